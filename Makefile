@@ -1,0 +1,43 @@
+# Everything a newcomer needs: `make demo`, `make test`. Both set themselves up from the package index.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+
+.PHONY: demo test test-long check format bench lock clean
+
+$(STAMP): requirements/dev.txt pyproject.toml wire/pyproject.toml sdk/pyproject.toml pyworker/pyproject.toml
+	@echo "setting up $(VENV) (once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stoker needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 …")'
+	@$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m pip install --quiet --user virtualenv && $(PYTHON) -m virtualenv --quiet $(VENV); }
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e wire -e sdk -e pyworker -e .
+	@touch $@
+
+demo: $(STAMP)  ## the main job: from nothing to a burst and back to zero, on this machine
+	@$(BIN)/stokerd demo
+
+test: $(STAMP)  ## everything that CI runs
+	@$(BIN)/python -m pytest -q -m "not long"
+
+test-long: $(STAMP)  ## what takes minutes
+	@$(BIN)/python -m pytest -q -m long --timeout 3000
+
+check: $(STAMP)  ## format, lint, imports, types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports
+	@$(BIN)/mypy
+
+format: $(STAMP)
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## measured claims, each with its peer in the same run
+	@$(BIN)/python -m benchmarks
+
+lock: $(STAMP)  ## compile requirements/*.in with hashes
+	@sh requirements/compile.sh $(BIN)/uv
+
+clean:
+	@rm -rf $(VENV) .stoker .demo

@@ -1,0 +1,1 @@
+"""Durable hands: what touches the marketplace, idempotent and classified."""

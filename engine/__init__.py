@@ -1,0 +1,1 @@
+"""The HTTP engine: routes requests, takes reports, speaks the console API. Holds no durable state."""

@@ -1,0 +1,136 @@
+"""The fleet model: what is recorded about each worker, and what a fleet can do.
+
+Plain frozen records: the workflow keeps them as its state, the planner reads them, the simulator makes thousands.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Self
+
+from stoker_wire.states import GPU_BILLED, STORAGE_UNBILLED, WorkerState
+
+
+class Goal(StrEnum):
+    """What a draining worker becomes once it holds no request."""
+
+    STOP = "stop"
+    DESTROY = "destroy"
+    UPDATE = "update"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """A worker takes no new request since `since`; once empty (or past `deadline`) it goes on to `goal`."""
+
+    since: float
+    deadline: float
+    goal: Goal
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One worker as recorded by its endpoint's workflow. Times are Unix seconds, money is dollars per hour."""
+
+    launch_id: str
+    """Given by the planner before anything is rented; the instance's label ends with it."""
+    workergroup_id: int
+    revision: int
+    """The workergroup's revision that it was launched from."""
+    kind: str
+    """Machine kind, e.g. `1x RTX 4090`."""
+    state: WorkerState
+    since: float
+    """When it entered the state."""
+    launched_at: float
+    offer_id: int = 0
+    machine_id: int = 0
+    instance_id: int | None = None
+    dollars_per_hour: float = 0.0
+    """While the GPU is billed, storage included."""
+    storage_dollars_per_hour: float = 0.0
+    perf: float = 0.0
+    """Measured load/s; 0 until its benchmark has run."""
+    url: str = ""
+    load: float = 0.0
+    """Load it holds: in flight and routed but not yet seen by it."""
+    in_flight: int = 0
+    """Requests it holds, by its own report."""
+    tickets_open: int = 0
+    """Route answers naming it that it has not seen yet."""
+    reported_at: float | None = None
+    """When the engine last heard of it."""
+    loaded_once: bool = False
+    """Whether it ever was ready: only then it is cold, not merely stopped, when inactive."""
+    drain: Drain | None = None
+    error: str = ""
+    suspect_since: float | None = None
+    """Clients or the engine say that it does not answer, since then."""
+    operation: str = ""
+    """The market operation under way for it (`create`, `start`, `stop`, `reboot`, `destroy`, `update`), or ``."""
+    retry_at: float = 0.0
+    """After a failed operation: not before then again."""
+    failures: int = 0
+    """Operations that failed in a row."""
+    market_status: str = ""
+    """The marketplace's last word on it (`actual_status`)."""
+
+    def __repr__(self) -> str:
+        price = f"${self.dollars_per_hour:.2f}/h"
+        return f"<Worker {self.launch_id} {self.state.printed} since {self.since:.0f}, {self.kind}, {price}>"
+
+    def but(self, **changes: Any) -> Self:
+        """The same worker with these fields changed."""
+        return replace(self, **changes)
+
+    @property
+    def burn_dollars_per_hour(self) -> float:
+        """What it costs per hour in the state that it is in."""
+        if self.state in GPU_BILLED:
+            return self.dollars_per_hour
+        return 0.0 if self.state in STORAGE_UNBILLED else self.storage_dollars_per_hour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindRecord:
+    """What was learned about a machine kind in one workergroup."""
+
+    workergroup_id: int
+    kind: str
+    perf: float = 0.0
+    """Mean measured perf of its workers, load/s; 0 while none has loaded."""
+    dollars_per_hour: float = 0.0
+    """Mean price paid."""
+    samples: int = 0
+    boot_seconds: float = 0.0
+    """Create call to ready, smoothed."""
+    start_seconds: float = 0.0
+    """Start call to ready, smoothed."""
+    boots: int = 0
+    starts: int = 0
+    failures: int = 0
+    """Launches of this kind that never became ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFailure:
+    """A machine that let us down. It is not tried again before `until`."""
+
+    machine_id: int
+    until: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What an endpoint learned, carried through every restart."""
+
+    kinds: tuple[KindRecord, ...] = ()
+    failed_hosts: tuple[HostFailure, ...] = ()
+
+    def kind(self, workergroup_id: int, kind: str) -> KindRecord | None:
+        """The record of this kind in this workergroup, if any was made."""
+        for record in self.kinds:
+            if record.workergroup_id == workergroup_id and record.kind == kind:
+                return record
+        return None

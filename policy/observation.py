@@ -1,0 +1,57 @@
+"""What the planner is given: everything that a decision may depend on, and nothing else."""
+
+from dataclasses import dataclass
+
+from policy.fleet import Learned, Worker
+from policy.load import LoadHistory
+from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.market import Offer
+from stoker_wire.workergroup import Workergroup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offers:
+    """The result of one search for one workergroup."""
+
+    workergroup_id: int
+    searched_at: float
+    offers: tuple[Offer, ...] = ()
+    error: str = ""
+    """Why the search could not be made, for people; then `offers` is empty."""
+    revision: int = 1
+    """The workergroup's revision that the search was made for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """A gathered, consistent view of one endpoint at `now` (Unix seconds)."""
+
+    now: float
+    config: EndpointConfig
+    workergroups: tuple[Workergroup, ...] = ()
+    workers: tuple[Worker, ...] = ()
+    load: LoadHistory = LoadHistory()
+    offers: tuple[Offers, ...] = ()
+    learned: Learned = Learned()
+    listed_at: float = 0.0
+    """When the marketplace was last asked for the endpoint's instances; 0: never."""
+    deleting: bool = False
+    launch_ids: tuple[str, ...] = ()
+    """Fresh ids for recruits, in order."""
+    memory: "Memory | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What the planner asks to be reminded of at its next look: hysteresis lives here, not in globals.
+
+    Part of the plan (`Plan.memory`), kept by the workflow, given back in the next observation.
+    """
+
+    hot_target: float = 0.0
+    """Hot capacity that the last plan wanted, load/s."""
+    above_since: float | None = None
+    """Since when more hot capacity than now is wanted."""
+    below_since: float | None = None
+    """Since when less hot capacity than now is wanted."""
+    cold_below_since: float | None = None

@@ -1,0 +1,135 @@
+"""A plan is a value: what to do, why, and what is waited for. Somebody else carries it out."""
+
+from dataclasses import dataclass
+
+from policy.fleet import Drain, HostFailure
+from policy.observation import Memory
+from stoker_wire.market import Offer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Ask the marketplace which offers are eligible for a workergroup."""
+
+    workergroup_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recruit:
+    """Rent this offer; the instance is labelled with the launch id, so a retry never rents twice."""
+
+    launch_id: str
+    workergroup_id: int
+    offer: Offer
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activate:
+    """Start a cold worker."""
+
+    launch_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartDrain:
+    """Give a ready worker no new requests."""
+
+    launch_id: str
+    drain: Drain
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelDrain:
+    """The worker is wanted again before it was stopped: the cheapest capacity there is."""
+
+    launch_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Stop a worker; its disk stays."""
+
+    launch_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destroy:
+    """Release a worker for good. Repeated until the marketplace says that it is gone."""
+
+    launch_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reboot:
+    """Restart a worker's container to recover it."""
+
+    launch_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """Bring a worker to its workergroup's current revision; it is inactive, or drained for the purpose."""
+
+    launch_id: str
+    revision: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """List the endpoint's instances on the marketplace and reconcile."""
+
+    reason: str
+
+
+Operation = Search | Recruit | Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update | Look
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Something that the plan would do but for what it waits for."""
+
+    subject: str
+    reason: str
+    until: float | None = None
+    code: str = "busy"
+    """For clients in the queue: `booting`, `recruiting`, `no_capacity`, `stopped`, `budget`, `busy`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """The numbers behind a plan. Capacities are load/s."""
+
+    predicted_load: float = 0.0
+    hot_wanted: float = 0.0
+    hot_ready: float = 0.0
+    hot_booting: float = 0.0
+    total_wanted: float = 0.0
+    total_have: float = 0.0
+    workers_wanted_min: int = 0
+    queue_seconds: float = 0.0
+    """Expected queue time over the endpoint."""
+    dollars_per_hour: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything decided at one look. Planning again on the resulting fleet changes nothing."""
+
+    operations: tuple[Operation, ...] = ()
+    targets: Targets = Targets()
+    waits: tuple[Wait, ...] = ()
+    look_again_at: float | None = None
+    """When, without any news, the next look is due."""
+    memory: Memory = Memory()
+    failed_hosts: tuple[HostFailure, ...] = ()
+    """Hosts to remember as failed from now on."""

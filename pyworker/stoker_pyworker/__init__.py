@@ -1,0 +1,1 @@
+"""The web server on the GPU instance: watches, benchmarks, proxies and reports a model server."""

@@ -1,0 +1,1 @@
+"""The client of stoker, the open serverless GPU engine."""

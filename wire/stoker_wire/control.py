@@ -1,0 +1,52 @@
+"""How an endpoint's workflow is addressed, started and spoken to on Temporal: shared by controller and SDK."""
+
+from typing import Any
+
+from pydantic import Field
+
+from stoker_wire.base import Typed
+from stoker_wire.endpoint import EndpointConfig, EndpointName
+from stoker_wire.workergroup import Workergroup
+
+WORKFLOW_TYPE = "EndpointWorkflow"
+TASK_QUEUE = "stoker"
+"""Workflow tasks and the planner."""
+MARKET_TASK_QUEUE = "stoker-market"
+"""Marketplace calls: rate-limited for the whole deployment."""
+
+SIGNAL_REPORT_METRICS = "report_metrics"
+SIGNAL_UPDATE_CONFIG = "update_config"
+SIGNAL_SET_WORKERGROUP = "set_workergroup"
+SIGNAL_REMOVE_WORKERGROUP = "remove_workergroup"
+SIGNAL_UPDATE_WORKERS = "update_workers"
+SIGNAL_DELETE = "delete"
+UPDATE_CHANGE_CONFIG = "change_config"
+UPDATE_PUT_WORKERGROUP = "put_workergroup"
+UPDATE_DROP_WORKERGROUP = "drop_workergroup"
+QUERY_STATUS = "status"
+QUERY_WORKERS = "workers"
+QUERY_DECISIONS = "decisions"
+QUERY_COSTS = "costs"
+QUERY_WORKERGROUPS = "workergroups"
+
+
+def workflow_id(endpoint_name: str) -> str:
+    """`endpoint/<name>`: names are unique among live endpoints because workflow ids are."""
+    return f"endpoint/{endpoint_name}"
+
+
+class EndpointSpec(Typed):
+    """The input of an endpoint's workflow."""
+
+    endpoint_name: EndpointName
+    endpoint_id: int = Field(ge=1, lt=2**31)
+    config: EndpointConfig = EndpointConfig()
+    workergroups: tuple[Workergroup, ...] = ()
+    created_at: float = 0.0
+    """Unix time, s."""
+    owner: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    """The account that owns it: another account's key does not open it."""
+    key_version: int = Field(1, ge=1)
+    """Which version of the endpoint key is valid; raised to rotate it."""
+    carried: dict[str, Any] | None = None
+    """State handed on by continue-as-new; never given by a person."""

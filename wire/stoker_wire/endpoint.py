@@ -1,0 +1,108 @@
+"""An endpoint's config: the scaling parameters, with the defaults and bounds of the public documentation."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import AliasChoices, Field, model_validator
+
+from stoker_wire.base import Typed
+
+ENDPOINT_NAME_PATTERN = r"^[A-Za-z0-9_-]{1,255}$"
+
+EndpointName = Annotated[str, Field(pattern=ENDPOINT_NAME_PATTERN)]
+
+
+class EndpointState(StrEnum):
+    """`active`: routed and scaled. `suspended`: routed, not scaled. `stopped`: every worker is cold."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    STOPPED = "stopped"
+
+
+_MIN_WORKERS = AliasChoices("min_workers", "cold_workers")
+
+
+class EndpointConfig(Typed):
+    """How much capacity an endpoint holds, and how long its requests may wait.
+
+    Load is the summed cost of requests, in units that the application picks; perf is load a worker does per second.
+    """
+
+    max_workers: int = Field(16, ge=0, le=10_000)
+    """Hard cap on all workers that exist or are being created, hot and cold together."""
+
+    min_workers: int = Field(5, ge=0, le=10_000, validation_alias=_MIN_WORKERS)
+    """Floor on workers with the model loaded at least once, hot + cold. The REST API calls it `cold_workers`."""
+
+    min_load: float = Field(1.0, ge=0)
+    """Floor under the hot capacity, load/s: any value > 0 keeps at least one worker hot."""
+
+    target_util: float = Field(0.9, gt=0, le=1)
+    """Hot capacity = predicted load / target_util. 900 load/s at 0.9 -> 1000."""
+
+    cold_mult: float = Field(3.0, ge=1)
+    """Total capacity (hot + cold) target = hot capacity x cold_mult."""
+
+    min_cold_load: float = Field(0.0, ge=0)
+    """Total capacity (hot + cold) target, load/s, set directly."""
+
+    inactivity_timeout: float | None = None
+    """Seconds since the last request that gate scaling to zero. None or 0: no gate. Negative: never to zero."""
+
+    max_queue_time: float = Field(30.0, gt=0)
+    """Seconds: a worker whose expected queue time is at this limit takes no more requests."""
+
+    target_queue_time: float = Field(10.0, gt=0)
+    """Seconds: when the endpoint's expected queue time passes this, capacity is added."""
+
+    endpoint_state: EndpointState = EndpointState.ACTIVE
+
+    dollars_per_hour_max: float | None = Field(None, gt=0)
+    """Hard budget: the workers of this endpoint together never cost more, running, in $/h. None: no budget."""
+
+    drain_seconds_max: float = Field(600.0, ge=0)
+    """How long a draining worker may finish what it holds before it is stopped all the same."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _min_workers_wins(cls, data: Any) -> Any:
+        """Both names may be given: `min_workers` wins, as in the official API."""
+        if isinstance(data, dict) and data.get("min_workers") is not None and "cold_workers" in data:
+            data = {key: value for key, value in data.items() if key != "cold_workers"}
+        return data
+
+    def patched(self, patch: "EndpointPatch") -> Self:
+        """The config with the patch's given fields changed; the result is validated as a whole."""
+        return type(self).model_validate(self.model_dump() | patch.given())
+
+
+class EndpointPatch(Typed):
+    """A change to a live endpoint: what is null or absent stays as it is."""
+
+    max_workers: int | None = Field(None, ge=0, le=10_000)
+    min_workers: int | None = Field(None, ge=0, le=10_000, validation_alias=_MIN_WORKERS)
+    min_load: float | None = Field(None, ge=0)
+    target_util: float | None = Field(None, gt=0, le=1)
+    cold_mult: float | None = Field(None, ge=1)
+    min_cold_load: float | None = Field(None, ge=0)
+    inactivity_timeout: float | None = None
+    max_queue_time: float | None = Field(None, gt=0)
+    target_queue_time: float | None = Field(None, gt=0)
+    endpoint_state: EndpointState | None = None
+    dollars_per_hour_max: float | None = Field(None, gt=0)
+    drain_seconds_max: float | None = Field(None, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _min_workers_wins(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "cold_workers" in data:
+            cold = data["cold_workers"]
+            data = {key: value for key, value in data.items() if key != "cold_workers"}
+            if data.get("min_workers") is None:
+                data["min_workers"] = cold
+        return data
+
+    def given(self) -> dict[str, Any]:
+        """The fields that the caller set to something."""
+        return {key: value for key, value in self.model_dump().items() if value is not None}

@@ -1,0 +1,79 @@
+"""Offers, instances and templates as the marketplace API speaks them (its documents, 2026; only fields we read)."""
+
+from typing import Any
+
+from pydantic import AliasChoices, Field
+
+from stoker_wire.base import Received
+
+
+class Offer(Received):
+    """A machine that can be rented now."""
+
+    id: int
+    machine_id: int = 0
+    host_id: int = 0
+    gpu_name: str = ""
+    num_gpus: int = 1
+    gpu_ram: float = 0.0
+    """MB per GPU."""
+    dph_total: float = Field(0.0, ge=0)
+    """$/h while running, storage included."""
+    dph_base: float = 0.0
+    min_bid: float = 0.0
+    storage_cost: float = 0.0
+    """$ per GB and month of disk."""
+    dlperf: float | None = None
+    reliability: float | None = Field(None, validation_alias=AliasChoices("reliability", "reliability2"))
+    geolocation: str | None = None
+    duration: float | None = None
+    """Seconds for which the host promises the machine."""
+    is_bid: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The machine kind, e.g. `2x RTX 4090`."""
+        return f"{self.num_gpus}x {self.gpu_name}"
+
+
+class Instance(Received):
+    """A rented machine."""
+
+    id: int
+    actual_status: str | None = None
+    """null, loading, running, stopped, frozen, exited, rebooting, unknown or offline."""
+    intended_status: str | None = None
+    """running, stopped or frozen."""
+    cur_state: str | None = None
+    next_state: str | None = None
+    status_msg: str | None = None
+    label: str | None = None
+    public_ipaddr: str | None = None
+    ports: dict[str, Any] | None = None
+    machine_id: int = 0
+    host_id: int = 0
+    gpu_name: str | None = None
+    num_gpus: int = 1
+    dph_total: float = 0.0
+    dph_base: float = 0.0
+    storage_total_cost: float = 0.0
+    """$/h of the disk, billed also while stopped."""
+    start_date: float | None = None
+    is_bid: bool = False
+
+
+class Template(Received):
+    """What code an instance runs."""
+
+    id: int
+    hash_id: str = ""
+    name: str = ""
+    image: str | None = None
+    tag: str | None = None
+    env: str | None = None
+    """Docker flags: `-e A=b -p 3000:3000`."""
+    onstart: str | None = None
+    args_str: str | None = None
+    runtype: str | None = None
+    extra_filters: str | dict[str, Any] | None = None
+    recommended_disk_space: float | None = None

@@ -1,0 +1,41 @@
+"""Problems: what went wrong, as every stoker server says it.
+
+The body is `{"success": false, "error": <code>, "msg": <sentence>, "error_msg": <sentence>}`: the official CLI prints
+`msg`, the official clients of the engine read `error` and `error_msg`.
+"""
+
+from typing import Any
+
+
+class Problem(Exception):
+    """A fault of the request, with the status to answer and a sentence that says what to do."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *, headers: dict[str, str] | None = None
+    ) -> None:
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers or {}
+        super().__init__(message)
+
+    def body(self) -> dict[str, Any]:
+        """The answer's JSON."""
+        return {"success": False, "error": self.code, "msg": self.message, "error_msg": self.message}
+
+    def __repr__(self) -> str:
+        return f"<Problem {self.status} {self.code}: {self.message}>"
+
+
+def describe(fault: Exception) -> str:
+    """A pydantic ValidationError as one sentence: which field, what was expected, what came."""
+    errors = getattr(fault, "errors", None)
+    if not callable(errors):
+        return str(fault)
+    sentences = []
+    for error in errors(include_url=False):
+        where = ".".join(str(part) for part in error["loc"]) or "body"
+        got = error.get("input")
+        said = "" if error["type"] == "missing" or isinstance(got, dict | list) else f" (got {got!r:.80})"
+        sentences.append(f"{where}: {error['msg']}{said}")
+    return "; ".join(sentences)

@@ -1,0 +1,46 @@
+"""The states of a worker, as the API and the logs print them (one state machine for both)."""
+
+from enum import StrEnum
+
+
+class WorkerState(StrEnum):
+    """The value is what `status` says in the API; `printed` is what logs and tables say."""
+
+    PENDING = "pending"
+    CREATING = "creating"
+    CREATED = "created"
+    LOADING = "loading"
+    MODEL_LOADING = "model_loading"
+    READY = "idle"
+    STOPPING = "stopping"
+    INACTIVE = "stopped"
+    STARTING = "starting"
+    UPDATE_READY = "update_ready"
+    UPDATE_REBOOTING = "update_rebooting"
+    UPDATE_STARTING = "update_starting"
+    REBOOTING = "rebooting"
+    ERROR = "error"
+    DESTROYING = "destroying"
+
+    @property
+    def printed(self) -> str:
+        """The short upper-case name, e.g. `IDLE`."""
+        return self.value.upper()
+
+
+GPU_BILLED = frozenset(
+    {
+        WorkerState.LOADING,
+        WorkerState.MODEL_LOADING,
+        WorkerState.READY,
+        WorkerState.STARTING,
+        WorkerState.UPDATE_READY,
+        WorkerState.UPDATE_REBOOTING,
+        WorkerState.UPDATE_STARTING,
+        WorkerState.REBOOTING,
+    }
+)
+"""States in which the marketplace bills the GPU."""
+
+STORAGE_UNBILLED = frozenset({WorkerState.PENDING, WorkerState.ERROR, WorkerState.DESTROYING})
+"""Storage is billed in every state but these."""

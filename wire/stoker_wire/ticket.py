@@ -1,0 +1,74 @@
+"""A ticket: the right to send one request, of at most this cost, to one worker, for a short time, once.
+
+The official signature covers the worker's url only and never expires. A ticket closes that hole for stoker's own
+worker: `<base64url JSON>.<base64url HMAC-SHA256>`, keyed by `token.ticket_key` of the worker it is for.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from dataclasses import asdict, dataclass
+
+TICKET_SECONDS = 60.0
+"""How long a ticket may lie unused: longer than a slow client's connect and upload, far shorter than a worker's life."""
+
+
+class TicketRefused(ValueError):
+    """The ticket does not open this worker; the message says why, `code` is the problem code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Short names: a ticket travels with every request."""
+
+    e: str
+    """Endpoint name."""
+    w: str
+    """Launch id of the worker."""
+    c: float
+    """Cost that the router booked, load."""
+    r: int
+    """Request index; unique, and so the single-use mark too (with `n`)."""
+    n: int
+    """Number of the route answer given for this request: a re-route is a new ticket."""
+    x: float
+    """Unix time after which it is worthless."""
+
+
+def seal(ticket: Ticket, key: bytes) -> str:
+    """The ticket as text."""
+    body = base64.urlsafe_b64encode(json.dumps(asdict(ticket), separators=(",", ":")).encode()).rstrip(b"=")
+    mac = base64.urlsafe_b64encode(hmac.digest(key, body, hashlib.sha256)).rstrip(b"=")
+    return (body + b"." + mac).decode()
+
+
+def unseal(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
+    """The ticket in the text, checked for forgery, worker and expiry.
+
+    Single use is the worker's to check: only it knows what it has seen.
+
+    Raises:
+        TicketRefused: forged, for another worker, or expired.
+    """
+    body, dot, mac = text.encode().partition(b".")
+    expected = base64.urlsafe_b64encode(hmac.digest(key, body, hashlib.sha256)).rstrip(b"=")
+    if not dot or not hmac.compare_digest(mac, expected):
+        raise TicketRefused(
+            "ticket_forged", "the ticket was not made for this worker by its engine; route again"
+        )
+    try:
+        ticket = Ticket(**json.loads(base64.urlsafe_b64decode(body + b"=" * (-len(body) % 4))))
+    except (ValueError, TypeError, binascii.Error) as fault:
+        raise TicketRefused("ticket_unreadable", "the ticket is of another version; route again") from fault
+    if ticket.w != worker:
+        raise TicketRefused("ticket_for_another_worker", "the ticket is for another worker; route again")
+    if now > ticket.x:
+        late = now - ticket.x
+        raise TicketRefused("ticket_expired", f"the ticket expired {late:.1f} s ago; route again")
+    return ticket

@@ -1,0 +1,84 @@
+"""What a worker reports to the engine (`POST /worker_status/`, `POST /delete_requests/`)."""
+
+from pydantic import Field
+
+from stoker_wire.base import Received
+
+
+class WorkerStatus(Received):
+    """One report. Field names, the spelling of `num_requests_recieved` too, are the official worker's."""
+
+    id: int
+    """The marketplace instance id (`CONTAINER_ID`)."""
+    mtoken: str = ""
+    version: str = ""
+    loadtime: float = Field(0.0, ge=0)
+    """0 until the model is loaded, then seconds from process start to ready, repeated in every report."""
+    cur_load: float = Field(0.0, ge=0)
+    """Sum of the workload of requests and sessions in flight."""
+    new_load: float = Field(0.0, ge=0)
+    """Workload received minus cancelled since the last successful report."""
+    rej_load: float = Field(0.0, ge=0)
+    cur_perf: float = Field(0.0, ge=0)
+    """Workload finished since the last report: an amount, not a rate."""
+    max_perf: float = Field(0.0, ge=0)
+    """Benchmark result, workload/s; 0 until loaded."""
+    error_msg: str = ""
+    num_requests_working: int = Field(0, ge=0)
+    num_requests_recieved: int = Field(0, ge=0)
+    working_request_idxs: tuple[int, ...] = ()
+    additional_disk_usage: float = 0.0
+    disk_usage: float = 0.0
+    cur_capacity: float = 0.0
+    max_capacity: float = 0.0
+    url: str = ""
+
+    # stoker's own worker says more; an official worker does not
+    draining: bool = False
+    queued: int = Field(0, ge=0)
+    """Requests waiting inside the worker for the model server."""
+    gpus: tuple["GpuStatus", ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """Loaded, benchmarked and without error."""
+        return self.loadtime > 0 and self.max_perf > 0 and not self.error_msg
+
+
+class GpuStatus(Received):
+    """One GPU as NVML sees it."""
+
+    index: int
+    name: str
+    utilization_percent: float = 0.0
+    memory_used_gib: float = 0.0
+    memory_total_gib: float = 0.0
+    power_watts: float = 0.0
+    temperature_celsius: float = 0.0
+    ecc_errors: int = 0
+    """Uncorrected ECC errors since the driver was loaded."""
+    xid: int = 0
+    """The last critical Xid event, 0 for none."""
+
+
+class FinishedRequest(Received):
+    """One request that ended on the worker."""
+
+    request_idx: int
+    success: bool = True
+    status: str = ""
+    """`Success`, `Error`, `Cancelled`, `Rejected` or `Started`."""
+    entered_queue_at: float | None = None
+    work_started_at: float | None = None
+    work_completed_at: float | None = None
+
+
+class FinishedRequests(Received):
+    """`POST /delete_requests/`: what ended since the last such report."""
+
+    worker_id: int
+    mtoken: str = ""
+    requests: tuple[FinishedRequest, ...] = ()
+
+
+WorkerStatus.model_rebuild()

@@ -1,0 +1,42 @@
+"""A workergroup: what code runs (a template) and which machines are eligible (search params)."""
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from stoker_wire.base import Typed
+
+SearchParams = str | dict[str, Any] | list[dict[str, Any]]
+"""A query string (`gpu_name=RTX_4090 num_gpus=1`), a dict `{"verified": {"eq": true}}`, or a list of such dicts."""
+
+
+class Workergroup(Typed):
+    """The bounds, when given, hold for this workergroup alone, inside the endpoint's own."""
+
+    id: int = Field(ge=1)
+    template_hash: str | None = Field(None, min_length=1, max_length=255)
+    template_id: int | None = Field(None, ge=1)
+    search_params: SearchParams = ""
+    launch_args: str = Field("", max_length=16_384)
+    """Command-line style overrides of instance creation, e.g. `--env "-e A=b" --disk 40`."""
+
+    gpu_ram: float = Field(24.0, ge=0)
+    """GB of VRAM that the model needs; for estimates only, the hard filter is in `search_params`."""
+
+    cold_workers: int | None = Field(None, ge=0, le=10_000)
+    max_workers: int | None = Field(None, ge=0, le=10_000)
+    min_load: float | None = Field(None, ge=0)
+    target_util: float | None = Field(None, gt=0, le=1)
+    cold_mult: float | None = Field(None, ge=1)
+    min_cold_load: float | None = Field(None, ge=0)
+    test_workers: int = Field(3, ge=0, le=100)
+    """How many machine kinds the learning phase tries."""
+
+    revision: int = Field(1, ge=1)
+    """Counts changes of template or filter: a worker launched from an older revision is due for an update."""
+
+    @model_validator(mode="after")
+    def _names_a_template(self) -> "Workergroup":
+        if self.template_hash is None and self.template_id is None:
+            raise ValueError("a workergroup needs template_hash or template_id")
+        return self

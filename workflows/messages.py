@@ -1,0 +1,144 @@
+"""What engines tell an endpoint's workflow, and what the workflow shows the world through its memo.
+
+Grown, never shifted: workflows live for months and meet older and newer engines.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from stoker_wire.base import Received
+from stoker_wire.states import WorkerState
+
+
+class Condition(StrEnum):
+    """What a worker says about itself."""
+
+    LOADING = "loading"
+    READY = "ready"
+    ERROR = "error"
+
+
+class WorkerMetrics(Received):
+    """One worker as one engine knows it."""
+
+    launch_id: str
+    instance_id: int
+    condition: Condition
+    perf: float = Field(0.0, ge=0)
+    load: float = Field(0.0, ge=0)
+    """Load that it holds: reported in flight, plus routed and not yet seen by it."""
+    in_flight: int = Field(0, ge=0)
+    tickets_open: int = Field(0, ge=0)
+    """Route answers of this engine that the worker has not seen and that have not expired."""
+    reported_at: float = 0.0
+    """When its last report arrived (the engine's clock); 0: none yet, the engine only speaks of its tickets."""
+    loadtime_s: float = 0.0
+    url: str = ""
+    error: str = Field("", max_length=500)
+    drain_seen: bool = False
+    """The engine has seen that the worker drains and gives it out no more."""
+    suspect_since: float | None = None
+    """Clients said that it does not answer, since then, and it has not reported after that."""
+
+
+class MetricsBatch(Received):
+    """What one engine saw of one endpoint since its last batch."""
+
+    engine_id: str
+    sequence: int = Field(ge=0)
+    """Counts up per engine process: an older or doubled batch is dropped."""
+    sent_at: float
+    window_s: float = Field(0.0, ge=0)
+    """The time that `arrived_*` covers, ending at `sent_at`."""
+    arrived_load: float = Field(0.0, ge=0)
+    arrived_requests: int = Field(0, ge=0)
+    queued_load: float = Field(0.0, ge=0)
+    """Load waiting in this engine's queue now."""
+    queued_requests: int = Field(0, ge=0)
+    oldest_wait_s: float = Field(0.0, ge=0)
+    last_request_at: float | None = None
+    urgent: str = ""
+    """Why this batch could not wait, for people; empty for a regular one."""
+    workers: tuple[WorkerMetrics, ...] = ()
+
+
+class Member(Received):
+    """One worker in the memo, as short as can be: the server warns above 2 KiB of memo."""
+
+    l: str  # noqa: E741 - short on purpose
+    """Launch id."""
+    i: int
+    """Instance id; 0 while there is none."""
+    g: int
+    """Workergroup id."""
+    s: WorkerState
+    d: bool = False
+    """Draining: give it no new request."""
+    p: float = 0.0
+    """Perf, load/s."""
+    u: str = ""
+    """Url, while it is ready: lets an engine that just started route at once."""
+    c: float = 0.0
+    """Price, $/h."""
+    k: str = ""
+    """Machine kind."""
+    t: float = 0.0
+    """Since when it is in the state."""
+    n: int = 0
+    """1 when updated to the newest revision of its workergroup is pending, else 0."""
+    e: str = ""
+    """Error, shortened."""
+
+
+class EndpointMemo(Received):
+    """An endpoint as engines read it from `list_workflows`: config, members, why requests wait."""
+
+    v: int = 1
+    id: int
+    name: str
+    owner: str = "default"
+    config: dict[str, Any] = {}
+    """What differs from EndpointConfig's defaults."""
+    groups: tuple[int, ...] = ()
+    """Ids of the workergroups; their texts are answered by the `workergroups` query."""
+    members: tuple[Member, ...] = ()
+    key_version: int = 1
+    created_at: float = 0.0
+    deleting: bool = False
+    wait_code: str = ""
+    """Why requests wait now, e.g. `booting`, `recruiting`, `no_capacity`, `budget`."""
+    wait_reason: str = ""
+    wait_until: float | None = None
+    changed_at: float = 0.0
+
+
+MEMO_KEY = "endpoint"
+"""The memo's one key; its value is an EndpointMemo as JSON object."""
+
+SEARCH_ATTRIBUTES: dict[str, str] = {
+    "EndpointName": "Keyword",
+    "EndpointId": "Int",
+    "EndpointState": "Keyword",
+    "ReadyWorkers": "Int",
+    "TotalWorkers": "Int",
+    "DollarsPerHour": "Double",
+    "FleetChangedAt": "Datetime",
+}
+"""Every search attribute that the workflows set; `temporal-dev.yaml` must name the same."""
+
+
+class DecisionLine(Received):
+    """One line of the decision log: what an operator reads to learn why."""
+
+    at: float
+    kind: str
+    """`search`, `recruit`, `activate`, `drain`, `stop`, `destroy`, `reboot`, `update`, `wait`, `fail`, `config`, `worker`."""
+    subject: str = ""
+    """Launch id, workergroup or field that the line is about."""
+    reason: str
+    numbers: dict[str, float] = {}
+    level: Annotated[int, Field(ge=0, le=3)] = 0
+    """0: what an operator wants; 3: debug. As in the logs API: info0, info1, trace, debug."""
+    workergroup_id: int = 0
