@@ -1,6 +1,7 @@
 """A plan is a value: what to do, why, and what is waited for. Somebody else carries it out."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from policy.fleet import Drain, HostFailure
 from policy.observation import Memory
@@ -13,6 +14,7 @@ class Search:
 
     workergroup_id: int
     reason: str
+    op: Literal["search"] = "search"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,7 @@ class Recruit:
     workergroup_id: int
     offer: Offer
     reason: str
+    op: Literal["recruit"] = "recruit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,7 @@ class Activate:
 
     launch_id: str
     reason: str
+    op: Literal["activate"] = "activate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,7 @@ class StartDrain:
     launch_id: str
     drain: Drain
     reason: str
+    op: Literal["drain"] = "drain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +53,7 @@ class CancelDrain:
 
     launch_id: str
     reason: str
+    op: Literal["cancel_drain"] = "cancel_drain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,7 @@ class Stop:
 
     launch_id: str
     reason: str
+    op: Literal["stop"] = "stop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +71,7 @@ class Destroy:
 
     launch_id: str
     reason: str
+    op: Literal["destroy"] = "destroy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +80,7 @@ class Reboot:
 
     launch_id: str
     reason: str
+    op: Literal["reboot"] = "reboot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +90,7 @@ class Update:
     launch_id: str
     revision: int
     reason: str
+    op: Literal["update"] = "update"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +98,10 @@ class Look:
     """List the endpoint's instances on the marketplace and reconcile."""
 
     reason: str
+    op: Literal["look"] = "look"
 
 
+# `op` tells the records apart in a history: Stop and Destroy would read the same without it.
 Operation = Search | Recruit | Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update | Look
 
 
