@@ -1,0 +1,5 @@
+"""`python -m run …` is `stokerd …`."""
+
+from run.cli import main
+
+main()

@@ -1,0 +1,90 @@
+"""`stokerd`: one program, a role per command."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from run.faults import Fault
+from run.keys import load_keys
+from run.logs import configure_logs
+from run.settings import DevSettings, load_settings
+
+app = typer.Typer(
+    name="stokerd",
+    help="The stoker deployment: an open, self-hosted serverless GPU engine on Temporal.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="The settings file.")]
+_DEFAULT = Path("temporal-dev.yaml")
+
+
+@app.command()
+def dev(config: Config = _DEFAULT) -> None:
+    """Run everything on this machine: Temporal with its UI, marketplace, Temporal worker, engine."""
+    from run.dev import run_dev  # noqa: PLC0415 - each role loads only what it needs
+
+    _run("dev", config, run_dev)
+
+
+@app.command()
+def engine(config: Config = _DEFAULT) -> None:
+    """Run one engine: routing, worker reports, console API. Any number can run side by side."""
+    from run.roles import run_engine  # noqa: PLC0415
+
+    _run("engine", config, run_engine)
+
+
+@app.command()
+def worker(config: Config = _DEFAULT) -> None:
+    """Run one Temporal worker: the endpoints' workflows, the planner and the market calls."""
+    from run.roles import run_worker  # noqa: PLC0415
+
+    _run("worker", config, run_worker)
+
+
+@app.command()
+def market(config: Config = _DEFAULT) -> None:
+    """Run the marketplace of this machine: the Vast REST API over its GPUs and CPU slots."""
+    from run.roles import run_market  # noqa: PLC0415
+
+    _run("market", config, run_market)
+
+
+@app.command()
+def key(config: Config = _DEFAULT) -> None:
+    """Print the account key, for `export STOKER_API_KEY=$(stokerd key)`."""
+    with _faults():
+        settings = load_settings(config)
+        typer.echo(load_keys(settings.state_dir, generate=False).account_key)
+
+
+def _run(role: str, config: Path, main: Callable[[DevSettings], Coroutine[Any, Any, None]]) -> None:
+    configure_logs(process=role)
+    with _faults():
+        asyncio.run(main(load_settings(config)))
+
+
+class _faults:  # noqa: N801 - reads as a statement: with _faults():
+    """Prints a fault as one sentence and exits with its code."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> None:
+        if isinstance(fault, Fault):
+            sys.stderr.write(f"stokerd: {fault}\n")
+            raise SystemExit(fault.exit_code)
+        if isinstance(fault, KeyboardInterrupt):
+            raise SystemExit(130)
+
+
+def main() -> None:
+    """The program's entry."""
+    app()

@@ -1,0 +1,206 @@
+"""`stokerd dev`: Temporal, the marketplace of this machine, the Temporal worker and the engine, in one command."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import httpx
+import structlog
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client
+
+from run.faults import Fault
+from run.keys import Keys, load_keys
+from run.lock import ChildRecord, StateLock, require_free
+from run.settings import DevSettings
+from run.supervisor import Child, Supervisor
+from run.temporal_server import connect, dev_server_command, prepare
+from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
+
+log = structlog.get_logger(__name__)
+
+READY_SECONDS_MAX = 60.0
+_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SYSTEMROOT")
+
+
+class DevStack:
+    """A whole deployment on this machine, as child processes that are restarted when they die."""
+
+    def __init__(self, settings: DevSettings) -> None:
+        self.settings = settings
+        self.state_dir = settings.state_dir
+        self.supervisor = Supervisor()
+        self._lock = StateLock(self.state_dir)
+        self._record = ChildRecord(self.state_dir)
+        self._effective = self.state_dir / "settings.json"
+        self.keys: Keys | None = None
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Running children by name."""
+        children = self.supervisor.children.values()
+        return {child.name: child.pid for child in children if child.pid is not None}
+
+    async def start(self) -> None:
+        """Check the ground, start every part in order, and return once all are ready.
+
+        Raises:
+            Fault: the state folder or a port is in use, or a part did not become ready.
+        """
+        self._lock.acquire()
+        try:
+            self._record.refuse_stale()
+            require_free(self._ports())
+            self.keys = load_keys(self.state_dir, generate=True)
+            self._write_effective()
+            await self._start_children()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End every part, the engine first and Temporal last, and leave nothing behind."""
+        await self.supervisor.stop()
+        self._record.write({})
+        self._lock.release()
+
+    async def client(self) -> Client:
+        """A client of this deployment's Temporal."""
+        return await connect(self.settings.temporal)
+
+    async def _start_children(self) -> None:
+        settings = self.settings
+        await self.supervisor.start(self._child("temporal", dev_server_command(settings)))
+        client = await connect(settings.temporal)
+        await prepare(client, settings.temporal)
+        if settings.market.kind == "host":
+            await self.supervisor.start(self._child("market", self._role("market"), stop_seconds_max=30))
+            await self._answers(f"{settings.market_url}/healthz", "market")
+        await self.supervisor.start(self._child("worker", self._role("worker"), stop_seconds_max=40))
+        await self.supervisor.start(self._child("engine", self._role("engine")))
+        await self._polled(client)
+        await self._answers(f"http://{settings.engine.host}:{settings.engine.port}/readyz", "engine")
+        self._record.write(self.pids)
+
+    def _child(self, name: str, command: list[str], *, stop_seconds_max: float = 10) -> Child:
+        return Child(
+            name=name,
+            command=command,
+            log_file=self.state_dir / "logs" / f"{name}.log",
+            environment=_environment(),
+            stop_seconds_max=stop_seconds_max,
+        )
+
+    def _role(self, role: str) -> list[str]:
+        return [sys.executable, "-m", "run", role, "--config", str(self._effective)]
+
+    def _ports(self) -> dict[str, tuple[str, int]]:
+        settings = self.settings
+        ports = {
+            "temporal.port": (settings.temporal.ip, settings.temporal.port),
+            "engine.port": (settings.engine.host, settings.engine.port),
+        }
+        if settings.temporal.ui_port is not None:
+            ports["temporal.ui_port"] = (settings.temporal.ip, settings.temporal.ui_port)
+        if settings.market.kind == "host":
+            ports["host_market.port"] = ("127.0.0.1", settings.host_market.port)
+        return ports
+
+    def _write_effective(self) -> None:
+        self._effective.write_text(json.dumps(self.settings.model_dump(mode="json"), indent=1))
+        self._effective.chmod(0o600)  # a template's environment may hold what is nobody else's business
+
+    async def _answers(self, url: str, name: str) -> None:
+        deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX
+        async with httpx.AsyncClient() as http:
+            while True:
+                try:
+                    if (await http.get(url, timeout=5)).status_code == httpx.codes.OK:
+                        return
+                except httpx.TransportError:
+                    pass
+                self._check_alive(name, deadline)
+                await asyncio.sleep(0.05)
+
+    async def _polled(self, client: Client) -> None:
+        deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX
+        wanted = [
+            (TASK_QUEUE, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW),
+            (MARKET_TASK_QUEUE, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY),
+        ]
+        for queue, kind in wanted:
+            while True:
+                answer = await client.workflow_service.describe_task_queue(
+                    DescribeTaskQueueRequest(
+                        namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind
+                    )
+                )
+                if answer.pollers:
+                    break
+                self._check_alive("worker", deadline)
+                await asyncio.sleep(0.05)
+
+    def _check_alive(self, name: str, deadline: float) -> None:
+        child = self.supervisor.children[name]
+        if child.restarts >= 3 or asyncio.get_running_loop().time() > deadline:
+            raise Fault(f"the {name} did not start; its last words: {last_words(child.log_file)}", exit_code=4)
+
+
+def last_words(log_file: Path, *, lines: int = 4) -> str:
+    """The end of a child's log."""
+    try:
+        return "\n".join(log_file.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return "(no log)"
+
+
+def _environment() -> dict[str, str]:
+    """What children need of this process' environment: named variables, and stoker's own settings."""
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if key in _KEPT_VARIABLES or key.startswith(("STOKER_", "TEMPORAL_", "VAST_API_KEY"))
+    }
+
+
+async def run_dev(settings: DevSettings) -> None:
+    """Run until SIGINT or SIGTERM."""
+    stack = DevStack(settings)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    starting = asyncio.create_task(stack.start())
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return
+    await starting
+    try:
+        print(banner(stack), flush=True)  # noqa: T201 - what the person at the terminal needs
+        await stopping.wait()
+    finally:
+        print("stopping …", flush=True)  # noqa: T201
+        await stack.stop()
+
+
+def banner(stack: DevStack) -> str:
+    """Where everything is, for the person who started it."""
+    settings = stack.settings
+    lines = [f"engine       {settings.engine.url}"]
+    if settings.temporal.ui_port is not None:
+        ui = f"http://{settings.temporal.ip}:{settings.temporal.ui_port}"
+        lines.append(f"Temporal UI  {ui}/namespaces/{settings.temporal.namespace}/workflows")
+    lines.append(f"Temporal     {settings.temporal.address}, namespace {settings.temporal.namespace}")
+    lines.append(f"marketplace  {settings.market_url}")
+    lines.append(f"account key  in {stack.state_dir / 'keys.json'} (export STOKER_API_KEY=$(stokerd key))")
+    lines.append(f"logs         {stack.state_dir / 'logs'}")
+    lines.append("Ctrl-C stops all of it; the state stays")
+    return "\n".join(lines)

@@ -1,0 +1,9 @@
+"""What can be wrong with a deployment before it runs: said in one sentence, with an exit code."""
+
+
+class Fault(Exception):
+    """A fault that a person can mend. `stokerd` prints the sentence and exits with `exit_code`."""
+
+    def __init__(self, message: str, *, exit_code: int = 2) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)

@@ -1,0 +1,125 @@
+"""The deployment's keys: from the environment, else from the state folder, where development generates them.
+
+They never reach Temporal. `keys.json` is readable by its owner only.
+"""
+
+import json
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from run.faults import Fault
+
+_FILE = "keys.json"
+_NAMED_SECRET_PREFIX = "STOKER_SECRET_"  # noqa: S105 - the name of a variable, not a secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """Everything that must stay secret. Its repr shows nothing."""
+
+    account_keys: dict[str, str] = field(repr=False)
+    """Account name to key: console and routing of that account's endpoints."""
+    secret: bytes = field(repr=False)
+    """HMAC secret: worker tokens and endpoint keys are derived from it."""
+    signing_key_pem: str = field(repr=False)
+    """RSA private key of the official route signature."""
+    market_key: str = field(repr=False)
+    """The marketplace's API key."""
+    named: dict[str, str] = field(repr=False)
+    """What `secret:NAME` in a template's environment resolves to."""
+
+    @property
+    def account_key(self) -> str:
+        """The first account's key: what a single-tenant deployment uses."""
+        return next(iter(self.account_keys.values()))
+
+
+def load_keys(state_dir: Path, *, generate: bool) -> Keys:
+    """The keys of this deployment; missing ones are generated in development.
+
+    `STOKER_ACCOUNT_KEY`, `STOKER_HMAC_SECRET`, `STOKER_SIGNING_KEY_FILE`, `STOKER_MARKET_KEY` (or `VAST_API_KEY`) and
+    `STOKER_SECRET_<NAME>` go before the file.
+
+    Raises:
+        Fault: a key is missing and may not be generated, or the file is readable by others.
+    """
+    path = state_dir / _FILE
+    stored = _read(path)
+    if generate and not _complete(stored):
+        stored = _generated() | stored
+        _write(path, stored)
+    environ = os.environ
+    account_keys = dict(stored.get("account_keys", {}))
+    if key := environ.get("STOKER_ACCOUNT_KEY"):
+        account_keys["default"] = key
+    secret = environ.get("STOKER_HMAC_SECRET") or stored.get("secret", "")
+    pem = stored.get("signing_key_pem", "")
+    if file := environ.get("STOKER_SIGNING_KEY_FILE"):
+        pem = Path(file).read_text()
+    market_key = environ.get("STOKER_MARKET_KEY") or environ.get("VAST_API_KEY") or stored.get("market_key", "")
+    for name, value in (
+        ("STOKER_ACCOUNT_KEY", account_keys),
+        ("STOKER_HMAC_SECRET", secret),
+        ("STOKER_SIGNING_KEY_FILE", pem),
+        ("STOKER_MARKET_KEY", market_key),
+    ):
+        if not value:
+            raise Fault(f"{name} is not set and {path} does not hold it; set it, or run `stokerd dev` once")
+    named = dict(stored.get("named", {})) | {
+        key.removeprefix(_NAMED_SECRET_PREFIX): value
+        for key, value in environ.items()
+        if key.startswith(_NAMED_SECRET_PREFIX)
+    }
+    return Keys(
+        account_keys=account_keys,
+        secret=secret.encode(),
+        signing_key_pem=pem,
+        market_key=market_key,
+        named=named,
+    )
+
+
+def _complete(stored: dict[str, Any]) -> bool:
+    return {"account_keys", "secret", "signing_key_pem", "market_key"} <= stored.keys()
+
+
+def _generated() -> dict[str, Any]:
+    pem = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return {
+        "account_keys": {"default": "sk-" + secrets.token_urlsafe(24)},
+        "secret": secrets.token_urlsafe(32),
+        "signing_key_pem": pem.decode(),
+        "market_key": "mk-" + secrets.token_urlsafe(24),
+        "named": {},
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    if path.stat().st_mode & 0o077:
+        raise Fault(f"{path} holds keys and is readable by others; run: chmod 600 {path}")
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError as fault:
+        raise Fault(f"{path} is not JSON ({fault}); mend it, or remove it to have new keys generated") from fault
+    if not isinstance(stored, dict):
+        raise Fault(f"{path} should hold a JSON object; mend it, or remove it to have new keys generated")
+    return stored
+
+
+def _write(path: Path, stored: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(stored, file, indent=1)
+    temporary.replace(path)

@@ -1,0 +1,170 @@
+"""`temporal-dev.yaml`: the settings of a development deployment, checked, with errors that say what to do."""
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from market.host.settings import MachineSettings, TemplateSettings
+from run.faults import Fault
+from stoker_wire.base import Typed
+from stoker_wire.problem import describe
+from workflows.messages import SEARCH_ATTRIBUTES
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+_RETENTION = re.compile(r"^(\d+)(h|d)$")
+
+
+def _loopback(value: str) -> str:
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError as fault:
+        raise ValueError("should be an IP address, such as 127.0.0.1") from fault
+    if not address.is_loopback:
+        raise ValueError(
+            "should be a loopback address: the Temporal dev server has neither TLS nor authorisation, "
+            "so whoever reaches its port owns it. For other hosts run a real Temporal cluster"
+        )
+    return value
+
+
+class TemporalSettings(Typed):
+    """The Temporal dev server. The names are those of `temporal server start-dev`'s flags."""
+
+    ip: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1"
+    port: Port = 7233
+    ui_port: Port | None = 8233
+    """None: no UI."""
+    db_filename: str | None = "temporal.db"
+    """Inside the state folder. None: in memory, nothing survives."""
+    namespace: str = Field("stoker", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{1,253}$")
+    retention: str = Field("72h", pattern=_RETENTION.pattern)
+    """How long closed workflows stay readable: `72h`, `7d`."""
+    sqlite_pragma: dict[str, str | int] = {"journal_mode": "wal", "synchronous": 1}
+    search_attributes: dict[
+        str, Literal["Bool", "Datetime", "Double", "Int", "Keyword", "KeywordList", "Text"]
+    ] = Field(default_factory=lambda: dict(SEARCH_ATTRIBUTES))  # type: ignore[arg-type]
+    dynamic_config: dict[str, Any] = {}
+    """Server settings by key. The server ignores a misspelt key silently."""
+    log_level: Literal["debug", "info", "warn", "error", "never"] = "warn"
+
+    @model_validator(mode="after")
+    def _names_what_the_workflows_set(self) -> Self:
+        for name, kind in SEARCH_ATTRIBUTES.items():
+            given = self.search_attributes.get(name)
+            if given != kind:
+                raise ValueError(
+                    f"search_attributes should name {name}: {kind} (got {given}); the workflows set it"
+                )
+        return self
+
+    @property
+    def address(self) -> str:
+        """`host:port` for clients."""
+        return f"{self.ip}:{self.port}"
+
+    @property
+    def retention_hours(self) -> int:
+        """The retention in hours."""
+        match = _RETENTION.match(self.retention)
+        assert match is not None
+        return int(match[1]) * (24 if match[2] == "d" else 1)
+
+
+class EngineListen(Typed):
+    """Where the engine listens, and where workers and clients reach it."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    public_url: str | None = Field(None, pattern=r"^https?://[^/]+(/[^/]+)*$")
+    """What workers report to; no trailing slash. None: http://<host>:<port>."""
+
+    @property
+    def url(self) -> str:
+        """Where others reach it."""
+        return self.public_url or f"http://{self.host}:{self.port}"
+
+
+class HostMarket(Typed):
+    """The marketplace of this machine: its machines with their prices, and ready-made templates."""
+
+    port: Port = 8091
+    machines: tuple[MachineSettings, ...] = ()
+    templates: tuple[TemplateSettings, ...] = ()
+    gpus: bool = True
+    """Offer this machine's GPUs too, as NVML finds them."""
+    gpu_dollars_per_hour: float = Field(0.5, gt=0)
+
+
+class MarketChoice(Typed):
+    """Which marketplace the workers are rented on."""
+
+    kind: Literal["host", "vast"] = "host"
+    url: str = "https://console.vast.ai"
+    """Of the Vast REST API; for `host` it follows from `host_market.port`."""
+    calls_per_second_max: float = Field(20.0, gt=0, le=1000)
+    """For the whole deployment, held by the market task queue."""
+
+
+class DevSettings(Typed):
+    """Everything in `temporal-dev.yaml`."""
+
+    state_dir: Path = Path(".stoker")
+    """Keys, databases, logs and disks of the host marketplace. Relative to the file."""
+    temporal: TemporalSettings = TemporalSettings()
+    engine: EngineListen = EngineListen()
+    market: MarketChoice = MarketChoice()
+    host_market: HostMarket = HostMarket()
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        ports = {
+            "temporal.port": self.temporal.port,
+            "temporal.ui_port": self.temporal.ui_port,
+            "engine.port": self.engine.port,
+        }
+        if self.market.kind == "host":
+            ports["host_market.port"] = self.host_market.port
+        taken: dict[int, str] = {}
+        for name, port in ports.items():
+            if port is not None and (other := taken.setdefault(port, name)) != name:
+                raise ValueError(f"{other} and {name} are both {port}; give each its own port")
+        return self
+
+    @property
+    def market_url(self) -> str:
+        """The marketplace's base url."""
+        if self.market.kind == "host":
+            return f"http://127.0.0.1:{self.host_market.port}"
+        return self.market.url
+
+
+def load_settings(path: Path) -> DevSettings:
+    """The settings in the file.
+
+    Raises:
+        Fault: no such file, not YAML, or a value that cannot be; the message names file, field, and what was expected.
+    """
+    try:
+        text = path.read_text()
+    except OSError as fault:
+        raise Fault(f"cannot read {path}: {fault.strerror}; give the settings file with --config") from fault
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as fault:
+        mark = getattr(fault, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise Fault(f"{path} is not YAML{where}: {getattr(fault, 'problem', fault)}") from fault
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise Fault(f"{path} should hold a mapping of settings, got {type(data).__name__}")
+    try:
+        settings = DevSettings.model_validate(data)
+    except ValidationError as fault:
+        raise Fault(f"{path}: {describe(fault)}") from fault
+    return settings.model_copy(update={"state_dir": (path.parent / settings.state_dir).resolve()})

@@ -1,0 +1,69 @@
+"""One deployment per state folder, on ports that are free."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from run.faults import Fault
+from run.lock import ChildRecord, StateLock, free_port, require_free
+
+
+@pytest.fixture
+def lock(tmp_path):
+    lock = StateLock(tmp_path)
+    yield lock
+    lock.release()
+
+
+def test_a_second_deployment_on_the_same_state_folder_is_refused_and_names_the_first(tmp_path, lock):
+    lock.acquire()
+    with pytest.raises(Fault, match=f"pid {os.getpid()}"):
+        StateLock(tmp_path).acquire()
+
+
+def test_a_released_lock_can_be_taken_again(tmp_path, lock):
+    first = StateLock(tmp_path)
+    first.acquire()
+    first.release()
+    lock.acquire()
+
+
+def test_a_lock_whose_holder_died_can_be_taken(tmp_path, lock):
+    script = f"from pathlib import Path; from run.lock import StateLock; StateLock(Path({str(tmp_path)!r})).acquire()"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    lock.acquire()
+
+
+def test_a_port_in_use_is_named_with_its_setting():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(Fault, match=f"port {port} .* in use.*engine.port"):
+            require_free({"engine.port": ("127.0.0.1", port)})
+
+
+def test_a_free_port_passes():
+    require_free({"engine.port": ("127.0.0.1", free_port())})
+
+
+def test_a_child_left_from_an_earlier_run_is_named_with_what_to_do(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as left:
+        try:
+            record = ChildRecord(tmp_path)
+            record.write({"temporal": left.pid})
+            with pytest.raises(Fault, match=f"temporal, pid {left.pid}, is left .* kill {left.pid}"):
+                record.refuse_stale()
+        finally:
+            left.kill()
+
+
+def test_a_pid_that_now_belongs_to_another_process_is_no_stale_child(tmp_path):
+    record = ChildRecord(tmp_path)
+    record.write({"temporal": os.getpid()})
+    text = (tmp_path / "children.json").read_text()
+    (tmp_path / "children.json").write_text(text.replace('"]', '0"]'))
+    record.refuse_stale()

@@ -1,0 +1,104 @@
+"""The supervisor keeps children running and leaves none behind."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from run.supervisor import Child, Supervisor
+
+SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+STUBBORN = [
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)",
+]
+
+
+def child(tmp_path: Path, command: list[str], *, stop_seconds_max: float = 5) -> Child:
+    return Child(
+        name="sleeper",
+        command=command,
+        log_file=tmp_path / "sleeper.log",
+        environment={"PATH": os.environ["PATH"]},
+        stop_seconds_max=stop_seconds_max,
+    )
+
+
+async def until(condition, *, seconds_max: float = 20) -> None:
+    async with asyncio.timeout(seconds_max):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+async def supervisor():
+    supervisor = Supervisor()
+    yield supervisor
+    await supervisor.stop()
+
+
+async def test_a_child_that_was_killed_is_started_again(supervisor, tmp_path):
+    sleeper = child(tmp_path, SLEEPER)
+    await supervisor.start(sleeper)
+    first = sleeper.pid
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: sleeper.pid not in (None, first))
+    assert sleeper.restarts == 1
+
+
+async def test_stopping_ends_every_child(supervisor, tmp_path):
+    sleeper = child(tmp_path, SLEEPER)
+    await supervisor.start(sleeper)
+    pid = sleeper.pid
+    await supervisor.stop()
+    assert not alive(pid)
+    assert sleeper.pid is None
+
+
+async def test_a_child_that_ignores_the_signal_is_killed_after_its_grace(supervisor, tmp_path):
+    stubborn = child(tmp_path, STUBBORN, stop_seconds_max=0.2)
+    await supervisor.start(stubborn)
+    await until(lambda: "up" in stubborn.log_file.read_text())
+    pid = stubborn.pid
+    await supervisor.stop()
+    assert not alive(pid)
+
+
+async def test_a_stopped_child_is_not_started_again(supervisor, tmp_path):
+    sleeper = child(tmp_path, SLEEPER)
+    await supervisor.start(sleeper)
+    await supervisor.stop()
+    await asyncio.sleep(0)
+    assert sleeper.restarts == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
+async def test_children_end_when_the_supervisor_is_killed(tmp_path):
+    script = (
+        "import asyncio, sys; from pathlib import Path; from run.supervisor import *\n"
+        "async def main():\n"
+        f"    c = Child(name='s', command={SLEEPER!r}, log_file=Path({str(tmp_path / 's.log')!r}), environment={{}})\n"
+        "    await Supervisor().start(c); print(c.pid, flush=True); await asyncio.sleep(600)\n"
+        "asyncio.run(main())\n"
+    )
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+    assert parent.stdout is not None
+    line = b""
+    while not line.strip().isdigit():
+        line = await asyncio.wait_for(parent.stdout.readline(), 20)
+        assert line
+    parent.kill()
+    await parent.wait()
+    await until(lambda: not alive(int(line)))
