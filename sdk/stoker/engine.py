@@ -1,0 +1,227 @@
+"""The engine's HTTP API, and what its answers mean."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import httpx
+from pydantic import ValidationError
+
+from stoker.backoff import RetryPolicy, retry_after
+from stoker.errors import (
+    EndpointNotFound,
+    EngineUnavailable,
+    Invalid,
+    MalformedAnswer,
+    NotFound,
+    Refused,
+    Unauthorised,
+)
+from stoker.transport import Pool
+from stoker_wire.problem import describe
+from stoker_wire.route import Route, RouteAnswer, RouteRequest, Waiting, is_route
+
+ROUTE_SECONDS_MAX = 20.0
+"""The engine holds a route call for 8 s at most; what takes longer than this is lost."""
+
+CALL_SECONDS_MAX = 60.0
+
+_AWAY = frozenset({429, 500, 502, 503, 504})
+
+
+class Away(Exception):
+    """The engine did not answer, or answered that it cannot now. `retry_after_s` is what it asked for."""
+
+    def __init__(self, sentence: str, *, reached: bool, retry_after_s: float | None = None) -> None:
+        self.sentence = sentence
+        self.reached = reached
+        self.retry_after_s = retry_after_s
+        super().__init__(sentence)
+
+
+class Engine:
+    """One engine (or several behind one address)."""
+
+    def __init__(self, url: str, pool: Pool, policy: RetryPolicy) -> None:
+        self.url = url
+        self._pool = pool
+        self._policy = policy
+
+    async def route(self, request: RouteRequest, *, key: str) -> tuple[RouteAnswer, dict[str, Any]]:
+        """Ask once for a worker: the answer, and the same as it came (what is forwarded to the worker).
+
+        Raises:
+            Away: no answer, or a server error; ask again.
+            Unauthorised, EndpointNotFound, Refused, MalformedAnswer: asking again would not help.
+        """
+        body = request.model_dump(exclude={"api_key"})
+        if not body["failed_url"]:
+            del body["failed_url"]
+        response = await self._send("POST", "/route/", key=key, body=body, read_seconds_max=ROUTE_SECONDS_MAX)
+        if not response.is_success:
+            self._refuse(response, request.endpoint)
+        answer = self._object(response)
+        try:
+            if is_route(answer):
+                return Route.model_validate(answer), answer
+            return Waiting.model_validate({"status": "waiting", **answer}), answer
+        except ValidationError as fault:
+            raise MalformedAnswer(
+                f"{self.url}/route/ answered what is neither a route nor a wait: {describe(fault)}; "
+                "is this address a stoker engine of this version?"
+            ) from None
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, str] | None = None,
+        what: str = "",
+    ) -> Any:
+        """A management call, repeated while the engine is away.
+
+        A POST is repeated only when it certainly did not arrive: the engine could have done it and lost the answer.
+
+        Raises:
+            EngineUnavailable: away for longer than tolerated.
+            Unauthorised, NotFound, Refused, MalformedAnswer: as the engine says.
+        """
+        started = time.monotonic()
+        tries = 0
+        while True:
+            try:
+                response = await self._send(
+                    method, path, key=key, body=body, params=params, read_seconds_max=CALL_SECONDS_MAX
+                )
+            except Away as away:
+                outage_s = time.monotonic() - started
+                if outage_s >= self._policy.engine_outage_seconds_max or (method == "POST" and away.reached):
+                    raise self.unavailable(away, outage_s) from None
+                tries += 1
+                await asyncio.sleep(away.retry_after_s or self._policy.pause(tries))
+                continue
+            if not response.is_success:
+                self._refuse(response, what)
+            answer = self._json(response)
+            if isinstance(answer, dict) and answer.get("success") is False:
+                code, message = problem_of(response)
+                raise Refused(message or "the engine refused without a reason", status=200, code=code)
+            return answer
+
+    def unavailable(self, away: Away, outage_s: float) -> EngineUnavailable:
+        """The error for an engine that has been away too long."""
+        return EngineUnavailable(
+            f"the engine at {self.url} has not answered for {outage_s:.0f} s ({away.sentence}); "
+            "check the address and that the engine runs"
+        )
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str,
+        body: Mapping[str, Any] | None,
+        read_seconds_max: float,
+        params: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {key}"}
+        content = None
+        if body is not None:
+            try:
+                content = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+            except (TypeError, ValueError) as fault:
+                raise Invalid(f"cannot send this as JSON: {fault}") from None
+            headers["Content-Type"] = "application/json"
+        try:
+            response = await self._pool.fetch(
+                method,
+                self.url + path,
+                content=content,
+                headers=headers,
+                params=params,
+                read_seconds_max=read_seconds_max,
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout) as fault:
+            raise Away(f"connection failed: {fault or type(fault).__name__}", reached=False) from None
+        except httpx.TransportError as fault:
+            raise Away(f"connection lost: {fault or type(fault).__name__}", reached=True) from None
+        except httpx.InvalidURL as fault:
+            raise Invalid(f"cannot call {self.url}: {fault}") from None
+        if response.status_code in _AWAY:
+            _, message = problem_of(response)
+            raise Away(
+                f"it answered {response.status_code}{': ' + message if message else ''}",
+                # 429 and 503 say that nothing was done
+                reached=response.status_code not in {429, 503},
+                retry_after_s=retry_after(response.headers.get("Retry-After"), seconds_max=30.0),
+            )
+        return response
+
+    def _refuse(self, response: httpx.Response, what: str) -> NoReturn:
+        code, message = problem_of(response)
+        status = response.status_code
+        if status in {401, 403}:
+            raise Unauthorised(
+                message
+                or f"the engine at {self.url} refused the key ({status}); check STOKER_API_KEY or api_key=…"
+            )
+        if status == 404 and (code or message):
+            if "endpoint" in code or response.request.url.path.endswith("/route/"):
+                raise EndpointNotFound(
+                    message or f"{self.url} knows no endpoint {what!r}; see `stoker endpoints list`"
+                )
+            raise NotFound(message)
+        if status == 404:
+            raise MalformedAnswer(
+                f"{response.request.url.copy_with(query=None)} does not exist (404 without a reason); "
+                "is this address a stoker engine?"
+            )
+        if 300 <= status < 400:
+            raise MalformedAnswer(
+                f"{self.url} redirects to {response.headers.get('Location', '?')!r:.200}; give that address as url=…"
+            )
+        raise Refused(
+            message or f"the engine at {self.url} answered {status} without a reason",
+            status=status,
+            code=code,
+        )
+
+    def _json(self, response: httpx.Response) -> Any:
+        try:
+            return response.json()
+        except ValueError:
+            kind = response.headers.get("Content-Type", "no content type")
+            raise MalformedAnswer(
+                f"{response.request.url.copy_with(query=None)} answered {response.status_code} with {kind} that is no "
+                "JSON; is this address a stoker engine?"
+            ) from None
+
+    def _object(self, response: httpx.Response) -> dict[str, Any]:
+        answer = self._json(response)
+        if not isinstance(answer, dict):
+            raise MalformedAnswer(
+                f"{response.request.url.copy_with(query=None)} answered a JSON {type(answer).__name__}, "
+                "expected an object"
+            )
+        return answer
+
+
+def problem_of(response: httpx.Response) -> tuple[str, str]:
+    """Code and sentence of an error answer, "" where it says nothing."""
+    try:
+        body = response.json()
+    except ValueError:
+        return "", ""
+    if not isinstance(body, dict):
+        return "", ""
+    code = body.get("error")
+    message = body.get("msg") or body.get("error_msg") or body.get("detail") or code
+    return str(code or "")[:200], str(message or "")[:2000]

@@ -1,0 +1,90 @@
+"""What the engine's console API says about endpoints, workergroups and workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import AliasChoices, ConfigDict, Field, SecretStr
+
+from stoker_wire.base import Received
+
+
+class _Record(Received):
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+
+    def as_json(self) -> dict[str, Any]:
+        """What the engine said, without secrets."""
+        return self.model_dump(mode="json", by_alias=False)
+
+
+class EndpointRecord(_Record):
+    """An endpoint: its id, its parameters, and (hidden in `repr` and JSON) the key that routes to it."""
+
+    id: int
+    endpoint_name: str
+    api_key: SecretStr = SecretStr("")
+    endpoint_state: str = "active"
+    max_workers: int | None = None
+    min_workers: int | None = Field(None, validation_alias=AliasChoices("min_workers", "cold_workers"))
+    min_load: float | None = None
+    target_util: float | None = None
+    cold_mult: float | None = None
+    min_cold_load: float | None = None
+    inactivity_timeout: float | None = None
+    max_queue_time: float | None = None
+    target_queue_time: float | None = None
+
+    @property
+    def key(self) -> str:
+        """The routing key in clear."""
+        return self.api_key.get_secret_value()
+
+    def as_json(self, *, show_key: bool = False) -> dict[str, Any]:
+        """What the engine said; the key only if asked for."""
+        said = super().as_json()
+        said["api_key"] = self.key if show_key else "(hidden)"
+        return said
+
+
+class WorkergroupRecord(_Record):
+    """A workergroup."""
+
+    id: int
+    endpoint_id: int | None = None
+    endpoint_name: str | None = None
+    template_hash: str | None = None
+    template_id: int | None = None
+    search_params: Any = None
+    launch_args: str | None = None
+    gpu_ram: float | None = None
+
+
+class WorkerRecord(_Record):
+    """A worker as engine and marketplace see it."""
+
+    id: int
+    status: str = ""
+    cur_load: float = 0.0
+    """Load that it holds."""
+    perf: float = 0.0
+    """Load/s that it is expected to do."""
+    measured_perf: float = 0.0
+    """Load/s by its own benchmark."""
+    reqs_working: int = 0
+    gpu_name: str | None = None
+    dph_total: float | None = Field(None, validation_alias=AliasChoices("dph_total", "dollars_per_hour"))
+    """$/h while running."""
+    url: str | None = None
+
+
+class Logs(_Record):
+    """The log in four levels: 0 what an operator wants, 3 everything."""
+
+    info0: str = ""
+    info1: str = ""
+    trace: str = ""
+    debug: str = ""
+
+    def level(self, number: int) -> str:
+        """The text of one level, 0 to 3."""
+        return (self.info0, self.info1, self.trace, self.debug)[number]

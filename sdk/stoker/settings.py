@@ -1,0 +1,94 @@
+"""Where the engine is and with which key: argument, then environment, then the config file."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from stoker.errors import Invalid
+
+URL_VARIABLE = "STOKER_URL"
+KEY_VARIABLE = "STOKER_API_KEY"
+CONFIG_VARIABLE = "STOKER_CONFIG"
+"""Names another config file than `~/.config/stoker/config.toml`."""
+
+_KNOWN = frozenset({"url", "api_key"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The engine's address, without a slash at its end, and the key; the key is not in the `repr`."""
+
+    url: str
+    api_key: str = field(repr=False)
+
+
+def config_path(environ: Mapping[str, str]) -> Path:
+    """The config file: `$STOKER_CONFIG`, else `$XDG_CONFIG_HOME/stoker/config.toml`, else under `~/.config`."""
+    if named := environ.get(CONFIG_VARIABLE):
+        return Path(named)
+    home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME") or Path.home()) / ".config")
+    return Path(home) / "stoker" / "config.toml"
+
+
+def read_settings(
+    url: str | None = None, api_key: str | None = None, *, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings of a client.
+
+    Raises:
+        Invalid: none of the three places gives an address or a key, or the address is no http(s) URL.
+    """
+    environ = os.environ if environ is None else environ
+    path = config_path(environ)
+    written = _read_file(path)
+    address = url or environ.get(URL_VARIABLE) or written.get("url", "")
+    key = api_key or environ.get(KEY_VARIABLE) or written.get("api_key", "")
+    if not address:
+        raise Invalid(
+            f'no engine address: pass url=…, set {URL_VARIABLE}, or write url = "http://…" into {path}'
+        )
+    if not key:
+        raise Invalid(f'no key: pass api_key=…, set {KEY_VARIABLE}, or write api_key = "…" into {path}')
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise Invalid("the key holds blanks or characters that no key has; copy it again")
+    return Settings(check_url(address), key)
+
+
+def check_url(address: str) -> str:
+    """The address without its slash at the end.
+
+    Raises:
+        Invalid: it is no http(s) URL, or carries a query or a password.
+    """
+    parts = urlsplit(address)
+    try:
+        bad_port = parts.port is not None and parts.port < 1
+    except ValueError:
+        bad_port = True
+    if parts.scheme not in {"http", "https"} or not parts.hostname or bad_port:
+        raise Invalid(
+            f"the engine's address is {address!r:.200}; expected one like https://engine.example:8080"
+        )
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise Invalid("the engine's address carries a query, a fragment or a password; give the bare address")
+    return address.rstrip("/")
+
+
+def _read_file(path: Path) -> dict[str, str]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+        raise Invalid(f"cannot read {path}: {fault}; mend or remove it") from None
+    for name, value in data.items():
+        if name not in _KNOWN:
+            raise Invalid(f"{path}: unknown setting {name!r}; known are {', '.join(sorted(_KNOWN))}")
+        if not isinstance(value, str):
+            raise Invalid(f"{path}: {name} must be text in quotes, not {type(value).__name__}")
+    return data

@@ -1,0 +1,94 @@
+"""What a worker's answer, or its failure to answer, means for the request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import httpx
+
+from stoker.engine import problem_of
+from stoker.errors import ModelError, SessionClosed, StokerError, Unauthorised, WorkerFailed
+
+
+class Kind(Enum):
+    """What to do next."""
+
+    REFUSED = "refused"
+    """No work was done: another worker may take it."""
+    FAILED = "failed"
+    """Work may have been done: another worker may take it, but not for ever."""
+    TICKET = "ticket"
+    """The worker does not accept the ticket: once, because it may have lain too long; twice is no accident."""
+    FINAL = "final"
+    """Another worker would say the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why an attempt did not succeed; `error` is what the caller gets when there is no further attempt."""
+
+    kind: Kind
+    sentence: str
+    error: StokerError
+
+
+def transport_fault(fault: Exception, worker_url: str, attempts: int) -> Fault:
+    """The fault of a connection that could not be made, or broke."""
+    said = str(fault) or type(fault).__name__
+    if isinstance(fault, httpx.ConnectError | httpx.ConnectTimeout):
+        sentence = f"the worker {worker_url} could not be reached ({said})"
+        return Fault(Kind.REFUSED, sentence, _failed(sentence, worker_url, attempts))
+    sentence = f"the worker {worker_url} dropped the request ({said})"
+    return Fault(Kind.FAILED, sentence, _failed(sentence, worker_url, attempts))
+
+
+def answer_fault(
+    response: httpx.Response, worker_url: str, attempts: int, *, in_session: bool
+) -> Fault | None:
+    """The fault in an answer that has been read, or None if the request was served."""
+    status = response.status_code
+    if response.is_success:
+        return None
+    code, message = problem_of(response)
+    said = f"{status}{' ' + code if code and code != message else ''}{': ' + message if message else ''}"
+    sentence = f"the worker {worker_url} answered {said}"
+    if status in {429, 503}:
+        return Fault(Kind.REFUSED, sentence, _failed(sentence, worker_url, attempts, status))
+    if status == 410 and in_session:
+        closed = SessionClosed(f"the session has ended or expired ({message or status}); open a new one")
+        return Fault(Kind.FINAL, sentence, closed)
+    if status == 401:
+        refused = Unauthorised(
+            f"{sentence}; it did not accept the engine's ticket: is its clock right, and does it belong to this engine?"
+        )
+        return Fault(Kind.TICKET, sentence, refused)
+    error = ModelError(
+        _model_sentence(status, said), status=status, body=_body(response), worker_url=worker_url
+    )
+    return Fault(Kind.FAILED if status == 408 or status >= 500 else Kind.FINAL, sentence, error)
+
+
+def _failed(sentence: str, worker_url: str, attempts: int, status: int | None = None) -> WorkerFailed:
+    return WorkerFailed(
+        f"{sentence}; {attempts} worker{'s' if attempts > 1 else ''} tried. See `stoker workers` and `stoker logs`",
+        worker_url=worker_url,
+        attempts=attempts,
+        status=status,
+    )
+
+
+def _model_sentence(status: int, said: str) -> str:
+    if status == 404:
+        return f"the worker answered {said}; does its worker file have a handler for this route?"
+    if 400 <= status < 500:
+        return f"the worker refused the payload: {said}; `.body` holds what it said"
+    return f"the worker answered {said}; `.body` holds what it said, `stoker logs` may say why"
+
+
+def _body(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return response.text
