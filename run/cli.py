@@ -34,6 +34,24 @@ def dev(config: Config = _DEFAULT) -> None:
 
 
 @app.command()
+def demo(
+    config: Config = _DEFAULT,
+    chaos: Annotated[bool, typer.Option(help="Kill worker, engine and a PyWorker on the way.")] = False,
+    state_dir: Annotated[Path, typer.Option(help="Emptied at the start.")] = Path(".demo"),
+    picture: Annotated[Path, typer.Option(help="PNG or SVG to draw.")] = Path(".demo/demo.png"),
+) -> None:
+    """From zero workers to a burst and back to zero on this machine, in under three minutes."""
+    from run.demo.job import run_demo  # noqa: PLC0415
+
+    _run(
+        "demo",
+        config,
+        lambda settings: run_demo(settings, state_dir=state_dir.resolve(), chaos=chaos, picture=picture),
+        level="error",
+    )
+
+
+@app.command()
 def engine(config: Config = _DEFAULT) -> None:
     """Run one engine: routing, worker reports, console API. Any number can run side by side."""
     from run.roles import run_engine  # noqa: PLC0415
@@ -65,8 +83,10 @@ def key(config: Config = _DEFAULT) -> None:
         typer.echo(load_keys(settings.state_dir, generate=False).account_key)
 
 
-def _run(role: str, config: Path, main: Callable[[DevSettings], Coroutine[Any, Any, None]]) -> None:
-    configure_logs(process=role)
+def _run(
+    role: str, config: Path, main: Callable[[DevSettings], Coroutine[Any, Any, None]], *, level: str = "info"
+) -> None:
+    configure_logs(process=role, level=level)
     with _faults():
         asyncio.run(main(load_settings(config)))
 

@@ -148,7 +148,9 @@ class DevStack:
     def _check_alive(self, name: str, deadline: float) -> None:
         child = self.supervisor.children[name]
         if child.restarts >= 3 or asyncio.get_running_loop().time() > deadline:
-            raise Fault(f"the {name} did not start; its last words: {last_words(child.log_file)}", exit_code=4)
+            raise Fault(
+                f"the {name} did not start; its last words: {last_words(child.log_file)}", exit_code=4
+            )
 
 
 def last_words(log_file: Path, *, lines: int = 4) -> str:
@@ -184,10 +186,10 @@ async def run_dev(settings: DevSettings) -> None:
         return
     await starting
     try:
-        print(banner(stack), flush=True)  # noqa: T201 - what the person at the terminal needs
+        print(banner(stack), flush=True)
         await stopping.wait()
     finally:
-        print("stopping …", flush=True)  # noqa: T201
+        print("stopping …", flush=True)
         await stack.stop()
 
 

@@ -62,7 +62,9 @@ def load_keys(state_dir: Path, *, generate: bool) -> Keys:
     pem = stored.get("signing_key_pem", "")
     if file := environ.get("STOKER_SIGNING_KEY_FILE"):
         pem = Path(file).read_text()
-    market_key = environ.get("STOKER_MARKET_KEY") or environ.get("VAST_API_KEY") or stored.get("market_key", "")
+    market_key = (
+        environ.get("STOKER_MARKET_KEY") or environ.get("VAST_API_KEY") or stored.get("market_key", "")
+    )
     for name, value in (
         ("STOKER_ACCOUNT_KEY", account_keys),
         ("STOKER_HMAC_SECRET", secret),
@@ -110,7 +112,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text())
     except ValueError as fault:
-        raise Fault(f"{path} is not JSON ({fault}); mend it, or remove it to have new keys generated") from fault
+        raise Fault(
+            f"{path} is not JSON ({fault}); mend it, or remove it to have new keys generated"
+        ) from fault
     if not isinstance(stored, dict):
         raise Fault(f"{path} should hold a JSON object; mend it, or remove it to have new keys generated")
     return stored

@@ -99,9 +99,12 @@ def require_free(ports: Mapping[str, tuple[str, int]]) -> None:
             except OSError as fault:
                 if fault.errno == errno.EADDRINUSE:
                     raise Fault(
-                        f"port {port} on {host} is in use; stop what listens there, or change {name}", exit_code=3
+                        f"port {port} on {host} is in use; stop what listens there, or change {name}",
+                        exit_code=3,
                     ) from fault
-                raise Fault(f"cannot listen on {host}:{port} ({fault.strerror}); change {name}", exit_code=3) from fault
+                raise Fault(
+                    f"cannot listen on {host}:{port} ({fault.strerror}); change {name}", exit_code=3
+                ) from fault
 
 
 def free_port(host: str = "127.0.0.1") -> int:

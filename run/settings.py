@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
-from market.host.settings import MachineSettings, TemplateSettings
+from market.host.settings import GpuSettings, HostMarketSettings, MachineSettings, TemplateSettings
 from run.faults import Fault
 from stoker_wire.base import Typed
 from stoker_wire.problem import describe
@@ -94,10 +94,12 @@ class HostMarket(Typed):
 
     port: Port = 8091
     machines: tuple[MachineSettings, ...] = ()
+    gpus: GpuSettings = GpuSettings()
+    """How this machine's GPUs, as NVML finds them, are offered."""
     templates: tuple[TemplateSettings, ...] = ()
-    gpus: bool = True
-    """Offer this machine's GPUs too, as NVML finds them."""
-    gpu_dollars_per_hour: float = Field(0.5, gt=0)
+    instance_port_min: Port = 21000
+    instance_port_max: Port = 29999
+    stop_grace_seconds: float = Field(5.0, ge=0, le=600)
 
 
 class MarketChoice(Typed):
@@ -134,6 +136,21 @@ class DevSettings(Typed):
             if port is not None and (other := taken.setdefault(port, name)) != name:
                 raise ValueError(f"{other} and {name} are both {port}; give each its own port")
         return self
+
+    def host_market_settings(self, *, market_key: str, env: dict[str, str]) -> HostMarketSettings:
+        """The host marketplace's own settings; `env` is what every instance finds in its environment."""
+        host = self.host_market
+        return HostMarketSettings(
+            state_dir=self.state_dir / "market",
+            api_keys=(SecretStr(market_key),),
+            port_min=host.instance_port_min,
+            port_max=host.instance_port_max,
+            machines=host.machines,
+            gpus=host.gpus,
+            templates=host.templates,
+            env=env,
+            stop_grace_seconds=host.stop_grace_seconds,
+        )
 
     @property
     def market_url(self) -> str:

@@ -59,14 +59,14 @@ class Supervisor:
         """Start the child and keep it running from now on."""
         self.children[child.name] = child
         await self._spawn(child)
-        child._watcher = asyncio.create_task(self._watch(child), name=f"watch {child.name}")  # noqa: SLF001 - same file
+        child._watcher = asyncio.create_task(self._watch(child), name=f"watch {child.name}")
 
     async def stop(self) -> None:
         """End every child, the last started first: SIGTERM, then SIGKILL after its grace."""
         self._stopping = True
         for child in reversed(self.children.values()):
-            if child._watcher:  # noqa: SLF001 - same file
-                child._watcher.cancel()  # noqa: SLF001 - same file
+            if child._watcher:
+                child._watcher.cancel()
             await self._end(child)
 
     async def _spawn(self, child: Child) -> None:

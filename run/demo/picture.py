@@ -8,7 +8,7 @@ from run.demo.samples import Record
 
 mpl.use("Agg")  # before pyplot: no display is needed
 
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 _COLOURS = {"hot": "#d1495b", "booting": "#edae49", "draining": "#8d96a3", "cold": "#66a5ad"}
 
@@ -22,7 +22,9 @@ def draw(record: Record, path: Path, *, title: str) -> None:
     )
     figure.suptitle(title)
     load.fill_between(clock, [sample.load for sample in samples], color="#30638e", alpha=0.35, label="load")
-    load.step(clock, [sample.capacity for sample in samples], where="post", color="#d1495b", label="hot capacity")
+    load.step(
+        clock, [sample.capacity for sample in samples], where="post", color="#d1495b", label="hot capacity"
+    )
     load.set_ylabel("tokens/s")
     load.legend(loc="upper right")
     series = {
@@ -51,7 +53,9 @@ def draw(record: Record, path: Path, *, title: str) -> None:
     for at, phase in record.phases:
         for axis in (load, workers, queue):
             axis.axvline(at, color="black", alpha=0.25, linewidth=0.8)
-        load.annotate(phase, (at, 1), xycoords=("data", "axes fraction"), fontsize=7, rotation=20, va="bottom")
+        load.annotate(
+            phase, (at, 1), xycoords=("data", "axes fraction"), fontsize=7, rotation=20, va="bottom"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     plt.close(figure)

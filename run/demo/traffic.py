@@ -37,7 +37,9 @@ def burst(*, requests: int, seed: int = 7) -> Traffic:
     """About `requests` arrivals over one minute, thinned evenly from the trace's window."""
     trace = _find_trace()
     if trace is None:
-        return Traffic("generated: a quiet start, a burst of 12 s, a decay (seed 7)", _generated(requests, seed))
+        return Traffic(
+            "generated: a quiet start, a burst of 12 s, a decay (seed 7)", _generated(requests, seed)
+        )
     with gzip.open(trace, "rt") as file:
         rows = [(float(row["t_s"]), int(row["output_tokens"])) for row in csv.DictReader(file)]
     first, last = WINDOW_SECONDS

@@ -1,0 +1,56 @@
+"""`stokerd demo --chaos`: kill -9 of the Temporal worker, of the engine and of a PyWorker in the middle of the burst."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from rich.console import Console
+
+import stoker
+from run.demo.samples import HOT
+from run.dev import DevStack
+
+PAUSE_SECONDS = 4.0
+
+
+async def kill_each_once(
+    stack: DevStack, client: stoker.Serverless, endpoint_id: int, console: Console
+) -> None:
+    """One kill after the other, each while requests run."""
+    for name in ("worker", "engine"):
+        pid = stack.pids.get(name)
+        if pid is not None:
+            console.print(
+                f"[red]kill -9 the {'Temporal worker' if name == 'worker' else name}, pid {pid}[/red]"
+            )
+            os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(PAUSE_SECONDS)
+    while True:
+        try:
+            workers = await client.endpoints.workers(endpoint_id)
+        except stoker.StokerError:
+            await asyncio.sleep(0.2)
+            continue
+        busy = [worker for worker in workers if worker.status in HOT]
+        if busy and (pid := pyworker_pid(busy[0].id)) is not None:
+            console.print(f"[red]kill -9 the PyWorker of instance {busy[0].id}, pid {pid}[/red]")
+            os.kill(pid, signal.SIGKILL)
+            return
+        await asyncio.sleep(0.2)
+
+
+def pyworker_pid(instance_id: int) -> int | None:
+    """The process that serves the instance's worker: by its environment and its program."""
+    wanted = f"CONTAINER_ID={instance_id}".encode()
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            environment = (process / "environ").read_bytes().split(b"\0")
+            command = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if wanted in environment and any(part.endswith(b"worker.py") for part in command):
+            return int(process.name)
+    return None

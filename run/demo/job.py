@@ -1,0 +1,150 @@
+"""The main job: from zero workers to a burst and back to zero, and nothing left on the marketplace."""
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+
+import stoker
+from market.vast import VastMarket
+from run.demo.chaos import kill_each_once
+from run.demo.picture import draw
+from run.demo.report import print_report
+from run.demo.samples import Record
+from run.demo.settings import demo_settings
+from run.demo.traffic import burst
+from run.demo.traffic_player import Player
+from run.demo.watch import Watch
+from run.dev import DevStack, banner
+from run.faults import Fault
+from run.settings import DevSettings
+
+ENDPOINT = "demo"
+REQUESTS = 400
+PARAMETERS: dict[str, Any] = {
+    "min_load": 0.0,
+    "min_workers": 2,
+    "max_workers": 6,
+    "cold_mult": 1.0,
+    "target_util": 0.8,
+    "inactivity_timeout": 12.0,
+    "max_queue_time": 1.5,
+    "target_queue_time": 2.0,
+}
+WORKERGROUP: dict[str, Any] = {
+    "template_hash": "text-model",
+    "search_params": "num_gpus=1",
+    "gpu_ram": 0.0,
+    "test_workers": 3,
+}
+
+
+async def run_demo(settings: DevSettings, *, state_dir: Path, chaos: bool, picture: Path) -> None:
+    """Run the whole job.
+
+    Raises:
+        Fault: a request failed, or something that should have happened did not; exit code 1.
+    """
+    console = Console(highlight=False)
+    stack = DevStack(demo_settings(settings, state_dir))
+    job = asyncio.current_task()
+    assert job is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, job.cancel)
+    began = time.monotonic()
+    try:
+        await stack.start()
+        console.print(banner(stack))
+        await _tell_the_story(stack, console, chaos=chaos, picture=picture)
+    except TimeoutError as fault:
+        raise Fault(f"the demo did not get through: {fault}", exit_code=1) from fault
+    finally:
+        await stack.stop()
+    console.print(f"done in {time.monotonic() - began:.0f} s; every process has ended")
+
+
+async def _tell_the_story(stack: DevStack, console: Console, *, chaos: bool, picture: Path) -> None:
+    assert stack.keys is not None
+    traffic = burst(requests=REQUESTS)
+    record = Record()
+    async with (
+        stoker.Serverless(stack.keys.account_key, url=stack.settings.engine.url) as client,
+        httpx.AsyncClient() as http,
+    ):
+        made = await client.endpoints.create(ENDPOINT, **PARAMETERS)
+        await client.workergroups.create(made.id, **WORKERGROUP)
+        endpoint = await client.get_endpoint(ENDPOINT)
+        async with Watch(client, made.id, record) as watch:
+            player = Player(endpoint, watch, record)
+            watch.enter("no worker yet: the first request arrives")
+            await player.one(16)
+            watch.enter("served; quiet until the workers are cold")
+            await watch.until(
+                lambda seen: seen.hot == 0 and seen.booting == 0 and seen.draining == 0 and seen.cold >= 2,
+                seconds_max=60,
+                what="two cold workers and no hot one",
+            )
+            watch.enter("a burst: cold workers wake, more are recruited")
+            playing = asyncio.create_task(player.play(traffic.arrivals))
+            await watch.until(lambda seen: seen.hot >= 2, seconds_max=60, what="two hot workers")
+            if chaos:
+                await kill_each_once(stack, client, made.id, console)
+            await playing
+            watch.enter("calm: drain, stop, and nothing hot")
+            await watch.until(
+                lambda seen: seen.hot == 0 and seen.booting == 0 and seen.draining == 0,
+                seconds_max=60,
+                what="zero hot workers",
+            )
+            costs = await client.endpoints.costs(made.id)
+            decisions = await client.endpoints.decisions(made.id, tail=200)
+            watch.enter("the endpoint is deleted: everything is destroyed")
+            await client.endpoints.delete(made.id)
+            left = await _until_released(stack)
+        charged = await http.get(
+            f"{stack.settings.market_url}/host/charges/",
+            headers={"Authorization": f"Bearer {stack.keys.market_key}"},
+        )
+    console.print(f"instances left on the marketplace: {left}")
+    print_report(
+        record,
+        costs,
+        decisions,
+        charged.json().get("total_dollars", 0.0),
+        source=traffic.source,
+        console=console,
+    )
+    draw(record, picture, title=f"stoker demo: {traffic.source}")
+    console.print(f"picture: {picture}")
+    _judge(record, left)
+
+
+async def _until_released(stack: DevStack) -> int:
+    """How many instances the marketplace still lists, once that is none or a minute has passed."""
+    assert stack.keys is not None
+    market = VastMarket(stack.settings.market_url, stack.keys.market_key)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            left = len(await market.list())
+            if left == 0 or time.monotonic() > deadline:
+                return left
+            await asyncio.sleep(0.2)
+    finally:
+        await market.close()
+
+
+def _judge(record: Record, left: int) -> None:
+    faults = []
+    if record.failures:
+        faults.append(f"{len(record.failures)} requests failed")
+    if left:
+        faults.append(f"{left} instances are left on the marketplace")
+    if max(sample.hot for sample in record.samples) < 3:
+        faults.append("the burst never had three hot workers")
+    if faults:
+        raise Fault("; ".join(faults), exit_code=1)

@@ -1,0 +1,40 @@
+"""The demo's deployment: `temporal-dev.yaml` on a fresh state folder, on ports that are free."""
+
+import shutil
+from pathlib import Path
+
+from run.faults import Fault
+from run.lock import free_port, require_free
+from run.settings import DevSettings
+
+
+def demo_settings(settings: DevSettings, state_dir: Path) -> DevSettings:
+    """The same deployment with a state folder of its own, emptied, and another port where one is taken."""
+    if (state_dir / "stokerd.lock").exists() or (state_dir / "keys.json").exists():
+        shutil.rmtree(state_dir)  # only a folder that an earlier demo made
+    host = settings.engine.host
+    temporal = settings.temporal.model_copy(
+        update={
+            "port": _free(settings.temporal.port),
+            "ui_port": _free(settings.temporal.ui_port or 8233),
+        }
+    )
+    return settings.model_copy(
+        update={
+            "state_dir": state_dir,
+            "temporal": temporal,
+            "engine": settings.engine.model_copy(
+                update={"port": _free(settings.engine.port, host), "public_url": None}
+            ),
+            "host_market": settings.host_market.model_copy(update={"port": _free(settings.host_market.port)}),
+            "market": settings.market.model_copy(update={"kind": "host"}),
+        }
+    )
+
+
+def _free(port: int, host: str = "127.0.0.1") -> int:
+    try:
+        require_free({"port": (host, port)})
+    except Fault:
+        return free_port(host)
+    return port

@@ -1,0 +1,60 @@
+"""Plays arrivals through the SDK, on time, and notes what came back."""
+
+import asyncio
+
+import stoker
+from run.demo.samples import Record, Served
+from run.demo.traffic import Arrival
+from run.demo.watch import Watch
+
+ROUTE = "/v1/completions"
+PROMPT = "The lamp was lit and "
+
+
+class Player:
+    """One client sending to one endpoint."""
+
+    def __init__(self, endpoint: stoker.Endpoint, watch: Watch, record: Record) -> None:
+        self._endpoint = endpoint
+        self._watch = watch
+        self._record = record
+        self._count = 0
+
+    async def play(self, arrivals: tuple[Arrival, ...]) -> None:
+        """Send every request at its time; return when all are answered."""
+        began = self._watch.clock_s
+        async with asyncio.TaskGroup() as group:
+            for arrival in arrivals:
+                await asyncio.sleep(max(0.0, began + arrival.at_s - self._watch.clock_s))
+                group.create_task(self.one(arrival.tokens))
+
+    async def one(self, tokens: int) -> None:
+        """Send one request and note its answer or its failure."""
+        self._count += 1
+        number = self._count
+        sent = self._watch.clock_s
+        self._watch.sent(number, tokens)
+        try:
+            answer = await self._endpoint.request(
+                ROUTE, {"prompt": PROMPT, "max_tokens": tokens}, cost=tokens, timeout=120
+            )
+            if len(answer.json()["choices"][0]["text"]) == 0:
+                self._record.failures.append(f"request {number}: the model answered no text")
+        except (stoker.StokerError, KeyError, IndexError) as fault:
+            self._record.failures.append(f"request {number}: {type(fault).__name__}: {fault}")
+            return
+        finally:
+            self._watch.ended(number)
+        timing = answer.timing
+        self._record.served.append(
+            Served(
+                sent_s=sent,
+                tokens=tokens,
+                waited_s=timing.waited_s,
+                queued_s=timing.queued_s or 0.0,
+                model_s=timing.model_s or 0.0,
+                total_s=timing.total_s,
+                worker_id=answer.worker_id,
+                attempts=answer.attempts,
+            )
+        )
