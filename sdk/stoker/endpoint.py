@@ -178,14 +178,22 @@ class Endpoint:
         lifetime: float = 60.0,
         timeout: float | None = None,
         on_wait: OnWait | None = None,
+        on_close_route: str | None = None,
+        on_close_payload: Any = None,
     ) -> Session:
         """A worker to oneself: `async with endpoint.session(cost=…, lifetime=…) as session: …`.
 
         It occupies its worker with `cost`; it expires `lifetime` seconds after it was opened, and each request adds as much.
+        When it closes, the worker posts `on_close_payload` to `on_close_route` of its model server.
         """
         if not 0 < lifetime < float("inf"):
             raise Invalid(f"lifetime is {lifetime} s; expected more than 0")
-        return Session(self, cost=cost, lifetime=lifetime, opening={"timeout": timeout, "on_wait": on_wait})
+        wish = {
+            "lifetime": lifetime,
+            "on_close_route": None if on_close_route is None else check_path(on_close_route),
+            "on_close_payload": on_close_payload,
+        }
+        return Session(self, cost=cost, wish=wish, timeout_seconds=timeout, on_wait=on_wait)
 
     def submit(self, route: str, payload: Any = None, **options: Any) -> Submission:
         """`request` in the background; leaving the client cancels what still runs."""

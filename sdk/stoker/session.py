@@ -12,6 +12,7 @@ from stoker.answer import Answer
 from stoker.body import compact
 from stoker.errors import MalformedAnswer, SessionClosed, StokerError, WorkerFailed
 from stoker.exchange import Placed
+from stoker.progress import OnWait
 
 if TYPE_CHECKING:
     from stoker.endpoint import Endpoint
@@ -26,11 +27,20 @@ class Session:
     It occupies its worker with `cost` for as long as it is open. Each request extends it by `lifetime`.
     """
 
-    def __init__(self, endpoint: Endpoint, *, cost: float, lifetime: float, opening: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        cost: float,
+        wish: dict[str, Any],
+        timeout_seconds: float | None,
+        on_wait: OnWait | None,
+    ) -> None:
         self._endpoint = endpoint
         self._cost = cost
-        self._lifetime = lifetime
-        self._opening = opening
+        self._wish = wish
+        self._timeout_seconds = timeout_seconds
+        self._on_wait = on_wait
         self._placed: Placed | None = None
         self._id = ""
         self._open = False
@@ -39,8 +49,9 @@ class Session:
         return f"<Session {self._id or 'new'} {'open' if self._open else 'closed'}>"
 
     async def __aenter__(self) -> Self:
-        payload = {"lifetime": self._lifetime, "on_close_route": None, "on_close_payload": None}
-        answer, placed = await self._endpoint.exchange_for_session(payload, cost=self._cost, **self._opening)
+        answer, placed = await self._endpoint.exchange_for_session(
+            self._wish, cost=self._cost, timeout=self._timeout_seconds, on_wait=self._on_wait
+        )
         body = answer.json()
         session_id = body.get("session_id") if isinstance(body, dict) else None
         if not isinstance(session_id, str) or not session_id:

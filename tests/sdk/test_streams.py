@@ -1,0 +1,135 @@
+"""Streams: events as they come, retried before the first byte and never after it."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+import stoker
+from tests.sdk.peers import chunks, drop, problem
+
+
+async def test_events_come_as_the_model_makes_them(peers, endpoint):
+    go_on = asyncio.Event()
+
+    async def talk(request, _):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b'data: {"token": "a"}\n\n')
+        await go_on.wait()
+        await response.write(b'data: {"token": "b"}\n\ndata: [DONE]\n\n')
+        return response
+
+    peers.work = talk
+    async with endpoint.stream("/v1/completions", {"stream": True}) as stream:
+        events = aiter(stream)
+        assert (await anext(events)).json() == {"token": "a"}
+        go_on.set()  # the model makes the second token only after the first was read
+        assert [event.json() async for event in events] == [{"token": "b"}]
+        assert stream.worker_url == peers.worker_url
+        assert stream.timing.total_s >= stream.first_byte.total_s
+
+
+async def test_json_lines_and_multi_line_events_are_events_too(peers, endpoint):
+    peers.working += [
+        chunks(b'{"a": 1}\n{"a"', b": 2}", content_type="application/x-ndjson"),
+        chunks(b"event: delta\ndata: one\ndata: two\n\n: ping\n\n"),
+    ]
+    async with endpoint.stream("/x", {}) as stream:
+        assert [event.json() async for event in stream] == [{"a": 1}, {"a": 2}]
+    async with endpoint.stream("/x", {}) as stream:
+        assert [(event.event, event.data) async for event in stream] == [("delta", "one\ntwo")]
+
+
+async def test_raw_bytes_come_unchanged(peers, endpoint):
+    peers.working.append(chunks(b"\x00\xff", b"data: x", content_type="audio/mpeg"))
+    async with endpoint.stream("/speak", {}) as stream:
+        assert stream.content_type == "audio/mpeg"
+        assert b"".join([part async for part in stream.bytes()]) == b"\x00\xffdata: x"
+
+
+async def test_a_stream_is_retried_before_its_first_byte(peers, endpoint):
+    peers.working += [
+        drop(),
+        problem(503, "draining", "draining"),
+        chunks(then_drop=True),
+        chunks(b"data: a\n\n"),
+    ]
+    async with endpoint.stream("/x", {}) as stream:
+        assert [event.data async for event in stream] == ["a"]
+        assert stream.attempts == 4
+
+
+async def test_a_stream_that_breaks_after_its_first_byte_is_not_retried(peers, endpoint):
+    read = asyncio.Event()
+
+    async def break_once_read(request, _):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: a\n\n")
+        await read.wait()
+        request.transport.abort()
+        return response
+
+    peers.work = break_once_read
+    async with endpoint.stream("/x", {}) as stream:
+        events = aiter(stream)
+        assert (await anext(events)).data == "a"
+        read.set()
+        with pytest.raises(stoker.WorkerFailed, match="broke the stream after 9 bytes"):
+            await anext(events)
+    assert len(peers.calls) == 1
+
+
+async def test_a_stream_that_falls_silent_ends_at_the_idle_timeout(peers, endpoint):
+    async def fall_silent(request, _):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: a\n\n")
+        await peers.hung_up.wait()
+        return response
+
+    peers.work = fall_silent
+    async with endpoint.stream("/x", {}, idle_timeout=0.1) as stream:
+        events = aiter(stream)
+        assert (await anext(events)).data == "a"
+        with pytest.raises(stoker.RequestTimedOut, match="sent nothing for"):
+            await anext(events)
+
+
+async def test_leaving_a_stream_stops_the_model(peers, endpoint):
+    async def talk_for_ever(request, _):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        while True:
+            await response.write(b"data: a\n\n")
+            await asyncio.sleep(0)
+
+    peers.work = talk_for_ever
+    async with endpoint.stream("/x", {}) as stream:
+        async for event in stream:
+            assert event.data == "a"
+            break
+    async with asyncio.timeout(10):
+        while peers.working_now:  # noqa: ASYNC110 - the stand-in's counter is the condition
+            await asyncio.sleep(0.001)
+
+
+async def test_an_error_answer_is_the_streams_error(peers, endpoint):
+    peers.work = problem(422, "bad_payload", "no prompt")
+    with pytest.raises(stoker.ModelError, match="no prompt"):
+        async with endpoint.stream("/x", {}):
+            pass
+    assert len(peers.calls) == 1
+
+
+async def test_a_stream_without_a_byte_is_an_empty_stream(peers, endpoint):
+    peers.working.append(chunks())
+    async with endpoint.stream("/x", {}) as stream:
+        assert [event async for event in stream] == []
+
+
+async def test_a_stream_outside_its_block_says_how_to_use_it(endpoint):
+    stream = endpoint.stream("/x", {})
+    with pytest.raises(RuntimeError, match="async with"):
+        [event async for event in stream]
