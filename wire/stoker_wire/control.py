@@ -23,6 +23,7 @@ SIGNAL_DELETE = "delete"
 UPDATE_CHANGE_CONFIG = "change_config"
 UPDATE_PUT_WORKERGROUP = "put_workergroup"
 UPDATE_DROP_WORKERGROUP = "drop_workergroup"
+UPDATE_ROTATE_KEY = "rotate_key"
 QUERY_STATUS = "status"
 QUERY_WORKERS = "workers"
 QUERY_DECISIONS = "decisions"
@@ -48,5 +49,7 @@ class EndpointSpec(Typed):
     """The account that owns it: another account's key does not open it."""
     key_version: int = Field(1, ge=1)
     """Which version of the endpoint key is valid; raised to rotate it."""
+    history_events_max: int | None = Field(None, ge=100)
+    """Continue as new at a history of so many events; None: when Temporal suggests it."""
     carried: dict[str, Any] | None = None
     """State handed on by continue-as-new; never given by a person."""
