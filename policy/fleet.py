@@ -26,6 +26,8 @@ class Drain:
     deadline: float
     goal: Goal
     reason: str
+    seen_at: float | None = None
+    """Since when every live engine gives it out no more; None: not all of them have said so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class Worker:
     storage_dollars_per_hour: float = 0.0
     perf: float = 0.0
     """Measured load/s; 0 until its benchmark has run."""
+    perf_estimate: float = 0.0
+    """What it was recruited for, load/s; 0: nothing was known."""
     url: str = ""
     load: float = 0.0
     """Load it holds: in flight and routed but not yet seen by it."""
@@ -71,7 +75,9 @@ class Worker:
     retry_at: float = 0.0
     """After a failed operation: not before then again."""
     failures: int = 0
-    """Operations that failed in a row."""
+    """Operations and starts that failed since it was last ready."""
+    reboots: int = 0
+    """Reboots to recover it since it last ran well for long."""
     market_status: str = ""
     """The marketplace's last word on it (`actual_status`)."""
 
@@ -119,6 +125,8 @@ class HostFailure:
     machine_id: int
     until: float
     reason: str
+    workergroup_id: int = 0
+    failed_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

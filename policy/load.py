@@ -1,6 +1,26 @@
 """Load windows: how much work arrived, at several resolutions, bounded in size."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+Series = tuple[tuple[float, float], ...]
+"""(bucket start in Unix seconds, load that arrived in it), oldest first; an empty bucket is left out."""
+
+BUCKET_SECONDS = 5.0
+_RESOLUTIONS = (("seconds", 5.0, 300.0), ("minutes", 60.0, 7200.0), ("quarters", 900.0, 604_800.0))
+_ENGINE_SECONDS = 180.0
+"""An engine that said nothing for so long is gone, and its queue with it: its clients ask another."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineWord:
+    """The last word of one engine about its queue."""
+
+    engine_id: str
+    sequence: int
+    at: float
+    load: float = 0.0
+    requests: int = 0
+    oldest_wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,11 +31,11 @@ class LoadHistory:
     is not "no load": `known_until` says up to when the engines have spoken.
     """
 
-    seconds: tuple[tuple[float, float], ...] = ()
+    seconds: Series = ()
     """5 s buckets of the last 5 minutes."""
-    minutes: tuple[tuple[float, float], ...] = ()
+    minutes: Series = ()
     """1 min buckets of the last 2 hours."""
-    quarters: tuple[tuple[float, float], ...] = ()
+    quarters: Series = ()
     """15 min buckets of the last 7 days."""
     known_since: float | None = None
     known_until: float | None = None
@@ -27,3 +47,127 @@ class LoadHistory:
     backlog_at: float = 0.0
     """When the backlog was told."""
     last_request_at: float | None = None
+    engines: tuple[EngineWord, ...] = ()
+    """The backlog, engine by engine."""
+
+    def is_known(self, now: float, stale_seconds: float) -> bool:
+        """Whether the engines spoke lately. If not, nothing may be concluded from silence."""
+        return self.known_until is not None and now - self.known_until <= stale_seconds
+
+    @property
+    def covered_seconds(self) -> float:
+        """How long a time the history speaks of."""
+        if self.known_since is None or self.known_until is None:
+            return 0.0
+        return max(0.0, self.known_until - self.known_since)
+
+
+def fold(
+    history: LoadHistory,
+    *,
+    engine_id: str,
+    sequence: int,
+    at: float,
+    window_s: float = 0.0,
+    load: float = 0.0,
+    queued_load: float = 0.0,
+    queued_requests: int = 0,
+    oldest_wait_s: float = 0.0,
+    last_request_at: float | None = None,
+) -> LoadHistory:
+    """The history with one engine's batch in it: `load` arrived in the `window_s` seconds before `at`.
+
+    An older or doubled batch of the same engine changes nothing.
+    """
+    before = next((word for word in history.engines if word.engine_id == engine_id), None)
+    if before is not None and sequence <= before.sequence:
+        return history
+    word = EngineWord(
+        engine_id=engine_id,
+        sequence=sequence,
+        at=at,
+        load=queued_load,
+        requests=queued_requests,
+        oldest_wait_s=oldest_wait_s,
+    )
+    known_until = max(at, history.known_until or at)
+    start = at - max(window_s, 0.0)
+    grown = {
+        name: _arrived(getattr(history, name), start, at, load, width=width, keep_from=known_until - keep)
+        for name, width, keep in _RESOLUTIONS
+    }
+    requests = [told for told in (history.last_request_at, last_request_at) if told is not None]
+    engines = [old for old in history.engines if old.engine_id != engine_id]
+    engines = sorted((*engines, word), key=lambda each: each.engine_id)
+    return merged(
+        replace(
+            history,
+            seconds=grown["seconds"],
+            minutes=grown["minutes"],
+            quarters=grown["quarters"],
+            known_since=start if history.known_since is None else min(history.known_since, start),
+            known_until=known_until,
+            last_request_at=max(requests, default=None),
+            engines=tuple(engines),
+        ),
+        now=known_until,
+    )
+
+
+def merged(history: LoadHistory, *, now: float) -> LoadHistory:
+    """The backlog over all engines that still speak.
+
+    When none does, the last words stand: an outage of the engines does not empty their queues.
+    """
+    fresh = tuple(word for word in history.engines if now - word.at <= _ENGINE_SECONDS) or history.engines
+    return replace(
+        history,
+        engines=fresh,
+        backlog_load=sum(word.load for word in fresh),
+        backlog_requests=sum(word.requests for word in fresh),
+        oldest_wait_s=max((word.oldest_wait_s for word in fresh), default=0.0),
+        backlog_at=max((word.at for word in fresh), default=history.backlog_at),
+    )
+
+
+def rate(history: LoadHistory, seconds: float, *, at_least: float = BUCKET_SECONDS) -> float | None:
+    """Mean load/s over the last `seconds` that are known, at most 300; None if nothing is known.
+
+    The window ends where knowledge ends, not now: the last known level holds through an outage. A history shorter than
+    the window is averaged over its own length, but at least over `at_least` seconds.
+    """
+    if history.known_until is None:
+        return None
+    window = max(min(seconds, history.covered_seconds), at_least)
+    start = history.known_until - window
+    total = 0.0
+    for bucket, load in reversed(history.seconds):
+        inside = min(bucket + BUCKET_SECONDS, history.known_until) - max(bucket, start)
+        if bucket + BUCKET_SECONDS <= start:
+            break
+        filled = min(BUCKET_SECONDS, history.known_until - bucket)
+        if inside > 0 and filled > 0:
+            total += load * min(1.0, inside / filled)
+        elif filled <= 0:
+            total += load
+    return total / window
+
+
+def _arrived(
+    series: Series, start: float, end: float, load: float, *, width: float, keep_from: float
+) -> Series:
+    """The series with the load spread evenly over start..end, and without what is too old."""
+    buckets = {bucket: value for bucket, value in series if bucket + width > keep_from}
+    if load > 0:
+        last = (end // width) * width
+        if end == last and start < end:
+            last -= width  # a batch sent on the very border tells of the bucket that it closes
+        first = min(max((start // width) * width, last - 120 * width), last)
+        span = end - max(start, first)
+        bucket = first
+        while bucket <= last:
+            share = (min(end, bucket + width) - max(start, bucket)) / span if span > 0 else 1.0
+            if bucket + width > keep_from and share > 0:
+                buckets[bucket] = round(buckets.get(bucket, 0.0) + load * share, 3)
+            bucket += width
+    return tuple(sorted(buckets.items()))

@@ -39,6 +39,10 @@ class Observation:
     launch_ids: tuple[str, ...] = ()
     """Fresh ids for recruits, in order."""
     memory: "Memory | None" = None
+    looking: bool = False
+    """A listing of the instances is under way."""
+    searching: tuple[int, ...] = ()
+    """Workergroups whose search is under way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,3 +59,8 @@ class Memory:
     below_since: float | None = None
     """Since when less hot capacity than now is wanted."""
     cold_below_since: float | None = None
+    """Since when less total capacity than now is wanted."""
+    hot_peaks: tuple[tuple[float, float], ...] = ()
+    """(until when it was predicted, load/s), falling: what must stay hot until the hold has passed."""
+    total_peaks: tuple[tuple[float, float], ...] = ()
+    """The same for hot and cold together."""

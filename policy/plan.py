@@ -25,6 +25,10 @@ class Recruit:
     workergroup_id: int
     offer: Offer
     reason: str
+    perf_estimate: float = 0.0
+    """What it is expected to do, load/s; 0: nothing is known."""
+    revision: int = 1
+    """The workergroup's revision that it is launched from."""
     op: Literal["recruit"] = "recruit"
 
 
@@ -102,6 +106,9 @@ class Look:
 
 
 # `op` tells the records apart in a history: Stop and Destroy would read the same without it.
+QUEUE_SECONDS_MAX = 1e6
+"""Stands for never: infinity has no JSON."""
+
 Operation = Search | Recruit | Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update | Look
 
 
@@ -128,7 +135,7 @@ class Targets:
     total_have: float = 0.0
     workers_wanted_min: int = 0
     queue_seconds: float = 0.0
-    """Expected queue time over the endpoint."""
+    """Expected queue time over the endpoint; `QUEUE_SECONDS_MAX` when something waits and nobody is ready."""
     dollars_per_hour: float = 0.0
     reason: str = ""
 

@@ -1,0 +1,109 @@
+"""A plan in the making: the fleet as the operations so far leave it, so that every step sees what the others decided."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from policy.apply import launched, ordered
+from policy.capacity import Have, Perfs, Rules, Want, committed_dollars_per_hour, have, want
+from policy.fleet import Drain, Goal, HostFailure, Worker
+from policy.forecast import Forecast, forecast
+from policy.observation import Memory, Observation
+from policy.plan import Operation, Recruit, StartDrain, Wait
+from policy.silence import with_silent_marked
+from policy.tuning import Tuning
+from stoker_wire.workergroup import Workergroup
+
+
+class Draft:
+    """What is known, what was decided so far, and the fleet that results."""
+
+    def __init__(self, observation: Observation, tuning: Tuning) -> None:
+        self.observation = observation = with_silent_marked(observation, tuning)
+        self.tuning = tuning
+        self.now = observation.now
+        self.config = observation.config
+        self.memory = observation.memory or Memory()
+        self.groups: dict[int, Workergroup] = {group.id: group for group in observation.workergroups}
+        self.rules = Rules.of(observation.config, observation.workergroups)
+        self.perfs = Perfs.of(observation.workers, observation.learned)
+        self.forecast: Forecast = forecast(observation.load, observation.now, tuning)
+        self.want: Want = want(observation, self.forecast, self.rules, self.perfs, tuning)
+        self.workers: dict[str, Worker] = {worker.launch_id: worker for worker in observation.workers}
+        self.operations: list[Operation] = []
+        self.waits: list[Wait] = []
+        self.failed_hosts: list[HostFailure] = []
+        self.wakes: list[float] = []
+        """Moments at which, without any news, something is due."""
+        self._ids = [each for each in observation.launch_ids if each not in self.workers]
+
+    def __iter__(self) -> Iterator[Worker]:
+        """The workers as they are after what was decided so far."""
+        return iter(tuple(self.workers.values()))
+
+    def have(self) -> Have:
+        """The capacity after what was decided so far."""
+        return have(self.workers.values(), self.perfs)
+
+    def have_of(self, workers: Iterable[Worker]) -> Have:
+        """The capacity of these workers alone."""
+        return have(workers, self.perfs)
+
+    def free(self, worker: Worker) -> bool:
+        """Whether an operation may be ordered: none is under way, and the last failure has cooled down."""
+        if worker.retry_at > self.now:
+            self.wakes.append(worker.retry_at)
+        return not worker.operation and worker.retry_at <= self.now
+
+    def order(self, operation: Operation) -> None:
+        """Decide it."""
+        self.operations.append(operation)
+        if isinstance(operation, Recruit):
+            worker = launched(operation, self.now)
+            self.workers[worker.launch_id] = worker
+        elif launch_id := getattr(operation, "launch_id", ""):
+            self.workers[launch_id] = ordered(self.workers[launch_id], operation, self.now)
+
+    def drain(self, worker: Worker, goal: Goal, reason: str, *, seconds: float | None = None) -> None:
+        """Begin to empty a ready worker."""
+        allowed = self.config.drain_seconds_max if seconds is None else seconds
+        drain = Drain(since=self.now, deadline=self.now + allowed, goal=goal, reason=reason)
+        self.order(StartDrain(launch_id=worker.launch_id, drain=drain, reason=reason))
+
+    def wait(self, code: str, subject: str, reason: str, until: float | None = None) -> None:
+        """Say what is waited for."""
+        self.waits.append(Wait(subject=subject, reason=reason, until=until, code=code))
+        if until is not None:
+            self.wakes.append(until)
+
+    def blame_host(self, worker: Worker, reason: str) -> None:
+        """Do not try this machine again for a while."""
+        if not worker.machine_id:
+            return
+        failure = HostFailure(
+            machine_id=worker.machine_id,
+            until=self.now + self.tuning.host_failure_seconds,
+            reason=reason,
+            workergroup_id=worker.workergroup_id,
+            failed_at=self.now,
+        )
+        self.failed_hosts.append(failure)
+
+    def next_id(self) -> str | None:
+        """A fresh launch id, if the caller gave enough."""
+        return self._ids.pop(0) if self._ids else None
+
+    @property
+    def workers_left(self) -> int:
+        """How many more may exist."""
+        return self.config.max_workers - len(self.workers)
+
+    @property
+    def dollars_left(self) -> float:
+        """How many more $/h may be committed."""
+        if self.config.dollars_per_hour_max is None:
+            return float("inf")
+        return self.config.dollars_per_hour_max - committed_dollars_per_hour(self.workers.values())
+
+    def with_memory(self, **changes: object) -> None:
+        """Ask to be reminded."""
+        self.memory = replace(self.memory, **changes)  # type: ignore[arg-type]  # the fields are Memory's own

@@ -1,0 +1,44 @@
+"""Jitter does not churn: what was needed a moment ago is kept for a while.
+
+A peak is (until when this level was wanted, level). Peaks fall strictly, so the highest one that is still held is the
+first that has not expired: every level of capacity has its own clock, as in the ski-rental rule.
+"""
+
+from policy.fleet import Learned
+from policy.tuning import Tuning
+
+Peaks = tuple[tuple[float, float], ...]
+
+_PEAKS_MAX = 16
+
+
+def remember(peaks: Peaks, level: float, now: float, hold_seconds: float) -> Peaks:
+    """The peaks with today's level in them, and without those that were last wanted over `hold_seconds` ago."""
+    kept = [(until, value) for until, value in peaks if value > level]
+    if kept and len(kept) == len(peaks):
+        # the level that held until this moment is the last one: its clock starts now
+        kept[-1] = (now, kept[-1][1])
+    kept = [(until, value) for until, value in kept if now - until < hold_seconds]
+    kept.append((now, level))
+    while len(kept) > _PEAKS_MAX:
+        gaps = [kept[index][1] - kept[index + 1][1] for index in range(len(kept) - 1)]
+        nearest = gaps.index(min(gaps))
+        kept[nearest : nearest + 2] = [(kept[nearest + 1][0], kept[nearest][1])]
+    return tuple(kept)
+
+
+def held(peaks: Peaks) -> float:
+    """The highest level that is still held."""
+    return peaks[0][1] if peaks else 0.0
+
+
+def next_release(peaks: Peaks, hold_seconds: float) -> float | None:
+    """When the highest level will be let go, if nothing asks for it again."""
+    return peaks[0][0] + hold_seconds if len(peaks) > 1 else None
+
+
+def hot_hold_seconds(learned: Learned, tuning: Tuning) -> float:
+    """How long hot capacity is kept through a gap: twice what a start takes here, within bounds."""
+    starts = [record.start_seconds for record in learned.kinds if record.starts > 0]
+    start = max(starts, default=tuning.start_seconds_unknown)
+    return min(max(start * tuning.hot_hold_starts, tuning.hot_hold_seconds_min), tuning.hot_hold_seconds_max)

@@ -1,0 +1,73 @@
+"""What an endpoint learns about machine kinds and hosts: small smoothed figures, bounded in number."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from policy.fleet import HostFailure, KindRecord, Learned, Worker
+
+_KINDS_MAX = 100
+_HOSTS_MAX = 100
+_SMOOTHING = 0.3
+"""Weight of the newest boot: the last five or so make the figure, so a slower image shows within a few boots."""
+_SAMPLES_MAX = 20
+"""A mean over at most so many: a new template shows within twenty benchmarks even after years."""
+
+
+def learn_perf(learned: Learned, worker: Worker, perf: float) -> Learned:
+    """A worker has benchmarked itself."""
+    record = _record(learned, worker)
+    samples = min(record.samples, _SAMPLES_MAX - 1)
+    return _with(
+        learned,
+        replace(
+            record,
+            perf=(record.perf * samples + perf) / (samples + 1),
+            dollars_per_hour=(record.dollars_per_hour * samples + worker.dollars_per_hour) / (samples + 1),
+            samples=record.samples + 1,
+        ),
+    )
+
+
+def learn_boot(learned: Learned, worker: Worker, seconds: float) -> Learned:
+    """A worker took so long from the create call to ready."""
+    record = _record(learned, worker)
+    smoothed = _smooth(record.boot_seconds, seconds, record.boots)
+    return _with(learned, replace(record, boot_seconds=smoothed, boots=record.boots + 1))
+
+
+def learn_start(learned: Learned, worker: Worker, seconds: float) -> Learned:
+    """A cold worker took so long from the start call to ready."""
+    record = _record(learned, worker)
+    smoothed = _smooth(record.start_seconds, seconds, record.starts)
+    return _with(learned, replace(record, start_seconds=smoothed, starts=record.starts + 1))
+
+
+def learn_failure(learned: Learned, worker: Worker) -> Learned:
+    """A launch of this kind never became ready."""
+    record = _record(learned, worker)
+    return _with(learned, replace(record, failures=record.failures + 1))
+
+
+def remember_hosts(learned: Learned, failures: Iterable[HostFailure], now: float) -> Learned:
+    """The failed hosts that still matter, the newest word on each."""
+    by_machine = {each.machine_id: each for each in (*learned.failed_hosts, *failures) if each.until > now}
+    newest = sorted(by_machine.values(), key=lambda each: each.until)[-_HOSTS_MAX:]
+    return replace(learned, failed_hosts=tuple(newest))
+
+
+def _smooth(old: float, new: float, count: int) -> float:
+    return new if count == 0 else old + _SMOOTHING * (new - old)
+
+
+def _record(learned: Learned, worker: Worker) -> KindRecord:
+    known = learned.kind(worker.workergroup_id, worker.kind)
+    return known or KindRecord(workergroup_id=worker.workergroup_id, kind=worker.kind)
+
+
+def _with(learned: Learned, record: KindRecord) -> Learned:
+    others = [
+        each
+        for each in learned.kinds
+        if (each.workergroup_id, each.kind) != (record.workergroup_id, record.kind)
+    ]
+    return replace(learned, kinds=tuple([*others, record][-_KINDS_MAX:]))

@@ -1,0 +1,108 @@
+"""Ways out: finish drains, dismiss strangers, stop all, delete all. Drain before stop, always."""
+
+from policy.capacity import holds_requests, returns
+from policy.draft import Draft
+from policy.fleet import Goal, Worker
+from policy.lifecycle import is_booting, is_hot
+from policy.plan import CancelDrain, Destroy, Stop, Update
+from policy.say import machine, requests
+from stoker_wire.states import WorkerState as S
+
+
+def is_drained(worker: Worker) -> bool:
+    """Nothing on it, and nothing on its way: every live engine has seen the drain, no ticket is open, and the worker
+    itself has said, after the drain began, that it holds nothing."""
+    drain = worker.drain
+    return (
+        drain is not None
+        and drain.seen_at is not None
+        and not holds_requests(worker)
+        and worker.reported_at is not None
+        and worker.reported_at > drain.since
+    )
+
+
+def finish_drains(draft: Draft) -> None:
+    """Carry out what each drain was for, once the worker is empty, broken, or past its deadline."""
+    for worker in draft:
+        drain = worker.drain
+        if drain is None or not is_hot(worker) or not draft.free(worker):
+            continue
+        name = machine(worker, draft.perfs)
+        quiet = None if worker.suspect_since is None else draft.now - worker.suspect_since
+        if is_drained(worker):
+            why = f"drained after {draft.now - drain.since:.0f} s"
+        elif draft.now >= drain.deadline and (drain.goal is not Goal.STOP or draft.forecast.known):
+            why = f"drain deadline of {drain.deadline - drain.since:.0f} s passed with {requests(worker)}"
+        elif quiet is not None and quiet >= draft.tuning.suspect_seconds and draft.forecast.known:
+            why = f"it drains and has not answered for {quiet:.0f} s"
+        else:
+            draft.wakes.append(drain.deadline)
+            continue
+        _carry_out(draft, worker, drain.goal, f"{name}: {why}; {drain.reason}")
+
+
+def _carry_out(draft: Draft, worker: Worker, goal: Goal, reason: str) -> None:
+    group = draft.groups.get(worker.workergroup_id)
+    if goal is Goal.DESTROY or group is None or draft.observation.deleting:
+        draft.order(Destroy(launch_id=worker.launch_id, reason=f"release {reason}"))
+    elif goal is Goal.UPDATE:
+        draft.order(
+            Update(launch_id=worker.launch_id, revision=group.revision, reason=f"update {reason}"),
+        )
+    else:
+        draft.order(Stop(launch_id=worker.launch_id, reason=f"stop {reason}"))
+
+
+def dismiss(draft: Draft, worker: Worker, why: str) -> None:
+    """Release a worker: at once if it takes no requests, else through a drain."""
+    if worker.state is S.DESTROYING or not draft.free(worker):
+        return
+    name = machine(worker, draft.perfs)
+    if not is_hot(worker):
+        draft.order(Destroy(launch_id=worker.launch_id, reason=f"release {name}: {why}"))
+    elif returns(worker):
+        draft.drain(worker, Goal.DESTROY, f"drain {name}: {why}")
+
+
+def dismiss_strangers(draft: Draft) -> None:
+    """Workers whose workergroup was removed."""
+    for worker in draft:
+        if worker.workergroup_id not in draft.groups:
+            dismiss(draft, worker, f"its workergroup {worker.workergroup_id} was removed")
+
+
+def delete_all(draft: Draft) -> None:
+    """The endpoint is being deleted."""
+    for worker in draft:
+        dismiss(draft, worker, "the endpoint is being deleted")
+    if draft.workers:
+        draft.wait("stopped", "endpoint", f"{len(draft.workers)} worker(s) to be released before it is gone")
+
+
+def stop_all(draft: Draft) -> None:
+    """The endpoint is stopped: every worker goes cold."""
+    for worker in draft:
+        if not draft.free(worker):
+            continue
+        name = machine(worker, draft.perfs)
+        if is_hot(worker) and worker.drain is None:
+            draft.drain(worker, Goal.STOP, f"drain {name}: the endpoint is stopped")
+        elif is_booting(worker) and worker.state is not S.PENDING:
+            draft.order(Stop(launch_id=worker.launch_id, reason=f"stop {name}: the endpoint is stopped"))
+    draft.wait("stopped", "endpoint", "the endpoint is stopped; set endpoint_state to active to serve again")
+
+
+def keep_all(draft: Draft) -> None:
+    """The endpoint is suspended: drains that only saved money are called off."""
+    for worker in draft:
+        drain = worker.drain
+        if is_hot(worker) and drain is not None and drain.goal is Goal.STOP and draft.free(worker):
+            reason = (
+                f"keep {machine(worker, draft.perfs)}: the endpoint is suspended, workers stay as they are"
+            )
+            draft.order(CancelDrain(launch_id=worker.launch_id, reason=reason))
+    if draft.observation.load.backlog_requests:
+        draft.wait(
+            "busy", "endpoint", "the endpoint is suspended: it is not scaled, requests wait for its workers"
+        )

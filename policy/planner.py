@@ -1,0 +1,214 @@
+"""From an observation to a plan: what to do, why, and what is waited for.
+
+The order is the story: what leaves, what is broken, what is outdated, what is missing, what is too much. Every step works
+on the fleet as the steps before leave it, so a plan never contradicts itself, and planning on its result changes nothing.
+"""
+
+from policy.capacity import LOAD_DUST, gate_shut, workers_min
+from policy.draft import Draft
+from policy.grow import activate, can_start, grow_hot, recruit
+from policy.hysteresis import held, hot_hold_seconds, next_release, remember
+from policy.leaving import delete_all, dismiss_strangers, finish_drains, keep_all, stop_all
+from policy.observation import Observation
+from policy.plan import QUEUE_SECONDS_MAX, Plan, Targets
+from policy.repair import repair
+from policy.say import load
+from policy.schedule import explain_booting, look, look_again_at
+from policy.shrink import obey_budget, obey_max_workers, shrink_hot, shrink_total
+from policy.tuning import DEFAULT_TUNING, Tuning
+from policy.updates import surge, update_idle, update_ready
+from stoker_wire.endpoint import EndpointState
+from stoker_wire.states import WorkerState
+
+
+def plan(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> Plan:
+    """Decide everything that is to be done now. Pure: the same observation gives the same plan."""
+    draft = Draft(observation, tuning)
+    _remember_wants(draft)
+    finish_drains(draft)
+    if observation.deleting:
+        delete_all(draft)
+        _repair_leaving(draft)
+    else:
+        dismiss_strangers(draft)
+        repair(draft)
+        match observation.config.endpoint_state:
+            case EndpointState.STOPPED:
+                stop_all(draft)
+            case EndpointState.SUSPENDED:
+                keep_all(draft)
+            case EndpointState.ACTIVE:
+                scale(draft)
+    explain_booting(draft)
+    look(draft)
+    return _finish(draft)
+
+
+def scale(draft: Draft) -> None:
+    """Bring the fleet to what the parameters ask for under this load."""
+    obey_max_workers(draft)
+    obey_budget(draft)
+    update_idle(draft)
+    _grow(draft)
+    update_ready(draft, draft.want.hot)
+    if draft.forecast.settled and not draft.want.pressed:
+        _shrink(draft)
+
+
+def _grow(draft: Draft) -> None:
+    want, extra = draft.want, surge(draft)
+    have = draft.have()
+    wanted = want.hot + extra
+    gap = 0.0 if have.unknown_booting else wanted - have.hot
+    if gap > LOAD_DUST / 2:
+        since = draft.memory.above_since if draft.memory.above_since is not None else draft.now
+        draft.with_memory(above_since=since)
+        if _is_urgent(draft, gap) or draft.now - since >= draft.tuning.up_hold_seconds:
+            grow_hot(draft, gap, _why_more(draft, wanted, have.hot, extra))
+        else:
+            draft.wakes.append(since + draft.tuning.up_hold_seconds)
+    else:
+        draft.with_memory(above_since=None)
+    _grow_groups(draft)
+    _grow_total(draft)
+
+
+def _is_urgent(draft: Draft, gap: float) -> bool:
+    """A queue, a burst, a floor, or more than jitter: at once."""
+    have = draft.have().hot
+    below_floor = have < draft.want.hot_floor
+    return (
+        draft.want.pressed
+        or draft.forecast.burst
+        or have <= 0
+        or below_floor
+        or gap > have * draft.tuning.up_tolerance
+    )
+
+
+def _why_more(draft: Draft, wanted: float, hot: float, extra: float) -> str:
+    if extra:
+        return f"rolling update: {load(extra)} on top of {load(draft.want.hot)} over {load(hot)} hot"
+    return f"predicted {load(draft.want.predicted)}, so {load(wanted)} hot wanted, over {load(hot)} hot"
+
+
+def _grow_groups(draft: Draft) -> None:
+    """The floors of single workergroups."""
+    for group in draft.groups.values():
+        mine = [worker for worker in draft if worker.workergroup_id == group.id]
+        there = draft.have_of(mine)
+        if group.min_load and not there.unknown_booting and there.hot < group.min_load:
+            why = f"min_load of workergroup {group.id} is {load(group.min_load)}, {load(there.hot)} hot"
+            grow_hot(draft, group.min_load - there.hot, why, [group])
+            there = draft.have_of(worker for worker in draft if worker.workergroup_id == group.id)
+        missing = (group.cold_workers or 0) - there.keepable
+        need = 0.0 if there.unknown_booting else (group.min_cold_load or 0.0) - there.total
+        if missing > 0 or need > LOAD_DUST:
+            why = f"workergroup {group.id} keeps {group.cold_workers or 0} worker(s) and {load(group.min_cold_load or 0)}"
+            recruit(draft, need=max(need, 0.0), count=max(missing, 0), why=why, groups=[group])
+
+
+def _grow_total(draft: Draft) -> None:
+    """The cold pool: workers that load once, then wait on disk."""
+    there = draft.have()
+    floor = workers_min(draft.observation)
+    missing = floor - there.keepable
+    need = 0.0 if there.unknown_booting else draft.want.total - there.total
+    if missing > 0:
+        why = f"min_workers {floor}, {there.keepable} loaded or booting"
+    elif need > draft.want.total * draft.tuning.up_tolerance:
+        why = f"{load(draft.want.total)} hot and cold wanted, {load(there.total)} there"
+    else:
+        return
+    for worker in draft:
+        created = worker.state is WorkerState.CREATED and worker.workergroup_id in draft.groups
+        if (
+            (missing > 0 or need > 0)
+            and created
+            and can_start(draft, worker)
+            and activate(draft, worker, why)
+        ):
+            missing -= 1
+            need -= draft.perfs.worker(worker) or need
+    if missing > 0 or need > LOAD_DUST:
+        groups = draft.groups.values()
+        recruit(draft, need=max(need, 0.0), count=max(missing, 0), why=why, groups=groups)
+
+
+def _shrink(draft: Draft) -> None:
+    want, util = draft.want, draft.rules.target_util
+    hot = max(held(draft.memory.hot_peaks) / util, want.hot_floor)
+    extra = surge(draft)
+    shrink_hot(draft, hot + extra, f"{load(want.hot)} hot wanted, {load(hot)} held")
+    slow = max(held(draft.memory.total_peaks) / util, want.hot_floor) * draft.rules.cold_mult
+    total = max(hot, slow, want.total, draft.config.min_cold_load) + extra
+    shrink_total(draft, total, f"{load(want.total)} hot and cold wanted, {load(total)} held")
+
+
+def _remember_wants(draft: Draft) -> None:
+    """Hysteresis: what was wanted lately, so that a lull does not cost a start."""
+    tuning, want, memory = draft.tuning, draft.want, draft.memory
+    hold = hot_hold_seconds(draft.observation.learned, tuning)
+    hot = remember(memory.hot_peaks, want.predicted, draft.now, hold)
+    total = remember(memory.total_peaks, want.sustained, draft.now, tuning.total_hold_seconds)
+    if _is_over(draft):
+        hot = ((draft.now, want.predicted),)
+    ready = draft.have().ready
+    below = want.hot < ready
+    cold_below = want.total < draft.have().total
+    draft.with_memory(
+        hot_target=want.hot,
+        hot_peaks=hot,
+        total_peaks=total,
+        below_since=(memory.below_since if memory.below_since is not None else draft.now) if below else None,
+        cold_below_since=(memory.cold_below_since if memory.cold_below_since is not None else draft.now)
+        if cold_below
+        else None,
+    )
+    for due in (next_release(hot, hold), next_release(total, tuning.total_hold_seconds)):
+        if due is not None:
+            draft.wakes.append(due)
+    timeout, last = draft.config.inactivity_timeout, draft.observation.load.last_request_at
+    if timeout and timeout > 0 and last is not None:
+        draft.wakes.append(last + timeout)
+
+
+def _is_over(draft: Draft) -> bool:
+    """The user said how long a pause is the end of the work, and it has been that long: no hold on top of it."""
+    timeout = draft.config.inactivity_timeout
+    return bool(
+        timeout
+        and timeout > 0
+        and draft.forecast.settled
+        and not gate_shut(draft.observation)
+        and draft.want.predicted <= 0
+    )
+
+
+def _repair_leaving(draft: Draft) -> None:
+    """While deleting nothing is mended; what is being released is asked for again until it is gone."""
+    repair(draft, only_leaving=True)
+
+
+def _finish(draft: Draft) -> Plan:
+    have, want = draft.have(), draft.want
+    targets = Targets(
+        predicted_load=want.predicted,
+        hot_wanted=want.hot,
+        hot_ready=have.ready,
+        hot_booting=have.booting,
+        total_wanted=want.total,
+        total_have=have.total,
+        workers_wanted_min=workers_min(draft.observation),
+        queue_seconds=min(want.queue_seconds, QUEUE_SECONDS_MAX),
+        dollars_per_hour=sum(worker.burn_dollars_per_hour for worker in draft.observation.workers),
+        reason=want.reason,
+    )
+    return Plan(
+        operations=tuple(draft.operations),
+        targets=targets,
+        waits=tuple(draft.waits),
+        look_again_at=look_again_at(draft),
+        memory=draft.memory,
+        failed_hosts=tuple(draft.failed_hosts),
+    )

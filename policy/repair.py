@@ -1,0 +1,173 @@
+"""Failures: machines that do not come, break, or fall silent."""
+
+import math
+
+from policy.capacity import returns
+from policy.draft import Draft
+from policy.fleet import Goal, Worker
+from policy.lifecycle import is_booting, is_hot
+from policy.observation import Observation
+from policy.plan import Destroy, Reboot, Stop
+from policy.say import duration, machine
+from policy.tuning import Tuning
+from stoker_wire.states import WorkerState as S
+
+_NOT_RUNNING = frozenset({"", "stopped", "exited", "frozen", "created", "scheduling"})
+
+
+def repair(draft: Draft, *, only_leaving: bool = False) -> None:
+    """Order what brings broken machines back, or gets rid of them; `only_leaving`: just repeat what is not confirmed."""
+    for worker in draft:
+        if worker.state is S.DESTROYING and draft.free(worker):
+            reason = f"release {machine(worker, draft.perfs)}: the marketplace has not confirmed it yet"
+            draft.order(Destroy(launch_id=worker.launch_id, reason=reason))
+    if not only_leaving:
+        _mend(draft)
+
+
+def _mend(draft: Draft) -> None:
+    suspects = [worker for worker in draft if is_hot(worker) and worker.suspect_since is not None]
+    ready = sum(is_hot(worker) for worker in draft)
+    mending = sum(worker.state is S.REBOOTING for worker in draft)
+    at_once = max(1, math.ceil(ready * draft.tuning.repair_share_max)) - mending
+    for worker in draft:
+        if not draft.free(worker):
+            continue
+        if worker.state is S.STOPPING:
+            _stop_again(draft, worker)
+        elif worker.state is S.ERROR:
+            _mend_error(draft, worker)
+        elif is_booting(worker):
+            _watch_boot(draft, worker)
+    for worker in suspects:
+        if draft.free(worker) and returns(worker):
+            at_once -= _mend_suspect(draft, worker, allowed=at_once > 0)
+
+
+def boot_deadline(worker: Worker, observation: Observation, tuning: Tuning) -> float:
+    """When a booting worker is given up."""
+    record = observation.learned.kind(worker.workergroup_id, worker.kind)
+    if worker.loaded_once:
+        known = record.start_seconds if record is not None and record.starts else 0.0
+        allowed = _bounded(
+            known * tuning.start_deadline_factor,
+            tuning.start_deadline_seconds_min,
+            tuning.start_deadline_seconds_max,
+        )
+        return worker.since + (allowed if known else tuning.start_deadline_seconds_unknown)
+    known = record.boot_seconds if record is not None and record.boots else 0.0
+    allowed = _bounded(
+        known * tuning.boot_deadline_factor,
+        tuning.boot_deadline_seconds_min,
+        tuning.boot_deadline_seconds_max,
+    )
+    began = worker.since if worker.state is S.PENDING else worker.launched_at
+    return began + (allowed if known else tuning.boot_deadline_seconds_unknown)
+
+
+def ready_at(worker: Worker, observation: Observation, tuning: Tuning) -> float:
+    """When a booting worker is expected to be ready, by what its kind took before."""
+    record = observation.learned.kind(worker.workergroup_id, worker.kind)
+    kinds = observation.learned.kinds
+    if worker.loaded_once:
+        others = [each.start_seconds for each in kinds if each.starts]
+        own = record.start_seconds if record is not None and record.starts else 0.0
+        return worker.since + (own or _mean(others) or tuning.start_seconds_unknown)
+    others = [each.boot_seconds for each in kinds if each.boots]
+    own = record.boot_seconds if record is not None and record.boots else 0.0
+    return worker.launched_at + (own or _mean(others) or tuning.boot_seconds_unknown)
+
+
+def _watch_boot(draft: Draft, worker: Worker) -> None:
+    deadline = boot_deadline(worker, draft.observation, draft.tuning)
+    took = draft.now - (worker.since if worker.loaded_once else worker.launched_at)
+    name = machine(worker, draft.perfs)
+    if worker.state is S.STARTING and _is_stuck(worker, draft):
+        waited = draft.now - worker.since
+        if worker.failures + 1 >= draft.tuning.start_attempts_max:
+            reason = (
+                f"release {name}: start number {worker.failures + 1} hangs for {waited:.0f} s,"
+                " its GPU was probably rented to someone else"
+            )
+            draft.order(Destroy(launch_id=worker.launch_id, reason=reason))
+        else:
+            reason = (
+                f"give up the start of {name}: the market has not run it for {waited:.0f} s; try again later"
+            )
+            draft.order(Stop(launch_id=worker.launch_id, reason=reason))
+    elif draft.now >= deadline:
+        allowed = deadline - (worker.since if worker.loaded_once else worker.launched_at)
+        what = f"{worker.state.printed} for {duration(took)}, allowed {duration(allowed)}"
+        draft.blame_host(worker, f"{worker.kind} did not become ready: {what}")
+        draft.order(Destroy(launch_id=worker.launch_id, reason=f"release {name}: not ready, {what}"))
+    else:
+        draft.wakes.append(deadline)
+        if worker.state is S.STARTING and worker.market_status in _NOT_RUNNING:
+            draft.wakes.append(worker.since + draft.tuning.start_stuck_seconds)
+
+
+def _is_stuck(worker: Worker, draft: Draft) -> bool:
+    """A start that the market has accepted and does not carry out. Needs a look that was made since."""
+    seen = draft.observation.listed_at > worker.since
+    waited = draft.now - worker.since
+    return (
+        seen and waited >= draft.tuning.start_stuck_seconds and worker.market_status.lower() in _NOT_RUNNING
+    )
+
+
+def _mend_error(draft: Draft, worker: Worker) -> None:
+    name, error = machine(worker, draft.perfs), worker.error or "no message"
+    group = draft.groups.get(worker.workergroup_id)
+    outdated = group is not None and worker.revision < group.revision
+    if worker.loaded_once and worker.reboots < draft.tuning.reboots_max and not outdated:
+        draft.order(Reboot(launch_id=worker.launch_id, reason=f"reboot {name}: it reports an error: {error}"))
+        return
+    if worker.loaded_once:
+        reason = f"release {name}: error after {worker.reboots} reboot(s): {error}"
+    else:
+        reason = f"release {name}: error before it was ever ready: {error}"
+    if outdated:
+        reason += "; its revision is outdated"
+    draft.blame_host(worker, f"{worker.kind}: {error}")
+    draft.order(Destroy(launch_id=worker.launch_id, reason=reason))
+
+
+def _mend_suspect(draft: Draft, worker: Worker, *, allowed: bool) -> bool:
+    """Reboot, then release, a ready worker that does not answer; True if something was ordered."""
+    since = worker.suspect_since if worker.suspect_since is not None else draft.now
+    quiet = draft.now - max(since, worker.since)
+    name = machine(worker, draft.perfs)
+    if not draft.observation.load.is_known(draft.now, draft.tuning.metrics_stale_seconds):
+        return False
+    if quiet < draft.tuning.suspect_seconds:
+        draft.wakes.append(max(since, worker.since) + draft.tuning.suspect_seconds)
+        return False
+    if not allowed:
+        draft.wait("busy", worker.launch_id, f"{name} does not answer, but enough others are being mended")
+        return False
+    if worker.reboots < draft.tuning.reboots_max:
+        reason = f"reboot {name}: it has not answered for {duration(quiet)}"
+        draft.order(Reboot(launch_id=worker.launch_id, reason=reason))
+    else:
+        reason = f"release {name}: silent for {duration(quiet)} although rebooted {worker.reboots} time(s)"
+        draft.blame_host(worker, f"{worker.kind} fell silent again after a reboot")
+        draft.order(Destroy(launch_id=worker.launch_id, reason=reason))
+    return True
+
+
+def _stop_again(draft: Draft, worker: Worker) -> None:
+    due = worker.since + draft.tuning.stop_repeat_seconds
+    if draft.now < due:
+        draft.wakes.append(due)
+    elif not worker.drain or worker.drain.goal is Goal.STOP:
+        waited = duration(draft.now - worker.since)
+        reason = f"stop {machine(worker, draft.perfs)} again: still not stopped after {waited}"
+        draft.order(Stop(launch_id=worker.launch_id, reason=reason))
+
+
+def _bounded(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,65 @@
+"""When to look at the marketplace, and when to plan again if nobody has news."""
+
+from policy.draft import Draft
+from policy.lifecycle import is_booting, is_hot
+from policy.plan import Look
+from policy.repair import ready_at
+from policy.say import duration, machine
+from stoker_wire.states import WorkerState as S
+
+_MOVING = frozenset({S.STOPPING, S.DESTROYING})
+
+
+def look(draft: Draft) -> None:
+    """Order a listing when one is due, and note when the next one is."""
+    interval, why = _interval(draft)
+    due = draft.observation.listed_at + interval
+    if draft.observation.looking:
+        return
+    if draft.observation.listed_at and draft.now < due:
+        draft.wakes.append(due)
+        return
+    ago = "never listed" if not draft.observation.listed_at else f"last listed {_ago(draft)} ago"
+    draft.operations.append(Look(reason=f"{why}, {ago}"))
+    draft.wakes.append(draft.now + interval)
+
+
+def explain_booting(draft: Draft) -> None:
+    """Say which worker is expected next, and when."""
+    booting = [worker for worker in draft if is_booting(worker)]
+    if not booting:
+        return
+    soonest = min(booting, key=lambda each: (ready_at(each, draft.observation, draft.tuning), each.launch_id))
+    eta = ready_at(soonest, draft.observation, draft.tuning)
+    name = machine(soonest, draft.perfs)
+    more = f" and {len(booting) - 1} more" if len(booting) > 1 else ""
+    when = f"expected in {duration(eta - draft.now)}" if eta > draft.now else "expected any moment"
+    draft.wait(
+        "booting", soonest.launch_id, f"{name}{more} {soonest.state.printed}, {when}", max(eta, draft.now)
+    )
+
+
+def look_again_at(draft: Draft) -> float | None:
+    """The earliest moment at which something is due by itself."""
+    return min((wake for wake in draft.wakes if wake > draft.now), default=None)
+
+
+def _interval(draft: Draft) -> tuple[float, str]:
+    tuning = draft.tuning
+    # an order that is still under way has nothing to show yet
+    moving = [
+        worker
+        for worker in draft.observation.workers
+        if (is_booting(worker) or worker.state in _MOVING) and not worker.operation
+    ]
+    if moving:
+        youngest = min(draft.now - worker.since for worker in moving)
+        interval = min(max(youngest / 4, tuning.look_seconds_min), tuning.look_seconds_max)
+        return interval, f"{len(moving)} worker(s) boot, stop or leave"
+    if any(is_hot(worker) for worker in draft):
+        return tuning.look_seconds_steady, "workers run"
+    return tuning.look_seconds_idle, "nothing runs"
+
+
+def _ago(draft: Draft) -> str:
+    return duration(draft.now - draft.observation.listed_at)

@@ -1,0 +1,143 @@
+"""Less capacity: worst price-performance first, drained before it is stopped, and only what was not needed for a while."""
+
+from policy.capacity import takes_requests, workers_min
+from policy.draft import Draft
+from policy.fleet import Goal, Worker
+from policy.leaving import dismiss
+from policy.lifecycle import is_booting, is_cold, is_hot
+from policy.placement import price_performance
+from policy.plan import Destroy, Stop
+from policy.say import duration, load, machine, price
+from stoker_wire.states import WorkerState as S
+
+
+def release_order(draft: Draft, worker: Worker) -> tuple[bool, float, str]:
+    """Who goes first: an outdated revision, then the worst price-performance."""
+    group = draft.groups.get(worker.workergroup_id)
+    current = group is not None and worker.revision >= group.revision
+    return (current, price_performance(worker, draft.perfs), worker.launch_id)
+
+
+def shrink_hot(draft: Draft, keep: float, why: str) -> None:
+    """Drain ready workers while `keep` load/s, with a margin, stay ready without them."""
+    ready = [worker for worker in draft if takes_requests(worker)]
+    left = sum(draft.perfs.worker(worker) for worker in ready)
+    for worker in sorted(ready, key=lambda each: release_order(draft, each)):
+        perf = draft.perfs.worker(worker)
+        if not draft.free(worker) or not _enough(left - perf, keep, draft.tuning.down_margin):
+            continue
+        if not _group_keeps_hot(draft, worker, perf):
+            continue
+        left -= perf
+        reason = f"{why}, {load(left)} stay ready: drain {machine(worker, draft.perfs)}"
+        draft.drain(worker, Goal.STOP, reason)
+
+
+def shrink_total(draft: Draft, keep: float, why: str) -> None:
+    """Release cold workers while `keep` load/s, hot and cold, and the floors in number stay."""
+    there = draft.have()
+    total, count = there.total, there.keepable
+    floor = workers_min(draft.observation)
+    cold = [worker for worker in draft if worker.state in (S.INACTIVE, S.CREATED)]
+    for worker in sorted(cold, key=lambda each: (each.loaded_once, release_order(draft, each))):
+        if not draft.free(worker):
+            continue
+        perf = draft.perfs.worker(worker) if worker.loaded_once else 0.0
+        if not _enough(total - perf, keep, draft.tuning.down_margin) and perf > 0:
+            continue
+        if worker.loaded_once and (count <= floor or not _group_keeps_cold(draft, worker, perf)):
+            continue
+        if not worker.loaded_once and count < floor:
+            continue
+        total, count = total - perf, count - worker.loaded_once
+        rest = duration(draft.now - worker.since)
+        reason = (
+            f"{why}, {load(total)} and {count} worker(s) stay:"
+            f" release {machine(worker, draft.perfs)}, cold for {rest}"
+        )
+        draft.order(Destroy(launch_id=worker.launch_id, reason=reason))
+
+
+def obey_max_workers(draft: Draft) -> None:
+    """After max_workers was lowered: release the surplus, the least useful first."""
+    _release_surplus(draft, list(draft), draft.config.max_workers, "max_workers")
+    for group in draft.groups.values():
+        if group.max_workers is not None:
+            mine = [worker for worker in draft if worker.workergroup_id == group.id]
+            _release_surplus(draft, mine, group.max_workers, f"max_workers of workergroup {group.id}")
+
+
+def obey_budget(draft: Draft) -> None:
+    """After the budget was lowered, or prices rose: stop running the worst until what stays is within it."""
+    budget = draft.config.dollars_per_hour_max
+    if budget is None:
+        return
+    over = -draft.dollars_left
+    for worker in draft:
+        if is_hot(worker) and worker.drain is not None:
+            over -= worker.dollars_per_hour - worker.storage_dollars_per_hour
+    running = [
+        worker
+        for worker in draft
+        if (is_booting(worker) and worker.state is not S.PENDING) or (is_hot(worker) and worker.drain is None)
+    ]
+    order = sorted(running, key=lambda each: (is_hot(each), release_order(draft, each)))
+    for worker in order:
+        if over <= 1e-9:
+            return
+        if not draft.free(worker):
+            continue
+        over -= worker.dollars_per_hour - worker.storage_dollars_per_hour
+        reason = f"over the budget of {price(budget)}: stop running {machine(worker, draft.perfs)}"
+        if is_hot(worker):
+            draft.drain(worker, Goal.STOP, reason)
+        else:
+            draft.order(Stop(launch_id=worker.launch_id, reason=reason))
+
+
+def _release_surplus(draft: Draft, workers: list[Worker], cap: int, name: str) -> None:
+    staying = [worker for worker in workers if worker.state is not S.DESTROYING]
+    staying = [worker for worker in staying if worker.drain is None or worker.drain.goal is not Goal.DESTROY]
+    surplus = len(staying) - cap
+    rank = {S.CREATED: 0, S.ERROR: 0, S.PENDING: 1, S.CREATING: 1, S.LOADING: 1, S.MODEL_LOADING: 1}
+    order = sorted(
+        staying,
+        key=lambda each: (
+            3 if is_hot(each) else 2 if is_cold(each) else rank.get(each.state, 1),
+            release_order(draft, each),
+        ),
+    )
+    for worker in order:
+        if surplus <= 0:
+            return
+        if draft.free(worker):
+            dismiss(draft, worker, f"{name} is {cap}, {len(staying)} exist")
+            surplus -= 1
+
+
+def _enough(left: float, keep: float, margin: float) -> bool:
+    return keep <= 0 or left >= keep * (1 + margin)
+
+
+def _group_keeps_hot(draft: Draft, worker: Worker, perf: float) -> bool:
+    group = draft.groups.get(worker.workergroup_id)
+    if group is None or not group.min_load:
+        return True
+    ready = sum(
+        draft.perfs.worker(each) for each in draft if takes_requests(each) and each.workergroup_id == group.id
+    )
+    return ready - perf >= group.min_load
+
+
+def _group_keeps_cold(draft: Draft, worker: Worker, perf: float) -> bool:
+    group = draft.groups.get(worker.workergroup_id)
+    if group is None:
+        return True
+    mine = [each for each in draft if each.workergroup_id == group.id and each.state is not S.DESTROYING]
+    if (
+        group.cold_workers
+        and sum(each.loaded_once or is_booting(each) for each in mine) <= group.cold_workers
+    ):
+        return False
+    total = sum(draft.perfs.worker(each) for each in mine if each.loaded_once or is_booting(each))
+    return not group.min_cold_load or total - perf >= group.min_cold_load
