@@ -1,0 +1,301 @@
+"""A marketplace in memory, stateful and scriptable: for tests, simulations and the benchmark of the workflow.
+
+It stands beside the port and keeps the port's promises; time is an argument. What it is told to do wrong it does once
+(`fail_next`), and everything that was asked of it can be read back (`calls`).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from market.port import InstanceGone, Launch, MarketError, OfferGone, OfferQuery, Refused, Unavailable
+from stoker_wire.market import Instance, Offer, Template
+
+HOURS_PER_MONTH = 730.0
+_BILLED_STATUSES = frozenset({"loading", "running", "rebooting"})
+
+
+@dataclass(slots=True)
+class FakeInstance:
+    """One rented machine and its history."""
+
+    id: int
+    offer: Offer
+    launch: Launch
+    created_at: float
+    intended: str = "running"
+    running_at: float = 0.0
+    """When the image is there and the container runs."""
+    starts: int = 1
+    status: str | None = None
+    """What a script says instead of what time says: `exited`, `offline`, …"""
+    starts_launches: list[Launch] = field(default_factory=list)
+
+    def actual(self, now: float) -> str:
+        """`actual_status` at this time."""
+        if self.status is not None:
+            return self.status
+        if self.intended == "stopped":
+            return "stopped"
+        return "running" if now >= self.running_at else "loading"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call that reached the market."""
+
+    at: float
+    name: str
+    subject: int | str = ""
+
+
+@dataclass(slots=True)
+class _Fault:
+    call: str
+    error: MarketError
+    after: bool
+    """The market does what was asked, and only its answer is lost."""
+
+
+class FakeMarket:
+    """`Market` over offers in memory. `clock` answers Unix seconds."""
+
+    def __init__(
+        self,
+        offers: Iterable[Offer],
+        *,
+        clock: Callable[[], float],
+        templates: Iterable[Template] = (),
+        pull_seconds: float = 20.0,
+        start_seconds: float = 3.0,
+        list_lag_seconds: float = 0.0,
+    ) -> None:
+        self.offers = {offer.id: offer for offer in offers}
+        self.templates = {template.hash_id: template for template in templates}
+        self.instances: dict[int, FakeInstance] = {}
+        self.calls: list[Call] = []
+        self.launches: list[Launch] = []
+        """Every launch that was rented, in order."""
+        self.pull_seconds = pull_seconds
+        self.start_seconds = start_seconds
+        self.list_lag_seconds = list_lag_seconds
+        """For so long after it was rented an instance is missing from listings."""
+        self._clock = clock
+        self._faults: list[_Fault] = []
+        self._next_id = 1000
+
+    # scripting
+
+    def fail_next(self, call: str, error: MarketError, *, times: int = 1, after: bool = False) -> None:
+        """The next `times` calls of this name raise the error; with `after`, once they have done their work."""
+        self._faults.extend(_Fault(call, error, after) for _ in range(times))
+
+    def lose_next_answer(self, call: str) -> None:
+        """The next call of this name does its work, and its answer never arrives."""
+        self.fail_next(call, Unavailable("no answer within 30 s"), after=True)
+
+    def vanish(self, instance_id: int) -> None:
+        """The host takes the machine away."""
+        self.instances.pop(instance_id)
+
+    def outbid(self, instance_id: int) -> None:
+        """Somebody bids more: the machine is taken, the disk stays."""
+        self.instances[instance_id].status = "exited"
+
+    def count(self, call: str) -> int:
+        """How many calls of this name reached the market."""
+        return sum(made.name == call for made in self.calls)
+
+    def labels(self) -> list[str]:
+        """The labels of all instances that exist now, in the order in which they were rented."""
+        return [instance.launch.label for instance in self.instances.values()]
+
+    def dollars_per_hour(self) -> float:
+        """What all instances cost now, the disks of stopped ones left out."""
+        now = self._clock()
+        return sum(i.offer.dph_total for i in self.instances.values() if i.actual(now) in _BILLED_STATUSES)
+
+    # the port
+
+    async def search(self, query: OfferQuery) -> list[Offer]:
+        """Offers that match and that nobody rents, best price-performance first."""
+        fault = self._enter("search")
+        rented = {instance.offer.id for instance in self.instances.values()}
+        free = (offer for offer in self.offers.values() if offer.id not in rented)
+        found = [offer for offer in free if _matches(offer, query.filters)]
+        found.sort(key=lambda offer: (-(offer.dlperf or 0.0) / max(offer.dph_total, 1e-9), offer.id))
+        self._leave(fault)
+        return found[: query.limit]
+
+    async def create(self, offer_id: int, launch: Launch) -> int:
+        """Rent an offer."""
+        fault = self._enter("create", offer_id)
+        offer = self.offers.get(offer_id)
+        if offer is None or any(i.offer.id == offer_id for i in self.instances.values()):
+            raise OfferGone(f"offer {offer_id} is not available any more: choose another")
+        self._check_template(launch)
+        self._next_id += 1
+        now = self._clock()
+        self.instances[self._next_id] = FakeInstance(
+            self._next_id, offer, launch, now, running_at=now + self.pull_seconds, starts_launches=[launch]
+        )
+        self.launches.append(launch)
+        self._leave(fault)
+        return self._next_id
+
+    async def start(self, instance_id: int) -> None:
+        """Want it running."""
+        fault = self._enter("start", instance_id)
+        self._run(self._instance(instance_id))
+        self._leave(fault)
+
+    async def stop(self, instance_id: int) -> None:
+        """Want it stopped."""
+        fault = self._enter("stop", instance_id)
+        instance = self._instance(instance_id)
+        instance.intended, instance.status = "stopped", None
+        self._leave(fault)
+
+    async def reboot(self, instance_id: int) -> None:
+        """Stop and start."""
+        fault = self._enter("reboot", instance_id)
+        self._run(self._instance(instance_id))
+        self._leave(fault)
+
+    async def destroy(self, instance_id: int) -> None:
+        """Release it."""
+        fault = self._enter("destroy", instance_id)
+        self.instances.pop(instance_id, None)
+        self._leave(fault)
+
+    async def update_template(self, instance_id: int, launch: Launch) -> None:
+        """Change what it runs at its next start."""
+        fault = self._enter("update_template", instance_id)
+        self._check_template(launch)
+        self._instance(instance_id).launch = launch
+        self._leave(fault)
+
+    async def show(self, instance_id: int) -> Instance:
+        """The instance now."""
+        fault = self._enter("show", instance_id)
+        seen = self._seen(self._instance(instance_id))
+        self._leave(fault)
+        return seen
+
+    async def list(self, *, label_prefix: str = "") -> list[Instance]:
+        """Instances by label, but for those that are too young to be listed yet."""
+        fault = self._enter("list", label_prefix)
+        now = self._clock()
+        listed = [
+            self._seen(instance)
+            for instance in self.instances.values()
+            if instance.launch.label.startswith(label_prefix)
+            and now - instance.created_at >= self.list_lag_seconds
+        ]
+        self._leave(fault)
+        return listed
+
+    async def template(self, *, hash_id: str | None = None, id: int | None = None) -> Template:  # noqa: A002
+        """The template by hash or by id."""
+        fault = self._enter("template", hash_id or id or "")
+        found = self._template(hash_id, id)
+        self._leave(fault)
+        return found
+
+    async def logs(self, instance_id: int, *, tail: int = 200) -> str:
+        """What the instance printed: its starts."""
+        fault = self._enter("logs", instance_id)
+        instance = self._instance(instance_id)
+        self._leave(fault)
+        return "\n".join([f"start {number + 1}" for number in range(instance.starts)][-tail:])
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    # inside
+
+    def _enter(self, name: str, subject: int | str = "") -> _Fault | None:
+        self.calls.append(Call(self._clock(), name, subject))
+        for position, fault in enumerate(self._faults):
+            if fault.call == name:
+                del self._faults[position]
+                if not fault.after:
+                    raise fault.error
+                return fault
+        return None
+
+    @staticmethod
+    def _leave(fault: _Fault | None) -> None:
+        if fault is not None:
+            raise fault.error
+
+    def _instance(self, instance_id: int) -> FakeInstance:
+        if instance_id not in self.instances:
+            raise InstanceGone(f"there is no instance {instance_id}")
+        return self.instances[instance_id]
+
+    def _run(self, instance: FakeInstance) -> None:
+        instance.intended, instance.status = "running", None
+        instance.running_at = self._clock() + self.start_seconds
+        instance.starts += 1
+        instance.starts_launches.append(instance.launch)
+
+    def _template(self, hash_id: str | None, template_id: int | None) -> Template:
+        for template in self.templates.values():
+            if template.hash_id == hash_id or template.id == template_id:
+                return template
+        raise Refused(f"there is no template {hash_id or template_id}", code="no_such_template")
+
+    def _check_template(self, launch: Launch) -> None:
+        if launch.template_hash is not None or launch.template_id is not None:
+            self._template(launch.template_hash, launch.template_id)
+
+    def _seen(self, instance: FakeInstance) -> Instance:
+        offer = instance.offer
+        return Instance(
+            id=instance.id,
+            actual_status=instance.actual(self._clock()),
+            intended_status=instance.intended,
+            cur_state=instance.intended,
+            label=instance.launch.label,
+            machine_id=offer.machine_id,
+            host_id=offer.host_id,
+            gpu_name=offer.gpu_name,
+            num_gpus=offer.num_gpus,
+            dph_total=offer.dph_total,
+            dph_base=offer.dph_base,
+            storage_total_cost=offer.storage_cost * instance.launch.disk_gb / HOURS_PER_MONTH,
+            start_date=instance.created_at,
+            is_bid=offer.is_bid,
+        )
+
+
+_TESTS: dict[str, Callable[[Any, Any], bool]] = {
+    "eq": lambda have, want: str(have).lower() == str(want).lower() or _number(have) == _number(want),
+    "neq": lambda have, want: str(have).lower() != str(want).lower() and _number(have) != _number(want),
+    "gt": lambda have, want: _number(have) > _number(want),
+    "gte": lambda have, want: _number(have) >= _number(want),
+    "lt": lambda have, want: _number(have) < _number(want),
+    "lte": lambda have, want: _number(have) <= _number(want),
+    "in": lambda have, want: str(have) in [str(value) for value in want],
+    "notin": lambda have, want: str(have) not in [str(value) for value in want],
+}
+
+
+def _number(value: Any) -> float:
+    """The value as a number; what is none compares false with everything."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _matches(offer: Offer, filters: Mapping[str, Any]) -> bool:
+    """Whether the offer passes every filter on a field that an `Offer` has; it has no others to judge by."""
+    known = offer.model_dump()
+    return all(
+        _TESTS[operator](known[name], value)
+        for name, tests in filters.items()
+        if name in known
+        for operator, value in tests.items()
+    )

@@ -1,0 +1,89 @@
+"""Docker flags as templates and `--env` hold them: `-e A=b -p 3000:3000` → the API's env object."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from market.grammar.errors import GrammarError, shown
+from market.grammar.words import Word, split_words
+
+_LONG = {"--env": "-e", "--publish": "-p", "--volume": "-v", "--network": "-n", "--hostname": "-h"}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_ATTACHED = re.compile(r"(-[epvnh])(.+)", re.DOTALL)
+_PORT = re.compile(r"-p (?:(?P<host>\d{1,5}):)?(?P<inner>\d{1,5})(?:/(?P<protocol>tcp|udp))?")
+
+
+def parse_env(text: str) -> dict[str, str]:
+    """`-e K=V` → `{"K": "V"}`; `-p 3000:3000` → `{"-p 3000:3000": "1"}`, `-v` and `-n` alike; `-h host` → `{"-h": host}`.
+
+    Other docker flags mean nothing on a marketplace and are left out. Raises GrammarError.
+    """
+    env: dict[str, str] = {}
+    words = _outer_unquoted(text)
+    at = 0
+    while at < len(words):
+        flag, value, used = _flag(words, at)
+        at += used
+        if value is None:
+            continue
+        if flag == "-e":
+            name, equals, content = value.text.partition("=")
+            if not equals or not _NAME.fullmatch(name):
+                raise GrammarError(
+                    f"expected NAME=value after -e, got {shown(name)}",
+                    position=value.position,
+                    advice="write -e NAME=value",
+                )
+            env[name] = content
+        elif flag == "-h":
+            env["-h"] = value.text
+        else:
+            env[f"{flag} {value.text}"] = "1"
+    return env
+
+
+def published_ports(env: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """The container's ports that `-p` keys of an env object publish, with their protocol."""
+    ports: list[tuple[int, str]] = []
+    for key in env:
+        found = _PORT.fullmatch(key.strip())
+        if found and 0 < int(found["inner"]) < 65536:
+            ports.append((int(found["inner"]), found["protocol"] or "tcp"))
+    return ports
+
+
+def _outer_unquoted(text: str) -> list[Word]:
+    words = split_words(text)
+    # A person who quotes the whole string once too often (`"'-e A=b'"`) means the flags inside.
+    if (
+        len(words) == 1
+        and words[0].text.startswith("-")
+        and " " in words[0].text
+        and text.strip()[0] in "\"'"
+    ):
+        return split_words(words[0].text)
+    return words
+
+
+def _flag(words: list[Word], at: int) -> tuple[str, Word | None, int]:
+    """`(flag, its value or None for what is left out, words used)`."""
+    word = words[at]
+    name, equals, attached = word.text.partition("=")
+    if name in _LONG:
+        if equals:
+            return _LONG[name], Word(attached, word.position + len(name) + 1), 1
+        return _LONG[name], _value(words, at), 2
+    if word.text in _LONG.values():
+        return word.text, _value(words, at), 2
+    found = _ATTACHED.fullmatch(word.text)
+    if found and not word.text.startswith("--"):
+        return found[1], Word(found[2], word.position + 2), 1
+    return word.text, None, 1
+
+
+def _value(words: list[Word], at: int) -> Word:
+    if at + 1 == len(words):
+        raise GrammarError(
+            f"{words[at].text} needs a value", position=words[at].position, advice="for example -e NAME=value"
+        )
+    return words[at + 1]

@@ -1,0 +1,31 @@
+"""The marketplace of this machine as an aiohttp application."""
+
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+
+from market.host.gpus import Gpu, find_gpus
+from market.host.host import Host
+from market.host.http import BODY_BYTES_MAX, HOST, keys, misbehave, problems
+from market.host.log_view import LogView
+from market.host.routes import LOGS, add_routes
+from market.host.settings import HostMarketSettings
+
+
+def create_app(settings: HostMarketSettings, *, gpus: Callable[[], list[Gpu]] = find_gpus) -> web.Application:
+    """The application; it opens its state when it starts (raises StateInUse) and, when it is cleaned up, ends or leaves its instances."""
+    app = web.Application(middlewares=[problems, keys, misbehave], client_max_size=BODY_BYTES_MAX)
+
+    async def life(running: web.Application) -> AsyncIterator[None]:
+        host = Host(settings, gpus=gpus)
+        running[HOST] = host
+        try:
+            await host.open()
+            yield
+        finally:
+            await host.close()
+
+    app[LOGS] = LogView()
+    app.cleanup_ctx.append(life)
+    add_routes(app)
+    return app

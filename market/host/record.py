@@ -1,0 +1,112 @@
+"""What the host remembers of an instance, and how long each price was due."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+HOURS_PER_MONTH = 730.0
+"""Disks are priced per GB and month, everything else per hour."""
+
+Wanted = Literal["running", "stopped"]
+Actual = Literal["loading", "running", "stopped", "exited", "rebooting", "offline"]
+
+GPU_BILLED: frozenset[str | None] = frozenset({"loading", "running", "rebooting"})
+
+
+class Meter(BaseModel):
+    """Seconds for which each price was due. Times are Unix seconds."""
+
+    gpu_seconds: float = 0.0
+    gpu_since: float | None = None
+    storage_since: float = 0.0
+    storage_until: float | None = None
+
+    def switch(self, billed: bool, now: float) -> None:
+        """Start or end the time in which the machine itself is paid for."""
+        if billed and self.gpu_since is None:
+            self.gpu_since = now
+        elif not billed and self.gpu_since is not None:
+            self.gpu_seconds += max(0.0, now - self.gpu_since)
+            self.gpu_since = None
+
+    def gpu_seconds_at(self, now: float) -> float:
+        """Seconds of machine time up to now."""
+        return self.gpu_seconds + (max(0.0, now - self.gpu_since) if self.gpu_since is not None else 0.0)
+
+    def storage_seconds_at(self, now: float) -> float:
+        """Seconds of disk time up to now, or up to the end."""
+        return max(0.0, (self.storage_until if self.storage_until is not None else now) - self.storage_since)
+
+
+class InstanceRecord(BaseModel):
+    """One rented slot. It survives the marketplace's own death, so it holds what is needed to find the process again."""
+
+    model_config = ConfigDict(validate_assignment=False)
+
+    id: int
+    offer_id: int
+    machine: str
+    slot: int
+    created_at: float
+    label: str | None = None
+    template_id: int | None = None
+    template_hash: str | None = None
+    image: str = "host"
+    env: dict[str, str] = Field(default_factory=dict, repr=False)
+    """The template's env with the create call's over it."""
+    onstart: str | None = Field(None, repr=False)
+    args: tuple[str, ...] = Field((), repr=False)
+    runtype: str = "args"
+    disk_gb: float = 8.0
+    is_bid: bool = False
+    dollars_per_hour: float
+    """Of the machine, without disk, as agreed at the create call."""
+    storage_dollars_per_hour: float
+    api_key: str = Field(repr=False)
+    """`CONTAINER_API_KEY`: opens this instance only."""
+
+    wanted: Wanted = "running"
+    actual: Actual | None = None
+    status_msg: str = ""
+    start_date: float | None = None
+    pulled: bool = False
+    held: str = ""
+    """Why it does not run although it is wanted: `exited`, `offline` or `scheduling`."""
+
+    port_base: int = 0
+    pid: int | None = None
+    pid_started: int = 0
+    """The process's start in clock ticks since boot: a pid alone may be someone else's by now."""
+    boot_id: str = ""
+    meter: Meter = Field(default_factory=Meter)
+
+    @property
+    def dollars_per_hour_total(self) -> float:
+        """While running, disk included."""
+        return self.dollars_per_hour + self.storage_dollars_per_hour
+
+    def set_actual(self, actual: Actual | None, now: float, message: str = "") -> None:
+        """A new status; the meter follows it."""
+        self.actual = actual
+        self.status_msg = message
+        self.meter.switch(actual in GPU_BILLED, now)
+
+    def charge(self, now: float) -> dict[str, Any]:
+        """What it has cost so far."""
+        gpu_seconds = self.meter.gpu_seconds_at(now)
+        storage_seconds = self.meter.storage_seconds_at(now)
+        gpu = gpu_seconds / 3600 * self.dollars_per_hour
+        storage = storage_seconds / 3600 * self.storage_dollars_per_hour
+        return {
+            "id": self.id,
+            "label": self.label,
+            "gpu_name": self.machine,
+            "dph_base": self.dollars_per_hour,
+            "storage_total_cost": self.storage_dollars_per_hour,
+            "gpu_seconds": round(gpu_seconds, 3),
+            "storage_seconds": round(storage_seconds, 3),
+            "gpu_dollars": gpu,
+            "storage_dollars": storage,
+            "dollars": gpu + storage,
+            "destroyed": self.meter.storage_until is not None,
+        }

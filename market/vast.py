@@ -1,0 +1,289 @@
+"""A client of the Vast REST API: the hosted marketplace, or the host marketplace, which speaks the same."""
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import httpx
+import structlog
+
+from market.answers import About, failure, no_answer
+from market.port import InstanceGone, Launch, OfferQuery, Refused, Unavailable
+from market.vast_bodies import create_body, is_loopback, origin, read, rows, update_body
+from stoker_wire.market import Instance, Offer, Template
+
+log = structlog.get_logger(__name__)
+
+PAGE = 25
+PAGES_MAX = 1000
+LOG_BYTES_MAX = 2_000_000
+LOG_TRIES = 30
+LOG_PAUSE_SECONDS = 0.3
+HOSTED_LOG_ORIGINS = ("https://s3.amazonaws.com",)
+"""Where the hosted marketplace puts logs. A result address elsewhere is not followed: it could point into our own network."""
+
+
+class VastMarket:
+    """`market.port.Market` over HTTP. One call is one request: repeating is the caller's business."""
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        timeout_s: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+        log_origins: tuple[str, ...] = HOSTED_LOG_ORIGINS,
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        own = origin(self._base_url)
+        if own is None:
+            raise ValueError(f"the market's address must be http(s)://host[:port], not {base_url!r}")
+        self._api_key = api_key
+        self._client = httpx.AsyncClient(
+            base_url=self._base_url,
+            headers={"Authorization": f"Bearer {api_key}", "Accept": "application/json"},
+            timeout=timeout_s,
+            transport=transport,
+            follow_redirects=False,
+            # A proxy of the surroundings cannot reach this machine's own marketplace.
+            trust_env=not is_loopback(own),
+        )
+        # Logs are fetched without the key.
+        self._plain = httpx.AsyncClient(
+            timeout=timeout_s, transport=transport, follow_redirects=False, trust_env=not is_loopback(own)
+        )
+        self._log_origins = {own, *(origin(one) for one in log_origins)} - {None}
+
+    def __repr__(self) -> str:
+        return f"<VastMarket {self._base_url}>"
+
+    async def search(self, query: OfferQuery) -> list[Offer]:
+        """Offers that match now, best first in the query's order."""
+        body = {
+            **query.filters,
+            "order": [list(pair) for pair in query.order],
+            "limit": query.limit,
+            "type": query.type,
+            "allocated_storage": query.disk_gb,
+        }
+        answer = await self._call("POST", "/api/v0/bundles/", about="account", doing="search", body=body)
+        offers = []
+        for row in rows(answer, "offers", "search"):
+            try:
+                offers.append(read(Offer, row, "search"))
+            except Unavailable:
+                # One odd machine must not hide the others.
+                log.warning("offer_not_readable", offer_id=row.get("id"))
+        return offers
+
+    async def create(self, offer_id: int, launch: Launch) -> int:
+        """Rent the offer; answers the new instance's id. Not idempotent: look the label up first."""
+        doing = f"create on offer {offer_id}"
+        answer = await self._call(
+            "PUT",
+            f"/api/v0/asks/{offer_id}/",
+            about="offer",
+            doing=doing,
+            body=create_body(launch),
+            secrets=launch.env.values(),
+        )
+        number = answer.get("new_contract")
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise Unavailable(f"{doing}: the market's answer names no instance; look its label up")
+        return number
+
+    async def start(self, instance_id: int) -> None:
+        """Want it running."""
+        await self._change(instance_id, "start", {"state": "running"})
+
+    async def stop(self, instance_id: int) -> None:
+        """Want it stopped; its disk stays."""
+        await self._change(instance_id, "stop", {"state": "stopped"})
+
+    async def reboot(self, instance_id: int) -> None:
+        """Stop and start its container."""
+        await self._call(
+            "PUT",
+            f"/api/v0/instances/reboot/{instance_id}/",
+            about="instance",
+            doing=f"reboot of instance {instance_id}",
+            body={},
+        )
+
+    async def destroy(self, instance_id: int) -> None:
+        """Release it. An instance that is gone already is a success."""
+        try:
+            await self._call(
+                "DELETE",
+                f"/api/v0/instances/{instance_id}/",
+                about="instance",
+                doing=f"destroy of instance {instance_id}",
+                body={},
+            )
+        except InstanceGone:
+            log.info("instance_gone_already", instance_id=instance_id)
+
+    async def update_template(self, instance_id: int, launch: Launch) -> None:
+        """Change what it runs at its next start, keeping machine and disk."""
+        await self._call(
+            "PUT",
+            f"/api/v0/instances/update_template/{instance_id}/",
+            about="instance",
+            doing=f"update of instance {instance_id}",
+            body=update_body(instance_id, launch),
+            secrets=launch.env.values(),
+        )
+
+    async def show(self, instance_id: int) -> Instance:
+        """The instance as it is now."""
+        doing = f"show of instance {instance_id}"
+        answer = await self._call(
+            "GET",
+            f"/api/v0/instances/{instance_id}/",
+            about="instance",
+            doing=doing,
+            params={"owner": "me"},
+        )
+        row = answer.get("instances")
+        if row is None and "instances" in answer:
+            raise InstanceGone(f"{doing}: there is no such instance")
+        if not isinstance(row, Mapping):
+            raise Unavailable(f"{doing}: the answer holds no instance")
+        return read(Instance, row, doing)
+
+    async def list(self, *, label_prefix: str = "") -> "list[Instance]":
+        """All instances of this account whose label starts with the prefix, all pages."""
+        found: dict[int, Instance] = {}
+        params = {"limit": str(PAGE), "order_by": json.dumps([{"col": "id", "dir": "asc"}])}
+        seen: set[str] = set()
+        for _ in range(PAGES_MAX):
+            answer = await self._call(
+                "GET", "/api/v1/instances/", about="account", doing="list", params=params
+            )
+            for row in rows(answer, "instances", "list"):
+                # An instance that cannot be read must not look as if it had vanished: the whole list fails.
+                instance = read(Instance, row, "list")
+                if (instance.label or "").startswith(label_prefix):
+                    found[instance.id] = instance
+            token = answer.get("next_token")
+            if not token:
+                return list(found.values())
+            if not isinstance(token, str) or token in seen:
+                break
+            seen.add(token)
+            params = {**params, "after_token": token}
+        raise Unavailable("list: the market's pages do not end")
+
+    async def template(self, *, hash_id: str | None = None, id: int | None = None) -> Template:  # noqa: A002
+        """The template; Refused (`code` no_such_template) if there is none."""
+        named = f"hash {hash_id}" if hash_id is not None else f"id {id}"
+        select = {"hash_id": {"eq": hash_id}} if hash_id is not None else {"id": {"eq": id}}
+        answer = await self._call(
+            "GET",
+            "/api/v0/template/",
+            about="template",
+            doing=f"template of {named}",
+            params={"select_filters": json.dumps(select)},
+        )
+        for row in rows(answer, "templates", "template"):
+            template = read(Template, row, "template")
+            if template.hash_id == hash_id if hash_id is not None else template.id == id:
+                return template
+        raise Refused(f"there is no template with {named}", code="no_such_template")
+
+    async def logs(self, instance_id: int, *, tail: int = 200) -> str:
+        """The last lines that the instance printed."""
+        doing = f"logs of instance {instance_id}"
+        answer = await self._call(
+            "PUT",
+            f"/api/v0/instances/request_logs/{instance_id}/",
+            about="instance",
+            doing=doing,
+            body={"tail": str(tail)},
+        )
+        address = answer.get("result_url")
+        if not isinstance(address, str) or origin(address) not in self._log_origins:
+            raise Unavailable(f"{doing}: the result's address is not one of the allowed origins")
+        for attempt in range(LOG_TRIES):
+            if attempt:
+                # The hosted marketplace writes the file a moment after it gave out its address.
+                await asyncio.sleep(LOG_PAUSE_SECONDS)
+            text = await self._fetch(address, doing)
+            if text is not None:
+                return "\n".join(text.splitlines()[-tail:])
+        raise Unavailable(f"{doing}: the log did not appear in {LOG_TRIES * LOG_PAUSE_SECONDS:.0f} s")
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self._client.aclose()
+        await self._plain.aclose()
+
+    async def _change(self, instance_id: int, verb: str, body: dict[str, Any]) -> None:
+        await self._call(
+            "PUT",
+            f"/api/v0/instances/{instance_id}/",
+            about="instance",
+            doing=f"{verb} of instance {instance_id}",
+            body=body,
+        )
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        about: About,
+        doing: str,
+        body: dict[str, Any] | None = None,
+        params: dict[str, str] | None = None,
+        secrets: Iterable[str] = (),
+    ) -> dict[str, Any]:
+        """One request; answers the JSON object of a success. Raises MarketError."""
+        try:
+            response = await self._client.request(method, path, json=body, params=params)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise no_answer(error, doing) from None
+        try:
+            answer = response.json()
+        except (ValueError, RecursionError):
+            answer = None
+        refused = isinstance(answer, dict) and answer.get("success") is False
+        if response.is_success and isinstance(answer, dict) and not refused:
+            return answer
+        fault = failure(
+            400 if response.is_success and refused else response.status_code,
+            answer,
+            response.headers,
+            about=about,
+            doing=doing,
+            secrets=(self._api_key, *secrets),
+        )
+        if isinstance(answer, dict) and about == "offer":
+            await self._release_half_made(answer.get("new_contract"))
+        raise fault
+
+    async def _release_half_made(self, number: Any) -> None:
+        """A bid under the price makes a stopped instance and reports an error: its disk would cost money for ever."""
+        if isinstance(number, bool) or not isinstance(number, int):
+            return
+        try:
+            await self.destroy(number)
+        except (Unavailable, Refused):
+            # Its label gives it to the next reconciliation.
+            log.warning("half_made_instance_left", instance_id=number)
+
+    async def _fetch(self, address: str, doing: str) -> str | None:
+        """The text at an allowed address; None if it is not there yet."""
+        try:
+            async with self._plain.stream("GET", address) as response:
+                if response.status_code != 200:
+                    return None
+                data = bytearray()
+                async for piece in response.aiter_bytes():
+                    data += piece
+                    del data[:-LOG_BYTES_MAX]
+                return data.decode(errors="replace")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise no_answer(error, doing) from None
