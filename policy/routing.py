@@ -129,7 +129,7 @@ class Outstanding:
     def load(self) -> float:
         """Load outstanding now."""
         seen_later = self.reported + self._unseen_load
-        return self._own if self._own > seen_later else seen_later
+        return max(seen_later, self._own)
 
     @property
     def unseen(self) -> int:

@@ -1,0 +1,312 @@
+"""Fold news into the record of a worker: its own words, the marketplace's listing, and results of operations.
+
+Pure: the workflow calls these from signals and activity results. Every function answers with what is recorded from now on
+and with lines for the decision log.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from policy.fleet import HostFailure, Learned, Worker
+from policy.learn import learn_boot, learn_failure, learn_perf, learn_start, remember_hosts
+from policy.lifecycle import LIFECYCLE, advance, is_booting, is_hot
+from policy.say import duration
+from policy.tuning import DEFAULT_TUNING, Tuning
+from stoker_wire.states import WorkerState as S
+
+_ERROR_CHARS = 300
+_WELL_SECONDS = 3600.0
+"""After an hour of good service an old reboot is forgiven."""
+
+
+class Heard(Protocol):
+    """What a worker says through an engine (`workflows.messages.WorkerMetrics` fits)."""
+
+    @property
+    def instance_id(self) -> int:
+        """The marketplace instance; 0: not known."""
+        ...
+
+    @property
+    def condition(self) -> str:
+        """`loading`, `ready` or `error`."""
+        ...
+
+    @property
+    def perf(self) -> float:
+        """Benchmark result, load/s; 0 until it has run."""
+        ...
+
+    @property
+    def load(self) -> float:
+        """Load that it holds, with what is on its way to it."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that it holds, by its own report."""
+        ...
+
+    @property
+    def tickets_open(self) -> int:
+        """Route answers of this engine that it has not seen."""
+        ...
+
+    @property
+    def reported_at(self) -> float:
+        """When its last report arrived, Unix seconds; 0: none has."""
+        ...
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        ...
+
+    @property
+    def error(self) -> str:
+        """Its error message, or nothing."""
+        ...
+
+    @property
+    def suspect_since(self) -> float | None:
+        """Since when clients say that it does not answer, and it has not reported after that."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folded:
+    """One worker after one piece of news."""
+
+    worker: Worker | None
+    """None: it is gone from the record."""
+    learned: Learned
+    lines: tuple[str, ...] = ()
+    """For the decision log, one sentence each; empty when nothing worth telling changed."""
+
+    @property
+    def material(self) -> bool:
+        """Whether a plan may come out differently: a line was written."""
+        return bool(self.lines)
+
+
+_RESTARTING = frozenset({S.STARTING, S.REBOOTING, S.UPDATE_REBOOTING, S.UPDATE_STARTING})
+_DEAF = frozenset({S.STOPPING, S.INACTIVE, S.DESTROYING})
+"""What it says in these is from before, or of no consequence."""
+
+
+def fold_metrics(
+    worker: Worker, heard: Heard, *, now: float, learned: Learned, tickets_open: int | None = None
+) -> Folded:
+    """The worker after an engine spoke of it; `tickets_open` is the sum over all engines, if there are several.
+
+    A report that arrived before the worker entered a restarting state is from its life before, and only its tickets
+    count. `drain.seen_at` is not set here: only the caller knows which engines live (`fold_drain_seen`).
+    """
+    worker = worker.but(tickets_open=heard.tickets_open if tickets_open is None else tickets_open)
+    if worker.state in _DEAF:
+        return Folded(worker=worker, learned=learned)
+    worker = worker.but(suspect_since=_suspicion(worker, heard))
+    newer = heard.reported_at > 0 and heard.reported_at >= (worker.reported_at or 0.0)
+    if not newer or (worker.state in _RESTARTING and heard.reported_at <= worker.since):
+        return Folded(worker=worker, learned=learned)
+    worker = worker.but(
+        reported_at=heard.reported_at,
+        load=heard.load,
+        in_flight=heard.in_flight,
+        url=heard.url or worker.url,
+        instance_id=worker.instance_id or heard.instance_id or None,
+    )
+    if heard.condition == "error" or heard.error:
+        return _heard_error(worker, heard, now, learned)
+    if heard.condition == "ready":
+        return _heard_ready(worker, heard, now, learned)
+    return _heard_loading(worker, heard, now, learned)
+
+
+def _suspicion(worker: Worker, heard: Heard) -> float | None:
+    """Only a report that came after the suspicion clears it: another engine's silence about it does not."""
+    if heard.suspect_since is not None or worker.suspect_since is None:
+        return heard.suspect_since
+    return None if heard.reported_at > worker.suspect_since else worker.suspect_since
+
+
+def fold_drain_seen(worker: Worker, *, at: float) -> Worker:
+    """Every live engine has seen that the worker drains."""
+    if worker.drain is None or worker.drain.seen_at is not None:
+        return worker
+    return worker.but(drain=replace(worker.drain, seen_at=at))
+
+
+def _heard_ready(worker: Worker, heard: Heard, now: float, learned: Learned) -> Folded:
+    perf = heard.perf or worker.perf
+    if worker.state is S.READY:
+        if perf == worker.perf:
+            return Folded(worker=worker, learned=learned)
+        line = f"{worker.launch_id[:6]} measured {perf:.4g} load/s, {worker.perf:.4g} before"
+        return Folded(worker=worker.but(perf=perf), learned=learn_perf(learned, worker, perf), lines=(line,))
+    if worker.state is S.ERROR and heard.reported_at <= worker.since:
+        return Folded(worker=worker, learned=learned)
+    if worker.loaded_once:
+        took = now - worker.since
+        if worker.state is S.STARTING:
+            learned = learn_start(learned, worker, took)
+    else:
+        took = now - worker.launched_at
+        learned = learn_boot(learned, worker, took)
+    if perf > 0 and perf != worker.perf:
+        learned = learn_perf(learned, worker, perf)
+    line = f"{worker.launch_id[:6]} ({worker.kind}) is ready after {duration(took)} with {perf:.4g} load/s"
+    ready = advance(worker, S.READY, now, perf=perf, loaded_once=True, failures=0, error="", drain=None)
+    return Folded(worker=ready, learned=learned, lines=(line,))
+
+
+def _heard_loading(worker: Worker, heard: Heard, now: float, learned: Learned) -> Folded:
+    if worker.state is S.READY:
+        if heard.reported_at <= worker.since:
+            return Folded(worker=worker, learned=learned)
+        line = f"{worker.launch_id[:6]} ({worker.kind}) restarted by itself and loads again"
+        return Folded(worker=advance(worker, S.STARTING, now), learned=learned, lines=(line,))
+    if not worker.loaded_once and S.MODEL_LOADING in LIFECYCLE[worker.state].moves:
+        line = f"{worker.launch_id[:6]} ({worker.kind}) loads its model"
+        return Folded(worker=advance(worker, S.MODEL_LOADING, now), learned=learned, lines=(line,))
+    return Folded(worker=worker, learned=learned)
+
+
+def _heard_error(worker: Worker, heard: Heard, now: float, learned: Learned) -> Folded:
+    error = (heard.error or "it reports an error without a message")[:_ERROR_CHARS]
+    if worker.state is S.ERROR:
+        return Folded(worker=worker.but(error=error), learned=learned)
+    return broken(worker, error, now, learned)
+
+
+def broken(worker: Worker, error: str, now: float, learned: Learned) -> Folded:
+    """The worker with an error recorded, if its state can have one."""
+    if S.ERROR not in LIFECYCLE[worker.state].moves:
+        return Folded(worker=worker, learned=learned)
+    if not worker.loaded_once:
+        learned = learn_failure(learned, worker)
+    reboots = 0 if is_hot(worker) and now - worker.since > _WELL_SECONDS else worker.reboots
+    line = f"{worker.launch_id[:6]} ({worker.kind}) {worker.state.printed} broke: {error}"
+    broken = advance(worker, S.ERROR, now, error=error[:_ERROR_CHARS], reboots=reboots)
+    return Folded(worker=broken, learned=learned, lines=(line,))
+
+
+def fold_operation_result(
+    worker: Worker,
+    operation: str,
+    *,
+    now: float,
+    learned: Learned,
+    ok: bool,
+    error_kind: str = "",
+    error: str = "",
+    instance_id: int | None = None,
+    revision: int | None = None,
+    tuning: Tuning = DEFAULT_TUNING,
+) -> Folded:
+    """The worker after a market operation (`create`, `start`, `stop`, `reboot`, `destroy`, `update`) ended.
+
+    `error_kind`: `offer_gone`, `instance_gone`, `refused` (final), anything else may pass and is tried again with
+    growing pauses. `instance_id` comes with a create, `revision` with an update.
+    """
+    if worker.operation == operation:
+        worker = worker.but(operation="")
+    if ok:
+        return _succeeded(worker, operation, now, learned, instance_id, revision, tuning)
+    if error_kind == "instance_gone" and operation != "create":
+        return vanished(worker, "the market knows no such instance", learned)
+    name = f"{worker.launch_id[:6]} ({worker.kind})"
+    line = f"{operation} of {name} failed: {error[:_ERROR_CHARS] or error_kind}"
+    if operation == "create":
+        return _not_created(worker, error_kind, line, now, learned, tuning)
+    failures = worker.failures + 1
+    worker = worker.but(failures=failures, retry_at=now + _pause(failures), error=error[:_ERROR_CHARS])
+    match operation:
+        case "start" if worker.state is S.STARTING:
+            worker = advance(worker, S.INACTIVE, now)
+        case "start" if worker.state is S.LOADING:
+            worker = advance(worker, S.CREATED, now)
+        case "update" if worker.state is S.UPDATE_REBOOTING:
+            worker = advance(worker, S.UPDATE_READY, now)
+        case "stop" if worker.state is S.STOPPING:
+            # not stopped: `since` is set back so that the planner asks again as soon as the pause is over
+            worker = worker.but(since=min(worker.since, now - tuning.stop_repeat_seconds))
+        case "reboot" if worker.state is S.REBOOTING and error_kind == "refused":
+            worker = advance(worker, S.ERROR, now)
+        case _:
+            pass
+    return Folded(worker=worker, learned=learned, lines=(line,))
+
+
+def _succeeded(
+    worker: Worker,
+    operation: str,
+    now: float,
+    learned: Learned,
+    instance_id: int | None,
+    revision: int | None,
+    tuning: Tuning,
+) -> Folded:
+    if operation == "create":
+        worker = worker.but(instance_id=instance_id or worker.instance_id)
+        if worker.state is S.PENDING:
+            worker = advance(worker, S.CREATING, now)
+    elif operation == "destroy":
+        # gone when the listing says so; until then asked again from time to time
+        worker = worker.but(retry_at=now + tuning.destroy_repeat_seconds)
+    elif operation == "reboot" and worker.state is S.REBOOTING:
+        # reports that arrived before the call was through are from before the reboot
+        worker = worker.but(since=now)
+    elif operation == "update":
+        worker = worker.but(revision=revision or worker.revision, failures=0, retry_at=0.0, error="")
+        if worker.state is S.UPDATE_REBOOTING:
+            worker = advance(worker, S.UPDATE_STARTING, now)
+    return Folded(worker=worker, learned=learned)
+
+
+def _not_created(
+    worker: Worker, error_kind: str, line: str, now: float, learned: Learned, tuning: Tuning
+) -> Folded:
+    """Nothing was rented, or nobody knows: then it is released by its label."""
+    if error_kind == "offer_gone" and worker.machine_id:
+        taken = HostFailure(
+            machine_id=worker.machine_id,
+            until=now + tuning.offer_gone_seconds,
+            reason="its offer was rented by someone else",
+            workergroup_id=worker.workergroup_id,
+        )
+        learned = remember_hosts(learned, [taken], now)
+    elif error_kind == "refused" and worker.machine_id:
+        refused = HostFailure(
+            machine_id=worker.machine_id,
+            until=now + tuning.host_failure_seconds,
+            reason=line,
+            workergroup_id=worker.workergroup_id,
+            failed_at=now,
+        )
+        learned = remember_hosts(_blame_kind(learned, worker), [refused], now)
+    if error_kind in ("offer_gone", "refused"):
+        return Folded(worker=None, learned=learned, lines=(line,))
+    if worker.state is S.PENDING:
+        worker = advance(worker, S.DESTROYING, now)
+        line += "; whether it was rented is unknown, so it is released by its label"
+    return Folded(worker=worker, learned=learned, lines=(line,))
+
+
+def _blame_kind(learned: Learned, worker: Worker) -> Learned:
+    return learned if worker.loaded_once else learn_failure(learned, worker)
+
+
+def vanished(worker: Worker, why: str, learned: Learned) -> Folded:
+    """The worker is not there any more: released as ordered, or lost."""
+    if worker.state is S.DESTROYING:
+        return Folded(worker=None, learned=learned, lines=(f"{worker.launch_id[:6]} is released",))
+    was = f"{worker.launch_id[:6]} ({worker.kind}) {worker.state.printed}"
+    if is_booting(worker):
+        learned = _blame_kind(learned, worker)
+    return Folded(worker=None, learned=learned, lines=(f"{was} vanished: {why}",))
+
+
+def _pause(failures: int) -> float:
+    """5 s, 10 s, 20 s … 5 min: a market that is down is not asked in a loop, one that hiccuped is asked soon."""
+    return float(min(5 * 2 ** (min(failures, 10) - 1), 300))
