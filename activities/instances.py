@@ -1,0 +1,147 @@
+"""The marketplace's hands: each call idempotent, classified, and with secrets resolved at the last moment."""
+
+import structlog
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
+from activities.failures import classified
+from activities.launch import build_launch, search_query, storage_dollars_per_hour
+from activities.messages import (
+    CreatedInstance,
+    CreateInstance,
+    FoundOffers,
+    ListedInstances,
+    ListInstances,
+    OnInstance,
+    SearchOffers,
+    UpdateInstance,
+    launch_label,
+)
+from activities.offers import trimmed
+from activities.secrets import DeploymentSecrets
+from market.port import InstanceGone, Launch, Market
+from stoker_wire.market import Instance, Offer
+
+_log = structlog.get_logger(__name__)
+
+_STATUS_MESSAGE_CHARS_MAX = 200
+
+
+class MarketActivities:
+    """Everything that a deployment does on its marketplace. Every failure is an ApplicationError whose `type` is
+    the name of the MarketError."""
+
+    def __init__(self, market: Market, secrets: DeploymentSecrets) -> None:
+        self._market = market
+        self._secrets = secrets
+
+    @activity.defn
+    async def search_offers(self, asked: SearchOffers) -> FoundOffers:
+        """Offers that the workergroup's search params and its template's extra filters let through."""
+        with classified(self._secrets):
+            group = asked.workergroup
+            template = await self._market.template(hash_id=group.template_hash, id=group.template_id)
+            found = await self._market.search(search_query(group, template))
+        return FoundOffers(offers=trimmed(found, asked.limit), matched=len(found))
+
+    @activity.defn
+    async def create_instance(self, asked: CreateInstance) -> CreatedInstance:
+        """Rents the offer, once: a try that may have a forerunner looks the launch's label up first."""
+        label = launch_label(asked.endpoint_name, asked.launch_id)
+        with classified(self._secrets):
+            if asked.asked_before or activity.info().attempt > 1:
+                found = [i for i in await self._market.list(label_prefix=label) if i.label == label]
+                if found:
+                    _log.info("instance_adopted", label=label, instance_id=found[0].id)
+                    return _adopted(found[0])
+            launch = await self._launch(asked)
+            instance_id = await self._market.create(asked.offer.id, launch)
+        _log.info("instance_created", label=label, instance_id=instance_id, offer_id=asked.offer.id)
+        return _created(instance_id, asked.offer, launch)
+
+    @activity.defn
+    async def start_instance(self, asked: OnInstance) -> None:
+        """Wants it running."""
+        with classified(self._secrets):
+            await self._market.start(asked.instance_id)
+
+    @activity.defn
+    async def stop_instance(self, asked: OnInstance) -> None:
+        """Wants it stopped; its disk stays."""
+        with classified(self._secrets):
+            await self._market.stop(asked.instance_id)
+
+    @activity.defn
+    async def reboot_instance(self, asked: OnInstance) -> None:
+        """Restarts its container."""
+        with classified(self._secrets):
+            await self._market.reboot(asked.instance_id)
+
+    @activity.defn
+    async def destroy_instance(self, asked: OnInstance) -> None:
+        """Releases it, and fails (to be tried again) until the marketplace says that it is gone."""
+        with classified(self._secrets):
+            await self._market.destroy(asked.instance_id)
+            try:
+                left = await self._market.show(asked.instance_id)
+            except InstanceGone:
+                return
+        raise ApplicationError(
+            f"instance {asked.instance_id} is still there ({left.actual_status}) after it was destroyed",
+            type="StillThere",
+            category=ApplicationErrorCategory.BENIGN,
+        )
+
+    @activity.defn
+    async def update_instance(self, asked: UpdateInstance) -> None:
+        """Gives it its workergroup's current template; what runs, is restarted with it."""
+        with classified(self._secrets):
+            launch = await self._launch(asked)
+            await self._market.update_template(asked.instance_id, launch)
+            if asked.restart:
+                await self._market.reboot(asked.instance_id)
+
+    @activity.defn
+    async def list_instances(self, asked: ListInstances) -> ListedInstances:
+        """The labelled instances, without what no decision needs."""
+        with classified(self._secrets):
+            found = await self._market.list(label_prefix=asked.prefix)
+        return ListedInstances(instances=tuple(_brief(instance) for instance in found))
+
+    async def _launch(self, asked: CreateInstance | UpdateInstance) -> Launch:
+        group = asked.workergroup
+        template = await self._market.template(hash_id=group.template_hash, id=group.template_id)
+        return build_launch(
+            template=template,
+            workergroup=group,
+            label=launch_label(asked.endpoint_name, asked.launch_id),
+            endpoint_name=asked.endpoint_name,
+            worker_token=self._secrets.worker_token(asked.endpoint_id, asked.launch_id),
+            secrets=self._secrets,
+            offer=asked.offer if isinstance(asked, CreateInstance) else None,
+        )
+
+
+def _adopted(instance: Instance) -> CreatedInstance:
+    return CreatedInstance(
+        instance_id=instance.id,
+        machine_id=instance.machine_id,
+        dollars_per_hour=instance.dph_total,
+        storage_dollars_per_hour=instance.storage_total_cost,
+        adopted=True,
+    )
+
+
+def _created(instance_id: int, offer: Offer, launch: Launch) -> CreatedInstance:
+    bid = launch.bid_dollars_per_hour
+    return CreatedInstance(
+        instance_id=instance_id,
+        machine_id=offer.machine_id,
+        dollars_per_hour=offer.dph_total if bid is None else bid,
+        storage_dollars_per_hour=storage_dollars_per_hour(offer, launch.disk_gb),
+    )
+
+
+def _brief(instance: Instance) -> Instance:
+    message = (instance.status_msg or "")[:_STATUS_MESSAGE_CHARS_MAX] or None
+    return instance.model_copy(update={"ports": None, "status_msg": message, "public_ipaddr": None})

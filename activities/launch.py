@@ -1,0 +1,116 @@
+"""From a workergroup and its template to a search and to a launch: what is asked of the marketplace, in its words."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from activities.secrets import REFERENCE, DeploymentSecrets
+from market.grammar import GrammarError, LaunchArgs, merge_filters, parse_env, parse_launch_args, query_of
+from market.port import Launch, OfferQuery, Refused
+from stoker_wire.market import Offer, Template
+from stoker_wire.workergroup import Workergroup
+
+WORKER_PORT = 3000
+DISK_GB_DEFAULT = 16.0
+OFFERS_ASKED_MAX = 256
+"""Asked of the market before trimming, so that rare machine kinds are among them."""
+
+_HOURS_PER_MONTH = 730.0
+_DEFAULT_FILTERS = {"rentable": {"eq": True}}
+_OURS = frozenset({"REPORT_ADDR", "MASTER_TOKEN", "STOKER_ENDPOINT"})
+"""Nobody else may set these: with another REPORT_ADDR a worker's token would go to a stranger."""
+
+
+def search_query(group: Workergroup, template: Template) -> OfferQuery:
+    """The query that the group's search params and the template's extra filters make together. Raises Refused."""
+    with _refusing(f"the search params of workergroup {group.id}"):
+        query = query_of(
+            group.search_params,
+            defaults=_DEFAULT_FILTERS,
+            disk_gb=_disk_gb(_args(group), template),
+            limit=OFFERS_ASKED_MAX,
+        )
+    with _refusing(f"the extra filters of template {template.hash_id or template.id}"):
+        extra = query_of(_extra_filters(template)).filters
+        filters = merge_filters({key: value for key, value in extra.items() if key not in query.filters})
+    return OfferQuery(
+        filters={**filters, **query.filters},
+        order=query.order,
+        limit=query.limit,
+        disk_gb=query.disk_gb,
+        type=query.type,
+    )
+
+
+def build_launch(
+    *,
+    template: Template,
+    workergroup: Workergroup,
+    label: str,
+    endpoint_name: str,
+    worker_token: str,
+    secrets: DeploymentSecrets,
+    offer: Offer | None = None,
+) -> Launch:
+    """What to run, secrets resolved. The template's own environment is merged by the market; only what refers to a
+    secret is repeated here, with its value. Raises Refused."""
+    with _refusing(f"the launch_args of workergroup {workergroup.id}"):
+        args = _args(workergroup)
+    with _refusing(f"the environment of template {template.hash_id or template.id}"):
+        referred = {
+            key: value
+            for key, value in parse_env(template.env or "").items()
+            if value.startswith(REFERENCE) and key not in args.env
+        }
+    env = secrets.resolve(referred | {key: value for key, value in args.env.items() if key not in _OURS})
+    env |= {
+        "REPORT_ADDR": secrets.report_address,
+        "MASTER_TOKEN": worker_token,
+        "STOKER_ENDPOINT": endpoint_name,
+        f"-p {WORKER_PORT}:{WORKER_PORT}": "1",
+    }
+    launch = args.over(
+        Launch(
+            label=label,
+            template_hash=workergroup.template_hash,
+            template_id=workergroup.template_id,
+            env=env,
+            disk_gb=_disk_gb(args, template),
+        )
+    )
+    if offer is not None and offer.is_bid and launch.bid_dollars_per_hour is None:
+        return LaunchArgs(bid_dollars_per_hour=offer.min_bid).over(launch)
+    return launch
+
+
+def storage_dollars_per_hour(offer: Offer, disk_gb: float) -> float:
+    """What the disk costs while the machine is stopped."""
+    return offer.storage_cost * disk_gb / _HOURS_PER_MONTH
+
+
+def _args(group: Workergroup) -> LaunchArgs:
+    return parse_launch_args(group.launch_args)
+
+
+def _disk_gb(args: LaunchArgs, template: Template) -> float:
+    return args.disk_gb or template.recommended_disk_space or DISK_GB_DEFAULT
+
+
+def _extra_filters(template: Template) -> Any:
+    """A JSON string in the API's answers, an object in some; a search string is tolerated."""
+    extra = template.extra_filters
+    if isinstance(extra, str) and extra.strip().startswith(("{", "[")):
+        try:
+            return json.loads(extra)
+        except ValueError:
+            raise GrammarError("this is not valid JSON") from None
+    return extra or ""
+
+
+@contextmanager
+def _refusing(subject: str) -> Iterator[None]:
+    try:
+        yield
+    except GrammarError as error:
+        raise Refused(f"{subject} cannot be read: {error}", code="invalid_args") from None

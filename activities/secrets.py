@@ -1,0 +1,51 @@
+"""What the deployment knows and no history may hold: resolved here, from references, and nowhere else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from market.port import Refused
+from stoker_wire.token import mint_worker_token
+
+REFERENCE = "secret:"
+"""An environment value `secret:NAME` stands for the deployment's secret of that name."""
+
+HIDDEN = "***"
+_SHORTEST_HIDDEN = 4
+"""Shorter values are no secrets, and hiding each "a" of a sentence would only make it unreadable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentSecrets:
+    """The HMAC secret, the named secrets that templates refer to, and where workers report."""
+
+    hmac_secret: bytes = field(repr=False)
+    named: Mapping[str, str] = field(default_factory=dict, repr=False)
+    report_address: str = ""
+    """The engine's address as instances reach it, without a slash at the end (`REPORT_ADDR`)."""
+
+    def worker_token(self, endpoint_id: int, launch_id: str) -> str:
+        """The token that one launch of one endpoint proves itself with (`MASTER_TOKEN`)."""
+        return mint_worker_token(self.hmac_secret, endpoint_id, launch_id)
+
+    def resolve(self, env: Mapping[str, str]) -> dict[str, str]:
+        """The environment with each `secret:NAME` replaced. Raises Refused for a name that nobody set."""
+        return {key: self._value(key, value) for key, value in env.items()}
+
+    def redact(self, text: str) -> str:
+        """The text without any secret in it: a market may echo what it was sent."""
+        for value in sorted(self.named.values(), key=len, reverse=True):
+            if len(value) >= _SHORTEST_HIDDEN:
+                text = text.replace(value, HIDDEN)
+        return text
+
+    def _value(self, key: str, value: str) -> str:
+        if not value.startswith(REFERENCE):
+            return value
+        name = value.removeprefix(REFERENCE)
+        if name not in self.named:
+            raise Refused(
+                f"the environment variable {key} refers to the secret {name!r}, which this deployment does not "
+                f"have: add it to the deployment's secrets, or correct the name",
+                code="no_such_secret",
+            )
+        return self.named[name]

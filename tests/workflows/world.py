@@ -1,0 +1,256 @@
+"""A small world around one endpoint: a marketplace in memory, workers that load and report, an engine that signals.
+
+Time is the test server's: `World.live` moves it on and lets everybody act.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from temporalio import activity
+from temporalio.client import Client, WorkflowHandle
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from activities.instances import MarketActivities
+from activities.messages import read_label
+from activities.secrets import DeploymentSecrets
+from market.fake import FakeInstance, FakeMarket
+from stoker_wire.control import TASK_QUEUE, EndpointSpec, workflow_id
+from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.market import Offer, Template
+from stoker_wire.workergroup import Workergroup
+from workflows.endpoint import EndpointWorkflow
+from workflows.messages import MEMO_KEY, Condition, EndpointMemo, MetricsBatch, WorkerMetrics
+from workflows.worker import WorkerSettings, build_workers
+
+PERF = {"RTX 3090": 60.0, "RTX 4090": 100.0, "H100": 300.0}
+SECRETS = DeploymentSecrets(
+    hmac_secret=b"an hmac secret for tests",
+    named={"HF_TOKEN": "hf_very_secret"},
+    report_address="http://engine:8080",
+)
+TEMPLATE = Template(
+    id=7,
+    hash_id="tmpl",
+    name="echo",
+    image="img",
+    env="-e MODEL=small -e HF_TOKEN=secret:HF_TOKEN",
+    extra_filters='{"num_gpus": {"eq": 1}}',
+)
+
+
+def offers(count: int = 30) -> list[Offer]:
+    """Machines of three kinds, each on its own host; the price rises a little within a kind."""
+    kinds = [("RTX 3090", 0.20, 30.0), ("RTX 4090", 0.30, 60.0), ("H100", 1.80, 200.0)]
+    made = []
+    for number in range(count):
+        name, price, dlperf = kinds[number % 3]
+        made.append(
+            Offer(
+                id=100 + number,
+                machine_id=500 + number,
+                gpu_name=name,
+                num_gpus=1,
+                gpu_ram=24_000,
+                dph_total=round(price * (1 + 0.01 * (number // 3)), 4),
+                storage_cost=0.1,
+                dlperf=dlperf,
+                reliability=0.99,
+            )
+        )
+    return made
+
+
+def group(**changes: Any) -> Workergroup:
+    """A workergroup over every offer."""
+    return Workergroup.model_validate({"id": 1, "template_hash": "tmpl", **changes})
+
+
+@dataclass
+class Box:
+    """A worker's process: loads, reports, holds load."""
+
+    instance: FakeInstance
+    load: float = 0.0
+    in_flight: int = 0
+    broken: str = ""
+
+
+@dataclass
+class World:
+    """One endpoint's surroundings."""
+
+    env: WorkflowEnvironment
+    client: Client
+    market: FakeMarket
+    name: str = "llm"
+    model_seconds: float = 10.0
+    """From running to loaded."""
+    now: float = 0.0
+    boxes: dict[int, Box] = field(default_factory=dict)
+    failing_machines: set[int] = field(default_factory=set)
+    """Machines whose model never loads."""
+    engine_id: str = "engine-1"
+    queued_load: float = 0.0
+    _sequence: Any = field(default_factory=lambda: itertools.count(1))
+    _last_request_at: float | None = None
+    _told: tuple[Any, ...] = ()
+    _told_at: float = 0.0
+    handle: WorkflowHandle[Any, Any] | None = None
+    move: Callable[[float], Any] | None = None
+
+    def clock(self) -> float:
+        """The test server's time, as an activity sees it."""
+        if activity.in_activity():
+            self.now = max(self.now, activity.info().started_time.timestamp())
+        return self.now
+
+    async def start(self, config: EndpointConfig, groups: Sequence[Workergroup] = (), **spec: Any) -> None:
+        """Starts the endpoint's workflow."""
+        self.now = (await self.env.get_current_time()).timestamp()
+        self.handle = await self.client.start_workflow(
+            EndpointWorkflow.run,
+            EndpointSpec(
+                endpoint_name=self.name,
+                endpoint_id=1,
+                config=config,
+                workergroups=tuple(groups),
+                created_at=self.now,
+                **spec,
+            ),
+            id=workflow_id(self.name),
+            task_queue=TASK_QUEUE,
+        )
+
+    async def memo(self) -> EndpointMemo:
+        """What an engine reads."""
+        assert self.handle is not None
+        described = await self.handle.describe()
+        memo = await described.memo()
+        return (
+            EndpointMemo.model_validate(memo[MEMO_KEY])
+            if MEMO_KEY in memo
+            else EndpointMemo(id=1, name=self.name)
+        )
+
+    async def live(
+        self,
+        seconds: float,
+        *,
+        load: float = 0.0,
+        step: float = 5.0,
+        until: Callable[[EndpointMemo], bool] | None = None,
+        heartbeat: float = 60.0,
+    ) -> bool:
+        """Lets time pass with `load` arriving per second; answers whether `until` came true (True without one)."""
+        end = self.now + seconds
+        while self.now < end - 1e-6:
+            await self.env.sleep(timedelta(seconds=min(step, end - self.now)))
+            self.now = (await self.env.get_current_time()).timestamp()
+            memo = await self.memo()
+            if until is not None and until(memo):
+                return True
+            await self.report(memo, load, heartbeat)
+        return until is None
+
+    async def report(
+        self, memo: EndpointMemo, load: float, heartbeat: float = 0.0, *, urgent: str = ""
+    ) -> None:
+        """The engine's batch, if it has news or its heartbeat is due."""
+        workers = self._workers(memo, load)
+        if load > 0 or self.queued_load > 0:
+            self._last_request_at = self.now
+        told = (round(load, 3), self.queued_load, tuple(self._gist(worker) for worker in workers))
+        if told == self._told and self.now - self._told_at < heartbeat and not urgent:
+            return
+        window = self.now - self._told_at if self._told_at else 5.0
+        self._told, self._told_at = told, self.now
+        await self.signal_metrics(
+            MetricsBatch(
+                engine_id=self.engine_id,
+                sequence=next(self._sequence),
+                sent_at=self.now,
+                window_s=window,
+                arrived_load=load * window,
+                arrived_requests=round(load * window / 10),
+                queued_load=self.queued_load,
+                queued_requests=round(self.queued_load / 10),
+                last_request_at=self._last_request_at,
+                urgent=urgent,
+                workers=tuple(workers),
+            )
+        )
+
+    async def signal_metrics(self, batch: MetricsBatch) -> None:
+        """Sends a batch."""
+        assert self.handle is not None
+        await self.handle.signal("report_metrics", batch)
+
+    def _workers(self, memo: EndpointMemo, load: float) -> list[WorkerMetrics]:
+        draining = {member.l for member in memo.members if member.d}
+        told, hot = [], []
+        for instance in self.market.instances.values():
+            box = self.boxes.get(instance.id)
+            if box is None or box.instance is not instance:
+                box = self.boxes[instance.id] = Box(instance)
+            label = read_label(instance.launch.label)
+            if label is None or instance.actual(self.now) != "running":
+                continue
+            told.append((label[1], box))
+            if self._condition(box) is Condition.READY and label[1] not in draining:
+                hot.append(box)
+        for _, box in told:
+            perf = PERF[box.instance.offer.gpu_name]
+            total = sum(PERF[other.instance.offer.gpu_name] for other in hot) or 1.0
+            box.load = min(load * perf / total, perf) if box in hot else 0.0
+            box.in_flight = 1 if box.load > 0 else 0
+        return [self._metrics(launch_id, box, launch_id in draining) for launch_id, box in told]
+
+    def _condition(self, box: Box) -> Condition:
+        if box.broken:
+            return Condition.ERROR
+        if box.instance.offer.machine_id in self.failing_machines:
+            return Condition.LOADING
+        loaded = self.now >= box.instance.running_at + self.model_seconds
+        return Condition.READY if loaded else Condition.LOADING
+
+    def _metrics(self, launch_id: str, box: Box, draining: bool) -> WorkerMetrics:
+        condition = self._condition(box)
+        ready = condition is Condition.READY
+        return WorkerMetrics(
+            launch_id=launch_id,
+            instance_id=box.instance.id,
+            condition=condition,
+            perf=PERF[box.instance.offer.gpu_name] if ready else 0.0,
+            load=box.load,
+            in_flight=box.in_flight,
+            reported_at=self.now,
+            loadtime_s=self.model_seconds if ready else 0.0,
+            url=f"http://10.0.0.{box.instance.id % 250}:3000",
+            error=box.broken,
+            drain_seen=draining,
+        )
+
+    @staticmethod
+    def _gist(worker: WorkerMetrics) -> tuple[Any, ...]:
+        return (
+            worker.launch_id,
+            worker.condition,
+            worker.in_flight,
+            worker.drain_seen,
+            round(worker.load, 1),
+        )
+
+
+def make_market(world_clock: Callable[[], float], **how: Any) -> FakeMarket:
+    """A marketplace with thirty machines and one template."""
+    return FakeMarket(how.pop("offers", offers()), clock=world_clock, templates=[TEMPLATE], **how)
+
+
+def make_workers(client: Client, market: FakeMarket) -> list[Worker]:
+    """The deployment's Temporal workers over this marketplace, in a hurry."""
+    settings = WorkerSettings(market_calls_per_second=10_000, graceful_shutdown_seconds=1)
+    return build_workers(client, MarketActivities(market, SECRETS), settings)

@@ -1,0 +1,62 @@
+"""What a person or a peer sent, checked before it changes anything: each fault is one sentence."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from market.grammar import GrammarError, parse_filters, parse_launch_args
+from stoker_wire.endpoint import EndpointConfig, EndpointPatch
+from stoker_wire.problem import describe
+from stoker_wire.workergroup import Workergroup
+from workflows.messages import MetricsBatch
+
+
+class Unacceptable(ValueError):
+    """What came cannot be used; the text says which field, what was expected and what came."""
+
+
+def patch(sent: Any, config: EndpointConfig) -> EndpointPatch:
+    """A config patch whose result is a valid config."""
+    try:
+        read = EndpointPatch.model_validate(_plain(sent))
+        config.patched(read)
+    except ValidationError as fault:
+        raise Unacceptable(describe(fault)) from None
+    return read
+
+
+def workergroup(sent: Any) -> Workergroup:
+    """A workergroup whose search params and launch_args can be read."""
+    try:
+        group = Workergroup.model_validate(_plain(sent))
+    except ValidationError as fault:
+        raise Unacceptable(describe(fault)) from None
+    try:
+        parse_filters(group.search_params)
+    except GrammarError as fault:
+        raise Unacceptable(f"search_params: {fault}") from None
+    try:
+        parse_launch_args(group.launch_args)
+    except GrammarError as fault:
+        raise Unacceptable(f"launch_args: {fault}") from None
+    return group
+
+
+def workergroup_id(sent: Any) -> int:
+    """The id of a workergroup."""
+    if isinstance(sent, bool) or not isinstance(sent, int) or sent < 1:
+        raise Unacceptable(f"workergroup id: expected a whole number from 1 up, got {sent!r:.40}")
+    return sent
+
+
+def metrics(sent: Any) -> MetricsBatch:
+    """An engine's batch."""
+    try:
+        return MetricsBatch.model_validate(_plain(sent))
+    except ValidationError as fault:
+        raise Unacceptable(describe(fault)) from None
+
+
+def _plain(sent: Any) -> Any:
+    """Models that reach us as models, in a test or by another converter, are read as what they say."""
+    return sent.model_dump(mode="json") if hasattr(sent, "model_dump") else sent

@@ -1,0 +1,330 @@
+"""The life of one endpoint: observe, plan, act, wait. Level-triggered, so that a crash at any point loses nothing."""
+
+from typing import Any
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from activities.planner import Decided, plan
+from policy import load as load_windows
+from policy.fleet import Worker
+from policy.plan import Plan
+from stoker_wire import control
+from stoker_wire.control import EndpointSpec
+from workflows import checking, intake, options, views
+from workflows.alarm import Alarm
+from workflows.handshake import note_drains_seen
+from workflows.messages import DecisionLine
+from workflows.operations import Operations
+from workflows.publish import Publisher
+from workflows.state import LAUNCH_ID_CHARS, EndpointStateBook
+
+RECRUITS_PER_PLAN_MAX = 64
+FALLBACK_SECONDS = 3600.0
+"""Without any wish of the planner's: news wakes the loop, this is for what brings no news."""
+REPLAN_SECONDS = 10.0
+"""After a planner that failed."""
+HAND_OVER_SECONDS = 20.0
+"""How long a continue-as-new waits for creates that are under way; the next run asks again for what is left."""
+
+
+@workflow.defn(name=control.WORKFLOW_TYPE)
+class EndpointWorkflow:
+    """One endpoint, from its first worker to the marketplace's word that the last one is gone."""
+
+    @workflow.init
+    def __init__(self, spec: EndpointSpec) -> None:
+        self._book = EndpointStateBook(spec)
+        self._operations = Operations(self._book, self._operation_done)
+        self._publisher = Publisher(self._book)
+        self._alarm = Alarm(self._ring)
+        self._due = "the workflow starts"
+        """Why a plan is due; empty when none is."""
+        self._stirred = False
+        """Something came that needs no plan but may have to be seen to."""
+        self._history_events_max = spec.history_events_max
+
+    @workflow.run
+    async def run(self, spec: EndpointSpec) -> views.Deleted:
+        """Runs until the endpoint is deleted."""
+        self._operations.resume()
+        while not self._is_gone():
+            if self._due:
+                await self._plan()
+            self._publisher.publish(workflow.time())
+            if self._should_continue_as_new():
+                await self._hand_over()
+            self._alarm.set(self._book.record.look_again_at)
+            await workflow.wait_condition(lambda: bool(self._due) or self._stirred)
+            self._stirred = False
+            self._operations.raise_fault()
+        self._publisher.publish(workflow.time())
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return views.deleted(self._book, workflow.time())
+
+    # the loop's parts
+
+    async def _plan(self) -> None:
+        now, why = workflow.time(), self._due
+        self._due = ""
+        self._book.count_dollars(now)
+        note_drains_seen(self._book, now)
+        observation = self._book.observation(
+            now,
+            launch_ids=tuple(_launch_id() for _ in range(RECRUITS_PER_PLAN_MAX)),
+            looking=self._operations.looking,
+            searching=self._operations.searching,
+        )
+        self._book.record.load_at_plan = load_windows.rate(self._book.record.load, intake.RATE_SECONDS) or 0.0
+        try:
+            decided = await workflow.execute_local_activity(plan, observation, **options.plan_options())
+        except ActivityError as error:
+            self._book.log.note(now, "fail", f"planner: {error.cause or error}", subject=why)
+            self._book.record.look_again_at = workflow.time() + REPLAN_SECONDS
+            return
+        self._adopt(decided, now)
+
+    def _adopt(self, decided: Decided, now: float) -> None:
+        made: Plan = decided.plan
+        for sentence in decided.refused:
+            self._book.log.note(now, "fail", f"refused: {sentence}", subject="plan")
+        self._book.adopt(made, now)
+        self._operations.carry_out(made)
+        if self._book.record.look_again_at is None:
+            self._book.record.look_again_at = now + FALLBACK_SECONDS
+        if self._book.record.deleting:
+            self._confirm_empty(workflow.time())
+
+    async def _hand_over(self) -> None:
+        """Continues as new with everything that is known; what is under way is asked for again, idempotently."""
+        try:
+            await workflow.wait_condition(
+                lambda: not self._operations.creating() and workflow.all_handlers_finished(),
+                timeout=HAND_OVER_SECONDS,
+                timeout_summary="creates finish before continue-as-new",
+            )
+        except TimeoutError:
+            workflow.logger.info("hand_over_with_creates_under_way")
+        self._operations.raise_fault()
+        self._book.count_dollars(workflow.time())
+        workflow.continue_as_new(self._book.spec(self._history_events_max))
+
+    def _should_continue_as_new(self) -> bool:
+        info = workflow.info()
+        most = self._history_events_max
+        return info.is_continue_as_new_suggested() or (
+            most is not None and info.get_current_history_length() >= most
+        )
+
+    def _confirm_empty(self, now: float) -> None:
+        """A deleted endpoint without workers lists once more, late enough for the marketplace to have caught up."""
+        record = self._book.record
+        if record.workers or self._operations.changing:
+            record.emptied_at = None
+        elif record.emptied_at is None:
+            record.emptied_at = now
+            record.look_again_at = now + options.LIST_LAG_SECONDS
+        elif now >= record.emptied_at + options.LIST_LAG_SECONDS:
+            self._operations.look("the endpoint is deleted: nothing may be left")
+
+    def _is_gone(self) -> bool:
+        record = self._book.record
+        settled = record.deleting and not record.workers and not self._operations.under_way
+        return (
+            settled
+            and record.emptied_at is not None
+            and self._operations.found_nothing_at > record.emptied_at
+        )
+
+    def _operation_done(self) -> None:
+        self._due = self._due or "an operation finished"
+
+    def _ring(self) -> None:
+        self._book.record.look_again_at = None
+        self._due = self._due or "the time has come"
+
+    def _news(self, reason: str) -> None:
+        self._stirred = True
+        self._due = self._due or reason
+
+    def _refuse(self, message: str, fault: checking.Unacceptable) -> None:
+        self._book.log.note(workflow.time(), "config", f"refused: {fault}", subject=message)
+        self._stirred = True
+
+    def _now(self) -> float:
+        """The time, with the dollars counted up to it: states are about to change."""
+        now = workflow.time()
+        self._book.count_dollars(now)
+        return now
+
+    # signals: what cannot be used is refused in the decision log, and never fails the workflow
+
+    @workflow.signal(
+        name=control.SIGNAL_REPORT_METRICS, description="what an engine saw since its last batch"
+    )
+    def report_metrics(self, batch: Any = None) -> None:
+        """A `MetricsBatch`."""
+        try:
+            read = checking.metrics(batch)
+        except checking.Unacceptable as fault:
+            return self._refuse(control.SIGNAL_REPORT_METRICS, fault)
+        now = self._now()
+        reason = intake.metrics(self._book, read, now)
+        if note_drains_seen(self._book, now):
+            reason = reason or "every engine has seen the drain"
+        return self._news(reason)
+
+    @workflow.signal(name=control.SIGNAL_UPDATE_CONFIG, description="change config fields")
+    def update_config(self, sent: Any = None) -> None:
+        """An `EndpointPatch`."""
+        try:
+            patch = checking.patch(sent, self._book.record.config)
+        except checking.Unacceptable as fault:
+            return self._refuse(control.SIGNAL_UPDATE_CONFIG, fault)
+        return self._news(intake.config(self._book, patch, self._now()))
+
+    @workflow.signal(name=control.SIGNAL_SET_WORKERGROUP, description="add or change a workergroup")
+    def set_workergroup(self, sent: Any = None) -> None:
+        """A `Workergroup`."""
+        try:
+            group = checking.workergroup(sent)
+        except checking.Unacceptable as fault:
+            return self._refuse(control.SIGNAL_SET_WORKERGROUP, fault)
+        return self._news(intake.set_workergroup(self._book, group, self._now()))
+
+    @workflow.signal(name=control.SIGNAL_REMOVE_WORKERGROUP, description="remove a workergroup")
+    def remove_workergroup(self, sent: Any = None) -> None:
+        """A workergroup's id."""
+        try:
+            group_id = checking.workergroup_id(sent)
+        except checking.Unacceptable as fault:
+            return self._refuse(control.SIGNAL_REMOVE_WORKERGROUP, fault)
+        return self._news(intake.remove_workergroup(self._book, group_id, self._now()))
+
+    @workflow.signal(name=control.SIGNAL_UPDATE_WORKERS, description="roll a workergroup's workers over")
+    def update_workers(self, sent: Any = None) -> None:
+        """A workergroup's id."""
+        try:
+            group_id = checking.workergroup_id(sent)
+        except checking.Unacceptable as fault:
+            return self._refuse(control.SIGNAL_UPDATE_WORKERS, fault)
+        return self._news(intake.update_workers(self._book, group_id, self._now()))
+
+    @workflow.signal(name=control.SIGNAL_DELETE, description="destroy every worker, then end")
+    def delete(self) -> None:
+        """Nothing to say."""
+        if not self._book.record.deleting:
+            now = self._now()
+            self._book.record.deleting = True
+            self._book.log.note(now, "config", "the endpoint is deleted: every worker is released")
+        self._news("the endpoint is deleted")
+
+    # updates: the same, for callers who want the error back; a refused one leaves no trace in the history
+
+    @workflow.update(name=control.UPDATE_CHANGE_CONFIG, description="change config fields")
+    def change_config(self, sent: Any) -> dict[str, Any]:
+        """Answers the whole config after the change."""
+        self._news(intake.config(self._book, self._patch(sent), self._now()))
+        return self._book.record.config.model_dump(mode="json")
+
+    @change_config.validator
+    def _check_change_config(self, sent: Any) -> None:
+        self._check_alive()
+        self._patch(sent)
+
+    @workflow.update(name=control.UPDATE_PUT_WORKERGROUP, description="add or change a workergroup")
+    def put_workergroup(self, sent: Any) -> dict[str, Any]:
+        """Answers the workergroup as it is now, with its revision."""
+        group = self._group(sent)
+        self._news(intake.set_workergroup(self._book, group, self._now()))
+        stored = self._book.workergroup(group.id) or group
+        return stored.model_dump(mode="json")
+
+    @put_workergroup.validator
+    def _check_put_workergroup(self, sent: Any) -> None:
+        self._check_alive()
+        self._group(sent)
+
+    @workflow.update(name=control.UPDATE_DROP_WORKERGROUP, description="remove a workergroup")
+    def drop_workergroup(self, sent: Any) -> bool:
+        """Answers whether there was one."""
+        group_id = self._group_id(sent)
+        there = self._book.workergroup(group_id) is not None
+        self._news(intake.remove_workergroup(self._book, group_id, self._now()))
+        return there
+
+    @drop_workergroup.validator
+    def _check_drop_workergroup(self, sent: Any) -> None:
+        self._check_alive()
+        if self._book.workergroup(self._group_id(sent)) is None:
+            raise ApplicationError(f"there is no workergroup {sent}", type="no_such_workergroup")
+
+    @workflow.update(
+        name=control.UPDATE_ROTATE_KEY, description="make the endpoint key invalid, a new one valid"
+    )
+    def rotate_key(self) -> int:
+        """Answers the version of the key that is valid now."""
+        self._book.record.key_version += 1
+        self._book.log.note(
+            self._now(), "config", f"endpoint key rotated, version {self._book.record.key_version}"
+        )
+        self._stirred = True
+        return self._book.record.key_version
+
+    @rotate_key.validator
+    def _check_rotate_key(self) -> None:
+        self._check_alive()
+
+    def _check_alive(self) -> None:
+        if self._book.record.deleting:
+            raise ApplicationError(f"endpoint {self._book.name} is being deleted", type="deleting")
+
+    def _patch(self, sent: Any) -> Any:
+        try:
+            return checking.patch(sent, self._book.record.config)
+        except checking.Unacceptable as fault:
+            raise ApplicationError(str(fault), type="invalid_config") from None
+
+    def _group(self, sent: Any) -> Any:
+        try:
+            return checking.workergroup(sent)
+        except checking.Unacceptable as fault:
+            raise ApplicationError(str(fault), type="invalid_workergroup") from None
+
+    def _group_id(self, sent: Any) -> int:
+        try:
+            return checking.workergroup_id(sent)
+        except checking.Unacceptable as fault:
+            raise ApplicationError(str(fault), type="invalid_workergroup") from None
+
+    # queries
+
+    @workflow.query(name=control.QUERY_STATUS, description="what it has, what it wants, what it waits for")
+    def status(self) -> views.EndpointStatus:
+        """The first thing to ask."""
+        level = load_windows.rate(self._book.record.load, intake.RATE_SECONDS) or 0.0
+        return views.status(self._book, self._operations.under_way, level)
+
+    @workflow.query(name=control.QUERY_WORKERS, description="every worker as recorded")
+    def workers(self) -> list[Worker]:
+        """In the order of their launches."""
+        return views.workers(self._book)
+
+    @workflow.query(name=control.QUERY_DECISIONS, description="the last decisions and why, oldest first")
+    def decisions(self, tail: int = 50) -> list[DecisionLine]:
+        """At most `tail` lines."""
+        return self._book.log.tail(tail)
+
+    @workflow.query(name=control.QUERY_COSTS, description="dollars spent, and dollars per hour now")
+    def costs(self) -> views.Costs:
+        """Counted up to the last event."""
+        return views.costs(self._book)
+
+    @workflow.query(name=control.QUERY_WORKERGROUPS, description="the workergroups")
+    def workergroups(self) -> list[dict[str, Any]]:
+        """As JSON."""
+        return [group.model_dump(mode="json") for group in self._book.record.workergroups]
+
+
+def _launch_id() -> str:
+    return workflow.uuid4().hex[:LAUNCH_ID_CHARS]

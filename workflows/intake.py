@@ -1,0 +1,208 @@
+"""What signals and updates do to the record. Each function answers whether (and why) a new plan is due."""
+
+from policy import load as load_windows
+from policy.fleet import Worker
+from policy.learn import learn_boot, learn_perf, learn_start
+from policy.lifecycle import LIFECYCLE, Impossible, Standing, advance
+from stoker_wire.endpoint import EndpointPatch
+from stoker_wire.states import WorkerState
+from stoker_wire.workergroup import Workergroup
+from workflows.messages import Condition, MetricsBatch, WorkerMetrics
+from workflows.state import ENGINES_KEPT, EndpointStateBook, EngineRecord
+
+RATE_SECONDS = 30.0
+"""Arrivals are compared over so long: shorter is noise."""
+RATE_MOVED = 0.15
+"""A level that moved by a seventh may change what is wanted; less is inside every target_util's spare."""
+
+_RESTARTING = frozenset({WorkerState.REBOOTING, WorkerState.UPDATE_STARTING, WorkerState.STARTING})
+_HOLDS_STILL = frozenset(
+    {WorkerState.STOPPING, WorkerState.INACTIVE, WorkerState.DESTROYING, WorkerState.UPDATE_REBOOTING}
+)
+"""States that a report does not end: what the worker says is older than what was ordered."""
+
+
+def metrics(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str:
+    """Folds one engine's batch in; an older or doubled one is dropped."""
+    record = book.record
+    before = record.engines.get(batch.engine_id)
+    if before is not None and batch.sequence <= before.sequence:
+        return ""
+    record.engines.pop(batch.engine_id, None)
+    record.engines[batch.engine_id] = EngineRecord(
+        engine_id=batch.engine_id,
+        sequence=batch.sequence,
+        heard_at=now,
+        tickets={worker.launch_id: worker.tickets_open for worker in batch.workers if worker.tickets_open},
+        drains_seen=tuple(worker.launch_id for worker in batch.workers if worker.drain_seen),
+    )
+    for stale in list(record.engines)[:-ENGINES_KEPT]:
+        del record.engines[stale]
+    queued_before = record.load.backlog_load
+    record.load = load_windows.fold(
+        record.load,
+        engine_id=batch.engine_id,
+        sequence=batch.sequence,
+        at=batch.sent_at,
+        window_s=batch.window_s,
+        load=batch.arrived_load,
+        queued_load=batch.queued_load,
+        queued_requests=batch.queued_requests,
+        oldest_wait_s=batch.oldest_wait_s,
+        last_request_at=batch.last_request_at,
+    )
+    news = [_worker(book, told, now) for told in batch.workers]
+    reasons = [batch.urgent, *news, _queue(book, queued_before), _level(book)]
+    return next((reason for reason in reasons if reason), "")
+
+
+def config(book: EndpointStateBook, patch: EndpointPatch, now: float) -> str:
+    """Changes the config; the result is validated as a whole (pydantic's ValidationError)."""
+    before = book.record.config
+    after = before.patched(patch)
+    changed = {
+        name: value
+        for name, value in after.model_dump(mode="json").items()
+        if value != before.model_dump(mode="json")[name]
+    }
+    if not changed:
+        return ""
+    book.record.config = after
+    words = ", ".join(f"{name} = {value}" for name, value in changed.items())
+    book.log.note(now, "config", f"changed: {words}")
+    return "the config changed"
+
+
+def set_workergroup(book: EndpointStateBook, group: Workergroup, now: float) -> str:
+    """Adds the workergroup, or replaces the one of its id; what runs changes with its revision."""
+    record = book.record
+    before = book.workergroup(group.id)
+    if before == group:
+        return ""
+    if before is None:
+        record.workergroups.append(group)
+        book.log.note(now, "config", "workergroup added", subject=str(group.id), workergroup_id=group.id)
+        return "a workergroup was added"
+    if _runs(before) != _runs(group) and group.revision <= before.revision:
+        group = group.model_copy(update={"revision": before.revision + 1})
+    record.workergroups = [group if old.id == group.id else old for old in record.workergroups]
+    book.offers.pop(group.id, None)
+    book.log.note(
+        now,
+        "config",
+        f"workergroup changed, revision {group.revision}",
+        subject=str(group.id),
+        workergroup_id=group.id,
+    )
+    return "a workergroup changed"
+
+
+def remove_workergroup(book: EndpointStateBook, workergroup_id: int, now: float) -> str:
+    """Removes the workergroup; its workers are released by the next plans."""
+    if book.workergroup(workergroup_id) is None:
+        return ""
+    book.record.workergroups = [group for group in book.record.workergroups if group.id != workergroup_id]
+    book.offers.pop(workergroup_id, None)
+    book.log.note(
+        now, "config", "workergroup removed", subject=str(workergroup_id), workergroup_id=workergroup_id
+    )
+    return "a workergroup was removed"
+
+
+def update_workers(book: EndpointStateBook, workergroup_id: int, now: float) -> str:
+    """A rolling update on demand: the workergroup's revision goes up, so that every worker of it is due."""
+    group = book.workergroup(workergroup_id)
+    if group is None:
+        return ""
+    return set_workergroup(book, group.model_copy(update={"revision": group.revision + 1}), now)
+
+
+def _runs(group: Workergroup) -> tuple[object, ...]:
+    return (group.template_hash, group.template_id, group.search_params, group.launch_args)
+
+
+def _worker(book: EndpointStateBook, told: WorkerMetrics, now: float) -> str:
+    record = book.record
+    worker = record.workers.get(told.launch_id)
+    if worker is None or worker.instance_id not in {None, told.instance_id}:
+        return ""
+    open_tickets = sum(engine.tickets.get(told.launch_id, 0) for engine in record.engines.values())
+    after = worker.but(tickets_open=open_tickets, suspect_since=told.suspect_since)
+    if told.reported_at > (worker.reported_at or 0.0):
+        after = after.but(
+            reported_at=told.reported_at,
+            load=told.load,
+            in_flight=told.in_flight,
+            perf=told.perf or worker.perf,
+            url=told.url or worker.url,
+            error=told.error,
+        )
+        try:
+            after = _moved(after, told, now)
+        except Impossible as fault:
+            book.log.note(now, "worker", str(fault), subject=told.launch_id, level=2)
+    record.workers[told.launch_id] = after
+    if after.state is not worker.state:
+        if after.state is WorkerState.READY:
+            _learn(book, worker, after, now)
+        book.log.note(
+            now,
+            "worker",
+            f"{worker.state.printed} → {after.state.printed}" + (f": {after.error}" if after.error else ""),
+            subject=told.launch_id,
+            level=1,
+            workergroup_id=worker.workergroup_id,
+        )
+        return f"worker {told.launch_id} is {after.state.printed}"
+    if after.drain is not None and _emptied(worker, after):
+        return f"draining worker {told.launch_id} moved on"
+    if (after.suspect_since is None) != (worker.suspect_since is None):
+        return f"worker {told.launch_id} is suspected, or is not any more"
+    return ""
+
+
+def _moved(worker: Worker, told: WorkerMetrics, now: float) -> Worker:
+    """The worker in the state that its own words mean."""
+    older_than_order = told.reported_at <= worker.since or bool(worker.operation)
+    if worker.state in _HOLDS_STILL or (worker.state in _RESTARTING and older_than_order):
+        return worker
+    if told.condition is Condition.ERROR:
+        return advance(worker, WorkerState.ERROR, now, error=told.error)
+    if told.condition is Condition.READY:
+        return advance(worker, WorkerState.READY, now, loaded_once=True, error="")
+    if worker.state is WorkerState.READY:
+        return advance(worker, WorkerState.STARTING, now)
+    if not worker.loaded_once and LIFECYCLE[worker.state].standing is Standing.BOOTING:
+        return advance(worker, WorkerState.MODEL_LOADING, now)
+    return worker
+
+
+def _emptied(before: Worker, after: Worker) -> bool:
+    was = (before.in_flight, before.tickets_open > 0, before.load > 0)
+    return was != (after.in_flight, after.tickets_open > 0, after.load > 0)
+
+
+def _queue(book: EndpointStateBook, before: float) -> str:
+    queued = book.record.load.backlog_load
+    if queued > 0 and (before <= 0 or queued > before * (1 + RATE_MOVED)):
+        return f"{queued:.4g} load waits"
+    return "the queue is empty" if before > 0 and queued <= 0 else ""
+
+
+def _level(book: EndpointStateBook) -> str:
+    level = load_windows.rate(book.record.load, RATE_SECONDS)
+    if level is None:
+        return ""
+    planned = book.record.load_at_plan
+    slack = max(planned * RATE_MOVED, 0.01 * book.record.targets.hot_ready, 1e-9)
+    return f"load moved from {planned:.4g} to {level:.4g}/s" if abs(level - planned) > slack else ""
+
+
+def _learn(book: EndpointStateBook, before: Worker, after: Worker, now: float) -> None:
+    """Remembers perf, and how long the way to ready took, by machine kind."""
+    learned = learn_perf(book.record.learned, after, after.perf) if after.perf else book.record.learned
+    if not before.loaded_once:
+        learned = learn_boot(learned, after, now - after.launched_at)
+    elif before.state is WorkerState.STARTING:
+        learned = learn_start(learned, after, now - before.since)
+    book.record.learned = learned

@@ -1,0 +1,336 @@
+"""A plan's operations as activities: tasks that the workflow owns, whose results are folded into the state.
+
+A worker carries the name of its operation (`Worker.operation`) from the moment that it is decided until its result
+is folded in: that is the intent which survives a continue-as-new, and which keeps two operations off one worker.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from activities.instances import MarketActivities
+from activities.messages import (
+    CreatedInstance,
+    CreateInstance,
+    ListInstances,
+    OnInstance,
+    SearchOffers,
+    UpdateInstance,
+    label_prefix,
+)
+from policy.apply import launched, ordered
+from policy.fleet import Worker
+from policy.lifecycle import Impossible
+from policy.observation import Offers
+from policy.plan import (
+    Activate,
+    CancelDrain,
+    Destroy,
+    Look,
+    Operation,
+    Plan,
+    Reboot,
+    Recruit,
+    Search,
+    StartDrain,
+    Stop,
+    Update,
+)
+from stoker_wire.control import MARKET_TASK_QUEUE
+from stoker_wire.market import Offer
+from stoker_wire.states import WorkerState
+from workflows import options, outcomes
+from workflows.state import EndpointStateBook
+
+OnWorker = Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update
+
+LOOK = "look"
+"""The key of the listing's task; workers' tasks have their launch id, searches `search:<workergroup>`."""
+_SEARCH = "search:"
+
+
+class Operations:
+    """Everything that is under way for one endpoint. `done` is called whenever a result has been folded in."""
+
+    def __init__(self, book: EndpointStateBook, done: Callable[[], None]) -> None:
+        self._book = book
+        self._done = done
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.found_nothing_at = 0.0
+        """When the last listing was asked for that found not one instance of the endpoint."""
+        self.fault: Exception | None = None
+        """A mistake in this code, for the main loop to raise: swallowed in a task, nobody would ever see it."""
+
+    @property
+    def under_way(self) -> tuple[str, ...]:
+        """The keys of all tasks, in the order in which they were started."""
+        return tuple(self._tasks)
+
+    def creating(self) -> bool:
+        """Whether a create's answer is still out: the one operation that must not be abandoned lightly."""
+        return any(worker.operation == "create" for worker in self._book.record.workers.values())
+
+    def raise_fault(self) -> None:
+        """Fails the workflow task with a mistake of this code, for an operator to see and a deploy to mend."""
+        if self.fault is not None:
+            raise self.fault
+
+    @property
+    def changing(self) -> bool:
+        """Whether anything is under way that rents or releases."""
+        return any(key != LOOK and not key.startswith(_SEARCH) for key in self._tasks)
+
+    @property
+    def looking(self) -> bool:
+        """Whether a listing is under way."""
+        return LOOK in self._tasks
+
+    @property
+    def searching(self) -> tuple[int, ...]:
+        """The workergroups whose search is under way."""
+        return tuple(int(key.removeprefix(_SEARCH)) for key in self._tasks if key.startswith(_SEARCH))
+
+    def carry_out(self, plan: Plan) -> None:
+        """Start every operation of the plan."""
+        for operation in plan.operations:
+            self._begin(operation)
+
+    def resume(self) -> None:
+        """After continue-as-new: ask again for everything that was under way. Every activity is idempotent."""
+        for worker in list(self._book.record.workers.values()):
+            if worker.operation:
+                self._resume(worker)
+
+    def destroy_unknown(self, instance_id: int, reason: str) -> None:
+        """Release an instance that carries our label and that no worker of ours has."""
+        key = f"orphan:{instance_id}"
+        if key not in self._tasks:
+            self._note("destroy", str(instance_id), reason)
+            self._spawn(key, self._destroy_unknown(instance_id))
+
+    def _begin(self, operation: Operation) -> None:
+        match operation:
+            case Search():
+                self._search(operation)
+            case Look():
+                self.look(operation.reason)
+            case Recruit():
+                self._recruit(operation, workflow.time())
+            case _:
+                self._on_worker(operation, workflow.time())
+
+    # what each operation does to the record before its activity runs
+
+    def _search(self, operation: Search) -> None:
+        group = self._book.workergroup(operation.workergroup_id)
+        key = f"{_SEARCH}{operation.workergroup_id}"
+        if group is None or key in self._tasks:
+            return
+        self._note("search", str(group.id), operation.reason, level=2, workergroup_id=group.id)
+        self._spawn(key, self._find(SearchOffers(workergroup=group)))
+
+    def look(self, reason: str) -> None:
+        """List the endpoint's instances, unless that is under way."""
+        if LOOK not in self._tasks:
+            self._note("look", "", reason, level=2)
+            self._spawn(LOOK, self._list(reason))
+
+    def _recruit(self, operation: Recruit, now: float) -> None:
+        group = self._book.workergroup(operation.workergroup_id)
+        if group is None or operation.launch_id in self._book.record.workers:
+            return
+        offer = operation.offer
+        self._book.record.pending_offers[operation.launch_id] = offer
+        self._book.record.workers[operation.launch_id] = launched(operation, now)
+        self._note(
+            "recruit",
+            operation.launch_id,
+            operation.reason,
+            numbers={"dollars_per_hour": offer.dph_total, "offer": float(offer.id)},
+            workergroup_id=group.id,
+        )
+        self._spawn(operation.launch_id, self._create(operation.launch_id, offer, asked_before=False))
+
+    def _on_worker(self, asked: OnWorker, now: float) -> None:
+        """Records the operation on a worker, and starts its activity if it has one."""
+        worker = self._book.record.workers.get(asked.launch_id)
+        if worker is None or worker.operation:
+            return
+        self._note(asked.op, asked.launch_id, asked.reason, workergroup_id=worker.workergroup_id)
+        try:
+            ordered_worker = ordered(worker, asked, now)
+        except Impossible as fault:
+            self._note("fail", asked.launch_id, f"{asked.op}: {fault}", workergroup_id=worker.workergroup_id)
+            return
+        if ordered_worker.operation and worker.instance_id is None:
+            outcomes.forget(self._book, worker, now, "it never had an instance")
+            return
+        self._book.record.workers[worker.launch_id] = ordered_worker
+        if ordered_worker.operation:
+            self._spawn(worker.launch_id, self._call(ordered_worker, worker))
+
+    def _resume(self, worker: Worker) -> None:
+        offer = self._book.record.pending_offers.get(worker.launch_id)
+        if worker.operation == "create" and offer is not None:
+            self._spawn(worker.launch_id, self._create(worker.launch_id, offer, asked_before=True))
+        elif worker.instance_id is not None and worker.operation != "create":
+            self._spawn(worker.launch_id, self._call(worker, worker))
+        else:
+            outcomes.forget(self._book, worker, workflow.time(), "its launch was not known any more")
+
+    # activities, and what they lead to
+
+    async def _find(self, asked: SearchOffers) -> None:
+        group = asked.workergroup
+        try:
+            found = await workflow.execute_activity_method(
+                MarketActivities.search_offers,
+                asked,
+                task_queue=MARKET_TASK_QUEUE,
+                **options.search_options(group.id),
+            )
+        except ActivityError as error:
+            reason = _reason(error)
+            self._note("fail", str(group.id), f"search: {reason}", workergroup_id=group.id)
+            result = Offers(
+                workergroup_id=group.id, searched_at=workflow.time(), error=reason, revision=group.revision
+            )
+        else:
+            result = Offers(
+                workergroup_id=group.id,
+                searched_at=workflow.time(),
+                offers=found.offers,
+                revision=group.revision,
+            )
+        self._book.offers[group.id] = result
+
+    async def _create(self, launch_id: str, offer: Offer, *, asked_before: bool) -> None:
+        worker = self._book.record.workers[launch_id]
+        group = self._book.workergroup(worker.workergroup_id)
+        created: CreatedInstance | None = None
+        fault: ActivityError | None = None
+        if group is None:
+            # Its workergroup was removed meanwhile; what may have been rented is found by the next listing.
+            outcomes.forget(self._book, worker, workflow.time(), "its workergroup was removed")
+            return
+        try:
+            created = await workflow.execute_activity_method(
+                MarketActivities.create_instance,
+                CreateInstance(
+                    endpoint_name=self._book.name,
+                    endpoint_id=self._book.id,
+                    launch_id=launch_id,
+                    workergroup=group,
+                    offer=offer,
+                    asked_before=asked_before,
+                ),
+                task_queue=MARKET_TASK_QUEUE,
+                **options.create_options(offer),
+            )
+        except ActivityError as error:
+            fault = error
+        now = workflow.time()
+        if created is not None:
+            outcomes.created(self._book, launch_id, created, now)
+        elif fault is not None:
+            outcomes.not_created(self._book, launch_id, offer, _kind(fault), _reason(fault), now)
+
+    async def _call(self, worker: Worker, before: Worker) -> None:
+        """Start, stop, reboot, destroy or update; `before` is how the worker was, should it fail."""
+        try:
+            await self._ask(worker, before)
+        except ActivityError as error:
+            outcomes.failed(self._book, worker, before, _kind(error), _reason(error), workflow.time())
+        else:
+            outcomes.succeeded(self._book, worker.launch_id, worker.operation, workflow.time())
+
+    async def _ask(self, worker: Worker, before: Worker) -> None:
+        assert worker.instance_id is not None
+        target = OnInstance(instance_id=worker.instance_id)
+        if worker.operation == "update":
+            group = self._book.workergroup(worker.workergroup_id)
+            assert group is not None
+            await workflow.execute_activity_method(
+                MarketActivities.update_instance,
+                UpdateInstance(
+                    endpoint_name=self._book.name,
+                    endpoint_id=self._book.id,
+                    launch_id=worker.launch_id,
+                    instance_id=worker.instance_id,
+                    workergroup=group,
+                    restart=worker.state is WorkerState.UPDATE_REBOOTING,
+                ),
+                task_queue=MARKET_TASK_QUEUE,
+                **options.update_options(worker),
+            )
+            return
+        activity, how = {
+            "start": (MarketActivities.start_instance, options.start_options(worker)),
+            "stop": (MarketActivities.stop_instance, options.stop_options(worker)),
+            "reboot": (MarketActivities.reboot_instance, options.reboot_options(worker)),
+            "destroy": (MarketActivities.destroy_instance, options.destroy_options(_named(worker))),
+        }[worker.operation]
+        await workflow.execute_activity_method(activity, target, task_queue=MARKET_TASK_QUEUE, **how)
+
+    async def _destroy_unknown(self, instance_id: int) -> None:
+        try:
+            await workflow.execute_activity_method(
+                MarketActivities.destroy_instance,
+                OnInstance(instance_id=instance_id),
+                task_queue=MARKET_TASK_QUEUE,
+                **options.destroy_options(f"unknown instance {instance_id}"),
+            )
+        except ActivityError as error:
+            self._note("fail", str(instance_id), f"destroy: {_reason(error)}")
+
+    async def _list(self, reason: str) -> None:
+        asked_at = workflow.time()
+        try:
+            listed = await workflow.execute_activity_method(
+                MarketActivities.list_instances,
+                ListInstances(prefix=label_prefix(self._book.name)),
+                task_queue=MARKET_TASK_QUEUE,
+                **options.list_options(reason),
+            )
+        except ActivityError as error:
+            self._note("fail", "", f"list: {_reason(error)}")
+            return
+        if not listed.instances:
+            self.found_nothing_at = asked_at
+        for orphan, why in outcomes.listed(self._book, listed.instances, asked_at, workflow.time()):
+            self.destroy_unknown(orphan, why)
+
+    # bookkeeping
+
+    def _spawn(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+        async def run() -> None:
+            try:
+                await work
+            except Exception as fault:  # noqa: BLE001 - raised again by the main loop
+                self.fault = self.fault or fault
+            finally:
+                self._tasks.pop(key, None)
+                self._done()
+
+        self._tasks[key] = asyncio.create_task(run(), name=key)
+
+    def _note(self, kind: str, subject: str, reason: str, **more: Any) -> None:
+        self._book.log.note(workflow.time(), kind, reason, subject=subject, **more)
+
+
+def _named(worker: Worker) -> str:
+    return f"{worker.kind} {worker.launch_id}, instance {worker.instance_id}"
+
+
+def _kind(error: ActivityError) -> str:
+    cause = error.cause
+    return (cause.type or "") if isinstance(cause, ApplicationError) else type(cause).__name__
+
+
+def _reason(error: ActivityError) -> str:
+    cause = error.cause
+    said = cause.message if isinstance(cause, ApplicationError) else str(cause or error)
+    return f"{_kind(error)}: {said}"

@@ -1,0 +1,105 @@
+"""How long each activity may take, how it is retried, and what goes first when the marketplace is slow."""
+
+from datetime import timedelta
+from typing import Any
+
+from temporalio.common import Priority, RetryPolicy
+
+from policy.fleet import Worker
+from stoker_wire.market import Offer
+
+LIST_LAG_SECONDS = 5.0
+"""A listing may miss an instance that is younger than this. A retried create looks its label up, so its first retry
+waits longer than the lag: sooner, and the lost answer's instance would be rented a second time."""
+
+GIVE_UP_SECONDS = 120.0
+"""After that the workflow takes the matter back, visibly: a fleet should not hang on one call."""
+
+_RELEASE, _DEFAULT, _LOOK = Priority(priority_key=1), Priority(priority_key=2), Priority(priority_key=3)
+"""Releasing saves money at once; a search that waits costs nothing."""
+
+
+def plan_options() -> dict[str, Any]:
+    """The planner: pure and fast; a fault in it is a fault of ours, so a few tries are enough."""
+    return {
+        "start_to_close_timeout": timedelta(seconds=10),
+        "schedule_to_close_timeout": timedelta(seconds=60),
+        "retry_policy": RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=5),
+    }
+
+
+def _options(
+    summary: str,
+    priority: Priority,
+    *,
+    tries_seconds: float = 30.0,
+    first_retry_seconds: float = 1.0,
+    give_up_seconds: float = GIVE_UP_SECONDS,
+) -> dict[str, Any]:
+    return {
+        "start_to_close_timeout": timedelta(seconds=tries_seconds),
+        "schedule_to_close_timeout": timedelta(seconds=give_up_seconds),
+        "retry_policy": RetryPolicy(
+            initial_interval=timedelta(seconds=first_retry_seconds),
+            backoff_coefficient=2.0,
+            maximum_interval=timedelta(seconds=30),
+        ),
+        "priority": priority,
+        "summary": summary[:200],
+    }
+
+
+def search_options(workergroup_id: int) -> dict[str, Any]:
+    """A search that fails is soon made again by the next plan."""
+    return _options(f"search offers for workergroup {workergroup_id}", _LOOK, give_up_seconds=60)
+
+
+def create_options(offer: Offer) -> dict[str, Any]:
+    """Renting: see LIST_LAG_SECONDS."""
+    price = f"${offer.dph_total:.2f}/h"
+    return _options(
+        f"create {offer.kind}, offer {offer.id}, {price}",
+        _DEFAULT,
+        tries_seconds=60,
+        first_retry_seconds=LIST_LAG_SECONDS + 1,
+        give_up_seconds=240,
+    )
+
+
+def start_options(worker: Worker) -> dict[str, Any]:
+    """Waking a cold worker."""
+    return _options(f"start {_named(worker)}", _DEFAULT)
+
+
+def stop_options(worker: Worker) -> dict[str, Any]:
+    """Stopping: saves money, goes first."""
+    return _options(f"stop {_named(worker)}", _RELEASE)
+
+
+def reboot_options(worker: Worker) -> dict[str, Any]:
+    """Restarting a container."""
+    return _options(f"reboot {_named(worker)}", _DEFAULT)
+
+
+def update_options(worker: Worker) -> dict[str, Any]:
+    """Bringing a worker to its workergroup's revision."""
+    return _options(f"update {_named(worker)}", _DEFAULT, tries_seconds=60)
+
+
+def destroy_options(subject: str) -> dict[str, Any]:
+    """Releasing for good; what is not gone in ten minutes is reported, and tried again by the next plan."""
+    return _options(f"destroy {subject}", _RELEASE, give_up_seconds=600)
+
+
+def list_options(reason: str) -> dict[str, Any]:
+    """Asking the marketplace what there is."""
+    return _options(f"list instances: {reason}", _LOOK)
+
+
+def ask_options() -> dict[str, Any]:
+    """A question to Temporal itself."""
+    return _options("which endpoints are running", _LOOK)
+
+
+def _named(worker: Worker) -> str:
+    return f"{worker.kind} {worker.launch_id}, instance {worker.instance_id}"

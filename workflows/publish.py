@@ -1,0 +1,201 @@
+"""What the world sees of an endpoint: the memo for engines, search attributes for lists, Markdown for the Temporal UI.
+
+Memo and search attributes are history events, so they are written when they changed; the details cost nothing.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
+
+from policy.fleet import Worker
+from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.states import WorkerState
+from workflows.messages import MEMO_KEY, EndpointMemo, Member
+from workflows.state import EndpointStateBook
+
+ENDPOINT_NAME = SearchAttributeKey.for_keyword("EndpointName")
+ENDPOINT_ID = SearchAttributeKey.for_int("EndpointId")
+ENDPOINT_STATE = SearchAttributeKey.for_keyword("EndpointState")
+READY_WORKERS = SearchAttributeKey.for_int("ReadyWorkers")
+TOTAL_WORKERS = SearchAttributeKey.for_int("TotalWorkers")
+DOLLARS_PER_HOUR = SearchAttributeKey.for_float("DollarsPerHour")
+FLEET_CHANGED_AT = SearchAttributeKey.for_datetime("FleetChangedAt")
+
+_MEMO_ERROR_CHARS = 80
+_MEMO_REASON_CHARS = 160
+_ROWS_MAX = 40
+_LINES_SHOWN = 12
+_SIGNIFICANT = 3
+"""Digits of perf in the memo: a jitter of a thousandth is no news to a router."""
+
+
+class Publisher:
+    """Publishes what changed, and nothing else."""
+
+    def __init__(self, book: EndpointStateBook) -> None:
+        self._book = book
+        self._attributes: list[SearchAttributeUpdate[Any]] | None = None
+
+    def publish(self, now: float) -> None:
+        """Memo and search attributes if they changed, the details always."""
+        record = self._book.record
+        memo = memo_of(self._book)
+        if memo != record.memo:
+            record.memo, record.changed_at = memo, now
+            workflow.upsert_memo({MEMO_KEY: memo | {"changed_at": now}})
+        attributes = search_attributes_of(self._book)
+        if self._attributes is None or [a.value for a in attributes] != [a.value for a in self._attributes]:
+            self._attributes = attributes
+            workflow.upsert_search_attributes(attributes)
+        workflow.set_current_details(details_of(self._book, now))
+
+
+def endpoint_state(book: EndpointStateBook) -> str:
+    """`active`, `suspended`, `stopped`, or `deleting`."""
+    return "deleting" if book.record.deleting else book.record.config.endpoint_state.value
+
+
+def config_differences(config: EndpointConfig) -> dict[str, Any]:
+    """What differs from the defaults: the memo has to stay small."""
+    return config.model_dump(mode="json", exclude_defaults=True)
+
+
+def memo_of(book: EndpointStateBook) -> dict[str, Any]:
+    """The memo as JSON; `changed_at` is left for the publisher."""
+    record = book.record
+    wait = record.waits[0] if record.waits else None
+    memo = EndpointMemo(
+        id=book.id,
+        name=book.name,
+        owner=book.owner,
+        config=config_differences(record.config),
+        groups=tuple(group.id for group in record.workergroups),
+        members=tuple(_member(book, worker) for worker in record.workers.values()),
+        key_version=record.key_version,
+        created_at=book.created_at,
+        deleting=record.deleting,
+        wait_code=wait.code if wait else "",
+        wait_reason=wait.reason[:_MEMO_REASON_CHARS] if wait else "",
+        wait_until=round(wait.until) if wait and wait.until is not None else None,
+    )
+    return memo.model_dump(mode="json", exclude_defaults=True)
+
+
+def search_attributes_of(book: EndpointStateBook) -> list[SearchAttributeUpdate[Any]]:
+    """Every search attribute of `workflows.messages.SEARCH_ATTRIBUTES`."""
+    workers = list(book.record.workers.values())
+    burn = sum(worker.burn_dollars_per_hour for worker in workers)
+    return [
+        ENDPOINT_NAME.value_set(book.name),
+        ENDPOINT_ID.value_set(book.id),
+        ENDPOINT_STATE.value_set(endpoint_state(book)),
+        READY_WORKERS.value_set(sum(worker.state is WorkerState.READY for worker in workers)),
+        TOTAL_WORKERS.value_set(len(workers)),
+        DOLLARS_PER_HOUR.value_set(round(float(burn), 4)),
+        FLEET_CHANGED_AT.value_set(datetime.fromtimestamp(book.record.changed_at, UTC)),
+    ]
+
+
+def details_of(book: EndpointStateBook, now: float) -> str:
+    """The workflow's current details, in Markdown: what it has, what it wants, and why."""
+    record = book.record
+    workers = list(record.workers.values())
+    burn = sum(worker.burn_dollars_per_hour for worker in workers)
+    parts = [
+        f"# {book.name} is {endpoint_state(book)}",
+        _counts(workers) + f" · **${burn:.2f}/h** now · ${record.spending.dollars:.2f} so far",
+        "## Load and capacity",
+        _capacity(book),
+        "## Fleet",
+        _fleet(workers, now),
+        "## Last decisions",
+        _decisions(book),
+    ]
+    return "\n\n".join(parts)
+
+
+def _member(book: EndpointStateBook, worker: Worker) -> Member:
+    group = book.workergroup(worker.workergroup_id)
+    ready = worker.state is WorkerState.READY
+    return Member(
+        l=worker.launch_id,
+        i=worker.instance_id or 0,
+        g=worker.workergroup_id,
+        s=worker.state,
+        d=worker.drain is not None,
+        p=float(f"{worker.perf:.{_SIGNIFICANT}g}"),
+        u=worker.url if ready else "",
+        c=round(worker.dollars_per_hour, 4),
+        k=worker.kind,
+        t=round(worker.since, 1),
+        n=int(group is not None and worker.revision < group.revision),
+        e=worker.error[:_MEMO_ERROR_CHARS],
+    )
+
+
+def _counts(workers: Iterable[Worker]) -> str:
+    counted: dict[str, int] = {}
+    for worker in workers:
+        word = "DRAINING" if worker.drain is not None else worker.state.printed
+        counted[word] = counted.get(word, 0) + 1
+    if not counted:
+        return "no workers"
+    return " · ".join(f"{count} {word}" for word, count in sorted(counted.items()))
+
+
+def _capacity(book: EndpointStateBook) -> str:
+    targets, load = book.record.targets, book.record.load
+    rows = [
+        ("predicted load", f"{targets.predicted_load:.4g} load/s"),
+        ("hot capacity wanted", f"{targets.hot_wanted:.4g} load/s"),
+        ("hot capacity ready / booting", f"{targets.hot_ready:.4g} / {targets.hot_booting:.4g} load/s"),
+        ("total capacity wanted / there", f"{targets.total_wanted:.4g} / {targets.total_have:.4g} load/s"),
+        ("waiting", f"{load.backlog_requests} requests, {load.backlog_load:.4g} load"),
+        ("expected queue time", f"{targets.queue_seconds:.1f} s"),
+    ]
+    lines = ["| what | how much |", "|---|---|", *(f"| {what} | {much} |" for what, much in rows)]
+    if targets.reason:
+        lines += ["", _cell(targets.reason)]
+    lines += [f"- waits for {_cell(wait.subject)}: {_cell(wait.reason)}" for wait in book.record.waits]
+    return "\n".join(lines)
+
+
+def _fleet(workers: list[Worker], now: float) -> str:
+    if not workers:
+        return "nothing rented"
+    lines = [
+        "| worker | instance | kind | state | for | perf | load | in flight | $/h | note |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for worker in workers[:_ROWS_MAX]:
+        note = worker.error or (f"drains: {worker.drain.reason}" if worker.drain else worker.operation)
+        lines.append(
+            f"| {worker.launch_id} | {worker.instance_id or '-'} | {_cell(worker.kind)} | {worker.state.printed} "
+            f"| {_span(now - worker.since)} | {worker.perf:.4g} | {worker.load:.4g} | {worker.in_flight} "
+            f"| {worker.burn_dollars_per_hour:.3f} | {_cell(note[:120])} |"
+        )
+    if len(workers) > _ROWS_MAX:
+        lines.append(f"\nand {len(workers) - _ROWS_MAX} more")
+    return "\n".join(lines)
+
+
+def _decisions(book: EndpointStateBook) -> str:
+    lines = [
+        f"- {datetime.fromtimestamp(line.at, UTC):%m-%d %H:%M:%S} **{line.kind}** {_cell(line.subject)} {_cell(line.reason)}"
+        for line in reversed(book.log.tail(_LINES_SHOWN, level_max=1))
+    ]
+    return "\n".join(lines) or "none yet"
+
+
+def _cell(text: str) -> str:
+    """Text from outside, made harmless inside a Markdown table."""
+    return text.replace("|", "/").replace("\n", " ").replace("<", "(").replace("`", "'")
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,203 @@
+"""Everything that an endpoint's workflow knows, in one record that continue-as-new hands on whole."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from policy.apply import expected_learned
+from policy.fleet import Learned, Worker
+from policy.load import LoadHistory
+from policy.observation import Memory, Observation, Offers
+from policy.plan import Plan, Targets, Wait
+from stoker_wire.control import EndpointSpec
+from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.market import Offer
+from stoker_wire.states import GPU_BILLED, WorkerState
+from stoker_wire.workergroup import Workergroup
+from workflows.decisions import DecisionLog
+from workflows.messages import DecisionLine
+
+ENGINE_LIVE_SECONDS = 30.0
+"""An engine that spoke within this time takes part in the handshakes; one that is silent longer is gone."""
+
+ENGINES_KEPT = 32
+"""Engine processes come and go with every deploy; a dozen is a large deployment."""
+
+LAUNCH_ID_CHARS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRecord:
+    """What one engine process said last."""
+
+    engine_id: str
+    sequence: int
+    heard_at: float
+    queued_load: float = 0.0
+    queued_requests: int = 0
+    oldest_wait_s: float = 0.0
+    tickets: dict[str, int] = field(default_factory=dict)
+    """Open tickets by launch id; none is not written."""
+    drains_seen: tuple[str, ...] = ()
+    """Launch ids of draining workers that it gives out no more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """Dollars spent so far, by what they were spent on."""
+
+    gpu_dollars: float = 0.0
+    """Workers that served or could have served."""
+    boot_dollars: float = 0.0
+    """Workers on their way to ready."""
+    storage_dollars: float = 0.0
+    """Cold workers' disks."""
+    counted_until: float = 0.0
+    workers_rented: int = 0
+    workers_destroyed: int = 0
+
+    @property
+    def dollars(self) -> float:
+        """All of it."""
+        return self.gpu_dollars + self.boot_dollars + self.storage_dollars
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """The part of the state that outlives a run. Times are Unix seconds."""
+
+    version: int = 1
+    config: EndpointConfig
+    key_version: int = 1
+    workergroups: list[Workergroup] = field(default_factory=list)
+    workers: dict[str, Worker] = field(default_factory=dict)
+    """By launch id, in the order of their launches."""
+    load: LoadHistory = LoadHistory()
+    learned: Learned = Learned()
+    memory: Memory = Memory()
+    spending: Spending = Spending()
+    engines: dict[str, EngineRecord] = field(default_factory=dict)
+    pending_offers: dict[str, Offer] = field(default_factory=dict)
+    """Launch id → what is being rented for it: a create that a new run must ask for again."""
+    decisions: list[DecisionLine] = field(default_factory=list)
+    listed_at: float = 0.0
+    deleting: bool = False
+    emptied_at: float | None = None
+    """Since when a deleted endpoint has no worker; a listing made well after it must be empty, too."""
+    look_again_at: float | None = None
+    targets: Targets = Targets()
+    waits: tuple[Wait, ...] = ()
+    load_at_plan: float = 0.0
+    """Arrivals, load/s, when the last plan was made."""
+    changed_at: float = 0.0
+    memo: dict[str, Any] | None = None
+    """The memo as last published, so that a new run knows whether it changed."""
+
+
+_RECORD: TypeAdapter[Record] = TypeAdapter(Record)
+
+
+class EndpointStateBook:
+    """The record in use, with the offers found lately; those are not carried, a new run searches again."""
+
+    def __init__(self, spec: EndpointSpec) -> None:
+        self.name = spec.endpoint_name
+        self.id = spec.endpoint_id
+        self.owner = spec.owner
+        self.created_at = spec.created_at
+        if spec.carried is None:
+            self.record = Record(
+                config=spec.config, key_version=spec.key_version, workergroups=list(spec.workergroups)
+            )
+        else:
+            self.record = _RECORD.validate_python(spec.carried)
+        self.log = DecisionLog(self.record.decisions)
+        self.offers: dict[int, Offers] = {}
+
+    def carried(self) -> dict[str, Any]:
+        """The record as continue-as-new hands it on: JSON values, what equals its default left out."""
+        self.record.decisions = list(self.log.lines)
+        dumped = _RECORD.dump_python(self.record, mode="json", exclude_defaults=True)
+        return {str(key): value for key, value in dumped.items()}
+
+    def spec(self, history_events_max: int | None = None) -> EndpointSpec:
+        """The input of the next run."""
+        return EndpointSpec(
+            endpoint_name=self.name,
+            endpoint_id=self.id,
+            config=self.record.config,
+            created_at=self.created_at,
+            owner=self.owner,
+            key_version=self.record.key_version,
+            history_events_max=history_events_max,
+            carried=self.carried(),
+        )
+
+    def observation(
+        self,
+        now: float,
+        *,
+        launch_ids: tuple[str, ...] = (),
+        looking: bool = False,
+        searching: tuple[int, ...] = (),
+    ) -> Observation:
+        """What the planner is given."""
+        record = self.record
+        known = {group.id for group in record.workergroups}
+        return Observation(
+            now=now,
+            config=record.config,
+            workergroups=tuple(record.workergroups),
+            workers=tuple(record.workers.values()),
+            load=record.load,
+            offers=tuple(found for group_id, found in self.offers.items() if group_id in known),
+            learned=record.learned,
+            listed_at=record.listed_at,
+            deleting=record.deleting,
+            launch_ids=launch_ids,
+            memory=record.memory,
+            looking=looking,
+            searching=searching,
+        )
+
+    def adopt(self, plan: Plan, now: float) -> None:
+        """Remembers what the plan wants, waits for and was reminded of; its operations are somebody else's."""
+        record = self.record
+        record.memory = plan.memory
+        record.learned = expected_learned(record.learned, plan, now)
+        before = {(wait.subject, wait.code) for wait in record.waits}
+        for wait in plan.waits:
+            if (wait.subject, wait.code) not in before:
+                self.log.note(now, "wait", wait.reason, subject=wait.subject, level=1)
+        record.targets, record.waits = plan.targets, plan.waits
+        record.look_again_at = plan.look_again_at
+
+    def burn_dollars_per_hour(self) -> float:
+        """What all workers cost now."""
+        return sum(worker.burn_dollars_per_hour for worker in self.record.workers.values())
+
+    def count_dollars(self, now: float) -> None:
+        """Adds what the workers cost since the last count; call it before a worker's state changes."""
+        spending = self.record.spending
+        hours = max(now - spending.counted_until, 0.0) / 3600 if spending.counted_until else 0.0
+        gpu = boot = storage = 0.0
+        for worker in self.record.workers.values():
+            dollars = worker.burn_dollars_per_hour * hours
+            if worker.state is WorkerState.READY:
+                gpu += dollars
+            elif worker.state in GPU_BILLED:
+                boot += dollars
+            else:
+                storage += dollars
+        self.record.spending = replace(
+            spending,
+            gpu_dollars=spending.gpu_dollars + gpu,
+            boot_dollars=spending.boot_dollars + boot,
+            storage_dollars=spending.storage_dollars + storage,
+            counted_until=max(now, spending.counted_until),
+        )
+
+    def workergroup(self, workergroup_id: int) -> Workergroup | None:
+        """The workergroup of this id, if the endpoint has it."""
+        return next((group for group in self.record.workergroups if group.id == workergroup_id), None)

@@ -1,0 +1,100 @@
+"""The Temporal worker of a deployment: one for workflows and the planner, one for the marketplace."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.instances import MarketActivities
+from activities.planner import plan
+from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
+from workflows.endpoint import EndpointWorkflow
+from workflows.sweep import SweepActivities, SweepWorkflow
+
+PASSTHROUGH = ("activities", "market", "policy", "stoker_wire", "workflows", "structlog", "pydantic", "httpx")
+"""Our packages hold no state of a module's own, so every workflow may share them: a third of the memory and a fifth of
+the start-up time of a workflow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """How much one worker process takes on."""
+
+    market_calls_per_second: float = 2.0
+    """For the whole deployment, kept by the task queue on the server; the last worker to poll sets it."""
+    cached_workflows_max: int = 5000
+    """More endpoints than that are replayed at every signal."""
+    graceful_shutdown_seconds: float = 30.0
+    """For activities under way, before they are cancelled."""
+    market_calls_at_once_max: int = 50
+    planners_at_once_max: int = 50
+
+
+def workflow_runner() -> SandboxedWorkflowRunner:
+    """Workflows in the sandbox, our own packages shared."""
+    return SandboxedWorkflowRunner(
+        restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSTHROUGH)
+    )
+
+
+def build_workers(
+    client: Client,
+    market_activities: MarketActivities,
+    settings: WorkerSettings | None = None,
+    *,
+    extra_workflows: Sequence[type[Any]] = (),
+) -> list[Worker]:
+    """The workers of one process, to be run together (`async with` each, or `run()`).
+
+    The client must use `temporalio.contrib.pydantic.pydantic_data_converter`.
+    """
+    settings = settings or WorkerSettings()
+    grace = timedelta(seconds=settings.graceful_shutdown_seconds)
+    sweep = SweepActivities(client)
+    return [
+        Worker(
+            client,
+            task_queue=TASK_QUEUE,
+            workflows=[EndpointWorkflow, SweepWorkflow, *extra_workflows],
+            activities=[plan, sweep.endpoints_running],
+            workflow_runner=workflow_runner(),
+            max_cached_workflows=settings.cached_workflows_max,
+            max_concurrent_local_activities=settings.planners_at_once_max,
+            graceful_shutdown_timeout=grace,
+        ),
+        Worker(
+            client,
+            task_queue=MARKET_TASK_QUEUE,
+            activities=[
+                market_activities.search_offers,
+                market_activities.create_instance,
+                market_activities.start_instance,
+                market_activities.stop_instance,
+                market_activities.reboot_instance,
+                market_activities.destroy_instance,
+                market_activities.update_instance,
+                market_activities.list_instances,
+            ],
+            max_concurrent_activities=settings.market_calls_at_once_max,
+            max_task_queue_activities_per_second=settings.market_calls_per_second,
+            graceful_shutdown_timeout=grace,
+        ),
+    ]
+
+
+def forwarding_runtime(logger: logging.Logger | None = None, *, level: str = "WARN") -> Runtime:
+    """A runtime whose core logs go through `logging`: written to stdout by the core, a full pipe would freeze it."""
+    return Runtime(
+        telemetry=TelemetryConfig(
+            logging=LoggingConfig(
+                filter=TelemetryFilter(core_level=level, other_level="ERROR"),
+                forwarding=LogForwardingConfig(logger=logger or logging.getLogger("temporalio.core")),
+            )
+        )
+    )
