@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import uvloop
 
 from run.faults import Fault
 from run.keys import load_keys
@@ -88,7 +89,9 @@ def _run(
 ) -> None:
     configure_logs(process=role, level=level)
     with _faults():
-        asyncio.run(main(load_settings(config)))
+        settings = load_settings(config)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main(settings))
 
 
 class _faults:  # noqa: N801 - reads as a statement: with _faults():

@@ -13,6 +13,7 @@ from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSe
 from temporalio.api.workflowservice.v1 import UpdateNamespaceRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 
 from run.faults import Fault
@@ -61,7 +62,9 @@ def dev_server_command(settings: DevSettings) -> list[str]:
     return command
 
 
-async def connect(temporal: TemporalSettings, *, wait_seconds_max: float = 30.0) -> Client:
+async def connect(
+    temporal: TemporalSettings, *, wait_seconds_max: float = 30.0, runtime: Runtime | None = None
+) -> Client:
     """A client of the server, once it answers.
 
     Raises:
@@ -71,7 +74,10 @@ async def connect(temporal: TemporalSettings, *, wait_seconds_max: float = 30.0)
     while True:
         try:
             return await Client.connect(
-                temporal.address, namespace=temporal.namespace, data_converter=pydantic_data_converter
+                temporal.address,
+                namespace=temporal.namespace,
+                data_converter=pydantic_data_converter,
+                runtime=runtime,
             )
         except (RuntimeError, RPCError) as fault:
             if asyncio.get_running_loop().time() > deadline:
