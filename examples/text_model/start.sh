@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# The onstart script: a model server, and a worker in front of it. Runs until the worker has drained, or SIGTERM.
+# STOKER_EXAMPLE_DIR says where the files are (default: beside this script); everything is written to the current folder.
+set -u
+files="${STOKER_EXAMPLE_DIR:-$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)}"
+python="${STOKER_PYTHON:-python}"
+export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+export MODEL_PORT="${MODEL_PORT:-8000}" MODEL_LOG="${MODEL_LOG:-model.log}"
+
+: >"$MODEL_LOG"
+rm -f .force_update
+ending=""
+model=""
+worker=""
+
+# The model server, restarted when it dies; its end is a line that the worker reports.
+keep_model() {
+  local child=""
+  trap 'trap - TERM; [ -n "$child" ] && kill "$child" 2>/dev/null; exit 0' TERM
+  while true; do
+    "$python" "$files/model_server.py" >>"$MODEL_LOG" 2>&1 &
+    child=$!
+    wait "$child"
+    echo "model server ended with status $?; it is started again" >>"$MODEL_LOG"
+    sleep 1 & wait $!
+  done
+}
+
+end() {
+  ending=yes
+  [ -n "$worker" ] && kill -TERM "$worker" 2>/dev/null
+}
+trap end TERM INT
+
+keep_model &
+model=$!
+status=1
+while true; do
+  "$python" "$files/worker.py" &
+  worker=$!
+  # A trapped signal interrupts the wait; the worker is still finishing then.
+  wait "$worker"; status=$?
+  while kill -0 "$worker" 2>/dev/null; do wait "$worker"; status=$?; done
+  worker=""
+  if [ -e .force_update ] && [ -z "$ending" ]; then
+    # A rolling update: start again from the files as they are now, the model too.
+    rm -f .force_update
+    kill -TERM "$model" 2>/dev/null; wait "$model" 2>/dev/null
+    : >"$MODEL_LOG"
+    keep_model &
+    model=$!
+    continue
+  fi
+  # 0: drained, on purpose. 2: the environment is not usable, and will not be in a second either.
+  if [ -n "$ending" ] || [ "$status" -eq 0 ] || [ "$status" -eq 2 ]; then break; fi
+  echo "worker ended with status $status; it is started again" >&2
+  sleep 1 & wait $!
+done
+kill -TERM "$model" 2>/dev/null
+wait "$model" 2>/dev/null
+exit "$status"

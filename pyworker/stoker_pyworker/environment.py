@@ -1,0 +1,110 @@
+"""What the marketplace and the engine say to a worker through its environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stoker_pyworker.config import ConfigError
+
+_TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Read once, at start; nothing else in the package looks at the environment."""
+
+    container_id: int = 0
+    """The marketplace instance id."""
+    worker_port: int = 3000
+    public_host: str = "127.0.0.1"
+    public_port: int = 0
+    """The port that clients reach this worker at; 0: the one it listens on."""
+    report_addresses: tuple[str, ...] = ()
+    master_token: str = field(default="", repr=False)
+    launch_id: str = ""
+    unsecured: bool = False
+    use_ssl: bool = False
+    tls_certificate: Path = Path("/etc/instance.crt")
+    tls_key: Path = Path("/etc/instance.key")
+    session_port: int = 0
+    """Plain `/session/end` for the model server on this machine; 0: none."""
+    health_path: str = ""
+    drain_seconds_max: float = 600.0
+    log_requests: bool = False
+    model_words: tuple[str, ...] = ()
+    """Values that name the model, for the benchmark's fingerprint."""
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str]) -> "Environment":
+        """The environment as typed values.
+
+        Raises:
+            ConfigError: with every variable that is missing or unusable. A value is never quoted for a secret.
+        """
+        faults: list[str] = []
+        unsecured = variables.get("UNSECURED", "").strip().lower() in _TRUE
+        port = _port(variables, "WORKER_PORT", 3000 if unsecured else None, faults)
+        token = variables.get("MASTER_TOKEN", "")
+        parts = token.split(".")
+        if not unsecured and (len(parts) != 3 or not all(parts)):
+            faults.append(
+                "MASTER_TOKEN: a token like <endpoint id>.<launch id>.<mac> was expected; the engine sets it"
+                " when it creates the instance (UNSECURED=true runs without, for development)"
+            )
+        reports = tuple(
+            part.strip().rstrip("/") for part in variables.get("REPORT_ADDR", "").split(",") if part.strip()
+        )
+        faults += [
+            f"REPORT_ADDR: http://… or https://… was expected, {address!r} came"
+            for address in reports
+            if not address.startswith(("http://", "https://"))
+        ]
+        if not reports and not unsecured:
+            faults.append("REPORT_ADDR: the engine's address was expected, nothing came")
+        container = variables.get("CONTAINER_ID", "0" if unsecured else "")
+        if not container.isdecimal():
+            faults.append(f"CONTAINER_ID: the instance's number was expected, {container!r} came")
+        use_ssl = variables.get("USE_SSL", "") == "true"
+        drain = variables.get("STOKER_DRAIN_SECONDS", "600")
+        if not drain.replace(".", "", 1).isdecimal():
+            faults.append(f"STOKER_DRAIN_SECONDS: seconds were expected, {drain!r} came")
+        session_port = 0
+        if use_ssl or "WORKER_HTTP_PORT" in variables:
+            session_port = _port(variables, "WORKER_HTTP_PORT", port + 1, faults)
+        public_port = _port(variables, f"VAST_TCP_PORT_{port}", port, faults)
+        if faults:
+            raise ConfigError("; ".join(faults))
+        return cls(
+            container_id=int(container),
+            worker_port=port,
+            public_host=variables.get("PUBLIC_IPADDR", "127.0.0.1").strip(),
+            public_port=public_port,
+            report_addresses=reports,
+            master_token=token,
+            launch_id=parts[1] if len(parts) == 3 else "",
+            unsecured=unsecured,
+            use_ssl=use_ssl,
+            tls_certificate=Path(variables.get("STOKER_TLS_CERTIFICATE", "/etc/instance.crt")),
+            tls_key=Path(variables.get("STOKER_TLS_KEY", "/etc/instance.key")),
+            session_port=session_port,
+            health_path=variables.get("MODEL_HEALTH_ENDPOINT", ""),
+            drain_seconds_max=float(drain),
+            log_requests=variables.get("STOKER_LOG_REQUESTS", "").lower() in _TRUE,
+            model_words=tuple(f"{name}={variables[name]}" for name in _MODEL_NAMES if variables.get(name)),
+        )
+
+    def url(self, listening_port: int) -> str:
+        """How clients reach this worker, as it tells the engine."""
+        scheme = "https" if self.use_ssl else "http"
+        return f"{scheme}://{self.public_host}:{self.public_port or listening_port}"
+
+
+_MODEL_NAMES = ("MODEL_NAME", "MODEL_ID", "MODEL_REVISION", "MODEL_ARGS", "VLLM_MODEL", "VLLM_ARGS")
+
+
+def _port(variables: Mapping[str, str], name: str, default: int | None, faults: list[str]) -> int:
+    text = variables.get(name, "" if default is None else str(default))
+    if text.isdecimal() and 0 <= int(text) < 65536:
+        return int(text)
+    faults.append(f"{name}: a port number was expected, {text!r} came")
+    return 0

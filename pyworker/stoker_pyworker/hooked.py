@@ -1,0 +1,141 @@
+"""An exchange whose answer a hook of the user's makes: a `response_generator`, or a `remote_function` without a model."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from stoker_pyworker.envelope import Asked
+from stoker_pyworker.exchange import Exchange
+from stoker_pyworker.hooks import ClientRequest, ModelResponse, Response, StreamResponse, json_response
+from stoker_pyworker.http.outgoing import OriginFault
+from stoker_pyworker.http.server import ClientConnection, Request
+from stoker_pyworker.ledger import Outcome, Work
+from stoker_pyworker.routes import Route
+from stoker_wire.problem import Problem
+
+if TYPE_CHECKING:
+    from stoker_pyworker.proxy import Proxy
+    from stoker_pyworker.sessions import Session
+
+log = structlog.get_logger(room="hooks")
+
+
+class HookedExchange(Exchange):
+    """Runs the hook in a task; the client's leaving cancels it."""
+
+    __slots__ = ("_model", "_payload", "_task", "_view")
+
+    def __init__(
+        self,
+        proxy: "Proxy",
+        client: ClientConnection,
+        request: Request,
+        route: Route,
+        asked: Asked,
+        work: Work,
+        session: "Session | None",
+        payload: dict[str, Any] | None,
+    ) -> None:
+        super().__init__(proxy, client, request, route, asked, work, session)
+        self._payload = payload
+        self._view = ClientRequest(request, client)
+        self._model: ModelResponse | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def turn(self) -> None:
+        """Our turn: the hook starts."""
+        self.sent()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def client_gone(self) -> None:
+        """Nobody reads the answer: hook and model can stop at once."""
+        if not self._ended:
+            self._stop()
+            self._end(Outcome.CANCELLED)
+
+    def client_full(self) -> None:
+        """The hook's writes wait."""
+        self._view.room.clear()
+
+    def client_drained(self) -> None:
+        """The hook may write again."""
+        self._view.room.set()
+
+    def cut(self) -> None:
+        """End it from our side."""
+        if not self._ended:
+            self._stop()
+            self._head_sent = self.client.answering
+            super().cut()
+
+    def _stop(self) -> None:
+        self._view.room.set()
+        if self._task is not None:
+            self._task.cancel()
+        if self._model is not None:
+            self._proxy.pool.cancel(self._model)
+
+    async def _run(self) -> None:
+        try:
+            answer = await self._answer()
+        except OriginFault as fault:
+            self._head_sent = self.client.answering
+            self.fault(fault)
+            return
+        except Exception as fault:  # noqa: BLE001 - the user's code; its fault is this request's, not the worker's
+            log.error("hook_failed", route=self.route.config.route, error=repr(fault)[:300])
+            self._fail()
+            return
+        if self._ended:
+            return
+        if self._model is not None:
+            self._proxy.pool.cancel(self._model)
+        self._send(answer)
+
+    async def _answer(self) -> Any:
+        config = self.route.config
+        if config.remote_function is not None:
+            return json_response({"result": await config.remote_function(**(self._payload or {}))})
+        model = self._model = ModelResponse()
+        self._proxy.pool.submit(model, self.route.to_model(self.request, self.asked))
+        await model.started()
+        assert config.response_generator is not None
+        return await config.response_generator(self._view, model)
+
+    def _send(self, answer: Any) -> None:
+        timing = b"queue;dur=%.2f, model;dur=%.2f" % (
+            (self._turn_at - self.entered) * 1e3,
+            (time.perf_counter() - self._turn_at) * 1e3,
+        )
+        if isinstance(answer, StreamResponse) and answer.prepared:
+            self._end(Outcome.SUCCESS if answer.status < 500 else Outcome.ERROR)
+            self.client.finish()
+        elif isinstance(answer, Response):
+            self._end(Outcome.SUCCESS if answer.status < 500 else Outcome.ERROR)
+            fields = {name.lower(): value for name, value in answer.headers.items()}
+            for name in ("content-type", "content-length", "transfer-encoding", "connection"):
+                fields.pop(name, None)
+            headers = tuple(
+                (name.encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()
+            )
+            mine = ((b"server-timing", timing), (b"x-stoker-worker", self._proxy.worker_id))
+            self.client.answer(
+                answer.status, answer.body, content_type=answer.content_type.encode(), headers=headers + mine
+            )
+        else:
+            log.error("hook_returned_no_response", route=self.route.config.route, kind=type(answer).__name__)
+            self._fail()
+
+    def _fail(self) -> None:
+        if self._ended:
+            return
+        self._end(Outcome.ERROR)
+        if self._model is not None:
+            self._proxy.pool.cancel(self._model)
+        if self.client.answering:
+            self.client.abort()
+        else:
+            message = "the worker's own code failed on this request; see its log"
+            self.client.refuse(Problem(500, "hook_failed", message))

@@ -1,0 +1,28 @@
+"""What one peer may ask of the server: bytes, fields, connections and time."""
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what an unknown peer may hold. A peer that passes one gets a problem and is closed."""
+
+    head_bytes_max: int = 32 * KIB
+    """Request line and header fields together. A route answer in a header is about 1 KiB."""
+    head_fields_max: int = 100
+    body_bytes_max: int = 64 * MIB
+    head_seconds_max: float = 10.0
+    """From the first byte of a request to the end of its header fields."""
+    body_seconds_max: float = 30.0
+    """To receive a body, plus one second for every `body_bytes_per_second_min` that have come."""
+    body_bytes_per_second_min: int = 16 * KIB
+    idle_seconds_max: float = 75.0
+    """Between two requests of a connection."""
+    stall_seconds_max: float = 60.0
+    """For a client that does not read what is sent to it."""
+    linger_seconds: float = 2.0
+    """How long a refused peer may go on sending before it is cut: closing at once would destroy the answer on its way."""
+    connections_max: int = 4096

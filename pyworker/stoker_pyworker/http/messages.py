@@ -1,0 +1,58 @@
+"""Heads of HTTP messages as bytes, and which header fields a proxy hands on."""
+
+import http
+from collections.abc import Iterable
+
+import msgspec
+
+from stoker_wire.problem import Problem
+
+Header = tuple[bytes, bytes]
+"""A header field; names are lower case inside this package."""
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Fields about one connection, not about the message (RFC 9110 §7.6.1)."""
+
+JSON = b"application/json"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus
+}
+
+
+def status_line(status: int) -> bytes:
+    """`HTTP/1.1 200 OK`, with its line end."""
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+
+
+def named_by_connection(headers: Iterable[Header]) -> frozenset[bytes]:
+    """The fields that a Connection header declares to be hop-by-hop."""
+    names: set[bytes] = set()
+    for name, value in headers:
+        if name == b"connection":
+            names.update(part.strip().lower() for part in value.split(b","))
+    return frozenset(names)
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def problem_json(problem: Problem) -> bytes:
+    """The problem's body."""
+    return msgspec.json.encode(problem.body())

@@ -1,0 +1,167 @@
+"""A request's way in: what is allowed here, what it weighs, whether there is room; then it becomes an exchange."""
+
+import math
+import time
+
+from stoker_pyworker import envelope
+from stoker_pyworker.config import DEFAULT_WORKLOAD, WorkerConfig
+from stoker_pyworker.envelope import Asked
+from stoker_pyworker.exchange import Exchange
+from stoker_pyworker.hooked import HookedExchange
+from stoker_pyworker.http.outgoing import OriginFault, Pool
+from stoker_pyworker.http.server import ClientConnection, Request
+from stoker_pyworker.ledger import Ledger, Outcome, Work
+from stoker_pyworker.queueing import Line, expected_wait_seconds
+from stoker_pyworker.routes import Route
+from stoker_pyworker.sessions import Session, Sessions
+from stoker_pyworker.standing import Standing
+from stoker_pyworker.tickets import TicketGate
+from stoker_wire.problem import Problem
+from stoker_wire.ticket import Ticket
+
+_ROUNDING = 1e-9
+
+
+class Proxy:
+    """Everything that requests share."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        *,
+        pool: Pool,
+        ledger: Ledger,
+        sessions: Sessions,
+        standing: Standing,
+        gate: TicketGate | None,
+        worker_id: int,
+    ) -> None:
+        self.pool = pool
+        self.ledger = ledger
+        self.sessions = sessions
+        self.standing = standing
+        self.gate = gate
+        """None: unsecured, for development."""
+        self.line = Line()
+        self.active: set[Exchange] = set()
+        self.worker_id = b"%d" % worker_id
+        self.signature = b"x-stoker-worker: %d\r\n" % worker_id
+        self.routes = {handler.route.encode(): Route(handler, pool.authority) for handler in config.handlers}
+        self._tolerance = config.cost_tolerance
+
+    def handle(self, route: Route, request: Request, client: ClientConnection) -> None:
+        """Take the request, or refuse it.
+
+        Raises:
+            Problem: the refusal.
+        """
+        asked = envelope.read(request)
+        if asked.session_id is not None:
+            session = self.sessions.join(asked.session_id, asked.auth.ticket)
+            _, payload = route.prepare(asked, 0.0)
+            work = Work(session.work.request_idx, 0.0)
+            exchange = self._exchange(route, request, client, asked, work, session, payload)
+            session.running.add(exchange)
+        else:
+            ticket, work = self.admission(asked)
+            work.workload, payload = route.prepare(asked, work.workload)
+            self._check_cost(ticket, work)
+            self._check_room(route, work)
+            self.take(ticket, work)
+            exchange = self._exchange(route, request, client, asked, work, None, payload)
+        self.active.add(exchange)
+        client.listener = exchange
+        if route.parallel:
+            exchange.turn()
+        else:
+            self.line.join(exchange)
+
+    def admission(self, asked: Asked) -> tuple[Ticket | None, Work]:
+        """The ticket, and the work that it allows.
+
+        Raises:
+            Problem: 401 without a valid ticket.
+        """
+        auth = asked.auth
+        if self.gate is None:
+            return None, Work(auth.request_idx, auth.cost if auth.cost > 0 else DEFAULT_WORKLOAD)
+        try:
+            ticket = self.gate.check(auth.ticket, time.time())
+        except Problem:
+            self.ledger.refused += 1
+            raise
+        return ticket, Work(ticket.r, ticket.c)
+
+    def take(self, ticket: Ticket | None, work: Work, *, held: bool = True) -> None:
+        """Use the ticket up and enter the work into the books."""
+        if ticket is not None and self.gate is not None:
+            self.gate.use(ticket, time.time())
+        if held:
+            self.ledger.enter(work)
+
+    def check_open(self, work: Work) -> None:
+        """Refuse new work while the model loads and when the worker drains.
+
+        Raises:
+            Problem: 503.
+        """
+        problem = self.standing.refusal
+        if problem is not None:
+            self.ledger.reject(work)
+            raise problem
+
+    def leave(self, exchange: Exchange, outcome: Outcome) -> None:
+        """An exchange has ended."""
+        self.active.discard(exchange)
+        if not exchange.route.parallel:
+            self.line.leave(exchange)
+        if exchange.session is not None:
+            exchange.session.running.discard(exchange)
+        else:
+            self.ledger.leave(exchange.work, outcome)
+        if not self.active:
+            self.standing.quiet()
+
+    def model_failed(self, fault: OriginFault) -> None:
+        """The model server did not answer a request."""
+        self.standing.model_failed(fault)
+
+    def _exchange(
+        self,
+        route: Route,
+        request: Request,
+        client: ClientConnection,
+        asked: Asked,
+        work: Work,
+        session: Session | None,
+        payload: dict[str, object] | None,
+    ) -> Exchange:
+        if route.awaits_hook:
+            return HookedExchange(self, client, request, route, asked, work, session, payload)
+        return Exchange(self, client, request, route, asked, work, session)
+
+    def _check_cost(self, ticket: Ticket | None, work: Work) -> None:
+        if ticket is None or work.workload <= ticket.c * self._tolerance + _ROUNDING:
+            return
+        self.ledger.reject(work)
+        raise Problem(
+            403,
+            "ticket_cost_exceeded",
+            f"this request's workload is {work.workload:g}, its ticket allows {ticket.c:g};"
+            " route again with a cost that covers it",
+        )
+
+    def _check_room(self, route: Route, work: Work) -> None:
+        self.check_open(work)
+        most = route.max_queue_time
+        if most is None:
+            return
+        wait = expected_wait_seconds(self.ledger.queue_load, self.standing.perf)
+        if wait > most:
+            self.ledger.reject(work)
+            raise Problem(
+                429,
+                "queue_full",
+                f"a request would wait {wait:.1f} s here and {most:g} s is the most; route again",
+                headers={"Retry-After": str(math.ceil(min(wait - most, 60)) or 1)},
+            )

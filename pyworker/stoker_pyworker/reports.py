@@ -1,0 +1,232 @@
+"""What the engine is told: at once when it matters, every second while something changes, else every ten."""
+
+import asyncio
+import random
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from stoker_pyworker.gpu import GpuReading, Gpus
+from stoker_pyworker.http.client import ask
+from stoker_pyworker.http.outgoing import OriginFault, Pool
+from stoker_pyworker.ledger import Ledger, Totals
+from stoker_pyworker.standing import Standing
+
+log = structlog.get_logger(room="reports")
+
+VERSION = "stoker-0.1.0"
+
+_BUSY_SECONDS = 1.0
+_CALM_SECONDS = 10.0
+_COALESCE_SECONDS = 0.03
+_IDLE_GAP_SECONDS = 0.25
+"""Short requests one by one make the worker idle many times a second; nobody needs to hear of each."""
+_ANSWER_SECONDS_MAX = 10.0
+_BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+_FINISHED_PER_REPORT = 1000
+_GIB = 2**30
+
+
+class Report(msgspec.Struct):
+    """The body of `POST /worker_status/` (`stoker_wire.worker_status.WorkerStatus`)."""
+
+    id: int
+    mtoken: str
+    version: str
+    loadtime: float
+    cur_load: float
+    new_load: float
+    rej_load: float
+    cur_perf: float
+    max_perf: float
+    error_msg: str
+    num_requests_working: int
+    num_requests_recieved: int
+    working_request_idxs: list[int]
+    additional_disk_usage: float
+    disk_usage: float
+    url: str
+    draining: bool
+    queued: int
+    gpus: tuple[GpuReading, ...]
+    cur_capacity: float = 0.0
+    max_capacity: float = 0.0
+
+
+class Reporter:
+    """Sends the ledger's differences; they count as told only when an engine has said so."""
+
+    def __init__(
+        self,
+        addresses: tuple[str, ...],
+        *,
+        worker_id: int,
+        token: str,
+        url: str,
+        ledger: Ledger,
+        standing: Standing,
+        gpus: Gpus,
+        queued: Callable[[], int],
+    ) -> None:
+        self._engines = [
+            (Pool(address, connections_max=2, idle_seconds_max=20.0), _path(address)) for address in addresses
+        ]
+        self._worker_id = worker_id
+        self._token = token
+        self._url = url
+        self._ledger = ledger
+        self._standing = standing
+        self._gpus = gpus
+        self._queued = queued
+        self._told = Totals()
+        self._disk_told = self._disk = _disk_gib()
+        self._failures = 0
+        self._last_told_at = float("-inf")
+        self._urgent = asyncio.Event()
+        self._idle_timer: asyncio.TimerHandle | None = None
+
+    # --- reasons to report
+
+    def soon(self) -> None:
+        """Something changed that the engine must know at once."""
+        self._urgent.set()
+
+    def went_idle(self) -> None:
+        """The last work is done: if that is still so in a moment, the engine should know."""
+        if self._idle_timer is None:
+            since = time.monotonic() - self._last_told_at
+            wait = max(_COALESCE_SECONDS, _IDLE_GAP_SECONDS - since)
+            self._idle_timer = asyncio.get_running_loop().call_later(wait, self._still_idle)
+
+    def _still_idle(self) -> None:
+        self._idle_timer = None
+        if self._ledger.held == 0 and self._ledger.changed:
+            self._urgent.set()
+
+    # --- the loop
+
+    async def run(self) -> None:
+        """Report for as long as the worker runs."""
+        if not self._engines:
+            log.info("no_reports", reason="REPORT_ADDR is not set")
+            return
+        while True:
+            if await self.report():
+                pause = _CALM_SECONDS
+            else:
+                steps = _BACKOFF_SECONDS[min(self._failures, len(_BACKOFF_SECONDS)) - 1]
+                pause = steps * random.uniform(0.5, 1.0)
+            await self._pause(pause)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait for a reason to report, and at most so long."""
+        started = time.monotonic()
+        while (passed := time.monotonic() - started) < seconds:
+            busy = self._failures == 0 and (self._ledger.changed or self._ledger.untold > 0)
+            left = (_BUSY_SECONDS if busy else seconds) - passed
+            if left <= 0:
+                return
+            try:
+                # Short looks: a request that starts does not have to wake this task.
+                async with asyncio.timeout(min(left, _BUSY_SECONDS / 2)):
+                    await self._urgent.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(_COALESCE_SECONDS)
+            return
+
+    async def report(self) -> bool:
+        """Tell the first engine that listens; False when none did, and then nothing counts as told."""
+        self._urgent.clear()
+        self._ledger.changed = False
+        totals, disk = self._ledger.totals(), _disk_gib()
+        status = msgspec.json.encode(self._status(totals, disk))
+        for number, (pool, path) in enumerate(self._engines):
+            if await self._post(pool, path + "/worker_status/", status):
+                # What was cancelled after it was told is taken off what comes next.
+                new = max(self._told.new, totals.new)
+                self._told = Totals(new, totals.rejected, totals.served)
+                self._disk_told = disk
+                self._last_told_at = time.monotonic()
+                if number:
+                    # The one that listens is asked first from now on.
+                    self._engines.insert(0, self._engines.pop(number))
+                told = await self._tell_finished(pool, path)
+                self._failures = 0 if told else self._failures + 1
+                return told
+        self._ledger.changed = True
+        self._failures += 1
+        return False
+
+    async def _tell_finished(self, pool: Pool, path: str) -> bool:
+        while self._ledger.untold:
+            mark, items = self._ledger.finished(_FINISHED_PER_REPORT)
+            body = {"worker_id": self._worker_id, "mtoken": self._token, "requests": items}
+            if not await self._post(pool, path + "/delete_requests/", msgspec.json.encode(body)):
+                return False
+            self._ledger.told(mark)
+        return True
+
+    async def _post(self, pool: Pool, path: str, body: bytes) -> bool:
+        try:
+            answer = await ask(pool, "POST", path, body, seconds_max=_ANSWER_SECONDS_MAX)
+        except (OriginFault, TimeoutError) as fault:
+            said = str(fault) or f"no answer within {_ANSWER_SECONDS_MAX:.0f} s"
+        else:
+            if answer.status < 400:
+                return True
+            said = f"status {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}"
+        if self._failures in (0, 10, 100):
+            log.warning("report_failed", engine=pool.authority.decode(), path=path, error=said)
+        return False
+
+    def _status(self, totals: Totals, disk: float) -> Report:
+        ledger, standing, told = self._ledger, self._standing, self._told
+        return Report(
+            id=self._worker_id,
+            mtoken=self._token,
+            version=VERSION,
+            loadtime=standing.load_seconds,
+            cur_load=max(0.0, ledger.load),
+            new_load=max(0.0, totals.new - told.new),
+            rej_load=totals.rejected - told.rejected,
+            cur_perf=totals.served - told.served,
+            max_perf=standing.perf,
+            error_msg=standing.error,
+            num_requests_working=ledger.held,
+            num_requests_recieved=ledger.received,
+            working_request_idxs=ledger.held_indices(),
+            additional_disk_usage=disk - self._disk_told,
+            disk_usage=disk,
+            url=self._url,
+            draining=standing.draining,
+            queued=self._queued(),
+            gpus=self._gpus.readings,
+        )
+
+    def close(self) -> None:
+        """Close the connections to the engines."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        for pool, _ in self._engines:
+            pool.close()
+
+
+def _path(address: str) -> str:
+    """The path part of an engine's address: `http://engine/w/17` reports to `/w/17/worker_status/`."""
+    rest = address.partition("://")[2]
+    slash = rest.find("/")
+    return "" if slash < 0 else rest[slash:].rstrip("/")
+
+
+def _disk_gib() -> float:
+    return shutil.disk_usage("/").used / _GIB
+
+
+def as_status(report: Report) -> dict[str, Any]:
+    """The report as a plain object, its token left out."""
+    return {key: value for key, value in msgspec.to_builtins(report).items() if key != "mtoken"}
