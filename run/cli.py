@@ -55,7 +55,7 @@ def demo(
 @app.command()
 def engine(config: Config = _DEFAULT) -> None:
     """Run one engine: routing, worker reports, console API. Any number can run side by side."""
-    from run.roles import run_engine  # noqa: PLC0415
+    from run.roles.engine import run_engine  # noqa: PLC0415
 
     _run("engine", config, run_engine)
 
@@ -63,7 +63,7 @@ def engine(config: Config = _DEFAULT) -> None:
 @app.command()
 def worker(config: Config = _DEFAULT) -> None:
     """Run one Temporal worker: the endpoints' workflows, the planner and the market calls."""
-    from run.roles import run_worker  # noqa: PLC0415
+    from run.roles.worker import run_worker  # noqa: PLC0415
 
     _run("worker", config, run_worker)
 
@@ -71,7 +71,7 @@ def worker(config: Config = _DEFAULT) -> None:
 @app.command()
 def market(config: Config = _DEFAULT) -> None:
     """Run the marketplace of this machine: the Vast REST API over its GPUs and CPU slots."""
-    from run.roles import run_market  # noqa: PLC0415
+    from run.roles.market import run_market  # noqa: PLC0415
 
     _run("market", config, run_market)
 

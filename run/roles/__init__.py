@@ -1,0 +1,1 @@
+"""The processes of a deployment: engine, Temporal worker, marketplace of this machine."""

@@ -1,0 +1,29 @@
+"""The engine: routing, worker reports, console API."""
+
+import structlog
+
+from engine.app import serve
+from engine.settings import EngineSettings
+from run.keys import load_keys
+from run.roles.stopping import stop_event
+from run.settings import DevSettings
+from run.temporal_server import connect
+
+log = structlog.get_logger(__name__)
+
+
+async def run_engine(settings: DevSettings) -> None:
+    """Serve routing, worker reports and the console API until told to stop."""
+    stop = stop_event()
+    keys = load_keys(settings.state_dir, generate=False)
+    client = await connect(settings.temporal)
+    engine = EngineSettings(
+        accounts=keys.account_keys,
+        secret=keys.secret,
+        rsa_private_key_pem=keys.signing_key_pem.encode(),
+        host=settings.engine.host,
+        port=settings.engine.port,
+        public_url=settings.engine.url,
+    )
+    log.info("engine.listening", host=engine.host, port=engine.port)
+    await serve(engine, client, stop=stop)

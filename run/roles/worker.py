@@ -1,0 +1,50 @@
+"""The Temporal worker: the endpoints' workflows, the planner, the market calls."""
+
+import asyncio
+import os
+import sys
+
+import structlog
+
+from activities.instances import MarketActivities
+from activities.secrets import DeploymentSecrets
+from market.vast import VastMarket
+from run.keys import load_keys
+from run.roles.stopping import stop_event
+from run.settings import DevSettings
+from run.temporal_server import connect
+from workflows.sweep import ensure_sweep
+from workflows.worker import WorkerSettings, build_workers, forwarding_runtime
+
+log = structlog.get_logger(__name__)
+
+
+async def run_worker(settings: DevSettings) -> None:
+    """Carry the endpoints' workflows and the market calls until told to stop."""
+    stop = stop_event()
+    keys = load_keys(settings.state_dir, generate=False)
+    client = await connect(settings.temporal, runtime=forwarding_runtime())
+    market = VastMarket(settings.market_url, keys.market_key)
+    secrets = DeploymentSecrets(hmac_secret=keys.secret, named=keys.named, report_address=settings.engine.url)
+    workers = build_workers(
+        client,
+        MarketActivities(market, secrets),
+        WorkerSettings(market_calls_per_second=settings.market.calls_per_second_max),
+    )
+    running = [asyncio.create_task(worker.run()) for worker in workers]
+    await ensure_sweep(client)
+    log.info("worker.polling", temporal=settings.temporal.address, namespace=settings.temporal.namespace)
+    stopping = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait({*running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.gather(*(worker.shutdown() for worker in workers))
+    results = await asyncio.gather(*running, return_exceptions=True)
+    stopping.cancel()
+    await market.close()
+    log.info("worker.stopped")
+    for result in results:
+        if isinstance(result, BaseException) and done != {stopping}:
+            raise result
+    # The core's threads may still touch the interpreter while it is torn down, and crash it; all is flushed and closed.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
