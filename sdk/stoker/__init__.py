@@ -20,6 +20,7 @@ from stoker.errors import (
     RequestTimedOut,
     SessionClosed,
     StokerError,
+    TemporalUnavailable,
     Unauthorised,
     WorkerFailed,
 )
@@ -29,6 +30,7 @@ from stoker.records import EndpointRecord, Logs, WorkergroupRecord, WorkerRecord
 from stoker.session import Session
 from stoker.stream import Stream
 from stoker.submission import Submission
+from stoker.sync import SyncServerless
 from stoker.timing import Timing
 
 __all__ = [
@@ -54,6 +56,8 @@ __all__ = [
     "StokerError",
     "Stream",
     "Submission",
+    "SyncServerless",
+    "TemporalUnavailable",
     "Timing",
     "Unauthorised",
     "Wait",

@@ -7,6 +7,7 @@
      │   └─ EndpointNotFound
      ├─ Refused                the engine understood and said no
      ├─ EngineUnavailable      the engine did not answer for longer than tolerated
+     ├─ TemporalUnavailable    Temporal, or the worker behind it, did not answer (`stoker.control`)
      ├─ RequestTimedOut        your timeout passed; says what the request was waiting for
      ├─ WorkerFailed           workers refused or dropped the request more often than tolerated
      ├─ ModelError             a worker answered with an error of its own; carries status and body
@@ -52,6 +53,10 @@ class Refused(StokerError):
 
 class EngineUnavailable(StokerError):
     """The engine refused connections or answered with server errors for longer than tolerated."""
+
+
+class TemporalUnavailable(StokerError):
+    """Temporal did not answer, or no Temporal worker is there to answer for the endpoint."""
 
 
 class RequestTimedOut(StokerError, TimeoutError):

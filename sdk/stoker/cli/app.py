@@ -1,0 +1,52 @@
+"""The command's tree."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from stoker.cli import endpoints, looking, request, watch, workergroups
+from stoker.cli.context import Globals
+from stoker.transport import version
+
+app = typer.Typer(
+    name="stoker",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="Endpoints, workers and requests of a stoker engine.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"stoker {version()}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    url: Annotated[str | None, typer.Option(help="The engine's address; else STOKER_URL.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(help="The key; else STOKER_API_KEY, which no process list shows.")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Do not check TLS certificates.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Which engine, and with which key."""
+    context.obj = Globals(url, api_key, insecure)
+
+
+app.add_typer(endpoints.app, name="endpoints")
+app.add_typer(workergroups.app, name="workergroups")
+app.command("workers")(looking.workers)
+app.command("logs")(looking.logs)
+app.command("decisions")(looking.decisions)
+app.command("costs")(looking.costs)
+app.command("request")(request.request)
+app.command("watch")(watch.watch)

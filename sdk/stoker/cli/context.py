@@ -1,0 +1,66 @@
+"""What every command shares: which engine, which key, and how it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Annotated, TypeVar
+
+import typer
+
+from stoker.backoff import RetryPolicy
+from stoker.cli.output import fail
+from stoker.client import Serverless
+from stoker.errors import StokerError
+
+T = TypeVar("T")
+
+ENGINE_SECONDS_MAX = 10.0
+"""A person at a terminal wants to hear soon that the engine is away."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+EndpointArgument = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name or id of the endpoint.")]
+EndpointOption = Annotated[str | None, typer.Option("--endpoint", "-e", help="Name or id of the endpoint.")]
+WorkergroupOption = Annotated[int | None, typer.Option("--workergroup", "-g", help="Id of a workergroup.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Globals:
+    """The options before the command."""
+
+    url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    insecure: bool = False
+
+    def client(self, *, timeout_seconds: float = 600.0, patient: bool = False) -> Serverless:
+        """A client of the engine."""
+        retry = RetryPolicy() if patient else RetryPolicy(engine_outage_seconds_max=ENGINE_SECONDS_MAX)
+        return Serverless(
+            self.api_key, url=self.url, timeout=timeout_seconds, retry=retry, verify=not self.insecure
+        )
+
+
+def run(
+    context: typer.Context,
+    work: Callable[[Serverless], Awaitable[T]],
+    *,
+    timeout_seconds: float = 600.0,
+    patient: bool = False,
+) -> T:
+    """Do a command's work with a client; what goes wrong ends the program with a sentence."""
+    given = context.find_object(Globals) or Globals()
+
+    async def doing() -> T:
+        async with given.client(timeout_seconds=timeout_seconds, patient=patient) as client:
+            return await work(client)
+
+    try:
+        return asyncio.run(doing())
+    except StokerError as fault:
+        fail(fault)
+
+
+def name_or_id(endpoint: str) -> str | int:
+    """An endpoint as the person named it; digits are an id."""
+    return int(endpoint) if endpoint.isascii() and endpoint.isdigit() else endpoint

@@ -1,0 +1,185 @@
+"""`stoker endpoints`: list, create, show, update, delete."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from stoker.cli import parameters as p
+from stoker.cli.context import AsJson, EndpointArgument, name_or_id, run
+from stoker.cli.output import console, make_table, print_json, print_table
+from stoker.client import Serverless
+from stoker.records import EndpointRecord
+
+app = typer.Typer(no_args_is_help=True, help="Endpoints: how much capacity, at which queue time.")
+
+ShowKey = Annotated[bool, typer.Option("--show-key", help="Print the endpoint's routing key in clear.")]
+
+_SHOWN = (
+    "max_workers",
+    "min_workers",
+    "min_load",
+    "target_util",
+    "cold_mult",
+    "min_cold_load",
+    "inactivity_timeout",
+    "max_queue_time",
+    "target_queue_time",
+)
+
+
+@app.command("list")
+def list_(context: typer.Context, as_json: AsJson = False, show_key: ShowKey = False) -> None:
+    """All endpoints of this account."""
+
+    async def work(client: Serverless) -> list[EndpointRecord]:
+        return await client.endpoints.list()
+
+    records = run(context, work)
+    if as_json:
+        print_json([record.as_json(show_key=show_key) for record in records])
+        return
+    columns = ["id", "name", "state", *_SHOWN, *(["key"] if show_key else [])]
+    rows = [
+        [
+            record.id,
+            record.endpoint_name,
+            record.endpoint_state,
+            *(getattr(record, name) for name in _SHOWN),
+            *([record.key] if show_key else []),
+        ]
+        for record in records
+    ]
+    print_table(columns, rows, empty="no endpoints; create one with: stoker endpoints create NAME")
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Letters, digits, _ and -.")],
+    max_workers: p.MaxWorkers = None,
+    min_workers: p.MinWorkers = None,
+    min_load: p.MinLoad = None,
+    target_util: p.TargetUtil = None,
+    cold_mult: p.ColdMult = None,
+    min_cold_load: p.MinColdLoad = None,
+    inactivity_timeout: p.InactivityTimeout = None,
+    max_queue_time: p.MaxQueueTime = None,
+    target_queue_time: p.TargetQueueTime = None,
+    state: p.State = None,
+    budget: p.Budget = None,
+    drain_seconds: p.DrainSeconds = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create an endpoint. Give it machines with: stoker workergroups create."""
+    wanted = p.given(
+        max_workers=max_workers,
+        min_workers=min_workers,
+        min_load=min_load,
+        target_util=target_util,
+        cold_mult=cold_mult,
+        min_cold_load=min_cold_load,
+        inactivity_timeout=inactivity_timeout,
+        max_queue_time=max_queue_time,
+        target_queue_time=target_queue_time,
+        state=state,
+        budget=budget,
+        drain_seconds=drain_seconds,
+    )
+
+    async def work(client: Serverless) -> EndpointRecord:
+        return await client.endpoints.create(name, **wanted)
+
+    record = run(context, work)
+    if as_json:
+        print_json(record.as_json())
+    else:
+        sys.stdout.write(f"created endpoint {record.endpoint_name}, id {record.id}\n")
+
+
+@app.command()
+def show(
+    context: typer.Context, endpoint: EndpointArgument, as_json: AsJson = False, show_key: ShowKey = False
+) -> None:
+    """One endpoint: its parameters, and what it does now."""
+
+    async def work(client: Serverless) -> tuple[EndpointRecord, dict[str, Any]]:
+        record = await client.endpoints.get(name_or_id(endpoint))
+        return record, await client.endpoints.status(record.id)
+
+    record, status = run(context, work)
+    said = record.as_json(show_key=show_key)
+    if as_json:
+        print_json(said | {"status": status})
+        return
+    console().print(make_table(["parameter", "value"], said.items()))
+    console().print()
+    console().print(make_table(["now", "value"], status.items()))
+
+
+@app.command()
+def update(
+    context: typer.Context,
+    endpoint: EndpointArgument,
+    max_workers: p.MaxWorkers = None,
+    min_workers: p.MinWorkers = None,
+    min_load: p.MinLoad = None,
+    target_util: p.TargetUtil = None,
+    cold_mult: p.ColdMult = None,
+    min_cold_load: p.MinColdLoad = None,
+    inactivity_timeout: p.InactivityTimeout = None,
+    max_queue_time: p.MaxQueueTime = None,
+    target_queue_time: p.TargetQueueTime = None,
+    state: p.State = None,
+    budget: p.Budget = None,
+    drain_seconds: p.DrainSeconds = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change parameters of a live endpoint; they take effect at once."""
+    changes = p.given(
+        max_workers=max_workers,
+        min_workers=min_workers,
+        min_load=min_load,
+        target_util=target_util,
+        cold_mult=cold_mult,
+        min_cold_load=min_cold_load,
+        inactivity_timeout=inactivity_timeout,
+        max_queue_time=max_queue_time,
+        target_queue_time=target_queue_time,
+        state=state,
+        budget=budget,
+        drain_seconds=drain_seconds,
+    )
+
+    async def work(client: Serverless) -> None:
+        await client.endpoints.update(name_or_id(endpoint), **changes)
+
+    run(context, work)
+    if as_json:
+        print_json({"success": True, "changed": changes})
+    else:
+        said = ", ".join(f"{name}={value}" for name, value in changes.items())
+        sys.stdout.write(f"endpoint {endpoint}: {said}\n")
+
+
+@app.command()
+def delete(
+    context: typer.Context,
+    endpoint: EndpointArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete an endpoint with its workergroups: every worker is destroyed."""
+    if not yes:
+        typer.confirm(f"Destroy every worker of endpoint {endpoint}?", abort=True, err=True)
+
+    async def work(client: Serverless) -> None:
+        await client.endpoints.delete(name_or_id(endpoint))
+
+    run(context, work)
+    if as_json:
+        print_json({"success": True})
+    else:
+        sys.stdout.write(f"endpoint {endpoint} is being deleted; its workers are destroyed\n")

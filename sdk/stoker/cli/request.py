@@ -1,0 +1,120 @@
+"""`stoker request`: send one, see the answer and where its time went."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stoker.answer import Answer
+from stoker.cli.context import AsJson, EndpointArgument, name_or_id, run
+from stoker.cli.output import print_json
+from stoker.client import Serverless
+from stoker.progress import Wait
+from stoker_wire.route import DEFAULT_COST
+
+
+def request(
+    context: typer.Context,
+    endpoint: EndpointArgument,
+    route: Annotated[str, typer.Argument(help="The worker's handler, e.g. /v1/completions.")],
+    payload: Annotated[str, typer.Argument(help="JSON, @file with JSON, or - for standard input.")] = "{}",
+    cost: Annotated[
+        float, typer.Option(min=0, help="The work in it, in the endpoint's units.")
+    ] = DEFAULT_COST,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for everything.")] = 600.0,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print the events of a stream as they come.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the body to this file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a request; the answer goes to standard output, its timing to standard error."""
+    body = _payload(payload)
+    if stream and output is not None:
+        raise typer.BadParameter("--stream and --output do not go together")
+
+    async def whole(client: Serverless) -> Answer:
+        handle = await client.get_endpoint(name_or_id(endpoint))
+        return await handle.request(route, body, cost=cost, on_wait=_say_why)
+
+    async def streamed(client: Serverless) -> None:
+        handle = await client.get_endpoint(name_or_id(endpoint))
+        async with handle.stream(route, body, cost=cost, on_wait=_say_why) as events:
+            async for event in events:
+                line = json.dumps({"event": event.event, "data": event.data}) if as_json else event.data
+                sys.stdout.write(line + "\n")
+                sys.stdout.flush()
+            sys.stderr.write(f"worker {events.worker_id}: {events.timing}\n")
+
+    if stream:
+        run(context, streamed, timeout_seconds=timeout, patient=True)
+        return
+    answer = run(context, whole, timeout_seconds=timeout, patient=True)
+    if output is not None:
+        _write(output, answer.content)
+    if as_json:
+        print_json(_described(answer, with_body=output is None))
+        return
+    if output is None:
+        _print_body(answer)
+    tries = f" after {answer.attempts} attempts" if answer.attempts > 1 else ""
+    sys.stderr.write(f"worker {answer.worker_id}{tries}: {answer.timing}\n")
+
+
+def _payload(text: str) -> Any:
+    try:
+        if text == "-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        return json.loads(text)
+    except OSError as fault:
+        raise typer.BadParameter(f"cannot read the payload: {fault}", param_hint="PAYLOAD") from None
+    except ValueError as fault:
+        raise typer.BadParameter(f"the payload is no JSON: {fault}", param_hint="PAYLOAD") from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as fault:
+        raise typer.BadParameter(f"cannot write the body: {fault}", param_hint="--output") from None
+
+
+def _say_why(wait: Wait) -> None:
+    eta = "" if wait.eta_s is None else f", about {wait.eta_s:.0f} s"
+    sys.stderr.write(f"waiting {wait.waited_s:.0f} s: {wait.status}{eta}\n")
+
+
+def _described(answer: Answer, *, with_body: bool) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "status": answer.status,
+        "timing": asdict(answer.timing),
+        "worker_id": answer.worker_id,
+        "worker_url": answer.worker_url,
+        "attempts": answer.attempts,
+        "request_idx": answer.request_idx,
+    }
+    if with_body:
+        body = answer.response
+        said["response"] = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    return said
+
+
+def _print_body(answer: Answer) -> None:
+    if answer.content_type == "application/json":
+        print_json(answer.json())
+    elif sys.stdout.isatty() and not answer.content_type.startswith("text/"):
+        sys.stderr.write(
+            f"{len(answer.content)} bytes of {answer.content_type or 'unknown type'}; use --output FILE\n"
+        )
+    else:
+        sys.stdout.buffer.write(answer.content)
+        sys.stdout.buffer.flush()

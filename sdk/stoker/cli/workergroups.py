@@ -1,0 +1,190 @@
+"""`stoker workergroups`: list, create, show, update, delete, roll."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, name_or_id, run
+from stoker.cli.output import console, make_table, print_json, print_table
+from stoker.client import Serverless
+from stoker.records import WorkergroupRecord
+
+app = typer.Typer(no_args_is_help=True, help="Workergroups: what code, on which machines.")
+
+Number = Annotated[int, typer.Argument(metavar="WORKERGROUP", help="Id of the workergroup.")]
+TemplateHash = Annotated[str | None, typer.Option(help="Template by hash.")]
+TemplateId = Annotated[int | None, typer.Option(help="Template by id.")]
+Search = Annotated[
+    str | None, typer.Option("--search", "--search-params", help="Eligible offers, e.g. 'gpu_name=RTX_4090'.")
+]
+LaunchArgs = Annotated[str | None, typer.Option(help="Overrides of instance creation, e.g. '--disk 40'.")]
+GpuRam = Annotated[float | None, typer.Option(help="GB of VRAM that the model needs.")]
+MaxWorkers = Annotated[int | None, typer.Option(help="Cap for this workergroup alone.")]
+MinWorkers = Annotated[
+    int | None, typer.Option("--min-workers", "--cold-workers", help="Floor for this workergroup.")
+]
+TestWorkers = Annotated[int | None, typer.Option(help="Machine kinds that the learning phase tries.")]
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+@app.command("list")
+def list_(context: typer.Context, endpoint: EndpointOption = None, as_json: AsJson = False) -> None:
+    """All workergroups, or those of one endpoint."""
+
+    async def work(client: Serverless) -> list[WorkergroupRecord]:
+        return await client.workergroups.list(endpoint=endpoint)
+
+    records = run(context, work)
+    if as_json:
+        print_json([record.as_json() for record in records])
+        return
+    rows = [
+        [
+            record.id,
+            record.endpoint_name or record.endpoint_id,
+            record.template_hash or record.template_id,
+            record.search_params,
+            record.launch_args,
+        ]
+        for record in records
+    ]
+    print_table(
+        ["id", "endpoint", "template", "search", "launch args"],
+        rows,
+        empty="no workergroups; create one with: stoker workergroups create ENDPOINT --template-hash …",
+    )
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    endpoint: EndpointArgument,
+    template_hash: TemplateHash = None,
+    template_id: TemplateId = None,
+    search: Search = None,
+    launch_args: LaunchArgs = None,
+    gpu_ram: GpuRam = None,
+    max_workers: MaxWorkers = None,
+    min_workers: MinWorkers = None,
+    test_workers: TestWorkers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give an endpoint machines: a template, and which offers may run it."""
+    wanted = _given(
+        template_hash=template_hash,
+        template_id=template_id,
+        search_params=search,
+        launch_args=launch_args,
+        gpu_ram=gpu_ram,
+        max_workers=max_workers,
+        cold_workers=min_workers,
+        test_workers=test_workers,
+    )
+
+    async def work(client: Serverless) -> WorkergroupRecord:
+        return await client.workergroups.create(name_or_id(endpoint), **wanted)
+
+    record = run(context, work)
+    if as_json:
+        print_json(record.as_json())
+    else:
+        sys.stdout.write(f"created workergroup {record.id} of endpoint {endpoint}\n")
+
+
+@app.command()
+def show(context: typer.Context, workergroup: Number, as_json: AsJson = False) -> None:
+    """One workergroup."""
+
+    async def work(client: Serverless) -> WorkergroupRecord:
+        return await client.workergroups.get(workergroup)
+
+    said = run(context, work).as_json()
+    if as_json:
+        print_json(said)
+    else:
+        console().print(make_table(["parameter", "value"], said.items()))
+
+
+@app.command()
+def update(
+    context: typer.Context,
+    workergroup: Number,
+    template_hash: TemplateHash = None,
+    template_id: TemplateId = None,
+    search: Search = None,
+    launch_args: LaunchArgs = None,
+    gpu_ram: GpuRam = None,
+    max_workers: MaxWorkers = None,
+    min_workers: MinWorkers = None,
+    test_workers: TestWorkers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a workergroup; a new template or search starts a rolling update."""
+    changes = _given(
+        template_hash=template_hash,
+        template_id=template_id,
+        search_params=search,
+        launch_args=launch_args,
+        gpu_ram=gpu_ram,
+        max_workers=max_workers,
+        cold_workers=min_workers,
+        test_workers=test_workers,
+    )
+
+    async def work(client: Serverless) -> None:
+        await client.workergroups.update(workergroup, **changes)
+
+    run(context, work)
+    if as_json:
+        print_json({"success": True, "changed": changes})
+    else:
+        said = ", ".join(f"{name}={value}" for name, value in changes.items())
+        sys.stdout.write(f"workergroup {workergroup}: {said}\n")
+
+
+@app.command()
+def delete(
+    context: typer.Context,
+    workergroup: Number,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a workergroup; its workers finish what they have and are destroyed."""
+    if not yes:
+        typer.confirm(f"Destroy every worker of workergroup {workergroup}?", abort=True, err=True)
+
+    async def work(client: Serverless) -> None:
+        await client.workergroups.delete(workergroup)
+
+    run(context, work)
+    if as_json:
+        print_json({"success": True})
+    else:
+        sys.stdout.write(f"workergroup {workergroup} is being deleted\n")
+
+
+@app.command()
+def roll(
+    context: typer.Context,
+    workergroup: Number,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Stop a rolling update.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Update every worker to the present template, without dropping a request."""
+
+    async def work(client: Serverless) -> int:
+        return await client.workergroups.update_workers(workergroup, cancel=cancel)
+
+    count = run(context, work)
+    if as_json:
+        print_json({"success": True, "cancelled": cancel, "workers_to_update": count})
+    elif cancel:
+        sys.stdout.write(f"workergroup {workergroup}: the rolling update is cancelled\n")
+    else:
+        sys.stdout.write(f"workergroup {workergroup}: {count} workers to update\n")

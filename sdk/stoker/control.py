@@ -1,0 +1,329 @@
+"""Endpoints directly on Temporal, without an engine: start an endpoint's workflow, change it, ask it.
+
+Needs `pip install "stoker[temporal]"`; `import stoker` alone does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Self
+
+try:
+    import temporalio
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        'stoker.control needs temporalio; install it with: pip install "stoker[temporal]"', name="temporalio"
+    ) from None
+
+from pydantic import ValidationError
+from temporalio.client import (
+    Client,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowQueryFailedError,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from stoker.errors import EndpointNotFound, Invalid, Refused, RequestTimedOut, TemporalUnavailable
+from stoker_wire import control as wire
+from stoker_wire.endpoint import EndpointConfig, EndpointPatch
+from stoker_wire.problem import describe
+from stoker_wire.workergroup import Workergroup
+
+ENDPOINT_ID_LIMIT = 2**31
+CALL_SECONDS_MAX = 10.0
+
+_NAME = SearchAttributeKey.for_keyword("EndpointName")
+_ID = SearchAttributeKey.for_int("EndpointId")
+_STATE = SearchAttributeKey.for_keyword("EndpointState")
+
+
+class Control:
+    """A connection to the Temporal namespace that endpoints live in.
+
+    Whoever holds it can do everything to every endpoint: Temporal's own authorisation is the only one here.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        task_queue: str = wire.TASK_QUEUE,
+        call_seconds_max: float = CALL_SECONDS_MAX,
+    ) -> None:
+        self.client = client
+        self._task_queue = task_queue
+        self._call = timedelta(seconds=call_seconds_max)
+
+    @classmethod
+    async def connect(
+        cls,
+        *,
+        address: str | None = None,
+        namespace: str | None = None,
+        profile: str | None = None,
+        config_file: str | None = None,
+        task_queue: str = wire.TASK_QUEUE,
+        **options: Any,
+    ) -> Self:
+        """Connect with Temporal's own settings: `TEMPORAL_*` variables and its config file, by profile.
+
+        `address` and `namespace` win over both; `options` go to `temporalio.client.Client.connect` (tls, api_key, …).
+
+        Raises:
+            Invalid: the profile does not exist or cannot be read.
+            TemporalUnavailable: nobody answers at the address.
+        """
+        try:
+            settings: dict[str, Any] = dict(
+                ClientConfig.load_client_connect_config(profile=profile, config_file=config_file)
+            )
+        except (RuntimeError, ValueError, OSError) as fault:
+            raise Invalid(f"cannot read Temporal's settings: {fault}") from None
+        settings |= {"target_host": address} if address else {}
+        settings |= {"namespace": namespace} if namespace else {}
+        settings.setdefault("target_host", "localhost:7233")
+        try:
+            client = await Client.connect(
+                **(settings | {"data_converter": pydantic_data_converter} | options)
+            )
+        except (RuntimeError, RPCError) as fault:
+            raise TemporalUnavailable(
+                f"no Temporal server answers at {settings['target_host']} ({fault}); "
+                "give address=…, or set TEMPORAL_ADDRESS"
+            ) from None
+        return cls(client, task_queue=task_queue)
+
+    async def create_endpoint(
+        self,
+        spec: wire.EndpointSpec | str,
+        config: EndpointConfig | None = None,
+        *,
+        workergroups: Sequence[Workergroup] = (),
+        owner: str = "default",
+    ) -> wire.EndpointSpec:
+        """Start an endpoint's workflow, from a whole spec or from a name, a config and workergroups: the spec as started.
+
+        Raises:
+            Invalid: the name or the owner is none.
+            Refused: a live endpoint has this name.
+            TemporalUnavailable: Temporal does not answer.
+        """
+        if isinstance(spec, str):
+            try:
+                spec = wire.EndpointSpec(
+                    endpoint_name=spec,
+                    endpoint_id=1 + secrets.randbelow(ENDPOINT_ID_LIMIT - 1),
+                    config=config or EndpointConfig(),
+                    workergroups=tuple(workergroups),
+                    created_at=time.time(),
+                    owner=owner,
+                )
+            except ValidationError as fault:
+                raise Invalid(describe(fault)) from None
+        attributes = TypedSearchAttributes(
+            [
+                SearchAttributePair(_NAME, spec.endpoint_name),
+                SearchAttributePair(_ID, spec.endpoint_id),
+                SearchAttributePair(_STATE, spec.config.endpoint_state.value),
+            ]
+        )
+        with _translated(spec.endpoint_name):
+            await self.client.start_workflow(
+                wire.WORKFLOW_TYPE,
+                spec,
+                id=wire.workflow_id(spec.endpoint_name),
+                task_queue=self._task_queue,
+                search_attributes=attributes,
+                static_summary=f"endpoint {spec.endpoint_name}",
+                rpc_timeout=self._call,
+            )
+        return spec
+
+    async def update_config(self, endpoint_name: str, **parameters: Any) -> None:
+        """Signal a change: it is taken even while no worker runs; what cannot be used is refused in the decision log."""
+        await self._signal(endpoint_name, wire.SIGNAL_UPDATE_CONFIG, _patch(parameters))
+
+    async def change_config(self, endpoint_name: str, **parameters: Any) -> dict[str, Any]:
+        """Change parameters and wait until it is done: the whole config after it.
+
+        Raises:
+            Invalid: a parameter is unknown or out of bounds.
+            Refused: the workflow says no, e.g. because it is being deleted.
+        """
+        changed: dict[str, Any] = await self._update(
+            endpoint_name, wire.UPDATE_CHANGE_CONFIG, _patch(parameters)
+        )
+        return changed
+
+    async def set_workergroup(self, endpoint_name: str, workergroup: Workergroup) -> None:
+        """Signal a new or changed workergroup; see `put_workergroup` for one that waits."""
+        await self._signal(endpoint_name, wire.SIGNAL_SET_WORKERGROUP, _group(workergroup))
+
+    async def put_workergroup(self, endpoint_name: str, workergroup: Workergroup) -> dict[str, Any]:
+        """Add or change a workergroup and wait until it is done: the workergroup with its revision."""
+        stored: dict[str, Any] = await self._update(
+            endpoint_name, wire.UPDATE_PUT_WORKERGROUP, _group(workergroup)
+        )
+        return stored
+
+    async def remove_workergroup(self, endpoint_name: str, workergroup_id: int) -> None:
+        """Signal that a workergroup goes; its workers are drained and destroyed."""
+        await self._signal(endpoint_name, wire.SIGNAL_REMOVE_WORKERGROUP, workergroup_id)
+
+    async def drop_workergroup(self, endpoint_name: str, workergroup_id: int) -> None:
+        """Remove a workergroup and wait until the workflow has taken it up.
+
+        Raises:
+            Refused: there is none with this id.
+        """
+        await self._update(endpoint_name, wire.UPDATE_DROP_WORKERGROUP, workergroup_id)
+
+    async def update_workers(self, endpoint_name: str, workergroup_id: int) -> None:
+        """Roll a workergroup's workers over to its present template, without dropping a request."""
+        await self._signal(endpoint_name, wire.SIGNAL_UPDATE_WORKERS, workergroup_id)
+
+    async def delete(self, endpoint_name: str, *, wait_seconds: float | None = None) -> dict[str, Any] | None:
+        """Delete an endpoint: every worker is destroyed.
+
+        With `wait_seconds`, wait until the marketplace has confirmed the last one: what the endpoint leaves behind
+        (workers rented, dollars spent).
+
+        Raises:
+            RequestTimedOut: it was not done within `wait_seconds`; it goes on all the same.
+        """
+        await self._signal(endpoint_name, wire.SIGNAL_DELETE)
+        if wait_seconds is None:
+            return None
+        try:
+            async with asyncio.timeout(wait_seconds):
+                with _translated(endpoint_name):
+                    left: dict[str, Any] = await self._handle(endpoint_name).result()
+                    return left
+        except TimeoutError:
+            raise RequestTimedOut(
+                f"endpoint {endpoint_name} was not gone within {wait_seconds:g} s; "
+                "its workers are still being destroyed. The Temporal UI shows which",
+                reason="deleting",
+                waited_s=wait_seconds,
+            ) from None
+
+    async def status(self, endpoint_name: str) -> dict[str, Any]:
+        """What the endpoint has, wants and waits for."""
+        answer: dict[str, Any] = await self._query(endpoint_name, wire.QUERY_STATUS)
+        return answer
+
+    async def workers(self, endpoint_name: str) -> list[dict[str, Any]]:
+        """Every worker as recorded."""
+        answer: list[dict[str, Any]] = await self._query(endpoint_name, wire.QUERY_WORKERS)
+        return answer
+
+    async def workergroups(self, endpoint_name: str) -> list[dict[str, Any]]:
+        """The workergroups."""
+        answer: list[dict[str, Any]] = await self._query(endpoint_name, wire.QUERY_WORKERGROUPS)
+        return answer
+
+    async def decisions(self, endpoint_name: str, *, tail: int = 20) -> list[dict[str, Any]]:
+        """The last decisions and why, oldest first."""
+        answer: list[dict[str, Any]] = await self._query(endpoint_name, wire.QUERY_DECISIONS, tail)
+        return answer
+
+    async def costs(self, endpoint_name: str) -> dict[str, Any]:
+        """Dollars spent, and dollars per hour now."""
+        answer: dict[str, Any] = await self._query(endpoint_name, wire.QUERY_COSTS)
+        return answer
+
+    async def list_endpoints(self) -> list[str]:
+        """The names of the live endpoints."""
+        query = f'WorkflowType="{wire.WORKFLOW_TYPE}" AND ExecutionStatus="Running"'
+        with _translated("*"):
+            found = [each.id async for each in self.client.list_workflows(query, rpc_timeout=self._call)]
+        return sorted(each.removeprefix(wire.workflow_id("")) for each in found)
+
+    def _handle(self, endpoint_name: str) -> WorkflowHandle[Any, Any]:
+        return self.client.get_workflow_handle(wire.workflow_id(endpoint_name))
+
+    async def _signal(self, endpoint_name: str, signal: str, *arguments: Any) -> None:
+        with _translated(endpoint_name):
+            await self._handle(endpoint_name).signal(signal, args=arguments, rpc_timeout=self._call)
+
+    async def _update(self, endpoint_name: str, update: str, argument: Any) -> Any:
+        # the id makes a repetition by the RPC layer the same update, not a second one
+        with _translated(endpoint_name):
+            return await self._handle(endpoint_name).execute_update(
+                update, argument, id=uuid.uuid4().hex, rpc_timeout=self._call
+            )
+
+    async def _query(self, endpoint_name: str, query: str, *arguments: Any) -> Any:
+        with _translated(endpoint_name):
+            return await self._handle(endpoint_name).query(query, args=arguments, rpc_timeout=self._call)
+
+
+def _patch(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        patch = EndpointPatch.model_validate(dict(parameters))
+    except ValidationError as fault:
+        raise Invalid(describe(fault)) from None
+    given = {name: value for name, value in patch.model_dump(mode="json").items() if value is not None}
+    if not given:
+        raise Invalid("nothing to change: give at least one parameter, e.g. max_workers=4")
+    return given
+
+
+def _group(workergroup: Workergroup) -> dict[str, Any]:
+    return workergroup.model_dump(mode="json", exclude_none=True)
+
+
+@contextmanager
+def _translated(endpoint_name: str) -> Iterator[None]:
+    """Temporal's errors as this package's."""
+    try:
+        yield
+    except WorkflowAlreadyStartedError:
+        raise Refused(
+            f"there is a live endpoint {endpoint_name!r}; delete it or take another name",
+            status=409,
+            code="name_taken",
+        ) from None
+    except WorkflowUpdateFailedError as fault:
+        cause = fault.cause
+        code = (cause.type or "") if isinstance(cause, ApplicationError) else ""
+        raise Refused(str(cause or fault), status=400, code=code) from None
+    except WorkflowQueryFailedError as fault:
+        raise Refused(
+            f"endpoint {endpoint_name} could not answer: {fault}", status=400, code="query_failed"
+        ) from None
+    except WorkflowFailureError as fault:
+        raise Refused(
+            f"endpoint {endpoint_name} ended badly: {fault.cause}", status=500, code="failed"
+        ) from None
+    except WorkflowUpdateRPCTimeoutOrCancelledError:
+        raise _no_worker(endpoint_name) from None
+    except RPCError as fault:
+        if fault.status is RPCStatusCode.NOT_FOUND:
+            raise EndpointNotFound(f"no live endpoint {endpoint_name!r} in this namespace") from None
+        if fault.status in {RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}:
+            raise _no_worker(endpoint_name) from None
+        if fault.status is RPCStatusCode.UNAVAILABLE:
+            raise TemporalUnavailable(f"Temporal does not answer: {fault.message}") from None
+        raise Refused(
+            f"Temporal refused: {fault.message}", status=400, code=fault.status.name.lower()
+        ) from None
+
+
+def _no_worker(endpoint_name: str) -> TemporalUnavailable:
+    return TemporalUnavailable(
+        f"endpoint {endpoint_name} did not answer in time: is a Temporal worker (`stokerd worker`) running?"
+    )
