@@ -93,7 +93,7 @@ def ordered(worker: Worker, operation: Operation, now: float) -> Worker:
         case Stop():
             given_up = worker.state is S.STARTING
             stopped = advance(worker, S.STOPPING, now, operation="stop")
-            return stopped.but(failures=worker.failures + 1) if given_up else stopped
+            return stopped.but(starts_given_up=worker.starts_given_up + 1) if given_up else stopped
         case Destroy():
             return advance(worker, S.DESTROYING, now, operation="destroy")
         case Reboot():

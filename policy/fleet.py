@@ -75,7 +75,9 @@ class Worker:
     retry_at: float = 0.0
     """After a failed operation: not before then again."""
     failures: int = 0
-    """Operations and starts that failed since it was last ready."""
+    """Operations that failed in a row."""
+    starts_given_up: int = 0
+    """Starts that the market accepted and did not carry out, since it was last ready."""
     reboots: int = 0
     """Reboots to recover it since it last ran well for long."""
     market_status: str = ""

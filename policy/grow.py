@@ -87,7 +87,7 @@ def can_start(draft: Draft, worker: Worker) -> bool:
     """Whether a start makes sense now: free, and its last start was not given up a moment ago."""
     if not draft.free(worker):
         return False
-    again = worker.since + worker.failures * draft.tuning.start_pause_seconds
+    again = worker.since + worker.starts_given_up * draft.tuning.start_pause_seconds
     if again > draft.now:
         draft.wakes.append(again)
     return again <= draft.now

@@ -182,6 +182,7 @@ _FRESH_START: dict[str, object] = {
     "in_flight": 0,
     "tickets_open": 0,
 }
+_PROVEN: dict[str, object] = {"failures": 0, "starts_given_up": 0, "suspect_since": None}
 _KEEPS_REQUESTS = frozenset({S.READY, S.ERROR, S.UPDATE_READY, S.DESTROYING})
 
 
@@ -218,6 +219,8 @@ def runs_or_will(worker: Worker) -> bool:
 def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:
     """The worker in its next state since now; staying where it is keeps `since`.
 
+    What it held is forgotten when it leaves service, what it failed when it is ready again.
+
     Raises:
         Impossible: the table has no such move.
     """
@@ -230,7 +233,7 @@ def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:
             f"worker {worker.launch_id} is {worker.state.printed} and cannot become {to.printed};"
             f" expected one of: {allowed}"
         )
-    kept = {} if to in _KEEPS_REQUESTS else _FRESH_START
+    kept = _PROVEN if to is S.READY else {} if to in _KEEPS_REQUESTS else _FRESH_START
     return worker.but(**(kept | {"state": to, "since": now} | changes))
 
 

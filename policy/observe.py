@@ -156,7 +156,7 @@ def _heard_ready(worker: Worker, heard: Heard, now: float, learned: Learned) -> 
     if perf > 0 and perf != worker.perf:
         learned = learn_perf(learned, worker, perf)
     line = f"{worker.launch_id[:6]} ({worker.kind}) is ready after {duration(took)} with {perf:.4g} load/s"
-    ready = advance(worker, S.READY, now, perf=perf, loaded_once=True, failures=0, error="", drain=None)
+    ready = advance(worker, S.READY, now, perf=perf, loaded_once=True, error="", drain=None)
     return Folded(worker=ready, learned=learned, lines=(line,))
 
 

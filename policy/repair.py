@@ -84,9 +84,9 @@ def _watch_boot(draft: Draft, worker: Worker) -> None:
     name = machine(worker, draft.perfs)
     if worker.state is S.STARTING and _is_stuck(worker, draft):
         waited = draft.now - worker.since
-        if worker.failures + 1 >= draft.tuning.start_attempts_max:
+        if worker.starts_given_up + 1 >= draft.tuning.start_attempts_max:
             reason = (
-                f"release {name}: start number {worker.failures + 1} hangs for {waited:.0f} s,"
+                f"release {name}: start number {worker.starts_given_up + 1} hangs for {waited:.0f} s,"
                 " its GPU was probably rented to someone else"
             )
             draft.order(Destroy(launch_id=worker.launch_id, reason=reason))
