@@ -1,0 +1,87 @@
+"""`temporal-dev.yaml` is checked, and what is wrong in it is said with what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from run.faults import Fault
+from run.settings import DevSettings, load_settings
+from run.temporal_server import dev_server_command
+
+ROOT = Path(__file__).parents[2]
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_committed_file_is_valid_and_offers_at_least_three_kinds_of_different_price_and_speed():
+    settings = load_settings(ROOT / "temporal-dev.yaml")
+    machines = settings.host_market.machines
+    assert len({machine.dollars_per_hour for machine in machines}) >= 3
+    assert len({machine.cpu_percent for machine in machines}) >= 3
+
+
+def test_an_empty_file_means_every_default(tmp_path):
+    settings = load_settings(write(tmp_path, ""))
+    assert settings.temporal.port == 7233
+    assert settings.state_dir == tmp_path / ".stoker"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("temporal: {port: 70000}", "temporal.port: .*less than or equal to 65535.*70000"),
+        ("temporal: {prot: 7233}", "temporal.prot: Extra inputs are not permitted"),
+        ("temporal: {ip: 0.0.0.0}", "loopback address.*neither TLS nor authorisation"),
+        ("temporal: {ip: here}", "should be an IP address"),
+        ("temporal: {retention: soon}", "temporal.retention"),
+        ("temporal: {search_attributes: {EndpointName: Keyword}}", "should name EndpointId: Int"),
+        ("engine: {port: 7233}", "temporal.port and engine.port are both 7233"),
+        ("engine: {public_url: 'http://a/'}", "engine.public_url"),
+        ("market: {kind: ebay}", "market.kind"),
+        ("host_market: {machines: [{name: A, dollars_per_hour: -1}]}", "dollars_per_hour"),
+        ("host_market: {templates: [{name: t, env: \"-e 'A\"}]}", "env"),
+        ("- a list", "should hold a mapping of settings, got list"),
+        ("a: [", "is not YAML at line"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_expected(tmp_path, text, said):
+    with pytest.raises(Fault, match=said):
+        load_settings(write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(Fault, match="cannot read .*nothing.yaml.*--config"):
+        load_settings(tmp_path / "nothing.yaml")
+
+
+def test_the_dev_server_gets_a_flag_for_every_setting(tmp_path):
+    settings = load_settings(write(tmp_path, "temporal: {dynamic_config: {limit.a: 3, limit.b: true}}"))
+    command = " ".join(dev_server_command(settings))
+    for flag in (
+        "--ip 127.0.0.1",
+        "--port 7233",
+        "--ui-port 8233",
+        "--namespace stoker",
+        "--sqlite-pragma journal_mode=wal",
+        "--search-attribute EndpointName=Keyword",
+        "--dynamic-config-value limit.a=3",
+        "--dynamic-config-value limit.b=true",
+        f"--db-filename {tmp_path / '.stoker' / 'temporal.db'}",
+    ):
+        assert flag in command
+
+
+def test_settings_survive_the_way_to_a_child_process(tmp_path):
+    settings = load_settings(ROOT / "temporal-dev.yaml")
+    path = tmp_path / "effective.json"
+    path.write_text(settings.model_dump_json())
+    assert load_settings(path) == settings
+
+
+def test_the_market_url_follows_the_choice():
+    assert DevSettings().market_url == "http://127.0.0.1:8091"
+    assert DevSettings.model_validate({"market": {"kind": "vast"}}).market_url == "https://console.vast.ai"
