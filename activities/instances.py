@@ -9,6 +9,7 @@ from activities.launch import build_launch, search_query, storage_dollars_per_ho
 from activities.messages import (
     CreatedInstance,
     CreateInstance,
+    DestroyInstance,
     FoundOffers,
     ListedInstances,
     ListInstances,
@@ -78,19 +79,22 @@ class MarketActivities:
             await self._market.reboot(asked.instance_id)
 
     @activity.defn
-    async def destroy_instance(self, asked: OnInstance) -> None:
-        """Releases it, and fails (to be tried again) until the marketplace says that it is gone."""
+    async def destroy_instance(self, asked: DestroyInstance) -> None:
+        """Releases it, and fails (to be tried again) until the marketplace says that it is gone.
+
+        Without an id the launch's outcome is not known: everything that carries exactly its label is released.
+        """
         with classified(self._secrets):
-            await self._market.destroy(asked.instance_id)
-            try:
-                left = await self._market.show(asked.instance_id)
-            except InstanceGone:
-                return
-        raise ApplicationError(
-            f"instance {asked.instance_id} is still there ({left.actual_status}) after it was destroyed",
-            type="StillThere",
-            category=ApplicationErrorCategory.BENIGN,
-        )
+            ids = [asked.instance_id] if asked.instance_id is not None else await self._labelled(asked.label)
+            for instance_id in ids:
+                await self._market.destroy(instance_id)
+            left = [instance_id for instance_id in ids if await self._exists(instance_id)]
+        if left:
+            raise ApplicationError(
+                f"instance {left[0]} is still there after it was destroyed",
+                type="StillThere",
+                category=ApplicationErrorCategory.BENIGN,
+            )
 
     @activity.defn
     async def update_instance(self, asked: UpdateInstance) -> None:
@@ -107,6 +111,16 @@ class MarketActivities:
         with classified(self._secrets):
             found = await self._market.list(label_prefix=asked.prefix)
         return ListedInstances(instances=tuple(_brief(instance) for instance in found))
+
+    async def _labelled(self, label: str) -> list[int]:
+        return [i.id for i in await self._market.list(label_prefix=label) if label and i.label == label]
+
+    async def _exists(self, instance_id: int) -> bool:
+        try:
+            await self._market.show(instance_id)
+        except InstanceGone:
+            return False
+        return True
 
     async def _launch(self, asked: CreateInstance | UpdateInstance) -> Launch:
         group = asked.workergroup

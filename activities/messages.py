@@ -72,9 +72,17 @@ class CreatedInstance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnInstance:
-    """Start, stop, reboot or destroy this instance."""
+    """Start, stop or reboot this instance."""
 
     instance_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestroyInstance:
+    """Release this instance; without an id, whatever carries the label."""
+
+    instance_id: int | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

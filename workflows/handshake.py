@@ -1,8 +1,7 @@
 """The draining handshake: when has every engine stopped giving a worker out?"""
 
-from dataclasses import replace
-
 from policy.fleet import Worker
+from policy.observe import fold_drain_seen
 from workflows.state import ENGINE_LIVE_SECONDS, EndpointStateBook
 
 SLOW_ENGINE_SECONDS = 180.0
@@ -17,8 +16,7 @@ def note_drains_seen(book: EndpointStateBook, now: float) -> bool:
     news = False
     for worker in list(book.record.workers.values()):
         if worker.drain is not None and worker.drain.seen_at is None and _all_have_seen(book, worker, now):
-            drain = replace(worker.drain, seen_at=now)
-            book.record.workers[worker.launch_id] = worker.but(drain=drain)
+            book.record.workers[worker.launch_id] = fold_drain_seen(worker, at=now)
             news = True
     return news
 

@@ -1,25 +1,20 @@
-"""What signals and updates do to the record. Each function answers whether (and why) a new plan is due."""
+"""What signals and updates do to the record. Each function answers why a new plan is due, or nothing."""
 
 from policy import load as load_windows
 from policy.fleet import Worker
-from policy.learn import learn_boot, learn_perf, learn_start
-from policy.lifecycle import LIFECYCLE, Impossible, Standing, advance
+from policy.lifecycle import Impossible
+from policy.observe import fold_metrics
 from stoker_wire.endpoint import EndpointPatch
-from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
-from workflows.messages import Condition, MetricsBatch, WorkerMetrics
+from workflows.handshake import SLOW_ENGINE_SECONDS
+from workflows.messages import MetricsBatch, WorkerMetrics
+from workflows.outcomes import keep
 from workflows.state import ENGINES_KEPT, EndpointStateBook, EngineRecord
 
 RATE_SECONDS = 30.0
 """Arrivals are compared over so long: shorter is noise."""
 RATE_MOVED = 0.15
 """A level that moved by a seventh may change what is wanted; less is inside every target_util's spare."""
-
-_RESTARTING = frozenset({WorkerState.REBOOTING, WorkerState.UPDATE_STARTING, WorkerState.STARTING})
-_HOLDS_STILL = frozenset(
-    {WorkerState.STOPPING, WorkerState.INACTIVE, WorkerState.DESTROYING, WorkerState.UPDATE_REBOOTING}
-)
-"""States that a report does not end: what the worker says is older than what was ordered."""
 
 
 def metrics(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str:
@@ -126,55 +121,27 @@ def _worker(book: EndpointStateBook, told: WorkerMetrics, now: float) -> str:
     worker = record.workers.get(told.launch_id)
     if worker is None or worker.instance_id not in {None, told.instance_id}:
         return ""
-    open_tickets = sum(engine.tickets.get(told.launch_id, 0) for engine in record.engines.values())
-    after = worker.but(tickets_open=open_tickets, suspect_since=told.suspect_since)
-    if told.reported_at > (worker.reported_at or 0.0):
-        after = after.but(
-            reported_at=told.reported_at,
-            load=told.load,
-            in_flight=told.in_flight,
-            perf=told.perf or worker.perf,
-            url=told.url or worker.url,
-            error=told.error,
-        )
-        try:
-            after = _moved(after, told, now)
-        except Impossible as fault:
-            book.log.note(now, "worker", str(fault), subject=told.launch_id, level=2)
-    record.workers[told.launch_id] = after
-    if after.state is not worker.state:
-        if after.state is WorkerState.READY:
-            _learn(book, worker, after, now)
-        book.log.note(
-            now,
-            "worker",
-            f"{worker.state.printed} → {after.state.printed}" + (f": {after.error}" if after.error else ""),
-            subject=told.launch_id,
-            level=1,
-            workergroup_id=worker.workergroup_id,
-        )
-        return f"worker {told.launch_id} is {after.state.printed}"
+    tickets = sum(
+        engine.tickets.get(told.launch_id, 0)
+        for engine in record.engines.values()
+        if now - engine.heard_at <= SLOW_ENGINE_SECONDS
+    )
+    try:
+        folded = fold_metrics(worker, told, now=now, learned=record.learned, tickets_open=tickets)
+    except Impossible as fault:
+        book.log.note(now, "worker", str(fault), subject=told.launch_id, level=2)
+        return ""
+    keep(book, worker, folded, now)
+    if folded.lines:
+        return folded.lines[0]
+    after = folded.worker
+    if after is None:
+        return ""
     if after.drain is not None and _emptied(worker, after):
         return f"draining worker {told.launch_id} moved on"
     if (after.suspect_since is None) != (worker.suspect_since is None):
         return f"worker {told.launch_id} is suspected, or is not any more"
     return ""
-
-
-def _moved(worker: Worker, told: WorkerMetrics, now: float) -> Worker:
-    """The worker in the state that its own words mean."""
-    older_than_order = told.reported_at <= worker.since or bool(worker.operation)
-    if worker.state in _HOLDS_STILL or (worker.state in _RESTARTING and older_than_order):
-        return worker
-    if told.condition is Condition.ERROR:
-        return advance(worker, WorkerState.ERROR, now, error=told.error)
-    if told.condition is Condition.READY:
-        return advance(worker, WorkerState.READY, now, loaded_once=True, error="")
-    if worker.state is WorkerState.READY:
-        return advance(worker, WorkerState.STARTING, now)
-    if not worker.loaded_once and LIFECYCLE[worker.state].standing is Standing.BOOTING:
-        return advance(worker, WorkerState.MODEL_LOADING, now)
-    return worker
 
 
 def _emptied(before: Worker, after: Worker) -> bool:
@@ -196,13 +163,3 @@ def _level(book: EndpointStateBook) -> str:
     planned = book.record.load_at_plan
     slack = max(planned * RATE_MOVED, 0.01 * book.record.targets.hot_ready, 1e-9)
     return f"load moved from {planned:.4g} to {level:.4g}/s" if abs(level - planned) > slack else ""
-
-
-def _learn(book: EndpointStateBook, before: Worker, after: Worker, now: float) -> None:
-    """Remembers perf, and how long the way to ready took, by machine kind."""
-    learned = learn_perf(book.record.learned, after, after.perf) if after.perf else book.record.learned
-    if not before.loaded_once:
-        learned = learn_boot(learned, after, now - after.launched_at)
-    elif before.state is WorkerState.STARTING:
-        learned = learn_start(learned, after, now - before.since)
-    book.record.learned = learned

@@ -13,13 +13,14 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 from activities.instances import MarketActivities
 from activities.messages import (
-    CreatedInstance,
     CreateInstance,
+    DestroyInstance,
     ListInstances,
     OnInstance,
     SearchOffers,
     UpdateInstance,
     label_prefix,
+    launch_label,
 )
 from policy.apply import launched, ordered
 from policy.fleet import Worker
@@ -42,6 +43,7 @@ from policy.plan import (
 from stoker_wire.control import MARKET_TASK_QUEUE
 from stoker_wire.market import Offer
 from stoker_wire.states import WorkerState
+from stoker_wire.workergroup import Workergroup
 from workflows import options, outcomes
 from workflows.state import EndpointStateBook
 
@@ -104,13 +106,6 @@ class Operations:
             if worker.operation:
                 self._resume(worker)
 
-    def destroy_unknown(self, instance_id: int, reason: str) -> None:
-        """Release an instance that carries our label and that no worker of ours has."""
-        key = f"orphan:{instance_id}"
-        if key not in self._tasks:
-            self._note("destroy", str(instance_id), reason)
-            self._spawn(key, self._destroy_unknown(instance_id))
-
     def _begin(self, operation: Operation) -> None:
         match operation:
             case Search():
@@ -165,21 +160,21 @@ class Operations:
         except Impossible as fault:
             self._note("fail", asked.launch_id, f"{asked.op}: {fault}", workergroup_id=worker.workergroup_id)
             return
-        if ordered_worker.operation and worker.instance_id is None:
-            outcomes.forget(self._book, worker, now, "it never had an instance")
+        if ordered_worker.operation not in {"", "destroy"} and worker.instance_id is None:
+            self._note("fail", asked.launch_id, f"{asked.op}: it has no instance yet", level=2)
             return
         self._book.record.workers[worker.launch_id] = ordered_worker
         if ordered_worker.operation:
-            self._spawn(worker.launch_id, self._call(ordered_worker, worker))
+            self._spawn(worker.launch_id, self._call(ordered_worker))
 
     def _resume(self, worker: Worker) -> None:
         offer = self._book.record.pending_offers.get(worker.launch_id)
         if worker.operation == "create" and offer is not None:
-            self._spawn(worker.launch_id, self._create(worker.launch_id, offer, asked_before=True))
-        elif worker.instance_id is not None and worker.operation != "create":
-            self._spawn(worker.launch_id, self._call(worker, worker))
+            self._spawn(worker.launch_id, self._create_again(worker.launch_id, offer))
+        elif worker.operation == "create":
+            outcomes.ended(self._book, worker, workflow.time(), fault=("", "its offer was not carried over"))
         else:
-            outcomes.forget(self._book, worker, workflow.time(), "its launch was not known any more")
+            self._spawn(worker.launch_id, self._call(worker))
 
     # activities, and what they lead to
 
@@ -193,7 +188,7 @@ class Operations:
                 **options.search_options(group.id),
             )
         except ActivityError as error:
-            reason = _reason(error)
+            reason = ": ".join(part for part in _fault(error) if part)
             self._note("fail", str(group.id), f"search: {reason}", workergroup_id=group.id)
             result = Offers(
                 workergroup_id=group.id, searched_at=workflow.time(), error=reason, revision=group.revision
@@ -207,84 +202,90 @@ class Operations:
             )
         self._book.offers[group.id] = result
 
+    async def _create_again(self, launch_id: str, offer: Offer) -> None:
+        """An attempt of the run before may still be at it: its instance has to be listed before it can be adopted."""
+        await workflow.sleep(options.LIST_LAG_SECONDS + 1, summary="the run before may have rented it")
+        await self._create(launch_id, offer, asked_before=True)
+
     async def _create(self, launch_id: str, offer: Offer, *, asked_before: bool) -> None:
         worker = self._book.record.workers[launch_id]
         group = self._book.workergroup(worker.workergroup_id)
-        created: CreatedInstance | None = None
-        fault: ActivityError | None = None
         if group is None:
-            # Its workergroup was removed meanwhile; what may have been rented is found by the next listing.
-            outcomes.forget(self._book, worker, workflow.time(), "its workergroup was removed")
+            fault = ("", "its workergroup was removed")
+            outcomes.ended(self._book, worker, workflow.time(), fault=fault)
             return
+        asked = CreateInstance(
+            endpoint_name=self._book.name,
+            endpoint_id=self._book.id,
+            launch_id=launch_id,
+            workergroup=group,
+            offer=offer,
+            asked_before=asked_before,
+        )
         try:
             created = await workflow.execute_activity_method(
                 MarketActivities.create_instance,
-                CreateInstance(
-                    endpoint_name=self._book.name,
-                    endpoint_id=self._book.id,
-                    launch_id=launch_id,
-                    workergroup=group,
-                    offer=offer,
-                    asked_before=asked_before,
-                ),
+                asked,
                 task_queue=MARKET_TASK_QUEUE,
                 **options.create_options(offer),
             )
         except ActivityError as error:
-            fault = error
-        now = workflow.time()
-        if created is not None:
-            outcomes.created(self._book, launch_id, created, now)
-        elif fault is not None:
-            outcomes.not_created(self._book, launch_id, offer, _kind(fault), _reason(fault), now)
-
-    async def _call(self, worker: Worker, before: Worker) -> None:
-        """Start, stop, reboot, destroy or update; `before` is how the worker was, should it fail."""
-        try:
-            await self._ask(worker, before)
-        except ActivityError as error:
-            outcomes.failed(self._book, worker, before, _kind(error), _reason(error), workflow.time())
+            outcomes.ended(self._book, worker, workflow.time(), fault=_fault(error))
         else:
-            outcomes.succeeded(self._book, worker.launch_id, worker.operation, workflow.time())
+            outcomes.created(self._book, launch_id, created, workflow.time())
 
-    async def _ask(self, worker: Worker, before: Worker) -> None:
-        assert worker.instance_id is not None
-        target = OnInstance(instance_id=worker.instance_id)
-        if worker.operation == "update":
-            group = self._book.workergroup(worker.workergroup_id)
-            assert group is not None
-            await workflow.execute_activity_method(
-                MarketActivities.update_instance,
-                UpdateInstance(
-                    endpoint_name=self._book.name,
-                    endpoint_id=self._book.id,
-                    launch_id=worker.launch_id,
-                    instance_id=worker.instance_id,
-                    workergroup=group,
-                    restart=worker.state is WorkerState.UPDATE_REBOOTING,
-                ),
-                task_queue=MARKET_TASK_QUEUE,
-                **options.update_options(worker),
-            )
-            return
+    async def _call(self, worker: Worker) -> None:
+        """Start, stop, reboot, destroy or update."""
+        group = self._book.workergroup(worker.workergroup_id)
+        gone = worker.operation == "destroy" and worker.instance_id is not None
+        try:
+            if worker.operation == "update":
+                await self._ask_update(worker, group)
+            elif worker.operation == "destroy":
+                await self._ask_destroy(worker)
+            else:
+                await self._ask(worker)
+        except ActivityError as error:
+            outcomes.ended(self._book, worker, workflow.time(), fault=_fault(error))
+        else:
+            revision = group.revision if group is not None else None
+            outcomes.ended(self._book, worker, workflow.time(), revision=revision, confirmed_gone=gone)
+
+    async def _ask(self, worker: Worker) -> None:
         activity, how = {
             "start": (MarketActivities.start_instance, options.start_options(worker)),
             "stop": (MarketActivities.stop_instance, options.stop_options(worker)),
             "reboot": (MarketActivities.reboot_instance, options.reboot_options(worker)),
-            "destroy": (MarketActivities.destroy_instance, options.destroy_options(_named(worker))),
         }[worker.operation]
+        target = OnInstance(instance_id=worker.instance_id or 0)
         await workflow.execute_activity_method(activity, target, task_queue=MARKET_TASK_QUEUE, **how)
 
-    async def _destroy_unknown(self, instance_id: int) -> None:
-        try:
-            await workflow.execute_activity_method(
-                MarketActivities.destroy_instance,
-                OnInstance(instance_id=instance_id),
-                task_queue=MARKET_TASK_QUEUE,
-                **options.destroy_options(f"unknown instance {instance_id}"),
-            )
-        except ActivityError as error:
-            self._note("fail", str(instance_id), f"destroy: {_reason(error)}")
+    async def _ask_destroy(self, worker: Worker) -> None:
+        await workflow.execute_activity_method(
+            MarketActivities.destroy_instance,
+            DestroyInstance(
+                instance_id=worker.instance_id, label=launch_label(self._book.name, worker.launch_id)
+            ),
+            task_queue=MARKET_TASK_QUEUE,
+            **options.destroy_options(options.named(worker)),
+        )
+
+    async def _ask_update(self, worker: Worker, group: Workergroup | None) -> None:
+        if group is None:
+            return  # the planner releases it: its workergroup was removed
+        await workflow.execute_activity_method(
+            MarketActivities.update_instance,
+            UpdateInstance(
+                endpoint_name=self._book.name,
+                endpoint_id=self._book.id,
+                launch_id=worker.launch_id,
+                instance_id=worker.instance_id or 0,
+                workergroup=group,
+                restart=worker.state is WorkerState.UPDATE_REBOOTING,
+            ),
+            task_queue=MARKET_TASK_QUEUE,
+            **options.update_options(worker),
+        )
 
     async def _list(self, reason: str) -> None:
         asked_at = workflow.time()
@@ -296,12 +297,11 @@ class Operations:
                 **options.list_options(reason),
             )
         except ActivityError as error:
-            self._note("fail", "", f"list: {_reason(error)}")
+            self._note("fail", "", f"list: {_fault(error)[1]}")
             return
         if not listed.instances:
             self.found_nothing_at = asked_at
-        for orphan, why in outcomes.listed(self._book, listed.instances, asked_at, workflow.time()):
-            self.destroy_unknown(orphan, why)
+        outcomes.listed(self._book, listed.instances, asked_at, workflow.time())
 
     # bookkeeping
 
@@ -321,16 +321,9 @@ class Operations:
         self._book.log.note(workflow.time(), kind, reason, subject=subject, **more)
 
 
-def _named(worker: Worker) -> str:
-    return f"{worker.kind} {worker.launch_id}, instance {worker.instance_id}"
-
-
-def _kind(error: ActivityError) -> str:
+def _fault(error: ActivityError) -> tuple[str, str]:
+    """The error's type, as the activity named it, and what it says."""
     cause = error.cause
-    return (cause.type or "") if isinstance(cause, ApplicationError) else type(cause).__name__
-
-
-def _reason(error: ActivityError) -> str:
-    cause = error.cause
-    said = cause.message if isinstance(cause, ApplicationError) else str(cause or error)
-    return f"{_kind(error)}: {said}"
+    if isinstance(cause, ApplicationError):
+        return cause.type or "", cause.message
+    return type(cause).__name__, str(cause or error)

@@ -68,22 +68,22 @@ def create_options(offer: Offer) -> dict[str, Any]:
 
 def start_options(worker: Worker) -> dict[str, Any]:
     """Waking a cold worker."""
-    return _options(f"start {_named(worker)}", _DEFAULT)
+    return _options(f"start {named(worker)}", _DEFAULT)
 
 
 def stop_options(worker: Worker) -> dict[str, Any]:
     """Stopping: saves money, goes first."""
-    return _options(f"stop {_named(worker)}", _RELEASE)
+    return _options(f"stop {named(worker)}", _RELEASE)
 
 
 def reboot_options(worker: Worker) -> dict[str, Any]:
     """Restarting a container."""
-    return _options(f"reboot {_named(worker)}", _DEFAULT)
+    return _options(f"reboot {named(worker)}", _DEFAULT)
 
 
 def update_options(worker: Worker) -> dict[str, Any]:
     """Bringing a worker to its workergroup's revision."""
-    return _options(f"update {_named(worker)}", _DEFAULT, tries_seconds=60)
+    return _options(f"update {named(worker)}", _DEFAULT, tries_seconds=60)
 
 
 def destroy_options(subject: str) -> dict[str, Any]:
@@ -101,5 +101,6 @@ def ask_options() -> dict[str, Any]:
     return _options("which endpoints are running", _LOOK)
 
 
-def _named(worker: Worker) -> str:
+def named(worker: Worker) -> str:
+    """`1x RTX 4090 4f1c…, instance 17`: how summaries call a worker."""
     return f"{worker.kind} {worker.launch_id}, instance {worker.instance_id}"

@@ -106,7 +106,7 @@ def details_of(book: EndpointStateBook, now: float) -> str:
     burn = sum(worker.burn_dollars_per_hour for worker in workers)
     parts = [
         f"# {book.name} is {endpoint_state(book)}",
-        _counts(workers) + f" · **${burn:.2f}/h** now · ${record.spending.dollars:.2f} so far",
+        _counts(workers) + f" · **${burn:.2f}/h** now · ${record.ledger.dollars:.2f} so far",
         "## Load and capacity",
         _capacity(book),
         "## Fleet",

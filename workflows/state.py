@@ -1,19 +1,20 @@
 """Everything that an endpoint's workflow knows, in one record that continue-as-new hands on whole."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from policy.apply import expected_learned
 from policy.fleet import Learned, Worker
+from policy.ledger import Ledger, accrue
 from policy.load import LoadHistory
 from policy.observation import Memory, Observation, Offers
 from policy.plan import Plan, Targets, Wait
+from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer
-from stoker_wire.states import GPU_BILLED, WorkerState
 from stoker_wire.workergroup import Workergroup
 from workflows.decisions import DecisionLog
 from workflows.messages import DecisionLine
@@ -34,33 +35,10 @@ class EngineRecord:
     engine_id: str
     sequence: int
     heard_at: float
-    queued_load: float = 0.0
-    queued_requests: int = 0
-    oldest_wait_s: float = 0.0
     tickets: dict[str, int] = field(default_factory=dict)
     """Open tickets by launch id; none is not written."""
     drains_seen: tuple[str, ...] = ()
     """Launch ids of draining workers that it gives out no more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spending:
-    """Dollars spent so far, by what they were spent on."""
-
-    gpu_dollars: float = 0.0
-    """Workers that served or could have served."""
-    boot_dollars: float = 0.0
-    """Workers on their way to ready."""
-    storage_dollars: float = 0.0
-    """Cold workers' disks."""
-    counted_until: float = 0.0
-    workers_rented: int = 0
-    workers_destroyed: int = 0
-
-    @property
-    def dollars(self) -> float:
-        """All of it."""
-        return self.gpu_dollars + self.boot_dollars + self.storage_dollars
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,7 +54,10 @@ class Record:
     load: LoadHistory = LoadHistory()
     learned: Learned = Learned()
     memory: Memory = Memory()
-    spending: Spending = Spending()
+    ledger: Ledger = Ledger()
+    workers_rented: int = 0
+    workers_gone: int = 0
+    """Instances that were released, or taken from us."""
     engines: dict[str, EngineRecord] = field(default_factory=dict)
     pending_offers: dict[str, Offer] = field(default_factory=dict)
     """Launch id → what is being rented for it: a create that a new run must ask for again."""
@@ -114,6 +95,7 @@ class EndpointStateBook:
             self.record = _RECORD.validate_python(spec.carried)
         self.log = DecisionLog(self.record.decisions)
         self.offers: dict[int, Offers] = {}
+        self.tuning: Tuning = DEFAULT_TUNING
 
     def carried(self) -> dict[str, Any]:
         """The record as continue-as-new hands it on: JSON values, what equals its default left out."""
@@ -179,24 +161,7 @@ class EndpointStateBook:
 
     def count_dollars(self, now: float) -> None:
         """Adds what the workers cost since the last count; call it before a worker's state changes."""
-        spending = self.record.spending
-        hours = max(now - spending.counted_until, 0.0) / 3600 if spending.counted_until else 0.0
-        gpu = boot = storage = 0.0
-        for worker in self.record.workers.values():
-            dollars = worker.burn_dollars_per_hour * hours
-            if worker.state is WorkerState.READY:
-                gpu += dollars
-            elif worker.state in GPU_BILLED:
-                boot += dollars
-            else:
-                storage += dollars
-        self.record.spending = replace(
-            spending,
-            gpu_dollars=spending.gpu_dollars + gpu,
-            boot_dollars=spending.boot_dollars + boot,
-            storage_dollars=spending.storage_dollars + storage,
-            counted_until=max(now, spending.counted_until),
-        )
+        self.record.ledger = accrue(self.record.ledger, self.record.workers.values(), now)
 
     def workergroup(self, workergroup_id: int) -> Workergroup | None:
         """The workergroup of this id, if the endpoint has it."""

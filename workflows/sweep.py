@@ -10,7 +10,7 @@ from temporalio.exceptions import ActivityError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.instances import MarketActivities
-from activities.messages import LABEL_PREFIX, ListInstances, OnInstance, read_label
+from activities.messages import LABEL_PREFIX, DestroyInstance, ListInstances, read_label
 from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE, workflow_id
 from stoker_wire.market import Instance
 from workflows import options
@@ -122,7 +122,7 @@ class SweepWorkflow:
         try:
             await workflow.execute_activity_method(
                 MarketActivities.destroy_instance,
-                OnInstance(instance_id=instance.id),
+                DestroyInstance(instance_id=instance.id),
                 task_queue=MARKET_TASK_QUEUE,
                 **options.destroy_options(f"instance {instance.id}, its endpoint is gone"),
             )

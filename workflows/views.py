@@ -43,14 +43,13 @@ class Costs:
     """The `costs` query. Dollars; the marketplace's bill also has bandwidth, which nobody tells us."""
 
     dollars: float = 0.0
-    gpu_dollars: float = 0.0
-    boot_dollars: float = 0.0
-    storage_dollars: float = 0.0
+    by_state: dict[str, float] = field(default_factory=dict)
+    """Dollars spent, by the state that the workers were in (as the API says it)."""
     dollars_per_hour: float = 0.0
     by_worker: dict[str, float] = field(default_factory=dict)
     """$/h now, by launch id."""
     workers_rented: int = 0
-    workers_destroyed: int = 0
+    workers_gone: int = 0
     counted_until: float = 0.0
 
 
@@ -60,7 +59,7 @@ class Deleted:
 
     endpoint_name: str
     workers_rented: int
-    workers_destroyed: int
+    workers_gone: int
     dollars: float
     lived_seconds: float
 
@@ -83,7 +82,7 @@ def status(book: EndpointStateBook, under_way: tuple[str, ...], load_per_second:
         queued_load=record.load.backlog_load,
         queued_requests=record.load.backlog_requests,
         dollars_per_hour=book.burn_dollars_per_hour(),
-        dollars=record.spending.dollars,
+        dollars=record.ledger.dollars,
         look_again_at=record.look_again_at,
         listed_at=record.listed_at,
         under_way=under_way,
@@ -96,17 +95,15 @@ def status(book: EndpointStateBook, under_way: tuple[str, ...], load_per_second:
 
 def costs(book: EndpointStateBook) -> Costs:
     """What it has cost and costs."""
-    spending = book.record.spending
+    record = book.record
     return Costs(
-        dollars=spending.dollars,
-        gpu_dollars=spending.gpu_dollars,
-        boot_dollars=spending.boot_dollars,
-        storage_dollars=spending.storage_dollars,
+        dollars=record.ledger.dollars,
+        by_state=dict(record.ledger.by_state),
         dollars_per_hour=book.burn_dollars_per_hour(),
-        by_worker={w.launch_id: w.burn_dollars_per_hour for w in book.record.workers.values()},
-        workers_rented=spending.workers_rented,
-        workers_destroyed=spending.workers_destroyed,
-        counted_until=spending.counted_until,
+        by_worker={w.launch_id: w.burn_dollars_per_hour for w in record.workers.values()},
+        workers_rented=record.workers_rented,
+        workers_gone=record.workers_gone,
+        counted_until=record.ledger.until or 0.0,
     )
 
 
@@ -117,11 +114,11 @@ def workers(book: EndpointStateBook) -> list[Worker]:
 
 def deleted(book: EndpointStateBook, now: float) -> Deleted:
     """The summary that an endpoint leaves."""
-    spending = book.record.spending
+    record = book.record
     return Deleted(
         endpoint_name=book.name,
-        workers_rented=spending.workers_rented,
-        workers_destroyed=spending.workers_destroyed,
-        dollars=round(spending.dollars, 6),
+        workers_rented=record.workers_rented,
+        workers_gone=record.workers_gone,
+        dollars=round(record.ledger.dollars, 6),
         lived_seconds=round(now - book.created_at, 3) if book.created_at else 0.0,
     )
