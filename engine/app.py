@@ -1,0 +1,131 @@
+"""The engine as an aiohttp application, and as a server."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+from temporalio.client import Client
+
+from engine.console import add_console
+from engine.engine import Engine
+from engine.health import Health
+from engine.ingest import Ingest
+from engine.metrics import Metrics
+from engine.openai import OpenAIDoor
+from engine.problems import problems
+from engine.routing import RouteDesk
+from engine.settings import EngineSettings
+
+ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
+
+_KEEPALIVE_SECONDS = 75.0
+_HEADER_BYTES_MAX = 8190
+_HEADERS_MAX = 64
+_SHUTDOWN_SECONDS = 5.0
+
+_quiet = logging.getLogger("engine.aiohttp")
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False
+
+
+def create_app(settings: EngineSettings, temporal_client: Client) -> web.Application:
+    """The whole engine; it starts with the application and stops with it.
+
+    The client must use `temporalio.contrib.pydantic.pydantic_data_converter`.
+    """
+    engine = Engine(settings, temporal_client)
+    app = web.Application(middlewares=[problems], client_max_size=settings.limits.body_bytes_max)
+    app[ENGINE] = engine
+    desk = RouteDesk(engine)
+    ingest = Ingest(engine)
+    health = Health(engine)
+    app.add_routes(
+        [
+            web.post("/route/", desk.handle),
+            web.post("/worker_status/", ingest.worker_status),
+            web.post("/delete_requests/", ingest.delete_requests),
+            web.get("/pubkey/", ingest.pubkey),
+            web.get("/healthz", health.healthz),
+            web.get("/readyz", health.readyz),
+            web.get("/metrics", Metrics(engine).handle),
+        ]
+    )
+    door = OpenAIDoor(engine, desk)
+    app.add_routes(door.routes())
+    add_console(app, engine)
+
+    async def living(_: web.Application) -> AsyncIterator[None]:
+        await engine.start()
+        async with door:
+            yield
+        await engine.close()
+
+    async def let_go(_: web.Application) -> None:
+        engine.stop_holding()
+
+    app.cleanup_ctx.append(living)
+    app.on_shutdown.append(let_go)
+    return app
+
+
+class Server:
+    """A running engine: where it listens, and how to stop it."""
+
+    def __init__(self, runner: web.AppRunner, engine: Engine, host: str, port: int, scheme: str) -> None:
+        self._runner = runner
+        self.engine = engine
+        self.host = host
+        self.port = port
+        self.url = f"{scheme}://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{port}"
+
+    def __repr__(self) -> str:
+        return f"<Server {self.url} {self.engine!r}>"
+
+    async def close(self) -> None:
+        """Answer who waits, finish what runs, stop."""
+        self.engine.stop_holding()
+        await self._runner.cleanup()
+
+
+async def start_server(settings: EngineSettings, temporal_client: Client) -> Server:
+    """Listen where the settings say.
+
+    Raises:
+        OSError: the address is taken or not ours.
+    """
+    app = create_app(settings, temporal_client)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=_KEEPALIVE_SECONDS,
+        max_line_size=_HEADER_BYTES_MAX,
+        max_field_size=_HEADER_BYTES_MAX,
+        max_headers=_HEADERS_MAX,
+        shutdown_timeout=_SHUTDOWN_SECONDS,
+        logger=_quiet,
+    )
+    await runner.setup()
+    site = web.TCPSite(runner, settings.host, settings.port, ssl_context=settings.ssl_context, backlog=1024)
+    try:
+        await site.start()
+    except BaseException:
+        await runner.cleanup()
+        raise
+    port = int(runner.addresses[0][1])
+    scheme = "https" if settings.ssl_context else "http"
+    return Server(runner, app[ENGINE], settings.host, port, scheme)
+
+
+async def serve(
+    settings: EngineSettings, temporal_client: Client, *, stop: asyncio.Event | None = None
+) -> None:
+    """Serve until `stop` is set or the task is cancelled."""
+    server = await start_server(settings, temporal_client)
+    try:
+        await (stop or asyncio.Event()).wait()
+    finally:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(server.close())

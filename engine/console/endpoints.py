@@ -1,0 +1,217 @@
+"""`/api/v0/endptjobs/`: endpoints, in the shape of the official records."""
+
+import re
+import time
+from typing import Any
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from engine.console.temporal import AlreadyThere, EndpointWorkflows
+from engine.endpoints import Endpoint
+from engine.engine import Engine
+from engine.keys import user_id
+from engine.parsing import answer, path_id, read_object
+from stoker_wire.control import (
+    QUERY_COSTS,
+    QUERY_DECISIONS,
+    QUERY_STATUS,
+    UPDATE_CHANGE_CONFIG,
+    UPDATE_ROTATE_KEY,
+)
+from stoker_wire.endpoint import ENDPOINT_NAME_PATTERN, EndpointConfig, EndpointPatch
+from stoker_wire.problem import Problem, describe
+from workflows.messages import EndpointMemo
+
+_REPEAT_SECONDS = 60.0
+"""The official client repeats a POST up to five times: the same create within this time is the same endpoint."""
+
+_NOT_CONFIG = frozenset({"api_key", "client_id", "autoscaler_instance", "endptjob_id", "id", "user_id"})
+"""What official callers add to a config's fields."""
+
+_NAME = re.compile(ENDPOINT_NAME_PATTERN)
+_TAIL_MAX = 1000
+
+
+class EndpointDesk:
+    """Create, list, show, change, delete; and stoker's status, decisions, costs and key rotation."""
+
+    def __init__(self, engine: Engine, workflows: EndpointWorkflows) -> None:
+        self._engine = engine
+        self._workflows = workflows
+
+    def routes(self) -> list[web.RouteDef]:
+        """What it answers."""
+        one = "/api/v0/endptjobs/{id}/"
+        return [
+            web.get("/api/v0/endptjobs/", self.list_all),
+            web.post("/api/v0/endptjobs/", self.create),
+            web.get(one, self.show),
+            web.put(one, self.change),
+            web.delete(one, self.delete),
+            web.post(one + "rotate_key/", self.rotate_key),
+            web.get(one + "status/", self.status),
+            web.get(one + "decisions/", self.decisions),
+            web.get(one + "costs/", self.costs),
+        ]
+
+    async def list_all(self, request: web.Request) -> web.Response:
+        """The account's endpoints."""
+        owner = self._engine.accounts.authenticate(request, await read_object(request))
+        return answer(
+            {"success": True, "results": [record(e) for e in self._engine.directory.owned_by(owner)]}
+        )
+
+    async def create(self, request: web.Request) -> web.Response:
+        """A new endpoint; the same create again, within a minute, is answered with the same id."""
+        body = await read_object(request)
+        owner = self._engine.accounts.authenticate(request, body)
+        given = _given(body)
+        name = given.pop("endpoint_name", None)
+        if not isinstance(name, str):
+            raise Problem(
+                400, "invalid_args", "endpoint_name: is required, a text of letters, digits, `_` and `-`"
+            )
+        _check_name(name)
+        config = _config(given)
+        try:
+            endpoint_id = await self._workflows.start(name, config, owner)
+        except AlreadyThere:
+            endpoint_id = await self._repeated(name, config, owner)
+        return answer({"success": True, "result": endpoint_id})
+
+    async def show(self, request: web.Request) -> web.Response:
+        """One endpoint."""
+        endpoint = await self._mine(request)
+        return answer({"success": True, "result": record(endpoint)})
+
+    async def change(self, request: web.Request) -> web.Response:
+        """New values for what is given; null and absent stay."""
+        body = await read_object(request)
+        endpoint = await self._mine(request, body)
+        given = _given(body)
+        name = given.pop("endpoint_name", endpoint.name)
+        if name != endpoint.name:
+            raise Problem(
+                400,
+                "invalid_args",
+                "endpoint_name: an endpoint cannot be renamed; create one of the new name",
+            )
+        try:
+            patch = EndpointPatch.model_validate(given)
+            endpoint.config.patched(patch)
+        except ValidationError as fault:
+            raise Problem(400, "invalid_args", describe(fault)) from None
+        if patch.given():
+            sent = patch.model_dump(mode="json", exclude_none=True)
+            stored = await self._workflows.change(endpoint, UPDATE_CHANGE_CONFIG, sent)
+            config = EndpointConfig.model_validate(stored)
+            await self._workflows.seen(endpoint, lambda e: e.config == config)
+        return answer({"success": True})
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """Destroy every worker, then the endpoint."""
+        endpoint = await self._mine(request, await read_object(request))
+        workers = len(endpoint.memo.members)
+        await self._workflows.delete(endpoint)
+        said = f"endpoint {endpoint.name} is being deleted; {workers} workers are released"
+        return answer({"success": True, "msg": said, "deleted_workers": workers, "failed_workers": 0})
+
+    async def rotate_key(self, request: web.Request) -> web.Response:
+        """Make the endpoint key invalid and a new one valid, on this engine at once, on others within a second or two."""
+        endpoint = await self._mine(request, await read_object(request))
+        version = await self._workflows.change(endpoint, UPDATE_ROTATE_KEY)
+        await self._workflows.seen(endpoint, lambda e: e.memo.key_version >= int(version))
+        return answer({"success": True, "api_key": endpoint.key, "key_version": endpoint.memo.key_version})
+
+    async def status(self, request: web.Request) -> web.Response:
+        """What it has, what it wants, what it waits for."""
+        endpoint = await self._mine(request)
+        return answer(await self._workflows.ask(endpoint, QUERY_STATUS))
+
+    async def decisions(self, request: web.Request) -> web.Response:
+        """The last decisions and why, oldest first."""
+        endpoint = await self._mine(request)
+        return answer(
+            {
+                "decisions": await self._workflows.ask(
+                    endpoint, QUERY_DECISIONS, tail_of(request.query.get("tail"))
+                )
+            }
+        )
+
+    async def costs(self, request: web.Request) -> web.Response:
+        """Dollars spent, and dollars per hour now."""
+        endpoint = await self._mine(request)
+        return answer(await self._workflows.ask(endpoint, QUERY_COSTS))
+
+    async def _mine(self, request: web.Request, body: dict[str, Any] | None = None) -> Endpoint:
+        owner = self._engine.accounts.authenticate(request, body)
+        return self._engine.directory.of_owner(path_id(request), owner)
+
+    async def _repeated(self, name: str, config: EndpointConfig, owner: str) -> int:
+        await self._engine.watch.refresh(name)
+        endpoint = self._engine.directory.named(name)
+        if endpoint is not None and endpoint.memo.owner == owner and not endpoint.memo.deleting:
+            young = time.time() - endpoint.memo.created_at < _REPEAT_SECONDS
+            if young and endpoint.config == config:
+                return endpoint.id
+        raise Problem(
+            400,
+            "endpoint_exists",
+            f"there is an endpoint named {name!r} already; delete it first or choose another name",
+        )
+
+
+def record(endpoint: Endpoint) -> dict[str, Any]:
+    """An endpoint as the official clients read it."""
+    memo: EndpointMemo = endpoint.memo
+    config = endpoint.config.model_dump(mode="json")
+    return config | {
+        "id": memo.id,
+        "endpoint_name": memo.name,
+        "api_key": endpoint.key,
+        "user_id": user_id(memo.owner),
+        "created_at": memo.created_at,
+        "cold_workers": config["min_workers"],
+        "endpoint_state": "deleting" if memo.deleting else config["endpoint_state"],
+        "auto_delete_in_seconds": None,
+        "auto_delete_due_24h": False,
+        "workergroup_ids": list(memo.groups),
+    }
+
+
+def tail_of(value: object, default: int = 200) -> int:
+    """How many lines are wanted.
+
+    Raises:
+        Problem: 400.
+    """
+    if value is None:
+        return default
+    try:
+        tail = int(str(value))
+    except ValueError:
+        tail = 0
+    if tail < 1:
+        raise Problem(
+            400, "invalid_args", f"tail: must be a whole number from 1 up (got {str(value)[:40]!r})"
+        )
+    return min(tail, _TAIL_MAX)
+
+
+def _given(body: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if value is not None and key not in _NOT_CONFIG}
+
+
+def _config(given: dict[str, Any]) -> EndpointConfig:
+    try:
+        return EndpointConfig.model_validate(given)
+    except ValidationError as fault:
+        raise Problem(400, "invalid_args", describe(fault)) from None
+
+
+def _check_name(name: str) -> None:
+    if _NAME.fullmatch(name) is None:
+        said = f"endpoint_name: 1 to 255 letters, digits, `_` and `-` (got {name[:80]!r})"
+        raise Problem(400, "invalid_args", said)

@@ -1,0 +1,71 @@
+"""`/get_endpoint_logs/` and its relatives: the decision log as text, at four levels of detail."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from engine.console.endpoints import tail_of
+from engine.console.temporal import EndpointWorkflows
+from engine.console.workers import endpoint_of, whole
+from engine.engine import Engine
+from engine.parsing import answer, read_object
+from stoker_wire.control import QUERY_DECISIONS
+from workflows.messages import DecisionLine
+
+LEVELS = ("info0", "info1", "trace", "debug")
+"""By `DecisionLine.level`; each holds the lines of its own level and of the less detailed ones."""
+
+
+class LogDesk:
+    """Logs of an endpoint or of one of its workergroups."""
+
+    def __init__(self, engine: Engine, workflows: EndpointWorkflows) -> None:
+        self._engine = engine
+        self._workflows = workflows
+
+    def routes(self) -> list[web.RouteDef]:
+        """What it answers, under the old and the new names."""
+        return [
+            web.post("/get_endpoint_logs/", self.of_endpoint),
+            web.post("/get_autogroup_logs/", self.of_group),
+            web.post("/get_workergroup_logs/", self.of_group),
+        ]
+
+    async def of_endpoint(self, request: web.Request) -> web.Response:
+        """All lines."""
+        body = await read_object(request)
+        owner = self._engine.accounts.authenticate(request, body)
+        endpoint = endpoint_of(self._engine, body, owner)
+        lines = await self._workflows.ask(endpoint, QUERY_DECISIONS, tail_of(body.get("tail")))
+        return answer(rendered(_read(lines)))
+
+    async def of_group(self, request: web.Request) -> web.Response:
+        """The lines about one workergroup."""
+        body = await read_object(request)
+        owner = self._engine.accounts.authenticate(request, body)
+        group_id = whole(body, "id")
+        endpoint = self._engine.directory.of_group(group_id, owner)
+        lines = await self._workflows.ask(endpoint, QUERY_DECISIONS, tail_of(body.get("tail")))
+        return answer(rendered([line for line in _read(lines) if line.workergroup_id == group_id]))
+
+
+def rendered(lines: list[DecisionLine]) -> dict[str, str]:
+    """The four texts, oldest line first."""
+    return {
+        name: "".join(f"{text(line)}\n" for line in lines if line.level <= level)
+        for level, name in enumerate(LEVELS)
+    }
+
+
+def text(line: DecisionLine) -> str:
+    """One line as an operator reads it."""
+    at = datetime.fromtimestamp(line.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+    subject = f" {line.subject}" if line.subject else ""
+    numbers = " ".join(f"{name}={value:g}" for name, value in line.numbers.items())
+    said = line.reason.replace("\n", " ")
+    return f"{at}Z {line.kind}{subject}: {said}" + (f" ({numbers})" if numbers else "")
+
+
+def _read(lines: list[dict[str, Any]]) -> list[DecisionLine]:
+    return [DecisionLine.model_validate(line) for line in lines]

@@ -1,0 +1,35 @@
+"""`/api/v0/users/current`: who the key belongs to; the official CLI asks it once."""
+
+from aiohttp import web
+
+from engine.engine import Engine
+from engine.keys import user_id
+from engine.parsing import answer
+
+
+class UserDesk:
+    """The calling account."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> list[web.RouteDef]:
+        """Both spellings."""
+        return [
+            web.get("/api/v0/users/current", self.current),
+            web.get("/api/v0/users/current/", self.current),
+        ]
+
+    async def current(self, request: web.Request) -> web.Response:
+        """The account as the official CLI reads it."""
+        owner = self._engine.accounts.authenticate(request)
+        return answer(
+            {
+                "id": user_id(owner),
+                "username": owner,
+                "email": "",
+                "host_agreement_accepted": False,
+                "balance": 0.0,
+                "credit": 0.0,
+            }
+        )

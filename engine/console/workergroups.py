@@ -1,0 +1,153 @@
+"""`/api/v0/workergroups/` and, for the official CLI, `/api/v0/autojobs/`: workergroups."""
+
+from typing import Any
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from engine.console.temporal import EndpointWorkflows, new_id
+from engine.endpoints import Endpoint
+from engine.engine import Engine
+from engine.keys import user_id
+from engine.parsing import answer, path_id, read_object
+from stoker_wire.control import QUERY_WORKERGROUPS, UPDATE_DROP_WORKERGROUP, UPDATE_PUT_WORKERGROUP
+from stoker_wire.problem import Problem, describe
+from stoker_wire.workergroup import Workergroup
+
+_NOT_GROUP = frozenset(
+    {
+        "api_key",
+        "client_id",
+        "autoscaler_instance",
+        "autojob_id",
+        "workergroup_id",
+        "id",
+        "user_id",
+        "endpoint_id",
+        "endpoint_name",
+        "search_query",
+    }
+)
+_UNSUPPORTED = frozenset({"docker_login_user", "docker_login_pass", "docker_login_repo"})
+
+
+class WorkergroupDesk:
+    """Create, list, show, change, delete."""
+
+    def __init__(self, engine: Engine, workflows: EndpointWorkflows) -> None:
+        self._engine = engine
+        self._workflows = workflows
+
+    def routes(self) -> list[web.RouteDef]:
+        """What it answers, under both names."""
+        made = []
+        for base in ("/api/v0/workergroups/", "/api/v0/autojobs/"):
+            one = base + "{id}/"
+            made += [
+                web.get(base, self.list_all),
+                web.post(base, self.create),
+                web.get(one, self.show),
+                web.put(one, self.change),
+                web.delete(one, self.delete),
+            ]
+        return made
+
+    async def list_all(self, request: web.Request) -> web.Response:
+        """The account's workergroups."""
+        owner = self._engine.accounts.authenticate(request, await read_object(request))
+        rows = []
+        for endpoint in self._engine.directory.owned_by(owner):
+            if endpoint.memo.groups:
+                rows += [record(endpoint, group) for group in await self._groups(endpoint)]
+        return answer({"success": True, "results": rows})
+
+    async def create(self, request: web.Request) -> web.Response:
+        """A new workergroup of an endpoint named by id or by name."""
+        body = await read_object(request)
+        owner = self._engine.accounts.authenticate(request, body)
+        endpoint = self._endpoint_of(body, owner)
+        group = _group({"id": new_id()} | _given(body))
+        stored = await self._put(endpoint, group)
+        return answer({"success": True, "id": stored["id"]})
+
+    async def show(self, request: web.Request) -> web.Response:
+        """One workergroup."""
+        endpoint, group = await self._mine(request)
+        return answer({"success": True, "result": record(endpoint, group)})
+
+    async def change(self, request: web.Request) -> web.Response:
+        """New values for what is given; null and absent stay. A new template or filter rolls the workers over."""
+        body = await read_object(request)
+        endpoint, group = await self._mine(request, body)
+        given = _given(body)
+        if "template_hash" in given or "template_id" in given:
+            group = group | {"template_hash": None, "template_id": None}
+        await self._put(endpoint, _group(group | given))
+        return answer({"success": True})
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """Remove it; its workers are released."""
+        endpoint, group = await self._mine(request, await read_object(request))
+        group_id = int(group["id"])
+        await self._workflows.change(endpoint, UPDATE_DROP_WORKERGROUP, group_id)
+        await self._workflows.seen(endpoint, lambda e: group_id not in e.memo.groups)
+        return answer({"success": True})
+
+    async def _put(self, endpoint: Endpoint, group: Workergroup) -> dict[str, Any]:
+        sent = group.model_dump(mode="json")
+        stored: dict[str, Any] = await self._workflows.change(endpoint, UPDATE_PUT_WORKERGROUP, sent)
+        await self._workflows.seen(endpoint, lambda e: group.id in e.memo.groups)
+        return stored
+
+    async def _groups(self, endpoint: Endpoint) -> list[dict[str, Any]]:
+        groups: list[dict[str, Any]] = await self._workflows.ask(endpoint, QUERY_WORKERGROUPS)
+        return groups
+
+    async def _mine(
+        self, request: web.Request, body: dict[str, Any] | None = None
+    ) -> tuple[Endpoint, dict[str, Any]]:
+        owner = self._engine.accounts.authenticate(request, body)
+        group_id = path_id(request)
+        endpoint = self._engine.directory.of_group(group_id, owner)
+        for group in await self._groups(endpoint):
+            if group["id"] == group_id:
+                return endpoint, group
+        raise Problem(404, "no_such_workergroup", f"there is no workergroup {group_id}")
+
+    def _endpoint_of(self, body: dict[str, Any], owner: str) -> Endpoint:
+        directory = self._engine.directory
+        endpoint_id, name = body.get("endpoint_id"), body.get("endpoint_name")
+        if isinstance(endpoint_id, int) and not isinstance(endpoint_id, bool):
+            return directory.of_owner(endpoint_id, owner)
+        if isinstance(name, str):
+            endpoint = directory.named(name)
+            if endpoint is None or endpoint.memo.owner != owner:
+                raise Problem(404, "no_such_endpoint", f"there is no endpoint named {name[:80]!r}")
+            return endpoint
+        raise Problem(400, "invalid_args", "endpoint_id (a number) or endpoint_name is required")
+
+
+def record(endpoint: Endpoint, group: dict[str, Any]) -> dict[str, Any]:
+    """A workergroup as the official clients read it."""
+    return group | {
+        "endpoint_id": endpoint.id,
+        "endpoint_name": endpoint.name,
+        "user_id": user_id(endpoint.memo.owner),
+        "created_at": endpoint.memo.created_at,
+    }
+
+
+def _given(body: dict[str, Any]) -> dict[str, Any]:
+    unsupported = sorted(name for name in _UNSUPPORTED if body.get(name))
+    if unsupported:
+        said = "is not taken: a registry password would lie in a workflow's history; name the login in the template"
+        raise Problem(400, "invalid_args", f"{unsupported[0]}: {said}")
+    ignored = _NOT_GROUP | _UNSUPPORTED
+    return {key: value for key, value in body.items() if value is not None and key not in ignored}
+
+
+def _group(values: dict[str, Any]) -> Workergroup:
+    try:
+        return Workergroup.model_validate(values)
+    except ValidationError as fault:
+        raise Problem(400, "invalid_args", describe(fault)) from None

@@ -1,0 +1,130 @@
+"""`/get_endpoint_workers/` and its relatives: worker rows whose numbers are never null; and rolling updates."""
+
+import re
+import time
+from typing import Any
+
+from aiohttp import web
+
+from engine.console.temporal import EndpointWorkflows
+from engine.endpoints import Endpoint
+from engine.engine import Engine
+from engine.parsing import answer, read_object
+from engine.workers import KnownWorker
+from stoker_wire.control import SIGNAL_UPDATE_WORKERS
+from stoker_wire.problem import Problem
+
+_COUNT = re.compile(r"^\d+x ")
+
+
+class WorkerDesk:
+    """Workers of an endpoint or workergroup, and their rolling update."""
+
+    def __init__(self, engine: Engine, workflows: EndpointWorkflows) -> None:
+        self._engine = engine
+        self._workflows = workflows
+
+    def routes(self) -> list[web.RouteDef]:
+        """What it answers, under the old and the new names."""
+        return [
+            web.post("/get_endpoint_workers/", self.of_endpoint),
+            web.post("/get_autogroup_workers/", self.of_group),
+            web.post("/get_workergroup_workers/", self.of_group),
+            web.post("/update_workers/", self.update),
+        ]
+
+    async def of_endpoint(self, request: web.Request) -> web.Response:
+        """The endpoint's workers, a bare list."""
+        body = await read_object(request)
+        owner = self._engine.accounts.authenticate(request, body)
+        endpoint = endpoint_of(self._engine, body, owner)
+        return answer(rows(endpoint))
+
+    async def of_group(self, request: web.Request) -> web.Response:
+        """The workergroup's workers, a bare list."""
+        body = await read_object(request)
+        owner = self._engine.accounts.authenticate(request, body)
+        group_id = whole(body, "id")
+        endpoint = self._engine.directory.of_group(group_id, owner)
+        return answer(rows(endpoint, group_id))
+
+    async def update(self, request: web.Request) -> web.Response:
+        """Roll a workergroup's workers over, without dropping a request."""
+        body = await read_object(request)
+        owner = self._engine.accounts.authenticate(request, body)
+        group_id = whole(body, "workergroup_id")
+        endpoint = self._engine.directory.of_group(group_id, owner)
+        if body.get("cancel_update"):
+            said = "an update that has begun is not cancelled: set the workergroup's template back, and workers follow"
+            return answer({"success": False, "error": "not_supported", "error_msg": said, "msg": said})
+        due = sum(1 for member in endpoint.memo.members if member.g == group_id)
+        await self._workflows.signal(endpoint, SIGNAL_UPDATE_WORKERS, group_id)
+        return answer({"success": True, "workers_to_update": due})
+
+
+def endpoint_of(engine: Engine, body: dict[str, Any], owner: str) -> Endpoint:
+    """The endpoint that a body names by `id` or by `endpoint`."""
+    name = body.get("endpoint")
+    if body.get("id") is None and isinstance(name, str):
+        endpoint = engine.directory.named(name)
+        if endpoint is None or endpoint.memo.owner != owner:
+            raise Problem(404, "no_such_endpoint", f"there is no endpoint named {name[:80]!r}")
+        return endpoint
+    return engine.directory.of_owner(whole(body, "id"), owner)
+
+
+def whole(body: dict[str, Any], field: str) -> int:
+    """A whole number from a body.
+
+    Raises:
+        Problem: 400.
+    """
+    value = body.get(field)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise Problem(400, "invalid_args", f"{field}: must be a whole number from 1 up (got {value!r:.40})")
+    return value
+
+
+def rows(endpoint: Endpoint, group_id: int | None = None) -> list[dict[str, Any]]:
+    """The workers as the official clients read them."""
+    now = time.time()
+    return [
+        row(endpoint, worker, now)
+        for worker in endpoint.workers.values()
+        if worker.listed and group_id in {None, worker.workergroup_id}
+    ]
+
+
+def row(endpoint: Endpoint, worker: KnownWorker, now: float) -> dict[str, Any]:
+    """One worker; what is not known is 0, never null: the official client cannot read null."""
+    status = worker.status
+    return {
+        "id": worker.instance_id,
+        "status": worker.state.value,
+        "cur_load": status.cur_load if status else 0.0,
+        "new_load": status.new_load if status else 0.0,
+        "cur_load_rolling_avg": worker.ledger.outstanding,
+        "cur_perf": status.cur_perf if status else 0.0,
+        "perf": worker.route_perf,
+        "measured_perf": worker.route_perf,
+        "dlperf": 0.0,
+        "reliability": 1.0,
+        "reqs_working": worker.in_flight,
+        "disk_usage": status.disk_usage if status else 0.0,
+        "loaded_at": worker.since if worker.loadtime_s > 0 else 0.0,
+        "started_at": worker.since,
+        "gpu_name": _COUNT.sub("", worker.kind),
+        "kind": worker.kind,
+        "dph_total": worker.price,
+        "url": worker.route_url,
+        "workergroup_id": worker.workergroup_id,
+        "endpoint_id": endpoint.id,
+        "launch_id": worker.launch_id,
+        "draining": worker.draining,
+        "suspect": worker.suspect_since is not None,
+        "update_pending": worker.update_pending,
+        "queued": worker.queued,
+        "tickets_open": worker.ledger.tickets_open,
+        "last_report_s": round(now - worker.heard_at, 3) if worker.heard_at > 0 else -1.0,
+        "error_msg": worker.error or worker.memo_error,
+    }

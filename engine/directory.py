@@ -1,0 +1,124 @@
+"""Every endpoint that this engine knows, by name and by id."""
+
+from collections.abc import Iterable, Iterator
+
+from engine.endpoints import Endpoint
+from engine.router import Router
+from engine.settings import Limits, Timing
+from stoker_wire.problem import Problem
+from workflows.messages import EndpointMemo
+
+
+class Directory:
+    """Filled by the watch; read by everything. A memo older than the one known changes nothing."""
+
+    def __init__(self, *, secret: bytes, timing: Timing, limits: Limits, router: Router) -> None:
+        self._secret = secret
+        self._timing = timing
+        self._limits = limits
+        self._router = router
+        self._by_name: dict[str, Endpoint] = {}
+        self._by_id: dict[int, Endpoint] = {}
+        self.version = 0
+        """Counts up with every memo taken over."""
+
+    def __repr__(self) -> str:
+        return f"<Directory of {len(self._by_name)} endpoints>"
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter(list(self._by_name.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def named(self, name: str) -> Endpoint | None:
+        """The live endpoint of this name."""
+        return self._by_name.get(name)
+
+    def with_id(self, endpoint_id: int) -> Endpoint | None:
+        """The live endpoint of this id."""
+        return self._by_id.get(endpoint_id)
+
+    def owned_by(self, owner: str) -> list[Endpoint]:
+        """An account's endpoints, oldest first."""
+        return sorted(
+            (e for e in self._by_name.values() if e.memo.owner == owner), key=lambda e: e.memo.created_at
+        )
+
+    def of_owner(self, endpoint_id: int, owner: str) -> Endpoint:
+        """An account's endpoint.
+
+        Raises:
+            Problem: 404, whether it is another's or nobody's: which of the two is not told.
+        """
+        endpoint = self._by_id.get(endpoint_id)
+        if endpoint is None or endpoint.memo.owner != owner:
+            raise Problem(
+                404,
+                "no_such_endpoint",
+                f"there is no endpoint {endpoint_id}; list yours with `show endpoints`",
+            )
+        return endpoint
+
+    def of_group(self, workergroup_id: int, owner: str) -> Endpoint:
+        """The account's endpoint that has this workergroup.
+
+        Raises:
+            Problem: 404.
+        """
+        for endpoint in self._by_name.values():
+            if endpoint.memo.owner == owner and workergroup_id in endpoint.memo.groups:
+                return endpoint
+        raise Problem(
+            404,
+            "no_such_workergroup",
+            f"there is no workergroup {workergroup_id}; list yours with `show workergroups`",
+        )
+
+    def apply(self, memo: EndpointMemo, now: float) -> Endpoint:
+        """Take over a memo, unless a newer one of the same endpoint is known."""
+        endpoint = self._by_name.get(memo.name)
+        if endpoint is not None and endpoint.id == memo.id:
+            if memo.changed_at < endpoint.memo.changed_at or memo == endpoint.memo:
+                return endpoint
+            endpoint.apply(memo, now)
+        else:
+            if endpoint is not None:
+                if endpoint.memo.created_at > memo.created_at:
+                    return endpoint  # a late word about an endpoint of the same name that is gone
+                self.drop(endpoint)
+            endpoint = Endpoint(memo, secret=self._secret, timing=self._timing, limits=self._limits, now=now)
+            self._by_name[memo.name] = endpoint
+            self._by_id[memo.id] = endpoint
+        self.version += 1
+        self._router.refresh(endpoint, now)
+        if endpoint.pulse.urgent_at() is not None:
+            self._router.urgent(endpoint)
+        return endpoint
+
+    def drop(self, endpoint: Endpoint) -> None:
+        """The endpoint's workflow is closed: whoever waits is told so."""
+        endpoint.gone = True
+        if self._by_name.get(endpoint.name) is endpoint:
+            del self._by_name[endpoint.name]
+        if self._by_id.get(endpoint.id) is endpoint:
+            del self._by_id[endpoint.id]
+        self.version += 1
+        release(endpoint)
+
+    def keep_only(self, names: Iterable[str]) -> list[Endpoint]:
+        """After a full look: drop what is gone; answers what was dropped."""
+        living = set(names)
+        gone = [endpoint for endpoint in self._by_name.values() if endpoint.name not in living]
+        for endpoint in gone:
+            self.drop(endpoint)
+        return gone
+
+
+def release(endpoint: Endpoint) -> None:
+    """End every held call of the endpoint: its client is answered Waiting, or that it is gone."""
+    for place in endpoint.line.held():
+        wake = place.wake
+        endpoint.line.let_go(place)
+        if wake is not None:
+            wake(False)

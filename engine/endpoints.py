@@ -1,0 +1,173 @@
+"""One endpoint as this engine knows it: config and members from the memo, and what passes through this engine."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from engine.pulse import Level, Pulse
+from engine.settings import Limits, Timing
+from engine.waiting import Line, Place
+from engine.workers import KnownWorker
+from policy.routing import Candidate
+from stoker_wire.control import workflow_id
+from stoker_wire.endpoint import EndpointConfig, EndpointState
+from stoker_wire.token import mint_endpoint_key
+from workflows.messages import EndpointMemo, WorkerMetrics
+
+TOLD_AGAIN_SECONDS = 30.0
+"""A worker without news is mentioned again after this time, so that the workflow knows it alive."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts since this engine started, for `/metrics`."""
+
+    routes_given: int = 0
+    routes_waiting: int = 0
+    reroutes: int = 0
+    waited_seconds: float = 0.0
+    reports: int = 0
+    places_expired: int = 0
+    tickets_expired: int = 0
+    signals: dict[str, int] = field(default_factory=lambda: {"urgent": 0, "regular": 0})
+
+
+class Endpoint:
+    """Soft state, rebuilt from Temporal and the workers' next reports. Holds no I/O; every method takes the time."""
+
+    def __init__(
+        self, memo: EndpointMemo, *, secret: bytes, timing: Timing, limits: Limits, now: float
+    ) -> None:
+        self._secret = secret
+        self._timing = timing
+        self._limits = limits
+        self.memo = memo
+        self.id = memo.id
+        self.name = memo.name
+        self.config = EndpointConfig()
+        self.key = ""
+        self.key_bytes = b""
+        self.workers: dict[str, KnownWorker] = {}
+        self.candidates: list[Candidate] = []
+        """Whom the next request may go to, with their load kept up to date."""
+        self.line = Line()
+        self.waiting: dict[int, Place] = {}
+        self.given: dict[int, Place] = {}
+        """Requests that were given a worker, oldest first: one that comes again was failed by it."""
+        self.ended: dict[int, Place] = {}
+        self.pulse = Pulse(now)
+        self.tally = Tally()
+        self.gone = False
+        """Its workflow is closed."""
+        self.perf = 0.0
+        """Load per second of all that can be routed to."""
+        self.load = 0.0
+        """Load that those hold."""
+        self.alarmed_backlog = 0.0
+        """How much waited with no worker ready when the workflow was last alarmed; 0: nothing did."""
+        self.alarmed_queue_seconds = 0.0
+        """Expected queue time when the workflow was last alarmed that it is over target; 0: it was not."""
+        self._candidate_of: dict[str, Candidate] = {}
+        self.apply(memo, now)
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.name} {self.config.endpoint_state.value}, {len(self.candidates)} of {len(self.workers)} workers, {self.line!r}>"
+
+    @property
+    def workflow_id(self) -> str:
+        """The id of its workflow."""
+        return workflow_id(self.name)
+
+    # -- news
+
+    def apply(self, memo: EndpointMemo, now: float) -> None:
+        """Take over a memo; an unreadable config of a newer workflow leaves the last one in force."""
+        self.memo = memo
+        try:
+            self.config = EndpointConfig.model_validate(memo.config)
+        except ValueError:
+            self.pulse.touch()
+        self.key = mint_endpoint_key(self._secret, memo.id, memo.key_version)
+        self.key_bytes = self.key.encode()
+        listed = {member.l for member in memo.members}
+        for launch_id in [known for known, worker in self.workers.items() if worker.listed]:
+            if launch_id not in listed:
+                del self.workers[launch_id]
+        for member in memo.members:
+            worker = self.workers.get(member.l)
+            if worker is None:
+                worker = self.workers[member.l] = KnownWorker(member.l)
+            if worker.list_as(member, now):
+                self.pulse.urge("drain seen", now)
+
+    def worker(self, launch_id: str) -> KnownWorker | None:
+        """The worker of this launch; one not listed yet is taken up, within bounds, because the memo may lag."""
+        worker = self.workers.get(launch_id)
+        if worker is None and len(self.workers) < len(self.memo.members) + self._limits.workers_unlisted_max:
+            worker = self.workers[launch_id] = KnownWorker(launch_id)
+        return worker
+
+    def refresh(self, now: float, *, trust_memo: bool) -> None:
+        """Who can be given a request now; after any news of a worker, and as reports grow old."""
+        workers = [w for w in self.workers.values() if w.routable(now, self._timing, trust_memo=trust_memo)]
+        self.candidates = [candidate_of(worker) for worker in workers]
+        self._candidate_of = {candidate.launch_id: candidate for candidate in self.candidates}
+        self.perf = sum(candidate.perf for candidate in self.candidates)
+        self.load = sum(candidate.outstanding for candidate in self.candidates)
+
+    def reweigh(self, worker: KnownWorker) -> None:
+        """The worker's load moved."""
+        candidate = self._candidate_of.get(worker.launch_id)
+        if candidate is not None:
+            load = worker.ledger.outstanding
+            self.load += load - candidate.outstanding
+            candidate.outstanding = load
+
+    # -- what follows from it
+
+    @property
+    def queue_seconds(self) -> float:
+        """Expected queue time over the endpoint; infinite while requests wait and nobody works."""
+        if self.perf <= 0:
+            return math.inf if self.line else 0.0
+        return (self.line.load + self.load) / self.perf
+
+    def level(self) -> Level:
+        """What there is to say besides arrivals."""
+        queue = self.queue_seconds
+        speaking = sum(1 for w in self.workers.values() if w.heard_at > 0 or w.ledger.tickets_open)
+        return Level(
+            queue_seconds=0.0 if queue == math.inf else queue,
+            queued_requests=len(self.line),
+            workers_speaking=speaking,
+        )
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its owner stopped it."""
+        return self.config.endpoint_state is EndpointState.STOPPED
+
+    def news_of_workers(self, now: float) -> tuple[WorkerMetrics, ...]:
+        """What the next batch says of the workers: those with news, and each now and then.
+
+        Those that drain or have open tickets are in every batch: one without them says that there are none.
+        """
+        said = []
+        for worker in self._speaking():
+            news = worker.news()
+            binding = worker.draining or worker.ledger.tickets_open > 0
+            if news == worker.told and now - worker.told_at < TOLD_AGAIN_SECONDS and not binding:
+                continue
+            worker.told, worker.told_at = news, now
+            said.append(worker.metrics())
+        return tuple(said)
+
+    def _speaking(self) -> Iterable[KnownWorker]:
+        for worker in self.workers.values():
+            if worker.heard_at > 0 or worker.ledger.tickets_open or worker.draining or worker.suspect_since:
+                yield worker
+
+
+def candidate_of(worker: KnownWorker) -> Candidate:
+    """The worker as the routing policy sees it."""
+    return Candidate(worker.launch_id, perf=worker.route_perf, outstanding=worker.ledger.outstanding)

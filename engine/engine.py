@@ -1,0 +1,131 @@
+"""The engine without its HTTP: what the handlers share, and the tasks that run beside them."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from engine.directory import Directory, release
+from engine.endpoints import Endpoint
+from engine.herald import Herald
+from engine.keys import Accounts
+from engine.router import Router
+from engine.settings import EngineSettings
+from engine.tickets import TicketOffice
+from engine.watch import Watch
+
+log = structlog.get_logger("engine")
+
+SWEEP_SECONDS = 1.0
+_INDEX_BITS = 53
+"""JSON numbers are exact up to 2^53 everywhere."""
+
+
+def draw_index() -> int:
+    """A request index or reqnum, 1 to 2^53 - 1. Drawn, not counted: no two engines ever have to agree on it."""
+    return secrets.randbits(_INDEX_BITS) or 1
+
+
+class Engine:
+    """Soft state of all endpoints, and the loops that keep it true. Any of it can be lost at any time."""
+
+    def __init__(self, settings: EngineSettings, client: Client) -> None:
+        self.settings = settings
+        self.client = client
+        self.engine_id = f"engine-{secrets.token_hex(6)}"
+        self.started_at = time.time()
+        self.accounts = Accounts(settings.accounts)
+        self.tickets = TicketOffice(secret=settings.secret, rsa_private_key_pem=settings.rsa_private_key_pem)
+        self.router = Router(
+            limits=settings.limits, timing=settings.timing, started_at=self.started_at, draw=draw_index
+        )
+        self.directory = Directory(
+            secret=settings.secret, timing=settings.timing, limits=settings.limits, router=self.router
+        )
+        self.watch = Watch(client, self.directory, timing=settings.timing)
+        self.herald = Herald(client, self.directory, engine_id=self.engine_id)
+        self.router.urgent = self.herald.poke
+        self.herald.on_gone = self._check_gone
+        self.held_calls = 0
+        self.stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.engine_id} {self.directory!r}, {self.held_calls} calls held>"
+
+    async def start(self) -> None:
+        """Look at Temporal once, then keep looking. An engine starts without Temporal too, and is not ready then."""
+        await self.watch.look()
+        self._run(self.watch.run(), "watch")
+        self._run(self.herald.run(), "herald")
+        self._run(self._sweep(), "sweep")
+        log.info("engine_started", engine_id=self.engine_id, endpoints=len(self.directory))
+
+    def stop_holding(self) -> None:
+        """End every held call, so that clients come again, to another engine or to this one's successor."""
+        self.stopping = True
+        for endpoint in self.directory:
+            release(endpoint)
+
+    async def close(self) -> None:
+        """Stop the tasks; nothing has to be saved."""
+        self.stop_holding()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.herald.close()
+        log.info("engine_stopped", engine_id=self.engine_id)
+
+    def readiness(self) -> str:
+        """Why the engine is not ready; empty: it is."""
+        if self.stopping:
+            return "the engine is stopping"
+        if not self.watch.knows_all:
+            error = self.watch.last_error or "no answer yet"
+            return f"the endpoints have not been read from Temporal yet ({error})"
+        if self.watch.stale():
+            return f"Temporal has not answered for {time.time() - self.watch.looked_at:.0f} s; routing goes on with what is known"
+        return ""
+
+    async def find(self, name: str) -> Endpoint | None:
+        """The endpoint of this name, asking Temporal when it is not known: it may be a second old."""
+        endpoint = self.directory.named(name)
+        if endpoint is not None:
+            return endpoint
+        try:
+            await self.watch.refresh(name)
+        except (RPCError, TimeoutError, OSError):
+            return None
+        return self.directory.named(name)
+
+    def _check_gone(self, endpoint: Endpoint) -> None:
+        self._run(self._refresh_quietly(endpoint.name), f"look for {endpoint.name}")
+
+    async def _refresh_quietly(self, name: str) -> None:
+        with contextlib.suppress(RPCError, TimeoutError, OSError):
+            await self.watch.refresh(name)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = time.time()
+            for endpoint in self.directory:
+                self.router.sweep(endpoint, now)
+
+    def _run(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # A loop that ends leaves an engine that looks alive and is blind: better an operator's alarm.
+            log.error("engine_task_failed", task=task.get_name(), error=repr(task.exception()))

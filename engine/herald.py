@@ -1,0 +1,129 @@
+"""Carries what the pulse says is due to the endpoints' workflows."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import structlog
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from engine.directory import Directory
+from engine.endpoints import Endpoint
+from stoker_wire.control import SIGNAL_REPORT_METRICS
+from workflows.messages import MetricsBatch
+
+log = structlog.get_logger("engine.herald")
+
+TICK_SECONDS = 0.25
+RETRY_SECONDS = 1.0
+SIGNALS_AT_ONCE_MAX = 32
+
+
+class Herald:
+    """One batch at a time per endpoint, in order; a batch that failed is sent again as it was, so nothing counts twice."""
+
+    def __init__(
+        self,
+        client: Client,
+        directory: Directory,
+        *,
+        engine_id: str,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._directory = directory
+        self._engine_id = engine_id
+        self._now = now
+        self._sequence = itertools.count(1)
+        self._sending: dict[int, asyncio.Task[None]] = {}
+        self._at_once = asyncio.Semaphore(SIGNALS_AT_ONCE_MAX)
+        self._unsaid: dict[int, list[MetricsBatch]] = {}
+        self.on_gone: Callable[[Endpoint], None] = lambda _: None
+
+    async def run(self) -> None:
+        """Look at every endpoint's pulse for ever."""
+        while True:
+            for endpoint in self._directory:
+                self.poke(endpoint)
+            await asyncio.sleep(TICK_SECONDS)
+
+    def poke(self, endpoint: Endpoint) -> None:
+        """Send what is due, unless a batch of the endpoint is under way: then it goes right after."""
+        if endpoint.id in self._sending or endpoint.gone:
+            return
+        if endpoint.pulse.due(endpoint.level(), self._now()) is None and not self._unsaid.get(endpoint.id):
+            self._come_back(endpoint)
+            return
+        task = asyncio.get_running_loop().create_task(self._send(endpoint), name=f"signal {endpoint.name}")
+        self._sending[endpoint.id] = task
+        task.add_done_callback(lambda _: self._sending.pop(endpoint.id, None))
+
+    async def close(self) -> None:
+        """Stop sending."""
+        tasks = list(self._sending.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def batches(self, endpoint: Endpoint, urgent: str, now: float) -> list[MetricsBatch]:
+        """What is due, as the workflow reads it: a steady stretch before it is a batch of its own."""
+        level = endpoint.level()
+        windows = endpoint.pulse.take(level, now)
+        first = endpoint.line.first
+        workers = endpoint.news_of_workers(now)
+        made = []
+        for window in windows:
+            last = window is windows[-1]
+            made.append(
+                MetricsBatch(
+                    engine_id=self._engine_id,
+                    sequence=next(self._sequence),
+                    sent_at=window.ended_at,
+                    window_s=round(window.seconds, 3),
+                    arrived_load=window.load,
+                    arrived_requests=window.requests,
+                    queued_load=endpoint.line.load,
+                    queued_requests=len(endpoint.line),
+                    oldest_wait_s=max(0.0, now - first.arrived_at) if first else 0.0,
+                    last_request_at=endpoint.pulse.last_request_at,
+                    urgent=urgent if last else "",
+                    workers=workers,
+                )
+            )
+        endpoint.tally.signals["urgent" if urgent else "regular"] += len(made)
+        return made
+
+    def _come_back(self, endpoint: Endpoint) -> None:
+        """An urgent cause inside its gap is due in a moment: sooner than the next tick."""
+        at = endpoint.pulse.urgent_at()
+        if at is not None:
+            wait = at - self._now()
+            if 0 < wait < TICK_SECONDS:
+                asyncio.get_running_loop().call_later(wait, self.poke, endpoint)
+
+    async def _send(self, endpoint: Endpoint) -> None:
+        unsaid = self._unsaid.setdefault(endpoint.id, [])
+        handle = self._client.get_workflow_handle(endpoint.workflow_id)
+        while not endpoint.gone:
+            now = self._now()
+            urgent = endpoint.pulse.due(endpoint.level(), now)
+            if urgent is not None and len(unsaid) < 2:
+                unsaid += self.batches(endpoint, urgent, now)
+            if not unsaid:
+                break
+            try:
+                async with self._at_once:
+                    await handle.signal(SIGNAL_REPORT_METRICS, unsaid[0], rpc_timeout=timedelta(seconds=5))
+                del unsaid[0]
+            except RPCError as fault:
+                if fault.status is RPCStatusCode.NOT_FOUND:
+                    self._unsaid.pop(endpoint.id, None)
+                    self.on_gone(endpoint)
+                    return
+                log.warning("signal_failed", endpoint=endpoint.name, status=fault.status.name)
+                await asyncio.sleep(RETRY_SECONDS)
+        self._unsaid.pop(endpoint.id, None)
+        self._come_back(endpoint)

@@ -1,0 +1,174 @@
+"""What workers send: their status, the requests that ended, and the question for the public key."""
+
+import re
+import time
+
+import structlog
+from aiohttp import web
+
+from engine.endpoints import Endpoint
+from engine.engine import Engine
+from engine.parsing import answer, parse
+from engine.workers import KnownWorker
+from stoker_wire.problem import Problem
+from stoker_wire.token import read_worker_token
+from stoker_wire.worker_status import FinishedRequests, WorkerStatus
+
+log = structlog.get_logger("engine.ingest")
+
+_URL = re.compile(r"https?://(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::(\d{1,5}))?")
+_PORT_MAX = 65_535
+_LOAD_MAX = 1e12
+_SECONDS_MAX = 1e9
+_ID_MAX = 2**63 - 1
+
+CAUSE_LOADED = "a worker is ready"
+CAUSE_ERROR = "a worker reports an error"
+
+
+class Ingest:
+    """Authenticates every report by the token that the worker was launched with, and believes nothing absurd."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def worker_status(self, request: web.Request) -> web.Response:
+        """`POST /worker_status/`."""
+        status = parse(WorkerStatus, await request.read())
+        endpoint, worker = self._who(status.mtoken, status.id)
+        url = checked_url(status.url)
+        _check_figures(status)
+        self._hear(endpoint, worker, status, url)
+        return answer({"success": True})
+
+    async def delete_requests(self, request: web.Request) -> web.Response:
+        """`POST /delete_requests/`."""
+        ended = parse(FinishedRequests, await request.read())
+        endpoint, worker = self._who(ended.mtoken, ended.worker_id)
+        now = time.time()
+        router = self._engine.router
+        known = sum(
+            router.finished(endpoint, worker, item.request_idx, success=item.success, now=now)
+            for item in ended.requests
+        )
+        endpoint.reweigh(worker)
+        if worker.listed and now < worker.out_until:
+            router.refresh(endpoint, now)
+        else:
+            router.pump(endpoint, now)
+        router.heed_drain(endpoint, worker, now)
+        return answer({"success": True, "known": known})
+
+    async def pubkey(self, request: web.Request) -> web.Response:
+        """`GET /pubkey/`: public, and stable as long as the signing key is."""
+        return web.Response(body=self._engine.tickets.public_key_pem, content_type="text/plain")
+
+    def _who(self, token: str, instance_id: int) -> tuple[Endpoint, KnownWorker]:
+        identity = read_worker_token(self._engine.settings.secret, token) if len(token) < 200 else None
+        if identity is None:
+            raise Problem(
+                401,
+                "bad_worker_token",
+                "mtoken was not made by this deployment; send MASTER_TOKEN as it was given",
+            )
+        endpoint = self._engine.directory.with_id(identity.endpoint_id)
+        if endpoint is None:
+            if not self._engine.watch.knows_all:
+                raise Problem(
+                    503,
+                    "starting",
+                    "the engine does not know its endpoints yet; report again",
+                    headers={"Retry-After": "2"},
+                )
+            raise Problem(
+                404,
+                "no_such_endpoint",
+                f"endpoint {identity.endpoint_id} is gone; this worker is no longer wanted",
+            )
+        if not 0 <= instance_id <= _ID_MAX:
+            raise Problem(400, "invalid_args", "the instance id must be between 0 and 2^63 - 1")
+        worker = endpoint.worker(identity.launch_id)
+        if worker is None:
+            raise Problem(
+                429,
+                "too_many_unlisted",
+                "too many workers report that the endpoint does not list",
+                headers={"Retry-After": "5"},
+            )
+        if worker.instance_id and worker.instance_id != instance_id:
+            raise Problem(
+                403,
+                "wrong_instance",
+                f"this token belongs to instance {worker.instance_id}, not to {instance_id}",
+            )
+        if not worker.listed:
+            worker.instance_id = instance_id
+        return endpoint, worker
+
+    def _hear(self, endpoint: Endpoint, worker: KnownWorker, status: WorkerStatus, url: str) -> None:
+        now = time.time()
+        timing = self._engine.settings.timing
+        before = (
+            worker.reports_ready(now, timing),
+            worker.url,
+            worker.perf,
+            worker.leaving,
+            worker.suspect_since,
+        )
+        error_before = worker.error
+        worker.hear(status, url, now)
+        endpoint.tally.reports += 1
+        after = (
+            worker.reports_ready(now, timing),
+            worker.url,
+            worker.perf,
+            worker.leaving,
+            worker.suspect_since,
+        )
+        if after[0] and not before[0]:
+            log.info("worker_ready", endpoint=endpoint.name, worker=worker.launch_id, perf=worker.perf)
+            endpoint.pulse.urge(CAUSE_LOADED, now)
+        if worker.error and worker.error != error_before:
+            log.warning(
+                "worker_error", endpoint=endpoint.name, worker=worker.launch_id, error=worker.error[:200]
+            )
+            endpoint.pulse.urge(CAUSE_ERROR, now)
+        if after != before or error_before != worker.error:
+            endpoint.pulse.touch()
+            self._engine.router.refresh(endpoint, now)
+        else:
+            endpoint.reweigh(worker)
+            self._engine.router.pump(endpoint, now)
+        self._engine.router.heed_drain(endpoint, worker, now)
+        if endpoint.pulse.urgent_at() is not None:
+            self._engine.herald.poke(endpoint)
+
+
+def checked_url(url: str) -> str:
+    """The worker's address, as clients are given it: scheme, host and port, nothing else.
+
+    Raises:
+        Problem: 400; a path, credentials or a query would let a worker send clients elsewhere.
+    """
+    url = url.removesuffix("/")
+    if not url:
+        return ""
+    match = _URL.fullmatch(url)
+    if match is None or int(match[1] or 1) not in range(1, _PORT_MAX + 1):
+        raise Problem(
+            400, "invalid_url", f"url must be http[s]://host:port and nothing else, not {url[:100]!r}"
+        )
+    return url
+
+
+def _check_figures(status: WorkerStatus) -> None:
+    loads = ("cur_load", "new_load", "rej_load", "cur_perf", "max_perf")
+    for name in loads:
+        if getattr(status, name) > _LOAD_MAX:
+            raise Problem(
+                400, "invalid_args", f"{name}: must be at most {_LOAD_MAX:g} (got {getattr(status, name):g})"
+            )
+    if status.loadtime > _SECONDS_MAX:
+        raise Problem(
+            400, "invalid_args", f"loadtime: must be at most {_SECONDS_MAX:g} s (got {status.loadtime:g})"
+        )

@@ -1,0 +1,99 @@
+"""Every fault leaves as a problem: a status, a code, and a sentence that says what to do. Never a traceback."""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+from temporalio.client import WorkflowQueryFailedError, WorkflowQueryRejectedError, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from engine.parsing import answer
+from stoker_wire.problem import Problem
+
+log = structlog.get_logger("engine.http")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_HTTP_SENTENCES = {
+    404: ("not_found", "there is nothing at this path; engine and console paths end in a slash"),
+    405: ("method_not_allowed", "this path does not take that method"),
+    413: ("body_too_large", "the body is larger than this call takes"),
+    400: ("bad_request", "the request is not valid HTTP for this path"),
+}
+
+
+def problem_answer(problem: Problem) -> web.Response:
+    """The problem as an answer."""
+    return answer(problem.body(), problem.status, problem.headers or None)
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns whatever a handler raises into a problem."""
+    try:
+        return await handler(request)
+    except Problem as problem:
+        return problem_answer(problem)
+    except web.HTTPException as fault:
+        if fault.status < 400:
+            raise
+        code, sentence = _HTTP_SENTENCES.get(fault.status, ("http_error", fault.reason))
+        headers = {"Allow": fault.headers["Allow"]} if "Allow" in fault.headers else None
+        return answer(Problem(fault.status, code, sentence).body(), fault.status, headers)
+    except RPCError as fault:
+        return problem_answer(of_rpc(fault))
+    except WorkflowUpdateFailedError as fault:
+        return problem_answer(of_update(fault))
+    except (WorkflowQueryFailedError, WorkflowQueryRejectedError) as fault:
+        log.error("query_failed", path=request.path, error=type(fault).__name__)
+        return problem_answer(
+            Problem(502, "query_failed", "the endpoint's workflow could not answer; see its page in Temporal")
+        )
+    except TimeoutError:
+        sentence = "Temporal or its worker did not answer in time; the change may still happen, look before repeating it"
+        return problem_answer(Problem(503, "temporal_timeout", sentence, headers={"Retry-After": "2"}))
+    except (ConnectionError, web.RequestPayloadError):
+        return problem_answer(Problem(400, "bad_request", "the request broke off"))
+    except Exception as fault:  # noqa: BLE001 - the last line: a bug is logged by name and answered as one
+        where = _where(fault)
+        log.error("handler_failed", path=request.path, error=type(fault).__name__, where=where)
+        return problem_answer(
+            Problem(500, "internal_error", f"the engine has a fault in {where}; it is in its log")
+        )
+
+
+def of_rpc(fault: RPCError) -> Problem:
+    """A fault of the connection to Temporal, or of what was asked of it."""
+    if fault.status is RPCStatusCode.NOT_FOUND:
+        return Problem(404, "no_such_endpoint", "the endpoint's workflow is closed; the endpoint is gone")
+    if fault.status in {
+        RPCStatusCode.UNAVAILABLE,
+        RPCStatusCode.DEADLINE_EXCEEDED,
+        RPCStatusCode.RESOURCE_EXHAUSTED,
+        RPCStatusCode.CANCELLED,
+    }:
+        said = f"Temporal cannot answer now ({fault.status.name}); try again"
+        return Problem(503, "temporal_unavailable", said, headers={"Retry-After": "2"})
+    log.error("temporal_refused", status=fault.status.name, error=fault.message[:300])
+    said = (
+        f"Temporal refused ({fault.status.name}); are the search attributes of temporal-dev.yaml registered?"
+    )
+    return Problem(502, "temporal_refused", said)
+
+
+def of_update(fault: WorkflowUpdateFailedError) -> Problem:
+    """A change that the workflow's validator refused: nothing was changed."""
+    cause = fault.cause
+    said = cause.message if isinstance(cause, ApplicationError) else str(cause)
+    return Problem(400, "invalid_args", said[:1000])
+
+
+def _where(fault: BaseException) -> str:
+    trace = fault.__traceback__
+    where = "?"
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        where = f"{code.co_qualname if hasattr(code, 'co_qualname') else code.co_name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return where

@@ -1,0 +1,143 @@
+"""When an endpoint's workflow is told what, so that a steady endpoint costs next to nothing.
+
+At once when something cannot wait; at most every few seconds while load changes; else a slow heartbeat; and nothing
+at all about an idle endpoint without workers.
+"""
+
+from dataclasses import dataclass
+
+URGENT_GAP_SECONDS = 0.1
+"""Between two urgent batches of one cause: a burst of the same news is one piece of news."""
+SLICE_SECONDS = 5.0
+HEARTBEAT_SECONDS = 60.0
+RATE_CHANGE = 0.1
+"""Relative change of the arrival rate that is news."""
+QUEUE_CHANGE = 0.25
+"""Relative change of the expected queue time that is news, if it is also a second or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Arrivals of a stretch of time that ends at `ended_at`."""
+
+    seconds: float
+    load: float
+    requests: int
+    ended_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What there is to say besides arrivals."""
+
+    queue_seconds: float = 0.0
+    """Expected queue time over the endpoint; 0 when there is no worker to expect anything of."""
+    queued_requests: int = 0
+    workers_speaking: int = 0
+    """Workers that report or hold a ticket."""
+
+
+class Pulse:
+    """Counts arrivals of one endpoint and says when they are due; every method takes the time."""
+
+    def __init__(self, now: float) -> None:
+        self._slice_at = now
+        self._slice_load = 0.0
+        self._slice_requests = 0
+        self._steady_at = now
+        self._steady_load = 0.0
+        self._steady_requests = 0
+        self._told_at = now
+        self._told_rate = 0.0
+        self._told_level = Level()
+        self._touched = False
+        self._urgent: dict[str, float] = {}
+        self._urgent_said: dict[str, float] = {}
+        self.last_request_at: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Pulse {self._slice_requests} new, urgent {', '.join(self._urgent) or 'nothing'}>"
+
+    def arrived(self, load: float, now: float) -> None:
+        """A new request came in."""
+        self._slice_load += load
+        self._slice_requests += 1
+        self.last_request_at = now
+
+    def touch(self) -> None:
+        """Something besides load changed: tell it with the next regular batch."""
+        self._touched = True
+
+    def urge(self, cause: str, now: float) -> None:
+        """Something happened that cannot wait."""
+        if cause not in self._urgent:
+            self._urgent[cause] = max(now, self._urgent_said.get(cause, -1e18) + URGENT_GAP_SECONDS)
+
+    def urgent_at(self) -> float | None:
+        """When the next urgent batch may go."""
+        return min(self._urgent.values()) if self._urgent else None
+
+    def due(self, level: Level, now: float) -> str | None:
+        """Why a batch is due now: the urgent causes, or an empty text for a regular one; None: nothing is due."""
+        ready = [cause for cause, at in self._urgent.items() if at <= now]
+        if ready:
+            return ", ".join(ready)
+        if now - self._slice_at < SLICE_SECONDS:
+            return None
+        if self._touched or self._rate_changed(now) or self._level_changed(level):
+            return ""
+        self._close_slice(now)
+        speaking = level.workers_speaking > 0 or level.queued_requests > 0 or self._steady_requests > 0
+        if speaking and now - self._told_at >= HEARTBEAT_SECONDS:
+            return ""
+        return None
+
+    def take(self, level: Level, now: float) -> list[Window]:
+        """The arrivals not told yet, oldest first; they count as told.
+
+        A steady stretch and what broke it are two windows: averaged over one, a burst would vanish in the calm
+        before it.
+        """
+        windows = []
+        steady = self._slice_at - self._steady_at
+        if steady > 0 and (self._steady_requests or self._told_rate):
+            windows.append(Window(steady, self._steady_load, self._steady_requests, self._slice_at))
+        current = max(0.0, now - self._slice_at)
+        if current > 0 or self._slice_requests or not windows:
+            windows.append(Window(current, self._slice_load, self._slice_requests, now))
+        last = windows[-1]
+        if last.seconds >= SLICE_SECONDS / 2:
+            self._told_rate = last.load / last.seconds
+        elif last.requests:
+            self._told_rate = -1.0  # too short to be a rate: the next full slice is news in any case
+        self._slice_at = self._steady_at = self._told_at = now
+        self._slice_load = self._steady_load = 0.0
+        self._slice_requests = self._steady_requests = 0
+        self._told_level = level
+        self._touched = False
+        for cause in [cause for cause, at in self._urgent.items() if at <= now]:
+            del self._urgent[cause]
+            self._urgent_said[cause] = now
+        return windows
+
+    def _rate_changed(self, now: float) -> bool:
+        rate = self._slice_load / (now - self._slice_at)
+        if self._told_rate < 0:
+            return True
+        return abs(rate - self._told_rate) > RATE_CHANGE * max(rate, self._told_rate)
+
+    def _level_changed(self, level: Level) -> bool:
+        told = self._told_level
+        if bool(level.queued_requests) != bool(told.queued_requests):
+            return True
+        if abs(level.queued_requests - told.queued_requests) > QUEUE_CHANGE * told.queued_requests:
+            return True
+        change = abs(level.queue_seconds - told.queue_seconds)
+        return change >= 1.0 and change > QUEUE_CHANGE * told.queue_seconds
+
+    def _close_slice(self, now: float) -> None:
+        """The slice was like what was told: it joins the steady stretch."""
+        self._steady_load += self._slice_load
+        self._steady_requests += self._slice_requests
+        self._slice_load, self._slice_requests = 0.0, 0
+        self._slice_at = now

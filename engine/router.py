@@ -1,0 +1,307 @@
+"""Which worker a request goes to, or its place in the line. No I/O: time and chance are arguments."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from engine.endpoints import Endpoint
+from engine.settings import Limits, Timing
+from engine.waiting import Place
+from engine.workers import KnownWorker
+from policy.routing import Full, choose
+from stoker_wire.ticket import TICKET_SECONDS
+
+PAUSE_SECONDS = 1.0
+"""A request re-routed twice within this time waits: the official client comes again without any pause or limit."""
+GIVEN_SECONDS = 600.0
+"""How long a request is remembered with its worker: the official client's patience with a worker."""
+ENDED_SECONDS = 5.0
+"""… and after the worker said that it ended: its client may see the failure a moment later."""
+AVOIDING_SCAN_MAX = 64
+"""Requests passed over in one look because the free worker had failed them."""
+
+CAUSE_FIRST = "first request and no worker is ready"
+CAUSE_BACKLOG = "the backlog doubled and no worker is ready"
+CAUSE_QUEUE = "expected queue time is over target_queue_time"
+CAUSE_SUSPECT = "a worker does not answer its clients"
+CAUSE_DRAINED = "a draining worker holds nothing"
+
+
+class Asked(Protocol):
+    """A parsed route request."""
+
+    @property
+    def cost(self) -> float:
+        """Load that it brings."""
+        ...
+
+    @property
+    def request_idx(self) -> int:
+        """0: new."""
+        ...
+
+    @property
+    def replay_timeout(self) -> float:
+        """Seconds for which its place is kept between calls."""
+        ...
+
+    @property
+    def failed_url(self) -> str:
+        """The worker that just failed it."""
+        ...
+
+
+class Router:
+    """Routes requests over the endpoints' soft state."""
+
+    def __init__(self, *, limits: Limits, timing: Timing, started_at: float, draw: Callable[[], int]) -> None:
+        self._limits = limits
+        self._timing = timing
+        self._started_at = started_at
+        self._draw = draw
+        self.urgent: Callable[[Endpoint], None] = lambda _: None
+        """Told when an endpoint has something to say that cannot wait."""
+
+    # -- a client calls
+
+    def ask(self, endpoint: Endpoint, asked: Asked, now: float) -> Place:
+        """A call of `/route/`: afterwards the place has a worker, or it waits in the line."""
+        endpoint.pulse.last_request_at = now
+        if asked.failed_url:
+            self._blame_url(endpoint, asked.failed_url, now)
+        place = self._known(endpoint, asked, now) if asked.request_idx else None
+        if place is None:
+            place = self._arrive(endpoint, asked, now)
+        if self.paused(place, now):
+            return place
+        if endpoint.line.first_held() is None:
+            self._try(endpoint, place, now)
+        if place.worker is None:
+            self._heed_backlog(endpoint, now)
+            if len(endpoint.line) > self._limits.queue_places_max and place.arrived_at == now:
+                self._turn_away(endpoint, place)
+        return place
+
+    def paused(self, place: Place, now: float) -> bool:
+        """Whether the request failed so often in so short a time that its client has to pause."""
+        return place.worker is None and now < place.paused_until
+
+    def hold(self, endpoint: Endpoint, place: Place, wake: Callable[[bool], None], now: float) -> None:
+        """A call stays open for the place; `wake` ends it, saying whether a worker was given."""
+        endpoint.line.hold(place, wake)
+        if endpoint.candidates:
+            self.pump(endpoint, now)
+
+    def leave(self, endpoint: Endpoint, place: Place, now: float) -> None:
+        """The held call ended unanswered or with Waiting: the place keeps its turn for its replay timeout."""
+        place.seen_at = now
+        if place.worker is None:
+            endpoint.line.let_go(place)
+
+    def give_back(self, endpoint: Endpoint, place: Place, now: float) -> None:
+        """The worker was given, but the client had gone: nobody holds the ticket."""
+        worker = place.worker
+        if worker is None:
+            return
+        worker.ledger.withdraw(place.request_idx)
+        endpoint.reweigh(worker)
+        endpoint.given.pop(place.request_idx, None)
+        place.worker = None
+        place.seen_at = now
+        self._line_up(endpoint, place)
+        self.pump(endpoint, now)
+
+    # -- capacity changes
+
+    def refresh(self, endpoint: Endpoint, now: float) -> None:
+        """After any news of a worker: who can be routed to, and then whom they can serve."""
+        trust = now - self._started_at <= self._timing.memo_trust_seconds
+        endpoint.refresh(now, trust_memo=trust)
+        self.pump(endpoint, now)
+
+    def pump(self, endpoint: Endpoint, now: float) -> None:
+        """Give what is free to who waits, first come first."""
+        if endpoint.line.first_held() is None:
+            return
+        passed_over = 0
+        for place in endpoint.line.held():
+            wake = place.wake
+            if self._try(endpoint, place, now):
+                if wake is not None:
+                    wake(True)
+            elif not place.avoid or passed_over >= AVOIDING_SCAN_MAX:
+                return
+            else:
+                passed_over += 1
+
+    def finished(
+        self, endpoint: Endpoint, worker: KnownWorker, request_idx: int, *, success: bool, now: float
+    ) -> bool:
+        """The worker said that a request ended; False if this engine never gave it that request."""
+        known = worker.ledger.finish(request_idx)
+        place = endpoint.given.get(request_idx)
+        if place is None or place.worker is not worker:
+            return known
+        place.finished = True
+        place.given_at = now
+        endpoint.ended[request_idx] = endpoint.given.pop(request_idx)
+        if success:
+            worker.praise()
+        return True
+
+    def heed_drain(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
+        """Say once, at once, that a draining worker is empty."""
+        if worker.drained and not worker.drain_said:
+            worker.drain_said = True
+            endpoint.pulse.urge(CAUSE_DRAINED, now)
+            self.urgent(endpoint)
+
+    def sweep(self, endpoint: Endpoint, now: float) -> None:
+        """Once a second: forget what ran out, notice who fell silent, serve who can be served."""
+        for place in endpoint.line.expired(now):
+            endpoint.line.remove(place)
+            endpoint.waiting.pop(place.request_idx, None)
+            endpoint.tally.places_expired += 1
+        for worker in list(endpoint.workers.values()):
+            endpoint.tally.tickets_expired += worker.ledger.expire(now)
+            if not worker.listed and now - worker.heard_at > self._timing.report_fresh_seconds * 2:
+                del endpoint.workers[worker.launch_id]
+            self.heed_drain(endpoint, worker, now)
+        _forget(endpoint.given, now - GIVEN_SECONDS, self._limits.requests_known_max)
+        _forget(endpoint.ended, now - ENDED_SECONDS, self._limits.requests_known_max)
+        self.refresh(endpoint, now)
+        if endpoint.line:
+            self._heed_backlog(endpoint, now)
+        else:
+            endpoint.alarmed_backlog = 0.0
+
+    # -- inside
+
+    def _known(self, endpoint: Endpoint, asked: Asked, now: float) -> Place | None:
+        request_idx = asked.request_idx
+        place = endpoint.waiting.get(request_idx)
+        if place is not None:
+            place.seen_at = now
+            place.replay_timeout = asked.replay_timeout
+            return place
+        place = endpoint.given.pop(request_idx, None) or endpoint.ended.pop(request_idx, None)
+        if place is None:
+            return None
+        self._rerouted(endpoint, place, now)
+        place.replay_timeout = asked.replay_timeout
+        return place
+
+    def _arrive(self, endpoint: Endpoint, asked: Asked, now: float) -> Place:
+        request_idx = asked.request_idx
+        if not request_idx:
+            request_idx = self._draw()
+            while request_idx in endpoint.waiting or request_idx in endpoint.given:
+                request_idx = self._draw()
+            endpoint.pulse.arrived(asked.cost, now)
+        # An index of an engine that is gone is as good as one of ours: its request starts anew at the end.
+        place = Place(request_idx, asked.cost, now, asked.replay_timeout)
+        if asked.failed_url:
+            place.avoid = frozenset(
+                w.launch_id for w in endpoint.workers.values() if w.route_url == asked.failed_url
+            )
+        self._line_up(endpoint, place)
+        return place
+
+    def _line_up(self, endpoint: Endpoint, place: Place) -> None:
+        endpoint.waiting[place.request_idx] = place
+        endpoint.line.add(place)
+
+    def _turn_away(self, endpoint: Endpoint, place: Place) -> None:
+        """The line is full: the newest keeps no place, and is told so."""
+        endpoint.line.remove(place)
+        endpoint.waiting.pop(place.request_idx, None)
+        place.turned_away = True
+
+    def _rerouted(self, endpoint: Endpoint, place: Place, now: float) -> None:
+        """The request comes again although it was given a worker: that worker failed it."""
+        endpoint.tally.reroutes += 1
+        worker, place.worker = place.worker, None
+        if worker is not None:
+            worker.ledger.withdraw(place.request_idx)
+            endpoint.reweigh(worker)
+            place.avoid |= {worker.launch_id}
+            if not place.finished:
+                self._blame(endpoint, worker, now)
+        place.finished = False
+        if now - place.rerouted_at < PAUSE_SECONDS:
+            place.paused_until = now + PAUSE_SECONDS
+        place.rerouted_at = place.seen_at = now
+        self._line_up(endpoint, place)
+
+    def _blame_url(self, endpoint: Endpoint, url: str, now: float) -> None:
+        for worker in list(endpoint.workers.values()):
+            if worker.route_url == url and worker.suspect_since is None:
+                self._blame(endpoint, worker, now)
+
+    def _blame(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
+        worker.blame(now)
+        self.refresh(endpoint, now)
+        endpoint.pulse.urge(CAUSE_SUSPECT, now)
+        self.urgent(endpoint)
+
+    def _try(self, endpoint: Endpoint, place: Place, now: float) -> bool:
+        chosen = choose(
+            endpoint.candidates,
+            place.cost,
+            max_queue_time=endpoint.config.max_queue_time,
+            avoid=place.avoid,
+            sequence=endpoint.tally.routes_given,
+        )
+        if isinstance(chosen, Full):
+            return False
+        worker = endpoint.workers[chosen.candidate.launch_id]
+        endpoint.line.remove(place)
+        del endpoint.waiting[place.request_idx]
+        place.worker, place.given_at, place.reqnum = worker, now, self._draw()
+        endpoint.given[place.request_idx] = place
+        if len(endpoint.given) > self._limits.requests_known_max:
+            endpoint.given.pop(next(iter(endpoint.given)))
+        worker.ledger.issue(place.request_idx, place.cost, now=now, expires_at=now + TICKET_SECONDS)
+        endpoint.reweigh(worker)
+        self._heed_queue(endpoint, now)
+        return True
+
+    def _heed_backlog(self, endpoint: Endpoint, now: float) -> None:
+        """Call the workflow when requests begin to wait with nobody to serve them, and each time they double."""
+        if endpoint.candidates:
+            endpoint.alarmed_backlog = 0.0
+            self._heed_queue(endpoint, now)
+            return
+        if endpoint.stopped:
+            return
+        backlog = endpoint.line.load + len(endpoint.line)  # a cost of 0 is a request too
+        if endpoint.alarmed_backlog == 0:
+            self._alarm(endpoint, CAUSE_FIRST, now)
+        elif backlog >= 2 * endpoint.alarmed_backlog:
+            self._alarm(endpoint, CAUSE_BACKLOG, now)
+        else:
+            return
+        endpoint.alarmed_backlog = backlog
+
+    def _heed_queue(self, endpoint: Endpoint, now: float) -> None:
+        """Call the workflow when the expected queue time passes its target, and each time it has grown by half."""
+        queue, target = endpoint.queue_seconds, endpoint.config.target_queue_time
+        if queue <= target:
+            if queue < target / 2:
+                endpoint.alarmed_queue_seconds = 0.0
+            return
+        if queue >= 1.5 * endpoint.alarmed_queue_seconds and endpoint.perf > 0:
+            endpoint.alarmed_queue_seconds = queue
+            self._alarm(endpoint, CAUSE_QUEUE, now)
+
+    def _alarm(self, endpoint: Endpoint, cause: str, now: float) -> None:
+        endpoint.pulse.urge(cause, now)
+        self.urgent(endpoint)
+
+
+def _forget(places: dict[int, Place], before: float, keep_max: int) -> None:
+    """Drop the oldest of an insertion-ordered record."""
+    while places:
+        request_idx, place = next(iter(places.items()))
+        if place.given_at > before and len(places) <= keep_max:
+            return
+        del places[request_idx]

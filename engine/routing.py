@@ -1,0 +1,188 @@
+"""`POST /route/`: the hot path. Held until a worker is free or the client would lose patience; never a wait for Temporal."""
+
+import asyncio
+import time
+from typing import Any
+
+from aiohttp import web
+
+from engine.endpoints import Endpoint
+from engine.engine import Engine, draw_index
+from engine.keys import presented, same_key, unauthorised
+from engine.parsing import FastRouteRequest, answer, parse_route
+from engine.reasons import why_waiting
+from engine.waiting import Place
+from stoker_wire.problem import Problem
+from stoker_wire.route import RouteRequest
+from stoker_wire.token import endpoint_key_matches
+
+RouteAsked = FastRouteRequest | RouteRequest
+
+
+class RouteDesk:
+    """Answers route calls, for clients and for the OpenAI proxy."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """The call as it comes in."""
+        asked = parse_route(await request.read())
+        endpoint = self._engine.directory.named(asked.endpoint)
+        if endpoint is None or not self.opens(request, endpoint, asked.api_key):
+            found = await self._find(request, asked)
+            if isinstance(found, web.Response):
+                return found
+            endpoint = found
+        return answer(await self.route(endpoint, asked))
+
+    async def route(self, endpoint: Endpoint, asked: RouteAsked) -> dict[str, Any]:
+        """The answer's JSON: a route, or why there is none yet.
+
+        Raises:
+            Problem: 404, the endpoint is being deleted.
+        """
+        if endpoint.memo.deleting or endpoint.gone:
+            raise _deleted(endpoint)
+        engine = self._engine
+        now = time.time()
+        place = engine.router.ask(endpoint, asked, now)
+        if place.worker is None and not await self._hold(endpoint, place, now):
+            if endpoint.gone:
+                raise _deleted(endpoint)
+            endpoint.tally.routes_waiting += 1
+            return waiting_answer(endpoint, place, time.time(), stopping=engine.stopping)
+        return self._route_answer(endpoint, place)
+
+    def opens(self, request: web.Request, endpoint: Endpoint, body_key: str) -> bool:
+        """Whether one of the call's keys opens this endpoint."""
+        for key in presented(request, body_key):
+            if same_key(endpoint.key_bytes, key):
+                return True
+            owner = self._engine.accounts.owner_of(key)
+            if owner is not None and owner == endpoint.memo.owner:
+                return True
+        return False
+
+    async def _hold(self, endpoint: Endpoint, place: Place, now: float) -> bool:
+        """Keep the call open until a worker is given; False if that did not happen in time."""
+        engine = self._engine
+        full = engine.held_calls >= engine.settings.limits.held_calls_max
+        if place.turned_away or full or engine.stopping or engine.router.paused(place, now):
+            return False
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[bool] = loop.create_future()
+
+        def wake(given: bool) -> None:
+            if not ended.done():
+                ended.set_result(given)
+
+        timer = loop.call_later(engine.settings.timing.hold_seconds, wake, False)
+        engine.held_calls += 1
+        superseded = False
+        try:
+            engine.router.hold(endpoint, place, wake, now)
+            given = await ended
+            superseded = place.wake is not None and place.wake is not wake
+            return given
+        except asyncio.CancelledError:
+            superseded = place.wake is not None and place.wake is not wake
+            if ended.done() and not ended.cancelled() and ended.result():
+                engine.router.give_back(endpoint, place, time.time())
+            raise
+        finally:
+            timer.cancel()
+            engine.held_calls -= 1
+            if not superseded:
+                engine.router.leave(endpoint, place, time.time())
+
+    def _route_answer(self, endpoint: Endpoint, place: Place) -> dict[str, Any]:
+        worker = place.worker
+        if worker is None:  # given, and taken back by a second call for the same request
+            return waiting_answer(endpoint, place, time.time())
+        office = self._engine.tickets
+        waited = max(0.0, place.given_at - place.arrived_at)
+        endpoint.tally.routes_given += 1
+        endpoint.tally.waited_seconds += waited
+        url = worker.route_url
+        return {
+            "url": url,
+            "signature": office.signature(url),
+            "cost": place.cost,
+            "endpoint": endpoint.name,
+            "reqnum": place.reqnum,
+            "request_idx": place.request_idx,
+            "ticket": office.ticket(
+                endpoint_id=endpoint.id,
+                endpoint_name=endpoint.name,
+                launch_id=worker.launch_id,
+                cost=place.cost,
+                request_idx=place.request_idx,
+                reqnum=place.reqnum,
+                now=place.given_at,
+            ),
+            "waited_ms": round(waited * 1000, 3),
+            "worker_id": worker.instance_id,
+        }
+
+    async def _find(self, request: web.Request, asked: RouteAsked) -> Endpoint | web.Response:
+        """Not known or not opened: perhaps new, perhaps the key was rotated a moment ago, else a problem."""
+        engine = self._engine
+        if not self._known_key(request, asked.api_key):
+            raise unauthorised()
+        endpoint = await engine.find(asked.endpoint)
+        if endpoint is not None and self.opens(request, endpoint, asked.api_key):
+            return endpoint
+        if endpoint is None and not engine.watch.knows_all:
+            return answer(_starting_answer(asked))
+        owner_known = any(engine.accounts.owner_of(key) for key in presented(request, asked.api_key))
+        if endpoint is not None and not owner_known:
+            raise unauthorised()
+        raise Problem(
+            404,
+            "no_such_endpoint",
+            f"there is no endpoint named {asked.endpoint[:80]!r} for this key; check the name with `show endpoints`",
+        )
+
+    def _known_key(self, request: web.Request, body_key: str) -> bool:
+        """Whether the call brings any key of this deployment: strangers learn nothing about names."""
+        engine = self._engine
+        for key in presented(request, body_key):
+            if engine.accounts.owner_of(key) is not None:
+                return True
+            parts = key.split("-")
+            shaped = len(parts) == 5 and parts[2].isdecimal() and parts[3].isdecimal() and len(key) < 100
+            if shaped and endpoint_key_matches(engine.settings.secret, key, int(parts[2]), int(parts[3])):
+                return True
+        return False
+
+
+def waiting_answer(endpoint: Endpoint, place: Place, now: float, *, stopping: bool = False) -> dict[str, Any]:
+    """No worker yet. There is no `url` key: its mere presence would mean READY to the official client."""
+    reason = why_waiting(endpoint, place, now)
+    status = "the engine is restarting; come again" if stopping else reason.sentence
+    return {
+        "endpoint": endpoint.name,
+        "request_idx": place.request_idx,
+        "status": status,
+        "reason": reason.code,
+        "position": endpoint.line.position(place),
+        "eta_s": reason.eta_s,
+    }
+
+
+def _starting_answer(asked: RouteAsked) -> dict[str, Any]:
+    return {
+        "endpoint": asked.endpoint,
+        "request_idx": asked.request_idx or draw_index(),
+        "status": "the engine has just started and does not know its endpoints yet; come again",
+        "reason": "booting",
+        "position": 0,
+        "eta_s": None,
+    }
+
+
+def _deleted(endpoint: Endpoint) -> Problem:
+    return Problem(
+        404, "endpoint_deleted", f"the endpoint {endpoint.name!r} is being deleted and takes no requests"
+    )

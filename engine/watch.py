@@ -1,0 +1,175 @@
+"""The watch on Temporal: which endpoints there are, and what their workflows say in their memos."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from engine.directory import Directory
+from engine.settings import Timing
+from stoker_wire.control import WORKFLOW_TYPE, workflow_id
+from workflows.messages import MEMO_KEY, EndpointMemo
+
+log = structlog.get_logger("engine.watch")
+
+_CLOSED = frozenset(
+    {
+        WorkflowExecutionStatus.COMPLETED,
+        WorkflowExecutionStatus.FAILED,
+        WorkflowExecutionStatus.CANCELED,
+        WorkflowExecutionStatus.TERMINATED,
+        WorkflowExecutionStatus.TIMED_OUT,
+    }
+)
+_RUNNING = "WorkflowType = '{type}' AND ExecutionStatus = 'Running'"
+_CHANGED = "WorkflowType = '{type}' AND FleetChangedAt > '{since}'"
+_NEVER = 0.0
+
+
+class Watch:
+    """Looks every second at what changed, and at everything at the start and once a minute.
+
+    A look that fails changes nothing: routing goes on with what is known, and readiness says how old that is.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        directory: Directory,
+        *,
+        timing: Timing,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._directory = directory
+        self._timing = timing
+        self._now = now
+        self._changed_at = _NEVER
+        self._full_at = _NEVER
+        self._unreadable: set[str] = set()
+        self.looked_at = _NEVER
+        """When the last look succeeded."""
+        self.failures = 0
+        self.last_error = ""
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether the first full look has been made."""
+        return self._full_at > _NEVER
+
+    def stale(self) -> bool:
+        """Whether Temporal has not answered for too long."""
+        return self._now() - self.looked_at > self._timing.watch_stale_seconds
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._timing.watch_seconds)
+
+    async def look(self) -> bool:
+        """One look; False when Temporal did not answer."""
+        started = self._now()
+        full = started - self._full_at >= self._timing.watch_full_seconds
+        try:
+            await (self._look_at_all(started) if full else self._look_at_changes(started))
+        except (RPCError, TimeoutError, OSError) as fault:
+            self.failures += 1
+            said = _said(fault)
+            if said != self.last_error:
+                log.warning("watch_failed", error=said, endpoints_known=len(self._directory))
+            self.last_error = said
+            return False
+        if self.last_error:
+            log.info("watch_recovered", failures=self.failures)
+        self.looked_at, self.last_error = self._now(), ""
+        return True
+
+    async def refresh(self, endpoint_name: str) -> bool:
+        """Read one endpoint's memo now, so that a caller reads what it wrote; False if its workflow is closed.
+
+        Raises:
+            RPCError: Temporal does not answer.
+        """
+        handle = self._client.get_workflow_handle(workflow_id(endpoint_name))
+        try:
+            described = await handle.describe(rpc_timeout=timedelta(seconds=5))
+        except RPCError as fault:
+            if fault.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            self._closed(endpoint_name, None)
+            return False
+        if described.status in _CLOSED:
+            self._closed(endpoint_name, await self._memo_of(described))
+            return False
+        memo = await self._memo_of(described)
+        if memo is not None:
+            self._directory.apply(memo, self._now())
+        return memo is not None
+
+    async def _look_at_all(self, started: float) -> None:
+        living = set()
+        async for execution in self._client.list_workflows(
+            _RUNNING.format(type=WORKFLOW_TYPE), rpc_timeout=timedelta(seconds=10)
+        ):
+            living.add(execution.id)
+            await self._take(execution)
+        names = {endpoint.name for endpoint in self._directory if endpoint.workflow_id in living}
+        # Visibility lags a moment behind: what the console has just created is not missing yet.
+        young = started - self._timing.watch_overlap_seconds
+        names |= {endpoint.name for endpoint in self._directory if endpoint.memo.created_at > young}
+        for endpoint in self._directory.keep_only(names):
+            log.info("endpoint_gone", endpoint=endpoint.name)
+        self._full_at = started
+
+    async def _look_at_changes(self, started: float) -> None:
+        # The workflows' own clock counts, not ours: a skew between the machines must not hide a change.
+        since = min(self._changed_at, started) - self._timing.watch_overlap_seconds
+        query = _CHANGED.format(
+            type=WORKFLOW_TYPE, since=datetime.fromtimestamp(max(since, 0.0), UTC).isoformat()
+        )
+        async for execution in self._client.list_workflows(query, rpc_timeout=timedelta(seconds=5)):
+            if execution.status is WorkflowExecutionStatus.RUNNING:
+                await self._take(execution)
+            elif execution.status in _CLOSED:
+                memo = await self._memo_of(execution)
+                if memo is not None:
+                    self._closed(memo.name, memo)
+
+    async def _take(self, execution: WorkflowExecution) -> None:
+        memo = await self._memo_of(execution)
+        if memo is None:
+            return
+        self._changed_at = max(self._changed_at, memo.changed_at)
+        known = self._directory.with_id(memo.id)
+        self._directory.apply(memo, self._now())
+        if known is None:
+            log.info("endpoint_found", endpoint=memo.name, members=len(memo.members))
+
+    async def _memo_of(self, execution: WorkflowExecution) -> EndpointMemo | None:
+        value: Any = await execution.memo_value(MEMO_KEY, None)
+        try:
+            return EndpointMemo.model_validate(value) if value is not None else None
+        except ValidationError as fault:
+            if execution.id not in self._unreadable:
+                self._unreadable.add(execution.id)
+                log.error("memo_unreadable", workflow=execution.id, fields=fault.error_count())
+            return None
+
+    def _closed(self, endpoint_name: str, memo: EndpointMemo | None) -> None:
+        endpoint = self._directory.named(endpoint_name)
+        if endpoint is not None and (memo is None or memo.id == endpoint.id):
+            self._directory.drop(endpoint)
+            log.info("endpoint_gone", endpoint=endpoint_name)
+
+
+def _said(fault: Exception) -> str:
+    if isinstance(fault, RPCError):
+        return f"{fault.status.name}: {fault.message[:200]}"
+    return f"{type(fault).__name__}: {str(fault)[:200]}"

@@ -1,0 +1,250 @@
+"""One worker as this engine knows it: what the memo lists, what it reported, what was routed to it."""
+
+from typing import Any
+
+from engine.accounting import Ledger
+from engine.settings import Timing
+from stoker_wire.states import WorkerState
+from stoker_wire.worker_status import WorkerStatus
+from workflows.messages import Condition, Member, WorkerMetrics
+
+UNROUTABLE = frozenset(
+    {
+        WorkerState.STOPPING,
+        WorkerState.INACTIVE,
+        WorkerState.ERROR,
+        WorkerState.DESTROYING,
+        WorkerState.REBOOTING,
+        WorkerState.UPDATE_READY,
+        WorkerState.UPDATE_REBOOTING,
+        WorkerState.UPDATE_STARTING,
+    }
+)
+"""States in which the workflow wants nothing sent to the worker, whatever it reports."""
+
+STRIKES_FREE = 2
+"""Failures in a row that only cost the wait for the next report; each further one doubles a pause."""
+PENALTY_SECONDS_MAX = 30.0
+
+
+class KnownWorker:
+    """Soft state: lost with the engine, rebuilt from the memo at once and from reports within seconds."""
+
+    __slots__ = (
+        "drain_said",
+        "drain_seen_at",
+        "draining",
+        "error",
+        "heard_at",
+        "in_flight",
+        "instance_id",
+        "kind",
+        "launch_id",
+        "leaving",
+        "ledger",
+        "listed",
+        "loadtime_s",
+        "memo_error",
+        "memo_perf",
+        "memo_url",
+        "out_until",
+        "perf",
+        "price",
+        "queued",
+        "received",
+        "since",
+        "state",
+        "status",
+        "strikes",
+        "suspect_since",
+        "told",
+        "told_at",
+        "update_pending",
+        "url",
+        "workergroup_id",
+    )
+
+    def __init__(self, launch_id: str) -> None:
+        self.launch_id = launch_id
+        self.instance_id = 0
+        self.workergroup_id = 0
+        self.state = WorkerState.PENDING
+        self.since = 0.0
+        self.listed = False
+        """Whether the endpoint's memo names it: only then it is a member."""
+        self.draining = False
+        self.drain_seen_at = 0.0
+        self.drain_said = False
+        """Whether `drained` was already called urgent for this drain."""
+        self.memo_perf = 0.0
+        self.memo_url = ""
+        self.memo_error = ""
+        self.price = 0.0
+        self.kind = ""
+        self.update_pending = False
+        self.heard_at = 0.0
+        """When its last report arrived; 0: never, or not since its process was stopped."""
+        self.url = ""
+        self.perf = 0.0
+        self.loadtime_s = 0.0
+        self.in_flight = 0
+        self.queued = 0
+        self.error = ""
+        self.leaving = False
+        """It said itself that it takes no more, for instance because it was told to terminate."""
+        self.received = 0
+        self.status: WorkerStatus | None = None
+        """The last report as it came, for the console's tables."""
+        self.suspect_since: float | None = None
+        self.strikes = 0
+        self.out_until = 0.0
+        self.ledger = Ledger()
+        self.told: tuple[Any, ...] = ()
+        """What the last batch said of it, to say only what is new."""
+        self.told_at = 0.0
+
+    def __repr__(self) -> str:
+        mark = " draining" if self.draining else ""
+        mark += " suspect" if self.suspect_since is not None else ""
+        return f"<KnownWorker {self.launch_id} {self.state.printed}{mark}, {self.ledger.outstanding:g} load>"
+
+    # -- what it is told
+
+    def list_as(self, member: Member, now: float) -> bool:
+        """Take over what the memo says; answers whether a drain began."""
+        self.listed = True
+        self.instance_id = member.i
+        self.workergroup_id = member.g
+        restarted = member.s is not self.state and (
+            member.s in UNROUTABLE or (member.s is WorkerState.STARTING and self.heard_at <= member.t)
+        )
+        self.state, self.since = member.s, member.t
+        self.memo_perf, self.memo_url, self.memo_error = member.p, member.u, member.e
+        self.price, self.kind, self.update_pending = member.c, member.k, bool(member.n)
+        if restarted:
+            self._forget_report()
+        drain_begins = member.d and not self.draining
+        if drain_begins:
+            self.drain_seen_at, self.drain_said = now, False
+        self.draining = member.d
+        return drain_begins
+
+    def hear(self, status: WorkerStatus, url: str, now: float) -> None:
+        """Take over a report that was authenticated and checked."""
+        self.heard_at = now
+        self.url = url
+        self.perf = status.max_perf
+        self.loadtime_s = status.loadtime
+        self.in_flight = status.num_requests_working
+        self.queued = status.queued
+        self.error = status.error_msg
+        self.leaving = status.draining
+        self.received = status.num_requests_recieved
+        self.status = status
+        self.suspect_since = None
+        self.ledger.report(status.cur_load, status.working_request_idxs)
+
+    def blame(self, now: float) -> None:
+        """A request failed on it: out of rotation until it next reports, and longer if that happens in a row."""
+        if self.suspect_since is None:
+            self.suspect_since = now
+        self.strikes += 1
+        if self.strikes > STRIKES_FREE:
+            pause = min(PENALTY_SECONDS_MAX, 0.25 * 2.0 ** (self.strikes - STRIKES_FREE))
+            self.out_until = now + pause
+
+    def praise(self) -> None:
+        """A request succeeded on it."""
+        self.strikes = 0
+        self.out_until = 0.0
+
+    def _forget_report(self) -> None:
+        """Its process is stopping or restarting: what the old one said is no news of the next."""
+        self.heard_at = 0.0
+        self.in_flight = self.queued = 0
+        self.error = ""
+        self.leaving = False
+        self.loadtime_s = 0.0
+        self.status = None
+        self.ledger.clear_report()
+
+    # -- what follows from it
+
+    def fresh(self, now: float, timing: Timing) -> bool:
+        """Whether it reported lately."""
+        return self.heard_at > 0 and now - self.heard_at <= timing.report_fresh_seconds
+
+    def reports_ready(self, now: float, timing: Timing) -> bool:
+        """Loaded, benchmarked and without error, by its own fresh report."""
+        return self.fresh(now, timing) and self.loadtime_s > 0 and self.perf > 0 and not self.error
+
+    def routable(self, now: float, timing: Timing, *, trust_memo: bool) -> bool:
+        """Whether it may be given a request now."""
+        if not self.listed or self.draining or self.suspect_since is not None or now < self.out_until:
+            return False
+        if self.state in UNROUTABLE or self.leaving:
+            return False
+        if self.fresh(now, timing):
+            return self.reports_ready(now, timing) and bool(self.url)
+        return trust_memo and self.state is WorkerState.READY and self.memo_perf > 0 and bool(self.memo_url)
+
+    @property
+    def route_url(self) -> str:
+        """Where its requests go."""
+        return self.url if self.heard_at > 0 else self.memo_url
+
+    @property
+    def route_perf(self) -> float:
+        """Load per second that it does."""
+        return self.perf if self.heard_at > 0 else self.memo_perf
+
+    @property
+    def drained(self) -> bool:
+        """Whether it drains and, by its own report after the drain, holds nothing, and no ticket is open."""
+        return (
+            self.draining
+            and self.heard_at > self.drain_seen_at
+            and self.in_flight == 0
+            and self.ledger.tickets_open == 0
+        )
+
+    @property
+    def condition(self) -> Condition:
+        """What it says about itself, or what the memo says while it has not spoken."""
+        if self.heard_at <= 0:
+            return Condition.READY if self.state is WorkerState.READY else Condition.LOADING
+        if self.error:
+            return Condition.ERROR
+        return Condition.READY if self.loadtime_s > 0 and self.perf > 0 else Condition.LOADING
+
+    def metrics(self) -> WorkerMetrics:
+        """The worker as a batch tells the workflow."""
+        return WorkerMetrics(
+            launch_id=self.launch_id,
+            instance_id=self.instance_id,
+            condition=self.condition,
+            perf=self.route_perf,
+            load=round(max(0.0, self.ledger.outstanding), 6),
+            in_flight=self.in_flight,
+            tickets_open=self.ledger.tickets_open,
+            reported_at=self.heard_at,
+            loadtime_s=self.loadtime_s,
+            url=self.route_url,
+            error=self.error[:500],
+            drain_seen=self.draining,
+            suspect_since=self.suspect_since,
+        )
+
+    def news(self) -> tuple[Any, ...]:
+        """What would be news to the workflow if it changed."""
+        return (
+            self.condition,
+            self.perf,
+            round(self.ledger.outstanding, 3),
+            self.in_flight,
+            self.ledger.tickets_open,
+            self.url,
+            self.error,
+            self.draining,
+            self.suspect_since,
+        )
