@@ -1,0 +1,77 @@
+"""A stand-in for an endpoint's workflow: its memo is scripted by the test, and what engines tell it is recorded."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+
+from stoker_wire.control import EndpointSpec
+from workflows.messages import MEMO_KEY, EndpointMemo
+
+FLEET_CHANGED_AT = SearchAttributeKey.for_datetime("FleetChangedAt")
+
+
+@workflow.defn(name="EndpointWorkflow")
+class StandIn:
+    """Does what it is told, and remembers what it was told."""
+
+    @workflow.init
+    def __init__(self, spec: EndpointSpec) -> None:
+        self.memo = EndpointMemo(
+            id=spec.endpoint_id,
+            name=spec.endpoint_name,
+            owner=spec.owner,
+            config=spec.config.model_dump(mode="json", exclude_defaults=True),
+            created_at=spec.created_at,
+        )
+        self.batches: list[dict[str, Any]] = []
+        self.ended = False
+
+    @workflow.run
+    async def run(self, spec: EndpointSpec) -> None:
+        self._publish()
+        await workflow.wait_condition(lambda: self.ended)
+
+    @workflow.signal
+    def script(self, changes: dict[str, Any]) -> None:
+        """Change the memo."""
+        self.memo = EndpointMemo.model_validate(self.memo.model_dump() | changes)
+        self._publish()
+
+    @workflow.signal
+    def end(self) -> None:
+        """Complete, as after a delete."""
+        self.ended = True
+
+    @workflow.signal
+    def report_metrics(self, batch: dict[str, Any]) -> None:
+        """Remember."""
+        self.batches.append(batch)
+
+    @workflow.query
+    def told(self) -> list[dict[str, Any]]:
+        """Every batch, in order."""
+        return self.batches
+
+    def _publish(self) -> None:
+        now = workflow.time()
+        self.memo = self.memo.model_copy(update={"changed_at": now})
+        workflow.upsert_memo({MEMO_KEY: self.memo.model_dump(mode="json", exclude_defaults=True)})
+        workflow.upsert_search_attributes([FLEET_CHANGED_AT.value_set(datetime.fromtimestamp(now, UTC))])
+
+
+async def until(condition: Any, what: str, *, seconds: float = 15.0) -> Any:
+    """Wait for a condition, bounded; the condition may be sync or async, and its first true value is the answer."""
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                value = condition()
+                if asyncio.iscoroutine(value):
+                    value = await value
+                if value:
+                    return value
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"not within {seconds} s: {what}") from None
