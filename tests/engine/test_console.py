@@ -11,21 +11,30 @@ import pytest_asyncio
 from temporalio.testing import WorkflowEnvironment
 
 from activities.instances import MarketActivities
+from activities.secrets import DeploymentSecrets
 from market.fake import FakeMarket
+from stoker_wire.market import Offer, Template
 from tests.engine.conftest import ALICE, BOB, SECRET, Stage, start_temporal
 from tests.engine.standin import until
-from tests.workflows.world import SECRETS, TEMPLATE, offers
 from workflows.worker import WorkerSettings, build_workers
+
+SECRETS = DeploymentSecrets(hmac_secret=SECRET, named={}, report_address="http://127.0.0.1:1")
+TEMPLATE = Template(id=7, hash_id="tmpl", name="echo", image="img", env="-e MODEL=small")
+OFFERS = [
+    Offer(id=100 + n, machine_id=500 + n, gpu_name="RTX 4090", gpu_ram=24_000, dph_total=0.3, dlperf=60.0)
+    for n in range(10)
+]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def real_temporal() -> AsyncIterator[WorkflowEnvironment]:
     """A dev server with the real workflow over a marketplace in memory."""
     env = await start_temporal()
-    market = FakeMarket(offers(), clock=time.time, templates=[TEMPLATE], pull_seconds=0.2, start_seconds=0.1)
+    market = FakeMarket(OFFERS, clock=time.time, templates=[TEMPLATE], pull_seconds=0.2, start_seconds=0.1)
     activities = MarketActivities(market, SECRETS)
     rate = WorkerSettings(market_calls_per_second=100.0, graceful_shutdown_seconds=1.0)
-    running = [asyncio.ensure_future(w.run()) for w in (workers := build_workers(env.client, activities, rate))]
+    workers = build_workers(env.client, activities, rate)
+    running = [asyncio.ensure_future(worker.run()) for worker in workers]
     yield env
     for worker in workers:
         await worker.shutdown()
