@@ -158,7 +158,8 @@ def have(workers: Iterable[Worker], perfs: Perfs) -> Have:
 def want(observation: Observation, expected: Forecast, rules: Rules, perfs: Perfs, tuning: Tuning) -> Want:
     """What the parameters ask for under this load, with no memory of what was wanted before."""
     config = rules.config
-    arrivals = expected.load
+    over = is_over(observation, expected)
+    arrivals = 0.0 if over else expected.load
     calm = max(arrivals / rules.target_util, config.min_load)
     queue_seconds = expected_queue_seconds(observation, perfs)
     pressed = queue_seconds > config.target_queue_time
@@ -169,6 +170,8 @@ def want(observation: Observation, expected: Forecast, rules: Rules, perfs: Perf
     sustained = min(expected.sustained, predicted)
     slow = max(sustained / rules.target_util, floor)
     reason = expected.reason
+    if over:
+        reason = f"no request for {config.inactivity_timeout:g} s, the inactivity timeout"
     if pressed:
         wait = "no worker to clear it" if math.isinf(queue_seconds) else f"{queue_seconds:.0f} s to clear"
         reason += (
@@ -239,6 +242,22 @@ def gate_shut(observation: Observation) -> bool:
         return True
     last = observation.load.last_request_at
     return last is not None and observation.now - last < timeout
+
+
+def is_over(observation: Observation, expected: Forecast) -> bool:
+    """Whether the endpoint has been idle for as long as the user calls the end of the work.
+
+    The user's word goes before the forecast: with a timeout of 12 s nobody waits for the last minute's mean to reach zero.
+    """
+    timeout, last = observation.config.inactivity_timeout, observation.load.last_request_at
+    return (
+        timeout is not None
+        and timeout > 0
+        and expected.known
+        and last is not None
+        and observation.now - last >= timeout
+        and observation.load.backlog_requests == 0
+    )
 
 
 def workers_min(observation: Observation) -> int:

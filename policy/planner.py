@@ -4,7 +4,7 @@ The order is the story: what leaves, what is broken, what is outdated, what is m
 on the fleet as the steps before leave it, so a plan never contradicts itself, and planning on its result changes nothing.
 """
 
-from policy.capacity import LOAD_DUST, gate_shut, workers_min
+from policy.capacity import LOAD_DUST, is_over, workers_min
 from policy.draft import Draft
 from policy.grow import activate, can_start, grow_hot, recruit
 from policy.hysteresis import held, hot_hold_seconds, next_release, remember
@@ -51,7 +51,8 @@ def scale(draft: Draft) -> None:
     update_idle(draft)
     _grow(draft)
     update_ready(draft, draft.want.hot)
-    if draft.forecast.settled and not draft.want.pressed:
+    sure = draft.forecast.settled or is_over(draft.observation, draft.forecast)
+    if sure and not draft.want.pressed:
         _shrink(draft)
 
 
@@ -151,7 +152,8 @@ def _remember_wants(draft: Draft) -> None:
     hold = hot_hold_seconds(draft.observation.learned, tuning)
     hot = remember(memory.hot_peaks, want.predicted, draft.now, hold)
     total = remember(memory.total_peaks, want.sustained, draft.now, tuning.total_hold_seconds)
-    if _is_over(draft):
+    if is_over(draft.observation, draft.forecast):
+        # the user said how long a pause is the end of the work: no hold on top of it
         hot = ((draft.now, want.predicted),)
     ready = draft.have().ready
     below = want.hot < ready
@@ -171,18 +173,6 @@ def _remember_wants(draft: Draft) -> None:
     timeout, last = draft.config.inactivity_timeout, draft.observation.load.last_request_at
     if timeout and timeout > 0 and last is not None:
         draft.wakes.append(last + timeout)
-
-
-def _is_over(draft: Draft) -> bool:
-    """The user said how long a pause is the end of the work, and it has been that long: no hold on top of it."""
-    timeout = draft.config.inactivity_timeout
-    return bool(
-        timeout
-        and timeout > 0
-        and draft.forecast.settled
-        and not gate_shut(draft.observation)
-        and draft.want.predicted <= 0
-    )
 
 
 def _repair_leaving(draft: Draft) -> None:
