@@ -23,6 +23,14 @@ class EndpointState(StrEnum):
 _MIN_WORKERS = AliasChoices("min_workers", "cold_workers")
 
 
+def _one_name(data: Any) -> Any:
+    """Both names of `min_workers` may be given: it wins over `cold_workers`, unless it is null, which means not given."""
+    if not isinstance(data, dict) or not {"min_workers", "cold_workers"} <= data.keys():
+        return data
+    loser = "min_workers" if data["min_workers"] is None else "cold_workers"
+    return {key: value for key, value in data.items() if key != loser}
+
+
 class EndpointConfig(Typed):
     """How much capacity an endpoint holds, and how long its requests may wait.
 
@@ -67,10 +75,7 @@ class EndpointConfig(Typed):
     @model_validator(mode="before")
     @classmethod
     def _min_workers_wins(cls, data: Any) -> Any:
-        """Both names may be given: `min_workers` wins, as in the official API."""
-        if isinstance(data, dict) and data.get("min_workers") is not None and "cold_workers" in data:
-            data = {key: value for key, value in data.items() if key != "cold_workers"}
-        return data
+        return _one_name(data)
 
     def patched(self, patch: "EndpointPatch") -> Self:
         """The config with the patch's given fields changed; the result is validated as a whole."""
@@ -96,12 +101,7 @@ class EndpointPatch(Typed):
     @model_validator(mode="before")
     @classmethod
     def _min_workers_wins(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "cold_workers" in data:
-            cold = data["cold_workers"]
-            data = {key: value for key, value in data.items() if key != "cold_workers"}
-            if data.get("min_workers") is None:
-                data["min_workers"] = cold
-        return data
+        return _one_name(data)
 
     def given(self) -> dict[str, Any]:
         """The fields that the caller set to something."""

@@ -56,7 +56,7 @@ def unseal(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
     Raises:
         TicketRefused: forged, for another worker, or expired.
     """
-    body, dot, mac = text.encode().partition(b".")
+    body, dot, mac = text.encode("utf-8", "surrogatepass").partition(b".")
     expected = base64.urlsafe_b64encode(hmac.digest(key, body, hashlib.sha256)).rstrip(b"=")
     if not dot or not hmac.compare_digest(mac, expected):
         raise TicketRefused(

@@ -10,6 +10,12 @@ import hmac
 from typing import NamedTuple
 
 _MAC_CHARS = 40
+_ID_DIGITS_MAX = 19
+
+
+def _bytes(text: str) -> bytes:
+    """JSON can carry half of a surrogate pair; a forged token that does is refused like any other."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 class WorkerIdentity(NamedTuple):
@@ -20,7 +26,7 @@ class WorkerIdentity(NamedTuple):
 
 
 def _mac(secret: bytes, purpose: str, *parts: object) -> str:
-    message = "\0".join([purpose, *map(str, parts)]).encode()
+    message = _bytes("\0".join([purpose, *map(str, parts)]))
     return hmac.new(secret, message, hashlib.sha256).hexdigest()[:_MAC_CHARS]
 
 
@@ -32,11 +38,11 @@ def mint_worker_token(secret: bytes, endpoint_id: int, launch_id: str) -> str:
 def read_worker_token(secret: bytes, token: str) -> WorkerIdentity | None:
     """Who the token was made for, or None if it was not made with this secret."""
     parts = token.split(".")
-    if len(parts) != 3 or not parts[0].isascii() or not parts[0].isdigit():
+    if len(parts) != 3 or not parts[0].isascii() or not parts[0].isdigit() or len(parts[0]) > _ID_DIGITS_MAX:
         return None
     identity = WorkerIdentity(int(parts[0]), parts[1])
     expected = mint_worker_token(secret, *identity)
-    return identity if hmac.compare_digest(expected.encode(), token.encode()) else None
+    return identity if hmac.compare_digest(_bytes(expected), _bytes(token)) else None
 
 
 def mint_endpoint_key(secret: bytes, endpoint_id: int, version: int) -> str:
@@ -46,7 +52,7 @@ def mint_endpoint_key(secret: bytes, endpoint_id: int, version: int) -> str:
 
 def endpoint_key_matches(secret: bytes, key: str, endpoint_id: int, version: int) -> bool:
     """Whether the key is this endpoint's, in this version. Takes the same time for every wrong key."""
-    return hmac.compare_digest(mint_endpoint_key(secret, endpoint_id, version).encode(), key.encode())
+    return hmac.compare_digest(_bytes(mint_endpoint_key(secret, endpoint_id, version)), _bytes(key))
 
 
 def ticket_key(worker_token: str) -> bytes:
