@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any, Self
 
 try:
-    import temporalio
+    import temporalio  # noqa: F401 - said here, in words, rather than by the imports below
 except ModuleNotFoundError:
     raise ModuleNotFoundError(
         'stoker.control needs temporalio; install it with: pip install "stoker[temporal]"', name="temporalio"

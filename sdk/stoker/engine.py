@@ -36,10 +36,20 @@ _AWAY = frozenset({429, 500, 502, 503, 504})
 class Away(Exception):
     """The engine did not answer, or answered that it cannot now. `retry_after_s` is what it asked for."""
 
-    def __init__(self, sentence: str, *, reached: bool, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        reached: bool,
+        retry_after_s: float | None = None,
+        refusal: Refused | None = None,
+    ) -> None:
         self.sentence = sentence
         self.reached = reached
+        """Whether it may have done what it was asked."""
         self.retry_after_s = retry_after_s
+        self.refusal = refusal
+        """A fault that the engine itself has named: asking again would hear the same."""
         super().__init__(sentence)
 
 
@@ -84,10 +94,12 @@ class Engine:
         body: Mapping[str, Any] | None = None,
         params: Mapping[str, str] | None = None,
         what: str = "",
+        repeatable: bool = True,
     ) -> Any:
         """A management call, repeated while the engine is away.
 
-        A POST is repeated only when it certainly did not arrive: the engine could have done it and lost the answer.
+        What is not repeatable is repeated only when it certainly did not arrive: the engine could have done it and
+        lost the answer.
 
         Raises:
             EngineUnavailable: away for longer than tolerated.
@@ -102,7 +114,13 @@ class Engine:
                 )
             except Away as away:
                 outage_s = time.monotonic() - started
-                if outage_s >= self._policy.engine_outage_seconds_max or (method == "POST" and away.reached):
+                if away.refusal is not None:
+                    raise away.refusal from None
+                if away.reached and not repeatable:
+                    raise EngineUnavailable(
+                        f"the engine at {self.url} may or may not have done it ({away.sentence}); look before you repeat it"
+                    ) from None
+                if outage_s >= self._policy.engine_outage_seconds_max:
                     raise self.unavailable(away, outage_s) from None
                 tries += 1
                 await asyncio.sleep(away.retry_after_s or self._policy.pause(tries))
@@ -156,12 +174,14 @@ class Engine:
         except httpx.InvalidURL as fault:
             raise Invalid(f"cannot call {self.url}: {fault}") from None
         if response.status_code in _AWAY:
-            _, message = problem_of(response)
+            code, message = problem_of(response)
+            status = response.status_code
+            named = bool(code) and status in {500, 502}
             raise Away(
-                f"it answered {response.status_code}{': ' + message if message else ''}",
-                # 429 and 503 say that nothing was done
-                reached=response.status_code not in {429, 503},
+                f"it answered {status}{': ' + message if message else ''}",
+                reached=status != 429,
                 retry_after_s=retry_after(response.headers.get("Retry-After"), seconds_max=30.0),
+                refusal=Refused(message, status=status, code=code) if named else None,
             )
         return response
 

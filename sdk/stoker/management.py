@@ -29,10 +29,17 @@ class _Caller:
         self._key = key
 
     async def _call(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, what: str = "", **params: str
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        what: str = "",
+        repeatable: bool = True,
+        **params: str,
     ) -> Any:
         return await self._engine.call(
-            method, path, key=self._key, body=body, params=params or None, what=what
+            method, path, key=self._key, body=body, params=params or None, what=what, repeatable=repeatable
         )
 
     async def _rows(self, path: str, model: type[M], body: Mapping[str, Any], *, key: str) -> list[M]:
@@ -84,6 +91,7 @@ class Endpoints(_Caller):
         """
         given = {} if config is None else config.model_dump(exclude_unset=True)
         body = {"endpoint_name": endpoint_name, **_parameters(given | parameters)}
+        # repeatable: the engine answers the same create within a minute with the same endpoint
         answer = await self._call("POST", ENDPOINTS, body)
         number = answer.get("result") if isinstance(answer, dict) else None
         if not isinstance(number, int):
@@ -179,7 +187,9 @@ class Workergroups(_Caller):
         """
         given = _workergroup(parameters)
         where = {"endpoint_id": endpoint} if isinstance(endpoint, int) else {"endpoint_name": endpoint}
-        answer = await self._call("POST", WORKERGROUPS, {"search_params": "", **where, **given})
+        answer = await self._call(
+            "POST", WORKERGROUPS, {"search_params": "", **where, **given}, repeatable=False
+        )
         number = answer.get("id") if isinstance(answer, dict) else None
         if not isinstance(number, int):
             raise MalformedAnswer(f"{WORKERGROUPS} created a workergroup but did not say its id")
@@ -211,7 +221,9 @@ class Workergroups(_Caller):
         body: dict[str, Any] = {"workergroup_id": workergroup_id}
         if cancel:
             body["cancel_update"] = True
-        answer = await self._call("POST", "/update_workers/", body, what=str(workergroup_id))
+        answer = await self._call(
+            "POST", "/update_workers/", body, what=str(workergroup_id), repeatable=False
+        )
         count = answer.get("workers_to_update", 0) if isinstance(answer, dict) else 0
         return count if isinstance(count, int) else 0
 
