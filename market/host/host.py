@@ -235,13 +235,9 @@ class Host:
         record, machine = supervisor.record, supervisor.slot.machine
         if not record.is_bid:
             raise Problem(400, "invalid_args", f"instance {instance_id} is on demand: it has no bid")
-        now = self.means.now()
-        billed = record.meter.gpu_since is not None
         # The price of time already used stays what it was.
-        record.meter.switch(False, now)
-        record.meter.gpu_seconds *= record.dollars_per_hour / price
+        record.meter.settle(self.means.now(), record.dollars_per_hour)
         record.dollars_per_hour = price
-        record.meter.switch(billed, now)
         if price < (machine.min_bid_dollars_per_hour or 0):
             supervisor.want("stopped", "outbid")
         self.store.save(record)

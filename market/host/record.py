@@ -14,24 +14,26 @@ GPU_BILLED: frozenset[str | None] = frozenset({"loading", "running", "rebooting"
 
 
 class Meter(BaseModel):
-    """Seconds for which each price was due. Times are Unix seconds."""
+    """Seconds for which each price was due, and the dollars of machine time. Times are Unix seconds."""
 
     gpu_seconds: float = 0.0
+    gpu_dollars: float = 0.0
     gpu_since: float | None = None
     storage_since: float = 0.0
     storage_until: float | None = None
 
-    def switch(self, billed: bool, now: float) -> None:
-        """Start or end the time in which the machine itself is paid for."""
-        if billed and self.gpu_since is None:
+    def settle(self, now: float, dollars_per_hour: float) -> None:
+        """Book the machine time up to now at this price."""
+        if self.gpu_since is not None:
+            seconds = max(0.0, now - self.gpu_since)
+            self.gpu_seconds += seconds
+            self.gpu_dollars += seconds / 3600 * dollars_per_hour
             self.gpu_since = now
-        elif not billed and self.gpu_since is not None:
-            self.gpu_seconds += max(0.0, now - self.gpu_since)
-            self.gpu_since = None
 
-    def gpu_seconds_at(self, now: float) -> float:
-        """Seconds of machine time up to now."""
-        return self.gpu_seconds + (max(0.0, now - self.gpu_since) if self.gpu_since is not None else 0.0)
+    def switch(self, billed: bool, now: float, dollars_per_hour: float) -> None:
+        """Start or end the time in which the machine itself is paid for."""
+        self.settle(now, dollars_per_hour)
+        self.gpu_since = now if billed else None
 
     def storage_seconds_at(self, now: float) -> float:
         """Seconds of disk time up to now, or up to the end."""
@@ -89,13 +91,13 @@ class InstanceRecord(BaseModel):
         """A new status; the meter follows it."""
         self.actual = actual
         self.status_msg = message
-        self.meter.switch(actual in GPU_BILLED, now)
+        self.meter.switch(actual in GPU_BILLED, now, self.dollars_per_hour)
 
     def charge(self, now: float) -> dict[str, Any]:
         """What it has cost so far."""
-        gpu_seconds = self.meter.gpu_seconds_at(now)
-        storage_seconds = self.meter.storage_seconds_at(now)
-        gpu = gpu_seconds / 3600 * self.dollars_per_hour
+        meter = self.meter.model_copy()
+        meter.settle(now, self.dollars_per_hour)
+        storage_seconds = meter.storage_seconds_at(now)
         storage = storage_seconds / 3600 * self.storage_dollars_per_hour
         return {
             "id": self.id,
@@ -103,10 +105,10 @@ class InstanceRecord(BaseModel):
             "gpu_name": self.machine,
             "dph_base": self.dollars_per_hour,
             "storage_total_cost": self.storage_dollars_per_hour,
-            "gpu_seconds": round(gpu_seconds, 3),
+            "gpu_seconds": round(meter.gpu_seconds, 3),
             "storage_seconds": round(storage_seconds, 3),
-            "gpu_dollars": gpu,
+            "gpu_dollars": meter.gpu_dollars,
             "storage_dollars": storage,
-            "dollars": gpu + storage,
+            "dollars": meter.gpu_dollars + storage,
             "destroyed": self.meter.storage_until is not None,
         }

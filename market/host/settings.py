@@ -1,7 +1,7 @@
 """What the marketplace of this machine offers, and on which terms: checked values, read from a file by `run/`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -11,7 +11,7 @@ from stoker_wire.base import Typed
 PORTS_PER_INSTANCE = 10
 """First: the worker; second: its plain-http port; third: its model server; tenth: the market's seal on the block."""
 
-Key = Annotated[SecretStr, Field(min_length=8)]
+KEY_LENGTH_MIN = 8
 
 
 class MachineSettings(Typed):
@@ -82,7 +82,7 @@ class HostMarketSettings(Typed):
 
     state_dir: Path
     """Records, disks and logs of the instances; owner-only."""
-    api_keys: tuple[Key, ...] = Field(min_length=1)
+    api_keys: tuple[SecretStr, ...] = Field(min_length=1)
     public_ip: str = Field("127.0.0.1", min_length=1)
     """Address under which clients reach the instances."""
     port_min: int = Field(21000, ge=1024, le=65535)
@@ -105,6 +105,9 @@ class HostMarketSettings(Typed):
             raise ValueError(
                 f"ports {self.port_min}-{self.port_max} are fewer than the {PORTS_PER_INSTANCE} of one instance"
             )
+        # Checked here and not by the field: a field's error would repeat the key.
+        if any(len(key.get_secret_value()) < KEY_LENGTH_MIN for key in self.api_keys):
+            raise ValueError(f"api_keys: a key has at least {KEY_LENGTH_MIN} characters")
         names = [machine.name.replace("_", " ") for machine in self.machines]
         if len(set(names)) != len(names):
             raise ValueError("two machines have the same name: give each kind its own")

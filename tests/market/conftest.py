@@ -2,37 +2,45 @@
 
 import asyncio
 import contextlib
+import json
 import os
-import socket
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from aiohttp import web
 
-from market.host import HostMarketSettings, MachineSettings, TemplateSettings, create_app
+from market.host import HostMarketSettings, MachineSettings, TemplateSettings, create_app, proc
 from market.host.http import HOST
 from market.port import InstanceGone, Launch, OfferQuery
 from market.vast import VastMarket
 
 KEY = "test-key-0123456789"
 SERVER = 'exec python -m http.server --bind 127.0.0.1 "$WORKER_PORT"'
+SLEEPER = "exec sleep 1000"
+ROOT = Path(__file__).parents[2]
 
 
 def settings_for(state_dir: Path, **changes) -> HostMarketSettings:
     given = {
         "state_dir": state_dir,
         "api_keys": (KEY,),
-        "stop_grace_seconds": 5.0,
         "machines": (
             MachineSettings(name="CPU small", count=2, dollars_per_hour=0.10, dlperf=10, cpu_percent=50),
             MachineSettings(
                 name="CPU large", count=1, dollars_per_hour=0.30, dlperf=40, min_bid_dollars_per_hour=0.05
             ),
         ),
-        "templates": (TemplateSettings(name="http server", onstart=SERVER, hash_id="server"),),
+        "templates": (
+            TemplateSettings(name="http server", onstart=SERVER, hash_id="server", env="-e FROM=template"),
+            TemplateSettings(name="sleeper", onstart=SLEEPER, hash_id="sleeper"),
+        ),
     }
     return HostMarketSettings(**{**given, **changes})
 
@@ -51,28 +59,34 @@ async def until(
 
 
 class Bench:
-    """A running host marketplace and its client."""
+    """A running marketplace as a client sees it."""
 
-    def __init__(self, app: web.Application, url: str) -> None:
+    def __init__(self, url: str, app: web.Application | None = None) -> None:
         self.app = app
         self.url = url
         self.market = VastMarket(url, KEY)
         self.http = httpx.AsyncClient(
-            base_url=url, headers={"Authorization": f"Bearer {KEY}"}, trust_env=False
+            base_url=url, headers={"Authorization": f"Bearer {KEY}"}, trust_env=False, timeout=30
         )
 
     @property
     def host(self):
         return self.app[HOST]
 
+    async def offers(self, **query):
+        return await self.market.search(OfferQuery(**{"filters": {}, **query}))
+
     async def offer(self, kind: str = "CPU small") -> int:
-        offers = await self.market.search(OfferQuery(filters={"gpu_name": {"eq": kind}}))
-        return offers[0].id
+        return (await self.offers(filters={"gpu_name": {"eq": kind}}))[0].id
 
     async def rent(self, *, kind: str = "CPU small", label: str = "stoker:test:0", **launch) -> int:
         if not {"onstart", "args", "template_hash", "template_id"} & launch.keys():
-            launch["template_hash"] = "server"
-        return await self.market.create(await self.offer(kind), Launch(label=label, disk_gb=1.0, **launch))
+            launch["template_hash"] = "sleeper"
+        launch = {"disk_gb": 1.0, **launch}
+        return await self.market.create(await self.offer(kind), Launch(label=label, **launch))
+
+    async def row(self, instance_id: int) -> dict:
+        return (await self.http.get(f"/api/v0/instances/{instance_id}/")).json()["instances"]
 
     async def reaches(self, instance_id: int, status: str):
         """The instance once it has that actual status."""
@@ -83,14 +97,11 @@ class Bench:
 
         return await until(there, what=f"instance {instance_id} {status}")
 
-    async def gone(self, instance_id: int) -> None:
-        async def missing():
-            with contextlib.suppress(InstanceGone):
-                await self.market.show(instance_id)
-                return False
-            return True
-
-        await until(missing, what=f"end of {instance_id}")
+    async def gone(self, instance_id: int) -> bool:
+        with contextlib.suppress(InstanceGone):
+            await self.market.show(instance_id)
+            return False
+        return True
 
     async def arm(self, **fault) -> None:
         (await self.http.post("/host/faults/", json=fault)).raise_for_status()
@@ -110,14 +121,13 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: HostMarketSettings) -> AsyncIterator[Bench]:
-    app = create_app(settings, gpus=list)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
+async def running(settings: HostMarketSettings, *, gpus=list) -> AsyncIterator[Bench]:
+    runner = web.AppRunner(create_app(settings, gpus=gpus), access_log=None)
     try:
+        await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        bench = Bench(app, f"http://127.0.0.1:{runner.addresses[0][1]}")
+        bench = Bench(f"http://127.0.0.1:{runner.addresses[0][1]}", runner.app)
         try:
             yield bench
         finally:
@@ -126,21 +136,74 @@ async def running(settings: HostMarketSettings) -> AsyncIterator[Bench]:
         await runner.cleanup()
 
 
+class MarketProcess:
+    """The marketplace as a process of its own, so that it can be killed."""
+
+    def __init__(self, settings: HostMarketSettings, folder: Path) -> None:
+        self.file = folder / "settings.json"
+        body = json.loads(settings.model_dump_json())
+        body["api_keys"] = [key.get_secret_value() for key in settings.api_keys]
+        self.file.write_text(json.dumps(body))
+        self.errors = folder / "market.err"
+        self.start()
+
+    def start(self) -> None:
+        with self.errors.open("ab") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "market.host", "--settings", str(self.file)],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "PARENT_SECRET": "not for instances"},
+            )
+        self.url = self.process.stdout.readline().decode().strip()
+        assert self.url, self.errors.read_text()
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        self.process.stdout.close()
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def tools():
+    return SimpleNamespace(
+        settings_for=settings_for, running=running, until=until, alive=alive, Bench=Bench, KEY=KEY
+    )
+
+
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     async with running(settings_for(tmp_path / "market")) as one:
         yield one
 
 
-def listening(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+@pytest.fixture
+def market_process(tmp_path: Path) -> Iterator[Callable[..., MarketProcess]]:
+    """Starts a marketplace process; at the end it is told to end, and its instances with it."""
+    started: list[MarketProcess] = []
+
+    def start(**changes) -> MarketProcess:
+        one = MarketProcess(settings_for(tmp_path / "market", **changes), tmp_path)
+        started.append(one)
+        return one
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.end(signal.SIGTERM)
+    left = [
+        pid
+        for pid, mark in proc.marked("").items()
+        if str(tmp_path) in Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace") and mark
+    ]
+    proc.send(left, signal.SIGKILL)
 
 
 def alive(pid: int) -> bool:
+    """A zombie is dead."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
         return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return state not in "ZX"

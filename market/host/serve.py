@@ -1,0 +1,40 @@
+"""Serving the marketplace until it is told to end."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+
+from aiohttp import web
+
+from market.host.app import create_app
+from market.host.settings import HostMarketSettings
+
+
+async def serve(
+    settings: HostMarketSettings,
+    *,
+    address: str = "127.0.0.1",
+    port: int = 0,
+    ready: Callable[[str], None] = lambda _: None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve until `stop` is set (None: until SIGTERM or SIGINT); `ready` hears the URL.
+
+    Raises StateInUse, or OSError when the port is taken.
+    """
+    if stop is None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # The port first: a marketplace that nobody can reach must not touch instances.
+    with socket.create_server((address, port)) as listener:
+        runner = web.AppRunner(create_app(settings), access_log=None, shutdown_timeout=2.0)
+        try:
+            await runner.setup()
+            await web.SockSite(runner, listener).start()
+            host, bound = listener.getsockname()[:2]
+            ready(f"http://{host}:{bound}")
+            await stop.wait()
+        finally:
+            await runner.cleanup()
