@@ -92,7 +92,7 @@ async def test_an_adopted_instance_that_ends_is_noticed(market_process, tools):
 
 
 async def test_sigterm_leaves_no_process_and_no_cgroup_behind(market_process, tools, tmp_path):
-    market = market_process()
+    market = market_process(stop_grace_seconds=0.3)
     bench = tools.Bench(market.url)
     # One of them leaves its session and has a child that ignores SIGTERM.
     ids = [
