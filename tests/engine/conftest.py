@@ -1,6 +1,7 @@
 """One Temporal dev server, real engines on it, and workers that report by HTTP."""
 
 import asyncio
+import io
 import itertools
 import sys
 import time
@@ -115,7 +116,9 @@ class WorkerDouble:
         status, body = await self.stage.post("/worker_status/", self.status(**changes), server=server)
         assert (status, body) == (200, {"success": True})
 
-    async def finish(self, *indices: int, success: bool = True, server: Server | None = None) -> dict[str, Any]:
+    async def finish(
+        self, *indices: int, success: bool = True, server: Server | None = None
+    ) -> dict[str, Any]:
         ended = {
             "worker_id": self.instance_id,
             "mtoken": self.token,
@@ -218,23 +221,39 @@ class Stage:
         self.endpoints.append(made)
         for server in self.servers:
             await until(
-                lambda server=server: server.engine.directory.named(made.name), "the engine finds the endpoint"
+                lambda server=server: server.engine.directory.named(made.name),
+                "the engine finds the endpoint",
             )
         return made
 
     async def call(
-        self, method: str, path: str, body: Any = None, *, key: str = "", server: Server | None = None, **more: Any
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str = "",
+        server: Server | None = None,
+        **more: Any,
     ) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         url = (server or self.server).url + path
-        sent = {"data": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
+        sent = (
+            {"data": io.BytesIO(body)}
+            if isinstance(body, bytes)
+            else {"json": body}
+            if body is not None
+            else {}
+        )
         async with self.http.request(method, url, headers=headers, **sent, **more) as response:
             assert response.headers["Content-Type"].split(";")[0] in {"application/json", "text/plain"}
             if response.headers["Content-Type"] == "application/json":
                 return response.status, await response.json()
             return response.status, await response.text()
 
-    async def post(self, path: str, body: Any, *, key: str = "", server: Server | None = None) -> tuple[int, Any]:
+    async def post(
+        self, path: str, body: Any, *, key: str = "", server: Server | None = None
+    ) -> tuple[int, Any]:
         return await self.call("POST", path, body, key=key, server=server)
 
     async def close(self) -> None:

@@ -84,7 +84,9 @@ def bob(real_stage: Stage) -> Console:
 async def test_what_is_created_is_listed_at_once_with_the_fields_that_the_official_client_demands(
     alice: Console,
 ) -> None:
-    endpoint_id = await alice.create("listed", max_workers=3, cold_workers=2, max_queue_time=None, client_id="me")
+    endpoint_id = await alice.create(
+        "listed", max_workers=3, cold_workers=2, max_queue_time=None, client_id="me"
+    )
 
     listed = (await alice.good("GET", "/api/v0/endptjobs/?client_id=me"))["results"]
 
@@ -93,6 +95,223 @@ async def test_what_is_created_is_listed_at_once_with_the_fields_that_the_offici
     assert row["api_key"].startswith(f"sk-ep-{endpoint_id}-1-")
     assert isinstance(row["user_id"], int)
     assert row["created_at"] == pytest.approx(time.time(), abs=60)
-    assert (row["max_workers"], row["min_workers"], row["cold_workers"], row["max_queue_time"]) == (3, 2, 2, 30.0)
+    assert (row["max_workers"], row["min_workers"], row["cold_workers"], row["max_queue_time"]) == (
+        3,
+        2,
+        2,
+        30.0,
+    )
     shown = await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/")
     assert shown["result"] == row
+
+
+async def test_the_same_create_again_is_the_same_endpoint_and_another_one_of_that_name_is_refused(
+    alice: Console, bob: Console
+) -> None:
+    first = await alice.create("twice", max_workers=3)
+    again = await alice.create("twice", max_workers=3)
+    assert again == first
+
+    status, problem = await alice("POST", "/api/v0/endptjobs/", {"endpoint_name": "twice", "max_workers": 4})
+    assert (status, problem["error"]) == (400, "endpoint_exists")
+    status, problem = await bob("POST", "/api/v0/endptjobs/", {"endpoint_name": "twice", "max_workers": 3})
+    assert (status, problem["error"]) == (400, "endpoint_exists")
+
+
+async def test_many_equal_creates_at_once_make_one_endpoint(alice: Console) -> None:
+    ids = await asyncio.gather(*(alice.create("at-once", min_load=0) for _ in range(5)))
+    assert len(set(ids)) == 1
+
+
+async def test_a_change_leaves_what_is_null_and_is_read_back_at_once(alice: Console) -> None:
+    endpoint_id = await alice.create("changed", max_workers=3, min_load=0)
+
+    body = {"max_workers": 5, "target_util": None, "endptjob_id": endpoint_id, "endpoint_state": "suspended"}
+    assert await alice.good("PUT", f"/api/v0/endptjobs/{endpoint_id}/", body) == {"success": True}
+
+    row = (await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/"))["result"]
+    assert (row["max_workers"], row["target_util"], row["min_load"]) == (5, 0.9, 0.0)
+    assert row["endpoint_state"] == "suspended"
+
+
+async def test_a_deleted_endpoint_takes_no_requests_and_its_name_is_free_again(
+    alice: Console, real_stage: Stage
+) -> None:
+    endpoint_id = await alice.create("deleted", min_load=0, min_workers=0)
+    answered = await alice.good("DELETE", f"/api/v0/endptjobs/{endpoint_id}/", {"client_id": "me"})
+    assert answered["success"] is True
+
+    status, problem = await alice("POST", "/route/", {"endpoint": "deleted"})
+    assert (status, problem["error"]) in {(404, "endpoint_deleted"), (404, "no_such_endpoint")}
+
+    directory = real_stage.server.engine.directory
+    await until(lambda: directory.named("deleted") is None, "the workflow ends", seconds=60)
+    assert await alice.create("deleted", max_workers=1) != endpoint_id
+
+
+async def test_an_account_sees_and_opens_only_its_own(alice: Console, bob: Console) -> None:
+    endpoint_id = await alice.create("mine", min_load=0)
+    body = {"endpoint_id": endpoint_id, "template_hash": "tmpl", "search_params": ""}
+    group_id = (await alice.good("POST", "/api/v0/workergroups/", body))["id"]
+
+    assert endpoint_id not in [row["id"] for row in (await bob.good("GET", "/api/v0/endptjobs/"))["results"]]
+    assert (await bob.good("GET", "/api/v0/autojobs/"))["results"] == []
+    for method, path, sent in [
+        ("GET", f"/api/v0/endptjobs/{endpoint_id}/", None),
+        ("PUT", f"/api/v0/endptjobs/{endpoint_id}/", {"max_workers": 1}),
+        ("DELETE", f"/api/v0/endptjobs/{endpoint_id}/", {}),
+        ("POST", f"/api/v0/endptjobs/{endpoint_id}/rotate_key/", {}),
+        ("GET", f"/api/v0/endptjobs/{endpoint_id}/status/", None),
+        ("GET", f"/api/v0/endptjobs/{endpoint_id}/costs/", None),
+        ("PUT", f"/api/v0/autojobs/{group_id}/", {"gpu_ram": 1}),
+        ("DELETE", f"/api/v0/autojobs/{group_id}/", {}),
+        ("POST", "/api/v0/autojobs/", body),
+        ("POST", "/get_endpoint_workers/", {"id": endpoint_id}),
+        ("POST", "/get_endpoint_logs/", {"id": endpoint_id}),
+        ("POST", "/get_autogroup_logs/", {"id": group_id}),
+        ("POST", "/update_workers/", {"workergroup_id": group_id}),
+        ("POST", "/route/", {"endpoint": "mine"}),
+    ]:
+        status, problem = await bob(method, path, sent)
+        assert status == 404, (method, path, status, problem)
+        assert problem["success"] is False
+
+
+async def test_a_workergroup_is_created_changed_listed_and_deleted_under_both_names(alice: Console) -> None:
+    endpoint_id = await alice.create("grouped", min_load=0, min_workers=0)
+    query = "gpu_name=RTX_4090 verified=True rentable=True rented=False"
+    body = {"endpoint_name": "grouped", "template_hash": "tmpl", "search_params": query, "launch_args": None}
+
+    group_id = (await alice.good("POST", "/api/v0/autojobs/", body | {"client_id": "me", "gpu_ram": 8}))["id"]
+
+    for base in ("workergroups", "autojobs"):
+        rows = (await alice.good("GET", f"/api/v0/{base}/"))["results"]
+        row = next(row for row in rows if row["id"] == group_id)
+        assert (row["endpoint_id"], row["endpoint_name"]) == (endpoint_id, "grouped")
+        assert (row["search_params"], row["gpu_ram"]) == (query, 8.0)
+    change = {"search_params": "gpu_name=RTX_4090", "template_id": 7, "cold_workers": None}
+    await alice.good("PUT", f"/api/v0/workergroups/{group_id}/", change)
+    row = (await alice.good("GET", f"/api/v0/workergroups/{group_id}/"))["result"]
+    assert (row["template_hash"], row["template_id"], row["gpu_ram"], row["revision"]) == (None, 7, 8.0, 2)
+    assert await alice.good("DELETE", f"/api/v0/autojobs/{group_id}/", {}) == {"success": True}
+    assert (await alice("GET", f"/api/v0/workergroups/{group_id}/"))[0] == 404
+
+
+async def test_workers_logs_status_and_costs_tell_of_a_fleet_that_is_being_recruited(alice: Console) -> None:
+    endpoint_id = await alice.create("recruiting", min_load=1, min_workers=1, max_workers=2)
+    body = {"endpoint_id": endpoint_id, "template_hash": "tmpl", "search_params": ""}
+    group_id = (await alice.good("POST", "/api/v0/workergroups/", body))["id"]
+
+    async def rows() -> Any:
+        return await alice.good("POST", "/get_endpoint_workers/", {"id": endpoint_id})
+
+    row = (await until(rows, "a worker is recruited"))[0]
+    assert isinstance(row["id"], int)
+    assert row["workergroup_id"] == group_id
+    numbers = ["cur_load", "new_load", "cur_load_rolling_avg", "cur_perf", "perf", "measured_perf", "dlperf"]
+    numbers += ["reliability", "disk_usage", "loaded_at", "started_at", "reqs_working", "id"]
+    assert [name for name in numbers if not isinstance(row[name], int | float)] == []
+    assert [r["launch_id"] for r in await alice.good("POST", "/get_autogroup_workers/", {"id": group_id})]
+
+    logs = await alice.good("POST", "/get_endpoint_logs/", {"id": endpoint_id, "tail": 50})
+    assert set(logs) == {"info0", "info1", "trace", "debug"}
+    assert "recruit" in logs["debug"]
+    assert len(logs["debug"]) >= len(logs["info0"])
+    of_group = await alice.good("POST", "/get_workergroup_logs/", {"id": group_id})
+    assert set(of_group) == {"info0", "info1", "trace", "debug"}
+
+    status = await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/status/")
+    assert (status["name"], sum(status["workers"].values()) > 0) == ("recruiting", True)
+    decisions = await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/decisions/?tail=5")
+    assert 1 <= len(decisions["decisions"]) <= 5
+    assert "dollars_per_hour" in await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/costs/")
+    updated = await alice.good("POST", "/update_workers/", {"workergroup_id": group_id})
+    assert updated["success"] is True
+    assert updated["workers_to_update"] >= 1
+    assert (
+        await alice.good("POST", "/update_workers/", {"workergroup_id": group_id, "cancel_update": True})
+    )["success"] is False
+
+
+async def test_a_rotated_key_opens_and_the_old_one_does_not(alice: Console, real_stage: Stage) -> None:
+    endpoint_id = await alice.create("rotated", min_load=0, min_workers=0)
+    old = (await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/"))["result"]["api_key"]
+    answered = await alice.good("POST", f"/api/v0/endptjobs/{endpoint_id}/rotate_key/", {})
+    assert answered["api_key"] != old
+
+    asked = {"endpoint": "rotated", "request_idx": 5, "replay_timeout": 0}
+    real_stage.server.engine.stop_holding()  # so that Waiting comes at once
+    assert (await real_stage.post("/route/", asked, key=answered["api_key"]))[0] == 200
+    assert (await real_stage.post("/route/", asked, key=old))[0] == 401
+
+
+async def test_the_current_user_is_the_account_of_the_key(alice: Console, real_stage: Stage) -> None:
+    user = await alice.good("GET", "/api/v0/users/current")
+    assert user["username"] == "alice"
+    assert (await real_stage.call("GET", f"/api/v0/users/current?api_key={BOB}"))[1]["username"] == "bob"
+    status, problem = await real_stage.call("GET", "/api/v0/users/current")
+    assert (status, problem["error"]) == (401, "auth_error")
+    assert "msg" in problem
+
+
+BAD_CALLS: list[tuple[str, str, Any, int, str]] = [
+    ("POST", "/api/v0/endptjobs/", {"endpoint_name": "bad name"}, 400, "endpoint_name"),
+    ("POST", "/api/v0/endptjobs/", {"endpoint_name": 5}, 400, "endpoint_name"),
+    ("POST", "/api/v0/endptjobs/", {}, 400, "endpoint_name"),
+    ("POST", "/api/v0/endptjobs/", {"endpoint_name": "a", "target_util": 1.1}, 400, "target_util"),
+    ("POST", "/api/v0/endptjobs/", {"endpoint_name": "a", "max_workers": -1}, 400, "max_workers"),
+    ("POST", "/api/v0/endptjobs/", {"endpoint_name": "a", "cold_mult": 0.5}, 400, "cold_mult"),
+    ("POST", "/api/v0/endptjobs/", {"endpoint_name": "a", "max_wrokers": 1}, 400, "max_wrokers"),
+    ("POST", "/api/v0/endptjobs/", {"endpoint_name": "a", "endpoint_state": "off"}, 400, "endpoint_state"),
+    ("POST", "/api/v0/endptjobs/", b"{", 400, "JSON"),
+    ("POST", "/api/v0/endptjobs/", b"[]", 400, "list"),
+    ("POST", "/api/v0/endptjobs/", b"\xff\xfe", 400, "JSON"),
+    ("POST", "/api/v0/endptjobs/", b" " * 1_048_577, 413, "larger"),
+    ("PUT", "/api/v0/endptjobs/{id}/", {"max_workers": 20_000}, 400, "max_workers"),
+    ("PUT", "/api/v0/endptjobs/{id}/", {"endpoint_name": "other"}, 400, "renamed"),
+    ("PUT", "/api/v0/endptjobs/x/", {"max_workers": 2}, 400, "integer"),
+    ("GET", "/api/v0/endptjobs/2147483647/", None, 404, "no endpoint"),
+    ("GET", "/api/v0/endptjobs/{id}/decisions/?tail=x", None, 400, "tail"),
+    ("POST", "/api/v0/autojobs/", {"template_hash": "t"}, 400, "endpoint_id"),
+    ("POST", "/api/v0/autojobs/", {"endpoint_id": "{id}"}, 400, "template"),
+    ("POST", "/api/v0/autojobs/", {"endpoint_name": "nobody", "template_hash": "t"}, 404, "nobody"),
+    ("POST", "/api/v0/autojobs/", {"endpoint_id": "{id}", "template_hash": "t", "gpu": 1}, 400, "gpu"),
+    (
+        "POST",
+        "/api/v0/autojobs/",
+        {"endpoint_id": "{id}", "template_hash": "t", "search_params": "gpu_name !! 3"},
+        400,
+        "search_params",
+    ),
+    (
+        "POST",
+        "/api/v0/autojobs/",
+        {"endpoint_id": "{id}", "template_hash": "t", "docker_login_pass": "x"},
+        400,
+        "docker_login_pass",
+    ),
+    ("POST", "/get_endpoint_workers/", {"id": None}, 400, "id"),
+    ("POST", "/get_endpoint_logs/", {"id": "{id}", "tail": -1}, 400, "tail"),
+    ("POST", "/update_workers/", {"workergroup_id": "x"}, 400, "workergroup_id"),
+    ("GET", "/no/such/path/", None, 404, "path"),
+    ("PATCH", "/api/v0/endptjobs/", {}, 405, "method"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "word"), BAD_CALLS)
+async def test_a_bad_call_is_a_problem_that_says_what_to_do(
+    alice: Console, method: str, path: str, body: Any, status: int, word: str
+) -> None:
+    endpoint_id = await alice.create("for-bad-calls", min_load=0, min_workers=0)
+    if isinstance(body, dict):
+        body = {key: endpoint_id if value == "{id}" else value for key, value in body.items()}
+    before = (await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/"))["result"]
+
+    got, problem = await alice(method, path.replace("{id}", str(endpoint_id)), body)
+
+    assert got == status, problem
+    assert problem["success"] is False
+    assert word in problem["msg"]
+    assert problem["msg"] == problem["error_msg"]
+    after = (await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/"))["result"]
+    assert after == before

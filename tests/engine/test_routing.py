@@ -5,7 +5,9 @@ from stoker_wire.token import ticket_key
 from tests.engine.conftest import Stage
 
 
-async def test_a_request_goes_to_a_ready_worker_with_everything_that_an_official_client_needs(stage: Stage) -> None:
+async def test_a_request_goes_to_a_ready_worker_with_everything_that_an_official_client_needs(
+    stage: Stage,
+) -> None:
     endpoint = await stage.endpoint()
     worker = endpoint.worker()
     await endpoint.ready(worker)
