@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 
+import structlog
 from temporalio import activity
 
+from policy.checks import sound
 from policy.observation import Observation
 from policy.plan import Plan
 from policy.planner import plan as decide
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,4 +25,7 @@ class Decided:
 @activity.defn
 async def plan(observation: Observation) -> Decided:
     """Decides what to do next. Pure: planning again on the same observation answers the same."""
-    return Decided(plan=decide(observation))
+    accepted, faults = sound(observation, decide(observation))
+    for fault in faults:
+        _log.error("plan_refused", fault=fault)
+    return Decided(plan=accepted, refused=faults)

@@ -25,7 +25,7 @@ FALLBACK_SECONDS = 3600.0
 REPLAN_SECONDS = 10.0
 """After a planner that failed."""
 HAND_OVER_SECONDS = 20.0
-"""How long a continue-as-new waits for creates that are under way; the next run asks again for what is left."""
+"""How long a continue-as-new waits for what is under way; the next run asks again for what is left."""
 
 
 @workflow.defn(name=control.WORKFLOW_TYPE)
@@ -99,15 +99,19 @@ class EndpointWorkflow:
         """Continues as new with everything that is known; what is under way is asked for again, idempotently."""
         try:
             await workflow.wait_condition(
-                lambda: not self._operations.creating() and workflow.all_handlers_finished(),
+                lambda: not self._operations.under_way and workflow.all_handlers_finished(),
                 timeout=HAND_OVER_SECONDS,
-                timeout_summary="creates finish before continue-as-new",
+                timeout_summary="operations finish before continue-as-new",
             )
         except TimeoutError:
-            workflow.logger.info("hand_over_with_creates_under_way")
+            workflow.logger.info("hand_over_with_operations_under_way")
         self._operations.raise_fault()
         self._book.count_dollars(workflow.time())
-        workflow.continue_as_new(self._book.spec(self._history_events_max))
+        workflow.continue_as_new(
+            self._book.spec(self._history_events_max),
+            memo=self._publisher.memo,
+            search_attributes=workflow.info().typed_search_attributes,
+        )
 
     def _should_continue_as_new(self) -> bool:
         info = workflow.info()

@@ -71,10 +71,6 @@ class Operations:
         """The keys of all tasks, in the order in which they were started."""
         return tuple(self._tasks)
 
-    def creating(self) -> bool:
-        """Whether a create's answer is still out: the one operation that must not be abandoned lightly."""
-        return any(worker.operation == "create" for worker in self._book.record.workers.values())
-
     def raise_fault(self) -> None:
         """Fails the workflow task with a mistake of this code, for an operator to see and a deploy to mend."""
         if self.fault is not None:
@@ -124,13 +120,11 @@ class Operations:
         key = f"{_SEARCH}{operation.workergroup_id}"
         if group is None or key in self._tasks:
             return
-        self._note("search", str(group.id), operation.reason, level=2, workergroup_id=group.id)
         self._spawn(key, self._find(SearchOffers(workergroup=group)))
 
     def look(self, reason: str) -> None:
         """List the endpoint's instances, unless that is under way."""
         if LOOK not in self._tasks:
-            self._note("look", "", reason, level=2)
             self._spawn(LOOK, self._list(reason))
 
     def _recruit(self, operation: Recruit, now: float) -> None:

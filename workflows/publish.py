@@ -39,13 +39,18 @@ class Publisher:
         self._book = book
         self._attributes: list[SearchAttributeUpdate[Any]] | None = None
 
+    @property
+    def memo(self) -> dict[str, Any]:
+        """The memo as published."""
+        return {MEMO_KEY: (self._book.record.memo or {}) | {"changed_at": self._book.record.changed_at}}
+
     def publish(self, now: float) -> None:
         """Memo and search attributes if they changed, the details always."""
         record = self._book.record
         memo = memo_of(self._book)
         if memo != record.memo:
             record.memo, record.changed_at = memo, now
-            workflow.upsert_memo({MEMO_KEY: memo | {"changed_at": now}})
+            workflow.upsert_memo(self.memo)
         attributes = search_attributes_of(self._book)
         if self._attributes is None or [a.value for a in attributes] != [a.value for a in self._attributes]:
             self._attributes = attributes

@@ -95,7 +95,8 @@ async def test_a_machine_that_never_becomes_ready_is_released_and_not_tried_agai
     async with a_world() as world:
         world.failing_machines = {500}
         await world.start(
-            SMALL.model_copy(update={"min_workers": 1}), [group(search_params="gpu_name=RTX_3090", test_workers=0)]
+            SMALL.model_copy(update={"min_workers": 1}),
+            [group(search_params="gpu_name=RTX_3090", test_workers=0)],
         )
         assert await world.live(3600, until=lambda memo: ready(memo) + cold(memo) == 1)
         used = [call.subject for call in world.market.calls if call.name == "create"]
@@ -108,11 +109,15 @@ async def test_a_machine_that_never_becomes_ready_is_released_and_not_tried_agai
 
 async def test_an_instance_that_vanishes_is_noticed_and_replaced(a_world: Any) -> None:
     async with a_world() as world:
-        await world.start(EndpointConfig(min_load=10, min_workers=1, max_workers=2, cold_mult=1), [group(test_workers=0)])
+        await world.start(
+            EndpointConfig(min_load=10, min_workers=1, max_workers=2, cold_mult=1), [group(test_workers=0)]
+        )
         assert await world.live(300, load=5, until=lambda memo: ready(memo) == 1)
         lost = next(iter(world.market.instances))
         world.market.vanish(lost)
-        assert await world.live(600, load=5, until=lambda memo: all(member.i != lost for member in memo.members))
+        assert await world.live(
+            600, load=5, until=lambda memo: all(member.i != lost for member in memo.members)
+        )
         assert await world.live(600, load=5, until=lambda memo: ready(memo) == 1)
         lines = [line["reason"] for line in await world.handle.query("decisions", 150)]
         assert any("vanished" in line for line in lines)
@@ -120,7 +125,9 @@ async def test_an_instance_that_vanishes_is_noticed_and_replaced(a_world: Any) -
 
 async def test_an_outbid_worker_is_brought_back_or_replaced(a_world: Any) -> None:
     async with a_world() as world:
-        await world.start(EndpointConfig(min_load=10, min_workers=1, max_workers=2, cold_mult=1), [group(test_workers=0)])
+        await world.start(
+            EndpointConfig(min_load=10, min_workers=1, max_workers=2, cold_mult=1), [group(test_workers=0)]
+        )
         assert await world.live(300, load=5, until=lambda memo: ready(memo) == 1)
         lost = next(iter(world.market.instances))
         world.market.outbid(lost)
@@ -140,7 +147,9 @@ async def test_an_instance_that_nobody_knows_is_destroyed(a_world: Any) -> None:
 
 async def test_the_budget_is_never_exceeded(a_world: Any) -> None:
     async with a_world() as world:
-        config = EndpointConfig(min_load=0, min_workers=1, max_workers=8, cold_mult=1, dollars_per_hour_max=0.7)
+        config = EndpointConfig(
+            min_load=0, min_workers=1, max_workers=8, cold_mult=1, dollars_per_hour_max=0.7
+        )
         await world.start(config, [group()])
         spent = []
         for _ in range(40):
@@ -154,7 +163,9 @@ async def test_the_budget_is_never_exceeded(a_world: Any) -> None:
 
 async def test_a_stopped_endpoint_goes_cold_and_a_suspended_one_stays(a_world: Any) -> None:
     async with a_world() as world:
-        await world.start(EndpointConfig(min_load=10, min_workers=1, max_workers=2, cold_mult=1), [group(test_workers=0)])
+        await world.start(
+            EndpointConfig(min_load=10, min_workers=1, max_workers=2, cold_mult=1), [group(test_workers=0)]
+        )
         assert await world.live(300, load=5, until=lambda memo: ready(memo) == 1)
         await world.handle.signal("update_config", {"endpoint_state": "suspended"})
         await world.live(1800, load=0)

@@ -1,0 +1,270 @@
+"""The marketplace's hands: idempotent, classified, and without a secret in what they say."""
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
+from activities.instances import MarketActivities
+from activities.messages import (
+    CreateInstance,
+    DestroyInstance,
+    ListInstances,
+    OnInstance,
+    SearchOffers,
+    UpdateInstance,
+    read_label,
+)
+from activities.secrets import DeploymentSecrets
+from market.fake import FakeMarket
+from market.port import InstanceGone, OfferGone, RateLimited, Refused, Unauthorised, Unavailable
+from stoker_wire.token import read_worker_token
+
+SECRET = "hf_very_secret_value"
+
+
+def create(market: FakeMarket, group: Any, *, offer: int = 2, **changes: Any) -> CreateInstance:
+    asked = CreateInstance(
+        endpoint_name="llm",
+        endpoint_id=3,
+        launch_id="0123456789ab",
+        workergroup=group(),
+        offer=market.offers[offer],
+    )
+    return CreateInstance(**{field: getattr(asked, field) for field in asked.__slots__} | changes)
+
+
+async def fault_of(run: Any, activity: Any, asked: Any, **how: Any) -> ApplicationError:
+    with pytest.raises(ApplicationError) as failed:
+        await run(activity, asked, **how)
+    return failed.value
+
+
+async def test_a_create_rents_once_and_says_what_it_costs(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any
+) -> None:
+    made = await run(hands.create_instance, create(market, group))
+    assert not made.adopted
+    assert made.dollars_per_hour == 1.8
+    assert made.storage_dollars_per_hour == pytest.approx(0.73 * 20 / 730)
+    assert market.labels() == ["stoker:llm:0123456789ab"]
+
+
+async def test_a_first_try_does_not_ask_for_the_list(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any
+) -> None:
+    await run(hands.create_instance, create(market, group))
+    assert market.count("list") == 0
+
+
+@pytest.mark.parametrize("how", [{"attempt": 2}, {"asked_before": True}])
+async def test_a_later_try_adopts_what_a_lost_answer_rented(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any, how: dict[str, Any]
+) -> None:
+    market.lose_next_answer("create")
+    first = await fault_of(run, hands.create_instance, create(market, group))
+    assert not first.non_retryable
+    asked = create(market, group, asked_before=how.get("asked_before", False))
+    made = await run(hands.create_instance, asked, attempt=how.get("attempt", 1))
+    assert made.adopted
+    assert [made.instance_id] == list(market.instances)
+
+
+async def test_a_label_that_only_begins_the_same_is_not_adopted(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any
+) -> None:
+    await run(hands.create_instance, create(market, group, launch_id="0123456789abcd"))
+    made = await run(hands.create_instance, create(market, group, offer=3), attempt=2)
+    assert not made.adopted
+    assert len(market.instances) == 2
+
+
+async def test_the_instance_gets_what_it_needs_to_report(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any, secrets: DeploymentSecrets
+) -> None:
+    launch_args = "--env '-e MODE=fast -e MASTER_TOKEN=mine -e KEY=secret:HF_TOKEN' --disk 40 --image me/it:2"
+    await run(hands.create_instance, create(market, group, workergroup=group(launch_args=launch_args)))
+    [launch] = market.launches
+    assert launch.env["REPORT_ADDR"] == "http://engine:8080"
+    assert launch.env["STOKER_ENDPOINT"] == "llm"
+    assert launch.env["-p 3000:3000"] == "1"
+    assert launch.env["MODE"] == "fast"
+    assert launch.env["KEY"] == launch.env["HF_TOKEN"] == SECRET, "from launch_args and from the template"
+    assert "A" not in launch.env, "the market merges the template's own environment"
+    identity = read_worker_token(secrets.hmac_secret, launch.env["MASTER_TOKEN"])
+    assert identity == (3, "0123456789ab")
+    assert (launch.disk_gb, launch.image) == (40, "me/it:2")
+
+
+async def test_an_unknown_secret_is_a_final_error_that_names_the_name_only(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any
+) -> None:
+    asked = create(market, group, workergroup=group(launch_args="--env '-e KEY=secret:NOPE'"))
+    fault = await fault_of(run, hands.create_instance, asked)
+    assert fault.non_retryable
+    assert "NOPE" in fault.message
+    assert "KEY" in fault.message
+    assert market.count("create") == 0
+
+
+async def test_no_secret_shows_in_errors_results_or_reprs(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any, secrets: DeploymentSecrets
+) -> None:
+    market.fail_next("create", Refused(f"bad env HF_TOKEN={SECRET}", code="invalid_args"))
+    fault = await fault_of(run, hands.create_instance, create(market, group))
+    assert SECRET not in repr(fault) + str(fault.__cause__)
+    assert "***" in fault.message
+    made = await run(hands.create_instance, create(market, group))
+    said = repr(asdict(made)) + repr(secrets) + repr(market.launches) + repr(create(market, group))
+    assert SECRET not in said
+    assert "the deployment's secret" not in said
+
+
+async def test_a_fault_of_the_adapter_does_not_carry_its_words_into_the_history(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any) -> int:
+        raise ValueError(f"unexpected body {SECRET}")
+
+    monkeypatch.setattr(market, "create", broken)
+    fault = await fault_of(run, hands.create_instance, create(market, group))
+    assert fault.type == "MarketAdapterFault"
+    assert fault.__cause__ is None
+    assert SECRET not in fault.message
+    assert not fault.non_retryable
+
+
+@pytest.mark.parametrize(
+    ("error", "final", "benign"),
+    [
+        (OfferGone("gone"), True, True),
+        (InstanceGone("gone"), True, True),
+        (Refused("no", code="invalid_args"), True, False),
+        (Unauthorised("who?"), True, False),
+        (Unavailable("later"), False, True),
+        (RateLimited("slow down", retry_after_s=7), False, True),
+    ],
+)
+async def test_each_error_says_whether_another_try_makes_sense(
+    run: Any, hands: MarketActivities, market: FakeMarket, error: Any, final: bool, benign: bool
+) -> None:
+    market.fail_next("start", error)
+    fault = await fault_of(run, hands.start_instance, OnInstance(instance_id=1))
+    assert fault.type == type(error).__name__
+    assert fault.non_retryable is final
+    assert (fault.category is ApplicationErrorCategory.BENIGN) is benign
+
+
+async def test_a_429_sets_the_next_try_and_no_later_than_two_minutes(
+    run: Any, hands: MarketActivities, market: FakeMarket
+) -> None:
+    waits = []
+    for asked in (7.0, 3600.0, None):
+        market.fail_next("start", RateLimited("slow down", retry_after_s=asked))
+        fault = await fault_of(run, hands.start_instance, OnInstance(instance_id=1))
+        waits.append(fault.next_retry_delay.total_seconds() if fault.next_retry_delay else None)
+    assert waits == [7.0, 120.0, None]
+
+
+async def test_a_search_is_trimmed_and_keeps_every_kind(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any
+) -> None:
+    found = await run(hands.search_offers, SearchOffers(workergroup=group(), limit=7))
+    assert found.matched == 99
+    assert len(found.offers) == 7
+    assert {offer.kind for offer in found.offers} == {"1x RTX 3090", "1x RTX 4090", "1x H100"}
+
+
+async def test_a_search_obeys_the_params_and_the_templates_filters(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any
+) -> None:
+    template = market.templates["tmpl"]
+    market.templates["tmpl"] = template.model_copy(update={"extra_filters": '{"gpu_name": {"neq": "H100"}}'})
+    found = await run(hands.search_offers, SearchOffers(workergroup=group(search_params="dph_total<0.25")))
+    assert {offer.gpu_name for offer in found.offers} == {"RTX 3090"}
+    found = await run(hands.search_offers, SearchOffers(workergroup=group()))
+    assert {offer.gpu_name for offer in found.offers} == {"RTX 3090", "RTX 4090"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"search_params": "gpu_name ~ x"}, "search params of workergroup 1"),
+        ({"launch_args": "--unheard of"}, "workergroup 1"),
+        ({"template_hash": "nope"}, "no template"),
+    ],
+)
+async def test_a_workergroup_that_cannot_be_read_is_a_final_error(
+    run: Any, hands: MarketActivities, group: Any, changes: dict[str, Any], says: str
+) -> None:
+    fault = await fault_of(run, hands.search_offers, SearchOffers(workergroup=group(**changes)))
+    assert fault.non_retryable
+    assert fault.type == "Refused"
+    assert says in fault.message
+
+
+async def test_a_destroy_is_done_when_the_market_says_so(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await run(hands.create_instance, create(market, group))
+
+    async def slow(instance_id: int) -> None:
+        """Accepted, and not done yet."""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(market, "destroy", slow)
+        fault = await fault_of(run, hands.destroy_instance, DestroyInstance(instance_id=made.instance_id))
+        assert fault.type == "StillThere"
+        assert not fault.non_retryable
+    await run(hands.destroy_instance, DestroyInstance(instance_id=made.instance_id))
+    assert market.instances == {}
+    await run(hands.destroy_instance, DestroyInstance(instance_id=made.instance_id))
+
+
+async def test_a_destroy_without_an_id_releases_what_carries_exactly_the_label(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any
+) -> None:
+    await run(hands.create_instance, create(market, group))
+    other = await run(hands.create_instance, create(market, group, offer=3, launch_id="0123456789abcd"))
+    await run(hands.destroy_instance, DestroyInstance(label="stoker:llm:0123456789ab"))
+    assert list(market.instances) == [other.instance_id]
+    await run(hands.destroy_instance, DestroyInstance(label=""))
+    assert list(market.instances) == [other.instance_id], "no label names nothing"
+
+
+async def test_an_update_restarts_only_what_runs(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any
+) -> None:
+    made = await run(hands.create_instance, create(market, group))
+    for restart in (False, True):
+        await run(
+            hands.update_instance,
+            UpdateInstance(
+                endpoint_name="llm",
+                endpoint_id=3,
+                launch_id="0123456789ab",
+                instance_id=made.instance_id,
+                workergroup=group(launch_args="--env '-e MODE=new'", revision=2),
+                restart=restart,
+            ),
+        )
+        assert market.count("reboot") == int(restart)
+    assert market.instances[made.instance_id].launch.env["MODE"] == "new"
+    assert market.instances[made.instance_id].launch.env["MASTER_TOKEN"], "it keeps its token"
+
+
+async def test_a_listing_leaves_out_what_no_decision_needs(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any
+) -> None:
+    await run(hands.create_instance, create(market, group))
+    listed = await run(hands.list_instances, ListInstances(prefix="stoker:llm:"))
+    [instance] = listed.instances
+    assert instance.ports is None
+    assert read_label(instance.label) == ("llm", "0123456789ab")
+    assert (await run(hands.list_instances, ListInstances(prefix="stoker:other:"))).instances == ()
+
+
+@pytest.mark.parametrize("label", [None, "", "mine", "stoker:", "stoker:llm", "stoker::abc", "stoker:llm:"])
+def test_a_label_of_somebody_else_is_not_read(label: str | None) -> None:
+    assert read_label(label) is None
