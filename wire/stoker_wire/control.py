@@ -28,6 +28,7 @@ QUERY_STATUS = "status"
 QUERY_WORKERS = "workers"
 QUERY_DECISIONS = "decisions"
 QUERY_COSTS = "costs"
+QUERY_LOAD = "load"
 QUERY_WORKERGROUPS = "workergroups"
 
 
