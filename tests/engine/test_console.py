@@ -138,6 +138,12 @@ async def test_a_deleted_endpoint_takes_no_requests_and_its_name_is_free_again(
     alice: Console, real_stage: Stage
 ) -> None:
     endpoint_id = await alice.create("deleted", min_load=0, min_workers=0)
+
+    async def settled() -> bool:
+        status = await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/status/")
+        return status["listed_at"] > 0 and not status["under_way"]
+
+    await until(settled, "the workflow has made its first look")
     answered = await alice.good("DELETE", f"/api/v0/endptjobs/{endpoint_id}/", {"client_id": "me"})
     assert answered["success"] is True
 
