@@ -96,7 +96,10 @@ class Endpoints(_Caller):
         number = answer.get("result") if isinstance(answer, dict) else None
         if not isinstance(number, int):
             raise MalformedAnswer(f"{ENDPOINTS} created {endpoint_name!r} but did not say its id")
-        return await self.get(number)
+        try:
+            return await self.get(number)
+        except EndpointNotFound:  # another engine behind the same address hears of it within a second
+            return EndpointRecord.model_validate({"id": number, **body})
 
     async def update(self, endpoint: str | int, **parameters: Any) -> None:
         """Change parameters of a live endpoint; they take effect at once, what is not given stays."""
@@ -193,7 +196,10 @@ class Workergroups(_Caller):
         number = answer.get("id") if isinstance(answer, dict) else None
         if not isinstance(number, int):
             raise MalformedAnswer(f"{WORKERGROUPS} created a workergroup but did not say its id")
-        return await self.get(number)
+        try:
+            return await self.get(number)
+        except NotFound:  # as for endpoints
+            return WorkergroupRecord.model_validate({"id": number, **where, **given})
 
     async def update(self, workergroup_id: int, **parameters: Any) -> None:
         """Change a workergroup; a new template or filter starts a rolling update."""

@@ -1,10 +1,11 @@
 """A running stand-in engine with one worker, and a client of it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 import stoker
+from stoker.loop_thread import LoopThread
 from tests.sdk.peers import ACCOUNT_KEY, Peers
 
 
@@ -17,6 +18,19 @@ async def peers() -> AsyncIterator[Peers]:
     await peers.start_worker()
     yield peers
     await peers.stop()
+
+
+@pytest.fixture
+def threaded_peers() -> Iterator[Peers]:
+    """The same, served by a thread of their own: for tests without an event loop."""
+    loop = LoopThread()
+    peers = Peers()
+    peers.endpoint()
+    loop.run(peers.start_engine())
+    loop.run(peers.start_worker())
+    yield peers
+    loop.run(peers.stop())
+    loop.close()
 
 
 QUICK = stoker.RetryPolicy(

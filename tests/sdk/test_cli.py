@@ -1,0 +1,347 @@
+"""The `stoker` command: what people and scripts see, and the exit code."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from stoker.cli.app import app
+from tests.sdk.peers import ACCOUNT_KEY, Peers, chunks, json_reply, problem, raw_reply
+
+Stoker = Callable[..., Result]
+
+STATUS = {
+    "state": "active",
+    "workers": {"IDLE": 1, "STOPPED": 2},
+    "targets": {"hot_ready": 100.0, "hot_wanted": 90.0, "queue_seconds": 1.5},
+    "load_per_second": 42.0,
+    "queued_requests": 3,
+    "dollars_per_hour": 0.31,
+    "dollars": 1.2,
+    "waits": [{"reason": "the budget is used up", "until": 1763906000.0}],
+}
+WORKER = {
+    "id": 41,
+    "status": "idle",
+    "cur_load": 5.0,
+    "perf": 9.0,
+    "measured_perf": 8.5,
+    "reqs_working": 1,
+    "gpu_name": "H100",
+    "dph_total": 2.5,
+    "url": "http://w:1",
+}
+DECISION = {"at": 1763906000.0, "kind": "recruit", "subject": "0a1b", "reason": "load 42/s [needs] more"}
+GROUP = {"id": 5, "endpoint_id": 7, "endpoint_name": "llm", "template_hash": "abc", "search_params": "x=1"}
+
+
+@pytest.fixture
+def peers(threaded_peers: Peers) -> Peers:
+    """With everything that the console API answers."""
+    ok = json_reply({"success": True})
+    one = "/api/v0/endptjobs/7/"
+    threaded_peers.consoling |= {
+        ("GET", one + "status/"): json_reply(STATUS),
+        ("GET", one + "decisions/"): json_reply({"decisions": [DECISION]}),
+        ("GET", one + "costs/"): json_reply({"dollars": 1.25, "by_worker": {"0a1b": 0.5}}),
+        ("POST", "/get_endpoint_workers/"): json_reply([WORKER]),
+        ("POST", "/get_autogroup_workers/"): json_reply([WORKER]),
+        ("POST", "/get_endpoint_logs/"): json_reply(
+            {"info0": "one\ntwo\n", "info1": "", "trace": "", "debug": "d\n"}
+        ),
+        ("POST", "/get_autogroup_logs/"): json_reply({"info0": "of the group\n"}),
+        ("PUT", one): ok,
+        ("DELETE", one): ok,
+        ("GET", "/api/v0/workergroups/"): json_reply({"success": True, "results": [GROUP]}),
+        ("POST", "/api/v0/workergroups/"): json_reply({"success": True, "id": 5}),
+        ("PUT", "/api/v0/workergroups/5/"): ok,
+        ("DELETE", "/api/v0/workergroups/5/"): ok,
+        ("POST", "/update_workers/"): json_reply({"success": True, "workers_to_update": 2}),
+    }
+    return threaded_peers
+
+
+@pytest.fixture
+def stoker(peers) -> Stoker:
+    """Runs the command against the peers."""
+
+    def run(*arguments: str, stdin: str | None = None, **environ: str) -> Result:
+        environ = {
+            "STOKER_URL": peers.url,
+            "STOKER_API_KEY": ACCOUNT_KEY,
+            "STOKER_CONFIG": "/nonexistent",
+        } | environ
+        result = CliRunner().invoke(app, list(arguments), input=stdin, env=environ)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert "Traceback" not in result.output
+        assert ACCOUNT_KEY not in result.output
+        return result
+
+    return run
+
+
+def sent(peers, method: str, path: str):
+    return [seen.body for called, seen in peers.console if (called, seen.path) == (method, path)]
+
+
+def test_endpoints_are_listed_without_their_keys(peers, stoker):
+    shown = stoker("endpoints", "list")
+    assert shown.exit_code == 0
+    assert "llm" in shown.stdout
+    assert "16" in shown.stdout
+    (record,) = json.loads(stoker("endpoints", "list", "--json").stdout)
+    assert (record["id"], record["endpoint_name"], record["api_key"]) == (7, "llm", "(hidden)")
+    assert peers.endpoint_key not in shown.output
+    assert peers.endpoint_key in stoker("endpoints", "list", "--show-key").stdout
+    assert (
+        json.loads(stoker("endpoints", "list", "--json", "--show-key").stdout)[0]["api_key"]
+        == peers.endpoint_key
+    )
+
+
+def test_no_endpoints_is_said_with_what_to_do(peers, stoker):
+    peers.records.clear()
+    shown = stoker("endpoints", "list")
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert "stoker endpoints create" in shown.stderr
+    assert json.loads(stoker("endpoints", "list", "--json").stdout) == []
+
+
+def test_an_endpoint_is_created_with_the_options_given(peers, stoker):
+    async def create(request, body):
+        number = len(peers.records) + 8
+        peers.endpoint(body["endpoint_name"], number)
+        return await json_reply({"success": True, "result": number})(request, body)
+
+    peers.consoling["POST", "/api/v0/endptjobs/"] = create
+    shown = stoker(
+        "endpoints",
+        "create",
+        "new",
+        "--max-workers",
+        "3",
+        "--cold-workers",
+        "0",
+        "--budget",
+        "2.5",
+        "--state",
+        "stopped",
+    )
+    assert (shown.exit_code, shown.stdout) == (0, "created endpoint new, id 9\n")
+    assert sent(peers, "POST", "/api/v0/endptjobs/") == [
+        {
+            "endpoint_name": "new",
+            "max_workers": 3,
+            "cold_workers": 0,
+            "dollars_per_hour_max": 2.5,
+            "endpoint_state": "stopped",
+        }
+    ]
+    made = json.loads(stoker("endpoints", "create", "other", "--json").stdout)
+    assert made["endpoint_name"] == "other"
+    assert made["api_key"] == "(hidden)"
+
+
+def test_an_endpoint_is_shown_with_what_it_does(peers, stoker):
+    shown = stoker("endpoints", "show", "llm")
+    assert shown.exit_code == 0
+    assert "load_per_second" in shown.stdout
+    assert peers.endpoint_key not in shown.output
+    assert json.loads(stoker("endpoints", "show", "7", "--json").stdout)["status"]["state"] == "active"
+
+
+def test_an_endpoint_is_changed_and_deleted(peers, stoker):
+    assert (
+        stoker("endpoints", "update", "llm", "--max-workers", "2").stdout == "endpoint llm: max_workers=2\n"
+    )
+    assert sent(peers, "PUT", "/api/v0/endptjobs/7/") == [{"endptjob_id": 7, "max_workers": 2}]
+    assert stoker("endpoints", "delete", "llm", stdin="n\n").exit_code == 1
+    assert sent(peers, "DELETE", "/api/v0/endptjobs/7/") == []
+    assert stoker("endpoints", "delete", "llm", stdin="y\n").exit_code == 0
+    assert json.loads(stoker("endpoints", "delete", "llm", "--yes", "--json").stdout) == {"success": True}
+    assert len(sent(peers, "DELETE", "/api/v0/endptjobs/7/")) == 2
+
+
+def test_workergroups_are_managed(peers, stoker):
+    assert "abc" in stoker("workergroups", "list").stdout
+    assert json.loads(stoker("workergroups", "list", "-e", "llm", "--json").stdout)[0]["id"] == 5
+    assert "no workergroups" in stoker("workergroups", "list", "-e", "other").stderr
+    made = stoker(
+        "workergroups", "create", "llm", "--template-hash", "abc", "--search", "x=1", "--max-workers", "4"
+    )
+    assert made.stdout == "created workergroup 5 of endpoint llm\n"
+    assert sent(peers, "POST", "/api/v0/workergroups/") == [
+        {"search_params": "x=1", "endpoint_name": "llm", "template_hash": "abc", "max_workers": 4}
+    ]
+    assert "abc" in stoker("workergroups", "show", "5").stdout
+    assert stoker("workergroups", "update", "5", "--search", "x=2").exit_code == 0
+    assert sent(peers, "PUT", "/api/v0/workergroups/5/") == [{"search_params": "x=2"}]
+    assert stoker("workergroups", "roll", "5").stdout == "workergroup 5: 2 workers to update\n"
+    assert stoker("workergroups", "delete", "5", "--yes").exit_code == 0
+
+
+def test_workers_logs_decisions_and_costs_are_shown(stoker):
+    assert "H100" in stoker("workers", "llm").stdout
+    assert json.loads(stoker("workers", "--workergroup", "5", "--json").stdout)[0]["id"] == 41
+    assert stoker("logs", "llm").stdout == "one\ntwo\n"
+    assert stoker("logs", "llm", "--level", "3").stdout == "d\n"
+    assert stoker("logs", "-g", "5").stdout == "of the group\n"
+    assert json.loads(stoker("logs", "llm", "--tail", "1", "--json").stdout)["debug"] == "d\n"
+    decisions = stoker("decisions", "llm").stdout
+    assert "load 42/s [needs] more" in decisions
+    assert "2025-11-23" in decisions
+    assert json.loads(stoker("decisions", "7", "--json").stdout) == [DECISION]
+    costs = stoker("costs", "llm").stdout
+    assert "1.25" in costs
+    assert "by_worker.0a1b" in costs
+
+
+def test_a_request_prints_the_answer_and_beside_it_where_its_time_went(peers, stoker):
+    shown = stoker("request", "llm", "/x", '{"n": 1}', "--cost", "5")
+    assert shown.exit_code == 0
+    assert json.loads(shown.stdout) == {"echo": {"n": 1}}
+    assert "worker 42: " in shown.stderr
+    assert "waited" in shown.stderr
+    said = json.loads(stoker("request", "llm", "/x", "-", "--json", stdin='{"n": 2}').stdout)
+    assert said["response"] == {"echo": {"n": 2}}
+    assert said["timing"]["total_s"] > 0
+    assert (said["worker_id"], said["attempts"]) == (42, 1)
+
+
+def test_a_request_says_why_it_waits(peers, stoker):
+    peers.routing.append(peers.wait("booting", "a worker loads its model", eta_s=140))
+    assert "a worker loads its model, about 140 s" in stoker("request", "llm", "/x").stderr
+
+
+def test_a_stream_is_printed_as_it_comes(peers, stoker):
+    peers.working += [chunks(b"data: one\n\ndata: two\n\ndata: [DONE]\n\n")] * 2
+    assert stoker("request", "llm", "/x", "--stream").stdout == "one\ntwo\n"
+    lines = stoker("request", "llm", "/x", "--stream", "--json").stdout.splitlines()
+    assert [json.loads(line)["data"] for line in lines] == ["one", "two"]
+
+
+def test_a_payload_comes_from_a_file_and_a_body_goes_to_one(peers, stoker, tmp_path):
+    (tmp_path / "payload.json").write_text('{"prompt": "a cat"}')
+    peers.working.append(raw_reply(b"\x89PNG\xff", "image/png"))
+    picture = tmp_path / "cat.png"
+    shown = stoker("request", "llm", "/draw", f"@{tmp_path / 'payload.json'}", "-o", str(picture))
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert picture.read_bytes() == b"\x89PNG\xff"
+    assert peers.calls[0].body["payload"] == {"prompt": "a cat"}
+
+
+def test_watch_shows_an_endpoint_and_stops_after_so_many_looks(stoker):
+    shown = stoker("watch", "llm", "--count", "1")
+    assert shown.exit_code == 0
+    for part in (
+        "llm: active",
+        "load/s 42",
+        "queued 3",
+        "$/h 0.31",
+        "H100",
+        "[needs] more",
+        "the budget is used up",
+    ):
+        assert part in shown.stdout
+    lines = stoker("watch", "llm", "--count", "2", "--interval", "0.2", "--json").stdout.splitlines()
+    assert [json.loads(line)["status"]["state"] for line in lines] == ["active", "active"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["endpoints", "show", "nope"], "no endpoint 'nope'"),
+        (["request", "nope", "/x"], "no endpoint 'nope'"),
+        (["workergroups", "show", "6"], "no workergroup 6"),
+    ],
+)
+def test_what_the_engine_does_not_know_is_exit_code_one(stoker, arguments, sentence):
+    shown = stoker(*arguments)
+    assert shown.exit_code == 1
+    assert sentence in shown.stderr
+    assert shown.stdout == ""
+
+
+def test_a_failed_request_is_exit_code_one(peers, stoker):
+    peers.work = problem(422, "bad", "max_tokens must be positive")
+    shown = stoker("request", "llm", "/x")
+    assert shown.exit_code == 1
+    assert "max_tokens must be positive" in shown.stderr
+    peers.work = None
+    peers.routing += [peers.wait("no_capacity", "no offer matches")] * 1000
+    shown = stoker("request", "llm", "/x", "--timeout", "0.2")
+    assert shown.exit_code == 1
+    assert "no offer matches" in shown.stderr
+
+
+def test_a_wrong_key_and_an_absent_engine_are_exit_code_one(stoker, monkeypatch):
+    monkeypatch.setattr("stoker.cli.context.ENGINE_SECONDS_MAX", 0.1)
+    shown = stoker("endpoints", "list", STOKER_API_KEY="wrong")
+    assert shown.exit_code == 1
+    assert "opens nothing" in shown.stderr
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        shown = stoker("endpoints", "list", STOKER_URL=f"http://127.0.0.1:{probe.getsockname()[1]}")
+    assert shown.exit_code == 1
+    assert "has not answered" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["endpoints", "create"],
+        ["endpoints", "create", "new", "--max-workers", "many"],
+        ["endpoints", "create", "new", "--target-util", "2"],
+        ["endpoints", "create", "new", "--state", "off"],
+        ["endpoints", "update", "llm"],
+        ["workergroups", "create", "llm"],
+        ["workergroups", "update", "5"],
+        ["workergroups", "show", "five"],
+        ["workers"],
+        ["workers", "llm", "-g", "5"],
+        ["logs", "llm", "--level", "4"],
+        ["decisions", "llm", "--tail", "0"],
+        ["request", "llm"],
+        ["request", "llm", "/x", "{"],
+        ["request", "llm", "/x", "@/nonexistent"],
+        ["request", "llm", "x"],
+        ["request", "llm", "/x", "{}", "--cost", "-1"],
+        ["request", "llm", "/x", "--stream", "-o", "f"],
+        ["watch", "llm", "--interval", "0"],
+        ["--url", "engine:8080", "endpoints", "list"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_is_exit_code_two_and_reaches_nobody(peers, stoker, arguments):
+    shown = stoker(*arguments)
+    assert shown.exit_code == 2
+    assert shown.stderr.strip()
+    assert not peers.calls
+    assert not [called for called, _ in peers.console if called != "GET"]
+
+
+def test_without_address_or_key_the_places_are_named(stoker):
+    shown = stoker("endpoints", "list", STOKER_URL="", STOKER_API_KEY="")
+    assert shown.exit_code == 2
+    assert "STOKER_URL" in shown.stderr
+
+
+def test_the_installed_command_prints_its_version():
+    shown = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; sys.argv = ['stoker', '--version']; from stoker.cli import main; main()",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert shown.stdout.startswith("stoker ")

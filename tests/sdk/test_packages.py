@@ -1,0 +1,152 @@
+"""What is published: wheels that install and import with their declared dependencies and nothing else."""
+
+import os
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+
+
+def project(room: str) -> dict:
+    return tomllib.loads((ROOT / room / "pyproject.toml").read_text())["project"]
+
+
+def test_the_wire_depends_on_pydantic_alone():
+    assert project("wire")["dependencies"] == ["pydantic>=2.12"]
+
+
+def test_the_client_depends_on_three_packages_and_two_extras():
+    assert project("sdk")["dependencies"] == ["stoker-wire", "httpx>=0.28", "pydantic>=2.12"]
+    assert project("sdk")["optional-dependencies"] == {
+        "temporal": ["temporalio>=1.35"],
+        "cli": ["typer>=0.20", "rich>=14"],
+    }
+    assert project("sdk")["scripts"] == {"stoker": "stoker.cli:main"}
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory) -> list[Path]:
+    """Both wheels, built as an index would get them."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for room in ("wire", "sdk"):
+        subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+            cwd=ROOT / room,
+            check=True,
+            capture_output=True,
+            timeout=100,
+        )
+    return sorted(folder.glob("*.whl"))
+
+
+def test_a_wheel_holds_its_package_and_nothing_else(wheels):
+    tops = {}
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            names = archive.namelist()
+        tops[wheel.name.partition("-")[0]] = {
+            name.partition("/")[0] for name in names if ".dist-info/" not in name
+        }
+        assert any(name.endswith("py.typed") for name in names)
+    assert tops == {"stoker": {"stoker"}, "stoker_wire": {"stoker_wire"}}
+
+
+def closure(*names: str) -> set[str]:
+    """The distributions that these need, by their own word."""
+    found: set[str] = set()
+    todo = list(names)
+    while todo:
+        name = todo.pop().lower().replace("_", "-")
+        if name in found:
+            continue
+        found.add(name)
+        for line in metadata.requires(name) or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                todo.append(requirement.name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def bare(wheels, tmp_path_factory) -> Path:
+    """The Python of an environment with the wheels and their declared dependencies, copied from ours: no network."""
+    home = tmp_path_factory.mktemp("bare")
+    venv.create(home, symlinks=True, with_pip=False)
+    site = Path(
+        subprocess.run(
+            [home / "bin" / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout.strip()
+    )
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+    for name in closure("httpx", "pydantic"):
+        for file in metadata.files(name) or []:
+            source = Path(str(file.locate()))
+            if ".." in file.parts or not source.is_file() or file.suffix == ".pyc":
+                continue
+            target = site / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                target.symlink_to(source)
+    return home / "bin" / "python"
+
+
+def run(python: Path, code: str) -> subprocess.CompletedProcess[str]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV"))}
+    return subprocess.run(
+        [python, "-I", "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=environ,
+        cwd="/",
+    )
+
+
+def test_the_client_imports_with_its_declared_dependencies_alone(bare):
+    done = run(bare, "import stoker, stoker_wire.ticket; print(stoker.Serverless('k', url='http://e:1'))")
+    assert (done.stdout, done.stderr) == ("<Serverless http://e:1>\n", "")
+
+
+def test_every_module_that_needs_no_extra_imports_bare(bare):
+    code = (
+        "import importlib, pkgutil, stoker, stoker_wire\n"
+        "for package in (stoker, stoker_wire):\n"
+        "    for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        if not found.name.startswith(('stoker.cli.', 'stoker.control')):\n"
+        "            importlib.import_module(found.name)\n"
+        "print('all')\n"
+    )
+    done = run(bare, code)
+    assert (done.stdout, done.stderr) == ("all\n", "")
+
+
+def test_what_needs_an_extra_says_which(bare):
+    done = run(bare, "from stoker.cli import main; main()")
+    assert done.returncode == 2
+    assert 'pip install "stoker[cli]"' in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run(bare, "import stoker.control")
+    assert 'pip install "stoker[temporal]"' in done.stderr
+
+
+def test_importing_the_client_does_not_import_temporal():
+    done = run(
+        Path(sys.executable),
+        "import sys, stoker; print(any(m.split('.')[0] == 'temporalio' for m in sys.modules))",
+    )
+    assert (done.stdout, done.stderr) == ("False\n", "")

@@ -1,0 +1,91 @@
+"""Where address and key come from."""
+
+import pytest
+
+import stoker
+from stoker.settings import read_settings
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A config file, and the environment that names it."""
+    path = tmp_path / "config.toml"
+
+    def write(text: str) -> dict[str, str]:
+        path.write_text(text)
+        return {"STOKER_CONFIG": str(path)}
+
+    return write
+
+
+def test_an_argument_wins_over_the_environment_and_that_over_the_file(config):
+    environ = config('url = "http://file:1"\napi_key = "file-key"\n')
+    assert read_settings(environ=environ).url == "http://file:1"
+    environ |= {"STOKER_URL": "http://environment:1", "STOKER_API_KEY": "environment-key"}
+    assert read_settings(environ=environ).api_key == "environment-key"
+    settings = read_settings("https://argument:1/", "argument-key", environ=environ)
+    assert (settings.url, settings.api_key) == ("https://argument:1", "argument-key")
+
+
+def test_the_file_lies_where_config_files_lie(tmp_path):
+    path = tmp_path / "xdg" / "stoker" / "config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text('url = "http://xdg:1"\napi_key = "k"\n')
+    assert read_settings(environ={"XDG_CONFIG_HOME": str(tmp_path / "xdg")}).url == "http://xdg:1"
+    home = tmp_path / "home" / ".config" / "stoker" / "config.toml"
+    home.parent.mkdir(parents=True)
+    home.write_text('url = "http://home:1"\napi_key = "k"\n')
+    assert read_settings(environ={"HOME": str(tmp_path / "home")}).url == "http://home:1"
+
+
+def test_what_is_missing_is_said_with_the_three_places(tmp_path):
+    environ = {"HOME": str(tmp_path)}
+    with pytest.raises(stoker.Invalid, match=r"url=.*STOKER_URL.*config\.toml"):
+        read_settings(environ=environ)
+    with pytest.raises(stoker.Invalid, match=r"api_key=.*STOKER_API_KEY.*config\.toml"):
+        read_settings("http://engine:1", environ=environ)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["url = ", 'urll = "http://a"', "api_key = 5", "[url]\na = 1", "\x00"],
+)
+def test_a_file_that_cannot_be_used_is_named(config, text):
+    with pytest.raises(stoker.Invalid, match=r"config\.toml"):
+        read_settings(environ=config(text))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "engine:8080",
+        "ftp://engine",
+        "http://",
+        "http://engine:0",
+        "http://engine:99999",
+        "http://k@engine",
+        "http://e/?a=b",
+    ],
+)
+def test_an_address_that_is_none_is_refused(url):
+    with pytest.raises(stoker.Invalid, match="address"):
+        read_settings(url, "key", environ={})
+
+
+@pytest.mark.parametrize("key", ["a b", "a\nb", "schlüssel"])
+def test_a_key_that_is_none_is_refused_without_being_printed(key):
+    with pytest.raises(stoker.Invalid, match="the key") as caught:
+        read_settings("http://e:1", key, environ={})
+    assert key not in str(caught.value)
+
+
+def test_the_key_is_in_no_repr():
+    settings = read_settings("http://engine:1", "very-secret", environ={})
+    client = stoker.Serverless("very-secret", url="http://engine:1")
+    assert "very-secret" not in repr(settings) + repr(client)
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": float("nan")}, {"connections_max": 0}])
+def test_a_client_with_bad_options_is_refused(options):
+    with pytest.raises(stoker.Invalid):
+        stoker.Serverless("key", url="http://engine:1", **options)

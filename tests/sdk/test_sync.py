@@ -1,0 +1,145 @@
+"""The sync twin: the same client for programs without an event loop. The peers run on a loop in another thread."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+
+import pytest
+
+import stoker
+from stoker import Request, RequestStatus
+from tests.sdk.conftest import QUICK
+from tests.sdk.peers import ACCOUNT_KEY, Peers, chunks, json_reply, problem
+
+
+@pytest.fixture
+def peers(threaded_peers: Peers) -> Peers:
+    return threaded_peers
+
+
+@pytest.fixture
+def client(peers) -> Iterator[stoker.SyncServerless]:
+    with stoker.SyncServerless(ACCOUNT_KEY, url=peers.url, retry=QUICK) as client:
+        yield client
+
+
+def test_a_request_is_answered(client):
+    endpoint = client.get_endpoint("llm")
+    answer = endpoint.request("/x", {"n": 1}, cost=5)
+    assert (answer.json(), answer.worker_id) == ({"echo": {"n": 1}}, 42)
+    assert (endpoint.id, endpoint.name) == (7, "llm")
+
+
+def test_errors_are_the_same(peers, client):
+    endpoint = client.get_endpoint("llm")
+    peers.work = problem(422, "bad", "no prompt")
+    with pytest.raises(stoker.ModelError, match="no prompt"):
+        endpoint.request("/x", {})
+    with pytest.raises(stoker.EndpointNotFound):
+        client.get_endpoint("nope")
+
+
+def test_a_stream_is_iterated_and_may_be_left(peers, client):
+    endpoint = client.get_endpoint("llm")
+    peers.working += [
+        chunks(b"data: a\n\ndata: b\n\n"),
+        chunks(b"ab", b"cd"),
+        chunks(b"data: a\n\ndata: b\n\n"),
+    ]
+    with endpoint.stream("/x", {}) as stream:
+        assert [event.data for event in stream] == ["a", "b"]
+        assert stream.worker_url == peers.worker_url
+    with endpoint.stream("/x", {}) as stream:
+        assert b"".join(stream.bytes()) == b"abcd"
+    with endpoint.stream("/x", {}) as stream:
+        assert next(iter(stream)).data == "a"
+
+
+def test_a_map_comes_in_order_and_may_be_left(client):
+    endpoint = client.get_endpoint("llm")
+    answers = endpoint.map((Request(route="/x", payload={"n": n}) for n in range(20)), concurrency=4)
+    assert [answer.json()["echo"]["n"] for answer in answers] == list(range(20))
+    for answer in endpoint.map((Request(route="/x", payload={"n": n}) for n in range(20)), concurrency=4):
+        assert answer.status == 200
+        break
+
+
+def test_a_session_and_a_submission(peers, client):
+    endpoint = client.get_endpoint("llm")
+    peers.working.append(json_reply({"session_id": "s-1"}, 201))
+    with endpoint.session(cost=5) as session:
+        assert session.request("/x", {"n": 1}).json() == {"echo": {"n": 1}}
+        assert session.is_open
+    assert not session.is_open
+    submission = endpoint.submit("/x", {"n": 2})
+    assert submission.result(timeout=20).json() == {"echo": {"n": 2}}
+    assert submission.done()
+    assert submission.status is RequestStatus.COMPLETE
+
+
+def test_a_submission_is_taken_back(peers, client):
+    started = threading.Event()
+
+    async def hang(request, body):
+        started.set()
+        await asyncio.Event().wait()
+
+    peers.work = hang
+    submission = client.get_endpoint("llm").submit("/x", {})
+    assert started.wait(10)
+    assert submission.status is RequestStatus.IN_PROGRESS
+    assert submission.cancel()
+    with pytest.raises(CancelledError):
+        submission.result(timeout=20)
+
+
+def test_threads_may_share_a_client(client):
+    endpoint = client.get_endpoint("llm")
+    got: list[int] = []
+
+    def ask(number: int) -> None:
+        got.append(endpoint.request("/x", {"n": number}).json()["echo"]["n"])
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(got) == list(range(8))
+
+
+def test_management_is_the_same(peers, client):
+    peers.consoling["GET", "/api/v0/endptjobs/7/costs/"] = json_reply({"dollars": 2.0})
+    assert [record.endpoint_name for record in client.endpoints.list()] == ["llm"]
+    assert client.get_endpoint(7).costs() == {"dollars": 2.0}
+    assert client.endpoints.costs("llm") == {"dollars": 2.0}
+    with pytest.raises(stoker.Invalid):
+        client.workergroups.create("llm")
+
+
+def test_a_closed_client_says_so_and_leaves_no_thread(peers):
+    before = threading.active_count()
+    client = stoker.SyncServerless(ACCOUNT_KEY, url=peers.url)
+    endpoint = client.get_endpoint("llm")
+    client.close()
+    client.close()
+    assert threading.active_count() == before
+    with pytest.raises(RuntimeError, match="closed"):
+        endpoint.request("/x", {})
+
+
+def test_the_twins_have_the_same_names():
+    for twin, origin in [
+        (stoker.SyncServerless, stoker.Serverless),
+        (stoker.sync.SyncEndpoint, stoker.Endpoint),
+        (stoker.sync.SyncEndpoints, stoker.management.Endpoints),
+        (stoker.sync.SyncWorkergroups, stoker.management.Workergroups),
+    ]:
+        names = {name for name in vars(twin) if not name.startswith("_")} - {"close"}
+        assert names <= {name for name in dir(origin) if not name.startswith("_")} | {"id", "name"}, twin
+    for twin, origin in [
+        (stoker.sync.SyncEndpoints, stoker.management.Endpoints),
+        (stoker.sync.SyncWorkergroups, stoker.management.Workergroups),
+    ]:
+        assert {name for name in vars(origin) if not name.startswith("_")} <= set(vars(twin))
