@@ -324,6 +324,11 @@ class EndpointWorkflow:
         """Counted up to the last event."""
         return views.costs(self._book)
 
+    @workflow.query(name=control.QUERY_LOAD, description="arrivals at several resolutions, and the backlog")
+    def load(self) -> load_windows.LoadHistory:
+        """As told by the engines."""
+        return self._book.record.load
+
     @workflow.query(name=control.QUERY_WORKERGROUPS, description="the workergroups")
     def workergroups(self) -> list[dict[str, Any]]:
         """As JSON."""

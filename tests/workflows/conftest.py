@@ -7,11 +7,21 @@ from typing import Any
 import pytest
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.common import SearchAttributeKey
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
 from tests.workflows.world import World, make_market, make_workers
 from workflows.messages import SEARCH_ATTRIBUTES
+from workflows.publish import (
+    DOLLARS_PER_HOUR,
+    ENDPOINT_ID,
+    ENDPOINT_NAME,
+    ENDPOINT_STATE,
+    FLEET_CHANGED_AT,
+    READY_WORKERS,
+    TOTAL_WORKERS,
+)
 
 _BIN = Path(sys.executable).parent
 _TYPES = {
@@ -48,6 +58,44 @@ def a_world(skipping: WorkflowEnvironment) -> Any:
         world.market = make_market(world.clock, **(market or {}))
         async with AsyncExitStack() as stack:
             for worker in make_workers(skipping.client, world.market):
+                await stack.enter_async_context(worker)
+            yield world
+
+    return make
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[WorkflowEnvironment]:
+    """A real Temporal dev server, in memory, on a free port."""
+    keys: list[SearchAttributeKey[Any]] = [
+        ENDPOINT_NAME,
+        ENDPOINT_ID,
+        ENDPOINT_STATE,
+        READY_WORKERS,
+        TOTAL_WORKERS,
+        DOLLARS_PER_HOUR,
+        FLEET_CHANGED_AT,
+    ]
+    assert {key.name for key in keys} == set(SEARCH_ATTRIBUTES)
+    env = await WorkflowEnvironment.start_local(
+        dev_server_existing_path=str(_BIN / "temporal"),
+        search_attributes=keys,
+        data_converter=pydantic_data_converter,
+    )
+    async with env:
+        yield env
+
+
+@pytest.fixture
+def real_world(server: WorkflowEnvironment) -> Any:
+    """A world on the real server, in real time: machines boot at once."""
+
+    @asynccontextmanager
+    async def make(**how: Any) -> AsyncIterator[World]:
+        world = World(server, server.client, None, model_seconds=0.0, **how)  # type: ignore[arg-type]
+        world.market = make_market(world.clock, pull_seconds=0.0, start_seconds=0.0)
+        async with AsyncExitStack() as stack:
+            for worker in make_workers(server.client, world.market):
                 await stack.enter_async_context(worker)
             yield world
 

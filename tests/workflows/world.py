@@ -100,7 +100,6 @@ class World:
     _told: tuple[Any, ...] = ()
     _told_at: float = 0.0
     handle: WorkflowHandle[Any, Any] | None = None
-    move: Callable[[float], Any] | None = None
 
     def clock(self) -> float:
         """The test server's time, as an activity sees it."""
@@ -148,13 +147,17 @@ class World:
         """Lets time pass with `load` arriving per second; answers whether `until` came true (True without one)."""
         end = self.now + seconds
         while self.now < end - 1e-6:
-            await self.env.sleep(timedelta(seconds=min(step, end - self.now)))
-            self.now = (await self.env.get_current_time()).timestamp()
+            await self.pass_time(min(step, end - self.now))
             memo = await self.memo()
             if until is not None and until(memo):
                 return True
             await self.report(memo, load, heartbeat)
         return until is None
+
+    async def pass_time(self, seconds: float) -> None:
+        """Moves the test server's time on; a real server's passes by itself."""
+        await self.env.sleep(timedelta(seconds=seconds))
+        self.now = (await self.env.get_current_time()).timestamp()
 
     async def report(
         self, memo: EndpointMemo, load: float, heartbeat: float = 0.0, *, urgent: str = ""
