@@ -163,7 +163,7 @@ def want(observation: Observation, expected: Forecast, rules: Rules, perfs: Perf
     calm = max(arrivals / rules.target_util, config.min_load)
     queue_seconds = expected_queue_seconds(observation, perfs)
     pressed = queue_seconds > config.target_queue_time
-    pressure = _pressure(observation, calm, perfs, tuning) if pressed else 0.0
+    pressure = _pressure(observation, calm, perfs, tuning)
     predicted = max(arrivals, pressure * rules.target_util)
     floor = hot_floor(observation)
     hot = max(predicted / rules.target_util, floor)
@@ -208,10 +208,11 @@ def _pressure(observation: Observation, calm: float, perfs: Perfs, tuning: Tunin
 
     By Little's law an endpoint whose requests take the target time T at arrival rate r holds r x T; what it holds beyond
     must clear within T as well: r + (held - r x T) / T = held / T. So a worker that is exactly busy (cost == perf) and
-    a queue before it ask for a second and a third worker, although utilisation never passes 100 %.
+    a queue before it ask for a second and a third worker, although utilisation never passes 100 %. It exceeds what is
+    ready exactly when the queue time exceeds its target. Draining workers' loads count: what they hold is demand still.
     """
     config = observation.config
-    hot = [worker for worker in observation.workers if takes_requests(worker)]
+    hot = [worker for worker in observation.workers if is_hot(worker) and worker.suspect_since is None]
     held = observation.load.backlog_load + sum(worker.load for worker in hot)
     asked = held / config.target_queue_time
     if observation.load.backlog_requests > 0:

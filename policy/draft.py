@@ -7,6 +7,7 @@ from policy.apply import launched, ordered
 from policy.capacity import Have, Perfs, Rules, Want, committed_dollars_per_hour, have, want
 from policy.fleet import Drain, Goal, HostFailure, Worker
 from policy.forecast import Forecast, forecast
+from policy.lifecycle import is_hot
 from policy.observation import Memory, Observation
 from policy.plan import Operation, Recruit, StartDrain, Wait
 from policy.silence import with_silent_marked
@@ -34,6 +35,7 @@ class Draft:
         self.failed_hosts: list[HostFailure] = []
         self.wakes: list[float] = []
         """Moments at which, without any news, something is due."""
+        self._touched: set[str] = set()
         self._ids = [each for each in observation.launch_ids if each not in self.workers]
 
     def __iter__(self) -> Iterator[Worker]:
@@ -49,10 +51,10 @@ class Draft:
         return have(workers, self.perfs)
 
     def free(self, worker: Worker) -> bool:
-        """Whether an operation may be ordered: none is under way, and the last failure has cooled down."""
+        """Whether an operation may be ordered: none is under way or decided, and the last failure has cooled down."""
         if worker.retry_at > self.now:
             self.wakes.append(worker.retry_at)
-        return not worker.operation and worker.retry_at <= self.now
+        return not worker.operation and worker.retry_at <= self.now and worker.launch_id not in self._touched
 
     def order(self, operation: Operation) -> None:
         """Decide it."""
@@ -61,6 +63,7 @@ class Draft:
             worker = launched(operation, self.now)
             self.workers[worker.launch_id] = worker
         elif launch_id := getattr(operation, "launch_id", ""):
+            self._touched.add(launch_id)
             self.workers[launch_id] = ordered(self.workers[launch_id], operation, self.now)
 
     def drain(self, worker: Worker, goal: Goal, reason: str, *, seconds: float | None = None) -> None:
@@ -103,6 +106,16 @@ class Draft:
         if self.config.dollars_per_hour_max is None:
             return float("inf")
         return self.config.dollars_per_hour_max - committed_dollars_per_hour(self.workers.values())
+
+    @property
+    def dollars_left_after_drains(self) -> float:
+        """The same once the workers that drain have stopped; negative: more must stop."""
+        running_out = sum(
+            worker.dollars_per_hour - worker.storage_dollars_per_hour
+            for worker in self.workers.values()
+            if is_hot(worker) and worker.drain is not None and worker.drain.goal is not Goal.UPDATE
+        )
+        return self.dollars_left + running_out
 
     def with_memory(self, **changes: object) -> None:
         """Ask to be reminded."""

@@ -42,6 +42,9 @@ def _call_off_drains(draft: Draft, need: float, why: str, ids: set[int]) -> floa
         if need <= 0:
             break
         name = machine(worker, draft.perfs)
+        if worker.dollars_per_hour - worker.storage_dollars_per_hour > draft.dollars_left_after_drains:
+            _wait_for_budget(draft, f"{why}: keep {name}")
+            continue
         draft.order(CancelDrain(launch_id=worker.launch_id, reason=f"{why}: keep {name}, it still runs"))
         need -= draft.perfs.worker(worker)
     return need

@@ -29,17 +29,31 @@ def finish_drains(draft: Draft) -> None:
         if drain is None or not is_hot(worker) or not draft.free(worker):
             continue
         name = machine(worker, draft.perfs)
-        quiet = None if worker.suspect_since is None else draft.now - worker.suspect_since
         if is_drained(worker):
             why = f"drained after {draft.now - drain.since:.0f} s"
         elif draft.now >= drain.deadline and (drain.goal is not Goal.STOP or draft.forecast.known):
             why = f"drain deadline of {drain.deadline - drain.since:.0f} s passed with {requests(worker)}"
-        elif quiet is not None and quiet >= draft.tuning.suspect_seconds and draft.forecast.known:
-            why = f"it drains and has not answered for {quiet:.0f} s"
+        elif is_mute(draft, worker):
+            why = "it drains and does not answer"
         else:
             draft.wakes.append(drain.deadline)
             continue
         _carry_out(draft, worker, drain.goal, f"{name}: {why}; {drain.reason}")
+
+
+def is_mute(draft: Draft, worker: Worker) -> bool:
+    """Whether a ready worker has not answered for so long that waiting for its requests is in vain."""
+    since = worker.suspect_since
+    return since is not None and draft.forecast.known and draft.now - since >= draft.tuning.suspect_seconds
+
+
+def let_go(draft: Draft, worker: Worker, goal: Goal, why: str) -> None:
+    """Take a ready worker out of service: through a drain, or at once if it does not answer anyway."""
+    name = machine(worker, draft.perfs)
+    if is_mute(draft, worker):
+        _carry_out(draft, worker, goal, f"{name}: {why}, and it does not answer")
+    else:
+        draft.drain(worker, goal, f"drain {name}: {why}")
 
 
 def _carry_out(draft: Draft, worker: Worker, goal: Goal, reason: str) -> None:
@@ -62,7 +76,7 @@ def dismiss(draft: Draft, worker: Worker, why: str) -> None:
     if not is_hot(worker):
         draft.order(Destroy(launch_id=worker.launch_id, reason=f"release {name}: {why}"))
     elif returns(worker):
-        draft.drain(worker, Goal.DESTROY, f"drain {name}: {why}")
+        let_go(draft, worker, Goal.DESTROY, why)
 
 
 def dismiss_strangers(draft: Draft) -> None:
@@ -87,7 +101,7 @@ def stop_all(draft: Draft) -> None:
             continue
         name = machine(worker, draft.perfs)
         if is_hot(worker) and worker.drain is None:
-            draft.drain(worker, Goal.STOP, f"drain {name}: the endpoint is stopped")
+            let_go(draft, worker, Goal.STOP, "the endpoint is stopped")
         elif is_booting(worker) and worker.state is not S.PENDING:
             draft.order(Stop(launch_id=worker.launch_id, reason=f"stop {name}: the endpoint is stopped"))
     draft.wait("stopped", "endpoint", "the endpoint is stopped; set endpoint_state to active to serve again")

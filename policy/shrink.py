@@ -3,7 +3,7 @@
 from policy.capacity import takes_requests, workers_min
 from policy.draft import Draft
 from policy.fleet import Goal, Worker
-from policy.leaving import dismiss
+from policy.leaving import dismiss, let_go
 from policy.lifecycle import is_booting, is_cold, is_hot
 from policy.placement import price_performance
 from policy.plan import Destroy, Stop
@@ -72,27 +72,34 @@ def obey_budget(draft: Draft) -> None:
     budget = draft.config.dollars_per_hour_max
     if budget is None:
         return
-    over = -draft.dollars_left
-    for worker in draft:
-        if is_hot(worker) and worker.drain is not None:
-            over -= worker.dollars_per_hour - worker.storage_dollars_per_hour
+    if draft.dollars_left_after_drains >= -1e-9:
+        return
     running = [
         worker
         for worker in draft
-        if (is_booting(worker) and worker.state is not S.PENDING) or (is_hot(worker) and worker.drain is None)
+        if draft.free(worker)
+        and (
+            (is_booting(worker) and worker.state is not S.PENDING)
+            or (is_hot(worker) and worker.drain is None)
+        )
     ]
-    order = sorted(running, key=lambda each: (is_hot(each), release_order(draft, each)))
-    for worker in order:
-        if over <= 1e-9:
-            return
-        if not draft.free(worker):
+    left = draft.dollars_left_after_drains + sum(_running_dollars(worker) for worker in running)
+    best_first = sorted(running, key=lambda each: release_order(draft, each), reverse=True)
+    for worker in sorted(best_first, key=is_booting):
+        if _running_dollars(worker) <= left:
+            left -= _running_dollars(worker)
             continue
-        over -= worker.dollars_per_hour - worker.storage_dollars_per_hour
-        reason = f"over the budget of {price(budget)}: stop running {machine(worker, draft.perfs)}"
+        reason = f"running all would cost more than the budget of {price(budget)}"
         if is_hot(worker):
-            draft.drain(worker, Goal.STOP, reason)
+            let_go(draft, worker, Goal.STOP, reason)
         else:
-            draft.order(Stop(launch_id=worker.launch_id, reason=reason))
+            name = machine(worker, draft.perfs)
+            draft.order(Stop(launch_id=worker.launch_id, reason=f"stop {name}: {reason}"))
+
+
+def _running_dollars(worker: Worker) -> float:
+    """What it saves to stop it."""
+    return worker.dollars_per_hour - worker.storage_dollars_per_hour
 
 
 def _release_surplus(draft: Draft, workers: list[Worker], cap: int, name: str) -> None:

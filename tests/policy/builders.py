@@ -1,0 +1,171 @@
+"""Builders that show only what matters in a test: perf 100 at $0.30/h, everything quiet, every floor at zero."""
+
+from dataclasses import replace
+
+from policy.apply import after
+from policy.checks import check
+from policy.fleet import Drain, Goal, KindRecord, Learned, Worker
+from policy.load import LoadHistory, fold
+from policy.observation import Memory, Observation, Offers
+from policy.plan import Plan, Recruit, Search, StartDrain
+from policy.planner import plan
+from policy.tuning import DEFAULT_TUNING, Tuning
+from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.market import Offer
+from stoker_wire.states import WorkerState as S
+from stoker_wire.workergroup import Workergroup
+
+NOW = 1_000_000.0
+IDS = tuple(f"{number:012x}" for number in range(0xA00, 0xA40))
+
+READY, COLD, BOOTING = S.READY, S.INACTIVE, S.MODEL_LOADING
+
+
+def endpoint(**given) -> EndpointConfig:
+    """A config with every floor at zero, so that a test names the one that it is about."""
+    quiet = {"max_workers": 16, "min_workers": 0, "min_load": 0, "cold_mult": 1, "target_util": 1.0}
+    return EndpointConfig(**quiet | given)
+
+
+def group(id=1, **given) -> Workergroup:
+    return Workergroup(**{"id": id, "template_hash": "t", "test_workers": 0} | given)
+
+
+def worker(name: str, state=READY, *, perf=100.0, price=0.3, since=NOW - 1000, **given) -> Worker:
+    loaded = state in (S.READY, S.INACTIVE, S.STARTING, S.REBOOTING, S.STOPPING, S.UPDATE_READY)
+    return Worker(
+        **{
+            "launch_id": name,
+            "workergroup_id": 1,
+            "revision": 1,
+            "kind": "1x RTX 4090",
+            "state": state,
+            "since": since,
+            "launched_at": min(since, NOW - 600),
+            "instance_id": 0 if state is S.PENDING else abs(hash(name)) % 10_000 + 1,
+            "dollars_per_hour": price,
+            "storage_dollars_per_hour": 0.01,
+            "perf": perf if loaded else 0.0,
+            "reported_at": NOW - 1 if state is S.READY else None,
+            "loaded_once": loaded,
+            "machine_id": sum(map(ord, name)),
+        }
+        | given
+    )
+
+
+def draining(
+    name: str, goal=Goal.STOP, *, began=NOW - 30, seen=NOW - 28, deadline=NOW + 570, **given
+) -> Worker:
+    drain = Drain(since=began, deadline=deadline, goal=goal, reason="not needed", seen_at=seen)
+    return worker(name, drain=drain, **given)
+
+
+def offer(id: int, gpu="RTX 4090", price=0.3, **given) -> Offer:
+    return Offer(**{"id": id, "machine_id": 1000 + id, "gpu_name": gpu, "dph_total": price} | given)
+
+
+def offers(*listed: Offer, group=1, at=NOW - 5, **given) -> Offers:
+    return Offers(workergroup_id=group, searched_at=at, offers=listed, **given)
+
+
+def plenty(count=64, price=0.3) -> Offers:
+    return offers(*(offer(number, price=price) for number in range(1, count + 1)))
+
+
+def steady(rate: float, *, until=NOW, seconds=300.0, waiting=0.0, requests=0, last=None) -> LoadHistory:
+    """`rate` load/s for five minutes, and so much waiting in the queue at the end of it."""
+    last = until if last is None and rate > 0 else last
+    return fold(
+        LoadHistory(),
+        engine_id="e1",
+        sequence=1,
+        at=until,
+        window_s=seconds,
+        load=rate * seconds,
+        queued_load=waiting,
+        queued_requests=requests,
+        last_request_at=last,
+    )
+
+
+def knows(perf=100.0, *, kind="1x RTX 4090", boot=120.0, start=20.0, group=1) -> Learned:
+    """One kind, well known."""
+    record = KindRecord(
+        workergroup_id=group,
+        kind=kind,
+        perf=perf,
+        dollars_per_hour=0.3,
+        samples=3,
+        boot_seconds=boot,
+        start_seconds=start,
+        boots=3,
+        starts=3,
+    )
+    return Learned(kinds=(record,))
+
+
+def see(*workers: Worker, config: EndpointConfig | None = None, **given) -> Observation:
+    """One endpoint with one workergroup, listed a moment ago, with known kinds and plenty of offers."""
+    return Observation(
+        **{
+            "now": NOW,
+            "config": config or endpoint(),
+            "workergroups": (group(),),
+            "workers": workers,
+            "load": steady(0),
+            "offers": (plenty(),),
+            "learned": knows(),
+            "listed_at": NOW - 1,
+            "launch_ids": IDS,
+        }
+        | given
+    )
+
+
+def decide(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> Plan:
+    """The plan, having passed its checks, and having changed nothing when made again on its result."""
+    decided = plan(observation, tuning)
+    assert check(observation, decided) == ()
+    again = plan(after(observation, decided), tuning)
+    assert again.operations == (), [each.reason for each in again.operations]
+    return decided
+
+
+def brief(decided: Plan) -> list[str]:
+    """`activate w1`, `recruit 1x RTX 4090`, `drain w1 → stop`: what is done to whom."""
+    return [_brief(each) for each in decided.operations]
+
+
+def _brief(operation) -> str:
+    match operation:
+        case Recruit():
+            return f"recruit {operation.offer.kind} {operation.offer.id}"
+        case StartDrain():
+            return f"drain {operation.launch_id} to {operation.drain.goal}"
+        case Search():
+            return f"search {operation.workergroup_id}"
+        case _:
+            return f"{operation.op} {getattr(operation, 'launch_id', '')}".strip()
+
+
+def held_before(observation: Observation, *, predicted=0.0, seconds=36_000.0) -> Observation:
+    """The planner has wanted this little for so long that no hold is left."""
+    peaks = ((observation.now - seconds, predicted),)
+    return replace(observation, memory=Memory(hot_peaks=peaks, total_peaks=peaks))
+
+
+def printed(decided: Plan, at: float = NOW) -> str:
+    """The plan as an operator would read it."""
+    wanted = decided.targets
+    lines = [
+        f"predicted {wanted.predicted_load:.4g}, hot {wanted.hot_ready:.4g} + {wanted.hot_booting:.4g} booting"
+        f" of {wanted.hot_wanted:.4g}, total {wanted.total_have:.4g} of {wanted.total_wanted:.4g},"
+        f" at least {wanted.workers_wanted_min} workers, queue {wanted.queue_seconds:.4g} s",
+        f"  because {wanted.reason}",
+    ]
+    lines += [f"{each.op:<12} {each.reason}" for each in decided.operations]
+    lines += [f"wait {each.code:<7} {each.reason}" for each in decided.waits]
+    look = decided.look_again_at
+    lines.append("look again on news" if look is None else f"look again in {look - at:.0f} s")
+    return "\n".join(lines) + "\n"
