@@ -195,6 +195,10 @@ class Control:
         """Roll a workergroup's workers over to its present template, without dropping a request."""
         await self._signal(endpoint_name, wire.SIGNAL_UPDATE_WORKERS, workergroup_id)
 
+    async def rotate_key(self, endpoint_name: str) -> int:
+        """Make the endpoint's routing key invalid and a new one valid: the version of the new one."""
+        return int(await self._update(endpoint_name, wire.UPDATE_ROTATE_KEY))
+
     async def delete(self, endpoint_name: str, *, wait_seconds: float | None = None) -> dict[str, Any] | None:
         """Delete an endpoint: every worker is destroyed.
 
@@ -259,11 +263,11 @@ class Control:
         with _translated(endpoint_name):
             await self._handle(endpoint_name).signal(signal, args=arguments, rpc_timeout=self._call)
 
-    async def _update(self, endpoint_name: str, update: str, argument: Any) -> Any:
+    async def _update(self, endpoint_name: str, update: str, *arguments: Any) -> Any:
         # the id makes a repetition by the RPC layer the same update, not a second one
         with _translated(endpoint_name):
             return await self._handle(endpoint_name).execute_update(
-                update, argument, id=uuid.uuid4().hex, rpc_timeout=self._call
+                update, args=arguments, id=uuid.uuid4().hex, rpc_timeout=self._call
             )
 
     async def _query(self, endpoint_name: str, query: str, *arguments: Any) -> Any:

@@ -116,6 +116,15 @@ class Endpoints(_Caller):
         number = await self._id(endpoint)
         await self._call("DELETE", f"{ENDPOINTS}{number}/", what=str(endpoint))
 
+    async def rotate_key(self, endpoint: str | int) -> str:
+        """Make the endpoint's routing key invalid: the new one. Clients with an account's key fetch it by themselves."""
+        path = f"{ENDPOINTS}{await self._id(endpoint)}/rotate_key/"
+        answer = await self._call("POST", path, {}, what=str(endpoint), repeatable=False)
+        key = answer.get("api_key") if isinstance(answer, dict) else None
+        if not isinstance(key, str) or not key:
+            raise MalformedAnswer(f"{path} answered without the new api_key")
+        return key
+
     async def workers(self, endpoint: str | int) -> WorkerRows:
         """The workers of an endpoint."""
         number = await self._id(endpoint)

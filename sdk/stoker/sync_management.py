@@ -39,6 +39,10 @@ class SyncEndpoints:
         """Delete an endpoint; every worker is destroyed."""
         self._loop.run(self._endpoints.delete(endpoint))
 
+    def rotate_key(self, endpoint: str | int) -> str:
+        """Make the endpoint's routing key invalid: the new one."""
+        return self._loop.run(self._endpoints.rotate_key(endpoint))
+
     def workers(self, endpoint: str | int) -> WorkerRows:
         """The workers of an endpoint."""
         return self._loop.run(self._endpoints.workers(endpoint))

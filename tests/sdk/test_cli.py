@@ -167,6 +167,15 @@ def test_an_endpoint_is_changed_and_deleted(peers, stoker):
     assert len(sent(peers, "DELETE", "/api/v0/endptjobs/7/")) == 2
 
 
+def test_a_rotated_key_is_printed_only_when_asked_for(peers, stoker):
+    peers.consoling["POST", "/api/v0/endptjobs/7/rotate_key/"] = json_reply(
+        {"success": True, "api_key": "sk-ep-7-2-new"}
+    )
+    assert stoker("endpoints", "rotate-key", "llm").stdout == "endpoint llm has a new key: (hidden)\n"
+    shown = stoker("endpoints", "rotate-key", "llm", "--show-key", "--json")
+    assert json.loads(shown.stdout)["api_key"] == "sk-ep-7-2-new"
+
+
 def test_workergroups_are_managed(peers, stoker):
     assert "abc" in stoker("workergroups", "list").stdout
     assert json.loads(stoker("workergroups", "list", "-e", "llm", "--json").stdout)[0]["id"] == 5

@@ -183,3 +183,20 @@ def delete(
         print_json({"success": True})
     else:
         sys.stdout.write(f"endpoint {endpoint} is being deleted; its workers are destroyed\n")
+
+
+@app.command("rotate-key")
+def rotate_key(
+    context: typer.Context, endpoint: EndpointArgument, as_json: AsJson = False, show_key: ShowKey = False
+) -> None:
+    """Make the endpoint's routing key invalid and a new one valid."""
+
+    async def work(client: Serverless) -> str:
+        return await client.endpoints.rotate_key(name_or_id(endpoint))
+
+    key = run(context, work)
+    said = key if show_key else "(hidden)"
+    if as_json:
+        print_json({"success": True, "api_key": said})
+    else:
+        sys.stdout.write(f"endpoint {endpoint} has a new key: {said}\n")

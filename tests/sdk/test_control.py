@@ -1,0 +1,170 @@
+"""Endpoints directly on Temporal: a real dev server, the real endpoint workflow, a marketplace in memory."""
+
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from temporalio.common import SearchAttributeKey
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
+
+import stoker
+from stoker.control import Control
+from stoker_wire.control import EndpointSpec
+from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.workergroup import Workergroup
+from tests.workflows.world import make_market, make_workers
+from workflows.messages import SEARCH_ATTRIBUTES
+
+_KEYS = {
+    "Keyword": SearchAttributeKey.for_keyword,
+    "Int": SearchAttributeKey.for_int,
+    "Double": SearchAttributeKey.for_float,
+    "Datetime": SearchAttributeKey.for_datetime,
+}
+EMPTY = EndpointConfig(min_workers=0, min_load=0)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[WorkflowEnvironment]:
+    """A Temporal dev server, in memory, on a free port."""
+    env = await WorkflowEnvironment.start_local(
+        dev_server_existing_path=str(Path(sys.executable).parent / "temporal"),
+        search_attributes=[_KEYS[kind](name) for name, kind in SEARCH_ATTRIBUTES.items()],
+        data_converter=pydantic_data_converter,
+    )
+    async with env:
+        yield env
+
+
+@pytest.fixture
+async def workers(server) -> AsyncIterator[None]:
+    """The deployment's Temporal workers, over a marketplace in memory."""
+    async with AsyncExitStack() as stack:
+        for worker in make_workers(
+            server.client, make_market(time.time, pull_seconds=0.0, start_seconds=0.0)
+        ):
+            await stack.enter_async_context(worker)
+        yield
+
+
+@pytest.fixture
+async def control(server) -> Control:
+    config = server.client.service_client.config
+    return await Control.connect(address=config.target_host, namespace=server.client.namespace)
+
+
+async def test_an_endpoint_lives_from_start_to_deletion(control, workers):
+    spec = await control.create_endpoint("llm", EMPTY)
+    assert 1 <= spec.endpoint_id < 2**31
+    assert spec.created_at > 0
+    status = await control.status("llm")
+    assert (status["name"], status["id"], status["state"]) == ("llm", spec.endpoint_id, "active")
+
+    changed = await control.change_config("llm", max_workers=3, cold_workers=0)
+    assert (changed["max_workers"], changed["min_workers"]) == (3, 0)
+    await control.update_config("llm", max_workers=2)
+    assert (await control.status("llm"))["config"]["max_workers"] == 2
+
+    stored = await control.put_workergroup("llm", Workergroup(id=5, template_hash="tmpl"))
+    assert stored["id"] == 5
+    await control.set_workergroup("llm", Workergroup(id=6, template_hash="tmpl", max_workers=1))
+    assert [group["id"] for group in await control.workergroups("llm")] == [5, 6]
+    await control.update_workers("llm", 5)
+    await control.drop_workergroup("llm", 5)
+    await control.remove_workergroup("llm", 6)
+    assert await control.workergroups("llm") == []
+
+    assert await control.rotate_key("llm") == 2
+    assert await control.workers("llm") == []
+    decisions = await control.decisions("llm", tail=3)
+    assert 0 < len(decisions) <= 3
+    assert all(line["reason"] for line in decisions)
+    assert (await control.costs("llm"))["dollars"] == 0
+
+    left = await control.delete("llm", wait_seconds=60)
+    assert (left["endpoint_name"], left["workers_rented"]) == ("llm", 0)
+    with pytest.raises(stoker.EndpointNotFound, match="llm"):
+        await control.update_config("llm", max_workers=1)
+
+
+async def test_search_attributes_are_there_from_the_start(control, server):
+    spec = await control.create_endpoint(EndpointSpec(endpoint_name="llm", endpoint_id=77, config=EMPTY))
+    described = await server.client.get_workflow_handle("endpoint/llm").describe()
+    found = {pair.key.name: pair.value for pair in described.typed_search_attributes.search_attributes}
+    assert found["EndpointName"] == "llm"
+    assert found["EndpointId"] == spec.endpoint_id == 77
+    assert found["EndpointState"] == "active"
+
+
+async def test_a_name_is_given_once_among_live_endpoints(control):
+    await control.create_endpoint("llm", EMPTY)
+    with pytest.raises(stoker.Refused, match="there is a live endpoint 'llm'") as caught:
+        await control.create_endpoint("llm", EMPTY)
+    assert caught.value.code == "name_taken"
+
+
+async def test_what_the_workflow_refuses_comes_back_as_its_sentence(control, workers):
+    await control.create_endpoint("llm", EMPTY)
+    with pytest.raises(stoker.Refused, match="no workergroup 9") as caught:
+        await control.drop_workergroup("llm", 9)
+    assert caught.value.code == "no_such_workergroup"
+
+
+async def test_what_is_out_of_bounds_is_refused_before_anything_is_sent(control):
+    with pytest.raises(stoker.Invalid, match="endpoint_name"):
+        await control.create_endpoint("a name", EMPTY)
+    with pytest.raises(stoker.Invalid, match="target_util"):
+        await control.update_config("llm", target_util=2)
+    with pytest.raises(stoker.Invalid, match="max_worker"):
+        await control.change_config("llm", max_worker=2)
+    with pytest.raises(stoker.Invalid, match="nothing to change"):
+        await control.change_config("llm")
+
+
+async def test_an_unknown_endpoint_is_said_so(control):
+    for ask in (control.status, control.costs, control.workers):
+        with pytest.raises(stoker.EndpointNotFound, match="nope"):
+            await ask("nope")
+    with pytest.raises(stoker.EndpointNotFound, match="nope"):
+        await control.delete("nope")
+
+
+async def test_a_signal_needs_no_worker_and_a_question_that_gets_none_says_so(server):
+    control = Control(server.client, call_seconds_max=0.5)
+    await control.create_endpoint("llm", EMPTY)
+    await control.update_config("llm", max_workers=3)
+    with pytest.raises(stoker.TemporalUnavailable, match="stokerd worker"):
+        await control.status("llm")
+    with pytest.raises(stoker.TemporalUnavailable, match="stokerd worker"):
+        await control.change_config("llm", max_workers=4)
+    await control.delete("llm")
+    with pytest.raises(stoker.RequestTimedOut, match="still being destroyed"):
+        await control.delete("llm", wait_seconds=0.2)
+
+
+async def test_live_endpoints_are_listed(control):
+    await control.create_endpoint("llm", EMPTY)
+    await control.create_endpoint("img", EMPTY)
+    names: list[str] = []
+    while len(names) < 2:  # the list is a few milliseconds behind; the test's own timeout bounds this
+        names = await control.list_endpoints()
+    assert names == ["img", "llm"]
+
+
+async def test_nobody_at_the_address_is_said_so(tmp_path, monkeypatch):
+    with pytest.raises(stoker.TemporalUnavailable, match=r"127\.0\.0\.1:1"):
+        await Control.connect(address="127.0.0.1:1")
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:2")
+    with pytest.raises(stoker.TemporalUnavailable, match=r"127\.0\.0\.1:2"):
+        await Control.connect()
+    profiles = tmp_path / "temporal.toml"
+    profiles.write_text('[profile.staging]\naddress = "127.0.0.1:3"\n')
+    monkeypatch.delenv("TEMPORAL_ADDRESS")
+    with pytest.raises(stoker.TemporalUnavailable, match=r"127\.0\.0\.1:3"):
+        await Control.connect(profile="staging", config_file=str(profiles))
+    with pytest.raises(stoker.Invalid, match="Temporal's settings"):
+        await Control.connect(profile="nope", config_file=str(profiles))
