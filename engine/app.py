@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 from temporalio.client import Client
 
+from engine.authority import AuthorityDesk
 from engine.console import add_console
 from engine.engine import Engine
 from engine.health import Health
@@ -54,6 +55,7 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     )
     door = OpenAIDoor(engine, desk)
     app.add_routes(door.routes())
+    app.add_routes(AuthorityDesk(engine).routes())
     add_console(app, engine)
 
     async def living(_: web.Application) -> AsyncIterator[None]:

@@ -61,6 +61,8 @@ class EngineSettings:
     """Worker tokens and endpoint keys are derived from it; the same for every engine and for the activities."""
     rsa_private_key_pem: bytes
     """Signs route answers for official workers; the same for every engine."""
+    ca_key_pem: bytes = b""
+    """Elliptic curve key of the authority that certifies workers' addresses; the same for every engine. Empty: none."""
     host: str = "127.0.0.1"
     port: int = 8080
     """0: any free port."""

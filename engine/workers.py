@@ -44,6 +44,7 @@ class KnownWorker:
         "ledger",
         "listed",
         "loadtime_s",
+        "memo_address",
         "memo_error",
         "memo_perf",
         "memo_url",
@@ -78,6 +79,8 @@ class KnownWorker:
         """Whether `drained` was already called urgent for this drain."""
         self.memo_perf = 0.0
         self.memo_url = ""
+        self.memo_address = ""
+        """Where the marketplace says that it is, `host:port,port…`; empty: not said yet."""
         self.memo_error = ""
         self.price = 0.0
         self.kind = ""
@@ -121,6 +124,7 @@ class KnownWorker:
         self.state, self.since = member.s, member.t
         self.memo_perf, self.memo_url, self.memo_error = member.p, member.u, member.e
         self.price, self.kind, self.update_pending = member.c, member.k, bool(member.n)
+        self.memo_address = member.a
         if restarted:
             self._forget_report()
         drain_begins = member.d and not self.draining
@@ -187,6 +191,21 @@ class KnownWorker:
         if self.fresh(now, timing):
             return self.reports_ready(now, timing) and bool(self.url)
         return trust_memo and self.state is WorkerState.READY and self.memo_perf > 0 and bool(self.memo_url)
+
+    @property
+    def host(self) -> str:
+        """The host at which the marketplace says that it is, brackets of an IPv6 address kept; empty: not said."""
+        return self.memo_address.rpartition(":")[0]
+
+    def may_be_at(self, url: str) -> bool:
+        """Whether the marketplace's word on its address, if there is one, allows this url."""
+        if not self.memo_address or not url:
+            return True
+        host, _, ports = self.memo_address.rpartition(":")
+        said, colon, port = url.partition("://")[2].rpartition(":")
+        if not colon or not port.isdigit():
+            said, port = url.partition("://")[2], "443" if url.startswith("https:") else "80"
+        return said.lower() == host.lower() and (not ports or port in ports.split(","))
 
     @property
     def route_url(self) -> str:

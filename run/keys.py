@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from run.faults import Fault
 
@@ -29,6 +29,8 @@ class Keys:
     """HMAC secret: worker tokens and endpoint keys are derived from it."""
     signing_key_pem: str = field(repr=False)
     """RSA private key of the official route signature."""
+    ca_key_pem: str = field(repr=False)
+    """Private key of the authority that certifies workers' addresses (TLS); may be empty."""
     market_key: str = field(repr=False)
     """The marketplace's API key."""
     named: dict[str, str] = field(repr=False)
@@ -43,7 +45,7 @@ class Keys:
 def load_keys(state_dir: Path, *, generate: bool) -> Keys:
     """The keys of this deployment; missing ones are generated in development.
 
-    `STOKER_ACCOUNT_KEY`, `STOKER_HMAC_SECRET`, `STOKER_SIGNING_KEY_FILE`, `STOKER_MARKET_KEY` (or `VAST_API_KEY`) and
+    `STOKER_ACCOUNT_KEY`, `STOKER_HMAC_SECRET`, `STOKER_SIGNING_KEY_FILE`, `STOKER_CA_KEY_FILE`, `STOKER_MARKET_KEY` (or `VAST_API_KEY`) and
     `STOKER_SECRET_<NAME>` go before the file.
 
     Raises:
@@ -62,6 +64,9 @@ def load_keys(state_dir: Path, *, generate: bool) -> Keys:
     pem = stored.get("signing_key_pem", "")
     if file := environ.get("STOKER_SIGNING_KEY_FILE"):
         pem = Path(file).read_text()
+    ca_pem = stored.get("ca_key_pem", "")
+    if file := environ.get("STOKER_CA_KEY_FILE"):
+        ca_pem = Path(file).read_text()
     market_key = (
         environ.get("STOKER_MARKET_KEY") or environ.get("VAST_API_KEY") or stored.get("market_key", "")
     )
@@ -82,23 +87,28 @@ def load_keys(state_dir: Path, *, generate: bool) -> Keys:
         account_keys=account_keys,
         secret=secret.encode(),
         signing_key_pem=pem,
+        ca_key_pem=ca_pem,
         market_key=market_key,
         named=named,
     )
 
 
 def _complete(stored: dict[str, Any]) -> bool:
-    return {"account_keys", "secret", "signing_key_pem", "market_key"} <= stored.keys()
+    return {"account_keys", "secret", "signing_key_pem", "ca_key_pem", "market_key"} <= stored.keys()
 
 
 def _generated() -> dict[str, Any]:
     pem = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+    authority = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     return {
         "account_keys": {"default": "sk-" + secrets.token_urlsafe(24)},
         "secret": secrets.token_urlsafe(32),
         "signing_key_pem": pem.decode(),
+        "ca_key_pem": authority.decode(),
         "market_key": "mk-" + secrets.token_urlsafe(24),
         "named": {},
     }

@@ -90,6 +90,8 @@ class Member(Received):
     """1 when updated to the newest revision of its workergroup is pending, else 0."""
     e: str = ""
     """Error, shortened."""
+    a: str = ""
+    """Where the marketplace says that it is, `host:port,port…`; empty while it has not said."""
 
 
 class EndpointMemo(Received):

@@ -21,6 +21,7 @@ async def run_engine(settings: DevSettings) -> None:
         accounts=keys.account_keys,
         secret=keys.secret,
         rsa_private_key_pem=keys.signing_key_pem.encode(),
+        ca_key_pem=keys.ca_key_pem.encode(),
         host=settings.engine.host,
         port=settings.engine.port,
         public_url=settings.engine.url,
