@@ -135,11 +135,10 @@ class Endpoint:
     def level(self) -> Level:
         """What there is to say besides arrivals."""
         queue = self.queue_seconds
-        speaking = sum(1 for w in self.workers.values() if w.heard_at > 0 or w.ledger.tickets_open)
         return Level(
             queue_seconds=0.0 if queue == math.inf else queue,
             queued_requests=len(self.line),
-            workers_speaking=speaking,
+            workers=len(self.workers),
         )
 
     @property

@@ -23,6 +23,9 @@ from engine.watch import Watch
 log = structlog.get_logger("engine")
 
 SWEEP_SECONDS = 1.0
+_MISSING_SECONDS = 1.0
+"""A client that keeps asking for a name that is not there must not become a load on Temporal."""
+_MISSING_MAX = 1000
 _INDEX_BITS = 53
 """JSON numbers are exact up to 2^53 everywhere."""
 
@@ -52,6 +55,7 @@ class Engine:
         self.herald = Herald(client, self.directory, engine_id=self.engine_id)
         self.router.urgent = self.herald.poke
         self.herald.on_gone = self._check_gone
+        self._missing: dict[str, float] = {}
         self.held_calls = 0
         self.stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -97,13 +101,18 @@ class Engine:
     async def find(self, name: str) -> Endpoint | None:
         """The endpoint of this name, asking Temporal when it is not known: it may be a second old."""
         endpoint = self.directory.named(name)
-        if endpoint is not None:
+        if endpoint is not None or time.monotonic() < self._missing.get(name, 0.0):
             return endpoint
         try:
             await self.watch.refresh(name)
         except (RPCError, TimeoutError, OSError):
             return None
-        return self.directory.named(name)
+        endpoint = self.directory.named(name)
+        if endpoint is None:
+            if len(self._missing) >= _MISSING_MAX:
+                self._missing.clear()
+            self._missing[name] = time.monotonic() + _MISSING_SECONDS
+        return endpoint
 
     def _check_gone(self, endpoint: Endpoint) -> None:
         self._run(self._refresh_quietly(endpoint.name), f"look for {endpoint.name}")

@@ -51,7 +51,6 @@ class Ingest:
             router.finished(endpoint, worker, item.request_idx, success=item.success, now=now)
             for item in ended.requests
         )
-        endpoint.reweigh(worker)
         if worker.listed and now < worker.out_until:
             router.refresh(endpoint, now)
         else:

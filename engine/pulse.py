@@ -33,8 +33,8 @@ class Level:
     queue_seconds: float = 0.0
     """Expected queue time over the endpoint; 0 when there is no worker to expect anything of."""
     queued_requests: int = 0
-    workers_speaking: int = 0
-    """Workers that report or hold a ticket."""
+    workers: int = 0
+    """Cold ones too: only an engine that speaks lets the planner tell no load from no data."""
 
 
 class Pulse:
@@ -87,7 +87,7 @@ class Pulse:
         if self._touched or self._rate_changed(now) or self._level_changed(level):
             return ""
         self._close_slice(now)
-        speaking = level.workers_speaking > 0 or level.queued_requests > 0 or self._steady_requests > 0
+        speaking = level.workers > 0 or level.queued_requests > 0 or self._steady_requests > 0
         if speaking and now - self._told_at >= HEARTBEAT_SECONDS:
             return ""
         return None

@@ -138,6 +138,7 @@ class Router:
     ) -> bool:
         """The worker said that a request ended; False if this engine never gave it that request."""
         known = worker.ledger.finish(request_idx)
+        endpoint.reweigh(worker)
         place = endpoint.given.get(request_idx)
         if place is None or place.worker is not worker:
             return known

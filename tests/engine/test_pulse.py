@@ -1,0 +1,110 @@
+"""When an endpoint's workflow is told: pure, the time is given."""
+
+import pytest
+
+from engine.pulse import HEARTBEAT_SECONDS, Level, Pulse
+
+IDLE = Level()
+ONE_WORKER = Level(workers=1)
+
+
+def signals(
+    pulse: Pulse, level: Level, seconds: float, *, load_per_second: float = 0.0, start: float = 0.0
+) -> int:
+    """How many batches go out while time passes, a quarter of a second at a time."""
+    sent, now = 0, start
+    while now < start + seconds:
+        now += 0.25
+        if load_per_second:
+            pulse.arrived(load_per_second / 4, now)
+        if pulse.due(level, now) is not None:
+            sent += len(pulse.take(level, now))
+    return sent
+
+
+def test_an_idle_endpoint_without_workers_is_never_mentioned() -> None:
+    assert signals(Pulse(0.0), IDLE, 3600) == 0
+
+
+def test_an_idle_endpoint_with_workers_costs_a_heartbeat() -> None:
+    assert signals(Pulse(0.0), ONE_WORKER, 3600) == pytest.approx(3600 / HEARTBEAT_SECONDS, abs=6)
+
+
+def test_a_busy_but_steady_endpoint_costs_a_heartbeat_after_its_rate_was_told() -> None:
+    assert signals(Pulse(0.0), ONE_WORKER, 3600, load_per_second=100) <= 3600 / HEARTBEAT_SECONDS + 2
+
+
+def test_a_changing_load_is_told_every_five_seconds() -> None:
+    pulse, sent = Pulse(0.0), 0
+    for step in range(20):  # the rate doubles or halves every 5 s
+        sent += signals(pulse, ONE_WORKER, 5, load_per_second=100 * (1 + step % 2), start=5.0 * step)
+    assert 18 <= sent <= 22
+
+
+def test_something_urgent_is_due_at_once_and_the_same_again_only_after_a_gap() -> None:
+    pulse = Pulse(0.0)
+    pulse.urge("first request", 1.0)
+    assert pulse.due(IDLE, 1.0) == "first request"
+    pulse.take(IDLE, 1.0)
+
+    pulse.urge("first request", 1.01)
+    assert pulse.due(IDLE, 1.01) is None
+    assert pulse.urgent_at() == pytest.approx(1.1)
+    assert pulse.due(IDLE, 1.1) == "first request"
+
+
+def test_another_cause_does_not_wait_for_the_gap_of_the_first() -> None:
+    pulse = Pulse(0.0)
+    pulse.urge("a worker is ready", 1.0)
+    pulse.take(IDLE, 1.0)
+    pulse.urge("a worker reports an error", 1.01)
+    assert pulse.due(IDLE, 1.01) == "a worker reports an error"
+
+
+def test_a_burst_of_the_same_urgent_news_is_ten_batches_a_second_at_most() -> None:
+    pulse, sent = Pulse(0.0), 0
+    for millisecond in range(1000):
+        now = millisecond / 1000
+        pulse.urge("queue over target", now)
+        if pulse.due(IDLE, now) is not None:
+            sent += len(pulse.take(IDLE, now))
+    assert sent <= 11
+
+
+def test_arrivals_add_up_over_all_batches_and_their_windows_cover_the_time_once() -> None:
+    pulse, windows, now = Pulse(0.0), [], 0.0
+    for step in range(2000):
+        now = step * 0.1
+        pulse.arrived(1.0 if step < 1000 else 5.0, now)
+        if step % 137 == 0:
+            pulse.urge(f"cause {step}", now)
+        if pulse.due(ONE_WORKER, now) is not None:
+            windows += pulse.take(ONE_WORKER, now)
+    windows += pulse.take(ONE_WORKER, now)
+    assert sum(w.load for w in windows) == pytest.approx(1000 * 1 + 1000 * 5)
+    assert sum(w.requests for w in windows) == 2000
+    assert sum(w.seconds for w in windows) == pytest.approx(now)
+
+
+def test_a_burst_after_a_steady_stretch_is_a_window_of_its_own() -> None:
+    pulse = Pulse(0.0)
+    signals(pulse, ONE_WORKER, 40, load_per_second=10)  # told at 5 s, steady since
+    for _ in range(100):
+        pulse.arrived(10, 40.5)
+    pulse.urge("queue over target", 40.5)
+
+    calm, burst = pulse.take(ONE_WORKER, 40.5)
+
+    assert calm.load / calm.seconds == pytest.approx(10, rel=0.01)
+    assert (burst.load, burst.requests) == (1000, 100)
+    assert burst.seconds <= 5
+    assert calm.ended_at < burst.ended_at == 40.5
+
+
+def test_a_queue_that_appears_or_empties_is_news() -> None:
+    pulse = Pulse(0.0)
+    pulse.take(ONE_WORKER, 0.0)
+    assert pulse.due(Level(workers=1, queued_requests=3), 5.0) == ""
+    pulse.take(Level(workers=1, queued_requests=3), 5.0)
+    assert pulse.due(Level(workers=1, queued_requests=3), 10.0) is None
+    assert pulse.due(ONE_WORKER, 15.0) == ""
