@@ -9,7 +9,7 @@ import httpx
 import structlog
 
 from market.answers import About, failure, no_answer
-from market.port import InstanceGone, Launch, OfferQuery, Refused, Unavailable
+from market.port import InstanceGone, Launch, Market, OfferQuery, Refused, Unavailable
 from market.vast_bodies import create_body, is_loopback, origin, read, rows, update_body
 from stoker_wire.market import Instance, Offer, Template
 
@@ -24,7 +24,7 @@ HOSTED_LOG_ORIGINS = ("https://s3.amazonaws.com",)
 """Where the hosted marketplace puts logs. A result address elsewhere is not followed: it could point into our own network."""
 
 
-class VastMarket:
+class VastMarket(Market):
     """`market.port.Market` over HTTP. One call is one request: repeating is the caller's business."""
 
     def __init__(

@@ -8,6 +8,7 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
+from market.host.host import UnsupportedMachine
 from market.host.serve import serve
 from market.host.settings import HostMarketSettings
 from market.host.store import StateInUse
@@ -21,14 +22,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: any free port")
     chosen = parser.parse_args(arguments)
-    # The URL alone goes to stdout, for whoever started this.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         settings = HostMarketSettings.model_validate_json(chosen.settings.read_bytes())
+        # The URL alone goes to stdout, for whoever started this.
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
         asyncio.run(serve(settings, address=chosen.address, port=chosen.port, ready=_announce))
     except ValidationError as error:
         return _fail(f"{chosen.settings}: {describe(error)}")
-    except (OSError, StateInUse) as error:
+    except (OSError, StateInUse, UnsupportedMachine) as error:
         return _fail(str(error))
     return 0
 

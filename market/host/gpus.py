@@ -1,5 +1,6 @@
 """This machine's GPUs, by NVML."""
 
+import re
 from dataclasses import dataclass
 
 import structlog
@@ -31,7 +32,7 @@ def find_gpus() -> list[Gpu]:
         found = []
         for index in range(pynvml.nvmlDeviceGetCount()):
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            name = _text(pynvml.nvmlDeviceGetName(handle)).removeprefix("NVIDIA ").removeprefix("GeForce ")
+            name = _plain(_text(pynvml.nvmlDeviceGetName(handle)))
             ram_mb = pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**20
             found.append(Gpu(index, name, float(ram_mb), driver))
         log.info("gpus_found", count=len(found), names=[gpu.name for gpu in found])
@@ -45,3 +46,9 @@ def find_gpus() -> list[Gpu]:
 
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
+
+
+def _plain(name: str) -> str:
+    """`NVIDIA GeForce RTX 4090` → `RTX 4090`, as the hosted marketplace calls it, in characters that a search can hold."""
+    short = name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+    return re.sub(r"[^A-Za-z0-9 _.-]+", " ", short).strip(" _.-")[:64] or "GPU"

@@ -5,8 +5,10 @@ import secrets
 import shlex
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -29,8 +31,12 @@ from stoker_wire.problem import Problem
 log = structlog.get_logger(__name__)
 
 
+class UnsupportedMachine(RuntimeError):
+    """This machine cannot be a marketplace."""
+
+
 class Host:
-    """Opens the state directory (raises StateInUse) and answers the marketplace's calls; faults of a call are Problems."""
+    """Opens the state directory (raises StateInUse, UnsupportedMachine) and answers the marketplace's calls; faults of a call are Problems."""
 
     def __init__(
         self,
@@ -39,6 +45,10 @@ class Host:
         now: Callable[[], float] = time.time,
         gpus: Callable[[], list[Gpu]] = find_gpus,
     ) -> None:
+        if not Path("/proc/self/stat").exists():
+            raise UnsupportedMachine(
+                f"the host marketplace reads /proc, which {sys.platform} does not have: use Linux"
+            )
         self.settings = settings
         self.store = Store(settings.state_dir)
         self.faults = Faults()
@@ -61,7 +71,7 @@ class Host:
         for record in self.store.records():
             if record.held in ("offline", "scheduling"):
                 record.held = ""
-            self.instances[record.id] = Supervisor(record, self._slot_of(record), self.means)
+            self.instances[record.id] = self._supervisor(record, self._slot_of(record))
         for supervisor in self.instances.values():
             supervisor.begin()
         self._kill_strays()
@@ -82,6 +92,9 @@ class Host:
         self.means.ports.close()
         self.store.close()
         log.info("host_market_closed", instances=len(everyone), stopped=stop)
+
+    def _supervisor(self, record: InstanceRecord, slot: Slot) -> Supervisor:
+        return Supervisor(record, slot, self.means, on_gone=lambda number: self.instances.pop(number, None))
 
     def _slot_of(self, record: InstanceRecord) -> Slot:
         """Its slot; one made up from the record if the settings do not offer that machine any more."""
@@ -127,7 +140,7 @@ class Host:
             raise Problem(404, "no_such_ask", f"offer {offer_id} is not available: search again")
         record = self._record(slot, body)
         self.store.save(record)
-        supervisor = Supervisor(record, slot, self.means)
+        supervisor = self._supervisor(record, slot)
         self.instances[record.id] = supervisor
         supervisor.begin()
         log.info("instance_created", instance_id=record.id, label=record.label, slot=slot.name)
@@ -201,9 +214,7 @@ class Host:
 
     async def destroy(self, instance_id: int) -> None:
         """End it and remove its disk; returns when both are gone."""
-        supervisor = self.instance(instance_id)
-        await supervisor.destroy()
-        self.instances.pop(instance_id, None)
+        await self.instance(instance_id).destroy()
 
     def update_template(self, instance_id: int, change: TemplateChange) -> None:
         """Change what it runs at its next start; machine, disk and identity stay."""

@@ -1,7 +1,9 @@
 """One instance's life: what is wanted is compared with what is, and one step is taken, until nothing is left to do."""
 
 import asyncio
+import contextlib
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,10 +48,13 @@ class Means:
 class Supervisor:
     """Runs one instance. Commands only say what is wanted; `_step` does the rest, so nothing depends on their order."""
 
-    def __init__(self, record: InstanceRecord, slot: Slot, means: Means) -> None:
+    def __init__(
+        self, record: InstanceRecord, slot: Slot, means: Means, *, on_gone: Callable[[int], object]
+    ) -> None:
         self.record = record
         self.slot = slot
         self.means = means
+        self._on_gone = on_gone
         self.process: InstanceProcess | None = None
         self._home = means.home(record.id)
         self._wake = asyncio.Event()
@@ -82,7 +87,7 @@ class Supervisor:
             self.means.cpu.started(self.mark, self.process.pid, self.slot.machine.cpu_percent)
             self.process.watch(self._wake.set)
             log.info("instance_adopted", instance_id=record.id, pid=record.pid)
-        self._task = asyncio.create_task(self._run(), name=f"instance {record.id}")
+        self._look_after()
 
     def want(self, state: Literal["running", "stopped"], message: str = "") -> None:
         """Start or stop it."""
@@ -112,16 +117,12 @@ class Supervisor:
     async def destroy(self) -> None:
         """End it at once and remove what it had; returns when nothing is left."""
         self._ending = "destroy"
-        self._changed()
-        if self._task is not None:
-            await asyncio.shield(self._task)
+        await self._until_ended()
 
     async def shutdown(self) -> None:
         """End its processes with the marketplace; it is still wanted, and runs again with the next one."""
         self._ending = self._ending or "shutdown"
-        self._changed()
-        if self._task is not None:
-            await asyncio.shield(self._task)
+        await self._until_ended()
 
     async def leave(self) -> None:
         """Stop looking after it, and let it run."""
@@ -133,6 +134,18 @@ class Supervisor:
         if self.process is not None:
             self.process.unwatch()
         self.means.store.save(self.record)
+
+    def _look_after(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"instance {self.record.id}")
+
+    async def _until_ended(self) -> None:
+        self._wake.set()
+        if self._task is None or self._task.done():
+            # The end before failed, e.g. on a full disk: try again.
+            self._look_after()
+        if self._task is not None:
+            # A caller that goes away does not stop the end half-way.
+            await asyncio.shield(self._task)
 
     def _changed(self) -> None:
         self.means.store.save(self.record)
@@ -154,12 +167,19 @@ class Supervisor:
             try:
                 if not await self._step():
                     await self._wake.wait()
-            except OSError as error:
-                # E.g. a full disk: the instance cannot run, the marketplace can.
-                log.error("instance_failed", instance_id=self.record.id, reason=str(error))
-                await self._end(0)
-                self.record.held = "exited"
-                self._set("exited", f"the host failed: {error.strerror}")
+            except Exception as error:  # noqa: BLE001  one instance's fault, e.g. a full disk, is not the marketplace's
+                await self._fail(error)
+
+    async def _fail(self, error: Exception) -> None:
+        log.error(
+            "instance_failed", instance_id=self.record.id, error=type(error).__name__, reason=str(error)
+        )
+        with contextlib.suppress(OSError, sqlite3.Error):
+            await self._end(0)
+        self.record.held = "exited"
+        self._again = ""
+        with contextlib.suppress(sqlite3.Error):
+            self._set("exited", f"the host failed: {type(error).__name__}")
 
     async def _step(self) -> bool:
         """Take one step towards what is wanted; False if there is none to take."""
@@ -303,6 +323,7 @@ class Supervisor:
         self.means.ports.free(record.port_base)
         await asyncio.to_thread(shutil.rmtree, self._home, ignore_errors=True)
         self.means.store.bury(record, now)
+        self._on_gone(record.id)
         log.info("instance_destroyed", instance_id=record.id, label=record.label)
 
     def _set(self, actual: Actual | None, message: str) -> None:

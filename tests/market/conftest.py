@@ -15,11 +15,16 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from aiohttp import web
+from hypothesis import HealthCheck, settings
 
 from market.host import HostMarketSettings, MachineSettings, TemplateSettings, create_app, proc
 from market.host.http import HOST
 from market.port import InstanceGone, Launch, OfferQuery
 from market.vast import VastMarket
+
+# Properties are judged by what they find; a busy machine is no finding.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 KEY = "test-key-0123456789"
 SERVER = 'exec python -m http.server --bind 127.0.0.1 "$WORKER_PORT"'
@@ -121,8 +126,8 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: HostMarketSettings, *, gpus=list) -> AsyncIterator[Bench]:
-    runner = web.AppRunner(create_app(settings, gpus=gpus), access_log=None)
+async def running(terms: HostMarketSettings, *, gpus=list) -> AsyncIterator[Bench]:
+    runner = web.AppRunner(create_app(terms, gpus=gpus), access_log=None)
     try:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -139,10 +144,10 @@ async def running(settings: HostMarketSettings, *, gpus=list) -> AsyncIterator[B
 class MarketProcess:
     """The marketplace as a process of its own, so that it can be killed."""
 
-    def __init__(self, settings: HostMarketSettings, folder: Path) -> None:
+    def __init__(self, terms: HostMarketSettings, folder: Path) -> None:
         self.file = folder / "settings.json"
-        body = json.loads(settings.model_dump_json())
-        body["api_keys"] = [key.get_secret_value() for key in settings.api_keys]
+        body = json.loads(terms.model_dump_json())
+        body["api_keys"] = [key.get_secret_value() for key in terms.api_keys]
         self.file.write_text(json.dumps(body))
         self.errors = folder / "market.err"
         self.start()

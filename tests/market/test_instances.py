@@ -1,5 +1,7 @@
 """Instances are real processes; the client sees them as rented machines."""
 
+import asyncio
+
 import httpx
 import pytest
 
@@ -236,3 +238,31 @@ async def test_logs_are_the_last_lines(bench):
     instance_id = await bench.rent(onstart="seq 1 50; exec sleep 1000")
     await bench.printed(instance_id, "50")
     assert await bench.market.logs(instance_id, tail=3) == "48\n49\n50"
+
+
+async def test_two_destroys_at_once_are_one(bench):
+    instance_id = await bench.rent()
+    await bench.reaches(instance_id, "running")
+    await asyncio.gather(*(bench.market.destroy(instance_id) for _ in range(3)))
+    assert await bench.gone(instance_id)
+    charges = (await bench.http.get("/host/charges/")).json()["instances"]
+    assert [row["id"] for row in charges] == [instance_id]
+
+
+async def test_a_disk_that_cannot_be_made_fails_that_instance_and_not_the_marketplace(bench):
+    first = await bench.rent(kind="CPU large")
+    # A file where the next instance's disk should be.
+    bench.host.means.home(first + 1).write_text("in the way")
+    failed = await bench.reaches(await bench.rent(), "exited")
+    assert "host failed" in failed.status_msg
+    await bench.reaches(await bench.rent(), "running")
+    bench.host.means.home(failed.id).unlink()
+    await bench.market.start(failed.id)
+    await bench.reaches(failed.id, "running")
+
+
+async def test_a_full_machine_offers_nothing_and_goes_on(bench):
+    ids = [await bench.rent(), await bench.rent(), await bench.rent(kind="CPU large")]
+    assert await bench.offers() == []
+    await asyncio.gather(*(bench.market.destroy(one) for one in ids))
+    assert len(await bench.offers()) == 3
