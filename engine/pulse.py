@@ -10,6 +10,8 @@ URGENT_GAP_SECONDS = 0.1
 """Between two urgent batches of one cause: a burst of the same news is one piece of news."""
 SLICE_SECONDS = 5.0
 HEARTBEAT_SECONDS = 60.0
+QUEUE_HEARTBEAT_SECONDS = 10.0
+"""While requests wait: an engine that has a queue and falls silent is taken for dead, its queue with it."""
 RATE_CHANGE = 0.1
 """Relative change of the arrival rate that is news."""
 QUEUE_CHANGE = 0.25
@@ -88,7 +90,8 @@ class Pulse:
             return ""
         self._close_slice(now)
         speaking = level.workers > 0 or level.queued_requests > 0 or self._steady_requests > 0
-        if speaking and now - self._told_at >= HEARTBEAT_SECONDS:
+        pause = QUEUE_HEARTBEAT_SECONDS if level.queued_requests else HEARTBEAT_SECONDS
+        if speaking and now - self._told_at >= pause:
             return ""
         return None
 

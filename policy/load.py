@@ -8,7 +8,9 @@ Series = tuple[tuple[float, float], ...]
 BUCKET_SECONDS = 5.0
 _RESOLUTIONS = (("seconds", 5.0, 300.0), ("minutes", 60.0, 7200.0), ("quarters", 900.0, 604_800.0))
 _ENGINE_SECONDS = 180.0
-"""An engine that said nothing for so long is gone, and its queue with it: its clients ask another."""
+"""An engine that said nothing for so long is gone."""
+_QUEUEING_ENGINE_SECONDS = 25.0
+"""The same for one whose requests wait: it speaks every ten seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +121,7 @@ def merged(history: LoadHistory, *, now: float) -> LoadHistory:
 
     When none does, the last words stand: an outage of the engines does not empty their queues.
     """
-    fresh = tuple(word for word in history.engines if now - word.at <= _ENGINE_SECONDS) or history.engines
+    fresh = tuple(word for word in history.engines if _speaks(word, now)) or history.engines
     return replace(
         history,
         engines=fresh,
@@ -128,6 +130,12 @@ def merged(history: LoadHistory, *, now: float) -> LoadHistory:
         oldest_wait_s=max((word.oldest_wait_s for word in fresh), default=0.0),
         backlog_at=max((word.at for word in fresh), default=history.backlog_at),
     )
+
+
+def _speaks(word: EngineWord, now: float) -> bool:
+    """Whether the engine is still there. One with a queue says so every few seconds: silent, it died with its queue, and
+    its clients ask another."""
+    return now - word.at <= (_QUEUEING_ENGINE_SECONDS if word.requests else _ENGINE_SECONDS)
 
 
 def rate(history: LoadHistory, seconds: float, *, at_least: float = BUCKET_SECONDS) -> float | None:

@@ -22,6 +22,11 @@ PASSTHROUGH = ("activities", "market", "policy", "stoker_wire", "workflows", "st
 the start-up time of a workflow."""
 
 
+STICKY_SECONDS = 2.0
+"""How long a task waits for the worker that holds its workflow in memory. One that was killed never comes: after this
+another replays the history, a second or two of work. A busy one answers within a few hundred milliseconds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
     """How much one worker process takes on."""
@@ -65,6 +70,7 @@ def build_workers(
             activities=[plan, sweep.endpoints_running],
             workflow_runner=workflow_runner(),
             max_cached_workflows=settings.cached_workflows_max,
+            sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_SECONDS),
             max_concurrent_local_activities=settings.planners_at_once_max,
             graceful_shutdown_timeout=grace,
         ),
