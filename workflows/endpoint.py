@@ -35,7 +35,7 @@ class EndpointWorkflow:
     @workflow.init
     def __init__(self, spec: EndpointSpec) -> None:
         self._book = EndpointStateBook(spec)
-        self._operations = Operations(self._book, self._operation_done)
+        self._operations = Operations(self._book, self._news)
         self._publisher = Publisher(self._book)
         self._alarm = Alarm(self._ring)
         self._due = "the workflow starts"
@@ -139,9 +139,6 @@ class EndpointWorkflow:
             and record.emptied_at is not None
             and self._operations.found_nothing_at > record.emptied_at
         )
-
-    def _operation_done(self) -> None:
-        self._due = self._due or "an operation finished"
 
     def _ring(self) -> None:
         self._book.record.look_again_at = None

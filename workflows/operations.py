@@ -55,9 +55,12 @@ _SEARCH = "search:"
 
 
 class Operations:
-    """Everything that is under way for one endpoint. `done` is called whenever a result has been folded in."""
+    """Everything that is under way for one endpoint.
 
-    def __init__(self, book: EndpointStateBook, done: Callable[[], None]) -> None:
+    `done` is called whenever a result has been folded in, with why a plan is due, or nothing.
+    """
+
+    def __init__(self, book: EndpointStateBook, done: Callable[[str], None]) -> None:
         self._book = book
         self._done = done
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -172,7 +175,7 @@ class Operations:
 
     # activities, and what they lead to
 
-    async def _find(self, asked: SearchOffers) -> None:
+    async def _find(self, asked: SearchOffers) -> str:
         group = asked.workergroup
         try:
             found = await workflow.execute_activity_method(
@@ -195,19 +198,20 @@ class Operations:
                 revision=group.revision,
             )
         self._book.offers[group.id] = result
+        return "a search answered"
 
-    async def _create_again(self, launch_id: str, offer: Offer) -> None:
+    async def _create_again(self, launch_id: str, offer: Offer) -> str:
         """An attempt of the run before may still be at it: its instance has to be listed before it can be adopted."""
         await workflow.sleep(options.LIST_LAG_SECONDS + 1, summary="the run before may have rented it")
-        await self._create(launch_id, offer, asked_before=True)
+        return await self._create(launch_id, offer, asked_before=True)
 
-    async def _create(self, launch_id: str, offer: Offer, *, asked_before: bool) -> None:
+    async def _create(self, launch_id: str, offer: Offer, *, asked_before: bool) -> str:
         worker = self._book.record.workers[launch_id]
         group = self._book.workergroup(worker.workergroup_id)
         if group is None:
             fault = ("", "its workergroup was removed")
             outcomes.ended(self._book, worker, workflow.time(), fault=fault)
-            return
+            return fault[1]
         asked = CreateInstance(
             endpoint_name=self._book.name,
             endpoint_id=self._book.id,
@@ -227,8 +231,9 @@ class Operations:
             outcomes.ended(self._book, worker, workflow.time(), fault=_fault(error))
         else:
             outcomes.created(self._book, launch_id, created, workflow.time())
+        return f"the create of {launch_id} ended"
 
-    async def _call(self, worker: Worker) -> None:
+    async def _call(self, worker: Worker) -> str:
         """Start, stop, reboot, destroy or update."""
         group = self._book.workergroup(worker.workergroup_id)
         gone = worker.operation == "destroy" and worker.instance_id is not None
@@ -244,6 +249,7 @@ class Operations:
         else:
             revision = group.revision if group is not None else None
             outcomes.ended(self._book, worker, workflow.time(), revision=revision, confirmed_gone=gone)
+        return f"the {worker.operation} of {worker.launch_id} ended"
 
     async def _ask(self, worker: Worker) -> None:
         activity, how = {
@@ -281,7 +287,7 @@ class Operations:
             **options.update_options(worker),
         )
 
-    async def _list(self, reason: str) -> None:
+    async def _list(self, reason: str) -> str:
         asked_at = workflow.time()
         try:
             listed = await workflow.execute_activity_method(
@@ -292,22 +298,23 @@ class Operations:
             )
         except ActivityError as error:
             self._note("fail", "", f"list: {_fault(error)[1]}")
-            return
+            return ""
         if not listed.instances:
             self.found_nothing_at = asked_at
-        outcomes.listed(self._book, listed.instances, asked_at, workflow.time())
+        return outcomes.listed(self._book, listed.instances, asked_at, workflow.time())
 
     # bookkeeping
 
-    def _spawn(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, key: str, work: Coroutine[Any, Any, str]) -> None:
         async def run() -> None:
+            news = ""
             try:
-                await work
+                news = await work
             except Exception as fault:  # noqa: BLE001 - raised again by the main loop
                 self.fault = self.fault or fault
             finally:
                 self._tasks.pop(key, None)
-                self._done()
+                self._done(news)
 
         self._tasks[key] = asyncio.create_task(run(), name=key)
 

@@ -84,8 +84,11 @@ def ended(
     keep(book, current, folded, now, kind="fail" if fault else "worker", level=0 if fault else 1)
 
 
-def listed(book: EndpointStateBook, instances: Iterable[Instance], asked_at: float, now: float) -> None:
-    """Reconciles with the marketplace's own list: what vanished leaves, what nobody knows is added to be destroyed."""
+def listed(book: EndpointStateBook, instances: Iterable[Instance], asked_at: float, now: float) -> str:
+    """Reconciles with the marketplace's own list: what vanished leaves, what nobody knows is added to be destroyed.
+
+    Answers why a plan is due, or nothing: most listings say what is known.
+    """
     record = book.record
     book.count_dollars(now)
     listing = fold_listing(
@@ -104,6 +107,7 @@ def listed(book: EndpointStateBook, instances: Iterable[Instance], asked_at: flo
         record.pending_offers.pop(worker.launch_id, None)
     for line in listing.lines:
         book.log.note(now, "worker", line, level=0 if listing.gone or listing.orphans else 1)
+    return "the marketplace's list brought news" if listing.material else ""
 
 
 def keep(

@@ -37,7 +37,7 @@ class Publisher:
 
     def __init__(self, book: EndpointStateBook) -> None:
         self._book = book
-        self._attributes: list[SearchAttributeUpdate[Any]] | None = None
+        self._attributes: dict[str, Any] = {}
 
     @property
     def memo(self) -> dict[str, Any]:
@@ -51,11 +51,15 @@ class Publisher:
         if memo != record.memo:
             record.memo, record.changed_at = memo, now
             workflow.upsert_memo(self.memo)
-        attributes = search_attributes_of(self._book)
-        if self._attributes is None or [a.value for a in attributes] != [a.value for a in self._attributes]:
-            self._attributes = attributes
-            workflow.upsert_search_attributes(attributes)
+        changed = [update for update in search_attributes_of(self._book) if self._is_news(update)]
+        if changed:
+            workflow.upsert_search_attributes(changed)
         workflow.set_current_details(details_of(self._book, now))
+
+    def _is_news(self, update: SearchAttributeUpdate[Any]) -> bool:
+        known = self._attributes.get(update.key.name)
+        self._attributes[update.key.name] = update.value
+        return known != update.value
 
 
 def endpoint_state(book: EndpointStateBook) -> str:

@@ -46,12 +46,16 @@ async def test_a_new_run_knows_what_the_old_one_knew(a_world: Any) -> None:
         status = await world.handle.query("status")
         assert status["learned"]["kinds"]
         assert (await world.handle.query("costs"))["dollars"] > 0
-        assert (await world.handle.query("decisions", 150))[0]["at"] < before[0]["since"], "so is the decision log"
+        assert (await world.handle.query("decisions", 150))[0]["at"] < before[0]["since"], (
+            "so is the decision log"
+        )
 
 
 async def test_signals_in_flight_during_hand_overs_are_not_lost(real_world: Any) -> None:
     async with real_world() as world:
-        await world.start(EndpointConfig(min_load=0, min_workers=0, max_workers=4), [group()], history_events_max=100)
+        await world.start(
+            EndpointConfig(min_load=0, min_workers=0, max_workers=4), [group()], history_events_max=100
+        )
         total = 400
 
         async def send(engine: str) -> None:
@@ -99,7 +103,9 @@ async def test_what_is_carried_is_small(a_world: Any) -> None:
         assert await world.live(3600, until=settled)
         for _ in range(60):
             await world.live(60, load=30, step=30)
-        first = await anext(world.client.get_workflow_handle(world.handle.id).fetch_history_events(page_size=1))
+        first = await anext(
+            world.client.get_workflow_handle(world.handle.id).fetch_history_events(page_size=1)
+        )
         assert first.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED
         [payload] = first.workflow_execution_started_event_attributes.input.payloads
         assert len(payload.data) < 60_000

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from market.port import Launch, OfferGone, Unavailable
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
@@ -54,19 +56,25 @@ async def test_a_deleted_endpoint_leaves_nothing_behind(a_world: Any) -> None:
         assert world.market.calls[-1].name == "list", "the marketplace has the last word"
 
 
-async def test_day_and_night_for_a_week(a_world: Any) -> None:
+@pytest.mark.parametrize(
+    ("days", "day_hours", "night_hours"),
+    [(2, 1, 6), pytest.param(7, 10, 14, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
+)
+async def test_capacity_follows_day_and_night(
+    a_world: Any, days: int, day_hours: int, night_hours: int
+) -> None:
     async with a_world() as world:
         config = EndpointConfig(min_load=0, min_workers=1, max_workers=6, inactivity_timeout=600, cold_mult=1)
         await world.start(config, [group()])
         peaks, nights = [], []
-        for _ in range(7):
-            await world.live(10 * 3600, load=250, step=600, heartbeat=600)
+        for _ in range(days):
+            await world.live(day_hours * 3600, load=250, step=600, heartbeat=600)
             peaks.append(ready(await world.memo()))
-            await world.live(14 * 3600, load=0, step=600, heartbeat=600)
+            await world.live(night_hours * 3600, load=0, step=600, heartbeat=600)
             nights.append(ready(await world.memo()))
             assert len(world.market.instances) <= 6
         assert all(peak >= 1 for peak in peaks)
-        assert nights == [0] * 7
+        assert nights == [0] * days
         status = await world.handle.query("status")
         assert status["dollars"] > 0
         assert status["learned"]["kinds"], "it has learned what machines do"

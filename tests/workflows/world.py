@@ -3,6 +3,7 @@
 Time is the test server's: `World.live` moves it on and lets everybody act.
 """
 
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import activity
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle, WorkflowHistory
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
@@ -127,7 +129,7 @@ class World:
     async def memo(self) -> EndpointMemo:
         """What an engine reads."""
         assert self.handle is not None
-        described = await self.handle.describe()
+        described = await self.client.get_workflow_handle(self.handle.id).describe()
         memo = await described.memo()
         return (
             EndpointMemo.model_validate(memo[MEMO_KEY])
@@ -153,6 +155,30 @@ class World:
                 return True
             await self.report(memo, load, heartbeat)
         return until is None
+
+    async def live_on_until_gone(self, seconds: float = 1800) -> None:
+        """Lives on, workers emptied as they drain, until the workflow has ended."""
+        assert self.handle is not None
+        handle = self.client.get_workflow_handle(self.handle.id)
+        end = self.now + seconds
+        while (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:
+            assert self.now < end, "still not gone"
+            memo = await self.memo()
+            with contextlib.suppress(RPCError):  # it ended just now
+                await self.report(memo, 0.0)
+            await self.pass_time(10)
+
+    async def histories(self) -> list[WorkflowHistory]:
+        """The histories of all runs, oldest first."""
+        assert self.handle is not None
+        found: list[WorkflowHistory] = []
+        run_id: str | None = (await self.client.get_workflow_handle(self.handle.id).describe()).run_id
+        while run_id:
+            history = await self.client.get_workflow_handle(self.handle.id, run_id=run_id).fetch_history()
+            found.insert(0, history)
+            first = history.events[0].workflow_execution_started_event_attributes
+            run_id = first.continued_execution_run_id or None
+        return found
 
     async def pass_time(self, seconds: float) -> None:
         """Moves the test server's time on; a real server's passes by itself."""
@@ -190,7 +216,7 @@ class World:
     async def signal_metrics(self, batch: MetricsBatch) -> None:
         """Sends a batch."""
         assert self.handle is not None
-        await self.handle.signal("report_metrics", batch)
+        await self.client.get_workflow_handle(self.handle.id).signal("report_metrics", batch)
 
     def _workers(self, memo: EndpointMemo, load: float) -> list[WorkerMetrics]:
         draining = {member.l for member in memo.members if member.d}
