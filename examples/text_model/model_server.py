@@ -16,7 +16,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from language import Generation, TextModel  # noqa: E402 - NumPy reads the thread counts when it is imported
+from language import Generation, TextModel  # NumPy reads the thread counts when it is imported
 
 HEAD_BYTES_MAX = 32 * 1024
 BODY_BYTES_MAX = 1024 * 1024

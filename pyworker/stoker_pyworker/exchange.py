@@ -161,16 +161,16 @@ class Exchange:
 
     # --- the end
 
-    def cut(self) -> None:
+    def cut(self, outcome: Outcome, problem: Problem) -> None:
         """End it from our side: its session is over, or the worker's time is up."""
         if self._ended:
             return
-        self._end(Outcome.CANCELLED)
+        self._end(outcome)
         self._proxy.pool.cancel(self)
         if self._head_sent:
             self.client.abort()
         else:
-            self.client.refuse(Problem(410, "session_ended", "the session ended while this request ran"))
+            self.client.refuse(problem)
 
     def _end(self, outcome: Outcome) -> None:
         self._ended = True

@@ -63,12 +63,12 @@ class HookedExchange(Exchange):
         """The hook may write again."""
         self._view.room.set()
 
-    def cut(self) -> None:
+    def cut(self, outcome: Outcome, problem: Problem) -> None:
         """End it from our side."""
         if not self._ended:
             self._stop()
             self._head_sent = self.client.answering
-            super().cut()
+            super().cut(outcome, problem)
 
     def _stop(self) -> None:
         self._view.room.set()

@@ -85,7 +85,8 @@ class Reporter:
         self._told = Totals()
         self._disk_told = self._disk = _disk_gib()
         self._failures = 0
-        self._last_told_at = float("-inf")
+        self._last_tried_at = float("-inf")
+        self._ending = False
         self._urgent = asyncio.Event()
         self._idle_timer: asyncio.TimerHandle | None = None
 
@@ -98,7 +99,7 @@ class Reporter:
     def went_idle(self) -> None:
         """The last work is done: if that is still so in a moment, the engine should know."""
         if self._idle_timer is None:
-            since = time.monotonic() - self._last_told_at
+            since = time.monotonic() - self._last_tried_at
             wait = max(_COALESCE_SECONDS, _IDLE_GAP_SECONDS - since)
             self._idle_timer = asyncio.get_running_loop().call_later(wait, self._still_idle)
 
@@ -115,12 +116,19 @@ class Reporter:
             log.info("no_reports", reason="REPORT_ADDR is not set")
             return
         while True:
+            last = self._ending
             if await self.report():
-                pause = _CALM_SECONDS
+                if last:
+                    return
+                await self._pause(_CALM_SECONDS)
             else:
                 steps = _BACKOFF_SECONDS[min(self._failures, len(_BACKOFF_SECONDS)) - 1]
-                pause = steps * random.uniform(0.5, 1.0)
-            await self._pause(pause)
+                await self._pause(steps * random.uniform(0.5, 1.0))
+
+    def end(self) -> None:
+        """Send one more report, of the end, and then stop; a report on its way is not cut, or it would be told twice."""
+        self._ending = True
+        self._urgent.set()
 
     async def _pause(self, seconds: float) -> None:
         """Wait for a reason to report, and at most so long."""
@@ -136,12 +144,14 @@ class Reporter:
                     await self._urgent.wait()
             except TimeoutError:
                 continue
-            await asyncio.sleep(_COALESCE_SECONDS)
+            if not self._ending:
+                await asyncio.sleep(_COALESCE_SECONDS)
             return
 
     async def report(self) -> bool:
         """Tell the first engine that listens; False when none did, and then nothing counts as told."""
         self._urgent.clear()
+        self._last_tried_at = time.monotonic()
         self._ledger.changed = False
         totals, disk = self._ledger.totals(), _disk_gib()
         status = msgspec.json.encode(self._status(totals, disk))
@@ -151,7 +161,6 @@ class Reporter:
                 new = max(self._told.new, totals.new)
                 self._told = Totals(new, totals.rejected, totals.served)
                 self._disk_told = disk
-                self._last_told_at = time.monotonic()
                 if number:
                     # The one that listens is asked first from now on.
                     self._engines.insert(0, self._engines.pop(number))

@@ -39,11 +39,14 @@ class Naming(msgspec.Struct):
     session_auth: Any = None
 
 
+_ENDED = Problem(410, "session_ended", "the session ended while this request ran")
+
+
 class Running(Protocol):
     """What runs inside a session and ends with it."""
 
-    def cut(self) -> None:
-        """End it now."""
+    def cut(self, outcome: Outcome, problem: Problem) -> None:
+        """End it now, and say so to the client."""
 
 
 class Session:
@@ -105,7 +108,7 @@ class Sessions:
             )
         route = opening.on_close_route
         # Only a path, so that a session cannot make this machine call anybody else.
-        if route is not None and not (route.startswith("/") and route.isprintable() and " " not in route):
+        if route is not None and not _is_path(route):
             raise Problem(422, "session_invalid", "on_close_route: a path on the model server, like /closed")
         if self._most and len(self._open) >= self._most:
             message = f"this worker holds {len(self._open)} sessions, its most; route again"
@@ -158,7 +161,7 @@ class Sessions:
         if self._open.pop(session.id, None) is None:
             return
         for exchange in list(session.running):
-            exchange.cut()
+            exchange.cut(Outcome.CANCELLED, _ENDED)
         self._ledger.leave(session.work, Outcome.SUCCESS)
         if session.opening.on_close_route is not None:
             task = asyncio.get_running_loop().create_task(self._tell_model(session))
@@ -198,3 +201,7 @@ class Sessions:
             return
         if answer.status >= 400:
             log.warning("on_close_refused", route=route, status=answer.status)
+
+
+def _is_path(route: str) -> bool:
+    return route.startswith("/") and not route.startswith("//") and route.isprintable() and " " not in route

@@ -1,5 +1,6 @@
 """How the worker stands: loading, ready, broken, draining; and who must hear of it at once."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -31,6 +32,7 @@ class Standing:
         self.load_seconds = 0.0
         """From process start to ready; 0 until then."""
         self.draining = False
+        self.drain_began = asyncio.Event()
         self.refusal: Problem | None = _LOADING
         """Why new work is refused now."""
         self.changed: Callable[[], None] = lambda: None
@@ -85,6 +87,7 @@ class Standing:
         if self.draining:
             return
         self.draining = True
+        self.drain_began.set()
         self.refusal = _DRAINING
         log.info("draining", reason=reason)
         self.changed()

@@ -5,34 +5,36 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Coroutine, Mapping
+import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from stoker_pyworker import benchmark, logs
+from stoker_pyworker import logs
 from stoker_pyworker.admin import Admin
-from stoker_pyworker.benchmark import Benchmark, BenchmarkFailed
 from stoker_pyworker.config import ConfigError, WorkerConfig
 from stoker_pyworker.environment import Environment
 from stoker_pyworker.gpu import Gpus
 from stoker_pyworker.http.limits import Limits
 from stoker_pyworker.http.outgoing import Pool
 from stoker_pyworker.http.server import ClientConnection, HttpServer, Request
-from stoker_pyworker.ledger import Ledger
+from stoker_pyworker.ledger import Ledger, Outcome
 from stoker_pyworker.proxy import Proxy
-from stoker_pyworker.readiness import LogWatch, Probe
 from stoker_pyworker.reports import VERSION, Reporter
 from stoker_pyworker.sessions import Sessions
 from stoker_pyworker.standing import Standing
+from stoker_pyworker.startup import Startup
 from stoker_pyworker.tickets import TicketGate
 from stoker_wire.problem import Problem
 from stoker_wire.token import ticket_key
 
 log = structlog.get_logger(room="worker")
 
+_ENDING = Problem(503, "worker_ending", "this worker's time was up before the answer; route again")
 _LAST_REPORT_SECONDS = 3.0
+_FLUSH_SECONDS = 5.0
 
 
 class Worker:
@@ -40,26 +42,24 @@ class Worker:
 
     def __init__(self, config: WorkerConfig, *, limits: Limits | None = None) -> None:
         config.check()
-        self.config = config
+        self._config = config
         self._limits = limits or Limits(body_bytes_max=config.body_bytes_max)
 
-    def run(self, *, host: str | None = None, environment: Mapping[str, str] | None = None) -> None:
-        """Serve until drained; ends the process with status 0, or 2 when the environment is not usable."""
+    def run(self, *, host: str | None = None) -> None:
+        """Serve until drained, then end the process: 0 drained, 1 cannot listen, 2 environment not usable."""
         logs.configure()
         try:
-            settings = Environment.read(os.environ if environment is None else environment)
+            settings = Environment.read(os.environ)
         except ConfigError as fault:
             log.error("environment_unusable", error=str(fault))
             sys.exit(2)
+        life = Life(self._config, settings, self._limits)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            sys.exit(runner.run(Life(self.config, settings, self._limits).live(host)))
+            sys.exit(runner.run(life.live(host, catch_signals=True)))
 
-    async def run_async(
-        self, *, host: str | None = None, environment: Mapping[str, str] | None = None
-    ) -> None:
-        """The same inside a running loop."""
-        settings = Environment.read(os.environ if environment is None else environment)
-        await Life(self.config, settings, self._limits).live(host)
+    async def run_async(self, *, host: str | None = None) -> None:
+        """The same inside a running loop; whoever runs it ends it by cancelling."""
+        await Life(self._config, Environment.read(os.environ), self._limits).live(host)
 
 
 def _loop_factory() -> Any:
@@ -73,12 +73,15 @@ def _loop_factory() -> Any:
 class Life:
     """One run of a worker."""
 
-    def __init__(self, config: WorkerConfig, settings: Environment, limits: Limits) -> None:
+    def __init__(
+        self, config: WorkerConfig, settings: Environment, limits: Limits, *, directory: Path | None = None
+    ) -> None:
         self.config = config
         self.settings = settings
+        directory = directory or Path.cwd()
         self.pool = Pool(config.origin, connections_max=config.model_connections_max)
         self.ledger = Ledger()
-        self.standing = Standing()
+        self.standing = Standing(started_at=process_started_at())
         self.gpus = Gpus()
         self.sessions = Sessions(self.pool, self.ledger, config.max_sessions or 0)
         gate = None
@@ -93,21 +96,64 @@ class Life:
             gate=gate,
             worker_id=settings.container_id,
         )
-        self.server = HttpServer(self.serve, limits)
+        self.startup = Startup(
+            config,
+            pool=self.pool,
+            routes=self.proxy.routes,
+            standing=self.standing,
+            gpus=self.gpus,
+            health_path=settings.health_path,
+            model_words=settings.model_words,
+            directory=directory,
+        )
         self.admin = Admin(
             self.proxy,
             token=settings.master_token,
-            directory=Path.cwd(),
+            directory=directory,
             drain=self.standing.drain,
             status=self.status,
         )
-        self.probe = Probe(self.pool, config.model_healthcheck_url or settings.health_path)
-        self.reporter: Reporter | None = None
-        self._said_loaded = asyncio.Event()
+        self.server = HttpServer(self._serve, limits)
+        self.plain = HttpServer(self._serve_session_end, limits)
+        self.port = 0
+        """Where it listens, once `listening` is set."""
+        self.listening = asyncio.Event()
         self._drained = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
-    def serve(self, request: Request, client: ClientConnection) -> None:
-        """One request of a client's: the model's, or the worker's own."""
+    async def live(self, host: str | None = None, *, catch_signals: bool = False) -> int:
+        """From listening to drained. Returns the process's exit status."""
+        try:
+            self.port = await self._listen(host)
+        except (OSError, ssl.SSLError) as fault:
+            message = f"the worker cannot listen on port {self.settings.worker_port}: {fault}"
+            log.error("cannot_listen", port=self.settings.worker_port, error=str(fault))
+            await self._report_stillborn(message)
+            return 1
+        reporter = self._reporter()
+        self.standing.changed = reporter.soon
+        self.standing.doubted = self.startup.probe.doubt
+        self.standing.quiet = self.sessions.emptied = self._see_if_drained
+        self.ledger.went_idle = reporter.went_idle
+        if catch_signals:
+            self._catch_signals()
+        log.info("listening", port=self.port, version=VERSION, secured=not self.settings.unsecured)
+        self.listening.set()
+        try:
+            self._start(reporter.run(), "reports")
+            self._start(self.sessions.sweep(), "sessions")
+            self._start(self.startup.run(), "startup")
+            if self.startup.reads_log:
+                self._start(self.startup.watch_log(), "log")
+            await self._until_drained()
+        finally:
+            await self._end(reporter)
+        return 0
+
+    # --- requests
+
+    def _serve(self, request: Request, client: ClientConnection) -> None:
+        """One request: for the model, or for the worker itself."""
         if self.settings.log_requests:
             log.info("request", method=request.method.decode(), path=request.path.decode("utf-8", "replace"))
         route = self.proxy.routes.get(request.path)
@@ -124,52 +170,15 @@ class Life:
             raise _method_problem(method)
         serve(request, client)
 
-    def _serve_sessions_only(self, request: Request, client: ClientConnection) -> None:
-        """On the plain port for the model server on this machine."""
+    def _serve_session_end(self, request: Request, client: ClientConnection) -> None:
+        """On the plain port, for the model server on this machine."""
         if request.path != b"/session/end" or request.method != b"POST":
             raise Problem(404, "route_unknown", "this port serves POST /session/end only")
         self.admin.session_end(request, client)
 
-    async def live(self, host: str | None) -> int:
-        """From listening to drained. Returns the process's exit status."""
-        tasks: list[asyncio.Task[None]] = []
-        plain = HttpServer(self._serve_sessions_only, self.server.limits)
-        try:
-            port = await self._listen(host, plain)
-        except (OSError, ssl.SSLError) as fault:
-            log.error("cannot_listen", port=self.settings.worker_port, error=str(fault))
-            await self._report_stillborn(f"the worker cannot listen on {self.settings.worker_port}: {fault}")
-            return 1
-        self.reporter = self._make_reporter(port)
-        self.standing.changed = self.reporter.soon
-        self.ledger.went_idle = self.reporter.went_idle
-        self.standing.quiet = self.sessions.emptied = self._see_if_drained
-        self.standing.doubted = self.probe.doubt
-        self._catch_signals()
-        log.info("listening", port=port, version=VERSION, secured=not self.settings.unsecured)
-
-        def start(work: Coroutine[Any, Any, None], name: str) -> None:
-            task = asyncio.get_running_loop().create_task(work, name=name)
-            task.add_done_callback(self._task_ended)
-            tasks.append(task)
-
-        try:
-            start(self.reporter.run(), "reports")
-            start(self.sessions.sweep(), "sessions")
-            start(self._become_ready(), "readiness")
-            if self.config.model_log_file and self.config.lifecycle is None:
-                start(self._watch_log(Path(self.config.model_log_file)), "log")
-            await self._until_drained()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self._end(plain)
-        return 0
-
     # --- the beginning
 
-    async def _listen(self, host: str | None, plain: HttpServer) -> int:
+    async def _listen(self, host: str | None) -> int:
         settings = self.settings
         tls = None
         if settings.use_ssl:
@@ -177,16 +186,16 @@ class Life:
             tls.load_cert_chain(settings.tls_certificate, settings.tls_key)
         port = await self.server.listen(host, settings.worker_port, tls=tls)
         if settings.session_port:
-            await plain.listen("127.0.0.1", settings.session_port)
+            await self.plain.listen("127.0.0.1", settings.session_port)
         return port
 
-    def _make_reporter(self, port: int) -> Reporter:
+    def _reporter(self) -> Reporter:
         settings = self.settings
         return Reporter(
             settings.report_addresses,
             worker_id=settings.container_id,
             token=settings.master_token,
-            url=settings.url(port),
+            url=settings.url(self.port),
             ledger=self.ledger,
             standing=self.standing,
             gpus=self.gpus,
@@ -196,107 +205,41 @@ class Life:
     async def _report_stillborn(self, message: str) -> None:
         """A worker that cannot even listen still says so to the engine."""
         self.standing.failed("start", message)
-        reporter = self._make_reporter(self.settings.worker_port)
+        reporter = self._reporter()
         await reporter.report()
         reporter.close()
+        await self.server.close(0)
 
-    def _catch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                loop.add_signal_handler(number, self._told_to_end, signal.Signals(number).name)
-            except (NotImplementedError, RuntimeError, ValueError):
-                # Not the main thread: whoever runs us there ends us by cancelling.
-                return
-
-    def _told_to_end(self, name: str) -> None:
-        if self.standing.draining:
-            log.info("ending_at_once", reason=f"{name} again")
-            self._drained.set()
-        self.standing.drain(name)
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        task.add_done_callback(self._task_ended)
+        self._tasks.append(task)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("task_failed", task=task.get_name(), error=repr(fault)[:300])
             self.standing.failed(task.get_name(), f"the worker's {task.get_name()} failed: {fault!r:.200}")
 
-    # --- readiness
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_end, number.name)
 
-    async def _become_ready(self) -> None:
-        find_gpus = asyncio.get_running_loop().create_task(self.gpus.find())
-        if self.config.lifecycle is not None:
-            await self.config.lifecycle.__aenter__()
-        elif self.config.model_log_file and self.config.log_action_config.on_load:
-            await self._said_loaded.wait()
-        if any(handler.remote_function is None for handler in self.config.handlers):
-            await self._until_well()
-        await find_gpus
-        try:
-            perf = await self._perf()
-        except BenchmarkFailed as fault:
-            self.standing.failed("benchmark", str(fault))
-            return
-        self.standing.loaded(perf)
-        watch = asyncio.gather(
-            self.gpus.watch(),
-            self.probe.watch(self._well, lambda fault: self.standing.failed("probe", fault)),
-        )
-        await watch
-
-    async def _until_well(self) -> None:
-        while True:
-            try:
-                await self.probe.until_well()
-                return
-            except TimeoutError:
-                log.warning("probe_slow")
-
-    def _well(self) -> None:
-        self.standing.recovered("probe")
-        self.standing.recovered("connection")
-
-    async def _perf(self) -> float:
-        handler = self.config.benchmark_handler
-        model = (self.config.model_name, *self.settings.model_words)
-        mark = benchmark.fingerprint(handler, model=model, gpus=self.gpus.names)
-        perf = benchmark.remembered(Path.cwd(), mark)
-        if perf is not None:
-            log.info("benchmark_remembered", perf=round(perf, 3))
-            return perf
-        perf = await Benchmark(self.pool, self.proxy.routes[handler.route.encode()]).measure()
-        benchmark.remember(Path.cwd(), mark, perf)
-        return perf
-
-    async def _watch_log(self, path: Path) -> None:
-        def loaded() -> None:
-            self._said_loaded.set()
-            self.standing.recovered("log")
-
-        watch = LogWatch(
-            path,
-            self.config.log_action_config,
-            loaded=loaded,
-            failed=lambda fault: self.standing.failed("log", fault),
-        )
-        await watch.run()
+    def _told_to_end(self, name: str) -> None:
+        if self.standing.draining:
+            log.info("ending_at_once", reason=f"{name} came again")
+            self._drained.set()
+        self.standing.drain(name)
 
     # --- the end
 
     def _see_if_drained(self) -> None:
-        if self.standing.draining and not self.proxy.active and not self.sessions:
+        if self.standing.draining and not self.proxy.active and not len(self.sessions):
             self._drained.set()
 
     async def _until_drained(self) -> None:
-        draining = asyncio.Event()
-        told = self.standing.changed
-
-        def changed() -> None:
-            told()
-            if self.standing.draining:
-                draining.set()
-
-        self.standing.changed = changed
-        await draining.wait()
+        """Serve; then finish what runs, within the deadline."""
+        await self.standing.drain_began.wait()
         self._see_if_drained()
         try:
             async with asyncio.timeout(self.settings.drain_seconds_max):
@@ -304,21 +247,25 @@ class Life:
         except TimeoutError:
             log.warning("drain_deadline", holding=self.ledger.held)
 
-    async def _end(self, plain: HttpServer) -> None:
+    async def _end(self, reporter: Reporter) -> None:
         self.server.closing = True
         self.sessions.end_all()
         for exchange in list(self.proxy.active):
-            exchange.cut()
+            exchange.cut(Outcome.ERROR, _ENDING)
         await self.sessions.callbacks_done()
-        if self.reporter is not None and self.settings.report_addresses:
-            try:
-                async with asyncio.timeout(_LAST_REPORT_SECONDS):
-                    await self.reporter.report()
-            except TimeoutError:
-                log.warning("last_report_failed")
-            self.reporter.close()
-        await self.server.close()
-        await plain.close()
+        reporter.end()
+        telling, *others = self._tasks
+        for task in others:
+            task.cancel()
+        await asyncio.wait([telling], timeout=_LAST_REPORT_SECONDS)
+        if not telling.done():
+            log.warning("last_report_failed")
+            telling.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        reporter.close()
+        # Answers that are written may still be on their way out.
+        await self.server.close(_FLUSH_SECONDS)
+        await self.plain.close(0)
         if self.config.lifecycle is not None:
             await self.config.lifecycle.__aexit__(None, None, None)
         self.pool.close()
@@ -326,7 +273,7 @@ class Life:
 
     def status(self) -> dict[str, Any]:
         """What `/pyworker/status` answers."""
-        standing, ledger = self.standing, self.ledger
+        standing, ledger, gate = self.standing, self.ledger, self.proxy.gate
         return {
             "version": VERSION,
             "ready": standing.refusal is None and not standing.error,
@@ -341,13 +288,22 @@ class Life:
             "requests_refused": ledger.refused,
             "requests_untold": ledger.untold,
             "sessions": len(self.sessions),
-            "tickets_remembered": 0 if self.proxy.gate is None else self.proxy.gate.remembered,
+            "tickets_remembered": 0 if gate is None else gate.remembered,
             "client_connections": self.server.connections,
             "model_connections": self.pool.opened,
-            "gpus": [
-                {name: getattr(gpu, name) for name in gpu.__struct_fields__} for gpu in self.gpus.readings
-            ],
+            "gpus": self.gpus.readings,
         }
+
+
+def process_started_at() -> float:
+    """When this process started, on the monotonic clock: loading time counts imports too."""
+    now = time.monotonic()
+    try:
+        fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+        born = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return now - max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - born)
+    except (OSError, ValueError, IndexError, AttributeError):
+        return now
 
 
 def _method_problem(method: bytes) -> Problem:

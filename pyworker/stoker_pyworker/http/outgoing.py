@@ -74,13 +74,13 @@ class OutgoingConnection(asyncio.Protocol):
         "_ended",
         "_head",
         "_parser",
-        "_paused",
         "_pool",
         "_request",
         "_reusable",
         "_sent_at",
         "_sink",
         "idle_since",
+        "paused",
         "reused",
         "transport",
     )
@@ -92,7 +92,7 @@ class OutgoingConnection(asyncio.Protocol):
         self._head: Head | None = None
         self._request: tuple[bytes, ...] = ()
         self._ended = False
-        self._paused = False
+        self.paused = False
         self._reusable = True
         self._sent_at = 0.0
         self.reused = False
@@ -124,14 +124,14 @@ class OutgoingConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read no more for now."""
-        if not self._paused and not self.transport.is_closing():
-            self._paused = True
+        if not self.paused and not self.transport.is_closing():
+            self.paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self._paused and not self.transport.is_closing():
-            self._paused = False
+        if self.paused and not self.transport.is_closing():
+            self.paused = False
             self.transport.resume_reading()
 
     # --- what asyncio tells us

@@ -80,6 +80,7 @@ class ClientConnection(asyncio.Protocol):
         "_building",
         "_busy",
         "_deadline",
+        "_fields",
         "_head_bytes",
         "_limits",
         "_parser",
@@ -106,6 +107,7 @@ class ClientConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._head_bytes = 0
+        self._fields = 0
         self._received = 0.0
         self._saw_host = False
         self._problem: Problem | None = None
@@ -192,6 +194,7 @@ class ClientConnection(asyncio.Protocol):
         self._building = Request()
         self._body = []
         self._body_bytes = 0
+        self._fields = 0
         self._saw_host = False
 
     def on_url(self, url: bytes) -> None:
@@ -202,15 +205,15 @@ class ClientConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header field; a trailer field is counted and dropped."""
-        headers = self._building.headers
-        if len(headers) >= self._limits.head_fields_max:
+        self._fields += 1
+        if self._fields > self._limits.head_fields_max:
             self._head_too_large()
             return
         name = name.lower()
         if self._phase is _Phase.HEAD:
             if name == b"host":
                 self._saw_host = True
-            headers.append((name, value))
+            self._building.headers.append((name, value))
         else:
             self._head_bytes += len(name) + len(value)
             if self._head_bytes > self._limits.head_bytes_max:
@@ -449,6 +452,7 @@ class HttpServer:
         self._connections: set[ClientConnection] = set()
         self._listeners: list[asyncio.Server] = []
         self._clock: asyncio.TimerHandle | None = None
+        self._emptied = asyncio.Event()
 
     async def listen(self, host: str | None, port: int, *, tls: ssl.SSLContext | None = None) -> int:
         """Listen on one more address; `port` 0 takes a free one. Returns the port."""
@@ -460,15 +464,23 @@ class HttpServer:
             self._clock = loop.call_later(_TICK_SECONDS, self._tick)
         return int(listener.sockets[0].getsockname()[1])
 
-    async def close(self) -> None:
-        """Stop listening and cut what is left."""
+    async def close(self, flush_seconds: float) -> None:
+        """Stop listening; what is written still goes out, for as long as that; then cut what is left."""
         self.closing = True
-        if self._clock is not None:
-            self._clock.cancel()
         for listener in self._listeners:
             listener.close()
         for connection in list(self._connections):
             connection.transport.close()
+        try:
+            async with asyncio.timeout(flush_seconds):
+                while self._connections:
+                    self._emptied.clear()
+                    await self._emptied.wait()
+        except TimeoutError:
+            for connection in list(self._connections):
+                connection.transport.abort()
+        if self._clock is not None:
+            self._clock.cancel()
         for listener in self._listeners:
             await listener.wait_closed()
 
@@ -485,6 +497,8 @@ class HttpServer:
     def forget(self, connection: ClientConnection) -> None:
         """A connection has ended."""
         self._connections.discard(connection)
+        if not self._connections:
+            self._emptied.set()
 
     def _tick(self) -> None:
         now = time.monotonic()

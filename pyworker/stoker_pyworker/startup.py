@@ -1,0 +1,115 @@
+"""From a model server that starts to a worker that is ready: log line, probe, benchmark; then watching it."""
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from stoker_pyworker import benchmark
+from stoker_pyworker.benchmark import Benchmark, BenchmarkFailed
+from stoker_pyworker.config import WorkerConfig
+from stoker_pyworker.gpu import Gpus
+from stoker_pyworker.http.outgoing import Pool
+from stoker_pyworker.readiness import LogWatch, Probe
+from stoker_pyworker.routes import Route
+from stoker_pyworker.standing import Standing
+
+log = structlog.get_logger(room="startup")
+
+
+class Startup:
+    """Two tasks: `run` makes the worker ready and then probes for ever; `watch_log` reads the model's log."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        *,
+        pool: Pool,
+        routes: dict[bytes, Route],
+        standing: Standing,
+        gpus: Gpus,
+        health_path: str,
+        model_words: tuple[str, ...],
+        directory: Path,
+    ) -> None:
+        self._config = config
+        self._pool = pool
+        self._routes = routes
+        self._standing = standing
+        self._gpus = gpus
+        self._model_words = model_words
+        self._directory = directory
+        self._said_loaded = asyncio.Event()
+        self._has_model = any(handler.remote_function is None for handler in config.handlers)
+        self.probe = Probe(pool, config.model_healthcheck_url or health_path)
+
+    @property
+    def reads_log(self) -> bool:
+        """Whether there is a log to watch."""
+        return bool(self._config.model_log_file) and self._config.lifecycle is None
+
+    async def run(self) -> None:
+        """Become ready, then keep watching model server and GPUs."""
+        find_gpus = asyncio.create_task(self._gpus.find())
+        try:
+            if self._config.lifecycle is not None:
+                await self._config.lifecycle.__aenter__()
+            elif self.reads_log and self._config.log_action_config.on_load:
+                await self._said_loaded.wait()
+            # A log line may be of an earlier life, or said a moment too soon: the server itself has the last word.
+            if self._has_model:
+                await self._until_well()
+            await find_gpus
+            self._standing.loaded(await self._perf())
+        except BenchmarkFailed as fault:
+            self._standing.failed("benchmark", f"the benchmark failed: {fault}")
+            return
+        finally:
+            find_gpus.cancel()
+        watches = [self._gpus.watch()]
+        if self._has_model:
+            watches.append(self.probe.watch(self._well, self._ill))
+        await asyncio.gather(*watches)
+
+    async def watch_log(self) -> None:
+        """Tell what the model's log says, for as long as the worker runs."""
+        watch = LogWatch(
+            Path(self._config.model_log_file or ""),
+            self._config.log_action_config,
+            loaded=self._log_says_loaded,
+            failed=lambda fault: self._standing.failed("log", fault),
+        )
+        await watch.run()
+
+    def _log_says_loaded(self) -> None:
+        self._said_loaded.set()
+        self._standing.recovered("log")
+
+    async def _until_well(self) -> None:
+        while True:
+            try:
+                await self.probe.until_well()
+                return
+            except TimeoutError:
+                log.warning("probe_slow")
+
+    def _well(self) -> None:
+        self._standing.recovered("probe")
+        self._standing.recovered("connection")
+
+    def _ill(self, fault: str) -> None:
+        self._standing.failed("probe", fault)
+
+    async def _perf(self) -> float:
+        """The worker's perf: remembered on this disk, or measured now."""
+        handler = self._config.benchmark_handler
+        mark = benchmark.fingerprint(
+            handler, model=(self._config.model_name, *self._model_words), gpus=self._gpus.names
+        )
+        perf = benchmark.remembered(self._directory, mark)
+        if perf is not None:
+            log.info("benchmark_remembered", perf=round(perf, 3))
+            return perf
+        perf = await Benchmark(self._pool, self._routes[handler.route.encode()]).measure()
+        benchmark.remember(self._directory, mark, perf)
+        return perf

@@ -1,0 +1,60 @@
+"""A model server, an engine and a worker, each on real sockets, for one test."""
+
+from pathlib import Path
+
+import pytest
+
+from stoker_pyworker import WorkerConfig
+from stoker_pyworker.environment import Environment
+from stoker_pyworker.http.limits import Limits
+from stoker_pyworker.worker import Life
+from tests.pyworker.harness import BOUND_SECONDS, LAUNCH, TOKEN, Engine, Harness, Model, handlers
+
+
+@pytest.fixture
+async def model():
+    model = await Model().start()
+    yield model
+    await model.stop()
+
+
+@pytest.fixture
+async def engine():
+    engine = await Engine().start()
+    yield engine
+    await engine.stop()
+
+
+@pytest.fixture
+async def make_worker(model, engine, tmp_path):
+    """Builds a worker; what is not said is plain and secured."""
+    made = []
+
+    async def make(
+        config=None, *, limits=None, ready=True, directory: Path = tmp_path, settings=None, **options
+    ):
+        if config is None:
+            config = WorkerConfig(handlers=options.pop("handlers", None) or handlers(), **options)
+        config.model_server_url = "http://127.0.0.1"
+        config.model_server_port = config.model_server_port or model.port
+        config.check()
+        values = {
+            "container_id": 17, "worker_port": 0, "report_addresses": (engine.url,), "master_token": TOKEN,
+            "launch_id": LAUNCH, "drain_seconds_max": BOUND_SECONDS,
+        }  # fmt: skip
+        environment = Environment(**(values | (settings or {})))
+        life = Life(
+            config, environment, limits or Limits(body_bytes_max=config.body_bytes_max), directory=directory
+        )
+        harness = await Harness(life, engine).start()
+        made.append(harness)
+        return await harness.ready() if ready else harness
+
+    yield make
+    for harness in made:
+        await harness.stop()
+
+
+@pytest.fixture
+async def worker(make_worker):
+    return await make_worker()

@@ -1,0 +1,118 @@
+"""What a user may write, and what it is told when it makes no sense."""
+
+import pytest
+
+from stoker_pyworker import (
+    BenchmarkConfig,
+    ConfigError,
+    HandlerConfig,
+    JsonDataException,
+    Worker,
+    WorkerConfig,
+)
+from stoker_pyworker.environment import Environment
+from tests.pyworker.harness import TOKEN, handlers
+
+GOOD = {
+    "MASTER_TOKEN": TOKEN, "REPORT_ADDR": "http://a:1/, https://b", "CONTAINER_ID": "17", "WORKER_PORT": "3000",
+    "VAST_TCP_PORT_3000": "41234", "PUBLIC_IPADDR": "203.0.113.7",
+}  # fmt: skip
+
+
+def benchmarked(**options):
+    return HandlerConfig(**({"route": "/x", "benchmark_config": BenchmarkConfig(dataset=[{}])} | options))
+
+
+def test_a_plain_config_is_accepted():
+    Worker(WorkerConfig("http://127.0.0.1", 8000, handlers=[benchmarked()]))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"handlers": []}, "at least one HandlerConfig"),
+        ({"model_server_port": None}, "model_server_port"),
+        ({"model_server_port": 70000}, "model_server_port"),
+        ({"model_server_url": "127.0.0.1"}, "model_server_url"),
+        ({"cost_tolerance": 0}, "cost_tolerance"),
+        ({"handlers": [benchmarked(route="x")]}, "a route is a path"),
+        ({"handlers": [benchmarked(route="/session/x")]}, "the worker's own"),
+        ({"handlers": [benchmarked(route="/a b")]}, "a route is a path"),
+        ({"handlers": [benchmarked(), HandlerConfig(route="/x")]}, "given twice"),
+        ({"handlers": [benchmarked(), benchmarked(route="/y")]}, "exactly one"),
+        ({"handlers": [HandlerConfig(route="/x")]}, "exactly one"),
+        ({"handlers": [benchmarked(benchmark_config=BenchmarkConfig())]}, "a dataset or a generator"),
+        ({"handlers": [benchmarked(benchmark_config=BenchmarkConfig(dataset=[{}], runs=0))]}, "1 or more"),
+        ({"handlers": [benchmarked(max_queue_time=0)]}, "max_queue_time"),
+        ({"handlers": [benchmarked(handler_class=object)]}, "handler_class"),
+    ],
+)
+def test_a_config_that_cannot_work_says_what_was_expected(options, said):
+    values = {"model_server_url": "http://127.0.0.1", "model_server_port": 8000, "handlers": [benchmarked()]}
+    with pytest.raises(ConfigError, match=said):
+        Worker(WorkerConfig(**(values | options)))
+
+
+def test_the_environment_of_an_instance_is_understood():
+    settings = Environment.read(GOOD)
+    assert settings.launch_id == "0123456789ab"
+    assert settings.report_addresses == ("http://a:1", "https://b")
+    assert settings.url(3000) == "http://203.0.113.7:41234"
+    assert settings.session_port == 0
+    assert Environment.read(GOOD | {"USE_SSL": "true"}).url(3000) == "https://203.0.113.7:41234"
+    assert Environment.read(GOOD | {"USE_SSL": "true"}).session_port == 3001
+    assert TOKEN not in repr(settings)
+
+
+def test_every_fault_of_the_environment_is_named_at_once_and_no_secret_told():
+    with pytest.raises(ConfigError) as fault:
+        Environment.read({"MASTER_TOKEN": "hush-hush", "WORKER_PORT": "x"})
+    for name in ("MASTER_TOKEN", "WORKER_PORT", "REPORT_ADDR", "CONTAINER_ID"):
+        assert name in str(fault.value)
+    assert "hush" not in str(fault.value)
+
+
+async def test_a_parser_that_refuses_is_422_with_its_words(make_worker):
+    def parse(payload):
+        raise JsonDataException({"prompt": "missing"})
+
+    worker = await make_worker(handlers=handlers(request_parser=parse))
+    answer = await worker.post("/echo", {})
+    assert (answer.status_code, answer.json()["error"]) == (422, "payload_invalid")
+    assert "prompt: missing" in answer.json()["msg"]
+
+
+async def test_a_payload_class_of_the_official_kind_works(make_worker, engine):
+    class Payload:
+        def __init__(self, tokens):
+            self.tokens = tokens
+
+        @classmethod
+        def for_test(cls):
+            return cls(3)
+
+        @classmethod
+        def from_json_msg(cls, message):
+            if "tokens" not in message:
+                raise JsonDataException({"tokens": "missing parameter"})
+            return cls(message["tokens"])
+
+        def generate_payload_json(self):
+            return {"n_predict": self.tokens}
+
+        def count_workload(self):
+            return self.tokens
+
+    worker = await make_worker(handlers=handlers(payload_class=Payload))
+    assert (await worker.post("/echo", {"tokens": 9})).json() == {"n_predict": 9}
+    assert (await worker.post("/echo", {})).status_code == 422
+
+
+@pytest.mark.parametrize("payload", [b"[]", b'"x"', b"3", b"null", b"{1}"])
+async def test_a_hook_gets_objects_only(make_worker, payload):
+    import json
+
+    worker = await make_worker(handlers=handlers(workload_calculator=len))
+    body = b'{"auth_data": %b, "payload": %b}' % (json.dumps(worker.auth()).encode(), payload)
+    answer = await worker.client.post("/echo", content=body)
+    assert answer.status_code == 422

@@ -1,0 +1,345 @@
+"""Workers as they are started in service: as processes, over TLS, in a bare environment, with the example's model."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import ipaddress
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.pyworker.harness import LAUNCH, TOKEN, Harness, until
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "text_model"
+SMALL = """
+import os
+from stoker_pyworker import BenchmarkConfig, HandlerConfig, Worker, WorkerConfig
+def route(path, benchmark=None):
+    return HandlerConfig(route=path, allow_parallel_requests=True, benchmark_config=benchmark)
+Worker(WorkerConfig(
+    model_server_url="http://127.0.0.1", model_server_port=int(os.environ["MODEL_PORT"]),
+    handlers=[route("/echo", BenchmarkConfig(dataset=[{}], runs=1)), route("/held"), route("/sse")],
+)).run(host="127.0.0.1")
+"""
+
+
+class _Remote(Harness):
+    """Tickets and requests for a worker in another process."""
+
+    def __init__(self, port, client):
+        self.life = type("Life", (), {"port": port})
+        self.request_idx = 0
+        self.client = client
+
+
+class Process:
+    """A worker's process and its log."""
+
+    def __init__(self, process):
+        self.process = process
+        self.events = []
+        self.reading = asyncio.create_task(self._read())
+
+    async def _read(self):
+        async for line in self.process.stdout:
+            self.events.append(json.loads(line))
+
+    def event(self, name):
+        return next((event for event in self.events if event["event"] == name), None)
+
+
+@pytest.fixture
+async def start(model, engine, tmp_path):
+    """Starts a worker's process."""
+    started = []
+
+    async def start(code=SMALL, *, python=sys.executable, scheme="http", verify=True, **variables):
+        environment = {
+            "PATH": os.environ["PATH"], "MODEL_PORT": str(model.port), "REPORT_ADDR": engine.url,
+            "CONTAINER_ID": "17", "WORKER_PORT": "0", "PUBLIC_IPADDR": "127.0.0.1", "MASTER_TOKEN": TOKEN,
+        } | variables  # fmt: skip
+        process = Process(
+            await asyncio.create_subprocess_exec(
+                python, "-c", code, cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+            )
+        )
+        started.append(process)
+        listening = await until(lambda: process.event("listening"))
+        client = httpx.AsyncClient(
+            base_url=f"{scheme}://127.0.0.1:{listening['port']}", verify=verify, trust_env=False
+        )
+        process.remote = _Remote(listening["port"], client)
+        return process
+
+    yield start
+    for each in started:
+        with contextlib.suppress(ProcessLookupError):
+            each.process.kill()
+        await each.process.wait()
+        await each.reading
+        if hasattr(each, "remote"):
+            await each.remote.client.aclose()
+
+
+async def test_sigterm_finishes_what_runs_and_exits_0(start, model, engine):
+    worker = await start()
+    await until(lambda: worker.event("ready"))
+    running = asyncio.create_task(worker.remote.post("/held", {"n": 1}))
+    await until(lambda: model.answering == 1)
+    worker.process.send_signal(signal.SIGTERM)
+    await until(lambda: worker.event("draining"))
+    refused = await worker.remote.post("/echo")
+    assert refused.json()["error"] == "worker_draining"
+    model.go.set()
+    assert (await running).json() == {"n": 1}
+    assert await worker.process.wait() == 0
+    assert engine.statuses[-1]["draining"] is True
+    assert engine.statuses[-1]["num_requests_working"] == 0
+
+
+async def test_a_second_sigterm_ends_it_at_once(start, model):
+    worker = await start()
+    await until(lambda: worker.event("ready"))
+    running = asyncio.create_task(worker.remote.post("/held"))
+    await until(lambda: model.answering == 1)
+    worker.process.send_signal(signal.SIGTERM)
+    await until(lambda: worker.event("draining"))
+    worker.process.send_signal(signal.SIGTERM)
+    assert await worker.process.wait() == 0
+    assert (await running).json()["error"] == "worker_ending"
+
+
+async def test_logs_are_json_lines_without_secrets(start):
+    worker = await start(STOKER_LOG_REQUESTS="true")
+    await until(lambda: worker.event("ready"))
+    auth = worker.remote.auth()
+    await worker.remote.post("/echo?api_key=sk-ep-secret", auth=auth)
+    request = await until(lambda: worker.event("request"))
+    assert request["path"] == "/echo"
+    text = json.dumps(worker.events)
+    for secret in (TOKEN, auth["ticket"], "sk-ep-secret"):
+        assert secret not in text
+    assert all({"event", "level", "timestamp", "room"} <= event.keys() for event in worker.events)
+
+
+async def test_with_use_ssl_it_serves_tls_and_says_https(start, engine, tmp_path):
+    certificate, key = self_signed(tmp_path)
+    trust = ssl.create_default_context(cafile=str(certificate))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        plain = free.getsockname()[1]
+    worker = await start(
+        USE_SSL="true", STOKER_TLS_CERTIFICATE=str(certificate), STOKER_TLS_KEY=str(key),
+        WORKER_HTTP_PORT=str(plain), scheme="https", verify=trust,
+    )  # fmt: skip
+    await until(lambda: worker.event("ready"))
+    assert (await worker.remote.post("/echo", {"n": 1})).json() == {"n": 1}
+    await until(lambda: engine.statuses)
+    assert engine.statuses[-1]["url"].startswith("https://127.0.0.1:")
+    # The model server on this machine ends sessions without TLS, and does nothing else there.
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{plain}", trust_env=False) as client:
+        assert (await client.post("/session/end", json={"session_id": "x"})).status_code == 400
+        assert (await client.post("/echo", json={})).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"MASTER_TOKEN": ""}, "MASTER_TOKEN"),
+        ({"MASTER_TOKEN": "no-token"}, "MASTER_TOKEN"),
+        ({"CONTAINER_ID": "C.17"}, "CONTAINER_ID"),
+        ({"REPORT_ADDR": "run.example"}, "REPORT_ADDR"),
+        ({"REPORT_ADDR": ""}, "REPORT_ADDR"),
+        ({"WORKER_PORT": "http"}, "WORKER_PORT"),
+        ({"STOKER_DRAIN_SECONDS": "long"}, "STOKER_DRAIN_SECONDS"),
+    ],
+)
+def test_an_unusable_environment_is_a_sentence_and_status_2(tmp_path, variables, said):
+    environment = {
+        "PATH": os.environ["PATH"], "MODEL_PORT": "1", "REPORT_ADDR": "http://127.0.0.1:1", "CONTAINER_ID": "17",
+        "WORKER_PORT": "0", "MASTER_TOKEN": TOKEN,
+    } | variables  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-c", SMALL],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert said in json.loads(ended.stdout)["error"]
+    assert b"Traceback" not in ended.stdout + ended.stderr
+
+
+def test_a_worker_that_cannot_listen_says_so_and_exits_1(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        environment = {
+            "PATH": os.environ["PATH"], "MODEL_PORT": "1", "REPORT_ADDR": "http://127.0.0.1:1",
+            "CONTAINER_ID": "17", "WORKER_PORT": str(taken.getsockname()[1]), "MASTER_TOKEN": TOKEN,
+        }  # fmt: skip
+        ended = subprocess.run(
+            [sys.executable, "-c", SMALL],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert b"cannot_listen" in ended.stdout
+    assert b"Traceback" not in ended.stdout + ended.stderr
+
+
+async def test_the_example_serves_and_survives_the_death_of_its_model(engine, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        model_port = free.getsockname()[1]
+    environment = {
+        "PATH": os.environ["PATH"], "STOKER_PYTHON": sys.executable, "REPORT_ADDR": engine.url,
+        "CONTAINER_ID": "17", "WORKER_PORT": "0", "MODEL_PORT": str(model_port), "MASTER_TOKEN": TOKEN,
+    }  # fmt: skip
+    script = Process(
+        await asyncio.create_subprocess_exec(
+            "bash", str(EXAMPLE / "start.sh"), cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+        )
+    )
+    try:
+        await until(lambda: engine.statuses and engine.statuses[-1]["max_perf"] > 0, 30)
+        port = script.event("listening")["port"]
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20
+        ) as client:
+            remote = _Remote(port, client)
+            asked = {"prompt": "The stoker ", "max_tokens": 8, "seed": 1}
+            answer = await remote.post("/v1/completions", asked)
+            assert len(answer.json()["choices"][0]["text"]) == 32
+            assert answer.json()["usage"]["completion_tokens"] == 8
+            async with client.stream(
+                "POST", "/v1/completions", json=remote.envelope(asked | {"stream": True})
+            ) as stream:
+                events = [line[6:] async for line in stream.aiter_lines() if line.startswith("data: ")]
+            assert events[-1] == "[DONE]"
+            text = "".join(json.loads(event)["choices"][0]["text"] for event in events[:-1])
+            assert text == answer.json()["choices"][0]["text"]
+            assert (await remote.post("/v1/completions", {"max_tokens": 0})).status_code == 400
+            over = await remote.post("/v1/completions", {"max_tokens": 101}, cost=100)
+            assert over.json()["error"] == "ticket_cost_exceeded"
+            killed = kill_model(script.process.pid)
+            await until(lambda: engine.statuses[-1]["error_msg"], 20)
+            await until(lambda: engine.statuses[-1]["error_msg"] == "", 20)
+            assert killed
+            assert (await remote.post("/v1/completions", asked)).json()["choices"] == answer.json()["choices"]
+        script.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(script.process.wait(), 20) == 0
+        # Nothing of the process group is left.
+        await until(lambda: not children(script.process.pid))
+        assert {path.name for path in tmp_path.iterdir()} >= {"model.log", ".has_benchmark.json"}
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            script.process.kill()
+        await script.process.wait()
+        await script.reading
+
+
+def children(pid):
+    """Ids of the processes under this one."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid:
+                found += [int(stat.parent.name), *children(int(stat.parent.name))]
+    return found
+
+
+def kill_model(pid):
+    """Kill the model server under the start script."""
+    for child in children(pid):
+        with contextlib.suppress(OSError):
+            if b"model_server.py" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(child, signal.SIGKILL)
+                return child
+    return None
+
+
+def test_the_dependency_list_is_what_was_promised():
+    project = tomllib.loads((ROOT / "pyworker" / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[>=<; ]", line)[0] for line in project["dependencies"]}
+    assert names == {"stoker-wire", "pydantic", "httptools", "msgspec", "nvidia-ml-py", "structlog", "uvloop"}
+    pinned = set(
+        re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements" / "pyworker.txt").read_text(), re.MULTILINE)
+    )
+    assert pinned == (names - {"stoker-wire"}) | {
+        "annotated-types", "pydantic-core", "typing-extensions", "typing-inspection",
+    }  # fmt: skip
+
+
+def bare_environment(folder):
+    """An environment with the pinned requirements and our two packages; returns its Python."""
+    python = str(folder / "bin" / "python")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--require-hashes", "--no-compile",
+         "--disable-pip-version-check", "-r", str(ROOT / "requirements" / "pyworker.txt")],
+        check=True, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    site = next((folder / "lib").glob("python3*/site-packages"))
+    (site / "stoker.pth").write_text(f"{ROOT / 'wire'}\n{ROOT / 'pyworker'}\n")
+    unwanted = "('temporalio', 'aiohttp', 'cryptography', 'httpx', 'requests')"
+    look = f"import importlib.util as u; print([n for n in {unwanted} if u.find_spec(n)])"
+    assert subprocess.run([python, "-c", look], capture_output=True, check=True).stdout == b"[]\n"
+    return python
+
+
+@pytest.mark.timeout(90)
+async def test_it_runs_in_a_bare_environment(start, tmp_path, engine):
+    worker = await start(python=await asyncio.to_thread(bare_environment, tmp_path / "bare"))
+    await until(lambda: worker.event("ready"), 20)
+    assert (await worker.remote.post("/echo", {"n": 1})).json() == {"n": 1}
+    await until(lambda: engine.finished)
+
+
+def self_signed(folder):
+    """A certificate for 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, LAUNCH)])
+    now = dt.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "instance.crt", folder / "instance.key"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return paths

@@ -1,0 +1,135 @@
+"""What the engine hears: everything, once, soon; and nothing is lost while it does not listen."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from stoker_pyworker.gpu import GpuReading
+from stoker_pyworker.ledger import Finished, Ledger, Outcome, Work
+from stoker_pyworker.reports import Report
+from stoker_wire.worker_status import FinishedRequest, GpuStatus, WorkerStatus
+from tests.pyworker.harness import TOKEN, Engine, until
+
+
+@pytest.mark.parametrize(
+    ("ours", "wire"), [(Report, WorkerStatus), (Finished, FinishedRequest), (GpuReading, GpuStatus)]
+)
+def test_what_is_sent_has_the_fields_of_the_wire(ours, wire):
+    assert set(ours.__struct_fields__) == set(wire.model_fields)
+
+
+async def test_the_first_reports_are_of_loading_and_then_of_being_ready(worker, engine):
+    await until(lambda: engine.statuses and engine.statuses[-1]["loadtime"] > 0)
+    status = WorkerStatus.model_validate(engine.statuses[-1])
+    assert status.ready
+    assert status.id == 17
+    assert status.mtoken == TOKEN
+    assert status.url == f"http://127.0.0.1:{worker.life.port}"
+    assert status.max_perf > 0
+    assert status.disk_usage > 0
+
+
+async def test_a_finished_request_is_told_with_its_times(worker, engine):
+    await worker.post("/echo", cost=25)
+    await until(lambda: engine.finished)
+    item = FinishedRequest.model_validate(engine.finished[0])
+    assert (item.request_idx, item.success, item.status) == (1, True, "Success")
+    assert item.entered_queue_at <= item.work_started_at <= item.work_completed_at
+    assert engine.total("new_load") == engine.total("cur_perf") == 25
+    assert engine.statuses[-1]["num_requests_recieved"] == 1
+
+
+async def test_what_is_in_flight_is_told(worker, model, engine):
+    held = asyncio.create_task(worker.post("/held", cost=40))
+    await until(lambda: engine.statuses and engine.statuses[-1]["working_request_idxs"] == [1])
+    assert engine.statuses[-1]["cur_load"] == 40
+    assert engine.statuses[-1]["num_requests_working"] == 1
+    model.go.set()
+    await held
+    await until(lambda: engine.statuses[-1]["cur_load"] == 0)
+    assert engine.statuses[-1]["working_request_idxs"] == []
+
+
+@pytest.mark.parametrize("failing", ["status", "cut", "finished"])
+async def test_an_engine_that_fails_loses_nothing_and_blocks_nobody(worker, engine, failing):
+    await until(lambda: engine.statuses)
+    before = engine.total("new_load")
+    engine.failing = failing
+    for _ in range(20):
+        assert (await worker.post("/echo", cost=3)).status_code == 200
+    attempts = engine.attempts
+    await until(lambda: engine.attempts > attempts + 1)
+    assert engine.finished == []
+    engine.failing = ""
+    await until(lambda: len(engine.finished) == 20)
+    await until(lambda: engine.total("cur_perf") == 60)
+    assert engine.total("new_load") - before == 60
+    assert sorted(item["request_idx"] for item in engine.finished) == list(range(1, 21))
+
+
+async def test_an_engine_that_was_away_is_told_everything_when_it_is_back(worker, engine):
+    await until(lambda: engine.statuses)
+    port = engine.port
+    await engine.stop()
+    for _ in range(5):
+        await worker.post("/echo", cost=2)
+    back = await Engine(port=port).start()
+    try:
+        await until(lambda: len(back.finished) == 5)
+        assert back.total("new_load") == back.total("cur_perf") == 10
+    finally:
+        await back.stop()
+
+
+async def test_the_next_address_is_told_when_the_first_does_not_answer(make_worker, engine):
+    dead = await Engine().start()
+    address = dead.url
+    await dead.stop()
+    worker = await make_worker(settings={"report_addresses": (address, engine.url + "/w/17")})
+    await worker.post("/echo")
+    await until(lambda: engine.finished)
+    assert engine.total("cur_perf") == 100
+
+
+async def test_reports_keep_their_connection(worker, engine):
+    for number in range(3):
+        await worker.post("/echo")
+        await until(lambda number=number: len(engine.finished) == number + 1)
+    assert engine.connections == 1
+
+
+async def test_load_cancelled_after_it_was_told_is_taken_off_what_comes_next():
+    ledger = Ledger()
+    left, stayed = Work(1, 50.0), Work(2, 80.0)
+    ledger.enter(left)
+    told = ledger.totals()
+    ledger.leave(left, Outcome.CANCELLED)
+    ledger.enter(stayed)
+    assert ledger.totals().new - told.new == 30.0
+
+
+def test_what_ended_while_a_report_was_on_its_way_stays_untold():
+    ledger = Ledger()
+    for number in range(3):
+        work = Work(number, 1.0)
+        ledger.enter(work)
+        ledger.leave(work, Outcome.SUCCESS)
+    mark, items = ledger.finished(2)
+    late = Work(0, 1.0)
+    ledger.enter(late)
+    ledger.leave(late, Outcome.ERROR)
+    ledger.told(mark)
+    assert [item.request_idx for item in items] == [0, 1]
+    assert [item.request_idx for item in ledger.finished(10)[1]] == [2, 0]
+
+
+async def test_the_status_page_needs_the_workers_token_and_keeps_it_to_itself(worker):
+    assert (await worker.client.get("/pyworker/status")).status_code == 401
+    answer = await worker.client.get("/pyworker/status", headers={"authorization": f"Bearer {TOKEN}"})
+    status = answer.json()
+    assert status["ready"] is True
+    assert status["requests_held"] == 0
+    assert TOKEN not in answer.text
+    assert TOKEN not in repr(worker.life.settings)
+    assert msgspec.json.encode(status)

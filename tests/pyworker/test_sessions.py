@@ -1,0 +1,140 @@
+"""A client keeps a worker for itself for a while."""
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from tests.pyworker.harness import until
+
+
+async def create(worker, payload=None, **options):
+    auth = worker.auth(**options)
+    answer = await worker.client.post(
+        "/session/create", json={"auth_data": auth, "payload": {"lifetime": 60.0} | (payload or {})}
+    )
+    return auth, answer
+
+
+def manage(worker, what, session, auth):
+    return worker.client.post(f"/session/{what}", json={"session_id": session, "session_auth": auth})
+
+
+async def test_a_session_is_created_used_read_and_ended(worker, model, engine):
+    auth, answer = await create(worker, cost=80)
+    assert answer.status_code == 201
+    session = answer.json()["session_id"]
+    assert len(session) >= 20
+    assert 50 < answer.json()["expiration"] - time.time() <= 60
+    # Every request of the session comes with the auth_data that opened it.
+    for number in range(3):
+        used = await worker.post("/echo", {"n": number}, auth=auth, session_id=session)
+        assert used.json() == {"n": number}
+    record = (await manage(worker, "get", session, auth)).json()
+    assert record["auth_data"] == auth
+    # Three requests moved its end by three lifetimes.
+    assert record["expiration"] == pytest.approx(answer.json()["expiration"] + 180)
+    assert (await manage(worker, "health", session, auth)).json() == {"ok": True}
+    ended = await manage(worker, "end", session, auth)
+    assert ended.json() == {"ended": True, "removed_session": session}
+    assert (await manage(worker, "health", session, auth)).json() == {"ok": False}
+    gone = await worker.post("/echo", auth=auth, session_id=session)
+    assert (gone.status_code, gone.json()["error"]) == (410, "session_gone")
+    await until(lambda: engine.finished)
+    assert engine.finished[0]["status"] == "Success"
+    assert engine.total("cur_perf") == 80
+
+
+async def test_a_session_is_opened_with_a_ticket_only_once(worker):
+    _, answer = await create(worker, token="7.x.y")
+    assert (answer.status_code, answer.json()["error"]) == (401, "ticket_forged")
+    auth, answer = await create(worker)
+    again = await worker.client.post("/session/create", json={"auth_data": auth, "payload": {}})
+    assert (again.status_code, again.json()["error"]) == (401, "ticket_used")
+    # Nor does the ticket that opened it open anything outside it.
+    assert (await worker.post("/echo", auth=auth)).status_code == 401
+
+
+async def test_a_session_is_for_who_opened_it(worker):
+    auth, answer = await create(worker)
+    session = answer.json()["session_id"]
+    other = worker.auth()
+    before = worker.life.sessions._open[session].expires_at
+    used = await worker.post("/echo", auth=other, session_id=session)
+    assert (used.status_code, used.json()["error"]) == (401, "session_foreign")
+    # A stranger does not lengthen it either.
+    assert worker.life.sessions._open[session].expires_at == before
+    for what in ("get", "end", "health"):
+        assert (await manage(worker, what, session, other)).status_code == 401
+        assert (await manage(worker, what, session, None)).status_code == 401
+    assert (await manage(worker, "get", session, auth)).status_code == 200
+
+
+async def test_a_session_occupies_its_worker_with_its_cost(worker, engine):
+    await create(worker, cost=70)
+    await until(lambda: engine.statuses[-1]["cur_load"] == 70)
+    assert engine.statuses[-1]["num_requests_working"] == 1
+
+
+async def test_there_are_at_most_so_many_sessions(make_worker, engine):
+    worker = await make_worker(max_sessions=2)
+    opened = [await create(worker) for _ in range(2)]
+    _, refused = await create(worker)
+    assert (refused.status_code, refused.json()["error"]) == (429, "too_many_sessions")
+    assert "retry-after" in refused.headers
+    auth, first = opened[0]
+    await manage(worker, "end", first.json()["session_id"], auth)
+    _, third = await create(worker)
+    assert third.status_code == 201
+
+
+async def test_a_session_that_expires_tells_the_model(worker, model):
+    payload = {"lifetime": 0.05, "on_close_route": "/closed", "on_close_payload": {"job": 4}}
+    auth, answer = await create(worker, payload)
+    session = answer.json()["session_id"]
+    await until(lambda: any(seen.path == "/closed" for seen in model.seen))
+    told = next(seen for seen in model.seen if seen.path == "/closed")
+    assert json.loads(told.body) == {"job": 4, "session_id": session}
+    assert (await worker.post("/echo", auth=auth, session_id=session)).status_code == 410
+    assert (await manage(worker, "get", session, auth)).status_code == 400
+    assert worker.life.ledger.load == 0
+
+
+async def test_a_sessions_end_cuts_what_runs_in_it(worker, model):
+    auth, answer = await create(worker)
+    session = answer.json()["session_id"]
+    running = asyncio.create_task(worker.post("/held", auth=auth, session_id=session))
+    await until(lambda: model.answering == 1)
+    await manage(worker, "end", session, auth)
+    cut = await running
+    assert (cut.status_code, cut.json()["error"]) == (410, "session_ended")
+    await until(lambda: model.cut == 1)
+
+
+@pytest.mark.parametrize(
+    "route", ["http://169.254.169.254/latest", "//evil/x", "closed", "/a\r\nX: y", "/with blank", ""]
+)
+async def test_a_session_cannot_make_the_worker_call_anybody_else(worker, model, route):
+    _, answer = await create(worker, {"on_close_route": route})
+    assert (answer.status_code, answer.json()["error"]) == (422, "session_invalid")
+    assert len(worker.life.sessions) == 0
+
+
+@pytest.mark.parametrize("lifetime", [0, -1, 1e9, "soon", None, 1e400])
+async def test_a_lifetime_is_a_sane_number_of_seconds(worker, lifetime):
+    text = json.dumps({"auth_data": worker.auth(), "payload": {"lifetime": lifetime}})
+    answer = await worker.client.post("/session/create", content=text)
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b'{"auth_data": 4}', b'{"payload": {}}', b'{"auth_data": {"ticket": 1}}']
+)
+async def test_a_malformed_opening_is_422(worker, body):
+    assert (await worker.client.post("/session/create", content=body)).status_code == 422
+
+
+async def test_management_without_an_id_is_422(worker):
+    assert (await worker.client.post("/session/end", json={})).status_code == 422
+    assert (await worker.client.post("/session/end", content=b"{")).status_code == 422

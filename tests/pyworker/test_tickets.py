@@ -1,0 +1,143 @@
+"""Nothing is served without a valid ticket: this worker's, unexpired, unused, and for at least this much work."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stoker_pyworker.tickets import TicketGate, unseal_fast
+from stoker_wire.problem import Problem
+from stoker_wire.ticket import Ticket, TicketRefused, seal, unseal
+from stoker_wire.token import mint_worker_token
+from tests.pyworker.harness import LAUNCH, handlers, until
+
+KEY = b"k" * 32
+
+
+def judge(open_, text, key=KEY, worker=LAUNCH, now=1000.0):
+    try:
+        return open_(text, key, worker=worker, now=now)
+    except (TicketRefused, UnicodeEncodeError) as refused:
+        return getattr(refused, "code", "unicode")
+
+
+tickets = st.builds(
+    Ticket,
+    e=st.text(max_size=20),
+    w=st.sampled_from([LAUNCH, "ffffffffffff", ""]),
+    c=st.floats(0, 1e12),
+    r=st.integers(0, 2**53),
+    n=st.integers(0, 1000),
+    x=st.floats(990, 1010),
+)
+
+
+@given(tickets)
+def test_the_fast_unseal_judges_sealed_tickets_as_the_wire_does(ticket):
+    text = seal(ticket, KEY)
+    assert judge(unseal_fast, text) == judge(unseal, text)
+
+
+@given(st.one_of(st.text(max_size=80), st.text("ab.=-_", max_size=60)))
+def test_the_fast_unseal_judges_rubbish_as_the_wire_does(text):
+    assert judge(unseal_fast, text) == judge(unseal, text)
+
+
+@given(tickets, st.integers(0, 300), st.integers(0, 255))
+def test_a_changed_ticket_is_refused_by_both(ticket, at, byte):
+    text = seal(ticket, KEY).encode()
+    at %= len(text)
+    if text[at] == byte:
+        return
+    changed = (text[:at] + bytes([byte]) + text[at + 1 :]).decode("latin-1")
+    assert judge(unseal_fast, changed) == judge(unseal, changed) == "ticket_forged"
+
+
+def test_a_ticket_of_another_key_is_forged():
+    text = seal(Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=2000), b"other")
+    assert judge(unseal_fast, text) == "ticket_forged"
+
+
+def test_a_used_ticket_is_forgotten_once_it_has_expired():
+    gate = TicketGate(KEY, LAUNCH)
+    for number in range(1000):
+        now = 1000.0 + number
+        ticket = gate.check(seal(Ticket(e="e", w=LAUNCH, c=1, r=number, n=1, x=now + 60), KEY), now)
+        gate.use(ticket, now)
+    # 60 s of lifetime at one a second, rounded up to whole buckets of 10 s.
+    assert 60 <= gate.remembered <= 80
+
+
+def test_a_ticket_opens_once():
+    gate = TicketGate(KEY, LAUNCH)
+    text = seal(Ticket(e="e", w=LAUNCH, c=1, r=5, n=2, x=1060), KEY)
+    gate.use(gate.check(text, 1000.0), 1000.0)
+    with pytest.raises(Problem) as refused:
+        gate.check(text, 1000.0)
+    assert (refused.value.status, refused.value.code) == (401, "ticket_used")
+    # The same request routed again is another ticket.
+    gate.check(seal(Ticket(e="e", w=LAUNCH, c=1, r=5, n=3, x=1060), KEY), 1000.0)
+
+
+async def refused(worker, auth):
+    answer = await worker.post("/echo", auth=auth)
+    body = answer.json()
+    assert body["success"] is False
+    assert body["msg"]
+    return answer.status_code, body["error"]
+
+
+async def test_a_request_without_a_valid_ticket_never_reaches_the_model(worker, model, engine):
+    before = len(model.seen)
+    auth = worker.auth()
+    assert await refused(worker, auth | {"ticket": auth["ticket"][:-4] + "AAAA"}) == (401, "ticket_forged")
+    assert await refused(worker, auth | {"ticket": ""}) == (401, "ticket_missing")
+    assert await refused(worker, auth | {"ticket": "é.ü"}) == (401, "ticket_forged")
+    assert await refused(worker, worker.auth(expires_in=-1)) == (401, "ticket_expired")
+    assert await refused(worker, worker.auth(worker="another-one0")) == (401, "ticket_for_another_worker")
+    foreign = mint_worker_token(b"secret", 7, "fedcba987654")
+    assert await refused(worker, worker.auth(token=foreign)) == (401, "ticket_forged")
+    assert len([seen for seen in model.seen[before:] if seen.path != "/health"]) == 0
+    # Whoever has no ticket cannot make the worker report anything.
+    assert worker.life.ledger.untold == 0
+    assert worker.life.ledger.received == 0
+    assert worker.life.ledger.refused == 6
+
+
+async def test_a_replayed_request_is_refused(worker):
+    auth = worker.auth()
+    assert (await worker.post("/echo", auth=auth)).status_code == 200
+    assert await refused(worker, auth) == (401, "ticket_used")
+
+
+async def test_the_request_index_is_the_tickets_not_the_callers(worker, engine):
+    auth = worker.auth()
+    true_index = auth["request_idx"]
+    answer = await worker.post("/echo", auth=auth | {"request_idx": 999, "cost": 1e9})
+    assert answer.status_code == 200
+    await until(lambda: engine.finished)
+    assert engine.finished[0]["request_idx"] == true_index
+    assert engine.total("new_load") == 100.0
+
+
+async def test_more_work_than_the_ticket_allows_is_refused_and_the_ticket_not_used_up(make_worker, engine):
+    worker = await make_worker(handlers=handlers(workload_calculator=lambda payload: payload["max_tokens"]))
+    auth = worker.auth(cost=64)
+    answer = await worker.post("/echo", {"max_tokens": 65}, auth=auth)
+    assert (answer.status_code, answer.json()["error"]) == (403, "ticket_cost_exceeded")
+    assert (await worker.post("/echo", {"max_tokens": 64}, auth=auth)).status_code == 200
+    await until(lambda: len(engine.finished) == 2)
+    assert [item["status"] for item in engine.finished] == ["Rejected", "Success"]
+    assert engine.total("rej_load") == 65
+
+
+async def test_the_tolerance_over_a_tickets_cost_can_be_set(make_worker):
+    calculated = handlers(workload_calculator=lambda payload: payload["max_tokens"])
+    worker = await make_worker(handlers=calculated, cost_tolerance=1.5)
+    assert (await worker.post("/echo", {"max_tokens": 96}, cost=64)).status_code == 200
+    assert (await worker.post("/echo", {"max_tokens": 97}, cost=64)).status_code == 403
+
+
+async def test_an_unsecured_worker_asks_for_no_ticket(make_worker):
+    worker = await make_worker(settings={"unsecured": True})
+    answer = await worker.client.post("/echo", json={"auth_data": {"cost": 5}, "payload": {"n": 1}})
+    assert answer.json() == {"n": 1}
