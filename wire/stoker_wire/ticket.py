@@ -9,7 +9,7 @@ import binascii
 import hashlib
 import hmac
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 TICKET_SECONDS = 60.0
 """How long a ticket may lie unused: longer than a slow client's connect and upload, far shorter than a worker's life."""
@@ -43,7 +43,9 @@ class Ticket:
 
 def seal(ticket: Ticket, key: bytes) -> str:
     """The ticket as text."""
-    body = base64.urlsafe_b64encode(json.dumps(asdict(ticket), separators=(",", ":")).encode()).rstrip(b"=")
+    # Spelled out: asdict() alone costs more than the HMAC, and this runs for every route answer.
+    said = {"e": ticket.e, "w": ticket.w, "c": ticket.c, "r": ticket.r, "n": ticket.n, "x": ticket.x}
+    body = base64.urlsafe_b64encode(json.dumps(said, separators=(",", ":")).encode()).rstrip(b"=")
     mac = base64.urlsafe_b64encode(hmac.digest(key, body, hashlib.sha256)).rstrip(b"=")
     return (body + b"." + mac).decode()
 
