@@ -57,7 +57,7 @@ def failure(
         return kind(what)
     if status == 410 and about == "offer":
         return OfferGone(what)
-    if status in (404, 410) and about == "instance" and code in ("", "not_found", "no_such_instance"):
+    if status in (404, 410) and about == "instance" and code == "":
         return InstanceGone(what)
     if status == 404 and about == "offer" and code == "":
         return OfferGone(what)

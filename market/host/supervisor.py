@@ -110,6 +110,7 @@ class Supervisor:
 
     def come_back(self) -> None:
         """Its machine is there again; what waited for it goes on."""
+        self._dies = None
         if self.record.held in ("offline", "scheduling"):
             self.record.held = ""
             self._changed()
@@ -174,10 +175,11 @@ class Supervisor:
         log.error(
             "instance_failed", instance_id=self.record.id, error=type(error).__name__, reason=str(error)
         )
-        with contextlib.suppress(OSError, sqlite3.Error):
-            await self._end(0)
+        # Before the first await: a start that arrives meanwhile lifts it again and must not be lost.
         self.record.held = "exited"
         self._again = ""
+        with contextlib.suppress(OSError, sqlite3.Error):
+            await self._end(0)
         with contextlib.suppress(sqlite3.Error):
             self._set("exited", f"the host failed: {type(error).__name__}")
 
@@ -269,8 +271,9 @@ class Supervisor:
     async def _exited(self) -> None:
         """As in a container: when the first process ends, the others end with it."""
         code = self.process.exit_code if self.process else None
-        await self._end(0)
+        # Before the await: a start that arrives meanwhile lifts it again and must not be lost.
         self.record.held = "exited"
+        await self._end(0)
         self._set("exited", "exited" if code is None else f"exited with code {code}")
         log.info("instance_exited", instance_id=self.record.id, code=code)
 
@@ -293,8 +296,8 @@ class Supervisor:
 
     async def _go_offline(self, seconds: float) -> None:
         self._dies = None
-        await self._end(0)
         self.record.held = "offline"
+        await self._end(0)
         self._set("offline", "the machine does not answer")
         log.info("instance_offline", instance_id=self.record.id)
         if seconds > 0:

@@ -1,10 +1,12 @@
 """Instances are real processes; the client sees them as rented machines."""
 
 import asyncio
+import random
 
 import httpx
 import pytest
 
+from market.host import proc
 from market.port import InstanceGone, Launch, OfferGone, Refused
 
 
@@ -266,3 +268,45 @@ async def test_a_full_machine_offers_nothing_and_goes_on(bench):
     assert await bench.offers() == []
     await asyncio.gather(*(bench.market.destroy(one) for one in ids))
     assert len(await bench.offers()) == 3
+
+
+async def test_of_many_who_want_one_offer_one_gets_it(bench):
+    offer = await bench.offer("CPU large")
+    launch = Launch(label="x", template_hash="sleeper", disk_gb=1)
+    answers = await asyncio.gather(
+        *(bench.market.create(offer, launch) for _ in range(8)), return_exceptions=True
+    )
+    assert sum(isinstance(one, int) for one in answers) == 1
+    assert sum(isinstance(one, OfferGone) for one in answers) == 7
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_the_order_of_commands_an_instance_never_runs_twice(bench, tools, seed):
+    chance = random.Random(seed)
+    instance_id = await bench.rent()
+    supervisor = bench.host.instances[instance_id]
+    for _ in range(12):
+        command = chance.choice(["start", "stop", "reboot", "recycle", "die", "back"])
+        if command == "recycle":
+            await bench.http.put(f"/api/v0/instances/recycle/{instance_id}/", json={})
+        elif command == "die":
+            await bench.arm(fault="host_dies")
+        elif command == "back":
+            await bench.http.delete("/host/faults/")
+        else:
+            await getattr(bench.market, command)(instance_id)
+        if chance.random() < 0.5:
+            await asyncio.sleep(0)
+        assert len(proc.marked(supervisor.mark)) <= 1
+    await bench.http.delete("/host/faults/")
+    await bench.market.start(instance_id)
+    await bench.reaches(instance_id, "running")
+
+    async def alone():
+        return (
+            sorted(proc.marked(supervisor.mark)) == [supervisor.process.pid] if supervisor.process else False
+        )
+
+    await tools.until(alone, what="exactly one process")
+    await bench.market.destroy(instance_id)
+    assert proc.marked(supervisor.mark) == {}

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from market.host import StateInUse, cgroup
+from market.host import MachineSettings, StateInUse, cgroup
 from market.host import proc as proc_view
 
 
@@ -179,3 +179,28 @@ async def test_templates_and_offer_ids_outlive_a_restart(tmp_path, tools):
         assert [one.id for one in await bench.offers()] == offers
         found = await bench.market.template(hash_id=made["template"]["hash_id"])
         assert found.id == made["template"]["id"]
+
+
+async def test_a_market_killed_in_the_middle_of_a_pull_goes_on_with_it(market_process, tools, tmp_path):
+    machines = (
+        MachineSettings(name="CPU small", count=1, dollars_per_hour=0.1, pull_mb=4, pull_mb_per_second=2),
+    )
+    market = market_process(machines=machines)
+    bench = tools.Bench(market.url)
+    instance_id = await bench.rent()
+    await bench.reaches(instance_id, "loading")
+    image = tmp_path / "market" / "instances" / str(instance_id) / "image"
+
+    async def begun():
+        return image.exists() and image.stat().st_size > 0
+
+    await tools.until(begun, what="the first bytes of the image")
+    await bench.close()
+    market.end(signal.SIGKILL)
+    before = image.stat().st_size
+    assert 0 < before < 4_000_000
+    market.start()
+    bench = tools.Bench(market.url)
+    await bench.reaches(instance_id, "running")
+    assert image.stat().st_size == 4_000_000
+    await bench.close()
