@@ -9,6 +9,11 @@ SECONDS_MIN = 0.5
 """A plan that wants to look again at once waits at least so long: no plan can make the workflow spin."""
 
 
+LATE_SECONDS = 0.2
+"""Rings a little after the wanted time: what is due a few milliseconds later (a listing is due so long after the last
+one was *asked for*) is due then, too. On the dot it would cost a second timer and a second plan."""
+
+
 class Alarm:
     """Calls `ring` at the wanted time.
 
@@ -39,14 +44,14 @@ class Alarm:
         if self._timer is not None:
             self._timer.cancel()
         self._armed_for = at
-        self._timer = asyncio.create_task(self._sleep(max(at - workflow.time(), SECONDS_MIN)))
+        self._timer = asyncio.create_task(self._sleep(max(at + LATE_SECONDS - workflow.time(), SECONDS_MIN)))
 
     async def _sleep(self, seconds: float) -> None:
         await workflow.sleep(seconds, summary="look again")
         self._timer, self._armed_for = None, None
         if self._wanted is None:
             return
-        if self._wanted - workflow.time() > SECONDS_MIN / 10:
+        if self._wanted > workflow.time():
             self._arm(self._wanted)
         else:
             self._wanted = None

@@ -13,7 +13,7 @@ from stoker_wire import control
 from stoker_wire.control import EndpointSpec
 from workflows import checking, intake, options, views
 from workflows.alarm import Alarm
-from workflows.handshake import note_drains_seen
+from workflows.handshake import note_drains_seen, recheck_at
 from workflows.messages import DecisionLine
 from workflows.operations import Operations
 from workflows.publish import Publisher
@@ -90,8 +90,8 @@ class EndpointWorkflow:
             self._book.log.note(now, "fail", f"refused: {sentence}", subject="plan")
         self._book.adopt(made, now)
         self._operations.carry_out(made)
-        if self._book.record.look_again_at is None:
-            self._book.record.look_again_at = now + FALLBACK_SECONDS
+        due = [self._book.record.look_again_at or now + FALLBACK_SECONDS, recheck_at(self._book, now)]
+        self._book.record.look_again_at = min(at for at in due if at is not None)
         if self._book.record.deleting:
             self._confirm_empty(workflow.time())
 

@@ -2,6 +2,7 @@
 
 from policy.fleet import Worker
 from policy.observe import fold_drain_seen
+from stoker_wire.ticket import TICKET_SECONDS
 from workflows.state import ENGINE_LIVE_SECONDS, EndpointStateBook
 
 SLOW_ENGINE_SECONDS = 180.0
@@ -11,10 +12,45 @@ NOTICE_SECONDS = 10.0
 """Engines look at the memo every second, so by now even a calm one has seen the drain and said so."""
 
 
+TICKETS_SECONDS = TICKET_SECONDS + 5.0
+"""An engine that died left tickets behind; this long after its last word the last of them has run out."""
+
+
+def open_tickets(book: EndpointStateBook, launch_id: str, now: float) -> int:
+    """Route answers that name the worker and may still be used, over all engines."""
+    return sum(
+        engine.tickets.get(launch_id, 0)
+        for engine in book.record.engines.values()
+        if now - engine.heard_at <= TICKETS_SECONDS
+    )
+
+
+def recheck_at(book: EndpointStateBook, now: float) -> float | None:
+    """When the silence of an engine will have freed a draining worker, if nobody speaks before."""
+    engines = book.record.engines.values()
+    moments = []
+    for worker in book.record.workers.values():
+        if worker.drain is None:
+            continue
+        moments += [
+            engine.heard_at + TICKETS_SECONDS for engine in engines if engine.tickets.get(worker.launch_id)
+        ]
+        if worker.drain.seen_at is None:
+            notice = worker.drain.since + NOTICE_SECONDS
+            moments += [max(notice, engine.heard_at + ENGINE_LIVE_SECONDS) for engine in engines]
+    return min((moment for moment in moments if moment > now), default=None)
+
+
 def note_drains_seen(book: EndpointStateBook, now: float) -> bool:
-    """Writes `seen_at` on each drain that all engines know of; whether any was new."""
+    """Writes `seen_at` on each drain that all engines know of; whether any was new.
+
+    Tickets of draining workers are counted anew: those of a dead engine run out without anybody saying so.
+    """
     news = False
     for worker in list(book.record.workers.values()):
+        if worker.drain is not None and worker.tickets_open:
+            worker = worker.but(tickets_open=open_tickets(book, worker.launch_id, now))  # noqa: PLW2901 - the same worker
+            book.record.workers[worker.launch_id] = worker
         if worker.drain is not None and worker.drain.seen_at is None and _all_have_seen(book, worker, now):
             book.record.workers[worker.launch_id] = fold_drain_seen(worker, at=now)
             news = True

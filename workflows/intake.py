@@ -6,7 +6,7 @@ from policy.lifecycle import Impossible
 from policy.observe import fold_metrics
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.workergroup import Workergroup
-from workflows.handshake import SLOW_ENGINE_SECONDS
+from workflows.handshake import open_tickets
 from workflows.messages import MetricsBatch, WorkerMetrics
 from workflows.outcomes import keep
 from workflows.state import ENGINES_KEPT, EndpointStateBook, EngineRecord
@@ -121,11 +121,7 @@ def _worker(book: EndpointStateBook, told: WorkerMetrics, now: float) -> str:
     worker = record.workers.get(told.launch_id)
     if worker is None or worker.instance_id not in {None, told.instance_id}:
         return ""
-    tickets = sum(
-        engine.tickets.get(told.launch_id, 0)
-        for engine in record.engines.values()
-        if now - engine.heard_at <= SLOW_ENGINE_SECONDS
-    )
+    tickets = open_tickets(book, told.launch_id, now)
     try:
         folded = fold_metrics(worker, told, now=now, learned=record.learned, tickets_open=tickets)
     except Impossible as fault:

@@ -101,7 +101,7 @@ def listed(book: EndpointStateBook, instances: Iterable[Instance], asked_at: flo
     )
     record.workers = {worker.launch_id: worker for worker in (*listing.workers, *listing.orphans)}
     record.learned = listing.learned
-    record.listed_at = now
+    record.listed_at = asked_at
     record.workers_gone += len(listing.gone)
     for worker in listing.gone:
         record.pending_offers.pop(worker.launch_id, None)

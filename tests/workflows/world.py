@@ -180,6 +180,10 @@ class World:
             run_id = first.continued_execution_run_id or None
         return found
 
+    def next_sequence(self) -> int:
+        """The number of the engine's next batch."""
+        return int(next(self._sequence))
+
     async def pass_time(self, seconds: float) -> None:
         """Moves the test server's time on; a real server's passes by itself."""
         await self.env.sleep(timedelta(seconds=seconds))
@@ -189,7 +193,7 @@ class World:
         self, memo: EndpointMemo, load: float, heartbeat: float = 0.0, *, urgent: str = ""
     ) -> None:
         """The engine's batch, if it has news or its heartbeat is due."""
-        workers = self._workers(memo, load)
+        workers = self.reports(memo, load)
         if load > 0 or self.queued_load > 0:
             self._last_request_at = self.now
         told = (round(load, 3), self.queued_load, tuple(self._gist(worker) for worker in workers))
@@ -200,7 +204,7 @@ class World:
         await self.signal_metrics(
             MetricsBatch(
                 engine_id=self.engine_id,
-                sequence=next(self._sequence),
+                sequence=self.next_sequence(),
                 sent_at=self.now,
                 window_s=window,
                 arrived_load=load * window,
@@ -218,7 +222,8 @@ class World:
         assert self.handle is not None
         await self.client.get_workflow_handle(self.handle.id).signal("report_metrics", batch)
 
-    def _workers(self, memo: EndpointMemo, load: float) -> list[WorkerMetrics]:
+    def reports(self, memo: EndpointMemo, load: float) -> list[WorkerMetrics]:
+        """What the engine knows of each running worker, the load shared out among the ready ones by perf."""
         draining = {member.l for member in memo.members if member.d}
         told, hot = [], []
         for instance in self.market.instances.values():
