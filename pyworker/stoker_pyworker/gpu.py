@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,6 +12,16 @@ log = structlog.get_logger(room="gpu")
 
 _POLL_SECONDS = 5.0
 _GIB = 2**30
+_BROKEN = {
+    48: "a double-bit ECC error",
+    64: "a failed row remapping",
+    74: "an NVLink error",
+    79: "it has fallen off the bus",
+    95: "an uncontained ECC error",
+    119: "its system processor does not answer",
+    120: "its system processor failed",
+}
+"""Xids of a broken GPU. Others (13, 31, 43, 45 …) are a program's faults, which the model server shows by itself."""
 
 
 class GpuReading(msgspec.Struct):
@@ -32,6 +43,8 @@ class Gpus:
 
     def __init__(self) -> None:
         self.readings: tuple[GpuReading, ...] = ()
+        self.broken: Callable[[str], None] = lambda _: None
+        """Called with a sentence when a GPU reports a fault that it does not recover from."""
         self._nvml: Any = None
         self._events: Any = None
         self._handles: list[Any] = []
@@ -49,8 +62,13 @@ class Gpus:
     async def watch(self) -> None:
         """Keep the readings fresh, for as long as the worker runs."""
         while self._nvml is not None:
-            await asyncio.sleep(_POLL_SECONDS)
             self.readings = await asyncio.to_thread(self._read)
+            for reading in self.readings:
+                if reading.xid in _BROKEN:
+                    self.broken(
+                        f"GPU {reading.index} ({reading.name}): Xid {reading.xid}, {_BROKEN[reading.xid]}"
+                    )
+            await asyncio.sleep(_POLL_SECONDS)
 
     def _find(self) -> None:
         try:
@@ -87,8 +105,9 @@ class Gpus:
                 event = nvml.nvmlEventSetWait_v2(self._events, 0)
             except nvml.NVMLError:
                 return
+            source = _address(event.device)
             for index, handle in enumerate(self._handles):
-                if ctypes.addressof(handle.contents) == ctypes.addressof(event.device.contents):
+                if _address(handle) == source:
                     self._xids[index] = int(event.eventData)
                     log.error("gpu_xid", gpu=index, xid=self._xids[index])
 
@@ -127,3 +146,8 @@ class Gpus:
             ecc_errors=int(ecc),
             xid=self._xids.get(index, 0),
         )
+
+
+def _address(handle: Any) -> int | None:
+    """The pointer inside an NVML handle, by which handles can be compared."""
+    return ctypes.cast(handle, ctypes.c_void_p).value

@@ -135,6 +135,7 @@ class Life:
         self.standing.doubted = self.startup.probe.doubt
         self.standing.quiet = self.sessions.emptied = self._see_if_drained
         self.ledger.went_idle = reporter.went_idle
+        self.gpus.broken = lambda fault: self.standing.failed("gpu", fault)
         if catch_signals:
             self._catch_signals()
         log.info("listening", port=self.port, version=VERSION, secured=not self.settings.unsecured)

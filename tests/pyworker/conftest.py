@@ -1,14 +1,32 @@
 """A model server, an engine and a worker, each on real sockets, for one test."""
 
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from stoker_pyworker import WorkerConfig
 from stoker_pyworker.environment import Environment
 from stoker_pyworker.http.limits import Limits
 from stoker_pyworker.worker import Life
-from tests.pyworker.harness import BOUND_SECONDS, LAUNCH, TOKEN, Engine, Harness, Model, handlers
+from tests.pyworker.harness import (
+    BOUND_SECONDS,
+    LAUNCH,
+    SMALL,
+    TOKEN,
+    Engine,
+    Harness,
+    Model,
+    Process,
+    Remote,
+    handlers,
+    until,
+)
 
 
 @pytest.fixture
@@ -58,3 +76,36 @@ async def make_worker(model, engine, tmp_path):
 @pytest.fixture
 async def worker(make_worker):
     return await make_worker()
+
+
+@pytest.fixture
+async def start(model, engine, tmp_path):
+    """Starts a worker's process."""
+    started = []
+
+    async def start(code=SMALL, *, python=sys.executable, scheme="http", verify=True, **variables):
+        environment = {
+            "PATH": os.environ["PATH"], "MODEL_PORT": str(model.port), "REPORT_ADDR": engine.url,
+            "CONTAINER_ID": "17", "WORKER_PORT": "0", "PUBLIC_IPADDR": "127.0.0.1", "MASTER_TOKEN": TOKEN,
+        } | variables  # fmt: skip
+        process = Process(
+            await asyncio.create_subprocess_exec(
+                python, "-c", code, cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+            )
+        )
+        started.append(process)
+        listening = await until(lambda: process.event("listening"))
+        client = httpx.AsyncClient(
+            base_url=f"{scheme}://127.0.0.1:{listening['port']}", verify=verify, trust_env=False
+        )
+        process.remote = Remote(listening["port"], client)
+        return process
+
+    yield start
+    for each in started:
+        with contextlib.suppress(ProcessLookupError):
+            each.process.kill()
+        await each.process.wait()
+        await each.reading
+        if hasattr(each, "remote"):
+            await each.remote.client.aclose()

@@ -339,3 +339,40 @@ def handlers(**options):
         )
         for route in ROUTES
     ]
+
+
+SMALL = """
+import os
+from stoker_pyworker import BenchmarkConfig, HandlerConfig, Worker, WorkerConfig
+def route(path, benchmark=None):
+    return HandlerConfig(route=path, allow_parallel_requests=True, benchmark_config=benchmark)
+Worker(WorkerConfig(
+    model_server_url="http://127.0.0.1", model_server_port=int(os.environ["MODEL_PORT"]),
+    handlers=[route("/echo", BenchmarkConfig(dataset=[{}], runs=1)), route("/held"), route("/sse")],
+)).run(host="127.0.0.1")
+"""
+
+
+class Remote(Harness):
+    """Tickets and requests for a worker in another process."""
+
+    def __init__(self, port, client):
+        self.life = type("Life", (), {"port": port})
+        self.request_idx = 0
+        self.client = client
+
+
+class Process:
+    """A worker's process and its log."""
+
+    def __init__(self, process):
+        self.process = process
+        self.events = []
+        self.reading = asyncio.create_task(self._read())
+
+    async def _read(self):
+        async for line in self.process.stdout:
+            self.events.append(json.loads(line))
+
+    def event(self, name):
+        return next((event for event in self.events if event["event"] == name), None)

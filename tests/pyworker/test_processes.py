@@ -21,78 +21,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.pyworker.harness import LAUNCH, TOKEN, Harness, until
+from tests.pyworker.harness import LAUNCH, SMALL, TOKEN, Process, Remote, until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "text_model"
-SMALL = """
-import os
-from stoker_pyworker import BenchmarkConfig, HandlerConfig, Worker, WorkerConfig
-def route(path, benchmark=None):
-    return HandlerConfig(route=path, allow_parallel_requests=True, benchmark_config=benchmark)
-Worker(WorkerConfig(
-    model_server_url="http://127.0.0.1", model_server_port=int(os.environ["MODEL_PORT"]),
-    handlers=[route("/echo", BenchmarkConfig(dataset=[{}], runs=1)), route("/held"), route("/sse")],
-)).run(host="127.0.0.1")
-"""
-
-
-class _Remote(Harness):
-    """Tickets and requests for a worker in another process."""
-
-    def __init__(self, port, client):
-        self.life = type("Life", (), {"port": port})
-        self.request_idx = 0
-        self.client = client
-
-
-class Process:
-    """A worker's process and its log."""
-
-    def __init__(self, process):
-        self.process = process
-        self.events = []
-        self.reading = asyncio.create_task(self._read())
-
-    async def _read(self):
-        async for line in self.process.stdout:
-            self.events.append(json.loads(line))
-
-    def event(self, name):
-        return next((event for event in self.events if event["event"] == name), None)
-
-
-@pytest.fixture
-async def start(model, engine, tmp_path):
-    """Starts a worker's process."""
-    started = []
-
-    async def start(code=SMALL, *, python=sys.executable, scheme="http", verify=True, **variables):
-        environment = {
-            "PATH": os.environ["PATH"], "MODEL_PORT": str(model.port), "REPORT_ADDR": engine.url,
-            "CONTAINER_ID": "17", "WORKER_PORT": "0", "PUBLIC_IPADDR": "127.0.0.1", "MASTER_TOKEN": TOKEN,
-        } | variables  # fmt: skip
-        process = Process(
-            await asyncio.create_subprocess_exec(
-                python, "-c", code, cwd=tmp_path, env=environment, stdout=subprocess.PIPE
-            )
-        )
-        started.append(process)
-        listening = await until(lambda: process.event("listening"))
-        client = httpx.AsyncClient(
-            base_url=f"{scheme}://127.0.0.1:{listening['port']}", verify=verify, trust_env=False
-        )
-        process.remote = _Remote(listening["port"], client)
-        return process
-
-    yield start
-    for each in started:
-        with contextlib.suppress(ProcessLookupError):
-            each.process.kill()
-        await each.process.wait()
-        await each.reading
-        if hasattr(each, "remote"):
-            await each.remote.client.aclose()
 
 
 async def test_sigterm_finishes_what_runs_and_exits_0(start, model, engine):
@@ -226,7 +158,7 @@ async def test_the_example_serves_and_survives_the_death_of_its_model(engine, tm
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20
         ) as client:
-            remote = _Remote(port, client)
+            remote = Remote(port, client)
             asked = {"prompt": "The stoker ", "max_tokens": 8, "seed": 1}
             answer = await remote.post("/v1/completions", asked)
             assert len(answer.json()["choices"][0]["text"]) == 32
@@ -320,7 +252,7 @@ def self_signed(folder):
     """A certificate for 127.0.0.1."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, LAUNCH)])
-    now = dt.now(dt.UTC)
+    now = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -43,7 +43,7 @@ async def test_a_session_is_created_used_read_and_ended(worker, model, engine):
     assert (gone.status_code, gone.json()["error"]) == (410, "session_gone")
     await until(lambda: engine.finished)
     assert engine.finished[0]["status"] == "Success"
-    assert engine.total("cur_perf") == 80
+    await until(lambda: engine.total("cur_perf") == 80)
 
 
 async def test_a_session_is_opened_with_a_ticket_only_once(worker):
