@@ -1,6 +1,7 @@
 """One endpoint as this engine knows it: config and members from the memo, and what passes through this engine."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -52,9 +53,10 @@ class Endpoint:
         """Whom the next request may go to, with their load kept up to date."""
         self.line = Line()
         self.waiting: dict[int, Place] = {}
-        self.given: dict[int, Place] = {}
+        # Ordered, not plain: taking the oldest of a plain dict again and again walks over what was taken before.
+        self.given: OrderedDict[int, Place] = OrderedDict()
         """Requests that were given a worker, oldest first: one that comes again was failed by it."""
-        self.ended: dict[int, Place] = {}
+        self.ended: OrderedDict[int, Place] = OrderedDict()
         self.pulse = Pulse(now)
         self.tally = Tally()
         self.gone = False

@@ -1,5 +1,6 @@
 """Which worker a request goes to, or its place in the line. No I/O: time and chance are arguments."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
@@ -260,7 +261,7 @@ class Router:
         place.worker, place.given_at, place.reqnum = worker, now, self._draw()
         endpoint.given[place.request_idx] = place
         if len(endpoint.given) > self._limits.requests_known_max:
-            endpoint.given.pop(next(iter(endpoint.given)))
+            endpoint.given.popitem(last=False)
         worker.ledger.issue(place.request_idx, place.cost, now=now, expires_at=now + TICKET_SECONDS)
         endpoint.reweigh(worker)
         self._heed_queue(endpoint, now)
@@ -299,10 +300,10 @@ class Router:
         self.urgent(endpoint)
 
 
-def _forget(places: dict[int, Place], before: float, keep_max: int) -> None:
-    """Drop the oldest of an insertion-ordered record."""
+def _forget(places: OrderedDict[int, Place], before: float, keep_max: int) -> None:
+    """Drop the oldest of an ordered record."""
     while places:
-        request_idx, place = next(iter(places.items()))
+        place = next(iter(places.values()))
         if place.given_at > before and len(places) <= keep_max:
             return
-        del places[request_idx]
+        places.popitem(last=False)

@@ -219,6 +219,11 @@ class Stage:
         )
         made = EndpointDouble(self, spec)
         self.endpoints.append(made)
+
+        async def published() -> bool:
+            return bool(await (await made.handle.describe()).memo())
+
+        await until(published, "the workflow has its memo")
         for server in self.servers:
             await until(
                 lambda server=server: server.engine.directory.named(made.name),

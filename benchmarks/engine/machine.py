@@ -1,0 +1,41 @@
+"""What a figure was measured on."""
+
+import os
+import platform
+from pathlib import Path
+
+
+def facts() -> str:
+    """CPU, cores, memory, Python, load now."""
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor() or "unknown CPU",
+    )
+    memory = next(
+        (int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0
+    )
+    return (
+        f"{cpu}, {os.cpu_count()} cores, {memory / 1024**2:.0f} GiB, Python {platform.python_version()}, "
+        f"Linux {platform.release()}, load {os.getloadavg()[0]:.2f}"
+    )
+
+
+def rss_mib(pid: int) -> float:
+    """Resident memory of a process."""
+    for line in _lines(f"/proc/{pid}/status"):
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used: what a figure costs, whoever else uses the machine."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,108 @@
+"""How fast an engine routes: `python -m benchmarks.engine_route [--quick]`.
+
+One engine process with 100 workers that report through the real ingest; the load comes from this process, on the same
+machine. Medians over the runs.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import statistics
+
+import uvloop
+
+from benchmarks.engine.load import Generator, Result
+from benchmarks.engine.machine import cpu_seconds, facts, rss_mib
+from benchmarks.engine.stage import EngineProcess, Feeder, add_endpoint, route_request, temporal
+
+WORKERS = 100
+CONNECTIONS = 32
+ROUTES_WANTED = 4000
+P99_WANTED_MS = 10.0
+
+
+async def routes(runs: int, seconds: float) -> None:
+    """Routes per second flat out, and latency at half of that and at half of what is wanted."""
+    async with temporal() as env:
+        memo = await add_endpoint(env, 1, WORKERS)
+        engine = await EngineProcess.start(env.client.service_client.config.target_host)
+        generator = Generator(engine.port, CONNECTIONS, [route_request(memo)])
+        feeder = Feeder(engine.port, [memo], generator)
+        await feeder.round()
+        await generator.open()
+        feeding = asyncio.ensure_future(feeder.run())
+        try:
+            await generator.flat_out(1.0)
+            before = cpu_seconds(engine.pid)
+            fast = [await generator.flat_out(seconds) for _ in range(runs)]
+            used = cpu_seconds(engine.pid) - before
+            most = statistics.median(run.per_second for run in fast)
+            report(f"flat out, {CONNECTIONS} connections", fast)
+            each = used / sum(len(run.latencies) for run in fast)
+            print(
+                f"engine CPU per route: {each * 1e6:.0f} us -> {1 / each:,.0f} routes/s on a core of its own"
+            )
+            for title, rate in (
+                ("half the maximum", most / 2),
+                ("half of what is wanted", ROUTES_WANTED / 2),
+            ):
+                report(
+                    f"{title}, {rate:,.0f}/s", [await generator.at_rate(rate, seconds) for _ in range(runs)]
+                )
+            print(
+                f"engine RSS after it all: {rss_mib(engine.pid):.0f} MiB; reports refused: {feeder.refused}"
+            )
+        finally:
+            feeding.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await feeding
+            generator.close()
+            await engine.stop()
+
+
+async def memory(workers: int) -> None:
+    """Resident memory of an engine that knows so many workers, less that of one that knows none."""
+    async with temporal() as env:
+        address = env.client.service_client.config.target_host
+        empty = await EngineProcess.start(address)
+        base = rss_mib(empty.pid)
+        await empty.stop()
+        memos = [await add_endpoint(env, 100 + n, WORKERS) for n in range(workers // WORKERS)]
+        engine = await EngineProcess.start(address)
+        feeder = Feeder(engine.port, memos)
+        for _ in range(3):
+            await feeder.round()
+        full = rss_mib(engine.pid)
+        await engine.stop()
+    print(f"memory: {base:.0f} MiB with no worker, {full:.0f} MiB with {workers}", end="")
+    print(f" -> {(full - base) * 1000 / workers:.1f} MiB per 1,000 workers; refused {feeder.refused}")
+
+
+def report(title: str, runs: list[Result]) -> None:
+    """One line of medians."""
+
+    def median(values: list[float]) -> float:
+        return statistics.median(values)
+
+    rate = median([run.per_second for run in runs])
+    p50, p99 = (median([run.quantile_ms(q) for run in runs]) for q in (0.5, 0.99))
+    errors, waiting = sum(run.errors for run in runs), sum(run.waiting for run in runs)
+    print(f"{title:32} {rate:8,.0f} routes/s   p50 {p50:6.2f} ms   p99 {p99:6.2f} ms", end="")
+    print(f"   ({errors} errors, {waiting} told to wait, {len(runs)} runs)")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short run of each")
+    quick = parser.parse_args(argv).quick
+    print(facts())
+    print(
+        f"wanted: {ROUTES_WANTED:,} routes/s with {WORKERS} workers, p99 <= {P99_WANTED_MS:g} ms at half of that"
+    )
+    uvloop.run(routes(runs=1 if quick else 5, seconds=2.0 if quick else 5.0))
+    uvloop.run(memory(1000))
+
+
+if __name__ == "__main__":
+    main()
