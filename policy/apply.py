@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from policy.fleet import Learned, Worker
 from policy.learn import remember_hosts
-from policy.lifecycle import advance
+from policy.lifecycle import Impossible, advance
 from policy.observation import Observation
 from policy.plan import (
     Activate,
@@ -57,6 +57,16 @@ def after(observation: Observation, plan: Plan) -> Observation:
     )
 
 
+_ALLOWED = {
+    "activate": frozenset({S.INACTIVE, S.CREATED}),
+    "drain": frozenset({S.READY}),
+    "cancel_drain": frozenset({S.READY}),
+    "reboot": frozenset({S.READY, S.ERROR}),
+    "update": frozenset({S.INACTIVE, S.CREATED, S.READY, S.UPDATE_READY}),
+}
+"""What may be ordered in which state; stop and destroy go by the lifecycle alone."""
+
+
 def launched(operation: Recruit, now: float) -> Worker:
     """The worker that a recruit makes."""
     offer = operation.offer
@@ -82,6 +92,12 @@ def ordered(worker: Worker, operation: Operation, now: float) -> Worker:
     Raises:
         Impossible: its state does not allow the operation.
     """
+    allowed = _ALLOWED.get(operation.op)
+    if allowed is not None and worker.state not in allowed:
+        states = ", ".join(sorted(state.printed for state in allowed))
+        raise Impossible(
+            f"{operation.op} of worker {worker.launch_id}, which is {worker.state.printed}; expected one of: {states}"
+        )
     match operation:
         case Activate():
             to = S.STARTING if worker.loaded_once else S.LOADING

@@ -209,11 +209,11 @@ def _pressure(observation: Observation, calm: float, perfs: Perfs, tuning: Tunin
     By Little's law an endpoint whose requests take the target time T at arrival rate r holds r x T; what it holds beyond
     must clear within T as well: r + (held - r x T) / T = held / T. So a worker that is exactly busy (cost == perf) and
     a queue before it ask for a second and a third worker, although utilisation never passes 100 %. It exceeds what is
-    ready exactly when the queue time exceeds its target. Draining workers' loads count: what they hold is demand still.
+    ready exactly when the queue time exceeds its target. What a draining worker holds it finishes itself.
     """
     config = observation.config
     hot = [worker for worker in observation.workers if is_hot(worker) and worker.suspect_since is None]
-    held = observation.load.backlog_load + sum(worker.load for worker in hot)
+    held = observation.load.backlog_load + sum(worker.load for worker in hot if worker.drain is None)
     asked = held / config.target_queue_time
     if observation.load.backlog_requests > 0:
         # even a queue of free requests needs somebody to answer it

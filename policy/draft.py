@@ -74,7 +74,9 @@ class Draft:
 
     def wait(self, code: str, subject: str, reason: str, until: float | None = None) -> None:
         """Say what is waited for."""
-        self.waits.append(Wait(subject=subject, reason=reason, until=until, code=code))
+        said = Wait(subject=subject, reason=reason, until=until, code=code)
+        if said not in self.waits:
+            self.waits.append(said)
         if until is not None:
             self.wakes.append(until)
 

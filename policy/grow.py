@@ -38,15 +38,20 @@ def _call_off_drains(draft: Draft, need: float, why: str, ids: set[int]) -> floa
         and worker.workergroup_id in ids
         and draft.free(worker)
     ]
+    # what it holds still takes its share: the rest of its perf is what comes back into service
+    target = draft.config.target_queue_time
+    free = {each.launch_id: draft.perfs.worker(each) - each.load / target for each in draining}
     for worker in sorted(draining, key=lambda each: -price_performance(each, draft.perfs)):
         if need <= 0:
             break
+        if free[worker.launch_id] <= 0:
+            continue
         name = machine(worker, draft.perfs)
         if worker.dollars_per_hour - worker.storage_dollars_per_hour > draft.dollars_left_after_drains:
             _wait_for_budget(draft, f"{why}: keep {name}")
             continue
         draft.order(CancelDrain(launch_id=worker.launch_id, reason=f"{why}: keep {name}, it still runs"))
-        need -= draft.perfs.worker(worker)
+        need -= free[worker.launch_id]
     return need
 
 
@@ -109,6 +114,10 @@ def recruit(draft: Draft, *, need: float, count: int, why: str, groups: Iterable
     if not allowed or not _offers_at_hand(draft, allowed, why):
         return
     while need > LOAD_DUST / 2 or count > 0:
+        # a workergroup on probation gets one try, and with that the next one has to wait
+        allowed = [group for group in allowed if not _is_looping(draft, group)]
+        if not allowed:
+            return
         if draft.workers_left <= 0:
             draft.wait("busy", "endpoint", f"{why}: all {draft.config.max_workers} of max_workers exist")
             return

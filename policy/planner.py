@@ -152,6 +152,12 @@ def _remember_wants(draft: Draft) -> None:
     hold = hot_hold_seconds(draft.observation.learned, tuning)
     hot = remember(memory.hot_peaks, want.predicted, draft.now, hold)
     total = remember(memory.total_peaks, want.sustained, draft.now, tuning.total_hold_seconds)
+    if draft.observation.memory is None:
+        # without a memory the present scale is what was wanted until now: a planner that has just begun cuts nothing
+        there, util = draft.have(), draft.rules.target_util
+        hot = remember(((draft.now, there.ready * util),), want.predicted, draft.now, hold)
+        level = there.total * util / draft.rules.cold_mult
+        total = remember(((draft.now, level),), want.sustained, draft.now, tuning.total_hold_seconds)
     if is_over(draft.observation, draft.forecast):
         # the user said how long a pause is the end of the work: no hold on top of it
         hot = ((draft.now, want.predicted),)

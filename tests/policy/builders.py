@@ -27,8 +27,8 @@ def endpoint(**given) -> EndpointConfig:
     return EndpointConfig(**quiet | given)
 
 
-def group(id=1, **given) -> Workergroup:
-    return Workergroup(**{"id": id, "template_hash": "t", "test_workers": 0} | given)
+def group(number=1, **given) -> Workergroup:
+    return Workergroup(**{"id": number, "template_hash": "t", "test_workers": 0} | given)
 
 
 def worker(name: str, state=READY, *, perf=100.0, price=0.3, since=NOW - 1000, **given) -> Worker:
@@ -41,7 +41,7 @@ def worker(name: str, state=READY, *, perf=100.0, price=0.3, since=NOW - 1000, *
             "kind": "1x RTX 4090",
             "state": state,
             "since": since,
-            "launched_at": min(since, NOW - 600),
+            "launched_at": NOW - 5000 if loaded else since,
             "instance_id": 0 if state is S.PENDING else abs(hash(name)) % 10_000 + 1,
             "dollars_per_hour": price,
             "storage_dollars_per_hour": 0.01,
@@ -61,8 +61,8 @@ def draining(
     return worker(name, drain=drain, **given)
 
 
-def offer(id: int, gpu="RTX 4090", price=0.3, **given) -> Offer:
-    return Offer(**{"id": id, "machine_id": 1000 + id, "gpu_name": gpu, "dph_total": price} | given)
+def offer(number: int, gpu="RTX 4090", price=0.3, **given) -> Offer:
+    return Offer(**{"id": number, "machine_id": 1000 + number, "gpu_name": gpu, "dph_total": price} | given)
 
 
 def offers(*listed: Offer, group=1, at=NOW - 5, **given) -> Offers:
@@ -158,12 +158,12 @@ def held_before(observation: Observation, *, predicted=0.0, seconds=36_000.0) ->
 def printed(decided: Plan, at: float = NOW) -> str:
     """The plan as an operator would read it."""
     wanted = decided.targets
-    lines = [
+    capacity = (
         f"predicted {wanted.predicted_load:.4g}, hot {wanted.hot_ready:.4g} + {wanted.hot_booting:.4g} booting"
         f" of {wanted.hot_wanted:.4g}, total {wanted.total_have:.4g} of {wanted.total_wanted:.4g},"
-        f" at least {wanted.workers_wanted_min} workers, queue {wanted.queue_seconds:.4g} s",
-        f"  because {wanted.reason}",
-    ]
+        f" at least {wanted.workers_wanted_min} workers, queue {wanted.queue_seconds:.4g} s"
+    )
+    lines = [capacity, f"  because {wanted.reason}"]
     lines += [f"{each.op:<12} {each.reason}" for each in decided.operations]
     lines += [f"wait {each.code:<7} {each.reason}" for each in decided.waits]
     look = decided.look_again_at

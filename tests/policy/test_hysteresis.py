@@ -1,0 +1,48 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policy.hysteresis import held, hot_hold_seconds, next_release, remember
+from policy.tuning import Tuning
+from tests.policy.builders import knows
+
+
+def test_a_level_is_held_from_the_moment_that_it_was_given_up():
+    peaks = remember(remember((), 300, 0, 60), 300, 50, 60)
+    peaks = remember(peaks, 100, 70, 60)
+    assert held(peaks) == 300
+    assert next_release(peaks, 60) == 130
+    assert held(remember(peaks, 100, 129, 60)) == 300
+    assert held(remember(peaks, 100, 130, 60)) == 100
+
+
+def test_every_level_has_its_own_clock():
+    peaks = remember(remember(remember((), 300, 0, 60), 200, 10, 60), 100, 40, 60)
+    assert held(remember(peaks, 100, 71, 60)) == 200
+    assert held(remember(peaks, 100, 101, 60)) == 100
+
+
+def test_growth_makes_smaller_peaks_irrelevant():
+    assert remember(((0.0, 300.0), (5.0, 100.0)), 400, 10, 60) == ((10, 400),)
+
+
+def test_remembering_twice_changes_nothing():
+    peaks = remember(((0.0, 300.0),), 100, 10, 60)
+    assert remember(peaks, 100, 10, 60) == peaks
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 30.0), st.floats(0.0, 1000.0)), min_size=1, max_size=80))
+def test_what_is_held_is_at_least_every_level_of_the_hold_and_the_memory_is_small(steps):
+    peaks, now, past = (), 0.0, []
+    for pause, level in steps:
+        now += pause
+        past.append((now, level))
+        peaks = remember(peaks, level, now, 60.0)
+        assert held(peaks) >= max(value for at, value in past if now - at < 60.0)
+        assert len(peaks) <= 16
+
+
+def test_the_hold_is_twice_a_start_within_bounds():
+    tuning = Tuning()
+    assert hot_hold_seconds(knows(start=100), tuning) == 200
+    assert hot_hold_seconds(knows(start=1), tuning) == tuning.hot_hold_seconds_min
+    assert hot_hold_seconds(knows(start=5000), tuning) == tuning.hot_hold_seconds_max
