@@ -19,12 +19,13 @@ from market.host.catalog import Catalog, Slot, storage_dollars_per_hour
 from market.host.cpu import CpuShares
 from market.host.faults import Fault, FaultKind, Faults
 from market.host.gpus import Gpu, find_gpus
+from market.host.means import Means
 from market.host.ports import Ports
 from market.host.record import InstanceRecord
 from market.host.requests import CreateBody, OfferSearch, TemplateChange
 from market.host.settings import HostMarketSettings, MachineSettings
 from market.host.store import Store
-from market.host.supervisor import Means, Supervisor
+from market.host.supervisor import Supervisor
 from market.host.templates import Templates, env_of
 from stoker_wire.problem import Problem
 

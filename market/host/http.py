@@ -82,6 +82,11 @@ def read_json_query(request: web.Request, name: str) -> Any:
         raise Problem(400, "invalid_args", f"{name} is not JSON") from None
 
 
+def host_of(request: web.Request) -> Host:
+    """The marketplace behind the request."""
+    return request.app[HOST]
+
+
 def path_id(request: web.Request) -> int:
     """The `{id}` of the path."""
     return int(request.match_info["id"])

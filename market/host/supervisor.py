@@ -4,45 +4,24 @@ import asyncio
 import contextlib
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import structlog
 
 from market.host import proc
 from market.host.catalog import Slot
-from market.host.cpu import CpuShares
 from market.host.environment import command, environment
-from market.host.faults import FaultKind, Faults
-from market.host.ports import NoPorts, Ports
+from market.host.faults import FaultKind
+from market.host.means import Means
+from market.host.ports import NoPorts
 from market.host.process import InstanceProcess
 from market.host.pull import pull
 from market.host.record import Actual, InstanceRecord
-from market.host.settings import HostMarketSettings
-from market.host.store import Store
 
 log = structlog.get_logger(__name__)
 
 LOG_BYTES_MAX = 32 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What every instance of this marketplace shares."""
-
-    settings: HostMarketSettings
-    store: Store
-    cpu: CpuShares
-    ports: Ports
-    faults: Faults
-    now: Callable[[], float] = time.time
-
-    def home(self, instance_id: int) -> Path:
-        """Where an instance's disk, log and image lie."""
-        return self.store.dir / "instances" / str(instance_id)
 
 
 class Supervisor:
