@@ -33,7 +33,13 @@ class EndpointWorkflow:
     """One endpoint, from its first worker to the marketplace's word that the last one is gone."""
 
     @workflow.init
-    def __init__(self, spec: EndpointSpec) -> None:
+    def __init__(self, sent: Any) -> None:
+        self._unusable = ""
+        """What is wrong with the input; `run` says so and ends, signals that came before it find an empty endpoint."""
+        try:
+            spec = checking.spec(sent)
+        except checking.Unacceptable as fault:
+            self._unusable, spec = str(fault), EndpointSpec(endpoint_name="unusable", endpoint_id=1)
         self._book = EndpointStateBook(spec)
         self._operations = Operations(self._book, self._news)
         self._publisher = Publisher(self._book)
@@ -45,8 +51,10 @@ class EndpointWorkflow:
         self._history_events_max = spec.history_events_max
 
     @workflow.run
-    async def run(self, spec: EndpointSpec) -> views.Deleted:
-        """Runs until the endpoint is deleted."""
+    async def run(self, sent: Any) -> views.Deleted:
+        """An `EndpointSpec`. Runs until the endpoint is deleted."""
+        if self._unusable:
+            raise ApplicationError(self._unusable, type="invalid_spec", non_retryable=True)
         self._operations.resume()
         while not self._is_gone():
             if self._due:
