@@ -1,8 +1,10 @@
 """The main job: from zero workers to a burst and back to zero, and nothing left on the marketplace."""
 
 import asyncio
+import contextlib
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import stoker
 from market.vast import VastMarket
 from run.demo.chaos import kill_each_once
 from run.demo.picture import draw
-from run.demo.report import print_report
+from run.demo.report import print_decisions, print_report
 from run.demo.samples import Record
 from run.demo.settings import demo_settings
 from run.demo.traffic import burst
@@ -78,7 +80,7 @@ async def _tell_the_story(stack: DevStack, console: Console, *, chaos: bool, pic
         made = await client.endpoints.create(ENDPOINT, **PARAMETERS)
         await client.workergroups.create(made.id, **WORKERGROUP)
         endpoint = await client.get_endpoint(ENDPOINT)
-        async with Watch(client, made.id, record) as watch:
+        async with Watch(client, made.id, record) as watch, _explained(client, made.id, console):
             player = Player(endpoint, watch, record)
             watch.enter("no worker yet: the first request arrives")
             await player.one(16)
@@ -121,6 +123,17 @@ async def _tell_the_story(stack: DevStack, console: Console, *, chaos: bool, pic
     draw(record, picture, title=f"stoker demo: {traffic.source}")
     console.print(f"picture: {picture}")
     _judge(record, left)
+
+
+@contextlib.asynccontextmanager
+async def _explained(client: stoker.Serverless, endpoint_id: int, console: Console) -> AsyncIterator[None]:
+    """Whoever waits in vain is told what was decided until then."""
+    try:
+        yield
+    except TimeoutError:
+        print_decisions(await client.endpoints.decisions(endpoint_id, tail=200), console=console)
+        console.print_json(data=await client.endpoints.status(endpoint_id))
+        raise
 
 
 async def _until_released(stack: DevStack) -> int:

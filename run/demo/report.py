@@ -50,6 +50,13 @@ def print_report(
             table.add_row(f"ledger: {name.replace('_', ' ')}", f"${costs[name]:.6f}")
     table.add_row("the marketplace charged", f"${charged_dollars:.6f}")
     console.print(table)
+    print_decisions(decisions, console=console)
+    for failure in record.failures[:20]:
+        console.print(f"[red]{failure}[/red]")
+
+
+def print_decisions(decisions: Sequence[dict[str, Any]], *, console: Console) -> None:
+    """What was decided, when, for whom, and why."""
     log = Table(title="decisions, with reasons")
     log.add_column("s", justify="right")
     log.add_column("what")
@@ -59,5 +66,3 @@ def print_report(
     for line in decisions:
         log.add_row(f"{line['at'] - first:.1f}", line["kind"], str(line.get("subject", "")), line["reason"])
     console.print(log)
-    for failure in record.failures[:20]:
-        console.print(f"[red]{failure}[/red]")
