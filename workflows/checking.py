@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from market.grammar import GrammarError, parse_filters, parse_launch_args
+from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.problem import describe
 from stoker_wire.workergroup import Workergroup
@@ -13,6 +14,14 @@ from workflows.messages import MetricsBatch
 
 class Unacceptable(ValueError):
     """What came cannot be used; the text says which field, what was expected and what came."""
+
+
+def spec(sent: Any) -> EndpointSpec:
+    """The input of an endpoint's workflow."""
+    try:
+        return EndpointSpec.model_validate(_plain(sent))
+    except ValidationError as fault:
+        raise Unacceptable(describe(fault)) from None
 
 
 def patch(sent: Any, config: EndpointConfig) -> EndpointPatch:

@@ -156,7 +156,7 @@ class World:
             await self.report(memo, load, heartbeat)
         return until is None
 
-    async def live_on_until_gone(self, seconds: float = 1800) -> None:
+    async def live_on_until_gone(self, seconds: float = 1800, *, step: float = 10.0) -> None:
         """Lives on, workers emptied as they drain, until the workflow has ended."""
         assert self.handle is not None
         handle = self.client.get_workflow_handle(self.handle.id)
@@ -166,7 +166,7 @@ class World:
             memo = await self.memo()
             with contextlib.suppress(RPCError):  # it ended just now
                 await self.report(memo, 0.0)
-            await self.pass_time(10)
+            await self.pass_time(step)
 
     async def histories(self) -> list[WorkflowHistory]:
         """The histories of all runs, oldest first."""

@@ -1,0 +1,40 @@
+"""Instances whose endpoint does not exist any more are destroyed, others are not."""
+
+from datetime import timedelta
+from typing import Any
+
+from market.port import Launch, Unavailable
+from stoker_wire.endpoint import EndpointConfig
+from tests.workflows.world import group
+from workflows.sweep import SWEEP_ID, SweepSpec, ensure_sweep
+
+
+async def test_what_belongs_to_no_running_endpoint_is_destroyed(a_world: Any) -> None:
+    async with a_world() as world:
+        await world.start(EndpointConfig(min_load=0, min_workers=1, max_workers=2), [group()])
+        await world.live(120)
+        alive = list(world.market.instances)
+        orphans = [
+            await world.market.create(129, Launch(label="stoker:gone:0123456789ab")),
+            await world.market.create(128, Launch(label="stoker:gone:0123456789ac")),
+        ]
+        stranger = await world.market.create(127, Launch(label="my own"))
+        world.market.fail_next("list", Unavailable("down"))
+        await ensure_sweep(world.client, SweepSpec(every_seconds=300, young_seconds=600))
+        await ensure_sweep(world.client)
+        await world.live(120)
+        assert set(orphans) <= set(world.market.instances), "young ones are left alone"
+        await world.env.sleep(timedelta(seconds=1200))
+        assert set(world.market.instances) == {*alive, stranger}
+        assert await world.client.get_workflow_handle(SWEEP_ID).query("destroyed") == 2
+
+
+async def test_an_endpoint_that_was_terminated_leaves_its_instances_to_the_sweep(a_world: Any) -> None:
+    async with a_world() as world:
+        await world.start(EndpointConfig(min_load=0, min_workers=1, max_workers=2), [group()])
+        await world.live(120)
+        assert world.market.instances
+        await world.handle.terminate("a mistake")
+        await ensure_sweep(world.client, SweepSpec(every_seconds=300, young_seconds=60))
+        await world.env.sleep(timedelta(seconds=900))
+        assert world.market.instances == {}
