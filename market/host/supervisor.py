@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable
 from typing import Literal
@@ -63,6 +64,8 @@ class Supervisor:
             record.pid = record.pid if self.process else None
         if self.process is not None:
             self.means.ports.hold(record.port_base)
+            # A governor that was killed may have left it suspended.
+            proc.send(self.process.living(), signal.SIGCONT)
             self.means.cpu.started(self.mark, self.process.pid, self.slot.machine.cpu_percent)
             self.process.watch(self._wake.set)
             log.info("instance_adopted", instance_id=record.id, pid=record.pid)

@@ -91,6 +91,22 @@ async def test_an_adopted_instance_that_ends_is_noticed(market_process, tools):
     await bench.close()
 
 
+async def test_an_adopted_instance_that_was_left_suspended_goes_on(market_process, tools):
+    market = market_process()
+    bench = tools.Bench(market.url)
+    instance_id = await bench.rent(onstart="echo pid $$; exec sleep 1000")
+    pid = int((await bench.printed(instance_id, "pid ")).split()[-1])
+    await bench.close()
+    market.end(signal.SIGKILL)
+    os.kill(pid, signal.SIGSTOP)
+    market.start()
+
+    async def goes_on():
+        return proc_view.stat(pid).state not in "Tt"
+
+    await tools.until(goes_on, what="an instance that is not suspended")
+
+
 async def test_sigterm_leaves_no_process_and_no_cgroup_behind(market_process, tools, tmp_path):
     market = market_process(stop_grace_seconds=0.3)
     bench = tools.Bench(market.url)
