@@ -17,6 +17,10 @@ from stoker_pyworker.standing import Standing
 log = structlog.get_logger(room="startup")
 
 
+_RETRY_SECONDS = 30.0
+"""After a failed benchmark, unless the model's log says sooner that it is loaded again."""
+
+
 class Startup:
     """Two tasks: `run` makes the worker ready and then probes for ever; `watch_log` reads the model's log."""
 
@@ -56,20 +60,34 @@ class Startup:
                 await self._config.lifecycle.__aenter__()
             elif self.reads_log and self._config.log_action_config.on_load:
                 await self._said_loaded.wait()
-            # A log line may be of an earlier life, or said a moment too soon: the server itself has the last word.
-            if self._has_model:
-                await self._until_well()
             await find_gpus
-            self._standing.loaded(await self._perf())
-        except BenchmarkFailed as fault:
-            self._standing.failed("benchmark", f"the benchmark failed: {fault}")
-            return
+            self._standing.loaded(await self._measured())
         finally:
             find_gpus.cancel()
         watches = [self._gpus.watch()]
         if self._has_model:
             watches.append(self.probe.watch(self._well, self._ill))
         await asyncio.gather(*watches)
+
+    async def _measured(self) -> float:
+        """The perf, however often the model server has to be started for it."""
+        while True:
+            # A log line may be of an earlier life, or said a moment too soon: the server itself has the last word.
+            if self._has_model:
+                await self._until_well()
+            self._said_loaded.clear()
+            try:
+                perf = await self._perf()
+            except BenchmarkFailed as fault:
+                self._standing.failed("benchmark", f"the benchmark failed: {fault}")
+            else:
+                self._standing.recovered("benchmark")
+                return perf
+            try:
+                async with asyncio.timeout(_RETRY_SECONDS):
+                    await self._said_loaded.wait()
+            except TimeoutError:
+                continue
 
     async def watch_log(self) -> None:
         """Tell what the model's log says, for as long as the worker runs."""

@@ -241,6 +241,8 @@ class Life:
     async def _until_drained(self) -> None:
         """Serve; then finish what runs, within the deadline."""
         await self.standing.drain_began.wait()
+        # Every answer now closes its connection, so that clients look for another worker.
+        self.server.closing = True
         self._see_if_drained()
         try:
             async with asyncio.timeout(self.settings.drain_seconds_max):

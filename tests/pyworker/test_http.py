@@ -1,5 +1,6 @@
 """Malformed, oversized, slow and smuggled requests: a problem that says what to do, and a closed connection."""
 
+import asyncio
 import json
 
 import pytest
@@ -57,6 +58,18 @@ async def test_a_chunked_body_over_the_limit_is_refused(make_worker):
     chunks = b"1000\r\n" + b"x" * 4096 + b"\r\n"
     answer = await worker.exchange(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks * 3)
     assert problem(answer) == (413, "body_too_large")
+
+
+async def test_bodies_together_are_bounded_and_let_go(make_worker, model):
+    worker = await make_worker(limits=Limits(bodies_bytes_max=200_000))
+    held = asyncio.create_task(worker.post("/held", {"text": "x" * 150_000}))
+    await until(lambda: model.answering == 1)
+    refused = await worker.exchange(worker.raw_request("/echo", {"text": "x" * 100_000}))
+    assert problem(refused) == (503, "bodies_too_large")
+    model.go.set()
+    assert (await held).status_code == 200
+    await until(lambda: worker.life.server.held_bytes == 0)
+    assert (await worker.post("/echo", {"text": "x" * 100_000})).status_code == 200
 
 
 async def test_endless_trailers_are_refused(worker):

@@ -156,6 +156,26 @@ async def test_a_benchmark_that_gets_no_good_answer_is_an_error_with_the_models_
     assert (await worker.post("/teapot")).status_code == 503
 
 
+async def test_a_model_that_is_started_again_is_benchmarked_again(make_worker, model, engine, tmp_path):
+    log = tmp_path / "model.log"
+    log.write_text("model ready\n")
+    config = WorkerConfig(
+        model_log_file=str(log),
+        log_action_config=ACTIONS,
+        handlers=[HandlerConfig(route="/held", benchmark_config=BenchmarkConfig(dataset=[{}], runs=1))],
+    )
+    worker = await make_worker(config, ready=False)
+    await until(lambda: model.answering == 1)
+    for writer in list(model.writers):
+        writer.transport.abort()
+    await until(lambda: engine.statuses and engine.statuses[-1]["error_msg"])
+    model.go.set()
+    with log.open("a") as file:
+        file.write("model ready\n")
+    await worker.ready()
+    await until(lambda: engine.statuses[-1]["max_perf"] > 0 and not engine.statuses[-1]["error_msg"])
+
+
 async def test_a_benchmark_generator_that_fails_is_an_error(make_worker, engine):
     def broken():
         raise RuntimeError("no prompts here")

@@ -14,6 +14,8 @@ class Limits:
     """Request line and header fields together. A route answer in a header is about 1 KiB."""
     head_fields_max: int = 100
     body_bytes_max: int = 64 * MIB
+    bodies_bytes_max: int = 1024 * MIB
+    """All bodies together: a ticket is inside the body, so strangers' bodies are held too until it is read."""
     head_seconds_max: float = 10.0
     """From the first byte of a request to the end of its header fields."""
     body_seconds_max: float = 30.0

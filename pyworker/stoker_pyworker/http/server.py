@@ -82,6 +82,7 @@ class ClientConnection(asyncio.Protocol):
         "_deadline",
         "_fields",
         "_head_bytes",
+        "_held_bytes",
         "_limits",
         "_parser",
         "_phase",
@@ -107,6 +108,7 @@ class ClientConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._head_bytes = 0
+        self._held_bytes = 0
         self._fields = 0
         self._received = 0.0
         self._saw_host = False
@@ -136,6 +138,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone; whoever answers it is told at once."""
         self._server.forget(self)
+        self._hold(-self._held_bytes)
         self._waiting.clear()
         listener, self.listener = self.listener, None
         if listener is not None:
@@ -259,7 +262,11 @@ class ClientConnection(asyncio.Protocol):
         if self._problem is not None:
             return
         self._body_bytes += len(data)
-        if self._body_bytes > self._limits.body_bytes_max:
+        self._hold(len(data))
+        if self._server.held_bytes > self._limits.bodies_bytes_max:
+            self._body.clear()
+            self._fault(503, "bodies_too_large", "this worker holds too much request data; route again")
+        elif self._body_bytes > self._limits.body_bytes_max:
             self._body.clear()
             self._body_too_large()
         else:
@@ -336,6 +343,8 @@ class ClientConnection(asyncio.Protocol):
     def done(self) -> None:
         """The answer is complete: the next request may have its turn."""
         stays_open = self.stays_open
+        if self.current is not None:
+            self._hold(-len(self.current.body))
         self._busy = self.answering = False
         self.current = None
         self.listener = None
@@ -385,6 +394,10 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.resume_reading()
             else:
                 self.transport.pause_reading()
+
+    def _hold(self, change: int) -> None:
+        self._held_bytes += change
+        self._server.held_bytes += change
 
     def _fault(self, status: int, code: str, message: str) -> None:
         if self._problem is None:
@@ -449,6 +462,8 @@ class HttpServer:
         self.limits = limits
         self.closing = False
         """While true, every answer closes its connection."""
+        self.held_bytes = 0
+        """Request bodies in memory."""
         self._connections: set[ClientConnection] = set()
         self._listeners: list[asyncio.Server] = []
         self._clock: asyncio.TimerHandle | None = None
@@ -457,7 +472,9 @@ class HttpServer:
     async def listen(self, host: str | None, port: int, *, tls: ssl.SSLContext | None = None) -> int:
         """Listen on one more address; `port` 0 takes a free one. Returns the port."""
         loop = asyncio.get_running_loop()
-        options: dict[str, Any] = {"backlog": 1024, "ssl": tls}
+        options: dict[str, Any] = {"backlog": 1024}
+        if tls is not None:
+            options |= {"ssl": tls, "ssl_handshake_timeout": self.limits.head_seconds_max}
         listener = await loop.create_server(lambda: ClientConnection(self), host, port, **options)
         self._listeners.append(listener)
         if self._clock is None:
