@@ -5,6 +5,7 @@ import contextlib
 import gc
 import logging
 from collections.abc import AsyncIterator
+from typing import cast
 
 from aiohttp import web
 from temporalio.client import Client
@@ -16,6 +17,7 @@ from engine.health import Health
 from engine.ingest import Ingest
 from engine.metrics import Metrics
 from engine.openai import OpenAIDoor
+from engine.parsing import BODY_SECONDS
 from engine.problems import problems
 from engine.routing import RouteDesk
 from engine.settings import EngineSettings
@@ -26,6 +28,7 @@ _KEEPALIVE_SECONDS = 75.0
 _HEADER_BYTES_MAX = 8190
 _HEADERS_MAX = 64
 _SHUTDOWN_SECONDS = 5.0
+_BACKLOG = 1024
 _GC_YOUNG_OBJECTS = 50_000
 
 _quiet = logging.getLogger("engine.aiohttp")
@@ -41,6 +44,7 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     engine = Engine(settings, temporal_client)
     app = web.Application(middlewares=[problems], client_max_size=settings.limits.body_bytes_max)
     app[ENGINE] = engine
+    app[BODY_SECONDS] = settings.limits.body_seconds_max
     desk = RouteDesk(engine)
     ingest = Ingest(engine)
     health = Health(engine)
@@ -74,21 +78,36 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     return app
 
 
+class TurnedAway(asyncio.Protocol):
+    """One connection too many: it is told so and closed, before it can cost more."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say it, hang up."""
+        body = b'{"success":false,"error":"too_many_connections","msg":"the engine holds too many connections; try again"}'
+        head = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+        writer = cast("asyncio.WriteTransport", transport)  # uvloop's is no subclass of it
+        writer.write(head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        transport.close()
+
+
 class Server:
     """A running engine: where it listens, and how to stop it."""
 
-    def __init__(self, runner: web.AppRunner, engine: Engine, host: str, port: int, scheme: str) -> None:
+    def __init__(
+        self, runner: web.AppRunner, listening: asyncio.Server, engine: Engine, url: str, port: int
+    ) -> None:
         self._runner = runner
+        self._listening = listening
         self.engine = engine
-        self.host = host
+        self.url = url
         self.port = port
-        self.url = f"{scheme}://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{port}"
 
     def __repr__(self) -> str:
         return f"<Server {self.url} {self.engine!r}>"
 
     async def close(self) -> None:
         """Answer who waits, finish what runs, stop."""
+        self._listening.close()
         self.engine.stop_holding()
         await self._runner.cleanup()
 
@@ -112,15 +131,33 @@ async def start_server(settings: EngineSettings, temporal_client: Client) -> Ser
         logger=_quiet,
     )
     await runner.setup()
-    site = web.TCPSite(runner, settings.host, settings.port, ssl_context=settings.ssl_context, backlog=1024)
     try:
-        await site.start()
+        listening = await _listen(runner, settings)
     except BaseException:
         await runner.cleanup()
         raise
-    port = int(runner.addresses[0][1])
+    port = int(listening.sockets[0].getsockname()[1])
     scheme = "https" if settings.ssl_context else "http"
-    return Server(runner, app[ENGINE], settings.host, port, scheme)
+    return Server(runner, listening, app[ENGINE], f"{scheme}://{_reachable(settings.host)}:{port}", port)
+
+
+async def _listen(runner: web.AppRunner, settings: EngineSettings) -> asyncio.Server:
+    server, limit = runner.server, settings.limits.connections_max
+    if server is None:
+        raise RuntimeError("the runner was not set up")
+
+    def connection() -> asyncio.Protocol:
+        return server() if len(server.connections) < limit else TurnedAway()
+
+    return await asyncio.get_running_loop().create_server(
+        connection, settings.host, settings.port, ssl=settings.ssl_context, backlog=_BACKLOG
+    )
+
+
+def _reachable(host: str) -> str:
+    if host in {"0.0.0.0", "::", ""}:
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 def calm_garbage_collection() -> None:

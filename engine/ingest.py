@@ -8,7 +8,7 @@ from aiohttp import web
 
 from engine.endpoints import Endpoint
 from engine.engine import Engine
-from engine.parsing import answer, parse
+from engine.parsing import answer, parse, read_body
 from engine.workers import KnownWorker
 from stoker_wire.problem import Problem
 from stoker_wire.token import read_worker_token
@@ -34,7 +34,7 @@ class Ingest:
 
     async def worker_status(self, request: web.Request) -> web.Response:
         """`POST /worker_status/`."""
-        status = parse(WorkerStatus, await request.read())
+        status = parse(WorkerStatus, await read_body(request))
         endpoint, worker = self._who(status.mtoken, status.id)
         url = checked_url(status.url)
         _check_figures(status)
@@ -43,7 +43,7 @@ class Ingest:
 
     async def delete_requests(self, request: web.Request) -> web.Response:
         """`POST /delete_requests/`."""
-        ended = parse(FinishedRequests, await request.read())
+        ended = parse(FinishedRequests, await read_body(request))
         endpoint, worker = self._who(ended.mtoken, ended.worker_id)
         now = time.time()
         router = self._engine.router

@@ -13,7 +13,7 @@ from aiohttp import web
 from engine.endpoints import Endpoint
 from engine.engine import Engine
 from engine.keys import unauthorised
-from engine.parsing import FastRouteRequest, answer, json_object
+from engine.parsing import FastRouteRequest, answer, bounded_arrival, json_object
 from engine.routing import RouteDesk
 from stoker_wire.problem import Problem
 from stoker_wire.route import COST_MAX, DEFAULT_COST
@@ -180,11 +180,12 @@ async def _stream_back(request: web.Request, reply: aiohttp.ClientResponse) -> w
 async def _read(request: web.Request, limit: int) -> bytes:
     """The body, up to a limit of its own: prompts with images are larger than control calls."""
     chunks, size = [], 0
-    async for chunk in request.content.iter_any():
-        size += len(chunk)
-        if size > limit:
-            raise Problem(413, "body_too_large", f"the body is larger than {limit} bytes")
-        chunks.append(chunk)
+    async with bounded_arrival(request):
+        async for chunk in request.content.iter_any():
+            size += len(chunk)
+            if size > limit:
+                raise Problem(413, "body_too_large", f"the body is larger than {limit} bytes")
+            chunks.append(chunk)
     return b"".join(chunks)
 
 

@@ -1,5 +1,8 @@
 """Bodies of calls, read fast where it matters and with good sentences where they are wrong."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -8,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from stoker_wire.problem import Problem, describe
 from stoker_wire.route import COST_MAX, DEFAULT_COST, RouteRequest
+
+BODY_SECONDS: web.AppKey[float] = web.AppKey("body_seconds", float)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -71,9 +76,33 @@ def json_object(body: bytes) -> dict[str, Any]:
     return value
 
 
+async def read_body(request: web.Request) -> bytes:
+    """The call's body, which has a bounded size (413) and a bounded time to arrive.
+
+    Raises:
+        Problem: 408.
+    """
+    if request.content.is_eof():
+        return await request.read()
+    async with bounded_arrival(request):
+        return await request.read()
+
+
+@contextlib.asynccontextmanager
+async def bounded_arrival(request: web.Request) -> AsyncIterator[None]:
+    """Whoever sends a body a byte a minute does not keep a handler for ever."""
+    seconds = request.app[BODY_SECONDS]
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        said = f"the body did not arrive within {seconds:g} s"
+        raise Problem(408, "body_timeout", said, headers={"Connection": "close"}) from None
+
+
 async def read_object(request: web.Request) -> dict[str, Any]:
     """The call's body as a JSON object."""
-    return json_object(await request.read())
+    return json_object(await read_body(request))
 
 
 def path_id(request: web.Request) -> int:

@@ -9,7 +9,7 @@ from aiohttp import web
 from engine.endpoints import Endpoint
 from engine.engine import Engine, draw_index
 from engine.keys import presented, same_key, unauthorised
-from engine.parsing import FastRouteRequest, answer, parse_route
+from engine.parsing import FastRouteRequest, answer, parse_route, read_body
 from engine.reasons import why_waiting
 from engine.waiting import Place
 from stoker_wire.problem import Problem
@@ -27,7 +27,7 @@ class RouteDesk:
 
     async def handle(self, request: web.Request) -> web.Response:
         """The call as it comes in."""
-        asked = parse_route(await request.read())
+        asked = parse_route(await read_body(request))
         endpoint = self._engine.directory.named(asked.endpoint)
         if endpoint is None or not self.opens(request, endpoint, asked.api_key):
             found = await self._find(request, asked)

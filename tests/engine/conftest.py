@@ -251,8 +251,9 @@ class Stage:
             else {}
         )
         async with self.http.request(method, url, headers=headers, **sent, **more) as response:
-            assert response.headers["Content-Type"].split(";")[0] in {"application/json", "text/plain"}
-            if response.headers["Content-Type"] == "application/json":
+            kind = response.headers["Content-Type"].split(";")[0]
+            assert kind in {"application/json", "text/plain"}
+            if kind == "application/json":
                 return response.status, await response.json()
             return response.status, await response.text()
 
