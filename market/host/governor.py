@@ -8,6 +8,10 @@ import time
 from market.host import proc
 
 TICK_SECONDS = 0.05
+REST_SECONDS = 0.25
+"""Between looks while everybody is idle; what is used unseen in that time is paid back afterwards."""
+LIST_SECONDS = 1.0
+"""Between looks at who belongs to whom: one pass over /proc for all."""
 BURST_SECONDS = 0.1
 """CPU time an instance may save up, so that short work is not cut."""
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -25,7 +29,6 @@ class _Ward:
         self.ticks: dict[int, int] = {}
         self.paused = False
         self.pids: list[int] = []
-        self.listed_at = 0.0
 
 
 class Governor:
@@ -36,10 +39,12 @@ class Governor:
     def __init__(self) -> None:
         self._wards: dict[str, _Ward] = {}
         self._task: asyncio.Task[None] | None = None
+        self._listed_at = 0.0
 
     def govern(self, mark: str, session: int, cpu_percent: float) -> None:
         """Hold the instance to its share from now on."""
         self._wards[mark] = _Ward(mark, session, cpu_percent / 100, time.monotonic())
+        self._listed_at = 0.0
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="cpu governor")
 
@@ -59,14 +64,20 @@ class Governor:
     async def _run(self) -> None:
         while self._wards:
             now = time.monotonic()
-            for ward in list(self._wards.values()):
-                self._judge(ward, now)
-            await asyncio.sleep(TICK_SECONDS)
+            if now - self._listed_at > LIST_SECONDS:
+                self._listed_at = now
+                self._list()
+            busy = [self._judge(ward, now) for ward in self._wards.values()]
+            await asyncio.sleep(TICK_SECONDS if any(busy) else REST_SECONDS)
 
-    def _judge(self, ward: _Ward, now: float) -> None:
-        if now - ward.listed_at > 0.5:
-            ward.pids = proc.members(ward.mark, ward.session)
-            ward.listed_at = now
+    def _list(self) -> None:
+        wards = list(self._wards.values())
+        members = proc.members_of({ward.mark: ward.session for ward in wards})
+        for ward in wards:
+            ward.pids = members[ward.mark]
+
+    def _judge(self, ward: _Ward, now: float) -> bool:
+        """Suspend or continue it; True if it is busy."""
         used = 0
         seen: dict[int, int] = {}
         for pid in ward.pids:
@@ -84,3 +95,4 @@ class Governor:
         elif ward.credit_seconds >= 0 and ward.paused:
             proc.send(ward.pids, signal.SIGCONT)
             ward.paused = False
+        return used > 0 or ward.paused

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -68,15 +68,22 @@ def mark_of(pid: int) -> str | None:
     return None
 
 
-def members(mark: str, session: int | None) -> list[int]:
+def members(mark: str, session: int) -> list[int]:
     """Living processes of an instance: its session, and whoever carries its mark."""
-    found = []
+    return members_of({mark: session})[mark]
+
+
+def members_of(sessions: Mapping[str, int]) -> dict[str, list[int]]:
+    """The same for several instances, mark → session, in one pass over /proc."""
+    found: dict[str, list[int]] = {mark: [] for mark in sessions}
+    marks = {session: mark for mark, session in sessions.items()}
     for pid in pids():
         now = stat(pid)
         if now is None or not now.alive or pid == os.getpid():
             continue
-        if (session is not None and now.session == session) or mark_of(pid) == mark:
-            found.append(pid)
+        mark = marks.get(now.session) or mark_of(pid)
+        if mark in found:
+            found[mark].append(pid)
     return found
 
 
