@@ -1,0 +1,1 @@
+"""Peers' scaling rules from their own sources, at the same controls as the production policy."""

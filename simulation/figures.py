@@ -1,0 +1,105 @@
+"""What a run was like, in numbers: how long requests waited, what it cost, and where capacity was wrong."""
+
+import math
+from dataclasses import dataclass
+
+from simulation.series import Samples
+from simulation.world import World
+
+_HEADINGS = ("loading", "starting", "ready", "storage")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """One run, scored. Seconds, dollars, GPU-hours; rates are per hour of the trace."""
+
+    trace: str
+    scaler: str
+    requests: int
+    hours: float
+    within_2: float
+    """Share of requests that waited at most 2 s."""
+    within_10: float
+    wait_p50: float
+    wait_p99: float
+    wait_p999: float
+    """Infinite when so many never began."""
+    response_p99: float
+    dollars: float
+    dollars_by_state: dict[str, float]
+    gpu_hours_by_state: dict[str, float]
+    utilisation: float
+    """Busy share of the time that workers were ready."""
+    over_hours: float
+    """Worker-hours ready and idle: the over-provisioned area."""
+    under_hours: float
+    """Request-hours without a worker: the under-provisioned area."""
+    starts_per_hour: float
+    stops_per_hour: float
+    creates_per_hour: float
+    failures: int
+    lost_requests: int
+    """Service cut short by a machine that was stopped or taken away; each was served again."""
+    work: float
+    """Scored work, load."""
+    samples: Samples
+
+    @property
+    def dollars_per_unit(self) -> float:
+        """Dollars per million load."""
+        return self.dollars / self.work * 1e6 if self.work > 0 else math.nan
+
+
+def figures(world: World) -> Figures:
+    """Score a world that has lived."""
+    begin, end = world.score_from, world.trace.seconds
+    times, works = world.trace.times, world.trace.works
+    scored = [number for number, at in enumerate(times) if at >= begin]
+    started, finished = world.front.started, world.front.finished
+    waits = sorted(started[n] - times[n] if started[n] >= 0 else math.inf for n in scored)
+    responses = sorted(finished[n] - times[n] if finished[n] >= 0 else math.inf for n in scored)
+    hours = max(end - begin, 1e-9) / 3600.0
+    bill, before = world.final_bill, world.bill_before
+    dollars = {name: bill.dollars[name] - before.dollars[name] for name in _HEADINGS}
+    gpu = {name: bill.gpu_hours[name] - before.gpu_hours[name] for name in _HEADINGS[:3]}
+    counts = {name: world.final_counts[name] - world.counts_before[name] for name in world.final_counts}
+    busy = (world.final_busy - world.busy_before) / 3600.0
+    over, under = world.final_areas
+    return Figures(
+        trace=world.trace.name,
+        scaler=world.pilot.name,
+        requests=len(scored),
+        hours=hours,
+        within_2=_share(waits, 2.0),
+        within_10=_share(waits, 10.0),
+        wait_p50=quantile(waits, 0.5),
+        wait_p99=quantile(waits, 0.99),
+        wait_p999=quantile(waits, 0.999),
+        response_p99=quantile(responses, 0.99),
+        dollars=sum(dollars.values()),
+        dollars_by_state=dollars,
+        gpu_hours_by_state=gpu,
+        utilisation=busy / gpu["ready"] if gpu["ready"] > 0 else 0.0,
+        over_hours=over,
+        under_hours=under,
+        starts_per_hour=counts["starts"] / hours,
+        stops_per_hour=counts["stops"] / hours,
+        creates_per_hour=counts["creates"] / hours,
+        failures=counts["failures"],
+        lost_requests=counts["lost_requests"],
+        work=sum(works[n] for n in scored),
+        samples=world.series.samples,
+    )
+
+
+def quantile(ordered: list[float], share: float) -> float:
+    """The smallest value that at least this share does not exceed; 0 of nothing."""
+    if not ordered:
+        return 0.0
+    return ordered[min(len(ordered), max(1, math.ceil(share * len(ordered)))) - 1]
+
+
+def _share(ordered: list[float], limit: float) -> float:
+    if not ordered:
+        return 1.0
+    return sum(value <= limit + 1e-9 for value in ordered) / len(ordered)

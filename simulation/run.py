@@ -1,0 +1,40 @@
+"""One run: a trace, a pilot, a world, a seed; out come figures."""
+
+from simulation.figures import Figures, figures
+from simulation.settings import DEFAULT_WORLD, WorldSettings
+from simulation.trace import Trace
+from simulation.world import Pilot, Progress, World
+
+
+def run(
+    trace: Trace,
+    pilot: Pilot,
+    settings: WorldSettings = DEFAULT_WORLD,
+    *,
+    seed: int = 0,
+    max_queue_time: float = 30.0,
+    target_queue_time: float = 10.0,
+    warmup_seconds: float = 0.0,
+    progress: Progress | None = None,
+) -> Figures:
+    """Live through the trace and score it. The first `warmup_seconds` of the trace are played before it, unscored."""
+    played = with_warmup(trace, warmup_seconds) if warmup_seconds > 0 else trace
+    world = World(
+        played,
+        pilot,
+        settings,
+        seed=seed,
+        max_queue_time=max_queue_time,
+        target_queue_time=target_queue_time,
+        score_from=warmup_seconds,
+        progress=progress,
+    )
+    world.run()
+    return figures(world)
+
+
+def with_warmup(trace: Trace, seconds: float) -> Trace:
+    """The trace with its own beginning played before it."""
+    head = trace.part(0.0, seconds)
+    times = head.times + tuple(at + seconds for at in trace.times)
+    return Trace(trace.name, times, head.works + trace.works, trace.seconds + seconds)

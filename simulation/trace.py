@@ -1,0 +1,159 @@
+"""Request traces: when requests arrive and how much work each is."""
+
+import csv
+import gzip
+import io
+import json
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+INPUT_TOKEN_WORK = 0.1
+"""Prefill reads tokens in parallel, decoding writes them one by one: an input token counts a tenth."""
+
+
+class TraceFault(ValueError):
+    """The file is not a trace; the message says what was expected, what came, and where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Arrivals in order, seconds from the start, with the work of each in load."""
+
+    name: str
+    times: tuple[float, ...] = field(repr=False)
+    works: tuple[float, ...] = field(repr=False)
+    seconds: float
+    """How long it lasts: at least to the last arrival."""
+
+    @classmethod
+    def of(cls, name: str, rows: Iterable[tuple[float, float]], *, seconds: float | None = None) -> Self:
+        """A trace of (arrival, work) rows, sorted by arrival and counted from 0."""
+        ordered = sorted(rows)
+        times = tuple(at for at, _ in ordered)
+        last = times[-1] if times else 0.0
+        return cls(name, times, tuple(work for _, work in ordered), max(last, seconds or 0.0))
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def work(self) -> float:
+        """All work, load."""
+        return sum(self.works)
+
+    @property
+    def mean_load(self) -> float:
+        """Load/s over the whole."""
+        return self.work / self.seconds if self.seconds > 0 else 0.0
+
+    def scaled(self, *, mean_load: float) -> "Trace":
+        """The same arrivals with works scaled to this mean load/s."""
+        factor = mean_load / self.mean_load if self.mean_load > 0 else 1.0
+        return Trace(self.name, self.times, tuple(work * factor for work in self.works), self.seconds)
+
+    def part(self, start: float, end: float) -> "Trace":
+        """Arrivals in start <= t < end (seconds), counted from `start`."""
+        first, last = bisect_left(self.times, start), bisect_left(self.times, end)
+        times = tuple(at - start for at in self.times[first:last])
+        return Trace(self.name, times, self.works[first:last], min(end, self.seconds) - start)
+
+    def split(self, share: float = 0.5) -> tuple["Trace", "Trace"]:
+        """By time: what is tuned on, and what is reported."""
+        at = self.seconds * share
+        return self.part(0.0, at), self.part(at, self.seconds + 1.0)
+
+
+def read_trace(path: Path) -> Trace:
+    """The trace in a file: CSV (`t_s,input_tokens,output_tokens` or `t_s,work`) or a request log, `.gz` or not.
+
+    A request log is one JSON object per line with `at` (or `arrived_at`) in Unix seconds and `cost`.
+
+    Raises:
+        TraceFault: the file cannot be read as either.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as fault:
+        raise TraceFault(
+            f"{path}: cannot be read ({fault.strerror}); give the path of a CSV or JSON-lines file"
+        ) from fault
+    if raw[:2] == b"\x1f\x8b":
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError) as fault:
+            raise TraceFault(f"{path}: starts like gzip and is not; was it cut off?") from fault
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise TraceFault(
+            f"{path}: not UTF-8 text at byte {fault.start}; expected CSV or JSON lines"
+        ) from fault
+    rows = _log_rows(path, text) if text.lstrip().startswith("{") else _csv_rows(path, text)
+    rows = sorted(rows)
+    if not rows:
+        raise TraceFault(f"{path}: has no requests; expected a line per request")
+    start = rows[0][0] if rows[0][0] > 1e8 else 0.0  # Unix time: count from the first request
+    name = path.name.split(".", 1)[0]
+    return Trace.of(name, ((at - start, work) for at, work in rows))
+
+
+def _csv_rows(path: Path, text: str) -> list[tuple[float, float]]:
+    reader = csv.DictReader(io.StringIO(text))
+    fields = set(reader.fieldnames or ())
+    work_field = next((name for name in ("work", "cost", "load") if name in fields), None)
+    tokens = {"input_tokens", "output_tokens"} <= fields
+    if "t_s" not in fields or not (work_field or tokens):
+        got = ", ".join(reader.fieldnames or ()) or "nothing"
+        raise TraceFault(
+            f"{path}: expected the columns t_s,input_tokens,output_tokens (or t_s,work), got {got[:200]}"
+        )
+    rows = []
+    for row in reader:
+        try:
+            if work_field:
+                work = float(row[work_field])
+            else:
+                work = INPUT_TOKEN_WORK * float(row["input_tokens"]) + float(row["output_tokens"])
+            rows.append(_checked(float(row["t_s"]), work))
+        except (TypeError, ValueError) as fault:
+            raise TraceFault(f"{path}, line {reader.line_num}: {fault}") from fault
+    return rows
+
+
+def _log_rows(path: Path, text: str) -> list[tuple[float, float]]:
+    rows = []
+    for number, entry in _json_lines(path, text):
+        at, cost = entry.get("at", entry.get("arrived_at")), entry.get("cost")
+        if at is None or cost is None:
+            raise TraceFault(
+                f"{path}, line {number}: expected `at` (or `arrived_at`) and `cost`, got {sorted(entry)}"
+            )
+        try:
+            rows.append(_checked(float(at), float(cost)))
+        except (TypeError, ValueError) as fault:
+            raise TraceFault(f"{path}, line {number}: {fault}") from fault
+    return rows
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as fault:
+            raise TraceFault(
+                f"{path}, line {number}: expected a JSON object per line ({fault.msg})"
+            ) from fault
+        if not isinstance(entry, dict):
+            raise TraceFault(f"{path}, line {number}: expected a JSON object, got {type(entry).__name__}")
+        yield number, entry
+
+
+def _checked(at: float, work: float) -> tuple[float, float]:
+    if not (0 <= at < 1e12 and 0 <= work < 1e12):
+        raise ValueError(f"expected a time and a work of at least 0, got {at:g} and {work:g}")
+    return at, work

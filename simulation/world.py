@@ -1,0 +1,344 @@
+"""The discrete-event world: requests arrive, machines boot, serve and die, metrics travel; somebody decides.
+
+Everything is an event (time, number, function, argument) on one heap, and every draw comes from a stream with a seed, so
+the same seed gives the same result to the bit.
+"""
+
+import gc
+import heapq
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from simulation.front import Batch, Front
+from simulation.machine import Bill, Machine, Stage
+from simulation.market import Stock
+from simulation.series import Series
+from simulation.settings import WorldSettings
+from simulation.trace import Trace
+
+Progress = Callable[[float], None]
+"""Told the share that is done, 0 to 1."""
+
+TAIL_SECONDS = 3600.0
+"""After the last arrival the world goes on so long for requests that still wait, unbilled."""
+
+
+class Pilot(Protocol):
+    """Who decides: the production policy, or a peer's."""
+
+    name: str
+
+    def begin(self, world: "World") -> None:
+        """The endpoint exists from now on."""
+        ...
+
+    def hear(self, batch: Batch, now: float) -> None:
+        """A batch of metrics has arrived."""
+        ...
+
+
+class World:
+    """One run. Times are seconds from the start of the trace."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        pilot: Pilot,
+        settings: WorldSettings,
+        *,
+        seed: int = 0,
+        max_queue_time: float = 30.0,
+        target_queue_time: float = 10.0,
+        score_from: float = 0.0,
+        progress: Progress | None = None,
+    ) -> None:
+        self.trace = trace
+        self.pilot = pilot
+        self.settings = settings
+        self.now = 0.0
+        self.stock = Stock(settings, seed)
+        self.bill = Bill()
+        self.bill_before = Bill()
+        self.busy_before = 0.0
+        self.score_from = score_from
+        self.machines: dict[int, Machine] = {}
+        self.busy_seconds_of_the_gone = 0.0
+        self.counts = {
+            "creates": 0,
+            "starts": 0,
+            "stops": 0,
+            "destroys": 0,
+            "failures": 0,
+            "lost_requests": 0,
+        }
+        self.counts_before = dict(self.counts)
+        self._progress = progress
+        self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
+        self._number = 0
+        self._next_machine = 0
+        self.ended = False
+        self.hot = 0
+        """Ready machines: what can serve now, draining ones too."""
+        self.inside = 0
+        """Requests waiting or being served."""
+        self.over_hours = 0.0
+        self.under_hours = 0.0
+        self._area_at = 0.0
+        self.front = Front(
+            self, seed=seed, max_queue_time=max_queue_time, target_queue_time=target_queue_time
+        )
+        self.series = Series(self)
+
+    # -- time
+
+    def at(self, when: float, what: Callable[[Any], None], argument: Any = None) -> None:
+        """Do it then."""
+        self._number += 1
+        heapq.heappush(self._events, (max(self.now, when), self._number, what, argument))
+
+    def after(self, seconds: float, what: Callable[[Any], None], argument: Any = None) -> None:
+        """Do it so much later."""
+        self.at(self.now + seconds, what, argument)
+
+    def run(self) -> None:
+        """Live through the whole trace, and then until nobody waits."""
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            self._live()
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _live(self) -> None:
+        events, times = self._events, self.trace.times
+        self.front.begin()
+        self.series.begin()
+        self.pilot.begin(self)
+        if self.score_from > 0:
+            self.at(self.score_from, self._begin_scoring)
+        self.at(self.trace.seconds, self._end)
+        deadline = self.trace.seconds + TAIL_SECONDS
+        arrived, count = 0, len(times)
+        next_arrival = times[0] if times else float("inf")
+        told, step = 0, max(1, count // 200)
+        pop, arrive = heapq.heappop, self.front.arrive
+        while True:
+            if events and events[0][0] <= next_arrival:
+                when, _, what, argument = pop(events)
+                if when > deadline:
+                    break
+                self.now = when
+                what(argument)
+                if self.ended and self.inside == 0:
+                    break
+            elif arrived < count:
+                self.now = next_arrival
+                arrive(arrived)
+                arrived += 1
+                next_arrival = times[arrived] if arrived < count else float("inf")
+                if self._progress is not None and arrived - told >= step:
+                    told = arrived
+                    self._progress(arrived / count)
+            else:
+                break
+        if self._progress is not None:
+            self._progress(1.0)
+
+    def _begin_scoring(self, _: Any) -> None:
+        self._bill_all()
+        self.measure_areas()
+        self.over_hours = self.under_hours = 0.0
+        self.bill_before.dollars = dict(self.bill.dollars)
+        self.bill_before.gpu_hours = dict(self.bill.gpu_hours)
+        self.counts_before = dict(self.counts)
+        self.busy_before = self.busy_seconds
+
+    def _end(self, _: Any) -> None:
+        """The trace is over: here the bill is cut."""
+        self._bill_all()
+        self.measure_areas()
+        self.final_bill = Bill()
+        self.final_bill.dollars = dict(self.bill.dollars)
+        self.final_bill.gpu_hours = dict(self.bill.gpu_hours)
+        self.final_busy = self.busy_seconds
+        self.final_areas = (self.over_hours, self.under_hours)
+        self.final_counts = dict(self.counts)
+        self.series.end()
+        self.ended = True
+
+    def _bill_all(self) -> None:
+        for machine in self.machines.values():
+            machine.bill(self.now)
+
+    @property
+    def busy_seconds(self) -> float:
+        """For how long machines have worked, in all."""
+        alive = 0.0
+        for machine in self.machines.values():
+            alive += machine.busy_seconds
+            if machine.running:
+                alive += self.now - machine.virtual_at
+        return self.busy_seconds_of_the_gone + alive
+
+    def measure_areas(self) -> None:
+        """Book idle hot slots and requests without one, since the last change of either."""
+        hours = (self.now - self._area_at) / 3600.0
+        self._area_at = self.now
+        gap = self.hot * self.settings.slots - self.inside
+        if gap > 0:
+            self.over_hours += gap * hours / self.settings.slots
+        else:
+            self.under_hours -= gap * hours / self.settings.slots
+
+    # -- what a pilot can do; every call answers later, through `done`
+
+    def search(self, done: Callable[[Any], None]) -> None:
+        """Offers, `done(tuple[Offer, ...])`."""
+        self.after(self.settings.search_seconds, lambda _: done(self.stock.search()))
+
+    def create(self, launch_id: str, offer_id: int, done: Callable[[Machine | None], None]) -> None:
+        """Rent: `done(machine)`, or `done(None)` when somebody was quicker."""
+        self.after(self.settings.operation_seconds, self._created, (launch_id, offer_id, done))
+
+    def start(self, machine: Machine, done: Callable[[bool], None]) -> None:
+        """Wake a stopped machine: `done(True)` once the market accepted, `done(False)` if it is gone."""
+        self.after(self.settings.operation_seconds, self._started, (machine, done))
+
+    def stop(self, machine: Machine, done: Callable[[bool], None]) -> None:
+        """Stop it: `done(True)` once it is stopped, `done(False)` if it is gone."""
+        self.after(self.settings.operation_seconds, self._stopping, (machine, done))
+
+    def destroy(self, machine: Machine, done: Callable[[bool], None]) -> None:
+        """Release it for good: `done(True)`."""
+        self.after(self.settings.operation_seconds, self._destroyed, (machine, done))
+
+    def reboot(self, machine: Machine, done: Callable[[bool], None]) -> None:
+        """Restart its container: `done(True)` once the market accepted, `done(False)` if it is gone."""
+        self.after(self.settings.operation_seconds, self._rebooted, (machine, done))
+
+    # -- what the market does
+
+    def _created(self, asked: tuple[str, int, Callable[[Machine | None], None]]) -> None:
+        launch_id, offer_id, done = asked
+        stocked = self.stock.rent(offer_id)
+        if stocked is None:
+            done(None)
+            return
+        self._next_machine += 1
+        price = stocked.offer.dph_total
+        machine = Machine(
+            id=self._next_machine,
+            launch_id=launch_id,
+            offer_id=offer_id,
+            machine_id=stocked.offer.machine_id,
+            kind=stocked.offer.kind,
+            perf=stocked.perf,
+            price=price,
+            storage_price=price * self.settings.storage_share,
+            slots=self.settings.slots,
+            bill=self.bill,
+            now=self.now,
+        )
+        self.machines[machine.id] = machine
+        self.counts["creates"] += 1
+        self.after(self.stock.between(*self.settings.create_seconds), self._pulls, (machine, machine.epoch))
+        done(machine)
+
+    def _pulls(self, what: tuple[Machine, int]) -> None:
+        machine, epoch = what
+        if machine.epoch != epoch:
+            return
+        dud = self.stock.happens(self.settings.never_loads)
+        seconds = self.stock.seconds(self.settings.loading)
+        machine.become(Stage.DUD if dud else Stage.LOADING, self.now)
+        if dud:
+            self.counts["failures"] += 1
+        else:
+            self.after(seconds, self._ready, (machine, machine.epoch))
+
+    def _started(self, asked: tuple[Machine, Callable[[bool], None]]) -> None:
+        machine, done = asked
+        if machine.stage is not Stage.STOPPED:
+            done(machine.stage is not Stage.GONE)
+            return
+        stuck = self.stock.happens(self.settings.never_restarts)
+        seconds = self.stock.seconds(self.settings.start if machine.loaded_once else self.settings.loading)
+        self.counts["starts"] += 1
+        machine.become(Stage.STUCK if stuck else Stage.STARTING, self.now)
+        if stuck:
+            self.counts["failures"] += 1
+        else:
+            self.after(seconds, self._ready, (machine, machine.epoch))
+        done(True)
+
+    def _ready(self, what: tuple[Machine, int]) -> None:
+        machine, epoch = what
+        if machine.epoch != epoch:
+            return
+        machine.become(Stage.READY, self.now)
+        machine.loaded_once = True
+        machine.virtual_at = self.now
+        self.measure_areas()
+        self.hot += 1
+        self.after(self.stock.wait(self.settings.outbid_per_hour), self._outbid, (machine, self.now))
+        machine.ready_since = self.now
+        self.front.joined(machine)
+
+    def _outbid(self, what: tuple[Machine, float]) -> None:
+        machine, ready_since = what
+        if machine.stage is Stage.READY and machine.ready_since == ready_since:
+            self.counts["failures"] += 1
+            self._leave_service(machine)
+            self._gone(machine)
+
+    def _stopping(self, asked: tuple[Machine, Callable[[bool], None]]) -> None:
+        machine, done = asked
+        if machine.stage is Stage.GONE:
+            done(False)
+            return
+        self.counts["stops"] += 1
+        self._leave_service(machine)
+        if not self.settings.cold_pool:
+            self._gone(machine)
+            done(False)
+            return
+        machine.become(Stage.STOPPING, self.now)
+        self.after(self.settings.stop_seconds, self._stopped, (machine, machine.epoch, done))
+
+    def _stopped(self, what: tuple[Machine, int, Callable[[bool], None]]) -> None:
+        machine, epoch, done = what
+        if machine.epoch == epoch:
+            machine.become(Stage.STOPPED, self.now)
+        done(machine.stage is not Stage.GONE)
+
+    def _destroyed(self, asked: tuple[Machine, Callable[[bool], None]]) -> None:
+        machine, done = asked
+        if machine.stage is not Stage.GONE:
+            self.counts["destroys"] += 1
+            self._leave_service(machine)
+            self._gone(machine)
+        done(True)
+
+    def _rebooted(self, asked: tuple[Machine, Callable[[bool], None]]) -> None:
+        machine, done = asked
+        if machine.stage is Stage.READY:
+            self._leave_service(machine)
+            machine.become(Stage.STARTING, self.now)
+            self.after(self.stock.seconds(self.settings.start), self._ready, (machine, machine.epoch))
+        done(machine.stage is not Stage.GONE)
+
+    def _leave_service(self, machine: Machine) -> None:
+        if machine.stage is not Stage.READY:
+            return
+        self.measure_areas()
+        self.hot -= 1
+        lost = machine.drop_all(self.now)
+        self.counts["lost_requests"] += len(lost)
+        self.front.left(machine, lost)
+
+    def _gone(self, machine: Machine) -> None:
+        machine.become(Stage.GONE, self.now)
+        self.busy_seconds_of_the_gone += machine.busy_seconds
+        del self.machines[machine.id]
+        self.stock.give_back(machine.offer_id)

@@ -1,0 +1,90 @@
+"""The world keeps its own laws: time, money, service, chance."""
+
+import pytest
+
+from simulation.machine import Bill, Machine, Stage
+from simulation.run import run
+from simulation.trace import Trace
+
+
+def _machine(slots: int = 1) -> Machine:
+    machine = Machine(
+        id=1, launch_id="a", offer_id=1, machine_id=1, kind="1x RTX 4090", perf=100.0, price=0.36,
+        storage_price=0.036, slots=slots, bill=Bill(), now=0.0,
+    )  # fmt: skip
+    machine.become(Stage.READY, 0.0)
+    return machine
+
+
+def test_first_come_is_first_served():
+    machine = _machine()
+    assert machine.admit(1, 200.0, 0.0)
+    assert not machine.admit(2, 100.0, 0.5)
+    assert machine.next_finish() == pytest.approx(2.0)
+    assert machine.finish(2.0) == (1, 2)
+    assert machine.next_finish() == pytest.approx(3.0)
+    assert machine.finish(3.0) == (2, None)
+    assert machine.busy_seconds == pytest.approx(3.0)
+
+
+def test_shared_perf_slows_everybody_down_alike():
+    machine = _machine(slots=2)
+    machine.admit(1, 100.0, 0.0)
+    assert machine.admit(2, 100.0, 0.5)
+    # alone for 0.5 s: 50 load are left, at half the pace 1 s
+    assert machine.next_finish() == pytest.approx(1.5)
+    assert machine.finish(1.5) == (1, None)
+    assert machine.next_finish() == pytest.approx(2.0)
+
+
+def test_the_gpu_is_billed_while_it_loads_starts_or_is_ready_and_the_disk_always():
+    machine = _machine()
+    machine.become(Stage.STOPPED, 3600.0)
+    machine.become(Stage.STARTING, 7200.0)
+    machine.bill(10800.0)
+    assert machine.account.dollars == pytest.approx(
+        {"loading": 0.0, "starting": 0.36, "ready": 0.36, "storage": 0.036}
+    )
+    assert machine.account.gpu_hours == pytest.approx({"loading": 0.0, "starting": 1.0, "ready": 1.0})
+
+
+def test_a_static_fleet_costs_what_its_hours_cost(steady, even, static):
+    trace = even(every=2.0, work=100.0, seconds=7200.0)
+    result = run(trace, static(2), steady, warmup_seconds=1000.0)
+    # two workers for two hours; a request keeps one busy for 1 s of 2 s
+    assert result.dollars == pytest.approx(2 * 2 * 0.42)
+    assert result.utilisation == pytest.approx(0.25, abs=0.01)
+    assert result.within_2 == 1.0
+    assert result.over_hours == pytest.approx(3.0, abs=0.05)
+
+
+def test_what_does_not_fit_waits_and_is_counted(steady, even, static):
+    # one worker does one request of 100 per second, two come: after an hour 3600 wait
+    trace = even(every=0.5, work=100.0, seconds=3600.0)
+    result = run(trace, static(1), steady, warmup_seconds=0.0)
+    assert result.within_10 < 0.05
+    assert result.wait_p99 > 1000.0
+    assert result.utilisation == pytest.approx(1.0, abs=0.02)
+
+
+def test_the_same_seed_gives_the_same_result_to_the_bit(pilot):
+    trace = Trace.of("noise", ((n * 0.9 + (n * 7919 % 13) / 13, 20.0 + n % 50 * 4) for n in range(3000)))
+    first, second, other = (run(trace, pilot(), seed=seed) for seed in (5, 5, 6))
+    assert first == second
+    assert first.dollars != other.dollars
+
+
+def test_a_request_on_a_machine_that_is_taken_away_is_served_by_another(steady, even, static):
+    trace = even(every=1.0, work=90.0, seconds=7200.0)
+    result = run(trace, static(3), steady.but(outbid_per_hour=5.0), warmup_seconds=1000.0)
+    assert result.lost_requests > 0
+    assert result.wait_p999 < 1000.0
+
+
+def test_a_market_that_keeps_no_stopped_machines_releases_them(steady, pilot):
+    trace = Trace.of("two", [(float(n), 50.0) for n in range(600)] + [(5000.0 + n, 50.0) for n in range(600)])
+    kept = run(trace, pilot(), steady)
+    released = run(trace, pilot(), steady.but(cold_pool=False))
+    assert kept.starts_per_hour > 0
+    assert released.starts_per_hour == 0
+    assert released.creates_per_hour > kept.creates_per_hour
