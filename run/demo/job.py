@@ -82,21 +82,21 @@ async def _tell_the_story(stack: DevStack, console: Console, *, chaos: bool, pic
         endpoint = await client.get_endpoint(ENDPOINT)
         async with Watch(client, made.id, record) as watch, _explained(client, made.id, console):
             player = Player(endpoint, watch, record)
-            watch.enter("no worker yet: the first request arrives")
+            watch.enter("no worker yet: the first request arrives", "first request")
             await player.one(16)
-            watch.enter("served; quiet until the workers are cold")
+            watch.enter("served; quiet until the workers are cold", "quiet")
             await watch.until(
                 lambda seen: seen.hot == 0 and seen.booting == 0 and seen.draining == 0 and seen.cold >= 2,
                 seconds_max=60,
                 what="two cold workers and no hot one",
             )
-            watch.enter("a burst: cold workers wake, more are recruited")
+            watch.enter("a burst: cold workers wake, more are recruited", "burst")
             playing = asyncio.create_task(player.play(traffic.arrivals))
             await watch.until(lambda seen: seen.hot >= 2, seconds_max=60, what="two hot workers")
             if chaos:
                 await kill_each_once(stack, client, made.id, console)
             await playing
-            watch.enter("calm: drain, stop, and nothing hot")
+            watch.enter("calm: drain, stop, and nothing hot", "calm")
             await watch.until(
                 lambda seen: seen.hot == 0 and seen.booting == 0 and seen.draining == 0,
                 seconds_max=60,
@@ -104,7 +104,7 @@ async def _tell_the_story(stack: DevStack, console: Console, *, chaos: bool, pic
             )
             costs = await client.endpoints.costs(made.id)
             decisions = await client.endpoints.decisions(made.id, tail=200)
-            watch.enter("the endpoint is deleted: everything is destroyed")
+            watch.enter("the endpoint is deleted: everything is destroyed", "deleted")
             await client.endpoints.delete(made.id)
             left = await _until_released(stack)
         charged = await http.get(

@@ -26,7 +26,7 @@ def draw(record: Record, path: Path, *, title: str) -> None:
         clock, [sample.capacity for sample in samples], where="post", color="#d1495b", label="hot capacity"
     )
     load.set_ylabel("tokens/s")
-    load.legend(loc="upper right")
+    load.legend(loc="center left")
     series = {
         "hot": [sample.hot for sample in samples],
         "draining": [sample.draining for sample in samples],
@@ -37,7 +37,10 @@ def draw(record: Record, path: Path, *, title: str) -> None:
         clock, *series.values(), labels=series.keys(), colors=[_COLOURS[name] for name in series], step="post"
     )
     workers.set_ylabel("workers")
-    workers.legend(loc="upper right", ncols=4)
+    workers.set_ylim(
+        top=max(sample.hot + sample.booting + sample.cold + sample.draining for sample in samples) * 1.35
+    )
+    workers.legend(loc="upper left", ncols=4)
     queue.plot(clock, [sample.queue_s for sample in samples], color="#003d5b", label="longest wait now")
     queue.scatter(
         [served.sent_s for served in record.served],

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from run.demo.samples import Record
+from stoker_wire.states import WorkerState
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -45,10 +46,10 @@ def print_report(
     )
     table.add_row("workers that served", str(len({one.worker_id for one in served})))
     table.add_row("most hot workers at once", str(max((sample.hot for sample in record.samples), default=0)))
-    for name in ("gpu_dollars", "boot_dollars", "storage_dollars", "dollars"):
-        if name in costs:
-            table.add_row(f"ledger: {name.replace('_', ' ')}", f"${costs[name]:.6f}")
-    table.add_row("the marketplace charged", f"${charged_dollars:.6f}")
+    for state, dollars in sorted(costs.get("by_state", {}).items()):
+        table.add_row(f"dollars while {WorkerState(state).printed}", f"${dollars:.6f}")
+    table.add_row("dollars in all, by the endpoint's ledger", f"${costs.get('dollars', 0.0):.6f}")
+    table.add_row("charged by the marketplace, the end included", f"${charged_dollars:.6f}")
     console.print(table)
     print_decisions(decisions, console=console)
     for failure in record.failures[:20]:

@@ -39,10 +39,10 @@ class Watch:
         """Seconds since the watch began."""
         return time.monotonic() - self._began
 
-    def enter(self, phase: str) -> None:
-        """A new phase of the story begins."""
+    def enter(self, phase: str, name: str) -> None:
+        """A new phase of the story begins; `name` is its one word for the picture."""
         self.phase = phase
-        self._record.phases.append((self.clock_s, phase))
+        self._record.phases.append((self.clock_s, name))
         Console(stderr=False, highlight=False).print(f"[bold]{self.clock_s:6.1f} s  {phase}[/bold]")
 
     def sent(self, number: int, tokens: int) -> None:
