@@ -7,15 +7,12 @@ import importlib.metadata
 import socket
 import ssl
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
-
-LANE_SIZE = 32
-"""Connections per httpx client. httpx looks at every connection of its pool for every request, several times over, so
-one pool of a thousand connections spends its time looking; 32 pools of 32 do not."""
 
 CONNECT_SECONDS_MAX = 10.0
 
@@ -90,15 +87,22 @@ class Reply:
 
 
 class _Lane:
-    __slots__ = ("busy", "client")
+    """One connection to one origin, used by one request at a time."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self.client = client
-        self.busy = 0
+    __slots__ = ("idle_since", "origin", "transport")
+
+    def __init__(self, origin: str, transport: httpx.AsyncHTTPTransport) -> None:
+        self.origin = origin
+        self.transport = transport
+        self.idle_since = 0.0
 
 
 class Pool:
-    """Up to `connections_max` requests at once; the others wait their turn in order."""
+    """Up to `connections_max` requests at once; the others wait their turn in order.
+
+    Each connection is an httpx transport of its own. httpx looks at every connection of a transport for every request,
+    several times over: a thousand connections in one transport spend their time being looked at.
+    """
 
     def __init__(
         self,
@@ -109,36 +113,16 @@ class Pool:
     ) -> None:
         self._limit = connections_max or connections_allowed()
         self._turn = asyncio.Semaphore(self._limit)
-        self._lanes: list[_Lane] = []
         self._verify = verify
         self._keepalive_seconds = keepalive_seconds
         self._headers = {"User-Agent": f"stoker/{version()}", "Accept-Encoding": "identity"}
+        self._options = _socket_options()
+        self._idle: dict[str, list[_Lane]] = {}
+        """By origin, the one used last at the end."""
+        self._busy: set[_Lane] = set()
+        self._idle_count = 0
+        self._swept_at = 0.0
         self._closed = False
-
-    def _lane(self) -> _Lane:
-        """The first lane with room: filling lanes in order reuses their open connections."""
-        for lane in self._lanes:
-            if lane.busy < LANE_SIZE:
-                return lane
-        if isinstance(
-            self._verify, bool
-        ):  # reading the CA bundle takes tens of ms: once per pool, not per lane
-            self._verify = httpx.create_ssl_context(verify=self._verify)
-        limits = httpx.Limits(
-            max_connections=LANE_SIZE,
-            max_keepalive_connections=LANE_SIZE,
-            keepalive_expiry=self._keepalive_seconds,
-        )
-        transport = httpx.AsyncHTTPTransport(
-            verify=self._verify, limits=limits, socket_options=_socket_options(), trust_env=True
-        )
-        lane = _Lane(httpx.AsyncClient(transport=transport, headers=self._headers, follow_redirects=False))
-        self._lanes.append(lane)
-        return lane
-
-    def _leave(self, lane: _Lane) -> None:
-        lane.busy -= 1
-        self._turn.release()
 
     async def open(
         self,
@@ -150,25 +134,37 @@ class Pool:
         params: Mapping[str, str] | None = None,
         read_seconds_max: float | None = None,
     ) -> Reply:
-        """Send a request and wait for the head of its answer.
+        """Send a request and wait for the head of its answer. Redirects are not followed.
 
         Raises:
             httpx.TransportError: the connection failed, or nothing came for `read_seconds_max`.
+            httpx.InvalidURL: the address is none.
         """
         if self._closed:
             raise RuntimeError("the client is closed; use it inside its `async with`")
-        timeout = httpx.Timeout(read_seconds_max, connect=CONNECT_SECONDS_MAX, pool=None)
+        timeout = {"connect": CONNECT_SECONDS_MAX, "read": read_seconds_max, "write": None, "pool": None}
+        request = httpx.Request(
+            method,
+            url,
+            params=params,
+            headers={**self._headers, **(headers or {})},
+            content=content,
+            extensions={"timeout": timeout},
+        )
+        origin = f"{request.url.scheme}://{request.url.netloc.decode('ascii')}"
         await self._turn.acquire()
-        lane = self._lane()
-        lane.busy += 1
         try:
-            request = lane.client.build_request(
-                method, url, content=content, headers=headers, params=params, timeout=timeout
-            )
-            return Reply(await lane.client.send(request, stream=True), lane, self)
+            lane = await self._take(origin)
+        except BaseException:
+            self._turn.release()
+            raise
+        try:
+            response = await lane.transport.handle_async_request(request)
         except BaseException:
             self._leave(lane)
             raise
+        response.request = request
+        return Reply(response, lane, self)
 
     async def fetch(self, method: str, url: str, **options: Any) -> httpx.Response:
         """Send a request and read its whole answer."""
@@ -179,6 +175,55 @@ class Pool:
     async def aclose(self) -> None:
         """Close every connection."""
         self._closed = True
-        lanes, self._lanes = self._lanes, []
+        lanes = [lane for idle in self._idle.values() for lane in idle] + list(self._busy)
+        self._idle.clear()
+        self._idle_count = 0
         for lane in lanes:
-            await lane.client.aclose()
+            await lane.transport.aclose()
+
+    async def _take(self, origin: str) -> _Lane:
+        """An idle connection to this origin, or a new one."""
+        now = time.monotonic()
+        if now - self._swept_at >= self._keepalive_seconds:
+            self._swept_at = now
+            await self._close_idle(lambda lane: now - lane.idle_since >= self._keepalive_seconds)
+        idle = self._idle.get(origin)
+        if idle:
+            lane = idle.pop()
+            self._idle_count -= 1
+        else:
+            if self._idle_count + len(self._busy) >= self._limit:
+                await self._close_idle(lambda lane: lane.origin != origin)
+            lane = _Lane(origin, self._transport())
+        self._busy.add(lane)
+        return lane
+
+    async def _close_idle(self, unwanted: Callable[[_Lane], bool]) -> None:
+        """Close idle connections: those of workers that are gone are never asked for again."""
+        closing = []
+        for origin, idle in list(self._idle.items()):
+            kept = [lane for lane in idle if not unwanted(lane)]
+            closing += [lane for lane in idle if unwanted(lane)]
+            if kept:
+                self._idle[origin] = kept
+            else:
+                del self._idle[origin]
+        self._idle_count -= len(closing)
+        for lane in closing:
+            await lane.transport.aclose()
+
+    def _transport(self) -> httpx.AsyncHTTPTransport:
+        if isinstance(self._verify, bool):  # reading the CA bundle takes tens of ms: once per pool
+            self._verify = httpx.create_ssl_context(verify=self._verify)
+        one = httpx.Limits(
+            max_connections=1, max_keepalive_connections=1, keepalive_expiry=self._keepalive_seconds
+        )
+        return httpx.AsyncHTTPTransport(verify=self._verify, limits=one, socket_options=self._options)
+
+    def _leave(self, lane: _Lane) -> None:
+        self._busy.discard(lane)
+        self._turn.release()
+        if not self._closed:
+            lane.idle_since = time.monotonic()
+            self._idle.setdefault(lane.origin, []).append(lane)
+            self._idle_count += 1

@@ -1,5 +1,7 @@
 """Endpoints directly on Temporal: a real dev server, the real endpoint workflow, a marketplace in memory."""
 
+import asyncio
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -168,3 +170,23 @@ async def test_nobody_at_the_address_is_said_so(tmp_path, monkeypatch):
         await Control.connect(profile="staging", config_file=str(profiles))
     with pytest.raises(stoker.Invalid, match="Temporal's settings"):
         await Control.connect(profile="nope", config_file=str(profiles))
+
+
+async def test_the_example_runs_as_it_stands(control, server, workers):
+    example = Path(__file__).parents[2] / "examples" / "client" / "on_temporal.py"
+    environ = os.environ | {
+        "TEMPORAL_ADDRESS": server.client.service_client.config.target_host,
+        "TEMPORAL_NAMESPACE": server.client.namespace,
+        "TEMPLATE_HASH": "tmpl",
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(example),
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, err.decode()) == (0, "")
+    assert "'target_util': 0.8" in out.decode()
+    assert (await control.status("my-endpoint"))["config"]["dollars_per_hour_max"] == 2.0
