@@ -218,8 +218,8 @@ def _pressure(observation: Observation, calm: float, perfs: Perfs, tuning: Tunin
     if observation.load.backlog_requests > 0:
         # even a queue of free requests needs somebody to answer it
         asked = max(asked, LOAD_DUST)
-    if calm > 0:
-        asked = min(asked, calm * tuning.backlog_boost_max)
+    if perfs.mean > 0:
+        asked = min(asked, max(calm, perfs.mean) * tuning.backlog_boost_max)
     requests = observation.load.backlog_requests + sum(worker.in_flight for worker in hot)
     if requests > 0 and perfs.mean > 0:
         # a request keeps one worker busy: one request of 100,000 tokens does not go faster on fifty

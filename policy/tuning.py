@@ -26,7 +26,7 @@ class Tuning:
     """A short window so much above the minute's is a burst, and acts at once; less may be chance and waits for the hold.
     An honest Poisson stream of 16 requests per short window trips 1.5 about one time in forty."""
     backlog_boost_max: float = 4.0
-    """Queue pressure alone asks for at most this many times the calm want. A queue that grew while machines booted is
+    """Queue pressure alone asks for at most this many times the calm want, or one worker's perf if that is more. A queue that grew while machines booted is
     history when they come: 60 s of boot at 10 s target would otherwise rent six times what the arrivals need."""
     metrics_stale_seconds: float = 180.0
     """Engines that have nothing to tell still say so every minute; three missed words are an outage, not a calm."""
@@ -37,8 +37,8 @@ class Tuning:
     """A want within 10 % above what is there waits for `up_hold_seconds`: target_util leaves that much spare."""
     up_hold_seconds: float = 30.0
     """Two short windows: noise has changed its mind by then, growth has not."""
-    hot_hold_seconds_min: float = 30.0
-    """On top of the minute that the forecast looks back: a person reads an answer and asks again."""
+    hot_hold_seconds_min: float = 60.0
+    """As long as the window that the forecast looks back over: chance that has left the window has then left the hold."""
     hot_hold_seconds_max: float = 600.0
     """A start longer than ten minutes is a fault, not a cost to hedge."""
     hot_hold_starts: float = 2.0
@@ -47,7 +47,7 @@ class Tuning:
     total_hold_seconds: float = 3600.0
     """A cold worker costs a few percent of a hot one, a new boot costs minutes of a hot one: an hour of storage is about
     as much as the boot that it saves, and the cold pool serves the horizon of an hour."""
-    down_margin: float = 0.05
+    down_margin: float = 0.1
     """What is left after a drain must exceed the held want by this: at the very edge the next request would wake it."""
 
     # machines that do not come

@@ -105,15 +105,15 @@ def test_a_lull_does_not_stop_a_worker_before_the_hold_is_over():
     calm = replace(busy, now=NOW + 20, load=steady(50, until=NOW + 20), memory=memory, listed_at=NOW + 19)
     first = decide(calm)
     assert brief(first) == []
-    # a start takes 20 s here, so twice that: the 190 were last wanted at NOW + 20
-    soon = replace(
-        calm, now=NOW + 59, load=steady(50, until=NOW + 59), memory=first.memory, listed_at=NOW + 58
-    )
-    assert brief(decide(soon)) == []
-    later = replace(
-        calm, now=NOW + 61, load=steady(50, until=NOW + 61), memory=first.memory, listed_at=NOW + 60
-    )
-    assert brief(decide(later)) == ["drain w1 to stop"]
+    # a start takes 20 s here: the hold is its least, a minute, and the 190 were last wanted at NOW + 20
+
+    def at(seconds):
+        then = NOW + seconds
+        load = steady(50, until=then)
+        return replace(calm, now=then, load=load, memory=first.memory, listed_at=then - 1)
+
+    assert brief(decide(at(79))) == []
+    assert brief(decide(at(80))) == ["drain w1 to stop"]
 
 
 def test_a_cold_worker_is_kept_for_an_hour_after_it_was_last_needed():
