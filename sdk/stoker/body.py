@@ -87,6 +87,8 @@ def make_body(
     if sum(kinds) > 1:
         raise Invalid("give one of payload (JSON), content (bytes), or files and data (a form), not several")
     if content is not None:
+        if content_type is not None and not (content_type.isascii() and content_type.isprintable()):
+            raise Invalid(f"the content type is {content_type!r:.80}; expected one like image/png")
         return RawBody(bytes(content), content_type or "application/octet-stream")
     if content_type is not None:
         raise Invalid("content_type goes with content=…; JSON and forms have their own")

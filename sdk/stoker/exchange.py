@@ -37,8 +37,8 @@ QUICK_ANSWER_SECONDS = 1.0
 class Placed:
     """A request with its worker: the route, and the same as it came (`auth_data`)."""
 
-    route: Route
-    auth_data: dict[str, Any]
+    route: Route = field(repr=False)
+    auth_data: dict[str, Any] = field(repr=False)
 
 
 class KeyRing(Protocol):
@@ -248,8 +248,8 @@ class Exchange:
 
     def _checked(self, route: Route, raw: dict[str, Any]) -> Placed:
         try:
-            check_url(route.url)
-        except StokerError:
+            httpx.URL(check_url(route.url))
+        except (StokerError, httpx.InvalidURL):
             raise MalformedAnswer(
                 f"the engine routed to {route.url!r:.200}, which is no http(s) address of a worker"
             ) from None

@@ -65,12 +65,12 @@ def check_url(address: str) -> str:
     Raises:
         Invalid: it is no http(s) URL, or carries a query or a password.
     """
-    parts = urlsplit(address)
     try:
-        bad_port = parts.port is not None and parts.port < 1
+        parts = urlsplit(address)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        bad_port = True
-    if parts.scheme not in {"http", "https"} or not parts.hostname or bad_port:
+        usable = False
+    if not usable or not address.isprintable() or " " in address:
         raise Invalid(
             f"the engine's address is {address!r:.200}; expected one like https://engine.example:8080"
         )

@@ -234,7 +234,17 @@ async def test_an_engine_that_does_not_speak_the_protocol_is_said_at_once(peers,
 
 
 @pytest.mark.parametrize(
-    "url", ["file:///etc/passwd", "", "http://", "http://a:b/", "http://u:p@h/", "http://h/?x=1"]
+    "url",
+    [
+        "file:///etc/passwd",
+        "",
+        "http://",
+        "http://a:b/",
+        "http://u:p@h/",
+        "http://h/?x=1",
+        "http://a b/",
+        "http://[::1/",
+    ],
 )
 async def test_a_route_to_what_is_no_worker_is_refused(peers, endpoint, url):
     peers.routing.append(
@@ -289,6 +299,7 @@ async def test_a_route_that_is_no_path_is_refused_before_anything_is_sent(peers,
         ({"payload": {"x": object()}}, "JSON"),
         ({"payload": {}, "content": b"x"}, "several"),
         ({"content_type": "a/b"}, "content_type"),
+        ({"content": b"x", "content_type": "a/b\r\nX: y"}, "content type"),
         ({"files": {"a": object()}}, "form"),
         ({"idempotency_key": "a\nb"}, "idempotency"),
     ],

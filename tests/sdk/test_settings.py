@@ -65,6 +65,9 @@ def test_a_file_that_cannot_be_used_is_named(config, text):
         "http://engine:99999",
         "http://k@engine",
         "http://e/?a=b",
+        "http://[::1",
+        "http://a b",
+        "http://a\n",
     ],
 )
 def test_an_address_that_is_none_is_refused(url):
