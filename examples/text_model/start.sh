@@ -14,16 +14,31 @@ model=""
 worker=""
 
 # The model server, restarted when it dies; its end is a line that the worker reports.
+# A machine that stops may send SIGTERM to every process: the model must outlive the worker's last request, so it
+# ignores that one (its server inherits this) and ends by SIGHUP.
 keep_model() {
   local child=""
-  trap 'trap - TERM; [ -n "$child" ] && kill "$child" 2>/dev/null; exit 0' TERM
+  trap '' TERM
+  trap 'kill -HUP "$child" 2>/dev/null; exit 0' HUP
   while true; do
     "$python" "$files/model_server.py" >>"$MODEL_LOG" 2>&1 &
     child=$!
     wait "$child"
     echo "model server ended with status $?; it is started again" >>"$MODEL_LOG"
-    sleep 1 & wait $!
+    sleep 1 &
+    child=$!
+    wait "$child"
   done
+}
+
+start_model() {
+  keep_model &
+  model=$!
+}
+
+end_model() {
+  kill -HUP "$model" 2>/dev/null
+  wait "$model" 2>/dev/null
 }
 
 end() {
@@ -32,8 +47,7 @@ end() {
 }
 trap end TERM INT
 
-keep_model &
-model=$!
+start_model
 status=1
 while true; do
   "$python" "$files/worker.py" &
@@ -45,10 +59,9 @@ while true; do
   if [ -e .force_update ] && [ -z "$ending" ]; then
     # A rolling update: start again from the files as they are now, the model too.
     rm -f .force_update
-    kill -TERM "$model" 2>/dev/null; wait "$model" 2>/dev/null
+    end_model
     : >"$MODEL_LOG"
-    keep_model &
-    model=$!
+    start_model
     continue
   fi
   # 0: drained, on purpose. 2: the environment is not usable, and will not be in a second either.
@@ -56,6 +69,5 @@ while true; do
   echo "worker ended with status $status; it is started again" >&2
   sleep 1 & wait $!
 done
-kill -TERM "$model" 2>/dev/null
-wait "$model" 2>/dev/null
+end_model
 exit "$status"

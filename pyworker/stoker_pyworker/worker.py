@@ -227,8 +227,9 @@ class Life:
             loop.add_signal_handler(number, self._told_to_end, number.name)
 
     def _told_to_end(self, name: str) -> None:
-        if self.standing.draining:
-            log.info("ending_at_once", reason=f"{name} came again")
+        # A person's second Ctrl-C. A second SIGTERM is common: to the process group, and from the script that had it too.
+        if self.standing.draining and name == "SIGINT":
+            log.info("ending_at_once", reason="SIGINT came while draining")
             self._drained.set()
         self.standing.drain(name)
 

@@ -43,7 +43,7 @@ async def test_sigterm_finishes_what_runs_and_exits_0(start, model, engine):
     assert engine.statuses[-1]["num_requests_working"] == 0
 
 
-async def test_a_second_sigterm_ends_it_at_once(start, model):
+async def test_a_second_sigterm_changes_nothing_and_a_sigint_ends_it_at_once(start, model):
     worker = await start()
     await until(lambda: worker.event("ready"))
     running = asyncio.create_task(worker.remote.post("/held"))
@@ -51,6 +51,9 @@ async def test_a_second_sigterm_ends_it_at_once(start, model):
     worker.process.send_signal(signal.SIGTERM)
     await until(lambda: worker.event("draining"))
     worker.process.send_signal(signal.SIGTERM)
+    assert (await worker.remote.post("/echo")).json()["error"] == "worker_draining"
+    assert not running.done()
+    worker.process.send_signal(signal.SIGINT)
     assert await worker.process.wait() == 0
     assert (await running).json()["error"] == "worker_ending"
 
@@ -178,10 +181,15 @@ async def test_the_example_serves_and_survives_the_death_of_its_model(engine, tm
             await until(lambda: engine.statuses[-1]["error_msg"] == "", 20)
             assert killed
             assert (await remote.post("/v1/completions", asked)).json()["choices"] == answer.json()["choices"]
-        script.process.send_signal(signal.SIGTERM)
+            # A machine that stops sends SIGTERM to everything; what runs is finished all the same.
+            ids = [script.process.pid, *children(script.process.pid)]
+            running = asyncio.create_task(remote.post("/v1/completions", {"max_tokens": 100}))
+            await until(lambda: engine.statuses[-1]["num_requests_working"] == 1)
+            for pid in ids:
+                os.kill(pid, signal.SIGTERM)
+            assert (await running).json()["usage"]["completion_tokens"] == 100
         assert await asyncio.wait_for(script.process.wait(), 20) == 0
-        # Nothing of the process group is left.
-        await until(lambda: not children(script.process.pid))
+        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ids))
         assert {path.name for path in tmp_path.iterdir()} >= {"model.log", ".has_benchmark.json"}
     finally:
         with contextlib.suppress(ProcessLookupError):
