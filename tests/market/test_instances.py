@@ -106,9 +106,9 @@ async def test_an_instance_whose_program_ends_is_exited_until_it_is_started_agai
 
 
 async def test_when_the_first_process_ends_its_helpers_end_with_it(bench, tools):
-    # The helper leaves the process group and its session, as daemons do.
+    # The helper has left the process group and its session, as daemons do, before the first process ends.
     instance_id = await bench.rent(
-        onstart="setsid sleep 1000 & echo helper $!; until pgrep -s 0 >/dev/null; do :; done"
+        onstart='setsid sleep 1000 & until [ "$(cut -d" " -f6 /proc/$!/stat)" = $! ]; do :; done; echo helper $!'
     )
     log = await bench.printed(instance_id, "helper")
     helper = int(log.split("helper")[1].split()[0])
