@@ -91,6 +91,8 @@ class Directory:
             self._by_name[memo.name] = endpoint
             self._by_id[memo.id] = endpoint
         self.version += 1
+        if memo.deleting:
+            release(endpoint)
         self._router.refresh(endpoint, now)
         if endpoint.pulse.urgent_at() is not None:
             self._router.urgent(endpoint)

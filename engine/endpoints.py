@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import structlog
+
 from engine.pulse import Level, Pulse
 from engine.settings import Limits, Timing
 from engine.waiting import Line, Place
@@ -14,6 +16,8 @@ from stoker_wire.control import workflow_id
 from stoker_wire.endpoint import EndpointConfig, EndpointState
 from stoker_wire.token import mint_endpoint_key
 from workflows.messages import EndpointMemo, WorkerMetrics
+
+log = structlog.get_logger("engine.endpoints")
 
 TOLD_AGAIN_SECONDS = 30.0
 """A worker without news is mentioned again after this time, so that the workflow knows it alive."""
@@ -88,7 +92,7 @@ class Endpoint:
         try:
             self.config = EndpointConfig.model_validate(memo.config)
         except ValueError:
-            self.pulse.touch()
+            log.error("config_unreadable", endpoint=memo.name, kept=repr(self.config)[:200])
         self.key = mint_endpoint_key(self._secret, memo.id, memo.key_version)
         self.key_bytes = self.key.encode()
         listed = {member.l for member in memo.members}
@@ -156,7 +160,7 @@ class Endpoint:
         said = []
         for worker in self._speaking():
             news = worker.news()
-            binding = worker.draining or worker.ledger.tickets_open > 0
+            binding = worker.draining or worker.disagrees or worker.ledger.tickets_open > 0
             if news == worker.told and now - worker.told_at < TOLD_AGAIN_SECONDS and not binding:
                 continue
             worker.told, worker.told_at = news, now

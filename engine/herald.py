@@ -116,7 +116,8 @@ class Herald:
                 break
             try:
                 async with self._at_once:
-                    await handle.signal(SIGNAL_REPORT_METRICS, unsaid[0], rpc_timeout=timedelta(seconds=5))
+                    said = unsaid[0].model_dump(mode="json", exclude_defaults=True)
+                    await handle.signal(SIGNAL_REPORT_METRICS, said, rpc_timeout=timedelta(seconds=5))
                 del unsaid[0]
             except RPCError as fault:
                 if fault.status is RPCStatusCode.NOT_FOUND:

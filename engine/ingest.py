@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 
 import structlog
 from aiohttp import web
@@ -31,12 +32,17 @@ class Ingest:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.address_fault: Callable[[KnownWorker, str], str] = lambda *_: ""
+        """Why this worker may not be reached at this url; where the marketplace's word on its address is known."""
 
     async def worker_status(self, request: web.Request) -> web.Response:
         """`POST /worker_status/`."""
         status = parse(WorkerStatus, await read_body(request))
         endpoint, worker = self._who(status.mtoken, status.id)
         url = checked_url(status.url)
+        fault = self.address_fault(worker, url)
+        if fault:
+            raise Problem(403, "wrong_address", fault)
         _check_figures(status)
         self._hear(endpoint, worker, status, url)
         return answer({"success": True})
@@ -100,8 +106,6 @@ class Ingest:
                 "wrong_instance",
                 f"this token belongs to instance {worker.instance_id}, not to {instance_id}",
             )
-        if not worker.listed:
-            worker.instance_id = instance_id
         return endpoint, worker
 
     def _hear(self, endpoint: Endpoint, worker: KnownWorker, status: WorkerStatus, url: str) -> None:

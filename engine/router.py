@@ -168,6 +168,8 @@ class Router:
             if not worker.listed and now - worker.heard_at > self._timing.report_fresh_seconds * 2:
                 del endpoint.workers[worker.launch_id]
             self.heed_drain(endpoint, worker, now)
+            if worker.disagrees:
+                endpoint.pulse.touch()
         _forget(endpoint.given, now - GIVEN_SECONDS, self._limits.requests_known_max)
         _forget(endpoint.ended, now - ENDED_SECONDS, self._limits.requests_known_max)
         self.refresh(endpoint, now)

@@ -48,7 +48,7 @@ class RouteDesk:
         now = time.time()
         place = engine.router.ask(endpoint, asked, now)
         if place.worker is None and not await self._hold(endpoint, place, now):
-            if endpoint.gone:
+            if endpoint.gone or endpoint.memo.deleting:
                 raise _deleted(endpoint)
             endpoint.tally.routes_waiting += 1
             return waiting_answer(endpoint, place, time.time(), stopping=engine.stopping)

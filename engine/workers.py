@@ -116,7 +116,7 @@ class KnownWorker:
     def list_as(self, member: Member, now: float) -> bool:
         """Take over what the memo says; answers whether a drain began."""
         self.listed = True
-        self.instance_id = member.i
+        self.instance_id = member.i or self.instance_id
         self.workergroup_id = member.g
         restarted = member.s is not self.state and (
             member.s in UNROUTABLE or (member.s is WorkerState.STARTING and self.heard_at <= member.t)
@@ -136,6 +136,7 @@ class KnownWorker:
     def hear(self, status: WorkerStatus, url: str, now: float) -> None:
         """Take over a report that was authenticated and checked."""
         self.heard_at = now
+        self.instance_id = self.instance_id or status.id
         self.url = url
         self.perf = status.max_perf
         self.loadtime_s = status.loadtime
@@ -170,6 +171,7 @@ class KnownWorker:
         self.leaving = False
         self.loadtime_s = 0.0
         self.status = None
+        self.told = ()
         self.ledger.clear_report()
 
     # -- what follows from it
@@ -236,6 +238,13 @@ class KnownWorker:
             return Condition.ERROR
         return Condition.READY if self.loadtime_s > 0 and self.perf > 0 else Condition.LOADING
 
+    @property
+    def disagrees(self) -> bool:
+        """Whether its own word and its workflow's differ: the workflow may have passed over the report that said so."""
+        if not self.listed or self.heard_at <= 0 or self.state in UNROUTABLE:
+            return False
+        return (self.condition is Condition.READY) != (self.state is WorkerState.READY)
+
     def metrics(self) -> WorkerMetrics:
         """The worker as a batch tells the workflow."""
         return WorkerMetrics(
@@ -257,6 +266,7 @@ class KnownWorker:
     def news(self) -> tuple[Any, ...]:
         """What would be news to the workflow if it changed."""
         return (
+            self.instance_id,
             self.condition,
             self.perf,
             round(self.ledger.outstanding, 3),

@@ -8,7 +8,7 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
 from stoker_wire.control import EndpointSpec
-from workflows.messages import MEMO_KEY, EndpointMemo
+from workflows.messages import MEMO_KEY, EndpointMemo, MetricsBatch
 
 FLEET_CHANGED_AT = SearchAttributeKey.for_datetime("FleetChangedAt")
 
@@ -48,7 +48,7 @@ class StandIn:
     @workflow.signal
     def report_metrics(self, batch: dict[str, Any]) -> None:
         """Remember."""
-        self.batches.append(batch)
+        self.batches.append(MetricsBatch.model_validate(batch).model_dump(mode="json"))
 
     @workflow.query
     def told(self) -> list[dict[str, Any]]:

@@ -276,6 +276,32 @@ def test_a_report_from_before_a_stop_does_not_count_after_the_start() -> None:
     assert len(world.endpoint.line) == 0
 
 
+def test_a_worker_whose_readiness_its_workflow_passed_over_is_told_again_until_the_memo_agrees() -> None:
+    world = World()
+    world.members("a", state=WorkerState.STARTING)
+    world.report("a")
+    endpoint = world.endpoint
+    assert [w.launch_id for w in endpoint.news_of_workers(world.now)] == ["a"]
+    world.now += 5
+    world.router.sweep(endpoint, world.now)
+    assert endpoint.pulse.due(endpoint.level(), world.now) is not None
+    assert [w.launch_id for w in endpoint.news_of_workers(world.now)] == ["a"]
+    world.members("a", state=WorkerState.READY)
+    assert endpoint.news_of_workers(world.now) == ()
+
+
+def test_a_worker_that_is_ready_again_after_a_stop_is_news_although_it_says_the_same() -> None:
+    world = World()
+    world.ready("a")
+    assert len(world.endpoint.news_of_workers(world.now)) == 1
+    world.now += 1
+    world.members("a", state=WorkerState.INACTIVE)
+    world.now += 1
+    world.members("a", state=WorkerState.READY)
+    world.report("a")
+    assert len(world.endpoint.news_of_workers(world.now)) == 1
+
+
 def test_a_worker_that_falls_silent_gets_nothing() -> None:
     world = World()
     world.ready("a")
