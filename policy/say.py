@@ -1,6 +1,6 @@
 """Workers, prices and times as an operator reads them."""
 
-from policy.capacity import Perfs
+from policy.capacity import LOAD_DUST, Perfs
 from policy.fleet import Worker
 
 
@@ -15,6 +15,8 @@ def duration(seconds: float) -> str:
 
 def load(value: float) -> str:
     """`420 load/s`, `0.35 load/s`."""
+    if abs(value) < LOAD_DUST:
+        return "0 load/s"  # what rounding leaves of a difference
     return f"{value:.0f} load/s" if value >= 100 else f"{value:.3g} load/s"
 
 

@@ -200,8 +200,9 @@ def _decisions(book: EndpointStateBook) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text from outside, made harmless inside a Markdown table."""
-    return text.replace("|", "/").replace("\n", " ").replace("<", "(").replace("`", "'")
+    """Text from outside, made harmless inside a Markdown table. The UI would take what stands between two dollar signs for a
+    formula."""
+    return text.replace("|", "/").replace("\n", " ").replace("<", "(").replace("`", "'").replace("$", "&#36;")
 
 
 def _span(seconds: float) -> str:
