@@ -12,7 +12,6 @@ from aiohttp import web
 
 from engine.endpoints import Endpoint
 from engine.engine import Engine
-from engine.keys import unauthorised
 from engine.parsing import FastRouteRequest, answer, bounded_arrival, json_object
 from engine.routing import RouteDesk
 from stoker_wire.problem import Problem
@@ -25,7 +24,7 @@ WAIT_SECONDS_MAX = 600.0
 ATTEMPTS_MAX = 4
 _PAUSE_SECONDS = 1.0
 _RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
-_PATHS = ("chat/completions", "completions", "embeddings", "responses", "rerank", "audio/transcriptions")
+_PATHS = ("chat/completions", "completions", "embeddings", "responses", "rerank")
 _COST_HEADER = "X-Stoker-Cost"
 _PASSED_BACK = ("Content-Type", "Server-Timing", "X-Stoker-Worker")
 
@@ -95,14 +94,11 @@ class OpenAIDoor:
         )
 
     async def _endpoint(self, request: web.Request) -> Endpoint:
-        name = request.match_info["endpoint"]
-        endpoint = await self._engine.find(name)
-        if endpoint is not None and self._desk.opens(request, endpoint, ""):
-            return endpoint
-        self._engine.accounts.authenticate(request)
-        if endpoint is not None and endpoint.memo.owner == self._engine.accounts.authenticate(request):
-            raise unauthorised()
-        raise Problem(404, "no_such_endpoint", f"there is no endpoint named {name[:80]!r} for this key")
+        endpoint = await self._desk.locate(request, request.match_info["endpoint"])
+        if endpoint is None:
+            said = "the engine has just started and does not know its endpoints yet; try again"
+            raise Problem(503, "starting", said, headers={"Retry-After": "2"})
+        return endpoint
 
     async def _worker(
         self, endpoint: Endpoint, cost: float, request_idx: int, failed_url: str, deadline: float

@@ -30,10 +30,9 @@ class RouteDesk:
         asked = parse_route(await read_body(request))
         endpoint = self._engine.directory.named(asked.endpoint)
         if endpoint is None or not self.opens(request, endpoint, asked.api_key):
-            found = await self._find(request, asked)
-            if isinstance(found, web.Response):
-                return found
-            endpoint = found
+            endpoint = await self.locate(request, asked.endpoint, asked.api_key)
+            if endpoint is None:
+                return answer(_starting_answer(asked))
         return answer(await self.route(endpoint, asked))
 
     async def route(self, endpoint: Endpoint, asked: RouteAsked) -> dict[str, Any]:
@@ -125,24 +124,27 @@ class RouteDesk:
             "worker_id": worker.instance_id,
         }
 
-    async def _find(self, request: web.Request, asked: RouteAsked) -> Endpoint | web.Response:
-        """Not known or not opened: perhaps new, perhaps the key was rotated a moment ago, else a problem."""
+    async def locate(self, request: web.Request, name: str, body_key: str = "") -> Endpoint | None:
+        """The endpoint of this name, if one of the call's keys opens it; None: the engine does not know any yet.
+
+        What is not known may be a second old, so Temporal is asked, but only for callers with a key.
+
+        Raises:
+            Problem: 401 or 404.
+        """
         engine = self._engine
-        if not self._known_key(request, asked.api_key):
+        if not self._known_key(request, body_key):
             raise unauthorised()
-        endpoint = await engine.find(asked.endpoint)
-        if endpoint is not None and self.opens(request, endpoint, asked.api_key):
-            return endpoint
+        endpoint = await engine.find(name)
         if endpoint is None and not engine.watch.knows_all:
-            return answer(_starting_answer(asked))
-        owner_known = any(engine.accounts.owner_of(key) for key in presented(request, asked.api_key))
-        if endpoint is not None and not owner_known:
-            raise unauthorised()
-        raise Problem(
-            404,
-            "no_such_endpoint",
-            f"there is no endpoint named {asked.endpoint[:80]!r} for this key; check the name with `show endpoints`",
-        )
+            return None
+        if endpoint is not None:
+            if self.opens(request, endpoint, body_key):
+                return endpoint
+            if not any(engine.accounts.owner_of(key) for key in presented(request, body_key)):
+                raise unauthorised()
+        said = f"there is no endpoint named {name[:80]!r} for this key; check the name with `show endpoints`"
+        raise Problem(404, "no_such_endpoint", said)
 
     def _known_key(self, request: web.Request, body_key: str) -> bool:
         """Whether the call brings any key of this deployment: strangers learn nothing about names."""
