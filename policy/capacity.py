@@ -261,6 +261,17 @@ def is_over(observation: Observation, expected: Forecast) -> bool:
     )
 
 
+def is_known_asleep(observation: Observation, tuning: Tuning) -> bool:
+    """Whether only cold workers are left, and engines spoke recently enough for that: of a sleeping endpoint they speak
+    seldom, and its load was nothing when they last did."""
+    history = observation.load
+    return (
+        history.is_known(observation.now, tuning.metrics_stale_idle_seconds)
+        and history.covered_seconds >= tuning.medium_seconds
+        and not any(is_hot(worker) or is_booting(worker) for worker in observation.workers)
+    )
+
+
 def workers_min(observation: Observation) -> int:
     """How many workers, loaded at least once, are kept, hot or cold: min_workers and the workergroups' cold_workers."""
     config = observation.config

@@ -6,7 +6,7 @@ It looks at a plan as a stranger would: it does not ask how the planner came to 
 from dataclasses import replace
 
 from policy.apply import launched, ordered
-from policy.capacity import committed_dollars_per_hour
+from policy.capacity import committed_dollars_per_hour, is_known_asleep
 from policy.fleet import Goal, Worker
 from policy.leaving import is_drained
 from policy.lifecycle import Impossible, is_hot
@@ -52,6 +52,7 @@ class _Checker:
         self.touched: set[str] = set()
         self.offers_taken: set[int] = set()
         self.known = observation.load.is_known(observation.now, tuning.metrics_stale_seconds)
+        self.asleep = is_known_asleep(observation, tuning)
 
     def accept(self, operation: Operation) -> None:
         if isinstance(operation, Recruit):
@@ -146,7 +147,8 @@ class _Checker:
             return "the endpoint is not scaled now"
         drains = isinstance(operation, StartDrain) and operation.drain.goal is Goal.STOP
         releases = isinstance(operation, Destroy) and worker.state is S.INACTIVE
-        if not scaled or self.known or not (drains or releases):
+        known = self.known or (releases and self.asleep)
+        if not scaled or known or not (drains or releases):
             return ""
         return (
             ""

@@ -60,6 +60,8 @@ class Memory:
     """Since when less hot capacity than now is wanted."""
     cold_below_since: float | None = None
     """Since when less total capacity than now is wanted."""
+    grew_at: float | None = None
+    """When hot capacity was last added: what was just woken is not drained in the same breath."""
     hot_peaks: tuple[tuple[float, float], ...] = ()
     """(until when it was predicted, load/s), falling: what must stay hot until the hold has passed."""
     total_peaks: tuple[tuple[float, float], ...] = ()

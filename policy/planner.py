@@ -4,7 +4,7 @@ The order is the story: what leaves, what is broken, what is outdated, what is m
 on the fleet as the steps before leave it, so a plan never contradicts itself, and planning on its result changes nothing.
 """
 
-from policy.capacity import LOAD_DUST, is_over, workers_min
+from policy.capacity import LOAD_DUST, is_known_asleep, is_over, workers_min
 from policy.draft import Draft
 from policy.grow import activate, can_start, grow_hot, recruit
 from policy.hysteresis import held, hot_hold_seconds, next_release, remember
@@ -19,6 +19,8 @@ from policy.tuning import DEFAULT_TUNING, Tuning
 from policy.updates import surge, update_idle, update_ready
 from stoker_wire.endpoint import EndpointState
 from stoker_wire.states import WorkerState
+
+_GROWTH = frozenset({"cancel_drain", "activate", "recruit"})
 
 
 def plan(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> Plan:
@@ -52,8 +54,12 @@ def scale(draft: Draft) -> None:
     _grow(draft)
     update_ready(draft, draft.want.hot)
     sure = draft.forecast.settled or is_over(draft.observation, draft.forecast)
-    if sure and not draft.want.pressed:
-        _shrink(draft)
+    if draft.want.pressed:
+        return
+    if sure:
+        _shrink_hot(draft)
+    if sure or is_known_asleep(draft.observation, draft.tuning):
+        _shrink_total(draft)
 
 
 def _grow(draft: Draft) -> None:
@@ -65,7 +71,10 @@ def _grow(draft: Draft) -> None:
         since = draft.memory.above_since if draft.memory.above_since is not None else draft.now
         draft.with_memory(above_since=since)
         if _is_urgent(draft, gap) or draft.now - since >= draft.tuning.up_hold_seconds:
+            before = len(draft.operations)
             grow_hot(draft, gap, _why_more(draft, wanted, have.hot, extra))
+            if any(each.op in _GROWTH for each in draft.operations[before:]):
+                draft.with_memory(grew_at=draft.now)
         else:
             draft.wakes.append(since + draft.tuning.up_hold_seconds)
     else:
@@ -90,7 +99,17 @@ def _is_urgent(draft: Draft, gap: float) -> bool:
 def _why_more(draft: Draft, wanted: float, hot: float, extra: float) -> str:
     if extra:
         return f"rolling update: {load(extra)} on top of {load(draft.want.hot)} over {load(hot)} hot"
-    return f"predicted {load(draft.want.predicted)}, so {load(wanted)} hot wanted, over {load(hot)} hot"
+    want, util = draft.want, draft.rules.target_util
+    if want.predicted / util < want.hot_floor:
+        return f"at least {load(want.hot_floor)} are kept hot, {load(hot)} are"
+    spare = f" ({load(wanted)} at target_util {util:g})" if util < 1 else ""
+    queue = ""
+    if want.pressed:
+        waits = (
+            "nobody to clear it" if want.queue_seconds >= QUEUE_SECONDS_MAX else f"{want.queue_seconds:.0f} s"
+        )
+        queue = f"queue {waits}, target {draft.config.target_queue_time:g} s: "
+    return f"{queue}predicted {load(want.predicted)}{spare} over {load(hot)} hot"
 
 
 def _grow_groups(draft: Draft) -> None:
@@ -136,14 +155,29 @@ def _grow_total(draft: Draft) -> None:
         recruit(draft, need=max(need, 0.0), count=max(missing, 0), why=why, groups=groups)
 
 
-def _shrink(draft: Draft) -> None:
-    want, util = draft.want, draft.rules.target_util
-    hot = max(held(draft.memory.hot_peaks) / util, want.hot_floor)
-    extra = surge(draft)
-    shrink_hot(draft, hot + extra, f"{load(want.hot)} hot wanted, {load(hot)} held")
-    slow = max(held(draft.memory.total_peaks) / util, want.hot_floor) * draft.rules.cold_mult
-    total = max(hot, slow, want.total, draft.config.min_cold_load) + extra
-    shrink_total(draft, total, f"{load(want.total)} hot and cold wanted, {load(total)} held")
+def _held_hot(draft: Draft) -> float:
+    return max(held(draft.memory.hot_peaks) / draft.rules.target_util, draft.want.hot_floor)
+
+
+def _shrink_hot(draft: Draft) -> None:
+    grew_at, hold = draft.memory.grew_at, hot_hold_seconds(draft.observation.learned, draft.tuning)
+    if grew_at is not None and draft.now - grew_at < hold and not is_over(draft.observation, draft.forecast):
+        if draft.have().ready > _held_hot(draft):
+            draft.wakes.append(grew_at + hold)
+        return
+    hot = _held_hot(draft)
+    why = f"{load(draft.want.hot)} hot wanted, {load(hot)} held"
+    shrink_hot(draft, hot + surge(draft), why)
+
+
+def _shrink_total(draft: Draft) -> None:
+    want = draft.want
+    slow = (
+        max(held(draft.memory.total_peaks) / draft.rules.target_util, want.hot_floor) * draft.rules.cold_mult
+    )
+    total = max(_held_hot(draft), slow, want.total, draft.config.min_cold_load)
+    why = f"{load(want.total)} hot and cold wanted, {load(total)} held"
+    shrink_total(draft, total + surge(draft), why)
 
 
 def _remember_wants(draft: Draft) -> None:

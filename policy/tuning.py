@@ -30,6 +30,9 @@ class Tuning:
     history when they come: 60 s of boot at 10 s target would otherwise rent six times what the arrivals need."""
     metrics_stale_seconds: float = 180.0
     """Engines that have nothing to tell still say so every minute; three missed words are an outage, not a calm."""
+    metrics_stale_idle_seconds: float = 900.0
+    """The same when only cold workers are left: of a sleeping endpoint engines need not speak more often than every ten
+    minutes, for every word is a billed action."""
 
     # jitter
 

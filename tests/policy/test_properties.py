@@ -288,7 +288,7 @@ def test_silence_of_the_engines_never_cuts_an_active_endpoint(observation):
         workergroups=tuple(
             each.model_copy(update={"max_workers": None}) for each in observation.workergroups
         ),
-        load=replace(observation.load, known_until=NOW - 1000, known_since=NOW - 2000),
+        load=replace(observation.load, known_until=NOW - 901, known_since=NOW - 2000),
     )
     groups = {each.id: each.revision for each in silent.workergroups}
     serving = {

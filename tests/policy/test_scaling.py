@@ -45,7 +45,7 @@ def test_the_reason_of_an_activation_can_be_read_by_an_operator():
     (operation,) = decide(seen).operations
     assert isinstance(operation, Activate)
     assert operation.reason == (
-        "predicted 420 load/s, so 420 load/s hot wanted, over 380 load/s hot:"
+        "predicted 420 load/s over 380 load/s hot:"
         " activate 4f1c22 (1x RTX 4090, 210 load/s, $0.31/h), cold for 12 min"
     )
 
@@ -257,3 +257,11 @@ def test_a_drain_past_its_deadline_is_a_decision_with_its_reason():
 
 def test_a_drain_to_destroy_ends_in_a_release():
     assert brief(decide(see(draining("w1", Goal.DESTROY)))) == ["destroy w1"]
+
+
+def test_a_sleeping_endpoint_is_spoken_of_seldom_and_still_releases_its_cold_workers():
+    asleep = held_before(see(worker("w1", COLD), load=steady(0, until=NOW - 900)))
+    assert brief(decide(asleep)) == ["destroy w1"]
+    assert brief(decide(replace(asleep, load=steady(0, until=NOW - 901)))) == []
+    awake = replace(asleep, workers=(*asleep.workers, worker("w2", reported_at=NOW - 900)))
+    assert brief(decide(awake)) == []
