@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
 from temporalio.client import Client
-from temporalio.service import RPCError
 
 from engine.directory import Directory, release
 from engine.endpoints import Endpoint
+from engine.faults import TEMPORAL_FAULTS
 from engine.herald import Herald
 from engine.keys import Accounts
 from engine.router import Router
@@ -66,9 +66,8 @@ class Engine:
     async def start(self) -> None:
         """Look at Temporal once, then keep looking. An engine starts without Temporal too, and is not ready then."""
         await self.watch.look()
-        self._run(self.watch.run(), "watch")
-        self._run(self.herald.run(), "herald")
-        self._run(self._sweep(), "sweep")
+        for name, work in (("watch", self.watch.run), ("herald", self.herald.run), ("sweep", self._sweep)):
+            self._run(_for_ever(work, name), name)
         log.info("engine_started", engine_id=self.engine_id, endpoints=len(self.directory))
 
     def stop_holding(self) -> None:
@@ -105,7 +104,7 @@ class Engine:
             return endpoint
         try:
             await self.watch.refresh(name)
-        except (RPCError, TimeoutError, OSError):
+        except TEMPORAL_FAULTS:
             return None
         endpoint = self.directory.named(name)
         if endpoint is None:
@@ -118,7 +117,7 @@ class Engine:
         self._run(self._refresh_quietly(endpoint.name), f"look for {endpoint.name}")
 
     async def _refresh_quietly(self, name: str) -> None:
-        with contextlib.suppress(RPCError, TimeoutError, OSError):
+        with contextlib.suppress(*TEMPORAL_FAULTS):
             await self.watch.refresh(name)
 
     async def _sweep(self) -> None:
@@ -131,10 +130,14 @@ class Engine:
     def _run(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._tasks.discard)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            # A loop that ends leaves an engine that looks alive and is blind: better an operator's alarm.
-            log.error("engine_task_failed", task=task.get_name(), error=repr(task.exception()))
+
+async def _for_ever(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    """A loop that a fault ended would leave an engine that looks alive and is blind: say it, and go on."""
+    while True:
+        try:
+            await work()
+        except Exception as fault:  # noqa: BLE001 - the last line of a loop that must not end
+            log.error("engine_loop_failed", loop=name, error=f"{type(fault).__name__}: {fault}"[:300])
+        await asyncio.sleep(SWEEP_SECONDS)

@@ -8,10 +8,11 @@ from datetime import timedelta
 
 import structlog
 from temporalio.client import Client
-from temporalio.service import RPCError, RPCStatusCode
 
 from engine.directory import Directory
 from engine.endpoints import Endpoint
+from engine.faults import TEMPORAL_FAULTS, is_gone
+from engine.faults import said as words
 from stoker_wire.control import SIGNAL_REPORT_METRICS
 from workflows.messages import MetricsBatch
 
@@ -119,12 +120,12 @@ class Herald:
                     said = unsaid[0].model_dump(mode="json", exclude_defaults=True)
                     await handle.signal(SIGNAL_REPORT_METRICS, said, rpc_timeout=timedelta(seconds=5))
                 del unsaid[0]
-            except RPCError as fault:
-                if fault.status is RPCStatusCode.NOT_FOUND:
+            except TEMPORAL_FAULTS as fault:
+                if is_gone(fault):
                     self._unsaid.pop(endpoint.id, None)
                     self.on_gone(endpoint)
                     return
-                log.warning("signal_failed", endpoint=endpoint.name, status=fault.status.name)
+                log.warning("signal_failed", endpoint=endpoint.name, error=words(fault))
                 await asyncio.sleep(RETRY_SECONDS)
         self._unsaid.pop(endpoint.id, None)
         self._come_back(endpoint)

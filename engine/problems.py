@@ -55,12 +55,21 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return problem_answer(Problem(503, "temporal_timeout", sentence, headers={"Retry-After": "2"}))
     except (ConnectionError, web.RequestPayloadError):
         return problem_answer(Problem(400, "bad_request", "the request broke off"))
+    except RuntimeError as fault:
+        if not str(fault).startswith("Failed client connect"):
+            return _fault_of_ours(request, fault)
+        said = "Temporal cannot be reached now; try again"
+        return problem_answer(Problem(503, "temporal_unavailable", said, headers={"Retry-After": "2"}))
     except Exception as fault:  # noqa: BLE001 - the last line: a bug is logged by name and answered as one
-        where = _where(fault)
-        log.error("handler_failed", path=request.path, error=type(fault).__name__, where=where)
-        return problem_answer(
-            Problem(500, "internal_error", f"the engine has a fault in {where}; it is in its log")
-        )
+        return _fault_of_ours(request, fault)
+
+
+def _fault_of_ours(request: web.Request, fault: Exception) -> web.Response:
+    where = _where(fault)
+    log.error("handler_failed", path=request.path, error=type(fault).__name__, where=where)
+    return problem_answer(
+        Problem(500, "internal_error", f"the engine has a fault in {where}; it is in its log")
+    )
 
 
 def of_rpc(fault: RPCError) -> Problem:

@@ -9,9 +9,9 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
-from temporalio.service import RPCError, RPCStatusCode
 
 from engine.directory import Directory
+from engine.faults import TEMPORAL_FAULTS, is_gone, said
 from engine.settings import Timing
 from stoker_wire.control import WORKFLOW_TYPE, workflow_id
 from workflows.messages import MEMO_KEY, EndpointMemo
@@ -79,12 +79,12 @@ class Watch:
         full = started - self._full_at >= self._timing.watch_full_seconds
         try:
             await (self._look_at_all(started) if full else self._look_at_changes(started))
-        except (RPCError, TimeoutError, OSError) as fault:
+        except TEMPORAL_FAULTS as fault:
             self.failures += 1
-            said = _said(fault)
-            if said != self.last_error:
-                log.warning("watch_failed", error=said, endpoints_known=len(self._directory))
-            self.last_error = said
+            words = said(fault)
+            if words != self.last_error:
+                log.warning("watch_failed", error=words, endpoints_known=len(self._directory))
+            self.last_error = words
             return False
         if self.last_error:
             log.info("watch_recovered", failures=self.failures)
@@ -95,13 +95,13 @@ class Watch:
         """Read one endpoint's memo now, so that a caller reads what it wrote; False if its workflow is closed.
 
         Raises:
-            RPCError: Temporal does not answer.
+            RPCError or another of TEMPORAL_FAULTS: Temporal does not answer.
         """
         handle = self._client.get_workflow_handle(workflow_id(endpoint_name))
         try:
             described = await handle.describe(rpc_timeout=timedelta(seconds=5))
-        except RPCError as fault:
-            if fault.status is not RPCStatusCode.NOT_FOUND:
+        except TEMPORAL_FAULTS as fault:
+            if not is_gone(fault):
                 raise
             self._closed(endpoint_name, None)
             return False
@@ -167,9 +167,3 @@ class Watch:
         if endpoint is not None and (memo is None or memo.id == endpoint.id):
             self._directory.drop(endpoint)
             log.info("endpoint_gone", endpoint=endpoint_name)
-
-
-def _said(fault: Exception) -> str:
-    if isinstance(fault, RPCError):
-        return f"{fault.status.name}: {fault.message[:200]}"
-    return f"{type(fault).__name__}: {str(fault)[:200]}"

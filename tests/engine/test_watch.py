@@ -5,12 +5,16 @@ import time
 from typing import Any
 
 import pytest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
 
+from engine.app import start_server
+from engine.herald import Herald
 from engine.settings import Timing
 from engine.watch import Watch
-from stoker_wire.token import mint_endpoint_key
-from tests.engine.conftest import SECRET, Stage
+from stoker_wire.token import mint_endpoint_key, mint_worker_token
+from tests.engine.conftest import ALICE, SECRET, Stage, settings
 from tests.engine.standin import until
 
 
@@ -114,6 +118,66 @@ async def test_a_look_that_fails_keeps_what_is_known_and_readiness_says_how_old_
     assert not await watch.look()
     assert await watch.look()
     assert not watch.stale()
+
+
+async def test_an_engine_without_temporal_starts_is_not_ready_and_tells_key_holders_to_wait(
+    bare_stage: Stage,
+) -> None:
+    nowhere = await Client.connect("127.0.0.1:9", lazy=True, data_converter=pydantic_data_converter)
+    server = await start_server(settings(), nowhere)
+    bare_stage.servers.append(server)
+    status, ready = await bare_stage.call("GET", "/readyz")
+    assert (status, "not been read" in ready["reason"]) == (503, True)
+
+    key = mint_endpoint_key(SECRET, 5, 1)
+    status, answer = await bare_stage.post("/route/", {"endpoint": "llm", "request_idx": 77}, key=key)
+    assert (status, answer["request_idx"], "url" in answer) == (200, 77, False)
+    assert (await bare_stage.post("/route/", {"endpoint": "llm"}, key="wrong"))[0] == 401
+    token = mint_worker_token(SECRET, 5, "aaaaaaaaaaaa")
+    status, problem = await bare_stage.post("/worker_status/", {"id": 1, "mtoken": token})
+    assert (status, problem["error"]) == (503, "starting")
+    status, problem = await bare_stage.post("/api/v0/endptjobs/", {"endpoint_name": "x"}, key=ALICE)
+    assert (status, problem["error"]) == (503, "temporal_unavailable")
+
+
+async def test_a_batch_that_could_not_be_sent_is_sent_again_as_it_was(stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    engine = stage.server.engine
+    known = engine.directory.named(endpoint.name)
+    herald = Herald(Unreachable(stage.env.client, failures=1), engine.directory, engine_id="other")  # type: ignore[arg-type]
+    known.pulse.arrived(100.0, time.time())
+    known.pulse.urge("test", time.time())
+    herald.poke(known)
+
+    async def told() -> list[dict[str, Any]]:
+        return [batch for batch in await endpoint.told() if batch["engine_id"] == "other"]
+
+    batches = await until(told, "the batch arrives at last")
+    await herald.close()
+    assert [(b["sequence"], b["arrived_load"], b["urgent"]) for b in batches] == [(1, 100.0, "test")]
+
+
+class Unreachable:
+    """A client whose first signals are lost on the way."""
+
+    def __init__(self, client: Client, *, failures: int) -> None:
+        self._client = client
+        self.failures = failures
+
+    def get_workflow_handle(self, workflow_id: str) -> Any:
+        handle = self._client.get_workflow_handle(workflow_id)
+        if self.failures:
+            self.failures -= 1
+            send, failing = handle.signal, [True]
+
+            async def signal(*args: Any, **more: Any) -> None:
+                if failing:
+                    failing.pop()
+                    raise RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
+                await send(*args, **more)
+
+            handle.signal = signal  # type: ignore[method-assign,assignment]
+        return handle
 
 
 async def test_a_memo_that_this_engine_cannot_read_is_left_alone(stage: Stage) -> None:
