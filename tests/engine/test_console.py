@@ -14,7 +14,7 @@ from activities.instances import MarketActivities
 from activities.secrets import DeploymentSecrets
 from market.fake import FakeMarket
 from stoker_wire.market import Offer, Template
-from tests.engine.conftest import ALICE, BOB, SECRET, Stage, start_temporal
+from tests.engine.conftest import ALICE, BOB, SECRET, Stage, WorkerDouble, start_temporal
 from tests.engine.standin import until
 from workflows.worker import WorkerSettings, build_workers
 
@@ -237,6 +237,34 @@ async def test_workers_logs_status_and_costs_tell_of_a_fleet_that_is_being_recru
     assert (
         await alice.good("POST", "/update_workers/", {"workergroup_id": group_id, "cancel_update": True})
     )["success"] is False
+
+
+async def test_a_request_recruits_a_worker_and_is_answered_when_that_reports_ready(
+    alice: Console, real_stage: Stage
+) -> None:
+    """The whole way: request at zero, signal, plan, instance, report, route, and the workflow knows that it is ready."""
+    endpoint_id = await alice.create("whole-way", min_load=0, min_workers=0, max_workers=1)
+    body = {"endpoint_id": endpoint_id, "template_hash": "tmpl", "search_params": ""}
+    await alice.good("POST", "/api/v0/workergroups/", body)
+    key = (await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/"))["result"]["api_key"]
+    asked = {"endpoint": "whole-way", "cost": 10}
+    request = asyncio.ensure_future(real_stage.post("/route/", asked, key=key))
+
+    async def rented() -> Any:
+        rows = await alice.good("POST", "/get_endpoint_workers/", {"id": endpoint_id})
+        return [row for row in rows if row["id"]]
+
+    row = (await until(rented, "an instance is rented"))[0]
+    worker = WorkerDouble(real_stage, endpoint_id, row["launch_id"], row["id"])
+    await worker.report()
+
+    status, route = await request
+    assert (status, route["url"], route["worker_id"]) == (200, worker.url, row["id"])
+
+    async def idle() -> bool:
+        return [row["status"] for row in await rented()] == ["idle"]
+
+    await until(idle, "the workflow has taken the worker for ready")
 
 
 async def test_a_rotated_key_opens_and_the_old_one_does_not(alice: Console, real_stage: Stage) -> None:
