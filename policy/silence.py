@@ -6,6 +6,7 @@ from policy.fleet import Worker
 from policy.lifecycle import is_hot
 from policy.observation import Observation
 from policy.tuning import Tuning
+from stoker_wire.states import WorkerState
 
 
 def silent_since(worker: Worker, observation: Observation, tuning: Tuning) -> float | None:
@@ -24,7 +25,8 @@ def with_silent_marked(observation: Observation, tuning: Tuning) -> Observation:
     """The observation with silent workers marked as suspects, unless more than half of the ready ones are silent.
 
     Several workers on several hosts do not die in one minute; the line to the engines does. Then they are kept as
-    capacity: no data is not no load, and not no worker either.
+    capacity: no data is not no load, and not no worker either. Those that reboot count as silent: mending the first does
+    not make the second one's silence more credible.
     """
     ready = [worker for worker in observation.workers if is_hot(worker)]
     silent = {
@@ -32,7 +34,9 @@ def with_silent_marked(observation: Observation, tuning: Tuning) -> Observation:
         for worker in ready
         if (since := silent_since(worker, observation, tuning)) is not None
     }
-    if not silent or (len(ready) > 1 and len(silent) > len(ready) / 2):
+    rebooting = sum(worker.state is WorkerState.REBOOTING for worker in observation.workers)
+    asked = len(ready) + rebooting
+    if not silent or (asked > 1 and len(silent) + rebooting > asked / 2):
         return observation
     marked = tuple(
         worker.but(suspect_since=silent[worker.launch_id])

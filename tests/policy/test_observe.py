@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from policy.fleet import Learned
+from policy.fleet import HostFailure, Learned
 from policy.learn import learn_boot, learn_perf, remember_hosts
 from policy.ledger import Ledger, accrue
 from policy.listing import fold_listing
@@ -281,8 +281,6 @@ def test_boot_times_are_smoothed_and_perfs_averaged():
 
 
 def test_hosts_are_forgiven_when_their_time_is_over():
-    from policy.fleet import HostFailure
-
     old = HostFailure(machine_id=1, until=NOW, reason="x")
     new = HostFailure(machine_id=2, until=NOW + 1, reason="x")
     assert remember_hosts(Learned(failed_hosts=(old,)), [new], NOW).failed_hosts == (new,)

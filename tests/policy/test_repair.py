@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from policy.fleet import HostFailure, Learned
+from policy.fleet import Goal, HostFailure, Learned
 from policy.repair import boot_deadline
 from policy.tuning import Tuning
 from stoker_wire.states import WorkerState as S
@@ -215,17 +215,11 @@ def test_a_lone_worker_is_updated_when_nothing_is_asked_of_it():
 def test_only_a_fifth_is_updated_at_a_time():
     crowd = [worker(f"w{n}") for n in range(10)]
     seen = see(*crowd, workergroups=(group(revision=2),), load=steady(300))
-    drained = [each for each in brief(decide(held_before_none(seen))) if each.endswith("to update")]
+    drained = [each for each in brief(decide(seen)) if each.endswith("to update")]
     assert len(drained) == 2
 
 
-def held_before_none(seen):
-    return seen
-
-
 def test_a_drained_worker_is_updated_in_place():
-    from policy.fleet import Goal
-
     empty = draining("w1", Goal.UPDATE)
     seen = see(empty, worker("w2", revision=2), workergroups=(group(revision=2),), load=steady(90))
     assert brief(decide(seen)) == ["update w1"]
@@ -270,3 +264,9 @@ def test_the_market_is_looked_at_every_ten_minutes_when_nothing_runs():
 
 def test_a_look_under_way_is_not_repeated():
     assert brief(decide(see(listed_at=0.0, looking=True))) == []
+
+
+def test_the_silence_of_the_second_of_two_is_doubted_while_the_first_reboots():
+    rebooting = worker("w1", S.REBOOTING, since=NOW - 5, operation="reboot")
+    silent = worker("w2", reported_at=NOW - 500)
+    assert brief(decide(see(rebooting, silent, load=steady(190)))) == []
