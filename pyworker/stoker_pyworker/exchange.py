@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from stoker_pyworker.proxy import Proxy
     from stoker_pyworker.sessions import Session
 
-_CONNECTION_FIELDS = HOP_BY_HOP
+_NOT_FOR_THE_CLIENT = HOP_BY_HOP | {b"x-stoker-worker"}
+"""Hop-by-hop, or ours to say."""
 _BODILESS = frozenset({204, 304})
 
 
@@ -108,7 +109,7 @@ class Exchange:
             if name == b"connection" and value not in (b"keep-alive", b"close"):
                 named = named_by_connection(head.headers)
         for name, value in head.headers:
-            if name not in _CONNECTION_FIELDS and name not in named:
+            if name not in _NOT_FOR_THE_CLIENT and name not in named:
                 parts += (name, b": ", value, b"\r\n")
         parts.append(
             b"server-timing: queue;dur=%.2f, model;dur=%.2f\r\n%b"

@@ -141,6 +141,22 @@ async def test_pipelined_requests_are_answered_in_order(worker, model):
     writer.close()
 
 
+@pytest.mark.parametrize("piece", [1, 2, 7, 64, 1000])
+async def test_how_a_request_is_cut_into_packets_makes_no_difference(worker, piece):
+    body = json.dumps(worker.envelope({"n": 1})).encode()
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:50], body[50:])) + b"0\r\n\r\n"
+    chunked = HEAD + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+    stream = chunked + worker.raw_request("/echo", {"n": 2}) + b"GET /healthz HTTP/1.1\r\nHost: w\r\n\r\n"
+    reader, writer = await worker.connect()
+    for start in range(0, len(stream), piece):
+        writer.write(stream[start : start + piece])
+        await writer.drain()
+    for end in (b'{"n": 1}', b'{"n": 2}', b'{"ready":true,"draining":false}'):
+        answer = await reader.readuntil(end)
+        assert answer.count(b"HTTP/1.1 200 OK") == 1
+    writer.close()
+
+
 async def test_a_bad_request_behind_a_good_one_spoils_only_itself(worker):
     answer = await worker.exchange(worker.raw_request("/echo", {"n": 1}) + b"rubbish\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 OK")
