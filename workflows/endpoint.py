@@ -24,6 +24,8 @@ FALLBACK_SECONDS = 3600.0
 """Without any wish of the planner's: news wakes the loop, this is for what brings no news."""
 REPLAN_SECONDS = 10.0
 """After a planner that failed."""
+CONFIRM_SECONDS = 30.0
+"""After a listing that could not be made, or that still found something, of an endpoint that is deleted."""
 HAND_OVER_SECONDS = 20.0
 """How long a continue-as-new waits for what is under way; the next run asks again for what is left."""
 
@@ -138,15 +140,13 @@ class EndpointWorkflow:
             record.look_again_at = now + options.LIST_LAG_SECONDS
         elif now >= record.emptied_at + options.LIST_LAG_SECONDS:
             self._operations.look("the endpoint is deleted: nothing may be left")
+            record.look_again_at = now + CONFIRM_SECONDS
 
     def _is_gone(self) -> bool:
         record = self._book.record
-        settled = record.deleting and not record.workers and not self._operations.under_way
-        return (
-            settled
-            and record.emptied_at is not None
-            and self._operations.found_nothing_at > record.emptied_at
-        )
+        if not record.deleting or record.workers or self._operations.under_way or record.emptied_at is None:
+            return False
+        return self._operations.found_nothing_at >= record.emptied_at + options.LIST_LAG_SECONDS
 
     def _ring(self) -> None:
         self._book.record.look_again_at = None

@@ -24,13 +24,7 @@ def metrics(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str:
     if before is not None and batch.sequence <= before.sequence:
         return ""
     record.engines.pop(batch.engine_id, None)
-    record.engines[batch.engine_id] = EngineRecord(
-        engine_id=batch.engine_id,
-        sequence=batch.sequence,
-        heard_at=now,
-        tickets={worker.launch_id: worker.tickets_open for worker in batch.workers if worker.tickets_open},
-        drains_seen=tuple(worker.launch_id for worker in batch.workers if worker.drain_seen),
-    )
+    record.engines[batch.engine_id] = _engine(book, batch, before, now)
     for stale in list(record.engines)[:-ENGINES_KEPT]:
         del record.engines[stale]
     queued_before = record.load.backlog_load
@@ -72,14 +66,15 @@ def set_workergroup(book: EndpointStateBook, group: Workergroup, now: float) -> 
     """Adds the workergroup, or replaces the one of its id; what runs changes with its revision."""
     record = book.record
     before = book.workergroup(group.id)
-    if before == group:
-        return ""
     if before is None:
         record.workergroups.append(group)
         book.log.note(now, "config", "workergroup added", subject=str(group.id), workergroup_id=group.id)
         return "a workergroup was added"
-    if _runs(before) != _runs(group) and group.revision <= before.revision:
-        group = group.model_copy(update={"revision": before.revision + 1})
+    # Who changes a bound need not know the revision: it only ever goes up, and at once when what runs changes.
+    due = before.revision + (_runs(before) != _runs(group))
+    group = group.model_copy(update={"revision": max(group.revision, due)})
+    if before == group:
+        return ""
     record.workergroups = [group if old.id == group.id else old for old in record.workergroups]
     book.offers.pop(group.id, None)
     book.log.note(
@@ -116,6 +111,33 @@ def _runs(group: Workergroup) -> tuple[object, ...]:
     return (group.template_hash, group.template_id, group.search_params, group.launch_args)
 
 
+def _engine(
+    book: EndpointStateBook, batch: MetricsBatch, before: EngineRecord | None, now: float
+) -> EngineRecord:
+    """The engine after its batch. What it said of workers that the batch does not name still holds."""
+    named = {worker.launch_id for worker in batch.workers}
+    tickets = {worker.launch_id: worker.tickets_open for worker in batch.workers if worker.tickets_open}
+    seen = [worker.launch_id for worker in batch.workers if worker.drain_seen]
+    if before is not None:
+        fleet = book.record.workers
+        kept = [
+            launch_id for launch_id in before.drains_seen if launch_id in fleet and launch_id not in named
+        ]
+        tickets |= {
+            launch_id: count
+            for launch_id, count in before.tickets.items()
+            if launch_id in fleet and launch_id not in named
+        }
+        seen = [*kept, *seen]
+    return EngineRecord(
+        engine_id=batch.engine_id,
+        sequence=batch.sequence,
+        heard_at=now,
+        tickets=tickets,
+        drains_seen=tuple(seen),
+    )
+
+
 def _worker(book: EndpointStateBook, told: WorkerMetrics, now: float) -> str:
     record = book.record
     worker = record.workers.get(told.launch_id)
@@ -135,9 +157,17 @@ def _worker(book: EndpointStateBook, told: WorkerMetrics, now: float) -> str:
         return ""
     if after.drain is not None and _emptied(worker, after):
         return f"draining worker {told.launch_id} moved on"
+    if worker.load > 0 and after.load <= 0 and _inactive(book, now):
+        return f"worker {told.launch_id} finished after the inactivity timeout"
     if (after.suspect_since is None) != (worker.suspect_since is None):
         return f"worker {told.launch_id} is suspected, or is not any more"
     return ""
+
+
+def _inactive(book: EndpointStateBook, now: float) -> bool:
+    """The timeout's own look came while a request was running; without this the next one comes with the slow listing."""
+    timeout, last = book.record.config.inactivity_timeout, book.record.load.last_request_at
+    return timeout is not None and timeout > 0 and last is not None and now >= last + timeout
 
 
 def _emptied(before: Worker, after: Worker) -> bool:

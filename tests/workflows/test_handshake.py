@@ -97,3 +97,11 @@ def test_the_last_open_ticket_of_a_draining_worker_is_news() -> None:
     hear(fleet, "a", 1001, seen=True, tickets=1)
     assert "moved on" in hear(fleet, "a", 1002, seen=True, tickets=0)
     assert hear(fleet, "a", 1003, seen=True, tickets=0) == ""
+
+
+def test_a_batch_that_does_not_name_a_worker_takes_nothing_back() -> None:
+    fleet = book()
+    hear(fleet, "a", 1001, seen=True, tickets=2)
+    intake.metrics(fleet, MetricsBatch(engine_id="a", sequence=1002, sent_at=1002), 1002)
+    assert fleet.record.engines["a"].tickets == {"w": 2}
+    assert note_drains_seen(fleet, 1002)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus
 
 from market.port import Launch, OfferGone, Unavailable
 from stoker_wire.endpoint import EndpointConfig
@@ -54,6 +55,20 @@ async def test_a_deleted_endpoint_leaves_nothing_behind(a_world: Any) -> None:
         assert world.market.instances == {}
         assert result.workers_rented == result.workers_gone == len(world.market.launches)
         assert world.market.calls[-1].name == "list", "the marketplace has the last word"
+
+
+async def test_a_deleted_endpoint_does_not_end_before_the_market_has_answered(a_world: Any) -> None:
+    async with a_world() as world:
+        await world.start(SMALL.model_copy(update={"min_workers": 0}), [group()])
+        await world.live(30)
+        world.market.fail_next("list", Unavailable("down"), times=30)
+        late = await world.market.create(129, Launch(label="stoker:llm:0123456789ab"))
+        await world.handle.signal("delete")
+        await world.pass_time(120)
+        described = await world.client.get_workflow_handle(world.handle.id).describe()
+        assert described.status is WorkflowExecutionStatus.RUNNING
+        await world.handle.result()
+        assert late not in world.market.instances
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,10 @@ async def test_a_workergroup_comes_changes_and_goes(a_world: Any) -> None:
         assert (await world.handle.execute_update("put_workergroup", changed))["revision"] == 2
         same = await world.handle.execute_update("put_workergroup", group(template_hash="other", revision=2))
         assert same["revision"] == 2, "the same again is no new revision"
+        bound = group(template_hash="other", max_workers=1).model_dump(mode="json")
+        assert (await world.handle.execute_update("put_workergroup", bound))["revision"] == 2, (
+            "nor is a bound"
+        )
         assert (await world.memo()).groups == (1,)
         assert await world.handle.execute_update("drop_workergroup", 1) is True
         assert await world.handle.query("workergroups") == []
