@@ -7,6 +7,7 @@ machine. Medians over the runs.
 import argparse
 import asyncio
 import contextlib
+import os
 import statistics
 
 import uvloop
@@ -88,7 +89,8 @@ def report(title: str, runs: list[Result]) -> None:
     p50, p99 = (median([run.quantile_ms(q) for run in runs]) for q in (0.5, 0.99))
     errors, waiting = sum(run.errors for run in runs), sum(run.waiting for run in runs)
     print(f"{title:32} {rate:8,.0f} routes/s   p50 {p50:6.2f} ms   p99 {p99:6.2f} ms", end="")
-    print(f"   ({errors} errors, {waiting} told to wait, {len(runs)} runs)")
+    load = os.getloadavg()[0]
+    print(f"   ({errors} errors, {waiting} told to wait, {len(runs)} runs, load average {load:.1f})")
 
 
 def main(argv: list[str] | None = None) -> None:
