@@ -77,6 +77,49 @@ def market(config: Config = _DEFAULT) -> None:
 
 
 @app.command()
+def panic(
+    config: Config = _DEFAULT,
+    endpoint: Annotated[str | None, typer.Option(help="Only this endpoint's instances.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Stop every endpoint and destroy every instance that carries stoker's label, with its disk. Asks first."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from market.vast import VastMarket  # noqa: PLC0415
+    from run.panic import WORD, Panic, run_panic  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    done: list[Panic] = []
+
+    def confirmed(question: str) -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise Fault("nobody is there to confirm; say --yes", exit_code=1)
+        return console.input(question).strip() == WORD
+
+    async def act(settings: DevSettings) -> None:
+        keys = load_keys(settings.state_dir, generate=False)
+        market = VastMarket(settings.market_url, keys.market_key)
+        try:
+            panic = run_panic(
+                market, settings.temporal, endpoint=endpoint, confirmed=confirmed, console=console
+            )
+            done.append(await panic)
+        finally:
+            await market.close()
+
+    _run("panic", config, act, level="error")
+    for result in done:
+        console.print(f"endpoints stopped: {', '.join(result.endpoints_stopped) or 'none'}")
+        console.print(f"instances destroyed: {len(result.destroyed)}, left: {len(result.left)}")
+        if result.left:
+            numbers = ", ".join(map(str, result.left))
+            sys.stderr.write(f"stokerd: still listed: {numbers}; run it again, or use the marketplace's own console\n")
+            raise SystemExit(1)
+
+
+@app.command()
 def key(config: Config = _DEFAULT) -> None:
     """Print the account key, for `export STOKER_API_KEY=$(stokerd key)`."""
     with _faults():

@@ -1,0 +1,112 @@
+"""Stopping everything: what is destroyed, what is left alone, and what is said when something does not answer."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from market.fake import FakeMarket
+from market.port import Launch, RateLimited, Unauthorised, Unavailable
+from run.faults import Fault
+from run.lock import free_port
+from run.panic import Panic, run_panic
+from run.settings import TemporalSettings
+from stoker_wire.market import Offer, Template
+
+LABELS = ("stoker:llm:aaaaaaaaaaaa", "stoker:llm:bbbbbbbbbbbb", "stoker:other:cccccccccccc", "somebody's", None)
+
+
+@pytest.fixture
+async def market():
+    offers = [Offer(id=n, gpu_name="RTX 4090", dph_total=0.3) for n in range(1, 6)]
+    market = FakeMarket(offers=offers, templates=[Template(id=1, hash_id="t")], clock=lambda: 1000.0)
+    for offer, label in zip(offers, LABELS, strict=True):
+        await market.create(offer.id, Launch(label=label or "none", template_hash="t"))
+    return market
+
+
+@pytest.fixture
+def console():
+    return Console(file=io.StringIO(), width=120)
+
+
+async def panic(market, console, *, endpoint=None, said=True) -> Panic:
+    nobody = TemporalSettings(port=free_port("127.0.0.1"))
+    return await run_panic(
+        market, nobody, endpoint=endpoint, confirmed=lambda question: said, console=console
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch):
+    monkeypatch.setattr("run.panic.TEMPORAL_SECONDS_MAX", 0.1)
+
+
+async def test_every_labelled_instance_is_destroyed_and_nobody_elses(market, console):
+    done = await panic(market, console)
+    assert len(done.destroyed) == 3
+    assert done.left == ()
+    assert sorted(market.labels()) == ["none", "somebody's"]
+
+
+async def test_one_endpoints_instances_alone(market, console):
+    done = await panic(market, console, endpoint="llm")
+    assert len(done.destroyed) == 2
+    assert "stoker:other:cccccccccccc" in market.labels()
+
+
+async def test_without_the_confirmation_nothing_changes(market, console):
+    with pytest.raises(Fault, match="not confirmed"):
+        await panic(market, console, said=False)
+    assert len(market.labels()) == 5
+    assert market.count("destroy") == 0
+
+
+async def test_it_shows_what_it_will_destroy_before_it_asks(market, console):
+    asked = []
+
+    def confirmed(question):
+        asked.append((question, console.file.getvalue()))
+        return False
+
+    with pytest.raises(Fault):
+        await run_panic(
+            market,
+            TemporalSettings(port=free_port("127.0.0.1")),
+            endpoint=None,
+            confirmed=confirmed,
+            console=console,
+        )
+    ((question, shown),) = asked
+    assert "3 instances" in question
+    assert shown.count("1x RTX 4090") == 3
+    assert "$0.90 per hour" in shown
+
+
+async def test_what_fails_once_is_tried_again(market, console, monkeypatch):
+    monkeypatch.setattr("run.panic._PAUSE_SECONDS", 0.0)
+    market.fail_next("destroy", Unavailable("502"), times=2)
+    market.fail_next("destroy", RateLimited("slow down", retry_after_s=0.0))
+    done = await panic(market, console)
+    assert (len(done.destroyed), done.left) == (3, ())
+
+
+async def test_what_cannot_be_destroyed_is_named(market, console, monkeypatch):
+    monkeypatch.setattr("run.panic._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("run.panic.DESTROY_SECONDS_MAX", 0.0)
+    market.fail_next("destroy", Unavailable("502"), times=1)
+    done = await panic(market, console)
+    assert len(done.destroyed) == 2
+    assert len(done.left) == 1
+
+
+async def test_a_temporal_that_does_not_answer_is_said_and_stops_nothing(market, console):
+    done = await panic(market, console)
+    assert done.endpoints_stopped == ()
+    assert "endpoints could not be stopped" in console.file.getvalue()
+
+
+async def test_a_wrong_market_key_is_a_fault_that_names_the_variable(market, console):
+    market.fail_next("list", Unauthorised("401"))
+    with pytest.raises(Fault, match="VAST_API_KEY"):
+        await panic(market, console)
