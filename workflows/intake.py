@@ -24,7 +24,7 @@ def metrics(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str:
     if before is not None and batch.sequence <= before.sequence:
         return ""
     record.engines.pop(batch.engine_id, None)
-    record.engines[batch.engine_id] = _engine(book, batch, before, now)
+    record.engines[batch.engine_id] = _engine(batch, now)
     for stale in list(record.engines)[:-ENGINES_KEPT]:
         del record.engines[stale]
     queued_before = record.load.backlog_load
@@ -111,30 +111,18 @@ def _runs(group: Workergroup) -> tuple[object, ...]:
     return (group.template_hash, group.template_id, group.search_params, group.launch_args)
 
 
-def _engine(
-    book: EndpointStateBook, batch: MetricsBatch, before: EngineRecord | None, now: float
-) -> EngineRecord:
-    """The engine after its batch. What it said of workers that the batch does not name still holds."""
-    named = {worker.launch_id for worker in batch.workers}
-    tickets = {worker.launch_id: worker.tickets_open for worker in batch.workers if worker.tickets_open}
-    seen = [worker.launch_id for worker in batch.workers if worker.drain_seen]
-    if before is not None:
-        fleet = book.record.workers
-        kept = [
-            launch_id for launch_id in before.drains_seen if launch_id in fleet and launch_id not in named
-        ]
-        tickets |= {
-            launch_id: count
-            for launch_id, count in before.tickets.items()
-            if launch_id in fleet and launch_id not in named
-        }
-        seen = [*kept, *seen]
+def _engine(batch: MetricsBatch, now: float) -> EngineRecord:
+    """The engine after its batch.
+
+    An engine names each worker that drains or has open tickets in every batch: one without them says that there are
+    none. So what it said before is not kept, or a worker that drains a second time would pass for seen already.
+    """
     return EngineRecord(
         engine_id=batch.engine_id,
         sequence=batch.sequence,
         heard_at=now,
-        tickets=tickets,
-        drains_seen=tuple(seen),
+        tickets={worker.launch_id: worker.tickets_open for worker in batch.workers if worker.tickets_open},
+        drains_seen=tuple(worker.launch_id for worker in batch.workers if worker.drain_seen),
     )
 
 

@@ -1,10 +1,8 @@
 """The Temporal worker of a deployment: one for workflows and the planner, one for the marketplace."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from temporalio.client import Client
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
@@ -52,8 +50,6 @@ def build_workers(
     client: Client,
     market_activities: MarketActivities,
     settings: WorkerSettings | None = None,
-    *,
-    extra_workflows: Sequence[type[Any]] = (),
 ) -> list[Worker]:
     """The workers of one process, to be run together (`async with` each, or `run()`).
 
@@ -66,7 +62,7 @@ def build_workers(
         Worker(
             client,
             task_queue=TASK_QUEUE,
-            workflows=[EndpointWorkflow, SweepWorkflow, *extra_workflows],
+            workflows=[EndpointWorkflow, SweepWorkflow],
             activities=[plan, sweep.endpoints_running],
             workflow_runner=workflow_runner(),
             max_cached_workflows=settings.cached_workflows_max,
