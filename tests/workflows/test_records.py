@@ -70,7 +70,7 @@ def test_the_record_survives_a_hand_over_unchanged() -> None:
 
 
 def test_a_hundred_workers_are_carried_in_a_hundred_kilobytes() -> None:
-    assert len(json.dumps(full_book().carried(), separators=(",", ":"))) < 130_000
+    assert len(json.dumps(full_book().carried(), separators=(",", ":"))) < 100_000
 
 
 def test_the_memo_of_a_hundred_workers_stays_far_from_the_limits() -> None:
