@@ -23,6 +23,7 @@ _BY_CODE: dict[str, type[MarketError]] = {
     "auth_error": Unauthorised,
     "invalid_api_key": Unauthorised,
 }
+_VAGUE = frozenset({"not_found", "invalid_id", "invalid_args"})
 _LIMITED = frozenset({"too_many_requests", "rate_limited", "search_quota_exceeded"})
 
 
@@ -57,11 +58,17 @@ def failure(
         return kind(what)
     if status == 410 and about == "offer":
         return OfferGone(what)
-    if status in (404, 410) and about == "instance" and code == "":
+    if status in (404, 410) and about == "instance" and (code == "" or _names(said, code, "instance")):
         return InstanceGone(what)
-    if status == 404 and about == "offer" and code == "":
+    if status == 404 and about == "offer" and (code == "" or _names(said, code, "no_such_ask")):
         return OfferGone(what)
     return (kind if kind is not None else Refused)(what, code=code or str(status))
+
+
+def _names(said: str, code: str, thing: str) -> bool:
+    """Whether a vague code is made clear by the sentence: the hosted marketplace says `not_found` of an instance and of a
+    path, and `invalid_args` of an offer that is taken and of a template that does not exist."""
+    return code in _VAGUE and thing in said.lower()
 
 
 def no_answer(error: httpx.HTTPError | httpx.InvalidURL, doing: str) -> Unavailable:
