@@ -118,7 +118,10 @@ async def _live(world: World, case: Case, pulse: Pulse, chance: random.Random, s
         await world.pass_time(STEP_SECONDS)
         memo = await world.memo()
         workers = world.reports(memo, case.load)
-        level = Level(workers=len(memo.members))
+        level = Level(
+            workers=len(memo.members),
+            workers_cold=sum(member.s is WorkerState.INACTIVE for member in memo.members),
+        )
         if [worker for worker in workers if worker.condition != "ready" or worker.drain_seen]:
             pulse.touch()
         why = pulse.due(level, world.now)

@@ -14,6 +14,7 @@ from engine.workers import KnownWorker
 from policy.routing import Candidate
 from stoker_wire.control import workflow_id
 from stoker_wire.endpoint import EndpointConfig, EndpointState
+from stoker_wire.states import WorkerState
 from stoker_wire.token import mint_endpoint_key
 from workflows.messages import EndpointMemo, WorkerMetrics
 
@@ -145,6 +146,7 @@ class Endpoint:
             queue_seconds=0.0 if queue == math.inf else queue,
             queued_requests=len(self.line),
             workers=len(self.workers),
+            workers_cold=sum(worker.state is WorkerState.INACTIVE for worker in self.workers.values()),
         )
 
     @property

@@ -10,6 +10,8 @@ URGENT_GAP_SECONDS = 0.1
 """Between two urgent batches of one cause: a burst of the same news is one piece of news."""
 SLICE_SECONDS = 5.0
 HEARTBEAT_SECONDS = 60.0
+COLD_HEARTBEAT_SECONDS = 600.0
+"""While every worker is cold and nobody asks: the planner trusts silence about a cold pool for a quarter of an hour."""
 QUEUE_HEARTBEAT_SECONDS = 10.0
 """While requests wait: an engine that has a queue and falls silent is taken for dead, its queue with it."""
 RATE_CHANGE = 0.1
@@ -37,6 +39,7 @@ class Level:
     queued_requests: int = 0
     workers: int = 0
     """Cold ones too: only an engine that speaks lets the planner tell no load from no data."""
+    workers_cold: int = 0
 
 
 class Pulse:
@@ -90,10 +93,15 @@ class Pulse:
             return ""
         self._close_slice(now)
         speaking = level.workers > 0 or level.queued_requests > 0 or self._steady_requests > 0
-        pause = QUEUE_HEARTBEAT_SECONDS if level.queued_requests else HEARTBEAT_SECONDS
-        if speaking and now - self._told_at >= pause:
+        if speaking and now - self._told_at >= self._pause(level):
             return ""
         return None
+
+    def _pause(self, level: Level) -> float:
+        if level.queued_requests:
+            return QUEUE_HEARTBEAT_SECONDS
+        asleep = level.workers_cold == level.workers and not self._steady_requests and not self._told_rate
+        return COLD_HEARTBEAT_SECONDS if asleep else HEARTBEAT_SECONDS
 
     def take(self, level: Level, now: float) -> list[Window]:
         """The arrivals not told yet, oldest first; they count as told.

@@ -2,7 +2,13 @@
 
 import pytest
 
-from engine.pulse import HEARTBEAT_SECONDS, Level, Pulse
+from engine.pulse import (
+    COLD_HEARTBEAT_SECONDS,
+    HEARTBEAT_SECONDS,
+    QUEUE_HEARTBEAT_SECONDS,
+    Level,
+    Pulse,
+)
 
 IDLE = Level()
 ONE_WORKER = Level(workers=1)
@@ -28,6 +34,18 @@ def test_an_idle_endpoint_without_workers_is_never_mentioned() -> None:
 
 def test_an_idle_endpoint_with_workers_costs_a_heartbeat() -> None:
     assert signals(Pulse(0.0), ONE_WORKER, 3600) == pytest.approx(3600 / HEARTBEAT_SECONDS, abs=6)
+
+
+def test_a_cold_pool_costs_a_word_in_ten_minutes_and_an_arrival_ends_that() -> None:
+    cold = Level(workers=10, workers_cold=10)
+    pulse = Pulse(0.0)
+    assert signals(pulse, cold, 3600) == pytest.approx(3600 / COLD_HEARTBEAT_SECONDS, abs=1)
+    assert signals(pulse, cold, 3600, load_per_second=100, start=3600.0) >= 3600 / HEARTBEAT_SECONDS - 1
+
+
+def test_a_queue_is_told_every_ten_seconds_even_when_it_does_not_move() -> None:
+    waiting = Level(workers=1, queued_requests=3, queue_seconds=5.0)
+    assert signals(Pulse(0.0), waiting, 600) == pytest.approx(600 / QUEUE_HEARTBEAT_SECONDS, abs=3)
 
 
 def test_a_busy_but_steady_endpoint_costs_a_heartbeat_after_its_rate_was_told() -> None:
