@@ -103,7 +103,7 @@ class Tuning:
     """While something boots or stops: a quarter of its age, within these."""
     look_seconds_steady: float = 60.0
     """Outbid and killed machines are noticed by engines within seconds; the listing is the second net."""
-    look_seconds_idle: float = 600.0
+    look_seconds_idle: float = 900.0
     """With nothing running a listing only finds orphans."""
     stop_repeat_seconds: float = 120.0
     destroy_repeat_seconds: float = 60.0

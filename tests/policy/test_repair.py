@@ -256,9 +256,9 @@ def test_the_market_is_looked_at_every_minute_when_workers_run():
     assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 60))) == ["look"]
 
 
-def test_the_market_is_looked_at_every_ten_minutes_when_nothing_runs():
-    assert brief(decide(see(listed_at=NOW - 599))) == []
-    assert brief(decide(see(listed_at=NOW - 600))) == ["look"]
+def test_the_market_is_looked_at_every_quarter_of_an_hour_when_nothing_runs():
+    assert brief(decide(see(listed_at=NOW - 899))) == []
+    assert brief(decide(see(listed_at=NOW - 900))) == ["look"]
     assert brief(decide(see(listed_at=0.0))) == ["look"]
 
 
