@@ -1,5 +1,7 @@
 """The marketplace's hands: each call idempotent, classified, and with secrets resolved at the last moment."""
 
+import asyncio
+
 import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
@@ -20,12 +22,14 @@ from activities.messages import (
 )
 from activities.offers import trimmed
 from activities.secrets import DeploymentSecrets
+from activities.signing import report_address, sealed_signing_key
 from market.port import InstanceGone, Launch, Market
 from stoker_wire.market import Instance, Offer
 
 _log = structlog.get_logger(__name__)
 
 _STATUS_MESSAGE_CHARS_MAX = 200
+_PORTS_MAX = 32
 
 
 class MarketActivities:
@@ -125,6 +129,8 @@ class MarketActivities:
     async def _launch(self, asked: CreateInstance | UpdateInstance) -> Launch:
         group = asked.workergroup
         template = await self._market.template(hash_id=group.template_hash, id=group.template_id)
+        secret = self._secrets.hmac_secret
+        sealed = await asyncio.to_thread(sealed_signing_key, secret, asked.launch_id)
         return build_launch(
             template=template,
             workergroup=group,
@@ -133,6 +139,7 @@ class MarketActivities:
             worker_token=self._secrets.worker_token(asked.endpoint_id, asked.launch_id),
             secrets=self._secrets,
             offer=asked.offer if isinstance(asked, CreateInstance) else None,
+            report_address=report_address(self._secrets.report_address, asked.launch_id, sealed),
         )
 
 
@@ -158,4 +165,20 @@ def _created(instance_id: int, offer: Offer, launch: Launch) -> CreatedInstance:
 
 def _brief(instance: Instance) -> Instance:
     message = (instance.status_msg or "")[:_STATUS_MESSAGE_CHARS_MAX] or None
-    return instance.model_copy(update={"ports": None, "status_msg": message, "public_ipaddr": None})
+    said = {"ports": None, "status_msg": message, "public_ipaddr": None, "address": address_of(instance)}
+    return instance.model_copy(update=said)
+
+
+def address_of(instance: Instance) -> str:
+    """Where the instance can be reached, `host:port,port…`; empty while the marketplace does not say."""
+    host = (instance.public_ipaddr or "").strip()
+    if not host:
+        return ""
+    ports = {
+        str(bound.get("HostPort"))
+        for bindings in (instance.ports or {}).values()
+        for bound in bindings or ()
+        if isinstance(bound, dict) and str(bound.get("HostPort", "")).isdigit()
+    }
+    shown = ",".join(sorted(ports, key=int)[:_PORTS_MAX])
+    return f"[{host}]:{shown}" if ":" in host and not host.startswith("[") else f"{host}:{shown}"

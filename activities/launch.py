@@ -52,8 +52,9 @@ def build_launch(
     worker_token: str,
     secrets: DeploymentSecrets,
     offer: Offer | None = None,
+    report_address: str | None = None,
 ) -> Launch:
-    """What to run, secrets resolved. The template's own environment is merged by the market; only what refers to a
+    """What to run, secrets resolved; `report_address` is the launch's own, None: the deployment's. The template's own environment is merged by the market; only what refers to a
     secret is repeated here, with its value. Raises Refused."""
     with _refusing(f"the launch_args of workergroup {workergroup.id}"):
         args = _args(workergroup)
@@ -65,7 +66,7 @@ def build_launch(
         }
     env = secrets.resolve(referred | {key: value for key, value in args.env.items() if key not in _OURS})
     env |= {
-        "REPORT_ADDR": secrets.report_address,
+        "REPORT_ADDR": secrets.report_address if report_address is None else report_address,
         "MASTER_TOKEN": worker_token,
         "STOKER_ENDPOINT": endpoint_name,
         f"-p {WORKER_PORT}:{WORKER_PORT}": "1",

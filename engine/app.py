@@ -51,9 +51,7 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     app.add_routes(
         [
             web.post("/route/", desk.handle),
-            web.post("/worker_status/", ingest.worker_status),
-            web.post("/delete_requests/", ingest.delete_requests),
-            web.get("/pubkey/", ingest.pubkey),
+            *ingest.routes(),
             web.get("/healthz", health.healthz),
             web.get("/readyz", health.readyz),
             web.get("/metrics", Metrics(engine).handle),

@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections.abc import Callable
 
 import structlog
 from aiohttp import web
@@ -23,6 +22,8 @@ _LOAD_MAX = 1e12
 _SECONDS_MAX = 1e9
 _ID_MAX = 2**63 - 1
 
+_OWN_PATH = r"/w/{launch:[0-9a-f]{1,64}}/{sealed:[A-Za-z0-9_-]{1,512}}"
+
 CAUSE_LOADED = "a worker is ready"
 CAUSE_ERROR = "a worker reports an error"
 
@@ -32,18 +33,30 @@ class Ingest:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.address_fault: Callable[[KnownWorker, str], str] = lambda *_: ""
-        """Why this worker may not be reached at this url; where the marketplace's word on its address is known."""
+
+    def routes(self) -> list[web.RouteDef]:
+        """What it answers: on the deployment's path, and on each launch's own (`activities.signing`)."""
+        return [
+            route
+            for base in ("", _OWN_PATH)
+            for route in (
+                web.post(f"{base}/worker_status/", self.worker_status),
+                web.post(f"{base}/delete_requests/", self.delete_requests),
+                web.get(f"{base}/pubkey/", self.pubkey),
+            )
+        ]
 
     async def worker_status(self, request: web.Request) -> web.Response:
         """`POST /worker_status/`."""
         status = parse(WorkerStatus, await read_body(request))
         endpoint, worker = self._who(status.mtoken, status.id)
+        sealed = self._sealed(request, worker)
         url = checked_url(status.url)
-        fault = self.address_fault(worker, url)
-        if fault:
-            raise Problem(403, "wrong_address", fault)
+        if not worker.may_be_at(url):
+            said = f"the marketplace knows this instance at {worker.memo_address}, not at {url}"
+            raise Problem(403, "wrong_address", said)
         _check_figures(status)
+        worker.sealed = sealed
         self._hear(endpoint, worker, status, url)
         return answer({"success": True})
 
@@ -51,6 +64,7 @@ class Ingest:
         """`POST /delete_requests/`."""
         ended = parse(FinishedRequests, await read_body(request))
         endpoint, worker = self._who(ended.mtoken, ended.worker_id)
+        self._sealed(request, worker)
         now = time.time()
         router = self._engine.router
         known = sum(
@@ -65,8 +79,29 @@ class Ingest:
         return answer({"success": True, "known": known})
 
     async def pubkey(self, request: web.Request) -> web.Response:
-        """`GET /pubkey/`: public, and stable as long as the signing key is."""
-        return web.Response(body=self._engine.tickets.public_key_pem, content_type="text/plain")
+        """`GET /pubkey/`: public, and stable as long as the signing key is; on a launch's own path, the launch's own."""
+        launch_id, sealed = request.match_info.get("launch", ""), request.match_info.get("sealed", "")
+        tickets = self._engine.tickets
+        pem = tickets.public_key_of(launch_id, sealed) if sealed else tickets.public_key_pem
+        if pem is None:
+            raise _no_such_path()
+        return web.Response(body=pem, content_type="text/plain")
+
+    def _sealed(self, request: web.Request, worker: KnownWorker) -> str:
+        """The signing key in the report's path; empty on the deployment's own path.
+
+        Raises:
+            Problem: 403, the path is another launch's; 404, it was not made by this deployment.
+        """
+        sealed = request.match_info.get("sealed", "")
+        if not sealed or sealed == worker.sealed:
+            return sealed
+        if request.match_info["launch"] != worker.launch_id:
+            said = "report to REPORT_ADDR as it was given: this path belongs to another launch"
+            raise Problem(403, "wrong_path", said)
+        if self._engine.tickets.public_key_of(worker.launch_id, sealed) is None:
+            raise _no_such_path()
+        return sealed
 
     def _who(self, token: str, instance_id: int) -> tuple[Endpoint, KnownWorker]:
         identity = read_worker_token(self._engine.settings.secret, token) if len(token) < 200 else None
@@ -145,6 +180,12 @@ class Ingest:
         self._engine.router.heed_drain(endpoint, worker, now)
         if endpoint.pulse.urgent_at() is not None:
             self._engine.herald.poke(endpoint)
+
+
+def _no_such_path() -> Problem:
+    return Problem(
+        404, "no_such_launch", "this path was not made by this deployment; use REPORT_ADDR as given"
+    )
 
 
 def checked_url(url: str) -> str:

@@ -106,7 +106,7 @@ class RouteDesk:
         url = worker.route_url
         return {
             "url": url,
-            "signature": office.signature(url),
+            "signature": office.signature(url, worker.launch_id, worker.sealed),
             "cost": place.cost,
             "endpoint": endpoint.name,
             "reqnum": place.reqnum,

@@ -71,6 +71,9 @@ class EngineSettings:
     ssl_context: ssl.SSLContext | None = None
     worker_ssl_context: ssl.SSLContext | None = None
     """How the OpenAI proxy checks workers that speak https; None: the system's authorities."""
+    market_url: str = ""
+    """The marketplace's address, for the console's window on it; empty: no window."""
+    market_key: str = ""
     metrics_public: bool = False
     """Whether `/metrics` is answered without an account key."""
     limits: Limits = Limits()

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from activities.signing import open_signing_key
 from stoker_wire.ticket import TICKET_SECONDS, Ticket, seal
 from stoker_wire.token import mint_worker_token, ticket_key
 
@@ -24,23 +25,32 @@ class TicketOffice:
             )
         self._key = key
         self._secret = secret
-        self._signatures: dict[str, str] = {}
+        self._signatures: dict[tuple[str, str], str] = {}
         self._ticket_keys: dict[tuple[int, str], bytes] = {}
-        self.public_key_pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        self.public_key_pem = _pem(key)
 
     def __repr__(self) -> str:
         return f"<TicketOffice RSA-{self._key.key_size}, {len(self._signatures)} urls signed>"
 
-    def signature(self, url: str) -> str:
-        """Base64 RSA PKCS#1 v1.5 SHA-256 over the url, in the JSON that the official worker builds."""
-        signature = self._signatures.get(url)
+    def signature(self, url: str, launch_id: str = "", sealed: str = "") -> str:
+        """Base64 RSA PKCS#1 v1.5 SHA-256 over the url, in the JSON that the official worker builds.
+
+        With the launch's own key where its worker reported on the launch's own path, else with the deployment's.
+        """
+        signature = self._signatures.get((url, sealed))
         if signature is None:
+            key = (open_signing_key(self._secret, launch_id, sealed) if sealed else None) or self._key
             message = json.dumps({"url": url}, indent=4, sort_keys=True).encode()
-            signed = self._key.sign(message, padding.PKCS1v15(), hashes.SHA256())
+            signed = key.sign(message, padding.PKCS1v15(), hashes.SHA256())
             if len(self._signatures) >= _CACHED_MAX:
                 self._signatures.clear()
-            signature = self._signatures[url] = base64.b64encode(signed).decode()
+            signature = self._signatures[url, sealed] = base64.b64encode(signed).decode()
         return signature
+
+    def public_key_of(self, launch_id: str, sealed: str) -> bytes | None:
+        """The launch's public key in PEM, or None if this was not sealed here for this launch."""
+        key = open_signing_key(self._secret, launch_id, sealed)
+        return _pem(key) if key is not None else None
 
     def ticket(
         self,
@@ -65,3 +75,7 @@ class TicketOffice:
             e=endpoint_name, w=launch_id, c=cost, r=request_idx, n=reqnum, x=round(now + TICKET_SECONDS, 3)
         )
         return seal(ticket, key)
+
+
+def _pem(key: rsa.RSAPrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -27,6 +27,10 @@ STRIKES_FREE = 2
 PENALTY_SECONDS_MAX = 30.0
 
 
+OWN_VERSION = "stoker-"
+"""What the version of stoker's own worker starts with."""
+
+
 class KnownWorker:
     """Soft state: lost with the engine, rebuilt from the memo at once and from reports within seconds."""
 
@@ -46,6 +50,7 @@ class KnownWorker:
         "loadtime_s",
         "memo_address",
         "memo_error",
+        "memo_official",
         "memo_perf",
         "memo_url",
         "out_until",
@@ -53,6 +58,7 @@ class KnownWorker:
         "price",
         "queued",
         "received",
+        "sealed",
         "since",
         "state",
         "status",
@@ -82,6 +88,7 @@ class KnownWorker:
         self.memo_address = ""
         """Where the marketplace says that it is, `host:port,port…`; empty: not said yet."""
         self.memo_error = ""
+        self.memo_official = False
         self.price = 0.0
         self.kind = ""
         self.update_pending = False
@@ -96,6 +103,8 @@ class KnownWorker:
         self.leaving = False
         """It said itself that it takes no more, for instance because it was told to terminate."""
         self.received = 0
+        self.sealed = ""
+        """The launch's signing key as it stands in the path that it reports on; empty: it reports on the common one."""
         self.status: WorkerStatus | None = None
         """The last report as it came, for the console's tables."""
         self.suspect_since: float | None = None
@@ -124,7 +133,9 @@ class KnownWorker:
         self.state, self.since = member.s, member.t
         self.memo_perf, self.memo_url, self.memo_error = member.p, member.u, member.e
         self.price, self.kind, self.update_pending = member.c, member.k, bool(member.n)
-        self.memo_address = member.a
+        self.memo_address, self.memo_official = member.a, bool(member.o)
+        if not self.may_be_at(self.url):
+            self._forget_report()  # said before the marketplace had given its word
         if restarted:
             self._forget_report()
         drain_begins = member.d and not self.draining
@@ -192,7 +203,10 @@ class KnownWorker:
             return False
         if self.fresh(now, timing):
             return self.reports_ready(now, timing) and bool(self.url)
-        return trust_memo and self.state is WorkerState.READY and self.memo_perf > 0 and bool(self.memo_url)
+        if not trust_memo or self.state is not WorkerState.READY or self.memo_perf <= 0 or not self.memo_url:
+            return False
+        # An official worker looks at its launch's signature alone, which takes the key in the path that it reports on.
+        return self.may_be_at(self.memo_url) and (bool(self.sealed) or not self.memo_official)
 
     @property
     def host(self) -> str:
@@ -208,6 +222,11 @@ class KnownWorker:
         if not colon or not port.isdigit():
             said, port = url.partition("://")[2], "443" if url.startswith("https:") else "80"
         return said.lower() == host.lower() and (not ports or port in ports.split(","))
+
+    @property
+    def official(self) -> bool:
+        """Whether it is the official package's worker."""
+        return self.memo_official if self.status is None else not self.status.version.startswith(OWN_VERSION)
 
     @property
     def route_url(self) -> str:
@@ -258,6 +277,7 @@ class KnownWorker:
             reported_at=self.heard_at,
             loadtime_s=self.loadtime_s,
             url=self.route_url,
+            official=self.official,
             error=self.error[:500],
             drain_seen=self.draining,
             suspect_since=self.suspect_since,

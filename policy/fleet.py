@@ -56,6 +56,10 @@ class Worker:
     perf_estimate: float = 0.0
     """What it was recruited for, load/s; 0: nothing was known."""
     url: str = ""
+    address: str = ""
+    """Where the marketplace says that it is, `host:port,port…`; empty while it has not said since its last start."""
+    official: bool = False
+    """It is the official package's worker, which checks nothing but the signature of its launch's key."""
     load: float = 0.0
     """Load it holds: in flight and routed but not yet seen by it."""
     in_flight: int = 0

@@ -183,6 +183,10 @@ _FRESH_START: dict[str, object] = {
     "tickets_open": 0,
 }
 _PROVEN: dict[str, object] = {"failures": 0, "starts_given_up": 0, "suspect_since": None}
+_MAY_MOVE = frozenset(
+    {S.STOPPING, S.INACTIVE, S.STARTING, S.REBOOTING, S.UPDATE_REBOOTING, S.UPDATE_STARTING, S.DESTROYING}
+)
+"""A machine that starts anew may get other ports: where it was before says nothing."""
 _KEEPS_REQUESTS = frozenset({S.READY, S.ERROR, S.UPDATE_READY, S.DESTROYING})
 
 
@@ -234,7 +238,8 @@ def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:
             f" expected one of: {allowed}"
         )
     kept = _PROVEN if to is S.READY else {} if to in _KEEPS_REQUESTS else _FRESH_START
-    return worker.but(**(kept | {"state": to, "since": now} | changes))
+    moved: dict[str, object] = {"address": ""} if to in _MAY_MOVE else {}
+    return worker.but(**(kept | moved | {"state": to, "since": now} | changes))
 
 
 def table() -> str:

@@ -115,7 +115,7 @@ def _seen(worker: Worker, mine: Instance, *, now: float, asked_at: float, learne
     )
     if asked_at <= worker.since or worker.operation:
         return Folded(worker=worker, learned=learned)
-    worker = worker.but(market_status=status)
+    worker = worker.but(market_status=status, address=_address(worker, mine, status))
     asleep = status in _STOPPED and (mine.intended_status or "stopped").lower() in _STOPPED
     died = status == "exited" and not asleep
     said = mine.status_msg or f"the market says {status}"
@@ -144,6 +144,11 @@ def _seen(worker: Worker, mine: Instance, *, now: float, asked_at: float, learne
             return Folded(worker=worker.but(suspect_since=now), learned=learned, lines=(line,))
         case _:
             return Folded(worker=worker, learned=learned)
+
+
+def _address(worker: Worker, mine: Instance, status: str) -> str:
+    """Only of what runs: a stopped machine is shown at the address that it had."""
+    return mine.address if status == "running" and mine.address else worker.address
 
 
 def _moved(worker: Worker, to: S, now: float, learned: Learned, what: str, **changes: object) -> Folded:

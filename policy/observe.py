@@ -63,6 +63,11 @@ class Heard(Protocol):
         ...
 
     @property
+    def official(self) -> bool:
+        """It is the official package's worker."""
+        ...
+
+    @property
     def error(self) -> str:
         """Its error message, or nothing."""
         ...
@@ -114,6 +119,7 @@ def fold_metrics(
         load=heard.load,
         in_flight=heard.in_flight,
         url=heard.url or worker.url,
+        official=heard.official,
         instance_id=worker.instance_id or heard.instance_id or None,
     )
     if heard.condition == "error" or heard.error:

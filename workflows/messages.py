@@ -36,6 +36,8 @@ class WorkerMetrics(Received):
     """When its last report arrived (the engine's clock); 0: none yet, the engine only speaks of its tickets."""
     loadtime_s: float = 0.0
     url: str = ""
+    official: bool = False
+    """It is the official package's worker: only the signature of its launch's key opens it."""
     error: str = Field("", max_length=500)
     drain_seen: bool = False
     """The engine has seen that the worker drains and gives it out no more."""
@@ -90,6 +92,8 @@ class Member(Received):
     """1 when updated to the newest revision of its workergroup is pending, else 0."""
     e: str = ""
     """Error, shortened."""
+    o: int = 0
+    """1: the official package's worker. An engine that has not heard its launch's signing key cannot route to it."""
     a: str = ""
     """Where the marketplace says that it is, `host:port,port…`; empty while it has not said."""
 

@@ -142,6 +142,8 @@ def _member(book: EndpointStateBook, worker: Worker) -> Member:
         t=round(worker.since, 1),
         n=int(group is not None and worker.revision < group.revision),
         e=worker.error[:_MEMO_ERROR_CHARS],
+        o=int(worker.official),
+        a=worker.address,
     )
 
 

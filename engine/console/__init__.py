@@ -4,6 +4,7 @@ from aiohttp import web
 
 from engine.console.endpoints import EndpointDesk
 from engine.console.logs import LogDesk
+from engine.console.market import MarketWindow
 from engine.console.temporal import EndpointWorkflows
 from engine.console.users import UserDesk
 from engine.console.workergroups import WorkergroupDesk
@@ -19,3 +20,6 @@ def add_console(app: web.Application, engine: Engine) -> None:
     app.add_routes(WorkerDesk(engine, workflows).routes())
     app.add_routes(LogDesk(engine, workflows).routes())
     app.add_routes(UserDesk(engine).routes())
+    window = MarketWindow(engine)
+    app.add_routes(window.routes())
+    app.cleanup_ctx.append(window.living)

@@ -30,6 +30,7 @@ _NOT_CONFIG = frozenset({"api_key", "client_id", "autoscaler_instance", "endptjo
 """What official callers add to a config's fields."""
 
 _NAME = re.compile(ENDPOINT_NAME_PATTERN)
+_NAME_CHARS_MAX = 255
 _TAIL_MAX = 1000
 
 
@@ -212,6 +213,8 @@ def _config(given: dict[str, Any]) -> EndpointConfig:
 
 
 def _check_name(name: str) -> None:
-    if _NAME.fullmatch(name) is None:
-        said = f"endpoint_name: 1 to 255 letters, digits, `_` and `-` (got {name[:80]!r})"
+    if len(name) > _NAME_CHARS_MAX or _NAME.fullmatch(name) is None:
+        said = (
+            f"endpoint_name: 1 to 255 letters, digits, `_`, `-`, and single blanks inside (got {name[:80]!r})"
+        )
         raise Problem(400, "invalid_args", said)

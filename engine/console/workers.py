@@ -117,6 +117,8 @@ def row(endpoint: Endpoint, worker: KnownWorker, now: float) -> dict[str, Any]:
         "kind": worker.kind,
         "dph_total": worker.price,
         "url": worker.route_url,
+        "address": worker.memo_address,
+        "official": worker.official,
         "workergroup_id": worker.workergroup_id,
         "endpoint_id": endpoint.id,
         "launch_id": worker.launch_id,

@@ -7,7 +7,7 @@ from engine.settings import EngineSettings
 from run.keys import load_keys
 from run.roles.stopping import stop_event
 from run.settings import DevSettings
-from run.temporal_server import connect
+from run.temporal_server import connect_from_environment
 
 log = structlog.get_logger(__name__)
 
@@ -16,7 +16,7 @@ async def run_engine(settings: DevSettings) -> None:
     """Serve routing, worker reports and the console API until told to stop."""
     stop = stop_event()
     keys = load_keys(settings.state_dir, generate=False)
-    client = await connect(settings.temporal)
+    client = await connect_from_environment(settings.temporal)
     engine = EngineSettings(
         accounts=keys.account_keys,
         secret=keys.secret,
@@ -25,6 +25,8 @@ async def run_engine(settings: DevSettings) -> None:
         host=settings.engine.host,
         port=settings.engine.port,
         public_url=settings.engine.url,
+        market_url=settings.market_url,
+        market_key=keys.market_key,
     )
     log.info("engine.listening", host=engine.host, port=engine.port)
     await serve(engine, client, stop=stop)

@@ -17,6 +17,7 @@ from activities.messages import (
     read_label,
 )
 from activities.secrets import DeploymentSecrets
+from activities.signing import open_signing_key
 from market.fake import FakeMarket
 from market.port import InstanceGone, OfferGone, RateLimited, Refused, Unauthorised, Unavailable
 from stoker_wire.token import read_worker_token
@@ -86,7 +87,9 @@ async def test_the_instance_gets_what_it_needs_to_report(
     launch_args = "--env '-e MODE=fast -e MASTER_TOKEN=mine -e KEY=secret:HF_TOKEN' --disk 40 --image me/it:2"
     await run(hands.create_instance, create(market, group, workergroup=group(launch_args=launch_args)))
     [launch] = market.launches
-    assert launch.env["REPORT_ADDR"] == "http://engine:8080"
+    base, _, sealed = launch.env["REPORT_ADDR"].rpartition("/")
+    assert base == "http://engine:8080/w/0123456789ab"
+    assert open_signing_key(secrets.hmac_secret, "0123456789ab", sealed) is not None
     assert launch.env["STOKER_ENDPOINT"] == "llm"
     assert launch.env["-p 3000:3000"] == "1"
     assert launch.env["MODE"] == "fast"

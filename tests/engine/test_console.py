@@ -289,7 +289,7 @@ async def test_the_current_user_is_the_account_of_the_key(alice: Console, real_s
 
 
 BAD_CALLS: list[tuple[str, str, Any, int, str]] = [
-    ("POST", "/api/v0/endptjobs/", {"endpoint_name": "bad name"}, 400, "endpoint_name"),
+    ("POST", "/api/v0/endptjobs/", {"endpoint_name": "bad/name"}, 400, "endpoint_name"),
     ("POST", "/api/v0/endptjobs/", {"endpoint_name": 5}, 400, "endpoint_name"),
     ("POST", "/api/v0/endptjobs/", {}, 400, "endpoint_name"),
     ("POST", "/api/v0/endptjobs/", {"endpoint_name": "a", "target_util": 1.1}, 400, "target_util"),

@@ -24,6 +24,7 @@ class Said:
     url: str = "http://w"
     error: str = ""
     suspect_since: float | None = None
+    official: bool = False
 
 
 def hear(about, **said):

@@ -118,7 +118,7 @@ async def test_what_the_workflow_refuses_comes_back_as_its_sentence(control, wor
 
 async def test_what_is_out_of_bounds_is_refused_before_anything_is_sent(control):
     with pytest.raises(stoker.Invalid, match="endpoint_name"):
-        await control.create_endpoint("a name", EMPTY)
+        await control.create_endpoint("a/name", EMPTY)
     with pytest.raises(stoker.Invalid, match="target_util"):
         await control.update_config("llm", target_util=2)
     with pytest.raises(stoker.Invalid, match="max_worker"):

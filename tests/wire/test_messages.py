@@ -184,7 +184,9 @@ def test_a_spec_names_one_workflow():
     ("field", "value"),
     [
         ("endpoint_name", ""),
-        ("endpoint_name", "a b"),
+        ("endpoint_name", "a  b"),
+        ("endpoint_name", " a"),
+        ("endpoint_name", "a "),
         ("endpoint_name", "a/b"),
         ("endpoint_name", "x" * 256),
         ("endpoint_name", "llm\n"),

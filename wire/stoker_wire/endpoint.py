@@ -7,9 +7,10 @@ from pydantic import AliasChoices, Field, model_validator
 
 from stoker_wire.base import Typed
 
-ENDPOINT_NAME_PATTERN = r"^[A-Za-z0-9_-]{1,255}$"
+ENDPOINT_NAME_PATTERN = r"^[A-Za-z0-9_-]+( [A-Za-z0-9_-]+)*$"
+"""Letters, digits, `_`, `-`, and single blanks inside: `run benchmarks` of the official CLI names endpoints so."""
 
-EndpointName = Annotated[str, Field(pattern=ENDPOINT_NAME_PATTERN)]
+EndpointName = Annotated[str, Field(pattern=ENDPOINT_NAME_PATTERN, max_length=255)]
 
 
 class EndpointState(StrEnum):

@@ -60,6 +60,8 @@ class Instance(Received):
     """$/h of the disk, billed also while stopped."""
     start_date: float | None = None
     is_bid: bool = False
+    address: str = ""
+    """Not of the API: public address and published ports in short, `host:port,port…`, as a worker's url must show them."""
 
 
 class Template(Received):

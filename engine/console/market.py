@@ -1,0 +1,165 @@
+"""A window on the marketplace, at the console's address: official tools expect offers, templates and instances there.
+
+Read only. Searches go through with the deployment's own market key; of instances an account sees those of its own
+endpoints, with the values of their environment hidden: among them are the workers' tokens.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from engine.engine import Engine
+from engine.parsing import answer, path_id, read_object
+from stoker_wire.problem import Problem
+
+log = structlog.get_logger("engine.market")
+
+_SECONDS_MAX = 30.0
+_PAGE = 25
+_PAGES_MAX = 400
+_HIDDEN = "***"
+_CREDENTIALS = frozenset({"api_key", "client_id", "owner"})
+
+
+class MarketWindow:
+    """Offers, templates, benchmarks, and the account's own instances."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._session: aiohttp.ClientSession | None = None
+
+    def routes(self) -> list[web.RouteDef]:
+        """What it answers."""
+        return [
+            web.post("/api/v0/bundles/", self.search),
+            web.put("/api/v0/search/asks/", self.search),
+            web.get("/api/v0/template/", self.look),
+            web.get("/api/v0/benchmarks", self.benchmarks),
+            web.get("/api/v0/benchmarks/", self.benchmarks),
+            web.get("/api/v0/instances/{id}/", self.instance),
+            web.get("/api/v0/instances/", self.instances),
+            web.get("/api/v1/instances/", self.instances),
+        ]
+
+    async def living(self, _: web.Application) -> AsyncIterator[None]:
+        """Its connections live as long as the application."""
+        timeout = aiohttp.ClientTimeout(total=_SECONDS_MAX)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            self._session = session
+            yield
+
+    async def search(self, request: web.Request) -> web.Response:
+        """Offers."""
+        body = await read_object(request)
+        self._engine.accounts.authenticate(request, body)
+        return answer(await self._ask(request.method, request.path, body=_without(body)))
+
+    async def look(self, request: web.Request) -> web.Response:
+        """Templates."""
+        self._engine.accounts.authenticate(request)
+        return answer(await self._ask("GET", request.path, query=_without(request.query)))
+
+    async def benchmarks(self, request: web.Request) -> web.Response:
+        """What others measured; a marketplace that keeps no such table has none."""
+        self._engine.accounts.authenticate(request)
+        try:
+            found = await self._ask("GET", "/api/v0/benchmarks", query=_without(request.query))
+        except Problem as problem:
+            if problem.status != 404:
+                raise
+            found = {"benchmarks": [], "next_token": None}
+        return answer(found)
+
+    async def instance(self, request: web.Request) -> web.Response:
+        """One of the account's instances, or null."""
+        owner = self._engine.accounts.authenticate(request)
+        number = path_id(request)
+        if number not in self._mine(owner):
+            return answer({"instances": None})
+        found = await self._ask("GET", f"/api/v0/instances/{number}/", query={"owner": "me"})
+        row = found.get("instances")
+        return answer({"instances": shown(row) if isinstance(row, dict) else None})
+
+    async def instances(self, request: web.Request) -> web.Response:
+        """All of the account's instances."""
+        owner = self._engine.accounts.authenticate(request, await read_object(request))
+        mine = self._mine(owner)
+        rows = [shown(row) for row in await self._all() if row.get("id") in mine] if mine else []
+        labels: dict[str, int] = {}
+        for row in rows:
+            labels[row.get("label") or ""] = labels.get(row.get("label") or "", 0) + 1
+        return answer(
+            {
+                "success": True,
+                "instances": rows,
+                "next_token": None,
+                "total_instances": len(rows),
+                "label_counts": labels,
+            }
+        )
+
+    def _mine(self, owner: str) -> set[int]:
+        return {
+            worker.instance_id
+            for endpoint in self._engine.directory.owned_by(owner)
+            for worker in endpoint.workers.values()
+            if worker.listed and worker.instance_id
+        }
+
+    async def _all(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        query = {"limit": str(_PAGE)}
+        for _ in range(_PAGES_MAX):
+            page = await self._ask("GET", "/api/v1/instances/", query=query)
+            rows += [row for row in page.get("instances") or [] if isinstance(row, dict)]
+            token = page.get("next_token")
+            if not token:
+                break
+            query = {"limit": str(_PAGE), "after_token": str(token)}
+        return rows
+
+    async def _ask(
+        self, method: str, path: str, *, body: Any = None, query: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        settings = self._engine.settings
+        if not settings.market_url or self._session is None:
+            raise Problem(404, "no_market", "this engine was not told where its marketplace is")
+        headers = {"Authorization": f"Bearer {settings.market_key}"}
+        try:
+            async with self._session.request(
+                method, settings.market_url + path, json=body, params=query, headers=headers
+            ) as reply:
+                said = await reply.json(content_type=None)
+                status = reply.status
+        except (aiohttp.ClientError, TimeoutError, ValueError) as fault:
+            log.warning("market_unreachable", path=path, error=type(fault).__name__)
+            raise Problem(
+                503,
+                "market_unavailable",
+                "the marketplace did not answer; try again",
+                headers={"Retry-After": "2"},
+            ) from None
+        if status != 200 or not isinstance(said, dict):
+            code = said.get("error") if isinstance(said, dict) else None
+            message = said.get("msg") if isinstance(said, dict) else None
+            # A 401 of the marketplace is about the deployment's key, not about the caller's.
+            status = 502 if status in (401, 403) or status >= 500 or status < 400 else status
+            raise Problem(
+                status, str(code or "market_refused"), str(message or "the marketplace refused the call")
+            )
+        return said
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """The instance without the values of its environment, and without what it was started with."""
+    env = row.get("extra_env")
+    pairs = [[str(pair[0]), _HIDDEN] for pair in env if pair] if isinstance(env, list) else []
+    return {**row, "extra_env": pairs, "onstart": None, "image_args": [], "instance_api_key": None}
+
+
+def _without(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the caller sent, without the caller's key."""
+    return {name: value for name, value in values.items() if name not in _CREDENTIALS}
