@@ -14,9 +14,9 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-import stoker
 import uvloop
 
+import stoker
 from benchmarks.engine.machine import facts
 from run.demo.settings import demo_settings
 from run.dev import DevStack
@@ -49,9 +49,7 @@ class MarketLog:
 
 async def request(endpoint: stoker.Endpoint, tokens: int) -> None:
     """One request, answered."""
-    await endpoint.request(
-        ROUTE, {"prompt": "The lamp ", "max_tokens": tokens}, cost=tokens, timeout=120
-    )
+    await endpoint.request(ROUTE, {"prompt": "The lamp ", "max_tokens": tokens}, cost=tokens, timeout=120)
 
 
 async def deployed(client: stoker.Serverless, name: str, **parameters: object) -> stoker.Endpoint:
@@ -101,8 +99,12 @@ async def creates(client: stoker.Serverless, log: MarketLog, rounds: int) -> lis
         endpoint = await deployed(
             client,
             name,
-            **{"min_load": 1.0, "min_workers": 1, "max_workers": 2, "cold_mult": 1.0},
-            **{"max_queue_time": 0.5, "target_queue_time": 1.0},
+            min_load=1.0,
+            min_workers=1,
+            max_workers=2,
+            cold_mult=1.0,
+            max_queue_time=0.5,
+            target_queue_time=1.0,
         )
         await request(endpoint, 4)
         await until_status(client, endpoint, "idle")

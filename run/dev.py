@@ -166,7 +166,7 @@ def _environment() -> dict[str, str]:
     return {
         key: value
         for key, value in os.environ.items()
-        if key in _KEPT_VARIABLES or key.startswith(("STOKER_", "TEMPORAL_", "VAST_API_KEY"))
+        if key in _KEPT_VARIABLES or key.startswith(("STOKER_", "VAST_API_KEY"))
     }
 
 

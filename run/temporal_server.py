@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSe
 from temporalio.api.workflowservice.v1 import UpdateNamespaceRequest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 
@@ -60,6 +62,25 @@ def dev_server_command(settings: DevSettings) -> list[str]:
     for key, value in temporal.dynamic_config.items():
         command += ["--dynamic-config-value", f"{key}={json.dumps(value)}"]
     return command
+
+
+async def connect_from_environment(temporal: TemporalSettings, *, runtime: Runtime | None = None) -> Client:
+    """A client of the cluster that `TEMPORAL_ADDRESS`, `TEMPORAL_PROFILE`, … name (mTLS and API keys too), else of the
+    settings' own server.
+
+    Raises:
+        Fault: it does not answer, or the variables cannot be read.
+    """
+    if not any(
+        os.environ.get(name) for name in ("TEMPORAL_ADDRESS", "TEMPORAL_PROFILE", "TEMPORAL_CONFIG_FILE")
+    ):
+        return await connect(temporal, runtime=runtime)
+    try:
+        config = ClientConfig.load_client_connect_config()
+        config.setdefault("namespace", temporal.namespace)
+        return await Client.connect(**config, data_converter=pydantic_data_converter, runtime=runtime)
+    except (RuntimeError, RPCError, ValueError, OSError) as fault:
+        raise Fault(f"cannot connect to the Temporal that TEMPORAL_… names: {fault}", exit_code=4) from fault
 
 
 async def connect(

@@ -5,8 +5,8 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
+from market.host import StateInUse, UnsupportedMachine
 from market.host.app import create_app
-from market.host.store import StateInUse
 from run.faults import Fault
 from run.keys import load_keys
 from run.roles.stopping import stop_event
@@ -26,7 +26,7 @@ async def run_market(settings: DevSettings) -> None:
     runner = web.AppRunner(create_app(host), access_log=None, shutdown_timeout=2.0)
     try:
         await runner.setup()
-    except StateInUse as fault:
+    except (StateInUse, UnsupportedMachine) as fault:
         raise Fault(str(fault), exit_code=3) from fault
     await web.TCPSite(runner, "127.0.0.1", settings.host_market.port).start()
     log.info("market.listening", port=settings.host_market.port, machines=len(host.machines))

@@ -12,7 +12,7 @@ from market.vast import VastMarket
 from run.keys import load_keys
 from run.roles.stopping import stop_event
 from run.settings import DevSettings
-from run.temporal_server import connect
+from run.temporal_server import connect_from_environment
 from workflows.sweep import ensure_sweep
 from workflows.worker import WorkerSettings, build_workers, forwarding_runtime
 
@@ -23,7 +23,7 @@ async def run_worker(settings: DevSettings) -> None:
     """Carry the endpoints' workflows and the market calls until told to stop."""
     stop = stop_event()
     keys = load_keys(settings.state_dir, generate=False)
-    client = await connect(settings.temporal, runtime=forwarding_runtime())
+    client = await connect_from_environment(settings.temporal, runtime=forwarding_runtime())
     market = VastMarket(settings.market_url, keys.market_key)
     secrets = DeploymentSecrets(hmac_secret=keys.secret, named=keys.named, report_address=settings.engine.url)
     workers = build_workers(

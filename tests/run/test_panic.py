@@ -13,7 +13,13 @@ from run.panic import Panic, run_panic
 from run.settings import TemporalSettings
 from stoker_wire.market import Offer, Template
 
-LABELS = ("stoker:llm:aaaaaaaaaaaa", "stoker:llm:bbbbbbbbbbbb", "stoker:other:cccccccccccc", "somebody's", None)
+LABELS = (
+    "stoker:llm:aaaaaaaaaaaa",
+    "stoker:llm:bbbbbbbbbbbb",
+    "stoker:other:cccccccccccc",
+    "somebody's",
+    None,
+)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from run.faults import Fault
 from run.settings import DevSettings, load_settings
-from run.temporal_server import dev_server_command
+from run.temporal_server import connect_from_environment, dev_server_command
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +43,7 @@ def test_an_empty_file_means_every_default(tmp_path):
         ("engine: {public_url: 'http://a/'}", "engine.public_url"),
         ("market: {kind: ebay}", "market.kind"),
         ("host_market: {machines: [{name: A, dollars_per_hour: -1}]}", "dollars_per_hour"),
-        ("host_market: {templates: [{name: t, env: \"-e 'A\"}]}", "env"),
+        ('host_market: {templates: [{name: t, env: "-e \'A"}]}', "env"),
         ("- a list", "should hold a mapping of settings, got list"),
         ("a: [", "is not YAML at line"),
     ],
@@ -85,3 +85,9 @@ def test_settings_survive_the_way_to_a_child_process(tmp_path):
 def test_the_market_url_follows_the_choice():
     assert DevSettings().market_url == "http://127.0.0.1:8091"
     assert DevSettings.model_validate({"market": {"kind": "vast"}}).market_url == "https://console.vast.ai"
+
+
+async def test_variables_that_name_no_cluster_are_a_sentence(monkeypatch):
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(Fault, match="cannot connect to the Temporal that TEMPORAL_… names"):
+        await connect_from_environment(DevSettings().temporal)

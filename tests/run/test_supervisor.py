@@ -93,7 +93,9 @@ async def test_children_end_when_the_supervisor_is_killed(tmp_path):
         "    await Supervisor().start(c); print(c.pid, flush=True); await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"
     )
-    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
+    )
     assert parent.stdout is not None
     line = b""
     while not line.strip().isdigit():

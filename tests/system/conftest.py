@@ -1,0 +1,65 @@
+"""A whole deployment as real processes, one for all tests of this room."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import stoker
+
+from run.demo.settings import demo_settings
+from run.dev import DevStack
+from run.settings import DevSettings, load_settings
+
+ROOT = Path(__file__).parents[2]
+
+QUICK = {
+    "min_load": 0.0,
+    "min_workers": 1,
+    "max_workers": 3,
+    "cold_mult": 1.0,
+    "inactivity_timeout": 5.0,
+    "max_queue_time": 1.5,
+    "target_queue_time": 2.0,
+}
+TEXT_MODEL = {"template_hash": "text-model", "search_params": "num_gpus=1", "gpu_ram": 0.0}
+ROUTE = "/v1/completions"
+
+
+def payload(tokens: int) -> dict[str, object]:
+    return {"prompt": "The lamp was lit and ", "max_tokens": tokens}
+
+
+def settings_in(state_dir: Path) -> DevSettings:
+    return demo_settings(load_settings(ROOT / "temporal-dev.yaml"), state_dir)
+
+
+async def until(condition, *, seconds_max: float = 60, what: str = ""):
+    """The condition's first true value; it may be awaited."""
+    value = None
+    try:
+        async with asyncio.timeout(seconds_max):
+            while True:
+                value = condition()
+                if asyncio.iscoroutine(value):
+                    value = await value
+                if value:
+                    return value
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"waited {seconds_max} s for {what or condition}; last: {value!r}") from None
+
+
+@pytest.fixture
+async def stack(tmp_path: Path) -> AsyncIterator[DevStack]:
+    stack = DevStack(settings_in(tmp_path / "state"))
+    await stack.start()
+    yield stack
+    await stack.stop()
+
+
+@pytest.fixture
+async def client(stack: DevStack) -> AsyncIterator[stoker.Serverless]:
+    assert stack.keys is not None
+    async with stoker.Serverless(stack.keys.account_key, url=stack.settings.engine.url) as client:
+        yield client

@@ -1,0 +1,131 @@
+"""`stokerd dev` as a person uses it: state survives, Ctrl-C ends everything, what is in the way is named."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import stoker
+
+from run.keys import load_keys
+
+from .conftest import QUICK, ROUTE, TEXT_MODEL, payload, settings_in, until
+
+
+class Stokerd:
+    """A `stokerd dev` in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "settings.json"
+        if not self.config.exists():
+            self.settings = settings_in(folder / "state")
+            self.config.write_text(self.settings.model_dump_json())
+        self.process: asyncio.subprocess.Process | None = None
+        self.output = folder / "output"
+
+    async def start(self) -> None:
+        with self.output.open("wb") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "run", "dev", "--config", str(self.config)),
+                stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+
+    async def ready(self) -> None:
+        await self.start()
+        await until(
+            lambda: b"Ctrl-C stops" in self.output.read_bytes() or self.process.returncode is not None
+        )
+        assert self.process.returncode is None, self.output.read_text()
+
+    async def interrupted(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        return await asyncio.wait_for(self.process.wait(), 60)
+
+    def started_pids(self) -> set[int]:
+        """Every process whose command line or environment names this deployment's folder."""
+        marks = str(self.folder).encode()
+        found = set()
+        for process in Path("/proc").iterdir():
+            if not process.name.isdigit() or int(process.name) == os.getpid():
+                continue
+            try:
+                texts = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+                inside = (process / "cwd").readlink().is_relative_to(self.folder)
+            except OSError:
+                continue
+            if inside or any(marks in text for text in texts):
+                found.add(int(process.name))
+        return found
+
+
+@pytest.fixture
+async def stokerd(tmp_path):
+    stokerd = Stokerd(tmp_path)
+    yield stokerd
+    if stokerd.process and stokerd.process.returncode is None:
+        stokerd.process.kill()
+        await stokerd.process.wait()
+
+
+async def test_the_state_survives_a_restart_and_ctrl_c_leaves_no_process_behind(stokerd, tmp_path):
+    await stokerd.ready()
+    key = load_keys(tmp_path / "state", generate=False).account_key
+    url = stokerd.settings.engine.url
+    async with stoker.Serverless(key, url=url) as client:
+        made = await client.endpoints.create("kept", **QUICK)
+        await client.workergroups.create(made.id, **TEXT_MODEL)
+        endpoint = await client.get_endpoint("kept")
+        before = await endpoint.request(ROUTE, payload(4), cost=4, timeout=60)
+    assert len(stokerd.started_pids()) >= 5
+    assert await stokerd.interrupted() == 0
+    assert stokerd.started_pids() == set()
+
+    await stokerd.ready()
+    async with stoker.Serverless(key, url=url) as client:
+        assert (await client.endpoints.get("kept")).id == made.id
+        endpoint = await client.get_endpoint("kept")
+        after = await endpoint.request(ROUTE, payload(4), cost=4, timeout=90)
+        assert after.worker_id == before.worker_id
+    assert await stokerd.interrupted() == 0
+    assert stokerd.started_pids() == set()
+
+
+async def test_a_second_deployment_on_the_same_state_is_refused_with_what_to_do(stokerd, tmp_path):
+    await stokerd.ready()
+    second = Stokerd(tmp_path)
+    second.output = tmp_path / "second"
+    await second.start()
+    assert await asyncio.wait_for(second.process.wait(), 60) == 3
+    said = second.output.read_text()
+    assert f"in use by stokerd, pid {stokerd.process.pid}" in said
+    assert "Traceback" not in said
+    assert await stokerd.interrupted() == 0
+
+
+async def test_a_port_in_use_is_named(stokerd):
+    port = stokerd.settings.engine.port
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
+    await stokerd.start()
+    assert await asyncio.wait_for(stokerd.process.wait(), 60) == 3
+    said = stokerd.output.read_text()
+    assert f"port {port} on 127.0.0.1 is in use" in said
+    assert "engine.port" in said
+    assert "Traceback" not in said
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_wrong_setting_ends_with_exit_code_2_and_one_sentence(stokerd):
+    data = json.loads(stokerd.config.read_text())
+    data["engine"]["port"] = 99_999
+    stokerd.config.write_text(json.dumps(data))
+    await stokerd.start()
+    assert await asyncio.wait_for(stokerd.process.wait(), 60) == 2
+    said = stokerd.output.read_text()
+    assert "engine.port" in said
+    assert "Traceback" not in said

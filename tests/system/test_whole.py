@@ -1,0 +1,108 @@
+"""From nothing to an answer and back to nothing, through the real parts; and what happens when parts are killed."""
+
+import asyncio
+import os
+import signal
+
+import stoker
+
+from market.vast import VastMarket
+from run.demo.chaos import pyworker_pid
+
+from .conftest import QUICK, ROUTE, TEXT_MODEL, payload, until
+
+
+async def deployed(client: stoker.Serverless, name: str, **parameters: object) -> stoker.Endpoint:
+    made = await client.endpoints.create(name, **(QUICK | parameters))
+    await client.workergroups.create(made.id, **TEXT_MODEL)
+    return await client.get_endpoint(name)
+
+
+async def test_an_endpoint_serves_from_zero_goes_cold_wakes_and_leaves_nothing_behind(stack, client):
+    endpoint = await deployed(client, "whole")
+
+    first = await endpoint.request(ROUTE, payload(8), cost=8, timeout=60)
+    assert first.json()["choices"][0]["text"]
+    assert first.worker_id > 0
+    assert first.timing.model_s is not None
+    assert first.timing.waited_s > 0
+
+    async def cold():
+        workers = await client.endpoints.workers(endpoint.id)
+        return workers and {worker.status for worker in workers} == {"stopped"}
+
+    await until(cold, what="the worker to go cold after the inactivity timeout")
+    woken = await endpoint.request(ROUTE, payload(8), cost=8, timeout=60)
+    assert woken.worker_id == first.worker_id
+
+    kinds = [line["kind"] for line in await client.endpoints.decisions(endpoint.id, tail=200)]
+    for kind in ("recruit", "drain", "stop", "activate"):
+        assert kind in kinds
+    assert all(line["reason"] for line in await client.endpoints.decisions(endpoint.id, tail=200))
+
+    await client.endpoints.delete(endpoint.id)
+    market = VastMarket(stack.settings.market_url, stack.keys.market_key)
+
+    async def released():
+        return await market.list() == []
+
+    await until(released, what="the marketplace's list to be empty")
+    await market.close()
+
+
+async def test_no_request_is_lost_when_worker_engine_and_pyworker_are_killed(stack, client):
+    endpoint = await deployed(client, "killed", min_workers=2, inactivity_timeout=-1.0, min_load=1.0)
+    await endpoint.request(ROUTE, payload(4), cost=4, timeout=60)
+
+    async def one(number: int) -> stoker.Answer:
+        await asyncio.sleep(number * 0.08)
+        return await endpoint.request(ROUTE, payload(8), cost=8, timeout=90)
+
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(one(number)) for number in range(150)]
+        await asyncio.sleep(1.0)
+        for name in ("worker", "engine"):
+            before = stack.pids[name]
+            os.kill(before, signal.SIGKILL)
+            await until(lambda name=name, before=before: stack.pids.get(name) not in (None, before))
+
+        async def hot():
+            workers = await client.endpoints.workers(endpoint.id)
+            return [worker for worker in workers if worker.status == "idle"]
+
+        victim = (await until(hot, what="a hot worker"))[0]
+        os.kill(pyworker_pid(victim.id), signal.SIGKILL)
+
+    assert len([task.result() for task in asked]) == 150
+    assert all(task.result().status == 200 for task in asked)
+
+
+async def test_no_secret_reaches_a_history_a_memo_or_a_log(stack, client, monkeypatch):
+    endpoint = await deployed(client, "canary")
+    await endpoint.request(ROUTE, payload(4), cost=4, timeout=60)
+    record = await client.endpoints.get("canary")
+    secrets = {
+        "account key": stack.keys.account_key,
+        "hmac secret": stack.keys.secret.decode(),
+        "market key": stack.keys.market_key,
+        "endpoint key": record.key,
+        "signing key": stack.keys.signing_key_pem.splitlines()[1],
+    }
+    temporal = await stack.client()
+    handle = temporal.get_workflow_handle("endpoint/canary")
+    history = (await handle.fetch_history()).to_json()
+    described = str((await handle.describe()).raw_description)
+    logs = "".join(path.read_text(errors="replace") for path in (stack.state_dir / "logs").iterdir())
+    processes = await asyncio.create_subprocess_exec(
+        "ps", "axww", "-o", "args", stdout=asyncio.subprocess.PIPE
+    )
+    listing = (await processes.communicate())[0].decode()
+    for name, secret in secrets.items():
+        assert len(secret) > 20
+        for place, text in {
+            "history": history,
+            "description": described,
+            "log": logs,
+            "process list": listing,
+        }.items():
+            assert secret not in text, f"the {name} stands in the {place}"
