@@ -6,7 +6,13 @@ from pydantic import BaseModel, ConfigDict
 class Typed(BaseModel):
     """What a person types: an unknown field is a spelling mistake, and is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
 
 
 class Received(BaseModel):

@@ -66,6 +66,7 @@ class EndpointConfig(Typed):
     """Seconds: when the endpoint's expected queue time passes this, capacity is added."""
 
     endpoint_state: EndpointState = EndpointState.ACTIVE
+    """`active`: routed and scaled. `suspended`: routed, not scaled. `stopped`: not scaled, every worker is stopped (cold)."""
 
     dollars_per_hour_max: float | None = Field(None, gt=0)
     """Hard budget: the workers of this endpoint together never cost more, running, in $/h. None: no budget."""

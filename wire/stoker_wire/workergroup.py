@@ -14,9 +14,17 @@ class Workergroup(Typed):
     """The bounds, when given, hold for this workergroup alone, inside the endpoint's own."""
 
     id: int = Field(ge=1)
+    """Given by the engine."""
+
     template_hash: str | None = Field(None, min_length=1, max_length=255)
+    """What the instances run: the marketplace's template, by hash …"""
+
     template_id: int | None = Field(None, ge=1)
+    """… or by id. One of the two is required."""
+
     search_params: SearchParams = ""
+    """Which offers are eligible: `gpu_name=RTX_4090 num_gpus=1 dph_total<0.6`, `{"verified": {"eq": true}}`, or a list of those."""
+
     launch_args: str = Field("", max_length=16_384)
     """Command-line style overrides of instance creation, e.g. `--env "-e A=b" --disk 40`."""
 
@@ -24,11 +32,23 @@ class Workergroup(Typed):
     """GB of VRAM that the model needs; for estimates only, the hard filter is in `search_params`."""
 
     cold_workers: int | None = Field(None, ge=0, le=10_000)
+    """Workers of this workergroup that are kept, hot or cold."""
+
     max_workers: int | None = Field(None, ge=0, le=10_000)
+    """Cap on the workers of this workergroup."""
+
     min_load: float | None = Field(None, ge=0)
+    """Floor under the hot capacity of this workergroup, load/s."""
+
     target_util: float | None = Field(None, gt=0, le=1)
+    """As the endpoint's; the strictest of all workergroups holds."""
+
     cold_mult: float | None = Field(None, ge=1)
+    """As the endpoint's; the largest of all workergroups holds."""
+
     min_cold_load: float | None = Field(None, ge=0)
+    """Floor under the capacity, hot and cold, of this workergroup, load/s."""
+
     test_workers: int = Field(3, ge=0, le=100)
     """How many machine kinds the learning phase tries."""
 
