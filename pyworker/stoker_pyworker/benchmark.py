@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 import structlog
 
+from stoker_pyworker import forms
 from stoker_pyworker.config import DEFAULT_WORKLOAD, BenchmarkConfig, HandlerConfig, JsonObject
 from stoker_pyworker.http.client import ask
 from stoker_pyworker.http.outgoing import OriginFault, Pool
-from stoker_pyworker.routes import Route
+from stoker_pyworker.routes import Route, form_of
 
 log = structlog.get_logger(room="benchmark")
 
@@ -85,6 +86,10 @@ def remember(directory: Path, mark: str, perf: float) -> None:
         log.warning("benchmark_not_kept", error=str(fault))
 
 
+class _Form(dict[str, Any]):
+    """Fields of a multipart form, not a JSON object."""
+
+
 class Benchmark:
     """Runs one handler's benchmark."""
 
@@ -134,8 +139,15 @@ class Benchmark:
             if config.remote_function is not None:
                 await config.remote_function(**payload)
                 return True, workload, ""
-            body = msgspec.json.encode(payload)
-            answer = await ask(self._pool, "POST", config.route, body, seconds_max=_REQUEST_SECONDS_MAX)
+            body, kind = self._encoded(payload)
+            answer = await ask(
+                self._pool,
+                "POST",
+                config.route,
+                body,
+                seconds_max=_REQUEST_SECONDS_MAX,
+                content_type=kind,
+            )
         except (OriginFault, TimeoutError) as fault:
             return False, workload, str(fault) or "no answer in time"
         except Exception as fault:  # noqa: BLE001 - the user's remote function
@@ -143,11 +155,20 @@ class Benchmark:
         said = answer.body[:200].decode("utf-8", "replace")
         return answer.status == 200, workload, f"status {answer.status}: {said}"
 
+    def _encoded(self, payload: Any) -> tuple[bytes, str]:
+        """Body and content type."""
+        if isinstance(payload, _Form):
+            body, kind = forms.encode(payload)
+            return body, kind.decode()
+        return msgspec.json.encode(payload), "application/json"
+
     def _payload(self) -> tuple[JsonObject, float]:
         config = self._route.config
         if config.payload_class is not None:
             typed = config.payload_class.for_test()
-            return dict(typed.generate_payload_json()), float(typed.count_workload())
+            fields = form_of(typed)
+            payload = dict(typed.generate_payload_json()) if fields is None else _Form(fields)
+            return payload, float(typed.count_workload())
         if self._config.dataset:
             payload = dict(next(self._dataset))
         elif self._config.generator is not None:

@@ -61,7 +61,8 @@ class HandlerConfig:
     benchmark_config: BenchmarkConfig | None = None
     handler_class: type[Any] | None = None
     payload_class: type[Any] | None = None
-    """A class with `from_json_msg`, `generate_payload_json`, `count_workload` and `for_test`."""
+    """A class with `from_json_msg`, `generate_payload_json`, `count_workload` and `for_test`; with
+    `generate_payload_multipart` too, its fields go to the model as a form (`stoker_pyworker.forms`)."""
     request_parser: Callable[[JsonObject], JsonObject] | None = None
     """Changes a payload before it goes to the model; may raise JsonDataException."""
     response_generator: Callable[[Any, Any], Awaitable[Any]] | None = None

@@ -8,7 +8,7 @@ import structlog
 
 from stoker_pyworker.envelope import Asked
 from stoker_pyworker.exchange import Exchange
-from stoker_pyworker.hooks import ClientRequest, ModelResponse, Response, StreamResponse, json_response
+from stoker_pyworker.hooks import ClientRequest, ModelResponse, is_streamed, json_response, whole
 from stoker_pyworker.http.outgoing import OriginFault
 from stoker_pyworker.http.server import ClientConnection, Request
 from stoker_pyworker.ledger import Outcome, Work
@@ -109,10 +109,10 @@ class HookedExchange(Exchange):
             (self._turn_at - self.entered) * 1e3,
             (time.perf_counter() - self._turn_at) * 1e3,
         )
-        if isinstance(answer, StreamResponse) and answer.prepared:
+        if is_streamed(answer):
             self._end(Outcome.SUCCESS if answer.status < 500 else Outcome.ERROR)
             self.client.finish()
-        elif isinstance(answer, Response):
+        elif (answer := whole(given := answer)) is not None:
             self._end(Outcome.SUCCESS if answer.status < 500 else Outcome.ERROR)
             fields = {name.lower(): value for name, value in answer.headers.items()}
             for name in ("content-type", "content-length", "transfer-encoding", "connection"):
@@ -125,7 +125,7 @@ class HookedExchange(Exchange):
                 answer.status, answer.body, content_type=answer.content_type.encode(), headers=headers + mine
             )
         else:
-            log.error("hook_returned_no_response", route=self.route.config.route, kind=type(answer).__name__)
+            log.error("hook_returned_no_response", route=self.route.config.route, kind=type(given).__name__)
             self._fail()
 
     def _fail(self) -> None:

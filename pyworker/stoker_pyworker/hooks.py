@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from stoker_pyworker.aiohttp_answers import OURS, ClientWriter
 from stoker_pyworker.http.messages import Header
 from stoker_pyworker.http.outgoing import Head, OriginFault, OutgoingConnection
 from stoker_pyworker.http.server import ClientConnection, Request
@@ -45,6 +46,13 @@ class ClientRequest:
         self.headers = Headers(request.headers)
         self.room = asyncio.Event()
         self.room.set()
+        # What an aiohttp response asks of its request, for response generators that come from the official package.
+        self.version = (1, 1)
+        self.keep_alive = True
+        self._payload_writer = ClientWriter(self)
+
+    async def _prepare_hook(self, response: Any) -> None:
+        """aiohttp tells its application's signals; there is none here."""
 
     async def read(self) -> bytes:
         """The body."""
@@ -249,3 +257,23 @@ class ModelResponse:
         self._news.set()
         if not self._started.done():
             self._started.set_exception(fault)
+
+
+def is_streamed(answer: Any) -> bool:
+    """Whether the hook's answer has gone out through its `prepare`."""
+    return bool(getattr(answer, "prepared", False))
+
+
+def whole(answer: Any) -> Response | None:
+    """The answer as ours, or None if it is no response at all."""
+    if isinstance(answer, Response):
+        return answer
+    body, status = getattr(answer, "body", b""), getattr(answer, "status", None)
+    headers = getattr(answer, "headers", None)
+    if not isinstance(status, int) or not isinstance(headers, Mapping):
+        return None
+    if not isinstance(body, bytes | bytearray | memoryview | None):
+        return None
+    fields = {name: value for name, value in headers.items() if name.lower() not in OURS}
+    kind = next((value for name, value in fields.items() if name.lower() == "content-type"), None)
+    return Response(body=bytes(body or b""), status=status, content_type=kind, headers=fields)

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from stoker_pyworker import forms
 from stoker_pyworker.config import HandlerConfig, JsonDataException, JsonObject, sane_workload
 from stoker_pyworker.envelope import AUTH_HEADER, SESSION_HEADER, Asked
 from stoker_pyworker.http.messages import HOP_BY_HOP, named_by_connection
@@ -74,6 +75,9 @@ class Route:
             typed = config.payload_class.from_json_msg(payload)
             payload = typed.generate_payload_json()
             calculate = calculate or (lambda _: typed.count_workload())
+            if (fields := form_of(typed)) is not None:
+                asked.body, asked.content_type = forms.encode(fields)
+                return self.workload(payload, cost, calculate), payload
         if self._changes_payload:
             asked.body = msgspec.json.encode(payload)
         return self.workload(payload, cost, calculate), payload
@@ -118,6 +122,12 @@ class Route:
             lines.append(bytes(body))
             return (b"".join(lines),)
         return b"".join(lines), bytes(body)
+
+
+def form_of(typed: Any) -> dict[str, Any] | None:
+    """The form fields that a payload names; None: it goes to the model as JSON."""
+    generate = getattr(typed, "generate_payload_multipart", None)
+    return None if generate is None else generate()
 
 
 def _without(lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:

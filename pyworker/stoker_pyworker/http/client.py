@@ -89,6 +89,7 @@ async def ask(
     body: bytes | None = None,
     *,
     seconds_max: float | None,
+    content_type: str = "application/json",
     headers: tuple[tuple[str, str], ...] = (),
 ) -> Answer:
     """Send one request and await its whole answer.
@@ -100,7 +101,8 @@ async def ask(
     waiter = _Waiter(asyncio.get_running_loop().create_future())
     try:
         async with asyncio.timeout(seconds_max):
-            pool.submit(waiter, request_bytes(pool, method, path, body, headers=headers))
+            request = request_bytes(pool, method, path, body, content_type=content_type, headers=headers)
+            pool.submit(waiter, request)
             return await waiter.future
     except BaseException:
         pool.cancel(waiter)
