@@ -75,7 +75,7 @@ async def rent(market: Market, label: str = LABEL) -> int:
 
 async def until(market: Market, instance_id: int, true: Callable[[Instance], bool]) -> None:
     async with asyncio.timeout(30):
-        while not true(await market.show(instance_id)):  # noqa: ASYNC110 - another process decides
+        while not true(await market.show(instance_id)):
             await asyncio.sleep(0.02)
 
 
@@ -99,7 +99,7 @@ async def test_a_rented_offer_is_gone_until_it_is_released(market: Market) -> No
         await market.create(999_999_999, launch)
     await market.destroy(instance_id)
     async with asyncio.timeout(30):
-        while len(await market.search(OfferQuery(filters={}))) < 3:  # noqa: ASYNC110 - as above
+        while len(await market.search(OfferQuery(filters={}))) < 3:
             await asyncio.sleep(0.02)
 
 

@@ -111,7 +111,7 @@ async def test_leaving_a_stream_stops_the_model(peers, endpoint):
             assert event.data == "a"
             break
     async with asyncio.timeout(10):
-        while peers.working_now:  # noqa: ASYNC110 - the stand-in's counter is the condition
+        while peers.working_now:
             await asyncio.sleep(0.001)
 
 

@@ -84,7 +84,7 @@ class Deployment:
     async def rented(self) -> FakeInstance:
         """The first machine that the workflow rents."""
         async with asyncio.timeout(60):
-            while not self.market.instances:  # noqa: ASYNC110 - the marketplace is the condition
+            while not self.market.instances:
                 await asyncio.sleep(0.01)
         return next(iter(self.market.instances.values()))
 
@@ -200,7 +200,7 @@ async def test_a_client_is_served_from_nothing_through_an_engine_restart_to_dele
             await endpoint.request("/v1/completions", prompt)
         control = Control(deployment.env.client)
         async with asyncio.timeout(60):
-            while (await control.workers("llm"))[0]["drain"] is None:  # noqa: ASYNC110 - the workflow is the condition
+            while (await control.workers("llm"))[0]["drain"] is None:
                 await asyncio.sleep(0.01)
         assert (await control.status("llm"))["state"] == "deleting"
     assert {wait.reason for wait in waits} <= {"recruiting", "booting", "busy", "no_capacity"}

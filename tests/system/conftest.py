@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import stoker
 
+import stoker
 from run.demo.settings import demo_settings
 from run.dev import DevStack
 from run.settings import DevSettings, load_settings

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import stoker
 
+import stoker
 from run.keys import load_keys
 
 from .conftest import QUICK, ROUTE, TEXT_MODEL, payload, settings_in, until

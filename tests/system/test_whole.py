@@ -5,7 +5,6 @@ import os
 import signal
 
 import stoker
-
 from market.vast import VastMarket
 from run.demo.chaos import pyworker_pid
 
