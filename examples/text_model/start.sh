@@ -48,10 +48,12 @@ end() {
 trap end TERM INT
 
 start_model
-status=1
-while true; do
+status=0
+while [ -z "$ending" ]; do
   "$python" "$files/worker.py" &
   worker=$!
+  # SIGTERM may have come while there was no worker to hand it to.
+  [ -n "$ending" ] && kill -TERM "$worker" 2>/dev/null
   # A trapped signal interrupts the wait; the worker is still finishing then.
   wait "$worker"; status=$?
   while kill -0 "$worker" 2>/dev/null; do wait "$worker"; status=$?; done

@@ -76,9 +76,10 @@ class Model:
         self.writers.add(writer)
         self.connections += 1
         number = self.connections
+        early = b""
         try:
             while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                head = (early + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 first, *lines = head.split("\r\n")
                 method, path, _ = first.split(" ")
                 headers = {
@@ -96,9 +97,11 @@ class Model:
                     working.cancel()
                     await asyncio.gather(working, gone, return_exceptions=True)
                     return
+                # The next request may have begun already: its first byte is not lost.
                 gone.cancel()
+                early = b""
                 with contextlib.suppress(asyncio.CancelledError):
-                    await gone
+                    early = await gone
                 if working.result() is False:
                     return
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):

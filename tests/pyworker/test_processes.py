@@ -183,17 +183,22 @@ async def test_the_example_serves_and_survives_the_death_of_its_model(engine, tm
             assert (await remote.post("/v1/completions", asked)).json()["choices"] == answer.json()["choices"]
             # A machine that stops sends SIGTERM to everything; what runs is finished all the same.
             ids = [script.process.pid, *children(script.process.pid)]
-            running = asyncio.create_task(remote.post("/v1/completions", {"max_tokens": 100}))
-            await until(lambda: engine.statuses[-1]["num_requests_working"] == 1)
-            for pid in ids:
-                os.kill(pid, signal.SIGTERM)
-            assert (await running).json()["usage"]["completion_tokens"] == 100
+            asked = {"max_tokens": 100, "stream": True}
+            async with client.stream("POST", "/v1/completions", json=remote.envelope(asked)) as stream:
+                lines = stream.aiter_lines()
+                assert (await anext(lines)).startswith("data: ")
+                for pid in ids:
+                    os.kill(pid, signal.SIGTERM)
+                rest = [line async for line in lines if line.startswith("data: ")]
+            assert len(rest) == 100
+            assert rest[-1] == "data: [DONE]"
         assert await asyncio.wait_for(script.process.wait(), 20) == 0
         await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ids))
         assert {path.name for path in tmp_path.iterdir()} >= {"model.log", ".has_benchmark.json"}
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            script.process.kill()
+        for pid in [script.process.pid, *children(script.process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         await script.process.wait()
         await script.reading
 
