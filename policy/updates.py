@@ -10,7 +10,8 @@ from policy.plan import Destroy, Update
 from policy.say import load, machine
 from stoker_wire.states import WorkerState as S
 
-_UPDATING = frozenset({S.UPDATE_READY, S.UPDATE_REBOOTING, S.UPDATE_STARTING})
+UPDATING = frozenset({S.UPDATE_READY, S.UPDATE_REBOOTING, S.UPDATE_STARTING})
+"""Its update has begun."""
 
 
 def is_outdated(draft: Draft, worker: Worker) -> bool:
@@ -54,7 +55,7 @@ def update_ready(draft: Draft, needed: float) -> None:
     ready = sum(draft.perfs.worker(worker) for worker in draft if takes_requests(worker))
     count = sum(takes_requests(worker) for worker in draft)
     under_way = sum(
-        worker.state in _UPDATING or (worker.drain is not None and worker.drain.goal is Goal.UPDATE)
+        worker.state in UPDATING or (worker.drain is not None and worker.drain.goal is Goal.UPDATE)
         for worker in draft
     )
     at_once = max(1, math.ceil((count + under_way) * draft.tuning.update_share_max)) - under_way

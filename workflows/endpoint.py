@@ -219,6 +219,17 @@ class EndpointWorkflow:
             return self._refuse(control.SIGNAL_UPDATE_WORKERS, fault)
         return self._news(intake.update_workers(self._book, group_id, self._now()))
 
+    @workflow.signal(
+        name=control.SIGNAL_CANCEL_UPDATE, description="keep the workers that are not updated yet"
+    )
+    def cancel_update(self, sent: Any = None) -> None:
+        """A workergroup's id."""
+        try:
+            group_id = checking.workergroup_id(sent)
+        except checking.Unacceptable as fault:
+            return self._refuse(control.SIGNAL_CANCEL_UPDATE, fault)
+        return self._news(intake.cancel_update(self._book, group_id, self._now()))
+
     @workflow.signal(name=control.SIGNAL_DELETE, description="destroy every worker, then end")
     def delete(self) -> None:
         """Nothing to say."""

@@ -1,9 +1,10 @@
 """What signals and updates do to the record. Each function answers why a new plan is due, or nothing."""
 
 from policy import load as load_windows
-from policy.fleet import Worker
+from policy.fleet import Goal, Worker
 from policy.lifecycle import Impossible
 from policy.observe import fold_metrics
+from policy.updates import UPDATING
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.workergroup import Workergroup
 from workflows.handshake import open_tickets
@@ -105,6 +106,31 @@ def update_workers(book: EndpointStateBook, workergroup_id: int, now: float) -> 
     if group is None:
         return ""
     return set_workergroup(book, group.model_copy(update={"revision": group.revision + 1}), now)
+
+
+def cancel_update(book: EndpointStateBook, workergroup_id: int, now: float) -> str:
+    """Ends a rolling update: what is not updated yet is kept as it is. An update that has begun is finished."""
+    group = book.workergroup(workergroup_id)
+    if group is None:
+        return ""
+    kept = []
+    for worker in list(book.record.workers.values()):
+        outdated = worker.workergroup_id == group.id and worker.revision < group.revision
+        if not outdated or worker.operation == "update" or worker.state in UPDATING:
+            continue
+        stays = worker.drain is None or worker.drain.goal is not Goal.UPDATE
+        book.record.workers[worker.launch_id] = worker.but(
+            revision=group.revision, drain=worker.drain if stays else None
+        )
+        kept.append(worker.launch_id)
+    book.log.note(
+        now,
+        "config",
+        f"update to revision {group.revision} cancelled: {len(kept)} workers are kept as they are",
+        subject=str(group.id),
+        workergroup_id=group.id,
+    )
+    return "an update was cancelled"
 
 
 def _runs(group: Workergroup) -> tuple[object, ...]:

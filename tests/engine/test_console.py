@@ -234,9 +234,10 @@ async def test_workers_logs_status_and_costs_tell_of_a_fleet_that_is_being_recru
     updated = await alice.good("POST", "/update_workers/", {"workergroup_id": group_id})
     assert updated["success"] is True
     assert updated["workers_to_update"] >= 1
-    assert (
-        await alice.good("POST", "/update_workers/", {"workergroup_id": group_id, "cancel_update": True})
-    )["success"] is False
+    cancelled = await alice.good(
+        "POST", "/update_workers/", {"workergroup_id": group_id, "cancel_update": True}
+    )
+    assert cancelled == {"success": True, "cancelled": True}
 
 
 async def test_a_request_recruits_a_worker_and_is_answered_when_that_reports_ready(

@@ -216,6 +216,21 @@ async def test_a_rolling_update_brings_every_worker_to_the_new_revision(a_world:
         assert {worker["revision"] for worker in workers} == {2}
 
 
+async def test_a_cancelled_update_leaves_what_is_not_updated_as_it_is(a_world: Any) -> None:
+    async with a_world() as world:
+        config = EndpointConfig(min_load=150, min_workers=3, max_workers=3, cold_mult=1)
+        await world.start(config, [group(search_params="gpu_name=RTX_4090", test_workers=0)])
+        assert await world.live(600, load=100, until=lambda memo: ready(memo) + cold(memo) >= 3)
+        before = set(world.market.instances)
+        await world.handle.signal("update_workers", 1)
+        await world.handle.signal("cancel_update", 1)
+        await world.live(600, load=100)
+        memo = await world.memo()
+        assert all(member.n == 0 and not member.d for member in memo.members), "no update is pending"
+        assert set(world.market.instances) == before
+        assert world.market.count("update_template") <= 1, "at most the one whose update had begun"
+
+
 async def test_a_removed_workergroup_takes_its_workers_along(a_world: Any) -> None:
     async with a_world() as world:
         await world.start(SMALL, [group()])

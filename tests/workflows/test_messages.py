@@ -32,6 +32,7 @@ async def refusal(handle: Any, name: str, *args: Any) -> ApplicationError:
         ("set_workergroup", {"id": 2, "template_hash": "t", "launch_args": "--nonsense 1"}, "launch_args"),
         ("remove_workergroup", "one", "workergroup id"),
         ("update_workers", None, "workergroup id"),
+        ("cancel_update", "x", "workergroup id"),
         ("report_metrics", {"engine_id": "e"}, "sequence"),
         (
             "report_metrics",
