@@ -33,6 +33,8 @@ _ROOT_DAYS = 3650
 _REQUEST_BYTES_MAX = 16 * 1024
 _ADDRESS_SECONDS_MAX = 20.0
 """A start script asks within seconds of its instance's birth, before the marketplace has listed the address."""
+_UNKNOWN_SECONDS_MAX = 3.0
+"""For so long after a create call its instance may be missing from its endpoint's memo."""
 _LOOK_AGAIN_SECONDS = 0.2
 _RSA_BITS_MIN = 2048
 
@@ -147,6 +149,7 @@ class AuthorityDesk:
         token as a bearer key it may come from anywhere.
         """
         until = time.monotonic() + _ADDRESS_SECONDS_MAX
+        unknown = time.monotonic() + _UNKNOWN_SECONDS_MAX
         while True:
             endpoint_id, worker = self._worker(instance_id)
             if worker is not None and (host := worker.host):
@@ -159,7 +162,7 @@ class AuthorityDesk:
                     "not_the_instance",
                     "ask from the instance's own address, or send Authorization: Bearer $MASTER_TOKEN",
                 )
-            if time.monotonic() > until:
+            if time.monotonic() > (until if worker is not None else unknown):
                 what = "is not known here" if worker is None else "has no address yet"
                 said = f"instance {instance_id} {what}; ask again when the marketplace lists it"
                 raise Problem(404, "no_such_instance", said, headers={"Retry-After": "5"})
