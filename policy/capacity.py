@@ -1,9 +1,10 @@
 """How much capacity is wanted, how much there is, and what the caps leave room for."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from policy.chance import spare
 from policy.fleet import Goal, Learned, Worker
 from policy.forecast import Forecast
 from policy.lifecycle import is_booting, is_cold, is_hot, runs_or_will
@@ -89,6 +90,8 @@ class Have:
     ready: float
     booting: float
     cold: float
+    late: float = 0.0
+    """Of what boots, that which a start of a cold worker would overtake."""
     leaving_hot: float
     """Of ready workers that drain and stay cold afterwards."""
     unknown_booting: int
@@ -124,9 +127,11 @@ def returns(worker: Worker) -> bool:
     return worker.drain is None or worker.drain.goal is not Goal.DESTROY
 
 
-def have(workers: Iterable[Worker], perfs: Perfs) -> Have:
-    """The capacity of these workers."""
-    ready = booting = cold = leaving = 0.0
+def have(
+    workers: Iterable[Worker], perfs: Perfs, *, late: Callable[[Worker], bool] = lambda _: False
+) -> Have:
+    """The capacity of these workers; `late` says of a booting one that a start would overtake it."""
+    ready = booting = cold = leaving = overtaken = 0.0
     unknown = count = keepable = 0
     for worker in workers:
         count += 1
@@ -139,6 +144,7 @@ def have(workers: Iterable[Worker], perfs: Perfs) -> Have:
             leaving += perf if returns(worker) else 0.0
         elif is_booting(worker):
             booting += perf
+            overtaken += perf if late(worker) else 0.0
             unknown += perf <= 0
         elif is_cold(worker):
             cold += perf
@@ -147,6 +153,7 @@ def have(workers: Iterable[Worker], perfs: Perfs) -> Have:
     return Have(
         ready=ready,
         booting=booting,
+        late=overtaken,
         cold=cold,
         leaving_hot=leaving,
         unknown_booting=unknown,
@@ -160,6 +167,14 @@ def want(observation: Observation, expected: Forecast, rules: Rules, perfs: Perf
     config = rules.config
     over = is_over(observation, expected)
     arrivals = 0.0 if over else expected.load
+    arrivals += spare(
+        arrivals,
+        mean_cost=observation.load.mean_cost,
+        perf=perfs.mean,
+        scatter=expected.dispersion,
+        queue_seconds=config.target_queue_time,
+        tuning=tuning,
+    )
     calm = max(arrivals / rules.target_util, config.min_load)
     queue_seconds = expected_queue_seconds(observation, perfs)
     pressed = queue_seconds > config.target_queue_time

@@ -36,6 +36,8 @@ class Draft:
         self.wakes: list[float] = []
         """Moments at which, without any news, something is due."""
         self._touched: set[str] = set()
+        self._have: Have | None = None
+        """The capacity, until the next order changes it."""
         self._ids = [each for each in observation.launch_ids if each not in self.workers]
 
     def __iter__(self) -> Iterator[Worker]:
@@ -44,7 +46,19 @@ class Draft:
 
     def have(self) -> Have:
         """The capacity after what was decided so far."""
-        return have(self.workers.values(), self.perfs)
+        if self._have is None:
+            self._have = have(self.workers.values(), self.perfs, late=self._is_late)
+        return self._have
+
+    def _is_late(self, booting: Worker) -> bool:
+        """Whether a cold worker that is started now would be ready before this one that boots."""
+        if booting.loaded_once:
+            return False
+        kinds = self.observation.learned.kinds
+        starts = [each.start_seconds for each in kinds if each.starts]
+        boots = [each.boot_seconds for each in kinds if each.boots]
+        ready_at = booting.launched_at + max(boots, default=self.tuning.boot_seconds_unknown)
+        return ready_at > self.now + min(starts, default=self.tuning.start_seconds_unknown)
 
     def have_of(self, workers: Iterable[Worker]) -> Have:
         """The capacity of these workers alone."""
@@ -59,6 +73,7 @@ class Draft:
     def order(self, operation: Operation) -> None:
         """Decide it."""
         self.operations.append(operation)
+        self._have = None
         if isinstance(operation, Recruit):
             worker = launched(operation, self.now)
             self.workers[worker.launch_id] = worker

@@ -17,13 +17,20 @@ from stoker_wire.workergroup import Workergroup
 _EVERYTHING = float("inf")
 
 
-def grow_hot(draft: Draft, need: float, why: str, groups: Iterable[Workergroup] | None = None) -> None:
-    """Bring `need` load/s more towards hot."""
+def grow_hot(
+    draft: Draft,
+    need: float,
+    why: str,
+    groups: Iterable[Workergroup] | None = None,
+    *,
+    rent: bool = True,
+) -> None:
+    """Bring `need` load/s more towards hot; without `rent`, only from what is draining or cold."""
     allowed = tuple(draft.groups.values()) if groups is None else tuple(groups)
     ids = {group.id for group in allowed}
     need = _call_off_drains(draft, need, why, ids)
     need = _activate(draft, need, why, ids)
-    if need > LOAD_DUST / 2:
+    if need > LOAD_DUST / 2 and rent:
         recruit(draft, need=need, count=0, why=why, groups=allowed)
 
 

@@ -7,6 +7,8 @@ Series = tuple[tuple[float, float], ...]
 
 BUCKET_SECONDS = 5.0
 _RESOLUTIONS = (("seconds", 5.0, 300.0), ("minutes", 60.0, 7200.0), ("quarters", 900.0, 604_800.0))
+_COST_REQUESTS = 200.0
+"""Enough that the mean of costs that differ by their mean is known to 7 %."""
 _ENGINE_SECONDS = 180.0
 """An engine that said nothing for so long is gone."""
 _QUEUEING_ENGINE_SECONDS = 25.0
@@ -49,6 +51,8 @@ class LoadHistory:
     backlog_at: float = 0.0
     """When the backlog was told."""
     last_request_at: float | None = None
+    mean_cost: float = 0.0
+    """Load of a request, smoothed over some hundred of them; 0: engines have not counted requests."""
     engines: tuple[EngineWord, ...] = ()
     """The backlog, engine by engine."""
 
@@ -72,12 +76,13 @@ def fold(
     at: float,
     window_s: float = 0.0,
     load: float = 0.0,
+    requests: int = 0,
     queued_load: float = 0.0,
     queued_requests: int = 0,
     oldest_wait_s: float = 0.0,
     last_request_at: float | None = None,
 ) -> LoadHistory:
-    """The history with one engine's batch in it: `load` arrived in the `window_s` seconds before `at`.
+    """The history with one engine's batch in it: `load` arrived in the `window_s` seconds before `at`, as `requests`.
 
     An older or doubled batch of the same engine changes nothing.
     """
@@ -98,7 +103,7 @@ def fold(
         name: _arrived(getattr(history, name), start, at, load, width=width, keep_from=known_until - keep)
         for name, width, keep in _RESOLUTIONS
     }
-    requests = [told for told in (history.last_request_at, last_request_at) if told is not None]
+    told_at = [told for told in (history.last_request_at, last_request_at) if told is not None]
     engines = [old for old in history.engines if old.engine_id != engine_id]
     engines = sorted((*engines, word), key=lambda each: each.engine_id)
     return merged(
@@ -109,11 +114,19 @@ def fold(
             quarters=grown["quarters"],
             known_since=start if history.known_since is None else min(history.known_since, start),
             known_until=known_until,
-            last_request_at=max(requests, default=None),
+            last_request_at=max(told_at, default=None),
+            mean_cost=_mean_cost(history.mean_cost, load, requests),
             engines=tuple(engines),
         ),
         now=known_until,
     )
+
+
+def _mean_cost(before: float, load: float, requests: int) -> float:
+    if requests <= 0 or load <= 0:
+        return before
+    share = min(1.0, requests / _COST_REQUESTS) if before > 0 else 1.0
+    return before + (load / requests - before) * share
 
 
 def merged(history: LoadHistory, *, now: float) -> LoadHistory:

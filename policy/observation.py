@@ -65,4 +65,4 @@ class Memory:
     hot_peaks: tuple[tuple[float, float], ...] = ()
     """(until when it was predicted, load/s), falling: what must stay hot until the hold has passed."""
     total_peaks: tuple[tuple[float, float], ...] = ()
-    """The same for hot and cold together."""
+    """The same for hot and cold together: what the cold pool is kept for (load/s, before target_util)."""

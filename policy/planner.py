@@ -11,6 +11,7 @@ from policy.hysteresis import held, hot_hold_seconds, next_release, remember
 from policy.leaving import delete_all, dismiss_strangers, finish_drains, keep_all, stop_all
 from policy.observation import Observation
 from policy.plan import QUEUE_SECONDS_MAX, Plan, Targets
+from policy.recurrence import next_rise
 from policy.repair import repair
 from policy.say import load
 from policy.schedule import explain_booting, look, look_again_at
@@ -79,8 +80,20 @@ def _grow(draft: Draft) -> None:
             draft.wakes.append(since + draft.tuning.up_hold_seconds)
     else:
         draft.with_memory(above_since=None)
+    _overtake(draft, wanted, extra)
     _grow_groups(draft)
     _grow_total(draft)
+
+
+def _overtake(draft: Draft, wanted: float, extra: float) -> None:
+    """Wake cold workers for what is wanted now, where machines that boot would come minutes later."""
+    have = draft.have()
+    need = wanted - (have.hot - have.late)
+    if need > LOAD_DUST / 2 and have.late > 0 and have.cold > 0:
+        why = _why_more(draft, wanted, have.hot - have.late, extra)
+        grow_hot(
+            draft, need, f"{why}, {load(have.late)} of it boots for longer than a start takes", rent=False
+        )
 
 
 def _is_urgent(draft: Draft, gap: float) -> bool:
@@ -172,8 +185,8 @@ def _shrink_hot(draft: Draft) -> None:
 
 def _shrink_total(draft: Draft) -> None:
     want = draft.want
-    slow = (
-        max(held(draft.memory.total_peaks) / draft.rules.target_util, want.hot_floor) * draft.rules.cold_mult
+    slow = max(
+        held(draft.memory.total_peaks) / draft.rules.target_util, want.hot_floor * draft.rules.cold_mult
     )
     total = max(_held_hot(draft), slow, want.total, draft.config.min_cold_load)
     why = f"{load(want.total)} hot and cold wanted, {load(total)} held"
@@ -185,13 +198,14 @@ def _remember_wants(draft: Draft) -> None:
     tuning, want, memory = draft.tuning, draft.want, draft.memory
     hold = hot_hold_seconds(draft.observation.learned, tuning)
     hot = remember(memory.hot_peaks, want.predicted, draft.now, hold)
-    total = remember(memory.total_peaks, want.sustained, draft.now, tuning.total_hold_seconds)
+    # what was hot once is worth its disk for as long as the disk costs less than the boot that it saves
+    pool = max(want.sustained * draft.rules.cold_mult, want.predicted)
+    total = remember(memory.total_peaks, pool, draft.now, tuning.total_hold_seconds)
     if draft.observation.memory is None:
         # without a memory the present scale is what was wanted until now: a planner that has just begun cuts nothing
         there, util = draft.have(), draft.rules.target_util
         hot = remember(((draft.now, there.ready * util),), want.predicted, draft.now, hold)
-        level = there.total * util / draft.rules.cold_mult
-        total = remember(((draft.now, level),), want.sustained, draft.now, tuning.total_hold_seconds)
+        total = remember(((draft.now, there.total * util),), pool, draft.now, tuning.total_hold_seconds)
     if is_over(draft.observation, draft.forecast):
         # the user said how long a pause is the end of the work: no hold on top of it
         hot = ((draft.now, want.predicted),)
@@ -207,6 +221,9 @@ def _remember_wants(draft: Draft) -> None:
         if cold_below
         else None,
     )
+    rise = next_rise(draft.observation.load, draft.now, tuning)
+    if rise is not None:
+        draft.wakes.append(rise)
     for due in (next_release(hot, hold), next_release(total, tuning.total_hold_seconds)):
         if due is not None:
             draft.wakes.append(due)

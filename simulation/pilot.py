@@ -76,6 +76,7 @@ class Told:
     url: str
     error: str
     suspect_since: float | None
+    official: bool = False
 
 
 class PolicyPilot:
@@ -131,7 +132,7 @@ class PolicyPilot:
         unix = EPOCH + now
         queued_before = self._load.backlog_load
         last = batch.last_request_at
-        for number, (seconds, load, _, end) in enumerate(batch.windows):
+        for number, (seconds, load, requests, end) in enumerate(batch.windows):
             self._load = load_windows.fold(
                 self._load,
                 engine_id="engine",
@@ -139,6 +140,7 @@ class PolicyPilot:
                 at=EPOCH + end,
                 window_s=seconds,
                 load=load,
+                requests=requests,
                 queued_load=batch.queued_load,
                 queued_requests=batch.queued_requests,
                 oldest_wait_s=batch.oldest_wait_s,

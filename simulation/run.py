@@ -15,9 +15,13 @@ def run(
     max_queue_time: float = 30.0,
     target_queue_time: float = 10.0,
     warmup_seconds: float = 0.0,
+    score_from: float = 0.0,
     progress: Progress | None = None,
 ) -> Figures:
-    """Live through the trace and score it. The first `warmup_seconds` of the trace are played before it, unscored."""
+    """Live through the trace and score it from `score_from` on.
+
+    The first `warmup_seconds` of the trace are played before it, unscored: for a trace that has no yesterday.
+    """
     played = with_warmup(trace, warmup_seconds) if warmup_seconds > 0 else trace
     world = World(
         played,
@@ -26,7 +30,7 @@ def run(
         seed=seed,
         max_queue_time=max_queue_time,
         target_queue_time=target_queue_time,
-        score_from=warmup_seconds,
+        score_from=warmup_seconds + score_from,
         progress=progress,
     )
     world.run()

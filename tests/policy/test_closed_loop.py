@@ -61,8 +61,8 @@ def test_from_nothing_to_a_burst_to_calm_to_nothing():
     assert world.hot == 1
     world.run(300, lambda _: 0.0)
     assert world.hot == 0
-    # the cold pool shrinks to min_workers an hour after it was last needed
-    world.run(4000, lambda _: 0.0)
+    # the cold pool shrinks to min_workers when its disks have cost as much as a boot
+    world.run(10_000, lambda _: 0.0)
     assert [worker.state for worker in world.workers] == [S.INACTIVE, S.INACTIVE]
 
 

@@ -116,13 +116,13 @@ def test_a_lull_does_not_stop_a_worker_before_the_hold_is_over():
     assert brief(decide(at(80))) == ["drain w1 to stop"]
 
 
-def test_a_cold_worker_is_kept_for_an_hour_after_it_was_last_needed():
+def test_a_cold_worker_is_kept_until_its_disk_has_cost_a_boot():
     config = endpoint(cold_mult=2)
-    memory = Memory(hot_peaks=((NOW, 100.0),), total_peaks=((NOW - 3000, 200.0), (NOW, 100.0)))
+    memory = Memory(hot_peaks=((NOW, 100.0),), total_peaks=((NOW - 8999, 400.0), (NOW, 200.0)))
     crowd = [worker("w1"), *(worker(f"cold{n}", COLD) for n in range(3))]
     seen = see(*crowd, config=config, load=steady(90), memory=memory)
     assert brief(decide(seen)) == []
-    late = replace(seen, memory=replace(memory, total_peaks=((NOW - 3601, 200.0), (NOW, 100.0))))
+    late = replace(seen, memory=replace(memory, total_peaks=((NOW - 9001, 400.0), (NOW, 200.0))))
     assert brief(decide(late)) == ["destroy cold0"]
 
 
