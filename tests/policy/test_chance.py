@@ -114,7 +114,7 @@ def test_a_sleeping_endpoint_wakes_for_its_hourly_burst():
     assert decided.look_again_at == START + 60.0 - lead
     woken = decide(see(worker("w1", COLD, since=START - 5000), now=START + 60.0 - lead, load=hourly(hours=2), listed_at=START))
     assert brief(woken) == ["activate w1"]
-    assert "at this minute of the last 2 hours" in woken.operations[0].reason
+    assert "at this minute of the last 2 hours" in woken.targets.reason
 
 
 def test_a_cold_worker_is_woken_where_a_boot_would_come_minutes_later():
