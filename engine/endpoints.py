@@ -146,6 +146,7 @@ class Endpoint:
             queue_seconds=0.0 if queue == math.inf else queue,
             queued_requests=len(self.line),
             workers=len(self.workers),
+            holding=any(worker.holds for worker in self.workers.values()),
             workers_cold=sum(worker.state is WorkerState.INACTIVE for worker in self.workers.values()),
         )
 

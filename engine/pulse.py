@@ -40,6 +40,8 @@ class Level:
     workers: int = 0
     """Cold ones too: only an engine that speaks lets the planner tell no load from no data."""
     workers_cold: int = 0
+    holding: bool = False
+    """Whether any worker holds a request, or a ticket that it has not seen."""
 
 
 class Pulse:
@@ -141,6 +143,8 @@ class Pulse:
         told = self._told_level
         if bool(level.queued_requests) != bool(told.queued_requests):
             return True
+        if told.holding and not level.holding:
+            return True  # the last request ended: who waits to stop the worker hears it
         if abs(level.queued_requests - told.queued_requests) > QUEUE_CHANGE * told.queued_requests:
             return True
         change = abs(level.queue_seconds - told.queue_seconds)

@@ -239,6 +239,11 @@ class KnownWorker:
         return self.perf if self.heard_at > 0 else self.memo_perf
 
     @property
+    def holds(self) -> bool:
+        """Whether it has a request, or a ticket for one."""
+        return self.in_flight > 0 or self.ledger.tickets_open > 0 or self.ledger.outstanding > 0
+
+    @property
     def drained(self) -> bool:
         """Whether it drains and, by its own report after the drain, holds nothing, and no ticket is open."""
         return (

@@ -43,6 +43,14 @@ def test_a_cold_pool_costs_a_word_in_ten_minutes_and_an_arrival_ends_that() -> N
     assert signals(pulse, cold, 3600, load_per_second=100, start=3600.0) >= 3600 / HEARTBEAT_SECONDS - 1
 
 
+def test_the_end_of_the_last_request_is_told_with_the_next_slice() -> None:
+    pulse = Pulse(0.0)
+    pulse.urge("a worker is ready", 3.0)
+    pulse.take(Level(workers=1, holding=True), 3.0)
+    assert pulse.due(Level(workers=1, holding=True), 8.0) is None
+    assert pulse.due(Level(workers=1, holding=False), 13.0) == ""
+
+
 def test_a_queue_is_told_every_ten_seconds_even_when_it_does_not_move() -> None:
     waiting = Level(workers=1, queued_requests=3, queue_seconds=5.0)
     assert signals(Pulse(0.0), waiting, 600) == pytest.approx(600 / QUEUE_HEARTBEAT_SECONDS, abs=3)
