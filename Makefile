@@ -18,7 +18,7 @@ demo: $(STAMP)  ## the main job: from nothing to a burst and back to zero, on th
 	@$(BIN)/stokerd demo
 
 test: $(STAMP)  ## everything that CI runs
-	@$(BIN)/python -m pytest -q -m "not long"
+	@$(BIN)/python -m pytest -q -m "not long" -n 2 --dist loadfile
 
 test-long: $(STAMP)  ## what takes minutes
 	@$(BIN)/python -m pytest -q -m long --timeout 3000

@@ -24,7 +24,12 @@ def test_the_wire_depends_on_pydantic_alone():
 
 
 def test_the_client_depends_on_three_packages_and_two_extras():
-    assert project("sdk")["dependencies"] == ["stoker-wire", "httpx>=0.28", "pydantic>=2.12"]
+    assert project("sdk")["dependencies"] == [
+        "stoker-wire",
+        "httpx>=0.28",
+        "pydantic>=2.12",
+        "sniffio>=1.3",
+    ]
     assert project("sdk")["optional-dependencies"] == {
         "temporal": ["temporalio>=1.35"],
         "cli": ["typer>=0.20", "rich>=14"],
@@ -92,7 +97,7 @@ def bare(wheels, tmp_path_factory) -> Path:
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)
-    for name in closure("httpx", "pydantic"):
+    for name in closure("httpx", "pydantic", "sniffio"):
         for file in metadata.files(name) or []:
             source = Path(str(file.locate()))
             if ".." in file.parts or not source.is_file() or file.suffix == ".pyc":

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import stoker
-from run.demo.settings import demo_settings
 from run.dev import DevStack
+from run.lock import free_port
 from run.settings import DevSettings, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,16 @@ def payload(tokens: int) -> dict[str, object]:
 
 
 def settings_in(state_dir: Path) -> DevSettings:
-    return demo_settings(load_settings(ROOT / "temporal-dev.yaml"), state_dir)
+    """On ports of its own: another deployment may be starting at the same moment."""
+    settings = load_settings(ROOT / "temporal-dev.yaml")
+    return settings.model_copy(
+        update={
+            "state_dir": state_dir,
+            "temporal": settings.temporal.model_copy(update={"port": free_port(), "ui_port": free_port()}),
+            "engine": settings.engine.model_copy(update={"port": free_port()}),
+            "host_market": settings.host_market.model_copy(update={"port": free_port()}),
+        }
+    )
 
 
 async def until(condition, *, seconds_max: float = 60, what: str = ""):
