@@ -18,7 +18,8 @@ demo: $(STAMP)  ## the main job: from nothing to a burst and back to zero, on th
 	@$(BIN)/stokerd demo
 
 test: $(STAMP)  ## everything that CI runs
-	@$(BIN)/python -m pytest -q -m "not long" -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -m "not long" -n 2 --dist loadfile --ignore tests/vast
+	@$(BIN)/python -m pytest -q -m "not long" tests/vast
 
 test-long: $(STAMP)  ## what takes minutes
 	@$(BIN)/python -m pytest -q -m long --timeout 3000
