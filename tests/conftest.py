@@ -1,0 +1,19 @@
+"""How the tests are shared out when several processes run them."""
+
+from typing import Any
+
+import pytest
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file stays in one process; so does all of `tests/vast`, which shares one deployment and looks back at itself."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByDeployment(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/vast" if nodeid.startswith("tests/vast/") else str(super()._split_scope(nodeid))
+
+    return ByDeployment(config, log)
