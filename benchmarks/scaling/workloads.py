@@ -1,0 +1,104 @@
+"""What is run: parts of the shared traces, and seeded traffic where there are none. The second halves are reported."""
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from simulation import generators
+from simulation.market import PERF_UNIT
+from simulation.trace import Trace, read_trace
+
+TRACES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "traces"
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A trace with the load that it keeps `workers` reference workers busy with, and from when it is scored."""
+
+    name: str
+    workers: int
+    trace: Trace = field(repr=False)
+    score_from: float
+    diurnal: bool = False
+
+    @property
+    def scored(self) -> tuple[list[float], list[float]]:
+        """Arrivals that are scored, and for how many seconds each keeps a reference worker busy."""
+        first = next((n for n, at in enumerate(self.trace.times) if at >= self.score_from), len(self.trace))
+        return list(self.trace.times[first:]), [work / PERF_UNIT for work in self.trace.works[first:]]
+
+    @property
+    def service_seconds(self) -> float:
+        """Mean time that a request keeps a worker busy."""
+        services = self.scored[1]
+        return sum(services) / max(len(services), 1)
+
+
+PARTS: dict[str, tuple[float, float, float]] = {
+    "servegen_diurnal": (3.5 * DAY, DAY, 2 * DAY),
+    "servegen_microburst": (3.5 * DAY, 4 * HOUR, DAY),
+    "servegen_onoff": (3.2 * DAY, DAY, 3 * DAY),
+    "servegen_steady": (1.75 * DAY, 4 * HOUR, 12 * HOUR),
+    "azure_llm_2023_code": (1718.0, 1718.0, 1718.0),
+    "azure_llm_2023_conv": (1750.0, 1750.0, 1750.0),
+    "mooncake_conversation": (1768.0, 1768.0, 1768.0),
+}
+"""Where the reported part begins, how much is played before it unscored, how long it is. What lies before was tuned on."""
+
+SHORT_AT_LOAD = 8
+"""From this load on a part of a week is cut to a quarter: ten times the workers make ten times the plans."""
+
+QUICK: dict[str, tuple[float, float, float]] = {
+    "servegen_diurnal": (3.5 * DAY, 4 * HOUR, 12 * HOUR),
+    "servegen_microburst": (3.5 * DAY, 3 * HOUR, 6 * HOUR),
+    "azure_llm_2023_code": (1718.0, 1718.0, 1718.0),
+    "azure_llm_2023_conv": (1750.0, 1750.0, 1750.0),
+}
+
+
+def workloads(loads: tuple[int, ...], *, quick: bool = False, generated: bool = False) -> list[Workload]:
+    """Every trace at every mean load; without the shared traces, or when asked, seeded traffic."""
+    parts = QUICK if quick else PARTS
+    found = {name: part for name, part in parts.items() if (TRACES / f"{name}.csv.gz").exists()}
+    made = [] if generated else [_part(name, *part, load) for name, part in found.items() for load in loads]
+    if generated or not found:
+        made += [_whole(trace, load) for trace in _generated(quick) for load in loads]
+    return made
+
+
+def _part(name: str, begin: float, before: float, seconds: float, workers: int) -> Workload:
+    full = _read(name)
+    before = min(before, begin)
+    if workers >= SHORT_AT_LOAD and seconds > HOUR:
+        before, seconds = min(before, 4 * HOUR), seconds / 4
+    scored = full.part(begin, begin + seconds)
+    factor = workers * PERF_UNIT / scored.mean_load
+    played = full.part(begin - before, begin + seconds)
+    scaled = Trace(name, played.times, tuple(work * factor for work in played.works), played.seconds)
+    return Workload(name, workers, scaled, before, diurnal="diurnal" in name)
+
+
+def _whole(trace: Trace, workers: int) -> Workload:
+    scaled = trace.scaled(mean_load=workers * PERF_UNIT)
+    return Workload(
+        trace.name, workers, scaled, min(HOUR, trace.seconds / 4), diurnal="diurnal" in trace.name
+    )
+
+
+@cache
+def _read(name: str) -> Trace:
+    return read_trace(TRACES / f"{name}.csv.gz")
+
+
+@cache
+def _generated(quick: bool) -> tuple[Trace, ...]:
+    count = 4_000 if quick else 40_000
+    return (
+        generators.diurnal(requests=count),
+        generators.bursty(requests=count),
+        generators.flash_crowd(requests=count),
+        generators.on_off(requests=count),
+        generators.sparse(requests=count // 100),
+    )

@@ -1,0 +1,108 @@
+"""Seeded traffic where there is no trace: daily curves, bursts, flash crowds, on and off, seldom."""
+
+import math
+import random
+from collections.abc import Callable
+
+from simulation.trace import Trace
+
+DAY_SECONDS = 86_400.0
+Draw = Callable[[], float]
+
+
+def diurnal(
+    *, requests: int, days: float = 1.0, depth: float = 0.8, cost_cv: float = 0.8, seed: int = 0
+) -> Trace:
+    """A daily curve: the rate swings by `depth` around its mean, lowest at midnight."""
+    mean = requests / (days * DAY_SECONDS)
+
+    def rate(at: float) -> float:
+        return mean * (1.0 - depth * math.cos(2.0 * math.pi * at / DAY_SECONDS))
+
+    return _poisson("diurnal", rate, mean * (1.0 + depth), days * DAY_SECONDS, cost_cv, seed)
+
+
+def bursty(
+    *, requests: int, hours: float = 8.0, ratio: float = 10.0, calm_seconds: float = 600.0,
+    burst_seconds: float = 60.0, cost_cv: float = 0.8, seed: int = 0,
+) -> Trace:  # fmt: skip
+    """A Markov-modulated Poisson process: calm, and bursts of `ratio` times its rate, of exponential lengths."""
+    chance = random.Random(f"{seed} states")
+    seconds = hours * 3600.0
+    share = burst_seconds / (calm_seconds + burst_seconds)
+    low = requests / seconds / (1.0 - share + ratio * share)
+    edges, at, is_burst = [0.0], 0.0, False
+    while at < seconds:
+        at += chance.expovariate(1.0 / (burst_seconds if is_burst else calm_seconds))
+        edges.append(at)
+        is_burst = not is_burst
+    state = _Steps(edges)
+    return _poisson(
+        "bursty", lambda t: low * (ratio if state.at(t) % 2 else 1.0), low * ratio, seconds, cost_cv, seed
+    )
+
+
+def flash_crowd(
+    *, requests: int, hours: float = 4.0, ratio: float = 12.0, at_share: float = 0.5,
+    rise_seconds: float = 30.0, fade_seconds: float = 900.0, cost_cv: float = 0.8, seed: int = 0,
+) -> Trace:  # fmt: skip
+    """A steady rate, and once a crowd: up within `rise_seconds`, fading exponentially."""
+    seconds = hours * 3600.0
+    extra = (ratio - 1.0) * fade_seconds
+    base = requests / (seconds + extra)
+    begin = seconds * at_share
+
+    def rate(at: float) -> float:
+        if at < begin:
+            return base
+        up = min(1.0, (at - begin) / rise_seconds)
+        return base * (
+            1.0 + (ratio - 1.0) * up * math.exp(-max(0.0, at - begin - rise_seconds) / fade_seconds)
+        )
+
+    return _poisson("flash crowd", rate, base * ratio, seconds, cost_cv, seed)
+
+
+def on_off(
+    *, requests: int, hours: float = 12.0, on_seconds: float = 1800.0, off_seconds: float = 5400.0,
+    cost_cv: float = 0.8, seed: int = 0,
+) -> Trace:  # fmt: skip
+    """Work at an even rate, and pauses without any request, in fixed turns."""
+    seconds, cycle = hours * 3600.0, on_seconds + off_seconds
+    high = requests / seconds * cycle / on_seconds
+    return _poisson("on/off", lambda t: high if t % cycle < on_seconds else 0.0, high, seconds, cost_cv, seed)
+
+
+def sparse(*, requests: int, hours: float = 24.0, cost_cv: float = 0.8, seed: int = 0) -> Trace:
+    """Requests so seldom that every one comes out of nothing."""
+    mean = requests / (hours * 3600.0)
+    return _poisson("sparse", lambda _: mean, mean, hours * 3600.0, cost_cv, seed)
+
+
+class _Steps:
+    """In which stretch a growing time lies."""
+
+    def __init__(self, edges: list[float]) -> None:
+        self._edges = edges
+        self._index = 0
+
+    def at(self, time: float) -> int:
+        while self._index + 1 < len(self._edges) and self._edges[self._index + 1] <= time:
+            self._index += 1
+        return self._index
+
+
+def _poisson(
+    name: str, rate: Callable[[float], float], peak: float, seconds: float, cost_cv: float, seed: int
+) -> Trace:
+    """Arrivals by thinning, work lognormal with mean 100."""
+    chance = random.Random(f"{seed} {name}")
+    sigma = math.sqrt(math.log(1.0 + cost_cv**2))
+    rows: list[tuple[float, float]] = []
+    at = 0.0
+    while True:
+        at += chance.expovariate(peak)
+        if at >= seconds:
+            return Trace.of(name, rows, seconds=seconds)
+        if chance.random() * peak < rate(at):
+            rows.append((at, 100.0 * math.exp(chance.gauss(-sigma * sigma / 2.0, sigma))))
