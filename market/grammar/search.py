@@ -3,6 +3,7 @@
 `gpu_name=RTX_4090 num_gpus>=2 gpu_ram>24` → `{"gpu_name": {"eq": "RTX 4090"}, "num_gpus": {"gte": "2"}, …}`.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -92,6 +93,7 @@ def parse_filters(params: Any, *, defaults: Mapping[str, Mapping[str, Any]] | No
 
     A dict uses the API's own units (MB, seconds). Raises GrammarError.
     """
+    params = _from_json(params)
     if isinstance(params, str):
         return parse_search(params, defaults=defaults)
     base: Filters = {field: dict(ops) for field, ops in (defaults or {}).items()}
@@ -109,6 +111,16 @@ def parse_filters(params: Any, *, defaults: Mapping[str, Mapping[str, Any]] | No
     raise GrammarError(
         f"a search is a string, an object or a list of objects, not {type(params).__name__}", advice=_ADVICE
     )
+
+
+def _from_json(params: Any) -> Any:
+    """An object or list that comes as text, as from a command line, is what it says."""
+    if not isinstance(params, str) or not params.lstrip().startswith(("{", "[")):
+        return params
+    try:
+        return json.loads(params)
+    except (ValueError, RecursionError):
+        raise GrammarError("this begins like JSON and is none", advice=_ADVICE) from None
 
 
 def merge_filters(*parts: Mapping[str, Mapping[str, Any]]) -> Filters:
@@ -143,6 +155,7 @@ def query_of(
     type: str = "on-demand",  # noqa: A002  the API's own word
 ) -> OfferQuery:
     """`search_params` as a query; a dict may also bring `order`, `limit`, `type` and `allocated_storage`."""
+    params = _from_json(params)
     filters = parse_filters(params, defaults=defaults)
     said: dict[str, Any] = dict(params) if isinstance(params, Mapping) else {}
     query = OfferQuery(

@@ -1,6 +1,7 @@
 """Search and order strings, as people type them."""
 
 import contextlib
+import json
 
 import pytest
 from hypothesis import given
@@ -248,3 +249,14 @@ def test_ten_is_more_than_nine():
 
 def test_an_underscore_in_a_name_may_be_typed_as_it_is():
     assert matches(parse_search("gpu_name=cpu_small"), {"gpu_name": "cpu_small"})
+
+
+def test_an_object_may_come_as_text():
+    said = {"type": "bid", "gpu_name": {"eq": "RTX 4090"}}
+    assert query_of(json.dumps(said)) == query_of(said)
+    assert query_of('[{"num_gpus": {"eq": 1}}]') == query_of([{"num_gpus": {"eq": 1}}])
+
+
+def test_text_that_only_begins_like_json_is_said_to_be_none():
+    with pytest.raises(GrammarError, match="JSON"):
+        query_of('{"type": "bid"')

@@ -21,12 +21,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 FILTER_FIELDS = frozenset(
-    "verified rentable rented gpu_name reliability num_gpus gpu_ram duration machine_id dlperf_per_dphtotal dph_total "
-    "flops_per_dphtotal geolocation gpu_arch dlperf cuda_max_good inet_down inet_up inet_down_cost inet_up_cost "
-    "driver_version compute_cap cpu_arch has_avx cpu_cores cpu_cores_effective cpu_ghz cpu_ram datacenter external "
-    "disk_bw disk_space bw_nvlink gpu_max_power gpu_max_temp gpu_mem_bw gpu_total_ram gpu_frac gpu_display_active "
-    "direct_port_count host_id id min_bid mobo_name pci_gen pcie_bw storage_cost static_ip total_flops os_version "
-    "ubuntu_version verification vms_enabled".split()
+    ["verified", "rentable", "rented", "gpu_name", "reliability", "num_gpus", "gpu_ram", "duration", "machine_id", "dlperf_per_dphtotal", "dph_total", "flops_per_dphtotal", "geolocation", "gpu_arch", "dlperf", "cuda_max_good", "inet_down", "inet_up", "inet_down_cost", "inet_up_cost", "driver_version", "compute_cap", "cpu_arch", "has_avx", "cpu_cores", "cpu_cores_effective", "cpu_ghz", "cpu_ram", "datacenter", "external", "disk_bw", "disk_space", "bw_nvlink", "gpu_max_power", "gpu_max_temp", "gpu_mem_bw", "gpu_total_ram", "gpu_frac", "gpu_display_active", "direct_port_count", "host_id", "id", "min_bid", "mobo_name", "pci_gen", "pcie_bw", "storage_cost", "static_ip", "total_flops", "os_version", "ubuntu_version", "verification", "vms_enabled"]
 )
 OPERATORS = frozenset({"eq", "neq", "gt", "lt", "gte", "lte", "in", "notin"})
 
