@@ -128,9 +128,16 @@ def returns(worker: Worker) -> bool:
 
 
 def have(
-    workers: Iterable[Worker], perfs: Perfs, *, late: Callable[[Worker], bool] = lambda _: False
+    workers: Iterable[Worker],
+    perfs: Perfs,
+    *,
+    late: Callable[[Worker], bool] = lambda _: False,
+    overdue: Callable[[Worker], bool] = lambda _: False,
 ) -> Have:
-    """The capacity of these workers; `late` says of a booting one that a start would overtake it."""
+    """The capacity of these workers.
+
+    `late` says of a booting one that a start would overtake it, `overdue` that it is not relied on any more.
+    """
     ready = booting = cold = leaving = overtaken = 0.0
     unknown = count = keepable = 0
     for worker in workers:
@@ -142,7 +149,7 @@ def have(
             booting += perf
         elif is_hot(worker):
             leaving += perf if returns(worker) else 0.0
-        elif is_booting(worker):
+        elif is_booting(worker) and not overdue(worker):
             booting += perf
             overtaken += perf if late(worker) else 0.0
             unknown += perf <= 0

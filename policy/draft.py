@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from policy.apply import launched, ordered
+from policy.booting import is_late, overdue_at
 from policy.capacity import Have, Perfs, Rules, Want, committed_dollars_per_hour, have, want
 from policy.fleet import Drain, Goal, HostFailure, Worker
 from policy.forecast import Forecast, forecast
@@ -47,18 +48,17 @@ class Draft:
     def have(self) -> Have:
         """The capacity after what was decided so far."""
         if self._have is None:
-            self._have = have(self.workers.values(), self.perfs, late=self._is_late)
+            self._have = have(self.workers.values(), self.perfs, late=self._is_late, overdue=self._is_overdue)
         return self._have
 
     def _is_late(self, booting: Worker) -> bool:
-        """Whether a cold worker that is started now would be ready before this one that boots."""
-        if booting.loaded_once:
-            return False
-        kinds = self.observation.learned.kinds
-        starts = [each.start_seconds for each in kinds if each.starts]
-        boots = [each.boot_seconds for each in kinds if each.boots]
-        ready_at = booting.launched_at + max(boots, default=self.tuning.boot_seconds_unknown)
-        return ready_at > self.now + min(starts, default=self.tuning.start_seconds_unknown)
+        return is_late(booting, self.observation.learned, self.now, self.tuning)
+
+    def _is_overdue(self, booting: Worker) -> bool:
+        due = overdue_at(booting, self.observation.learned, self.tuning)
+        if due > self.now:
+            self.wakes.append(due)
+        return due <= self.now
 
     def have_of(self, workers: Iterable[Worker]) -> Have:
         """The capacity of these workers alone."""

@@ -65,19 +65,6 @@ def boot_deadline(worker: Worker, observation: Observation, tuning: Tuning) -> f
     return began + (allowed if known else tuning.boot_deadline_seconds_unknown)
 
 
-def ready_at(worker: Worker, observation: Observation, tuning: Tuning) -> float:
-    """When a booting worker is expected to be ready, by what its kind took before."""
-    record = observation.learned.kind(worker.workergroup_id, worker.kind)
-    kinds = observation.learned.kinds
-    if worker.loaded_once:
-        others = [each.start_seconds for each in kinds if each.starts]
-        own = record.start_seconds if record is not None and record.starts else 0.0
-        return worker.since + (own or _mean(others) or tuning.start_seconds_unknown)
-    others = [each.boot_seconds for each in kinds if each.boots]
-    own = record.boot_seconds if record is not None and record.boots else 0.0
-    return worker.launched_at + (own or _mean(others) or tuning.boot_seconds_unknown)
-
-
 def _watch_boot(draft: Draft, worker: Worker) -> None:
     deadline = boot_deadline(worker, draft.observation, draft.tuning)
     took = draft.now - (worker.since if worker.loaded_once else worker.launched_at)
@@ -167,7 +154,3 @@ def _stop_again(draft: Draft, worker: Worker) -> None:
 
 def _bounded(value: float, low: float, high: float) -> float:
     return min(max(value, low), high)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -1,9 +1,9 @@
 """When to look at the marketplace, and when to plan again if nobody has news."""
 
+from policy.booting import ready_at
 from policy.draft import Draft
 from policy.lifecycle import is_booting, is_hot
 from policy.plan import Look
-from policy.repair import ready_at
 from policy.say import duration, machine
 from stoker_wire.states import WorkerState as S
 
@@ -29,8 +29,9 @@ def explain_booting(draft: Draft) -> None:
     booting = [worker for worker in draft if is_booting(worker)]
     if not booting:
         return
-    soonest = min(booting, key=lambda each: (ready_at(each, draft.observation, draft.tuning), each.launch_id))
-    eta = ready_at(soonest, draft.observation, draft.tuning)
+    learned = draft.observation.learned
+    soonest = min(booting, key=lambda each: (ready_at(each, learned, draft.tuning), each.launch_id))
+    eta = ready_at(soonest, learned, draft.tuning)
     name = machine(soonest, draft.perfs)
     more = f" and {len(booting) - 1} more" if len(booting) > 1 else ""
     when = f"expected in {duration(eta - draft.now)}" if eta > draft.now else "expected any moment"

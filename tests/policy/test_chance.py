@@ -6,6 +6,7 @@ from policy.chance import dispersion, proven_level, spare
 from policy.load import LoadHistory, fold
 from policy.recurrence import next_rise, recurring_level
 from policy.tuning import DEFAULT_TUNING, Tuning
+from stoker_wire.states import WorkerState as S
 from tests.policy.builders import BOOTING, COLD, NOW, brief, decide, endpoint, knows, see, steady, worker
 
 HOUR = 3600.0
@@ -112,7 +113,14 @@ def test_a_sleeping_endpoint_wakes_for_its_hourly_burst():
     assert brief(decided) == []
     lead = DEFAULT_TUNING.recurrence_lead_seconds
     assert decided.look_again_at == START + 60.0 - lead
-    woken = decide(see(worker("w1", COLD, since=START - 5000), now=START + 60.0 - lead, load=hourly(hours=2), listed_at=START))
+    woken = decide(
+        see(
+            worker("w1", COLD, since=START - 5000),
+            now=START + 60.0 - lead,
+            load=hourly(hours=2),
+            listed_at=START,
+        )
+    )
     assert brief(woken) == ["activate w1"]
     assert "at this minute of the last 2 hours" in woken.targets.reason
 
@@ -127,3 +135,23 @@ def test_a_cold_worker_is_woken_where_a_boot_would_come_minutes_later():
         worker("hot"), nearly, worker("cold", COLD), load=steady(190), config=endpoint(), learned=knows()
     )
     assert "activate cold" not in brief(decide(soon))
+
+
+def test_a_boot_that_is_overdue_is_not_relied_on():
+    booting = worker("slow", BOOTING, since=NOW - 200, perf_estimate=100.0)
+    seen = see(booting, load=steady(50), config=endpoint())
+    decided = decide(seen)
+    # boots take 120 s here: at 240 s another is rented beside it
+    assert brief(decided) == []
+    assert decided.look_again_at is not None
+    assert decided.look_again_at <= NOW + 40.0
+    late = decide(see(booting.but(launched_at=NOW - 241), load=steady(50), config=endpoint()))
+    assert brief(late) == ["recruit 1x RTX 4090 1"]
+
+
+def test_a_start_that_does_not_come_back_is_raced():
+    starting = worker("stuck", S.STARTING, since=NOW - 39)
+    seen = see(starting, worker("other", COLD), load=steady(50), config=endpoint())
+    assert brief(decide(seen)) == []
+    raced = see(starting.but(since=NOW - 41), worker("other", COLD), load=steady(50), config=endpoint())
+    assert brief(decide(raced)) == ["activate other"]
