@@ -115,7 +115,9 @@ def panic(
         console.print(f"instances destroyed: {len(result.destroyed)}, left: {len(result.left)}")
         if result.left:
             numbers = ", ".join(map(str, result.left))
-            sys.stderr.write(f"stokerd: still listed: {numbers}; run it again, or use the marketplace's own console\n")
+            sys.stderr.write(
+                f"stokerd: still listed: {numbers}; run it again, or use the marketplace's own console\n"
+            )
             raise SystemExit(1)
 
 
@@ -125,6 +127,44 @@ def key(config: Config = _DEFAULT) -> None:
     with _faults():
         settings = load_settings(config)
         typer.echo(load_keys(settings.state_dir, generate=False).account_key)
+
+
+@app.command()
+def simulate(
+    trace: Annotated[
+        Path, typer.Argument(help="CSV (t_s,input_tokens,output_tokens or t_s,work) or a request log.")
+    ],
+    endpoint: Annotated[Path | None, typer.Option(help="An endpoint config, YAML or JSON.")] = None,
+    perf: Annotated[float | None, typer.Option(help="What one worker does, load/s.")] = None,
+    price: Annotated[float, typer.Option(help="A running worker, $/h.")] = 0.42,
+    queue: Annotated[
+        float | None, typer.Option(help="Suggest a config that waits at most so long, s.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Suggest a config that costs at most so much, $/h.")
+    ] = None,
+    frontier: Annotated[bool, typer.Option("--frontier", help="Show what waiting less costs.")] = False,
+    pictures: Annotated[Path | None, typer.Option(help="Draw into this folder.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that chance decides.")] = 0,
+) -> None:
+    """Replay a trace through the policy: queue time, dollars, and which config to take."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from run.simulate import run_simulate  # noqa: PLC0415 - each role loads only what it needs
+
+    with _faults():
+        run_simulate(
+            trace,
+            endpoint,
+            perf=perf,
+            dollars_per_hour=price,
+            queue_seconds=queue,
+            budget_dollars_per_hour=budget,
+            frontier=frontier,
+            pictures=pictures,
+            seed=seed,
+            console=Console(highlight=False),
+        )
 
 
 def _run(

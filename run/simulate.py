@@ -1,0 +1,83 @@
+"""`stokerd simulate`: a trace through the production policy, and what it says about a config."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from run.faults import Fault
+from simulation.pictures import NoPictures
+from simulation.report import Report, simulate_trace
+from simulation.trace import TraceFault
+from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.problem import describe
+
+
+def run_simulate(
+    trace: Path,
+    config: Path | None,
+    *,
+    perf: float | None,
+    dollars_per_hour: float,
+    queue_seconds: float | None,
+    budget_dollars_per_hour: float | None,
+    frontier: bool,
+    pictures: Path | None,
+    seed: int,
+    console: Console,
+) -> Report:
+    """Simulate and print.
+
+    Raises:
+        Fault: the trace or the config cannot be used, or pictures cannot be drawn.
+    """
+    asked = read_config(config)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    try:
+        screen = Console(stderr=True)
+        with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+            task = bar.add_task("simulating", total=1.0)
+            report = simulate_trace(
+                trace,
+                asked,
+                perf=perf,
+                dollars_per_hour=dollars_per_hour,
+                queue_seconds=queue_seconds,
+                budget_dollars_per_hour=budget_dollars_per_hour,
+                frontier=frontier,
+                pictures=pictures,
+                seed=seed,
+                progress=lambda share, what: bar.update(task, completed=share, description=what),
+            )
+    except (TraceFault, NoPictures) as fault:
+        raise Fault(str(fault)) from fault
+    console.print(report.table(), end="", markup=False, soft_wrap=True)
+    for path in report.pictures:
+        console.print(f"drew {path}", markup=False, soft_wrap=True)
+    return report
+
+
+def read_config(path: Path | None) -> EndpointConfig:
+    """The endpoint config in a YAML or JSON file; the defaults without one.
+
+    Raises:
+        Fault: no such file, no mapping, or a value out of bounds.
+    """
+    if path is None:
+        return EndpointConfig()
+    try:
+        given = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as fault:
+        raise Fault(
+            f"{path}: cannot be read ({fault}); expected an endpoint config in YAML or JSON"
+        ) from fault
+    except yaml.YAMLError as fault:
+        raise Fault(f"{path}: neither YAML nor JSON: {fault}") from fault
+    if not isinstance(given, dict):
+        raise Fault(f"{path}: expected a mapping such as `target_util: 0.9`, got {type(given).__name__}")
+    try:
+        return EndpointConfig.model_validate(given)
+    except ValidationError as fault:
+        raise Fault(f"{path}: {describe(fault)}") from fault
