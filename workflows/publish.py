@@ -157,6 +157,10 @@ def _counts(workers: Iterable[Worker]) -> str:
     return " · ".join(f"{count} {word}" for word, count in sorted(counted.items()))
 
 
+_GAP = "&nbsp;&nbsp;"
+"""The UI sets table cells without any space between them."""
+
+
 def _capacity(book: EndpointStateBook) -> str:
     targets, load = book.record.targets, book.record.load
     rows = [
@@ -167,7 +171,7 @@ def _capacity(book: EndpointStateBook) -> str:
         ("waiting", f"{load.backlog_requests} requests, {load.backlog_load:.4g} load"),
         ("expected queue time", f"{targets.queue_seconds:.1f} s"),
     ]
-    lines = ["| what | how much |", "|---|---|", *(f"| {what} | {much} |" for what, much in rows)]
+    lines = ["| what | how much |", "|---|---|", *(f"| {what}{_GAP} | {much} |" for what, much in rows)]
     if targets.reason:
         lines += ["", _cell(targets.reason)]
     lines += [f"- waits for {_cell(wait.subject)}: {_cell(wait.reason)}" for wait in book.record.waits]
@@ -183,11 +187,19 @@ def _fleet(workers: list[Worker], now: float) -> str:
     ]
     for worker in workers[:_ROWS_MAX]:
         note = worker.error or (f"drains: {worker.drain.reason}" if worker.drain else worker.operation)
-        lines.append(
-            f"| {worker.launch_id} | {worker.instance_id or '-'} | {_cell(worker.kind)} | {worker.state.printed} "
-            f"| {_span(now - worker.since)} | {worker.perf:.4g} | {worker.load:.4g} | {worker.in_flight} "
-            f"| {worker.burn_dollars_per_hour:.3f} | {_cell(note[:120])} |"
+        cells = (
+            worker.launch_id,
+            str(worker.instance_id or "-"),
+            _cell(worker.kind).replace(" ", "&nbsp;"),
+            worker.state.printed,
+            _span(now - worker.since).replace(" ", "&nbsp;"),
+            f"{worker.perf:.4g}",
+            f"{worker.load:.4g}",
+            str(worker.in_flight),
+            f"{worker.burn_dollars_per_hour:.3f}",
+            _cell(note[:120]),
         )
+        lines.append("| " + f"{_GAP} | ".join(cells) + " |")
     if len(workers) > _ROWS_MAX:
         lines.append(f"\nand {len(workers) - _ROWS_MAX} more")
     return "\n".join(lines)

@@ -16,10 +16,10 @@ def add_console(app: web.Application, engine: Engine) -> None:
     """Add every console route to the application."""
     workflows = EndpointWorkflows(engine)
     app.add_routes(EndpointDesk(engine, workflows).routes())
-    app.add_routes(WorkergroupDesk(engine, workflows).routes())
+    window = MarketWindow(engine)
+    app.add_routes(WorkergroupDesk(engine, workflows, window).routes())
     app.add_routes(WorkerDesk(engine, workflows).routes())
     app.add_routes(LogDesk(engine, workflows).routes())
     app.add_routes(UserDesk(engine).routes())
-    window = MarketWindow(engine)
     app.add_routes(window.routes())
     app.cleanup_ctx.append(window.living)

@@ -4,6 +4,7 @@ Read only. Searches go through with the deployment's own market key; of instance
 endpoints, with the values of their environment hidden: among them are the workers' tokens.
 """
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -61,6 +62,15 @@ class MarketWindow:
         """Templates."""
         self._engine.accounts.authenticate(request)
         return answer(await self._ask("GET", request.path, query=_without(request.query)))
+
+    async def has_template(self, hash_id: str | None, template_id: int | None) -> bool | None:
+        """Whether the marketplace has the template; None: it cannot be asked now."""
+        wanted = {"hash_id": {"eq": hash_id}} if hash_id is not None else {"id": {"eq": template_id}}
+        try:
+            found = await self._ask("GET", "/api/v0/template/", query={"select_filters": json.dumps(wanted)})
+        except Problem:
+            return None
+        return bool(found.get("templates"))
 
     async def benchmarks(self, request: web.Request) -> web.Response:
         """What others measured; a marketplace that keeps no such table has none."""

@@ -5,7 +5,9 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
+from engine.console.market import MarketWindow
 from engine.console.temporal import EndpointWorkflows, new_id
+from engine.console.workergroup_checks import check
 from engine.endpoints import Endpoint
 from engine.engine import Engine
 from engine.keys import user_id
@@ -34,9 +36,10 @@ _UNSUPPORTED = frozenset({"docker_login_user", "docker_login_pass", "docker_logi
 class WorkergroupDesk:
     """Create, list, show, change, delete."""
 
-    def __init__(self, engine: Engine, workflows: EndpointWorkflows) -> None:
+    def __init__(self, engine: Engine, workflows: EndpointWorkflows, window: MarketWindow) -> None:
         self._engine = engine
         self._workflows = workflows
+        self._window = window
 
     def routes(self) -> list[web.RouteDef]:
         """What it answers, under both names."""
@@ -94,6 +97,7 @@ class WorkergroupDesk:
         return answer({"success": True})
 
     async def _put(self, endpoint: Endpoint, group: Workergroup) -> dict[str, Any]:
+        await check(group, self._window)
         sent = group.model_dump(mode="json")
         stored: dict[str, Any] = await self._workflows.change(endpoint, UPDATE_PUT_WORKERGROUP, sent)
         await self._workflows.seen(endpoint, lambda e: group.id in e.memo.groups)

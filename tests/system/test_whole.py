@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 
+import httpx
+
 import stoker
 from market.vast import VastMarket
 from run.demo.chaos import pyworker_pid
@@ -105,3 +107,42 @@ async def test_no_secret_reaches_a_history_a_memo_or_a_log(stack, client, monkey
             "process list": listing,
         }.items():
             assert secret not in text, f"the {name} stands in the {place}"
+
+
+async def test_what_cannot_be_is_refused_with_a_code_and_a_sentence_and_changes_nothing(stack, client):
+    made = await client.endpoints.create("refusing", **QUICK)
+    await client.workergroups.create(made.id, **TEXT_MODEL)
+    before = await client.workergroups.list()
+    url = stack.settings.engine.url
+    headers = {"Authorization": f"Bearer {stack.keys.account_key}"}
+    groups, endpoints = "/api/v0/workergroups/", "/api/v0/endptjobs/"
+    cases = [
+        (groups, TEXT_MODEL | {"template_hash": "nope"}, 400, "no_such_template"),
+        (groups, TEXT_MODEL | {"search_params": "num_gpus=="}, 400, "invalid_search_params"),
+        (groups, TEXT_MODEL | {"search_params": "gpu_name in [RTX"}, 400, "invalid_search_params"),
+        (groups, TEXT_MODEL | {"launch_args": "--disk much"}, 400, "invalid_launch_args"),
+        (groups, TEXT_MODEL | {"endpoint_id": 1}, 404, "no_such_endpoint"),
+        (endpoints, {"endpoint_name": "a b/c"}, 400, "invalid_args"),
+        (endpoints, {"endpoint_name": "x", "target_util": 1.5}, 400, "invalid_args"),
+        (endpoints, {"endpoint_name": "x", "max_worker": 1}, 400, "invalid_args"),
+        ("/route/", {"endpoint": "nobody"}, 404, "no_such_endpoint"),
+        ("/route/", {"endpoint": "refusing", "cost": -1}, 400, "invalid_args"),
+    ]
+    async with httpx.AsyncClient(base_url=url) as http:
+        for path, body, status, code in cases:
+            sent = {"endpoint_id": made.id} | body if path == groups else body
+            answer = await http.post(path, json=sent, headers=headers)
+            assert (answer.status_code, answer.json()["error"]) == (status, code), (path, body, answer.text)
+            assert answer.json()["msg"]
+        for path in (groups, endpoints, "/route/"):
+            for body, status in ((b"{bad", 400), (b"[]", 400), (b"x" * 2_000_000, 413)):
+                answer = await http.post(path, content=body, headers=headers)
+                assert answer.status_code == status, (path, body[:10], answer.text)
+            wrong = await http.post(
+                path, json={"endpoint": "refusing"}, headers={"Authorization": "Bearer wrong"}
+            )
+            assert wrong.status_code == 401, (path, wrong.text)
+    assert await client.workergroups.list() == before
+    logs = "".join(path.read_text(errors="replace") for path in (stack.state_dir / "logs").iterdir())
+    assert "Traceback" not in logs
+    assert (await client.endpoints.status(made.id))["state"] == "active"

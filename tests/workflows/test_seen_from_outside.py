@@ -55,7 +55,7 @@ async def test_the_details_tell_an_operator_what_it_does_and_why(real_world: Any
         details = await world.handle.query("__temporal_workflow_metadata")
         text = details["currentDetails"] if isinstance(details, dict) else details.current_details
         assert "# llm is active" in text
-        assert f"| {memo.members[0].l} |" in text
+        assert f"| {memo.members[0].l}" in text
         assert "IDLE" in text
         assert "**recruit**" in text
         assert "min_load" in text or "wanted" in text, "and why"
