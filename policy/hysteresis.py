@@ -37,8 +37,16 @@ def next_release(peaks: Peaks, hold_seconds: float) -> float | None:
     return peaks[0][0] + hold_seconds if len(peaks) > 1 else None
 
 
-def hot_hold_seconds(learned: Learned, tuning: Tuning) -> float:
-    """How long hot capacity is kept through a gap: twice what a start takes here, within bounds."""
+def hot_hold_seconds(learned: Learned, tuning: Tuning, *, keeps_cold: bool = True) -> float:
+    """How long hot capacity is kept through a gap: twice what a start takes here, within bounds.
+
+    Where no cold worker is kept, and none was ever seen to start again, coming back is a boot, and a gap shorter than
+    that is cheaper hot.
+    """
     starts = [record.start_seconds for record in learned.kinds if record.starts > 0]
-    start = max(starts, default=tuning.start_seconds_unknown)
-    return min(max(start * tuning.hot_hold_starts, tuning.hot_hold_seconds_min), tuning.hot_hold_seconds_max)
+    boots = [record.boot_seconds for record in learned.kinds if record.boots > 0]
+    if not keeps_cold and not starts and boots:
+        hold = max(boots)
+    else:
+        hold = max(starts, default=tuning.start_seconds_unknown) * tuning.hot_hold_starts
+    return min(max(hold, tuning.hot_hold_seconds_min), tuning.hot_hold_seconds_max)

@@ -168,12 +168,19 @@ def _grow_total(draft: Draft) -> None:
         recruit(draft, need=max(need, 0.0), count=max(missing, 0), why=why, groups=groups)
 
 
+def _hot_hold(draft: Draft) -> float:
+    keeps_cold = (
+        draft.rules.cold_mult > 1 or draft.config.min_cold_load > 0 or workers_min(draft.observation) > 0
+    )
+    return hot_hold_seconds(draft.observation.learned, draft.tuning, keeps_cold=keeps_cold)
+
+
 def _held_hot(draft: Draft) -> float:
     return max(held(draft.memory.hot_peaks) / draft.rules.target_util, draft.want.hot_floor)
 
 
 def _shrink_hot(draft: Draft) -> None:
-    grew_at, hold = draft.memory.grew_at, hot_hold_seconds(draft.observation.learned, draft.tuning)
+    grew_at, hold = draft.memory.grew_at, _hot_hold(draft)
     if grew_at is not None and draft.now - grew_at < hold and not is_over(draft.observation, draft.forecast):
         if draft.have().ready > _held_hot(draft):
             draft.wakes.append(grew_at + hold)
@@ -196,7 +203,7 @@ def _shrink_total(draft: Draft) -> None:
 def _remember_wants(draft: Draft) -> None:
     """Hysteresis: what was wanted lately, so that a lull does not cost a start."""
     tuning, want, memory = draft.tuning, draft.want, draft.memory
-    hold = hot_hold_seconds(draft.observation.learned, tuning)
+    hold = _hot_hold(draft)
     hot = remember(memory.hot_peaks, want.predicted, draft.now, hold)
     # what was hot once is worth its disk for as long as the disk costs less than the boot that it saves
     pool = max(want.sustained * draft.rules.cold_mult, want.predicted)

@@ -53,10 +53,16 @@ def _interval(draft: Draft) -> tuple[float, str]:
         for worker in draft.observation.workers
         if (is_booting(worker) or worker.state in _MOVING) and not worker.operation
     ]
-    if moving:
-        youngest = min(draft.now - worker.since for worker in moving)
+    # who does not answer may have been outbid or killed, which the market knows at once
+    doubted = [
+        worker for worker in draft.observation.workers if is_hot(worker) and worker.suspect_since is not None
+    ]
+    begun = [worker.since for worker in moving] + [worker.suspect_since or 0.0 for worker in doubted]
+    if begun:
+        youngest = draft.now - max(begun)
         interval = min(max(youngest / 4, tuning.look_seconds_min), tuning.look_seconds_max)
-        return interval, f"{len(moving)} worker(s) boot, stop or leave"
+        doubt = f"{len(doubted)} worker(s) do not answer"
+        return interval, f"{len(moving)} worker(s) boot, stop or leave" if moving else doubt
     if any(is_hot(worker) for worker in draft):
         return tuning.look_seconds_steady, "workers run"
     return tuning.look_seconds_idle, "nothing runs"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,3 +48,11 @@ def test_the_hold_is_twice_a_start_within_bounds():
     assert hot_hold_seconds(knows(start=100), tuning) == 200
     assert hot_hold_seconds(knows(start=1), tuning) == tuning.hot_hold_seconds_min
     assert hot_hold_seconds(knows(start=5000), tuning) == tuning.hot_hold_seconds_max
+
+
+def test_where_nothing_comes_back_cold_a_gap_is_held_as_long_as_a_boot():
+    tuning = Tuning()
+    never_started = replace(knows(boot=235), kinds=(replace(knows(boot=235).kinds[0], starts=0),))
+    assert hot_hold_seconds(never_started, tuning, keeps_cold=False) == 235
+    assert hot_hold_seconds(never_started, tuning, keeps_cold=True) == 90
+    assert hot_hold_seconds(knows(boot=235, start=40), tuning, keeps_cold=False) == 80

@@ -251,6 +251,13 @@ def test_the_market_is_looked_at_often_while_something_moves():
     assert brief(decide(see(old, listed_at=NOW - 25, load=steady(50)))) == ["look"]
 
 
+def test_the_market_is_asked_soon_about_a_worker_that_does_not_answer():
+    """An outbid machine is stopped by the market: its listing says so minutes before anybody would reboot it."""
+    ill = worker("w1", suspect_since=NOW - 1)
+    assert "look" not in brief(decide(see(ill, load=steady(90), listed_at=NOW - 2)))
+    assert "look" in brief(decide(see(ill, load=steady(90), listed_at=NOW - 3)))
+
+
 def test_the_market_is_looked_at_every_minute_when_workers_run():
     assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 59))) == []
     assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 60))) == ["look"]
