@@ -1,6 +1,7 @@
 """Carries what the pulse says is due to the endpoints' workflows."""
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ log = structlog.get_logger("engine.herald")
 TICK_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 SIGNALS_AT_ONCE_MAX = 32
+GOODBYE_SECONDS = 3.0
 
 
 class Herald:
@@ -63,11 +65,28 @@ class Herald:
         task.add_done_callback(lambda _: self._sending.pop(endpoint.id, None))
 
     async def close(self) -> None:
-        """Stop sending."""
+        """Stop sending, with a goodbye to each workflow: nobody has to wait for this engine's silence to be sure."""
         tasks = list(self._sending.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        spoken_to = [endpoint for endpoint in self._directory if endpoint.workers and not endpoint.gone]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await asyncio.gather(*map(self._goodbye, spoken_to))
+
+    async def _goodbye(self, endpoint: Endpoint) -> None:
+        unsaid = self._unsaid.pop(endpoint.id, [])
+        *before, last = self.batches(endpoint, "the engine stops", self._now())
+        empty = {"leaving": True, "queued_load": 0.0, "queued_requests": 0, "oldest_wait_s": 0.0}
+        handle = self._client.get_workflow_handle(endpoint.workflow_id)
+        try:
+            for batch in (*unsaid, *before, last.model_copy(update=empty)):
+                async with self._at_once:
+                    said = batch.model_dump(mode="json", exclude_defaults=True)
+                    await handle.signal(SIGNAL_REPORT_METRICS, said, rpc_timeout=timedelta(seconds=2))
+        except TEMPORAL_FAULTS as fault:
+            log.info("goodbye_not_said", endpoint=endpoint.name, error=words(fault))
 
     def batches(self, endpoint: Endpoint, urgent: str, now: float) -> list[MetricsBatch]:
         """What is due, as the workflow reads it: a steady stretch before it is a batch of its own."""

@@ -37,7 +37,9 @@ def recheck_at(book: EndpointStateBook, now: float) -> float | None:
         ]
         if worker.drain.seen_at is None:
             notice = worker.drain.since + NOTICE_SECONDS
-            moments += [max(notice, engine.heard_at + ENGINE_LIVE_SECONDS) for engine in engines]
+            moments += [
+                max(notice, engine.heard_at + ENGINE_LIVE_SECONDS) for engine in engines if not engine.left
+            ]
     return min((moment for moment in moments if moment > now), default=None)
 
 
@@ -67,5 +69,6 @@ def _all_have_seen(book: EndpointStateBook, worker: Worker, now: float) -> bool:
     if drain is None:
         return False
     silence = SLOW_ENGINE_SECONDS if now - drain.since < NOTICE_SECONDS else ENGINE_LIVE_SECONDS
-    live = [engine for engine in book.record.engines.values() if now - engine.heard_at <= silence]
+    present = [engine for engine in book.record.engines.values() if not engine.left]
+    live = [engine for engine in present if now - engine.heard_at <= silence]
     return bool(live) and all(worker.launch_id in engine.drains_seen for engine in live)

@@ -149,6 +149,7 @@ def _engine(batch: MetricsBatch, now: float) -> EngineRecord:
         heard_at=now,
         tickets={worker.launch_id: worker.tickets_open for worker in batch.workers if worker.tickets_open},
         drains_seen=tuple(worker.launch_id for worker in batch.workers if worker.drain_seen),
+        left=batch.leaving,
     )
 
 

@@ -64,6 +64,8 @@ class MetricsBatch(Received):
     urgent: str = ""
     """Why this batch could not wait, for people; empty for a regular one."""
     workers: tuple[WorkerMetrics, ...] = ()
+    leaving: bool = False
+    """The engine's last word: it stops. It gives nothing out any more, and who waited asks another; its tickets stay good."""
 
 
 class Member(Received):

@@ -39,6 +39,8 @@ class EngineRecord:
     """Open tickets by launch id; none is not written."""
     drains_seen: tuple[str, ...] = ()
     """Launch ids of draining workers that it gives out no more."""
+    left: bool = False
+    """It said goodbye: only its tickets count still."""
 
 
 @dataclass(slots=True, kw_only=True)

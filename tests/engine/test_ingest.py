@@ -165,3 +165,16 @@ async def test_a_worker_that_says_that_it_leaves_gets_nothing_new(stage: Stage) 
     await endpoint.ready(leaving, staying)
     await leaving.report(draining=True)
     assert {(await endpoint.route(cost=1))["url"] for _ in range(6)} == {staying.url}
+
+
+async def test_an_engine_that_stops_says_goodbye_to_the_workflows_whose_workers_it_knows(stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    await endpoint.ready(endpoint.worker())
+    await stage.server.engine.herald.close()
+
+    async def goodbye() -> list[dict[str, Any]]:
+        return [batch for batch in await endpoint.told() if batch["leaving"]]
+
+    (last,) = await until(goodbye, "the goodbye")
+    assert last["queued_requests"] == 0
+    assert last == (await endpoint.told())[-1]

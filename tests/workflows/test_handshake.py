@@ -4,7 +4,7 @@ from policy.fleet import Drain, Goal, Worker
 from stoker_wire.control import EndpointSpec
 from stoker_wire.states import WorkerState
 from workflows import intake
-from workflows.handshake import note_drains_seen
+from workflows.handshake import TICKETS_SECONDS, note_drains_seen, open_tickets
 from workflows.messages import Condition, MetricsBatch, WorkerMetrics
 from workflows.state import EndpointStateBook
 
@@ -29,7 +29,9 @@ def book() -> EndpointStateBook:
     return made
 
 
-def hear(book: EndpointStateBook, engine: str, at: float, *, seen: bool, tickets: int = 0) -> str:
+def hear(
+    book: EndpointStateBook, engine: str, at: float, *, seen: bool, tickets: int = 0, leaving: bool = False
+) -> str:
     told = WorkerMetrics(
         launch_id="w",
         instance_id=5,
@@ -39,9 +41,8 @@ def hear(book: EndpointStateBook, engine: str, at: float, *, seen: bool, tickets
         drain_seen=seen,
         tickets_open=tickets,
     )
-    return intake.metrics(
-        book, MetricsBatch(engine_id=engine, sequence=int(at), sent_at=at, workers=(told,)), at
-    )
+    batch = MetricsBatch(engine_id=engine, sequence=int(at), sent_at=at, workers=(told,), leaving=leaving)
+    return intake.metrics(book, batch, at)
 
 
 def seen_at(book: EndpointStateBook) -> float | None:
@@ -76,6 +77,15 @@ def test_a_dead_engine_is_not_waited_for() -> None:
     hear(fleet, "alive", 1020, seen=True)
     assert not note_drains_seen(fleet, 1024)
     assert note_drains_seen(fleet, 1026)
+
+
+def test_an_engine_that_said_goodbye_is_not_waited_for_but_its_tickets_are() -> None:
+    fleet = book()
+    hear(fleet, "old", 999, seen=False, tickets=2, leaving=True)
+    hear(fleet, "new", 1001, seen=True)
+    assert note_drains_seen(fleet, 1001)
+    assert fleet.record.workers["w"].tickets_open == 2
+    assert open_tickets(fleet, "w", 999 + TICKETS_SECONDS + 1) == 0
 
 
 def test_without_any_engine_nothing_is_known() -> None:
