@@ -233,13 +233,18 @@ def main() -> int:
         wanted.add("hindsight")
     chosen = workloads(loads, quick=args.quick, generated=args.generated)
     measured: dict[str, Any] = {}
+    names = {each for each in args.scalers.split(",") if each}
+
+    def of(contestants: dict[str, Make]) -> dict[str, Make]:
+        return {name: make for name, make in contestants.items() if not names or name in names}
+
     pool, released = calm(DEFAULT_WORLD), calm(DEFAULT_WORLD.but(cold_pool=False))
     if "pool" in wanted:
-        rows = measure("Cold pool", chosen, {"stoker": stoker()} | DEFAULTS, pool)
+        rows = measure("Cold pool", chosen, of({"stoker": stoker()} | DEFAULTS), pool)
         summary(rows)
         if "hindsight" in wanted:
-            names = ("Knative KPA", "Ray Serve", "Vast's documented rule", "static peak")
-            rows += hindsight(chosen, names, pool, rows)
+            peers = ("Knative KPA", "Ray Serve", "Vast's documented rule", "static peak")
+            rows += hindsight(chosen, peers, pool, rows)
             summary(rows)
         measured["pool"] = rows
     if "nopool" in wanted:

@@ -67,4 +67,5 @@ def spare(
     if mean_cost <= 0 or perf <= 0 or level <= 0:
         return 0.0
     unaveraged = min(1.0, tuning.cost_spread * mean_cost / (perf * queue_seconds))
-    return float(tuning.spare_deviations * (level * perf * unaveraged * scatter) ** 0.5)
+    honest = (level * perf * unaveraged) ** 0.5
+    return float(honest * (tuning.spare_deviations + tuning.burst_deviations * (scatter - 1.0) ** 0.5))

@@ -71,7 +71,7 @@ def workloads(loads: tuple[int, ...], *, quick: bool = False, generated: bool = 
 def _part(name: str, begin: float, before: float, seconds: float, workers: int) -> Workload:
     full = _read(name)
     before = min(before, begin)
-    if workers >= SHORT_AT_LOAD and seconds > HOUR:
+    if workers >= SHORT_AT_LOAD and seconds > HOUR and name != "servegen_onoff":
         before, seconds = min(before, 4 * HOUR), seconds / 4
     scored = full.part(begin, begin + seconds)
     factor = workers * PERF_UNIT / scored.mean_load
