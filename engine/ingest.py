@@ -25,6 +25,7 @@ _ID_MAX = 2**63 - 1
 _OWN_PATH = r"/w/{launch:[0-9a-f]{1,64}}/{sealed:[A-Za-z0-9_-]{1,512}}"
 
 CAUSE_LOADED = "a worker is ready"
+CAUSE_LEAVES = "a worker leaves that nobody told to"
 CAUSE_ERROR = "a worker reports an error"
 
 
@@ -166,6 +167,9 @@ class Ingest:
         if after[0] and not before[0]:
             log.info("worker_ready", endpoint=endpoint.name, worker=worker.launch_id, perf=worker.perf)
             endpoint.pulse.urge(CAUSE_LOADED, now)
+        if worker.left and before[4] is None:
+            log.warning("worker_leaves", endpoint=endpoint.name, worker=worker.launch_id)
+            endpoint.pulse.urge(CAUSE_LEAVES, now)
         if worker.error and worker.error != error_before:
             log.warning(
                 "worker_error", endpoint=endpoint.name, worker=worker.launch_id, error=worker.error[:200]

@@ -46,6 +46,7 @@ class KnownWorker:
         "launch_id",
         "leaving",
         "ledger",
+        "left",
         "listed",
         "loadtime_s",
         "memo_address",
@@ -102,6 +103,8 @@ class KnownWorker:
         self.error = ""
         self.leaving = False
         """It said itself that it takes no more, for instance because it was told to terminate."""
+        self.left = False
+        """It is leaving although nobody of ours wanted that: the marketplace stops it, or somebody does by hand."""
         self.received = 0
         self.sealed = ""
         """The launch's signing key as it stands in the path that it reports on; empty: it reports on the common one."""
@@ -157,7 +160,9 @@ class KnownWorker:
         self.leaving = status.draining
         self.received = status.num_requests_recieved
         self.status = status
-        self.suspect_since = None
+        left_before = self.suspect_since if self.left else None
+        self.left = status.draining and not self.draining and self.state not in UNROUTABLE
+        self.suspect_since = (left_before or now) if self.left else None
         self.ledger.report(status.cur_load, status.working_request_idxs)
 
     def blame(self, now: float) -> None:
@@ -179,7 +184,7 @@ class KnownWorker:
         self.heard_at = 0.0
         self.in_flight = self.queued = 0
         self.error = ""
-        self.leaving = False
+        self.leaving = self.left = False
         self.loadtime_s = 0.0
         self.status = None
         self.told = ()

@@ -167,6 +167,20 @@ async def test_a_worker_that_says_that_it_leaves_gets_nothing_new(stage: Stage) 
     assert {(await endpoint.route(cost=1))["url"] for _ in range(6)} == {staying.url}
 
 
+async def test_a_worker_that_leaves_of_its_own_is_told_as_one_that_does_not_answer(stage: Stage) -> None:
+    """Outbid or stopped by hand: the workflow has to ask the market, and no client will complain of a worker that is routed to no more."""
+    endpoint = await stage.endpoint()
+    leaving = endpoint.worker()
+    await endpoint.ready(leaving)
+    await leaving.report(draining=True)
+
+    async def doubted() -> bool:
+        told = [worker for batch in await endpoint.told() for worker in batch["workers"]]
+        return any(worker.get("suspect_since") for worker in told)
+
+    await until(doubted, "the workflow is told")
+
+
 async def test_an_engine_that_stops_says_goodbye_to_the_workflows_whose_workers_it_knows(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     await endpoint.ready(endpoint.worker())

@@ -215,14 +215,14 @@ class Deployment:
         assert answer.status_code == 200, (method, path, answer.status_code, answer.text)
         return answer.json()
 
-    def create(self, name: str, template: str, **parameters: Any) -> int:
+    def create(self, name: str, template: str, *, search: Any = "num_gpus=1", **parameters: Any) -> int:
         """An endpoint with one workergroup."""
         wanted = {"min_load": 1.0, "cold_workers": 1, "max_workers": 1, "cold_mult": 1.0} | parameters
         number: int = self.api("POST", "/api/v0/endptjobs/", {"endpoint_name": name, **wanted})["result"]
         group = {
             "endpoint_id": number,
             "template_hash": template,
-            "search_params": "num_gpus=1",
+            "search_params": search,
             "gpu_ram": 0,
         }
         self.api("POST", "/api/v0/workergroups/", {**group, "test_workers": 0})
