@@ -296,14 +296,22 @@ class Deployment:
 
     def script(self, name: str, *, seconds_max: float = 90, **settings: Any) -> dict[str, dict[str, Any]]:
         """Run `peer/<name>` in the peer environment; answers its cases by name."""
-        given = {"engine": self.engine, "key": self.key, "market": self.market, "cases": None, **settings}
-        command = [str(self.python), str(PEER_DIR / name), json.dumps(given)]
+        command = self._command(name, settings)
         ran = subprocess.run(
             command, env=self.peer_env(), capture_output=True, text=True, timeout=seconds_max, check=False
         )
         assert ran.returncode == 0, ran.stderr[-3000:]
         lines = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
         return {line["case"]: line for line in lines}
+
+    def begin(self, name: str, **settings: Any) -> subprocess.Popen[str]:
+        """Begin `peer/<name>`; what it says can be read line by line."""
+        command = self._command(name, settings)
+        return subprocess.Popen(command, env=self.peer_env(), stdout=subprocess.PIPE, text=True)
+
+    def _command(self, name: str, settings: dict[str, Any]) -> list[str]:
+        given = {"engine": self.engine, "key": self.key, "market": self.market, "cases": None, **settings}
+        return [str(self.python), str(PEER_DIR / name), json.dumps(given)]
 
     def vastai(self, *words: str, url: str | None = None, key: str | None = None) -> "Printed":
         """Run one command of the official CLI."""

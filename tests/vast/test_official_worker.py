@@ -1,5 +1,6 @@
 """The life of an official worker that stoker started from a template: reports, errors, drained, stopped, started, updated, gone."""
 
+import json
 import os
 import signal
 import threading
@@ -197,28 +198,17 @@ def test_a_request_that_comes_again_at_once_is_sent_elsewhere_or_told_to_wait(
 def test_a_worker_that_dies_costs_no_request(deployment: Deployment, fleet: dict[str, int]) -> None:
     """The official client's requests go on while one of two workers is killed: dropped and refused ones are routed again."""
     workers = deployment.ready(fleet["pair"], 2)
-    ended: list[dict[str, Any]] = []
-    client = threading.Thread(
-        target=lambda: ended.append(
-            deployment.script("burst.py", endpoint="pair", requests=36, at_once=6, seconds=0.5)
-        )
-    )
-    client.start()
-    until(
-        lambda: any(row["reqs_working"] for row in deployment.workers(fleet["pair"])),
-        seconds_max=20,
-        what="requests run",
-    )
-    for pid in worker_processes(workers[0]["id"]):
-        os.kill(pid, signal.SIGKILL)
-    client.join()
-    (burst,) = ended
-    assert burst["burst"]["ok"], burst["burst"]["trace"]
-    assert burst["burst"]["value"]["statuses"] == {"200": 36}
-
-
-def _with_url(answer: dict[str, Any]) -> dict[str, Any]:
-    return answer if "url" in answer else {}
+    client = deployment.begin("burst.py", endpoint="pair", requests=40, at_once=6, seconds=0.4)
+    with client:
+        assert client.stdout is not None
+        begun = json.loads(client.stdout.readline())
+        assert begun["case"] == "begun", begun
+        for pid in worker_processes(workers[0]["id"]):
+            os.kill(pid, signal.SIGKILL)
+        burst = json.loads(client.stdout.readline())
+        assert client.wait(30) == 0
+    assert burst["ok"], burst["trace"]
+    assert burst["value"]["statuses"] == {"200": 40}
 
 
 @call("debug-worker", differs="both workers refuse what was not routed: there is no signature and no ticket")
@@ -229,3 +219,7 @@ def test_a_client_that_skips_routing_is_refused(
     url = ready(worker)["url"]
     body = {"auth_data": {"request_idx": 1, "url": url}, "session_id": None, "payload": {"tokens": 1}}
     assert deployment.http.post(f"{url}/json", json=body).status_code in {401, 422}
+
+
+def _with_url(answer: dict[str, Any]) -> dict[str, Any]:
+    return answer if "url" in answer else {}

@@ -3,7 +3,7 @@
 import asyncio
 import collections
 
-from report import case, run_all, setting
+from report import case, run_all, say, setting
 from vastai import CoroutineServerless
 
 ENGINE = setting("engine")
@@ -23,6 +23,8 @@ async def burst(client, endpoint):
             payload = {"tokens": 1, "number": number, "seconds": setting("seconds")}
             answer = await endpoint.request("/json", payload, cost=1, timeout=60)
             statuses[str(answer["status"])] += 1
+            if statuses.total() == setting("at_once"):
+                say(case="begun")
             urls.add(answer["url"])
 
     await asyncio.gather(*(one(number) for number in range(setting("requests"))))
