@@ -20,6 +20,8 @@ RATE_CHANGE = 0.1
 """Relative change of the arrival rate that is news, as in the engine's pulse."""
 QUEUE_CHANGE = 0.25
 URGENT_GAP_SECONDS = 0.1
+TELL_SECONDS = 55.0
+"""An idle worker is told of so often: silence would mean that it is dead."""
 DRAIN_SEEN_SECONDS = 1.0
 """Until the engine's look at the endpoint shows it that a worker drains."""
 
@@ -57,7 +59,7 @@ class Batch:
 class Member:
     """A ready worker as the engine knows it."""
 
-    __slots__ = ("candidate", "costs", "done", "drain_seen", "draining", "machine", "report_due")
+    __slots__ = ("candidate", "costs", "done", "drain_seen", "draining", "machine", "report_due", "told_at")
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -69,6 +71,7 @@ class Member:
         self.report_due = False
         self.draining = False
         self.drain_seen = False
+        self.told_at = 0.0
 
 
 class Front:
@@ -370,6 +373,10 @@ class Front:
             self._told_rate = -1.0
         queue = self.queue_seconds()
         self._told_queue = (len(self.line), 0.0 if math.isinf(queue) else queue)
+        for number, member in self.members.items():
+            if number in self._changed or now - member.told_at >= TELL_SECONDS:
+                member.told_at = now
+                self._changed[number] = member
         self._sequence += 1
         batch = Batch(
             sequence=self._sequence,

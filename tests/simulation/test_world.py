@@ -88,3 +88,13 @@ def test_a_market_that_keeps_no_stopped_machines_releases_them(steady, pilot):
     assert kept.starts_per_hour > 0
     assert released.starts_per_hour == 0
     assert released.creates_per_hour > kept.creates_per_hour
+
+
+def test_an_idle_worker_among_busy_ones_is_not_taken_for_dead(steady, pilot):
+    # three are kept hot, one does all the work: the others say now and then that they live
+    # and every 5 s something changes, so that there is never a calm heartbeat that tells of all
+    trace = Trace.of("uneven", ((n * 1.3 + n % 11, 20.0) for n in range(2000)), seconds=2700.0)
+    policy = pilot(min_load=250.0)
+    result = run(trace, policy, steady)
+    assert [reason for _, op, reason in policy.decisions if op in ("reboot", "destroy")] == []
+    assert result.failures == 0
