@@ -85,15 +85,17 @@ class Pulse:
         return min(self._urgent.values()) if self._urgent else None
 
     def due(self, level: Level, now: float) -> str | None:
-        """Why a batch is due now: the urgent causes, or an empty text for a regular one; None: nothing is due."""
+        """Why a batch is due now: the urgent causes, or an empty text for a regular one; None: nothing is due.
+
+        Asked twice it answers the same: only `take` makes it due no more.
+        """
         ready = [cause for cause, at in self._urgent.items() if at <= now]
         if ready:
             return ", ".join(ready)
-        if now - self._slice_at < SLICE_SECONDS:
-            return None
-        if self._touched or self._rate_changed(now) or self._level_changed(level):
-            return ""
-        self._close_slice(now)
+        if now - self._slice_at >= SLICE_SECONDS:
+            if self._touched or self._rate_changed(now) or self._level_changed(level):
+                return ""
+            self._close_slice(now)
         speaking = level.workers > 0 or level.queued_requests > 0 or self._steady_requests > 0
         if speaking and now - self._told_at >= self._pause(level):
             return ""

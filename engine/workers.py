@@ -25,6 +25,8 @@ UNROUTABLE = frozenset(
 STRIKES_FREE = 2
 """Failures in a row that only cost the wait for the next report; each further one doubles a pause."""
 PENALTY_SECONDS_MAX = 30.0
+UNHEARD_SUSPECT_SECONDS = 20.0
+"""Its reports go to other engines, so none of them clears the suspicion here; by then the workflow knows better."""
 
 
 OWN_VERSION = "stoker-"
@@ -200,9 +202,14 @@ class KnownWorker:
         """Loaded, benchmarked and without error, by its own fresh report."""
         return self.fresh(now, timing) and self.loadtime_s > 0 and self.perf > 0 and not self.error
 
+    def _suspected(self, now: float) -> bool:
+        """Until it reports; one that reports to other engines only is tried again after a while."""
+        since = self.suspect_since
+        return since is not None and (self.heard_at > 0 or now - since < UNHEARD_SUSPECT_SECONDS)
+
     def routable(self, now: float, timing: Timing, *, trust_memo: bool) -> bool:
         """Whether it may be given a request now."""
-        if not self.listed or self.draining or self.suspect_since is not None or now < self.out_until:
+        if not self.listed or self.draining or self._suspected(now) or now < self.out_until:
             return False
         if self.state in UNROUTABLE or self.leaving:
             return False

@@ -190,6 +190,13 @@ _MAY_MOVE = frozenset(
 _KEEPS_REQUESTS = frozenset({S.READY, S.ERROR, S.UPDATE_READY, S.DESTROYING})
 
 
+_HOT, _BOOTING, _COLD = (
+    tuple(state for state, row in LIFECYCLE.items() if row.standing is worth)
+    for worth in (Standing.HOT, Standing.BOOTING, Standing.COLD)
+)
+# tuples: members are found by identity, where a set would hash an enum, in Python, a hundred times per plan
+
+
 def standing(worker: Worker) -> Standing:
     """What the worker's state is worth."""
     return LIFECYCLE[worker.state].standing
@@ -197,17 +204,17 @@ def standing(worker: Worker) -> Standing:
 
 def is_hot(worker: Worker) -> bool:
     """Loaded and running; whether it is given requests also depends on drain and silence."""
-    return standing(worker) is Standing.HOT
+    return worker.state in _HOT
 
 
 def is_booting(worker: Worker) -> bool:
     """On its way to hot."""
-    return standing(worker) is Standing.BOOTING
+    return worker.state in _BOOTING
 
 
 def is_cold(worker: Worker) -> bool:
     """Stopped or stopping, with the model on its disk."""
-    return standing(worker) is Standing.COLD and worker.loaded_once
+    return worker.loaded_once and worker.state in _COLD
 
 
 def exists(worker: Worker) -> bool:

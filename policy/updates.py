@@ -59,18 +59,20 @@ def update_ready(draft: Draft, needed: float) -> None:
         for worker in draft
     )
     at_once = max(1, math.ceil((count + under_way) * draft.tuning.update_share_max)) - under_way
+    # nobody can stand in for it: its requests wait in the engine, for as long as one update takes
+    full = sum(1 for _ in draft) >= draft.config.max_workers
     # the idle ones first: they are done at once
     for worker in sorted(outdated, key=lambda each: (holds_requests(each), each.load, each.launch_id)):
         perf = draft.perfs.worker(worker)
         if at_once <= 0 or not draft.free(worker):
             continue
         calm = draft.forecast.settled and draft.want.predicted <= 0 and not holds_requests(worker)
-        if ready - perf < needed and not calm:
+        if ready - perf < needed and not calm and not full:
             draft.wait(
                 "busy",
                 worker.launch_id,
                 f"update {machine(worker, draft.perfs)}: {load(needed)} are needed and {load(ready - perf)} would"
-                " stay ready; it waits for more capacity (max_workers, budget) or for calm",
+                " stay ready; it waits for more capacity or for calm",
             )
             return
         revision = draft.groups[worker.workergroup_id].revision

@@ -82,6 +82,9 @@ class EngineListen(Typed):
     port: Port = 8080
     public_url: str | None = Field(None, pattern=r"^https?://[^/]+(/[^/]+)*$")
     """What workers report to; no trailing slash. None: http://<host>:<port>."""
+    memo_trust_seconds: float | None = Field(15.0, ge=0)
+    """How long after its start an engine routes to workers that it has not heard itself. None: always, which several engines
+    need, for each hears only the workers whose reports reach it."""
 
     @property
     def url(self) -> str:

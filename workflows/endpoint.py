@@ -135,12 +135,14 @@ class EndpointWorkflow:
         record = self._book.record
         if record.workers or self._operations.changing:
             record.emptied_at = None
-        elif record.emptied_at is None:
+            return
+        if record.emptied_at is None:
             record.emptied_at = now
-            record.look_again_at = now + options.LIST_LAG_SECONDS
-        elif now >= record.emptied_at + options.LIST_LAG_SECONDS:
+        due = record.emptied_at + options.LIST_LAG_SECONDS
+        if now >= due:
             self._operations.look("the endpoint is deleted: nothing may be left")
-            record.look_again_at = now + CONFIRM_SECONDS
+            due = now + CONFIRM_SECONDS
+        record.look_again_at = min(record.look_again_at or due, due)
 
     def _is_gone(self) -> bool:
         record = self._book.record

@@ -1,9 +1,11 @@
 """The engine: routing, worker reports, console API."""
 
+import math
+
 import structlog
 
 from engine.app import serve
-from engine.settings import EngineSettings
+from engine.settings import EngineSettings, Timing
 from run.keys import load_keys
 from run.roles.stopping import stop_event
 from run.settings import DevSettings
@@ -17,6 +19,7 @@ async def run_engine(settings: DevSettings) -> None:
     stop = stop_event()
     keys = load_keys(settings.state_dir, generate=False)
     client = await connect_from_environment(settings.temporal)
+    trust = settings.engine.memo_trust_seconds
     engine = EngineSettings(
         accounts=keys.account_keys,
         secret=keys.secret,
@@ -25,6 +28,7 @@ async def run_engine(settings: DevSettings) -> None:
         host=settings.engine.host,
         port=settings.engine.port,
         public_url=settings.engine.url,
+        timing=Timing(memo_trust_seconds=math.inf if trust is None else trust),
         market_url=settings.market_url,
         market_key=keys.market_key,
     )

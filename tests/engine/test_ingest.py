@@ -181,7 +181,9 @@ async def test_a_worker_that_leaves_of_its_own_is_told_as_one_that_does_not_answ
     await until(doubted, "the workflow is told")
 
 
-async def test_an_engine_that_stops_says_goodbye_to_the_workflows_whose_workers_it_knows(stage: Stage) -> None:
+async def test_an_engine_that_stops_says_goodbye_to_the_workflows_whose_workers_it_knows(
+    stage: Stage,
+) -> None:
     endpoint = await stage.endpoint()
     await endpoint.ready(endpoint.worker())
     await stage.server.engine.herald.close()

@@ -23,7 +23,9 @@ def signals(
         now += 0.25
         if load_per_second:
             pulse.arrived(load_per_second / 4, now)
-        if pulse.due(level, now) is not None:
+        first, again = pulse.due(level, now), pulse.due(level, now)
+        assert first == again, "the herald asks twice"
+        if again is not None:
             sent += len(pulse.take(level, now))
     return sent
 

@@ -202,9 +202,20 @@ def test_an_update_never_drops_below_the_needed_capacity_but_makes_room_first():
     decided = decide(seen)
     assert brief(decided) == ["recruit 1x RTX 4090 1"]
     assert "rolling update" in decided.operations[0].reason
-    full = decide(replace(seen, config=endpoint(max_workers=1)))
-    assert brief(full) == []
-    assert any("would stay ready" in wait.reason for wait in full.waits)
+
+
+def test_an_update_for_which_max_workers_leaves_no_room_takes_one_worker_after_the_other():
+    busy = see(
+        worker("w1", in_flight=2),
+        worker("w2", in_flight=2),
+        workergroups=(group(revision=2),),
+        config=endpoint(max_workers=2),
+        offers=(offers(offer(1), revision=2),),
+        load=steady(190),
+    )
+    assert brief(decide(busy)) == ["drain w1 to update"]
+    first = draining("w1", Goal.UPDATE, in_flight=1)
+    assert brief(decide(replace(busy, workers=(first, worker("w2", in_flight=2))))) == []
 
 
 def test_a_lone_worker_is_updated_when_nothing_is_asked_of_it():
