@@ -220,6 +220,7 @@ def main() -> int:
     parser.add_argument(
         "--generated", action="store_true", help="seeded traffic instead of the shared traces"
     )
+    parser.add_argument("--scalers", default="", help="only these, e.g. stoker,Ray Serve")
     parser.add_argument("--json", type=Path, help="write what was measured here")
     parser.add_argument("--pictures", type=Path, help="draw the policy's runs into this folder")
     args = parser.parse_args()

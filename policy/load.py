@@ -162,7 +162,11 @@ def rate(history: LoadHistory, seconds: float, *, at_least: float = BUCKET_SECON
     window = max(min(seconds, history.covered_seconds), at_least)
     start = history.known_until - window
     total = 0.0
+    full_until = history.known_until - BUCKET_SECONDS
     for bucket, load in reversed(history.seconds):
+        if start <= bucket <= full_until:
+            total += load
+            continue
         inside = min(bucket + BUCKET_SECONDS, history.known_until) - max(bucket, start)
         if bucket + BUCKET_SECONDS <= start:
             break
