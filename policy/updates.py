@@ -47,6 +47,20 @@ def surge(draft: Draft) -> float:
     return max((draft.perfs.worker(worker) for worker in outdated), default=0.0)
 
 
+def _is_full(draft: Draft) -> bool:
+    """Whether nobody can stand in for a worker that is updated: then its requests wait in the engine for as long as that takes.
+
+    What was woken, or called back from its drain, a moment ago is let be for a while.
+    """
+    if sum(1 for _ in draft) < draft.config.max_workers:
+        return False
+    grew_at = draft.memory.grew_at
+    if grew_at is None or draft.now - grew_at >= draft.tuning.up_hold_seconds:
+        return True
+    draft.wakes.append(grew_at + draft.tuning.up_hold_seconds)
+    return False
+
+
 def update_ready(draft: Draft, needed: float) -> None:
     """Drain a few ready workers for their update, as long as `needed` load/s stay ready without them."""
     outdated = [worker for worker in draft if takes_requests(worker) and is_outdated(draft, worker)]
@@ -59,8 +73,7 @@ def update_ready(draft: Draft, needed: float) -> None:
         for worker in draft
     )
     at_once = max(1, math.ceil((count + under_way) * draft.tuning.update_share_max)) - under_way
-    # nobody can stand in for it: its requests wait in the engine, for as long as one update takes
-    full = sum(1 for _ in draft) >= draft.config.max_workers
+    full = _is_full(draft)
     # the idle ones first: they are done at once
     for worker in sorted(outdated, key=lambda each: (holds_requests(each), each.load, each.launch_id)):
         perf = draft.perfs.worker(worker)

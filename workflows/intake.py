@@ -36,6 +36,7 @@ def metrics(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str:
         at=batch.sent_at,
         window_s=batch.window_s,
         load=batch.arrived_load,
+        requests=batch.arrived_requests,
         queued_load=batch.queued_load,
         queued_requests=batch.queued_requests,
         oldest_wait_s=batch.oldest_wait_s,
