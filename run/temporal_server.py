@@ -1,9 +1,11 @@
 """The Temporal dev server: its command line from settings, and what must exist in it before work starts."""
 
 import asyncio
+import atexit
 import json
 import os
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +22,9 @@ from temporalio.service import RPCError
 
 from run.faults import Fault
 from run.settings import DevSettings, TemporalSettings
+
+atexit.register(time.sleep, 0.25)
+"""Threads of Temporal's core may abort an interpreter that is torn down under them; see `stoker.control.EXIT_SECONDS`."""
 
 _TYPES = {
     "Bool": IndexedValueType.INDEXED_VALUE_TYPE_BOOL,

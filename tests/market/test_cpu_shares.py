@@ -34,9 +34,9 @@ async def shares(bench, tools, kinds: list[str]) -> list[float]:
     began, before = time.monotonic(), [cpu_seconds(pid) for pid in pids]
 
     async def enough():
-        return cpu_seconds(pids[0]) - before[0] >= 0.5
+        return cpu_seconds(pids[0]) - before[0] >= 2.0
 
-    await tools.until(enough, seconds=60, what="half a second of CPU time")
+    await tools.until(enough, seconds=60, what="two seconds of CPU time")
     passed = time.monotonic() - began
     return [(cpu_seconds(pid) - start) / passed for pid, start in zip(pids, before, strict=True)]
 
