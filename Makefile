@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test test-long check format bench lock clean
+.PHONY: demo test test-again test-long check format bench lock clean
 
 $(STAMP): requirements/dev.txt pyproject.toml wire/pyproject.toml sdk/pyproject.toml pyworker/pyproject.toml
 	@echo "setting up $(VENV) (once)"
@@ -18,8 +18,13 @@ demo: $(STAMP)  ## the main job: from nothing to a burst and back to zero, on th
 	@$(BIN)/stokerd demo
 
 test: $(STAMP)  ## everything that CI runs
-	@$(BIN)/python -m pytest -q -m "not long" -n 2 --dist loadfile --ignore tests/vast
-	@$(BIN)/python -m pytest -q -m "not long" tests/vast
+	@code=0; \
+	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist loadfile --ignore tests/vast || code=1; \
+	$(BIN)/python -m pytest -q -m "not long" tests/vast || code=1; \
+	exit $$code
+
+test-again: $(STAMP)  ## the tests that failed last, one at a time: broken, or only crowded out?
+	@$(BIN)/python -m pytest -q -m "not long" --last-failed --last-failed-no-failures none
 
 test-long: $(STAMP)  ## what takes minutes
 	@$(BIN)/python -m pytest -q -m long --timeout 3000
