@@ -29,5 +29,10 @@ async def run(address: str) -> None:
 
 
 if __name__ == "__main__":
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(
+            30
+        ),  # warnings: a line per worker drowns the figures
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     uvloop.run(run(sys.argv[1]))
