@@ -1,4 +1,4 @@
-"""How fast an engine routes: `python -m benchmarks.engine_route [--quick]`.
+"""How fast an engine routes: `python -m benchmarks.engine_route [--quick] [--request-log]`.
 
 One engine process with 100 workers that report through the real ingest; the load comes from this process, on the same
 machine. Medians over the runs.
@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import os
 import statistics
+import tempfile
+from pathlib import Path
 
 import uvloop
 
@@ -22,11 +24,11 @@ ROUTES_WANTED = 4000
 P99_WANTED_MS = 10.0
 
 
-async def routes(runs: int, seconds: float) -> None:
+async def routes(runs: int, seconds: float, *request_log: str) -> None:
     """Routes per second flat out, and latency at half of that and at half of what is wanted."""
     async with temporal() as env:
         memo = await add_endpoint(env, 1, WORKERS)
-        engine = await EngineProcess.start(env.client.service_client.config.target_host)
+        engine = await EngineProcess.start(env.client.service_client.config.target_host, *request_log)
         generator = Generator(engine.port, CONNECTIONS, [route_request(memo)])
         feeder = Feeder(engine.port, [memo], generator)
         await feeder.round()
@@ -97,12 +99,24 @@ def main(argv: list[str] | None = None) -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short run of each")
-    quick = parser.parse_args(argv).quick
+    parser.add_argument(
+        "--request-log", action="store_true", help="the same with every request recorded, beside it"
+    )
+    asked = parser.parse_args(argv)
+    quick = asked.quick
     print(facts())
     print(
         f"wanted: {ROUTES_WANTED:,} routes/s with {WORKERS} workers, p99 <= {P99_WANTED_MS:g} ms at half of that"
     )
-    uvloop.run(routes(runs=1 if quick else 5, seconds=2.0 if quick else 5.0))
+    runs, seconds = (1, 2.0) if quick else (5, 5.0)
+    uvloop.run(routes(runs, seconds))
+    if asked.request_log:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "requests.jsonl"
+            print("with a request log:")
+            uvloop.run(routes(runs, seconds, str(path)))
+            with path.open() as lines:
+                print(f"recorded: {sum(1 for _ in lines):,} requests")
     uvloop.run(memory(1000))
 
 

@@ -107,6 +107,7 @@ class Directory:
             del self._by_id[endpoint.id]
         self.version += 1
         release(endpoint)
+        self._router.close_books(endpoint)
 
     def keep_only(self, names: Iterable[str]) -> list[Endpoint]:
         """After a full look: drop what is gone; answers what was dropped."""

@@ -15,6 +15,7 @@ from engine.endpoints import Endpoint
 from engine.faults import TEMPORAL_FAULTS
 from engine.herald import Herald
 from engine.keys import Accounts
+from engine.request_log import RequestLog
 from engine.router import Router
 from engine.settings import EngineSettings
 from engine.tickets import TicketOffice
@@ -54,6 +55,10 @@ class Engine:
         self.watch = Watch(client, self.directory, timing=settings.timing)
         self.herald = Herald(client, self.directory, engine_id=self.engine_id)
         self.router.urgent = self.herald.poke
+        self.request_log: RequestLog | None = None
+        if settings.request_log is not None:
+            self.request_log = RequestLog(settings.request_log)
+            self.router.ended = self.request_log.note
         self.herald.on_gone = self._check_gone
         self._missing: dict[str, float] = {}
         self.held_calls = 0
@@ -68,6 +73,8 @@ class Engine:
         await self.watch.look()
         for name, work in (("watch", self.watch.run), ("herald", self.herald.run), ("sweep", self._sweep)):
             self._run(_for_ever(work, name), name)
+        if self.request_log is not None:
+            self._run(_for_ever(self.request_log.run, "request_log"), "request_log")
         log.info("engine_started", engine_id=self.engine_id, endpoints=len(self.directory))
 
     def stop_holding(self) -> None:
@@ -77,13 +84,17 @@ class Engine:
             release(endpoint)
 
     async def close(self) -> None:
-        """Stop the tasks; nothing has to be saved."""
+        """Stop the tasks; nothing but the record of requests has to be saved."""
         self.stop_holding()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.herald.close()
+        if self.request_log is not None:
+            for endpoint in self.directory:
+                self.router.close_books(endpoint)
+            await self.request_log.flush()
         log.info("engine_stopped", engine_id=self.engine_id)
 
     def readiness(self) -> str:

@@ -42,6 +42,13 @@ class _Reader(Collector):
         yield CounterMetricFamily(
             "stoker_engine_watch_failures", "Looks at Temporal that failed", watch.failures
         )
+        if (record := engine.request_log) is not None:
+            lines = CounterMetricFamily(
+                "stoker_engine_request_log_lines", "Lines of the request log", labels=["outcome"]
+            )
+            lines.add_metric(["written"], record.written)
+            lines.add_metric(["dropped"], record.dropped)
+            yield lines
 
     def _counters(self) -> Iterator[Metric]:
         routes = CounterMetricFamily("stoker_routes", "Route calls answered", labels=["endpoint", "outcome"])

@@ -1,10 +1,11 @@
 """Which worker a request goes to, or its place in the line. No I/O: time and chance are arguments."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from engine.endpoints import Endpoint
+from engine.request_log import Outcome
 from engine.settings import Limits, Timing
 from engine.waiting import Place
 from engine.workers import KnownWorker
@@ -61,6 +62,8 @@ class Router:
         self._draw = draw
         self.urgent: Callable[[Endpoint], None] = lambda _: None
         """Told when an endpoint has something to say that cannot wait."""
+        self.ended: Callable[[str, Place, Outcome], None] | None = None
+        """Told of each request when nothing more can happen to it, by its endpoint's name."""
 
     # -- a client calls
 
@@ -144,6 +147,8 @@ class Router:
         if place is None or place.worker is not worker:
             return known
         place.finished = True
+        place.succeeded = success
+        place.took_s = now - place.given_at
         place.given_at = now
         endpoint.ended[request_idx] = endpoint.given.pop(request_idx)
         if success:
@@ -163,6 +168,7 @@ class Router:
             endpoint.line.remove(place)
             endpoint.waiting.pop(place.request_idx, None)
             endpoint.tally.places_expired += 1
+            self._note(endpoint, place, Outcome.EXPIRED)
         for worker in list(endpoint.workers.values()):
             endpoint.tally.tickets_expired += worker.ledger.expire(now)
             if not worker.listed and now - worker.heard_at > self._timing.report_fresh_seconds * 2:
@@ -170,15 +176,29 @@ class Router:
             self.heed_drain(endpoint, worker, now)
             if worker.disagrees:
                 endpoint.pulse.touch()
-        _forget(endpoint.given, now - GIVEN_SECONDS, self._limits.requests_known_max)
-        _forget(endpoint.ended, now - ENDED_SECONDS, self._limits.requests_known_max)
+        for record, seconds in ((endpoint.given, GIVEN_SECONDS), (endpoint.ended, ENDED_SECONDS)):
+            for place in _forget(record, now - seconds, self._limits.requests_known_max):
+                self._note(endpoint, place, _outcome(place))
         self.refresh(endpoint, now)
         if endpoint.line:
             self._heed_backlog(endpoint, now)
         else:
             endpoint.alarmed_backlog = 0.0
 
+    def close_books(self, endpoint: Endpoint) -> None:
+        """The endpoint is gone, or the engine stops: what has not ended is recorded as it stands."""
+        for place in (*endpoint.waiting.values(), *endpoint.given.values()):
+            self._note(endpoint, place, Outcome.CUT_OFF)
+        for place in endpoint.ended.values():
+            self._note(endpoint, place, _outcome(place))
+        endpoint.given.clear()
+        endpoint.ended.clear()
+
     # -- inside
+
+    def _note(self, endpoint: Endpoint, place: Place, outcome: Outcome) -> None:
+        if self.ended is not None:
+            self.ended(endpoint.name, place, outcome)
 
     def _known(self, endpoint: Endpoint, asked: Asked, now: float) -> Place | None:
         request_idx = asked.request_idx
@@ -203,6 +223,7 @@ class Router:
             endpoint.pulse.arrived(asked.cost, now)
         # An index of an engine that is gone is as good as one of ours: its request starts anew at the end.
         place = Place(request_idx, asked.cost, now, asked.replay_timeout)
+        place.again = asked.request_idx != 0
         if asked.failed_url:
             place.avoid = frozenset(
                 w.launch_id for w in endpoint.workers.values() if w.route_url == asked.failed_url
@@ -219,6 +240,7 @@ class Router:
         endpoint.line.remove(place)
         endpoint.waiting.pop(place.request_idx, None)
         place.turned_away = True
+        self._note(endpoint, place, Outcome.TURNED_AWAY)
 
     def _rerouted(self, endpoint: Endpoint, place: Place, now: float) -> None:
         """The request comes again although it was given a worker: that worker failed it."""
@@ -230,7 +252,8 @@ class Router:
             place.avoid |= {worker.launch_id}
             if not place.finished:
                 self._blame(endpoint, worker, now)
-        place.finished = False
+        place.finished = place.succeeded = False
+        place.took_s = None
         if now - place.rerouted_at < PAUSE_SECONDS:
             place.paused_until = now + PAUSE_SECONDS
         place.rerouted_at = place.seen_at = now
@@ -261,9 +284,11 @@ class Router:
         endpoint.line.remove(place)
         del endpoint.waiting[place.request_idx]
         place.worker, place.given_at, place.reqnum = worker, now, self._draw()
+        if place.waited_s is None:
+            place.waited_s = now - place.arrived_at
         endpoint.given[place.request_idx] = place
         if len(endpoint.given) > self._limits.requests_known_max:
-            endpoint.given.popitem(last=False)
+            self._note(endpoint, endpoint.given.popitem(last=False)[1], Outcome.UNKNOWN)
         worker.ledger.issue(place.request_idx, place.cost, now=now, expires_at=now + TICKET_SECONDS)
         endpoint.reweigh(worker)
         self._heed_queue(endpoint, now)
@@ -302,10 +327,17 @@ class Router:
         self.urgent(endpoint)
 
 
-def _forget(places: OrderedDict[int, Place], before: float, keep_max: int) -> None:
+def _outcome(place: Place) -> Outcome:
+    if not place.finished:
+        return Outcome.UNKNOWN
+    return Outcome.DONE if place.succeeded else Outcome.FAILED
+
+
+def _forget(places: OrderedDict[int, Place], before: float, keep_max: int) -> Iterator[Place]:
     """Drop the oldest of an ordered record."""
     while places:
         place = next(iter(places.values()))
         if place.given_at > before and len(places) <= keep_max:
             return
         places.popitem(last=False)
+        yield place

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 CONTROL_BODY_BYTES_MAX = 1024 * 1024
@@ -51,6 +52,22 @@ class Timing:
     """How long a console call waits for Temporal."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestLogSettings:
+    """Where the record is kept and how large it may grow."""
+
+    path: Path
+    """The file that is written; older ones are beside it as `<path>.1`, `<path>.2`, …, the highest is the oldest."""
+    file_bytes_max: int = 64 * 1024 * 1024
+    """A line takes about 120 bytes: half a million requests."""
+    files_max: int = 8
+    """With the one that is written; the oldest is removed."""
+
+    def __post_init__(self) -> None:
+        if self.file_bytes_max < 1024 or self.files_max < 1:
+            raise ValueError("a request log needs a file of at least 1024 bytes")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class EngineSettings:
     """Everything an engine needs besides its connection to Temporal."""
@@ -76,6 +93,8 @@ class EngineSettings:
     market_key: str = ""
     metrics_public: bool = False
     """Whether `/metrics` is answered without an account key."""
+    request_log: RequestLogSettings | None = None
+    """Where requests are recorded; None: nowhere."""
     limits: Limits = Limits()
     timing: Timing = Timing()
 

@@ -11,6 +11,7 @@ class Place:
     """One request that an endpoint knows: waiting, or given to a worker and remembered for a re-route."""
 
     __slots__ = (
+        "again",
         "arrived_at",
         "avoid",
         "cost",
@@ -22,7 +23,10 @@ class Place:
         "request_idx",
         "rerouted_at",
         "seen_at",
+        "succeeded",
+        "took_s",
         "turned_away",
+        "waited_s",
         "wake",
         "worker",
     )
@@ -48,6 +52,13 @@ class Place:
         self.paused_until = -math.inf
         self.turned_away = False
         """The line was full when it came."""
+        self.again = False
+        """It brought an index that this engine does not know: another one, or one before a restart, has counted it."""
+        self.waited_s: float | None = None
+        """From its arrival to the first worker."""
+        self.took_s: float | None = None
+        """From the last worker to that worker's word that it ended."""
+        self.succeeded = False
 
     @property
     def order(self) -> tuple[float, int]:

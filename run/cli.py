@@ -135,6 +135,9 @@ def simulate(
         Path, typer.Argument(help="CSV (t_s,input_tokens,output_tokens or t_s,work) or a request log.")
     ],
     endpoint: Annotated[Path | None, typer.Option(help="An endpoint config, YAML or JSON.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Of a request log: the requests of this endpoint alone.")
+    ] = None,
     perf: Annotated[float | None, typer.Option(help="What one worker does, load/s.")] = None,
     price: Annotated[float, typer.Option(help="A running worker, $/h.")] = 0.42,
     queue: Annotated[
@@ -156,6 +159,7 @@ def simulate(
         run_simulate(
             trace,
             endpoint,
+            only=only,
             perf=perf,
             dollars_per_hour=price,
             queue_seconds=queue,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
+from engine.settings import RequestLogSettings
 from market.host.settings import GpuSettings, HostMarketSettings, MachineSettings, TemplateSettings
 from run.faults import Fault
 from stoker_wire.base import Typed
@@ -75,6 +76,17 @@ class TemporalSettings(Typed):
         return int(match[1]) * (24 if match[2] == "d" else 1)
 
 
+class RequestLog(Typed):
+    """The engine's record of requests, which `stokerd simulate` reads. Each engine of a machine needs its own path."""
+
+    path: Path = Path("requests.jsonl")
+    """Inside the state folder."""
+    file_megabytes_max: float = Field(64.0, gt=0, le=100_000)
+    """Then the next file is begun; a request takes about 120 bytes."""
+    files_max: int = Field(8, ge=1, le=1000)
+    """The oldest is removed."""
+
+
 class EngineListen(Typed):
     """Where the engine listens, and where workers and clients reach it."""
 
@@ -85,6 +97,8 @@ class EngineListen(Typed):
     memo_trust_seconds: float | None = Field(15.0, ge=0)
     """How long after its start an engine routes to workers that it has not heard itself. None: always, which several engines
     need, for each hears only the workers whose reports reach it."""
+    request_log: RequestLog | None = None
+    """None: requests are not recorded."""
 
     @property
     def url(self) -> str:
@@ -153,6 +167,18 @@ class DevSettings(Typed):
             templates=host.templates,
             env=env,
             stop_grace_seconds=host.stop_grace_seconds,
+        )
+
+    @property
+    def request_log_settings(self) -> RequestLogSettings | None:
+        """The engine's record of requests, if one is wanted."""
+        wanted = self.engine.request_log
+        if wanted is None:
+            return None
+        return RequestLogSettings(
+            path=self.state_dir / wanted.path,
+            file_bytes_max=max(int(wanted.file_megabytes_max * 1_000_000), 1024),
+            files_max=wanted.files_max,
         )
 
     @property

@@ -19,6 +19,7 @@ def run_simulate(
     trace: Path,
     config: Path | None,
     *,
+    only: str | None = None,
     perf: float | None,
     dollars_per_hour: float,
     queue_seconds: float | None,
@@ -42,6 +43,7 @@ def run_simulate(
             report = simulate_trace(
                 trace,
                 asked,
+                endpoint=only,
                 perf=perf,
                 dollars_per_hour=dollars_per_hour,
                 queue_seconds=queue_seconds,

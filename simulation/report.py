@@ -76,6 +76,7 @@ def simulate_trace(
     path: Path,
     config: EndpointConfig,
     *,
+    endpoint: str | None = None,
     perf: float | None = None,
     dollars_per_hour: float = 0.42,
     settings: WorldSettings = DEFAULT_WORLD,
@@ -88,7 +89,7 @@ def simulate_trace(
 ) -> Report:
     """Replay a trace through the policy under this config.
 
-    `perf` is what one worker does, load/s, at `dollars_per_hour`; without it, a worker that a quarter of the trace's peak
+    `endpoint` picks one out of a request log. `perf` is what one worker does, load/s, at `dollars_per_hour`; without it, a worker that a quarter of the trace's peak
     hour keeps busy. A wanted `queue_seconds` (at the 99th percentile) or budget asks for the frontier and a suggestion.
     `pictures` is a folder.
 
@@ -96,7 +97,7 @@ def simulate_trace(
         TraceFault: the file is not a trace.
         NoPictures: pictures are wanted and matplotlib is missing.
     """
-    trace = read_trace(path)
+    trace = read_trace(path, endpoint)
     perf = perf if perf is not None else max(_peak_hour(trace) / 4.0, 1e-6)
     # the world's reference worker does 100 load/s: works and config are brought to that scale
     scale = _PERF_UNIT / perf

@@ -14,6 +14,10 @@ INPUT_TOKEN_WORK = 0.1
 """Prefill reads tokens in parallel, decoding writes them one by one: an input token counts a tenth."""
 
 
+DISORDER_SECONDS = 60.0
+"""A CSV may be out of order by so much: requests are often written down when they end. More is another recording."""
+
+
 class TraceFault(ValueError):
     """The file is not a trace; the message says what was expected, what came, and where."""
 
@@ -66,10 +70,11 @@ class Trace:
         return self.part(0.0, at), self.part(at, self.seconds + 1.0)
 
 
-def read_trace(path: Path) -> Trace:
+def read_trace(path: Path, endpoint: str | None = None) -> Trace:
     """The trace in a file: CSV (`t_s,input_tokens,output_tokens` or `t_s,work`) or a request log, `.gz` or not.
 
-    A request log is one JSON object per line with `at` (or `arrived_at`) in Unix seconds and `cost`.
+    A request log is one JSON object per line with `at` (or `arrived_at`) in Unix seconds and `cost`, as an engine writes
+    it; what another engine has counted (`again`) is passed over. `endpoint` picks one of those that it speaks of.
 
     Raises:
         TraceFault: the file cannot be read as either.
@@ -91,7 +96,14 @@ def read_trace(path: Path) -> Trace:
         raise TraceFault(
             f"{path}: not UTF-8 text at byte {fault.start}; expected CSV or JSON lines"
         ) from fault
-    rows = _log_rows(path, text) if text.lstrip().startswith("{") else _csv_rows(path, text)
+    if text.lstrip().startswith("{"):
+        rows = _log_rows(path, text, endpoint)
+    elif endpoint is not None:
+        raise TraceFault(
+            f"{path}: is no request log, so no endpoint can be picked out of it; leave the name out"
+        )
+    else:
+        rows = _csv_rows(path, text)
     rows = sorted(rows)
     if not rows:
         raise TraceFault(f"{path}: has no requests; expected a line per request")
@@ -110,7 +122,8 @@ def _csv_rows(path: Path, text: str) -> list[tuple[float, float]]:
         raise TraceFault(
             f"{path}: expected the columns t_s,input_tokens,output_tokens (or t_s,work), got {got[:200]}"
         )
-    rows = []
+    rows: list[tuple[float, float]] = []
+    latest = 0.0
     for row in reader:
         try:
             if work_field:
@@ -120,12 +133,23 @@ def _csv_rows(path: Path, text: str) -> list[tuple[float, float]]:
             rows.append(_checked(float(row["t_s"]), work))
         except (TypeError, ValueError) as fault:
             raise TraceFault(f"{path}, line {reader.line_num}: {fault}") from fault
+        latest = max(latest, rows[-1][0])
+        if rows[-1][0] < latest - DISORDER_SECONDS:
+            raise TraceFault(
+                f"{path}, line {reader.line_num}: t_s goes back from {latest:g} to {rows[-1][0]:g}; expected the requests in"
+                f" the order of their arrival (two recordings in one file would be laid over each other)"
+            )
     return rows
 
 
-def _log_rows(path: Path, text: str) -> list[tuple[float, float]]:
+def _log_rows(path: Path, text: str, endpoint: str | None) -> list[tuple[float, float]]:
     rows = []
+    names: set[str] = set()
     for number, entry in _json_lines(path, text):
+        name = str(entry.get("endpoint", ""))
+        names.add(name)
+        if entry.get("again") or (endpoint is not None and name != endpoint):
+            continue
         at, cost = entry.get("at", entry.get("arrived_at")), entry.get("cost")
         if at is None or cost is None:
             raise TraceFault(
@@ -135,6 +159,11 @@ def _log_rows(path: Path, text: str) -> list[tuple[float, float]]:
             rows.append(_checked(float(at), float(cost)))
         except (TypeError, ValueError) as fault:
             raise TraceFault(f"{path}, line {number}: {fault}") from fault
+    there = ", ".join(sorted(names)[:20]) or "none"
+    if endpoint is not None and endpoint not in names:
+        raise TraceFault(f"{path}: has no request of endpoint {endpoint!r}; it speaks of {there}")
+    if endpoint is None and len(names) > 1:
+        raise TraceFault(f"{path}: speaks of {len(names)} endpoints ({there}); say which with --only NAME")
     return rows
 
 

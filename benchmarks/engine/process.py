@@ -1,10 +1,11 @@
-"""The engine under measurement, in a process of its own: `python -m benchmarks.engine.process <Temporal address>`.
+"""The engine under measurement, in a process of its own: `python -m benchmarks.engine.process <Temporal address> [<request log>]`.
 
 The secret and the signing key come on stdin, the port goes to stdout.
 """
 
 import asyncio
 import sys
+from pathlib import Path
 
 import structlog
 import uvloop
@@ -12,15 +13,19 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from engine.app import calm_garbage_collection, start_server
-from engine.settings import EngineSettings
+from engine.settings import EngineSettings, RequestLogSettings
 
 
-async def run(address: str) -> None:
+async def run(address: str, request_log: Path | None) -> None:
     """Serve until stdin is closed."""
     secret, _, pem = sys.stdin.buffer.read().partition(b"\n")
     client = await Client.connect(address, data_converter=pydantic_data_converter)
     settings = EngineSettings(
-        secret=bytes.fromhex(secret.decode()), rsa_private_key_pem=pem, port=0, metrics_public=True
+        secret=bytes.fromhex(secret.decode()),
+        rsa_private_key_pem=pem,
+        port=0,
+        metrics_public=True,
+        request_log=RequestLogSettings(path=request_log) if request_log else None,
     )
     server = await start_server(settings, client)
     calm_garbage_collection()
@@ -35,4 +40,4 @@ if __name__ == "__main__":
         ),  # warnings: a line per worker drowns the figures
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    uvloop.run(run(sys.argv[1]))
+    uvloop.run(run(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else None))

@@ -82,8 +82,8 @@ class EngineProcess:
         return self._process.pid
 
     @classmethod
-    async def start(cls, address: str) -> "EngineProcess":
-        """Start it and wait until it listens."""
+    async def start(cls, address: str, *request_log: str) -> "EngineProcess":
+        """Start it, with a request log if a path is given, and wait until it listens."""
         pem = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         )
@@ -92,6 +92,7 @@ class EngineProcess:
             "-m",
             "benchmarks.engine.process",
             address,
+            *request_log,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )

@@ -31,6 +31,7 @@ async def run_engine(settings: DevSettings) -> None:
         timing=Timing(memo_trust_seconds=math.inf if trust is None else trust),
         market_url=settings.market_url,
         market_key=keys.market_key,
+        request_log=settings.request_log_settings,
     )
     log.info("engine.listening", host=engine.host, port=engine.port)
     await serve(engine, client, stop=stop)

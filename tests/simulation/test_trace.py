@@ -28,6 +28,14 @@ def test_a_gzipped_trace_and_a_request_log_read_alike(tmp_path):
         ("t_s,work\nsoon,2\n", "line 2: could not convert string to float: 'soon'"),
         ("t_s,work\n1,-2\n", "expected a time and a work of at least 0, got 1 and -2"),
         ("t_s,work\n", "has no requests"),
+        (
+            "t_s,work\n100,1\n200,1\n7,1\n",
+            "line 4: t_s goes back from 200 to 7; expected the requests in the order",
+        ),
+        (
+            '{"at": 1, "cost": 2, "endpoint": "a"}\n{"at": 1, "cost": 2, "endpoint": "b"}\n',
+            "speaks of 2 endpoints (a, b)",
+        ),
         ('{"at": 1}\n', "line 1: expected `at` (or `arrived_at`) and `cost`, got ['at']"),
         ('{"at": 1, "cost": 2}\n{', "line 2: expected a JSON object per line"),
     ],
@@ -46,3 +54,17 @@ def test_scaling_keeps_arrivals_and_splitting_loses_none():
     first, second = trace.split(0.3)
     assert (len(first), len(second)) == (30, 70)
     assert second.times[0] == 0.0
+
+
+def test_a_request_log_is_read_for_one_endpoint_and_counts_each_request_once(tmp_path):
+    path = tmp_path / "requests.jsonl"
+    path.write_text(
+        '{"at": 1700000005.0, "endpoint": "llm", "cost": 5, "outcome": "done"}\n'
+        '{"at": 1700000000.0, "endpoint": "llm", "cost": 6, "outcome": "expired"}\n'
+        '{"at": 1700000001.0, "endpoint": "llm", "cost": 6, "outcome": "done", "again": true}\n'
+        '{"at": 1700000002.0, "endpoint": "image", "cost": 7, "outcome": "done"}\n'
+    )
+    trace = read_trace(path, "llm")
+    assert (trace.times, trace.works) == ((0.0, 5.0), (6.0, 5.0))
+    with pytest.raises(TraceFault, match=r"has no request of endpoint 'lm'; it speaks of image, llm"):
+        read_trace(path, "lm")

@@ -1,0 +1,195 @@
+"""The engine's own record of requests: one line each, whatever became of it."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.request_log import PENDING_MAX, Outcome, RequestLog
+from engine.settings import Limits, RequestLogSettings
+from engine.waiting import Place
+from simulation.trace import read_trace
+from tests.engine.standin import until
+from tests.engine.test_router import World
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def place(number: int = 1, *, at: float = 100.0) -> Place:
+    return Place(number, 10.0, at, 60.0)
+
+
+class Recorded:
+    """A router's world, and what it says of requests that ended."""
+
+    def __init__(self, **changes: object) -> None:
+        self.world = World(**changes)
+        self.ended: list[tuple[int, str, float | None, float | None]] = []
+
+        def note(_: str, place: Place, outcome: Outcome) -> None:
+            self.ended.append((place.request_idx, outcome.value, place.waited_s, place.took_s))
+
+        self.world.router.ended = note
+
+    def later(self, seconds: float) -> None:
+        self.world.now += seconds
+
+    def sweep(self) -> None:
+        self.world.router.sweep(self.world.endpoint, self.world.now)
+
+    def finish(self, request_idx: int, *, success: bool = True) -> None:
+        world = self.world
+        world.router.finished(world.endpoint, world.worker("a"), request_idx, success=success, now=world.now)
+
+
+def test_a_request_is_recorded_once_with_its_wait_and_its_service() -> None:
+    told = Recorded()
+    request = told.world.ask()
+    told.later(3)
+    told.world.ready("a")
+    told.later(2)
+    told.finish(request.request_idx)
+    told.sweep()
+    assert told.ended == []  # its client may still come again: the worker says more than the client
+    told.later(6)
+    told.sweep()
+    told.sweep()
+    assert told.ended == [(request.request_idx, "done", 3.0, 2.0)]
+
+
+def test_a_request_that_failed_and_came_again_is_one_request_with_its_first_wait() -> None:
+    told = Recorded(max_queue_time=1e9)
+    told.world.ready("a", "b")
+    request = told.world.ask()
+    told.world.router.finished(
+        told.world.endpoint,
+        told.world.worker(request.worker.launch_id),
+        request.request_idx,
+        success=False,
+        now=told.world.now,
+    )
+    told.later(1)
+    told.world.ask(request.request_idx)
+    told.later(4)
+    worker = request.worker
+    told.world.router.finished(
+        told.world.endpoint, worker, request.request_idx, success=True, now=told.world.now
+    )
+    told.later(6)
+    told.sweep()
+    assert told.ended == [(request.request_idx, "done", 0.0, 4.0)]
+
+
+def test_every_way_to_end_has_its_word() -> None:
+    told = Recorded(limits=Limits(queue_places_max=1))
+    waiting = told.world.ask()
+    away = told.world.ask()
+    told.world.let_go(waiting)
+    told.later(61)
+    told.sweep()
+    told.world.ready("a")
+    failed = told.world.ask(cost=1)
+    unheard = told.world.ask(cost=1)
+    told.finish(failed.request_idx, success=False)
+    told.later(6)
+    told.sweep()
+    told.later(600)
+    told.sweep()
+    last = told.world.ask(cost=1)
+    told.world.router.close_books(told.world.endpoint)
+    assert [(number, outcome) for number, outcome, _, _ in told.ended] == [
+        (away.request_idx, "turned_away"),
+        (waiting.request_idx, "expired"),
+        (failed.request_idx, "failed"),
+        (unheard.request_idx, "unknown"),
+        (last.request_idx, "cut_off"),
+    ]
+
+
+def test_a_request_that_another_engine_counted_is_marked() -> None:
+    told = Recorded()
+    assert told.world.ask(7).again
+    assert not told.world.ask().again
+
+
+async def test_lines_hold_times_and_work_and_nothing_else(tmp_path: Path) -> None:
+    record = RequestLog(RequestLogSettings(path=tmp_path / "deep" / "r.jsonl"))
+    served = place(at=1_700_000_000.1234)
+    served.waited_s, served.took_s = 0.25, 1.5
+    record.note("llm", served, Outcome.DONE)
+    record.note("llm", place(), Outcome.EXPIRED)
+    await record.flush()
+    assert lines(tmp_path / "deep" / "r.jsonl") == [
+        {
+            "at": 1_700_000_000.123,
+            "endpoint": "llm",
+            "cost": 10.0,
+            "wait_s": 0.25,
+            "took_s": 1.5,
+            "outcome": "done",
+        },
+        {"at": 100.0, "endpoint": "llm", "cost": 10.0, "wait_s": None, "took_s": None, "outcome": "expired"},
+    ]
+    assert (tmp_path / "deep" / "r.jsonl").stat().st_mode & 0o077 == 0
+    assert record.written == 2
+
+
+def test_the_record_is_bounded_and_the_oldest_goes(tmp_path: Path) -> None:
+    record = RequestLog(RequestLogSettings(path=tmp_path / "r.jsonl", file_bytes_max=1024, files_max=3))
+    for number in range(60):
+        record.note("llm", place(number, at=float(number)), Outcome.DONE)
+        if number % 7 == 0:
+            asyncio.run(record.flush())
+    asyncio.run(record.flush())
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["r.jsonl", "r.jsonl.1", "r.jsonl.2"]
+    assert all(file.stat().st_size <= 1024 for file in files)
+    kept = [line["at"] for file in reversed(files) for line in lines(file)]
+    assert kept == [float(number) for number in range(60 - len(kept), 60)]
+
+
+async def test_a_line_that_a_killed_engine_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b'{"at":1.0,"cost":2.0}\n{"at":2.0,"co')
+    record = RequestLog(RequestLogSettings(path=path))
+    record.note("llm", place(), Outcome.DONE)
+    await record.flush()
+    assert json.loads(path.read_bytes().splitlines()[-1])["at"] == 100.0
+
+
+async def test_a_disk_that_fails_is_counted_and_never_raises(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    record = RequestLog(RequestLogSettings(path=tmp_path / "taken" / "r.jsonl"))
+    record.note("llm", place(), Outcome.DONE)
+    await record.flush()
+    assert (record.written, record.dropped) == (0, 1)
+
+
+def test_what_is_not_written_yet_is_bounded(tmp_path: Path) -> None:
+    record = RequestLog(RequestLogSettings(path=tmp_path / "r.jsonl"))
+    for number in range(PENDING_MAX + 5):
+        record.note("llm", place(number), Outcome.DONE)
+    assert record.dropped == 5
+
+
+def test_a_log_too_small_for_a_line_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 1024 bytes"):
+        RequestLogSettings(path=tmp_path / "r", file_bytes_max=10)
+
+
+async def test_an_engine_records_what_it_routes_and_the_simulator_reads_it(bare_stage, tmp_path) -> None:
+    path = tmp_path / "requests.jsonl"
+    server = await bare_stage.start_engine(request_log=RequestLogSettings(path=path))
+    endpoint = await bare_stage.endpoint(max_queue_time=1000)
+    worker = endpoint.worker()
+    await endpoint.ready(worker)
+    given = [await endpoint.route() for _ in range(3)]
+    await worker.finish(*(answer["request_idx"] for answer in given[:2]))
+    await bare_stage.stop_engine(server)
+    await until(path.exists, "the record is there")
+    assert [line["outcome"] for line in lines(path)] == ["cut_off", "done", "done"]
+    assert {line["endpoint"] for line in lines(path)} == {endpoint.name}
+    assert len(read_trace(path)) == 3
