@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test test-again test-long check format bench lock clean
+.PHONY: demo test test-again test-long check audit format bench lock clean
 
 $(STAMP): requirements/dev.txt pyproject.toml wire/pyproject.toml sdk/pyproject.toml pyworker/pyproject.toml
 	@echo "setting up $(VENV) (once)"
@@ -29,11 +29,15 @@ test-again: $(STAMP)  ## the tests that failed last, one at a time: broken, or o
 test-long: $(STAMP)  ## what takes minutes
 	@$(BIN)/python -m pytest -q -m long --timeout 3000
 
-check: $(STAMP)  ## format, lint, imports, types
+check: $(STAMP)  ## format, lint, imports, types, known vulnerabilities
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory audit
+
+audit: $(STAMP)  ## known vulnerabilities of what is locked; without a network it says so and passes
+	@$(BIN)/python requirements/audit.py requirements/controller.txt requirements/pyworker.txt requirements/dev.txt
 
 format: $(STAMP)
 	@$(BIN)/ruff format .

@@ -37,11 +37,35 @@ def test_the_client_depends_on_three_packages_and_two_extras():
     assert project("sdk")["scripts"] == {"stoker": "stoker.cli:main"}
 
 
+def test_the_worker_depends_on_six_packages_and_no_extra():
+    """A GPU box carries the user's own pins: this list is a promise."""
+    assert project("pyworker")["dependencies"] == [
+        "stoker-wire",
+        "pydantic>=2.12",
+        "httptools>=0.7",
+        "msgspec>=0.21",
+        "nvidia-ml-py>=13",
+        "structlog>=25",
+        "uvloop>=0.22; platform_python_implementation == 'CPython' and sys_platform != 'win32'",
+    ]
+    assert project("pyworker").keys() & {"optional-dependencies", "scripts"} == set()
+
+
+def test_what_is_published_installs_these_distributions_and_no_more():
+    """Each is a promise to whoever installs it: a new one is a decision, not an accident."""
+    validation = {"pydantic", "pydantic-core", "annotated-types", "typing-extensions", "typing-inspection"}
+    http = {"httpx", "httpcore", "h11", "anyio", "idna", "certifi"}
+    assert closure("stoker-wire") == {"stoker-wire"} | validation
+    assert closure("stoker") == {"stoker", "stoker-wire", "sniffio"} | validation | http
+    worker = {"httptools", "msgspec", "nvidia-ml-py", "structlog", "uvloop"}
+    assert closure("stoker-pyworker") == {"stoker-pyworker", "stoker-wire"} | validation | worker
+
+
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory) -> list[Path]:
-    """Both wheels, built as an index would get them."""
+    """The three wheels, built as an index would get them."""
     folder = tmp_path_factory.mktemp("wheels")
-    for room in ("wire", "sdk"):
+    for room in ("wire", "sdk", "pyworker"):
         subprocess.run(
             [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
             cwd=ROOT / room,
@@ -61,7 +85,11 @@ def test_a_wheel_holds_its_package_and_nothing_else(wheels):
             name.partition("/")[0] for name in names if ".dist-info/" not in name
         }
         assert any(name.endswith("py.typed") for name in names)
-    assert tops == {"stoker": {"stoker"}, "stoker_wire": {"stoker_wire"}}
+    assert tops == {
+        "stoker": {"stoker"},
+        "stoker_wire": {"stoker_wire"},
+        "stoker_pyworker": {"stoker_pyworker"},
+    }
 
 
 def closure(*names: str) -> set[str]:
@@ -82,8 +110,19 @@ def closure(*names: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def bare(wheels, tmp_path_factory) -> Path:
-    """The Python of an environment with the wheels and their declared dependencies, copied from ours: no network."""
-    home = tmp_path_factory.mktemp("bare")
+    """The Python of an environment with the client's wheel and its declared dependencies."""
+    return environment(tmp_path_factory.mktemp("bare"), wheels, "stoker")
+
+
+@pytest.fixture(scope="module")
+def bare_worker(wheels, tmp_path_factory) -> Path:
+    """The Python of an environment with the worker's wheel and its declared dependencies."""
+    return environment(tmp_path_factory.mktemp("bare_worker"), wheels, "stoker-pyworker")
+
+
+def environment(home: Path, wheels: list[Path], part: str) -> Path:
+    """An environment with that part and what it says that it needs, linked from ours: no network."""
+    needed = closure(part)
     venv.create(home, symlinks=True, with_pip=False)
     site = Path(
         subprocess.run(
@@ -95,9 +134,10 @@ def bare(wheels, tmp_path_factory) -> Path:
         ).stdout.strip()
     )
     for wheel in wheels:
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(site)
-    for name in closure("httpx", "pydantic", "sniffio"):
+        if wheel.name.partition("-")[0].replace("_", "-") in needed:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(site)
+    for name in needed - {"stoker", "stoker-wire", "stoker-pyworker"}:
         for file in metadata.files(name) or []:
             source = Path(str(file.locate()))
             if ".." in file.parts or not source.is_file() or file.suffix == ".pyc":
@@ -138,6 +178,18 @@ def test_every_module_that_needs_no_extra_imports_bare(bare):
     )
     done = run(bare, code)
     assert (done.stdout, done.stderr) == ("all\n", "")
+
+
+def test_every_module_of_the_worker_imports_bare(bare_worker):
+    code = (
+        "import importlib, pkgutil, sys, stoker_pyworker, stoker_wire\n"
+        "for package in (stoker_pyworker, stoker_wire):\n"
+        "    for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        importlib.import_module(found.name)\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'stoker', 'temporalio', 'httpx', 'aiohttp'}))\n"
+    )
+    done = run(bare_worker, code)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_what_needs_an_extra_says_which(bare):
