@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import structlog
 from temporalio import activity
 
+from policy.advice import Advice, advance, is_news
 from policy.checks import sound
 from policy.observation import Observation
 from policy.plan import Plan
@@ -20,12 +21,25 @@ class Decided:
     plan: Plan
     refused: tuple[str, ...] = ()
     """Why operations were taken out, one sentence each: a fault of the planner, to be reported."""
+    advice: Advice | None = None
+    """The advice that was brought, if it has news."""
 
 
 @activity.defn
-async def plan(observation: Observation) -> Decided:
-    """Decides what to do next. Pure: planning again on the same observation answers the same."""
+async def plan(observation: Observation, advice: Advice | None = None) -> Decided:
+    """Decides what to do next, and what an advised config would do. Pure: planning again on the same answers the same."""
     accepted, faults = sound(observation, decide(observation))
     for fault in faults:
         _log.error("plan_refused", fault=fault)
-    return Decided(plan=accepted, refused=faults)
+    return Decided(plan=accepted, refused=faults, advice=_advised(advice, observation, accepted))
+
+
+def _advised(advice: Advice | None, observation: Observation, live: Plan) -> Advice | None:
+    if advice is None:
+        return None
+    try:
+        after = advance(advice, observation, live)
+    except Exception as fault:  # noqa: BLE001 - advice must never cost the endpoint its plan
+        _log.error("advice_failed", error=f"{type(fault).__name__}: {fault}"[:300])
+        return None
+    return after if is_news(advice, after) else None

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from market.grammar import GrammarError, parse_filters, parse_launch_args
-from stoker_wire.control import EndpointSpec
+from stoker_wire.control import Advise, EndpointSpec
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.problem import describe
 from stoker_wire.workergroup import Workergroup
@@ -29,6 +29,18 @@ def patch(sent: Any, config: EndpointConfig) -> EndpointPatch:
     try:
         read = EndpointPatch.model_validate(_plain(sent))
         config.patched(read)
+    except ValidationError as fault:
+        raise Unacceptable(describe(fault)) from None
+    return read
+
+
+def advise(sent: Any, config: EndpointConfig) -> Advise | None:
+    """A second config whose patch fits the live one; None: no advice any more."""
+    if sent is None:
+        return None
+    try:
+        read = Advise.model_validate(_plain(sent))
+        config.patched(read.config)
     except ValidationError as fault:
         raise Unacceptable(describe(fault)) from None
     return read

@@ -7,11 +7,12 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 from activities.planner import Decided, plan
 from policy import load as load_windows
+from policy.advice import Advice
 from policy.fleet import Worker
 from policy.plan import Plan
 from stoker_wire import control
 from stoker_wire.control import EndpointSpec
-from workflows import checking, intake, options, views
+from workflows import advising, checking, intake, options, views
 from workflows.alarm import Alarm
 from workflows.handshake import note_drains_seen, recheck_at
 from workflows.messages import DecisionLine
@@ -87,7 +88,9 @@ class EndpointWorkflow:
         )
         self._book.record.load_at_plan = load_windows.rate(self._book.record.load, intake.RATE_SECONDS) or 0.0
         try:
-            decided = await workflow.execute_local_activity(plan, observation, **options.plan_options())
+            decided = await workflow.execute_local_activity(
+                plan, args=[observation, self._advice()], **options.plan_options()
+            )
         except ActivityError as error:
             self._book.log.note(now, "fail", f"planner: {error.cause or error}", subject=why)
             self._book.record.look_again_at = workflow.time() + REPLAN_SECONDS
@@ -99,11 +102,15 @@ class EndpointWorkflow:
         for sentence in decided.refused:
             self._book.log.note(now, "fail", f"refused: {sentence}", subject="plan")
         self._book.adopt(made, now)
+        advising.adopt(self._book, decided.advice, now)
         self._operations.carry_out(made)
         due = [self._book.record.look_again_at or now + FALLBACK_SECONDS, recheck_at(self._book, now)]
         self._book.record.look_again_at = min(at for at in due if at is not None)
         if self._book.record.deleting:
             self._confirm_empty(workflow.time())
+
+    def _advice(self) -> Advice | None:
+        return None if self._book.record.deleting else self._book.record.advice
 
     async def _hand_over(self) -> None:
         """Continues as new with everything that is known; what is under way is asked for again, idempotently."""
@@ -232,6 +239,17 @@ class EndpointWorkflow:
             return self._refuse(control.SIGNAL_CANCEL_UPDATE, fault)
         return self._news(intake.cancel_update(self._book, group_id, self._now()))
 
+    @workflow.signal(
+        name=control.SIGNAL_ADVISE, description="plan a second config beside the live one, or stop it"
+    )
+    def advise(self, sent: Any = None) -> None:
+        """An `Advise`, or nothing to stop it."""
+        try:
+            asked = checking.advise(sent, self._book.record.config)
+        except checking.Unacceptable as fault:
+            return self._refuse(control.SIGNAL_ADVISE, fault)
+        return self._news(advising.advise(self._book, asked, self._now()))
+
     @workflow.signal(name=control.SIGNAL_DELETE, description="destroy every worker, then end")
     def delete(self) -> None:
         """Nothing to say."""
@@ -297,6 +315,20 @@ class EndpointWorkflow:
     def _check_rotate_key(self) -> None:
         self._check_alive()
 
+    @workflow.update(
+        name=control.UPDATE_SET_ADVICE, description="plan a second config beside the live one, or stop it"
+    )
+    def set_advice(self, sent: Any = None) -> bool:
+        """Answers whether a second config is planned from now on."""
+        asked = self._advise(sent)
+        self._news(advising.advise(self._book, asked, self._now()))
+        return asked is not None
+
+    @set_advice.validator
+    def _check_set_advice(self, sent: Any = None) -> None:
+        self._check_alive()
+        self._advise(sent)
+
     def _check_alive(self) -> None:
         if self._book.record.deleting:
             raise ApplicationError(f"endpoint {self._book.name} is being deleted", type="deleting")
@@ -304,6 +336,12 @@ class EndpointWorkflow:
     def _patch(self, sent: Any) -> Any:
         try:
             return checking.patch(sent, self._book.record.config)
+        except checking.Unacceptable as fault:
+            raise ApplicationError(str(fault), type="invalid_config") from None
+
+    def _advise(self, sent: Any) -> Any:
+        try:
+            return checking.advise(sent, self._book.record.config)
         except checking.Unacceptable as fault:
             raise ApplicationError(str(fault), type="invalid_config") from None
 
@@ -341,6 +379,13 @@ class EndpointWorkflow:
     def costs(self) -> views.Costs:
         """Counted up to the last event."""
         return views.costs(self._book)
+
+    @workflow.query(
+        name=control.QUERY_ADVICE, description="a second config beside the live one, and what differs"
+    )
+    def advice(self) -> views.AdviceView:
+        """Nothing of it is carried out."""
+        return views.advice(self._book, workflow.time())
 
     @workflow.query(name=control.QUERY_LOAD, description="arrivals at several resolutions, and the backlog")
     def load(self) -> load_windows.LoadHistory:

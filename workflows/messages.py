@@ -142,7 +142,7 @@ class DecisionLine(Received):
 
     at: float
     kind: str
-    """`search`, `recruit`, `activate`, `drain`, `stop`, `destroy`, `reboot`, `update`, `wait`, `fail`, `config`, `worker`."""
+    """`search`, `recruit`, `activate`, `drain`, `stop`, `destroy`, `reboot`, `update`, `wait`, `fail`, `config`, `worker`, `advise`."""
     subject: str = ""
     """Launch id, workergroup or field that the line is about."""
     reason: str

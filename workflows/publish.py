@@ -10,6 +10,7 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 
+from policy.advice import differences_in_words, said
 from policy.fleet import Worker
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
@@ -28,6 +29,7 @@ _MEMO_ERROR_CHARS = 80
 _MEMO_REASON_CHARS = 160
 _ROWS_MAX = 40
 _LINES_SHOWN = 12
+_ADVICE_LINES = 4
 _SIGNIFICANT = 3
 """Digits of perf in the memo: a jitter of a thousandth is no news to a router."""
 
@@ -120,6 +122,7 @@ def details_of(book: EndpointStateBook, now: float) -> str:
         _capacity(book),
         "## Fleet",
         _fleet(workers, now),
+        *_advice(book),
         "## Last decisions",
         _decisions(book),
     ]
@@ -176,6 +179,33 @@ def _capacity(book: EndpointStateBook) -> str:
         lines += ["", _cell(targets.reason)]
     lines += [f"- waits for {_cell(wait.subject)}: {_cell(wait.reason)}" for wait in book.record.waits]
     return "\n".join(lines)
+
+
+def _advice(book: EndpointStateBook) -> list[str]:
+    """A second config beside the live one, if there is one."""
+    advice = book.record.advice
+    if advice is None:
+        return []
+    lines = ["| in imagination | hot | booting | cold | $/h now | $/h mean | wait | late |", "|" + "---|" * 8]
+    for name, shadow in (("live config", advice.live), (f"advised: {said(advice)}", advice.advised)):
+        tally = shadow.tally
+        cells = (
+            _cell(name),
+            str(shadow.hot),
+            str(shadow.booting),
+            str(len(shadow.machines) - shadow.hot - shadow.booting),
+            f"{shadow.burn_dollars_per_hour:.2f}",
+            f"{tally.dollars_per_hour:.2f}",
+            f"{tally.wait_seconds:.1f}&nbsp;s",
+            f"{tally.late_share:.1%}",
+        )
+        lines.append("| " + f"{_GAP} | ".join(cells) + " |")
+    lines += ["", f"Now, with the live fleet: {_cell(differences_in_words(advice))}"]
+    shown = advice.differences[:_ADVICE_LINES]
+    lines += [
+        f"- {each.side} only: **{each.op}** {_cell(each.subject)}: {_cell(each.reason)}" for each in shown
+    ]
+    return ["## Advice (nothing of it is carried out)", "\n".join(lines)]
 
 
 def _fleet(workers: list[Worker], now: float) -> str:

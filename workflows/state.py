@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from policy.advice import Advice
 from policy.apply import expected_learned
 from policy.fleet import Learned, Worker
 from policy.ledger import Ledger, accrue
@@ -73,6 +74,8 @@ class Record:
     waits: tuple[Wait, ...] = ()
     load_at_plan: float = 0.0
     """Arrivals, load/s, when the last plan was made."""
+    advice: Advice | None = None
+    """A second config that is planned beside the live one."""
     changed_at: float = 0.0
     memo: dict[str, Any] | None = None
     """The memo as last published, so that a new run knows whether it changed."""

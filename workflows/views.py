@@ -3,8 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from policy.advice import Difference, summary
 from policy.fleet import Learned, Worker
+from policy.lifecycle import is_booting
 from policy.plan import Targets, Wait
+from policy.shadow import Shadow
+from stoker_wire.states import WorkerState
 from workflows.publish import endpoint_state
 from workflows.state import EndpointStateBook
 
@@ -51,6 +55,52 @@ class Costs:
     workers_rented: int = 0
     workers_gone: int = 0
     counted_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One column of the comparison; means are since advice was asked for."""
+
+    hot: float = 0.0
+    """Ready workers now."""
+    booting: float = 0.0
+    cold: float = 0.0
+    hot_wanted: float = 0.0
+    """Capacity, load/s."""
+    dollars_per_hour: float = 0.0
+    """Now."""
+    dollars: float = 0.0
+    dollars_per_hour_mean: float = 0.0
+    hot_mean: float | None = None
+    wait_seconds_mean: float | None = None
+    """Expected queue time of a unit of load; None: not measured here."""
+    late_share: float | None = None
+    """Of the load, that waits longer than the live config's target_queue_time."""
+    starts: int | None = None
+    creates: int | None = None
+    stops: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdviceView:
+    """The `advice` query: a second config beside the live one. Nothing of it is carried out."""
+
+    active: bool
+    config: dict[str, Any] = field(default_factory=dict)
+    """What differs from the live config."""
+    tuning: str = "default"
+    since: float = 0.0
+    until: float = 0.0
+    """Up to when the shadows have lived."""
+    live: Side = Side()
+    """The endpoint as it is, in truth."""
+    live_imagined: Side = Side()
+    """The live config in imagination: what `advised` is to be compared with."""
+    advised: Side = Side()
+    differences: tuple[Difference, ...] = ()
+    """What one of the two configs would do now with the live fleet, and the other would not."""
+    summary: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +154,59 @@ def costs(book: EndpointStateBook) -> Costs:
         workers_rented=record.workers_rented,
         workers_gone=record.workers_gone,
         counted_until=record.ledger.until or 0.0,
+    )
+
+
+def advice(book: EndpointStateBook, now: float) -> AdviceView:
+    """The comparison now."""
+    record = book.record
+    asked = record.advice
+    if asked is None:
+        return AdviceView(active=False)
+    states = [worker.state for worker in record.workers.values()]
+    hours = (now - asked.since) / 3600.0
+    dollars = record.ledger.dollars - asked.dollars_before
+    live = Side(
+        hot=states.count(WorkerState.READY),
+        booting=sum(is_booting(worker) for worker in record.workers.values()),
+        cold=states.count(WorkerState.INACTIVE) + states.count(WorkerState.CREATED),
+        hot_wanted=record.targets.hot_wanted,
+        dollars_per_hour=book.burn_dollars_per_hour(),
+        dollars=dollars,
+        dollars_per_hour_mean=dollars / hours if hours > 0 else 0.0,
+        reason=record.targets.reason,
+    )
+    return AdviceView(
+        active=True,
+        config=asked.patch.model_dump(mode="json", exclude_none=True),
+        tuning=asked.tuning,
+        since=asked.since,
+        until=asked.advised.clock,
+        live=live,
+        live_imagined=_side(asked.live),
+        advised=_side(asked.advised),
+        differences=asked.differences,
+        summary=summary(asked),
+    )
+
+
+def _side(shadow: Shadow) -> Side:
+    tally = shadow.tally
+    return Side(
+        hot=shadow.hot,
+        booting=shadow.booting,
+        cold=len(shadow.machines) - shadow.hot - shadow.booting,
+        hot_wanted=shadow.hot_wanted,
+        dollars_per_hour=shadow.burn_dollars_per_hour,
+        dollars=tally.dollars,
+        dollars_per_hour_mean=tally.dollars_per_hour,
+        hot_mean=tally.hot,
+        wait_seconds_mean=tally.wait_seconds,
+        late_share=tally.late_share,
+        starts=tally.starts,
+        creates=tally.creates,
+        stops=tally.stops,
+        reason=shadow.reason,
     )
 
 

@@ -13,11 +13,14 @@ from engine.engine import Engine
 from engine.keys import user_id
 from engine.parsing import answer, path_id, read_object
 from stoker_wire.control import (
+    QUERY_ADVICE,
     QUERY_COSTS,
     QUERY_DECISIONS,
     QUERY_STATUS,
     UPDATE_CHANGE_CONFIG,
     UPDATE_ROTATE_KEY,
+    UPDATE_SET_ADVICE,
+    Advise,
 )
 from stoker_wire.endpoint import ENDPOINT_NAME_PATTERN, EndpointConfig, EndpointPatch
 from stoker_wire.problem import Problem, describe
@@ -54,6 +57,9 @@ class EndpointDesk:
             web.get(one + "status/", self.status),
             web.get(one + "decisions/", self.decisions),
             web.get(one + "costs/", self.costs),
+            web.get(one + "advice/", self.advice),
+            web.put(one + "advice/", self.advise),
+            web.delete(one + "advice/", self.stop_advice),
         ]
 
     async def list_all(self, request: web.Request) -> web.Response:
@@ -145,6 +151,34 @@ class EndpointDesk:
         """Dollars spent, and dollars per hour now."""
         endpoint = await self._mine(request)
         return answer(await self._workflows.ask(endpoint, QUERY_COSTS))
+
+    async def advice(self, request: web.Request) -> web.Response:
+        """A second config beside the live one, and what differs."""
+        endpoint = await self._mine(request)
+        return answer({"advice": await self._workflows.ask(endpoint, QUERY_ADVICE)})
+
+    async def advise(self, request: web.Request) -> web.Response:
+        """Plan a second config beside the live one: config fields, and `tuning`. Nothing of it is carried out."""
+        body = await read_object(request)
+        endpoint = await self._mine(request, body)
+        given = _given(body)
+        given.pop("endpoint_name", None)
+        tuning = given.pop("tuning", "default")
+        try:
+            asked = Advise.model_validate({"config": given, "tuning": tuning})
+            endpoint.config.patched(asked.config)
+        except ValidationError as fault:
+            raise Problem(400, "invalid_args", describe(fault)) from None
+        await self._workflows.change(
+            endpoint, UPDATE_SET_ADVICE, asked.model_dump(mode="json", exclude_none=True)
+        )
+        return answer({"success": True})
+
+    async def stop_advice(self, request: web.Request) -> web.Response:
+        """Plan no second config any more."""
+        endpoint = await self._mine(request, await read_object(request))
+        await self._workflows.change(endpoint, UPDATE_SET_ADVICE, None)
+        return answer({"success": True})
 
     async def _mine(self, request: web.Request, body: dict[str, Any] | None = None) -> Endpoint:
         owner = self._engine.accounts.authenticate(request, body)

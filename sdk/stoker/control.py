@@ -206,6 +206,30 @@ class Control:
         """Make the endpoint's routing key invalid and a new one valid: the version of the new one."""
         return int(await self._update(endpoint_name, wire.UPDATE_ROTATE_KEY))
 
+    async def advise(self, endpoint_name: str, *, tuning: str = "default", **parameters: Any) -> None:
+        """Plan a second config beside the live one; nothing of it is carried out. What is not given follows the live config.
+
+        Raises:
+            Invalid: a parameter is unknown or out of bounds, or nothing differs from the live config.
+            Refused: the workflow says no.
+        """
+        try:
+            asked = wire.Advise.model_validate({"config": dict(parameters), "tuning": tuning})
+        except ValidationError as fault:
+            raise Invalid(describe(fault)) from None
+        await self._update(
+            endpoint_name, wire.UPDATE_SET_ADVICE, asked.model_dump(mode="json", exclude_none=True)
+        )
+
+    async def stop_advice(self, endpoint_name: str) -> None:
+        """Plan no second config any more."""
+        await self._update(endpoint_name, wire.UPDATE_SET_ADVICE, None)
+
+    async def advice(self, endpoint_name: str) -> dict[str, Any]:
+        """What a second config does beside the live one: `live`, `live_imagined`, `advised`, `differences`, `summary`."""
+        answer: dict[str, Any] = await self._query(endpoint_name, wire.QUERY_ADVICE)
+        return answer
+
     async def delete(self, endpoint_name: str, *, wait_seconds: float | None = None) -> dict[str, Any] | None:
         """Delete an endpoint: every worker is destroyed.
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from stoker.engine import Engine
 from stoker.errors import EndpointNotFound, Invalid, MalformedAnswer, NotFound, Refused
 from stoker.records import EndpointRecord, Logs, WorkergroupRecord, WorkerRecord
+from stoker_wire.control import Advise
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.problem import describe
 from stoker_wire.workergroup import Workergroup
@@ -148,6 +149,25 @@ class Endpoints(_Caller):
         """Dollars by worker state."""
         return await self._look(endpoint, "costs")
 
+    async def advise(self, endpoint: str | int, *, tuning: str = "default", **parameters: Any) -> None:
+        """Plan a second config beside the live one; nothing of it is carried out. What is not given follows the live config.
+
+        Raises:
+            Invalid: a parameter is unknown or out of bounds, or nothing differs from the live config; nothing was sent.
+        """
+        said = _advised(tuning, parameters)
+        path = f"{ENDPOINTS}{await self._id(endpoint)}/advice/"
+        await self._call("PUT", path, said, what=str(endpoint))
+
+    async def advice(self, endpoint: str | int) -> dict[str, Any]:
+        """What a second config does beside the live one: `live`, `live_imagined`, `advised`, `differences`, `summary`."""
+        return await self._look(endpoint, "advice")
+
+    async def stop_advice(self, endpoint: str | int) -> None:
+        """Plan no second config any more."""
+        path = f"{ENDPOINTS}{await self._id(endpoint)}/advice/"
+        await self._call("DELETE", path, what=str(endpoint))
+
     async def _look(self, endpoint: str | int, page: str) -> dict[str, Any]:
         path = f"{ENDPOINTS}{await self._id(endpoint)}/{page}/"
         answer = await self._call("GET", path, what=str(endpoint))
@@ -253,6 +273,15 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     if "min_workers" in said:
         said["cold_workers"] = said.pop("min_workers")
     return said
+
+
+def _advised(tuning: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A checked second config as the API takes it."""
+    try:
+        asked = Advise.model_validate({"config": dict(given), "tuning": tuning})
+    except ValidationError as fault:
+        raise Invalid(describe(fault)) from None
+    return asked.config.model_dump(mode="json", exclude_none=True) | {"tuning": asked.tuning}
 
 
 def _workergroup(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,18 @@ class SyncEndpoints:
         """Dollars by worker state."""
         return self._loop.run(self._endpoints.costs(endpoint))
 
+    def advise(self, endpoint: str | int, *, tuning: str = "default", **parameters: Any) -> None:
+        """Plan a second config beside the live one; nothing of it is carried out."""
+        self._loop.run(self._endpoints.advise(endpoint, tuning=tuning, **parameters))
+
+    def advice(self, endpoint: str | int) -> dict[str, Any]:
+        """What a second config does beside the live one."""
+        return self._loop.run(self._endpoints.advice(endpoint))
+
+    def stop_advice(self, endpoint: str | int) -> None:
+        """Plan no second config any more."""
+        self._loop.run(self._endpoints.stop_advice(endpoint))
+
 
 class SyncWorkergroups:
     """See `stoker.management.Workergroups`."""

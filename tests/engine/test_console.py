@@ -240,6 +240,24 @@ async def test_workers_logs_status_and_costs_tell_of_a_fleet_that_is_being_recru
     assert cancelled == {"success": True, "cancelled": True}
 
 
+async def test_a_second_config_is_advised_looked_at_and_stopped(alice: Console, bob: Console) -> None:
+    endpoint_id = await alice.create("advised", min_load=0, min_workers=0, target_util=0.9)
+    path = f"/api/v0/endptjobs/{endpoint_id}/advice/"
+    assert (await alice.good("GET", path))["advice"]["active"] is False
+    assert await alice.good("PUT", path, {"target_util": 0.5, "tuning": "thrifty", "min_load": None}) == {
+        "success": True
+    }
+    advice = (await alice.good("GET", path))["advice"]
+    assert (advice["active"], advice["config"], advice["tuning"]) == (True, {"target_util": 0.5}, "thrifty")
+    assert {"live", "live_imagined", "advised", "differences", "summary"} <= advice.keys()
+    live = (await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/"))["result"]
+    assert live["target_util"] == 0.9
+    for method in ("GET", "PUT", "DELETE"):
+        assert (await bob(method, path, None if method == "GET" else {"target_util": 0.1}))[0] == 404
+    assert await alice.good("DELETE", path, {}) == {"success": True}
+    assert (await alice.good("GET", path))["advice"]["active"] is False
+
+
 async def test_a_request_recruits_a_worker_and_is_answered_when_that_reports_ready(
     alice: Console, real_stage: Stage
 ) -> None:
@@ -304,6 +322,9 @@ BAD_CALLS: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/api/v0/endptjobs/", b" " * 1_048_577, 413, "larger"),
     ("PUT", "/api/v0/endptjobs/{id}/", {"max_workers": 20_000}, 400, "max_workers"),
     ("PUT", "/api/v0/endptjobs/{id}/", {"endpoint_name": "other"}, 400, "renamed"),
+    ("PUT", "/api/v0/endptjobs/{id}/advice/", {}, 400, "nothing differs from the live config"),
+    ("PUT", "/api/v0/endptjobs/{id}/advice/", {"target_util": 7}, 400, "target_util"),
+    ("PUT", "/api/v0/endptjobs/{id}/advice/", {"tuning": "hasty", "min_load": 1}, 400, "tuning"),
     ("PUT", "/api/v0/endptjobs/x/", {"max_workers": 2}, 400, "integer"),
     ("GET", "/api/v0/endptjobs/2147483647/", None, 404, "no endpoint"),
     ("GET", "/api/v0/endptjobs/{id}/decisions/?tail=x", None, 400, "tail"),

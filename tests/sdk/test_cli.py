@@ -37,6 +37,33 @@ WORKER = {
     "url": "http://w:1",
 }
 DECISION = {"at": 1763906000.0, "kind": "recruit", "subject": "0a1b", "reason": "load 42/s [needs] more"}
+ADVICE = {
+    "active": True,
+    "config": {"target_util": 0.8},
+    "tuning": "thrifty",
+    "since": 1763906000.0,
+    "live": {"hot": 6, "booting": 1, "cold": 2, "dollars_per_hour": 2.5, "hot_mean": None},
+    "live_imagined": {
+        "hot": 6,
+        "hot_mean": 6.2,
+        "dollars_per_hour_mean": 2.51,
+        "late_share": 0.001,
+        "starts": 1,
+        "creates": 0,
+        "stops": 2,
+    },
+    "advised": {
+        "hot": 4,
+        "hot_mean": 4.1,
+        "dollars_per_hour_mean": 1.71,
+        "late_share": 0.02,
+        "starts": 0,
+        "creates": 0,
+        "stops": 3,
+    },
+    "differences": [{"side": "advised", "op": "drain", "subject": "0a1b", "reason": "400 hot wanted [now]"}],
+    "summary": "over 1.0 h, in imagination: …",
+}
 GROUP = {"id": 5, "endpoint_id": 7, "endpoint_name": "llm", "template_hash": "abc", "search_params": "x=1"}
 
 
@@ -49,6 +76,9 @@ def peers(threaded_peers: Peers) -> Peers:
         ("GET", one + "status/"): json_reply(STATUS),
         ("GET", one + "decisions/"): json_reply({"decisions": [DECISION]}),
         ("GET", one + "costs/"): json_reply({"dollars": 1.25, "by_worker": {"0a1b": 0.5}}),
+        ("GET", one + "advice/"): json_reply({"advice": ADVICE}),
+        ("PUT", one + "advice/"): ok,
+        ("DELETE", one + "advice/"): ok,
         ("POST", "/get_endpoint_workers/"): json_reply([WORKER]),
         ("POST", "/get_autogroup_workers/"): json_reply([WORKER]),
         ("POST", "/get_endpoint_logs/"): json_reply(
@@ -208,6 +238,29 @@ def test_workers_logs_decisions_and_costs_are_shown(stoker):
     costs = stoker("costs", "llm").stdout
     assert "1.25" in costs
     assert "by_worker.0a1b" in costs
+
+
+def test_a_second_config_is_advised_and_shown_beside_the_live_one(peers, stoker):
+    shown = stoker("advise", "llm", "--target-util", "0.8", "--budget", "2", "--tuning", "thrifty")
+    assert shown.exit_code == 0, shown.output
+    assert sent(peers, "PUT", "/api/v0/endptjobs/7/advice/") == [
+        {"target_util": 0.8, "dollars_per_hour_max": 2.0, "tuning": "thrifty"}
+    ]
+    assert "target_util = 0.8, tuning thrifty" in shown.stdout
+    assert "nothing of it is carried out" in shown.stdout
+    assert "advised config only: drain 0a1b: 400 hot wanted [now]" in shown.stdout
+    row = next(line for line in shown.stdout.splitlines() if line.startswith("$/h, mean"))
+    assert row.split()[-3:] == ["-", "2.510", "1.710"]
+    assert json.loads(stoker("advise", "7", "--json").stdout) == ADVICE
+    assert len(sent(peers, "PUT", "/api/v0/endptjobs/7/advice/")) == 1, "looking changes nothing"
+
+
+def test_advice_is_stopped_and_its_absence_says_how_to_begin(peers, stoker):
+    assert "no second config is planned any more" in stoker("advise", "llm", "--stop").stdout
+    peers.consoling["GET", "/api/v0/endptjobs/7/advice/"] = json_reply({"advice": {"active": False}})
+    assert "try: stoker advise llm --target-util 0.8" in stoker("advise", "llm").stdout
+    assert stoker("advise", "llm", "--stop", "--min-load", "3").exit_code == 2
+    assert stoker("advise", "llm", "--target-util", "3").exit_code != 0
 
 
 def test_a_request_prints_the_answer_and_beside_it_where_its_time_went(peers, stoker):

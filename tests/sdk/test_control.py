@@ -86,6 +86,13 @@ async def test_an_endpoint_lives_from_start_to_deletion(control, workers):
     assert 0 < len(decisions) <= 3
     assert all(line["reason"] for line in decisions)
     assert (await control.costs("llm"))["dollars"] == 0
+    await control.advise("llm", target_util=0.5, tuning="generous")
+    advice = await control.advice("llm")
+    assert (advice["active"], advice["config"], advice["tuning"]) == (True, {"target_util": 0.5}, "generous")
+    await control.stop_advice("llm")
+    assert (await control.advice("llm"))["active"] is False
+    with pytest.raises(stoker.Invalid, match="nothing differs"):
+        await control.advise("llm")
 
     left = await control.delete("llm", wait_seconds=60)
     assert (left["endpoint_name"], left["workers_rented"]) == ("llm", 0)

@@ -174,6 +174,20 @@ async def test_status_decisions_and_costs(peers, client):
     assert peers.console[-1][1].query == {"tail": "3"}
 
 
+async def test_a_second_config_is_advised_and_checked_before_it_is_sent(peers, client):
+    path = ENDPOINTS + "7/advice/"
+    peers.consoling["GET", path] = json_reply({"advice": {"active": True, "summary": "over 10 min"}})
+    peers.consoling["PUT", path] = peers.consoling["DELETE", path] = json_reply({"success": True})
+    await client.endpoints.advise("llm", target_util=0.8, cold_workers=2, tuning="thrifty")
+    assert bodies(peers, "PUT", path) == [{"target_util": 0.8, "min_workers": 2, "tuning": "thrifty"}]
+    assert (await client.endpoints.advice("llm"))["summary"] == "over 10 min"
+    await client.endpoints.stop_advice(7)
+    for wrong in ({"target_util": 8}, {"speed": 1}, {}, {"tuning": "hasty"}):
+        with pytest.raises(stoker.Invalid):
+            await client.endpoints.advise("llm", **wrong)
+    assert len(bodies(peers, "PUT", path)) == 1
+
+
 async def test_a_workergroup_is_created_for_an_endpoint_by_name_or_id(peers, client):
     groups = [
         {"id": 5, "endpoint_id": 7, "endpoint_name": "llm", "template_hash": "abc", "search_params": "x=1"}

@@ -114,6 +114,12 @@ def test_management_is_the_same(peers, client):
     assert [record.endpoint_name for record in client.endpoints.list()] == ["llm"]
     assert client.get_endpoint(7).costs() == {"dollars": 2.0}
     assert client.endpoints.costs("llm") == {"dollars": 2.0}
+    path = "/api/v0/endptjobs/7/advice/"
+    peers.consoling["GET", path] = json_reply({"advice": {"active": True}})
+    peers.consoling["PUT", path] = peers.consoling["DELETE", path] = json_reply({"success": True})
+    client.endpoints.advise("llm", target_util=0.8)
+    assert client.endpoints.advice("llm") == {"active": True}
+    client.endpoints.stop_advice("llm")
     with pytest.raises(stoker.Invalid):
         client.workergroups.create("llm")
 

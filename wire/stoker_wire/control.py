@@ -1,11 +1,11 @@
 """How an endpoint's workflow is addressed, started and spoken to on Temporal: shared by controller and SDK."""
 
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stoker_wire.base import Typed
-from stoker_wire.endpoint import EndpointConfig, EndpointName
+from stoker_wire.endpoint import EndpointConfig, EndpointName, EndpointPatch
 from stoker_wire.workergroup import Workergroup
 
 WORKFLOW_TYPE = "EndpointWorkflow"
@@ -20,22 +20,42 @@ SIGNAL_SET_WORKERGROUP = "set_workergroup"
 SIGNAL_REMOVE_WORKERGROUP = "remove_workergroup"
 SIGNAL_UPDATE_WORKERS = "update_workers"
 SIGNAL_CANCEL_UPDATE = "cancel_update"
+SIGNAL_ADVISE = "advise"
 SIGNAL_DELETE = "delete"
 UPDATE_CHANGE_CONFIG = "change_config"
 UPDATE_PUT_WORKERGROUP = "put_workergroup"
 UPDATE_DROP_WORKERGROUP = "drop_workergroup"
 UPDATE_ROTATE_KEY = "rotate_key"
+UPDATE_SET_ADVICE = "set_advice"
 QUERY_STATUS = "status"
 QUERY_WORKERS = "workers"
 QUERY_DECISIONS = "decisions"
 QUERY_COSTS = "costs"
 QUERY_LOAD = "load"
 QUERY_WORKERGROUPS = "workergroups"
+QUERY_ADVICE = "advice"
 
 
 def workflow_id(endpoint_name: str) -> str:
     """`endpoint/<name>`: names are unique among live endpoints because workflow ids are."""
     return f"endpoint/{endpoint_name}"
+
+
+class Advise(Typed):
+    """A second config that is planned beside a live endpoint's own; nothing of it is carried out."""
+
+    config: EndpointPatch = EndpointPatch()
+    """What differs from the live config; the rest follows it."""
+    tuning: Literal["default", "thrifty", "generous"] = "default"
+    """Another temperament of the policy: less, or more, spare for chance."""
+
+    @model_validator(mode="after")
+    def _differs(self) -> Self:
+        if self.tuning == "default" and not self.config.given():
+            raise ValueError(
+                "nothing differs from the live config: give a parameter, e.g. target_util, or a tuning"
+            )
+        return self
 
 
 class EndpointSpec(Typed):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stoker.cli import endpoints, looking, request, watch, workergroups
+from stoker.cli import advise, endpoints, looking, request, watch, workergroups
 from stoker.cli.context import Globals
 from stoker.transport import version
 
@@ -48,5 +48,6 @@ app.command("workers")(looking.workers)
 app.command("logs")(looking.logs)
 app.command("decisions")(looking.decisions)
 app.command("costs")(looking.costs)
+app.command("advise")(advise.advise)
 app.command("request")(request.request)
 app.command("watch")(watch.watch)
