@@ -4,7 +4,12 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import web
-from temporalio.client import WorkflowQueryFailedError, WorkflowQueryRejectedError, WorkflowUpdateFailedError
+from temporalio.client import (
+    RPCTimeoutOrCancelledError,
+    WorkflowQueryFailedError,
+    WorkflowQueryRejectedError,
+    WorkflowUpdateFailedError,
+)
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -50,7 +55,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return problem_answer(
             Problem(502, "query_failed", "the endpoint's workflow could not answer; see its page in Temporal")
         )
-    except TimeoutError:
+    except (TimeoutError, RPCTimeoutOrCancelledError):  # the client's own way to say that it was cut short
         sentence = "Temporal or its worker did not answer in time; the change may still happen, look before repeating it"
         return problem_answer(Problem(503, "temporal_timeout", sentence, headers={"Retry-After": "2"}))
     except (ConnectionError, web.RequestPayloadError):

@@ -12,6 +12,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from activities.instances import MarketActivities
 from activities.secrets import DeploymentSecrets
+from engine.settings import Timing
 from market.fake import FakeMarket
 from stoker_wire.market import Offer, Template
 from tests.engine.conftest import ALICE, BOB, SECRET, Stage, WorkerDouble, start_temporal
@@ -132,6 +133,20 @@ async def test_a_change_leaves_what_is_null_and_is_read_back_at_once(alice: Cons
     row = (await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/"))["result"]
     assert (row["max_workers"], row["target_util"], row["min_load"]) == (5, 0.9, 0.0)
     assert row["endpoint_state"] == "suspended"
+
+
+async def test_a_change_that_no_temporal_worker_takes_up_is_answered_in_time_and_named() -> None:
+    env = await start_temporal()
+    async with aiohttp.ClientSession() as http:
+        stage = Stage(env, http)
+        await stage.start_engine(timing=Timing(temporal_call_seconds=0.3))
+        console = Console(stage, ALICE)
+        endpoint_id = await console.create("nobody-home")
+        change = {"endptjob_id": endpoint_id, "max_workers": 5}
+        status, answered = await console("PUT", f"/api/v0/endptjobs/{endpoint_id}/", change)
+        assert (status, answered["error"]) == (503, "temporal_timeout")
+        await stage.close()
+    await env.shutdown()
 
 
 async def test_a_deleted_endpoint_takes_no_requests_and_its_name_is_free_again(
