@@ -41,8 +41,13 @@ async def kill_each_once(
 
 
 def pyworker_pid(instance_id: int) -> int | None:
-    """The process that serves the instance's worker: by its environment and its program."""
-    wanted = f"CONTAINER_ID={instance_id}".encode()
+    """The process that serves the instance's worker."""
+    return instance_pid(instance_id, "worker.py")
+
+
+def instance_pid(instance_id: int, program: str) -> int | None:
+    """The instance's process of this program: by its environment and its command line."""
+    wanted, name = f"CONTAINER_ID={instance_id}".encode(), program.encode()
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue
@@ -51,6 +56,6 @@ def pyworker_pid(instance_id: int) -> int | None:
             command = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if wanted in environment and any(part.endswith(b"worker.py") for part in command):
+        if wanted in environment and any(part.rpartition(b"/")[2] == name for part in command):
             return int(process.name)
     return None

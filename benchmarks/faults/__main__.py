@@ -1,0 +1,157 @@
+"""Real processes under faults: `python -m benchmarks.faults [--quick] [name …]`.
+
+Temporal on a file, engine, Temporal worker, the marketplace of this machine and its pyworkers, under steady traffic of the
+SDK. Each fault strikes, the deployment becomes whole again by itself, and the books are compared. Exit code 1 if a request was
+lost or answered twice, an instance leaked, or the deployment did not become whole.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.engine.machine import facts
+from benchmarks.faults.cases import Case, cases
+from benchmarks.faults.stage import Stage, can_mount, small_disk, staged
+from benchmarks.faults.traffic import Tally, tally
+from run.logs import configure_logs
+
+BEFORE_SECONDS = 3.0
+AFTER_SECONDS = 3.0
+DISK_MEGABYTES = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one fault did."""
+
+    case: Case
+    recovery_seconds: float
+    tally: Tally
+    leaked: int
+    dollars_leaked: float
+    restarts: dict[str, int]
+    failure: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Nothing lost, nothing twice, nothing leaked, whole again."""
+        return not (
+            self.failure or self.tally.lost or self.tally.twice or self.leaked or self.dollars_leaked > 0
+        )
+
+
+async def struck(stage: Stage, case: Case) -> Row:
+    """One fault, from whole to whole."""
+    await asyncio.sleep(BEFORE_SECONDS)
+    began = time.monotonic()
+    before = {name: child.restarts for name, child in stage.stack.supervisor.children.items()}
+    failure, recovery, leaked, dollars = "", float("nan"), -1, float("nan")
+    try:
+        ended = await case.strike(stage)
+        recovery = await stage.until_whole() - ended
+        await asyncio.sleep(AFTER_SECONDS)
+        leaked, dollars = await stage.leaked()
+    except (TimeoutError, AssertionError) as fault:
+        failure = str(fault) or type(fault).__name__
+    await stage.traffic.settled()
+    after = stage.stack.supervisor.children
+    restarts = {
+        name: child.restarts - before[name] for name, child in after.items() if child.restarts > before[name]
+    }
+    book = [sent for sent in stage.traffic.since(began) if sent.ended_at is not None]
+    return Row(case, recovery, tally(book), leaked, dollars, restarts, failure)
+
+
+async def played(chosen: list[Case], folder: Path) -> list[Row]:
+    """Every case of one kind of stage; a stage that did not become whole again is replaced."""
+    rows: list[Row] = []
+    left = list(chosen)
+    while left:
+        place = folder / f"stage-{len(rows)}"
+        with small_disk(place, megabytes=DISK_MEGABYTES) if left[0].disk else contextlib.nullcontext():
+            async with staged(place / "state") as stage:
+                while left:
+                    row = await struck(stage, left.pop(0))
+                    rows.append(row)
+                    print(line(row), flush=True)
+                    if row.failure:
+                        break
+                else:
+                    await _farewell(stage)
+    return rows
+
+
+async def _farewell(stage: Stage) -> None:
+    """The endpoint is deleted: nothing may be left, and both books must say the same."""
+    await stage.traffic.stop()
+    handle = stage.temporal.get_workflow_handle(f"endpoint/{stage.endpoint.name}")
+    await stage.client.endpoints.delete(stage.endpoint.id)
+    told = await asyncio.wait_for(handle.result(), 120)
+    charges = await stage.charges()
+    left = [row for row in charges if not row["destroyed"]]
+    dollars = sum(row["dollars"] for row in charges)
+    print(
+        f"  deleted: {told['workers_rented']} rented by the workflow, {len(charges)} by the marketplace's books, {len(left)} left; "
+        f"ledger ${told['dollars']:.5f}, charged ${dollars:.5f}",
+        flush=True,
+    )
+    if left or told["workers_rented"] != len(charges):
+        raise SystemExit("an instance was left, or rented behind the workflow's back")
+
+
+HEAD = (
+    "| fault | sent | lost | twice | retried | streams cut | instances leaked | $ leaked | longest request, s | recovery, s | started again |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def line(row: Row) -> str:
+    """As a row of the table."""
+    seen = row.tally
+    again = ", ".join(f"{name} {count}x" for name, count in row.restarts.items()) or "-"
+    told = (
+        f"| {row.case.what} | {seen.sent} | {seen.lost} | {seen.twice} | {seen.retried} | {seen.cut} | {row.leaked} | "
+        f"{row.dollars_leaked:.4f} | {seen.longest_seconds:.1f} | {row.recovery_seconds:.1f} | {again} |"
+    )
+    notes = [f"  FAILED {row.case.name}: {row.failure}"] if row.failure else []
+    notes += [f"  lost: {reason}" for reason in seen.reasons[:5]]
+    return "\n".join([told, *notes])
+
+
+async def main(names: list[str], *, quick: bool) -> int:
+    """The exit code."""
+    known = cases(quick=quick)
+    unknown = set(names) - {case.name for case in known}
+    if unknown:
+        sys.exit(f"no such fault: {', '.join(sorted(unknown))}; there are {', '.join(c.name for c in known)}")
+    chosen = [case for case in known if not names or case.name in names]
+    if not can_mount() and any(case.disk for case in chosen):
+        print("disk-full is left out: making a small disk needs root")
+        chosen = [case for case in chosen if not case.disk]
+    print(facts())
+    print(HEAD, flush=True)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="stoker-faults-") as folder:
+        for disk in (False, True):
+            rows += await played(
+                [case for case in chosen if case.disk is disk], Path(folder) / f"disk-{disk}"
+            )
+    bad = [row.case.name for row in rows if not row.good]
+    print(f"\n{len(rows)} faults, {len(bad)} with damage{': ' + ', '.join(bad) if bad else ''}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="only these faults")
+    parser.add_argument("--quick", action="store_true", help="what lasts is shortened")
+    given = parser.parse_args()
+    configure_logs(level="error", process="faults")
+    sys.exit(uvloop.run(main(given.names, quick=given.quick)))

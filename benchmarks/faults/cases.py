@@ -1,0 +1,117 @@
+"""The faults: what is done to which process, and for how long."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.faults.stage import Stage
+
+STOP_SECONDS = 30.0
+CUT_SECONDS = 45.0
+"""Longer than the engine trusts a silent worker."""
+FULL_SECONDS = 20.0
+_CHUNK = b"\0" * 65536
+
+PARTS = {
+    "temporal-worker": "worker",
+    "engine": "engine",
+    "temporal-server": "temporal",
+    "marketplace": "market",
+}
+"""Processes of the deployment, by their child's name."""
+PROGRAMS = {"pyworker": "worker.py", "model-server": "model_server.py"}
+"""Processes on an instance, by their program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One fault. `strike` returns the moment from which recovery counts: the kill, or the end of what lasted."""
+
+    name: str
+    what: str
+    strike: Callable[[Stage], Awaitable[float]]
+    disk: bool = False
+    """Needs a small disk of its own."""
+
+
+async def _pid(stage: Stage, target: str) -> int:
+    return stage.stack.pids[PARTS[target]] if target in PARTS else await stage.victim(PROGRAMS[target])
+
+
+def _kill(target: str) -> Case:
+    async def strike(stage: Stage) -> float:
+        os.kill(await _pid(stage, target), signal.SIGKILL)
+        return time.monotonic()
+
+    return Case(f"kill-{target}", f"kill -9 of the {target.replace('-', ' ')}", strike)
+
+
+def _stop(target: str, seconds: float) -> Case:
+    async def strike(stage: Stage) -> float:
+        pid = await _pid(stage, target)
+        until = time.monotonic() + seconds
+        try:
+            while time.monotonic() < until:
+                # again and again: a marketplace without cgroups lets its instances go on with SIGCONT
+                os.kill(pid, signal.SIGSTOP)
+                await asyncio.sleep(0.02 if target in PROGRAMS else 0.5)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        return time.monotonic()
+
+    return Case(f"stop-{target}", f"SIGSTOP of the {target.replace('-', ' ')} for {seconds:.0f} s", strike)
+
+
+def _cut(how: str, seconds: float) -> Case:
+    async def strike(stage: Stage) -> float:
+        stage.wire.cut(how)  # type: ignore[arg-type]
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            stage.wire.cut("")
+        return time.monotonic()
+
+    words = {"refused": "connections refused", "silent": "packets vanish"}
+    return Case(
+        f"cut-{how}", f"network cut between workers and engine for {seconds:.0f} s, {words[how]}", strike
+    )
+
+
+async def _fill_disk(stage: Stage) -> float:
+    ballast = stage.stack.state_dir / "ballast"
+    try:
+        await asyncio.to_thread(_fill, ballast)
+        until = time.monotonic() + FULL_SECONDS
+        while time.monotonic() < until:
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(_fill, ballast)  # what was freed meanwhile is taken, too
+    finally:
+        ballast.unlink(missing_ok=True)
+    return time.monotonic()
+
+
+def _fill(ballast: Path) -> None:
+    with ballast.open("ab", buffering=0) as file:
+        for chunk in (_CHUNK, b"\0" * 512):
+            with contextlib.suppress(OSError):
+                while file.write(chunk):
+                    pass
+
+
+def cases(*, quick: bool = False) -> list[Case]:
+    """All of them, in the order in which they strike; `quick` shortens what lasts."""
+    stop, cut = (5.0, 8.0) if quick else (STOP_SECONDS, CUT_SECONDS)
+    targets = ["temporal-worker", "engine", "pyworker", "model-server", "temporal-server", "marketplace"]
+    return [
+        *(_kill(target) for target in targets),
+        *(_stop(target, stop) for target in targets),
+        _cut("refused", cut),
+        _cut("silent", cut),
+        Case("disk-full", f"the disk of the state is full for {FULL_SECONDS:.0f} s", _fill_disk, disk=True),
+    ]

@@ -1,0 +1,248 @@
+"""A deployment of real processes under steady traffic, and the looks that say whether it is whole."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+import stoker
+from activities.messages import read_label
+from benchmarks.faults.cut import Wire
+from benchmarks.faults.traffic import ROUTE, TOKENS, Traffic
+from market.port import MarketError
+from market.vast import VastMarket
+from run.demo.chaos import instance_pid
+from run.dev import DevStack
+from run.lock import free_port
+from run.settings import load_settings
+
+ROOT = Path(__file__).parents[2]
+HOT = 2
+PARAMETERS: dict[str, Any] = {
+    "min_load": 1.0,
+    "min_workers": HOT,
+    "max_workers": 4,
+    "cold_mult": 1.0,
+    "inactivity_timeout": -1.0,
+    "max_queue_time": 3.0,
+    "target_queue_time": 4.0,
+}
+WORKERGROUP: dict[str, Any] = {"template_hash": "text-model", "search_params": "num_gpus=1", "gpu_ram": 0.0}
+WHOLE_SECONDS_MAX = 120.0
+PROBE_SECONDS_MAX = 5.0
+"""A request sent to a whole deployment is answered within this, on a machine that others use too."""
+
+
+@dataclass
+class Stage:
+    """The stack, one endpoint, its traffic, and what was seen of its instances."""
+
+    stack: DevStack
+    client: stoker.Serverless
+    endpoint: stoker.Endpoint
+    traffic: Traffic
+    market: VastMarket
+    wire: Wire
+    http: httpx.AsyncClient
+    temporal: Client
+    watched: set[tuple[int, str]] = field(default_factory=set)
+    """Instance and program of what was struck: whole again when it serves, or when the instance is gone."""
+    launches_known: set[str] = field(default_factory=set)
+    """Every launch id that the workflow has told of."""
+
+    async def hot(self) -> list[stoker.WorkerRecord]:
+        """The workers that serve."""
+        workers = await self.client.endpoints.workers(self.endpoint.id)
+        return [worker for worker in workers if worker.status == "idle"]
+
+    async def victim(self, program: str) -> int:
+        """The pid of this program on a hot instance, which is watched from now on."""
+        instance_id = (await self.hot())[0].id
+        pid = instance_pid(instance_id, program)
+        assert pid is not None, f"no hot instance runs {program}"
+        self.watched.add((instance_id, program))
+        return pid
+
+    async def ailing(self) -> str:
+        """What is not whole, in a few words; empty: everything is."""
+        try:
+            async with asyncio.timeout(PROBE_SECONDS_MAX):
+                ready = await self.http.get(f"{self.engine_url}/readyz", timeout=1)
+                if ready.status_code != 200:
+                    return f"engine: {ready.text[:100]}"
+                await self._learn_launches()
+                listed = {instance.id for instance in await self.market.list()}
+                hot = await self.hot()
+                if len(hot) < HOT:
+                    return f"{len(hot)} of {HOT} workers are hot"
+                for instance_id, program in sorted(self.watched):
+                    if instance_id in listed and (ill := await self._ill(instance_id, program)):
+                        return ill
+                prompt = {"prompt": "whole?", "max_tokens": TOKENS}
+                await self.endpoint.request(ROUTE, prompt, cost=TOKENS, retry=False)
+        except (stoker.StokerError, MarketError, RPCError, httpx.HTTPError, OSError) as fault:
+            return f"{type(fault).__name__}: {fault}"[:200]
+        self.watched.clear()
+        return ""
+
+    async def _ill(self, instance_id: int, program: str) -> str:
+        """Whether the program that was struck serves again: its own health route says so."""
+        pid = instance_pid(instance_id, program)
+        if pid is None:
+            return f"{program} of instance {instance_id} does not run"
+        environment = environment_of(pid)
+        if program == "worker.py":
+            url = f"http://127.0.0.1:{environment['WORKER_PORT']}/healthz"
+        else:
+            url = f"http://127.0.0.1:{environment['MODEL_PORT']}/health"
+        answer = await self.http.get(url, timeout=1)
+        return "" if answer.status_code == 200 else f"{url} answers {answer.text[:100]}"
+
+    async def until_whole(self, *, seconds_max: float = WHOLE_SECONDS_MAX) -> float:
+        """The moment at which everything was found whole."""
+        deadline = time.monotonic() + seconds_max
+        while ailing := await self.ailing():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not whole after {seconds_max:.0f} s: {ailing}")
+            await asyncio.sleep(0.1)
+        return time.monotonic()
+
+    async def leaked(self, *, seconds_max: float = 90.0) -> tuple[int, float]:
+        """Instances that are rented and not in the endpoint's books, or twice in them, once it has had time to
+        reconcile; and the dollars that instances cost which were never in its books."""
+        deadline = time.monotonic() + seconds_max
+        while True:
+            with contextlib.suppress(
+                stoker.StokerError, MarketError, RPCError, httpx.HTTPError, TimeoutError
+            ):
+                async with asyncio.timeout(10):
+                    known = await self._learn_launches()
+                    listed = [launch_of(instance.label) for instance in await self.market.list()]
+                    unknown = [launch for launch in listed if launch not in known]
+                    over = len(unknown) + len(listed) - len(set(listed))
+                    if not over or time.monotonic() > deadline:
+                        return over, await self._dollars_unknown()
+            if time.monotonic() > deadline:
+                raise TimeoutError("the books could not be compared")
+            await asyncio.sleep(0.5)
+
+    async def charges(self) -> list[dict[str, Any]]:
+        """What the marketplace charges for each instance, gone ones too."""
+        answer = await self.http.get(
+            f"{self.stack.settings.market_url}/host/charges/",
+            headers={"Authorization": f"Bearer {self._keys.market_key}"},
+            timeout=5,
+        )
+        rows: list[dict[str, Any]] = answer.raise_for_status().json()["instances"]
+        return rows
+
+    @property
+    def engine_url(self) -> str:
+        """The engine itself: only the workers are behind the wire."""
+        return f"http://{self.stack.settings.engine.host}:{self.stack.settings.engine.port}"
+
+    @property
+    def _keys(self) -> Any:
+        assert self.stack.keys is not None
+        return self.stack.keys
+
+    async def _learn_launches(self) -> set[str]:
+        """The launch ids in the workflow's books now, asked of the workflow itself."""
+        handle = self.temporal.get_workflow_handle(f"endpoint/{self.endpoint.name}")
+        workers = await handle.query("workers", rpc_timeout=timedelta(seconds=1))
+        now = {worker["launch_id"] for worker in workers}
+        self.launches_known |= now
+        return now
+
+    async def _dollars_unknown(self) -> float:
+        return sum(
+            row["dollars"]
+            for row in await self.charges()
+            if launch_of(row["label"]) not in self.launches_known
+        )
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The process' environment as it started."""
+    pairs = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def launch_of(label: str | None) -> str:
+    """The launch id in an instance's label."""
+    read = read_label(label or "")
+    return read[1] if read else f"unlabelled {label}"
+
+
+@contextlib.asynccontextmanager
+async def staged(state_dir: Path) -> AsyncIterator[Stage]:
+    """A deployment with two hot workers and traffic; at the end the endpoint is deleted, and nothing may be left."""
+    settings = load_settings(ROOT / "temporal-dev.yaml")
+    engine_port = free_port()
+    wire = Wire(engine_port)
+    await wire.start()
+    stack = DevStack(
+        settings.model_copy(
+            update={
+                "state_dir": state_dir,
+                "temporal": settings.temporal.model_copy(update={"port": free_port(), "ui_port": None}),
+                "engine": settings.engine.model_copy(
+                    update={"port": engine_port, "public_url": f"http://127.0.0.1:{wire.port}"}
+                ),
+                "host_market": settings.host_market.model_copy(update={"port": free_port()}),
+            }
+        )
+    )
+    await stack.start()
+    assert stack.keys is not None
+    market = VastMarket(stack.settings.market_url, stack.keys.market_key)
+    try:
+        async with (
+            stoker.Serverless(stack.keys.account_key, url=f"http://127.0.0.1:{engine_port}") as client,
+            httpx.AsyncClient() as http,
+        ):
+            made = await client.endpoints.create("faults", **PARAMETERS)
+            await client.workergroups.create(made.id, **WORKERGROUP)
+            endpoint = await client.get_endpoint("faults")
+            stage = Stage(
+                stack, client, endpoint, Traffic(endpoint), market, wire, http, await stack.client()
+            )
+            await stage.until_whole()
+            stage.traffic.start()
+            try:
+                yield stage
+            finally:
+                await stage.traffic.stop()
+    finally:
+        await market.close()
+        await wire.close()
+        await stack.stop()
+
+
+@contextlib.contextmanager
+def small_disk(where: Path, *, megabytes: int) -> Any:
+    """A disk of its own for the state, so that it can be filled. Needs root."""
+    where.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "stoker-faults", str(where)],
+        check=True,
+    )
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", str(where)], check=True)
+
+
+def can_mount() -> bool:
+    """Whether a small disk can be made here."""
+    return os.geteuid() == 0

@@ -1,0 +1,143 @@
+"""Requests at a steady rate through the SDK, and a book of what became of each."""
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import stoker
+
+ROUTE = "/v1/completions"
+TOKENS = 8
+TIMEOUT_SECONDS = 150.0
+STREAM_EVERY = 10
+"""One request in so many is a stream."""
+
+
+@dataclass(slots=True)
+class Sent:
+    """One request and what came of it."""
+
+    number: int
+    sent_at: float
+    ended_at: float | None = None
+    attempts: int = 0
+    key: str = ""
+    stream: bool = False
+    lost: str = ""
+    """Why the caller got no answer; a stream that broke with a typed error in the middle is `cut`, not lost."""
+    cut: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """From sending to the answer."""
+        return (self.ended_at or time.monotonic()) - self.sent_at
+
+
+@dataclass
+class Traffic:
+    """A client that sends `per_second` requests, each with a prompt of its own length, so that answers cannot be mixed up."""
+
+    endpoint: stoker.Endpoint
+    per_second: float = 4.0
+    book: list[Sent] = field(default_factory=list)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _sending: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._sending = asyncio.create_task(self._send_on_time())
+
+    async def stop(self) -> None:
+        """Send no more, and wait until every request has ended one way or the other."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+        await asyncio.gather(*self._tasks)
+
+    async def settled(self) -> None:
+        """Return once every request sent until now has ended; each does at its own timeout."""
+        await asyncio.gather(*list(self._tasks))
+
+    def since(self, at: float) -> list[Sent]:
+        """What was under way or sent at or after this moment."""
+        return [sent for sent in self.book if sent.ended_at is None or sent.ended_at >= at]
+
+    async def _send_on_time(self) -> None:
+        began, count = time.monotonic(), 0
+        while True:
+            task = asyncio.create_task(self._one(len(self.book)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            count += 1
+            await asyncio.sleep(max(0.0, began + count / self.per_second - time.monotonic()))
+
+    async def _one(self, number: int) -> None:
+        sent = Sent(number=number, sent_at=time.monotonic(), stream=number % STREAM_EVERY == 0)
+        self.book.append(sent)
+        try:
+            await (self._streamed(sent) if sent.stream else self._answered(sent))
+        except stoker.StokerError as fault:
+            sent.lost = f"{type(fault).__name__}: {fault}"[:300]
+        except Exception as fault:  # noqa: BLE001 - what should not happen is what is looked for
+            sent.lost = f"unexpected {type(fault).__name__}: {fault}"[:300]
+        finally:
+            sent.ended_at = time.monotonic()
+
+    def _payload(self, sent: Sent) -> dict[str, object]:
+        return {"prompt": "lamp" * (sent.number % 200), "max_tokens": TOKENS, "stream": sent.stream}
+
+    async def _answered(self, sent: Sent) -> None:
+        answer = await self.endpoint.request(ROUTE, self._payload(sent), cost=TOKENS, timeout=TIMEOUT_SECONDS)
+        sent.attempts, sent.key = answer.attempts, answer.idempotency_key
+        usage = answer.json()["usage"]
+        wanted = {"completion_tokens": TOKENS, "prompt_tokens": sent.number % 200}
+        if usage != wanted:
+            sent.lost = f"another request's answer: {usage}, expected {wanted}"
+
+    async def _streamed(self, sent: Sent) -> None:
+        events = 0
+        try:
+            async with self.endpoint.stream(
+                ROUTE, self._payload(sent), cost=TOKENS, timeout=TIMEOUT_SECONDS
+            ) as stream:
+                sent.attempts = stream.attempts
+                async for _ in stream:
+                    events += 1
+        except stoker.WorkerFailed as fault:
+            if events == 0 and "broke the stream" not in str(fault):
+                raise
+            sent.cut = True
+        if events > TOKENS or (events < TOKENS and not sent.cut):
+            sent.lost = (
+                f"{events} events, expected {TOKENS}: the stream was given twice, or ended early in silence"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """The figures of a stretch of traffic."""
+
+    sent: int
+    lost: int
+    retried: int
+    cut: int
+    """Streams that ended with an error in the middle: what was given cannot be taken back, so they are not retried."""
+    twice: int
+    """Idempotency keys under which the client got more than one answer."""
+    longest_seconds: float
+    reasons: tuple[str, ...]
+
+
+def tally(book: list[Sent]) -> Tally:
+    """Count."""
+    keys = Counter(sent.key for sent in book if sent.key)
+    return Tally(
+        sent=len(book),
+        lost=sum(bool(sent.lost) for sent in book),
+        retried=sum(sent.attempts > 1 for sent in book),
+        cut=sum(sent.cut for sent in book),
+        twice=sum(count > 1 for count in keys.values()),
+        longest_seconds=max((sent.seconds for sent in book), default=0.0),
+        reasons=tuple(sorted({sent.lost for sent in book if sent.lost})),
+    )
