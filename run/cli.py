@@ -23,6 +23,10 @@ app = typer.Typer(
 )
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The settings file.")]
+BuildId = Annotated[
+    str | None,
+    typer.Option(help="Of the worker's code, where worker.deployment is set.", envvar="STOKER_BUILD_ID"),
+]
 _DEFAULT = Path("temporal-dev.yaml")
 
 
@@ -61,11 +65,39 @@ def engine(config: Config = _DEFAULT) -> None:
 
 
 @app.command()
-def worker(config: Config = _DEFAULT) -> None:
+def worker(config: Config = _DEFAULT, build_id: BuildId = None) -> None:
     """Run one Temporal worker: the endpoints' workflows, the planner and the market calls."""
     from run.roles.worker import run_worker  # noqa: PLC0415
 
-    _run("worker", config, run_worker)
+    _run("worker", config, lambda settings: run_worker(settings.with_build(build_id)))
+
+
+@app.command()
+def rollout(
+    config: Config = _DEFAULT,
+    build_id: BuildId = None,
+    seconds: Annotated[float, typer.Option(help="How long to wait for the workflows.", min=1)] = 120.0,
+) -> None:
+    """Move every running endpoint to this build of the workers; an older one is a downgrade. See docs/how-to/upgrade.md."""
+    from run.rollout import roll_out  # noqa: PLC0415
+    from run.temporal_server import connect_from_environment  # noqa: PLC0415
+
+    async def act(settings: DevSettings) -> None:
+        client = await connect_from_environment(settings.temporal)
+        choice = settings.with_build(build_id).worker
+        done = await roll_out(client, choice, seconds_max=seconds, say=typer.echo)
+        if done.left:
+            raise Fault(
+                f"still on another build after {seconds:.0f} s: {', '.join(done.left)}; do the workers of "
+                f"{'build ' + done.before if done.before else 'their build'} still run? Then say it again",
+                exit_code=1,
+            )
+        rest = f"; workers of build {done.before} may be stopped" if done.before != choice.build_id else ""
+        typer.echo(
+            f"all {len(done.moved)} workflows run on build {choice.build_id}{rest if done.before else ''}"
+        )
+
+    _run("rollout", config, act, level="error")
 
 
 @app.command()

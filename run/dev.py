@@ -52,6 +52,10 @@ class DevStack:
         Raises:
             Fault: the state folder or a port is in use, or a part did not become ready.
         """
+        if self.settings.worker.deployment is not None:
+            raise Fault(
+                "worker.deployment is for production: here nothing would run until a build is rolled out; remove it"
+            )
         self._lock.acquire()
         try:
             self._record.refuse_stale()

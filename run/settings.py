@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from temporalio.common import WorkerDeploymentVersion
 
 from engine.settings import RequestLogSettings
 from market.host.settings import GpuSettings, HostMarketSettings, MachineSettings, TemplateSettings
@@ -129,6 +130,30 @@ class MarketChoice(Typed):
     """For the whole deployment, held by the market task queue."""
 
 
+class WorkerChoice(Typed):
+    """Whether Temporal tells builds of the worker apart, so that running endpoints can be moved from one to another."""
+
+    deployment: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,200}$")
+    """The worker deployment's name. None: not versioned, every worker carries every workflow."""
+    build_id: str | None = Field(None, pattern=r"^[A-Za-z0-9_.+-]{1,200}$")
+    """Of the code that this worker is; `stokerd worker --build-id` and STOKER_BUILD_ID go before it."""
+
+    def version(self) -> WorkerDeploymentVersion | None:
+        """What the worker calls itself.
+
+        Raises:
+            Fault: a deployment without a build.
+        """
+        if self.deployment is None:
+            return None
+        if self.build_id is None:
+            raise Fault(
+                f"worker.deployment is {self.deployment}, but no build is named; give --build-id, "
+                "STOKER_BUILD_ID, or worker.build_id"
+            )
+        return WorkerDeploymentVersion(self.deployment, self.build_id)
+
+
 class DevSettings(Typed):
     """Everything in `temporal-dev.yaml`."""
 
@@ -136,6 +161,7 @@ class DevSettings(Typed):
     """Keys, databases, logs and disks of the host marketplace. Relative to the file."""
     temporal: TemporalSettings = TemporalSettings()
     engine: EngineListen = EngineListen()
+    worker: WorkerChoice = WorkerChoice()
     market: MarketChoice = MarketChoice()
     host_market: HostMarket = HostMarket()
 
@@ -153,6 +179,20 @@ class DevSettings(Typed):
             if port is not None and (other := taken.setdefault(port, name)) != name:
                 raise ValueError(f"{other} and {name} are both {port}; give each its own port")
         return self
+
+    def with_build(self, build_id: str | None) -> Self:
+        """The same with this build, if it is one.
+
+        Raises:
+            Fault: it cannot be one.
+        """
+        if build_id is None:
+            return self
+        try:
+            worker = WorkerChoice(deployment=self.worker.deployment, build_id=build_id)
+        except ValidationError as fault:
+            raise Fault(f"--build-id: {describe(fault)}") from fault
+        return self.model_copy(update={"worker": worker})
 
     def host_market_settings(self, *, market_key: str, env: dict[str, str]) -> HostMarketSettings:
         """The host marketplace's own settings; `env` is what every instance finds in its environment."""

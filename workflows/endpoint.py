@@ -14,6 +14,7 @@ from stoker_wire import control
 from stoker_wire.control import EndpointSpec
 from workflows import advising, checking, intake, options, views
 from workflows.alarm import Alarm
+from workflows.handed_on import read_handed_on
 from workflows.handshake import note_drains_seen, recheck_at
 from workflows.messages import DecisionLine
 from workflows.operations import Operations
@@ -29,21 +30,33 @@ CONFIRM_SECONDS = 30.0
 """After a listing that could not be made, or that still found something, of an endpoint that is deleted."""
 HAND_OVER_SECONDS = 20.0
 """How long a continue-as-new waits for what is under way; the next run asks again for what is left."""
+MOVE_SECONDS_MIN = 10.0
+"""Between two moves to another build: a deployment that is switched to and fro must not make an endpoint spin."""
 
 
 @workflow.defn(name=control.WORKFLOW_TYPE)
 class EndpointWorkflow:
-    """One endpoint, from its first worker to the marketplace's word that the last one is gone."""
+    """One endpoint, from its first worker to the marketplace's word that the last one is gone.
+
+    Where workers are versioned, a run stays on the build that it began on, and moves to another by continue-as-new.
+    """
 
     @workflow.init
     def __init__(self, sent: Any) -> None:
         self._unusable = ""
         """What is wrong with the input; `run` says so and ends, signals that came before it find an empty endpoint."""
+        unknown: tuple[str, ...] = ()
         try:
-            spec = checking.spec(sent)
+            if workflow.info().continued_run_id is None:
+                spec = checking.spec(sent)
+            else:
+                spec, unknown = read_handed_on(EndpointSpec.model_validate, sent)
         except checking.Unacceptable as fault:
             self._unusable, spec = str(fault), EndpointSpec(endpoint_name="unusable", endpoint_id=1)
         self._book = EndpointStateBook(spec)
+        if unknown := (*unknown, *self._book.unknown):
+            words = f"left out, for this build does not know it: {', '.join(unknown)}"
+            self._book.log.note(workflow.time(), "config", words, subject="state")
         self._operations = Operations(self._book, self._news)
         self._publisher = Publisher(self._book)
         self._alarm = Alarm(self._ring)
@@ -66,7 +79,7 @@ class EndpointWorkflow:
             if self._should_continue_as_new():
                 await self._hand_over()
             self._alarm.set(self._book.record.look_again_at)
-            await workflow.wait_condition(lambda: bool(self._due) or self._stirred)
+            await workflow.wait_condition(lambda: bool(self._due) or self._stirred or self._should_move())
             self._stirred = False
             self._operations.raise_fault()
         self._publisher.publish(workflow.time())
@@ -124,18 +137,32 @@ class EndpointWorkflow:
             workflow.logger.info("hand_over_with_operations_under_way")
         self._operations.raise_fault()
         self._book.count_dollars(workflow.time())
+        moves = workflow.info().is_target_worker_deployment_version_changed()
+        if moves:
+            self._book.record.moved_at = workflow.time()
         workflow.continue_as_new(
             self._book.spec(self._history_events_max),
             memo=self._publisher.memo,
             search_attributes=workflow.info().typed_search_attributes,
+            initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE
+            if moves
+            else None,
         )
 
     def _should_continue_as_new(self) -> bool:
         info = workflow.info()
         most = self._history_events_max
-        return info.is_continue_as_new_suggested() or (
-            most is not None and info.get_current_history_length() >= most
+        return (
+            info.is_continue_as_new_suggested()
+            or (most is not None and info.get_current_history_length() >= most)
+            or self._should_move()
         )
+
+    def _should_move(self) -> bool:
+        """Whether the deployment's current build is another than ours. Never so where workers are not versioned."""
+        if not workflow.info().is_target_worker_deployment_version_changed():
+            return False
+        return workflow.time() - self._book.record.moved_at >= MOVE_SECONDS_MIN
 
     def _confirm_empty(self, now: float) -> None:
         """A deleted endpoint without workers lists once more, late enough for the marketplace to have caught up."""

@@ -18,6 +18,7 @@ from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer
 from stoker_wire.workergroup import Workergroup
 from workflows.decisions import DecisionLog
+from workflows.handed_on import read_handed_on
 from workflows.messages import DecisionLine
 
 ENGINE_LIVE_SECONDS = 30.0
@@ -77,6 +78,8 @@ class Record:
     advice: Advice | None = None
     """A second config that is planned beside the live one."""
     changed_at: float = 0.0
+    moved_at: float = 0.0
+    """When it last moved to another build of the workers."""
     memo: dict[str, Any] | None = None
     """The memo as last published, so that a new run knows whether it changed."""
 
@@ -92,12 +95,14 @@ class EndpointStateBook:
         self.id = spec.endpoint_id
         self.owner = spec.owner
         self.created_at = spec.created_at
+        self.unknown: tuple[str, ...] = ()
+        """Fields of the state that only the build which handed it on knows."""
         if spec.carried is None:
             self.record = Record(
                 config=spec.config, key_version=spec.key_version, workergroups=list(spec.workergroups)
             )
         else:
-            self.record = _RECORD.validate_python(spec.carried)
+            self.record, self.unknown = read_handed_on(_RECORD.validate_python, spec.carried)
         self.log = DecisionLog(self.record.decisions)
         self.offers: dict[int, Offers] = {}
         self.tuning: Tuning = DEFAULT_TUNING

@@ -1,6 +1,7 @@
 """A deployment-wide look for instances whose endpoint does not exist any more: money that nobody watches."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 
 from temporalio import activity, workflow
@@ -72,7 +73,7 @@ class SweepWorkflow:
     @workflow.run
     async def run(self, spec: SweepSpec) -> None:
         """Never ends by itself; starts anew when its history is long."""
-        while not workflow.info().is_continue_as_new_suggested():
+        while not workflow.info().is_continue_as_new_suggested() and not self._should_move():
             try:
                 await self._sweep(spec)
             except ActivityError as error:
@@ -81,15 +82,29 @@ class SweepWorkflow:
             workflow.set_current_details(
                 f"{self._rounds} sweeps, {self._destroyed} instances destroyed whose endpoint was gone"
             )
-            await workflow.sleep(spec.every_seconds, summary="until the next sweep")
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(
+                    self._should_move, timeout=spec.every_seconds, timeout_summary="until the next sweep"
+                )
         workflow.continue_as_new(
             SweepSpec(
                 every_seconds=spec.every_seconds,
                 young_seconds=spec.young_seconds,
                 rounds=self._rounds,
                 destroyed=self._destroyed,
-            )
+            ),
+            initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE
+            if self._should_move()
+            else None,
         )
+
+    @workflow.signal(description="look whether the workers have another build")
+    def wake(self) -> None:
+        """It does on every signal."""
+
+    @staticmethod
+    def _should_move() -> bool:
+        return workflow.info().is_target_worker_deployment_version_changed()
 
     @workflow.query
     def destroyed(self) -> int:

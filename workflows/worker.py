@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from temporalio.client import Client
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
-from temporalio.worker import Worker
+from temporalio.worker import Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.instances import MarketActivities
@@ -37,6 +38,8 @@ class WorkerSettings:
     """For activities under way, before they are cancelled."""
     market_calls_at_once_max: int = 50
     planners_at_once_max: int = 50
+    version: WorkerDeploymentVersion | None = None
+    """Of which deployment and build these workers are. None: not versioned, every worker carries every workflow."""
 
 
 def workflow_runner() -> SandboxedWorkflowRunner:
@@ -58,6 +61,16 @@ def build_workers(
     settings = settings or WorkerSettings()
     grace = timedelta(seconds=settings.graceful_shutdown_seconds)
     sweep = SweepActivities(client)
+    deployment = (
+        WorkerDeploymentConfig(
+            version=settings.version,
+            use_worker_versioning=True,
+            # said here and not by the workflows: a worker that is not versioned may not name a behaviour
+            default_versioning_behavior=VersioningBehavior.PINNED,
+        )
+        if settings.version
+        else None
+    )
     return [
         Worker(
             client,
@@ -69,6 +82,7 @@ def build_workers(
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_SECONDS),
             max_concurrent_local_activities=settings.planners_at_once_max,
             graceful_shutdown_timeout=grace,
+            deployment_config=deployment,
         ),
         Worker(
             client,
@@ -86,6 +100,7 @@ def build_workers(
             max_concurrent_activities=settings.market_calls_at_once_max,
             max_task_queue_activities_per_second=settings.market_calls_per_second,
             graceful_shutdown_timeout=grace,
+            deployment_config=deployment,
         ),
     ]
 

@@ -29,11 +29,19 @@ async def run_worker(settings: DevSettings) -> None:
     workers = build_workers(
         client,
         MarketActivities(market, secrets),
-        WorkerSettings(market_calls_per_second=settings.market.calls_per_second_max),
+        WorkerSettings(
+            market_calls_per_second=settings.market.calls_per_second_max, version=settings.worker.version()
+        ),
     )
     running = [asyncio.create_task(worker.run()) for worker in workers]
     await ensure_sweep(client)
-    log.info("worker.polling", temporal=settings.temporal.address, namespace=settings.temporal.namespace)
+    log.info(
+        "worker.polling",
+        temporal=settings.temporal.address,
+        namespace=settings.temporal.namespace,
+        deployment=settings.worker.deployment,
+        build_id=settings.worker.build_id,
+    )
     stopping = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait({*running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.gather(*(worker.shutdown() for worker in workers))

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
 from market.port import OfferGone, RateLimited
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
 from tests.workflows.world import SECRETS, World, group
@@ -126,6 +128,24 @@ def test_every_scenario_is_recorded() -> None:
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
 async def test_a_recorded_history_replays(path: Path) -> None:
+    assert await replay_failure(path) is None
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+async def test_a_recorded_history_replays_under_an_absurd_policy(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(observation: Any) -> Any:
+        raise AssertionError("a replay asks the planner again, so no policy could ever change")
+
+    tuning = asdict(DEFAULT_TUNING)
+    absurd = {name: value * 7 + 1 for name, value in tuning.items() if isinstance(value, int | float)}
+    monkeypatch.setattr("activities.planner.decide", never)
+    monkeypatch.setattr("workflows.state.DEFAULT_TUNING", replace(DEFAULT_TUNING, **absurd))
+    assert await replay_failure(path) is None
+
+
+async def replay_failure(path: Path) -> Exception | None:
     replayer = Replayer(
         workflows=[EndpointWorkflow, SweepWorkflow],
         data_converter=pydantic_data_converter,
@@ -134,7 +154,7 @@ async def test_a_recorded_history_replays(path: Path) -> None:
     text = await asyncio.to_thread(path.read_text)
     history = WorkflowHistory.from_json("endpoint/llm", text)
     result = await replayer.replay_workflow(history, raise_on_replay_failure=False)
-    assert result.replay_failure is None
+    return result.replay_failure
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
