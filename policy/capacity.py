@@ -142,21 +142,27 @@ def have(
     unknown = count = keepable = 0
     for worker in workers:
         count += 1
-        perf = perfs.worker(worker)
-        if takes_requests(worker):
-            ready += perf
-        elif is_hot(worker) and worker.drain is not None and worker.drain.goal is Goal.UPDATE:
-            booting += perf
-        elif is_hot(worker):
-            leaving += perf if returns(worker) else 0.0
-        elif is_booting(worker) and not overdue(worker):
-            booting += perf
-            overtaken += perf if late(worker) else 0.0
-            unknown += perf <= 0
+        perf = worker.perf or perfs.worker(worker)
+        stays = returns(worker)
+        if is_hot(worker):
+            if worker.drain is None and worker.suspect_since is None:
+                ready += perf
+            elif worker.drain is not None and worker.drain.goal is Goal.UPDATE:
+                booting += perf
+            else:
+                leaving += perf if stays else 0.0
+            keepable += stays
+        elif is_booting(worker):
+            if not overdue(worker):
+                booting += perf
+                overtaken += perf if late(worker) else 0.0
+                unknown += perf <= 0
+            keepable += stays
         elif is_cold(worker):
             cold += perf
-        kept = is_hot(worker) or is_booting(worker) or is_cold(worker) or worker.state is WorkerState.CREATED
-        keepable += kept and returns(worker)
+            keepable += stays
+        elif worker.state is WorkerState.CREATED:
+            keepable += stays
     return Have(
         ready=ready,
         booting=booting,
@@ -218,8 +224,8 @@ def expected_queue_seconds(observation: Observation, perfs: Perfs) -> float:
     """How long the work that is here takes the workers that are ready: global queue and what they hold, over perf."""
     waiting = observation.load.backlog_load
     hot = [worker for worker in observation.workers if takes_requests(worker)]
-    waiting += sum(worker.load for worker in hot)
-    perf = sum(perfs.worker(worker) for worker in hot)
+    waiting += sum([worker.load for worker in hot])
+    perf = sum([worker.perf or perfs.worker(worker) for worker in hot])
     if waiting <= LOAD_DUST and observation.load.backlog_requests == 0:
         return 0.0
     return waiting / perf if perf > 0 else math.inf
@@ -235,14 +241,14 @@ def _pressure(observation: Observation, calm: float, perfs: Perfs, tuning: Tunin
     """
     config = observation.config
     hot = [worker for worker in observation.workers if is_hot(worker) and worker.suspect_since is None]
-    held = observation.load.backlog_load + sum(worker.load for worker in hot if worker.drain is None)
+    held = observation.load.backlog_load + sum([worker.load for worker in hot if worker.drain is None])
     asked = held / config.target_queue_time
     if observation.load.backlog_requests > 0:
         # even a queue of free requests needs somebody to answer it
         asked = max(asked, LOAD_DUST)
     if perfs.mean > 0:
         asked = min(asked, max(calm, perfs.mean) * tuning.backlog_boost_max)
-    requests = observation.load.backlog_requests + sum(worker.in_flight for worker in hot)
+    requests = observation.load.backlog_requests + sum([worker.in_flight for worker in hot])
     if requests > 0 and perfs.mean > 0:
         # a request keeps one worker busy: one request of 100,000 tokens does not go faster on fifty
         asked = min(asked, requests * perfs.mean)

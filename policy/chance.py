@@ -52,7 +52,7 @@ def dispersion(history: LoadHistory, tuning: Tuning) -> float:
     mean = sum(values) / len(values)
     if mean <= 0:
         return 1.0
-    moved = sum((later - earlier) ** 2 for later, earlier in pairwise(values)) / (2.0 * (len(values) - 1))
+    moved = sum([(later - earlier) ** 2 for later, earlier in pairwise(values)]) / (2.0 * (len(values) - 1))
     return min(max(moved / (mean * history.mean_cost * tuning.cost_spread), 1.0), tuning.dispersion_max)
 
 

@@ -36,6 +36,12 @@ class Draft:
         self.failed_hosts: list[HostFailure] = []
         self.wakes: list[float] = []
         """Moments at which, without any news, something is due."""
+        self.outdated = any(
+            worker.workergroup_id in self.groups
+            and worker.revision < self.groups[worker.workergroup_id].revision
+            for worker in observation.workers
+        )
+        """Whether any worker is of an older revision than its workergroup: most of the time none is."""
         self._touched: set[str] = set()
         self._have: Have | None = None
         """The capacity, until the next order changes it."""

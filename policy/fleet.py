@@ -3,8 +3,10 @@
 Plain frozen records: the workflow keeps them as its state, the planner reads them, the simulator makes thousands.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Self
 
 from stoker_wire.states import GPU_BILLED, STORAGE_UNBILLED, WorkerState
@@ -92,8 +94,20 @@ class Worker:
         return f"<Worker {self.launch_id} {self.state.printed} since {self.since:.0f}, {self.kind}, {price}>"
 
     def but(self, **changes: Any) -> Self:
-        """The same worker with these fields changed."""
-        return replace(self, **changes)
+        """The same worker with these fields changed; the very same when they are so already, as most news says."""
+        for name, value in changes.items():
+            known = getattr(self, name)
+            if known is not value and (known != value or type(known) is not type(value)):
+                break
+        else:
+            return self
+        # what dataclasses.replace does, at a quarter of its price: every report of every worker comes through here
+        changed = object.__new__(type(self))
+        for store, value in zip(_STORES, _ALL(self), strict=True):
+            store(changed, value)
+        for name, value in changes.items():
+            _STORE[name](changed, value)
+        return changed
 
     @property
     def burn_dollars_per_hour(self) -> float:
@@ -101,6 +115,12 @@ class Worker:
         if self.state in GPU_BILLED:
             return self.dollars_per_hour
         return 0.0 if self.state in STORAGE_UNBILLED else self.storage_dollars_per_hour
+
+
+_NAMES = tuple(each.name for each in fields(Worker))
+_STORE: dict[str, Callable[[Worker, Any], None]] = {name: getattr(Worker, name).__set__ for name in _NAMES}
+_STORES = tuple(_STORE.values())
+_ALL = attrgetter(*_NAMES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

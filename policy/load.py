@@ -157,20 +157,21 @@ def rate(history: LoadHistory, seconds: float, *, at_least: float = BUCKET_SECON
     The window ends where knowledge ends, not now: the last known level holds through an outage. A history shorter than
     the window is averaged over its own length, but at least over `at_least` seconds.
     """
-    if history.known_until is None:
+    known_until = history.known_until
+    if known_until is None:
         return None
     window = max(min(seconds, history.covered_seconds), at_least)
-    start = history.known_until - window
+    start = known_until - window
     total = 0.0
-    full_until = history.known_until - BUCKET_SECONDS
+    full_until = known_until - BUCKET_SECONDS
     for bucket, load in reversed(history.seconds):
         if start <= bucket <= full_until:
             total += load
             continue
-        inside = min(bucket + BUCKET_SECONDS, history.known_until) - max(bucket, start)
         if bucket + BUCKET_SECONDS <= start:
             break
-        filled = min(BUCKET_SECONDS, history.known_until - bucket)
+        inside = min(bucket + BUCKET_SECONDS, known_until) - max(bucket, start)
+        filled = min(BUCKET_SECONDS, known_until - bucket)
         if inside > 0 and filled > 0:
             total += load * min(1.0, inside / filled)
         elif filled <= 0:
@@ -182,17 +183,25 @@ def _arrived(
     series: Series, start: float, end: float, load: float, *, width: float, keep_from: float
 ) -> Series:
     """The series with the load spread evenly over start..end, and without what is too old."""
-    buckets = {bucket: value for bucket, value in series if bucket + width > keep_from}
-    if load > 0:
-        last = (end // width) * width
-        if end == last and start < end:
-            last -= width  # a batch sent on the very border tells of the bucket that it closes
-        first = min(max((start // width) * width, last - 120 * width), last)
-        span = end - max(start, first)
-        bucket = first
-        while bucket <= last:
-            share = (min(end, bucket + width) - max(start, bucket)) / span if span > 0 else 1.0
-            if bucket + width > keep_from and share > 0:
-                buckets[bucket] = round(buckets.get(bucket, 0.0) + load * share, 3)
-            bucket += width
-    return tuple(sorted(buckets.items()))
+    # a week of buckets is kept and the last one or two are touched: only those are taken apart and put together again
+    old = 0
+    while old < len(series) and series[old][0] + width <= keep_from:
+        old += 1
+    if load <= 0:
+        return series[old:]
+    touched = len(series)
+    while touched > old and series[touched - 1][0] + width > start - width:
+        touched -= 1
+    buckets = dict(series[touched:])
+    last = (end // width) * width
+    if end == last and start < end:
+        last -= width  # a batch sent on the very border tells of the bucket that it closes
+    first = min(max((start // width) * width, last - 120 * width), last)
+    span = end - max(start, first)
+    bucket = first
+    while bucket <= last:
+        share = (min(end, bucket + width) - max(start, bucket)) / span if span > 0 else 1.0
+        if bucket + width > keep_from and share > 0:
+            buckets[bucket] = round(buckets.get(bucket, 0.0) + load * share, 3)
+        bucket += width
+    return series[old:touched] + tuple(sorted(buckets.items()))

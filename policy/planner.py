@@ -128,6 +128,8 @@ def _why_more(draft: Draft, wanted: float, hot: float, extra: float) -> str:
 def _grow_groups(draft: Draft) -> None:
     """The floors of single workergroups."""
     for group in draft.groups.values():
+        if not (group.min_load or group.cold_workers or group.min_cold_load):
+            continue
         mine = [worker for worker in draft if worker.workergroup_id == group.id]
         there = draft.have_of(mine)
         if group.min_load and not there.unknown_booting and there.hot < group.min_load:
@@ -255,7 +257,7 @@ def _finish(draft: Draft) -> Plan:
         total_have=have.total,
         workers_wanted_min=workers_min(draft.observation),
         queue_seconds=min(want.queue_seconds, QUEUE_SECONDS_MAX),
-        dollars_per_hour=sum(worker.burn_dollars_per_hour for worker in draft.observation.workers),
+        dollars_per_hour=sum([worker.burn_dollars_per_hour for worker in draft.observation.workers]),
         reason=want.reason,
     )
     return Plan(

@@ -26,9 +26,10 @@ def repair(draft: Draft, *, only_leaving: bool = False) -> None:
 
 
 def _mend(draft: Draft) -> None:
-    suspects = [worker for worker in draft if is_hot(worker) and worker.suspect_since is not None]
-    ready = sum(is_hot(worker) for worker in draft)
-    mending = sum(worker.state is S.REBOOTING for worker in draft)
+    hot = [worker for worker in draft if is_hot(worker)]
+    suspects = [worker for worker in hot if worker.suspect_since is not None]
+    ready = len(hot)
+    mending = sum([worker.state is S.REBOOTING for worker in draft])
     at_once = max(1, math.ceil(ready * draft.tuning.repair_share_max)) - mending
     for worker in draft:
         if not draft.free(worker):

@@ -51,11 +51,11 @@ def _interval(draft: Draft) -> tuple[float, str]:
     moving = [
         worker
         for worker in draft.observation.workers
-        if (is_booting(worker) or worker.state in _MOVING) and not worker.operation
+        if not worker.operation and (is_booting(worker) or worker.state in _MOVING)
     ]
     # who does not answer may have been outbid or killed, which the market knows at once
     doubted = [
-        worker for worker in draft.observation.workers if is_hot(worker) and worker.suspect_since is not None
+        worker for worker in draft.observation.workers if worker.suspect_since is not None and is_hot(worker)
     ]
     begun = [worker.since for worker in moving] + [worker.suspect_since or 0.0 for worker in doubted]
     if begun:

@@ -21,7 +21,9 @@ def release_order(draft: Draft, worker: Worker) -> tuple[bool, float, str]:
 def shrink_hot(draft: Draft, keep: float, why: str) -> None:
     """Drain ready workers while `keep` load/s, with a margin, stay ready without them."""
     ready = [worker for worker in draft if takes_requests(worker)]
-    left = sum(draft.perfs.worker(worker) for worker in ready)
+    left = sum([draft.perfs.worker(worker) for worker in ready])
+    if not _any_to_spare(draft, ready, left, keep):
+        return
     for worker in sorted(ready, key=lambda each: release_order(draft, each)):
         perf = draft.perfs.worker(worker)
         if not draft.free(worker) or not _enough(left - perf, keep, draft.tuning.down_margin):
@@ -39,6 +41,8 @@ def shrink_total(draft: Draft, keep: float, why: str) -> None:
     total, count = there.total, there.keepable
     floor = workers_min(draft.observation)
     cold = [worker for worker in draft if worker.state in (S.INACTIVE, S.CREATED)]
+    if all(worker.loaded_once for worker in cold) and not _any_to_spare(draft, cold, total, keep):
+        return
     for worker in sorted(cold, key=lambda each: (each.loaded_once, release_order(draft, each))):
         if not draft.free(worker):
             continue
@@ -106,6 +110,8 @@ def _release_surplus(draft: Draft, workers: list[Worker], cap: int, name: str) -
     staying = [worker for worker in workers if worker.state is not S.DESTROYING]
     staying = [worker for worker in staying if worker.drain is None or worker.drain.goal is not Goal.DESTROY]
     surplus = len(staying) - cap
+    if surplus <= 0:
+        return
     rank = {S.CREATED: 0, S.ERROR: 0, S.PENDING: 1, S.CREATING: 1, S.LOADING: 1, S.MODEL_LOADING: 1}
     order = sorted(
         staying,
@@ -120,6 +126,13 @@ def _release_surplus(draft: Draft, workers: list[Worker], cap: int, name: str) -
         if draft.free(worker):
             dismiss(draft, worker, f"{name} is {cap}, {len(staying)} exist")
             surplus -= 1
+
+
+def _any_to_spare(draft: Draft, workers: list[Worker], total: float, keep: float) -> bool:
+    """Whether a closer look is worth it: without even the smallest of them there is too little. Most looks end here."""
+    smallest = min((draft.perfs.worker(worker) for worker in workers), default=0.0)
+    cooling = any(worker.retry_at > draft.now for worker in workers)
+    return cooling or smallest <= 0 or _enough(total - smallest, keep, draft.tuning.down_margin)
 
 
 def _enough(left: float, keep: float, margin: float) -> bool:

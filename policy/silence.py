@@ -34,9 +34,11 @@ def with_silent_marked(observation: Observation, tuning: Tuning) -> Observation:
         for worker in ready
         if (since := silent_since(worker, observation, tuning)) is not None
     }
+    if not silent:
+        return observation
     rebooting = sum(worker.state is WorkerState.REBOOTING for worker in observation.workers)
     asked = len(ready) + rebooting
-    if not silent or (asked > 1 and len(silent) + rebooting > asked / 2):
+    if asked > 1 and len(silent) + rebooting > asked / 2:
         return observation
     marked = tuple(
         worker.but(suspect_since=silent[worker.launch_id])

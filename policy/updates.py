@@ -22,6 +22,8 @@ def is_outdated(draft: Draft, worker: Worker) -> bool:
 
 def update_idle(draft: Draft) -> None:
     """Workers that serve nobody: inactive ones are updated where they lie, first boots start over."""
+    if not draft.outdated:
+        return
     for worker in draft:
         if not is_outdated(draft, worker) or not draft.free(worker):
             continue
@@ -43,7 +45,9 @@ def update_idle(draft: Draft) -> None:
 
 def surge(draft: Draft) -> float:
     """Extra hot capacity to hold while ready workers wait for their update: one worker's, load/s."""
-    outdated = [worker for worker in draft if takes_requests(worker) and is_outdated(draft, worker)]
+    if not draft.outdated:
+        return 0.0
+    outdated = [worker for worker in draft if is_outdated(draft, worker) and takes_requests(worker)]
     return max((draft.perfs.worker(worker) for worker in outdated), default=0.0)
 
 
@@ -63,7 +67,9 @@ def _is_full(draft: Draft) -> bool:
 
 def update_ready(draft: Draft, needed: float) -> None:
     """Drain a few ready workers for their update, as long as `needed` load/s stay ready without them."""
-    outdated = [worker for worker in draft if takes_requests(worker) and is_outdated(draft, worker)]
+    if not draft.outdated:
+        return
+    outdated = [worker for worker in draft if is_outdated(draft, worker) and takes_requests(worker)]
     if not outdated:
         return
     ready = sum(draft.perfs.worker(worker) for worker in draft if takes_requests(worker))

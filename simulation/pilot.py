@@ -47,6 +47,9 @@ GROUP = Workergroup(id=1, template_hash="simulated")
 LABEL_PREFIX = "stoker:simulated:"
 RATE_SECONDS = 30.0
 RATE_MOVED = 0.15
+ALARM_LATE_SECONDS = 0.2
+ALARM_SECONDS_MIN = 0.5
+"""As the workflow's alarm rings: a little late, so that what is due in the same moment is due then, and never at once."""
 LAUNCH_IDS = 16
 """Fresh ids per look, as many as the workflow gives."""
 
@@ -109,6 +112,9 @@ class PolicyPilot:
         self._looking = False
         self._searching: tuple[int, ...] = ()
         self._launches = 0
+        self._ids = _launch_ids(0)
+        self._shown: dict[int, tuple[Stage, Instance]] = {}
+        """Each machine as the listing showed it last: most look the same next time."""
         self._load_at_plan = 0.0
         self._hot_at_plan = 0.0
         self._alarm = 0
@@ -215,7 +221,6 @@ class PolicyPilot:
 
     def _plan(self) -> None:
         now = EPOCH + self._world.now
-        ids = tuple(f"{self._launches + number:012x}" for number in range(LAUNCH_IDS))
         plan = decide(
             Observation(
                 now=now,
@@ -226,7 +231,7 @@ class PolicyPilot:
                 offers=self._offers,
                 learned=self._learned,
                 listed_at=self._listed_at,
-                launch_ids=ids,
+                launch_ids=self._ids,
                 memory=self._memory,
                 looking=self._looking,
                 searching=self._searching,
@@ -243,7 +248,8 @@ class PolicyPilot:
             self._learned = expected_learned(self._learned, plan, now)
         self._alarm += 1
         if plan.look_again_at is not None:
-            self._world.at(plan.look_again_at - EPOCH, self._wake, self._alarm)
+            due = plan.look_again_at - EPOCH + ALARM_LATE_SECONDS
+            self._world.at(max(due, self._world.now + ALARM_SECONDS_MIN), self._wake, self._alarm)
 
     def _carry_out(self, plan: Plan, now: float) -> None:
         before = self._workers
@@ -268,6 +274,7 @@ class PolicyPilot:
                 world.after(world.settings.operation_seconds, self._listed, asked_at)
             case Recruit():
                 self._launches += 1
+                self._ids = _launch_ids(self._launches)
                 launch_id = operation.launch_id
                 world.create(launch_id, operation.offer.id, lambda made: self._created(launch_id, made))
             case StartDrain() | CancelDrain():
@@ -351,10 +358,10 @@ class PolicyPilot:
     def _listed(self, asked_at: float) -> None:
         now = EPOCH + self._world.now
         self._looking = False
-        self._listed_at = now
+        self._listed_at = asked_at
         listing = fold_listing(
             self._workers.values(),
-            [_instance(machine) for machine in self._world.machines.values()],
+            [self._instance(machine) for machine in self._world.machines.values()],
             now=now,
             asked_at=asked_at,
             label_prefix=LABEL_PREFIX,
@@ -364,7 +371,18 @@ class PolicyPilot:
         self._learned = listing.learned
         for worker in listing.gone:
             self._machines.pop(worker.launch_id, None)
-        self._plan_soon()
+        if listing.material:
+            self._plan_soon()
+
+    def _instance(self, machine: Machine) -> Instance:
+        shown = self._shown.get(machine.id)
+        if shown is None or shown[0] is not machine.stage:
+            shown = self._shown[machine.id] = (machine.stage, _instance(machine))
+        return shown[1]
+
+
+def _launch_ids(used: int) -> tuple[str, ...]:
+    return tuple(f"{used + number:012x}" for number in range(LAUNCH_IDS))
 
 
 def _holding(worker: Worker) -> tuple[bool, bool]:
