@@ -1,6 +1,7 @@
 """`stokerd`: one program, a role per command."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -12,6 +13,7 @@ import uvloop
 from run.faults import Fault
 from run.keys import load_keys
 from run.logs import configure_logs
+from run.private import UMASK
 from run.settings import DevSettings, load_settings
 
 app = typer.Typer(
@@ -131,7 +133,7 @@ def panic(
         return console.input(question).strip() == WORD
 
     async def act(settings: DevSettings) -> None:
-        keys = load_keys(settings.state_dir, generate=False)
+        keys = load_keys(settings.state_dir, generate=False, role="market")
         market = VastMarket(settings.market_url, keys.market_key)
         try:
             panic = run_panic(
@@ -206,6 +208,7 @@ def simulate(
 def _run(
     role: str, config: Path, main: Callable[[DevSettings], Coroutine[Any, Any, None]], *, level: str = "info"
 ) -> None:
+    os.umask(UMASK)
     configure_logs(process=role, level=level)
     with _faults():
         settings = load_settings(config)

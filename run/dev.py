@@ -15,9 +15,10 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
 from run.faults import Fault
-from run.keys import Keys, load_keys
+from run.keys import Keys, Role, environment_for, load_keys
 from run.lock import ChildRecord, StateLock, require_free
-from run.settings import DevSettings
+from run.private import write_private
+from run.settings import DevSettings, is_loopback
 from run.supervisor import Child, Supervisor
 from run.temporal_server import connect, dev_server_command, prepare
 from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
@@ -83,25 +84,28 @@ class DevStack:
         client = await connect(settings.temporal)
         await prepare(client, settings.temporal)
         if settings.market.kind == "host":
-            await self.supervisor.start(self._child("market", self._role("market"), stop_seconds_max=30))
+            await self.supervisor.start(self._role("market", stop_seconds_max=30))
             await self._answers(f"{settings.market_url}/healthz", "market")
-        await self.supervisor.start(self._child("worker", self._role("worker"), stop_seconds_max=40))
-        await self.supervisor.start(self._child("engine", self._role("engine")))
+        await self.supervisor.start(self._role("worker", stop_seconds_max=40))
+        await self.supervisor.start(self._role("engine"))
         await self._polled(client)
         await self._answers(f"http://{settings.engine.host}:{settings.engine.port}/readyz", "engine")
         self._record.write(self.pids)
 
-    def _child(self, name: str, command: list[str], *, stop_seconds_max: float = 10) -> Child:
+    def _child(
+        self, name: str, command: list[str], *, role: Role | None = None, stop_seconds_max: float = 10
+    ) -> Child:
         return Child(
             name=name,
             command=command,
             log_file=self.state_dir / "logs" / f"{name}.log",
-            environment=_environment(),
+            environment=_environment(role),
             stop_seconds_max=stop_seconds_max,
         )
 
-    def _role(self, role: str) -> list[str]:
-        return [sys.executable, "-m", "run", role, "--config", str(self._effective)]
+    def _role(self, role: Role, *, stop_seconds_max: float = 10) -> Child:
+        command = [sys.executable, "-m", "run", role, "--config", str(self._effective)]
+        return self._child(role, command, role=role, stop_seconds_max=stop_seconds_max)
 
     def _ports(self) -> dict[str, tuple[str, int]]:
         settings = self.settings
@@ -116,8 +120,8 @@ class DevStack:
         return ports
 
     def _write_effective(self) -> None:
-        self._effective.write_text(json.dumps(self.settings.model_dump(mode="json"), indent=1))
-        self._effective.chmod(0o600)  # a template's environment may hold what is nobody else's business
+        # A template's environment may hold what is nobody else's business.
+        write_private(self._effective, json.dumps(self.settings.model_dump(mode="json"), indent=1))
 
     async def _answers(self, url: str, name: str) -> None:
         deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX
@@ -165,13 +169,10 @@ def last_words(log_file: Path, *, lines: int = 4) -> str:
         return "(no log)"
 
 
-def _environment() -> dict[str, str]:
-    """What children need of this process' environment: named variables, and stoker's own settings."""
-    return {
-        key: value
-        for key, value in os.environ.items()
-        if key in _KEPT_VARIABLES or key.startswith(("STOKER_", "VAST_API_KEY"))
-    }
+def _environment(role: Role | None) -> dict[str, str]:
+    """What a child needs of this process' environment: named variables, and stoker's own. Temporal gets no secret."""
+    kept = {key: value for key, value in os.environ.items() if key in _KEPT_VARIABLES}
+    return kept | environment_for(role, os.environ)
 
 
 async def run_dev(settings: DevSettings) -> None:
@@ -197,6 +198,17 @@ async def run_dev(settings: DevSettings) -> None:
         await stack.stop()
 
 
+def reach(settings: DevSettings) -> str:
+    """Who can reach the deployment, in one line."""
+    host = settings.engine.host
+    if is_loopback(host):
+        return "reach        this machine only: every port is on the loopback interface"
+    return (
+        f"reach        WARNING: the engine listens on {host}, without TLS: whoever can read the network reads keys and "
+        "worker tokens. Put a TLS proxy in front of it (engine.public_url); the other ports are on the loopback interface"
+    )
+
+
 def banner(stack: DevStack) -> str:
     """Where everything is, for the person who started it."""
     settings = stack.settings
@@ -208,5 +220,6 @@ def banner(stack: DevStack) -> str:
     lines.append(f"marketplace  {settings.market_url}")
     lines.append(f"account key  in {stack.state_dir / 'keys.json'} (export STOKER_API_KEY=$(stokerd key))")
     lines.append(f"logs         {stack.state_dir / 'logs'}")
+    lines.append(reach(settings))
     lines.append("Ctrl-C stops all of it; the state stays")
     return "\n".join(lines)

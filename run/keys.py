@@ -1,22 +1,42 @@
 """The deployment's keys: from the environment, else from the state folder, where development generates them.
 
-They never reach Temporal. `keys.json` is readable by its owner only.
+They never reach Temporal. `keys.json` is readable by its owner only. Each role is given the keys that it works with, and
+no other, and of the environment's secrets each child process sees only its own role's.
 """
 
 import json
 import os
 import secrets
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from run.faults import Fault
+from run.private import write_private
 
 _FILE = "keys.json"
 _NAMED_SECRET_PREFIX = "STOKER_SECRET_"  # noqa: S105 - the name of a variable, not a secret
+
+Role = Literal["engine", "worker", "market"]
+
+_ACCOUNT = "STOKER_ACCOUNT_KEY"
+_HMAC = "STOKER_HMAC_SECRET"
+_SIGNING = "STOKER_SIGNING_KEY_FILE"
+_CA = "STOKER_CA_KEY_FILE"
+_MARKET = ("STOKER_MARKET_KEY", "VAST_API_KEY")
+
+_VARIABLES: dict[Role, tuple[str, ...]] = {
+    "engine": (_ACCOUNT, _HMAC, _SIGNING, _CA, *_MARKET),
+    "worker": (_HMAC, *_MARKET),
+    "market": _MARKET,
+}
+"""The variables that a role reads its secrets from; the Temporal worker alone also reads `STOKER_SECRET_<NAME>`."""
+
+_SECRET_VARIABLES = frozenset({_ACCOUNT, _HMAC, _SIGNING, _CA, *_MARKET, "STOKER_API_KEY"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +61,44 @@ class Keys:
         """The first account's key: what a single-tenant deployment uses."""
         return next(iter(self.account_keys.values()))
 
+    def only_for(self, role: Role) -> "Keys":
+        """What the role works with; the rest is empty."""
+        kept = {
+            "engine": {"named": {}},
+            "worker": {"account_keys": {}, "signing_key_pem": "", "ca_key_pem": ""},
+            "market": {
+                "account_keys": {},
+                "secret": b"",
+                "signing_key_pem": "",
+                "ca_key_pem": "",
+                "named": {},
+            },
+        }
+        return replace(self, **kept[role])  # type: ignore[arg-type]
 
-def load_keys(state_dir: Path, *, generate: bool) -> Keys:
-    """The keys of this deployment; missing ones are generated in development.
+
+def environment_for(role: Role | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """stoker's own variables for a child process: settings for all, secrets for the role that works with them.
+
+    A process's environment can be read in /proc for as long as it lives. None: a child that needs no secret at all.
+    """
+    mine = _VARIABLES[role] if role is not None else ()
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in mine
+        or (role == "worker" and name.startswith(_NAMED_SECRET_PREFIX))
+        or (
+            role is not None
+            and name.startswith("STOKER_")
+            and name not in _SECRET_VARIABLES
+            and not name.startswith(_NAMED_SECRET_PREFIX)
+        )
+    }
+
+
+def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None) -> Keys:
+    """The keys of this deployment, or of one role of it; missing ones are generated in development.
 
     `STOKER_ACCOUNT_KEY`, `STOKER_HMAC_SECRET`, `STOKER_SIGNING_KEY_FILE`, `STOKER_CA_KEY_FILE`, `STOKER_MARKET_KEY` (or `VAST_API_KEY`) and
     `STOKER_SECRET_<NAME>` go before the file.
@@ -71,19 +126,19 @@ def load_keys(state_dir: Path, *, generate: bool) -> Keys:
         environ.get("STOKER_MARKET_KEY") or environ.get("VAST_API_KEY") or stored.get("market_key", "")
     )
     for name, value in (
-        ("STOKER_ACCOUNT_KEY", account_keys),
-        ("STOKER_HMAC_SECRET", secret),
-        ("STOKER_SIGNING_KEY_FILE", pem),
-        ("STOKER_MARKET_KEY", market_key),
+        (_ACCOUNT, account_keys),
+        (_HMAC, secret),
+        (_SIGNING, pem),
+        (_MARKET[0], market_key),
     ):
-        if not value:
+        if not value and (role is None or name in _VARIABLES[role]):
             raise Fault(f"{name} is not set and {path} does not hold it; set it, or run `stokerd dev` once")
     named = dict(stored.get("named", {})) | {
         key.removeprefix(_NAMED_SECRET_PREFIX): value
         for key, value in environ.items()
         if key.startswith(_NAMED_SECRET_PREFIX)
     }
-    return Keys(
+    keys = Keys(
         account_keys=account_keys,
         secret=secret.encode(),
         signing_key_pem=pem,
@@ -91,6 +146,7 @@ def load_keys(state_dir: Path, *, generate: bool) -> Keys:
         market_key=market_key,
         named=named,
     )
+    return keys if role is None else keys.only_for(role)
 
 
 def _complete(stored: dict[str, Any]) -> bool:
@@ -131,9 +187,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, stored: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(stored, file, indent=1)
+    write_private(temporary, json.dumps(stored, indent=1))
     temporary.replace(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from run.faults import Fault
+from run.private import private_folder, write_private
 
 _LOCK = "stokerd.lock"
 
@@ -22,12 +23,12 @@ class StateLock:
         self._file: IO[str] | None = None
 
     def acquire(self) -> None:
-        """Take the lock.
+        """Take the lock; the folder becomes its owner's alone.
 
         Raises:
-            Fault: another process holds it.
+            Fault: another process holds it, or the folder is shared with others.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self._path.parent)
         file = self._path.open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,7 +63,7 @@ class ChildRecord:
     def write(self, pids: Mapping[str, int]) -> None:
         """Note the running children."""
         record = {name: [pid, _started(pid)] for name, pid in pids.items()}
-        self._path.write_text(json.dumps(record))
+        write_private(self._path, json.dumps(record))
 
     def refuse_stale(self) -> None:
         """Make sure that no child of an earlier run is left.

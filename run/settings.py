@@ -21,12 +21,20 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 _RETENTION = re.compile(r"^(\d+)(h|d)$")
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _loopback(value: str) -> str:
     try:
-        address = ipaddress.ip_address(value)
+        ipaddress.ip_address(value)
     except ValueError as fault:
         raise ValueError("should be an IP address, such as 127.0.0.1") from fault
-    if not address.is_loopback:
+    if not is_loopback(value):
         raise ValueError(
             "should be a loopback address: the Temporal dev server has neither TLS nor authorisation, "
             "so whoever reaches its port owns it. For other hosts run a real Temporal cluster"

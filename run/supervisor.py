@@ -17,6 +17,8 @@ from pathlib import Path
 
 import structlog
 
+from run.private import UMASK, append_private
+
 log = structlog.get_logger(__name__)
 
 _PR_SET_PDEATHSIG = 1
@@ -70,8 +72,7 @@ class Supervisor:
             await self._end(child)
 
     async def _spawn(self, child: Child) -> None:
-        child.log_file.parent.mkdir(parents=True, exist_ok=True)
-        with child.log_file.open("ab") as output:
+        with append_private(child.log_file) as output:
             # the output goes to a file: a worker whose pipe nobody drains would freeze
             child.process = await asyncio.create_subprocess_exec(
                 *child.command,
@@ -80,7 +81,7 @@ class Supervisor:
                 stderr=output,
                 env=dict(child.environment),
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_at_birth,  # uvloop knows no umask argument
             )
         log.info("child.started", child=child.name, pid=child.process.pid)
 
@@ -116,5 +117,7 @@ class Supervisor:
         log.info("child.ended", child=child.name, exit_code=process.returncode)
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _at_birth() -> None:
+    os.umask(UMASK)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

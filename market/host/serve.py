@@ -1,14 +1,18 @@
 """Serving the marketplace until it is told to end."""
 
 import asyncio
+import ipaddress
 import signal
 import socket
 from collections.abc import Callable
 
+import structlog
 from aiohttp import web
 
 from market.host.app import create_app
 from market.host.settings import HostMarketSettings
+
+log = structlog.get_logger(__name__)
 
 
 async def serve(
@@ -34,6 +38,12 @@ async def serve(
             await runner.setup()
             await web.SockSite(runner, listener).start()
             host, bound = listener.getsockname()[:2]
+            if not ipaddress.ip_address(host).is_loopback:
+                log.warning(
+                    "market_reachable_from_outside",
+                    address=host,
+                    advice="whoever has its key runs commands on this machine, and the key travels in clear",
+                )
             ready(f"http://{host}:{bound}")
             await stop.wait()
         finally:

@@ -8,7 +8,7 @@ from engine.app import serve
 from engine.settings import EngineSettings, Timing
 from run.keys import load_keys
 from run.roles.stopping import stop_event
-from run.settings import DevSettings
+from run.settings import DevSettings, is_loopback
 from run.temporal_server import connect_from_environment
 
 log = structlog.get_logger(__name__)
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 async def run_engine(settings: DevSettings) -> None:
     """Serve routing, worker reports and the console API until told to stop."""
     stop = stop_event()
-    keys = load_keys(settings.state_dir, generate=False)
+    keys = load_keys(settings.state_dir, generate=False, role="engine")
     client = await connect_from_environment(settings.temporal)
     trust = settings.engine.memo_trust_seconds
     engine = EngineSettings(
@@ -33,5 +33,11 @@ async def run_engine(settings: DevSettings) -> None:
         market_key=keys.market_key,
         request_log=settings.request_log_settings,
     )
+    if not is_loopback(engine.host):
+        log.warning(
+            "engine.reachable_from_outside",
+            host=engine.host,
+            advice="it speaks http without TLS: put a TLS proxy in front of it, and name it in engine.public_url",
+        )
     log.info("engine.listening", host=engine.host, port=engine.port)
     await serve(engine, client, stop=stop)

@@ -21,7 +21,7 @@ HOME = Path(__file__).parents[2]
 async def run_market(settings: DevSettings) -> None:
     """Offer this machine until told to stop; then stop its instances, keeping their disks."""
     stop = stop_event()
-    keys = load_keys(settings.state_dir, generate=False)
+    keys = load_keys(settings.state_dir, generate=False, role="market")
     host = settings.host_market_settings(market_key=keys.market_key, env={"STOKER_HOME": str(HOME)})
     runner = web.AppRunner(create_app(host), access_log=None, shutdown_timeout=2.0)
     try:

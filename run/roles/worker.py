@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 async def run_worker(settings: DevSettings) -> None:
     """Carry the endpoints' workflows and the market calls until told to stop."""
     stop = stop_event()
-    keys = load_keys(settings.state_dir, generate=False)
+    keys = load_keys(settings.state_dir, generate=False, role="worker")
     client = await connect_from_environment(settings.temporal, runtime=forwarding_runtime())
     market = VastMarket(settings.market_url, keys.market_key)
     secrets = DeploymentSecrets(hmac_secret=keys.secret, named=keys.named, report_address=settings.engine.url)
