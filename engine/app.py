@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import gc
-import logging
 from collections.abc import AsyncIterator
-from typing import cast
 
 from aiohttp import web
 from temporalio.client import Client
@@ -21,19 +19,12 @@ from engine.parsing import BODY_SECONDS
 from engine.problems import problems
 from engine.routing import RouteDesk
 from engine.settings import EngineSettings
+from market.listening import Door, listen, plain_requests
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
 
-_KEEPALIVE_SECONDS = 75.0
-_HEADER_BYTES_MAX = 8190
-_HEADERS_MAX = 64
 _SHUTDOWN_SECONDS = 5.0
-_BACKLOG = 1024
 _GC_YOUNG_OBJECTS = 50_000
-
-_quiet = logging.getLogger("engine.aiohttp")
-_quiet.addHandler(logging.NullHandler())
-_quiet.propagate = False
 
 
 def create_app(settings: EngineSettings, temporal_client: Client) -> web.Application:
@@ -42,7 +33,9 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     The client must use `temporalio.contrib.pydantic.pydantic_data_converter`.
     """
     engine = Engine(settings, temporal_client)
-    app = web.Application(middlewares=[problems], client_max_size=settings.limits.body_bytes_max)
+    app = web.Application(
+        middlewares=[problems, plain_requests], client_max_size=settings.limits.body_bytes_max
+    )
     app[ENGINE] = engine
     app[BODY_SECONDS] = settings.limits.body_seconds_max
     desk = RouteDesk(engine)
@@ -76,26 +69,21 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     return app
 
 
-class TurnedAway(asyncio.Protocol):
-    """One connection too many: it is told so and closed, before it can cost more."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say it, hang up."""
-        body = b'{"success":false,"error":"too_many_connections","msg":"the engine holds too many connections; try again"}'
-        head = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
-        writer = cast("asyncio.WriteTransport", transport)  # uvloop's is no subclass of it
-        writer.write(head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        transport.close()
-
-
 class Server:
     """A running engine: where it listens, and how to stop it."""
 
     def __init__(
-        self, runner: web.AppRunner, listening: asyncio.Server, engine: Engine, url: str, port: int
+        self,
+        runner: web.AppRunner,
+        listening: asyncio.Server,
+        door: Door,
+        engine: Engine,
+        url: str,
+        port: int,
     ) -> None:
         self._runner = runner
         self._listening = listening
+        self.door = door
         self.engine = engine
         self.url = url
         self.port = port
@@ -108,6 +96,7 @@ class Server:
         self._listening.close()
         self.engine.stop_holding()
         await self._runner.cleanup()
+        self.door.close()
 
 
 async def start_server(settings: EngineSettings, temporal_client: Client) -> Server:
@@ -118,37 +107,24 @@ async def start_server(settings: EngineSettings, temporal_client: Client) -> Ser
     """
     app = create_app(settings, temporal_client)
     runner = web.AppRunner(
-        app,
-        access_log=None,
-        handler_cancellation=True,
-        keepalive_timeout=_KEEPALIVE_SECONDS,
-        max_line_size=_HEADER_BYTES_MAX,
-        max_field_size=_HEADER_BYTES_MAX,
-        max_headers=_HEADERS_MAX,
-        shutdown_timeout=_SHUTDOWN_SECONDS,
-        logger=_quiet,
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_SECONDS
     )
     await runner.setup()
     try:
-        listening = await _listen(runner, settings)
+        listening, door = await listen(
+            runner,
+            settings.host,
+            settings.port,
+            limits=settings.limits.connections,
+            tls=settings.ssl_context,
+        )
     except BaseException:
         await runner.cleanup()
         raise
     port = int(listening.sockets[0].getsockname()[1])
     scheme = "https" if settings.ssl_context else "http"
-    return Server(runner, listening, app[ENGINE], f"{scheme}://{_reachable(settings.host)}:{port}", port)
-
-
-async def _listen(runner: web.AppRunner, settings: EngineSettings) -> asyncio.Server:
-    server, limit = runner.server, settings.limits.connections_max
-    if server is None:
-        raise RuntimeError("the runner was not set up")
-
-    def connection() -> asyncio.Protocol:
-        return server() if len(server.connections) < limit else TurnedAway()
-
-    return await asyncio.get_running_loop().create_server(
-        connection, settings.host, settings.port, ssl=settings.ssl_context, backlog=_BACKLOG
+    return Server(
+        runner, listening, door, app[ENGINE], f"{scheme}://{_reachable(settings.host)}:{port}", port
     )
 
 

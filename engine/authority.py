@@ -6,7 +6,6 @@ a certificate holds the address at which the marketplace says the instance is, a
 """
 
 import asyncio
-import hmac
 import ipaddress
 import time
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from engine.engine import Engine
-from engine.keys import presented
+from engine.keys import presented, same_key
+from engine.parsing import read_body
 from engine.workers import KnownWorker
 from stoker_wire.problem import Problem
 from stoker_wire.token import mint_worker_token
@@ -36,6 +36,8 @@ _ADDRESS_SECONDS_MAX = 20.0
 _UNKNOWN_SECONDS_MAX = 3.0
 """For so long after a create call its instance may be missing from its endpoint's memo."""
 _LOOK_AGAIN_SECONDS = 0.2
+_WAITING_MAX = 128
+"""Callers that bring no key are held while an address is looked for: so many and no more."""
 _RSA_BITS_MIN = 2048
 
 
@@ -109,6 +111,9 @@ class AuthorityDesk:
         self._engine = engine
         pem = engine.settings.ca_key_pem
         self._authority = Authority(pem) if pem else None
+        self._waiting = 0
+        self._known_at = -1
+        self._known: dict[int, tuple[int, KnownWorker]] = {}
 
     def routes(self) -> list[web.RouteDef]:
         """What it answers."""
@@ -129,10 +134,17 @@ class AuthorityDesk:
             raise Problem(
                 400, "invalid_args", "instance_id: the instance's number was expected (CONTAINER_ID)"
             )
-        body = await request.read()
+        body = await read_body(request)
         if len(body) > _REQUEST_BYTES_MAX:
             raise Problem(413, "body_too_large", f"a certificate request is under {_REQUEST_BYTES_MAX} bytes")
-        address = await self._address(request, int(text))
+        if self._waiting >= _WAITING_MAX:
+            said = "too many instances ask for a certificate at once; ask again"
+            raise Problem(503, "busy", said, headers={"Retry-After": "5"})
+        self._waiting += 1
+        try:
+            address = await self._address(request, int(text))
+        finally:
+            self._waiting -= 1
         certificate = authority.issue(body, address)
         log.info("certificate_issued", instance_id=int(text), address=address)
         return web.Response(body=certificate, content_type="application/x-pem-file")
@@ -154,7 +166,7 @@ class AuthorityDesk:
             endpoint_id, worker = self._worker(instance_id)
             if worker is not None and (host := worker.host):
                 token = mint_worker_token(self._engine.settings.secret, endpoint_id, worker.launch_id)
-                shown = any(hmac.compare_digest(token.encode(), key.encode()) for key in presented(request))
+                shown = any(same_key(token.encode(), key) for key in presented(request))
                 if shown or _same_host(request.remote, host):
                     return host
                 raise Problem(
@@ -169,11 +181,16 @@ class AuthorityDesk:
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     def _worker(self, instance_id: int) -> tuple[int, KnownWorker | None]:
-        for endpoint in self._engine.directory:
-            for worker in endpoint.workers.values():
-                if worker.listed and worker.instance_id == instance_id:
-                    return endpoint.id, worker
-        return 0, None
+        directory = self._engine.directory
+        if self._known_at != directory.version:
+            self._known_at = directory.version
+            self._known = {
+                worker.instance_id: (endpoint.id, worker)
+                for endpoint in directory
+                for worker in endpoint.workers.values()
+                if worker.listed and worker.instance_id
+            }
+        return self._known.get(instance_id, (0, None))
 
 
 def _requested_key(request_pem: bytes) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:

@@ -117,9 +117,12 @@ def path_id(request: web.Request) -> int:
 
 def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """A JSON answer; the content type is exactly `application/json`, as the official CLI demands."""
-    return web.Response(
+    response = web.Response(
         body=msgspec.json.encode(value), status=status, content_type="application/json", headers=headers
     )
+    if headers is not None and headers.get("Connection") == "close":
+        response.force_close()  # aiohttp says what the header says, and would go on reading
+    return response
 
 
 def _json_kind(value: object) -> str:

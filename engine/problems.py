@@ -61,12 +61,19 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except (ConnectionError, web.RequestPayloadError):
         return problem_answer(Problem(400, "bad_request", "the request broke off"))
     except RuntimeError as fault:
-        if not str(fault).startswith("Failed client connect"):
-            return _fault_of_ours(request, fault)
-        said = "Temporal cannot be reached now; try again"
-        return problem_answer(Problem(503, "temporal_unavailable", said, headers={"Retry-After": "2"}))
+        return _runtime_fault(request, fault)
     except Exception as fault:  # noqa: BLE001 - the last line: a bug is logged by name and answered as one
         return _fault_of_ours(request, fault)
+
+
+def _runtime_fault(request: web.Request, fault: RuntimeError) -> web.Response:
+    """Two libraries say by this type what is no fault of ours."""
+    if str(fault) == "Connection closed.":  # aiohttp: the client left before its body was read
+        return problem_answer(Problem(400, "bad_request", "the request broke off"))
+    if str(fault).startswith("Failed client connect"):
+        said = "Temporal cannot be reached now; try again"
+        return problem_answer(Problem(503, "temporal_unavailable", said, headers={"Retry-After": "2"}))
+    return _fault_of_ours(request, fault)
 
 
 def _fault_of_ours(request: web.Request, fault: Exception) -> web.Response:

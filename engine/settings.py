@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from market.listening import ConnectionLimits
+
 CONTROL_BODY_BYTES_MAX = 1024 * 1024
 
 
@@ -19,7 +21,7 @@ class Limits:
     """`/route/` calls held open over all endpoints; one beyond it is answered at once."""
     requests_known_max: int = 100_000
     """Requests per endpoint, given a worker before, that a re-route is recognised for."""
-    connections_max: int = 40_000
+    connections: ConnectionLimits = ConnectionLimits()
     workers_unlisted_max: int = 1_000
     """Workers per endpoint that report before the memo lists them."""
     body_bytes_max: int = CONTROL_BODY_BYTES_MAX

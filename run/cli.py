@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
+from market.listening import raise_files_max
 from run.faults import Fault
 from run.keys import load_keys
 from run.logs import configure_logs
@@ -209,6 +210,7 @@ def _run(
     role: str, config: Path, main: Callable[[DevSettings], Coroutine[Any, Any, None]], *, level: str = "info"
 ) -> None:
     os.umask(UMASK)
+    raise_files_max()
     configure_logs(process=role, level=level)
     with _faults():
         settings = load_settings(config)

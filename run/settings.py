@@ -96,6 +96,23 @@ class RequestLog(Typed):
     """The oldest is removed."""
 
 
+class ListenLimits(Typed):
+    """What strangers may hold; each passed limit is answered with a problem that names it."""
+
+    connections_max: int = Field(40_000, ge=16)
+    """Open at once; one that only idles makes room for a new one. The process's open files may allow fewer."""
+    idle_seconds_max: float = Field(75.0, gt=0)
+    """Before the first request of a connection, and between two."""
+    head_seconds_max: float = Field(10.0, gt=0)
+    """For the head of a request to arrive."""
+    body_seconds_max: float = Field(30.0, gt=0)
+    """For the body of a request to arrive."""
+    body_bytes_max: int = Field(1024 * 1024, ge=4096)
+    """Of a control call."""
+    openai_body_bytes_max: int = Field(32 * 1024 * 1024, ge=4096)
+    """Of a call through `/openai/…`."""
+
+
 class EngineListen(Typed):
     """Where the engine listens, and where workers and clients reach it."""
 
@@ -103,6 +120,7 @@ class EngineListen(Typed):
     port: Port = 8080
     public_url: str | None = Field(None, pattern=r"^https?://[^/]+(/[^/]+)*$")
     """What workers report to; no trailing slash. None: http://<host>:<port>."""
+    limits: ListenLimits = ListenLimits()
     memo_trust_seconds: float | None = Field(15.0, ge=0)
     """How long after its start an engine routes to workers that it has not heard itself. None: always, which several engines
     need, for each hears only the workers whose reports reach it."""

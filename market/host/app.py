@@ -10,11 +10,14 @@ from market.host.http import BODY_BYTES_MAX, HOST, keys, misbehave, problems
 from market.host.log_view import LogView
 from market.host.routes import LOGS, add_routes
 from market.host.settings import HostMarketSettings
+from market.listening import plain_requests
 
 
 def create_app(settings: HostMarketSettings, *, gpus: Callable[[], list[Gpu]] = find_gpus) -> web.Application:
     """The application; it opens its state when it starts (raises StateInUse) and, when it is cleaned up, ends or leaves its instances."""
-    app = web.Application(middlewares=[problems, keys, misbehave], client_max_size=BODY_BYTES_MAX)
+    app = web.Application(
+        middlewares=[problems, plain_requests, keys, misbehave], client_max_size=BODY_BYTES_MAX
+    )
 
     async def life(running: web.Application) -> AsyncIterator[None]:
         host = Host(settings, gpus=gpus)

@@ -18,6 +18,7 @@ log = structlog.get_logger(__name__)
 
 HOST: web.AppKey[Host] = web.AppKey("host", Host)
 BODY_BYTES_MAX = 1_000_000
+BODY_SECONDS_MAX = 30.0
 OPEN_PATHS = ("/healthz", "/host/logs/")
 """Without a key: a log's address holds its own secret, as at the hosted marketplace."""
 
@@ -27,11 +28,14 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def answer(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """JSON with exactly `application/json`: official clients refuse a charset."""
-    return web.Response(
+    response = web.Response(
         body=json.dumps(body).encode(),
         status=status,
         headers={**(headers or {}), "Content-Type": "application/json"},
     )
+    if headers is not None and headers.get("Connection") == "close":
+        response.force_close()  # aiohttp says what the header says, and would go on reading
+    return response
 
 
 def refusal(problem: Problem) -> web.Response:
@@ -41,7 +45,12 @@ def refusal(problem: Problem) -> web.Response:
 
 async def read_object(request: web.Request) -> dict[str, Any]:
     """The body as a JSON object; none is an empty one. Raises Problem."""
-    raw = await request.read()
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            raw = await request.read()
+    except TimeoutError:
+        said = f"the body did not arrive within {BODY_SECONDS_MAX:g} s"
+        raise Problem(408, "body_timeout", said, headers={"Connection": "close"}) from None
     if not raw.strip():
         return {}
     try:
@@ -117,6 +126,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return refusal(Problem(error.status, "bad_request", error.reason))
     except (asyncio.CancelledError, ConnectionError):
         raise
+    except web.RequestPayloadError:
+        return refusal(Problem(400, "bad_request", "the request broke off"))
     except Exception as error:  # noqa: BLE001  the edge: whatever it is, the caller gets an answer and the market goes on
         log.error("request_failed", path=request.path, error=type(error).__name__, reason=str(error)[:200])
         return refusal(Problem(500, "internal_error", "the marketplace failed: see its log"))
@@ -129,7 +140,8 @@ async def keys(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     given = bearer.strip() if scheme.lower() == "bearer" else ""
-    key = (given or request.query.get("api_key", "")).encode()
+    # Headers may hold bytes that are no text; they are a wrong key, not a fault.
+    key = (given or request.query.get("api_key", "")).encode("utf-8", "surrogateescape")
     host = request.app[HOST]
     if any(hmac.compare_digest(key, known.get_secret_value().encode()) for known in host.settings.api_keys):
         return await handler(request)

@@ -11,8 +11,11 @@ from aiohttp import web
 
 from market.host.app import create_app
 from market.host.settings import HostMarketSettings
+from market.listening import ConnectionLimits, listen
 
 log = structlog.get_logger(__name__)
+
+CONNECTIONS = ConnectionLimits(connections_max=4096)
 
 
 async def serve(
@@ -36,7 +39,7 @@ async def serve(
         runner = web.AppRunner(create_app(settings), access_log=None, shutdown_timeout=2.0)
         try:
             await runner.setup()
-            await web.SockSite(runner, listener).start()
+            server, door = await listen(runner, sock=listener, limits=CONNECTIONS)
             host, bound = listener.getsockname()[:2]
             if not ipaddress.ip_address(host).is_loopback:
                 log.warning(
@@ -46,5 +49,7 @@ async def serve(
                 )
             ready(f"http://{host}:{bound}")
             await stop.wait()
+            server.close()
+            door.close()
         finally:
             await runner.cleanup()

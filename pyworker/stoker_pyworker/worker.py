@@ -17,7 +17,7 @@ from stoker_pyworker.admin import Admin
 from stoker_pyworker.config import ConfigError, WorkerConfig
 from stoker_pyworker.environment import Environment
 from stoker_pyworker.gpu import Gpus
-from stoker_pyworker.http.limits import Limits
+from stoker_pyworker.http.limits import Limits, raise_files_max
 from stoker_pyworker.http.outgoing import Pool
 from stoker_pyworker.http.server import ClientConnection, HttpServer, Request
 from stoker_pyworker.ledger import Ledger, Outcome
@@ -53,6 +53,7 @@ class Worker:
         except ConfigError as fault:
             log.error("environment_unusable", error=str(fault))
             sys.exit(2)
+        raise_files_max()
         life = Life(self._config, settings, self._limits)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             sys.exit(runner.run(life.live(host, catch_signals=True)))

@@ -5,13 +5,28 @@ import math
 import structlog
 
 from engine.app import serve
-from engine.settings import EngineSettings, Timing
+from engine.settings import EngineSettings, Limits, Timing
+from market.listening import ConnectionLimits
 from run.keys import load_keys
 from run.roles.stopping import stop_event
-from run.settings import DevSettings, is_loopback
+from run.settings import DevSettings, ListenLimits, is_loopback
 from run.temporal_server import connect_from_environment
 
 log = structlog.get_logger(__name__)
+
+
+def limits_of(listen: ListenLimits) -> Limits:
+    """The settings' limits in the engine's words."""
+    return Limits(
+        connections=ConnectionLimits(
+            connections_max=listen.connections_max,
+            idle_seconds_max=listen.idle_seconds_max,
+            head_seconds_max=listen.head_seconds_max,
+        ),
+        body_bytes_max=listen.body_bytes_max,
+        openai_body_bytes_max=listen.openai_body_bytes_max,
+        body_seconds_max=listen.body_seconds_max,
+    )
 
 
 async def run_engine(settings: DevSettings) -> None:
@@ -29,6 +44,7 @@ async def run_engine(settings: DevSettings) -> None:
         port=settings.engine.port,
         public_url=settings.engine.url,
         timing=Timing(memo_trust_seconds=math.inf if trust is None else trust),
+        limits=limits_of(settings.engine.limits),
         market_url=settings.market_url,
         market_key=keys.market_key,
         request_log=settings.request_log_settings,

@@ -7,6 +7,8 @@ from aiohttp import web
 
 from market.host import StateInUse, UnsupportedMachine
 from market.host.app import create_app
+from market.host.serve import CONNECTIONS
+from market.listening import listen
 from run.faults import Fault
 from run.keys import load_keys
 from run.roles.stopping import stop_event
@@ -28,7 +30,9 @@ async def run_market(settings: DevSettings) -> None:
         await runner.setup()
     except (StateInUse, UnsupportedMachine) as fault:
         raise Fault(str(fault), exit_code=3) from fault
-    await web.TCPSite(runner, "127.0.0.1", settings.host_market.port).start()
+    server, door = await listen(runner, "127.0.0.1", settings.host_market.port, limits=CONNECTIONS)
     log.info("market.listening", port=settings.host_market.port, machines=len(host.machines))
     await stop.wait()
+    server.close()
+    door.close()
     await runner.cleanup()

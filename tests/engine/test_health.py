@@ -9,8 +9,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from engine.app import start_server
 from engine.keys import Accounts
 from engine.settings import EngineSettings, Limits
+from market.listening import ConnectionLimits
 from stoker_wire.token import mint_worker_token
 from tests.engine.conftest import ALICE, SECRET, Stage, settings
+from tests.engine.standin import until
 
 
 async def test_a_running_engine_is_healthy_and_ready_for_everyone(stage: Stage) -> None:
@@ -61,14 +63,17 @@ async def test_metrics_tell_of_routes_queues_and_workers_to_account_holders(stag
 
 
 async def test_connections_over_the_limit_are_turned_away_and_the_others_live_on(bare_stage: Stage) -> None:
-    server = await bare_stage.start_engine(limits=Limits(connections_max=2))
+    server = await bare_stage.start_engine(limits=Limits(connections=ConnectionLimits(connections_max=2)))
     held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
+    for _, writer in held:  # each is at work: one that only idled would make room
+        writer.write(b"POST /route/ HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+    await until(lambda: server.door.connections == 2 and not server.door.idle, "two connections are at work")
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     answer = await asyncio.wait_for(reader.read(), 10)
     assert answer.startswith(b"HTTP/1.1 503")
     writer.close()
     for reader, writer in held:
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        writer.write(b"{}GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert b'"ok":true' in await asyncio.wait_for(reader.read(), 10)
         writer.close()
 

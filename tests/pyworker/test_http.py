@@ -119,10 +119,12 @@ async def test_a_client_that_never_reads_is_cut(make_worker, model):
     writer.close()
 
 
-async def test_too_many_connections_are_told_so(make_worker):
+async def test_too_many_connections_are_told_so(make_worker, model):
     worker = await make_worker(limits=Limits(connections_max=2))
     held = [await worker.connect() for _ in range(2)]
-    await until(lambda: worker.life.server.connections == 2)
+    for _, writer in held:  # each is at work: one that only idled would make room
+        writer.write(worker.raw_request("/held"))
+    await until(lambda: model.answering == 2)
     assert problem(await worker.exchange(b"")) == (503, "too_many_connections")
     for _, writer in held:
         writer.close()

@@ -1,9 +1,13 @@
 """What one peer may ask of the server: bytes, fields, connections and time."""
 
+import contextlib
+import resource
 from dataclasses import dataclass
 
 KIB = 1024
 MIB = 1024 * KIB
+FILES_SPARED = 64
+"""Of the files that the process may open: for reports, logs and the model's files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,3 +32,18 @@ class Limits:
     linger_seconds: float = 2.0
     """How long a refused peer may go on sending before it is cut: closing at once would destroy the answer on its way."""
     connections_max: int = 4096
+    """One that only idles makes room for a new one. The process's limit of open files may be lower, and then counts."""
+
+
+def connections_possible() -> int:
+    """How many connections of clients the process's open files allow, as many again to the model server included."""
+    return max(16, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_SPARED) // 2)
+
+
+def raise_files_max(wanted: int = 65_536) -> None:
+    """As many open files as the system lets this process have: idle strangers would use up the usual 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Protocol, cast
@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import httptools
 import structlog
 
-from stoker_pyworker.http.limits import Limits
+from stoker_pyworker.http.limits import Limits, connections_possible
 from stoker_pyworker.http.messages import CONTINUE, JSON, LAST_CHUNK, Header, chunk, problem_json, status_line
 from stoker_wire.problem import Problem
 
@@ -228,8 +228,7 @@ class ClientConnection(asyncio.Protocol):
             return
         request = self._building
         version = self._parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            self._fault(505, "http_version_unsupported", f"this server speaks HTTP/1.1, not {version}")
+        if not self._speaks(version):
             return
         request.http_1_0 = version == "1.0"
         request.method = self._parser.get_method()
@@ -239,6 +238,7 @@ class ClientConnection(asyncio.Protocol):
             target = _origin_form(target)
         request.path, _, request.query = target.partition(b"?")
         self._phase = _Phase.BODY
+        self._server.works(self)
         self._received = time.monotonic()
         if not self._saw_host and not request.http_1_0:
             self._fault(400, "host_missing", "an HTTP/1.1 request needs a Host header")
@@ -358,11 +358,18 @@ class ClientConnection(asyncio.Protocol):
                 self._limits.idle_seconds_max if idle else self._limits.head_seconds_max
             )
         self._advance()
+        if not self._busy and not self._waiting and self._phase in (_Phase.IDLE, _Phase.HEAD):
+            self._server.idles(self)
 
     def abort(self) -> None:
         """Cut the connection: an answer that has begun cannot be completed, and the client must see that."""
         self.listener = None
         self.transport.abort()
+
+    def make_room(self) -> None:
+        """Close it for the sake of a new connection; it has asked nothing yet, or all that it asked is answered."""
+        self._phase = _Phase.REFUSED
+        self.transport.close()
 
     # --- inside
 
@@ -394,6 +401,13 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.resume_reading()
             else:
                 self.transport.pause_reading()
+
+    def _speaks(self, version: str) -> bool:
+        if version not in ("1.1", "1.0"):
+            self._fault(505, "http_version_unsupported", f"this server speaks HTTP/1.1, not {version}")
+        elif self._parser.should_upgrade():
+            self._fault(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only; send no Upgrade")
+        return self._problem is None
 
     def _hold(self, change: int) -> None:
         self._held_bytes += change
@@ -465,6 +479,9 @@ class HttpServer:
         self.held_bytes = 0
         """Request bodies in memory."""
         self._connections: set[ClientConnection] = set()
+        self._idle: OrderedDict[ClientConnection, None] = OrderedDict()
+        """Connections that wait for a request, those that have done so longest first."""
+        self._connections_max = min(limits.connections_max, connections_possible())
         self._listeners: list[asyncio.Server] = []
         self._clock: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
@@ -507,13 +524,30 @@ class HttpServer:
         return len(self._connections)
 
     def admit(self, connection: ClientConnection) -> bool:
-        """Count a new connection; False when there are too many."""
+        """Count a new connection; the one that idled longest makes room. False when there are too many at work."""
         self._connections.add(connection)
-        return len(self._connections) <= self.limits.connections_max
+        if len(self._connections) > self._connections_max:
+            if not self._idle:
+                return False
+            oldest, _ = self._idle.popitem(last=False)
+            self._connections.discard(oldest)
+            oldest.make_room()
+        self._idle[connection] = None
+        return True
+
+    def works(self, connection: ClientConnection) -> None:
+        """A request has begun on the connection."""
+        self._idle.pop(connection, None)
+
+    def idles(self, connection: ClientConnection) -> None:
+        """The connection waits for its next request."""
+        if connection in self._connections:
+            self._idle[connection] = None
 
     def forget(self, connection: ClientConnection) -> None:
         """A connection has ended."""
         self._connections.discard(connection)
+        self._idle.pop(connection, None)
         if not self._connections:
             self._emptied.set()
 
