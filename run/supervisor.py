@@ -99,7 +99,18 @@ class Supervisor:
             await asyncio.sleep(pause)
             pause = min(pause * 2, RESTART_SECONDS_MAX)
             child.restarts += 1
+            while not await self._spawned_again(child):
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, RESTART_SECONDS_MAX)
+
+    async def _spawned_again(self, child: Child) -> bool:
+        """A full disk or a full process table lets no child start now; who gave up then would leave it dead for ever."""
+        try:
             await self._spawn(child)
+        except OSError as fault:
+            log.error("child.not_started", child=child.name, error=str(fault))
+            return False
+        return True
 
     async def _end(self, child: Child) -> None:
         process = child.process

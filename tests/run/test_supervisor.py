@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from run.supervisor import Child, Supervisor
 
@@ -56,6 +57,18 @@ async def test_a_child_that_was_killed_is_started_again(supervisor, tmp_path):
     os.kill(first, signal.SIGKILL)
     await until(lambda: sleeper.pid not in (None, first))
     assert sleeper.restarts == 1
+
+
+async def test_a_child_that_cannot_be_started_now_is_tried_again(supervisor, tmp_path):
+    sleeper = child(tmp_path, SLEEPER)
+    await supervisor.start(sleeper)
+    sleeper.log_file.unlink()
+    sleeper.log_file.mkdir()  # as good as a full disk: it cannot be opened
+    with capture_logs() as said:
+        os.kill(sleeper.pid, signal.SIGKILL)
+        await until(lambda: sum(line["event"] == "child.not_started" for line in said) >= 2)
+    sleeper.log_file.rmdir()
+    await until(lambda: sleeper.pid is not None)
 
 
 async def test_stopping_ends_every_child(supervisor, tmp_path):
