@@ -21,6 +21,8 @@ from benchmarks.faults.cases import Case, cases
 from benchmarks.faults.stage import Stage, can_mount, small_disk, staged
 from benchmarks.faults.traffic import Tally, tally
 from run.logs import configure_logs
+from tests.workflows.recording import ASKED_FOR, record
+from tests.workflows.world import histories_of
 
 BEFORE_SECONDS = 3.0
 AFTER_SECONDS = 3.0
@@ -32,7 +34,10 @@ class Row:
     """What one fault did."""
 
     case: Case
+    answer_seconds: float
+    """Until the first request was answered."""
     recovery_seconds: float
+    """Until everything was whole and a new request was answered within seconds: what had piled up is worked off."""
     tally: Tally
     leaked: int
     dollars_leaked: float
@@ -52,7 +57,7 @@ async def struck(stage: Stage, case: Case) -> Row:
     await asyncio.sleep(BEFORE_SECONDS)
     began = time.monotonic()
     before = {name: child.restarts for name, child in stage.stack.supervisor.children.items()}
-    failure, recovery, leaked, dollars = "", float("nan"), -1, float("nan")
+    failure, ended, recovery, leaked, dollars = "", began, float("nan"), -1, float("nan")
     try:
         ended = await case.strike(stage)
         recovery = await stage.until_whole() - ended
@@ -66,10 +71,12 @@ async def struck(stage: Stage, case: Case) -> Row:
         name: child.restarts - before[name] for name, child in after.items() if child.restarts > before[name]
     }
     book = [sent for sent in stage.traffic.since(began) if sent.ended_at is not None]
-    return Row(case, recovery, tally(book), leaked, dollars, restarts, failure)
+    answers = [sent.ended_at for sent in book if not sent.lost and sent.ended_at and sent.ended_at > ended]
+    answered = min(answers, default=float("nan")) - ended
+    return Row(case, answered, recovery, tally(book), leaked, dollars, restarts, failure)
 
 
-async def played(chosen: list[Case], folder: Path) -> list[Row]:
+async def played(chosen: list[Case], folder: Path, *, why: bool) -> list[Row]:
     """Every case of one kind of stage; a stage that did not become whole again is replaced."""
     rows: list[Row] = []
     left = list(chosen)
@@ -81,6 +88,8 @@ async def played(chosen: list[Case], folder: Path) -> list[Row]:
                     row = await struck(stage, left.pop(0))
                     rows.append(row)
                     print(line(row), flush=True)
+                    if why:
+                        print("".join(f"    {at:5.1f} s: {ailing}\n" for at, ailing in stage.ailed), end="")
                     if row.failure:
                         break
                 else:
@@ -94,6 +103,8 @@ async def _farewell(stage: Stage) -> None:
     handle = stage.temporal.get_workflow_handle(f"endpoint/{stage.endpoint.name}")
     await stage.client.endpoints.delete(stage.endpoint.id)
     told = await asyncio.wait_for(handle.result(), 120)
+    if ASKED_FOR:
+        await asyncio.to_thread(record, "faults", await histories_of(stage.temporal, handle.id))
     charges = await stage.charges()
     left = [row for row in charges if not row["destroyed"]]
     dollars = sum(row["dollars"] for row in charges)
@@ -107,8 +118,8 @@ async def _farewell(stage: Stage) -> None:
 
 
 HEAD = (
-    "| fault | sent | lost | twice | retried | streams cut | instances leaked | $ leaked | longest request, s | recovery, s | started again |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|"
+    "| fault | sent | lost | twice | retried | streams cut | instances leaked | $ leaked | longest request, s | "
+    "first answer, s | whole again, s | started again |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -118,14 +129,14 @@ def line(row: Row) -> str:
     again = ", ".join(f"{name} {count}x" for name, count in row.restarts.items()) or "-"
     told = (
         f"| {row.case.what} | {seen.sent} | {seen.lost} | {seen.twice} | {seen.retried} | {seen.cut} | {row.leaked} | "
-        f"{row.dollars_leaked:.4f} | {seen.longest_seconds:.1f} | {row.recovery_seconds:.1f} | {again} |"
+        f"{row.dollars_leaked:.4f} | {seen.longest_seconds:.1f} | {row.answer_seconds:.1f} | {row.recovery_seconds:.1f} | {again} |"
     )
     notes = [f"  FAILED {row.case.name}: {row.failure}"] if row.failure else []
     notes += [f"  lost: {reason}" for reason in seen.reasons[:5]]
     return "\n".join([told, *notes])
 
 
-async def main(names: list[str], *, quick: bool) -> int:
+async def main(names: list[str], *, quick: bool, why: bool) -> int:
     """The exit code."""
     known = cases(quick=quick)
     unknown = set(names) - {case.name for case in known}
@@ -141,7 +152,7 @@ async def main(names: list[str], *, quick: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="stoker-faults-") as folder:
         for disk in (False, True):
             rows += await played(
-                [case for case in chosen if case.disk is disk], Path(folder) / f"disk-{disk}"
+                [case for case in chosen if case.disk is disk], Path(folder) / f"disk-{disk}", why=why
             )
     bad = [row.case.name for row in rows if not row.good]
     print(f"\n{len(rows)} faults, {len(bad)} with damage{': ' + ', '.join(bad) if bad else ''}")
@@ -152,6 +163,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="only these faults")
     parser.add_argument("--quick", action="store_true", help="what lasts is shortened")
+    parser.add_argument("--why", action="store_true", help="say what was not whole, and until when")
     given = parser.parse_args()
     configure_logs(level="error", process="faults")
-    sys.exit(uvloop.run(main(given.names, quick=given.quick)))
+    sys.exit(uvloop.run(main(given.names, quick=given.quick, why=given.why)))

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
 import os
+import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -83,10 +85,14 @@ def _cut(how: str, seconds: float) -> Case:
     )
 
 
-async def _fill_disk(stage: Stage) -> float:
+async def _fill_disk(stage: Stage, *, kill: bool = False) -> float:
     ballast = stage.stack.state_dir / "ballast"
     try:
         await asyncio.to_thread(_fill, ballast)
+        assert shutil.disk_usage(ballast.parent).free == 0, "the disk is not full"
+        if kill:
+            for pid in stage.stack.pids.values():
+                os.kill(pid, signal.SIGKILL)
         until = time.monotonic() + FULL_SECONDS
         while time.monotonic() < until:
             await asyncio.sleep(0.5)
@@ -114,4 +120,10 @@ def cases(*, quick: bool = False) -> list[Case]:
         _cut("refused", cut),
         _cut("silent", cut),
         Case("disk-full", f"the disk of the state is full for {FULL_SECONDS:.0f} s", _fill_disk, disk=True),
+        Case(
+            "disk-full-kill",
+            f"the disk of the state is full for {FULL_SECONDS:.0f} s, and every process of the deployment is killed",
+            functools.partial(_fill_disk, kill=True),
+            disk=True,
+        ),
     ]

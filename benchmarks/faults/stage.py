@@ -57,6 +57,8 @@ class Stage:
     temporal: Client
     watched: set[tuple[int, str]] = field(default_factory=set)
     """Instance and program of what was struck: whole again when it serves, or when the instance is gone."""
+    ailed: list[tuple[float, str]] = field(default_factory=list)
+    """What was not whole lately, and from when on, s after the fault."""
     launches_known: set[str] = field(default_factory=set)
     """Every launch id that the workflow has told of."""
 
@@ -67,7 +69,7 @@ class Stage:
 
     async def victim(self, program: str) -> int:
         """The pid of this program on a hot instance, which is watched from now on."""
-        instance_id = (await self.hot())[0].id
+        instance_id = self.traffic.busiest({worker.id for worker in await self.hot()})
         pid = instance_pid(instance_id, program)
         assert pid is not None, f"no hot instance runs {program}"
         self.watched.add((instance_id, program))
@@ -110,8 +112,12 @@ class Stage:
 
     async def until_whole(self, *, seconds_max: float = WHOLE_SECONDS_MAX) -> float:
         """The moment at which everything was found whole."""
-        deadline = time.monotonic() + seconds_max
+        began = time.monotonic()
+        deadline = began + seconds_max
+        self.ailed = []
         while ailing := await self.ailing():
+            if not self.ailed or self.ailed[-1][1] != ailing:
+                self.ailed.append((time.monotonic() - began, ailing))
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not whole after {seconds_max:.0f} s: {ailing}")
             await asyncio.sleep(0.1)

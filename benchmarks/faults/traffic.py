@@ -23,6 +23,7 @@ class Sent:
     ended_at: float | None = None
     attempts: int = 0
     key: str = ""
+    worker_id: int = 0
     stream: bool = False
     lost: str = ""
     """Why the caller got no answer; a stream that broke with a typed error in the middle is `cut`, not lost."""
@@ -39,7 +40,7 @@ class Traffic:
     """A client that sends `per_second` requests, each with a prompt of its own length, so that answers cannot be mixed up."""
 
     endpoint: stoker.Endpoint
-    per_second: float = 4.0
+    per_second: float = 3.0
     book: list[Sent] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _sending: asyncio.Task[None] | None = None
@@ -54,6 +55,11 @@ class Traffic:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
         await asyncio.gather(*self._tasks)
+
+    def busiest(self, among: set[int]) -> int:
+        """Of these workers the one that answered most lately: a fault of one that nobody uses shows nothing."""
+        lately = Counter(sent.worker_id for sent in self.book[-40:] if sent.worker_id in among)
+        return lately.most_common(1)[0][0] if lately else min(among)
 
     async def settled(self) -> None:
         """Return once every request sent until now has ended; each does at its own timeout."""
@@ -89,7 +95,7 @@ class Traffic:
 
     async def _answered(self, sent: Sent) -> None:
         answer = await self.endpoint.request(ROUTE, self._payload(sent), cost=TOKENS, timeout=TIMEOUT_SECONDS)
-        sent.attempts, sent.key = answer.attempts, answer.idempotency_key
+        sent.attempts, sent.key, sent.worker_id = answer.attempts, answer.idempotency_key, answer.worker_id
         usage = answer.json()["usage"]
         wanted = {"completion_tokens": TOKENS, "prompt_tokens": sent.number % 200}
         if usage != wanted:

@@ -2,12 +2,13 @@
 
 `STOKER_RECORD_HISTORIES=1 pytest tests/workflows/test_replay.py` lives the scenarios anew and writes their histories.
 Do that when a scenario is added or on purpose; a failing replay is no reason: a running endpoint would fail the same.
+The same variable records `upgraded` in test_upgrade.py, and `faults`, of real processes that were killed, in
+`python -m benchmarks.faults kill-…`.
 """
 
 import asyncio
 import base64
 import json
-import os
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
@@ -23,13 +24,13 @@ from market.port import OfferGone, RateLimited
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
+from tests.workflows.recording import ASKED_FOR, HISTORIES, record
 from tests.workflows.world import SECRETS, World, group
 from workflows.endpoint import EndpointWorkflow
 from workflows.messages import EndpointMemo
 from workflows.sweep import SweepWorkflow
 from workflows.worker import workflow_runner
 
-HISTORIES = Path(__file__).parent / "histories"
 SMALL = EndpointConfig(min_load=0, min_workers=2, max_workers=4, inactivity_timeout=60, cold_mult=1)
 ONE = EndpointConfig(min_load=0, min_workers=1, max_workers=2, inactivity_timeout=60, cold_mult=1)
 
@@ -96,33 +97,20 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[None]]] = {
 }
 
 
-@pytest.mark.skipif(
-    "STOKER_RECORD_HISTORIES" not in os.environ, reason="recording is asked for by a variable"
-)
+@pytest.mark.skipif(not ASKED_FOR, reason="recording is asked for by a variable")
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_record(a_world: Any, name: str) -> None:
     async with a_world() as world:
         await SCENARIOS[name](world)
-        for old in HISTORIES.glob(f"{name}-*.json"):
-            old.unlink()
-        for number, history in enumerate(await world.histories()):
-            text = json.dumps(scrubbed(json.loads(history.to_json())), separators=(",", ":"))
-            (HISTORIES / f"{name}-{number}.json").write_text(text + "\n")
-
-
-def scrubbed(value: Any) -> Any:
-    """Without what names the machine that it was recorded on."""
-    if isinstance(value, dict):
-        dull = {"identity": "recorder", "stackTrace": "", "binaryChecksum": "recorded", "buildId": "recorded"}
-        return {key: dull.get(key, scrubbed(inner)) for key, inner in value.items()}
-    return [scrubbed(inner) for inner in value] if isinstance(value, list) else value
+        await asyncio.to_thread(record, name, await world.histories())
 
 
 RECORDED = sorted(HISTORIES.glob("*.json"))
 
 
 def test_every_scenario_is_recorded() -> None:
-    assert {path.stem.rpartition("-")[0] for path in RECORDED} >= set(SCENARIOS)
+    elsewhere = {"upgraded", "faults"}  # by test_upgrade.py, and by `python -m benchmarks.faults`
+    assert {path.stem.rpartition("-")[0] for path in RECORDED} == {*SCENARIOS, *elsewhere}
     assert sum(path.stem.startswith("handed_over") for path in RECORDED) > 1, "its later runs too"
 
 

@@ -171,14 +171,7 @@ class World:
     async def histories(self) -> list[WorkflowHistory]:
         """The histories of all runs, oldest first."""
         assert self.handle is not None
-        found: list[WorkflowHistory] = []
-        run_id: str | None = (await self.client.get_workflow_handle(self.handle.id).describe()).run_id
-        while run_id:
-            history = await self.client.get_workflow_handle(self.handle.id, run_id=run_id).fetch_history()
-            found.insert(0, history)
-            first = history.events[0].workflow_execution_started_event_attributes
-            run_id = first.continued_execution_run_id or None
-        return found
+        return await histories_of(self.client, self.handle.id)
 
     def next_sequence(self) -> int:
         """The number of the engine's next batch."""
@@ -277,6 +270,18 @@ class World:
             worker.drain_seen,
             round(worker.load, 1),
         )
+
+
+async def histories_of(client: Client, workflow_id: str) -> list[WorkflowHistory]:
+    """The histories of all runs of a workflow, oldest first."""
+    found: list[WorkflowHistory] = []
+    run_id: str | None = (await client.get_workflow_handle(workflow_id).describe()).run_id
+    while run_id:
+        history = await client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+        found.insert(0, history)
+        first = history.events[0].workflow_execution_started_event_attributes
+        run_id = first.continued_execution_run_id or None
+    return found
 
 
 def make_market(world_clock: Callable[[], float], **how: Any) -> FakeMarket:
