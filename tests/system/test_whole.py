@@ -8,7 +8,7 @@ import httpx
 
 import stoker
 from market.vast import VastMarket
-from run.demo.chaos import pyworker_pid
+from run.demo.chaos import instance_pid
 
 from .conftest import QUICK, ROUTE, TEXT_MODEL, payload, until
 
@@ -51,7 +51,7 @@ async def test_an_endpoint_serves_from_zero_goes_cold_wakes_and_leaves_nothing_b
     await market.close()
 
 
-async def test_no_request_is_lost_when_worker_engine_and_pyworker_are_killed(stack, client):
+async def test_nothing_is_lost_or_leaked_when_each_process_is_killed_in_turn(stack, client):
     endpoint = await deployed(client, "killed", min_workers=2, inactivity_timeout=-1.0, min_load=1.0)
     await endpoint.request(ROUTE, payload(4), cost=4, timeout=60)
 
@@ -59,23 +59,35 @@ async def test_no_request_is_lost_when_worker_engine_and_pyworker_are_killed(sta
         await asyncio.sleep(number * 0.08)
         return await endpoint.request(ROUTE, payload(8), cost=8, timeout=90)
 
+    async def hot():
+        workers = await client.endpoints.workers(endpoint.id)
+        return [worker for worker in workers if worker.status == "idle"]
+
     async with asyncio.TaskGroup() as group:
         asked = [group.create_task(one(number)) for number in range(150)]
         await asyncio.sleep(1.0)
-        for name in ("worker", "engine"):
+        for name in ("worker", "engine", "temporal", "market"):
             before = stack.pids[name]
             os.kill(before, signal.SIGKILL)
             await until(lambda name=name, before=before: stack.pids.get(name) not in (None, before))
+        for program in ("model_server.py", "worker.py"):
+            victim = (await until(hot, what="a hot worker"))[0]
+            os.kill(instance_pid(victim.id, program), signal.SIGKILL)
 
-        async def hot():
-            workers = await client.endpoints.workers(endpoint.id)
-            return [worker for worker in workers if worker.status == "idle"]
+    answers = [task.result() for task in asked]
+    assert len(answers) == 150
+    assert all(answer.status == 200 for answer in answers)
+    assert len({answer.idempotency_key for answer in answers}) == 150, "no request is answered twice"
 
-        victim = (await until(hot, what="a hot worker"))[0]
-        os.kill(pyworker_pid(victim.id), signal.SIGKILL)
+    market = VastMarket(stack.settings.market_url, stack.keys.market_key)
+    workflow = (await stack.client()).get_workflow_handle("endpoint/killed")
 
-    assert len([task.result() for task in asked]) == 150
-    assert all(task.result().status == 200 for task in asked)
+    async def in_both_books():
+        known = {worker["instance_id"] for worker in await workflow.query("workers")}
+        return known == {instance.id for instance in await market.list()}
+
+    await until(in_both_books, what="the marketplace's list to be what the workflow knows")
+    await market.close()
 
 
 async def test_no_secret_reaches_a_history_a_memo_or_a_log(stack, client, monkeypatch):
