@@ -24,13 +24,13 @@ import structlog
 from temporalio.api.enums.v1 import EventType, IndexedValueType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
 from engine.pulse import Level, Pulse
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
 from tests.workflows.world import World, group, make_market, make_workers
+from workflows.converter import data_converter
 from workflows.messages import SEARCH_ATTRIBUTES, MetricsBatch
 
 STEP_SECONDS = 5.0
@@ -159,7 +159,7 @@ def _actions(events: list[HistoryEvent]) -> Counter[str]:
 async def _world() -> AsyncIterator[World]:
     env = await WorkflowEnvironment.start_time_skipping(
         test_server_existing_path=str(Path(sys.executable).parent / "temporal-test-server"),
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter,
     )
     async with env, contextlib.AsyncExitStack() as stack:
         attributes = {name: _TYPES[kind] for name, kind in SEARCH_ATTRIBUTES.items()}

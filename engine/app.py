@@ -30,7 +30,7 @@ _GC_YOUNG_OBJECTS = 50_000
 def create_app(settings: EngineSettings, temporal_client: Client) -> web.Application:
     """The whole engine; it starts with the application and stops with it.
 
-    The client must use `temporalio.contrib.pydantic.pydantic_data_converter`.
+    The client must use `workflows.converter.data_converter`.
     """
     engine = Engine(settings, temporal_client)
     app = web.Application(

@@ -31,6 +31,9 @@ _RUNNING = "WorkflowType = '{type}' AND ExecutionStatus = 'Running'"
 _CHANGED = "WorkflowType = '{type}' AND FleetChangedAt > '{since}'"
 _NEVER = 0.0
 
+PAGE_SIZE = 100
+"""A page costs the server tens of milliseconds and this engine ten; both do something else before the next."""
+
 
 class Watch:
     """Looks every second at what changed, and at everything at the start and once a minute.
@@ -116,7 +119,7 @@ class Watch:
     async def _look_at_all(self, started: float) -> None:
         living = set()
         async for execution in self._client.list_workflows(
-            _RUNNING.format(type=WORKFLOW_TYPE), rpc_timeout=timedelta(seconds=10)
+            _RUNNING.format(type=WORKFLOW_TYPE), page_size=PAGE_SIZE, rpc_timeout=timedelta(seconds=10)
         ):
             living.add(execution.id)
             await self._take(execution)

@@ -1,6 +1,7 @@
 """A client of the Vast REST API: the hosted marketplace, or the host marketplace, which speaks the same."""
 
 import asyncio
+import builtins
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,6 +10,7 @@ import httpx
 import structlog
 
 from market.answers import About, failure, no_answer
+from market.listing import SharedListing
 from market.port import InstanceGone, Launch, Market, OfferQuery, Refused, Unavailable
 from market.vast_bodies import create_body, is_loopback, origin, read, rows, update_body
 from stoker_wire.market import Instance, Offer, Template
@@ -54,6 +56,7 @@ class VastMarket(Market):
         self._plain = httpx.AsyncClient(
             timeout=timeout_s, transport=transport, follow_redirects=False, trust_env=not is_loopback(own)
         )
+        self._listing = SharedListing(self._everything)
         self._log_origins = {own, *(origin(one) for one in log_origins)} - {None}
 
     def __repr__(self) -> str:
@@ -154,7 +157,11 @@ class VastMarket(Market):
         return read(Instance, row, doing)
 
     async def list(self, *, label_prefix: str = "") -> "list[Instance]":
-        """All instances of this account whose label starts with the prefix, all pages."""
+        """All instances of this account whose label starts with the prefix; calls share their pages (`SharedListing`)."""
+        return await self._listing.starting_with(label_prefix)
+
+    async def _everything(self) -> "builtins.list[Instance]":
+        """All instances of this account, all pages."""
         found: dict[int, Instance] = {}
         params = {"limit": str(PAGE), "order_by": json.dumps([{"col": "id", "dir": "asc"}])}
         seen: set[str] = set()
@@ -165,8 +172,7 @@ class VastMarket(Market):
             for row in rows(answer, "instances", "list"):
                 # An instance that cannot be read must not look as if it had vanished: the whole list fails.
                 instance = read(Instance, row, "list")
-                if (instance.label or "").startswith(label_prefix):
-                    found[instance.id] = instance
+                found[instance.id] = instance
             token = answer.get("next_token")
             if not token:
                 return list(found.values())
@@ -217,6 +223,7 @@ class VastMarket(Market):
 
     async def close(self) -> None:
         """Release connections."""
+        self._listing.close()
         await self._client.aclose()
         await self._plain.aclose()
 

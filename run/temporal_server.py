@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,16 +16,18 @@ from temporalio.api.namespace.v1 import NamespaceConfig
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import UpdateNamespaceRequest
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 
 from run.faults import Fault
 from run.settings import DevSettings, TemporalSettings
+from workflows.converter import data_converter
 
 atexit.register(time.sleep, 0.25)
 """Threads of Temporal's core may abort an interpreter that is torn down under them; see `stoker.control.EXIT_SECONDS`."""
+
+ATTRIBUTES_SECONDS_MAX = 90.0
 
 _TYPES = {
     "Bool": IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
@@ -83,7 +86,7 @@ async def connect_from_environment(temporal: TemporalSettings, *, runtime: Runti
     try:
         config = ClientConfig.load_client_connect_config()
         config.setdefault("namespace", temporal.namespace)
-        return await Client.connect(**config, data_converter=pydantic_data_converter, runtime=runtime)
+        return await Client.connect(**config, data_converter=data_converter, runtime=runtime)
     except (RuntimeError, RPCError, ValueError, OSError) as fault:
         raise Fault(f"cannot connect to the Temporal that TEMPORAL_… names: {fault}", exit_code=4) from fault
 
@@ -102,7 +105,7 @@ async def connect(
             return await Client.connect(
                 temporal.address,
                 namespace=temporal.namespace,
-                data_converter=pydantic_data_converter,
+                data_converter=data_converter,
                 runtime=runtime,
             )
         except (RuntimeError, RPCError) as fault:
@@ -138,6 +141,23 @@ async def prepare(client: Client, temporal: TemporalSettings) -> None:
         await client.operator_service.add_search_attributes(
             AddSearchAttributesRequest(namespace=temporal.namespace, search_attributes=missing)
         )
+        await _known(client, missing)
+
+
+async def _known(client: Client, names: Iterable[str]) -> None:
+    """The server reads its search attributes once a minute: a workflow that sets one before fails its tasks until then."""
+    deadline = asyncio.get_running_loop().time() + ATTRIBUTES_SECONDS_MAX
+    query = " AND ".join(f"{name} IS NULL" for name in names)
+    while True:
+        try:
+            await client.count_workflows(query)
+            return
+        except RPCError as fault:
+            if asyncio.get_running_loop().time() > deadline:
+                raise Fault(
+                    f"the server does not take new search attributes: {fault}", exit_code=4
+                ) from fault
+            await asyncio.sleep(0.5)
 
 
 def _duration(value: timedelta) -> Duration:

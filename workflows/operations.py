@@ -293,7 +293,6 @@ class Operations:
             listed = await workflow.execute_activity_method(
                 MarketActivities.list_instances,
                 ListInstances(prefix=label_prefix(self._book.name)),
-                task_queue=MARKET_TASK_QUEUE,
                 **options.list_options(reason),
             )
         except ActivityError as error:

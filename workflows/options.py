@@ -92,8 +92,15 @@ def destroy_options(subject: str) -> dict[str, Any]:
 
 
 def list_options(reason: str) -> dict[str, Any]:
-    """Asking the marketplace what there is."""
+    """Asking the marketplace what there is. On the workflows' own task queue: the lists of all endpoints share one call
+    (`market.listing`), so the marketplace's rate is not theirs to keep, and what waits for a list must not hold up what
+    rents."""
     return _options(f"list instances: {reason}", _LOOK)
+
+
+def sweep_options() -> dict[str, Any]:
+    """A list of everything, and a question to Temporal about every endpoint in it."""
+    return _options("which instances are nobody's", _LOOK, tries_seconds=300, give_up_seconds=600)
 
 
 def ask_options() -> dict[str, Any]:

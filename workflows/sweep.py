@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from temporalio import activity, workflow
@@ -18,6 +19,8 @@ from workflows import options
 
 SWEEP_ID = "stoker-sweep"
 ENDPOINTS_PER_QUESTION = 200
+_QUESTIONS_AT_ONCE = 8
+_IN_ONE = "orphans are found by one activity"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,26 +42,59 @@ class EndpointNames:
     names: tuple[str, ...] = field(default=())
 
 
-class SweepActivities:
-    """What the sweep asks of Temporal itself."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindOrphans:
+    """Which instances belong to no running endpoint?"""
 
-    def __init__(self, client: Client) -> None:
+    now: float
+    young_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphans:
+    """Instances whose endpoint does not run. The whole list of a large deployment would be too long for a history."""
+
+    instance_ids: tuple[int, ...] = ()
+
+
+class SweepActivities:
+    """What the sweep asks of Temporal and of the marketplace."""
+
+    def __init__(self, client: Client, market: MarketActivities) -> None:
         self._client = client
+        self._market = market
+
+    @activity.defn
+    async def find_orphans(self, asked: FindOrphans) -> Orphans:
+        """Labelled instances that are not young and whose endpoint has no running workflow."""
+        listed = await self._market.list_instances(ListInstances(prefix=LABEL_PREFIX))
+        by_name = _by_endpoint(listed.instances, asked.now - asked.young_seconds)
+        running = await self._running(tuple(by_name))
+        gone = [instance for name in by_name if name not in running for instance in by_name[name]]
+        return Orphans(instance_ids=tuple(instance.id for instance in gone))
 
     @activity.defn
     async def endpoints_running(self, asked: EndpointNames) -> EndpointNames:
         """Which of these endpoints have a running workflow. Asked one by one: a list may lag, this does not."""
-        running = []
-        for name in asked.names:
-            try:
-                found = await self._client.get_workflow_handle(workflow_id(name)).describe()
-            except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:
-                    raise
-                continue
-            if found.status is WorkflowExecutionStatus.RUNNING:
-                running.append(name)
-        return EndpointNames(names=tuple(running))
+        running = await self._running(asked.names)
+        return EndpointNames(names=tuple(name for name in asked.names if name in running))
+
+    async def _running(self, names: Iterable[str]) -> set[str]:
+        turn = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
+
+        async def runs(name: str) -> bool:
+            async with turn:
+                try:
+                    found = await self._client.get_workflow_handle(workflow_id(name)).describe()
+                except RPCError as error:
+                    if error.status is not RPCStatusCode.NOT_FOUND:
+                        raise
+                    return False
+                return found.status is WorkflowExecutionStatus.RUNNING
+
+        asked = tuple(names)
+        answers = await asyncio.gather(*map(runs, asked))
+        return {name for name, answer in zip(asked, answers, strict=True) if answer}
 
 
 @workflow.defn
@@ -112,18 +148,24 @@ class SweepWorkflow:
         return self._destroyed
 
     async def _sweep(self, spec: SweepSpec) -> None:
+        if not workflow.patched(_IN_ONE):
+            await self._sweep_by_list(spec)
+            return
+        found = await workflow.execute_activity_method(
+            SweepActivities.find_orphans,
+            FindOrphans(now=workflow.time(), young_seconds=spec.young_seconds),
+            **options.sweep_options(),
+        )
+        await asyncio.gather(*(self._destroy(instance_id) for instance_id in found.instance_ids))
+
+    async def _sweep_by_list(self, spec: SweepSpec) -> None:
+        """As sweeps that began before did it: the whole list went through the history."""
         listed = await workflow.execute_activity_method(
             MarketActivities.list_instances,
             ListInstances(prefix=LABEL_PREFIX),
-            task_queue=MARKET_TASK_QUEUE,
             **options.list_options("sweep"),
         )
-        now = workflow.time()
-        by_name: dict[str, list[Instance]] = {}
-        for instance in listed.instances:
-            label = read_label(instance.label)
-            if label is not None and now - (instance.start_date or 0.0) > spec.young_seconds:
-                by_name.setdefault(label[0], []).append(instance)
+        by_name = _by_endpoint(listed.instances, workflow.time() - spec.young_seconds)
         names = tuple(by_name)
         for start in range(0, len(names), ENDPOINTS_PER_QUESTION):
             asked = EndpointNames(names=names[start : start + ENDPOINTS_PER_QUESTION])
@@ -131,23 +173,33 @@ class SweepWorkflow:
                 SweepActivities.endpoints_running, asked, **options.ask_options()
             )
             gone = [name for name in asked.names if name not in found.names]
-            await asyncio.gather(*(self._destroy(i) for name in gone for i in by_name[name]))
+            await asyncio.gather(*(self._destroy(i.id) for name in gone for i in by_name[name]))
 
-    async def _destroy(self, instance: Instance) -> None:
+    async def _destroy(self, instance_id: int) -> None:
         try:
             await workflow.execute_activity_method(
                 MarketActivities.destroy_instance,
-                DestroyInstance(instance_id=instance.id),
+                DestroyInstance(instance_id=instance_id),
                 task_queue=MARKET_TASK_QUEUE,
-                **options.destroy_options(f"instance {instance.id}, its endpoint is gone"),
+                **options.destroy_options(f"instance {instance_id}, its endpoint is gone"),
             )
         except ActivityError as error:
             workflow.logger.warning(
                 "orphan_not_destroyed",
-                extra={"instance_id": instance.id, "reason": str(error.cause or error)},
+                extra={"instance_id": instance_id, "reason": str(error.cause or error)},
             )
         else:
             self._destroyed += 1
+
+
+def _by_endpoint(instances: Iterable[Instance], started_before: float) -> dict[str, list[Instance]]:
+    """Ours and old enough, by the endpoint's name in their labels."""
+    by_name: dict[str, list[Instance]] = {}
+    for instance in instances:
+        label = read_label(instance.label)
+        if label is not None and (instance.start_date or 0.0) < started_before:
+            by_name.setdefault(label[0], []).append(instance)
+    return by_name
 
 
 async def ensure_sweep(client: Client, spec: SweepSpec | None = None) -> None:

@@ -37,6 +37,8 @@ class WorkerSettings:
     graceful_shutdown_seconds: float = 30.0
     """For activities under way, before they are cancelled."""
     market_calls_at_once_max: int = 50
+    lists_at_once_max: int = 2000
+    """They only wait for the list that they share: one for every endpoint costs nothing but its place."""
     planners_at_once_max: int = 50
     version: WorkerDeploymentVersion | None = None
     """Of which deployment and build these workers are. None: not versioned, every worker carries every workflow."""
@@ -56,11 +58,11 @@ def build_workers(
 ) -> list[Worker]:
     """The workers of one process, to be run together (`async with` each, or `run()`).
 
-    The client must use `temporalio.contrib.pydantic.pydantic_data_converter`.
+    The client must use `workflows.converter.data_converter`.
     """
     settings = settings or WorkerSettings()
     grace = timedelta(seconds=settings.graceful_shutdown_seconds)
-    sweep = SweepActivities(client)
+    sweep = SweepActivities(client, market_activities)
     deployment = (
         WorkerDeploymentConfig(
             version=settings.version,
@@ -76,10 +78,11 @@ def build_workers(
             client,
             task_queue=TASK_QUEUE,
             workflows=[EndpointWorkflow, SweepWorkflow],
-            activities=[plan, sweep.endpoints_running],
+            activities=[plan, sweep.endpoints_running, sweep.find_orphans, market_activities.list_instances],
             workflow_runner=workflow_runner(),
             max_cached_workflows=settings.cached_workflows_max,
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_SECONDS),
+            max_concurrent_activities=settings.lists_at_once_max,
             max_concurrent_local_activities=settings.planners_at_once_max,
             graceful_shutdown_timeout=grace,
             deployment_config=deployment,
@@ -95,7 +98,7 @@ def build_workers(
                 market_activities.reboot_instance,
                 market_activities.destroy_instance,
                 market_activities.update_instance,
-                market_activities.list_instances,
+                market_activities.list_instances,  # for workflows of before it moved to the other queue
             ],
             max_concurrent_activities=settings.market_calls_at_once_max,
             max_task_queue_activities_per_second=settings.market_calls_per_second,

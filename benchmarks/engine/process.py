@@ -10,16 +10,16 @@ from pathlib import Path
 import structlog
 import uvloop
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from engine.app import calm_garbage_collection, start_server
 from engine.settings import EngineSettings, RequestLogSettings
+from workflows.converter import data_converter
 
 
 async def run(address: str, request_log: Path | None) -> None:
     """Serve until stdin is closed."""
     secret, _, pem = sys.stdin.buffer.read().partition(b"\n")
-    client = await Client.connect(address, data_converter=pydantic_data_converter)
+    client = await Client.connect(address, data_converter=data_converter)
     settings = EngineSettings(
         secret=bytes.fromhex(secret.decode()),
         rsa_private_key_pem=pem,

@@ -16,13 +16,13 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
 from benchmarks.engine.load import Connection, Generator, request_bytes
 from stoker_wire.control import TASK_QUEUE, WORKFLOW_TYPE, EndpointSpec, workflow_id
 from stoker_wire.states import WorkerState
 from stoker_wire.token import mint_endpoint_key, mint_worker_token
+from workflows.converter import data_converter
 from workflows.messages import MEMO_KEY, EndpointMemo, Member
 
 SECRET = b"benchmark secret, 32 bytes long!"
@@ -35,7 +35,7 @@ _FLEET_CHANGED_AT = SearchAttributeKey.for_datetime("FleetChangedAt")
 async def temporal() -> AsyncIterator[WorkflowEnvironment]:
     """A dev server in memory."""
     env = await WorkflowEnvironment.start_local(
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter,
         dev_server_existing_path=str(Path(sys.executable).parent / "temporal"),
         dev_server_log_level="error",
         search_attributes=[_FLEET_CHANGED_AT],

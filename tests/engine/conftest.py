@@ -15,7 +15,6 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from temporalio.common import SearchAttributeKey
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
@@ -26,6 +25,7 @@ from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
 from stoker_wire.token import mint_endpoint_key, mint_worker_token
 from tests.engine.standin import StandIn, until
+from workflows.converter import data_converter
 from workflows.messages import SEARCH_ATTRIBUTES
 
 SECRET = b"a secret of the tests, 32 bytes!"
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 async def start_temporal() -> WorkflowEnvironment:
     return await WorkflowEnvironment.start_local(
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter,
         dev_server_existing_path=str(Path(sys.executable).parent / "temporal"),
         search_attributes=[_KEYS[kind](name) for name, kind in SEARCH_ATTRIBUTES.items()],
     )

@@ -8,10 +8,10 @@ import pytest
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.common import SearchAttributeKey
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
 from tests.workflows.world import World, make_market, make_workers
+from workflows.converter import data_converter
 from workflows.messages import SEARCH_ATTRIBUTES
 from workflows.publish import (
     DOLLARS_PER_HOUR,
@@ -36,7 +36,7 @@ _TYPES = {
 async def skipping() -> AsyncIterator[WorkflowEnvironment]:
     """A test server whose time passes as fast as its workflows allow."""
     env = await WorkflowEnvironment.start_time_skipping(
-        test_server_existing_path=str(_BIN / "temporal-test-server"), data_converter=pydantic_data_converter
+        test_server_existing_path=str(_BIN / "temporal-test-server"), data_converter=data_converter
     )
     async with env:
         await env.client.operator_service.add_search_attributes(
@@ -80,7 +80,7 @@ async def server() -> AsyncIterator[WorkflowEnvironment]:
     env = await WorkflowEnvironment.start_local(
         dev_server_existing_path=str(_BIN / "temporal"),
         search_attributes=keys,
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter,
     )
     async with env:
         yield env

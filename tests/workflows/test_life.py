@@ -6,6 +6,7 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 
 from market.port import Launch, OfferGone, Unavailable
+from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
 from tests.workflows.world import group
@@ -256,3 +257,18 @@ async def test_planning_again_without_news_changes_nothing(a_world: Any) -> None
         await world.live(6 * 3600, step=300, heartbeat=300)
         after = [call for call in world.market.calls if call.name not in {"list", "search", "template"}]
         assert after == calls
+
+
+async def test_a_look_neither_spends_the_marketplaces_rate_nor_waits_in_its_queue(a_world: Any) -> None:
+    """The looks of a thousand endpoints are one call (`market.listing`): they must not hold up what rents."""
+    async with a_world() as world:
+        await world.start(SMALL, [group()])
+        await world.live(120)
+        queues: dict[str, set[str]] = {}
+        for history in await world.histories():
+            for event in history.events:
+                if event.HasField("activity_task_scheduled_event_attributes"):
+                    asked = event.activity_task_scheduled_event_attributes
+                    queues.setdefault(asked.activity_type.name, set()).add(asked.task_queue.name)
+        assert queues["list_instances"] == {TASK_QUEUE}
+        assert queues["create_instance"] == queues["search_offers"] == {MARKET_TASK_QUEUE}

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 from temporalio.client import WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
 from market.port import OfferGone, RateLimited
@@ -26,6 +25,7 @@ from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
 from tests.workflows.recording import ASKED_FOR, HISTORIES, record
 from tests.workflows.world import SECRETS, World, group
+from workflows.converter import data_converter
 from workflows.endpoint import EndpointWorkflow
 from workflows.messages import EndpointMemo
 from workflows.sweep import SweepWorkflow
@@ -136,7 +136,7 @@ async def test_a_recorded_history_replays_under_an_absurd_policy(
 async def replay_failure(path: Path) -> Exception | None:
     replayer = Replayer(
         workflows=[EndpointWorkflow, SweepWorkflow],
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter,
         workflow_runner=workflow_runner(),
     )
     text = await asyncio.to_thread(path.read_text)

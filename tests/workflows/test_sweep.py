@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+from market.fake import FakeInstance
 from market.port import Launch, Unavailable
 from stoker_wire.endpoint import EndpointConfig
 from tests.workflows.world import group
@@ -38,3 +39,24 @@ async def test_an_endpoint_that_was_terminated_leaves_its_instances_to_the_sweep
         await ensure_sweep(world.client, SweepSpec(every_seconds=300, young_seconds=60))
         await world.env.sleep(timedelta(seconds=900))
         assert world.market.instances == {}
+
+
+async def test_the_list_of_a_large_account_never_enters_the_history(a_world: Any) -> None:
+    """Ten thousand instances are four megabytes, and what Temporal takes is two: the sweep would fail for ever."""
+    async with a_world() as world:
+        await world.start(EndpointConfig(min_load=0, min_workers=0), [group()])
+        orphan = await world.market.create(129, Launch(label="stoker:gone:0123456789ab"))
+        world.market.instances[orphan].created_at = 0.0
+        for number in range(3000):
+            one = FakeInstance(
+                id=10_000 + number,
+                offer=world.market.offers[100],
+                launch=Launch(label=f"stoker:other:{number:012x}"),
+                created_at=world.now,  # too young to be swept, and on the list all the same
+            )
+            world.market.instances[one.id] = one
+        await ensure_sweep(world.client, SweepSpec(every_seconds=300, young_seconds=86_400))
+        await world.env.sleep(timedelta(seconds=900))
+        assert orphan not in world.market.instances
+        history = await world.client.get_workflow_handle(SWEEP_ID).fetch_history()
+        assert max(event.ByteSize() for event in history.events) < 2000

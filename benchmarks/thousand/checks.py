@@ -1,0 +1,157 @@
+"""What must be true after the measurement: everything that was sent is in somebody's books."""
+
+import asyncio
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import httpx
+from temporalio.client import Client, WorkflowExecutionStatus
+
+from activities.messages import read_label
+from benchmarks.thousand.gauges import Gauges
+from benchmarks.thousand.stage import Stage
+from stoker_wire.control import QUERY_DECISIONS, QUERY_LOAD, WORKFLOW_TYPE, workflow_id
+from workflows.messages import MEMO_KEY, EndpointMemo
+
+_COUNTED = {
+    "stoker_routes_total": "routes answered",
+    "stoker_signals_total": "signals",
+    "stoker_worker_reports_total": "worker reports",
+    "stoker_tickets_expired_total": "tickets that ran out",
+    "stoker_reroutes_total": "reroutes",
+    "stoker_engine_watch_failures_total": "looks at Temporal that failed",
+}
+_LINE = re.compile(r"^(\w+)(?:\{.*\})? ([0-9.e+]+)$", re.MULTILINE)
+_LOAD_SLACK = 1e-3
+
+
+@dataclass
+class Findings:
+    """Everything that is reported."""
+
+    endpoints: int
+    workers: int
+    gauges: Gauges | None = None
+    engine: dict[str, float] = field(default_factory=dict)
+    history_events: int = 0
+    market: dict[str, int] = field(default_factory=dict)
+    latencies: dict[str, list[float]] = field(default_factory=dict)
+    route_seconds: list[float] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+async def engine_counts(stage: Stage) -> dict[str, float]:
+    """The engine's counters, summed over endpoints."""
+    headers = {"Authorization": f"Bearer {stage.account_key}"}
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+        began = time.perf_counter()
+        text = (await http.get(f"{stage.settings.engine.url}/metrics", headers=headers)).text
+        stage.scrape_seconds = time.perf_counter() - began
+    sums: Counter[str] = Counter()
+    for name, value in _LINE.findall(text):
+        if name in _COUNTED:
+            sums[_COUNTED[name]] += float(value)
+        elif name == "stoker_engine_endpoints":
+            sums["endpoints"] += float(value)
+    stage.known = int(sums.pop("endpoints", 0))
+    return dict(sums)
+
+
+async def until_known(stage: Stage, endpoints: int, *, seconds_max: float = 300.0) -> None:
+    """Return once the engine knows every endpoint."""
+    deadline = time.monotonic() + seconds_max
+    while True:
+        await engine_counts(stage)
+        if stage.known >= endpoints:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"the engine knows {stage.known} of {endpoints} endpoints after {seconds_max:g} s"
+            )
+        await asyncio.sleep(1.0)
+
+
+async def events_written(stage: Stage, client: Client) -> int:
+    """History events of all endpoints so far."""
+    total = 0
+    for start in range(0, len(stage.endpoints), 20):
+        some = stage.endpoints[start : start + 20]
+        described = await asyncio.gather(
+            *(client.get_workflow_handle(workflow_id(one.name)).describe() for one in some)
+        )
+        total += sum(each.history_length for each in described)
+    return total
+
+
+async def check(findings: Findings, stage: Stage, client: Client) -> None:
+    """Fill in what was found, and what was lost."""
+    findings.latencies = stage.events.seconds()
+    findings.route_seconds = sorted(stage.clients.route_seconds)
+    asked, crowd, lost = stage.clients.asked, stage.crowd, findings.lost
+    findings.lines.append(
+        f"{asked.sent} requests sent, {asked.given} given to a worker, {crowd.finished} finished, {crowd.told} told to the"
+        f" engine, {asked.rerouted} routed again; {crowd.reports} reports; {len(stage.events.all)} urgent events;"
+        f" a scrape of /metrics took {stage.scrape_seconds * 1000:.0f} ms"
+    )
+    for said, count in (
+        ("requests without a worker", asked.sent - asked.given),
+        ("requests given and not finished", asked.given - crowd.finished),
+        ("finished requests that the engine does not know of", crowd.finished - crowd.told),
+        (f"calls of clients that failed ({asked.last_fault})", asked.faults),
+        (f"reports refused ({crowd.last_refusal})", crowd.refused),
+        (f"urgent events without a decision ({stage.events.open[:3]})", len(stage.events.open)),
+        ("processes that had to be started again", stage.restarts()),
+        ("launches rented twice", sum(count > 1 for count in stage.market.labels_rented.values())),
+    ):
+        if count:
+            lost.append(f"{count} {said}")
+    await _workflows(findings, stage, client)
+
+
+async def _workflows(findings: Findings, stage: Stage, client: Client) -> None:
+    members: dict[str, set[str]] = {}
+    async for execution in client.list_workflows(f"WorkflowType = '{WORKFLOW_TYPE}'"):
+        if execution.status is not WorkflowExecutionStatus.RUNNING:
+            findings.lost.append(
+                f"{execution.id} is {execution.status.name if execution.status else 'unknown'}"
+            )
+            continue
+        memo = EndpointMemo.model_validate(await execution.memo_value(MEMO_KEY))
+        members[memo.name] = {member.l for member in memo.members}
+    rented: dict[str, set[str]] = {name: set() for name in members}
+    for one in stage.market.instances.values():
+        name, launch_id = read_label(one.label) or ("", "")
+        rented.setdefault(name, set()).add(launch_id)
+    wrong = [name for name, launches in rented.items() if launches != members.get(name)]
+    if wrong or len(members) != findings.endpoints:
+        findings.lost.append(
+            f"{len(members)} endpoints of {findings.endpoints} run; the machines of {len(wrong)} differ from their memos ({wrong[:3]})"
+        )
+    told, faults = 0.0, Counter[str]()
+    for start in range(0, len(stage.endpoints), 20):
+        names = [seeded.name for seeded in stage.endpoints[start : start + 20]]
+        answers = await asyncio.gather(*(_asked(client, name) for name in names))
+        for name, (load, failed) in zip(names, answers, strict=True):
+            told += load
+            faults.update(failed)
+            sent = stage.clients.load_of.get(name, 0.0)
+            if abs(load - sent) > max(_LOAD_SLACK * sent, 0.5):
+                findings.lost.append(f"{name}: {sent:.1f} load was sent and its workflow counted {load:.1f}")
+    findings.lines.append(f"{told:.0f} load in the workflows' books of {stage.clients.asked.load:.0f} sent")
+    if faults:
+        findings.lines.append(
+            "failures in the decision logs: " + "; ".join(f"{n}x {what}" for what, n in faults.most_common(5))
+        )
+
+
+async def _asked(client: Client, name: str) -> tuple[float, list[str]]:
+    handle = client.get_workflow_handle(workflow_id(name))
+    load = await handle.query(QUERY_LOAD)
+    decisions = await handle.query(QUERY_DECISIONS, 150)
+    failed = [
+        re.sub(r"[0-9a-f]{6,}|\d+", "#", line["reason"])[:120] for line in decisions if line["kind"] == "fail"
+    ]
+    return sum(amount for _, amount in load["quarters"]), failed

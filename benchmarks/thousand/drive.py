@@ -1,0 +1,91 @@
+"""What happens to the endpoints: steady traffic on some, and urgent events on all kinds of them."""
+
+import asyncio
+import math
+import random
+import time
+
+from benchmarks.thousand.crowd import PERF
+from benchmarks.thousand.seed import Part, Seeded
+from benchmarks.thousand.stage import Stage
+
+REQUESTS_PER_SECOND = 2.0
+"""Of a busy endpoint, in the mean."""
+COST = 60.0
+SWING, SWING_SECONDS = 0.5, 120.0
+"""Traffic rises and falls: a rate that never changes is no news to anybody."""
+BURST_COST = 800.0
+BURST_QUEUE_SECONDS = 18.0
+"""A burst is so much work for the hot workers of its endpoint: over the target, under the most that may queue."""
+TICK_SECONDS = 0.05
+
+
+class Drive:
+    """Traffic and events, drawn from `chance`."""
+
+    def __init__(self, stage: Stage, chance: random.Random) -> None:
+        self._stage = stage
+        self._chance = chance
+        self._of = {part: [e for e in stage.endpoints if e.part is part] for part in Part}
+
+    async def traffic(self) -> None:
+        """Poisson arrivals on every busy endpoint, each swinging in its own phase, until cancelled."""
+        busy, chance = self._of[Part.BUSY], self._chance
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = time.monotonic()
+            passed, last = now - last, now
+            for endpoint in busy:
+                phase = endpoint.id * 0.618034
+                swing = 1 + SWING * math.sin(2 * math.pi * (now / SWING_SECONDS + phase))
+                if chance.random() < REQUESTS_PER_SECOND * swing * passed:
+                    self._stage.clients.send(endpoint.name, endpoint.key, chance.uniform(0.5, 1.5) * COST)
+
+    async def events(self, seconds: float) -> None:
+        """Urgent events on endpoints that had none yet, spread over the window; the last sixth of it is left to answer."""
+        calm = list(self._of[Part.CALM])
+        half = len(calm) // 2
+        waiting = (
+            [("wake", endpoint) for endpoint in self._of[Part.ASLEEP]]
+            + [("grow", endpoint) for endpoint in calm[:half]]
+            + [("error", endpoint) for endpoint in calm[half:]]
+        )
+        self._chance.shuffle(waiting)
+        most = max(3, round(seconds * 0.8))
+        # so that every kind is among them, however few there are
+        chosen = sorted(waiting[:most], key=lambda _: self._chance.random())
+        began = time.monotonic()
+        for number, (kind, endpoint) in enumerate(chosen):
+            due = began + seconds * 5 / 6 * number / len(chosen)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            self._happen(kind, endpoint)
+        await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
+
+    async def drain(self, seconds_max: float) -> None:
+        """Until every request is finished and told, and every event answered."""
+        stage, deadline = self._stage, time.monotonic() + seconds_max
+        while time.monotonic() < deadline:
+            asked, crowd = stage.clients.asked, stage.crowd
+            if (
+                asked.given == asked.sent
+                and crowd.told + crowd.lost_by_stop >= asked.given
+                and not stage.events.open
+            ):
+                await asyncio.sleep(6.0)  # the last slice of arrivals is told after five seconds
+                return
+            await asyncio.sleep(0.2)
+
+    def _happen(self, kind: str, endpoint: Seeded) -> None:
+        self._stage.events.happened(kind, endpoint.name)
+        send = self._stage.clients.send
+        match kind:
+            case "wake":
+                send(endpoint.name, endpoint.key, COST)
+            case "grow":
+                load = PERF * len(endpoint.running) * BURST_QUEUE_SECONDS
+                for _ in range(round(load / BURST_COST)):
+                    send(endpoint.name, endpoint.key, BURST_COST)
+            case "error":
+                one = self._chance.choice(endpoint.running)
+                self._stage.crowd.workers[one.id].fail("CUDA error: device-side assert triggered")
