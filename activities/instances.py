@@ -23,8 +23,8 @@ from activities.messages import (
 from activities.offers import trimmed
 from activities.secrets import DeploymentSecrets
 from activities.signing import report_address, sealed_signing_key
-from market.port import InstanceGone, Launch, Market
-from stoker_wire.market import Instance, Offer
+from market.port import InstanceGone, Launch, Market, MarketError
+from stoker_wire.market import Charge, Instance, Offer
 
 _log = structlog.get_logger(__name__)
 
@@ -114,7 +114,18 @@ class MarketActivities:
         """The labelled instances, without what no decision needs."""
         with classified(self._secrets):
             found = await self._market.list(label_prefix=asked.prefix)
-        return ListedInstances(instances=tuple(_brief(instance) for instance in found))
+            charges = await self._bills(asked)
+        return ListedInstances(instances=tuple(_brief(instance) for instance in found), charges=charges)
+
+    async def _bills(self, asked: ListInstances) -> tuple[Charge, ...] | None:
+        """A bill that is not to be had must not hold up the listing: without it the ledger goes by its estimate."""
+        if asked.bills_since is None:
+            return None
+        try:
+            return tuple(await self._market.charges(label_prefix=asked.prefix, since=asked.bills_since))
+        except MarketError as error:
+            _log.warning("bills_not_read", prefix=asked.prefix, reason=self._secrets.redact(str(error)))
+            return None
 
     async def _labelled(self, label: str) -> list[int]:
         return [i.id for i in await self._market.list(label_prefix=label) if label and i.label == label]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from stoker_wire.market import Instance, Offer
+from stoker_wire.market import Charge, Instance, Offer
 from stoker_wire.workergroup import Workergroup
 
 LABEL_PREFIX = "stoker:"
@@ -103,6 +103,8 @@ class ListInstances:
     """Which instances carry a label that starts with this?"""
 
     prefix: str
+    bills_since: float | None = None
+    """Bring their bills too, of instances rented since then; None: not now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,3 +112,5 @@ class ListedInstances:
     """The marketplace's own view."""
 
     instances: tuple[Instance, ...] = ()
+    charges: tuple[Charge, ...] | None = None
+    """What they were billed, gone ones too; None: not asked for, or not to be had."""

@@ -4,12 +4,12 @@ It stands beside the port and keeps the port's promises; time is an argument. Wh
 (`fail_next`), and everything that was asked of it can be read back (`calls`).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from market.port import InstanceGone, Launch, MarketError, OfferGone, OfferQuery, Refused, Unavailable
-from stoker_wire.market import Instance, Offer, Template
+from stoker_wire.market import Charge, Instance, Offer, Template
 
 HOURS_PER_MONTH = 730.0
 _BILLED_STATUSES = frozenset({"loading", "running", "rebooting"})
@@ -30,6 +30,10 @@ class FakeInstance:
     status: str | None = None
     """What a script says instead of what time says: `exited`, `offline`, …"""
     starts_launches: list[Launch] = field(default_factory=list)
+    billed: float = 0.0
+    """Dollars up to `metered_at`."""
+    metered_at: float = 0.0
+    gone_at: float | None = None
 
     def actual(self, now: float) -> str:
         """`actual_status` at this time."""
@@ -73,6 +77,8 @@ class FakeMarket:
         self.offers = {offer.id: offer for offer in offers}
         self.templates = {template.hash_id: template for template in templates}
         self.instances: dict[int, FakeInstance] = {}
+        self.gone: list[FakeInstance] = []
+        """Instances that were destroyed or taken away."""
         self.calls: list[Call] = []
         self.launches: list[Launch] = []
         """Every launch that was rented, in order."""
@@ -96,10 +102,11 @@ class FakeMarket:
 
     def vanish(self, instance_id: int) -> None:
         """The host takes the machine away."""
-        self.instances.pop(instance_id)
+        self._release(instance_id)
 
     def outbid(self, instance_id: int) -> None:
         """Somebody bids more: the machine is taken, the disk stays."""
+        self._meter(self.instances[instance_id])
         self.instances[instance_id].status = "exited"
 
     def count(self, call: str) -> int:
@@ -137,7 +144,13 @@ class FakeMarket:
         self._next_id += 1
         now = self._clock()
         self.instances[self._next_id] = FakeInstance(
-            self._next_id, offer, launch, now, running_at=now + self.pull_seconds, starts_launches=[launch]
+            self._next_id,
+            offer,
+            launch,
+            now,
+            running_at=now + self.pull_seconds,
+            starts_launches=[launch],
+            metered_at=now,
         )
         self.launches.append(launch)
         self._leave(fault)
@@ -153,6 +166,7 @@ class FakeMarket:
         """Want it stopped."""
         fault = self._enter("stop", instance_id)
         instance = self._instance(instance_id)
+        self._meter(instance)
         instance.intended, instance.status = "stopped", None
         self._leave(fault)
 
@@ -165,7 +179,7 @@ class FakeMarket:
     async def destroy(self, instance_id: int) -> None:
         """Release it."""
         fault = self._enter("destroy", instance_id)
-        self.instances.pop(instance_id, None)
+        self._release(instance_id)
         self._leave(fault)
 
     async def update_template(self, instance_id: int, launch: Launch) -> None:
@@ -194,6 +208,27 @@ class FakeMarket:
         ]
         self._leave(fault)
         return listed
+
+    async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> Sequence[Charge]:
+        """The bill, machine by machine."""
+        fault = self._enter("charges", label_prefix)
+        now = self._clock()
+        for instance in self.instances.values():
+            self._meter(instance)
+        bill = [
+            Charge(
+                instance_id=instance.id,
+                label=instance.launch.label,
+                dollars=instance.billed,
+                since=instance.created_at,
+                until=now if instance.gone_at is None else instance.gone_at,
+                final=instance.gone_at is not None,
+            )
+            for instance in (*self.gone, *self.instances.values())
+            if instance.launch.label.startswith(label_prefix) and (instance.gone_at or now) >= since
+        ]
+        self._leave(fault)
+        return bill
 
     async def template(self, *, hash_id: str | None = None, id: int | None = None) -> Template:  # noqa: A002
         """The template by hash or by id."""
@@ -234,7 +269,24 @@ class FakeMarket:
             raise InstanceGone(f"there is no instance {instance_id}")
         return self.instances[instance_id]
 
+    def _release(self, instance_id: int) -> None:
+        instance = self.instances.pop(instance_id, None)
+        if instance is not None:
+            self._meter(instance)
+            instance.gone_at = self._clock()
+            self.gone.append(instance)
+
+    def _meter(self, instance: FakeInstance) -> None:
+        """Bill it up to now: it has been in this status since the last time."""
+        now = self._clock()
+        storage = _storage_dollars_per_hour(instance)
+        runs = instance.actual(now) in _BILLED_STATUSES
+        price = max(instance.offer.dph_total, storage) if runs else storage
+        instance.billed += price * (now - instance.metered_at) / 3600.0
+        instance.metered_at = now
+
     def _run(self, instance: FakeInstance) -> None:
+        self._meter(instance)
         instance.intended, instance.status = "running", None
         instance.running_at = self._clock() + self.start_seconds
         instance.starts += 1
@@ -264,10 +316,14 @@ class FakeMarket:
             num_gpus=offer.num_gpus,
             dph_total=offer.dph_total,
             dph_base=offer.dph_base,
-            storage_total_cost=offer.storage_cost * instance.launch.disk_gb / HOURS_PER_MONTH,
+            storage_total_cost=_storage_dollars_per_hour(instance),
             start_date=instance.created_at,
             is_bid=offer.is_bid,
         )
+
+
+def _storage_dollars_per_hour(instance: FakeInstance) -> float:
+    return instance.offer.storage_cost * instance.launch.disk_gb / HOURS_PER_MONTH
 
 
 _TESTS: dict[str, Callable[[Any, Any], bool]] = {

@@ -9,11 +9,11 @@ MarketError
     └── RateLimited      … after `retry_after_s` if it said so
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from stoker_wire.market import Instance, Offer, Template
+from stoker_wire.market import Charge, Instance, Offer, Template
 
 
 class MarketError(Exception):
@@ -125,6 +125,10 @@ class Market(Protocol):
 
     async def list(self, *, label_prefix: str = "") -> list[Instance]:
         """All instances of this account whose label starts with the prefix, all pages."""
+        ...
+
+    async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> Sequence[Charge]:
+        """What instances of such labels, gone ones too, were billed in all; `since`: those that are gone longer may be left out."""
         ...
 
     async def template(self, *, hash_id: str | None = None, id: int | None = None) -> Template:  # noqa: A002

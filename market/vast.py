@@ -3,7 +3,8 @@
 import asyncio
 import builtins
 import json
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -12,13 +13,15 @@ import structlog
 from market.answers import About, failure, no_answer
 from market.listing import SharedListing
 from market.port import InstanceGone, Launch, Market, OfferQuery, Refused, Unavailable
-from market.vast_bodies import create_body, is_loopback, origin, read, rows, update_body
-from stoker_wire.market import Instance, Offer, Template
+from market.vast_bodies import charge_of, create_body, is_loopback, origin, read, rows, together, update_body
+from stoker_wire.market import Charge, Instance, Offer, Template
 
 log = structlog.get_logger(__name__)
 
 PAGE = 25
 PAGES_MAX = 1000
+CHARGES_PAGE = 100
+_DAY_SECONDS = 86_400
 LOG_BYTES_MAX = 2_000_000
 LOG_TRIES = 30
 LOG_PAUSE_SECONDS = 0.3
@@ -37,7 +40,9 @@ class VastMarket(Market):
         timeout_s: float = 30.0,
         transport: httpx.AsyncBaseTransport | None = None,
         log_origins: tuple[str, ...] = HOSTED_LOG_ORIGINS,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        self._now = now
         self._base_url = base_url.rstrip("/")
         own = origin(self._base_url)
         if own is None:
@@ -164,23 +169,29 @@ class VastMarket(Market):
         """All instances of this account, all pages."""
         found: dict[int, Instance] = {}
         params = {"limit": str(PAGE), "order_by": json.dumps([{"col": "id", "dir": "asc"}])}
-        seen: set[str] = set()
-        for _ in range(PAGES_MAX):
-            answer = await self._call(
-                "GET", "/api/v1/instances/", about="account", doing="list", params=params
-            )
-            for row in rows(answer, "instances", "list"):
-                # An instance that cannot be read must not look as if it had vanished: the whole list fails.
-                instance = read(Instance, row, "list")
-                found[instance.id] = instance
-            token = answer.get("next_token")
-            if not token:
-                return list(found.values())
-            if not isinstance(token, str) or token in seen:
-                break
-            seen.add(token)
-            params = {**params, "after_token": token}
-        raise Unavailable("list: the market's pages do not end")
+        async for row in self._pages("/api/v1/instances/", params, "instances", "list"):
+            # An instance that cannot be read must not look as if it had vanished: the whole list fails.
+            instance = read(Instance, row, "list")
+            found[instance.id] = instance
+        return list(found.values())
+
+    async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> Sequence[Charge]:
+        """What instances of such labels, gone ones too, were billed in all; `since`: those that are gone longer may be left out.
+
+        The API bills by UTC days and knows no filter by instance. A row's `final` is the host marketplace's own word.
+        """
+        now = self._now()
+        days = {"gte": int(since // _DAY_SECONDS) * _DAY_SECONDS, "lte": int(now)}
+        filters = {"day": days, "type": {"in": ["instance"]}}
+        params = {"select_filters": json.dumps(filters), "limit": str(CHARGES_PAGE)}
+        found: dict[int, Charge] = {}
+        async for row in self._pages("/api/v0/charges/", params, "results", "charges"):
+            read_row = charge_of(row, now)
+            if read_row is None or not read_row.label.startswith(label_prefix):
+                continue
+            before = found.get(read_row.instance_id)
+            found[read_row.instance_id] = read_row if before is None else together(before, read_row)
+        return list(found.values())
 
     async def template(self, *, hash_id: str | None = None, id: int | None = None) -> Template:  # noqa: A002
         """The template; Refused (`code` no_such_template) if there is none."""
@@ -235,6 +246,24 @@ class VastMarket(Market):
             doing=f"{verb} of instance {instance_id}",
             body=body,
         )
+
+    async def _pages(
+        self, path: str, params: dict[str, str], key: str, doing: str
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        """The rows of every page."""
+        seen: set[str] = set()
+        for _ in range(PAGES_MAX):
+            answer = await self._call("GET", path, about="account", doing=doing, params=params)
+            for row in rows(answer, key, doing):
+                yield row
+            token = answer.get("next_token")
+            if not token:
+                return
+            if not isinstance(token, str) or token in seen:
+                break
+            seen.add(token)
+            params = {**params, "after_token": token}
+        raise Unavailable(f"{doing}: the market's pages do not end")
 
     async def _call(
         self,

@@ -8,6 +8,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from market.port import Launch, Unavailable
+from stoker_wire.market import Charge
 
 Row = TypeVar("Row", bound=BaseModel)
 Origin = tuple[str, str, int]
@@ -63,6 +64,38 @@ def read(model: type[Row], row: Mapping[str, Any], doing: str) -> Row:
         raise Unavailable(
             f"{doing}: the market sent a {model.__name__} that cannot be read ({fields})"
         ) from None
+
+
+def charge_of(row: Mapping[str, Any], now: float) -> Charge | None:
+    """A row of the bill; None if it is not an instance's, or cannot be read: one odd row must not hide the others."""
+    kind, _, number = str(row.get("source") or "").partition("-")
+    metadata = row.get("metadata")
+    if kind != "instance" or not number.isascii() or not number.isdigit():
+        return None
+    said = {
+        "instance_id": int(number),
+        "label": metadata.get("label") if isinstance(metadata, Mapping) else None,
+        "dollars": row.get("amount"),
+        "since": row.get("start"),
+        "until": row.get("end") or now,
+        "final": row.get("final"),
+    }
+    try:
+        return read(Charge, said, "charges")
+    except Unavailable:
+        return None
+
+
+def together(one: Charge, other: Charge) -> Charge:
+    """Two rows of one instance."""
+    return one.model_copy(
+        update={
+            "dollars": one.dollars + other.dollars,
+            "since": min(one.since, other.since),
+            "until": max(one.until, other.until),
+            "final": one.final and other.final,
+        }
+    )
 
 
 def origin(address: str) -> Origin | None:

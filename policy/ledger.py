@@ -1,28 +1,80 @@
-"""Money: what the endpoint's workers have cost, by the state that they were in."""
+"""Money: what the endpoint's workers have cost, by the state that they were in, settled against the marketplace's bill.
+
+Between two bills the ledger goes by what is recorded. That is never exact: a machine is billed from its create call on and
+until it is destroyed, while its states reach the record with the next listing or report. A bill replaces the estimate of
+its instance; what the two differ by is kept apart, so that the figures by state stay what was recorded.
+"""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policy.fleet import Worker
+from stoker_wire.market import Charge
+
+LATE_SECONDS = 7200.0
+"""Bills follow what was used by an hour or so: for so long after an instance is gone its bill may still grow."""
+CLOSED_KEPT = 256
+"""Instances whose last bill was taken over, by id: they stand in later bills too, and must not be counted again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """One instance's cost: estimated, and as billed."""
+
+    instance_id: int
+    since: float
+    estimated: float = 0.0
+    """Dollars by recorded states, since `since`."""
+    billed: float | None = None
+    """Dollars that the marketplace has charged; None: not told yet."""
+    estimated_then: float = 0.0
+    """The estimate up to the moment that the bill reaches: what came after it, is not in the bill."""
+    gone_at: float | None = None
+    """Since when no worker is on record for it."""
+
+    @property
+    def dollars(self) -> float:
+        """The bill, and the estimate of what came after it."""
+        if self.billed is None:
+            return self.estimated
+        return self.billed + max(0.0, self.estimated - self.estimated_then)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """Dollars since `since`, as far as prices and states were known."""
+    """Dollars since `since`, as far as prices, states and bills were known."""
 
     by_state: tuple[tuple[str, float], ...] = ()
-    """(state as the API says it, dollars), sorted by state."""
+    """(state as the API says it, dollars by what was recorded), sorted by state."""
     since: float | None = None
     until: float | None = None
+    accounts: tuple[Account, ...] = ()
+    """Of instances whose last bill has not come."""
+    closed_difference: float = 0.0
+    """What the others were billed beyond their estimates."""
+    closed: tuple[int, ...] = ()
+    """The last instances whose accounts were closed."""
+    settled_at: float | None = None
+    """When the marketplace was last asked for its bills, and answered."""
 
     @property
     def dollars(self) -> float:
         """All of it."""
-        return sum(amount for _, amount in self.by_state)
+        return sum(amount for _, amount in self.by_state) + self.difference
+
+    @property
+    def difference(self) -> float:
+        """What the marketplace billed beyond what the recorded states say; below zero: what it did not bill."""
+        return self.closed_difference + sum(each.dollars - each.estimated for each in self.accounts)
 
     def of(self, state: str) -> float:
         """What workers in this state have cost."""
         return dict(self.by_state).get(state, 0.0)
+
+    @property
+    def bills_since(self) -> float | None:
+        """From when on bills are wanted: that of an instance is one sum, from its beginning. None: no account is open."""
+        return min((each.since for each in self.accounts), default=None)
 
 
 def accrue(ledger: Ledger, workers: Iterable[Worker], now: float) -> Ledger:
@@ -35,11 +87,85 @@ def accrue(ledger: Ledger, workers: Iterable[Worker], now: float) -> Ledger:
     if hours < 0:
         return ledger
     amounts = dict(ledger.by_state)
+    accounts = {each.instance_id: each for each in ledger.accounts}
+    present = set()
     for worker in workers:
-        if burn := worker.burn_dollars_per_hour:
-            amounts[worker.state.value] = amounts.get(worker.state.value, 0.0) + burn * hours
-    return Ledger(
+        cost = worker.burn_dollars_per_hour * hours
+        if cost:
+            amounts[worker.state.value] = amounts.get(worker.state.value, 0.0) + cost
+        number = worker.instance_id
+        if number is None:
+            continue
+        present.add(number)
+        account = accounts.get(number) or Account(instance_id=number, since=min(worker.launched_at, now))
+        if cost or number not in accounts:
+            accounts[number] = replace(account, estimated=account.estimated + cost)
+    return replace(
+        ledger,
         by_state=tuple(sorted((state, amount) for state, amount in amounts.items() if amount > 0)),
         since=ledger.since if ledger.since is not None else now,
         until=now,
+        accounts=tuple(
+            each if each.gone_at is not None or each.instance_id in present else replace(each, gone_at=now)
+            for each in accounts.values()
+        ),
     )
+
+
+def settle(
+    ledger: Ledger, charges: Iterable[Charge], workers: Iterable[Worker], *, asked_at: float
+) -> Ledger:
+    """The ledger with the marketplace's bills of the endpoint's instances taken over.
+
+    `asked_at`: when the bills were asked for; the ledger has been brought up to date (`accrue`). An instance that no worker was
+    ever recorded for (a create call whose answer was lost, and that was released by its label) is known by its bill alone.
+    """
+    burn = {worker.instance_id: worker.burn_dollars_per_hour for worker in workers}
+    accounts = {each.instance_id: each for each in ledger.accounts}
+    closed = list(ledger.closed)
+    difference = ledger.closed_difference
+    for charge in charges:
+        account = accounts.get(charge.instance_id)
+        if account is None:
+            if charge.instance_id in closed or not _is_new(ledger, charge):
+                continue
+            account = Account(instance_id=charge.instance_id, since=charge.since, gone_at=asked_at)
+        after = max(0.0, (ledger.until or asked_at) - charge.until) / 3600.0
+        settled = replace(
+            account,
+            billed=charge.dollars,
+            estimated_then=max(0.0, account.estimated - burn.get(charge.instance_id, 0.0) * after),
+        )
+        accounts[charge.instance_id] = settled
+    for account in list(accounts.values()):
+        if account.gone_at is None:
+            continue
+        final = any(each.final and each.instance_id == account.instance_id for each in charges)
+        if final or asked_at - account.gone_at >= LATE_SECONDS:
+            # what was estimated after the last bill was of an instance that was gone already
+            paid = account.estimated if account.billed is None else account.billed
+            difference += paid - account.estimated
+            del accounts[account.instance_id]
+            closed.append(account.instance_id)
+    return replace(
+        ledger,
+        accounts=tuple(accounts.values()),
+        closed_difference=difference,
+        closed=tuple(closed[-CLOSED_KEPT:]),
+        settled_at=asked_at,
+    )
+
+
+def bills_due(ledger: Ledger, now: float, every_seconds: float) -> bool:
+    """Whether the marketplace is to be asked for its bills: now and then, and once an instance is gone."""
+    if not ledger.accounts:
+        return False
+    if ledger.settled_at is None or now - ledger.settled_at >= every_seconds:
+        return True
+    return any(each.gone_at is not None and each.gone_at >= ledger.settled_at for each in ledger.accounts)
+
+
+def _is_new(ledger: Ledger, charge: Charge) -> bool:
+    """Whether it began after the last settlement, and in this endpoint's life: an older one was closed, or is another's."""
+    begun = max(ledger.since or 0.0, (ledger.settled_at or 0.0) - LATE_SECONDS)
+    return charge.since >= begun - 1.0

@@ -9,6 +9,7 @@ from activities.planner import Decided, plan
 from policy import load as load_windows
 from policy.advice import Advice
 from policy.fleet import Worker
+from policy.observation import Observation
 from policy.plan import Plan
 from stoker_wire import control
 from stoker_wire.control import EndpointSpec
@@ -108,15 +109,15 @@ class EndpointWorkflow:
             self._book.log.note(now, "fail", f"planner: {error.cause or error}", subject=why)
             self._book.record.look_again_at = workflow.time() + REPLAN_SECONDS
             return
-        self._adopt(decided, now)
+        self._adopt(decided, observation, now)
 
-    def _adopt(self, decided: Decided, now: float) -> None:
+    def _adopt(self, decided: Decided, observation: Observation, now: float) -> None:
         made: Plan = decided.plan
         for sentence in decided.refused:
             self._book.log.note(now, "fail", f"refused: {sentence}", subject="plan")
         self._book.adopt(made, now)
         advising.adopt(self._book, decided.advice, now)
-        self._operations.carry_out(made)
+        self._operations.carry_out(made, observation.workers)
         due = [self._book.record.look_again_at or now + FALLBACK_SECONDS, recheck_at(self._book, now)]
         self._book.record.look_again_at = min(at for at in due if at is not None)
         if self._book.record.deleting:

@@ -5,7 +5,7 @@ is folded in: that is the intent which survives a continue-as-new, and which kee
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from temporalio import workflow
@@ -24,7 +24,8 @@ from activities.messages import (
 )
 from policy.apply import launched, ordered
 from policy.fleet import Worker
-from policy.lifecycle import Impossible
+from policy.ledger import bills_due
+from policy.lifecycle import Impossible, is_hot
 from policy.observation import Offers
 from policy.plan import (
     Activate,
@@ -48,6 +49,8 @@ from workflows import options, outcomes
 from workflows.state import EndpointStateBook
 
 OnWorker = Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update
+
+REFUSES_STALE = "refuse-stale-orders"
 
 LOOK = "look"
 """The key of the listing's task; workers' tasks have their launch id, searches `search:<workergroup>`."""
@@ -94,10 +97,28 @@ class Operations:
         """The workergroups whose search is under way."""
         return tuple(int(key.removeprefix(_SEARCH)) for key in self._tasks if key.startswith(_SEARCH))
 
-    def carry_out(self, plan: Plan) -> None:
-        """Start every operation of the plan."""
+    def carry_out(self, plan: Plan, observed: Iterable[Worker] = ()) -> None:
+        """Start every operation of the plan, which was made for these workers."""
+        before = {worker.launch_id: worker for worker in observed}
         for operation in plan.operations:
-            self._begin(operation)
+            if not self._is_stale(operation, before):
+                self._begin(operation)
+
+    def _is_stale(self, operation: Operation, before: Mapping[str, Worker]) -> bool:
+        """A worker that began to take requests while the plan was made is not stopped as if it took none: the next plan
+        drains it."""
+        if not isinstance(operation, Stop | Destroy | Update):
+            return False
+        then, now = before.get(operation.launch_id), self._book.record.workers.get(operation.launch_id)
+        if then is None or now is None or is_hot(then) or not is_hot(now):
+            return False
+        # Asked only where it matters: a history of before the change has no mark, and goes on as it went.
+        if not workflow.patched(REFUSES_STALE):
+            return False
+        said = f"{operation.op} was decided while it was {then.state.printed}: it takes requests now"
+        self._note("wait", operation.launch_id, said, level=1, workergroup_id=now.workergroup_id)
+        self._done("a worker was ready before a plan knew it")
+        return True
 
     def resume(self) -> None:
         """After continue-as-new: ask again for everything that was under way. Every activity is idempotent."""
@@ -292,7 +313,7 @@ class Operations:
         try:
             listed = await workflow.execute_activity_method(
                 MarketActivities.list_instances,
-                ListInstances(prefix=label_prefix(self._book.name)),
+                ListInstances(prefix=label_prefix(self._book.name), bills_since=self._bills_since(asked_at)),
                 **options.list_options(reason),
             )
         except ActivityError as error:
@@ -300,7 +321,11 @@ class Operations:
             return ""
         if not listed.instances:
             self.found_nothing_at = asked_at
-        return outcomes.listed(self._book, listed.instances, asked_at, workflow.time())
+        return outcomes.listed(self._book, listed, asked_at, workflow.time())
+
+    def _bills_since(self, now: float) -> float | None:
+        ledger = self._book.record.ledger
+        return ledger.bills_since if bills_due(ledger, now, options.BILLS_SECONDS) else None
 
     # bookkeeping
 

@@ -12,6 +12,9 @@ LIST_LAG_SECONDS = 5.0
 """A listing may miss an instance that is younger than this. A retried create looks its label up, so its first retry
 waits longer than the lag: sooner, and the lost answer's instance would be rented a second time."""
 
+BILLS_SECONDS = 3600.0
+"""Bills are asked for with a listing, once an hour and when an instance is gone; between two, states are counted."""
+
 GIVE_UP_SECONDS = 120.0
 """After that the workflow takes the matter back, visibly: a fleet should not hang on one call."""
 

@@ -1,13 +1,12 @@
 """What an operation's result, or a listing of the marketplace, does to the record."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 
-from activities.messages import CreatedInstance, label_prefix
+from activities.messages import CreatedInstance, ListedInstances, label_prefix
 from policy.fleet import Worker
+from policy.ledger import settle
 from policy.listing import fold_listing
 from policy.observe import Folded, fold_operation_result, vanished
-from stoker_wire.market import Instance
 from workflows.state import EndpointStateBook
 
 _ERROR_KINDS = {
@@ -84,8 +83,9 @@ def ended(
     keep(book, current, folded, now, kind="fail" if fault else "worker", level=0 if fault else 1)
 
 
-def listed(book: EndpointStateBook, instances: Iterable[Instance], asked_at: float, now: float) -> str:
+def listed(book: EndpointStateBook, found: ListedInstances, asked_at: float, now: float) -> str:
     """Reconciles with the marketplace's own list: what vanished leaves, what nobody knows is added to be destroyed.
+    Its bills, if it brought them, settle the ledger.
 
     Answers why a plan is due, or nothing: most listings say what is known.
     """
@@ -93,7 +93,7 @@ def listed(book: EndpointStateBook, instances: Iterable[Instance], asked_at: flo
     book.count_dollars(now)
     listing = fold_listing(
         record.workers.values(),
-        instances,
+        found.instances,
         now=now,
         asked_at=asked_at,
         label_prefix=label_prefix(book.name),
@@ -102,6 +102,9 @@ def listed(book: EndpointStateBook, instances: Iterable[Instance], asked_at: flo
     record.workers = {worker.launch_id: worker for worker in (*listing.workers, *listing.orphans)}
     record.learned = listing.learned
     record.listed_at = asked_at
+    book.count_dollars(now)  # who has just left has no worker from now on
+    if found.charges is not None:
+        record.ledger = settle(record.ledger, found.charges, record.workers.values(), asked_at=asked_at)
     record.workers_gone += len(listing.gone)
     for worker in listing.gone:
         record.pending_offers.pop(worker.launch_id, None)

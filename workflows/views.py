@@ -44,11 +44,15 @@ class EndpointStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """The `costs` query. Dollars; the marketplace's bill also has bandwidth, which nobody tells us."""
+    """The `costs` query. Dollars, as the marketplace billed them; since its last bill, as the recorded states say."""
 
     dollars: float = 0.0
     by_state: dict[str, float] = field(default_factory=dict)
     """Dollars spent, by the state that the workers were in (as the API says it)."""
+    difference: float = 0.0
+    """What the marketplace billed beyond that, bandwidth too; below zero: what it did not bill."""
+    settled_at: float | None = None
+    """When its bills were last read; None: never."""
     dollars_per_hour: float = 0.0
     by_worker: dict[str, float] = field(default_factory=dict)
     """$/h now, by launch id."""
@@ -149,6 +153,8 @@ def costs(book: EndpointStateBook) -> Costs:
     return Costs(
         dollars=record.ledger.dollars,
         by_state=dict(record.ledger.by_state),
+        difference=record.ledger.difference,
+        settled_at=record.ledger.settled_at,
         dollars_per_hour=book.burn_dollars_per_hour(),
         by_worker={w.launch_id: w.burn_dollars_per_hour for w in record.workers.values()},
         workers_rented=record.workers_rented,

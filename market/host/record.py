@@ -111,4 +111,6 @@ class InstanceRecord(BaseModel):
             "storage_dollars": storage,
             "dollars": meter.gpu_dollars + storage,
             "destroyed": self.meter.storage_until is not None,
+            "start": self.meter.storage_since,
+            "end": self.meter.storage_until if self.meter.storage_until is not None else now,
         }

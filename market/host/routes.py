@@ -44,6 +44,7 @@ def add_routes(app: web.Application) -> None:
             web.get("/api/v0/users/current/", own.current_user),
             web.get("/healthz", own.healthy),
             web.get("/host/charges/", own.charges),
+            web.get("/api/v0/charges/", own.bill),
             web.get("/host/faults/", own.list_faults),
             web.post("/host/faults/", own.arm_fault),
             web.delete("/host/faults/", own.clear_faults),

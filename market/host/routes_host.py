@@ -62,6 +62,30 @@ async def charges(request: web.Request) -> web.Response:
     return answer(host_of(request).charges())
 
 
+async def bill(request: web.Request) -> web.Response:
+    """The same as the hosted API's bill: a row per instance, of those whose time meets the asked days."""
+    days = parse_filters(read_json_query(request, "select_filters")).get("day", {})
+    since = float(days.get("gte", 0.0))
+    rows = [
+        {
+            "type": "instance",
+            "source": f"instance-{row['id']}",
+            "description": f"Instance {row['id']} Charges",
+            "start": row.get("start", 0.0),
+            "end": row.get("end", 0.0),
+            "amount": row["dollars"],
+            "metadata": {"label": row["label"]},
+            "items": [],
+            "final": row["destroyed"],
+        }
+        for row in host_of(request).charges()["instances"]
+        if row.get("end", 0.0) >= since
+    ]
+    return answer(
+        {"success": True, "count": len(rows), "total": len(rows), "next_token": None, "results": rows}
+    )
+
+
 async def list_faults(request: web.Request) -> web.Response:
     """What is armed."""
     return answer({"faults": [fault.model_dump(mode="json") for fault in host_of(request).faults.armed()]})

@@ -64,6 +64,20 @@ class Instance(Received):
     """Not of the API: public address and published ports in short, `host:port,port…`, as a worker's url must show them."""
 
 
+class Charge(Received):
+    """What the marketplace has billed for one instance, machine, disk and bandwidth together, since it was rented."""
+
+    instance_id: int
+    label: str = ""
+    dollars: float = 0.0
+    since: float = 0.0
+    """When it was rented, Unix seconds."""
+    until: float = 0.0
+    """What was used up to then is in it, Unix seconds."""
+    final: bool = False
+    """The instance is gone and nothing more will be billed."""
+
+
 class Template(Received):
     """What code an instance runs."""
 

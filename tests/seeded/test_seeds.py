@@ -1,0 +1,58 @@
+"""Many lives of one endpoint, each by its seed: `python -m tests.seeded SEED` lives one of them again, with its story."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from tests.seeded.world import live
+
+SEEDS = 50
+SEEDS_LONG = 1000
+SEEDS_PER_TEST = 25
+"""So that a worker of xdist has something to do, and a report says where it is."""
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Thousands of faults are logged that were asked for."""
+    configured = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+    structlog.configure(**configured)
+
+
+def lived(seeds: range) -> None:
+    """Each seed alone; a failure names its seed and how to live it again."""
+    for seed in seeds:
+        try:
+            live(seed)
+        except Exception as fault:
+            raise AssertionError(
+                f"seed {seed}: {fault}\nreplay it alone: python -m tests.seeded {seed}"
+            ) from fault
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
+def test_nothing_that_must_never_happen_happens(first: int) -> None:
+    lived(range(first, first + SEEDS_PER_TEST))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", range(SEEDS, SEEDS_LONG, SEEDS_PER_TEST))
+def test_nothing_that_must_never_happen_happens_in_many_more_lives(first: int) -> None:
+    lived(range(first, first + SEEDS_PER_TEST))
+
+
+def test_the_same_seed_is_the_same_life() -> None:
+    stories = []
+    for _ in range(2):
+        world = live(2)
+        runs = [run for execution in world.server.executions.values() for run in execution.runs]
+        told = [step.activation.SerializeToString(deterministic=True) for run in runs for step in run.history]
+        stories.append((world.asked_of_market, told))
+    assert stories[0] == stories[1]
