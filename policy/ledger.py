@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from policy.fleet import Worker
 from stoker_wire.market import Charge
+from stoker_wire.states import WorkerState
 
 LATE_SECONDS = 7200.0
 """Bills follow what was used by an hour or so: for so long after an instance is gone its bill may still grow."""
@@ -56,6 +57,8 @@ class Ledger:
     """The last instances whose accounts were closed."""
     settled_at: float | None = None
     """When the marketplace was last asked for its bills, and answered."""
+    unknown: bool = False
+    """A launch is released by its label since then: whether it was ever rented, and what it cost, only a bill says."""
 
     @property
     def dollars(self) -> float:
@@ -73,8 +76,10 @@ class Ledger:
 
     @property
     def bills_since(self) -> float | None:
-        """From when on bills are wanted: that of an instance is one sum, from its beginning. None: no account is open."""
-        return min((each.since for each in self.accounts), default=None)
+        """From when on bills are wanted: that of an instance is one sum, from its beginning, and one that came and went since
+        the last bill may have no account. None: nothing was ever counted."""
+        last = self.settled_at if self.settled_at is not None else self.since
+        return None if last is None else min((last, *(each.since for each in self.accounts)))
 
 
 def accrue(ledger: Ledger, workers: Iterable[Worker], now: float) -> Ledger:
@@ -89,7 +94,9 @@ def accrue(ledger: Ledger, workers: Iterable[Worker], now: float) -> Ledger:
     amounts = dict(ledger.by_state)
     accounts = {each.instance_id: each for each in ledger.accounts}
     present = set()
+    unknown = ledger.unknown
     for worker in workers:
+        unknown = unknown or _is_unknown(worker)
         cost = worker.burn_dollars_per_hour * hours
         if cost:
             amounts[worker.state.value] = amounts.get(worker.state.value, 0.0) + cost
@@ -105,6 +112,7 @@ def accrue(ledger: Ledger, workers: Iterable[Worker], now: float) -> Ledger:
         by_state=tuple(sorted((state, amount) for state, amount in amounts.items() if amount > 0)),
         since=ledger.since if ledger.since is not None else now,
         until=now,
+        unknown=unknown,
         accounts=tuple(
             each if each.gone_at is not None or each.instance_id in present else replace(each, gone_at=now)
             for each in accounts.values()
@@ -120,6 +128,7 @@ def settle(
     `asked_at`: when the bills were asked for; the ledger has been brought up to date (`accrue`). An instance that no worker was
     ever recorded for (a create call whose answer was lost, and that was released by its label) is known by its bill alone.
     """
+    workers = tuple(workers)
     burn = {worker.instance_id: worker.burn_dollars_per_hour for worker in workers}
     accounts = {each.instance_id: each for each in ledger.accounts}
     closed = list(ledger.closed)
@@ -153,16 +162,22 @@ def settle(
         closed_difference=difference,
         closed=tuple(closed[-CLOSED_KEPT:]),
         settled_at=asked_at,
+        unknown=any(map(_is_unknown, workers)),
     )
 
 
 def bills_due(ledger: Ledger, now: float, every_seconds: float) -> bool:
     """Whether the marketplace is to be asked for its bills: now and then, and once an instance is gone."""
-    if not ledger.accounts:
+    if not ledger.accounts and not ledger.unknown:
         return False
-    if ledger.settled_at is None or now - ledger.settled_at >= every_seconds:
+    if ledger.unknown or ledger.settled_at is None or now - ledger.settled_at >= every_seconds:
         return True
     return any(each.gone_at is not None and each.gone_at >= ledger.settled_at for each in ledger.accounts)
+
+
+def _is_unknown(worker: Worker) -> bool:
+    """Whether it may have been rented without anybody knowing its instance."""
+    return worker.instance_id is None and worker.state is WorkerState.DESTROYING
 
 
 def _is_new(ledger: Ledger, charge: Charge) -> bool:
