@@ -25,13 +25,14 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.bridge.proto.activity_result import ActivityResolution
 from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from temporalio.client import WorkflowExecutionStatus, WorkflowUpdateFailedError
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner
 from temporalio.worker._workflow_instance import WorkflowInstance, WorkflowInstanceDetails
 
+from stoker_wire.control import MARKET_TASK_QUEUE
 from tests.seeded.sealed import BEGINNING
+from workflows.converter import data_converter
 from workflows.messages import MEMO_KEY
 
 TASK_TIMEOUT_SECONDS = 10.0
@@ -43,8 +44,8 @@ _CLOSING = (
     "fail_workflow_execution",
     "cancel_workflow_execution",
 )
-_PAYLOADS = pydantic_data_converter.payload_converter
-_FAILURES = pydantic_data_converter.failure_converter
+_PAYLOADS = data_converter.payload_converter
+_FAILURES = data_converter.failure_converter
 
 
 class NotReplayed(AssertionError):
@@ -340,8 +341,8 @@ class Server:
             priority=temporalio.common.Priority.default,
         )
         details = WorkflowInstanceDetails(
-            payload_converter_factory=lambda: _PAYLOADS,  # one for all: it keeps what it learned of a type
-            failure_converter_class=pydantic_data_converter.failure_converter_class,
+            payload_converter_factory=data_converter._new_payload_converter,
+            failure_converter_class=data_converter.failure_converter_class,
             interceptor_classes=[],
             defn=self._workflows[run.workflow_type],
             info=info,
@@ -577,8 +578,10 @@ class Server:
         """The task queue's rate, and a worker that is there."""
         loop = asyncio.get_running_loop()
         await self.worker_up.wait()
-        at = max(loop.time(), self._free_at)
-        self._free_at = at + 1.0 / self.weather.calls_per_second
+        at = loop.time()
+        if command.task_queue == MARKET_TASK_QUEUE:
+            at = max(at, self._free_at)
+            self._free_at = at + 1.0 / self.weather.calls_per_second
         await asyncio.sleep(at - loop.time() + self._chance.uniform(0.5, 1.5) * self.weather.task_seconds)
         await self.worker_up.wait()
 

@@ -64,11 +64,13 @@ class World:
             troubles=scenario.troubles,
         )
         activities = MarketActivities(self.market, SECRETS)
+        sweep = SweepActivities(self.server.client, activities)  # type: ignore[arg-type]
         self.server.register(
             [EndpointWorkflow, SweepWorkflow],
             [
                 plan,
-                SweepActivities(self.server.client).endpoints_running,  # type: ignore[arg-type]
+                sweep.endpoints_running,
+                sweep.find_orphans,
                 activities.search_offers,
                 activities.create_instance,
                 activities.start_instance,
