@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test test-again test-long check audit format bench lock clean
+.PHONY: demo test test-again test-long check audit format bench bench-policy lock clean
 
 $(STAMP): requirements/dev.txt pyproject.toml wire/pyproject.toml sdk/pyproject.toml pyworker/pyproject.toml
 	@echo "setting up $(VENV) (once)"
@@ -45,6 +45,9 @@ format: $(STAMP)
 
 bench: $(STAMP)  ## measured claims, each with its peer in the same run
 	@$(BIN)/python -m benchmarks
+
+bench-policy: $(STAMP)  ## the scaling policy beside its peers, the clairvoyant and the goals; QUICK=1 in minutes
+	@$(BIN)/python -m benchmarks.scaling_policy $(if $(QUICK),--quick) --pictures .bench/policy --json .bench/policy.json
 
 lock: $(STAMP)  ## compile requirements/*.in with hashes
 	@sh requirements/compile.sh $(BIN)/uv

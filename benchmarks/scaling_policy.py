@@ -1,144 +1,117 @@
-"""The scaling policy against its peers and a clairvoyant: `python -m benchmarks.scaling_policy [--quick] [--loads 1,3,8,16]`.
+"""The scaling policy against its peers and a clairvoyant: `make bench-policy`, or `python -m benchmarks.scaling_policy [--quick]`.
 
-Prints attainment and cost ÷ ORACLE99 per workload, the same without a cold pool, the price of work on a market of several
-machine kinds, routing against one central queue, and how fast the simulator is. `--json` writes everything that was measured,
-`--pictures` draws a run per workload. Method and limits: docs/how-to/simulate.md.
+Prints every run with its waits, dollars and capacity, peers at their defaults and with settings chosen in hindsight, the
+same without a cold pool, what no policy can reach without foresight, the price of work on a market of several machine kinds,
+routing against one central queue, the simulator's speed, and last the goals beside what was measured. `--json` writes
+everything, `--pictures` draws a run per workload. Method and limits: docs/how-to/simulate.md.
 """
 
 import argparse
 import json
-import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaling import routing
-from benchmarks.scaling.contestants import DEFAULTS, FIXED, NO_POOL, Make, stoker, tuned
+from benchmarks.scaling import frontier, routing
+from benchmarks.scaling.contestants import FIXED, NO_POOL, PEERS, Setting, defaults, settings, stoker
+from benchmarks.scaling.crew import cores, in_order
+from benchmarks.scaling.goals import goals
+from benchmarks.scaling.measure import (
+    Row,
+    best_fixed,
+    best_per_workload,
+    by_state,
+    hindsight,
+    measure,
+    one,
+    oracle,
+    prepare,
+    show,
+    summary,
+)
 from benchmarks.scaling.workloads import Workload, workloads
-from simulation.figures import Figures
 from simulation.generators import diurnal
-from simulation.oracle import Prices, lower_bound, schedule
+from simulation.oracle import Prices, lower_bound
 from simulation.pilot import PolicyPilot
 from simulation.run import run
 from simulation.settings import DEFAULT_WORLD, KINDS, WorldSettings, calm
 
-ATTAIN = 0.99
-_ORACLES: dict[tuple[str, int, bool], float] = {}
+PARTS = ("pool", "hindsight", "nopool", "bounds", "frontier", "kinds", "routing", "speed")
+POOL, RELEASED = calm(DEFAULT_WORLD), calm(DEFAULT_WORLD.but(cold_pool=False))
 
 
-def oracle(workload: Workload, settings: WorldSettings) -> float:
-    """Dollars of the clairvoyant's schedule for the scored part."""
-    key = (workload.name, workload.workers, settings.cold_pool)
-    if key not in _ORACLES:
-        prices = Prices.of(settings)
-        _ORACLES[key] = prices.dollars(schedule(*workload.scored, prices).seconds)
-    return _ORACLES[key]
+@dataclass
+class Bench:
+    """What was asked for, and what was measured so far."""
 
+    chosen: Sequence[Workload]
+    wanted: set[str]
+    names: set[str]
+    processes: int
+    seeds: tuple[int, ...]
+    quick: bool
+    measured: dict[str, Any] = field(default_factory=dict)
 
-def one(workload: Workload, make: Make, settings: WorldSettings) -> Figures:
-    """One run, scored."""
-    return run(
-        workload.trace,
-        make(workload),
-        settings,
-        seed=1,
-        score_from=workload.score_from,
-        max_queue_time=FIXED.max_queue_time,
-        target_queue_time=FIXED.target_queue_time,
-    )
+    def of(self, contestants: Sequence[Setting]) -> list[Setting]:
+        """Those that were named, or all."""
+        return [each for each in contestants if not self.names or each.scaler in self.names]
 
-
-def row(workload: Workload, name: str, figures: Figures, cheapest: float, seconds: float) -> dict[str, Any]:
-    """What is kept of a run."""
-    return {
-        "workload": workload.name, "workers": workload.workers, "diurnal": workload.diurnal, "scaler": name,
-        "within_2": figures.within_2, "within_10": figures.within_10, "p50": figures.wait_p50,
-        "p99": figures.wait_p99, "p999": figures.wait_p999, "dollars": figures.dollars,
-        "ratio": figures.dollars / cheapest, "utilisation": figures.utilisation,
-        "dollars_by_state": figures.dollars_by_state, "gpu_hours_by_state": figures.gpu_hours_by_state,
-        "over_hours": figures.over_hours, "under_hours": figures.under_hours,
-        "starts_per_hour": figures.starts_per_hour, "stops_per_hour": figures.stops_per_hour,
-        "creates_per_hour": figures.creates_per_hour, "requests": figures.requests, "seconds": seconds,
-    }  # fmt: skip
-
-
-def show(made: dict[str, Any]) -> None:
-    """One line of the long table."""
-    print(
-        f"{made['workload']:<22}{made['workers']:>3}  {made['scaler']:<24}"
-        f"{made['within_2']:>7.4f}{made['within_10']:>8.4f}{made['p99']:>8.1f}{made['ratio']:>8.2f}"
-        f"{made['utilisation']:>6.2f}{made['starts_per_hour']:>8.1f}{made['creates_per_hour']:>8.1f}",
-        flush=True,
-    )
-
-
-def measure(
-    title: str, chosen: Iterable[Workload], contestants: dict[str, Make], settings: WorldSettings
-) -> list[dict[str, Any]]:
-    """Every contestant on every workload."""
-    print(f"\n## {title}\n")
-    print(
-        "workload             load  scaler                      ≤ 2 s  ≤ 10 s   p99 s  cost÷O  util  start/h  creat/h"
-    )
-    rows = []
-    for workload in chosen:
-        cheapest = oracle(workload, settings)
-        for name, make in contestants.items():
-            began = time.perf_counter()
-            figures = one(workload, make, settings)
-            rows.append(row(workload, name, figures, cheapest, time.perf_counter() - began))
-            show(rows[-1])
-    return rows
-
-
-def hindsight(
-    chosen: Iterable[Workload], names: Iterable[str], settings: WorldSettings, rows: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Each peer with the settings that, seen afterwards, cost least among those that attain 0.99, or else attain most."""
-    print("\n## Peers tuned in hindsight, per workload\n")
-    best_rows = []
-    for workload in chosen:
-        for name in names:
-            made = [
-                row(workload, f"{name} tuned", one(workload, make, settings), oracle(workload, settings), 0.0)
-                | {"setting": setting}
-                for setting, make in tuned(name)
-            ]
-            made += [
-                each | {"scaler": f"{name} tuned", "setting": "defaults"}
-                for each in rows
-                if (each["workload"], each["workers"], each["scaler"])
-                == (workload.name, workload.workers, name)
-            ]
-            attaining = [each for each in made if each["within_10"] >= ATTAIN]
-            best = (
-                min(attaining, key=lambda each: each["ratio"])
-                if attaining
-                else max(made, key=lambda each: each["within_10"])
-            )
-            best_rows.append(best)
-            show(best)
-    return best_rows
-
-
-def summary(rows: list[dict[str, Any]]) -> None:
-    """Worst attainment, and the geometric mean of cost ÷ ORACLE99: over all workloads, and over large or diurnal ones."""
-    print("\nscaler                   worst ≤ 10 s  ≥ 0.99 on   geomean cost÷O  … large or diurnal")
-    for name in dict.fromkeys(each["scaler"] for each in rows):
-        mine = [each for each in rows if each["scaler"] == name]
-        large = [each["ratio"] for each in mine if each["workers"] >= 8 or each["diurnal"]]
-        good = sum(each["within_10"] >= ATTAIN for each in mine)
-        print(
-            f"{name:<25}{min(each['within_10'] for each in mine):>10.4f}{good:>9} of {len(mine):<3}"
-            f"{geomean([each['ratio'] for each in mine]):>14.2f}{geomean(large):>18.2f}"
+    def compare(self, title: str, world: WorldSettings, config: Any, key: str) -> None:
+        """The policy and the peers at defaults; then what hindsight would have chosen."""
+        rows = measure(
+            title, self.chosen, self.of(defaults(config)), world, processes=self.processes, seeds=self.seeds
         )
+        summary(rows)
+        by_state(rows)
+        self.measured[key] = rows
+        if "hindsight" in self.wanted:
+            tried = self.try_all(world, rows)
+            self.measured["hindsight" if key == "pool" else f"{key}_hindsight"] = tried
+
+    def try_all(self, world: WorldSettings, rows: Sequence[Row]) -> list[Row]:
+        """Every peer in every setting; shows the best per peer and workload."""
+        others = [each for name in PEERS for each in settings(name)[1:]]
+        done = [each for each in rows if each["scaler"] != "stoker"]
+        tried = done + measure("", self.chosen, self.of(others), world, processes=self.processes, quiet=True)
+        if not tried:
+            return tried
+        print("\n## Each peer in the setting that hindsight would choose for the workload\n")
+        for each in hindsight(tried):
+            show(each)
+        summary([*hindsight(tried), *best_per_workload(tried)])
+        fixed = best_fixed(tried)
+        print(f"\nthe best peer in one setting for all: {fixed[0]['scaler']}, {fixed[0]['setting']}")
+        summary(fixed)
+        return tried
 
 
-def geomean(values: list[float]) -> float:
-    """The geometric mean; nan of nothing."""
-    return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
+def bounds(chosen: Sequence[Workload], world: WorldSettings, step: float, processes: int) -> list[Row]:
+    """How far the clairvoyant's schedule can be from the optimum."""
+    print(f"\n## ORACLE99 ÷ a lower bound of it, on a grid of {step:g} s\n")
+
+    def bound(workload: Workload) -> Row:
+        made = oracle(workload, world)
+        grid = max(step, step * workload.workers / 2)
+        below = lower_bound(*workload.scored, Prices.of(world), step=grid)
+        off = 2 * grid * made.starts / made.seconds
+        return {
+            "workload": workload.name, "workers": workload.workers, "grid": grid,
+            "over": made.seconds / below, "off_grid": off, "busy": made.busy_seconds / made.seconds,
+        }  # fmt: skip
+
+    prepare(chosen, world, processes)
+    rows = []
+    for made in in_order([lambda each=each: bound(each) for each in chosen], processes):  # type: ignore[misc]
+        rows.append(made)
+        print(
+            f"{made['workload']:<22}{made['workers']:>4}  at most {made['over']:.2f} times the optimum on a grid of {made['grid']:g} s;"
+            f" off it starts could save {made['off_grid']:.1%} more; {made['busy']:.0%} of its cost is service",
+            flush=True,
+        )
+    return rows
 
 
 def kinds(hours: float) -> dict[str, float]:
@@ -179,25 +152,6 @@ def speed() -> dict[str, float]:
     }
 
 
-def bounds(chosen: Iterable[Workload], settings: WorldSettings) -> list[dict[str, Any]]:
-    """How far the clairvoyant's schedule can be from the optimum, where the bound is quick to compute."""
-    print("\n## ORACLE99 ÷ a lower bound of it\n")
-    found = []
-    for workload in chosen:
-        times, services = workload.scored
-        prices = Prices.of(settings)
-        made = schedule(times, services, prices).seconds
-        below = lower_bound(times, services, prices, step=2.5)
-        found.append(
-            {"workload": workload.name, "workers": workload.workers, "schedule_over_bound": made / below}
-        )
-        print(
-            f"{workload.name:<22}{workload.workers:>3}  at most {made / below:.2f} times the optimum",
-            flush=True,
-        )
-    return found
-
-
 def routes(quick: bool) -> list[tuple[str, str, float]]:
     """The routing table."""
     print("\n## Routing: p99 response ÷ one central queue\n")
@@ -207,79 +161,85 @@ def routes(quick: bool) -> list[tuple[str, str, float]]:
     return lines
 
 
-def main() -> int:
-    """Run what was asked for."""
+def draw(chosen: Sequence[Workload], world: WorldSettings, folder: Path, processes: int) -> None:
+    """A picture of the policy's run per workload."""
+    from simulation.pictures import picture  # noqa: PLC0415 - matplotlib only for pictures
+
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def drawn(workload: Workload) -> Path:
+        path = folder / f"{workload.name.replace('/', '-').replace(' ', '-')}-{workload.workers}.png"
+        picture(one(workload, Setting("stoker", "fixed", stoker()), world), path)
+        return path
+
+    for path in in_order([lambda each=each: drawn(each) for each in chosen], processes):  # type: ignore[misc]
+        print(f"drew {path}")
+
+
+def arguments() -> argparse.Namespace:
+    """What was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="short parts of the traces, two loads, no hindsight"
-    )
+    parser.add_argument("--quick", action="store_true", help="short parts of the traces, loads of 1 and 8")
     parser.add_argument("--loads", default="", help="mean loads in workers, e.g. 1,3,8,16")
-    parser.add_argument(
-        "--only", default="", help="of: pool, hindsight, nopool, bounds, kinds, routing, speed"
-    )
-    parser.add_argument(
-        "--generated", action="store_true", help="seeded traffic instead of the shared traces"
-    )
+    parser.add_argument("--only", default="", help=f"of: {', '.join(PARTS)}")
+    parser.add_argument("--traces", default="", help="only these workloads, e.g. servegen_onoff,sparse")
+    parser.add_argument("--first", action="store_true", help="the first parts of the traces, for tuning")
     parser.add_argument("--scalers", default="", help="only these, e.g. stoker,Ray Serve")
+    parser.add_argument("--seeds", type=int, default=1, help="medians over so many seeds of the world")
+    parser.add_argument("--processes", type=int, default=cores(), help="run so many at a time")
     parser.add_argument("--json", type=Path, help="write what was measured here")
     parser.add_argument("--pictures", type=Path, help="draw the policy's runs into this folder")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run what was asked for."""
+    args = arguments()
     loads = tuple(int(each) for each in args.loads.split(",") if each) or (
         (1, 8) if args.quick else (1, 3, 8, 16)
     )
-    wanted = (
-        set(args.only.split(",")) if args.only else {"pool", "nopool", "bounds", "kinds", "routing", "speed"}
-    )
-    if not args.only and not args.quick:
-        wanted.add("hindsight")
-    chosen = workloads(loads, quick=args.quick, generated=args.generated)
-    measured: dict[str, Any] = {}
-    names = {each for each in args.scalers.split(",") if each}
-
-    def of(contestants: dict[str, Make]) -> dict[str, Make]:
-        return {name: make for name, make in contestants.items() if not names or name in names}
-
-    pool, released = calm(DEFAULT_WORLD), calm(DEFAULT_WORLD.but(cold_pool=False))
+    wanted = set(args.only.split(",")) if args.only else set(PARTS)
+    if unknown := wanted - set(PARTS):
+        print(f"--only: expected some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
+        return 2
+    if args.quick and not args.only:
+        wanted.discard("hindsight")
+    traces = {each for each in args.traces.split(",") if each}
+    chosen = [
+        each
+        for each in workloads(loads, quick=args.quick, tuning=args.first)
+        if not traces or each.name in traces
+    ]
+    bench = Bench(
+        chosen, wanted, {each for each in args.scalers.split(",") if each}, args.processes,
+        tuple(range(1, args.seeds + 1)), args.quick,
+    )  # fmt: skip
     if "pool" in wanted:
-        rows = measure("Cold pool", chosen, of({"stoker": stoker()} | DEFAULTS), pool)
-        summary(rows)
-        if "hindsight" in wanted:
-            peers = ("Knative KPA", "Ray Serve", "Vast's documented rule", "static peak")
-            rows += hindsight(chosen, peers, pool, rows)
-            summary(rows)
-        measured["pool"] = rows
+        bench.compare("Cold pool", POOL, FIXED, "pool")
     if "nopool" in wanted:
-        few = {name: DEFAULTS[name] for name in ("Knative KPA", "Ray Serve", "Vast's documented rule")}
-        rows = measure(
-            "No cold pool: every start is a create", chosen, {"stoker": stoker(NO_POOL)} | few, released
-        )
-        summary(rows)
-        measured["nopool"] = rows
+        bench.compare("No cold pool: every start is a create", RELEASED, NO_POOL, "nopool")
+    small = [each for each in chosen if each.workers <= 3]
     parts: dict[str, Callable[[], Any]] = {
-        "bounds": lambda: bounds([w for w in chosen if w.workers <= 1], pool),
+        "bounds": lambda: bounds(small, POOL, 5.0 if args.quick else 2.5, args.processes),
+        "frontier": lambda: {
+            "reacting": frontier.reacting(chosen, POOL, processes=args.processes),
+            "reacting_nopool": frontier.reacting(chosen, RELEASED, processes=args.processes),
+            "foreseeing": frontier.foreseeing(small, POOL, processes=args.processes),
+        },
         "kinds": lambda: kinds(12.0 if args.quick else 48.0),
         "routing": lambda: routes(args.quick),
         "speed": speed,
     }
     for name, part in parts.items():
         if name in wanted:
-            measured[name] = part()
+            bench.measured[name] = part()
+    goals(bench.measured)
     if args.pictures:
-        draw(chosen, pool, args.pictures)
+        draw(chosen, POOL, args.pictures, args.processes)
     if args.json:
-        args.json.write_text(json.dumps(measured, indent=1, default=str) + "\n")
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(bench.measured, indent=1, default=str) + "\n")
     return 0
-
-
-def draw(chosen: Iterable[Workload], settings: WorldSettings, folder: Path) -> None:
-    """A picture of the policy's run per workload."""
-    from simulation.pictures import picture  # noqa: PLC0415 - matplotlib only for pictures
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for workload in chosen:
-        path = folder / f"{workload.name}-{workload.workers}.png"
-        picture(one(workload, stoker(), settings), path)
-        print(f"drew {path}")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,14 @@ class Workload:
         services = self.scored[1]
         return sum(services) / max(len(services), 1)
 
+    @property
+    def peak_workers(self) -> float:
+        """How many workers the busiest scored minute keeps busy."""
+        minutes: dict[int, float] = {}
+        for at, service in zip(*self.scored, strict=True):
+            minutes[int(at // 60.0)] = minutes.get(int(at // 60.0), 0.0) + service / 60.0
+        return max(minutes.values(), default=0.0)
+
 
 PARTS: dict[str, tuple[float, float, float]] = {
     "servegen_diurnal": (3.5 * DAY, DAY, 2 * DAY),
@@ -47,6 +55,19 @@ PARTS: dict[str, tuple[float, float, float]] = {
 }
 """Where the reported part begins, how much is played before it unscored, how long it is. What lies before was tuned on."""
 
+FIRST: dict[str, tuple[float, float, float]] = {
+    "servegen_diurnal": (1.5 * DAY, DAY, 2 * DAY),
+    "servegen_microburst": (DAY, 4 * HOUR, DAY),
+    "servegen_onoff": (0.2 * DAY, DAY, 3 * DAY),
+    "servegen_steady": (0.75 * DAY, 4 * HOUR, 12 * HOUR),
+    "azure_llm_2023_code": (859.0, 859.0, 859.0),
+    "azure_llm_2023_conv": (875.0, 875.0, 875.0),
+    "mooncake_conversation": (884.0, 884.0, 884.0),
+}
+"""The same of the part before, for tuning."""
+
+SPARSE_SECONDS = 10.0
+
 SHORT_AT_LOAD = 8
 """From this load on a part of a week is cut to a quarter: ten times the workers make ten times the plans."""
 
@@ -58,14 +79,22 @@ QUICK: dict[str, tuple[float, float, float]] = {
 }
 
 
-def workloads(loads: tuple[int, ...], *, quick: bool = False, generated: bool = False) -> list[Workload]:
-    """Every trace at every mean load; without the shared traces, or when asked, seeded traffic."""
-    parts = QUICK if quick else PARTS
+def workloads(
+    loads: tuple[int, ...], *, quick: bool = False, generated: bool = True, tuning: bool = False
+) -> list[Workload]:
+    """Every trace at every mean load, its second part; and seeded traffic, at one load each in turn.
+
+    `tuning`: the first part instead, what constants may be chosen on.
+    """
+    parts = FIRST if tuning else QUICK if quick else PARTS
     found = {name: part for name, part in parts.items() if (TRACES / f"{name}.csv.gz").exists()}
-    made = [] if generated else [_part(name, *part, load) for name, part in found.items() for load in loads]
-    if generated or not found:
-        made += [_whole(trace, load) for trace in _generated(quick) for load in loads]
-    return made
+    made = [_part(name, *part, load) for name, part in found.items() for load in loads]
+    if not generated and made:
+        return made
+    traffic = _generated(quick)
+    if made:
+        return made + [_whole(trace, loads[n % len(loads)]) for n, trace in enumerate(traffic)]
+    return [_whole(trace, load) for trace in traffic for load in loads]
 
 
 def _part(name: str, begin: float, before: float, seconds: float, workers: int) -> Workload:
@@ -81,6 +110,11 @@ def _part(name: str, begin: float, before: float, seconds: float, workers: int) 
 
 
 def _whole(trace: Trace, workers: int) -> Workload:
+    if trace.name == "sparse":
+        # a mean load would make each of these few requests an hour long: each keeps a worker busy for ten seconds instead
+        factor = SPARSE_SECONDS * PERF_UNIT * len(trace) / trace.work
+        works = tuple(work * factor for work in trace.works)
+        return Workload(trace.name, 0, Trace(trace.name, trace.times, works, trace.seconds), HOUR)
     scaled = trace.scaled(mean_load=workers * PERF_UNIT)
     return Workload(
         trace.name, workers, scaled, min(HOUR, trace.seconds / 4), diurnal="diurnal" in trace.name

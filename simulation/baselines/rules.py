@@ -91,19 +91,19 @@ class KnativeKPA:
         if stable > 0:
             self._zero_since = None
             return stable
+        # 0 comes out only with one ready or none: otherwise half of them stay for this round
         self._zero_since = signals.now if self._zero_since is None else self._zero_since
         idle = signals.now - self._zero_since
         return 0 if idle >= self._grace_seconds else min(current, 1)
 
     @staticmethod
     def _clamped(wanted: int, ready: int) -> int:
-        if wanted == 0:
-            return 0
+        """Within half of what is ready and a thousand times it: four idle replicas become two, then one, then none."""
         return max(min(wanted, ready * 1000), ready // 2)
 
 
 class RayServe:
-    """Mean ongoing requests of 30 s over 2 per replica; up after 30 s, down after 600 s, from zero at once."""
+    """Mean ongoing requests of 30 s over 2 per replica; up after 30 s, down after 600 s, from zero at once to one."""
 
     name = "Ray Serve"
     period = 1.0
@@ -123,11 +123,16 @@ class RayServe:
         self._below_since: float | None = None
 
     def want(self, signals: Signals, current: int) -> int:
-        """A contrary decision resets the other's clock."""
+        """A contrary decision resets the other's clock.
+
+        While no replica runs, none is added beyond the first, however many wait; and the last one goes alone.
+        """
         ongoing = self._mean.add(signals.now, signals.ongoing)
         target = math.ceil(ongoing / (self._target * signals.slots) - 1e-9)
-        if current == 0:
-            return 1 if signals.ongoing else 0
+        if signals.ready == 0:
+            return max(1, current) if signals.ongoing else current
+        if current > 1:
+            target = max(1, target)
         if target > current:
             self._below_since = None
             self._above_since = signals.now if self._above_since is None else self._above_since
@@ -155,22 +160,26 @@ class HPA:
         self._target = target
         self._tolerance = tolerance
         self._most = Peak(down_seconds)
-        self._busy = Mean(15.0)
 
     def want(self, signals: Signals, current: int) -> int:
-        """HPA never goes to zero."""
+        """HPA never goes to zero. Every recommendation counts for the five minutes' maximum, those to grow too."""
         current = max(current, 1)
+        wanted = max(1, min(self._recommended(signals, current), max(current * 2, current + 4)))
+        most = int(self._most.add(signals.now, wanted))
+        return wanted if wanted > current else min(current, most)
+
+    def _recommended(self, signals: Signals, current: int) -> int:
         ready = signals.ready
         if ready == 0:
             return current
         ratio = signals.busy / ready / self._target
-        wanted = current if abs(ratio - 1.0) <= self._tolerance else math.ceil(ready * ratio)
-        wanted = max(1, min(wanted, max(current * 2, current + 4)))
-        return (
-            max(wanted, 1)
-            if wanted > current
-            else max(1, min(current, int(self._most.add(signals.now, wanted))))
-        )
+        if ratio > 1.0 and ready < current:
+            # to grow, replicas that are not ready yet count as idle; if they turn the scale, nothing is done
+            ratio = signals.busy / current / self._target
+            if ratio <= 1.0 + self._tolerance:
+                return current
+            return max(current, math.ceil(current * ratio))
+        return current if abs(ratio - 1.0) <= self._tolerance else math.ceil(ready * ratio)
 
 
 class Dstack:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from simulation.baselines.foresight import RateOracle
 from simulation.baselines.rules import HPA, Dstack, KnativeKPA, RayServe, RunPodQueueDelay, SkyServe, VastRule
 from simulation.run import run
 
@@ -65,12 +66,30 @@ def test_kpa_goes_to_zero_after_its_grace():
     assert first(wants, 0) == 30.0
 
 
+def test_kpa_gives_up_at_most_half_of_what_is_ready_at_a_time():
+    # nothing is in flight: eight ready keep four wanted, two keep one, and only the last one is let go
+    assert played(KnativeKPA(), 0.0, 8, ready=8, ongoing=0)[0][1] == 4
+    assert played(KnativeKPA(), 200.0, 2, ready=2, ongoing=0)[-1][1] == 1
+    assert played(KnativeKPA(), 200.0, 1, ready=1, ongoing=0)[-1][1] == 0
+
+
 def test_ray_serve_grows_after_30_and_shrinks_after_600_seconds():
-    wants = played(RayServe(), 60.0, 1, ongoing=8)
+    wants = played(RayServe(), 60.0, 1, ready=1, ongoing=8)
     assert first(wants, 4) == 30.0
-    wants = played(RayServe(), 700.0, 4, ongoing=2)
+    wants = played(RayServe(), 700.0, 4, ready=4, ongoing=2)
     assert first(wants, 1) == 600.0
     assert played(RayServe(), 0.0, 0, ongoing=1) == [(0.0, 1)]
+
+
+def test_ray_serve_adds_nothing_to_its_first_replica_until_that_runs():
+    wants = played(RayServe(), 120.0, 0, ready=0, ongoing=50)
+    assert {each for _, each in wants} == {1}
+
+
+def test_the_last_replica_of_ray_serve_goes_alone():
+    wants = played(RayServe(), 700.0, 4, ready=4, ongoing=0)
+    assert wants[-1][1] == 1
+    assert played(RayServe(), 700.0, 1, ready=1, ongoing=0)[-1][1] == 0
 
 
 def test_hpa_tolerates_a_tenth_and_grows_by_at_most_twice_or_four():
@@ -79,6 +98,29 @@ def test_hpa_tolerates_a_tenth_and_grows_by_at_most_twice_or_four():
     shrinking = played(HPA(), 400.0, 10, busy=lambda t: 7 if t < 1 else 1, ready=10)
     assert dict(shrinking)[285.0] == 10
     assert shrinking[-1][1] == 2
+
+
+def test_hpa_remembers_what_it_grew_to_for_five_minutes():
+    # ten are busy until second 15, then one: the recommendation that made it grow is among those of the last 300 s
+    wants = played(HPA(), 330.0, 10, busy=lambda t: 10 if t < 20 else 1, ready=10)
+    assert dict(wants)[15.0] == 15
+    assert dict(wants)[300.0] == 15
+    assert wants[-1][1] == 2
+
+
+def test_hpa_counts_replicas_that_are_not_ready_as_idle_when_it_grows():
+    # two of four are ready and busy: over all four that is 50 %, below the target, so nothing is added
+    assert played(HPA(), 0.0, 4, busy=2, ready=2)[0][1] == 4
+    # nine of ten: 90 % over all is 13
+    assert played(HPA(), 0.0, 10, busy=9, ready=9)[0][1] == 13
+
+
+def test_the_rate_oracle_has_what_the_next_minute_needs_before_it_comes():
+    # ten requests of 30 s in minute 2: five workers, √5 spare; woken a lead before
+    rule = RateOracle([120.0 + n for n in range(10)], [30.0] * 10, lead_seconds=30.0)
+    wants = dict(played(rule, 240.0, 0))
+    assert (wants[85.0], wants[90.0], wants[175.0], wants[180.0]) == (0, 8, 8, 0)
+    assert played(rule, 0.0, 0, ongoing=3)[0][1] == 3
 
 
 def test_dstack_waits_after_each_change():
