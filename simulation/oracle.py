@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from simulation.settings import WorldSettings
 
@@ -260,7 +261,21 @@ def lower_bound(
     """
     if not times:
         return 0.0
-    demand = _Demand.of(times, services, step=step, slack=slack, units=units)
+    served = sum(services) + prices.restart  # whoever is late is served, too, and somebody has to start
+    return max(served, _relaxed(times, services, prices, step, slack, miss_share, tries, units))
+
+
+def _relaxed(
+    times: Sequence[float],
+    services: Sequence[float],
+    prices: Prices,
+    step: float,
+    slack: float,
+    miss_share: float,
+    tries: int,
+    units: int,
+) -> float:
+    demand = Demand.of(times, services, step=step, slack=slack, units=units)
     allowed = int(len(times) * miss_share + 1e-9)
     if allowed == 0:
         return demand.solve(1e7, prices.restart)
@@ -289,7 +304,7 @@ def lower_bound(
 
 
 @dataclass(slots=True)
-class _Demand:
+class Demand:
     """Demand on a grid: what comes and what is due, in units of step / units worker-seconds."""
 
     step: float
@@ -304,7 +319,8 @@ class _Demand:
     @classmethod
     def of(
         cls, times: Sequence[float], services: Sequence[float], *, step: float, slack: float, units: int
-    ) -> "_Demand":
+    ) -> "Demand":
+        """From arrivals and the seconds that each keeps a worker busy."""
         end = max(at + service for at, service in zip(times, services, strict=True)) + slack
         count = int(end // step) + 2
         comes, due = [0.0] * count, [0.0] * count
@@ -322,8 +338,34 @@ class _Demand:
         charge = [unit / long if long > 0 else 1.0 for long in longest]
         return cls(step, units, new, cap, charge)
 
-    def solve(self, price: float, restart: float) -> float:
-        """The least of running seconds + price x misses + restart x starts, from the last step to the first."""
+    def cells(self) -> int:
+        """How many numbers `staff` has to remember."""
+        return (max(self.comes) // self.units + 2) * (sum(self.cap) + len(self.cap))
+
+    def staff(self, price: float, restart: float) -> list[int]:
+        """How many workers run in each step of the cheapest way."""
+        kept: list[tuple[int, int, Any]] = []
+        self.solve(price, restart, kept)
+        counts, running, backlog = [0] * len(self.comes), 0, 0
+        for number, steps, here in reversed(kept):
+            column = here[:, min(backlog, here.shape[1] - 1)]
+            best = min(
+                range(len(column)),
+                key=lambda c: (column[c] + restart * max(0, c - running), abs(c - running)),
+            )
+            for step in range(number - steps + 1, number + 1):
+                counts[step] = best
+            if steps == 1:
+                left = max(0, backlog + self.comes[number] - self.units * best)
+                backlog = left - max(0, left - self.cap[number])
+            running = best
+        return counts
+
+    def solve(self, price: float, restart: float, kept: list[tuple[int, int, Any]] | None = None) -> float:
+        """The least of running seconds + price x misses + restart x starts, from the last step to the first.
+
+        `kept` collects (last step, how many at once, cost to go by workers and backlog), for `staff`.
+        """
         import numpy as np  # noqa: PLC0415 - only bounds need it, and only demos and benchmarks install it
 
         workers = max(self.comes) // self.units + 2
@@ -347,6 +389,8 @@ class _Demand:
                 late = np.maximum(left - cap, 0)
                 here = np.take_along_axis(to_go, left - late, axis=1)
                 here += run + (price * self.charge[number]) * late
+            if kept is not None:
+                kept.append((number, steps, here.astype(np.float32)))
             up = np.minimum.accumulate((here + rise)[::-1], axis=0)[::-1] - rise
             to_go = np.minimum(up, np.minimum.accumulate(here, axis=0))
             number -= steps

@@ -10,9 +10,10 @@ from benchmarks.scaling.contestants import FIXED, Setting
 from benchmarks.scaling.crew import in_order
 from benchmarks.scaling.workloads import Workload
 from simulation.figures import Figures
-from simulation.oracle import Prices, Schedule, schedule
+from simulation.oracle import Prices, Schedule
 from simulation.run import run
 from simulation.settings import WorldSettings
+from simulation.staffing import cheapest_schedule
 
 ATTAIN = 0.99
 Row = dict[str, Any]
@@ -43,7 +44,7 @@ def oracle(workload: Workload, world: WorldSettings) -> Schedule:
     """The clairvoyant's schedule for the scored part."""
     key = (workload.name, workload.workers, world.cold_pool)
     if key not in _ORACLES:
-        _ORACLES[key] = schedule(*workload.scored, Prices.of(world))
+        _ORACLES[key] = cheapest_schedule(*workload.scored, Prices.of(world))
     return _ORACLES[key]
 
 

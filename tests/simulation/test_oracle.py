@@ -6,6 +6,7 @@ import random
 import pytest
 
 from simulation.oracle import Prices, lower_bound, schedule
+from simulation.staffing import cheapest_schedule, replay
 
 PRICES = Prices(start=5.0, create=5.0, cold=0.0, dollars_per_hour=0.42)
 SLACK = 3
@@ -58,6 +59,40 @@ def test_the_truth_lies_between_the_bound_and_the_schedule(seed, misses):
     assert made.seconds >= best - 1e-6
     assert made.missed <= misses
     assert made.seconds <= 1.35 * best
+    staffed = cheapest_schedule(times, services, PRICES, slack=SLACK, miss_share=share, grids=(1.0,), units=1)
+    # brute force pays for whoever is given up; the replay serves them where somebody idles, which saves their service at most
+    assert best - misses * max(services) - 1e-6 <= staffed.seconds <= made.seconds
+    assert below <= staffed.seconds + 1e-6
+    assert staffed.missed <= misses
+
+
+def test_two_workers_all_the_time_serve_as_two_do():
+    # three requests of 4 s at once: two begin at once, the third waits for 4 s; a third step has nobody to do
+    served = replay([0.0, 0.0, 0.0], [4.0, 4.0, 4.0], PRICES, [2] * 8, step=1.0, slack=3)
+    assert (served.missed, served.workers, served.starts) == (1, 2, 2)
+    # the last of them ends after 8 s; until then both run, and each was started for 5 s
+    assert served.seconds == pytest.approx(2 * 5.0 + 2 * 8.0)
+    assert replay([0.0, 0.0, 0.0], [4.0] * 3, PRICES, [2] * 8, step=1.0, slack=4).missed == 0
+
+
+def test_a_staffing_without_anybody_misses_everyone_and_still_pays_the_work():
+    served = replay([0.0, 5.0], [4.0, 4.0], PRICES, [0, 0], step=1.0, slack=3)
+    assert served.missed == 2
+    assert served.seconds == pytest.approx(8.0)
+
+
+def test_a_gap_in_the_staffing_costs_a_start_or_the_wait_whichever_is_less():
+    counts = [1] * 4 + [0] * 3 + [1] * 4
+    short = replay([0.0, 7.0], [4.0, 4.0], PRICES, counts, step=1.0, slack=3)
+    # started once for 5 s, 4 s of work, 3 s through the gap, 4 s of work
+    assert short.seconds == pytest.approx(5.0 + 4.0 + 3.0 + 4.0)
+    long = replay([0.0, 57.0], [4.0, 4.0], PRICES, [1] * 4 + [0] * 53 + [1] * 4 + [0], step=1.0, slack=3)
+    assert long.seconds == pytest.approx(5.0 + 4.0 + 5.0 + 4.0)
+
+
+def test_the_bound_never_goes_below_the_work_itself():
+    times, services = [float(n) for n in range(300)], [1.0] * 300
+    assert lower_bound(times, services, PRICES, step=5.0) >= 300.0
 
 
 def test_both_find_the_optimum_where_nothing_can_be_shifted():
