@@ -93,9 +93,9 @@ async def count(case: Case, *, settle_hours: float = SETTLE_HOURS, hours: float 
     async with _world() as world:
         await world.start(case.config, [group(search_params="gpu_name=RTX_4090", test_workers=0)])
         pulse, chance = Pulse(world.now), random.Random(1)
-        await _live(world, case, pulse, chance, settle_hours * 3600)
+        await live(world, case, pulse, chance, settle_hours * 3600)
         since = world.now
-        await _live(world, case, pulse, chance, hours * 3600)
+        await live(world, case, pulse, chance, hours * 3600)
         histories = await world.histories()
         events = [e for history in histories for e in history.events if e.event_time.seconds >= since]
         memo = await world.memo()
@@ -109,13 +109,23 @@ async def count(case: Case, *, settle_hours: float = SETTLE_HOURS, hours: float 
         )
 
 
-async def _live(world: World, case: Case, pulse: Pulse, chance: random.Random, seconds: float) -> None:
-    for _ in range(round(seconds / STEP_SECONDS)):
-        mean = case.load * STEP_SECONDS / REQUEST_LOAD
+async def live(
+    world: World,
+    case: Case,
+    pulse: Pulse,
+    chance: random.Random,
+    seconds: float,
+    *,
+    step: float = STEP_SECONDS,
+    request_load: float = REQUEST_LOAD,
+) -> None:
+    """Lets time pass in steps: requests arrive, workers report, and the pulse says what the workflow is told."""
+    for _ in range(round(seconds / step)):
+        mean = case.load * step / request_load
         requests = round(chance.gauss(mean, mean**0.5)) if case.poisson else round(mean)
         for _ in range(requests):
-            pulse.arrived(REQUEST_LOAD, world.now + chance.random() * STEP_SECONDS)
-        await world.pass_time(STEP_SECONDS)
+            pulse.arrived(request_load, world.now + chance.random() * step)
+        await world.pass_time(step)
         memo = await world.memo()
         workers = world.reports(memo, case.load)
         level = Level(

@@ -56,6 +56,11 @@ class Troubles:
 CALM = Troubles()
 
 
+def wide(offer_id: int) -> bool:
+    """Machines with several equal slots: their offer can be rented again, so nothing but care keeps a launch single."""
+    return offer_id % 2 == 0
+
+
 @dataclass(slots=True)
 class Meter:
     """What the market charges."""
@@ -187,7 +192,7 @@ class SeededMarket:
 
     async def search(self, query: OfferQuery) -> list[Offer]:
         def work() -> list[Offer]:
-            rented = {machine.offer.id for machine in self.living()}
+            rented = {machine.offer.id for machine in self.living() if not wide(machine.offer.id)}
             free = [o for o in self.offers.values() if o.id not in rented and o.id not in self._away]
             free.sort(key=lambda offer: (-(offer.dlperf or 0.0) / offer.dph_total, offer.id))
             return free[: query.limit]
@@ -198,7 +203,8 @@ class SeededMarket:
         def work() -> int:
             if self._chance.random() < self.troubles.refused:
                 raise Refused("the account may not rent this machine", code="forbidden")
-            taken = offer_id in self._away or any(m.offer.id == offer_id for m in self.living())
+            rented = any(m.offer.id == offer_id for m in self.living()) and not wide(offer_id)
+            taken = offer_id in self._away or rented
             if offer_id not in self.offers or taken:
                 raise OfferGone(f"offer {offer_id} is not available any more")
             return self._rent(self.offers[offer_id], launch).id

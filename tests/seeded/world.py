@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -411,12 +412,12 @@ def billed(machine: Machine) -> float:
     return machine.offer.dph_total if machine.actual in GPU_BILLED else machine.storage_dollars_per_hour
 
 
-def live(seed: int) -> World:
-    """Lives the life of a seed; raises the first thing that must not happen."""
+def live(seed: int, changed: Callable[[Scenario], Scenario] = lambda scenario: scenario) -> World:
+    """Lives the life of a seed; raises the first thing that must not happen. `changed` makes another life of it."""
     with sealed(seed) as loop:
 
         async def whole() -> World:
-            world = World(scenarios.scenario(seed))
+            world = World(changed(scenarios.scenario(seed)))
             await world.live()
             return world
 

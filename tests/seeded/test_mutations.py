@@ -1,0 +1,182 @@
+"""A net that catches nothing proves nothing: the code is broken on purpose, and each time a life shows it."""
+
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest import mock
+
+import pytest
+import structlog
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.instances import MarketActivities, _created
+from activities.messages import CreatedInstance, CreateInstance, FoundOffers, SearchOffers
+from policy.listing import fold_listing
+from tests.seeded.engines import SECRETS
+from tests.seeded.market import CALM, Troubles
+from tests.seeded.scenario import Event, Lines, Phase, Scenario
+from tests.seeded.world import live
+from workflows.state import EndpointStateBook
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+SEEDS = range(900, 910)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One way to break the code, the life that shows it, and how it shows."""
+
+    name: str
+    broken: Any
+    life: Any
+    seen: str
+
+
+@activity.defn(name="create_instance")
+async def never_looks_the_label_up(self, asked: CreateInstance) -> CreatedInstance:
+    launch = await self._launch(asked)
+    return _created(await self._market.create(asked.offer.id, launch), asked.offer, launch)
+
+
+@activity.defn(name="search_offers")
+async def quotes_a_secret(self, asked: SearchOffers) -> FoundOffers:
+    raise ApplicationError(f"401 for {SECRETS.named['HF_TOKEN']}", type="Refused", non_retryable=True)
+
+
+def leaves_orphans(*args: Any, **how: Any) -> Any:
+    return replace(fold_listing(*args, **how), orphans=())
+
+
+def forgets_its_workers(book: EndpointStateBook) -> dict[str, Any]:
+    return {key: value for key, value in carried(book).items() if key != "workers"}
+
+
+carried = EndpointStateBook.carried
+_dice = random.Random(1)
+
+
+def patch(target: str, put: Any) -> AbstractContextManager[Any]:
+    return mock.patch(target, put)
+
+
+def busy(scenario: Scenario) -> Scenario:
+    """Load, workers that come and go, nothing broken."""
+    sane = scenario.config.model_copy(
+        update={"max_workers": 6, "dollars_per_hour_max": None, "min_workers": 1, "drain_seconds_max": 600.0}
+    )
+    return replace(
+        scenario,
+        config=sane,
+        groups=scenario.groups[:1],
+        troubles=CALM,
+        lines=Lines(client_late=0.3),
+        cost=600.0,
+        pace=replace(scenario.pace, pull_seconds=20.0),
+        phases=(Phase(seconds=400.0, requests_per_second=0.3),),
+        events=tuple(
+            Event(at=at, what="update workers", how={"cancel_after": None}) for at in (150.0, 280.0)
+        ),
+    )
+
+
+def dear(scenario: Scenario) -> Scenario:
+    """Machines at prices that make a percent more than a cent."""
+    offers = (each.model_copy(update={"dph_total": each.dph_total * 20}) for each in scenario.offers)
+    return replace(busy(scenario), offers=tuple(offers))
+
+
+def answers_are_lost(scenario: Scenario) -> Scenario:
+    return replace(busy(scenario), troubles=Troubles(lost=0.4))
+
+
+def a_stranger_comes(scenario: Scenario) -> Scenario:
+    quiet = replace(busy(scenario), phases=(Phase(seconds=900.0, requests_per_second=0.01),))
+    return replace(quiet, events=(Event(at=40.0, what="strange instance"),))
+
+
+def handed_over_often(scenario: Scenario) -> Scenario:
+    return replace(busy(scenario), history_events_max=120, weather=replace(scenario.weather, evicted=0.1))
+
+
+MUTATIONS = (
+    Mutation(
+        "a retried create does not look its label up",
+        lambda: mock.patch.object(MarketActivities, "create_instance", never_looks_the_label_up),
+        answers_are_lost,
+        "was rented 2 times",
+    ),
+    Mutation(
+        "orphans are not swept",
+        lambda: patch("workflows.outcomes.fold_listing", leaves_orphans),
+        a_stranger_comes,
+        "nobody knows instance",
+    ),
+    Mutation(
+        "a drain does not wait for requests and tickets",
+        lambda: patch("policy.leaving.holds_requests", lambda worker: False),
+        busy,
+        "while it held",
+    ),
+    Mutation(
+        "max_workers is ignored where workers are recruited",
+        lambda: patch("policy.draft.Draft.workers_left", 99),
+        lambda scenario: replace(
+            busy(scenario),
+            config=busy(scenario).config.model_copy(update={"max_workers": 1, "min_load": 500.0}),
+        ),
+        "max_workers is 1",
+    ),
+    Mutation(
+        "continue-as-new drops the workers",
+        lambda: mock.patch.object(EndpointStateBook, "carried", forgets_its_workers),
+        handed_over_often,
+        "",
+    ),
+    Mutation(
+        "bills are not taken over",
+        lambda: patch("workflows.outcomes.settle", lambda ledger, *args, **how: ledger),
+        dear,
+        "the market charged",
+    ),
+    Mutation(
+        "launch ids are out of chance",
+        lambda: patch("workflows.endpoint._launch_id", lambda: f"{_dice.getrandbits(48):012x}"),
+        handed_over_often,
+        "the replay gave",
+    ),
+    Mutation(
+        "an error quotes a secret",
+        lambda: mock.patch.object(MarketActivities, "search_offers", quotes_a_secret),
+        lambda scenario: replace(busy(scenario), phases=(Phase(seconds=30.0, requests_per_second=0.0),)),
+        "a secret stands in the history",
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    configured = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+    structlog.configure(**configured)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_fault_in_the_code_is_seen(mutation: Mutation) -> None:
+    live(SEEDS[0], mutation.life)  # as it is, the code lives this life well
+    with mutation.broken():
+        for seed in SEEDS:
+            try:
+                live(seed, mutation.life)
+            except AssertionError as fault:
+                said = str(fault)
+                assert mutation.seen in said
+                return
+    pytest.fail(f"ten lives did not notice: {mutation.name}")
