@@ -28,6 +28,12 @@ class Sent:
     lost: str = ""
     """Why the caller got no answer; a stream that broke with a typed error in the middle is `cut`, not lost."""
     cut: bool = False
+    waited: list[str] = field(default_factory=list)
+    """What the engine said of its wait, and when."""
+
+    def waits(self, wait: stoker.Wait) -> None:
+        """Called by the SDK."""
+        self.waited.append(f"{time.monotonic() - self.sent_at:.0f} s: {wait.status}")
 
     @property
     def seconds(self) -> float:
@@ -84,7 +90,9 @@ class Traffic:
         try:
             await (self._streamed(sent) if sent.stream else self._answered(sent))
         except stoker.StokerError as fault:
-            sent.lost = f"{type(fault).__name__}: {fault}"[:300]
+            kind = "stream" if sent.stream else "request"
+            sent.lost = f"{kind} {sent.number}: {type(fault).__name__}: {fault}"[:300]
+            sent.lost += "".join(f"\n    {said}" for said in sent.waited[-6:])
         except Exception as fault:  # noqa: BLE001 - what should not happen is what is looked for
             sent.lost = f"unexpected {type(fault).__name__}: {fault}"[:300]
         finally:
@@ -105,7 +113,7 @@ class Traffic:
         events = 0
         try:
             async with self.endpoint.stream(
-                ROUTE, self._payload(sent), cost=TOKENS, timeout=TIMEOUT_SECONDS
+                ROUTE, self._payload(sent), cost=TOKENS, timeout=TIMEOUT_SECONDS, on_wait=sent.waits
             ) as stream:
                 sent.attempts = stream.attempts
                 async for _ in stream:

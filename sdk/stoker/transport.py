@@ -15,6 +15,8 @@ from typing import Any, Self
 import httpx
 
 CONNECT_SECONDS_MAX = 10.0
+LANE_SECONDS_MAX = 1.0
+"""For a connection that only this request uses: it is there at once, or taken for ever."""
 
 
 def version() -> str:
@@ -53,12 +55,13 @@ def _socket_options() -> list[tuple[int, int, int]]:
 class Reply:
     """An answer whose head has arrived. Close it: its connection is one of a bounded number."""
 
-    __slots__ = ("_lane", "_pool", "response")
+    __slots__ = ("_broken", "_lane", "_pool", "response")
 
     def __init__(self, response: httpx.Response, lane: _Lane, pool: Pool) -> None:
         self.response = response
         self._lane: _Lane | None = lane
         self._pool = pool
+        self._broken = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -66,6 +69,7 @@ class Reply:
     async def __aexit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._broken = self._broken or fault is not None
         await self.aclose()
 
     def keep(self) -> Reply:
@@ -80,10 +84,19 @@ class Reply:
         lane, self._lane = self._lane, None
         if lane is None:
             return
+        ended = (
+            self.response.is_closed
+        )  # by its own end; whoever leaves earlier leaves a connection in the middle of an answer
         try:
             await self.response.aclose()
+        except BaseException:
+            ended = False
+            raise
         finally:
-            self._pool._leave(lane)
+            if ended:
+                self._pool._leave(lane)
+            else:
+                await self._pool._discard(lane)
 
 
 class _Lane:
@@ -142,7 +155,12 @@ class Pool:
         """
         if self._closed:
             raise RuntimeError("the client is closed; use it inside its `async with`")
-        timeout = {"connect": CONNECT_SECONDS_MAX, "read": read_seconds_max, "write": None, "pool": None}
+        timeout = {
+            "connect": CONNECT_SECONDS_MAX,
+            "read": read_seconds_max,
+            "write": None,
+            "pool": LANE_SECONDS_MAX,
+        }
         request = httpx.Request(
             method,
             url,
@@ -159,9 +177,13 @@ class Pool:
             self._turn.release()
             raise
         try:
-            response = await lane.transport.handle_async_request(request)
+            try:
+                response = await lane.transport.handle_async_request(request)
+            except httpx.PoolTimeout:  # nothing was sent yet
+                lane = await self._replace(lane)
+                response = await lane.transport.handle_async_request(request)
         except BaseException:
-            self._leave(lane)
+            await self._discard(lane)
             raise
         response.request = request
         return Reply(response, lane, self)
@@ -219,6 +241,21 @@ class Pool:
             max_connections=1, max_keepalive_connections=1, keepalive_expiry=self._keepalive_seconds
         )
         return httpx.AsyncHTTPTransport(verify=self._verify, limits=one, socket_options=self._options)
+
+    async def _discard(self, lane: _Lane) -> None:
+        """Not to be used again: a request that is cancelled at the wrong moment leaves httpcore's one connection taken for
+        ever, and the next request on it, somebody else's, would wait until its own timeout."""
+        self._busy.discard(lane)
+        self._turn.release()
+        await lane.transport.aclose()
+
+    async def _replace(self, taken: _Lane) -> _Lane:
+        """A new one in its place: that one looked free, and its connection is not."""
+        await taken.transport.aclose()
+        self._busy.discard(taken)
+        lane = _Lane(taken.origin, self._transport())
+        self._busy.add(lane)
+        return lane
 
     def _leave(self, lane: _Lane) -> None:
         self._busy.discard(lane)

@@ -143,3 +143,21 @@ async def test_giving_up_a_turn_takes_nobody_elses(servers):
 
 def test_a_process_is_never_asked_for_more_sockets_than_it_may_have():
     assert 16 <= connections_allowed() <= 1000
+
+
+async def test_a_request_cancelled_at_any_step_takes_no_other_with_it(servers):
+    server, _ = servers
+    steps, finished = 0, False
+    while not finished:
+        pool = Pool()
+        given_up = asyncio.create_task(pool.fetch("GET", server.url))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        finished = given_up.done()
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        async with asyncio.timeout(10):  # for ever, if the connection of the one is taken for the other
+            assert (await pool.fetch("GET", server.url)).text == "done"
+        await pool.aclose()
+        steps += 1
+    assert steps > 5, "it was cancelled on the way"
