@@ -46,7 +46,7 @@ async def test_a_worker_that_does_not_finish_is_named_in_the_timeout(peers, endp
 
     peers.work = hang
     with pytest.raises(stoker.RequestTimedOut, match=peers.worker_url) as caught:
-        await endpoint.request("/x", {}, timeout=0.2)
+        await endpoint.request("/x", {}, timeout=1.0)
     assert caught.value.reason == "worker"
     await asyncio.wait_for(peers.hung_up.wait(), 10)  # the worker saw the client leave
 
