@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 HOST: web.AppKey[Host] = web.AppKey("host", Host)
 BODY_BYTES_MAX = 1_000_000
 BODY_SECONDS_MAX = 30.0
-OPEN_PATHS = ("/healthz", "/host/logs/")
+OPEN_PATHS = ("/healthz", "/openapi.json", "/host/logs/")
 """Without a key: a log's address holds its own secret, as at the hosted marketplace."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -43,6 +43,13 @@ def refusal(problem: Problem) -> web.Response:
     return answer(problem.body(), status=problem.status, headers=problem.headers)
 
 
+def _decoded(text: str | bytes) -> Any:
+    """The JSON value. Raises ValueError or RecursionError; half of a surrogate pair, which nothing can store, is a ValueError too."""
+    value = json.loads(text)
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
 async def read_object(request: web.Request) -> dict[str, Any]:
     """The body as a JSON object; none is an empty one. Raises Problem."""
     try:
@@ -54,7 +61,7 @@ async def read_object(request: web.Request) -> dict[str, Any]:
     if not raw.strip():
         return {}
     try:
-        body = json.loads(raw)
+        body = _decoded(raw)
     except (ValueError, RecursionError):
         raise Problem(400, "invalid_args", "the body is not JSON: send a JSON object") from None
     if not isinstance(body, dict):
@@ -86,7 +93,7 @@ def read_json_query(request: web.Request, name: str) -> Any:
     if not text:
         return None
     try:
-        return json.loads(text)
+        return _decoded(text)
     except (ValueError, RecursionError):
         raise Problem(400, "invalid_args", f"{name} is not JSON") from None
 

@@ -50,6 +50,6 @@ def page_limit(text: str | None) -> int:
     """How many a page holds. Raises Problem."""
     if text is None:
         return PAGE_MAX
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:6]) <= PAGE_MAX:
+    if not (text.isascii() and text.isdigit() and len(text) <= 6) or not 1 <= int(text) <= PAGE_MAX:
         raise Problem(400, "invalid_args", f"limit is a whole number from 1 to {PAGE_MAX}")
     return int(text)

@@ -134,6 +134,28 @@ async def test_a_list_call_that_cannot_be_read_is_refused(bench, query):
     await problem(await bench.http.get("/api/v1/instances/", params=query), 400, "invalid_args")
 
 
+@pytest.mark.parametrize("limit", ["000001" + "9" * 9, "000001" + "9" * 5000, "1" * 5000])
+async def test_a_page_is_never_larger_than_the_most(bench, limit):
+    await problem(await bench.http.get("/api/v1/instances/", params={"limit": limit}), 400, "invalid_args")
+
+
+async def test_half_a_surrogate_pair_is_refused_wherever_it_stands(bench):
+    half = b'"\\ud800"'
+    offer = await bench.offer()
+    for body in (
+        b'{"env":{"A":%b},"onstart":"true"}',
+        b'{"env":{%b:"A"},"onstart":"true"}',
+        b'{"args":[%b]}',
+    ):
+        await problem(
+            await bench.http.put(f"/api/v0/asks/{offer}/", content=body % half), 400, "invalid_args"
+        )
+    assert await bench.offer() == offer, "nothing was rented"
+    await problem(
+        await bench.http.post("/api/v0/template/", content=b'{"tag":%b}' % half), 400, "invalid_args"
+    )
+
+
 async def test_the_list_is_filtered_and_ordered_as_asked(bench):
     ids = [await bench.rent(label="a"), await bench.rent(label="b")]
     by = json.dumps([{"col": "id", "dir": "desc"}])
