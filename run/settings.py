@@ -5,13 +5,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from temporalio.common import WorkerDeploymentVersion
 
 from engine.settings import RequestLogSettings
 from market.host.settings import GpuSettings, HostMarketSettings, MachineSettings, TemplateSettings
 from run.faults import Fault
+from run.yaml_files import read_yaml
 from stoker_wire.base import Typed
 from stoker_wire.problem import describe
 from workflows.messages import SEARCH_ATTRIBUTES
@@ -261,16 +261,7 @@ def load_settings(path: Path) -> DevSettings:
     Raises:
         Fault: no such file, not YAML, or a value that cannot be; the message names file, field, and what was expected.
     """
-    try:
-        text = path.read_text()
-    except OSError as fault:
-        raise Fault(f"cannot read {path}: {fault.strerror}; give the settings file with --config") from fault
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as fault:
-        mark = getattr(fault, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise Fault(f"{path} is not YAML{where}: {getattr(fault, 'problem', fault)}") from fault
+    data = read_yaml(path, "the settings of a deployment (give the file with --config)")
     if data is None:
         data = {}
     if not isinstance(data, dict):

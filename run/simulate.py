@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from run.faults import Fault
+from run.yaml_files import read_yaml
 from simulation.pictures import NoPictures
 from simulation.report import Report, simulate_trace
 from simulation.trace import TraceFault
@@ -69,14 +69,7 @@ def read_config(path: Path | None) -> EndpointConfig:
     """
     if path is None:
         return EndpointConfig()
-    try:
-        given = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as fault:
-        raise Fault(
-            f"{path}: cannot be read ({fault}); expected an endpoint config in YAML or JSON"
-        ) from fault
-    except yaml.YAMLError as fault:
-        raise Fault(f"{path}: neither YAML nor JSON: {fault}") from fault
+    given = read_yaml(path, "an endpoint config in YAML or JSON")
     if not isinstance(given, dict):
         raise Fault(f"{path}: expected a mapping such as `target_util: 0.9`, got {type(given).__name__}")
     try:

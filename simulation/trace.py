@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ def read_trace(path: Path, endpoint: str | None = None) -> Trace:
     if raw[:2] == b"\x1f\x8b":
         try:
             raw = gzip.decompress(raw)
-        except (OSError, EOFError) as fault:
+        except (OSError, EOFError, zlib.error) as fault:
             raise TraceFault(f"{path}: starts like gzip and is not; was it cut off?") from fault
     try:
         text = raw.decode("utf-8-sig")
@@ -113,7 +114,13 @@ def read_trace(path: Path, endpoint: str | None = None) -> Trace:
 
 
 def _csv_rows(path: Path, text: str) -> list[tuple[float, float]]:
-    reader = csv.DictReader(io.StringIO(text))
+    try:
+        return _csv_rows_read(path, csv.DictReader(io.StringIO(text)))
+    except csv.Error as fault:
+        raise TraceFault(f"{path}: not CSV ({fault}); expected a line per request") from fault
+
+
+def _csv_rows_read(path: Path, reader: "csv.DictReader[str]") -> list[tuple[float, float]]:
     fields = set(reader.fieldnames or ())
     work_field = next((name for name in ("work", "cost", "load") if name in fields), None)
     tokens = {"input_tokens", "output_tokens"} <= fields
@@ -173,10 +180,9 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError as fault:
-            raise TraceFault(
-                f"{path}, line {number}: expected a JSON object per line ({fault.msg})"
-            ) from fault
+        except (ValueError, RecursionError) as fault:
+            what = getattr(fault, "msg", None) or str(fault)[:100]
+            raise TraceFault(f"{path}, line {number}: expected a JSON object per line ({what})") from fault
         if not isinstance(entry, dict):
             raise TraceFault(f"{path}, line {number}: expected a JSON object, got {type(entry).__name__}")
         yield number, entry
