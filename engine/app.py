@@ -10,6 +10,7 @@ from temporalio.client import Client
 
 from engine.authority import AuthorityDesk
 from engine.console import add_console
+from engine.document import DocumentDesk
 from engine.engine import Engine
 from engine.health import Health
 from engine.ingest import Ingest
@@ -48,6 +49,7 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
             web.get("/healthz", health.healthz),
             web.get("/readyz", health.readyz),
             web.get("/metrics", Metrics(engine).handle),
+            web.get("/openapi.json", DocumentDesk().handle),
         ]
     )
     door = OpenAIDoor(engine, desk)

@@ -7,6 +7,7 @@ from aiohttp import web
 from market.grammar import GrammarError, matches, parse_filters, sorted_by
 from market.host import routes_host as own
 from market.host.describe import instance_row
+from market.host.document import openapi
 from market.host.host import Host
 from market.host.http import answer, host_of, path_id, read_json_query, read_model, read_object
 from market.host.log_view import LogView
@@ -43,6 +44,7 @@ def add_routes(app: web.Application) -> None:
             web.get("/api/v0/users/current", own.current_user),
             web.get("/api/v0/users/current/", own.current_user),
             web.get("/healthz", own.healthy),
+            web.get("/openapi.json", openapi),
             web.get("/host/charges/", own.charges),
             web.get("/api/v0/charges/", own.bill),
             web.get("/host/faults/", own.list_faults),

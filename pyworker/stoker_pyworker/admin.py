@@ -41,12 +41,14 @@ class Admin:
         directory: Path,
         drain: Callable[[str], None],
         status: Callable[[], dict[str, Any]],
+        version: str,
     ) -> None:
         self._proxy = proxy
         self._token = token
         self._directory = directory
         self._drain = drain
         self._status = status
+        self._version = version
         self.routes: dict[bytes, tuple[bytes, Serve]] = {
             b"/session/create": (b"POST", self.session_create),
             b"/session/get": (b"POST", self.session_get),
@@ -56,6 +58,7 @@ class Admin:
             b"/pyworker/drain": (b"POST", self.drain),
             b"/pyworker/status": (b"GET", self.status),
             b"/healthz": (b"GET", self.health),
+            b"/openapi.json": (b"GET", self.openapi),
         }
 
     # --- sessions
@@ -133,6 +136,22 @@ class Admin:
         standing = self._proxy.standing
         well = standing.refusal is None and not standing.error
         _answer(client, {"ready": well, "draining": standing.draining}, status=200 if well else 503)
+
+    def openapi(self, request: Request, client: ClientConnection) -> None:
+        """This document."""
+        _answer(client, self.described())
+
+    def described(self) -> dict[str, Any]:
+        """The OpenAPI document of what this worker serves."""
+        from stoker_pyworker import document  # noqa: PLC0415 - its schemas are work that a worker seldom needs
+
+        own = [
+            (method.decode(), path.decode(), serve.__doc__)
+            for path, (method, serve) in self.routes.items()
+            if path not in self._proxy.routes
+        ]
+        routes = [path.decode() for path in self._proxy.routes]
+        return document.made(self._version, routes, own)
 
     def _authorize(self, request: Request) -> None:
         given = (request.header(b"authorization") or b"").removeprefix(b"Bearer ").strip()

@@ -113,6 +113,7 @@ class Life:
             directory=directory,
             drain=self.standing.drain,
             status=self.status,
+            version=VERSION,
         )
         self.server = HttpServer(self._serve, limits)
         self.plain = HttpServer(self._serve_session_end, limits)

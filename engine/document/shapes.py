@@ -1,0 +1,315 @@
+"""What the engine's calls take and answer, where no wire type says it already: for the document and its readers."""
+
+from collections.abc import Iterable
+from copy import copy
+from typing import Any, Literal, Optional
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from stoker_wire.endpoint import EndpointConfig, EndpointPatch
+from stoker_wire.market import Instance, Offer, Template
+from stoker_wire.openapi import Said
+from stoker_wire.workergroup import Workergroup
+from workflows.messages import DecisionLine
+from workflows.views import AdviceView
+
+
+def _optional(name: str, model: type[BaseModel], *, without: Iterable[str] = (), **more: Any) -> Any:
+    """The model's fields, all of them nullable and none required: null means not said."""
+    fields: dict[str, Any] = {}
+    for field_name, known in model.model_fields.items():
+        if field_name in without:
+            continue
+        field = copy(known)
+        field.default = None
+        field.annotation = Optional[known.annotation]  # type: ignore[assignment] # noqa: UP045 - at run time
+        fields[field_name] = (field.annotation, field)
+    made = create_model(name, __config__=ConfigDict(extra="ignore"), **fields, **more)
+    made.__doc__ = (model.__doc__ or "").splitlines()[0]
+    return made
+
+
+_KEY: dict[str, Any] = {"api_key": (str | None, None)}
+
+NewEndpoint = _optional("NewEndpoint", EndpointPatch, endpoint_name=(str, ...), **_KEY)
+EndpointChange = _optional("EndpointChange", EndpointPatch, endpoint_name=(str | None, None), **_KEY)
+NewWorkergroup = _optional(
+    "NewWorkergroup",
+    Workergroup,
+    without=["id"],
+    endpoint_id=(int | None, None),
+    endpoint_name=(str | None, None),
+    **_KEY,
+)
+WorkergroupChange = _optional("WorkergroupChange", Workergroup, without=["id"], **_KEY)
+
+
+Advised = _optional("Advised", EndpointPatch, tuning=(str | None, None), **_KEY)
+
+
+class Keyed(BaseModel):
+    """The account key may come in the body."""
+
+    api_key: str | None = None
+
+
+class NamedEndpoint(Keyed):
+    """An endpoint by `id`, or by `endpoint`, its name."""
+
+    id: int | None = None
+    endpoint: str | None = None
+    tail: int | None = None
+    """How many lines of a log, at most 1000."""
+
+
+class NamedWorkergroup(Keyed):
+    """A workergroup by `id`."""
+
+    id: int
+    tail: int | None = None
+
+
+class RollingUpdate(Keyed):
+    """Which workergroup's workers roll over, or stop doing so."""
+
+    workergroup_id: int
+    cancel_update: bool | None = None
+
+
+# answers
+
+
+class Healthy(Said):
+    """The process answers."""
+
+    ok: Literal[True]
+    engine_id: str
+
+
+class Readiness(Said):
+    """Whether traffic should come, and why not."""
+
+    ready: bool
+    reason: str
+
+
+class Closed(Said):
+    """How many of the requests that ended were known."""
+
+    success: Literal[True]
+    known: int
+
+
+class EndpointRecord(EndpointConfig):
+    """An endpoint as the official clients read it."""
+
+    id: int
+    endpoint_name: str
+    api_key: str
+    user_id: int
+    created_at: float
+    cold_workers: int
+    endpoint_state: Literal["active", "suspended", "stopped", "deleting"]  # type: ignore[assignment]
+    auto_delete_in_seconds: None
+    auto_delete_due_24h: Literal[False]
+    workergroup_ids: list[int]
+
+
+class Endpoints(Said):
+    """The account's endpoints."""
+
+    success: Literal[True]
+    results: list[EndpointRecord]
+
+
+class EndpointShown(Said):
+    """One endpoint."""
+
+    success: Literal[True]
+    result: EndpointRecord
+
+
+class EndpointMade(Said):
+    """The new endpoint's id."""
+
+    success: Literal[True]
+    result: int
+
+
+class EndpointDeleted(Said):
+    """It goes, with its workers."""
+
+    success: Literal[True]
+    msg: str
+    deleted_workers: int
+    failed_workers: int
+
+
+class KeyRotated(Said):
+    """The key that is valid now."""
+
+    success: Literal[True]
+    api_key: str
+    key_version: int
+
+
+class Decisions(Said):
+    """The last decisions and why, oldest first."""
+
+    decisions: list[DecisionLine]
+
+
+class Advice(Said):
+    """A second config beside the live one."""
+
+    advice: AdviceView
+
+
+class WorkergroupRecord(Workergroup):
+    """A workergroup as the official clients read it."""
+
+    endpoint_id: int
+    endpoint_name: str
+    user_id: int
+    created_at: float
+
+
+class Workergroups(Said):
+    """The account's workergroups."""
+
+    success: Literal[True]
+    results: list[WorkergroupRecord]
+
+
+class WorkergroupShown(Said):
+    """One workergroup."""
+
+    success: Literal[True]
+    result: WorkergroupRecord
+
+
+class WorkergroupMade(Said):
+    """The new workergroup's id."""
+
+    success: Literal[True]
+    id: int
+
+
+class WorkerRow(Said):
+    """One worker; what is not known is 0, never null."""
+
+    id: int
+    status: str
+    cur_load: float
+    new_load: float
+    cur_load_rolling_avg: float
+    cur_perf: float
+    perf: float
+    measured_perf: float
+    dlperf: float
+    reliability: float
+    reqs_working: int
+    disk_usage: float
+    loaded_at: float
+    started_at: float
+    gpu_name: str
+    kind: str
+    dph_total: float
+    url: str
+    address: str
+    official: bool
+    workergroup_id: int
+    endpoint_id: int
+    launch_id: str
+    draining: bool
+    suspect: bool
+    update_pending: bool
+    queued: int
+    tickets_open: int
+    last_report_s: float
+    """Seconds since its last report; -1: none yet."""
+    error_msg: str
+
+
+class UpdateBegun(Said):
+    """How many workers are due."""
+
+    success: Literal[True]
+    workers_to_update: int
+
+
+class UpdateCancelled(Said):
+    """What was not updated yet stays."""
+
+    success: Literal[True]
+    cancelled: Literal[True]
+
+
+class Logs(Said):
+    """The decision log as text, each level with the less detailed ones."""
+
+    info0: str
+    info1: str
+    trace: str
+    debug: str
+
+
+class User(Said):
+    """The account as the official CLI reads it."""
+
+    id: int
+    username: str
+    email: str
+    host_agreement_accepted: bool
+    balance: float
+    credit: float
+
+
+class Offers(BaseModel):
+    """What the marketplace offers."""
+
+    offers: list[Offer]
+
+
+class Templates(BaseModel):
+    """The marketplace's templates."""
+
+    templates: list[Template]
+
+
+class Benchmarks(BaseModel):
+    """What others measured."""
+
+    benchmarks: list[Any]
+
+
+class OneInstance(Said):
+    """One instance under the plural's name, or null."""
+
+    instances: Instance | None
+
+
+class Instances(Said):
+    """The account's instances, all in one page."""
+
+    success: Literal[True]
+    instances: list[Instance]
+    next_token: None
+    total_instances: int
+    label_counts: dict[str, int]
+
+
+class Model(Said):
+    """An endpoint as an OpenAI model."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class Models(Said):
+    """The models of this base address: one."""
+
+    object: Literal["list"]
+    data: list[Model]

@@ -1,0 +1,123 @@
+"""Every server's OpenAPI document names every call that the server knows, and none that it does not."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from aiohttp import web
+
+import engine.document
+import market.host.document
+from engine.app import create_app
+from market.host import HostMarketSettings
+from market.host import create_app as create_market
+from stoker_pyworker import WorkerConfig, document
+from stoker_pyworker.environment import Environment
+from stoker_pyworker.http.limits import Limits
+from stoker_pyworker.worker import Life
+from tests.engine.conftest import settings
+from tests.pyworker.harness import LAUNCH, TOKEN, handlers
+
+ROOT = Path(__file__).parents[2]
+
+
+def routes(app: web.Application) -> set[tuple[str, str]]:
+    """What the application answers."""
+    return {
+        (route.method, route.resource.canonical) for route in app.router.routes() if route.method != "HEAD"
+    }
+
+
+@pytest.fixture
+def engine_app() -> web.Application:
+    return create_app(settings(), None)
+
+
+@pytest.fixture
+def market_app(tmp_path: Path) -> web.Application:
+    return create_market(HostMarketSettings(state_dir=tmp_path, api_keys=("a-key-of-tests",)), gpus=list)
+
+
+@pytest.fixture
+async def life(tmp_path: Path) -> Life:
+    environment = Environment(
+        container_id=1, worker_port=0, report_addresses=(), master_token=TOKEN, launch_id=LAUNCH
+    )
+    config = WorkerConfig(model_server_port=1, handlers=handlers())
+    return Life(config, environment, Limits(), directory=tmp_path)
+
+
+def test_the_engines_document_names_every_route_and_no_other(engine_app: web.Application) -> None:
+    assert set(engine.document.OPERATIONS) == routes(engine_app)
+    assert len(routes(engine_app)) > 40
+
+
+def test_the_markets_document_names_every_route_and_no_other(market_app: web.Application) -> None:
+    assert set(market.host.document.OPERATIONS) == routes(market_app)
+    assert len(routes(market_app)) > 20
+
+
+async def test_the_workers_document_names_every_route_and_no_other(life: Life) -> None:
+    own = {(method.decode(), path.decode()) for path, (method, _) in life.admin.routes.items()}
+    assert set(document.OWN) == own
+    told = life.admin.described()
+    named = {(method.upper(), path) for path, methods in told["paths"].items() for method in methods}
+    assert named == own | {("POST", route.path.decode()) for route in life.proxy.routes.values()}
+
+
+async def test_a_users_route_wins_over_the_workers_own_document(tmp_path: Path, life: Life) -> None:
+    life.proxy.routes[b"/openapi.json"] = life.proxy.routes[b"/echo"]
+    assert list(life.admin.described()["paths"]["/openapi.json"]) == ["post"]
+
+
+def documents(engine_app: web.Application, market_app: web.Application, life: Life) -> dict[str, Any]:
+    return {
+        "engine": engine.document.made(engine_app),
+        "market": market.host.document.made(market_app),
+        "worker": life.admin.described(),
+    }
+
+
+async def test_the_documents_are_whole(
+    engine_app: web.Application, market_app: web.Application, life: Life
+) -> None:
+    for name, told in documents(engine_app, market_app, life).items():
+        assert told["openapi"].startswith("3.1."), name
+        ids = [operation["operationId"] for _, operation in operations(told)]
+        assert len(set(ids)) == len(ids), name
+        for schema in told["components"]["schemas"].values():
+            jsonschema.Draft202012Validator.check_schema(schema)
+        for where, operation in operations(told):
+            assert operation["summary"] or name == "worker", f"{name}: {where} says nothing about itself"
+            for scheme in operation["security"]:
+                assert scheme.keys() <= told["components"]["securitySchemes"].keys(), where
+            for reference in references(operation):
+                assert reference.rpartition("/")[2] in told["components"]["schemas"], where
+            assert any(status < "400" or status == "default" for status in operation["responses"]), where
+
+
+def operations(told: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (f"{method} {path}", operation)
+        for path, methods in told["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def references(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        here = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        return here + [found for inner in value.values() for found in references(inner)]
+    return [found for inner in value for found in references(inner)] if isinstance(value, list) else []
+
+
+def test_the_document_costs_a_worker_nothing_until_somebody_asks() -> None:
+    """On a GPU box the schemas are not even imported at the start."""
+    for path in (ROOT / "pyworker/stoker_pyworker").rglob("*.py"):
+        if path.name == "document.py":
+            continue
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            assert "document" not in names, path
