@@ -16,6 +16,13 @@ class Unacceptable(ValueError):
     """What came cannot be used; the text says which field, what was expected and what came."""
 
 
+def only(sent: tuple[Any, ...]) -> Any:
+    """What a signal brought: nothing, or one value. A handler that took no more than one would stop the workflow over the second."""
+    if len(sent) > 1:
+        raise Unacceptable(f"expected one value, {len(sent)} came; send one")
+    return sent[0] if sent else None
+
+
 def spec(sent: Any) -> EndpointSpec:
     """The input of an endpoint's workflow."""
     try:

@@ -1,8 +1,10 @@
 """The life of one endpoint: observe, plan, act, wait. Level-triggered, so that a crash at any point loses nothing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from temporalio import workflow
+from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from activities.planner import Decided, plan
@@ -208,10 +210,10 @@ class EndpointWorkflow:
     @workflow.signal(
         name=control.SIGNAL_REPORT_METRICS, description="what an engine saw since its last batch"
     )
-    def report_metrics(self, batch: Any = None) -> None:
+    def report_metrics(self, *sent: Any) -> None:
         """A `MetricsBatch`."""
         try:
-            read = checking.metrics(batch)
+            read = checking.metrics(checking.only(sent))
         except checking.Unacceptable as fault:
             return self._refuse(control.SIGNAL_REPORT_METRICS, fault)
         now = self._now()
@@ -221,37 +223,37 @@ class EndpointWorkflow:
         return self._news(reason)
 
     @workflow.signal(name=control.SIGNAL_UPDATE_CONFIG, description="change config fields")
-    def update_config(self, sent: Any = None) -> None:
+    def update_config(self, *sent: Any) -> None:
         """An `EndpointPatch`."""
         try:
-            patch = checking.patch(sent, self._book.record.config)
+            patch = checking.patch(checking.only(sent), self._book.record.config)
         except checking.Unacceptable as fault:
             return self._refuse(control.SIGNAL_UPDATE_CONFIG, fault)
         return self._news(intake.config(self._book, patch, self._now()))
 
     @workflow.signal(name=control.SIGNAL_SET_WORKERGROUP, description="add or change a workergroup")
-    def set_workergroup(self, sent: Any = None) -> None:
+    def set_workergroup(self, *sent: Any) -> None:
         """A `Workergroup`."""
         try:
-            group = checking.workergroup(sent)
+            group = checking.workergroup(checking.only(sent))
         except checking.Unacceptable as fault:
             return self._refuse(control.SIGNAL_SET_WORKERGROUP, fault)
         return self._news(intake.set_workergroup(self._book, group, self._now()))
 
     @workflow.signal(name=control.SIGNAL_REMOVE_WORKERGROUP, description="remove a workergroup")
-    def remove_workergroup(self, sent: Any = None) -> None:
+    def remove_workergroup(self, *sent: Any) -> None:
         """A workergroup's id."""
         try:
-            group_id = checking.workergroup_id(sent)
+            group_id = checking.workergroup_id(checking.only(sent))
         except checking.Unacceptable as fault:
             return self._refuse(control.SIGNAL_REMOVE_WORKERGROUP, fault)
         return self._news(intake.remove_workergroup(self._book, group_id, self._now()))
 
     @workflow.signal(name=control.SIGNAL_UPDATE_WORKERS, description="roll a workergroup's workers over")
-    def update_workers(self, sent: Any = None) -> None:
+    def update_workers(self, *sent: Any) -> None:
         """A workergroup's id."""
         try:
-            group_id = checking.workergroup_id(sent)
+            group_id = checking.workergroup_id(checking.only(sent))
         except checking.Unacceptable as fault:
             return self._refuse(control.SIGNAL_UPDATE_WORKERS, fault)
         return self._news(intake.update_workers(self._book, group_id, self._now()))
@@ -259,10 +261,10 @@ class EndpointWorkflow:
     @workflow.signal(
         name=control.SIGNAL_CANCEL_UPDATE, description="keep the workers that are not updated yet"
     )
-    def cancel_update(self, sent: Any = None) -> None:
+    def cancel_update(self, *sent: Any) -> None:
         """A workergroup's id."""
         try:
-            group_id = checking.workergroup_id(sent)
+            group_id = checking.workergroup_id(checking.only(sent))
         except checking.Unacceptable as fault:
             return self._refuse(control.SIGNAL_CANCEL_UPDATE, fault)
         return self._news(intake.cancel_update(self._book, group_id, self._now()))
@@ -270,22 +272,32 @@ class EndpointWorkflow:
     @workflow.signal(
         name=control.SIGNAL_ADVISE, description="plan a second config beside the live one, or stop it"
     )
-    def advise(self, sent: Any = None) -> None:
+    def advise(self, *sent: Any) -> None:
         """An `Advise`, or nothing to stop it."""
         try:
-            asked = checking.advise(sent, self._book.record.config)
+            asked = checking.advise(checking.only(sent), self._book.record.config)
         except checking.Unacceptable as fault:
             return self._refuse(control.SIGNAL_ADVISE, fault)
         return self._news(advising.advise(self._book, asked, self._now()))
 
     @workflow.signal(name=control.SIGNAL_DELETE, description="destroy every worker, then end")
-    def delete(self) -> None:
+    def delete(self, *sent: Any) -> None:
         """Nothing to say."""
+        if sent:
+            fault = checking.Unacceptable(f"delete takes nothing, {len(sent)} values came; send it without")
+            return self._refuse(control.SIGNAL_DELETE, fault)
         if not self._book.record.deleting:
             now = self._now()
             self._book.record.deleting = True
             self._book.log.note(now, "config", "the endpoint is deleted: every worker is released")
-        self._news("the endpoint is deleted")
+        return self._news("the endpoint is deleted")
+
+    @workflow.signal(dynamic=True, description="none of the above: refused")
+    def _unknown_signal(self, name: str, _: Sequence[RawValue]) -> None:
+        """A name that nobody here knows: said in the decision log, where whoever misspelt it will look."""
+        self._refuse(
+            name[:80], checking.Unacceptable("there is no such signal; see the reference for those there are")
+        )
 
     # updates: the same, for callers who want the error back; a refused one leaves no trace in the history
 
