@@ -177,6 +177,30 @@ class Charges(Said):
     at: float
 
 
+class BillRow(Said):
+    """What one instance was billed."""
+
+    type: Literal["instance"]
+    source: str
+    description: str
+    start: float
+    end: float
+    amount: float
+    metadata: dict[str, str | None]
+    items: list[Any]
+    final: bool
+
+
+class Bill(Said):
+    """A row per instance."""
+
+    success: Literal[True]
+    count: int
+    total: int
+    next_token: None
+    results: list[BillRow]
+
+
 class ArmedFaults(Said):
     """What is armed."""
 
@@ -285,6 +309,7 @@ OPERATIONS: Table = {
     ("GET", "/api/v0/users/current/"): _USER,
     ("GET", "/healthz"): Operation(replies=_ok(Healthy)),
     ("GET", "/openapi.json"): Operation(replies=_ok(dict[str, Any], "This document")),
+    ("GET", "/api/v0/charges/"): Operation(**_SECURED | {"parameters": (_FILTERS,)}, replies=_ok(Bill)),
     ("GET", "/host/charges/"): Operation(**_SECURED, replies=_ok(Charges)),
     ("GET", "/host/faults/"): Operation(**_FAULTS),
     ("POST", "/host/faults/"): Operation(**_FAULTS, body=Fault),

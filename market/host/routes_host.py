@@ -64,7 +64,10 @@ async def charges(request: web.Request) -> web.Response:
 
 async def bill(request: web.Request) -> web.Response:
     """The same as the hosted API's bill: a row per instance, of those whose time meets the asked days."""
-    days = parse_filters(read_json_query(request, "select_filters")).get("day", {})
+    try:
+        days = parse_filters(read_json_query(request, "select_filters")).get("day", {})
+    except GrammarError as error:
+        raise Problem(400, "invalid_args", str(error)) from None
     since = float(days.get("gte", 0.0))
     rows = [
         {

@@ -139,6 +139,12 @@ async def test_a_page_is_never_larger_than_the_most(bench, limit):
     await problem(await bench.http.get("/api/v1/instances/", params={"limit": limit}), 400, "invalid_args")
 
 
+async def test_a_bill_asked_for_in_a_wrong_way_is_the_callers_fault(bench):
+    for asked in ('{"day": {"gte": "soon"}}', '{"day": {"since": 1}}', "[1]"):
+        answer = await bench.http.get("/api/v0/charges/", params={"select_filters": asked})
+        await problem(answer, 400, "invalid_args")
+
+
 async def test_half_a_surrogate_pair_is_refused_wherever_it_stands(bench):
     half = b'"\\ud800"'
     offer = await bench.offer()
