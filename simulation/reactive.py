@@ -1,9 +1,9 @@
 """What reacting can reach at best: a scaler that sees every arrival at once, never errs and never fails.
 
-It starts a worker in the moment in which a request finds none, keeps each one hot for a while after its last request, and
-holds some idle ones as spare. The start takes as long as starts do in the median, disks are free, metrics are instant.
-No online policy without a forecast does better with the same parameters; the frontier of its parameters, chosen in
-hindsight, says what attainment costs at least when bursts are not foreseen.
+It starts workers in the moment in which requests find none, as many as clear what waits within the allowed time, keeps each
+one hot for a while after its last request, and holds some idle ones as spare. The start takes as long as starts do in the median,
+disks are free, metrics are instant. The frontier of its parameters, chosen in hindsight, says about what attainment costs when bursts are not
+foreseen: it is a strong comparator, not a bound.
 """
 
 import heapq
@@ -38,8 +38,9 @@ def react(
     spare: int = 0,
     spare_share: float = 0.0,
     slack: float = ATTAIN_SECONDS,
+    score_from: float = 0.0,
 ) -> Reached:
-    """First come first served; a start takes `start_seconds` and costs `billed_seconds`.
+    """First come first served; a start takes `start_seconds` and costs `billed_seconds`. What was before `score_from` is not counted.
 
     Wanted at any time: those that serve or are waited for, plus `spare`, plus `spare_share` of them.
     """
@@ -50,14 +51,17 @@ def react(
     line: list[float] = []
     work: list[float] = []
     head = starting = serving = starts = within = 0
-    idled = billed = 0.0
+    idled = billed = queued = 0.0
     count, arrived = len(times), 0
+    mean = sum(services) / count if count else 0.0
+    soon_free = max(0.0, 1.0 - mean / slack)
+    """The share of those that serve which will be free early enough to help: all with short requests, none with long ones."""
 
     def expire(now: float, needed: int) -> None:
         nonlocal idled
         gone = 0
         while gone < len(idle) - needed and now - idle[gone] > keep_seconds:
-            idled += keep_seconds
+            idled += max(0.0, idle[gone] + keep_seconds - max(idle[gone], score_from))
             gone += 1
         del idle[:gone]
 
@@ -76,7 +80,8 @@ def react(
                 heapq.heappop(readies)
                 starting -= 1
             if head < len(line):
-                within += now - line[head] <= slack + 1e-9
+                within += line[head] >= score_from and now - line[head] <= slack + 1e-9
+                queued -= work[head]
                 heapq.heappush(events, now + work[head])
                 serving += 1
                 head += 1
@@ -86,28 +91,32 @@ def react(
             expire(now, needed)
             service = services[arrived]
             if idle:
-                idled += now - idle.pop()
-                within += 1
+                idled += max(0.0, now - max(idle.pop(), score_from))
+                within += now >= score_from
                 serving += 1
                 heapq.heappush(events, now + service)
             else:
                 line.append(now)
                 work.append(service)
+                queued += service
             arrived += 1
-        missing = len(line) - head + spare + ceil(spare_share * serving) - len(idle) - starting
-        for _ in range(missing if arrived < count else min(missing, len(line) - head - starting)):
+        helping = round(serving * soon_free)
+        unserved = min(len(line) - head, max(0, ceil(queued / slack - 1e-9) - helping))
+        missing = unserved + spare + ceil(spare_share * serving) - len(idle) - starting
+        for _ in range(missing if arrived < count else min(missing, unserved - starting)):
             starting += 1
-            starts += 1
-            billed += billed_seconds
+            starts += now >= score_from
+            billed += billed_seconds if now >= score_from else 0.0
             heapq.heappush(readies, now + start_seconds)
     end = times[-1] if times else 0.0
-    idled += sum(min(keep_seconds, max(0.0, end - since)) for since in idle)
+    idled += sum(min(keep_seconds, max(0.0, end - max(since, score_from))) for since in idle)
+    scored = [service for at, service in zip(times, services, strict=True) if at >= score_from]
     return Reached(
         keep_seconds=keep_seconds,
         spare=spare,
         spare_share=spare_share,
-        within=within / count if count else 1.0,
-        seconds=sum(services) + idled + billed,
+        within=within / len(scored) if scored else 1.0,
+        seconds=sum(scored) + idled + billed,
         starts=starts,
     )
 
@@ -124,13 +133,18 @@ def settings() -> Iterator[tuple[float, int, float]]:
 
 
 def frontier(
-    times: Sequence[float], services: Sequence[float], *, start_seconds: float, billed_seconds: float
+    times: Sequence[float],
+    services: Sequence[float],
+    *,
+    start_seconds: float,
+    billed_seconds: float,
+    score_from: float = 0.0,
 ) -> list[Reached]:
     """The settings that nothing beats in both cost and attainment, cheapest first."""
     made = [
         react(
             times, services, start_seconds=start_seconds, billed_seconds=billed_seconds,
-            keep_seconds=keep, spare=spare, spare_share=share,
+            keep_seconds=keep, spare=spare, spare_share=share, score_from=score_from,
         )
         for keep, spare, share in settings()
     ]  # fmt: skip

@@ -7,6 +7,7 @@ from benchmarks.scaling.contestants import foresighted
 from benchmarks.scaling.crew import in_order
 from benchmarks.scaling.measure import ATTAIN, measure, oracle, prepare
 from benchmarks.scaling.workloads import Workload
+from simulation.market import PERF_UNIT
 from simulation.oracle import Prices
 from simulation.reactive import Reached, frontier
 from simulation.settings import WorldSettings
@@ -27,7 +28,14 @@ def reacting(chosen: Sequence[Workload], world: WorldSettings, *, processes: int
     prepare(chosen, world, processes)
 
     def line_of(workload: Workload) -> list[Reached]:
-        return frontier(*workload.scored, start_seconds=median, billed_seconds=prices.restart)
+        services = [work / PERF_UNIT for work in workload.trace.works]
+        return frontier(
+            workload.trace.times,
+            services,
+            start_seconds=median,
+            billed_seconds=prices.restart,
+            score_from=workload.score_from,
+        )
 
     found = []
     lines = in_order([lambda each=each: line_of(each) for each in chosen], processes)  # type: ignore[misc]

@@ -33,6 +33,19 @@ def test_spare_meets_a_second_request_while_the_first_is_served():
     assert _react(times, services, keep_seconds=300.0, spare=1).within == pytest.approx(2 / 3)
 
 
+def test_short_requests_that_wait_share_a_start():
+    # ten of 1 s at once are cleared within the allowed 10 s by one worker
+    made = _react([0.0] * 10, [1.0] * 10)
+    assert made.starts == 1
+
+
+def test_what_was_before_scoring_is_not_counted():
+    made = _react([0.0, 100.0], [5.0, 5.0], keep_seconds=200.0, score_from=50.0)
+    # the start and the first request are the warm-up's; of the gap 50 s are scored
+    assert (made.within, made.starts) == (1.0, 0)
+    assert made.seconds == pytest.approx(50.0 + 5.0)
+
+
 def test_every_request_is_served_once_and_work_is_what_is_paid_at_least():
     chance = random.Random(5)
     times = sorted(chance.uniform(0.0, 3600.0) for _ in range(500))
