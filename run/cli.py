@@ -183,6 +183,9 @@ def simulate(
     ] = None,
     frontier: Annotated[bool, typer.Option("--frontier", help="Show what waiting less costs.")] = False,
     pictures: Annotated[Path | None, typer.Option(help="Draw into this folder.")] = None,
+    cold_start: Annotated[
+        bool, typer.Option("--cold-start", help="Begin with nothing, and count the first boots.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of everything that chance decides.")] = 0,
 ) -> None:
     """Replay a trace through the policy: queue time, dollars, and which config to take."""
@@ -201,6 +204,7 @@ def simulate(
             budget_dollars_per_hour=budget,
             frontier=frontier,
             pictures=pictures,
+            cold_start=cold_start,
             seed=seed,
             console=Console(highlight=False),
         )

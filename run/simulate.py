@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from run.faults import Fault
 from run.yaml_files import read_yaml
 from simulation.pictures import NoPictures
-from simulation.report import Report, simulate_trace
+from simulation.report import Report, Unfit, simulate_trace
 from simulation.trace import TraceFault
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.problem import describe
@@ -26,13 +26,15 @@ def run_simulate(
     budget_dollars_per_hour: float | None,
     frontier: bool,
     pictures: Path | None,
+    cold_start: bool = False,
     seed: int,
     console: Console,
 ) -> Report:
     """Simulate and print.
 
     Raises:
-        Fault: the trace or the config cannot be used, or pictures cannot be drawn.
+        Fault: the trace or the config cannot be used, or pictures cannot be drawn (2); nothing that was tried meets what
+            was wanted (1).
     """
     asked = read_config(config)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -50,14 +52,21 @@ def run_simulate(
                 budget_dollars_per_hour=budget_dollars_per_hour,
                 frontier=frontier,
                 pictures=pictures,
+                cold_start=cold_start,
                 seed=seed,
                 progress=lambda share, what: bar.update(task, completed=share, description=what),
             )
-    except (TraceFault, NoPictures) as fault:
+    except (TraceFault, NoPictures, Unfit) as fault:
         raise Fault(str(fault)) from fault
+    except OSError as fault:
+        raise Fault(f"{fault.filename}: cannot be written ({fault.strerror})") from fault
     console.print(report.table(), end="", markup=False, soft_wrap=True)
     for path in report.pictures:
         console.print(f"drew {path}", markup=False, soft_wrap=True)
+    if not report.met:
+        raise Fault(
+            "nothing that was tried meets what was wanted; see above for what comes nearest", exit_code=1
+        )
     return report
 
 

@@ -56,7 +56,8 @@ def figures(world: World) -> Figures:
     times, works = world.trace.times, world.trace.works
     scored = [number for number, at in enumerate(times) if at >= begin]
     started, finished = world.front.started, world.front.finished
-    waits = sorted(started[n] - times[n] if started[n] >= 0 else math.inf for n in scored)
+    all_waits = [start - at if start >= 0 else math.inf for start, at in zip(started, times, strict=True)]
+    waits = sorted(all_waits[n] for n in scored)
     responses = sorted(finished[n] - times[n] if finished[n] >= 0 else math.inf for n in scored)
     hours = max(end - begin, 1e-9) / 3600.0
     bill, before = world.final_bill, world.bill_before
@@ -88,7 +89,7 @@ def figures(world: World) -> Figures:
         failures=counts["failures"],
         lost_requests=counts["lost_requests"],
         work=sum(works[n] for n in scored),
-        samples=world.series.samples,
+        samples=world.series.samples.scored(begin, times, all_waits),
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from simulation.figures import Figures
@@ -17,8 +17,15 @@ Progress = Callable[[float, str], None]
 """Told the share of all runs that is done, 0 to 1, and what is being run."""
 
 _PERF_UNIT = 100.0
+_WARM_UP_SECONDS = 3600.0
+_WORKERS_MAX = 10_000
+"""No endpoint may have more: a trace that needs more was measured in other units than the perf."""
 _FRONTIER_UTIL = (1.0, 0.9, 0.8, 0.65, 0.5, 0.35)
 _FLOORS = (0.0, 1.0)
+
+
+class Unfit(ValueError):
+    """The trace, the perf and the wishes do not fit together; the message says how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +52,32 @@ class Report:
     """Cheapest first; each waits less than the one before."""
     suggestion: Tried | None = None
     because: str = ""
+    met: bool = True
+    """Whether something that was tried meets the wanted queue time or budget."""
+    perf: float = 0.0
+    warm_up_seconds: float = 0.0
+    endpoint: str = ""
     pictures: tuple[Path, ...] = ()
 
     def table(self) -> str:
         """For people: one block for what was asked, one line per config of the frontier."""
-        return (
-            "\n".join([*_block(self.trace, self.asked), *self._frontier_lines(), *self._suggestion_lines()])
-            + "\n"
-        )
+        lines = [
+            *_block(self.trace, self.asked),
+            *self._notes(),
+            *self._frontier_lines(),
+            *self._suggestion_lines(),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _notes(self) -> Iterator[str]:
+        if self.warm_up_seconds:
+            yield (
+                f"{'':<34}the first {self.warm_up_seconds / 60:.0f} min were played before it, uncounted: the endpoint has"
+                " been running already"
+            )
+        most, mean = self.asked.config.max_workers, self.trace.mean_load / self.perf if self.perf else 0.0
+        if mean >= most:
+            yield f"{'':<34}max_workers {most} cannot carry it: the mean load alone keeps {mean:.1f} workers busy"
 
     def _frontier_lines(self) -> Iterator[str]:
         if not self.frontier:
@@ -70,6 +95,14 @@ class Report:
         if self.because:
             yield ""
             yield self.because
+        if self.suggestion is not None:
+            words = options(self.asked.config, self.suggestion.config)
+            name = self.endpoint or "ENDPOINT"
+            if words:
+                yield f"  stoker endpoints update {name} {words}"
+                yield f"  stoker advise {name} {words}    # first see what it would do to the live endpoint"
+            else:
+                yield "  it is the config as asked"
 
 
 def simulate_trace(
@@ -84,10 +117,13 @@ def simulate_trace(
     budget_dollars_per_hour: float | None = None,
     frontier: bool = False,
     pictures: Path | None = None,
+    cold_start: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Report:
     """Replay a trace through the policy under this config.
+
+    The trace's first hour is played before it, uncounted, unless `cold_start` asks for the very first boots.
 
     `endpoint` picks one out of a request log. `perf` is what one worker does, load/s, at `dollars_per_hour`; without it, a worker that a quarter of the trace's peak
     hour keeps busy. A wanted `queue_seconds` (at the 99th percentile) or budget asks for the frontier and a suggestion.
@@ -96,8 +132,12 @@ def simulate_trace(
     Raises:
         TraceFault: the file is not a trace.
         NoPictures: pictures are wanted and matplotlib is missing.
+        Unfit: a figure is absurd, or the trace was measured in other units than the perf.
     """
+    _check(perf, dollars_per_hour, queue_seconds, budget_dollars_per_hour)
     trace = read_trace(path, endpoint)
+    _check_trace(trace, perf)
+    warm_up = 0.0 if cold_start else min(_WARM_UP_SECONDS, trace.seconds)
     perf = perf if perf is not None else max(_peak_hour(trace) / 4.0, 1e-6)
     # the world's reference worker does 100 load/s: works and config are brought to that scale
     scale = _PERF_UNIT / perf
@@ -109,15 +149,66 @@ def simulate_trace(
     asked_more = frontier or queue_seconds is not None or budget_dollars_per_hour is not None
     wanted = [("as asked", config), *(_neighbours(config, perf) if asked_more else ())]
     tried = [
-        _try(label, each, scaled, world, scale, seed, _part(progress, number, len(wanted), label))
+        _try(label, each, scaled, world, scale, seed, warm_up, _part(progress, number, len(wanted), label))
         for number, (label, each) in enumerate(wanted)
     ]
     line = _frontier(tried) if asked_more else ()
-    suggestion, because = _suggest(tried, queue_seconds, budget_dollars_per_hour)
-    drawn = _draw(tried[0], line, pictures) if pictures is not None else ()
-    return Report(
-        trace=trace, asked=tried[0], frontier=line, suggestion=suggestion, because=because, pictures=drawn
+    suggestion, because, met = suggest(tried, queue_seconds, budget_dollars_per_hour)
+    report = Report(
+        trace=trace,
+        asked=tried[0],
+        frontier=line,
+        suggestion=suggestion,
+        because=because,
+        met=met,
+        perf=perf,
+        warm_up_seconds=warm_up,
+        endpoint=endpoint or "",
     )
+    if pictures is None:
+        return report
+    drawn = _draw(report, tried, pictures, scale, queue_seconds, budget_dollars_per_hour)
+    return replace(report, pictures=drawn)
+
+
+def options(before: EndpointConfig, after: EndpointConfig) -> str:
+    """What makes one config the other, as options of `stoker endpoints update`."""
+    had, has = before.model_dump(mode="json"), after.model_dump(mode="json")
+    names = {
+        "dollars_per_hour_max": "budget",
+        "endpoint_state": "state",
+        "drain_seconds_max": "drain-seconds",
+    }
+    return " ".join(
+        f"--{names.get(name, name).replace('_', '-')} {_digits(value)}"
+        for name, value in has.items()
+        if value != had[name] and value is not None
+    )
+
+
+def _digits(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _check(perf: float | None, price: float, queue_seconds: float | None, budget: float | None) -> None:
+    figures = {"perf": perf, "price": price, "queue": queue_seconds, "budget": budget}
+    for name, value in figures.items():
+        if value is not None and not (0 < value < 1e12):
+            raise Unfit(f"{name}: expected a number above 0, got {value:g}")
+
+
+def _check_trace(trace: Trace, perf: float | None) -> None:
+    if trace.seconds < 1:
+        raise Unfit(
+            f"{trace.name}: all {len(trace)} requests come within a second; expected a recording of minutes or more"
+        )
+    if trace.work <= 0:
+        raise Unfit(f"{trace.name}: no request has any work; there is nothing to scale for")
+    if perf is not None and trace.mean_load / perf > _WORKERS_MAX:
+        raise Unfit(
+            f"perf: at {perf:g} load/s a worker, the mean load of {trace.mean_load:.4g} load/s needs"
+            f" {trace.mean_load / perf:,.0f} workers; perf has to be in the units of the trace's work, per second"
+        )
 
 
 def _try(
@@ -127,6 +218,7 @@ def _try(
     world: WorldSettings,
     scale: float,
     seed: int,
+    warm_up: float,
     progress: Callable[[float], None] | None,
 ) -> Tried:
     scaled = config.model_copy(
@@ -139,6 +231,7 @@ def _try(
         seed=seed,
         max_queue_time=config.max_queue_time,
         target_queue_time=config.target_queue_time,
+        warmup_seconds=warm_up,
         progress=progress,
     )
     return Tried(label=label, config=config, figures=found)
@@ -160,37 +253,61 @@ def _frontier(tried: list[Tried]) -> tuple[Tried, ...]:
     return tuple(line)
 
 
-def _suggest(
+def suggest(
     tried: list[Tried], queue_seconds: float | None, budget: float | None
-) -> tuple[Tried | None, str]:
-    if queue_seconds is not None:
-        quick = [each for each in tried if each.figures.wait_p99 <= queue_seconds]
-        if quick:
-            best = min(quick, key=lambda each: each.figures.dollars)
-            return best, (
-                f"99 % of requests begin within {queue_seconds:g} s for ${best.dollars_per_hour:.3f}/h with {_said(best)}"
-            )
-        best = min(tried, key=lambda each: each.figures.wait_p99)
-        return best, (
-            f"no tried config keeps the 99th percentile within {queue_seconds:g} s; the nearest is"
-            f" {_seconds(best.figures.wait_p99)} for ${best.dollars_per_hour:.3f}/h with {_said(best)}"
+) -> tuple[Tried | None, str, bool]:
+    """The cheapest that is quick enough, or the quickest within the budget: (suggestion, why, whether the wishes are met)."""
+    if queue_seconds is None and budget is None:
+        return None, "", True
+    quick = [each for each in tried if queue_seconds is None or each.figures.wait_p99 <= queue_seconds]
+    fitting = [each for each in quick if budget is None or each.dollars_per_hour <= budget]
+    if queue_seconds is not None and fitting:
+        best = min(fitting, key=lambda each: each.figures.dollars)
+        return (
+            best,
+            f"99 % of requests begin within {queue_seconds:g} s for {_price(best)}, with {best.label}:",
+            True,
         )
-    if budget is not None:
-        cheap = [each for each in tried if each.dollars_per_hour <= budget]
-        if cheap:
-            best = min(cheap, key=lambda each: (each.figures.wait_p99, each.figures.dollars))
-            return best, (
-                f"${budget:g}/h buys a 99th percentile of {_seconds(best.figures.wait_p99)}"
-                f" (${best.dollars_per_hour:.3f}/h) with {_said(best)}"
-            )
-        best = min(tried, key=lambda each: each.figures.dollars)
-        return best, f"nothing tried costs less than ${best.dollars_per_hour:.3f}/h, with {_said(best)}"
-    return None, ""
+    if queue_seconds is not None and quick:
+        best = min(quick, key=lambda each: each.figures.dollars)
+        return (
+            best,
+            (
+                f"no tried config keeps the 99th percentile within {queue_seconds:g} s for at most ${budget:g}/h;"
+                f" the cheapest that is so quick costs {_price(best)}, with {best.label}:"
+            ),
+            False,
+        )
+    if queue_seconds is not None:
+        best = min(tried, key=lambda each: (each.figures.wait_p99, each.figures.dollars))
+        return (
+            best,
+            (
+                f"no tried config keeps the 99th percentile within {queue_seconds:g} s; the nearest is"
+                f" {_seconds(best.figures.wait_p99)} for {_price(best)}, with {best.label}:"
+            ),
+            False,
+        )
+    if fitting:
+        best = min(fitting, key=lambda each: (each.figures.wait_p99, each.figures.dollars))
+        return (
+            best,
+            (
+                f"${budget:g}/h buys a 99th percentile of {_seconds(best.figures.wait_p99)} ({_price(best)}),"
+                f" with {best.label}:"
+            ),
+            True,
+        )
+    best = min(tried, key=lambda each: each.figures.dollars)
+    return (
+        best,
+        f"nothing tried costs at most ${budget:g}/h; the least is {_price(best)}, with {best.label}:",
+        False,
+    )
 
 
-def _said(tried: Tried) -> str:
-    config = tried.config
-    return f"target_util {config.target_util:g}, min_load {config.min_load:.4g}, min_workers {config.min_workers}"
+def _price(tried: Tried) -> str:
+    return f"${tried.dollars_per_hour:.3f}/h"
 
 
 def _block(trace: Trace, tried: Tried) -> Iterator[str]:
@@ -230,16 +347,37 @@ def _part(progress: Progress | None, number: int, count: int, label: str) -> Cal
     return lambda share: progress((number + share) / count, label)
 
 
-def _draw(asked: Tried, line: tuple[Tried, ...], folder: Path) -> tuple[Path, ...]:
+def _draw(
+    report: Report,
+    tried: list[Tried],
+    folder: Path,
+    scale: float,
+    queue_seconds: float | None,
+    budget: float | None,
+) -> tuple[Path, ...]:
     folder.mkdir(parents=True, exist_ok=True)
+    target = report.asked.config.target_queue_time
     drawn = [folder / "run.png"]
-    picture(asked.figures, drawn[0])
-    if line:
+    picture(report.asked.figures, drawn[0], perf=report.perf, scale=1.0 / scale, target=target)
+    suggested = report.suggestion
+    if suggested is not None and suggested is not report.asked:
+        drawn.append(folder / "suggested.png")
+        picture(suggested.figures, drawn[-1], perf=report.perf, scale=1.0 / scale, target=target)
+    if report.frontier:
         drawn.append(folder / "frontier.png")
-        points = [
+        line = {each.label for each in report.frontier}
+        points = [(each.label, each.figures.wait_p99, each.dollars_per_hour) for each in report.frontier]
+        others = [
             (each.label, each.figures.wait_p99, each.dollars_per_hour)
-            for each in line
-            if not math.isinf(each.figures.wait_p99)
+            for each in tried
+            if each.label not in line
         ]
-        frontier_picture(points, drawn[1])
+        frontier_picture(
+            [each for each in points if not math.isinf(each[1])],
+            drawn[-1],
+            others=[each for each in others if not math.isinf(each[1])],
+            chosen=suggested.label if suggested is not None else "",
+            queue_seconds=queue_seconds,
+            budget=budget,
+        )
     return tuple(drawn)

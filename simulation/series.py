@@ -1,6 +1,8 @@
 """Samples of a run for pictures: load, capacity by standing, queue, dollars."""
 
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from simulation.machine import Stage
@@ -24,8 +26,31 @@ class Samples:
     waiting: list[int] = field(default_factory=list)
     wait_seconds: list[float] = field(default_factory=list)
     """Of the first in the queue."""
+    worst_wait: list[float] = field(default_factory=list)
+    """Of the requests that arrived since the sample before, from arrival to service, seconds."""
     dollars: list[float] = field(default_factory=list)
     """Spent so far."""
+
+    def scored(self, begin: float, times: Sequence[float], waits: Sequence[float]) -> "Samples":
+        """The samples after `begin`, counted from it, with the waits of the requests that arrived at `times`."""
+        first = bisect_right(self.at, begin)
+        spent = self.dollars[first - 1] if first else 0.0
+        after = Samples(
+            **{
+                each.name: getattr(self, each.name)[first:]
+                for each in fields(self)
+                if each.name != "worst_wait"
+            }
+        )
+        after.at = [at - begin for at in after.at]
+        after.dollars = [dollars - spent for dollars in after.dollars]
+        after.worst_wait = [0.0] * len(after.at)
+        for at, wait in zip(times, waits, strict=True):
+            slot = bisect_left(after.at, at - begin)
+            if at >= begin and slot < len(after.at):
+                never = self.at[-1] - at
+                after.worst_wait[slot] = max(after.worst_wait[slot], min(wait, never))
+        return after
 
 
 class Series:

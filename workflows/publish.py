@@ -160,7 +160,9 @@ def _counts(workers: Iterable[Worker]) -> str:
     return " · ".join(f"{count} {word}" for word, count in sorted(counted.items()))
 
 
-_GAP = "&nbsp;&nbsp;"
+_BLANK = "&#160;"
+"""One that does not break; the UI shows `&nbsp;` as it is written."""
+_GAP = _BLANK * 2
 """The UI sets table cells without any space between them."""
 
 
@@ -186,21 +188,18 @@ def _advice(book: EndpointStateBook) -> list[str]:
     advice = book.record.advice
     if advice is None:
         return []
-    lines = ["| in imagination | hot | booting | cold | $/h now | $/h mean | wait | late |", "|" + "---|" * 8]
+    lines = ["| in imagination | hot, booting, cold | $/h now, mean | wait | late |", "|" + "---|" * 5]
     for name, shadow in (("live config", advice.live), (f"advised: {said(advice)}", advice.advised)):
         tally = shadow.tally
         cells = (
             _cell(name),
-            str(shadow.hot),
-            str(shadow.booting),
-            str(len(shadow.machines) - shadow.hot - shadow.booting),
-            f"{shadow.burn_dollars_per_hour:.2f}",
-            f"{tally.dollars_per_hour:.2f}",
-            f"{tally.wait_seconds:.1f}&nbsp;s",
+            f"{shadow.hot}, {shadow.booting}, {len(shadow.machines) - shadow.hot - shadow.booting}",
+            f"{shadow.burn_dollars_per_hour:.2f}, {tally.dollars_per_hour:.2f}",
+            f"{tally.wait_seconds:.1f}{_BLANK}s",
             f"{tally.late_share:.1%}",
         )
         lines.append("| " + f"{_GAP} | ".join(cells) + " |")
-    lines += ["", f"Now, with the live fleet: {_cell(differences_in_words(advice))}"]
+    lines += ["", f"Now, with the live fleet: {_cell(differences_in_words(advice))}", ""]
     shown = advice.differences[:_ADVICE_LINES]
     lines += [
         f"- {each.side} only: **{each.op}** {_cell(each.subject)}: {_cell(each.reason)}" for each in shown
@@ -220,9 +219,9 @@ def _fleet(workers: list[Worker], now: float) -> str:
         cells = (
             worker.launch_id,
             str(worker.instance_id or "-"),
-            _cell(worker.kind).replace(" ", "&nbsp;"),
+            _cell(worker.kind).replace(" ", _BLANK),
             worker.state.printed,
-            _span(now - worker.since).replace(" ", "&nbsp;"),
+            _span(now - worker.since).replace(" ", _BLANK),
             f"{worker.perf:.4g}",
             f"{worker.load:.4g}",
             str(worker.in_flight),

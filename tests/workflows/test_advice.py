@@ -40,7 +40,7 @@ async def test_a_second_config_is_compared_and_the_market_hears_nothing_of_it(a_
         assert advice["config"] == {"target_util": 1.0}
         assert advice["advised"]["hot_mean"] < advice["live_imagined"]["hot_mean"]
         assert advice["advised"]["dollars"] < advice["live_imagined"]["dollars"]
-        assert advice["live"]["dollars"] == pytest.approx(advice["live_imagined"]["dollars"], rel=0.15)
+        assert advice["live"]["dollars"] == pytest.approx(advice["live_imagined"]["dollars"], rel=0.3)
         assert ("advised", "drain") in {(each["side"], each["op"]) for each in advice["differences"]}
         assert all(each["reason"] for each in advice["differences"])
         assert {call: world.market.count(call) for call in calls} == before

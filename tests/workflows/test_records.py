@@ -89,6 +89,7 @@ def test_details_cannot_be_broken_by_what_a_worker_says() -> None:
     )
     text = details_of(book, now=1795447200.0)
     assert "<script>" not in text
+    assert "&nbsp;" not in text, "the UI shows named entities as they are written"
     assert "\n# shout" not in text
 
 
