@@ -1,6 +1,8 @@
 """The marketplace's hands: each call idempotent, classified, and with secrets resolved at the last moment."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 import structlog
 from temporalio import activity
@@ -30,6 +32,8 @@ _log = structlog.get_logger(__name__)
 
 _STATUS_MESSAGE_CHARS_MAX = 200
 _PORTS_MAX = 32
+_BEAT_SECONDS = 5.0
+"""Most lists have answered before the first: a heartbeat that reaches Temporal is a billed action."""
 
 
 class MarketActivities:
@@ -112,9 +116,10 @@ class MarketActivities:
     @activity.defn
     async def list_instances(self, asked: ListInstances) -> ListedInstances:
         """The labelled instances, without what no decision needs."""
-        with classified(self._secrets):
-            found = await self._market.list(label_prefix=asked.prefix)
-            charges = await self._bills(asked)
+        async with _beating():
+            with classified(self._secrets):
+                found = await self._market.list(label_prefix=asked.prefix)
+                charges = await self._bills(asked)
         return ListedInstances(instances=tuple(_brief(instance) for instance in found), charges=charges)
 
     async def _bills(self, asked: ListInstances) -> tuple[Charge, ...] | None:
@@ -152,6 +157,22 @@ class MarketActivities:
             offer=asked.offer if isinstance(asked, CreateInstance) else None,
             report_address=report_address(self._secrets.report_address, asked.launch_id, sealed),
         )
+
+
+@contextlib.asynccontextmanager
+async def _beating() -> AsyncIterator[None]:
+    """A heartbeat now and then: the list of a large account takes minutes, and its worker's death is noticed in seconds."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(_BEAT_SECONDS)
+            activity.heartbeat()
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()
 
 
 def _adopted(instance: Instance) -> CreatedInstance:

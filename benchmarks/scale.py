@@ -58,6 +58,7 @@ async def measure(
             market_before = dict(stage.market.counts)
             gauges = Gauges(stage.pids() | {"load generator": os.getpid()})
             sampling = asyncio.create_task(gauges.run())
+            telling = asyncio.create_task(tell(stage))
             said(f"measuring for {seconds:.0f} s")
             await drive.events(seconds)
             sampling.cancel()
@@ -71,12 +72,26 @@ async def measure(
                 await traffic
             said("waiting for what is under way")
             await drive.drain(DRAIN_SECONDS_MAX)
+            telling.cancel()
             said("checking that nothing was lost")
             await check(findings, stage, client)
             if keep := os.environ.get("STOKER_SCALE_LOGS"):
                 for file in (stage.settings.state_dir / "logs").iterdir():
                     (Path(keep) / file.name).write_bytes(file.read_bytes())
     return findings
+
+
+async def tell(stage: Stage) -> None:
+    """How it goes, every half minute."""
+    while True:
+        await asyncio.sleep(30)
+        asked, events = stage.clients.asked, stage.events
+        taken = events.seconds().get("all", [])
+        said(
+            f"{asked.given} of {asked.sent} requests given, {stage.crowd.told} told, {stage.crowd.reports} reports"
+            f" ({stage.crowd.refused} refused), {len(taken)} of {len(events.all)} events answered,"
+            f" p50 {quantile(taken, 0.5):.2f} s, worst {quantile(taken, 1.0):.2f} s"
+        )
 
 
 def said(what: str) -> None:

@@ -20,6 +20,9 @@ from workflows.messages import EndpointMemo, WorkerMetrics
 
 log = structlog.get_logger("engine.endpoints")
 
+_GOLDEN = 0.618034
+"""Its multiples fall evenly between 0 and 1."""
+
 TOLD_AGAIN_SECONDS = 30.0
 """A worker without news is mentioned again after this time, so that the workflow knows it alive."""
 
@@ -62,7 +65,7 @@ class Endpoint:
         self.given: OrderedDict[int, Place] = OrderedDict()
         """Requests that were given a worker, oldest first: one that comes again was failed by it."""
         self.ended: OrderedDict[int, Place] = OrderedDict()
-        self.pulse = Pulse(now)
+        self.pulse = Pulse(now, spread=memo.id * _GOLDEN % 1.0)
         self.tally = Tally()
         self.gone = False
         """Its workflow is closed."""

@@ -166,7 +166,8 @@ class Ingest:
         )
         if after[0] and not before[0]:
             log.info("worker_ready", endpoint=endpoint.name, worker=worker.launch_id, perf=worker.perf)
-            endpoint.pulse.urge(CAUSE_LOADED, now)
+            if not worker.known_ready:
+                endpoint.pulse.urge(CAUSE_LOADED, now)
         if worker.left and before[4] is None:
             log.warning("worker_leaves", endpoint=endpoint.name, worker=worker.launch_id)
             endpoint.pulse.urge(CAUSE_LEAVES, now)
@@ -176,7 +177,8 @@ class Ingest:
             )
             endpoint.pulse.urge(CAUSE_ERROR, now)
         if after != before or error_before != worker.error:
-            endpoint.pulse.touch()
+            if not (worker.known_ready and after[3:] == before[3:]):
+                endpoint.pulse.touch()
             self._engine.router.refresh(endpoint, now)
         else:
             endpoint.reweigh(worker)

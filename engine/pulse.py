@@ -45,16 +45,20 @@ class Level:
 
 
 class Pulse:
-    """Counts arrivals of one endpoint and says when they are due; every method takes the time."""
+    """Counts arrivals of one endpoint and says when they are due; every method takes the time.
 
-    def __init__(self, now: float) -> None:
+    `spread`, 0 to 1, is where in its first minute the first heartbeat falls: an engine that finds a thousand endpoints at
+    once would otherwise speak of all of them in one moment, every minute.
+    """
+
+    def __init__(self, now: float, *, spread: float = 0.0) -> None:
         self._slice_at = now
         self._slice_load = 0.0
         self._slice_requests = 0
         self._steady_at = now
         self._steady_load = 0.0
         self._steady_requests = 0
-        self._told_at = now
+        self._told_at = now - spread * HEARTBEAT_SECONDS
         self._told_rate = 0.0
         self._told_level = Level()
         self._touched = False

@@ -29,6 +29,9 @@ UNHEARD_SUSPECT_SECONDS = 20.0
 """Its reports go to other engines, so none of them clears the suspicion here; by then the workflow knows better."""
 
 
+_MEMO_ROUNDING = 0.006
+"""The memo has three digits of a perf."""
+
 OWN_VERSION = "stoker-"
 """What the version of stoker's own worker starts with."""
 
@@ -280,6 +283,20 @@ class KnownWorker:
         if not self.listed or self.heard_at <= 0 or self.state in UNROUTABLE:
             return False
         return (self.condition is Condition.READY) != (self.state is WorkerState.READY)
+
+    @property
+    def known_ready(self) -> bool:
+        """Whether it says what its workflow knows: ready, at this address, with this perf.
+
+        So it is no news after the start of an engine, when ten thousand workers are heard for the first time.
+        """
+        return (
+            self.listed
+            and self.state is WorkerState.READY
+            and self.condition is Condition.READY
+            and self.url == self.memo_url
+            and abs(self.perf - self.memo_perf) <= _MEMO_ROUNDING * self.perf
+        )
 
     def metrics(self) -> WorkerMetrics:
         """The worker as a batch tells the workflow."""

@@ -15,6 +15,11 @@ waits longer than the lag: sooner, and the lost answer's instance would be rente
 BILLS_SECONDS = 3600.0
 """Bills are asked for with a listing, once an hour and when an instance is gone; between two, states are counted."""
 
+LIST_SECONDS = 240.0
+"""A page of 25 a second, and the list before it to wait for: an account of 2,500 instances is listed in less."""
+SILENT_SECONDS = 30.0
+"""A list whose worker has died is asked for again after this."""
+
 GIVE_UP_SECONDS = 120.0
 """After that the workflow takes the matter back, visibly: a fleet should not hang on one call."""
 
@@ -98,7 +103,10 @@ def list_options(reason: str) -> dict[str, Any]:
     """Asking the marketplace what there is. On the workflows' own task queue: the lists of all endpoints share one call
     (`market.listing`), so the marketplace's rate is not theirs to keep, and what waits for a list must not hold up what
     rents."""
-    return _options(f"list instances: {reason}", _LOOK)
+    how = _options(
+        f"list instances: {reason}", _LOOK, tries_seconds=LIST_SECONDS, give_up_seconds=2 * LIST_SECONDS
+    )
+    return how | {"heartbeat_timeout": timedelta(seconds=SILENT_SECONDS)}
 
 
 def sweep_options() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
-from temporalio.worker import Worker, WorkerDeploymentConfig
+from temporalio.worker import PollerBehaviorSimpleMaximum, Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.instances import MarketActivities
@@ -21,9 +21,15 @@ PASSTHROUGH = ("activities", "market", "policy", "stoker_wire", "workflows", "st
 the start-up time of a workflow."""
 
 
-STICKY_SECONDS = 2.0
+STICKY_SECONDS = 5.0
 """How long a task waits for the worker that holds its workflow in memory. One that was killed never comes: after this
-another replays the history, a second or two of work. A busy one answers within a few hundred milliseconds."""
+another replays the history, a second or two of work. A busy one answers within a few hundred milliseconds, a crowded one
+within two seconds: what it then had to replay made it later still, and a thousand endpoints never recovered."""
+
+WORKFLOW_POLLS = 20
+"""Questions for work that are open at a time. One in five is for workflows that are not in memory: with the SDK's five
+one by one came back after a crowded moment, a thousand of them in minutes."""
+ACTIVITY_POLLS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +88,8 @@ def build_workers(
             workflow_runner=workflow_runner(),
             max_cached_workflows=settings.cached_workflows_max,
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_SECONDS),
+            workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(WORKFLOW_POLLS),
+            activity_task_poller_behavior=PollerBehaviorSimpleMaximum(ACTIVITY_POLLS),
             max_concurrent_activities=settings.lists_at_once_max,
             max_concurrent_local_activities=settings.planners_at_once_max,
             graceful_shutdown_timeout=grace,
@@ -100,6 +108,7 @@ def build_workers(
                 market_activities.update_instance,
                 market_activities.list_instances,  # for workflows of before it moved to the other queue
             ],
+            activity_task_poller_behavior=PollerBehaviorSimpleMaximum(ACTIVITY_POLLS),
             max_concurrent_activities=settings.market_calls_at_once_max,
             max_task_queue_activities_per_second=settings.market_calls_per_second,
             graceful_shutdown_timeout=grace,

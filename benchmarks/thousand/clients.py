@@ -31,7 +31,7 @@ class Clients:
     def __init__(self, port: int, crowd: Crowd) -> None:
         self._port = port
         self._crowd = crowd
-        self._free: list[Connection] = []
+        self._free: list[_Connection] = []
         self._decoder = msgspec.json.Decoder(Answer)
         self.asked = Asked()
         self.load_of: dict[str, float] = {}
@@ -67,7 +67,7 @@ class Clients:
             }
             try:
                 answer = await self._call(request_bytes("/route/", msgspec.json.encode(body), key))
-            except (OSError, ValueError) as fault:
+            except (OSError, ValueError, RuntimeError) as fault:
                 self.asked.faults += 1
                 self.asked.last_fault = f"{type(fault).__name__}: {fault}"
                 await asyncio.sleep(1.0)
@@ -89,17 +89,24 @@ class Clients:
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _call(self, request: bytes) -> Answer:
-        connection = self._free.pop() if self._free else await self._connect()
-        status, body = await connection.call(request)
+        connection = await self._connection()
+        try:
+            status, body = await connection.call(request)
+        except BaseException:
+            connection.close()  # its answer may still come: nobody else may read it
+            raise
         self._free.append(connection)
         if status != 200:
             raise ValueError(f"status {status}: {body[:200]!r}")
         return self._decoder.decode(body)
 
-    async def _connect(self) -> Connection:
-        _, connection = await asyncio.get_running_loop().create_connection(
-            Connection, "127.0.0.1", self._port
-        )
+    async def _connection(self) -> "_Connection":
+        while self._free:
+            connection = self._free.pop()
+            if not connection.closed:
+                return connection
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(_Connection, "127.0.0.1", self._port)
         return connection
 
     def close(self) -> None:
@@ -108,3 +115,19 @@ class Clients:
             task.cancel()
         for connection in self._free:
             connection.close()
+
+
+class _Connection(Connection):
+    """One that says whether the engine has closed it meanwhile."""
+
+    closed = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is not used again."""
+        self.closed = True
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """An answer that nobody waits for any more is dropped."""
+        if self._answer is not None and not self._answer.done():
+            super().data_received(data)

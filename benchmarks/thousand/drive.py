@@ -14,9 +14,10 @@ REQUESTS_PER_SECOND = 2.0
 COST = 60.0
 SWING, SWING_SECONDS = 0.5, 120.0
 """Traffic rises and falls: a rate that never changes is no news to anybody."""
-BURST_COST = 800.0
+BURST_COST = 600.0
 BURST_QUEUE_SECONDS = 18.0
 """A burst is so much work for the hot workers of its endpoint: over the target, under the most that may queue."""
+EVENTS_PER_SECOND = 0.8
 TICK_SECONDS = 0.05
 
 
@@ -45,16 +46,11 @@ class Drive:
     async def events(self, seconds: float) -> None:
         """Urgent events on endpoints that had none yet, spread over the window; the last sixth of it is left to answer."""
         calm = list(self._of[Part.CALM])
-        half = len(calm) // 2
-        waiting = (
-            [("wake", endpoint) for endpoint in self._of[Part.ASLEEP]]
-            + [("grow", endpoint) for endpoint in calm[:half]]
-            + [("error", endpoint) for endpoint in calm[half:]]
-        )
-        self._chance.shuffle(waiting)
-        most = max(3, round(seconds * 0.8))
-        # so that every kind is among them, however few there are
-        chosen = sorted(waiting[:most], key=lambda _: self._chance.random())
+        of = {"wake": list(self._of[Part.ASLEEP]), "grow": calm[0::2], "error": calm[1::2]}
+        waiting = []
+        while any(of.values()):  # in turn, so that every kind is among them, however few there are
+            waiting += [(kind, endpoints.pop(0)) for kind, endpoints in of.items() if endpoints]
+        chosen = waiting[: max(3, round(seconds * EVENTS_PER_SECOND))]
         began = time.monotonic()
         for number, (kind, endpoint) in enumerate(chosen):
             due = began + seconds * 5 / 6 * number / len(chosen)

@@ -89,6 +89,7 @@ class Marketplace:
                 web.delete(f"/api/v0/instances/{number}/", self._destroy),
                 web.put(f"/api/v0/instances/reboot/{number}/", self._reboot),
                 web.get("/api/v0/template/", self._template),
+                web.get("/api/v0/charges/", self._charges),
             ]
         )
         return app
@@ -169,6 +170,10 @@ class Marketplace:
     async def _template(self, _: web.Request) -> web.Response:
         self.counts["template"] += 1
         return _json({"templates": [_TEMPLATE]})
+
+    async def _charges(self, _: web.Request) -> web.Response:
+        self.counts["charges"] += 1
+        return _json({"success": True, "results": [], "next_token": None})
 
     def _named(self, request: web.Request) -> Rented | None:
         return self.instances.get(int(request.match_info["id"]))

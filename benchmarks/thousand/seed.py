@@ -58,7 +58,7 @@ def config_of(part: Part, workers: int) -> EndpointConfig:
     if part is Part.ASLEEP:
         return EndpointConfig.model_validate(common | {"min_load": 0.0, "inactivity_timeout": 30.0})
     hot = workers - (part is Part.BUSY)
-    return EndpointConfig.model_validate(common | {"min_load": PERF * hot, "target_queue_time": 5.0})
+    return EndpointConfig.model_validate(common | {"min_load": PERF * hot, "target_queue_time": 4.0})
 
 
 def prepare(number: int, workers: int, market: Marketplace, secret: bytes) -> tuple[Seeded, EndpointSpec]:

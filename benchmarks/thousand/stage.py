@@ -57,6 +57,7 @@ class Stage:
         self.endpoints: list[Seeded] = []
         self.known = 0
         self.scrape_seconds = 0.0
+        self.scrape_faults: list[str] = []
         self._ids: dict[str, int] = {}
 
     @contextlib.asynccontextmanager

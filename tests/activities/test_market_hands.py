@@ -1,10 +1,12 @@
 """The marketplace's hands: idempotent, classified, and without a secret in what they say."""
 
+import asyncio
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.testing import ActivityEnvironment
 
 from activities.instances import MarketActivities
 from activities.messages import (
@@ -20,6 +22,7 @@ from activities.secrets import DeploymentSecrets
 from activities.signing import open_signing_key
 from market.fake import FakeMarket
 from market.port import InstanceGone, OfferGone, RateLimited, Refused, Unauthorised, Unavailable
+from stoker_wire.market import Instance
 from stoker_wire.token import read_worker_token
 
 SECRET = "hf_very_secret_value"
@@ -271,3 +274,21 @@ async def test_a_listing_leaves_out_what_no_decision_needs(
 @pytest.mark.parametrize("label", [None, "", "mine", "stoker:", "stoker:llm", "stoker::abc", "stoker:llm:"])
 def test_a_label_of_somebody_else_is_not_read(label: str | None) -> None:
     assert read_label(label) is None
+
+
+async def test_a_list_that_takes_long_says_that_its_worker_lives(
+    hands: MarketActivities, market: FakeMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the death of the worker in a list of minutes would be noticed only after all of them."""
+    monkeypatch.setattr("activities.instances._BEAT_SECONDS", 0.001)
+    beaten = asyncio.Event()
+    environment = ActivityEnvironment()
+    environment.on_heartbeat = lambda *_: beaten.set()
+
+    async def slow(*, label_prefix: str = "") -> list[Instance]:
+        await beaten.wait()
+        return []
+
+    monkeypatch.setattr(market, "list", slow)
+    async with asyncio.timeout(10):
+        await environment.run(hands.list_instances, ListInstances(prefix="stoker:"))

@@ -140,6 +140,23 @@ async def test_a_worker_that_is_ready_or_fails_is_told_to_the_workflow_at_once(s
     assert (await until(lambda: said("error"), "the error is told"))[0]["error"] == "CUDA out of memory"
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_ready_worker_that_its_workflow_knows_as_ready_is_no_news(
+    stage: Stage, elsewhere: bool
+) -> None:
+    """After the start of an engine ten thousand workers are heard for the first time: that is not ten thousand signals."""
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker()
+    known_at = "http://10.9.9.9:3000" if elsewhere else worker.url
+    await endpoint.script(groups=[1], members=[worker.member(p=100.0, u=known_at)])
+    directory = stage.server.engine.directory
+    await until(lambda: directory.named(endpoint.name).memo.members, "it is listed")
+    urged: list[str] = []
+    directory.named(endpoint.name).pulse.urge = lambda cause, now: urged.append(cause)
+    await worker.report()
+    assert urged == (["a worker is ready"] if elsewhere else [])
+
+
 async def test_a_burst_of_first_requests_is_few_signals_and_every_arrival_is_told(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     await endpoint.script(groups=[1])
