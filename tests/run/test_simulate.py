@@ -142,8 +142,8 @@ def test_an_absurd_figure_is_refused_before_anything_runs(trace, words, said):
         ("target_util: 3\n", "target_util"),
         ("target_utli: 0.5\n", "target_utli"),
         ("- a\n- b\n", "expected a mapping"),
-        ("a: [\n", "neither YAML nor JSON"),
-        (None, "cannot be read"),
+        ("a: [\n", "is not YAML at line 2"),
+        (None, "cannot read"),
     ],
 )
 def test_a_bad_config_names_the_file_and_the_field(trace, tmp_path, text, said):
