@@ -28,6 +28,14 @@ def learn_perf(learned: Learned, worker: Worker, perf: float) -> Learned:
     )
 
 
+def believe_at_most(learned: Learned, worker: Worker, perf: float) -> Learned:
+    """A kind's record that a claim too good to be true has lifted comes down to what can be believed."""
+    record = learned.kind(worker.workergroup_id, worker.kind)
+    if record is None or record.perf <= perf:
+        return learned
+    return _with(learned, replace(record, perf=perf))
+
+
 def learn_boot(learned: Learned, worker: Worker, seconds: float) -> Learned:
     """A worker took so long from the create call to ready."""
     record = _record(learned, worker)

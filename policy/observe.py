@@ -4,17 +4,20 @@ Pure: the workflow calls these from signals and activity results. Every function
 and with lines for the decision log.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol, cast
 
+from policy.credible import Ceiling, ceiling
 from policy.fleet import HostFailure, Learned, Worker
-from policy.learn import learn_boot, learn_failure, learn_perf, learn_start, remember_hosts
+from policy.learn import believe_at_most, learn_boot, learn_failure, learn_perf, learn_start, remember_hosts
 from policy.lifecycle import LIFECYCLE, advance, is_booting, is_hot
 from policy.say import duration
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.states import WorkerState as S
 
 _ERROR_CHARS = 300
+_BOUND_MOVED = 0.2
 _WELL_SECONDS = 3600.0
 """After an hour of good service an old reboot is forgiven."""
 
@@ -100,9 +103,17 @@ _DEAF = frozenset({S.STOPPING, S.INACTIVE, S.DESTROYING})
 
 
 def fold_metrics(
-    worker: Worker, heard: Heard, *, now: float, learned: Learned, tickets_open: int | None = None
+    worker: Worker,
+    heard: Heard,
+    *,
+    now: float,
+    learned: Learned,
+    tickets_open: int | None = None,
+    fleet: Iterable[Worker] = (),
 ) -> Folded:
     """The worker after an engine spoke of it; `tickets_open` is the sum over all engines, if there are several.
+
+    `fleet` is the whole endpoint's: a perf far above what the worker's like do is believed up to a bound.
 
     A report that arrived before the worker entered a restarting state is from its life before, and only its tickets
     count. `drain.seen_at` is not set here: only the caller knows which engines live (`fold_drain_seen`).
@@ -125,7 +136,7 @@ def fold_metrics(
     if heard.condition == "error" or heard.error:
         return _heard_error(worker, heard, now, learned)
     if heard.condition == "ready":
-        return _heard_ready(worker, heard, now, learned)
+        return _heard_ready(worker, heard, now, learned, ceiling(worker, fleet, learned))
     return _heard_loading(worker, heard, now, learned)
 
 
@@ -143,8 +154,10 @@ def fold_drain_seen(worker: Worker, *, at: float) -> Worker:
     return worker.but(drain=replace(worker.drain, seen_at=at))
 
 
-def _heard_ready(worker: Worker, heard: Heard, now: float, learned: Learned) -> Folded:
+def _heard_ready(worker: Worker, heard: Heard, now: float, learned: Learned, most: Ceiling | None) -> Folded:
     perf = heard.perf or worker.perf
+    if most is not None and perf > most.perf:
+        return _heard_too_good(worker, heard, now, learned, most)
     if worker.state is S.READY:
         if perf == worker.perf:
             return Folded(worker=worker, learned=learned)
@@ -164,6 +177,34 @@ def _heard_ready(worker: Worker, heard: Heard, now: float, learned: Learned) -> 
     line = f"{worker.launch_id[:6]} ({worker.kind}) is ready after {duration(took)} with {perf:.4g} load/s"
     ready = advance(worker, S.READY, now, perf=perf, loaded_once=True, error="", drain=None)
     return Folded(worker=ready, learned=learned, lines=(line,))
+
+
+def _heard_too_good(worker: Worker, heard: Heard, now: float, learned: Learned, most: Ceiling) -> Folded:
+    """It counts for the most that can be believed, and its kind's record for no more than that either."""
+    near = abs(worker.perf - most.perf) <= _BOUND_MOVED * most.perf
+    if worker.state is S.READY and near:
+        return Folded(
+            worker=worker, learned=learned
+        )  # said already; the bound itself moves a little all the time
+    folded = _heard_ready(
+        worker, cast("Heard", _Held(heard, most.perf)), now, believe_at_most(learned, worker, most.perf), None
+    )
+    line = (
+        f"{worker.launch_id[:6]} ({worker.kind}) claims {heard.perf:.4g} load/s, but {most.because}: "
+        f"it counts as {most.perf:.4g}"
+    )
+    return replace(folded, lines=(*folded.lines, line))
+
+
+class _Held:
+    """What a worker says, with another perf."""
+
+    def __init__(self, heard: Heard, perf: float) -> None:
+        self._heard = heard
+        self.perf = perf
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._heard, name)
 
 
 def _heard_loading(worker: Worker, heard: Heard, now: float, learned: Learned) -> Folded:

@@ -161,7 +161,14 @@ def _worker(book: EndpointStateBook, told: WorkerMetrics, now: float) -> str:
         return ""
     tickets = open_tickets(book, told.launch_id, now)
     try:
-        folded = fold_metrics(worker, told, now=now, learned=record.learned, tickets_open=tickets)
+        folded = fold_metrics(
+            worker,
+            told,
+            now=now,
+            learned=record.learned,
+            tickets_open=tickets,
+            fleet=record.workers.values(),
+        )
     except Impossible as fault:
         book.log.note(now, "worker", str(fault), subject=told.launch_id, level=2)
         return ""
