@@ -40,7 +40,14 @@ class OpenAIDoor:
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(limit=0, ssl=self._engine.settings.worker_ssl_context or True)
         timeout = aiohttp.ClientTimeout(total=None, connect=10, sock_read=600)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
+        # What one worker sets as a cookie is no business of the next, and least of all of another tenant's.
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=timeout,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
         return self
 
     async def __aexit__(
@@ -78,9 +85,7 @@ class OpenAIDoor:
             route = await self._worker(endpoint, cost, request_idx, failed_url, deadline)
             request_idx = route["request_idx"]
             try:
-                return await self._forward(
-                    request, endpoint, route, path, payload, last=attempt + 1 == ATTEMPTS_MAX
-                )
+                return await self._forward(request, route, path, payload, last=attempt + 1 == ATTEMPTS_MAX)
             except _WorkerFailed as fault:
                 log.warning(
                     "openai_worker_failed",
@@ -121,7 +126,6 @@ class OpenAIDoor:
     async def _forward(
         self,
         request: web.Request,
-        endpoint: Endpoint,
         route: dict[str, Any],
         path: str,
         payload: dict[str, Any],
@@ -131,9 +135,17 @@ class OpenAIDoor:
         if self._session is None:
             raise RuntimeError("the door is not open")
         body = msgspec.json.encode({"auth_data": route, "session_id": None, "payload": payload})
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {endpoint.key}"}
+        # The ticket is all that opens the worker: the endpoint's key stays here. A worker is a machine of third parties,
+        # so where it says to look instead is not followed: it could point into the engine's own network.
+        headers = {"Content-Type": "application/json"}
+        url = f"{route['url']}/v1/{path}"
         try:
-            async with self._session.post(f"{route['url']}/v1/{path}", data=body, headers=headers) as reply:
+            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as reply:
+                if 300 <= reply.status < 400:
+                    said = (
+                        f"the model server answered with a redirect ({reply.status}), which is not followed"
+                    )
+                    raise Problem(502, "worker_redirects", said)
                 if reply.status in _RETRYABLE and not last:
                     raise _WorkerFailed(f"status {reply.status}", unreachable=False)
                 return await _stream_back(request, reply)

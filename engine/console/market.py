@@ -48,7 +48,7 @@ class MarketWindow:
     async def living(self, _: web.Application) -> AsyncIterator[None]:
         """Its connections live as long as the application."""
         timeout = aiohttp.ClientTimeout(total=_SECONDS_MAX)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
             self._session = session
             yield
 
@@ -140,7 +140,12 @@ class MarketWindow:
         headers = {"Authorization": f"Bearer {settings.market_key}"}
         try:
             async with self._session.request(
-                method, settings.market_url + path, json=body, params=query, headers=headers
+                method,
+                settings.market_url + path,
+                json=body,
+                params=query,
+                headers=headers,
+                allow_redirects=False,
             ) as reply:
                 said = await reply.json(content_type=None)
                 status = reply.status

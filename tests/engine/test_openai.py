@@ -202,3 +202,52 @@ async def test_a_worker_that_breaks_off_its_answer_breaks_the_clients(
     except aiohttp.ClientError:
         return
     raise AssertionError("the client was told that the answer is whole")
+
+
+async def test_a_worker_cannot_send_the_engine_elsewhere(
+    stage: Stage, endpoint: EndpointDouble, model: ModelWorker
+) -> None:
+    asked: list[str] = []
+
+    async def inside(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.json_response({"AccessKeyId": "canary"})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", inside)
+    metadata = TestServer(app)
+    await metadata.start_server()
+
+    async def redirect(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPTemporaryRedirect(f"http://127.0.0.1:{metadata.port}/latest/meta-data/")
+
+    model.answer = redirect
+    try:
+        status, answer = await stage.call("POST", path(endpoint, "completions"), {}, key=endpoint.key)
+        assert (status, answer["error"]) == (502, "worker_redirects")
+        assert asked == []
+    finally:
+        await metadata.close()
+
+
+async def test_a_worker_is_sent_no_key_and_no_other_workers_cookie(
+    stage: Stage, endpoint: EndpointDouble, model: ModelWorker
+) -> None:
+    heads: list[str] = []
+
+    async def remember(request: web.Request) -> web.StreamResponse:
+        heads.append(repr(request.headers))
+        response = web.json_response({})
+        response.set_cookie("tenant", "of-another")
+        return response
+
+    model.answer = remember
+    # By a name, because cookies of plain addresses are not kept anyway.
+    model.worker.url = f"http://localhost:{model.server.port}"
+    await endpoint.script(members=[model.worker.member(a=f"localhost:{model.server.port}")])
+    await model.worker.report()
+    for _ in range(2):
+        assert (await stage.call("POST", path(endpoint, "completions"), {}, key=endpoint.key))[0] == 200
+    assert len(heads) == 2
+    assert endpoint.key not in "".join(heads)
+    assert "Cookie" not in "".join(heads)
