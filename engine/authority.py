@@ -165,8 +165,11 @@ class AuthorityDesk:
         while True:
             endpoint_id, worker = self._worker(instance_id)
             if worker is not None and (host := worker.host):
-                token = mint_worker_token(self._engine.settings.secret, endpoint_id, worker.launch_id)
-                shown = any(same_key(token.encode(), key) for key in presented(request))
+                tokens = [
+                    mint_worker_token(secret, endpoint_id, worker.launch_id).encode()
+                    for secret in self._engine.settings.secrets
+                ]
+                shown = any(same_key(token, key) for key in presented(request) for token in tokens)
                 if shown or _same_host(request.remote, host):
                     return host
                 raise Problem(

@@ -12,8 +12,8 @@ from workflows.messages import EndpointMemo
 class Directory:
     """Filled by the watch; read by everything. A memo older than the one known changes nothing."""
 
-    def __init__(self, *, secret: bytes, timing: Timing, limits: Limits, router: Router) -> None:
-        self._secret = secret
+    def __init__(self, *, secrets: tuple[bytes, ...], timing: Timing, limits: Limits, router: Router) -> None:
+        self._secrets = secrets
         self._timing = timing
         self._limits = limits
         self._router = router
@@ -87,7 +87,9 @@ class Directory:
                 if endpoint.memo.created_at > memo.created_at:
                     return endpoint  # a late word about an endpoint of the same name that is gone
                 self.drop(endpoint)
-            endpoint = Endpoint(memo, secret=self._secret, timing=self._timing, limits=self._limits, now=now)
+            endpoint = Endpoint(
+                memo, secrets=self._secrets, timing=self._timing, limits=self._limits, now=now
+            )
             self._by_name[memo.name] = endpoint
             self._by_id[memo.id] = endpoint
         self.version += 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from engine.keys import same_key
 from engine.pulse import Level, Pulse
 from engine.settings import Limits, Timing
 from engine.waiting import Line, Place
@@ -45,9 +46,9 @@ class Endpoint:
     """Soft state, rebuilt from Temporal and the workers' next reports. Holds no I/O; every method takes the time."""
 
     def __init__(
-        self, memo: EndpointMemo, *, secret: bytes, timing: Timing, limits: Limits, now: float
+        self, memo: EndpointMemo, *, secrets: tuple[bytes, ...], timing: Timing, limits: Limits, now: float
     ) -> None:
-        self._secret = secret
+        self._secrets = secrets
         self._timing = timing
         self._limits = limits
         self.memo = memo
@@ -55,7 +56,8 @@ class Endpoint:
         self.name = memo.name
         self.config = EndpointConfig()
         self.key = ""
-        self.key_bytes = b""
+        self._keys: list[tuple[bytes, float]] = []
+        """Keys that open it, each with the time until which it does."""
         self.workers: dict[str, KnownWorker] = {}
         self.candidates: list[Candidate] = []
         """Whom the next request may go to, with their load kept up to date."""
@@ -97,8 +99,16 @@ class Endpoint:
             self.config = EndpointConfig.model_validate(memo.config)
         except ValueError:
             log.error("config_unreadable", endpoint=memo.name, kept=repr(self.config)[:200])
-        self.key = mint_endpoint_key(self._secret, memo.id, memo.key_version)
-        self.key_bytes = self.key.encode()
+        self.key = mint_endpoint_key(self._secrets[0], memo.id, memo.key_version)
+        self._keys = [
+            (mint_endpoint_key(secret, memo.id, memo.key_version).encode(), math.inf)
+            for secret in self._secrets
+        ]
+        if memo.key_overlap_until > now:
+            self._keys += [
+                (mint_endpoint_key(secret, memo.id, memo.key_version - 1).encode(), memo.key_overlap_until)
+                for secret in self._secrets
+            ]
         listed = {member.l for member in memo.members}
         for launch_id in [known for known, worker in self.workers.items() if worker.listed]:
             if launch_id not in listed:
@@ -109,6 +119,10 @@ class Endpoint:
                 worker = self.workers[member.l] = KnownWorker(member.l)
             if worker.list_as(member, now):
                 self.pulse.urge("drain seen", now)
+
+    def opened_by(self, key: str, now: float) -> bool:
+        """Whether this is a key of the endpoint; one that was rotated with an overlap is for so long."""
+        return any(same_key(known, key) and now < until for known, until in self._keys)
 
     def worker(self, launch_id: str) -> KnownWorker | None:
         """The worker of this launch; one not listed yet is taken up, within bounds, because the memo may lag."""
@@ -181,4 +195,4 @@ class Endpoint:
 
 def candidate_of(worker: KnownWorker) -> Candidate:
     """The worker as the routing policy sees it."""
-    return Candidate(worker.launch_id, perf=worker.route_perf, outstanding=worker.ledger.outstanding)
+    return Candidate(worker.launch_id, perf=worker.believed_perf, outstanding=worker.ledger.outstanding)

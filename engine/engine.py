@@ -46,13 +46,15 @@ class Engine:
         self.client = client
         self.engine_id = f"engine-{secrets.token_hex(6)}"
         self.started_at = time.time()
-        self.accounts = Accounts(settings.accounts)
-        self.tickets = TicketOffice(secret=settings.secret, rsa_private_key_pem=settings.rsa_private_key_pem)
+        self.accounts = Accounts(settings.accounts, settings.accounts_previous)
+        self.tickets = TicketOffice(
+            secrets=settings.secrets, rsa_private_key_pem=settings.rsa_private_key_pem
+        )
         self.router = Router(
             limits=settings.limits, timing=settings.timing, started_at=self.started_at, draw=draw_index
         )
         self.directory = Directory(
-            secret=settings.secret, timing=settings.timing, limits=settings.limits, router=self.router
+            secrets=settings.secrets, timing=settings.timing, limits=settings.limits, router=self.router
         )
         self.watch = Watch(client, self.directory, timing=settings.timing)
         self.herald = Herald(client, self.directory, engine_id=self.engine_id)

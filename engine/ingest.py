@@ -1,7 +1,9 @@
 """What workers send: their status, the requests that ended, and the question for the public key."""
 
+import ipaddress
 import re
 import time
+from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
@@ -11,7 +13,7 @@ from engine.engine import Engine
 from engine.parsing import answer, parse, read_body
 from engine.workers import KnownWorker
 from stoker_wire.problem import Problem
-from stoker_wire.token import read_worker_token
+from stoker_wire.token import WorkerIdentity, read_worker_token
 from stoker_wire.worker_status import FinishedRequests, WorkerStatus
 
 log = structlog.get_logger("engine.ingest")
@@ -21,8 +23,13 @@ _PORT_MAX = 65_535
 _LOAD_MAX = 1e12
 _SECONDS_MAX = 1e9
 _ID_MAX = 2**63 - 1
+_TOKEN_CHARS_MAX = 200
 
 _OWN_PATH = r"/w/{launch:[0-9a-f]{1,64}}/{sealed:[A-Za-z0-9_-]{1,512}}"
+
+_METADATA = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "192.0.0.192", "fd00:ec2::254")))
+"""Where clouds answer their machines with credentials, besides 169.254.169.254, which is link-local."""
+_BROADCAST = ipaddress.ip_address("255.255.255.255")
 
 CAUSE_LOADED = "a worker is ready"
 CAUSE_LEAVES = "a worker leaves that nobody told to"
@@ -56,6 +63,8 @@ class Ingest:
         if not worker.may_be_at(url):
             said = f"the marketplace knows this instance at {worker.memo_address}, not at {url}"
             raise Problem(403, "wrong_address", said)
+        if not worker.memo_address:
+            _check_unconfirmed(url)
         _check_figures(status)
         worker.sealed = sealed
         self._hear(endpoint, worker, status, url)
@@ -105,7 +114,7 @@ class Ingest:
         return sealed
 
     def _who(self, token: str, instance_id: int) -> tuple[Endpoint, KnownWorker]:
-        identity = read_worker_token(self._engine.settings.secret, token) if len(token) < 200 else None
+        identity, secret = self._identity(token)
         if identity is None:
             raise Problem(
                 401,
@@ -142,7 +151,16 @@ class Ingest:
                 "wrong_instance",
                 f"this token belongs to instance {worker.instance_id}, not to {instance_id}",
             )
+        worker.secret = secret
         return endpoint, worker
+
+    def _identity(self, token: str) -> tuple[WorkerIdentity | None, bytes | None]:
+        """Whose token it is, and which secret it was made with."""
+        if len(token) < _TOKEN_CHARS_MAX:
+            for secret in self._engine.settings.secrets:
+                if (identity := read_worker_token(secret, token)) is not None:
+                    return identity, secret
+        return None, None
 
     def _hear(self, endpoint: Endpoint, worker: KnownWorker, status: WorkerStatus, url: str) -> None:
         now = time.time()
@@ -209,6 +227,32 @@ def checked_url(url: str) -> str:
             400, "invalid_url", f"url must be http[s]://host:port and nothing else, not {url[:100]!r}"
         )
     return url
+
+
+def _check_unconfirmed(url: str) -> None:
+    """An address that the marketplace has not confirmed yet, for some seconds after a start.
+
+    Raises:
+        Problem: 400; it is a name, which may point anywhere, or inside what only this engine can reach.
+    """
+    if not url:
+        return
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        said = "url must name an IP address as long as the marketplace does not say where the instance is"
+        raise Problem(400, "invalid_url", f"{said}, not {host[:100]!r}") from None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    address = mapped or address
+    if (
+        address.is_link_local
+        or address.is_multicast
+        or address.is_unspecified
+        or address in _METADATA
+        or address == _BROADCAST
+    ):
+        raise Problem(400, "invalid_url", f"url: no worker can be at {host}")
 
 
 def _check_figures(status: WorkerStatus) -> None:

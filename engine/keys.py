@@ -39,11 +39,12 @@ def unauthorised() -> Problem:
 class Accounts:
     """The account keys of a deployment. Comparison takes the same time for every wrong key."""
 
-    def __init__(self, accounts: Mapping[str, str]) -> None:
-        self._digests = [(name, _digest(key)) for name, key in accounts.items()]
+    def __init__(self, accounts: Mapping[str, str], previous: Mapping[str, str] | None = None) -> None:
+        keys = [*accounts.items(), *(previous or {}).items()]
+        self._digests = [(name, _digest(key)) for name, key in keys]
 
     def __repr__(self) -> str:
-        return f"<Accounts {', '.join(name for name, _ in self._digests)}>"
+        return f"<Accounts {', '.join(dict(self._digests))}>"
 
     def owner_of(self, key: str) -> str | None:
         """The account that the key belongs to."""

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from engine.endpoints import Endpoint
 from engine.engine import Engine, draw_index
-from engine.keys import presented, same_key, unauthorised
+from engine.keys import presented, unauthorised
 from engine.parsing import FastRouteRequest, answer, parse_route, read_body
 from engine.reasons import why_waiting
 from engine.waiting import Place
@@ -56,7 +56,7 @@ class RouteDesk:
     def opens(self, request: web.Request, endpoint: Endpoint, body_key: str) -> bool:
         """Whether one of the call's keys opens this endpoint."""
         for key in presented(request, body_key):
-            if same_key(endpoint.key_bytes, key):
+            if endpoint.opened_by(key, time.time()):
                 return True
             owner = self._engine.accounts.owner_of(key)
             if owner is not None and owner == endpoint.memo.owner:
@@ -119,6 +119,7 @@ class RouteDesk:
                 request_idx=place.request_idx,
                 reqnum=place.reqnum,
                 now=place.given_at,
+                secret=worker.secret,
             ),
             "waited_ms": round(waited * 1000, 3),
             "worker_id": worker.instance_id,
@@ -154,7 +155,10 @@ class RouteDesk:
                 return True
             parts = key.split("-")
             shaped = len(parts) == 5 and parts[2].isdecimal() and parts[3].isdecimal() and len(key) < 100
-            if shaped and endpoint_key_matches(engine.settings.secret, key, int(parts[2]), int(parts[3])):
+            if shaped and any(
+                endpoint_key_matches(secret, key, int(parts[2]), int(parts[3]))
+                for secret in engine.settings.secrets
+            ):
                 return True
         return False
 

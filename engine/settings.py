@@ -78,6 +78,10 @@ class EngineSettings:
     """Account name to account key."""
     secret: bytes
     """Worker tokens and endpoint keys are derived from it; the same for every engine and for the activities."""
+    secrets_previous: tuple[bytes, ...] = ()
+    """What was derived from these is still accepted: while a secret is rotated."""
+    accounts_previous: Mapping[str, str] = field(default_factory=dict)
+    """A second key per account, accepted beside its own: while a key is rotated."""
     rsa_private_key_pem: bytes
     """Signs route answers for official workers; the same for every engine."""
     ca_key_pem: bytes = b""
@@ -101,9 +105,9 @@ class EngineSettings:
     timing: Timing = Timing()
 
     def __post_init__(self) -> None:
-        if len(self.secret) < 16:
+        if any(len(secret) < 16 for secret in self.secrets):
             raise ValueError("the engine's secret must be at least 16 bytes of chance")
-        for name, key in self.accounts.items():
+        for name, key in (*self.accounts.items(), *self.accounts_previous.items()):
             if len(key) < 16:
                 raise ValueError(f"the key of account {name!r} is shorter than 16 characters")
         if self.public_url.endswith("/"):
@@ -112,6 +116,11 @@ class EngineSettings:
     def __repr__(self) -> str:
         names = ", ".join(sorted(self.accounts)) or "none"
         return f"<EngineSettings {self.host}:{self.port} accounts {names}, secrets hidden>"
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """Every secret that is accepted, the current one first."""
+        return (self.secret, *self.secrets_previous)
 
     def but(self, **changes: Any) -> "EngineSettings":
         """The same settings with these fields changed."""

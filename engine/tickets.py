@@ -17,16 +17,16 @@ _CACHED_MAX = 20_000
 class TicketOffice:
     """Signs and seals. A signature costs a quarter of a millisecond and never changes, so it is made once per url."""
 
-    def __init__(self, *, secret: bytes, rsa_private_key_pem: bytes) -> None:
+    def __init__(self, *, secrets: tuple[bytes, ...], rsa_private_key_pem: bytes) -> None:
         key = load_pem_private_key(rsa_private_key_pem, password=None)
         if not isinstance(key, rsa.RSAPrivateKey):
             raise ValueError(  # noqa: TRY004 - the setting is wrong, not its Python type
                 "the signing key must be an RSA private key in PEM: official workers check RSA only"
             )
         self._key = key
-        self._secret = secret
+        self._secrets = secrets
         self._signatures: dict[tuple[str, str], str] = {}
-        self._ticket_keys: dict[tuple[int, str], bytes] = {}
+        self._ticket_keys: dict[tuple[int, str, bytes | None], tuple[bytes, ...]] = {}
         self.public_key_pem = _pem(key)
 
     def __repr__(self) -> str:
@@ -39,7 +39,7 @@ class TicketOffice:
         """
         signature = self._signatures.get((url, sealed))
         if signature is None:
-            key = (open_signing_key(self._secret, launch_id, sealed) if sealed else None) or self._key
+            key = (self._opened(launch_id, sealed) if sealed else None) or self._key
             message = json.dumps({"url": url}, indent=4, sort_keys=True).encode()
             signed = key.sign(message, padding.PKCS1v15(), hashes.SHA256())
             if len(self._signatures) >= _CACHED_MAX:
@@ -49,8 +49,12 @@ class TicketOffice:
 
     def public_key_of(self, launch_id: str, sealed: str) -> bytes | None:
         """The launch's public key in PEM, or None if this was not sealed here for this launch."""
-        key = open_signing_key(self._secret, launch_id, sealed)
+        key = self._opened(launch_id, sealed)
         return _pem(key) if key is not None else None
+
+    def _opened(self, launch_id: str, sealed: str) -> rsa.RSAPrivateKey | None:
+        opened = (open_signing_key(secret, launch_id, sealed) for secret in self._secrets)
+        return next((key for key in opened if key is not None), None)
 
     def ticket(
         self,
@@ -62,19 +66,26 @@ class TicketOffice:
         request_idx: int,
         reqnum: int,
         now: float,
+        secret: bytes | None = None,
     ) -> str:
-        """A sealed ticket. `reqnum` makes it single: it is drawn anew for every answer, by every engine."""
-        cached = (endpoint_id, launch_id)
-        key = self._ticket_keys.get(cached)
-        if key is None:
+        """A sealed ticket. `reqnum` makes it single: it is drawn anew for every answer, by every engine.
+
+        `secret` is the one that the worker's token was made with; None: not known, so it is sealed for each of them.
+        """
+        cached = (endpoint_id, launch_id, secret)
+        keys = self._ticket_keys.get(cached)
+        if keys is None:
             if len(self._ticket_keys) >= _CACHED_MAX:
                 self._ticket_keys.clear()
-            key = ticket_key(mint_worker_token(self._secret, endpoint_id, launch_id))
-            self._ticket_keys[cached] = key
+            keys = tuple(
+                ticket_key(mint_worker_token(each, endpoint_id, launch_id))
+                for each in (self._secrets if secret is None else (secret,))
+            )
+            self._ticket_keys[cached] = keys
         ticket = Ticket(
             e=endpoint_name, w=launch_id, c=cost, r=request_idx, n=reqnum, x=round(now + TICKET_SECONDS, 3)
         )
-        return seal(ticket, key)
+        return seal(ticket, *keys)
 
 
 def _pem(key: rsa.RSAPrivateKey) -> bytes:

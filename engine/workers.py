@@ -32,6 +32,9 @@ UNHEARD_SUSPECT_SECONDS = 20.0
 _MEMO_ROUNDING = 0.006
 """The memo has three digits of a perf."""
 
+_OVER_MEMO_MAX = 1.25
+"""A worker that benchmarks itself anew may be a little faster at once."""
+
 OWN_VERSION = "stoker-"
 """What the version of stoker's own worker starts with."""
 
@@ -65,6 +68,7 @@ class KnownWorker:
         "queued",
         "received",
         "sealed",
+        "secret",
         "since",
         "state",
         "status",
@@ -113,6 +117,8 @@ class KnownWorker:
         self.received = 0
         self.sealed = ""
         """The launch's signing key as it stands in the path that it reports on; empty: it reports on the common one."""
+        self.secret: bytes | None = None
+        """The deployment's secret that its token was made with, once it has shown one: it may be the previous one."""
         self.status: WorkerStatus | None = None
         """The last report as it came, for the console's tables."""
         self.suspect_since: float | None = None
@@ -250,8 +256,17 @@ class KnownWorker:
 
     @property
     def route_perf(self) -> float:
-        """Load per second that it does."""
+        """Load per second that it says that it does."""
         return self.perf if self.heard_at > 0 else self.memo_perf
+
+    @property
+    def believed_perf(self) -> float:
+        """Load per second that it is given requests for: its workflow's word bounds its own, once there is one.
+
+        The two differ for a second after an honest benchmark, and for as long as a claim is too good to be true.
+        """
+        said = self.route_perf
+        return min(said, self.memo_perf * _OVER_MEMO_MAX) if self.memo_perf > 0 else said
 
     @property
     def holds(self) -> bool:

@@ -25,18 +25,20 @@ Role = Literal["engine", "worker", "market"]
 
 _ACCOUNT = "STOKER_ACCOUNT_KEY"
 _HMAC = "STOKER_HMAC_SECRET"
+_ACCOUNT_PREVIOUS = "STOKER_ACCOUNT_KEY_PREVIOUS"
+_HMAC_PREVIOUS = "STOKER_HMAC_SECRET_PREVIOUS"
 _SIGNING = "STOKER_SIGNING_KEY_FILE"
 _CA = "STOKER_CA_KEY_FILE"
 _MARKET = ("STOKER_MARKET_KEY", "VAST_API_KEY")
 
 _VARIABLES: dict[Role, tuple[str, ...]] = {
-    "engine": (_ACCOUNT, _HMAC, _SIGNING, _CA, *_MARKET),
+    "engine": (_ACCOUNT, _ACCOUNT_PREVIOUS, _HMAC, _HMAC_PREVIOUS, _SIGNING, _CA, *_MARKET),
     "worker": (_HMAC, *_MARKET),
     "market": _MARKET,
 }
 """The variables that a role reads its secrets from; the Temporal worker alone also reads `STOKER_SECRET_<NAME>`."""
 
-_SECRET_VARIABLES = frozenset({_ACCOUNT, _HMAC, _SIGNING, _CA, *_MARKET, "STOKER_API_KEY"})
+_SECRET_VARIABLES = frozenset({*_VARIABLES["engine"], *_VARIABLES["worker"], "STOKER_API_KEY"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,11 @@ class Keys:
     """Private key of the authority that certifies workers' addresses (TLS); may be empty."""
     market_key: str = field(repr=False)
     """The marketplace's API key."""
-    named: dict[str, str] = field(repr=False)
+    account_keys_previous: dict[str, str] = field(default_factory=dict, repr=False)
+    """Accepted beside the accounts' own, while they are rotated."""
+    secrets_previous: tuple[bytes, ...] = field(default=(), repr=False)
+    """What was derived from these is still accepted, while the secret is rotated."""
+    named: dict[str, str] = field(default_factory=dict, repr=False)
     """What `secret:NAME` in a template's environment resolves to."""
 
     @property
@@ -65,12 +71,20 @@ class Keys:
         """What the role works with; the rest is empty."""
         kept = {
             "engine": {"named": {}},
-            "worker": {"account_keys": {}, "signing_key_pem": "", "ca_key_pem": ""},
+            "worker": {
+                "account_keys": {},
+                "account_keys_previous": {},
+                "secrets_previous": (),
+                "signing_key_pem": "",
+                "ca_key_pem": "",
+            },
             "market": {
                 "account_keys": {},
                 "secret": b"",
                 "signing_key_pem": "",
                 "ca_key_pem": "",
+                "account_keys_previous": {},
+                "secrets_previous": (),
                 "named": {},
             },
         }
@@ -101,7 +115,8 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None) -> K
     """The keys of this deployment, or of one role of it; missing ones are generated in development.
 
     `STOKER_ACCOUNT_KEY`, `STOKER_HMAC_SECRET`, `STOKER_SIGNING_KEY_FILE`, `STOKER_CA_KEY_FILE`, `STOKER_MARKET_KEY` (or `VAST_API_KEY`) and
-    `STOKER_SECRET_<NAME>` go before the file.
+    `STOKER_SECRET_<NAME>` go before the file. `STOKER_ACCOUNT_KEY_PREVIOUS` and `STOKER_HMAC_SECRET_PREVIOUS`, or `previous`
+    in the file, are accepted besides: see `docs/how-to/production.md` on rotation.
 
     Raises:
         Fault: a key is missing and may not be generated, or the file is readable by others.
@@ -138,7 +153,14 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None) -> K
         for key, value in environ.items()
         if key.startswith(_NAMED_SECRET_PREFIX)
     }
+    previous = stored.get("previous", {})
+    account_keys_previous = dict(previous.get("account_keys", {}))
+    if key := environ.get(_ACCOUNT_PREVIOUS):
+        account_keys_previous["default"] = key
+    secret_previous = environ.get(_HMAC_PREVIOUS) or previous.get("secret", "")
     keys = Keys(
+        account_keys_previous=account_keys_previous,
+        secrets_previous=(secret_previous.encode(),) if secret_previous else (),
         account_keys=account_keys,
         secret=secret.encode(),
         signing_key_pem=pem,

@@ -88,3 +88,16 @@ def metrics(sent: Any) -> MetricsBatch:
 def _plain(sent: Any) -> Any:
     """Models that reach us as models, in a test or by another converter, are read as what they say."""
     return sent.model_dump(mode="json") if hasattr(sent, "model_dump") else sent
+
+
+OVERLAP_SECONDS_MAX = 86_400.0
+
+
+def overlap_seconds(sent: Any) -> float:
+    """For how long a rotated endpoint key stays valid; nothing sent: not at all. Raises Unacceptable."""
+    if sent is None:
+        return 0.0
+    if isinstance(sent, bool) or not isinstance(sent, int | float) or not 0 <= sent <= OVERLAP_SECONDS_MAX:
+        said = f"seconds from 0 to {OVERLAP_SECONDS_MAX:.0f} were expected, not {repr(sent)[:80]}"
+        raise Unacceptable(f"overlap_seconds: {said}")
+    return float(sent)

@@ -342,18 +342,26 @@ class EndpointWorkflow:
     @workflow.update(
         name=control.UPDATE_ROTATE_KEY, description="make the endpoint key invalid, a new one valid"
     )
-    def rotate_key(self) -> int:
-        """Answers the version of the key that is valid now."""
-        self._book.record.key_version += 1
-        self._book.log.note(
-            self._now(), "config", f"endpoint key rotated, version {self._book.record.key_version}"
-        )
+    def rotate_key(self, overlap_seconds: Any = None) -> int:
+        """Answers the version of the key that is valid now; the one before is accepted for so long besides."""
+        record = self._book.record
+        record.key_version += 1
+        overlap = checking.overlap_seconds(overlap_seconds)
+        record.key_overlap_until = self._now() + overlap if overlap else 0.0
+        said = f"endpoint key rotated, version {record.key_version}"
+        if overlap:
+            said += f"; the key before is accepted for another {overlap:.0f} s"
+        self._book.log.note(self._now(), "config", said)
         self._stirred = True
         return self._book.record.key_version
 
     @rotate_key.validator
-    def _check_rotate_key(self) -> None:
+    def _check_rotate_key(self, overlap_seconds: Any = None) -> None:
         self._check_alive()
+        try:
+            checking.overlap_seconds(overlap_seconds)
+        except checking.Unacceptable as fault:
+            raise ApplicationError(str(fault), type="invalid_args") from None
 
     @workflow.update(
         name=control.UPDATE_SET_ADVICE, description="plan a second config beside the live one, or stop it"

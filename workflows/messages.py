@@ -113,6 +113,8 @@ class EndpointMemo(Received):
     """Ids of the workergroups; their texts are answered by the `workergroups` query."""
     members: tuple[Member, ...] = ()
     key_version: int = 1
+    key_overlap_until: float = 0.0
+    """Until then the key of the version before is accepted too."""
     created_at: float = 0.0
     deleting: bool = False
     wait_code: str = ""

@@ -86,6 +86,7 @@ def memo_of(book: EndpointStateBook) -> dict[str, Any]:
         groups=tuple(group.id for group in record.workergroups),
         members=tuple(_member(book, worker) for worker in record.workers.values()),
         key_version=record.key_version,
+        key_overlap_until=record.key_overlap_until,
         created_at=book.created_at,
         deleting=record.deleting,
         wait_code=wait.code if wait else "",

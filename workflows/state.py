@@ -52,6 +52,7 @@ class Record:
     version: int = 1
     config: EndpointConfig
     key_version: int = 1
+    key_overlap_until: float = 0.0
     workergroups: list[Workergroup] = field(default_factory=list)
     workers: dict[str, Worker] = field(default_factory=dict)
     """By launch id, in the order of their launches."""

@@ -125,9 +125,14 @@ class EndpointDesk:
         return answer({"success": True, "msg": said, "deleted_workers": workers, "failed_workers": 0})
 
     async def rotate_key(self, request: web.Request) -> web.Response:
-        """Make the endpoint key invalid and a new one valid, on this engine at once, on others within a second or two."""
-        endpoint = await self._mine(request, await read_object(request))
-        version = await self._workflows.change(endpoint, UPDATE_ROTATE_KEY)
+        """A new endpoint key, and the old one invalid: on this engine at once, on others within a second or two.
+
+        `overlap_seconds` in the body keeps the old one valid for so long besides.
+        """
+        body = await read_object(request)
+        endpoint = await self._mine(request, body)
+        asked = [] if body.get("overlap_seconds") is None else [body["overlap_seconds"]]
+        version = await self._workflows.change(endpoint, UPDATE_ROTATE_KEY, *asked)
         await self._workflows.seen(endpoint, lambda e: e.memo.key_version >= int(version))
         return answer({"success": True, "api_key": endpoint.key, "key_version": endpoint.memo.key_version})
 

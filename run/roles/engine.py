@@ -38,6 +38,8 @@ async def run_engine(settings: DevSettings) -> None:
     engine = EngineSettings(
         accounts=keys.account_keys,
         secret=keys.secret,
+        accounts_previous=keys.account_keys_previous,
+        secrets_previous=keys.secrets_previous,
         rsa_private_key_pem=keys.signing_key_pem.encode(),
         ca_key_pem=keys.ca_key_pem.encode(),
         host=settings.engine.host,

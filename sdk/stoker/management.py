@@ -117,10 +117,14 @@ class Endpoints(_Caller):
         number = await self._id(endpoint)
         await self._call("DELETE", f"{ENDPOINTS}{number}/", what=str(endpoint))
 
-    async def rotate_key(self, endpoint: str | int) -> str:
-        """Make the endpoint's routing key invalid: the new one. Clients with an account's key fetch it by themselves."""
+    async def rotate_key(self, endpoint: str | int, *, overlap_seconds: float = 0.0) -> str:
+        """A new routing key for the endpoint: the old one is invalid at once, or after `overlap_seconds` (a day at most).
+
+        Clients with an account's key fetch the new one by themselves.
+        """
         path = f"{ENDPOINTS}{await self._id(endpoint)}/rotate_key/"
-        answer = await self._call("POST", path, {}, what=str(endpoint), repeatable=False)
+        body = {"overlap_seconds": overlap_seconds} if overlap_seconds else {}
+        answer = await self._call("POST", path, body, what=str(endpoint), repeatable=False)
         key = answer.get("api_key") if isinstance(answer, dict) else None
         if not isinstance(key, str) or not key:
             raise MalformedAnswer(f"{path} answered without the new api_key")

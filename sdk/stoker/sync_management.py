@@ -39,9 +39,9 @@ class SyncEndpoints:
         """Delete an endpoint; every worker is destroyed."""
         self._loop.run(self._endpoints.delete(endpoint))
 
-    def rotate_key(self, endpoint: str | int) -> str:
+    def rotate_key(self, endpoint: str | int, *, overlap_seconds: float = 0.0) -> str:
         """Make the endpoint's routing key invalid: the new one."""
-        return self._loop.run(self._endpoints.rotate_key(endpoint))
+        return self._loop.run(self._endpoints.rotate_key(endpoint, overlap_seconds=overlap_seconds))
 
     def workers(self, endpoint: str | int) -> WorkerRows:
         """The workers of an endpoint."""

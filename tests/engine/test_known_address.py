@@ -53,3 +53,46 @@ def test_an_official_worker_is_routed_to_only_after_its_signing_key_was_heard():
     worker.sealed = "the key in its path"
     assert routable(worker)
     assert routable(listed(o=0)), "stoker's own worker checks the ticket, which needs no key"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "169.254.169.254",  # where clouds answer their machines with credentials
+        "[fe80::1]",
+        "[::ffff:169.254.169.254]",
+        "[fd00:ec2::254]",
+        "100.100.100.200",
+        "0.0.0.0",
+        "[::]",
+        "224.0.0.1",
+        "255.255.255.255",
+        "2852039166",  # 169.254.169.254 as one number
+        "metadata.google.internal",
+        "localhost",
+        "a.name.that.points.anywhere",
+    ],
+)
+async def test_an_address_that_the_marketplace_has_not_confirmed_must_be_one_that_a_worker_can_have(
+    stage, host
+):
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker()
+    await endpoint.script(groups=[1], members=[worker.member()])
+    said = worker.status(url=f"http://{host}:80")
+    status, problem = await stage.post("/worker_status/", said)
+    assert (status, problem["error"]) == (400, "invalid_url")
+    # Where the marketplace itself says that it is, it may be.
+    await endpoint.script(members=[worker.member(a="10.1.2.3:80")])
+    assert (await stage.post("/worker_status/", said))[0] == 403
+    assert (await stage.post("/worker_status/", worker.status(url="http://10.1.2.3:80")))[0] == 200
+
+
+async def test_a_claim_that_the_workflow_does_not_believe_draws_no_more_than_it_allows(stage):
+    endpoint = await stage.endpoint()
+    honest, rogue = endpoint.worker("aaaaaaaaaaaa", 101), endpoint.worker("bbbbbbbbbbbb", 102)
+    await endpoint.script(groups=[1], members=[honest.member(p=100.0), rogue.member(p=300.0)])
+    await honest.report()
+    await rogue.report(max_perf=1e12)
+    urls = [(await endpoint.route(cost=10))["url"] for _ in range(40)]
+    assert 5 <= urls.count(honest.url) <= 15  # a hundred of four hundred

@@ -15,6 +15,9 @@ TICKET_SECONDS = 60.0
 """How long a ticket may lie unused: longer than a slow client's connect and upload, far shorter than a worker's life."""
 
 
+_SEALS_MAX = 2
+
+
 class TicketRefused(ValueError):
     """The ticket does not open this worker; the message says why, `code` is the problem code."""
 
@@ -41,13 +44,13 @@ class Ticket:
     """Unix time after which it is worthless."""
 
 
-def seal(ticket: Ticket, key: bytes) -> str:
-    """The ticket as text."""
+def seal(ticket: Ticket, *keys: bytes) -> str:
+    """The ticket as text. More than one key while keys are rotated, and it is not known which of them the worker has."""
     # Spelled out: asdict() alone costs more than the HMAC, and this runs for every route answer.
     said = {"e": ticket.e, "w": ticket.w, "c": ticket.c, "r": ticket.r, "n": ticket.n, "x": ticket.x}
     body = base64.urlsafe_b64encode(json.dumps(said, separators=(",", ":")).encode()).rstrip(b"=")
-    mac = base64.urlsafe_b64encode(hmac.digest(key, body, hashlib.sha256)).rstrip(b"=")
-    return (body + b"." + mac).decode()
+    macs = [base64.urlsafe_b64encode(hmac.digest(key, body, hashlib.sha256)).rstrip(b"=") for key in keys]
+    return b".".join([body, *macs]).decode()
 
 
 def unseal(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
@@ -60,7 +63,7 @@ def unseal(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
     """
     body, dot, mac = text.encode("utf-8", "surrogatepass").partition(b".")
     expected = base64.urlsafe_b64encode(hmac.digest(key, body, hashlib.sha256)).rstrip(b"=")
-    if not dot or not hmac.compare_digest(mac, expected):
+    if not dot or not any(hmac.compare_digest(one, expected) for one in mac.split(b".")[:_SEALS_MAX]):
         raise TicketRefused(
             "ticket_forged", "the ticket was not made for this worker by its engine; route again"
         )

@@ -187,12 +187,18 @@ def delete(
 
 @app.command("rotate-key")
 def rotate_key(
-    context: typer.Context, endpoint: EndpointArgument, as_json: AsJson = False, show_key: ShowKey = False
+    context: typer.Context,
+    endpoint: EndpointArgument,
+    overlap: Annotated[
+        float, typer.Option(min=0, max=86400, help="Seconds for which the old key is valid besides.")
+    ] = 0.0,
+    as_json: AsJson = False,
+    show_key: ShowKey = False,
 ) -> None:
     """Make the endpoint's routing key invalid and a new one valid."""
 
     async def work(client: Serverless) -> str:
-        return await client.endpoints.rotate_key(name_or_id(endpoint))
+        return await client.endpoints.rotate_key(name_or_id(endpoint), overlap_seconds=overlap)
 
     key = run(context, work)
     said = key if show_key else "(hidden)"

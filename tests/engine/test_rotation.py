@@ -1,0 +1,119 @@
+"""Keys are changed without a moment in which an honest caller is refused; afterwards the old ones open nothing."""
+
+import time
+
+import pytest
+
+from activities.signing import sealed_signing_key
+from stoker_pyworker.tickets import TicketGate
+from stoker_wire.problem import Problem
+from stoker_wire.token import mint_endpoint_key, mint_worker_token, ticket_key
+from tests.engine.conftest import ALICE, SECRET, Stage
+
+NEW_SECRET = b"the next secret of the tests, 34 b"
+NEW_KEY = "alice-key-of-tomorrow"
+LAUNCH = "aaaaaaaaaaaa"
+
+
+async def listed(stage: Stage, key: str) -> int:
+    return (await stage.call("GET", "/api/v0/endptjobs/", key=key))[0]
+
+
+async def routes(stage: Stage, endpoint, key: str) -> int:
+    return (await stage.post("/route/", {"endpoint": endpoint.name, "api_key": key, "cost": 1}))[0]
+
+
+def opens(ticket: str, secret: bytes, endpoint_id: int) -> bool:
+    """Whether the worker that was launched with this secret takes the ticket."""
+    gate = TicketGate(ticket_key(mint_worker_token(secret, endpoint_id, LAUNCH)), LAUNCH)
+    try:
+        gate.check(ticket, time.time())
+    except Problem as refused:
+        return refused.code != "ticket_forged"
+    return True
+
+
+async def test_an_account_key_is_rotated_with_both_accepted_in_between(bare_stage: Stage) -> None:
+    stage = bare_stage
+    seen = {}
+    for step, accounts, previous in [
+        ("before", ALICE, None),
+        ("announced", ALICE, NEW_KEY),
+        ("swapped", NEW_KEY, ALICE),
+        ("after", NEW_KEY, None),
+    ]:
+        given = {"alice": previous} if previous else {}
+        server = await stage.start_engine(accounts={"alice": accounts}, accounts_previous=given)
+        seen[step] = [await listed(stage, ALICE), await listed(stage, NEW_KEY)]
+        await stage.stop_engine(server)
+    assert seen == {
+        "before": [200, 401],
+        "announced": [200, 200],
+        "swapped": [200, 200],
+        "after": [401, 200],
+    }
+
+
+async def test_workers_of_the_old_secret_are_served_until_it_is_dropped(bare_stage: Stage) -> None:
+    stage = bare_stage
+    server = await stage.start_engine(secret=NEW_SECRET, secrets_previous=(SECRET,))
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker(LAUNCH)  # its token is of the old secret
+    sealed = sealed_signing_key(SECRET, LAUNCH)
+    await endpoint.script(groups=[1], members=[worker.member(p=100.0, u=worker.url)])
+
+    # Not heard yet: nobody knows which secret it was launched with, so its ticket opens either.
+    unheard = await endpoint.route(cost=1)
+    assert opens(unheard["ticket"], SECRET, endpoint.id)
+    assert opens(unheard["ticket"], NEW_SECRET, endpoint.id)
+    assert not opens(unheard["ticket"], b"a third secret, of somebody else", endpoint.id)
+
+    await worker.report()
+    heard = await endpoint.route(cost=1)
+    assert opens(heard["ticket"], SECRET, endpoint.id)
+    assert not opens(heard["ticket"], NEW_SECRET, endpoint.id)
+    assert (await stage.call("GET", f"/w/{LAUNCH}/{sealed}/pubkey/"))[0] == 200
+
+    # Updated: its new token is of the new secret.
+    worker.token = mint_worker_token(NEW_SECRET, endpoint.id, LAUNCH)
+    await worker.report()
+    updated = await endpoint.route(cost=1)
+    assert opens(updated["ticket"], NEW_SECRET, endpoint.id)
+    assert not opens(updated["ticket"], SECRET, endpoint.id)
+
+    # The endpoint's key, which was made with the old secret, opens until that is dropped.
+    fresh = mint_endpoint_key(NEW_SECRET, endpoint.id, 1)
+    assert [await routes(stage, endpoint, key) for key in (endpoint.key, fresh)] == [200, 200]
+    await stage.stop_engine(server)
+
+    await stage.start_engine(secret=NEW_SECRET)
+    await worker.report()
+    assert [await routes(stage, endpoint, key) for key in (endpoint.key, fresh)] == [401, 200]
+    worker.token = mint_worker_token(SECRET, endpoint.id, LAUNCH)
+    assert (await stage.post("/worker_status/", worker.status()))[0] == 401
+    assert (await stage.call("GET", f"/w/{LAUNCH}/{sealed}/pubkey/"))[0] == 404
+
+
+async def test_an_endpoint_key_is_valid_through_its_overlap_and_not_beyond(stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    await endpoint.ready(endpoint.worker())
+    first, second = (mint_endpoint_key(SECRET, endpoint.id, version) for version in (1, 2))
+    never = mint_endpoint_key(SECRET, endpoint.id, 3)
+    await endpoint.script(key_version=2, key_overlap_until=time.time() + 600)
+    assert [await routes(stage, endpoint, key) for key in (first, second, never)] == [200, 200, 401]
+    known = stage.server.engine.directory.named(endpoint.name)
+    assert known.opened_by(first, time.time() + 599)
+    assert not known.opened_by(first, time.time() + 601)
+    assert known.opened_by(second, time.time() + 1e9)
+    await endpoint.script(key_version=2, key_overlap_until=0.0)
+    assert [await routes(stage, endpoint, key) for key in (first, second)] == [401, 200]
+
+
+def test_a_ticket_takes_no_third_seal() -> None:
+    """Whoever could add seals could try as many as a ticket has room for."""
+    from stoker_wire.ticket import Ticket, TicketRefused, seal, unseal
+
+    ticket = Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=time.time() + 60)
+    assert unseal(seal(ticket, b"x", b"right"), b"right", worker=LAUNCH, now=0) == ticket
+    with pytest.raises(TicketRefused, match="was not made for this worker"):
+        unseal(seal(ticket, b"x", b"y", b"right"), b"right", worker=LAUNCH, now=0)
