@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from activities.secrets import REFERENCE, DeploymentSecrets
+from activities.secrets import DeploymentSecrets
 from market.grammar import GrammarError, LaunchArgs, merge_filters, parse_env, parse_launch_args, query_of
 from market.port import Launch, OfferQuery, Refused
 from stoker_wire.market import Offer, Template
+from stoker_wire.secrecy import REFERENCE
 from stoker_wire.workergroup import Workergroup
 
 WORKER_PORT = 3000

@@ -4,12 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from market.port import Refused
+from stoker_wire.secrecy import HIDDEN, REFERENCE
 from stoker_wire.token import mint_worker_token
 
-REFERENCE = "secret:"
-"""An environment value `secret:NAME` stands for the deployment's secret of that name."""
-
-HIDDEN = "***"
 _SHORTEST_HIDDEN = 4
 """Shorter values are no secrets, and hiding each "a" of a sentence would only make it unreadable."""
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from engine.console.market import MarketWindow
 from market.grammar import GrammarError, parse_filters, parse_launch_args
 from stoker_wire.problem import Problem
+from stoker_wire.secrecy import REFERENCE, plain_secrets
 from stoker_wire.workergroup import Workergroup
 
 
@@ -15,6 +16,7 @@ async def check(group: Workergroup, window: MarketWindow) -> None:
     """
     _readable("invalid_search_params", "search_params", lambda: parse_filters(group.search_params))
     _readable("invalid_launch_args", "launch_args", lambda: parse_launch_args(group.launch_args))
+    _without_secrets(group)
     if await window.has_template(group.template_hash, group.template_id) is False:
         said = f"hash {group.template_hash!r}" if group.template_hash else f"id {group.template_id}"
         raise Problem(
@@ -22,6 +24,18 @@ async def check(group: Workergroup, window: MarketWindow) -> None:
             "no_such_template",
             f"the marketplace has no template with {said}; create it there, or correct the name",
         )
+
+
+def _without_secrets(group: Workergroup) -> None:
+    """Launch args lie in the workflow's history, for everybody who can look at Temporal, for as long as it is kept."""
+    args = parse_launch_args(group.launch_args)
+    if plain := plain_secrets(args.env):
+        name = plain[0]
+        said = f"{name} looks like a secret in plain; give the deployment STOKER_SECRET_{name}, and say {name}={REFERENCE}{name}"
+        raise Problem(400, "plain_secret", f"launch_args: {said}, or set it in the marketplace's template")
+    if "image_login" in args.extra:
+        said = "a registry password would lie in the workflow's history; name the login in the marketplace's template"
+        raise Problem(400, "plain_secret", f"launch_args: --login is not taken: {said}")
 
 
 def _readable(code: str, field: str, read: Callable[[], object]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stoker_pyworker.config import ConfigError
+from stoker_wire.secrecy import secret_values
 
 _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
 
@@ -21,6 +22,8 @@ class Environment:
     """The port that clients reach this worker at; 0: the one it listens on."""
     report_addresses: tuple[str, ...] = ()
     master_token: str = field(default="", repr=False)
+    hidden: tuple[str, ...] = field(default=(), repr=False)
+    """Values of variables that hold secrets, by their names: no report and no log of a fault repeats them."""
     launch_id: str = ""
     unsecured: bool = False
     use_ssl: bool = False
@@ -81,6 +84,7 @@ class Environment:
             public_port=public_port,
             report_addresses=reports,
             master_token=token,
+            hidden=secret_values(variables),
             launch_id=parts[1] if len(parts) == 3 else "",
             unsecured=unsecured,
             use_ssl=use_ssl,

@@ -8,6 +8,7 @@ import structlog
 
 from stoker_pyworker.http.outgoing import OriginFault
 from stoker_wire.problem import Problem
+from stoker_wire.secrecy import without
 
 log = structlog.get_logger(room="standing")
 
@@ -25,7 +26,9 @@ _DRAINING = Problem(
 class Standing:
     """The worker's condition. Every change calls `changed`, which makes a report at once."""
 
-    def __init__(self, *, started_at: float | None = None) -> None:
+    def __init__(self, *, started_at: float | None = None, hidden: tuple[str, ...] = ()) -> None:
+        self._hidden = hidden
+        """Values that no fault may repeat: a model server's last words often hold the token that it was refused with."""
         self.started_at = time.monotonic() if started_at is None else started_at
         self.perf = 0.0
         """Workload per second, measured; 0 until then."""
@@ -64,6 +67,7 @@ class Standing:
 
     def failed(self, source: str, message: str) -> None:
         """Something is wrong, as told by `source` (log, probe, connection, benchmark)."""
+        message = without(message, self._hidden)
         if self._faults.get(source) == message:
             return
         self._faults[source] = message

@@ -82,7 +82,7 @@ class Life:
         directory = directory or Path.cwd()
         self.pool = Pool(config.origin, connections_max=config.model_connections_max)
         self.ledger = Ledger()
-        self.standing = Standing(started_at=process_started_at())
+        self.standing = Standing(started_at=process_started_at(), hidden=settings.hidden)
         self.gpus = Gpus()
         self.sessions = Sessions(self.pool, self.ledger, config.max_sessions or 0)
         gate = None

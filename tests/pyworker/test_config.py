@@ -11,6 +11,7 @@ from stoker_pyworker import (
     WorkerConfig,
 )
 from stoker_pyworker.environment import Environment
+from stoker_pyworker.standing import Standing
 from tests.pyworker.harness import TOKEN, handlers
 
 GOOD = {
@@ -116,3 +117,18 @@ async def test_a_hook_gets_objects_only(make_worker, payload):
     body = b'{"auth_data": %b, "payload": %b}' % (json.dumps(worker.auth()).encode(), payload)
     answer = await worker.client.post("/echo", content=body)
     assert answer.status_code == 422
+
+
+def test_what_a_model_server_says_of_its_secrets_is_not_repeated():
+    variables = {
+        "WORKER_PORT": "3000",
+        "MASTER_TOKEN": "7.0123456789ab.ffffffffffffffffffff",
+        "REPORT_ADDR": "http://engine",
+        "CONTAINER_ID": "5",
+        "HF_TOKEN": "hf_canary_0123456789",
+    }
+    standing = Standing(hidden=Environment.read(variables).hidden)
+    standing.failed(
+        "log", "401 for token hf_canary_0123456789 at the hub; 7.0123456789ab.ffffffffffffffffffff"
+    )
+    assert standing.error == "401 for token *** at the hub; ***"

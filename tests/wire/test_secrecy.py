@@ -1,0 +1,38 @@
+"""Secrets are known by their variables' names, and leave no text."""
+
+import pytest
+
+from stoker_wire.secrecy import names_a_secret, plain_secrets, secret_values, without
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "DB_PASSWORD", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "MASTER_TOKEN",
+     "CONTAINER_API_KEY", "GITHUB_TOKEN_2", "hf_token", "SECRET", "AWS_ACCESS_KEY_ID"],
+)  # fmt: skip
+def test_a_name_that_says_secret_is_one(name):
+    assert names_a_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["MAX_TOKENS", "TOKENIZER", "MODEL_NAME", "KEYS", "KEYBOARD", "PORT", "MONKEY", "TOKEN_LIMIT", "CACHE_KEY_LEN"]
+)  # fmt: skip
+def test_a_name_that_only_sounds_alike_is_none(name):
+    assert not names_a_secret(name)
+
+
+def test_a_reference_is_no_plain_secret():
+    given = {
+        "HF_TOKEN": "secret:HF_TOKEN",
+        "DB_PASSWORD": "in plain text",
+        "API_KEY": "short",
+        "A": "long enough",
+    }
+    assert plain_secrets(given) == ["DB_PASSWORD"]
+
+
+def test_values_leave_a_text_the_longest_first():
+    values = secret_values({"A_TOKEN": "12345678", "B_TOKEN": "12345678-and-more", "C": "no secret at all"})
+    assert without("refused 12345678-and-more, 12345678; no secret at all", values) == (
+        "refused ***, ***; no secret at all"
+    )
