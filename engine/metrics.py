@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from engine.endpoints import Endpoint
 from engine.engine import Engine
 
 _PER_ENDPOINT = ["endpoint"]
@@ -18,8 +19,13 @@ _PER_ENDPOINT = ["endpoint"]
 class _Reader(Collector):
     """Reads an engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, owner: str | None) -> None:
         self._engine = engine
+        self._owner = owner
+
+    def _endpoints(self) -> Iterable[Endpoint]:
+        directory = self._engine.directory
+        return directory if self._owner is None else directory.owned_by(self._owner)
 
     def collect(self) -> Iterator[Metric]:
         """Every figure, per endpoint and for the engine."""
@@ -60,7 +66,7 @@ class _Reader(Collector):
             "tickets_expired": ("stoker_tickets_expired", "Tickets that no worker ever showed"),
         }
         plain = {field: CounterMetricFamily(*of, labels=_PER_ENDPOINT) for field, of in names.items()}
-        for endpoint in self._engine.directory:
+        for endpoint in self._endpoints():
             tally = endpoint.tally
             routes.add_metric([endpoint.name, "given"], tally.routes_given)
             routes.add_metric([endpoint.name, "waiting"], tally.routes_waiting)
@@ -85,7 +91,7 @@ class _Reader(Collector):
         }
         plain = {field: GaugeMetricFamily(*of, labels=_PER_ENDPOINT) for field, of in names.items()}
         now = time.time()
-        for endpoint in self._engine.directory:
+        for endpoint in self._endpoints():
             states: dict[str, int] = {}
             for worker in endpoint.workers.values():
                 if worker.listed:
@@ -120,21 +126,20 @@ class _Collected(Collector):
 
 
 class Metrics:
-    """The scrape handler. Names of endpoints are a tenant's business, so an account key is asked for by default.
+    """The scrape handler. Names of endpoints are a tenant's business, so by default an account sees its own.
 
     The figures of a thousand endpoints are a megabyte of text: they are read between other work, and written in a thread.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._reader = _Reader(engine)
 
     async def handle(self, request: web.Request) -> web.Response:
         """`GET /metrics`."""
-        if not self._engine.settings.metrics_public:
-            self._engine.accounts.authenticate(request)
+        public = self._engine.settings.metrics_public
+        owner = None if public else self._engine.accounts.authenticate(request)
         families = []
-        for family in self._reader.collect():
+        for family in _Reader(self._engine, owner).collect():
             families.append(family)
             await asyncio.sleep(0)
         body = await asyncio.to_thread(_written, families)

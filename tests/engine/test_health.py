@@ -62,6 +62,13 @@ async def test_metrics_tell_of_routes_queues_and_workers_to_account_holders(stag
     assert "sk-ep-" not in text
 
 
+async def test_an_account_sees_the_figures_of_its_own_endpoints_only(stage: Stage) -> None:
+    mine, theirs = await stage.endpoint(owner="alice"), await stage.endpoint(owner="bob")
+    _, text = await stage.call("GET", "/metrics", key=ALICE)
+    assert f'"{mine.name}"' in text
+    assert f'"{theirs.name}"' not in text
+
+
 async def test_connections_over_the_limit_are_turned_away_and_the_others_live_on(bare_stage: Stage) -> None:
     server = await bare_stage.start_engine(limits=Limits(connections=ConnectionLimits(connections_max=2)))
     held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
