@@ -1,0 +1,103 @@
+"""Secrets are compared in constant time, everywhere: read from the source, so that a new comparison cannot slip in."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("wire", "sdk", "pyworker", "market", "activities", "workflows", "engine", "run")
+
+SECRET_WORDS = {
+    "token",
+    "mtoken",
+    "secret",
+    "password",
+    "signature",
+    "mac",
+    "digest",
+    "ticket",
+    "bearer",
+    "hmac",
+    "api_key",
+    "apikey",
+    "master_token",
+    "account_key",
+    "market_key",
+    "session_auth",
+}
+HARMLESS = {
+    # sdk: the client compares the key that was refused with the one it holds itself: it learns whether to fetch a new one
+    ("sdk/stoker/endpoint.py", "refused"),
+    # wire: the launch id in a ticket whose seal was found good
+    ("wire/stoker_wire/ticket.py", "worker"),
+}
+
+
+def words_of(node: ast.expr) -> set[str]:
+    """The names that an operand is made of."""
+    found: set[str] = set()
+    for part in ast.walk(node):
+        name = part.id if isinstance(part, ast.Name) else part.attr if isinstance(part, ast.Attribute) else ""
+        if name:
+            bare = name.strip("_").lower()
+            found |= {bare, *bare.split("_")}
+    return found
+
+
+def is_plain(node: ast.expr) -> bool:
+    """A comparison with nothing, a number or a fixed text tells nothing of a secret."""
+    return isinstance(node, ast.Constant) or (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"len", "type"}
+    )
+
+
+def comparisons(source: str) -> Iterator[tuple[int, str]]:
+    """Every comparison with == or != in which a secret takes part."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Compare):
+            continue
+        operands = [node.left, *node.comparators]
+        if not any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops) or any(map(is_plain, operands)):
+            continue
+        if any(words_of(operand) & SECRET_WORDS for operand in operands):
+            yield node.lineno, ast.unparse(node)
+
+
+def sources() -> list[Path]:
+    return [
+        path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")) if ".venv" not in path.parts
+    ]
+
+
+def test_no_secret_is_compared_with_an_operator_that_stops_at_the_first_difference():
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {text}"
+        for path in sources()
+        for line, text in comparisons(path.read_text())
+        if (str(path.relative_to(ROOT)), text.split()[-1]) not in HARMLESS
+    ]
+    assert found == [], "compare secrets with hmac.compare_digest (engine.keys.same_key)"
+
+
+@pytest.mark.parametrize(
+    ("source", "seen"),
+    [
+        ("if token == given: pass", True),
+        ("if self._token != request.token: pass", True),
+        ("ok = known.encode() == sent.mtoken.encode()", True),
+        ("ok = mac(a) == digest", True),
+        ("if token == '': pass", False),
+        ("if len(token) != 3: pass", False),
+        ("ok = hmac.compare_digest(token, given)", False),
+        ("if place == worker: pass", False),
+    ],
+)
+def test_the_reading_finds_what_it_looks_for(source, seen):
+    assert bool(list(comparisons(source))) is seen
+
+
+def test_it_reads_every_room():
+    assert {path.relative_to(ROOT).parts[0] for path in sources()} == set(ROOMS)
+    assert len(sources()) > 150

@@ -1,0 +1,254 @@
+"""Secrets are planted everywhere, a whole life is lived, and then everything that could have kept one is searched."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+import stoker
+from market.host.settings import TemplateSettings
+from market.vast import VastMarket
+from run.dev import DevStack
+from stoker_wire.token import mint_worker_token
+
+from .conftest import QUICK, ROUTE, TEXT_MODEL, payload, settings_in, until
+
+CANARIES = {
+    "account": "sk-canary-account-4f1c9a7e2b",
+    "hmac": "canary-hmac-secret-8d3e5f6a1c0b-32-bytes",
+    "market": "mk-canary-market-91ab3c77de",
+    "reference": "hf_canary_reference_5b2d8e4410",
+    "plain": "hf_canary_plain_c3f07719aa",
+    "wrong": "sk-canary-of-nobody-77aa61",
+}
+"""`reference` is what `secret:HF_TOKEN` stands for; `plain` stands in the marketplace's template as it is; `wrong` is a key that
+a caller tries."""
+
+HELD_BY = {
+    "temporal": set(),
+    "market": {"market"},
+    "worker": {"hmac", "market", "reference"},
+    "engine": {"account", "hmac", "market"},
+}
+"""Which process may have which in its environment."""
+
+
+@pytest.fixture
+async def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DevStack]:
+    for name, canary in [
+        ("STOKER_ACCOUNT_KEY", "account"),
+        ("STOKER_HMAC_SECRET", "hmac"),
+        ("STOKER_MARKET_KEY", "market"),
+        ("STOKER_SECRET_HF_TOKEN", "reference"),
+    ]:
+        monkeypatch.setenv(name, CANARIES[canary])
+    settings = settings_in(tmp_path / "state")
+    model = next(each for each in settings.host_market.templates if each.hash_id == "text-model")
+    env = f"{model.env} -e HF_TOKEN=secret:HF_TOKEN -e OTHER_TOKEN={CANARIES['plain']}"
+    planted = TemplateSettings(name="planted", hash_id="planted", env=env, onstart=model.onstart)
+    host = settings.host_market.model_copy(update={"templates": (*settings.host_market.templates, planted)})
+    monkeypatch.setattr("run.dev.READY_SECONDS_MAX", 180.0)  # a crowded machine is no finding
+    stack = DevStack(settings.model_copy(update={"host_market": host}))
+    await stack.start()
+    yield stack
+    await stack.stop()
+
+
+class Life:
+    """What is done with the deployment, and everything that it answered on the way."""
+
+    def __init__(self, stack: DevStack) -> None:
+        self.stack = stack
+        self.said: dict[str, str] = {}
+        self.url = stack.settings.engine.url
+
+    async def live(self) -> None:
+        async with stoker.Serverless(CANARIES["account"], url=self.url) as client:
+            made = await client.endpoints.create("canary", **QUICK)
+            group = await client.workergroups.create(made.id, **{**TEXT_MODEL, "template_hash": "planted"})
+            endpoint = await client.get_endpoint("canary")
+            await endpoint.request(ROUTE, payload(4), cost=4, timeout=90)
+            workers = await client.endpoints.workers(made.id)
+            self.instances = [worker.id for worker in workers]
+            self.environments = {
+                entry.decode(errors="replace")
+                for process in _processes_with(f"CONTAINER_ID={self.instances[0]}")
+                for entry in (process / "environ").read_bytes().split(b"\0")
+            }
+            self.pids = dict(self.stack.pids)
+            self.processes = {name: _process(pid) for name, pid in self.pids.items()}
+            await self.mistakes(made.id, group.id)
+            await client.endpoints.update(made.id, max_queue_time=2.0)
+            await client.workergroups.update_workers(group.id)
+            await self.command_line(group.id)
+            await client.endpoints.delete(made.id)
+        market = VastMarket(self.stack.settings.market_url, CANARIES["market"])
+
+        async def released() -> bool:
+            return await market.list() == []
+
+        await until(released, what="the marketplace's list to be empty", seconds_max=90)
+        await market.close()
+
+    async def mistakes(self, endpoint_id: int, group_id: int) -> None:
+        """Bad keys, bad bodies, secrets where none belong, and a marketplace that fails."""
+        token = mint_worker_token(b"another secret, of somebody else", endpoint_id, "0123456789ab")
+        good = {"Authorization": f"Bearer {CANARIES['account']}"}
+        bad = {"Authorization": f"Bearer {CANARIES['wrong']}"}
+        plain = f'--env "-e HF_TOKEN={CANARIES["reference"]}"'
+        calls = [
+            ("GET", "/api/v0/endptjobs/", None, good),
+            ("GET", f"/api/v0/endptjobs/?api_key={CANARIES['wrong']}", None, {}),
+            ("GET", f"/api/v0/endptjobs/?api_key={CANARIES['account']}", None, {}),
+            ("GET", "/api/v0/users/current/", None, bad),
+            ("GET", "/api/v0/instances/", None, good),
+            ("GET", "/api/v0/template/?select_filters={}", None, good),
+            ("GET", "/metrics", None, good),
+            ("GET", "/metrics", None, bad),
+            ("POST", "/route/", {"endpoint": "canary", "api_key": CANARIES["wrong"]}, {}),
+            ("POST", "/route/", {"endpoint": 7, "api_key": CANARIES["account"]}, {}),
+            ("POST", "/route/", {"endpoint": "nobody", "api_key": CANARIES["account"]}, {}),
+            ("POST", "/worker_status/", {"id": 1, "mtoken": token}, {}),
+            ("POST", "/worker_status/", {"id": "x", "mtoken": CANARIES["wrong"]}, {}),
+            ("PUT", f"/api/v0/workergroups/{group_id}/", {"launch_args": plain}, good),
+            ("PUT", f"/api/v0/workergroups/{group_id}/", {"launch_args": '--login "-u a -p b"'}, good),
+            ("PUT", f"/api/v0/workergroups/{group_id}/", {"launch_args": '--env "-e A=secret:NOBODY"'}, good),
+            ("PUT", f"/api/v0/workergroups/{group_id}/", {"launch_args": ""}, good),
+            ("POST", "/openai/canary/v1/completions", {"prompt": "x"}, bad),
+        ]
+        async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
+            faulty = {"fault": "server_error", "path": "/api/v0/asks/", "count": 2}
+            market = {"Authorization": f"Bearer {CANARIES['market']}"}
+            await http.post(f"{self.stack.settings.market_url}/host/faults/", json=faulty, headers=market)
+            for method, path, body, headers in calls:
+                answer = await http.request(method, self.url + path, json=body, headers=headers)
+                hidden = path.replace(CANARIES["account"], "account").replace(CANARIES["wrong"], "wrong")
+                self.said[f"{method} {hidden} {len(self.said)}"] = str(answer.headers) + answer.text
+                if body is not None and "-e HF_TOKEN=" in str(body):
+                    assert answer.json()["error"] == "plain_secret"
+
+    async def command_line(self, group_id: int) -> None:
+        """What `stoker` prints, errors too; its key comes from the environment, which its argument list does not show."""
+        commands = [
+            ["endpoints", "list", "--json"],
+            ["endpoints", "show", "canary", "--json"],
+            ["workergroups", "list", "--json"],
+            ["workers", "canary", "--json"],
+            ["logs", "canary", "--level", "3"],
+            ["decisions", "canary", "--json"],
+            ["costs", "canary"],
+            ["workers", "nobody"],
+        ]
+        for key in ("account", "wrong"):
+            for command in commands if key == "account" else commands[:2]:
+                process = await asyncio.create_subprocess_exec(
+                    str(Path(sys.executable).parent / "stoker"),
+                    *command,
+                    env={
+                        "PATH": os.environ["PATH"],
+                        "STOKER_URL": self.url,
+                        "STOKER_API_KEY": CANARIES[key],
+                        "HOME": str(self.stack.state_dir),
+                    },
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.STDOUT,
+                )
+                said, _ = await process.communicate()
+                self.said[f"stoker {' '.join(command)} ({key})"] = said.decode(errors="replace")
+
+    async def histories(self) -> dict[str, str]:
+        """Every history, memo and search attribute, as Temporal gives them out."""
+        client = await self.stack.client()
+        found = {}
+        async for run in client.list_workflows():
+            handle = client.get_workflow_handle(run.id, run_id=run.run_id)
+            history = await handle.fetch_history()
+            described = await handle.describe()
+            memo = await described.memo()
+            found[f"{run.id}/{run.run_id}"] = "\n".join(
+                [history.to_json(), str(memo), str(described.raw_description), *_decoded(history)]
+            )
+        return found
+
+
+def _decoded(history: object) -> Iterator[str]:
+    """Payloads as they are: in JSON they are base64, in which nothing would be found."""
+    for event in history.events:  # type: ignore[attr-defined]
+        yield event.SerializeToString().decode("latin-1")
+
+
+def _process(pid: int) -> tuple[bytes, bytes]:
+    process = Path(f"/proc/{pid}")
+    return (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+
+
+def _processes_with(mark: str) -> list[Path]:
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and mark.encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(process)
+        except OSError:
+            continue
+    return found
+
+
+def canaries_in(data: str | bytes) -> set[str]:
+    raw = data.encode(errors="replace") if isinstance(data, str) else data
+    return {name for name, canary in CANARIES.items() if canary.encode() in raw}
+
+
+def open_to_others(state: Path) -> list[str]:
+    """What in the folder others of this machine can read; a link is as open as what it points at."""
+    paths = [path for path in [state, *state.rglob("*")] if not path.is_symlink()]
+    return [str(path) for path in paths if path.stat().st_mode & 0o077]
+
+
+@pytest.mark.timeout(400)
+async def test_no_secret_is_left_anywhere(planted: DevStack) -> None:
+    life = Life(planted)
+    await life.live()
+
+    # The instance has what it was given, or this test would find nothing because nothing was there.
+    assert f"HF_TOKEN={CANARIES['reference']}" in life.environments
+    assert f"OTHER_TOKEN={CANARIES['plain']}" in life.environments
+
+    # Argument lists show nothing to anybody; environments what their process works with.
+    for name, (arguments, environment) in life.processes.items():
+        assert canaries_in(arguments) == set(), name
+        assert canaries_in(environment) == HELD_BY[name], name
+
+    # Answers and what the command prints.
+    assert len(life.said) > 25
+    for name, text in life.said.items():
+        assert canaries_in(text) == set(), (name, text)
+
+    # Temporal: histories, memos, search attributes.
+    histories = await life.histories()
+    assert any("endpoint/canary" in name for name in histories)
+    assert any("planted" in text for text in histories.values())
+    for name, text in histories.items():
+        assert canaries_in(text) == set(), name
+
+    # What was written: logs, databases, settings. The template's plain value is the marketplace's to keep.
+    state = planted.state_dir
+    kept = {state / "settings.json": {"plain"}}
+    written = [path for path in state.rglob("*") if path.is_file()]
+    assert {"temporal.db", "settings.json", "market.sqlite", "engine.log", "worker.log"} <= {
+        path.name for path in written
+    }
+    for path in written:
+        allowed = kept.get(path, set())
+        if path.name.startswith("market.sqlite"):
+            allowed = {"plain", "reference"}  # what its instances were given, and may be started with again
+        assert canaries_in(path.read_bytes()) <= allowed, path
+    assert b"canary" in (state / "temporal.db").read_bytes() + b"".join(
+        path.read_bytes() for path in written if path.name == "temporal.db-wal"
+    )
+
+    # And whatever was written, nobody else can read.
+    assert open_to_others(state) == []
