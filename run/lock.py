@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from run.faults import Fault
-from run.private import private_folder, write_private
+from run.private import open_private, private_folder, write_private
 
 _LOCK = "stokerd.lock"
 
@@ -29,7 +29,7 @@ class StateLock:
             Fault: another process holds it, or the folder is shared with others.
         """
         private_folder(self._path.parent)
-        file = self._path.open("a+")
+        file = open_private(self._path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as fault:

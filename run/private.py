@@ -41,6 +41,13 @@ def append_private(path: Path) -> IO[bytes]:
     return _opened(path, os.O_WRONLY | os.O_APPEND)
 
 
+def open_private(path: Path) -> IO[str]:
+    """A file to read and append to, for its owner only."""
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "a+")
+
+
 def _opened(path: Path, flags: int) -> IO[bytes]:
     descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.fchmod(descriptor, 0o600)  # it may be older than this rule

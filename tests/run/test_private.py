@@ -70,6 +70,7 @@ def test_a_state_folder_that_others_may_look_into_is_closed_to_them(tmp_path):
     lock = StateLock(folder)
     lock.acquire()
     assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "stokerd.lock").stat().st_mode & 0o777 == 0o600
     lock.release()
 
 
