@@ -14,7 +14,9 @@ from aiohttp import web
 
 from engine.engine import Engine
 from engine.parsing import answer, path_id, read_object
+from market.grammar import GrammarError, parse_env
 from stoker_wire.problem import Problem
+from stoker_wire.secrecy import secret_values, without
 
 log = structlog.get_logger("engine.market")
 
@@ -61,7 +63,9 @@ class MarketWindow:
     async def look(self, request: web.Request) -> web.Response:
         """Templates."""
         self._engine.accounts.authenticate(request)
-        return answer(await self._ask("GET", request.path, query=_without(request.query)))
+        found = await self._ask("GET", request.path, query=_without(request.query))
+        rows = [row for row in found.get("templates") or [] if isinstance(row, dict)]
+        return answer({**found, "templates": [without_secrets(row) for row in rows]})
 
     async def has_template(self, hash_id: str | None, template_id: int | None) -> bool | None:
         """Whether the marketplace has the template; None: it cannot be asked now."""
@@ -166,6 +170,18 @@ class MarketWindow:
                 status, str(code or "market_refused"), str(message or "the marketplace refused the call")
             )
         return said
+
+
+def without_secrets(template: dict[str, Any]) -> dict[str, Any]:
+    """The template without the values of variables that hold secrets: every account of this engine may look at it."""
+    env = template.get("env")
+    if not isinstance(env, str) or not env:
+        return template
+    try:
+        values = secret_values(parse_env(env))
+    except GrammarError:
+        return {**template, "env": _HIDDEN}
+    return {**template, "env": without(env, values)}
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:

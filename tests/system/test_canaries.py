@@ -219,6 +219,7 @@ def open_to_others(state: Path) -> list[str]:
     return [str(path) for path in paths if path.stat().st_mode & 0o077]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 async def test_no_secret_is_left_anywhere(planted: DevStack) -> None:
     life = Life(planted)
