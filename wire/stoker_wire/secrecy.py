@@ -31,11 +31,8 @@ def plain_secrets(environment: Mapping[str, str]) -> list[str]:
 
 
 def secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """What must stand in no log, report or error, the longest first."""
-    found = {
-        value for name, value in environment.items() if names_a_secret(name) and len(value) >= VALUE_CHARS_MIN
-    }
-    return tuple(sorted(found, key=len, reverse=True))
+    """What must stand in no log, report or error, the longest first; a reference is no secret."""
+    return tuple(sorted({environment[name] for name in plain_secrets(environment)}, key=len, reverse=True))
 
 
 def without(text: str, values: Iterable[str]) -> str:
