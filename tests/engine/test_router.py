@@ -27,7 +27,7 @@ class World:
         self.router = Router(limits=self.limits, timing=TIMING, started_at=0.0, draw=lambda: next(numbers))
         self.config = config
         self.endpoint = Endpoint(
-            self._memo(()), secret=b"x" * 32, timing=TIMING, limits=self.limits, now=self.now
+            self._memo(()), secrets=(b"x" * 32,), timing=TIMING, limits=self.limits, now=self.now
         )
         self.woken: dict[int, bool] = {}
         self.alarms: list[str] = []
