@@ -16,9 +16,20 @@ def expected_seconds(worker: Worker, learned: Learned, tuning: Tuning) -> float:
         others = [each.start_seconds for each in learned.kinds if each.starts]
         own = record.start_seconds if record is not None and record.starts else 0.0
         return own or _mean(others) or tuning.start_seconds_unknown
-    others = [each.boot_seconds for each in learned.kinds if each.boots]
     own = record.boot_seconds if record is not None and record.boots else 0.0
-    return own or _mean(others) or tuning.boot_seconds_unknown
+    return own or boot_seconds(learned, tuning)
+
+
+def boot_seconds(learned: Learned, tuning: Tuning) -> float:
+    """What a new machine takes, by all that were seen, else a guess."""
+    return _mean([each.boot_seconds for each in learned.kinds if each.boots]) or tuning.boot_seconds_unknown
+
+
+def start_seconds(learned: Learned, tuning: Tuning) -> float:
+    """What a cold worker takes, by all that were seen, else a guess."""
+    return (
+        _mean([each.start_seconds for each in learned.kinds if each.starts]) or tuning.start_seconds_unknown
+    )
 
 
 def is_late(worker: Worker, learned: Learned, now: float, tuning: Tuning) -> bool:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from policy.chance import spare
+from policy.booting import boot_seconds, expected_seconds, ready_at
 from policy.fleet import Goal, Learned, Worker
 from policy.forecast import Forecast
 from policy.lifecycle import is_booting, is_cold, is_hot, runs_or_will
@@ -72,10 +72,16 @@ class Want:
 
     predicted: float
     """Arrivals, or what clears the queue, whichever is more."""
+    arrivals: float
+    """Without the queue."""
     sustained: float
     hot_floor: float
     """min_load, and the least that keeps one worker hot while the inactivity gate is shut."""
     hot: float
+    rented: float
+    """Of `hot`, what is worth renting new machines for: they come minutes later, and cost more than a start."""
+    clearing: float
+    """The least that clears within target_queue_time what waits now: nothing is drained below it."""
     total: float
     queue_seconds: float
     pressed: bool
@@ -180,28 +186,23 @@ def want(observation: Observation, expected: Forecast, rules: Rules, perfs: Perf
     config = rules.config
     over = is_over(observation, expected)
     arrivals = 0.0 if over else expected.load
-    arrivals += spare(
-        arrivals,
-        mean_cost=observation.load.mean_cost,
-        perf=perfs.mean,
-        scatter=expected.dispersion,
-        queue_seconds=config.target_queue_time,
-        tuning=tuning,
-    )
+    queue = Queue.of(observation, perfs)
+    pressed = queue.seconds > config.target_queue_time
     calm = max(arrivals / rules.target_util, config.min_load)
-    queue_seconds = expected_queue_seconds(observation, perfs)
-    pressed = queue_seconds > config.target_queue_time
-    pressure = _pressure(observation, calm, perfs, tuning)
-    predicted = max(arrivals, pressure * rules.target_util)
+    rising = 0.0 if over else expected.rising
+    surge = rented = 0.0
+    if pressed:
+        surge = _surge(observation, queue, rising, calm, perfs, tuning, boot=False)
+        rented = _surge(observation, queue, rising, calm, perfs, tuning, boot=True)
     floor = hot_floor(observation)
-    hot = max(predicted / rules.target_util, floor)
-    sustained = min(expected.sustained, predicted)
+    hot = max(calm, surge, floor)
+    sustained = expected.sustained if rules.cold_mult > 1 else min(expected.sustained, arrivals)
     slow = max(sustained / rules.target_util, floor)
     reason = expected.reason
     if over:
         reason = f"no request for {config.inactivity_timeout:g} s, the inactivity timeout"
     if pressed:
-        wait = "no worker to clear it" if math.isinf(queue_seconds) else f"{queue_seconds:.0f} s to clear"
+        wait = "no worker to clear it" if math.isinf(queue.seconds) else f"{queue.seconds:.0f} s to clear"
         reason += (
             f"; {observation.load.backlog_requests} waiting with {observation.load.backlog_load:.4g} load,"
             f" {wait}, target {config.target_queue_time:g} s"
@@ -209,50 +210,111 @@ def want(observation: Observation, expected: Forecast, rules: Rules, perfs: Perf
     elif arrivals / rules.target_util < floor:
         reason += f"; floor {floor:.4g} load/s"
     return Want(
-        predicted=predicted,
+        predicted=max(arrivals, surge * rules.target_util),
+        arrivals=arrivals,
         sustained=sustained,
         hot_floor=floor,
         hot=hot,
+        rented=max(calm, rented, floor),
+        clearing=queue.load / config.target_queue_time,
         total=max(hot, slow * rules.cold_mult, config.min_cold_load),
-        queue_seconds=queue_seconds,
+        queue_seconds=queue.seconds,
         pressed=pressed,
         reason=reason,
     )
 
 
-def expected_queue_seconds(observation: Observation, perfs: Perfs) -> float:
-    """How long the work that is here takes the workers that are ready: global queue and what they hold, over perf."""
-    waiting = observation.load.backlog_load
-    hot = [worker for worker in observation.workers if takes_requests(worker)]
-    waiting += sum([worker.load for worker in hot])
-    perf = sum([worker.perf or perfs.worker(worker) for worker in hot])
-    if waiting <= LOAD_DUST and observation.load.backlog_requests == 0:
-        return 0.0
-    return waiting / perf if perf > 0 else math.inf
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """The work that nobody works on yet, wherever it waits."""
+
+    load: float
+    line: int
+    """Requests in the engines' queues."""
+    requests: int
+    """Waiting or running: a request keeps one worker busy, however many there are."""
+    ready: float
+    """Perf of the workers that will work it off, load/s."""
+
+    @classmethod
+    def of(cls, observation: Observation, perfs: Perfs) -> "Queue":
+        """The engines' queues, and what waits on workers behind the request that they work on.
+
+        What a draining worker holds it finishes itself.
+        """
+        hot = [worker for worker in observation.workers if takes_requests(worker)]
+        behind = sum(
+            worker.load * (1.0 - 1.0 / worker.in_flight) if worker.in_flight else worker.load
+            for worker in hot
+        )
+        return cls(
+            load=observation.load.backlog_load + behind,
+            line=observation.load.backlog_requests,
+            requests=observation.load.backlog_requests
+            + sum(
+                worker.in_flight
+                for worker in observation.workers
+                if is_hot(worker) and worker.suspect_since is None
+            ),
+            ready=sum(perfs.worker(worker) for worker in hot),
+        )
+
+    @property
+    def seconds(self) -> float:
+        """How long the waiting work takes the ready workers; infinite with work and nobody to do it."""
+        if self.load <= LOAD_DUST and (self.ready > 0 or self.line == 0):
+            return 0.0
+        return self.load / self.ready if self.ready > 0 else math.inf
 
 
-def _pressure(observation: Observation, calm: float, perfs: Perfs, tuning: Tuning) -> float:
-    """Capacity that holds the expected queue time at its target, load/s.
+def _surge(
+    observation: Observation,
+    queue: Queue,
+    rising: float,
+    calm: float,
+    perfs: Perfs,
+    tuning: Tuning,
+    *,
+    boot: bool,
+) -> float:
+    """Capacity that works off the queue within its target once help has come, beside what goes on arriving, load/s.
 
-    By Little's law an endpoint whose requests take the target time T at arrival rate r holds r x T; what it holds beyond
-    must clear within T as well: r + (held - r x T) / T = held / T. So a worker that is exactly busy (cost == perf) and
-    a queue before it ask for a second and a third worker, although utilisation never passes 100 %. It exceeds what is
-    ready exactly when the queue time exceeds its target. What a draining worker holds it finishes itself.
+    Until then the queue grows by what arrives beyond the ready workers. 9 workers' load on one worker, help in 25 s:
+    8 x 25 = 200 worker-seconds will wait, so 9 + 200 / 10 = 29 are started. The twenty are not a waste: they do work
+    that has to be done anyway, and only their starts are paid on top. Where help has to be rented (`boot`) it costs ten
+    times that and comes minutes later: only the queue that is there is rented for.
     """
-    config = observation.config
-    hot = [worker for worker in observation.workers if is_hot(worker) and worker.suspect_since is None]
-    held = observation.load.backlog_load + sum([worker.load for worker in hot if worker.drain is None])
-    asked = held / config.target_queue_time
-    if observation.load.backlog_requests > 0:
-        # even a queue of free requests needs somebody to answer it
-        asked = max(asked, LOAD_DUST)
+    look = _help_seconds(observation, tuning, boot=boot)
+    target = observation.config.target_queue_time
+    clear = look if look > 3.0 * target else target
+    coming = 0.0 if boot else max(0.0, rising - queue.ready) * look
+    asked = rising + queue.load / target + coming / clear
+    # even a queue of free requests needs somebody to answer it
+    asked = max(asked, LOAD_DUST)
     if perfs.mean > 0:
-        asked = min(asked, max(calm, perfs.mean) * tuning.backlog_boost_max)
-    requests = observation.load.backlog_requests + sum([worker.in_flight for worker in hot])
-    if requests > 0 and perfs.mean > 0:
-        # a request keeps one worker busy: one request of 100,000 tokens does not go faster on fifty
-        asked = min(asked, requests * perfs.mean)
+        asked = min(asked, max(calm, rising, perfs.mean) * tuning.backlog_boost_max)
+        cost = observation.load.mean_cost
+        more = rising * look / cost if cost > 0 else 0.0
+        if cost > 0 or queue.requests > 0:
+            # one request of 100,000 tokens does not go faster on fifty workers
+            asked = min(asked, (queue.requests + more) * perfs.mean)
     return asked
+
+
+def _help_seconds(observation: Observation, tuning: Tuning, *, boot: bool) -> float:
+    """When the next capacity can be there: what boots, else a cold worker, else a new one."""
+    workers, learned, now = observation.workers, observation.learned, observation.now
+    coming = [
+        ready_at(worker, learned, tuning) - now
+        for worker in workers
+        if is_booting(worker) and (boot or worker.loaded_once)
+    ]
+    if coming and not boot:
+        return max(0.0, min(coming))
+    starts = [expected_seconds(worker, learned, tuning) for worker in workers if is_cold(worker)]
+    if starts and not boot:
+        return min(starts)
+    return boot_seconds(learned, tuning)
 
 
 def hot_floor(observation: Observation) -> float:

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from policy.apply import launched, ordered
-from policy.booting import is_late, overdue_at
-from policy.capacity import Have, Perfs, Rules, Want, committed_dollars_per_hour, have, want
+from policy.booting import boot_seconds, is_late, overdue_at, start_seconds
+from policy.capacity import Have, Perfs, Rules, Want, committed_dollars_per_hour, have, want, workers_min
+from policy.experience import Conditions, Experience, Keep, habit_level, keep, lived, need_window
 from policy.fleet import Drain, Goal, HostFailure, Worker
 from policy.forecast import Forecast, forecast
 from policy.lifecycle import is_hot
@@ -28,7 +29,14 @@ class Draft:
         self.groups: dict[int, Workergroup] = {group.id: group for group in observation.workergroups}
         self.rules = Rules.of(observation.config, observation.workergroups)
         self.perfs = Perfs.of(observation.workers, observation.learned)
-        self.forecast: Forecast = forecast(observation.load, observation.now, tuning)
+        self.experience, self.keep = self._live()
+        self.forecast: Forecast = forecast(
+            observation.load,
+            observation.now,
+            tuning,
+            window_seconds=need_window(self.config.target_queue_time, self.service_seconds, tuning),
+            habit=habit_level(self.experience.minutes, self.now, tuning) if self.keep.habit else 0.0,
+        )
         self.want: Want = want(observation, self.forecast, self.rules, self.perfs, tuning)
         self.workers: dict[str, Worker] = {worker.launch_id: worker for worker in observation.workers}
         self.operations: list[Operation] = []
@@ -46,6 +54,38 @@ class Draft:
         self._have: Have | None = None
         """The capacity, until the next order changes it."""
         self._ids = [each for each in observation.launch_ids if each not in self.workers]
+
+    @property
+    def service_seconds(self) -> float:
+        """What a request keeps one worker busy for; as long as a minute's window is told apart from chance while unknown."""
+        cost, perf = self.observation.load.mean_cost, self.perfs.mean
+        if cost <= 0 or perf <= 0:
+            return self.tuning.medium_seconds - self.config.target_queue_time
+        return cost / perf
+
+    def _live(self) -> tuple[Experience, Keep]:
+        learned, tuning = self.observation.learned, self.tuning
+        cold = any(worker.loaded_once for worker in self.observation.workers) and self.keeps_cold
+        seconds = start_seconds(learned, tuning) if cold else boot_seconds(learned, tuning)
+        on = Conditions(
+            unit=self.perfs.mean * self.rules.target_util,
+            service_seconds=max(self.service_seconds, 0.05),
+            start_seconds=min(seconds, tuning.sustained_seconds),
+            billed_seconds=seconds,
+            queue_seconds=self.config.target_queue_time,
+        )
+        experience = lived(self.memory.experience, self.observation.load, on, tuning)
+        return experience, keep(experience, tuning)
+
+    @property
+    def keeps_cold(self) -> bool:
+        """Whether the endpoint keeps cold workers at all, or coming back is a boot."""
+        return (
+            self.rules.cold_mult > 1
+            or self.config.min_cold_load > 0
+            or workers_min(self.observation) > 0
+            or any(record.starts > 0 for record in self.observation.learned.kinds)
+        )
 
     def __iter__(self) -> Iterator[Worker]:
         """The workers as they are after what was decided so far."""

@@ -23,14 +23,15 @@ def grow_hot(
     why: str,
     groups: Iterable[Workergroup] | None = None,
     *,
-    rent: bool = True,
+    rent: float = _EVERYTHING,
 ) -> None:
-    """Bring `need` load/s more towards hot; without `rent`, only from what is draining or cold."""
+    """Bring `need` load/s more towards hot, of which at most `rent` on new machines."""
     allowed = tuple(draft.groups.values()) if groups is None else tuple(groups)
     ids = {group.id for group in allowed}
-    need = _call_off_drains(draft, need, why, ids)
-    need = _activate(draft, need, why, ids)
-    if need > LOAD_DUST / 2 and rent:
+    left = _call_off_drains(draft, need, why, ids)
+    left = _activate(draft, left, why, ids)
+    need = min(left, rent - (need - left))
+    if need > LOAD_DUST / 2:
         recruit(draft, need=need, count=0, why=why, groups=allowed)
 
 

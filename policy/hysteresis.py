@@ -4,12 +4,9 @@ A peak is (until when this level was wanted, level). Peaks fall strictly, so the
 first that has not expired: every level of capacity has its own clock, as in the ski-rental rule.
 """
 
-from policy.fleet import Learned
-from policy.tuning import Tuning
-
 Peaks = tuple[tuple[float, float], ...]
 
-_PEAKS_MAX = 16
+_PEAKS_MAX = 24
 
 
 def remember(peaks: Peaks, level: float, now: float, hold_seconds: float) -> Peaks:
@@ -20,6 +17,11 @@ def remember(peaks: Peaks, level: float, now: float, hold_seconds: float) -> Pea
         kept[-1] = (now, kept[-1][1])
     kept = [(until, value) for until, value in kept if now - until < hold_seconds]
     kept.append((now, level))
+    return bounded(kept)
+
+
+def bounded(kept: list[tuple[float, float]]) -> Peaks:
+    """At most so many peaks: the two that differ least become one."""
     while len(kept) > _PEAKS_MAX:
         gaps = [kept[index][1] - kept[index + 1][1] for index in range(len(kept) - 1)]
         nearest = gaps.index(min(gaps))
@@ -35,18 +37,3 @@ def held(peaks: Peaks) -> float:
 def next_release(peaks: Peaks, hold_seconds: float) -> float | None:
     """When the highest level will be let go, if nothing asks for it again."""
     return peaks[0][0] + hold_seconds if len(peaks) > 1 else None
-
-
-def hot_hold_seconds(learned: Learned, tuning: Tuning, *, keeps_cold: bool = True) -> float:
-    """How long hot capacity is kept through a gap: twice what a start takes here, within bounds.
-
-    Where no cold worker is kept, and none was ever seen to start again, coming back is a boot, and a gap shorter than
-    that is cheaper hot.
-    """
-    starts = [record.start_seconds for record in learned.kinds if record.starts > 0]
-    boots = [record.boot_seconds for record in learned.kinds if record.boots > 0]
-    if not keeps_cold and not starts and boots:
-        hold = max(boots)
-    else:
-        hold = max(starts, default=tuning.start_seconds_unknown) * tuning.hot_hold_starts
-    return min(max(hold, tuning.hot_hold_seconds_min), tuning.hot_hold_seconds_max)

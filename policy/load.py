@@ -6,6 +6,8 @@ Series = tuple[tuple[float, float], ...]
 """(bucket start in Unix seconds, load that arrived in it), oldest first; an empty bucket is left out."""
 
 BUCKET_SECONDS = 5.0
+_QUARTER_SECONDS = 900.0
+_DAY_SECONDS = 86_400.0
 _RESOLUTIONS = (("seconds", 5.0, 300.0), ("minutes", 60.0, 7200.0), ("quarters", 900.0, 604_800.0))
 _COST_REQUESTS = 200.0
 """Enough that the mean of costs that differ by their mean is known to 7 %."""
@@ -177,6 +179,22 @@ def rate(history: LoadHistory, seconds: float, *, at_least: float = BUCKET_SECON
         elif filled <= 0:
             total += load
     return total / window
+
+
+def yesterday(history: LoadHistory, now: float, *, before: float, after: float) -> float:
+    """The highest mean of a quarter of an hour, load/s, from `before` seconds before this time of yesterday to `after` seconds
+    after it; 0 while no yesterday is known."""
+    if history.known_since is None or history.known_since > now - _DAY_SECONDS:
+        return 0.0
+    then = now - _DAY_SECONDS
+    highest = 0.0
+    for quarter, load in reversed(history.quarters):
+        if quarter > then + after:
+            continue
+        if quarter + _QUARTER_SECONDS <= then - before:
+            break
+        highest = max(highest, load)
+    return highest / _QUARTER_SECONDS
 
 
 def _arrived(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from policy.experience import Experience
 from policy.fleet import Learned, Worker
 from policy.load import LoadHistory
 from stoker_wire.endpoint import EndpointConfig
@@ -66,3 +67,5 @@ class Memory:
     """(until when it was predicted, load/s), falling: what must stay hot until the hold has passed."""
     total_peaks: tuple[tuple[float, float], ...] = ()
     """The same for hot and cold together: what the cold pool is kept for (load/s, before target_util)."""
+    experience: Experience = Experience()
+    """What the traffic of the last hours taught about holding."""

@@ -6,12 +6,12 @@ on the fleet as the steps before leave it, so a plan never contradicts itself, a
 
 from policy.capacity import LOAD_DUST, is_known_asleep, is_over, workers_min
 from policy.draft import Draft
+from policy.experience import next_rise
 from policy.grow import activate, can_start, grow_hot, recruit
-from policy.hysteresis import held, hot_hold_seconds, next_release, remember
+from policy.hysteresis import held, next_release, remember
 from policy.leaving import delete_all, dismiss_strangers, finish_drains, keep_all, stop_all
 from policy.observation import Observation
 from policy.plan import QUEUE_SECONDS_MAX, Plan, Targets
-from policy.recurrence import next_rise
 from policy.repair import repair
 from policy.say import load
 from policy.schedule import explain_booting, look, look_again_at
@@ -68,32 +68,35 @@ def _grow(draft: Draft) -> None:
     have = draft.have()
     wanted = want.hot + extra
     gap = 0.0 if have.unknown_booting else wanted - have.hot
+    before = len(draft.operations)
     if gap > LOAD_DUST / 2:
         since = draft.memory.above_since if draft.memory.above_since is not None else draft.now
         draft.with_memory(above_since=since)
         if _is_urgent(draft, gap) or draft.now - since >= draft.tuning.up_hold_seconds:
-            before = len(draft.operations)
-            grow_hot(draft, gap, _why_more(draft, wanted, have.hot, extra))
-            if any(each.op in _GROWTH for each in draft.operations[before:]):
-                draft.with_memory(grew_at=draft.now)
+            grow_hot(
+                draft, gap, _why_more(draft, wanted, have.hot, extra), rent=want.rented + extra - have.hot
+            )
         else:
             draft.wakes.append(since + draft.tuning.up_hold_seconds)
     else:
         draft.with_memory(above_since=None)
-    _overtake(draft, wanted, extra)
+    _overtake(draft)
     _grow_groups(draft)
+    if any(each.op in _GROWTH for each in draft.operations[before:]):
+        draft.with_memory(grew_at=draft.now)
     _grow_total(draft)
 
 
-def _overtake(draft: Draft, wanted: float, extra: float) -> None:
-    """Wake cold workers for what is wanted now, where machines that boot would come minutes later."""
-    have = draft.have()
+def _overtake(draft: Draft) -> None:
+    """Wake cold workers for what is wanted now, where machines that boot would come minutes later.
+
+    A rolling update can wait for them.
+    """
+    have, wanted = draft.have(), draft.want.hot
     need = wanted - (have.hot - have.late)
-    if need > LOAD_DUST / 2 and have.late > 0 and have.cold > 0:
-        why = _why_more(draft, wanted, have.hot - have.late, extra)
-        grow_hot(
-            draft, need, f"{why}, {load(have.late)} of it boots for longer than a start takes", rent=False
-        )
+    if need > LOAD_DUST / 2 and have.late > 0 and have.cold > 0 and _is_urgent(draft, need):
+        why = _why_more(draft, wanted, have.hot - have.late, 0.0)
+        grow_hot(draft, need, f"{why}, {load(have.late)} of it boots for longer than a start takes", rent=0.0)
 
 
 def _is_urgent(draft: Draft, gap: float) -> bool:
@@ -170,19 +173,13 @@ def _grow_total(draft: Draft) -> None:
         recruit(draft, need=max(need, 0.0), count=max(missing, 0), why=why, groups=groups)
 
 
-def _hot_hold(draft: Draft) -> float:
-    keeps_cold = (
-        draft.rules.cold_mult > 1 or draft.config.min_cold_load > 0 or workers_min(draft.observation) > 0
-    )
-    return hot_hold_seconds(draft.observation.learned, draft.tuning, keeps_cold=keeps_cold)
-
-
 def _held_hot(draft: Draft) -> float:
-    return max(held(draft.memory.hot_peaks) / draft.rules.target_util, draft.want.hot_floor)
+    want = draft.want
+    return max(held(draft.memory.hot_peaks) / draft.rules.target_util, want.hot_floor, want.clearing)
 
 
 def _shrink_hot(draft: Draft) -> None:
-    grew_at, hold = draft.memory.grew_at, _hot_hold(draft)
+    grew_at, hold = draft.memory.grew_at, draft.tuning.hot_release_seconds
     if grew_at is not None and draft.now - grew_at < hold and not is_over(draft.observation, draft.forecast):
         if draft.have().ready > _held_hot(draft):
             draft.wakes.append(grew_at + hold)
@@ -205,19 +202,21 @@ def _shrink_total(draft: Draft) -> None:
 def _remember_wants(draft: Draft) -> None:
     """Hysteresis: what was wanted lately, so that a lull does not cost a start."""
     tuning, want, memory = draft.tuning, draft.want, draft.memory
-    hold = _hot_hold(draft)
-    hot = remember(memory.hot_peaks, want.predicted, draft.now, hold)
+    hold = draft.keep.seconds
+    # a start's time of buckets: what was needed since the last plan counts, whether or not a plan was made of it
+    needed = max(draft.experience.needs[-6:], default=0.0)
+    hot = remember(memory.hot_peaks, max(want.arrivals, needed), draft.now, hold)
     # what was hot once is worth its disk for as long as the disk costs less than the boot that it saves
     pool = max(want.sustained * draft.rules.cold_mult, want.predicted)
     total = remember(memory.total_peaks, pool, draft.now, tuning.total_hold_seconds)
     if draft.observation.memory is None:
         # without a memory the present scale is what was wanted until now: a planner that has just begun cuts nothing
         there, util = draft.have(), draft.rules.target_util
-        hot = remember(((draft.now, there.ready * util),), want.predicted, draft.now, hold)
+        hot = remember(((draft.now, there.ready * util),), want.arrivals, draft.now, hold)
         total = remember(((draft.now, there.total * util),), pool, draft.now, tuning.total_hold_seconds)
     if is_over(draft.observation, draft.forecast):
         # the user said how long a pause is the end of the work: no hold on top of it
-        hot = ((draft.now, want.predicted),)
+        hot = ((draft.now, want.arrivals),)
     ready = draft.have().ready
     below = want.hot < ready
     cold_below = want.total < draft.have().total
@@ -225,13 +224,13 @@ def _remember_wants(draft: Draft) -> None:
         hot_target=want.hot,
         hot_peaks=hot,
         total_peaks=total,
+        experience=draft.experience,
         below_since=(memory.below_since if memory.below_since is not None else draft.now) if below else None,
         cold_below_since=(memory.cold_below_since if memory.cold_below_since is not None else draft.now)
         if cold_below
         else None,
     )
-    rise = next_rise(draft.observation.load, draft.now, tuning)
-    if rise is not None:
+    if draft.keep.habit and (rise := next_rise(draft.experience, draft.now, tuning)) is not None:
         draft.wakes.append(rise)
     for due in (next_release(hot, hold), next_release(total, tuning.total_hold_seconds)):
         if due is not None:

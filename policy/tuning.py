@@ -19,9 +19,9 @@ class Tuning:
     sustained_seconds: float = 300.0
     """The level that cold capacity follows. A cold worker costs a whole boot: five minutes of load pay for it, a spike
     of 15 s does not."""
-    short_discount: float = 1.25
-    """The short window counts for a fifth less, as allowance for chance: its quotient and the minute's mean are compared,
-    never switched between, so that one more request can only raise the forecast."""
+    need_seconds_min: float = 10.0
+    need_seconds_max: float = 180.0
+    """The window of the arrivals that capacity follows is as long as they may wait and run; within what is known at 5 s."""
     burst_ratio: float = 1.5
     """A short window so much above the minute's is a burst, and acts at once; less may be chance and waits for the hold.
     An honest Poisson stream of 16 requests per short window trips 1.5 about one time in forty."""
@@ -38,43 +38,47 @@ class Tuning:
 
     proof_windows: tuple[float, ...] = (10.0, 15.0, 30.0)
     """A big burst proves itself in ten seconds, a small rise takes thirty; the minute's mean needs no proof."""
-    proof_deviations: float = 2.0
-    """One honest window in forty looks so much higher than its level by chance."""
+    proof_deviations: float = 1.0
+    """One honest window in six looks so much higher than its level by chance. It is asked only while requests wait over the
+    target, when a start too many costs less than one too late."""
     cost_spread: float = 1.7
     """E[cost²] / E[cost]²: between requests of equal cost (1) and exponential ones (2); language models answer in between."""
-    spare_deviations: float = 0.3
-    """Capacity over the mean, in standard deviations of what independent requests would keep busy: a short wait is the
-    cheaper spare, and `target_util` is the user's way to buy more."""
-    burst_deviations: float = 2.0
-    """The same for what scatters beyond chance: bursts come again, and in the middle of one nobody can be started in time.
-    Simulated on six tuning workloads, one spare for both (1.0, at target_util 0.9) attained 98.4 % on average at 2.27 times
-    the clairvoyant's cost, 0.3 and 2.0 (at 1.0) 98.7 % at 2.16; the worst workload, whose bursts come out of nothing, stayed
-    at 95 % with either."""
-    dispersion_seconds: float = 15.0
-    dispersion_max: float = 16.0
-    """A burst once in five minutes is not answered with four times the spare for ever."""
-    recurrence_hours: int = 2
-    """What came at this minute in two hours running is taken to come again; 0 switches it off."""
-    recurrence_lead_seconds: float = 45.0
+    # what the last hours teach
+
+    experience_seconds: float = 8 * 3600.0
+    """What was seen so long ago counts for a third: a working day."""
+    experience_seconds_min: float = 900.0
+    """Before a quarter of an hour of traffic was seen nothing is concluded from it."""
+    late_share_max: float = 0.006
+    """So much of the work may wait longer than target_queue_time: half of a hundredth, for a trial sees less than there is."""
+    late_price: float = 100.0
+    """A second of work that waits too long is worth so many seconds of a worker. What cannot be kept from being late for
+    less is left to be late."""
+    start_weight: float = 1.5
+    """A start counts half as much again as its bill: one in fifty does not come back, and each is half a dozen calls and events."""
+    experience_margin: float = 0.02
+    """A way of holding is changed for another that is cheaper by more than this."""
+    habit_lead_seconds: float = 45.0
     """A start takes 23 s in the median and 46 s at the 95th percentile."""
+
+    pool_lead_seconds: float = 1800.0
+    """Cold workers are there so long before this time of yesterday's load comes round: three boots at the 95th percentile.
+    A machine that was not needed again cost one boot; one that was missing cost every request of ten minutes."""
 
     # jitter
 
     up_tolerance: float = 0.1
     """A want within 10 % above what is there waits for `up_hold_seconds`: target_util leaves that much spare."""
-    up_hold_seconds: float = 30.0
-    """Two short windows: noise has changed its mind by then, growth has not."""
-    hot_hold_seconds_min: float = 60.0
-    """As long as the window that the forecast looks back over: chance that has left the window has then left the hold."""
-    hot_hold_seconds_max: float = 600.0
-    """A start longer than ten minutes is a fault, not a cost to hedge."""
-    hot_hold_starts: float = 2.0
-    """Ski rental: staying hot through a gap pays if the gap is shorter than a start takes, for the start is billed too.
-    Twice that, because a start also costs waiting, which nobody bills."""
+    up_hold_seconds: float = 10.0
+    """Two buckets: what was one of them by chance is gone by then."""
+    hot_hold_seconds_unknown: float = 90.0
+    """While too little was seen: ski rental, twice what a start takes, for a start is billed too, and costs waiting."""
+    hot_release_seconds: float = 10.0
+    """What has just been added is given a moment to take its share of the queue before anything is drained."""
     total_hold_seconds: float = 9000.0
     """Ski rental again: a boot is billed for some 235 s, a disk costs 2.4 % of a running worker, so two and a half hours of
     disk are one boot. Simulated, an hour made bursty traffic boot ten times as often."""
-    down_margin: float = 0.1
+    down_margin: float = 0.02
     """What is left after a drain must exceed the held want by this: at the very edge the next request would wake it."""
 
     # machines that do not come

@@ -6,13 +6,10 @@ from policy.tuning import DEFAULT_TUNING, Tuning
 
 TUNINGS: dict[str, Tuning] = {
     "default": DEFAULT_TUNING,
-    "thrifty": replace(DEFAULT_TUNING, spare_deviations=0.0, burst_deviations=0.0),
+    "thrifty": replace(DEFAULT_TUNING, late_share_max=0.02, late_price=20.0),
     "generous": replace(
-        DEFAULT_TUNING,
-        spare_deviations=DEFAULT_TUNING.spare_deviations + 1.0,
-        burst_deviations=DEFAULT_TUNING.burst_deviations * 2,
-        hot_hold_starts=DEFAULT_TUNING.hot_hold_starts * 2,
+        DEFAULT_TUNING, late_share_max=0.001, late_price=1000.0, hot_hold_seconds_unknown=300.0
     ),
 }
-"""`thrifty`: no spare for chance beyond `target_util`. `generous`: a standard deviation more, and hot capacity is held
-twice as long."""
+"""`thrifty`: a fiftieth of the work may wait too long, and no more than 20 s of a worker is paid for a second of it.
+`generous`: a thousandth, and a thousand."""

@@ -338,8 +338,10 @@ class Front:
         self._steady_load += self._slice_load
         self._steady_requests += self._slice_requests
         self._slice_load, self._slice_requests, self._slice_at = 0.0, 0, now
-        speaking = bool(self.members) or bool(self.line) or self._steady_requests > 0
-        if speaking and now - self._told_at >= world.settings.heartbeat_seconds:
+        speaking = bool(world.machines) or bool(self.line) or self._steady_requests > 0
+        asleep = not self.members and not self._steady_requests and not self._told_rate
+        pause = world.settings.cold_heartbeat_seconds if asleep else world.settings.heartbeat_seconds
+        if speaking and now - self._told_at >= pause:
             self._changed = dict(self.members)
             self._tell()
 

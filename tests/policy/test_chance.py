@@ -1,15 +1,10 @@
-"""Chance and habit: what a few requests prove, how much spare they need, what comes every hour."""
+"""What a few requests prove, and machines that take longer than they should."""
 
-import pytest
-
-from policy.chance import dispersion, proven_level, spare
+from policy.chance import proven_level
 from policy.load import LoadHistory, fold
-from policy.recurrence import next_rise, recurring_level
-from policy.tuning import DEFAULT_TUNING, Tuning
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import BOOTING, COLD, NOW, brief, decide, endpoint, knows, see, steady, worker
-
-HOUR = 3600.0
 
 
 def told(buckets, *, cost=10.0, width=5.0, until=NOW):
@@ -29,22 +24,6 @@ def told(buckets, *, cost=10.0, width=5.0, until=NOW):
     return history
 
 
-def hourly(*, hours, load=600.0):
-    """Each of the last hours had one minute of 10 load/s, the one that begins now + 60 s; the rest was calm."""
-    history = fold(
-        LoadHistory(), engine_id="e", sequence=0, at=START - hours * HOUR - 60, window_s=60, load=0
-    )
-    for number in range(hours, 0, -1):
-        at = START + 120 - number * HOUR
-        history = fold(
-            history, engine_id="e", sequence=hours - number + 1, at=at, window_s=60, load=load, requests=60
-        )
-    return fold(history, engine_id="e", sequence=hours + 1, at=START, window_s=60, load=0)
-
-
-START = (NOW // HOUR) * HOUR
-
-
 def test_a_burst_of_many_requests_proves_itself_in_ten_seconds():
     history = told([50.0] * 50 + [1000.0, 1000.0])
     level, window = proven_level(history, DEFAULT_TUNING)
@@ -60,69 +39,7 @@ def test_one_long_request_proves_nothing():
 
 
 def test_without_counted_requests_chance_is_left_out():
-    history = steady(500)
-    assert proven_level(history, DEFAULT_TUNING) == (0.0, 0.0)
-    assert dispersion(history, DEFAULT_TUNING) == 1.0
-    assert (
-        spare(500.0, mean_cost=0.0, perf=100.0, scatter=1.0, queue_seconds=10, tuning=DEFAULT_TUNING) == 0.0
-    )
-
-
-def test_bursts_scatter_more_than_chance_and_a_slow_rise_does_not():
-    bursty = told([0.0, 0.0, 0.0, 0.0, 0.0, 1500.0] * 10)
-    rising = told([50.0 + 5.0 * n for n in range(60)])
-    assert dispersion(bursty, DEFAULT_TUNING) > 5.0
-    assert dispersion(rising, DEFAULT_TUNING) < 1.5
-
-
-def test_spare_grows_with_the_root_of_the_load_and_not_for_short_requests():
-    def extra(level, cost):
-        return spare(
-            level,
-            mean_cost=cost,
-            perf=100.0,
-            scatter=1.0,
-            queue_seconds=10.0,
-            tuning=Tuning(spare_deviations=1.0),
-        )
-
-    # requests of 40 s: 16 busy workers need √16 = 4 more, 4 busy ones 2 more
-    assert extra(1600.0, 4000.0) == pytest.approx(400.0)
-    assert extra(400.0, 4000.0) == pytest.approx(200.0)
-    # requests of 0.1 s that may wait 10 s: the wait averages 98 % of that away
-    assert extra(1600.0, 10.0) < 60.0
-
-
-def test_what_came_in_both_of_the_last_hours_comes_again():
-    history = hourly(hours=2)
-    assert recurring_level(history, START, DEFAULT_TUNING) == 0.0
-    assert recurring_level(history, START + 20.0, DEFAULT_TUNING) == pytest.approx(10.0)
-    assert recurring_level(history, START + 125.0, DEFAULT_TUNING) == 0.0
-    assert next_rise(history, START, DEFAULT_TUNING) == START + 60.0 - DEFAULT_TUNING.recurrence_lead_seconds
-
-
-def test_what_came_once_is_no_habit():
-    history = hourly(hours=1)
-    assert recurring_level(history, START + 30.0, DEFAULT_TUNING) == 0.0
-    assert next_rise(history, START, DEFAULT_TUNING) is None
-
-
-def test_a_sleeping_endpoint_wakes_for_its_hourly_burst():
-    asleep = see(worker("w1", COLD, since=START - 5000), now=START, load=hourly(hours=2), listed_at=START - 1)
-    decided = decide(asleep)
-    assert brief(decided) == []
-    lead = DEFAULT_TUNING.recurrence_lead_seconds
-    assert decided.look_again_at == START + 60.0 - lead
-    woken = decide(
-        see(
-            worker("w1", COLD, since=START - 5000),
-            now=START + 60.0 - lead,
-            load=hourly(hours=2),
-            listed_at=START,
-        )
-    )
-    assert brief(woken) == ["activate w1"]
-    assert "at this minute of the last 2 hours" in woken.targets.reason
+    assert proven_level(steady(500), DEFAULT_TUNING) == (0.0, 0.0)
 
 
 def test_a_cold_worker_is_woken_where_a_boot_would_come_minutes_later():

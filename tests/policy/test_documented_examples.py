@@ -171,7 +171,7 @@ EXAMPLES: dict[str, tuple[str, Observation]] = {
             worker("hot1", load=100.0, in_flight=1),
             worker("hot2", load=100.0, in_flight=1),
             config=endpoint(target_queue_time=1),
-            load=steady(200, waiting=100, requests=1),
+            load=steady(200, waiting=300, requests=3),
         ),
     ),
     "a_session_occupies_its_worker": (

@@ -1,11 +1,7 @@
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.hysteresis import held, hot_hold_seconds, next_release, remember
-from policy.tuning import Tuning
-from tests.policy.builders import knows
+from policy.hysteresis import held, next_release, remember
 
 
 def test_a_level_is_held_from_the_moment_that_it_was_given_up():
@@ -40,19 +36,4 @@ def test_what_is_held_is_at_least_every_level_of_the_hold_and_the_memory_is_smal
         past.append((now, level))
         peaks = remember(peaks, level, now, 60.0)
         assert held(peaks) >= max(value for at, value in past if now - at < 60.0)
-        assert len(peaks) <= 16
-
-
-def test_the_hold_is_twice_a_start_within_bounds():
-    tuning = Tuning()
-    assert hot_hold_seconds(knows(start=100), tuning) == 200
-    assert hot_hold_seconds(knows(start=1), tuning) == tuning.hot_hold_seconds_min
-    assert hot_hold_seconds(knows(start=5000), tuning) == tuning.hot_hold_seconds_max
-
-
-def test_where_nothing_comes_back_cold_a_gap_is_held_as_long_as_a_boot():
-    tuning = Tuning()
-    never_started = replace(knows(boot=235), kinds=(replace(knows(boot=235).kinds[0], starts=0),))
-    assert hot_hold_seconds(never_started, tuning, keeps_cold=False) == 235
-    assert hot_hold_seconds(never_started, tuning, keeps_cold=True) == 90
-    assert hot_hold_seconds(knows(boot=235, start=40), tuning, keeps_cold=False) == 80
+        assert len(peaks) <= 24

@@ -98,16 +98,17 @@ def test_no_load_is_lost_or_invented(batches, start):
 def test_growth_is_seen_before_the_minute_has_caught_up():
     history = steady(100, until=NOW - 15)
     history = fold(history, engine_id="e1", sequence=2, at=NOW, window_s=15, load=15 * 1000)
-    expected = forecast(history, NOW, Tuning())
-    # 1000 in the short window, a fifth off for chance; the minute says 325
+    expected = forecast(history, NOW, Tuning(), window_seconds=60.0)
+    # 1000 in the short window; the minute says 325
     assert expected.burst
-    assert expected.load == pytest.approx(800, rel=1e-2)
-    assert "burst: 1000 load/s in 15 s, 325 in the last minute" in expected.reason
+    assert expected.load == pytest.approx(325, rel=1e-2)
+    assert expected.rising == pytest.approx(1000, rel=1e-2)
+    assert "burst: at least 1000 load/s in 15 s, 325 in 60 s" in expected.reason
 
 
 def test_jitter_is_no_burst():
     history = steady(100, until=NOW - 15)
     history = fold(history, engine_id="e1", sequence=2, at=NOW, window_s=15, load=15 * 110)
-    expected = forecast(history, NOW, Tuning())
+    expected = forecast(history, NOW, Tuning(), window_seconds=60.0)
     assert not expected.burst
     assert expected.load == pytest.approx(102.5, rel=1e-2)

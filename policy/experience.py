@@ -1,0 +1,319 @@
+"""What the last hours teach: how long hot capacity is worth keeping, and whether what came every hour comes again.
+
+For how long a lull has to be sat out is a question about the traffic, not about the machine: a stream that pauses for a
+minute between bursts wants its workers kept for a minute and a half, a steady one for half a minute, one that wakes on
+the hour wants them woken before it. So every way of holding is tried in the trial of the real fleet: each candidate
+lives through the arrivals as they come, with the start delay that was learned, and books what it would have cost and how
+much work would have waited too long. The cheapest that makes little enough late is the one that is used.
+
+Everything is bounded: a candidate is five numbers, the peaks are two falling lists, the habit is a ring of minutes.
+"""
+
+import math
+from dataclasses import dataclass
+
+from policy.hysteresis import Peaks, bounded
+from policy.load import BUCKET_SECONDS, LoadHistory
+from policy.tuning import Tuning
+
+HOLDS = (45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0, 3600.0)
+"""Seconds for which a level of capacity is kept after it was last needed; each is tried with and without the habit."""
+
+MINUTE_SECONDS = 60.0
+HOUR_SECONDS = 3600.0
+HABIT_MINUTES = 128
+_HOLD_FOR_NOTHING = 300.0
+"""Of holds that cost the same none longer than this is chosen."""
+_STEPS_MAX = 720
+"""An hour of buckets is lived through one by one; of a longer silence only the forgetting is booked."""
+_SERVED_PART = 0.75
+"""A request that is being worked on has on average between half (long under way) and all (just begun) of its work left."""
+
+Trial = tuple[float, float, float, float, int]
+"""(work waiting or running, seconds over the limit, work that was late, running seconds paid, workers): in seconds of
+one worker, but for the last."""
+
+_FRESH: Trial = (0.0, 0.0, 0.0, 0.0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experience:
+    """The trials' books, carried from plan to plan. Times are Unix seconds, levels load/s."""
+
+    at: float = 0.0
+    """Up to when it has lived; 0: not at all."""
+    since: float = 0.0
+    """When it began."""
+    needs: tuple[float, ...] = ()
+    """The need of the last buckets, oldest first, as far back as a start takes."""
+    peaks: Peaks = ()
+    """What was needed up to a start's time ago: the levels that a trial can have hot by now."""
+    minutes: tuple[float, ...] = ()
+    """The highest need of each minute, by the minute's number modulo `HABIT_MINUTES`."""
+    work: float = 0.0
+    """Seconds of one worker that arrived, discounted."""
+    trials: tuple[Trial, ...] = ()
+    chosen: int = -1
+    """Index into `trials`; below 0: too little was seen to choose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """How hot capacity is kept."""
+
+    seconds: float
+    habit: bool
+    """Whether what came at this minute of each of the last hours is met in advance."""
+    late_share: float | None
+    """Work that would have waited too long by its trial's books; None: too little was seen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What the trials live under."""
+
+    unit: float
+    """What one worker does, load/s."""
+    service_seconds: float
+    """What a request keeps one worker busy for."""
+    start_seconds: float
+    """From the decision to a worker that serves."""
+    billed_seconds: float
+    """What a start costs, in seconds of a running worker."""
+    queue_seconds: float
+    """How long a request may wait: target_queue_time."""
+
+
+def need_window(queue_seconds: float, service_seconds: float, tuning: Tuning) -> float:
+    """Over how many seconds arrivals are averaged to the capacity that they need.
+
+    Work that may wait for T and then runs for s can be spread over T + s: ten requests of 5 s at one moment need not ten
+    workers but four, if each may wait for 10 s.
+    """
+    return min(max(queue_seconds + service_seconds, tuning.need_seconds_min), tuning.need_seconds_max)
+
+
+def lived(experience: Experience, history: LoadHistory, on: Conditions, tuning: Tuning) -> Experience:
+    """The books after everything that the history tells and that they do not have yet."""
+    if history.known_until is None or history.known_since is None or on.unit <= 0:
+        return experience
+    end = history.known_until // BUCKET_SECONDS * BUCKET_SECONDS
+    begin = experience.at or max(history.known_since, end - 300.0) // BUCKET_SECONDS * BUCKET_SECONDS
+    steps = int((end - begin) / BUCKET_SECONDS)
+    if steps <= 0:
+        return experience
+    since = experience.since or begin
+    life = _Life(experience, history, on, tuning, since)
+    if steps > _STEPS_MAX:
+        life.forget((steps - _STEPS_MAX) * BUCKET_SECONDS)
+        begin, steps = end - _STEPS_MAX * BUCKET_SECONDS, _STEPS_MAX
+    life.live(begin, steps)
+    return life.books(end)
+
+
+class _Life:
+    """The books while they are written."""
+
+    def __init__(
+        self, experience: Experience, history: LoadHistory, on: Conditions, tuning: Tuning, since: float
+    ) -> None:
+        self._on = on
+        self._tuning = tuning
+        self._loads = dict(history.seconds)
+        self._delay = max(1, round(on.start_seconds / BUCKET_SECONDS))
+        self._needs = list(experience.needs[-self._delay :])
+        self._peaks = list(experience.peaks)
+        self._minutes = list(experience.minutes) or [0.0] * HABIT_MINUTES
+        self._minute = int(experience.at // MINUTE_SECONDS) if experience.at else None
+        self._work = experience.work
+        self._trials = list(experience.trials) or [_FRESH] * (2 * len(HOLDS))
+        self._chosen = experience.chosen
+        self._since = since
+        self._start_price = on.billed_seconds * tuning.start_weight
+
+    def forget(self, seconds: float) -> None:
+        share = math.exp(-seconds / self._tuning.experience_seconds)
+        self._work *= share
+        self._trials = [(0.0, 0.0, late * share, paid * share, 0) for _, _, late, paid, _ in self._trials]
+        self._needs, self._peaks = [], []
+
+    def live(self, begin: float, steps: int) -> None:
+        width = BUCKET_SECONDS
+        window = need_window(self._on.queue_seconds, self._on.service_seconds, self._tuning)
+        buckets = max(1, math.ceil(window / width))
+        loads = self._loads
+        inside = sum(loads.get(begin - number * width, 0.0) for number in range(1, buckets + 1))
+        for step in range(steps):
+            at = begin + step * width
+            arrived = loads.get(at, 0.0)
+            inside += arrived - loads.get(at - buckets * width, 0.0)
+            need = max(inside, 0.0) / (buckets * width)
+            self._mark_minute(at, need)
+            if self._is_quiet(arrived, need):
+                self._forget_step()
+            else:
+                self._step(at, arrived, need)
+
+    def _is_quiet(self, arrived: float, need: float) -> bool:
+        """Nothing comes, nothing is hot and nothing is expected: only time passes."""
+        return (
+            arrived <= 0
+            and need <= 0
+            and not self._peaks
+            and not any(self._needs)
+            and not any(self._minutes)
+            and all(trial[0] <= 0 and trial[4] == 0 for trial in self._trials)
+        )
+
+    def _forget_step(self) -> None:
+        share = math.exp(-BUCKET_SECONDS / self._tuning.experience_seconds)
+        self._work *= share
+        self._trials = [(0.0, 0.0, late * share, paid * share, 0) for _, _, late, paid, _ in self._trials]
+
+    def _mark_minute(self, at: float, need: float) -> None:
+        minute = int(at // MINUTE_SECONDS)
+        before = minute if self._minute is None else self._minute
+        for number in range(max(before + 1, minute - HABIT_MINUTES + 1), minute + 1):
+            self._minutes[number % HABIT_MINUTES] = 0.0
+        self._minute = minute
+        self._minutes[minute % HABIT_MINUTES] = max(self._minutes[minute % HABIT_MINUTES], need)
+
+    def _step(self, at: float, arrived: float, need: float) -> None:
+        on, width = self._on, BUCKET_SECONDS
+        self._needs.append(need)
+        if len(self._needs) > self._delay:
+            seen = self._needs.pop(0)
+            while self._peaks and self._peaks[-1][1] <= seen:
+                self._peaks.pop()
+            self._peaks.append((at, seen))
+        while self._peaks and self._peaks[0][0] <= at - HOLDS[-1]:
+            self._peaks.pop(0)
+        expected = habit_level(self._minutes, at, self._tuning)
+        share = math.exp(-width / self._tuning.experience_seconds)
+        work = arrived / on.unit
+        self._work = self._work * share + work
+        # capacity that is missing now is there a start later, and enough of it to clear what waited
+        cleared = on.start_seconds
+        begun = at - self._since >= on.start_seconds
+        self._trials = [
+            self._after(trial, number, at, expected, work, share, cleared, begun=begun)
+            for number, trial in enumerate(self._trials)
+        ]
+
+    def _after(
+        self,
+        trial: Trial,
+        number: int,
+        at: float,
+        expected: float,
+        work: float,
+        share: float,
+        cleared: float,
+        *,
+        begun: bool,
+    ) -> Trial:
+        on, width = self._on, BUCKET_SECONDS
+        before, over, late, paid, hot = trial
+        level = self._held(at - HOLDS[number % len(HOLDS)])
+        if number >= len(HOLDS):
+            level = max(level, expected)
+        workers = math.ceil(level / on.unit - 0.02)
+        busy = min(float(workers), before / (_SERVED_PART * on.service_seconds) + work / width)
+        inside = max(0.0, before + work - busy * width)
+        late *= share
+        paid = paid * share + workers * width + max(0, workers - hot) * self._start_price
+        if inside <= workers * (on.queue_seconds + on.service_seconds / 2):
+            return inside, 0.0, late, paid, workers
+        late += work if begun else 0.0
+        over += width
+        return (0.0, 0.0, late, paid, workers) if over >= cleared else (inside, over, late, paid, workers)
+
+    def _held(self, since: float) -> float:
+        for at, level in self._peaks:
+            if at > since:
+                return level
+        return 0.0
+
+    def books(self, end: float) -> Experience:
+        trials = tuple(
+            (round(inside, 2), over, round(late, 2), round(paid, 1), hot)
+            for inside, over, late, paid, hot in self._trials
+        )
+        chosen = self._chosen
+        if end - self._since >= self._tuning.experience_seconds_min and self._work > 0:
+            chosen = _cheapest(trials, self._work, chosen, self._tuning)
+        return Experience(
+            at=end,
+            since=self._since,
+            needs=tuple(round(need, 3) for need in self._needs),
+            peaks=bounded([(at, round(level, 3)) for at, level in self._peaks]),
+            minutes=tuple(round(level, 2) for level in self._minutes) if any(self._minutes) else (),
+            work=round(self._work, 3),
+            trials=trials,
+            chosen=chosen,
+        )
+
+
+def _cheapest(trials: tuple[Trial, ...], work: float, chosen: int, tuning: Tuning) -> int:
+    def cost(trial: Trial) -> float:
+        return trial[3] + tuning.late_price * max(0.0, trial[2] - tuning.late_share_max * work)
+
+    costs = [cost(trial) for trial in trials]
+    enough = min(costs) * (1.0 + tuning.experience_margin)
+    if 0 <= chosen < len(costs) and costs[chosen] <= enough:
+        return chosen
+    # of those that cost the same a longer hold moves less, but it learns later that the traffic has changed; the habit only
+    # where it pays
+    cheap = [number for number, each in enumerate(costs) if each <= enough]
+    plain = [number for number in cheap if number < len(HOLDS)] or cheap
+    short = [number for number in plain if HOLDS[number % len(HOLDS)] <= _HOLD_FOR_NOTHING]
+    return max(short) if short else min(plain)
+
+
+def keep(experience: Experience, tuning: Tuning) -> Keep:
+    """How to hold, by the books so far."""
+    number = experience.chosen
+    if number < 0:
+        return Keep(seconds=tuning.hot_hold_seconds_unknown, habit=False, late_share=None)
+    late = experience.trials[number][2]
+    return Keep(
+        seconds=HOLDS[number % len(HOLDS)],
+        habit=number >= len(HOLDS),
+        late_share=late / experience.work if experience.work > 0 else None,
+    )
+
+
+def habit_level(minutes: list[float] | tuple[float, ...], at: float, tuning: Tuning) -> float:
+    """Load/s that was needed at this minute, or the next to it, in each of the last two hours; 0: in one of them nothing.
+
+    Looks a start's time ahead, for that is what it is good for: a burst out of nothing cannot be met by starting machines
+    when it is seen, one that came in each of the last hours can be met by starting them before its minute.
+    """
+    if not minutes:
+        return 0.0
+    least = math.inf
+    minute = int((at + tuning.habit_lead_seconds) // MINUTE_SECONDS)
+    for hour in (60, 120):
+        back = minute - hour
+        highest = max(minutes[(back + near) % HABIT_MINUTES] for near in (-1, 0, 1))
+        if highest <= 0:
+            return 0.0
+        least = min(least, highest)
+    return least
+
+
+def next_rise(experience: Experience, now: float, tuning: Tuning) -> float | None:
+    """When the habit next asks for a quarter more than now, within the hour; None: it does not."""
+    if not experience.minutes:
+        return None
+    before = habit_level(experience.minutes, now, tuning)
+    first = now // MINUTE_SECONDS + 1
+    for number in range(int(HOUR_SECONDS / MINUTE_SECONDS)):
+        at = (first + number) * MINUTE_SECONDS - tuning.habit_lead_seconds % MINUTE_SECONDS
+        if at <= now:
+            continue
+        level = habit_level(experience.minutes, at, tuning)
+        if level > before * 1.25:
+            return float(at)
+        before = level
+    return None

@@ -1,0 +1,206 @@
+"""What the traffic teaches about holding: every way is tried in the shadow of the fleet, the cheapest good one is used."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policy.experience import (
+    HOLDS,
+    Conditions,
+    Experience,
+    habit_level,
+    keep,
+    lived,
+    need_window,
+    next_rise,
+)
+from policy.load import LoadHistory, fold
+from policy.observation import Memory
+from policy.tuning import DEFAULT_TUNING
+from tests.policy.builders import COLD, NOW, brief, decide, endpoint, see, worker
+
+START = (NOW // 3600.0) * 3600.0
+ON = Conditions(unit=100.0, service_seconds=1.0, start_seconds=25.0, billed_seconds=25.0, queue_seconds=10.0)
+
+
+def lives(arrivals, *, seconds, every=60):
+    """What is learned from `arrivals(second)` load/s, told every 5 s and lived through every `every` seconds."""
+    experience, history = Experience(), LoadHistory()
+    for number in range(1, int(seconds / 5) + 1):
+        end = START + number * 5.0
+        load = arrivals(end - 5.0 - START) * 5.0
+        history = fold(
+            history,
+            engine_id="e",
+            sequence=number,
+            at=end,
+            window_s=5.0,
+            load=load,
+            requests=round(load / 100.0),
+        )
+        if number * 5 % every == 0:
+            experience = lived(experience, history, ON, DEFAULT_TUNING)
+    return experience, history
+
+
+def bursts(*, seconds, every, level=500.0):
+    return lambda at: level if at % every < seconds else 0.0
+
+
+def test_nothing_is_concluded_from_a_few_minutes():
+    experience, _ = lives(bursts(seconds=20, every=150), seconds=600)
+    chosen = keep(experience, DEFAULT_TUNING)
+    assert (chosen.seconds, chosen.habit, chosen.late_share) == (
+        DEFAULT_TUNING.hot_hold_seconds_unknown,
+        False,
+        None,
+    )
+
+
+def test_bursts_that_come_again_within_minutes_are_waited_for():
+    # 130 s of pause: whoever holds for 120 s starts anew for every burst, and a start takes as long as the burst
+    experience, _ = lives(bursts(seconds=20, every=150), seconds=3600)
+    assert 180 <= keep(experience, DEFAULT_TUNING).seconds <= 300
+
+
+def test_a_steady_stream_is_not_held_for_longer_than_it_needs():
+    experience, _ = lives(lambda at: 400.0, seconds=3600)
+    chosen = keep(experience, DEFAULT_TUNING)
+    assert chosen.seconds <= 300
+    assert chosen.late_share == 0.0
+
+
+def test_a_rare_burst_is_not_worth_holding_an_hour_for():
+    # half a minute of 5 workers every 50 min: an hour's hold costs 2,500 s of five workers for 25 s of late work
+    experience, _ = lives(bursts(seconds=30, every=3000), seconds=12_000)
+    chosen = keep(experience, DEFAULT_TUNING)
+    assert chosen.seconds <= 300
+    assert not chosen.habit
+
+
+def test_what_comes_every_hour_is_met_before_it_comes():
+    hourly = bursts(seconds=300, every=3600)
+    experience, _ = lives(hourly, seconds=5 * 3600 - 60)
+    assert keep(experience, DEFAULT_TUNING).habit
+    # the burst begins in a minute; a start takes 45 s at most
+    at = START + 5 * 3600.0 - 60.0
+    assert habit_level(experience.minutes, at + 20.0, DEFAULT_TUNING) == pytest.approx(500.0)
+    rise = next_rise(experience, at - 600.0, DEFAULT_TUNING)
+    assert rise is not None
+    assert at - 120.0 <= rise <= at + 60.0 - DEFAULT_TUNING.habit_lead_seconds
+
+
+def test_what_came_once_is_no_habit():
+    experience, _ = lives(lambda at: 500.0 if at < 300 else 0.0, seconds=5400)
+    assert habit_level(experience.minutes, START + 3600.0, DEFAULT_TUNING) == 0.0
+
+
+def test_living_through_the_same_history_again_teaches_nothing():
+    experience, history = lives(bursts(seconds=20, every=150), seconds=1800)
+    assert lived(experience, history, ON, DEFAULT_TUNING) is experience
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(0.0, 2000.0), min_size=20, max_size=120), st.sampled_from([5, 20, 60]))
+def test_how_often_it_looks_does_not_matter(levels, every):
+    def arrivals(at):
+        return levels[int(at / 5) % len(levels)]
+
+    often, _ = lives(arrivals, seconds=1200, every=5)
+    seldom, _ = lives(arrivals, seconds=1200, every=every)
+    assert often.at == seldom.at
+    assert often.work == pytest.approx(seldom.work, rel=1e-3, abs=0.1)
+    for mine, other in zip(often.trials, seldom.trials, strict=True):
+        assert mine[3] == pytest.approx(other[3], rel=0.02, abs=60.0)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.floats(0.0, 1e6), min_size=1, max_size=40))
+def test_the_books_stay_small(levels):
+    experience, _ = lives(lambda at: levels[int(at / 5) % len(levels)], seconds=900)
+    assert len(experience.trials) == 2 * len(HOLDS)
+    assert len(experience.peaks) <= 24
+    assert len(experience.minutes) <= 128
+    assert len(experience.needs) <= 60
+
+
+def test_a_silence_of_days_is_forgotten_quickly_and_cheaply():
+    experience, history = lives(bursts(seconds=20, every=150), seconds=3600)
+    later = fold(history, engine_id="e", sequence=9999, at=START + 4 * 86_400.0, window_s=60.0)
+    after = lived(experience, later, ON, DEFAULT_TUNING)
+    assert after.at == START + 4 * 86_400.0
+    assert after.work < experience.work / 1000
+
+
+def test_the_window_is_as_long_as_work_may_wait_and_run():
+    assert need_window(10.0, 5.0, DEFAULT_TUNING) == 15.0
+    assert need_window(1.0, 0.1, DEFAULT_TUNING) == DEFAULT_TUNING.need_seconds_min
+    assert need_window(10.0, 1e4, DEFAULT_TUNING) == DEFAULT_TUNING.need_seconds_max
+
+
+# what the planner makes of it
+
+
+def test_a_sleeping_endpoint_wakes_for_its_hourly_burst():
+    experience, history = lives(bursts(seconds=300, every=3600), seconds=5 * 3600 - 120)
+    cold = [worker(f"w{number}", COLD, since=START) for number in range(6)]
+    memory = Memory(experience=experience)
+
+    def at(moment):
+        return see(
+            *cold,
+            now=moment,
+            load=history,
+            listed_at=moment - 1,
+            memory=memory,
+            config=endpoint(min_workers=6),
+        )
+
+    asleep = decide(at(START + 5 * 3600.0 - 118.0))
+    assert brief(asleep) == []
+    assert asleep.look_again_at is not None
+    woken = decide(at(START + 5 * 3600.0 - 100.0))
+    assert sum(each.startswith("activate") for each in brief(woken)) == 5
+    assert "at this minute of each of the last hours" in woken.targets.reason
+
+
+def test_a_step_from_nothing_starts_what_clears_the_queue_beside_what_arrives():
+    # 900 load/s for 15 s in requests of 100 load, nobody hot, 20 s to help
+    history = LoadHistory()
+    for number in range(1, 4):
+        history = fold(
+            history, engine_id="e", sequence=number, at=NOW - 15 + 5 * number, window_s=5.0, load=4500.0,
+            requests=45, queued_load=4500.0 * number, queued_requests=45 * number,
+        )  # fmt: skip
+    cold = [worker(f"w{number}", COLD) for number in range(60)]
+    decided = decide(see(*cold, load=history, config=endpoint(max_workers=100, min_workers=60)))
+    started = sum(each.startswith("activate") for each in brief(decided))
+    # by the time that help comes some 13,500 + 900 x 20 load wait: 9 workers for what arrives and 31 to clear that in 10 s,
+    # but no more than four times what arrives
+    assert 30 <= started <= 40
+
+
+def test_yesterdays_load_has_its_cold_workers_before_it_comes_round():
+    history = fold(LoadHistory(), engine_id="e", sequence=1, at=START - 86_400.0, window_s=3600.0)
+    history = fold(
+        history,
+        engine_id="e",
+        sequence=2,
+        at=START - 86_400.0 + 1800.0,
+        window_s=900.0,
+        load=450_000.0,
+        requests=4500,
+    )
+    history = fold(history, engine_id="e", sequence=3, at=START, window_s=5.0)
+    wanted = decide(see(now=START, load=history, config=endpoint(cold_mult=2))).targets
+    # 500 load/s came half an hour after this time: twice that is wanted, cold
+    assert wanted.total_wanted == pytest.approx(1000.0)
+    assert wanted.hot_wanted == 0.0
+    plain = decide(see(now=START, load=history, config=endpoint(cold_mult=1))).targets
+    assert plain.total_wanted == 0.0
+    early = decide(
+        see(now=START, load=replace(history, known_since=START - 80_000.0), config=endpoint(cold_mult=2))
+    ).targets
+    assert early.total_wanted == 0.0
