@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -152,13 +152,14 @@ def speed() -> dict[str, float]:
     }
 
 
-def routes(quick: bool) -> list[tuple[str, str, float]]:
+def routes(quick: bool) -> list[dict[str, Any]]:
     """The routing table."""
-    print("\n## Routing: p99 response ÷ one central queue\n")
-    lines = routing.table(10_000 if quick else 60_000, 3)
-    for case, knowledge, ratio in lines:
-        print(f"{case:<22}{knowledge:<40}{ratio:>6.2f}")
-    return lines
+    print(f"\n## Routing: p99 and mean response ÷ one central queue\n\n{routing.HEADING}")
+    made = []
+    for line in routing.table(10_000 if quick else 60_000, 3):
+        print(line, flush=True)
+        made.append(asdict(line))
+    return made
 
 
 def draw(chosen: Sequence[Workload], world: WorldSettings, folder: Path, processes: int) -> None:

@@ -39,6 +39,11 @@ class Ledger:
         """Route answers that the worker has not seen and that have not expired."""
         return len(self._open)
 
+    @property
+    def first_open(self) -> Booking | None:
+        """The oldest of those: what an idle worker began, or is about to."""
+        return next(iter(self._open.values()), None)
+
     def knows(self, request_idx: int) -> bool:
         """Whether this request was given to the worker by this engine and has not ended."""
         return request_idx in self._open or request_idx in self._working

@@ -12,7 +12,8 @@ from engine.pulse import Level, Pulse
 from engine.settings import Limits, Timing
 from engine.waiting import Line, Place
 from engine.workers import KnownWorker
-from policy.routing import Candidate
+from policy.lengths import Lengths
+from policy.routing import Ahead, Candidate, ahead
 from stoker_wire.control import workflow_id
 from stoker_wire.endpoint import EndpointConfig, EndpointState
 from stoker_wire.states import WorkerState
@@ -79,6 +80,10 @@ class Endpoint:
         """How much waited with no worker ready when the workflow was last alarmed; 0: nothing did."""
         self.alarmed_queue_seconds = 0.0
         """Expected queue time when the workflow was last alarmed that it is over target; 0: it was not."""
+        self.lengths = Lengths()
+        """What requests take beside what they declare, as far as workers that take one at a time have shown."""
+        self.told_within = 0.0
+        """The longest that one of those may keep an end to itself."""
         self._candidate_of: dict[str, Candidate] = {}
         self.apply(memo, now)
 
@@ -134,7 +139,8 @@ class Endpoint:
     def refresh(self, now: float, *, trust_memo: bool) -> None:
         """Who can be given a request now; after any news of a worker, and as reports grow old."""
         workers = [w for w in self.workers.values() if w.routable(now, self._timing, trust_memo=trust_memo)]
-        self.candidates = [candidate_of(worker) for worker in workers]
+        self.candidates = [candidate_of(worker, self.lengths) for worker in workers]
+        self.told_within = max((worker.told_within for worker in workers), default=0.0)
         self._candidate_of = {candidate.launch_id: candidate for candidate in self.candidates}
         self.perf = sum(candidate.perf for candidate in self.candidates)
         self.load = sum(candidate.outstanding for candidate in self.candidates)
@@ -143,9 +149,16 @@ class Endpoint:
         """The worker's load moved."""
         candidate = self._candidate_of.get(worker.launch_id)
         if candidate is not None:
-            load = worker.ledger.outstanding
-            self.load += load - candidate.outstanding
-            candidate.outstanding = load
+            before = candidate.outstanding
+            worker.weigh(candidate, self.lengths)
+            self.load += candidate.outstanding - before
+
+    def ahead(self, cost: float) -> Ahead | None:
+        """How far ahead busy workers are given the first in the line, of this cost; None: whatever they hold."""
+        if self.told_within <= 0:
+            return None
+        line_seconds = max(0.0, self.line.load - cost) / self.perf if self.perf > 0 else 0.0
+        return ahead(self.lengths, line_seconds=line_seconds, told_within=self.told_within)
 
     # -- what follows from it
 
@@ -193,6 +206,8 @@ class Endpoint:
                 yield worker
 
 
-def candidate_of(worker: KnownWorker) -> Candidate:
+def candidate_of(worker: KnownWorker, lengths: Lengths) -> Candidate:
     """The worker as the routing policy sees it."""
-    return Candidate(worker.launch_id, perf=worker.believed_perf, outstanding=worker.ledger.outstanding)
+    candidate = Candidate(worker.launch_id, perf=worker.believed_perf)
+    worker.weigh(candidate, lengths)
+    return candidate

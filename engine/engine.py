@@ -26,6 +26,8 @@ log = structlog.get_logger("engine")
 SWEEP_SECONDS = 1.0
 SLICE = 50
 """Endpoints looked after at a stretch, a millisecond or two: then whoever calls has a turn."""
+PUMP_SECONDS = 0.02
+"""A line is not looked at more often than so because of time alone."""
 _MISSING_SECONDS = 1.0
 """A client that keeps asking for a name that is not there must not become a load on Temporal."""
 _MISSING_MAX = 1000
@@ -59,6 +61,7 @@ class Engine:
         self.watch = Watch(client, self.directory, timing=settings.timing)
         self.herald = Herald(client, self.directory, engine_id=self.engine_id)
         self.router.urgent = self.herald.poke
+        self.router.later = self._pump_later
         self.request_log: RequestLog | None = None
         if settings.request_log is not None:
             self.request_log = RequestLog(settings.request_log)
@@ -66,6 +69,8 @@ class Engine:
         self.herald.on_gone = self._check_gone
         self._missing: dict[str, float] = {}
         self.held_calls = 0
+        self._pumps: dict[str, asyncio.TimerHandle] = {}
+        """When each endpoint's line is looked at again without any news."""
         self.stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -90,6 +95,9 @@ class Engine:
     async def close(self) -> None:
         """Stop the tasks; nothing but the record of requests has to be saved."""
         self.stop_holding()
+        for timer in self._pumps.values():
+            timer.cancel()
+        self._pumps.clear()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -127,6 +135,24 @@ class Engine:
                 self._missing.clear()
             self._missing[name] = time.monotonic() + _MISSING_SECONDS
         return endpoint
+
+    def _pump_later(self, endpoint: Endpoint, seconds: float) -> None:
+        """A busy worker is expected to be nearly free then; the sweep looks once a second anyway."""
+        if seconds >= SWEEP_SECONDS:
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time() + max(seconds, PUMP_SECONDS)
+        timer = self._pumps.get(endpoint.name)
+        if timer is not None:
+            if timer.when() <= due:
+                return
+            timer.cancel()
+        self._pumps[endpoint.name] = loop.call_at(due, self._pump, endpoint)
+
+    def _pump(self, endpoint: Endpoint) -> None:
+        self._pumps.pop(endpoint.name, None)
+        if not endpoint.gone:
+            self.router.pump(endpoint, time.time())
 
     def _check_gone(self, endpoint: Endpoint) -> None:
         self._run(self._refresh_quietly(endpoint.name), f"look for {endpoint.name}")

@@ -14,7 +14,7 @@ from engine.parsing import answer, parse, read_body
 from engine.workers import KnownWorker
 from stoker_wire.problem import Problem
 from stoker_wire.token import WorkerIdentity, read_worker_token
-from stoker_wire.worker_status import FinishedRequests, WorkerStatus
+from stoker_wire.worker_status import FinishedRequest, FinishedRequests, WorkerStatus
 
 log = structlog.get_logger("engine.ingest")
 
@@ -78,7 +78,14 @@ class Ingest:
         now = time.time()
         router = self._engine.router
         known = sum(
-            router.finished(endpoint, worker, item.request_idx, success=item.success, now=now)
+            router.finished(
+                endpoint,
+                worker,
+                item.request_idx,
+                success=item.success,
+                now=now,
+                busy_seconds=_busy_seconds(item),
+            )
             for item in ended.requests
         )
         if worker.listed and now < worker.out_until:
@@ -255,14 +262,24 @@ def _check_unconfirmed(url: str) -> None:
         raise Problem(400, "invalid_url", f"url: no worker can be at {host}")
 
 
+def _busy_seconds(item: FinishedRequest) -> float:
+    """How long the worker was at it by its own clock; 0: it does not say, or nothing sensible."""
+    began, ended = item.work_started_at, item.work_completed_at
+    seconds = ended - began if began is not None and ended is not None else 0.0
+    return seconds if 0.0 < seconds <= _SECONDS_MAX else 0.0
+
+
 def _check_figures(status: WorkerStatus) -> None:
-    loads = ("cur_load", "new_load", "rej_load", "cur_perf", "max_perf")
+    loads = ("cur_load", "new_load", "rej_load", "cur_perf", "max_perf", "running_load")
     for name in loads:
         if getattr(status, name) > _LOAD_MAX:
             raise Problem(
                 400, "invalid_args", f"{name}: must be at most {_LOAD_MAX:g} (got {getattr(status, name):g})"
             )
-    if status.loadtime > _SECONDS_MAX:
-        raise Problem(
-            400, "invalid_args", f"loadtime: must be at most {_SECONDS_MAX:g} s (got {status.loadtime:g})"
-        )
+    for name in ("loadtime", "running_seconds", "ends_told_seconds"):
+        if getattr(status, name) > _SECONDS_MAX:
+            raise Problem(
+                400,
+                "invalid_args",
+                f"{name}: must be at most {_SECONDS_MAX:g} s (got {getattr(status, name):g})",
+            )

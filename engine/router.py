@@ -9,7 +9,7 @@ from engine.request_log import Outcome
 from engine.settings import Limits, Timing
 from engine.waiting import Place
 from engine.workers import KnownWorker
-from policy.routing import Full, choose
+from policy.routing import Choice, Later, choose
 from stoker_wire.ticket import TICKET_SECONDS
 
 PAUSE_SECONDS = 1.0
@@ -62,6 +62,8 @@ class Router:
         self._draw = draw
         self.urgent: Callable[[Endpoint], None] = lambda _: None
         """Told when an endpoint has something to say that cannot wait."""
+        self.later: Callable[[Endpoint, float], None] = lambda _, __: None
+        """Told in how many seconds a busy worker will be near enough to its end for the first in the line."""
         self.ended: Callable[[str, Place, Outcome], None] | None = None
         """Told of each request when nothing more can happen to it, by its endpoint's name."""
 
@@ -138,9 +140,19 @@ class Router:
                 passed_over += 1
 
     def finished(
-        self, endpoint: Endpoint, worker: KnownWorker, request_idx: int, *, success: bool, now: float
+        self,
+        endpoint: Endpoint,
+        worker: KnownWorker,
+        request_idx: int,
+        *,
+        success: bool,
+        now: float,
+        busy_seconds: float = 0.0,
     ) -> bool:
-        """The worker said that a request ended; False if this engine never gave it that request."""
+        """The worker said that a request ended; False if this engine never gave it that request.
+
+        `busy_seconds` is how long it was at it, where it says so.
+        """
         known = worker.ledger.finish(request_idx)
         endpoint.reweigh(worker)
         place = endpoint.given.get(request_idx)
@@ -153,6 +165,8 @@ class Router:
         endpoint.ended[request_idx] = endpoint.given.pop(request_idx)
         if success:
             worker.praise()
+            if worker.told_within > 0:
+                endpoint.lengths.learn(place.cost, worker.believed_perf, busy_seconds)
         return True
 
     def heed_drain(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
@@ -277,8 +291,13 @@ class Router:
             max_queue_time=endpoint.config.max_queue_time,
             avoid=place.avoid,
             sequence=endpoint.tally.routes_given,
+            now=now,
+            ahead=endpoint.ahead(place.cost),
+            stretch=endpoint.lengths.mean,
         )
-        if isinstance(chosen, Full):
+        if not isinstance(chosen, Choice):
+            if isinstance(chosen, Later):
+                self.later(endpoint, chosen.seconds)
             return False
         worker = endpoint.workers[chosen.candidate.launch_id]
         endpoint.line.remove(place)

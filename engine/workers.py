@@ -4,6 +4,8 @@ from typing import Any
 
 from engine.accounting import Ledger
 from engine.settings import Timing
+from policy.lengths import Lengths
+from policy.routing import Candidate
 from stoker_wire.states import WorkerState
 from stoker_wire.worker_status import WorkerStatus
 from workflows.messages import Condition, Member, WorkerMetrics
@@ -67,6 +69,8 @@ class KnownWorker:
         "price",
         "queued",
         "received",
+        "running_load",
+        "running_since",
         "sealed",
         "secret",
         "since",
@@ -76,6 +80,7 @@ class KnownWorker:
         "suspect_since",
         "told",
         "told_at",
+        "told_within",
         "update_pending",
         "url",
         "workergroup_id",
@@ -109,6 +114,11 @@ class KnownWorker:
         self.loadtime_s = 0.0
         self.in_flight = 0
         self.queued = 0
+        self.told_within = 0.0
+        """It takes one request at a time and tells of an end within so many seconds; 0: it does not say so."""
+        self.running_load = 0.0
+        """Of the request that it was at when it last reported."""
+        self.running_since = 0.0
         self.error = ""
         self.leaving = False
         """It said itself that it takes no more, for instance because it was told to terminate."""
@@ -167,6 +177,9 @@ class KnownWorker:
         self.loadtime_s = status.loadtime
         self.in_flight = status.num_requests_working
         self.queued = status.queued
+        self.told_within = status.ends_told_seconds
+        self.running_load = status.running_load
+        self.running_since = now - status.running_seconds
         self.error = status.error_msg
         self.leaving = status.draining
         self.received = status.num_requests_recieved
@@ -194,6 +207,7 @@ class KnownWorker:
         """Its process is stopping or restarting: what the old one said is no news of the next."""
         self.heard_at = 0.0
         self.in_flight = self.queued = 0
+        self.told_within = self.running_load = 0.0
         self.error = ""
         self.leaving = self.left = False
         self.loadtime_s = 0.0
@@ -258,6 +272,30 @@ class KnownWorker:
     def route_perf(self) -> float:
         """Load per second that it says that it does."""
         return self.perf if self.heard_at > 0 else self.memo_perf
+
+    def weigh(self, candidate: Candidate, lengths: Lengths) -> None:
+        """Tell the routing policy what it holds, and where it is said, how far it has got."""
+        ledger, within = self.ledger, self.told_within
+        candidate.outstanding = ledger.outstanding
+        if within <= 0:
+            candidate.serial = False
+            return
+        reported = ledger.reported_load
+        running = min(self.running_load, reported)
+        first = ledger.first_open
+        if running > 0:
+            began, seen, behind = self.running_since, self.heard_at, reported - running + ledger.open_load
+        elif first is not None:
+            running, began, seen = first.cost, first.given_at, first.given_at
+            behind = reported + ledger.open_load - running
+        elif reported > 0:
+            running, began, seen, behind = reported, self.heard_at, self.heard_at, 0.0
+        else:
+            candidate.rests(lengths, within)
+            return
+        candidate.works_on(
+            running, behind=behind, started_at=began, seen_at=seen, told_within=within, lengths=lengths
+        )
 
     @property
     def believed_perf(self) -> float:

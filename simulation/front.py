@@ -10,7 +10,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from policy.routing import Candidate, Choice, choose
+from policy.lengths import Lengths
+from policy.routing import Candidate, Choice, Later, ahead, choose
 from simulation.machine import Machine
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ QUEUE_CHANGE = 0.25
 URGENT_GAP_SECONDS = 0.1
 TELL_SECONDS = 55.0
 """An idle worker is told of so often: silence would mean that it is dead."""
+PUMP_SECONDS = 0.02
+"""The line is not looked at more often because of time alone."""
 DRAIN_SEEN_SECONDS = 1.0
 """Until the engine's look at the endpoint shows it that a worker drains."""
 
@@ -59,7 +62,20 @@ class Batch:
 class Member:
     """A ready worker as the engine knows it."""
 
-    __slots__ = ("candidate", "costs", "done", "drain_seen", "draining", "machine", "report_due", "told_at")
+    __slots__ = (
+        "candidate",
+        "costs",
+        "done",
+        "drain_seen",
+        "draining",
+        "machine",
+        "report_due",
+        "reported_at",
+        "running",
+        "running_since",
+        "seen_at",
+        "told_at",
+    )
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -69,6 +85,11 @@ class Member:
         self.done: list[int] = []
         """Finished, not reported yet."""
         self.report_due = False
+        self.reported_at = -math.inf
+        self.running = -1
+        """What it is known to work on, if it takes one request at a time; -1: nothing."""
+        self.running_since = 0.0
+        self.seen_at = 0.0
         self.draining = False
         self.drain_seen = False
         self.told_at = 0.0
@@ -100,6 +121,10 @@ class Front:
         self.members: dict[int, Member] = {}
         self.candidates: list[Candidate] = []
         self._by_launch: dict[str, Member] = {}
+        self._lengths = Lengths()
+        self._serial = world.settings.slots == 1
+        self._perf = 0.0
+        self._pump_at = math.inf
         self.arrived = 0
         self.arrived_load = 0.0
         # the pulse
@@ -160,13 +185,28 @@ class Front:
         if not self.candidates:
             return False
         cost = self._costs[request]
-        chosen = choose(self.candidates, cost, max_queue_time=self._max_queue_time)
+        told = self._world.settings.ends_told_seconds
+        behind = max(0.0, self.line_load - cost) if self.line else 0.0
+        line_seconds = behind / self._perf if self._perf > 0 else 0.0
+        chosen = choose(
+            self.candidates,
+            cost,
+            max_queue_time=self._max_queue_time,
+            now=self._world.now,
+            ahead=ahead(self._lengths, line_seconds=line_seconds, told_within=told) if self._serial else None,
+            stretch=self._lengths.mean,
+        )
         if not isinstance(chosen, Choice):
+            if isinstance(chosen, Later):
+                self._pump_later(chosen.seconds)
             return False
         candidate = chosen.candidate
         member = self._by_launch[candidate.launch_id]
         member.costs[request] = cost
         candidate.outstanding += cost
+        if member.running < 0:
+            member.running, member.running_since, member.seen_at = request, self._world.now, self._world.now
+        self._gauge(member)
         self._changed[member.machine.id] = member
         machine = member.machine
         if machine.admit(request, self._works[request], self._world.now):
@@ -175,6 +215,35 @@ class Front:
         if chosen.queue_seconds > self._target_queue_time / 2:
             self._heed_queue()
         return True
+
+    def _gauge(self, member: Member) -> None:
+        """How far it has got, as the engine knows it."""
+        if not self._serial:
+            return
+        candidate, told = member.candidate, self._world.settings.ends_told_seconds
+        if member.running < 0:
+            candidate.rests(self._lengths, told)
+            return
+        cost = self._costs[member.running]
+        candidate.works_on(
+            cost,
+            behind=max(0.0, candidate.outstanding - cost),
+            started_at=member.running_since,
+            seen_at=member.seen_at,
+            told_within=told,
+            lengths=self._lengths,
+        )
+
+    def _pump_later(self, seconds: float) -> None:
+        at = self._world.now + max(seconds, PUMP_SECONDS)
+        if at < self._pump_at:
+            self._pump_at = at
+            self._world.at(at, self._pump_again, at)
+
+    def _pump_again(self, at: float) -> None:
+        if at == self._pump_at:
+            self._pump_at = math.inf
+            self._pump()
 
     def _pump(self) -> None:
         line = self.line
@@ -206,23 +275,38 @@ class Front:
             member.done.append(request)
             if not member.report_due:
                 member.report_due = True
-                step = world.settings.report_seconds
-                phase = machine.id * 0.618034 % 1.0 * step
-                due = (math.floor((world.now - phase) / step) + 1.0) * step + phase
-                world.at(due, self._report, member)
+                world.at(self._report_due(member), self._report, member)
+
+    def _report_due(self, member: Member) -> float:
+        world = self._world
+        settings = world.settings
+        if self._serial:
+            return max(world.now + settings.end_seconds, member.reported_at + settings.end_gap_seconds)
+        step = settings.report_seconds
+        phase = member.machine.id * 0.618034 % 1.0 * step
+        return (math.floor((world.now - phase) / step) + 1.0) * step + phase
 
     def _report(self, member: Member) -> None:
-        """The worker says what it finished."""
+        """The worker says what it finished, and what it is at."""
         member.report_due = False
         if self.members.get(member.machine.id) is not member:
             return
+        now, machine = self._world.now, member.machine
+        member.reported_at = now
         for request in member.done:
-            member.candidate.outstanding -= member.costs.pop(request, 0.0)
+            cost = member.costs.pop(request, 0.0)
+            member.candidate.outstanding -= cost
+            if self._serial:
+                self._lengths.learn(cost, machine.perf, self.finished[request] - self.started[request])
         member.done.clear()
+        if self._serial:
+            member.running = machine.running[0][1] if machine.running else -1
+            member.running_since, member.seen_at = self.started[member.running], now
         if not member.costs:
             member.candidate.outstanding = 0.0
-            if member.draining and member.drain_seen:
-                self.urge("a draining worker holds nothing")
+        self._gauge(member)
+        if not member.costs and member.draining and member.drain_seen:
+            self.urge("a draining worker holds nothing")
         self._changed[member.machine.id] = member
         if self.line:
             self._pump()
@@ -238,6 +322,7 @@ class Front:
         if machine.epoch != epoch:
             return
         member = Member(machine)
+        self._gauge(member)
         self.members[machine.id] = member
         self._by_launch[machine.launch_id] = member
         self._changed[machine.id] = member
@@ -281,6 +366,7 @@ class Front:
 
     def _weigh(self) -> None:
         self.candidates = [m.candidate for m in self.members.values() if not m.draining]
+        self._perf = sum(candidate.perf for candidate in self.candidates)
 
     # -- what is told, and when
 

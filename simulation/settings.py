@@ -90,7 +90,13 @@ class WorldSettings:
     """Requests declare their work wrong by up to this factor, either way; 1 is exact."""
 
     report_seconds: float = 1.0
-    """Workers report once in so long: what they finished is known to the engine only then."""
+    """Workers that serve several requests at a time report once in so long: what ended is known only then."""
+    end_seconds: float = 0.05
+    """One that serves one at a time tells of an end after so long …"""
+    end_gap_seconds: float = 0.25
+    """… and not again before so long has passed."""
+    ends_told_seconds: float = 0.5
+    """What an engine takes for granted of both."""
     slice_seconds: float = 5.0
     """Engines tell the policy at most so often while load changes …"""
     heartbeat_seconds: float = 60.0

@@ -11,9 +11,6 @@ GOALS = {
     "large": 1.12,
     "nopool": 2.0,
     "kinds": 1.05,
-    "identical": 1.02,
-    "poisson": 0.85,
-    "bursty": 1.0,
 }
 
 
@@ -34,12 +31,9 @@ def goals(measured: dict[str, Any]) -> None:
             measured["kinds"]["ratio"],
             f"≤ {GOALS['kinds']}",
         )
-    for case, knowledge, ratio in measured.get("routing", []):
-        if "x2" in knowledge:
-            goal = next(
-                (GOALS[name] for name in ("identical", "poisson", "bursty") if name in case.lower()), None
-            )
-            _line(f"routing: {case}, {knowledge}", "", ratio, f"≤ {goal}")
+    for made in measured.get("routing", []):
+        if made["router"].startswith("stoker"):
+            _line(f"p99: {made['case']}, {made['router'][8:]}", "", made["p99"], f"≤ {made['goal']}")
 
 
 def _attainment(rows: Sequence[Row]) -> None:

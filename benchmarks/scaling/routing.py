@@ -1,17 +1,27 @@
-"""The router against one central queue: 16 workers, lognormal sizes (CV 1.5), utilisation 0.9, knowledge 1 to 5 s old."""
+"""The router against one central queue: 16 workers, lognormal sizes (CV 1.5), utilisation 0.9, costs known within x2.
+
+The central queue is first come, first served, with everything known at once: whoever waits longest gets the worker that is free, the
+fastest if several are. A router knows what reports say, and reports are late; the same `policy.routing` decides here as in the engine.
+"""
 
 import heapq
 import math
 import random
+import statistics
+from bisect import insort
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from policy.routing import Candidate, Choice, choose
+from policy.lengths import Lengths
+from policy.routing import Candidate, Choice, Later, ahead, choose
 
 WORKERS = 16
 CV = 1.5
 UTILISATION = 0.9
 SERVICE_SECONDS = 10.0
 """Mean, on a worker of perf 1: answers of a language model. Against much shorter requests reports of 5 s are blind."""
+COST_FACTOR = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +30,36 @@ class Case:
 
     name: str
     perfs: tuple[float, ...]
+    goal: float
     bursty: bool = False
 
 
 CASES = (
-    Case("identical workers", (1.0,) * WORKERS),
-    Case("perf 1:2:4, Poisson", (1.0, 2.0, 4.0, 1.0) * (WORKERS // 4)),
-    Case("perf 1:2:4, bursty", (1.0, 2.0, 4.0, 1.0) * (WORKERS // 4), bursty=True),
+    Case("identical workers", (1.0,) * WORKERS, 1.02),
+    Case("perf 1:2:4, Poisson", (1.0, 2.0, 4.0, 1.0) * (WORKERS // 4), 0.85),
+    Case("perf 1:2:4, bursty", (1.0, 2.0, 4.0, 1.0) * (WORKERS // 4), 1.0, bursty=True),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """How the router hears of the workers."""
+
+    name: str
+    period: float = 0.0
+    """Each worker reports once in so long."""
+    delay: float = 0.0
+    """Without a period: an end is told after so long, and silence means that the request goes on."""
+    told_within: float = 0.0
+
+    @property
+    def within(self) -> float:
+        """What the router counts on."""
+        return self.period or self.told_within
+
+
+AT_ONCE = News("an end is told at once (stoker's worker)", delay=0.1, told_within=0.5)
+NEWS = (AT_ONCE, News("reports every 1 s", period=1.0), News("reports every 5 s", period=5.0))
 
 
 def arrivals(case: Case, count: int, seed: int) -> list[tuple[float, float]]:
@@ -46,66 +78,273 @@ def arrivals(case: Case, count: int, seed: int) -> list[tuple[float, float]]:
     return rows
 
 
-def central(case: Case, rows: list[tuple[float, float]]) -> float:
-    """p99 response of one first-come-first-served queue; whoever is free longest takes the next, the fastest first."""
+def declared(rows: list[tuple[float, float]], factor: float, seed: int) -> list[float]:
+    """What the requests say of their size: wrong by up to this factor, even in the logarithm."""
+    chance, span = random.Random(f"{seed} costs"), math.log(factor)
+    return [size * math.exp(chance.uniform(-span, span)) if span > 0 else size for _, size in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Response times."""
+
+    p99: float
+    mean: float
+
+    @classmethod
+    def of(cls, responses: list[float]) -> "Outcome":
+        """Of all requests."""
+        return cls(sorted(responses)[int(len(responses) * 0.99)], statistics.fmean(responses))
+
+
+def central(case: Case, rows: list[tuple[float, float]]) -> Outcome:
+    """One first-come-first-served queue; who is free longest takes the next, and of several idle ones the fastest."""
     free = [(0.0, -perf) for perf in case.perfs]
-    heapq.heapify(free)
     responses = []
     for at, size in rows:
         idle = [each for each in free if each[0] <= at]
-        taken = min(idle, key=lambda each: each[1]) if idle else free[0]
+        taken = min(idle, key=lambda each: each[1]) if idle else min(free)
         free.remove(taken)
-        heapq.heapify(free)
         end = max(at, taken[0]) + size / -taken[1]
         responses.append(end - at)
-        heapq.heappush(free, (end, taken[1]))
-    return _p99(responses)
+        insort(free, (end, taken[1]))
+    return Outcome.of(responses)
 
 
-def routed(
-    case: Case, rows: list[tuple[float, float]], *, report_seconds: float, cost_factor: float, seed: int
-) -> float:
-    """p99 response when every request is given at once to the router's choice; workers report what they finished."""
-    chance = random.Random(f"{seed} costs")
-    span = math.log(cost_factor)
-    candidates = [Candidate(str(n), perf=perf) for n, perf in enumerate(case.perfs)]
-    free = [0.0] * len(case.perfs)
-    unseen: list[tuple[float, int, float]] = []
-    """Heap of (when the router hears of it, worker, declared cost)."""
-    responses = []
-    for at, size in rows:
-        while unseen and unseen[0][0] <= at:
-            _, number, cost = heapq.heappop(unseen)
-            candidates[number].outstanding = max(0.0, candidates[number].outstanding - cost)
-        declared = size * math.exp(chance.uniform(-span, span)) if span > 0 else size
-        chosen = choose(candidates, declared, max_queue_time=math.inf)
-        assert isinstance(chosen, Choice)
-        number = int(chosen.candidate.launch_id)
-        chosen.candidate.outstanding += declared
-        end = max(at, free[number]) + size / case.perfs[number]
-        free[number] = end
-        responses.append(end - at)
-        phase = number / len(free) * report_seconds
-        heard = (math.floor((end - phase) / report_seconds) + 1) * report_seconds + phase
-        heapq.heappush(unseen, (heard, number, declared))
-    return _p99(responses)
+class Fleet:
+    """The workers as they are, and as the router knows them."""
+
+    def __init__(
+        self, case: Case, rows: list[tuple[float, float]], costs: list[float], news: News, *, hold: bool
+    ) -> None:
+        self.case, self.rows, self.costs, self.news, self.hold = case, rows, costs, news, hold
+        self.now = 0.0
+        self.lengths = Lengths()
+        self.candidates = [Candidate(str(number), perf=perf) for number, perf in enumerate(case.perfs)]
+        for candidate in self.candidates:
+            candidate.rests(self.lengths, news.within)
+        self.held: list[deque[int]] = [deque() for _ in case.perfs]
+        self.began = [0.0] * len(case.perfs)
+        self.known: list[tuple[int, float, float]] = [(-1, 0.0, 0.0)] * len(case.perfs)
+        """What the router believes each works on: (request, since, seen at it still)."""
+        self.given = [0] * len(case.perfs)
+        """Requests given and not known to be finished."""
+        self.ended: list[list[tuple[int, float]]] = [[] for _ in case.perfs]
+        """(request, seconds taken) that the router has not heard of."""
+        self.line: deque[int] = deque()
+        self.line_load = 0.0
+        self.perf = sum(case.perfs)
+        self.look_at = math.inf
+        self.events: list[tuple[float, int, int, int]] = []
+        self.responses: list[float] = []
+
+    def run(self) -> Outcome:
+        """All requests."""
+        for number in range(len(self.case.perfs)) if self.news.period else ():
+            at = (number + 1) / len(self.case.perfs) * self.news.period
+            heapq.heappush(self.events, (at, 1, number, 0))
+        for request, (at, _) in enumerate(self.rows):
+            self._until(at)
+            self.now = at
+            if self.line or not self.give(request):
+                self.line.append(request)
+                self.line_load += self.costs[request]
+        self._until(math.inf)
+        return Outcome.of(self.responses)
+
+    def _until(self, at: float) -> None:
+        while self.events and self.events[0][0] <= at and len(self.responses) < len(self.rows):
+            self.now, what, number, _ = heapq.heappop(self.events)
+            if what == 0:
+                self._end(number)
+            elif what == 1:
+                self.hear(number)
+                if self.news.period:
+                    heapq.heappush(self.events, (self.now + self.news.period, 1, number, 0))
+            elif self.now == self.look_at:
+                self.look_at = math.inf
+                self.pump()
+
+    # -- as it is
+
+    def put(self, request: int, number: int) -> None:
+        """The request goes to this worker."""
+        candidate = self.candidates[number]
+        candidate.outstanding += self.costs[request]
+        self.given[number] += 1
+        if self.known[number][0] < 0:
+            self.known[number] = (request, self.now, self.now)
+        self._gauge(number)
+        self.held[number].append(request)
+        if len(self.held[number]) == 1:
+            self._begin(number)
+
+    def _begin(self, number: int) -> None:
+        self.began[number] = self.now
+        seconds = self.rows[self.held[number][0]][1] / self.case.perfs[number]
+        heapq.heappush(self.events, (self.now + seconds, 0, number, 0))
+
+    def _end(self, number: int) -> None:
+        request = self.held[number].popleft()
+        self.responses.append(self.now - self.rows[request][0])
+        self.ended[number].append((request, self.now - self.began[number]))
+        if self.held[number]:
+            self._begin(number)
+        if not self.news.period:
+            heapq.heappush(self.events, (self.now + self.news.delay, 1, number, 0))
+
+    # -- as it is known
+
+    def hear(self, number: int) -> None:
+        """A report."""
+        candidate, ended = self.candidates[number], self.ended[number]
+        if not ended and not self.held[number]:
+            return
+        for request, seconds in ended:
+            candidate.outstanding -= self.costs[request]
+            self.lengths.learn(self.costs[request], self.case.perfs[number], seconds)
+        self.given[number] -= len(ended)
+        ended.clear()
+        held = self.held[number]
+        if not held:
+            candidate.outstanding = 0.0
+        self.known[number] = (held[0], self.began[number], self.now) if held else (-1, 0.0, 0.0)
+        self._gauge(number)
+        self.pump()
+
+    def _gauge(self, number: int) -> None:
+        candidate, (request, since, seen) = self.candidates[number], self.known[number]
+        if request < 0:
+            candidate.rests(self.lengths, self.news.within)
+            return
+        cost = self.costs[request]
+        candidate.works_on(
+            cost,
+            behind=max(0.0, candidate.outstanding - cost),
+            started_at=since,
+            seen_at=seen,
+            told_within=self.news.within,
+            lengths=self.lengths,
+        )
+
+    def give(self, request: int) -> bool:
+        """Give it out, or leave it in the line."""
+        allowed = None
+        if self.hold:
+            line_seconds = max(0.0, self.line_load - self.costs[request]) / self.perf if self.line else 0.0
+            allowed = ahead(self.lengths, line_seconds=line_seconds, told_within=self.news.within)
+        chosen = choose(
+            self.candidates,
+            self.costs[request],
+            max_queue_time=math.inf,
+            now=self.now,
+            ahead=allowed,
+            stretch=self.lengths.mean,
+        )
+        if isinstance(chosen, Choice):
+            self.put(request, int(chosen.candidate.launch_id))
+            return True
+        assert isinstance(chosen, Later)
+        at = self.now + max(chosen.seconds, 0.02)
+        if at < self.look_at:
+            self.look_at = at
+            heapq.heappush(self.events, (at, 2, 0, 0))
+        return False
+
+    def pump(self) -> None:
+        """First come, first served."""
+        while self.line and self.give(self.line[0]):
+            self.line_load -= self.costs[self.line.popleft()]
+        if not self.line:
+            self.line_load = 0.0
 
 
-def _p99(values: list[float]) -> float:
-    return sorted(values)[int(len(values) * 0.99)]
+class DeclaredOnly(Fleet):
+    """What is declared and not reported finished counts whole, as with workers that do not say what they are at."""
+
+    def _gauge(self, number: int) -> None:
+        self.candidates[number].serial = False
 
 
-def table(count: int, seeds: int) -> list[tuple[str, str, float]]:
-    """(case, knowledge, p99 ÷ central), medians over the seeds."""
-    lines = []
+class FewestRequests(DeclaredOnly):
+    """Production stacks' "least requests"."""
+
+    def give(self, request: int) -> bool:
+        """To who has fewest."""
+        self.put(request, min(range(len(self.given)), key=self.given.__getitem__))
+        return True
+
+
+class PowerOfTwo(DeclaredOnly):
+    """Two drawn by chance, and of them who has fewer."""
+
+    def give(self, request: int) -> bool:
+        """To the better of two."""
+        pair = random.Random(request).sample(range(len(self.given)), 2)
+        self.put(request, min(pair, key=self.given.__getitem__))
+        return True
+
+
+class RoundRobin(DeclaredOnly):
+    """In turn."""
+
+    def give(self, request: int) -> bool:
+        """To the next."""
+        self.put(request, request % len(self.given))
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table: ratios to the central queue, medians over the seeds, with the lowest and highest."""
+
+    case: str
+    goal: float
+    router: str
+    p99: float
+    low: float
+    high: float
+    mean: float
+
+    def __str__(self) -> str:
+        said = f"{self.case:<21}{self.router:<58}{self.p99:>6.2f}  ({self.low:.2f}-{self.high:.2f})"
+        return f"{said}  {self.mean:>7.2f}   {self.goal:.2f}"
+
+
+HEADING = f"{'case':<21}{'router, and what it knows':<58}{'p99':>6}{'(seeds)':>14}{'mean':>8}   goal of p99"
+
+ROUTERS: tuple[tuple[str, type[Fleet], News, bool, float], ...] = (
+    *((f"stoker, {news.name}", Fleet, news, True, COST_FACTOR) for news in NEWS),
+    *((f"… nothing held back, {news.name}", Fleet, news, False, COST_FACTOR) for news in NEWS[1:]),
+    *((f"… declared cost only, {news.name}", DeclaredOnly, news, False, COST_FACTOR) for news in NEWS[1:]),
+    ("bound: stoker, costs exact, reports every 5 s", Fleet, NEWS[2], False, 1.0),
+    ("bound: stoker, an end is known in no time", Fleet, News("", told_within=1e-3), True, COST_FACTOR),
+    ("fewest requests, reports every 1 s", FewestRequests, NEWS[1], False, COST_FACTOR),
+    ("power of two, reports every 1 s", PowerOfTwo, NEWS[1], False, COST_FACTOR),
+    ("round robin", RoundRobin, NEWS[1], False, COST_FACTOR),
+)
+
+
+def table(count: int, seeds: int, *, only: str = "") -> Iterator[Row]:
+    """Every router on every case, on the same arrivals."""
     for case in CASES:
         runs = [arrivals(case, count, seed) for seed in range(seeds)]
-        best = [central(case, rows) for rows in runs]
-        for report, factor in ((1.0, 1.0), (5.0, 1.0), (1.0, 2.0), (5.0, 2.0)):
-            ratios = sorted(
-                routed(case, rows, report_seconds=report, cost_factor=factor, seed=seed) / base
-                for seed, (rows, base) in enumerate(zip(runs, best, strict=True))
+        best = [central(case, each) for each in runs]
+        for name, kind, news, hold, factor in ROUTERS:
+            if only not in name:
+                continue
+            made = [
+                kind(case, each, declared(each, factor, seed), news, hold=hold).run()
+                for seed, each in enumerate(runs)
+            ]
+            ratios = sorted(one.p99 / base.p99 for one, base in zip(made, best, strict=True))
+            means = [one.mean / base.mean for one, base in zip(made, best, strict=True)]
+            yield Row(
+                case.name,
+                case.goal,
+                name,
+                statistics.median(ratios),
+                ratios[0],
+                ratios[-1],
+                statistics.median(means),
             )
-            cost = "exact" if factor == 1 else f"within x{factor:g}"
-            lines.append((case.name, f"reports {report:g} s old, cost {cost}", ratios[len(ratios) // 2]))
-    return lines

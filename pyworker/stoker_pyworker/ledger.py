@@ -68,7 +68,8 @@ class Ledger:
         """Workload held now that one more request waits behind: sessions left out."""
         self.changed = False
         """Something happened since the last report was made."""
-        self.went_idle: Callable[[], None] = lambda: None
+        self.work_ended: Callable[[], None] = lambda: None
+        """Called when a request or session is over; the next in line has its turn by then."""
         self._new = self._rejected = self._served = 0.0
         self._held: set[Work] = set()
         self._finished: deque[Finished] = deque(maxlen=_FINISHED_MAX)
@@ -99,7 +100,7 @@ class Ledger:
         if not self._held:
             # What adding and subtracting floats left over.
             self.load = self.queue_load = 0.0
-            self.went_idle()
+        self.work_ended()
 
     def reject(self, work: Work) -> None:
         """It had a valid ticket and was refused all the same."""

@@ -11,7 +11,7 @@ from stoker_pyworker.hooked import HookedExchange
 from stoker_pyworker.http.outgoing import OriginFault, Pool
 from stoker_pyworker.http.server import ClientConnection, Request
 from stoker_pyworker.ledger import Ledger, Outcome, Work
-from stoker_pyworker.queueing import Line, expected_wait_seconds
+from stoker_pyworker.queueing import Line, Turn, expected_wait_seconds
 from stoker_pyworker.routes import Route
 from stoker_pyworker.sessions import Session, Sessions
 from stoker_pyworker.standing import Standing
@@ -48,6 +48,7 @@ class Proxy:
         self.signature = b"x-stoker-worker: %d\r\n" % worker_id
         self.routes = {handler.route.encode(): Route(handler, pool.authority) for handler in config.handlers}
         self._tolerance = config.cost_tolerance
+        self._parallel = any(handler.allow_parallel_requests for handler in config.handlers)
 
     def handle(self, route: Route, request: Request, client: ClientConnection) -> None:
         """Take the request, or refuse it.
@@ -121,6 +122,17 @@ class Proxy:
             self.ledger.leave(exchange.work, outcome)
         if not self.active:
             self.standing.quiet()
+
+    def turn(self) -> Turn | None:
+        """What it works on; None: on several at once, or sessions keep what comes next from being foreseen."""
+        if self._parallel or len(self.sessions):
+            return None
+        served = self.line.served
+        if served is None:
+            return Turn()
+        assert isinstance(served, Exchange), "only exchanges join the line"
+        work = served.work
+        return Turn(work.workload, max(0.0, time.time() - work.started_at) if work.started_at else 0.0)
 
     def model_failed(self, fault: OriginFault) -> None:
         """The model server did not answer a request."""

@@ -1,6 +1,7 @@
 """Whose turn it is: one line for the routes that take one request at a time, no line for the others."""
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -9,6 +10,15 @@ class Waiter(Protocol):
 
     def turn(self) -> None:
         """It is this one's turn; it calls `Line.leave` when it is through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a worker that takes one request at a time works on."""
+
+    load: float = 0.0
+    """0: nothing."""
+    seconds: float = 0.0
 
 
 class Line:
@@ -38,6 +48,11 @@ class Line:
                 self._waiting.remove(waiter)
             except ValueError:
                 return
+
+    @property
+    def served(self) -> Waiter | None:
+        """Whose turn it is."""
+        return self._served
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -14,6 +14,7 @@ from stoker_pyworker.gpu import GpuReading, Gpus
 from stoker_pyworker.http.client import ask
 from stoker_pyworker.http.outgoing import OriginFault, Pool
 from stoker_pyworker.ledger import Ledger, Totals
+from stoker_pyworker.queueing import Turn
 from stoker_pyworker.standing import Standing
 
 log = structlog.get_logger(room="reports")
@@ -23,8 +24,10 @@ VERSION = "stoker-0.1.0"
 _BUSY_SECONDS = 1.0
 _CALM_SECONDS = 10.0
 _COALESCE_SECONDS = 0.03
-_IDLE_GAP_SECONDS = 0.25
-"""Short requests one by one make the worker idle many times a second; nobody needs to hear of each."""
+_END_GAP_SECONDS = 0.25
+"""Short requests end many times a second; nobody needs to hear of each."""
+_ENDS_TOLD_SECONDS = 0.5
+"""What an engine may count on where every end is told: the gap above, the way, and some more."""
 _ANSWER_SECONDS_MAX = 10.0
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _FINISHED_PER_REPORT = 1000
@@ -53,6 +56,9 @@ class Report(msgspec.Struct):
     draining: bool
     queued: int
     gpus: tuple[GpuReading, ...]
+    ends_told_seconds: float
+    running_load: float
+    running_seconds: float
     cur_capacity: float = 0.0
     max_capacity: float = 0.0
 
@@ -71,6 +77,7 @@ class Reporter:
         standing: Standing,
         gpus: Gpus,
         queued: Callable[[], int],
+        turn: Callable[[], Turn | None],
     ) -> None:
         self._engines = [
             (Pool(address, connections_max=2, idle_seconds_max=20.0), _path(address)) for address in addresses
@@ -82,13 +89,14 @@ class Reporter:
         self._standing = standing
         self._gpus = gpus
         self._queued = queued
+        self._turn = turn
         self._told = Totals()
         self._disk_told = self._disk = _disk_gib()
         self._failures = 0
         self._last_tried_at = float("-inf")
         self._ending = False
         self._urgent = asyncio.Event()
-        self._idle_timer: asyncio.TimerHandle | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
 
     # --- reasons to report
 
@@ -96,16 +104,16 @@ class Reporter:
         """Something changed that the engine must know at once."""
         self._urgent.set()
 
-    def went_idle(self) -> None:
-        """The last work is done: if that is still so in a moment, the engine should know."""
-        if self._idle_timer is None:
+    def work_ended(self) -> None:
+        """Where it leaves the worker idle, or makes it begin the next in line, the engine should know in a moment."""
+        if self._end_timer is None and (self._ledger.held == 0 or self._turn() is not None):
             since = time.monotonic() - self._last_tried_at
-            wait = max(_COALESCE_SECONDS, _IDLE_GAP_SECONDS - since)
-            self._idle_timer = asyncio.get_running_loop().call_later(wait, self._still_idle)
+            wait = max(_COALESCE_SECONDS, _END_GAP_SECONDS - since)
+            self._end_timer = asyncio.get_running_loop().call_later(wait, self._tell_end)
 
-    def _still_idle(self) -> None:
-        self._idle_timer = None
-        if self._ledger.held == 0 and self._ledger.changed:
+    def _tell_end(self) -> None:
+        self._end_timer = None
+        if self._ledger.changed and (self._ledger.held == 0 or self._turn() is not None):
             self._urgent.set()
 
     # --- the loop
@@ -195,6 +203,7 @@ class Reporter:
 
     def _status(self, totals: Totals, disk: float) -> Report:
         ledger, standing, told = self._ledger, self._standing, self._told
+        turn = self._turn()
         return Report(
             id=self._worker_id,
             mtoken=self._token,
@@ -215,12 +224,15 @@ class Reporter:
             draining=standing.draining,
             queued=self._queued(),
             gpus=self._gpus.readings,
+            ends_told_seconds=_ENDS_TOLD_SECONDS if turn is not None else 0.0,
+            running_load=turn.load if turn is not None else 0.0,
+            running_seconds=turn.seconds if turn is not None else 0.0,
         )
 
     def close(self) -> None:
         """Close the connections to the engines."""
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        if self._end_timer is not None:
+            self._end_timer.cancel()
         for pool, _ in self._engines:
             pool.close()
 

@@ -136,7 +136,7 @@ class Life:
         self.standing.changed = reporter.soon
         self.standing.doubted = self.startup.probe.doubt
         self.standing.quiet = self.sessions.emptied = self._see_if_drained
-        self.ledger.went_idle = reporter.went_idle
+        self.ledger.work_ended = reporter.work_ended
         self.gpus.broken = lambda fault: self.standing.failed("gpu", fault)
         if catch_signals:
             self._catch_signals()
@@ -203,6 +203,7 @@ class Life:
             standing=self.standing,
             gpus=self.gpus,
             queued=lambda: len(self.proxy.line),
+            turn=self.proxy.turn,
         )
 
     async def _report_stillborn(self, message: str) -> None:

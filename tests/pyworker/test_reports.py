@@ -5,11 +5,12 @@ import asyncio
 import msgspec
 import pytest
 
+from stoker_pyworker import reports
 from stoker_pyworker.gpu import GpuReading
 from stoker_pyworker.ledger import Finished, Ledger, Outcome, Work
 from stoker_pyworker.reports import Report
 from stoker_wire.worker_status import FinishedRequest, GpuStatus, WorkerStatus
-from tests.pyworker.harness import TOKEN, Engine, until
+from tests.pyworker.harness import TOKEN, Engine, handlers, until
 
 
 @pytest.mark.parametrize(
@@ -133,3 +134,41 @@ async def test_the_status_page_needs_the_workers_token_and_keeps_it_to_itself(wo
     assert TOKEN not in answer.text
     assert TOKEN not in repr(worker.life.settings)
     assert msgspec.json.encode(status)
+
+
+async def test_a_worker_that_takes_one_at_a_time_says_what_it_is_at(make_worker, model, engine):
+    worker = await make_worker(handlers=handlers(allow_parallel_requests=False))
+    await until(lambda: engine.statuses and engine.statuses[-1]["loadtime"] > 0)
+    assert engine.statuses[-1]["ends_told_seconds"] > 0
+    assert engine.statuses[-1]["running_load"] == 0
+    first = asyncio.create_task(worker.post("/held", cost=40))
+    await until(lambda: model.answering == 1)
+    second = asyncio.create_task(worker.post("/held", cost=7))
+    await until(lambda: engine.statuses[-1]["cur_load"] == 47)
+    assert engine.statuses[-1]["running_load"] == 40
+    model.go.set()
+    await asyncio.gather(first, second)
+    await until(lambda: engine.statuses[-1]["cur_load"] == 0)
+    assert engine.statuses[-1]["running_load"] == engine.statuses[-1]["running_seconds"] == 0
+
+
+async def test_an_end_that_lets_the_next_one_begin_is_told_at_once(make_worker, model, engine, monkeypatch):
+    monkeypatch.setattr(reports, "_BUSY_SECONDS", 60.0)  # nothing but an end makes a report now
+    monkeypatch.setattr(reports, "_CALM_SECONDS", 60.0)
+    worker = await make_worker(handlers=handlers(allow_parallel_requests=False))
+    await until(lambda: engine.statuses and engine.statuses[-1]["loadtime"] > 0)
+    first = asyncio.create_task(worker.post("/echo", cost=5))
+    second = asyncio.create_task(worker.post("/held", cost=40))
+    await first
+    await until(lambda: engine.statuses[-1]["running_load"] == 40)
+    assert [item["request_idx"] for item in engine.finished] == [1]
+    model.go.set()
+    await second
+
+
+async def test_a_worker_that_takes_several_at_once_does_not_say_what_it_is_at(worker, model, engine):
+    held = asyncio.create_task(worker.post("/held", cost=40))
+    await until(lambda: engine.statuses and engine.statuses[-1]["cur_load"] == 40)
+    assert engine.statuses[-1]["ends_told_seconds"] == engine.statuses[-1]["running_load"] == 0
+    model.go.set()
+    await held

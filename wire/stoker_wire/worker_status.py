@@ -37,6 +37,12 @@ class WorkerStatus(Received):
     draining: bool = False
     queued: int = Field(0, ge=0)
     """Requests waiting inside the worker for the model server."""
+    ends_told_seconds: float = Field(0.0, ge=0)
+    """It works on one request at a time, and an end is reported within so many seconds; 0: on several, or not said."""
+    running_load: float = Field(0.0, ge=0)
+    """Workload of the request that such a worker works on; part of `cur_load`. 0: none."""
+    running_seconds: float = Field(0.0, ge=0)
+    """For how long it has been at it."""
     gpus: tuple["GpuStatus", ...] = ()
 
     @property
