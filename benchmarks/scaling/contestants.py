@@ -29,11 +29,11 @@ FIXED = EndpointConfig(
     target_util=1.0,
     cold_mult=2.0,
     target_queue_time=10.0,
-    max_queue_time=3.0,
+    max_queue_time=30.0,
 )
 """One configuration for every workload and load: the public defaults but for what they cost without being asked for
-(no worker is kept hot without load, the policy's own spare is the only one, twice what was hot lately is kept cold), requests
-that wait in the endpoint's line and not on a worker that somebody else may overtake, and a cap that is never reached."""
+(no worker is kept hot without load, the policy's own spare is the only one, twice what was hot lately is kept cold) and a cap
+that is never reached."""
 
 NO_POOL = FIXED.model_copy(update={"min_workers": 0, "cold_mult": 1.0})
 """The same where the market keeps no stopped machines."""
