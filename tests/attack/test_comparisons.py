@@ -26,12 +26,18 @@ SECRET_WORDS = {
     "account_key",
     "market_key",
     "session_auth",
+    "key",
+    "presented",
 }
 HARMLESS = {
     # sdk: the client compares the key that was refused with the one it holds itself: it learns whether to fetch a new one
     ("sdk/stoker/endpoint.py", "refused"),
     # wire: the launch id in a ticket whose seal was found good
     ("wire/stoker_wire/ticket.py", "worker"),
+    # keys of mappings
+    ("wire/stoker_wire/endpoint.py", "loser"),
+    ("workflows/handed_on.py", "first"),
+    ("workflows/operations.py", "LOOK"),
 }
 
 
@@ -88,6 +94,7 @@ def test_no_secret_is_compared_with_an_operator_that_stops_at_the_first_differen
         ("if self._token != request.token: pass", True),
         ("ok = known.encode() == sent.mtoken.encode()", True),
         ("ok = mac(a) == digest", True),
+        ("return known == presented_key.encode()", True),
         ("if token == '': pass", False),
         ("if len(token) != 3: pass", False),
         ("ok = hmac.compare_digest(token, given)", False),
