@@ -56,7 +56,7 @@ class ConnectionLimits:
 class GuardedConnection(web.RequestHandler):
     """One connection; it knows whether it works, idles, or sends a head."""
 
-    __slots__ = ("_door", "_working", "head_since")
+    __slots__ = ("_door", "_turned_out", "_working", "head_since")
 
     def __init__(self, door: "Door", server: web.Server) -> None:
         limits = door.limits
@@ -74,13 +74,15 @@ class GuardedConnection(web.RequestHandler):
         )
         self._door = door
         self._working = 0
+        self._turned_out = False
         self.head_since = 0.0
         """When the first byte of a request came that is not there as a whole yet; 0: there is none."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
         super().connection_made(transport)
-        self._door.idle[self] = None
+        if self._turned_out:
+            self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Gone."""
@@ -137,6 +139,7 @@ class GuardedConnection(web.RequestHandler):
 
     def turn_out(self, problem: Problem | None = None) -> None:
         """Close it, with a word if it was about to ask something."""
+        self._turned_out = True
         self._door.idle.pop(self, None)
         if self.transport is not None and problem is not None:
             self.transport.write(_bare_answer(problem))
@@ -192,6 +195,8 @@ class Door:
             self._open.discard(oldest)
         connection = GuardedConnection(self, self._server)
         self._open.add(connection)
+        # From now on, not from its first event: of a burst that is accepted in one go none has had any.
+        self.idle[connection] = None
         return connection
 
     def gone(self, connection: GuardedConnection) -> None:
