@@ -48,7 +48,7 @@ class Answer:
         """
         try:
             return json.loads(self.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise MalformedAnswer(
                 f"expected JSON from {self.worker_url}, got {self.content_type or 'no content type'} "
                 f"starting with {self.text[:80]!r}; use .text or .content"

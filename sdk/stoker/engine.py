@@ -171,6 +171,11 @@ class Engine:
             raise Away(f"connection failed: {fault or type(fault).__name__}", reached=False) from None
         except httpx.TransportError as fault:
             raise Away(f"connection lost: {fault or type(fault).__name__}", reached=True) from None
+        except httpx.DecodingError as fault:
+            raise MalformedAnswer(
+                f"{self.url} answered with a content encoding that its bytes are not: {fault}; is this address a stoker"
+                " engine?"
+            ) from None
         except httpx.InvalidURL as fault:
             raise Invalid(f"cannot call {self.url}: {fault}") from None
         if response.status_code in _AWAY:
@@ -217,7 +222,7 @@ class Engine:
     def _json(self, response: httpx.Response) -> Any:
         try:
             return response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             kind = response.headers.get("Content-Type", "no content type")
             raise MalformedAnswer(
                 f"{response.request.url.copy_with(query=None)} answered {response.status_code} with {kind} that is no "
@@ -238,7 +243,7 @@ def problem_of(response: httpx.Response) -> tuple[str, str]:
     """Code and sentence of an error answer, "" where it says nothing."""
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", ""
     if not isinstance(body, dict):
         return "", ""

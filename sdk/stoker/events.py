@@ -33,7 +33,7 @@ class Event:
         """
         try:
             return json.loads(self.data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise MalformedAnswer(
                 f"expected JSON in a stream event, got {self.data[:80]!r}; use .data"
             ) from None

@@ -136,7 +136,7 @@ class Exchange:
                     pause_s = retry_after(
                         reply.response.headers.get("Retry-After"), seconds_max=self.policy.pause_seconds_max
                     )
-            except httpx.TransportError as broken:
+            except (httpx.TransportError, httpx.DecodingError) as broken:
                 fault = transport_fault(broken, placed.route.url, self.progress.attempts)
             self._count(fault)
             self.progress.status = RequestStatus.RETRYING

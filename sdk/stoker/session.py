@@ -128,7 +128,7 @@ class Session:
                 headers={"Content-Type": "application/json"},
                 read_seconds_max=END_SECONDS_MAX,
             )
-        except httpx.TransportError as broken:
+        except (httpx.TransportError, httpx.DecodingError) as broken:
             raise WorkerFailed(
                 f"the worker {url} could not be told that the session ends: {broken}"
             ) from None

@@ -160,7 +160,7 @@ class Stream:
         try:
             async with asyncio.timeout(self._idle_seconds_max):
                 return await anext(self._chunks, b"")
-        except httpx.TransportError as broken:
+        except (httpx.TransportError, httpx.DecodingError) as broken:
             progress.status = RequestStatus.ERRORED
             raise WorkerFailed(
                 f"the worker {self.worker_url} broke the stream after {self._got} bytes "

@@ -90,5 +90,5 @@ def _model_sentence(status: int, said: str) -> str:
 def _body(response: httpx.Response) -> Any:
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return response.text

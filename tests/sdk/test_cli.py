@@ -336,7 +336,7 @@ def test_a_failed_request_is_exit_code_one(peers, stoker):
     assert "max_tokens must be positive" in shown.stderr
     peers.work = None
     peers.routing += [peers.wait("no_capacity", "no offer matches")] * 1000
-    shown = stoker("request", "llm", "/x", "--timeout", "0.2")
+    shown = stoker("request", "llm", "/x", "--timeout", "1.5")
     assert shown.exit_code == 1
     assert "no offer matches" in shown.stderr
 
