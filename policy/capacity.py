@@ -14,6 +14,7 @@ from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
 
+ON_THE_WAY_OUT = frozenset({WorkerState.STOPPING})
 LOAD_DUST = 1e-3
 """Below this a sum of loads is rounding, not a request."""
 
@@ -373,8 +374,13 @@ def workers_min(observation: Observation) -> int:
 
 
 def committed_dollars_per_hour(workers: Iterable[Worker]) -> float:
-    """What they cost once all that boots is running: the figure that the budget caps."""
+    """What they cost once all that boots is running: the figure that the budget caps.
+
+    What was told to stop is billed until the marketplace says that it has: nothing is rented in its place before.
+    """
     return sum(
-        worker.dollars_per_hour if runs_or_will(worker) else worker.burn_dollars_per_hour
+        worker.dollars_per_hour
+        if runs_or_will(worker) or worker.state in ON_THE_WAY_OUT
+        else worker.burn_dollars_per_hour
         for worker in workers
     )

@@ -5,7 +5,17 @@ from dataclasses import replace
 
 from policy.apply import launched, ordered
 from policy.booting import boot_seconds, is_late, overdue_at, start_seconds
-from policy.capacity import Have, Perfs, Rules, Want, committed_dollars_per_hour, have, want, workers_min
+from policy.capacity import (
+    ON_THE_WAY_OUT,
+    Have,
+    Perfs,
+    Rules,
+    Want,
+    committed_dollars_per_hour,
+    have,
+    want,
+    workers_min,
+)
 from policy.experience import Conditions, Experience, Keep, habit_level, keep, lived, need_window
 from policy.fleet import Drain, Goal, HostFailure, Worker
 from policy.forecast import Forecast, forecast
@@ -176,7 +186,8 @@ class Draft:
         running_out = sum(
             worker.dollars_per_hour - worker.storage_dollars_per_hour
             for worker in self.workers.values()
-            if is_hot(worker) and worker.drain is not None and worker.drain.goal is not Goal.UPDATE
+            if worker.state in ON_THE_WAY_OUT
+            or (is_hot(worker) and worker.drain is not None and worker.drain.goal is not Goal.UPDATE)
         )
         return self.dollars_left + running_out
 
