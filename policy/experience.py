@@ -2,11 +2,11 @@
 
 For how long a lull has to be sat out is a question about the traffic, not about the machine: a stream that pauses for a
 minute between bursts wants its workers kept for a minute and a half, a steady one for half a minute, one that wakes on
-the hour wants them woken before it. So every way of holding is tried in the trial of the real fleet: each candidate
+the hour wants them woken before it. So every way of holding is tried in the books, beside the real fleet: each trial
 lives through the arrivals as they come, with the start delay that was learned, and books what it would have cost and how
 much work would have waited too long. The cheapest that makes little enough late is the one that is used.
 
-Everything is bounded: a candidate is five numbers, the peaks are two falling lists, the habit is a ring of minutes.
+Everything is bounded: a trial is five numbers, the peaks are two falling lists, the habit is a ring of minutes.
 """
 
 import math
@@ -97,7 +97,9 @@ def lived(experience: Experience, history: LoadHistory, on: Conditions, tuning: 
     """The books after everything that the history tells and that they do not have yet."""
     if history.known_until is None or history.known_since is None or on.unit <= 0:
         return experience
-    end = history.known_until // BUCKET_SECONDS * BUCKET_SECONDS
+    # an engine's word of a bucket may come after another's: lived through is what all of them have told
+    told = min((word.at for word in history.engines), default=history.known_until)
+    end = told // BUCKET_SECONDS * BUCKET_SECONDS
     begin = experience.at or max(history.known_since, end - 300.0) // BUCKET_SECONDS * BUCKET_SECONDS
     steps = int((end - begin) / BUCKET_SECONDS)
     if steps <= 0:
@@ -126,12 +128,15 @@ class _Life:
         self._minutes = list(experience.minutes) or [0.0] * HABIT_MINUTES
         self._minute = int(experience.at // MINUTE_SECONDS) if experience.at else None
         self._work = experience.work
-        self._trials = list(experience.trials) or [_FRESH] * (2 * len(HOLDS))
-        self._chosen = experience.chosen
+        # books of another version, which tried other holds, say nothing of these
+        known = len(experience.trials) == 2 * len(HOLDS)
+        self._trials = list(experience.trials) if known else [_FRESH] * (2 * len(HOLDS))
+        self._chosen = experience.chosen if known else -1
         self._since = since
         self._start_price = on.billed_seconds * tuning.start_weight
 
     def forget(self, seconds: float) -> None:
+        """Time passes in which nothing came, nothing was hot and nothing was expected."""
         share = math.exp(-seconds / self._tuning.experience_seconds)
         self._work *= share
         self._trials = [(0.0, 0.0, late * share, paid * share, 0) for _, _, late, paid, _ in self._trials]
@@ -150,7 +155,7 @@ class _Life:
             need = max(inside, 0.0) / (buckets * width)
             self._mark_minute(at, need)
             if self._is_quiet(arrived, need):
-                self._forget_step()
+                self.forget(width)
             else:
                 self._step(at, arrived, need)
 
@@ -164,11 +169,6 @@ class _Life:
             and not any(self._minutes)
             and all(trial[0] <= 0 and trial[4] == 0 for trial in self._trials)
         )
-
-    def _forget_step(self) -> None:
-        share = math.exp(-BUCKET_SECONDS / self._tuning.experience_seconds)
-        self._work *= share
-        self._trials = [(0.0, 0.0, late * share, paid * share, 0) for _, _, late, paid, _ in self._trials]
 
     def _mark_minute(self, at: float, need: float) -> None:
         minute = int(at // MINUTE_SECONDS)
@@ -192,11 +192,9 @@ class _Life:
         share = math.exp(-width / self._tuning.experience_seconds)
         work = arrived / on.unit
         self._work = self._work * share + work
-        # capacity that is missing now is there a start later, and enough of it to clear what waited
-        cleared = on.start_seconds
         begun = at - self._since >= on.start_seconds
         self._trials = [
-            self._after(trial, number, at, expected, work, share, cleared, begun=begun)
+            self._after(trial, number, at, expected, work, share, begun=begun)
             for number, trial in enumerate(self._trials)
         ]
 
@@ -208,7 +206,6 @@ class _Life:
         expected: float,
         work: float,
         share: float,
-        cleared: float,
         *,
         begun: bool,
     ) -> Trial:
@@ -226,7 +223,9 @@ class _Life:
             return inside, 0.0, late, paid, workers
         late += work if begun else 0.0
         over += width
-        return (0.0, 0.0, late, paid, workers) if over >= cleared else (inside, over, late, paid, workers)
+        # capacity that is missing now is there a start later, and enough of it to clear what waited
+        cleared = over >= on.start_seconds
+        return (0.0, 0.0, late, paid, workers) if cleared else (inside, over, late, paid, workers)
 
     def _held(self, since: float) -> float:
         for at, level in self._peaks:
@@ -300,6 +299,12 @@ def habit_level(minutes: list[float] | tuple[float, ...], at: float, tuning: Tun
             return 0.0
         least = min(least, highest)
     return least
+
+
+def needed_since(experience: Experience, moment: float) -> float:
+    """The highest need of the buckets that ended after it, load/s; 0: none was lived through."""
+    count = math.ceil((experience.at - moment) / BUCKET_SECONDS)
+    return max(experience.needs[-count:], default=0.0) if count > 0 else 0.0
 
 
 def next_rise(experience: Experience, now: float, tuning: Tuning) -> float | None:

@@ -6,7 +6,7 @@ on the fleet as the steps before leave it, so a plan never contradicts itself, a
 
 from policy.capacity import LOAD_DUST, is_known_asleep, is_over, workers_min
 from policy.draft import Draft
-from policy.experience import next_rise
+from policy.experience import needed_since, next_rise
 from policy.grow import activate, can_start, grow_hot, recruit
 from policy.hysteresis import held, next_release, remember
 from policy.leaving import delete_all, dismiss_strangers, finish_drains, keep_all, stop_all
@@ -203,8 +203,8 @@ def _remember_wants(draft: Draft) -> None:
     """Hysteresis: what was wanted lately, so that a lull does not cost a start."""
     tuning, want, memory = draft.tuning, draft.want, draft.memory
     hold = draft.keep.seconds
-    # a start's time of buckets: what was needed since the last plan counts, whether or not a plan was made of it
-    needed = max(draft.experience.needs[-6:], default=0.0)
+    # what was needed for a moment counts, whether or not a plan was made in it
+    needed = needed_since(draft.experience, draft.now - tuning.needed_seconds)
     hot = remember(memory.hot_peaks, max(want.arrivals, needed), draft.now, hold)
     # what was hot once is worth its disk for as long as the disk costs less than the boot that it saves
     pool = max(want.sustained * draft.rules.cold_mult, want.predicted)

@@ -22,6 +22,8 @@ class Tuning:
     need_seconds_min: float = 10.0
     need_seconds_max: float = 180.0
     """The window of the arrivals that capacity follows is as long as they may wait and run; within what is known at 5 s."""
+    needed_seconds: float = 30.0
+    """Between two plans of a steady endpoint a minute may pass: what its last half was is not forgotten by the next one."""
     burst_ratio: float = 1.5
     """A short window so much above the minute's is a burst, and acts at once; less may be chance and waits for the hold.
     An honest Poisson stream of 16 requests per short window trips 1.5 about one time in forty."""
@@ -43,6 +45,7 @@ class Tuning:
     target, when a start too many costs less than one too late."""
     cost_spread: float = 1.7
     """E[cost²] / E[cost]²: between requests of equal cost (1) and exponential ones (2); language models answer in between."""
+
     # what the last hours teach
 
     experience_seconds: float = 8 * 3600.0
@@ -50,7 +53,8 @@ class Tuning:
     experience_seconds_min: float = 900.0
     """Before a quarter of an hour of traffic was seen nothing is concluded from it."""
     late_share_max: float = 0.006
-    """So much of the work may wait longer than target_queue_time: half of a hundredth, for a trial sees less than there is."""
+    """So much of the work may wait longer than target_queue_time: less than a hundredth, for the books see less than
+    there is."""
     late_price: float = 100.0
     """A second of work that waits too long is worth so many seconds of a worker. What cannot be kept from being late for
     less is left to be late."""

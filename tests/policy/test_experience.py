@@ -14,6 +14,7 @@ from policy.experience import (
     keep,
     lived,
     need_window,
+    needed_since,
     next_rise,
 )
 from policy.load import LoadHistory, fold
@@ -138,6 +139,40 @@ def test_the_window_is_as_long_as_work_may_wait_and_run():
     assert need_window(10.0, 5.0, DEFAULT_TUNING) == 15.0
     assert need_window(1.0, 0.1, DEFAULT_TUNING) == DEFAULT_TUNING.need_seconds_min
     assert need_window(10.0, 1e4, DEFAULT_TUNING) == DEFAULT_TUNING.need_seconds_max
+
+
+def test_an_engine_that_tells_later_is_not_left_out():
+    # two engines, each with half of the requests; the second one tells of every minute at its end
+    both, history = Experience(), LoadHistory()
+    for number in range(1, 241):
+        end = START + number * 5.0
+        history = fold(
+            history, engine_id="a", sequence=number, at=end, window_s=5.0, load=1000.0, requests=10
+        )
+        if number % 12 == 0:
+            history = fold(
+                history, engine_id="b", sequence=number, at=end, window_s=60.0, load=12_000.0, requests=120
+            )
+        both = lived(both, history, ON, DEFAULT_TUNING)
+    alone, _ = lives(lambda at: 400.0, seconds=1200)
+    assert both.at == alone.at
+    # the very first minute is told by one of them alone: nobody knew then that there are two
+    assert both.work == pytest.approx(alone.work, rel=0.05)
+
+
+def test_books_of_another_version_are_begun_anew():
+    experience, history = lives(bursts(seconds=20, every=150), seconds=3600)
+    other = replace(experience, trials=experience.trials[:4], chosen=3)
+    later = fold(history, engine_id="e", sequence=9999, at=START + 3605.0, window_s=5.0)
+    after = lived(other, later, ON, DEFAULT_TUNING)
+    assert len(after.trials) == 2 * len(HOLDS)
+
+
+def test_what_was_needed_a_moment_ago_is_known_and_what_was_needed_long_ago_is_not():
+    experience, _ = lives(lambda at: 400.0 if at < 580 else 0.0, seconds=600)
+    assert needed_since(experience, experience.at - 20.0) == pytest.approx(300.0, rel=0.4)
+    assert needed_since(experience, experience.at) == 0.0
+    assert needed_since(experience, experience.at + 100.0) == 0.0
 
 
 # what the planner makes of it
