@@ -61,7 +61,8 @@ class VastMarket(Market):
         self._plain = httpx.AsyncClient(
             timeout=timeout_s, transport=transport, follow_redirects=False, trust_env=not is_loopback(own)
         )
-        self._listing = SharedListing(self._everything)
+        self._listing = SharedListing[Instance](self._every_instance)
+        self._bills = SharedListing[Charge](self._every_charge)
         self._log_origins = {own, *(origin(one) for one in log_origins)} - {None}
 
     def __repr__(self) -> str:
@@ -165,7 +166,7 @@ class VastMarket(Market):
         """All instances of this account whose label starts with the prefix; calls share their pages (`SharedListing`)."""
         return await self._listing.starting_with(label_prefix)
 
-    async def _everything(self) -> "builtins.list[Instance]":
+    async def _every_instance(self, _since: float) -> "builtins.list[Instance]":
         """All instances of this account, all pages."""
         found: dict[int, Instance] = {}
         params = {"limit": str(PAGE), "order_by": json.dumps([{"col": "id", "dir": "asc"}])}
@@ -178,6 +179,13 @@ class VastMarket(Market):
     async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> Sequence[Charge]:
         """What instances of such labels, gone ones too, were billed in all; `since`: those that are gone longer may be left out.
 
+        Calls share their pages, as those of `list` do.
+        """
+        return await self._bills.starting_with(label_prefix, since=since)
+
+    async def _every_charge(self, since: float) -> "builtins.list[Charge]":
+        """All bills of this account since that day.
+
         The API bills by UTC days and knows no filter by instance. A row's `final` is the host marketplace's own word.
         """
         now = self._now()
@@ -187,7 +195,7 @@ class VastMarket(Market):
         found: dict[int, Charge] = {}
         async for row in self._pages("/api/v0/charges/", params, "results", "charges"):
             read_row = charge_of(row, now)
-            if read_row is None or not read_row.label.startswith(label_prefix):
+            if read_row is None:
                 continue
             before = found.get(read_row.instance_id)
             found[read_row.instance_id] = read_row if before is None else together(before, read_row)
@@ -235,6 +243,7 @@ class VastMarket(Market):
     async def close(self) -> None:
         """Release connections."""
         self._listing.close()
+        self._bills.close()
         await self._client.aclose()
         await self._plain.aclose()
 

@@ -19,10 +19,13 @@ class Account:
     def __init__(self) -> None:
         self.instances = [instance(1, "stoker:a:1"), instance(2, "stoker:b:1"), instance(3, "stoker:a:2")]
         self.begun = 0
+        self.since: list[float] = []
+        """From when each list was asked for."""
         self.answers: asyncio.Queue[Exception | None] = asyncio.Queue()
 
-    async def everything(self) -> list[Instance]:
+    async def everything(self, since: float) -> list[Instance]:
         self.begun += 1
+        self.since.append(since)
         seen = list(self.instances)  # what is rented from now on is not on it
         fault = await self.answers.get()
         if fault is not None:
@@ -103,11 +106,26 @@ async def test_a_fault_reaches_all_who_waited_and_nobody_after_them(account, lis
     assert ids(await listing.starting_with("stoker:b:")) == [2]
 
 
+async def test_who_waits_together_gets_what_the_earliest_asked_for(account, listing):
+    first = asyncio.create_task(listing.starting_with("stoker:a:", since=500.0))
+    await account.begins(1)
+    later = [
+        asyncio.create_task(listing.starting_with("stoker:b:", since=at)) for at in (400.0, 300.0, 450.0)
+    ]
+    for _ in range(2):
+        account.answers.put_nowait(None)
+    await asyncio.gather(first, *later)
+    assert account.since == [500.0, 300.0]
+    account.answers.put_nowait(None)
+    await listing.starting_with("stoker:b:", since=600.0)
+    assert account.since[-1] == 600.0, "what was asked before is no matter any more"
+
+
 async def test_a_long_list_is_followed_by_a_pause(account, listing):
     times = []
     loop = asyncio.get_running_loop()
 
-    async def slow() -> list[Instance]:
+    async def slow(_since: float) -> list[Instance]:
         times.append(loop.time())
         await asyncio.sleep(0.05)
         times.append(loop.time())
