@@ -8,7 +8,7 @@ Series = tuple[tuple[float, float], ...]
 BUCKET_SECONDS = 5.0
 _QUARTER_SECONDS = 900.0
 _DAY_SECONDS = 86_400.0
-_RESOLUTIONS = (("seconds", 5.0, 300.0), ("minutes", 60.0, 7200.0), ("quarters", 900.0, 604_800.0))
+_RESOLUTIONS = (("seconds", 5.0, 300.0), ("minutes", 60.0, 7200.0), ("quarters", 900.0, 172_800.0))
 _COST_REQUESTS = 200.0
 """Enough that the mean of costs that differ by their mean is known to 7 %."""
 _ENGINE_SECONDS = 180.0
@@ -42,7 +42,7 @@ class LoadHistory:
     minutes: Series = ()
     """1 min buckets of the last 2 hours."""
     quarters: Series = ()
-    """15 min buckets of the last 7 days."""
+    """15 min buckets of the last 2 days: nobody looks further back than yesterday."""
     known_since: float | None = None
     known_until: float | None = None
     backlog_load: float = 0.0

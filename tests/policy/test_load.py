@@ -65,7 +65,7 @@ def test_the_history_is_bounded():
         history = told(history, number, 60.0 * number, 1.0, window=60)
     assert len(history.seconds) <= 61
     assert len(history.minutes) <= 121
-    assert len(history.quarters) <= 673
+    assert len(history.quarters) <= 193
 
 
 def test_a_rate_ends_where_knowledge_ends():

@@ -2,7 +2,9 @@
 
 import json
 
+from policy.experience import HABIT_MINUTES, HOLDS, Experience
 from policy.fleet import Drain, Goal, Worker
+from policy.observation import Memory
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
@@ -49,15 +51,32 @@ def full_book(workers: int = 100) -> EndpointStateBook:
     book.record.pending_offers["a"] = offers()[0]
     history = tuple((1795447000.0 + 5 * number, 123.456) for number in range(60))
     minutes = tuple((1795447000.0 + 60 * number, 1234.567) for number in range(120))
-    quarters = tuple((1795447000.0 + 900 * number, 12345.678) for number in range(672))
+    quarters = tuple((1795447000.0 + 900 * number, 12345.678) for number in range(192))
     book.record.load = type(book.record.load)(
         seconds=history, minutes=minutes, quarters=quarters, known_since=1.0, known_until=2.0
     )
+    book.record.memory = full_memory()
     for number in range(LINES_KEPT + 20):
         book.log.note(
             float(number), "recruit", f"reason number {number} " + "because " * 15, subject=str(number)
         )
     return book
+
+
+def full_memory() -> Memory:
+    """The planner's memory with every list at its bound."""
+    peaks = tuple((1795447000.0 + 5 * number, 12345.678 - number) for number in range(24))
+    experience = Experience(
+        at=1795447180.0,
+        since=1795400000.0,
+        needs=tuple(1234.567 for _ in range(60)),
+        peaks=peaks,
+        minutes=tuple(12345.67 for _ in range(HABIT_MINUTES)),
+        work=1234567.123,
+        trials=tuple((123.45, 25.0, 12345.67, 1234567.1, 123) for _ in range(2 * len(HOLDS))),
+        chosen=3,
+    )
+    return Memory(hot_target=1234.5, grew_at=1.0, hot_peaks=peaks, total_peaks=peaks, experience=experience)
 
 
 def test_the_record_survives_a_hand_over_unchanged() -> None:
