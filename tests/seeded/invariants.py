@@ -186,7 +186,7 @@ class Invariants:
 
     def _orphans(self) -> None:
         world = self.world
-        fair = not world.market.down and world.server.worker_up.is_set()
+        fair = not world.market.down and world.server.hands.up.is_set()
         living = world.market.living()
         for machine in living:
             label = read_label(machine.label)

@@ -8,8 +8,8 @@ from typing import Any
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer, Template
 from stoker_wire.workergroup import Workergroup
+from tests.seeded.executions import Weather
 from tests.seeded.market import CALM, Pace, Troubles
-from tests.seeded.server import Weather
 
 TEMPLATES = [
     Template(

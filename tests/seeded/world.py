@@ -97,7 +97,7 @@ class World:
         self.invariants = Invariants(self)
         self.market.on_status = self._status
         self.market.on_asked = self._asked
-        self.server.on_local = self.invariants.planned
+        self.server.hands.on_local = self.invariants.planned
         self.server.on_fault = self.fail
 
     # looking
