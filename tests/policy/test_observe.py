@@ -58,6 +58,13 @@ def test_a_report_from_before_a_restart_does_not_end_it(state):
     assert not folded.material
 
 
+@pytest.mark.parametrize(("state", "operation"), [(S.REBOOTING, "reboot"), (S.UPDATE_REBOOTING, "update")])
+def test_a_restart_that_is_still_asked_for_is_not_over(state, operation):
+    asked = worker("w", state, since=NOW - 10, operation=operation, loaded_once=True)
+    assert hear(asked, reported_at=NOW).worker.state is state
+    assert hear(asked.but(operation=""), reported_at=NOW).worker.state is S.READY
+
+
 @pytest.mark.parametrize("state", [S.STOPPING, S.INACTIVE, S.DESTROYING])
 def test_what_a_stopped_worker_said_last_changes_nothing(state):
     folded = hear(worker("w", state), load=5.0)
