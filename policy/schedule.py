@@ -16,7 +16,9 @@ def look(draft: Draft) -> None:
     due = draft.observation.listed_at + interval
     if draft.observation.looking:
         return
-    if draft.observation.listed_at and draft.now < due:
+    # A plan that is made anyway takes a listing along that is nearly due: alone it would cost a timer and a plan of its own.
+    early = draft.tuning.look_early_share * interval if interval >= draft.tuning.look_seconds_steady else 0.0
+    if draft.observation.listed_at and draft.now < due - early:
         draft.wakes.append(due)
         return
     ago = "never listed" if not draft.observation.listed_at else f"last listed {_ago(draft)} ago"

@@ -140,6 +140,8 @@ class Tuning:
     """Outbid and killed machines are noticed by engines within seconds; the listing is the second net."""
     look_seconds_idle: float = 900.0
     """With nothing running a listing only finds orphans."""
+    look_early_share: float = 0.1
+    """A steady endpoint's engine speaks every minute, and the listing is due every minute: they fall together so."""
     stop_repeat_seconds: float = 120.0
     destroy_repeat_seconds: float = 60.0
     """The market accepted, but the listing still shows it: ask again."""

@@ -270,12 +270,18 @@ def test_the_market_is_asked_soon_about_a_worker_that_does_not_answer():
 
 
 def test_the_market_is_looked_at_every_minute_when_workers_run():
-    assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 59))) == []
+    just_listed = decide(see(worker("w1"), load=steady(90), listed_at=NOW - 50))
+    assert (brief(just_listed), just_listed.look_again_at) == ([], NOW + 10)
     assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 60))) == ["look"]
 
 
+def test_a_plan_that_is_made_anyway_takes_a_look_along_that_is_nearly_due():
+    assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 53))) == []
+    assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 54))) == ["look"]
+
+
 def test_the_market_is_looked_at_every_quarter_of_an_hour_when_nothing_runs():
-    assert brief(decide(see(listed_at=NOW - 899))) == []
+    assert brief(decide(see(listed_at=NOW - 809))) == []
     assert brief(decide(see(listed_at=NOW - 900))) == ["look"]
     assert brief(decide(see(listed_at=0.0))) == ["look"]
 

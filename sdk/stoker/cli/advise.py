@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from stoker.cli import parameters as p
 from stoker.cli.context import AsJson, EndpointArgument, name_or_id, run
 from stoker.cli.looking import clock
 from stoker.cli.output import console, make_table, print_json
+from stoker.cli.parameters import OfEndpoint, takes
 from stoker.client import Serverless
 
 Tuning = Annotated[
@@ -33,41 +33,17 @@ _ROWS = (
 _SIDES = ("live", "live_imagined", "advised")
 
 
+@takes(OfEndpoint)
 def advise(
     context: typer.Context,
     endpoint: EndpointArgument,
+    given: dict[str, Any],
     stop: Annotated[bool, typer.Option("--stop", help="Plan no second config any more.")] = False,
-    max_workers: p.MaxWorkers = None,
-    min_workers: p.MinWorkers = None,
-    min_load: p.MinLoad = None,
-    target_util: p.TargetUtil = None,
-    cold_mult: p.ColdMult = None,
-    min_cold_load: p.MinColdLoad = None,
-    inactivity_timeout: p.InactivityTimeout = None,
-    max_queue_time: p.MaxQueueTime = None,
-    target_queue_time: p.TargetQueueTime = None,
-    state: p.State = None,
-    budget: p.Budget = None,
-    drain_seconds: p.DrainSeconds = None,
     tuning: Tuning = None,
     as_json: AsJson = False,
 ) -> None:
     """Plan a second config beside the live one and compare; without parameters: look at what came of it."""
-    wanted = p.given(
-        max_workers=max_workers,
-        min_workers=min_workers,
-        min_load=min_load,
-        target_util=target_util,
-        cold_mult=cold_mult,
-        min_cold_load=min_cold_load,
-        inactivity_timeout=inactivity_timeout,
-        max_queue_time=max_queue_time,
-        target_queue_time=target_queue_time,
-        state=state,
-        budget=budget,
-        drain_seconds=drain_seconds,
-        tuning=tuning,
-    )
+    wanted = given if tuning is None else given | {"tuning": tuning}
     if stop and wanted:
         raise typer.BadParameter("--stop takes no parameters")
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from stoker.cli import parameters as p
 from stoker.cli.context import AsJson, EndpointArgument, name_or_id, run
 from stoker.cli.output import console, make_table, print_json, print_table
+from stoker.cli.parameters import OfEndpoint, takes
 from stoker.client import Serverless
 from stoker.records import EndpointRecord
 
@@ -56,41 +56,17 @@ def list_(context: typer.Context, as_json: AsJson = False, show_key: ShowKey = F
 
 
 @app.command()
+@takes(OfEndpoint)
 def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Letters, digits, _ and -.")],
-    max_workers: p.MaxWorkers = None,
-    min_workers: p.MinWorkers = None,
-    min_load: p.MinLoad = None,
-    target_util: p.TargetUtil = None,
-    cold_mult: p.ColdMult = None,
-    min_cold_load: p.MinColdLoad = None,
-    inactivity_timeout: p.InactivityTimeout = None,
-    max_queue_time: p.MaxQueueTime = None,
-    target_queue_time: p.TargetQueueTime = None,
-    state: p.State = None,
-    budget: p.Budget = None,
-    drain_seconds: p.DrainSeconds = None,
+    given: dict[str, Any],
     as_json: AsJson = False,
 ) -> None:
     """Create an endpoint. Give it machines with: stoker workergroups create."""
-    wanted = p.given(
-        max_workers=max_workers,
-        min_workers=min_workers,
-        min_load=min_load,
-        target_util=target_util,
-        cold_mult=cold_mult,
-        min_cold_load=min_cold_load,
-        inactivity_timeout=inactivity_timeout,
-        max_queue_time=max_queue_time,
-        target_queue_time=target_queue_time,
-        state=state,
-        budget=budget,
-        drain_seconds=drain_seconds,
-    )
 
     async def work(client: Serverless) -> EndpointRecord:
-        return await client.endpoints.create(name, **wanted)
+        return await client.endpoints.create(name, **given)
 
     record = run(context, work)
     if as_json:
@@ -120,47 +96,20 @@ def show(
 
 
 @app.command()
+@takes(OfEndpoint)
 def update(
-    context: typer.Context,
-    endpoint: EndpointArgument,
-    max_workers: p.MaxWorkers = None,
-    min_workers: p.MinWorkers = None,
-    min_load: p.MinLoad = None,
-    target_util: p.TargetUtil = None,
-    cold_mult: p.ColdMult = None,
-    min_cold_load: p.MinColdLoad = None,
-    inactivity_timeout: p.InactivityTimeout = None,
-    max_queue_time: p.MaxQueueTime = None,
-    target_queue_time: p.TargetQueueTime = None,
-    state: p.State = None,
-    budget: p.Budget = None,
-    drain_seconds: p.DrainSeconds = None,
-    as_json: AsJson = False,
+    context: typer.Context, endpoint: EndpointArgument, given: dict[str, Any], as_json: AsJson = False
 ) -> None:
     """Change parameters of a live endpoint; they take effect at once."""
-    changes = p.given(
-        max_workers=max_workers,
-        min_workers=min_workers,
-        min_load=min_load,
-        target_util=target_util,
-        cold_mult=cold_mult,
-        min_cold_load=min_cold_load,
-        inactivity_timeout=inactivity_timeout,
-        max_queue_time=max_queue_time,
-        target_queue_time=target_queue_time,
-        state=state,
-        budget=budget,
-        drain_seconds=drain_seconds,
-    )
 
     async def work(client: Serverless) -> None:
-        await client.endpoints.update(name_or_id(endpoint), **changes)
+        await client.endpoints.update(name_or_id(endpoint), **given)
 
     run(context, work)
     if as_json:
-        print_json({"success": True, "changed": changes})
+        print_json({"success": True, "changed": given})
     else:
-        said = ", ".join(f"{name}={value}" for name, value in changes.items())
+        said = ", ".join(f"{name}={value}" for name, value in given.items())
         sys.stdout.write(f"endpoint {endpoint}: {said}\n")
 
 

@@ -1,35 +1,84 @@
-"""The scaling parameters as options of `endpoints create` and `endpoints update`."""
+"""Options that several commands share: the scaling parameters of an endpoint, and what a workergroup is made of."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
 
-MaxWorkers = Annotated[int | None, typer.Option(help="Hard cap on all workers, hot and cold.")]
-MinWorkers = Annotated[
-    int | None, typer.Option("--min-workers", "--cold-workers", help="Floor on loaded workers, hot and cold.")
-]
-MinLoad = Annotated[float | None, typer.Option(help="Floor under the hot capacity, load/s.")]
-TargetUtil = Annotated[float | None, typer.Option(help="Hot capacity = predicted load / this.")]
-ColdMult = Annotated[float | None, typer.Option(help="Total capacity = hot capacity x this.")]
-MinColdLoad = Annotated[float | None, typer.Option(help="Total capacity, hot and cold, load/s.")]
-InactivityTimeout = Annotated[
-    float | None, typer.Option(help="Idle seconds before zero hot workers; negative: never zero.")
-]
-MaxQueueTime = Annotated[
-    float | None, typer.Option(help="A worker with this expected queue takes no more, s.")
-]
-TargetQueueTime = Annotated[
-    float | None, typer.Option(help="Capacity is added above this expected queue, s.")
-]
-State = Annotated[str | None, typer.Option("--state", help="active, suspended or stopped.")]
-Budget = Annotated[float | None, typer.Option("--budget", help="Hard limit on running workers, $/h.")]
-DrainSeconds = Annotated[float | None, typer.Option(help="How long a draining worker may finish, s.")]
+OfEndpoint: Mapping[str, Any] = {
+    "max_workers": Annotated[int | None, typer.Option(help="Hard cap on all workers, hot and cold.")],
+    "min_workers": Annotated[
+        int | None,
+        typer.Option("--min-workers", "--cold-workers", help="Floor on loaded workers, hot and cold."),
+    ],
+    "min_load": Annotated[float | None, typer.Option(help="Floor under the hot capacity, load/s.")],
+    "target_util": Annotated[float | None, typer.Option(help="Hot capacity = predicted load / this.")],
+    "cold_mult": Annotated[float | None, typer.Option(help="Total capacity = hot capacity x this.")],
+    "min_cold_load": Annotated[float | None, typer.Option(help="Total capacity, hot and cold, load/s.")],
+    "inactivity_timeout": Annotated[
+        float | None, typer.Option(help="Idle seconds before zero hot workers; negative: never zero.")
+    ],
+    "max_queue_time": Annotated[
+        float | None, typer.Option(help="A worker with this expected queue takes no more, s.")
+    ],
+    "target_queue_time": Annotated[
+        float | None, typer.Option(help="Capacity is added above this expected queue, s.")
+    ],
+    "endpoint_state": Annotated[str | None, typer.Option("--state", help="active, suspended or stopped.")],
+    "dollars_per_hour_max": Annotated[
+        float | None, typer.Option("--budget", help="Hard limit on running workers, $/h.")
+    ],
+    "drain_seconds_max": Annotated[
+        float | None, typer.Option("--drain-seconds", help="How long a draining worker may finish, s.")
+    ],
+}
+"""By the parameter's name in an endpoint's config."""
 
-_NAMES = {"state": "endpoint_state", "budget": "dollars_per_hour_max", "drain_seconds": "drain_seconds_max"}
+OfWorkergroup: Mapping[str, Any] = {
+    "template_hash": Annotated[str | None, typer.Option(help="Template by hash.")],
+    "template_id": Annotated[int | None, typer.Option(help="Template by id.")],
+    "search_params": Annotated[
+        str | None,
+        typer.Option("--search", "--search-params", help="Eligible offers, e.g. 'gpu_name=RTX_4090'."),
+    ],
+    "launch_args": Annotated[
+        str | None, typer.Option(help="Overrides of instance creation, e.g. '--disk 40'.")
+    ],
+    "gpu_ram": Annotated[float | None, typer.Option(help="GB of VRAM that the model needs.")],
+    "max_workers": Annotated[int | None, typer.Option(help="Cap for this workergroup alone.")],
+    "cold_workers": Annotated[
+        int | None, typer.Option("--min-workers", "--cold-workers", help="Floor for this workergroup.")
+    ],
+    "test_workers": Annotated[int | None, typer.Option(help="Machine kinds that the learning phase tries.")],
+}
+"""By the field's name in a workergroup."""
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """The options that the person gave, by the parameters' names."""
-    return {_NAMES.get(name, name): value for name, value in options.items() if value is not None}
+def takes(options: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The command takes these options, too; what the person gave comes as its `given`, by the parameters' names."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        shared = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+            for name, option in options.items()
+        ]
+        flags = [each for name, each in own.parameters.items() if name != "given"]
+        first = [each for each in flags if each.default is inspect.Parameter.empty]
+        rest = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in flags if each not in first]
+        signature = own.replace(parameters=[*first, *shared, *rest])
+
+        @functools.wraps(command)
+        def called(*args: Any, **said: Any) -> None:
+            given = {name: said.pop(name) for name in options if name in said}
+            command(*args, **said, given={name: value for name, value in given.items() if value is not None})
+
+        called.__signature__ = signature  # type: ignore[attr-defined]
+        called.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+        return called
+
+    return decorate

@@ -9,28 +9,13 @@ import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, name_or_id, run
 from stoker.cli.output import console, make_table, print_json, print_table
+from stoker.cli.parameters import OfWorkergroup, takes
 from stoker.client import Serverless
 from stoker.records import WorkergroupRecord
 
 app = typer.Typer(no_args_is_help=True, help="Workergroups: what code, on which machines.")
 
 Number = Annotated[int, typer.Argument(metavar="WORKERGROUP", help="Id of the workergroup.")]
-TemplateHash = Annotated[str | None, typer.Option(help="Template by hash.")]
-TemplateId = Annotated[int | None, typer.Option(help="Template by id.")]
-Search = Annotated[
-    str | None, typer.Option("--search", "--search-params", help="Eligible offers, e.g. 'gpu_name=RTX_4090'.")
-]
-LaunchArgs = Annotated[str | None, typer.Option(help="Overrides of instance creation, e.g. '--disk 40'.")]
-GpuRam = Annotated[float | None, typer.Option(help="GB of VRAM that the model needs.")]
-MaxWorkers = Annotated[int | None, typer.Option(help="Cap for this workergroup alone.")]
-MinWorkers = Annotated[
-    int | None, typer.Option("--min-workers", "--cold-workers", help="Floor for this workergroup.")
-]
-TestWorkers = Annotated[int | None, typer.Option(help="Machine kinds that the learning phase tries.")]
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 @app.command("list")
@@ -62,33 +47,14 @@ def list_(context: typer.Context, endpoint: EndpointOption = None, as_json: AsJs
 
 
 @app.command()
+@takes(OfWorkergroup)
 def create(
-    context: typer.Context,
-    endpoint: EndpointArgument,
-    template_hash: TemplateHash = None,
-    template_id: TemplateId = None,
-    search: Search = None,
-    launch_args: LaunchArgs = None,
-    gpu_ram: GpuRam = None,
-    max_workers: MaxWorkers = None,
-    min_workers: MinWorkers = None,
-    test_workers: TestWorkers = None,
-    as_json: AsJson = False,
+    context: typer.Context, endpoint: EndpointArgument, given: dict[str, Any], as_json: AsJson = False
 ) -> None:
     """Give an endpoint machines: a template, and which offers may run it."""
-    wanted = _given(
-        template_hash=template_hash,
-        template_id=template_id,
-        search_params=search,
-        launch_args=launch_args,
-        gpu_ram=gpu_ram,
-        max_workers=max_workers,
-        cold_workers=min_workers,
-        test_workers=test_workers,
-    )
 
     async def work(client: Serverless) -> WorkergroupRecord:
-        return await client.workergroups.create(name_or_id(endpoint), **wanted)
+        return await client.workergroups.create(name_or_id(endpoint), **given)
 
     record = run(context, work)
     if as_json:
@@ -112,39 +78,20 @@ def show(context: typer.Context, workergroup: Number, as_json: AsJson = False) -
 
 
 @app.command()
+@takes(OfWorkergroup)
 def update(
-    context: typer.Context,
-    workergroup: Number,
-    template_hash: TemplateHash = None,
-    template_id: TemplateId = None,
-    search: Search = None,
-    launch_args: LaunchArgs = None,
-    gpu_ram: GpuRam = None,
-    max_workers: MaxWorkers = None,
-    min_workers: MinWorkers = None,
-    test_workers: TestWorkers = None,
-    as_json: AsJson = False,
+    context: typer.Context, workergroup: Number, given: dict[str, Any], as_json: AsJson = False
 ) -> None:
     """Change a workergroup; a new template or search starts a rolling update."""
-    changes = _given(
-        template_hash=template_hash,
-        template_id=template_id,
-        search_params=search,
-        launch_args=launch_args,
-        gpu_ram=gpu_ram,
-        max_workers=max_workers,
-        cold_workers=min_workers,
-        test_workers=test_workers,
-    )
 
     async def work(client: Serverless) -> None:
-        await client.workergroups.update(workergroup, **changes)
+        await client.workergroups.update(workergroup, **given)
 
     run(context, work)
     if as_json:
-        print_json({"success": True, "changed": changes})
+        print_json({"success": True, "changed": given})
     else:
-        said = ", ".join(f"{name}={value}" for name, value in changes.items())
+        said = ", ".join(f"{name}={value}" for name, value in given.items())
         sys.stdout.write(f"workergroup {workergroup}: {said}\n")
 
 
