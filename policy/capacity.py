@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from policy.booting import boot_seconds, expected_seconds, ready_at
 from policy.fleet import Goal, Learned, Worker
 from policy.forecast import Forecast
-from policy.lifecycle import is_booting, is_cold, is_hot, runs_or_will
+from policy.lifecycle import is_billed_until_gone, is_booting, is_cold, is_hot, runs_or_will
 from policy.observation import Observation
 from policy.tuning import Tuning
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
 
-ON_THE_WAY_OUT = frozenset({WorkerState.STOPPING})
 LOAD_DUST = 1e-3
 """Below this a sum of loads is rounding, not a request."""
 
@@ -376,11 +375,11 @@ def workers_min(observation: Observation) -> int:
 def committed_dollars_per_hour(workers: Iterable[Worker]) -> float:
     """What they cost once all that boots is running: the figure that the budget caps.
 
-    What was told to stop is billed until the marketplace says that it has: nothing is rented in its place before.
+    What was told to stop or to go is billed until the marketplace says that it has: nothing is rented in its place before.
     """
     return sum(
         worker.dollars_per_hour
-        if runs_or_will(worker) or worker.state in ON_THE_WAY_OUT
+        if runs_or_will(worker) or is_billed_until_gone(worker)
         else worker.burn_dollars_per_hour
         for worker in workers
     )

@@ -6,7 +6,6 @@ from dataclasses import replace
 from policy.apply import launched, ordered
 from policy.booting import boot_seconds, is_late, overdue_at, start_seconds
 from policy.capacity import (
-    ON_THE_WAY_OUT,
     Have,
     Perfs,
     Rules,
@@ -19,7 +18,7 @@ from policy.capacity import (
 from policy.experience import Conditions, Experience, Keep, habit_level, keep, lived, need_window
 from policy.fleet import Drain, Goal, HostFailure, Worker
 from policy.forecast import Forecast, forecast
-from policy.lifecycle import is_hot
+from policy.lifecycle import is_billed_until_gone, is_hot
 from policy.observation import Memory, Observation
 from policy.plan import Operation, Recruit, StartDrain, Wait
 from policy.silence import with_silent_marked
@@ -186,7 +185,7 @@ class Draft:
         running_out = sum(
             worker.dollars_per_hour - worker.storage_dollars_per_hour
             for worker in self.workers.values()
-            if worker.state in ON_THE_WAY_OUT
+            if is_billed_until_gone(worker)
             or (is_hot(worker) and worker.drain is not None and worker.drain.goal is not Goal.UPDATE)
         )
         return self.dollars_left + running_out

@@ -88,6 +88,8 @@ class Worker:
     """Reboots to recover it since it last ran well for long."""
     market_status: str = ""
     """The marketplace's last word on it (`actual_status`)."""
+    left_running: bool = False
+    """It ran, or was about to, when its release was ordered: the marketplace bills it until it is gone."""
 
     def __repr__(self) -> str:
         price = f"${self.dollars_per_hour:.2f}/h"

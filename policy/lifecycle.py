@@ -227,6 +227,11 @@ def runs_or_will(worker: Worker) -> bool:
     return is_booting(worker) or worker.state in GPU_BILLED
 
 
+def is_billed_until_gone(worker: Worker) -> bool:
+    """Whether it was told to stop or to go while it was billed: it still is, until the marketplace says otherwise."""
+    return worker.state is S.STOPPING or (worker.state is S.DESTROYING and worker.left_running)
+
+
 def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:
     """The worker in its next state since now; staying where it is keeps `since`.
 

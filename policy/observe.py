@@ -342,7 +342,7 @@ def _not_created(
     if error_kind in ("offer_gone", "refused"):
         return Folded(worker=None, learned=learned, lines=(line,))
     if worker.state is S.PENDING:
-        worker = advance(worker, S.DESTROYING, now)
+        worker = advance(worker, S.DESTROYING, now, left_running=True)
         line += "; whether it was rented is unknown, so it is released by its label"
     return Folded(worker=worker, learned=learned, lines=(line,))
 

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import gzip
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -58,22 +59,35 @@ HEADERS: list[dict[str, str]] = [
 ]  # fmt: skip
 # 429 and 5xx are asked again until the patience ends; the command's own patience is a minute, so it is not asked for here.
 FINAL = [200, 200, 200, 200, 201, 204, 301, 304, 400, 401, 403, 404, 409, 410, 418, 422]
+PASSING = [429, 500, 502, 503]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said to every call."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    packed: bool
+
+    async def __call__(self, _: web.Request, __: Any) -> web.StreamResponse:
+        packs = self.packed and self.headers.get("Content-Encoding") == "gzip"
+        return web.Response(
+            status=self.status,
+            headers={"Content-Type": "application/json", **self.headers},
+            body=gzip.compress(self.body) if packs else self.body,
+        )
+
+    def __repr__(self) -> str:
+        said = {name: value[:40] for name, value in self.headers.items()}
+        return f"<{self.status} {said} {self.body[:300]!r}{' packed' if self.packed else ''}>"
 
 
 def answers(statuses: list[int]) -> st.SearchStrategy[Say]:
     """Answers of all kinds."""
-
-    def make(status: int, headers: dict[str, str], body: bytes, packed: bool) -> Say:
-        async def say(_: web.Request, __: Any) -> web.StreamResponse:
-            sent = gzip.compress(body) if packed and headers.get("Content-Encoding") == "gzip" else body
-            return web.Response(
-                status=status, headers={"Content-Type": "application/json", **headers}, body=sent
-            )
-
-        say.__qualname__ = f"{status} {headers} {body[:300]!r}"
-        return say
-
-    return st.builds(make, st.sampled_from(statuses), st.sampled_from(HEADERS), BODIES, st.booleans())
+    parts = st.tuples(st.sampled_from(statuses), st.sampled_from(HEADERS), BODIES, st.booleans())
+    return parts.map(lambda drawn: Answer(*drawn))
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +115,64 @@ class _Everywhere(dict):
 
     def get(self, *_: Any) -> Say:
         return self.say
+
+
+async def everything(peers: Peers, say: Say) -> None:
+    """Every kind of call, each answered so."""
+    peers.consoling = _Everywhere(say)
+    async with _client(peers) as client:
+        for call in (
+            client.endpoints.list(),
+            client.get_endpoint("llm"),
+            client.workergroups.list(),
+            client.endpoints.create("x"),
+            client.endpoints.rotate_key(7),
+            client.endpoints.advice(7),
+            client.workergroups.update_workers(5),
+            client.workergroups.logs(5),
+        ):
+            await _typed(call)
+    peers.consoling = {}
+    async with _client(peers) as client:
+        endpoint = await client.get_endpoint("llm")
+        peers.consoling = _Everywhere(say)
+        for call in (endpoint.status(), endpoint.decisions(), endpoint.costs(), endpoint.workers()):
+            await _typed(call)
+        peers.consoling = {}
+        peers.routing.append(say)
+        await _typed(endpoint.request("/v1/x", {"a": 1}, cost=1))
+        peers.routing.clear()
+        for call in (endpoint.request("/v1/x", {"a": 1}, cost=1), _streamed(endpoint)):
+            peers.working.extend([say, say])
+            await _typed(call)
+            peers.working.clear()
+
+
+def _client(peers: Peers) -> stoker.Serverless:
+    return stoker.Serverless(ACCOUNT_KEY, url=peers.url, retry=QUICK, timeout=5.0)
+
+
+async def _streamed(endpoint: stoker.Endpoint) -> None:
+    async with endpoint.stream("/v1/x", {"a": 1}, cost=1) as stream:
+        async for _ in stream:
+            pass
+
+
+async def _typed(call: Awaitable[Any]) -> None:
+    """It answers in time, or raises what the package documents."""
+    async with asyncio.timeout(30):
+        with contextlib.suppress(stoker.StokerError):
+            answered = await call
+            if isinstance(answered, stoker.Answer):
+                _ = answered.text, answered.json()
+
+
+@examples(25, 1000)
+@given(say=answers(FINAL + PASSING))
+def test_whatever_is_answered_the_client_raises_its_own_errors(
+    loop: LoopThread, peers: Peers, say: Say
+) -> None:
+    loop.run(everything(peers, say))
 
 
 async def test_an_answer_nested_without_end_is_a_malformed_one() -> None:

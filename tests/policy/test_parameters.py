@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from policy.apply import ordered
 from policy.capacity import committed_dollars_per_hour
 from policy.fleet import Goal, Learned
+from policy.plan import Destroy
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (
     COLD,
@@ -319,6 +321,13 @@ def test_lowering_the_budget_drains_the_worst_until_it_is_kept():
     decided = decide(seen)
     assert "drain dear to stop" in brief(decided)
     assert committed_dollars_per_hour([crowd[0], crowd[2]]) <= 0.8
+
+
+def test_a_worker_that_is_released_is_in_the_budget_until_it_is_gone():
+    released = ordered(worker("w", price=0.4), Destroy(launch_id="w", reason="asked"), NOW)
+    assert committed_dollars_per_hour([released]) == 0.4
+    from_cold = ordered(worker("c", COLD, price=0.4), Destroy(launch_id="c", reason="asked"), NOW)
+    assert committed_dollars_per_hour([from_cold]) == 0.0
 
 
 # workergroup parameters

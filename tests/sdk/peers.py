@@ -94,7 +94,7 @@ class Seen:
     raw: bytes
 
 
-@dataclass
+@dataclass(repr=False)
 class Peers:
     """The engine and one worker; what a test scripts comes first, then they serve as they should."""
 
