@@ -10,7 +10,7 @@ from stoker_wire.market import Instance
 from stoker_wire.states import WorkerState as S
 
 _CREATE_GRACE_SECONDS = 30.0
-"""A listing may lag behind a create call; a worker is not missed before it is so old."""
+"""A listing may lag behind a create call, and behind the last try of one that was made again; so long nobody is missed."""
 _STOPPED = frozenset({"stopped", "exited", "frozen"})
 
 
@@ -92,7 +92,8 @@ def _launch(instance: Instance, label_prefix: str) -> str:
 
 
 def _missing(worker: Worker, asked_at: float, learned: Learned) -> Folded:
-    young = asked_at < worker.launched_at + _CREATE_GRACE_SECONDS
+    rented_at = worker.since if worker.state is S.CREATING else worker.launched_at
+    young = asked_at < rented_at + _CREATE_GRACE_SECONDS
     creating = worker.operation == "create" or (
         worker.instance_id is None and worker.state is not S.DESTROYING
     )
