@@ -292,7 +292,9 @@ def _surge(
     # even a queue of free requests needs somebody to answer it
     asked = max(asked, LOAD_DUST)
     if perfs.mean > 0:
-        asked = min(asked, max(calm, rising, perfs.mean) * tuning.backlog_boost_max)
+        # beyond that only what is then busy for as long as it took to come
+        worth = rising + queue.load / max(look, target)
+        asked = min(asked, max(max(calm, rising, perfs.mean) * tuning.backlog_boost_max, worth))
         cost = observation.load.mean_cost
         more = rising * look / cost if cost > 0 else 0.0
         if cost > 0 or queue.requests > 0:

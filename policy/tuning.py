@@ -28,8 +28,9 @@ class Tuning:
     """A short window so much above the minute's is a burst, and acts at once; less may be chance and waits for the hold.
     An honest Poisson stream of 16 requests per short window trips 1.5 about one time in forty."""
     backlog_boost_max: float = 4.0
-    """Queue pressure alone asks for at most this many times the calm want, or one worker's perf if that is more. A queue that grew while machines booted is
-    history when they come: 60 s of boot at 10 s target would otherwise rent six times what the arrivals need."""
+    """Queue pressure alone asks for at most this many times the calm want, or one worker's perf if that is more, or for what the queue
+    then keeps busy for as long as it took to come. A queue that grew while machines booted is history when they come: 60 s of boot at
+    10 s target would otherwise rent six times what the arrivals need."""
     metrics_stale_seconds: float = 180.0
     """Engines that have nothing to tell still say so every minute; three missed words are an outage, not a calm."""
     metrics_stale_idle_seconds: float = 900.0

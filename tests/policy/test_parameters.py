@@ -253,8 +253,14 @@ def test_one_huge_request_does_not_rent_fifty_machines():
 
 
 def test_queue_pressure_is_bounded_by_a_multiple_of_the_calm_want():
-    seen = see(worker("w1"), load=steady(100, waiting=60_000, requests=600))
+    seen = see(worker("w1"), load=steady(100, waiting=20_000, requests=200))
     assert decide(seen).targets.hot_wanted == pytest.approx(400)
+
+
+def test_a_queue_that_keeps_new_workers_busy_for_as_long_as_they_boot_is_worth_them_all():
+    boots = 120.0
+    seen = see(worker("w1"), load=steady(100, waiting=10 * 100 * boots, requests=600))
+    assert decide(seen).targets.hot_wanted == pytest.approx(100 + 10 * 100)
 
 
 # endpoint_state
