@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from activities.messages import read_label
 from stoker_wire.ticket import TicketRefused, unseal
 from stoker_wire.token import ticket_key
-from tests.seeded.market import Machine
+from tests.seeded.machine import Machine
 
 if TYPE_CHECKING:
     from tests.seeded.world import World

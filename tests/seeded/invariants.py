@@ -9,7 +9,7 @@ from policy.tuning import DEFAULT_TUNING
 from stoker_wire.control import workflow_id
 from tests.seeded.boxes import Box
 from tests.seeded.engines import SECRETS
-from tests.seeded.market import Machine
+from tests.seeded.machine import Machine
 
 if TYPE_CHECKING:
     from tests.seeded.world import World

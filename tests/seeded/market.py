@@ -7,130 +7,20 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from market.port import InstanceGone, Launch, OfferGone, OfferQuery, RateLimited, Refused, Unavailable
 from stoker_wire.market import Charge, Instance, Offer, Template
+from tests.seeded.machine import GPU_BILLED, Machine
 from tests.seeded.sealed import BEGINNING
+from tests.seeded.troubles import Pace, Troubles
 
 HOURS_PER_MONTH = 730.0
-GPU_BILLED = frozenset({"loading", "running", "rebooting"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Troubles:
-    """How often what goes wrong: shares of calls, or of machines."""
-
-    limited: float = 0.0
-    unavailable: float = 0.0
-    timeout: float = 0.0
-    """30 s, and nothing was done."""
-    lost: float = 0.0
-    """Done, and the answer is lost."""
-    slow: float = 0.0
-    late: float = 0.0
-    """Creates that are carried out up to a minute after their caller gave up."""
-    refused: float = 0.0
-    """Creates."""
-    taken: float = 0.0
-    """Offers that somebody else rents, per minute."""
-    never_loads: float = 0.0
-    crash_loops: float = 0.0
-    errors: float = 0.0
-    """Machines whose worker reports an error, before or after it was ready."""
-    mute: float = 0.0
-    """Machines whose worker stops reporting, some for good."""
-    outbid: float = 0.0
-    """Machines that are stopped by a higher bid in some hour."""
-    dies: float = 0.0
-    """Machines that are gone without a word."""
-    offline: float = 0.0
-    stays_stopped: float = 0.0
-    """Machines whose GPU is rented to somebody else as soon as they stop."""
-    stop_ignored: float = 0.0
-    touched: float = 0.0
-    """Machines that somebody starts or stops by hand."""
-
-
-CALM = Troubles()
 
 
 def wide(offer_id: int) -> bool:
     """Machines with several equal slots: their offer can be rented again, so nothing but care keeps a launch single."""
     return offer_id % 2 == 0
-
-
-@dataclass(slots=True)
-class Meter:
-    """What the market charges."""
-
-    gpu_dollars: float = 0.0
-    gpu_since: float | None = None
-    storage_since: float = 0.0
-    storage_until: float | None = None
-
-    def switch(self, billed: bool, now: float, dollars_per_hour: float) -> None:
-        if self.gpu_since is not None:
-            self.gpu_dollars += (now - self.gpu_since) / 3600 * dollars_per_hour
-        self.gpu_since = now if billed else None
-
-    def dollars(self, now: float, gpu: float, storage: float) -> float:
-        running = (now - self.gpu_since) / 3600 * gpu if self.gpu_since is not None else 0.0
-        until = self.storage_until if self.storage_until is not None else now
-        return self.gpu_dollars + running + (until - self.storage_since) / 3600 * storage
-
-
-@dataclass(slots=True, eq=False)
-class Machine:
-    """One rented instance and its whole history."""
-
-    id: int
-    offer: Offer
-    launch: Launch
-    created_at: float
-    storage_dollars_per_hour: float
-    intended: str = "running"
-    actual: str | None = None
-    story: list[tuple[float, str | None, str]] = field(default_factory=list)
-    gone_at: float | None = None
-    why_gone: str = ""
-    meter: Meter = field(default_factory=Meter)
-    turn: int = 0
-    """Counts up with every order, so that what an older one had set going comes to nothing."""
-    trouble: str = ""
-    running_since: float | None = None
-
-    @property
-    def label(self) -> str:
-        return self.launch.label
-
-    @property
-    def gpu_dollars_per_hour(self) -> float:
-        return self.offer.dph_total - self.storage_dollars_per_hour
-
-    def dollars(self, now: float) -> float:
-        return self.meter.dollars(now, self.gpu_dollars_per_hour, self.storage_dollars_per_hour)
-
-    def at(self, moment: float) -> tuple[str | None, str] | None:
-        """What it was like then; None: it was not there."""
-        if self.created_at > moment or (self.gone_at is not None and self.gone_at <= moment):
-            return None
-        known = [(actual, intended) for since, actual, intended in self.story if since <= moment]
-        return known[-1] if known else (None, "running")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How quick the market and its machines are."""
-
-    call_seconds: float = 0.2
-    pull_seconds: float = 40.0
-    start_seconds: float = 8.0
-    stop_seconds: float = 3.0
-    destroy_seconds: float = 1.0
-    list_lag_seconds: float = 2.0
-    """How far lists and shows are behind the truth."""
 
 
 class SeededMarket:

@@ -9,7 +9,7 @@ from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer, Template
 from stoker_wire.workergroup import Workergroup
 from tests.seeded.executions import Weather
-from tests.seeded.market import CALM, Pace, Troubles
+from tests.seeded.troubles import CALM, Pace, Troubles
 
 TEMPLATES = [
     Template(

@@ -17,8 +17,8 @@ from activities.instances import MarketActivities, _created
 from activities.messages import CreatedInstance, CreateInstance, FoundOffers, SearchOffers
 from policy.listing import fold_listing
 from tests.seeded.engines import SECRETS
-from tests.seeded.market import CALM, Troubles
 from tests.seeded.scenario import Event, Lines, Phase, Scenario
+from tests.seeded.troubles import CALM, Troubles
 from tests.seeded.world import live
 from workflows.state import EndpointStateBook
 

@@ -21,7 +21,8 @@ from tests.seeded import scenario as scenarios
 from tests.seeded.boxes import Box, ConnectionLost
 from tests.seeded.engines import SECRETS, EngineHost
 from tests.seeded.invariants import Invariants
-from tests.seeded.market import GPU_BILLED, Machine, SeededMarket
+from tests.seeded.machine import GPU_BILLED, Machine
+from tests.seeded.market import SeededMarket
 from tests.seeded.scenario import TEMPLATES, Event, Scenario
 from tests.seeded.sealed import BEGINNING, sealed
 from tests.seeded.server import Server
