@@ -14,6 +14,9 @@ from stoker_wire.states import WorkerState as S
 
 _NOT_RUNNING = frozenset({"", "stopped", "exited", "frozen", "created", "scheduling"})
 
+_STOPPED = frozenset({"stopped", "exited", "frozen"})
+"""What is said of a machine that loads for the first time is none of these, unless it was outbid or stopped by someone."""
+
 
 def repair(draft: Draft, *, only_leaving: bool = False) -> None:
     """Order what brings broken machines back, or gets rid of them; `only_leaving`: just repeat what is not confirmed."""
@@ -83,6 +86,9 @@ def _watch_boot(draft: Draft, worker: Worker) -> None:
                 f"give up the start of {name}: the market has not run it for {waited:.0f} s; try again later"
             )
             draft.order(Stop(launch_id=worker.launch_id, reason=reason))
+    elif not worker.loaded_once and _is_stuck(worker, draft, _STOPPED):
+        why = f"the market says {worker.market_status} for {draft.now - worker.since:.0f} s, and it never loaded"
+        draft.order(Destroy(launch_id=worker.launch_id, reason=f"release {name}: {why}"))
     elif draft.now >= deadline:
         allowed = deadline - (worker.since if worker.loaded_once else worker.launched_at)
         what = f"{worker.state.printed} for {duration(took)}, allowed {duration(allowed)}"
@@ -90,17 +96,15 @@ def _watch_boot(draft: Draft, worker: Worker) -> None:
         draft.order(Destroy(launch_id=worker.launch_id, reason=f"release {name}: not ready, {what}"))
     else:
         draft.wakes.append(deadline)
-        if worker.state is S.STARTING and worker.market_status in _NOT_RUNNING:
+        if worker.market_status in (_NOT_RUNNING if worker.state is S.STARTING else _STOPPED):
             draft.wakes.append(worker.since + draft.tuning.start_stuck_seconds)
 
 
-def _is_stuck(worker: Worker, draft: Draft) -> bool:
+def _is_stuck(worker: Worker, draft: Draft, idle: frozenset[str] = _NOT_RUNNING) -> bool:
     """A start that the market has accepted and does not carry out. Needs a look that was made since."""
     seen = draft.observation.listed_at > worker.since
     waited = draft.now - worker.since
-    return (
-        seen and waited >= draft.tuning.start_stuck_seconds and worker.market_status.lower() in _NOT_RUNNING
-    )
+    return seen and waited >= draft.tuning.start_stuck_seconds and worker.market_status.lower() in idle
 
 
 def _mend_error(draft: Draft, worker: Worker) -> None:

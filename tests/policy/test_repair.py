@@ -65,6 +65,15 @@ def test_a_start_is_not_given_up_without_a_look_since_it_began():
     assert brief(decide(see(stuck, listed_at=NOW - 46))) == ["look"]
 
 
+def test_a_first_load_that_the_market_has_stopped_is_not_waited_for():
+    outbid = worker("w1", S.LOADING, since=NOW - 45, loaded_once=False, market_status="stopped")
+    decided = decide(see(outbid))
+    assert brief(decided)[0] == "destroy w1"
+    assert "the market says stopped for 45 s" in decided.operations[0].reason
+    assert "destroy w1" not in brief(decide(see(outbid.but(since=NOW - 44))))
+    assert "destroy w1" not in brief(decide(see(outbid.but(market_status="created"))))
+
+
 def test_a_start_that_runs_is_given_its_time():
     # learned: 20 s, four times that is under the floor of 90
     assert brief(decide(see(worker("w1", S.STARTING, since=NOW - 89, market_status="running")))) == []
