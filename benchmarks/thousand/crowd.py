@@ -206,6 +206,9 @@ class SimWorker(asyncio.Protocol):
             draining=False,
             queued=max(0, len(self._held) - 1),
             gpus=(),
+            ends_told_seconds=0.0,
+            running_load=0.0,
+            running_seconds=0.0,
         )
         self._post("/worker_status/", msgspec.json.encode(body), self._reported)
         self._report_in(CALM_SECONDS)
