@@ -37,10 +37,10 @@ class Workload:
 
     @property
     def peak_workers(self) -> float:
-        """How many workers the busiest scored minute keeps busy."""
+        """How many workers the busiest minute keeps busy, of all that is played: a queue of before is scored, too."""
         minutes: dict[int, float] = {}
-        for at, service in zip(*self.scored, strict=True):
-            minutes[int(at // 60.0)] = minutes.get(int(at // 60.0), 0.0) + service / 60.0
+        for at, work in zip(self.trace.times, self.trace.works, strict=True):
+            minutes[int(at // 60.0)] = minutes.get(int(at // 60.0), 0.0) + work / PERF_UNIT / 60.0
         return max(minutes.values(), default=0.0)
 
 
