@@ -1,62 +1,26 @@
-"""The engine of the simulated world: it routes with the production router, queues, and tells the pilot what it saw.
+"""The engine of the simulated world: it routes with the production router, and queues.
 
 Its knowledge is as old as in production: finished requests are known from the worker's next report, drains from the
-next look at the endpoint, and what it tells travels, is late, or is lost.
+next look at the endpoint.
 """
 
 import math
 import random
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from policy.lengths import Lengths
 from policy.routing import Candidate, Choice, Later, ahead, choose
+from simulation.herald import Herald
 from simulation.machine import Machine
 
 if TYPE_CHECKING:
     from simulation.world import World
 
-RATE_CHANGE = 0.1
-"""Relative change of the arrival rate that is news, as in the engine's pulse."""
-QUEUE_CHANGE = 0.25
-URGENT_GAP_SECONDS = 0.1
-TELL_SECONDS = 55.0
-"""An idle worker is told of so often: silence would mean that it is dead."""
 PUMP_SECONDS = 0.02
 """The line is not looked at more often because of time alone."""
 DRAIN_SEEN_SECONDS = 1.0
 """Until the engine's look at the endpoint shows it that a worker drains."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Word:
-    """One worker as the engine knows it."""
-
-    machine: Machine
-    perf: float
-    load: float
-    in_flight: int
-    reported_at: float
-    drain_seen: bool
-    gone: bool = False
-    """It stopped answering its clients."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """What the engine saw since its last batch: the same figures as a `MetricsBatch`."""
-
-    sequence: int
-    sent_at: float
-    windows: tuple[tuple[float, float, int, float], ...]
-    """(seconds, load, requests, end) of each stretch of arrivals, oldest first."""
-    queued_load: float
-    queued_requests: int
-    oldest_wait_s: float
-    last_request_at: float | None
-    urgent: str
-    words: tuple[Word, ...]
 
 
 class Member:
@@ -96,11 +60,10 @@ class Member:
 
 
 class Front:
-    """Routing, queueing, and the pulse of metrics."""
+    """Routing and queueing."""
 
     def __init__(self, world: "World", *, seed: int, max_queue_time: float, target_queue_time: float) -> None:
         self._world = world
-        self._chance = random.Random(f"{seed} metrics")
         self._works = world.trace.works
         self._arrivals = world.trace.times
         self._max_queue_time = max_queue_time
@@ -127,21 +90,7 @@ class Front:
         self._pump_at = math.inf
         self.arrived = 0
         self.arrived_load = 0.0
-        # the pulse
-        self._sequence = 0
-        self._slice_at = self._steady_at = self._told_at = 0.0
-        self._slice_load = self._steady_load = 0.0
-        self._slice_requests = self._steady_requests = 0
-        self._told_rate = 0.0
-        self._told_queue = (0, 0.0)
-        self._touched = False
-        self._urgent: list[str] = []
-        self._urgent_planned = False
-        self._last_request_at: float | None = None
-        self._alarmed_queue = 0.0
-        self._alarmed_backlog = 0.0
-        self._changed: dict[int, Member] = {}
-        self._departed: list[Machine] = []
+        self.herald = Herald(world, self, seed=seed, target_queue_time=target_queue_time)
 
     @property
     def waiting(self) -> int:
@@ -158,10 +107,6 @@ class Front:
         firsts += [m.machine.line[0][0] for m in self.members.values() if m.machine.line]
         return self._world.now - min((self._arrivals[n] for n in firsts), default=self._world.now)
 
-    def begin(self) -> None:
-        """The pulse starts."""
-        self._world.after(self._world.settings.slice_seconds, self._tick)
-
     # -- requests
 
     def arrive(self, request: int) -> None:
@@ -172,14 +117,12 @@ class Front:
         cost = self._costs[request]
         self.arrived += 1
         self.arrived_load += cost
-        self._slice_load += cost
-        self._slice_requests += 1
-        self._last_request_at = world.now
+        self.herald.arrived(cost)
         world.series.arrived(self._works[request])
         if self.line or not self._give(request):
             self.line.append(request)
             self.line_load += cost
-            self._heed_backlog()
+            self.herald.heed_backlog()
 
     def _give(self, request: int) -> bool:
         if not self.candidates:
@@ -207,13 +150,13 @@ class Front:
         if member.running < 0:
             member.running, member.running_since, member.seen_at = request, self._world.now, self._world.now
         self._gauge(member)
-        self._changed[member.machine.id] = member
+        self.herald.changed[member.machine.id] = member
         machine = member.machine
         if machine.admit(request, self._works[request], self._world.now):
             self.started[request] = self._world.now
             self._plan_finish(machine)
         if chosen.queue_seconds > self._target_queue_time / 2:
-            self._heed_queue()
+            self.herald.heed_queue()
         return True
 
     def _gauge(self, member: Member) -> None:
@@ -306,8 +249,8 @@ class Front:
             member.candidate.outstanding = 0.0
         self._gauge(member)
         if not member.costs and member.draining and member.drain_seen:
-            self.urge("a draining worker holds nothing")
-        self._changed[member.machine.id] = member
+            self.herald.urge("a draining worker holds nothing")
+        self.herald.changed[member.machine.id] = member
         if self.line:
             self._pump()
 
@@ -325,9 +268,9 @@ class Front:
         self._gauge(member)
         self.members[machine.id] = member
         self._by_launch[machine.launch_id] = member
-        self._changed[machine.id] = member
+        self.herald.changed[machine.id] = member
         self._weigh()
-        self.urge("a worker has loaded")
+        self.herald.urge("a worker has loaded")
         self._pump()
 
     def drain(self, machine: Machine, draining: bool) -> None:
@@ -340,10 +283,10 @@ class Front:
         if member is None:
             return
         member.draining = member.drain_seen = draining
-        self._changed[machine.id] = member
+        self.herald.changed[machine.id] = member
         self._weigh()
         if draining:
-            self.urge("a drain was seen")
+            self.herald.urge("a drain was seen")
         else:
             self._pump()
 
@@ -351,15 +294,15 @@ class Front:
         """It serves no more; what it held asks for another worker at once."""
         member = self.members.pop(machine.id, None)
         self._by_launch.pop(machine.launch_id, None)
-        self._changed.pop(machine.id, None)
+        self.herald.changed.pop(machine.id, None)
         if member is not None:
             self._weigh()
             if not member.draining:
-                self._departed.append(machine)
+                self.herald.departed.append(machine)
         for request in lost:
             self.started[request] = -1.0
         if lost:
-            self.urge("a worker does not answer its clients")
+            self.herald.urge("a worker does not answer its clients")
             self.line.extendleft(reversed(lost))
             self.line_load += sum(self._costs[request] for request in lost)
             self._pump()
@@ -368,8 +311,6 @@ class Front:
         self.candidates = [m.candidate for m in self.members.values() if not m.draining]
         self._perf = sum(candidate.perf for candidate in self.candidates)
 
-    # -- what is told, and when
-
     def queue_seconds(self) -> float:
         """Expected queue time over the endpoint; infinite with work and nobody to do it."""
         held = self.line_load + sum(candidate.outstanding for candidate in self.candidates)
@@ -377,142 +318,3 @@ class Front:
             return 0.0
         perf = sum(candidate.perf for candidate in self.candidates)
         return held / perf if perf > 0 else math.inf
-
-    def urge(self, cause: str) -> None:
-        """Tell it at once."""
-        if cause not in self._urgent:
-            self._urgent.append(cause)
-        if not self._urgent_planned:
-            self._urgent_planned = True
-            self._world.after(URGENT_GAP_SECONDS, self._tell_urgent)
-
-    def _heed_backlog(self) -> None:
-        if self.candidates:
-            self._alarmed_backlog = 0.0
-            self._heed_queue()
-            return
-        backlog = self.line_load + len(self.line)
-        if self._alarmed_backlog == 0 or backlog >= 2 * self._alarmed_backlog:
-            self._alarmed_backlog = backlog
-            self.urge("requests wait and no worker is ready")
-
-    def _heed_queue(self) -> None:
-        queue = self.queue_seconds()
-        if queue <= self._target_queue_time:
-            if queue < self._target_queue_time / 2:
-                self._alarmed_queue = 0.0
-        elif queue >= 1.5 * self._alarmed_queue and not math.isinf(queue):
-            self._alarmed_queue = queue
-            self.urge("expected queue time is over target_queue_time")
-
-    def _tell_urgent(self, _: Any) -> None:
-        self._urgent_planned = False
-        if self._urgent:
-            self._tell()
-
-    def _tick(self, _: Any) -> None:
-        world = self._world
-        if world.ended and not world.inside:
-            return
-        world.after(world.settings.slice_seconds, self._tick)
-        now = world.now
-        if now - self._slice_at < world.settings.slice_seconds * 0.999:
-            return
-        if self._touched or self._rate_changed() or self._level_changed():
-            self._tell()
-            return
-        self._steady_load += self._slice_load
-        self._steady_requests += self._slice_requests
-        self._slice_load, self._slice_requests, self._slice_at = 0.0, 0, now
-        speaking = bool(world.machines) or bool(self.line) or self._steady_requests > 0
-        asleep = not self.members and not self._steady_requests and not self._told_rate
-        pause = world.settings.cold_heartbeat_seconds if asleep else world.settings.heartbeat_seconds
-        if speaking and now - self._told_at >= pause:
-            self._changed = dict(self.members)
-            self._tell()
-
-    def _rate_changed(self) -> bool:
-        if self._told_rate < 0:
-            return True
-        rate = self._slice_load / (self._world.now - self._slice_at)
-        return abs(rate - self._told_rate) > RATE_CHANGE * max(rate, self._told_rate)
-
-    def _level_changed(self) -> bool:
-        requests, seconds = self._told_queue
-        if bool(self.line) != bool(requests) or abs(len(self.line) - requests) > QUEUE_CHANGE * requests:
-            return True
-        queue = self.queue_seconds()
-        change = abs((0.0 if math.isinf(queue) else queue) - seconds)
-        return change >= 1.0 and change > QUEUE_CHANGE * seconds
-
-    def _tell(self) -> None:
-        world, now = self._world, self._world.now
-        windows = []
-        steady = self._slice_at - self._steady_at
-        if steady > 0 and (self._steady_requests or self._told_rate):
-            windows.append((steady, self._steady_load, self._steady_requests, self._slice_at))
-        current = max(0.0, now - self._slice_at)
-        if current > 0 or self._slice_requests or not windows:
-            windows.append((current, self._slice_load, self._slice_requests, now))
-        seconds, load, requests, _ = windows[-1]
-        if seconds >= world.settings.slice_seconds / 2:
-            self._told_rate = load / seconds
-        elif requests:
-            self._told_rate = -1.0
-        queue = self.queue_seconds()
-        self._told_queue = (len(self.line), 0.0 if math.isinf(queue) else queue)
-        for number, member in self.members.items():
-            if number in self._changed or now - member.told_at >= TELL_SECONDS:
-                member.told_at = now
-                self._changed[number] = member
-        self._sequence += 1
-        batch = Batch(
-            sequence=self._sequence,
-            sent_at=now,
-            windows=tuple(windows),
-            queued_load=self.line_load,
-            queued_requests=len(self.line),
-            oldest_wait_s=self.oldest_wait(),
-            last_request_at=self._last_request_at,
-            urgent=", ".join(self._urgent),
-            words=(*(self._word(member) for member in self._changed.values()), *map(_gone, self._departed)),
-        )
-        self._slice_at = self._steady_at = self._told_at = now
-        self._slice_load = self._steady_load = 0.0
-        self._slice_requests = self._steady_requests = 0
-        self._touched = False
-        self._urgent.clear()
-        self._changed = {}
-        self._departed = []
-        self._send(batch)
-
-    def _word(self, member: Member) -> Word:
-        return Word(
-            machine=member.machine,
-            perf=member.candidate.perf,
-            load=member.candidate.outstanding,
-            in_flight=len(member.costs),
-            reported_at=self._world.now,
-            drain_seen=member.drain_seen,
-        )
-
-    def _send(self, batch: Batch) -> None:
-        settings = self._world.settings
-        lost, late = self._chance.random(), self._chance.random()
-        delay = settings.signal_seconds * self._chance.uniform(0.3, 1.7)
-        if lost < settings.lost_share:
-            # its news is lost with it, but workers keep reporting: the next batch tells of all of them
-            self._changed = dict(self.members)
-            return
-        if late < settings.late_share:
-            delay += self._chance.uniform(0.0, settings.late_seconds)
-        self._world.after(delay, self._deliver, batch)
-
-    def _deliver(self, batch: Batch) -> None:
-        self._world.pilot.hear(batch, self._world.now)
-
-
-def _gone(machine: Machine) -> Word:
-    return Word(
-        machine=machine, perf=0.0, load=0.0, in_flight=0, reported_at=0.0, drain_seen=False, gone=True
-    )

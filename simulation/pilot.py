@@ -30,7 +30,7 @@ from policy.plan import (
 )
 from policy.planner import plan as decide
 from policy.tuning import DEFAULT_TUNING, Tuning
-from simulation.front import Batch, Word
+from simulation.herald import Batch, Word
 from simulation.machine import Machine, Stage
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Instance, Offer

@@ -9,7 +9,8 @@ import heapq
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from simulation.front import Batch, Front
+from simulation.front import Front
+from simulation.herald import Batch
 from simulation.machine import Bill, Machine, Stage
 from simulation.market import Stock
 from simulation.series import Series
@@ -112,7 +113,7 @@ class World:
 
     def _live(self) -> None:
         events, times = self._events, self.trace.times
-        self.front.begin()
+        self.front.herald.begin()
         self.series.begin()
         self.pilot.begin(self)
         if self.score_from > 0:

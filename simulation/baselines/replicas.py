@@ -7,7 +7,7 @@ the market keeps one, failed boots replaced, and the cheapest machine per unit o
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from simulation.front import Batch
+from simulation.herald import Batch
 from simulation.machine import Machine, Stage
 from stoker_wire.market import Offer
 
