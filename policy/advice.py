@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from policy.observation import Memory, Observation
 from policy.plan import Look, Operation, Plan, Recruit, Search
 from policy.planner import plan
-from policy.shadow import Shadow, Tally, live_on, shadow_of
+from policy.shadow import Shadow, Tally, shadow_of
+from policy.shadow_life import live_on
 from policy.tuning import DEFAULT_TUNING, Tuning
 from policy.tunings import TUNINGS
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch

@@ -19,7 +19,8 @@ from policy.advice import (
 from policy.observation import Observation
 from policy.plan import Plan
 from policy.planner import plan
-from policy.shadow import STEPS_MAX, live_on, shadow_of
+from policy.shadow import shadow_of
+from policy.shadow_life import STEPS_MAX, live_on
 from policy.tuning import DEFAULT_TUNING
 from policy.tunings import TUNINGS
 from stoker_wire.control import Advise
@@ -135,7 +136,7 @@ def test_shadows_live_behind_the_engines_words_and_stand_still_without_them() ->
 
 def test_a_long_pause_is_caught_up_with_in_a_bounded_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    monkeypatch.setattr("policy.shadow.plan", lambda *given: made.append(1) or plan(*given))
+    monkeypatch.setattr("policy.shadow_life.plan", lambda *given: made.append(1) or plan(*given))
     seen = see(worker("w1"), worker("w2"), load=steady(0), config=endpoint(min_load=1))
     long = replace(seen, now=NOW + 86_400, load=steady(0, until=NOW + 86_400, seconds=86_700))
     shadow = live_on(shadow_of(seen), long, long.config, DEFAULT_TUNING, NOW + 86_000)
