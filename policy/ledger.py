@@ -95,6 +95,7 @@ def accrue(ledger: Ledger, workers: Iterable[Worker], now: float) -> Ledger:
     accounts = {each.instance_id: each for each in ledger.accounts}
     present = set()
     unknown = ledger.unknown
+    difference = ledger.closed_difference
     for worker in workers:
         unknown = unknown or _is_unknown(worker)
         cost = worker.burn_dollars_per_hour * hours
@@ -104,6 +105,10 @@ def accrue(ledger: Ledger, workers: Iterable[Worker], now: float) -> Ledger:
         if number is None:
             continue
         present.add(number)
+        if number not in accounts and number in ledger.closed:
+            # listed once more after its last bill: its account stays closed, and nothing is added to it
+            difference -= cost
+            continue
         account = accounts.get(number) or Account(instance_id=number, since=min(worker.launched_at, now))
         if cost or number not in accounts:
             accounts[number] = replace(account, estimated=account.estimated + cost)
@@ -113,6 +118,7 @@ def accrue(ledger: Ledger, workers: Iterable[Worker], now: float) -> Ledger:
         since=ledger.since if ledger.since is not None else now,
         until=now,
         unknown=unknown,
+        closed_difference=difference,
         accounts=tuple(
             each if each.gone_at is not None or each.instance_id in present else replace(each, gone_at=now)
             for each in accounts.values()

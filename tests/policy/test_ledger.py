@@ -61,6 +61,18 @@ def test_the_last_bill_of_a_gone_instance_is_its_cost_once_and_for_all() -> None
     assert not bills_due(ledger, 9 * HOUR, HOURLY)
 
 
+def test_an_instance_that_is_listed_again_after_its_last_bill_costs_nothing_more() -> None:
+    crowd = [machine(1)]
+    ledger = accrue(accrue(Ledger(), crowd, 0.0), crowd, HOUR)
+    last = [bill(1, 0.41, until=HOUR, final=True)]
+    ledger = settle(accrue(ledger, [], HOUR), last, [], asked_at=HOUR)
+    orphan = [machine(1, S.DESTROYING)]
+    ledger = settle(accrue(ledger, orphan, HOUR + 5), last, orphan, asked_at=HOUR + 5)
+    ledger = settle(accrue(ledger, [], HOUR + 9), last, [], asked_at=HOUR + 9)
+    assert ledger.dollars == pytest.approx(0.41)
+    assert ledger.accounts == ()
+
+
 def test_a_marketplace_that_never_calls_a_bill_final_is_believed_after_two_hours() -> None:
     crowd = [machine(1)]
     ledger = accrue(accrue(accrue(Ledger(), crowd, 0.0), crowd, HOUR), [], HOUR)
