@@ -103,6 +103,14 @@ def handed_over_often(scenario: Scenario) -> Scenario:
     return replace(busy(scenario), history_events_max=120, weather=replace(scenario.weather, evicted=0.1))
 
 
+def lists_lag(scenario: Scenario) -> Scenario:
+    """Listings are four seconds behind, and one machine is all that is allowed."""
+    full = busy(scenario).config.model_copy(update={"max_workers": 1})
+    return replace(
+        busy(scenario), config=full, pace=replace(busy(scenario).pace, list_lag_seconds=4.0), events=()
+    )
+
+
 MUTATIONS = (
     Mutation(
         "a retried create does not look its label up",
@@ -121,6 +129,18 @@ MUTATIONS = (
         lambda: patch("policy.leaving.holds_requests", lambda worker: False),
         busy,
         "while it held",
+    ),
+    Mutation(
+        "a worker takes requests while its restart is still asked for",
+        lambda: patch("workflows.intake.RESTARTS", frozenset()),
+        answers_are_lost,
+        "while it held",
+    ),
+    Mutation(
+        "a listing misses what was rented a moment ago",
+        lambda: patch("policy.listing._CREATE_GRACE_SECONDS", 0.0),
+        lists_lag,
+        "max_workers is 1",
     ),
     Mutation(
         "max_workers is ignored where workers are recruited",
