@@ -190,10 +190,11 @@ def want(observation: Observation, expected: Forecast, rules: Rules, perfs: Perf
     pressed = queue.seconds > config.target_queue_time
     calm = max(arrivals / rules.target_util, config.min_load)
     rising = 0.0 if over else expected.rising
+    proven = 0.0 if over else expected.proven
     surge = rented = 0.0
     if pressed:
-        surge = _surge(observation, queue, rising, calm, perfs, tuning, boot=False)
-        rented = _surge(observation, queue, rising, calm, perfs, tuning, boot=True)
+        surge = _surge(observation, queue, rising, proven, calm, perfs, tuning, boot=False)
+        rented = _surge(observation, queue, rising, proven, calm, perfs, tuning, boot=True)
     floor = hot_floor(observation)
     hot = max(calm, surge, floor)
     sustained = expected.sustained if rules.cold_mult > 1 else min(expected.sustained, arrivals)
@@ -271,6 +272,7 @@ def _surge(
     observation: Observation,
     queue: Queue,
     rising: float,
+    proven: float,
     calm: float,
     perfs: Perfs,
     tuning: Tuning,
@@ -296,7 +298,7 @@ def _surge(
         worth = rising + queue.load / max(look, target)
         asked = min(asked, max(max(calm, rising, perfs.mean) * tuning.backlog_boost_max, worth))
         cost = observation.load.mean_cost
-        more = rising * look / cost if cost > 0 else 0.0
+        more = proven * look / cost if cost > 0 else 0.0
         if cost > 0 or queue.requests > 0:
             # one request of 100,000 tokens does not go faster on fifty workers
             asked = min(asked, (queue.requests + more) * perfs.mean)

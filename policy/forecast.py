@@ -16,6 +16,8 @@ class Forecast:
     this time of the hour."""
     rising: float
     """The highest level that one of the short windows proves: what goes on arriving while machines start."""
+    proven: float
+    """Of `rising`, what chance cannot explain: one request alone proves nothing of others to come."""
     sustained: float
     """For the cold capacity: five minutes, or what will have come by this time of yesterday once a new machine has booted."""
     burst: bool
@@ -38,7 +40,14 @@ def forecast(
     if level is None or history.known_until is None:
         nothing = "no engine has reported yet"
         return Forecast(
-            load=0.0, rising=0.0, sustained=0.0, burst=False, known=False, settled=False, reason=nothing
+            load=0.0,
+            rising=0.0,
+            proven=0.0,
+            sustained=0.0,
+            burst=False,
+            known=False,
+            settled=False,
+            reason=nothing,
         )
     medium = rate(history, tuning.medium_seconds) or 0.0
     short = rate(history, tuning.short_seconds) or 0.0
@@ -60,6 +69,7 @@ def forecast(
     return Forecast(
         load=max(level, habit),
         rising=max(proven, level),
+        proven=proven,
         sustained=sustained,
         burst=short > tuning.burst_ratio * medium,
         known=known,

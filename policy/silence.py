@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from policy.fleet import Worker
-from policy.lifecycle import is_hot
+from policy.lifecycle import is_billed_until_gone, is_hot
 from policy.observation import Observation
 from policy.tuning import Tuning
 from stoker_wire.states import WorkerState
@@ -25,8 +25,8 @@ def with_silent_marked(observation: Observation, tuning: Tuning) -> Observation:
     """The observation with silent workers marked as suspects, unless more than half of the ready ones are silent.
 
     Several workers on several hosts do not die in one minute; the line to the engines does. Then they are kept as
-    capacity: no data is not no load, and not no worker either. Those that reboot count as silent: mending the first does
-    not make the second one's silence more credible.
+    capacity: no data is not no load, and not no worker either. Those that reboot, or have just been told to stop or go, count as
+    silent: mending the first does not make the second one's silence more credible.
     """
     ready = [worker for worker in observation.workers if is_hot(worker)]
     silent = {
@@ -36,9 +36,9 @@ def with_silent_marked(observation: Observation, tuning: Tuning) -> Observation:
     }
     if not silent:
         return observation
-    rebooting = sum(worker.state is WorkerState.REBOOTING for worker in observation.workers)
-    asked = len(ready) + rebooting
-    if asked > 1 and len(silent) + rebooting > asked / 2:
+    mended = sum(_is_mended(worker, observation, tuning) for worker in observation.workers)
+    asked = len(ready) + mended
+    if asked > 1 and len(silent) + mended > asked / 2:
         return observation
     marked = tuple(
         worker.but(suspect_since=silent[worker.launch_id])
@@ -47,3 +47,9 @@ def with_silent_marked(observation: Observation, tuning: Tuning) -> Observation:
         for worker in observation.workers
     )
     return replace(observation, workers=marked)
+
+
+def _is_mended(worker: Worker, observation: Observation, tuning: Tuning) -> bool:
+    if worker.state is WorkerState.REBOOTING:
+        return True
+    return is_billed_until_gone(worker) and observation.now - worker.since < tuning.silent_seconds

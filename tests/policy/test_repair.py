@@ -1,8 +1,11 @@
 from dataclasses import replace
 
+import pytest
+
 from policy.fleet import Goal, HostFailure, Learned
 from policy.repair import boot_deadline
-from policy.tuning import Tuning
+from policy.silence import with_silent_marked
+from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (
     COLD,
@@ -303,3 +306,13 @@ def test_the_silence_of_the_second_of_two_is_doubted_while_the_first_reboots():
     rebooting = worker("w1", S.REBOOTING, since=NOW - 5, operation="reboot")
     silent = worker("w2", reported_at=NOW - 500)
     assert brief(decide(see(rebooting, silent, load=steady(190)))) == []
+
+
+@pytest.mark.parametrize("state", [S.STOPPING, S.DESTROYING])
+def test_the_silence_of_the_second_of_two_is_doubted_when_the_first_was_just_let_go(state):
+    leaving = worker("w1", state, since=NOW - 5, operation="stop", left_running=True)
+    silent = worker("w2", reported_at=NOW - 500)
+    seen = see(leaving, silent, load=steady(190))
+    assert with_silent_marked(seen, DEFAULT_TUNING).workers[1].suspect_since is None
+    long_ago = see(leaving.but(since=NOW - 121), silent, load=steady(190))
+    assert with_silent_marked(long_ago, DEFAULT_TUNING).workers[1].suspect_since is not None
