@@ -24,6 +24,9 @@ UNROUTABLE = frozenset(
 )
 """States in which the workflow wants nothing sent to the worker, whatever it reports."""
 
+_RESTARTING = frozenset({WorkerState.REBOOTING, WorkerState.UPDATE_REBOOTING, WorkerState.UPDATE_STARTING})
+"""Of those, the ones that a report of being ready ends."""
+
 STRIKES_FREE = 2
 """Failures in a row that only cost the wait for the next report; each further one doubles a pause."""
 PENALTY_SECONDS_MAX = 30.0
@@ -332,8 +335,11 @@ class KnownWorker:
 
     @property
     def disagrees(self) -> bool:
-        """Whether its own word and its workflow's differ: the workflow may have passed over the report that said so."""
-        if not self.listed or self.heard_at <= 0 or self.state in UNROUTABLE:
+        """Whether its own word and its workflow's differ: the workflow may have passed over the report that said so, as it does
+        while a reboot is still being asked for."""
+        if not self.listed or self.heard_at <= 0:
+            return False
+        if self.state in UNROUTABLE and self.state not in _RESTARTING:
             return False
         return (self.condition is Condition.READY) != (self.state is WorkerState.READY)
 

@@ -276,9 +276,20 @@ def test_a_report_from_before_a_stop_does_not_count_after_the_start() -> None:
     assert len(world.endpoint.line) == 0
 
 
-def test_a_worker_whose_readiness_its_workflow_passed_over_is_told_again_until_the_memo_agrees() -> None:
+@pytest.mark.parametrize(
+    "state",
+    [
+        WorkerState.STARTING,
+        WorkerState.REBOOTING,
+        WorkerState.UPDATE_REBOOTING,
+        WorkerState.UPDATE_STARTING,
+    ],
+)
+def test_a_worker_whose_readiness_its_workflow_passed_over_is_told_again_until_the_memo_agrees(
+    state: WorkerState,
+) -> None:
     world = World()
-    world.members("a", state=WorkerState.STARTING)
+    world.members("a", state=state)
     world.report("a")
     endpoint = world.endpoint
     assert [w.launch_id for w in endpoint.news_of_workers(world.now)] == ["a"]
