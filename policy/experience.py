@@ -176,7 +176,7 @@ class _Life:
         for number in range(max(before + 1, minute - HABIT_MINUTES + 1), minute + 1):
             self._minutes[number % HABIT_MINUTES] = 0.0
         self._minute = minute
-        self._minutes[minute % HABIT_MINUTES] = max(self._minutes[minute % HABIT_MINUTES], need)
+        self._minutes[minute % HABIT_MINUTES] = max(self._minutes[minute % HABIT_MINUTES], round(need, 2))
 
     def _step(self, at: float, arrived: float, need: float) -> None:
         on, width = self._on, BUCKET_SECONDS
@@ -246,7 +246,7 @@ class _Life:
             since=self._since,
             needs=tuple(round(need, 3) for need in self._needs),
             peaks=bounded([(at, round(level, 3)) for at, level in self._peaks]),
-            minutes=tuple(round(level, 2) for level in self._minutes) if any(self._minutes) else (),
+            minutes=tuple(self._minutes) if any(self._minutes) else (),
             work=round(self._work, 3),
             trials=trials,
             chosen=chosen,

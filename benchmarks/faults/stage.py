@@ -29,7 +29,7 @@ from run.settings import load_settings
 ROOT = Path(__file__).parents[2]
 HOT = 2
 PARAMETERS: dict[str, Any] = {
-    "min_load": 1.0,
+    "min_load": 50.0,  # more than one worker of this machine kind does, and less than two
     "min_workers": HOT,
     "max_workers": 4,
     "cold_mult": 1.0,
@@ -37,7 +37,7 @@ PARAMETERS: dict[str, Any] = {
     "max_queue_time": 3.0,
     "target_queue_time": 4.0,
 }
-WORKERGROUP: dict[str, Any] = {"template_hash": "text-model", "search_params": "num_gpus=1", "gpu_ram": 0.0}
+WORKERGROUP: dict[str, Any] = {"template_hash": "text-model", "search_params": "gpu_name=CPU_S", "gpu_ram": 0.0}
 WHOLE_SECONDS_MAX = 120.0
 PROBE_SECONDS_MAX = 5.0
 """A request sent to a whole deployment is answered within this, on a machine that others use too."""
