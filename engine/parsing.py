@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from stoker_wire.ids import read_id
 from stoker_wire.problem import Problem, describe
 from stoker_wire.route import COST_MAX, DEFAULT_COST, RouteRequest
 
@@ -108,11 +109,12 @@ async def read_object(request: web.Request) -> dict[str, Any]:
 def path_id(request: web.Request) -> int:
     """The id in the path."""
     text = request.match_info["id"]
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
+    number = read_id(text)
+    if number is None:
         raise Problem(
             400, "invalid_args", f"the id in the path must be a positive integer, not {text[:40]!r}"
         )
-    return int(text)
+    return number
 
 
 def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -8,6 +8,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from market.port import Launch, Unavailable
+from stoker_wire.ids import read_id
 from stoker_wire.market import Charge
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -70,10 +71,11 @@ def charge_of(row: Mapping[str, Any], now: float) -> Charge | None:
     """A row of the bill; None if it is not an instance's, or cannot be read: one odd row must not hide the others."""
     kind, _, number = str(row.get("source") or "").partition("-")
     metadata = row.get("metadata")
-    if kind != "instance" or not number.isascii() or not number.isdigit():
+    instance_id = read_id(number)
+    if kind != "instance" or instance_id is None:
         return None
     said = {
-        "instance_id": int(number),
+        "instance_id": instance_id,
         "label": metadata.get("label") if isinstance(metadata, Mapping) else None,
         "dollars": row.get("amount"),
         "since": row.get("start"),

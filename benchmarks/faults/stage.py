@@ -37,7 +37,11 @@ PARAMETERS: dict[str, Any] = {
     "max_queue_time": 3.0,
     "target_queue_time": 4.0,
 }
-WORKERGROUP: dict[str, Any] = {"template_hash": "text-model", "search_params": "gpu_name=CPU_S", "gpu_ram": 0.0}
+WORKERGROUP: dict[str, Any] = {
+    "template_hash": "text-model",
+    "search_params": "gpu_name=CPU_S",
+    "gpu_ram": 0.0,
+}
 WHOLE_SECONDS_MAX = 120.0
 PROBE_SECONDS_MAX = 5.0
 """A request sent to a whole deployment is answered within this, on a machine that others use too."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from market.host.faults import FaultKind
 from market.host.host import Host
+from stoker_wire.ids import read_id
 from stoker_wire.problem import Problem, describe
 
 log = structlog.get_logger(__name__)
@@ -152,9 +153,9 @@ async def keys(request: web.Request, handler: Handler) -> web.StreamResponse:
     host = request.app[HOST]
     if any(hmac.compare_digest(key, known.get_secret_value().encode()) for known in host.settings.api_keys):
         return await handler(request)
-    instance_id = request.match_info.get("id", "")
-    if "/instances/" in request.path and instance_id.isdigit():
-        own = host.instances.get(int(instance_id))
+    instance_id = read_id(request.match_info.get("id", ""))
+    if "/instances/" in request.path and instance_id is not None:
+        own = host.instances.get(instance_id)
         if own is not None and key and hmac.compare_digest(key, own.record.api_key.encode()):
             return await handler(request)
     raise Problem(401, "auth_error", "the api key is missing or not known: send Authorization: Bearer <key>")

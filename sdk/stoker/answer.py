@@ -12,6 +12,7 @@ import httpx
 from stoker.errors import MalformedAnswer
 from stoker.exchange import Exchange, Placed
 from stoker.timing import Timing, split_time
+from stoker_wire.ids import read_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +71,8 @@ def media_type(headers: Mapping[str, str]) -> str:
 
 def worker_id_of(response: httpx.Response, placed: Placed) -> int:
     """Who served: the worker's own word first, then the engine's."""
-    said = response.headers.get("X-Stoker-Worker", "")
-    return int(said) if said.isascii() and said.isdigit() else placed.route.worker_id
+    said = read_id(response.headers.get("X-Stoker-Worker", ""))
+    return placed.route.worker_id if said is None else said
 
 
 def timing_of(response: httpx.Response, exchange: Exchange) -> Timing:

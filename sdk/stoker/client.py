@@ -17,6 +17,7 @@ from stoker.management import Endpoints, Workergroups
 from stoker.records import EndpointRecord
 from stoker.settings import read_settings
 from stoker.transport import Pool
+from stoker_wire.ids import read_id
 
 T = TypeVar("T")
 
@@ -102,8 +103,7 @@ class Serverless:
                     "an endpoint's key routes by name; give the endpoint's name, or use an account's key"
                 )
             number = self._key.removeprefix(ENDPOINT_KEY_PREFIX).partition("-")[0]
-            endpoint_id = int(number) if number.isascii() and number.isdigit() else 0
-            return Endpoint(self, name=endpoint, endpoint_id=endpoint_id, key=self._key)
+            return Endpoint(self, name=endpoint, endpoint_id=read_id(number) or 0, key=self._key)
         record = await self.endpoints.get(endpoint)
         return self.endpoint_of(record)
 

@@ -12,6 +12,7 @@ from stoker.errors import EndpointNotFound, Invalid, MalformedAnswer, NotFound, 
 from stoker.records import EndpointRecord, Logs, WorkergroupRecord, WorkerRecord
 from stoker_wire.control import Advise
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
+from stoker_wire.ids import read_id
 from stoker_wire.problem import describe
 from stoker_wire.workergroup import Workergroup
 
@@ -76,8 +77,8 @@ class Endpoints(_Caller):
         for record in records:
             if endpoint in (record.endpoint_name, record.id):
                 return record
-        if isinstance(endpoint, str) and endpoint.isascii() and endpoint.isdigit():
-            return await self.get(int(endpoint))
+        if isinstance(endpoint, str) and (number := read_id(endpoint)) is not None:
+            return await self.get(number)
         names = ", ".join(sorted(record.endpoint_name for record in records)[:20]) or "none"
         raise EndpointNotFound(f"no endpoint {endpoint!r} on {self._engine.url}; there are: {names}")
 

@@ -118,6 +118,9 @@ class Peers:
     _engine: web.AppRunner | None = None
     _worker: web.AppRunner | None = None
 
+    def __repr__(self) -> str:
+        return f"<Peers at {self.url}>"  # what they have seen would fill a report
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"

@@ -13,6 +13,7 @@ from stoker.backoff import RetryPolicy
 from stoker.cli.output import fail
 from stoker.client import Serverless
 from stoker.errors import StokerError
+from stoker_wire.ids import read_id
 
 T = TypeVar("T")
 
@@ -63,4 +64,5 @@ def run(
 
 def name_or_id(endpoint: str) -> str | int:
     """An endpoint as the person named it; digits are an id."""
-    return int(endpoint) if endpoint.isascii() and endpoint.isdigit() else endpoint
+    number = read_id(endpoint)
+    return endpoint if number is None else number
