@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 import aiohttp
 import pytest
@@ -118,6 +119,8 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
             ca_key_pem=CA_PEM,
             timing=Timing(watch_seconds=0.05, hold_seconds=0.02, temporal_call_seconds=60.0),
         )
+        # A plain client is held until a worker is there, for minutes: most endpoints here never have one.
+        stack.enter_context(mock.patch("engine.openai.WAIT_SECONDS_MAX", 1.0))
         server = await start_server(given_settings, temporal.client)
         stack.push_async_callback(server.close)
         http = await stack.enter_async_context(aiohttp.ClientSession())
