@@ -1,4 +1,4 @@
-"""A thousand endpoints on one machine: `python -m benchmarks.scale [--endpoints 1000 --workers 10 --minutes 5] [--quick]`.
+"""A thousand endpoints on one machine: `python -m benchmarks.scale [--endpoints 1000 --workers 10 --minutes 5 --rate 2] [--quick]`.
 
 The real parts of `stokerd dev` (a Temporal dev server on a file, one Temporal worker, one engine), whose workers, clients and
 marketplace are played by this process. Measured: from the moment in which something urgent is sent to the engine until the
@@ -20,7 +20,7 @@ import uvloop
 
 from benchmarks.engine.machine import facts
 from benchmarks.thousand.checks import Findings, check, engine_counts, events_written, until_known
-from benchmarks.thousand.drive import Drive
+from benchmarks.thousand.drive import REQUESTS_PER_SECOND, Drive
 from benchmarks.thousand.gauges import Gauges, quantile
 from benchmarks.thousand.seed import start_all
 from benchmarks.thousand.stage import Stage
@@ -35,6 +35,7 @@ async def measure(
     workers: int,
     seconds: float,
     *,
+    rate: float = REQUESTS_PER_SECOND,
     calls_per_second_max: float = 20.0,
     settle: float = SETTLE_SECONDS,
 ) -> Findings:
@@ -49,7 +50,7 @@ async def measure(
             for seeded in stage.endpoints:
                 for one in seeded.running:
                     stage.crowd.join(one, loaded=True)
-            drive = Drive(stage, random.Random(1))
+            drive = Drive(stage, random.Random(1), rate=rate)
             traffic = asyncio.create_task(drive.traffic())
             said(f"{len(stage.crowd.workers)} workers report; {settle:.0f} s to settle")
             await asyncio.sleep(settle)
@@ -139,6 +140,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--endpoints", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=5.0, help="of the measurement itself")
+    parser.add_argument(
+        "--rate", type=float, default=REQUESTS_PER_SECOND, help="requests a second of a busy endpoint"
+    )
     parser.add_argument("--quick", action="store_true", help="200 endpoints for one minute")
     asked = parser.parse_args(argv)
     endpoints, minutes = (200, 1.0) if asked.quick else (asked.endpoints, asked.minutes)
@@ -147,8 +151,10 @@ def main(argv: list[str] | None = None) -> int:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     print(facts())
-    print(f"{endpoints} endpoints with {asked.workers} workers each, {minutes:g} minutes")
-    found = uvloop.run(measure(endpoints, asked.workers, minutes * 60))
+    print(
+        f"{endpoints} endpoints with {asked.workers} workers each, {minutes:g} minutes, {asked.rate:g} requests/s on each tenth"
+    )
+    found = uvloop.run(measure(endpoints, asked.workers, minutes * 60, rate=asked.rate))
     report(found)
     return 1 if found.lost else 0
 

@@ -24,9 +24,10 @@ TICK_SECONDS = 0.05
 class Drive:
     """Traffic and events, drawn from `chance`."""
 
-    def __init__(self, stage: Stage, chance: random.Random) -> None:
+    def __init__(self, stage: Stage, chance: random.Random, *, rate: float = REQUESTS_PER_SECOND) -> None:
         self._stage = stage
         self._chance = chance
+        self._rate = rate
         self._of = {part: [e for e in stage.endpoints if e.part is part] for part in Part}
 
     async def traffic(self) -> None:
@@ -40,7 +41,7 @@ class Drive:
             for endpoint in busy:
                 phase = endpoint.id * 0.618034
                 swing = 1 + SWING * math.sin(2 * math.pi * (now / SWING_SECONDS + phase))
-                if chance.random() < REQUESTS_PER_SECOND * swing * passed:
+                if chance.random() < self._rate * swing * passed:
                     self._stage.clients.send(endpoint.name, endpoint.key, chance.uniform(0.5, 1.5) * COST)
 
     async def events(self, seconds: float) -> None:
