@@ -222,8 +222,9 @@ class Operations:
         return "a search answered"
 
     async def _create_again(self, launch_id: str, offer: Offer) -> str:
-        """An attempt of the run before may still be at it: its instance has to be listed before it can be adopted."""
-        await workflow.sleep(options.LIST_LAG_SECONDS + 1, summary="the run before may have rented it")
+        """A try of the run before may still be at it: it has to end, and its instance to be listed, before it can be adopted."""
+        seconds = options.CREATE_TRY_SECONDS + options.LIST_LAG_SECONDS + 1
+        await workflow.sleep(seconds, summary="the run before may be renting it")
         return await self._create(launch_id, offer, asked_before=True)
 
     async def _create(self, launch_id: str, offer: Offer, *, asked_before: bool) -> str:
