@@ -23,6 +23,7 @@ from engine.engine import Engine
 from engine.keys import presented, same_key
 from engine.parsing import read_body
 from engine.workers import KnownWorker
+from stoker_wire.ids import read_id
 from stoker_wire.problem import Problem
 from stoker_wire.token import mint_worker_token
 
@@ -129,8 +130,8 @@ class AuthorityDesk:
     async def sign(self, request: web.Request) -> web.Response:
         """A certificate for the instance that asks."""
         authority = self._open()
-        text = request.query.get("instance_id", "")
-        if not (text.isascii() and text.isdigit()) or not 0 < len(text) <= 18:
+        instance_id = read_id(request.query.get("instance_id", ""))
+        if instance_id is None:
             raise Problem(
                 400, "invalid_args", "instance_id: the instance's number was expected (CONTAINER_ID)"
             )
@@ -142,11 +143,11 @@ class AuthorityDesk:
             raise Problem(503, "busy", said, headers={"Retry-After": "5"})
         self._waiting += 1
         try:
-            address = await self._address(request, int(text))
+            address = await self._address(request, instance_id)
         finally:
             self._waiting -= 1
         certificate = authority.issue(body, address)
-        log.info("certificate_issued", instance_id=int(text), address=address)
+        log.info("certificate_issued", instance_id=instance_id, address=address)
         return web.Response(body=certificate, content_type="application/x-pem-file")
 
     def _open(self) -> Authority:

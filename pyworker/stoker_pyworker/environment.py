@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stoker_pyworker.config import ConfigError
+from stoker_wire.ids import read_id
 from stoker_wire.secrecy import secret_values
 
 _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
@@ -65,7 +66,8 @@ class Environment:
         if not reports and not unsecured:
             faults.append("REPORT_ADDR: the engine's address was expected, nothing came")
         container = variables.get("CONTAINER_ID", "0" if unsecured else "")
-        if not container.isdecimal():
+        container_id = read_id(container)
+        if container_id is None:
             faults.append(f"CONTAINER_ID: the instance's number was expected, {container!r} came")
         use_ssl = variables.get("USE_SSL", "") == "true"
         drain = variables.get("STOKER_DRAIN_SECONDS", "600")
@@ -78,7 +80,7 @@ class Environment:
         if faults:
             raise ConfigError("; ".join(faults))
         return cls(
-            container_id=int(container),
+            container_id=container_id or 0,
             worker_port=port,
             public_host=variables.get("PUBLIC_IPADDR", "127.0.0.1").strip(),
             public_port=public_port,
@@ -108,7 +110,8 @@ _MODEL_NAMES = ("MODEL_NAME", "MODEL_ID", "MODEL_REVISION", "MODEL_ARGS", "VLLM_
 
 def _port(variables: Mapping[str, str], name: str, default: int | None, faults: list[str]) -> int:
     text = variables.get(name, "" if default is None else str(default))
-    if text.isdecimal() and 0 <= int(text) < 65536:
-        return int(text)
+    port = read_id(text)
+    if port is not None and port < 65536:
+        return port
     faults.append(f"{name}: a port number was expected, {text!r} came")
     return 0

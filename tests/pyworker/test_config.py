@@ -73,6 +73,12 @@ def test_every_fault_of_the_environment_is_named_at_once_and_no_secret_told():
     assert "hush" not in str(fault.value)
 
 
+@pytest.mark.parametrize("number", ["²", "9" * 5000])
+def test_digits_that_are_no_number_are_a_named_fault(number):
+    with pytest.raises(ConfigError, match="CONTAINER_ID.*WORKER_PORT|WORKER_PORT.*CONTAINER_ID"):
+        Environment.read(GOOD | {"CONTAINER_ID": number, "WORKER_PORT": number})
+
+
 async def test_a_parser_that_refuses_is_422_with_its_words(make_worker):
     def parse(payload):
         raise JsonDataException({"prompt": "missing"})

@@ -138,11 +138,7 @@ class Invariants:
             return
         excused = {"touched", "crash_loops", "offline"}
         spent = sum(
-            (
-                m.offer.dph_total
-                if m.actual in {"loading", "running", "rebooting"}
-                else m.storage_dollars_per_hour
-            )
+            m.burn_dollars_per_hour
             for m in world.ours()
             if m.label not in world.market.rented_late
             and m.trouble not in excused

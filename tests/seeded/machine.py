@@ -56,6 +56,11 @@ class Machine:
     def gpu_dollars_per_hour(self) -> float:
         return self.offer.dph_total - self.storage_dollars_per_hour
 
+    @property
+    def burn_dollars_per_hour(self) -> float:
+        """What it costs per hour now."""
+        return self.offer.dph_total if self.actual in GPU_BILLED else self.storage_dollars_per_hour
+
     def dollars(self, now: float) -> float:
         return self.meter.dollars(now, self.gpu_dollars_per_hour, self.storage_dollars_per_hour)
 

@@ -21,7 +21,7 @@ from tests.seeded import scenario as scenarios
 from tests.seeded.boxes import Box, ConnectionLost
 from tests.seeded.engines import SECRETS, EngineHost
 from tests.seeded.invariants import Invariants
-from tests.seeded.machine import GPU_BILLED, Machine
+from tests.seeded.machine import Machine
 from tests.seeded.market import SeededMarket
 from tests.seeded.scenario import TEMPLATES, Event, Scenario
 from tests.seeded.sealed import BEGINNING, sealed
@@ -411,11 +411,6 @@ class World:
         await self.handle.signal("remove_workergroup", 1)
         await asyncio.sleep(200)
         await self.handle.signal("set_workergroup", {"id": 1, "template_hash": "first", "test_workers": 0})
-
-
-def billed(machine: Machine) -> float:
-    """What it costs per hour now."""
-    return machine.offer.dph_total if machine.actual in GPU_BILLED else machine.storage_dollars_per_hour
 
 
 def live(seed: int, changed: Callable[[Scenario], Scenario] = lambda scenario: scenario) -> World:
