@@ -27,6 +27,7 @@ from policy.fleet import Worker
 from policy.ledger import bills_due
 from policy.lifecycle import Impossible, is_hot
 from policy.observation import Offers
+from policy.observe import RESTARTS
 from policy.plan import (
     Activate,
     CancelDrain,
@@ -51,6 +52,7 @@ from workflows.state import EndpointStateBook
 OnWorker = Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update
 
 REFUSES_STALE = "refuse-stale-orders"
+AWAITS_TRY = "await-the-last-try"
 
 LOOK = "look"
 """The key of the listing's task; workers' tasks have their launch id, searches `search:<workergroup>`."""
@@ -121,7 +123,8 @@ class Operations:
         return True
 
     def resume(self) -> None:
-        """After continue-as-new: ask again for everything that was under way. Every activity is idempotent."""
+        """After continue-as-new: ask again for everything that was under way. Every activity is idempotent, but for what
+        a try of the run before still does: creates and restarts wait for its end."""
         for worker in list(self._book.record.workers.values()):
             if worker.operation:
                 self._resume(worker)
@@ -191,6 +194,8 @@ class Operations:
             self._spawn(worker.launch_id, self._create_again(worker.launch_id, offer))
         elif worker.operation == "create":
             outcomes.ended(self._book, worker, workflow.time(), fault=("", "its offer was not carried over"))
+        elif worker.operation in RESTARTS and workflow.patched(AWAITS_TRY):
+            self._spawn(worker.launch_id, self._restart_again(worker))
         else:
             self._spawn(worker.launch_id, self._call(worker))
 
@@ -223,7 +228,7 @@ class Operations:
 
     async def _create_again(self, launch_id: str, offer: Offer) -> str:
         """A try of the run before may still be at it: it has to end, and its instance to be listed, before it can be adopted."""
-        seconds = options.CREATE_TRY_SECONDS + options.LIST_LAG_SECONDS + 1
+        seconds = options.TRY_SECONDS_MAX + options.LIST_LAG_SECONDS + 1
         await workflow.sleep(seconds, summary="the run before may be renting it")
         return await self._create(launch_id, offer, asked_before=True)
 
@@ -254,6 +259,11 @@ class Operations:
         else:
             outcomes.created(self._book, launch_id, created, workflow.time())
         return f"the create of {launch_id} ended"
+
+    async def _restart_again(self, worker: Worker) -> str:
+        """A try of the run before may still be at it: it has to end, or it restarts a worker that serves again."""
+        await workflow.sleep(options.TRY_SECONDS_MAX + 1, summary="the run before may be restarting it")
+        return await self._call(worker)
 
     async def _call(self, worker: Worker) -> str:
         """Start, stop, reboot, destroy or update."""

@@ -12,8 +12,8 @@ LIST_LAG_SECONDS = 5.0
 """A listing may miss an instance that is younger than this. A retried create looks its label up, so its first retry
 waits longer than the lag: sooner, and the lost answer's instance would be rented a second time."""
 
-CREATE_TRY_SECONDS = 60.0
-"""One try of a create: its label is looked up, its template read, its offer rented."""
+TRY_SECONDS_MAX = 60.0
+"""One try of a create or an update: a label is looked up, a template read, an offer rented or a container restarted."""
 
 BILLS_SECONDS = 3600.0
 """Bills are asked for with a listing, once an hour and when an instance is gone; between two, states are counted."""
@@ -71,7 +71,7 @@ def create_options(offer: Offer) -> dict[str, Any]:
     return _options(
         f"create {offer.kind}, offer {offer.id}, {price}",
         _DEFAULT,
-        tries_seconds=CREATE_TRY_SECONDS,
+        tries_seconds=TRY_SECONDS_MAX,
         first_retry_seconds=LIST_LAG_SECONDS + 1,
         give_up_seconds=240,
     )
@@ -94,7 +94,7 @@ def reboot_options(worker: Worker) -> dict[str, Any]:
 
 def update_options(worker: Worker) -> dict[str, Any]:
     """Bringing a worker to its workergroup's revision."""
-    return _options(f"update {named(worker)}", _DEFAULT, tries_seconds=60)
+    return _options(f"update {named(worker)}", _DEFAULT, tries_seconds=TRY_SECONDS_MAX)
 
 
 def destroy_options(subject: str) -> dict[str, Any]:
