@@ -15,6 +15,8 @@ def look(draft: Draft) -> None:
     interval, why = _interval(draft)
     due = draft.observation.listed_at + interval
     if draft.observation.looking:
+        # What it finds may be no news, and then nobody plans: the next one is due all the same.
+        draft.wakes.append(draft.now + interval)
         return
     # A plan that is made anyway takes a listing along that is nearly due: alone it would cost a timer and a plan of its own.
     early = draft.tuning.look_early_share * interval if interval >= draft.tuning.look_seconds_steady else 0.0

@@ -11,6 +11,7 @@ from policy.load import LoadHistory, fold
 from policy.observation import Observation
 from policy.plan import Destroy, StartDrain, Stop
 from policy.planner import plan
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.endpoint import EndpointConfig, EndpointState
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import IDS, NOW, group, offer, offers, worker
@@ -326,4 +327,15 @@ def test_every_operation_and_every_wait_gives_a_reason(observation):
     decided = plan(observation)
     for each in (*decided.operations, *decided.waits):
         assert len(each.reason) > 15
-    assert decided.look_again_at is None or decided.look_again_at > NOW
+
+
+@some
+@given(observations, st.booleans())
+def test_every_plan_says_when_the_market_is_looked_at_again(observation, looking):
+    """Also while a listing is under way: what it finds may be no news, and then nobody plans."""
+    decided = plan(replace(observation, looking=looking))
+    ordered = [each for each in observation.workers if not each.operation]
+    moving = any(each.state in (S.STOPPING, S.DESTROYING) for each in ordered)
+    seconds_max = DEFAULT_TUNING.look_seconds_max if moving else DEFAULT_TUNING.look_seconds_idle
+    assert decided.look_again_at is not None
+    assert NOW < decided.look_again_at <= NOW + seconds_max

@@ -302,6 +302,12 @@ def test_a_look_under_way_is_not_repeated():
     assert brief(decide(see(listed_at=0.0, looking=True))) == []
 
 
+def test_while_a_look_is_under_way_the_next_one_is_due_all_the_same():
+    """It found a worker that still stops: no news, no plan, and the workflow slept for up to an hour."""
+    stopping = worker("w1", S.STOPPING, since=NOW - 4)
+    assert decide(see(stopping, listed_at=NOW - 4, looking=True)).look_again_at == NOW + 3
+
+
 def test_the_silence_of_the_second_of_two_is_doubted_while_the_first_reboots():
     rebooting = worker("w1", S.REBOOTING, since=NOW - 5, operation="reboot")
     silent = worker("w2", reported_at=NOW - 500)

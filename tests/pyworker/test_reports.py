@@ -161,6 +161,7 @@ async def test_an_end_that_lets_the_next_one_begin_is_told_at_once(make_worker, 
     second = asyncio.create_task(worker.post("/held", cost=40))
     await first
     await until(lambda: engine.statuses[-1]["running_load"] == 40)
+    await until(lambda: engine.finished)  # a report of its own, right behind
     assert [item["request_idx"] for item in engine.finished] == [1]
     model.go.set()
     await second

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from run.lock import free_port
 from run.settings import DevSettings, load_settings
 
 ROOT = Path(__file__).parents[2]
+FAILED = pytest.StashKey[bool]()
 
 QUICK = {
     "min_load": 0.0,
@@ -68,7 +70,24 @@ async def stack(tmp_path: Path) -> AsyncIterator[DevStack]:
 
 
 @pytest.fixture
-async def client(stack: DevStack) -> AsyncIterator[stoker.Serverless]:
+async def client(stack: DevStack, request: pytest.FixtureRequest) -> AsyncIterator[stoker.Serverless]:
     assert stack.keys is not None
     async with stoker.Serverless(stack.keys.account_key, url=stack.settings.engine.url) as client:
         yield client
+        if request.node.stash.get(FAILED, False):
+            await say_why(client)
+
+
+async def say_why(client: stoker.Serverless) -> None:
+    """Where a machine that nobody can look at fails, the decisions are all there is to go by."""
+    for endpoint in await client.endpoints.list():
+        for line in await client.endpoints.decisions(endpoint.id, tail=100):
+            print(f"{line['at']:.2f} {line['kind']} {line['subject']}: {line['reason']}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
