@@ -13,6 +13,7 @@ from engine.settings import Limits, Timing
 from engine.waiting import Line, Place
 from engine.workers import KnownWorker
 from policy.lengths import Lengths
+from policy.news import Waiting
 from policy.routing import Ahead, Candidate, ahead
 from stoker_wire.control import workflow_id
 from stoker_wire.endpoint import EndpointConfig, EndpointState
@@ -171,10 +172,8 @@ class Endpoint:
 
     def level(self) -> Level:
         """What there is to say besides arrivals."""
-        queue = self.queue_seconds
         return Level(
-            queue_seconds=0.0 if queue == math.inf else queue,
-            queued_requests=len(self.line),
+            waiting=Waiting.of(len(self.line), self.queue_seconds, self.config.target_queue_time),
             workers=len(self.workers),
             holding=any(worker.holds for worker in self.workers.values()),
             workers_cold=sum(worker.state is WorkerState.INACTIVE for worker in self.workers.values()),

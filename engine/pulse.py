@@ -6,6 +6,8 @@ at all about an idle endpoint without workers.
 
 from dataclasses import dataclass
 
+from policy.news import Arrivals, Waiting, arrivals_moved, waiting_moved
+
 URGENT_GAP_SECONDS = 0.1
 """Between two urgent batches of one cause: a burst of the same news is one piece of news."""
 SLICE_SECONDS = 5.0
@@ -14,10 +16,6 @@ COLD_HEARTBEAT_SECONDS = 600.0
 """While every worker is cold and nobody asks: the planner trusts silence about a cold pool for a quarter of an hour."""
 QUEUE_HEARTBEAT_SECONDS = 10.0
 """While requests wait: an engine that has a queue and falls silent is taken for dead, its queue with it."""
-RATE_CHANGE = 0.1
-"""Relative change of the arrival rate that is news."""
-QUEUE_CHANGE = 0.25
-"""Relative change of the expected queue time that is news, if it is also a second or more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +32,7 @@ class Window:
 class Level:
     """What there is to say besides arrivals."""
 
-    queue_seconds: float = 0.0
-    """Expected queue time over the endpoint; 0 when there is no worker to expect anything of."""
-    queued_requests: int = 0
+    waiting: Waiting = Waiting()
     workers: int = 0
     """Cold ones too: only an engine that speaks lets the planner tell no load from no data."""
     workers_cold: int = 0
@@ -60,6 +56,7 @@ class Pulse:
         self._steady_requests = 0
         self._told_at = now - spread * HEARTBEAT_SECONDS
         self._told_rate = 0.0
+        self._told_arrivals = Arrivals()
         self._told_level = Level()
         self._touched = False
         self._urgent: dict[str, float] = {}
@@ -100,13 +97,13 @@ class Pulse:
             if self._touched or self._rate_changed(now) or self._level_changed(level):
                 return ""
             self._close_slice(now)
-        speaking = level.workers > 0 or level.queued_requests > 0 or self._steady_requests > 0
+        speaking = level.workers > 0 or level.waiting.requests > 0 or self._steady_requests > 0
         if speaking and now - self._told_at >= self._pause(level):
             return ""
         return None
 
     def _pause(self, level: Level) -> float:
-        if level.queued_requests:
+        if level.waiting.requests:
             return QUEUE_HEARTBEAT_SECONDS
         asleep = level.workers_cold == level.workers and not self._steady_requests and not self._told_rate
         return COLD_HEARTBEAT_SECONDS if asleep else HEARTBEAT_SECONDS
@@ -126,6 +123,7 @@ class Pulse:
             windows.append(Window(current, self._slice_load, self._slice_requests, now))
         last = windows[-1]
         if last.seconds >= SLICE_SECONDS / 2:
+            self._told_arrivals = Arrivals(last.seconds, last.load, last.requests)
             self._told_rate = last.load / last.seconds
         elif last.requests:
             self._told_rate = -1.0  # too short to be a rate: the next full slice is news in any case
@@ -140,21 +138,19 @@ class Pulse:
         return windows
 
     def _rate_changed(self, now: float) -> bool:
-        rate = self._slice_load / (now - self._slice_at)
+        """This slice says so, or all slices since the last batch do: small steps add up."""
         if self._told_rate < 0:
             return True
-        return abs(rate - self._told_rate) > RATE_CHANGE * max(rate, self._told_rate)
+        told, load, requests = self._told_arrivals, self._slice_load, self._slice_requests
+        return arrivals_moved(told, Arrivals(now - self._slice_at, load, requests)) or arrivals_moved(
+            told, Arrivals(now - self._steady_at, self._steady_load + load, self._steady_requests + requests)
+        )
 
     def _level_changed(self, level: Level) -> bool:
         told = self._told_level
-        if bool(level.queued_requests) != bool(told.queued_requests):
-            return True
         if told.holding and not level.holding:
             return True  # the last request ended: who waits to stop the worker hears it
-        if abs(level.queued_requests - told.queued_requests) > QUEUE_CHANGE * told.queued_requests:
-            return True
-        change = abs(level.queue_seconds - told.queue_seconds)
-        return change >= 1.0 and change > QUEUE_CHANGE * told.queue_seconds
+        return waiting_moved(told.waiting, level.waiting)
 
     def _close_slice(self, now: float) -> None:
         """The slice was like what was told: it joins the steady stretch."""

@@ -188,50 +188,45 @@ class _Life:
             self._peaks.append((at, seen))
         while self._peaks and self._peaks[0][0] <= at - HOLDS[-1]:
             self._peaks.pop(0)
-        expected = habit_level(self._minutes, at, self._tuning)
         share = math.exp(-width / self._tuning.experience_seconds)
         work = arrived / on.unit
         self._work = self._work * share + work
-        begun = at - self._since >= on.start_seconds
-        self._trials = [
-            self._after(trial, number, at, expected, work, share, begun=begun)
-            for number, trial in enumerate(self._trials)
-        ]
+        workers = self._workers(at)
+        self._trials = self._after(workers, work, share, begun=at - self._since >= on.start_seconds)
 
-    def _after(
-        self,
-        trial: Trial,
-        number: int,
-        at: float,
-        expected: float,
-        work: float,
-        share: float,
-        *,
-        begun: bool,
-    ) -> Trial:
-        on, width = self._on, BUCKET_SECONDS
-        before, over, late, paid, hot = trial
-        level = self._held(at - HOLDS[number % len(HOLDS)])
-        if number >= len(HOLDS):
-            level = max(level, expected)
-        workers = math.ceil(level / on.unit - 0.02)
-        busy = min(float(workers), before / (_SERVED_PART * on.service_seconds) + work / width)
-        inside = max(0.0, before + work - busy * width)
-        late *= share
-        paid = paid * share + workers * width + max(0, workers - hot) * self._start_price
-        if inside <= workers * (on.queue_seconds + on.service_seconds / 2):
-            return inside, 0.0, late, paid, workers
-        late += work if begun else 0.0
-        over += width
-        # capacity that is missing now is there a start later, and enough of it to clear what waited
-        cleared = over >= on.start_seconds
-        return (0.0, 0.0, late, paid, workers) if cleared else (inside, over, late, paid, workers)
+    def _workers(self, at: float) -> list[int]:
+        """How many workers each trial has hot now."""
+        unit, expected = self._on.unit, habit_level(self._minutes, at, self._tuning)
+        plain, habitual = [], []
+        peaks, first = self._peaks, len(self._peaks)
+        for hold in HOLDS:
+            # peaks fall and holds grow: the highest that is still held stands further and further to the left
+            while first and peaks[first - 1][0] > at - hold:
+                first -= 1
+            level = peaks[first][1] if first < len(peaks) else 0.0
+            plain.append(math.ceil(level / unit - 0.02))
+            habitual.append(plain[-1] if level >= expected else math.ceil(expected / unit - 0.02))
+        return plain + habitual
 
-    def _held(self, since: float) -> float:
-        for at, level in self._peaks:
-            if at > since:
-                return level
-        return 0.0
+    def _after(self, workers: list[int], work: float, share: float, *, begun: bool) -> list[Trial]:
+        """The trials a bucket later, in which so much work came; each of them with so many workers hot."""
+        on, width, price = self._on, BUCKET_SECONDS, self._start_price
+        served, patience = _SERVED_PART * on.service_seconds, on.queue_seconds + on.service_seconds / 2
+        coming = work / width
+        trials: list[Trial] = []
+        for (held, was_over, was_late, was_paid, hot), now in zip(self._trials, workers, strict=True):
+            busy = min(now, held / served + coming)
+            inside = max(0.0, held + work - busy * width)
+            paid = was_paid * share + now * width + (now - hot) * price * (now > hot)
+            if inside <= now * patience:
+                trials.append((inside, 0.0, was_late * share, paid, now))
+                continue
+            late = was_late * share + work * begun
+            over = was_over + width
+            # capacity that is missing now is there a start later, and enough of it to clear what waited
+            cleared = over >= on.start_seconds
+            trials.append((0.0, 0.0, late, paid, now) if cleared else (inside, over, late, paid, now))
+        return trials
 
     def books(self, end: float) -> Experience:
         trials = tuple(

@@ -8,15 +8,13 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from policy.news import Arrivals, Waiting, arrivals_moved, waiting_moved
 from simulation.machine import Machine
 
 if TYPE_CHECKING:
     from simulation.front import Front, Member
     from simulation.world import World
 
-RATE_CHANGE = 0.1
-"""Relative change of the arrival rate that is news, as in the engine's pulse."""
-QUEUE_CHANGE = 0.25
 URGENT_GAP_SECONDS = 0.1
 TELL_SECONDS = 55.0
 """An idle worker is told of so often: silence would mean that it is dead."""
@@ -69,7 +67,8 @@ class Herald:
         self._slice_load = self._steady_load = 0.0
         self._slice_requests = self._steady_requests = 0
         self._told_rate = 0.0
-        self._told_queue = (0, 0.0)
+        self._told_arrivals = Arrivals()
+        self._told_waiting = Waiting()
         self._urgent: list[str] = []
         self._urgent_planned = False
         self._last_request_at: float | None = None
@@ -142,21 +141,20 @@ class Herald:
             self._tell()
 
     def _rate_changed(self) -> bool:
+        """This slice says so, or all slices since the last batch do: small steps add up."""
         if self._told_rate < 0:
             return True
-        rate = self._slice_load / (self._world.now - self._slice_at)
-        return abs(rate - self._told_rate) > RATE_CHANGE * max(rate, self._told_rate)
+        now, told = self._world.now, self._told_arrivals
+        load, requests = self._slice_load, self._slice_requests
+        return arrivals_moved(told, Arrivals(now - self._slice_at, load, requests)) or arrivals_moved(
+            told, Arrivals(now - self._steady_at, self._steady_load + load, self._steady_requests + requests)
+        )
 
     def _level_changed(self) -> bool:
-        requests, seconds = self._told_queue
-        if (
-            bool(self._front.line) != bool(requests)
-            or abs(len(self._front.line) - requests) > QUEUE_CHANGE * requests
-        ):
-            return True
-        queue = self._front.queue_seconds()
-        change = abs((0.0 if math.isinf(queue) else queue) - seconds)
-        return change >= 1.0 and change > QUEUE_CHANGE * seconds
+        return waiting_moved(self._told_waiting, self._waiting())
+
+    def _waiting(self) -> Waiting:
+        return Waiting.of(len(self._front.line), self._front.queue_seconds(), self._target_queue_time)
 
     def _tell(self) -> None:
         world, now = self._world, self._world.now
@@ -169,11 +167,11 @@ class Herald:
             windows.append((current, self._slice_load, self._slice_requests, now))
         seconds, load, requests, _ = windows[-1]
         if seconds >= world.settings.slice_seconds / 2:
+            self._told_arrivals = Arrivals(seconds, load, requests)
             self._told_rate = load / seconds
         elif requests:
             self._told_rate = -1.0
-        queue = self._front.queue_seconds()
-        self._told_queue = (len(self._front.line), 0.0 if math.isinf(queue) else queue)
+        self._told_waiting = self._waiting()
         for number, member in self._front.members.items():
             if number in self.changed or now - member.told_at >= TELL_SECONDS:
                 member.told_at = now

@@ -1,14 +1,18 @@
 """When an endpoint's workflow is told: pure, the time is given."""
 
+import random
+
 import pytest
 
 from engine.pulse import (
     COLD_HEARTBEAT_SECONDS,
     HEARTBEAT_SECONDS,
     QUEUE_HEARTBEAT_SECONDS,
+    SLICE_SECONDS,
     Level,
     Pulse,
 )
+from policy.news import Waiting
 
 IDLE = Level()
 ONE_WORKER = Level(workers=1)
@@ -54,7 +58,7 @@ def test_the_end_of_the_last_request_is_told_with_the_next_slice() -> None:
 
 
 def test_a_queue_is_told_every_ten_seconds_even_when_it_does_not_move() -> None:
-    waiting = Level(workers=1, queued_requests=3, queue_seconds=5.0)
+    waiting = Level(workers=1, waiting=Waiting(3, 5.0))
     assert signals(Pulse(0.0), waiting, 600) == pytest.approx(600 / QUEUE_HEARTBEAT_SECONDS, abs=3)
 
 
@@ -132,7 +136,43 @@ def test_a_burst_after_a_steady_stretch_is_a_window_of_its_own() -> None:
 def test_a_queue_that_appears_or_empties_is_news() -> None:
     pulse = Pulse(0.0)
     pulse.take(ONE_WORKER, 0.0)
-    assert pulse.due(Level(workers=1, queued_requests=3), 5.0) == ""
-    pulse.take(Level(workers=1, queued_requests=3), 5.0)
-    assert pulse.due(Level(workers=1, queued_requests=3), 10.0) is None
+    assert pulse.due(Level(workers=1, waiting=Waiting(3)), 5.0) == ""
+    pulse.take(Level(workers=1, waiting=Waiting(3)), 5.0)
+    assert pulse.due(Level(workers=1, waiting=Waiting(3)), 10.0) is None
     assert pulse.due(ONE_WORKER, 15.0) == ""
+
+
+def test_an_expected_wait_far_below_the_target_is_told_with_other_news_only() -> None:
+    pulse = Pulse(0.0)
+    pulse.take(ONE_WORKER, 0.0)
+    assert pulse.due(Level(workers=1, waiting=Waiting.of(0, 4.9, 10.0)), 5.0) is None
+    assert pulse.due(Level(workers=1, waiting=Waiting.of(0, 5.1, 10.0)), 10.0) == ""
+
+
+def test_arrivals_by_chance_cost_far_fewer_batches_than_slices() -> None:
+    chance, pulse, now, sent = random.Random(7), Pulse(0.0), 0.0, 0
+    next_at = chance.expovariate(0.5)
+    for tick in range(1, 14_401):  # an hour of a request every other second
+        now = tick / 4
+        while next_at <= now:
+            pulse.arrived(100.0 * chance.expovariate(1.0), next_at)
+            next_at += chance.expovariate(0.5)
+        if pulse.due(ONE_WORKER, now) is not None:
+            pulse.take(ONE_WORKER, now)
+            sent += 1
+    assert 3600 / HEARTBEAT_SECONDS <= sent < 0.6 * 3600 / SLICE_SECONDS
+
+
+def test_a_rise_too_small_for_one_slice_is_told_once_it_has_lasted() -> None:
+    pulse = Pulse(0.0)
+    for request in range(5):
+        pulse.arrived(100.0, request)
+    pulse.take(ONE_WORKER, 5.0)
+    told_at = None
+    for second in range(5, 60):  # seven requests in each slice, told were five
+        for _ in range(7 if second % 5 == 0 else 0):
+            pulse.arrived(100.0, second + 0.5)
+        if told_at is None and pulse.due(ONE_WORKER, second + 1.0) is not None:
+            told_at = second + 1.0
+    assert told_at is not None
+    assert 10.0 < told_at < 60.0, "neither at the first slice, nor only with the heartbeat"

@@ -51,6 +51,8 @@ def workers(draw, name, state):
         starts_given_up=draw(st.integers(0, 1)),
         error="boom" if state is S.ERROR else "",
     )
+    if state is S.ERROR and draw(st.booleans()):
+        return made.but(loaded_once=True, market_status="running")
     if state is S.PENDING:
         return made.but(operation="create", instance_id=None)
     if state in (S.REBOOTING, S.STARTING) and draw(st.booleans()):

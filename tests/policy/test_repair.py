@@ -262,6 +262,18 @@ def test_an_update_that_keeps_failing_is_replaced_by_a_new_worker():
     assert brief(decide(seen)) == ["destroy w1", "recruit 1x RTX 4090 1"]
 
 
+def test_a_worker_in_error_is_released_where_the_budget_has_no_room_to_run_it_again():
+    """It counted at nothing while it was broken; the budget was lowered, or its replacement has taken its room."""
+    broken = worker("w1", S.ERROR, loaded_once=True, price=0.3, error="boom")
+    other = worker("w2", price=0.3)
+    tight = decide(see(broken, other, load=steady(50), config=endpoint(dollars_per_hour_max=0.55)))
+    assert brief(tight)[:1] == ["destroy w1"]
+    assert "$0.25/h are left of the budget" in tight.operations[0].reason
+    assert brief(decide(see(broken, other, load=steady(50), config=endpoint(dollars_per_hour_max=0.6))))[
+        :1
+    ] == ["reboot w1"]
+
+
 # looks
 
 
