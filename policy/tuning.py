@@ -137,12 +137,13 @@ class Tuning:
     look_seconds_min: float = 3.0
     look_seconds_max: float = 30.0
     """While something boots or stops: a quarter of its age, within these."""
-    look_seconds_steady: float = 60.0
-    """Outbid and killed machines are noticed by engines within seconds; the listing is the second net."""
+    look_seconds_steady: float = 120.0
+    """Outbid and killed machines are noticed by engines within seconds, by their silence after `silent_seconds`; the listing
+    is the second net, and no finer than the first."""
     look_seconds_idle: float = 900.0
     """With nothing running a listing only finds orphans."""
     look_early_share: float = 0.1
-    """A steady endpoint's engine speaks every minute, and the listing is due every minute: they fall together so."""
+    """A steady endpoint's engine speaks every minute, and the listing is due every other one: they fall together so."""
     stop_repeat_seconds: float = 120.0
     destroy_repeat_seconds: float = 60.0
     """The market accepted, but the listing still shows it: ask again."""

@@ -1,6 +1,7 @@
 """Continue-as-new: a new run knows everything that the old one knew, and nothing that was sent is lost."""
 
 import asyncio
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
 from tests.workflows.world import group
 from workflows.messages import EndpointMemo
+from workflows.options import TRY_SECONDS_MAX
 
 SMALL = EndpointConfig(min_load=0, min_workers=2, max_workers=4, inactivity_timeout=60, cold_mult=1)
 
@@ -109,3 +111,28 @@ async def test_what_is_carried_is_small(a_world: Any) -> None:
         assert first.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED
         [payload] = first.workflow_execution_started_event_attributes.input.payloads
         assert len(payload.data) < 60_000
+
+
+async def test_a_restart_that_is_under_way_is_not_asked_for_again_before_its_last_try_has_ended(
+    a_world: Any,
+) -> None:
+    """The worker would serve again after the old run's try, and lose its requests to the new run's."""
+    async with a_world() as world:
+        one = SMALL.model_copy(update={"min_workers": 1, "min_load": 1.0})
+        await world.start(one, [group(test_workers=0)], history_events_max=120)
+        assert await world.live(600, until=lambda memo: [m.s for m in memo.members] == [S.READY])
+        world.market.fail_next("reboot", Unavailable("down"), times=1000)
+        next(iter(world.boxes.values())).broken = "the model server crashed"
+        await world.live(60, until=lambda _: world.market.count("reboot") > 0)
+        before = await runs(world)
+        for number in range(150):
+            await world.handle.signal("update_config", {"max_queue_time": 10.0 + number})
+        await world.live(600, until=lambda _: world.market.count("reboot") > 5)
+        assert await runs(world) > before
+        [*_, last] = await world.histories()
+        begun = last.events[0].event_time.ToDatetime(UTC).timestamp()
+        tries = [call.at for call in world.market.calls if call.name == "reboot"]
+        assert any(at < begun for at in tries), "the run before had begun it"
+        again = [at for at in tries if at >= begun]
+        assert again
+        assert again[0] >= begun + TRY_SECONDS_MAX
