@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policy.booting import boot_seconds, expected_seconds, ready_at
 from policy.fleet import Goal, Learned, Worker
@@ -185,16 +185,16 @@ def want(observation: Observation, expected: Forecast, rules: Rules, perfs: Perf
     """What the parameters ask for under this load, with no memory of what was wanted before."""
     config = rules.config
     over = is_over(observation, expected)
-    arrivals = 0.0 if over else expected.load
+    if over:
+        expected = replace(expected, load=0.0, rising=0.0, proven=0.0)
+    arrivals = expected.load
     queue = Queue.of(observation, perfs)
     pressed = queue.seconds > config.target_queue_time
     calm = max(arrivals / rules.target_util, config.min_load)
-    rising = 0.0 if over else expected.rising
-    proven = 0.0 if over else expected.proven
     surge = rented = 0.0
     if pressed:
-        surge = _surge(observation, queue, rising, proven, calm, perfs, tuning, boot=False)
-        rented = _surge(observation, queue, rising, proven, calm, perfs, tuning, boot=True)
+        surge = _surge(observation, queue, expected, calm, perfs, tuning, boot=False)
+        rented = _surge(observation, queue, expected, calm, perfs, tuning, boot=True)
     floor = hot_floor(observation)
     hot = max(calm, surge, floor)
     sustained = expected.sustained if rules.cold_mult > 1 else min(expected.sustained, arrivals)
@@ -271,8 +271,7 @@ class Queue:
 def _surge(
     observation: Observation,
     queue: Queue,
-    rising: float,
-    proven: float,
+    expected: Forecast,
     calm: float,
     perfs: Perfs,
     tuning: Tuning,
@@ -286,6 +285,7 @@ def _surge(
     that has to be done anyway, and only their starts are paid on top. Where help has to be rented (`boot`) it costs ten
     times that and comes minutes later: only the queue that is there is rented for.
     """
+    rising = expected.rising
     look = _help_seconds(observation, tuning, boot=boot)
     target = observation.config.target_queue_time
     clear = look if look > 3.0 * target else target
@@ -298,7 +298,7 @@ def _surge(
         worth = rising + queue.load / max(look, target)
         asked = min(asked, max(max(calm, rising, perfs.mean) * tuning.backlog_boost_max, worth))
         cost = observation.load.mean_cost
-        more = proven * look / cost if cost > 0 else 0.0
+        more = expected.proven * look / cost if cost > 0 else 0.0
         if cost > 0 or queue.requests > 0:
             # one request of 100,000 tokens does not go faster on fifty workers
             asked = min(asked, (queue.requests + more) * perfs.mean)
