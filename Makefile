@@ -26,8 +26,11 @@ test: $(STAMP)  ## everything that CI runs
 test-again: $(STAMP)  ## the tests that failed last, one at a time: broken, or only crowded out?
 	@$(BIN)/python -m pytest -q -m "not long" --last-failed --last-failed-no-failures none
 
-test-long: $(STAMP)  ## what takes minutes
-	@$(BIN)/python -m pytest -q -m long --timeout 3000
+test-long: $(STAMP)  ## a thousand lives, thousands of examples, faults, upgrades: half an hour and more
+	@code=0; \
+	$(BIN)/python -m pytest -q -m long -n 2 --dist worksteal --timeout 3000 tests/seeded tests/fuzz || code=1; \
+	$(BIN)/python -m pytest -q -m long --timeout 3000 --ignore tests/seeded --ignore tests/fuzz || code=1; \
+	exit $$code
 
 check: $(STAMP)  ## format, lint, imports, types, known vulnerabilities
 	@$(BIN)/ruff format --check .
