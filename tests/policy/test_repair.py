@@ -315,7 +315,7 @@ def test_a_look_under_way_is_not_repeated():
 
 
 def test_while_a_look_is_under_way_the_next_one_is_due_all_the_same():
-    """It found a worker that still stops: no news, no plan, and the workflow slept for up to an hour."""
+    """It found a worker that still stops: no news, no plan, and the workflow slept until something else was due."""
     stopping = worker("w1", S.STOPPING, since=NOW - 4)
     assert decide(see(stopping, listed_at=NOW - 4, looking=True)).look_again_at == NOW + 3
 
