@@ -19,7 +19,7 @@ demo: $(STAMP)  ## the main job: from nothing to a burst and back to zero, on th
 
 test: $(STAMP)  ## everything that CI runs
 	@code=0; \
-	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist loadfile --ignore tests/vast || code=1; \
+	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/vast || code=1; \
 	$(BIN)/python -m pytest -q -m "not long" tests/vast || code=1; \
 	exit $$code
 
