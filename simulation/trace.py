@@ -51,8 +51,8 @@ class Trace:
 
     @property
     def mean_load(self) -> float:
-        """Load/s over the whole."""
-        return self.work / self.seconds if self.seconds > 0 else 0.0
+        """Load/s over the whole; over a second, if it is shorter."""
+        return self.work / max(self.seconds, 1.0)
 
     def scaled(self, *, mean_load: float) -> "Trace":
         """The same arrivals with works scaled to this mean load/s."""

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from stoker_pyworker import envelope
-from stoker_pyworker.envelope import Asked, AuthData
+from stoker_pyworker.envelope import NOT_JSON, Asked, AuthData
 from stoker_pyworker.http.server import ClientConnection, Request
 from stoker_pyworker.proxy import Proxy
 from stoker_pyworker.sessions import Naming, Session
@@ -162,7 +162,7 @@ class Admin:
 def _read(request: Request, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(request.body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as fault:
+    except NOT_JSON as fault:
         raise Problem(422, "body_invalid", f"the JSON body is not what this route takes: {fault}") from None
 
 

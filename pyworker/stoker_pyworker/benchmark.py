@@ -71,7 +71,7 @@ def remembered(directory: Path, mark: str) -> float | None:
     """The perf measured earlier under the same fingerprint, if any."""
     try:
         kept = msgspec.json.decode((directory / CACHE_FILE).read_bytes(), type=Measured)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return None
     return kept.perf if kept.fingerprint == mark and kept.perf > 0 else None
 

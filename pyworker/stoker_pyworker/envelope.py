@@ -14,6 +14,9 @@ from stoker_wire.problem import Problem
 AUTH_HEADER = b"x-stoker-auth"
 SESSION_HEADER = b"x-stoker-session"
 
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises: bytes that are not UTF-8 have an error of their own."""
+
 
 class AuthData(msgspec.Struct):
     """What of the route answer the worker reads; more may come, and is ignored."""
@@ -81,7 +84,7 @@ def read(request: Request) -> Asked:
         )
     try:
         envelope = _envelope.decode(request.body)
-    except (msgspec.DecodeError, RecursionError) as fault:
+    except NOT_JSON as fault:
         raise not_an_envelope(fault) from None
     # Decoded from a view of the body: the payload is not copied.
     return Asked(envelope.auth_data, envelope.session_id, memoryview(envelope.payload), _JSON, is_json=True)
@@ -107,7 +110,7 @@ def _raw(request: Request, header: bytes, content_type: bytes) -> Asked:
     if header.lstrip().startswith(b"{"):
         try:
             auth = _auth.decode(header)
-        except (msgspec.DecodeError, RecursionError) as fault:
+        except NOT_JSON as fault:
             problem = f"X-Stoker-Auth must be the /route/ answer as JSON, or its ticket: {fault}"
             raise Problem(422, "auth_invalid", problem) from None
     else:

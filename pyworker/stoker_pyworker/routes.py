@@ -7,7 +7,7 @@ import structlog
 
 from stoker_pyworker import forms
 from stoker_pyworker.config import HandlerConfig, JsonDataException, JsonObject, sane_workload
-from stoker_pyworker.envelope import AUTH_HEADER, SESSION_HEADER, Asked
+from stoker_pyworker.envelope import AUTH_HEADER, NOT_JSON, SESSION_HEADER, Asked
 from stoker_pyworker.http.messages import HOP_BY_HOP, named_by_connection
 from stoker_pyworker.http.server import Request
 from stoker_wire.problem import Problem
@@ -57,7 +57,7 @@ class Route:
             return cost, None
         try:
             payload = msgspec.json.decode(asked.body)
-        except (msgspec.DecodeError, RecursionError) as fault:
+        except NOT_JSON as fault:
             raise Problem(422, "payload_invalid", f"the payload is not valid JSON: {fault}") from None
         if not isinstance(payload, dict):
             raise Problem(422, "payload_invalid", "the payload must be a JSON object")

@@ -188,6 +188,7 @@ async def test_an_absolute_target_is_understood(worker):
         (b'{"auth_data": {}}', "payload"),
         (b'{"auth_data": {"ticket": 4}, "payload": {}}', "ticket"),
         (b'{"auth_data": {}, "payload": ' + b"[" * 100_000, "nested"),
+        (b'{"auth_data": {"ticket": "\xed"}, "payload": {}}', "utf-8"),
     ],
 )
 async def test_a_body_that_is_not_the_envelope_is_422(worker, body, said):

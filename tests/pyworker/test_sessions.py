@@ -138,3 +138,4 @@ async def test_a_malformed_opening_is_422(worker, body):
 async def test_management_without_an_id_is_422(worker):
     assert (await worker.client.post("/session/end", json={})).status_code == 422
     assert (await worker.client.post("/session/end", content=b"{")).status_code == 422
+    assert (await worker.client.post("/session/end", content=b'{"session_id": "\xed"}')).status_code == 422
