@@ -202,6 +202,10 @@ def standing(worker: Worker) -> Standing:
     return LIFECYCLE[worker.state].standing
 
 
+_MACHINE_STANDS = frozenset({"stopped", "exited", "frozen", "offline", "created", "scheduling"})
+"""The marketplace's words for a machine that does not run. One that it has not spoken of has reported its error, so it does."""
+
+
 def is_hot(worker: Worker) -> bool:
     """Loaded and running; whether it is given requests also depends on drain and silence."""
     return worker.state in _HOT
@@ -230,6 +234,11 @@ def runs_or_will(worker: Worker) -> bool:
 def is_billed_until_gone(worker: Worker) -> bool:
     """Whether it was told to stop or to go while it was billed: it still is, until the marketplace says otherwise."""
     return worker.state is S.STOPPING or (worker.state is S.DESTROYING and worker.left_running)
+
+
+def runs_in_error(worker: Worker) -> bool:
+    """Whether it is broken and its machine runs, for all that is known: the marketplace bills it."""
+    return worker.state is S.ERROR and worker.market_status.lower() not in _MACHINE_STANDS
 
 
 def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:

@@ -2,7 +2,7 @@
 
 import math
 
-from policy.capacity import returns
+from policy.capacity import counted_dollars_per_hour, returns
 from policy.draft import Draft
 from policy.fleet import Goal, Worker
 from policy.lifecycle import is_booting, is_hot
@@ -112,7 +112,7 @@ def _mend_error(draft: Draft, worker: Worker) -> None:
     group = draft.groups.get(worker.workergroup_id)
     outdated = group is not None and worker.revision < group.revision
     if worker.loaded_once and worker.reboots < draft.tuning.reboots_max and not outdated:
-        if worker.dollars_per_hour - worker.burn_dollars_per_hour > draft.dollars_left + 1e-9:
+        if worker.dollars_per_hour - counted_dollars_per_hour(worker) > draft.dollars_left + 1e-9:
             left = f"${max(0.0, draft.dollars_left):.2f}/h are left of the budget"
             reason = f"release {name}: error, and {left} to run it again: {error}"
             draft.order(Destroy(launch_id=worker.launch_id, reason=reason))

@@ -263,8 +263,8 @@ def test_an_update_that_keeps_failing_is_replaced_by_a_new_worker():
 
 
 def test_a_worker_in_error_is_released_where_the_budget_has_no_room_to_run_it_again():
-    """It counted at nothing while it was broken; the budget was lowered, or its replacement has taken its room."""
-    broken = worker("w1", S.ERROR, loaded_once=True, price=0.3, error="boom")
+    """Its machine stands and counts at nothing; the budget was lowered, or its replacement has taken its room."""
+    broken = worker("w1", S.ERROR, loaded_once=True, price=0.3, error="boom", market_status="exited")
     other = worker("w2", price=0.3)
     tight = decide(see(broken, other, load=steady(50), config=endpoint(dollars_per_hour_max=0.55)))
     assert brief(tight)[:1] == ["destroy w1"]
@@ -272,6 +272,19 @@ def test_a_worker_in_error_is_released_where_the_budget_has_no_room_to_run_it_ag
     assert brief(decide(see(broken, other, load=steady(50), config=endpoint(dollars_per_hour_max=0.6))))[
         :1
     ] == ["reboot w1"]
+
+
+@pytest.mark.parametrize("status", ["running", "loading", ""])
+def test_a_worker_in_error_counts_in_the_budget_while_its_machine_runs(status):
+    """The marketplace bills the machine, whatever its worker says."""
+    broken = worker("w1", S.ERROR, loaded_once=True, price=0.3, error="boom", market_status=status)
+    roomy, tight = endpoint(dollars_per_hour_max=0.6), endpoint(dollars_per_hour_max=0.55)
+    ready, cold = worker("w2", price=0.3), worker("w2", S.INACTIVE, price=0.3)
+    assert brief(decide(see(broken, ready, load=steady(50), config=roomy)))[:1] == ["reboot w1"]
+    assert brief(decide(see(broken, ready, load=steady(50), config=tight)))[:1] == ["destroy w1"]
+    hopeless = decide(see(broken.but(reboots=1), cold, load=steady(90), config=tight))
+    assert brief(hopeless)[:1] == ["destroy w1"]
+    assert "activate w2" not in brief(hopeless), "what is released is billed until it is gone"
 
 
 # looks
