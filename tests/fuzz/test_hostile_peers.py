@@ -20,6 +20,9 @@ from tests.fuzz.size import examples
 from tests.fuzz.values import STRANGE, anything, dump
 from tests.sdk.peers import ACCOUNT_KEY, Peers, Say
 
+# An example that fails is told with every byte that was drawn for it; that it is long is no second failure.
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+
 QUICK = stoker.RetryPolicy(
     refusals_max=1, failures_max=1, engine_outage_seconds_max=0.02, pause_seconds_first=0.001, pause_seconds_max=0.002
 )  # fmt: skip
