@@ -11,6 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from stoker.cli.app import app
+from stoker.cli.looking import clock
 from tests.sdk.peers import ACCOUNT_KEY, Peers, chunks, json_reply, problem, raw_reply
 
 Stoker = Callable[..., Result]
@@ -407,3 +408,13 @@ def test_the_installed_command_prints_its_version():
         check=True,
     )
     assert shown.stdout.startswith("stoker ")
+
+
+@pytest.mark.parametrize("at", [None, "soon", float("nan"), float("inf"), -1e300, 253402300800.0, 10**400])
+def test_a_time_that_is_none_is_a_dash(at):
+    assert clock(at) == "-"
+
+
+def test_a_time_is_told_in_utc():
+    assert clock(0) == "1970-01-01 00:00:00"
+    assert clock(86_399.9) == "1970-01-01 23:59:59"

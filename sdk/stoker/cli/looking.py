@@ -49,10 +49,13 @@ def decision_rows(decisions: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def clock(unix: Any) -> str:
-    """Unix seconds as UTC."""
+    """Unix seconds as UTC; what is none, or in no year that there is, is a dash."""
     if not isinstance(unix, int | float):
         return "-"
-    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return "-"
 
 
 def _one_of(endpoint: str | None, workergroup: int | None) -> None:
