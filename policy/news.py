@@ -54,6 +54,8 @@ def arrivals_moved(told: Arrivals, seen: Arrivals) -> bool:
     if expected <= 0 or requests == 0:
         return True
     cost = (told.load + seen.load) / requests
+    if cost <= 0:  # of costs so small that their mean is none
+        return True
     chance = cost * math.sqrt(DEFAULT_TUNING.cost_spread * (seen.requests + expected / cost))
     return change > (RISE_DEVIATIONS if seen.load > expected else FALL_DEVIATIONS) * chance
 

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from policy.news import Arrivals, Waiting, arrivals_moved, waiting_moved
@@ -49,6 +49,18 @@ def test_the_same_again_is_never_news(requests, cost, seconds):
 def test_twice_the_distance_is_news_when_once_is(told, more):
     before, once, twice = (Arrivals(5.0, 10.0 * n, n) for n in (told, told + more, told + 2 * more))
     assert arrivals_moved(before, twice) >= arrivals_moved(before, once)
+
+
+any_arrivals = st.builds(
+    Arrivals, st.floats(0.0, 120.0), st.floats(0.0, 1e15, allow_subnormal=True), st.integers(0, 10**6)
+)
+
+
+@given(any_arrivals, any_arrivals)
+@example(Arrivals(5.0, 1e-322, 1), Arrivals(5.0, 0.0, 1000))
+def test_whatever_clients_declare_is_judged(told, seen):
+    """One that raised would silence the engine towards every other endpoint."""
+    assert arrivals_moved(told, seen) in {True, False}
 
 
 def test_a_wait_counts_from_half_its_target_on_and_only_while_somebody_works():
