@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from policy.fleet import Learned, Worker
 from policy.learn import remember_hosts
-from policy.lifecycle import Impossible, advance, is_billed_until_gone, runs_in_error, runs_or_will
+from policy.lifecycle import Impossible, advance, counts_in_full
 from policy.observation import Observation
 from policy.plan import (
     Activate,
@@ -111,8 +111,8 @@ def ordered(worker: Worker, operation: Operation, now: float) -> Worker:
             stopped = advance(worker, S.STOPPING, now, operation="stop")
             return stopped.but(starts_given_up=worker.starts_given_up + 1) if given_up else stopped
         case Destroy():
-            billed = is_billed_until_gone(worker) or runs_or_will(worker) or runs_in_error(worker)
-            return advance(worker, S.DESTROYING, now, operation="destroy", left_running=billed)
+            left = counts_in_full(worker)
+            return advance(worker, S.DESTROYING, now, operation="destroy", left_running=left)
         case Reboot():
             return advance(worker, S.REBOOTING, now, operation="reboot", reboots=worker.reboots + 1)
         case Update():

@@ -7,14 +7,7 @@ from dataclasses import dataclass, replace
 from policy.booting import boot_seconds, expected_seconds, ready_at
 from policy.fleet import Goal, Learned, Worker
 from policy.forecast import Forecast
-from policy.lifecycle import (
-    is_billed_until_gone,
-    is_booting,
-    is_cold,
-    is_hot,
-    runs_in_error,
-    runs_or_will,
-)
+from policy.lifecycle import counts_in_full, is_booting, is_cold, is_hot
 from policy.observation import Observation
 from policy.tuning import Tuning
 from stoker_wire.endpoint import EndpointConfig
@@ -393,6 +386,4 @@ def committed_dollars_per_hour(workers: Iterable[Worker]) -> float:
 
 def counted_dollars_per_hour(worker: Worker) -> float:
     """What one worker takes of the budget; a broken one its full price for as long as its machine runs."""
-    if runs_or_will(worker) or is_billed_until_gone(worker) or runs_in_error(worker):
-        return worker.dollars_per_hour
-    return worker.burn_dollars_per_hour
+    return worker.dollars_per_hour if counts_in_full(worker) else worker.burn_dollars_per_hour

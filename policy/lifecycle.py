@@ -227,7 +227,7 @@ def exists(worker: Worker) -> bool:
 
 
 def runs_or_will(worker: Worker) -> bool:
-    """Whether it counts against the budget with its full price: it is billed, or will be without further doing."""
+    """Whether it is billed, or will be without further doing."""
     return is_booting(worker) or worker.state in GPU_BILLED
 
 
@@ -239,6 +239,11 @@ def is_billed_until_gone(worker: Worker) -> bool:
 def runs_in_error(worker: Worker) -> bool:
     """Whether it is broken and its machine runs, for all that is known: the marketplace bills it."""
     return worker.state is S.ERROR and worker.market_status.lower() not in _MACHINE_STANDS
+
+
+def counts_in_full(worker: Worker) -> bool:
+    """Whether the budget counts its whole price: it is billed, will be without further doing, or is until it is gone."""
+    return runs_or_will(worker) or is_billed_until_gone(worker) or runs_in_error(worker)
 
 
 def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:
