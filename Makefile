@@ -17,7 +17,7 @@ $(STAMP): requirements/dev.txt pyproject.toml wire/pyproject.toml sdk/pyproject.
 demo: $(STAMP)  ## the main job: from nothing to a burst and back to zero, on this machine
 	@$(BIN)/stokerd demo
 
-test: $(STAMP)  ## everything that CI runs
+test: $(STAMP)  ## the tests that CI runs
 	@code=0; \
 	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/vast || code=1; \
 	$(BIN)/python -m pytest -q -m "not long" tests/vast || code=1; \
