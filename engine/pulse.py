@@ -55,8 +55,8 @@ class Pulse:
         self._steady_load = 0.0
         self._steady_requests = 0
         self._told_at = now - spread * HEARTBEAT_SECONDS
-        self._told_rate = 0.0
-        self._told_arrivals = Arrivals()
+        self._told: Arrivals | None = Arrivals()
+        """The last arrivals that were told, as a rate; None: too short to be one, and the next full slice is news in any case."""
         self._told_level = Level()
         self._touched = False
         self._urgent: dict[str, float] = {}
@@ -105,7 +105,7 @@ class Pulse:
     def _pause(self, level: Level) -> float:
         if level.waiting.requests:
             return QUEUE_HEARTBEAT_SECONDS
-        asleep = level.workers_cold == level.workers and not self._steady_requests and not self._told_rate
+        asleep = level.workers_cold == level.workers and not self._steady_requests and not self._told_load
         return COLD_HEARTBEAT_SECONDS if asleep else HEARTBEAT_SECONDS
 
     def take(self, level: Level, now: float) -> list[Window]:
@@ -116,17 +116,16 @@ class Pulse:
         """
         windows = []
         steady = self._slice_at - self._steady_at
-        if steady > 0 and (self._steady_requests or self._told_rate):
+        if steady > 0 and (self._steady_requests or self._told_load):
             windows.append(Window(steady, self._steady_load, self._steady_requests, self._slice_at))
         current = max(0.0, now - self._slice_at)
         if current > 0 or self._slice_requests or not windows:
             windows.append(Window(current, self._slice_load, self._slice_requests, now))
         last = windows[-1]
         if last.seconds >= SLICE_SECONDS / 2:
-            self._told_arrivals = Arrivals(last.seconds, last.load, last.requests)
-            self._told_rate = last.load / last.seconds
+            self._told = Arrivals(last.seconds, last.load, last.requests)
         elif last.requests:
-            self._told_rate = -1.0  # too short to be a rate: the next full slice is news in any case
+            self._told = None
         self._slice_at = self._steady_at = self._told_at = now
         self._slice_load = self._steady_load = 0.0
         self._slice_requests = self._steady_requests = 0
@@ -137,11 +136,17 @@ class Pulse:
             self._urgent_said[cause] = now
         return windows
 
+    @property
+    def _told_load(self) -> bool:
+        """Whether what was told last was load, as far as can be said."""
+        return self._told is None or self._told.load > 0
+
     def _rate_changed(self, now: float) -> bool:
         """This slice says so, or all slices since the last batch do: small steps add up."""
-        if self._told_rate < 0:
+        told = self._told
+        if told is None:
             return True
-        told, load, requests = self._told_arrivals, self._slice_load, self._slice_requests
+        load, requests = self._slice_load, self._slice_requests
         return arrivals_moved(told, Arrivals(now - self._slice_at, load, requests)) or arrivals_moved(
             told, Arrivals(now - self._steady_at, self._steady_load + load, self._steady_requests + requests)
         )

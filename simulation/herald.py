@@ -66,8 +66,8 @@ class Herald:
         self._slice_at = self._steady_at = self._told_at = 0.0
         self._slice_load = self._steady_load = 0.0
         self._slice_requests = self._steady_requests = 0
-        self._told_rate = 0.0
-        self._told_arrivals = Arrivals()
+        self._told: Arrivals | None = Arrivals()
+        """The last arrivals that were told, as a rate; None: too short to be one, and the next full slice is news in any case."""
         self._told_waiting = Waiting()
         self._urgent: list[str] = []
         self._urgent_planned = False
@@ -134,17 +134,23 @@ class Herald:
         self._steady_requests += self._slice_requests
         self._slice_load, self._slice_requests, self._slice_at = 0.0, 0, now
         speaking = bool(world.machines) or bool(self._front.line) or self._steady_requests > 0
-        asleep = not self._front.members and not self._steady_requests and not self._told_rate
+        asleep = not self._front.members and not self._steady_requests and not self._told_load
         pause = world.settings.cold_heartbeat_seconds if asleep else world.settings.heartbeat_seconds
         if speaking and now - self._told_at >= pause:
             self.changed = dict(self._front.members)
             self._tell()
 
+    @property
+    def _told_load(self) -> bool:
+        """Whether what was told last was load, as far as can be said."""
+        return self._told is None or self._told.load > 0
+
     def _rate_changed(self) -> bool:
         """This slice says so, or all slices since the last batch do: small steps add up."""
-        if self._told_rate < 0:
+        told = self._told
+        if told is None:
             return True
-        now, told = self._world.now, self._told_arrivals
+        now = self._world.now
         load, requests = self._slice_load, self._slice_requests
         return arrivals_moved(told, Arrivals(now - self._slice_at, load, requests)) or arrivals_moved(
             told, Arrivals(now - self._steady_at, self._steady_load + load, self._steady_requests + requests)
@@ -160,17 +166,16 @@ class Herald:
         world, now = self._world, self._world.now
         windows = []
         steady = self._slice_at - self._steady_at
-        if steady > 0 and (self._steady_requests or self._told_rate):
+        if steady > 0 and (self._steady_requests or self._told_load):
             windows.append((steady, self._steady_load, self._steady_requests, self._slice_at))
         current = max(0.0, now - self._slice_at)
         if current > 0 or self._slice_requests or not windows:
             windows.append((current, self._slice_load, self._slice_requests, now))
         seconds, load, requests, _ = windows[-1]
         if seconds >= world.settings.slice_seconds / 2:
-            self._told_arrivals = Arrivals(seconds, load, requests)
-            self._told_rate = load / seconds
+            self._told = Arrivals(seconds, load, requests)
         elif requests:
-            self._told_rate = -1.0
+            self._told = None
         self._told_waiting = self._waiting()
         for number, member in self._front.members.items():
             if number in self.changed or now - member.told_at >= TELL_SECONDS:
