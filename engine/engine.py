@@ -18,6 +18,7 @@ from engine.keys import Accounts
 from engine.request_log import RequestLog
 from engine.router import Router
 from engine.settings import EngineSettings
+from engine.skipped import Skipped
 from engine.tickets import TicketOffice
 from engine.watch import Watch
 
@@ -162,10 +163,14 @@ class Engine:
             await self.watch.refresh(name)
 
     async def _sweep(self) -> None:
+        skipped = Skipped("sweep")
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             for number, endpoint in enumerate(self.directory, start=1):
-                self.router.sweep(endpoint, time.time())
+                try:
+                    self.router.sweep(endpoint, time.time())
+                except Exception as fault:  # noqa: BLE001 - whatever is wrong with it, the next one has its turn
+                    skipped.say(endpoint.name, fault)
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
 

@@ -14,6 +14,7 @@ from engine.directory import Directory
 from engine.endpoints import Endpoint
 from engine.faults import TEMPORAL_FAULTS, is_gone
 from engine.faults import said as words
+from engine.skipped import Skipped
 from stoker_wire.control import SIGNAL_REPORT_METRICS
 from workflows.messages import MetricsBatch
 
@@ -46,13 +47,17 @@ class Herald:
         self._sending: dict[int, asyncio.Task[None]] = {}
         self._at_once = asyncio.Semaphore(SIGNALS_AT_ONCE_MAX)
         self._unsaid: dict[int, list[MetricsBatch]] = {}
+        self._skipped = Skipped("herald")
         self.on_gone: Callable[[Endpoint], None] = lambda _: None
 
     async def run(self) -> None:
         """Look at every endpoint's pulse for ever."""
         while True:
             for number, endpoint in enumerate(self._directory, start=1):
-                self.poke(endpoint)
+                try:
+                    self.poke(endpoint)
+                except Exception as fault:  # noqa: BLE001 - whatever is wrong with it, the next one has its turn
+                    self._skipped.say(endpoint.name, fault)
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
             await asyncio.sleep(TICK_SECONDS)
@@ -113,6 +118,7 @@ class Herald:
                     queued_requests=len(endpoint.line),
                     oldest_wait_s=max(0.0, now - first.arrived_at) if first else 0.0,
                     last_request_at=endpoint.pulse.last_request_at,
+                    late_load=window.late_load,
                     urgent=urgent if last else "",
                     workers=workers,
                 )

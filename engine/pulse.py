@@ -4,7 +4,7 @@ At once when something cannot wait; at most every few seconds while load changes
 at all about an idle endpoint without workers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policy.news import Arrivals, Waiting, arrivals_moved, waiting_moved
 
@@ -26,6 +26,8 @@ class Window:
     load: float
     requests: int
     ended_at: float
+    late_load: float | None = None
+    """Load of the requests of which it became known in it that they waited too long; None: of none became anything known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Pulse:
         self._urgent: dict[str, float] = {}
         self._urgent_said: dict[str, float] = {}
         self.last_request_at: float | None = None
+        self._late_load: float | None = None
 
     def __repr__(self) -> str:
         return f"<Pulse {self._slice_requests} new, urgent {', '.join(self._urgent) or 'nothing'}>"
@@ -71,6 +74,10 @@ class Pulse:
         self._slice_load += load
         self._slice_requests += 1
         self.last_request_at = now
+
+    def began(self, load: float, *, late: bool) -> None:
+        """A request is known to have begun in time, or too late; or its client gave up waiting."""
+        self._late_load = (self._late_load or 0.0) + (load if late else 0.0)
 
     def touch(self) -> None:
         """Something besides load changed: tell it with the next regular batch."""
@@ -121,7 +128,7 @@ class Pulse:
         current = max(0.0, now - self._slice_at)
         if current > 0 or self._slice_requests or not windows:
             windows.append(Window(current, self._slice_load, self._slice_requests, now))
-        last = windows[-1]
+        last = windows[-1] = replace(windows[-1], late_load=self._late_load)
         if last.seconds >= SLICE_SECONDS / 2:
             self._told = Arrivals(last.seconds, last.load, last.requests)
         elif last.requests:
@@ -129,6 +136,7 @@ class Pulse:
         self._slice_at = self._steady_at = self._told_at = now
         self._slice_load = self._steady_load = 0.0
         self._slice_requests = self._steady_requests = 0
+        self._late_load = None
         self._told_level = level
         self._touched = False
         for cause in [cause for cause, at in self._urgent.items() if at <= now]:

@@ -167,6 +167,8 @@ class Router:
             worker.praise()
             if worker.told_within > 0:
                 endpoint.lengths.learn(place.cost, worker.believed_perf, busy_seconds)
+                if busy_seconds > 0:
+                    self._judge(endpoint, place, place.took_s - busy_seconds - worker.told_within)
         return True
 
     def heed_drain(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
@@ -182,6 +184,8 @@ class Router:
             endpoint.line.remove(place)
             endpoint.waiting.pop(place.request_idx, None)
             endpoint.tally.places_expired += 1
+            if place.waited_s is None and now - place.arrived_at > endpoint.config.target_queue_time:
+                endpoint.pulse.began(place.cost, late=True)
             self._note(endpoint, place, Outcome.EXPIRED)
         for worker in list(endpoint.workers.values()):
             endpoint.tally.tickets_expired += worker.ledger.expire(now)
@@ -312,6 +316,11 @@ class Router:
         endpoint.reweigh(worker)
         self._heed_queue(endpoint, now)
         return True
+
+    def _judge(self, endpoint: Endpoint, place: Place, on_worker: float) -> None:
+        """Count the request as begun in time or too late, `on_worker` being what it waited after it was given."""
+        waited = (place.waited_s or 0.0) + on_worker
+        endpoint.pulse.began(place.cost, late=waited > endpoint.config.target_queue_time)
 
     def _heed_backlog(self, endpoint: Endpoint, now: float) -> None:
         """Call the workflow when requests begin to wait with nobody to serve them, and each time they double."""

@@ -181,8 +181,19 @@ def have(
     )
 
 
-def want(observation: Observation, expected: Forecast, rules: Rules, perfs: Perfs, tuning: Tuning) -> Want:
-    """What the parameters ask for under this load, with no memory of what was wanted before."""
+def want(
+    observation: Observation,
+    expected: Forecast,
+    rules: Rules,
+    perfs: Perfs,
+    tuning: Tuning,
+    *,
+    spare: float = 0.0,
+) -> Want:
+    """What the parameters ask for under this load, with no memory of what was wanted before.
+
+    `spare` is what experience keeps beyond the spare of target_util, as a share of what is needed.
+    """
     config = rules.config
     over = is_over(observation, expected)
     if over:
@@ -190,7 +201,7 @@ def want(observation: Observation, expected: Forecast, rules: Rules, perfs: Perf
     arrivals = expected.load
     queue = Queue.of(observation, perfs)
     pressed = queue.seconds > config.target_queue_time
-    calm = max(arrivals / rules.target_util, config.min_load)
+    calm = max(arrivals * (1.0 + spare) / rules.target_util, config.min_load)
     surge = rented = 0.0
     if pressed:
         surge = _surge(observation, queue, expected, calm, perfs, tuning, boot=False)
@@ -199,7 +210,7 @@ def want(observation: Observation, expected: Forecast, rules: Rules, perfs: Perf
     hot = max(calm, surge, floor)
     sustained = expected.sustained if rules.cold_mult > 1 else min(expected.sustained, arrivals)
     slow = max(sustained / rules.target_util, floor)
-    reason = expected.reason
+    reason = expected.reason + (f"; {spare:.0%} more by experience" if spare else "")
     if over:
         reason = f"no request for {config.inactivity_timeout:g} s, the inactivity timeout"
     if pressed:

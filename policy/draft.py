@@ -46,7 +46,9 @@ class Draft:
             window_seconds=need_window(self.config.target_queue_time, self.service_seconds, tuning),
             habit=habit_level(self.experience.minutes, self.now, tuning) if self.keep.habit else 0.0,
         )
-        self.want: Want = want(observation, self.forecast, self.rules, self.perfs, tuning)
+        self.want: Want = want(
+            observation, self.forecast, self.rules, self.perfs, tuning, spare=self.keep.spare
+        )
         self.workers: dict[str, Worker] = {worker.launch_id: worker for worker in observation.workers}
         self.operations: list[Operation] = []
         self.waits: list[Wait] = []
@@ -74,7 +76,8 @@ class Draft:
 
     def _live(self) -> tuple[Experience, Keep]:
         learned, tuning = self.observation.learned, self.tuning
-        cold = any(worker.loaded_once for worker in self.observation.workers) and self.keeps_cold
+        loaded = [self.perfs.worker(worker) for worker in self.observation.workers if worker.loaded_once]
+        cold = bool(loaded) and self.keeps_cold
         seconds = start_seconds(learned, tuning) if cold else boot_seconds(learned, tuning)
         on = Conditions(
             unit=self.perfs.mean * self.rules.target_util,
@@ -82,6 +85,7 @@ class Draft:
             start_seconds=min(seconds, tuning.sustained_seconds),
             billed_seconds=seconds,
             queue_seconds=self.config.target_queue_time,
+            machines_suffice=sum(loaded) >= self.memory.hot_target,
         )
         experience = lived(self.memory.experience, self.observation.load, on, tuning)
         return experience, keep(experience, tuning)

@@ -4,7 +4,7 @@ For how long a lull has to be sat out is a question about the traffic, not about
 minute between bursts wants its workers kept for a minute and a half, a steady one for half a minute, one that wakes on
 the hour wants them woken before it. So every way of holding is tried in the books, beside the real fleet: each trial
 lives through the arrivals as they come, with the start delay that was learned, and books what it would have cost and how
-much work would have waited too long. The cheapest that makes little enough late is the one that is used.
+much work would have waited too long. The cheapest that makes little enough late is the one that is used (`policy.ways`).
 
 Everything is bounded: a trial is five numbers, the peaks are two falling lists, the habit is a ring of minutes.
 """
@@ -15,25 +15,17 @@ from dataclasses import dataclass
 from policy.hysteresis import Peaks, bounded
 from policy.load import BUCKET_SECONDS, LoadHistory
 from policy.tuning import Tuning
-
-HOLDS = (45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0, 3600.0)
-"""Seconds for which a level of capacity is kept after it was last needed; each is tried with and without the habit."""
+from policy.ways import FRESH, HOLDS, WAYS, Trial, cheapest, correction
 
 MINUTE_SECONDS = 60.0
 HOUR_SECONDS = 3600.0
 HABIT_MINUTES = 128
-_HOLD_FOR_NOTHING = 300.0
-"""Of holds that cost the same none longer than this is chosen."""
 _STEPS_MAX = 720
 """An hour of buckets is lived through one by one; of a longer silence only the forgetting is booked."""
 _SERVED_PART = 0.75
 """A request that is being worked on has on average between half (long under way) and all (just begun) of its work left."""
 
-Trial = tuple[float, float, float, float, int]
-"""(work waiting or running, seconds over the limit, work that was late, running seconds paid, workers): in seconds of
-one worker, but for the last."""
-
-_FRESH: Trial = (0.0, 0.0, 0.0, 0.0, 0)
+_SPARE_AT = tuple((HOLDS.index(way.seconds), 1.0 + way.spare) for way in WAYS if way.spare)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +47,12 @@ class Experience:
     trials: tuple[Trial, ...] = ()
     chosen: int = -1
     """Index into `trials`; below 0: too little was seen to choose."""
+    late_told: float = 0.0
+    """The history's `late_load` that is in the books."""
+    late: float = 0.0
+    """Seconds of one worker's work that really waited too long since a way was first chosen, discounted."""
+    promised: float = 0.0
+    """The same by the books of the ways in use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +62,8 @@ class Keep:
     seconds: float
     habit: bool
     """Whether what came at this minute of each of the last hours is met in advance."""
+    spare: float
+    """What is kept beyond what is needed, as a share of it."""
     late_share: float | None
     """Work that would have waited too long by its trial's books; None: too little was seen."""
 
@@ -82,6 +82,9 @@ class Conditions:
     """What a start costs, in seconds of a running worker."""
     queue_seconds: float
     """How long a request may wait: target_queue_time."""
+    machines_suffice: bool = True
+    """Whether the machines that have loaded sufficed for what was wanted last: what waits because there are none says
+    nothing about how they are held."""
 
 
 def need_window(queue_seconds: float, service_seconds: float, tuning: Tuning) -> float:
@@ -129,15 +132,19 @@ class _Life:
         self._minute = int(experience.at // MINUTE_SECONDS) if experience.at else None
         self._work = experience.work
         # books of another version, which tried other holds, say nothing of these
-        known = len(experience.trials) == 2 * len(HOLDS)
-        self._trials = list(experience.trials) if known else [_FRESH] * (2 * len(HOLDS))
+        known = len(experience.trials) == len(WAYS)
+        self._trials = list(experience.trials) if known else [FRESH] * len(WAYS)
         self._chosen = experience.chosen if known else -1
         self._since = since
+        self._before = experience
+        self._lived_seconds = 0.0
+        self._late_load = history.late_load
         self._start_price = on.billed_seconds * tuning.start_weight
 
     def forget(self, seconds: float) -> None:
         """Time passes in which nothing came, nothing was hot and nothing was expected."""
         share = math.exp(-seconds / self._tuning.experience_seconds)
+        self._lived_seconds += seconds
         self._work *= share
         self._trials = [(0.0, 0.0, late * share, paid * share, 0) for _, _, late, paid, _ in self._trials]
         self._needs, self._peaks = [], []
@@ -180,6 +187,7 @@ class _Life:
 
     def _step(self, at: float, arrived: float, need: float) -> None:
         on, width = self._on, BUCKET_SECONDS
+        self._lived_seconds += width
         self._needs.append(need)
         if len(self._needs) > self._delay:
             seen = self._needs.pop(0)
@@ -197,16 +205,18 @@ class _Life:
     def _workers(self, at: float) -> list[int]:
         """How many workers each trial has hot now."""
         unit, expected = self._on.unit, habit_level(self._minutes, at, self._tuning)
-        plain, habitual = [], []
+        levels, plain, habitual = [], [], []
         peaks, first = self._peaks, len(self._peaks)
         for hold in HOLDS:
             # peaks fall and holds grow: the highest that is still held stands further and further to the left
             while first and peaks[first - 1][0] > at - hold:
                 first -= 1
             level = peaks[first][1] if first < len(peaks) else 0.0
+            levels.append(level / unit)
             plain.append(math.ceil(level / unit - 0.02))
             habitual.append(plain[-1] if level >= expected else math.ceil(expected / unit - 0.02))
-        return plain + habitual
+        spared = [math.ceil(levels[hold] * grown - 0.02) for hold, grown in _SPARE_AT]
+        return plain + habitual + spared
 
     def _after(self, workers: list[int], work: float, share: float, *, begun: bool) -> list[Trial]:
         """The trials a bucket later, in which so much work came; each of them with so many workers hot."""
@@ -234,8 +244,11 @@ class _Life:
             for inside, over, late, paid, hot in self._trials
         )
         chosen = self._chosen
+        late, promised = self._held_against()
         if end - self._since >= self._tuning.experience_seconds_min and self._work > 0:
-            chosen = _cheapest(trials, self._work, chosen, self._tuning)
+            told = self._late_load is not None
+            corrected = correction(late, promised, self._work, self._tuning) if told else 1.0
+            chosen = cheapest(trials, self._work, chosen, self._tuning, corrected)
         return Experience(
             at=end,
             since=self._since,
@@ -245,34 +258,35 @@ class _Life:
             work=round(self._work, 3),
             trials=trials,
             chosen=chosen,
+            late_told=self._before.late_told if self._late_load is None else self._late_load,
+            late=round(late, 2),
+            promised=round(promised, 2),
         )
 
-
-def _cheapest(trials: tuple[Trial, ...], work: float, chosen: int, tuning: Tuning) -> int:
-    def cost(trial: Trial) -> float:
-        return trial[3] + tuning.late_price * max(0.0, trial[2] - tuning.late_share_max * work)
-
-    costs = [cost(trial) for trial in trials]
-    enough = min(costs) * (1.0 + tuning.experience_margin)
-    if 0 <= chosen < len(costs) and costs[chosen] <= enough:
-        return chosen
-    # of those that cost the same a longer hold moves less, but it learns later that the traffic has changed; the habit only
-    # where it pays
-    cheap = [number for number, each in enumerate(costs) if each <= enough]
-    plain = [number for number in cheap if number < len(HOLDS)] or cheap
-    short = [number for number in plain if HOLDS[number % len(HOLDS)] <= _HOLD_FOR_NOTHING]
-    return max(short) if short else min(plain)
+    def _held_against(self) -> tuple[float, float]:
+        """Late work as it was measured, and as the books promised it of the way in use."""
+        before, chosen = self._before, self._chosen
+        if chosen < 0:
+            return 0.0, 0.0
+        share = math.exp(-self._lived_seconds / self._tuning.experience_seconds)
+        late, promised = before.late * share, before.promised * share
+        if self._on.machines_suffice:
+            late += max(0.0, (self._late_load or 0.0) - before.late_told) / self._on.unit
+            then = before.trials[chosen][2] if chosen < len(before.trials) else 0.0
+            promised += max(0.0, self._trials[chosen][2] - then * share)
+        return late, promised
 
 
 def keep(experience: Experience, tuning: Tuning) -> Keep:
     """How to hold, by the books so far."""
     number = experience.chosen
     if number < 0:
-        return Keep(seconds=tuning.hot_hold_seconds_unknown, habit=False, late_share=None)
-    late = experience.trials[number][2]
+        return Keep(seconds=tuning.hot_hold_seconds_unknown, habit=False, spare=0.0, late_share=None)
+    late, way = experience.trials[number][2], WAYS[number]
     return Keep(
-        seconds=HOLDS[number % len(HOLDS)],
-        habit=number >= len(HOLDS),
+        seconds=way.seconds,
+        habit=way.habit,
+        spare=way.spare,
         late_share=late / experience.work if experience.work > 0 else None,
     )
 

@@ -57,6 +57,8 @@ class LoadHistory:
     """Load of a request, smoothed over some hundred of them; 0: engines have not counted requests."""
     engines: tuple[EngineWord, ...] = ()
     """The backlog, engine by engine."""
+    late_load: float | None = None
+    """Load of all requests so far that waited longer than target_queue_time; None: no engine has said."""
 
     def is_known(self, now: float, stale_seconds: float) -> bool:
         """Whether the engines spoke lately. If not, nothing may be concluded from silence."""
@@ -83,10 +85,12 @@ def fold(
     queued_requests: int = 0,
     oldest_wait_s: float = 0.0,
     last_request_at: float | None = None,
+    late_load: float | None = None,
 ) -> LoadHistory:
     """The history with one engine's batch in it: `load` arrived in the `window_s` seconds before `at`, as `requests`.
 
-    An older or doubled batch of the same engine changes nothing.
+    `late_load` became known as having waited too long; None: the engine does not say. An older or doubled batch of
+    the same engine changes nothing.
     """
     before = next((word for word in history.engines if word.engine_id == engine_id), None)
     if before is not None and sequence <= before.sequence:
@@ -119,6 +123,7 @@ def fold(
             last_request_at=max(told_at, default=None),
             mean_cost=_mean_cost(history.mean_cost, load, requests),
             engines=tuple(engines),
+            late_load=history.late_load if late_load is None else (history.late_load or 0.0) + late_load,
         ),
         now=known_until,
     )

@@ -118,7 +118,9 @@ def _why_more(draft: Draft, wanted: float, hot: float, extra: float) -> str:
     want, util = draft.want, draft.rules.target_util
     if want.predicted / util < want.hot_floor:
         return f"at least {load(want.hot_floor)} are kept hot, {load(hot)} are"
-    spare = f" ({load(wanted)} at target_util {util:g})" if util < 1 else ""
+    because = [f"target_util {util:g}"] if util < 1 else []
+    because += [f"{draft.keep.spare:.0%} more by experience"] if draft.keep.spare else []
+    spare = f" ({load(wanted)} at {', '.join(because)})" if because else ""
     queue = ""
     if want.pressed:
         waits = (
@@ -174,8 +176,8 @@ def _grow_total(draft: Draft) -> None:
 
 
 def _held_hot(draft: Draft) -> float:
-    want = draft.want
-    return max(held(draft.memory.hot_peaks) / draft.rules.target_util, want.hot_floor, want.clearing)
+    want, level = draft.want, held(draft.memory.hot_peaks) * (1.0 + draft.keep.spare)
+    return max(level / draft.rules.target_util, want.hot_floor, want.clearing)
 
 
 def _shrink_hot(draft: Draft) -> None:
@@ -185,7 +187,8 @@ def _shrink_hot(draft: Draft) -> None:
             draft.wakes.append(grew_at + hold)
         return
     hot = _held_hot(draft)
-    why = f"{load(draft.want.hot)} hot wanted, {load(hot)} held"
+    spare = f" with {draft.keep.spare:.0%} more by experience" if draft.keep.spare else ""
+    why = f"{load(draft.want.hot)} hot wanted, {load(hot)} held{spare}"
     shrink_hot(draft, hot + surge(draft), why)
 
 

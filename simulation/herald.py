@@ -46,6 +46,7 @@ class Batch:
     queued_requests: int
     oldest_wait_s: float
     last_request_at: float | None
+    late_load: float | None
     urgent: str
     words: tuple[Word, ...]
 
@@ -72,6 +73,7 @@ class Herald:
         self._urgent: list[str] = []
         self._urgent_planned = False
         self._last_request_at: float | None = None
+        self._late_load: float | None = None
         self._alarmed_queue = 0.0
         self._alarmed_backlog = 0.0
 
@@ -84,6 +86,10 @@ class Herald:
         self._slice_load += cost
         self._slice_requests += 1
         self._last_request_at = self._world.now
+
+    def began(self, cost: float, *, late: bool) -> None:
+        """A request is known to have begun in time, or too late."""
+        self._late_load = (self._late_load or 0.0) + (cost if late else 0.0)
 
     def urge(self, cause: str) -> None:
         """Tell it at once."""
@@ -190,12 +196,14 @@ class Herald:
             queued_requests=len(self._front.line),
             oldest_wait_s=self._front.oldest_wait(),
             last_request_at=self._last_request_at,
+            late_load=self._late_load,
             urgent=", ".join(self._urgent),
             words=(*(self._word(member) for member in self.changed.values()), *map(_gone, self.departed)),
         )
         self._slice_at = self._steady_at = self._told_at = now
         self._slice_load = self._steady_load = 0.0
         self._slice_requests = self._steady_requests = 0
+        self._late_load = None
         self._urgent.clear()
         self.changed = {}
         self.departed = []

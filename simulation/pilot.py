@@ -151,6 +151,7 @@ class PolicyPilot:
                 queued_requests=batch.queued_requests,
                 oldest_wait_s=batch.oldest_wait_s,
                 last_request_at=None if last is None else EPOCH + last,
+                late_load=batch.late_load if number == 0 else None,
             )
         material = bool(batch.urgent)
         for word in batch.words:

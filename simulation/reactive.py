@@ -57,11 +57,18 @@ def react(
     soon_free = max(0.0, 1.0 - mean / slack)
     """The share of those that serve which will be free early enough to help: all with short requests, none with long ones."""
 
-    def expire(now: float, needed: int) -> None:
+    last = 0.0
+    """When the last event was: since then nothing changed."""
+
+    def release(now: float, needed: int) -> None:
         nonlocal idled
         gone = 0
-        while gone < len(idle) - needed and now - idle[gone] > keep_seconds:
-            idled += max(0.0, idle[gone] + keep_seconds - max(idle[gone], score_from))
+        while gone < len(idle) - needed:
+            # it went when it had been kept for long enough and was not needed any more
+            went = max(idle[gone] + keep_seconds, last)
+            if went >= now:
+                break
+            idled += max(0.0, went - max(idle[gone], score_from))
             gone += 1
         del idle[:gone]
 
@@ -71,7 +78,8 @@ def react(
         next_free = events[0] if events else float("inf")
         next_ready = readies[0] if readies else float("inf")
         now = min(next_arrival, next_free, next_ready)
-        needed = spare + ceil(spare_share * serving)
+        release(now, spare + ceil(spare_share * serving))
+        last = now
         if now in (next_free, next_ready):
             if now == next_free:
                 heapq.heappop(events)
@@ -88,7 +96,6 @@ def react(
             else:
                 idle.append(now)
         else:
-            expire(now, needed)
             service = services[arrived]
             if idle:
                 idled += max(0.0, now - max(idle.pop(), score_from))
@@ -108,8 +115,9 @@ def react(
             starts += now >= score_from
             billed += billed_seconds if now >= score_from else 0.0
             heapq.heappush(readies, now + start_seconds)
-    end = times[-1] if times else 0.0
-    idled += sum(min(keep_seconds, max(0.0, end - max(since, score_from))) for since in idle)
+    end = max(last, times[-1] if times else 0.0)
+    release(end, spare)
+    idled += sum(max(0.0, end - max(since, score_from)) for since in idle)
     scored = [service for at, service in zip(times, services, strict=True) if at >= score_from]
     return Reached(
         keep_seconds=keep_seconds,

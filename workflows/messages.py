@@ -61,6 +61,9 @@ class MetricsBatch(Received):
     queued_requests: int = Field(0, ge=0)
     oldest_wait_s: float = Field(0.0, ge=0)
     last_request_at: float | None = None
+    late_load: float | None = Field(None, ge=0)
+    """Load of the requests that waited longer than target_queue_time, of those of which that became known since the last batch:
+    they ended, or were given up. None: of none, or the workers do not tell."""
     urgent: str = ""
     """Why this batch could not wait, for people; empty for a regular one."""
     workers: tuple[WorkerMetrics, ...] = ()

@@ -388,3 +388,65 @@ def test_what_is_remembered_of_given_requests_is_bounded() -> None:
     world.now += 601
     world.router.sweep(world.endpoint, world.now)
     assert len(world.endpoint.given) == 0
+
+
+def late_load(world: World) -> float | None:
+    return world.endpoint.pulse.take(world.endpoint.level(), world.now)[-1].late_load
+
+
+def serve(world: World, place: Place, *, took: float, busy: float) -> None:
+    worker = place.worker
+    assert worker is not None
+    world.now += took
+    world.router.finished(
+        world.endpoint, worker, place.request_idx, success=True, now=world.now, busy_seconds=busy
+    )
+
+
+def one_at_a_time(world: World, launch_id: str) -> None:
+    world.members(launch_id)
+    world.report(launch_id, ends_told_seconds=0.5)
+
+
+def test_a_request_that_waited_on_its_worker_for_longer_than_its_target_is_counted_as_late() -> None:
+    world = World(target_queue_time=10, max_queue_time=1000)
+    one_at_a_time(world, "a")
+    soon, late = world.ask(cost=50), world.ask(cost=70)
+    assert late_load(world) is None, "nothing is known yet"
+    serve(world, soon, took=15.0, busy=5.0)
+    assert late_load(world) == 0.0
+    serve(world, late, took=7.0, busy=7.0)  # given 22 s ago
+    assert late_load(world) == 70.0
+    assert late_load(world) is None, "it is told once"
+
+
+def test_what_a_request_waited_in_the_line_counts_too() -> None:
+    world = World(target_queue_time=10)
+    place = world.ask(cost=30)
+    world.now += 8
+    one_at_a_time(world, "a")
+    serve(world, place, took=6.0, busy=3.0)
+    assert late_load(world) == 30.0
+
+
+def test_a_client_that_gave_up_after_the_target_was_late_and_one_that_left_before_was_not() -> None:
+    for target, told in ((5000.0, None), (5.0, 100.0)):
+        world = World(target_queue_time=target)
+        world.let_go(world.ask())
+        world.now += 3600.0
+        world.router.sweep(world.endpoint, world.now)
+        assert late_load(world) == told
+
+
+def test_of_workers_that_take_several_at_a_time_nothing_is_said_because_their_waits_are_not_known() -> None:
+    world = World(target_queue_time=10, max_queue_time=1000)
+    world.ready("a")
+    serve(world, world.ask(), took=60.0, busy=5.0)
+    assert late_load(world) is None
+
+
+def test_of_a_worker_that_does_not_say_how_long_it_was_at_a_request_nothing_is_said() -> None:
+    world = World(target_queue_time=10)
+    one_at_a_time(world, "a")
+    serve(world, world.ask(), took=60.0, busy=0.0)
+    assert late_load(world) is None

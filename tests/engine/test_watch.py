@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
@@ -12,6 +13,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from engine.app import start_server
 from engine.herald import Herald
 from engine.settings import Timing
+from engine.skipped import Skipped
+from engine.waiting import Place
 from engine.watch import Watch
 from stoker_wire.token import mint_endpoint_key, mint_worker_token
 from tests.engine.conftest import ALICE, SECRET, Stage, settings
@@ -155,6 +158,49 @@ async def test_a_batch_that_could_not_be_sent_is_sent_again_as_it_was(stage: Sta
     batches = await until(told, "the batch arrives at last")
     await herald.close()
     assert [(b["sequence"], b["arrived_load"], b["urgent"]) for b in batches] == [(1, 100.0, "test")]
+
+
+async def test_what_is_wrong_with_one_endpoint_does_not_silence_or_starve_the_others(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, sound = await stage.endpoint(), await stage.endpoint()
+    engine = stage.server.engine
+    names = [each.name for each in engine.directory]
+    assert names.index(broken.name) < names.index(sound.name), "or the test shows nothing"
+
+    def fails(*_: Any) -> None:
+        raise ZeroDivisionError("an unlucky figure")
+
+    known = engine.directory.named(broken.name)
+    monkeypatch.setattr(known.pulse, "due", fails)
+    monkeypatch.setattr(known, "refresh", fails)
+    other = engine.directory.named(sound.name)
+    other.pulse.arrived(100.0, time.time())  # told with the next slice, by the loop and by nobody else
+    other.line.add(place := Place(7, 1.0, time.time() - 1e5, 1.0))
+    other.waiting[7] = place
+
+    async def told() -> list[dict[str, Any]]:
+        return [batch for batch in await sound.told() if batch["arrived_load"]]
+
+    await until(told, "the endpoint behind it is told about")
+    await until(lambda: 7 not in other.waiting, "the line behind it is swept")
+
+
+def test_a_skipped_endpoint_is_spoken_of_once_a_minute() -> None:
+    now = [0.0]
+    skipped = Skipped("herald", now=lambda: now[0])
+    with capture_logs() as logs:
+        for second in range(125):
+            now[0] = float(second)
+            skipped.say("llm", ValueError("no"))
+            if second == 5:
+                skipped.say("other", ValueError("no"))
+    assert [(each["endpoint"], each["log_level"]) for each in logs] == [
+        ("llm", "error"),
+        ("other", "error"),
+        ("llm", "error"),
+        ("llm", "error"),
+    ]
 
 
 class Unreachable:

@@ -1,5 +1,6 @@
 """What the traffic teaches about holding: every way is tried in the shadow of the fleet, the cheapest good one is used."""
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.experience import (
-    HOLDS,
     Conditions,
     Experience,
     habit_level,
@@ -20,14 +20,16 @@ from policy.experience import (
 from policy.load import LoadHistory, fold
 from policy.observation import Memory
 from policy.tuning import DEFAULT_TUNING
+from policy.ways import WAYS
 from tests.policy.builders import COLD, NOW, brief, decide, endpoint, see, worker
 
 START = (NOW // 3600.0) * 3600.0
 ON = Conditions(unit=100.0, service_seconds=1.0, start_seconds=25.0, billed_seconds=25.0, queue_seconds=10.0)
 
 
-def lives(arrivals, *, seconds, every=60):
-    """What is learned from `arrivals(second)` load/s, told every 5 s and lived through every `every` seconds."""
+def lives(arrivals, *, seconds, every=60, late=None, on=ON):
+    """What is learned from `arrivals(second)` load/s, told every 5 s and lived through every `every` seconds; `late` is the share
+    that waits too long."""
     experience, history = Experience(), LoadHistory()
     for number in range(1, int(seconds / 5) + 1):
         end = START + number * 5.0
@@ -40,9 +42,10 @@ def lives(arrivals, *, seconds, every=60):
             window_s=5.0,
             load=load,
             requests=round(load / 100.0),
+            late_load=None if late is None else late * load,
         )
         if number * 5 % every == 0:
-            experience = lived(experience, history, ON, DEFAULT_TUNING)
+            experience = lived(experience, history, on, DEFAULT_TUNING)
     return experience, history
 
 
@@ -121,7 +124,7 @@ def test_how_often_it_looks_does_not_matter(levels, every):
 @given(st.lists(st.floats(0.0, 1e6), min_size=1, max_size=40))
 def test_the_books_stay_small(levels):
     experience, _ = lives(lambda at: levels[int(at / 5) % len(levels)], seconds=900)
-    assert len(experience.trials) == 2 * len(HOLDS)
+    assert len(experience.trials) == len(WAYS)
     assert len(experience.peaks) <= 24
     assert len(experience.minutes) <= 128
     assert len(experience.needs) <= 60
@@ -165,7 +168,7 @@ def test_books_of_another_version_are_begun_anew():
     other = replace(experience, trials=experience.trials[:4], chosen=3)
     later = fold(history, engine_id="e", sequence=9999, at=START + 3605.0, window_s=5.0)
     after = lived(other, later, ON, DEFAULT_TUNING)
-    assert len(after.trials) == 2 * len(HOLDS)
+    assert len(after.trials) == len(WAYS)
 
 
 def test_what_was_needed_a_moment_ago_is_known_and_what_was_needed_long_ago_is_not():
@@ -175,7 +178,62 @@ def test_what_was_needed_a_moment_ago_is_known_and_what_was_needed_long_ago_is_n
     assert needed_since(experience, experience.at + 100.0) == 0.0
 
 
+# what was promised, and what really waited
+
+
+def chance(level=400.0):
+    """Poisson-like: what comes in a bucket is known only when it has come."""
+    draw = random.Random(3)
+    levels = [level * draw.choice((0.2, 0.6, 1.0, 1.4, 1.8)) for _ in range(997)]
+    return lambda at: levels[int(at / 5) % len(levels)]
+
+
+def test_late_work_is_measured_from_when_a_way_is_in_use():
+    experience, history = lives(chance(), seconds=7200, late=0.02)
+    assert experience.late_told == history.late_load
+    # a quarter of an hour passed before there was anything to hold against it
+    assert 0.01 < experience.late / experience.work < 0.02
+    never, _ = lives(chance(), seconds=7200)
+    assert (never.late, never.late_told) == (0.0, 0.0)
+
+
+def test_where_more_waits_than_the_books_promised_more_is_kept_hot():
+    # a minute of 5 workers every 50 min: by the books not worth an hour's hold, for that is 2,400 s of five workers
+    rare = bursts(seconds=60, every=3000)
+    by_the_books, _ = lives(rare, seconds=14_000)
+    really, _ = lives(rare, seconds=14_000, late=1.0)
+    assert keep(by_the_books, DEFAULT_TUNING).seconds < 300
+    assert keep(really, DEFAULT_TUNING).seconds == 3600
+
+
+def test_where_less_waits_than_the_books_feared_less_is_kept_hot():
+    often = bursts(seconds=60, every=1500)
+    by_the_books, _ = lives(often, seconds=14_000)
+    really, _ = lives(often, seconds=14_000, late=0.0)
+    assert keep(by_the_books, DEFAULT_TUNING).seconds == 3600
+    assert keep(really, DEFAULT_TUNING).seconds < 300
+
+
+def test_what_waits_for_want_of_machines_is_not_held_against_the_way_of_holding():
+    without = replace(ON, machines_suffice=False)
+    experience, history = lives(chance(), seconds=7200, late=0.9, on=without)
+    assert (experience.late, experience.promised) == (0.0, 0.0)
+    assert experience.late_told == history.late_load, "nor is it later"
+
+
 # what the planner makes of it
+
+
+def test_a_spare_that_experience_keeps_is_wanted_and_said():
+    spare = next(number for number, way in enumerate(WAYS) if way.spare == 0.5)
+    experience, history = lives(lambda at: 400.0, seconds=3600)
+    memory = Memory(experience=replace(experience, chosen=spare))
+    seen = see(now=START + 3600.0, load=history, memory=memory, listed_at=START + 3599.0)
+    util = seen.config.target_util
+    assert decide(seen).targets.hot_wanted == pytest.approx(400.0 * 1.5 / util)
+    assert "50% more by experience" in decide(seen).targets.reason
+    plain = replace(seen, memory=Memory(experience=replace(experience, chosen=5)))
+    assert decide(plain).targets.hot_wanted == pytest.approx(400.0 / util)
 
 
 def test_a_sleeping_endpoint_wakes_for_its_hourly_burst():

@@ -63,3 +63,21 @@ def test_on_the_frontier_more_attainment_costs_more():
     assert len(line) > 2
     assert [each.within for each in line] == sorted(each.within for each in line)
     assert [each.seconds for each in line] == sorted(each.seconds for each in line)
+
+
+def test_spare_workers_that_nobody_uses_are_paid_for_as_long_as_they_idle():
+    made = _react([0.0, 1000.0], [5.0, 5.0], spare=2)
+    # three are ready at 20 and one of them serves; at 25 they are one too many, and one goes; one idles from 20 to the end,
+    # one from 25 to 1000
+    assert made.starts == 3
+    assert made.seconds == pytest.approx(3 * 20.0 + 2 * 5.0 + 5.0 + 985.0 + 975.0)
+
+
+def test_a_worker_beyond_what_is_needed_goes_when_it_was_kept_and_the_need_has_ended():
+    # two serve together, so half as many are spare; with the second request over one spare is one too many
+    paid = [
+        _react([0.0, 0.0, 500.0], [30.0, 400.0, 1.0], keep_seconds=keep, spare_share=0.5).seconds
+        for keep in (0.0, 50.0, 200.0)
+    ]
+    assert paid == sorted(paid)
+    assert len(set(paid)) == 3

@@ -2,9 +2,10 @@
 
 import json
 
-from policy.experience import HABIT_MINUTES, HOLDS, Experience
+from policy.experience import HABIT_MINUTES, Experience
 from policy.fleet import Drain, Goal, Worker
 from policy.observation import Memory
+from policy.ways import WAYS
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
@@ -73,7 +74,7 @@ def full_memory() -> Memory:
         peaks=peaks,
         minutes=tuple(12345.67 for _ in range(HABIT_MINUTES)),
         work=1234567.123,
-        trials=tuple((123.45, 25.0, 12345.67, 1234567.1, 123) for _ in range(2 * len(HOLDS))),
+        trials=tuple((123.45, 25.0, 12345.67, 1234567.1, 123) for _ in range(len(WAYS))),
         chosen=3,
     )
     return Memory(hot_target=1234.5, grew_at=1.0, hot_peaks=peaks, total_peaks=peaks, experience=experience)

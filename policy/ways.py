@@ -1,0 +1,82 @@
+"""The ways of holding hot capacity that are tried in the books, and which of them is used.
+
+The books see less than there is: arrivals in buckets, requests as a fluid, machines that always come. So what they
+promise is held against what engines measured, and corrected by the quotient before the ways are compared.
+"""
+
+from dataclasses import dataclass
+
+from policy.tuning import Tuning
+
+HOLDS = (45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0, 3600.0)
+"""Seconds for which a level of capacity is kept after it was last needed."""
+SPARES = (0.25, 0.5)
+SPARE_HOLDS = (45.0, 90.0, 180.0, 600.0)
+_HOLD_FOR_NOTHING = 300.0
+"""Of holds that cost the same none longer than this is chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way of holding."""
+
+    seconds: float
+    """For which a level is kept after it was last needed."""
+    habit: bool = False
+    """Whether what came at this minute of each of the last hours is met in advance."""
+    spare: float = 0.0
+    """What is kept beyond the level, as a share of it."""
+
+    @property
+    def plain(self) -> bool:
+        """Nothing but a hold."""
+        return not self.habit and not self.spare
+
+
+WAYS = (
+    *(Way(hold) for hold in HOLDS),
+    *(Way(hold, habit=True) for hold in HOLDS),
+    *(Way(hold, spare=spare) for spare in SPARES for hold in SPARE_HOLDS),
+)
+"""All that are tried; books refer to them by their place."""
+
+Trial = tuple[float, float, float, float, int]
+"""(work waiting or running, seconds over the limit, work that was late, running seconds paid, workers): in seconds of
+one worker, but for the last."""
+
+FRESH: Trial = (0.0, 0.0, 0.0, 0.0, 0)
+
+
+def correction(measured: float, promised: float, work: float, tuning: Tuning) -> float:
+    """What the books' late work is multiplied by, from the late work that was measured and the one that they promised for
+    the way in use (both of `work`, any unit).
+
+    Only an endpoint that keeps its promise is taken to be better than its books.
+    """
+    doubt = tuning.late_doubt * work
+    if doubt <= 0:
+        return 1.0
+    least = 1.0 if measured > tuning.late_share_max * work else tuning.late_correction_min
+    return min(max((measured + doubt) / (promised + doubt), least), tuning.late_correction_max)
+
+
+def cheapest(trials: tuple[Trial, ...], work: float, chosen: int, tuning: Tuning, corrected: float) -> int:
+    """The place of the way that costs least, late work counted; `chosen` while it is about as cheap."""
+
+    def cost(trial: Trial) -> float:
+        return trial[3] + tuning.late_price * max(0.0, trial[2] * corrected - tuning.late_share_max * work)
+
+    costs = [cost(trial) for trial in trials]
+    enough = min(costs) * (1.0 + tuning.experience_margin)
+    if 0 <= chosen < len(costs) and costs[chosen] <= enough:
+        return chosen
+    # of those that cost the same a longer hold moves less, but it learns later that the traffic has changed; habit and spare
+    # only where they pay
+    cheap = [number for number, each in enumerate(costs) if each <= enough]
+    plain = [number for number in cheap if WAYS[number].plain] or cheap
+    short = [number for number in plain if WAYS[number].seconds <= _HOLD_FOR_NOTHING]
+    return max(short, key=_calm) if short else min(plain, key=_calm)
+
+
+def _calm(number: int) -> tuple[float, int]:
+    return (WAYS[number].seconds, number)
