@@ -63,6 +63,8 @@ class Tuning:
     late_correction_max: float = 3.0
     """What the books say of late work is corrected by what was measured, within these: they leave out chance within a bucket
     and machines that fail, and count a bucket as late of which half was."""
+    late_share_measured_max: float = 0.008
+    """Measured, so much may be late: the books' margin is not needed where it is known what waited."""
     late_doubt: float = 0.002
     """So much late work, as a share of all, is neither here nor there."""
     start_weight: float = 1.5
@@ -82,9 +84,9 @@ class Tuning:
     """A want within 10 % above what is there waits for `up_hold_seconds`: target_util leaves that much spare."""
     up_hold_seconds: float = 10.0
     """Two buckets: what was one of them by chance is gone by then."""
-    hot_hold_seconds_unknown: float = 300.0
-    """While too little was seen: five minutes of an idle worker cost some cents, a burst that finds none costs its requests. On
-    half hours of bursts 90 s mostly let more of them wait, for the same money."""
+    hot_hold_seconds_unknown: float = 180.0
+    """While too little was seen: three minutes of an idle worker cost two cents, a burst that finds none costs its requests. On half
+    hours of bursts 90 s and 300 s let more of them wait, for about the same money."""
     hot_release_seconds: float = 10.0
     """What has just been added is given a moment to take its share of the queue before anything is drained."""
     total_hold_seconds: float = 9000.0

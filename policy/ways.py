@@ -57,7 +57,8 @@ def correction(measured: float, promised: float, work: float, tuning: Tuning) ->
     if doubt <= 0:
         return 1.0
     least = 1.0 if measured > tuning.late_share_max * work else tuning.late_correction_min
-    return min(max((measured + doubt) / (promised + doubt), least), tuning.late_correction_max)
+    most = tuning.late_correction_max if measured > tuning.late_share_measured_max * work else 1.0
+    return min(max((measured + doubt) / (promised + doubt), least), most)
 
 
 def cheapest(trials: tuple[Trial, ...], work: float, chosen: int, tuning: Tuning, corrected: float) -> int:

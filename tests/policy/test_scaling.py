@@ -105,15 +105,15 @@ def test_a_lull_does_not_stop_a_worker_before_the_hold_is_over():
     calm = replace(busy, now=NOW + 20, load=steady(50, until=NOW + 20), memory=memory, listed_at=NOW + 19)
     first = decide(calm)
     assert brief(first) == []
-    # nothing was learned yet: the hold is five minutes, and the 190 were last wanted at NOW + 20
+    # nothing was learned yet: the hold is three minutes, and the 190 were last wanted at NOW + 20
 
     def at(seconds):
         then = NOW + seconds
         load = steady(50, until=then)
         return replace(calm, now=then, load=load, memory=first.memory, listed_at=then - 1)
 
-    assert brief(decide(at(319))) == []
-    assert brief(decide(at(320))) == ["drain w1 to stop"]
+    assert brief(decide(at(199))) == []
+    assert brief(decide(at(200))) == ["drain w1 to stop"]
 
 
 def test_a_cold_worker_is_kept_until_its_disk_has_cost_a_boot():

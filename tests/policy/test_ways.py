@@ -34,7 +34,13 @@ def test_a_promise_that_was_kept_is_believed_as_it_is():
 def test_more_late_work_than_was_promised_makes_all_promises_worth_less():
     # 13 measured and 3 promised of 1,000, two of doubt each: three times
     assert correction(13.0, 3.0, WORK, TUNING) == pytest.approx(3.0)
-    assert correction(8.0, 3.0, WORK, TUNING) == pytest.approx(2.0)
+    assert correction(13.0, 8.0, WORK, TUNING) == pytest.approx(1.5)
+
+
+def test_what_keeps_the_limit_as_measured_needs_no_correction_whatever_the_books_promised():
+    limit = TUNING.late_share_measured_max * WORK
+    assert correction(limit, 0.0, WORK, TUNING) == 1.0
+    assert correction(limit + 0.1, 0.0, WORK, TUNING) > 2.0
 
 
 def test_only_who_keeps_the_limit_is_taken_to_be_better_than_its_books():
