@@ -206,15 +206,19 @@ class _Life:
         """How many workers each trial has hot now."""
         unit, expected = self._on.unit, habit_level(self._minutes, at, self._tuning)
         levels, plain, habitual = [], [], []
+        last, count, met = -1.0, 0, 0
         peaks, first = self._peaks, len(self._peaks)
         for hold in HOLDS:
             # peaks fall and holds grow: the highest that is still held stands further and further to the left
             while first and peaks[first - 1][0] > at - hold:
                 first -= 1
             level = peaks[first][1] if first < len(peaks) else 0.0
+            if level != last:
+                last, count = level, math.ceil(level / unit - 0.02)
+                met = count if level >= expected else math.ceil(expected / unit - 0.02)
             levels.append(level / unit)
-            plain.append(math.ceil(level / unit - 0.02))
-            habitual.append(plain[-1] if level >= expected else math.ceil(expected / unit - 0.02))
+            plain.append(count)
+            habitual.append(met)
         spared = [math.ceil(levels[hold] * grown - 0.02) for hold, grown in _SPARE_AT]
         return plain + habitual + spared
 
@@ -225,9 +229,13 @@ class _Life:
         coming = work / width
         trials: list[Trial] = []
         for (held, was_over, was_late, was_paid, hot), now in zip(self._trials, workers, strict=True):
-            busy = min(now, held / served + coming)
-            inside = max(0.0, held + work - busy * width)
-            paid = was_paid * share + now * width + (now - hot) * price * (now > hot)
+            busy = held / served + coming
+            inside = held + work - (busy if busy < now else now) * width
+            if inside < 0.0:
+                inside = 0.0
+            paid = was_paid * share + now * width
+            if now > hot:
+                paid += (now - hot) * price
             if inside <= now * patience:
                 trials.append((inside, 0.0, was_late * share, paid, now))
                 continue
@@ -240,7 +248,7 @@ class _Life:
 
     def books(self, end: float) -> Experience:
         trials = tuple(
-            (round(inside, 2), over, round(late, 2), round(paid, 1), hot)
+            (inside and round(inside, 2), over, late and round(late, 2), round(paid, 1), hot)
             for inside, over, late, paid, hot in self._trials
         )
         chosen = self._chosen
