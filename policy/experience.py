@@ -230,7 +230,7 @@ class _Life:
         trials: list[Trial] = []
         for (held, was_over, was_late, was_paid, hot), now in zip(self._trials, workers, strict=True):
             busy = held / served + coming
-            inside = held + work - (busy if busy < now else now) * width
+            inside = held + work - (min(now, busy)) * width
             if inside < 0.0:
                 inside = 0.0
             paid = was_paid * share + now * width

@@ -1,6 +1,7 @@
 """Load windows: how much work arrived, at several resolutions, bounded in size."""
 
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 Series = tuple[tuple[float, float], ...]
 """(bucket start in Unix seconds, load that arrived in it), oldest first; an empty bucket is left out."""
@@ -112,20 +113,17 @@ def fold(
     told_at = [told for told in (history.last_request_at, last_request_at) if told is not None]
     engines = [old for old in history.engines if old.engine_id != engine_id]
     engines = sorted((*engines, word), key=lambda each: each.engine_id)
-    return merged(
-        replace(
-            history,
-            seconds=grown["seconds"],
-            minutes=grown["minutes"],
-            quarters=grown["quarters"],
-            known_since=start if history.known_since is None else min(history.known_since, start),
-            known_until=known_until,
-            last_request_at=max(told_at, default=None),
-            mean_cost=_mean_cost(history.mean_cost, load, requests),
-            engines=tuple(engines),
-            late_load=history.late_load if late_load is None else (history.late_load or 0.0) + late_load,
-        ),
-        now=known_until,
+    return replace(
+        history,
+        seconds=grown["seconds"],
+        minutes=grown["minutes"],
+        quarters=grown["quarters"],
+        known_since=start if history.known_since is None else min(history.known_since, start),
+        known_until=known_until,
+        last_request_at=max(told_at, default=None),
+        mean_cost=_mean_cost(history.mean_cost, load, requests),
+        late_load=history.late_load if late_load is None else (history.late_load or 0.0) + late_load,
+        **_backlog(tuple(engines), history.backlog_at, known_until),
     )
 
 
@@ -141,14 +139,26 @@ def merged(history: LoadHistory, *, now: float) -> LoadHistory:
 
     When none does, the last words stand: an outage of the engines does not empty their queues.
     """
-    fresh = tuple(word for word in history.engines if _speaks(word, now)) or history.engines
-    return replace(
-        history,
+    return replace(history, **_backlog(history.engines, history.backlog_at, now))
+
+
+class _Backlog(TypedDict):
+    engines: tuple[EngineWord, ...]
+    backlog_load: float
+    backlog_requests: int
+    oldest_wait_s: float
+    backlog_at: float
+
+
+def _backlog(engines: tuple[EngineWord, ...], before: float, now: float) -> _Backlog:
+    """The fields of the history that those of the engines make which still speak."""
+    fresh = tuple([word for word in engines if _speaks(word, now)]) or engines
+    return _Backlog(
         engines=fresh,
-        backlog_load=sum(word.load for word in fresh),
-        backlog_requests=sum(word.requests for word in fresh),
-        oldest_wait_s=max((word.oldest_wait_s for word in fresh), default=0.0),
-        backlog_at=max((word.at for word in fresh), default=history.backlog_at),
+        backlog_load=sum([word.load for word in fresh]),
+        backlog_requests=sum([word.requests for word in fresh]),
+        oldest_wait_s=max([word.oldest_wait_s for word in fresh], default=0.0),
+        backlog_at=max([word.at for word in fresh], default=before),
     )
 
 

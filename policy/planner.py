@@ -78,7 +78,7 @@ def _grow(draft: Draft) -> None:
             )
         else:
             draft.wakes.append(since + draft.tuning.up_hold_seconds)
-    else:
+    elif draft.memory.above_since is not None:
         draft.with_memory(above_since=None)
     _overtake(draft)
     _grow_groups(draft)

@@ -270,4 +270,8 @@ def load_settings(path: Path) -> DevSettings:
         settings = DevSettings.model_validate(data)
     except ValidationError as fault:
         raise Fault(f"{path}: {describe(fault)}") from fault
-    return settings.model_copy(update={"state_dir": (path.parent / settings.state_dir).resolve()})
+    try:
+        state_dir = (path.parent / settings.state_dir).resolve()
+    except (OSError, ValueError) as fault:
+        raise Fault(f"{path}: state_dir: {str(settings.state_dir)!r} cannot be a folder: {fault}") from fault
+    return settings.model_copy(update={"state_dir": state_dir})

@@ -8,6 +8,22 @@ import yaml
 from run.faults import Fault
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML is meant to read JSON, where a character beyond 16 bits is written as two escapes; PyYAML leaves them two."""
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            try:
+                return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+            except UnicodeDecodeError:
+                what = "half of a character: \\ud800 to \\udfff come in pairs"
+                raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from None
+        return value
+
+
 def read_yaml(path: Path, expected: str) -> Any:
     """What the file says; `expected` names what it should hold.
 
@@ -21,7 +37,7 @@ def read_yaml(path: Path, expected: str) -> Any:
     except UnicodeDecodeError as fault:
         raise Fault(f"{path}: not UTF-8 text at byte {fault.start}; expected {expected}") from fault
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as fault:
         mark = getattr(fault, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""

@@ -20,7 +20,7 @@ TELL_SECONDS = 55.0
 """An idle worker is told of so often: silence would mean that it is dead."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Word:
     """One worker as the engine knows it."""
 
@@ -34,7 +34,7 @@ class Word:
     """It stopped answering its clients."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Batch:
     """What the engine saw since its last batch: the same figures as a `MetricsBatch`."""
 

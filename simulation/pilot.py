@@ -65,7 +65,7 @@ STATUS: dict[Stage, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Told:
     """One worker in the words that the policy expects."""
 

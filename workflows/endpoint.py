@@ -60,6 +60,9 @@ class EndpointWorkflow:
         if unknown := (*unknown, *self._book.unknown):
             words = f"left out, for this build does not know it: {', '.join(unknown)}"
             self._book.log.note(workflow.time(), "config", words, subject="state")
+        if self._book.forgotten:
+            words = f"could not be read, and begins anew: {', '.join(self._book.forgotten)}"
+            self._book.log.note(workflow.time(), "config", words, subject="state")
         self._operations = Operations(self._book, self._news)
         self._publisher = Publisher(self._book)
         self._alarm = Alarm(self._ring)

@@ -30,6 +30,29 @@ def read_handed_on(read: Callable[[Any], T], sent: Any) -> tuple[T, tuple[str, .
                 unknown.append(".".join(map(str, place)))
 
 
+def read_or_forget(
+    read: Callable[[Any], T], sent: dict[str, Any], forgettable: frozenset[str]
+) -> tuple[T, tuple[str, ...], tuple[str, ...]]:
+    """The same for a state of which some fields are only memories: those that cannot be read are left out, too, and are the
+    third of what is returned. A run that begins them anew is better than one that stands still.
+
+    Raises:
+        ValidationError: something is wrong with a field that cannot be done without.
+    """
+    forgotten: set[str] = set()
+    while True:
+        kept = {name: value for name, value in sent.items() if name not in forgotten}
+        try:
+            value, unknown = read_handed_on(read, kept)
+        except ValidationError as fault:
+            places = {str(error["loc"][0]) if error["loc"] else "" for error in fault.errors()}
+            if not places <= forgettable - forgotten:
+                raise
+            forgotten |= places
+        else:
+            return value, unknown, tuple(sorted(forgotten))
+
+
 def _without(value: Any, place: tuple[int | str, ...]) -> Any:
     """A copy without what is at this place."""
     first, *rest = place

@@ -11,6 +11,10 @@ from pydantic import Field
 from stoker_wire.base import Received
 from stoker_wire.states import WorkerState
 
+Load = Annotated[float, Field(ge=0, le=1e18)]
+"""A million of the dearest requests. What is beyond is a mistake, and sums of it would end in no number at all."""
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+
 
 class Condition(StrEnum):
     """What a worker says about itself."""
@@ -26,8 +30,8 @@ class WorkerMetrics(Received):
     launch_id: str
     instance_id: int
     condition: Condition
-    perf: float = Field(0.0, ge=0)
-    load: float = Field(0.0, ge=0)
+    perf: Load = 0.0
+    load: Load = 0.0
     """Load that it holds: reported in flight, plus routed and not yet seen by it."""
     in_flight: int = Field(0, ge=0)
     tickets_open: int = Field(0, ge=0)
@@ -52,16 +56,16 @@ class MetricsBatch(Received):
     sequence: int = Field(ge=0)
     """Counts up per engine process: an older or doubled batch is dropped."""
     sent_at: float
-    window_s: float = Field(0.0, ge=0)
+    window_s: Seconds = 0.0
     """The time that `arrived_*` covers, ending at `sent_at`."""
-    arrived_load: float = Field(0.0, ge=0)
+    arrived_load: Load = 0.0
     arrived_requests: int = Field(0, ge=0)
-    queued_load: float = Field(0.0, ge=0)
+    queued_load: Load = 0.0
     """Load waiting in this engine's queue now."""
     queued_requests: int = Field(0, ge=0)
-    oldest_wait_s: float = Field(0.0, ge=0)
+    oldest_wait_s: Seconds = 0.0
     last_request_at: float | None = None
-    late_load: float | None = Field(None, ge=0)
+    late_load: Load | None = None
     """Load of the requests that waited longer than target_queue_time, of those of which that became known since the last batch:
     they ended, or were given up. None: of none, or the workers do not tell."""
     urgent: str = ""

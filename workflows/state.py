@@ -18,7 +18,7 @@ from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer
 from stoker_wire.workergroup import Workergroup
 from workflows.decisions import DecisionLog
-from workflows.handed_on import read_handed_on
+from workflows.handed_on import read_or_forget
 from workflows.messages import DecisionLine
 
 ENGINE_LIVE_SECONDS = 30.0
@@ -87,6 +87,11 @@ class Record:
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 
+_MEMORIES = frozenset(
+    {"load", "learned", "memory", "targets", "waits", "load_at_plan", "look_again_at", "advice"}
+)
+"""What a new run can do without: it is learned again, or planned again. JSON has no word for an infinite figure, for one."""
+
 
 class EndpointStateBook:
     """The record in use, with the offers found lately; those are not carried, a new run searches again."""
@@ -98,12 +103,15 @@ class EndpointStateBook:
         self.created_at = spec.created_at
         self.unknown: tuple[str, ...] = ()
         """Fields of the state that only the build which handed it on knows."""
+        self.forgotten: tuple[str, ...] = ()
+        """Memories that could not be read, and begin anew."""
         if spec.carried is None:
             self.record = Record(
                 config=spec.config, key_version=spec.key_version, workergroups=list(spec.workergroups)
             )
         else:
-            self.record, self.unknown = read_handed_on(_RECORD.validate_python, spec.carried)
+            read = read_or_forget(_RECORD.validate_python, spec.carried, _MEMORIES)
+            self.record, self.unknown, self.forgotten = read
         self.log = DecisionLog(self.record.decisions)
         self.offers: dict[int, Offers] = {}
         self.tuning: Tuning = DEFAULT_TUNING

@@ -1,5 +1,6 @@
 """`temporal-dev.yaml` is checked, and what is wrong in it is said with what to do."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,21 @@ def test_an_empty_file_means_every_default(tmp_path):
 def test_a_wrong_value_is_named_with_what_was_expected(tmp_path, text, said):
     with pytest.raises(Fault, match=said):
         load_settings(write(tmp_path, text))
+
+
+def test_a_character_that_json_writes_as_two_escapes_is_one(tmp_path):
+    settings = load_settings(write(tmp_path, json.dumps({"state_dir": "state \U0001f680"})))
+    assert settings.state_dir == tmp_path / "state \U0001f680"
+
+
+def test_a_state_folder_that_no_file_system_can_name_is_refused(tmp_path):
+    with pytest.raises(Fault, match=r"state_dir: 'a.x00b' cannot be a folder"):
+        load_settings(write(tmp_path, json.dumps({"state_dir": "a\0b"})))
+
+
+def test_half_a_character_is_refused_with_its_line(tmp_path):
+    with pytest.raises(Fault, match="at line 2 .*half of a character"):
+        load_settings(write(tmp_path, '# settings\nstate_dir: "\\ud83d"\n'))
 
 
 def test_a_missing_file_is_named(tmp_path):

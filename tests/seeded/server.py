@@ -70,7 +70,7 @@ class Server:
         self.handed_over: list[int] = []
         """Bytes of each input that continue-as-new carried."""
         self.keeps_history = True
-        """Off, nothing can be replayed, and a month fits into memory."""
+        """Off, that of a closed run is forgotten, and a month fits into memory."""
         self._suggested = history_suggested
         self._chance = chance
         self._epoch = 0
@@ -183,8 +183,7 @@ class Server:
             self.counts["closing refused: news came"] += 1
             return self._lost(run, jobs, 0.0)
         self.billed["planner (local activity)"] += len(steps) > 1
-        if self.keeps_history:
-            run.history += steps
+        run.history += steps
         run.events += 3 + sum(len(step.activation.jobs) for step in steps)
         for command in commands:
             self._carry_out(run, command)
@@ -346,6 +345,8 @@ class Server:
             timer.cancel()
         run.timers.clear()
         self._evict(run)
+        if not self.keeps_history:
+            run.history.clear()
 
     def _continue(self, execution: Execution, run: Run, command: Any) -> None:
         self._close(run, "continued as new")

@@ -136,3 +136,20 @@ async def test_a_restart_that_is_under_way_is_not_asked_for_again_before_its_las
         again = [at for at in tries if at >= begun]
         assert again
         assert again[0] >= begun + TRY_SECONDS_MAX
+
+
+async def test_an_endpoint_whose_wants_are_beyond_all_numbers_lives_on(a_world: Any) -> None:
+    """JSON has no infinite figure: handed on, one would be unreadable, and the machines of a workflow that stands still are paid."""
+    async with a_world() as world:
+        await world.start(SMALL, [group()], history_events_max=100)
+        assert await world.live(600, until=settled)
+        await world.handle.signal("update_config", {"min_load": 1e308, "cold_mult": 1e308})
+        await world.live(3 * 3600, step=60)
+        assert await runs(world) > 2
+        lines = [line["reason"] for line in await world.handle.query("decisions", 150)]
+        assert any(line.startswith("could not be read, and begins anew: ") for line in lines)
+        await world.handle.signal("update_config", {"min_load": 0.0, "cold_mult": 1.0})
+        assert await world.live(1200, until=lambda memo: len(memo.members) == 2)
+        await world.handle.signal("delete")
+        assert await world.live(1200, until=lambda memo: not memo.members)
+        assert not await world.market.list()

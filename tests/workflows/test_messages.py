@@ -39,6 +39,8 @@ async def refusal(handle: Any, name: str, *args: Any) -> ApplicationError:
             {"engine_id": "e", "sequence": 1, "sent_at": 1, "arrived_load": "NaN"},
             "arrived_load",
         ),
+        ("report_metrics", {"engine_id": "e", "sequence": 1, "sent_at": 1, "late_load": 1e308}, "late_load"),
+        ("report_metrics", {"engine_id": "e", "sequence": 1, "sent_at": 1, "window_s": 1e300}, "window_s"),
     ],
 )
 async def test_a_signal_that_cannot_be_used_leaves_a_line_and_changes_nothing(

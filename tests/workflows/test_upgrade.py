@@ -12,6 +12,7 @@ from temporalio.common import WorkerDeploymentVersion
 from temporalio.testing import WorkflowEnvironment
 
 from activities.instances import MarketActivities
+from policy.observation import Memory
 from run.faults import Fault
 from run.rollout import build_of, roll_out
 from run.settings import WorkerChoice
@@ -183,6 +184,28 @@ def test_what_a_newer_build_added_is_left_out_and_named() -> None:
     assert set(book.unknown) == {"config.warmth", "workergroups.0.spot"}, "a record's own are ignored"
     older = EndpointStateBook(EndpointSpec.model_validate(before))
     assert asdict(book.record) == asdict(older.record)
+
+
+def test_a_memory_that_cannot_be_read_begins_anew_and_is_named() -> None:
+    carried = handed_on()["carried"]
+    carried |= {
+        "load": {"late_load": "much"},
+        "memory": {"hot_target": None},
+        "color": "blue",
+        "workers_rented": 7,
+    }
+    spec = EndpointSpec(endpoint_name="llm", endpoint_id=1, config=IDLE, carried=carried)
+    book = EndpointStateBook(spec)
+    assert book.forgotten == ("load", "memory")
+    assert book.record.memory == Memory()
+    assert book.record.workers_rented == 7, "the rest is kept"
+
+
+@pytest.mark.parametrize("field", ["workers", "ledger", "config"])
+def test_what_an_endpoint_owns_and_owes_is_never_forgotten(field: str) -> None:
+    carried = handed_on()["carried"] | {field: "?"}
+    with pytest.raises(ValidationError, match=field):
+        EndpointStateBook(EndpointSpec(endpoint_name="llm", endpoint_id=1, config=IDLE, carried=carried))
 
 
 def test_what_is_wrong_otherwise_is_still_an_error() -> None:
