@@ -15,11 +15,11 @@ worker=""
 
 # The model server, restarted when it dies; its end is a line that the worker reports.
 # A machine that stops may send SIGTERM to every process: the model must outlive the worker's last request, so it
-# ignores that one (its server inherits this) and ends by SIGHUP.
+# ignores that one (its server inherits this) and ends by SIGUSR1: under nohup SIGHUP cannot be trapped at all.
 keep_model() {
   local child=""
   trap '' TERM
-  trap 'kill -HUP "$child" 2>/dev/null; exit 0' HUP
+  trap 'kill -USR1 "$child" 2>/dev/null; exit 0' USR1
   while true; do
     "$python" "$files/model_server.py" >>"$MODEL_LOG" 2>&1 &
     child=$!
@@ -37,7 +37,7 @@ start_model() {
 }
 
 end_model() {
-  kill -HUP "$model" 2>/dev/null
+  kill -USR1 "$model" 2>/dev/null
   wait "$model" 2>/dev/null
 }
 

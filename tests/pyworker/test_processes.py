@@ -152,7 +152,7 @@ async def test_the_example_serves_and_survives_the_death_of_its_model(engine, tm
     }  # fmt: skip
     script = Process(
         await asyncio.create_subprocess_exec(
-            "bash", str(EXAMPLE / "start.sh"), cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+            "nohup", "bash", str(EXAMPLE / "start.sh"), cwd=tmp_path, env=environment, stdout=subprocess.PIPE
         )
     )
     try:
