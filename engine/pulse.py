@@ -75,8 +75,8 @@ class Pulse:
         self._slice_requests += 1
         self.last_request_at = now
 
-    def began(self, load: float, *, late: bool) -> None:
-        """A request is known to have begun in time, or too late; or its client gave up waiting."""
+    def waited(self, load: float, *, late: bool) -> None:
+        """It became known of a request whether it waited too long, for its worker or until its client gave up."""
         self._late_load = (self._late_load or 0.0) + (load if late else 0.0)
 
     def touch(self) -> None:

@@ -185,7 +185,7 @@ class Router:
             endpoint.waiting.pop(place.request_idx, None)
             endpoint.tally.places_expired += 1
             if place.waited_s is None and now - place.arrived_at > endpoint.config.target_queue_time:
-                endpoint.pulse.began(place.cost, late=True)
+                endpoint.pulse.waited(place.cost, late=True)
             self._note(endpoint, place, Outcome.EXPIRED)
         for worker in list(endpoint.workers.values()):
             endpoint.tally.tickets_expired += worker.ledger.expire(now)
@@ -320,7 +320,7 @@ class Router:
     def _judge(self, endpoint: Endpoint, place: Place, on_worker: float) -> None:
         """Count the request as begun in time or too late, `on_worker` being what it waited after it was given."""
         waited = (place.waited_s or 0.0) + on_worker
-        endpoint.pulse.began(place.cost, late=waited > endpoint.config.target_queue_time)
+        endpoint.pulse.waited(place.cost, late=waited > endpoint.config.target_queue_time)
 
     def _heed_backlog(self, endpoint: Endpoint, now: float) -> None:
         """Call the workflow when requests begin to wait with nobody to serve them, and each time they double."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from policy.booting import boot_seconds, expected_seconds, ready_at
+from policy.experience import Keep
 from policy.fleet import Goal, Learned, Worker
 from policy.forecast import Forecast
 from policy.lifecycle import counts_in_full, is_booting, is_cold, is_hot
@@ -187,12 +188,10 @@ def want(
     rules: Rules,
     perfs: Perfs,
     tuning: Tuning,
-    *,
-    spare: float = 0.0,
+    keep: Keep,
 ) -> Want:
-    """What the parameters ask for under this load, with no memory of what was wanted before.
-
-    `spare` is what experience keeps beyond the spare of target_util, as a share of what is needed.
+    """What the parameters ask for under this load, with no memory of what was wanted before, and what experience keeps beyond
+    the spare of target_util.
     """
     config = rules.config
     over = is_over(observation, expected)
@@ -201,7 +200,7 @@ def want(
     arrivals = expected.load
     queue = Queue.of(observation, perfs)
     pressed = queue.seconds > config.target_queue_time
-    calm = max(arrivals * (1.0 + spare) / rules.target_util, config.min_load)
+    calm = max(arrivals * (1.0 + keep.spare) / rules.target_util, config.min_load)
     surge = rented = 0.0
     if pressed:
         surge = _surge(observation, queue, expected, calm, perfs, tuning, boot=False)
@@ -210,7 +209,7 @@ def want(
     hot = max(calm, surge, floor)
     sustained = expected.sustained if rules.cold_mult > 1 else min(expected.sustained, arrivals)
     slow = max(sustained / rules.target_util, floor)
-    reason = expected.reason + (f"; {spare:.0%} more by experience" if spare else "")
+    reason = "; ".join(filter(None, (expected.reason, keep.words)))
     if over:
         reason = f"no request for {config.inactivity_timeout:g} s, the inactivity timeout"
     if pressed:

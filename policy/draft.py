@@ -46,9 +46,7 @@ class Draft:
             window_seconds=need_window(self.config.target_queue_time, self.service_seconds, tuning),
             habit=habit_level(self.experience.minutes, self.now, tuning) if self.keep.habit else 0.0,
         )
-        self.want: Want = want(
-            observation, self.forecast, self.rules, self.perfs, tuning, spare=self.keep.spare
-        )
+        self.want: Want = want(observation, self.forecast, self.rules, self.perfs, tuning, self.keep)
         self.workers: dict[str, Worker] = {worker.launch_id: worker for worker in observation.workers}
         self.operations: list[Operation] = []
         self.waits: list[Wait] = []

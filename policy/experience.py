@@ -67,6 +67,11 @@ class Keep:
     late_share: float | None
     """Work that would have waited too long by its trial's books; None: too little was seen."""
 
+    @property
+    def words(self) -> str:
+        """The spare in a reason; nothing where there is none."""
+        return f"{self.spare:.0%} more by experience" if self.spare else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
@@ -230,9 +235,7 @@ class _Life:
         trials: list[Trial] = []
         for (held, was_over, was_late, was_paid, hot), now in zip(self._trials, workers, strict=True):
             busy = held / served + coming
-            inside = held + work - (min(now, busy)) * width
-            if inside < 0.0:
-                inside = 0.0
+            inside = max(0.0, held + work - min(now, busy) * width)
             paid = was_paid * share + now * width
             if now > hot:
                 paid += (now - hot) * price

@@ -119,7 +119,7 @@ def _why_more(draft: Draft, wanted: float, hot: float, extra: float) -> str:
     if want.predicted / util < want.hot_floor:
         return f"at least {load(want.hot_floor)} are kept hot, {load(hot)} are"
     because = [f"target_util {util:g}"] if util < 1 else []
-    because += [f"{draft.keep.spare:.0%} more by experience"] if draft.keep.spare else []
+    because += [draft.keep.words] if draft.keep.words else []
     spare = f" ({load(wanted)} at {', '.join(because)})" if because else ""
     queue = ""
     if want.pressed:
@@ -187,7 +187,7 @@ def _shrink_hot(draft: Draft) -> None:
             draft.wakes.append(grew_at + hold)
         return
     hot = _held_hot(draft)
-    spare = f" with {draft.keep.spare:.0%} more by experience" if draft.keep.spare else ""
+    spare = f" with {draft.keep.words}" if draft.keep.words else ""
     why = f"{load(draft.want.hot)} hot wanted, {load(hot)} held{spare}"
     shrink_hot(draft, hot + surge(draft), why)
 

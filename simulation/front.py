@@ -242,7 +242,7 @@ class Front:
             if self._serial:
                 self._lengths.learn(cost, machine.perf, self.finished[request] - self.started[request])
                 waited = self.started[request] - self._arrivals[request]
-                self.herald.began(cost, late=waited > self._target_queue_time)
+                self.herald.waited(cost, late=waited > self._target_queue_time)
         member.done.clear()
         if self._serial:
             member.running = machine.running[0][1] if machine.running else -1

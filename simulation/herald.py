@@ -87,8 +87,8 @@ class Herald:
         self._slice_requests += 1
         self._last_request_at = self._world.now
 
-    def began(self, cost: float, *, late: bool) -> None:
-        """A request is known to have begun in time, or too late."""
+    def waited(self, cost: float, *, late: bool) -> None:
+        """It became known of a request whether it waited too long."""
         self._late_load = (self._late_load or 0.0) + (cost if late else 0.0)
 
     def urge(self, cause: str) -> None:

@@ -183,11 +183,11 @@ def test_what_began_too_late_is_told_once_with_the_last_window():
     signals(pulse, ONE_WORKER, 39.0, load_per_second=8.0)
     pulse.arrived(10, 40.0)
     pulse.urge("queue over target", 40.0)
-    pulse.began(10.0, late=True)
-    pulse.began(4.0, late=False)
+    pulse.waited(10.0, late=True)
+    pulse.waited(4.0, late=False)
     *before, last = pulse.take(ONE_WORKER, 40.0)
     assert [window.late_load for window in before] == [None] * len(before)
     assert last.late_load == 10.0
-    pulse.began(4.0, late=False)
+    pulse.waited(4.0, late=False)
     assert [window.late_load for window in pulse.take(ONE_WORKER, 45.0)] == [0.0]
     assert [window.late_load for window in pulse.take(ONE_WORKER, 50.0)] == [None]
