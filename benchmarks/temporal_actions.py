@@ -131,6 +131,7 @@ async def live(
         level = Level(
             workers=len(memo.members),
             workers_cold=sum(member.s is WorkerState.INACTIVE for member in memo.members),
+            inactivity_timeout=case.config.inactivity_timeout,
         )
         if [worker for worker in workers if worker.condition != "ready" or worker.drain_seen]:
             pulse.touch()

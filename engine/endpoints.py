@@ -176,6 +176,7 @@ class Endpoint:
             waiting=Waiting.of(len(self.line), self.queue_seconds, self.config.target_queue_time),
             workers=len(self.workers),
             holding=any(worker.holds for worker in self.workers.values()),
+            inactivity_timeout=self.config.inactivity_timeout,
             workers_cold=sum(worker.state is WorkerState.INACTIVE for worker in self.workers.values()),
         )
 

@@ -6,7 +6,7 @@ at all about an idle endpoint without workers.
 
 from dataclasses import dataclass, replace
 
-from policy.news import Arrivals, Waiting, arrivals_moved, waiting_moved
+from policy.news import Arrivals, Waiting, arrivals_moved, seems_idle, waiting_moved
 
 URGENT_GAP_SECONDS = 0.1
 """Between two urgent batches of one cause: a burst of the same news is one piece of news."""
@@ -40,6 +40,8 @@ class Level:
     workers_cold: int = 0
     holding: bool = False
     """Whether any worker holds a request, or a ticket that it has not seen."""
+    inactivity_timeout: float | None = None
+    """The endpoint's: counted from the last request that was told."""
 
 
 class Pulse:
@@ -64,6 +66,8 @@ class Pulse:
         self._urgent: dict[str, float] = {}
         self._urgent_said: dict[str, float] = {}
         self.last_request_at: float | None = None
+        self._told_request_at: float | None = None
+        """The last request that was told of."""
         self._late_load: float | None = None
 
     def __repr__(self) -> str:
@@ -104,6 +108,8 @@ class Pulse:
             if self._touched or self._rate_changed(now) or self._level_changed(level):
                 return ""
             self._close_slice(now)
+        if seems_idle(self._told_request_at, self.last_request_at, level.inactivity_timeout, now):
+            return ""
         speaking = level.workers > 0 or level.waiting.requests > 0 or self._steady_requests > 0
         if speaking and now - self._told_at >= self._pause(level):
             return ""
@@ -137,6 +143,7 @@ class Pulse:
         self._slice_load = self._steady_load = 0.0
         self._slice_requests = self._steady_requests = 0
         self._late_load = None
+        self._told_request_at = self.last_request_at
         self._told_level = level
         self._touched = False
         for cause in [cause for cause, at in self._urgent.items() if at <= now]:

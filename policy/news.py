@@ -18,6 +18,11 @@ QUEUE_SHARE = 0.5
 """Of target_queue_time: an expected wait below it changes with every request, and nothing follows from it."""
 
 
+RENEW_SECONDS = 2.0
+"""So long before inactivity_timeout has passed since the last request that was told, a later one is told: a signal's way and
+some to spare. Half of a timeout that is shorter than twice that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arrivals:
     """What arrived in so many seconds."""
@@ -68,3 +73,11 @@ def waiting_moved(told: Waiting, seen: Waiting) -> bool:
         return True
     change = abs(seen.seconds - told.seconds)
     return change >= QUEUE_CHANGE_SECONDS and change > QUEUE_CHANGE * told.seconds
+
+
+def seems_idle(told: float | None, seen: float | None, inactivity_timeout: float | None, now: float) -> bool:
+    """Whether the workflow is about to take the endpoint for idle, which counts from the last request that it was told of,
+    although a later one has come. Arrivals as before are no news otherwise."""
+    if not inactivity_timeout or inactivity_timeout < 0 or told is None or seen is None or seen <= told:
+        return False
+    return now >= told + inactivity_timeout - min(RENEW_SECONDS, inactivity_timeout / 2)

@@ -62,7 +62,15 @@ class Member:
 class Front:
     """Routing and queueing."""
 
-    def __init__(self, world: "World", *, seed: int, max_queue_time: float, target_queue_time: float) -> None:
+    def __init__(
+        self,
+        world: "World",
+        *,
+        seed: int,
+        max_queue_time: float,
+        target_queue_time: float,
+        inactivity_timeout: float | None,
+    ) -> None:
         self._world = world
         self._works = world.trace.works
         self._arrivals = world.trace.times
@@ -90,7 +98,13 @@ class Front:
         self._pump_at = math.inf
         self.arrived = 0
         self.arrived_load = 0.0
-        self.herald = Herald(world, self, seed=seed, target_queue_time=target_queue_time)
+        self.herald = Herald(
+            world,
+            self,
+            seed=seed,
+            target_queue_time=target_queue_time,
+            inactivity_timeout=inactivity_timeout,
+        )
 
     @property
     def waiting(self) -> int:

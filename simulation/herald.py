@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from policy.news import Arrivals, Waiting, arrivals_moved, waiting_moved
+from policy.news import Arrivals, Waiting, arrivals_moved, seems_idle, waiting_moved
 from simulation.machine import Machine
 
 if TYPE_CHECKING:
@@ -54,11 +54,20 @@ class Batch:
 class Herald:
     """Counts arrivals since the last batch, and sends the next one when it is due."""
 
-    def __init__(self, world: "World", front: "Front", *, seed: int, target_queue_time: float) -> None:
+    def __init__(
+        self,
+        world: "World",
+        front: "Front",
+        *,
+        seed: int,
+        target_queue_time: float,
+        inactivity_timeout: float | None,
+    ) -> None:
         self._world = world
         self._front = front
         self._chance = random.Random(f"{seed} metrics")
         self._target_queue_time = target_queue_time
+        self._inactivity_timeout = inactivity_timeout
         self.changed: dict[int, Member] = {}
         """Workers of which there is something to tell."""
         self.departed: list[Machine] = []
@@ -73,6 +82,7 @@ class Herald:
         self._urgent: list[str] = []
         self._urgent_planned = False
         self._last_request_at: float | None = None
+        self._told_request_at: float | None = None
         self._late_load: float | None = None
         self._alarmed_queue = 0.0
         self._alarmed_backlog = 0.0
@@ -139,6 +149,15 @@ class Herald:
         self._steady_load += self._slice_load
         self._steady_requests += self._slice_requests
         self._slice_load, self._slice_requests, self._slice_at = 0.0, 0, now
+        # the next tick would be too late
+        if seems_idle(
+            self._told_request_at,
+            self._last_request_at,
+            self._inactivity_timeout,
+            now + world.settings.slice_seconds,
+        ):
+            self._tell()
+            return
         speaking = bool(world.machines) or bool(self._front.line) or self._steady_requests > 0
         asleep = not self._front.members and not self._steady_requests and not self._told_load
         pause = world.settings.cold_heartbeat_seconds if asleep else world.settings.heartbeat_seconds
@@ -204,6 +223,7 @@ class Herald:
         self._slice_load = self._steady_load = 0.0
         self._slice_requests = self._steady_requests = 0
         self._late_load = None
+        self._told_request_at = self._last_request_at
         self._urgent.clear()
         self.changed = {}
         self.departed = []

@@ -231,6 +231,7 @@ def _try(
         seed=seed,
         max_queue_time=config.max_queue_time,
         target_queue_time=config.target_queue_time,
+        inactivity_timeout=config.inactivity_timeout,
         warmup_seconds=warm_up,
         progress=progress,
     )

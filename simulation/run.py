@@ -14,6 +14,7 @@ def run(
     seed: int = 0,
     max_queue_time: float = 30.0,
     target_queue_time: float = 10.0,
+    inactivity_timeout: float | None = None,
     warmup_seconds: float = 0.0,
     score_from: float = 0.0,
     progress: Progress | None = None,
@@ -30,6 +31,7 @@ def run(
         seed=seed,
         max_queue_time=max_queue_time,
         target_queue_time=target_queue_time,
+        inactivity_timeout=inactivity_timeout,
         score_from=warmup_seconds + score_from,
         progress=progress,
     )

@@ -50,6 +50,7 @@ class World:
         seed: int = 0,
         max_queue_time: float = 30.0,
         target_queue_time: float = 10.0,
+        inactivity_timeout: float | None = None,
         score_from: float = 0.0,
         progress: Progress | None = None,
     ) -> None:
@@ -86,7 +87,11 @@ class World:
         self.under_hours = 0.0
         self._area_at = 0.0
         self.front = Front(
-            self, seed=seed, max_queue_time=max_queue_time, target_queue_time=target_queue_time
+            self,
+            seed=seed,
+            max_queue_time=max_queue_time,
+            target_queue_time=target_queue_time,
+            inactivity_timeout=inactivity_timeout,
         )
         self.series = Series(self)
 

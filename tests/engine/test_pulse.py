@@ -191,3 +191,28 @@ def test_what_began_too_late_is_told_once_with_the_last_window():
     pulse.waited(4.0, late=False)
     assert [window.late_load for window in pulse.take(ONE_WORKER, 45.0)] == [0.0]
     assert [window.late_load for window in pulse.take(ONE_WORKER, 50.0)] == [None]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "every"), [(12.0, 2.0), (12.0, 9.0), (60.0, 3.0), (60.0, 55.0), (3.0, 1.0), (600.0, 2.0)]
+)
+def test_a_busy_endpoint_is_never_taken_for_idle_however_steady_its_requests(
+    timeout: float, every: float
+) -> None:
+    """The workflow counts inactivity_timeout from the last request that it was told of."""
+    pulse, level = Pulse(0.0), Level(workers=1, inactivity_timeout=timeout)
+    known: float | None = None
+    sent, idle = 0, []
+    seconds = 20 * max(timeout, 30.0)
+    for tick in range(1, int(seconds * 4)):
+        now = tick / 4
+        if now % every == 0:
+            pulse.arrived(100.0, now)
+        if pulse.due(level, now) is not None:
+            pulse.take(level, now)
+            known, sent = pulse.last_request_at, sent + 1
+        if known is not None:
+            idle.append(now - known)
+    # a signal takes a moment
+    assert max(idle) < timeout - 0.4
+    assert sent <= 4 * seconds / timeout + seconds / HEARTBEAT_SECONDS + 20, "and not every request is told"

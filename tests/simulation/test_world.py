@@ -98,3 +98,15 @@ def test_an_idle_worker_among_busy_ones_is_not_taken_for_dead(steady, pilot):
     result = run(trace, policy, steady)
     assert [reason for _, op, reason in policy.decisions if op in ("reboot", "destroy")] == []
     assert result.failures == 0
+
+
+@pytest.mark.parametrize("timeout", [12.0, 60.0])
+def test_a_steady_endpoint_is_not_stopped_by_its_inactivity_timeout(steady, even, pilot, timeout):
+    trace = even(every=2.0, work=100.0, seconds=7200.0)
+    made = pilot(inactivity_timeout=timeout, min_workers=2)
+    result = run(trace, made, steady, warmup_seconds=1000.0, inactivity_timeout=timeout)
+    assert result.stops_per_hour == 0
+    assert result.within_2 == 1.0
+    # without what the engine says in time, its steady requests are no news, and it is taken for idle each minute
+    deaf = run(trace, pilot(inactivity_timeout=timeout, min_workers=2), steady, warmup_seconds=1000.0)
+    assert deaf.stops_per_hour > 10
