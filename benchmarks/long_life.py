@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from benchmarks.temporal_actions import FLEET, IDLE_TARGET, Case, live
-from engine.pulse import Pulse
+from policy.pulse import Pulse
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
 from tests.seeded.environment import a_world_here

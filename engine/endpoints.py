@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import structlog
 
 from engine.keys import same_key
-from engine.pulse import Level, Pulse
 from engine.settings import Limits, Timing
 from engine.waiting import Line, Place
 from engine.workers import KnownWorker
+from policy.alarms import Alarms
 from policy.lengths import Lengths
 from policy.news import Waiting
+from policy.pulse import Level, Pulse
 from policy.routing import Ahead, Candidate, ahead
 from stoker_wire.control import workflow_id
 from stoker_wire.endpoint import EndpointConfig, EndpointState
@@ -77,10 +78,7 @@ class Endpoint:
         """Load per second of all that can be routed to."""
         self.load = 0.0
         """Load that those hold."""
-        self.alarmed_backlog = 0.0
-        """How much waited with no worker ready when the workflow was last alarmed; 0: nothing did."""
-        self.alarmed_queue_seconds = 0.0
-        """Expected queue time when the workflow was last alarmed that it is over target; 0: it was not."""
+        self.alarms = Alarms()
         self.lengths = Lengths()
         """What requests take beside what they declare, as far as workers that take one at a time have shown."""
         self.told_within = 0.0

@@ -53,14 +53,21 @@ class Herald:
     async def run(self) -> None:
         """Look at every endpoint's pulse for ever."""
         while True:
+            now = self._now()
             for number, endpoint in enumerate(self._directory, start=1):
                 try:
-                    self.poke(endpoint)
+                    if not self._rests(endpoint, now):
+                        self.poke(endpoint)
                 except Exception as fault:  # noqa: BLE001 - whatever is wrong with it, the next one has its turn
                     self._skipped.say(endpoint.name, fault)
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
             await asyncio.sleep(TICK_SECONDS)
+
+    def _rests(self, endpoint: Endpoint, now: float) -> bool:
+        """Nothing of it can be due, and nothing was left unsaid: most endpoints, at most ticks."""
+        resting = now < endpoint.pulse.rests_until(endpoint.config.inactivity_timeout)
+        return resting and not self._unsaid.get(endpoint.id)
 
     def poke(self, endpoint: Endpoint) -> None:
         """Send what is due, unless a batch of the endpoint is under way: then it goes right after."""

@@ -21,9 +21,6 @@ ENDED_SECONDS = 5.0
 AVOIDING_SCAN_MAX = 64
 """Requests passed over in one look because the free worker had failed them."""
 
-CAUSE_FIRST = "first request and no worker is ready"
-CAUSE_BACKLOG = "the backlog doubled and no worker is ready"
-CAUSE_QUEUE = "expected queue time is over target_queue_time"
 CAUSE_SUSPECT = "a worker does not answer its clients"
 CAUSE_DRAINED = "a draining worker holds nothing"
 
@@ -201,7 +198,7 @@ class Router:
         if endpoint.line:
             self._heed_backlog(endpoint, now)
         else:
-            endpoint.alarmed_backlog = 0.0
+            endpoint.alarms.served()
 
     def close_books(self, endpoint: Endpoint) -> None:
         """The endpoint is gone, or the engine stops: what has not ended is recorded as it stands."""
@@ -325,34 +322,21 @@ class Router:
     def _heed_backlog(self, endpoint: Endpoint, now: float) -> None:
         """Call the workflow when requests begin to wait with nobody to serve them, and each time they double."""
         if endpoint.candidates:
-            endpoint.alarmed_backlog = 0.0
+            endpoint.alarms.served()
             self._heed_queue(endpoint, now)
-            return
-        if endpoint.stopped:
-            return
-        backlog = endpoint.line.load + len(endpoint.line)  # a cost of 0 is a request too
-        if endpoint.alarmed_backlog == 0:
-            self._alarm(endpoint, CAUSE_FIRST, now)
-        elif backlog >= 2 * endpoint.alarmed_backlog:
-            self._alarm(endpoint, CAUSE_BACKLOG, now)
-        else:
-            return
-        endpoint.alarmed_backlog = backlog
+        elif not endpoint.stopped:
+            # a cost of 0 is a request too
+            self._alarm(endpoint, endpoint.alarms.backlog(endpoint.line.load + len(endpoint.line)), now)
 
     def _heed_queue(self, endpoint: Endpoint, now: float) -> None:
         """Call the workflow when the expected queue time passes its target, and each time it has grown by half."""
-        queue, target = endpoint.queue_seconds, endpoint.config.target_queue_time
-        if queue <= target:
-            if queue < target / 2:
-                endpoint.alarmed_queue_seconds = 0.0
-            return
-        if queue >= 1.5 * endpoint.alarmed_queue_seconds and endpoint.perf > 0:
-            endpoint.alarmed_queue_seconds = queue
-            self._alarm(endpoint, CAUSE_QUEUE, now)
+        target = endpoint.config.target_queue_time
+        self._alarm(endpoint, endpoint.alarms.queue(endpoint.queue_seconds, target), now)
 
-    def _alarm(self, endpoint: Endpoint, cause: str, now: float) -> None:
-        endpoint.pulse.urge(cause, now)
-        self.urgent(endpoint)
+    def _alarm(self, endpoint: Endpoint, cause: str | None, now: float) -> None:
+        if cause is not None:
+            endpoint.pulse.urge(cause, now)
+            self.urgent(endpoint)
 
 
 def _outcome(place: Place) -> Outcome:

@@ -75,9 +75,12 @@ def waiting_moved(told: Waiting, seen: Waiting) -> bool:
     return change >= QUEUE_CHANGE_SECONDS and change > QUEUE_CHANGE * told.seconds
 
 
-def seems_idle(told: float | None, seen: float | None, inactivity_timeout: float | None, now: float) -> bool:
-    """Whether the workflow is about to take the endpoint for idle, which counts from the last request that it was told of,
-    although a later one has come. Arrivals as before are no news otherwise."""
+def renewed_at(told: float | None, seen: float | None, inactivity_timeout: float | None) -> float:
+    """When the last request has to be told for its own sake; infinite: never.
+
+    The workflow counts `inactivity_timeout` from the last request that it was `told` of, and would take the endpoint for idle
+    although a later one was `seen`: arrivals as before are no news otherwise.
+    """
     if not inactivity_timeout or inactivity_timeout < 0 or told is None or seen is None or seen <= told:
-        return False
-    return now >= told + inactivity_timeout - min(RENEW_SECONDS, inactivity_timeout / 2)
+        return math.inf
+    return told + inactivity_timeout - min(RENEW_SECONDS, inactivity_timeout / 2)

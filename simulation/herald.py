@@ -1,4 +1,4 @@
-"""The herald of the simulated engine: when the pilot is told what, by the rules of the engine's own pulse.
+"""The herald of the simulated engine: the engine's own pulse and alarms say when the pilot is told what.
 
 What it tells travels, is late, or is lost.
 """
@@ -6,18 +6,21 @@ What it tells travels, is late, or is lost.
 import math
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from policy.news import Arrivals, Waiting, arrivals_moved, seems_idle, waiting_moved
-from simulation.machine import Machine
+from policy.alarms import Alarms
+from policy.news import Waiting
+from policy.pulse import Level, Pulse, Window
+from simulation.machine import Machine, Stage
 
 if TYPE_CHECKING:
     from simulation.front import Front, Member
     from simulation.world import World
 
-URGENT_GAP_SECONDS = 0.1
-TELL_SECONDS = 55.0
-"""An idle worker is told of so often: silence would mean that it is dead."""
+TICK_SECONDS = 0.25
+"""The pulse is not felt more often of itself."""
+TELL_SECONDS = 30.0
+"""A worker of which there is no news is told of with the first batch after so long."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,17 +39,16 @@ class Word:
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """What the engine saw since its last batch: the same figures as a `MetricsBatch`."""
+    """What the engine saw since its last batch: the same figures as the `MetricsBatch` of each window."""
 
     sequence: int
     sent_at: float
-    windows: tuple[tuple[float, float, int, float], ...]
-    """(seconds, load, requests, end) of each stretch of arrivals, oldest first."""
+    windows: tuple[Window, ...]
+    """Stretches of arrivals, oldest first."""
     queued_load: float
     queued_requests: int
     oldest_wait_s: float
     last_request_at: float | None
-    late_load: float | None
     urgent: str
     words: tuple[Word, ...]
 
@@ -68,163 +70,96 @@ class Herald:
         self._chance = random.Random(f"{seed} metrics")
         self._target_queue_time = target_queue_time
         self._inactivity_timeout = inactivity_timeout
+        self._pulse = Pulse(world.now)
+        self._alarms = Alarms()
         self.changed: dict[int, Member] = {}
         """Workers of which there is something to tell."""
         self.departed: list[Machine] = []
         """Workers that stopped without having been drained."""
         self._sequence = 0
-        self._slice_at = self._steady_at = self._told_at = 0.0
-        self._slice_load = self._steady_load = 0.0
-        self._slice_requests = self._steady_requests = 0
-        self._told: Arrivals | None = Arrivals()
-        """The last arrivals that were told, as a rate; None: too short to be one, and the next full slice is news in any case."""
-        self._told_waiting = Waiting()
-        self._urgent: list[str] = []
-        self._urgent_planned = False
-        self._last_request_at: float | None = None
-        self._told_request_at: float | None = None
-        self._late_load: float | None = None
-        self._alarmed_queue = 0.0
-        self._alarmed_backlog = 0.0
+        self._look_at = math.inf
 
     def begin(self) -> None:
         """The pulse starts."""
-        self._world.after(self._world.settings.slice_seconds, self._tick)
+        self._look_later()
 
     def arrived(self, cost: float) -> None:
         """A new request came in."""
-        self._slice_load += cost
-        self._slice_requests += 1
-        self._last_request_at = self._world.now
+        self._pulse.arrived(cost, self._world.now)
 
     def waited(self, cost: float, *, late: bool) -> None:
         """It became known of a request whether it waited too long."""
-        self._late_load = (self._late_load or 0.0) + (cost if late else 0.0)
+        self._pulse.waited(cost, late=late)
 
     def urge(self, cause: str) -> None:
         """Tell it at once."""
-        if cause not in self._urgent:
-            self._urgent.append(cause)
-        if not self._urgent_planned:
-            self._urgent_planned = True
-            self._world.after(URGENT_GAP_SECONDS, self._tell_urgent)
+        self._pulse.urge(cause, self._world.now)
+        self._look_later()
 
     def heed_backlog(self) -> None:
         """Requests wait: the first that nobody can serve, and each doubling, cannot wait to be told."""
         if self._front.candidates:
-            self._alarmed_backlog = 0.0
+            self._alarms.served()
             self.heed_queue()
             return
-        backlog = self._front.line_load + len(self._front.line)
-        if self._alarmed_backlog == 0 or backlog >= 2 * self._alarmed_backlog:
-            self._alarmed_backlog = backlog
-            self.urge("requests wait and no worker is ready")
+        cause = self._alarms.backlog(self._front.line_load + len(self._front.line))
+        if cause is not None:
+            self.urge(cause)
 
     def heed_queue(self) -> None:
         """The expected queue time passes its target, or has grown by half since that was told."""
-        queue = self._front.queue_seconds()
-        if queue <= self._target_queue_time:
-            if queue < self._target_queue_time / 2:
-                self._alarmed_queue = 0.0
-        elif queue >= 1.5 * self._alarmed_queue and not math.isinf(queue):
-            self._alarmed_queue = queue
-            self.urge("expected queue time is over target_queue_time")
+        cause = self._alarms.queue(self._front.queue_seconds(), self._target_queue_time)
+        if cause is not None:
+            self.urge(cause)
 
-    def _tell_urgent(self, _: Any) -> None:
-        self._urgent_planned = False
-        if self._urgent:
-            self._tell()
+    def _look_later(self) -> None:
+        """See that the pulse is felt when something can be due."""
+        at = self._pulse.urgent_at()
+        if at is None:
+            at = max(self._pulse.rests_until(self._inactivity_timeout), self._world.now + TICK_SECONDS)
+        if at < self._look_at:
+            self._look_at = at
+            self._world.at(at, self._look, at)
 
-    def _tick(self, _: Any) -> None:
+    def _look(self, at: float) -> None:
         world = self._world
-        if world.ended and not world.inside:
+        if at != self._look_at or (world.ended and not world.inside):
             return
-        world.after(world.settings.slice_seconds, self._tick)
-        now = world.now
-        if now - self._slice_at < world.settings.slice_seconds * 0.999:
-            return
-        if self._rate_changed() or self._level_changed():
-            self._tell()
-            return
-        self._steady_load += self._slice_load
-        self._steady_requests += self._slice_requests
-        self._slice_load, self._slice_requests, self._slice_at = 0.0, 0, now
-        # the next tick would be too late
-        if seems_idle(
-            self._told_request_at,
-            self._last_request_at,
-            self._inactivity_timeout,
-            now + world.settings.slice_seconds,
-        ):
-            self._tell()
-            return
-        speaking = bool(world.machines) or bool(self._front.line) or self._steady_requests > 0
-        asleep = not self._front.members and not self._steady_requests and not self._told_load
-        pause = world.settings.cold_heartbeat_seconds if asleep else world.settings.heartbeat_seconds
-        if speaking and now - self._told_at >= pause:
-            self.changed = dict(self._front.members)
-            self._tell()
+        self._look_at = math.inf
+        level = self._level()
+        urgent = self._pulse.due(level, world.now)
+        if urgent is not None:
+            self._tell(level, urgent)
+        self._look_later()
 
-    @property
-    def _told_load(self) -> bool:
-        """Whether what was told last was load, as far as can be said."""
-        return self._told is None or self._told.load > 0
-
-    def _rate_changed(self) -> bool:
-        """This slice says so, or all slices since the last batch do: small steps add up."""
-        told = self._told
-        if told is None:
-            return True
-        now = self._world.now
-        load, requests = self._slice_load, self._slice_requests
-        return arrivals_moved(told, Arrivals(now - self._slice_at, load, requests)) or arrivals_moved(
-            told, Arrivals(now - self._steady_at, self._steady_load + load, self._steady_requests + requests)
+    def _level(self) -> Level:
+        front, machines = self._front, self._world.machines
+        return Level(
+            waiting=Waiting.of(len(front.line), front.queue_seconds(), self._target_queue_time),
+            workers=len(machines),
+            workers_cold=sum(machine.stage is Stage.STOPPED for machine in machines.values()),
+            holding=any(member.costs for member in front.members.values()),
+            inactivity_timeout=self._inactivity_timeout,
         )
 
-    def _level_changed(self) -> bool:
-        return waiting_moved(self._told_waiting, self._waiting())
-
-    def _waiting(self) -> Waiting:
-        return Waiting.of(len(self._front.line), self._front.queue_seconds(), self._target_queue_time)
-
-    def _tell(self) -> None:
-        world, now = self._world, self._world.now
-        windows = []
-        steady = self._slice_at - self._steady_at
-        if steady > 0 and (self._steady_requests or self._told_load):
-            windows.append((steady, self._steady_load, self._steady_requests, self._slice_at))
-        current = max(0.0, now - self._slice_at)
-        if current > 0 or self._slice_requests or not windows:
-            windows.append((current, self._slice_load, self._slice_requests, now))
-        seconds, load, requests, _ = windows[-1]
-        if seconds >= world.settings.slice_seconds / 2:
-            self._told = Arrivals(seconds, load, requests)
-        elif requests:
-            self._told = None
-        self._told_waiting = self._waiting()
+    def _tell(self, level: Level, urgent: str) -> None:
+        now = self._world.now
         for number, member in self._front.members.items():
-            if number in self.changed or now - member.told_at >= TELL_SECONDS:
+            if number in self.changed or now - member.told_at >= TELL_SECONDS or member.draining:
                 member.told_at = now
                 self.changed[number] = member
         self._sequence += 1
         batch = Batch(
             sequence=self._sequence,
             sent_at=now,
-            windows=tuple(windows),
+            windows=tuple(self._pulse.take(level, now)),
             queued_load=self._front.line_load,
             queued_requests=len(self._front.line),
             oldest_wait_s=self._front.oldest_wait(),
-            last_request_at=self._last_request_at,
-            late_load=self._late_load,
-            urgent=", ".join(self._urgent),
+            last_request_at=self._pulse.last_request_at,
+            urgent=urgent,
             words=(*(self._word(member) for member in self.changed.values()), *map(_gone, self.departed)),
         )
-        self._slice_at = self._steady_at = self._told_at = now
-        self._slice_load = self._steady_load = 0.0
-        self._slice_requests = self._steady_requests = 0
-        self._late_load = None
-        self._told_request_at = self._last_request_at
-        self._urgent.clear()
         self.changed = {}
         self.departed = []
         self._send(batch)

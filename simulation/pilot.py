@@ -138,20 +138,20 @@ class PolicyPilot:
         unix = EPOCH + now
         queued_before = self._load.backlog_load
         last = batch.last_request_at
-        for number, (seconds, load, requests, end) in enumerate(batch.windows):
+        for number, window in enumerate(batch.windows):
             self._load = load_windows.fold(
                 self._load,
                 engine_id="engine",
                 sequence=batch.sequence * 2 + number,
-                at=EPOCH + end,
-                window_s=seconds,
-                load=load,
-                requests=requests,
+                at=EPOCH + window.ended_at,
+                window_s=window.seconds,
+                load=window.load,
+                requests=window.requests,
                 queued_load=batch.queued_load,
                 queued_requests=batch.queued_requests,
                 oldest_wait_s=batch.oldest_wait_s,
                 last_request_at=None if last is None else EPOCH + last,
-                late_load=batch.late_load if number == 0 else None,
+                late_load=window.late_load,
             )
         material = bool(batch.urgent)
         for word in batch.words:

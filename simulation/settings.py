@@ -97,12 +97,6 @@ class WorldSettings:
     """… and not again before so long has passed."""
     ends_told_seconds: float = 0.5
     """What an engine takes for granted of both."""
-    slice_seconds: float = 5.0
-    """Engines tell the policy at most so often while load changes …"""
-    heartbeat_seconds: float = 60.0
-    """… and at least so often …"""
-    cold_heartbeat_seconds: float = 600.0
-    """… or so, while only cold workers are left."""
     signal_seconds: float = 0.3
     """Engine to policy, on a good day."""
     late_share: float = 0.02

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from policy.news import Arrivals, Waiting, arrivals_moved, seems_idle, waiting_moved
+from policy.news import Arrivals, Waiting, arrivals_moved, renewed_at, waiting_moved
 
 FIVE = Arrivals(5.0, 500.0, 5)
 MANY = Arrivals(5.0, 50_000.0, 500)
@@ -77,15 +77,14 @@ def test_a_line_that_appears_or_empties_or_grows_by_a_quarter_is_news():
     assert waiting_moved(Waiting(8), Waiting(11))
 
 
-def test_a_later_request_is_told_before_the_endpoint_seems_idle_and_not_sooner():
-    assert not seems_idle(100.0, 105.0, 60.0, 157.9)
-    assert seems_idle(100.0, 105.0, 60.0, 158.0)
-    assert seems_idle(100.0, 101.5, 3.0, 101.5), "a short timeout is halved"
+def test_a_later_request_is_told_before_the_endpoint_renewed_at_and_not_sooner():
+    assert renewed_at(100.0, 105.0, 60.0) == 158.0
+    assert renewed_at(100.0, 101.5, 3.0) == 101.5, "a short timeout is halved"
 
 
 def test_without_a_later_request_or_a_timeout_nothing_is_renewed():
-    assert not seems_idle(100.0, 100.0, 60.0, 1e9)
-    assert not seems_idle(None, 100.0, 60.0, 1e9), "the first one is news of itself"
-    assert not seems_idle(100.0, None, 60.0, 1e9)
+    assert renewed_at(100.0, 100.0, 60.0) == math.inf
+    assert renewed_at(None, 100.0, 60.0) == math.inf, "the first one is news of itself"
+    assert renewed_at(100.0, None, 60.0) == math.inf
     for timeout in (None, 0.0, -1.0):
-        assert not seems_idle(100.0, 105.0, timeout, 1e9)
+        assert renewed_at(100.0, 105.0, timeout) == math.inf

@@ -4,9 +4,10 @@ At once when something cannot wait; at most every few seconds while load changes
 at all about an idle endpoint without workers.
 """
 
+import math
 from dataclasses import dataclass, replace
 
-from policy.news import Arrivals, Waiting, arrivals_moved, seems_idle, waiting_moved
+from policy.news import Arrivals, Waiting, arrivals_moved, renewed_at, waiting_moved
 
 URGENT_GAP_SECONDS = 0.1
 """Between two urgent batches of one cause: a burst of the same news is one piece of news."""
@@ -47,12 +48,13 @@ class Level:
 class Pulse:
     """Counts arrivals of one endpoint and says when they are due; every method takes the time.
 
-    `spread`, 0 to 1, is where in its first minute the first heartbeat falls: an engine that finds a thousand endpoints at
-    once would otherwise speak of all of them in one moment, every minute.
+    `spread`, 0 to 1, is where in its first minute the first heartbeat falls, and a slice ends with it: an engine that finds a
+    thousand endpoints at once would otherwise speak of all of them in one moment, every minute.
     """
 
     def __init__(self, now: float, *, spread: float = 0.0) -> None:
         self._slice_at = now
+        self._slice_ends = now + SLICE_SECONDS - spread * HEARTBEAT_SECONDS % SLICE_SECONDS
         self._slice_load = 0.0
         self._slice_requests = 0
         self._steady_at = now
@@ -63,6 +65,8 @@ class Pulse:
         """The last arrivals that were told, as a rate; None: too short to be one, and the next full slice is news in any case."""
         self._told_level = Level()
         self._touched = False
+        self._silent_too_long = False
+        """At the end of the last slice a heartbeat was due."""
         self._urgent: dict[str, float] = {}
         self._urgent_said: dict[str, float] = {}
         self.last_request_at: float | None = None
@@ -104,16 +108,31 @@ class Pulse:
         ready = [cause for cause, at in self._urgent.items() if at <= now]
         if ready:
             return ", ".join(ready)
-        if now - self._slice_at >= SLICE_SECONDS:
+        if self._silent_too_long:
+            return ""
+        if now >= self._slice_ends:
             if self._touched or self._rate_changed(now) or self._level_changed(level):
                 return ""
             self._close_slice(now)
-        if seems_idle(self._told_request_at, self.last_request_at, level.inactivity_timeout, now):
-            return ""
-        speaking = level.workers > 0 or level.waiting.requests > 0 or self._steady_requests > 0
-        if speaking and now - self._told_at >= self._pause(level):
+            speaking = level.workers > 0 or level.waiting.requests > 0 or self._steady_requests > 0
+            self._silent_too_long = speaking and now - self._told_at >= self._pause(level)
+            if self._silent_too_long:
+                return ""
+        if now >= self._renewed_at(level.inactivity_timeout):
             return ""
         return None
+
+    def rests_until(self, inactivity_timeout: float | None) -> float:
+        """Until then `due` says that nothing is, whatever arrives or waits, unless something is urged meanwhile.
+
+        So whoever looks after many endpoints need not ask each for its level again and again.
+        """
+        if self._silent_too_long:
+            return -math.inf
+        return min(self._slice_ends, self._renewed_at(inactivity_timeout), *self._urgent.values())
+
+    def _renewed_at(self, inactivity_timeout: float | None) -> float:
+        return renewed_at(self._told_request_at, self.last_request_at, inactivity_timeout)
 
     def _pause(self, level: Level) -> float:
         if level.waiting.requests:
@@ -140,6 +159,8 @@ class Pulse:
         elif last.requests:
             self._told = None
         self._slice_at = self._steady_at = self._told_at = now
+        self._slice_ends = now + SLICE_SECONDS
+        self._silent_too_long = False
         self._slice_load = self._steady_load = 0.0
         self._slice_requests = self._steady_requests = 0
         self._late_load = None
@@ -177,4 +198,4 @@ class Pulse:
         self._steady_load += self._slice_load
         self._steady_requests += self._slice_requests
         self._slice_load, self._slice_requests = 0.0, 0
-        self._slice_at = now
+        self._slice_at, self._slice_ends = now, now + SLICE_SECONDS

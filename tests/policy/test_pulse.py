@@ -3,8 +3,11 @@
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from engine.pulse import (
+from policy.news import Waiting
+from policy.pulse import (
     COLD_HEARTBEAT_SECONDS,
     HEARTBEAT_SECONDS,
     QUEUE_HEARTBEAT_SECONDS,
@@ -12,7 +15,6 @@ from engine.pulse import (
     Level,
     Pulse,
 )
-from policy.news import Waiting
 
 IDLE = Level()
 ONE_WORKER = Level(workers=1)
@@ -216,3 +218,31 @@ def test_a_busy_endpoint_is_never_taken_for_idle_however_steady_its_requests(
     # a signal takes a moment
     assert max(idle) < timeout - 0.4
     assert sent <= 4 * seconds / timeout + seconds / HEARTBEAT_SECONDS + 20, "and not every request is told"
+
+
+@given(st.integers(0, 2**32), st.sampled_from([None, 3.0, 30.0, 600.0]))
+def test_while_it_rests_nothing_is_due_whatever_arrives_or_waits(seed: int, timeout: float | None) -> None:
+    chance = random.Random(seed)
+    pulse, now, rested, told = Pulse(0.0, spread=chance.random()), 0.0, 0, 0
+    for _ in range(300):
+        now += chance.choice([0.01, 0.25, 1.0])
+        if chance.random() < 0.5:
+            pulse.arrived(chance.choice([1.0, 100.0]), now)
+        if chance.random() < 0.1:
+            pulse.touch()
+        if chance.random() < 0.02:
+            pulse.urge(chance.choice(["a", "b"]), now)
+        level = Level(
+            waiting=Waiting(chance.choice([0, 0, 5])),
+            workers=chance.choice([0, 3]),
+            holding=chance.random() < 0.5,
+            inactivity_timeout=timeout,
+        )
+        resting = now < pulse.rests_until(timeout)
+        if pulse.due(level, now) is not None:
+            assert not resting
+            pulse.take(level, now)
+            told += 1
+        rested += resting
+    assert rested > 0
+    assert told > 0
