@@ -10,6 +10,8 @@ BUCKET_SECONDS = 5.0
 _QUARTER_SECONDS = 900.0
 _DAY_SECONDS = 86_400.0
 _RESOLUTIONS = (("seconds", 5.0, 300.0), ("minutes", 60.0, 7200.0), ("quarters", 900.0, 172_800.0))
+_SPREAD_BUCKETS = 120
+"""A load is spread over so many buckets before the last at most; no engine tells of more at once."""
 _COST_REQUESTS = 200.0
 """Enough that the mean of costs that differ by their mean is known to 7 %."""
 _ENGINE_SECONDS = 180.0
@@ -229,12 +231,13 @@ def _arrived(
     last = (end // width) * width
     if end == last and start < end:
         last -= width  # a batch sent on the very border tells of the bucket that it closes
-    first = min(max((start // width) * width, last - 120 * width), last)
+    first = min(max((start // width) * width, last - _SPREAD_BUCKETS * width), last)
     span = end - max(start, first)
-    bucket = first
-    while bucket <= last:
+    # counted, not stepped until `last`: far from zero a step changes nothing, and there would be no end
+    steps = (last - first) / width
+    for number in range(round(steps) + 1 if steps <= _SPREAD_BUCKETS else 1):
+        bucket = first + number * width
         share = (min(end, bucket + width) - max(start, bucket)) / span if span > 0 else 1.0
         if bucket + width > keep_from and share > 0:
             buckets[bucket] = round(buckets.get(bucket, 0.0) + load * share, 3)
-        bucket += width
     return series[old:touched] + tuple(sorted(buckets.items()))

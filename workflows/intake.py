@@ -9,6 +9,7 @@ from policy.observe import RESTARTS, fold_metrics
 from policy.updates import UPDATING
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.workergroup import Workergroup
+from workflows.clocks import told_in_time
 from workflows.handshake import open_tickets
 from workflows.messages import MetricsBatch, WorkerMetrics
 from workflows.outcomes import keep
@@ -28,6 +29,7 @@ def metrics(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str:
     before = record.engines.get(batch.engine_id)
     if before is not None and batch.sequence <= before.sequence:
         return ""
+    batch = told_in_time(batch, now)
     record.engines.pop(batch.engine_id, None)
     record.engines[batch.engine_id] = _engine(batch, now)
     for stale in list(record.engines)[:-ENGINES_KEPT]:

@@ -7,9 +7,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import strategies as st
 from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
 from temporalio.client import WorkflowExecutionStatus, WorkflowHistory, WorkflowUpdateFailedError
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import Replayer
 
 from stoker_wire import control
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
@@ -17,10 +15,8 @@ from stoker_wire.openapi import Operation, Reply, document
 from stoker_wire.workergroup import Workergroup
 from tests.fuzz import size
 from tests.fuzz.values import Schemas, Text, anything
-from tests.workflows.world import World, group
-from workflows.endpoint import EndpointWorkflow
+from tests.workflows.world import World, group, replayer
 from workflows.messages import MetricsBatch
-from workflows.worker import workflow_runner
 
 SIGNALS = [
     control.SIGNAL_REPORT_METRICS, control.SIGNAL_UPDATE_CONFIG, control.SIGNAL_SET_WORKERGROUP, control.SIGNAL_REMOVE_WORKERGROUP,
@@ -154,16 +150,7 @@ async def test_a_storm_of_messages_neither_fails_nor_stops_the_workflow(a_world:
         config_after = await handle.execute_update(control.UPDATE_CHANGE_CONFIG, {"max_workers": 2})
         assert config_after["max_workers"] == 2, "and it takes good messages still"
         for history in await world.histories():
-            await replaying().replay_workflow(history)
-
-
-def replaying() -> Replayer:
-    """A replayer of the endpoint's workflow."""
-    return Replayer(
-        workflows=[EndpointWorkflow],
-        data_converter=pydantic_data_converter,
-        workflow_runner=workflow_runner(),
-    )
+            await replayer().replay_workflow(history)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,17 @@ def test_no_load_is_lost_or_invented(batches, start):
     assert sum(load for _, load in history.minutes) == pytest.approx(total, abs=0.01 * len(batches))
 
 
+@given(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(0.0, allow_infinity=False),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+def test_whatever_the_clocks_say_a_batch_is_folded_in_a_moment(at, window, later):
+    history = told(LoadHistory(), 1, at, 10.0, window=window)
+    history = told(history, 2, later, 10.0, window=window)
+    assert all(len(series) <= 300 for series in (history.seconds, history.minutes, history.quarters))
+
+
 def test_growth_is_seen_before_the_minute_has_caught_up():
     history = steady(100, until=NOW - 15)
     history = fold(history, engine_id="e1", sequence=2, at=NOW, window_s=15, load=15 * 1000)

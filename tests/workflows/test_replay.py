@@ -17,19 +17,14 @@ from typing import Any
 
 import pytest
 from temporalio.client import WorkflowHistory
-from temporalio.worker import Replayer
 
 from market.port import OfferGone, RateLimited
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
 from tests.workflows.recording import ASKED_FOR, HISTORIES, record
-from tests.workflows.world import SECRETS, World, group
-from workflows.converter import data_converter
-from workflows.endpoint import EndpointWorkflow
+from tests.workflows.world import SECRETS, World, group, replayer
 from workflows.messages import EndpointMemo
-from workflows.sweep import SweepWorkflow
-from workflows.worker import workflow_runner
 
 SMALL = EndpointConfig(min_load=0, min_workers=2, max_workers=4, inactivity_timeout=60, cold_mult=1)
 ONE = EndpointConfig(min_load=0, min_workers=1, max_workers=2, inactivity_timeout=60, cold_mult=1)
@@ -134,14 +129,9 @@ async def test_a_recorded_history_replays_under_an_absurd_policy(
 
 
 async def replay_failure(path: Path) -> Exception | None:
-    replayer = Replayer(
-        workflows=[EndpointWorkflow, SweepWorkflow],
-        data_converter=data_converter,
-        workflow_runner=workflow_runner(),
-    )
     text = await asyncio.to_thread(path.read_text)
     history = WorkflowHistory.from_json("endpoint/llm", text)
-    result = await replayer.replay_workflow(history, raise_on_replay_failure=False)
+    result = await replayer().replay_workflow(history, raise_on_replay_failure=False)
     return result.replay_failure
 
 

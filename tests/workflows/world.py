@@ -14,7 +14,7 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle, WorkflowHistory
 from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import Worker
+from temporalio.worker import Replayer, Worker
 
 from activities.instances import MarketActivities
 from activities.messages import read_label
@@ -24,9 +24,11 @@ from stoker_wire.control import TASK_QUEUE, EndpointSpec, workflow_id
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer, Template
 from stoker_wire.workergroup import Workergroup
+from workflows.converter import data_converter
 from workflows.endpoint import EndpointWorkflow
 from workflows.messages import MEMO_KEY, Condition, EndpointMemo, MetricsBatch, WorkerMetrics
-from workflows.worker import WorkerSettings, build_workers
+from workflows.sweep import SweepWorkflow
+from workflows.worker import WorkerSettings, build_workers, workflow_runner
 
 PERF = {"RTX 3090": 60.0, "RTX 4090": 100.0, "H100": 300.0}
 SECRETS = DeploymentSecrets(
@@ -293,3 +295,12 @@ def make_workers(client: Client, market: FakeMarket) -> list[Worker]:
     """The deployment's Temporal workers over this marketplace, in a hurry."""
     settings = WorkerSettings(market_calls_per_second=10_000, graceful_shutdown_seconds=1)
     return build_workers(client, MarketActivities(market, SECRETS), settings)
+
+
+def replayer() -> Replayer:
+    """Plays recorded histories again, over the code as it stands."""
+    return Replayer(
+        workflows=[EndpointWorkflow, SweepWorkflow],
+        data_converter=data_converter,
+        workflow_runner=workflow_runner(),
+    )
