@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -25,7 +24,6 @@ from market.listening import Door, listen, plain_requests
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
 
 _SHUTDOWN_SECONDS = 5.0
-_GC_YOUNG_OBJECTS = 50_000
 
 
 def create_app(settings: EngineSettings, temporal_client: Client) -> web.Application:
@@ -136,19 +134,11 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def calm_garbage_collection() -> None:
-    """Collect seldom: requests make no cycles, and a full look over 100,000 remembered ones is a pause that clients see."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GC_YOUNG_OBJECTS, 50, 100)
-
-
 async def serve(
     settings: EngineSettings, temporal_client: Client, *, stop: asyncio.Event | None = None
 ) -> None:
-    """Serve until `stop` is set or the task is cancelled. For a process of its own: it tunes the garbage collector."""
+    """Serve until `stop` is set or the task is cancelled."""
     server = await start_server(settings, temporal_client)
-    calm_garbage_collection()
     try:
         await (stop or asyncio.Event()).wait()
     finally:

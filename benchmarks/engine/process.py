@@ -11,8 +11,9 @@ import structlog
 import uvloop
 from temporalio.client import Client
 
-from engine.app import calm_garbage_collection, start_server
+from engine.app import start_server
 from engine.settings import EngineSettings, RequestLogSettings
+from run.garbage import calm_garbage_collection
 from workflows.converter import data_converter
 
 

@@ -7,6 +7,7 @@ import structlog
 from engine.app import serve
 from engine.settings import EngineSettings, Limits, Timing
 from market.listening import ConnectionLimits
+from run.garbage import calm_garbage_collection
 from run.keys import load_keys
 from run.roles.stopping import stop_event
 from run.settings import DevSettings, ListenLimits, is_loopback
@@ -58,4 +59,5 @@ async def run_engine(settings: DevSettings) -> None:
             advice="it speaks http without TLS: put a TLS proxy in front of it, and name it in engine.public_url",
         )
     log.info("engine.listening", host=engine.host, port=engine.port)
+    calm_garbage_collection()
     await serve(engine, client, stop=stop)

@@ -9,6 +9,7 @@ import structlog
 from activities.instances import MarketActivities
 from activities.secrets import DeploymentSecrets
 from market.vast import VastMarket
+from run.garbage import calm_garbage_collection
 from run.keys import load_keys
 from run.roles.stopping import stop_event
 from run.settings import DevSettings
@@ -33,6 +34,7 @@ async def run_worker(settings: DevSettings) -> None:
             market_calls_per_second=settings.market.calls_per_second_max, version=settings.worker.version()
         ),
     )
+    calm_garbage_collection()
     running = [asyncio.create_task(worker.run()) for worker in workers]
     await ensure_sweep(client)
     log.info(
