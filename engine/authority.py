@@ -112,7 +112,8 @@ class AuthorityDesk:
         self._engine = engine
         pem = engine.settings.ca_key_pem
         self._authority = Authority(pem) if pem else None
-        self._waiting = 0
+        self._waiting = {True: 0, False: 0}
+        """Calls that wait, by whether their instance was known when they came: strangers cannot take the places of workers."""
         self._known_at = -1
         self._known: dict[int, tuple[int, KnownWorker]] = {}
 
@@ -138,14 +139,10 @@ class AuthorityDesk:
         body = await read_body(request)
         if len(body) > _REQUEST_BYTES_MAX:
             raise Problem(413, "body_too_large", f"a certificate request is under {_REQUEST_BYTES_MAX} bytes")
-        if self._waiting >= _WAITING_MAX:
-            said = "too many instances ask for a certificate at once; ask again"
-            raise Problem(503, "busy", said, headers={"Retry-After": "5"})
-        self._waiting += 1
-        try:
-            address = await self._address(request, instance_id)
-        finally:
-            self._waiting -= 1
+        address = self._known_address(request, instance_id)
+        if address is None:
+            _requested_key(body)  # who brings none need not wait
+            address = await self._wait(request, instance_id)
         certificate = authority.issue(body, address)
         log.info("certificate_issued", instance_id=instance_id, address=address)
         return web.Response(body=certificate, content_type="application/x-pem-file")
@@ -155,34 +152,53 @@ class AuthorityDesk:
             raise Problem(404, "no_authority", "this deployment has no certificate authority: set its key")
         return self._authority
 
-    async def _address(self, request: web.Request, instance_id: int) -> str:
-        """The instance's address, once it is known and the caller is seen to be that instance.
+    def _known_address(self, request: web.Request, instance_id: int) -> str | None:
+        """The instance's address, if it is known.
 
         The official start script brings no key: then the call has to come from the address itself. With the worker's
         token as a bearer key it may come from anywhere.
+
+        Raises:
+            Problem: 403, the caller is not that instance.
         """
-        until = time.monotonic() + _ADDRESS_SECONDS_MAX
-        unknown = time.monotonic() + _UNKNOWN_SECONDS_MAX
-        while True:
-            endpoint_id, worker = self._worker(instance_id)
-            if worker is not None and (host := worker.host):
-                tokens = [
-                    mint_worker_token(secret, endpoint_id, worker.launch_id).encode()
-                    for secret in self._engine.settings.secrets
-                ]
-                shown = any(same_key(token, key) for key in presented(request) for token in tokens)
-                if shown or _same_host(request.remote, host):
-                    return host
-                raise Problem(
-                    403,
-                    "not_the_instance",
-                    "ask from the instance's own address, or send Authorization: Bearer $MASTER_TOKEN",
-                )
-            if time.monotonic() > (until if worker is not None else unknown):
-                what = "is not known here" if worker is None else "has no address yet"
-                said = f"instance {instance_id} {what}; ask again when the marketplace lists it"
-                raise Problem(404, "no_such_instance", said, headers={"Retry-After": "5"})
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        endpoint_id, worker = self._worker(instance_id)
+        if worker is None or not worker.host:
+            return None
+        tokens = [
+            mint_worker_token(secret, endpoint_id, worker.launch_id).encode()
+            for secret in self._engine.settings.secrets
+        ]
+        shown = any(same_key(token, key) for key in presented(request) for token in tokens)
+        if shown or _same_host(request.remote, worker.host):
+            return worker.host
+        raise Problem(
+            403,
+            "not_the_instance",
+            "ask from the instance's own address, or send Authorization: Bearer $MASTER_TOKEN",
+        )
+
+    async def _wait(self, request: web.Request, instance_id: int) -> str:
+        """The address of an instance that is not known yet, once it is. Strangers wait too: in places of their own."""
+        began = time.monotonic()
+        known = self._worker(instance_id)[1] is not None
+        self._take_place(known)
+        try:
+            while (address := self._known_address(request, instance_id)) is None:
+                here = self._worker(instance_id)[1] is not None
+                if time.monotonic() - began > (_ADDRESS_SECONDS_MAX if here else _UNKNOWN_SECONDS_MAX):
+                    what = "has no address yet" if here else "is not known here"
+                    said = f"instance {instance_id} {what}; ask again when the marketplace lists it"
+                    raise Problem(404, "no_such_instance", said, headers={"Retry-After": "5"})
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            return address
+        finally:
+            self._waiting[known] -= 1
+
+    def _take_place(self, known: bool) -> None:
+        if self._waiting[known] >= _WAITING_MAX:
+            said = "too many instances ask for a certificate at once; ask again"
+            raise Problem(503, "busy", said, headers={"Retry-After": "5"})
+        self._waiting[known] += 1
 
     def _worker(self, instance_id: int) -> tuple[int, KnownWorker | None]:
         directory = self._engine.directory

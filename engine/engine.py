@@ -122,14 +122,15 @@ class Engine:
         return ""
 
     async def find(self, name: str) -> Endpoint | None:
-        """The endpoint of this name, asking Temporal when it is not known: it may be a second old."""
+        """The endpoint of this name, asking Temporal when it is not known: it may be a second old.
+
+        Raises:
+            RPCError or another of TEMPORAL_FAULTS: Temporal does not answer, so nobody knows.
+        """
         endpoint = self.directory.named(name)
         if endpoint is not None or time.monotonic() < self._missing.get(name, 0.0):
             return endpoint
-        try:
-            await self.watch.refresh(name)
-        except TEMPORAL_FAULTS:
-            return None
+        await self.watch.refresh(name)
         endpoint = self.directory.named(name)
         if endpoint is None:
             if len(self._missing) >= _MISSING_MAX:

@@ -18,10 +18,13 @@ from stoker_wire.worker_status import FinishedRequest, FinishedRequests, WorkerS
 
 log = structlog.get_logger("engine.ingest")
 
-_URL = re.compile(r"https?://(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::(\d{1,5}))?")
+_URL = re.compile(
+    r"https?://(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?"
+)
 _PORT_MAX = 65_535
 _LOAD_MAX = 1e12
 _SECONDS_MAX = 1e9
+_COUNT_MAX = 1_000_000_000
 _ID_MAX = 2**63 - 1
 _TOKEN_CHARS_MAX = 200
 
@@ -276,6 +279,9 @@ def _check_figures(status: WorkerStatus) -> None:
             raise Problem(
                 400, "invalid_args", f"{name}: must be at most {_LOAD_MAX:g} (got {getattr(status, name):g})"
             )
+    for name in ("num_requests_working", "queued", "num_requests_recieved"):
+        if getattr(status, name) > _COUNT_MAX:
+            raise Problem(400, "invalid_args", f"{name}: must be at most {_COUNT_MAX:,}")
     for name in ("loadtime", "running_seconds", "ends_told_seconds"):
         if getattr(status, name) > _SECONDS_MAX:
             raise Problem(

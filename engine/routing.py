@@ -8,6 +8,7 @@ from aiohttp import web
 
 from engine.endpoints import Endpoint
 from engine.engine import Engine, draw_index
+from engine.faults import TEMPORAL_FAULTS
 from engine.keys import presented, unauthorised
 from engine.parsing import FastRouteRequest, answer, parse_route, read_body
 from engine.reasons import why_waiting
@@ -70,23 +71,27 @@ class RouteDesk:
         if place.turned_away or full or engine.stopping or engine.router.paused(place, now):
             return False
         loop = asyncio.get_running_loop()
-        ended: asyncio.Future[bool] = loop.create_future()
+        ended: asyncio.Future[None] = loop.create_future()
+        handed = False
 
         def wake(given: bool) -> None:
+            nonlocal handed
+            # it may be given a worker in the very turn of the loop in which it ran out of time, or its client left
+            handed = handed or given
             if not ended.done():
-                ended.set_result(given)
+                ended.set_result(None)
 
         timer = loop.call_later(engine.settings.timing.hold_seconds, wake, False)
         engine.held_calls += 1
         superseded = False
         try:
             engine.router.hold(endpoint, place, wake, now)
-            given = await ended
+            await ended
             superseded = place.wake is not None and place.wake is not wake
-            return given
+            return handed
         except asyncio.CancelledError:
             superseded = place.wake is not None and place.wake is not wake
-            if ended.done() and not ended.cancelled() and ended.result():
+            if handed:
                 engine.router.give_back(endpoint, place, time.time())
             raise
         finally:
@@ -126,7 +131,7 @@ class RouteDesk:
         }
 
     async def locate(self, request: web.Request, name: str, body_key: str = "") -> Endpoint | None:
-        """The endpoint of this name, if one of the call's keys opens it; None: the engine does not know any yet.
+        """The endpoint of this name, if one of the call's keys opens it; None: the engine cannot say now whether there is one.
 
         What is not known may be a second old, so Temporal is asked, but only for callers with a key.
 
@@ -136,7 +141,10 @@ class RouteDesk:
         engine = self._engine
         if not self._known_key(request, body_key):
             raise unauthorised()
-        endpoint = await engine.find(name)
+        try:
+            endpoint = await engine.find(name)
+        except TEMPORAL_FAULTS:
+            return None
         if endpoint is None and not engine.watch.knows_all:
             return None
         if endpoint is not None:
@@ -181,7 +189,7 @@ def _starting_answer(asked: RouteAsked) -> dict[str, Any]:
     return {
         "endpoint": asked.endpoint,
         "request_idx": asked.request_idx or draw_index(),
-        "status": "the engine has just started and does not know its endpoints yet; come again",
+        "status": "the engine does not know this endpoint and cannot ask Temporal now; come again",
         "reason": "booting",
         "position": 0,
         "eta_s": None,

@@ -156,14 +156,19 @@ class Watch:
             log.info("endpoint_found", endpoint=memo.name, members=len(memo.members))
 
     async def _memo_of(self, execution: WorkflowExecution) -> EndpointMemo | None:
-        value: Any = await execution.memo_value(MEMO_KEY, None)
         try:
+            value: Any = await execution.memo_value(MEMO_KEY, None)
             return EndpointMemo.model_validate(value) if value is not None else None
         except ValidationError as fault:
-            if execution.id not in self._unreadable:
-                self._unreadable.add(execution.id)
-                log.error("memo_unreadable", workflow=execution.id, fields=fault.error_count())
-            return None
+            self._skip(execution, fields=fault.error_count())
+        except Exception as fault:  # noqa: BLE001 - it was written by another codec: one memo must not hide the others
+            self._skip(execution, error=str(fault)[:200])
+        return None
+
+    def _skip(self, execution: WorkflowExecution, **why: Any) -> None:
+        if execution.id not in self._unreadable:
+            self._unreadable.add(execution.id)
+            log.error("memo_unreadable", workflow=execution.id, **why)
 
     def _closed(self, endpoint_name: str, memo: EndpointMemo | None) -> None:
         endpoint = self._directory.named(endpoint_name)

@@ -49,8 +49,9 @@ class Lengths:
         """A request of this declared cost occupied a worker of this perf for so long."""
         if cost <= 0 or perf <= 0 or seconds <= 0:
             return
-        ratio = seconds * perf / cost
-        at = math.floor((math.log2(ratio) + _OCTAVES) * _STEPS)
+        # the quotient itself may be beyond all floats: anybody declares costs
+        octaves = math.log2(seconds) + math.log2(perf) - math.log2(cost)
+        at = math.floor((octaves + _OCTAVES) * _STEPS)
         self._gain /= _KEEP
         self._weights[min(max(at, 0), _BINS - 1)] += self._gain
         self.count += 1

@@ -5,7 +5,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ApplicationError, CancelledError, FailureError
 
 from activities.planner import Decided, plan
 from policy import load as load_windows
@@ -35,6 +35,7 @@ HAND_OVER_SECONDS = 20.0
 """How long a continue-as-new waits for what is under way; the next run asks again for what is left."""
 MOVE_SECONDS_MIN = 10.0
 """Between two moves to another build: a deployment that is switched to and fro must not make an endpoint spin."""
+_FAULT_CHARS = 300
 
 
 @workflow.defn(name=control.WORKFLOW_TYPE)
@@ -110,8 +111,10 @@ class EndpointWorkflow:
             decided = await workflow.execute_local_activity(
                 plan, args=[observation, self._advice()], **options.plan_options()
             )
-        except ActivityError as error:
-            self._book.log.note(now, "fail", f"planner: {error.cause or error}", subject=why)
+        except CancelledError:
+            raise
+        except FailureError as error:  # a local activity's own fault comes as it is, not in an ActivityError
+            self._book.log.note(now, "fail", f"planner: {error.cause or error}"[:_FAULT_CHARS], subject=why)
             self._book.record.look_again_at = workflow.time() + REPLAN_SECONDS
             return
         self._adopt(decided, observation, now)

@@ -14,6 +14,8 @@ from stoker_wire.states import WorkerState
 Load = Annotated[float, Field(ge=0, le=1e18)]
 """A million of the dearest requests. What is beyond is a mistake, and sums of it would end in no number at all."""
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+"""Whole numbers have no end in JSON, floats have."""
 
 
 class Condition(StrEnum):
@@ -33,8 +35,8 @@ class WorkerMetrics(Received):
     perf: Load = 0.0
     load: Load = 0.0
     """Load that it holds: reported in flight, plus routed and not yet seen by it."""
-    in_flight: int = Field(0, ge=0)
-    tickets_open: int = Field(0, ge=0)
+    in_flight: Count = 0
+    tickets_open: Count = 0
     """Route answers of this engine that the worker has not seen and that have not expired."""
     reported_at: float = 0.0
     """When its last report arrived (the engine's clock); 0: none yet, the engine only speaks of its tickets."""
@@ -53,16 +55,16 @@ class MetricsBatch(Received):
     """What one engine saw of one endpoint since its last batch."""
 
     engine_id: str
-    sequence: int = Field(ge=0)
+    sequence: int = Field(ge=0, lt=2**63)
     """Counts up per engine process: an older or doubled batch is dropped."""
     sent_at: float
     window_s: Seconds = 0.0
     """The time that `arrived_*` covers, ending at `sent_at`."""
     arrived_load: Load = 0.0
-    arrived_requests: int = Field(0, ge=0)
+    arrived_requests: Count = 0
     queued_load: Load = 0.0
     """Load waiting in this engine's queue now."""
-    queued_requests: int = Field(0, ge=0)
+    queued_requests: Count = 0
     oldest_wait_s: Seconds = 0.0
     last_request_at: float | None = None
     late_load: Load | None = None

@@ -58,8 +58,7 @@ class EndpointWorkflows:
             name=name,
             owner=owner,
             config=config.model_dump(mode="json", exclude_defaults=True),
-            created_at=now,
-            changed_at=now,
+            created_at=now,  # changed_at stays 0: any word of the workflow is newer, whatever this engine's clock says
         )
         try:
             await self._client.start_workflow(
@@ -69,7 +68,7 @@ class EndpointWorkflows:
                 task_queue=TASK_QUEUE,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 memo={MEMO_KEY: memo.model_dump(mode="json")},
-                search_attributes=_attributes(memo, config),
+                search_attributes=_attributes(memo, config, now),
                 static_summary=f"endpoint {name} of {owner}"[:200],
                 rpc_timeout=_RPC,
             )
@@ -117,7 +116,7 @@ def new_id() -> int:
     return secrets.randbelow(2**31 - 1) + 1
 
 
-def _attributes(memo: EndpointMemo, config: EndpointConfig) -> TypedSearchAttributes:
+def _attributes(memo: EndpointMemo, config: EndpointConfig, now: float) -> TypedSearchAttributes:
     return TypedSearchAttributes(
         [
             SearchAttributePair(SearchAttributeKey.for_keyword("EndpointName"), memo.name),
@@ -128,7 +127,7 @@ def _attributes(memo: EndpointMemo, config: EndpointConfig) -> TypedSearchAttrib
             SearchAttributePair(SearchAttributeKey.for_float("DollarsPerHour"), 0.0),
             SearchAttributePair(
                 SearchAttributeKey.for_datetime("FleetChangedAt"),
-                datetime.fromtimestamp(memo.changed_at, UTC),
+                datetime.fromtimestamp(now, UTC),
             ),
         ]
     )

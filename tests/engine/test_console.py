@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,7 @@ from activities.instances import MarketActivities
 from activities.secrets import DeploymentSecrets
 from engine.settings import Timing
 from market.fake import FakeMarket
+from stoker_wire.control import workflow_id
 from stoker_wire.market import Offer, Template
 from tests.engine.conftest import ALICE, BOB, SECRET, Stage, WorkerDouble, start_temporal
 from tests.engine.standin import until
@@ -386,3 +388,20 @@ async def test_a_bad_call_is_a_problem_that_says_what_to_do(
     assert problem["msg"] == problem["error_msg"]
     after = (await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/"))["result"]
     assert after == before
+
+
+async def test_an_endpoint_made_by_an_engine_whose_clock_is_ahead_is_heard(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = SimpleNamespace(time=lambda: time.time() + 120.0, monotonic=time.monotonic)
+    monkeypatch.setattr("engine.console.temporal.time", ahead)
+    name = "made-ahead"
+    _, body = await stage.post("/api/v0/endptjobs/", {"endpoint_name": name}, key=ALICE)
+    handle = stage.env.client.get_workflow_handle(workflow_id(name))
+    try:
+        worker = WorkerDouble(stage, body["result"], "aaaaaaaaaaaa", 101)
+        await handle.signal("script", {"groups": [1], "members": [worker.member()]})
+        directory = stage.server.engine.directory
+        await until(lambda: bool(directory.named(name).memo.members), "the workflow's own word counts")
+    finally:
+        await handle.terminate()

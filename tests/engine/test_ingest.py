@@ -211,3 +211,45 @@ async def test_an_engine_that_stops_says_goodbye_to_the_workflows_whose_workers_
     (last,) = await until(goodbye, "the goodbye")
     assert last["queued_requests"] == 0
     assert last == (await endpoint.told())[-1]
+
+
+@pytest.mark.parametrize("name", ["num_requests_working", "queued", "num_requests_recieved"])
+async def test_a_count_beyond_all_floats_is_refused(stage: Stage, name: str) -> None:
+    """Whole numbers have no end in JSON: the planner would divide by it."""
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker()
+    await endpoint.ready(worker)
+    status, body = await stage.post("/worker_status/", worker.status(**{name: 10**400}))
+    assert (status, body["error"]) == (400, "invalid_args")
+    assert name in body["msg"]
+
+
+@pytest.mark.parametrize("cost", [1e-310, 5e-324])
+async def test_a_clients_cost_never_fails_an_honest_workers_report(stage: Stage, cost: float) -> None:
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker()
+    await endpoint.ready(worker, ends_told_seconds=1.0)
+    given = [await endpoint.route(cost=cost), await endpoint.route(cost=1)]
+    ended = [
+        {
+            "request_idx": route["request_idx"],
+            "success": True,
+            "work_started_at": 10.0,
+            "work_completed_at": 11.0,
+        }
+        for route in given
+    ]
+    status, body = await stage.post(
+        "/delete_requests/", {"worker_id": worker.instance_id, "mtoken": worker.token, "requests": ended}
+    )
+    assert (status, body["known"]) == (200, 2)
+
+
+async def test_a_port_is_written_in_ascii_digits(stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker()
+    await endpoint.ready(worker)
+    status, body = await stage.post(
+        "/worker_status/", worker.status(url="http://10.0.0.1:\u0663\u0660\u0660\u0660")
+    )
+    assert (status, body["error"]) == (400, "invalid_url")

@@ -2,12 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from temporalio.api.common.v1 import Payload
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import PayloadCodec
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.app import start_server
@@ -184,6 +188,62 @@ async def test_what_is_wrong_with_one_endpoint_does_not_silence_or_starve_the_ot
 
     await until(told, "the endpoint behind it is told about")
     await until(lambda: 7 not in other.waiting, "the line behind it is swept")
+
+
+class Sealing(PayloadCodec):
+    """Another deployment's codec, which nobody here can read."""
+
+    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        return [
+            Payload(metadata={"encoding": b"binary/encrypted"}, data=each.SerializeToString())
+            for each in payloads
+        ]
+
+    async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        return list(payloads)
+
+
+async def test_a_memo_that_nobody_can_decode_does_not_blind_the_engine(bare_stage: Stage) -> None:
+    config = bare_stage.env.client.config()
+    converter = replace(config["data_converter"], payload_codec=Sealing())
+    sealed = Client(**{**config, "data_converter": converter})
+    odd = await sealed.start_workflow(
+        "EndpointWorkflow",
+        "x",
+        id="endpoint/odd",
+        task_queue="nobody",
+        memo={"endpoint": {"id": 99, "name": "odd"}},
+    )
+    try:
+        found = bare_stage.env.client.list_workflows("WorkflowId = 'endpoint/odd'")
+
+        async def visible() -> bool:
+            return bool([each async for each in found])
+
+        await until(visible, "the odd workflow is listed")
+        with capture_logs() as logs:
+            await bare_stage.start_engine()
+            endpoint = await bare_stage.endpoint()
+        assert (await endpoint.route())["endpoint"] == endpoint.name
+        said = [each for each in logs if each["event"] == "memo_unreadable"]
+        assert [each["workflow"] for each in said] == ["endpoint/odd"], "once, not with every look"
+    finally:
+        await odd.terminate()
+
+
+async def test_while_temporal_is_down_an_unknown_name_is_not_called_wrong(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """404 is final for clients, and all that is known is that nobody can look."""
+
+    async def down(name: str) -> bool:
+        raise RPCError("down", RPCStatusCode.UNAVAILABLE, b"")
+
+    monkeypatch.setattr(stage.server.engine.watch, "refresh", down)
+    status, body = await stage.post("/route/", {"endpoint": "made-a-second-ago", "cost": 1}, key=ALICE)
+    assert status == 200
+    assert "url" not in body
+    assert "cannot ask Temporal" in body["status"]
 
 
 def test_a_skipped_endpoint_is_spoken_of_once_a_minute() -> None:

@@ -9,7 +9,7 @@ from market.port import Launch, OfferGone, Unavailable
 from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
-from tests.workflows.world import group
+from tests.workflows.world import group, replayer
 from workflows.messages import EndpointMemo
 
 
@@ -274,3 +274,41 @@ async def test_a_look_neither_spends_the_marketplaces_rate_nor_waits_in_its_queu
                     queues.setdefault(asked.activity_type.name, set()).add(asked.task_queue.name)
         assert queues["list_instances"] == {TASK_QUEUE}
         assert queues["create_instance"] == queues["search_offers"] == {MARKET_TASK_QUEUE}
+
+
+async def test_an_endpoint_outlives_a_planner_that_fails(
+    a_world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A local activity's fault comes as it is: taken for something else it would end the workflow, its machines paid for."""
+
+    def broken(*_: Any) -> Any:
+        raise ValueError("a fault of ours")
+
+    async with a_world() as world:
+        await world.start(SMALL, [group()])
+        await world.live(60)
+        with monkeypatch.context() as patch:
+            patch.setattr("activities.planner.decide", broken)
+            await world.live(120, load=50.0)
+        lines = [line["reason"] for line in await world.handle.query("decisions", 200)]
+        assert "planner: ValueError: a fault of ours" in lines
+        assert await world.live(600, until=lambda memo: len(memo.members) == 2), (
+            "and goes on when it is mended"
+        )
+        for history in await world.histories():
+            await replayer().replay_workflow(history)
+
+
+@pytest.mark.parametrize("name", ["in_flight", "tickets_open"])
+async def test_a_count_beyond_all_floats_is_refused_and_stops_nothing(a_world: Any, name: str) -> None:
+    async with a_world() as world:
+        await world.start(SMALL, [group()])
+        await world.live(120, load=50.0)
+        worker = {"launch_id": "a" * 12, "instance_id": 1, "condition": "ready", name: 10**400}
+        await world.handle.signal(
+            "report_metrics",
+            {"engine_id": "e", "sequence": 1, "sent_at": world.now, "workers": [worker]},
+        )
+        line = (await world.handle.query("decisions"))[-1]
+        assert line["reason"].startswith("refused: ")
+        assert name in line["reason"]

@@ -1,0 +1,59 @@
+"""Certificates for workers: who waits for one takes nobody else's place."""
+
+import asyncio
+
+import aiohttp
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from engine.authority import _WAITING_MAX
+from tests.engine.conftest import Stage
+from tests.engine.test_odd_bytes import CA_PEM
+
+
+def request_pem() -> bytes:
+    """A certificate request."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return (
+        x509.CertificateSigningRequestBuilder(x509.Name([]))
+        .sign(key, hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+    )
+
+
+async def ask(
+    stage: Stage, http: aiohttp.ClientSession, instance_id: int, body: bytes, token: str = ""
+) -> int:
+    """The status of the answer."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url = f"{stage.server.url}/api/v0/sign_cert/?instance_id={instance_id}"
+    async with http.post(url, data=body, headers=headers) as answer:
+        return answer.status
+
+
+async def test_strangers_who_wait_do_not_keep_a_worker_from_its_certificate(bare_stage: Stage) -> None:
+    await bare_stage.start_engine(ca_key_pem=CA_PEM)
+    endpoint = await bare_stage.endpoint()
+    worker, young = endpoint.worker(), endpoint.worker("bbbbbbbbbbbb", 102)
+    await endpoint.script(groups=[1], members=[worker.member(a="10.0.0.9:3000"), young.member()])
+    body = request_pem()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+        crowd = [asyncio.ensure_future(ask(bare_stage, http, 5000 + n, body)) for n in range(_WAITING_MAX)]
+        await asyncio.sleep(0.5)
+        assert await ask(bare_stage, http, 9999, body) == 503, "the crowd waits"
+        assert await ask(bare_stage, http, worker.instance_id, body, worker.token) == 200
+        waits = asyncio.ensure_future(ask(bare_stage, http, young.instance_id, body, young.token))
+        await asyncio.sleep(0.3)
+        await endpoint.script(
+            groups=[1], members=[worker.member(a="10.0.0.9:3000"), young.member(a="10.0.0.8:3000")]
+        )
+        assert await waits == 200, "and one that is known may wait for its address"
+        assert set(await asyncio.gather(*crowd)) == {404}
+
+
+async def test_who_brings_no_request_does_not_wait(bare_stage: Stage) -> None:
+    await bare_stage.start_engine(ca_key_pem=CA_PEM)
+    async with aiohttp.ClientSession() as http, asyncio.timeout(2):
+        assert await ask(bare_stage, http, 4711, b"none") == 400
