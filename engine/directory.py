@@ -1,6 +1,6 @@
 """Every endpoint that this engine knows, by name and by id."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from engine.endpoints import Endpoint
 from engine.router import Router
@@ -110,14 +110,6 @@ class Directory:
         self.version += 1
         release(endpoint)
         self._router.close_books(endpoint)
-
-    def keep_only(self, names: Iterable[str]) -> list[Endpoint]:
-        """After a full look: drop what is gone; answers what was dropped."""
-        living = set(names)
-        gone = [endpoint for endpoint in self._by_name.values() if endpoint.name not in living]
-        for endpoint in gone:
-            self.drop(endpoint)
-        return gone
 
 
 def release(endpoint: Endpoint) -> None:

@@ -123,12 +123,9 @@ class Watch:
         ):
             living.add(execution.id)
             await self._take(execution)
-        names = {endpoint.name for endpoint in self._directory if endpoint.workflow_id in living}
-        # Visibility lags a moment behind: what the console has just created is not missing yet.
-        young = started - self._timing.watch_overlap_seconds
-        names |= {endpoint.name for endpoint in self._directory if endpoint.memo.created_at > young}
-        for endpoint in self._directory.keep_only(names):
-            log.info("endpoint_gone", endpoint=endpoint.name)
+        # The list lags, and one of an index that is being rebuilt is empty: whether a workflow is gone it says itself.
+        for missing in [each.name for each in self._directory if each.workflow_id not in living]:
+            await self.refresh(missing)
         self._full_at = started
 
     async def _look_at_changes(self, started: float) -> None:

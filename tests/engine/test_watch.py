@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -229,6 +229,33 @@ async def test_a_memo_that_nobody_can_decode_does_not_blind_the_engine(bare_stag
         assert [each["workflow"] for each in said] == ["endpoint/odd"], "once, not with every look"
     finally:
         await odd.terminate()
+
+
+async def test_an_endpoint_that_a_list_does_not_name_is_not_taken_for_gone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A visibility store that is being rebuilt answers every list, and names nobody."""
+    kept, ended = await stage.endpoint(), await stage.endpoint()
+    watch, directory = stage.server.engine.watch, stage.server.engine.directory
+
+    async def nobody(*_: Any, **__: Any) -> AsyncIterator[Any]:
+        return
+        yield
+
+    await ended.handle.terminate()
+    stage.endpoints.remove(ended)
+    monkeypatch.setattr(watch, "_client", Blind(watch._client, nobody))
+    await watch._look_at_all(time.time())
+    assert directory.named(kept.name) is not None
+    assert directory.named(ended.name) is None, "its workflow says that it is closed"
+
+
+class Blind:
+    """A Temporal client whose lists are replaced."""
+
+    def __init__(self, client: Client, lists: Any) -> None:
+        self.list_workflows = lists
+        self.get_workflow_handle = client.get_workflow_handle
 
 
 async def test_while_temporal_is_down_an_unknown_name_is_not_called_wrong(
