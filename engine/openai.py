@@ -1,19 +1,22 @@
 """`/openai/<endpoint>/v1/…`: a door for plain OpenAI clients. Routes, waits, calls the worker, streams its answer back."""
 
 import asyncio
+import contextlib
 import time
-from types import TracebackType
+from collections.abc import Iterator
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 import aiohttp
-import msgspec
 import structlog
 from aiohttp import web
 
+from engine.bodies import Bodies, Body
 from engine.endpoints import Endpoint
 from engine.engine import Engine
-from engine.parsing import FastRouteRequest, answer, bounded_arrival, json_object
+from engine.parsing import FastRouteRequest, answer
 from engine.routing import RouteDesk
+from engine.turns import Turn
 from stoker_wire.problem import Problem
 from stoker_wire.route import COST_MAX, DEFAULT_COST
 
@@ -26,7 +29,8 @@ _PAUSE_SECONDS = 1.0
 _RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
 _PATHS = ("chat/completions", "completions", "embeddings", "responses", "rerank")
 _COST_HEADER = "X-Stoker-Cost"
-_PASSED_BACK = ("Content-Type", "Server-Timing", "X-Stoker-Worker")
+_PASSED_BACK = ("Content-Type", "Content-Encoding", "Server-Timing", "X-Stoker-Worker")
+_NO_CONTENT = 204
 
 
 class OpenAIDoor:
@@ -35,11 +39,14 @@ class OpenAIDoor:
     def __init__(self, engine: Engine, desk: RouteDesk) -> None:
         self._engine = engine
         self._desk = desk
+        self._bodies = Bodies(engine.settings.limits)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(limit=0, ssl=self._engine.settings.worker_ssl_context or True)
         timeout = aiohttp.ClientTimeout(total=None, connect=10, sock_read=600)
+        showing = aiohttp.TraceConfig()
+        showing.on_request_headers_sent.append(_ticket_shown)
         # What one worker sets as a cookie is no business of the next, and least of all of another tenant's.
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -47,6 +54,7 @@ class OpenAIDoor:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
+            trace_configs=[showing],
         )
         return self
 
@@ -76,16 +84,21 @@ class OpenAIDoor:
         path = request.match_info["path"].strip("/")
         if path not in _PATHS:
             raise Problem(404, "not_found", f"/v1/{path[:80]} is not served; these are: {', '.join(_PATHS)}")
-        limit = self._engine.settings.limits.openai_body_bytes_max
-        payload = json_object(await _read(request, limit))
+        with Body(self._bodies) as body, Turn(self._engine, endpoint) as turn:
+            await body.arrive(request)
+            return await self._serve(request, endpoint, turn, path, body)
+
+    async def _serve(
+        self, request: web.Request, endpoint: Endpoint, turn: Turn, path: str, body: Body
+    ) -> web.StreamResponse:
         cost = _cost_of(request)
         request_idx, failed_url = 0, ""
         deadline = time.monotonic() + WAIT_SECONDS_MAX
         for attempt in range(ATTEMPTS_MAX):
-            route = await self._worker(endpoint, cost, request_idx, failed_url, deadline)
+            route = await self._worker(endpoint, turn, cost, request_idx, failed_url, deadline)
             request_idx = route["request_idx"]
             try:
-                return await self._forward(request, route, path, payload, last=attempt + 1 == ATTEMPTS_MAX)
+                return await self._forward(request, turn, route, path, body, last=attempt + 1 == ATTEMPTS_MAX)
             except _WorkerFailed as fault:
                 log.warning(
                     "openai_worker_failed",
@@ -106,18 +119,25 @@ class OpenAIDoor:
         return endpoint
 
     async def _worker(
-        self, endpoint: Endpoint, cost: float, request_idx: int, failed_url: str, deadline: float
+        self,
+        endpoint: Endpoint,
+        turn: Turn,
+        cost: float,
+        request_idx: int,
+        failed_url: str,
+        deadline: float,
     ) -> dict[str, Any]:
         while True:
             asked = FastRouteRequest(
                 endpoint=endpoint.name, cost=cost, request_idx=request_idx, failed_url=failed_url
             )
             began = time.monotonic()
-            route = await self._desk.route(endpoint, asked)
+            route = await turn.route(endpoint, asked)
             if "url" in route:
                 return route
             if time.monotonic() > deadline or self._engine.stopping:
-                said = f"no worker in {WAIT_SECONDS_MAX:.0f} s: {route['status']}"
+                waited = "no worker" if self._engine.stopping else f"no worker in {WAIT_SECONDS_MAX:.0f} s"
+                said = f"{waited}: {route['status']}"
                 raise Problem(503, "no_worker", said, headers={"Retry-After": "5"})
             request_idx, failed_url = route["request_idx"], ""
             if time.monotonic() - began < _PAUSE_SECONDS:  # answered at once: it wants a pause
@@ -126,31 +146,42 @@ class OpenAIDoor:
     async def _forward(
         self,
         request: web.Request,
+        turn: Turn,
         route: dict[str, Any],
         path: str,
-        payload: dict[str, Any],
+        body: Body,
         *,
         last: bool,
     ) -> web.StreamResponse:
+        async with await self._ask(turn, route, path, body) as reply:
+            _refuse_what_is_no_answer(reply.status)
+            if reply.status in _RETRYABLE and not last:
+                raise _WorkerFailed(f"status {reply.status}", unreachable=False)
+            with _faults_of_the_worker():
+                first = await reply.content.readany()
+            body.drop()
+            return await _stream_back(request, reply, first)
+
+    async def _ask(self, turn: Turn, route: dict[str, Any], path: str, body: Body) -> aiohttp.ClientResponse:
+        """The head of the worker's answer.
+
+        Raises:
+            _WorkerFailed: it has none.
+        """
         if self._session is None:
             raise RuntimeError("the door is not open")
-        body = msgspec.json.encode({"auth_data": route, "session_id": None, "payload": payload})
+        envelope = body.enveloped(route)
         # The ticket is all that opens the worker: the endpoint's key stays here. A worker is a machine of third parties,
         # so where it says to look instead is not followed: it could point into the engine's own network.
-        headers = {"Content-Type": "application/json"}
-        url = f"{route['url']}/v1/{path}"
-        try:
-            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as reply:
-                if 300 <= reply.status < 400:
-                    said = (
-                        f"the model server answered with a redirect ({reply.status}), which is not followed"
-                    )
-                    raise Problem(502, "worker_redirects", said)
-                if reply.status in _RETRYABLE and not last:
-                    raise _WorkerFailed(f"status {reply.status}", unreachable=False)
-                return await _stream_back(request, reply)
-        except (aiohttp.ClientConnectionError, TimeoutError) as fault:
-            raise _WorkerFailed(type(fault).__name__, unreachable=True) from None
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(envelope))}
+        with _faults_of_the_worker():
+            return await self._session.post(
+                f"{route['url']}/v1/{path}",
+                data=envelope.parts(),
+                headers=headers,
+                allow_redirects=False,
+                trace_request_ctx=turn,
+            )
 
 
 class _WorkerFailed(Exception):
@@ -161,40 +192,54 @@ class _WorkerFailed(Exception):
         super().__init__(message)
 
 
-async def _stream_back(request: web.Request, reply: aiohttp.ClientResponse) -> web.StreamResponse:
-    headers = {name: reply.headers[name] for name in _PASSED_BACK if name in reply.headers}
-    if "Content-Encoding" in reply.headers:
-        headers["Content-Encoding"] = reply.headers["Content-Encoding"]
-    response = web.StreamResponse(status=reply.status, headers=headers)
-    if reply.content_length is not None:
-        response.content_length = reply.content_length
-    first = await reply.content.readany()
-    await response.prepare(request)
+@contextlib.contextmanager
+def _faults_of_the_worker() -> Iterator[None]:
+    """Only around what the worker does: the client's connection breaks with the same types of faults."""
     try:
-        chunk = first
-        while chunk:
-            await response.write(chunk)
+        yield
+    except (aiohttp.ClientError, TimeoutError) as fault:
+        answered = isinstance(fault, aiohttp.ClientResponseError | aiohttp.ClientPayloadError)
+        raise _WorkerFailed(type(fault).__name__, unreachable=not answered) from None
+
+
+def _refuse_what_is_no_answer(status: int) -> None:
+    if 300 <= status < 400:
+        said = f"the model server answered with a redirect ({status}), which is not followed"
+        raise Problem(502, "worker_redirects", said)
+    if status < 200:
+        said = f"the model server answered with status {status}, which is no answer to this call"
+        raise Problem(502, "worker_answers_nothing", said)
+
+
+async def _stream_back(
+    request: web.Request, reply: aiohttp.ClientResponse, first: bytes
+) -> web.StreamResponse:
+    """Pass the answer on. A client whose connection breaks ends the call here, and no worker is blamed for it."""
+    headers = {name: reply.headers[name] for name in _PASSED_BACK if name in reply.headers}
+    response = web.StreamResponse(status=reply.status, headers=headers)
+    if reply.content_length is not None and reply.status != _NO_CONTENT:
+        response.content_length = reply.content_length
+    await response.prepare(request)
+    chunk = first
+    while chunk:
+        await response.write(chunk)
+        try:
             chunk = await reply.content.readany()
-    except (aiohttp.ClientError, TimeoutError):
-        # The answer has begun: it cannot become a problem any more. Breaking the connection tells the client.
-        log.warning("openai_worker_broke_off", path=request.path)
-        if request.transport is not None:
-            request.transport.abort()
-        return response
+        except (aiohttp.ClientError, TimeoutError):
+            # The answer has begun: it cannot become a problem any more. Breaking the connection tells the client.
+            log.warning("openai_worker_broke_off", path=request.path)
+            if request.transport is not None:
+                request.transport.abort()
+            return response
     await response.write_eof()
     return response
 
 
-async def _read(request: web.Request, limit: int) -> bytes:
-    """The body, up to a limit of its own: prompts with images are larger than control calls."""
-    chunks, size = [], 0
-    async with bounded_arrival(request):
-        async for chunk in request.content.iter_any():
-            size += len(chunk)
-            if size > limit:
-                raise Problem(413, "body_too_large", f"the body is larger than {limit} bytes")
-            chunks.append(chunk)
-    return b"".join(chunks)
+async def _ticket_shown(
+    _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestHeadersSentParams
+) -> None:
+    turn: Turn = context.trace_request_ctx
+    turn.show_ticket()
 
 
 def _cost_of(request: web.Request) -> float:

@@ -338,6 +338,27 @@ class Router:
             endpoint.pulse.urge(cause, now)
             self.urgent(endpoint)
 
+    # -- a client that cannot come again
+
+    def abandon(self, endpoint: Endpoint, place: Place, outcome: Outcome, now: float) -> None:
+        """Nobody can come for this request any more: it leaves the line at once, with this outcome, or its unused ticket is void."""
+        if endpoint.gone:
+            return  # its books are closed
+        if endpoint.waiting.get(place.request_idx) is place:
+            endpoint.line.remove(place)
+            del endpoint.waiting[place.request_idx]
+            if outcome is Outcome.EXPIRED:
+                endpoint.tally.places_expired += 1
+                if place.waited_s is None and now - place.arrived_at > endpoint.config.target_queue_time:
+                    endpoint.pulse.waited(place.cost, late=True)
+            self._note(endpoint, place, outcome)
+        elif endpoint.given.get(place.request_idx) is place and place.worker is not None:
+            place.worker.ledger.withdraw(place.request_idx)
+            endpoint.reweigh(place.worker)
+            del endpoint.given[place.request_idx]
+            self._note(endpoint, place, _outcome(place))
+            self.pump(endpoint, now)
+
 
 def _outcome(place: Place) -> Outcome:
     if not place.finished:

@@ -27,6 +27,9 @@ class Limits:
     body_bytes_max: int = CONTROL_BODY_BYTES_MAX
     """Body of a control call; larger is a 413."""
     openai_body_bytes_max: int = 32 * 1024 * 1024
+    """Body of a call through `/openai/…`; larger is a 413."""
+    openai_held_bytes_max: int = 256 * 1024 * 1024
+    """Bodies of all such calls that wait for a worker or for its first byte, in sum; one beyond it is a 503."""
     body_seconds_max: float = 30.0
     """How long a body may take to arrive."""
 

@@ -26,6 +26,7 @@ def limits_of(listen: ListenLimits) -> Limits:
         ),
         body_bytes_max=listen.body_bytes_max,
         openai_body_bytes_max=listen.openai_body_bytes_max,
+        openai_held_bytes_max=listen.openai_held_bytes_max,
         body_seconds_max=listen.body_seconds_max,
     )
 

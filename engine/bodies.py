@@ -1,0 +1,117 @@
+"""Bodies that the OpenAI door holds while their calls wait for a worker: the bytes as they came, bounded in sum."""
+
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from aiohttp import web
+
+from engine.parsing import bounded_arrival, json_object
+from engine.settings import Limits
+from stoker_wire.problem import Problem
+
+_SLICE_BYTES = 64 * 1024
+"""Handed to the connection at a time, so that it has no second copy of a large body to keep."""
+
+
+class Bodies:
+    """What all calls hold together. One call is bounded too, but as many as there are connections would be a terabyte."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._each_max = min(limits.openai_body_bytes_max, limits.openai_held_bytes_max)
+        self._all_max = limits.openai_held_bytes_max
+        self.held = 0
+
+    def __repr__(self) -> str:
+        return f"<Bodies {self.held} of {self._all_max} bytes>"
+
+    def take(self, size: int, of_body: int) -> None:
+        """Room for so many bytes more of a body that has had so many.
+
+        Raises:
+            Problem: 413, the body is too large; 503, all bodies together are.
+        """
+        if of_body + size > self._each_max:
+            raise Problem(413, "body_too_large", f"the body is larger than {self._each_max} bytes")
+        if self.held + size > self._all_max:
+            said = (
+                f"calls that wait for a worker hold {self.held} of {self._all_max} bytes, and this body does not fit in; "
+                "try again in some seconds, or have engine.limits.openai_held_bytes_max raised"
+            )
+            raise Problem(503, "bodies_full", said, headers={"Retry-After": "5"})
+        self.held += size
+
+    def give(self, size: int) -> None:
+        """So many bytes are let go."""
+        self.held -= size
+
+
+class Body:
+    """One call's body. It is not kept parsed: objects take many times the room of their JSON."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
+        self._data = b""
+        self._taken = 0
+
+    def __repr__(self) -> str:
+        return f"<Body {self._taken} bytes>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.drop()
+
+    async def arrive(self, request: web.Request) -> None:
+        """Read it, up to limits of its own: prompts with images are larger than control calls.
+
+        Raises:
+            Problem: 400, no JSON object; 408; 413; 503.
+        """
+        chunks = []
+        async with bounded_arrival(request):
+            async for chunk in request.content.iter_any():
+                self._bodies.take(len(chunk), self._taken)
+                self._taken += len(chunk)
+                chunks.append(chunk)
+        data = b"".join(chunks)
+        json_object(data)
+        self._data = data if data.strip() else b"{}"
+
+    def drop(self) -> None:
+        """It is not needed again."""
+        self._bodies.give(self._taken)
+        self._data, self._taken = b"", 0
+
+    def enveloped(self, route: dict[str, Any]) -> "Envelope":
+        """As a worker takes it."""
+        return Envelope(route, self._data)
+
+
+class Envelope:
+    """The payload with its ticket, as JSON, in parts."""
+
+    def __init__(self, route: dict[str, Any], payload: bytes) -> None:
+        self._head = b'{"auth_data":' + msgspec.json.encode(route) + b',"session_id":null,"payload":'
+        self._payload = payload
+
+    def __repr__(self) -> str:
+        return f"<Envelope {len(self)} bytes>"
+
+    def __len__(self) -> int:
+        return len(self._head) + len(self._payload) + 1
+
+    async def parts(self) -> AsyncIterator[bytes | memoryview]:
+        """All of it; one part if it is small."""
+        if len(self) <= _SLICE_BYTES:
+            yield self._head + self._payload + b"}"
+            return
+        yield self._head
+        view = memoryview(self._payload)
+        for at in range(0, len(view), _SLICE_BYTES):
+            yield view[at : at + _SLICE_BYTES]
+        yield b"}"
