@@ -58,8 +58,11 @@ def failure(
         return kind(what)
     if status == 410 and about == "offer":
         return OfferGone(what)
-    if status in (404, 410) and about == "instance" and (code == "" or _names(said, code, "instance")):
+    if status in (404, 410) and about == "instance" and _names(said, code, "instance"):
         return InstanceGone(what)
+    if status in (404, 410) and about == "instance" and code == "":
+        # Nor the JSON of a proxy that knows no such path: the machine runs on, and is paid.
+        return Unavailable(f"{what}, which does not speak of the instance")
     if status == 404 and about == "offer" and (code == "" or _names(said, code, "no_such_ask")):
         return OfferGone(what)
     return (kind if kind is not None else Refused)(what, code=code or str(status))
@@ -68,7 +71,7 @@ def failure(
 def _names(said: str, code: str, thing: str) -> bool:
     """Whether a vague code is made clear by the sentence: the hosted marketplace says `not_found` of an instance and of a
     path, and `invalid_args` of an offer that is taken and of a template that does not exist."""
-    return code in _VAGUE and thing in said.lower()
+    return (code == "" or code in _VAGUE) and thing in said.lower()
 
 
 def no_answer(error: httpx.HTTPError | httpx.InvalidURL, doing: str) -> Unavailable:

@@ -1,6 +1,7 @@
 """`stokerd`: one program, a role per command."""
 
 import asyncio
+import errno
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -222,6 +223,9 @@ def _run(
             runner.run(main(settings))
 
 
+_CANNOT_LISTEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
+
+
 class _faults:  # noqa: N801 - reads as a statement: with _faults():
     """Prints a fault as one sentence and exits with its code."""
 
@@ -232,6 +236,11 @@ class _faults:  # noqa: N801 - reads as a statement: with _faults():
         if isinstance(fault, Fault):
             sys.stderr.write(f"stokerd: {fault}\n")
             raise SystemExit(fault.exit_code)
+        if isinstance(fault, OSError) and fault.errno in _CANNOT_LISTEN:
+            sys.stderr.write(
+                f"stokerd: cannot listen: {fault.strerror or fault}; free the port or choose another\n"
+            )
+            raise SystemExit(3)
         if isinstance(fault, KeyboardInterrupt):
             raise SystemExit(130)
 

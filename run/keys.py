@@ -119,7 +119,7 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None) -> K
     in the file, are accepted besides: see `docs/how-to/production.md` on rotation.
 
     Raises:
-        Fault: a key is missing and may not be generated, or the file is readable by others.
+        Fault: a key is missing and may not be generated, or a file is readable by others, or cannot be read.
     """
     path = state_dir / _FILE
     stored = _read(path)
@@ -127,16 +127,16 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None) -> K
         stored = _generated() | stored
         _write(path, stored)
     environ = os.environ
-    account_keys = dict(stored.get("account_keys", {}))
+    account_keys = _mapping(stored, "account_keys", path)
     if key := environ.get("STOKER_ACCOUNT_KEY"):
         account_keys["default"] = key
     secret = environ.get("STOKER_HMAC_SECRET") or stored.get("secret", "")
     pem = stored.get("signing_key_pem", "")
     if file := environ.get("STOKER_SIGNING_KEY_FILE"):
-        pem = Path(file).read_text()
+        pem = _pem_in(file, _SIGNING)
     ca_pem = stored.get("ca_key_pem", "")
     if file := environ.get("STOKER_CA_KEY_FILE"):
-        ca_pem = Path(file).read_text()
+        ca_pem = _pem_in(file, _CA)
     market_key = (
         environ.get("STOKER_MARKET_KEY") or environ.get("VAST_API_KEY") or stored.get("market_key", "")
     )
@@ -148,13 +148,13 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None) -> K
     ):
         if not value and (role is None or name in _VARIABLES[role]):
             raise Fault(f"{name} is not set and {path} does not hold it; set it, or run `stokerd dev` once")
-    named = dict(stored.get("named", {})) | {
+    named = _mapping(stored, "named", path) | {
         key.removeprefix(_NAMED_SECRET_PREFIX): value
         for key, value in environ.items()
         if key.startswith(_NAMED_SECRET_PREFIX)
     }
-    previous = stored.get("previous", {})
-    account_keys_previous = dict(previous.get("account_keys", {}))
+    previous = _mapping(stored, "previous", path)
+    account_keys_previous = _mapping(previous, "account_keys", path)
     if key := environ.get(_ACCOUNT_PREVIOUS):
         account_keys_previous["default"] = key
     secret_previous = environ.get(_HMAC_PREVIOUS) or previous.get("secret", "")
@@ -206,6 +206,22 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict):
         raise Fault(f"{path} should hold a JSON object; mend it, or remove it to have new keys generated")
     return stored
+
+
+def _mapping(stored: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    found = stored.get(name) or {}
+    if not isinstance(found, dict):
+        raise Fault(f"{path}: {name} should be a JSON object, not {type(found).__name__}")
+    return dict(found)
+
+
+def _pem_in(file: str, variable: str) -> str:
+    try:
+        return Path(file).read_text()
+    except (OSError, ValueError) as fault:
+        raise Fault(
+            f"{variable}: {file} cannot be read: {fault}; name a PEM file with a private key"
+        ) from fault
 
 
 def _write(path: Path, stored: dict[str, Any]) -> None:

@@ -15,10 +15,15 @@ def private_folder(path: Path) -> None:
     """Make the folder, or close an existing one to everybody else.
 
     Raises:
-        Fault: it is shared with others (`/tmp`), or another user's.
+        Fault: it is shared with others (`/tmp`), or another user's, or cannot be made.
     """
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = path.stat()
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = path.stat()
+    except OSError as fault:
+        raise Fault(
+            f"{path} cannot be made a folder: {fault}; give another state_dir", exit_code=3
+        ) from fault
     if found.st_uid != os.getuid() or found.st_mode & (stat.S_ISVTX | stat.S_IWOTH):
         raise Fault(
             f"{path} is shared with other users of this machine, and would hold keys, logs and databases; "

@@ -10,6 +10,7 @@ from temporalio.common import WorkerDeploymentVersion
 
 from engine.settings import RequestLogSettings
 from market.host.settings import GpuSettings, HostMarketSettings, MachineSettings, TemplateSettings
+from market.vast_bodies import origin
 from run.faults import Fault
 from run.yaml_files import read_yaml
 from stoker_wire.base import Typed
@@ -18,7 +19,7 @@ from workflows.messages import SEARCH_ATTRIBUTES
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
-_RETENTION = re.compile(r"^(\d+)(h|d)$")
+_RETENTION = re.compile(r"^([0-9]{1,5})(h|d)$")
 
 
 def is_loopback(host: str) -> bool:
@@ -27,6 +28,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def bracketed(host: str) -> str:
+    """The host as it stands before `:port`: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _web_address(value: str) -> str:
+    if origin(value) is None:
+        raise ValueError("should be http[s]://host, with nothing secret in it")
+    return value
 
 
 def _loopback(value: str) -> str:
@@ -75,7 +87,7 @@ class TemporalSettings(Typed):
     @property
     def address(self) -> str:
         """`host:port` for clients."""
-        return f"{self.ip}:{self.port}"
+        return f"{bracketed(self.ip)}:{self.port}"
 
     @property
     def retention_hours(self) -> int:
@@ -132,7 +144,7 @@ class EngineListen(Typed):
     @property
     def url(self) -> str:
         """Where others reach it."""
-        return self.public_url or f"http://{self.host}:{self.port}"
+        return self.public_url or f"http://{bracketed(self.host)}:{self.port}"
 
 
 class HostMarket(Typed):
@@ -152,7 +164,7 @@ class MarketChoice(Typed):
     """Which marketplace the workers are rented on."""
 
     kind: Literal["host", "vast"] = "host"
-    url: str = "https://console.vast.ai"
+    url: Annotated[str, AfterValidator(_web_address)] = "https://console.vast.ai"
     """Of the Vast REST API; for `host` it follows from `host_market.port`."""
     calls_per_second_max: float = Field(20.0, gt=0, le=1000)
     """For the whole deployment, held by the market task queue."""
@@ -206,6 +218,14 @@ class DevSettings(Typed):
         for name, port in ports.items():
             if port is not None and (other := taken.setdefault(port, name)) != name:
                 raise ValueError(f"{other} and {name} are both {port}; give each its own port")
+        return self
+
+    @model_validator(mode="after")
+    def _host_market_can_be(self) -> Self:
+        try:
+            self.host_market_settings(market_key="checked-before-it-runs", env={})
+        except ValidationError as fault:
+            raise ValueError(f"host_market: {describe(fault)}") from None
         return self
 
     def with_build(self, build_id: str | None) -> Self:

@@ -3,12 +3,9 @@
 from pathlib import Path
 
 import structlog
-from aiohttp import web
 
 from market.host import StateInUse, UnsupportedMachine
-from market.host.app import create_app
-from market.host.serve import CONNECTIONS
-from market.listening import listen
+from market.host.serve import serve
 from run.faults import Fault
 from run.keys import load_keys
 from run.roles.stopping import stop_event
@@ -25,14 +22,12 @@ async def run_market(settings: DevSettings) -> None:
     stop = stop_event()
     keys = load_keys(settings.state_dir, generate=False, role="market")
     host = settings.host_market_settings(market_key=keys.market_key, env={"STOKER_HOME": str(HOME)})
-    runner = web.AppRunner(create_app(host), access_log=None, shutdown_timeout=2.0)
+    port = settings.host_market.port
+
+    def listening(_: str) -> None:
+        log.info("market.listening", port=port, machines=len(host.machines))
+
     try:
-        await runner.setup()
+        await serve(host, port=port, ready=listening, stop=stop)
     except (StateInUse, UnsupportedMachine) as fault:
         raise Fault(str(fault), exit_code=3) from fault
-    server, door = await listen(runner, "127.0.0.1", settings.host_market.port, limits=CONNECTIONS)
-    log.info("market.listening", port=settings.host_market.port, machines=len(host.machines))
-    await stop.wait()
-    server.close()
-    door.close()
-    await runner.cleanup()

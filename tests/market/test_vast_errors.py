@@ -99,6 +99,10 @@ async def test_a_missing_instance_is_told_by_code_and_never_by_a_proxys_page():
     market, _ = market_of(httpx.Response(404, text="nginx"))
     with pytest.raises(Unavailable):
         await market.destroy(7)
+    for nobody in ({"message": "no Route matched with those values"}, {"detail": "Not Found"}, {}):
+        market, _ = market_of(said(404, nobody))
+        with pytest.raises(Unavailable):
+            await market.destroy(7)
     # Another of our own servers under the market's address: it knows no such route, which says nothing of the instance.
     market, _ = market_of(said(404, {"success": False, "error": "not_found", "msg": "there is no route"}))
     with pytest.raises(Refused):

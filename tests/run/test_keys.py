@@ -53,3 +53,27 @@ def test_a_broken_file_is_named_with_what_to_do(tmp_path):
     (tmp_path / "keys.json").chmod(0o600)
     with pytest.raises(Fault, match="not JSON .* remove it"):
         load_keys(tmp_path, generate=True)
+
+
+@pytest.mark.parametrize("name", ["previous", "named", "account_keys"])
+def test_a_part_of_the_file_that_is_no_object_is_named(tmp_path, name):
+    load_keys(tmp_path, generate=True)
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: "text"}))
+    with pytest.raises(Fault, match=f"{name} should be a JSON object"):
+        load_keys(tmp_path, generate=False)
+
+
+def test_a_part_of_the_file_that_is_null_is_none(tmp_path):
+    load_keys(tmp_path, generate=True)
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"previous": None}))
+    assert load_keys(tmp_path, generate=False).account_keys_previous == {}
+
+
+@pytest.mark.parametrize("variable", ["STOKER_SIGNING_KEY_FILE", "STOKER_CA_KEY_FILE"])
+def test_a_key_file_that_cannot_be_read_is_named_with_its_variable(tmp_path, monkeypatch, variable):
+    load_keys(tmp_path, generate=True)
+    monkeypatch.setenv(variable, str(tmp_path / "none.pem"))
+    with pytest.raises(Fault, match=f"{variable}: .*none.pem cannot be read"):
+        load_keys(tmp_path, generate=False)

@@ -38,6 +38,14 @@ def test_an_empty_file_means_every_default(tmp_path):
         ("temporal: {prot: 7233}", "temporal.prot: Extra inputs are not permitted"),
         ("temporal: {ip: 0.0.0.0}", "loopback address.*neither TLS nor authorisation"),
         ("temporal: {ip: here}", "should be an IP address"),
+        (f"temporal: {{retention: {'9' * 30}d}}", "temporal.retention: .*should match pattern"),
+        ("market: {kind: vast, url: console.vast.ai}", "market.url: .*http"),
+        ("market: {kind: vast, url: 'https://me:secret@console.vast.ai'}", "market.url: .*nothing secret"),
+        ("host_market: {instance_port_min: 80}", "host_market: port_min: .*1024"),
+        (
+            "host_market: {machines: [{name: a, dollars_per_hour: 1}, {name: a, dollars_per_hour: 2}]}",
+            "two machines have the same name",
+        ),
         ("temporal: {retention: soon}", "temporal.retention"),
         ("temporal: {search_attributes: {EndpointName: Keyword}}", "should name EndpointId: Int"),
         ("engine: {port: 7233}", "temporal.port and engine.port are both 7233"),
@@ -107,3 +115,11 @@ async def test_variables_that_name_no_cluster_are_a_sentence(monkeypatch):
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
     with pytest.raises(Fault, match="cannot connect to the Temporal that TEMPORAL_… names"):
         await connect_from_environment(DevSettings().temporal)
+
+
+def test_an_ipv6_address_stands_in_brackets_before_its_port():
+    settings = DevSettings.model_validate({"temporal": {"ip": "::1"}, "engine": {"host": "::1"}})
+    assert settings.temporal.address == "[::1]:7233"
+    assert settings.engine.url == "http://[::1]:8080"
+    named = DevSettings.model_validate({"engine": {"host": "::1", "public_url": "https://llm.example"}})
+    assert named.engine.url == "https://llm.example"

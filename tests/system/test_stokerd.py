@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -118,6 +119,34 @@ async def test_a_port_in_use_is_named(stokerd):
     assert "Traceback" not in said
     server.close()
     await server.wait_closed()
+
+
+async def test_a_port_in_use_is_named_by_the_marketplace_alone_too_and_no_instance_is_touched(stokerd):
+    settings = stokerd.settings
+    load_keys(settings.state_dir, generate=True)
+    with socket.create_server(("127.0.0.1", settings.host_market.port)):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "run", "market", "--config", stokerd.config, stderr=asyncio.subprocess.PIPE
+        )
+        _, said = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 3
+    assert b"cannot listen" in said
+    assert b"Traceback" not in said
+    assert not (settings.state_dir / "market").exists(), "it did not begin"
+
+
+async def test_a_state_folder_that_is_a_file_is_one_sentence(stokerd):
+    data = json.loads(stokerd.config.read_text())
+    data["state_dir"] = str(stokerd.config)
+    other = stokerd.config.with_suffix(".other")
+    other.write_text(json.dumps(data))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "run", "dev", "--config", other, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 3
+    assert b"cannot be made a folder" in said
+    assert b"Traceback" not in said
 
 
 async def test_a_wrong_setting_ends_with_exit_code_2_and_one_sentence(stokerd):
