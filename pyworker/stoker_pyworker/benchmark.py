@@ -3,17 +3,19 @@
 import asyncio
 import hashlib
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import msgspec
 import structlog
 
 from stoker_pyworker import forms
-from stoker_pyworker.config import DEFAULT_WORKLOAD, BenchmarkConfig, HandlerConfig, JsonObject
+from stoker_pyworker.config import DEFAULT_WORKLOAD, BenchmarkConfig, HandlerConfig, JsonObject, sane_workload
 from stoker_pyworker.http.client import ask
 from stoker_pyworker.http.outgoing import OriginFault, Pool
 from stoker_pyworker.routes import Route, form_of
@@ -42,9 +44,14 @@ class Measured(msgspec.Struct):
 def fingerprint(handler: HandlerConfig, *, model: tuple[str, ...], gpus: tuple[str, ...]) -> str:
     """What the figure depends on: the model, the benchmark's own settings and code, the GPUs."""
     benchmark = handler.benchmark_config or BenchmarkConfig()
-    code = [
-        _code(hook) for hook in (benchmark.generator, handler.workload_calculator, handler.request_parser)
+    hooks = [
+        benchmark.generator,
+        handler.workload_calculator,
+        handler.request_parser,
+        handler.remote_function,
     ]
+    hooks += [getattr(handler.payload_class, name, None) for name in _OF_A_PAYLOAD]
+    code = [_code(hook) for hook in hooks]
     parts: list[Any] = [
         handler.route,
         handler.allow_parallel_requests,
@@ -59,12 +66,25 @@ def fingerprint(handler: HandlerConfig, *, model: tuple[str, ...], gpus: tuple[s
     return hashlib.sha256(msgspec.json.encode(parts, enc_hook=repr)).hexdigest()[:32]
 
 
+_OF_A_PAYLOAD = (
+    "for_test",
+    "from_json_msg",
+    "generate_payload_json",
+    "generate_payload_multipart",
+    "count_workload",
+)
+"""What of a payload class the benchmark runs."""
+
+
 def _code(hook: Callable[..., Any] | None) -> str:
     code = getattr(hook, "__code__", None)
-    if code is None:
-        return ""
+    return "" if code is None else _of_code(code)
+
+
+def _of_code(code: CodeType) -> str:
     constants = [each for each in code.co_consts if isinstance(each, str | int | float)]
-    return hashlib.sha256(code.co_code + repr(constants).encode()).hexdigest()
+    inner = [_of_code(each) for each in code.co_consts if isinstance(each, CodeType)]
+    return hashlib.sha256(code.co_code + repr((constants, code.co_names, inner)).encode()).hexdigest()
 
 
 def remembered(directory: Path, mark: str) -> float | None:
@@ -73,7 +93,7 @@ def remembered(directory: Path, mark: str) -> float | None:
         kept = msgspec.json.decode((directory / CACHE_FILE).read_bytes(), type=Measured)
     except (OSError, ValueError):
         return None
-    return kept.perf if kept.fingerprint == mark and kept.perf > 0 else None
+    return kept.perf if kept.fingerprint == mark and 0 < kept.perf < math.inf else None
 
 
 def remember(directory: Path, mark: str, perf: float) -> None:
@@ -115,8 +135,10 @@ class Benchmark:
             done += await self._run(at_once)
             seconds += time.perf_counter() - started
         perf = done / seconds
-        if not perf > 0:
-            raise BenchmarkFailed("the benchmark's payloads have no workload; check workload_calculator")
+        if not 0 < perf < math.inf:
+            raise BenchmarkFailed(
+                "the benchmark's payloads have no workload, or no finite one; check workload_calculator"
+            )
         log.info(
             "benchmarked", perf=round(perf, 3), runs=config.runs, at_once=at_once, seconds=round(seconds, 3)
         )
@@ -162,13 +184,19 @@ class Benchmark:
             return body, kind.decode()
         return msgspec.json.encode(payload), "application/json"
 
+    def _workload(self, counted: Any) -> float:
+        workload = sane_workload(counted)
+        if workload is None:
+            raise ValueError(f"count_workload: a number of 0 or more was expected, {counted!r:.80} came")
+        return workload
+
     def _payload(self) -> tuple[JsonObject, float]:
         config = self._route.config
         if config.payload_class is not None:
             typed = config.payload_class.for_test()
             fields = form_of(typed)
             payload = dict(typed.generate_payload_json()) if fields is None else _Form(fields)
-            return payload, float(typed.count_workload())
+            return payload, self._workload(typed.count_workload())
         if self._config.dataset:
             payload = dict(next(self._dataset))
         elif self._config.generator is not None:

@@ -5,6 +5,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
+
+from stoker_wire.route import COST_MAX
 
 JsonObject = dict[str, Any]
 DEFAULT_WORKLOAD = 100.0
@@ -114,8 +117,10 @@ class WorkerConfig:
         """
         faults = []
         url = self.model_server_url
-        if url is not None and not url.startswith(("http://", "https://")):
-            faults.append(f"model_server_url: http://… or https://… was expected, {url!r} came")
+        if url is not None and not _is_host(url):
+            faults.append(
+                f"model_server_url: http://host or https://host, the port in model_server_port, was expected; {url!r} came"
+            )
         port = self.model_server_port
         needs_model = any(handler.remote_function is None for handler in self.handlers)
         if needs_model and (not isinstance(port, int) or not 0 < port < 65536):
@@ -139,6 +144,17 @@ class WorkerConfig:
     def benchmark_handler(self) -> HandlerConfig:
         """The one handler with a benchmark."""
         return next(handler for handler in self.handlers if handler.benchmark_config is not None)
+
+
+def _is_host(url: str) -> bool:
+    """Whether it is a scheme and a host and nothing else."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    bare = not (parts.path or parts.query or parts.fragment or parts.username or port)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and bare
 
 
 _RESERVED = ("/session/", "/pyworker/", "/healthz")
@@ -165,9 +181,14 @@ def _faults_of(handler: HandlerConfig) -> list[str]:
 
 
 def sane_workload(value: Any) -> float | None:
-    """The workload as a number, or None if a calculator returned something else (negative, NaN, text)."""
+    """The workload as a number, or None if a calculator returned something else (negative, NaN, text).
+
+    What is beyond every cost that an engine takes (`stoker_wire.route.COST_MAX`) counts as that: payloads say what they like.
+    """
     try:
         workload = float(value)
     except (TypeError, ValueError):
         return None
-    return workload if math.isfinite(workload) and workload >= 0 else None
+    except OverflowError:  # a whole number beyond all floats
+        workload = math.inf if value > 0 else -math.inf
+    return min(workload, COST_MAX) if workload >= 0 else None

@@ -80,19 +80,20 @@ class HookedExchange(Exchange):
     async def _run(self) -> None:
         try:
             answer = await self._answer()
+            if self._ended:
+                return
+            if self._model is not None:
+                self._proxy.pool.cancel(self._model)
+            self._send(answer)
         except OriginFault as fault:
             self._head_sent = self.client.answering
             self.fault(fault)
-            return
+        except asyncio.CancelledError:
+            if self._ended:
+                raise
+            self._hook_failed("it was cancelled by itself")
         except Exception as fault:  # noqa: BLE001 - the user's code; its fault is this request's, not the worker's
-            log.error("hook_failed", route=self.route.config.route, error=repr(fault)[:300])
-            self._fail()
-            return
-        if self._ended:
-            return
-        if self._model is not None:
-            self._proxy.pool.cancel(self._model)
-        self._send(answer)
+            self._hook_failed(repr(fault))
 
     async def _answer(self) -> Any:
         config = self.route.config
@@ -113,20 +114,24 @@ class HookedExchange(Exchange):
             self._end(Outcome.SUCCESS if answer.status < 500 else Outcome.ERROR)
             self.client.finish()
         elif (answer := whole(given := answer)) is not None:
-            self._end(Outcome.SUCCESS if answer.status < 500 else Outcome.ERROR)
+            # Whatever cannot be sent raises before the books are closed.
+            status, body, kind = _status(answer.status), bytes(answer.body), answer.content_type.encode()
             fields = {name.lower(): value for name, value in answer.headers.items()}
             for name in ("content-type", "content-length", "transfer-encoding", "connection"):
                 fields.pop(name, None)
             headers = tuple(
                 (name.encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()
             )
+            self._end(Outcome.SUCCESS if status < 500 else Outcome.ERROR)
             mine = ((b"server-timing", timing), (b"x-stoker-worker", self._proxy.worker_id))
-            self.client.answer(
-                answer.status, answer.body, content_type=answer.content_type.encode(), headers=headers + mine
-            )
+            self.client.answer(status, body, content_type=kind, headers=headers + mine)
         else:
             log.error("hook_returned_no_response", route=self.route.config.route, kind=type(given).__name__)
             self._fail()
+
+    def _hook_failed(self, error: str) -> None:
+        log.error("hook_failed", route=self.route.config.route, error=error[:300])
+        self._fail()
 
     def _fail(self) -> None:
         if self._ended:
@@ -139,3 +144,9 @@ class HookedExchange(Exchange):
         else:
             message = "the worker's own code failed on this request; see its log"
             self.client.refuse(Problem(500, "hook_failed", message))
+
+
+def _status(status: object) -> int:
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise ValueError(f"a status from 200 to 599 was expected, {status!r} came")
+    return status

@@ -1,5 +1,6 @@
 """Logs as JSON, one line per event, on stdout: what a marketplace collects as the instance's log."""
 
+import contextlib
 import sys
 from typing import Any
 
@@ -16,9 +17,20 @@ def configure() -> None:
             structlog.processors.JSONRenderer(serializer=_dump),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(20),
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        logger_factory=lambda *_: _Lines(sys.stdout.buffer),
         cache_logger_on_first_use=True,
     )
+
+
+class _Lines(structlog.BytesLogger):
+    """Writes lines, and never raises: a full disk or a reader that died must not fail what only wanted to tell of itself."""
+
+    def msg(self, message: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 def _dump(event: Any, **_: Any) -> bytes:

@@ -35,15 +35,21 @@ async def lines(path: Path) -> AsyncIterator[str]:
                 found = path.stat()  # noqa: ASYNC240 - a local stat takes microseconds
             except OSError:
                 found = None
-            if found is not None and (file is None or found.st_ino != inode or found.st_size < file.tell()):
+            replaced = found is not None and file is not None and found.st_ino != inode
+            # what was written to the old file before it was moved away is read first
+            data = file.read(_LOG_BYTES) if replaced and file is not None else b""
+            if found is not None and not data and (file is None or replaced or found.st_size < file.tell()):
                 if file is not None:
                     file.close()
+                if replaced and rest:
+                    yield rest.decode("utf-8", "replace").rstrip()
                 try:
                     file = path.open("rb")
                 except OSError:
                     file = None
                 inode, rest = found.st_ino, b""
-            data = file.read(_LOG_BYTES) if file is not None else b""
+            if not data and file is not None:
+                data = file.read(_LOG_BYTES)
             if not data:
                 await asyncio.sleep(_LOG_SECONDS)
                 continue

@@ -16,6 +16,7 @@ from stoker_pyworker.http.outgoing import OriginFault, Pool
 from stoker_pyworker.ledger import Ledger, Totals
 from stoker_pyworker.queueing import Turn
 from stoker_pyworker.standing import Standing
+from stoker_wire.route import COST_MAX
 
 log = structlog.get_logger(room="reports")
 
@@ -209,11 +210,11 @@ class Reporter:
             mtoken=self._token,
             version=VERSION,
             loadtime=standing.load_seconds,
-            cur_load=max(0.0, ledger.load),
-            new_load=max(0.0, totals.new - told.new),
-            rej_load=totals.rejected - told.rejected,
-            cur_perf=totals.served - told.served,
-            max_perf=standing.perf,
+            cur_load=_taken(ledger.load),
+            new_load=_taken(totals.new - told.new),
+            rej_load=_taken(totals.rejected - told.rejected),
+            cur_perf=_taken(totals.served - told.served),
+            max_perf=_taken(standing.perf),
             error_msg=standing.error,
             num_requests_working=ledger.held,
             num_requests_recieved=ledger.received,
@@ -225,7 +226,7 @@ class Reporter:
             queued=self._queued(),
             gpus=self._gpus.readings,
             ends_told_seconds=_ENDS_TOLD_SECONDS if turn is not None else 0.0,
-            running_load=turn.load if turn is not None else 0.0,
+            running_load=_taken(turn.load) if turn is not None else 0.0,
             running_seconds=turn.seconds if turn is not None else 0.0,
         )
 
@@ -235,6 +236,11 @@ class Reporter:
             self._end_timer.cancel()
         for pool, _ in self._engines:
             pool.close()
+
+
+def _taken(load: float) -> float:
+    """The load as an engine takes it: one figure beyond what it takes would have this report, and every later one, refused."""
+    return min(max(load, 0.0), COST_MAX)
 
 
 def _path(address: str) -> str:

@@ -53,18 +53,30 @@ class Route:
         Raises:
             Problem: 422 when the payload is not what the hooks take.
         """
-        if not self._reads_payload or not asked.is_json:
+        if not self._reads_payload:
             return cost, None
         try:
             payload = msgspec.json.decode(asked.body)
         except NOT_JSON as fault:
+            if not asked.is_json:
+                return self._of_a_raw_body(cost)
             raise Problem(422, "payload_invalid", f"the payload is not valid JSON: {fault}") from None
         if not isinstance(payload, dict):
+            if not asked.is_json:
+                return self._of_a_raw_body(cost)
             raise Problem(422, "payload_invalid", "the payload must be a JSON object")
         try:
             return self._through_hooks(asked, payload, cost)
         except JsonDataException as fault:
             raise Problem(422, "payload_invalid", _sentence(fault.message)) from None
+
+    def _of_a_raw_body(self, cost: float) -> tuple[float, None]:
+        """A body that is no JSON weighs what its ticket says. One that only claims to be none is read all the same: model
+        servers may not look at the content type either, and the hooks would be passed by."""
+        if self._changes_payload or self.config.remote_function is not None:
+            message = "this route takes a JSON object: send Content-Type: application/json"
+            raise Problem(415, "payload_not_json", message)
+        return cost, None
 
     def _through_hooks(self, asked: Asked, payload: JsonObject, cost: float) -> tuple[float, JsonObject]:
         config = self.config

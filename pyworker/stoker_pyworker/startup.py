@@ -45,6 +45,7 @@ class Startup:
         self._directory = directory
         self._said_loaded = asyncio.Event()
         self._has_model = any(handler.remote_function is None for handler in config.handlers)
+        self._entered = False
         self.probe = Probe(pool, config.model_healthcheck_url or health_path)
 
     @property
@@ -57,6 +58,7 @@ class Startup:
         find_gpus = asyncio.create_task(self._gpus.find())
         try:
             if self._config.lifecycle is not None:
+                self._entered = True
                 await self._config.lifecycle.__aenter__()
             elif self.reads_log and self._config.log_action_config.on_load:
                 await self._said_loaded.wait()
@@ -68,6 +70,15 @@ class Startup:
         if self._has_model:
             watches.append(self.probe.watch(self._well, self._ill))
         await asyncio.gather(*watches)
+
+    async def leave(self) -> None:
+        """End the user's lifecycle, if it was begun: one that was cut off in the middle may have started a process."""
+        if not self._entered or self._config.lifecycle is None:
+            return
+        try:
+            await self._config.lifecycle.__aexit__(None, None, None)
+        except Exception as fault:  # noqa: BLE001 - the user's code; the worker ends all the same
+            log.warning("lifecycle_exit_failed", error=repr(fault)[:200])
 
     async def _measured(self) -> float:
         """The perf, however often the model server has to be started for it."""

@@ -273,8 +273,7 @@ class Life:
         # Answers that are written may still be on their way out.
         await self.server.close(_FLUSH_SECONDS)
         await self.plain.close(0)
-        if self.config.lifecycle is not None:
-            await self.config.lifecycle.__aexit__(None, None, None)
+        await self.startup.leave()
         self.pool.close()
         log.info("ended", received=self.ledger.received)
 
