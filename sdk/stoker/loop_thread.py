@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -37,19 +37,71 @@ class LoopThread:
         Raises:
             RuntimeError: the client is closed.
         """
+        return self._begin(work)[0]
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for work. Ctrl-C while waiting cancels it, and is raised once it has ended.
+
+        Raises:
+            RuntimeError: the client is closed, or this is its own thread.
+        """
+        try:
+            self._elsewhere()
+        except RuntimeError:
+            work.close()
+            raise
+        outcome, cancel = self._begin(work)
+        try:
+            return outcome.result()
+        except BaseException:
+            if not outcome.done() and self._thread.is_alive():
+                # what the work holds, a stream for one, is the caller's again only when the work has let go of it
+                self._loop.call_soon_threadsafe(cancel)
+                wait([outcome])
+            raise
+
+    def wait(self, outcome: Future[T], seconds_max: float | None = None) -> T:
+        """Wait for work that was started.
+
+        Raises:
+            RuntimeError: this is the client's own thread, and the work has not ended.
+            TimeoutError: it has not ended in time.
+        """
+        if not outcome.done():
+            self._elsewhere()
+        return outcome.result(seconds_max)
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> tuple[Future[T], Callable[[], None]]:
+        """The future of work, done when its task is; and what cancels it, to be called on the loop."""
         if not self._thread.is_alive() or self._loop.is_closed():
             work.close()
             raise RuntimeError("the client is closed; use it inside its `with`")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        outcome: Future[T] = Future()
+        tasks: list[asyncio.Task[T]] = []
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for work. Ctrl-C while waiting cancels it."""
-        future = self.start(work)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        def begin() -> None:
+            task = self._loop.create_task(work)
+            tasks.append(task)
+            task.add_done_callback(lambda ended: _tell(ended, outcome))
+
+        def cancel() -> None:
+            for task in tasks:
+                task.cancel()
+
+        self._loop.call_soon_threadsafe(begin)
+        return outcome, cancel
+
+    def _elsewhere(self) -> None:
+        """The loop's own thread cannot wait for the loop: nothing would run, for no caller, ever again.
+
+        Raises:
+            RuntimeError: this is that thread.
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(
+                "a callback (on_wait, or the source of a map) cannot wait for its own client, which waits for it; "
+                "only note there what you need, and call the client from the thread that uses it"
+            )
 
     def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
         """The items of an async iterator; leaving early closes it."""
@@ -66,10 +118,18 @@ class LoopThread:
                 yield from items
         finally:
             if isinstance(source, AsyncGenerator) and self._thread.is_alive():
-                self.run(_close(source))
+                if threading.current_thread() is self._thread:  # dropped, and collected while the loop ran
+                    self.start(_close(source))
+                else:
+                    self.run(_close(source))
 
     def close(self) -> None:
-        """Cancel what runs, and end the thread; closing twice does nothing."""
+        """Cancel what runs, and end the thread; closing twice does nothing.
+
+        Raises:
+            RuntimeError: this is that thread.
+        """
+        self._elsewhere()
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
@@ -77,3 +137,14 @@ class LoopThread:
 
 async def _close(source: AsyncGenerator[Any, None]) -> None:
     await source.aclose()
+
+
+def _tell(task: asyncio.Task[T], outcome: Future[T]) -> None:
+    """What became of a task, for the thread that waits."""
+    if task.cancelled():
+        outcome.cancel()
+        outcome.set_running_or_notify_cancel()  # only this wakes who waits in `wait`
+    elif (fault := task.exception()) is not None:
+        outcome.set_exception(fault)
+    else:
+        outcome.set_result(task.result())

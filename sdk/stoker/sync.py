@@ -138,7 +138,7 @@ class SyncSubmission:
 
     def result(self, timeout: float | None = None) -> Answer:
         """The answer, or its error; `timeout` bounds only this wait, in seconds."""
-        return self._future.result(timeout)
+        return self._loop.wait(self._future, timeout)
 
     def cancel(self) -> bool:
         """Take it back. False if it has ended already."""

@@ -1,11 +1,13 @@
 """The sync twin: the same client for programs without an event loop. The peers run on a loop in another thread."""
 
 import asyncio
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 
 import pytest
+from aiohttp import web
 
 import stoker
 from stoker import Request, RequestStatus
@@ -122,6 +124,68 @@ def test_management_is_the_same(peers, client):
     client.endpoints.stop_advice("llm")
     with pytest.raises(stoker.Invalid):
         client.workergroups.create("llm")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client, _: client.get_endpoints(),
+        lambda client, _: client.close(),
+        lambda _, submission: submission.result(),
+    ],
+    ids=["a call", "close", "a result"],
+)
+def test_a_callback_that_waits_for_its_own_client_is_told_so(peers, client, call):
+    async def hang(request, body):
+        await asyncio.Event().wait()
+
+    endpoint = client.get_endpoint("llm")
+    peers.working.append(hang)
+    submission = endpoint.submit("/x", {})
+    while submission.status is not RequestStatus.IN_PROGRESS:
+        threading.Event().wait(0.01)
+    peers.routing.append(peers.wait())
+    faults: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            endpoint.request("/x", {}, on_wait=lambda _: call(client, submission))
+        except RuntimeError as fault:
+            faults.append(fault)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(5)
+    assert not asking.is_alive()
+    assert "cannot wait for its own client" in str(faults[0])
+    assert client.get_endpoint("llm").id == 7
+
+
+def test_an_interrupt_in_a_stream_is_raised_as_it_is(peers, client):
+    async def slow(request, _):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: a\n\n")
+        await asyncio.Event().wait()
+
+    def interrupt() -> None:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    peers.work = slow
+    timer = threading.Timer(0.3, interrupt)
+    got = []
+
+    def follow() -> None:
+        with client.get_endpoint("llm").stream("/x", {}) as stream:
+            for event in stream:
+                got.append(event.data)
+                timer.start()
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        follow()
+    assert got == ["a"]
+    assert caught.value.__context__ is None
+    assert client.get_endpoint("llm").id == 7
 
 
 def test_a_closed_client_says_so_and_leaves_no_thread(peers):
