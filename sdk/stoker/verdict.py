@@ -11,6 +11,9 @@ import httpx
 from stoker.engine import problem_of
 from stoker.errors import ModelError, SessionClosed, StokerError, Unauthorised, WorkerFailed
 
+_TICKET_CODES = frozenset({"auth_missing", "session_foreign"})
+"""Codes of a worker's 401 that are about the ticket, besides `ticket_…`."""
+
 
 class Kind(Enum):
     """What to do next."""
@@ -59,7 +62,7 @@ def answer_fault(
     if status == 410 and in_session:
         closed = SessionClosed(f"the session has ended or expired ({message or status}); open a new one")
         return Fault(Kind.FINAL, sentence, closed)
-    if status == 401:
+    if status == 401 and _of_the_ticket(response, code):
         refused = Unauthorised(
             f"{sentence}; it did not accept the engine's ticket: is its clock right, and does it belong to this engine?"
         )
@@ -68,6 +71,16 @@ def answer_fault(
         _model_sentence(status, said), status=status, body=_body(response), worker_url=worker_url
     )
     return Fault(Kind.FAILED if status == 408 or status >= 500 else Kind.FINAL, sentence, error)
+
+
+def _of_the_ticket(response: httpx.Response, code: str) -> bool:
+    """Whether a 401 is the worker's. A model with a key of its own says 401 too, and no other ticket changes its mind.
+
+    stoker's worker names a code; the official one, and a bare aiohttp, say nothing.
+    """
+    if code:
+        return code.startswith("ticket_") or code in _TICKET_CODES
+    return response.content.strip() in {b"", b"401: Unauthorized"}
 
 
 def _failed(sentence: str, worker_url: str, attempts: int, status: int | None = None) -> WorkerFailed:
@@ -82,6 +95,11 @@ def _failed(sentence: str, worker_url: str, attempts: int, status: int | None = 
 def _model_sentence(status: int, said: str) -> str:
     if status == 404:
         return f"the worker answered {said}; does its worker file have a handler for this route?"
+    if status == 401:
+        return (
+            f"the model behind the worker answered {said}; it wants a key of its own: does the worker file give it one? "
+            "`.body` holds what it said"
+        )
     if 400 <= status < 500:
         return f"the worker refused the payload: {said}; `.body` holds what it said"
     return f"the worker answered {said}; `.body` holds what it said, `stoker logs` may say why"

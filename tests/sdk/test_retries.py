@@ -134,6 +134,32 @@ async def test_a_ticket_refused_twice_is_no_accident(peers, endpoint):
     assert len(peers.calls) == 2
 
 
+@pytest.mark.parametrize("body", [b"", b"401: Unauthorized"], ids=["empty", "aiohttp's"])
+async def test_a_401_without_a_word_is_of_the_ticket_as_the_official_worker_says_it(peers, endpoint, body):
+    peers.work = raw_reply(body, "text/plain", 401)
+    with pytest.raises(stoker.Unauthorised, match="did not accept the engine's ticket"):
+        await endpoint.request("/x", {})
+    assert len(peers.calls) == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        json_reply({"error": "Unauthorized"}, 401),
+        json_reply({"error": {"message": "Unauthorized: no valid api key"}}, 401),
+        raw_reply(b"Unauthorized: give me a token", "text/plain", 401),
+    ],
+    ids=["vLLM", "OpenAI", "text"],
+)
+async def test_a_models_own_401_is_the_models_and_is_not_repeated(peers, endpoint, said):
+    peers.work = said
+    with pytest.raises(stoker.ModelError, match="a key of its own") as caught:
+        await endpoint.request("/x", {})
+    assert caught.value.status == 401
+    assert "Unauthorized" in str(caught.value.body)
+    assert len(peers.calls) == 1
+
+
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
 async def test_what_another_worker_would_refuse_too_is_not_repeated(peers, endpoint, status):
     peers.work = problem(status, "bad_payload", "max_tokens must be positive")
