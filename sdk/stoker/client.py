@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from pydantic import ValidationError
+
 from stoker.answer import Answer
 from stoker.backoff import RetryPolicy
 from stoker.endpoint import TIMEOUT_SECONDS, Endpoint
@@ -18,6 +20,8 @@ from stoker.records import EndpointRecord
 from stoker.settings import read_settings
 from stoker.transport import Pool
 from stoker_wire.ids import read_id
+from stoker_wire.problem import describe
+from stoker_wire.route import RouteRequest
 
 T = TypeVar("T")
 
@@ -96,12 +100,14 @@ class Serverless:
         Raises:
             EndpointNotFound: there is none.
             Unauthorised: the engine does not know the key.
+            Invalid: this can be no endpoint's name.
         """
         if self._key.startswith(ENDPOINT_KEY_PREFIX):
             if isinstance(endpoint, int):
                 raise Invalid(
                     "an endpoint's key routes by name; give the endpoint's name, or use an account's key"
                 )
+            _check_name(endpoint)
             number = self._key.removeprefix(ENDPOINT_KEY_PREFIX).partition("-")[0]
             return Endpoint(self, name=endpoint, endpoint_id=read_id(number) or 0, key=self._key)
         record = await self.endpoints.get(endpoint)
@@ -137,3 +143,11 @@ class Serverless:
         self._background.discard(task)
         if not task.cancelled():
             task.exception()  # an answer nobody awaits is no warning of the event loop's
+
+
+def _check_name(name: str) -> None:
+    """Nobody looks a name up that is taken at its word: what cannot be asked for is said at once."""
+    try:
+        RouteRequest(endpoint=name)
+    except ValidationError as fault:
+        raise Invalid(f"{name!r:.80} can be no endpoint's name: {describe(fault)}") from None

@@ -298,6 +298,55 @@ def test_a_payload_comes_from_a_file_and_a_body_goes_to_one(peers, stoker, tmp_p
     assert peers.calls[0].body["payload"] == {"prompt": "a cat"}
 
 
+def test_a_payload_nested_without_end_is_wrong_use(peers, stoker):
+    shown = stoker("request", "llm", "/x", "-", stdin="[" * 90_000)
+    assert shown.exit_code == 2
+    assert "nested too deeply" in shown.stderr
+    assert peers.routes == []
+
+
+def test_half_a_surrogate_in_an_answer_is_printed_as_its_escape(peers, stoker):
+    peers.work = json_reply({"text": "\ud83d"})
+    shown = stoker("request", "llm", "/x")
+    assert shown.exit_code == 0
+    assert json.loads(shown.stdout) == {"text": "\ud83d"}
+
+
+def test_half_a_surrogate_in_a_table_is_printed_as_its_escape(peers, stoker):
+    peers.consoling["GET", "/api/v0/endptjobs/7/decisions/"] = json_reply(
+        {"decisions": [DECISION | {"reason": "half \ud83d"}]}
+    )
+    shown = stoker("decisions", "llm")
+    assert shown.exit_code == 0
+    assert "half \\ud83d" in shown.stdout
+
+
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_sent(peers, stoker, tmp_path):
+    for place in (tmp_path / "absent" / "f", tmp_path):
+        shown = stoker("request", "llm", "/x", "-o", str(place))
+        assert shown.exit_code == 2
+        assert "cannot write the body" in shown.stderr
+    assert peers.routes == []
+
+
+def test_a_request_that_fails_leaves_the_output_file_as_it_was(peers, stoker, tmp_path):
+    peers.work = problem(422, "bad", "no prompt")
+    held, absent = tmp_path / "held", tmp_path / "absent"
+    held.write_text("before")
+    for place in (held, absent):
+        assert stoker("request", "llm", "/x", "-o", str(place)).exit_code == 1
+    assert held.read_text() == "before"
+    assert not absent.exists()
+
+
+def test_with_an_endpoints_key_a_name_that_is_none_is_wrong_use(peers, stoker):
+    for name in ("", "x" * 300):
+        shown = stoker("request", name, "/x", STOKER_API_KEY=peers.endpoint_key)
+        assert shown.exit_code == 2
+        assert "can be no endpoint's name" in shown.stderr
+    assert peers.routes == []
+
+
 def test_watch_shows_an_endpoint_and_stops_after_so_many_looks(stoker):
     shown = stoker("watch", "llm", "--count", "1")
     assert shown.exit_code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -39,6 +40,10 @@ def options(
     ] = False,
 ) -> None:
     """Which engine, and with which key."""
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # a letter that this terminal lacks is no reason to print nothing
+        sys.stdout.reconfigure(errors="backslashreplace")
     context.obj = Globals(url, api_key, insecure)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -39,6 +40,8 @@ def request(
     body = _payload(payload)
     if stream and output is not None:
         raise typer.BadParameter("--stream and --output do not go together")
+    if output is not None:
+        _check_writable(output)
 
     async def whole(client: Serverless) -> Answer:
         handle = await client.get_endpoint(name_or_id(endpoint))
@@ -77,8 +80,24 @@ def _payload(text: str) -> Any:
         return json.loads(text)
     except OSError as fault:
         raise typer.BadParameter(f"cannot read the payload: {fault}", param_hint="PAYLOAD") from None
+    except RecursionError:
+        raise typer.BadParameter("the payload is nested too deeply", param_hint="PAYLOAD") from None
     except ValueError as fault:
         raise typer.BadParameter(f"the payload is no JSON: {fault}", param_hint="PAYLOAD") from None
+
+
+def _check_writable(path: Path) -> None:
+    """Before the request: an answer that was paid for and has no place to go is lost. What the file holds stays."""
+    try:
+        absent = not os.path.lexists(path)
+        if (
+            absent or path.is_file() or path.is_dir()
+        ):  # not a pipe: opening one is already a word to its reader
+            path.open("ab").close()
+        if absent:
+            path.unlink()
+    except OSError as fault:
+        raise typer.BadParameter(f"cannot write the body: {fault}", param_hint="--output") from None
 
 
 def _write(path: Path, content: bytes) -> None:
