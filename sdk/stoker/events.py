@@ -54,7 +54,7 @@ class LineParser:
         """The events that this chunk completes."""
         self._rest += chunk
         if b"\n" not in chunk:
-            _bound(self._rest)
+            _bound(len(self._rest))
             return []
         *lines, rest = bytes(self._rest).split(b"\n")
         self._rest = bytearray(rest)
@@ -73,6 +73,8 @@ class SseParser:
     def __init__(self) -> None:
         self._rest = bytearray()
         self._data: list[str] = []
+        self._held = 0
+        """Characters of the lines in `_data`."""
         self._event = ""
         self._id = ""
         self._at_start = True
@@ -92,7 +94,7 @@ class SseParser:
             start = end.end()
         del self._rest[:start]
         self._searched = len(self._rest) - self._rest.endswith(b"\r")
-        _bound(self._rest)
+        _bound(self._held + len(self._rest))
         return events
 
     def close(self) -> list[Event]:
@@ -120,11 +122,13 @@ class SseParser:
         if not line:
             if self._data:
                 events.append(Event("\n".join(self._data), self._event or "message", self._id))
-            self._data, self._event = [], ""
+            self._data, self._held, self._event = [], 0, ""
             return
         name, _, value = line.partition(":")  # a comment is a line whose name is empty
         value = value.removeprefix(" ")
         if name == "data":
+            self._held += len(line)  # the name too: lines without a value take room as well
+            _bound(self._held)
             self._data.append(value)
         elif name == "event":
             self._event = value
@@ -145,8 +149,8 @@ def parser_for(media_type: str, first_bytes: bytes) -> EventParser:
     return SseParser() if begins.startswith((b"data:", b"event:", b"id:", b":", b"retry:")) else LineParser()
 
 
-def _bound(rest: bytearray) -> None:
-    if len(rest) > EVENT_BYTES_MAX:
+def _bound(held: int) -> None:
+    if held > EVENT_BYTES_MAX:
         raise MalformedAnswer(
             f"a stream event passed {EVENT_BYTES_MAX >> 20} MiB without an end; is this a stream of events? Use .bytes()"
         )

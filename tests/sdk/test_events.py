@@ -88,6 +88,15 @@ def test_an_event_without_an_end_is_no_event(monkeypatch):
             parser.feed(b"data: 0123456789")
 
 
+def test_an_event_of_data_lines_without_an_end_is_no_event(monkeypatch):
+    monkeypatch.setattr(events_module, "EVENT_BYTES_MAX", 100)
+    parser = SseParser()
+    assert len(parser.feed(b"data: 01234\n\n" * 50)) == 50  # what has ended no longer counts
+    for line in (b"data: 01234\n", b"data:\n"):
+        with pytest.raises(stoker.MalformedAnswer, match="without an end"):
+            SseParser().feed(line * 50)
+
+
 def test_data_that_is_no_json_is_said_so():
     with pytest.raises(stoker.MalformedAnswer, match="hello"):
         Event("hello").json()
