@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Self
@@ -16,6 +17,9 @@ from stoker.exchange import Exchange, Placed
 from stoker.progress import RequestStatus
 from stoker.timing import Timing
 from stoker.transport import Reply
+
+END_SECONDS_MAX = 0.05
+"""For the end of the body after `[DONE]`."""
 
 Chunk = bytes  # by this name, because a stream has a method called `bytes`
 
@@ -147,11 +151,22 @@ class Stream:
             for event in parser.feed(chunk):
                 if event.done:
                     self._exchange.progress.status = RequestStatus.COMPLETE
+                    await self._read_end()
                     return
                 yield event
         for event in parser.close():
             if not event.done:
                 yield event
+
+    async def _read_end(self) -> None:
+        """Only an answer that was read to its end gives its connection back; after `[DONE]` the end comes at once, or the
+        connection is not worth the wait."""
+        if self._chunks is None:
+            return
+        with contextlib.suppress(TimeoutError, httpx.HTTPError):
+            async with asyncio.timeout(END_SECONDS_MAX):
+                while await anext(self._chunks, b""):
+                    pass
 
     async def _next(self) -> Chunk:
         if self._chunks is None:

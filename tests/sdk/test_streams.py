@@ -6,6 +6,7 @@ import pytest
 from aiohttp import web
 
 import stoker
+import stoker.stream as stream_module
 from tests.sdk.peers import chunks, drop, problem
 
 
@@ -111,6 +112,44 @@ async def test_leaving_a_stream_stops_the_model(peers, endpoint):
             assert event.data == "a"
             break
     async with asyncio.timeout(10):
+        while peers.working_now:
+            await asyncio.sleep(0.001)
+
+
+async def test_streams_that_say_done_share_one_connection(peers, endpoint, monkeypatch):
+    monkeypatch.setattr(stream_module, "END_SECONDS_MAX", 10.0)  # a busy machine is no reason to fail
+    ports = set()
+
+    async def talk(request, _):
+        ports.add(request.transport.get_extra_info("peername"))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: a\n\ndata: [DONE]\n\n")
+        await asyncio.sleep(0)
+        return response
+
+    peers.work = talk
+    for _ in range(3):
+        async with endpoint.stream("/x", {}) as stream:
+            assert [event.data async for event in stream] == ["a"]
+    assert len(ports) == 1
+
+
+@pytest.mark.parametrize("babbles", [False, True], ids=["silent", "babbling"])
+async def test_a_body_that_does_not_end_after_done_holds_nobody_up(peers, endpoint, babbles):
+    async def talk(request, _):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: a\n\ndata: [DONE]\n\n")
+        while babbles:
+            await response.write(b"data: b\n\n")
+            await asyncio.sleep(0)
+        await asyncio.Event().wait()
+
+    peers.work = talk
+    async with asyncio.timeout(10):
+        async with endpoint.stream("/x", {}) as stream:
+            assert [event.data async for event in stream] == ["a"]
         while peers.working_now:
             await asyncio.sleep(0.001)
 
