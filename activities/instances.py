@@ -9,7 +9,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.failures import classified
-from activities.launch import build_launch, search_query, storage_dollars_per_hour
+from activities.launch import build_launch, priced, search_query, storage_dollars_per_hour
 from activities.messages import (
     CreatedInstance,
     CreateInstance,
@@ -50,7 +50,7 @@ class MarketActivities:
         with classified(self._secrets):
             group = asked.workergroup
             template = await self._market.template(hash_id=group.template_hash, id=group.template_id)
-            found = await self._market.search(search_query(group, template))
+            found = priced(await self._market.search(search_query(group, template)), group)
         return FoundOffers(offers=trimmed(found, asked.limit), matched=len(found))
 
     @activity.defn

@@ -1,7 +1,7 @@
 """From a workergroup and its template to a search and to a launch: what is asked of the marketplace, in its words."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -84,6 +84,21 @@ def build_launch(
     if offer is not None and offer.is_bid and launch.bid_dollars_per_hour is None:
         return LaunchArgs(bid_dollars_per_hour=offer.min_bid).over(launch)
     return launch
+
+
+def priced(offers: Iterable[Offer], group: Workergroup) -> list[Offer]:
+    """The offers at what a launch of the workergroup would pay: its bid, where it bids.
+
+    Budgets and placement look at `dph_total`, which is the price without a bid. Raises Refused.
+    """
+    with _refusing(f"the launch_args of workergroup {group.id}"):
+        bid = _args(group).bid_dollars_per_hour
+    if bid is not None:
+        return [offer.model_copy(update={"dph_total": bid}) for offer in offers]
+    return [
+        offer.model_copy(update={"dph_total": offer.min_bid}) if offer.is_bid and offer.min_bid else offer
+        for offer in offers
+    ]
 
 
 def storage_dollars_per_hour(offer: Offer, disk_gb: float) -> float:

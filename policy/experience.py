@@ -22,6 +22,8 @@ HOUR_SECONDS = 3600.0
 HABIT_MINUTES = 128
 _STEPS_MAX = 720
 """An hour of buckets is lived through one by one; of a longer silence only the forgetting is booked."""
+_UNIT_MIN = 1e-9
+"""A worker that does less, load/s, does nothing: what it would take of such is beyond all numbers."""
 _SERVED_PART = 0.75
 """A request that is being worked on has on average between half (long under way) and all (just begun) of its work left."""
 
@@ -103,7 +105,7 @@ def need_window(queue_seconds: float, service_seconds: float, tuning: Tuning) ->
 
 def lived(experience: Experience, history: LoadHistory, on: Conditions, tuning: Tuning) -> Experience:
     """The books after everything that the history tells and that they do not have yet."""
-    if history.known_until is None or history.known_since is None or on.unit <= 0:
+    if history.known_until is None or history.known_since is None or on.unit < _UNIT_MIN:
         return experience
     # an engine's word of a bucket may come after another's: lived through is what all of them have told
     told = min((word.at for word in history.engines), default=history.known_until)

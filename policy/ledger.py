@@ -14,6 +14,10 @@ from stoker_wire.states import WorkerState
 
 LATE_SECONDS = 7200.0
 """Bills follow what was used by an hour or so: for so long after an instance is gone its bill may still grow."""
+FORGOTTEN_SECONDS = 86_400.0
+"""An instance that is gone for so long is closed without its last bill: a marketplace that gives none would have the state grow."""
+DOLLARS_MAX = 1e9
+"""Of one instance: what is beyond is a mistake, and sums of it would end in no number at all."""
 CLOSED_KEPT = 256
 """Instances whose last bill was taken over, by id: they stand in later bills too, and must not be counted again."""
 
@@ -112,8 +116,15 @@ def accrue(ledger: Ledger, workers: Iterable[Worker], now: float) -> Ledger:
         account = accounts.get(number) or Account(instance_id=number, since=min(worker.launched_at, now))
         if cost or number not in accounts:
             accounts[number] = replace(account, estimated=account.estimated + cost)
+    closed = list(ledger.closed)
+    for account in list(accounts.values()):
+        if account.gone_at is not None and now - account.gone_at >= FORGOTTEN_SECONDS:
+            difference += _unbilled(account)
+            del accounts[account.instance_id]
+            closed.append(account.instance_id)
     return replace(
         ledger,
+        closed=tuple(closed[-CLOSED_KEPT:]),
         by_state=tuple(sorted((state, amount) for state, amount in amounts.items() if amount > 0)),
         since=ledger.since if ledger.since is not None else now,
         until=now,
@@ -148,7 +159,7 @@ def settle(
         after = max(0.0, (ledger.until or asked_at) - charge.until) / 3600.0
         settled = replace(
             account,
-            billed=charge.dollars,
+            billed=min(max(charge.dollars, -DOLLARS_MAX), DOLLARS_MAX),
             estimated_then=max(0.0, account.estimated - burn.get(charge.instance_id, 0.0) * after),
         )
         accounts[charge.instance_id] = settled
@@ -157,9 +168,7 @@ def settle(
             continue
         final = any(each.final and each.instance_id == account.instance_id for each in charges)
         if final or asked_at - account.gone_at >= LATE_SECONDS:
-            # what was estimated after the last bill was of an instance that was gone already
-            paid = account.estimated if account.billed is None else account.billed
-            difference += paid - account.estimated
+            difference += _unbilled(account)
             del accounts[account.instance_id]
             closed.append(account.instance_id)
     return replace(
@@ -170,6 +179,11 @@ def settle(
         settled_at=asked_at,
         unknown=any(map(_is_unknown, workers)),
     )
+
+
+def _unbilled(account: Account) -> float:
+    """What the last bill differs by from the estimate: what was estimated after it was of an instance that was gone already."""
+    return 0.0 if account.billed is None else account.billed - account.estimated
 
 
 def bills_due(ledger: Ledger, now: float, every_seconds: float) -> bool:

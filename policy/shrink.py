@@ -99,6 +99,9 @@ def obey_budget(draft: Draft) -> None:
         else:
             name = machine(worker, draft.perfs)
             draft.order(Stop(launch_id=worker.launch_id, reason=f"stop {name}: {reason}"))
+            if not worker.loaded_once:
+                # it costs more than its offer said: rented again at once it would be stopped again
+                draft.blame_host(worker, f"at {price(worker.dollars_per_hour)} it is beyond the budget")
 
 
 def _running_dollars(worker: Worker) -> float:

@@ -26,9 +26,12 @@ def only(sent: tuple[Any, ...]) -> Any:
 def spec(sent: Any) -> EndpointSpec:
     """The input of an endpoint's workflow."""
     try:
-        return EndpointSpec.model_validate(_plain(sent))
+        read = EndpointSpec.model_validate(_plain(sent))
     except ValidationError as fault:
         raise Unacceptable(describe(fault)) from None
+    if read.carried is not None:
+        raise Unacceptable("carried: a state is handed on by continue-as-new and never given; leave it out")
+    return read
 
 
 def patch(sent: Any, config: EndpointConfig) -> EndpointPatch:

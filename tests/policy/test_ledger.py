@@ -1,5 +1,7 @@
 """What an endpoint has cost: counted by state, settled by bill."""
 
+import math
+
 import pytest
 
 from policy.fleet import Worker
@@ -110,3 +112,24 @@ def test_bills_are_wanted_once_an_hour_and_when_an_instance_is_gone() -> None:
     assert not bills_due(accrue(ledger, crowd, 100.0), 100.0, HOURLY)
     assert bills_due(accrue(ledger, crowd, HOURLY), HOURLY, HOURLY)
     assert bills_due(accrue(ledger, [], 100.0), 100.0, HOURLY)
+
+
+def test_accounts_whose_bills_never_come_are_closed_after_a_day():
+    ledger, now = Ledger(), 0.0
+    for number in range(1000):
+        once = machine(number + 1, launched_at=now)
+        ledger = accrue(ledger, [once], now)
+        now += 300.0
+        ledger = accrue(accrue(ledger, [once], now), [], now)
+    assert len(ledger.accounts) <= 86_400 / 300 + 1
+    assert ledger.dollars == pytest.approx(sum(amount for _, amount in ledger.by_state)), (
+        "they count as they were estimated"
+    )
+
+
+def test_a_bill_beyond_all_money_leaves_a_ledger_that_can_be_handed_on():
+    ledger = accrue(Ledger(), [machine(1), machine(2)], 10_000.0)
+    ledger = accrue(ledger, [], 10_010.0)
+    bills = [Charge(instance_id=n, dollars=1e308, since=5_000.0, until=10_020.0, final=True) for n in (1, 2)]
+    settled = settle(ledger, bills, [], asked_at=10_030.0)
+    assert math.isfinite(settled.dollars)

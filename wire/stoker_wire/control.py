@@ -69,7 +69,7 @@ class EndpointSpec(Typed):
     """Unix time, s."""
     owner: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     """The account that owns it: another account's key does not open it."""
-    key_version: int = Field(1, ge=1)
+    key_version: int = Field(1, ge=1, le=2**53)
     """Which version of the endpoint key is valid; raised to rotate it."""
     history_events_max: int | None = Field(None, ge=100)
     """Continue as new at a history of so many events; None: when Temporal suggests it."""

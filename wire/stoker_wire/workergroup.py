@@ -52,7 +52,7 @@ class Workergroup(Typed):
     test_workers: int = Field(3, ge=0, le=100)
     """How many machine kinds the learning phase tries."""
 
-    revision: int = Field(1, ge=1)
+    revision: int = Field(1, ge=1, le=2**53)
     """Counts changes of template or filter: a worker launched from an older revision is due for an update."""
 
     @model_validator(mode="after")
