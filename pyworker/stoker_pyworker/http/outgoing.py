@@ -34,6 +34,11 @@ class Head:
         self.length: int | None = None
         self.chunked = False
 
+    @property
+    def closes(self) -> bool:
+        """Whether closing ends the answer. Of an interim head (1xx) and of half a head (status 0) it never does."""
+        return self.status >= 200 and self.length is None and not self.chunked
+
     def header(self, name: bytes) -> bytes | None:
         """The field's first value, or None; `name` in lower case."""
         for known, value in self.headers:
@@ -161,7 +166,7 @@ class OutgoingConnection(asyncio.Protocol):
         sink, head = self._sink, self._head
         if sink is None:
             self._pool.lost(self)
-        elif head is not None and head.length is None and not head.chunked and exc is None:
+        elif head is not None and head.closes and exc is None:
             self._finish()
         elif head is None and self._request and time.monotonic() - self._sent_at < _RACE_SECONDS:
             self._sink = sink.connection = None
