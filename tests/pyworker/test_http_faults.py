@@ -6,6 +6,8 @@ import contextlib
 import pytest
 
 from stoker_pyworker import BenchmarkConfig, HandlerConfig, WorkerConfig
+from stoker_pyworker.http.limits import Limits
+from tests.pyworker.harness import until
 
 BENCH = BenchmarkConfig(dataset=[{"prompt": "x"}], runs=1, concurrency=1)
 ANSWER_SECONDS = 4
@@ -51,3 +53,43 @@ async def test_a_model_that_closes_before_its_head_is_complete_has_failed(make_w
         worker = await make_worker(WorkerConfig(model_server_port=port, handlers=handlers))
         answer = await asyncio.wait_for(worker.post("/v1"), ANSWER_SECONDS)
         assert (answer.status_code, answer.json()["error"]) == (502, "model_failed")
+
+
+async def test_a_client_that_reads_nothing_is_not_answered_ahead(make_worker):
+    worker = await make_worker()
+    reader, writer = await worker.connect()
+    writer.transport.pause_reading()
+    for _ in range(8):
+        writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 50)
+    (client,) = await until(lambda: worker.life.server._connections)
+    for _ in range(20):
+        await asyncio.sleep(0.05)
+        assert client.transport.get_write_buffer_size() < 8 * 1024 * 1024
+    writer.transport.resume_reading()
+    heads = 0
+    end = b""
+    async with asyncio.timeout(30):
+        while heads < 400:
+            data = end + await reader.read(2**20)
+            assert data != end, f"closed after {heads} answers"
+            heads += data.count(b"HTTP/1.1 200 OK")
+            end = data[-14:]
+    writer.close()
+
+
+async def test_a_half_sent_request_behind_answers_that_nobody_reads_yet_cuts_nothing(make_worker):
+    worker = await make_worker(limits=Limits(head_seconds_max=0.1))
+    reader, writer = await worker.connect()
+    writer.transport.pause_reading()
+    writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 200 + b"GET /heal")
+    (client,) = await until(lambda: worker.life.server._connections)
+    await until(lambda: client.transport.get_write_buffer_size() > 65536)
+    for _ in range(2):
+        clock = worker.life.server._clock
+        await until(lambda clock=clock: worker.life.server._clock is not clock)
+    writer.transport.resume_reading()
+    async with asyncio.timeout(30):
+        answers = await reader.read(-1)
+    assert answers.count(b"HTTP/1.1 200 OK") == 200
+    assert answers.rpartition(b"HTTP/1.1 ")[2].startswith(b"408 ")
+    writer.close()

@@ -81,6 +81,7 @@ class ClientConnection(asyncio.Protocol):
         "_busy",
         "_deadline",
         "_fields",
+        "_full",
         "_head_bytes",
         "_held_bytes",
         "_limits",
@@ -117,6 +118,7 @@ class ClientConnection(asyncio.Protocol):
         self._busy = False
         self._advancing = False
         self._reading = True
+        self._full = False
         self._deadline = _NEVER
         self._stalled_until = _NEVER
         self.answering = False
@@ -176,16 +178,20 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        """The client does not keep up."""
+        """The client does not keep up: what it asks further waits until it has read what it was told."""
+        self._full = True
         self._stalled_until = time.monotonic() + self._limits.stall_seconds_max
         if self.listener is not None:
             self.listener.client_full()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
+        self._full = False
         self._stalled_until = _NEVER
         if self.listener is not None:
             self.listener.client_drained()
+        if self._waiting:
+            self._advance()
 
     # --- what the parser tells us
 
@@ -374,11 +380,11 @@ class ClientConnection(asyncio.Protocol):
     # --- inside
 
     def _advance(self) -> None:
-        """Hand the next complete request to the application, unless one is being answered."""
+        """Hand the next complete request to the application, unless one is being answered or the client is full."""
         if self._advancing:
             return
         self._advancing = True
-        while self._waiting and not self._busy and not self.transport.is_closing():
+        while self._waiting and not self._busy and not self._full and not self.transport.is_closing():
             item = self._waiting.popleft()
             if isinstance(item, Problem):
                 self._refuse(item)
@@ -393,8 +399,9 @@ class ClientConnection(asyncio.Protocol):
                 log.error("request_failed", error=type(fault).__name__, detail=str(fault)[:200])
                 self.refuse(Problem(500, "internal_error", "the worker failed on this request; see its log"))
         self._advancing = False
-        # A client may send its next requests early; it may not fill the memory with them.
-        reading = len(self._waiting) < _PIPELINED_MAX
+        # A client may send its next requests early; it may not fill the memory with them, nor with their answers.
+        # One that is full is still read until a request waits, for its leaving is seen only by reading.
+        reading = len(self._waiting) < (1 if self._full else _PIPELINED_MAX)
         if reading is not self._reading and not self.transport.is_closing():
             self._reading = reading
             if reading:
@@ -448,7 +455,7 @@ class ClientConnection(asyncio.Protocol):
         """Called by the server's clock: close a connection whose time is up."""
         if now >= self._stalled_until:
             self.transport.abort()
-        elif now < self._deadline or self._busy:
+        elif now < self._deadline or self._busy or self._waiting:
             return
         elif self._phase in (_Phase.HEAD, _Phase.BODY):
             self._refuse(Problem(408, "request_timeout", "the request came too slowly; send it in one go"))
