@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import json
+import tracemalloc
 
 import pytest
 
@@ -93,3 +95,35 @@ async def test_a_half_sent_request_behind_answers_that_nobody_reads_yet_cuts_not
     assert answers.count(b"HTTP/1.1 200 OK") == 200
     assert answers.rpartition(b"HTTP/1.1 ")[2].startswith(b"408 ")
     writer.close()
+
+
+async def test_a_body_in_tiny_chunks_takes_no_more_memory_than_it_is_counted_for(worker):
+    body = b'{"auth_data": {}, "payload": {"text": "' + b"x" * 500_000
+    chunks = b"".join(b"2\r\n%b\r\n" % body[at : at + 2] for at in range(0, len(body), 2))
+    _, writer = await worker.connect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        writer.write(b"POST /echo HTTP/1.1\r\nHost: w\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+        await until(lambda: worker.life.server.held_bytes >= len(body) - 2)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 4 * len(body)
+    writer.close()
+
+
+@pytest.mark.parametrize("pieces", [(1, 1, 1), (1, 5000, 1, 1), (5000, 1, 1, 5000, 5000), (5000, 5000), (2,)])
+async def test_a_body_is_whole_however_large_its_chunks_are(worker, pieces):
+    text = "".join(chr(97 + number % 26) * size for number, size in enumerate(pieces))
+    body = json.dumps(worker.envelope({"text": text})).encode()
+    at = body.index(text.encode())
+    cuts = [body[:at]]
+    for size in pieces:
+        cuts.append(body[at : at + size])
+        at += size
+    cuts.append(body[at:])
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(cut), cut) for cut in cuts) + b"0\r\n\r\n"
+    head = b"POST /echo HTTP/1.1\r\nHost: w\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    answer = await worker.exchange(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+    assert answer.endswith(json.dumps({"text": text}).encode())

@@ -20,6 +20,8 @@ log = structlog.get_logger(room="http")
 _TICK_SECONDS = 0.25
 _PIPELINED_MAX = 8
 _NEVER = float("inf")
+_PIECE_BYTES = 4096
+"""A smaller piece of a body is copied to those before it: as an object of its own it would take more than it holds."""
 
 
 class Request:
@@ -106,7 +108,7 @@ class ClientConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._phase = _Phase.IDLE
         self._building = Request()
-        self._body: list[bytes] = []
+        self._body: list[bytes | bytearray] = []
         self._body_bytes = 0
         self._head_bytes = 0
         self._held_bytes = 0
@@ -275,8 +277,12 @@ class ClientConnection(asyncio.Protocol):
         elif self._body_bytes > self._limits.body_bytes_max:
             self._body.clear()
             self._body_too_large()
-        else:
+        elif len(data) >= _PIECE_BYTES or not self._body:
             self._body.append(data)
+        elif isinstance(last := self._body[-1], bytearray):
+            last += data
+        else:
+            self._body.append(bytearray(data))
 
     def on_message_complete(self) -> None:
         """The request is complete; it is answered when those before it are."""
@@ -284,7 +290,10 @@ class ClientConnection(asyncio.Protocol):
             return
         request = self._building
         if self._body:
-            request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            first = self._body[0]
+            request.body = (
+                first if len(self._body) == 1 and isinstance(first, bytes) else b"".join(self._body)
+            )
             self._body = []
         self._phase = _Phase.IDLE
         self._deadline = _NEVER
