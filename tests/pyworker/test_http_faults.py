@@ -8,6 +8,7 @@ import tracemalloc
 import pytest
 
 from stoker_pyworker import BenchmarkConfig, HandlerConfig, WorkerConfig
+from stoker_pyworker.hooks import Response
 from stoker_pyworker.http.limits import Limits
 from tests.pyworker.harness import until
 
@@ -127,3 +128,22 @@ async def test_a_body_is_whole_however_large_its_chunks_are(worker, pieces):
     head = b"POST /echo HTTP/1.1\r\nHost: w\r\nContent-Type: application/json\r\nConnection: close\r\n"
     answer = await worker.exchange(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
     assert answer.endswith(json.dumps({"text": text}).encode())
+
+
+async def test_a_steady_reader_gets_all_of_an_answer_that_takes_it_longer_than_a_stall(make_worker):
+    async def large(_request, _model):
+        return Response(body=b"x" * 40_000_000, content_type="application/octet-stream")
+
+    route = HandlerConfig(route="/empty", allow_parallel_requests=True, response_generator=large)
+    worker = await make_worker(handlers=[echo(), route], limits=Limits(stall_seconds_max=1.0))
+    reader, writer = await worker.connect()
+    writer.write(worker.raw_request("/empty"))
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b"content-length: 40000000" in head
+    came = 0
+    while came < 40_000_000:
+        data = await reader.read(100_000)
+        assert data, f"closed after {came} bytes"
+        came += len(data)
+        await asyncio.sleep(0.01)
+    writer.close()

@@ -95,6 +95,7 @@ class ClientConnection(asyncio.Protocol):
         "_saw_host",
         "_server",
         "_stalled_until",
+        "_unread_bytes",
         "_waiting",
         "answering",
         "current",
@@ -123,6 +124,7 @@ class ClientConnection(asyncio.Protocol):
         self._full = False
         self._deadline = _NEVER
         self._stalled_until = _NEVER
+        self._unread_bytes = 0
         self.answering = False
         self.current: Request | None = None
         self.listener: Listener | None = None
@@ -182,6 +184,7 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not keep up: what it asks further waits until it has read what it was told."""
         self._full = True
+        self._unread_bytes = self.transport.get_write_buffer_size()
         self._stalled_until = time.monotonic() + self._limits.stall_seconds_max
         if self.listener is not None:
             self.listener.client_full()
@@ -462,6 +465,8 @@ class ClientConnection(asyncio.Protocol):
 
     def expire(self, now: float) -> None:
         """Called by the server's clock: close a connection whose time is up."""
+        if self._full:
+            self._see_progress(now)
         if now >= self._stalled_until:
             self.transport.abort()
         elif now < self._deadline or self._busy or self._waiting:
@@ -472,6 +477,13 @@ class ClientConnection(asyncio.Protocol):
             self.transport.abort()
         else:
             self.transport.close()
+
+    def _see_progress(self, now: float) -> None:
+        """A client that reads on is not stalled, however long the whole of a large answer takes it."""
+        unread = self.transport.get_write_buffer_size()
+        if unread < self._unread_bytes:
+            self._stalled_until = now + self._limits.stall_seconds_max
+        self._unread_bytes = unread
 
 
 def _origin_form(target: bytes) -> bytes:
