@@ -147,3 +147,14 @@ async def test_a_steady_reader_gets_all_of_an_answer_that_takes_it_longer_than_a
         came += len(data)
         await asyncio.sleep(0.01)
     writer.close()
+
+
+@pytest.mark.parametrize("most", [1, 2])
+async def test_everyone_who_waits_for_a_connection_hears_that_the_model_takes_none(make_worker, model, most):
+    worker = await make_worker(model_connections_max=most)
+    await model.stop()
+    posts = (worker.post("/echo") for _ in range(5))
+    answers = await asyncio.wait_for(asyncio.gather(*posts), ANSWER_SECONDS)
+    assert {(answer.status_code, answer.json()["error"]) for answer in answers} == {
+        (502, "model_unreachable")
+    }

@@ -348,7 +348,7 @@ class Pool:
             task.add_done_callback(self._connecting.discard)
 
     async def _connect(self) -> None:
-        """One new connection for whoever waits longest; the same for the failure."""
+        """One new connection for whoever waits longest."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_seconds_max):
@@ -358,10 +358,10 @@ class Pool:
             if connection.transport.is_closing():
                 raise ConnectionResetError("it was closed at once")
         except (OSError, TimeoutError) as fault:
-            if self._waiting:
-                sink, _ = self._waiting.popleft()
-                reason = str(fault) or type(fault).__name__
-                sink.fault(OriginFault("connect", f"{self.host}:{self.port} takes no connection: {reason}"))
+            reason = str(fault) or type(fault).__name__
+            self._not_connected(
+                OriginFault("connect", f"{self.host}:{self.port} takes no connection: {reason}")
+            )
             return
         self._open.add(connection)
         if self._waiting:
@@ -369,3 +369,15 @@ class Pool:
         else:
             connection.idle_since = time.monotonic()
             self._idle.append(connection)
+
+    def _not_connected(self, fault: OriginFault) -> None:
+        """Whoever waits longest has failed; so have all others, if they wait for a connection that will not come."""
+        if (task := asyncio.current_task()) is not None:
+            self._connecting.discard(task)
+        failed = 1 if self._connecting or self._open else len(self._waiting)
+        # Counted before: who asks again on hearing of it gets a try of its own.
+        for _ in range(failed):
+            if self._waiting:
+                self._waiting.popleft()[0].fault(fault)
+        while self._waiting and (connection := self._take()) is not None:
+            connection.send(*self._waiting.popleft())
