@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import tracemalloc
 
 import pytest
@@ -158,3 +159,30 @@ async def test_everyone_who_waits_for_a_connection_hears_that_the_model_takes_no
     assert {(answer.status_code, answer.json()["error"]) for answer in answers} == {
         (502, "model_unreachable")
     }
+
+
+async def test_a_request_that_the_model_dies_of_is_not_sent_again(worker, model):
+    assert (await worker.post("/echo")).status_code == 200
+    connections = model.connections
+    assert (await worker.post("/dies")).status_code == 502
+    assert [seen.path for seen in model.seen].count("/dies") == 1
+    assert model.seen[-1].connection <= connections, "the request was to go over a connection used before"
+
+
+@pytest.mark.parametrize("text", ["", "x" * 1_000_000])
+async def test_a_request_on_a_connection_that_the_model_had_closed_is_sent_again(worker, model, text):
+    assert (await worker.post("/echo")).status_code == 200
+    payload = {"text": text}
+    pool = worker.life.pool
+    submit = pool.submit
+
+    def submit_late(sink, request, **options):
+        # As if the close had come just before: nothing tells the worker of it until it has sent.
+        pool.submit = submit
+        for writer in model.writers:
+            writer.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        submit(sink, request, **options)
+
+    pool.submit = submit_late
+    answer = await worker.post("/echo", payload)
+    assert (answer.status_code, answer.json()) == (200, payload)

@@ -1,6 +1,8 @@
 """The client's side of HTTP/1.1: connections to one origin, kept open, bounded, each with one request at a time."""
 
 import asyncio
+import errno
+import socket
 import ssl
 import time
 from collections import deque
@@ -10,9 +12,6 @@ from urllib.parse import urlsplit
 import httptools
 
 from stoker_pyworker.http.messages import Header
-
-_RACE_SECONDS = 1.0
-"""A server that closes an idle connection just as we send on it is noticed within a round trip, never after a second."""
 
 
 class OriginFault(Exception):
@@ -82,7 +81,6 @@ class OutgoingConnection(asyncio.Protocol):
         "_pool",
         "_request",
         "_reusable",
-        "_sent_at",
         "_sink",
         "idle_since",
         "paused",
@@ -99,7 +97,6 @@ class OutgoingConnection(asyncio.Protocol):
         self._ended = False
         self.paused = False
         self._reusable = True
-        self._sent_at = 0.0
         self.reused = False
         self.idle_since = 0.0
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
@@ -114,7 +111,6 @@ class OutgoingConnection(asyncio.Protocol):
         self._head = None
         self._ended = False
         self._request = request if self.reused else ()
-        self._sent_at = time.monotonic()
         sink.connection = self
         for part in request:
             self.transport.write(part)
@@ -168,7 +164,7 @@ class OutgoingConnection(asyncio.Protocol):
             self._pool.lost(self)
         elif head is not None and head.closes and exc is None:
             self._finish()
-        elif head is None and self._request and time.monotonic() - self._sent_at < _RACE_SECONDS:
+        elif head is None and self._request and self._unread(exc):
             self._sink = sink.connection = None
             self._pool.lost(self)
             self._pool.submit(sink, self._request, fresh=True)
@@ -221,6 +217,17 @@ class OutgoingConnection(asyncio.Protocol):
             self._ended = True
 
     # --- inside
+
+    def _unread(self, exc: Exception | None) -> bool:
+        """Whether the origin had closed before it got our request: its kernel then refuses the bytes, which is EPIPE.
+
+        A model server that dies of a request also just closes, and as fast: only that tells which of the two it was,
+        and a request that was read is never sent twice.
+        """
+        if exc is None:
+            known: socket.socket | None = self.transport.get_extra_info("socket")
+            return known is not None and known.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EPIPE
+        return isinstance(exc, BrokenPipeError)
 
     def _finish(self) -> None:
         sink, self._sink = self._sink, None
