@@ -20,6 +20,7 @@ _LOADING_SECONDS = 0.1
 _WATCHING_SECONDS = 5.0
 _DOUBT_SECONDS = 0.5
 _PROBE_SECONDS_MAX = 10.0
+_PROBES_MAX = 2
 _SLOW_PROBES_MAX = 3
 """A model server that computes in its event loop answers no probe meanwhile: slow is not broken, three times slow is."""
 
@@ -96,7 +97,8 @@ class Probe:
     """Asks the model server whether it is well: its health path, or else whether it takes connections at all."""
 
     def __init__(self, pool: Pool, path: str) -> None:
-        self._pool = pool
+        # Behind requests that hold every connection, a probe would find a healthy model server silent.
+        self._pool = pool.apart(_PROBES_MAX)
         self._path = path
         self._doubt = asyncio.Event()
 

@@ -186,3 +186,12 @@ async def test_a_request_on_a_connection_that_the_model_had_closed_is_sent_again
     pool.submit = submit_late
     answer = await worker.post("/echo", payload)
     assert (answer.status_code, answer.json()) == (200, payload)
+
+
+async def test_a_model_whose_connections_are_all_at_work_is_still_found_well(make_worker, model):
+    worker = await make_worker(model_connections_max=1, model_healthcheck_url="/health")
+    held = asyncio.create_task(worker.post("/held"))
+    await until(lambda: model.answering == 1)
+    assert await asyncio.wait_for(worker.life.startup.probe.fault(), ANSWER_SECONDS) is None
+    model.go.set()
+    assert (await held).status_code == 200

@@ -260,6 +260,7 @@ class Pool:
         connect_seconds_max: float = 10.0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._origin = origin
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"an address like http://127.0.0.1:8000 was expected, {origin!r} came")
@@ -275,6 +276,19 @@ class Pool:
         self._open: set[OutgoingConnection] = set()
         self._waiting: deque[tuple[Sink, tuple[bytes, ...]]] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
+        self._apart: list[Pool] = []
+
+    def apart(self, connections_max: int) -> "Pool":
+        """More connections to the same origin, for what must not wait behind requests; they close with this pool's."""
+        pool = Pool(
+            self._origin,
+            connections_max=connections_max,
+            idle_seconds_max=self._idle_seconds_max,
+            connect_seconds_max=self._connect_seconds_max,
+            tls=self._tls,
+        )
+        self._apart.append(pool)
+        return pool
 
     def submit(self, sink: Sink, request: tuple[bytes, ...], *, fresh: bool = False) -> None:
         """Send the request now on an idle connection, or as soon as there is one."""
@@ -327,6 +341,8 @@ class Pool:
             connection.transport.abort()
         self._open.clear()
         self._idle.clear()
+        for pool in self._apart:
+            pool.close()
 
     @property
     def opened(self) -> int:
