@@ -70,8 +70,11 @@ def failure(
 
 def _names(said: str, code: str, thing: str) -> bool:
     """Whether a vague code is made clear by the sentence: the hosted marketplace says `not_found` of an instance and of a
-    path, and `invalid_args` of an offer that is taken and of a template that does not exist."""
-    return (code == "" or code in _VAGUE) and thing in said.lower()
+    path, and `invalid_args` of an offer that is taken and of a template that does not exist.
+
+    A path that it repeats does not count: a server that has no route `/api/v0/instances/7/` says nothing of instance 7."""
+    words = " ".join(word for word in said.lower().split() if "/" not in word)
+    return (code == "" or code in _VAGUE) and thing in words
 
 
 def no_answer(error: httpx.HTTPError | httpx.InvalidURL, doing: str) -> Unavailable:

@@ -35,7 +35,8 @@ async def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     # The port first: a marketplace that nobody can reach must not touch instances.
-    with socket.create_server((address, port)) as listener:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, port), family=family) as listener:
         runner = web.AppRunner(create_app(settings), access_log=None, shutdown_timeout=2.0)
         try:
             await runner.setup()
@@ -47,7 +48,7 @@ async def serve(
                     address=host,
                     advice="whoever has its key runs commands on this machine, and the key travels in clear",
                 )
-            ready(f"http://{host}:{bound}")
+            ready(f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}")
             await stop.wait()
             server.close()
             door.close()

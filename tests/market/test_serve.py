@@ -1,5 +1,7 @@
 """The marketplace as a command of its own."""
 
+import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from market.host.__main__ import main
+from market.host.serve import serve
+from market.host.settings import HostMarketSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,6 +62,20 @@ async def test_a_taken_port_is_said_before_any_instance_is_touched(market_proces
     assert ended.returncode == 2
     assert "in use" in ended.stderr
     assert "instance_runs" not in ended.stderr
+
+
+async def test_its_url_holds_an_ipv6_address_in_brackets(tmp_path):
+    settings = HostMarketSettings.model_validate(
+        {"state_dir": tmp_path / "state", "api_keys": ["a-key-of-the-test"]}
+    )
+    stop, urls = asyncio.Event(), []
+
+    def ready(url: str) -> None:
+        urls.append(url)
+        stop.set()
+
+    await serve(settings, address="::1", ready=ready, stop=stop)
+    assert re.fullmatch(r"http://\[::1\]:\d+", urls[0])
 
 
 def test_ctrl_c_ends_it_cleanly(market_process):

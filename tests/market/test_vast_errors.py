@@ -99,14 +99,32 @@ async def test_a_missing_instance_is_told_by_code_and_never_by_a_proxys_page():
     market, _ = market_of(httpx.Response(404, text="nginx"))
     with pytest.raises(Unavailable):
         await market.destroy(7)
-    for nobody in ({"message": "no Route matched with those values"}, {"detail": "Not Found"}, {}):
+    for nobody in (
+        {"message": "no Route matched with those values"},
+        {"message": "The route api/v0/instances/7 could not be found."},
+        {"message": "Cannot DELETE /api/v0/instances/7/"},
+        {"detail": "Not Found"},
+        {},
+    ):
         market, _ = market_of(said(404, nobody))
         with pytest.raises(Unavailable):
             await market.destroy(7)
     # Another of our own servers under the market's address: it knows no such route, which says nothing of the instance.
-    market, _ = market_of(said(404, {"success": False, "error": "not_found", "msg": "there is no route"}))
-    with pytest.raises(Refused):
-        await market.destroy(7)
+    for path in ("", " /marketplace/api/v0/instances/7/"):
+        no_route = {"success": False, "error": "not_found", "msg": f"there is no route{path}"}
+        market, _ = market_of(said(404, no_route))
+        with pytest.raises(Refused) as refused:
+            await market.destroy(7)
+        assert not isinstance(refused.value, InstanceGone)
+
+
+@pytest.mark.parametrize(
+    "body", [{"msg": "Instance 7 not found"}, {"detail": "no such instance: 7 (see /docs)"}]
+)
+async def test_a_missing_instance_may_be_told_by_the_sentence_alone(body):
+    market, _ = market_of(said(404, body))
+    with pytest.raises(InstanceGone):
+        await market.start(7)
 
 
 @pytest.mark.parametrize(
