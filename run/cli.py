@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -236,13 +237,25 @@ class _faults:  # noqa: N801 - reads as a statement: with _faults():
         if isinstance(fault, Fault):
             sys.stderr.write(f"stokerd: {fault}\n")
             raise SystemExit(fault.exit_code)
-        if isinstance(fault, OSError) and fault.errno in _CANNOT_LISTEN:
-            sys.stderr.write(
-                f"stokerd: cannot listen: {fault.strerror or fault}; free the port or choose another\n"
-            )
+        if isinstance(fault, OSError) and (sentence := _of_the_machine(fault)) is not None:
+            sys.stderr.write(f"stokerd: {sentence}\n")
             raise SystemExit(3)
         if isinstance(fault, KeyboardInterrupt):
             raise SystemExit(130)
+
+
+def _of_the_machine(fault: OSError) -> str | None:
+    """What a person can mend of it; None: nothing that is known."""
+    said = fault.strerror or str(fault)
+    if fault.filename is not None:
+        return (
+            f"cannot use {fault.filename}: {said}; make it one that this user may use, or give another path"
+        )
+    if isinstance(fault, socket.gaierror):
+        return f"cannot listen: {said}; give engine.host an address of this machine"
+    if fault.errno in _CANNOT_LISTEN:
+        return f"cannot listen: {said}; free the port or choose another"
+    return None
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ class DevStack:
         await self.supervisor.start(self._role("worker", stop_seconds_max=40))
         await self.supervisor.start(self._role("engine"))
         await self._polled(client)
-        await self._answers(f"http://{settings.engine.host}:{settings.engine.port}/readyz", "engine")
+        await self._answers(f"{settings.engine.own_url}/readyz", "engine")
         self._record.write(self.pids)
 
     def _child(
@@ -213,8 +213,7 @@ def banner(stack: DevStack) -> str:
     """Where everything is, for the person who started it."""
     settings = stack.settings
     lines = [f"engine       {settings.engine.url}"]
-    if settings.temporal.ui_port is not None:
-        ui = f"http://{settings.temporal.ip}:{settings.temporal.ui_port}"
+    if (ui := settings.temporal.ui_url) is not None:
         lines.append(f"Temporal UI  {ui}/namespaces/{settings.temporal.namespace}/workflows")
     lines.append(f"Temporal     {settings.temporal.address}, namespace {settings.temporal.namespace}")
     lines.append(f"marketplace  {settings.market_url}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -119,7 +120,8 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None) -> K
     in the file, are accepted besides: see `docs/how-to/production.md` on rotation.
 
     Raises:
-        Fault: a key is missing and may not be generated, or a file is readable by others, or cannot be read.
+        Fault: a key is missing and may not be generated, or cannot be one; or a file is readable by others, or cannot be
+            read or written. No message repeats a key.
     """
     path = state_dir / _FILE
     stored = _read(path)
@@ -127,18 +129,18 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None) -> K
         stored = _generated() | stored
         _write(path, stored)
     environ = os.environ
-    account_keys = _mapping(stored, "account_keys", path)
+    account_keys = _texts(stored, "account_keys", path)
     if key := environ.get("STOKER_ACCOUNT_KEY"):
         account_keys["default"] = key
-    secret = environ.get("STOKER_HMAC_SECRET") or stored.get("secret", "")
-    pem = stored.get("signing_key_pem", "")
+    secret = environ.get("STOKER_HMAC_SECRET") or _text(stored, "secret", path)
+    pem = _text(stored, "signing_key_pem", path)
     if file := environ.get("STOKER_SIGNING_KEY_FILE"):
         pem = _pem_in(file, _SIGNING)
-    ca_pem = stored.get("ca_key_pem", "")
+    ca_pem = _text(stored, "ca_key_pem", path)
     if file := environ.get("STOKER_CA_KEY_FILE"):
         ca_pem = _pem_in(file, _CA)
     market_key = (
-        environ.get("STOKER_MARKET_KEY") or environ.get("VAST_API_KEY") or stored.get("market_key", "")
+        environ.get("STOKER_MARKET_KEY") or environ.get("VAST_API_KEY") or _text(stored, "market_key", path)
     )
     for name, value in (
         (_ACCOUNT, account_keys),
@@ -148,21 +150,25 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None) -> K
     ):
         if not value and (role is None or name in _VARIABLES[role]):
             raise Fault(f"{name} is not set and {path} does not hold it; set it, or run `stokerd dev` once")
-    named = _mapping(stored, "named", path) | {
+    if role == "engine":
+        _require_private_key(pem, _SIGNING, "signing_key_pem", rsa.RSAPrivateKey, "an RSA")
+        if ca_pem:
+            _require_private_key(ca_pem, _CA, "ca_key_pem", ec.EllipticCurvePrivateKey, "an elliptic curve")
+    named = _texts(stored, "named", path) | {
         key.removeprefix(_NAMED_SECRET_PREFIX): value
         for key, value in environ.items()
         if key.startswith(_NAMED_SECRET_PREFIX)
     }
     previous = _mapping(stored, "previous", path)
-    account_keys_previous = _mapping(previous, "account_keys", path)
+    account_keys_previous = _texts(previous, "account_keys", path)
     if key := environ.get(_ACCOUNT_PREVIOUS):
         account_keys_previous["default"] = key
-    secret_previous = environ.get(_HMAC_PREVIOUS) or previous.get("secret", "")
+    secret_previous = environ.get(_HMAC_PREVIOUS) or _text(previous, "secret", path)
     keys = Keys(
         account_keys_previous=account_keys_previous,
-        secrets_previous=(secret_previous.encode(),) if secret_previous else (),
+        secrets_previous=(_encoded(secret_previous, _HMAC_PREVIOUS),) if secret_previous else (),
         account_keys=account_keys,
-        secret=secret.encode(),
+        secret=_encoded(secret, _HMAC),
         signing_key_pem=pem,
         ca_key_pem=ca_pem,
         market_key=market_key,
@@ -193,13 +199,17 @@ def _generated() -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    if path.stat().st_mode & 0o077:
-        raise Fault(f"{path} holds keys and is readable by others; run: chmod 600 {path}")
     try:
+        if not path.exists():
+            return {}
+        if path.stat().st_mode & 0o077:
+            raise Fault(f"{path} holds keys and is readable by others; run: chmod 600 {path}")
         stored = json.loads(path.read_text())
-    except ValueError as fault:
+    except OSError as fault:
+        raise Fault(
+            f"{path} cannot be read ({fault.strerror}); it should be a file of this user's, or give another state_dir"
+        ) from fault
+    except (ValueError, RecursionError) as fault:
         raise Fault(
             f"{path} is not JSON ({fault}); mend it, or remove it to have new keys generated"
         ) from fault
@@ -215,6 +225,42 @@ def _mapping(stored: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
     return dict(found)
 
 
+def _texts(stored: dict[str, Any], name: str, path: Path) -> dict[str, str]:
+    found = _mapping(stored, name, path)
+    for key, value in found.items():
+        if not isinstance(value, str):
+            raise Fault(f"{path}: {name}.{key} should be text, not {type(value).__name__}")
+    return found
+
+
+def _text(stored: dict[str, Any], name: str, path: Path) -> str:
+    found = stored.get(name)
+    if found is None:
+        return ""
+    if not isinstance(found, str):
+        raise Fault(f"{path}: {name} should be text, not {type(found).__name__}")
+    return found
+
+
+def _encoded(secret: str, variable: str) -> bytes:
+    try:
+        return secret.encode()
+    except UnicodeEncodeError:
+        raise Fault(f"{variable}, or its place in {_FILE}, is not Unicode text; give another one") from None
+
+
+def _require_private_key(pem: str, variable: str, name: str, kind: type, called: str) -> None:
+    """An engine that starts with another one ends in a traceback, or signs what official workers refuse."""
+    try:
+        key = serialization.load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it asks for a password
+        key = None
+    if not isinstance(key, kind):
+        raise Fault(
+            f"{variable}, or {name} in {_FILE}, should be {called} private key in PEM without a password; give such a one"
+        )
+
+
 def _pem_in(file: str, variable: str) -> str:
     try:
         return Path(file).read_text()
@@ -225,7 +271,10 @@ def _pem_in(file: str, variable: str) -> str:
 
 
 def _write(path: Path, stored: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_suffix(".new")
-    write_private(temporary, json.dumps(stored, indent=1))
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(temporary, json.dumps(stored, indent=1))
+        temporary.replace(path)
+    except OSError as fault:
+        raise Fault(f"{path} cannot be written ({fault.strerror}); give another state_dir") from fault

@@ -104,7 +104,8 @@ def require_free(ports: Mapping[str, tuple[str, int]]) -> None:
                         exit_code=3,
                     ) from fault
                 raise Fault(
-                    f"cannot listen on {host}:{port} ({fault.strerror}); change {name}", exit_code=3
+                    f"cannot listen on {host}, port {port} ({fault.strerror}); change the host or {name}",
+                    exit_code=3,
                 ) from fault
 
 

@@ -19,6 +19,10 @@ from workflows.messages import SEARCH_ATTRIBUTES
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
+PortOfInstance = Annotated[int, Field(ge=1024, le=65535)]
+"""Below are those that only root may listen on."""
+
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 _RETENTION = re.compile(r"^([0-9]{1,5})(h|d)$")
 
 
@@ -35,10 +39,20 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _web_address(value: str) -> str:
-    if origin(value) is None:
-        raise ValueError("should be http[s]://host, with nothing secret in it")
+def _listening(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        if not _HOST.fullmatch(value):
+            raise ValueError(
+                "should be an IP address, an IPv6 one without brackets, or a host's name"
+            ) from None
     return value
+
+
+def without_place(fault: ValidationError) -> str:
+    """What is wrong, where pydantic's own name of a whole model would tell a person nothing."""
+    return describe(fault).replace("body: Value error, ", "")
 
 
 def _loopback(value: str) -> str:
@@ -90,6 +104,11 @@ class TemporalSettings(Typed):
         return f"{bracketed(self.ip)}:{self.port}"
 
     @property
+    def ui_url(self) -> str | None:
+        """Where a browser finds the UI, if there is one."""
+        return None if self.ui_port is None else f"http://{bracketed(self.ip)}:{self.ui_port}"
+
+    @property
     def retention_hours(self) -> int:
         """The retention in hours."""
         match = _RETENTION.match(self.retention)
@@ -130,7 +149,7 @@ class ListenLimits(Typed):
 class EngineListen(Typed):
     """Where the engine listens, and where workers and clients reach it."""
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, AfterValidator(_listening)] = "127.0.0.1"
     port: Port = 8080
     public_url: str | None = Field(None, pattern=r"^https?://[^/]+(/[^/]+)*$")
     """What workers report to; no trailing slash. None: http://<host>:<port>."""
@@ -144,7 +163,12 @@ class EngineListen(Typed):
     @property
     def url(self) -> str:
         """Where others reach it."""
-        return self.public_url or f"http://{bracketed(self.host)}:{self.port}"
+        return self.public_url or self.own_url
+
+    @property
+    def own_url(self) -> str:
+        """Where this machine reaches it, whatever stands in front of it for others."""
+        return f"http://{bracketed(self.host)}:{self.port}"
 
 
 class HostMarket(Typed):
@@ -155,8 +179,8 @@ class HostMarket(Typed):
     gpus: GpuSettings = GpuSettings()
     """How this machine's GPUs, as NVML finds them, are offered."""
     templates: tuple[TemplateSettings, ...] = ()
-    instance_port_min: Port = 21000
-    instance_port_max: Port = 29999
+    instance_port_min: PortOfInstance = 21000
+    instance_port_max: PortOfInstance = 29999
     stop_grace_seconds: float = Field(5.0, ge=0, le=600)
 
 
@@ -164,10 +188,22 @@ class MarketChoice(Typed):
     """Which marketplace the workers are rented on."""
 
     kind: Literal["host", "vast"] = "host"
-    url: Annotated[str, AfterValidator(_web_address)] = "https://console.vast.ai"
+    url: str = "https://console.vast.ai"
     """Of the Vast REST API; for `host` it follows from `host_market.port`."""
     calls_per_second_max: float = Field(20.0, gt=0, le=1000)
     """For the whole deployment, held by the market task queue."""
+
+    @model_validator(mode="after")
+    def _url_is_an_address(self) -> Self:
+        # Checked here and not by the field: a field's error would repeat the password that it refuses.
+        where = origin(self.url)
+        secret = any(mark in self.url for mark in "@?#")
+        if where is None or where[2] > 65535 or secret:
+            got = "what came holds more" if secret else f"got {self.url!r:.80}"
+            raise ValueError(
+                f"url should be http[s]://host[:port], without user, password, query or fragment ({got})"
+            )
+        return self
 
 
 class WorkerChoice(Typed):
@@ -225,7 +261,7 @@ class DevSettings(Typed):
         try:
             self.host_market_settings(market_key="checked-before-it-runs", env={})
         except ValidationError as fault:
-            raise ValueError(f"host_market: {describe(fault)}") from None
+            raise ValueError(f"host_market: {without_place(fault)}") from None
         return self
 
     def with_build(self, build_id: str | None) -> Self:

@@ -40,6 +40,7 @@ class Child:
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
     _watcher: asyncio.Task[None] | None = None
+    _birth: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -66,12 +67,20 @@ class Supervisor:
     async def stop(self) -> None:
         """End every child, the last started first: SIGTERM, then SIGKILL after its grace."""
         self._stopping = True
+        watchers = [child._watcher for child in self.children.values() if child._watcher]
+        for watcher in watchers:
+            watcher.cancel()
+        births = [child._birth for child in self.children.values() if child._birth]
+        await asyncio.gather(*watchers, *births, return_exceptions=True)
         for child in reversed(self.children.values()):
-            if child._watcher:
-                child._watcher.cancel()
             await self._end(child)
 
     async def _spawn(self, child: Child) -> None:
+        """Cancelled half-way, the loop would kill the newborn behind our back, and uvloop would not even wait for its end."""
+        child._birth = asyncio.create_task(self._bear(child), name=f"start {child.name}")
+        await asyncio.shield(child._birth)
+
+    async def _bear(self, child: Child) -> None:
         with append_private(child.log_file) as output:
             # the output goes to a file: a worker whose pipe nobody drains would freeze
             child.process = await asyncio.create_subprocess_exec(

@@ -97,7 +97,7 @@ async def connect(
     """A client of the server, once it answers.
 
     Raises:
-        Fault: it did not answer within `wait_seconds_max`.
+        Fault: it did not answer within `wait_seconds_max`, or cannot be asked.
     """
     deadline = asyncio.get_running_loop().time() + wait_seconds_max
     while True:
@@ -114,6 +114,10 @@ async def connect(
                     f"Temporal at {temporal.address} did not answer within {wait_seconds_max:.0f} s; is it running?"
                 ) from fault
             await asyncio.sleep(0.05)
+        except ValueError as fault:
+            raise Fault(
+                f"cannot ask Temporal at {temporal.address}: {fault}; change temporal.ip or temporal.port"
+            ) from fault
 
 
 async def prepare(client: Client, temporal: TemporalSettings) -> None:

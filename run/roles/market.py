@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import structlog
+from pydantic import ValidationError
 
 from market.host import StateInUse, UnsupportedMachine
 from market.host.serve import serve
 from run.faults import Fault
 from run.keys import load_keys
+from run.lock import require_free
 from run.roles.stopping import stop_event
-from run.settings import DevSettings
+from run.settings import DevSettings, without_place
 
 log = structlog.get_logger(__name__)
 
@@ -21,8 +23,15 @@ async def run_market(settings: DevSettings) -> None:
     """Offer this machine until told to stop; then stop its instances, keeping their disks."""
     stop = stop_event()
     keys = load_keys(settings.state_dir, generate=False, role="market")
-    host = settings.host_market_settings(market_key=keys.market_key, env={"STOKER_HOME": str(HOME)})
+    try:
+        host = settings.host_market_settings(market_key=keys.market_key, env={"STOKER_HOME": str(HOME)})
+    except ValidationError as fault:
+        # The rest was checked when the file was read.
+        raise Fault(
+            f"the marketplace's key (STOKER_MARKET_KEY, or market_key in keys.json): {without_place(fault)}"
+        ) from None
     port = settings.host_market.port
+    require_free({"host_market.port": ("127.0.0.1", port)})
 
     def listening(_: str) -> None:
         log.info("market.listening", port=port, machines=len(host.machines))

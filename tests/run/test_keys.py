@@ -1,8 +1,12 @@
 """Keys come from the environment or an owner-only file, and show themselves nowhere."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from run.faults import Fault
 from run.keys import load_keys
@@ -10,8 +14,13 @@ from run.keys import load_keys
 
 @pytest.fixture(autouse=True)
 def _no_keys_in_the_environment(monkeypatch):
-    for name in ("STOKER_ACCOUNT_KEY", "STOKER_HMAC_SECRET", "STOKER_MARKET_KEY", "VAST_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("STOKER_") or name == "VAST_API_KEY"]:
+        monkeypatch.delenv(name)
+
+
+def change(state_dir: Path, **parts: object) -> None:
+    path = state_dir / "keys.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | parts))
 
 
 def test_development_generates_keys_once_readable_by_their_owner_only(tmp_path):
@@ -77,3 +86,63 @@ def test_a_key_file_that_cannot_be_read_is_named_with_its_variable(tmp_path, mon
     monkeypatch.setenv(variable, str(tmp_path / "none.pem"))
     with pytest.raises(Fault, match=f"{variable}: .*none.pem cannot be read"):
         load_keys(tmp_path, generate=False)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"secret": 314159}, "secret should be text, not int"),
+        ({"signing_key_pem": [314159]}, "signing_key_pem should be text, not list"),
+        ({"market_key": 314159}, "market_key should be text, not int"),
+        ({"account_keys": {"default": 314159}}, "account_keys.default should be text, not int"),
+        ({"named": {"HF_TOKEN": 314159}}, "named.HF_TOKEN should be text, not int"),
+        ({"previous": {"secret": 314159}}, "secret should be text, not int"),
+        ({"secret": "half a character 314159 \ud800"}, "STOKER_HMAC_SECRET, .* is not Unicode text"),
+    ],
+)
+def test_a_stored_key_that_cannot_be_one_is_named_and_not_repeated(tmp_path, part, said):
+    load_keys(tmp_path, generate=True)
+    change(tmp_path, **part)
+    with pytest.raises(Fault, match=said) as refused:
+        load_keys(tmp_path, generate=False)
+    assert "314159" not in str(refused.value)
+
+
+@pytest.mark.parametrize("generate", [True, False])
+def test_a_key_file_that_is_a_folder_is_one_sentence(tmp_path, generate):
+    (tmp_path / "keys.json").mkdir(mode=0o700)
+    with pytest.raises(Fault, match="keys.json cannot be read .*another state_dir"):
+        load_keys(tmp_path, generate=generate)
+
+
+def test_a_state_folder_that_takes_no_key_file_is_one_sentence(tmp_path):
+    (tmp_path / "keys.new").mkdir()
+    with pytest.raises(Fault, match="keys.json cannot be written .*another state_dir"):
+        load_keys(tmp_path, generate=True)
+
+
+def with_password() -> str:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    sealed = serialization.BestAvailableEncryption(b"password")
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, sealed)
+    return pem.decode()
+
+
+@pytest.mark.parametrize("variable", ["STOKER_SIGNING_KEY_FILE", "STOKER_CA_KEY_FILE"])
+@pytest.mark.parametrize("wrong", ["no PEM", "the other's kind", "with a password"])
+def test_an_engine_is_told_that_a_file_holds_no_key_of_its_kind(tmp_path, monkeypatch, variable, wrong):
+    load_keys(tmp_path, generate=True)
+    stored = json.loads((tmp_path / "keys.json").read_text())
+    other = "ca_key_pem" if variable == "STOKER_SIGNING_KEY_FILE" else "signing_key_pem"
+    texts = {
+        "no PEM": "canary",
+        "the other's kind": stored[other],
+        "with a password": with_password(),
+    }
+    file = tmp_path / "wrong.pem"
+    file.write_text(texts[wrong])
+    assert load_keys(tmp_path, generate=False, role="engine").ca_key_pem
+    monkeypatch.setenv(variable, str(file))
+    with pytest.raises(Fault, match=f"{variable}, .*private key in PEM without a password") as refused:
+        load_keys(tmp_path, generate=False, role="engine")
+    assert "canary" not in str(refused.value)

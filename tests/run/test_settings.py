@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from run.dev import DevStack, banner
 from run.faults import Fault
 from run.settings import DevSettings, load_settings
-from run.temporal_server import connect_from_environment, dev_server_command
+from run.temporal_server import connect, connect_from_environment, dev_server_command
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,13 +40,23 @@ def test_an_empty_file_means_every_default(tmp_path):
         ("temporal: {ip: 0.0.0.0}", "loopback address.*neither TLS nor authorisation"),
         ("temporal: {ip: here}", "should be an IP address"),
         (f"temporal: {{retention: {'9' * 30}d}}", "temporal.retention: .*should match pattern"),
-        ("market: {kind: vast, url: console.vast.ai}", "market.url: .*http"),
-        ("market: {kind: vast, url: 'https://me:secret@console.vast.ai'}", "market.url: .*nothing secret"),
-        ("host_market: {instance_port_min: 80}", "host_market: port_min: .*1024"),
+        (
+            "market: {kind: vast, url: console.vast.ai}",
+            r"market: .*url should be http.*\(got 'console.vast.ai'\)",
+        ),
+        ("market: {kind: vast, url: 'https://console.vast.ai:99999'}", "market: .*url should be http.*99999"),
+        ("host_market: {instance_port_min: 80}", r"host_market.instance_port_min: .*1024 \(got 80\)"),
+        (
+            "host_market: {instance_port_min: 21000, instance_port_max: 21003}",
+            "Value error, host_market: ports 21000-21003 are fewer than the 10",
+        ),
         (
             "host_market: {machines: [{name: a, dollars_per_hour: 1}, {name: a, dollars_per_hour: 2}]}",
-            "two machines have the same name",
+            "Value error, host_market: two machines have the same name",
         ),
+        ("engine: {host: '[::1]'}", "engine.host: .*without brackets"),
+        ("engine: {host: ''}", "engine.host: .*should be an IP address"),
+        ("engine: {host: 'http://127.0.0.1'}", "engine.host: .*should be an IP address"),
         ("temporal: {retention: soon}", "temporal.retention"),
         ("temporal: {search_attributes: {EndpointName: Keyword}}", "should name EndpointId: Int"),
         ("engine: {port: 7233}", "temporal.port and engine.port are both 7233"),
@@ -60,6 +71,20 @@ def test_an_empty_file_means_every_default(tmp_path):
 def test_a_wrong_value_is_named_with_what_was_expected(tmp_path, text, said):
     with pytest.raises(Fault, match=said):
         load_settings(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:canary@console.vast.ai", "https://console.vast.ai/?api_key=canary"]
+)
+def test_a_market_url_with_a_secret_in_it_is_refused_and_not_repeated(tmp_path, url):
+    with pytest.raises(Fault, match="market: .*url should be http.*without user, password, query") as refused:
+        load_settings(write(tmp_path, json.dumps({"market": {"kind": "vast", "url": url}})))
+    assert "canary" not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "gpu_box-1.example", "a"])
+def test_an_engine_may_listen_on_an_address_or_a_name(host):
+    assert DevSettings.model_validate({"engine": {"host": host}}).engine.host == host
 
 
 def test_a_character_that_json_writes_as_two_escapes_is_one(tmp_path):
@@ -120,6 +145,15 @@ async def test_variables_that_name_no_cluster_are_a_sentence(monkeypatch):
 def test_an_ipv6_address_stands_in_brackets_before_its_port():
     settings = DevSettings.model_validate({"temporal": {"ip": "::1"}, "engine": {"host": "::1"}})
     assert settings.temporal.address == "[::1]:7233"
+    assert settings.temporal.ui_url == "http://[::1]:8233"
     assert settings.engine.url == "http://[::1]:8080"
+    assert "http://[::1]:8233/namespaces/" in banner(DevStack(settings))
     named = DevSettings.model_validate({"engine": {"host": "::1", "public_url": "https://llm.example"}})
     assert named.engine.url == "https://llm.example"
+    assert named.engine.own_url == "http://[::1]:8080"
+
+
+async def test_an_address_of_temporal_that_no_client_takes_is_a_sentence_at_once():
+    settings = DevSettings.model_validate({"temporal": {"ip": "::1%lo"}})
+    with pytest.raises(Fault, match=r"cannot ask Temporal at \[::1%lo\]:7233: .*change temporal.ip"):
+        await connect(settings.temporal)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 from structlog.testing import capture_logs
 
 from run.supervisor import Child, Supervisor
@@ -94,6 +95,63 @@ async def test_a_stopped_child_is_not_started_again(supervisor, tmp_path):
     await supervisor.start(sleeper)
     await supervisor.stop()
     await asyncio.sleep(0)
+    assert sleeper.restarts == 0
+
+
+def children() -> set[int]:
+    """Every living child of this process."""
+    found = set()
+    for process in Path("/proc").iterdir():
+        try:
+            state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
+        except (OSError, ValueError):
+            continue
+        if process.name.isdigit() and int(parent) == os.getpid() and state != "Z":
+            found.add(int(process.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_stopping_leaves_no_child_that_was_just_being_started_again(tmp_path, monkeypatch, loop):
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(_stopped_while_it_starts_a_child_again(tmp_path, monkeypatch))
+
+
+async def _stopped_while_it_starts_a_child_again(tmp_path, monkeypatch):
+    begun = asyncio.Semaphore(0)
+    start = asyncio.create_subprocess_exec
+
+    async def started(*command, **options):
+        begun.release()
+        return await start(*command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
+    before = children()
+    supervisor = Supervisor()
+    sleeper = child(tmp_path, [sys.executable, "-c", ""])
+    await supervisor.start(sleeper)
+    first = sleeper.process
+    sleeper.command = SLEEPER
+    await begun.acquire()
+    await begun.acquire()
+    assert sleeper.process is first, "the second is on its way"
+    assert children() - before, "it is born"
+    await supervisor.stop()
+    assert children() - before == set()
+
+
+async def test_a_child_that_died_is_not_started_again_while_the_others_are_ended(supervisor, tmp_path):
+    sleeper, stubborn = child(tmp_path, SLEEPER), child(tmp_path / "other", STUBBORN, stop_seconds_max=1)
+    stubborn.name = "stubborn"
+    await supervisor.start(sleeper)
+    await supervisor.start(stubborn)
+    await until(lambda: b"up" in stubborn.log_file.read_bytes())
+    with capture_logs() as said:
+        os.kill(sleeper.pid, signal.SIGKILL)
+        await until(lambda: any(line["event"] == "child.died" for line in said))
+        await supervisor.stop()
+    assert {"event": "child.killed", "child": "stubborn"}.items() <= said[-2].items(), "it took its second"
     assert sleeper.restarts == 0
 
 
