@@ -181,8 +181,13 @@ def test_an_interrupt_in_a_stream_is_raised_as_it_is(peers, client):
                 got.append(event.data)
                 timer.start()
 
-    with pytest.raises(KeyboardInterrupt) as caught:
-        follow()
+    # a process that was started to ignore Ctrl-C, as those are that share tests out, would do so here
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            follow()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert got == ["a"]
     assert caught.value.__context__ is None
     assert client.get_endpoint("llm").id == 7
