@@ -10,6 +10,7 @@ from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.problem import describe
 from stoker_wire.workergroup import Workergroup
 from workflows.messages import MetricsBatch
+from workflows.state import EndpointStateBook
 
 
 class Unacceptable(ValueError):
@@ -29,8 +30,11 @@ def spec(sent: Any) -> EndpointSpec:
         read = EndpointSpec.model_validate(_plain(sent))
     except ValidationError as fault:
         raise Unacceptable(describe(fault)) from None
-    if read.carried is not None:
-        raise Unacceptable("carried: a state is handed on by continue-as-new and never given; leave it out")
+    if read.carried is not None:  # a state from elsewhere, for which nobody vouches
+        try:
+            EndpointStateBook(read)
+        except ValidationError as fault:
+            raise Unacceptable(f"carried: {describe(fault)}") from None
     return read
 
 
