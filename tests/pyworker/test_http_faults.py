@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 import tracemalloc
 
 import pytest
@@ -147,6 +148,35 @@ async def test_a_steady_reader_gets_all_of_an_answer_that_takes_it_longer_than_a
         assert data, f"closed after {came} bytes"
         came += len(data)
         await asyncio.sleep(0.01)
+    writer.close()
+
+
+async def test_a_reader_who_takes_next_to_nothing_is_cut_as_stalled(make_worker):
+    """On the connection itself: through a socket the kernel's buffers would read for the client."""
+
+    class Trickling:
+        unread, aborted = 10_000_000, False
+
+        def get_write_buffer_size(self):
+            return self.unread
+
+        def abort(self):
+            self.aborted = True
+
+    worker = await make_worker(limits=Limits(stall_seconds_max=60.0))
+    _, writer = await worker.connect()
+    await until(lambda: worker.life.server._connections)
+    (connection,) = worker.life.server._connections
+    real, connection.transport = connection.transport, Trickling()
+    connection.pause_writing()
+    begun = time.monotonic()
+    for second in range(59):
+        connection.transport.unread -= 1
+        connection.expire(begun + second)
+    assert not connection.transport.aborted
+    connection.expire(begun + 61)
+    assert connection.transport.aborted
+    connection.transport = real
     writer.close()
 
 

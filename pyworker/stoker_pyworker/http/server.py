@@ -24,6 +24,10 @@ _PIECE_BYTES = 4096
 """A smaller piece of a body is copied to those before it: as an object of its own it would take more than it holds."""
 
 
+_PROGRESS_BYTES = 64 * 1024
+"""Read in the time of a stall: who takes a byte now and then only holds the memory of its answer."""
+
+
 class Request:
     """One request, received in full."""
 
@@ -481,9 +485,11 @@ class ClientConnection(asyncio.Protocol):
     def _see_progress(self, now: float) -> None:
         """A client that reads on is not stalled, however long the whole of a large answer takes it."""
         unread = self.transport.get_write_buffer_size()
-        if unread < self._unread_bytes:
+        if self._unread_bytes - unread >= _PROGRESS_BYTES:
             self._stalled_until = now + self._limits.stall_seconds_max
-        self._unread_bytes = unread
+            self._unread_bytes = unread
+        elif unread > self._unread_bytes:
+            self._unread_bytes = unread
 
 
 def _origin_form(target: bytes) -> bytes:
