@@ -215,9 +215,9 @@ async def test_a_memo_that_nobody_can_decode_does_not_blind_the_engine(bare_stag
         memo={"endpoint": {"id": 99, "name": "odd"}},
     )
     try:
-        found = bare_stage.env.client.list_workflows("WorkflowId = 'endpoint/odd'")
 
         async def visible() -> bool:
+            found = bare_stage.env.client.list_workflows("WorkflowId = 'endpoint/odd'")
             return bool([each async for each in found])
 
         await until(visible, "the odd workflow is listed")
