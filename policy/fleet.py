@@ -80,6 +80,8 @@ class Worker:
     """The market operation under way for it (`create`, `start`, `stop`, `reboot`, `destroy`, `update`), or ``."""
     retry_at: float = 0.0
     """After a failed operation: not before then again."""
+    stop_accepted_at: float = 0.0
+    """While it is stopping: when the marketplace last said yes to that; 0: it has not yet."""
     failures: int = 0
     """Operations that failed in a row."""
     starts_given_up: int = 0

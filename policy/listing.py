@@ -131,7 +131,7 @@ def _seen(worker: Worker, mine: Instance, *, now: float, asked_at: float, learne
             return _moved(worker, S.LOADING, now, learned, "pulls its image")
         case S.STOPPING if status in _STOPPED:
             to = S.INACTIVE if worker.loaded_once else S.CREATED
-            return _moved(worker, to, now, learned, "is stopped", retry_at=0.0)
+            return _moved(worker, to, now, learned, "is stopped", retry_at=0.0, stop_accepted_at=0.0)
         case S.INACTIVE if status == "running":
             return _moved(worker, S.STARTING, now, learned, "was started by someone else")
         case S.CREATED if status == "running":

@@ -305,6 +305,9 @@ def _succeeded(
         worker = worker.but(instance_id=instance_id or worker.instance_id)
         if worker.state is S.PENDING:
             worker = advance(worker, S.CREATING, now)
+    elif operation == "stop" and worker.state is S.STOPPING:
+        # stopped when the listing says so; until then asked again from time to time
+        worker = worker.but(stop_accepted_at=now)
     elif operation == "destroy":
         # gone when the listing says so; until then asked again from time to time
         worker = worker.but(retry_at=now + tuning.destroy_repeat_seconds)

@@ -153,7 +153,7 @@ def _mend_suspect(draft: Draft, worker: Worker, *, allowed: bool) -> bool:
 
 
 def _stop_again(draft: Draft, worker: Worker) -> None:
-    due = worker.since + draft.tuning.stop_repeat_seconds
+    due = max(worker.since, worker.stop_accepted_at) + draft.tuning.stop_repeat_seconds
     if draft.now < due:
         draft.wakes.append(due)
     elif not worker.drain or worker.drain.goal is Goal.STOP:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from policy.fleet import Goal, HostFailure, Learned
+from policy.observe import fold_operation_result
 from policy.repair import boot_deadline
 from policy.silence import with_silent_marked
 from policy.tuning import DEFAULT_TUNING, Tuning
@@ -182,6 +183,17 @@ def test_an_unconfirmed_release_is_asked_for_again():
 def test_a_stop_that_does_not_come_about_is_asked_for_again():
     assert brief(decide(see(worker("w1", S.STOPPING, since=NOW - 120)))) == ["stop w1"]
     assert brief(decide(see(worker("w1", S.STOPPING, since=NOW - 119), listed_at=NOW - 1))) == []
+
+
+def test_a_stop_that_was_accepted_again_is_given_as_much_time_as_the_first():
+    ordered = worker("w1", S.STOPPING, since=NOW - 1800, operation="stop")
+    accepted = fold_operation_result(ordered, "stop", now=NOW - 1, learned=Learned(), ok=True).worker
+    seen = see(accepted, listed_at=NOW - 1)
+    assert brief(decide(seen)) == []
+    due = NOW - 1 + DEFAULT_TUNING.stop_repeat_seconds
+    again = decide(replace(seen, now=due, listed_at=due))
+    assert brief(again) == ["stop w1"]
+    assert "still not stopped after 32 min" in again.operations[0].reason
 
 
 def test_nothing_is_repeated_while_it_is_under_way_or_cooling_down():

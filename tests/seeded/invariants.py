@@ -19,6 +19,8 @@ GRACE_SECONDS = 330.0
 """A bound that was lowered binds what is decided from then on: a create that was under way may take so long to end."""
 RECONCILIATION_SECONDS = DEFAULT_TUNING.look_seconds_idle + 240.0
 """The longest pause between two listings, and the time that one that fails takes to be made again."""
+ORDERS_PER_MINUTE_MAX = 10
+"""Of one kind, to one machine: an order whose answers are lost is tried again six times in its first minute."""
 _OPS = {
     "create": "recruit",
     "start": "activate",
@@ -56,6 +58,7 @@ class Invariants:
         self._unknown: dict[int, float] = {}
         self._leaving: dict[int, float] = {}
         self._labels: Counter[str] = Counter()
+        self._orders: dict[tuple[str, int], list[float]] = {}
         self._known: set[int] = set()
         self._pending: set[str] = set()
         self._destroying: set[int] = set()
@@ -97,6 +100,7 @@ class Invariants:
 
     def asked(self, what: str, machine: Machine) -> None:
         """An order is carried out by the market."""
+        self._not_in_a_loop(what, machine)
         label = read_label(machine.label)
         if label is None or label[0] != "llm" or label[1] == "feedfeedfeed":
             return
@@ -110,6 +114,14 @@ class Invariants:
             self.world.violated(f"{what} of instance {machine.id} ({label[1]}) although no plan said so")
         elif what in {"stop", "destroy", "reboot"}:
             self._held_nothing(what, machine, said[1])
+
+    def _not_in_a_loop(self, what: str, machine: Machine) -> None:
+        """Who is not obeyed waits before he says it again: every account has a limit of calls."""
+        now = self.world.now()
+        given = self._orders.setdefault((what, machine.id), [])
+        given[:] = [at for at in (*given, now) if at > now - 60.0]
+        if len(given) > ORDERS_PER_MINUTE_MAX:
+            self.world.violated(f"{what} of instance {machine.id} {len(given)} times within a minute")
 
     def _created(self, machine: Machine, launch_id: str) -> None:
         world = self.world

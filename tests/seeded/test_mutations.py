@@ -16,6 +16,7 @@ from temporalio.exceptions import ApplicationError
 from activities.instances import MarketActivities, _created
 from activities.messages import CreatedInstance, CreateInstance, FoundOffers, SearchOffers
 from policy.listing import fold_listing
+from policy.observe import Folded, fold_operation_result
 from tests.seeded.engines import SECRETS
 from tests.seeded.scenario import Event, Lines, Phase, Scenario
 from tests.seeded.troubles import CALM, Troubles
@@ -50,6 +51,12 @@ async def quotes_a_secret(self, asked: SearchOffers) -> FoundOffers:
 
 def leaves_orphans(*args: Any, **how: Any) -> Any:
     return replace(fold_listing(*args, **how), orphans=())
+
+
+def forgets_that_a_stop_was_accepted(*args: Any, **how: Any) -> Folded:
+    folded = fold_operation_result(*args, **how)
+    worker = folded.worker and folded.worker.but(stop_accepted_at=0.0)
+    return replace(folded, worker=worker)
 
 
 def forgets_its_workers(book: EndpointStateBook) -> dict[str, Any]:
@@ -94,6 +101,12 @@ def answers_are_lost(scenario: Scenario) -> Scenario:
     return replace(busy(scenario), troubles=Troubles(lost=0.4))
 
 
+def stops_are_ignored(scenario: Scenario) -> Scenario:
+    """The work ends, what is stopped runs on, and there is time for a second try."""
+    phases = (*busy(scenario).phases, Phase(seconds=900.0, requests_per_second=0.0))
+    return replace(busy(scenario), troubles=Troubles(stop_ignored=0.8), phases=phases)
+
+
 def a_stranger_comes(scenario: Scenario) -> Scenario:
     quiet = replace(busy(scenario), phases=(Phase(seconds=900.0, requests_per_second=0.01),))
     return replace(quiet, events=(Event(at=40.0, what="strange instance"),))
@@ -123,6 +136,12 @@ MUTATIONS = (
         lambda: patch("workflows.outcomes.fold_listing", leaves_orphans),
         a_stranger_comes,
         "nobody knows instance",
+    ),
+    Mutation(
+        "a stop that was accepted and ignored is repeated at once",
+        lambda: patch("workflows.outcomes.fold_operation_result", forgets_that_a_stop_was_accepted),
+        stops_are_ignored,
+        "within a minute",
     ),
     Mutation(
         "a drain does not wait for requests and tickets",
