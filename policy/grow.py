@@ -79,12 +79,19 @@ def _activate(draft: Draft, need: float, why: str, ids: set[int]) -> float:
             continue
         need -= draft.perfs.worker(best) or _EVERYTHING
     for worker in draft:
-        busy = worker.state is S.STOPPING or (worker.state is S.INACTIVE and worker.operation)
-        if need > 0 and busy and worker.loaded_once and worker.workergroup_id in ids:
+        if need > 0 and worker.loaded_once and worker.workergroup_id in ids and _soon_cold(draft, worker):
             name = machine(worker, draft.perfs)
             draft.wait("booting", worker.launch_id, f"{name} can be woken once it has stopped")
             need -= draft.perfs.worker(worker) or _EVERYTHING
     return need
+
+
+def _soon_cold(draft: Draft, worker: Worker) -> bool:
+    """Whether it can be woken in a moment. A host that is offline accepts a stop and carries it out in hours, if ever: once
+    the market has to be asked again, another machine is rented beside it."""
+    if worker.state is S.STOPPING:
+        return draft.now - worker.since < draft.tuning.stop_repeat_seconds
+    return worker.state is S.INACTIVE and worker.operation != ""
 
 
 def activate(draft: Draft, worker: Worker, why: str) -> bool:

@@ -90,6 +90,13 @@ def test_a_stopping_worker_is_waited_for_rather_than_replaced():
     assert decided.waits[0].reason.endswith("can be woken once it has stopped")
 
 
+def test_a_worker_that_the_market_does_not_stop_is_not_waited_for():
+    stuck = worker("w1", S.STOPPING, since=NOW - 1800, stop_accepted_at=NOW - 20, market_status="offline")
+    decided = decide(see(stuck, load=steady(50), listed_at=NOW - 1))
+    assert brief(decided) == ["recruit 1x RTX 4090 1"]
+    assert not any("once it has stopped" in wait.reason for wait in decided.waits)
+
+
 def test_a_little_more_than_there_is_waits_for_ten_seconds():
     seen = see(worker("w1"), load=steady(104))
     first = decide(seen)
