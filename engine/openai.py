@@ -84,7 +84,7 @@ class OpenAIDoor:
         path = request.match_info["path"].strip("/")
         if path not in _PATHS:
             raise Problem(404, "not_found", f"/v1/{path[:80]} is not served; these are: {', '.join(_PATHS)}")
-        with Body(self._bodies) as body, Turn(self._engine, endpoint) as turn:
+        with Body(self._bodies, endpoint.memo.owner) as body, Turn(self._engine, endpoint) as turn:
             await body.arrive(request)
             return await self._serve(request, endpoint, turn, path, body)
 

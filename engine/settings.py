@@ -29,7 +29,10 @@ class Limits:
     openai_body_bytes_max: int = 32 * 1024 * 1024
     """Body of a call through `/openai/…`; larger is a 413."""
     openai_held_bytes_max: int = 256 * 1024 * 1024
-    """Bodies of all such calls that wait for a worker or for its first byte, in sum; one beyond it is a 503."""
+    """Bodies of all such calls that wait for a worker or for its first byte, in sum; one beyond it is a 503.
+
+    An account that has several such calls may hold as much as it leaves free; one beyond that is a 429.
+    """
     body_seconds_max: float = 30.0
     """How long a body may take to arrive."""
 

@@ -143,7 +143,8 @@ class ListenLimits(Typed):
     openai_body_bytes_max: int = Field(32 * 1024 * 1024, ge=4096)
     """Of a call through `/openai/…`."""
     openai_held_bytes_max: int = Field(256 * 1024 * 1024, ge=4096)
-    """Of all calls through `/openai/…` together, while they wait for a worker or for its first byte."""
+    """Of all calls through `/openai/…` together, while they wait for a worker or for its first byte. Those of one
+    account may hold as much as they leave free: half of it, if nobody else waits."""
 
 
 class EngineListen(Typed):

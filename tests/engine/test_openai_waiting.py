@@ -173,6 +173,33 @@ async def test_the_bodies_of_waiting_calls_are_bounded_in_sum(bare_stage: Stage)
     assert (status, problem["error"]) == (413, "body_too_large")
 
 
+async def test_an_account_whose_calls_wait_leaves_room_for_the_others(bare_stage: Stage) -> None:
+    await bare_stage.start_engine(limits=Limits(openai_held_bytes_max=1000))
+    crowded, other = await bare_stage.endpoint(), await bare_stage.endpoint()
+    bobs = await bare_stage.endpoint(owner="bob")
+    calls = [begin(bare_stage, crowded, prompt(300))]
+    await crowded.lined_up(1)
+    calls.append(begin(bare_stage, other, prompt(200)))
+    await other.lined_up(1)
+    for endpoint in (crowded, other):
+        url = bare_stage.server.url + path(endpoint, "completions")
+        headers = {"Authorization": f"Bearer {endpoint.key}"}
+        async with bare_stage.http.post(url, data=prompt(20), headers=headers) as refused:
+            problem = await refused.json()
+            said = (refused.status, problem["error"], refused.headers["Retry-After"])
+            assert said == (429, "account_bodies_full", "5")
+            assert "500 bytes" in problem["msg"]
+    calls.append(begin(bare_stage, bobs, prompt(250)))
+    await bobs.lined_up(1)
+    assert (await begin(bare_stage, bobs, prompt(20)))[0] == 429, "the more there are, the smaller each share"
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*(endpoint.lined_up(0) for endpoint in (crowded, other, bobs)))
+    last = begin(bare_stage, crowded, prompt(500))
+    await crowded.lined_up(1)
+    last.cancel()
+
+
 async def test_a_body_is_let_go_when_the_answer_has_begun(bare_stage: Stage) -> None:
     await bare_stage.start_engine(limits=Limits(openai_held_bytes_max=1000))
     endpoint = await bare_stage.endpoint()
