@@ -84,7 +84,10 @@ class OpenAIDoor:
         path = request.match_info["path"].strip("/")
         if path not in _PATHS:
             raise Problem(404, "not_found", f"/v1/{path[:80]} is not served; these are: {', '.join(_PATHS)}")
-        with Body(self._bodies, endpoint.memo.owner) as body, Turn(self._engine, endpoint) as turn:
+        with (
+            Body(self._bodies, endpoint.memo.owner) as body,
+            Turn(self._engine, self._desk, endpoint) as turn,
+        ):
             await body.arrive(request)
             return await self._serve(request, endpoint, turn, path, body)
 
@@ -132,7 +135,7 @@ class OpenAIDoor:
                 endpoint=endpoint.name, cost=cost, request_idx=request_idx, failed_url=failed_url
             )
             began = time.monotonic()
-            route = await turn.route(endpoint, asked)
+            route = await turn.route(asked)
             if "url" in route:
                 return route
             if time.monotonic() > deadline or self._engine.stopping:

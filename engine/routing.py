@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -21,7 +22,7 @@ RouteAsked = FastRouteRequest | RouteRequest
 
 
 class RouteDesk:
-    """Answers route calls, for clients and for the OpenAI proxy."""
+    """Answers route calls, for clients and for the OpenAI door."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -36,8 +37,12 @@ class RouteDesk:
                 return answer(_starting_answer(asked))
         return answer(await self.route(endpoint, asked))
 
-    async def route(self, endpoint: Endpoint, asked: RouteAsked) -> dict[str, Any]:
+    async def route(
+        self, endpoint: Endpoint, asked: RouteAsked, *, placed: Callable[[Place], None] | None = None
+    ) -> dict[str, Any]:
         """The answer's JSON: a route, or why there is none yet.
+
+        `placed` is told the request's place as soon as it has one: before it waits, and before a ticket is made for it.
 
         Raises:
             Problem: 404, the endpoint is being deleted.
@@ -47,6 +52,8 @@ class RouteDesk:
         engine = self._engine
         now = time.time()
         place = engine.router.ask(endpoint, asked, now)
+        if placed is not None:
+            placed(place)
         if place.worker is None and not await self._hold(endpoint, place, now):
             if endpoint.gone or endpoint.memo.deleting:
                 raise _deleted(endpoint)

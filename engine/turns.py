@@ -6,20 +6,22 @@ from typing import Any, Self
 
 from engine.endpoints import Endpoint
 from engine.engine import Engine
+from engine.parsing import FastRouteRequest
 from engine.request_log import Outcome
 from engine.routing import RouteDesk
 from engine.waiting import Place
 
 
-class Turn(RouteDesk):
+class Turn:
     """Routes one call, and knows its place, so that the place does not outlast the call.
 
     A client of `/route/` may come again with its index, so its place is kept for a while. A plain client has no index: what
     stayed behind it would be taken for load that waits, and would rent machines for nobody.
     """
 
-    def __init__(self, engine: Engine, endpoint: Endpoint) -> None:
-        super().__init__(engine)
+    def __init__(self, engine: Engine, desk: RouteDesk, endpoint: Endpoint) -> None:
+        self._engine = engine
+        self._desk = desk
         self._endpoint = endpoint
         self._place: Place | None = None
         self._shown = False
@@ -39,14 +41,18 @@ class Turn(RouteDesk):
             outcome = Outcome.CUT_OFF if self._engine.stopping else Outcome.EXPIRED
             self._engine.router.abandon(self._endpoint, place, outcome, time.time())
 
+    async def route(self, asked: FastRouteRequest) -> dict[str, Any]:
+        """As `RouteDesk.route` answers.
+
+        Raises:
+            Problem: 404, the endpoint is being deleted.
+        """
+        return await self._desk.route(self._endpoint, asked, placed=self._take)
+
     def show_ticket(self) -> None:
         """The request is on its way to the worker: the ticket counts as used."""
         self._shown = True
 
-    async def _hold(self, endpoint: Endpoint, place: Place, now: float) -> bool:
+    def _take(self, place: Place) -> None:
+        """Its place from now on; a ticket that comes with it is a new one."""
         self._place, self._shown = place, False
-        return await super()._hold(endpoint, place, now)
-
-    def _route_answer(self, endpoint: Endpoint, place: Place) -> dict[str, Any]:
-        self._place, self._shown = place, False
-        return super()._route_answer(endpoint, place)
