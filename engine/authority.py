@@ -37,7 +37,7 @@ _ADDRESS_SECONDS_MAX = 20.0
 _UNKNOWN_SECONDS_MAX = 3.0
 """For so long after a create call its instance may be missing from its endpoint's memo."""
 _LOOK_AGAIN_SECONDS = 0.2
-_WAITING_MAX = 128
+WAITING_MAX = 128
 """Callers that bring no key are held while an address is looked for: so many and no more."""
 _RSA_BITS_MIN = 2048
 
@@ -112,7 +112,7 @@ class AuthorityDesk:
         self._engine = engine
         pem = engine.settings.ca_key_pem
         self._authority = Authority(pem) if pem else None
-        self._waiting = {True: 0, False: 0}
+        self.waiting = {True: 0, False: 0}
         """Calls that wait, by whether their instance was known when they came: strangers cannot take the places of workers."""
         self._known_at = -1
         self._known: dict[int, tuple[int, KnownWorker]] = {}
@@ -192,13 +192,13 @@ class AuthorityDesk:
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
             return address
         finally:
-            self._waiting[known] -= 1
+            self.waiting[known] -= 1
 
     def _take_place(self, known: bool) -> None:
-        if self._waiting[known] >= _WAITING_MAX:
+        if self.waiting[known] >= WAITING_MAX:
             said = "too many instances ask for a certificate at once; ask again"
             raise Problem(503, "busy", said, headers={"Retry-After": "5"})
-        self._waiting[known] += 1
+        self.waiting[known] += 1
 
     def _worker(self, instance_id: int) -> tuple[int, KnownWorker | None]:
         directory = self._engine.directory

@@ -3,13 +3,16 @@
 import asyncio
 
 import aiohttp
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from engine.authority import _WAITING_MAX
+from engine.authority import WAITING_MAX, AuthorityDesk
+from engine.engine import Engine
 from tests.engine.conftest import Stage
+from tests.engine.standin import until
 from tests.engine.test_odd_bytes import CA_PEM
 
 
@@ -33,23 +36,36 @@ async def ask(
         return answer.status
 
 
-async def test_strangers_who_wait_do_not_keep_a_worker_from_its_certificate(bare_stage: Stage) -> None:
+async def test_strangers_who_wait_do_not_keep_a_worker_from_its_certificate(
+    bare_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desks: list[AuthorityDesk] = []
+
+    def open_desk(engine: Engine) -> AuthorityDesk:
+        desks.append(AuthorityDesk(engine))
+        return desks[0]
+
+    monkeypatch.setattr("engine.app.AuthorityDesk", open_desk)
+    monkeypatch.setattr("engine.authority._UNKNOWN_SECONDS_MAX", 60.0)
     await bare_stage.start_engine(ca_key_pem=CA_PEM)
+    desk = desks[0]
     endpoint = await bare_stage.endpoint()
     worker, young = endpoint.worker(), endpoint.worker("bbbbbbbbbbbb", 102)
     await endpoint.script(groups=[1], members=[worker.member(a="10.0.0.9:3000"), young.member()])
     body = request_pem()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-        crowd = [asyncio.ensure_future(ask(bare_stage, http, 5000 + n, body)) for n in range(_WAITING_MAX)]
-        await asyncio.sleep(0.5)
-        assert await ask(bare_stage, http, 9999, body) == 503, "the crowd waits"
+        crowd = [asyncio.ensure_future(ask(bare_stage, http, 5000 + n, body)) for n in range(WAITING_MAX)]
+        await until(lambda: desk.waiting[False] == WAITING_MAX, "the crowd waits")
+        assert await ask(bare_stage, http, 9999, body) == 503, "one more stranger has no place"
         assert await ask(bare_stage, http, worker.instance_id, body, worker.token) == 200
         waits = asyncio.ensure_future(ask(bare_stage, http, young.instance_id, body, young.token))
-        await asyncio.sleep(0.3)
+        await until(lambda: desk.waiting[True] == 1, "a worker waits too")
         await endpoint.script(
             groups=[1], members=[worker.member(a="10.0.0.9:3000"), young.member(a="10.0.0.8:3000")]
         )
         assert await waits == 200, "and one that is known may wait for its address"
+        assert desk.waiting == {True: 0, False: WAITING_MAX}, "while the crowd still stands there"
+        monkeypatch.setattr("engine.authority._UNKNOWN_SECONDS_MAX", 0.0)
         assert set(await asyncio.gather(*crowd)) == {404}
 
 
