@@ -46,7 +46,7 @@ async def measure(
             client = await stage.stack.client()
             said(f"{endpoints} endpoints with {workers} workers each are started")
             await start_all(client, stage.seed(endpoints, workers))
-            await until_known(stage, endpoints)
+            await until_known(stage, client, endpoints)
             for seeded in stage.endpoints:
                 for one in seeded.running:
                     stage.crowd.join(one, loaded=True)

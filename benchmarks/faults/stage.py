@@ -159,7 +159,7 @@ class Stage:
     @property
     def engine_url(self) -> str:
         """The engine itself: only the workers are behind the wire."""
-        return f"http://{self.stack.settings.engine.host}:{self.stack.settings.engine.port}"
+        return self.stack.settings.engine.own_url
 
     @property
     def _keys(self) -> Any:

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import httpx
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.service import RPCError
 
 from activities.messages import read_label
@@ -66,8 +66,12 @@ async def engine_counts(stage: Stage) -> dict[str, float]:
     return dict(sums)
 
 
-async def until_known(stage: Stage, endpoints: int, *, seconds_max: float = 300.0) -> None:
-    """Return once the engine knows every endpoint."""
+async def until_known(stage: Stage, client: Client, endpoints: int, *, seconds_max: float = 300.0) -> None:
+    """Return once the engine knows every endpoint.
+
+    Raises:
+        TimeoutError: it did not come to know them; with what Temporal says of their workflows.
+    """
     deadline = time.monotonic() + seconds_max
     while True:
         await engine_counts(stage)
@@ -75,9 +79,30 @@ async def until_known(stage: Stage, endpoints: int, *, seconds_max: float = 300.
             return
         if time.monotonic() > deadline:
             raise TimeoutError(
-                f"the engine knows {stage.known} of {endpoints} endpoints after {seconds_max:g} s"
+                f"the engine knows {stage.known} of {endpoints} endpoints after {seconds_max:g} s;"
+                f" {await what_became_of_them(client)}"
             )
         await asyncio.sleep(1.0)
+
+
+async def what_became_of_them(client: Client) -> str:
+    """How many endpoints' workflows stand how, and why the first of those that ended did so."""
+    counted: Counter[str] = Counter()
+    ended: list[WorkflowExecution] = []
+    async for execution in client.list_workflows(f"WorkflowType = '{WORKFLOW_TYPE}'"):
+        counted[execution.status.name if execution.status else "unknown"] += 1
+        if execution.close_time is not None:
+            ended.append(execution)
+    said = "workflows: " + (", ".join(f"{n} {status}" for status, n in counted.most_common()) or "none")
+    if not ended:
+        return said
+    first = min(ended, key=lambda one: one.close_time or one.start_time)
+    try:
+        await client.get_workflow_handle(first.id, run_id=first.run_id).result(follow_runs=False)
+        why = "it completed"
+    except WorkflowFailureError as fault:
+        why = str(fault.cause)
+    return f"{said}; the first that ended is {first.id}: {why}"
 
 
 async def events_written(stage: Stage, client: Client) -> int:

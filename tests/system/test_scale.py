@@ -1,10 +1,20 @@
 """Thirty endpoints with ten workers each: nothing is lost, and every urgent event is decided on. Times are `benchmarks.scale`'s."""
 
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from temporalio.client import WorkflowFailureError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from benchmarks.scale import measure
+from benchmarks.thousand.checks import what_became_of_them
+from stoker_wire.control import TASK_QUEUE, WORKFLOW_TYPE
+from tests.system.conftest import until
+from workflows.converter import data_converter
+from workflows.endpoint import EndpointWorkflow
 
 
 @pytest.mark.long
@@ -17,3 +27,31 @@ async def test_nothing_is_lost_and_every_urgent_event_is_answered() -> None:
     assert decided["grow"] >= 1
     assert decided["error"] >= 1
     assert decided["all"] == 12, "as many as happened"
+
+
+async def test_of_endpoints_that_do_not_come_up_it_is_said_why() -> None:
+    temporal = str(Path(sys.executable).parent / "temporal")
+    async with await WorkflowEnvironment.start_local(
+        data_converter=data_converter, dev_server_existing_path=temporal
+    ) as env:
+        client = env.client
+        runner = UnsandboxedWorkflowRunner()
+        async with Worker(
+            client, task_queue=TASK_QUEUE, workflows=[EndpointWorkflow], workflow_runner=runner
+        ):
+            for name in ("a", "b"):
+                with pytest.raises(WorkflowFailureError):
+                    await client.execute_workflow(
+                        WORKFLOW_TYPE, {"endpoint_name": name}, id=f"endpoint/{name}", task_queue=TASK_QUEUE
+                    )
+        await client.start_workflow(WORKFLOW_TYPE, {}, id="endpoint/c", task_queue="nobody's")
+        said = ""
+
+        async def listed() -> bool:
+            nonlocal said
+            said = await what_became_of_them(client)
+            return "2 FAILED" in said and "1 RUNNING" in said
+
+        await until(listed, what="Temporal lists all three as they stand")
+    assert "endpoint/a" in said
+    assert "endpoint_id" in said, "the workflow's own sentence"
