@@ -33,11 +33,22 @@ class Limits:
     """How long a refused peer may go on sending before it is cut: closing at once would destroy the answer on its way."""
     connections_max: int = 4096
     """One that only idles makes room for a new one. The process's limit of open files may be lower, and then counts."""
+    handshakes_max: int = 512
+    """TLS handshakes under way, on top; the one that began first makes room for a new one. Each has `head_seconds_max`."""
 
 
 def connections_possible() -> int:
     """How many connections of clients the process's open files allow, as many again to the model server included."""
-    return max(16, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_SPARED) // 2)
+    return max(16, (_files_possible() - handshakes_possible()) // 2)
+
+
+def handshakes_possible() -> int:
+    """How many TLS handshakes the process's open files allow beside its connections."""
+    return max(16, _files_possible() // 8)
+
+
+def _files_possible() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_SPARED
 
 
 def raise_files_max(wanted: int = 65_536) -> None:

@@ -6,11 +6,12 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import httptools
 import structlog
 
+from stoker_pyworker.http.handshakes import TlsListener
 from stoker_pyworker.http.limits import Limits, connections_possible
 from stoker_pyworker.http.messages import CONTINUE, JSON, LAST_CHUNK, Header, chunk, problem_json, status_line
 from stoker_wire.problem import Problem
@@ -18,6 +19,7 @@ from stoker_wire.problem import Problem
 log = structlog.get_logger(room="http")
 
 _TICK_SECONDS = 0.25
+_BACKLOG = 1024
 _PIPELINED_MAX = 8
 _NEVER = float("inf")
 _PIECE_BYTES = 4096
@@ -516,21 +518,24 @@ class HttpServer:
         self._idle: OrderedDict[ClientConnection, None] = OrderedDict()
         """Connections that wait for a request, those that have done so longest first."""
         self._connections_max = min(limits.connections_max, connections_possible())
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[asyncio.Server | TlsListener] = []
         self._clock: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
 
     async def listen(self, host: str | None, port: int, *, tls: ssl.SSLContext | None = None) -> int:
         """Listen on one more address; `port` 0 takes a free one. Returns the port."""
         loop = asyncio.get_running_loop()
-        options: dict[str, Any] = {"backlog": 1024}
-        if tls is not None:
-            options |= {"ssl": tls, "ssl_handshake_timeout": self.limits.head_seconds_max}
-        listener = await loop.create_server(lambda: ClientConnection(self), host, port, **options)
-        self._listeners.append(listener)
+        if tls is None:
+            plain = await loop.create_server(self._connection, host, port, backlog=_BACKLOG)
+            self._listeners.append(plain)
+            port = int(plain.sockets[0].getsockname()[1])
+        else:
+            guarded = TlsListener(tls, self._connection, self.limits)
+            port = await guarded.listen(host, port, backlog=_BACKLOG)
+            self._listeners.append(guarded)
         if self._clock is None:
             self._clock = loop.call_later(_TICK_SECONDS, self._tick)
-        return int(listener.sockets[0].getsockname()[1])
+        return port
 
     async def close(self, flush_seconds: float) -> None:
         """Stop listening; what is written still goes out, for as long as that; then cut what is left."""
@@ -556,6 +561,11 @@ class HttpServer:
     def connections(self) -> int:
         """Open connections of clients."""
         return len(self._connections)
+
+    @property
+    def handshakes(self) -> int:
+        """Connections whose TLS handshake is under way; `connections` does not count them."""
+        return sum(each.handshakes for each in self._listeners if isinstance(each, TlsListener))
 
     def admit(self, connection: ClientConnection) -> bool:
         """Count a new connection; the one that idled longest makes room. False when there are too many at work."""
@@ -584,6 +594,9 @@ class HttpServer:
         self._idle.pop(connection, None)
         if not self._connections:
             self._emptied.set()
+
+    def _connection(self) -> asyncio.Protocol:
+        return ClientConnection(self)
 
     def _tick(self) -> None:
         now = time.monotonic()
