@@ -49,6 +49,7 @@ class Admin:
         self._drain = drain
         self._status = status
         self._version = version
+        self._document = b""
         self.routes: dict[bytes, tuple[bytes, Serve]] = {
             b"/session/create": (b"POST", self.session_create),
             b"/session/get": (b"POST", self.session_get),
@@ -139,7 +140,9 @@ class Admin:
 
     def openapi(self, request: Request, client: ClientConnection) -> None:
         """This document."""
-        _answer(client, self.described())
+        if not self._document:
+            self._document = msgspec.json.encode(self.described())
+        client.answer(200, self._document)
 
     def described(self) -> dict[str, Any]:
         """The OpenAPI document of what this worker serves."""
