@@ -20,6 +20,8 @@ log = structlog.get_logger(room="sessions")
 _ID_BYTES = 16
 _SWEEP_SECONDS = 1.0
 _CALLBACK_SECONDS = 10.0
+_CALLBACKS_MAX = 16
+"""Calls at once to a model server that is told of ended sessions; further ones wait."""
 _LIFETIME_SECONDS_MAX = 7 * 86400.0
 
 
@@ -81,7 +83,8 @@ class Sessions:
     """The open sessions: at most `most` (0: no limit), each with an end."""
 
     def __init__(self, pool: Pool, ledger: Ledger, most: int) -> None:
-        self._pool = pool
+        # Callbacks that the model server is slow to answer would use up what requests need, and requests what they need.
+        self._pool = pool.apart(_CALLBACKS_MAX)
         self._ledger = ledger
         self._most = most
         self._open: dict[str, Session] = {}

@@ -112,6 +112,30 @@ async def test_a_sessions_end_cuts_what_runs_in_it(worker, model):
     await until(lambda: model.cut == 1)
 
 
+async def test_a_session_that_ends_does_not_wait_for_the_requests_to_tell_the_model(make_worker, model):
+    worker = await make_worker(model_connections_max=1)
+    auth, answer = await create(worker, {"on_close_route": "/closed"})
+    held = asyncio.create_task(worker.post("/held"))
+    await until(lambda: model.answering == 1)
+    await manage(worker, "end", answer.json()["session_id"], auth)
+    await until(lambda: any(seen.path == "/closed" for seen in model.seen))
+    model.go.set()
+    assert (await held).status_code == 200
+
+
+async def test_a_model_that_is_slow_to_hear_of_ended_sessions_keeps_no_request_waiting(make_worker, model):
+    worker = await make_worker(model_connections_max=2, max_sessions=None)
+    opened = [await create(worker, {"on_close_route": "/held"}) for _ in range(40)]
+    for auth, answer in opened:
+        await manage(worker, "end", answer.json()["session_id"], auth)
+    await until(lambda: model.answering > 1)
+    assert (await asyncio.wait_for(worker.post("/echo", {"n": 1}), 4)).json() == {"n": 1}
+    # Nor do they all call at once.
+    assert model.answering < 40
+    model.go.set()
+    await until(lambda: sum(seen.path == "/held" for seen in model.seen) == 40)
+
+
 @pytest.mark.parametrize(
     "route", ["http://169.254.169.254/latest", "//evil/x", "closed", "/a\r\nX: y", "/with blank", ""]
 )
