@@ -1,8 +1,7 @@
 """When the model can serve, and when it cannot any more: its log's lines, and a probe of its server."""
 
 import asyncio
-import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -10,12 +9,10 @@ import structlog
 from stoker_pyworker.config import LogActionConfig
 from stoker_pyworker.http.client import ask
 from stoker_pyworker.http.outgoing import OriginFault, Pool
+from stoker_pyworker.log_file import LogFile
 
 log = structlog.get_logger(room="readiness")
 
-_LOG_SECONDS = 0.1
-_LOG_BYTES = 64 * 1024
-_LINE_BYTES_MAX = 64 * 1024
 _LOADING_SECONDS = 0.1
 _WATCHING_SECONDS = 5.0
 _DOUBT_SECONDS = 0.5
@@ -23,47 +20,6 @@ _PROBE_SECONDS_MAX = 10.0
 _PROBES_MAX = 2
 _SLOW_PROBES_MAX = 3
 """A model server that computes in its event loop answers no probe meanwhile: slow is not broken, three times slow is."""
-
-
-async def lines(path: Path) -> AsyncIterator[str]:
-    """The file's lines from its start and then as they are written; a new file of that name is read from its start."""
-    file: io.BufferedReader | None = None
-    inode = -1
-    rest = b""
-    try:
-        while True:
-            try:
-                found = path.stat()  # noqa: ASYNC240 - a local stat takes microseconds
-            except OSError:
-                found = None
-            replaced = found is not None and file is not None and found.st_ino != inode
-            # what was written to the old file before it was moved away is read first
-            data = file.read(_LOG_BYTES) if replaced and file is not None else b""
-            if found is not None and not data and (file is None or replaced or found.st_size < file.tell()):
-                if file is not None:
-                    file.close()
-                if replaced and rest:
-                    yield rest.decode("utf-8", "replace").rstrip()
-                try:
-                    file = path.open("rb")
-                except OSError:
-                    file = None
-                inode, rest = found.st_ino, b""
-            if not data and file is not None:
-                data = file.read(_LOG_BYTES)
-            if not data:
-                await asyncio.sleep(_LOG_SECONDS)
-                continue
-            *whole, rest = (rest + data).split(b"\n")
-            if len(rest) > _LINE_BYTES_MAX:
-                whole.append(rest)
-                rest = b""
-            for line in whole:
-                yield line.decode("utf-8", "replace").rstrip()
-            await asyncio.sleep(0)
-    finally:
-        if file is not None:
-            file.close()
 
 
 class LogWatch:
@@ -76,15 +32,17 @@ class LogWatch:
         *,
         loaded: Callable[[], None],
         failed: Callable[[str], None],
+        unreadable: Callable[[str], None],
     ) -> None:
         self._path = path
         self._actions = actions
         self._loaded = loaded
         self._failed = failed
+        self._unreadable = unreadable
 
     async def run(self) -> None:
         """Tell what each line means."""
-        async for line in lines(self._path):
+        async for line in LogFile(self._path, told=self._unreadable).lines():
             if any(text in line for text in self._actions.on_error):
                 self._failed(f"the model's log says: {line[:300]}")
             elif any(text in line for text in self._actions.on_load):

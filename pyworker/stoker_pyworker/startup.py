@@ -107,12 +107,19 @@ class Startup:
             self._config.log_action_config,
             loaded=self._log_says_loaded,
             failed=lambda fault: self._standing.failed("log", fault),
+            unreadable=self._log_file_is,
         )
         await watch.run()
 
     def _log_says_loaded(self) -> None:
         self._said_loaded.set()
         self._standing.recovered("log")
+
+    def _log_file_is(self, fault: str) -> None:
+        if fault:
+            self._standing.failed("log file", fault)
+        else:
+            self._standing.recovered("log file")
 
     async def _until_well(self) -> None:
         while True:

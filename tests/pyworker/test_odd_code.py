@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import structlog
 
-import stoker_pyworker.readiness as readiness
 from engine.ingest import _check_figures
 from stoker_pyworker import BenchmarkConfig, ConfigError, HandlerConfig, WorkerConfig
 from stoker_pyworker.benchmark import fingerprint
 from stoker_pyworker.config import sane_workload
 from stoker_pyworker.hooks import Response
+from stoker_pyworker.log_file import LogFile
 from stoker_pyworker.logs import _Lines
 from stoker_pyworker.reports import Reporter
 from stoker_wire.problem import Problem
@@ -162,15 +162,12 @@ def test_the_benchmark_is_run_again_when_any_code_that_it_runs_has_changed() -> 
     assert mark(payload_class=One) == mark(payload_class=One)
 
 
-async def test_a_log_that_is_rotated_is_read_to_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(readiness, "_LOG_SECONDS", 0.1)
+async def test_a_log_that_is_rotated_is_read_to_its_end(tmp_path: Path) -> None:
     path, got = tmp_path / "m.log", []
     path.write_text("one\n")
 
     async def read() -> None:
-        async for line in readiness.lines(path):
+        async for line in LogFile(path).lines():
             got.append(line)  # noqa: PERF401 - looked at while it grows
 
     task = asyncio.create_task(read())
