@@ -180,6 +180,58 @@ async def test_a_reader_who_takes_next_to_nothing_is_cut_as_stalled(make_worker)
     writer.close()
 
 
+async def test_a_client_that_leaves_the_end_of_its_answer_unread_is_let_go(make_worker):
+    limits = Limits(stall_seconds_max=0.3, idle_seconds_max=0.3)
+    worker = await make_worker(limits=limits)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+        client.connect(("127.0.0.1", worker.life.port))
+        await until(lambda: worker.life.server._connections)
+        (connection,) = worker.life.server._connections
+        while not connection.transport.get_write_buffer_size():
+            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
+            await asyncio.sleep(0.01)
+        assert not connection._full, "the rest was to be less than what makes a connection full"
+        await until(lambda: not worker.life.server.connections)
+
+
+async def test_who_makes_room_for_another_is_gone_though_it_has_not_read_its_answer(make_worker):
+    worker = await make_worker(limits=Limits(connections_max=1))
+    gone, forget = [], worker.life.server.forget
+    worker.life.server.forget = lambda connection: (gone.append(connection), forget(connection))
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+        client.connect(("127.0.0.1", worker.life.port))
+        await until(lambda: worker.life.server._connections)
+        (connection,) = worker.life.server._connections
+        while not connection.transport.get_write_buffer_size():
+            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
+            await asyncio.sleep(0.01)
+        _, writer = await worker.connect()
+        await until(lambda: connection in gone)
+        writer.close()
+
+
+async def test_a_last_answer_reaches_a_slow_reader_whole_before_its_connection_closes(make_worker):
+    """What is left of it after a while of reading is no stall, however long all of it takes."""
+
+    async def large(_request, _model):
+        return Response(body=b"x" * 12_000_000, content_type="application/octet-stream")
+
+    route = HandlerConfig(route="/empty", allow_parallel_requests=True, response_generator=large)
+    worker = await make_worker(handlers=[echo(), route], limits=Limits(stall_seconds_max=0.5))
+    reader, writer = await worker.connect()
+    request = worker.raw_request("/empty").replace(b"Host: w", b"Host: w\r\nConnection: close")
+    writer.write(request)
+    await reader.readuntil(b"\r\n\r\n")
+    came = 0
+    while data := await reader.read(100_000):
+        came += len(data)
+        await asyncio.sleep(0.01)
+    assert came == 12_000_000
+    writer.close()
+
+
 @pytest.mark.parametrize("most", [1, 2])
 async def test_everyone_who_waits_for_a_connection_hears_that_the_model_takes_none(make_worker, model, most):
     worker = await make_worker(model_connections_max=most)

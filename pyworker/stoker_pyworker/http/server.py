@@ -199,6 +199,8 @@ class ClientConnection(asyncio.Protocol):
         """The client has caught up."""
         self._full = False
         self._stalled_until = _NEVER
+        if self._phase is _Phase.REFUSED:
+            self._deadline = time.monotonic() + self._limits.stall_seconds_max
         if self.listener is not None:
             self.listener.client_drained()
         if self._waiting:
@@ -373,8 +375,7 @@ class ClientConnection(asyncio.Protocol):
         self.current = None
         self.listener = None
         if not stays_open:
-            self._phase = _Phase.REFUSED
-            self.transport.close()
+            self._close()
             return
         if not self._waiting:
             idle = self._phase is _Phase.IDLE
@@ -391,11 +392,18 @@ class ClientConnection(asyncio.Protocol):
         self.transport.abort()
 
     def make_room(self) -> None:
-        """Close it for the sake of a new connection; it has asked nothing yet, or all that it asked is answered."""
+        """End it for the sake of a new connection; it has asked nothing yet, or all that it asked is answered."""
         self._phase = _Phase.REFUSED
-        self.transport.close()
+        # Closing would wait for a client that does not read what it was answered.
+        self.transport.abort()
 
     # --- inside
+
+    def _close(self) -> None:
+        """Close, once what is written has gone out; who does not read that is cut."""
+        self._phase = _Phase.REFUSED
+        self._deadline = time.monotonic() + self._limits.stall_seconds_max
+        self.transport.close()
 
     def _advance(self) -> None:
         """Hand the next complete request to the application, unless one is being answered or the client is full."""
@@ -479,10 +487,10 @@ class ClientConnection(asyncio.Protocol):
             return
         elif self._phase in (_Phase.HEAD, _Phase.BODY):
             self._refuse(Problem(408, "request_timeout", "the request came too slowly; send it in one go"))
-        elif self._phase is _Phase.REFUSED:
+        elif self._phase is not _Phase.REFUSED:
+            self._close()
+        elif not self._full:
             self.transport.abort()
-        else:
-            self.transport.close()
 
     def _see_progress(self, now: float) -> None:
         """A client that reads on is not stalled, however long the whole of a large answer takes it."""
