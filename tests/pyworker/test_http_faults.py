@@ -180,6 +180,19 @@ async def test_a_reader_who_takes_next_to_nothing_is_cut_as_stalled(make_worker)
     writer.close()
 
 
+async def test_an_http_1_0_client_learns_that_an_answer_broke_off(worker, model):
+    """Its answer has neither length nor chunks, and a close would end it as if it were whole."""
+    body = json.dumps(worker.envelope()).encode()
+    head = b"POST /dies-midway HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    reader, writer = await worker.connect()
+    writer.write(head % len(body) + body)
+    await reader.readuntil(b"data: 1")
+    model.go.set()
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), ANSWER_SECONDS)
+    writer.close()
+
+
 async def test_a_client_that_leaves_the_end_of_its_answer_unread_is_let_go(make_worker):
     limits = Limits(stall_seconds_max=0.3, idle_seconds_max=0.3)
     worker = await make_worker(limits=limits)

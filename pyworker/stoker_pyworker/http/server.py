@@ -1,7 +1,9 @@
 """The server's side of HTTP/1.1: one connection, its requests one after the other, its limits and its clock."""
 
 import asyncio
+import socket
 import ssl
+import struct
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -389,6 +391,8 @@ class ClientConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the connection: an answer that has begun cannot be completed, and the client must see that."""
         self.listener = None
+        if self.current is not None and self.current.http_1_0:
+            _reset_when_closed(self.transport)
         self.transport.abort()
 
     def make_room(self) -> None:
@@ -500,6 +504,13 @@ class ClientConnection(asyncio.Protocol):
             self._unread_bytes = unread
         elif unread > self._unread_bytes:
             self._unread_bytes = unread
+
+
+def _reset_when_closed(transport: asyncio.Transport) -> None:
+    """An answer to HTTP/1.0 has neither length nor chunks: an orderly close would end it as if it were whole."""
+    known: socket.socket | None = transport.get_extra_info("socket")
+    if known is not None:
+        known.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _origin_form(target: bytes) -> bytes:
