@@ -38,7 +38,7 @@ class ClientWriter:
             for name, value in headers.items()
             if name.lower() not in OURS
         )
-        self._request.client.start(status, fields)
+        self._request.start(status, fields)
 
     def send_headers(self) -> None:
         """They are sent already."""
@@ -47,8 +47,7 @@ class ClientWriter:
         """A piece; waits while the client is behind."""
         if data:
             self.output_size += len(data)
-            self._request.client.write_piece(bytes(data))
-            await self._request.room.wait()
+            await self._request.send(bytes(data))
 
     async def write_eof(self, data: bytes = b"") -> None:
         """The last piece; the worker ends the answer when the hook returns."""

@@ -70,6 +70,10 @@ class HookedExchange(Exchange):
             self._head_sent = self.client.answering
             super().cut(outcome, problem)
 
+    def _end(self, outcome: Outcome) -> None:
+        self._view.over = True
+        super()._end(outcome)
+
     def _stop(self) -> None:
         self._view.room.set()
         if self._task is not None:

@@ -40,7 +40,9 @@ class ClientRequest:
 
     def __init__(self, request: Request, client: ClientConnection) -> None:
         self._request = request
-        self.client = client
+        self._client = client
+        self.over = False
+        """Its answer is complete or cut: the connection may be at the next one."""
         self.method = request.method.decode("latin-1")
         self.path = request.path.decode("latin-1")
         self.headers = Headers(request.headers)
@@ -61,6 +63,29 @@ class ClientRequest:
     async def json(self) -> Any:
         """The body, decoded."""
         return msgspec.json.decode(self._request.body)
+
+    def start(self, status: int, fields: tuple[Header, ...]) -> None:
+        """Begin a streamed answer.
+
+        Raises:
+            ConnectionResetError: the request is over; the hook goes on all the same.
+        """
+        self._check()
+        self._client.start(status, fields)
+
+    async def send(self, piece: bytes) -> None:
+        """A piece of it; waits while the client is behind.
+
+        Raises:
+            ConnectionResetError: the request is over; the hook goes on all the same.
+        """
+        self._check()
+        self._client.write_piece(piece)
+        await self.room.wait()
+
+    def _check(self) -> None:
+        if self.over:
+            raise ConnectionResetError("the request is over: its client has left, or it was cut")
 
 
 class Response:
@@ -107,7 +132,7 @@ class StreamResponse:
         fields.setdefault("content-type", self.content_type)
         fields.pop("content-length", None)
         fields.pop("transfer-encoding", None)
-        request.client.start(
+        request.start(
             self.status,
             tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()),
         )
@@ -117,8 +142,7 @@ class StreamResponse:
         if self._request is None:
             raise RuntimeError("prepare(request) comes before write(data)")
         if data:
-            self._request.client.write_piece(data)
-            await self._request.room.wait()
+            await self._request.send(data)
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Send the last piece."""

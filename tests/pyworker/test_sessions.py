@@ -6,7 +6,9 @@ import time
 
 import pytest
 
-from tests.pyworker.harness import until
+from stoker_pyworker import HandlerConfig
+from stoker_pyworker.hooks import StreamResponse
+from tests.pyworker.harness import handlers, until
 
 
 async def create(worker, payload=None, **options):
@@ -134,6 +136,47 @@ async def test_a_model_that_is_slow_to_hear_of_ended_sessions_keeps_no_request_w
     assert model.answering < 40
     model.go.set()
     await until(lambda: sum(seen.path == "/held" for seen in model.seen) == 40)
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+async def test_a_hook_that_does_not_end_with_its_session_writes_into_no_other_answer(
+    make_worker, model, prepared
+):
+    go, wrote = asyncio.Event(), []
+
+    async def deaf(request, response):
+        answer = StreamResponse()
+        try:
+            await response.read()
+        except asyncio.CancelledError:
+            await go.wait()
+        if prepared:
+            answer._request = request  # as one that was prepared before the end
+        else:
+            await answer.prepare(request)
+        await answer.write(b"too late")
+        wrote.append(answer)
+        return answer
+
+    sse = HandlerConfig(route="/sse", allow_parallel_requests=True, response_generator=deaf)
+    worker = await make_worker(handlers=[each for each in handlers() if each.route != "/sse"] + [sse])
+    auth, opened = await create(worker)
+    session = opened.json()["session_id"]
+    reader, writer = await worker.connect()
+    writer.write(worker.raw_request("/sse", auth=auth, session_id=session))
+    writer.write(worker.raw_request("/held", {"mine": 1}))
+    await until(lambda: model.answering == 1)
+    (running,) = worker.life.proxy.active
+    await manage(worker, "end", session, auth)
+    await until(lambda: any(seen.path == "/held" for seen in model.seen))
+    go.set()
+    await until(running._task.done)
+    model.go.set()
+    answers = await asyncio.wait_for(reader.readuntil(b'{"mine": 1}'), 4)
+    assert b"too late" not in answers
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert not wrote
+    writer.close()
 
 
 @pytest.mark.parametrize(
