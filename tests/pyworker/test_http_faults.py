@@ -116,6 +116,33 @@ async def test_a_body_in_tiny_chunks_takes_no_more_memory_than_it_is_counted_for
     writer.close()
 
 
+async def test_heads_of_requests_that_wait_are_held_against_the_same_bound_as_bodies(make_worker, model):
+    """In one read there may be thousands of requests, and each takes many times the memory of its bytes."""
+    worker = await make_worker(limits=Limits(bodies_bytes_max=300_000))
+    _, writer = await worker.connect()
+    writer.write(worker.raw_request("/held"))
+    await until(lambda: model.answering == 1)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        small = b"GET / HTTP/1.1\r\nHost:\r\n" + b"a:\r\n" * 90 + b"\r\n"
+        writer.write(small * 200)
+        (client,) = worker.life.server._connections
+        await until(lambda: client._waiting)
+        await asyncio.sleep(0.1)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 600_000
+    refused = await worker.exchange(worker.raw_request("/echo", {"text": "x" * 100_000}))
+    assert b'"error":"bodies_too_large"' in refused
+    model.go.set()
+    writer.close()
+    await until(lambda: worker.life.server.held_bytes == 0)
+    assert (await worker.post("/echo")).status_code == 200
+    await until(lambda: worker.life.server.held_bytes == 0)
+
+
 @pytest.mark.parametrize("pieces", [(1, 1, 1), (1, 5000, 1, 1), (5000, 1, 1, 5000, 5000), (5000, 5000), (2,)])
 async def test_a_body_is_whole_however_large_its_chunks_are(worker, pieces):
     text = "".join(chr(97 + number % 26) * size for number, size in enumerate(pieces))

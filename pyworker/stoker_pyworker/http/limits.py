@@ -19,7 +19,7 @@ class Limits:
     head_fields_max: int = 100
     body_bytes_max: int = 64 * MIB
     bodies_bytes_max: int = 1024 * MIB
-    """All bodies together: a ticket is inside the body, so strangers' bodies are held too until it is read."""
+    """All bodies together, and the heads: a ticket is inside the body, so what strangers send is held until it is read."""
     head_seconds_max: float = 10.0
     """From the first byte of a request to the end of its header fields."""
     body_seconds_max: float = 30.0

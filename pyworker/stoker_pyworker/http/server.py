@@ -26,8 +26,8 @@ _PIPELINED_MAX = 8
 _NEVER = float("inf")
 _PIECE_BYTES = 4096
 """A smaller piece of a body is copied to those before it: as an object of its own it would take more than it holds."""
-
-
+_REQUEST_BYTES, _FIELD_BYTES = 300, 150
+"""What a request and each of its header fields take in memory beside their text: many times it, where that is short."""
 _PROGRESS_BYTES = 64 * 1024
 """Read in the time of a stall: who takes a byte now and then only holds the memory of its answer."""
 
@@ -35,7 +35,7 @@ _PROGRESS_BYTES = 64 * 1024
 class Request:
     """One request, received in full."""
 
-    __slots__ = ("body", "headers", "http_1_0", "keep_alive", "method", "path", "query")
+    __slots__ = ("body", "headers", "held_bytes", "http_1_0", "keep_alive", "method", "path", "query")
 
     def __init__(self) -> None:
         self.method = b""
@@ -43,6 +43,8 @@ class Request:
         self.query = b""
         self.headers: list[Header] = []
         self.body = b""
+        self.held_bytes = 0
+        """Memory that it takes, about."""
         self.keep_alive = True
         self.http_1_0 = False
 
@@ -277,16 +279,16 @@ class ClientConnection(asyncio.Protocol):
                 self._expect(value)
         if head_bytes > self._limits.head_bytes_max:
             self._head_too_large()
+        self._keep(_REQUEST_BYTES + head_bytes + len(request.headers) * _FIELD_BYTES)
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
         if self._problem is not None:
             return
         self._body_bytes += len(data)
-        self._hold(len(data))
-        if self._server.held_bytes > self._limits.bodies_bytes_max:
+        self._keep(len(data))
+        if self._problem is not None:
             self._body.clear()
-            self._fault(503, "bodies_too_large", "this worker holds too much request data; route again")
         elif self._body_bytes > self._limits.body_bytes_max:
             self._body.clear()
             self._body_too_large()
@@ -372,7 +374,7 @@ class ClientConnection(asyncio.Protocol):
         """The answer is complete: the next request may have its turn."""
         stays_open = self.stays_open
         if self.current is not None:
-            self._hold(-len(self.current.body))
+            self._hold(-self.current.held_bytes)
         self._busy = self.answering = False
         self.current = None
         self.listener = None
@@ -445,6 +447,13 @@ class ClientConnection(asyncio.Protocol):
         elif self._parser.should_upgrade():
             self._fault(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only; send no Upgrade")
         return self._problem is None
+
+    def _keep(self, size: int) -> None:
+        """More of the request that comes is held, if all of them together leave room for it."""
+        self._building.held_bytes += size
+        self._hold(size)
+        if self._server.held_bytes > self._limits.bodies_bytes_max:
+            self._fault(503, "bodies_too_large", "this worker holds too much request data; route again")
 
     def _hold(self, change: int) -> None:
         self._held_bytes += change
@@ -532,7 +541,7 @@ class HttpServer:
         self.closing = False
         """While true, every answer closes its connection."""
         self.held_bytes = 0
-        """Request bodies in memory."""
+        """Requests in memory, their bodies above all."""
         self._connections: set[ClientConnection] = set()
         self._idle: OrderedDict[ClientConnection, None] = OrderedDict()
         """Connections that wait for a request, those that have done so longest first."""
