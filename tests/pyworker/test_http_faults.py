@@ -11,7 +11,9 @@ import pytest
 
 from stoker_pyworker import BenchmarkConfig, HandlerConfig, WorkerConfig
 from stoker_pyworker.hooks import Response
+from stoker_pyworker.http.client import ask
 from stoker_pyworker.http.limits import Limits
+from stoker_pyworker.http.outgoing import Pool
 from tests.pyworker.harness import until
 
 BENCH = BenchmarkConfig(dataset=[{"prompt": "x"}], runs=1, concurrency=1)
@@ -317,3 +319,25 @@ async def test_a_model_whose_connections_are_all_at_work_is_still_found_well(mak
     assert await asyncio.wait_for(worker.life.startup.probe.fault(), ANSWER_SECONDS) is None
     model.go.set()
     assert (await held).status_code == 200
+
+
+async def test_a_request_that_waits_for_a_fresh_connection_keeps_no_other_from_an_idle_one(model):
+    pool = Pool(f"http://127.0.0.1:{model.port}", connections_max=2)
+
+    async def post(path):
+        return await ask(pool, "POST", path, b"{}", seconds_max=ANSWER_SECONDS)
+
+    await asyncio.gather(post("/echo"), post("/echo"))
+    pool._idle[-1].transport.abort()
+    await until(lambda: pool.opened == 1)
+    submit = pool.submit
+    # As one that is sent again, because its connection turned out to be closed.
+    pool.submit = lambda sink, request: submit(sink, request, fresh=True)
+    held = asyncio.create_task(post("/held"))
+    await asyncio.sleep(0)
+    pool.submit = submit
+    assert len(pool._waiting) == 1
+    assert (await post("/echo")).status == 200
+    model.go.set()
+    assert (await held).status == 200
+    pool.close()

@@ -292,11 +292,10 @@ class Pool:
 
     def submit(self, sink: Sink, request: tuple[bytes, ...], *, fresh: bool = False) -> None:
         """Send the request now on an idle connection, or as soon as there is one."""
-        if not fresh and not self._waiting:
-            connection = self._take()
-            if connection is not None:
-                connection.send(sink, request)
-                return
+        # Who waits although there is an idle connection waits for a fresh one, and is not overtaken.
+        if not fresh and (connection := self._take()) is not None:
+            connection.send(sink, request)
+            return
         self._waiting.append((sink, request))
         self._open_one_more()
 
