@@ -13,7 +13,7 @@ from stoker_pyworker import BenchmarkConfig, HandlerConfig, WorkerConfig
 from stoker_pyworker.hooks import Response
 from stoker_pyworker.http.client import ask
 from stoker_pyworker.http.limits import Limits
-from stoker_pyworker.http.outgoing import Pool
+from stoker_pyworker.http.outgoing import OriginFault, Pool
 from tests.pyworker.harness import until
 
 BENCH = BenchmarkConfig(dataset=[{"prompt": "x"}], runs=1, concurrency=1)
@@ -340,4 +340,11 @@ async def test_a_request_that_waits_for_a_fresh_connection_keeps_no_other_from_a
     assert (await post("/echo")).status == 200
     model.go.set()
     assert (await held).status == 200
+    pool.close()
+
+
+async def test_a_name_that_cannot_be_looked_up_is_told_to_who_waits():
+    pool = Pool(f"http://{'a' * 64}.example:80")
+    with pytest.raises(OriginFault, match="takes no connection"):
+        await ask(pool, "GET", "/", seconds_max=ANSWER_SECONDS)
     pool.close()

@@ -379,7 +379,8 @@ class Pool:
                 )
             if connection.transport.is_closing():
                 raise ConnectionResetError("it was closed at once")
-        except (OSError, TimeoutError) as fault:
+        except (OSError, UnicodeError) as fault:
+            # A name that is none (UnicodeError) has nobody who takes connections either.
             reason = str(fault) or type(fault).__name__
             self._not_connected(
                 OriginFault("connect", f"{self.host}:{self.port} takes no connection: {reason}")
