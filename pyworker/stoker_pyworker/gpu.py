@@ -49,6 +49,7 @@ class Gpus:
         self._events: Any = None
         self._handles: list[Any] = []
         self._xids: dict[int, int] = {}
+        self._fails = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,7 +63,7 @@ class Gpus:
     async def watch(self) -> None:
         """Keep the readings fresh, for as long as the worker runs."""
         while self._nvml is not None:
-            self.readings = await asyncio.to_thread(self._read)
+            self.readings = await asyncio.to_thread(self._look)
             for reading in self.readings:
                 if reading.xid in _BROKEN:
                     self.broken(
@@ -85,7 +86,7 @@ class Gpus:
             log.info("no_gpu", reason=str(fault)[:200])
             return
         self._listen_for_xids()
-        self.readings = self._read()
+        self.readings = self._look()
         log.info("gpus", names=list(self.names))
 
     def _listen_for_xids(self) -> None:
@@ -110,6 +111,18 @@ class Gpus:
                 if _address(handle) == source:
                     self._xids[index] = int(event.eventData)
                     log.error("gpu_xid", gpu=index, xid=self._xids[index])
+
+    def _look(self) -> tuple[GpuReading, ...]:
+        """The readings now, or the last ones where the driver fails."""
+        try:
+            readings = self._read()
+        except Exception as fault:  # noqa: BLE001 - another driver's surprise; the model may serve all the same
+            if not self._fails:
+                log.warning("gpus_not_read", error=repr(fault)[:200])
+            self._fails = True
+            return self.readings
+        self._fails = False
+        return readings
 
     def _read(self) -> tuple[GpuReading, ...]:
         self._read_xids()

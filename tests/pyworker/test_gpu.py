@@ -1,12 +1,14 @@
 """What NVML says is reported; no GPU is no fault. The binding is the real one, the driver's library a small one of ours."""
 
+import asyncio
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from stoker_pyworker.gpu import Gpus
+from stoker_pyworker import gpu
+from stoker_pyworker.gpu import GpuReading, Gpus
 from stoker_wire.worker_status import WorkerStatus
 from tests.pyworker.harness import until
 
@@ -51,3 +53,21 @@ async def test_without_a_driver_there_are_no_gpus_and_no_fault():
         pytest.skip("this machine has a GPU")
     assert gpus.readings == ()
     await gpus.watch()
+
+
+async def test_a_driver_that_fails_in_an_unforeseen_way_keeps_its_last_figures_and_is_no_fault(monkeypatch):
+    monkeypatch.setattr(gpu, "_POLL_SECONDS", 0.001)
+    gpus, reads = Gpus(), []
+
+    def read():
+        reads.append(1)
+        if len(reads) == 2:
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+        return (GpuReading(index=0, name=f"read {len(reads)}"),)
+
+    gpus._nvml, gpus._read = object(), read
+    watching = asyncio.create_task(gpus.watch())
+    await until(lambda: watching.done() or len(reads) > 3)
+    assert not watching.done()
+    assert gpus.names
+    watching.cancel()
