@@ -255,6 +255,8 @@ class Life:
             log.warning("drain_deadline", holding=self.ledger.held)
 
     async def _end(self, reporter: Reporter) -> None:
+        # Whoever cancelled the worker did not drain it before.
+        self.standing.drain("ending")
         self.server.closing = True
         self.sessions.end_all()
         for exchange in list(self.proxy.active):

@@ -117,3 +117,18 @@ async def test_an_answer_that_is_still_on_its_way_is_sent_before_the_end(worker)
     assert body == bytes(range(256)) * 1024
     writer.close()
     assert await worker.task == 0
+
+
+async def test_a_worker_that_is_cancelled_takes_nothing_new_while_it_ends(worker, model, engine):
+    opening = {"lifetime": 60, "on_close_route": "/held"}
+    opened = await worker.client.post(
+        "/session/create", json={"auth_data": worker.auth(), "payload": opening}
+    )
+    assert opened.status_code == 201
+    worker.task.cancel()
+    await until(lambda: model.answering == 1)
+    refused = await worker.post("/echo")
+    assert (refused.status_code, refused.json()["error"]) == (503, "worker_draining")
+    model.go.set()
+    await asyncio.gather(worker.task, return_exceptions=True)
+    assert engine.statuses[-1]["draining"]
