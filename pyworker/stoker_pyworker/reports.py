@@ -195,7 +195,7 @@ class Reporter:
         except (OriginFault, TimeoutError) as fault:
             said = str(fault) or f"no answer within {_ANSWER_SECONDS_MAX:.0f} s"
         else:
-            if answer.status < 400:
+            if 200 <= answer.status < 300:
                 return True
             said = f"status {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}"
         if self._failures in (0, 10, 100):

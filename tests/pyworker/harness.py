@@ -202,7 +202,7 @@ class Engine:
     attempts: int = 0
     connections: int = 0
     failing: str = ""
-    """`status`: answers 500; `cut`: closes after reading; `finished`: fails only /delete_requests/."""
+    """`status`: answers 500; `moved`: sends elsewhere, as a proxy that wants TLS; `cut`: closes after reading; `finished`: fails only /delete_requests/."""
 
     async def start(self):
         self.writers = set()
@@ -234,14 +234,16 @@ class Engine:
                 length = int(head.lower().partition("content-length: ")[2].split("\r\n")[0])
                 body = json.loads(await reader.readexactly(length))
                 self.attempts += 1
-                fails = self.failing in ("status", "cut") or (self.failing == "finished" and "delete" in head)
+                fails = self.failing in ("status", "moved", "cut") or (
+                    self.failing == "finished" and "delete" in head
+                )
                 if self.failing == "cut":
                     return
                 if not fails and "/worker_status/" in head:
                     self.statuses.append(body)
                 elif not fails:
                     self.finished.extend(body["requests"])
-                status = "500 No" if fails else "200 OK"
+                status = "200 OK" if not fails else "301 Moved" if self.failing == "moved" else "500 No"
                 writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\n{{}}".encode())
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):

@@ -52,7 +52,7 @@ async def test_what_is_in_flight_is_told(worker, model, engine):
     assert engine.statuses[-1]["working_request_idxs"] == []
 
 
-@pytest.mark.parametrize("failing", ["status", "cut", "finished"])
+@pytest.mark.parametrize("failing", ["status", "moved", "cut", "finished"])
 async def test_an_engine_that_fails_loses_nothing_and_blocks_nobody(worker, engine, failing):
     await until(lambda: engine.statuses)
     before = engine.total("new_load")
