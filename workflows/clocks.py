@@ -1,12 +1,18 @@
 """Times that engines tell are read on one clock, the workflow's: engines run on other machines, whose clocks may be wrong."""
 
+from dataclasses import replace
+
 from temporalio import workflow
 
+from policy.experience import Experience
+from policy.load import LoadHistory
+from policy.observation import Memory
 from workflows.messages import MetricsBatch, WorkerMetrics
-from workflows.state import EngineRecord
+from workflows.state import EngineRecord, Record
 
 ONE_CLOCK = "one-clock"
 CLOCK_BEHIND = "clock-behind"
+NO_FUTURE = "no-future"
 
 IN_STEP_SECONDS = 5.0
 """So far may an engine's clock be from the workflow's before its times are moved: clocks that are kept in step differ by much
@@ -89,3 +95,48 @@ def _worker(worker: WorkerMetrics, seconds: float, now: float) -> WorkerMetrics:
 
 def _later(time: float | None, seconds: float, now: float) -> float | None:
     return None if time is None else min(time + seconds, now)
+
+
+def forget_the_future(record: Record, now: float) -> tuple[str, ...]:
+    """Takes out of a state that was handed on what an older build believed of an engine whose clock was ahead. The names of
+    what begins anew; none: it was all of the past.
+
+    Until that future has come, right engines would tell of a load long past, and workers of what is known already.
+    """
+    latest = now + IN_STEP_SECONDS
+    load, memory, advice = record.load, record.memory, record.advice
+    told = [load.known_until or 0.0, load.last_request_at or 0.0, *(word.at for word in load.engines)]
+    memories = (
+        [memory] if advice is None else [memory, advice.memory, advice.live.memory, advice.advised.memory]
+    )
+    reported = [worker.reported_at or 0.0 for worker in record.workers.values()]
+    suspected = [worker.suspect_since or 0.0 for worker in record.workers.values()]
+    lived = [each.experience.at for each in memories]
+    # asked only where it matters: a run that went on from there has no mark, and goes on as it went
+    if max([*told, *reported, *suspected, *lived]) <= latest or not workflow.patched(NO_FUTURE):
+        return ()
+    for name, worker in record.workers.items():
+        record.workers[name] = worker.but(
+            reported_at=_later(worker.reported_at, 0.0, now),
+            suspect_since=_later(worker.suspect_since, 0.0, now),
+        )
+    begun_anew = []
+    if max(told) > latest:
+        # the arrivals are booked in the future, too; these two are sums, of no time
+        record.load = LoadHistory(mean_cost=load.mean_cost, late_load=load.late_load)
+        begun_anew.append("load")
+    if max(lived) > latest:
+        record.memory = _inexperienced(memory)
+        if advice is not None:
+            record.advice = replace(
+                advice,
+                memory=_inexperienced(advice.memory),
+                live=replace(advice.live, memory=_inexperienced(advice.live.memory)),
+                advised=replace(advice.advised, memory=_inexperienced(advice.advised.memory)),
+            )
+        begun_anew.append("experience")
+    return tuple(begun_anew) or ("workers' reports",)
+
+
+def _inexperienced(memory: Memory) -> Memory:
+    return replace(memory, experience=Experience())

@@ -15,7 +15,7 @@ from policy.observation import Observation
 from policy.plan import Plan
 from stoker_wire import control
 from stoker_wire.control import EndpointSpec
-from workflows import advising, checking, intake, options, views
+from workflows import advising, checking, clocks, intake, options, views
 from workflows.alarm import Alarm
 from workflows.handed_on import read_handed_on
 from workflows.handshake import note_drains_seen, recheck_at
@@ -63,6 +63,11 @@ class EndpointWorkflow:
             self._book.log.note(workflow.time(), "config", words, subject="state")
         if self._book.forgotten:
             words = f"could not be read, and begins anew: {', '.join(self._book.forgotten)}"
+            self._book.log.note(workflow.time(), "config", words, subject="state")
+        if future := clocks.forget_the_future(self._book.record, workflow.time()):
+            words = (
+                f"told from the future by an engine whose clock was ahead, begins anew: {', '.join(future)}"
+            )
             self._book.log.note(workflow.time(), "config", words, subject="state")
         self._operations = Operations(self._book, self._news)
         self._publisher = Publisher(self._book)
