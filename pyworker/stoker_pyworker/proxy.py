@@ -4,6 +4,7 @@ import math
 import time
 
 from stoker_pyworker import envelope
+from stoker_pyworker.clock import TicketClock
 from stoker_pyworker.config import DEFAULT_WORKLOAD, WorkerConfig
 from stoker_pyworker.envelope import Asked
 from stoker_pyworker.exchange import Exchange
@@ -34,6 +35,7 @@ class Proxy:
         sessions: Sessions,
         standing: Standing,
         gate: TicketGate | None,
+        clock: TicketClock,
         worker_id: int,
     ) -> None:
         self.pool = pool
@@ -42,6 +44,7 @@ class Proxy:
         self.standing = standing
         self.gate = gate
         """None: unsecured, for development."""
+        self._clock = clock
         self.line = Line()
         self.active: set[Exchange] = set()
         self.worker_id = b"%d" % worker_id
@@ -87,7 +90,7 @@ class Proxy:
         if self.gate is None:
             return None, Work(auth.request_idx, auth.cost if auth.cost > 0 else DEFAULT_WORKLOAD)
         try:
-            ticket = self.gate.check(auth.ticket, time.time())
+            ticket = self.gate.check(auth.ticket, self._clock.now())
         except Problem:
             self.ledger.refused += 1
             raise
@@ -96,7 +99,7 @@ class Proxy:
     def take(self, ticket: Ticket | None, work: Work, *, held: bool = True) -> None:
         """Use the ticket up and enter the work into the books."""
         if ticket is not None and self.gate is not None:
-            self.gate.use(ticket, time.time())
+            self.gate.use(ticket, self._clock.now())
         if held:
             self.ledger.enter(work)
 

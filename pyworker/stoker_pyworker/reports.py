@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from stoker_pyworker.clock import TicketClock
 from stoker_pyworker.gpu import GpuReading, Gpus
 from stoker_pyworker.http.client import ask
 from stoker_pyworker.http.outgoing import OriginFault, Pool
@@ -79,6 +80,7 @@ class Reporter:
         gpus: Gpus,
         queued: Callable[[], int],
         turn: Callable[[], Turn | None],
+        clock: TicketClock,
     ) -> None:
         self._engines = [
             (Pool(address, connections_max=2, idle_seconds_max=20.0), _path(address)) for address in addresses
@@ -91,6 +93,7 @@ class Reporter:
         self._gpus = gpus
         self._queued = queued
         self._turn = turn
+        self._clock = clock
         self._told = Totals()
         self._disk_told = self._disk = _disk_gib()
         self._failures = 0
@@ -190,12 +193,15 @@ class Reporter:
         return True
 
     async def _post(self, pool: Pool, path: str, body: bytes) -> bool:
+        asked_at = time.time()
         try:
             answer = await ask(pool, "POST", path, body, seconds_max=_ANSWER_SECONDS_MAX)
         except (OriginFault, TimeoutError) as fault:
             said = str(fault) or f"no answer within {_ANSWER_SECONDS_MAX:.0f} s"
         else:
             if 200 <= answer.status < 300:
+                date, engine = answer.head.header(b"date"), pool.authority.decode()
+                self._clock.hear(date, engine=engine, asked_at=asked_at, heard_at=time.time())
                 return True
             said = f"status {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}"
         if self._failures in (0, 10, 100):

@@ -57,6 +57,8 @@ class TicketGate:
         self._key = key
         self._worker = worker
         self._used: dict[int, set[tuple[int, int]]] = {}
+        self._forgotten_before = 0
+        """The first bucket of which everything is remembered: a clock that is put back opens no older ticket again."""
 
     def check(self, text: str, now: float) -> Ticket:
         """The ticket, if it may be used now; it is not used up yet.
@@ -74,7 +76,10 @@ class TicketGate:
             raise Problem(401, refused.code, str(refused)) from None
         except UnicodeEncodeError:
             raise Problem(401, "ticket_forged", "the ticket is not text; route again") from None
-        used = self._used.get(int(ticket.x) // _BUCKET_SECONDS)
+        bucket = int(ticket.x) // _BUCKET_SECONDS
+        if bucket < self._forgotten_before:
+            raise Problem(401, "ticket_expired", "the ticket has expired; route again")
+        used = self._used.get(bucket)
         if used is not None and (ticket.r, ticket.n) in used:
             raise Problem(401, "ticket_used", "the ticket was used already; route again for another one")
         return ticket
@@ -85,7 +90,7 @@ class TicketGate:
         used = self._used.get(bucket)
         if used is None:
             used = self._used[bucket] = set()
-            oldest = int(now) // _BUCKET_SECONDS
+            oldest = self._forgotten_before = max(self._forgotten_before, int(now) // _BUCKET_SECONDS)
             for old in [key for key in self._used if key < oldest]:
                 del self._used[old]
         used.add((ticket.r, ticket.n))

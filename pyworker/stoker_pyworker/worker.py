@@ -14,6 +14,7 @@ import structlog
 
 from stoker_pyworker import logs
 from stoker_pyworker.admin import Admin
+from stoker_pyworker.clock import TicketClock
 from stoker_pyworker.config import ConfigError, WorkerConfig
 from stoker_pyworker.environment import Environment
 from stoker_pyworker.gpu import Gpus
@@ -82,6 +83,7 @@ class Life:
         directory = directory or Path.cwd()
         self.pool = Pool(config.origin, connections_max=config.model_connections_max)
         self.ledger = Ledger()
+        self.clock = TicketClock()
         self.standing = Standing(started_at=process_started_at(), hidden=settings.hidden)
         self.gpus = Gpus()
         self.sessions = Sessions(self.pool, self.ledger, config.max_sessions or 0)
@@ -95,6 +97,7 @@ class Life:
             sessions=self.sessions,
             standing=self.standing,
             gate=gate,
+            clock=self.clock,
             worker_id=settings.container_id,
         )
         self.startup = Startup(
@@ -204,6 +207,7 @@ class Life:
             gpus=self.gpus,
             queued=lambda: len(self.proxy.line),
             turn=self.proxy.turn,
+            clock=self.clock,
         )
 
     async def _report_stillborn(self, message: str) -> None:
@@ -296,6 +300,7 @@ class Life:
             "requests_refused": ledger.refused,
             "requests_untold": ledger.untold,
             "sessions": len(self.sessions),
+            "clock_ahead_seconds": self.clock.ahead,
             "tickets_remembered": 0 if gate is None else gate.remembered,
             "client_connections": self.server.connections,
             "model_connections": self.pool.opened,

@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 from dataclasses import dataclass, field
+from email.utils import formatdate
 
 import httpx
 
@@ -203,6 +204,8 @@ class Engine:
     connections: int = 0
     failing: str = ""
     """`status`: answers 500; `moved`: sends elsewhere, as a proxy that wants TLS; `cut`: closes after reading; `finished`: fails only /delete_requests/."""
+    date: str | float | None = None
+    """What its answers say of the time: nothing, this text, or the time of a clock that is so many seconds ahead."""
 
     async def start(self):
         self.writers = set()
@@ -244,7 +247,9 @@ class Engine:
                 elif not fails:
                     self.finished.extend(body["requests"])
                 status = "200 OK" if not fails else "301 Moved" if self.failing == "moved" else "500 No"
-                writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\n{{}}".encode())
+                writer.write(
+                    f"HTTP/1.1 {status}\r\n{self._said_date()}content-length: 2\r\n\r\n{{}}".encode()
+                )
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
@@ -252,6 +257,12 @@ class Engine:
             self.writers.discard(writer)
             self.tasks.discard(asyncio.current_task())
             writer.close()
+
+    def _said_date(self):
+        if self.date is None:
+            return ""
+        date = self.date if isinstance(self.date, str) else formatdate(time.time() + self.date, usegmt=True)
+        return f"date: {date}\r\n"
 
     def total(self, name):
         return sum(status[name] for status in self.statuses)

@@ -78,6 +78,19 @@ def test_a_ticket_opens_once():
     gate.check(seal(Ticket(e="e", w=LAUNCH, c=1, r=5, n=3, x=1060), KEY), 1000.0)
 
 
+def test_a_clock_that_is_put_back_opens_no_used_ticket_again():
+    gate = TicketGate(KEY, LAUNCH)
+    used = seal(Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=1060), KEY)
+    gate.use(gate.check(used, 1000.0), 1000.0)
+    later = seal(Ticket(e="e", w=LAUNCH, c=1, r=2, n=1, x=1600), KEY)
+    gate.use(gate.check(later, 1540.0), 1540.0)
+    with pytest.raises(Problem) as refused:
+        gate.check(used, 1000.0)
+    assert refused.value.code in {"ticket_used", "ticket_expired"}
+    # those that it cannot know of are not hit
+    gate.check(seal(Ticket(e="e", w=LAUNCH, c=1, r=3, n=1, x=1550), KEY), 1000.0)
+
+
 async def refused(worker, auth):
     answer = await worker.post("/echo", auth=auth)
     body = answer.json()
