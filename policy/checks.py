@@ -3,21 +3,22 @@
 It looks at a plan as a stranger would: it does not ask how the planner came to it.
 """
 
+from collections import Counter
 from dataclasses import replace
+from functools import cached_property
 
 from policy.apply import launched, ordered
-from policy.capacity import committed_dollars_per_hour, is_known_asleep
+from policy.capacity import is_known_asleep
 from policy.fleet import Goal, Worker
 from policy.leaving import is_drained
 from policy.lifecycle import Impossible, is_hot
 from policy.observation import Observation
 from policy.plan import Activate, Destroy, Look, Operation, Plan, Recruit, Search, StartDrain, Stop, Update
+from policy.purse import Purse
 from policy.silence import with_silent_marked
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.endpoint import EndpointState
 from stoker_wire.states import WorkerState as S
-
-_ROUNDING = 1e-9
 
 
 def check(observation: Observation, plan: Plan, tuning: Tuning = DEFAULT_TUNING) -> tuple[str, ...]:
@@ -47,8 +48,19 @@ class _Checker:
     def __init__(self, observation: Observation, tuning: Tuning) -> None:
         self.observation = observation = with_silent_marked(observation, tuning)
         self.tuning = tuning
-        self.before = {worker.launch_id: worker for worker in observation.workers}
-        self.workers = dict(self.before)
+        self.workers = {worker.launch_id: worker for worker in observation.workers}
+        self.groups = {group.id: group for group in observation.workergroups}
+        self.members = Counter(worker.workergroup_id for worker in observation.workers)
+        budget = observation.config.dollars_per_hour_max
+        self.purse = None if budget is None else Purse(budget, observation.workers)
+        self.is_over_a_cap = len(self.workers) > observation.config.max_workers or (
+            self.purse is not None and self.purse.left < 0
+        )
+        self.groups_over_their_cap = frozenset(
+            group.id
+            for group in observation.workergroups
+            if group.max_workers is not None and self.members[group.id] > group.max_workers
+        )
         self.touched: set[str] = set()
         self.offers_taken: set[int] = set()
         self.known = observation.load.is_known(observation.now, tuning.metrics_stale_seconds)
@@ -56,13 +68,17 @@ class _Checker:
 
     def accept(self, operation: Operation) -> None:
         if isinstance(operation, Recruit):
-            self.workers[operation.launch_id] = launched(operation, self.observation.now)
             self.offers_taken.add(operation.offer.id)
-            self.touched.add(operation.launch_id)
+            self.members[operation.workergroup_id] += 1
+            self._change(launched(operation, self.observation.now))
         elif not isinstance(operation, Search | Look):
-            worker = self.workers[operation.launch_id]
-            self.workers[operation.launch_id] = ordered(worker, operation, self.observation.now)
-            self.touched.add(operation.launch_id)
+            self._change(ordered(self.workers[operation.launch_id], operation, self.observation.now))
+
+    def _change(self, after: Worker) -> None:
+        if self.purse is not None:
+            self.purse.exchange(self.workers.get(after.launch_id), after)
+        self.workers[after.launch_id] = after
+        self.touched.add(after.launch_id)
 
     def fault(self, operation: Operation) -> str:
         if not operation.reason.strip():
@@ -70,7 +86,7 @@ class _Checker:
         if isinstance(operation, Look):
             return ""
         if isinstance(operation, Search):
-            known = any(group.id == operation.workergroup_id for group in self.observation.workergroups)
+            known = operation.workergroup_id in self.groups
             return "" if known else f"there is no workergroup {operation.workergroup_id}"
         if operation.launch_id in self.touched:
             return "it is the second operation on one worker"
@@ -87,44 +103,48 @@ class _Checker:
             after = ordered(worker, operation, self.observation.now)
         except Impossible as fault:
             return str(fault)
-        return (
-            self._budget(operation, after)
-            or self._requests(operation, worker)
-            or self._cut(operation, worker)
-        )
+        return self._budget(after) or self._requests(operation, worker) or self._cut(operation, worker)
 
     def _recruit(self, operation: Recruit) -> str:
         seen = self.observation
-        group = next((each for each in seen.workergroups if each.id == operation.workergroup_id), None)
+        group = self.groups.get(operation.workergroup_id)
         if group is None:
             return f"there is no workergroup {operation.workergroup_id}"
         if operation.launch_id not in seen.launch_ids or operation.launch_id in self.workers:
             return "its launch id is not a fresh one"
-        found = {offer.id for each in seen.offers if each.workergroup_id == group.id for offer in each.offers}
-        if operation.offer.id not in found:
+        if (group.id, operation.offer.id) not in self.offers_found:
             return f"offer {operation.offer.id} is not among those found for workergroup {group.id}"
         if operation.offer.id in self.offers_taken:
             return f"offer {operation.offer.id} is rented twice"
-        failed = {each.machine_id for each in seen.learned.failed_hosts if each.until > seen.now}
-        if operation.offer.machine_id and operation.offer.machine_id in failed:
+        if operation.offer.machine_id and operation.offer.machine_id in self.failed_machines:
             return f"machine {operation.offer.machine_id} failed lately"
         if seen.deleting or seen.config.endpoint_state is not EndpointState.ACTIVE:
             return "the endpoint is not scaled now"
         if len(self.workers) >= seen.config.max_workers:
             return f"{len(self.workers)} workers exist and max_workers is {seen.config.max_workers}"
-        mine = sum(worker.workergroup_id == group.id for worker in self.workers.values())
+        mine = self.members[group.id]
         if group.max_workers is not None and mine >= group.max_workers:
             return f"workergroup {group.id} has {mine} workers and its max_workers is {group.max_workers}"
-        return self._budget(operation, launched(operation, seen.now))
+        return self._budget(launched(operation, seen.now))
 
-    def _budget(self, operation: Operation, after: Worker) -> str:
-        budget = self.observation.config.dollars_per_hour_max
-        if budget is None:
+    @cached_property
+    def offers_found(self) -> frozenset[tuple[int, int]]:
+        """(workergroup, offer) of every search."""
+        return frozenset(
+            (each.workergroup_id, offer.id) for each in self.observation.offers for offer in each.offers
+        )
+
+    @cached_property
+    def failed_machines(self) -> frozenset[int]:
+        """Those that failed lately."""
+        hosts = self.observation.learned.failed_hosts
+        return frozenset(each.machine_id for each in hosts if each.until > self.observation.now)
+
+    def _budget(self, after: Worker) -> str:
+        before = self.workers.get(after.launch_id)
+        if self.purse is None or self.purse.allows(before, after):
             return ""
-        was = committed_dollars_per_hour(self.workers.values())
-        now = committed_dollars_per_hour((self.workers | {after.launch_id: after}).values())
-        if now <= max(was, budget) + _ROUNDING:
-            return ""
+        now, budget = self.purse.committed_with(before, after), self.observation.config.dollars_per_hour_max
         return f"it brings the endpoint to ${now:.2f}/h and the budget is ${budget:.2f}/h"
 
     def _requests(self, operation: Operation, worker: Worker) -> str:
@@ -158,14 +178,7 @@ class _Checker:
 
     def _is_ruled(self, worker: Worker) -> bool:
         """Whether a rule that has nothing to do with load demands the cut."""
-        seen = self.observation
-        group = next((each for each in seen.workergroups if each.id == worker.workergroup_id), None)
-        if group is None or len(self.before) > seen.config.max_workers:
+        group = self.groups.get(worker.workergroup_id)
+        if group is None or self.is_over_a_cap or group.id in self.groups_over_their_cap:
             return True
-        mine = sum(each.workergroup_id == group.id for each in self.before.values())
-        if group.max_workers is not None and mine > group.max_workers:
-            return True
-        if worker.revision < group.revision and worker.failures >= self.tuning.update_attempts_max:
-            return True
-        budget = seen.config.dollars_per_hour_max
-        return budget is not None and committed_dollars_per_hour(self.before.values()) > budget
+        return worker.revision < group.revision and worker.failures >= self.tuning.update_attempts_max

@@ -10,7 +10,6 @@ from policy.capacity import (
     Perfs,
     Rules,
     Want,
-    committed_dollars_per_hour,
     have,
     want,
     workers_min,
@@ -18,9 +17,10 @@ from policy.capacity import (
 from policy.experience import Conditions, Experience, Keep, habit_level, keep, lived, need_window
 from policy.fleet import Drain, Goal, HostFailure, Worker
 from policy.forecast import Forecast, forecast
-from policy.lifecycle import is_billed_until_gone, is_hot
 from policy.observation import Memory, Observation
 from policy.plan import Operation, Recruit, StartDrain, Wait
+from policy.purse import Purse
+from policy.say import price
 from policy.silence import with_silent_marked
 from policy.tuning import Tuning
 from stoker_wire.workergroup import Workergroup
@@ -49,7 +49,8 @@ class Draft:
         self.want: Want = want(observation, self.forecast, self.rules, self.perfs, tuning, self.keep)
         self.workers: dict[str, Worker] = {worker.launch_id: worker for worker in observation.workers}
         self.operations: list[Operation] = []
-        self.waits: list[Wait] = []
+        self.waits: dict[Wait, None] = {}
+        """In the order in which they were said, each once."""
         self.failed_hosts: list[HostFailure] = []
         self.wakes: list[float] = []
         """Moments at which, without any news, something is due."""
@@ -62,6 +63,8 @@ class Draft:
         self._touched: set[str] = set()
         self._have: Have | None = None
         """The capacity, until the next order changes it."""
+        self._purse: Purse | None = None
+        """What the budget leaves, once somebody has asked."""
         self._ids = [each for each in observation.launch_ids if each not in self.workers]
 
     @property
@@ -132,11 +135,16 @@ class Draft:
         self.operations.append(operation)
         self._have = None
         if isinstance(operation, Recruit):
-            worker = launched(operation, self.now)
-            self.workers[worker.launch_id] = worker
+            self._change(None, launched(operation, self.now))
         elif launch_id := getattr(operation, "launch_id", ""):
             self._touched.add(launch_id)
-            self.workers[launch_id] = ordered(self.workers[launch_id], operation, self.now)
+            worker = self.workers[launch_id]
+            self._change(worker, ordered(worker, operation, self.now))
+
+    def _change(self, before: Worker | None, after: Worker) -> None:
+        self.workers[after.launch_id] = after
+        if self._purse is not None:
+            self._purse.exchange(before, after)
 
     def drain(self, worker: Worker, goal: Goal, reason: str, *, seconds: float | None = None) -> None:
         """Begin to empty a ready worker."""
@@ -146,11 +154,14 @@ class Draft:
 
     def wait(self, code: str, subject: str, reason: str, until: float | None = None) -> None:
         """Say what is waited for."""
-        said = Wait(subject=subject, reason=reason, until=until, code=code)
-        if said not in self.waits:
-            self.waits.append(said)
+        self.waits[Wait(subject=subject, reason=reason, until=until, code=code)] = None
         if until is not None:
             self.wakes.append(until)
+
+    def wait_for_budget(self, wish: str) -> None:
+        """Say what the budget leaves no room for."""
+        left, budget = max(self.dollars_left, 0.0), self.config.dollars_per_hour_max or 0.0
+        self.wait("budget", "endpoint", f"{wish}: {price(left)} left of the budget of {price(budget)}")
 
     def blame_host(self, worker: Worker, reason: str) -> None:
         """Do not try this machine again for a while."""
@@ -175,22 +186,20 @@ class Draft:
         return self.config.max_workers - len(self.workers)
 
     @property
-    def dollars_left(self) -> float:
-        """How many more $/h may be committed."""
-        if self.config.dollars_per_hour_max is None:
-            return float("inf")
-        return self.config.dollars_per_hour_max - committed_dollars_per_hour(self.workers.values())
+    def purse(self) -> Purse | None:
+        """What the budget leaves after what was decided so far; None: there is no budget."""
+        if self._purse is None and self.config.dollars_per_hour_max is not None:
+            self._purse = Purse(self.config.dollars_per_hour_max, self.workers.values())
+        return self._purse
 
     @property
-    def dollars_left_after_drains(self) -> float:
-        """The same once the workers that drain have stopped; negative: more must stop."""
-        running_out = sum(
-            worker.dollars_per_hour - worker.storage_dollars_per_hour
-            for worker in self.workers.values()
-            if is_billed_until_gone(worker)
-            or (is_hot(worker) and worker.drain is not None and worker.drain.goal is not Goal.UPDATE)
-        )
-        return self.dollars_left + running_out
+    def dollars_left(self) -> float:
+        """How many more $/h may be committed."""
+        return float("inf") if self.purse is None else self.purse.left
+
+    def affords(self, dollars_per_hour: float, instead_of: float = 0.0) -> bool:
+        """Whether the budget has room for so much more, or for so much instead of what a worker takes now."""
+        return self.purse is None or self.purse.affords(dollars_per_hour, instead_of)
 
     def with_memory(self, **changes: object) -> None:
         """Ask to be reminded."""

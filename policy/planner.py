@@ -7,11 +7,12 @@ on the fleet as the steps before leave it, so a plan never contradicts itself, a
 from policy.capacity import LOAD_DUST, is_known_asleep, is_over, workers_min
 from policy.draft import Draft
 from policy.experience import needed_since, next_rise
-from policy.grow import activate, can_start, grow_hot, recruit
+from policy.grow import activate, can_start, grow_hot
 from policy.hysteresis import held, next_release, remember
 from policy.leaving import delete_all, dismiss_strangers, finish_drains, keep_all, stop_all
 from policy.observation import Observation
 from policy.plan import QUEUE_SECONDS_MAX, Plan, Targets
+from policy.recruit import recruit
 from policy.repair import repair
 from policy.say import load
 from policy.schedule import explain_booting, look, look_again_at

@@ -112,7 +112,7 @@ def _mend_error(draft: Draft, worker: Worker) -> None:
     group = draft.groups.get(worker.workergroup_id)
     outdated = group is not None and worker.revision < group.revision
     if worker.loaded_once and worker.reboots < draft.tuning.reboots_max and not outdated:
-        if worker.dollars_per_hour - counted_dollars_per_hour(worker) > draft.dollars_left + 1e-9:
+        if not draft.affords(worker.dollars_per_hour, instead_of=counted_dollars_per_hour(worker)):
             left = f"${max(0.0, draft.dollars_left):.2f}/h are left of the budget"
             reason = f"release {name}: error, and {left} to run it again: {error}"
             draft.order(Destroy(launch_id=worker.launch_id, reason=reason))

@@ -1,7 +1,11 @@
 """Less capacity: worst price-performance first, drained before it is stopped, and only what was not needed for a while."""
 
+from collections import Counter
+from collections.abc import Callable
+
 from policy.capacity import takes_requests, workers_min
 from policy.draft import Draft
+from policy.exact import billionths
 from policy.fleet import Goal, Worker
 from policy.leaving import dismiss, let_go
 from policy.lifecycle import is_booting, is_cold, is_hot
@@ -9,6 +13,7 @@ from policy.placement import price_performance
 from policy.plan import Destroy, Stop
 from policy.say import duration, load, machine, price
 from stoker_wire.states import WorkerState as S
+from stoker_wire.workergroup import Workergroup
 
 
 def release_order(draft: Draft, worker: Worker) -> tuple[bool, float, str]:
@@ -24,12 +29,14 @@ def shrink_hot(draft: Draft, keep: float, why: str) -> None:
     left = sum([draft.perfs.worker(worker) for worker in ready])
     if not _any_to_spare(draft, ready, left, keep):
         return
+    floors = _GroupFloors(draft, takes_requests)
     for worker in sorted(ready, key=lambda each: release_order(draft, each)):
         perf = draft.perfs.worker(worker)
         if not draft.free(worker) or not _enough(left - perf, keep, draft.tuning.down_margin):
             continue
-        if not _group_keeps_hot(draft, worker, perf):
+        if not floors.keep_hot_without(worker):
             continue
+        floors.leaves(worker)
         left -= perf
         reason = f"{why}, {load(left)} stay ready: drain {machine(worker, draft.perfs)}"
         draft.drain(worker, Goal.STOP, reason)
@@ -43,17 +50,20 @@ def shrink_total(draft: Draft, keep: float, why: str) -> None:
     cold = [worker for worker in draft if worker.state in (S.INACTIVE, S.CREATED)]
     if all(worker.loaded_once for worker in cold) and not _any_to_spare(draft, cold, total, keep):
         return
+    floors = _GroupFloors(draft, _loaded_or_loading)
     for worker in sorted(cold, key=lambda each: (each.loaded_once, release_order(draft, each))):
         if not draft.free(worker):
             continue
         perf = draft.perfs.worker(worker) if worker.loaded_once else 0.0
         if not _enough(total - perf, keep, draft.tuning.down_margin) and perf > 0:
             continue
-        if worker.loaded_once and (count <= floor or not _group_keeps_cold(draft, worker, perf)):
+        if worker.loaded_once and (count <= floor or not floors.keep_cold_without(worker)):
             continue
         if not worker.loaded_once and count < floor:
             continue
         total, count = total - perf, count - worker.loaded_once
+        if worker.loaded_once:
+            floors.leaves(worker)
         rest = duration(draft.now - worker.since)
         reason = (
             f"{why}, {load(total)} and {count} worker(s) stay:"
@@ -73,10 +83,8 @@ def obey_max_workers(draft: Draft) -> None:
 
 def obey_budget(draft: Draft) -> None:
     """After the budget was lowered, or prices rose: stop running the worst until what stays is within it."""
-    budget = draft.config.dollars_per_hour_max
-    if budget is None:
-        return
-    if draft.dollars_left_after_drains >= -1e-9:
+    budget, purse = draft.config.dollars_per_hour_max, draft.purse
+    if budget is None or purse is None or purse.left_after_drains >= 0:
         return
     running = [
         worker
@@ -87,7 +95,7 @@ def obey_budget(draft: Draft) -> None:
             or (is_hot(worker) and worker.drain is None)
         )
     ]
-    left = draft.dollars_left_after_drains + sum(_running_dollars(worker) for worker in running)
+    left = purse.left_after_drains + sum(_running_dollars(worker) for worker in running)
     best_first = sorted(running, key=lambda each: release_order(draft, each), reverse=True)
     for worker in sorted(best_first, key=is_booting):
         if _running_dollars(worker) <= left:
@@ -142,25 +150,47 @@ def _enough(left: float, keep: float, margin: float) -> bool:
     return keep <= 0 or left >= keep * (1 + margin)
 
 
-def _group_keeps_hot(draft: Draft, worker: Worker, perf: float) -> bool:
-    group = draft.groups.get(worker.workergroup_id)
-    if group is None or not group.min_load:
-        return True
-    ready = sum(
-        draft.perfs.worker(each) for each in draft if takes_requests(each) and each.workergroup_id == group.id
-    )
-    return ready - perf >= group.min_load
+class _GroupFloors:
+    """What each workergroup has beyond its own floors, as its workers leave one by one."""
+
+    def __init__(self, draft: Draft, counts: Callable[[Worker], bool]) -> None:
+        self._draft = draft
+        self._members: Counter[int] = Counter()
+        self._perf: Counter[int] = Counter()
+        for worker in draft if any(map(_has_floor, draft.groups.values())) else ():
+            if counts(worker):
+                self._members[worker.workergroup_id] += 1
+                self._perf[worker.workergroup_id] += self._billionths(worker)
+
+    def keep_hot_without(self, worker: Worker) -> bool:
+        """Whether the workergroup's min_load is kept by those that count, without this one of them."""
+        group = self._draft.groups.get(worker.workergroup_id)
+        return group is None or not group.min_load or self._perf_without(worker) >= billionths(group.min_load)
+
+    def keep_cold_without(self, worker: Worker) -> bool:
+        """Whether the workergroup's cold_workers and min_cold_load are."""
+        group = self._draft.groups.get(worker.workergroup_id)
+        if group is None:
+            return True
+        if group.cold_workers and self._members[group.id] <= group.cold_workers:
+            return False
+        return not group.min_cold_load or self._perf_without(worker) >= billionths(group.min_cold_load)
+
+    def leaves(self, worker: Worker) -> None:
+        """One of those that count goes."""
+        self._members[worker.workergroup_id] -= 1
+        self._perf[worker.workergroup_id] -= self._billionths(worker)
+
+    def _perf_without(self, worker: Worker) -> int:
+        return self._perf[worker.workergroup_id] - self._billionths(worker)
+
+    def _billionths(self, worker: Worker) -> int:
+        return billionths(self._draft.perfs.worker(worker))
 
 
-def _group_keeps_cold(draft: Draft, worker: Worker, perf: float) -> bool:
-    group = draft.groups.get(worker.workergroup_id)
-    if group is None:
-        return True
-    mine = [each for each in draft if each.workergroup_id == group.id and each.state is not S.DESTROYING]
-    if (
-        group.cold_workers
-        and sum(each.loaded_once or is_booting(each) for each in mine) <= group.cold_workers
-    ):
-        return False
-    total = sum(draft.perfs.worker(each) for each in mine if each.loaded_once or is_booting(each))
-    return not group.min_cold_load or total - perf >= group.min_cold_load
+def _has_floor(group: Workergroup) -> bool:
+    return bool(group.min_load or group.cold_workers or group.min_cold_load)
+
+
+def _loaded_or_loading(worker: Worker) -> bool:
+    return worker.state is not S.DESTROYING and (worker.loaded_once or is_booting(worker))
