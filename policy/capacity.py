@@ -12,7 +12,6 @@ from policy.lifecycle import counts_in_full, is_booting, is_cold, is_hot
 from policy.observation import Observation
 from policy.tuning import Tuning
 from stoker_wire.endpoint import EndpointConfig
-from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
 
 LOAD_DUST = 1e-3
@@ -165,10 +164,8 @@ def have(
                 overtaken += perf if late(worker) else 0.0
                 unknown += perf <= 0
             keepable += stays
-        elif is_cold(worker):
+        elif is_cold(worker):  # one that was stopped before it ever loaded is not: it has to be started first
             cold += perf
-            keepable += stays
-        elif worker.state is WorkerState.CREATED:
             keepable += stays
     return Have(
         ready=ready,

@@ -47,6 +47,7 @@ class Worker:
     since: float
     """When it entered the state."""
     launched_at: float
+    """When its first boot began: with its launch, or, if it was stopped before it had loaded, when it was started again."""
     offer_id: int = 0
     machine_id: int = 0
     instance_id: int | None = None
@@ -85,7 +86,7 @@ class Worker:
     failures: int = 0
     """Operations that failed in a row."""
     starts_given_up: int = 0
-    """Starts that the market accepted and did not carry out, since it was last ready."""
+    """Starts and boots that the market accepted and did not carry out, since it was last ready."""
     reboots: int = 0
     """Reboots to recover it since it last ran well for long."""
     market_status: str = ""

@@ -265,6 +265,8 @@ def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:
         )
     kept = _PROVEN if to is S.READY else {} if to in _KEEPS_REQUESTS else _FRESH_START
     moved: dict[str, object] = {"address": ""} if to in _MAY_MOVE else {}
+    if worker.state is S.CREATED and to in _BOOTING:
+        moved["launched_at"] = now  # its boot begins anew, and has the time of a boot
     return worker.but(**(kept | moved | {"state": to, "since": now} | changes))
 
 

@@ -122,7 +122,11 @@ def _seen(worker: Worker, mine: Instance, *, now: float, asked_at: float, learne
     said = mine.status_msg or f"the market says {status}"
     match worker.state:
         case S.PENDING | S.CREATING | S.LOADING | S.MODEL_LOADING if asleep:
-            return _moved(worker, S.CREATED, now, learned, "is stopped and was never loaded")
+            begun = worker.state in (S.LOADING, S.MODEL_LOADING)
+            # outbid, most likely: started again at once it would be stopped again
+            given_up = worker.starts_given_up + begun
+            what = "is stopped and was never loaded"
+            return _moved(worker, S.CREATED, now, learned, what, starts_given_up=given_up)
         case S.PENDING | S.CREATING | S.LOADING | S.MODEL_LOADING if died:
             return broken(worker, f"its container exited: {said}", now, learned)
         case S.PENDING | S.CREATING | S.LOADING if status == "running":

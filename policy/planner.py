@@ -4,6 +4,8 @@ The order is the story: what leaves, what is broken, what is outdated, what is m
 on the fleet as the steps before leave it, so a plan never contradicts itself, and planning on its result changes nothing.
 """
 
+from collections.abc import Iterable
+
 from policy.capacity import LOAD_DUST, is_known_asleep, is_over, workers_min
 from policy.draft import Draft
 from policy.experience import needed_since, next_rise
@@ -21,6 +23,7 @@ from policy.tuning import DEFAULT_TUNING, Tuning
 from policy.updates import surge, update_idle, update_ready
 from stoker_wire.endpoint import EndpointState
 from stoker_wire.states import WorkerState
+from stoker_wire.workergroup import Workergroup
 
 _GROWTH = frozenset({"cancel_drain", "activate", "recruit"})
 
@@ -146,7 +149,7 @@ def _grow_groups(draft: Draft) -> None:
         need = 0.0 if there.unknown_booting else (group.min_cold_load or 0.0) - there.total
         if missing > 0 or need > LOAD_DUST:
             why = f"workergroup {group.id} keeps {group.cold_workers or 0} worker(s) and {load(group.min_cold_load or 0)}"
-            recruit(draft, need=max(need, 0.0), count=max(missing, 0), why=why, groups=[group])
+            _load_once(draft, need=need, count=missing, why=why, groups=[group])
 
 
 def _grow_total(draft: Draft) -> None:
@@ -161,19 +164,21 @@ def _grow_total(draft: Draft) -> None:
         why = f"{load(draft.want.total)} hot and cold wanted, {load(there.total)} there"
     else:
         return
+    _load_once(draft, need=need, count=missing, why=why, groups=draft.groups.values())
+
+
+def _load_once(draft: Draft, *, need: float, count: int, why: str, groups: Iterable[Workergroup]) -> None:
+    """Let `need` load/s and `count` workers load that have not: first those that were stopped before, then new ones."""
+    allowed = {group.id: group for group in groups}
     for worker in draft:
-        created = worker.state is WorkerState.CREATED and worker.workergroup_id in draft.groups
-        if (
-            (missing > 0 or need > 0)
-            and created
-            and can_start(draft, worker)
-            and activate(draft, worker, why)
-        ):
-            missing -= 1
+        if count <= 0 and need <= 0:
+            return
+        stopped = worker.state is WorkerState.CREATED and worker.workergroup_id in allowed
+        if stopped and can_start(draft, worker) and activate(draft, worker, why):
+            count -= 1
             need -= draft.perfs.worker(worker) or need
-    if missing > 0 or need > LOAD_DUST:
-        groups = draft.groups.values()
-        recruit(draft, need=max(need, 0.0), count=max(missing, 0), why=why, groups=groups)
+    if count > 0 or need > LOAD_DUST:
+        recruit(draft, need=max(need, 0.0), count=max(count, 0), why=why, groups=allowed.values())
 
 
 def _held_hot(draft: Draft) -> float:
