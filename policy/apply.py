@@ -81,6 +81,7 @@ def launched(operation: Recruit, now: float) -> Worker:
         offer_id=offer.id,
         machine_id=offer.machine_id,
         dollars_per_hour=offer.dph_total,
+        offered_dollars_per_hour=offer.dph_total,
         perf_estimate=operation.perf_estimate,
         operation="create",
     )

@@ -164,7 +164,14 @@ class Draft:
         self.wait("budget", "endpoint", f"{wish}: {price(left)} left of the budget of {price(budget)}")
 
     def blame_host(self, worker: Worker, reason: str) -> None:
-        """Do not try this machine again for a while."""
+        """A launch failed on this machine: do not try it again for a while."""
+        self._avoid(worker, reason, failed_at=self.now)
+
+    def avoid_host(self, worker: Worker, reason: str) -> None:
+        """Do not try this machine again for a while, although nothing has failed on it."""
+        self._avoid(worker, reason, failed_at=0.0)
+
+    def _avoid(self, worker: Worker, reason: str, *, failed_at: float) -> None:
         if not worker.machine_id:
             return
         failure = HostFailure(
@@ -172,7 +179,7 @@ class Draft:
             until=self.now + self.tuning.host_failure_seconds,
             reason=reason,
             workergroup_id=worker.workergroup_id,
-            failed_at=self.now,
+            failed_at=failed_at,
         )
         self.failed_hosts.append(failure)
 

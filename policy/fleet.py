@@ -54,6 +54,8 @@ class Worker:
     dollars_per_hour: float = 0.0
     """While the GPU is billed, storage included."""
     storage_dollars_per_hour: float = 0.0
+    offered_dollars_per_hour: float = 0.0
+    """What the offer said that it was rented from, storage included; 0: not known."""
     perf: float = 0.0
     """Measured load/s; 0 until its benchmark has run."""
     perf_estimate: float = 0.0
@@ -158,6 +160,7 @@ class HostFailure:
     reason: str
     workergroup_id: int = 0
     failed_at: float = 0.0
+    """When a launch failed on it; 0: none did, it is let be for another reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,6 +96,7 @@ def obey_budget(draft: Draft) -> None:
         )
     ]
     left = purse.left_after_drains + sum(_running_dollars(worker) for worker in running)
+    stopped = []
     best_first = sorted(running, key=lambda each: release_order(draft, each), reverse=True)
     for worker in sorted(best_first, key=is_booting):
         if _running_dollars(worker) <= left:
@@ -107,9 +108,17 @@ def obey_budget(draft: Draft) -> None:
         else:
             name = machine(worker, draft.perfs)
             draft.order(Stop(launch_id=worker.launch_id, reason=f"stop {name}: {reason}"))
-            if not worker.loaded_once:
-                # it costs more than its offer said: rented again at once it would be stopped again
-                draft.blame_host(worker, f"at {price(worker.dollars_per_hour)} it is beyond the budget")
+            stopped.append(worker)
+    for worker in stopped:
+        _avoid_if_dearer_than_offered(draft, worker, left)
+
+
+def _avoid_if_dearer_than_offered(draft: Draft, worker: Worker, left: float) -> None:
+    """Its offer promises to fit into what is left, and it does not: rented again it would be stopped again."""
+    cost, offered = worker.dollars_per_hour, worker.offered_dollars_per_hour
+    if not worker.loaded_once and offered and offered - worker.storage_dollars_per_hour <= left:
+        reason = f"it costs {price(cost)} and its offer said {price(offered)}: that is beyond the budget"
+        draft.avoid_host(worker, reason)
 
 
 def _running_dollars(worker: Worker) -> float:
