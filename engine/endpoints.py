@@ -16,6 +16,7 @@ from policy.lengths import Lengths
 from policy.news import Waiting
 from policy.pulse import Level, Pulse
 from policy.routing import Ahead, Candidate, ahead
+from policy.turns import late_before, worker_seconds
 from stoker_wire.control import workflow_id
 from stoker_wire.endpoint import EndpointConfig, EndpointState
 from stoker_wire.states import WorkerState
@@ -152,12 +153,20 @@ class Endpoint:
             worker.weigh(candidate, self.lengths)
             self.load += candidate.outstanding - before
 
-    def ahead(self, cost: float) -> Ahead | None:
-        """How far ahead busy workers are given the first in the line, of this cost; None: whatever they hold."""
+    @property
+    def ahead(self) -> Ahead | None:
+        """How far ahead busy workers are given the next in the line; None: whatever they hold."""
         if self.told_within <= 0:
             return None
-        line_seconds = max(0.0, self.line.load - cost) / self.perf if self.perf > 0 else 0.0
-        return ahead(self.lengths, line_seconds=line_seconds, told_within=self.told_within)
+        return ahead(
+            self.lengths,
+            told_within=self.told_within,
+            most_seconds=worker_seconds(self.config.target_queue_time),
+        )
+
+    def late_before(self, now: float) -> float:
+        """Who waits since before that lets those pass who can still be served in time."""
+        return late_before(now, self.config.target_queue_time)
 
     # -- what follows from it
 

@@ -108,7 +108,7 @@ class Herald:
         """What is due, as the workflow reads it: a steady stretch before it is a batch of its own."""
         level = endpoint.level()
         windows = endpoint.pulse.take(level, now)
-        first = endpoint.line.first
+        oldest = endpoint.line.oldest
         workers = endpoint.news_of_workers(now)
         made = []
         for window in windows:
@@ -123,7 +123,7 @@ class Herald:
                     arrived_requests=window.requests,
                     queued_load=endpoint.line.load,
                     queued_requests=len(endpoint.line),
-                    oldest_wait_s=max(0.0, now - first.arrived_at) if first else 0.0,
+                    oldest_wait_s=max(0.0, now - oldest.arrived_at) if oldest else 0.0,
                     last_request_at=endpoint.pulse.last_request_at,
                     late_load=window.late_load,
                     urgent=urgent if last else "",

@@ -98,7 +98,7 @@ class _Reader(Collector):
                     states[worker.state.value] = states.get(worker.state.value, 0) + 1
             for state, count in states.items():
                 workers.add_metric([endpoint.name, state], count)
-            first = endpoint.line.first
+            oldest = endpoint.line.oldest
             values = {
                 "ready": len(endpoint.candidates),
                 "queued": len(endpoint.line),
@@ -106,7 +106,7 @@ class _Reader(Collector):
                 "load": endpoint.load,
                 "perf": endpoint.perf,
                 "queue_seconds": endpoint.queue_seconds,
-                "oldest": now - first.arrived_at if first else 0.0,
+                "oldest": now - oldest.arrived_at if oldest else 0.0,
             }
             for field, value in values.items():
                 plain[field].add_metric([endpoint.name], value)

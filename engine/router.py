@@ -76,7 +76,7 @@ class Router:
             place = self._arrive(endpoint, asked, now)
         if self.paused(place, now):
             return place
-        if endpoint.line.first_held() is None:
+        if not endpoint.line.held_count:
             self._try(endpoint, place, now)
         if place.worker is None:
             self._heed_backlog(endpoint, now)
@@ -122,19 +122,21 @@ class Router:
         self.pump(endpoint, now)
 
     def pump(self, endpoint: Endpoint, now: float) -> None:
-        """Give what is free to who waits, first come first."""
-        if endpoint.line.first_held() is None:
-            return
-        passed_over = 0
-        for place in endpoint.line.held():
+        """Give what is free to who waits, in turn."""
+        while endpoint.line.held_count and self._serve_next(endpoint, now):
+            pass
+
+    def _serve_next(self, endpoint: Endpoint, now: float) -> bool:
+        """Whether somebody was given a worker."""
+        for passed_over, place in enumerate(endpoint.line.in_turn(endpoint.late_before(now))):
             wake = place.wake
             if self._try(endpoint, place, now):
                 if wake is not None:
                     wake(True)
-            elif not place.avoid or passed_over >= AVOIDING_SCAN_MAX:
-                return
-            else:
-                passed_over += 1
+                return True
+            if not place.avoid or passed_over >= AVOIDING_SCAN_MAX:
+                return False
+        return False
 
     def finished(
         self,
@@ -293,7 +295,7 @@ class Router:
             avoid=place.avoid,
             sequence=endpoint.tally.routes_given,
             now=now,
-            ahead=endpoint.ahead(place.cost),
+            ahead=endpoint.ahead,
             stretch=endpoint.lengths.mean,
         )
         if not isinstance(chosen, Choice):
@@ -301,7 +303,7 @@ class Router:
                 self.later(endpoint, chosen.seconds)
             return False
         worker = endpoint.workers[chosen.candidate.launch_id]
-        endpoint.line.remove(place)
+        endpoint.line.serve(place, endpoint.late_before(now))
         del endpoint.waiting[place.request_idx]
         place.worker, place.given_at, place.reqnum = worker, now, self._draw()
         if place.waited_s is None:

@@ -187,7 +187,7 @@ def waiting_answer(endpoint: Endpoint, place: Place, now: float, *, stopping: bo
         "request_idx": place.request_idx,
         "status": status,
         "reason": reason.code,
-        "position": endpoint.line.position(place),
+        "position": endpoint.line.position(place, endpoint.late_before(now)),
         "eta_s": reason.eta_s,
     }
 

@@ -1,10 +1,10 @@
-"""The line of requests that wait for a worker: first come, first served, by the first call of each request."""
+"""The line of requests that wait for a worker: in the order of their first calls, but `policy.turns` says whose turn it is."""
 
 import math
-from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 
 from engine.workers import KnownWorker
+from policy.turns import Order, Turns
 
 
 class Place:
@@ -61,9 +61,9 @@ class Place:
         self.succeeded = False
 
     @property
-    def order(self) -> tuple[float, int]:
-        """Its place in the line."""
-        return (self.arrived_at, self.request_idx)
+    def order(self) -> Order:
+        """Its place in the line: one that had its turn, and whose worker failed it, goes before all others."""
+        return (self.waited_s is None, self.arrived_at, self.request_idx)
 
     def __repr__(self) -> str:
         where = (
@@ -72,18 +72,18 @@ class Place:
         return f"<Place {self.request_idx} {where}>"
 
 
-def _order(place: Place) -> tuple[float, int]:
+def _order(place: Place) -> Order:
     return place.order
 
 
 class Line:
-    """Places in the order of their first arrival. Only held ones can be served; the others keep their turn."""
+    """Everybody who waits. Only held ones can be served; the others keep their turn."""
 
     __slots__ = ("_held", "_places", "load")
 
     def __init__(self) -> None:
-        self._places: list[Place] = []
-        self._held: list[Place] = []
+        self._places: Turns[Place] = Turns(_order)
+        self._held: Turns[Place] = Turns(_order)
         self.load = 0.0
         """Summed cost of everything that waits."""
 
@@ -102,34 +102,41 @@ class Line:
         return len(self._held)
 
     @property
-    def first(self) -> Place | None:
-        """Who has waited longest."""
-        return self._places[0] if self._places else None
+    def oldest(self) -> Place | None:
+        """Who came first."""
+        return self._places.oldest
 
     def held(self) -> list[Place]:
-        """Those that can be served now, first come first."""
+        """Those that can be served now, in the order of their coming."""
         return list(self._held)
 
-    def first_held(self) -> Place | None:
-        """The first that can be served now."""
-        return self._held[0] if self._held else None
+    def in_turn(self, late_before: float) -> Iterator[Place]:
+        """Those that can be served now, whose turn it is first; late is who came before that moment."""
+        return self._held.in_turn(late_before)
 
     def add(self, place: Place) -> None:
         """Line up, at the turn of its first arrival."""
-        insort(self._places, place, key=_order)
+        self._places.add(place)
         self.load += place.cost
 
     def remove(self, place: Place) -> None:
-        """Leave the line, served or not."""
-        self._drop(self._places, place)
+        """Leave the line unserved."""
+        self._places.remove(place)
         self.load = self.load - place.cost if self._places else 0.0
         self.let_go(place)
+
+    def serve(self, place: Place, late_before: float) -> None:
+        """Leave the line with a worker."""
+        if place.wake is not None:
+            self._held.serve(place, late_before)
+            place.wake = None
+        self.remove(place)
 
     def hold(self, place: Place, wake: Callable[[bool], None]) -> None:
         """A call is now held open for it; one held before is ended."""
         before, place.wake = place.wake, wake
         if before is None:
-            insort(self._held, place, key=_order)
+            self._held.add(place)
         else:
             before(False)
 
@@ -137,18 +144,12 @@ class Line:
         """No call is held open for it any more; it keeps its turn."""
         if place.wake is not None:
             place.wake = None
-            self._drop(self._held, place)
+            self._held.remove(place)
 
-    def position(self, place: Place) -> int:
-        """How many are before it."""
-        return bisect_left(self._places, place.order, key=_order)
+    def position(self, place: Place, late_before: float) -> int:
+        """How many are to be served before it."""
+        return self._places.position(place, late_before)
 
     def expired(self, now: float) -> list[Place]:
         """Those that have not come again within their replay timeout."""
         return [p for p in self._places if p.wake is None and now - p.seen_at > p.replay_timeout]
-
-    @staticmethod
-    def _drop(places: list[Place], place: Place) -> None:
-        at = bisect_left(places, place.order, key=_order)
-        if at < len(places) and places[at] is place:
-            del places[at]

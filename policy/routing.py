@@ -19,8 +19,6 @@ AHEAD_MEANS = 0.1
 """A worker may have so many mean requests before the next one is given to it …"""
 AHEAD_FINISH_MEANS = 2.5
 """… or more if the next one is so short that it ends within so many: nobody notices that it had to wait."""
-AHEAD_LINE = 0.5
-"""Both grow with the line: who waits for so long anyway loses nothing by it, and an idle worker costs everyone."""
 AHEAD_TOLD = 2.0
 """Both are at least what a worker does while the news that it is free travels."""
 
@@ -172,10 +170,12 @@ class Ahead(NamedTuple):
 
     queue_seconds: float
     finish_seconds: float
+    most_seconds: float = math.inf
+    """Of queue, however soon the request would end."""
 
 
-def ahead(lengths: Lengths, *, line_seconds: float, told_within: float) -> Ahead | None:
-    """How far ahead to give out with so much in the line (seconds of all workers' work); None: at once, as ever.
+def ahead(lengths: Lengths, *, told_within: float, most_seconds: float = math.inf) -> Ahead | None:
+    """How far ahead to give out, but for no longer a wait than `most_seconds`; None: at once, as ever.
 
     Too far, and requests are trapped behind others that take longer than they said; too near, and workers idle while the news
     that they are free travels. The mean request is the measure of both.
@@ -183,8 +183,9 @@ def ahead(lengths: Lengths, *, line_seconds: float, told_within: float) -> Ahead
     mean = lengths.seconds
     if mean <= 0:
         return None
-    more = AHEAD_LINE * line_seconds + AHEAD_TOLD * told_within
-    return Ahead(AHEAD_MEANS * mean + more, AHEAD_FINISH_MEANS * mean + more)
+    more = AHEAD_TOLD * told_within
+    queue = min(AHEAD_MEANS * mean, most_seconds) + more
+    return Ahead(queue, AHEAD_FINISH_MEANS * mean + more, most_seconds + more)
 
 
 def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call per candidate would double its time
@@ -249,7 +250,8 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
             best_queue = queue
     if best is not None:
         if ahead is not None and not at_once:
-            wait = min(best_queue - ahead.queue_seconds, best_finish - ahead.finish_seconds)
+            soon = max(best_finish - ahead.finish_seconds, best_queue - ahead.most_seconds)
+            wait = min(best_queue - ahead.queue_seconds, soon)
             if wait > 0.0:
                 return Later(healthy, best_queue, wait)
         return Choice(best, best_queue, best_finish)

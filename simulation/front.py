@@ -6,11 +6,11 @@ next look at the endpoint.
 
 import math
 import random
-from collections import deque
 from typing import TYPE_CHECKING
 
 from policy.lengths import Lengths
 from policy.routing import Candidate, Choice, Later, ahead, choose
+from policy.turns import Order, Turns, late_before, worker_seconds
 from simulation.herald import Herald
 from simulation.machine import Machine
 
@@ -87,8 +87,10 @@ class Front:
         self.started = [-1.0] * len(self._works)
         """When each request began to be served; -1: not yet."""
         self.finished = [-1.0] * len(self._works)
-        self.line: deque[int] = deque()
+        self.line: Turns[int] = Turns(self._order)
         self.line_load = 0.0
+        self._returned: set[int] = set()
+        """Requests whose machine went away."""
         self.members: dict[int, Member] = {}
         self.candidates: list[Candidate] = []
         self._by_launch: dict[str, Member] = {}
@@ -113,11 +115,13 @@ class Front:
 
     def oldest_wait(self) -> float:
         """Of the first in the queue, seconds."""
-        return self._world.now - self._arrivals[self.line[0]] if self.line else 0.0
+        oldest = self.line.oldest
+        return 0.0 if oldest is None else self._world.now - self._arrivals[oldest]
 
     def oldest_unserved_wait(self) -> float:
         """Of the request that has waited longest, in the queue or on a worker, seconds."""
-        firsts = [self.line[0]] if self.line else []
+        oldest = self.line.oldest
+        firsts = [] if oldest is None else [oldest]
         firsts += [m.machine.line[0][0] for m in self.members.values() if m.machine.line]
         return self._world.now - min((self._arrivals[n] for n in firsts), default=self._world.now)
 
@@ -134,23 +138,29 @@ class Front:
         self.herald.arrived(cost)
         world.series.arrived(self._works[request])
         if self.line or not self._give(request):
-            self.line.append(request)
-            self.line_load += cost
+            self._line_up(request)
             self.herald.heed_backlog()
+
+    def _order(self, request: int) -> Order:
+        return (request not in self._returned, self._arrivals[request], request)
+
+    def _line_up(self, request: int) -> None:
+        self.line.add(request)
+        self.line_load += self._costs[request]
 
     def _give(self, request: int) -> bool:
         if not self.candidates:
             return False
         cost = self._costs[request]
         told = self._world.settings.ends_told_seconds
-        behind = max(0.0, self.line_load - cost) if self.line else 0.0
-        line_seconds = behind / self._perf if self._perf > 0 else 0.0
         chosen = choose(
             self.candidates,
             cost,
             max_queue_time=self._max_queue_time,
             now=self._world.now,
-            ahead=ahead(self._lengths, line_seconds=line_seconds, told_within=told) if self._serial else None,
+            ahead=ahead(self._lengths, told_within=told, most_seconds=worker_seconds(self._target_queue_time))
+            if self._serial
+            else None,
             stretch=self._lengths.mean,
         )
         if not isinstance(chosen, Choice):
@@ -203,9 +213,10 @@ class Front:
             self._pump()
 
     def _pump(self) -> None:
-        line = self.line
-        while line and self._give(line[0]):
-            self.line_load -= self._costs[line.popleft()]
+        line, late = self.line, late_before(self._world.now, self._target_queue_time)
+        while (request := next(line.in_turn(late), None)) is not None and self._give(request):
+            line.serve(request, late)
+            self.line_load -= self._costs[request]
         if not line:
             self.line_load = 0.0
 
@@ -319,8 +330,9 @@ class Front:
             self.started[request] = -1.0
         if lost:
             self.herald.urge("a worker does not answer its clients")
-            self.line.extendleft(reversed(lost))
-            self.line_load += sum(self._costs[request] for request in lost)
+            self._returned.update(lost)
+            for request in lost:
+                self._line_up(request)
             self._pump()
 
     def _weigh(self) -> None:

@@ -231,8 +231,7 @@ class Fleet:
         """Give it out, or leave it in the line."""
         allowed = None
         if self.hold:
-            line_seconds = max(0.0, self.line_load - self.costs[request]) / self.perf if self.line else 0.0
-            allowed = ahead(self.lengths, line_seconds=line_seconds, told_within=self.news.within)
+            allowed = ahead(self.lengths, told_within=self.news.within)
         chosen = choose(
             self.candidates,
             self.costs[request],

@@ -80,6 +80,9 @@ class World:
     def let_go(self, place: Place) -> None:
         self.router.leave(self.endpoint, place, self.now)
 
+    def position(self, place: Place) -> int:
+        return self.endpoint.line.position(place, self.endpoint.late_before(self.now))
+
     def worker(self, launch_id: str) -> KnownWorker:
         return self.endpoint.workers[launch_id]
 
@@ -87,7 +90,7 @@ class World:
 def test_requests_wait_in_the_order_of_their_first_call_and_are_served_in_it() -> None:
     world = World(max_queue_time=10)  # perf 10: a worker takes one request of 100 at a time
     first, second, third = world.ask(), world.ask(), world.ask()
-    assert [world.endpoint.line.position(p) for p in (first, second, third)] == [0, 1, 2]
+    assert [world.position(p) for p in (first, second, third)] == [0, 1, 2]
 
     world.ready("a")
 
@@ -110,6 +113,34 @@ def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
     assert (waiting.worker is not None, newcomer.worker) == (True, None)
 
 
+def test_who_is_late_lets_those_pass_who_can_still_be_served_in_time() -> None:
+    world = World(max_queue_time=10, target_queue_time=10)
+    late = world.ask()
+    world.now += 6  # over half of the target is gone before it is even given to a worker
+    first, second = world.ask(), world.ask()
+    assert [world.position(p) for p in (first, second, late)] == [0, 1, 2]
+
+    for served in (first, second, late):
+        world.ready("a")
+        assert served.worker is world.worker("a")
+        world.router.finished(
+            world.endpoint, world.worker("a"), served.request_idx, success=True, now=world.now
+        )
+
+
+def test_a_request_whose_worker_failed_it_goes_before_all_others_however_late() -> None:
+    world = World(max_queue_time=10, target_queue_time=10)
+    world.ready("a")
+    failed = world.ask()
+    world.now += 1
+    waiting = world.ask()
+    world.now += 8
+    newest = world.ask()
+    url = world.worker("a").route_url
+    world.ask(failed.request_idx, failed_url=url)
+    assert [world.position(p) for p in (failed, newest, waiting)] == [0, 1, 2]
+
+
 def test_a_request_between_two_calls_keeps_its_turn_but_blocks_nobody() -> None:
     world = World(max_queue_time=10)
     first, second = world.ask(), world.ask()
@@ -121,7 +152,7 @@ def test_a_request_between_two_calls_keeps_its_turn_but_blocks_nobody() -> None:
     third = world.ask()
     again = world.ask(first.request_idx)
     assert again is first
-    assert [world.endpoint.line.position(p) for p in (first, third)] == [0, 1]
+    assert [world.position(p) for p in (first, third)] == [0, 1]
 
 
 def test_a_place_that_nobody_asks_for_is_dropped_after_its_replay_timeout() -> None:
@@ -376,7 +407,7 @@ def test_a_worker_given_to_a_client_that_had_gone_is_free_again_and_the_request_
     world.ready("a")
     world.router.give_back(world.endpoint, first, world.now)
     assert (first.worker, second.worker is not None) == (None, True)
-    assert world.endpoint.line.position(first) == 0
+    assert world.position(first) == 0
 
 
 def test_what_is_remembered_of_given_requests_is_bounded() -> None:

@@ -94,19 +94,28 @@ def test_max_queue_time_bounds_what_is_given_ahead():
 
 
 def test_before_the_mean_request_is_known_nothing_is_held_back():
-    assert ahead(Lengths(), line_seconds=0.0, told_within=0.5) is None
+    assert ahead(Lengths(), told_within=0.5) is None
     assert isinstance(ask(busy("a", 1000.0), near=None), Choice)
 
 
-def test_a_long_line_and_late_news_widen_what_is_given_ahead():
-    base = ahead(LENGTHS, line_seconds=0.0, told_within=0.0)
+def test_late_news_widen_what_is_given_ahead():
+    base, wider = ahead(LENGTHS, told_within=0.0), ahead(LENGTHS, told_within=5.0)
     assert base is not None
-    for wider in (
-        ahead(LENGTHS, line_seconds=10.0, told_within=0.0),
-        ahead(LENGTHS, line_seconds=0.0, told_within=5.0),
-    ):
-        assert wider is not None
-        assert wider > base
+    assert wider is not None
+    assert wider > base
+
+
+def test_no_request_is_given_so_far_ahead_that_it_would_be_late():
+    # it would end soon after the one before it, but that one takes longer than the request may wait
+    worker = busy("a", 700.0)
+    patient, hurried = Ahead(1.0, 30.0), Ahead(1.0, 30.0, most_seconds=5.0)
+    assert isinstance(ask(worker, cost=10.0, near=patient), Choice)
+    later = ask(worker, cost=10.0, near=hurried)
+    assert isinstance(later, Later)
+    assert later.seconds == pytest.approx(later.queue_seconds - 5.0)
+    bounded = ahead(LENGTHS, told_within=0.5, most_seconds=5.0)
+    assert bounded is not None
+    assert bounded.most_seconds == 6.0
 
 
 workers = st.lists(
