@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from policy.hysteresis import Peaks, bounded
 from policy.load import BUCKET_SECONDS, LoadHistory
 from policy.tuning import Tuning
-from policy.ways import FRESH, HOLDS, WAYS, Trial, cheapest, correction
+from policy.ways import FRESH, HOLDS, LAST_SECONDS, WAYS, Trial, cheapest, correction
 
 MINUTE_SECONDS = 60.0
 HOUR_SECONDS = 3600.0
@@ -28,6 +28,7 @@ _SERVED_PART = 0.75
 """A request that is being worked on has on average between half (long under way) and all (just begun) of its work left."""
 
 _SPARE_AT = tuple((HOLDS.index(way.seconds), 1.0 + way.spare) for way in WAYS if way.spare)
+_LAST_AT = tuple(HOLDS.index(way.seconds) for way in WAYS if way.last)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,8 @@ class Keep:
     """Whether what came at this minute of each of the last hours is met in advance."""
     spare: float
     """What is kept beyond what is needed, as a share of it."""
+    last: bool = False
+    """Whether the last worker is kept for `policy.ways.LAST_SECONDS`."""
     late_share: float | None
     """Work that would have waited too long by its trial's books; None: too little was seen."""
 
@@ -227,7 +230,9 @@ class _Life:
             plain.append(count)
             habitual.append(met)
         spared = [math.ceil(levels[hold] * grown - 0.02) for hold, grown in _SPARE_AT]
-        return plain + habitual + spared
+        least = 1 if levels[-1] > 0 else 0
+        lasting = [max(plain[hold], least) for hold in _LAST_AT]
+        return plain + habitual + spared + lasting
 
     def _after(self, workers: list[int], work: float, share: float, *, begun: bool) -> list[Trial]:
         """The trials a bucket later, in which so much work came; each of them with so many workers hot."""
@@ -244,7 +249,9 @@ class _Life:
             if inside <= now * patience:
                 trials.append((inside, 0.0, was_late * share, paid, now))
                 continue
-            late = was_late * share + work * begun
+            # who is late lets those pass who can still be served in time: late is what comes beyond the capacity
+            beyond = min(inside - now * patience, work - min(now, busy) * width)
+            late = was_late * share + max(0.0, beyond) * begun
             over = was_over + width
             # capacity that is missing now is there a start later, and enough of it to clear what waited
             cleared = over >= on.start_seconds
@@ -300,6 +307,7 @@ def keep(experience: Experience, tuning: Tuning) -> Keep:
         seconds=way.seconds,
         habit=way.habit,
         spare=way.spare,
+        last=way.last,
         late_share=late / experience.work if experience.work > 0 else None,
     )
 
@@ -321,6 +329,18 @@ def habit_level(minutes: list[float] | tuple[float, ...], at: float, tuning: Tun
             return 0.0
         least = min(least, highest)
     return least
+
+
+def last_until(experience: Experience) -> float:
+    """Until when the last worker is kept, if it is kept for longer than the others; 0: nothing was needed lately."""
+    count = len(experience.needs)
+    moments = [at for at, level in experience.peaks if level > 0]
+    moments += [
+        experience.at - (count - number) * BUCKET_SECONDS
+        for number, need in enumerate(experience.needs)
+        if need > 0
+    ]
+    return max(moments) + LAST_SECONDS if moments else 0.0
 
 
 def needed_since(experience: Experience, moment: float) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from policy.capacity import LOAD_DUST, is_known_asleep, is_over, workers_min
 from policy.draft import Draft
-from policy.experience import needed_since, next_rise
+from policy.experience import last_until, needed_since, next_rise
 from policy.grow import activate, can_start, grow_hot
 from policy.hysteresis import held, next_release, remember
 from policy.leaving import delete_all, dismiss_strangers, finish_drains, keep_all, stop_all
@@ -183,7 +183,15 @@ def _load_once(draft: Draft, *, need: float, count: int, why: str, groups: Itera
 
 def _held_hot(draft: Draft) -> float:
     want, level = draft.want, held(draft.memory.hot_peaks) * (1.0 + draft.keep.spare)
-    return max(level / draft.rules.target_util, want.hot_floor, want.clearing)
+    last = LOAD_DUST if _last_is_kept_until(draft) > draft.now else 0.0
+    return max(level / draft.rules.target_util, want.hot_floor, want.clearing, last)
+
+
+def _last_is_kept_until(draft: Draft) -> float:
+    """By experience; 0: it is let go like the others."""
+    if not draft.keep.last or is_over(draft.observation, draft.forecast):
+        return 0.0
+    return last_until(draft.experience)
 
 
 def _shrink_hot(draft: Draft) -> None:
@@ -241,8 +249,12 @@ def _remember_wants(draft: Draft) -> None:
     )
     if draft.keep.habit and (rise := next_rise(draft.experience, draft.now, tuning)) is not None:
         draft.wakes.append(rise)
-    for due in (next_release(hot, hold), next_release(total, tuning.total_hold_seconds)):
-        if due is not None:
+    for due in (
+        next_release(hot, hold),
+        next_release(total, tuning.total_hold_seconds),
+        _last_is_kept_until(draft),
+    ):
+        if due:
             draft.wakes.append(due)
     timeout, last = draft.config.inactivity_timeout, draft.observation.load.last_request_at
     if timeout and timeout > 0 and last is not None:

@@ -12,6 +12,10 @@ HOLDS = (45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0, 3600.0)
 """Seconds for which a level of capacity is kept after it was last needed."""
 SPARES = (0.25, 0.5)
 SPARE_HOLDS = (45.0, 90.0, 180.0, 600.0)
+LAST_HOLDS = (45.0, 90.0, 300.0)
+LAST_SECONDS = HOLDS[-1]
+"""For which the last hot worker is kept, where it is kept for longer than the others: seldom requests need one, and it is the
+second and the third, which two requests at a time once asked for, that make a long hold dear."""
 _HOLD_FOR_NOTHING = 300.0
 """Of holds that cost the same none longer than this is chosen."""
 
@@ -27,16 +31,20 @@ class Way:
     spare: float = 0.0
     """What is kept beyond the level, as a share of it."""
 
+    last: bool = False
+    """Whether the last worker is kept for `LAST_SECONDS`."""
+
     @property
     def plain(self) -> bool:
         """Nothing but a hold."""
-        return not self.habit and not self.spare
+        return not self.habit and not self.spare and not self.last
 
 
 WAYS = (
     *(Way(hold) for hold in HOLDS),
     *(Way(hold, habit=True) for hold in HOLDS),
     *(Way(hold, spare=spare) for spare in SPARES for hold in SPARE_HOLDS),
+    *(Way(hold, last=True) for hold in LAST_HOLDS),
 )
 """All that are tried; books refer to them by their place."""
 

@@ -12,6 +12,7 @@ from policy.experience import (
     Experience,
     habit_level,
     keep,
+    last_until,
     lived,
     need_window,
     needed_since,
@@ -20,8 +21,8 @@ from policy.experience import (
 from policy.load import LoadHistory, fold
 from policy.observation import Memory
 from policy.tuning import DEFAULT_TUNING
-from policy.ways import WAYS
-from tests.policy.builders import COLD, NOW, brief, decide, endpoint, see, worker
+from policy.ways import LAST_SECONDS, WAYS, Way
+from tests.policy.builders import COLD, NOW, READY, brief, decide, endpoint, see, worker
 
 START = (NOW // 3600.0) * 3600.0
 ON = Conditions(unit=100.0, service_seconds=1.0, start_seconds=25.0, billed_seconds=25.0, queue_seconds=10.0)
@@ -221,7 +222,47 @@ def test_what_waits_for_want_of_machines_is_not_held_against_the_way_of_holding(
     assert experience.late_told == history.late_load, "nor is it later"
 
 
+def seldom():
+    """Ten seconds of a worker now and then, and each fourth time fifty at once."""
+    return lambda at: (1000.0 if at % 3480 < 5 else 200.0) if at % 870 < 5 else 0.0
+
+
+def test_seldom_requests_keep_one_worker_and_not_those_that_several_at_a_time_once_asked_for():
+    single = replace(ON, service_seconds=10.0)
+    experience, _ = lives(seldom(), seconds=6 * 3600, on=single)
+    kept = keep(experience, DEFAULT_TUNING)
+    assert kept.last
+    assert kept.seconds < 300
+    paid = {way: trial[3] for way, trial in zip(WAYS, experience.trials, strict=True)}
+    assert paid[WAYS[experience.chosen]] < 0.8 * paid[Way(LAST_SECONDS)]
+
+
+def test_who_is_late_lets_others_pass_so_only_what_is_beyond_the_capacity_is_booked_as_late():
+    # two workers' work on one that is hot, for three minutes: half of it is late, and not everything that comes behind it
+    slow = replace(ON, start_seconds=300.0)
+    experience, _ = lives(lambda at: 100.0 if at < 1800 else 200.0, seconds=1980, on=slow)
+    late = experience.trials[WAYS.index(Way(60.0))][2]
+    came = 180.0 * 2
+    assert came * 0.3 < late <= came * 0.5
+
+
 # what the planner makes of it
+
+
+def test_the_last_worker_is_kept_for_an_hour_where_experience_says_so():
+    hot = [worker(name, READY, since=START) for name in ("a", "b")]
+
+    def drains(seconds, way):
+        experience, history = lives(lambda at: 100.0 if at < 3000 else 0.0, seconds=seconds)
+        until = last_until(experience)
+        assert until == pytest.approx(START + 3000 + LAST_SECONDS, abs=60) or (not until and seconds > 6600)
+        moment, memory = START + seconds, Memory(experience=replace(experience, chosen=WAYS.index(way)))
+        decided = decide(see(*hot, now=moment, load=history, memory=memory, listed_at=moment - 1))
+        return sum(each.startswith("drain") for each in brief(decided))
+
+    assert drains(4200, Way(300.0, last=True)) == 1
+    assert drains(4200, Way(300.0)) == 2
+    assert drains(6660, Way(300.0, last=True)) == 2
 
 
 def test_a_spare_that_experience_keeps_is_wanted_and_said():
