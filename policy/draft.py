@@ -1,13 +1,11 @@
-"""A plan in the making: the fleet as the operations so far leave it, so that every step sees what the others decided."""
+"""A plan in the making: orders, with what is wanted and what the caps leave room for."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
-from policy.apply import launched, ordered
 from policy.booting import boot_seconds, is_late, overdue_at, start_seconds
 from policy.capacity import (
     Have,
-    Perfs,
     Rules,
     Want,
     have,
@@ -15,29 +13,23 @@ from policy.capacity import (
     workers_min,
 )
 from policy.experience import Conditions, Experience, Keep, habit_level, keep, lived, need_window
-from policy.fleet import Drain, Goal, HostFailure, Worker
+from policy.fleet import HostFailure, Worker
 from policy.forecast import Forecast, forecast
 from policy.observation import Memory, Observation
-from policy.plan import Operation, Recruit, StartDrain, Wait
+from policy.orders import Orders
 from policy.purse import Purse
 from policy.say import price
-from policy.silence import with_silent_marked
 from policy.tuning import Tuning
-from stoker_wire.workergroup import Workergroup
 
 
-class Draft:
-    """What is known, what was decided so far, and the fleet that results."""
+class Draft(Orders):
+    """Orders for an endpoint that is scaled: what is known, what is wanted, and what the caps leave room for."""
 
     def __init__(self, observation: Observation, tuning: Tuning) -> None:
-        self.observation = observation = with_silent_marked(observation, tuning)
-        self.tuning = tuning
-        self.now = observation.now
-        self.config = observation.config
+        super().__init__(observation, tuning)
+        observation = self.observation
         self.memory = observation.memory or Memory()
-        self.groups: dict[int, Workergroup] = {group.id: group for group in observation.workergroups}
         self.rules = Rules.of(observation.config, observation.workergroups)
-        self.perfs = Perfs.of(observation.workers, observation.learned)
         self.experience, self.keep = self._live()
         self.forecast: Forecast = forecast(
             observation.load,
@@ -47,25 +39,23 @@ class Draft:
             habit=habit_level(self.experience.minutes, self.now, tuning) if self.keep.habit else 0.0,
         )
         self.want: Want = want(observation, self.forecast, self.rules, self.perfs, tuning, self.keep)
-        self.workers: dict[str, Worker] = {worker.launch_id: worker for worker in observation.workers}
-        self.operations: list[Operation] = []
-        self.waits: dict[Wait, None] = {}
-        """In the order in which they were said, each once."""
         self.failed_hosts: list[HostFailure] = []
-        self.wakes: list[float] = []
-        """Moments at which, without any news, something is due."""
         self.outdated = any(
             worker.workergroup_id in self.groups
             and worker.revision < self.groups[worker.workergroup_id].revision
             for worker in observation.workers
         )
         """Whether any worker is of an older revision than its workergroup: most of the time none is."""
-        self._touched: set[str] = set()
         self._have: Have | None = None
         """The capacity, until the next order changes it."""
         self._purse: Purse | None = None
         """What the budget leaves, once somebody has asked."""
         self._ids = [each for each in observation.launch_ids if each not in self.workers]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the load is: the engines spoke lately, and of long enough."""
+        return self.forecast.known
 
     @property
     def service_seconds(self) -> float:
@@ -101,10 +91,6 @@ class Draft:
             or any(record.starts > 0 for record in self.observation.learned.kinds)
         )
 
-    def __iter__(self) -> Iterator[Worker]:
-        """The workers as they are after what was decided so far."""
-        return iter(tuple(self.workers.values()))
-
     def have(self) -> Have:
         """The capacity after what was decided so far."""
         if self._have is None:
@@ -124,39 +110,11 @@ class Draft:
         """The capacity of these workers alone."""
         return have(workers, self.perfs)
 
-    def free(self, worker: Worker) -> bool:
-        """Whether an operation may be ordered: none is under way or decided, and the last failure has cooled down."""
-        if worker.retry_at > self.now:
-            self.wakes.append(worker.retry_at)
-        return not worker.operation and worker.retry_at <= self.now and worker.launch_id not in self._touched
-
-    def order(self, operation: Operation) -> None:
-        """Decide it."""
-        self.operations.append(operation)
-        self._have = None
-        if isinstance(operation, Recruit):
-            self._change(None, launched(operation, self.now))
-        elif launch_id := getattr(operation, "launch_id", ""):
-            self._touched.add(launch_id)
-            worker = self.workers[launch_id]
-            self._change(worker, ordered(worker, operation, self.now))
-
     def _change(self, before: Worker | None, after: Worker) -> None:
-        self.workers[after.launch_id] = after
+        super()._change(before, after)
+        self._have = None
         if self._purse is not None:
             self._purse.exchange(before, after)
-
-    def drain(self, worker: Worker, goal: Goal, reason: str, *, seconds: float | None = None) -> None:
-        """Begin to empty a ready worker."""
-        allowed = self.config.drain_seconds_max if seconds is None else seconds
-        drain = Drain(since=self.now, deadline=self.now + allowed, goal=goal, reason=reason)
-        self.order(StartDrain(launch_id=worker.launch_id, drain=drain, reason=reason))
-
-    def wait(self, code: str, subject: str, reason: str, until: float | None = None) -> None:
-        """Say what is waited for."""
-        self.waits[Wait(subject=subject, reason=reason, until=until, code=code)] = None
-        if until is not None:
-            self.wakes.append(until)
 
     def wait_for_budget(self, wish: str) -> None:
         """Say what the budget leaves no room for."""

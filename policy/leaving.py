@@ -1,9 +1,9 @@
 """Ways out: finish drains, dismiss strangers, stop all, delete all. Drain before stop, always."""
 
 from policy.capacity import holds_requests, returns
-from policy.draft import Draft
 from policy.fleet import Goal, Worker
 from policy.lifecycle import is_booting, is_hot
+from policy.orders import Orders
 from policy.plan import CancelDrain, Destroy, Stop, Update
 from policy.say import machine, requests
 from stoker_wire.states import WorkerState as S
@@ -22,7 +22,7 @@ def is_drained(worker: Worker) -> bool:
     )
 
 
-def finish_drains(draft: Draft) -> None:
+def finish_drains(draft: Orders) -> None:
     """Carry out what each drain was for, once the worker is empty, broken, or past its deadline."""
     for worker in draft:
         drain = worker.drain
@@ -31,7 +31,7 @@ def finish_drains(draft: Draft) -> None:
         name = machine(worker, draft.perfs)
         if is_drained(worker):
             why = f"drained after {draft.now - drain.since:.0f} s"
-        elif draft.now >= drain.deadline and (drain.goal is not Goal.STOP or draft.forecast.known):
+        elif draft.now >= drain.deadline and (drain.goal is not Goal.STOP or draft.is_known):
             why = f"drain deadline of {drain.deadline - drain.since:.0f} s passed with {requests(worker)}"
         elif is_mute(draft, worker):
             why = "it drains and does not answer"
@@ -41,13 +41,13 @@ def finish_drains(draft: Draft) -> None:
         _carry_out(draft, worker, drain.goal, f"{name}: {why}; {drain.reason}")
 
 
-def is_mute(draft: Draft, worker: Worker) -> bool:
+def is_mute(draft: Orders, worker: Worker) -> bool:
     """Whether a ready worker has not answered for so long that waiting for its requests is in vain."""
     since = worker.suspect_since
-    return since is not None and draft.forecast.known and draft.now - since >= draft.tuning.suspect_seconds
+    return since is not None and draft.is_known and draft.now - since >= draft.tuning.suspect_seconds
 
 
-def let_go(draft: Draft, worker: Worker, goal: Goal, why: str) -> None:
+def let_go(draft: Orders, worker: Worker, goal: Goal, why: str) -> None:
     """Take a ready worker out of service: through a drain, or at once if it does not answer anyway."""
     name = machine(worker, draft.perfs)
     if is_mute(draft, worker):
@@ -56,7 +56,7 @@ def let_go(draft: Draft, worker: Worker, goal: Goal, why: str) -> None:
         draft.drain(worker, goal, f"drain {name}: {why}")
 
 
-def _carry_out(draft: Draft, worker: Worker, goal: Goal, reason: str) -> None:
+def _carry_out(draft: Orders, worker: Worker, goal: Goal, reason: str) -> None:
     group = draft.groups.get(worker.workergroup_id)
     if goal is Goal.DESTROY or group is None or draft.observation.deleting:
         draft.order(Destroy(launch_id=worker.launch_id, reason=f"release {reason}"))
@@ -68,7 +68,7 @@ def _carry_out(draft: Draft, worker: Worker, goal: Goal, reason: str) -> None:
         draft.order(Stop(launch_id=worker.launch_id, reason=f"stop {reason}"))
 
 
-def dismiss(draft: Draft, worker: Worker, why: str) -> None:
+def dismiss(draft: Orders, worker: Worker, why: str) -> None:
     """Release a worker: at once if it takes no requests, else through a drain."""
     if worker.state is S.DESTROYING or not draft.free(worker):
         return
@@ -79,14 +79,14 @@ def dismiss(draft: Draft, worker: Worker, why: str) -> None:
         let_go(draft, worker, Goal.DESTROY, why)
 
 
-def dismiss_strangers(draft: Draft) -> None:
+def dismiss_strangers(draft: Orders) -> None:
     """Workers whose workergroup was removed."""
     for worker in draft:
         if worker.workergroup_id not in draft.groups:
             dismiss(draft, worker, f"its workergroup {worker.workergroup_id} was removed")
 
 
-def delete_all(draft: Draft) -> None:
+def delete_all(draft: Orders) -> None:
     """The endpoint is being deleted."""
     for worker in draft:
         dismiss(draft, worker, "the endpoint is being deleted")
@@ -94,7 +94,15 @@ def delete_all(draft: Draft) -> None:
         draft.wait("stopped", "endpoint", f"{len(draft.workers)} worker(s) to be released before it is gone")
 
 
-def stop_all(draft: Draft) -> None:
+def release_again(draft: Orders) -> None:
+    """What is being released, and was not confirmed."""
+    for worker in draft:
+        if worker.state is S.DESTROYING and draft.free(worker):
+            reason = f"release {machine(worker, draft.perfs)}: the marketplace has not confirmed it yet"
+            draft.order(Destroy(launch_id=worker.launch_id, reason=reason))
+
+
+def stop_all(draft: Orders) -> None:
     """The endpoint is stopped: every worker goes cold."""
     for worker in draft:
         if not draft.free(worker):
@@ -107,7 +115,7 @@ def stop_all(draft: Draft) -> None:
     draft.wait("stopped", "endpoint", "the endpoint is stopped; set endpoint_state to active to serve again")
 
 
-def keep_all(draft: Draft) -> None:
+def keep_all(draft: Orders) -> None:
     """The endpoint is suspended: drains that only saved money are called off."""
     for worker in draft:
         drain = worker.drain

@@ -11,13 +11,13 @@ from policy.draft import Draft
 from policy.experience import last_until, needed_since, next_rise
 from policy.grow import activate, can_start, grow_hot
 from policy.hysteresis import held, next_release, remember
-from policy.leaving import delete_all, dismiss_strangers, finish_drains, keep_all, stop_all
+from policy.leaving import delete_all, dismiss_strangers, finish_drains, keep_all, release_again, stop_all
 from policy.observation import Observation
 from policy.plan import QUEUE_SECONDS_MAX, Plan, Targets
 from policy.recruit import recruit
 from policy.repair import repair
 from policy.say import load
-from policy.schedule import explain_booting, look, look_again_at
+from policy.schedule import explain_booting, look
 from policy.shrink import obey_budget, obey_max_workers, shrink_hot, shrink_total
 from policy.tuning import DEFAULT_TUNING, Tuning
 from policy.updates import surge, update_idle, update_ready
@@ -35,7 +35,7 @@ def plan(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> Plan:
     finish_drains(draft)
     if observation.deleting:
         delete_all(draft)
-        _repair_leaving(draft)
+        release_again(draft)
     else:
         dismiss_strangers(draft)
         repair(draft)
@@ -261,11 +261,6 @@ def _remember_wants(draft: Draft) -> None:
         draft.wakes.append(last + timeout)
 
 
-def _repair_leaving(draft: Draft) -> None:
-    """While deleting nothing is mended; what is being released is asked for again until it is gone."""
-    repair(draft, only_leaving=True)
-
-
 def _finish(draft: Draft) -> Plan:
     have, want = draft.have(), draft.want
     targets = Targets(
@@ -284,7 +279,7 @@ def _finish(draft: Draft) -> Plan:
         operations=tuple(draft.operations),
         targets=targets,
         waits=tuple(draft.waits),
-        look_again_at=look_again_at(draft),
+        look_again_at=draft.look_again_at,
         memory=draft.memory,
         failed_hosts=tuple(draft.failed_hosts),
     )

@@ -5,6 +5,7 @@ import math
 from policy.capacity import counted_dollars_per_hour, returns
 from policy.draft import Draft
 from policy.fleet import Goal, Worker
+from policy.leaving import release_again
 from policy.lifecycle import is_booting, is_hot
 from policy.observation import Observation
 from policy.plan import Destroy, Reboot, Stop
@@ -18,17 +19,9 @@ _STOPPED = frozenset({"stopped", "exited", "frozen"})
 """What is said of a machine that loads for the first time is none of these, unless it was outbid or stopped by someone."""
 
 
-def repair(draft: Draft, *, only_leaving: bool = False) -> None:
-    """Order what brings broken machines back, or gets rid of them; `only_leaving`: just repeat what is not confirmed."""
-    for worker in draft:
-        if worker.state is S.DESTROYING and draft.free(worker):
-            reason = f"release {machine(worker, draft.perfs)}: the marketplace has not confirmed it yet"
-            draft.order(Destroy(launch_id=worker.launch_id, reason=reason))
-    if not only_leaving:
-        _mend(draft)
-
-
-def _mend(draft: Draft) -> None:
+def repair(draft: Draft) -> None:
+    """Order what brings broken machines back, or gets rid of them."""
+    release_again(draft)
     hot = [worker for worker in draft if is_hot(worker)]
     suspects = [worker for worker in hot if worker.suspect_since is not None]
     ready = len(hot)

@@ -1,8 +1,8 @@
-"""When to look at the marketplace, and when to plan again if nobody has news."""
+"""When to look at the marketplace, and what is expected to come."""
 
 from policy.booting import ready_at
-from policy.draft import Draft
 from policy.lifecycle import is_booting, is_hot
+from policy.orders import Orders
 from policy.plan import Look
 from policy.say import duration, machine
 from stoker_wire.states import WorkerState as S
@@ -10,7 +10,7 @@ from stoker_wire.states import WorkerState as S
 _MOVING = frozenset({S.STOPPING, S.DESTROYING})
 
 
-def look(draft: Draft) -> None:
+def look(draft: Orders) -> None:
     """Order a listing when one is due, and note when the next one is."""
     interval, why = _interval(draft)
     due = draft.observation.listed_at + interval
@@ -28,7 +28,7 @@ def look(draft: Draft) -> None:
     draft.wakes.append(draft.now + interval)
 
 
-def explain_booting(draft: Draft) -> None:
+def explain_booting(draft: Orders) -> None:
     """Say which worker is expected next, and when."""
     booting = [worker for worker in draft if is_booting(worker)]
     if not booting:
@@ -44,12 +44,7 @@ def explain_booting(draft: Draft) -> None:
     )
 
 
-def look_again_at(draft: Draft) -> float | None:
-    """The earliest moment at which something is due by itself."""
-    return min((wake for wake in draft.wakes if wake > draft.now), default=None)
-
-
-def _interval(draft: Draft) -> tuple[float, str]:
+def _interval(draft: Orders) -> tuple[float, str]:
     tuning = draft.tuning
     # an order that is still under way has nothing to show yet
     moving = [
@@ -72,5 +67,5 @@ def _interval(draft: Draft) -> tuple[float, str]:
     return tuning.look_seconds_idle, "nothing runs"
 
 
-def _ago(draft: Draft) -> str:
+def _ago(draft: Orders) -> str:
     return duration(draft.now - draft.observation.listed_at)

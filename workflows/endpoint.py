@@ -119,10 +119,15 @@ class EndpointWorkflow:
         except CancelledError:
             raise
         except FailureError as error:  # a local activity's own fault comes as it is, not in an ActivityError
-            self._book.log.note(now, "fail", f"planner: {error.cause or error}"[:_FAULT_CHARS], subject=why)
+            self._note_planner(str(error.cause or error), why, now)
             self._book.record.look_again_at = workflow.time() + REPLAN_SECONDS
             return
+        if decided.fault:
+            self._note_planner(decided.fault, why, now)
         self._adopt(decided, observation, now)
+
+    def _note_planner(self, fault: str, why: str, now: float) -> None:
+        self._book.log.note(now, "fail", f"planner: {fault}"[:_FAULT_CHARS], subject=why)
 
     def _adopt(self, decided: Decided, observation: Observation, now: float) -> None:
         made: Plan = decided.plan

@@ -299,6 +299,25 @@ async def test_an_endpoint_outlives_a_planner_that_fails(
             await replayer().replay_workflow(history)
 
 
+async def test_an_endpoint_can_be_deleted_although_its_planner_fails(
+    a_world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise ValueError("a fault of ours")
+
+    async with a_world() as world:
+        await world.start(SMALL.model_copy(update={"min_load": 50}), [group()])
+        assert await world.live(600, until=lambda memo: ready(memo) >= 1)
+        monkeypatch.setattr("activities.planner.decide", broken)
+        await world.handle.signal("delete")
+        await world.live_on_until_gone(900)
+        assert not await world.market.list()
+        lines = [line["reason"] for line in await world.handle.query("decisions", 200)]
+        assert "planner: ValueError: a fault of ours" in lines
+        for history in await world.histories():
+            await replayer().replay_workflow(history)
+
+
 @pytest.mark.parametrize("name", ["in_flight", "tickets_open"])
 async def test_a_count_beyond_all_floats_is_refused_and_stops_nothing(a_world: Any, name: str) -> None:
     async with a_world() as world:
