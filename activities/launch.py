@@ -8,7 +8,7 @@ from typing import Any
 from activities.secrets import DeploymentSecrets
 from market.grammar import GrammarError, LaunchArgs, merge_filters, parse_env, parse_launch_args, query_of
 from market.port import Launch, OfferQuery, Refused
-from stoker_wire.market import Offer, Template
+from stoker_wire.market import DOLLARS_PER_HOUR_MAX, Offer, Template
 from stoker_wire.secrecy import REFERENCE
 from stoker_wire.workergroup import Workergroup
 
@@ -89,16 +89,25 @@ def build_launch(
 def priced(offers: Iterable[Offer], group: Workergroup) -> list[Offer]:
     """The offers at what a launch of the workergroup would pay: its bid, where it bids.
 
-    Budgets and placement look at `dph_total`, which is the price without a bid. Raises Refused.
+    Budgets and placement look at `dph_total`, which is the price without a bid. An offer without a price that can be
+    believed is left out: it would look free, or make room in the budget for others. Raises Refused.
     """
     with _refusing(f"the launch_args of workergroup {group.id}"):
         bid = _args(group).bid_dollars_per_hour
-    if bid is not None:
-        return [offer.model_copy(update={"dph_total": bid}) for offer in offers]
-    return [
-        offer.model_copy(update={"dph_total": offer.min_bid}) if offer.is_bid and offer.min_bid else offer
-        for offer in offers
-    ]
+    return [offer for each in offers if _has_price(offer := _at(each, bid))]
+
+
+def _at(offer: Offer, bid: float | None) -> Offer:
+    if bid is None and offer.is_bid:
+        bid = offer.min_bid or None
+    return offer if bid is None else offer.model_copy(update={"dph_total": bid})
+
+
+def _has_price(offer: Offer) -> bool:
+    dollars = (offer.dph_total, offer.storage_cost)
+    return "dph_total" in offer.model_fields_set and all(
+        0 <= each <= DOLLARS_PER_HOUR_MAX for each in dollars
+    )
 
 
 def storage_dollars_per_hour(offer: Offer, disk_gb: float) -> float:

@@ -176,5 +176,6 @@ def _orphan(instance: Instance, launch_id: str, now: float) -> Worker:
         machine_id=instance.machine_id,
         instance_id=instance.id,
         dollars_per_hour=instance.dph_total,
+        left_running=(instance.actual_status or "").lower() not in _STOPPED,
         error="belongs to no worker",
     )

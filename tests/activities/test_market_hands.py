@@ -22,7 +22,7 @@ from activities.secrets import DeploymentSecrets
 from activities.signing import open_signing_key
 from market.fake import FakeMarket
 from market.port import InstanceGone, OfferGone, RateLimited, Refused, Unauthorised, Unavailable
-from stoker_wire.market import Instance
+from stoker_wire.market import Instance, Offer
 from stoker_wire.token import read_worker_token
 
 SECRET = "hf_very_secret_value"
@@ -292,3 +292,26 @@ async def test_a_list_that_takes_long_says_that_its_worker_lives(
     monkeypatch.setattr(market, "list", slow)
     async with asyncio.timeout(10):
         await environment.run(hands.list_instances, ListInstances(prefix="stoker:"))
+
+
+async def test_offers_without_a_price_that_can_be_believed_are_left_out(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any
+) -> None:
+    sound = next(iter(market.offers.values()))
+    rows: list[dict[str, Any]] = [
+        {"dph_total": 1e300},
+        {"is_bid": True, "min_bid": -3.0, "dph_total": 0.5},
+        {"is_bid": True, "min_bid": 1e300, "dph_total": 0.5},
+        {"dph_total": 0.5, "storage_cost": -100.0},
+        {"dph_total": 0.5, "storage_cost": 1e300},
+        {},
+        {"dph_total": 0.0},
+        {"is_bid": True, "min_bid": 0.2, "dph_total": 0.5},
+    ]
+    like = {"machine_id": 7, "gpu_name": sound.gpu_name, "num_gpus": sound.num_gpus, "gpu_ram": sound.gpu_ram}
+    market.offers = {
+        number: Offer.model_validate({"id": number} | like | row) for number, row in enumerate(rows, start=1)
+    }
+    found = await run(hands.search_offers, SearchOffers(workergroup=group(), limit=64))
+    assert {offer.id: offer.dph_total for offer in found.offers} == {7: 0.0, 8: 0.2}
+    assert found.matched == 2

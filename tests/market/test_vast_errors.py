@@ -240,6 +240,12 @@ async def test_null_fields_of_an_instance_are_unknown_not_errors():
     assert (instance.num_gpus, instance.label) == (1, None)
 
 
+async def test_an_instance_with_an_odd_price_is_listed_without_one():
+    text = '{"instances": [{"id": 1, "dph_total": NaN}, {"id": 2, "dph_total": -4}, {"id": 3, "dph_total": 0.5}]}'
+    market, _ = market_of(httpx.Response(200, content=text))
+    assert [each.dph_total for each in await market.list()] == [0.0, 0.0, 0.5]
+
+
 async def test_pages_that_never_end_are_an_error():
     market, _ = market_of(said(200, {"instances": [{"id": 1}], "next_token": "same"}))
     with pytest.raises(Unavailable, match="do not end"):

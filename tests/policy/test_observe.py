@@ -2,6 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from policy.capacity import committed_dollars_per_hour
 from policy.fleet import HostFailure, Learned
 from policy.learn import learn_boot, learn_perf, remember_hosts
 from policy.ledger import Ledger, accrue
@@ -232,6 +233,13 @@ def test_a_listing_brings_prices_and_the_market_status():
     assert told.market_status == "running"
 
 
+@pytest.mark.parametrize("odd", [-5.0, float("nan"), float("inf"), 1e300, "free", [], {}])
+def test_a_price_that_is_none_leaves_the_recorded_one(odd):
+    before = worker("w", dollars_per_hour=0.4, storage_dollars_per_hour=0.01)
+    told = listed(before, dph_total=odd, storage_total_cost=odd)
+    assert (told.dollars_per_hour, told.storage_dollars_per_hour) == (0.4, 0.01)
+
+
 def test_a_host_that_is_offline_is_suspect():
     assert listed(worker("w"), status="offline").suspect_since == NOW
 
@@ -259,6 +267,17 @@ def test_an_instance_that_nobody_knows_is_taken_in_to_be_destroyed():
     after = listing([], instance(number=9, launch="lost"))
     (orphan,) = after.orphans
     assert (orphan.launch_id, orphan.instance_id, orphan.state) == ("lost", 9, S.DESTROYING)
+
+
+@pytest.mark.parametrize(
+    ("status", "intended", "counted"),
+    [("running", "running", 0.5), ("loading", "running", 0.5), (None, None, 0.5), ("exited", "stopped", 0.0)],
+)
+def test_an_orphan_counts_against_the_budget_until_it_is_gone_if_it_runs(status, intended, counted):
+    lost = instance(number=9, launch="lost", status=status, intended=intended, dph_total=0.5)
+    after = listing([], lost)
+    assert committed_dollars_per_hour(after.orphans) == counted
+    assert committed_dollars_per_hour(listing([], asked=NOW + 60).workers) == 0.0
 
 
 def test_a_second_instance_of_one_launch_is_an_orphan():

@@ -1,10 +1,25 @@
 """Offers, instances and templates as the marketplace API speaks them (its documents, 2026; only fields we read)."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from stoker_wire.base import Received
+
+DOLLARS_PER_HOUR_MAX = 1e6
+"""Of one machine; what is beyond is a mistake."""
+
+
+def _said(value: Any) -> float:
+    try:
+        dollars = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return dollars if 0 <= dollars <= DOLLARS_PER_HOUR_MAX else 0.0
+
+
+DollarsSaid = Annotated[float, BeforeValidator(_said)]
+"""$/h of what is rented already; 0: not said. What is no price is not said, so that one odd figure hides no machine."""
 
 
 class Offer(Received):
@@ -54,9 +69,9 @@ class Instance(Received):
     host_id: int = 0
     gpu_name: str | None = None
     num_gpus: int = 1
-    dph_total: float = 0.0
-    dph_base: float = 0.0
-    storage_total_cost: float = 0.0
+    dph_total: DollarsSaid = 0.0
+    dph_base: DollarsSaid = 0.0
+    storage_total_cost: DollarsSaid = 0.0
     """$/h of the disk, billed also while stopped."""
     start_date: float | None = None
     is_bid: bool = False
