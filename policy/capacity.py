@@ -16,6 +16,9 @@ from stoker_wire.workergroup import Workergroup
 
 LOAD_DUST = 1e-3
 """Below this a sum of loads is rounding, not a request."""
+WORKERS_MAX = 1000
+"""Of one endpoint, whatever its max_workers. Its state takes 1.2 KB for each, 1.5 KB where all are broken; a workflow whose
+state is over the 2 MiB that Temporal hands on stands still for good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,6 +374,11 @@ def is_known_asleep(observation: Observation, tuning: Tuning) -> bool:
         and history.covered_seconds >= tuning.medium_seconds
         and not any(is_hot(worker) or is_booting(worker) for worker in observation.workers)
     )
+
+
+def workers_max(config: EndpointConfig) -> int:
+    """How many workers may exist: max_workers, but no more than one endpoint's workflow can hand on."""
+    return min(config.max_workers, WORKERS_MAX)
 
 
 def workers_min(observation: Observation) -> int:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from policy.apply import launched, ordered
-from policy.capacity import is_known_asleep
+from policy.capacity import WORKERS_MAX, is_known_asleep
 from policy.fleet import Goal, Worker
 from policy.leaving import is_drained
 from policy.lifecycle import Impossible, is_hot
@@ -122,6 +122,8 @@ class _Checker:
             return "the endpoint is not scaled now"
         if len(self.workers) >= seen.config.max_workers:
             return f"{len(self.workers)} workers exist and max_workers is {seen.config.max_workers}"
+        if len(self.workers) >= WORKERS_MAX:
+            return f"{len(self.workers)} workers exist and one endpoint can have {WORKERS_MAX}"
         mine = self.members[group.id]
         if group.max_workers is not None and mine >= group.max_workers:
             return f"workergroup {group.id} has {mine} workers and its max_workers is {group.max_workers}"

@@ -10,6 +10,7 @@ from policy.capacity import (
     Want,
     have,
     want,
+    workers_max,
     workers_min,
 )
 from policy.experience import Conditions, Experience, Keep, habit_level, keep, lived, need_window
@@ -148,7 +149,7 @@ class Draft(Orders):
     @property
     def workers_left(self) -> int:
         """How many more may exist."""
-        return self.config.max_workers - len(self.workers)
+        return workers_max(self.config) - len(self.workers)
 
     @property
     def purse(self) -> Purse | None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from policy.capacity import LOAD_DUST, takes_requests
+from policy.capacity import LOAD_DUST, WORKERS_MAX, takes_requests
 from policy.draft import Draft
 from policy.observation import Offers
 from policy.placement import Placement, Ranking
@@ -27,7 +27,7 @@ def recruit(draft: Draft, *, need: float, count: int, why: str, groups: Iterable
         if not allowed:
             return
         if draft.workers_left <= 0:
-            draft.wait("busy", "endpoint", f"{why}: all {draft.config.max_workers} of max_workers exist")
+            _say_full(draft, why)
             return
         open_groups = [group for group in allowed if desk.has_room(group)]
         if not open_groups:
@@ -44,6 +44,14 @@ def recruit(draft: Draft, *, need: float, count: int, why: str, groups: Iterable
         draft.order(_recruit(launch_id, chosen, why))
         need -= chosen.perf or _EVERYTHING
         count -= 1
+
+
+def _say_full(draft: Draft, why: str) -> None:
+    if draft.config.max_workers <= WORKERS_MAX:
+        said = f"all {draft.config.max_workers} of max_workers exist"
+    else:
+        said = f"{WORKERS_MAX} workers exist, the most that one endpoint can have; give a second endpoint a part of its load"
+    draft.wait("busy", "endpoint", f"{why}: {said}")
 
 
 class _Desk:

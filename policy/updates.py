@@ -2,7 +2,7 @@
 
 import math
 
-from policy.capacity import holds_requests, takes_requests
+from policy.capacity import holds_requests, takes_requests, workers_max
 from policy.draft import Draft
 from policy.fleet import Goal, Worker
 from policy.lifecycle import is_booting, is_hot
@@ -56,7 +56,7 @@ def _is_full(draft: Draft) -> bool:
 
     What was woken, or called back from its drain, a moment ago is let be for a while.
     """
-    if sum(1 for _ in draft) < draft.config.max_workers:
+    if sum(1 for _ in draft) < workers_max(draft.config):
         return False
     grew_at = draft.memory.grew_at
     if grew_at is None or draft.now - grew_at >= draft.tuning.up_hold_seconds:

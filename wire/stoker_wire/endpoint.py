@@ -39,7 +39,7 @@ class EndpointConfig(Typed):
     """
 
     max_workers: int = Field(16, ge=0, le=10_000)
-    """Hard cap on all workers that exist or are being created, hot and cold together."""
+    """Hard cap on all workers that exist or are being created, hot and cold together. An endpoint grows to 1000 at most."""
 
     min_workers: int = Field(5, ge=0, le=10_000, validation_alias=_MIN_WORKERS)
     """Floor on workers with the model loaded at least once, hot + cold. The REST API calls it `cold_workers`."""
