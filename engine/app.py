@@ -116,16 +116,12 @@ async def start_server(settings: EngineSettings, temporal_client: Client) -> Ser
             settings.host,
             settings.port,
             limits=settings.limits.connections,
-            tls=settings.ssl_context,
         )
     except BaseException:
         await runner.cleanup()
         raise
     port = int(listening.sockets[0].getsockname()[1])
-    scheme = "https" if settings.ssl_context else "http"
-    return Server(
-        runner, listening, door, app[ENGINE], f"{scheme}://{_reachable(settings.host)}:{port}", port
-    )
+    return Server(runner, listening, door, app[ENGINE], f"http://{_reachable(settings.host)}:{port}", port)
 
 
 def _reachable(host: str) -> str:

@@ -97,7 +97,6 @@ class EngineSettings:
     """0: any free port."""
     public_url: str = ""
     """Where clients and workers reach this engine, without a trailing slash; for answers and logs."""
-    ssl_context: ssl.SSLContext | None = None
     worker_ssl_context: ssl.SSLContext | None = None
     """How the OpenAI proxy checks workers that speak https; None: the system's authorities."""
     market_url: str = ""

@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import resource
-import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
@@ -240,7 +239,6 @@ async def listen(
     *,
     sock: Any = None,
     limits: ConnectionLimits | None = None,
-    tls: ssl.SSLContext | None = None,
 ) -> tuple[asyncio.Server, Door]:
     """Listen with a runner that was set up. Close both: the server first, the door last.
 
@@ -252,8 +250,6 @@ async def listen(
     limits = limits or ConnectionLimits()
     door = Door(runner.server, limits)
     where: dict[str, Any] = {"host": host, "port": port} if sock is None else {"sock": sock}
-    if tls is not None:
-        where |= {"ssl": tls, "ssl_handshake_timeout": limits.head_seconds_max}
     server = await asyncio.get_running_loop().create_server(door.admit, backlog=_BACKLOG, **where)
     door.watch()
     return server, door
