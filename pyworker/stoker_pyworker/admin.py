@@ -18,6 +18,7 @@ from stoker_wire.problem import Problem
 log = structlog.get_logger(room="admin")
 
 UPDATE_FILE = ".force_update"
+_OPENING_BYTES_MAX = 1024 * 1024
 
 Serve = Callable[[Request, ClientConnection], None]
 _T = TypeVar("_T")
@@ -66,6 +67,11 @@ class Admin:
 
     def session_create(self, request: Request, client: ClientConnection) -> None:
         """Open a session; its ticket is checked and used up like any request's."""
+        if len(request.body) > _OPENING_BYTES_MAX:
+            message = (
+                f"the opening is over {_OPENING_BYTES_MAX} bytes; it is held for as long as the session lasts"
+            )
+            raise Problem(413, "session_too_large", message)
         creation = _read(request, _Creation)
         try:
             auth = msgspec.convert(creation.auth_data, AuthData)

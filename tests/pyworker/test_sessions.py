@@ -202,6 +202,15 @@ async def test_a_malformed_opening_is_422(worker, body):
     assert (await worker.client.post("/session/create", content=body)).status_code == 422
 
 
+@pytest.mark.parametrize("where", ["auth_data", "on_close_payload"])
+async def test_an_opening_that_would_fill_the_memory_for_days_is_refused(worker, where):
+    opening = {"auth_data": worker.auth(), "payload": {"lifetime": 60.0}}
+    (opening if where == "auth_data" else opening["payload"]).setdefault(where, {})["text"] = "x" * 2_000_000
+    answer = await worker.client.post("/session/create", json=opening)
+    assert (answer.status_code, answer.json()["error"]) == (413, "session_too_large")
+    assert len(worker.life.sessions) == worker.life.ledger.held == 0
+
+
 async def test_management_without_an_id_is_422(worker):
     assert (await worker.client.post("/session/end", json={})).status_code == 422
     assert (await worker.client.post("/session/end", content=b"{")).status_code == 422
