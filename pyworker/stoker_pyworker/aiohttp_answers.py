@@ -7,6 +7,8 @@ streamed one writes to what its request gives it as payload writer, which is `Cl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from stoker_pyworker.http.messages import header_fields
+
 if TYPE_CHECKING:
     from stoker_pyworker.hooks import ClientRequest
 
@@ -33,12 +35,8 @@ class ClientWriter:
     async def write_headers(self, status_line: str, headers: Mapping[str, str]) -> None:
         """Begin the answer."""
         status = int(status_line.split(" ", 2)[1])
-        fields = tuple(
-            (name.lower().encode("latin-1"), value.encode("utf-8"))
-            for name, value in headers.items()
-            if name.lower() not in OURS
-        )
-        self._request.start(status, fields)
+        theirs = {name: value for name, value in headers.items() if name.lower() not in OURS}
+        self._request.start(status, header_fields(theirs, "utf-8"))
 
     def send_headers(self) -> None:
         """They are sent already."""

@@ -9,6 +9,7 @@ import structlog
 from stoker_pyworker.envelope import Asked
 from stoker_pyworker.exchange import Exchange
 from stoker_pyworker.hooks import ClientRequest, ModelResponse, is_streamed, json_response, whole
+from stoker_pyworker.http.messages import header_fields
 from stoker_pyworker.http.outgoing import OriginFault
 from stoker_pyworker.http.server import ClientConnection, Request
 from stoker_pyworker.ledger import Outcome, Work
@@ -119,13 +120,12 @@ class HookedExchange(Exchange):
             self.client.finish()
         elif (answer := whole(given := answer)) is not None:
             # Whatever cannot be sent raises before the books are closed.
-            status, body, kind = _status(answer.status), bytes(answer.body), answer.content_type.encode()
+            status, body = _status(answer.status), bytes(answer.body)
             fields = {name.lower(): value for name, value in answer.headers.items()}
             for name in ("content-type", "content-length", "transfer-encoding", "connection"):
                 fields.pop(name, None)
-            headers = tuple(
-                (name.encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()
-            )
+            headers = header_fields(fields)
+            ((_, kind),) = header_fields({"content-type": answer.content_type}, "utf-8")
             self._end(Outcome.SUCCESS if status < 500 else Outcome.ERROR)
             mine = ((b"server-timing", timing), (b"x-stoker-worker", self._proxy.worker_id))
             self.client.answer(status, body, content_type=kind, headers=headers + mine)

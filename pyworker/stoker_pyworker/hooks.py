@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from stoker_pyworker.aiohttp_answers import OURS, ClientWriter
-from stoker_pyworker.http.messages import Header
+from stoker_pyworker.http.messages import Header, header_fields
 from stoker_pyworker.http.outgoing import Head, OriginFault, OutgoingConnection
 from stoker_pyworker.http.server import ClientConnection, Request
 
@@ -134,7 +134,7 @@ class StreamResponse:
         fields.pop("transfer-encoding", None)
         request.start(
             self.status,
-            tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()),
+            header_fields(fields),
         )
 
     async def write(self, data: bytes) -> None:

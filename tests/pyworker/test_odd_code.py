@@ -14,7 +14,7 @@ from engine.ingest import _check_figures
 from stoker_pyworker import BenchmarkConfig, ConfigError, HandlerConfig, WorkerConfig
 from stoker_pyworker.benchmark import fingerprint
 from stoker_pyworker.config import sane_workload
-from stoker_pyworker.hooks import Response
+from stoker_pyworker.hooks import Response, StreamResponse
 from stoker_pyworker.log_file import LogFile
 from stoker_pyworker.logs import _Lines
 from stoker_pyworker.reports import Reporter
@@ -75,11 +75,41 @@ async def odd_header(_: Any, __: Any) -> Response:
     return Response(text="x", headers={"x-said": "\u65e5\u672c"})
 
 
+async def split_header(_: Any, __: Any) -> Response:
+    return Response(text="x", headers={"x-said": "a\r\nset-cookie: b=c"})
+
+
+async def split_name(_: Any, __: Any) -> Response:
+    return Response(text="x", headers={"x-said: a\r\nset-cookie": "b"})
+
+
+async def split_type(_: Any, __: Any) -> Response:
+    return Response(text="x", content_type="text/plain\r\nset-cookie: b=c")
+
+
+async def split_stream(request: Any, __: Any) -> StreamResponse:
+    answer = StreamResponse(headers={"x-said": "a\nb"})
+    await answer.prepare(request)
+    return answer
+
+
 async def cancelled(_: Any, __: Any) -> Response:
     raise asyncio.CancelledError
 
 
-@pytest.mark.parametrize("hook", [odd_status, odd_body, odd_header, cancelled])
+@pytest.mark.parametrize(
+    "hook",
+    [
+        odd_status,
+        odd_body,
+        odd_header,
+        split_header,
+        split_name,
+        split_type,
+        split_stream,
+        cancelled,
+    ],
+)
 async def test_a_hook_that_answers_nonsense_is_a_500_and_gives_its_turn_back(
     make_worker: Any, hook: Any
 ) -> None:

@@ -1,7 +1,8 @@
 """Heads of HTTP messages as bytes, and which header fields a proxy hands on."""
 
 import http
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -28,6 +29,7 @@ HOP_BY_HOP = frozenset(
 JSON = b"application/json"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
+_LINE_ENDS = re.compile(rb"[\r\n\0]")
 
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus
@@ -46,6 +48,21 @@ def named_by_connection(headers: Iterable[Header]) -> frozenset[bytes]:
         if name == b"connection":
             names.update(part.strip().lower() for part in value.split(b","))
     return frozenset(names)
+
+
+def header_fields(headers: Mapping[str, str], encoding: str = "latin-1") -> tuple[Header, ...]:
+    """Header fields as bytes, names in lower case.
+
+    Raises:
+        ValueError: one that holds a line end, which would begin another field, or cannot be encoded.
+    """
+    fields = tuple(
+        (name.lower().encode("latin-1"), value.encode(encoding)) for name, value in headers.items()
+    )
+    for name, value in fields:
+        if _LINE_ENDS.search(name) or _LINE_ENDS.search(value):
+            raise ValueError(f"the header field {name!r} holds a line end")
+    return fields
 
 
 def chunk(data: bytes) -> bytes:
