@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 
 import pytest
 
@@ -206,3 +207,19 @@ async def test_a_raw_body_without_auth_is_401(worker):
 async def test_an_unreadable_auth_header_is_422(worker, auth):
     answer = await worker.client.post("/echo", content=b"x", headers={"x-stoker-auth": auth})
     assert (answer.status_code, answer.json()["error"]) == (422, "auth_invalid")
+
+
+async def test_a_client_that_waits_in_silence_is_asked_whether_it_is_still_there(worker, model):
+    """One whose network is gone says nothing of leaving; and a router between forgets a connection without traffic."""
+    held = asyncio.create_task(worker.post("/held"))
+    await until(lambda: model.answering == 1)
+    for connection in worker.life.server._connections:
+        known = connection.transport.get_extra_info("socket")
+        assert known.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, between, asked = (
+            known.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert idle + between * asked <= 60
+    model.go.set()
+    assert (await held).status_code == 200

@@ -15,6 +15,7 @@ from functools import partial
 import structlog
 
 from stoker_pyworker.http.limits import Limits, handshakes_possible
+from stoker_pyworker.http.sockets import ask_in_silence
 
 log = structlog.get_logger(room="http")
 
@@ -48,6 +49,7 @@ class TlsListener:
             OSError: the address is taken or not ours.
         """
         sockets = await _bound(host, port)
+        ask_in_silence(sockets)
         for one in sockets:
             one.listen(backlog)
             self._accepting.append(asyncio.create_task(self._accept(one)))

@@ -1,9 +1,7 @@
 """The server's side of HTTP/1.1: one connection, its requests one after the other, its limits and its clock."""
 
 import asyncio
-import socket
 import ssl
-import struct
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -16,6 +14,7 @@ import structlog
 from stoker_pyworker.http.handshakes import TlsListener
 from stoker_pyworker.http.limits import Limits, connections_possible
 from stoker_pyworker.http.messages import CONTINUE, JSON, LAST_CHUNK, Header, chunk, problem_json, status_line
+from stoker_pyworker.http.sockets import ask_in_silence, reset_when_closed
 from stoker_wire.problem import Problem
 
 log = structlog.get_logger(room="http")
@@ -394,7 +393,8 @@ class ClientConnection(asyncio.Protocol):
         """Cut the connection: an answer that has begun cannot be completed, and the client must see that."""
         self.listener = None
         if self.current is not None and self.current.http_1_0:
-            _reset_when_closed(self.transport)
+            # That answer has neither length nor chunks: an orderly close would end it as if it were whole.
+            reset_when_closed(self.transport)
         self.transport.abort()
 
     def make_room(self) -> None:
@@ -515,13 +515,6 @@ class ClientConnection(asyncio.Protocol):
             self._unread_bytes = unread
 
 
-def _reset_when_closed(transport: asyncio.Transport) -> None:
-    """An answer to HTTP/1.0 has neither length nor chunks: an orderly close would end it as if it were whole."""
-    known: socket.socket | None = transport.get_extra_info("socket")
-    if known is not None:
-        known.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
 def _origin_form(target: bytes) -> bytes:
     """`http://host/path?q` as `/path?q`; anything else stays and finds no route."""
     try:
@@ -555,6 +548,7 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         if tls is None:
             plain = await loop.create_server(self._connection, host, port, backlog=_BACKLOG)
+            ask_in_silence(plain.sockets)
             self._listeners.append(plain)
             port = int(plain.sockets[0].getsockname()[1])
         else:
