@@ -139,7 +139,8 @@ class Sessions:
             raise Problem(
                 401, "session_foreign", "auth_data must be the one that the session was opened with"
             )
-        session.expires_at += session.opening.lifetime
+        latest = time.time() + _LIFETIME_SECONDS_MAX
+        session.expires_at = min(session.expires_at + session.opening.lifetime, latest)
         return session
 
     def find(self, naming: Naming) -> Session:

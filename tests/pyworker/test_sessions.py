@@ -195,6 +195,16 @@ async def test_a_lifetime_is_a_sane_number_of_seconds(worker, lifetime):
     assert answer.status_code == 422
 
 
+async def test_no_number_of_requests_keeps_a_session_for_longer_than_a_lifetime_may_be(worker):
+    week = 7 * 86400.0
+    auth, answer = await create(worker, {"lifetime": week})
+    session = answer.json()["session_id"]
+    for _ in range(3):
+        assert (await worker.post("/echo", auth=auth, session_id=session)).status_code == 200
+    record = (await manage(worker, "get", session, auth)).json()
+    assert record["expiration"] <= time.time() + week
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b'{"auth_data": 4}', b'{"payload": {}}', b'{"auth_data": {"ticket": 1}}']
 )
