@@ -4,7 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 from stoker_pyworker.envelope import Asked
-from stoker_pyworker.http.messages import HOP_BY_HOP, LAST_CHUNK, named_by_connection, status_line
+from stoker_pyworker.http.messages import BODILESS, HOP_BY_HOP, LAST_CHUNK, named_by_connection, status_line
 from stoker_pyworker.http.outgoing import Head, OriginFault, OutgoingConnection
 from stoker_pyworker.http.server import ClientConnection, Request
 from stoker_pyworker.ledger import Outcome, Work
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _NOT_FOR_THE_CLIENT = HOP_BY_HOP | {b"x-stoker-worker"}
 """Hop-by-hop, or ours to say."""
-_BODILESS = frozenset({204, 304})
 
 
 class Exchange:
@@ -115,7 +114,7 @@ class Exchange:
             b"server-timing: queue;dur=%.2f, model;dur=%.2f\r\n%b"
             % ((self._turn_at - self.entered) * 1e3, (now - self._turn_at) * 1e3, self._proxy.signature)
         )
-        if head.length is None and status not in _BODILESS:
+        if head.length is None and status not in BODILESS:
             if self.request.http_1_0:
                 self.request.keep_alive = False
             else:

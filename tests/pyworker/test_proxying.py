@@ -5,6 +5,7 @@ import gzip
 import json
 
 import httpx
+import pytest
 
 from stoker_pyworker import WorkerConfig
 from tests.pyworker.harness import handlers, until
@@ -318,6 +319,31 @@ async def test_a_response_generator_streams(make_worker, model):
         assert await anext(pieces) == b'DATA: {"N":1}\n\n'
         model.go.set()
         assert b"".join([piece async for piece in pieces]).endswith(b"DATA: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_an_answer_of_a_hook_without_a_body_leaves_nothing_for_the_next_one(make_worker, streamed):
+    from stoker_pyworker.hooks import Response, StreamResponse
+
+    async def relay(request, response):
+        if not streamed:
+            return Response(text="said all the same", status=response.status)
+        answer = StreamResponse(status=response.status)
+        await answer.prepare(request)
+        await answer.write(b"said all the same")
+        return answer
+
+    worker = await make_worker(handlers=handlers(response_generator=relay))
+    reader, writer = await worker.connect()
+    health = b"GET /healthz HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n"
+    writer.write(worker.raw_request("/empty") + health)
+    answers = await reader.read()
+    first, second, rest = answers.split(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 204 ")
+    assert b"transfer-encoding" not in first
+    assert second.startswith(b"HTTP/1.1 200 ")
+    assert rest == b'{"ready":true,"draining":false}'
+    writer.close()
 
 
 async def test_a_client_that_leaves_a_hooked_request_ends_the_models_work(make_worker, model):

@@ -29,6 +29,8 @@ HOP_BY_HOP = frozenset(
 JSON = b"application/json"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
+BODILESS = frozenset({204, 304})
+"""Statuses whose answers have no body: what came after their heads would be taken for the next answer."""
 _LINE_ENDS = re.compile(rb"[\r\n\0]")
 
 _STATUS_LINES = {

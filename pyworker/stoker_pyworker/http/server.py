@@ -13,7 +13,16 @@ import structlog
 
 from stoker_pyworker.http.handshakes import TlsListener
 from stoker_pyworker.http.limits import Limits, connections_possible
-from stoker_pyworker.http.messages import CONTINUE, JSON, LAST_CHUNK, Header, chunk, problem_json, status_line
+from stoker_pyworker.http.messages import (
+    BODILESS,
+    CONTINUE,
+    JSON,
+    LAST_CHUNK,
+    Header,
+    chunk,
+    problem_json,
+    status_line,
+)
 from stoker_pyworker.http.sockets import ask_in_silence, reset_when_closed
 from stoker_wire.problem import Problem
 
@@ -81,6 +90,14 @@ class _Phase(Enum):
     REFUSED = auto()
 
 
+class _Framing(Enum):
+    """How a client sees where a streamed answer ends."""
+
+    CHUNKS = auto()
+    UNTIL_CLOSE = auto()
+    NO_BODY = auto()
+
+
 class ClientConnection(asyncio.Protocol):
     """A client's connection. Requests are handed to the application one at a time, in order."""
 
@@ -92,6 +109,7 @@ class ClientConnection(asyncio.Protocol):
         "_busy",
         "_deadline",
         "_fields",
+        "_framing",
         "_full",
         "_head_bytes",
         "_held_bytes",
@@ -134,6 +152,7 @@ class ClientConnection(asyncio.Protocol):
         self._deadline = _NEVER
         self._stalled_until = _NEVER
         self._unread_bytes = 0
+        self._framing = _Framing.CHUNKS
         self.answering = False
         self.current: Request | None = None
         self.listener: Listener | None = None
@@ -328,9 +347,12 @@ class ClientConnection(asyncio.Protocol):
             lines += (name, b": ", value, b"\r\n")
         if not self.stays_open:
             lines.append(b"connection: close\r\n")
-        lines.append(b"content-length: %d\r\n\r\n" % len(body))
-        if self.current is None or self.current.method != b"HEAD":
-            lines.append(body)
+        if status in BODILESS:
+            lines.append(b"\r\n")
+        else:
+            lines.append(b"content-length: %d\r\n\r\n" % len(body))
+            if self.current is None or self.current.method != b"HEAD":
+                lines.append(body)
         self.transport.write(b"".join(lines))
         self.done()
 
@@ -340,9 +362,13 @@ class ClientConnection(asyncio.Protocol):
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
         self.answering = True
-        if self.current is not None and self.current.http_1_0:
+        if status in BODILESS:
+            self._framing = _Framing.NO_BODY
+        elif self.current is not None and self.current.http_1_0:
+            self._framing = _Framing.UNTIL_CLOSE
             self.current.keep_alive = False
         else:
+            self._framing = _Framing.CHUNKS
             lines.append(b"transfer-encoding: chunked\r\n")
         if not self.stays_open:
             lines.append(b"connection: close\r\n")
@@ -350,12 +376,12 @@ class ClientConnection(asyncio.Protocol):
 
     def write_piece(self, data: bytes) -> None:
         """Send a piece of the answer begun with `start`."""
-        chunked = self.current is not None and not self.current.http_1_0
-        self.transport.write(chunk(data) if chunked else data)
+        if self._framing is not _Framing.NO_BODY:
+            self.transport.write(chunk(data) if self._framing is _Framing.CHUNKS else data)
 
     def finish(self) -> None:
         """End the answer begun with `start`."""
-        if self.current is not None and not self.current.http_1_0:
+        if self._framing is _Framing.CHUNKS:
             self.transport.write(LAST_CHUNK)
         self.done()
 
