@@ -62,6 +62,8 @@ class Ledger:
         """Requests taken since the start."""
         self.refused = 0
         """Requests turned away without a valid ticket: never reported, anyone can make them up."""
+        self.never_told = 0
+        """Ended requests that no engine will hear of: it refused them, or they were too many while none listened."""
         self.load = 0.0
         """Workload held now, sessions included."""
         self.queue_load = 0.0
@@ -112,6 +114,7 @@ class Ledger:
         self.changed = True
         if len(self._finished) == _FINISHED_MAX:
             self._first += 1
+            self.never_told += 1
         self._finished.append(
             Finished(
                 work.request_idx,
@@ -146,6 +149,12 @@ class Ledger:
         while self._first < mark and self._finished:
             self._finished.popleft()
             self._first += 1
+
+    def give_up(self, mark: int) -> None:
+        """The ended requests before the mark, which have not reached the engine, are not told any more."""
+        before = self._first
+        self.told(mark)
+        self.never_told += self._first - before
 
     @property
     def untold(self) -> int:

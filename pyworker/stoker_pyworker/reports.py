@@ -5,7 +5,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -33,6 +33,9 @@ _ENDS_TOLD_SECONDS = 0.5
 _ANSWER_SECONDS_MAX = 10.0
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _FINISHED_PER_REPORT = 1000
+_DROPPED_PER_REPORT = 10
+_REFUSALS = frozenset({400, 413, 422})
+"""Statuses that say of what was sent that it will never be taken; every other one may be another tomorrow."""
 _GIB = 2**30
 
 
@@ -63,6 +66,19 @@ class Report(msgspec.Struct):
     running_seconds: float
     cur_capacity: float = 0.0
     max_capacity: float = 0.0
+
+
+class _Said(NamedTuple):
+    """What an engine said to a report."""
+
+    status: int
+    """0: nothing."""
+    error: str
+    """In words, for those that it did not take."""
+
+    @property
+    def taken(self) -> bool:
+        return 200 <= self.status < 300
 
 
 class Reporter:
@@ -168,7 +184,8 @@ class Reporter:
         totals, disk = self._ledger.totals(), _disk_gib()
         status = msgspec.json.encode(self._status(totals, disk))
         for number, (pool, path) in enumerate(self._engines):
-            if await self._post(pool, path + "/worker_status/", status):
+            said = await self._post(pool, path + "/worker_status/", status)
+            if said.taken:
                 # What was cancelled after it was told is taken off what comes next.
                 new = max(self._told.new, totals.new)
                 self._told = Totals(new, totals.rejected, totals.served)
@@ -179,34 +196,52 @@ class Reporter:
                 told = await self._tell_finished(pool, path)
                 self._failures = 0 if told else self._failures + 1
                 return told
+            self._warn(pool, path + "/worker_status/", said)
         self._ledger.changed = True
         self._failures += 1
         return False
 
     async def _tell_finished(self, pool: Pool, path: str) -> bool:
-        while self._ledger.untold:
-            mark, items = self._ledger.finished(_FINISHED_PER_REPORT)
+        """Tell of the requests that ended; False when the engine did not listen.
+
+        What it refuses is sent in halves, down to the one that it will not have: that one is dropped, or it would be sent for
+        ever, and hold up all that ended after it. An engine that refuses them all is not overrun: some a report.
+        """
+        most, dropped = _FINISHED_PER_REPORT, 0
+        while self._ledger.untold and dropped < _DROPPED_PER_REPORT:
+            mark, items = self._ledger.finished(most)
             body = {"worker_id": self._worker_id, "mtoken": self._token, "requests": items}
-            if not await self._post(pool, path + "/delete_requests/", msgspec.json.encode(body)):
+            said = await self._post(pool, path + "/delete_requests/", msgspec.json.encode(body))
+            if said.taken:
+                self._ledger.told(mark)
+                most = min(most * 2, _FINISHED_PER_REPORT)
+            elif said.status not in _REFUSALS:
+                self._warn(pool, path + "/delete_requests/", said)
                 return False
-            self._ledger.told(mark)
+            elif len(items) > 1:
+                most = len(items) // 2
+            else:
+                self._ledger.give_up(mark)
+                engine, request_idx = pool.authority.decode(), items[0].request_idx
+                log.error("end_refused", engine=engine, request_idx=request_idx, error=said.error)
+                dropped += 1
         return True
 
-    async def _post(self, pool: Pool, path: str, body: bytes) -> bool:
+    async def _post(self, pool: Pool, path: str, body: bytes) -> _Said:
         asked_at = time.time()
         try:
             answer = await ask(pool, "POST", path, body, seconds_max=_ANSWER_SECONDS_MAX)
         except (OriginFault, TimeoutError) as fault:
-            said = str(fault) or f"no answer within {_ANSWER_SECONDS_MAX:.0f} s"
-        else:
-            if 200 <= answer.status < 300:
-                date, engine = answer.head.header(b"date"), pool.authority.decode()
-                self._clock.hear(date, engine=engine, asked_at=asked_at, heard_at=time.time())
-                return True
-            said = f"status {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}"
+            return _Said(0, str(fault) or f"no answer within {_ANSWER_SECONDS_MAX:.0f} s")
+        said = _Said(answer.status, f"status {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}")
+        if said.taken:
+            date, engine = answer.head.header(b"date"), pool.authority.decode()
+            self._clock.hear(date, engine=engine, asked_at=asked_at, heard_at=time.time())
+        return said
+
+    def _warn(self, pool: Pool, path: str, said: _Said) -> None:
         if self._failures in (0, 10, 100):
-            log.warning("report_failed", engine=pool.authority.decode(), path=path, error=said)
-        return False
+            log.warning("report_failed", engine=pool.authority.decode(), path=path, error=said.error)
 
     def _status(self, totals: Totals, disk: float) -> Report:
         ledger, standing, told = self._ledger, self._standing, self._told

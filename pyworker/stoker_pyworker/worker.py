@@ -299,6 +299,7 @@ class Life:
             "requests_received": ledger.received,
             "requests_refused": ledger.refused,
             "requests_untold": ledger.untold,
+            "requests_never_told": ledger.never_told,
             "sessions": len(self.sessions),
             "clock_ahead_seconds": self.clock.ahead,
             "tickets_remembered": 0 if gate is None else gate.remembered,

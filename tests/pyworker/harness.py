@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 
@@ -207,6 +208,9 @@ class Engine:
     date: str | float | None = None
     """What its answers say of the time: nothing, this text, or the time of a clock that is so many seconds ahead."""
 
+    judge: Callable[[list[dict]], int] = lambda _: 200
+    """The status that it answers to a list of ended requests."""
+
     async def start(self):
         self.writers = set()
         self.tasks = set()
@@ -242,11 +246,13 @@ class Engine:
                 )
                 if self.failing == "cut":
                     return
+                status = "200 OK" if not fails else "301 Moved" if self.failing == "moved" else "500 No"
                 if not fails and "/worker_status/" in head:
                     self.statuses.append(body)
+                elif not fails and (refused := self.judge(body["requests"])) != 200:
+                    status = f"{refused} No"
                 elif not fails:
                     self.finished.extend(body["requests"])
-                status = "200 OK" if not fails else "301 Moved" if self.failing == "moved" else "500 No"
                 writer.write(
                     f"HTTP/1.1 {status}\r\n{self._said_date()}content-length: 2\r\n\r\n{{}}".encode()
                 )

@@ -4,7 +4,9 @@ import asyncio
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
+from stoker_pyworker import ledger as ledgers
 from stoker_pyworker import reports
 from stoker_pyworker.gpu import GpuReading
 from stoker_pyworker.ledger import Finished, Ledger, Outcome, Work
@@ -67,6 +69,75 @@ async def test_an_engine_that_fails_loses_nothing_and_blocks_nobody(worker, engi
     await until(lambda: engine.total("cur_perf") == 60)
     assert engine.total("new_load") - before == 60
     assert sorted(item["request_idx"] for item in engine.finished) == list(range(1, 21))
+
+
+async def held_back(worker, engine, count):
+    """So many requests end before the engine takes any word of it."""
+    judge, engine.judge = engine.judge, lambda _: 500
+    for _ in range(count):
+        assert (await worker.post("/echo", cost=3)).status_code == 200
+    engine.judge = judge
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_an_end_that_the_engine_refuses_holds_up_no_other(worker, engine, status):
+    engine.judge = lambda items: status if {3, 4} & {item["request_idx"] for item in items} else 200
+    with capture_logs() as logs:
+        await held_back(worker, engine, 9)
+        await until(lambda: worker.life.ledger.untold == 0)
+    assert [item["request_idx"] for item in engine.finished] == [1, 2, 5, 6, 7, 8, 9]
+    assert worker.life.status()["requests_never_told"] == 2
+    dropped = [line for line in logs if line["event"] == "end_refused"]
+    assert [line["request_idx"] for line in dropped] == [3, 4]
+    assert f"status {status}" in dropped[0]["error"]
+    reports = len(engine.statuses)
+    await worker.post("/echo")
+    await until(lambda: len(engine.finished) == 8)
+    assert len(engine.statuses) > reports
+
+
+async def test_an_engine_that_refuses_every_end_is_not_overrun(worker, engine):
+    engine.judge = lambda _: 400
+    await held_back(worker, engine, 30)
+    reports, attempts = len(engine.statuses), engine.attempts
+    await until(lambda: worker.life.ledger.untold == 0)
+    assert len(engine.statuses) >= reports + 2
+    assert engine.attempts - attempts < 100
+    assert worker.life.ledger.never_told == 30
+
+
+def test_ends_that_are_too_many_to_keep_are_counted(monkeypatch):
+    monkeypatch.setattr(ledgers, "_FINISHED_MAX", 3)
+    ledger = Ledger()
+    for number in range(5):
+        work = Work(number, 1.0)
+        ledger.enter(work)
+        ledger.leave(work, Outcome.SUCCESS)
+    mark, items = ledger.finished(10)
+    assert [item.request_idx for item in items] == [2, 3, 4]
+    assert ledger.never_told == 2
+    ledger.told(mark)
+    assert (ledger.untold, ledger.never_told) == (0, 2)
+
+
+async def test_ends_that_are_too_many_at_once_are_told_in_parts(worker, engine):
+    engine.judge = lambda items: 413 if len(items) > 3 else 200
+    await held_back(worker, engine, 10)
+    await until(lambda: worker.life.ledger.untold == 0)
+    assert [item["request_idx"] for item in engine.finished] == list(range(1, 11))
+    assert worker.life.status()["requests_never_told"] == 0
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 408, 429, 503])
+async def test_an_engine_that_does_not_listen_now_is_told_later(worker, engine, status):
+    engine.judge = lambda _: status
+    for _ in range(3):
+        await worker.post("/echo")
+    attempts = engine.attempts
+    await until(lambda: engine.attempts > attempts + 1)
+    engine.judge = lambda _: 200
+    await until(lambda: len(engine.finished) == 3)
+    assert worker.life.status()["requests_never_told"] == 0
 
 
 async def test_an_engine_that_was_away_is_told_everything_when_it_is_back(worker, engine):
