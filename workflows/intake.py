@@ -9,7 +9,7 @@ from policy.observe import RESTARTS, fold_metrics
 from policy.updates import UPDATING
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.workergroup import Workergroup
-from workflows.clocks import behind, told_in_time
+from workflows.clocks import told_in_time
 from workflows.handshake import open_tickets
 from workflows.messages import MetricsBatch, WorkerMetrics
 from workflows.outcomes import keep
@@ -29,9 +29,9 @@ def metrics(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str:
     before = record.engines.get(batch.engine_id)
     if before is not None and batch.sequence <= before.sequence:
         return ""
+    batch = told_in_time(batch, now)
     record.engines.pop(batch.engine_id, None)
-    engine = record.engines[batch.engine_id] = _engine(batch, behind(batch, before, now), now)
-    batch = told_in_time(batch, engine.behind, now)
+    record.engines[batch.engine_id] = _engine(batch, now)
     for stale in list(record.engines)[:-ENGINES_KEPT]:
         del record.engines[stale]
     queued_before = record.load.backlog_load
@@ -145,7 +145,7 @@ def _runs(group: Workergroup) -> tuple[object, ...]:
     return (group.template_hash, group.template_id, group.search_params, group.launch_args)
 
 
-def _engine(batch: MetricsBatch, behind: float | None, now: float) -> EngineRecord:
+def _engine(batch: MetricsBatch, now: float) -> EngineRecord:
     """The engine after its batch.
 
     An engine names each worker that drains or has open tickets in every batch: one without them says that there are
@@ -158,8 +158,6 @@ def _engine(batch: MetricsBatch, behind: float | None, now: float) -> EngineReco
         tickets={worker.launch_id: worker.tickets_open for worker in batch.workers if worker.tickets_open},
         drains_seen=tuple(worker.launch_id for worker in batch.workers if worker.drain_seen),
         left=batch.leaving,
-        sent_at=batch.sent_at,
-        behind=behind,
     )
 
 

@@ -43,10 +43,6 @@ class EngineRecord:
     """Launch ids of draining workers that it gives out no more."""
     left: bool = False
     """It said goodbye: only its tickets count still."""
-    sent_at: float | None = None
-    """When it said that, by its own clock; None: an older build heard it."""
-    behind: float | None = None
-    """How far its clock is behind ours, as far as can be said, s (`workflows.clocks`); below zero: ahead."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,10 +13,9 @@ from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
 from tests.workflows.world import World, group, replayer
-from workflows import clocks, intake
-from workflows.clocks import behind
+from workflows import clocks
 from workflows.messages import EndpointMemo, MetricsBatch
-from workflows.state import EndpointStateBook, EngineRecord
+from workflows.state import EndpointStateBook
 
 TWO = EndpointConfig(min_load=0, min_workers=2, max_workers=2)
 AHEAD_SECONDS = 3600.0
@@ -26,10 +25,6 @@ def settled(memo: EndpointMemo) -> bool:
     return len(memo.members) == 2 and all(member.s in {S.READY, S.INACTIVE} for member in memo.members)
 
 
-def hot(memo: EndpointMemo) -> int:
-    return sum(member.s is S.READY for member in memo.members)
-
-
 async def load(world: World) -> dict[str, Any]:
     assert world.handle is not None
     told: dict[str, Any] = await world.handle.query("load")
@@ -37,7 +32,7 @@ async def load(world: World) -> dict[str, Any]:
 
 
 def moved(batch: MetricsBatch, seconds: float, frozen: dict[str, float]) -> MetricsBatch:
-    """The batch of an engine whose clock is so far ahead, and of workers of which some have fallen silent."""
+    """The batch of an engine whose clock is ahead, and of workers of which some have fallen silent."""
     workers = [
         worker.model_copy(
             update={
@@ -116,83 +111,6 @@ async def test_a_clock_that_is_a_little_ahead_is_left_alone(
         assert marks == []
 
 
-@pytest.mark.parametrize("behind", [200.0, 3600.0])
-async def test_an_endpoint_whose_only_engine_is_behind_follows_its_load(
-    a_world: Any, monkeypatch: pytest.MonkeyPatch, behind: float
-) -> None:
-    async with a_world() as world:
-        send, frozen = world.signal_metrics, {}
-        monkeypatch.setattr(world, "signal_metrics", lambda batch: send(moved(batch, -behind, frozen)))
-        await world.start(EndpointConfig(min_load=0, cold_workers=1, max_workers=4), [group()])
-        world.queued_load = 50.0
-        assert await world.live(900, load=150.0, until=lambda memo: hot(memo) >= 2)
-        told = await load(world)
-        assert told["backlog_load"] == 50.0
-        assert world.now - 70 <= told["known_until"] <= world.now
-        assert world.now - 70 <= told["last_request_at"] <= world.now
-        world.queued_load = 0.0
-        await world.live(120, load=150.0)
-        await world.report(await world.memo(), 150.0, urgent="a test")
-        minutes = (await load(world))["minutes"]
-        assert sum(arrived for at, arrived in minutes if at >= world.now - 180) > 115 * 150
-
-        # a worker that dies is missed
-        silent = next(member.l for member in (await world.memo()).members if member.s is S.READY)
-        frozen[silent] = world.now
-        before = world.market.count("reboot") + world.market.count("destroy")
-        assert await world.live(
-            300,
-            load=150.0,
-            until=lambda _: world.market.count("reboot") + world.market.count("destroy") > before,
-        )
-        frozen.clear()
-        assert await world.live(1800, until=lambda memo: hot(memo) == 0)
-        for history in await world.histories():
-            await replayer().replay_workflow(history)
-
-
-async def tell_of_a_queue(world: World, number: int, *, behind: float) -> None:
-    """A second engine, whose clock is behind, tells of what waits."""
-    batch = MetricsBatch(
-        engine_id="behind", sequence=number, sent_at=world.now - behind, window_s=5.0, arrived_load=5.0,
-        arrived_requests=1, queued_load=70.0, queued_requests=7,
-    )  # fmt: skip
-    await world.signal_metrics(batch)
-
-
-async def test_the_queue_of_an_engine_that_is_behind_counts_beside_anothers(a_world: Any) -> None:
-    async with a_world() as world:
-        await world.start(TWO, [group()])
-        assert await world.live(600, until=settled)
-        for number in range(1, 4):
-            await tell_of_a_queue(world, number, behind=40.0)
-            await world.report(await world.memo(), 50.0, urgent="a test")
-            told = await load(world)
-            assert (told["backlog_load"], told["backlog_requests"]) == (70.0, 7)
-            await world.pass_time(5)
-        # silent, it is gone with its queue
-        await world.live(60, load=50.0)
-        assert (await load(world))["backlog_requests"] == 0
-
-
-async def test_what_was_lived_before_clocks_that_are_behind_were_known_replays(
-    a_world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with a_world() as world:
-        with monkeypatch.context() as before:
-            before.setattr(intake, "behind", lambda *_: None)
-            await world.start(TWO, [group()])
-            assert await world.live(600, until=settled)
-            for number in range(1, 4):
-                await tell_of_a_queue(world, number, behind=100.0)
-                await world.live(60, load=50.0)
-            await world.handle.signal("delete")
-            await world.live_on_until_gone()
-            histories = await world.histories()
-        for history in histories:
-            await replayer().replay_workflow(history)
-
-
 async def test_what_comes_late_from_a_right_clock_is_booked_when_it_was_sent(a_world: Any) -> None:
     async with a_world() as world:
         await world.start(TWO, [group()])
@@ -208,45 +126,6 @@ async def test_what_comes_late_from_a_right_clock_is_booked_when_it_was_sent(a_w
         await world.signal_metrics(late)
         after = dict((await load(world))["seconds"])
         assert {at for at in after if after[at] - before.get(at, 0.0) > 1000} <= {sent_at - 5, sent_at}
-
-
-def word(number: int, sent_at: float, engine_id: str = "e") -> MetricsBatch:
-    return MetricsBatch(engine_id=engine_id, sequence=number, sent_at=sent_at)
-
-
-def heard(words: list[tuple[float, float]]) -> float | None:
-    """How far the clock is held to be behind after words of which (sent at, heard at) is told."""
-    before: EngineRecord | None = None
-    for number, (sent_at, now) in enumerate(words, 1):
-        held = behind(word(number, sent_at), before, now)
-        before = EngineRecord(engine_id="e", sequence=number, heard_at=now, sent_at=sent_at, behind=held)
-    return before.behind if before else None
-
-
-def test_a_delay_is_told_from_a_clock_that_is_behind() -> None:
-    assert heard([(1000.0, 1000.5)]) == 0.5
-    # the least delayed of its words says how far behind the clock is; one that took its time changes nothing
-    assert heard([(1000.0, 1200.0), (1010.0, 1210.0), (1020.0, 1290.0)]) == pytest.approx(200.8)
-    assert heard([(1000.0, 1001.0), (1010.0, 1010.2), (1020.0, 1320.0)]) == pytest.approx(3.298)
-
-
-def test_a_first_word_that_was_late_is_found_out_by_the_next() -> None:
-    assert heard([(1000.0, 1060.0), (1062.0, 1062.5)]) == 0.5
-
-
-def test_words_that_waited_together_say_nothing_of_the_clock() -> None:
-    waited = [(1000.0, 1060.0), (1010.0, 1060.0), (1020.0, 1060.0)]
-    assert heard(waited[:2]) is None
-    assert heard([*waited, (1070.0, 1070.2)]) == pytest.approx(0.2)
-    # of an engine that is known, they are as old as its clock says
-    known = [(900.0, 900.1), (960.0, 1060.0), (970.0, 1060.0)]
-    assert heard(known) == pytest.approx(0.1 + 1.599, abs=0.01)
-
-
-def test_a_clock_that_is_put_right_or_wrong_is_measured_anew() -> None:
-    assert heard([(1000.0, 4600.0), (4610.0, 4610.1)]) == pytest.approx(0.1), "put forward"
-    assert heard([(4600.0, 4600.1), (1010.0, 4610.0)]) == 3600.0, "put back"
-    assert heard([(8200.0, 4600.0), (4610.0, 4610.1)]) == pytest.approx(0.1), "it was ahead"
 
 
 async def hand_on_from_the_future(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
