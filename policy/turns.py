@@ -88,12 +88,12 @@ class Turns(Generic[T]):
         """Everybody, whose turn it is first; do not change the line meanwhile."""
         line = self._line
         back, in_time = self._back(), self._in_time(late_before)
-        yield from line[:back]
+        yield from self._between(0, back)
         if in_time > back and self._passed >= PASSED_MAX:
             yield line[back]
             back += 1
-        yield from line[in_time:]
-        yield from line[back:in_time]
+        yield from self._between(in_time, len(line))
+        yield from self._between(back, in_time)
 
     def position(self, one: T, late_before: float) -> int:
         """How many are to be served before it, if nobody comes."""
@@ -102,6 +102,10 @@ class Turns(Generic[T]):
         if at >= in_time:
             return at - (in_time - back)
         return at if at < back else at + len(self._line) - in_time
+
+    def _between(self, first: int, end: int) -> Iterator[T]:
+        """Without a copy: mostly only the first of all is looked at."""
+        return map(self._line.__getitem__, range(first, end))
 
     def _back(self) -> int:
         """Where those end whose worker failed them."""

@@ -96,7 +96,6 @@ class Front:
         self._by_launch: dict[str, Member] = {}
         self._lengths = Lengths()
         self._serial = world.settings.slots == 1
-        self._perf = 0.0
         self._pump_at = math.inf
         self.arrived = 0
         self.arrived_load = 0.0
@@ -337,7 +336,6 @@ class Front:
 
     def _weigh(self) -> None:
         self.candidates = [m.candidate for m in self.members.values() if not m.draining]
-        self._perf = sum(candidate.perf for candidate in self.candidates)
 
     def queue_seconds(self) -> float:
         """Expected queue time over the endpoint; infinite with work and nobody to do it."""

@@ -132,8 +132,6 @@ class Fleet:
         self.ended: list[list[tuple[int, float]]] = [[] for _ in case.perfs]
         """(request, seconds taken) that the router has not heard of."""
         self.line: deque[int] = deque()
-        self.line_load = 0.0
-        self.perf = sum(case.perfs)
         self.look_at = math.inf
         self.events: list[tuple[float, int, int, int]] = []
         self.responses: list[float] = []
@@ -148,7 +146,6 @@ class Fleet:
             self.now = at
             if self.line or not self.give(request):
                 self.line.append(request)
-                self.line_load += self.costs[request]
         self._until(math.inf)
         return Outcome.of(self.responses)
 
@@ -253,9 +250,7 @@ class Fleet:
     def pump(self) -> None:
         """First come, first served."""
         while self.line and self.give(self.line[0]):
-            self.line_load -= self.costs[self.line.popleft()]
-        if not self.line:
-            self.line_load = 0.0
+            self.line.popleft()
 
 
 class DeclaredOnly(Fleet):
