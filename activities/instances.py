@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import structlog
 from temporalio import activity
@@ -59,7 +59,7 @@ class MarketActivities:
         label = launch_label(asked.endpoint_name, asked.launch_id)
         with classified(self._secrets):
             if asked.asked_before or activity.info().attempt > 1:
-                found = [i for i in await self._market.list(label_prefix=label) if i.label == label]
+                found = await self._market.labelled([label])
                 if found:
                     _log.info("instance_adopted", label=label, instance_id=found[0].id)
                     return _adopted(found[0])
@@ -118,7 +118,11 @@ class MarketActivities:
         """The labelled instances, without what no decision needs."""
         async with _beating():
             with classified(self._secrets):
-                found = await self._market.list(label_prefix=asked.prefix)
+                found: Sequence[Instance] = (
+                    await self._market.labelled([asked.prefix + each for each in asked.launch_ids])
+                    if asked.launch_ids
+                    else await self._market.list(label_prefix=asked.prefix)
+                )
                 charges = await self._bills(asked)
         return ListedInstances(instances=tuple(_brief(instance) for instance in found), charges=charges)
 
@@ -133,7 +137,7 @@ class MarketActivities:
             return None
 
     async def _labelled(self, label: str) -> list[int]:
-        return [i.id for i in await self._market.list(label_prefix=label) if label and i.label == label]
+        return [i.id for i in await self._market.labelled([label])] if label else []
 
     async def _exists(self, instance_id: int) -> bool:
         try:

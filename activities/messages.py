@@ -105,6 +105,8 @@ class ListInstances:
     prefix: str
     bills_since: float | None = None
     """Bring their bills too, of instances rented since then; None: not now."""
+    launch_ids: tuple[str, ...] = ()
+    """Those of these launches alone, at once; empty: all, which of a large account may take a minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,6 +129,9 @@ def report(found: Findings) -> None:
     )
     for line in found.lines:
         print(line)
+    print("\nthe slowest, in ms from one mark to the next:")
+    for slow in found.slowest:
+        print(f"  {slow}")
     p99 = quantile(found.latencies.get("all", []), 0.99)
     print(f"lost: {'; '.join(found.lost) or 'nothing'}")
     print(f"decision p99 {p99:.2f} s; wanted <= {P99_WANTED_SECONDS:g} s")

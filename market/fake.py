@@ -209,6 +209,10 @@ class FakeMarket:
         self._leave(fault)
         return listed
 
+    async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
+        """As `list` shows them."""
+        return [one for one in await self.list() if one.label in set(labels)]
+
     async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> Sequence[Charge]:
         """The bill, machine by machine."""
         fault = self._enter("charges", label_prefix)

@@ -124,7 +124,12 @@ class Market(Protocol):
         ...
 
     async def list(self, *, label_prefix: str = "") -> list[Instance]:
-        """All instances of this account whose label starts with the prefix, all pages."""
+        """All instances of this account whose label starts with the prefix, all pages. In no hurry: of a large account,
+        the answer may take a minute."""
+        ...
+
+    async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
+        """The instances that carry exactly one of these labels, now."""
         ...
 
     async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> Sequence[Charge]:

@@ -5,6 +5,7 @@ import builtins
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ import structlog
 
 from market.answers import About, failure, no_answer
 from market.listing import SharedListing
+from market.lookup import SharedLookup
 from market.port import InstanceGone, Launch, Market, OfferQuery, Refused, Unavailable
 from market.vast_bodies import charge_of, create_body, is_loopback, origin, read, rows, together, update_body
 from stoker_wire.market import Charge, Instance, Offer, Template
@@ -20,6 +22,9 @@ log = structlog.get_logger(__name__)
 
 PAGE = 25
 PAGES_MAX = 1000
+PAGE_REST_SECONDS = 0.02
+"""Between two pages of a list: hundreds in a row would keep the marketplace, and all that shares our core, from the rest."""
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 CHARGES_PAGE = 100
 _DAY_SECONDS = 86_400
 LOG_BYTES_MAX = 2_000_000
@@ -62,6 +67,8 @@ class VastMarket(Market):
             timeout=timeout_s, transport=transport, follow_redirects=False, trust_env=not is_loopback(own)
         )
         self._listing = SharedListing[Instance](self._every_instance)
+        self._lookup = SharedLookup(self._with_labels, at_once_max=PAGE)
+        self._finds_labels = True
         self._bills = SharedListing[Charge](self._every_charge)
         self._log_origins = {own, *(origin(one) for one in log_origins)} - {None}
 
@@ -166,13 +173,34 @@ class VastMarket(Market):
         """All instances of this account whose label starts with the prefix; calls share their pages (`SharedListing`)."""
         return await self._listing.starting_with(label_prefix)
 
+    async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
+        """Those that carry one of these labels, in a call for 25 of them: a look at ten machines does not read the pages of
+        ten thousand. A marketplace that shows others too is not asked so again."""
+        if self._finds_labels:
+            return await self._lookup.labelled(labels)
+        wanted = set(labels)
+        return [one for one in await self._listing.starting_with("") if one.label in wanted]
+
+    async def _with_labels(self, labels: Sequence[str]) -> "builtins.list[Instance]":
+        filters = {"label": {"in": builtins.list(labels)}}
+        found = await self._instances("look at labels", {"select_filters": json.dumps(filters)})
+        wanted = set(labels)
+        ours = [one for one in found if one.label in wanted]
+        if len(ours) < len(found):
+            log.warning("market_ignores_labels", shown=len(found), asked_for=len(ours))
+            self._finds_labels = False
+        return ours
+
     async def _every_instance(self, _since: float) -> "builtins.list[Instance]":
-        """All instances of this account, all pages."""
+        return await self._instances("list")
+
+    async def _instances(self, doing: str, params: Mapping[str, str] = _NOTHING) -> "builtins.list[Instance]":
+        """All pages."""
         found: dict[int, Instance] = {}
-        params = {"limit": str(PAGE), "order_by": json.dumps([{"col": "id", "dir": "asc"}])}
-        async for row in self._pages("/api/v1/instances/", params, "instances", "list"):
+        asked = {"limit": str(PAGE), "order_by": json.dumps([{"col": "id", "dir": "asc"}]), **params}
+        async for row in self._pages("/api/v1/instances/", asked, "instances", doing):
             # An instance that cannot be read must not look as if it had vanished: the whole list fails.
-            instance = read(Instance, row, "list")
+            instance = read(Instance, row, doing)
             found[instance.id] = instance
         return list(found.values())
 
@@ -261,7 +289,9 @@ class VastMarket(Market):
     ) -> AsyncIterator[Mapping[str, Any]]:
         """The rows of every page."""
         seen: set[str] = set()
-        for _ in range(PAGES_MAX):
+        for number in range(PAGES_MAX):
+            if number:
+                await asyncio.sleep(PAGE_REST_SECONDS)
             answer = await self._call("GET", path, about="account", doing=doing, params=params)
             for row in rows(answer, key, doing):
                 yield row

@@ -32,6 +32,10 @@ class Drain:
     """Since when every live engine gives it out no more; None: not all of them have said so."""
 
 
+STRANGER = 0
+"""The workergroup of an instance that carries the endpoint's name and that no worker stands for: no real one has it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """One worker as recorded by its endpoint's workflow. Times are Unix seconds, money is dollars per hour."""

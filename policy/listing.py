@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from policy.fleet import Learned, Worker
+from policy.fleet import STRANGER, Learned, Worker
 from policy.lifecycle import LIFECYCLE, advance
 from policy.observe import Folded, broken, vanished
 from stoker_wire.market import Instance
@@ -167,7 +167,7 @@ def _orphan(instance: Instance, launch_id: str, now: float) -> Worker:
     kind = f"{instance.num_gpus}x {instance.gpu_name or 'unknown'}"
     return Worker(
         launch_id=launch_id,
-        workergroup_id=0,
+        workergroup_id=STRANGER,
         revision=0,
         kind=kind,
         state=S.DESTROYING,

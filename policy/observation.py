@@ -36,6 +36,8 @@ class Observation:
     learned: Learned = Learned()
     listed_at: float = 0.0
     """When the marketplace was last asked for the endpoint's instances; 0: never."""
+    listed_whole_at: float = 0.0
+    """The same, for all that carry its name, and not only for its known workers."""
     deleting: bool = False
     launch_ids: tuple[str, ...] = ()
     """Fresh ids for recruits, in order."""

@@ -102,6 +102,8 @@ class Look:
     """List the endpoint's instances on the marketplace and reconcile."""
 
     reason: str
+    whole: bool = True
+    """Everything that carries the endpoint's name; else its known workers alone, which is one call."""
     op: Literal["look"] = "look"
 
 

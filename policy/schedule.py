@@ -1,6 +1,7 @@
 """When to look at the marketplace, and what is expected to come."""
 
 from policy.booting import ready_at
+from policy.fleet import STRANGER
 from policy.lifecycle import is_booting, is_hot
 from policy.orders import Orders
 from policy.plan import Look
@@ -24,7 +25,7 @@ def look(draft: Orders) -> None:
         draft.wakes.append(due)
         return
     ago = "never listed" if not draft.observation.listed_at else f"last listed {_ago(draft)} ago"
-    draft.operations.append(Look(reason=f"{why}, {ago}"))
+    draft.operations.append(Look(reason=f"{why}, {ago}", whole=_is_whole(draft, interval)))
     draft.wakes.append(draft.now + interval)
 
 
@@ -42,6 +43,14 @@ def explain_booting(draft: Orders) -> None:
     draft.wait(
         "booting", soonest.launch_id, f"{name}{more} {soonest.state.printed}, {when}", max(eta, draft.now)
     )
+
+
+def _is_whole(draft: Orders, interval: float) -> bool:
+    """Whether to look for instances that no worker stands for, too. While something moves that can wait for its turn."""
+    steady = draft.tuning.look_seconds_steady
+    due = draft.now - draft.observation.listed_whole_at >= steady
+    strangers = any(worker.workergroup_id == STRANGER for worker in draft.observation.workers)
+    return interval >= steady or due or strangers
 
 
 def _interval(draft: Orders) -> tuple[float, str]:

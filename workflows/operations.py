@@ -134,7 +134,7 @@ class Operations:
             case Search():
                 self._search(operation)
             case Look():
-                self.look(operation.reason)
+                self.look(operation.reason, whole=operation.whole)
             case Recruit():
                 self._recruit(operation, workflow.time())
             case _:
@@ -149,10 +149,10 @@ class Operations:
             return
         self._spawn(key, self._find(SearchOffers(workergroup=group)))
 
-    def look(self, reason: str) -> None:
-        """List the endpoint's instances, unless that is under way."""
+    def look(self, reason: str, *, whole: bool = True) -> None:
+        """List the endpoint's instances, unless that is under way; `whole`: and not only its known workers."""
         if LOOK not in self._tasks:
-            self._spawn(LOOK, self._list(reason))
+            self._spawn(LOOK, self._list(reason, whole))
 
     def _recruit(self, operation: Recruit, now: float) -> None:
         group = self._book.workergroup(operation.workergroup_id)
@@ -319,19 +319,28 @@ class Operations:
             **options.update_options(worker),
         )
 
-    async def _list(self, reason: str) -> str:
+    async def _list(self, reason: str, whole: bool) -> str:
         asked_at = workflow.time()
+        bills_since = self._bills_since(asked_at)
+        whole = whole or bills_since is not None
+        asked = ListInstances(
+            prefix=label_prefix(self._book.name),
+            bills_since=bills_since,
+            launch_ids=() if whole else tuple(self._book.record.workers),
+        )
         try:
             listed = await workflow.execute_activity_method(
                 MarketActivities.list_instances,
-                ListInstances(prefix=label_prefix(self._book.name), bills_since=self._bills_since(asked_at)),
+                asked,
                 **options.list_options(reason),
             )
         except ActivityError as error:
             self._note("fail", "", f"list: {_fault(error)[1]}")
             return ""
-        if not listed.instances:
-            self.found_nothing_at = asked_at
+        if not asked.launch_ids:
+            self._book.record.listed_whole_at = asked_at
+            if not listed.instances:
+                self.found_nothing_at = asked_at
         return outcomes.listed(self._book, listed, asked_at, workflow.time())
 
     def _bills_since(self, now: float) -> float | None:

@@ -68,6 +68,7 @@ class Record:
     """Launch id → what is being rented for it: a create that a new run must ask for again."""
     decisions: list[DecisionLine] = field(default_factory=list)
     listed_at: float = 0.0
+    listed_whole_at: float = 0.0
     deleting: bool = False
     emptied_at: float | None = None
     """Since when a deleted endpoint has no worker; a listing made well after it must be empty, too."""
@@ -155,6 +156,7 @@ class EndpointStateBook:
             offers=tuple(found for group_id, found in self.offers.items() if group_id in known),
             learned=record.learned,
             listed_at=record.listed_at,
+            listed_whole_at=record.listed_whole_at,
             deleting=record.deleting,
             launch_ids=launch_ids,
             memory=record.memory,

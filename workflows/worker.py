@@ -8,18 +8,13 @@ from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker, WorkerDeploymentConfig
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.instances import MarketActivities
 from activities.planner import plan
 from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
 from workflows.endpoint import EndpointWorkflow
+from workflows.runner import workflow_runner
 from workflows.sweep import SweepActivities, SweepWorkflow
-
-PASSTHROUGH = ("activities", "market", "policy", "stoker_wire", "workflows", "structlog", "pydantic", "httpx")
-"""Our packages hold no state of a module's own, so every workflow may share them: a third of the memory and a fifth of
-the start-up time of a workflow."""
-
 
 STICKY_SECONDS = 5.0
 """How long a task waits for the worker that holds its workflow in memory. One that was killed never comes: after this
@@ -48,13 +43,6 @@ class WorkerSettings:
     planners_at_once_max: int = 50
     version: WorkerDeploymentVersion | None = None
     """Of which deployment and build these workers are. None: not versioned, every worker carries every workflow."""
-
-
-def workflow_runner() -> SandboxedWorkflowRunner:
-    """Workflows in the sandbox, our own packages shared."""
-    return SandboxedWorkflowRunner(
-        restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSTHROUGH)
-    )
 
 
 def build_workers(

@@ -61,6 +61,7 @@ class Marketplace:
         self._next_offer = 1
         self.instances: dict[int, Rented] = {}
         self._ids: list[int] = []
+        self._by_label: dict[str, list[Rented]] = {}
         self.counts: Counter[str] = Counter()
         self.called: list[Called] = []
         self.labels_rented: Counter[str] = Counter()
@@ -141,6 +142,7 @@ class Marketplace:
         self._note("destroy", one)
         self.stops(one)
         del self.instances[one.id]
+        self._by_label[one.label].remove(one)
         self._ids.remove(one.id)
         return _json({"success": True})
 
@@ -150,6 +152,8 @@ class Marketplace:
         return _json({"instances": msgspec.Raw(_row(one)) if one is not None else None})
 
     async def _page(self, request: web.Request) -> web.Response:
+        if asked := request.query.get("select_filters"):
+            return self._labelled(msgspec.json.decode(asked)["label"]["in"])
         token = request.query.get("after_token")
         self.counts["page of a list"] += 1
         self.counts["list"] += token is None
@@ -167,6 +171,11 @@ class Marketplace:
             }
         )
 
+    def _labelled(self, labels: list[str]) -> web.Response:
+        self.counts["look at labels"] += 1
+        rows = [msgspec.Raw(_row(one)) for label in labels for one in self._by_label.get(label, ())]
+        return _json({"success": True, "instances": rows, "next_token": None, "total_instances": len(rows)})
+
     async def _template(self, _: web.Request) -> web.Response:
         self.counts["template"] += 1
         return _json({"templates": [_TEMPLATE]})
@@ -180,6 +189,7 @@ class Marketplace:
 
     def _keep(self, one: Rented) -> None:
         self.instances[one.id] = one
+        self._by_label.setdefault(one.label, []).append(one)
         self._ids.append(one.id)
 
     def _note(self, what: str, one: Rented) -> None:

@@ -12,6 +12,7 @@ from benchmarks.thousand.crowd import MODEL_SECONDS, PERF
 from benchmarks.thousand.market import DOLLARS_PER_HOUR, KIND, TEMPLATE_HASH, Marketplace, Rented, address_of
 from policy.fleet import KindRecord, Learned, Worker
 from policy.observation import Memory
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.control import TASK_QUEUE, WORKFLOW_TYPE, EndpointSpec, workflow_id
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
@@ -21,7 +22,8 @@ from workflows.state import EndpointStateBook
 
 STARTS_PER_SECOND = 40
 """Faster, and the server's queues grow instead of its endpoints."""
-LOOK_SECONDS = 60.0
+LOOK_SECONDS = DEFAULT_TUNING.look_seconds_steady
+"""Endpoints that have run for hours look at the marketplace at any moment of this time."""
 
 
 class Part(StrEnum):

@@ -122,6 +122,15 @@ async def test_instances_are_found_by_the_start_of_their_label(market: Market) -
     assert found.dph_total > 0
 
 
+async def test_instances_are_found_by_their_exact_labels(market: Market) -> None:
+    mine, longer = await rent(market), await rent(market, f"{LABEL}-longer")
+    assert [instance.id for instance in await market.labelled([LABEL])] == [mine]
+    asked = [LABEL, f"{LABEL}-longer", LABEL[:-1]]
+    assert {instance.id for instance in await market.labelled(asked)} == {mine, longer}
+    assert await market.labelled([LABEL[:-1]]) == []
+    assert await market.labelled([]) == []
+
+
 async def test_a_destroyed_instance_is_gone_and_destroying_again_is_no_fault(market: Market) -> None:
     instance_id = await rent(market)
     await market.destroy(instance_id)

@@ -1,12 +1,18 @@
 """One list of the account serves every endpoint that asked before it began, and nobody else."""
 
 import asyncio
+import itertools
+from collections.abc import Coroutine
+from typing import TypeVar
 
 import pytest
 
 from market.listing import SharedListing
 from market.port import Unavailable
 from stoker_wire.market import Instance
+from tests.seeded.sealed import JumpingLoop
+
+T = TypeVar("T")
 
 
 def instance(number: int, label: str | None) -> Instance:
@@ -135,4 +141,54 @@ async def test_a_long_list_is_followed_by_a_pause(account, listing):
     await listing.starting_with("")
     await listing.starting_with("")
     (_, ended, began, _) = times
-    assert began - ended >= 0.19, "four times as long as the list before it took"
+    assert began - ended >= 0.44, "nine times as long as the list before it took"
+
+
+def run_in_virtual_time(life: Coroutine[None, None, T]) -> T:
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        return runner.run(life)
+
+
+class Clocked:
+    """An account whose lists take a second."""
+
+    def __init__(self) -> None:
+        self.began: list[float] = []
+        self.listing = SharedListing(self.everything)
+
+    async def everything(self, _since: float) -> list[Instance]:
+        self.began.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(1)
+        return [instance(1, "stoker:a:1")]
+
+    async def ask(self) -> float:
+        await self.listing.starting_with("stoker:a:")
+        return asyncio.get_running_loop().time()
+
+
+def test_a_tenth_of_the_time_is_spent_on_lists():
+    async def life() -> list[float]:
+        clocked = Clocked()
+        await clocked.ask()
+        await clocked.ask()
+        return clocked.began
+
+    first, second = run_in_virtual_time(life())
+    assert second - first == pytest.approx(1 + 9, abs=0.1)
+
+
+def test_those_who_waited_together_are_answered_one_by_one():
+    async def life() -> list[float]:
+        clocked = Clocked()
+        return await asyncio.gather(*(clocked.ask() for _ in range(100)))
+
+    answered = run_in_virtual_time(life())
+    gaps = [later - earlier for earlier, later in itertools.pairwise(sorted(answered))]
+    assert gaps == pytest.approx([9 / 100] * 99), "spread over the pause after the list"
+
+
+def test_one_who_waited_alone_is_answered_at_once():
+    async def life() -> float:
+        return await Clocked().ask()
+
+    assert run_in_virtual_time(life()) == pytest.approx(1.0, abs=0.001)

@@ -158,6 +158,27 @@ async def test_a_list_follows_its_tokens_and_asks_for_25_at_a_time(hosted):
     assert {query["limit"] for query in queries} == {"25"}
 
 
+async def test_labels_are_looked_up_in_one_call(hosted):
+    rows = [INSTANCE | {"id": number, "label": f"stoker:llm:{number}"} for number in (1, 2)]
+    hosted.says({"success": True, "instances": rows, "next_token": None})
+    found = await hosted.market.labelled(["stoker:llm:1", "stoker:llm:2", "stoker:llm:3"])
+    assert [one.id for one in found] == [1, 2]
+    [(_, path, _, query)] = hosted.seen
+    assert path == "/api/v1/instances/"
+    wanted = ["stoker:llm:1", "stoker:llm:2", "stoker:llm:3"]
+    assert json.loads(query["select_filters"]) == {"label": {"in": wanted}}
+
+
+async def test_a_marketplace_that_ignores_labels_is_read_whole_and_once_for_all(hosted):
+    rows = [INSTANCE | {"id": number, "label": f"stoker:llm:{number}"} for number in (1, 2, 3)]
+    everything = {"success": True, "instances": rows, "next_token": None}
+    for _ in range(2):
+        hosted.says(everything)
+    for _ in range(2):
+        assert [one.id for one in await hosted.market.labelled(["stoker:llm:2"])] == [2]
+    assert ["select_filters" in query for _, _, _, query in hosted.seen] == [True, False]
+
+
 async def test_an_instance_that_moves_between_two_pages_is_listed_once(hosted):
     hosted.says(
         {"instances": [INSTANCE], "next_token": "t"},

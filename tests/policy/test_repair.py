@@ -2,8 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from policy.fleet import Goal, HostFailure, Learned
+from policy.fleet import STRANGER, Goal, HostFailure, Learned
+from policy.observation import Observation
 from policy.observe import fold_operation_result
+from policy.plan import Look
 from policy.repair import boot_deadline
 from policy.silence import with_silent_marked
 from policy.tuning import DEFAULT_TUNING, Tuning
@@ -337,6 +339,26 @@ def test_the_market_is_looked_at_every_quarter_of_an_hour_when_nothing_runs():
 
 def test_a_look_under_way_is_not_repeated():
     assert brief(decide(see(listed_at=0.0, looking=True))) == []
+
+
+def looks(seen: Observation) -> list[bool]:
+    """Whether each listing that is ordered is a whole one."""
+    return [each.whole for each in decide(seen).operations if isinstance(each, Look)]
+
+
+def test_while_something_moves_only_the_known_machines_are_looked_at_but_every_two_minutes_all():
+    moving = worker("w1", S.LOADING, since=NOW - 12)
+    seen = see(moving, listed_at=NOW - 3, listed_whole_at=NOW - 100)
+    assert looks(seen) == [False]
+    assert looks(replace(seen, listed_whole_at=NOW - 120)) == [True]
+    assert looks(replace(seen, listed_at=0.0, listed_whole_at=0.0)) == [True]
+
+
+def test_a_steady_fleet_and_one_with_a_stranger_are_looked_at_whole():
+    calm = see(worker("w1"), load=steady(90), listed_at=NOW - 120, listed_whole_at=NOW - 100)
+    assert looks(calm) == [True]
+    stranger = worker("s1-9", S.DESTROYING, since=NOW - 12, workergroup_id=STRANGER)
+    assert looks(see(stranger, listed_at=NOW - 3, listed_whole_at=NOW - 3)) == [True]
 
 
 def test_while_a_look_is_under_way_the_next_one_is_due_all_the_same():

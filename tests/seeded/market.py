@@ -6,7 +6,7 @@ It fills the port like any other. Its machines change by themselves, in virtual 
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from market.port import InstanceGone, Launch, OfferGone, OfferQuery, RateLimited, Refused, Unavailable
@@ -153,6 +153,10 @@ class SeededMarket:
             return rows
 
         return await self._call("list", work)
+
+    async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
+        wanted = set(labels)
+        return [one for one in await self.list() if one.label in wanted]
 
     async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> "list[Charge]":
         def work() -> "list[Charge]":

@@ -27,8 +27,9 @@ from stoker_wire.workergroup import Workergroup
 from workflows.converter import data_converter
 from workflows.endpoint import EndpointWorkflow
 from workflows.messages import MEMO_KEY, Condition, EndpointMemo, MetricsBatch, WorkerMetrics
+from workflows.runner import workflow_runner
 from workflows.sweep import SweepWorkflow
-from workflows.worker import WorkerSettings, build_workers, workflow_runner
+from workflows.worker import WorkerSettings, build_workers
 
 PERF = {"RTX 3090": 60.0, "RTX 4090": 100.0, "H100": 300.0}
 SECRETS = DeploymentSecrets(
