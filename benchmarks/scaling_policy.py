@@ -39,7 +39,7 @@ from simulation.pilot import PolicyPilot
 from simulation.run import run
 from simulation.settings import DEFAULT_WORLD, KINDS, WorldSettings, calm
 
-PARTS = ("pool", "hindsight", "nopool", "bounds", "frontier", "kinds", "routing", "speed")
+PARTS = ("pool", "hindsight", "nopool", "bounds", "reacting", "frontier", "kinds", "routing", "speed")
 POOL, RELEASED = calm(DEFAULT_WORLD), calm(DEFAULT_WORLD.but(cold_pool=False))
 
 
@@ -222,8 +222,8 @@ def main() -> int:
     small = [each for each in chosen if each.workers <= 3]
     parts: dict[str, Callable[[], Any]] = {
         "bounds": lambda: bounds(small, POOL, 5.0 if args.quick else 2.5, args.processes),
+        "reacting": lambda: frontier.reacting(chosen, POOL, processes=args.processes),
         "frontier": lambda: {
-            "reacting": frontier.reacting(chosen, POOL, processes=args.processes),
             "reacting_nopool": frontier.reacting(chosen, RELEASED, processes=args.processes),
             "foreseeing": frontier.foreseeing(small, POOL, processes=args.processes),
         },

@@ -18,8 +18,8 @@ TRY_SECONDS_MAX = 60.0
 BILLS_SECONDS = 3600.0
 """Bills are asked for with a listing, once an hour and when an instance is gone; between two, states are counted."""
 
-LIST_SECONDS = 240.0
-"""A page of 25 a second, and the list before it to wait for: an account of 2,500 instances is listed in less."""
+LIST_SECONDS = 300.0
+"""A page of 25 a second, the list before it and two pauses to wait for: an account of 2,500 instances is listed in less."""
 SILENT_SECONDS = 30.0
 """A list whose worker has died is asked for again after this."""
 
