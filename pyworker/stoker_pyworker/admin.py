@@ -10,7 +10,8 @@ import structlog
 
 from stoker_pyworker import envelope
 from stoker_pyworker.envelope import NOT_JSON, Asked, AuthData
-from stoker_pyworker.http.server import ClientConnection, Request
+from stoker_pyworker.http.connection import ClientConnection
+from stoker_pyworker.http.request import Request
 from stoker_pyworker.proxy import Proxy
 from stoker_pyworker.sessions import Naming, Session
 from stoker_wire.problem import Problem

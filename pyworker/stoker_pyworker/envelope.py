@@ -8,7 +8,7 @@ A body that is not JSON (multipart, audio, an image) cannot carry `auth_data`. I
 
 import msgspec
 
-from stoker_pyworker.http.server import Request
+from stoker_pyworker.http.request import Request
 from stoker_wire.problem import Problem
 
 AUTH_HEADER = b"x-stoker-auth"

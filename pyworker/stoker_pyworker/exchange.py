@@ -4,9 +4,10 @@ import time
 from typing import TYPE_CHECKING
 
 from stoker_pyworker.envelope import Asked
+from stoker_pyworker.http.connection import ClientConnection
 from stoker_pyworker.http.messages import BODILESS, HOP_BY_HOP, LAST_CHUNK, named_by_connection, status_line
 from stoker_pyworker.http.outgoing import Head, OriginFault, OutgoingConnection
-from stoker_pyworker.http.server import ClientConnection, Request
+from stoker_pyworker.http.request import Request
 from stoker_pyworker.ledger import Outcome, Work
 from stoker_pyworker.routes import Route
 from stoker_wire.problem import Problem

@@ -9,9 +9,10 @@ import structlog
 from stoker_pyworker.envelope import Asked
 from stoker_pyworker.exchange import Exchange
 from stoker_pyworker.hooks import ClientRequest, ModelResponse, is_streamed, json_response, whole
+from stoker_pyworker.http.connection import ClientConnection
 from stoker_pyworker.http.messages import header_fields
 from stoker_pyworker.http.outgoing import OriginFault
-from stoker_pyworker.http.server import ClientConnection, Request
+from stoker_pyworker.http.request import Request
 from stoker_pyworker.ledger import Outcome, Work
 from stoker_pyworker.routes import Route
 from stoker_wire.problem import Problem

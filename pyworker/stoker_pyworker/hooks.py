@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from stoker_pyworker.aiohttp_answers import OURS, ClientWriter
+from stoker_pyworker.http.connection import ClientConnection
 from stoker_pyworker.http.messages import Header, header_fields
 from stoker_pyworker.http.outgoing import Head, OriginFault, OutgoingConnection
-from stoker_pyworker.http.server import ClientConnection, Request
+from stoker_pyworker.http.request import Request
 
 _BUFFER_BYTES = 256 * 1024
 

@@ -9,8 +9,9 @@ from stoker_pyworker.config import DEFAULT_WORKLOAD, WorkerConfig
 from stoker_pyworker.envelope import Asked
 from stoker_pyworker.exchange import Exchange
 from stoker_pyworker.hooked import HookedExchange
+from stoker_pyworker.http.connection import ClientConnection
 from stoker_pyworker.http.outgoing import OriginFault, Pool
-from stoker_pyworker.http.server import ClientConnection, Request
+from stoker_pyworker.http.request import Request
 from stoker_pyworker.ledger import Ledger, Outcome, Work
 from stoker_pyworker.queueing import Line, Turn, expected_wait_seconds
 from stoker_pyworker.routes import Route

@@ -9,7 +9,7 @@ from stoker_pyworker import forms
 from stoker_pyworker.config import HandlerConfig, JsonDataException, JsonObject, sane_workload
 from stoker_pyworker.envelope import AUTH_HEADER, NOT_JSON, SESSION_HEADER, Asked
 from stoker_pyworker.http.messages import HOP_BY_HOP, named_by_connection
-from stoker_pyworker.http.server import Request
+from stoker_pyworker.http.request import Request
 from stoker_wire.problem import Problem
 
 log = structlog.get_logger(room="routes")

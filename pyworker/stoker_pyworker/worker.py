@@ -18,9 +18,11 @@ from stoker_pyworker.clock import TicketClock
 from stoker_pyworker.config import ConfigError, WorkerConfig
 from stoker_pyworker.environment import Environment
 from stoker_pyworker.gpu import Gpus
+from stoker_pyworker.http.connection import ClientConnection
 from stoker_pyworker.http.limits import Limits, raise_files_max
 from stoker_pyworker.http.outgoing import Pool
-from stoker_pyworker.http.server import ClientConnection, HttpServer, Request
+from stoker_pyworker.http.request import Request
+from stoker_pyworker.http.server import HttpServer
 from stoker_pyworker.ledger import Ledger, Outcome
 from stoker_pyworker.proxy import Proxy
 from stoker_pyworker.reports import VERSION, Reporter
