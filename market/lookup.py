@@ -46,6 +46,14 @@ class SharedLookup:
         found = await asyncio.gather(*(one.answer for one in asked))
         return [instance for some in found for instance in some]
 
+    def close(self) -> None:
+        """Nobody waits any more."""
+        if self._asking is not None:
+            self._asking.cancel()
+        for one in self._waiting:
+            one.answer.cancel()
+        self._waiting.clear()
+
     async def _ask_all(self) -> None:
         try:
             while self._waiting:
@@ -69,6 +77,10 @@ class SharedLookup:
             return
         try:
             found = list(await self._find([label for one in taken for label in one.labels]))
+        except asyncio.CancelledError:
+            for one in taken:
+                one.answer.cancel()
+            raise
         except Exception as fault:  # noqa: BLE001 - it belongs to those who asked
             for one in taken:
                 if not one.answer.done():

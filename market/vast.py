@@ -271,6 +271,7 @@ class VastMarket(Market):
     async def close(self) -> None:
         """Release connections."""
         self._listing.close()
+        self._lookup.close()
         self._bills.close()
         await self._client.aclose()
         await self._plain.aclose()

@@ -77,6 +77,16 @@ async def test_a_fault_is_told_to_those_of_that_call_alone(account, lookup):
     assert labels(await lookup.labelled(["b"])) == {"b"}, "and not to whoever asks later"
 
 
+async def test_when_it_is_closed_nobody_waits_for_ever(account, lookup):
+    calls = [asyncio.create_task(lookup.labelled([f"{name}{n}" for n in range(4)])) for name in "ab"]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    lookup.close()
+    async with asyncio.timeout(5):
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(each) for each in ended] == [asyncio.CancelledError] * 2
+
+
 async def test_whoever_gave_up_is_not_asked_for(account, lookup):
     first = asyncio.create_task(lookup.labelled(["a", "b", "c", "d"]))
     gone = asyncio.create_task(lookup.labelled(["x"]))
