@@ -346,7 +346,7 @@ def _number(value: Any) -> float:
     """The value as a number; what is none compares false with everything."""
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
 
 

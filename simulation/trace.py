@@ -164,7 +164,7 @@ def _log_rows(path: Path, text: str, endpoint: str | None) -> list[tuple[float, 
             )
         try:
             rows.append(_checked(float(at), float(cost)))
-        except (TypeError, ValueError) as fault:
+        except (TypeError, ValueError, OverflowError) as fault:
             raise TraceFault(f"{path}, line {number}: {fault}") from fault
     there = ", ".join(sorted(names)[:20]) or "none"
     if endpoint is not None and endpoint not in names:

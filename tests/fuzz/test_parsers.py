@@ -206,7 +206,7 @@ traces = (
     | st.binary(max_size=40)
     | st.sampled_from(
         [b"", b"\x1f\x8b", b"\x1f\x8b\x08\x00" + b"\0" * 20, gzip.compress(b"t_s,work\n1,2\n")[:-9], gzip.compress(b"t_s,work\n1,2\n") + b"x",
-         b"{" * 9000, b'{"at":' * 5000, b't_s,work\n"' + b"a" * 200_000, b"t_s,work\n1,2\n\x00,1\n", b'{"at": 1, "cost": 1' + b"0" * 5000 + b"}",
+         b'{"at": -1' + b"0" * 400 + b', "cost": 1}', b"{" * 9000, b'{"at":' * 5000, b't_s,work\n"' + b"a" * 200_000, b"t_s,work\n1,2\n\x00,1\n", b'{"at": 1, "cost": 1' + b"0" * 5000 + b"}",
          gzip.compress(b"t_s,work\n1,2\n")[:14] + b"\xff" * 12]
     )
 )  # fmt: skip

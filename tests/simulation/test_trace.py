@@ -37,6 +37,7 @@ def test_a_gzipped_trace_and_a_request_log_read_alike(tmp_path):
             "speaks of 2 endpoints (a, b)",
         ),
         ('{"at": 1}\n', "line 1: expected `at` (or `arrived_at`) and `cost`, got ['at']"),
+        ('{"at": 1, "cost": 1' + "0" * 400 + "}", "line 1: int too large to convert to float"),
         ('{"at": 1, "cost": 2}\n{', "line 2: expected a JSON object per line"),
     ],
 )
