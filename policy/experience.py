@@ -241,8 +241,12 @@ class _Life:
         coming = work / width
         trials: list[Trial] = []
         for (held, was_over, was_late, was_paid, hot), now in zip(self._trials, workers, strict=True):
+            # spelt out, here and in what follows: each call of a function is made thirty times a bucket
             busy = held / served + coming
-            inside = max(0.0, held + work - min(now, busy) * width)
+            done = (now if now <= busy else busy) * width  # noqa: FURB136 - the call is what is saved
+            inside = held + work - done
+            if inside < 0.0:
+                inside = 0.0
             paid = was_paid * share + now * width
             if now > hot:
                 paid += (now - hot) * price
@@ -250,7 +254,7 @@ class _Life:
                 trials.append((inside, 0.0, was_late * share, paid, now))
                 continue
             # who is late lets those pass who can still be served in time: late is what comes beyond the capacity
-            beyond = min(inside - now * patience, work - min(now, busy) * width)
+            beyond = min(inside - now * patience, work - done)
             late = was_late * share + max(0.0, beyond) * begun
             over = was_over + width
             # capacity that is missing now is there a start later, and enough of it to clear what waited
@@ -324,10 +328,14 @@ def habit_level(minutes: list[float] | tuple[float, ...], at: float, tuning: Tun
     minute = int((at + tuning.habit_lead_seconds) // MINUTE_SECONDS)
     for hour in (60, 120):
         back = minute - hour
-        highest = max(minutes[(back + near) % HABIT_MINUTES] for near in (-1, 0, 1))
+        highest = minutes[(back - 1) % HABIT_MINUTES]
+        for near in (minutes[back % HABIT_MINUTES], minutes[(back + 1) % HABIT_MINUTES]):
+            if near > highest:
+                highest = near
         if highest <= 0:
             return 0.0
-        least = min(least, highest)
+        if highest < least:
+            least = highest
     return least
 
 
