@@ -211,7 +211,8 @@ class FakeMarket:
 
     async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
         """As `list` shows them."""
-        return [one for one in await self.list() if one.label in set(labels)]
+        wanted = set(labels)
+        return [one for one in await self.list() if one.label in wanted]
 
     async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> Sequence[Charge]:
         """The bill, machine by machine."""

@@ -68,7 +68,8 @@ class VastMarket(Market):
         )
         self._listing = SharedListing[Instance](self._every_instance)
         self._lookup = SharedLookup(self._with_labels, at_once_max=PAGE)
-        self._finds_labels = True
+        self._finds_labels: bool | None = None
+        """Whether the marketplace filters by label; None: it was asked for none so far that there was."""
         self._bills = SharedListing[Charge](self._every_charge)
         self._log_origins = {own, *(origin(one) for one in log_origins)} - {None}
 
@@ -175,11 +176,18 @@ class VastMarket(Market):
 
     async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
         """Those that carry one of these labels, in a call for 25 of them: a look at ten machines does not read the pages of
-        ten thousand. A marketplace that shows others too is not asked so again."""
-        if self._finds_labels:
-            return await self._lookup.labelled(labels)
+        ten thousand. What is not found counts as gone, or is rented again: so nothing is believed to be absent before the filter
+        has found something, and a marketplace that reads it in another way is read whole."""
+        if self._finds_labels is not False:
+            found = await self._lookup.labelled(labels)
+            if found or not labels or self._finds_labels is not None:
+                return found
         wanted = set(labels)
-        return [one for one in await self._listing.starting_with("") if one.label in wanted]
+        found = [one for one in await self._listing.starting_with("") if one.label in wanted]
+        if found and self._finds_labels is None:
+            log.warning("market_does_not_find_labels", there=len(found))
+            self._finds_labels = False
+        return found
 
     async def _with_labels(self, labels: Sequence[str]) -> "builtins.list[Instance]":
         filters = {"label": {"in": builtins.list(labels)}}
@@ -189,6 +197,8 @@ class VastMarket(Market):
         if len(ours) < len(found):
             log.warning("market_ignores_labels", shown=len(found), asked_for=len(ours))
             self._finds_labels = False
+        elif ours and self._finds_labels is None:
+            self._finds_labels = True
         return ours
 
     async def _every_instance(self, _since: float) -> "builtins.list[Instance]":

@@ -169,6 +169,25 @@ async def test_labels_are_looked_up_in_one_call(hosted):
     assert json.loads(query["select_filters"]) == {"label": {"in": wanted}}
 
 
+async def test_nothing_is_believed_to_be_absent_before_a_label_was_found(hosted):
+    row = INSTANCE | {"id": 2, "label": "stoker:llm:2"}
+    nothing = {"success": True, "instances": [], "next_token": None}
+    everything = {"success": True, "instances": [row], "next_token": None}
+    hosted.says(nothing, everything, everything)
+    for _ in range(2):
+        assert [one.id for one in await hosted.market.labelled(["stoker:llm:2"])] == [2]
+    assert ["select_filters" in query for _, _, _, query in hosted.seen] == [True, False, False]
+
+
+async def test_once_a_label_was_found_what_is_not_found_is_gone(hosted):
+    row = INSTANCE | {"id": 2, "label": "stoker:llm:2"}
+    for rows in ([row], []):
+        hosted.says({"success": True, "instances": rows, "next_token": None})
+    assert [one.id for one in await hosted.market.labelled(["stoker:llm:2"])] == [2]
+    assert await hosted.market.labelled(["stoker:llm:3"]) == []
+    assert ["select_filters" in query for _, _, _, query in hosted.seen] == [True, True]
+
+
 async def test_a_marketplace_that_ignores_labels_is_read_whole_and_once_for_all(hosted):
     rows = [INSTANCE | {"id": number, "label": f"stoker:llm:{number}"} for number in (1, 2, 3)]
     everything = {"success": True, "instances": rows, "next_token": None}
