@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scaling import frontier, routing
-from benchmarks.scaling.contestants import FIXED, NO_POOL, PEERS, Setting, defaults, settings, stoker
+from benchmarks.scaling.contestants import FIXED, NO_POOL, PEERS, Setting, defaults, fixed, settings
 from benchmarks.scaling.crew import cores, in_order
 from benchmarks.scaling.goals import goals
 from benchmarks.scaling.measure import (
@@ -33,6 +33,7 @@ from benchmarks.scaling.measure import (
     summary,
 )
 from benchmarks.scaling.workloads import Workload, workloads
+from simulation.figures import Figures
 from simulation.generators import diurnal
 from simulation.oracle import Prices, lower_bound
 from simulation.pilot import PolicyPilot
@@ -122,9 +123,18 @@ def kinds(hours: float) -> dict[str, float]:
         mean_load=best.perf * 100.0 * 8
     )
     day = min(86_400.0, trace.seconds / 2)
-    config = FIXED.model_copy(update={"target_util": 1.0})
-    mixed = run(trace, PolicyPilot(config), settings, seed=2, score_from=day)
-    alone = run(trace, PolicyPilot(config), settings.but(kinds=(best,)), seed=2, score_from=day)
+
+    def played(world: WorldSettings) -> Figures:
+        return run(
+            trace,
+            PolicyPilot(FIXED),
+            world,
+            seed=2,
+            score_from=day,
+            target_queue_time=FIXED.target_queue_time,
+        )
+
+    mixed, alone = played(settings), played(settings.but(kinds=(best,)))
     ratio = mixed.dollars_per_unit / alone.dollars_per_unit
     print("\n## Four machine kinds at $0.21 to $1.90, unknown at first\n")
     print(
@@ -138,7 +148,7 @@ def speed() -> dict[str, float]:
     trace = diurnal(requests=300_000, days=7.0).scaled(mean_load=300.0)
     began = time.process_time()
     pilot = PolicyPilot(FIXED)
-    result = run(trace, pilot, seed=1)
+    result = run(trace, pilot, seed=1, target_queue_time=FIXED.target_queue_time)
     seconds = time.process_time() - began
     print("\n## Speed\n")
     print(
@@ -170,7 +180,7 @@ def draw(chosen: Sequence[Workload], world: WorldSettings, folder: Path, process
 
     def drawn(workload: Workload) -> Path:
         path = folder / f"{workload.name.replace('/', '-').replace(' ', '-')}-{workload.workers}.png"
-        picture(one(workload, Setting("stoker", "fixed", stoker()), world), path)
+        picture(one(workload, fixed(), world), path)
         return path
 
     for path in in_order([lambda each=each: drawn(each) for each in chosen], processes):  # type: ignore[misc]

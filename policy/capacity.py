@@ -202,10 +202,11 @@ def want(
     pressed = queue.seconds > config.target_queue_time
     calm = max(arrivals * (1.0 + keep.spare) / rules.target_util, config.min_load)
     surge = rented = 0.0
+    floor = hot_floor(observation)
     if pressed:
         surge = _surge(observation, queue, expected, calm, perfs, tuning, boot=False)
-        rented = _surge(observation, queue, expected, calm, perfs, tuning, boot=True)
-    floor = hot_floor(observation)
+        if not _clears_in_time(observation, queue, expected, perfs, tuning):
+            rented = _surge(observation, queue, expected, calm, perfs, tuning, boot=True)
     hot = max(calm, surge, floor)
     sustained = expected.sustained if rules.cold_mult > 1 else min(expected.sustained, arrivals)
     slow = max(sustained / rules.target_util, floor)
@@ -228,7 +229,7 @@ def want(
         hot=hot,
         rented=max(calm, rented, floor),
         clearing=queue.load / config.target_queue_time,
-        total=max(hot, slow * rules.cold_mult, config.min_cold_load),
+        total=max(hot if rented else max(calm, floor), slow * rules.cold_mult, config.min_cold_load),
         queue_seconds=queue.seconds,
         pressed=pressed,
         reason=reason,
@@ -276,6 +277,15 @@ class Queue:
         if self.load <= LOAD_DUST and (self.ready > 0 or self.line == 0):
             return 0.0
         return self.load / self.ready if self.ready > 0 else math.inf
+
+
+def _clears_in_time(
+    observation: Observation, queue: Queue, expected: Forecast, perfs: Perfs, tuning: Tuning
+) -> bool:
+    """Whether all that there are work the queue off before another machine that is rented for it could help."""
+    there = have(observation.workers, perfs).total
+    look = _help_seconds(observation, tuning, boot=True)
+    return queue.load <= (there - expected.load) * look
 
 
 def _surge(

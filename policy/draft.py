@@ -77,7 +77,7 @@ class Draft(Orders):
             start_seconds=min(seconds, tuning.sustained_seconds),
             billed_seconds=seconds,
             queue_seconds=self.config.target_queue_time,
-            machines_suffice=sum(loaded) >= self.memory.hot_target,
+            machines_suffice=sum(loaded) >= max(self.memory.experience.needs, default=0.0),
         )
         experience = lived(self.memory.experience, self.observation.load, on, tuning)
         return experience, keep(experience, tuning)

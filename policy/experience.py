@@ -12,7 +12,7 @@ Everything is bounded: a trial is five numbers, the peaks are two falling lists,
 import math
 from dataclasses import dataclass
 
-from policy.hysteresis import Peaks, bounded
+from policy.hysteresis import Peaks, bounded, held
 from policy.load import BUCKET_SECONDS, LoadHistory
 from policy.tuning import Tuning
 from policy.ways import FRESH, HOLDS, LAST_SECONDS, WAYS, Trial, cheapest, correction
@@ -24,11 +24,12 @@ _STEPS_MAX = 720
 """An hour of buckets is lived through one by one; of a longer silence only the forgetting is booked."""
 _UNIT_MIN = 1e-9
 """A worker that does less, load/s, does nothing: what it would take of such is beyond all numbers."""
-_SERVED_PART = 0.75
-"""A request that is being worked on has on average between half (long under way) and all (just begun) of its work left."""
-
-_SPARE_AT = tuple((HOLDS.index(way.seconds), 1.0 + way.spare) for way in WAYS if way.spare)
+_SPARE_AT = tuple((HOLDS.index(way.seconds), 1.0 + way.spare) for way in WAYS if way.spare > 0)
 _LAST_AT = tuple(HOLDS.index(way.seconds) for way in WAYS if way.last)
+_LESS_AT = tuple((HOLDS.index(way.seconds), 1.0 + way.spare) for way in WAYS if way.spare < 0)
+_PARTS_AT = tuple(
+    (HOLDS.index(way.seconds), HOLDS.index(way.part_seconds), way.part) for way in WAYS if way.part
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,9 @@ class Experience:
     """Seconds of one worker's work that really waited too long since a way was first chosen, discounted."""
     promised: float = 0.0
     """The same by the books of the ways in use."""
+    fair_from: float = 0.0
+    """From when on late work that is told says something of the way of holding: what is told before waited while there were too
+    few machines, or behind what did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +73,27 @@ class Keep:
     """What is kept beyond what is needed, as a share of it."""
     last: bool = False
     """Whether the last worker is kept for `policy.ways.LAST_SECONDS`."""
+    part: float = 0.0
+    """The share of what was needed that is kept for `part_seconds`."""
+    part_seconds: float = 0.0
     late_share: float | None
     """Work that would have waited too long by its trial's books; None: too little was seen."""
 
     @property
     def words(self) -> str:
         """The spare in a reason; nothing where there is none."""
-        return f"{self.spare:.0%} more by experience" if self.spare else ""
+        more = "more" if self.spare > 0 else "less"
+        return f"{abs(self.spare):.0%} {more} by experience" if self.spare else ""
+
+    @property
+    def longest_seconds(self) -> float:
+        """For how long anything is kept."""
+        return max(self.seconds, self.part_seconds)
+
+    def level(self, peaks: Peaks, now: float) -> float:
+        """What is kept of these peaks, load/s."""
+        all_of_it = held(peaks, now, self.seconds) * (1.0 + self.spare)
+        return max(all_of_it, self.part * held(peaks, now, self.part_seconds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +111,8 @@ class Conditions:
     queue_seconds: float
     """How long a request may wait: target_queue_time."""
     machines_suffice: bool = True
-    """Whether the machines that have loaded sufficed for what was wanted last: what waits because there are none says
-    nothing about how they are held."""
+    """Whether the machines that have loaded suffice for what was needed last: what waits because there are none says nothing
+    about how they are held."""
 
 
 def need_window(queue_seconds: float, service_seconds: float, tuning: Tuning) -> float:
@@ -149,6 +167,7 @@ class _Life:
         self._before = experience
         self._lived_seconds = 0.0
         self._late_load = history.late_load
+        self._waiting = history.backlog_requests > 0
         self._start_price = on.billed_seconds * tuning.start_weight
 
     def forget(self, seconds: float) -> None:
@@ -210,7 +229,8 @@ class _Life:
         work = arrived / on.unit
         self._work = self._work * share + work
         workers = self._workers(at)
-        self._trials = self._after(workers, work, share, begun=at - self._since >= on.start_seconds)
+        begun = at - self._since >= on.start_seconds
+        self._trials = self._after(workers, work, share, need / on.unit, begun=begun)
 
     def _workers(self, at: float) -> list[int]:
         """How many workers each trial has hot now."""
@@ -232,29 +252,48 @@ class _Life:
         spared = [math.ceil(levels[hold] * grown - 0.02) for hold, grown in _SPARE_AT]
         least = 1 if levels[-1] > 0 else 0
         lasting = [max(plain[hold], least) for hold in _LAST_AT]
-        return plain + habitual + spared + lasting
+        lessened = [math.ceil(levels[hold] * shrunk - 0.02) for hold, shrunk in _LESS_AT]
+        partly = [
+            max(plain[hold], math.ceil(levels[longer] * part - 0.02)) for hold, longer, part in _PARTS_AT
+        ]
+        return plain + habitual + spared + lasting + lessened + partly
 
-    def _after(self, workers: list[int], work: float, share: float, *, begun: bool) -> list[Trial]:
-        """The trials a bucket later, in which so much work came; each of them with so many workers hot."""
+    def _after(
+        self, workers: list[int], work: float, share: float, need: float, *, begun: bool
+    ) -> list[Trial]:
+        """The trials a bucket later, in which so much work came; each of them with so many workers hot, `need` of them needed.
+
+        A request has one worker, and is done after so many seconds whenever it began: what is inside is so many requests as it is
+        service times of work.
+        """
         on, width, price = self._on, BUCKET_SECONDS, self._start_price
-        served, patience = _SERVED_PART * on.service_seconds, on.queue_seconds + on.service_seconds / 2
-        coming = work / width
+        served = min(on.service_seconds, HOUR_SECONDS)
+        patience = on.queue_seconds + served
+        coming = work / max(served, width)
+        # requests that run for much longer than they may wait do not flow into what is left of the workers: whoever finds all
+        # of them busy is late, however little is left to do
+        stuck = work * max(0.0, (served - on.queue_seconds) / patience) * begun
         trials: list[Trial] = []
-        for (held, was_over, was_late, was_paid, hot), now in zip(self._trials, workers, strict=True):
-            # spelt out, here and in what follows: each call of a function is made thirty times a bucket
-            busy = held / served + coming
+        for (before, was_over, was_late, was_paid, hot), now in zip(self._trials, workers, strict=True):
+            # spelt out, here and in what follows: each call of a function is made forty times a bucket
+            busy = before / served + coming
             done = (now if now <= busy else busy) * width  # noqa: FURB136 - the call is what is saved
-            inside = held + work - done
+            inside = before + work - done
             if inside < 0.0:
                 inside = 0.0
             paid = was_paid * share + now * width
             if now > hot:
                 paid += (now - hot) * price
             if inside <= now * patience:
-                trials.append((inside, 0.0, was_late * share, paid, now))
+                late = was_late * share
+                if need > now:
+                    late += stuck * (1.0 - now / need)
+                trials.append((inside, 0.0, late, paid, now))
                 continue
             # who is late lets those pass who can still be served in time: late is what comes beyond the capacity
             beyond = min(inside - now * patience, work - done)
+            if need > now:
+                beyond = max(beyond, stuck * (1.0 - now / need))
             late = was_late * share + max(0.0, beyond) * begun
             over = was_over + width
             # capacity that is missing now is there a start later, and enough of it to clear what waited
@@ -268,11 +307,13 @@ class _Life:
             for inside, over, late, paid, hot in self._trials
         )
         chosen = self._chosen
-        late, promised = self._held_against()
+        late, promised = self._held_against(end)
         if end - self._since >= self._tuning.experience_seconds_min and self._work > 0:
             told = self._late_load is not None
             corrected = correction(late, promised, self._work, self._tuning) if told else 1.0
-            chosen = cheapest(trials, self._work, chosen, self._tuning, corrected)
+            young = end - self._since < self._tuning.experience_seconds_young
+            corrected = max(corrected, 1.0) if young else corrected
+            chosen = cheapest(trials, self._work, chosen, self._tuning, corrected, young=young)
         return Experience(
             at=end,
             since=self._since,
@@ -285,16 +326,27 @@ class _Life:
             late_told=self._before.late_told if self._late_load is None else self._late_load,
             late=round(late, 2),
             promised=round(promised, 2),
+            fair_from=self._fair_from(end),
         )
 
-    def _held_against(self) -> tuple[float, float]:
+    def _fair_from(self, end: float) -> float:
+        """What waits while machines are missing, and what waits behind that, is told late when it has been served, a service time
+        after it began; some of it once more on its way.
+        """
+        before = self._before
+        behind_it = self._waiting and before.at < before.fair_from
+        if self._on.machines_suffice and not behind_it:
+            return before.fair_from
+        return end + min(self._on.queue_seconds + 2.0 * self._on.service_seconds, HOUR_SECONDS)
+
+    def _held_against(self, end: float) -> tuple[float, float]:
         """Late work as it was measured, and as the books promised it of the way in use."""
         before, chosen = self._before, self._chosen
         if chosen < 0:
             return 0.0, 0.0
         share = math.exp(-self._lived_seconds / self._tuning.experience_seconds)
         late, promised = before.late * share, before.promised * share
-        if self._on.machines_suffice:
+        if self._on.machines_suffice and end >= before.fair_from:
             late += max(0.0, (self._late_load or 0.0) - before.late_told) / self._on.unit
             then = before.trials[chosen][2] if chosen < len(before.trials) else 0.0
             promised += max(0.0, self._trials[chosen][2] - then * share)
@@ -312,6 +364,8 @@ def keep(experience: Experience, tuning: Tuning) -> Keep:
         habit=way.habit,
         spare=way.spare,
         last=way.last,
+        part=way.part,
+        part_seconds=way.part_seconds,
         late_share=late / experience.work if experience.work > 0 else None,
     )
 

@@ -29,11 +29,11 @@ def bounded(kept: list[tuple[float, float]]) -> Peaks:
     return tuple(kept)
 
 
-def held(peaks: Peaks) -> float:
-    """The highest level that is still held."""
-    return peaks[0][1] if peaks else 0.0
+def held(peaks: Peaks, now: float, hold_seconds: float) -> float:
+    """The highest level that was wanted within so many seconds."""
+    return next((level for until, level in peaks if now - until < hold_seconds), 0.0)
 
 
-def next_release(peaks: Peaks, hold_seconds: float) -> float | None:
-    """When the highest level will be let go, if nothing asks for it again."""
-    return peaks[0][0] + hold_seconds if len(peaks) > 1 else None
+def next_release(peaks: Peaks, now: float, hold_seconds: float) -> float | None:
+    """When the highest level that is still held will be let go, if nothing asks for it again."""
+    return next((until + hold_seconds for until, _ in peaks[:-1] if now - until < hold_seconds), None)

@@ -182,7 +182,7 @@ def _load_once(draft: Draft, *, need: float, count: int, why: str, groups: Itera
 
 
 def _held_hot(draft: Draft) -> float:
-    want, level = draft.want, held(draft.memory.hot_peaks) * (1.0 + draft.keep.spare)
+    want, level = draft.want, draft.keep.level(draft.memory.hot_peaks, draft.now)
     last = LOAD_DUST if _last_is_kept_until(draft) > draft.now else 0.0
     return max(level / draft.rules.target_util, want.hot_floor, want.clearing, last)
 
@@ -209,7 +209,8 @@ def _shrink_hot(draft: Draft) -> None:
 def _shrink_total(draft: Draft) -> None:
     want = draft.want
     slow = max(
-        held(draft.memory.total_peaks) / draft.rules.target_util, want.hot_floor * draft.rules.cold_mult
+        held(draft.memory.total_peaks, draft.now, draft.tuning.total_hold_seconds) / draft.rules.target_util,
+        want.hot_floor * draft.rules.cold_mult,
     )
     total = max(_held_hot(draft), slow, want.total, draft.config.min_cold_load)
     why = f"{load(want.total)} hot and cold wanted, {load(total)} held"
@@ -219,7 +220,7 @@ def _shrink_total(draft: Draft) -> None:
 def _remember_wants(draft: Draft) -> None:
     """Hysteresis: what was wanted lately, so that a lull does not cost a start."""
     tuning, want, memory = draft.tuning, draft.want, draft.memory
-    hold = draft.keep.seconds
+    hold = draft.keep.longest_seconds
     # what was needed for a moment counts, whether or not a plan was made in it
     needed = needed_since(draft.experience, draft.now - tuning.needed_seconds)
     hot = remember(memory.hot_peaks, max(want.arrivals, needed), draft.now, hold)
@@ -250,8 +251,9 @@ def _remember_wants(draft: Draft) -> None:
     if draft.keep.habit and (rise := next_rise(draft.experience, draft.now, tuning)) is not None:
         draft.wakes.append(rise)
     for due in (
-        next_release(hot, hold),
-        next_release(total, tuning.total_hold_seconds),
+        next_release(hot, draft.now, draft.keep.seconds),
+        next_release(hot, draft.now, draft.keep.part_seconds),
+        next_release(total, draft.now, tuning.total_hold_seconds),
         _last_is_kept_until(draft),
     ):
         if due:

@@ -53,12 +53,17 @@ class Tuning:
     """What was seen so long ago counts for a third: a working day."""
     experience_seconds_min: float = 900.0
     """Before a quarter of an hour of traffic was seen nothing is concluded from it."""
-    late_share_max: float = 0.006
+    experience_seconds_young: float = 7200.0
+    """So long what did not happen yet may only not have had its turn: late work is dearer, and nothing is taken to be better than
+    the books say."""
+    late_share_max: float = 0.0035
     """So much of the work may wait longer than target_queue_time: less than a hundredth, for the books see less than
     there is."""
-    late_price: float = 100.0
+    late_price: float = 130.0
     """A second of work that waits too long is worth so many seconds of a worker. What cannot be kept from being late for
     less is left to be late."""
+    late_price_young: float = 3.0
+    """So many times that to an endpoint that is young."""
     late_correction_min: float = 0.5
     late_correction_max: float = 3.0
     """What the books say of late work is corrected by what was measured, within these: they leave out chance within a bucket

@@ -4,6 +4,7 @@ The books see less than there is: arrivals in buckets, requests as a fluid, mach
 promise is held against what engines measured, and corrected by the quotient before the ways are compared.
 """
 
+import math
 from dataclasses import dataclass
 
 from policy.tuning import Tuning
@@ -12,6 +13,12 @@ HOLDS = (45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0, 3600.0)
 """Seconds for which a level of capacity is kept after it was last needed."""
 SPARES = (0.25, 0.5)
 SPARE_HOLDS = (45.0, 90.0, 180.0, 600.0)
+LESS = -0.15
+LESS_HOLDS = (45.0, 90.0, 180.0)
+"""Less than what was needed: a steady stream's peaks of a few seconds may as well wait for those few seconds."""
+PARTS = ((45.0, 0.5, 600.0), (90.0, 0.3, 600.0), (90.0, 0.5, 1200.0), (45.0, 0.7, 3600.0))
+"""(the hold of all that was needed, the share of it that is kept for longer, for how long): of bursts that come again after any
+pause, what is kept through the pause spares most of the waiting."""
 LAST_HOLDS = (45.0, 90.0, 300.0)
 LAST_SECONDS = HOLDS[-1]
 """For which the last hot worker is kept, where it is kept for longer than the others: seldom requests need one, and it is the
@@ -29,15 +36,18 @@ class Way:
     habit: bool = False
     """Whether what came at this minute of each of the last hours is met in advance."""
     spare: float = 0.0
-    """What is kept beyond the level, as a share of it."""
-
+    """What is kept beyond the level, as a share of it; negative: less."""
     last: bool = False
     """Whether the last worker is kept for `LAST_SECONDS`."""
+    part: float = 0.0
+    """The share of the level that is kept for `part_seconds`."""
+    part_seconds: float = 0.0
+    """More than `seconds`, where there is a part."""
 
     @property
     def plain(self) -> bool:
         """Nothing but a hold."""
-        return not self.habit and not self.spare and not self.last
+        return not self.habit and not self.spare and not self.last and not self.part
 
 
 WAYS = (
@@ -45,6 +55,8 @@ WAYS = (
     *(Way(hold, habit=True) for hold in HOLDS),
     *(Way(hold, spare=spare) for spare in SPARES for hold in SPARE_HOLDS),
     *(Way(hold, last=True) for hold in LAST_HOLDS),
+    *(Way(hold, spare=LESS) for hold in LESS_HOLDS),
+    *(Way(hold, part=part, part_seconds=longer) for hold, part, longer in PARTS),
 )
 """All that are tried; books refer to them by their place."""
 
@@ -69,13 +81,29 @@ def correction(measured: float, promised: float, work: float, tuning: Tuning) ->
     return min(max((measured + doubt) / (promised + doubt), least), most)
 
 
-def cheapest(trials: tuple[Trial, ...], work: float, chosen: int, tuning: Tuning, corrected: float) -> int:
-    """The place of the way that costs least, late work counted; `chosen` while it is about as cheap."""
+def cheapest(
+    trials: tuple[Trial, ...],
+    work: float,
+    chosen: int,
+    tuning: Tuning,
+    corrected: float,
+    *,
+    young: bool = False,
+) -> int:
+    """The place of the way that costs least, late work counted; `chosen` while it is about as cheap.
+
+    To a `young` endpoint late work is dearer, for what half an hour did not show may still come; and it keeps the smallest spare at most,
+    for it cannot tell growth from chance: from nothing every endpoint has grown.
+    """
+    price = tuning.late_price * (tuning.late_price_young if young else 1.0)
 
     def cost(trial: Trial) -> float:
-        return trial[3] + tuning.late_price * max(0.0, trial[2] * corrected - tuning.late_share_max * work)
+        return trial[3] + price * max(0.0, trial[2] * corrected - tuning.late_share_max * work)
 
-    costs = [cost(trial) for trial in trials]
+    costs = [
+        math.inf if young and way.spare > SPARES[0] else cost(trial)
+        for way, trial in zip(WAYS, trials, strict=True)
+    ]
     enough = min(costs) * (1.0 + tuning.experience_margin)
     if 0 <= chosen < len(costs) and costs[chosen] <= enough:
         return chosen

@@ -28,12 +28,15 @@ FIXED = EndpointConfig(
     min_load=0.0,
     target_util=1.0,
     cold_mult=2.0,
-    target_queue_time=10.0,
+    target_queue_time=8.0,
     max_queue_time=30.0,
 )
 """One configuration for every workload and load: the public defaults but for what they cost without being asked for
-(no worker is kept hot without load, the policy's own spare is the only one, twice what was hot lately is kept cold) and a cap
-that is never reached."""
+(no worker is kept hot without load, the policy's own spare is the only one, twice what was hot lately is kept cold), a cap
+that is never reached, and a target somewhat below the 10 s within which requests are counted."""
+
+LINE_SECONDS = 10.0
+"""The peers have no target_queue_time; in their waiting line, which is the engine's, late is what is counted as late."""
 
 NO_POOL = FIXED.model_copy(update={"min_workers": 0, "cold_mult": 1.0})
 """The same where the market keeps no stopped machines."""
@@ -48,6 +51,8 @@ class Setting:
     scaler: str
     label: str
     make: Make
+    line_seconds: float = LINE_SECONDS
+    """The waiting line's target_queue_time."""
 
 
 def stoker(config: EndpointConfig = FIXED) -> Make:
@@ -55,9 +60,14 @@ def stoker(config: EndpointConfig = FIXED) -> Make:
     return lambda _: PolicyPilot(config)
 
 
+def fixed(config: EndpointConfig = FIXED) -> Setting:
+    """The policy in its one configuration."""
+    return Setting("stoker", "fixed", stoker(config), config.target_queue_time)
+
+
 def defaults(config: EndpointConfig = FIXED) -> list[Setting]:
     """The policy, and every peer as its source ships it."""
-    return [Setting("stoker", "fixed", stoker(config)), *(settings(name)[0] for name in PEERS)]
+    return [fixed(config), *(settings(name)[0] for name in PEERS)]
 
 
 def settings(name: str) -> list[Setting]:

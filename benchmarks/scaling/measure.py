@@ -33,7 +33,7 @@ def one(workload: Workload, setting: Setting, world: WorldSettings, seed: int = 
         seed=seed,
         score_from=workload.score_from,
         max_queue_time=FIXED.max_queue_time,
-        target_queue_time=FIXED.target_queue_time,
+        target_queue_time=setting.line_seconds,
     )
 
 

@@ -58,9 +58,9 @@ def test_from_nothing_to_a_burst_to_calm_to_nothing():
     assert 8 <= world.hot <= 10
     assert world.waiting < 700 * 10
     world.run(600, lambda _: 80.0)
-    # one would do, but the step to 700 was the only one there ever was, and half as much again would have met it sooner
+    # one would do, but a spare would have met the step to 700 sooner, and it is the only one that there ever was
     assert world.hot == 2
-    assert "50% more by experience" in world.log[-1][2]
+    assert "25% more by experience" in world.log[-1][2]
     world.run(300, lambda _: 0.0)
     assert world.hot == 0
     # the cold pool shrinks to min_workers when its disks have cost as much as a boot

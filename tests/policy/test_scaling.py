@@ -97,6 +97,21 @@ def test_a_worker_that_the_market_does_not_stop_is_not_waited_for():
     assert not any("once it has stopped" in wait.reason for wait in decided.waits)
 
 
+def test_nothing_is_rented_for_a_queue_that_is_gone_before_a_new_machine_could_help():
+    fleet = [*(worker(name) for name in ("a", "b")), *(worker(name, COLD) for name in ("c", "d", "e"))]
+
+    def rented(load):
+        decided = decide(see(*fleet, load=load))
+        assert sum(each.startswith("activate") for each in brief(decided)) == 3
+        return sum(each.startswith("recruit") for each in brief(decided))
+
+    # 20 s of waiting; a boot takes 120 s, in which five workers do 24,000 load more than arrives
+    assert rented(steady(300, waiting=4000, requests=40)) == 0
+    # nothing is left of five workers, or less than waits
+    assert rented(steady(500, waiting=4000, requests=40)) > 0
+    assert rented(steady(300, waiting=40_000, requests=400)) > 0
+
+
 def test_a_little_more_than_there_is_waits_for_ten_seconds():
     seen = see(worker("w1"), load=steady(104))
     first = decide(seen)

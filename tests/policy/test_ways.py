@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.tuning import DEFAULT_TUNING as TUNING
-from policy.ways import FRESH, HOLDS, WAYS, Trial, cheapest, correction
+from policy.ways import FRESH, HOLDS, SPARES, WAYS, Trial, Way, cheapest, correction
 
 WORK = 1000.0
 ALLOWED = TUNING.late_share_max * WORK
@@ -15,10 +15,12 @@ def books(late: float, paid: float) -> Trial:
     return (0.0, 0.0, late, paid, 0)
 
 
-def choose(way_books: dict[int, Trial], *, chosen: int = -1, corrected: float = 1.0) -> int:
+def choose(
+    way_books: dict[int, Trial], *, chosen: int = -1, corrected: float = 1.0, young: bool = False
+) -> int:
     """The way that is chosen where all others cost far too much."""
     trials = [way_books.get(number, books(0.0, 1e9)) for number in range(len(WAYS))]
-    return cheapest(tuple(trials), WORK, chosen, TUNING, corrected)
+    return cheapest(tuple(trials), WORK, chosen, TUNING, corrected, young=young)
 
 
 def test_no_two_ways_are_the_same():
@@ -63,10 +65,28 @@ def test_what_is_late_beyond_the_limit_is_charged_at_its_price():
 
 
 def test_a_spare_is_chosen_when_the_promises_turn_out_to_be_too_good():
-    hold, spare = 5, next(number for number, way in enumerate(WAYS) if way.spare)
+    hold, spare = 5, next(number for number, way in enumerate(WAYS) if way.spare > 0)
     held = {hold: books(4.0, 1000.0), spare: books(1.0, 1300.0)}
     assert choose(held) == hold
     assert choose(held, corrected=3.0) == spare
+
+
+def test_to_a_young_endpoint_late_work_is_dearer_so_it_holds_for_longer():
+    short, long = 4, 6
+    held = {short: books(ALLOWED + 3.0, 1000.0), long: books(ALLOWED, 1500.0)}
+    assert choose(held) == short
+    assert choose(held, young=True) == long
+
+
+def test_a_young_endpoint_keeps_the_smallest_spare_at_most_for_having_grown_from_nothing():
+    hold, small, large = 5, *(WAYS.index(Way(90.0, spare=spare)) for spare in SPARES)
+    grown = {
+        hold: books(ALLOWED + 10.0, 1000.0),
+        small: books(ALLOWED + 5.0, 1200.0),
+        large: books(0.0, 1300.0),
+    }
+    assert choose(grown) == large
+    assert choose(grown, young=True) == small
 
 
 def test_what_is_in_use_stays_while_it_is_about_as_cheap():
