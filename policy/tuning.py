@@ -56,7 +56,7 @@ class Tuning:
     experience_seconds_young: float = 7200.0
     """So long what did not happen yet may only not have had its turn: late work is dearer, and nothing is taken to be better than
     the books say."""
-    late_share_max: float = 0.0035
+    late_share_max: float = 0.007
     """So much of the work may wait longer than target_queue_time: less than a hundredth, for the books see less than
     there is."""
     late_price: float = 130.0
