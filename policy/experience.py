@@ -24,9 +24,8 @@ _STEPS_MAX = 720
 """An hour of buckets is lived through one by one; of a longer silence only the forgetting is booked."""
 _UNIT_MIN = 1e-9
 """A worker that does less, load/s, does nothing: what it would take of such is beyond all numbers."""
-_SPARE_AT = tuple((HOLDS.index(way.seconds), 1.0 + way.spare) for way in WAYS if way.spare > 0)
+_SPARE_AT = tuple((HOLDS.index(way.seconds), 1.0 + way.spare) for way in WAYS if way.spare)
 _LAST_AT = tuple(HOLDS.index(way.seconds) for way in WAYS if way.last)
-_LESS_AT = tuple((HOLDS.index(way.seconds), 1.0 + way.spare) for way in WAYS if way.spare < 0)
 _PARTS_AT = tuple(
     (HOLDS.index(way.seconds), HOLDS.index(way.part_seconds), way.part) for way in WAYS if way.part
 )
@@ -82,8 +81,7 @@ class Keep:
     @property
     def words(self) -> str:
         """The spare in a reason; nothing where there is none."""
-        more = "more" if self.spare > 0 else "less"
-        return f"{abs(self.spare):.0%} {more} by experience" if self.spare else ""
+        return f"{self.spare:.0%} more by experience" if self.spare else ""
 
     @property
     def longest_seconds(self) -> float:
@@ -252,11 +250,10 @@ class _Life:
         spared = [math.ceil(levels[hold] * grown - 0.02) for hold, grown in _SPARE_AT]
         least = 1 if levels[-1] > 0 else 0
         lasting = [max(plain[hold], least) for hold in _LAST_AT]
-        lessened = [math.ceil(levels[hold] * shrunk - 0.02) for hold, shrunk in _LESS_AT]
         partly = [
             max(plain[hold], math.ceil(levels[longer] * part - 0.02)) for hold, longer, part in _PARTS_AT
         ]
-        return plain + habitual + spared + lasting + lessened + partly
+        return plain + habitual + spared + lasting + partly
 
     def _after(
         self, workers: list[int], work: float, share: float, need: float, *, begun: bool
@@ -284,17 +281,13 @@ class _Life:
             paid = was_paid * share + now * width
             if now > hot:
                 paid += (now - hot) * price
+            alone = stuck * (1.0 - now / need) if need > now else 0.0
             if inside <= now * patience:
-                late = was_late * share
-                if need > now:
-                    late += stuck * (1.0 - now / need)
-                trials.append((inside, 0.0, late, paid, now))
+                trials.append((inside, 0.0, was_late * share + alone, paid, now))
                 continue
             # who is late lets those pass who can still be served in time: late is what comes beyond the capacity
             beyond = min(inside - now * patience, work - done)
-            if need > now:
-                beyond = max(beyond, stuck * (1.0 - now / need))
-            late = was_late * share + max(0.0, beyond) * begun
+            late = was_late * share + max(alone, beyond * begun)
             over = was_over + width
             # capacity that is missing now is there a start later, and enough of it to clear what waited
             cleared = over >= on.start_seconds
@@ -330,8 +323,8 @@ class _Life:
         )
 
     def _fair_from(self, end: float) -> float:
-        """What waits while machines are missing, and what waits behind that, is told late when it has been served, a service time
-        after it began; some of it once more on its way.
+        """What waited while machines were missing, or behind that, is told when it has been served: so long after the last of it
+        that it may wait on its worker, run, and wait for a request before it to end.
         """
         before = self._before
         behind_it = self._waiting and before.at < before.fair_from
@@ -356,7 +349,9 @@ class _Life:
 def keep(experience: Experience, tuning: Tuning) -> Keep:
     """How to hold, by the books so far."""
     number = experience.chosen
-    if number < 0:
+    if number < 0 or len(experience.trials) != len(
+        WAYS
+    ):  # of another version, of which nothing was lived through yet
         return Keep(seconds=tuning.hot_hold_seconds_unknown, habit=False, spare=0.0, late_share=None)
     late, way = experience.trials[number][2], WAYS[number]
     return Keep(

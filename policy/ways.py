@@ -13,9 +13,6 @@ HOLDS = (45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0, 3600.0)
 """Seconds for which a level of capacity is kept after it was last needed."""
 SPARES = (0.25, 0.5)
 SPARE_HOLDS = (45.0, 90.0, 180.0, 600.0)
-LESS = -0.15
-LESS_HOLDS = (45.0, 90.0, 180.0)
-"""Less than what was needed: a steady stream's peaks of a few seconds may as well wait for those few seconds."""
 PARTS = ((45.0, 0.5, 600.0), (90.0, 0.3, 600.0), (90.0, 0.5, 1200.0), (45.0, 0.7, 3600.0))
 """(the hold of all that was needed, the share of it that is kept for longer, for how long): of bursts that come again after any
 pause, what is kept through the pause spares most of the waiting."""
@@ -36,7 +33,7 @@ class Way:
     habit: bool = False
     """Whether what came at this minute of each of the last hours is met in advance."""
     spare: float = 0.0
-    """What is kept beyond the level, as a share of it; negative: less."""
+    """What is kept beyond the level, as a share of it."""
     last: bool = False
     """Whether the last worker is kept for `LAST_SECONDS`."""
     part: float = 0.0
@@ -55,7 +52,6 @@ WAYS = (
     *(Way(hold, habit=True) for hold in HOLDS),
     *(Way(hold, spare=spare) for spare in SPARES for hold in SPARE_HOLDS),
     *(Way(hold, last=True) for hold in LAST_HOLDS),
-    *(Way(hold, spare=LESS) for hold in LESS_HOLDS),
     *(Way(hold, part=part, part_seconds=longer) for hold, part, longer in PARTS),
 )
 """All that are tried; books refer to them by their place."""

@@ -173,6 +173,8 @@ def test_books_of_another_version_are_begun_anew():
     later = fold(history, engine_id="e", sequence=9999, at=START + 3605.0, window_s=5.0)
     after = lived(other, later, ON, DEFAULT_TUNING)
     assert len(after.trials) == len(WAYS)
+    newer = replace(experience, trials=(*experience.trials, experience.trials[0]), chosen=len(WAYS))
+    assert keep(newer, DEFAULT_TUNING).late_share is None, "before anything is lived through, too"
 
 
 def test_what_was_needed_a_moment_ago_is_known_and_what_was_needed_long_ago_is_not():
