@@ -23,7 +23,7 @@ class Labelled(Protocol):
 T = TypeVar("T", bound=Labelled)
 _LAST = "\U0010ffff"
 PAUSE_FACTOR = 9.0
-"""A list that took two seconds of pages is not asked for again for eighteen, a longer one for:"""
+"""A list that took two seconds of pages is not asked for again for eighteen, a longer one for `PAUSE_SECONDS_MAX`."""
 PAUSE_SECONDS_MAX = 25.0
 """Those who waited are answered one by one over the pause, so within a minute of their call. All at once, hundreds of
 workflows would be woken in one moment, and what is urgent would wait behind them."""

@@ -341,6 +341,19 @@ def test_a_spare_that_experience_keeps_is_wanted_and_said():
     assert decide(plain).targets.hot_wanted == pytest.approx(400.0 / util)
 
 
+@pytest.mark.parametrize("number", range(len(WAYS)))
+def test_no_way_of_holding_keeps_less_than_the_load_at_target_util(number):
+    experience, history = lives(lambda at: 400.0, seconds=3600)
+    memory = Memory(experience=replace(experience, chosen=number))
+    hot = [worker(f"w{name}", READY, since=START) for name in range(12)]
+    moment, config = START + 3600.0, endpoint(target_util=0.8)
+    seen = see(*hot, now=moment, load=history, memory=memory, listed_at=moment - 1, config=config)
+    decided = decide(seen)
+    drained = sum(each.startswith("drain") for each in brief(decided))
+    assert decided.targets.hot_wanted >= 400.0 / 0.8 - 1e-6
+    assert (12 - drained) * 100.0 >= 400.0 / 0.8
+
+
 def test_a_sleeping_endpoint_wakes_for_its_hourly_burst():
     experience, history = lives(bursts(seconds=300, every=3600), seconds=5 * 3600 - 120)
     cold = [worker(f"w{number}", COLD, since=START) for number in range(6)]
