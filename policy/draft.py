@@ -31,13 +31,16 @@ class Draft(Orders):
         observation = self.observation
         self.memory = observation.memory or Memory()
         self.rules = Rules.of(observation.config, observation.workergroups)
+        self.habit_lead_seconds = self._habit_lead_seconds()
         self.experience, self.keep = self._live()
         self.forecast: Forecast = forecast(
             observation.load,
             observation.now,
             tuning,
             window_seconds=need_window(self.config.target_queue_time, self.service_seconds, tuning),
-            habit=habit_level(self.experience.minutes, self.now, tuning) if self.keep.habit else 0.0,
+            habit=habit_level(self.experience.minutes, self.now, self.habit_lead_seconds, tuning)
+            if self.keep.habit
+            else 0.0,
         )
         self.want: Want = want(observation, self.forecast, self.rules, self.perfs, tuning, self.keep)
         self.failed_hosts: list[HostFailure] = []
@@ -69,18 +72,28 @@ class Draft(Orders):
     def _live(self) -> tuple[Experience, Keep]:
         learned, tuning = self.observation.learned, self.tuning
         loaded = [self.perfs.worker(worker) for worker in self.observation.workers if worker.loaded_once]
-        cold = bool(loaded) and self.keeps_cold
-        seconds = start_seconds(learned, tuning) if cold else boot_seconds(learned, tuning)
+        seconds = (
+            start_seconds(learned, tuning) if loaded and self.keeps_cold else boot_seconds(learned, tuning)
+        )
         on = Conditions(
             unit=self.perfs.mean * self.rules.target_util,
             service_seconds=max(self.service_seconds, 0.05),
             start_seconds=min(seconds, tuning.sustained_seconds),
+            lead_seconds=self.habit_lead_seconds,
             billed_seconds=seconds,
             queue_seconds=self.config.target_queue_time,
             machines_suffice=sum(loaded) >= max(self.memory.experience.needs, default=0.0),
         )
         experience = lived(self.memory.experience, self.observation.load, on, tuning)
         return experience, keep(experience, tuning)
+
+    def _habit_lead_seconds(self) -> float:
+        """Twice as long as a boot takes, where nothing is kept cold: nine of ten have come by then, as of starts in 45 s."""
+        tuning = self.tuning
+        if self.keeps_cold:
+            return tuning.habit_lead_seconds
+        boot = tuning.overdue_factor * boot_seconds(self.observation.learned, tuning)
+        return max(tuning.habit_lead_seconds, min(boot, tuning.habit_lead_seconds_max))
 
     @property
     def keeps_cold(self) -> bool:

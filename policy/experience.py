@@ -15,11 +15,24 @@ from dataclasses import dataclass
 from policy.hysteresis import Peaks, bounded, held
 from policy.load import BUCKET_SECONDS, LoadHistory
 from policy.tuning import Tuning
-from policy.ways import FRESH, HOLDS, LAST_SECONDS, WAYS, Trial, cheapest, correction
+from policy.ways import (
+    FRESH,
+    HOLDS,
+    LAST_SECONDS,
+    WAYS,
+    Sunk,
+    Trial,
+    allowed_late,
+    cheapest,
+    correction,
+    with_habit_learned,
+)
 
 MINUTE_SECONDS = 60.0
 HOUR_SECONDS = 3600.0
 HABIT_MINUTES = 128
+HABIT_SECONDS = 2 * HOUR_SECONDS
+"""Before so much was lived through there can be no habit."""
 _STEPS_MAX = 720
 """An hour of buckets is lived through one by one; of a longer silence only the forgetting is booked."""
 _UNIT_MIN = 1e-9
@@ -56,6 +69,8 @@ class Experience:
     """Seconds of one worker's work that really waited too long since a way was first chosen, discounted."""
     promised: float = 0.0
     """The same by the books of the ways in use."""
+    sunk: Sunk = ()
+    """What the holds had in their books when the habit began, discounted; empty: it did not yet, or that is long ago."""
     fair_from: float = 0.0
     """From when on late work that is told says something of the way of holding: what is told before waited while there were too
     few machines, or behind what did."""
@@ -104,6 +119,8 @@ class Conditions:
     """What a request keeps one worker busy for."""
     start_seconds: float
     """From the decision to a worker that serves."""
+    lead_seconds: float
+    """How long before it is expected a habit is met."""
     billed_seconds: float
     """What a start costs, in seconds of a running worker."""
     queue_seconds: float
@@ -162,6 +179,10 @@ class _Life:
         self._trials = list(experience.trials) if known else [FRESH] * len(WAYS)
         self._chosen = experience.chosen if known else -1
         self._since = since
+        self._habit_begins = since + HABIT_SECONDS
+        self._has_begun = experience.at >= self._habit_begins
+        self._sunk = experience.sunk if known else ()
+        self._sunk_at = 0.0
         self._before = experience
         self._lived_seconds = 0.0
         self._late_load = history.late_load
@@ -192,6 +213,9 @@ class _Life:
                 self.forget(width)
             else:
                 self._step(at, arrived, need)
+            if not self._has_begun and at + width >= self._habit_begins:
+                self._has_begun, self._sunk_at = True, self._lived_seconds
+                self._sunk = tuple((late, paid) for _, _, late, paid, _ in self._trials[: len(HOLDS)])
 
     def _is_quiet(self, arrived: float, need: float) -> bool:
         """Nothing comes, nothing is hot and nothing is expected: only time passes."""
@@ -232,7 +256,7 @@ class _Life:
 
     def _workers(self, at: float) -> list[int]:
         """How many workers each trial has hot now."""
-        unit, expected = self._on.unit, habit_level(self._minutes, at, self._tuning)
+        unit, expected = self._on.unit, habit_level(self._minutes, at, self._on.lead_seconds, self._tuning)
         levels, plain, habitual = [], [], []
         last, count, met = -1.0, 0, 0
         peaks, first = self._peaks, len(self._peaks)
@@ -301,12 +325,17 @@ class _Life:
         )
         chosen = self._chosen
         late, promised = self._held_against(end)
+        sunk = self._sunk_by_now()
         if end - self._since >= self._tuning.experience_seconds_min and self._work > 0:
             told = self._late_load is not None
             corrected = correction(late, promised, self._work, self._tuning) if told else 1.0
             young = end - self._since < self._tuning.experience_seconds_young
             corrected = max(corrected, 1.0) if young else corrected
-            chosen = cheapest(trials, self._work, chosen, self._tuning, corrected, young=young)
+            allowed = allowed_late(late, self._work, self._tuning) if told and not young else None
+            learned = with_habit_learned(trials, sunk, self._work, self._tuning)
+            chosen = cheapest(
+                learned, self._work, chosen, self._tuning, corrected, allowed=allowed, young=young
+            )
         return Experience(
             at=end,
             since=self._since,
@@ -319,8 +348,15 @@ class _Life:
             late_told=self._before.late_told if self._late_load is None else self._late_load,
             late=round(late, 2),
             promised=round(promised, 2),
+            sunk=sunk,
             fair_from=self._fair_from(end),
         )
+
+    def _sunk_by_now(self) -> Sunk:
+        """Forgotten like all that is in the books."""
+        share = math.exp(-(self._lived_seconds - self._sunk_at) / self._tuning.experience_seconds)
+        sunk = tuple((round(late * share, 2), round(paid * share, 1)) for late, paid in self._sunk)
+        return sunk if any(late for late, _ in sunk) else ()
 
     def _fair_from(self, end: float) -> float:
         """What waited while machines were missing, or behind that, is told when it has been served: so long after the last of it
@@ -365,22 +401,25 @@ def keep(experience: Experience, tuning: Tuning) -> Keep:
     )
 
 
-def habit_level(minutes: list[float] | tuple[float, ...], at: float, tuning: Tuning) -> float:
+def habit_level(
+    minutes: list[float] | tuple[float, ...], at: float, lead_seconds: float, tuning: Tuning
+) -> float:
     """Load/s that was needed at this minute, or the next to it, in each of the last two hours; 0: in one of them nothing.
 
-    Looks a start's time ahead, for that is what it is good for: a burst out of nothing cannot be met by starting machines
-    when it is seen, one that came in each of the last hours can be met by starting them before its minute.
+    Looks as far ahead as it takes to have a worker, and at all that comes until then, for that is what it is good for: a burst out of
+    nothing cannot be met by starting machines when it is seen, one that came in each of the last hours can be met by starting them
+    before its minute.
     """
     if not minutes:
         return 0.0
     least = math.inf
-    minute = int((at + tuning.habit_lead_seconds) // MINUTE_SECONDS)
+    first = int((at + min(tuning.habit_lead_seconds, lead_seconds)) // MINUTE_SECONDS) - 1
+    last = int((at + lead_seconds) // MINUTE_SECONDS) + 1
     for hour in (60, 120):
-        back = minute - hour
-        highest = minutes[(back - 1) % HABIT_MINUTES]
-        for near in (minutes[back % HABIT_MINUTES], minutes[(back + 1) % HABIT_MINUTES]):
-            if near > highest:
-                highest = near
+        highest = 0.0
+        for minute in range(first - hour, last - hour + 1):
+            if minutes[minute % HABIT_MINUTES] > highest:
+                highest = minutes[minute % HABIT_MINUTES]
         if highest <= 0:
             return 0.0
         if highest < least:
@@ -406,17 +445,17 @@ def needed_since(experience: Experience, moment: float) -> float:
     return max(experience.needs[-count:], default=0.0) if count > 0 else 0.0
 
 
-def next_rise(experience: Experience, now: float, tuning: Tuning) -> float | None:
+def next_rise(experience: Experience, now: float, lead_seconds: float, tuning: Tuning) -> float | None:
     """When the habit next asks for a quarter more than now, within the hour; None: it does not."""
     if not experience.minutes:
         return None
-    before = habit_level(experience.minutes, now, tuning)
+    before = habit_level(experience.minutes, now, lead_seconds, tuning)
     first = now // MINUTE_SECONDS + 1
     for number in range(int(HOUR_SECONDS / MINUTE_SECONDS)):
-        at = (first + number) * MINUTE_SECONDS - tuning.habit_lead_seconds % MINUTE_SECONDS
+        at = (first + number) * MINUTE_SECONDS - lead_seconds % MINUTE_SECONDS
         if at <= now:
             continue
-        level = habit_level(experience.minutes, at, tuning)
+        level = habit_level(experience.minutes, at, lead_seconds, tuning)
         if level > before * 1.25:
             return float(at)
         before = level

@@ -248,7 +248,8 @@ def _remember_wants(draft: Draft) -> None:
         if cold_below
         else None,
     )
-    if draft.keep.habit and (rise := next_rise(draft.experience, draft.now, tuning)) is not None:
+    lead = draft.habit_lead_seconds
+    if draft.keep.habit and (rise := next_rise(draft.experience, draft.now, lead, tuning)) is not None:
         draft.wakes.append(rise)
     for due in (
         next_release(hot, draft.now, draft.keep.seconds),

@@ -69,8 +69,8 @@ def offers(*listed: Offer, group=1, at=NOW - 5, **given) -> Offers:
     return Offers(workergroup_id=group, searched_at=at, offers=listed, **given)
 
 
-def plenty(count=64, price=0.3) -> Offers:
-    return offers(*(offer(number, price=price) for number in range(1, count + 1)))
+def plenty(count=64, price=0.3, at=NOW - 5) -> Offers:
+    return offers(*(offer(number, price=price) for number in range(1, count + 1)), at=at)
 
 
 def steady(rate: float, *, until=NOW, seconds=300.0, waiting=0.0, requests=0, last=None) -> LoadHistory:

@@ -1,5 +1,6 @@
 """What the traffic teaches about holding: every way is tried in the shadow of the fleet, the cheapest good one is used."""
 
+import math
 import random
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policy.booting import boot_seconds
 from policy.experience import (
     Conditions,
     Experience,
@@ -21,11 +23,19 @@ from policy.experience import (
 from policy.load import LoadHistory, fold
 from policy.observation import Memory
 from policy.tuning import DEFAULT_TUNING
-from policy.ways import LAST_SECONDS, WAYS, Way
-from tests.policy.builders import COLD, NOW, READY, brief, decide, endpoint, see, worker
+from policy.ways import HOLDS, LAST_SECONDS, WAYS, Way
+from tests.policy.builders import COLD, NOW, READY, brief, decide, endpoint, knows, plenty, see, worker
 
 START = (NOW // 3600.0) * 3600.0
-ON = Conditions(unit=100.0, service_seconds=1.0, start_seconds=25.0, billed_seconds=25.0, queue_seconds=10.0)
+LEAD = DEFAULT_TUNING.habit_lead_seconds
+ON = Conditions(
+    unit=100.0,
+    service_seconds=1.0,
+    start_seconds=25.0,
+    lead_seconds=LEAD,
+    billed_seconds=25.0,
+    queue_seconds=10.0,
+)
 
 
 def lives(arrivals, *, seconds, every=60, late=None, on=ON):
@@ -94,15 +104,76 @@ def test_what_comes_every_hour_is_met_before_it_comes():
     assert keep(experience, DEFAULT_TUNING).habit
     # the burst begins in a minute; a start takes 45 s at most
     at = START + 5 * 3600.0 - 60.0
-    assert habit_level(experience.minutes, at + 20.0, DEFAULT_TUNING) == pytest.approx(500.0)
-    rise = next_rise(experience, at - 600.0, DEFAULT_TUNING)
+    assert habit_level(experience.minutes, at + 20.0, LEAD, DEFAULT_TUNING) == pytest.approx(500.0)
+    rise = next_rise(experience, at - 600.0, LEAD, DEFAULT_TUNING)
     assert rise is not None
-    assert at - 120.0 <= rise <= at + 60.0 - DEFAULT_TUNING.habit_lead_seconds
+    assert at - 120.0 <= rise <= at + 60.0 - LEAD
+
+
+def test_what_was_late_before_there_could_be_a_habit_is_remembered_apart_and_forgotten_like_the_rest():
+    hourly = bursts(seconds=300, every=3600)
+    before, _ = lives(hourly, seconds=2 * 3600 - 60)
+    assert before.sunk == ()
+    begun, _ = lives(hourly, seconds=2 * 3600)
+    assert begun.sunk == tuple((late, paid) for _, _, late, paid, _ in begun.trials[: len(HOLDS)])
+    later, _ = lives(hourly, seconds=4 * 3600)
+    share = math.exp(-2 * 3600 / DEFAULT_TUNING.experience_seconds)
+    for (late, paid), (late_then, paid_then) in zip(later.sunk, begun.sunk, strict=True):
+        assert late == pytest.approx(late_then * share, rel=0.01, abs=0.1)
+        assert paid == pytest.approx(paid_then * share, rel=0.01)
+
+
+def test_when_it_looks_does_not_matter_for_when_the_habit_begins():
+    hourly = bursts(seconds=300, every=3600)
+    often, _ = lives(hourly, seconds=2 * 3600 + 600, every=5)
+    seldom, _ = lives(hourly, seconds=2 * 3600 + 600, every=60)
+    for one, other in zip(often.sunk, seldom.sunk, strict=True):
+        assert one == pytest.approx(other, rel=0.01, abs=0.1)
+
+
+def test_a_burst_that_was_met_once_by_habit_is_met_with_a_short_hold_from_then_on():
+    """It comes at noon, one and two among what comes all day; that the first two were late says nothing of the next."""
+
+    def arrivals(at):
+        return (2000.0 if at % 3600 < 300 else 0.0) + (100.0 if (at // 60) % 7 < 3 else 0.0)
+
+    third, _ = lives(arrivals, seconds=3 * 3600 - 60)
+    kept = keep(third, DEFAULT_TUNING)
+    assert kept.habit
+    assert kept.seconds <= 90.0
+
+
+def test_who_was_never_late_may_be_later_than_who_was():
+    def arrivals(at):
+        return (500.0 if at % 3600 < 300 else 0.0) + (100.0 if (at // 60) % 7 < 3 else 0.0)
+
+    never, _ = lives(arrivals, seconds=3 * 3600 - 60, late=0.0)
+    often, _ = lives(arrivals, seconds=3 * 3600 - 60, late=0.02)
+    assert never.trials == often.trials
+    assert not keep(never, DEFAULT_TUNING).habit, "the hourly burst may be late"
+    assert keep(often, DEFAULT_TUNING).habit
+
+
+def test_what_a_young_endpoint_was_not_late_with_is_not_spent():
+    bursty = bursts(seconds=60, every=900, level=1500.0)
+    young, _ = lives(bursty, seconds=5400, late=0.0)
+    assert keep(young, DEFAULT_TUNING).seconds >= 900.0, "all of it is kept through the pause"
+
+
+def test_where_coming_back_takes_minutes_a_habit_is_met_minutes_before_and_until_it_comes():
+    experience, _ = lives(bursts(seconds=300, every=3600), seconds=3 * 3600 - 900)
+    at, lead = START + 3 * 3600.0, 500.0
+    for before in range(20, 500, 20):
+        assert habit_level(experience.minutes, at - before, lead, DEFAULT_TUNING) == pytest.approx(500.0)
+    assert habit_level(experience.minutes, at - 640.0, lead, DEFAULT_TUNING) < 250.0
+    rise = next_rise(experience, at - 890.0, lead, DEFAULT_TUNING)
+    assert rise is not None
+    assert at - 640.0 < rise <= at - lead
 
 
 def test_what_came_once_is_no_habit():
     experience, _ = lives(lambda at: 500.0 if at < 300 else 0.0, seconds=5400)
-    assert habit_level(experience.minutes, START + 3600.0, DEFAULT_TUNING) == 0.0
+    assert habit_level(experience.minutes, START + 3600.0, LEAD, DEFAULT_TUNING) == 0.0
 
 
 def test_living_through_the_same_history_again_teaches_nothing():
@@ -375,6 +446,32 @@ def test_a_sleeping_endpoint_wakes_for_its_hourly_burst():
     woken = decide(at(START + 5 * 3600.0 - 100.0))
     assert sum(each.startswith("activate") for each in brief(woken)) == 5
     assert "at this minute of each of the last hours" in woken.targets.reason
+
+
+def test_where_nothing_is_kept_cold_the_hourly_burst_has_its_machines_rented_two_boots_before():
+    experience, history = lives(bursts(seconds=300, every=3600), seconds=5 * 3600 - 900)
+    known = knows()
+    learned = replace(known, kinds=tuple(replace(kind, starts=0) for kind in known.kinds))
+    lead = 2 * boot_seconds(learned, DEFAULT_TUNING)
+    assert lead > 2 * LEAD
+
+    def at(moment):
+        return see(
+            now=moment,
+            load=history,
+            offers=(plenty(at=moment - 5),),
+            learned=learned,
+            listed_at=moment - 1,
+            memory=Memory(experience=experience),
+            config=endpoint(min_workers=0, cold_mult=1.0),
+        )
+
+    asleep = decide(at(START + 5 * 3600.0 - lead - 130.0))
+    assert brief(asleep) == []
+    assert asleep.look_again_at is not None
+    assert asleep.look_again_at <= START + 5 * 3600.0 - lead
+    woken = decide(at(asleep.look_again_at + 61.0))
+    assert sum(each.startswith("recruit") for each in brief(woken)) == 5
 
 
 def test_a_step_from_nothing_starts_what_clears_the_queue_beside_what_arrives():
