@@ -5,6 +5,7 @@ under the advised one, so that what differs is the config and not the imaginatio
 with the live fleet, which names real workers.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -117,15 +118,21 @@ def is_news(before: Advice, after: Advice) -> bool:
 
 
 def differences_in_words(advice: Advice) -> str:
-    """The steps that differ now, without their reasons, whose numbers move: `advised only: drain a1, b2; live only: …`."""
-    sides: dict[str, dict[str, list[str]]] = {}
+    """The steps that differ now, without their reasons, whose numbers move: `advised only: drain a1 b2; live only: …`."""
+    sides: dict[str, dict[str, Counter[str]]] = {}
     for each in advice.differences:
-        sides.setdefault(each.side, {}).setdefault(each.op, []).append(each.subject)
+        sides.setdefault(each.side, {}).setdefault(each.op, Counter())[each.subject] += 1
     words = [
-        f"{side} only: " + ", ".join(f"{op} {' '.join(subjects)}" for op, subjects in steps.items())
+        f"{side} only: " + ", ".join(f"{op} {_counted(subjects)}" for op, subjects in steps.items())
         for side, steps in sides.items()
     ]
     return "; ".join(words)[:200] or "no step differs now"
+
+
+def _counted(subjects: Counter[str]) -> str:
+    return " ".join(
+        f"{subject} ({times} times)" if times > 1 else subject for subject, times in subjects.items()
+    )
 
 
 def said(advice: Advice) -> str:
@@ -175,13 +182,18 @@ def _difference(side: str, key: tuple[str, str, int], operation: Operation) -> D
 
 
 def _steps(made: Plan) -> dict[tuple[str, str, int], Operation]:
-    """Operations by what they do to whom; recruits are told apart by their number, for ids and offers are chance."""
+    """Operations by what they do to whom; recruits are told apart by their number, for ids and offers are chance.
+
+    A search is one: it is what recruits begin with, and as the advised one is never made, all that there is to see of them.
+    """
     steps: dict[tuple[str, str, int], Operation] = {}
     recruits: dict[str, int] = {}
     for operation in made.operations:
-        if isinstance(operation, Search | Look):
+        if isinstance(operation, Look):
             continue
-        if isinstance(operation, Recruit):
+        if isinstance(operation, Search):
+            steps[(operation.op, f"workergroup {operation.workergroup_id}", 0)] = operation
+        elif isinstance(operation, Recruit):
             subject = f"workergroup {operation.workergroup_id}"
             recruits[subject] = recruits.get(subject, 0) + 1
             steps[(operation.op, subject, recruits[subject])] = operation

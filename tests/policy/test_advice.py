@@ -107,6 +107,17 @@ def test_steps_that_differ_name_real_workers_with_their_reasons() -> None:
     assert differences_in_words(advice).startswith("advised only: drain w")
 
 
+def test_machines_that_only_the_advised_config_would_rent_are_told_with_and_without_fresh_offers() -> None:
+    seen = see(worker("w1"), load=steady(50), config=endpoint(min_workers=1))
+    advice = begin(seen, EndpointPatch(min_workers=3), "default", dollars=0.0)
+    fresh = advance(advice, seen, decide(seen))
+    assert differences_in_words(fresh) == "advised only: recruit workergroup 1 (2 times)"
+    stale = replace(seen, offers=())
+    told = advance(advice, stale, decide(stale))
+    assert differences_in_words(told) == "advised only: search workergroup 1"
+    assert "min_workers 3" in told.differences[0].reason
+
+
 def test_what_only_the_live_config_would_do_is_told_too() -> None:
     seen = see(worker("w1"), worker("w2", COLD), load=steady(150), config=endpoint(target_util=0.5))
     advice = begin(seen, EndpointPatch(target_util=1.0, max_workers=2), "default", dollars=0.0)
