@@ -19,7 +19,10 @@ LEAD_SECONDS_CREATING = 600.0
 
 def reacting(chosen: Sequence[Workload], world: WorldSettings, *, processes: int) -> list[dict[str, Any]]:
     """The frontier of instant reaction, its parameters chosen afterwards per workload."""
-    print("\n## Instant reaction without foresight: sees every arrival at once, never fails, disks free\n")
+    where = "" if world.cold_pool else ", no cold pool"
+    print(
+        f"\n## Instant reaction without foresight{where}: sees every arrival at once, never fails, disks free\n"
+    )
     print(
         f"{'workload':<22}{'load':>4}  starts nothing idle   cheapest with 0.99                          most for 1.6 x ORACLE99"
     )
