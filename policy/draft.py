@@ -13,9 +13,10 @@ from policy.capacity import (
     workers_max,
     workers_min,
 )
-from policy.experience import Conditions, Experience, Keep, habit_level, keep, lived, need_window
+from policy.experience import Conditions, Experience, Keep, keep, lived, need_window
 from policy.fleet import HostFailure, Worker
 from policy.forecast import Forecast, forecast
+from policy.habit import habit_level
 from policy.observation import Memory, Observation
 from policy.orders import Orders
 from policy.purse import Purse

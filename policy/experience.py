@@ -12,6 +12,7 @@ Everything is bounded: a trial is five numbers, the peaks are two falling lists,
 import math
 from dataclasses import dataclass
 
+from policy.habit import HABIT_MINUTES, HABIT_SECONDS, MINUTE_SECONDS, habit_level
 from policy.hysteresis import Peaks, bounded, held
 from policy.load import BUCKET_SECONDS, LoadHistory
 from policy.tuning import Tuning
@@ -28,11 +29,7 @@ from policy.ways import (
     with_habit_learned,
 )
 
-MINUTE_SECONDS = 60.0
-HOUR_SECONDS = 3600.0
-HABIT_MINUTES = 128
-HABIT_SECONDS = 2 * HOUR_SECONDS
-"""Before so much was lived through there can be no habit."""
+_HOUR_SECONDS = 3600.0
 _STEPS_MAX = 720
 """An hour of buckets is lived through one by one; of a longer silence only the forgetting is booked."""
 _UNIT_MIN = 1e-9
@@ -179,8 +176,7 @@ class _Life:
         self._trials = list(experience.trials) if known else [FRESH] * len(WAYS)
         self._chosen = experience.chosen if known else -1
         self._since = since
-        self._habit_begins = since + HABIT_SECONDS
-        self._has_begun = experience.at >= self._habit_begins
+        self._habit_begins = since + HABIT_SECONDS if experience.at < since + HABIT_SECONDS else math.inf
         self._sunk = experience.sunk if known else ()
         self._sunk_at = 0.0
         self._before = experience
@@ -213,8 +209,8 @@ class _Life:
                 self.forget(width)
             else:
                 self._step(at, arrived, need)
-            if not self._has_begun and at + width >= self._habit_begins:
-                self._has_begun, self._sunk_at = True, self._lived_seconds
+            if at + width >= self._habit_begins:
+                self._habit_begins, self._sunk_at = math.inf, self._lived_seconds
                 self._sunk = tuple((late, paid) for _, _, late, paid, _ in self._trials[: len(HOLDS)])
 
     def _is_quiet(self, arrived: float, need: float) -> bool:
@@ -288,7 +284,7 @@ class _Life:
         service times of work.
         """
         on, width, price = self._on, BUCKET_SECONDS, self._start_price
-        served = min(on.service_seconds, HOUR_SECONDS)
+        served = min(on.service_seconds, _HOUR_SECONDS)
         patience = on.queue_seconds + served
         coming = work / max(served, width)
         # requests that run for much longer than they may wait do not flow into what is left of the workers: whoever finds all
@@ -366,7 +362,7 @@ class _Life:
         behind_it = self._waiting and before.at < before.fair_from
         if self._on.machines_suffice and not behind_it:
             return before.fair_from
-        return end + min(self._on.queue_seconds + 2.0 * self._on.service_seconds, HOUR_SECONDS)
+        return end + min(self._on.queue_seconds + 2.0 * self._on.service_seconds, _HOUR_SECONDS)
 
     def _held_against(self, end: float) -> tuple[float, float]:
         """Late work as it was measured, and as the books promised it of the way in use."""
@@ -385,9 +381,8 @@ class _Life:
 def keep(experience: Experience, tuning: Tuning) -> Keep:
     """How to hold, by the books so far."""
     number = experience.chosen
-    if number < 0 or len(experience.trials) != len(
-        WAYS
-    ):  # of another version, of which nothing was lived through yet
+    # of books of another version nothing was lived through yet
+    if number < 0 or len(experience.trials) != len(WAYS):
         return Keep(seconds=tuning.hot_hold_seconds_unknown, habit=False, spare=0.0, late_share=None)
     late, way = experience.trials[number][2], WAYS[number]
     return Keep(
@@ -399,32 +394,6 @@ def keep(experience: Experience, tuning: Tuning) -> Keep:
         part_seconds=way.part_seconds,
         late_share=late / experience.work if experience.work > 0 else None,
     )
-
-
-def habit_level(
-    minutes: list[float] | tuple[float, ...], at: float, lead_seconds: float, tuning: Tuning
-) -> float:
-    """Load/s that was needed at this minute, or the next to it, in each of the last two hours; 0: in one of them nothing.
-
-    Looks as far ahead as it takes to have a worker, and at all that comes until then, for that is what it is good for: a burst out of
-    nothing cannot be met by starting machines when it is seen, one that came in each of the last hours can be met by starting them
-    before its minute.
-    """
-    if not minutes:
-        return 0.0
-    least = math.inf
-    first = int((at + min(tuning.habit_lead_seconds, lead_seconds)) // MINUTE_SECONDS) - 1
-    last = int((at + lead_seconds) // MINUTE_SECONDS) + 1
-    for hour in (60, 120):
-        highest = 0.0
-        for minute in range(first - hour, last - hour + 1):
-            if minutes[minute % HABIT_MINUTES] > highest:
-                highest = minutes[minute % HABIT_MINUTES]
-        if highest <= 0:
-            return 0.0
-        if highest < least:
-            least = highest
-    return least
 
 
 def last_until(experience: Experience) -> float:
@@ -443,20 +412,3 @@ def needed_since(experience: Experience, moment: float) -> float:
     """The highest need of the buckets that ended after it, load/s; 0: none was lived through."""
     count = math.ceil((experience.at - moment) / BUCKET_SECONDS)
     return max(experience.needs[-count:], default=0.0) if count > 0 else 0.0
-
-
-def next_rise(experience: Experience, now: float, lead_seconds: float, tuning: Tuning) -> float | None:
-    """When the habit next asks for a quarter more than now, within the hour; None: it does not."""
-    if not experience.minutes:
-        return None
-    before = habit_level(experience.minutes, now, lead_seconds, tuning)
-    first = now // MINUTE_SECONDS + 1
-    for number in range(int(HOUR_SECONDS / MINUTE_SECONDS)):
-        at = (first + number) * MINUTE_SECONDS - lead_seconds % MINUTE_SECONDS
-        if at <= now:
-            continue
-        level = habit_level(experience.minutes, at, lead_seconds, tuning)
-        if level > before * 1.25:
-            return float(at)
-        before = level
-    return None

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from policy.capacity import LOAD_DUST, is_known_asleep, is_over, workers_min
 from policy.draft import Draft
-from policy.experience import last_until, needed_since, next_rise
+from policy.experience import last_until, needed_since
 from policy.grow import activate, can_start, grow_hot
+from policy.habit import next_rise
 from policy.hysteresis import held, next_release, remember
 from policy.leaving import delete_all, dismiss_strangers, finish_drains, keep_all, release_again, stop_all
 from policy.observation import Observation
@@ -249,7 +250,10 @@ def _remember_wants(draft: Draft) -> None:
         else None,
     )
     lead = draft.habit_lead_seconds
-    if draft.keep.habit and (rise := next_rise(draft.experience, draft.now, lead, tuning)) is not None:
+    if (
+        draft.keep.habit
+        and (rise := next_rise(draft.experience.minutes, draft.now, lead, tuning)) is not None
+    ):
         draft.wakes.append(rise)
     for due in (
         next_release(hot, draft.now, draft.keep.seconds),

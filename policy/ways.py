@@ -97,11 +97,11 @@ def with_habit_learned(
 ) -> tuple[Trial, ...]:
     """The trials, those with the habit as if it had saved from the beginning what it has saved since there can be one.
 
-    `sunk` is what each hold had in its books when the habit began; in the hours before, which it needs to be learned from, a way with
+    `sunk` is what each hold had in its books when the habit began, or empty; in the hours before, which it needs to be learned from, a way with
     it does as the same one without.
     """
     doubt = tuning.late_doubt * work
-    if not sunk or doubt <= 0:
+    if len(sunk) != len(HOLDS) or doubt <= 0:
         return trials
     plain, habitual, others = (
         trials[: len(HOLDS)],
@@ -140,7 +140,6 @@ def cheapest(
     for it cannot tell growth from chance: from nothing every endpoint has grown.
     """
     price = tuning.late_price * (tuning.late_price_young if young else 1.0)
-
     free = (tuning.late_share_max if allowed is None else allowed) * work
 
     def cost(trial: Trial) -> float:

@@ -12,16 +12,16 @@ from policy.booting import boot_seconds
 from policy.experience import (
     Conditions,
     Experience,
-    habit_level,
     keep,
     last_until,
     lived,
     need_window,
     needed_since,
-    next_rise,
 )
+from policy.habit import habit_level, next_rise
 from policy.load import LoadHistory, fold
 from policy.observation import Memory
+from policy.planner import plan
 from policy.tuning import DEFAULT_TUNING
 from policy.ways import HOLDS, LAST_SECONDS, WAYS, Way
 from tests.policy.builders import COLD, NOW, READY, brief, decide, endpoint, knows, plenty, see, worker
@@ -105,7 +105,7 @@ def test_what_comes_every_hour_is_met_before_it_comes():
     # the burst begins in a minute; a start takes 45 s at most
     at = START + 5 * 3600.0 - 60.0
     assert habit_level(experience.minutes, at + 20.0, LEAD, DEFAULT_TUNING) == pytest.approx(500.0)
-    rise = next_rise(experience, at - 600.0, LEAD, DEFAULT_TUNING)
+    rise = next_rise(experience.minutes, at - 600.0, LEAD, DEFAULT_TUNING)
     assert rise is not None
     assert at - 120.0 <= rise <= at + 60.0 - LEAD
 
@@ -166,7 +166,7 @@ def test_where_coming_back_takes_minutes_a_habit_is_met_minutes_before_and_until
     for before in range(20, 500, 20):
         assert habit_level(experience.minutes, at - before, lead, DEFAULT_TUNING) == pytest.approx(500.0)
     assert habit_level(experience.minutes, at - 640.0, lead, DEFAULT_TUNING) < 250.0
-    rise = next_rise(experience, at - 890.0, lead, DEFAULT_TUNING)
+    rise = next_rise(experience.minutes, at - 890.0, lead, DEFAULT_TUNING)
     assert rise is not None
     assert at - 640.0 < rise <= at - lead
 
@@ -472,6 +472,27 @@ def test_where_nothing_is_kept_cold_the_hourly_burst_has_its_machines_rented_two
     assert asleep.look_again_at <= START + 5 * 3600.0 - lead
     woken = decide(at(asleep.look_again_at + 61.0))
     assert sum(each.startswith("recruit") for each in brief(woken)) == 5
+
+
+@pytest.mark.parametrize("cold", [True, False])
+def test_the_books_of_a_habit_pay_for_two_boots_where_nothing_is_kept_cold(cold):
+    experience, history = lives(bursts(seconds=300, every=3600), seconds=5 * 3600 - 180)
+    moment = START + 5 * 3600.0 - 120.0
+    history = fold(history, engine_id="e", sequence=9999, at=moment, window_s=60.0)
+    known = knows()
+    seen = see(
+        *(worker(f"w{number}", COLD, since=START) for number in range(6 if cold else 0)),
+        now=moment,
+        load=history,
+        learned=replace(known, kinds=tuple(replace(kind, starts=0) for kind in known.kinds)),
+        listed_at=moment - 1,
+        memory=Memory(experience=experience),
+        config=endpoint(min_workers=6 if cold else 0, cold_mult=1.0),
+    )
+    memory = plan(seen).memory
+    assert memory is not None
+    hot = memory.experience.trials[WAYS.index(Way(45.0, habit=True))][4]
+    assert hot == (0 if cold else 5)
 
 
 def test_a_step_from_nothing_starts_what_clears_the_queue_beside_what_arrives():

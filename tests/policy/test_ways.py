@@ -106,20 +106,20 @@ def test_who_was_late_too_often_takes_the_dearer_way_that_its_limit_alone_would_
     assert choose(held, allowed=allowed_late(1.5 * ALLOWED, WORK, TUNING)) == long
 
 
-HOUR_OF_BURSTS = 500.0
-"""Late work of two hours in which nobody could have a habit."""
+SUNK_LATE, SUNK_PAID = 500.0, 1000.0
+"""Of the first two hours, in which nobody could have a habit."""
 
 
 def hourly(*, habit_late: float, habit_paid: float) -> tuple[Trial, ...]:
-    """Books in which the hold of 90 s was late for 500 since there can be a habit and 500 before, and paid 1,000 each time."""
-    trials = [books(1000.0, 2000.0) for _ in WAYS]
+    """Books in which all ways but those with the habit were as late since there can be one as before, and paid as much."""
+    trials = [books(2 * SUNK_LATE, 2 * SUNK_PAID) for _ in WAYS]
     for number, way in enumerate(WAYS):
         if way.habit:
-            trials[number] = books(HOUR_OF_BURSTS + habit_late, 1000.0 + habit_paid)
+            trials[number] = books(SUNK_LATE + habit_late, SUNK_PAID + habit_paid)
     return tuple(trials)
 
 
-SUNK = tuple((HOUR_OF_BURSTS, 1000.0) for _ in HOLDS)
+SUNK = tuple((SUNK_LATE, SUNK_PAID) for _ in HOLDS)
 HABITS = [number for number, way in enumerate(WAYS) if way.habit]
 OTHERS = [number for number, way in enumerate(WAYS) if not way.habit]
 
@@ -132,14 +132,15 @@ def test_a_habit_is_judged_by_what_came_since_there_can_be_one():
 
 
 def test_a_habit_that_saves_nothing_is_judged_as_if_there_were_none():
-    trials = hourly(habit_late=HOUR_OF_BURSTS, habit_paid=1000.0)
+    trials = hourly(habit_late=SUNK_LATE, habit_paid=SUNK_PAID)
     assert with_habit_learned(trials, SUNK, WORK, TUNING) == trials
 
 
 def test_of_a_habit_that_nothing_happened_to_nothing_is_known():
-    trials = tuple(books(HOUR_OF_BURSTS, 1000.0) for _ in WAYS)
+    trials = tuple(books(SUNK_LATE, SUNK_PAID) for _ in WAYS)
     assert with_habit_learned(trials, SUNK, WORK, TUNING) == trials
     assert with_habit_learned(trials, (), WORK, TUNING) is trials
+    assert with_habit_learned(trials, SUNK[:-1], WORK, TUNING) is trials, "of a version with other holds"
 
 
 @given(st.floats(0.0, 1e4), st.floats(0.0, 1e4))
