@@ -154,3 +154,47 @@ async def test_an_unsecured_worker_asks_for_no_ticket(make_worker):
     worker = await make_worker(settings={"unsecured": True})
     answer = await worker.client.post("/echo", json={"auth_data": {"cost": 5}, "payload": {"n": 1}})
     assert answer.json() == {"n": 1}
+
+
+def sealed(request_idx, expires_at):
+    return seal(Ticket(e="e", w=LAUNCH, c=1, r=request_idx, n=1, x=expires_at), KEY)
+
+
+def refusal(gate, text, now):
+    with pytest.raises(Problem) as refused:
+        gate.check(text, now)
+    return refused.value.code
+
+
+def gate_that_forgot(now):
+    """A gate that has just dropped what expired before `now`: a ticket of a new bucket was used then."""
+    gate = TicketGate(KEY, LAUNCH)
+    used = sealed(1, now + 0.5)
+    gate.use(gate.check(used, now - 30), now - 30)
+    newer = sealed(2, now + 60)
+    gate.use(gate.check(newer, now), now)
+    return gate, used
+
+
+@pytest.mark.parametrize("now", [1060.0, 1064.9, 1069.4])
+def test_a_used_ticket_is_refused_up_to_its_last_moment(now):
+    gate, used = gate_that_forgot(now)
+    assert refusal(gate, used, now) == "ticket_used"
+    assert refusal(gate, used, now + 0.5) == "ticket_used"  # `x` itself is still within its life
+    assert refusal(gate, used, now + 0.501) == "ticket_expired"
+
+
+@pytest.mark.parametrize("now", [1060.0, 1064.9, 1069.4])
+def test_an_unused_ticket_opens_up_to_its_last_moment(now):
+    gate, _ = gate_that_forgot(now)
+    unused = sealed(3, now + 0.5)
+    assert gate.check(unused, now + 0.5).r == 3
+    assert refusal(gate, unused, now + 0.501) == "ticket_expired"
+
+
+def test_only_buckets_that_have_wholly_expired_are_forgotten():
+    gate = TicketGate(KEY, LAUNCH)
+    for request_idx, expires_at in ((1, 1059.999), (2, 1060.0), (3, 1069.999)):
+        gate.use(gate.check(sealed(request_idx, expires_at), 1000.0), 1000.0)
+    gate.use(gate.check(sealed(4, 1120.0), 1060.0), 1060.0)  # 1050 … 1059 is over, 1060 … 1069 is not
+    assert gate.remembered == 3
