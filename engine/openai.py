@@ -160,6 +160,8 @@ class OpenAIDoor:
             _refuse_what_is_no_answer(reply.status)
             if reply.status in _RETRYABLE and not last:
                 raise _WorkerFailed(f"status {reply.status}", unreachable=False)
+            if 400 <= reply.status < 500 and "X-Stoker-Worker" not in reply.headers:
+                turn.refused()  # by the worker: what the model says comes with that header
             with _faults_of_the_worker():
                 first = await reply.content.readany()
             body.drop()

@@ -53,6 +53,10 @@ class Turn:
         """The request is on its way to the worker: the ticket counts as used."""
         self._shown = True
 
+    def refused(self) -> None:
+        """The worker turned the request away: its ticket is no work, whether or not the worker reports that."""
+        self._shown = False
+
     def _take(self, place: Place) -> None:
         """Its place from now on; a ticket that comes with it is a new one."""
         self._place, self._shown = place, False

@@ -190,7 +190,7 @@ class KnownWorker:
         left_before = self.suspect_since if self.left else None
         self.left = status.draining and not self.draining and self.state not in UNROUTABLE
         self.suspect_since = (left_before or now) if self.left else None
-        self.ledger.report(status.cur_load, status.working_request_idxs)
+        self.ledger.report(status.cur_load, status.working_request_idxs, now)
 
     def blame(self, now: float) -> None:
         """A request failed on it: out of rotation until it next reports, and longer if that happens in a row."""

@@ -82,11 +82,10 @@ class Admin:
         ticket, work = proxy.admission(Asked(auth, None, b"", b"", is_json=True))
         work.is_session = True
         try:
-            proxy.check_open(work)
+            proxy.check_open()
             opening = proxy.sessions.check_opening(creation.payload)
-        except Problem as problem:
-            if problem.status == 429:
-                proxy.ledger.reject(work)
+        except Problem:
+            proxy.ledger.reject(work)
             raise
         proxy.take(ticket, work, held=False)
         session = proxy.sessions.open(opening, creation.auth_data, work)

@@ -71,7 +71,7 @@ class Ledger:
         self.changed = False
         """Something happened since the last report was made."""
         self.work_ended: Callable[[], None] = lambda: None
-        """Called when a request or session is over; the next in line has its turn by then."""
+        """Called when a request or session is over or refused; the next in line has its turn by then."""
         self._new = self._rejected = self._served = 0.0
         self._held: set[Work] = set()
         self._finished: deque[Finished] = deque(maxlen=_FINISHED_MAX)
@@ -109,6 +109,7 @@ class Ledger:
         work.entered_at = time.time()
         self._rejected += work.workload
         self._finish(work, Outcome.REJECTED)
+        self.work_ended()
 
     def _finish(self, work: Work, outcome: Outcome) -> None:
         self.changed = True

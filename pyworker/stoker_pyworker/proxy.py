@@ -69,9 +69,13 @@ class Proxy:
             session.running.add(exchange)
         else:
             ticket, work = self.admission(asked)
-            work.workload, payload = route.prepare(asked, work.workload)
-            self._check_cost(ticket, work)
-            self._check_room(route, work)
+            try:
+                work.workload, payload = route.prepare(asked, work.workload)
+                self._check_cost(ticket, work)
+                self._check_room(route)
+            except Problem:
+                self.ledger.reject(work)
+                raise
             self.take(ticket, work)
             exchange = self._exchange(route, request, client, asked, work, None, payload)
         self.active.add(exchange)
@@ -97,6 +101,17 @@ class Proxy:
             raise
         return ticket, Work(ticket.r, ticket.c)
 
+    def give_back(self, request: Request) -> None:
+        """A call to a path or method that this worker does not serve: the engine must not count its ticket as work."""
+        try:
+            asked = envelope.read(request)
+            if asked.session_id is not None:
+                return
+            _, work = self.admission(asked)
+        except Problem:
+            return
+        self.ledger.reject(work)
+
     def take(self, ticket: Ticket | None, work: Work, *, held: bool = True) -> None:
         """Use the ticket up and enter the work into the books."""
         if ticket is not None and self.gate is not None:
@@ -104,7 +119,7 @@ class Proxy:
         if held:
             self.ledger.enter(work)
 
-    def check_open(self, work: Work) -> None:
+    def check_open(self) -> None:
         """Refuse new work while the model loads and when the worker drains.
 
         Raises:
@@ -112,7 +127,6 @@ class Proxy:
         """
         problem = self.standing.refusal
         if problem is not None:
-            self.ledger.reject(work)
             raise problem
 
     def leave(self, exchange: Exchange, outcome: Outcome) -> None:
@@ -159,7 +173,6 @@ class Proxy:
     def _check_cost(self, ticket: Ticket | None, work: Work) -> None:
         if ticket is None or work.workload <= ticket.c * self._tolerance + _ROUNDING:
             return
-        self.ledger.reject(work)
         raise Problem(
             403,
             "ticket_cost_exceeded",
@@ -167,14 +180,13 @@ class Proxy:
             " route again with a cost that covers it",
         )
 
-    def _check_room(self, route: Route, work: Work) -> None:
-        self.check_open(work)
+    def _check_room(self, route: Route) -> None:
+        self.check_open()
         most = route.max_queue_time
         if most is None:
             return
         wait = expected_wait_seconds(self.ledger.queue_load, self.standing.perf)
         if wait > most:
-            self.ledger.reject(work)
             raise Problem(
                 429,
                 "queue_full",

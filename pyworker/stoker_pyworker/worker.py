@@ -167,14 +167,17 @@ class Life:
         route = self.proxy.routes.get(request.path)
         if route is not None:
             if request.method != b"POST":
+                self.proxy.give_back(request)
                 raise _method_problem(b"POST")
             self.proxy.handle(route, request, client)
             return
         own = self.admin.routes.get(request.path)
         if own is None:
+            self.proxy.give_back(request)
             raise Problem(404, "route_unknown", "this worker serves no such path")
         method, serve = own
         if request.method != method and not (method == b"GET" and request.method == b"HEAD"):
+            self.proxy.give_back(request)
             raise _method_problem(method)
         serve(request, client)
 

@@ -1,5 +1,7 @@
 """Nothing is served without a valid ticket: this worker's, unexpired, unused, and for at least this much work."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -198,3 +200,43 @@ def test_only_buckets_that_have_wholly_expired_are_forgotten():
         gate.use(gate.check(sealed(request_idx, expires_at), 1000.0), 1000.0)
     gate.use(gate.check(sealed(4, 1120.0), 1060.0), 1060.0)  # 1050 … 1059 is over, 1060 … 1069 is not
     assert gate.remembered == 3
+
+
+REFUSED = {
+    "a path that the worker does not have": ("/v1/nothing", {}, {}, 404),
+    "a path of its own with the wrong method": ("/pyworker/status", {}, {}, 405),
+    "a payload that the hooks do not take": ("/echo", [], {}, 422),
+    "more work than the ticket allows": ("/echo", {"n": 101}, {}, 403),
+    "a session of no length": ("/session/create", {"lifetime": -1}, {}, 422),
+}
+
+
+@pytest.mark.parametrize(("route", "payload", "options", "status"), REFUSED.values(), ids=REFUSED)
+async def test_a_refused_request_gives_its_ticket_back_at_once(
+    make_worker, engine, route, payload, options, status
+):
+    worker = await make_worker(handlers=handlers(workload_calculator=lambda payload: payload.get("n", 1)))
+    answer = await worker.post(route, payload, **options)
+    assert answer.status_code == status or (route == "/session/create" and 400 <= answer.status_code < 500)
+    # Well before the second that a busy worker takes from report to report.
+    await until(lambda: engine.finished, seconds=0.9)
+    assert [(item["request_idx"], item["status"]) for item in engine.finished] == [(1, "Rejected")]
+
+
+async def test_a_full_worker_gives_the_ticket_back(make_worker, engine, model):
+    worker = await make_worker(handlers=handlers(max_queue_time=1e-6, allow_parallel_requests=False))
+    held = asyncio.ensure_future(worker.post("/held"))
+    await until(lambda: model.answering)
+    assert (await worker.post("/echo")).status_code == 429
+    await until(lambda: engine.finished, seconds=0.9)
+    assert engine.finished[0]["status"] == "Rejected"
+    model.go.set()
+    assert (await held).status_code == 200
+
+
+async def test_a_call_without_a_valid_ticket_gives_none_back(worker, engine):
+    answer = await worker.post("/v1/nothing", auth=worker.auth(expires_in=-1))
+    assert answer.status_code == 404
+    assert (await worker.client.post("/v1/nothing", content=b"{")).status_code == 404
+    assert (await worker.client.get("/echo")).status_code == 405
+    assert worker.life.ledger.untold == 0
