@@ -18,6 +18,7 @@ import uvloop
 
 import stoker
 from benchmarks.engine.machine import facts
+from market.ownership import deployment_prefix
 from run.demo.settings import demo_settings
 from run.dev import DevStack
 from run.settings import load_settings
@@ -74,7 +75,7 @@ async def until_status(client: stoker.Serverless, endpoint: stoker.Endpoint, sta
         await asyncio.sleep(0.05)
 
 
-async def starts(client: stoker.Serverless, log: MarketLog, rounds: int) -> list[float]:
+async def starts(client: stoker.Serverless, log: MarketLog, labels: str, rounds: int) -> list[float]:
     """Milliseconds from a request at zero hot workers to the process of the woken worker."""
     endpoint = await deployed(
         client, "wake", min_load=0.0, min_workers=1, max_workers=1, cold_mult=1.0, inactivity_timeout=1.0
@@ -85,13 +86,13 @@ async def starts(client: stoker.Serverless, log: MarketLog, rounds: int) -> list
         await until_status(client, endpoint, "stopped")
         sent = time.time()
         asking = asyncio.create_task(request(endpoint, 4))
-        taken.append((await log.after("instance_runs", sent, "stoker:wake:") - sent) * 1000)
+        taken.append((await log.after("instance_runs", sent, f"{labels}wake:") - sent) * 1000)
         await asking
     await client.endpoints.delete(endpoint.id)
     return taken
 
 
-async def creates(client: stoker.Serverless, log: MarketLog, rounds: int) -> list[float]:
+async def creates(client: stoker.Serverless, log: MarketLog, labels: str, rounds: int) -> list[float]:
     """Milliseconds from a burst that the one hot worker cannot clear in time to the create call."""
     taken = []
     for number in range(rounds):
@@ -111,7 +112,7 @@ async def creates(client: stoker.Serverless, log: MarketLog, rounds: int) -> lis
         await asyncio.sleep(1.0)  # a calm second: the burst is the only news
         sent = time.time()
         burst = [asyncio.create_task(request(endpoint, 32)) for _ in range(30)]
-        taken.append((await log.after("instance_created", sent, f"stoker:{name}:") - sent) * 1000)
+        taken.append((await log.after("instance_created", sent, f"{labels}{name}:") - sent) * 1000)
         await asyncio.gather(*burst)
         await client.endpoints.delete(endpoint.id)
     return taken
@@ -135,10 +136,11 @@ async def main(*, quick: bool) -> None:
         await stack.start()
         try:
             assert stack.keys is not None
+            labels = deployment_prefix(stack.deployment)
             log = MarketLog(stack.state_dir / "logs" / "market.log")
             async with stoker.Serverless(stack.keys.account_key, url=stack.settings.engine.url) as client:
-                woken = await starts(client, log, 3 if quick else 10)
-                grown = await creates(client, log, 2 if quick else 6)
+                woken = await starts(client, log, labels, 3 if quick else 10)
+                grown = await creates(client, log, labels, 2 if quick else 6)
         finally:
             with contextlib.suppress(asyncio.CancelledError):
                 await stack.stop()

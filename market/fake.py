@@ -5,7 +5,7 @@ It stands beside the port and keeps the port's promises; time is an argument. Wh
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from market.port import InstanceGone, Launch, MarketError, OfferGone, OfferQuery, Refused, Unavailable
@@ -187,6 +187,13 @@ class FakeMarket:
         fault = self._enter("update_template", instance_id)
         self._check_template(launch)
         self._instance(instance_id).launch = launch
+        self._leave(fault)
+
+    async def relabel(self, instance_id: int, label: str) -> None:
+        """Change the instance's label."""
+        fault = self._enter("relabel", instance_id)
+        one = self._instance(instance_id)
+        one.launch = replace(one.launch, label=label)
         self._leave(fault)
 
     async def show(self, instance_id: int) -> Instance:

@@ -119,6 +119,10 @@ class Market(Protocol):
         """Change what it runs at its next start, keeping machine and disk."""
         ...
 
+    async def relabel(self, instance_id: int, label: str) -> None:
+        """Change the instance's label."""
+        ...
+
     async def show(self, instance_id: int) -> Instance:
         """The instance as it is now."""
         ...

@@ -153,6 +153,10 @@ class VastMarket(Market):
             secrets=launch.env.values(),
         )
 
+    async def relabel(self, instance_id: int, label: str) -> None:
+        """Change the instance's label."""
+        await self._change(instance_id, "relabel", {"label": label})
+
     async def show(self, instance_id: int) -> Instance:
         """The instance as it is now."""
         doing = f"show of instance {instance_id}"

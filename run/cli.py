@@ -32,6 +32,7 @@ BuildId = Annotated[
     str | None,
     typer.Option(help="Of the worker's code, where worker.deployment is set.", envvar="STOKER_BUILD_ID"),
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 _DEFAULT = Path("temporal-dev.yaml")
 
 
@@ -85,10 +86,12 @@ def rollout(
 ) -> None:
     """Move every running endpoint to this build of the workers; an older one is a downgrade. See docs/how-to/upgrade.md."""
     from run.rollout import roll_out  # noqa: PLC0415
-    from run.temporal_server import connect_from_environment  # noqa: PLC0415
+    from run.temporal_server import connect_to, temporal_target  # noqa: PLC0415
 
     async def act(settings: DevSettings) -> None:
-        client = await connect_from_environment(settings.temporal)
+        target = temporal_target(settings.temporal)
+        typer.echo(f"Temporal {target}")
+        client = await connect_to(target)
         choice = settings.with_build(build_id).worker
         done = await roll_out(client, choice, seconds_max=seconds, say=typer.echo)
         if done.left:
@@ -117,30 +120,30 @@ def market(config: Config = _DEFAULT) -> None:
 def panic(
     config: Config = _DEFAULT,
     endpoint: Annotated[str | None, typer.Option(help="Only this endpoint's instances.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    deployment: Annotated[
+        str | None, typer.Option(help="The identity in the labels, if Temporal cannot tell it.")
+    ] = None,
+    yes: Yes = False,
 ) -> None:
-    """Stop every endpoint and destroy every instance that carries stoker's label, with its disk. Asks first."""
+    """Stop every endpoint and destroy every instance of this deployment, with its disk. Asks first."""
     from rich.console import Console  # noqa: PLC0415
 
+    from market.ownership import DeploymentMarket  # noqa: PLC0415
     from market.vast import VastMarket  # noqa: PLC0415
-    from run.panic import WORD, Panic, run_panic  # noqa: PLC0415
+    from run.panic import WORD, Panic, find_deployment, run_panic  # noqa: PLC0415
+    from run.temporal_server import temporal_target  # noqa: PLC0415
 
     console = Console(highlight=False)
     done: list[Panic] = []
 
-    def confirmed(question: str) -> bool:
-        if yes:
-            return True
-        if not sys.stdin.isatty():
-            raise Fault("nobody is there to confirm; say --yes", exit_code=1)
-        return console.input(question).strip() == WORD
-
     async def act(settings: DevSettings) -> None:
         keys = load_keys(settings.state_dir, generate=False, role="market")
-        market = VastMarket(settings.market_url, keys.market_key)
+        target = temporal_target(settings.temporal)
+        identity, client = await find_deployment(target, settings.state_dir, deployment, console)
+        market = DeploymentMarket(VastMarket(settings.market_url, keys.market_key), identity)
         try:
             panic = run_panic(
-                market, settings.temporal, endpoint=endpoint, confirmed=confirmed, console=console
+                market, client, endpoint=endpoint, confirmed=_confirmation(yes, WORD), console=console
             )
             done.append(await panic)
         finally:
@@ -148,14 +151,64 @@ def panic(
 
     _run("panic", config, act, level="error")
     for result in done:
-        console.print(f"endpoints stopped: {', '.join(result.endpoints_stopped) or 'none'}")
+        console.print(f"endpoints stopped: {', '.join(result.endpoints.names) or 'none'}")
         console.print(f"instances destroyed: {len(result.destroyed)}, left: {len(result.left)}")
-        if result.left:
-            numbers = ", ".join(map(str, result.left))
-            sys.stderr.write(
-                f"stokerd: still listed: {numbers}; run it again, or use the marketplace's own console\n"
-            )
+        for fault in result.faults():
+            sys.stderr.write(f"stokerd: {fault}\n")
+        if result.faults():
             raise SystemExit(1)
+
+
+@app.command()
+def identity(config: Config = _DEFAULT) -> None:
+    """Print this deployment's identity, which stands in the label of each of its instances."""
+    from run.identity import identity_of  # noqa: PLC0415
+    from run.temporal_server import connect_to, temporal_target  # noqa: PLC0415
+
+    async def act(settings: DevSettings) -> None:
+        target = temporal_target(settings.temporal)
+        client = await connect_to(target, wait_seconds_max=5)
+        typer.echo(await identity_of(client))
+        typer.echo(f"Temporal {target}", err=True)
+
+    _run("identity", config, act, level="error")
+
+
+@app.command()
+def adopt(
+    config: Config = _DEFAULT,
+    origin: Annotated[
+        str | None,
+        typer.Option("--from", help="A deployment that exists no more; else instances of no deployment."),
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Give instances whose labels name no deployment, or one that is gone, to this deployment. Asks first."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from market.ownership import DeploymentMarket  # noqa: PLC0415
+    from market.vast import VastMarket  # noqa: PLC0415
+    from run.adopt import WORD, run_adopt  # noqa: PLC0415
+    from run.identity import settle_identity  # noqa: PLC0415
+    from run.temporal_server import connect_to, temporal_target  # noqa: PLC0415
+
+    console = Console(highlight=False)
+
+    async def act(settings: DevSettings) -> None:
+        keys = load_keys(settings.state_dir, generate=False, role="market")
+        target = temporal_target(settings.temporal)
+        console.print(f"Temporal {target}", markup=False)
+        client = await connect_to(target)
+        deployment = await settle_identity(client, settings.state_dir)
+        market = DeploymentMarket(VastMarket(settings.market_url, keys.market_key), deployment)
+        try:
+            await run_adopt(
+                market, client, origin=origin, confirmed=_confirmation(yes, WORD), console=console
+            )
+        finally:
+            await market.close()
+
+    _run("adopt", config, act, level="error")
 
 
 @app.command()
@@ -210,6 +263,19 @@ def simulate(
             seed=seed,
             console=Console(highlight=False),
         )
+
+
+def _confirmation(yes: bool, word: str) -> Callable[[str], bool]:
+    def confirmed(question: str) -> bool:
+        if yes:
+            return True
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise Fault("nobody is there to confirm; say --yes", exit_code=1)
+        sys.stdout.write(question)
+        sys.stdout.flush()
+        return sys.stdin.readline().strip() == word
+
+    return confirmed
 
 
 def _run(

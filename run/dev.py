@@ -15,6 +15,7 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
 from run.faults import Fault
+from run.identity import settle_identity
 from run.keys import Keys, Role, environment_for, load_keys
 from run.lock import ChildRecord, StateLock, require_free
 from run.private import write_private
@@ -40,6 +41,8 @@ class DevStack:
         self._record = ChildRecord(self.state_dir)
         self._effective = self.state_dir / "settings.json"
         self.keys: Keys | None = None
+        self.deployment = ""
+        """The identity, once it has started."""
 
     @property
     def pids(self) -> dict[str, int]:
@@ -83,6 +86,7 @@ class DevStack:
         await self.supervisor.start(self._child("temporal", dev_server_command(settings)))
         client = await connect(settings.temporal)
         await prepare(client, settings.temporal)
+        self.deployment = await settle_identity(client, self.state_dir, own_server=True)
         if settings.market.kind == "host":
             await self.supervisor.start(self._role("market", stop_seconds_max=30))
             await self._answers(f"{settings.market_url}/healthz", "market")
@@ -212,7 +216,7 @@ def reach(settings: DevSettings) -> str:
 def banner(stack: DevStack) -> str:
     """Where everything is, for the person who started it."""
     settings = stack.settings
-    lines = [f"engine       {settings.engine.url}"]
+    lines = [f"deployment   {stack.deployment}", f"engine       {settings.engine.url}"]
     if (ui := settings.temporal.ui_url) is not None:
         lines.append(f"Temporal UI  {ui}/namespaces/{settings.temporal.namespace}/workflows")
     lines.append(f"Temporal     {settings.temporal.address}, namespace {settings.temporal.namespace}")

@@ -1,30 +1,36 @@
-"""`stokerd panic`: stop the endpoints and destroy every instance that carries stoker's label, whatever else is broken.
+"""`stokerd panic`: stop the endpoints and destroy every instance of this deployment, whatever else is broken.
 
-It needs the marketplace and its key, nothing else: neither Temporal nor an engine has to answer.
+It needs the marketplace, its key and the deployment's identity: neither Temporal nor an engine has to answer.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 
 import structlog
 from rich.console import Console
 from rich.table import Table
 from temporalio.client import Client
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
-from activities.messages import LABEL_PREFIX, read_label
-from market.port import InstanceGone, Market, MarketError, RateLimited, Unauthorised
+from activities.messages import read_label
+from market.ownership import DEPLOYMENT_PATTERN, DeploymentMarket, count_by_deployment
+from market.port import InstanceGone, MarketError, RateLimited, Unauthorised
 from run.faults import Fault
-from run.settings import TemporalSettings
-from run.temporal_server import connect
+from run.identity import identity_of, read_identity
+from run.temporal_server import Target, connect_to
 from stoker_wire.control import SIGNAL_UPDATE_CONFIG, WORKFLOW_TYPE
 from stoker_wire.market import Instance
 
 log = structlog.get_logger(__name__)
 
 TEMPORAL_SECONDS_MAX = 5.0
+STOP_SECONDS_MAX = 60.0
+_ANSWER = timedelta(seconds=10)
 DESTROY_SECONDS_MAX = 300.0
 """A real marketplace takes one destroy every few seconds."""
 _AT_ONCE = 4
@@ -37,18 +43,75 @@ WORD = "panic"
 
 
 @dataclass(frozen=True, slots=True)
+class Stopped:
+    """Endpoints that were told to stop."""
+
+    names: tuple[str, ...]
+    fault: str
+    """The reason why others were not; empty: all were."""
+
+
+@dataclass(frozen=True, slots=True)
 class Panic:
     """What was done."""
 
-    endpoints_stopped: tuple[str, ...]
+    endpoints: Stopped
     destroyed: tuple[int, ...]
     left: tuple[int, ...]
     """Instances that the marketplace still lists."""
 
+    def faults(self) -> list[str]:
+        """What a person still has to do."""
+        faults = []
+        if self.endpoints.fault:
+            faults.append(
+                f"endpoints could not be stopped ({self.endpoints.fault}), and will rent machines again; "
+                "run it again once Temporal answers, and stop the Temporal workers until then"
+            )
+        if self.left:
+            numbers = ", ".join(map(str, self.left))
+            faults.append(f"still listed: {numbers}; run it again, or use the marketplace's own console")
+        return faults
+
+
+async def find_deployment(
+    target: Target, state_dir: Path, wanted: str | None, console: Console
+) -> tuple[str, Client | None]:
+    """The deployment's identity, and a client of its Temporal; None if that does not answer.
+
+    `wanted`: the identity, where a person gives it; else Temporal tells it, else the state folder.
+
+    Raises:
+        Fault: the identity is not known.
+    """
+    console.print(f"Temporal {target}", markup=False)
+    client = found = None
+    try:
+        client = await connect_to(target, wait_seconds_max=TEMPORAL_SECONDS_MAX)
+        found = await identity_of(client)
+    except Fault as fault:
+        console.print(str(fault), style="yellow", markup=False)
+    if found is None:
+        kept = read_identity(state_dir)
+        found = kept.deployment if kept and kept.temporal in {"", target.name} else None
+    if wanted is not None and wanted != found:
+        if not re.fullmatch(DEPLOYMENT_PATTERN, wanted):
+            raise Fault(f"--deployment should be 12 lower-case letters and digits (got {wanted!r:.80})")
+        if found is not None:
+            console.print(f"this Temporal carries the deployment {found}: its endpoints are not stopped")
+        return wanted, None
+    if found is None:
+        raise Fault(
+            "which deployment? Temporal does not answer, and the state folder keeps no identity for it; "
+            "give --deployment (stokerd tells it at each start, and it stands in the labels)",
+            exit_code=4,
+        )
+    return found, client
+
 
 async def run_panic(
-    market: Market,
-    temporal: TemporalSettings,
+    market: DeploymentMarket,
+    client: Client | None,
     *,
     endpoint: str | None,
     confirmed: Callable[[str], bool],
@@ -56,14 +119,16 @@ async def run_panic(
 ) -> Panic:
     """List what would be destroyed, have it confirmed, stop the endpoints, destroy, and look again.
 
+    `client`: of the deployment's Temporal; None if it does not answer.
+
     Raises:
         Fault: the marketplace does not answer or does not know the key, or it was not confirmed.
     """
-    found = await _ours(market, endpoint)
-    _show(found, console)
+    found = await _ours(market, endpoint, console)
+    _show(found, market.deployment, console)
     if found and not confirmed(f"{len(found)} instances will be destroyed with their disks. Type {WORD}: "):
         raise Fault("not confirmed; nothing was changed", exit_code=1)
-    stopped = await _stop_endpoints(temporal, endpoint, console)
+    stopped = await _stop_endpoints(client, endpoint)
     destroyed: set[int] = set()
     deadline = time.monotonic() + DESTROY_SECONDS_MAX
     while found:
@@ -78,10 +143,12 @@ async def run_panic(
     return Panic(stopped, tuple(sorted(destroyed - set(left))), left)
 
 
-async def _ours(market: Market, endpoint: str | None) -> list[Instance]:
-    """Instances with a label of ours, cheapest to keep last."""
+async def _ours(
+    market: DeploymentMarket, endpoint: str | None, console: Console | None = None
+) -> list[Instance]:
+    """This deployment's instances, the dearest first. `console` is told of the others."""
     try:
-        listed = await market.list(label_prefix=LABEL_PREFIX)
+        account = await market.account()
     except Unauthorised as fault:
         raise Fault(
             f"the marketplace does not know the key ({fault}); set STOKER_MARKET_KEY or VAST_API_KEY"
@@ -90,43 +157,54 @@ async def _ours(market: Market, endpoint: str | None) -> list[Instance]:
         raise Fault(
             f"the marketplace does not answer ({fault}); try again, or use its own console", exit_code=4
         ) from fault
-    ours = []
-    for instance in listed:
-        label = read_label(instance.label)
-        if label is not None and endpoint in {None, label[0]}:
-            ours.append(instance)
+    if console is not None:
+        for deployment, count in sorted(count_by_deployment(account.strangers).items()):
+            console.print(f"not touched: {count} instances of the deployment {deployment}")
+        if account.unowned:
+            console.print(
+                f"not touched: {len(account.unowned)} instances whose labels name no deployment (see stokerd adopt)"
+            )
+    ours = [one for one in account.own if endpoint in {None, (read_label(one.label) or ("",))[0]}]
     return sorted(ours, key=lambda one: -one.dph_total)
 
 
-async def _stop_endpoints(
-    temporal: TemporalSettings, endpoint: str | None, console: Console
-) -> tuple[str, ...]:
-    """Tell every endpoint's workflow that it is stopped; a Temporal that does not answer stops nobody from panicking."""
+async def _stop_endpoints(client: Client | None, endpoint: str | None) -> Stopped:
+    """Tell every endpoint's workflow that it is stopped. Instances are destroyed even if Temporal does not answer."""
+    if client is None:
+        return Stopped((), "Temporal does not answer")
     try:
-        client = await connect(temporal, wait_seconds_max=TEMPORAL_SECONDS_MAX)
-        async with asyncio.timeout(TEMPORAL_SECONDS_MAX):
+        async with asyncio.timeout(STOP_SECONDS_MAX):
             return await _tell(client, endpoint)
-    except (Fault, RPCError, TimeoutError) as fault:
-        console.print(
-            f"Temporal at {temporal.address} does not answer ({type(fault).__name__}): endpoints could not be stopped. "
-            "Stop them before its worker runs again, or it rents anew.",
-            style="yellow",
-        )
-        return ()
+    except (RPCError, TimeoutError) as fault:
+        return Stopped((), str(fault) or f"Temporal did not answer within {STOP_SECONDS_MAX:.0f} s")
 
 
-async def _tell(client: Client, endpoint: str | None) -> tuple[str, ...]:
-    told = []
+async def _tell(client: Client, endpoint: str | None) -> Stopped:
     query = f"WorkflowType = '{WORKFLOW_TYPE}' AND ExecutionStatus = 'Running'"
-    async for execution in client.list_workflows(query):
-        name = execution.id.removeprefix("endpoint/")
-        if endpoint in {None, name}:
-            await client.get_workflow_handle(execution.id).signal(SIGNAL_UPDATE_CONFIG, _STOPPED)
-            told.append(name)
-    return tuple(sorted(told))
+    turn = asyncio.Semaphore(_AT_ONCE)
+    told: list[str] = []
+    failed: list[str] = []
+
+    async def tell(workflow: str, name: str) -> None:
+        async with turn:
+            try:
+                handle = client.get_workflow_handle(workflow)
+                await handle.signal(SIGNAL_UPDATE_CONFIG, _STOPPED, rpc_timeout=_ANSWER)
+            except RPCError as fault:
+                if fault.status is not RPCStatusCode.NOT_FOUND:  # it has ended since
+                    failed.append(f"{name} ({fault.status.name})")
+            else:
+                told.append(name)
+
+    running = [
+        (execution.id, execution.id.removeprefix("endpoint/"))
+        async for execution in client.list_workflows(query, rpc_timeout=_ANSWER)
+    ]
+    await asyncio.gather(*(tell(*one) for one in running if endpoint in {None, one[1]}))
+    return Stopped(tuple(sorted(told)), "; ".join(failed))
 
 
-async def _destroy(market: Market, found: Sequence[Instance]) -> None:
+async def _destroy(market: DeploymentMarket, found: Sequence[Instance]) -> None:
     """One try for each; what fails is seen at the next look."""
     turn = asyncio.Semaphore(_AT_ONCE)
 
@@ -144,11 +222,12 @@ async def _destroy(market: Market, found: Sequence[Instance]) -> None:
     await asyncio.gather(*(one(instance) for instance in found))
 
 
-def _show(found: Sequence[Instance], console: Console) -> None:
+def _show(found: Sequence[Instance], deployment: str, console: Console) -> None:
     if not found:
-        console.print("no instance carries stoker's label")
+        console.print(f"the deployment {deployment} has no instance")
         return
-    table = Table("instance", "endpoint", "machine", "status", "$/h", title="instances with stoker's label")
+    title = f"instances of the deployment {deployment}"
+    table = Table("instance", "endpoint", "machine", "status", "$/h", title=title)
     for one in found:
         label = read_label(one.label)
         kind = f"{one.num_gpus}x {one.gpu_name or '?'}"

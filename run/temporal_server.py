@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from google.protobuf.duration_pb2 import Duration
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.namespace.v1 import NamespaceConfig
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
-from temporalio.api.workflowservice.v1 import UpdateNamespaceRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
 from temporalio.client import Client
-from temporalio.envconfig import ClientConfig
+from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import Runtime
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from run.faults import Fault
 from run.settings import DevSettings, TemporalSettings
@@ -28,6 +29,12 @@ atexit.register(time.sleep, 0.25)
 """Threads of Temporal's core may abort an interpreter that is torn down under them; see `stoker.control.EXIT_SECONDS`."""
 
 ATTRIBUTES_SECONDS_MAX = 90.0
+NAMESPACE_SECONDS_MAX = 10.0
+"""A namespace that was made just now is known to all of a cluster's servers after seconds."""
+_ANSWER_SECONDS = 5.0
+_SETTINGS = "the settings"
+_NAMES_OF_TEMPORAL = ("TEMPORAL_ADDRESS", "TEMPORAL_PROFILE", "TEMPORAL_CONFIG_FILE")
+_REFUSALS = (RPCStatusCode.UNAUTHENTICATED,)
 
 _TYPES = {
     "Bool": IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
@@ -72,52 +79,120 @@ def dev_server_command(settings: DevSettings) -> list[str]:
     return command
 
 
-async def connect_from_environment(temporal: TemporalSettings, *, runtime: Runtime | None = None) -> Client:
-    """A client of the cluster that `TEMPORAL_ADDRESS`, `TEMPORAL_PROFILE`, … name (mTLS and API keys too), else of the
-    settings' own server.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The Temporal that a command works with."""
+
+    address: str
+    namespace: str
+    source: str
+    """Where the address was read: the settings, or variables of the environment."""
+    config: ClientConnectConfig
+
+    @property
+    def setting(self) -> str:
+        """The name of what holds the address."""
+        return "temporal.ip or temporal.port" if self.source == _SETTINGS else self.source
+
+    @property
+    def name(self) -> str:
+        """`address/namespace`."""
+        return f"{self.address}/{self.namespace}"
+
+    def __str__(self) -> str:
+        return f"at {self.address}, namespace {self.namespace} (from {self.source})"
+
+
+def temporal_target(temporal: TemporalSettings) -> Target:
+    """The one rule by which every command finds Temporal: `TEMPORAL_ADDRESS`, `TEMPORAL_PROFILE`, … (mTLS and API keys
+    too) if one of them is set, else the settings.
 
     Raises:
-        Fault: it does not answer, or the variables cannot be read.
+        Fault: the variables cannot be read.
     """
-    if not any(
-        os.environ.get(name) for name in ("TEMPORAL_ADDRESS", "TEMPORAL_PROFILE", "TEMPORAL_CONFIG_FILE")
-    ):
-        return await connect(temporal, runtime=runtime)
+    named = [name for name in _NAMES_OF_TEMPORAL if os.environ.get(name)]
+    if not named:
+        config: ClientConnectConfig = {"target_host": temporal.address, "namespace": temporal.namespace}
+        return Target(temporal.address, temporal.namespace, _SETTINGS, config)
     try:
         config = ClientConfig.load_client_connect_config()
-        config.setdefault("namespace", temporal.namespace)
-        return await Client.connect(**config, data_converter=data_converter, runtime=runtime)
-    except (RuntimeError, RPCError, ValueError, OSError) as fault:
-        raise Fault(f"cannot connect to the Temporal that TEMPORAL_… names: {fault}", exit_code=4) from fault
+    except (RuntimeError, ValueError, OSError) as fault:
+        raise Fault(
+            f"cannot read {', '.join(named)}: {fault}; correct them, or unset them", exit_code=4
+        ) from fault
+    config.setdefault("namespace", temporal.namespace)
+    if not config.get("target_host"):
+        raise Fault(f"{', '.join(named)} name no address of Temporal; set TEMPORAL_ADDRESS", exit_code=4)
+    return Target(config["target_host"], config["namespace"], ", ".join(named), config)
 
 
-async def connect(
-    temporal: TemporalSettings, *, wait_seconds_max: float = 30.0, runtime: Runtime | None = None
-) -> Client:
-    """A client of the server, once it answers.
+async def connect(temporal: TemporalSettings, *, wait_seconds_max: float = 30.0) -> Client:
+    """A client of the settings' own dev server, whatever the environment says, once it answers.
 
     Raises:
-        Fault: it did not answer within `wait_seconds_max`, or cannot be asked.
+        Fault: it did not answer in time, or cannot be asked.
     """
-    deadline = asyncio.get_running_loop().time() + wait_seconds_max
+    config: ClientConnectConfig = {"target_host": temporal.address, "namespace": temporal.namespace}
+    target = Target(temporal.address, temporal.namespace, _SETTINGS, config)
+    return await connect_to(target, wait_seconds_max=wait_seconds_max)
+
+
+async def connect_to(
+    target: Target, *, runtime: Runtime | None = None, wait_seconds_max: float = 30.0
+) -> Client:
+    """A client of this Temporal, once it answers and has the namespace.
+
+    Raises:
+        Fault: it did not answer within `wait_seconds_max`, refused the client, or has no such namespace.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait_seconds_max
+    namespace_deadline = loop.time() + min(wait_seconds_max, NAMESPACE_SECONDS_MAX)
     while True:
         try:
-            return await Client.connect(
-                temporal.address,
-                namespace=temporal.namespace,
-                data_converter=data_converter,
-                runtime=runtime,
-            )
-        except (RuntimeError, RPCError) as fault:
-            if asyncio.get_running_loop().time() > deadline:
-                raise Fault(
-                    f"Temporal at {temporal.address} did not answer within {wait_seconds_max:.0f} s; is it running?"
-                ) from fault
-            await asyncio.sleep(0.05)
+            async with asyncio.timeout_at(deadline + _ANSWER_SECONDS):
+                client = await Client.connect(**target.config, data_converter=data_converter, runtime=runtime)
+                await _require_namespace(client)
+            return client
         except ValueError as fault:
+            raise Fault(f"cannot ask Temporal {target}: {fault}; change {target.setting}") from fault
+        except RPCError as fault:
+            if fault.status in _REFUSALS:
+                raise Fault(
+                    f"Temporal {target} refuses this client: {fault}; check TEMPORAL_API_KEY and the TLS variables",
+                    exit_code=4,
+                ) from fault
+            missing = fault.status is RPCStatusCode.NOT_FOUND
+            if missing and loop.time() > namespace_deadline:
+                raise Fault(
+                    f"Temporal {target} has no such namespace; create it (temporal operator namespace create "
+                    f"--namespace {target.namespace}), or name another: TEMPORAL_NAMESPACE, or temporal.namespace",
+                    exit_code=4,
+                ) from fault
+            reason: Exception = fault
+        except (RuntimeError, TimeoutError) as fault:
+            reason = fault
+        if loop.time() > deadline:
             raise Fault(
-                f"cannot ask Temporal at {temporal.address}: {fault}; change temporal.ip or temporal.port"
-            ) from fault
+                f"Temporal {target} did not answer within {wait_seconds_max:.0f} s ({_brief(reason)}); is it running?",
+                exit_code=4,
+            ) from reason
+        await asyncio.sleep(0.05)
+
+
+async def _require_namespace(client: Client) -> None:
+    """A client connects without its namespace, and fails at the first call."""
+    try:
+        await client.workflow_service.describe_namespace(
+            DescribeNamespaceRequest(namespace=client.namespace), timeout=timedelta(seconds=_ANSWER_SECONDS)
+        )
+    except RPCError as fault:
+        if fault.status is not RPCStatusCode.PERMISSION_DENIED:  # a key may be allowed less than this look
+            raise
+
+
+def _brief(fault: Exception) -> str:
+    return (str(fault) or type(fault).__name__).splitlines()[0][:200]
 
 
 async def prepare(client: Client, temporal: TemporalSettings) -> None:

@@ -16,9 +16,9 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 import stoker
-from activities.messages import read_label
 from benchmarks.faults.cut import Wire
 from benchmarks.faults.traffic import ROUTE, TOKENS, Traffic
+from market.ownership import owner_of
 from market.port import MarketError
 from market.vast import VastMarket
 from run.demo.chaos import instance_pid
@@ -190,8 +190,8 @@ def environment_of(pid: int) -> dict[str, str]:
 
 def launch_of(label: str | None) -> str:
     """The launch id in an instance's label."""
-    read = read_label(label or "")
-    return read[1] if read else f"unlabelled {label}"
+    owner = owner_of(label)
+    return owner.launch_id if owner else f"unlabelled {label}"
 
 
 @contextlib.asynccontextmanager

@@ -10,11 +10,11 @@ import httpx
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.service import RPCError
 
-from activities.messages import read_label
 from benchmarks.thousand.gauges import Gauges
 from benchmarks.thousand.seed import Part
 from benchmarks.thousand.stage import Stage
 from benchmarks.thousand.stretches import Stretches, slowest
+from market.ownership import owner_of
 from policy.pulse import HEARTBEAT_SECONDS
 from stoker_wire.control import QUERY_DECISIONS, QUERY_LOAD, WORKFLOW_TYPE, workflow_id
 from workflows.messages import MEMO_KEY, EndpointMemo
@@ -158,8 +158,9 @@ async def _workflows(findings: Findings, stage: Stage, client: Client) -> None:
         members[memo.name] = {member.l for member in memo.members}
     rented: dict[str, set[str]] = {name: set() for name in members}
     for one in stage.market.instances.values():
-        name, launch_id = read_label(one.label) or ("", "")
-        rented.setdefault(name, set()).add(launch_id)
+        owner = owner_of(one.label)
+        if owner is not None:
+            rented.setdefault(owner.endpoint, set()).add(owner.launch_id)
     wrong = [name for name, launches in rented.items() if launches != members.get(name)]
     if wrong or len(members) != findings.endpoints:
         findings.lost.append(

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from activities.messages import read_label
+from market.ownership import owner_of
 
 PAGE_MAX = 25
 KIND = "RTX 4090"
@@ -39,7 +39,8 @@ class Rented:
     @property
     def endpoint(self) -> str:
         """The endpoint's name in its label."""
-        return (read_label(self.label) or ("", ""))[0]
+        owner = owner_of(self.label)
+        return owner.endpoint if owner else ""
 
 
 @dataclass(frozen=True, slots=True)

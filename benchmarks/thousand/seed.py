@@ -10,6 +10,7 @@ from temporalio.client import Client
 
 from benchmarks.thousand.crowd import MODEL_SECONDS, PERF
 from benchmarks.thousand.market import DOLLARS_PER_HOUR, KIND, TEMPLATE_HASH, Marketplace, Rented, address_of
+from market.ownership import Owner
 from policy.fleet import KindRecord, Learned, Worker
 from policy.observation import Memory
 from policy.tuning import DEFAULT_TUNING
@@ -63,7 +64,9 @@ def config_of(part: Part, workers: int) -> EndpointConfig:
     return EndpointConfig.model_validate(common | {"min_load": PERF * hot, "target_queue_time": 4.0})
 
 
-def prepare(number: int, workers: int, market: Marketplace, secret: bytes) -> tuple[Seeded, EndpointSpec]:
+def prepare(
+    number: int, workers: int, market: Marketplace, secret: bytes, deployment: str
+) -> tuple[Seeded, EndpointSpec]:
     """An endpoint and the input of its workflow."""
     part, name, now = part_of(number), f"scale-{number}", time.time()
     chance = random.Random(number)
@@ -88,7 +91,7 @@ def prepare(number: int, workers: int, market: Marketplace, secret: bytes) -> tu
     for n in range(workers):
         launch_id = f"{number:06x}{n:06x}"
         running = n >= cold
-        one = market.put(f"stoker:{name}:{launch_id}", running=running)
+        one = market.put(Owner(deployment, name, launch_id).label, running=running)
         seeded.rented.append(one)
         if running:
             seeded.running.append(one)

@@ -82,7 +82,8 @@ class Stage:
 
     def seed(self, endpoints: int, workers: int) -> list[EndpointSpec]:
         """So many endpoints with their machines; their workflows are not started yet."""
-        made = [prepare(number, workers, self.market, self.secret) for number in range(endpoints)]
+        deployment = self.stack.deployment
+        made = [prepare(number, workers, self.market, self.secret, deployment) for number in range(endpoints)]
         self.endpoints = [seeded for seeded, _ in made]
         self._ids = {seeded.name: seeded.id for seeded in self.endpoints}
         return [spec for _, spec in made]

@@ -22,7 +22,12 @@ from stoker_wire.control import (
     UPDATE_SET_ADVICE,
     Advise,
 )
-from stoker_wire.endpoint import ENDPOINT_NAME_PATTERN, EndpointConfig, EndpointPatch
+from stoker_wire.endpoint import (
+    ENDPOINT_NAME_CHARS_MAX,
+    ENDPOINT_NAME_PATTERN,
+    EndpointConfig,
+    EndpointPatch,
+)
 from stoker_wire.problem import Problem, describe
 from workflows.messages import EndpointMemo
 
@@ -33,7 +38,6 @@ _NOT_CONFIG = frozenset({"api_key", "client_id", "autoscaler_instance", "endptjo
 """What official callers add to a config's fields."""
 
 _NAME = re.compile(ENDPOINT_NAME_PATTERN)
-_NAME_CHARS_MAX = 255
 _TAIL_MAX = 1000
 
 
@@ -252,8 +256,9 @@ def _config(given: dict[str, Any]) -> EndpointConfig:
 
 
 def _check_name(name: str) -> None:
-    if len(name) > _NAME_CHARS_MAX or _NAME.fullmatch(name) is None:
+    if len(name) > ENDPOINT_NAME_CHARS_MAX or _NAME.fullmatch(name) is None:
         said = (
-            f"endpoint_name: 1 to 255 letters, digits, `_`, `-`, and single blanks inside (got {name[:80]!r})"
+            f"endpoint_name: 1 to {ENDPOINT_NAME_CHARS_MAX} letters, digits, `_`, `-`, and single blanks inside "
+            f"(got {name[:80]!r})"
         )
         raise Problem(400, "invalid_args", said)

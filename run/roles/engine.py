@@ -11,7 +11,7 @@ from run.garbage import calm_garbage_collection
 from run.keys import load_keys
 from run.roles.stopping import stop_event
 from run.settings import DevSettings, ListenLimits, is_loopback
-from run.temporal_server import connect_from_environment
+from run.temporal_server import connect_to, temporal_target
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,8 @@ async def run_engine(settings: DevSettings) -> None:
     """Serve routing, worker reports and the console API until told to stop."""
     stop = stop_event()
     keys = load_keys(settings.state_dir, generate=False, role="engine")
-    client = await connect_from_environment(settings.temporal)
+    target = temporal_target(settings.temporal)
+    client = await connect_to(target)
     trust = settings.engine.memo_trust_seconds
     engine = EngineSettings(
         accounts=keys.account_keys,
@@ -59,6 +60,13 @@ async def run_engine(settings: DevSettings) -> None:
             host=engine.host,
             advice="it speaks http without TLS: put a TLS proxy in front of it, and name it in engine.public_url",
         )
-    log.info("engine.listening", host=engine.host, port=engine.port)
+    log.info(
+        "engine.listening",
+        host=engine.host,
+        port=engine.port,
+        temporal=target.address,
+        namespace=target.namespace,
+        temporal_from=target.source,
+    )
     calm_garbage_collection()
     await serve(engine, client, stop=stop)

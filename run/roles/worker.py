@@ -8,12 +8,14 @@ import structlog
 
 from activities.instances import MarketActivities
 from activities.secrets import DeploymentSecrets
+from market.ownership import DeploymentMarket
 from market.vast import VastMarket
 from run.garbage import calm_garbage_collection
+from run.identity import settle_identity
 from run.keys import load_keys
 from run.roles.stopping import stop_event
 from run.settings import DevSettings
-from run.temporal_server import connect_from_environment
+from run.temporal_server import connect_to, temporal_target
 from workflows.sweep import ensure_sweep
 from workflows.worker import WorkerSettings, build_workers, forwarding_runtime
 
@@ -24,8 +26,10 @@ async def run_worker(settings: DevSettings) -> None:
     """Carry the endpoints' workflows and the market calls until told to stop."""
     stop = stop_event()
     keys = load_keys(settings.state_dir, generate=False, role="worker")
-    client = await connect_from_environment(settings.temporal, runtime=forwarding_runtime())
-    market = VastMarket(settings.market_url, keys.market_key)
+    target = temporal_target(settings.temporal)
+    client = await connect_to(target, runtime=forwarding_runtime())
+    deployment = await settle_identity(client, settings.state_dir)
+    market = DeploymentMarket(VastMarket(settings.market_url, keys.market_key), deployment)
     secrets = DeploymentSecrets(hmac_secret=keys.secret, named=keys.named, report_address=settings.engine.url)
     workers = build_workers(
         client,
@@ -39,9 +43,11 @@ async def run_worker(settings: DevSettings) -> None:
     await ensure_sweep(client)
     log.info(
         "worker.polling",
-        temporal=settings.temporal.address,
-        namespace=settings.temporal.namespace,
-        deployment=settings.worker.deployment,
+        temporal=target.address,
+        namespace=target.namespace,
+        temporal_from=target.source,
+        deployment=deployment,
+        worker_deployment=settings.worker.deployment,
         build_id=settings.worker.build_id,
     )
     stopping = asyncio.create_task(stop.wait())

@@ -6,25 +6,28 @@ import pytest
 from rich.console import Console
 
 from market.fake import FakeMarket
+from market.ownership import DeploymentMarket
 from market.port import Launch, RateLimited, Unauthorised, Unavailable
 from run.faults import Fault
-from run.lock import free_port
 from run.panic import Panic, run_panic
-from run.settings import TemporalSettings
 from stoker_wire.market import Offer, Template
 
+OURS, THEIRS = "0123456789ab", "ba9876543210"
 LABELS = (
-    "stoker:llm:aaaaaaaaaaaa",
-    "stoker:llm:bbbbbbbbbbbb",
-    "stoker:other:cccccccccccc",
+    f"stoker:{OURS}:llm:aaaaaaaaaaaa",
+    f"stoker:{OURS}:llm:bbbbbbbbbbbb",
+    f"stoker:{OURS}:other:cccccccccccc",
+    f"stoker:{THEIRS}:llm:dddddddddddd",
+    "stoker:llm:eeeeeeeeeeee",
     "somebody's",
     None,
 )
+FOREIGN = sorted([f"stoker:{THEIRS}:llm:dddddddddddd", "stoker:llm:eeeeeeeeeeee", "somebody's", "none"])
 
 
 @pytest.fixture
 async def market():
-    offers = [Offer(id=n, gpu_name="RTX 4090", dph_total=0.3) for n in range(1, 6)]
+    offers = [Offer(id=n, gpu_name="RTX 4090", dph_total=0.3) for n in range(1, 8)]
     market = FakeMarket(offers=offers, templates=[Template(id=1, hash_id="t")], clock=lambda: 1000.0)
     for offer, label in zip(offers, LABELS, strict=True):
         await market.create(offer.id, Launch(label=label or "none", template_hash="t"))
@@ -37,34 +40,34 @@ def console():
 
 
 async def panic(market, console, *, endpoint=None, said=True) -> Panic:
-    nobody = TemporalSettings(port=free_port("127.0.0.1"))
     return await run_panic(
-        market, nobody, endpoint=endpoint, confirmed=lambda question: said, console=console
+        DeploymentMarket(market, OURS),
+        None,
+        endpoint=endpoint,
+        confirmed=lambda question: said,
+        console=console,
     )
 
 
-@pytest.fixture(autouse=True)
-def no_patience(monkeypatch):
-    monkeypatch.setattr("run.panic.TEMPORAL_SECONDS_MAX", 0.1)
-
-
-async def test_every_labelled_instance_is_destroyed_and_nobody_elses(market, console):
+async def test_the_deployments_instances_are_destroyed_and_no_others(market, console):
     done = await panic(market, console)
     assert len(done.destroyed) == 3
     assert done.left == ()
-    assert sorted(market.labels()) == ["none", "somebody's"]
+    assert sorted(market.labels()) == FOREIGN
+    assert f"1 instances of the deployment {THEIRS}" in console.file.getvalue()
+    assert "1 instances whose labels name no deployment" in console.file.getvalue()
 
 
 async def test_one_endpoints_instances_alone(market, console):
     done = await panic(market, console, endpoint="llm")
     assert len(done.destroyed) == 2
-    assert "stoker:other:cccccccccccc" in market.labels()
+    assert f"stoker:{OURS}:other:cccccccccccc" in market.labels()
 
 
 async def test_without_the_confirmation_nothing_changes(market, console):
     with pytest.raises(Fault, match="not confirmed"):
         await panic(market, console, said=False)
-    assert len(market.labels()) == 5
+    assert len(market.labels()) == 7
     assert market.count("destroy") == 0
 
 
@@ -77,8 +80,8 @@ async def test_it_shows_what_it_will_destroy_before_it_asks(market, console):
 
     with pytest.raises(Fault):
         await run_panic(
-            market,
-            TemporalSettings(port=free_port("127.0.0.1")),
+            DeploymentMarket(market, OURS),
+            None,
             endpoint=None,
             confirmed=confirmed,
             console=console,
@@ -106,10 +109,12 @@ async def test_what_cannot_be_destroyed_is_named(market, console, monkeypatch):
     assert len(done.left) == 1
 
 
-async def test_a_temporal_that_does_not_answer_is_said_and_stops_nothing(market, console):
+async def test_a_temporal_that_does_not_answer_leaves_a_fault_behind(market, console):
     done = await panic(market, console)
-    assert done.endpoints_stopped == ()
-    assert "endpoints could not be stopped" in console.file.getvalue()
+    assert done.endpoints.names == ()
+    assert len(done.destroyed) == 3
+    [fault] = done.faults()
+    assert "endpoints could not be stopped (Temporal does not answer)" in fault
 
 
 async def test_a_wrong_market_key_is_a_fault_that_names_the_variable(market, console):

@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from market.port import InstanceGone, Launch, OfferGone, OfferQuery, RateLimited, Refused, Unavailable
@@ -131,6 +132,12 @@ class SeededMarket:
             machine.launch = launch
 
         await self._order("update", instance_id, apply)
+
+    async def relabel(self, instance_id: int, label: str) -> None:
+        def apply(machine: Machine) -> None:
+            machine.launch = replace(machine.launch, label=label)
+
+        await self._order("relabel", instance_id, apply)
 
     async def show(self, instance_id: int) -> Instance:
         def work() -> Instance:

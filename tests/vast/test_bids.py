@@ -3,6 +3,7 @@
 from typing import Any
 
 import stoker
+from market.ownership import owner_of
 from tests.vast.deployment import Deployment, until
 
 CAP = 0.05
@@ -38,7 +39,8 @@ async def test_an_outbid_worker_is_seen_and_made_good_and_the_price_cap_holds(de
 
 
 def _ours(row: dict[str, Any]) -> bool:
-    return str(row["label"] or "").startswith("stoker:bids:")
+    owner = owner_of(row["label"])
+    return owner is not None and owner.endpoint == "bids"
 
 
 def _mine(deployment: Deployment) -> list[tuple[int, bool]]:

@@ -129,7 +129,8 @@ def test_instances_are_shown_with_the_labels_that_stoker_gave_them(
     asked = {"url": deployment.market, "key": deployment.market_key}
     rows = deployment.vastai("show", "instances", "--raw", **asked).json
     labels = {row["id"]: row["label"] for row in rows}
-    assert labels[worker["id"]] == f"stoker:theirs:{worker['launch_id']}"
+    identity = deployment.stack.deployment
+    assert labels[worker["id"]] == f"stoker:{identity}:theirs:{worker['launch_id']}"
     one = deployment.vastai("show", "instance", str(worker["id"]), "--raw", **asked).json
     assert one["actual_status"] == "running"
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from market.ownership import owner_of
 from tests.vast.deployment import ROOT, Deployment, until
 
 
@@ -31,6 +32,6 @@ def test_panic_destroys_an_endpoints_instances_and_they_do_not_come_back(
         return (shown["endpoint_state"], shown["max_workers"]) == ("stopped", 0)
 
     until(stopped, seconds_max=10, what="the engine has seen that the endpoint is stopped")
-    labels = {row["label"] for row in deployment.instances()}
-    assert not [label for label in labels if label.startswith("stoker:pair:")]
+    owners = [owner_of(row["label"]) for row in deployment.instances()]
+    assert "pair" not in [owner.endpoint for owner in owners if owner is not None]
     assert deployment.instance(other)

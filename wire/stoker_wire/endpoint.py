@@ -10,7 +10,10 @@ from stoker_wire.base import Typed
 ENDPOINT_NAME_PATTERN = r"^[A-Za-z0-9_-]+( [A-Za-z0-9_-]+)*$"
 """Letters, digits, `_`, `-`, and single blanks inside: `run benchmarks` of the official CLI names endpoints so."""
 
-EndpointName = Annotated[str, Field(pattern=ENDPOINT_NAME_PATTERN, max_length=255)]
+ENDPOINT_NAME_CHARS_MAX = 200
+"""A marketplace label holds the name, 33 other characters, and at most 256 in all."""
+
+EndpointName = Annotated[str, Field(pattern=ENDPOINT_NAME_PATTERN, max_length=ENDPOINT_NAME_CHARS_MAX)]
 
 
 class EndpointState(StrEnum):

@@ -1,0 +1,232 @@
+"""Several deployments may rent from one marketplace account: a label says which of them an instance belongs to.
+
+On the marketplace a label is `stoker:<deployment>:<endpoint>:<launch id>`. Inside a deployment it is
+`stoker:<endpoint>:<launch id>`: `DeploymentMarket` adds and removes the identity, so no caller can forget it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import structlog
+
+from market.port import InstanceGone, Launch, Market, OfferQuery
+from stoker_wire.market import Charge, Instance, Offer, Template
+
+log = structlog.get_logger(__name__)
+
+LABEL_PREFIX = "stoker:"
+LABEL_CHARS_MAX = 256
+"""The longest label that every marketplace takes. Ours have at most 233: a name of 200 characters, and 33 others."""
+DEPLOYMENT_PATTERN = r"[a-z0-9]{12}"
+_PARTS = re.compile(rf"stoker:(?:({DEPLOYMENT_PATTERN}):)?([^:]+):([^:]+)")
+_KNOWN_MAX = 100_000
+
+T = TypeVar("T", Instance, Charge)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What a label on the marketplace says."""
+
+    deployment: str | None
+    """None: a label of a build from before deployments had identities."""
+    endpoint: str
+    launch_id: str
+
+    @property
+    def label(self) -> str:
+        """The label on the marketplace."""
+        return f"{deployment_prefix(self.deployment)}{self.endpoint}:{self.launch_id}"
+
+
+def deployment_prefix(deployment: str | None) -> str:
+    """The start of all labels of one deployment."""
+    return LABEL_PREFIX if deployment is None else f"{LABEL_PREFIX}{deployment}:"
+
+
+def owner_of(label: str | None) -> Owner | None:
+    """The owner that a label on the marketplace names; None: no stoker deployment rented this instance."""
+    found = _PARTS.fullmatch(label or "")
+    return Owner(found[1], found[2], found[3]) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The instances of a marketplace account that carry a label of stoker, by owner."""
+
+    own: tuple[Instance, ...]
+    """Labels as inside the deployment."""
+    strangers: tuple[Instance, ...]
+    """Of other deployments. Labels as on the marketplace."""
+    unowned: tuple[Instance, ...]
+    """With labels that name no deployment. `stokerd adopt` gives them to a deployment."""
+
+
+class DeploymentMarket:
+    """A marketplace that shows and touches the instances of one deployment only.
+
+    An id is refused if its label names another deployment. An instance with an edited label stays with the deployment that
+    knows its id.
+    """
+
+    def __init__(self, market: Market, deployment: str) -> None:
+        if not re.fullmatch(DEPLOYMENT_PATTERN, deployment):
+            raise ValueError(f"a deployment's identity is {DEPLOYMENT_PATTERN} (got {deployment!r:.80})")
+        self.deployment = deployment
+        self._market = market
+        self._prefix = deployment_prefix(deployment)
+        self._known: set[int] = set()
+        """Ids that need no look before they are changed."""
+
+    def __repr__(self) -> str:
+        return f"<DeploymentMarket {self.deployment} on {self._market!r}>"
+
+    async def search(self, query: OfferQuery) -> list[Offer]:
+        """Offers that match now."""
+        return await self._market.search(query)
+
+    async def create(self, offer_id: int, launch: Launch) -> int:
+        """Rent the offer, with the deployment's identity in the label."""
+        number = await self._market.create(offer_id, self._labelled_launch(launch))
+        self._remember([number])
+        return number
+
+    async def start(self, instance_id: int) -> None:
+        """Want it running."""
+        await self._require_own(instance_id)
+        await self._market.start(instance_id)
+
+    async def stop(self, instance_id: int) -> None:
+        """Want it stopped; its disk stays."""
+        await self._require_own(instance_id)
+        await self._market.stop(instance_id)
+
+    async def reboot(self, instance_id: int) -> None:
+        """Stop and start its container."""
+        await self._require_own(instance_id)
+        await self._market.reboot(instance_id)
+
+    async def destroy(self, instance_id: int) -> None:
+        """Release it. An instance that is gone, or that another deployment owns, is a success: here it does not exist."""
+        try:
+            await self._require_own(instance_id)
+        except InstanceGone:
+            return
+        await self._market.destroy(instance_id)
+
+    async def update_template(self, instance_id: int, launch: Launch) -> None:
+        """Change what it runs at its next start, keeping machine and disk."""
+        await self._require_own(instance_id)
+        await self._market.update_template(instance_id, self._labelled_launch(launch))
+
+    async def relabel(self, instance_id: int, label: str) -> None:
+        """Give an instance of this deployment another label; `label` is one inside the deployment."""
+        await self._require_own(instance_id)
+        await self._market.relabel(instance_id, self._outside(label))
+
+    async def show(self, instance_id: int) -> Instance:
+        """The instance as it is now; InstanceGone if another deployment owns it."""
+        found = await self._market.show(instance_id)
+        owner = owner_of(found.label)
+        if owner is not None and owner.deployment not in {None, self.deployment}:
+            log.warning(
+                "instance_of_another_deployment", instance_id=instance_id, deployment=owner.deployment
+            )
+            raise InstanceGone(
+                f"instance {instance_id} belongs to the deployment {owner.deployment}, this is {self.deployment}"
+            )
+        self._remember([instance_id])
+        return self._inside(found)
+
+    async def list(self, *, label_prefix: str = "") -> "list[Instance]":
+        """The deployment's instances whose label starts with the prefix."""
+        found = await self._market.list(label_prefix=self._outside(label_prefix or LABEL_PREFIX))
+        self._remember([one.id for one in found])
+        return [self._inside(one) for one in found]
+
+    async def account(self) -> Account:
+        """All instances of the account that carry a label of stoker."""
+        own: list[Instance] = []
+        strangers: list[Instance] = []
+        unowned: list[Instance] = []
+        for one in await self._market.list(label_prefix=LABEL_PREFIX):
+            owner = owner_of(one.label)
+            if owner is None:
+                continue
+            if owner.deployment == self.deployment:
+                own.append(self._inside(one))
+            else:
+                (unowned if owner.deployment is None else strangers).append(one)
+        self._remember([one.id for one in own])
+        return Account(tuple(own), tuple(strangers), tuple(unowned))
+
+    async def adopt(self, instance: Instance) -> None:
+        """Give an instance that `account` showed as unowned or a stranger to this deployment.
+
+        Raises:
+            InstanceGone: it is not there any more, or its owner has changed since.
+        """
+        seen = owner_of(instance.label)
+        now = owner_of((await self._market.show(instance.id)).label)
+        if seen is None or now != seen:
+            raise InstanceGone(f"instance {instance.id} is not {instance.label} any more")
+        await self._market.relabel(instance.id, replace(seen, deployment=self.deployment).label)
+        log.info("instance_adopted_from", instance_id=instance.id, label=instance.label)
+        self._remember([instance.id])
+
+    async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
+        """The deployment's instances that carry exactly one of these labels, now."""
+        found = await self._market.labelled([self._outside(label) for label in labels])
+        self._remember([one.id for one in found])
+        return [self._inside(one) for one in found]
+
+    async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> Sequence[Charge]:
+        """Bills of the deployment's instances with such labels."""
+        prefix = self._outside(label_prefix or LABEL_PREFIX)
+        found = await self._market.charges(label_prefix=prefix, since=since)
+        return [self._inside(one) for one in found]
+
+    async def template(self, *, hash_id: str | None = None, id: int | None = None) -> Template:  # noqa: A002
+        """The template."""
+        return await self._market.template(hash_id=hash_id, id=id)
+
+    async def logs(self, instance_id: int, *, tail: int = 200) -> str:
+        """The last lines that the instance printed."""
+        await self._require_own(instance_id)
+        return await self._market.logs(instance_id, tail=tail)
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self._market.close()
+
+    async def _require_own(self, instance_id: int) -> None:
+        if instance_id not in self._known:
+            await self.show(instance_id)
+
+    def _remember(self, ids: Sequence[int]) -> None:
+        if len(self._known) + len(ids) > _KNOWN_MAX:
+            self._known.clear()  # each costs one look again
+        self._known.update(ids)
+
+    def _outside(self, label: str) -> str:
+        if not label.startswith(LABEL_PREFIX):
+            raise ValueError(f"a label inside a deployment starts with {LABEL_PREFIX} (got {label!r:.80})")
+        return self._prefix + label.removeprefix(LABEL_PREFIX)
+
+    def _inside(self, found: T) -> T:
+        label = found.label or ""
+        if not label.startswith(self._prefix):
+            return found
+        return found.model_copy(update={"label": LABEL_PREFIX + label.removeprefix(self._prefix)})
+
+    def _labelled_launch(self, launch: Launch) -> Launch:
+        return replace(launch, label=self._outside(launch.label))
+
+
+def count_by_deployment(instances: Sequence[Instance]) -> dict[str, int]:
+    """How many of the instances each deployment owns."""
+    owners = [owner_of(one.label) for one in instances]
+    return dict(Counter(owner.deployment or "" for owner in owners if owner is not None))
