@@ -144,6 +144,15 @@ class Benchmark:
         )
         return perf
 
+    async def attempt(self) -> str | None:
+        """One request: what is wrong with its answer, or None; also None if no request could be made."""
+        try:
+            ok, _, said = await self._one()
+        except BenchmarkFailed as fault:
+            log.warning("attempt_not_made", error=str(fault))
+            return None
+        return None if ok else f"a benchmark request was not answered well: {said}"
+
     async def _run(self, at_once: int) -> float:
         """The workload that was answered well."""
         results = await asyncio.gather(*(self._one() for _ in range(at_once)))

@@ -1,6 +1,7 @@
 """From a model server that starts to a worker that is ready: log line, probe, benchmark; then watching it."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -35,6 +36,7 @@ class Startup:
         health_path: str,
         model_words: tuple[str, ...],
         directory: Path,
+        serves_serial: Callable[[], bool],
     ) -> None:
         self._config = config
         self._pool = pool
@@ -46,7 +48,13 @@ class Startup:
         self._said_loaded = asyncio.Event()
         self._has_model = any(handler.remote_function is None for handler in config.handlers)
         self._entered = False
-        self.probe = Probe(pool, config.model_healthcheck_url or health_path)
+        self.probe = Probe(
+            pool,
+            config.model_healthcheck_url or health_path,
+            serves_serial=serves_serial,
+            is_serial=not any(handler.allow_parallel_requests for handler in config.handlers),
+            attempt=self._attempt,
+        )
 
     @property
     def reads_log(self) -> bool:
@@ -106,17 +114,26 @@ class Startup:
             Path(self._config.model_log_file or ""),
             self._config.log_action_config,
             loaded=self._log_says_loaded,
-            failed=lambda fault: self._standing.failed("log", fault),
+            failed=self._log_says_failed,
             unreadable=self._log_file_is,
         )
         await watch.run()
+
+    def _log_says_failed(self, line: str) -> None:
+        """While it loads, the log is all there is; of a worker that serves, one request may have provoked the line."""
+        if self._standing.ready and self._has_model:
+            self.probe.doubt_log(line)
+        else:
+            self._standing.failed("log", f"the model's log says: {line}")
 
     def _log_says_loaded(self) -> None:
         self._said_loaded.set()
         self._standing.recovered("log")
 
     def _log_file_is(self, fault: str) -> None:
-        if fault:
+        if fault and self._standing.ready:
+            log.warning("log_file_unreadable", error=fault)
+        elif fault:
             self._standing.failed("log file", fault)
         else:
             self._standing.recovered("log file")
@@ -130,11 +147,16 @@ class Startup:
                 log.warning("probe_slow")
 
     def _well(self) -> None:
-        self._standing.recovered("probe")
-        self._standing.recovered("connection")
+        for source in ("probe", "connection", "log"):
+            self._standing.recovered(source)
 
     def _ill(self, fault: str) -> None:
         self._standing.failed("probe", fault)
+
+    async def _attempt(self) -> str | None:
+        return await Benchmark(
+            self._pool, self._routes[self._config.benchmark_handler.route.encode()]
+        ).attempt()
 
     async def _perf(self) -> float:
         """The worker's perf: remembered on this disk, or measured now."""

@@ -111,6 +111,7 @@ class Life:
             health_path=settings.health_path,
             model_words=settings.model_words,
             directory=directory,
+            serves_serial=lambda: self.proxy.line.served is not None,
         )
         self.admin = Admin(
             self.proxy,

@@ -52,6 +52,8 @@ class Model:
     cut: int = 0
     """Connections that ended while a request was being answered."""
     healthy: bool = True
+    broken: bool = False
+    """Whether it answers every request with 500."""
     answering: int = 0
 
     def __post_init__(self):
@@ -125,6 +127,8 @@ class Model:
             head(status, content_length=len(data), **headers)
             writer.write(data)
 
+        if self.broken and path != "/health":
+            path = "/broken"
         match path:
             case "/health":
                 whole(b"{}", "200 OK" if self.healthy else "500 Internal Server Error")

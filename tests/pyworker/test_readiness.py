@@ -1,10 +1,11 @@
 """When a worker is ready, and when it says that its model is broken."""
 
+import asyncio
 import json
 
 import pytest
 
-from stoker_pyworker import BenchmarkConfig, HandlerConfig, LogActionConfig, WorkerConfig
+from stoker_pyworker import BenchmarkConfig, HandlerConfig, LogActionConfig, WorkerConfig, readiness
 from stoker_pyworker.benchmark import CACHE_FILE, fingerprint
 from tests.pyworker.harness import Model, handlers, until
 
@@ -63,23 +64,97 @@ async def test_without_log_and_probe_a_server_that_takes_connections_is_ready(ma
     await late.stop()
 
 
-async def test_an_error_line_is_reported_and_a_later_load_line_takes_it_back(make_worker, tmp_path, engine):
+def says(log, line):
+    with log.open("a") as file:
+        file.write(line + "\n")
+
+
+@pytest.fixture
+def probing(monkeypatch):
+    """Probes as often as a test needs them."""
+    monkeypatch.setattr(readiness, "_WATCHING_SECONDS", 0.02)
+    monkeypatch.setattr(readiness, "_DOUBT_SECONDS", 0.02)
+    monkeypatch.setattr(readiness, "_LOADING_SECONDS", 0.01)
+    monkeypatch.setattr(readiness, "_PROBE_SECONDS_MAX", 0.1)
+
+
+async def watched(make_worker, tmp_path, **options):
     log = tmp_path / "model.log"
     log.write_text("model ready\n")
-    worker = await make_worker(model_log_file=str(log), log_action_config=ACTIONS)
-    with log.open("a") as file:
-        file.write("CUDA error: out of memory\n")
+    return log, await make_worker(model_log_file=str(log), log_action_config=ACTIONS, **options)
+
+
+def probes(model):
+    return sum(seen.path == "/health" for seen in model.seen)
+
+
+async def test_an_error_line_of_a_worker_that_serves_costs_nothing_while_its_probe_is_well(
+    make_worker, tmp_path, engine, model, probing
+):
+    log, worker = await watched(make_worker, tmp_path, model_healthcheck_url="/health")
+    before = probes(model)
+    says(log, "Traceback: CUDA error while sampling with temperature -7")
+    await until(lambda: probes(model) >= before + 3)
+    assert (await worker.post("/echo")).status_code == 200
+    await until(lambda: engine.finished)
+    assert [status["error_msg"] for status in engine.statuses if status["error_msg"]] == []
+
+
+async def test_an_error_line_is_reported_with_the_probe_that_confirms_it(
+    make_worker, tmp_path, engine, model, probing
+):
+    log, worker = await watched(make_worker, tmp_path, model_healthcheck_url="/health")
+    model.healthy = False
+    says(log, "CUDA error: out of memory")
     await until(lambda: engine.statuses and "CUDA error: out of memory" in engine.statuses[-1]["error_msg"])
-    with log.open("a") as file:
-        file.write("model ready again\n")
+    assert "/health with status 500" in engine.statuses[-1]["error_msg"]
+    model.healthy = True
     await until(lambda: engine.statuses[-1]["error_msg"] == "")
     assert (await worker.post("/echo")).status_code == 200
 
 
-async def test_a_log_that_was_rotated_is_read_from_its_new_start(make_worker, tmp_path, engine):
+async def test_without_a_health_path_a_request_of_the_benchmark_judges_an_error_line(
+    make_worker, tmp_path, engine, model, probing
+):
+    log, _ = await watched(make_worker, tmp_path)
+    before = sum(seen.path == "/echo" for seen in model.seen)
+    says(log, "CUDA error: one request was odd")
+    await until(lambda: sum(seen.path == "/echo" for seen in model.seen) == before + 1)
+    assert [status["error_msg"] for status in engine.statuses if status["error_msg"]] == []
+    model.broken = True  # it takes connections and answers nothing well
+    says(log, "CUDA error: device lost")
+    await until(lambda: engine.statuses and "device lost" in engine.statuses[-1]["error_msg"])
+    assert "benchmark request" in engine.statuses[-1]["error_msg"]
+
+
+async def test_an_error_line_before_it_is_ready_counts_by_itself(make_worker, tmp_path, engine):
+    log = tmp_path / "model.log"
+    log.write_text("CUDA error: out of memory\n")
+    await make_worker(model_log_file=str(log), log_action_config=ACTIONS, ready=False)
+    await until(lambda: engine.statuses and "out of memory" in engine.statuses[-1]["error_msg"])
+    says(log, "model ready")
+    await until(lambda: engine.statuses[-1]["error_msg"] == "")
+
+
+async def test_a_log_that_cannot_be_read_any_more_costs_a_worker_that_serves_nothing(
+    make_worker, tmp_path, engine
+):
+    log, worker = await watched(make_worker, tmp_path)
+    log.unlink()
+    log.mkdir()
+    await asyncio.sleep(0.3)  # several looks of the log's reader
+    assert (await worker.post("/echo")).status_code == 200
+    await until(lambda: engine.finished)
+    assert [status["error_msg"] for status in engine.statuses if status["error_msg"]] == []
+
+
+async def test_a_log_that_was_rotated_is_read_from_its_new_start(
+    make_worker, tmp_path, engine, model, probing
+):
     log = tmp_path / "model.log"
     log.write_text("model ready\n" * 100)
-    await make_worker(model_log_file=str(log), log_action_config=ACTIONS)
+    await make_worker(model_log_file=str(log), log_action_config=ACTIONS, model_healthcheck_url="/health")
+    model.healthy = False
     log.rename(tmp_path / "model.log.1")
     log.write_text("CUDA error: one\n")
     await until(lambda: engine.statuses and "one" in engine.statuses[-1]["error_msg"])

@@ -143,6 +143,7 @@ class OutgoingConnection(asyncio.Protocol):
         if sink is None:
             self.transport.abort()
             return
+        self._pool.heard_at = time.monotonic()
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as fault:
@@ -277,6 +278,8 @@ class Pool:
         self._waiting: deque[tuple[Sink, tuple[bytes, ...]]] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
         self._apart: list[Pool] = []
+        self.heard_at = float("-inf")
+        """When the origin last sent a piece of an answer, monotonic clock."""
 
     def apart(self, connections_max: int) -> "Pool":
         """More connections to the same origin, for what must not wait behind requests; they close with this pool's."""
@@ -343,10 +346,22 @@ class Pool:
         for pool in self._apart:
             pool.close()
 
+    def close_idle(self) -> None:
+        """Close the connections that serve no request."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            self._open.discard(connection)
+            connection.transport.abort()
+
     @property
     def opened(self) -> int:
         """Connections open now."""
         return len(self._open)
+
+    @property
+    def running(self) -> int:
+        """Requests that the origin has and has not answered in full."""
+        return len(self._open) - len(self._idle)
 
     def _take(self) -> OutgoingConnection | None:
         """The most recently used idle connection; those that idled too long are closed."""
