@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Sequence
 
 import structlog
@@ -32,6 +33,8 @@ _log = structlog.get_logger(__name__)
 
 _STATUS_MESSAGE_CHARS_MAX = 200
 _PORTS_MAX = 32
+SHOWS_MAX = 32
+"""Instances looked up by id after one list. Doubled: a list that lost a large fleet is checked faster, with more calls."""
 _BEAT_SECONDS = 5.0
 """Most lists have answered before the first: a heartbeat that reaches Temporal is a billed action."""
 
@@ -43,6 +46,7 @@ class MarketActivities:
     def __init__(self, market: Market, secrets: DeploymentSecrets) -> None:
         self._market = market
         self._secrets = secrets
+        self._looks = itertools.count()
 
     @activity.defn
     async def search_offers(self, asked: SearchOffers) -> FoundOffers:
@@ -124,7 +128,35 @@ class MarketActivities:
                     else await self._market.list(label_prefix=asked.prefix)
                 )
                 charges = await self._bills(asked)
-        return ListedInstances(instances=tuple(_brief(instance) for instance in found), charges=charges)
+                listed = {instance.id for instance in found}
+                missing = [each for each in asked.known_ids if each not in listed]
+                shown, gone = await self._by_id(missing)
+        return ListedInstances(
+            instances=tuple(_brief(instance) for instance in (*found, *shown)),
+            shown=tuple(instance.id for instance in shown),
+            gone=gone,
+            charges=charges,
+        )
+
+    async def _by_id(self, missing: Sequence[int]) -> tuple[list[Instance], tuple[int, ...]]:
+        """Which of these instances exist, and which do not. An id in neither answer could not be looked up this time.
+
+        The number of calls is bounded. Each look begins at another id, so every id has its turn.
+        """
+        begin = next(self._looks) * SHOWS_MAX % len(missing) if len(missing) > SHOWS_MAX else 0
+        shown, gone = [], []
+        for instance_id in [*missing[begin:], *missing[:begin]][:SHOWS_MAX]:
+            try:
+                shown.append(await self._market.show(instance_id))
+            except InstanceGone:
+                gone.append(instance_id)
+            except MarketError as error:
+                reason = self._secrets.redact(str(error))
+                _log.warning("missing_instances_not_looked_up", missing=len(missing), reason=reason)
+                break
+        if shown:
+            _log.warning("list_lacks_instances", existing=len(shown), missing=len(missing))
+        return shown, tuple(gone)
 
     async def _bills(self, asked: ListInstances) -> tuple[Charge, ...] | None:
         """A bill that is not to be had must not hold up the listing: without it the ledger goes by its estimate."""

@@ -107,6 +107,8 @@ class ListInstances:
     """Bring their bills too, of instances rented since then; None: not now."""
     launch_ids: tuple[str, ...] = ()
     """Those of these launches alone, at once; empty: all, which of a large account may take a minute."""
+    known_ids: tuple[int, ...] = ()
+    """Instances that the caller knows. Each that the list does not show is asked for by its id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,5 +116,10 @@ class ListedInstances:
     """The marketplace's own view."""
 
     instances: tuple[Instance, ...] = ()
+    """What the list shows, and known instances that only exist by their id."""
+    shown: tuple[int, ...] = ()
+    """Known instances that the list did not show and that exist: their label was edited, or the list is incomplete."""
+    gone: tuple[int, ...] = ()
+    """Known instances of which the marketplace said, asked for the id, that they do not exist."""
     charges: tuple[Charge, ...] | None = None
     """What they were billed, gone ones too; None: not asked for, or not to be had."""

@@ -86,6 +86,10 @@ class FakeMarket:
         self.start_seconds = start_seconds
         self.list_lag_seconds = list_lag_seconds
         """For so long after it was rented an instance is missing from listings."""
+        self.omits: Callable[[FakeInstance], bool] = lambda _: False
+        """Instances that listings leave out although they exist: an empty or a short answer."""
+        self.edited_labels: dict[int, str] = {}
+        """Labels that are shown in place of the launch's, by instance id."""
         self._clock = clock
         self._faults: list[_Fault] = []
         self._next_id = 1000
@@ -103,6 +107,10 @@ class FakeMarket:
     def vanish(self, instance_id: int) -> None:
         """The host takes the machine away."""
         self._release(instance_id)
+
+    def edit_label(self, instance_id: int, label: str) -> None:
+        """Someone edits the label in the marketplace's console."""
+        self.edited_labels[instance_id] = label
 
     def outbid(self, instance_id: int) -> None:
         """Somebody bids more: the machine is taken, the disk stays."""
@@ -210,8 +218,9 @@ class FakeMarket:
         listed = [
             self._seen(instance)
             for instance in self.instances.values()
-            if instance.launch.label.startswith(label_prefix)
+            if self._label(instance).startswith(label_prefix)
             and now - instance.created_at >= self.list_lag_seconds
+            and not self.omits(instance)
         ]
         self._leave(fault)
         return listed
@@ -297,6 +306,9 @@ class FakeMarket:
         instance.billed += price * (now - instance.metered_at) / 3600.0
         instance.metered_at = now
 
+    def _label(self, instance: FakeInstance) -> str:
+        return self.edited_labels.get(instance.id, instance.launch.label)
+
     def _run(self, instance: FakeInstance) -> None:
         self._meter(instance)
         instance.intended, instance.status = "running", None
@@ -321,7 +333,7 @@ class FakeMarket:
             actual_status=instance.actual(self._clock()),
             intended_status=instance.intended,
             cur_state=instance.intended,
-            label=instance.launch.label,
+            label=self._label(instance),
             machine_id=offer.machine_id,
             host_id=offer.host_id,
             gpu_name=offer.gpu_name,

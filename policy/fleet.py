@@ -97,6 +97,8 @@ class Worker:
     """Reboots to recover it since it last ran well for long."""
     market_status: str = ""
     """The marketplace's last word on it (`actual_status`)."""
+    relabelled: bool = False
+    """Its instance carries another label than the launch's: someone edited it. It is known by its id alone."""
     left_running: bool = False
     """It ran, or was about to, when its release was ordered: the marketplace bills it until it is gone."""
 

@@ -173,7 +173,7 @@ LIFECYCLE: dict[S, Row] = {
     ),
     S.DESTROYING: Row(Standing.LEAVING, {}),
 }
-"""A destroyed worker leaves the table when the marketplace no longer lists it."""
+"""A destroyed worker leaves the table when the marketplace denies its instance."""
 
 _FRESH_START: dict[str, object] = {
     "drain": None,

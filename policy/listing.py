@@ -1,6 +1,6 @@
 """Fold the marketplace's listing into the fleet: what it says of each worker, who vanished, and what nobody knows."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from policy.fleet import STRANGER, Learned, Worker
@@ -11,6 +11,7 @@ from stoker_wire.states import WorkerState as S
 
 _CREATE_GRACE_SECONDS = 30.0
 """A listing may lag behind a create call, and behind the last try of one that was made again; so long nobody is missed."""
+_LABEL_CHARS = 80
 _STOPPED = frozenset({"stopped", "exited", "frozen"})
 
 
@@ -22,7 +23,7 @@ class Listing:
     orphans: tuple[Worker, ...]
     """Instances with the endpoint's label that nobody knows, as workers to be destroyed: add them to the fleet."""
     gone: tuple[Worker, ...]
-    """Workers that the marketplace no longer lists, as they were: released, outbid or killed."""
+    """Workers whose instance does not exist any more, as they were: released, outbid or killed."""
     learned: Learned
     lines: tuple[str, ...] = ()
 
@@ -40,35 +41,61 @@ def fold_listing(
     asked_at: float,
     label_prefix: str,
     learned: Learned,
+    gone: Container[int] = (),
+    shown: Container[int] = (),
 ) -> Listing:
     """The fleet after a complete listing that was asked for at `asked_at`.
 
     `label_prefix` is `stoker:<endpoint>:`; the rest of a label is the launch id. What the listing says about a worker
     that changed since it was asked for is out of date and only its price and address count.
+
+    `gone` are known instances that the marketplace denied when asked for their ids: only those have vanished.
+    `shown` are known instances that the list lacks and that exist. A known id in neither is undecided, and stays.
+    A list that lacks instances under our own label is incomplete: nothing is concluded from what else it lacks.
     """
+    instances = tuple(instances)
     ours = [each for each in instances if (each.label or "").startswith(label_prefix)]
-    by_id = {each.id: each for each in ours}
+    by_id = {each.id: each for each in instances}
     # the first instance under a label is the launch's own; a second one would be a double rent
     by_launch = {_launch(each, label_prefix): each for each in sorted(ours, key=lambda each: -each.id)}
     workers = tuple(workers)
     known = {worker.launch_id for worker in workers}
     claimed: set[int] = set()
     kept: list[Worker] = []
-    gone: list[Worker] = []
+    left: list[Worker] = []
     lines: list[str] = []
+    omitted = [
+        worker.instance_id
+        for worker in workers
+        if worker.instance_id is not None
+        and not _young(worker, asked_at)
+        and not worker.operation
+        and worker.instance_id not in gone
+        and (
+            worker.instance_id not in by_id
+            or (worker.instance_id in shown and _ours(by_id[worker.instance_id], label_prefix))
+        )
+    ]
+    if omitted:
+        lines.append(
+            f"the marketplace's list lacks {len(omitted)} of {len(workers)} known instances that were not denied by id "
+            f"(first: {omitted[0]}); the list counts as incomplete, and they are kept"
+        )
     for worker in workers:
         mine = (
             by_launch.get(worker.launch_id) if worker.instance_id is None else by_id.get(worker.instance_id)
         )
         if mine is None:
-            folded = _missing(worker, asked_at, learned)
+            denied = not omitted if worker.instance_id is None else worker.instance_id in gone
+            folded = _missing(worker, asked_at, learned) if denied else Folded(worker=worker, learned=learned)
         else:
             claimed.add(mine.id)
             folded = _seen(worker, mine, now=now, asked_at=asked_at, learned=learned)
+            folded = _labelled(folded, mine, label_prefix)
         learned = folded.learned
         lines += folded.lines
         if folded.worker is None:
-            gone.append(worker)
+            left.append(worker)
         else:
             kept.append(folded.worker)
     orphans = []
@@ -83,7 +110,7 @@ def fold_listing(
         for orphan in orphans
     ]
     return Listing(
-        workers=tuple(kept), orphans=tuple(orphans), gone=tuple(gone), learned=learned, lines=tuple(lines)
+        workers=tuple(kept), orphans=tuple(orphans), gone=tuple(left), learned=learned, lines=tuple(lines)
     )
 
 
@@ -91,9 +118,33 @@ def _launch(instance: Instance, label_prefix: str) -> str:
     return (instance.label or "").removeprefix(label_prefix)
 
 
-def _missing(worker: Worker, asked_at: float, learned: Learned) -> Folded:
+def _ours(instance: Instance, label_prefix: str) -> bool:
+    return (instance.label or "").startswith(label_prefix)
+
+
+def _labelled(folded: Folded, mine: Instance, label_prefix: str) -> Folded:
+    """Says once that an instance's label was edited: it stays ours by its id."""
+    if folded.worker is None:
+        return folded
+    edited = not _ours(mine, label_prefix)
+    said: tuple[str, ...] = ()
+    if edited and not folded.worker.relabelled:
+        label = (mine.label or "")[:_LABEL_CHARS]
+        line = (
+            f"instance {mine.id} carries the label {label!r}, expected {label_prefix}…: it was edited outside"
+        )
+        said = (f"{line}; the worker is kept by its id",)
+    worker = folded.worker.but(relabelled=edited)
+    return Folded(worker=worker, learned=folded.learned, lines=(*folded.lines, *said))
+
+
+def _young(worker: Worker, asked_at: float) -> bool:
     rented_at = worker.since if worker.state is S.CREATING else worker.launched_at
-    young = asked_at < rented_at + _CREATE_GRACE_SECONDS
+    return asked_at < rented_at + _CREATE_GRACE_SECONDS
+
+
+def _missing(worker: Worker, asked_at: float, learned: Learned) -> Folded:
+    young = _young(worker, asked_at)
     creating = worker.operation == "create" or (
         worker.instance_id is None and worker.state is not S.DESTROYING
     )
@@ -103,7 +154,7 @@ def _missing(worker: Worker, asked_at: float, learned: Learned) -> Folded:
     )
     if creating or under_way or never_asked or (young and worker.state is not S.DESTROYING):
         return Folded(worker=worker, learned=learned)
-    return vanished(worker, "the market no longer lists it (outbid or killed)", learned)
+    return vanished(worker, "the market has no such instance any more (outbid or killed)", learned)
 
 
 def _seen(worker: Worker, mine: Instance, *, now: float, asked_at: float, learned: Learned) -> Folded:

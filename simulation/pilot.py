@@ -363,6 +363,11 @@ class PolicyPilot:
         listing = fold_listing(
             self._workers.values(),
             [self._instance(machine) for machine in self._world.machines.values()],
+            gone={
+                worker.instance_id
+                for worker in self._workers.values()
+                if worker.instance_id is not None and worker.instance_id not in self._world.machines
+            },
             now=now,
             asked_at=asked_at,
             label_prefix=LABEL_PREFIX,

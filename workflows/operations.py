@@ -327,6 +327,7 @@ class Operations:
             prefix=label_prefix(self._book.name),
             bills_since=bills_since,
             launch_ids=() if whole else tuple(self._book.record.workers),
+            known_ids=_known_ids(self._book.record.workers.values()),
         )
         try:
             listed = await workflow.execute_activity_method(
@@ -364,6 +365,15 @@ class Operations:
 
     def _note(self, kind: str, subject: str, reason: str, **more: Any) -> None:
         self._book.log.note(workflow.time(), kind, reason, subject=subject, **more)
+
+
+def _known_ids(workers: Iterable[Worker]) -> tuple[int, ...]:
+    """Instances whose absence from a list would be read as news; a destroy that is under way confirms its own end."""
+    return tuple(
+        worker.instance_id
+        for worker in workers
+        if worker.instance_id is not None and worker.operation != "destroy"
+    )
 
 
 def _fault(error: ActivityError) -> tuple[str, str]:

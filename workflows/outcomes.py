@@ -94,6 +94,8 @@ def listed(book: EndpointStateBook, found: ListedInstances, asked_at: float, now
     listing = fold_listing(
         record.workers.values(),
         found.instances,
+        gone=found.gone,
+        shown=found.shown,
         now=now,
         asked_at=asked_at,
         label_prefix=label_prefix(book.name),

@@ -75,6 +75,42 @@ async def test_a_later_try_adopts_what_a_lost_answer_rented(
     assert [made.instance_id] == list(market.instances)
 
 
+async def listed(run: Any, hands: MarketActivities, *known: int) -> Any:
+    return await run(hands.list_instances, ListInstances(prefix="stoker:llm:", known_ids=known))
+
+
+async def test_a_known_instance_with_an_edited_label_is_found_by_its_id(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any
+) -> None:
+    made = (await run(hands.create_instance, create(market, group))).instance_id
+    assert (await listed(run, hands, made)).shown == ()
+    assert market.count("show") == 0
+    market.edit_label(made, "somebody was here")
+    found = await listed(run, hands, made, 4711)
+    assert [each.id for each in found.instances] == [made]
+    assert (found.shown, found.gone) == ((made,), (4711,))
+
+
+async def test_a_market_that_does_not_answer_denies_no_instance(
+    run: Any, hands: MarketActivities, market: FakeMarket
+) -> None:
+    market.fail_next("show", Unavailable("503"))
+    found = await listed(run, hands, 4711)
+    assert (found.instances, found.shown, found.gone) == ((), (), ())
+    assert (await listed(run, hands, 4711)).gone == (4711,)
+
+
+async def test_after_an_empty_list_of_a_large_fleet_every_id_has_its_turn(
+    run: Any, hands: MarketActivities, market: FakeMarket
+) -> None:
+    known = tuple(range(1, 101))
+    denied: set[int] = set()
+    for look in range(1, 5):
+        denied |= set((await listed(run, hands, *known)).gone)
+        assert market.count("show") == 32 * look
+    assert denied == set(known)
+
+
 async def test_a_label_that_only_begins_the_same_is_not_adopted(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any
 ) -> None:

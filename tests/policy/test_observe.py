@@ -191,8 +191,12 @@ def instance(number=77, launch="w", status="running", intended="running", **more
     return Instance(id=number, label=PREFIX + launch, actual_status=status, intended_status=intended, **more)
 
 
-def listing(workers, *instances, asked=NOW - 1):
-    return fold_listing(workers, instances, now=NOW, asked_at=asked, label_prefix=PREFIX, learned=Learned())
+def listing(workers, *instances, asked=NOW - 1, denied=None, shown=()):
+    """`denied`: the ids of which the marketplace said that they do not exist; every id that is not listed by default."""
+    there = {each.id for each in instances}
+    absent = {each.instance_id for each in workers} - there if denied is None else denied
+    how = {"gone": absent, "shown": shown, "label_prefix": PREFIX, "learned": Learned()}
+    return fold_listing(workers, instances, now=NOW, asked_at=asked, **how)
 
 
 def listed(about, **said):
@@ -248,6 +252,46 @@ def test_a_worker_that_is_not_listed_any_more_has_vanished():
     after = listing([worker("w"), worker("x", instance_id=5)], instance(number=5, launch="x"))
     assert [each.launch_id for each in after.gone] == ["w"]
     assert "outbid or killed" in after.lines[0]
+
+
+def test_a_known_worker_stays_until_the_market_denies_its_id():
+    after = listing([worker("w", instance_id=7), worker("x", instance_id=8)], denied={8})
+    assert [each.launch_id for each in after.gone] == ["x"]
+    assert [each.launch_id for each in after.workers] == ["w"]
+    assert "lacks 1 of 2 known instances" in after.lines[0]
+
+
+def test_an_edited_label_is_told_once_and_the_worker_is_kept_by_its_id():
+    edited = replace_label(instance(), "mine, do not touch")
+    first = listing([worker("w", instance_id=77)], edited, shown={77})
+    assert [each.launch_id for each in first.workers] == ["w"]
+    assert first.orphans == ()
+    assert "was edited outside" in first.lines[0]
+    again = listing(first.workers, edited, shown={77})
+    assert again.lines == ()
+    restored = listing(again.workers, instance())
+    assert not restored.workers[0].relabelled
+
+
+def test_an_edited_label_does_not_hide_what_the_market_says_of_the_worker():
+    edited = replace_label(instance(status="exited", intended="stopped"), None)
+    (after,) = listing([worker("w", instance_id=77)], edited, shown={77}).workers
+    assert after.state is S.INACTIVE
+
+
+def test_from_an_incomplete_list_nothing_is_concluded_about_a_launch_without_an_id():
+    lost = worker("lost", S.DESTROYING, since=NOW - 90, launched_at=NOW - 90, instance_id=None, retry_at=NOW)
+    known = worker("w", instance_id=77)
+    after = listing([lost, known], instance(), shown={77})
+    assert [each.launch_id for each in after.workers] == ["lost", "w"]
+    assert listing([lost, known], instance()).gone == (lost,)
+
+
+def test_a_young_instance_that_the_list_does_not_show_yet_is_no_sign_of_an_incomplete_list():
+    young = worker("y", S.CREATING, since=NOW - 5, launched_at=NOW - 5, instance_id=8)
+    lost = worker("lost", S.DESTROYING, since=NOW - 90, launched_at=NOW - 90, instance_id=None, retry_at=NOW)
+    after = listing([young, lost], instance(number=8, launch="y"), shown={8})
+    assert after.gone == (lost,)
 
 
 def test_a_worker_being_created_is_not_missed():

@@ -47,10 +47,18 @@ class Machine:
     """Counts up with every order, so that what an older one had set going comes to nothing."""
     trouble: str = ""
     running_since: float | None = None
+    relabelled: bool = False
+    edited_label: str | None = None
+    """What stands in place of the label, once `relabelled`."""
 
     @property
     def label(self) -> str:
         return self.launch.label
+
+    @property
+    def shown_label(self) -> str | None:
+        """What the marketplace shows: the launch's label, until somebody edited it."""
+        return self.edited_label if self.relabelled else self.label
 
     @property
     def gpu_dollars_per_hour(self) -> float:

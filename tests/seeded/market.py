@@ -150,20 +150,37 @@ class SeededMarket:
         return await self._call("show", work)
 
     async def list(self, *, label_prefix: str = "") -> "list[Instance]":
-        def work() -> "list[Instance]":
-            moment = self.now() - self.pace.list_lag_seconds
-            rows = []
-            for machine in self.machines.values():
-                seen = machine.at(moment)
-                if seen is not None and machine.label.startswith(label_prefix):
-                    rows.append(self._row(machine, *seen))
-            return rows
-
-        return await self._call("list", work)
+        return await self._call("list", lambda: self._incomplete(self._rows(label_prefix)))
 
     async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
+        """The lookup before a create is tried again is honest: nothing else tells whether the first try rented."""
+
+        def work() -> "list[Instance]":
+            found = [row for row in self._rows("") if row.label in wanted]
+            return self._incomplete(found) if len(wanted) > 1 else found
+
         wanted = set(labels)
-        return [one for one in await self.list() if one.label in wanted]
+        return await self._call("list", work)
+
+    def _rows(self, label_prefix: str) -> "list[Instance]":
+        moment = self.now() - self.pace.list_lag_seconds
+        rows = []
+        for machine in self.machines.values():
+            seen = machine.at(moment)
+            if seen is not None and (machine.shown_label or "").startswith(label_prefix):
+                rows.append(self._row(machine, *seen))
+        return rows
+
+    def _incomplete(self, rows: "list[Instance]") -> "list[Instance]":
+        """Some answers are empty or short, as a page that was lost makes them."""
+        dice = self._chance.random()
+        if dice < self.troubles.list_empty:
+            self.faults["list empty"] += 1
+            return []
+        if dice < self.troubles.list_empty + self.troubles.list_short:
+            self.faults["list short"] += 1
+            return [row for row in rows if self._chance.random() < 0.4]
+        return rows
 
     async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> "list[Charge]":
         def work() -> "list[Charge]":
@@ -277,6 +294,7 @@ class SeededMarket:
             "offline",
             "stays_stopped",
             "touched",
+            "relabelled",
         ):
             dice -= getattr(troubles, kind)
             if dice < 0:
@@ -293,6 +311,8 @@ class SeededMarket:
                 later(chance.uniform(60, 2400), self._offline, machine)
             case "touched":
                 later(chance.uniform(200, 2400), self._touch, machine)
+            case "relabelled":
+                later(chance.uniform(300, 2400), self._relabel, machine)
 
     def _boot(self, machine: Machine) -> None:
         self._set(machine, "loading")
@@ -363,6 +383,12 @@ class SeededMarket:
         if machine.gone_at is None:
             self._stop(machine) if machine.intended == "running" else self._start(machine)
 
+    def _relabel(self, machine: Machine) -> None:
+        """Somebody edits the label in the marketplace's own console. Orders and bills go by the instance's id."""
+        if machine.gone_at is None and machine.label not in self.rented_late:
+            machine.relabelled = True
+            machine.edited_label = self._chance.choice([None, "do not touch", f"{machine.label}-edited"])
+
     def _leave(self, machine: Machine, why: str) -> None:
         if machine.gone_at is not None:
             return
@@ -398,7 +424,7 @@ class SeededMarket:
             actual_status=actual,
             intended_status=intended,
             cur_state=intended,
-            label=machine.label,
+            label=machine.shown_label,
             machine_id=offer.machine_id,
             host_id=offer.host_id,
             gpu_name=offer.gpu_name,

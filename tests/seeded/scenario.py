@@ -197,6 +197,9 @@ def _troubles(chance: random.Random) -> Troubles:
         stays_stopped=some(0.05, 0.2),
         stop_ignored=some(0.05, 0.2),
         touched=some(0.0, 0.1),
+        relabelled=some(0.05, 0.2),
+        list_empty=some(0.03, 0.15),
+        list_short=some(0.03, 0.15),
     )
 
 

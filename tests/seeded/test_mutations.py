@@ -53,6 +53,13 @@ def leaves_orphans(*args: Any, **how: Any) -> Any:
     return replace(fold_listing(*args, **how), orphans=())
 
 
+def believes_the_list(workers: Any, instances: Any, **how: Any) -> Any:
+    workers, shown = tuple(workers), how.pop("shown")
+    listed = [each for each in instances if each.id not in shown]
+    absent = {worker.instance_id for worker in workers} - {each.id for each in listed}
+    return fold_listing(workers, listed, **{**how, "gone": absent})
+
+
 def forgets_that_a_stop_was_accepted(*args: Any, **how: Any) -> Folded:
     folded = fold_operation_result(*args, **how)
     worker = folded.worker and folded.worker.but(stop_accepted_at=0.0)
@@ -116,12 +123,12 @@ def handed_over_often(scenario: Scenario) -> Scenario:
     return replace(busy(scenario), history_events_max=120, weather=replace(scenario.weather, evicted=0.1))
 
 
-def lists_lag(scenario: Scenario) -> Scenario:
-    """Listings are four seconds behind, and one machine is all that is allowed."""
+def lists_are_empty(scenario: Scenario) -> Scenario:
+    """One machine is all that is allowed, and lists are answered without it now and then."""
     full = busy(scenario).config.model_copy(update={"max_workers": 1})
-    return replace(
-        busy(scenario), config=full, pace=replace(busy(scenario).pace, list_lag_seconds=4.0), events=()
-    )
+    phases = (*busy(scenario).phases, Phase(seconds=900.0, requests_per_second=0.01))
+    troubles = Troubles(list_empty=0.3)
+    return replace(busy(scenario), config=full, troubles=troubles, phases=phases, events=())
 
 
 MUTATIONS = (
@@ -156,9 +163,9 @@ MUTATIONS = (
         "while it held",
     ),
     Mutation(
-        "a listing misses what was rented a moment ago",
-        lambda: patch("policy.listing._CREATE_GRACE_SECONDS", 0.0),
-        lists_lag,
+        "an instance that one list lacks counts as gone",
+        lambda: patch("workflows.outcomes.fold_listing", believes_the_list),
+        lists_are_empty,
         "max_workers is 1",
     ),
     Mutation(

@@ -49,6 +49,12 @@ class Troubles:
     stop_ignored: float = 0.0
     touched: float = 0.0
     """Machines that somebody starts or stops by hand."""
+    relabelled: float = 0.0
+    """Machines whose label somebody edits in the marketplace's console."""
+    list_empty: float = 0.0
+    """Lists that are answered without any instance."""
+    list_short: float = 0.0
+    """Lists that are answered without some of the instances."""
 
 
 CALM = Troubles()
