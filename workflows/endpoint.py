@@ -1,5 +1,6 @@
 """The life of one endpoint: observe, plan, act, wait. Level-triggered, so that a crash at any point loses nothing."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,9 @@ HAND_OVER_SECONDS = 20.0
 """How long a continue-as-new waits for what is under way; the next run asks again for what is left."""
 MOVE_SECONDS_MIN = 10.0
 """Between two moves to another build: a deployment that is switched to and fro must not make an endpoint spin."""
+CANCELLED_EVENTS_MAX = 40_000
+"""A cancelled run does not continue as new below this length: the request is not handed on to the next run, which would end
+as completed. Temporal terminates at 51,200 events; at 30 s between two listings this length takes more than a day."""
 _FAULT_CHARS = 300
 
 
@@ -80,9 +84,30 @@ class EndpointWorkflow:
 
     @workflow.run
     async def run(self, sent: Any) -> views.Deleted:
-        """An `EndpointSpec`. Runs until the endpoint is deleted."""
+        """An `EndpointSpec`. Runs until the endpoint is deleted.
+
+        A cancel request deletes the endpoint, too: the workflow ends as cancelled after the last worker is gone.
+        """
         if self._unusable:
             raise ApplicationError(self._unusable, type="invalid_spec", non_retryable=True)
+        # Cancellation reaches only the task of `run`. The loop has a task of its own, so it finishes the deletion.
+        life = asyncio.create_task(self._live(), name="life")
+        while not life.done():
+            try:
+                await workflow.wait_condition(life.done)
+            except asyncio.CancelledError:
+                if not _is_cancelled():  # the worker evicts this workflow from its cache
+                    raise
+                self._delete(
+                    "cancel was requested: every worker is released, then the workflow ends as cancelled"
+                )
+        left = life.result()
+        if _is_cancelled():
+            raise CancelledError(f"cancelled: endpoint {left.endpoint_name} was deleted")
+        return left
+
+    async def _live(self) -> views.Deleted:
+        """The main loop, until the endpoint is deleted."""
         self._operations.resume()
         while not self._is_gone():
             if self._due:
@@ -155,6 +180,8 @@ class EndpointWorkflow:
         except TimeoutError:
             workflow.logger.info("hand_over_with_operations_under_way")
         self._operations.raise_fault()
+        if not self._should_continue_as_new():
+            return  # a cancel request came meanwhile
         self._book.count_dollars(workflow.time())
         moves = workflow.info().is_target_worker_deployment_version_changed()
         if moves:
@@ -171,6 +198,8 @@ class EndpointWorkflow:
     def _should_continue_as_new(self) -> bool:
         info = workflow.info()
         most = self._history_events_max
+        if _is_cancelled() and info.get_current_history_length() < CANCELLED_EVENTS_MAX:
+            return False
         return (
             info.is_continue_as_new_suggested()
             or (most is not None and info.get_current_history_length() >= most)
@@ -302,11 +331,14 @@ class EndpointWorkflow:
         if sent:
             fault = checking.Unacceptable(f"delete takes nothing, {len(sent)} values came; send it without")
             return self._refuse(control.SIGNAL_DELETE, fault)
+        return self._delete("the endpoint is deleted: every worker is released")
+
+    def _delete(self, said: str) -> None:
         if not self._book.record.deleting:
             now = self._now()
             self._book.record.deleting = True
-            self._book.log.note(now, "config", "the endpoint is deleted: every worker is released")
-        return self._news("the endpoint is deleted")
+            self._book.log.note(now, "config", said)
+        self._news("the endpoint is deleted")
 
     @workflow.signal(dynamic=True, description="none of the above: refused")
     def _unknown_signal(self, name: str, _: Sequence[RawValue]) -> None:
@@ -464,3 +496,8 @@ class EndpointWorkflow:
 
 def _launch_id() -> str:
     return workflow.uuid4().hex[:LAUNCH_ID_CHARS]
+
+
+def _is_cancelled() -> bool:
+    """Whether this run was asked to cancel."""
+    return workflow.cancellation_reason() is not None
