@@ -21,6 +21,7 @@ from engine.settings import EngineSettings
 from engine.skipped import Skipped
 from engine.tickets import TicketOffice
 from engine.watch import Watch
+from workflows.safety_nets import SafetyNets
 
 log = structlog.get_logger("engine")
 
@@ -85,6 +86,11 @@ class Engine:
             self._run(_for_ever(work, name), name)
         if self.request_log is not None:
             self._run(_for_ever(self.request_log.run, "request_log"), "request_log")
+        if self.settings.sweep is not None:
+            nets = SafetyNets(
+                self.client, self.settings.sweep, every_seconds=self.settings.sweep_ensure_seconds
+            )
+            self._run(_for_ever(nets.run, "safety_nets"), "safety_nets")
         log.info("engine_started", engine_id=self.engine_id, endpoints=len(self.directory))
 
     def stop_holding(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from market.listening import ConnectionLimits
+from workflows.safety_nets import ENSURE_SECONDS, SweepSpec
 
 CONTROL_BODY_BYTES_MAX = 1024 * 1024
 
@@ -106,6 +107,9 @@ class EngineSettings:
     """Whether `/metrics` is answered without an account key."""
     request_log: RequestLogSettings | None = None
     """Where requests are recorded; None: nowhere."""
+    sweep: SweepSpec | None = None
+    """The engine keeps the sweep with these settings running, beside the Temporal workers; None: it does not."""
+    sweep_ensure_seconds: float = ENSURE_SECONDS
     limits: Limits = Limits()
     timing: Timing = Timing()
 

@@ -16,6 +16,7 @@ from run.yaml_files import read_yaml
 from stoker_wire.base import Typed
 from stoker_wire.problem import describe
 from workflows.messages import SEARCH_ATTRIBUTES
+from workflows.safety_nets import SweepSpec
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -231,6 +232,31 @@ class WorkerChoice(Typed):
         return WorkerDeploymentVersion(self.deployment, self.build_id)
 
 
+class SweepSettings(Typed):
+    """The sweep releases instances that no endpoint looks after: the endpoint's workflow is gone, or makes no progress."""
+
+    every_seconds: float = Field(300.0, gt=0, le=86_400)
+    """Between two sweeps. Doubled: such instances are paid for up to 300 s longer."""
+    young_seconds: float = Field(600.0, ge=0, le=86_400)
+    """An instance younger than this is left alone while its endpoint is not found."""
+    stuck_seconds: float = Field(1800.0, gt=0, le=86_400)
+    """An endpoint whose workflow completed no workflow task for this long loses its machines; its config is kept."""
+    stuck_end_seconds: float = Field(86_400.0, gt=0, le=2_592_000)
+    """A workflow without progress for this long is terminated. Until then a repaired build carries the endpoint on."""
+    ensure_seconds: float = Field(60.0, gt=0, le=3600)
+    """Every Temporal worker and every engine looks this often whether the sweep runs, and starts it again."""
+
+    @property
+    def spec(self) -> SweepSpec:
+        """As the sweep takes it."""
+        return SweepSpec(
+            every_seconds=self.every_seconds,
+            young_seconds=self.young_seconds,
+            stuck_seconds=self.stuck_seconds,
+            stuck_end_seconds=self.stuck_end_seconds,
+        )
+
+
 class DevSettings(Typed):
     """Everything in `temporal-dev.yaml`."""
 
@@ -239,6 +265,7 @@ class DevSettings(Typed):
     temporal: TemporalSettings = TemporalSettings()
     engine: EngineListen = EngineListen()
     worker: WorkerChoice = WorkerChoice()
+    sweep: SweepSettings = SweepSettings()
     market: MarketChoice = MarketChoice()
     host_market: HostMarket = HostMarket()
 

@@ -117,9 +117,9 @@ def sweep_options() -> dict[str, Any]:
     return _options("which instances are nobody's", _LOOK, tries_seconds=300, give_up_seconds=600)
 
 
-def ask_options() -> dict[str, Any]:
-    """A question to Temporal itself."""
-    return _options("which endpoints are running", _LOOK)
+def ask_options(summary: str) -> dict[str, Any]:
+    """A call to Temporal itself."""
+    return _options(summary, _LOOK)
 
 
 def named(worker: Worker) -> str:

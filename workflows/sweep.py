@@ -1,64 +1,69 @@
-"""A deployment-wide look for instances whose endpoint does not exist any more: money that nobody watches."""
+"""A deployment-wide look for instances that no endpoint looks after: its workflow is gone, or makes no progress."""
 
 import asyncio
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
+import structlog
 from temporalio import activity, workflow
-from temporalio.client import Client, WorkflowExecutionStatus
-from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.exceptions import ActivityError, WorkflowAlreadyStartedError
+from temporalio.client import Client
+from temporalio.exceptions import ActivityError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.instances import MarketActivities
-from activities.messages import LABEL_PREFIX, DestroyInstance, ListInstances, read_label
-from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE, workflow_id
+from activities.messages import LABEL_PREFIX, DestroyInstance, ListInstances, label_prefix, read_label
+from stoker_wire.control import MARKET_TASK_QUEUE, SWEEP_ID, SWEEP_WORKFLOW_TYPE, workflow_id
 from stoker_wire.market import Instance
 from workflows import options
+from workflows.progress import Progress, progress_of
+from workflows.safety_nets import SIGNAL_CONFIGURE, StalledEndpoint, SweepSpec, ensure_sweep
 
-SWEEP_ID = "stoker-sweep"
-ENDPOINTS_PER_QUESTION = 200
+__all__ = ["SWEEP_ID", "SweepActivities", "SweepSpec", "SweepWorkflow", "ensure_sweep"]
+
+STALLED_MAX = 500
+"""Endpoints without progress that one sweep follows. The list of all of them would be too long for a history."""
+DESTROYED_PER_SWEEP_MAX = 1000
+"""Instances released by one sweep, for the same reason; the next one goes on."""
 _QUESTIONS_AT_ONCE = 8
-_IN_ONE = "orphans are found by one activity"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepSpec:
-    """How often to look, and whom to leave alone."""
-
-    every_seconds: float = 900.0
-    young_seconds: float = 600.0
-    """An instance younger than this is left alone: its endpoint may just be starting."""
-    rounds: int = 0
-    """Sweeps made so far by earlier runs."""
-    destroyed: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointNames:
-    """Names of endpoints: asked about, or found running."""
-
-    names: tuple[str, ...] = field(default=())
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindOrphans:
-    """Which instances belong to no running endpoint?"""
+    """Which instances does no endpoint look after?"""
 
     now: float
     young_seconds: float
+    stuck_seconds: float
+    stalled: tuple[StalledEndpoint, ...] = ()
+    """Endpoints without progress at the look before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orphans:
-    """Instances whose endpoint does not run. The whole list of a large deployment would be too long for a history."""
+    """What to release. The whole list of a large deployment would be too long for a history."""
 
     instance_ids: tuple[int, ...] = ()
+    """Of endpoints whose workflow does not run."""
+    of_stuck: tuple[int, ...] = ()
+    """Of endpoints whose workflow runs, but has made no progress for `stuck_seconds`."""
+    stalled: tuple[StalledEndpoint, ...] = ()
+    """Every endpoint without progress at this look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndEndpoint:
+    """Terminate an endpoint's workflow; with a run id, only if this run is the current one."""
+
+    name: str
+    reason: str
+    run_id: str = ""
 
 
 class SweepActivities:
-    """What the sweep asks of Temporal and of the marketplace."""
+    """What the sweep and a forced delete ask of Temporal and of the marketplace."""
 
     def __init__(self, client: Client, market: MarketActivities) -> None:
         self._client = client
@@ -66,69 +71,102 @@ class SweepActivities:
 
     @activity.defn
     async def find_orphans(self, asked: FindOrphans) -> Orphans:
-        """Labelled instances that are not young and whose endpoint has no running workflow."""
+        """Labelled instances that are not young and whose endpoint has no running workflow; and those of endpoints that
+        make no progress."""
         listed = await self._market.list_instances(ListInstances(prefix=LABEL_PREFIX))
-        by_name = _by_endpoint(listed.instances, asked.now - asked.young_seconds)
-        running = await self._running(tuple(by_name))
-        gone = [instance for name in by_name if name not in running for instance in by_name[name]]
-        return Orphans(instance_ids=tuple(instance.id for instance in gone))
+        by_name = _by_endpoint(listed.instances)
+        before = {each.name: each for each in asked.stalled}
+        looked = await self._looked_at(dict.fromkeys([*by_name, *before]))
+        stalled = [
+            _since(name, found, before.get(name), asked.now)
+            for name, found in looked.items()
+            if found.running and found.fault
+        ][:STALLED_MAX]
+        stuck = [each.name for each in stalled if asked.now - each.since >= asked.stuck_seconds]
+        gone = [name for name, found in looked.items() if not found.running]
+        old = [
+            one.id
+            for name in gone
+            for one in by_name.get(name, ())
+            if (one.start_date or 0.0) < asked.now - asked.young_seconds
+        ]
+        return Orphans(
+            instance_ids=tuple(old[:DESTROYED_PER_SWEEP_MAX]),
+            of_stuck=tuple(one.id for name in stuck for one in by_name.get(name, ()))[
+                :DESTROYED_PER_SWEEP_MAX
+            ],
+            stalled=tuple(stalled),
+        )
 
     @activity.defn
-    async def endpoints_running(self, asked: EndpointNames) -> EndpointNames:
-        """Which of these endpoints have a running workflow. Asked one by one: a list may lag, this does not."""
-        running = await self._running(asked.names)
-        return EndpointNames(names=tuple(name for name in asked.names if name in running))
+    async def end_endpoint(self, asked: EndEndpoint) -> bool:
+        """Terminates the endpoint's workflow. Answers whether it ran. Its instances are left to the caller."""
+        handle = self._client.get_workflow_handle(workflow_id(asked.name), run_id=asked.run_id or None)
+        try:
+            await handle.terminate(reason=asked.reason)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return False
+            raise
+        log.warning("endpoint_terminated", endpoint=asked.name, reason=asked.reason)
+        return True
 
-    async def _running(self, names: Iterable[str]) -> set[str]:
+    @activity.defn
+    async def instances_of(self, name: str) -> tuple[int, ...]:
+        """The ids of the instances that carry the endpoint's label."""
+        listed = await self._market.list_instances(ListInstances(prefix=label_prefix(name)))
+        return tuple(one.id for one in listed.instances)
+
+    async def _looked_at(self, names: Iterable[str]) -> dict[str, Progress]:
+        """Each endpoint's progress, asked one by one: a list may lag, this does not. One that cannot be told is left
+        out: its instances are left alone."""
         turn = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
 
-        async def runs(name: str) -> bool:
+        async def look(name: str) -> tuple[str, Progress | None]:
             async with turn:
                 try:
-                    found = await self._client.get_workflow_handle(workflow_id(name)).describe()
+                    return name, await progress_of(self._client, workflow_id(name))
                 except RPCError as error:
-                    if error.status is not RPCStatusCode.NOT_FOUND:
-                        raise
-                    return False
-                return found.status is WorkflowExecutionStatus.RUNNING
+                    log.warning("endpoint_not_looked_at", endpoint=name, reason=error.message[:200])
+                    return name, None
 
-        asked = tuple(names)
-        answers = await asyncio.gather(*map(runs, asked))
-        return {name for name, answer in zip(asked, answers, strict=True) if answer}
+        answers = await asyncio.gather(*map(look, names))
+        return {name: found for name, found in answers if found is not None}
 
 
-@workflow.defn
+@workflow.defn(name=SWEEP_WORKFLOW_TYPE)
 class SweepWorkflow:
-    """Looks, destroys what is nobody's, and waits; one per deployment, for ever."""
+    """Looks, releases what no endpoint looks after, and waits. One per deployment, without an end."""
 
     @workflow.init
     def __init__(self, spec: SweepSpec) -> None:
+        self._spec = spec
         self._rounds = spec.rounds
         self._destroyed = spec.destroyed
+        self._stalled = spec.stalled
+        self._due = True
 
     @workflow.run
     async def run(self, spec: SweepSpec) -> None:
-        """Never ends by itself; starts anew when its history is long."""
+        """Continues as new when its history is long."""
         while not workflow.info().is_continue_as_new_suggested() and not self._should_move():
+            self._due = False
             try:
-                await self._sweep(spec)
+                await self._sweep()
             except ActivityError as error:
+                if workflow.cancellation_reason() is not None:
+                    raise  # it ends, and whatever lives starts another one
                 workflow.logger.warning("sweep_failed", extra={"reason": str(error.cause or error)})
             self._rounds += 1
-            workflow.set_current_details(
-                f"{self._rounds} sweeps, {self._destroyed} instances destroyed whose endpoint was gone"
-            )
+            workflow.set_current_details(self._details())
             with contextlib.suppress(TimeoutError):
                 await workflow.wait_condition(
-                    self._should_move, timeout=spec.every_seconds, timeout_summary="until the next sweep"
+                    lambda: self._due or self._should_move(),
+                    timeout=self._spec.every_seconds,
+                    timeout_summary="until the next sweep",
                 )
         workflow.continue_as_new(
-            SweepSpec(
-                every_seconds=spec.every_seconds,
-                young_seconds=spec.young_seconds,
-                rounds=self._rounds,
-                destroyed=self._destroyed,
-            ),
+            replace(self._spec, rounds=self._rounds, destroyed=self._destroyed, stalled=self._stalled),
             initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE
             if self._should_move()
             else None,
@@ -137,6 +175,12 @@ class SweepWorkflow:
     @workflow.signal(description="look whether the workers have another build")
     def wake(self) -> None:
         """It does on every signal."""
+
+    @workflow.signal(name=SIGNAL_CONFIGURE, description="sweep by these settings from now on")
+    def configure(self, spec: SweepSpec) -> None:
+        """Its counts are ignored; a change is applied by a sweep at once."""
+        self._due = self._due or _settings(spec) != _settings(self._spec)
+        self._spec = spec
 
     @staticmethod
     def _should_move() -> bool:
@@ -147,41 +191,62 @@ class SweepWorkflow:
         """How many instances it has destroyed."""
         return self._destroyed
 
-    async def _sweep(self, spec: SweepSpec) -> None:
-        if not workflow.patched(_IN_ONE):
-            await self._sweep_by_list(spec)
-            return
+    @workflow.query
+    def stalled(self) -> list[StalledEndpoint]:
+        """Endpoints whose workflow made no progress at the last look."""
+        return list(self._stalled)
+
+    def _details(self) -> str:
+        lines = [
+            f"{self._rounds} sweeps, {self._destroyed} instances destroyed that no endpoint looked after"
+        ]
+        lines += [
+            f"- {each.name} makes no progress for {workflow.time() - each.since:.0f} s: {each.fault}"
+            for each in self._stalled[:20]
+        ]
+        return "\n".join(lines)
+
+    async def _sweep(self) -> None:
+        spec = self._spec
         found = await workflow.execute_activity_method(
             SweepActivities.find_orphans,
-            FindOrphans(now=workflow.time(), young_seconds=spec.young_seconds),
+            FindOrphans(
+                now=workflow.time(),
+                young_seconds=spec.young_seconds,
+                stuck_seconds=spec.stuck_seconds,
+                stalled=self._stalled,
+            ),
             **options.sweep_options(),
         )
-        await asyncio.gather(*(self._destroy(instance_id) for instance_id in found.instance_ids))
-
-    async def _sweep_by_list(self, spec: SweepSpec) -> None:
-        """As sweeps that began before did it: the whole list went through the history."""
-        listed = await workflow.execute_activity_method(
-            MarketActivities.list_instances,
-            ListInstances(prefix=LABEL_PREFIX),
-            **options.list_options("sweep"),
+        self._stalled = found.stalled
+        await asyncio.gather(
+            *(self._destroy(each, "its endpoint is gone") for each in found.instance_ids),
+            *(self._destroy(each, "its endpoint makes no progress") for each in found.of_stuck),
         )
-        by_name = _by_endpoint(listed.instances, workflow.time() - spec.young_seconds)
-        names = tuple(by_name)
-        for start in range(0, len(names), ENDPOINTS_PER_QUESTION):
-            asked = EndpointNames(names=names[start : start + ENDPOINTS_PER_QUESTION])
-            found = await workflow.execute_activity_method(
-                SweepActivities.endpoints_running, asked, **options.ask_options()
-            )
-            gone = [name for name in asked.names if name not in found.names]
-            await asyncio.gather(*(self._destroy(i.id) for name in gone for i in by_name[name]))
+        for each in found.stalled:
+            if workflow.time() - each.since >= spec.stuck_end_seconds:
+                await self._end(each)
 
-    async def _destroy(self, instance_id: int) -> None:
+    async def _end(self, stalled: StalledEndpoint) -> None:
+        reason = f"no progress for {workflow.time() - stalled.since:.0f} s: {stalled.fault}"
+        try:
+            await workflow.execute_activity_method(
+                SweepActivities.end_endpoint,
+                EndEndpoint(name=stalled.name, run_id=stalled.run_id, reason=reason),
+                **options.ask_options(f"terminate {stalled.name}"),
+            )
+        except ActivityError as error:
+            workflow.logger.warning(
+                "endpoint_not_ended", extra={"endpoint": stalled.name, "reason": str(error.cause or error)}
+            )
+
+    async def _destroy(self, instance_id: int, why: str) -> None:
         try:
             await workflow.execute_activity_method(
                 MarketActivities.destroy_instance,
                 DestroyInstance(instance_id=instance_id),
                 task_queue=MARKET_TASK_QUEUE,
-                **options.destroy_options(f"instance {instance_id}, its endpoint is gone"),
+                **options.destroy_options(f"instance {instance_id}, {why}"),
             )
         except ActivityError as error:
             workflow.logger.warning(
@@ -192,26 +257,22 @@ class SweepWorkflow:
             self._destroyed += 1
 
 
-def _by_endpoint(instances: Iterable[Instance], started_before: float) -> dict[str, list[Instance]]:
-    """Ours and old enough, by the endpoint's name in their labels."""
+def _settings(spec: SweepSpec) -> SweepSpec:
+    return replace(spec, rounds=0, destroyed=0, stalled=())
+
+
+def _by_endpoint(instances: Iterable[Instance]) -> dict[str, list[Instance]]:
+    """Ours, by the endpoint's name in their labels."""
     by_name: dict[str, list[Instance]] = {}
     for instance in instances:
         label = read_label(instance.label)
-        if label is not None and (instance.start_date or 0.0) < started_before:
+        if label is not None:
             by_name.setdefault(label[0], []).append(instance)
     return by_name
 
 
-async def ensure_sweep(client: Client, spec: SweepSpec | None = None) -> None:
-    """Starts the sweep unless it runs already."""
-    try:
-        await client.start_workflow(
-            SweepWorkflow.run,
-            spec or SweepSpec(),
-            id=SWEEP_ID,
-            task_queue=TASK_QUEUE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            static_summary="destroys instances whose endpoint does not exist any more",
-        )
-    except WorkflowAlreadyStartedError:
-        return
+def _since(name: str, found: Progress, before: StalledEndpoint | None, now: float) -> StalledEndpoint:
+    """Without progress since the first look at which it was so. A task that it completed since begins a new count."""
+    same = before is not None and before.run_id == found.run_id and found.completed_at <= before.since
+    since = before.since if before is not None and same else now
+    return StalledEndpoint(name=name, run_id=found.run_id, since=since, fault=found.fault)

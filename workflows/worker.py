@@ -13,6 +13,7 @@ from activities.instances import MarketActivities
 from activities.planner import plan
 from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
 from workflows.endpoint import EndpointWorkflow
+from workflows.release import ReleaseWorkflow
 from workflows.runner import workflow_runner
 from workflows.sweep import SweepActivities, SweepWorkflow
 
@@ -71,8 +72,14 @@ def build_workers(
         Worker(
             client,
             task_queue=TASK_QUEUE,
-            workflows=[EndpointWorkflow, SweepWorkflow],
-            activities=[plan, sweep.endpoints_running, sweep.find_orphans, market_activities.list_instances],
+            workflows=[EndpointWorkflow, SweepWorkflow, ReleaseWorkflow],
+            activities=[
+                plan,
+                sweep.find_orphans,
+                sweep.end_endpoint,
+                sweep.instances_of,
+                market_activities.list_instances,
+            ],
             workflow_runner=workflow_runner(),
             max_cached_workflows=settings.cached_workflows_max,
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_SECONDS),

@@ -53,6 +53,8 @@ async def run_engine(settings: DevSettings) -> None:
         market_url=settings.market_url,
         market_key=keys.market_key,
         request_log=settings.request_log_settings,
+        sweep=settings.sweep.spec,
+        sweep_ensure_seconds=settings.sweep.ensure_seconds,
     )
     if not is_loopback(engine.host):
         log.warning(

@@ -16,7 +16,7 @@ from run.keys import load_keys
 from run.roles.stopping import stop_event
 from run.settings import DevSettings
 from run.temporal_server import connect_to, temporal_target
-from workflows.sweep import ensure_sweep
+from workflows.safety_nets import SafetyNets, ensure_sweep
 from workflows.worker import WorkerSettings, build_workers, forwarding_runtime
 
 log = structlog.get_logger(__name__)
@@ -40,7 +40,11 @@ async def run_worker(settings: DevSettings) -> None:
     )
     calm_garbage_collection()
     running = [asyncio.create_task(worker.run()) for worker in workers]
-    await ensure_sweep(client)
+    sweep = settings.sweep.spec
+    await ensure_sweep(client, sweep, configure=True)
+    nets = asyncio.create_task(
+        SafetyNets(client, sweep, every_seconds=settings.sweep.ensure_seconds).run(), name="safety nets"
+    )
     log.info(
         "worker.polling",
         temporal=target.address,
@@ -55,6 +59,7 @@ async def run_worker(settings: DevSettings) -> None:
     await asyncio.gather(*(worker.shutdown() for worker in workers))
     results = await asyncio.gather(*running, return_exceptions=True)
     stopping.cancel()
+    nets.cancel()
     await market.close()
     log.info("worker.stopped")
     for result in results:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import temporalio.common
 import temporalio.workflow
+from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import WorkflowExecutionStatus
 
 from workflows.messages import MEMO_KEY
@@ -23,6 +24,11 @@ class Seen:
     status: WorkflowExecutionStatus
     run_id: str
     _memo: dict[str, Any]
+
+    @property
+    def raw_description(self) -> DescribeWorkflowExecutionResponse:
+        """No workflow task ever waits here."""
+        return DescribeWorkflowExecutionResponse()
 
     async def memo_value(self, key: str, default: Any = None) -> Any:
         return self._memo.get(key, default)

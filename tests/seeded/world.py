@@ -72,8 +72,8 @@ class World:
             [EndpointWorkflow, SweepWorkflow],
             [
                 plan,
-                sweep.endpoints_running,
                 sweep.find_orphans,
+                sweep.end_endpoint,
                 activities.search_offers,
                 activities.create_instance,
                 activities.start_instance,

@@ -27,6 +27,7 @@ from stoker_wire.workergroup import Workergroup
 from workflows.converter import data_converter
 from workflows.endpoint import EndpointWorkflow
 from workflows.messages import MEMO_KEY, Condition, EndpointMemo, MetricsBatch, WorkerMetrics
+from workflows.release import ReleaseWorkflow
 from workflows.runner import workflow_runner
 from workflows.sweep import SweepWorkflow
 from workflows.worker import WorkerSettings, build_workers
@@ -301,7 +302,7 @@ def make_workers(client: Client, market: FakeMarket) -> list[Worker]:
 def replayer() -> Replayer:
     """Plays recorded histories again, over the code as it stands."""
     return Replayer(
-        workflows=[EndpointWorkflow, SweepWorkflow],
+        workflows=[EndpointWorkflow, SweepWorkflow, ReleaseWorkflow],
         data_converter=data_converter,
         workflow_runner=workflow_runner(),
     )

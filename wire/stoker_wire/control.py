@@ -4,11 +4,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stoker_wire.base import Typed
+from stoker_wire.base import Received, Typed
 from stoker_wire.endpoint import EndpointConfig, EndpointName, EndpointPatch
 from stoker_wire.workergroup import Workergroup
 
 WORKFLOW_TYPE = "EndpointWorkflow"
+RELEASE_WORKFLOW_TYPE = "ReleaseWorkflow"
+SWEEP_WORKFLOW_TYPE = "SweepWorkflow"
+SWEEP_ID = "stoker-sweep"
 TASK_QUEUE = "stoker"
 """Workflow tasks and the planner."""
 MARKET_TASK_QUEUE = "stoker-market"
@@ -39,6 +42,32 @@ QUERY_ADVICE = "advice"
 def workflow_id(endpoint_name: str) -> str:
     """`endpoint/<name>`: names are unique among live endpoints because workflow ids are."""
     return f"endpoint/{endpoint_name}"
+
+
+def release_id(endpoint_name: str) -> str:
+    """The id of the workflow that deletes an endpoint by force."""
+    return f"release/{endpoint_name}"
+
+
+class Release(Typed):
+    """The input of a forced delete: end the endpoint's workflow as it is, and release every instance with its label."""
+
+    endpoint_name: EndpointName
+    reason: str = Field("a forced delete", max_length=200)
+
+
+class Released(Received):
+    """What a forced delete did."""
+
+    endpoint_name: str
+    ended: bool = False
+    """Its workflow ran, and was terminated."""
+    destroyed: tuple[int, ...] = ()
+    """Instances that the marketplace confirms to be gone."""
+    left: tuple[int, ...] = ()
+    """Instances that the marketplace still lists. The sweep goes on to destroy them."""
+    fault: str = ""
+    """Why instances are left, or why it could not be looked."""
 
 
 class Advise(Typed):
