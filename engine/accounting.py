@@ -59,6 +59,11 @@ class Ledger:
         """Whether this request was given to the worker by this engine and has not ended."""
         return request_idx in self._open or request_idx in self._working
 
+    @property
+    def requests(self) -> set[int]:
+        """Requests that it was given and that have not ended."""
+        return self._open.keys() | self._working.keys()
+
     def issue(self, request_idx: int, cost: float, *, now: float, expires_at: float) -> None:
         """The worker was named in an answer."""
         self.withdraw(request_idx)

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from engine.parsing import bounded_arrival, json_object
 from engine.settings import Limits
+from stoker_wire.fingerprint import fingerprint
 from stoker_wire.problem import Problem
 
 _SLICE_BYTES = 64 * 1024
@@ -106,6 +107,10 @@ class Body:
         """It is not needed again."""
         self._bodies.give(self._account, self._taken)
         self._data, self._taken = b"", 0
+
+    def fingerprint(self, path: str) -> str:
+        """What all copies of this call have in common (`stoker_wire.fingerprint`)."""
+        return fingerprint(path, self._data)
 
     def enveloped(self, route: dict[str, Any]) -> "Envelope":
         """As a worker takes it."""

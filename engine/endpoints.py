@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from engine.breakages import Breakages
 from engine.keys import same_key
 from engine.settings import Limits, Timing
 from engine.waiting import Line, Place
@@ -80,6 +81,10 @@ class Endpoint:
         self.load = 0.0
         """Load that those hold."""
         self.alarms = Alarms()
+        self.breakages = Breakages()
+        """Requests that were on workers that broke."""
+        self.swept_at = self.awake_since = now
+        """When the router last looked after it, and since when it does so without a gap."""
         self.lengths = Lengths()
         """What requests take beside what they declare, as far as workers that take one at a time have shown."""
         self.told_within = 0.0

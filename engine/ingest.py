@@ -88,6 +88,7 @@ class Ingest:
                 success=item.success,
                 now=now,
                 busy_seconds=_busy_seconds(item),
+                status=item.status,
             )
             for item in ended.requests
         )
@@ -183,7 +184,13 @@ class Ingest:
             worker.suspect_since,
         )
         error_before = worker.error
+        broke_by = status.error_msg if not error_before else ""
+        if not broke_by and worker.restarted(status):
+            broke_by = "its process was started again"
+        held = worker.ledger.requests if broke_by else set()
         worker.hear(status, url, now)
+        if broke_by:
+            self._engine.router.broke(endpoint, worker, held, broke_by, now)
         endpoint.tally.reports += 1
         after = (
             worker.reports_ready(now, timing),

@@ -96,9 +96,10 @@ class OpenAIDoor:
     ) -> web.StreamResponse:
         cost = _cost_of(request)
         request_idx, failed_url = 0, ""
+        fingerprint = body.fingerprint(f"/v1/{path}")
         deadline = time.monotonic() + WAIT_SECONDS_MAX
         for attempt in range(ATTEMPTS_MAX):
-            route = await self._worker(endpoint, turn, cost, request_idx, failed_url, deadline)
+            route = await self._worker(endpoint, turn, cost, request_idx, failed_url, fingerprint, deadline)
             request_idx = route["request_idx"]
             try:
                 return await self._forward(request, turn, route, path, body, last=attempt + 1 == ATTEMPTS_MAX)
@@ -128,11 +129,16 @@ class OpenAIDoor:
         cost: float,
         request_idx: int,
         failed_url: str,
+        fingerprint: str,
         deadline: float,
     ) -> dict[str, Any]:
         while True:
             asked = FastRouteRequest(
-                endpoint=endpoint.name, cost=cost, request_idx=request_idx, failed_url=failed_url
+                endpoint=endpoint.name,
+                cost=cost,
+                request_idx=request_idx,
+                failed_url=failed_url,
+                fingerprint=fingerprint,
             )
             began = time.monotonic()
             route = await turn.route(asked)

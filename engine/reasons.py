@@ -41,6 +41,9 @@ def why_waiting(endpoint: Endpoint, place: Place, now: float) -> Reason:
         return Reason("busy", said)
     if now < place.paused_until:
         return Reason("worker_failed", "its workers failed twice within a second; pausing before the next")
+    if place.verdict_on is not None:
+        said = "a worker broke with this request and another failed it; waiting to see whether that one broke too"
+        return Reason("worker_failed", said)
     if endpoint.stopped:
         return Reason("stopped", "the endpoint is stopped; set endpoint_state to active to serve requests")
     if endpoint.candidates:

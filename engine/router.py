@@ -1,15 +1,17 @@
 """Which worker a request goes to, or its place in the line. No I/O: time and chance are arguments."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
+from engine.breakages import NEAR_SECONDS, VERDICT_SECONDS
 from engine.endpoints import Endpoint
 from engine.request_log import Outcome
 from engine.settings import Limits, Timing
 from engine.waiting import Place
 from engine.workers import KnownWorker
 from policy.routing import Choice, Later, choose
+from stoker_wire.states import WorkerState
 from stoker_wire.ticket import TICKET_SECONDS
 
 PAUSE_SECONDS = 1.0
@@ -20,6 +22,11 @@ ENDED_SECONDS = 5.0
 """… and after the worker said that it ended: its client may see the failure a moment later."""
 AVOIDING_SCAN_MAX = 64
 """Requests passed over in one look because the free worker had failed them."""
+
+_SWEEP_GAP_SECONDS = 5.0
+"""A longer gap between two sweeps is this engine's own absence: silence is counted from its end."""
+_BROKEN = frozenset({WorkerState.ERROR, WorkerState.REBOOTING})
+_REJECTED, _CANCELLED = "Rejected", "Cancelled"
 
 CAUSE_SUSPECT = "a worker does not answer its clients"
 CAUSE_DRAINED = "a draining worker holds nothing"
@@ -48,6 +55,11 @@ class Asked(Protocol):
         """The worker that just failed it."""
         ...
 
+    @property
+    def fingerprint(self) -> str:
+        """Equal for all copies of the request; empty: not told."""
+        ...
+
 
 class Router:
     """Routes requests over the endpoints' soft state."""
@@ -72,9 +84,11 @@ class Router:
         if asked.failed_url:
             self._blame_url(endpoint, asked.failed_url, now)
         place = self._known(endpoint, asked, now) if asked.request_idx else None
+        if place is None and (refused := self._refused_copy(endpoint, asked, now)) is not None:
+            return refused
         if place is None:
             place = self._arrive(endpoint, asked, now)
-        if self.paused(place, now):
+        if self.paused(place, now) or self._refuse(endpoint, place, now):
             return place
         if not endpoint.line.held_count:
             self._try(endpoint, place, now)
@@ -130,11 +144,15 @@ class Router:
         """Whether somebody was given a worker."""
         for passed_over, place in enumerate(endpoint.line.in_turn(endpoint.late_before(now))):
             wake = place.wake
+            if self._refuse(endpoint, place, now):
+                if wake is not None:
+                    wake(False)
+                return True
             if self._try(endpoint, place, now):
                 if wake is not None:
                     wake(True)
                 return True
-            if not place.avoid or passed_over >= AVOIDING_SCAN_MAX:
+            if not (place.avoid or endpoint.breakages) or passed_over >= AVOIDING_SCAN_MAX:
                 return False
         return False
 
@@ -147,16 +165,25 @@ class Router:
         success: bool,
         now: float,
         busy_seconds: float = 0.0,
+        status: str = "",
     ) -> bool:
         """The worker said that a request ended; False if this engine never gave it that request.
 
-        `busy_seconds` is how long it was at it, where it says so.
+        `busy_seconds` is how long it was at it, where it says so. `status` is its word for the end.
         """
         known = worker.ledger.finish(request_idx)
         endpoint.reweigh(worker)
         place = endpoint.given.get(request_idx)
         if place is None or place.worker is not worker:
+            if status == _REJECTED:
+                self._acquit(endpoint, worker, endpoint.waiting.get(request_idx), now)
             return known
+        if status == _REJECTED:
+            pass  # it never reached the model
+        elif success and status != _CANCELLED:
+            endpoint.breakages.served(place.key)
+        else:
+            self._left(endpoint, worker, place, now)
         place.finished = True
         place.succeeded = success
         place.took_s = now - place.given_at
@@ -179,6 +206,9 @@ class Router:
 
     def sweep(self, endpoint: Endpoint, now: float) -> None:
         """Once a second: forget what ran out, notice who fell silent, serve who can be served."""
+        if now - endpoint.swept_at > _SWEEP_GAP_SECONDS:
+            endpoint.awake_since = now
+        endpoint.swept_at = now
         for place in endpoint.line.expired(now):
             endpoint.line.remove(place)
             endpoint.waiting.pop(place.request_idx, None)
@@ -190,6 +220,7 @@ class Router:
             endpoint.tally.tickets_expired += worker.ledger.expire(now)
             if not worker.listed and now - worker.heard_at > self._timing.report_fresh_seconds * 2:
                 del endpoint.workers[worker.launch_id]
+            self._heed_break(endpoint, worker, now)
             self.heed_drain(endpoint, worker, now)
             if worker.disagrees:
                 endpoint.pulse.touch()
@@ -239,7 +270,7 @@ class Router:
                 request_idx = self._draw()
             endpoint.pulse.arrived(asked.cost, now)
         # An index of an engine that is gone is as good as one of ours: its request starts anew at the end.
-        place = Place(request_idx, asked.cost, now, asked.replay_timeout)
+        place = Place(request_idx, asked.cost, now, asked.replay_timeout, asked.fingerprint)
         place.again = asked.request_idx != 0
         if asked.failed_url:
             place.avoid = frozenset(
@@ -268,6 +299,10 @@ class Router:
             endpoint.reweigh(worker)
             place.avoid |= {worker.launch_id}
             if not place.finished:
+                self._left(endpoint, worker, place, now)
+            if endpoint.breakages.of(place.key, now) is not None and place.key in worker.lately:
+                place.verdict_on = (worker, now)
+            if not place.finished:
                 self._blame(endpoint, worker, now)
         place.finished = place.succeeded = False
         place.took_s = None
@@ -288,6 +323,11 @@ class Router:
         self.urgent(endpoint)
 
     def _try(self, endpoint: Endpoint, place: Place, now: float) -> bool:
+        record = endpoint.breakages.of(place.key, now) if endpoint.breakages else None
+        if record is not None:
+            if place.verdict_on is not None or _is_tried(endpoint, record.retry, place):
+                return False
+            place.avoid |= record.launch_ids
         chosen = choose(
             endpoint.candidates,
             place.cost,
@@ -303,6 +343,8 @@ class Router:
                 self.later(endpoint, chosen.seconds)
             return False
         worker = endpoint.workers[chosen.candidate.launch_id]
+        if record is not None:
+            record.retry = place
         endpoint.line.serve(place, endpoint.late_before(now))
         del endpoint.waiting[place.request_idx]
         place.worker, place.given_at, place.reqnum = worker, now, self._draw()
@@ -340,6 +382,99 @@ class Router:
             endpoint.pulse.urge(cause, now)
             self.urgent(endpoint)
 
+    # -- requests that break workers
+
+    def broke(
+        self, endpoint: Endpoint, worker: KnownWorker, held: Collection[int], why: str, now: float
+    ) -> None:
+        """A worker broke while it held these requests: each is retried once, elsewhere."""
+        worker.broke_at, worker.broke_by = now, why
+        places = [place for at, place in worker.lately.values() if now - at <= NEAR_SECONDS]
+        for request_idx in held:
+            place = endpoint.given.get(request_idx)
+            if place is not None and place.worker is worker:
+                places.append(place)
+        worker.lately.clear()
+        for place in places:
+            self._count_break(endpoint, worker, place, now)
+        self.pump(endpoint, now)
+
+    def _count_break(self, endpoint: Endpoint, worker: KnownWorker, place: Place, now: float) -> None:
+        record = endpoint.breakages.broke(place.key, worker, now)
+        if place.worker is not worker and endpoint.given.get(place.request_idx) is place:
+            record.retry = place  # its client was faster than the worker's report
+
+    def _left(self, endpoint: Endpoint, worker: KnownWorker, place: Place, now: float) -> None:
+        """A request left a worker that did not serve it: because the worker broke, or will be seen to have."""
+        if now - worker.broke_at <= NEAR_SECONDS:
+            self._count_break(endpoint, worker, place, now)
+        else:
+            worker.leave_unserved(place, now)
+
+    def _acquit(self, endpoint: Endpoint, worker: KnownWorker, place: Place | None, now: float) -> None:
+        """The worker had refused the request, so it did not break with it; its client was faster than its report."""
+        if place is None or place.verdict_on is None or place.verdict_on[0] is not worker:
+            return
+        place.verdict_on = None
+        worker.lately.pop(place.key, None)
+        self.pump(endpoint, now)
+
+    def _heed_break(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
+        """Notice a worker that broke without a report of its own: silence, or its workflow's word."""
+        by_workflow = worker.state in _BROKEN and worker.since != worker.broke_state_since
+        heard_at = max(worker.heard_at, endpoint.awake_since)
+        silent = worker.heard_at > max(0.0, worker.broke_at) and (
+            now - heard_at > self._timing.report_fresh_seconds
+        )
+        if by_workflow:
+            worker.broke_state_since = worker.since
+        if not silent and not (by_workflow and now - worker.broke_at > NEAR_SECONDS):
+            return
+        held = [idx for idx, place in endpoint.given.items() if place.worker is worker]
+        # What left it unserved since it was last heard left it for that.
+        for key, (at, place) in worker.lately.items():
+            worker.lately[key] = (now if at >= worker.heard_at - NEAR_SECONDS else at, place)
+        self.broke(endpoint, worker, held, worker.memo_error or "it fell silent", now)
+
+    def _refused_copy(self, endpoint: Endpoint, asked: Asked, now: float) -> Place | None:
+        """A new copy of a request that is refused: it does not count as an arrival."""
+        if not asked.fingerprint or not endpoint.breakages:
+            return None
+        record = endpoint.breakages.of(asked.fingerprint, now)
+        if record is None or not record.is_refused:
+            return None
+        place = Place(asked.request_idx or self._draw(), asked.cost, now, 0.0, asked.fingerprint)
+        place.refusal = record.sentence
+        return place
+
+    def _refuse(self, endpoint: Endpoint, place: Place, now: float) -> bool:
+        """Whether the request is refused because two workers broke with it; it leaves the line then."""
+        if not endpoint.breakages:
+            return False
+        self._judge_verdict(endpoint, place, now)
+        record = endpoint.breakages.of(place.key, now)
+        if record is None or not record.is_refused:
+            return False
+        place.refusal = record.sentence
+        if endpoint.waiting.pop(place.request_idx, None) is not None:
+            endpoint.line.remove(place)
+        self._note(endpoint, place, Outcome.FAILED)
+        return True
+
+    def _judge_verdict(self, endpoint: Endpoint, place: Place, now: float) -> None:
+        """Let a request go on whose last worker has shown itself well, or count a worker that is gone as broken."""
+        if place.verdict_on is None:
+            return
+        worker, since = place.verdict_on
+        if endpoint.workers.get(worker.launch_id) is not worker:
+            place.verdict_on = None
+            if not worker.draining:
+                endpoint.breakages.broke(place.key, worker, now)
+        elif worker.broke_at >= since - NEAR_SECONDS or (
+            worker.heard_at >= since + VERDICT_SECONDS and not worker.error
+        ):
+            place.verdict_on = None
+
     # -- a client that cannot come again
 
     def abandon(self, endpoint: Endpoint, place: Place, outcome: Outcome, now: float) -> None:
@@ -360,6 +495,17 @@ class Router:
             del endpoint.given[place.request_idx]
             self._note(endpoint, place, _outcome(place))
             self.pump(endpoint, now)
+
+
+def _is_tried(endpoint: Endpoint, tried: Place | None, place: Place) -> bool:
+    """Whether another copy of the request is with a worker now, or its last worker is still being judged."""
+    if tried is None or tried is place:
+        return False
+    if tried.verdict_on is not None and endpoint.waiting.get(tried.request_idx) is tried:
+        return True
+    worker = tried.worker
+    given = endpoint.given.get(tried.request_idx) is tried
+    return given and worker is not None and worker.ledger.knows(tried.request_idx)
 
 
 def _outcome(place: Place) -> Outcome:

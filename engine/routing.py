@@ -45,7 +45,7 @@ class RouteDesk:
         `placed` is told the request's place as soon as it has one: before it waits, and before a ticket is made for it.
 
         Raises:
-            Problem: 404, the endpoint is being deleted.
+            Problem: 404, the endpoint is being deleted; 422, workers broke with this request.
         """
         if endpoint.memo.deleting or endpoint.gone:
             raise _deleted(endpoint)
@@ -54,9 +54,11 @@ class RouteDesk:
         place = engine.router.ask(endpoint, asked, now)
         if placed is not None:
             placed(place)
+        _check_refusal(place)
         if place.worker is None and not await self._hold(endpoint, place, now):
             if endpoint.gone or endpoint.memo.deleting:
                 raise _deleted(endpoint)
+            _check_refusal(place)
             endpoint.tally.routes_waiting += 1
             return waiting_answer(endpoint, place, time.time(), stopping=engine.stopping)
         return self._route_answer(endpoint, place)
@@ -190,6 +192,11 @@ def waiting_answer(endpoint: Endpoint, place: Place, now: float, *, stopping: bo
         "position": endpoint.line.position(place, endpoint.late_before(now)),
         "eta_s": reason.eta_s,
     }
+
+
+def _check_refusal(place: Place) -> None:
+    if place.refusal:
+        raise Problem(422, "request_breaks_workers", place.refusal)
 
 
 def _starting_answer(asked: RouteAsked) -> dict[str, Any]:

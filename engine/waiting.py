@@ -17,7 +17,9 @@ class Place:
         "cost",
         "finished",
         "given_at",
+        "key",
         "paused_until",
+        "refusal",
         "replay_timeout",
         "reqnum",
         "request_idx",
@@ -26,13 +28,18 @@ class Place:
         "succeeded",
         "took_s",
         "turned_away",
+        "verdict_on",
         "waited_s",
         "wake",
         "worker",
     )
 
-    def __init__(self, request_idx: int, cost: float, now: float, replay_timeout: float) -> None:
+    def __init__(
+        self, request_idx: int, cost: float, now: float, replay_timeout: float, fingerprint: str = ""
+    ) -> None:
         self.request_idx = request_idx
+        self.key = fingerprint or f"#{request_idx}"
+        """What all copies of the request have in common, as far as the client tells it."""
         self.cost = cost
         self.arrived_at = now
         self.seen_at = now
@@ -59,6 +66,10 @@ class Place:
         self.took_s: float | None = None
         """From the last worker to that worker's word that it ended."""
         self.succeeded = False
+        self.refusal = ""
+        """Why it is sent to no worker any more."""
+        self.verdict_on: tuple[KnownWorker, float] | None = None
+        """A worker that failed it, and when: it waits until it is known whether that worker broke."""
 
     @property
     def order(self) -> Order:

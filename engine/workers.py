@@ -1,6 +1,7 @@
 """One worker as this engine knows it: what the memo lists, what it reported, what was routed to it."""
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 from engine.accounting import Ledger
 from engine.settings import Timing
@@ -9,6 +10,9 @@ from policy.routing import Candidate
 from stoker_wire.states import WorkerState
 from stoker_wire.worker_status import WorkerStatus
 from workflows.messages import Condition, Member, WorkerMetrics
+
+if TYPE_CHECKING:
+    from engine.waiting import Place
 
 UNROUTABLE = frozenset(
     {
@@ -40,6 +44,9 @@ _MEMO_ROUNDING = 0.006
 _OVER_MEMO_MAX = 1.25
 """A worker that benchmarks itself anew may be a little faster at once."""
 
+_LATELY_MAX = 1000
+_LATELY_SECONDS = 60.0
+
 OWN_VERSION = "stoker-"
 """What the version of stoker's own worker starts with."""
 
@@ -48,6 +55,9 @@ class KnownWorker:
     """Soft state: lost with the engine, rebuilt from the memo at once and from reports within seconds."""
 
     __slots__ = (
+        "broke_at",
+        "broke_by",
+        "broke_state_since",
         "drain_said",
         "drain_seen_at",
         "draining",
@@ -56,6 +66,7 @@ class KnownWorker:
         "in_flight",
         "instance_id",
         "kind",
+        "lately",
         "launch_id",
         "leaving",
         "ledger",
@@ -138,6 +149,13 @@ class KnownWorker:
         self.strikes = 0
         self.out_until = 0.0
         self.ledger = Ledger()
+        self.broke_at = -math.inf
+        """When it last broke: an error while it was well, a restart of its process, or silence."""
+        self.broke_by = ""
+        self.broke_state_since = 0.0
+        """`since` of the state in which its workflow last called it broken."""
+        self.lately: dict[str, tuple[float, Place]] = {}
+        """Requests that left it unserved, by `Place.key`, and when."""
         self.told: tuple[Any, ...] = ()
         """What the last batch said of it, to say only what is new."""
         self.told_at = 0.0
@@ -217,6 +235,21 @@ class KnownWorker:
         self.status = None
         self.told = ()
         self.ledger.clear_report()
+
+    def restarted(self, status: WorkerStatus) -> bool:
+        """Whether this report is of another process than the last one, although nobody wanted that."""
+        if self.heard_at <= 0 or self.state in UNROUTABLE or self.draining or self.leaving:
+            return False
+        return status.num_requests_recieved < self.received
+
+    def leave_unserved(self, place: "Place", now: float) -> None:
+        """A request left it without having been served."""
+        if len(self.lately) >= _LATELY_MAX:
+            self.lately = {
+                key: (at, each) for key, (at, each) in self.lately.items() if now - at < _LATELY_SECONDS
+            }
+        if len(self.lately) < _LATELY_MAX:
+            self.lately[place.key] = (now, place)
 
     # -- what follows from it
 

@@ -217,7 +217,7 @@ def _own_calls() -> dict[tuple[str, str], Operation]:
             security=_CLIENT,
             body=RouteRequest,
             replies=_ok(Route | Waiting, "A worker and a ticket for it, or why there is none yet"),
-            refuses=(400, 401, 404, 408, 413),
+            refuses=(400, 401, 404, 408, 413, 422),
         ),
         ("GET", "/openai/{endpoint}/v1/models"): Operation(
             tag="requests",
@@ -232,7 +232,7 @@ def _own_calls() -> dict[tuple[str, str], Operation]:
             parameters=(named, _COST),
             body=dict[str, Any],
             replies={ANY: Reply(about="The model's own answer, with its own status", content_type="*/*")},
-            refuses=(400, 401, 404, 408, 413, 429, 502, 503),
+            refuses=(400, 401, 404, 408, 413, 422, 429, 502, 503),
         ),
         ("GET", "/healthz"): Operation(tag="health", replies=_ok(shapes.Healthy)),
         ("GET", "/readyz"): Operation(

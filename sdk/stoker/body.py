@@ -31,6 +31,11 @@ def compact(value: Any) -> str:
 class Body(Protocol):
     """A body that can be sent again: a retry sends the same bytes."""
 
+    @property
+    def content_bytes(self) -> bytes:
+        """What the model gets."""
+        ...
+
     def render(self, auth_data: Mapping[str, Any], session_id: str | None) -> tuple[bytes, dict[str, str]]:
         """The bytes and the headers, authorised by this route answer."""
         ...
@@ -41,6 +46,11 @@ class JsonBody:
     """The envelope of the protocol; the payload is encoded once, however often it is sent."""
 
     payload: str
+
+    @property
+    def content_bytes(self) -> bytes:
+        """The payload's JSON."""
+        return self.payload.encode()
 
     @classmethod
     def of(cls, payload: Any) -> JsonBody:
@@ -59,6 +69,12 @@ class RawBody:
 
     content: bytes
     content_type: str
+
+    @property
+    def content_bytes(self) -> bytes:
+        """The bytes; a form's boundary, which is drawn anew for each copy, is left out."""
+        _, marked, boundary = self.content_type.partition("boundary=")
+        return self.content.replace(boundary.strip('"').encode(), b"") if marked else self.content
 
     def render(self, auth_data: Mapping[str, Any], session_id: str | None) -> tuple[bytes, dict[str, str]]:
         """The bytes, and the headers beside them."""

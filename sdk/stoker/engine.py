@@ -71,6 +71,8 @@ class Engine:
         body = request.model_dump(exclude={"api_key"})
         if not body["failed_url"]:
             del body["failed_url"]
+        if not body["fingerprint"]:
+            del body["fingerprint"]
         response = await self._send("POST", "/route/", key=key, body=body, read_seconds_max=ROUTE_SECONDS_MAX)
         if not response.is_success:
             self._refuse(response, request.endpoint)

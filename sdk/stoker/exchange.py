@@ -22,6 +22,7 @@ from stoker.progress import Progress, RequestStatus, Wait, wait_of
 from stoker.settings import check_url
 from stoker.transport import Pool, Reply
 from stoker.verdict import Fault, Kind, answer_fault, transport_fault
+from stoker_wire.fingerprint import fingerprint
 from stoker_wire.route import Route, RouteRequest
 
 T = TypeVar("T")
@@ -86,10 +87,14 @@ class Exchange:
     """The worker of a session: no other will do."""
     session_id: str | None = None
     clock: Clock = field(default_factory=Clock)
+    _fingerprint: str = field(init=False)
     _failed_url: str = ""
     _refusals: int = 0
     _failures: int = 0
     _tickets: int = 0
+
+    def __post_init__(self) -> None:
+        self._fingerprint = fingerprint(self.path, self.body.content_bytes)
 
     async def run(
         self, finish: Callable[[Reply, Placed], Awaitable[T]], *, timeout_seconds: float | None
@@ -234,6 +239,7 @@ class Exchange:
             request_idx=self.progress.request_idx,
             replay_timeout=REPLAY_SECONDS,
             failed_url=self._failed_url,
+            fingerprint=self._fingerprint,
         )
 
     def _engine_is_away(self, away: Away, outage_s: float) -> None:

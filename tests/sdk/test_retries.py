@@ -334,3 +334,23 @@ async def test_what_cannot_be_sent_is_refused_before_anything_is_sent(peers, end
     with pytest.raises(stoker.Invalid, match=sentence):
         await endpoint.request("/x", **options)
     assert peers.routes == []
+
+
+async def test_every_copy_of_a_request_is_routed_with_one_fingerprint(peers, endpoint):
+    for payload in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1, "b": 3}):
+        await endpoint.request("/x", payload)
+    for _ in range(2):  # each form has a boundary of its own
+        await endpoint.request("/x", files={"f": ("n", b"data")})
+    one, same, other, form, same_form = (route.body["fingerprint"] for route in peers.routes)
+    assert one == same
+    assert form == same_form
+    assert len({one, other, form}) == 3
+
+
+async def test_a_request_that_breaks_workers_ends_with_the_engines_sentence(peers, endpoint):
+    said = "this request was on 2 workers when they broke; change the request"
+    peers.routing.append(problem(422, "request_breaks_workers", said))
+    with pytest.raises(stoker.Refused, match="2 workers when they broke") as caught:
+        await endpoint.request("/x", {})
+    assert (caught.value.status, caught.value.code) == (422, "request_breaks_workers")
+    assert len(peers.routes) == 1

@@ -28,7 +28,7 @@ REFUSALS: Mapping[int, str] = {
     413: "The body is larger than this call takes",
     415: "A body that is packed (Content-Encoding), which nobody unpacks here",
     417: "Expects something else than 100-continue",
-    422: "The body is not of the shape that this call takes",
+    422: "The body is not of the shape that this call takes, or workers broke with this request",
     429: "Too much at once; Retry-After says when to come again",
     431: "The head of the request is larger than this server takes",
     500: "A fault of this server; its log names it",

@@ -21,6 +21,8 @@ class RouteRequest(Received):
     """Seconds for which the index keeps its place in the queue between polls."""
     failed_url: str = Field("", max_length=2048)
     """stoker's own client: the worker that just refused or dropped this request (its url)."""
+    fingerprint: str = Field("", max_length=64)
+    """stoker's own client: equal for all copies of a request (`stoker_wire.fingerprint`); empty: not told."""
 
 
 class Route(BaseModel):
