@@ -19,7 +19,8 @@ from engine.parsing import BODY_SECONDS
 from engine.problems import problems
 from engine.routing import RouteDesk
 from engine.settings import EngineSettings
-from market.listening import Door, listen, plain_requests
+from market.listening import Door, listen, no_pages, plain_requests
+from stoker_wire.browser import names_of
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
 
@@ -32,8 +33,10 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     The client must use `workflows.converter.data_converter`.
     """
     engine = Engine(settings, temporal_client)
+    names = names_of(settings.public_url, settings.host, *settings.allowed_hosts)
     app = web.Application(
-        middlewares=[problems, plain_requests], client_max_size=settings.limits.body_bytes_max
+        middlewares=[problems, plain_requests, no_pages(names)],
+        client_max_size=settings.limits.body_bytes_max,
     )
     app[ENGINE] = engine
     app[BODY_SECONDS] = settings.limits.body_seconds_max

@@ -98,6 +98,8 @@ class EngineSettings:
     """0: any free port."""
     public_url: str = ""
     """Where clients and workers reach this engine, without a trailing slash; for answers and logs."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further host names that clients may use in the `Host` field; IP addresses and `public_url` always may."""
     worker_ssl_context: ssl.SSLContext | None = None
     """How the OpenAI proxy checks workers that speak https; None: the system's authorities."""
     market_url: str = ""

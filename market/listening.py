@@ -12,14 +12,16 @@ import logging
 import resource
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.typedefs import Middleware
 
+from stoker_wire import browser
 from stoker_wire.problem import Problem
 
 log = structlog.get_logger("listening")
@@ -230,6 +232,29 @@ async def plain_requests(request: web.Request, handler: Handler) -> web.StreamRe
     with connection.working():
         _refuse_what_is_not_spoken(request)
         return await handler(request)
+
+
+def no_pages(names: Collection[str] = ()) -> Middleware:
+    """A middleware that refuses what a web page of another origin sends. Goes inside what answers problems.
+
+    `names` are the host names under which clients reach this server, in lower case; IP addresses need not be named.
+    """
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        fields = request.headers
+        refused = browser.refusal(
+            request.method,
+            fields.get("Host", ""),
+            fields.get("Origin"),
+            fields.get("Sec-Fetch-Site"),
+            names=names,
+        )
+        if refused is not None:
+            raise refused
+        return await handler(request)
+
+    return guarded
 
 
 async def listen(

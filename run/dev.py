@@ -14,19 +14,25 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
+from market.host import proc
 from run.faults import Fault
 from run.identity import settle_identity
 from run.keys import Keys, Role, environment_for, load_keys
+from run.listeners import Listener, listeners
 from run.lock import ChildRecord, StateLock, require_free
 from run.private import write_private
-from run.settings import DevSettings, is_loopback
+from run.settings import DevSettings, bracketed
 from run.supervisor import Child, Supervisor
 from run.temporal_server import connect, dev_server_command, prepare
+from run.temporal_ui import GuardedUi, blocked_address
 from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
+from stoker_wire.loopback import is_loopback
 
 log = structlog.get_logger(__name__)
 
 READY_SECONDS_MAX = 60.0
+LISTENERS_SECONDS = 15.0
+"""Between two looks at what instances listen on."""
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SYSTEMROOT")
 
 
@@ -43,6 +49,7 @@ class DevStack:
         self.keys: Keys | None = None
         self.deployment = ""
         """The identity, once it has started."""
+        self._ui: GuardedUi | None = None
 
     @property
     def pids(self) -> dict[str, int]:
@@ -73,6 +80,8 @@ class DevStack:
 
     async def stop(self) -> None:
         """End every part, the engine first and Temporal last, and leave nothing behind."""
+        if self._ui is not None:
+            await self._ui.close()
         await self.supervisor.stop()
         self._record.write({})
         self._lock.release()
@@ -83,7 +92,12 @@ class DevStack:
 
     async def _start_children(self) -> None:
         settings = self.settings
-        await self.supervisor.start(self._child("temporal", dev_server_command(settings)))
+        temporal = settings.temporal
+        ui = None if temporal.ui_port is None else blocked_address(temporal.ip)
+        await self.supervisor.start(self._child("temporal", dev_server_command(settings, ui=ui)))
+        if temporal.ui_port is not None and ui is not None:
+            backend = f"http://{bracketed(ui[0])}:{ui[1]}"
+            self._ui = await GuardedUi.start(temporal.ip, temporal.ui_port, backend)
         client = await connect(settings.temporal)
         await prepare(client, settings.temporal)
         self.deployment = await settle_identity(client, self.state_dir, own_server=True)
@@ -95,6 +109,10 @@ class DevStack:
         await self._polled(client)
         await self._answers(f"{settings.engine.own_url}/readyz", "engine")
         self._record.write(self.pids)
+
+    def listening(self) -> list[Listener] | None:
+        """Every TCP socket on which this process, the children and their instances listen; None: unknown on this system."""
+        return listeners(proc.descendants(os.getpid()))
 
     def _child(
         self, name: str, command: list[str], *, role: Role | None = None, stop_seconds_max: float = 10
@@ -196,21 +214,46 @@ async def run_dev(settings: DevSettings) -> None:
     await starting
     try:
         print(banner(stack), flush=True)
+        watch = asyncio.create_task(_watch_listeners(stack), name="listeners")
         await stopping.wait()
+        watch.cancel()
     finally:
         print("stopping …", flush=True)
         await stack.stop()
 
 
-def reach(settings: DevSettings) -> str:
-    """Who can reach the deployment, in one line."""
+async def _watch_listeners(stack: DevStack) -> None:
+    """Warn once of each socket that instances open to the network after the start."""
+    warned = {(one.host, one.port) for one in stack.listening() or []}
+    while True:
+        await asyncio.sleep(LISTENERS_SECONDS)
+        for one in stack.listening() or []:
+            if not one.is_loopback and (one.host, one.port) not in warned:
+                warned.add((one.host, one.port))
+                log.warning("dev.reachable_from_network", address=str(one), pid=one.pid)
+
+
+def reach(settings: DevSettings, found: list[Listener] | None) -> str:
+    """Who can reach the deployment, in one line. `found` is what listens now; None if the system cannot tell."""
     host = settings.engine.host
-    if is_loopback(host):
-        return "reach        this machine only: every port is on the loopback interface"
-    return (
-        f"reach        WARNING: the engine listens on {host}, without TLS: whoever can read the network reads keys and "
-        "worker tokens. Put a TLS proxy in front of it (engine.public_url); the other ports are on the loopback interface"
-    )
+    outside = [one for one in found or [] if not one.is_loopback]
+    if not is_loopback(host):
+        others = [str(one) for one in outside if one.port != settings.engine.port]
+        rest = (
+            f"also open to the network: {', '.join(others)}"
+            if others
+            else "no other port is open to the network"
+        )
+        return (
+            f"reach        WARNING: the engine listens on {host}, without TLS: whoever can read the network reads keys "
+            f"and worker tokens. Put a TLS proxy in front of it (engine.public_url); {rest}"
+        )
+    if found is None:
+        return "reach        this machine only by the settings; this system does not tell what instances listen on"
+    if outside:
+        named = ", ".join(f"{one} (pid {one.pid})" for one in outside)
+        return f"reach        WARNING: open to the network: {named}; bind it to 127.0.0.1"
+    return f"reach        this machine only: all {len(found)} listening sockets are on the loopback interface"
 
 
 def banner(stack: DevStack) -> str:
@@ -223,6 +266,6 @@ def banner(stack: DevStack) -> str:
     lines.append(f"marketplace  {settings.market_url}")
     lines.append(f"account key  in {stack.state_dir / 'keys.json'} (export STOKER_API_KEY=$(stokerd key))")
     lines.append(f"logs         {stack.state_dir / 'logs'}")
-    lines.append(reach(settings))
+    lines.append(reach(settings, stack.listening()))
     lines.append("Ctrl-C stops all of it; the state stays")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from market.vast_bodies import origin
 from run.faults import Fault
 from run.yaml_files import read_yaml
 from stoker_wire.base import Typed
+from stoker_wire.loopback import is_loopback
 from stoker_wire.problem import describe
 from workflows.messages import SEARCH_ATTRIBUTES
 from workflows.safety_nets import SweepSpec
@@ -25,14 +26,6 @@ PortOfInstance = Annotated[int, Field(ge=1024, le=65535)]
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 _RETENTION = re.compile(r"^([0-9]{1,5})(h|d)$")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def bracketed(host: str) -> str:
@@ -49,6 +42,12 @@ def _listening(value: str) -> str:
                 "should be an IP address, an IPv6 one without brackets, or a host's name"
             ) from None
     return value
+
+
+def _host_name(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise ValueError("should be a host name without scheme and port, such as stoker.example.org")
+    return value.lower()
 
 
 def without_place(fault: ValidationError) -> str:
@@ -155,6 +154,9 @@ class EngineListen(Typed):
     port: Port = 8080
     public_url: str | None = Field(None, pattern=r"^https?://[^/]+(/[^/]+)*$")
     """What workers report to; no trailing slash. None: http://<host>:<port>."""
+    allowed_hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = ()
+    """Further host names under which clients reach the engine: requests that name another host are refused, because a
+    web page can point its own name at this address. IP addresses and the host of `public_url` are always accepted."""
     limits: ListenLimits = ListenLimits()
     memo_trust_seconds: float | None = Field(15.0, ge=0)
     """How long after its start an engine routes to workers that it has not heard itself. None: always, which several engines

@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Iterable
@@ -35,6 +36,7 @@ _ANSWER_SECONDS = 5.0
 _SETTINGS = "the settings"
 _NAMES_OF_TEMPORAL = ("TEMPORAL_ADDRESS", "TEMPORAL_PROFILE", "TEMPORAL_CONFIG_FILE")
 _REFUSALS = (RPCStatusCode.UNAUTHENTICATED,)
+_HTTP_HOSTS = "frontend.httpAllowedHosts"
 
 _TYPES = {
     "Bool": IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
@@ -55,17 +57,20 @@ def temporal_binary() -> Path:
     return path
 
 
-def dev_server_command(settings: DevSettings) -> list[str]:
-    """`temporal server start-dev …` with every flag that the settings name."""
+def dev_server_command(settings: DevSettings, *, ui: tuple[str, int] | None = None) -> list[str]:
+    """`temporal server start-dev …` with every flag that the settings name.
+
+    `ui` is where the UI's own server listens, behind its guard; None: no UI.
+    """
     temporal = settings.temporal
     command = [
         *(str(temporal_binary()), "server", "start-dev", "--log-level", temporal.log_level),
         *("--ip", str(temporal.ip), "--port", str(temporal.port), "--namespace", temporal.namespace),
     ]
-    if temporal.ui_port is None:
+    if ui is None:
         command.append("--headless")
     else:
-        command += ["--ui-port", str(temporal.ui_port), "--ui-disable-news-fetch"]
+        command += ["--ui-ip", ui[0], "--ui-port", str(ui[1]), "--ui-disable-news-fetch"]
     if temporal.db_filename is not None:
         path = settings.state_dir / temporal.db_filename
         path.parent.mkdir(parents=True, exist_ok=True)  # the server does not make it
@@ -74,8 +79,13 @@ def dev_server_command(settings: DevSettings) -> list[str]:
             command += ["--sqlite-pragma", f"{pragma}={value}"]
     for name, kind in temporal.search_attributes.items():
         command += ["--search-attribute", f"{name}={kind}"]
-    for key, value in temporal.dynamic_config.items():
-        command += ["--dynamic-config-value", f"{key}={json.dumps(value)}"]
+    closed = {_HTTP_HOSTS.lower()}
+    dynamic = {name: value for name, value in temporal.dynamic_config.items() if name.lower() not in closed}
+    # The HTTP API takes a cross-site POST with any body: a web page could signal workflows. The server has no switch
+    # for it, so the one host name that it answers is random; an empty list would admit requests without a Host field.
+    dynamic[_HTTP_HOSTS] = [f"{secrets.token_hex(16)}.invalid"]
+    for name, value in dynamic.items():
+        command += ["--dynamic-config-value", f"{name}={json.dumps(value)}"]
     return command
 
 

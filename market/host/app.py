@@ -10,13 +10,15 @@ from market.host.http import BODY_BYTES_MAX, HOST, keys, misbehave, problems
 from market.host.log_view import LogView
 from market.host.routes import LOGS, add_routes
 from market.host.settings import HostMarketSettings
-from market.listening import plain_requests
+from market.listening import no_pages, plain_requests
+from stoker_wire.browser import names_of
 
 
 def create_app(settings: HostMarketSettings, *, gpus: Callable[[], list[Gpu]] = find_gpus) -> web.Application:
     """The application; it opens its state when it starts (raises StateInUse) and, when it is cleaned up, ends or leaves its instances."""
+    guard = no_pages(names_of(settings.public_ip))
     app = web.Application(
-        middlewares=[problems, plain_requests, keys, misbehave], client_max_size=BODY_BYTES_MAX
+        middlewares=[problems, plain_requests, guard, keys, misbehave], client_max_size=BODY_BYTES_MAX
     )
 
     async def life(running: web.Application) -> AsyncIterator[None]:

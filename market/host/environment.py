@@ -54,6 +54,8 @@ def environment(
         "MODEL_PORT": str(base + 2),
         **{f"VAST_TCP_PORT_{inside}": str(outside) for inside, outside in external_ports(record).items()},
     }
+    if settings.listen_host is not None:
+        host["WORKER_HOST"] = settings.listen_host
     if slot.gpu is not None:
         host["CUDA_VISIBLE_DEVICES"] = host["NVIDIA_VISIBLE_DEVICES"] = str(slot.gpu.index)
     return {**system, **settings.env, **asked, **host}

@@ -59,7 +59,9 @@ class Host:
             settings=settings,
             store=self.store,
             cpu=CpuShares(self.store.uid, settings.cpu_limit),
-            ports=Ports(settings.port_min, settings.port_max, start=int(self.store.uid, 16)),
+            ports=Ports(
+                settings.port_min, settings.port_max, start=int(self.store.uid, 16), host=settings.listen_host
+            ),
             faults=self.faults,
             now=now,
         )

@@ -14,7 +14,9 @@ class NoPorts(RuntimeError):
 class Ports:
     """Hands out blocks that are free now, and seals each by holding its last port, so that no other marketplace takes it."""
 
-    def __init__(self, port_min: int, port_max: int, *, start: int) -> None:
+    def __init__(self, port_min: int, port_max: int, *, start: int, host: str | None = None) -> None:
+        """`host` is where the instances listen; None: on all interfaces."""
+        self._host = host
         count = (port_max - port_min + 1) // PORTS_PER_INSTANCE
         self._bases = [port_min + PORTS_PER_INSTANCE * index for index in range(count)]
         # Marketplaces of one machine begin at different places, so that they seldom try the same block.
@@ -32,7 +34,7 @@ class Ports:
     def hold(self, base: int) -> None:
         """Seal the block of an instance that is running already."""
         if base and base not in self._seals:
-            seal = _bound(base + PORTS_PER_INSTANCE - 1)
+            seal = self._bound(base + PORTS_PER_INSTANCE - 1)
             if seal is not None:
                 self._seals[base] = seal
 
@@ -50,24 +52,28 @@ class Ports:
     def _seal(self, base: int) -> bool:
         with contextlib.ExitStack() as held:
             for port in range(base, base + PORTS_PER_INSTANCE - 1):
-                probe = _bound(port)
+                probe = self._bound(port)
                 if probe is None:
                     return False
                 held.callback(probe.close)
-            seal = _bound(base + PORTS_PER_INSTANCE - 1)
+            seal = self._bound(base + PORTS_PER_INSTANCE - 1)
             if seal is None:
                 return False
             self._seals[base] = seal
             return True
 
+    def _bound(self, port: int) -> socket.socket | None:
+        return _bound(self._host or "0.0.0.0", port)
 
-def _bound(port: int) -> socket.socket | None:
-    """A socket on the port of all interfaces, or None if someone listens there."""
-    one = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+
+def _bound(host: str, port: int) -> socket.socket | None:
+    """A socket on the port, or None if a process listens there; a listener on all interfaces is found from any host."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    one = socket.socket(family, socket.SOCK_STREAM)
     try:
         # A connection that is winding down must not make a port look taken; a listener still does.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        one.bind(("0.0.0.0", port))
+        one.bind((host, port))
         one.listen(1)
     except OSError as error:
         one.close()

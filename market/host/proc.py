@@ -18,6 +18,7 @@ class Stat:
 
     pid: int
     state: str
+    parent: int
     session: int
     cpu_ticks: int
     started: int
@@ -39,7 +40,7 @@ def stat(pid: int) -> Stat | None:
     after = text.rpartition(")")[2].split()
     if len(after) < 20:
         return None
-    return Stat(pid, after[0], int(after[3]), int(after[11]) + int(after[12]), int(after[19]))
+    return Stat(pid, after[0], int(after[1]), int(after[3]), int(after[11]) + int(after[12]), int(after[19]))
 
 
 @cache
@@ -85,6 +86,24 @@ def members_of(sessions: Mapping[str, int]) -> dict[str, list[int]]:
         if mark in found:
             found[mark].append(pid)
     return found
+
+
+def descendants(*roots: int) -> list[int]:
+    """The living processes among `roots` and everything that descends from them, as the kernel's parent links say."""
+    children: dict[int, list[int]] = {}
+    alive = set()
+    for pid in pids():
+        now = stat(pid)
+        if now is not None:
+            children.setdefault(now.parent, []).append(pid)
+            if now.alive:
+                alive.add(pid)
+    found, ahead = [], list(roots)
+    while ahead:
+        pid = ahead.pop()
+        found.append(pid)
+        ahead += children.pop(pid, [])
+    return [pid for pid in found if pid in alive]
 
 
 def marked(prefix: str) -> dict[int, str]:

@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from market.grammar import GrammarError, parse_env
 from stoker_wire.base import Typed
+from stoker_wire.loopback import is_loopback
 
 PORTS_PER_INSTANCE = 10
 """First: the worker; second: its plain-http port; third: its model server; tenth: the market's seal on the block."""
@@ -98,6 +99,11 @@ class HostMarketSettings(Typed):
     """What becomes of running instances when the marketplace ends."""
     cpu_limit: Literal["auto", "governor", "off"] = "auto"
     """`auto`: cgroup if it can be written, else the governor (stop and continue signals)."""
+
+    @property
+    def listen_host(self) -> str | None:
+        """Where instances have to listen: the loopback address at which clients reach them; None: on all interfaces."""
+        return self.public_ip if is_loopback(self.public_ip) else None
 
     @model_validator(mode="after")
     def _holds_together(self) -> "HostMarketSettings":

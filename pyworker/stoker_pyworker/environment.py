@@ -17,6 +17,8 @@ class Environment:
 
     container_id: int = 0
     """The marketplace instance id."""
+    worker_host: str | None = None
+    """The address to listen on (`WORKER_HOST`); None: all interfaces."""
     worker_port: int = 3000
     public_host: str = "127.0.0.1"
     public_port: int = 0
@@ -81,6 +83,7 @@ class Environment:
             raise ConfigError("; ".join(faults))
         return cls(
             container_id=container_id or 0,
+            worker_host=variables.get("WORKER_HOST", "").strip() or None,
             worker_port=port,
             public_host=variables.get("PUBLIC_IPADDR", "127.0.0.1").strip(),
             public_port=public_port,

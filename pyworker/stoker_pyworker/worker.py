@@ -30,6 +30,7 @@ from stoker_pyworker.sessions import Sessions
 from stoker_pyworker.standing import Standing
 from stoker_pyworker.startup import Startup
 from stoker_pyworker.tickets import TicketGate
+from stoker_wire import browser
 from stoker_wire.problem import Problem
 from stoker_wire.token import ticket_key
 
@@ -132,7 +133,7 @@ class Life:
     async def live(self, host: str | None = None, *, catch_signals: bool = False) -> int:
         """From listening to drained. Returns the process's exit status."""
         try:
-            self.port = await self._listen(host)
+            self.port = await self._listen(host or self.settings.worker_host)
         except (OSError, ssl.SSLError) as fault:
             message = f"the worker cannot listen on port {self.settings.worker_port}: {fault}"
             log.error("cannot_listen", port=self.settings.worker_port, error=str(fault))
@@ -165,6 +166,8 @@ class Life:
         """One request: for the model, or for the worker itself."""
         if self.settings.log_requests:
             log.info("request", method=request.method.decode(), path=request.path.decode("utf-8", "replace"))
+        if self.settings.unsecured:
+            self._refuse_web_pages(request)
         route = self.proxy.routes.get(request.path)
         if route is not None:
             if request.method != b"POST":
@@ -181,6 +184,18 @@ class Life:
             self.proxy.give_back(request)
             raise _method_problem(method)
         serve(request, client)
+
+    def _refuse_web_pages(self, request: Request) -> None:
+        """Without tickets and tokens nothing else keeps a page in a browser of this machine out."""
+        fields = [
+            None if value is None else value.decode("latin-1")
+            for value in map(request.header, (b"host", b"origin", b"sec-fetch-site"))
+        ]
+        host, origin, site = fields
+        names = browser.names_of(self.settings.public_host)
+        refused = browser.refusal(request.method.decode(), host or "", origin, site, names=names)
+        if refused is not None:
+            raise refused
 
     def _serve_session_end(self, request: Request, client: ClientConnection) -> None:
         """On the plain port, for the model server on this machine."""

@@ -10,8 +10,9 @@ from market.listening import ConnectionLimits
 from run.garbage import calm_garbage_collection
 from run.keys import load_keys
 from run.roles.stopping import stop_event
-from run.settings import DevSettings, ListenLimits, is_loopback
+from run.settings import DevSettings, ListenLimits
 from run.temporal_server import connect_to, temporal_target
+from stoker_wire.loopback import is_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +49,7 @@ async def run_engine(settings: DevSettings) -> None:
         host=settings.engine.host,
         port=settings.engine.port,
         public_url=settings.engine.url,
+        allowed_hosts=settings.engine.allowed_hosts,
         timing=Timing(memo_trust_seconds=math.inf if trust is None else trust),
         limits=limits_of(settings.engine.limits),
         market_url=settings.market_url,

@@ -1,6 +1,7 @@
 """Nothing is served without a valid ticket: this worker's, unexpired, unused, and for at least this much work."""
 
 import asyncio
+import json
 
 import pytest
 from hypothesis import given
@@ -240,3 +241,31 @@ async def test_a_call_without_a_valid_ticket_gives_none_back(worker, engine):
     assert (await worker.client.post("/v1/nothing", content=b"{")).status_code == 404
     assert (await worker.client.get("/echo")).status_code == 405
     assert worker.life.ledger.untold == 0
+
+
+PAGES = [
+    {"Host": "attacker.example"},
+    {"Host": "attacker.example", "Origin": "http://attacker.example", "Sec-Fetch-Site": "same-origin"},
+    {"Origin": "http://attacker.example", "Content-Type": "text/plain"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site", "Content-Type": "text/plain"},
+]
+
+
+@pytest.mark.parametrize("fields", PAGES)
+async def test_a_web_page_gets_nothing_from_an_unsecured_worker(make_worker, fields):
+    worker = await make_worker(settings={"unsecured": True})
+    received = worker.life.ledger.received
+    body = json.dumps({"auth_data": {"cost": 5}, "payload": {"n": 1}})
+    for path in ("/echo", "/session/create"):
+        answer = await worker.client.post(path, content=body, headers=fields)
+        assert answer.status_code in (403, 421)
+    assert worker.life.ledger.received == received
+
+
+async def test_a_secured_worker_is_called_under_any_name(make_worker):
+    worker = await make_worker()
+    answer = await worker.client.post(
+        "/echo", json=worker.envelope({"n": 1}), headers={"Host": "worker.example"}
+    )
+    assert answer.json() == {"n": 1}

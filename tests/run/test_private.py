@@ -11,6 +11,7 @@ import uvloop
 from run.dev import reach
 from run.faults import Fault
 from run.keys import environment_for, load_keys
+from run.listeners import Listener
 from run.lock import ChildRecord, StateLock
 from run.private import write_private
 from run.settings import DevSettings
@@ -132,4 +133,14 @@ async def _a_child_writes(tmp_path):
 )
 def test_a_deployment_says_who_can_reach_it(host, said):
     settings = DevSettings.model_validate(json.loads(json.dumps({"engine": {"host": host}})))
-    assert said in reach(settings)
+    assert said in reach(settings, [Listener(1, "127.0.0.1", 8080)])
+    assert said in reach(settings, None)
+
+
+def test_a_deployment_names_each_socket_that_is_open_to_the_network():
+    found = [Listener(1, "127.0.0.1", 8080), Listener(77, "0.0.0.0", 21000), Listener(78, "::", 21010)]
+    said = reach(DevSettings(), found)
+    assert "WARNING: open to the network: 0.0.0.0:21000 (pid 77), [::]:21010 (pid 78)" in said
+    assert "all 1 listening sockets" in reach(DevSettings(), found[:1])
+    open_engine = DevSettings.model_validate({"engine": {"host": "0.0.0.0"}})
+    assert "also open to the network: 0.0.0.0:21000" in reach(open_engine, found)

@@ -109,11 +109,11 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_the_dev_server_gets_a_flag_for_every_setting(tmp_path):
     settings = load_settings(write(tmp_path, "temporal: {dynamic_config: {limit.a: 3, limit.b: true}}"))
-    command = " ".join(dev_server_command(settings))
+    command = " ".join(dev_server_command(settings, ui=("127.0.0.1", 6666)))
     for flag in (
         "--ip 127.0.0.1",
         "--port 7233",
-        "--ui-port 8233",
+        "--ui-ip 127.0.0.1 --ui-port 6666",
         "--namespace stoker",
         "--sqlite-pragma journal_mode=wal",
         "--search-attribute EndpointName=Keyword",

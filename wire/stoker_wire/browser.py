@@ -1,0 +1,85 @@
+"""Decides whether a web page in a browser may have sent a request that no page is meant to send.
+
+Two attacks are covered. In DNS rebinding, a page's own host name is pointed at this server, so the browser takes the
+server for the page's origin; the `Host` field still names the page's host. In cross-site request forgery, a page of
+another origin sends a request that needs no preflight; `Origin` or `Sec-Fetch-Site` says so, and a page cannot change
+these fields.
+"""
+
+import ipaddress
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from stoker_wire.problem import Problem
+
+_READS = frozenset({"GET", "HEAD"})
+_OWN_PAGES = frozenset({"same-origin", "none"})
+"""`none`: a person typed the address or opened a bookmark."""
+_CLOSING = {"Connection": "close"}
+
+
+def host_of(authority: str) -> str | None:
+    """The host in `host[:port]`, in lower case and without brackets; None if it is malformed."""
+    try:
+        parts = urlsplit(f"//{authority}")
+        port = parts.port  # raises for what is no port
+    except ValueError:
+        return None
+    malformed = parts.netloc != authority or "@" in authority or (port is None and authority.endswith(":"))
+    return None if malformed or not parts.hostname else parts.hostname
+
+
+def names_of(*addresses: str) -> frozenset[str]:
+    """The host names in these URLs, hosts or `host:port` pairs; empty ones are skipped."""
+    hosts = (host_of(urlsplit(one).netloc if "://" in one else one) for one in addresses if one)
+    return frozenset(host for host in hosts if host)
+
+
+def is_own_host(authority: str, names: Collection[str]) -> bool:
+    """Whether a `Host` field can be meant for this server.
+
+    An IP address can: the page of an IP address comes from that address, so rebinding needs a name. A name without a
+    dot can: it is not in the public DNS. Other names must be among `names` (lower case).
+    """
+    host = host_of(authority)
+    if host is None:
+        return False
+    host = host.removesuffix(".")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith(".localhost") or host in names
+    return True
+
+
+def refusal(
+    method: str, host: str, origin: str | None, fetch_site: str | None, *, names: Collection[str] = ()
+) -> Problem | None:
+    """Why a server refuses the request, judged by the fields that a page cannot forge; None if it does not.
+
+    Args:
+        method: in upper case.
+        host: the `Host` field; empty if there is none.
+        origin: the `Origin` field, if there is one.
+        fetch_site: the `Sec-Fetch-Site` field, if there is one.
+        names: the server's public host names, in lower case.
+    """
+    if host and not is_own_host(host, names):
+        said = (
+            "the Host field names another server; use this server's IP address, or add the name to its settings "
+            "(engine.public_url, engine.allowed_hosts)"
+        )
+        return Problem(421, "host_not_allowed", said, headers=_CLOSING)
+    if origin is not None and not _is_same_origin(origin, host):
+        said = "the request comes from a web page of another origin; send it from a program instead"
+        return Problem(403, "cross_origin", said, headers=_CLOSING)
+    if fetch_site is not None and fetch_site not in _OWN_PAGES and method not in _READS:
+        said = "a web page of another site sent this request; send it from a program instead"
+        return Problem(403, "cross_origin", said, headers=_CLOSING)
+    return None
+
+
+def _is_same_origin(origin: str, host: str) -> bool:
+    """The scheme is not compared: behind a TLS proxy the page's is https and the server's http."""
+    scheme, _, authority = origin.partition("://")
+    return bool(host) and scheme in ("http", "https") and authority.lower() == host.lower()
