@@ -26,6 +26,7 @@ from activities.messages import (
 from activities.offers import trimmed
 from activities.secrets import DeploymentSecrets
 from activities.signing import report_address, sealed_signing_key
+from market.ownership import LABEL_PREFIX, Account, DeploymentMarket
 from market.port import InstanceGone, Launch, Market, MarketError
 from stoker_wire.market import Charge, Instance, Offer
 
@@ -157,6 +158,14 @@ class MarketActivities:
         if shown:
             _log.warning("list_lacks_instances", existing=len(shown), missing=len(missing))
         return shown, tuple(gone)
+
+    async def account(self) -> Account:
+        """The instances of the whole marketplace account that carry a label of stoker, by owner; not an activity."""
+        async with _beating():
+            with classified(self._secrets):
+                if isinstance(self._market, DeploymentMarket):
+                    return await self._market.account()
+                return Account(tuple(await self._market.list(label_prefix=LABEL_PREFIX)))
 
     async def _bills(self, asked: ListInstances) -> tuple[Charge, ...] | None:
         """A bill that is not to be had must not hold up the listing: without it the ledger goes by its estimate."""

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
+from market.ownership import LABEL_PREFIX
 from stoker_wire.market import Charge, Instance, Offer
 from stoker_wire.workergroup import Workergroup
-
-LABEL_PREFIX = "stoker:"
-"""Every instance of every endpoint of a deployment carries it."""
 
 
 def label_prefix(endpoint_name: str) -> str:

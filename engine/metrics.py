@@ -45,6 +45,15 @@ class _Reader(Collector):
         yield CounterMetricFamily(
             "stoker_engine_watch_failures", "Looks at Temporal that failed", watch.failures
         )
+        if (foreign := watch.foreign) is not None:
+            others = GaugeMetricFamily(
+                "stoker_foreign_instances",
+                "Instances with a label of stoker that this deployment leaves alone",
+                labels=["owner"],
+            )
+            others.add_metric(["other"], foreign.strangers)
+            others.add_metric(["none"], foreign.unowned)
+            yield others
         if (record := engine.request_log) is not None:
             lines = CounterMetricFamily(
                 "stoker_engine_request_log_lines", "Lines of the request log", labels=["outcome"]

@@ -13,8 +13,8 @@ from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from engine.directory import Directory
 from engine.faults import TEMPORAL_FAULTS, is_gone, said
 from engine.settings import Timing
-from stoker_wire.control import WORKFLOW_TYPE, workflow_id
-from workflows.messages import MEMO_KEY, EndpointMemo
+from stoker_wire.control import SWEEP_ID, WORKFLOW_TYPE, workflow_id
+from workflows.messages import FOREIGN_KEY, MEMO_KEY, EndpointMemo, ForeignInstances
 
 log = structlog.get_logger("engine.watch")
 
@@ -60,6 +60,8 @@ class Watch:
         """When the last look succeeded."""
         self.failures = 0
         self.last_error = ""
+        self.foreign: ForeignInstances | None = None
+        """Instances of other deployments on this marketplace account; None: the sweep has not told."""
 
     @property
     def knows_all(self) -> bool:
@@ -126,7 +128,20 @@ class Watch:
         # The list lags, and one of an index that is being rebuilt is empty: whether a workflow is gone it says itself.
         for missing in [each.name for each in self._directory if each.workflow_id not in living]:
             await self.refresh(missing)
+        await self._look_at_sweep()
         self._full_at = started
+
+    async def _look_at_sweep(self) -> None:
+        handle = self._client.get_workflow_handle(SWEEP_ID)
+        try:
+            told = (await (await handle.describe(rpc_timeout=timedelta(seconds=5))).memo()).get(FOREIGN_KEY)
+            self.foreign = ForeignInstances.model_validate(told) if told is not None else None
+        except ValidationError:
+            self.foreign = None
+        except TEMPORAL_FAULTS as fault:
+            if not is_gone(fault):
+                raise
+            self.foreign = None
 
     async def _look_at_changes(self, started: float) -> None:
         # The workflows' own clock counts, not ours: a skew between the machines must not hide a change.

@@ -59,9 +59,9 @@ class Account:
 
     own: tuple[Instance, ...]
     """Labels as inside the deployment."""
-    strangers: tuple[Instance, ...]
+    strangers: tuple[Instance, ...] = ()
     """Of other deployments. Labels as on the marketplace."""
-    unowned: tuple[Instance, ...]
+    unowned: tuple[Instance, ...] = ()
     """With labels that name no deployment. `stokerd adopt` gives them to a deployment."""
 
 

@@ -17,8 +17,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from run.faults import Fault
 from run.settings import WorkerChoice
-from stoker_wire.control import MARKET_TASK_QUEUE, SIGNAL_UPDATE_CONFIG, TASK_QUEUE, WORKFLOW_TYPE
-from workflows.sweep import SWEEP_ID, SweepWorkflow
+from stoker_wire.control import MARKET_TASK_QUEUE, SIGNAL_UPDATE_CONFIG, SWEEP_ID, TASK_QUEUE, WORKFLOW_TYPE
+from workflows.sweep import SweepWorkflow
 
 PAUSE_SECONDS = 0.5
 WAKE_SECONDS = 5.0

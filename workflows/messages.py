@@ -133,6 +133,18 @@ class EndpointMemo(Received):
     changed_at: float = 0.0
 
 
+class ForeignInstances(Received):
+    """Instances of the marketplace account that carry a label of stoker and that this deployment leaves alone."""
+
+    strangers: Count = 0
+    """Of other deployments."""
+    unowned: Count = 0
+    """With labels that name no deployment."""
+
+
+FOREIGN_KEY = "foreign"
+"""Of the sweep's memo; its value is ForeignInstances as JSON object."""
+
 MEMO_KEY = "endpoint"
 """The memo's one key; its value is an EndpointMemo as JSON object."""
 

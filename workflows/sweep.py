@@ -12,10 +12,12 @@ from temporalio.exceptions import ActivityError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.instances import MarketActivities
-from activities.messages import LABEL_PREFIX, DestroyInstance, ListInstances, label_prefix, read_label
+from activities.messages import DestroyInstance, ListInstances, label_prefix, read_label
+from market.ownership import Account, count_by_deployment
 from stoker_wire.control import MARKET_TASK_QUEUE, SWEEP_ID, SWEEP_WORKFLOW_TYPE, workflow_id
 from stoker_wire.market import Instance
 from workflows import options
+from workflows.messages import FOREIGN_KEY, ForeignInstances
 from workflows.progress import Progress, progress_of
 from workflows.safety_nets import SIGNAL_CONFIGURE, StalledEndpoint, SweepSpec, ensure_sweep
 
@@ -26,6 +28,7 @@ STALLED_MAX = 500
 DESTROYED_PER_SWEEP_MAX = 1000
 """Instances released by one sweep, for the same reason; the next one goes on."""
 _QUESTIONS_AT_ONCE = 8
+_NAMED_MAX = 20
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +54,7 @@ class Orphans:
     """Of endpoints whose workflow runs, but has made no progress for `stuck_seconds`."""
     stalled: tuple[StalledEndpoint, ...] = ()
     """Every endpoint without progress at this look."""
+    foreign: ForeignInstances = ForeignInstances()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +77,8 @@ class SweepActivities:
     async def find_orphans(self, asked: FindOrphans) -> Orphans:
         """Labelled instances that are not young and whose endpoint has no running workflow; and those of endpoints that
         make no progress."""
-        listed = await self._market.list_instances(ListInstances(prefix=LABEL_PREFIX))
-        by_name = _by_endpoint(listed.instances)
+        account = await self._market.account()
+        by_name = _by_endpoint(account.own)
         before = {each.name: each for each in asked.stalled}
         looked = await self._looked_at(dict.fromkeys([*by_name, *before]))
         stalled = [
@@ -96,6 +100,7 @@ class SweepActivities:
                 :DESTROYED_PER_SWEEP_MAX
             ],
             stalled=tuple(stalled),
+            foreign=_reported(account),
         )
 
     @activity.defn
@@ -219,6 +224,9 @@ class SweepWorkflow:
             **options.sweep_options(),
         )
         self._stalled = found.stalled
+        foreign = found.foreign.model_dump()
+        if workflow.memo_value(FOREIGN_KEY, ForeignInstances().model_dump()) != foreign:
+            workflow.upsert_memo({FOREIGN_KEY: foreign})
         await asyncio.gather(
             *(self._destroy(each, "its endpoint is gone") for each in found.instance_ids),
             *(self._destroy(each, "its endpoint makes no progress") for each in found.of_stuck),
@@ -255,6 +263,22 @@ class SweepWorkflow:
             )
         else:
             self._destroyed += 1
+
+
+def _reported(account: Account) -> ForeignInstances:
+    """The instances that are left alone, counted and logged."""
+    foreign = ForeignInstances(strangers=len(account.strangers), unowned=len(account.unowned))
+    if account.strangers:
+        by_deployment = count_by_deployment(account.strangers)
+        log.warning("instances_of_other_deployments", count=foreign.strangers, by_deployment=by_deployment)
+    if account.unowned:
+        log.warning(
+            "instances_without_deployment",
+            count=foreign.unowned,
+            instance_ids=[one.id for one in account.unowned[:_NAMED_MAX]],
+            advice="stokerd adopt gives them to a deployment; until then nothing stops them",
+        )
+    return foreign
 
 
 def _settings(spec: SweepSpec) -> SweepSpec:

@@ -20,9 +20,11 @@ from engine.settings import Timing
 from engine.skipped import Skipped
 from engine.waiting import Place
 from engine.watch import Watch
+from stoker_wire.control import SWEEP_ID
 from stoker_wire.token import mint_endpoint_key, mint_worker_token
 from tests.engine.conftest import ALICE, SECRET, Stage, settings
 from tests.engine.standin import until
+from workflows.messages import FOREIGN_KEY
 
 
 async def test_an_endpoint_started_directly_on_temporal_is_found(stage: Stage) -> None:
@@ -102,6 +104,9 @@ class Flaky:
         if self.faults:
             raise self.faults.pop()
         return self._client.list_workflows(*args, **more)
+
+    def get_workflow_handle(self, *args: Any, **more: Any) -> Any:
+        return self._client.get_workflow_handle(*args, **more)
 
 
 @pytest.mark.parametrize("code", [RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.UNAVAILABLE])
@@ -321,3 +326,20 @@ async def test_a_memo_that_this_engine_cannot_read_is_left_alone(stage: Stage) -
     directory = stage.server.engine.directory
     assert directory.named(bad.name).config.max_workers == 16
     assert directory.named(good.name).memo.wait_reason == "still read"
+
+
+async def test_foreign_instances_that_the_sweep_told_of_are_a_metric(bare_stage: Stage) -> None:
+    server = await bare_stage.start_engine(timing=Timing(watch_seconds=0.05, watch_full_seconds=0.1))
+    status, text = await bare_stage.call("GET", "/metrics", key=ALICE)
+    assert status == 200
+    assert "stoker_foreign_instances" not in text
+    sweep = await bare_stage.env.client.start_workflow(
+        "SweepWorkflow", id=SWEEP_ID, task_queue="nobody", memo={FOREIGN_KEY: {"strangers": 3, "unowned": 1}}
+    )
+    try:
+        await until(lambda: server.engine.watch.foreign is not None, "the engine reads the sweep's memo")
+        _, text = await bare_stage.call("GET", "/metrics", key=ALICE)
+        assert 'stoker_foreign_instances{owner="other"} 3.0' in text
+        assert 'stoker_foreign_instances{owner="none"} 1.0' in text
+    finally:
+        await sweep.terminate()

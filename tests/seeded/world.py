@@ -14,7 +14,7 @@ from activities.instances import MarketActivities
 from activities.messages import label_prefix
 from activities.planner import plan
 from engine.parsing import FastRouteRequest
-from stoker_wire.control import EndpointSpec, workflow_id
+from stoker_wire.control import SWEEP_ID, EndpointSpec, workflow_id
 from stoker_wire.problem import Problem
 from stoker_wire.ticket import TICKET_SECONDS
 from tests.seeded import scenario as scenarios
@@ -27,7 +27,7 @@ from tests.seeded.scenario import TEMPLATES, Event, Scenario
 from tests.seeded.sealed import BEGINNING, sealed
 from tests.seeded.server import Server
 from workflows.endpoint import EndpointWorkflow
-from workflows.sweep import SWEEP_ID, SweepActivities, SweepSpec, SweepWorkflow
+from workflows.sweep import SweepActivities, SweepSpec, SweepWorkflow
 
 NAME = "llm"
 ENDPOINT_ID = 1

@@ -10,6 +10,7 @@ from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.common import SearchAttributeKey
 from temporalio.testing import WorkflowEnvironment
 
+from market.ownership import DeploymentMarket
 from tests.workflows.world import World, make_market, make_workers
 from workflows.converter import data_converter
 from workflows.messages import SEARCH_ATTRIBUTES
@@ -53,11 +54,14 @@ def a_world(skipping: WorkflowEnvironment) -> Any:
     """Makes a world, with its Temporal workers running while it is open."""
 
     @asynccontextmanager
-    async def make(*, market: dict[str, Any] | None = None, **how: Any) -> AsyncIterator[World]:
+    async def make(
+        *, market: dict[str, Any] | None = None, deployment: str | None = None, **how: Any
+    ) -> AsyncIterator[World]:
         world = World(skipping, skipping.client, None, **how)  # type: ignore[arg-type]
         world.market = make_market(world.clock, **(market or {}))
         async with AsyncExitStack() as stack:
-            for worker in make_workers(skipping.client, world.market):
+            seen = DeploymentMarket(world.market, deployment) if deployment else world.market
+            for worker in make_workers(skipping.client, seen):
                 await stack.enter_async_context(worker)
             yield world
 

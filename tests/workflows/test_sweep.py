@@ -3,11 +3,18 @@
 from datetime import timedelta
 from typing import Any
 
+import structlog
+from temporalio.testing import ActivityEnvironment
+
+from activities.instances import MarketActivities
 from market.fake import FakeInstance
+from market.ownership import DeploymentMarket
 from market.port import Launch, Unavailable
+from stoker_wire.control import SWEEP_ID
 from stoker_wire.endpoint import EndpointConfig
-from tests.workflows.world import group
-from workflows.sweep import SWEEP_ID, SweepSpec, ensure_sweep
+from tests.workflows.world import SECRETS, group
+from workflows.messages import FOREIGN_KEY, ForeignInstances
+from workflows.sweep import FindOrphans, Orphans, SweepActivities, SweepSpec, ensure_sweep
 
 
 async def test_what_belongs_to_no_running_endpoint_is_destroyed(a_world: Any) -> None:
@@ -60,3 +67,38 @@ async def test_the_list_of_a_large_account_never_enters_the_history(a_world: Any
         assert orphan not in world.market.instances
         history = await world.client.get_workflow_handle(SWEEP_ID).fetch_history()
         assert max(event.ByteSize() for event in history.events) < 2000
+
+
+async def test_instances_of_another_deployment_are_counted_and_left_alone(a_world: Any) -> None:
+    async with a_world() as world:
+        ours = DeploymentMarket(world.market, "0123456789ab")
+        theirs = DeploymentMarket(world.market, "ba9876543210")
+        orphan = await ours.create(129, Launch(label="stoker:gone:0123456789ab"))
+        serving = await theirs.create(128, Launch(label="stoker:llm:0123456789ab"))
+        old = await world.market.create(127, Launch(label="stoker:llm:0123456789ac"))
+        activities = SweepActivities(world.client, MarketActivities(ours, SECRETS))
+        asked = FindOrphans(now=world.now + 3600, young_seconds=600, stuck_seconds=1800)
+        with structlog.testing.capture_logs() as logs:
+            found = await ActivityEnvironment().run(activities.find_orphans, asked)
+        assert found == Orphans(instance_ids=(orphan,), foreign=ForeignInstances(strangers=1, unowned=1))
+        warned = {line["event"]: line for line in logs if line["log_level"] == "warning"}
+        assert warned["instances_of_other_deployments"]["by_deployment"] == {"ba9876543210": 1}
+        assert warned["instances_without_deployment"]["instance_ids"] == [old]
+        assert serving in world.market.instances
+
+
+async def test_the_sweep_tells_in_its_memo_what_it_leaves_alone(a_world: Any) -> None:
+    async with a_world(deployment="0123456789ab") as world:
+        theirs = DeploymentMarket(world.market, "ba9876543210")
+        serving = await theirs.create(128, Launch(label="stoker:gone:0123456789ab"))
+        await world.market.create(127, Launch(label="stoker:gone:0123456789ac"))
+        orphan = await DeploymentMarket(world.market, "0123456789ab").create(
+            129, Launch(label="stoker:gone:0123456789ad")
+        )
+        await ensure_sweep(world.client, SweepSpec(every_seconds=300, young_seconds=60))
+        await world.env.sleep(timedelta(seconds=900))
+        memo = await (await world.client.get_workflow_handle(SWEEP_ID).describe()).memo()
+        assert memo[FOREIGN_KEY] == {"strangers": 1, "unowned": 1}
+        assert orphan not in world.market.instances
+        assert serving in world.market.instances
+        assert len(world.market.instances) == 2

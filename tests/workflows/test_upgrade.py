@@ -16,14 +16,14 @@ from policy.observation import Memory
 from run.faults import Fault
 from run.rollout import build_of, roll_out
 from run.settings import WorkerChoice
-from stoker_wire.control import EndpointSpec
+from stoker_wire.control import SWEEP_ID, EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from tests.workflows.recording import ASKED_FOR, record
 from tests.workflows.test_hand_over import runs
 from tests.workflows.world import SECRETS, World, group, make_market
 from workflows.handed_on import read_handed_on
 from workflows.state import EndpointStateBook
-from workflows.sweep import SWEEP_ID, ensure_sweep
+from workflows.sweep import ensure_sweep
 from workflows.worker import WorkerSettings, build_workers
 
 IDLE = EndpointConfig(min_load=0, min_workers=0, max_workers=4)

@@ -20,6 +20,7 @@ from activities.instances import MarketActivities
 from activities.messages import read_label
 from activities.secrets import DeploymentSecrets
 from market.fake import FakeInstance, FakeMarket
+from market.port import Market
 from stoker_wire.control import TASK_QUEUE, EndpointSpec, workflow_id
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer, Template
@@ -293,7 +294,7 @@ def make_market(world_clock: Callable[[], float], **how: Any) -> FakeMarket:
     return FakeMarket(how.pop("offers", offers()), clock=world_clock, templates=[TEMPLATE], **how)
 
 
-def make_workers(client: Client, market: FakeMarket) -> list[Worker]:
+def make_workers(client: Client, market: Market) -> list[Worker]:
     """The deployment's Temporal workers over this marketplace, in a hurry."""
     settings = WorkerSettings(market_calls_per_second=10_000, graceful_shutdown_seconds=1)
     return build_workers(client, MarketActivities(market, SECRETS), settings)
