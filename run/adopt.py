@@ -1,6 +1,5 @@
 """`stokerd adopt`: give instances to this deployment that no living deployment owns."""
 
-import re
 from collections.abc import Callable
 
 from rich.console import Console
@@ -8,9 +7,10 @@ from rich.table import Table
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from market.ownership import DEPLOYMENT_PATTERN, DeploymentMarket, Owner, owner_of
+from market.ownership import DeploymentMarket, Owner, owner_of
 from market.port import InstanceGone, MarketError
 from run.faults import Fault
+from run.identity import require_identity
 from stoker_wire.control import workflow_id
 from stoker_wire.market import Instance
 
@@ -33,8 +33,8 @@ async def run_adopt(
     Raises:
         Fault: the marketplace or Temporal does not answer, or it was not confirmed.
     """
-    if origin is not None and not re.fullmatch(DEPLOYMENT_PATTERN, origin):
-        raise Fault(f"--from should be 12 lower-case letters and digits (got {origin!r:.80})")
+    if origin is not None:
+        require_identity(origin, "--from")
     if origin == market.deployment:
         raise Fault(f"{origin} is this deployment: its instances are its own already")
     try:

@@ -160,12 +160,34 @@ def panic(
 
 
 @app.command()
-def identity(config: Config = _DEFAULT) -> None:
-    """Print this deployment's identity, which stands in the label of each of its instances."""
-    from run.identity import identity_of  # noqa: PLC0415
+def identity(
+    config: Config = _DEFAULT,
+    new: Annotated[bool, typer.Option("--new", help="Make this state folder a new deployment.")] = False,
+    to: Annotated[
+        str | None, typer.Option("--set", help="Make this state folder that deployment, moved here.")
+    ] = None,
+) -> None:
+    """Print this deployment's identity, which stands in the label of each of its instances.
+
+    --new and --set are for the state folder of `stokerd dev`, after it was copied.
+    """
+    from run.identity import Kept, identity_of, keep_identity, new_identity, require_identity  # noqa: PLC0415
+    from run.lock import StateLock  # noqa: PLC0415
     from run.temporal_server import connect_to, temporal_target  # noqa: PLC0415
 
     async def act(settings: DevSettings) -> None:
+        if new or to is not None:
+            if new and to is not None:
+                raise Fault("give either --new or --set")
+            lock = StateLock(settings.state_dir)
+            lock.acquire()
+            try:
+                wanted = new_identity() if to is None else require_identity(to, "--set")
+                keep_identity(settings.state_dir, Kept(wanted, ""))
+            finally:
+                lock.release()
+            typer.echo(wanted)
+            return
         target = temporal_target(settings.temporal)
         client = await connect_to(target, wait_seconds_max=5)
         typer.echo(await identity_of(client))

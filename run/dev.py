@@ -16,7 +16,7 @@ from temporalio.client import Client
 
 from market.host import proc
 from run.faults import Fault
-from run.identity import settle_identity
+from run.identity import require_original, settle_identity
 from run.keys import Keys, Role, environment_for, load_keys
 from run.listeners import Listener, listeners
 from run.lock import ChildRecord, StateLock, require_free
@@ -69,6 +69,7 @@ class DevStack:
             )
         self._lock.acquire()
         try:
+            require_original(self.state_dir)
             self._record.refuse_stale()
             require_free(self._ports())
             self.keys = load_keys(self.state_dir, generate=True)

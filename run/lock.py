@@ -1,14 +1,16 @@
 """One deployment per state folder, and ports that are free: found out before anything is started."""
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
+from market.place import boot, place_of
 from run.faults import Fault
 from run.private import open_private, private_folder, write_private
 
@@ -34,12 +36,14 @@ class StateLock:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as fault:
             file.seek(0)
-            holder = file.read().strip() or "unknown"
+            holder = file.read().strip()
             file.close()
+            if holder.isdecimal() and _has_open(int(holder), self._path):
+                who = f"stokerd, pid {holder}; stop it (kill {holder})"
+            else:
+                who = "a stokerd that this process cannot see (another machine, container or user); stop it there"
             raise Fault(
-                f"{self._path.parent} is in use by stokerd, pid {holder}; stop it (kill {holder}), "
-                "or give another state_dir",
-                exit_code=3,
+                f"{self._path.parent} is in use by {who}, or give another state_dir", exit_code=3
             ) from fault
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -63,22 +67,26 @@ class ChildRecord:
     def write(self, pids: Mapping[str, int]) -> None:
         """Note the running children."""
         record = {name: [pid, _started(pid)] for name, pid in pids.items()}
-        write_private(self._path, json.dumps(record))
+        said = {"boot": boot(), "folder": place_of(self._path.parent).folder, "children": record}
+        write_private(self._path, json.dumps(said))
 
     def refuse_stale(self) -> None:
         """Make sure that no child of an earlier run is left.
 
+        A pid counts only if this folder's deployment wrote it during this boot: the pids in a copied folder are
+        another deployment's.
+
         Raises:
             Fault: one is alive.
         """
-        if not self._path.exists():
-            return
         try:
-            record = json.loads(self._path.read_text())
-        except ValueError:
+            said = json.loads(self._path.read_text())
+            children = {str(name): (int(pid), str(at)) for name, (pid, at) in said["children"].items()}
+            ours = (said["boot"], said["folder"]) == (boot(), place_of(self._path.parent).folder)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return
-        for name, (pid, started) in record.items():
-            if started is not None and _started(pid) == started:
+        for name, (pid, started) in children.items() if ours else ():
+            if _started(pid) == started:
                 raise Fault(
                     f"{name}, pid {pid}, is left from an earlier run on this state folder; end it: kill {pid}",
                     exit_code=3,
@@ -115,6 +123,24 @@ def free_port(host: str = "127.0.0.1") -> int:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether the process has this very file open: a pid in a file may be another machine's or container's."""
+    try:
+        wanted = path.stat()
+        return any(
+            (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
+            for found in _files_of(Path(f"/proc/{pid}/fd"))
+        )
+    except OSError:
+        return False
+
+
+def _files_of(folder: Path) -> Iterator[os.stat_result]:
+    for entry in folder.iterdir():
+        with contextlib.suppress(OSError):
+            yield entry.stat()
 
 
 def _started(pid: int) -> str | None:

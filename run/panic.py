@@ -4,7 +4,6 @@ It needs the marketplace, its key and the deployment's identity: neither Tempora
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.messages import read_label
-from market.ownership import DEPLOYMENT_PATTERN, DeploymentMarket, count_by_deployment
+from market.ownership import DeploymentMarket, count_by_deployment
 from market.port import InstanceGone, MarketError, RateLimited, Unauthorised
 from run.faults import Fault
-from run.identity import identity_of, read_identity
+from run.identity import identity_of, read_identity, require_identity
 from run.temporal_server import Target, connect_to
 from stoker_wire.control import SIGNAL_UPDATE_CONFIG, WORKFLOW_TYPE
 from stoker_wire.market import Instance
@@ -95,8 +94,7 @@ async def find_deployment(
         kept = read_identity(state_dir)
         found = kept.deployment if kept and kept.temporal in {"", target.name} else None
     if wanted is not None and wanted != found:
-        if not re.fullmatch(DEPLOYMENT_PATTERN, wanted):
-            raise Fault(f"--deployment should be 12 lower-case letters and digits (got {wanted!r:.80})")
+        require_identity(wanted, "--deployment")
         if found is not None:
             console.print(f"this Temporal carries the deployment {found}: its endpoints are not stopped")
         return wanted, None

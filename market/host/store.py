@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from market.host.record import InstanceRecord
+from market.place import place_of
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -43,8 +45,10 @@ class Store:
         # A killed process loses nothing with NORMAL; only a power cut could cost the last commits.
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
-        self.uid = self._fact("uid", lambda: secrets.token_hex(4))
-        """Names this marketplace's processes and cgroups."""
+        made = self._fact("uid", lambda: secrets.token_hex(4))
+        self.uid = uid_in(self.dir, made)
+        """Names this marketplace's processes and cgroups. A copy of the folder has another one, so that it
+        leaves the original's processes alone."""
 
     def _fact(self, name: str, make: Any) -> str:
         self._db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, make()))
@@ -110,6 +114,11 @@ class Store:
         """Write out and unlock."""
         self._db.close()
         os.close(self._lock)
+
+
+def uid_in(state_dir: Path, made: str) -> str:
+    """The name of the marketplace on this folder whose database holds the fact `uid` = `made`: 8 hex digits."""
+    return hashlib.sha256(f"{made}:{place_of(state_dir).folder}".encode()).hexdigest()[:8]
 
 
 def _lock(state_dir: Path) -> int:

@@ -59,9 +59,9 @@ class Supervisor:
     def begin(self) -> None:
         """Start to look after the instance; adopts its process if an earlier marketplace left it running."""
         record = self.record
-        if record.pid is not None:
+        if record.pid is not None and record.started_by == self.means.store.uid:
             self.process = InstanceProcess.adopt(self.mark, record.pid, record.pid_started, record.boot_id)
-            record.pid = record.pid if self.process else None
+        record.pid = record.pid if self.process else None
         if self.process is not None:
             self.means.ports.hold(record.port_base)
             # A governor that was killed may have left it suspended.
@@ -244,6 +244,7 @@ class Supervisor:
         )
         record.pid, record.pid_started = self.process.pid, self.process.started
         record.boot_id = proc.boot_id()
+        record.started_by = means.store.uid
         record.start_date = means.now()
         means.store.save(record)
         means.cpu.started(self.mark, self.process.pid, self.slot.machine.cpu_percent)

@@ -145,7 +145,7 @@ class MarketProcess:
     """The marketplace as a process of its own, so that it can be killed."""
 
     def __init__(self, terms: HostMarketSettings, folder: Path) -> None:
-        self.file = folder / "settings.json"
+        self.file = folder / f"settings-{terms.state_dir.name}.json"
         body = json.loads(terms.model_dump_json())
         body["api_keys"] = [key.get_secret_value() for key in terms.api_keys]
         self.file.write_text(json.dumps(body))
@@ -189,7 +189,7 @@ def market_process(tmp_path: Path) -> Iterator[Callable[..., MarketProcess]]:
     started: list[MarketProcess] = []
 
     def start(**changes) -> MarketProcess:
-        one = MarketProcess(settings_for(tmp_path / "market", **changes), tmp_path)
+        one = MarketProcess(settings_for(changes.pop("state_dir", tmp_path / "market"), **changes), tmp_path)
         started.append(one)
         return one
 

@@ -1,7 +1,9 @@
 """The marketplace may be killed: what it rented out lives on, is found again, and nothing is left behind in the end."""
 
+import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -10,12 +12,13 @@ import pytest
 
 from market.host import MachineSettings, StateInUse, cgroup
 from market.host import proc as proc_view
+from market.host.store import uid_in
 
 
 def uid_of(state_dir) -> str:
     with contextlib.closing(sqlite3.connect(state_dir / "market.sqlite")) as database:
         (uid,) = database.execute("SELECT value FROM facts WHERE name = 'uid'").fetchone()
-    return uid
+    return uid_in(state_dir, uid)
 
 
 def processes_of(state_dir) -> list[int]:
@@ -219,4 +222,32 @@ async def test_a_market_killed_in_the_middle_of_a_pull_goes_on_with_it(market_pr
     bench = tools.Bench(market.url)
     await bench.reaches(instance_id, "running")
     assert image.stat().st_size == 4_000_000
+    await bench.close()
+
+
+async def test_a_market_on_a_copied_folder_leaves_the_originals_instances_alone(
+    market_process, tools, tmp_path
+):
+    """A backup or a template that is started elsewhere holds the original's pids, marks and ports."""
+    original = market_process()
+    bench = tools.Bench(original.url)
+    instance_id = await bench.rent(onstart="echo pid $$; exec sleep 1000")
+    pid = int((await bench.printed(instance_id, "pid ")).split()[-1])
+    await asyncio.to_thread(shutil.copytree, tmp_path / "market", tmp_path / "copy")
+
+    copy = market_process(state_dir=tmp_path / "copy")
+    there = tools.Bench(copy.url)
+    await there.reaches(instance_id, "running")
+
+    async def own_process():
+        return int((await there.market.logs(instance_id)).split()[-1]) not in {0, pid}
+
+    await tools.until(own_process, what="a process of the copy's own")
+    assert tools.alive(pid)
+    await there.market.destroy(instance_id)
+    assert tools.alive(pid)
+    assert copy.end(signal.SIGTERM) == 0
+    assert tools.alive(pid)
+    assert (await bench.market.show(instance_id)).actual_status == "running"
+    await there.close()
     await bench.close()

@@ -1,18 +1,24 @@
 """The identity of a deployment: where it comes from, and which copy decides."""
 
 import asyncio
+import json
+import shutil
+from dataclasses import asdict, replace
 
 import pytest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.testing import WorkflowEnvironment
 
+from market.place import Place, place_of
 from run.faults import Fault
 from run.identity import (
     DATA_KEY,
     Kept,
     identity_of,
     keep_identity,
+    new_identity,
     read_identity,
+    require_original,
     settle_identity,
     temporal_name,
 )
@@ -69,3 +75,76 @@ def test_a_damaged_file_is_a_fault_with_a_remedy(tmp_path, text):
 def test_a_folder_without_the_file_has_no_identity(tmp_path):
     assert read_identity(tmp_path) is None
     assert read_identity(tmp_path / "missing") is None
+
+
+def copied(folder, place, **changes):
+    shutil.copytree(folder, place)
+    path = place / "deployment.json"
+    said = json.loads(path.read_text())
+    said["place"] |= changes
+    path.write_text(json.dumps(said))
+    return place
+
+
+@pytest.fixture
+def folder(tmp_path):
+    keep_identity(tmp_path / "original", Kept("feedfeedfeed", ""))
+    return tmp_path / "original"
+
+
+def test_a_folder_that_was_renamed_is_the_original(folder, tmp_path):
+    require_original(folder)
+    folder.rename(tmp_path / "elsewhere")
+    require_original(tmp_path / "elsewhere")
+
+
+def test_a_copy_is_refused_with_the_commands_that_decide(folder, tmp_path):
+    copy = copied(folder, tmp_path / "copy")
+    with pytest.raises(Fault, match=r"is a copy: .*in another folder.* --new.* --set feedfeedfeed") as told:
+        require_original(copy)
+    assert told.value.exit_code == 3
+    require_original(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"machine": "another"}, "on another machine"),
+        ({"cards": ("another",)}, "of which this is a clone"),
+    ],
+)
+def test_a_folder_on_another_machine_is_a_copy_even_where_all_else_is_the_same(
+    folder, monkeypatch, changes, said
+):
+    here = Place("machine", place_of(folder).inode, ("card", "second card"))
+    monkeypatch.setattr("run.identity.place_of", lambda _: replace(here, **changes))
+    path = folder / "deployment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"place": asdict(here)}))
+    with pytest.raises(Fault, match=said):
+        require_original(folder)
+
+
+def test_a_card_that_was_added_or_an_id_that_cannot_be_read_is_no_copy():
+    kept = Place("machine", 7, ("card",))
+    assert not kept.differs_from(Place("machine", 7, ("card", "new card")))
+    assert not kept.differs_from(Place("machine", 7, ()))
+    assert not kept.differs_from(Place("", 7, ("card",)))
+    assert kept.differs_from(Place("machine", 8, ("card",)))
+
+
+async def test_a_database_that_was_copied_without_the_identity_is_refused_too(client, folder, tmp_path):
+    assert await settle_identity(client, folder, own_server=True) == "feedfeedfeed"
+    with pytest.raises(Fault, match="is a copy.*--set feedfeedfeed"):
+        await settle_identity(client, tmp_path / "fresh", own_server=True)
+    keep_identity(tmp_path / "fresh", Kept(new_identity(), ""))
+    found = await settle_identity(client, tmp_path / "fresh", own_server=True)
+    assert found == await identity_of(client) != "feedfeedfeed"
+
+
+async def test_what_the_person_decided_lasts(client, folder, tmp_path):
+    await settle_identity(client, folder, own_server=True)
+    copy = copied(folder, tmp_path / "copy")
+    keep_identity(copy, Kept("deadbeef0000", ""))
+    require_original(copy)
+    assert await settle_identity(client, copy, own_server=True) == "deadbeef0000"
+    require_original(copy)

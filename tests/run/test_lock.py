@@ -1,6 +1,7 @@
 """One deployment per state folder, on ports that are free."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -67,3 +68,39 @@ def test_a_pid_that_now_belongs_to_another_process_is_no_stale_child(tmp_path):
     text = (tmp_path / "children.json").read_text()
     (tmp_path / "children.json").write_text(text.replace('"]', '0"]'))
     record.refuse_stale()
+
+
+def test_pids_in_a_copied_folder_are_not_the_copys(tmp_path):
+    """The original runs on: its children must not be named to be killed."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    original.mkdir()
+    ChildRecord(original).write({"temporal": os.getpid()})
+    shutil.copytree(original, copy)
+    ChildRecord(copy).refuse_stale()
+    with pytest.raises(Fault, match=f"kill {os.getpid()}"):
+        ChildRecord(original).refuse_stale()
+
+
+def test_pids_of_an_earlier_boot_are_not_ours(tmp_path, monkeypatch):
+    ChildRecord(tmp_path).write({"temporal": os.getpid()})
+    monkeypatch.setattr("run.lock.boot", lambda: "a later boot")
+    ChildRecord(tmp_path).refuse_stale()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"children": []}', '{"children": {"a": 1}}', "no JSON"])
+def test_a_damaged_record_of_children_names_nobody(tmp_path, text):
+    (tmp_path / "children.json").write_text(text)
+    ChildRecord(tmp_path).refuse_stale()
+
+
+def test_a_pid_that_does_not_hold_the_lock_is_not_named_to_be_killed(tmp_path, lock):
+    """The holder may be in another container or on another machine, and its number another process here."""
+    lock.acquire()
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
+        try:
+            (tmp_path / "stokerd.lock").write_text(str(other.pid))
+            with pytest.raises(Fault, match="cannot see") as told:
+                StateLock(tmp_path).acquire()
+            assert str(other.pid) not in str(told.value)
+        finally:
+            other.kill()
