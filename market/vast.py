@@ -34,6 +34,22 @@ HOSTED_LOG_ORIGINS = ("https://s3.amazonaws.com",)
 """Where the hosted marketplace puts logs. A result address elsewhere is not followed: it could point into our own network."""
 
 
+def _client(*, trust_env: bool, **options: Any) -> httpx.AsyncClient:
+    """A client that uses the environment's proxy if `trust_env` says so.
+
+    Raises:
+        ValueError: the environment names a proxy that cannot be used; the address is not repeated, as it may hold a
+            password.
+    """
+    try:
+        return httpx.AsyncClient(trust_env=trust_env, **options)
+    except (ImportError, ValueError, httpx.InvalidURL) as fault:
+        raise ValueError(
+            "the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY cannot be used for the marketplace "
+            f"({type(fault).__name__}); give an http:// proxy, or name the marketplace's host in NO_PROXY"
+        ) from None
+
+
 class VastMarket(Market):
     """`market.port.Market` over HTTP. One call is one request: repeating is the caller's business."""
 
@@ -53,18 +69,19 @@ class VastMarket(Market):
         if own is None:
             raise ValueError(f"the market's address must be http(s)://host[:port], not {base_url!r}")
         self._api_key = api_key
-        self._client = httpx.AsyncClient(
+        # A proxy of the environment cannot reach this machine's own marketplace.
+        trust_env = not is_loopback(own)
+        self._client = _client(
+            trust_env=trust_env,
             base_url=self._base_url,
             headers={"Authorization": f"Bearer {api_key}", "Accept": "application/json"},
             timeout=timeout_s,
             transport=transport,
             follow_redirects=False,
-            # A proxy of the surroundings cannot reach this machine's own marketplace.
-            trust_env=not is_loopback(own),
         )
         # Logs are fetched without the key.
-        self._plain = httpx.AsyncClient(
-            timeout=timeout_s, transport=transport, follow_redirects=False, trust_env=not is_loopback(own)
+        self._plain = _client(
+            trust_env=trust_env, timeout=timeout_s, transport=transport, follow_redirects=False
         )
         self._listing = SharedListing[Instance](self._every_instance)
         self._lookup = SharedLookup(self._with_labels, at_once_max=PAGE)

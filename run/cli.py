@@ -129,7 +129,7 @@ def panic(
     from rich.console import Console  # noqa: PLC0415
 
     from market.ownership import DeploymentMarket  # noqa: PLC0415
-    from market.vast import VastMarket  # noqa: PLC0415
+    from run.markets import market_of  # noqa: PLC0415
     from run.panic import WORD, Panic, find_deployment, run_panic  # noqa: PLC0415
     from run.temporal_server import temporal_target  # noqa: PLC0415
 
@@ -140,7 +140,7 @@ def panic(
         keys = load_keys(settings.state_dir, generate=False, role="market")
         target = temporal_target(settings.temporal)
         identity, client = await find_deployment(target, settings.state_dir, deployment, console)
-        market = DeploymentMarket(VastMarket(settings.market_url, keys.market_key), identity)
+        market = DeploymentMarket(market_of(settings, keys.market_key), identity)
         try:
             panic = run_panic(
                 market, client, endpoint=endpoint, confirmed=_confirmation(yes, WORD), console=console
@@ -209,9 +209,9 @@ def adopt(
     from rich.console import Console  # noqa: PLC0415
 
     from market.ownership import DeploymentMarket  # noqa: PLC0415
-    from market.vast import VastMarket  # noqa: PLC0415
     from run.adopt import WORD, run_adopt  # noqa: PLC0415
     from run.identity import settle_identity  # noqa: PLC0415
+    from run.markets import market_of  # noqa: PLC0415
     from run.temporal_server import connect_to, temporal_target  # noqa: PLC0415
 
     console = Console(highlight=False)
@@ -222,7 +222,7 @@ def adopt(
         console.print(f"Temporal {target}", markup=False)
         client = await connect_to(target)
         deployment = await settle_identity(client, settings.state_dir)
-        market = DeploymentMarket(VastMarket(settings.market_url, keys.market_key), deployment)
+        market = DeploymentMarket(market_of(settings, keys.market_key), deployment)
         try:
             await run_adopt(
                 market, client, origin=origin, confirmed=_confirmation(yes, WORD), console=console

@@ -148,7 +148,7 @@ class DevStack:
 
     async def _answers(self, url: str, name: str) -> None:
         deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(trust_env=False) as http:
             while True:
                 try:
                     if (await http.get(url, timeout=5)).status_code == httpx.codes.OK:

@@ -219,7 +219,7 @@ async def staged(state_dir: Path) -> AsyncIterator[Stage]:
     try:
         async with (
             stoker.Serverless(stack.keys.account_key, url=f"http://127.0.0.1:{engine_port}") as client,
-            httpx.AsyncClient() as http,
+            httpx.AsyncClient(trust_env=False) as http,
         ):
             made = await client.endpoints.create("faults", **PARAMETERS)
             await client.workergroups.create(made.id, **WORKERGROUP)

@@ -75,7 +75,7 @@ async def _tell_the_story(stack: DevStack, console: Console, *, chaos: bool, pic
     record = Record()
     async with (
         stoker.Serverless(stack.keys.account_key, url=stack.settings.engine.url) as client,
-        httpx.AsyncClient() as http,
+        httpx.AsyncClient(trust_env=False) as http,
     ):
         made = await client.endpoints.create(ENDPOINT, **PARAMETERS)
         await client.workergroups.create(made.id, **WORKERGROUP)

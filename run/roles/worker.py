@@ -9,10 +9,10 @@ import structlog
 from activities.instances import MarketActivities
 from activities.secrets import DeploymentSecrets
 from market.ownership import DeploymentMarket
-from market.vast import VastMarket
 from run.garbage import calm_garbage_collection
 from run.identity import settle_identity
 from run.keys import load_keys
+from run.markets import market_of
 from run.roles.stopping import stop_event
 from run.settings import DevSettings
 from run.temporal_server import connect_to, temporal_target
@@ -29,7 +29,7 @@ async def run_worker(settings: DevSettings) -> None:
     target = temporal_target(settings.temporal)
     client = await connect_to(target, runtime=forwarding_runtime())
     deployment = await settle_identity(client, settings.state_dir)
-    market = DeploymentMarket(VastMarket(settings.market_url, keys.market_key), deployment)
+    market = DeploymentMarket(market_of(settings, keys.market_key), deployment)
     secrets = DeploymentSecrets(hmac_secret=keys.secret, named=keys.named, report_address=settings.engine.url)
     workers = build_workers(
         client,

@@ -28,16 +28,17 @@ class Stokerd:
         self.process: asyncio.subprocess.Process | None = None
         self.output = folder / "output"
 
-    async def start(self) -> None:
+    async def start(self, **environment: str) -> None:
         with self.output.open("wb") as output:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "run", "dev", "--config", str(self.config)),
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
+                env={**os.environ, **environment},
             )
 
-    async def ready(self) -> None:
-        await self.start()
+    async def ready(self, **environment: str) -> None:
+        await self.start(**environment)
         await until(
             lambda: b"Ctrl-C stops" in self.output.read_bytes() or self.process.returncode is not None
         )
@@ -158,3 +159,24 @@ async def test_a_wrong_setting_ends_with_exit_code_2_and_one_sentence(stokerd):
     said = stokerd.output.read_text()
     assert "engine.port" in said
     assert "Traceback" not in said
+
+
+DEAD = "127.0.0.1:9"
+PROXIES = {
+    "http": dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"), f"http://{DEAD}"),
+    "socks": dict.fromkeys(("ALL_PROXY", "all_proxy", "HTTP_PROXY"), f"socks5://{DEAD}"),
+}
+
+
+@pytest.mark.parametrize("kind", PROXIES)
+async def test_a_proxy_of_the_environment_is_not_used_for_this_machine(stokerd, kind, tmp_path, monkeypatch):
+    await stokerd.ready(**PROXIES[kind])
+    said = stokerd.output.read_text()
+    assert "this machine only: all " in said
+    assert "Traceback" not in said
+    for name, value in PROXIES[kind].items():
+        monkeypatch.setenv(name, value)
+    key = load_keys(tmp_path / "state", generate=False).account_key
+    async with stoker.Serverless(key, url=stokerd.settings.engine.url) as client:
+        assert await client.endpoints.list() == []
+    assert await stokerd.interrupted() == 0
