@@ -1,6 +1,5 @@
 """From a workergroup and its template to a search and to a launch: what is asked of the marketplace, in its words."""
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from market.grammar import GrammarError, LaunchArgs, merge_filters, parse_env, p
 from market.port import Launch, OfferQuery, Refused
 from stoker_wire.market import DOLLARS_PER_HOUR_MAX, Offer, Template
 from stoker_wire.secrecy import REFERENCE
+from stoker_wire.strict_json import NotJson, parse_json
 from stoker_wire.workergroup import Workergroup
 
 WORKER_PORT = 3000
@@ -128,9 +128,9 @@ def _extra_filters(template: Template) -> Any:
     extra = template.extra_filters
     if isinstance(extra, str) and extra.strip().startswith(("{", "[")):
         try:
-            return json.loads(extra)
-        except ValueError:
-            raise GrammarError("this is not valid JSON") from None
+            return parse_json(extra)
+        except NotJson as fault:
+            raise GrammarError(f"this is not valid JSON: {fault}") from None
     return extra or ""
 
 

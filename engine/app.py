@@ -19,7 +19,7 @@ from engine.parsing import BODY_SECONDS
 from engine.problems import problems
 from engine.routing import RouteDesk
 from engine.settings import EngineSettings
-from market.listening import Door, listen, no_pages, plain_requests
+from market.listening import LARGEST_BODY, Door, listen, no_pages, plain_requests
 from stoker_wire.browser import names_of
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
@@ -39,6 +39,7 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
         client_max_size=settings.limits.body_bytes_max,
     )
     app[ENGINE] = engine
+    app[LARGEST_BODY] = max(settings.limits.body_bytes_max, settings.limits.openai_body_bytes_max)
     app[BODY_SECONDS] = settings.limits.body_seconds_max
     desk = RouteDesk(engine)
     ingest = Ingest(engine)

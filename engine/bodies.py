@@ -10,6 +10,7 @@ from aiohttp import web
 
 from engine.parsing import bounded_arrival, json_object
 from engine.settings import Limits
+from market.listening import refuse_declared_size
 from stoker_wire.fingerprint import fingerprint
 from stoker_wire.problem import Problem
 
@@ -25,7 +26,7 @@ class Bodies:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._each_max = min(limits.openai_body_bytes_max, limits.openai_held_bytes_max)
+        self.each_max = min(limits.openai_body_bytes_max, limits.openai_held_bytes_max)
         self._all_max = limits.openai_held_bytes_max
         self._held_by: Counter[str] = Counter()
         self.held = 0
@@ -39,8 +40,8 @@ class Bodies:
         Raises:
             Problem: 413, the body is too large; 429, the account's bodies together are; 503, all bodies together are.
         """
-        if of_body + size > self._each_max:
-            raise Problem(413, "body_too_large", f"the body is larger than {self._each_max} bytes")
+        if of_body + size > self.each_max:
+            raise Problem(413, "body_too_large", f"the body is larger than {self.each_max} bytes")
         free = self._all_max - self.held - size
         if free < 0:
             said = (
@@ -93,6 +94,7 @@ class Body:
         Raises:
             Problem: 400, no JSON object; 408; 413; 429; 503.
         """
+        refuse_declared_size(request, self._bodies.each_max)
         chunks = []
         async with bounded_arrival(request):
             async for chunk in request.content.iter_any():

@@ -17,6 +17,7 @@ from engine.engine import Engine
 from engine.parsing import FastRouteRequest, answer
 from engine.routing import RouteDesk
 from engine.turns import Turn
+from stoker_wire.numbers import read_number
 from stoker_wire.problem import Problem
 from stoker_wire.route import COST_MAX, DEFAULT_COST
 
@@ -254,14 +255,12 @@ async def _ticket_shown(
 
 
 def _cost_of(request: web.Request) -> float:
-    text = request.headers.get(_COST_HEADER)
-    if text is None:
+    given = request.headers.getall(_COST_HEADER, [])
+    if not given:
         return DEFAULT_COST
-    try:
-        cost = float(text)
-    except ValueError:
-        cost = -1.0
-    if not 0 <= cost <= COST_MAX:
+    text = ", ".join(given)
+    cost = read_number(text)
+    if cost is None or not 0 <= cost <= COST_MAX:
         raise Problem(
             400,
             "invalid_args",

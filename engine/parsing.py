@@ -9,9 +9,11 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from market.listening import refuse_declared_size
 from stoker_wire.ids import read_id
 from stoker_wire.problem import Problem, describe
 from stoker_wire.route import COST_MAX, DEFAULT_COST, RouteRequest
+from stoker_wire.strict_json import DEPTH_MAX, is_too_deep
 
 BODY_SECONDS: web.AppKey[float] = web.AppKey("body_seconds", float)
 
@@ -41,7 +43,7 @@ def parse_route(body: bytes) -> FastRouteRequest | RouteRequest:
     """
     try:
         return _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return parse(RouteRequest, body)
 
 
@@ -67,8 +69,12 @@ def json_object(body: bytes) -> dict[str, Any]:
         return {}
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+    except RecursionError:
+        raise _too_deep() from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as fault:
         raise Problem(400, "malformed_json", f"the body is not valid JSON: {fault}") from None
+    if is_too_deep(body, value):
+        raise _too_deep()
     if not isinstance(value, dict):
         raise Problem(
             400,
@@ -86,6 +92,7 @@ async def read_body(request: web.Request) -> bytes:
     """
     if request.content.is_eof():
         return await request.read()
+    refuse_declared_size(request, request.client_max_size)
     async with bounded_arrival(request):
         return await request.read()
 
@@ -126,6 +133,11 @@ def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None)
     if headers is not None and headers.get("Connection") == "close":
         response.force_close()  # aiohttp says what the header says, and would go on reading
     return response
+
+
+def _too_deep() -> Problem:
+    said = f"the body nests objects and lists over {DEPTH_MAX} deep; send it flatter"
+    return Problem(400, "malformed_json", said)
 
 
 def _json_kind(value: object) -> str:

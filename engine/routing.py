@@ -14,6 +14,7 @@ from engine.keys import presented, unauthorised
 from engine.parsing import FastRouteRequest, answer, parse_route, read_body
 from engine.reasons import why_waiting
 from engine.waiting import Place
+from stoker_wire.numbers import read_whole
 from stoker_wire.problem import Problem
 from stoker_wire.route import RouteRequest
 from stoker_wire.token import endpoint_key_matches
@@ -171,10 +172,13 @@ class RouteDesk:
             if engine.accounts.owner_of(key) is not None:
                 return True
             parts = key.split("-")
-            shaped = len(parts) == 5 and parts[2].isdecimal() and parts[3].isdecimal() and len(key) < 100
-            if shaped and any(
-                endpoint_key_matches(secret, key, int(parts[2]), int(parts[3]))
-                for secret in engine.settings.secrets
+            if len(parts) != 5:
+                continue
+            endpoint_id, version = read_whole(parts[2]), read_whole(parts[3])
+            if endpoint_id is None or version is None:
+                continue
+            if any(
+                endpoint_key_matches(secret, key, endpoint_id, version) for secret in engine.settings.secrets
             ):
                 return True
         return False

@@ -1,7 +1,6 @@
 """The Vast REST API's answers, translated once into the port's errors."""
 
 import email.utils
-import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -9,6 +8,7 @@ from typing import Any, Literal
 import httpx
 
 from market.port import InstanceGone, MarketError, OfferGone, RateLimited, Refused, Unauthorised, Unavailable
+from stoker_wire.numbers import read_number
 
 About = Literal["offer", "instance", "template", "account"]
 
@@ -86,15 +86,12 @@ def retry_after(value: str | None) -> float | None:
     """Seconds to wait, from seconds or from an HTTP date; None if it says neither."""
     if not value:
         return None
-    try:
-        seconds = float(value)
-    except ValueError:
+    seconds = read_number(value)
+    if seconds is None:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except (ValueError, OverflowError):
             return None
-    if not math.isfinite(seconds):
-        return None
     return min(max(0.0, seconds), 86_400.0)
 
 

@@ -33,6 +33,12 @@ _LINGER_SECONDS = 2.0
 FILES_SPARED = 256
 """Of the files that the process may open: for connections to Temporal, to workers and to the marketplace, and for disks."""
 
+LARGEST_BODY: web.AppKey[int] = web.AppKey("largest_body", int)
+"""Bytes: for an application with a path that takes more than its `client_max_size`."""
+
+_ONCE = ("Host", "Authorization")
+"""Two readers could take different ones of several."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _quiet = logging.getLogger("listening.aiohttp")
@@ -227,11 +233,27 @@ async def plain_requests(request: web.Request, handler: Handler) -> web.StreamRe
     """Only requests that every reader of HTTP understands alike come through. Goes inside what answers problems."""
     connection = request.protocol
     if not isinstance(connection, GuardedConnection):
-        _refuse_what_is_not_spoken(request)
-        return await handler(request)
+        return await _plain(request, handler)
     with connection.working():
-        _refuse_what_is_not_spoken(request)
-        return await handler(request)
+        return await _plain(request, handler)
+
+
+async def _plain(request: web.Request, handler: Handler) -> web.StreamResponse:
+    _refuse_what_is_not_spoken(request)
+    refuse_declared_size(request, request.app.get(LARGEST_BODY, request.client_max_size))
+    return await handler(request)
+
+
+def refuse_declared_size(request: web.Request, bytes_max: int) -> None:
+    """Refuse a body by its Content-Length, before any of it is read.
+
+    Raises:
+        Problem: 413.
+    """
+    declared = request.content_length
+    if declared is not None and declared > bytes_max:
+        said = f"the body is larger than the {bytes_max} bytes that this path takes"
+        raise Problem(413, "body_too_large", said, headers={"Connection": "close"})
 
 
 def no_pages(names: Collection[str] = ()) -> Middleware:
@@ -297,6 +319,10 @@ def raise_files_max(wanted: int = 1_048_576) -> None:
 def _refuse_what_is_not_spoken(request: web.Request) -> None:
     headers = request.headers
     closing = {"Connection": "close"}
+    for name in _ONCE:
+        if len(headers.getall(name, ())) > 1:
+            said = f"a request has one {name} header, this one has several"
+            raise Problem(400, "header_repeated", said, headers=closing)
     if "Upgrade" in headers or request.method == "CONNECT":
         raise Problem(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only", headers=closing)
     coding = headers.get("Transfer-Encoding")

@@ -17,6 +17,7 @@ from market.lookup import SharedLookup
 from market.port import InstanceGone, Launch, Market, OfferQuery, Refused, Unavailable
 from market.vast_bodies import charge_of, create_body, is_loopback, origin, read, rows, together, update_body
 from stoker_wire.market import Charge, Instance, Offer, Template
+from stoker_wire.strict_json import NotJson, parse_answer
 
 log = structlog.get_logger(__name__)
 
@@ -353,8 +354,8 @@ class VastMarket(Market):
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise no_answer(error, doing) from None
         try:
-            answer = response.json()
-        except (ValueError, RecursionError):
+            answer = parse_answer(response.content)
+        except NotJson:
             answer = None
         refused = isinstance(answer, dict) and answer.get("success") is False
         if response.is_success and isinstance(answer, dict) and not refused:

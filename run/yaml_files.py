@@ -23,6 +23,35 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from None
         return value
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A key given twice is a mistake of the person; PyYAML would take the last one without a word."""
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                if (key.tag, key.value) in seen:
+                    what = f"the key {key.value[:80]!r} is given twice"
+                    raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+_VALUES_MAX = 100_000
+
+
+def _count_values(value: Any, counted: dict[int, int], open_ids: set[int]) -> int:
+    """How many values there are when every alias is written out. Raises ValueError: an alias stands inside itself."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) in open_ids:
+        raise ValueError("an alias (*name) stands inside its own value")
+    if id(value) not in counted:
+        open_ids.add(id(value))
+        inner = value.values() if isinstance(value, dict) else value
+        counted[id(value)] = 1 + sum(_count_values(each, counted, open_ids) for each in inner)
+        open_ids.discard(id(value))
+    return counted[id(value)]
+
 
 def read_yaml(path: Path, expected: str) -> Any:
     """What the file says; `expected` names what it should hold.
@@ -37,7 +66,10 @@ def read_yaml(path: Path, expected: str) -> Any:
     except UnicodeDecodeError as fault:
         raise Fault(f"{path}: not UTF-8 text at byte {fault.start}; expected {expected}") from fault
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        if _count_values(value, {}, set()) > _VALUES_MAX:
+            raise Fault(f"{path}: its aliases make over {_VALUES_MAX} values; expected {expected}")
+        return value
     except yaml.YAMLError as fault:
         mark = getattr(fault, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""

@@ -28,6 +28,7 @@ from stoker_wire.endpoint import (
     EndpointConfig,
     EndpointPatch,
 )
+from stoker_wire.numbers import read_whole
 from stoker_wire.problem import Problem, describe
 from workflows.messages import EndpointMemo
 
@@ -233,11 +234,8 @@ def tail_of(value: object, default: int = 200) -> int:
     """
     if value is None:
         return default
-    try:
-        tail = int(str(value))
-    except ValueError:
-        tail = 0
-    if tail < 1:
+    tail = read_whole(str(value))
+    if not tail:
         raise Problem(
             400, "invalid_args", f"tail: must be a whole number from 1 up (got {str(value)[:40]!r})"
         )

@@ -17,6 +17,7 @@ from engine.parsing import answer, path_id, read_object
 from market.grammar import GrammarError, parse_env
 from stoker_wire.problem import Problem
 from stoker_wire.secrecy import secret_values, without
+from stoker_wire.strict_json import parse_json
 
 log = structlog.get_logger("engine.market")
 
@@ -151,7 +152,7 @@ class MarketWindow:
                 headers=headers,
                 allow_redirects=False,
             ) as reply:
-                said = await reply.json(content_type=None)
+                said = parse_json(await reply.read())
                 status = reply.status
         except (aiohttp.ClientError, TimeoutError, ValueError) as fault:
             log.warning("market_unreachable", path=path, error=type(fault).__name__)

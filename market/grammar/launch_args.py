@@ -1,6 +1,5 @@
 """`launch_args`: one string of command-line options that override how an instance is created."""
 
-import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -8,6 +7,7 @@ from market.grammar.docker_flags import parse_env
 from market.grammar.errors import GrammarError, shown
 from market.grammar.words import Word, split_words
 from market.port import Launch
+from stoker_wire.numbers import read_number
 
 _TEXT = {
     "image": "image",
@@ -139,11 +139,8 @@ def _value(words: list[Word], at: int) -> Word:
 
 
 def _number(name: str, value: Word) -> float:
-    try:
-        number = float(value.text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or number < 0:
+    number = read_number(value.text)
+    if number is None or number < 0:
         raise GrammarError(
             f"--{name} takes a number from 0 up, got {shown(value.text)}", position=value.position
         )

@@ -1,12 +1,12 @@
 """Does an offer match filters, and in which order do offers stand: numbers are compared as numbers."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from market.grammar.errors import GrammarError
 from market.grammar.order import Order
 from market.grammar.search import driver_number
+from stoker_wire.numbers import finite
 
 Row = TypeVar("Row", bound=Mapping[str, Any])
 
@@ -90,8 +90,4 @@ def _number(value: Any) -> float | None:
             return float(driver_number(value))
         except GrammarError:
             return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
+    return finite(value)

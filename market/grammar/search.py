@@ -3,8 +3,6 @@
 `gpu_name=RTX_4090 num_gpus>=2 gpu_ram>24` → `{"gpu_name": {"eq": "RTX 4090"}, "num_gpus": {"gte": "2"}, …}`.
 """
 
-import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +10,8 @@ from typing import Any
 from market.grammar.errors import GrammarError, shown
 from market.grammar.order import ALIASES, parse_order
 from market.port import OfferQuery
+from stoker_wire.numbers import finite
+from stoker_wire.strict_json import NotJson, parse_json
 
 Filters = dict[str, dict[str, Any]]
 
@@ -118,8 +118,8 @@ def _from_json(params: Any) -> Any:
     if not isinstance(params, str) or not params.lstrip().startswith(("{", "[")):
         return params
     try:
-        return json.loads(params)
-    except (ValueError, RecursionError):
+        return parse_json(params)
+    except NotJson:
         raise GrammarError("this begins like JSON and is none", advice=_ADVICE) from None
 
 
@@ -248,11 +248,8 @@ def _unquoted(text: str) -> str:
 
 
 def _number(value: Any, field: str, position: int | None = None) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if isinstance(value, bool) or not math.isfinite(number):
+    number = finite(value)
+    if number is None:
         raise GrammarError(f"{field} is compared with a number, got {shown(value)}", position=position)
     return number
 

@@ -14,6 +14,7 @@ from market.host.faults import FaultKind
 from market.host.host import Host
 from stoker_wire.ids import read_id
 from stoker_wire.problem import Problem, describe
+from stoker_wire.strict_json import NotJson, parse_json
 
 log = structlog.get_logger(__name__)
 
@@ -44,13 +45,6 @@ def refusal(problem: Problem) -> web.Response:
     return answer(problem.body(), status=problem.status, headers=problem.headers)
 
 
-def _decoded(text: str | bytes) -> Any:
-    """The JSON value. Raises ValueError or RecursionError; half of a surrogate pair, which nothing can store, is a ValueError too."""
-    value = json.loads(text)
-    json.dumps(value, ensure_ascii=False).encode()
-    return value
-
-
 async def read_object(request: web.Request) -> dict[str, Any]:
     """The body as a JSON object; none is an empty one. Raises Problem."""
     try:
@@ -62,9 +56,9 @@ async def read_object(request: web.Request) -> dict[str, Any]:
     if not raw.strip():
         return {}
     try:
-        body = _decoded(raw)
-    except (ValueError, RecursionError):
-        raise Problem(400, "invalid_args", "the body is not JSON: send a JSON object") from None
+        body = parse_json(raw)
+    except NotJson as fault:
+        raise Problem(400, "invalid_args", f"the body is not JSON, send a JSON object: {fault}") from None
     if not isinstance(body, dict):
         raise Problem(400, "invalid_args", f"expected a JSON object, got {type(body).__name__}")
     return body
@@ -94,9 +88,9 @@ def read_json_query(request: web.Request, name: str) -> Any:
     if not text:
         return None
     try:
-        return _decoded(text)
-    except (ValueError, RecursionError):
-        raise Problem(400, "invalid_args", f"{name} is not JSON") from None
+        return parse_json(text)
+    except NotJson as fault:
+        raise Problem(400, "invalid_args", f"{name} is not JSON: {fault}") from None
 
 
 def host_of(request: web.Request) -> Host:
@@ -106,7 +100,13 @@ def host_of(request: web.Request) -> Host:
 
 def path_id(request: web.Request) -> int:
     """The `{id}` of the path."""
-    return int(request.match_info["id"])
+    text = request.match_info["id"]
+    number = read_id(text)
+    if number is None:
+        raise Problem(
+            400, "invalid_args", f"the id in the path is a whole number in digits, not {text[:40]!r}"
+        )
+    return number
 
 
 @web.middleware
@@ -117,7 +117,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except Problem as problem:
         return refusal(problem)
     except web.HTTPRequestEntityTooLarge:
-        return refusal(Problem(413, "too_large", f"the body is over {BODY_BYTES_MAX} bytes"))
+        return refusal(Problem(413, "body_too_large", f"the body is over {BODY_BYTES_MAX} bytes"))
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
         return refusal(

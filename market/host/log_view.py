@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stoker_wire.numbers import read_whole
 from stoker_wire.problem import Problem
 
 GRANT_SECONDS = 300.0
@@ -32,11 +33,8 @@ class LogView:
 
     def grant(self, instance_id: int, tail: Any, contains: str) -> str:
         """A token that opens the last `tail` lines. Raises Problem."""
-        try:
-            lines = TAIL_LINES if tail is None else int(tail)
-        except (TypeError, ValueError, OverflowError):
-            lines = 0
-        if not 1 <= lines <= 100_000:
+        lines = TAIL_LINES if tail is None else read_whole(str(tail))
+        if lines is None or not 1 <= lines <= 100_000:
             raise Problem(400, "invalid_args", "tail: expected a number of lines from 1 to 100000")
         now = time.monotonic()
         self._grants = {token: grant for token, grant in self._grants.items() if grant.until > now}

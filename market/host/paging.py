@@ -4,6 +4,8 @@ import base64
 from typing import Any
 
 from market.grammar import Order, parse_order
+from stoker_wire.ids import read_id
+from stoker_wire.numbers import read_whole
 from stoker_wire.problem import Problem
 
 PAGE_MAX = 25
@@ -32,10 +34,10 @@ def page_begin(rows: list[dict[str, Any]], token: str | None) -> int:
         return 0
     try:
         word, _, number = base64.urlsafe_b64decode(token.encode()).decode().partition(":")
-        last = int(number)
+        last = read_id(number)
     except ValueError:
-        word, last = "", 0
-    if word != "after":
+        word, last = "", None
+    if word != "after" or last is None:
         raise Problem(
             400, "invalid_args", "after_token is not one that this market gave: start again without it"
         )
@@ -50,6 +52,7 @@ def page_limit(text: str | None) -> int:
     """How many a page holds. Raises Problem."""
     if text is None:
         return PAGE_MAX
-    if not (text.isascii() and text.isdigit() and len(text) <= 6) or not 1 <= int(text) <= PAGE_MAX:
+    limit = read_whole(text)
+    if limit is None or not 1 <= limit <= PAGE_MAX:
         raise Problem(400, "invalid_args", f"limit is a whole number from 1 to {PAGE_MAX}")
-    return int(text)
+    return limit

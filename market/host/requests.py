@@ -1,6 +1,5 @@
 """The bodies that clients send, checked."""
 
-import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pydantic import Field, field_validator
 
 from market.grammar import Filters, GrammarError, Order, parse_env, parse_filters, parse_order
 from stoker_wire.base import Received
+from stoker_wire.numbers import finite
 from stoker_wire.problem import Problem
 
 LIMIT_MAX = 1000
@@ -123,11 +123,8 @@ def _number(body: Mapping[str, Any], name: str, default: float, *, least: float)
     value = body.get(name)
     if value is None:
         return default
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number) or number < least:
+    number = finite(value)
+    if number is None or number < least:
         raise GrammarError(f"{name} is a number from {least:g} up, got {str(value)[:40]!r}")
     return number
 

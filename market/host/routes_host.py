@@ -7,6 +7,7 @@ from aiohttp import web
 from market.grammar import GrammarError, parse_filters
 from market.host.faults import Fault
 from market.host.http import answer, host_of, read_json_query, read_model, read_object
+from stoker_wire.numbers import finite
 from stoker_wire.problem import Problem
 
 
@@ -68,7 +69,9 @@ async def bill(request: web.Request) -> web.Response:
         days = parse_filters(read_json_query(request, "select_filters")).get("day", {})
     except GrammarError as error:
         raise Problem(400, "invalid_args", str(error)) from None
-    since = float(days.get("gte", 0.0))
+    since = finite(days.get("gte", 0.0))
+    if since is None:
+        raise Problem(400, "invalid_args", "select_filters: day is compared with Unix seconds, a number")
     rows = [
         {
             "type": "instance",

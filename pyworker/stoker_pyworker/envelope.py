@@ -6,10 +6,13 @@ A body that is not JSON (multipart, audio, an image) cannot carry `auth_data`. I
 `X-Stoker-Auth` brings the route answer as JSON, or only its ticket; `X-Stoker-Session` a session's id.
 """
 
+from typing import Any
+
 import msgspec
 
 from stoker_pyworker.http.request import Request
 from stoker_wire.problem import Problem
+from stoker_wire.strict_json import DEPTH_MAX, is_too_deep
 
 AUTH_HEADER = b"x-stoker-auth"
 SESSION_HEADER = b"x-stoker-session"
@@ -88,6 +91,28 @@ def read(request: Request) -> Asked:
         raise not_an_envelope(fault) from None
     # Decoded from a view of the body: the payload is not copied.
     return Asked(envelope.auth_data, envelope.session_id, memoryview(envelope.payload), _JSON, is_json=True)
+
+
+def decoded(body: bytes | memoryview) -> Any:
+    """The JSON value of a request's body or payload.
+
+    Raises:
+        Problem: 422, it is not JSON, or its nesting is too deep.
+    """
+    try:
+        value = msgspec.json.decode(body)
+    except RecursionError:
+        raise _too_deep() from None
+    except NOT_JSON as fault:
+        raise Problem(422, "payload_invalid", f"the payload is not valid JSON: {fault}") from None
+    if is_too_deep(body, value):
+        raise _too_deep()
+    return value
+
+
+def _too_deep() -> Problem:
+    said = f"the JSON nests objects and lists over {DEPTH_MAX} deep; send it flatter"
+    return Problem(422, "payload_invalid", said)
 
 
 def not_an_envelope(fault: Exception) -> Problem:

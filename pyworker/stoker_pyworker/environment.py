@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stoker_pyworker.config import ConfigError
 from stoker_wire.ids import read_id
+from stoker_wire.numbers import read_number
 from stoker_wire.secrecy import secret_values
 
 _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
@@ -73,7 +74,8 @@ class Environment:
             faults.append(f"CONTAINER_ID: the instance's number was expected, {container!r} came")
         use_ssl = variables.get("USE_SSL", "") == "true"
         drain = variables.get("STOKER_DRAIN_SECONDS", "600")
-        if not drain.replace(".", "", 1).isdecimal():
+        drain_seconds = read_number(drain)
+        if drain_seconds is None or drain_seconds < 0:
             faults.append(f"STOKER_DRAIN_SECONDS: seconds were expected, {drain!r} came")
         session_port = 0
         if use_ssl or "WORKER_HTTP_PORT" in variables:
@@ -97,7 +99,7 @@ class Environment:
             tls_key=Path(variables.get("STOKER_TLS_KEY", "/etc/instance.key")),
             session_port=session_port,
             health_path=variables.get("MODEL_HEALTH_ENDPOINT", ""),
-            drain_seconds_max=float(drain),
+            drain_seconds_max=drain_seconds or 0.0,
             log_requests=variables.get("STOKER_LOG_REQUESTS", "").lower() in _TRUE,
             model_words=tuple(f"{name}={variables[name]}" for name in _MODEL_NAMES if variables.get(name)),
         )

@@ -98,6 +98,8 @@ class HookedExchange(Exchange):
             if self._ended:
                 raise
             self._hook_failed("it was cancelled by itself")
+        except Problem as problem:
+            self._refused(problem)
         except Exception as fault:  # noqa: BLE001 - the user's code; its fault is this request's, not the worker's
             self._hook_failed(repr(fault))
 
@@ -133,6 +135,16 @@ class HookedExchange(Exchange):
         else:
             log.error("hook_returned_no_response", route=self.route.config.route, kind=type(given).__name__)
             self._fail()
+
+    def _refused(self, problem: Problem) -> None:
+        """The request is not what the hook takes: the client's fault, not the hook's."""
+        if self._ended or self.client.answering:
+            self._hook_failed(repr(problem))
+            return
+        self._end(Outcome.ERROR)
+        if self._model is not None:
+            self._proxy.pool.cancel(self._model)
+        self.client.refuse(problem)
 
     def _hook_failed(self, error: str) -> None:
         log.error("hook_failed", route=self.route.config.route, error=error[:300])

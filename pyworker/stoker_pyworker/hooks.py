@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from stoker_pyworker import envelope
 from stoker_pyworker.aiohttp_answers import OURS, ClientWriter
 from stoker_pyworker.http.connection import ClientConnection
 from stoker_pyworker.http.messages import Header, header_fields
@@ -62,8 +63,12 @@ class ClientRequest:
         return self._request.body
 
     async def json(self) -> Any:
-        """The body, decoded."""
-        return msgspec.json.decode(self._request.body)
+        """The body, decoded.
+
+        Raises:
+            Problem: 422, which becomes the answer: the body is not JSON, or its nesting is too deep.
+        """
+        return envelope.decoded(self._request.body)
 
     def start(self, status: int, fields: tuple[Header, ...]) -> None:
         """Begin a streamed answer.

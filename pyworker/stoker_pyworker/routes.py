@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from stoker_pyworker import forms
+from stoker_pyworker import envelope, forms
 from stoker_pyworker.config import HandlerConfig, JsonDataException, JsonObject, sane_workload
-from stoker_pyworker.envelope import AUTH_HEADER, NOT_JSON, SESSION_HEADER, Asked
+from stoker_pyworker.envelope import AUTH_HEADER, SESSION_HEADER, Asked
 from stoker_pyworker.http.messages import HOP_BY_HOP, named_by_connection
 from stoker_pyworker.http.request import Request
 from stoker_wire.problem import Problem
@@ -56,11 +56,11 @@ class Route:
         if not self._reads_payload:
             return cost, None
         try:
-            payload = msgspec.json.decode(asked.body)
-        except NOT_JSON as fault:
+            payload = envelope.decoded(asked.body)
+        except Problem:
             if not asked.is_json:
                 return self._of_a_raw_body(cost)
-            raise Problem(422, "payload_invalid", f"the payload is not valid JSON: {fault}") from None
+            raise
         if not isinstance(payload, dict):
             if not asked.is_json:
                 return self._of_a_raw_body(cost)
@@ -90,7 +90,8 @@ class Route:
             if (fields := form_of(typed)) is not None:
                 asked.body, asked.content_type = forms.encode(fields)
                 return self.workload(payload, cost, calculate), payload
-        if self._changes_payload:
+        # What was weighed is what is sent: of a key that comes twice, the model server might read the other one.
+        if config.remote_function is None:
             asked.body = msgspec.json.encode(payload)
         return self.workload(payload, cost, calculate), payload
 

@@ -39,10 +39,10 @@ def unseal_fast(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
     if dot and hmac.compare_digest(mac, expected[:43].translate(_URLSAFE)):
         try:
             wire = _wire.decode(base64.urlsafe_b64decode(body + b"=" * (-len(body) % 4)))
-        except (msgspec.DecodeError, ValueError):
+        except (msgspec.DecodeError, ValueError, RecursionError):
             pass
         else:
-            if wire.w == worker and now <= wire.x:
+            if wire.w == worker and wire.c >= 0 and now <= wire.x:
                 return Ticket(e=wire.e, w=wire.w, c=wire.c, r=wire.r, n=wire.n, x=wire.x)
     return unseal(text, key, worker=worker, now=now)
 

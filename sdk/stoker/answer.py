@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from stoker.errors import MalformedAnswer
 from stoker.exchange import Exchange, Placed
 from stoker.timing import Timing, split_time
 from stoker_wire.ids import read_id
+from stoker_wire.strict_json import NotJson, parse_answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +48,11 @@ class Answer:
             MalformedAnswer: it is none.
         """
         try:
-            return json.loads(self.content)
-        except (ValueError, RecursionError):
+            return parse_answer(self.content)
+        except NotJson as fault:
             raise MalformedAnswer(
                 f"expected JSON from {self.worker_url}, got {self.content_type or 'no content type'} "
-                f"starting with {self.text[:80]!r}; use .text or .content"
+                f"starting with {self.text[:80]!r} ({fault}); use .text or .content"
             ) from None
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from stoker_wire.numbers import read_number
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
@@ -35,8 +37,5 @@ NO_RETRY = RetryPolicy(refusals_max=0, failures_max=0, engine_outage_seconds_max
 
 def retry_after(header: str | None, *, seconds_max: float) -> float | None:
     """Seconds that a `Retry-After` header asks for, cut to `seconds_max`; None if it says no number of seconds."""
-    try:
-        seconds = float(header or "")
-    except ValueError:
-        return None
-    return min(seconds, seconds_max) if seconds >= 0 else None
+    seconds = read_number(header or "")
+    return None if seconds is None or seconds < 0 else min(seconds, seconds_max)

@@ -24,6 +24,7 @@ from stoker.errors import (
 from stoker.transport import Pool
 from stoker_wire.problem import describe
 from stoker_wire.route import Route, RouteAnswer, RouteRequest, Waiting, is_route
+from stoker_wire.strict_json import NotJson, parse_answer
 
 ROUTE_SECONDS_MAX = 20.0
 """The engine holds a route call for 8 s at most; what takes longer than this is lost."""
@@ -223,8 +224,8 @@ class Engine:
 
     def _json(self, response: httpx.Response) -> Any:
         try:
-            return response.json()
-        except (ValueError, RecursionError):
+            return parse_answer(response.content)
+        except NotJson:
             kind = response.headers.get("Content-Type", "no content type")
             raise MalformedAnswer(
                 f"{response.request.url.copy_with(query=None)} answered {response.status_code} with {kind} that is no "
@@ -244,8 +245,8 @@ class Engine:
 def problem_of(response: httpx.Response) -> tuple[str, str]:
     """Code and sentence of an error answer, "" where it says nothing."""
     try:
-        body = response.json()
-    except (ValueError, RecursionError):
+        body = parse_answer(response.content)
+    except NotJson:
         return "", ""
     if not isinstance(body, dict):
         return "", ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from stoker.errors import MalformedAnswer
+from stoker_wire.strict_json import NotJson, parse_answer
 
 EVENT_BYTES_MAX = 64 * 2**20
 """An event longer than this is no event but a peer that never ends its line."""
@@ -32,10 +32,10 @@ class Event:
             MalformedAnswer: it is none.
         """
         try:
-            return json.loads(self.data)
-        except (ValueError, RecursionError):
+            return parse_answer(self.data)
+        except NotJson as fault:
             raise MalformedAnswer(
-                f"expected JSON in a stream event, got {self.data[:80]!r}; use .data"
+                f"expected JSON in a stream event, got {self.data[:80]!r} ({fault}); use .data"
             ) from None
 
     @property

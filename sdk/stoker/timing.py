@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stoker_wire.numbers import read_number
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
@@ -69,10 +71,7 @@ def read_server_timing(text: str) -> dict[str, float]:
         for parameter in parameters:
             key, _, value = parameter.partition("=")
             if key.strip().lower() == "dur":
-                try:
-                    seconds = float(value.strip().strip('"')) / 1000
-                except ValueError:
-                    continue
-                if 0 <= seconds < float("inf"):
-                    found[name] = seconds
+                milliseconds = read_number(value.strip().strip('"'))
+                if milliseconds is not None and milliseconds >= 0:
+                    found[name] = milliseconds / 1000
     return found

@@ -10,6 +10,7 @@ import httpx
 
 from stoker.engine import problem_of
 from stoker.errors import ModelError, SessionClosed, StokerError, Unauthorised, WorkerFailed
+from stoker_wire.strict_json import NotJson, parse_answer
 
 _TICKET_CODES = frozenset({"auth_missing", "session_foreign"})
 """Codes of a worker's 401 that are about the ticket, besides `ticket_…`."""
@@ -107,6 +108,6 @@ def _model_sentence(status: int, said: str) -> str:
 
 def _body(response: httpx.Response) -> Any:
     try:
-        return response.json()
-    except (ValueError, RecursionError):
+        return parse_answer(response.content)
+    except NotJson:
         return response.text

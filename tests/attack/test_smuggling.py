@@ -34,6 +34,8 @@ FIELDS = {
     "a null": (b"X: a\x00b", b""),
     "a nameless field": (b": a", b""),
     "a name with a blank": (b"X Y: a", b""),
+    "two hosts": (b"Host: elsewhere", b""),
+    "the same host twice": (b"Host: w", b""),
     "an upgrade": (b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 3", b"abc"),
 }
 CHUNKS = {

@@ -39,7 +39,7 @@ async def test_a_body_that_is_no_json_object_is_refused(bench, body):
 
 async def test_a_body_that_is_too_large_is_refused(bench):
     response = await bench.http.post("/api/v0/bundles/", content=b" " * 1_100_000)
-    await problem(response, 413, "too_large")
+    await problem(response, 413, "body_too_large")
 
 
 async def test_an_unknown_route_and_a_wrong_method_are_problems_too(bench):

@@ -9,6 +9,7 @@ from run.dev import DevStack, banner
 from run.faults import Fault
 from run.settings import DevSettings, load_settings
 from run.temporal_server import connect, dev_server_command
+from run.yaml_files import read_yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,3 +152,30 @@ async def test_an_address_of_temporal_that_no_client_takes_is_a_sentence_at_once
     settings = DevSettings.model_validate({"temporal": {"ip": "::1%lo"}})
     with pytest.raises(Fault, match=r"cannot ask Temporal at \[::1%lo\]:7233.*change temporal.ip"):
         await connect(settings.temporal)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("market: &a [*a]\n", "inside its own value"),
+        ("a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)), "aliases"),
+        ("engine: {port: 1}\nengine: {port: 2}\n", "the key 'engine' is given twice"),
+        ("engine:\n  port: 1\n  port: 2\n", "the key 'port' is given twice"),
+        ('{"engine": {"port": ' + "[" * 2000 + "]" * 2000 + "}}", "nested too deeply"),
+        ("engine: {port: " + "1" * 5000 + "}\n", "cannot be read"),
+        ("\ufeffengine: {port: .inf}\n", "engine"),
+        ("engine: {port: .nan}\n", "engine"),
+        ('engine: {port: "1_0"}\n', "engine"),
+    ],
+)  # fmt: skip
+def test_yaml_that_breaks_its_reader_is_one_sentence(tmp_path, text, said):
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    with pytest.raises(Fault, match=said):
+        load_settings(path)
+
+
+def test_an_anchor_may_be_merged(tmp_path):
+    path = tmp_path / "value.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  y: 3\n")
+    assert read_yaml(path, "a mapping")["b"] == {"x": 1, "y": 3}

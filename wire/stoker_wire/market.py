@@ -5,17 +5,15 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from stoker_wire.base import Received
+from stoker_wire.numbers import finite
 
 DOLLARS_PER_HOUR_MAX = 1e6
 """Of one machine; what is beyond is a mistake."""
 
 
 def _said(value: Any) -> float:
-    try:
-        dollars = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return 0.0
-    return dollars if 0 <= dollars <= DOLLARS_PER_HOUR_MAX else 0.0
+    dollars = finite(value)
+    return dollars if dollars is not None and 0 <= dollars <= DOLLARS_PER_HOUR_MAX else 0.0
 
 
 DollarsSaid = Annotated[float, BeforeValidator(_said)]

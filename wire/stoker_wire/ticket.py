@@ -5,11 +5,13 @@ worker: `<base64url JSON>.<base64url HMAC-SHA256>`, keyed by `token.ticket_key` 
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import json
 from dataclasses import dataclass
+
+from stoker_wire.numbers import finite
+from stoker_wire.strict_json import parse_json
 
 TICKET_SECONDS = 60.0
 """How long a ticket may lie unused: longer than a slow client's connect and upload, far shorter than a worker's life."""
@@ -43,6 +45,14 @@ class Ticket:
     x: float
     """Unix time after which it is worthless."""
 
+    def check(self) -> None:
+        """Raises ValueError for a field of another type, and for a number that is not finite or below 0."""
+        texts = [name for name in ("e", "w", "c", "x") if isinstance(getattr(self, name), str)]
+        whole = type(self.r) is int and type(self.n) is int
+        cost, expiry = finite(self.c), finite(self.x)
+        if texts != ["e", "w"] or not whole or cost is None or cost < 0 or expiry is None or expiry < 0:
+            raise ValueError("not the fields of a ticket")
+
 
 def seal(ticket: Ticket, *keys: bytes) -> str:
     """The ticket as text. More than one key while keys are rotated, and it is not known which of them the worker has."""
@@ -68,8 +78,9 @@ def unseal(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
             "ticket_forged", "the ticket was not made for this worker by its engine; route again"
         )
     try:
-        ticket = Ticket(**json.loads(base64.urlsafe_b64decode(body + b"=" * (-len(body) % 4))))
-    except (ValueError, TypeError, binascii.Error) as fault:
+        ticket = Ticket(**parse_json(base64.urlsafe_b64decode(body + b"=" * (-len(body) % 4))))
+        ticket.check()
+    except (ValueError, TypeError) as fault:
         raise TicketRefused("ticket_unreadable", "the ticket is of another version; route again") from fault
     if ticket.w != worker:
         raise TicketRefused("ticket_for_another_worker", "the ticket is for another worker; route again")

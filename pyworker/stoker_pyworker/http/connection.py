@@ -93,13 +93,13 @@ class ClientConnection(asyncio.Protocol):
         "_full",
         "_head_bytes",
         "_held_bytes",
+        "_hosts",
         "_limits",
         "_parser",
         "_phase",
         "_problem",
         "_reading",
         "_received",
-        "_saw_host",
         "_server",
         "_stalled_until",
         "_unread_bytes",
@@ -122,7 +122,7 @@ class ClientConnection(asyncio.Protocol):
         self._held_bytes = 0
         self._fields = 0
         self._received = 0.0
-        self._saw_host = False
+        self._hosts = 0
         self._problem: Problem | None = None
         self._waiting: deque[Request | Problem] = deque()
         self._busy = False
@@ -219,7 +219,7 @@ class ClientConnection(asyncio.Protocol):
         self._body = []
         self._body_bytes = 0
         self._fields = 0
-        self._saw_host = False
+        self._hosts = 0
 
     def on_url(self, url: bytes) -> None:
         """Target of the request, maybe in pieces."""
@@ -236,7 +236,7 @@ class ClientConnection(asyncio.Protocol):
         name = name.lower()
         if self._phase is _Phase.HEAD:
             if name == b"host":
-                self._saw_host = True
+                self._hosts += 1
             self._building.headers.append((name, value))
         else:
             self._head_bytes += len(name) + len(value)
@@ -261,8 +261,7 @@ class ClientConnection(asyncio.Protocol):
         self._phase = _Phase.BODY
         self._server.works(self)
         self._received = time.monotonic()
-        if not self._saw_host and not request.http_1_0:
-            self._fault(400, "host_missing", "an HTTP/1.1 request needs a Host header")
+        if not self._names_one_host(request):
             return
         head_bytes = len(target)
         for name, value in request.headers:
@@ -452,6 +451,13 @@ class ClientConnection(asyncio.Protocol):
             self._fault(505, "http_version_unsupported", f"this server speaks HTTP/1.1, not {version}")
         elif self._parser.should_upgrade():
             self._fault(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only; send no Upgrade")
+        return self._problem is None
+
+    def _names_one_host(self, request: Request) -> bool:
+        if self._hosts > 1:
+            self._fault(400, "header_repeated", "a request has one Host header, this one has several")
+        elif not self._hosts and not request.http_1_0:
+            self._fault(400, "host_missing", "an HTTP/1.1 request needs a Host header")
         return self._problem is None
 
     def _keep(self, size: int) -> None:

@@ -17,6 +17,7 @@ from stoker.cli.output import print_json
 from stoker.client import Serverless
 from stoker.progress import Wait
 from stoker_wire.route import DEFAULT_COST
+from stoker_wire.strict_json import parse_json
 
 
 def request(
@@ -77,11 +78,9 @@ def _payload(text: str) -> Any:
             text = sys.stdin.read()
         elif text.startswith("@"):
             text = Path(text[1:]).read_text(encoding="utf-8")
-        return json.loads(text)
+        return parse_json(text)
     except OSError as fault:
         raise typer.BadParameter(f"cannot read the payload: {fault}", param_hint="PAYLOAD") from None
-    except RecursionError:
-        raise typer.BadParameter("the payload is nested too deeply", param_hint="PAYLOAD") from None
     except ValueError as fault:
         raise typer.BadParameter(f"the payload is no JSON: {fault}", param_hint="PAYLOAD") from None
 
