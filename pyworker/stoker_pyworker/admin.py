@@ -9,11 +9,11 @@ import msgspec
 import structlog
 
 from stoker_pyworker import envelope
-from stoker_pyworker.envelope import NOT_JSON, Asked, AuthData
+from stoker_pyworker.envelope import Asked, AuthData
 from stoker_pyworker.http.connection import ClientConnection
 from stoker_pyworker.http.request import Request
 from stoker_pyworker.proxy import Proxy
-from stoker_pyworker.sessions import Naming, Session
+from stoker_pyworker.sessions import Naming, Session, new_session_id
 from stoker_wire.problem import Problem
 
 log = structlog.get_logger(room="admin")
@@ -81,14 +81,17 @@ class Admin:
         proxy = self._proxy
         ticket, work = proxy.admission(Asked(auth, None, b"", b"", is_json=True))
         work.is_session = True
+        session_id = new_session_id()
         try:
             proxy.check_open()
             opening = proxy.sessions.check_opening(creation.payload)
+            closing = proxy.closing_call(opening, session_id, ticket, work)
         except Problem:
             proxy.ledger.reject(work)
             raise
         proxy.take(ticket, work, held=False)
-        session = proxy.sessions.open(opening, creation.auth_data, work)
+        session = Session(session_id, opening, creation.auth_data, work, closing)
+        proxy.sessions.open(session)
         _answer(client, {"session_id": session.id, "expiration": session.expires_at}, status=201)
 
     def session_get(self, request: Request, client: ClientConnection) -> None:
@@ -170,8 +173,8 @@ class Admin:
 
 def _read(request: Request, kind: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(request.body, type=kind)
-    except NOT_JSON as fault:
+        return msgspec.convert(envelope.decoded(request.body), kind)
+    except msgspec.ValidationError as fault:
         raise Problem(422, "body_invalid", f"the JSON body is not what this route takes: {fault}") from None
 
 

@@ -44,7 +44,7 @@ class Opening(BaseModel):
     lifetime: float = Field(60.0, gt=0)
     """Seconds; every request of the session adds as much again."""
     on_close_route: str | None = None
-    """A path on the model server."""
+    """One of the worker's routes; what the payload weighs there must be within the session's cost."""
     on_close_payload: Any = None
 
 

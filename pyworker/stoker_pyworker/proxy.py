@@ -3,19 +3,22 @@
 import math
 import time
 
+import msgspec
+
 from stoker_pyworker import envelope
 from stoker_pyworker.clock import TicketClock
 from stoker_pyworker.config import DEFAULT_WORKLOAD, WorkerConfig
-from stoker_pyworker.envelope import Asked
+from stoker_pyworker.envelope import Asked, AuthData
 from stoker_pyworker.exchange import Exchange
 from stoker_pyworker.hooked import HookedExchange
 from stoker_pyworker.http.connection import ClientConnection
+from stoker_pyworker.http.messages import JSON
 from stoker_pyworker.http.outgoing import OriginFault, Pool
 from stoker_pyworker.http.request import Request
 from stoker_pyworker.ledger import Ledger, Outcome, Work
 from stoker_pyworker.queueing import Line, Turn, expected_wait_seconds
 from stoker_pyworker.routes import Route
-from stoker_pyworker.sessions import Session, Sessions
+from stoker_pyworker.sessions import ClosingCall, Opening, Session, Sessions
 from stoker_pyworker.standing import Standing
 from stoker_pyworker.tickets import TicketGate
 from stoker_wire.problem import Problem
@@ -34,6 +37,7 @@ class Proxy:
         pool: Pool,
         ledger: Ledger,
         sessions: Sessions,
+        line: Line,
         standing: Standing,
         gate: TicketGate | None,
         clock: TicketClock,
@@ -46,7 +50,7 @@ class Proxy:
         self.gate = gate
         """None: unsecured, for development."""
         self._clock = clock
-        self.line = Line()
+        self.line = line
         self.active: set[Exchange] = set()
         self.worker_id = b"%d" % worker_id
         self.signature = b"x-stoker-worker: %d\r\n" % worker_id
@@ -112,6 +116,37 @@ class Proxy:
             return
         self.ledger.reject(work)
 
+    def closing_call(
+        self, opening: Opening, session_id: str, ticket: Ticket | None, work: Work
+    ) -> ClosingCall | None:
+        """The request that the session's end will send, prepared and weighed like every other; None: none is wanted.
+
+        Raises:
+            Problem: 422, the route is not declared or the payload is not what it takes; 403, the session's ticket does
+                not allow its workload.
+        """
+        if opening.on_close_route is None:
+            return None
+        route = self.routes.get(opening.on_close_route.encode())
+        if route is None or route.awaits_hook:
+            said = "on_close_route: one of this worker's routes that the model server answers itself, like "
+            known = ", ".join(path.decode() for path, each in self.routes.items() if not each.awaits_hook)
+            raise Problem(422, "session_invalid", said + (known or "none, which this worker has"))
+        payload = opening.on_close_payload
+        body = {} if payload is None else dict(payload) if isinstance(payload, dict) else {"payload": payload}
+        body.setdefault("session_id", session_id)
+        asked = Asked(AuthData(), None, msgspec.json.encode(body), JSON, is_json=True)
+        call = Work(work.request_idx, 0.0)
+        call.workload, _ = route.prepare(asked, work.workload)
+        self._check_cost(ticket, call)
+        return ClosingCall(
+            opening.on_close_route,
+            bytes(asked.body),
+            asked.content_type.decode(),
+            work,
+            parallel=route.parallel,
+        )
+
     def take(self, ticket: Ticket | None, work: Work, *, held: bool = True) -> None:
         """Use the ticket up and enter the work into the books."""
         if ticket is not None and self.gate is not None:
@@ -148,7 +183,7 @@ class Proxy:
         served = self.line.served
         if served is None:
             return Turn()
-        assert isinstance(served, Exchange), "only exchanges join the line"
+        assert isinstance(served, Exchange | ClosingCall), "nothing else joins the line"
         work = served.work
         return Turn(work.workload, max(0.0, time.time() - work.started_at) if work.started_at else 0.0)
 

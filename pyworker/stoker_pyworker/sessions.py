@@ -13,6 +13,7 @@ import structlog
 from stoker_pyworker.http.client import ask
 from stoker_pyworker.http.outgoing import OriginFault, Pool
 from stoker_pyworker.ledger import Ledger, Outcome, Work
+from stoker_pyworker.queueing import Line
 from stoker_wire.problem import Problem
 
 log = structlog.get_logger(room="sessions")
@@ -51,14 +52,56 @@ class Running(Protocol):
         """End it now, and say so to the client."""
 
 
+class ClosingCall:
+    """The request that a session's end sends to the model: to a declared route, within the session's cost."""
+
+    __slots__ = ("body", "content_type", "my_turn", "parallel", "path", "work")
+
+    def __init__(self, path: str, body: bytes, content_type: str, work: Work, *, parallel: bool) -> None:
+        self.path = path
+        self.body = body
+        self.content_type = content_type
+        self.work = work
+        """The session's: it occupies the worker until this call has ended."""
+        self.parallel = parallel
+        self.my_turn = asyncio.Event()
+
+    def turn(self) -> None:
+        """The line has come to this call."""
+        self.my_turn.set()
+
+
+def new_session_id() -> str:
+    """The name of a session, which cannot be guessed."""
+    return secrets.token_urlsafe(_ID_BYTES)
+
+
 class Session:
     """One open session."""
 
-    __slots__ = ("auth_data", "created_at", "expires_at", "id", "opening", "running", "ticket", "work")
+    __slots__ = (
+        "auth_data",
+        "closing",
+        "created_at",
+        "expires_at",
+        "id",
+        "opening",
+        "running",
+        "ticket",
+        "work",
+    )
 
-    def __init__(self, opening: Opening, auth_data: dict[str, Any], work: Work) -> None:
-        self.id = secrets.token_urlsafe(_ID_BYTES)
+    def __init__(
+        self,
+        session_id: str,
+        opening: Opening,
+        auth_data: dict[str, Any],
+        work: Work,
+        closing: ClosingCall | None,
+    ) -> None:
+        self.id = session_id
         self.opening = opening
+        self.closing = closing
         self.auth_data = auth_data
         self.ticket = str(auth_data.get("ticket", ""))
         self.work = work
@@ -82,10 +125,11 @@ class Session:
 class Sessions:
     """The open sessions: at most `most` (0: no limit), each with an end."""
 
-    def __init__(self, pool: Pool, ledger: Ledger, most: int) -> None:
+    def __init__(self, pool: Pool, ledger: Ledger, line: Line, most: int) -> None:
         # Callbacks that the model server is slow to answer would use up what requests need, and requests what they need.
         self._pool = pool.apart(_CALLBACKS_MAX)
         self._ledger = ledger
+        self._line = line
         self._most = most
         self._open: dict[str, Session] = {}
         self._callbacks: set[asyncio.Task[None]] = set()
@@ -109,22 +153,16 @@ class Sessions:
             raise Problem(
                 422, "session_invalid", f"lifetime: seconds in (0, {most}], {opening.lifetime} came"
             )
-        route = opening.on_close_route
-        # Only a path, so that a session cannot make this machine call anybody else.
-        if route is not None and not _is_path(route):
-            raise Problem(422, "session_invalid", "on_close_route: a path on the model server, like /closed")
         if self._most and len(self._open) >= self._most:
             message = f"this worker holds {len(self._open)} sessions, its most; route again"
             raise Problem(429, "too_many_sessions", message, headers={"Retry-After": "1"})
         return opening
 
-    def open(self, opening: Opening, auth_data: dict[str, Any], work: Work) -> Session:
+    def open(self, session: Session) -> None:
         """A new session; it occupies the worker with its cost until it ends."""
-        session = Session(opening, auth_data, work)
         self._open[session.id] = session
-        self._ledger.enter(work)
-        work.started_at = work.entered_at
-        return session
+        self._ledger.enter(session.work)
+        session.work.started_at = session.work.entered_at
 
     def join(self, session_id: str, ticket: str) -> Session:
         """The session, for one more request of its own; its end moves out by its lifetime.
@@ -166,9 +204,10 @@ class Sessions:
             return
         for exchange in list(session.running):
             exchange.cut(Outcome.CANCELLED, _ENDED)
-        self._ledger.leave(session.work, Outcome.SUCCESS)
-        if session.opening.on_close_route is not None:
-            task = asyncio.get_running_loop().create_task(self._tell_model(session))
+        if session.closing is None:
+            self._ledger.leave(session.work, Outcome.SUCCESS)
+        else:
+            task = asyncio.get_running_loop().create_task(self._tell_model(session.closing))
             self._callbacks.add(task)
             task.add_done_callback(self._callbacks.discard)
         if not self._open:
@@ -180,8 +219,13 @@ class Sessions:
             self.end(session)
 
     async def callbacks_done(self) -> None:
-        """Wait for the model server to be told of what ended; each call has its own time limit."""
-        await asyncio.gather(*self._callbacks)
+        """Wait for the calls at the ends of sessions; one that is not through in its time is given up."""
+        if not self._callbacks:
+            return
+        _, late = await asyncio.wait(self._callbacks, timeout=_CALLBACK_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     async def sweep(self) -> None:
         """Close what has expired, for as long as the worker runs."""
@@ -191,21 +235,25 @@ class Sessions:
             for session in [each for each in self._open.values() if each.expires_at <= now]:
                 self.end(session)
 
-    async def _tell_model(self, session: Session) -> None:
-        payload = session.opening.on_close_payload
-        body = {} if payload is None else dict(payload) if isinstance(payload, dict) else {"payload": payload}
-        body.setdefault("session_id", session.id)
-        route = session.opening.on_close_route or "/"
+    async def _tell_model(self, call: ClosingCall) -> None:
+        """Send the closing call when the line has come to it. The session's work ends with it."""
         try:
+            if not call.parallel:
+                self._line.join(call)
+                await call.my_turn.wait()
             answer = await ask(
-                self._pool, "POST", route, msgspec.json.encode(body), seconds_max=_CALLBACK_SECONDS
+                self._pool,
+                "POST",
+                call.path,
+                call.body,
+                content_type=call.content_type,
+                seconds_max=_CALLBACK_SECONDS,
             )
+            if answer.status >= 400:
+                log.warning("on_close_refused", route=call.path, status=answer.status)
         except (OriginFault, TimeoutError) as fault:
-            log.warning("on_close_failed", route=route, error=str(fault) or type(fault).__name__)
-            return
-        if answer.status >= 400:
-            log.warning("on_close_refused", route=route, status=answer.status)
-
-
-def _is_path(route: str) -> bool:
-    return route.startswith("/") and not route.startswith("//") and route.isprintable() and " " not in route
+            log.warning("on_close_failed", route=call.path, error=str(fault) or type(fault).__name__)
+        finally:
+            if not call.parallel:
+                self._line.leave(call)
+            self._ledger.leave(call.work, Outcome.SUCCESS)

@@ -25,6 +25,7 @@ from stoker_pyworker.http.request import Request
 from stoker_pyworker.http.server import HttpServer
 from stoker_pyworker.ledger import Ledger, Outcome
 from stoker_pyworker.proxy import Proxy
+from stoker_pyworker.queueing import Line
 from stoker_pyworker.reports import VERSION, Reporter
 from stoker_pyworker.sessions import Sessions
 from stoker_pyworker.standing import Standing
@@ -89,7 +90,8 @@ class Life:
         self.clock = TicketClock()
         self.standing = Standing(started_at=process_started_at(), hidden=settings.hidden)
         self.gpus = Gpus()
-        self.sessions = Sessions(self.pool, self.ledger, config.max_sessions or 0)
+        self.line = Line()
+        self.sessions = Sessions(self.pool, self.ledger, self.line, config.max_sessions or 0)
         gate = None
         if not settings.unsecured:
             gate = TicketGate(ticket_key(settings.master_token), settings.launch_id)
@@ -98,6 +100,7 @@ class Life:
             pool=self.pool,
             ledger=self.ledger,
             sessions=self.sessions,
+            line=self.line,
             standing=self.standing,
             gate=gate,
             clock=self.clock,

@@ -184,7 +184,8 @@ class Endpoint:
         """A worker to oneself: `async with endpoint.session(cost=…, lifetime=…) as session: …`.
 
         It occupies its worker with `cost`; it expires `lifetime` seconds after it was opened, and each request adds as much.
-        When it closes, the worker posts `on_close_payload` to `on_close_route` of its model server.
+        When it closes, the worker posts `on_close_payload` to `on_close_route`, which must be one of its routes. What that
+        weighs must be within `cost`.
         """
         if not 0 < lifetime < float("inf"):
             raise Invalid(f"lifetime is {lifetime} s; expected more than 0")

@@ -347,7 +347,7 @@ class Harness:
 
 ROUTES = (
     "/echo", "/held", "/sse", "/ndjson", "/endless", "/binary", "/gzip", "/until-close", "/interim", "/empty",
-    "/teapot", "/broken", "/dies", "/dies-midway", "/nonsense", "/unserved",
+    "/teapot", "/broken", "/dies", "/dies-midway", "/nonsense", "/unserved", "/closed",
 )  # fmt: skip
 
 

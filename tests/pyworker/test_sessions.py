@@ -100,7 +100,7 @@ async def test_a_session_that_expires_tells_the_model(worker, model):
     assert json.loads(told.body) == {"job": 4, "session_id": session}
     assert (await worker.post("/echo", auth=auth, session_id=session)).status_code == 410
     assert (await manage(worker, "get", session, auth)).status_code == 400
-    assert worker.life.ledger.load == 0
+    await until(lambda: worker.life.ledger.load == 0)
 
 
 async def test_a_sessions_end_cuts_what_runs_in_it(worker, model):
@@ -180,12 +180,84 @@ async def test_a_hook_that_does_not_end_with_its_session_writes_into_no_other_an
 
 
 @pytest.mark.parametrize(
-    "route", ["http://169.254.169.254/latest", "//evil/x", "closed", "/a\r\nX: y", "/with blank", ""]
-)
-async def test_a_session_cannot_make_the_worker_call_anybody_else(worker, model, route):
+    "route",
+    [
+        "http://169.254.169.254/latest", "//evil/x", "closed", "/a\r\nX: y", "/with blank", "",
+        "/health", "/undeclared", "/closed?all=yes", "/closed/", "/../closed", "/%63losed",
+    ],
+)  # fmt: skip
+async def test_a_session_calls_only_declared_routes_when_it_ends(worker, model, route):
     _, answer = await create(worker, {"on_close_route": route})
     assert (answer.status_code, answer.json()["error"]) == (422, "session_invalid")
+    assert "/closed" in answer.json()["msg"]
     assert len(worker.life.sessions) == 0
+
+
+def one_route(route, **options):
+    """The benchmarked route, and one more with these options."""
+    parallel = options.pop("allow_parallel_requests", True)
+    others = [each for each in handlers() if each.route != route]
+    return [*others, HandlerConfig(route=route, allow_parallel_requests=parallel, **options)]
+
+
+async def test_the_call_at_a_sessions_end_is_weighed_like_every_request(make_worker, model, engine):
+    worker = await make_worker(
+        handlers=one_route("/closed", workload_calculator=lambda p: p.get("tokens", 1))
+    )
+    # 200 is over the session's cost of 100, with its tolerance of a tenth; 100 is not.
+    payload = {"on_close_route": "/closed", "on_close_payload": {"tokens": 200}}
+    _, refused = await create(worker, payload, cost=100)
+    assert (refused.status_code, refused.json()["error"]) == (403, "ticket_cost_exceeded")
+    assert len(worker.life.sessions) == worker.life.ledger.held == 0
+    auth, answer = await create(worker, payload | {"on_close_payload": {"tokens": 100}}, cost=100)
+    assert answer.status_code == 201
+    await manage(worker, "end", answer.json()["session_id"], auth)
+    await until(lambda: any(seen.path == "/closed" for seen in model.seen))
+
+
+async def test_the_call_at_a_sessions_end_goes_through_the_routes_hooks(make_worker, model):
+    worker = await make_worker(
+        handlers=one_route("/closed", request_parser=lambda p: {"job": p["job"], "by": "parser"})
+    )
+    payload = {"on_close_route": "/closed", "on_close_payload": {"job": 4, "admin": True}}
+    auth, answer = await create(worker, payload)
+    await manage(worker, "end", answer.json()["session_id"], auth)
+    await until(lambda: any(seen.path == "/closed" for seen in model.seen))
+    told = next(seen for seen in model.seen if seen.path == "/closed")
+    assert json.loads(told.body) == {"job": 4, "by": "parser"}
+
+
+async def test_a_session_occupies_its_worker_until_the_call_at_its_end_is_answered(worker, model):
+    auth, answer = await create(worker, {"on_close_route": "/held"}, cost=70)
+    await manage(worker, "end", answer.json()["session_id"], auth)
+    await until(lambda: model.answering == 1)
+    assert worker.life.ledger.load == 70
+    model.go.set()
+    await until(lambda: worker.life.ledger.load == 0)
+
+
+async def test_the_call_at_a_sessions_end_waits_for_its_turn(make_worker, model):
+    worker = await make_worker(handlers=handlers(allow_parallel_requests=False))
+    auth, answer = await create(worker, {"on_close_route": "/closed"})
+    held = asyncio.create_task(worker.post("/held"))
+    await until(lambda: model.answering == 1)
+    await manage(worker, "end", answer.json()["session_id"], auth)
+    await until(lambda: len(worker.life.proxy.line) == 1)
+    assert not any(seen.path == "/closed" for seen in model.seen)
+    model.go.set()
+    assert (await held).status_code == 200
+    await until(lambda: any(seen.path == "/closed" for seen in model.seen))
+    # The line goes on behind it.
+    assert (await worker.post("/echo", {"n": 1})).json() == {"n": 1}
+
+
+async def test_a_route_that_the_workers_own_code_answers_is_not_called_at_a_sessions_end(make_worker):
+    async def answered(request, response):
+        return StreamResponse()
+
+    worker = await make_worker(handlers=one_route("/closed", response_generator=answered))
+    _, answer = await create(worker, {"on_close_route": "/closed"})
+    assert (answer.status_code, answer.json()["error"]) == (422, "session_invalid")
 
 
 @pytest.mark.parametrize("lifetime", [0, -1, 1e9, "soon", None, 1e400])

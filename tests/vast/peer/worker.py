@@ -55,6 +55,7 @@ CONFIG = WorkerConfig(
             workload_calculator=tokens,
             benchmark_config=BenchmarkConfig(generator=sample, runs=2, concurrency=4, do_warmup=True),
         ),
+        HandlerConfig(route="/closed", allow_parallel_requests=True, max_queue_time=600.0),
         HandlerConfig(route="/text", allow_parallel_requests=True, max_queue_time=600.0),
         HandlerConfig(route="/binary", allow_parallel_requests=True, max_queue_time=600.0),
         HandlerConfig(route="/events", allow_parallel_requests=True, max_queue_time=600.0),
