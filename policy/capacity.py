@@ -401,14 +401,6 @@ def workers_min(observation: Observation) -> int:
     return min(max(config.min_workers, groups), config.max_workers)
 
 
-def committed_dollars_per_hour(workers: Iterable[Worker]) -> float:
-    """What they cost once all that boots is running: the figure that the budget caps.
-
-    What was told to stop or to go is billed until the marketplace says that it has: nothing is rented in its place before.
-    """
-    return sum(map(counted_dollars_per_hour, workers))
-
-
 def counted_dollars_per_hour(worker: Worker) -> float:
     """What one worker takes of the budget; a broken one its full price for as long as its machine runs."""
     return worker.dollars_per_hour if counts_in_full(worker) else worker.burn_dollars_per_hour

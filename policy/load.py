@@ -136,14 +136,6 @@ def _mean_cost(before: float, load: float, requests: int) -> float:
     return before + (load / requests - before) * share
 
 
-def merged(history: LoadHistory, *, now: float) -> LoadHistory:
-    """The backlog over all engines that still speak.
-
-    When none does, the last words stand: an outage of the engines does not empty their queues.
-    """
-    return replace(history, **_backlog(history.engines, history.backlog_at, now))
-
-
 class _Backlog(TypedDict):
     engines: tuple[EngineWord, ...]
     backlog_load: float

@@ -9,6 +9,9 @@ from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer
 from stoker_wire.workergroup import Workergroup
 
+LAUNCH_IDS_PER_PLAN = 64
+"""Fresh ids in an observation: a plan recruits at most as many."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offers:
@@ -55,8 +58,6 @@ class Memory:
     Part of the plan (`Plan.memory`), kept by the workflow, given back in the next observation.
     """
 
-    hot_target: float = 0.0
-    """Hot capacity that the last plan wanted, load/s."""
     above_since: float | None = None
     """Since when more hot capacity than now is wanted."""
     below_since: float | None = None

@@ -240,7 +240,6 @@ def _remember_wants(draft: Draft) -> None:
     below = want.hot < ready
     cold_below = want.total < draft.have().total
     draft.with_memory(
-        hot_target=want.hot,
         hot_peaks=hot,
         total_peaks=total,
         experience=draft.experience,

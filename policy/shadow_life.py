@@ -15,7 +15,7 @@ from policy.fleet import Drain, Worker
 from policy.hindsight import arrived, as_of
 from policy.imagined_market import imagined_offers
 from policy.load import LoadHistory, rate
-from policy.observation import Observation
+from policy.observation import LAUNCH_IDS_PER_PLAN, Observation
 from policy.plan import Activate, CancelDrain, Destroy, Operation, Plan, Recruit, StartDrain, Stop
 from policy.planner import plan
 from policy.queueing import chance
@@ -213,7 +213,7 @@ class _Life:
             listed_at=self.clock,
             looking=True,
             searching=(),
-            launch_ids=tuple(f"~{self._launches + number:011d}" for number in range(64)),
+            launch_ids=tuple(f"~{self._launches + number:011d}" for number in range(LAUNCH_IDS_PER_PLAN)),
             memory=self._memory,
         )
         return plan(seen, self._tuning)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from simulation.trace import Trace
 
 DAY_SECONDS = 86_400.0
-Draw = Callable[[], float]
 
 
 def diurnal(

@@ -13,7 +13,7 @@ from policy.fleet import Learned, Worker
 from policy.ledger import Ledger
 from policy.listing import fold_listing
 from policy.load import LoadHistory
-from policy.observation import Memory, Observation, Offers
+from policy.observation import LAUNCH_IDS_PER_PLAN, Memory, Observation, Offers
 from policy.observe import Folded, fold_drain_seen, fold_metrics, fold_operation_result
 from policy.plan import (
     Activate,
@@ -50,8 +50,6 @@ RATE_MOVED = 0.15
 ALARM_LATE_SECONDS = 0.2
 ALARM_SECONDS_MIN = 0.5
 """As the workflow's alarm rings: a little late, so that what is due in the same moment is due then, and never at once."""
-LAUNCH_IDS = 16
-"""Fresh ids per look, as many as the workflow gives."""
 
 STATUS: dict[Stage, str] = {
     Stage.CREATING: "",
@@ -388,7 +386,7 @@ class PolicyPilot:
 
 
 def _launch_ids(used: int) -> tuple[str, ...]:
-    return tuple(f"{used + number:012x}" for number in range(LAUNCH_IDS))
+    return tuple(f"{used + number:012x}" for number in range(LAUNCH_IDS_PER_PLAN))
 
 
 def _holding(worker: Worker) -> tuple[bool, bool]:

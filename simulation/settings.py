@@ -80,7 +80,6 @@ class WorldSettings:
     """Chance that a stopped machine's GPU is rented to somebody else when it is wanted again."""
     outbid_per_hour: float = 0.002
     """Chance per hour that a running machine is taken away."""
-    crash_per_hour: float = 0.0
 
     cold_pool: bool = True
     """False: this market keeps no stopped machines; stopping releases, and every start is a create."""
@@ -114,11 +113,6 @@ class WorldSettings:
     def reference(self) -> MachineKind:
         """The kind with the best price-performance: what a mean load of N workers is counted in."""
         return max(self.kinds, key=lambda kind: kind.perf / kind.dollars_per_hour)
-
-    @property
-    def boot_billed_seconds(self) -> float:
-        """What a start is billed on average before it serves: a start of a cold worker, or a whole load."""
-        return self.start.mean if self.cold_pool else self.loading.mean
 
 
 DEFAULT_WORLD = WorldSettings()

@@ -5,7 +5,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -293,8 +293,3 @@ def _path(address: str) -> str:
 
 def _disk_gib() -> float:
     return shutil.disk_usage("/").used / _GIB
-
-
-def as_status(report: Report) -> dict[str, Any]:
-    """The report as a plain object, its token left out."""
-    return {key: value for key, value in msgspec.to_builtins(report).items() if key != "mtoken"}

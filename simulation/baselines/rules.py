@@ -236,21 +236,6 @@ class RunPodQueueDelay:
         return min(current, needed)
 
 
-class RunPodRequestCount:
-    """ceil((queued + running) ÷ N), a worker idle for 5 s goes."""
-
-    name = "RunPod request count"
-    period = 1.0
-
-    def __init__(self, *, per_worker: float = 4.0, idle_seconds: float = 5.0) -> None:
-        self._per_worker = per_worker
-        self._busiest = Peak(idle_seconds)
-
-    def want(self, signals: Signals, current: int) -> int:
-        """At once, both ways but for the idle time."""
-        return int(self._busiest.add(signals.now, math.ceil(signals.ongoing / self._per_worker)))
-
-
 class Static:
     """So many workers, always."""
 

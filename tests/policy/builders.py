@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from policy.apply import after
+from policy.capacity import counted_dollars_per_hour
 from policy.checks import check
 from policy.fleet import Drain, Goal, KindRecord, Learned, Worker
 from policy.load import LoadHistory, fold
@@ -25,6 +26,11 @@ def endpoint(**given) -> EndpointConfig:
     """A config with every floor at zero, so that a test names the one that it is about."""
     quiet = {"max_workers": 16, "min_workers": 0, "min_load": 0, "cold_mult": 1, "target_util": 1.0}
     return EndpointConfig(**quiet | given)
+
+
+def committed_dollars_per_hour(workers) -> float:
+    """What the budget caps: $/h once everything that boots is running."""
+    return sum(map(counted_dollars_per_hour, workers))
 
 
 def group(number=1, **given) -> Workergroup:

@@ -5,11 +5,10 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policy.capacity import committed_dollars_per_hour
 from policy.load import LoadHistory, fold
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.states import WorkerState as S
-from tests.policy.builders import endpoint
+from tests.policy.builders import committed_dollars_per_hour, endpoint
 from tests.policy.world import TICK, World
 
 LOST = None

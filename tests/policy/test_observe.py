@@ -2,7 +2,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from policy.capacity import committed_dollars_per_hour
 from policy.fleet import HostFailure, Learned
 from policy.learn import learn_boot, learn_perf, remember_hosts
 from policy.ledger import Ledger, accrue
@@ -10,7 +9,7 @@ from policy.listing import fold_listing
 from policy.observe import fold_drain_seen, fold_metrics, fold_operation_result
 from stoker_wire.market import Instance
 from stoker_wire.states import WorkerState as S
-from tests.policy.builders import COLD, NOW, draining, worker
+from tests.policy.builders import COLD, NOW, committed_dollars_per_hour, draining, worker
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from policy.apply import after, launched, ordered
-from policy.capacity import committed_dollars_per_hour
 from policy.fleet import Goal, Learned
 from policy.plan import Destroy, Recruit
 from policy.planner import plan
@@ -14,6 +13,7 @@ from tests.policy.builders import (
     COLD,
     NOW,
     brief,
+    committed_dollars_per_hour,
     decide,
     draining,
     endpoint,

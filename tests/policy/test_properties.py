@@ -4,7 +4,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from policy.apply import after
-from policy.capacity import committed_dollars_per_hour
 from policy.checks import check
 from policy.fleet import Drain, Goal, HostFailure, KindRecord, Learned
 from policy.load import LoadHistory, fold
@@ -14,7 +13,7 @@ from policy.planner import plan
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.endpoint import EndpointConfig, EndpointState
 from stoker_wire.states import WorkerState as S
-from tests.policy.builders import IDS, NOW, group, offer, offers, worker
+from tests.policy.builders import IDS, NOW, committed_dollars_per_hour, group, offer, offers, worker
 
 KINDS = ("RTX 3090", "RTX 4090", "H100", "A100")
 some = settings(

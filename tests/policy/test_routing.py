@@ -1,8 +1,7 @@
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.routing import Candidate, Choice, Full, Outstanding, choose
+from policy.routing import Candidate, Choice, Full, choose
 
 
 def candidate(name, perf=100.0, outstanding=0.0, healthy=True):
@@ -71,55 +70,3 @@ def test_the_choice_is_the_best_of_those_allowed(drawn, cost, sequence, avoided)
     else:
         assert chosen.candidate in open_ones
         assert chosen.finish_seconds == min((each.outstanding + cost) / each.perf for each in open_ones)
-
-
-# what is outstanding
-
-
-def test_own_routes_count_before_the_worker_has_seen_them():
-    held = Outstanding()
-    held.issue(1, 100.0)
-    held.issue(2, 50.0)
-    assert (held.load, held.unseen) == (150.0, 2)
-
-
-def test_a_report_replaces_what_it_has_seen_and_keeps_the_rest():
-    held = Outstanding()
-    held.issue(1, 100.0)
-    held.issue(2, 50.0)
-    held.see(1)
-    held.report(100.0)
-    assert (held.load, held.unseen) == (150.0, 1)
-
-
-def test_the_load_of_other_engines_is_in_the_report():
-    held = Outstanding()
-    held.issue(1, 100.0)
-    held.see(1)
-    held.report(900.0)
-    assert held.load == 900.0
-
-
-def test_a_stale_report_does_not_hide_what_we_routed():
-    held = Outstanding()
-    held.report(0.0)
-    held.issue(1, 100.0)
-    held.see(1)
-    assert held.load == 100.0
-
-
-def test_what_ends_is_no_longer_outstanding():
-    held = Outstanding()
-    for number in range(1000):
-        held.issue(number, 0.1)
-    for number in range(1000):
-        held.finish(number)
-    held.finish(7)
-    assert (held.load, held.unseen) == (0.0, 0)
-
-
-def test_a_re_route_counts_once():
-    held = Outstanding()
-    held.issue(1, 100.0)
-    held.issue(1, 100.0)
-    assert held.load == pytest.approx(100.0)
