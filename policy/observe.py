@@ -112,14 +112,13 @@ def fold_metrics(
     learned: Learned,
     tickets_open: int | None = None,
     fleet: Iterable[Worker] = (),
-    awaits_restart: bool = True,
 ) -> Folded:
     """The worker after an engine spoke of it; `tickets_open` is the sum over all engines, if there are several.
 
     `fleet` is the whole endpoint's: a perf far above what the worker's like do is believed up to a bound.
 
     A report that arrived before the worker entered a restarting state is from its life before, and only its tickets
-    count. So is one that arrives while the restart is still being asked for (`awaits_restart`): a worker that took
+    count. So is one that arrives while the restart is still being asked for: a worker that took
     requests again would lose them to the next try. `drain.seen_at` is not set here: only the caller knows which engines live (`fold_drain_seen`).
     """
     worker = worker.but(tickets_open=heard.tickets_open if tickets_open is None else tickets_open)
@@ -128,7 +127,7 @@ def fold_metrics(
     worker = worker.but(suspect_since=_suspicion(worker, heard))
     newer = heard.reported_at > 0 and heard.reported_at >= (worker.reported_at or 0.0)
     restarting = worker.state in _RESTARTING
-    if restarting and awaits_restart and worker.operation in RESTARTS:
+    if restarting and worker.operation in RESTARTS:
         return Folded(worker=worker, learned=learned)
     if not newer or (restarting and heard.reported_at <= worker.since):
         return Folded(worker=worker, learned=learned)

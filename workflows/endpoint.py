@@ -12,11 +12,11 @@ from activities.planner import Decided, plan
 from policy import load as load_windows
 from policy.advice import Advice
 from policy.fleet import Worker
-from policy.observation import Observation
+from policy.observation import LAUNCH_IDS_PER_PLAN, Observation
 from policy.plan import Plan
 from stoker_wire import control
 from stoker_wire.control import EndpointSpec
-from workflows import advising, checking, clocks, intake, options, views
+from workflows import advising, checking, intake, options, views
 from workflows.alarm import Alarm
 from workflows.handed_on import read_handed_on
 from workflows.handshake import note_drains_seen, recheck_at
@@ -25,7 +25,6 @@ from workflows.operations import Operations
 from workflows.publish import Publisher
 from workflows.state import LAUNCH_ID_CHARS, EndpointStateBook
 
-RECRUITS_PER_PLAN_MAX = 64
 FALLBACK_SECONDS = 3600.0
 """Without any wish of the planner's: news wakes the loop, this is for what brings no news."""
 REPLAN_SECONDS = 10.0
@@ -67,11 +66,6 @@ class EndpointWorkflow:
             self._book.log.note(workflow.time(), "config", words, subject="state")
         if self._book.forgotten:
             words = f"could not be read, and begins anew: {', '.join(self._book.forgotten)}"
-            self._book.log.note(workflow.time(), "config", words, subject="state")
-        if future := clocks.forget_the_future(self._book.record, workflow.time()):
-            words = (
-                f"told from the future by an engine whose clock was ahead, begins anew: {', '.join(future)}"
-            )
             self._book.log.note(workflow.time(), "config", words, subject="state")
         self._operations = Operations(self._book, self._news)
         self._publisher = Publisher(self._book)
@@ -132,7 +126,7 @@ class EndpointWorkflow:
         note_drains_seen(self._book, now)
         observation = self._book.observation(
             now,
-            launch_ids=tuple(_launch_id() for _ in range(RECRUITS_PER_PLAN_MAX)),
+            launch_ids=tuple(_launch_id() for _ in range(LAUNCH_IDS_PER_PLAN)),
             looking=self._operations.looking,
             searching=self._operations.searching,
         )

@@ -1,11 +1,9 @@
 """What signals and updates do to the record. Each function answers why a new plan is due, or nothing."""
 
-from temporalio import workflow
-
 from policy import load as load_windows
 from policy.fleet import Goal, Worker
 from policy.lifecycle import Impossible
-from policy.observe import RESTARTS, fold_metrics
+from policy.observe import fold_metrics
 from policy.updates import UPDATING
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.workergroup import Workergroup
@@ -14,8 +12,6 @@ from workflows.handshake import open_tickets
 from workflows.messages import MetricsBatch, WorkerMetrics
 from workflows.outcomes import keep
 from workflows.state import ENGINES_KEPT, EndpointStateBook, EngineRecord
-
-AWAITS_RESTART = "await-restart"
 
 RATE_SECONDS = 30.0
 """Arrivals are compared over so long: shorter is noise."""
@@ -175,8 +171,6 @@ def _worker(book: EndpointStateBook, told: WorkerMetrics, now: float) -> str:
             learned=record.learned,
             tickets_open=tickets,
             fleet=record.workers.values(),
-            # Asked only where it matters: a history of before the change has no mark, and goes on as it went.
-            awaits_restart=worker.operation in RESTARTS and workflow.patched(AWAITS_RESTART),
         )
     except Impossible as fault:
         book.log.note(now, "worker", str(fault), subject=told.launch_id, level=2)

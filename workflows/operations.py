@@ -51,9 +51,6 @@ from workflows.state import EndpointStateBook
 
 OnWorker = Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update
 
-REFUSES_STALE = "refuse-stale-orders"
-AWAITS_TRY = "await-the-last-try"
-
 LOOK = "look"
 """The key of the listing's task; workers' tasks have their launch id, searches `search:<workergroup>`."""
 _SEARCH = "search:"
@@ -113,9 +110,6 @@ class Operations:
             return False
         then, now = before.get(operation.launch_id), self._book.record.workers.get(operation.launch_id)
         if then is None or now is None or is_hot(then) or not is_hot(now):
-            return False
-        # Asked only where it matters: a history of before the change has no mark, and goes on as it went.
-        if not workflow.patched(REFUSES_STALE):
             return False
         said = f"{operation.op} was decided while it was {then.state.printed}: it takes requests now"
         self._note("wait", operation.launch_id, said, level=1, workergroup_id=now.workergroup_id)
@@ -194,7 +188,7 @@ class Operations:
             self._spawn(worker.launch_id, self._create_again(worker.launch_id, offer))
         elif worker.operation == "create":
             outcomes.ended(self._book, worker, workflow.time(), fault=("", "its offer was not carried over"))
-        elif worker.operation in RESTARTS and workflow.patched(AWAITS_TRY):
+        elif worker.operation in RESTARTS:
             self._spawn(worker.launch_id, self._restart_again(worker))
         else:
             self._spawn(worker.launch_id, self._call(worker))

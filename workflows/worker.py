@@ -101,7 +101,6 @@ def build_workers(
                 market_activities.reboot_instance,
                 market_activities.destroy_instance,
                 market_activities.update_instance,
-                market_activities.list_instances,  # for workflows of before it moved to the other queue
             ],
             activity_task_poller_behavior=PollerBehaviorSimpleMaximum(ACTIVITY_POLLS),
             max_concurrent_activities=settings.market_calls_at_once_max,

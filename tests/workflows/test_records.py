@@ -77,7 +77,7 @@ def full_memory() -> Memory:
         trials=tuple((123.45, 25.0, 12345.67, 1234567.1, 123) for _ in range(len(WAYS))),
         chosen=3,
     )
-    return Memory(hot_target=1234.5, grew_at=1.0, hot_peaks=peaks, total_peaks=peaks, experience=experience)
+    return Memory(above_since=1.0, grew_at=1.0, hot_peaks=peaks, total_peaks=peaks, experience=experience)
 
 
 def test_the_record_survives_a_hand_over_unchanged() -> None:

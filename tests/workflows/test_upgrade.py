@@ -190,7 +190,7 @@ def test_a_memory_that_cannot_be_read_begins_anew_and_is_named() -> None:
     carried = handed_on()["carried"]
     carried |= {
         "load": {"late_load": "much"},
-        "memory": {"hot_target": None},
+        "memory": {"above_since": "long ago"},
         "color": "blue",
         "workers_rented": 7,
     }
