@@ -15,7 +15,7 @@ from engine.endpoints import Endpoint
 from engine.faults import TEMPORAL_FAULTS, is_gone
 from engine.faults import said as words
 from engine.skipped import Skipped
-from stoker_wire.control import SIGNAL_REPORT_METRICS
+from stoker_wire.control import REPORT_METRICS
 from workflows.messages import MetricsBatch
 
 log = structlog.get_logger("engine.herald")
@@ -100,7 +100,7 @@ class Herald:
             for batch in (*unsaid, *before, last.model_copy(update=empty)):
                 async with self._at_once:
                     said = batch.model_dump(mode="json", exclude_defaults=True)
-                    await handle.signal(SIGNAL_REPORT_METRICS, said, rpc_timeout=timedelta(seconds=2))
+                    await handle.signal(REPORT_METRICS, said, rpc_timeout=timedelta(seconds=2))
         except TEMPORAL_FAULTS as fault:
             log.info("goodbye_not_said", endpoint=endpoint.name, error=words(fault))
 
@@ -154,7 +154,7 @@ class Herald:
             try:
                 async with self._at_once:
                     said = unsaid[0].model_dump(mode="json", exclude_defaults=True)
-                    await handle.signal(SIGNAL_REPORT_METRICS, said, rpc_timeout=timedelta(seconds=5))
+                    await handle.signal(REPORT_METRICS, said, rpc_timeout=timedelta(seconds=5))
                 del unsaid[0]
             except TEMPORAL_FAULTS as fault:
                 if is_gone(fault):

@@ -22,7 +22,7 @@ from market.port import InstanceGone, MarketError, RateLimited, Unauthorised
 from run.faults import Fault
 from run.identity import identity_of, read_identity, require_identity
 from run.temporal_server import Target, connect_to
-from stoker_wire.control import SIGNAL_UPDATE_CONFIG, WORKFLOW_TYPE
+from stoker_wire.control import UPDATE_CONFIG, WORKFLOW_TYPE
 from stoker_wire.market import Instance
 
 log = structlog.get_logger(__name__)
@@ -187,7 +187,7 @@ async def _tell(client: Client, endpoint: str | None) -> Stopped:
         async with turn:
             try:
                 handle = client.get_workflow_handle(workflow)
-                await handle.signal(SIGNAL_UPDATE_CONFIG, _STOPPED, rpc_timeout=_ANSWER)
+                await handle.signal(UPDATE_CONFIG, _STOPPED, rpc_timeout=_ANSWER)
             except RPCError as fault:
                 if fault.status is not RPCStatusCode.NOT_FOUND:  # it has ended since
                     failed.append(f"{name} ({fault.status.name})")

@@ -17,7 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from run.faults import Fault
 from run.settings import WorkerChoice
-from stoker_wire.control import MARKET_TASK_QUEUE, SIGNAL_UPDATE_CONFIG, SWEEP_ID, TASK_QUEUE, WORKFLOW_TYPE
+from stoker_wire.control import MARKET_TASK_QUEUE, SWEEP_ID, TASK_QUEUE, UPDATE_CONFIG, WORKFLOW_TYPE
 from workflows.sweep import SweepWorkflow
 
 PAUSE_SECONDS = 0.5
@@ -132,7 +132,7 @@ async def _wake(client: Client, name: str) -> None:
         if name == SWEEP_ID:
             await handle.signal(SweepWorkflow.wake, rpc_timeout=timedelta(seconds=5))
         else:
-            await handle.signal(SIGNAL_UPDATE_CONFIG, {}, rpc_timeout=timedelta(seconds=5))
+            await handle.signal(UPDATE_CONFIG, {}, rpc_timeout=timedelta(seconds=5))
     except RPCError as fault:
         if fault.status is not RPCStatusCode.NOT_FOUND:
             raise

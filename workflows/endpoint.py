@@ -246,85 +246,61 @@ class EndpointWorkflow:
 
     # signals: what cannot be used is refused in the decision log, and never fails the workflow
 
-    @workflow.signal(
-        name=control.SIGNAL_REPORT_METRICS, description="what an engine saw since its last batch"
-    )
+    @workflow.signal(name=control.REPORT_METRICS, description="what an engine saw since its last batch")
     def report_metrics(self, *sent: Any) -> None:
         """A `MetricsBatch`."""
         try:
             read = checking.metrics(checking.only(sent))
         except checking.Unacceptable as fault:
-            return self._refuse(control.SIGNAL_REPORT_METRICS, fault)
+            return self._refuse(control.REPORT_METRICS, fault)
         now = self._now()
         reason = intake.metrics(self._book, read, now)
         if note_drains_seen(self._book, now):
             reason = reason or "every engine has seen the drain"
         return self._news(reason)
 
-    @workflow.signal(name=control.SIGNAL_UPDATE_CONFIG, description="change config fields")
+    @workflow.signal(name=control.UPDATE_CONFIG, description="change config fields")
     def update_config(self, *sent: Any) -> None:
         """An `EndpointPatch`."""
         try:
             patch = checking.patch(checking.only(sent), self._book.record.config)
         except checking.Unacceptable as fault:
-            return self._refuse(control.SIGNAL_UPDATE_CONFIG, fault)
+            return self._refuse(control.UPDATE_CONFIG, fault)
         return self._news(intake.config(self._book, patch, self._now()))
 
-    @workflow.signal(name=control.SIGNAL_SET_WORKERGROUP, description="add or change a workergroup")
+    @workflow.signal(name=control.SET_WORKERGROUP, description="add or change a workergroup")
     def set_workergroup(self, *sent: Any) -> None:
         """A `Workergroup`."""
         try:
             group = checking.workergroup(checking.only(sent))
         except checking.Unacceptable as fault:
-            return self._refuse(control.SIGNAL_SET_WORKERGROUP, fault)
+            return self._refuse(control.SET_WORKERGROUP, fault)
         return self._news(intake.set_workergroup(self._book, group, self._now()))
 
-    @workflow.signal(name=control.SIGNAL_REMOVE_WORKERGROUP, description="remove a workergroup")
+    @workflow.signal(name=control.REMOVE_WORKERGROUP, description="remove a workergroup")
     def remove_workergroup(self, *sent: Any) -> None:
         """A workergroup's id."""
         try:
             group_id = checking.workergroup_id(checking.only(sent))
         except checking.Unacceptable as fault:
-            return self._refuse(control.SIGNAL_REMOVE_WORKERGROUP, fault)
+            return self._refuse(control.REMOVE_WORKERGROUP, fault)
         return self._news(intake.remove_workergroup(self._book, group_id, self._now()))
 
-    @workflow.signal(name=control.SIGNAL_UPDATE_WORKERS, description="roll a workergroup's workers over")
+    @workflow.signal(name=control.UPDATE_WORKERS, description="roll a workergroup's workers over")
     def update_workers(self, *sent: Any) -> None:
         """A workergroup's id."""
         try:
             group_id = checking.workergroup_id(checking.only(sent))
         except checking.Unacceptable as fault:
-            return self._refuse(control.SIGNAL_UPDATE_WORKERS, fault)
+            return self._refuse(control.UPDATE_WORKERS, fault)
         return self._news(intake.update_workers(self._book, group_id, self._now()))
 
-    @workflow.signal(
-        name=control.SIGNAL_CANCEL_UPDATE, description="keep the workers that are not updated yet"
-    )
-    def cancel_update(self, *sent: Any) -> None:
-        """A workergroup's id."""
-        try:
-            group_id = checking.workergroup_id(checking.only(sent))
-        except checking.Unacceptable as fault:
-            return self._refuse(control.SIGNAL_CANCEL_UPDATE, fault)
-        return self._news(intake.cancel_update(self._book, group_id, self._now()))
-
-    @workflow.signal(
-        name=control.SIGNAL_ADVISE, description="plan a second config beside the live one, or stop it"
-    )
-    def advise(self, *sent: Any) -> None:
-        """An `Advise`, or nothing to stop it."""
-        try:
-            asked = checking.advise(checking.only(sent), self._book.record.config)
-        except checking.Unacceptable as fault:
-            return self._refuse(control.SIGNAL_ADVISE, fault)
-        return self._news(advising.advise(self._book, asked, self._now()))
-
-    @workflow.signal(name=control.SIGNAL_DELETE, description="destroy every worker, then end")
+    @workflow.signal(name=control.DELETE, description="destroy every worker, then end")
     def delete(self, *sent: Any) -> None:
         """Nothing to say."""
         if sent:
             fault = checking.Unacceptable(f"delete takes nothing, {len(sent)} values came; send it without")
-            return self._refuse(control.SIGNAL_DELETE, fault)
+            return self._refuse(control.DELETE, fault)
         return self._delete("the endpoint is deleted: every worker is released")
 
     def _delete(self, said: str) -> None:
@@ -343,7 +319,7 @@ class EndpointWorkflow:
 
     # updates: the same, for callers who want the error back; a refused one leaves no trace in the history
 
-    @workflow.update(name=control.UPDATE_CHANGE_CONFIG, description="change config fields")
+    @workflow.update(name=control.UPDATE_CONFIG, description="change config fields")
     def change_config(self, sent: Any) -> dict[str, Any]:
         """Answers the whole config after the change."""
         self._news(intake.config(self._book, self._patch(sent), self._now()))
@@ -354,7 +330,7 @@ class EndpointWorkflow:
         self._check_alive()
         self._patch(sent)
 
-    @workflow.update(name=control.UPDATE_PUT_WORKERGROUP, description="add or change a workergroup")
+    @workflow.update(name=control.SET_WORKERGROUP, description="add or change a workergroup")
     def put_workergroup(self, sent: Any) -> dict[str, Any]:
         """Answers the workergroup as it is now, with its revision."""
         group = self._group(sent)
@@ -367,23 +343,34 @@ class EndpointWorkflow:
         self._check_alive()
         self._group(sent)
 
-    @workflow.update(name=control.UPDATE_DROP_WORKERGROUP, description="remove a workergroup")
-    def drop_workergroup(self, sent: Any) -> bool:
-        """Answers whether there was one."""
-        group_id = self._group_id(sent)
-        there = self._book.workergroup(group_id) is not None
-        self._news(intake.remove_workergroup(self._book, group_id, self._now()))
-        return there
+    @workflow.update(name=control.REMOVE_WORKERGROUP, description="remove a workergroup")
+    def drop_workergroup(self, sent: Any) -> None:
+        """Its workers are released by the next plans."""
+        self._news(intake.remove_workergroup(self._book, self._group_id(sent), self._now()))
 
     @drop_workergroup.validator
     def _check_drop_workergroup(self, sent: Any) -> None:
-        self._check_alive()
-        if self._book.workergroup(self._group_id(sent)) is None:
-            raise ApplicationError(f"there is no workergroup {sent}", type="no_such_workergroup")
+        self._check_group_exists(sent)
 
-    @workflow.update(
-        name=control.UPDATE_ROTATE_KEY, description="make the endpoint key invalid, a new one valid"
-    )
+    @workflow.update(name=control.UPDATE_WORKERS, description="roll a workergroup's workers over")
+    def roll_workers(self, sent: Any) -> None:
+        """Its revision goes up, so that every worker of it is due."""
+        self._news(intake.update_workers(self._book, self._group_id(sent), self._now()))
+
+    @roll_workers.validator
+    def _check_roll_workers(self, sent: Any) -> None:
+        self._check_group_exists(sent)
+
+    @workflow.update(name=control.CANCEL_UPDATE, description="keep the workers that are not updated yet")
+    def cancel_update(self, sent: Any) -> None:
+        """A worker whose update has begun finishes it."""
+        self._news(intake.cancel_update(self._book, self._group_id(sent), self._now()))
+
+    @cancel_update.validator
+    def _check_cancel_update(self, sent: Any) -> None:
+        self._check_group_exists(sent)
+
+    @workflow.update(name=control.ROTATE_KEY, description="make the endpoint key invalid, a new one valid")
     def rotate_key(self, overlap_seconds: Any = None) -> int:
         """Answers the version of the key that is valid now; the one before is accepted for so long besides."""
         record = self._book.record
@@ -405,23 +392,26 @@ class EndpointWorkflow:
         except checking.Unacceptable as fault:
             raise ApplicationError(str(fault), type="invalid_args") from None
 
-    @workflow.update(
-        name=control.UPDATE_SET_ADVICE, description="plan a second config beside the live one, or stop it"
-    )
-    def set_advice(self, sent: Any = None) -> bool:
+    @workflow.update(name=control.ADVISE, description="plan a second config beside the live one, or stop it")
+    def advise(self, sent: Any = None) -> bool:
         """Answers whether a second config is planned from now on."""
         asked = self._advise(sent)
         self._news(advising.advise(self._book, asked, self._now()))
         return asked is not None
 
-    @set_advice.validator
-    def _check_set_advice(self, sent: Any = None) -> None:
+    @advise.validator
+    def _check_advise(self, sent: Any = None) -> None:
         self._check_alive()
         self._advise(sent)
 
     def _check_alive(self) -> None:
         if self._book.record.deleting:
             raise ApplicationError(f"endpoint {self._book.name} is being deleted", type="deleting")
+
+    def _check_group_exists(self, sent: Any) -> None:
+        self._check_alive()
+        if self._book.workergroup(self._group_id(sent)) is None:
+            raise ApplicationError(f"there is no workergroup {sent}", type="no_such_workergroup")
 
     def _patch(self, sent: Any) -> Any:
         try:

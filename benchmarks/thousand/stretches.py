@@ -6,7 +6,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
 from benchmarks.thousand.events import Event
-from stoker_wire.control import SIGNAL_REPORT_METRICS, workflow_id
+from stoker_wire.control import REPORT_METRICS, workflow_id
 
 SHOWN = 12
 """Of the slowest events."""
@@ -51,7 +51,7 @@ async def _of(client: Client, event: Event, first: float) -> Stretches:
             continue
         match one.event_type:
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
-                if one.workflow_execution_signaled_event_attributes.signal_name == SIGNAL_REPORT_METRICS:
+                if one.workflow_execution_signaled_event_attributes.signal_name == REPORT_METRICS:
                     marks.append(("signal", at))
             case EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED:
                 marks.append(("task begins", at))

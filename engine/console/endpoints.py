@@ -13,13 +13,13 @@ from engine.engine import Engine
 from engine.keys import user_id
 from engine.parsing import answer, path_id, read_object
 from stoker_wire.control import (
+    ADVISE,
     QUERY_ADVICE,
     QUERY_COSTS,
     QUERY_DECISIONS,
     QUERY_STATUS,
-    UPDATE_CHANGE_CONFIG,
-    UPDATE_ROTATE_KEY,
-    UPDATE_SET_ADVICE,
+    ROTATE_KEY,
+    UPDATE_CONFIG,
     Advise,
 )
 from stoker_wire.endpoint import (
@@ -116,7 +116,7 @@ class EndpointDesk:
             raise Problem(400, "invalid_args", describe(fault)) from None
         if patch.given():
             sent = patch.model_dump(mode="json", exclude_none=True)
-            stored = await self._workflows.change(endpoint, UPDATE_CHANGE_CONFIG, sent)
+            stored = await self._workflows.change(endpoint, UPDATE_CONFIG, sent)
             config = EndpointConfig.model_validate(stored)
             await self._workflows.seen(endpoint, lambda e: e.config == config)
         return answer({"success": True})
@@ -137,7 +137,7 @@ class EndpointDesk:
         body = await read_object(request)
         endpoint = await self._mine(request, body)
         asked = [] if body.get("overlap_seconds") is None else [body["overlap_seconds"]]
-        version = await self._workflows.change(endpoint, UPDATE_ROTATE_KEY, *asked)
+        version = await self._workflows.change(endpoint, ROTATE_KEY, *asked)
         await self._workflows.seen(endpoint, lambda e: e.memo.key_version >= int(version))
         return answer({"success": True, "api_key": endpoint.key, "key_version": endpoint.memo.key_version})
 
@@ -179,15 +179,13 @@ class EndpointDesk:
             endpoint.config.patched(asked.config)
         except ValidationError as fault:
             raise Problem(400, "invalid_args", describe(fault)) from None
-        await self._workflows.change(
-            endpoint, UPDATE_SET_ADVICE, asked.model_dump(mode="json", exclude_none=True)
-        )
+        await self._workflows.change(endpoint, ADVISE, asked.model_dump(mode="json", exclude_none=True))
         return answer({"success": True})
 
     async def stop_advice(self, request: web.Request) -> web.Response:
         """Plan no second config any more."""
         endpoint = await self._mine(request, await read_object(request))
-        await self._workflows.change(endpoint, UPDATE_SET_ADVICE, None)
+        await self._workflows.change(endpoint, ADVISE, None)
         return answer({"success": True})
 
     async def _mine(self, request: web.Request, body: dict[str, Any] | None = None) -> Endpoint:

@@ -19,7 +19,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from engine.endpoints import Endpoint
 from engine.engine import Engine
-from stoker_wire.control import SIGNAL_DELETE, TASK_QUEUE, WORKFLOW_TYPE, EndpointSpec, workflow_id
+from stoker_wire.control import DELETE, TASK_QUEUE, WORKFLOW_TYPE, EndpointSpec, workflow_id
 from stoker_wire.endpoint import EndpointConfig
 from workflows.messages import MEMO_KEY, EndpointMemo
 
@@ -94,7 +94,7 @@ class EndpointWorkflows:
 
     async def delete(self, endpoint: Endpoint) -> None:
         """Have every worker destroyed, then the workflow end."""
-        await self.signal(endpoint, SIGNAL_DELETE)
+        await self.signal(endpoint, DELETE)
         await self.seen(endpoint, lambda e: e.gone or e.memo.deleting)
         log.info("endpoint_deleted", endpoint=endpoint.name, endpoint_id=endpoint.id)
 

@@ -12,7 +12,7 @@ from engine.endpoints import Endpoint
 from engine.engine import Engine
 from engine.keys import user_id
 from engine.parsing import answer, path_id, read_object
-from stoker_wire.control import QUERY_WORKERGROUPS, UPDATE_DROP_WORKERGROUP, UPDATE_PUT_WORKERGROUP
+from stoker_wire.control import QUERY_WORKERGROUPS, REMOVE_WORKERGROUP, SET_WORKERGROUP
 from stoker_wire.problem import Problem, describe
 from stoker_wire.workergroup import Workergroup
 
@@ -92,14 +92,14 @@ class WorkergroupDesk:
         """Remove it; its workers are released."""
         endpoint, group = await self._mine(request, await read_object(request))
         group_id = int(group["id"])
-        await self._workflows.change(endpoint, UPDATE_DROP_WORKERGROUP, group_id)
+        await self._workflows.change(endpoint, REMOVE_WORKERGROUP, group_id)
         await self._workflows.seen(endpoint, lambda e: group_id not in e.memo.groups)
         return answer({"success": True})
 
     async def _put(self, endpoint: Endpoint, group: Workergroup) -> dict[str, Any]:
         await check(group, self._window)
         sent = group.model_dump(mode="json")
-        stored: dict[str, Any] = await self._workflows.change(endpoint, UPDATE_PUT_WORKERGROUP, sent)
+        stored: dict[str, Any] = await self._workflows.change(endpoint, SET_WORKERGROUP, sent)
         await self._workflows.seen(endpoint, lambda e: group.id in e.memo.groups)
         return stored
 

@@ -11,7 +11,7 @@ from engine.endpoints import Endpoint
 from engine.engine import Engine
 from engine.parsing import answer, read_object
 from engine.workers import KnownWorker
-from stoker_wire.control import SIGNAL_CANCEL_UPDATE, SIGNAL_UPDATE_WORKERS
+from stoker_wire.control import CANCEL_UPDATE, UPDATE_WORKERS
 from stoker_wire.problem import Problem
 
 _COUNT = re.compile(r"^\d+x ")
@@ -55,10 +55,10 @@ class WorkerDesk:
         group_id = whole(body, "workergroup_id")
         endpoint = self._engine.directory.of_group(group_id, owner)
         if body.get("cancel_update"):
-            await self._workflows.signal(endpoint, SIGNAL_CANCEL_UPDATE, group_id)
+            await self._workflows.change(endpoint, CANCEL_UPDATE, group_id)
             return answer({"success": True, "cancelled": True})
         due = sum(1 for member in endpoint.memo.members if member.g == group_id)
-        await self._workflows.signal(endpoint, SIGNAL_UPDATE_WORKERS, group_id)
+        await self._workflows.change(endpoint, UPDATE_WORKERS, group_id)
         return answer({"success": True, "workers_to_update": due})
 
 

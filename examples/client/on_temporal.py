@@ -18,7 +18,7 @@ async def main() -> None:
         EndpointConfig(max_workers=4, min_workers=1, min_load=0, dollars_per_hour_max=2.0),
         workergroups=[Workergroup(id=1, template_hash=os.environ["TEMPLATE_HASH"])],
     )
-    print(await control.change_config("my-endpoint", target_util=0.8))
+    print(await control.update_config("my-endpoint", target_util=0.8))
     for decision in await control.decisions("my-endpoint"):
         print(decision["kind"], decision["reason"])
 

@@ -159,52 +159,48 @@ class Control:
             )
         return spec
 
-    async def update_config(self, endpoint_name: str, **parameters: Any) -> None:
-        """Signal a change: it is taken even while no worker runs; what cannot be used is refused in the decision log."""
-        await self._signal(endpoint_name, wire.SIGNAL_UPDATE_CONFIG, _patch(parameters))
-
-    async def change_config(self, endpoint_name: str, **parameters: Any) -> dict[str, Any]:
+    async def update_config(self, endpoint_name: str, **parameters: Any) -> dict[str, Any]:
         """Change parameters and wait until it is done: the whole config after it.
 
         Raises:
             Invalid: a parameter is unknown or out of bounds.
             Refused: the workflow says no, e.g. because it is being deleted.
         """
-        changed: dict[str, Any] = await self._update(
-            endpoint_name, wire.UPDATE_CHANGE_CONFIG, _patch(parameters)
-        )
+        changed: dict[str, Any] = await self._update(endpoint_name, wire.UPDATE_CONFIG, _patch(parameters))
         return changed
 
-    async def set_workergroup(self, endpoint_name: str, workergroup: Workergroup) -> None:
-        """Signal a new or changed workergroup; see `put_workergroup` for one that waits."""
-        await self._signal(endpoint_name, wire.SIGNAL_SET_WORKERGROUP, _group(workergroup))
-
-    async def put_workergroup(self, endpoint_name: str, workergroup: Workergroup) -> dict[str, Any]:
+    async def set_workergroup(self, endpoint_name: str, workergroup: Workergroup) -> dict[str, Any]:
         """Add or change a workergroup and wait until it is done: the workergroup with its revision."""
-        stored: dict[str, Any] = await self._update(
-            endpoint_name, wire.UPDATE_PUT_WORKERGROUP, _group(workergroup)
-        )
+        stored: dict[str, Any] = await self._update(endpoint_name, wire.SET_WORKERGROUP, _group(workergroup))
         return stored
 
     async def remove_workergroup(self, endpoint_name: str, workergroup_id: int) -> None:
-        """Signal that a workergroup goes; its workers are drained and destroyed."""
-        await self._signal(endpoint_name, wire.SIGNAL_REMOVE_WORKERGROUP, workergroup_id)
-
-    async def drop_workergroup(self, endpoint_name: str, workergroup_id: int) -> None:
         """Remove a workergroup and wait until the workflow has taken it up.
 
         Raises:
             Refused: there is none with this id.
         """
-        await self._update(endpoint_name, wire.UPDATE_DROP_WORKERGROUP, workergroup_id)
+        await self._update(endpoint_name, wire.REMOVE_WORKERGROUP, workergroup_id)
 
     async def update_workers(self, endpoint_name: str, workergroup_id: int) -> None:
-        """Roll a workergroup's workers over to its present template, without dropping a request."""
-        await self._signal(endpoint_name, wire.SIGNAL_UPDATE_WORKERS, workergroup_id)
+        """Roll a workergroup's workers over to its present template, without dropping a request.
+
+        Raises:
+            Refused: there is none with this id.
+        """
+        await self._update(endpoint_name, wire.UPDATE_WORKERS, workergroup_id)
+
+    async def cancel_update(self, endpoint_name: str, workergroup_id: int) -> None:
+        """Keep the workers that are not updated yet; a worker whose update has begun finishes it.
+
+        Raises:
+            Refused: there is none with this id.
+        """
+        await self._update(endpoint_name, wire.CANCEL_UPDATE, workergroup_id)
 
     async def rotate_key(self, endpoint_name: str) -> int:
         """Make the endpoint's routing key invalid and a new one valid: the version of the new one."""
-        return int(await self._update(endpoint_name, wire.UPDATE_ROTATE_KEY))
+        return int(await self._update(endpoint_name, wire.ROTATE_KEY))
 
     async def advise(self, endpoint_name: str, *, tuning: str = "default", **parameters: Any) -> None:
         """Plan a second config beside the live one; nothing of it is carried out. What is not given follows the live config.
@@ -217,13 +213,11 @@ class Control:
             asked = wire.Advise.model_validate({"config": dict(parameters), "tuning": tuning})
         except ValidationError as fault:
             raise Invalid(describe(fault)) from None
-        await self._update(
-            endpoint_name, wire.UPDATE_SET_ADVICE, asked.model_dump(mode="json", exclude_none=True)
-        )
+        await self._update(endpoint_name, wire.ADVISE, asked.model_dump(mode="json", exclude_none=True))
 
     async def stop_advice(self, endpoint_name: str) -> None:
         """Plan no second config any more."""
-        await self._update(endpoint_name, wire.UPDATE_SET_ADVICE, None)
+        await self._update(endpoint_name, wire.ADVISE, None)
 
     async def advice(self, endpoint_name: str) -> dict[str, Any]:
         """What a second config does beside the live one: `live`, `live_imagined`, `advised`, `differences`, `summary`."""
@@ -239,7 +233,7 @@ class Control:
         Raises:
             RequestTimedOut: it was not done within `wait_seconds`; it goes on all the same.
         """
-        await self._signal(endpoint_name, wire.SIGNAL_DELETE)
+        await self._signal(endpoint_name, wire.DELETE)
         if wait_seconds is None:
             return None
         try:

@@ -19,14 +19,14 @@ from tests.workflows.world import World, group, replayer
 from workflows.messages import MetricsBatch
 
 SIGNALS = [
-    control.SIGNAL_REPORT_METRICS, control.SIGNAL_UPDATE_CONFIG, control.SIGNAL_SET_WORKERGROUP, control.SIGNAL_REMOVE_WORKERGROUP,
-    control.SIGNAL_UPDATE_WORKERS, control.SIGNAL_CANCEL_UPDATE, control.SIGNAL_ADVISE, "no_such_signal", "status", "__temporal_odd", "",
+    control.REPORT_METRICS, control.UPDATE_CONFIG, control.SET_WORKERGROUP, control.REMOVE_WORKERGROUP,
+    control.UPDATE_WORKERS, "no_such_signal", "status", "__temporal_odd", "",
 ]  # fmt: skip
 UPDATES = [
-    control.UPDATE_CHANGE_CONFIG, control.UPDATE_PUT_WORKERGROUP, control.UPDATE_DROP_WORKERGROUP, control.UPDATE_ROTATE_KEY,
-    control.UPDATE_SET_ADVICE, "no_such_update",
+    control.UPDATE_CONFIG, control.SET_WORKERGROUP, control.REMOVE_WORKERGROUP, control.ROTATE_KEY,
+    control.UPDATE_WORKERS, control.CANCEL_UPDATE, control.ADVISE, "no_such_update",
 ]  # fmt: skip
-KNOWN = set(SIGNALS[:7])
+KNOWN = set(SIGNALS[:5])
 
 _MODELS = {"metrics": MetricsBatch, "patch": EndpointPatch, "group": Workergroup}
 _TOLD = document(
@@ -47,11 +47,9 @@ def payload(name: str) -> st.SearchStrategy[Any]:
 
 
 PAYLOADS = {
-    control.SIGNAL_REPORT_METRICS: payload("metrics"),
-    control.SIGNAL_UPDATE_CONFIG: payload("patch"),
-    control.SIGNAL_SET_WORKERGROUP: payload("group"),
-    control.UPDATE_CHANGE_CONFIG: payload("patch"),
-    control.UPDATE_PUT_WORKERGROUP: payload("group"),
+    control.REPORT_METRICS: payload("metrics"),
+    control.UPDATE_CONFIG: payload("patch"),
+    control.SET_WORKERGROUP: payload("group"),
 }
 IDS = st.sampled_from([1, 2, 9, 0, -1, 2**63, True, "1", None, 1.0]) | anything
 
@@ -147,15 +145,13 @@ async def test_a_storm_of_messages_neither_fails_nor_stops_the_workflow(a_world:
         assert (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
         histories = await world.histories()
         assert [fault for history in histories for fault in failures(history)] == []
-        config_after = await handle.execute_update(control.UPDATE_CHANGE_CONFIG, {"max_workers": 2})
+        config_after = await handle.execute_update(control.UPDATE_CONFIG, {"max_workers": 2})
         assert config_after["max_workers"] == 2, "and it takes good messages still"
         for history in await world.histories():
             await replayer().replay_workflow(history)
 
 
-@pytest.mark.parametrize(
-    "signal", [control.SIGNAL_REPORT_METRICS, control.SIGNAL_UPDATE_CONFIG, control.SIGNAL_SET_WORKERGROUP]
-)
+@pytest.mark.parametrize("signal", [control.REPORT_METRICS, control.UPDATE_CONFIG, control.SET_WORKERGROUP])
 async def test_what_is_refused_is_in_the_decision_log(a_world: Any, signal: str) -> None:
     async with a_world() as world:
         await world.start(EndpointConfig(min_load=0, min_workers=0, max_workers=2), [group()])
@@ -176,7 +172,7 @@ async def test_what_is_refused_is_in_the_decision_log(a_world: Any, signal: str)
             assert len(line["reason"]) <= 400
 
 
-@pytest.mark.parametrize("signal", [*sorted(KNOWN), control.SIGNAL_DELETE, "no_such_signal"])
+@pytest.mark.parametrize("signal", [*sorted(KNOWN), control.DELETE, "no_such_signal"])
 async def test_a_signal_with_more_values_than_it_takes_does_not_stop_the_workflow(
     a_world: Any, signal: str
 ) -> None:

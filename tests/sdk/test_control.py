@@ -66,17 +66,18 @@ async def test_an_endpoint_lives_from_start_to_deletion(control, workers):
     status = await control.status("llm")
     assert (status["name"], status["id"], status["state"]) == ("llm", spec.endpoint_id, "active")
 
-    changed = await control.change_config("llm", max_workers=3, cold_workers=0)
+    changed = await control.update_config("llm", max_workers=3, cold_workers=0)
     assert (changed["max_workers"], changed["min_workers"]) == (3, 0)
-    await control.update_config("llm", max_workers=2)
-    assert (await control.status("llm"))["config"]["max_workers"] == 2
 
-    stored = await control.put_workergroup("llm", Workergroup(id=5, template_hash="tmpl"))
+    stored = await control.set_workergroup("llm", Workergroup(id=5, template_hash="tmpl"))
     assert stored["id"] == 5
     await control.set_workergroup("llm", Workergroup(id=6, template_hash="tmpl", max_workers=1))
     assert [group["id"] for group in await control.workergroups("llm")] == [5, 6]
     await control.update_workers("llm", 5)
-    await control.drop_workergroup("llm", 5)
+    await control.cancel_update("llm", 5)
+    with pytest.raises(stoker.Refused, match="no workergroup 9"):
+        await control.update_workers("llm", 9)
+    await control.remove_workergroup("llm", 5)
     await control.remove_workergroup("llm", 6)
     assert await control.workergroups("llm") == []
 
@@ -119,7 +120,7 @@ async def test_a_name_is_given_once_among_live_endpoints(control):
 async def test_what_the_workflow_refuses_comes_back_as_its_sentence(control, workers):
     await control.create_endpoint("llm", EMPTY)
     with pytest.raises(stoker.Refused, match="no workergroup 9") as caught:
-        await control.drop_workergroup("llm", 9)
+        await control.remove_workergroup("llm", 9)
     assert caught.value.code == "no_such_workergroup"
 
 
@@ -129,9 +130,9 @@ async def test_what_is_out_of_bounds_is_refused_before_anything_is_sent(control)
     with pytest.raises(stoker.Invalid, match="target_util"):
         await control.update_config("llm", target_util=2)
     with pytest.raises(stoker.Invalid, match="max_worker"):
-        await control.change_config("llm", max_worker=2)
+        await control.update_config("llm", max_worker=2)
     with pytest.raises(stoker.Invalid, match="nothing to change"):
-        await control.change_config("llm")
+        await control.update_config("llm")
 
 
 async def test_an_unknown_endpoint_is_said_so(control):
@@ -142,14 +143,13 @@ async def test_an_unknown_endpoint_is_said_so(control):
         await control.delete("nope")
 
 
-async def test_a_signal_needs_no_worker_and_a_question_that_gets_none_says_so(server):
+async def test_a_delete_needs_no_worker_and_a_question_that_gets_none_says_so(server):
     control = Control(server.client, call_seconds_max=0.5)
     await control.create_endpoint("llm", EMPTY)
-    await control.update_config("llm", max_workers=3)
     with pytest.raises(stoker.TemporalUnavailable, match="stokerd worker"):
         await control.status("llm")
     with pytest.raises(stoker.TemporalUnavailable, match="stokerd worker"):
-        await control.change_config("llm", max_workers=4)
+        await control.update_config("llm", max_workers=4)
     await control.delete("llm")
     with pytest.raises(stoker.RequestTimedOut, match="still being destroyed"):
         await control.delete("llm", wait_seconds=0.2)

@@ -1,13 +1,14 @@
 """One endpoint's whole world in virtual time: real workflows, activities, policy and engine; everything else by seed."""
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import WorkflowExecutionStatus, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
 from activities.instances import MarketActivities
@@ -190,9 +191,9 @@ class World:
         while not any(engine.alive for engine in self.engines):
             await self._start_engine()
         sane = {"endpoint_state": "active", "max_workers": 10, "dollars_per_hour_max": 50.0, "min_load": 1.0}
-        await self.handle.execute_update("change_config", sane)
+        await self.handle.execute_update("update_config", sane)
         await self.handle.execute_update(
-            "put_workergroup", {"id": 1, "template_hash": "first", "test_workers": 0}
+            "set_workergroup", {"id": 1, "template_hash": "first", "test_workers": 0}
         )
         until = self.now() + CALM_SECONDS_MAX
         await asyncio.sleep(self.scenario.calm_seconds)
@@ -355,7 +356,8 @@ class World:
         await self.handle.signal("update_workers", 1)
         if cancel_after is not None:
             await asyncio.sleep(cancel_after)
-            await self.handle.signal("cancel_update", 1)
+            with contextlib.suppress(WorkflowUpdateFailedError):  # the workergroup may be removed meanwhile
+                await self.handle.execute_update("cancel_update", 1)
 
     async def _on_burst_of_signals(self, count: int) -> None:
         for number in range(count):

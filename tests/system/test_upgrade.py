@@ -149,7 +149,7 @@ async def test_a_live_deployment_goes_to_the_next_release_and_back(versioned, tm
             said = await versioned.rollout("2")
             assert "build 1 -> 2" in said
             assert "workers of build 1 may be stopped" in said
-            await live.execute_update("change_config", {"warmth": 3.0, "max_workers": 2})
+            await live.execute_update("update_config", {"warmth": 3.0, "max_workers": 2})
             await live.signal("update_config", {"warmth": 4.0})
             said = await versioned.rollout("1")
             assert "build 2 -> 1" in said

@@ -12,6 +12,9 @@ HISTORIES = Path(__file__).parent / "histories"
 ASKED_FOR = "STOKER_RECORD_HISTORIES" in os.environ
 """Recording is asked for by a variable."""
 
+MOVE_SECONDS_MIN = 0.5
+"""Between two moves to another build, where `upgraded` is recorded and replayed; a test cannot wait for the real one."""
+
 
 def record(name: str, histories: Iterable[WorkflowHistory]) -> None:
     """Replace the histories of this name, one file a run."""

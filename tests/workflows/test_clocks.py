@@ -55,7 +55,7 @@ async def test_a_batch_from_beyond_all_time_does_not_stop_the_endpoint(a_world: 
         await world.signal_metrics(odd)
         assert await world.live(600, until=settled)
         assert (await load(world))["known_until"] <= world.now
-        await world.handle.execute_update("change_config", {"max_workers": 3})
+        await world.handle.execute_update("update_config", {"max_workers": 3})
         for history in await world.histories():
             await replayer().replay_workflow(history)
 

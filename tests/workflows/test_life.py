@@ -225,7 +225,7 @@ async def test_a_cancelled_update_leaves_what_is_not_updated_as_it_is(a_world: A
         assert await world.live(600, load=100, until=lambda memo: ready(memo) + cold(memo) >= 3)
         before = set(world.market.instances)
         await world.handle.signal("update_workers", 1)
-        await world.handle.signal("cancel_update", 1)
+        await world.handle.execute_update("cancel_update", 1)
         await world.live(600, load=100)
         memo = await world.memo()
         assert all(member.n == 0 and not member.d for member in memo.members), "no update is pending"

@@ -32,7 +32,6 @@ async def refusal(handle: Any, name: str, *args: Any) -> ApplicationError:
         ("set_workergroup", {"id": 2, "template_hash": "t", "launch_args": "--nonsense 1"}, "launch_args"),
         ("remove_workergroup", "one", "workergroup id"),
         ("update_workers", None, "workergroup id"),
-        ("cancel_update", "x", "workergroup id"),
         ("report_metrics", {"engine_id": "e"}, "sequence"),
         (
             "report_metrics",
@@ -62,7 +61,7 @@ async def test_a_signal_that_cannot_be_used_leaves_a_line_and_changes_nothing(
 async def test_an_update_answers_the_whole_config(a_world: Any) -> None:
     async with a_world() as world:
         await world.start(CALM)
-        config = await world.handle.execute_update("change_config", {"cold_workers": 1, "max_workers": None})
+        config = await world.handle.execute_update("update_config", {"cold_workers": 1, "max_workers": None})
         assert config["min_workers"] == 1
         assert config["max_workers"] == 2, "null leaves it as it is"
 
@@ -70,17 +69,20 @@ async def test_an_update_answers_the_whole_config(a_world: Any) -> None:
 @pytest.mark.parametrize(
     ("update", "sent", "code", "says"),
     [
-        ("change_config", {"target_util": 2}, "invalid_config", "target_util"),
-        ("change_config", {"speed": 2}, "invalid_config", "speed"),
-        ("put_workergroup", {"id": 1}, "invalid_workergroup", "template"),
+        ("update_config", {"target_util": 2}, "invalid_config", "target_util"),
+        ("update_config", {"speed": 2}, "invalid_config", "speed"),
+        ("set_workergroup", {"id": 1}, "invalid_workergroup", "template"),
         (
-            "put_workergroup",
+            "set_workergroup",
             {"id": 1, "template_id": 3, "search_params": "a b"},
             "invalid_workergroup",
             "search_params",
         ),
-        ("drop_workergroup", 9, "no_such_workergroup", "9"),
-        ("drop_workergroup", "x", "invalid_workergroup", "workergroup id"),
+        ("remove_workergroup", 9, "no_such_workergroup", "9"),
+        ("remove_workergroup", "x", "invalid_workergroup", "workergroup id"),
+        ("update_workers", 9, "no_such_workergroup", "9"),
+        ("cancel_update", 9, "no_such_workergroup", "9"),
+        ("cancel_update", "x", "invalid_workergroup", "workergroup id"),
     ],
 )
 async def test_a_refused_update_says_why_and_leaves_no_trace(
@@ -98,18 +100,18 @@ async def test_a_refused_update_says_why_and_leaves_no_trace(
 async def test_a_workergroup_comes_changes_and_goes(a_world: Any) -> None:
     async with a_world() as world:
         await world.start(CALM)
-        stored = await world.handle.execute_update("put_workergroup", group().model_dump(mode="json"))
+        stored = await world.handle.execute_update("set_workergroup", group().model_dump(mode="json"))
         assert stored["revision"] == 1
         changed = group(template_hash="other").model_dump(mode="json")
-        assert (await world.handle.execute_update("put_workergroup", changed))["revision"] == 2
-        same = await world.handle.execute_update("put_workergroup", group(template_hash="other", revision=2))
+        assert (await world.handle.execute_update("set_workergroup", changed))["revision"] == 2
+        same = await world.handle.execute_update("set_workergroup", group(template_hash="other", revision=2))
         assert same["revision"] == 2, "the same again is no new revision"
         bound = group(template_hash="other", max_workers=1).model_dump(mode="json")
-        assert (await world.handle.execute_update("put_workergroup", bound))["revision"] == 2, (
+        assert (await world.handle.execute_update("set_workergroup", bound))["revision"] == 2, (
             "nor is a bound"
         )
         assert (await world.memo()).groups == (1,)
-        assert await world.handle.execute_update("drop_workergroup", 1) is True
+        await world.handle.execute_update("remove_workergroup", 1)
         assert await world.handle.query("workergroups") == []
 
 
@@ -127,7 +129,7 @@ async def test_an_endpoint_that_is_being_deleted_takes_no_changes(a_world: Any) 
         await world.start(CALM.model_copy(update={"min_workers": 1}), [group()])
         assert await world.live(60, until=lambda memo: len(memo.members) == 1)
         await world.handle.signal("delete")
-        fault = await refusal(world.handle, "change_config", {"max_workers": 3})
+        fault = await refusal(world.handle, "update_config", {"max_workers": 3})
         assert fault.type == "deleting"
         await world.handle.result()
 

@@ -47,7 +47,7 @@ async def test_a_bid_counts_against_the_budget(a_world: Any, monkeypatch: pytest
         for _ in range(24):
             await world.live(5, load=50.0)
         assert world.market.count("create") == 0
-        await world.handle.execute_update("change_config", {"dollars_per_hour_max": 11.0})
+        await world.handle.execute_update("update_config", {"dollars_per_hour_max": 11.0})
         for _ in range(24):
             await world.live(5, load=500.0)
         assert world.market.count("create") == 2, "two at 5 dollars"

@@ -22,7 +22,7 @@ from market.port import OfferGone, RateLimited
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
-from tests.workflows.recording import ASKED_FOR, HISTORIES, record
+from tests.workflows.recording import ASKED_FOR, HISTORIES, MOVE_SECONDS_MIN, record
 from tests.workflows.world import SECRETS, World, group, replayer
 from workflows.messages import EndpointMemo
 
@@ -61,13 +61,13 @@ async def changes(world: World) -> None:
     await world.live(120, load=5, step=10, until=settled)
     assert world.handle is not None
     await world.handle.signal("update_config", {"target_util": 5})
-    await world.handle.execute_update("change_config", {"target_util": 0.8})
+    await world.handle.execute_update("update_config", {"target_util": 0.8})
     await world.handle.execute_update("rotate_key")
     await world.handle.signal("update_workers", 1)
     await world.live(300, load=5, step=15)
     await world.handle.signal("update_config", {"endpoint_state": "stopped"})
     await world.live(60, step=10)
-    await world.handle.execute_update("drop_workergroup", 1)
+    await world.handle.execute_update("remove_workergroup", 1)
     await world.live(60, step=10)
     await end(world)
 
@@ -130,6 +130,13 @@ async def test_a_recorded_history_replays_under_an_absurd_policy(
 
 async def replay_failure(path: Path) -> Exception | None:
     text = await asyncio.to_thread(path.read_text)
+    with pytest.MonkeyPatch.context() as patch:
+        if path.stem.startswith("upgraded"):
+            patch.setattr("workflows.endpoint.MOVE_SECONDS_MIN", MOVE_SECONDS_MIN)
+        return await _replay_failure(text)
+
+
+async def _replay_failure(text: str) -> Exception | None:
     history = WorkflowHistory.from_json("endpoint/llm", text)
     result = await replayer().replay_workflow(history, raise_on_replay_failure=False)
     return result.replay_failure

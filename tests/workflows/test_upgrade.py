@@ -18,7 +18,7 @@ from run.rollout import build_of, roll_out
 from run.settings import WorkerChoice
 from stoker_wire.control import SWEEP_ID, EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
-from tests.workflows.recording import ASKED_FOR, record
+from tests.workflows.recording import ASKED_FOR, MOVE_SECONDS_MIN, record
 from tests.workflows.test_hand_over import runs
 from tests.workflows.world import SECRETS, World, group, make_market
 from workflows.handed_on import read_handed_on
@@ -59,7 +59,7 @@ class Builds:
 
 @pytest.fixture
 def builds(server: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("workflows.endpoint.MOVE_SECONDS_MIN", 0.5)
+    monkeypatch.setattr("workflows.endpoint.MOVE_SECONDS_MIN", MOVE_SECONDS_MIN)
     monkeypatch.setattr("run.rollout.WAKE_SECONDS", 0.6)
 
     @asynccontextmanager
