@@ -11,6 +11,7 @@ from market.ownership import DeploymentMarket, Owner, owner_of
 from market.port import InstanceGone, MarketError
 from run.faults import Fault
 from run.identity import require_identity
+from stoker.cli.output import in_cells
 from stoker_wire.control import workflow_id
 from stoker_wire.market import Instance
 
@@ -80,7 +81,9 @@ async def _show(found: list[tuple[Instance, Owner]], client: Client, console: Co
     table = Table("instance", "endpoint", "status", "$/h", "endpoint here", title="instances to adopt")
     for one, owner in found:
         here = "runs" if runs[owner.endpoint] else "does not run: the sweep destroys the instance"
-        table.add_row(str(one.id), owner.endpoint, one.actual_status or "?", f"{one.dph_total:.3f}", here)
+        table.add_row(
+            *in_cells(one.id, owner.endpoint, one.actual_status or "?", f"{one.dph_total:.3f}", here)
+        )
     console.print(table)
 
 

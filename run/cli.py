@@ -18,6 +18,7 @@ from run.keys import load_keys
 from run.logs import configure_logs
 from run.private import UMASK
 from run.settings import DevSettings, load_settings
+from stoker_wire.printable import printable_lines
 
 app = typer.Typer(
     name="stokerd",
@@ -126,14 +127,13 @@ def panic(
     yes: Yes = False,
 ) -> None:
     """Stop every endpoint and destroy every instance of this deployment, with its disk. Asks first."""
-    from rich.console import Console  # noqa: PLC0415
-
     from market.ownership import DeploymentMarket  # noqa: PLC0415
     from run.markets import market_of  # noqa: PLC0415
     from run.panic import WORD, Panic, find_deployment, run_panic  # noqa: PLC0415
     from run.temporal_server import temporal_target  # noqa: PLC0415
+    from stoker.cli.output import Terminal  # noqa: PLC0415
 
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     done: list[Panic] = []
 
     async def act(settings: DevSettings) -> None:
@@ -154,7 +154,7 @@ def panic(
         console.print(f"endpoints stopped: {', '.join(result.endpoints.names) or 'none'}")
         console.print(f"instances destroyed: {len(result.destroyed)}, left: {len(result.left)}")
         for fault in result.faults():
-            sys.stderr.write(f"stokerd: {fault}\n")
+            sys.stderr.write(printable_lines(f"stokerd: {fault}\n"))
         if result.faults():
             raise SystemExit(1)
 
@@ -206,15 +206,14 @@ def adopt(
     yes: Yes = False,
 ) -> None:
     """Give instances whose labels name no deployment, or one that is gone, to this deployment. Asks first."""
-    from rich.console import Console  # noqa: PLC0415
-
     from market.ownership import DeploymentMarket  # noqa: PLC0415
     from run.adopt import WORD, run_adopt  # noqa: PLC0415
     from run.identity import settle_identity  # noqa: PLC0415
     from run.markets import market_of  # noqa: PLC0415
     from run.temporal_server import connect_to, temporal_target  # noqa: PLC0415
+    from stoker.cli.output import Terminal  # noqa: PLC0415
 
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
 
     async def act(settings: DevSettings) -> None:
         keys = load_keys(settings.state_dir, generate=False, role="market")
@@ -266,9 +265,8 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Of everything that chance decides.")] = 0,
 ) -> None:
     """Replay a trace through the policy: queue time, dollars, and which config to take."""
-    from rich.console import Console  # noqa: PLC0415
-
     from run.simulate import run_simulate  # noqa: PLC0415 - each role loads only what it needs
+    from stoker.cli.output import Terminal  # noqa: PLC0415
 
     with _faults():
         run_simulate(
@@ -283,7 +281,7 @@ def simulate(
             pictures=pictures,
             cold_start=cold_start,
             seed=seed,
-            console=Console(highlight=False),
+            console=Terminal(highlight=False),
         )
 
 
@@ -323,10 +321,10 @@ class _faults:  # noqa: N801 - reads as a statement: with _faults():
 
     def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> None:
         if isinstance(fault, Fault):
-            sys.stderr.write(f"stokerd: {fault}\n")
+            sys.stderr.write(printable_lines(f"stokerd: {fault}\n"))
             raise SystemExit(fault.exit_code)
         if isinstance(fault, OSError) and (sentence := _of_the_machine(fault)) is not None:
-            sys.stderr.write(f"stokerd: {sentence}\n")
+            sys.stderr.write(printable_lines(f"stokerd: {sentence}\n"))
             raise SystemExit(3)
         if isinstance(fault, KeyboardInterrupt):
             raise SystemExit(130)

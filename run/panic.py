@@ -22,6 +22,7 @@ from market.port import InstanceGone, MarketError, RateLimited, Unauthorised
 from run.faults import Fault
 from run.identity import identity_of, read_identity, require_identity
 from run.temporal_server import Target, connect_to
+from stoker.cli.output import in_cells
 from stoker_wire.control import UPDATE_CONFIG, WORKFLOW_TYPE
 from stoker_wire.market import Instance
 
@@ -230,6 +231,6 @@ def _show(found: Sequence[Instance], deployment: str, console: Console) -> None:
         label = read_label(one.label)
         kind = f"{one.num_gpus}x {one.gpu_name or '?'}"
         name = label[0] if label else "?"
-        table.add_row(str(one.id), name, kind, one.actual_status or "?", f"{one.dph_total:.3f}")
+        table.add_row(*in_cells(one.id, name, kind, one.actual_status or "?", f"{one.dph_total:.3f}"))
     console.print(table)
     console.print(f"together ${sum(one.dph_total for one in found):.2f} per hour when all run")

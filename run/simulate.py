@@ -11,6 +11,7 @@ from run.yaml_files import read_yaml
 from simulation.pictures import NoPictures
 from simulation.report import Report, Unfit, simulate_trace
 from simulation.trace import TraceFault
+from stoker.cli.output import Terminal
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.problem import describe
 
@@ -39,7 +40,7 @@ def run_simulate(
     asked = read_config(config)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     try:
-        screen = Console(stderr=True)
+        screen = Terminal(stderr=True)
         with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
             task = bar.add_task("simulating", total=1.0)
             report = simulate_trace(

@@ -14,6 +14,7 @@ from policy.advice import differences_in_words, said
 from policy.fleet import Worker
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
+from workflows.markdown import literal
 from workflows.messages import MEMO_KEY, EndpointMemo, Member
 from workflows.state import EndpointStateBook
 
@@ -28,6 +29,7 @@ FLEET_CHANGED_AT = SearchAttributeKey.for_datetime("FleetChangedAt")
 _MEMO_ERROR_CHARS = 80
 _MEMO_REASON_CHARS = 160
 _ROWS_MAX = 40
+_NOTE_CHARS = 120
 _LINES_SHOWN = 12
 _ADVICE_LINES = 4
 _SIGNIFICANT = 3
@@ -179,8 +181,8 @@ def _capacity(book: EndpointStateBook) -> str:
     ]
     lines = ["| what | how much |", "|---|---|", *(f"| {what}{_GAP} | {much} |" for what, much in rows)]
     if targets.reason:
-        lines += ["", _cell(targets.reason)]
-    lines += [f"- waits for {_cell(wait.subject)}: {_cell(wait.reason)}" for wait in book.record.waits]
+        lines += ["", literal(targets.reason)]
+    lines += [f"- waits for {literal(wait.subject)}: {literal(wait.reason)}" for wait in book.record.waits]
     return "\n".join(lines)
 
 
@@ -193,17 +195,17 @@ def _advice(book: EndpointStateBook) -> list[str]:
     for name, shadow in (("live config", advice.live), (f"advised: {said(advice)}", advice.advised)):
         tally = shadow.tally
         cells = (
-            _cell(name),
+            literal(name),
             f"{shadow.hot}, {shadow.booting}, {len(shadow.machines) - shadow.hot - shadow.booting}",
             f"{shadow.burn_dollars_per_hour:.2f}, {tally.dollars_per_hour:.2f}",
             f"{tally.wait_seconds:.1f}{_BLANK}s",
             f"{tally.late_share:.1%}",
         )
         lines.append("| " + f"{_GAP} | ".join(cells) + " |")
-    lines += ["", f"Now, with the live fleet: {_cell(differences_in_words(advice))}", ""]
+    lines += ["", f"Now, with the live fleet: {literal(differences_in_words(advice))}", ""]
     shown = advice.differences[:_ADVICE_LINES]
     lines += [
-        f"- {each.side} only: **{each.op}** {_cell(each.subject)}: {_cell(each.reason)}" for each in shown
+        f"- {each.side} only: **{each.op}** {literal(each.subject)}: {literal(each.reason)}" for each in shown
     ]
     return ["## Advice (nothing of it is carried out)", "\n".join(lines)]
 
@@ -220,14 +222,14 @@ def _fleet(workers: list[Worker], now: float) -> str:
         cells = (
             worker.launch_id,
             str(worker.instance_id or "-"),
-            _cell(worker.kind).replace(" ", _BLANK),
+            literal(worker.kind).replace(" ", _BLANK),
             worker.state.printed,
             _span(now - worker.since).replace(" ", _BLANK),
             f"{worker.perf:.4g}",
             f"{worker.load:.4g}",
             str(worker.in_flight),
             f"{worker.burn_dollars_per_hour:.3f}",
-            _cell(note[:120]),
+            literal(note[:_NOTE_CHARS]),
         )
         lines.append("| " + f"{_GAP} | ".join(cells) + " |")
     if len(workers) > _ROWS_MAX:
@@ -237,16 +239,10 @@ def _fleet(workers: list[Worker], now: float) -> str:
 
 def _decisions(book: EndpointStateBook) -> str:
     lines = [
-        f"- {datetime.fromtimestamp(line.at, UTC):%m-%d %H:%M:%S} **{line.kind}** {_cell(line.subject)} {_cell(line.reason)}"
+        f"- {datetime.fromtimestamp(line.at, UTC):%m-%d %H:%M:%S} **{line.kind}** {literal(line.subject)} {literal(line.reason)}"
         for line in reversed(book.log.tail(_LINES_SHOWN, level_max=1))
     ]
     return "\n".join(lines) or "none yet"
-
-
-def _cell(text: str) -> str:
-    """Text from outside, made harmless inside a Markdown table. The UI would take what stands between two dollar signs for a
-    formula."""
-    return text.replace("|", "/").replace("\n", " ").replace("<", "(").replace("`", "'").replace("$", "&#36;")
 
 
 def _span(seconds: float) -> str:

@@ -17,6 +17,7 @@ from market.ownership import Account, count_by_deployment
 from stoker_wire.control import MARKET_TASK_QUEUE, SWEEP_ID, SWEEP_WORKFLOW_TYPE, workflow_id
 from stoker_wire.market import Instance
 from workflows import options
+from workflows.markdown import literal
 from workflows.messages import FOREIGN_KEY, ForeignInstances
 from workflows.progress import Progress, progress_of
 from workflows.safety_nets import SIGNAL_CONFIGURE, StalledEndpoint, SweepSpec, ensure_sweep
@@ -206,7 +207,7 @@ class SweepWorkflow:
             f"{self._rounds} sweeps, {self._destroyed} instances destroyed that no endpoint looked after"
         ]
         lines += [
-            f"- {each.name} makes no progress for {workflow.time() - each.since:.0f} s: {each.fault}"
+            f"- {literal(each.name)} makes no progress for {workflow.time() - each.since:.0f} s: {literal(each.fault)}"
             for each in self._stalled[:20]
         ]
         return "\n".join(lines)

@@ -1,10 +1,10 @@
 """Logs as JSON, one line per event, on stdout: what a marketplace collects as the instance's log."""
 
 import contextlib
+import json
 import sys
 from typing import Any
 
-import msgspec
 import structlog
 
 
@@ -34,4 +34,5 @@ class _Lines(structlog.BytesLogger):
 
 
 def _dump(event: Any, **_: Any) -> bytes:
-    return msgspec.json.encode(event, enc_hook=repr)
+    # ASCII only: what a request or the model wrote stands in it as escapes, wherever the log is shown.
+    return json.dumps(event, default=repr).encode()

@@ -22,7 +22,7 @@ async def kill_each_once(
         pid = stack.pids.get(name)
         if pid is not None:
             console.print(
-                f"[red]kill -9 the {'Temporal worker' if name == 'worker' else name}, pid {pid}[/red]"
+                f"kill -9 the {'Temporal worker' if name == 'worker' else name}, pid {pid}", style="red"
             )
             os.kill(pid, signal.SIGKILL)
         await asyncio.sleep(PAUSE_SECONDS)
@@ -34,7 +34,7 @@ async def kill_each_once(
             continue
         busy = [worker for worker in workers if worker.status in HOT]
         if busy and (pid := pyworker_pid(busy[0].id)) is not None:
-            console.print(f"[red]kill -9 the PyWorker of instance {busy[0].id}, pid {pid}[/red]")
+            console.print(f"kill -9 the PyWorker of instance {busy[0].id}, pid {pid}", style="red")
             os.kill(pid, signal.SIGKILL)
             return
         await asyncio.sleep(0.2)

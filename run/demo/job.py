@@ -24,6 +24,7 @@ from run.demo.watch import Watch
 from run.dev import DevStack, banner
 from run.faults import Fault
 from run.settings import DevSettings
+from stoker.cli.output import Terminal
 
 ENDPOINT = "demo"
 REQUESTS = 400
@@ -51,7 +52,7 @@ async def run_demo(settings: DevSettings, *, state_dir: Path, chaos: bool, pictu
     Raises:
         Fault: a request failed, or something that should have happened did not; exit code 1.
     """
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     stack = DevStack(demo_settings(settings, state_dir))
     job = asyncio.current_task()
     assert job is not None

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from run.demo.samples import Record
+from stoker.cli.output import in_cells
 from stoker_wire.states import WorkerState
 
 
@@ -53,7 +54,7 @@ def print_report(
     console.print(table)
     print_decisions(decisions, console=console)
     for failure in record.failures[:20]:
-        console.print(f"[red]{failure}[/red]")
+        console.print(failure, style="red")
 
 
 def print_decisions(decisions: Sequence[dict[str, Any]], *, console: Console) -> None:
@@ -65,5 +66,7 @@ def print_decisions(decisions: Sequence[dict[str, Any]], *, console: Console) ->
     log.add_column("why", overflow="fold")
     first = decisions[0]["at"] if decisions else 0.0
     for line in decisions:
-        log.add_row(f"{line['at'] - first:.1f}", line["kind"], str(line.get("subject", "")), line["reason"])
+        log.add_row(
+            *in_cells(f"{line['at'] - first:.1f}", line["kind"], line.get("subject", ""), line["reason"])
+        )
     console.print(log)

@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Self
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 import stoker
 from run.demo.samples import BOOTING, COLD, HOT, Record, Sample
+from stoker.cli.output import Terminal
 
 LOOK_SECONDS = 0.5
 LOAD_WINDOW_SECONDS = 2.0
@@ -43,7 +43,7 @@ class Watch:
         """A new phase of the story begins; `name` is its one word for the picture."""
         self.phase = phase
         self._record.phases.append((self.clock_s, name))
-        Console(stderr=False, highlight=False).print(f"[bold]{self.clock_s:6.1f} s  {phase}[/bold]")
+        Terminal(highlight=False).print(f"{self.clock_s:6.1f} s  {phase}", style="bold")
 
     def sent(self, number: int, tokens: int) -> None:
         """A request was sent."""

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from stoker_pyworker import HandlerConfig
+from stoker_pyworker import HandlerConfig, logs
 from stoker_pyworker.hooks import json_response
 from stoker_pyworker.tickets import TicketGate
 from stoker_wire.problem import Problem
@@ -172,3 +172,9 @@ def test_a_sealed_ticket_of_odd_values_is_refused_with_401(case):
 def test_a_ticket_as_the_engine_makes_it_is_read():
     ticket = Ticket(e="llm", w=LAUNCH, c=0.0, r=1, n=1, x=1060.0)
     assert unseal(seal(ticket, KEY), KEY, worker=LAUNCH, now=1000.0) == ticket
+
+
+def test_a_log_line_holds_what_was_said_as_escapes():
+    line = logs._dump({"event": "x", "error": "\x1b[2J\x9b\u202e\ud83d", "other": object})
+    assert line.isascii()
+    assert json.loads(line)["error"] == "\x1b[2J\x9b\u202e\ud83d"

@@ -1,15 +1,18 @@
 """The `stoker` command: what people and scripts see, and the exit code."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+import stoker.cli as stoker_cli
 from stoker.cli.app import app
 from stoker.cli.looking import clock
 from tests.sdk.peers import ACCOUNT_KEY, Peers, chunks, json_reply, problem, raw_reply
@@ -467,3 +470,108 @@ def test_a_time_that_is_none_is_a_dash(at):
 def test_a_time_is_told_in_utc():
     assert clock(0) == "1970-01-01 00:00:00"
     assert clock(86_399.9) == "1970-01-01 23:59:59"
+
+
+HOSTILE = (
+    "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\r[red]x[/red][link=http://evil]y[/link]:smile:\nfaked line"
+)
+RAW = ("\x1b", "\x07", "\x9b", "\u202e", "\r")
+
+
+@pytest.fixture
+def hostile(peers):
+    """An engine that passes on what workers, labels and names say."""
+    one = "/api/v0/endptjobs/7/"
+    said = {
+        ("GET", one + "status/"): STATUS
+        | {"state": HOSTILE, "waits": [{"reason": HOSTILE}], "workers": {HOSTILE: 1}, HOSTILE: HOSTILE},
+        ("GET", one + "decisions/"): {
+            "decisions": [DECISION | {"reason": HOSTILE, "kind": HOSTILE, "subject": HOSTILE}]
+        },
+        ("GET", one + "costs/"): {"dollars": 1.25, "by_worker": {HOSTILE: 0.5}},
+        ("GET", one + "advice/"): {
+            "advice": ADVICE
+            | {"summary": HOSTILE, "tuning": HOSTILE, "config": {HOSTILE: HOSTILE}}
+            | {"differences": [{"side": HOSTILE, "op": HOSTILE, "subject": HOSTILE, "reason": HOSTILE}]}
+        },
+        ("POST", "/get_endpoint_workers/"): [
+            WORKER | {"status": HOSTILE, "gpu_name": HOSTILE, "url": HOSTILE}
+        ],
+        ("POST", "/get_endpoint_logs/"): {"info0": HOSTILE, "info1": "", "trace": "", "debug": ""},
+        ("GET", "/api/v0/workergroups/"): {
+            "success": True,
+            "results": [GROUP | {"template_hash": HOSTILE, "search_params": HOSTILE, "endpoint_name": HOSTILE}],
+        },
+    }  # fmt: skip
+    peers.consoling |= {call: json_reply(body) for call, body in said.items()}
+    return peers
+
+
+def strings(value):
+    """Every text in a JSON value, names included."""
+    if isinstance(value, dict):
+        return [text for each in value.items() for inner in each for text in strings(inner)]
+    return [text for each in value for text in strings(each)] if isinstance(value, list) else [value]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("endpoints", "show", "llm"),
+        ("workers", "llm"),
+        ("logs", "llm"),
+        ("decisions", "llm"),
+        ("costs", "llm"),
+        ("advise", "llm"),
+        ("workergroups", "list"),
+        ("workergroups", "show", "5"),
+        ("watch", "llm", "--count", "1", "--interval", "0.2"),
+    ],
+)
+def test_what_others_wrote_does_nothing_to_the_terminal(hostile, stoker, arguments, as_json):
+    shown = stoker(*arguments, *(["--json"] if as_json else []))
+    assert shown.exit_code == 0, shown.output
+    assert not [each for each in RAW if each in shown.output]
+    assert "owned" in shown.output.replace("\n", "")
+    if as_json:
+        assert HOSTILE in strings(json.loads(shown.stdout))
+    elif arguments[0] != "logs":
+        assert "\nfaked line" not in shown.output
+        flat = "".join(line.strip() for line in shown.output.split("\n"))
+        assert "[red]" in flat.replace(" ", "")
+
+
+def test_an_error_that_others_wrote_is_one_line(peers, stoker):
+    peers.consoling["GET", "/api/v0/endptjobs/7/costs/"] = problem(400, "odd\x1b", HOSTILE)
+    shown = stoker("costs", "llm")
+    assert shown.exit_code == 1
+    assert not [each for each in RAW if each in shown.output]
+    assert shown.stderr.count("\n") == 1
+
+
+def test_a_wait_that_others_wrote_is_one_line(peers, stoker):
+    peers.work = problem(503, "busy", HOSTILE)
+    shown = stoker("request", "llm", "/x", "--timeout", "1")
+    assert not [each for each in RAW if each in shown.stderr]
+    assert "\nfaked line" not in shown.stderr
+
+
+def test_a_models_text_is_passed_on_as_it_is_to_a_pipe(peers, stoker):
+    peers.work = raw_reply(b"\x1b[1mbold\x1b[0m", content_type="text/plain")
+    assert stoker("request", "llm", "/x").stdout == "\x1b[1mbold\x1b[0m"
+
+
+def test_no_command_writes_past_what_escapes():
+    """One module writes to the terminal; every other command goes through it."""
+    folder = Path(stoker_cli.__file__).parent
+    writers = {
+        path.name
+        for path in folder.glob("*.py")
+        if re.search(
+            r"std(out|err)\.(write|buffer\.write)|print\(|echo\(",
+            path.read_text().replace("console().print(", "").replace("_print(", ""),
+        )
+    }
+    # `request` writes a model's bytes to a pipe; `app` and `__init__` write sentences of their own
+    assert writers <= {"output.py", "request.py", "app.py", "__init__.py"}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, name_or_id, run
 from stoker.cli.looking import clock
-from stoker.cli.output import console, make_table, print_json
+from stoker.cli.output import console, make_table, print_json, say
 from stoker.cli.parameters import OfEndpoint, takes
 from stoker.client import Serverless
 
@@ -59,10 +58,10 @@ def advise(
     if as_json:
         print_json(found)
     elif stop:
-        sys.stdout.write(f"endpoint {endpoint}: no second config is planned any more\n")
+        say(f"endpoint {endpoint}: no second config is planned any more")
     elif not found.get("active"):
-        sys.stdout.write(
-            f"endpoint {endpoint}: no second config is planned; try: stoker advise {endpoint} --target-util 0.8\n"
+        say(
+            f"endpoint {endpoint}: no second config is planned; try: stoker advise {endpoint} --target-util 0.8"
         )
     else:
         _show(endpoint, found)
@@ -72,19 +71,21 @@ def _show(endpoint: str, found: dict[str, Any]) -> None:
     asked = ", ".join(f"{name} = {value}" for name, value in found.get("config", {}).items())
     if found.get("tuning", "default") != "default":
         asked = ", ".join(filter(None, (asked, f"tuning {found['tuning']}")))
-    sys.stdout.write(f"endpoint {endpoint}, advised beside the live config: {asked}\n")
-    sys.stdout.write(f"since {clock(found.get('since'))} UTC; nothing of it is carried out\n\n")
+    say(f"endpoint {endpoint}, advised beside the live config: {asked}")
+    say(f"since {clock(found.get('since'))} UTC; nothing of it is carried out")
+    say("")
     table = make_table(["", "live", "live config, imagined", "advised, imagined"], list(_rows(found)))
     console().print(table)
     differences = found.get("differences") or []
-    sys.stdout.write(f"\n{found.get('summary', '')}\n")
+    say("")
+    say(f"{found.get('summary', '')}")
     if not differences:
-        sys.stdout.write("now, with the live fleet: no step differs\n")
+        say("now, with the live fleet: no step differs")
         return
-    sys.stdout.write("now, with the live fleet:\n")
+    say("now, with the live fleet:")
     for each in differences:
         who = "advised config only" if each.get("side") == "advised" else "live config only"
-        sys.stdout.write(f"  {who}: {each.get('op')} {each.get('subject')}: {each.get('reason')}\n")
+        say(f"  {who}: {each.get('op')} {each.get('subject')}: {each.get('reason')}")
 
 
 def _rows(found: dict[str, Any]) -> list[list[str]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, name_or_id, run
-from stoker.cli.output import console, make_table, print_json, print_table
+from stoker.cli.output import console, make_table, print_json, print_table, say
 from stoker.cli.parameters import OfEndpoint, takes
 from stoker.client import Serverless
 from stoker.records import EndpointRecord
@@ -72,7 +71,7 @@ def create(
     if as_json:
         print_json(record.as_json())
     else:
-        sys.stdout.write(f"created endpoint {record.endpoint_name}, id {record.id}\n")
+        say(f"created endpoint {record.endpoint_name}, id {record.id}")
 
 
 @app.command()
@@ -110,7 +109,7 @@ def update(
         print_json({"success": True, "changed": given})
     else:
         said = ", ".join(f"{name}={value}" for name, value in given.items())
-        sys.stdout.write(f"endpoint {endpoint}: {said}\n")
+        say(f"endpoint {endpoint}: {said}")
 
 
 @app.command()
@@ -131,7 +130,7 @@ def delete(
     if as_json:
         print_json({"success": True})
     else:
-        sys.stdout.write(f"endpoint {endpoint} is being deleted; its workers are destroyed\n")
+        say(f"endpoint {endpoint} is being deleted; its workers are destroyed")
 
 
 @app.command("rotate-key")
@@ -154,4 +153,4 @@ def rotate_key(
     if as_json:
         print_json({"success": True, "api_key": said})
     else:
-        sys.stdout.write(f"endpoint {endpoint} has a new key: {said}\n")
+        say(f"endpoint {endpoint} has a new key: {said}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, WorkergroupOption, name_or_id, run
-from stoker.cli.output import console, make_table, print_json, print_table
+from stoker.cli.output import console, make_table, print_json, print_table, say_lines
 from stoker.client import Serverless
 from stoker.records import Logs, WorkerRecord
 
@@ -105,7 +104,7 @@ def logs(
         print_json(said.as_json())
     else:
         text = said.level(level)
-        sys.stdout.write(text if not text or text.endswith("\n") else text + "\n")
+        say_lines(text)
 
 
 def decisions(

@@ -13,15 +13,54 @@ from rich.table import Table
 from rich.text import Text
 
 from stoker.errors import Invalid, StokerError
+from stoker_wire.printable import printable, printable_json, printable_lines
 
 PIPED_WIDTH = 200
 """Columns when nobody looks: nothing is cut for the sake of a window."""
 
 
-def console() -> Console:
+class Terminal(Console):
+    """A console for text from outside: no markup, no emoji names, and no control characters."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Every string that is printed comes through here."""
+        return super().render_str(printable_lines(text), **options)
+
+
+def console() -> Terminal:
     """Where tables go: the terminal as wide as it is, a pipe without colour."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=PIPED_WIDTH, highlight=False)
+    plain = Terminal()
+    return plain if plain.is_terminal else Terminal(width=PIPED_WIDTH, highlight=False)
+
+
+def say(sentence: str) -> None:
+    """One line on standard output."""
+    sys.stdout.write(printable(sentence) + "\n")
+
+
+def tell(sentence: str) -> None:
+    """One line about the command itself, on standard error."""
+    sys.stderr.write(printable(sentence) + "\n")
+
+
+def say_lines(text: str) -> None:
+    """Text of several lines on standard output."""
+    if text:
+        sys.stdout.write(printable_lines(text.removesuffix("\n")) + "\n")
+
+
+def pass_on(text: str) -> None:
+    """What a model wrote, as it is; harmless where a person's terminal shows it."""
+    sys.stdout.write(printable_lines(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def in_cells(*values: Any) -> list[Text]:
+    """Values as a table shows them, each on one line."""
+    return [Text(printable(cell(value))) for value in values]
 
 
 def print_json(value: Any) -> None:
@@ -31,7 +70,7 @@ def print_json(value: Any) -> None:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(value, indent=2, default=str)
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(printable_json(text) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
@@ -40,7 +79,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty:
     if table.row_count:
         console().print(table)
     else:
-        sys.stderr.write(empty + "\n")
+        tell(empty)
 
 
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:
@@ -51,8 +90,7 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: 
         numeric = any(isinstance(row[number], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        # Text, not str: a log line with brackets in it is no markup
-        table.add_row(*(Text(cell(value)) for value in row))
+        table.add_row(*in_cells(*row))
     return table
 
 
@@ -67,5 +105,5 @@ def cell(value: Any) -> str:
 
 def fail(fault: StokerError) -> NoReturn:
     """Say what went wrong and end: 2 if it was asked wrongly, else 1."""
-    sys.stderr.write(f"stoker: {fault}\n")
+    tell(f"stoker: {fault}")
     raise typer.Exit(2 if isinstance(fault, Invalid) else 1) from None

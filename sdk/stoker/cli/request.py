@@ -13,7 +13,7 @@ import typer
 
 from stoker.answer import Answer
 from stoker.cli.context import AsJson, EndpointArgument, name_or_id, run
-from stoker.cli.output import print_json
+from stoker.cli.output import pass_on, print_json, tell
 from stoker.client import Serverless
 from stoker.progress import Wait
 from stoker_wire.route import DEFAULT_COST
@@ -53,9 +53,8 @@ def request(
         async with handle.stream(route, body, cost=cost, on_wait=_say_why) as events:
             async for event in events:
                 line = json.dumps({"event": event.event, "data": event.data}) if as_json else event.data
-                sys.stdout.write(line + "\n")
-                sys.stdout.flush()
-            sys.stderr.write(f"worker {events.worker_id}: {events.timing}\n")
+                pass_on(line + "\n")
+            tell(f"worker {events.worker_id}: {events.timing}")
 
     if stream:
         run(context, streamed, timeout_seconds=timeout, patient=True)
@@ -69,7 +68,7 @@ def request(
     if output is None:
         _print_body(answer)
     tries = f" after {answer.attempts} attempts" if answer.attempts > 1 else ""
-    sys.stderr.write(f"worker {answer.worker_id}{tries}: {answer.timing}\n")
+    tell(f"worker {answer.worker_id}{tries}: {answer.timing}")
 
 
 def _payload(text: str) -> Any:
@@ -108,7 +107,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _say_why(wait: Wait) -> None:
     eta = "" if wait.eta_s is None else f", about {wait.eta_s:.0f} s"
-    sys.stderr.write(f"waiting {wait.waited_s:.0f} s: {wait.status}{eta}\n")
+    tell(f"waiting {wait.waited_s:.0f} s: {wait.status}{eta}")
 
 
 def _described(answer: Answer, *, with_body: bool) -> dict[str, Any]:
@@ -130,9 +129,9 @@ def _print_body(answer: Answer) -> None:
     if answer.content_type == "application/json":
         print_json(answer.json())
     elif sys.stdout.isatty() and not answer.content_type.startswith("text/"):
-        sys.stderr.write(
-            f"{len(answer.content)} bytes of {answer.content_type or 'unknown type'}; use --output FILE\n"
-        )
+        tell(f"{len(answer.content)} bytes of {answer.content_type or 'unknown type'}; use --output FILE")
+    elif sys.stdout.isatty():
+        pass_on(answer.text)
     else:
         sys.stdout.buffer.write(answer.content)
         sys.stdout.buffer.flush()

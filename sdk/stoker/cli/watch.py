@@ -16,9 +16,10 @@ from rich.text import Text
 
 from stoker.cli.context import AsJson, EndpointArgument, name_or_id, run
 from stoker.cli.looking import WORKER_COLUMNS, clock, decision_rows, worker_rows
-from stoker.cli.output import cell, console, make_table
+from stoker.cli.output import cell, console, make_table, say
 from stoker.client import Serverless
 from stoker.records import WorkerRecord
+from stoker_wire.printable import printable
 
 DECISIONS_SHOWN = 8
 
@@ -53,7 +54,7 @@ def watch(
 
     async def lines(client: Serverless) -> None:
         async for look in _looks(client, endpoint, interval, count):
-            sys.stdout.write(json.dumps(look.as_json(), default=str) + "\n")
+            say(json.dumps(look.as_json(), default=str))
             sys.stdout.flush()
 
     async def live(client: Serverless) -> None:
@@ -85,14 +86,14 @@ async def _looks(
 def draw(endpoint: str, look: Look) -> RenderableType:
     """One look as a screen."""
     return Group(
-        Text(_headline(endpoint, look.status), style="bold"),
+        Text(printable(_headline(endpoint, look.status)), style="bold"),
         Text(""),
         make_table(WORKER_COLUMNS, worker_rows(look.workers))
         if look.workers
         else Text("no workers", style="dim"),
         Text(""),
         make_table(["at (UTC)", "what", "about", "why"], decision_rows(look.decisions)),
-        *(Text(f"waits: {sentence}") for sentence in _waits(look.status)),
+        *(Text(printable(f"waits: {sentence}")) for sentence in _waits(look.status)),
     )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, name_or_id, run
-from stoker.cli.output import console, make_table, print_json, print_table
+from stoker.cli.output import console, make_table, print_json, print_table, say
 from stoker.cli.parameters import OfWorkergroup, takes
 from stoker.client import Serverless
 from stoker.records import WorkergroupRecord
@@ -60,7 +59,7 @@ def create(
     if as_json:
         print_json(record.as_json())
     else:
-        sys.stdout.write(f"created workergroup {record.id} of endpoint {endpoint}\n")
+        say(f"created workergroup {record.id} of endpoint {endpoint}")
 
 
 @app.command()
@@ -92,7 +91,7 @@ def update(
         print_json({"success": True, "changed": given})
     else:
         said = ", ".join(f"{name}={value}" for name, value in given.items())
-        sys.stdout.write(f"workergroup {workergroup}: {said}\n")
+        say(f"workergroup {workergroup}: {said}")
 
 
 @app.command()
@@ -113,7 +112,7 @@ def delete(
     if as_json:
         print_json({"success": True})
     else:
-        sys.stdout.write(f"workergroup {workergroup} is being deleted\n")
+        say(f"workergroup {workergroup} is being deleted")
 
 
 @app.command()
@@ -132,6 +131,6 @@ def roll(
     if as_json:
         print_json({"success": True, "cancelled": cancel, "workers_to_update": count})
     elif cancel:
-        sys.stdout.write(f"workergroup {workergroup}: the rolling update is cancelled\n")
+        say(f"workergroup {workergroup}: the rolling update is cancelled")
     else:
-        sys.stdout.write(f"workergroup {workergroup}: {count} workers to update\n")
+        say(f"workergroup {workergroup}: {count} workers to update")

@@ -1,0 +1,47 @@
+"""Text from outside, made harmless before a person's terminal shows it.
+
+A worker's error, a label or a model's answer may hold escape sequences, which move the cursor, change the title or
+write to the clipboard, and direction marks, which reorder what is read.
+"""
+
+import json
+import re
+import unicodedata
+
+_JOINERS = "\u200c\u200d"
+"""Parts of words and emoji; without effect on a terminal."""
+_ODD = re.compile(r"[^\x20-\x7e]")
+_ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories: control, format (direction marks too), surrogate, private, unassigned, line and paragraph separator."""
+
+
+def printable(text: str) -> str:
+    """The text on one line: every character that a terminal would act on stands as its escape, `\\x1b` for one."""
+    return _ODD.sub(lambda match: _escape(match[0]), text)
+
+
+def printable_lines(text: str) -> str:
+    """The same, with line feeds and tabs kept."""
+    return _ODD.sub(lambda match: match[0] if match[0] in "\n\t" else _escape(match[0]), text)
+
+
+def printable_json(text: str) -> str:
+    """A JSON text whose strings are printable; its value is the same."""
+    return _ODD.sub(
+        lambda match: match[0] if match[0] == "\n" or not _acts(match[0]) else json.dumps(match[0])[1:-1],
+        text,
+    )
+
+
+def _acts(character: str) -> bool:
+    return character not in _JOINERS and unicodedata.category(character) in _ESCAPED
+
+
+def _escape(character: str) -> str:
+    if not _acts(character):
+        return character
+    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character)
+    if named is not None:
+        return named
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,16 @@
+"""Text from outside inside the Markdown that the Temporal UI shows."""
+
+import re
+
+from stoker_wire.printable import printable
+
+_ACTIVE = re.compile(
+    r"[\\`*\[\]<>|&$~@#!]"  # code, emphasis, links, images, HTML, tables, entities, formulas, addresses, headings
+    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # emphasis; within a word it is none
+    r"|:(?=//)|(?<=[wW]{3})\."  # addresses that become links by themselves
+)
+
+
+def literal(text: str) -> str:
+    """The text on one line, shown as it is: what Markdown or HTML would act on is written as a numeric entity."""
+    return _ACTIVE.sub(lambda match: f"&#{ord(match[0])};", printable(text))
