@@ -1,9 +1,11 @@
-"""CPU shares by cgroup, version 1 or 2: the kernel enforces them."""
+"""Control groups, version 1 or 2: CPU shares that the kernel enforces, and which processes an instance has."""
 
 import contextlib
 import errno
 import os
 import secrets
+import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -74,6 +76,64 @@ def find() -> CgroupV1 | CgroupV2 | None:
     return None
 
 
+def find_group() -> Path | None:
+    """A place in any hierarchy where this process may make groups and put processes into them, proved by doing so."""
+    own = _own_paths()
+    for line in _read("/proc/mounts").splitlines():
+        parts = line.split()
+        if len(parts) < 4 or parts[2] not in ("cgroup", "cgroup2"):
+            continue
+        mount, options = Path(parts[1].replace("\\040", " ")), parts[3].split(",")
+        named = next((own[name] for name in options if name in own), "/")
+        for place in _places(mount, own.get("", "/") if parts[2] == "cgroup2" else named):
+            if _admits(place):
+                return place
+    return None
+
+
+def _admits(place: Path) -> bool:
+    probe = place / f"stoker-probe-{secrets.token_hex(4)}"
+    try:
+        probe.mkdir()
+    except OSError:
+        return False
+    try:
+        enter = ["/bin/sh", "-c", 'echo $$ > "$0"', str(probe / "cgroup.procs")]
+        return subprocess.run(enter, stderr=subprocess.DEVNULL, check=False).returncode == 0
+    except OSError:
+        return False
+    finally:
+        remove(probe)
+
+
+def members(path: Path) -> list[int]:
+    """The processes of the group and of the groups inside it."""
+    found = []
+    for folder, _, _ in os.walk(path):
+        found += [int(line) for line in _read(f"{folder}/cgroup.procs").split() if line.isdigit()]
+    return found
+
+
+def kill(path: Path) -> None:
+    """Send SIGKILL to the whole group at once, where the kernel can; else nothing happens."""
+    with contextlib.suppress(OSError):
+        (path / "cgroup.kill").write_text("1")
+
+
+def empty(path: Path, patience_seconds: float = 5.0) -> bool:
+    """Kill every process of the group; True if none is left."""
+    deadline = time.monotonic() + patience_seconds
+    while members(path):
+        kill(path)
+        for pid in members(path):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
 def _candidates() -> list[CgroupV1 | CgroupV2]:
     own = _own_paths()
     found: list[CgroupV1 | CgroupV2] = []
@@ -121,7 +181,10 @@ def remove(path: Path, patience_seconds: float = 1.0) -> bool:
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
-            path.rmdir()
+            for folder, _, _ in os.walk(
+                path, topdown=False
+            ):  # an instance may have made groups of its own inside
+                Path(folder).rmdir()
             return True
         except FileNotFoundError:
             return True

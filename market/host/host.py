@@ -21,6 +21,7 @@ from market.host.faults import Fault, FaultKind, Faults
 from market.host.gpus import Gpu, find_gpus
 from market.host.means import Means
 from market.host.ports import Ports
+from market.host.process import ProcessesLeft
 from market.host.record import InstanceRecord
 from market.host.requests import CreateBody, OfferSearch, TemplateChange
 from market.host.settings import HostMarketSettings, MachineSettings
@@ -216,8 +217,15 @@ class Host:
         return self.instances[instance_id]
 
     async def destroy(self, instance_id: int) -> None:
-        """End it and remove its disk; returns when both are gone."""
-        await self.instance(instance_id).destroy()
+        """End it and remove its disk; returns when both are gone.
+
+        Raises:
+            Problem: 404, no such instance; 500, some of its processes live on, and it stays listed.
+        """
+        try:
+            await self.instance(instance_id).destroy()
+        except ProcessesLeft as left:
+            raise Problem(500, "instance_not_ended", f"{left}; ask again") from left
 
     def update_template(self, instance_id: int, change: TemplateChange) -> None:
         """Change what it runs at its next start; machine, disk and identity stay."""

@@ -70,7 +70,7 @@ def mark_of(pid: int) -> str | None:
 
 
 def members(mark: str, session: int) -> list[int]:
-    """Living processes of an instance: its session, and whoever carries its mark."""
+    """Living processes of an instance: its session, those that carry its mark, and all that descend from either."""
     return members_of({mark: session})[mark]
 
 
@@ -78,11 +78,16 @@ def members_of(sessions: Mapping[str, int]) -> dict[str, list[int]]:
     """The same for several instances, mark → session, in one pass over /proc."""
     found: dict[str, list[int]] = {mark: [] for mark in sessions}
     marks = {session: mark for mark, session in sessions.items()}
-    for pid in pids():
-        now = stat(pid)
-        if now is None or not now.alive or pid == os.getpid():
+    seen = {pid: now for pid in pids() if (now := stat(pid)) is not None}
+    own = {pid: marks.get(now.session) or mark_of(pid) for pid, now in seen.items()}
+    for pid, now in seen.items():
+        if not now.alive or pid == os.getpid():
             continue
-        mark = marks.get(now.session) or mark_of(pid)
+        above: int | None = pid
+        # A process that cleared its environment and left its session still has its parent.
+        while above in seen and above != os.getpid() and own[above] not in found:
+            above = seen[above].parent
+        mark = own.get(above) if above in seen and above != os.getpid() else None
         if mark in found:
             found[mark].append(pid)
     return found

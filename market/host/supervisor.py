@@ -16,7 +16,7 @@ from market.host.environment import command, environment
 from market.host.faults import FaultKind
 from market.host.means import Means
 from market.host.ports import NoPorts
-from market.host.process import InstanceProcess
+from market.host.process import InstanceProcess, ProcessesLeft
 from market.host.pull import pull
 from market.host.record import Actual, InstanceRecord
 
@@ -60,7 +60,9 @@ class Supervisor:
         """Start to look after the instance; adopts its process if an earlier marketplace left it running."""
         record = self.record
         if record.pid is not None and record.started_by == self.means.store.uid:
-            self.process = InstanceProcess.adopt(self.mark, record.pid, record.pid_started, record.boot_id)
+            self.process = InstanceProcess.adopt(
+                self.mark, record.pid, record.pid_started, record.boot_id, self.means.cpu.group(record.id)
+            )
         record.pid = record.pid if self.process else None
         if self.process is not None:
             self.means.ports.hold(record.port_base)
@@ -143,7 +145,11 @@ class Supervisor:
                 await self._remove()
                 return
             if self._ending == "shutdown":
-                await self._end(self.means.settings.stop_grace_seconds)
+                try:
+                    await self._end(self.means.settings.stop_grace_seconds)
+                except ProcessesLeft as left:
+                    log.error("instance_not_ended", instance_id=self.record.id, reason=str(left))
+                    return
                 if self.record.actual in ("running", "loading", "rebooting"):
                     self._set("stopped", "the marketplace ended")
                 return
@@ -160,7 +166,7 @@ class Supervisor:
         # Before the first await: a start that arrives meanwhile lifts it again and must not be lost.
         self.record.held = "exited"
         self._again = ""
-        with contextlib.suppress(OSError, sqlite3.Error):
+        with contextlib.suppress(OSError, sqlite3.Error, ProcessesLeft):
             await self._end(0)
         with contextlib.suppress(sqlite3.Error):
             self._set("exited", f"the host failed: {type(error).__name__}")
@@ -240,7 +246,7 @@ class Supervisor:
             env=environment(record, self.slot, means.settings, disk),
             cwd=disk,
             log=output,
-            cgroup_procs=means.cpu.prepare(record.id, self.slot.machine.cpu_percent),
+            group=means.cpu.prepare(record.id, self.slot.machine.cpu_percent),
         )
         record.pid, record.pid_started = self.process.pid, self.process.started
         record.boot_id = proc.boot_id()
