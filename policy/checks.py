@@ -10,6 +10,7 @@ from functools import cached_property
 from policy.apply import launched, ordered
 from policy.capacity import WORKERS_MAX, is_known_asleep
 from policy.fleet import Goal, Worker
+from policy.hosts import split
 from policy.leaving import is_drained
 from policy.lifecycle import Impossible, is_hot
 from policy.observation import Observation
@@ -138,9 +139,10 @@ class _Checker:
 
     @cached_property
     def failed_machines(self) -> frozenset[int]:
-        """Those that failed lately."""
-        hosts = self.observation.learned.failed_hosts
-        return frozenset(each.machine_id for each in hosts if each.until > self.observation.now)
+        """Those that are blocked for a failure of their own."""
+        seen = self.observation
+        blocked, _ = split(seen.learned.failed_hosts, seen.workers, seen.now)
+        return frozenset(each.machine_id for each in blocked)
 
     def _budget(self, after: Worker) -> str:
         before = self.workers.get(after.launch_id)

@@ -17,6 +17,8 @@ from policy.experience import Conditions, Experience, Keep, keep, lived, need_wi
 from policy.fleet import HostFailure, Worker
 from policy.forecast import Forecast, forecast
 from policy.habit import habit_level
+from policy.hosts import cause_of
+from policy.learn import remember_hosts
 from policy.observation import Memory, Observation
 from policy.orders import Orders
 from policy.purse import Purse
@@ -136,15 +138,22 @@ class Draft(Orders):
         left, budget = max(self.dollars_left, 0.0), self.config.dollars_per_hour_max or 0.0
         self.wait("budget", "endpoint", f"{wish}: {price(left)} left of the budget of {price(budget)}")
 
-    def blame_host(self, worker: Worker, reason: str) -> None:
-        """A launch failed on this machine: do not try it again for a while."""
-        self._avoid(worker, reason, failed_at=self.now)
+    def blame_host(self, worker: Worker, failure: str, *, cause: str = "", after_ready: bool = False) -> None:
+        """A launch failed on this machine: do not try it again for a while, unless the failure is not the host's.
+
+        `cause` is what the failure has in common with the same one on another host; without it, the failure itself.
+        """
+        said = f"{worker.kind}{failure}"
+        shared = cause or cause_of(failure.removeprefix(": "))
+        self._avoid(worker, said, failed_at=self.now, cause=shared, after_ready=after_ready)
 
     def avoid_host(self, worker: Worker, reason: str) -> None:
         """Do not try this machine again for a while, although nothing has failed on it."""
         self._avoid(worker, reason, failed_at=0.0)
 
-    def _avoid(self, worker: Worker, reason: str, *, failed_at: float) -> None:
+    def _avoid(
+        self, worker: Worker, reason: str, *, failed_at: float, cause: str = "", after_ready: bool = False
+    ) -> None:
         if not worker.machine_id:
             return
         failure = HostFailure(
@@ -153,8 +162,19 @@ class Draft(Orders):
             reason=reason,
             workergroup_id=worker.workergroup_id,
             failed_at=failed_at,
+            revision=worker.revision,
+            cause=cause,
+            after_ready=after_ready,
         )
         self.failed_hosts.append(failure)
+
+    @property
+    def all_failed_hosts(self) -> tuple[HostFailure, ...]:
+        """Those that are remembered, and those that this plan adds."""
+        learned = self.observation.learned
+        if self.failed_hosts:
+            learned = remember_hosts(learned, self.failed_hosts, self.now)
+        return learned.failed_hosts
 
     def next_id(self) -> str | None:
         """A fresh launch id, if the caller gave enough."""

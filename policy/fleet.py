@@ -167,6 +167,14 @@ class HostFailure:
     workergroup_id: int = 0
     failed_at: float = 0.0
     """When a launch failed on it; 0: none did, it is let be for another reason."""
+    revision: int = 1
+    """The workergroup's revision that ran on it."""
+    cause: str = ""
+    """The failure without what varies between hosts (`policy.hosts.cause_of`); empty: not comparable."""
+    after_ready: bool = False
+    """Whether the worker had been ready before: then a request may have caused it."""
+    times: int = 1
+    """How often in a row it failed so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,9 +58,28 @@ def learn_failure(learned: Learned, worker: Worker) -> Learned:
 
 def remember_hosts(learned: Learned, failures: Iterable[HostFailure], now: float) -> Learned:
     """The failed hosts that still matter, the newest word on each."""
-    by_machine = {each.machine_id: each for each in (*learned.failed_hosts, *failures) if each.until > now}
+    by_machine: dict[int, HostFailure] = {}
+    for each in (*learned.failed_hosts, *failures):
+        if each.until > now:
+            by_machine[each.machine_id] = _after(by_machine.get(each.machine_id), each)
     newest = sorted(by_machine.values(), key=lambda each: each.until)[-_HOSTS_MAX:]
     return replace(learned, failed_hosts=tuple(newest))
+
+
+def _after(before: HostFailure | None, new: HostFailure) -> HostFailure:
+    """What is remembered of a host after a new failure."""
+    if before is None or before == new:
+        return new
+    if not new.failed_at and before.failed_at and before.until >= new.until:
+        return before  # that an offer is gone says nothing about the failure before
+    same = (before.cause, before.revision, before.workergroup_id) == (
+        new.cause,
+        new.revision,
+        new.workergroup_id,
+    )
+    if not same or not new.cause or new.failed_at <= before.failed_at:
+        return new
+    return replace(new, times=before.times + 1)
 
 
 def _smooth(old: float, new: float, count: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 
 from policy.credible import Ceiling, ceiling
 from policy.fleet import HostFailure, Learned, Worker
+from policy.hosts import cause_of
 from policy.learn import believe_at_most, learn_boot, learn_failure, learn_perf, learn_start, remember_hosts
 from policy.lifecycle import LIFECYCLE, advance, is_booting, is_hot
 from policy.say import duration
@@ -271,7 +272,7 @@ def fold_operation_result(
     name = f"{worker.launch_id[:6]} ({worker.kind})"
     line = f"{operation} of {name} failed: {error[:_ERROR_CHARS] or error_kind}"
     if operation == "create":
-        return _not_created(worker, error_kind, line, now, learned, tuning)
+        return _not_created(worker, error_kind, error, line, now, learned, tuning)
     failures = worker.failures + 1
     worker = worker.but(failures=failures, retry_at=now + _pause(failures), error=error[:_ERROR_CHARS])
     match operation:
@@ -321,7 +322,7 @@ def _succeeded(
 
 
 def _not_created(
-    worker: Worker, error_kind: str, line: str, now: float, learned: Learned, tuning: Tuning
+    worker: Worker, error_kind: str, error: str, line: str, now: float, learned: Learned, tuning: Tuning
 ) -> Folded:
     """Nothing was rented, or nobody knows: then it is released by its label."""
     if error_kind == "offer_gone" and worker.machine_id:
@@ -339,6 +340,8 @@ def _not_created(
             reason=line,
             workergroup_id=worker.workergroup_id,
             failed_at=now,
+            revision=worker.revision,
+            cause=cause_of(error),
         )
         learned = remember_hosts(_blame_kind(learned, worker), [refused], now)
     if error_kind in ("offer_gone", "refused"):

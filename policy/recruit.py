@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from policy.capacity import LOAD_DUST, WORKERS_MAX, takes_requests
 from policy.draft import Draft
+from policy.hosts import shared_causes, split
 from policy.observation import Offers
 from policy.placement import Placement, Ranking
 from policy.plan import Recruit, Search
@@ -59,12 +60,16 @@ class _Desk:
 
     def __init__(self, draft: Draft, groups: Iterable[Workergroup]) -> None:
         self._draft = draft
-        learned, now = draft.observation.learned, draft.now
-        self._failed = {each.machine_id for each in learned.failed_hosts if each.until > now}
-        self._failed.update(each.machine_id for each in draft.failed_hosts)
+        blocked, lifted = split(draft.all_failed_hosts, draft.observation.workers, draft.now)
+        self._failed = {each.machine_id for each in blocked}
+        self._last = {each.machine_id for each in lifted}
+        """Hosts that failed as others did: tried when no other is free."""
         self._rented = {worker.offer_id for worker in draft}
         self._members = Counter(worker.workergroup_id for worker in draft)
         self._ranking = Ranking(groups, fresh_offers(draft), perfs=draft.perfs, workers=draft)
+        self._last_ranking = (
+            Ranking(groups, fresh_offers(draft), perfs=draft.perfs, workers=draft) if self._last else None
+        )
 
     def has_room(self, group: Workergroup) -> bool:
         """Whether the workergroup's own max_workers allows one more."""
@@ -78,7 +83,12 @@ class _Desk:
             offer = place.offer
             return place.group.id in ids and self.is_free(offer) and self._draft.affords(offer.dph_total)
 
-        chosen = self._ranking.take(need, eligible)
+        def untried(place: Placement) -> bool:
+            return place.offer.machine_id not in self._last and eligible(place)
+
+        chosen = self._ranking.take(need, untried if self._last else eligible)
+        if chosen is None and self._last_ranking is not None:
+            chosen = self._last_ranking.take(need, eligible)
         if chosen is not None:
             self._rented.add(chosen.offer.id)
             self._members[chosen.group.id] += 1
@@ -130,10 +140,16 @@ def _offers_at_hand(draft: Draft, groups: Iterable[Workergroup], why: str) -> bo
 
 def _is_looping(draft: Draft, group: Workergroup) -> bool:
     """Launch after launch fails on host after host and none is ready: it is the template, not the machines."""
-    hosts = (*draft.observation.learned.failed_hosts, *draft.failed_hosts)
-    failed = [each for each in hosts if each.workergroup_id == group.id and each.failed_at > 0]
+    failed = [
+        each
+        for each in draft.all_failed_hosts
+        if each.workergroup_id == group.id and each.failed_at > 0 and each.revision == group.revision
+    ]
     recent = [each for each in failed if draft.now - each.failed_at < draft.tuning.host_failure_seconds]
-    if len(recent) < draft.tuning.failures_per_hour_max:
+    shared = shared_causes(recent, draft.observation.workers)
+    in_common = max(shared.values(), default=0)
+    count = sum(each.times for each in recent)
+    if in_common < draft.tuning.shared_failures_max and count < draft.tuning.failures_per_hour_max:
         return False
     if any(takes_requests(worker) and worker.workergroup_id == group.id for worker in draft):
         return False
@@ -144,9 +160,14 @@ def _is_looping(draft: Draft, group: Workergroup) -> bool:
     ):
         return False
     reason = (
-        f"{len(recent)} launches of workergroup {group.id} failed within the hour and none is ready:"
+        f"{count} launches of workergroup {group.id} failed within the hour and none is ready:"
         f" check its template (last: {last.reason})"
     )
+    if in_common >= draft.tuning.shared_failures_max:
+        reason = (
+            f"workergroup {group.id} pauses: {in_common} failures on several hosts are the same, so its template or a"
+            f" request causes them, not the hosts; a new revision of it ends the pause (last: {last.reason})"
+        )
     draft.wait("worker_failed", f"workergroup {group.id}", reason, max(again, draft.now + 1.0))
     return True
 

@@ -85,7 +85,9 @@ def _watch_boot(draft: Draft, worker: Worker) -> None:
     elif draft.now >= deadline:
         allowed = deadline - (worker.since if worker.loaded_once else worker.launched_at)
         what = f"{worker.state.printed} for {duration(took)}, allowed {duration(allowed)}"
-        draft.blame_host(worker, f"{worker.kind} did not become ready: {what}")
+        draft.blame_host(
+            worker, f" did not become ready: {what}", cause=f"not ready in {worker.state.printed}"
+        )
         draft.order(Destroy(launch_id=worker.launch_id, reason=f"release {name}: not ready, {what}"))
     else:
         draft.wakes.append(deadline)
@@ -118,7 +120,7 @@ def _mend_error(draft: Draft, worker: Worker) -> None:
         reason = f"release {name}: error before it was ever ready: {error}"
     if outdated:
         reason += "; its revision is outdated"
-    draft.blame_host(worker, f"{worker.kind}: {error}")
+    draft.blame_host(worker, f": {error}", after_ready=worker.loaded_once)
     draft.order(Destroy(launch_id=worker.launch_id, reason=reason))
 
 
@@ -140,7 +142,7 @@ def _mend_suspect(draft: Draft, worker: Worker, *, allowed: bool) -> bool:
         draft.order(Reboot(launch_id=worker.launch_id, reason=reason))
     else:
         reason = f"release {name}: silent for {duration(quiet)} although rebooted {worker.reboots} time(s)"
-        draft.blame_host(worker, f"{worker.kind} fell silent again after a reboot")
+        draft.blame_host(worker, " fell silent again after a reboot", after_ready=True)
         draft.order(Destroy(launch_id=worker.launch_id, reason=reason))
     return True
 

@@ -142,6 +142,9 @@ class Tuning:
     failures_per_hour_max: int = 5
     """So many different hosts failing in an hour, and no worker ready: the template is broken, and every further try
     only costs money."""
+    shared_failures_max: int = 3
+    """The same failure so often, on several hosts, and no worker ready: the workergroup pauses. Twice as many: a broken
+    template costs twice as many launches."""
     failures_pause_seconds: float = 600.0
     """Then one try in ten minutes: enough to notice that the template was mended."""
     silent_seconds: float = 120.0

@@ -84,6 +84,22 @@ def workergroup_id(sent: Any) -> int:
     return sent
 
 
+MACHINES_MAX = 1000
+
+
+def machine_ids(sent: Any) -> tuple[int, ...]:
+    """Machine ids of hosts; none: all of them."""
+    machines = [] if sent is None else sent
+    if not isinstance(machines, list | tuple) or len(machines) > MACHINES_MAX:
+        raise Unacceptable(
+            f"machines: expected at most {MACHINES_MAX} machine ids in a list, got {sent!r:.80}"
+        )
+    for machine in machines:
+        if isinstance(machine, bool) or not isinstance(machine, int) or not 0 < machine < 2**63:
+            raise Unacceptable(f"machines: expected whole numbers from 1 up, got {machine!r:.40}")
+    return tuple(machines)
+
+
 def metrics(sent: Any) -> MetricsBatch:
     """An engine's batch."""
     try:

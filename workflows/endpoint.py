@@ -404,6 +404,28 @@ class EndpointWorkflow:
         self._check_alive()
         self._advise(sent)
 
+    @workflow.update(name=control.UNBLOCK_HOSTS, description="let hosts that failed be rented again")
+    def unblock_hosts(self, sent: Any = None) -> list[int]:
+        """Answers the machine ids that were blocked and are not any more."""
+        return list(self._unblock(self._machines(sent)))
+
+    @unblock_hosts.validator
+    def _check_unblock_hosts(self, sent: Any = None) -> None:
+        self._check_alive()
+        self._machines(sent)
+
+    def _unblock(self, machines: tuple[int, ...]) -> tuple[int, ...]:
+        freed = intake.unblock_hosts(self._book, machines, self._now())
+        if freed:
+            self._news(f"{len(freed)} hosts may be rented again")
+        return freed
+
+    def _machines(self, sent: Any) -> tuple[int, ...]:
+        try:
+            return checking.machine_ids(sent)
+        except checking.Unacceptable as fault:
+            raise ApplicationError(str(fault), type="invalid_args") from None
+
     def _check_alive(self) -> None:
         if self._book.record.deleting:
             raise ApplicationError(f"endpoint {self._book.name} is being deleted", type="deleting")
@@ -454,6 +476,11 @@ class EndpointWorkflow:
     def decisions(self, tail: int = 50) -> list[DecisionLine]:
         """At most `tail` lines."""
         return self._book.log.tail(tail)
+
+    @workflow.query(name=control.QUERY_HOSTS, description="hosts that are not rented for a while, and why")
+    def hosts(self) -> views.Hosts:
+        """Blocked hosts, hosts that are not to blame, and paused workergroups."""
+        return views.hosts(self._book, workflow.time())
 
     @workflow.query(name=control.QUERY_COSTS, description="dollars spent, and dollars per hour now")
     def costs(self) -> views.Costs:

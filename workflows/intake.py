@@ -1,5 +1,7 @@
 """What signals and updates do to the record. Each function answers why a new plan is due, or nothing."""
 
+from dataclasses import replace
+
 from policy import load as load_windows
 from policy.fleet import Goal, Worker
 from policy.lifecycle import Impossible
@@ -135,6 +137,20 @@ def cancel_update(book: EndpointStateBook, workergroup_id: int, now: float) -> s
         workergroup_id=group.id,
     )
     return "an update was cancelled"
+
+
+def unblock_hosts(book: EndpointStateBook, machine_ids: tuple[int, ...], now: float) -> tuple[int, ...]:
+    """Forgets the failures of these hosts, or of all; answers which were forgotten."""
+    known = book.record.learned.failed_hosts
+    gone = [each for each in known if not machine_ids or each.machine_id in machine_ids]
+    if not gone:
+        return ()
+    kept = tuple(each for each in known if each not in gone)
+    book.record.learned = replace(book.record.learned, failed_hosts=kept)
+    freed = tuple(sorted(each.machine_id for each in gone))
+    named = ", ".join(map(str, freed[:10])) + (" …" if len(freed) > 10 else "")
+    book.log.note(now, "config", f"{len(freed)} hosts may be rented again: {named}", subject="hosts")
+    return freed
 
 
 def _runs(group: Workergroup) -> tuple[object, ...]:

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from policy.advice import Difference, summary
-from policy.fleet import Learned, Worker
+from policy.fleet import HostFailure, Learned, Worker
+from policy.hosts import split
 from policy.lifecycle import is_booting
 from policy.plan import Targets, Wait
 from policy.shadow import Shadow
@@ -40,6 +41,30 @@ class EndpointStatus:
     created_at: float = 0.0
     engines: tuple[str, ...] = ()
     """Engines that were heard of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockedHost:
+    """A host on which something failed."""
+
+    machine_id: int
+    until: float
+    """It is not rented before, Unix seconds."""
+    reason: str
+    workergroup_id: int = 0
+    failed_at: float = 0.0
+    """0: nothing failed on it; it is passed over for another reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hosts:
+    """The `hosts` query: which hosts are not rented, and why."""
+
+    blocked: tuple[BlockedHost, ...] = ()
+    not_to_blame: tuple[BlockedHost, ...] = ()
+    """The same failure was seen on several hosts, so these are not blocked; others are tried first."""
+    paused: tuple[Wait, ...] = ()
+    """Workergroups that pause because their launches fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +169,27 @@ def status(book: EndpointStateBook, under_way: tuple[str, ...], load_per_second:
         key_version=record.key_version,
         created_at=book.created_at,
         engines=tuple(record.engines),
+    )
+
+
+def hosts(book: EndpointStateBook, now: float) -> Hosts:
+    """The hosts that failed lately."""
+    record = book.record
+    blocked, lifted = split(record.learned.failed_hosts, record.workers.values(), now)
+    return Hosts(
+        blocked=tuple(map(_host, blocked)),
+        not_to_blame=tuple(map(_host, lifted)),
+        paused=tuple(wait for wait in record.waits if wait.code == "worker_failed"),
+    )
+
+
+def _host(failure: HostFailure) -> BlockedHost:
+    return BlockedHost(
+        machine_id=failure.machine_id,
+        until=failure.until,
+        reason=failure.reason,
+        workergroup_id=failure.workergroup_id,
+        failed_at=failure.failed_at,
     )
 
 

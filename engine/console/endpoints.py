@@ -17,8 +17,10 @@ from stoker_wire.control import (
     QUERY_ADVICE,
     QUERY_COSTS,
     QUERY_DECISIONS,
+    QUERY_HOSTS,
     QUERY_STATUS,
     ROTATE_KEY,
+    UNBLOCK_HOSTS,
     UPDATE_CONFIG,
     Advise,
 )
@@ -40,6 +42,7 @@ _NOT_CONFIG = frozenset({"api_key", "client_id", "autoscaler_instance", "endptjo
 
 _NAME = re.compile(ENDPOINT_NAME_PATTERN)
 _TAIL_MAX = 1000
+_MACHINES_MAX = 1000
 
 
 class EndpointDesk:
@@ -65,6 +68,8 @@ class EndpointDesk:
             web.get(one + "advice/", self.advice),
             web.put(one + "advice/", self.advise),
             web.delete(one + "advice/", self.stop_advice),
+            web.get(one + "hosts/", self.hosts),
+            web.post(one + "hosts/unblock/", self.unblock_hosts),
         ]
 
     async def list_all(self, request: web.Request) -> web.Response:
@@ -188,6 +193,19 @@ class EndpointDesk:
         await self._workflows.change(endpoint, ADVISE, None)
         return answer({"success": True})
 
+    async def hosts(self, request: web.Request) -> web.Response:
+        """Hosts that are not rented for a while, until when and why."""
+        endpoint = await self._mine(request)
+        return answer({"hosts": await self._workflows.ask(endpoint, QUERY_HOSTS)})
+
+    async def unblock_hosts(self, request: web.Request) -> web.Response:
+        """Let hosts be rented again: `machine_ids` in the body, or all."""
+        body = await read_object(request)
+        endpoint = await self._mine(request, body)
+        machines = _machines(body.get("machine_ids"))
+        freed = await self._workflows.change(endpoint, UNBLOCK_HOSTS, machines)
+        return answer({"success": True, "unblocked": freed})
+
     async def _mine(self, request: web.Request, body: dict[str, Any] | None = None) -> Endpoint:
         owner = self._engine.accounts.authenticate(request, body)
         return self._engine.directory.of_owner(path_id(request), owner)
@@ -238,6 +256,23 @@ def tail_of(value: object, default: int = 200) -> int:
             400, "invalid_args", f"tail: must be a whole number from 1 up (got {str(value)[:40]!r})"
         )
     return min(tail, _TAIL_MAX)
+
+
+def _machines(given: object) -> list[int]:
+    """The machine ids of a body; none: all.
+
+    Raises:
+        Problem: 400.
+    """
+    machines = [] if given is None else given
+    if not isinstance(machines, list) or len(machines) > _MACHINES_MAX:
+        said = f"machine_ids: must be a list of at most {_MACHINES_MAX} machine ids"
+        raise Problem(400, "invalid_args", said)
+    for machine in machines:
+        if isinstance(machine, bool) or not isinstance(machine, int) or not 0 < machine < 2**63:
+            said = f"machine_ids: must be whole numbers from 1 up (got {machine!r:.40})"
+            raise Problem(400, "invalid_args", said)
+    return machines
 
 
 def _given(body: dict[str, Any]) -> dict[str, Any]:

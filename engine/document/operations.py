@@ -120,6 +120,16 @@ def _endpoint_calls() -> dict[tuple[str, str], Operation]:
             replies=_ok(Done),
             refuses=(*_BODY, *_TEMPORAL),
         ),
+        ("GET", one + "hosts/"): Operation(
+            **by_id, replies=_ok(shapes.HostsShown), refuses=(400, 401, *_TEMPORAL)
+        ),
+        ("POST", one + "hosts/unblock/"): Operation(
+            **by_id,
+            body=shapes.UnblockHosts,
+            body_required=False,
+            replies=_ok(shapes.HostsUnblocked),
+            refuses=(*_BODY, *_TEMPORAL),
+        ),
         ("GET", one + "costs/"): Operation(**by_id, replies=_ok(Costs), refuses=(400, 401, *_TEMPORAL)),
     }
 

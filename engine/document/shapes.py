@@ -11,7 +11,7 @@ from stoker_wire.market import Instance, Offer, Template
 from stoker_wire.openapi import Said
 from stoker_wire.workergroup import Workergroup
 from workflows.messages import DecisionLine
-from workflows.views import AdviceView
+from workflows.views import AdviceView, Hosts
 
 
 def _optional(name: str, model: type[BaseModel], *, without: Iterable[str] = (), **more: Any) -> Any:
@@ -51,6 +51,12 @@ class Keyed(BaseModel):
     """The account key may come in the body."""
 
     api_key: str | None = None
+
+
+class UnblockHosts(Keyed):
+    """The hosts that may be rented again; without `machine_ids` all of them."""
+
+    machine_ids: list[int] | None = None
 
 
 class NamedEndpoint(Keyed):
@@ -163,6 +169,19 @@ class Advice(Said):
     """A second config beside the live one."""
 
     advice: AdviceView
+
+
+class HostsShown(Said):
+    """Hosts that are not rented for a while, and why."""
+
+    hosts: Hosts
+
+
+class HostsUnblocked(Said):
+    """The machine ids that were blocked and are not any more."""
+
+    success: Literal[True]
+    unblocked: list[int]
 
 
 class WorkergroupRecord(Workergroup):

@@ -224,6 +224,16 @@ class Control:
         answer: dict[str, Any] = await self._query(endpoint_name, wire.QUERY_ADVICE)
         return answer
 
+    async def hosts(self, endpoint_name: str) -> dict[str, Any]:
+        """Hosts that are not rented for a while: `blocked`, `not_to_blame`, `paused`, each with its reason."""
+        answer: dict[str, Any] = await self._query(endpoint_name, wire.QUERY_HOSTS)
+        return answer
+
+    async def unblock_hosts(self, endpoint_name: str, machine_ids: Sequence[int] = ()) -> list[int]:
+        """Let hosts be rented again, all of them if none is named: the machine ids that were blocked."""
+        freed: list[int] = await self._update(endpoint_name, wire.UNBLOCK_HOSTS, [*machine_ids])
+        return freed
+
     async def delete(self, endpoint_name: str, *, wait_seconds: float | None = None) -> dict[str, Any] | None:
         """Delete an endpoint: every worker is destroyed.
 

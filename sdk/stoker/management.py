@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -20,6 +20,7 @@ M = TypeVar("M", bound=BaseModel)
 # by these names, because the classes below have a method called `list`
 WorkerRows = list[WorkerRecord]
 DecisionRows = list[dict[str, Any]]
+MachineIds = list[int]
 
 ENDPOINTS = "/api/v0/endptjobs/"
 WORKERGROUPS = "/api/v0/workergroups/"
@@ -172,6 +173,16 @@ class Endpoints(_Caller):
         """Plan no second config any more."""
         path = f"{ENDPOINTS}{await self._id(endpoint)}/advice/"
         await self._call("DELETE", path, what=str(endpoint))
+
+    async def hosts(self, endpoint: str | int) -> dict[str, Any]:
+        """Hosts that are not rented for a while: `blocked`, `not_to_blame`, `paused`, each with its reason."""
+        return await self._look(endpoint, "hosts")
+
+    async def unblock_hosts(self, endpoint: str | int, machine_ids: Sequence[int] = ()) -> MachineIds:
+        """Let hosts be rented again, all of them if none is named: the machine ids that were blocked."""
+        path = f"{ENDPOINTS}{await self._id(endpoint)}/hosts/unblock/"
+        answer = await self._call("POST", path, {"machine_ids": [*machine_ids]}, what=str(endpoint))
+        return [number for number in _list(answer, "unblocked", path) if isinstance(number, int)]
 
     async def _look(self, endpoint: str | int, page: str) -> dict[str, Any]:
         path = f"{ENDPOINTS}{await self._id(endpoint)}/{page}/"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from stoker.loop_thread import LoopThread
-from stoker.management import DecisionRows, Endpoints, Workergroups, WorkerRows
+from stoker.management import DecisionRows, Endpoints, MachineIds, Workergroups, WorkerRows
 from stoker.records import EndpointRecord, Logs, WorkergroupRecord
 from stoker_wire.endpoint import EndpointConfig
 
@@ -70,6 +71,14 @@ class SyncEndpoints:
     def advice(self, endpoint: str | int) -> dict[str, Any]:
         """What a second config does beside the live one."""
         return self._loop.run(self._endpoints.advice(endpoint))
+
+    def hosts(self, endpoint: str | int) -> dict[str, Any]:
+        """Hosts that are not rented for a while, and why."""
+        return self._loop.run(self._endpoints.hosts(endpoint))
+
+    def unblock_hosts(self, endpoint: str | int, machine_ids: Sequence[int] = ()) -> MachineIds:
+        """Let hosts be rented again, all of them if none is named: the machine ids that were blocked."""
+        return self._loop.run(self._endpoints.unblock_hosts(endpoint, machine_ids))
 
     def stop_advice(self, endpoint: str | int) -> None:
         """Plan no second config any more."""

@@ -275,6 +275,17 @@ async def test_a_second_config_is_advised_looked_at_and_stopped(alice: Console, 
     assert (await alice.good("GET", path))["advice"]["active"] is False
 
 
+async def test_hosts_are_listed_and_unblocked_by_their_owner(alice: Console, bob: Console) -> None:
+    endpoint_id = await alice.create("hosts", min_load=0, min_workers=0)
+    path = f"/api/v0/endptjobs/{endpoint_id}/hosts/"
+    assert (await alice.good("GET", path))["hosts"] == {"blocked": [], "not_to_blame": [], "paused": []}
+    for body in ({}, {"machine_ids": None}, {"machine_ids": [17]}):
+        answered = await alice.good("POST", path + "unblock/", body)
+        assert answered == {"success": True, "unblocked": []}
+    assert (await bob("GET", path, None))[0] == 404
+    assert (await bob("POST", path + "unblock/", {}))[0] == 404
+
+
 async def test_a_request_recruits_a_worker_and_is_answered_when_that_reports_ready(
     alice: Console, real_stage: Stage
 ) -> None:
@@ -339,6 +350,9 @@ BAD_CALLS: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/api/v0/endptjobs/", b" " * 1_048_577, 413, "larger"),
     ("PUT", "/api/v0/endptjobs/{id}/", {"max_workers": 20_000}, 400, "max_workers"),
     ("PUT", "/api/v0/endptjobs/{id}/", {"endpoint_name": "other"}, 400, "renamed"),
+    ("POST", "/api/v0/endptjobs/{id}/hosts/unblock/", {"machine_ids": 17}, 400, "must be a list"),
+    ("POST", "/api/v0/endptjobs/{id}/hosts/unblock/", {"machine_ids": ["17"]}, 400, "whole numbers"),
+    ("POST", "/api/v0/endptjobs/{id}/hosts/unblock/", {"machine_ids": [0]}, 400, "whole numbers"),
     ("PUT", "/api/v0/endptjobs/{id}/advice/", {}, 400, "nothing differs from the live config"),
     ("PUT", "/api/v0/endptjobs/{id}/advice/", {"target_util": 7}, 400, "target_util"),
     ("PUT", "/api/v0/endptjobs/{id}/advice/", {"tuning": "hasty", "min_load": 1}, 400, "tuning"),

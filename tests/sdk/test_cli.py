@@ -68,6 +68,13 @@ ADVICE = {
     "differences": [{"side": "advised", "op": "drain", "subject": "0a1b", "reason": "400 hot wanted [now]"}],
     "summary": "over 1.0 h, in imagination: …",
 }
+HOSTS = {
+    "blocked": [
+        {"machine_id": 17, "until": 1763906000.0, "reason": "Xid [79]", "workergroup_id": 5, "failed_at": 1.0}
+    ],
+    "not_to_blame": [{"machine_id": 18, "until": 1763906000.0, "reason": "CUDA error", "workergroup_id": 5}],
+    "paused": [{"subject": "workergroup 5", "until": 1763906000.0, "reason": "workergroup 5 pauses"}],
+}
 GROUP = {"id": 5, "endpoint_id": 7, "endpoint_name": "llm", "template_hash": "abc", "search_params": "x=1"}
 
 
@@ -82,6 +89,8 @@ def peers(threaded_peers: Peers) -> Peers:
         ("GET", one + "costs/"): json_reply({"dollars": 1.25, "by_worker": {"0a1b": 0.5}}),
         ("GET", one + "advice/"): json_reply({"advice": ADVICE}),
         ("PUT", one + "advice/"): ok,
+        ("GET", one + "hosts/"): json_reply({"hosts": HOSTS}),
+        ("POST", one + "hosts/unblock/"): json_reply({"success": True, "unblocked": [17, 18]}),
         ("DELETE", one + "advice/"): ok,
         ("POST", "/get_endpoint_workers/"): json_reply([WORKER]),
         ("POST", "/get_autogroup_workers/"): json_reply([WORKER]),
@@ -494,6 +503,7 @@ def hostile(peers):
             | {"summary": HOSTILE, "tuning": HOSTILE, "config": {HOSTILE: HOSTILE}}
             | {"differences": [{"side": HOSTILE, "op": HOSTILE, "subject": HOSTILE, "reason": HOSTILE}]}
         },
+        ("GET", one + "hosts/"): {"hosts": {"blocked": [HOSTS["blocked"][0] | {"reason": HOSTILE}]}},
         ("POST", "/get_endpoint_workers/"): [
             WORKER | {"status": HOSTILE, "gpu_name": HOSTILE, "url": HOSTILE}
         ],
@@ -524,6 +534,7 @@ def strings(value):
         ("decisions", "llm"),
         ("costs", "llm"),
         ("advise", "llm"),
+        ("hosts", "list"),
         ("workergroups", "list"),
         ("workergroups", "show", "5"),
         ("watch", "llm", "--count", "1", "--interval", "0.2"),
@@ -575,3 +586,31 @@ def test_no_command_writes_past_what_escapes():
     }
     # `request` writes a model's bytes to a pipe; `app` and `__init__` write sentences of their own
     assert writers <= {"output.py", "request.py", "app.py", "__init__.py"}
+
+
+def test_blocked_hosts_are_listed_with_the_reason_and_until_when(peers, stoker):
+    for arguments in (["hosts"], ["hosts", "list"], ["hosts", "list", "--endpoint", "llm"]):
+        result = stoker(*arguments, COLUMNS="200")
+        assert result.exit_code == 0, result.output
+        for said in (
+            "17",
+            "2025-11-23 13:53:20",
+            "Xid [79]",
+            "not blocked",
+            "CUDA error",
+            "workergroup 5 pauses",
+        ):
+            assert said in result.output, (arguments, said)
+    assert json.loads(stoker("hosts", "list", "--json").output) == {"llm": HOSTS}
+    peers.consoling["GET", "/api/v0/endptjobs/7/hosts/"] = json_reply({"hosts": {"blocked": []}})
+    assert "no host is blocked" in stoker("hosts").output
+
+
+def test_hosts_are_unblocked_by_machine_id_or_all_at_once(peers, stoker):
+    path = "/api/v0/endptjobs/7/hosts/unblock/"
+    assert "2 hosts may be rented again: 17, 18" in stoker("hosts", "unblock", "llm", "17", "18").output
+    assert json.loads(stoker("hosts", "unblock", "llm", "--json").output)["unblocked"] == [17, 18]
+    assert [body["machine_ids"] for body in sent(peers, "POST", path)] == [[17, 18], []]
+    assert stoker("hosts", "unblock", "llm", "0").exit_code == 2
+    peers.consoling["POST", path] = json_reply({"success": True, "unblocked": []})
+    assert "none of these hosts was blocked" in stoker("hosts", "unblock", "llm", "9").output

@@ -1,0 +1,93 @@
+"""`stoker hosts`: hosts that are not rented for a while, why, and how to have them rented again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, name_or_id, run
+from stoker.cli.looking import clock
+from stoker.cli.output import print_json, print_table, say
+from stoker.client import Serverless
+
+app = typer.Typer(
+    invoke_without_command=True,
+    help="Hosts that are not rented for a while because something failed on them.",
+)
+
+COLUMNS = ("endpoint", "machine", "workergroup", "blocked until (UTC)", "reason")
+
+
+@app.callback()
+def hosts(context: typer.Context) -> None:
+    """Without a command: all blocked hosts."""
+    if context.invoked_subcommand is None:
+        _show(context, None, as_json=False)
+
+
+@app.command("list")
+def list_(context: typer.Context, endpoint: EndpointOption = None, as_json: AsJson = False) -> None:
+    """The blocked hosts of all endpoints, or of one, with the reason and until when."""
+    _show(context, endpoint, as_json=as_json)
+
+
+@app.command()
+def unblock(
+    context: typer.Context,
+    endpoint: EndpointArgument,
+    machines: Annotated[
+        list[int] | None, typer.Argument(metavar="[MACHINE]...", min=1, help="Machine ids; none: all.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let hosts be rented again before their time, all of them if none is named."""
+
+    async def work(client: Serverless) -> list[int]:
+        return await client.endpoints.unblock_hosts(name_or_id(endpoint), machines or ())
+
+    freed = run(context, work)
+    if as_json:
+        print_json({"success": True, "unblocked": freed})
+    elif freed:
+        say(f"{len(freed)} hosts may be rented again: {', '.join(map(str, freed))}")
+    else:
+        say("none of these hosts was blocked")
+
+
+def rows(endpoint: str, said: dict[str, Any]) -> list[list[Any]]:
+    """One row per host or paused workergroup, in the order of COLUMNS."""
+    found: list[list[Any]] = []
+    for host in _dicts(said.get("blocked")):
+        until = clock(host.get("until"))
+        found.append(
+            [endpoint, host.get("machine_id"), host.get("workergroup_id"), until, host.get("reason")]
+        )
+    for host in _dicts(said.get("not_to_blame")):
+        reason = f"the same failure on several hosts: {host.get('reason')}"
+        found.append([endpoint, host.get("machine_id"), host.get("workergroup_id"), "not blocked", reason])
+    found.extend(
+        [endpoint, "-", wait.get("subject"), clock(wait.get("until")), wait.get("reason")]
+        for wait in _dicts(said.get("paused"))
+    )
+    return found
+
+
+def _dicts(given: Any) -> list[dict[str, Any]]:
+    return [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
+
+
+def _show(context: typer.Context, endpoint: str | None, *, as_json: bool) -> None:
+    async def work(client: Serverless) -> dict[str, dict[str, Any]]:
+        if endpoint is not None:
+            record = await client.endpoints.get(name_or_id(endpoint))
+            return {record.endpoint_name: await client.endpoints.hosts(record.id)}
+        records = await client.endpoints.list()
+        return {record.endpoint_name: await client.endpoints.hosts(record.id) for record in records}
+
+    found = run(context, work)
+    if as_json:
+        print_json(found)
+        return
+    table = [row for name, said in found.items() for row in rows(name, said)]
+    print_table(COLUMNS, table, empty="no host is blocked")
