@@ -137,7 +137,9 @@ def panic(
     done: list[Panic] = []
 
     async def act(settings: DevSettings) -> None:
-        keys = load_keys(settings.state_dir, generate=False, role="market")
+        keys = load_keys(
+            settings.state_dir, generate=False, role="market", hosted_market=settings.hosted_market
+        )
         target = temporal_target(settings.temporal)
         identity, client = await find_deployment(target, settings.state_dir, deployment, console)
         market = DeploymentMarket(market_of(settings, keys.market_key), identity)
@@ -216,7 +218,9 @@ def adopt(
     console = Terminal(highlight=False)
 
     async def act(settings: DevSettings) -> None:
-        keys = load_keys(settings.state_dir, generate=False, role="market")
+        keys = load_keys(
+            settings.state_dir, generate=False, role="market", hosted_market=settings.hosted_market
+        )
         target = temporal_target(settings.temporal)
         console.print(f"Temporal {target}", markup=False)
         client = await connect_to(target)

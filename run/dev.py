@@ -72,7 +72,7 @@ class DevStack:
             require_original(self.state_dir)
             self._record.refuse_stale()
             require_free(self._ports())
-            self.keys = load_keys(self.state_dir, generate=True)
+            self.keys = load_keys(self.state_dir, generate=True, hosted_market=self.settings.hosted_market)
             self._write_effective()
             await self._start_children()
         except BaseException:

@@ -6,6 +6,7 @@ no other, and of the environment's secrets each child process sees only its own 
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,9 @@ _ACCOUNT_PREVIOUS = "STOKER_ACCOUNT_KEY_PREVIOUS"
 _HMAC_PREVIOUS = "STOKER_HMAC_SECRET_PREVIOUS"
 _SIGNING = "STOKER_SIGNING_KEY_FILE"
 _CA = "STOKER_CA_KEY_FILE"
+_GENERATED_START = "mk-"
+_GENERATED = re.compile(rf"{_GENERATED_START}[A-Za-z0-9_-]{{32}}")
+"""A key that was generated for this machine's own marketplace."""
 _MARKET = ("STOKER_MARKET_KEY", "VAST_API_KEY")
 
 _VARIABLES: dict[Role, tuple[str, ...]] = {
@@ -112,8 +116,13 @@ def environment_for(role: Role | None, environ: Mapping[str, str]) -> dict[str, 
     }
 
 
-def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None) -> Keys:
+def load_keys(
+    state_dir: Path, *, generate: bool, role: Role | None = None, hosted_market: bool = False
+) -> Keys:
     """The keys of this deployment, or of one role of it; missing ones are generated in development.
+
+    `hosted_market`: the marketplace is not this machine's own. Then its key is never generated, and one that was generated
+    for this machine's marketplace does not count.
 
     `STOKER_ACCOUNT_KEY`, `STOKER_HMAC_SECRET`, `STOKER_SIGNING_KEY_FILE`, `STOKER_CA_KEY_FILE`, `STOKER_MARKET_KEY` (or `VAST_API_KEY`) and
     `STOKER_SECRET_<NAME>` go before the file. `STOKER_ACCOUNT_KEY_PREVIOUS` and `STOKER_HMAC_SECRET_PREVIOUS`, or `previous`
@@ -125,8 +134,8 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None) -> K
     """
     path = state_dir / _FILE
     stored = _read(path)
-    if generate and not _complete(stored):
-        stored = _generated() | stored
+    if generate and not _complete(stored, hosted_market):
+        stored = _generated(hosted_market) | stored
         _write(path, stored)
     environ = os.environ
     account_keys = _texts(stored, "account_keys", path)
@@ -142,6 +151,8 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None) -> K
     market_key = (
         environ.get("STOKER_MARKET_KEY") or environ.get("VAST_API_KEY") or _text(stored, "market_key", path)
     )
+    if hosted_market:
+        _require_hosted_key(market_key, path)
     for name, value in (
         (_ACCOUNT, account_keys),
         (_HMAC, secret),
@@ -159,6 +170,7 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None) -> K
         for key, value in environ.items()
         if key.startswith(_NAMED_SECRET_PREFIX)
     }
+    _require_clean({_ACCOUNT: account_keys.get("default", ""), _HMAC: secret, _MARKET[0]: market_key}, path)
     previous = _mapping(stored, "previous", path)
     account_keys_previous = _texts(previous, "account_keys", path)
     if key := environ.get(_ACCOUNT_PREVIOUS):
@@ -177,25 +189,48 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None) -> K
     return keys if role is None else keys.only_for(role)
 
 
-def _complete(stored: dict[str, Any]) -> bool:
-    return {"account_keys", "secret", "signing_key_pem", "ca_key_pem", "market_key"} <= stored.keys()
+def _require_hosted_key(market_key: str, path: Path) -> None:
+    if not market_key or _GENERATED.fullmatch(market_key):
+        raise Fault(
+            "market.kind is vast, and there is no key of the marketplace: set VAST_API_KEY or STOKER_MARKET_KEY, or "
+            f"market_key in {path}"
+            + (
+                "; the one that is there was generated for this machine's own marketplace"
+                if market_key
+                else ""
+            )
+        )
 
 
-def _generated() -> dict[str, Any]:
+def _require_clean(given: Mapping[str, str], path: Path) -> None:
+    """A blank key opens doors, and one with a line break fits into no header."""
+    for name, value in given.items():
+        if value != value.strip() or any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
+            raise Fault(
+                f"{name}, or its place in {path}, should have no white space around it and no line breaks"
+            )
+
+
+def _complete(stored: dict[str, Any], hosted_market: bool) -> bool:
+    wanted = {"account_keys", "secret", "signing_key_pem", "ca_key_pem"}
+    return (wanted if hosted_market else wanted | {"market_key"}) <= stored.keys()
+
+
+def _generated(hosted_market: bool) -> dict[str, Any]:
     pem = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     authority = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+    market = {} if hosted_market else {"market_key": _GENERATED_START + secrets.token_urlsafe(24)}
     return {
         "account_keys": {"default": "sk-" + secrets.token_urlsafe(24)},
         "secret": secrets.token_urlsafe(32),
         "signing_key_pem": pem.decode(),
         "ca_key_pem": authority.decode(),
-        "market_key": "mk-" + secrets.token_urlsafe(24),
         "named": {},
-    }
+    } | market
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -336,6 +336,11 @@ class DevSettings(Typed):
         )
 
     @property
+    def hosted_market(self) -> bool:
+        """Whether the marketplace is somebody else's."""
+        return self.market.kind == "vast"
+
+    @property
     def market_url(self) -> str:
         """The marketplace's base url."""
         if self.market.kind == "host":

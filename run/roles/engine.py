@@ -35,7 +35,7 @@ def limits_of(listen: ListenLimits) -> Limits:
 async def run_engine(settings: DevSettings) -> None:
     """Serve routing, worker reports and the console API until told to stop."""
     stop = stop_event()
-    keys = load_keys(settings.state_dir, generate=False, role="engine")
+    keys = load_keys(settings.state_dir, generate=False, role="engine", hosted_market=settings.hosted_market)
     target = temporal_target(settings.temporal)
     client = await connect_to(target)
     trust = settings.engine.memo_trust_seconds

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 async def run_worker(settings: DevSettings) -> None:
     """Carry the endpoints' workflows and the market calls until told to stop."""
     stop = stop_event()
-    keys = load_keys(settings.state_dir, generate=False, role="worker")
+    keys = load_keys(settings.state_dir, generate=False, role="worker", hosted_market=settings.hosted_market)
     target = temporal_target(settings.temporal)
     client = await connect_to(target, runtime=forwarding_runtime())
     deployment = await settle_identity(client, settings.state_dir)

@@ -146,3 +146,43 @@ def test_an_engine_is_told_that_a_file_holds_no_key_of_its_kind(tmp_path, monkey
     with pytest.raises(Fault, match=f"{variable}, .*private key in PEM without a password") as refused:
         load_keys(tmp_path, generate=False, role="engine")
     assert "canary" not in str(refused.value)
+
+
+@pytest.fixture
+def no_market_key(monkeypatch):
+    for name in ("STOKER_MARKET_KEY", "VAST_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("generate", [True, False])
+def test_the_key_of_a_hosted_marketplace_is_never_invented(tmp_path, no_market_key, generate):
+    with pytest.raises(Fault, match="market.kind is vast.*set VAST_API_KEY"):
+        load_keys(tmp_path, generate=generate, hosted_market=True)
+
+
+@pytest.mark.parametrize("role", ["engine", "worker", "market", None])
+def test_a_key_that_was_generated_for_this_machines_marketplace_is_none_of_a_hosted_one(
+    tmp_path, no_market_key, monkeypatch, role
+):
+    generated = load_keys(tmp_path, generate=True).market_key
+    with pytest.raises(Fault, match="was generated for this machine's own marketplace") as told:
+        load_keys(tmp_path, generate=False, role=role, hosted_market=True)
+    assert generated not in str(told.value)
+    monkeypatch.setenv("VAST_API_KEY", "a" * 64)
+    assert load_keys(tmp_path, generate=False, role=role, hosted_market=True).market_key == "a" * 64
+
+
+def test_a_key_of_the_hosted_marketplace_in_the_file_is_taken(tmp_path, no_market_key):
+    load_keys(tmp_path, generate=True)
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"market_key": "b" * 64}))
+    assert load_keys(tmp_path, generate=True, hosted_market=True).market_key == "b" * 64
+
+
+@pytest.mark.parametrize("name", ["STOKER_ACCOUNT_KEY", "STOKER_HMAC_SECRET", "STOKER_MARKET_KEY"])
+@pytest.mark.parametrize("value", ["  ", "key\n", " key", "ke\ny"])
+def test_a_blank_key_or_one_with_line_breaks_is_refused(tmp_path, monkeypatch, name, value):
+    load_keys(tmp_path, generate=True)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(Fault, match=f"{name}.* no white space"):
+        load_keys(tmp_path, generate=False)
