@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
@@ -14,8 +15,9 @@ import uvloop
 
 from market.listening import raise_files_max
 from run.faults import Fault
-from run.keys import load_keys
+from run.keys import load_account_key, load_keys
 from run.logs import configure_logs
+from run.output import drop_output, open_standard_files, reader_is_gone
 from run.private import UMASK
 from run.settings import DevSettings, load_settings
 from stoker_wire.printable import printable_lines
@@ -241,7 +243,7 @@ def key(config: Config = _DEFAULT) -> None:
     """Print the account key, for `export STOKER_API_KEY=$(stokerd key)`."""
     with _faults():
         settings = load_settings(config)
-        typer.echo(load_keys(settings.state_dir, generate=False).account_key)
+        typer.echo(load_account_key(settings.state_dir))
 
 
 @app.command()
@@ -314,6 +316,7 @@ def _run(
             runner.run(main(settings))
 
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 _CANNOT_LISTEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 
 
@@ -327,6 +330,9 @@ class _faults:  # noqa: N801 - reads as a statement: with _faults():
         if isinstance(fault, Fault):
             sys.stderr.write(printable_lines(f"stokerd: {fault}\n"))
             raise SystemExit(fault.exit_code)
+        if isinstance(fault, BrokenPipeError) and reader_is_gone():
+            drop_output()
+            raise SystemExit(128 + signal.SIGPIPE)
         if isinstance(fault, OSError) and (sentence := _of_the_machine(fault)) is not None:
             sys.stderr.write(printable_lines(f"stokerd: {sentence}\n"))
             raise SystemExit(3)
@@ -341,6 +347,8 @@ def _of_the_machine(fault: OSError) -> str | None:
         return (
             f"cannot use {fault.filename}: {said}; make it one that this user may use, or give another path"
         )
+    if fault.errno in _NO_ROOM:
+        return f"cannot write: {said}; free some space where the state folder is, and where the output goes"
     if isinstance(fault, socket.gaierror):
         return f"cannot listen: {said}; give engine.host an address of this machine"
     if fault.errno in _CANNOT_LISTEN:
@@ -350,4 +358,14 @@ def _of_the_machine(fault: OSError) -> str | None:
 
 def main() -> None:
     """The program's entry."""
-    app()
+    open_standard_files()
+    try:
+        with _faults():
+            try:
+                app()
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+    except SystemExit:
+        drop_output()
+        raise

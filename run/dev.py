@@ -3,9 +3,10 @@
 import asyncio
 import json
 import os
-import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
 import structlog
@@ -13,6 +14,7 @@ from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
+from temporalio.service import RPCError
 
 from market.host import proc
 from run.faults import Fault
@@ -20,7 +22,9 @@ from run.identity import require_original, settle_identity
 from run.keys import Keys, Role, environment_for, load_keys
 from run.listeners import Listener, listeners
 from run.lock import ChildRecord, StateLock, require_free
+from run.output import say
 from run.private import write_private
+from run.roles.stopping import stop_event
 from run.settings import DevSettings, bracketed
 from run.supervisor import Child, Supervisor
 from run.temporal_server import connect, dev_server_command, prepare
@@ -30,7 +34,11 @@ from stoker_wire.loopback import is_loopback
 
 log = structlog.get_logger(__name__)
 
+Result = TypeVar("Result")
+
 READY_SECONDS_MAX = 60.0
+PREPARE_SECONDS_MAX = 120.0
+"""A database from before a search attribute is told of it, which takes the server a minute."""
 LISTENERS_SECONDS = 15.0
 """Between two looks at what instances listen on."""
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SYSTEMROOT")
@@ -84,7 +92,10 @@ class DevStack:
         if self._ui is not None:
             await self._ui.close()
         await self.supervisor.stop()
-        self._record.write({})
+        try:
+            self._record.write({})
+        except OSError as fault:  # a full disk: the children are ended all the same
+            log.warning("children_not_recorded", error=str(fault))
         self._lock.release()
 
     async def client(self) -> Client:
@@ -99,9 +110,7 @@ class DevStack:
         if temporal.ui_port is not None and ui is not None:
             backend = f"http://{bracketed(ui[0])}:{ui[1]}"
             self._ui = await GuardedUi.start(temporal.ip, temporal.ui_port, backend)
-        client = await connect(settings.temporal)
-        await prepare(client, settings.temporal)
-        self.deployment = await settle_identity(client, self.state_dir, own_server=True)
+        client = await self._while_alive("temporal", self._prepared())
         if settings.market.kind == "host":
             await self.supervisor.start(self._role("market", stop_seconds_max=30))
             await self._answers(f"{settings.market_url}/healthz", "market")
@@ -114,6 +123,34 @@ class DevStack:
     def listening(self) -> list[Listener] | None:
         """Every TCP socket on which this process, the children and their instances listen; None: unknown on this system."""
         return listeners(proc.descendants(os.getpid()))
+
+    async def _prepared(self) -> Client:
+        temporal = self.settings.temporal
+        try:
+            client = await connect(temporal)
+            await prepare(client, temporal)
+        except RPCError as fault:
+            raise Fault(self._did_not_start("temporal", str(fault)), exit_code=4) from fault
+        self.deployment = await settle_identity(client, self.state_dir, own_server=True)
+        return client
+
+    async def _while_alive(self, name: str, work: Coroutine[Any, Any, Result]) -> Result:
+        """The work's result, as long as the child does not die again and again.
+
+        Raises:
+            Fault: it did; the sentence ends with its last words.
+        """
+        deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX + PREPARE_SECONDS_MAX
+        task = asyncio.create_task(work)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=0.1)
+                if not task.done():
+                    self._check_alive(name, deadline)
+            return await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def _child(
         self, name: str, command: list[str], *, role: Role | None = None, stop_seconds_max: float = 10
@@ -179,17 +216,30 @@ class DevStack:
     def _check_alive(self, name: str, deadline: float) -> None:
         child = self.supervisor.children[name]
         if child.restarts >= 3 or asyncio.get_running_loop().time() > deadline:
-            raise Fault(
-                f"the {name} did not start; its last words: {last_words(child.log_file)}", exit_code=4
+            raise Fault(self._did_not_start(name), exit_code=4)
+
+    def _did_not_start(self, name: str, reason: str = "") -> str:
+        words = last_words(self.supervisor.children[name].log_file)
+        told = f"the {name} did not start{f' ({reason})' if reason else ''}; its last words: {words}"
+        file = self.settings.temporal.db_filename
+        if name == "temporal" and file is not None:
+            told += (
+                f". If {self.state_dir / file} is damaged, restore it from a backup, or move it away to begin "
+                "without endpoints: the sweep then destroys their instances"
             )
+        return told
 
 
-def last_words(log_file: Path, *, lines: int = 4) -> str:
-    """The end of a child's log."""
+def last_words(log_file: Path, *, lines: int = 2) -> str:
+    """The end of a child's log, in one line."""
     try:
-        return "\n".join(log_file.read_text(errors="replace").splitlines()[-lines:])
+        with log_file.open("rb") as log:
+            log.seek(max(0, log_file.stat().st_size - 16_384))
+            text = log.read().decode(errors="replace")
     except OSError:
         return "(no log)"
+    said = [line.strip() for line in text.splitlines() if line.strip()]
+    return " | ".join(line[:500] for line in said[-lines:]) or "(nothing)"
 
 
 def _environment(role: Role | None) -> dict[str, str]:
@@ -199,12 +249,9 @@ def _environment(role: Role | None) -> dict[str, str]:
 
 
 async def run_dev(settings: DevSettings) -> None:
-    """Run until SIGINT or SIGTERM."""
+    """Run until SIGINT, SIGTERM or SIGHUP."""
     stack = DevStack(settings)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = stop_event()
     starting = asyncio.create_task(stack.start())
     waiting = asyncio.create_task(stopping.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -214,12 +261,12 @@ async def run_dev(settings: DevSettings) -> None:
         return
     await starting
     try:
-        print(banner(stack), flush=True)
+        say(banner(stack))
         watch = asyncio.create_task(_watch_listeners(stack), name="listeners")
         await stopping.wait()
         watch.cancel()
     finally:
-        print("stopping …", flush=True)
+        say("stopping …")
         await stack.stop()
 
 

@@ -189,6 +189,21 @@ def load_keys(
     return keys if role is None else keys.only_for(role)
 
 
+def load_account_key(state_dir: Path) -> str:
+    """The first account's key alone; the others need not be there.
+
+    Raises:
+        Fault: there is none, or the file cannot be read.
+    """
+    path = state_dir / _FILE
+    keys = _texts(_read(path), "account_keys", path)
+    if key := os.environ.get(_ACCOUNT):
+        keys["default"] = key
+    if not keys:
+        raise Fault(f"{_ACCOUNT} is not set and {path} does not hold it; set it, or run `stokerd dev` once")
+    return next(iter(keys.values()))
+
+
 def _require_hosted_key(market_key: str, path: Path) -> None:
     if not market_key or _GENERATED.fullmatch(market_key):
         raise Fault(

@@ -9,7 +9,7 @@ from market.host.faults import Fault, FaultKind
 from market.host.host import UnsupportedMachine
 from market.host.serve import serve
 from market.host.settings import GpuSettings, HostMarketSettings, MachineSettings, TemplateSettings
-from market.host.store import StateInUse
+from market.host.store import StateDamaged, StateInUse
 
 __all__ = [
     "Fault",
@@ -17,6 +17,7 @@ __all__ = [
     "GpuSettings",
     "HostMarketSettings",
     "MachineSettings",
+    "StateDamaged",
     "StateInUse",
     "TemplateSettings",
     "UnsupportedMachine",

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from market.host.host import UnsupportedMachine
 from market.host.serve import serve
 from market.host.settings import HostMarketSettings
-from market.host.store import StateInUse
+from market.host.store import StateDamaged, StateInUse
 from stoker_wire.problem import describe
 
 
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         asyncio.run(serve(settings, address=chosen.address, port=chosen.port, ready=_announce))
     except ValidationError as error:
         return _fail(f"{chosen.settings}: {describe(error)}")
-    except (OSError, StateInUse, UnsupportedMachine) as error:
+    except (OSError, StateDamaged, StateInUse, UnsupportedMachine) as error:
         return _fail(str(error))
     return 0
 

@@ -27,28 +27,49 @@ class StateInUse(RuntimeError):
     """Another marketplace holds this state directory."""
 
 
+class StateDamaged(RuntimeError):
+    """The database in this state directory cannot be used."""
+
+
 class Store:
-    """Opens (and locks) a state directory; raises StateInUse."""
+    """Opens (and locks) a state directory; raises StateInUse or StateDamaged."""
 
     def __init__(self, state_dir: Path) -> None:
         self.dir = state_dir.absolute()
         self.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.dir.chmod(0o700)
         self._lock = _lock(self.dir)
+        self._path = self.dir / "market.sqlite"
+        try:
+            self._open()
+        except sqlite3.Error as fault:
+            os.close(self._lock)
+            raise self._damaged(fault) from fault
+
+    def _open(self) -> None:
         # Instance processes must not be able to read the keys of others: umask 077 for the database only.
         old = os.umask(0o077)
         try:
-            self._db = sqlite3.connect(self.dir / "market.sqlite", isolation_level=None)
+            self._db = sqlite3.connect(self._path, isolation_level=None)
         finally:
             os.umask(old)
         self._db.execute("PRAGMA journal_mode=WAL")
         # A killed process loses nothing with NORMAL; only a power cut could cost the last commits.
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
+        (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(str(found))
         made = self._fact("uid", lambda: secrets.token_hex(4))
         self.uid = uid_in(self.dir, made)
         """Names this marketplace's processes and cgroups. A copy of the folder has another one, so that it
         leaves the original's processes alone."""
+
+    def _damaged(self, fault: Exception) -> StateDamaged:
+        return StateDamaged(
+            f"{self._path} cannot be used ({str(fault).splitlines()[0]}); restore it from a backup, or move it away to "
+            "begin without instances"
+        )
 
     def _fact(self, name: str, make: Any) -> str:
         self._db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, make()))
@@ -85,7 +106,10 @@ class Store:
         """All instances, oldest first."""
         self._db.execute("DELETE FROM instances WHERE record = ''")
         rows = self._db.execute("SELECT record FROM instances ORDER BY id").fetchall()
-        return [InstanceRecord.model_validate_json(row) for (row,) in rows]
+        try:
+            return [InstanceRecord.model_validate_json(row) for (row,) in rows]
+        except ValueError as fault:
+            raise self._damaged(fault) from fault
 
     def charges(self) -> list[dict[str, Any]]:
         """What the instances that are gone have cost."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
-from market.host import StateInUse, UnsupportedMachine
+from market.host import StateDamaged, StateInUse, UnsupportedMachine
 from market.host.serve import serve
 from run.faults import Fault
 from run.keys import load_keys
@@ -38,5 +38,5 @@ async def run_market(settings: DevSettings) -> None:
 
     try:
         await serve(host, port=port, ready=listening, stop=stop)
-    except (StateInUse, UnsupportedMachine) as fault:
+    except (StateDamaged, StateInUse, UnsupportedMachine) as fault:
         raise Fault(str(fault), exit_code=3) from fault

@@ -2,15 +2,22 @@
 
 import errno
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from market.host.store import Store
 from run.cli import _faults, app
 from run.keys import load_keys
 from run.lock import free_port
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +93,8 @@ def test_what_stands_where_a_deployment_writes_is_named(tmp_path, name):
             PermissionError(errno.EACCES, "Permission denied"),
             "cannot listen: Permission denied; free the port",
         ),
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot write: No space left on device; free"),
+        (OSError(errno.EROFS, "Read-only file system"), "cannot write: Read-only file system; free"),
         (OSError(errno.EADDRINUSE, "in use"), "cannot listen: in use; free the port"),
         (socket.gaierror(socket.EAI_NONAME, "unknown"), "cannot listen: unknown; give engine.host"),
     ],
@@ -101,3 +110,70 @@ def test_a_fault_that_nobody_can_mend_by_settings_keeps_its_traceback(capsys):
     with pytest.raises(OSError, match="wire"), _faults():
         raise OSError(errno.EPIPE, "wire")
     assert capsys.readouterr().err == ""
+
+
+def printed(tmp_path, command, **files):
+    """The exit code and stderr of `stokerd <command>` with these standard files."""
+    (tmp_path / "stoker.yaml").write_text("{}")
+    load_keys(tmp_path / ".stoker", generate=True)
+    words = [sys.executable, "-m", "run", *command, "--config", str(tmp_path / "stoker.yaml")]
+    done = subprocess.run(
+        words, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60, check=False, **files
+    )
+    return done.returncode, done.stderr
+
+
+def test_output_that_cannot_be_written_is_one_sentence_and_no_success(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        code, said = printed(tmp_path, ["key"], stdout=full)
+    assert (code, said.count("\n")) == (3, 1), said
+    assert "cannot write: No space left on device" in said
+
+
+def test_a_reader_that_went_away_is_no_traceback(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as broken:
+        assert printed(tmp_path, ["key"], stdout=broken) == (128 + signal.SIGPIPE, "")
+
+
+def test_closed_standard_files_are_no_traceback(tmp_path):
+    def close_all():
+        os.close(0)
+        os.close(1)
+
+    assert printed(tmp_path, ["key"], preexec_fn=close_all) == (0, "")
+
+
+def test_a_closed_stdin_confirms_nothing(tmp_path):
+    port = free_port()
+    (tmp_path / "other.yaml").write_text(f"host_market: {{port: {port}}}")
+    code, said = printed(tmp_path, ["panic", "--deployment", "0123456789ab"], preexec_fn=lambda: os.close(0))
+    assert code == 4
+    assert "the marketplace does not answer" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: b"no database" * 1000, lambda text: text[:4096] + b"\xff" * (len(text) - 4096)]
+)
+def test_a_damaged_database_of_the_market_is_one_sentence_with_the_remedy(tmp_path, damage):
+    load_keys(tmp_path / "state", generate=True)
+    Store(tmp_path / "state" / "market").close()
+    path = tmp_path / "state" / "market" / "market.sqlite"
+    path.write_bytes(damage(path.read_bytes()))
+    done = ended(tmp_path, "market", host_market={"port": free_port()})
+    assert (done.exit_code, done.stderr.count("\n")) == (3, 1), done.stderr
+    assert f"{path} cannot be used (" in done.stderr
+    assert "restore it from a backup" in done.stderr
+
+
+def test_a_damaged_database_of_temporal_ends_in_its_last_words_and_the_remedy(tmp_path):
+    path = tmp_path / "state" / "temporal.db"
+    path.parent.mkdir(mode=0o700)
+    path.write_bytes(b"no database" * 1000)
+    done = ended(tmp_path, "dev", **ports())
+    said = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert (done.exit_code, len(said)) == (4, 1), done.stderr
+    assert "file is not a database" in said[0]
+    assert f"If {path} is damaged, restore it from a backup" in said[0]

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from run.faults import Fault
-from run.keys import load_keys
+from run.keys import load_account_key, load_keys
 
 
 @pytest.fixture(autouse=True)
@@ -186,3 +186,12 @@ def test_a_blank_key_or_one_with_line_breaks_is_refused(tmp_path, monkeypatch, n
     monkeypatch.setenv(name, value)
     with pytest.raises(Fault, match=f"{name}.* no white space"):
         load_keys(tmp_path, generate=False)
+
+
+def test_the_account_key_is_told_where_no_other_key_is_set(tmp_path, no_market_key):
+    with pytest.raises(Fault, match="STOKER_ACCOUNT_KEY is not set"):
+        load_account_key(tmp_path)
+    expected = load_keys(tmp_path, generate=True).account_key
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"account_keys": json.loads(path.read_text())["account_keys"]}))
+    assert load_account_key(tmp_path) == expected

@@ -180,3 +180,33 @@ async def test_a_proxy_of_the_environment_is_not_used_for_this_machine(stokerd, 
     async with stoker.Serverless(key, url=stokerd.settings.engine.url) as client:
         assert await client.endpoints.list() == []
     assert await stokerd.interrupted() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+async def test_a_signal_ends_everything_in_order_when_the_output_has_no_reader(stokerd, number):
+    """`stokerd dev 2>&1 | tee`: Ctrl-C ends tee first, and the terminal's end (SIGHUP) takes the reader along."""
+    read, write = os.pipe()
+    stokerd.process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "run", "dev", "--config", str(stokerd.config)), stdout=write, stderr=write
+    )
+    os.close(write)
+    with os.fdopen(read, "rb") as tee:
+        said = await asyncio.to_thread(lambda: next(line for line in tee if b"Ctrl-C stops" in line))
+    assert said
+    assert len(stokerd.started_pids()) >= 5
+    stokerd.process.send_signal(number)
+    assert await asyncio.wait_for(stokerd.process.wait(), 60) == 0
+    assert stokerd.started_pids() == set()
+    assert json.loads((stokerd.settings.state_dir / "children.json").read_text())["children"] == {}
+
+
+async def test_a_deployment_whose_output_cannot_be_written_runs_and_ends_in_order(stokerd):
+    full = os.open("/dev/full", os.O_WRONLY)
+    with os.fdopen(full, "wb"), stokerd.output.open("wb") as errors:
+        stokerd.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "run", "dev", "--config", str(stokerd.config)), stdout=full, stderr=errors
+        )
+    await until(lambda: b"output_not_written" in stokerd.output.read_bytes())
+    assert await stokerd.interrupted() == 0
+    assert b"Traceback" not in stokerd.output.read_bytes()
+    assert stokerd.started_pids() == set()
