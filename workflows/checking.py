@@ -1,5 +1,6 @@
 """What a person or a peer sent, checked before it changes anything: each fault is one sentence."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -7,8 +8,17 @@ from pydantic import ValidationError
 from market.grammar import GrammarError, parse_filters, parse_launch_args
 from stoker_wire.control import Advise, EndpointSpec
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
+from stoker_wire.limits import (
+    MESSAGE_BYTES_MAX,
+    METRICS_BYTES_MAX,
+    SPEC_BYTES_MAX,
+    STATE_BYTES_MAX,
+    TooLarge,
+    check_size,
+    json_bytes,
+)
 from stoker_wire.problem import describe
-from stoker_wire.workergroup import Workergroup
+from stoker_wire.workergroup import Workergroup, check_workergroups
 from workflows.messages import MetricsBatch
 from workflows.state import EndpointStateBook
 
@@ -26,6 +36,8 @@ def only(sent: tuple[Any, ...]) -> Any:
 
 def spec(sent: Any) -> EndpointSpec:
     """The input of an endpoint's workflow."""
+    carried = isinstance(sent, dict) and sent.get("carried") is not None
+    _check_size(sent, SPEC_BYTES_MAX + STATE_BYTES_MAX if carried else SPEC_BYTES_MAX)
     try:
         read = EndpointSpec.model_validate(_plain(sent))
     except ValidationError as fault:
@@ -40,6 +52,7 @@ def spec(sent: Any) -> EndpointSpec:
 
 def patch(sent: Any, config: EndpointConfig) -> EndpointPatch:
     """A config patch whose result is a valid config."""
+    _check_message(sent)
     try:
         read = EndpointPatch.model_validate(_plain(sent))
         config.patched(read)
@@ -52,6 +65,7 @@ def advise(sent: Any, config: EndpointConfig) -> Advise | None:
     """A second config whose patch fits the live one; None: no advice any more."""
     if sent is None:
         return None
+    _check_message(sent)
     try:
         read = Advise.model_validate(_plain(sent))
         config.patched(read.config)
@@ -60,8 +74,9 @@ def advise(sent: Any, config: EndpointConfig) -> Advise | None:
     return read
 
 
-def workergroup(sent: Any) -> Workergroup:
-    """A workergroup whose search params and launch_args can be read."""
+def workergroup(sent: Any, others: Sequence[Workergroup] = ()) -> Workergroup:
+    """A workergroup whose search params and launch_args can be read, and that the endpoint can have beside the others."""
+    _check_message(sent)
     try:
         group = Workergroup.model_validate(_plain(sent))
     except ValidationError as fault:
@@ -74,6 +89,10 @@ def workergroup(sent: Any) -> Workergroup:
         parse_launch_args(group.launch_args)
     except GrammarError as fault:
         raise Unacceptable(f"launch_args: {fault}") from None
+    try:
+        check_workergroups([*(each for each in others if each.id != group.id), group])
+    except TooLarge as fault:
+        raise Unacceptable(str(fault)) from None
     return group
 
 
@@ -102,10 +121,28 @@ def machine_ids(sent: Any) -> tuple[int, ...]:
 
 def metrics(sent: Any) -> MetricsBatch:
     """An engine's batch."""
+    _check_size(sent, METRICS_BYTES_MAX)
     try:
         return MetricsBatch.model_validate(_plain(sent))
     except ValidationError as fault:
         raise Unacceptable(describe(fault)) from None
+
+
+def _check_message(sent: Any) -> None:
+    try:
+        check_size(_plain(sent), MESSAGE_BYTES_MAX, "the message")
+    except TooLarge as fault:
+        raise Unacceptable(str(fault)) from None
+
+
+def _check_size(sent: Any, bytes_max: int) -> None:
+    """Before anything is read: reading a value of megabytes takes longer than a workflow task may."""
+    try:
+        size = json_bytes(sent)
+    except TooLarge as fault:
+        raise Unacceptable(str(fault)) from None
+    if size > bytes_max:
+        raise Unacceptable(f"at most {bytes_max} bytes are taken; {size} came")
 
 
 def _plain(sent: Any) -> Any:

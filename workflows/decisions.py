@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 
+from stoker_wire.limits import DECISION_REASON_BYTES_MAX, DECISION_SUBJECT_BYTES_MAX, shortened
 from workflows.messages import DecisionLine
 
 LINES_KEPT = 150
 """About 30 KB: two days of a calm endpoint, an hour of a stormy one. The history has them all."""
-
-REASON_CHARS_MAX = 400
 
 
 class DecisionLog:
@@ -31,8 +30,8 @@ class DecisionLog:
         line = DecisionLine(
             at=at,
             kind=kind,
-            subject=subject,
-            reason=reason[:REASON_CHARS_MAX],
+            subject=shortened(subject, DECISION_SUBJECT_BYTES_MAX),
+            reason=shortened(reason, DECISION_REASON_BYTES_MAX),
             numbers=dict(numbers or {}),
             level=level,
             workergroup_id=workergroup_id,

@@ -16,6 +16,7 @@ from policy.observation import LAUNCH_IDS_PER_PLAN, Observation
 from policy.plan import Plan
 from stoker_wire import control
 from stoker_wire.control import EndpointSpec
+from stoker_wire.limits import STATE_BYTES_MAX
 from workflows import advising, checking, intake, options, views
 from workflows.alarm import Alarm
 from workflows.handed_on import read_handed_on
@@ -64,6 +65,12 @@ class EndpointWorkflow:
         if unknown := (*unknown, *self._book.unknown):
             words = f"left out, for this build does not know it: {', '.join(unknown)}"
             self._book.log.note(workflow.time(), "config", words, subject="state")
+        if self._book.record.left_out:
+            words = (
+                f"left out of a state over {STATE_BYTES_MAX} bytes: {', '.join(self._book.record.left_out)}"
+            )
+            self._book.log.note(workflow.time(), "config", words, subject="state")
+            self._book.record.left_out = ()
         if self._book.forgotten:
             words = f"could not be read, and begins anew: {', '.join(self._book.forgotten)}"
             self._book.log.note(workflow.time(), "config", words, subject="state")
@@ -272,7 +279,7 @@ class EndpointWorkflow:
     def set_workergroup(self, *sent: Any) -> None:
         """A `Workergroup`."""
         try:
-            group = checking.workergroup(checking.only(sent))
+            group = checking.workergroup(checking.only(sent), self._book.record.workergroups)
         except checking.Unacceptable as fault:
             return self._refuse(control.SET_WORKERGROUP, fault)
         return self._news(intake.set_workergroup(self._book, group, self._now()))
@@ -449,7 +456,7 @@ class EndpointWorkflow:
 
     def _group(self, sent: Any) -> Any:
         try:
-            return checking.workergroup(sent)
+            return checking.workergroup(sent, self._book.record.workergroups)
         except checking.Unacceptable as fault:
             raise ApplicationError(str(fault), type="invalid_workergroup") from None
 

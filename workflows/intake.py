@@ -1,5 +1,6 @@
 """What signals and updates do to the record. Each function answers why a new plan is due, or nothing."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from policy import load as load_windows
@@ -10,10 +11,10 @@ from policy.updates import UPDATING
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.workergroup import Workergroup
 from workflows.clocks import told_in_time
-from workflows.handshake import open_tickets
+from workflows.handshake import TICKETS_SECONDS, open_tickets
 from workflows.messages import MetricsBatch, WorkerMetrics
 from workflows.outcomes import keep
-from workflows.state import ENGINES_KEPT, EndpointStateBook, EngineRecord
+from workflows.state import ENGINE_ENTRIES_KEPT, ENGINES_KEPT, EndpointStateBook, EngineRecord, Record
 
 RATE_SECONDS = 30.0
 """Arrivals are compared over so long: shorter is noise."""
@@ -29,9 +30,8 @@ def metrics(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str:
         return ""
     batch = told_in_time(batch, now)
     record.engines.pop(batch.engine_id, None)
-    record.engines[batch.engine_id] = _engine(batch, now)
-    for stale in list(record.engines)[:-ENGINES_KEPT]:
-        del record.engines[stale]
+    record.engines[batch.engine_id] = _engine(batch, record.workers.keys(), now)
+    _forget_engines(record, now)
     queued_before = record.load.backlog_load
     record.load = load_windows.fold(
         record.load,
@@ -157,8 +157,23 @@ def _runs(group: Workergroup) -> tuple[object, ...]:
     return (group.template_hash, group.template_id, group.search_params, group.launch_args)
 
 
-def _engine(batch: MetricsBatch, now: float) -> EngineRecord:
-    """The engine after its batch.
+def _forget_engines(record: Record, now: float) -> None:
+    """Bounds what is kept of engines: the oldest of too many, and tickets that have run out."""
+    for stale in list(record.engines)[:-ENGINES_KEPT]:
+        del record.engines[stale]
+    for engine in list(record.engines.values()):
+        if engine.tickets and now - engine.heard_at > TICKETS_SECONDS:
+            record.engines[engine.engine_id] = replace(engine, tickets={})
+    kept = sum(len(engine.tickets) + len(engine.drains_seen) for engine in record.engines.values())
+    for engine in list(record.engines.values())[:-1]:
+        if kept <= ENGINE_ENTRIES_KEPT:
+            return
+        kept -= len(engine.tickets) + len(engine.drains_seen)
+        del record.engines[engine.engine_id]
+
+
+def _engine(batch: MetricsBatch, known: Collection[str], now: float) -> EngineRecord:
+    """The engine after its batch, as far as it speaks of workers that are on record.
 
     An engine names each worker that drains or has open tickets in every batch: one without them says that there are
     none. So what it said before is not kept, or a worker that drains a second time would pass for seen already.
@@ -167,8 +182,16 @@ def _engine(batch: MetricsBatch, now: float) -> EngineRecord:
         engine_id=batch.engine_id,
         sequence=batch.sequence,
         heard_at=now,
-        tickets={worker.launch_id: worker.tickets_open for worker in batch.workers if worker.tickets_open},
-        drains_seen=tuple(worker.launch_id for worker in batch.workers if worker.drain_seen),
+        tickets={
+            worker.launch_id: worker.tickets_open
+            for worker in batch.workers
+            if worker.tickets_open and worker.launch_id in known
+        },
+        drains_seen=tuple(
+            dict.fromkeys(
+                each.launch_id for each in batch.workers if each.drain_seen and each.launch_id in known
+            )
+        ),
         left=batch.leaving,
     )
 

@@ -6,9 +6,17 @@ Grown, never shifted: workflows live for months and meet older and newer engines
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from stoker_wire.base import Received
+from stoker_wire.limits import (
+    ENGINE_ID_BYTES_MAX,
+    ERROR_BYTES_MAX,
+    LAUNCH_ID_BYTES_MAX,
+    METRICS_WORKERS_MAX,
+    WORKER_URL_BYTES_MAX,
+    shortened,
+)
 from stoker_wire.states import WorkerState
 
 Load = Annotated[float, Field(ge=0, le=1e18)]
@@ -16,6 +24,22 @@ Load = Annotated[float, Field(ge=0, le=1e18)]
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 """Whole numbers have no end in JSON, floats have."""
+
+
+def _error(value: Any) -> Any:
+    return shortened(value, ERROR_BYTES_MAX) if isinstance(value, str) else value
+
+
+def _url(value: Any) -> Any:
+    """A url over the limit is no url: the others of the batch still count."""
+    if not isinstance(value, str):
+        return value
+    return value if value == shortened(value, WORKER_URL_BYTES_MAX) else ""
+
+
+ErrorText = Annotated[str, BeforeValidator(_error)]
+WorkerUrl = Annotated[str, BeforeValidator(_url)]
+LaunchId = Annotated[str, Field(max_length=LAUNCH_ID_BYTES_MAX)]
 
 
 class Condition(StrEnum):
@@ -29,7 +53,7 @@ class Condition(StrEnum):
 class WorkerMetrics(Received):
     """One worker as one engine knows it."""
 
-    launch_id: str
+    launch_id: LaunchId
     instance_id: int
     condition: Condition
     perf: Load = 0.0
@@ -41,10 +65,10 @@ class WorkerMetrics(Received):
     reported_at: float = 0.0
     """When its last report arrived (the engine's clock); 0: none yet, the engine only speaks of its tickets."""
     loadtime_s: float = 0.0
-    url: str = ""
+    url: WorkerUrl = ""
     official: bool = False
     """It is the official package's worker: only the signature of its launch's key opens it."""
-    error: str = Field("", max_length=500)
+    error: ErrorText = ""
     drain_seen: bool = False
     """The engine has seen that the worker drains and gives it out no more."""
     suspect_since: float | None = None
@@ -54,7 +78,7 @@ class WorkerMetrics(Received):
 class MetricsBatch(Received):
     """What one engine saw of one endpoint since its last batch."""
 
-    engine_id: str
+    engine_id: str = Field(max_length=ENGINE_ID_BYTES_MAX)
     sequence: int = Field(ge=0, lt=2**63)
     """Counts up per engine process: an older or doubled batch is dropped."""
     sent_at: float
@@ -70,9 +94,9 @@ class MetricsBatch(Received):
     late_load: Load | None = None
     """Load of the requests that waited longer than target_queue_time, of those of which that became known since the last batch:
     they ended, or were given up. None: of none, or the workers do not tell."""
-    urgent: str = ""
+    urgent: ErrorText = ""
     """Why this batch could not wait, for people; empty for a regular one."""
-    workers: tuple[WorkerMetrics, ...] = ()
+    workers: tuple[WorkerMetrics, ...] = Field((), max_length=METRICS_WORKERS_MAX)
     leaving: bool = False
     """The engine's last word: it stops. It gives nothing out any more, and who waited asks another; its tickets stay good."""
 

@@ -43,6 +43,7 @@ from policy.plan import (
     Update,
 )
 from stoker_wire.control import MARKET_TASK_QUEUE
+from stoker_wire.limits import ERROR_BYTES_MAX, shortened
 from stoker_wire.market import Offer
 from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
@@ -205,7 +206,7 @@ class Operations:
                 **options.search_options(group.id),
             )
         except ActivityError as error:
-            reason = ": ".join(part for part in _fault(error) if part)
+            reason = shortened(": ".join(part for part in _fault(error) if part), ERROR_BYTES_MAX)
             self._note("fail", str(group.id), f"search: {reason}", workergroup_id=group.id)
             result = Offers(
                 workergroup_id=group.id, searched_at=workflow.time(), error=reason, revision=group.revision

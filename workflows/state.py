@@ -1,5 +1,6 @@
 """Everything that an endpoint's workflow knows, in one record that continue-as-new hands on whole."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from policy.plan import Plan, Targets, Wait
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.limits import STATE_BYTES_MAX, json_bytes, shortened
 from stoker_wire.market import Offer
 from stoker_wire.workergroup import Workergroup
 from workflows.decisions import DecisionLog
@@ -26,6 +28,9 @@ ENGINE_LIVE_SECONDS = 30.0
 
 ENGINES_KEPT = 32
 """Engine processes come and go with every deploy; a dozen is a large deployment."""
+
+ENGINE_ENTRIES_KEPT = 12_000
+"""Open tickets and seen drains that are kept of all engines together, 300 KB: a dozen engines that speak of 1,000 workers."""
 
 LAUNCH_ID_CHARS = 12
 
@@ -82,9 +87,15 @@ class Record:
     changed_at: float = 0.0
     moved_at: float = 0.0
     """When it last moved to another build of the workers."""
+    left_out: tuple[str, ...] = ()
+    """What the run before left out of its state, because it was too large."""
     memo: dict[str, Any] | None = None
     """The memo as last published, so that a new run knows whether it changed."""
 
+
+ERROR_BYTES_LEFT = 60
+LINES_LEFT = 20
+"""Of errors and decisions, in a state that would be too large with them."""
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 
@@ -121,7 +132,7 @@ class EndpointStateBook:
         """The record as continue-as-new hands it on: JSON values, what equals its default left out."""
         self.record.decisions = list(self.log.lines)
         dumped = _RECORD.dump_python(self.record, mode="json", exclude_defaults=True)
-        return {str(key): value for key, value in dumped.items()}
+        return within_bounds({str(key): value for key, value in dumped.items()})
 
     def spec(self, history_events_max: int | None = None) -> EndpointSpec:
         """The input of the next run."""
@@ -187,3 +198,45 @@ class EndpointStateBook:
     def workergroup(self, workergroup_id: int) -> Workergroup | None:
         """The workergroup of this id, if the endpoint has it."""
         return next((group for group in self.record.workergroups if group.id == workergroup_id), None)
+
+
+def within_bounds(dumped: dict[str, Any]) -> dict[str, Any]:
+    """A state of at most `STATE_BYTES_MAX` bytes: what is over it is left out, the most dispensable first.
+
+    What remains in any case (config, workergroups, workers, ledger) is bounded by their own limits.
+    """
+    left_out: list[str] = []
+    for name, shed in _SHED:
+        if json_bytes(dumped) <= STATE_BYTES_MAX:
+            break
+        before = json_bytes(dumped)
+        dumped = shed(dumped)
+        if json_bytes(dumped) < before:
+            left_out.append(name)
+    return dumped | {"left_out": left_out} if left_out else dumped
+
+
+def _without(*names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda dumped: {name: value for name, value in dumped.items() if name not in names}
+
+
+def _short_errors(dumped: dict[str, Any]) -> dict[str, Any]:
+    workers = {
+        launch_id: worker | {"error": shortened(str(worker["error"]), ERROR_BYTES_LEFT)}
+        if "error" in worker
+        else worker
+        for launch_id, worker in dumped.get("workers", {}).items()
+    }
+    return dumped | {"workers": workers}
+
+
+_SHED: tuple[tuple[str, Callable[[dict[str, Any]], dict[str, Any]]], ...] = (
+    ("the published memo", _without("memo")),
+    ("the advice", _without("advice")),
+    ("older decisions", lambda dumped: dumped | {"decisions": dumped.get("decisions", [])[-LINES_LEFT:]}),
+    ("the end of workers' errors", _short_errors),
+    ("what was planned", _without("targets", "waits", "load_at_plan")),
+    ("what was learned", _without("learned", "memory")),
+    ("the load history", _without("load")),
+)
+"""What a state over its bound does without, the most dispensable first."""

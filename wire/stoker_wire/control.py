@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from stoker_wire.base import Received, Typed
 from stoker_wire.endpoint import EndpointConfig, EndpointName, EndpointPatch
-from stoker_wire.workergroup import Workergroup
+from stoker_wire.workergroup import Workergroup, check_workergroups
 
 WORKFLOW_TYPE = "EndpointWorkflow"
 RELEASE_WORKFLOW_TYPE = "ReleaseWorkflow"
@@ -106,3 +106,8 @@ class EndpointSpec(Typed):
     """Continue as new at a history of so many events; None: when Temporal suggests it."""
     carried: dict[str, Any] | None = None
     """State handed on by continue-as-new; never given by a person."""
+
+    @model_validator(mode="after")
+    def _workergroups_are_bounded(self) -> Self:
+        check_workergroups(self.workergroups)
+        return self

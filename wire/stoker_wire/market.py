@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from stoker_wire.base import Received
+from stoker_wire.limits import MARKET_TEXT_BYTES_MAX, shortened
 from stoker_wire.numbers import finite
 
 DOLLARS_PER_HOUR_MAX = 1e6
@@ -20,13 +21,21 @@ DollarsSaid = Annotated[float, BeforeValidator(_said)]
 """$/h of what is rented already; 0: not said. What is no price is not said, so that one odd figure hides no machine."""
 
 
+def _cut(value: Any) -> Any:
+    return shortened(value, MARKET_TEXT_BYTES_MAX) if isinstance(value, str) else value
+
+
+MarketText = Annotated[str, BeforeValidator(_cut)]
+"""A name or status in the marketplace's words; a long one is cut, so that no host can fill an endpoint's state."""
+
+
 class Offer(Received):
     """A machine that can be rented now."""
 
     id: int
     machine_id: int = 0
     host_id: int = 0
-    gpu_name: str = ""
+    gpu_name: MarketText = ""
     num_gpus: int = 1
     gpu_ram: float = 0.0
     """MB per GPU."""
@@ -38,7 +47,7 @@ class Offer(Received):
     """$ per GB and month of disk."""
     dlperf: float | None = None
     reliability: float | None = Field(None, validation_alias=AliasChoices("reliability", "reliability2"))
-    geolocation: str | None = None
+    geolocation: MarketText | None = None
     duration: float | None = None
     """Seconds for which the host promises the machine."""
     is_bid: bool = False
@@ -53,19 +62,19 @@ class Instance(Received):
     """A rented machine."""
 
     id: int
-    actual_status: str | None = None
+    actual_status: MarketText | None = None
     """null, loading, running, stopped, frozen, exited, rebooting, unknown or offline."""
-    intended_status: str | None = None
+    intended_status: MarketText | None = None
     """running, stopped or frozen."""
-    cur_state: str | None = None
-    next_state: str | None = None
+    cur_state: MarketText | None = None
+    next_state: MarketText | None = None
     status_msg: str | None = None
     label: str | None = None
     public_ipaddr: str | None = None
     ports: dict[str, Any] | None = None
     machine_id: int = 0
     host_id: int = 0
-    gpu_name: str | None = None
+    gpu_name: MarketText | None = None
     num_gpus: int = 1
     dph_total: DollarsSaid = 0.0
     dph_base: DollarsSaid = 0.0

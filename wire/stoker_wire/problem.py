@@ -6,6 +6,9 @@ The body is `{"success": false, "error": <code>, "msg": <sentence>, "error_msg":
 
 from typing import Any
 
+FAULTS_SAID_MAX = 8
+"""Faults of one value that an error names; the rest is counted."""
+
 
 class Problem(Exception):
     """A fault of the request, with the status to answer and a sentence that says what to do."""
@@ -33,9 +36,12 @@ def describe(fault: Exception) -> str:
     if not callable(errors):
         return str(fault)
     sentences = []
-    for error in errors(include_url=False):
+    found = errors(include_url=False)
+    for error in found[:FAULTS_SAID_MAX]:
         where = ".".join(str(part) for part in error["loc"]) or "body"
         got = error.get("input")
         said = "" if error["type"] == "missing" or isinstance(got, dict | list) else f" (got {got!r:.80})"
         sentences.append(f"{where}: {error['msg']}{said}")
+    if len(found) > FAULTS_SAID_MAX:
+        sentences.append(f"and {len(found) - FAULTS_SAID_MAX} more")
     return "; ".join(sentences)

@@ -1,10 +1,20 @@
 """A workergroup: what code runs (a template) and which machines are eligible (search params)."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stoker_wire.base import Typed
+from stoker_wire.limits import (
+    LAUNCH_ARGS_BYTES_MAX,
+    SEARCH_PARAMS_BYTES_MAX,
+    WORKERGROUPS_BYTES_MAX,
+    WORKERGROUPS_MAX,
+    TooLarge,
+    check_size,
+    json_bytes,
+)
 
 SearchParams = str | dict[str, Any] | list[dict[str, Any]]
 """A query string (`gpu_name=RTX_4090 num_gpus=1`), a dict `{"verified": {"eq": true}}`, or a list of such dicts."""
@@ -55,8 +65,35 @@ class Workergroup(Typed):
     revision: int = Field(1, ge=1, le=2**53)
     """Counts changes of template or filter: a worker launched from an older revision is due for an update."""
 
+    @field_validator("search_params", mode="before")
+    @classmethod
+    def _search_params_are_bounded(cls, value: Any) -> Any:
+        check_size(value, SEARCH_PARAMS_BYTES_MAX)
+        return value
+
+    @field_validator("launch_args", mode="before")
+    @classmethod
+    def _launch_args_are_bounded(cls, value: Any) -> Any:
+        if isinstance(value, str) and (size := len(value.encode(errors="replace"))) > LAUNCH_ARGS_BYTES_MAX:
+            raise TooLarge(f"at most {LAUNCH_ARGS_BYTES_MAX} bytes are taken; {size} came")
+        return value
+
     @model_validator(mode="after")
     def _names_a_template(self) -> "Workergroup":
         if self.template_hash is None and self.template_id is None:
             raise ValueError("a workergroup needs template_hash or template_id")
         return self
+
+
+def check_workergroups(groups: Sequence[Workergroup]) -> None:
+    """Raises TooLarge when one endpoint cannot have all of these."""
+    if len(groups) > WORKERGROUPS_MAX:
+        raise TooLarge(
+            f"workergroups: one endpoint has at most {WORKERGROUPS_MAX}; this would be number {len(groups)}"
+        )
+    size = sum(json_bytes(group) for group in groups)
+    if size > WORKERGROUPS_BYTES_MAX:
+        raise TooLarge(
+            f"workergroups: those of one endpoint together take at most {WORKERGROUPS_BYTES_MAX} bytes; "
+            f"these would take {size}. Shorten search_params and launch_args, or give a second endpoint a part"
+        )
