@@ -76,6 +76,8 @@ class Endpoint:
         self.tally = Tally()
         self.gone = False
         """Its workflow is closed."""
+        self.fault = ""
+        """What is wrong with the endpoint itself, for lists: its workflow makes no progress, or its memo is not readable."""
         self.perf = 0.0
         """Load per second of all that can be routed to."""
         self.load = 0.0

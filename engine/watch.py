@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
+from temporalio.common import SearchAttributeKey
 
 from engine.directory import Directory
 from engine.faults import TEMPORAL_FAULTS, is_gone, said
@@ -30,6 +31,9 @@ _CLOSED = frozenset(
 _RUNNING = "WorkflowType = '{type}' AND ExecutionStatus = 'Running'"
 _CHANGED = "WorkflowType = '{type}' AND FleetChangedAt > '{since}'"
 _NEVER = 0.0
+_PROBLEMS = SearchAttributeKey.for_keyword_list("TemporalReportedProblems")
+_IDENTITY = frozenset({"id", "name", "owner", "config"})
+"""Without these of its memo an endpoint cannot be shown: whose it is would be a guess."""
 
 PAGE_SIZE = 100
 """A page costs the server tens of milliseconds and this engine ten; both do something else before the next."""
@@ -55,7 +59,8 @@ class Watch:
         self._now = now
         self._changed_at = _NEVER
         self._full_at = _NEVER
-        self._unreadable: set[str] = set()
+        self._unreadable: dict[str, str] = {}
+        """What is wrong with a memo, by workflow id."""
         self.looked_at = _NEVER
         """When the last look succeeded."""
         self.failures = 0
@@ -125,6 +130,7 @@ class Watch:
         ):
             living.add(execution.id)
             await self._take(execution)
+            self._note_problems(execution)
         # The list lags, and one of an index that is being rebuilt is empty: whether a workflow is gone it says itself.
         for missing in [each.name for each in self._directory if each.workflow_id not in living]:
             await self.refresh(missing)
@@ -158,19 +164,42 @@ class Watch:
                     self._closed(memo.name, memo)
 
     async def _take(self, execution: WorkflowExecution) -> None:
+        """Takes one endpoint's memo over. Whatever is wrong with it, the others are taken."""
         memo = await self._memo_of(execution)
         if memo is None:
             return
         self._changed_at = max(self._changed_at, memo.changed_at)
         known = self._directory.with_id(memo.id)
-        self._directory.apply(memo, self._now())
+        try:
+            endpoint = self._directory.apply(memo, self._now())
+        except Exception as fault:  # noqa: BLE001 - one endpoint must not hide the others
+            self._skip(execution, error=f"{type(fault).__name__}: {fault}"[:200])
+            return
+        endpoint.fault = self._unreadable.get(execution.id, "")
         if known is None:
             log.info("endpoint_found", endpoint=memo.name, members=len(memo.members))
+
+    def _note_problems(self, execution: WorkflowExecution) -> None:
+        """Temporal's own mark of a workflow whose tasks fail one after the other (server 1.30 and later)."""
+        problems = execution.typed_search_attributes.get(_PROBLEMS)
+        endpoint = self._directory.named(execution.id.removeprefix(workflow_id("")))
+        if problems and endpoint is not None:
+            said_by_temporal = ", ".join(problems)
+            endpoint.fault = (
+                f"its workflow makes no progress ({said_by_temporal}); see the how-to on operation"
+            )
 
     async def _memo_of(self, execution: WorkflowExecution) -> EndpointMemo | None:
         try:
             value: Any = await execution.memo_value(MEMO_KEY, None)
-            return EndpointMemo.model_validate(value) if value is not None else None
+            if value is None:
+                return None
+            memo, left_out = read_what_can_be_read(value)
+            if not left_out:
+                self._unreadable.pop(execution.id, None)
+            else:
+                self._skip(execution, left_out=left_out)
+            return memo
         except ValidationError as fault:
             self._skip(execution, fields=fault.error_count())
         except Exception as fault:  # noqa: BLE001 - it was written by another codec: one memo must not hide the others
@@ -179,11 +208,35 @@ class Watch:
 
     def _skip(self, execution: WorkflowExecution, **why: Any) -> None:
         if execution.id not in self._unreadable:
-            self._unreadable.add(execution.id)
             log.error("memo_unreadable", workflow=execution.id, **why)
+        words = ", ".join(f"{name}: {value}" for name, value in why.items())
+        self._unreadable[execution.id] = f"its memo could not be read whole ({words})"[:300]
 
     def _closed(self, endpoint_name: str, memo: EndpointMemo | None) -> None:
         endpoint = self._directory.named(endpoint_name)
         if endpoint is not None and (memo is None or memo.id == endpoint.id):
             self._directory.drop(endpoint)
             log.info("endpoint_gone", endpoint=endpoint_name)
+
+
+def read_what_can_be_read(value: Any) -> tuple[EndpointMemo, tuple[str, ...]]:
+    """A memo without the members and fields that cannot be read, and what those were.
+
+    Raises:
+        ValidationError: even its identity cannot be read.
+    """
+    try:
+        return EndpointMemo.model_validate(value), ()
+    except ValidationError as fault:
+        places = {
+            error["loc"][:2] if error["loc"][:1] == ("members",) else error["loc"][:1]
+            for error in fault.errors()
+        }
+        if not isinstance(value, dict) or any(not place or place[0] in _IDENTITY for place in places):
+            raise
+        bad = {place[1] for place in places if len(place) == 2}
+        kept = {name: each for name, each in value.items() if (name,) not in places}
+        if bad and "members" in kept:
+            kept["members"] = [each for number, each in enumerate(kept["members"]) if number not in bad]
+        named = sorted(".".join(map(str, place)) for place in places)
+        return EndpointMemo.model_validate(kept), tuple(named[:8])

@@ -23,6 +23,7 @@ from stoker_wire.control import (
     UNBLOCK_HOSTS,
     UPDATE_CONFIG,
     Advise,
+    release_id,
 )
 from stoker_wire.endpoint import (
     ENDPOINT_NAME_CHARS_MAX,
@@ -127,12 +128,42 @@ class EndpointDesk:
         return answer({"success": True})
 
     async def delete(self, request: web.Request) -> web.Response:
-        """Destroy every worker, then the endpoint."""
-        endpoint = await self._mine(request, await read_object(request))
+        """Destroy every worker, then the endpoint; 202 where that has not begun yet.
+
+        `force`, in the query or the body: do not ask the endpoint's workflow, which may be unable to answer. It is
+        terminated, and every instance with its label is destroyed without draining.
+        """
+        body = await read_object(request)
+        endpoint = await self._mine(request, body)
+        if _flag(body.get("force", request.query.get("force"))):
+            return await self._release(endpoint)
         workers = len(endpoint.memo.members)
-        await self._workflows.delete(endpoint)
+        fault = await self._workflows.delete(endpoint)
+        if fault:
+            said = (
+                f"endpoint {endpoint.name}: the delete is stored, but nothing was destroyed yet: {fault}. Its {workers} "
+                "workers are still billed. It begins when the workflow makes progress; a forced delete does not wait for that"
+            )
+            return answer(_deleted(said, deleted=0, failed=workers, begun=False), 202)
         said = f"endpoint {endpoint.name} is being deleted; {workers} workers are released"
-        return answer({"success": True, "msg": said, "deleted_workers": workers, "failed_workers": 0})
+        return answer(_deleted(said, deleted=workers, failed=0, begun=True))
+
+    async def _release(self, endpoint: Endpoint) -> web.Response:
+        done = await self._workflows.release(endpoint)
+        if done is None:
+            said = (
+                f"endpoint {endpoint.name}: the forced delete is under way; the result of the workflow "
+                f"{release_id(endpoint.name)} says what was destroyed"
+            )
+            return answer(_deleted(said, deleted=0, failed=0, begun=True), 202)
+        said = f"endpoint {endpoint.name} was ended; {len(done.destroyed)} instances are destroyed"
+        if done.left:
+            said += f", {len(done.left)} are left ({done.fault or 'the marketplace still lists them'}); the sweep goes on"
+        told = _deleted(said, deleted=len(done.destroyed), failed=len(done.left), begun=True)
+        return answer(
+            told | {"destroyed_instances": list(done.destroyed), "left_instances": list(done.left)},
+            202 if done.left else 200,
+        )
 
     async def rotate_key(self, request: web.Request) -> web.Response:
         """A new endpoint key, and the old one invalid: on this engine at once, on others within a second or two.
@@ -239,7 +270,31 @@ def record(endpoint: Endpoint) -> dict[str, Any]:
         "auto_delete_in_seconds": None,
         "auto_delete_due_24h": False,
         "workergroup_ids": list(memo.groups),
+        "broken": endpoint.fault,
     }
+
+
+def _deleted(said: str, *, deleted: int, failed: int, begun: bool) -> dict[str, Any]:
+    return {
+        "success": True,
+        "msg": said,
+        "deleted_workers": deleted,
+        "failed_workers": failed,
+        "begun": begun,
+    }
+
+
+def _flag(value: object) -> bool:
+    """A yes or no as JSON or as a query's text.
+
+    Raises:
+        Problem: 400.
+    """
+    if value in (None, False, "", "false", "0"):
+        return False
+    if value in (True, "true", "1"):
+        return True
+    raise Problem(400, "invalid_args", f"force: true or false was expected, not {str(value)[:40]!r}")
 
 
 def tail_of(value: object, default: int = 200) -> int:

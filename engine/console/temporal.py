@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.common import (
     SearchAttributeKey,
     SearchAttributePair,
@@ -19,9 +19,21 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from engine.endpoints import Endpoint
 from engine.engine import Engine
-from stoker_wire.control import DELETE, TASK_QUEUE, WORKFLOW_TYPE, EndpointSpec, workflow_id
+from stoker_wire.control import (
+    DELETE,
+    RELEASE_WORKFLOW_TYPE,
+    TASK_QUEUE,
+    WORKFLOW_TYPE,
+    EndpointSpec,
+    Release,
+    Released,
+    release_id,
+    workflow_id,
+)
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.problem import Problem
 from workflows.messages import MEMO_KEY, EndpointMemo
+from workflows.progress import progress_of
 
 log = structlog.get_logger("engine.console")
 
@@ -29,6 +41,8 @@ _RPC = timedelta(seconds=5)
 SEEN_SECONDS_MAX = 2.0
 """How long a change is waited for in the memo; it takes some tens of milliseconds."""
 _LOOK_AGAIN_SECONDS = 0.02
+RELEASE_SECONDS_MAX = 12.0
+"""How long a forced delete is waited for. Its workflow goes on by itself."""
 
 
 class AlreadyThere(Exception):
@@ -92,11 +106,50 @@ class EndpointWorkflows:
         async with asyncio.timeout(self._patience):
             return await self._handle(endpoint).query(query, args=list(args))
 
-    async def delete(self, endpoint: Endpoint) -> None:
-        """Have every worker destroyed, then the workflow end."""
+    async def delete(self, endpoint: Endpoint) -> str:
+        """Have every worker destroyed, then the workflow end. Answers why nothing has begun yet; empty: it has."""
         await self.signal(endpoint, DELETE)
         await self.seen(endpoint, lambda e: e.gone or e.memo.deleting)
-        log.info("endpoint_deleted", endpoint=endpoint.name, endpoint_id=endpoint.id)
+        if endpoint.gone or endpoint.memo.deleting:
+            log.info("endpoint_deleted", endpoint=endpoint.name, endpoint_id=endpoint.id)
+            return ""
+        found = await progress_of(self._client, endpoint.workflow_id)
+        fault = found.fault or f"no Temporal worker has taken it up within {SEEN_SECONDS_MAX:.0f} s"
+        log.warning("delete_not_taken_up", endpoint=endpoint.name, reason=fault)
+        return fault
+
+    async def release(self, endpoint: Endpoint) -> Released | None:
+        """Terminate the endpoint's workflow and destroy what carries its label. None: it is still under way.
+
+        Raises:
+            Problem: 503, nothing was changed.
+        """
+        handle = await self._client.start_workflow(
+            RELEASE_WORKFLOW_TYPE,
+            Release(endpoint_name=endpoint.name, reason=f"a forced delete by account {endpoint.memo.owner}"),
+            id=release_id(endpoint.name),
+            task_queue=TASK_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            result_type=Released,
+            rpc_timeout=_RPC,
+        )
+        try:
+            async with asyncio.timeout(RELEASE_SECONDS_MAX):
+                released: Released = await handle.result()
+        except TimeoutError:
+            return None
+        except WorkflowFailureError as fault:
+            raise Problem(503, "release_failed", f"{handle.id} ended early: {fault.cause}") from None
+        if not released.ended:
+            raise Problem(503, "not_released", f"nothing was changed: {released.fault}; try again")
+        await self.seen(endpoint, lambda e: e.gone)
+        log.warning(
+            "endpoint_released",
+            endpoint=endpoint.name,
+            destroyed=len(released.destroyed),
+            left=len(released.left),
+        )
+        return released
 
     async def seen(self, endpoint: Endpoint, changed: Callable[[Endpoint], bool]) -> None:
         """Read the endpoint's memo back until it shows the change, for a bounded time: a caller reads what it wrote."""

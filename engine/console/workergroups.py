@@ -1,15 +1,18 @@
 """`/api/v0/workergroups/` and, for the official CLI, `/api/v0/autojobs/`: workergroups."""
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
 from pydantic import ValidationError
+from temporalio.client import WorkflowQueryFailedError, WorkflowQueryRejectedError
 
 from engine.console.market import MarketWindow
 from engine.console.temporal import EndpointWorkflows, new_id
 from engine.console.workergroup_checks import check
 from engine.endpoints import Endpoint
 from engine.engine import Engine
+from engine.faults import TEMPORAL_FAULTS, said
 from engine.keys import user_id
 from engine.parsing import answer, path_id, read_object
 from stoker_wire.control import QUERY_WORKERGROUPS, REMOVE_WORKERGROUP, SET_WORKERGROUP
@@ -30,6 +33,7 @@ _NOT_GROUP = frozenset(
         "search_query",
     }
 )
+_QUESTIONS_AT_ONCE = 16
 _UNSUPPORTED = frozenset({"docker_login_user", "docker_login_pass", "docker_login_repo"})
 
 
@@ -58,11 +62,26 @@ class WorkergroupDesk:
     async def list_all(self, request: web.Request) -> web.Response:
         """The account's workergroups."""
         owner = self._engine.accounts.authenticate(request, await read_object(request))
-        rows = []
-        for endpoint in self._engine.directory.owned_by(owner):
-            if endpoint.memo.groups:
-                rows += [record(endpoint, group) for group in await self._groups(endpoint)]
+        owned = [each for each in self._engine.directory.owned_by(owner) if each.memo.groups]
+        turn = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
+        answers = await asyncio.gather(*(self._rows(each, turn) for each in owned))
+        faults = [each for each in answers if isinstance(each, Exception)]
+        if owned and len(faults) == len(owned) and not isinstance(faults[0], WorkflowQueryFailedError):
+            raise faults[
+                0
+            ]  # it is Temporal or its worker that does not answer: nothing is known of any endpoint
+        rows: list[dict[str, Any]] = []
+        for endpoint, found in zip(owned, answers, strict=True):
+            rows += _broken(endpoint, found) if isinstance(found, Exception) else found
         return answer({"success": True, "results": rows})
+
+    async def _rows(self, endpoint: Endpoint, turn: asyncio.Semaphore) -> list[dict[str, Any]] | Exception:
+        """One endpoint's rows; what is wrong with it, if it does not answer, must not hide the others."""
+        async with turn:
+            try:
+                return [record(endpoint, group) for group in await self._groups(endpoint)]
+            except (*TEMPORAL_FAULTS, WorkflowQueryFailedError, WorkflowQueryRejectedError) as fault:
+                return fault
 
     async def create(self, request: web.Request) -> web.Response:
         """A new workergroup of an endpoint named by id or by name."""
@@ -129,6 +148,15 @@ class WorkergroupDesk:
                 raise Problem(404, "no_such_endpoint", f"there is no endpoint named {name[:80]!r}")
             return endpoint
         raise Problem(400, "invalid_args", "endpoint_id (a number) or endpoint_name is required")
+
+
+def _broken(endpoint: Endpoint, fault: Exception) -> list[dict[str, Any]]:
+    """The workergroups of an endpoint that does not answer: what the engine knows of them, and why it is no more."""
+    reason = endpoint.fault or f"the endpoint's workflow does not answer: {said(fault)}"
+    unknown = {"template_hash": None, "template_id": None, "search_params": "", "launch_args": ""}
+    return [
+        record(endpoint, {"id": number} | unknown | {"broken": reason}) for number in endpoint.memo.groups
+    ]
 
 
 def record(endpoint: Endpoint, group: dict[str, Any]) -> dict[str, Any]:

@@ -86,9 +86,10 @@ def _endpoint_calls() -> dict[tuple[str, str], Operation]:
         ),
         ("DELETE", one): Operation(
             **by_id,
-            body=shapes.Keyed,
+            body=shapes.EndpointDelete,
             body_required=False,
-            replies=_ok(shapes.EndpointDeleted),
+            replies=_ok(shapes.EndpointDeleted)
+            | _ok(shapes.EndpointDeleted, "Not begun, or not complete", 202),
             refuses=(*_BODY, *_TEMPORAL),
         ),
         ("POST", one + "rotate_key/"): Operation(

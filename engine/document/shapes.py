@@ -119,6 +119,8 @@ class EndpointRecord(EndpointConfig):
     auto_delete_in_seconds: None
     auto_delete_due_24h: Literal[False]
     workergroup_ids: list[int]
+    broken: str
+    """Why the endpoint makes no progress, or cannot be shown whole; empty: nothing is wrong."""
 
 
 class Endpoints(Said):
@@ -143,12 +145,24 @@ class EndpointMade(Said):
 
 
 class EndpointDeleted(Said):
-    """It goes, with its workers."""
+    """It goes, with its workers. With status 202 it has not begun, or is not complete."""
 
     success: Literal[True]
     msg: str
     deleted_workers: int
     failed_workers: int
+    """Workers that are still billed."""
+    begun: bool
+    destroyed_instances: list[int] = []
+    """Of a forced delete."""
+    left_instances: list[int] = []
+
+
+class EndpointDelete(Keyed):
+    """How it goes."""
+
+    force: bool = False
+    """Terminate its workflow and destroy every instance with its label, without draining."""
 
 
 class KeyRotated(Said):
@@ -191,6 +205,8 @@ class WorkergroupRecord(Workergroup):
     endpoint_name: str
     user_id: int
     created_at: float
+    broken: str = ""
+    """Why its endpoint does not answer; then the fields of the workergroup are not known."""
 
 
 class Workergroups(Said):

@@ -31,10 +31,15 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.common import (
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+)
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
-from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError, CancelledError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from stoker.errors import EndpointNotFound, Invalid, Refused, RequestTimedOut, TemporalUnavailable
@@ -249,8 +254,7 @@ class Control:
         try:
             async with asyncio.timeout(wait_seconds):
                 with _translated(endpoint_name):
-                    left: dict[str, Any] = await self._handle(endpoint_name).result()
-                    return left
+                    return await self._left_by(endpoint_name)
         except TimeoutError:
             raise RequestTimedOut(
                 f"endpoint {endpoint_name} was not gone within {wait_seconds:g} s; "
@@ -258,6 +262,15 @@ class Control:
                 reason="deleting",
                 waited_s=wait_seconds,
             ) from None
+
+    async def _left_by(self, endpoint_name: str) -> dict[str, Any]:
+        try:
+            left: dict[str, Any] = await self._handle(endpoint_name).result()
+        except WorkflowFailureError as fault:
+            if isinstance(fault.cause, CancelledError):
+                return {}  # somebody cancelled it, too: it was deleted all the same, and ended as cancelled
+            raise
+        return left
 
     async def status(self, endpoint_name: str) -> dict[str, Any]:
         """What the endpoint has, wants and waits for."""
@@ -290,6 +303,39 @@ class Control:
         with _translated("*"):
             found = [each.id async for each in self.client.list_workflows(query, rpc_timeout=self._call)]
         return sorted(each.removeprefix(wire.workflow_id("")) for each in found)
+
+    async def release(self, endpoint_name: str, *, wait_seconds: float | None = None) -> wire.Released | None:
+        """Delete an endpoint by force: its workflow is terminated, and every instance with its label is destroyed without
+        draining. For an endpoint whose workflow makes no progress; a Temporal worker has to run.
+
+        With `wait_seconds`, wait for what was done, and what is left; the sweep goes on with that.
+
+        Raises:
+            RequestTimedOut: it was not done within `wait_seconds`; it goes on all the same.
+        """
+        with _translated(endpoint_name):
+            handle = await self.client.start_workflow(
+                wire.RELEASE_WORKFLOW_TYPE,
+                wire.Release(endpoint_name=endpoint_name),
+                id=wire.release_id(endpoint_name),
+                task_queue=self._task_queue,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                result_type=wire.Released,
+                rpc_timeout=self._call,
+            )
+        if wait_seconds is None:
+            return None
+        try:
+            async with asyncio.timeout(wait_seconds):
+                with _translated(endpoint_name):
+                    released: wire.Released = await handle.result()
+                    return released
+        except TimeoutError:
+            raise RequestTimedOut(
+                f"the forced delete of {endpoint_name} did not end within {wait_seconds:g} s; it goes on",
+                reason="deleting",
+                waited_s=wait_seconds,
+            ) from None
 
     def _handle(self, endpoint_name: str) -> WorkflowHandle[Any, Any]:
         return self.client.get_workflow_handle(wire.workflow_id(endpoint_name))

@@ -51,7 +51,7 @@ class _Caller:
             raise Refused(
                 str(answer.get("error_msg") or answer["error"]), status=200, code=str(answer["error"])
             )
-        return [_read(model, row, path) for row in _list(answer, key, path)]
+        return _read_all(model, answer, key, path)
 
     async def _logs(self, path: str, number: int, tail: int | None) -> Logs:
         if tail is not None and tail < 1:
@@ -66,7 +66,7 @@ class Endpoints(_Caller):
     async def list(self) -> list[EndpointRecord]:
         """All endpoints of this account."""
         answer = await self._call("GET", ENDPOINTS, client_id="me")
-        return [_read(EndpointRecord, row, ENDPOINTS) for row in _list(answer, "results", ENDPOINTS)]
+        return _read_all(EndpointRecord, answer, "results", ENDPOINTS)
 
     async def get(self, endpoint: str | int) -> EndpointRecord:
         """One endpoint.
@@ -114,10 +114,16 @@ class Endpoints(_Caller):
             "PUT", f"{ENDPOINTS}{number}/", {"endptjob_id": number, **changes}, what=str(endpoint)
         )
 
-    async def delete(self, endpoint: str | int) -> None:
-        """Delete an endpoint with its workergroups; every worker is destroyed."""
+    async def delete(self, endpoint: str | int, *, force: bool = False) -> dict[str, Any]:
+        """Delete an endpoint with its workergroups; every worker is destroyed. Answers what the engine says was done.
+
+        `force`: its workflow is not asked, but terminated, and every instance with its label is destroyed without
+        draining. For an endpoint whose workflow makes no progress. `begun` is false where a plain delete has not begun.
+        """
         number = await self._id(endpoint)
-        await self._call("DELETE", f"{ENDPOINTS}{number}/", what=str(endpoint))
+        body = {"force": True} if force else None
+        answer = await self._call("DELETE", f"{ENDPOINTS}{number}/", body, what=str(endpoint))
+        return answer if isinstance(answer, dict) else {}
 
     async def rotate_key(self, endpoint: str | int, *, overlap_seconds: float = 0.0) -> str:
         """A new routing key for the endpoint: the old one is invalid at once, or after `overlap_seconds` (a day at most).
@@ -202,9 +208,7 @@ class Workergroups(_Caller):
     async def list(self, *, endpoint: str | int | None = None) -> list[WorkergroupRecord]:
         """All workergroups, or those of one endpoint."""
         answer = await self._call("GET", WORKERGROUPS, client_id="me")
-        records = [
-            _read(WorkergroupRecord, row, WORKERGROUPS) for row in _list(answer, "results", WORKERGROUPS)
-        ]
+        records = _read_all(WorkergroupRecord, answer, "results", WORKERGROUPS)
         if endpoint is None:
             return records
         wanted = {str(endpoint)}
@@ -313,6 +317,33 @@ def _list(answer: Any, key: str, path: str) -> list[Any]:
     if not isinstance(rows, list):
         raise MalformedAnswer(f"{path} answered without a list of {key}; is this address a stoker engine?")
     return rows
+
+
+def _read_all(model: type[M], answer: Any, key: str, path: str) -> list[M]:
+    """Every row of a list. One that cannot be read does not hide the others: its record says what is wrong."""
+    records: list[M] = []
+    strange = ""
+    for row in _list(answer, key, path):
+        try:
+            records.append(model.model_validate(row))
+        except ValidationError as fault:
+            given = row if isinstance(row, dict) else {}
+            strange = strange or describe(fault)
+            if isinstance(given.get("id"), int):
+                records.append(_broken(model, given, describe(fault)))
+    if strange and not records:
+        raise MalformedAnswer(f"{path} answered a {model.__name__} that cannot be read: {strange}")
+    return records
+
+
+def _broken(model: type[M], given: Mapping[str, Any], fault: str) -> M:
+    """As much of a row as every list needs, and what is wrong with it."""
+    name = (
+        {"endpoint_name": str(given.get("endpoint_name", "?"))}
+        if "endpoint_name" in model.model_fields
+        else {}
+    )
+    return model.model_validate({"id": given["id"], "broken": f"cannot be read: {fault}"} | name)
 
 
 def _read(model: type[M], row: Any, path: str) -> M:

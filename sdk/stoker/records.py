@@ -12,6 +12,9 @@ from stoker_wire.base import Received
 class _Record(Received):
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
 
+    broken: str = ""
+    """Why this one cannot be shown whole; empty: nothing is wrong with it."""
+
     def as_json(self) -> dict[str, Any]:
         """What the engine said, without secrets."""
         return self.model_dump(mode="json", by_alias=False)

@@ -36,9 +36,9 @@ class SyncEndpoints:
         """Change parameters of a live endpoint."""
         self._loop.run(self._endpoints.update(endpoint, **parameters))
 
-    def delete(self, endpoint: str | int) -> None:
-        """Delete an endpoint; every worker is destroyed."""
-        self._loop.run(self._endpoints.delete(endpoint))
+    def delete(self, endpoint: str | int, *, force: bool = False) -> dict[str, Any]:
+        """Delete an endpoint; every worker is destroyed. `force`: its workflow is terminated instead of asked."""
+        return self._loop.run(self._endpoints.delete(endpoint, force=force))
 
     def rotate_key(self, endpoint: str | int, *, overlap_seconds: float = 0.0) -> str:
         """Make the endpoint's routing key invalid: the new one."""

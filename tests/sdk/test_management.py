@@ -277,3 +277,28 @@ async def test_a_server_that_is_no_engine_is_said_so(peers, client, answer):
     peers.consoling["GET", ENDPOINTS] = answer
     with pytest.raises(stoker.MalformedAnswer):
         await client.endpoints.list()
+
+
+async def test_a_forced_delete_says_so_and_what_was_done_is_told(peers, client):
+    done = {"success": True, "msg": "endpoint llm was ended", "begun": True, "destroyed_instances": [5]}
+    peers.consoling["DELETE", ENDPOINTS + "7/"] = json_reply(done)
+    assert (await client.endpoints.delete("llm", force=True))["destroyed_instances"] == [5]
+    assert bodies(peers, "DELETE", ENDPOINTS + "7/") == [{"force": True}]
+
+
+async def test_one_row_that_cannot_be_read_does_not_hide_the_others(peers, client):
+    rows = [
+        {"id": 7, "endpoint_name": "llm", "max_workers": "many"},
+        {"id": 8, "endpoint_name": "other", "broken": "its workflow makes no progress"},
+        {"id": 9, "endpoint_name": "whole"},
+        "no row",
+    ]
+    peers.consoling["GET", ENDPOINTS] = json_reply({"success": True, "results": rows})
+    sick, stuck, whole = await client.endpoints.list()
+    assert (sick.id, sick.endpoint_name) == (7, "llm")
+    assert "max_workers" in sick.broken
+    assert stuck.broken == "its workflow makes no progress"
+    assert whole.broken == ""
+    groups = [{"id": 1, "endpoint_name": "llm", "gpu_ram": "much"}, {"id": 2, "gpu_ram": 24}]
+    peers.consoling["GET", GROUPS] = json_reply({"success": True, "results": groups})
+    assert ["gpu_ram" in each.broken for each in await client.workergroups.list()] == [True, False]

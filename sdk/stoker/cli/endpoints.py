@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, name_or_id, run
-from stoker.cli.output import console, make_table, print_json, print_table, say
+from stoker.cli.output import console, make_table, print_json, print_table, say, tell
 from stoker.cli.parameters import OfEndpoint, takes
 from stoker.client import Serverless
 from stoker.records import EndpointRecord
@@ -45,13 +45,16 @@ def list_(context: typer.Context, as_json: AsJson = False, show_key: ShowKey = F
         [
             record.id,
             record.endpoint_name,
-            record.endpoint_state,
+            "broken" if record.broken else record.endpoint_state,
             *(getattr(record, name) for name in _SHOWN),
             *([record.key] if show_key else []),
         ]
         for record in records
     ]
     print_table(columns, rows, empty="no endpoints; create one with: stoker endpoints create NAME")
+    for record in records:
+        if record.broken:
+            tell(f"{record.endpoint_name}: {record.broken}")
 
 
 @app.command()
@@ -117,20 +120,28 @@ def delete(
     context: typer.Context,
     endpoint: EndpointArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="End its workflow as it is, and destroy its instances without draining: for one that is stuck.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete an endpoint with its workergroups: every worker is destroyed."""
     if not yes:
-        typer.confirm(f"Destroy every worker of endpoint {endpoint}?", abort=True, err=True)
+        how = " without draining" if force else ""
+        typer.confirm(f"Destroy every worker of endpoint {endpoint}{how}?", abort=True, err=True)
 
-    async def work(client: Serverless) -> None:
-        await client.endpoints.delete(name_or_id(endpoint))
+    async def work(client: Serverless) -> dict[str, Any]:
+        return await client.endpoints.delete(name_or_id(endpoint), force=force)
 
-    run(context, work)
+    done = run(context, work)
     if as_json:
-        print_json({"success": True})
+        print_json({"success": True} | done)
     else:
-        say(f"endpoint {endpoint} is being deleted; its workers are destroyed")
+        say(str(done.get("msg") or f"endpoint {endpoint} is being deleted; its workers are destroyed"))
 
 
 @app.command("rotate-key")
