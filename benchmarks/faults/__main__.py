@@ -20,6 +20,7 @@ from benchmarks.engine.machine import facts
 from benchmarks.faults.cases import Case, cases
 from benchmarks.faults.stage import Stage, can_mount, small_disk, staged
 from benchmarks.faults.traffic import Tally, tally
+from market.ownership import owner_of
 from run.logs import configure_logs
 from tests.workflows.recording import ASKED_FOR, record
 from tests.workflows.world import histories_of
@@ -105,8 +106,9 @@ async def _farewell(stage: Stage) -> None:
     told = await asyncio.wait_for(handle.result(), 120)
     if ASKED_FOR:
         await asyncio.to_thread(record, "faults", await histories_of(stage.temporal, handle.id))
-    charges = await stage.charges()
-    left = [row for row in charges if not row["destroyed"]]
+    rows = await stage.charges()
+    charges = [row for row in rows if _is_of(row["label"], stage.endpoint.name)]
+    left = [row for row in rows if not row["destroyed"]]
     dollars = sum(row["dollars"] for row in charges)
     print(
         f"  deleted: {told['workers_rented']} rented by the workflow, {len(charges)} by the marketplace's books, {len(left)} left; "
@@ -115,6 +117,11 @@ async def _farewell(stage: Stage) -> None:
     )
     if left or told["workers_rented"] != len(charges):
         raise SystemExit("an instance was left, or rented behind the workflow's back")
+
+
+def _is_of(label: str, endpoint: str) -> bool:
+    owner = owner_of(label)
+    return owner is not None and owner.endpoint == endpoint
 
 
 HEAD = (

@@ -11,12 +11,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.service import RPCError
+
 from benchmarks.faults.stage import Stage
+from stoker_wire.control import SWEEP_ID
 
 STOP_SECONDS = 30.0
 CUT_SECONDS = 45.0
 """Longer than the engine trusts a silent worker."""
 FULL_SECONDS = 20.0
+RELEASED_SECONDS_MAX = 60.0
+"""For the machines of an endpoint that was cancelled or terminated, by the sweep's settings of the stage."""
 _CHUNK = b"\0" * 65536
 
 PARTS = {
@@ -85,6 +91,30 @@ def _cut(how: str, seconds: float) -> Case:
     )
 
 
+async def _cancel(stage: Stage) -> float:
+    """ "Request cancellation" in the Temporal UI: the endpoint is deleted, and its workflow ends as cancelled."""
+    handle = await stage.second_endpoint("cancelled")
+    struck_at = time.monotonic()
+    await handle.cancel()
+    await stage.until_released("cancelled")
+    with contextlib.suppress(WorkflowFailureError):  # how it ended is asked for below
+        await asyncio.wait_for(handle.result(), RELEASED_SECONDS_MAX)
+    status = (await handle.describe()).status
+    assert status is WorkflowExecutionStatus.CANCELED, f"it ended as {status}"
+    return struck_at
+
+
+async def _terminate(stage: Stage) -> float:
+    """Select an endpoint and the sweep, terminate: no workflow is left that could release the endpoint's machine."""
+    handle = await stage.second_endpoint("terminated")
+    struck_at = time.monotonic()
+    await handle.terminate("terminated in the UI")
+    with contextlib.suppress(RPCError):  # it was not running just now
+        await stage.temporal.get_workflow_handle(SWEEP_ID).terminate("terminated in the UI")
+    await stage.until_released("terminated", seconds_max=RELEASED_SECONDS_MAX)
+    return struck_at
+
+
 async def _fill_disk(stage: Stage, *, kill: bool = False) -> float:
     ballast = stage.stack.state_dir / "ballast"
     try:
@@ -119,6 +149,12 @@ def cases(*, quick: bool = False) -> list[Case]:
         *(_stop(target, stop) for target in targets),
         _cut("refused", cut),
         _cut("silent", cut),
+        Case("ui-cancel", "an endpoint's workflow is cancelled in the Temporal UI", _cancel),
+        Case(
+            "ui-terminate",
+            "an endpoint's workflow and the sweep are terminated in the Temporal UI",
+            _terminate,
+        ),
         Case("disk-full", f"the disk of the state is full for {FULL_SECONDS:.0f} s", _fill_disk, disk=True),
         Case(
             "disk-full-kill",

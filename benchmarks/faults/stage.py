@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
 import stoker
@@ -24,7 +24,7 @@ from market.vast import VastMarket
 from run.demo.chaos import instance_pid
 from run.dev import DevStack
 from run.lock import free_port
-from run.settings import load_settings
+from run.settings import SweepSettings, load_settings
 
 ROOT = Path(__file__).parents[2]
 HOT = 2
@@ -42,6 +42,9 @@ WORKERGROUP: dict[str, Any] = {
     "search_params": "gpu_name=CPU_S",
     "gpu_ram": 0.0,
 }
+SECOND_PARAMETERS: dict[str, Any] = {"min_load": 1.0, "min_workers": 1, "max_workers": 1}
+SWEEP = SweepSettings(every_seconds=10.0, young_seconds=5.0, ensure_seconds=5.0)
+"""As in production, sixty times as often: a terminated endpoint's machines are gone within every + ensure + young."""
 WHOLE_SECONDS_MAX = 120.0
 PROBE_SECONDS_MAX = 5.0
 """A request sent to a whole deployment is answered within this, on a machine that others use too."""
@@ -65,6 +68,29 @@ class Stage:
     """What was not whole lately, and from when on, s after the fault."""
     launches_known: set[str] = field(default_factory=set)
     """Every launch id that the workflow has told of."""
+
+    async def second_endpoint(self, name: str) -> WorkflowHandle[Any, Any]:
+        """Another endpoint with one hot worker, to be struck beside the one under traffic; its workflow."""
+        made = await self.client.endpoints.create(name, **PARAMETERS | SECOND_PARAMETERS)
+        await self.client.workergroups.create(made.id, **WORKERGROUP | {"search_params": "gpu_name=CPU_M"})
+        async with asyncio.timeout(WHOLE_SECONDS_MAX):
+            while True:
+                workers = await self.client.endpoints.workers(made.id)
+                if any(worker.status == "idle" for worker in workers):
+                    break
+                await asyncio.sleep(0.2)
+        handle = self.temporal.get_workflow_handle(f"endpoint/{name}")
+        self.launches_known |= {worker["launch_id"] for worker in await handle.query("workers")}
+        return handle
+
+    async def until_released(self, name: str, *, seconds_max: float = WHOLE_SECONDS_MAX) -> None:
+        """Returns once the marketplace lists no instance of this endpoint any more."""
+        async with asyncio.timeout(seconds_max):
+            while True:
+                owners = [owner_of(instance.label) for instance in await self.market.list()]
+                if not any(owner is not None and owner.endpoint == name for owner in owners):
+                    return
+                await asyncio.sleep(0.2)
 
     async def hot(self) -> list[stoker.WorkerRecord]:
         """The workers that serve."""
@@ -205,6 +231,7 @@ async def staged(state_dir: Path) -> AsyncIterator[Stage]:
         settings.model_copy(
             update={
                 "state_dir": state_dir,
+                "sweep": SWEEP,
                 "temporal": settings.temporal.model_copy(update={"port": free_port(), "ui_port": None}),
                 "engine": settings.engine.model_copy(
                     update={"port": engine_port, "public_url": f"http://127.0.0.1:{wire.port}"}
