@@ -76,7 +76,6 @@ BIG_WORKER = {"launch_id": "a" * 12, "instance_id": 1, "condition": "ready"}
         ("set_workergroup", {"id": 2, "template_hash": "t", "launch_args": "a" * 20_000}, "16384 bytes"),
         ("set_workergroup", {"id": 2, "template_hash": "t", "search_params": {"a": deep(40)}}, "nested"),
         ("update_config", {"max_workers": "9" * 900_000}, "65536 bytes are taken"),
-        ("advise", {"config": {"nothing": ["x"] * 200_000}}, "65536 bytes are taken"),
         (
             "report_metrics",
             {"engine_id": "e", "sequence": 1, "sent_at": 1, "urgent": "u" * 1_200_000},
@@ -108,7 +107,7 @@ async def test_a_signal_over_a_limit_leaves_a_line_and_changes_nothing(
 async def test_updates_over_a_limit_are_refused_and_the_endpoint_goes_on(a_world: Any) -> None:
     async with a_world() as world:
         await world.start(CALM)
-        fault = await refusal(world.handle, "put_workergroup", BIG_GROUP)
+        fault = await refusal(world.handle, "set_workergroup", BIG_GROUP)
         assert "65536 bytes are taken" in fault.message
         accepted = 0
         for number in range(1, 30):
@@ -118,15 +117,15 @@ async def test_updates_over_a_limit_are_refused_and_the_endpoint_goes_on(a_world
             if accepted == 16:
                 break
             try:
-                await world.handle.execute_update("put_workergroup", sent)
+                await world.handle.execute_update("set_workergroup", sent)
                 accepted += 1
             except Exception:  # noqa: BLE001 - which one was refused is asked below
                 break
         assert 10 < accepted < 17, "as many as 256 KiB hold"
-        fault = await refusal(world.handle, "put_workergroup", sent)
+        fault = await refusal(world.handle, "set_workergroup", sent)
         assert "262144 bytes" in fault.message
         same = group(id=1, max_workers=1).model_dump(mode="json")
-        await world.handle.execute_update("put_workergroup", same)
+        await world.handle.execute_update("set_workergroup", same)
         assert len(await world.handle.query("workergroups")) == accepted, (
             "a smaller one in its place is taken"
         )
