@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import sqlite3
@@ -19,10 +20,13 @@ from market.host.ports import NoPorts
 from market.host.process import InstanceProcess, ProcessesLeft
 from market.host.pull import pull
 from market.host.record import Actual, InstanceRecord
+from stoker_wire.secrecy import secret_values, without
 
 log = structlog.get_logger(__name__)
 
 LOG_BYTES_MAX = 32 * 2**20
+LAST_WORDS_BYTES = 4096
+LAST_WORDS_CHARS = 160
 
 
 class Supervisor:
@@ -263,8 +267,24 @@ class Supervisor:
         # Before the await: a start that arrives meanwhile lifts it again and must not be lost.
         self.record.held = "exited"
         await self._end(0)
-        self._set("exited", "exited" if code is None else f"exited with code {code}")
+        how = "exited" if code is None else f"exited with code {code}"
+        try:
+            last = await asyncio.to_thread(self._last_words)
+        except OSError:
+            last = ""
+        self._set("exited", f"{how}: {last}" if last else how)
         log.info("instance_exited", instance_id=self.record.id, code=code)
+
+    def _last_words(self) -> str:
+        """The last line of the instance's log, without the values of secret variables: it becomes part of the status."""
+        with (self._home / "log").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+            text = file.read().decode("utf-8", "replace")
+        shown = (
+            "".join(one if one.isprintable() else " " for one in line).strip() for line in text.splitlines()
+        )
+        said = next((line for line in reversed([*shown]) if line), "")
+        return without(said, secret_values(self.record.env))[:LAST_WORDS_CHARS]
 
     async def _halt(self) -> None:
         message, self._message = self._message, ""

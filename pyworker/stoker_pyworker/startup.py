@@ -11,9 +11,11 @@ from stoker_pyworker.benchmark import Benchmark, BenchmarkFailed
 from stoker_pyworker.config import WorkerConfig
 from stoker_pyworker.gpu import Gpus
 from stoker_pyworker.http.outgoing import Pool
+from stoker_pyworker.model_process import ModelProcess
 from stoker_pyworker.readiness import LogWatch, Probe
 from stoker_pyworker.routes import Route
 from stoker_pyworker.standing import Standing
+from stoker_wire.loopback import is_loopback
 
 log = structlog.get_logger(room="startup")
 
@@ -64,6 +66,7 @@ class Startup:
     async def run(self) -> None:
         """Become ready, then keep watching model server and GPUs."""
         find_gpus = asyncio.create_task(self._gpus.find())
+        supervision = asyncio.create_task(self._supervise()) if self.reads_log and self._is_local else None
         try:
             if self._config.lifecycle is not None:
                 self._entered = True
@@ -74,10 +77,33 @@ class Startup:
             self._standing.loaded(await self._measured())
         finally:
             find_gpus.cancel()
+            if supervision is not None:
+                supervision.cancel()
+                self._standing.recovered("model process")
         watches = [self._gpus.watch()]
         if self._has_model:
             watches.append(self.probe.watch(self._well, self._ill))
         await asyncio.gather(*watches)
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether the model server's processes can be seen from here."""
+        return self._has_model and is_loopback(self._pool.host)
+
+    async def _supervise(self) -> None:
+        async def answers() -> bool:
+            try:
+                _, writer = await asyncio.open_connection(self._pool.host, self._pool.port)
+            except OSError:
+                return False
+            writer.close()
+            return True
+
+        process = ModelProcess(self._directory / (self._config.model_log_file or ""), answers=answers)
+        await process.watch(
+            lambda fault: self._standing.failed("model process", fault),
+            lambda: self._standing.recovered("model process"),
+        )
 
     async def leave(self) -> None:
         """End the user's lifecycle, if it was begun: one that was cut off in the middle may have started a process."""

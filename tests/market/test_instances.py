@@ -99,7 +99,7 @@ async def test_a_launch_that_cannot_work_is_refused_and_rents_nothing(bench, lau
 async def test_an_instance_whose_program_ends_is_exited_until_it_is_started_again(bench):
     instance_id = await bench.rent(onstart="echo was here; exit 3")
     exited = await bench.reaches(instance_id, "exited")
-    assert (exited.intended_status, exited.status_msg) == ("running", "exited with code 3")
+    assert (exited.intended_status, exited.status_msg) == ("running", "exited with code 3: was here")
     await bench.market.update_template(instance_id, Launch(label="", onstart="exec sleep 1000"))
     await bench.market.start(instance_id)
     await bench.reaches(instance_id, "running")
@@ -310,3 +310,10 @@ async def test_whatever_the_order_of_commands_an_instance_never_runs_twice(bench
     await tools.until(alone, what="exactly one process")
     await bench.market.destroy(instance_id)
     assert proc.marked(supervisor.mark) == {}
+
+
+async def test_an_instance_that_exits_tells_its_last_words_without_its_secrets(bench):
+    script = "echo begin; printf '\\033[31mno model at /models/none with %s\\n\\n' \"$HF_TOKEN\" >&2; exit 3"
+    instance_id = await bench.rent(onstart=script, env={"HF_TOKEN": "hf_canary_0123456789"})
+    exited = await bench.reaches(instance_id, "exited")
+    assert exited.status_msg == "exited with code 3: [31mno model at /models/none with ***"
