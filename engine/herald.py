@@ -125,7 +125,6 @@ class Herald:
                     queued_requests=len(endpoint.line),
                     oldest_wait_s=max(0.0, now - oldest.arrived_at) if oldest else 0.0,
                     last_request_at=endpoint.pulse.last_request_at,
-                    late_load=window.late_load,
                     urgent=urgent if last else "",
                     workers=workers,
                 )

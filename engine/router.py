@@ -193,8 +193,6 @@ class Router:
             worker.praise()
             if worker.told_within > 0:
                 endpoint.lengths.learn(place.cost, worker.believed_perf, busy_seconds)
-                if busy_seconds > 0:
-                    self._judge(endpoint, place, place.took_s - busy_seconds - worker.told_within)
         return True
 
     def heed_drain(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
@@ -213,8 +211,6 @@ class Router:
             endpoint.line.remove(place)
             endpoint.waiting.pop(place.request_idx, None)
             endpoint.tally.places_expired += 1
-            if place.waited_s is None and now - place.arrived_at > endpoint.config.target_queue_time:
-                endpoint.pulse.waited(place.cost, late=True)
             self._note(endpoint, place, Outcome.EXPIRED)
         for worker in list(endpoint.workers.values()):
             endpoint.tally.tickets_expired += worker.ledger.expire(now)
@@ -358,11 +354,6 @@ class Router:
         self._heed_queue(endpoint, now)
         return True
 
-    def _judge(self, endpoint: Endpoint, place: Place, on_worker: float) -> None:
-        """Count the request as begun in time or too late, `on_worker` being what it waited after it was given."""
-        waited = (place.waited_s or 0.0) + on_worker
-        endpoint.pulse.waited(place.cost, late=waited > endpoint.config.target_queue_time)
-
     def _heed_backlog(self, endpoint: Endpoint, now: float) -> None:
         """Call the workflow when requests begin to wait with nobody to serve them, and each time they double."""
         if endpoint.candidates:
@@ -486,8 +477,6 @@ class Router:
             del endpoint.waiting[place.request_idx]
             if outcome is Outcome.EXPIRED:
                 endpoint.tally.places_expired += 1
-                if place.waited_s is None and now - place.arrived_at > endpoint.config.target_queue_time:
-                    endpoint.pulse.waited(place.cost, late=True)
             self._note(endpoint, place, outcome)
         elif endpoint.given.get(place.request_idx) is place and place.worker is not None:
             place.worker.ledger.withdraw(place.request_idx)

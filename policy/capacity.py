@@ -196,7 +196,7 @@ def want(
     config = rules.config
     over = is_over(observation, expected)
     if over:
-        expected = replace(expected, load=0.0, rising=0.0, proven=0.0)
+        expected = replace(expected, load=0.0, rising=0.0)
     arrivals = expected.load
     queue = Queue.of(observation, perfs)
     pressed = queue.seconds > config.target_queue_time
@@ -318,7 +318,7 @@ def _surge(
         worth = rising + queue.load / max(look, target)
         asked = min(asked, max(max(calm, rising, perfs.mean) * tuning.backlog_boost_max, worth))
         cost = observation.load.mean_cost
-        more = expected.proven * look / cost if cost > 0 else 0.0
+        more = rising * look / cost if cost > 0 else 0.0
         if cost > 0 or queue.requests > 0:
             # one request of 100,000 tokens does not go faster on fifty workers
             asked = min(asked, (queue.requests + more) * perfs.mean)

@@ -74,7 +74,7 @@ class Draft(Orders):
 
     def _live(self) -> tuple[Experience, Keep]:
         learned, tuning = self.observation.learned, self.tuning
-        loaded = [self.perfs.worker(worker) for worker in self.observation.workers if worker.loaded_once]
+        loaded = any(worker.loaded_once for worker in self.observation.workers)
         seconds = (
             start_seconds(learned, tuning) if loaded and self.keeps_cold else boot_seconds(learned, tuning)
         )
@@ -85,7 +85,6 @@ class Draft(Orders):
             lead_seconds=self.habit_lead_seconds,
             billed_seconds=seconds,
             queue_seconds=self.config.target_queue_time,
-            machines_suffice=sum(loaded) >= max(self.memory.experience.needs, default=0.0),
         )
         experience = lived(self.memory.experience, self.observation.load, on, tuning)
         return experience, keep(experience, tuning)

@@ -12,7 +12,7 @@ Everything is bounded: a trial is five numbers, the peaks are two falling lists,
 import math
 from dataclasses import dataclass
 
-from policy.habit import HABIT_MINUTES, HABIT_SECONDS, MINUTE_SECONDS, habit_level
+from policy.habit import HABIT_MINUTES, MINUTE_SECONDS, habit_level
 from policy.hysteresis import Peaks, bounded, held
 from policy.load import BUCKET_SECONDS, LoadHistory
 from policy.tuning import Tuning
@@ -21,12 +21,8 @@ from policy.ways import (
     HOLDS,
     LAST_SECONDS,
     WAYS,
-    Sunk,
     Trial,
-    allowed_late,
     cheapest,
-    correction,
-    with_habit_learned,
 )
 
 _HOUR_SECONDS = 3600.0
@@ -60,17 +56,6 @@ class Experience:
     trials: tuple[Trial, ...] = ()
     chosen: int = -1
     """Index into `trials`; below 0: too little was seen to choose."""
-    late_told: float = 0.0
-    """The history's `late_load` that is in the books."""
-    late: float = 0.0
-    """Seconds of one worker's work that really waited too long since a way was first chosen, discounted."""
-    promised: float = 0.0
-    """The same by the books of the ways in use."""
-    sunk: Sunk = ()
-    """What the holds had in their books when the habit began, discounted; empty: it did not yet, or that is long ago."""
-    fair_from: float = 0.0
-    """From when on late work that is told says something of the way of holding: what is told before waited while there were too
-    few machines, or behind what did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +107,6 @@ class Conditions:
     """What a start costs, in seconds of a running worker."""
     queue_seconds: float
     """How long a request may wait: target_queue_time."""
-    machines_suffice: bool = True
-    """Whether the machines that have loaded suffice for what was needed last: what waits because there are none says nothing
-    about how they are held."""
 
 
 def need_window(queue_seconds: float, service_seconds: float, tuning: Tuning) -> float:
@@ -176,19 +158,11 @@ class _Life:
         self._trials = list(experience.trials) if known else [FRESH] * len(WAYS)
         self._chosen = experience.chosen if known else -1
         self._since = since
-        self._habit_begins = since + HABIT_SECONDS if experience.at < since + HABIT_SECONDS else math.inf
-        self._sunk = experience.sunk if known else ()
-        self._sunk_at = 0.0
-        self._before = experience
-        self._lived_seconds = 0.0
-        self._late_load = history.late_load
-        self._waiting = history.backlog_requests > 0
         self._start_price = on.billed_seconds * tuning.start_weight
 
     def forget(self, seconds: float) -> None:
         """Time passes in which nothing came, nothing was hot and nothing was expected."""
         share = math.exp(-seconds / self._tuning.experience_seconds)
-        self._lived_seconds += seconds
         self._work *= share
         self._trials = [(0.0, 0.0, late * share, paid * share, 0) for _, _, late, paid, _ in self._trials]
         self._needs, self._peaks = [], []
@@ -209,9 +183,6 @@ class _Life:
                 self.forget(width)
             else:
                 self._step(at, arrived, need)
-            if at + width >= self._habit_begins:
-                self._habit_begins, self._sunk_at = math.inf, self._lived_seconds
-                self._sunk = tuple((late, paid) for _, _, late, paid, _ in self._trials[: len(HOLDS)])
 
     def _is_quiet(self, arrived: float, need: float) -> bool:
         """Nothing comes, nothing is hot and nothing is expected: only time passes."""
@@ -234,7 +205,6 @@ class _Life:
 
     def _step(self, at: float, arrived: float, need: float) -> None:
         on, width = self._on, BUCKET_SECONDS
-        self._lived_seconds += width
         self._needs.append(need)
         if len(self._needs) > self._delay:
             seen = self._needs.pop(0)
@@ -320,18 +290,9 @@ class _Life:
             for inside, over, late, paid, hot in self._trials
         )
         chosen = self._chosen
-        late, promised = self._held_against(end)
-        sunk = self._sunk_by_now()
         if end - self._since >= self._tuning.experience_seconds_min and self._work > 0:
-            told = self._late_load is not None
-            corrected = correction(late, promised, self._work, self._tuning) if told else 1.0
             young = end - self._since < self._tuning.experience_seconds_young
-            corrected = max(corrected, 1.0) if young else corrected
-            allowed = allowed_late(late, self._work, self._tuning) if told and not young else None
-            learned = with_habit_learned(trials, sunk, self._work, self._tuning)
-            chosen = cheapest(
-                learned, self._work, chosen, self._tuning, corrected, allowed=allowed, young=young
-            )
+            chosen = cheapest(trials, self._work, chosen, self._tuning, young=young)
         return Experience(
             at=end,
             since=self._since,
@@ -341,41 +302,7 @@ class _Life:
             work=round(self._work, 3),
             trials=trials,
             chosen=chosen,
-            late_told=self._before.late_told if self._late_load is None else self._late_load,
-            late=round(late, 2),
-            promised=round(promised, 2),
-            sunk=sunk,
-            fair_from=self._fair_from(end),
         )
-
-    def _sunk_by_now(self) -> Sunk:
-        """Forgotten like all that is in the books."""
-        share = math.exp(-(self._lived_seconds - self._sunk_at) / self._tuning.experience_seconds)
-        sunk = tuple((round(late * share, 2), round(paid * share, 1)) for late, paid in self._sunk)
-        return sunk if any(late for late, _ in sunk) else ()
-
-    def _fair_from(self, end: float) -> float:
-        """What waited while machines were missing, or behind that, is told when it has been served: so long after the last of it
-        that it may wait on its worker, run, and wait for a request before it to end.
-        """
-        before = self._before
-        behind_it = self._waiting and before.at < before.fair_from
-        if self._on.machines_suffice and not behind_it:
-            return before.fair_from
-        return end + min(self._on.queue_seconds + 2.0 * self._on.service_seconds, _HOUR_SECONDS)
-
-    def _held_against(self, end: float) -> tuple[float, float]:
-        """Late work as it was measured, and as the books promised it of the way in use."""
-        before, chosen = self._before, self._chosen
-        if chosen < 0:
-            return 0.0, 0.0
-        share = math.exp(-self._lived_seconds / self._tuning.experience_seconds)
-        late, promised = before.late * share, before.promised * share
-        if self._on.machines_suffice and end >= before.fair_from:
-            late += max(0.0, (self._late_load or 0.0) - before.late_told) / self._on.unit
-            then = before.trials[chosen][2] if chosen < len(before.trials) else 0.0
-            promised += max(0.0, self._trials[chosen][2] - then * share)
-        return late, promised
 
 
 def keep(experience: Experience, tuning: Tuning) -> Keep:

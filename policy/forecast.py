@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from policy.chance import proven_level
 from policy.load import LoadHistory, rate, yesterday
 from policy.tuning import Tuning
 
@@ -15,9 +14,7 @@ class Forecast:
     """The capacity that the arrivals need: their mean over the time in which they may be worked off, or what came at
     this time of the hour."""
     rising: float
-    """The highest level that one of the short windows proves: what goes on arriving while machines start."""
-    proven: float
-    """Of `rising`, what chance cannot explain: one request alone proves nothing of others to come."""
+    """The higher of the level and a short window's: what goes on arriving while machines start."""
     sustained: float
     """For the cold capacity: five minutes, or what will have come by this time of yesterday once a new machine has booted."""
     burst: bool
@@ -42,7 +39,6 @@ def forecast(
         return Forecast(
             load=0.0,
             rising=0.0,
-            proven=0.0,
             sustained=0.0,
             burst=False,
             known=False,
@@ -55,21 +51,17 @@ def forecast(
     boots = tuning.pool_lead_seconds
     sustained = max(sustained, yesterday(history, now, before=boots, after=boots))
     known = history.is_known(now, tuning.metrics_stale_seconds)
-    proven, seconds = proven_level(history, tuning)
-    if history.mean_cost <= 0:
-        proven, seconds = short, tuning.short_seconds
     if habit > level:
         reason = f"{habit:.4g} load/s at this minute of each of the last hours, {level:.4g} now"
     else:
         reason = f"{level:.4g} load/s in the last {window_seconds:.0f} s"
-        if proven > tuning.burst_ratio * level:
-            reason = f"burst: at least {proven:.4g} load/s in {seconds:.0f} s, {level:.4g} in {window_seconds:.0f} s"
+        if short > tuning.burst_ratio * level:
+            reason = f"burst: {short:.4g} load/s in {tuning.short_seconds:.0f} s, {level:.4g} in {window_seconds:.0f} s"
     if not known:
         reason += f", as last told {now - history.known_until:.0f} s ago"
     return Forecast(
         load=max(level, habit),
-        rising=max(proven, level),
-        proven=proven,
+        rising=max(short, level),
         sustained=sustained,
         burst=short > tuning.burst_ratio * medium,
         known=known,

@@ -8,8 +8,6 @@ from policy.tuning import Tuning
 MINUTE_SECONDS = 60.0
 HABIT_MINUTES = 128
 """Minutes of which the highest need is known, by the minute's number modulo this."""
-HABIT_SECONDS = 7200.0
-"""Before so much was lived through there can be no habit."""
 _RISE = 1.25
 _RISE_MINUTES = 60
 

@@ -60,8 +60,6 @@ class LoadHistory:
     """Load of a request, smoothed over some hundred of them; 0: engines have not counted requests."""
     engines: tuple[EngineWord, ...] = ()
     """The backlog, engine by engine."""
-    late_load: float | None = None
-    """Load of all requests so far that waited longer than target_queue_time; None: no engine has said."""
 
     def is_known(self, now: float, stale_seconds: float) -> bool:
         """Whether the engines spoke lately. If not, nothing may be concluded from silence."""
@@ -88,12 +86,10 @@ def fold(
     queued_requests: int = 0,
     oldest_wait_s: float = 0.0,
     last_request_at: float | None = None,
-    late_load: float | None = None,
 ) -> LoadHistory:
     """The history with one engine's batch in it: `load` arrived in the `window_s` seconds before `at`, as `requests`.
 
-    `late_load` became known as having waited too long; None: the engine does not say. An older or doubled batch of
-    the same engine changes nothing.
+    An older or doubled batch of the same engine changes nothing.
     """
     before = next((word for word in history.engines if word.engine_id == engine_id), None)
     if before is not None and sequence <= before.sequence:
@@ -124,7 +120,6 @@ def fold(
         known_until=known_until,
         last_request_at=max(told_at, default=None),
         mean_cost=_mean_cost(history.mean_cost, load, requests),
-        late_load=history.late_load if late_load is None else (history.late_load or 0.0) + late_load,
         **_backlog(tuple(engines), history.backlog_at, known_until),
     )
 

@@ -5,7 +5,7 @@ at all about an idle endpoint without workers.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from policy.news import Arrivals, Waiting, arrivals_moved, renewed_at, waiting_moved
 
@@ -27,8 +27,6 @@ class Window:
     load: float
     requests: int
     ended_at: float
-    late_load: float | None = None
-    """Load of the requests of which it became known in it that they waited too long; None: of none became anything known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,6 @@ class Pulse:
         self.last_request_at: float | None = None
         self._told_request_at: float | None = None
         """The last request that was told of."""
-        self._late_load: float | None = None
 
     def __repr__(self) -> str:
         return f"<Pulse {self._slice_requests} new, urgent {', '.join(self._urgent) or 'nothing'}>"
@@ -82,10 +79,6 @@ class Pulse:
         self._slice_load += load
         self._slice_requests += 1
         self.last_request_at = now
-
-    def waited(self, load: float, *, late: bool) -> None:
-        """It became known of a request whether it waited too long, for its worker or until its client gave up."""
-        self._late_load = (self._late_load or 0.0) + (load if late else 0.0)
 
     def touch(self) -> None:
         """Something besides load changed: tell it with the next regular batch."""
@@ -153,7 +146,7 @@ class Pulse:
         current = max(0.0, now - self._slice_at)
         if current > 0 or self._slice_requests or not windows:
             windows.append(Window(current, self._slice_load, self._slice_requests, now))
-        last = windows[-1] = replace(windows[-1], late_load=self._late_load)
+        last = windows[-1]
         if last.seconds >= SLICE_SECONDS / 2:
             self._told = Arrivals(last.seconds, last.load, last.requests)
         elif last.requests:
@@ -163,7 +156,6 @@ class Pulse:
         self._silent_too_long = False
         self._slice_load = self._steady_load = 0.0
         self._slice_requests = self._steady_requests = 0
-        self._late_load = None
         self._told_request_at = self.last_request_at
         self._told_level = level
         self._touched = False

@@ -91,8 +91,6 @@ class Shadow:
     hot_wanted: float = 0.0
     reason: str = ""
     """Of its last plan."""
-    late_before: float = 0.0
-    """Load that had waited too long when it began: what waits in it comes on top."""
 
     @property
     def hot(self) -> int:
@@ -120,7 +118,6 @@ def shadow_of(seen: Observation) -> Shadow:
         memory=seen.memory or Memory(),
         backlog_load=seen.load.backlog_load,
         look_again_at=seen.now,
-        late_before=seen.load.late_load or 0.0,
     )
 
 

@@ -228,7 +228,6 @@ class _Life:
             backlog_requests=math.ceil(self._backlog / self._cost),
             oldest_wait_s=self._backlog / capacity if capacity > 0 else STEP_SECONDS,
             backlog_at=self.clock,
-            late_load=round(self._before.late_before + self._late, 3),
         )
 
     def _worker(self, machine: Machine, *, busy: bool) -> Worker:

@@ -37,13 +37,6 @@ class Tuning:
     """The same when only cold workers are left: of a sleeping endpoint engines need not speak more often than every ten
     minutes, for every word is a billed action."""
 
-    # chance and habit
-
-    proof_windows: tuple[float, ...] = (10.0, 15.0, 30.0)
-    """A big burst proves itself in ten seconds, a small rise takes thirty; the minute's mean needs no proof."""
-    proof_deviations: float = 1.0
-    """One honest window in six looks so much higher than its level by chance. It is asked only while requests wait over the
-    target, when a start too many costs less than one too late."""
     cost_spread: float = 1.7
     """E[cost²] / E[cost]²: between requests of equal cost (1) and exponential ones (2); language models answer in between."""
 
@@ -54,31 +47,15 @@ class Tuning:
     experience_seconds_min: float = 900.0
     """Before a quarter of an hour of traffic was seen nothing is concluded from it."""
     experience_seconds_young: float = 7200.0
-    """So long what did not happen yet may only not have had its turn: late work is dearer, and nothing is taken to be better than
-    the books say."""
+    """So long what did not happen yet may only not have had its turn: late work is dearer."""
     late_share_max: float = 0.006
     """So much of the work may wait longer than target_queue_time: less than a hundredth, for the books see less than
     there is."""
-    late_share_min: float = 0.001
-    """Whatever was late before, so much may be: nothing at all cannot be had for any money."""
-    late_debt_weight: float = 2.0
-    """What was late beyond the limit is made up for three times as fast as it would be forgotten (1 + weight): a day may have one bad
-    hour only if the others are better."""
-    late_credit_weight: float = 1.0
-    """What was not late may be later: twice as fast as it is forgotten."""
     late_price: float = 130.0
     """A second of work that waits too long is worth so many seconds of a worker. What cannot be kept from being late for
     less is left to be late."""
     late_price_young: float = 3.0
     """So many times that to an endpoint that is young."""
-    late_correction_min: float = 0.5
-    late_correction_max: float = 3.0
-    """What the books say of late work is corrected by what was measured, within these: they leave out chance within a bucket
-    and machines that fail, and count a bucket as late of which half was."""
-    late_share_measured_max: float = 0.008
-    """Measured, so much may be late: the books' margin is not needed where it is known what waited."""
-    late_doubt: float = 0.002
-    """So much late work, as a share of all, is neither here nor there."""
     start_weight: float = 1.5
     """A start counts half as much again as its bill: one in fifty does not come back, and each is half a dozen calls and events."""
     experience_margin: float = 0.035

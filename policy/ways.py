@@ -1,7 +1,6 @@
 """The ways of holding hot capacity that are tried in the books, and which of them is used.
 
-The books see less than there is: arrivals in buckets, requests as a fluid, machines that always come. So what they
-promise is held against what engines measured, and corrected by the quotient before the ways are compared.
+The books see less than there is: arrivals in buckets, requests as a fluid, machines that always come.
 """
 
 import math
@@ -60,68 +59,7 @@ Trial = tuple[float, float, float, float, int]
 """(work waiting or running, seconds over the limit, work that was late, running seconds paid, workers): in seconds of
 one worker, but for the last."""
 
-Sunk = tuple[tuple[float, float], ...]
-"""(late work, running seconds paid) of each of `HOLDS`."""
-
 FRESH: Trial = (0.0, 0.0, 0.0, 0.0, 0)
-
-
-def correction(measured: float, promised: float, work: float, tuning: Tuning) -> float:
-    """What the books' late work is multiplied by, from the late work that was measured and the one that they promised for
-    the way in use (both of `work`, any unit).
-
-    Only an endpoint that keeps its promise is taken to be better than its books.
-    """
-    doubt = tuning.late_doubt * work
-    if doubt <= 0:
-        return 1.0
-    least = 1.0 if measured > tuning.late_share_max * work else tuning.late_correction_min
-    most = tuning.late_correction_max if measured > tuning.late_share_measured_max * work else 1.0
-    return min(max((measured + doubt) / (promised + doubt), least), most)
-
-
-def allowed_late(measured: float, work: float, tuning: Tuning) -> float:
-    """The share of the work that may be late from now on, where so much was measured to be (both of the unit of `work`): what was
-    late beyond `late_share_max` is repaid, what was not is still there to be spent.
-    """
-    limit = tuning.late_share_max
-    if work <= 0:
-        return limit
-    left = limit - measured / work
-    weight = tuning.late_credit_weight if left > 0 else tuning.late_debt_weight
-    return max(limit + weight * left, tuning.late_share_min)
-
-
-def with_habit_learned(
-    trials: tuple[Trial, ...], sunk: Sunk, work: float, tuning: Tuning
-) -> tuple[Trial, ...]:
-    """The trials, those with the habit as if it had saved from the beginning what it has saved since there can be one.
-
-    `sunk` is what each hold had in its books when the habit began, or empty; in the hours before, which it needs to be learned from, a way with
-    it does as the same one without.
-    """
-    doubt = tuning.late_doubt * work
-    if len(sunk) != len(HOLDS) or doubt <= 0:
-        return trials
-    plain, habitual, others = (
-        trials[: len(HOLDS)],
-        trials[len(HOLDS) : 2 * len(HOLDS)],
-        trials[2 * len(HOLDS) :],
-    )
-    learned = []
-    for without, (inside, over, late, paid, hot), (late_sunk, paid_sunk) in zip(
-        plain, habitual, sunk, strict=True
-    ):
-        saves = min(_quotient(late - late_sunk, without[2] - late_sunk, doubt), 1.0)
-        costs = max(_quotient(paid - paid_sunk, without[3] - paid_sunk, doubt), 1.0)
-        learned.append(
-            (inside, over, late + late_sunk * (saves - 1.0), paid + paid_sunk * (costs - 1.0), hot)
-        )
-    return (*plain, *learned, *others)
-
-
-def _quotient(one: float, other: float, doubt: float) -> float:
-    return (max(one, 0.0) + doubt) / (max(other, 0.0) + doubt)
 
 
 def cheapest(
@@ -129,21 +67,19 @@ def cheapest(
     work: float,
     chosen: int,
     tuning: Tuning,
-    corrected: float,
     *,
-    allowed: float | None = None,
     young: bool = False,
 ) -> int:
-    """The place of the way that costs least, late work beyond the `allowed` share counted; `chosen` while it is about as cheap.
+    """The place of the way that costs least, late work beyond `late_share_max` counted; `chosen` while it is about as cheap.
 
     To a `young` endpoint late work is dearer, for what half an hour did not show may still come; and it keeps the smallest spare at most,
     for it cannot tell growth from chance: from nothing every endpoint has grown.
     """
     price = tuning.late_price * (tuning.late_price_young if young else 1.0)
-    free = (tuning.late_share_max if allowed is None else allowed) * work
+    free = tuning.late_share_max * work
 
     def cost(trial: Trial) -> float:
-        return trial[3] + price * max(0.0, trial[2] * corrected - free)
+        return trial[3] + price * max(0.0, trial[2] - free)
 
     costs = [
         math.inf if young and way.spare > SPARES[0] else cost(trial)

@@ -265,8 +265,6 @@ class Front:
             member.candidate.outstanding -= cost
             if self._serial:
                 self._lengths.learn(cost, machine.perf, self.finished[request] - self.started[request])
-                waited = self.started[request] - self._arrivals[request]
-                self.herald.waited(cost, late=waited > self._target_queue_time)
         member.done.clear()
         if self._serial:
             member.running = machine.running[0][1] if machine.running else -1

@@ -87,10 +87,6 @@ class Herald:
         """A new request came in."""
         self._pulse.arrived(cost, self._world.now)
 
-    def waited(self, cost: float, *, late: bool) -> None:
-        """It became known of a request whether it waited too long."""
-        self._pulse.waited(cost, late=late)
-
     def urge(self, cause: str) -> None:
         """Tell it at once."""
         self._pulse.urge(cause, self._world.now)

@@ -149,7 +149,6 @@ class PolicyPilot:
                 queued_requests=batch.queued_requests,
                 oldest_wait_s=batch.oldest_wait_s,
                 last_request_at=None if last is None else EPOCH + last,
-                late_load=window.late_load,
             )
         material = bool(batch.urgent)
         for word in batch.words:

@@ -45,7 +45,6 @@ def metrics(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str:
         queued_requests=batch.queued_requests,
         oldest_wait_s=batch.oldest_wait_s,
         last_request_at=batch.last_request_at,
-        late_load=batch.late_load,
     )
     news = [_worker(book, told, now) for told in batch.workers]
     reasons = [batch.urgent, *news, _queue(book, queued_before), _level(book)]

@@ -91,9 +91,6 @@ class MetricsBatch(Received):
     queued_requests: Count = 0
     oldest_wait_s: Seconds = 0.0
     last_request_at: float | None = None
-    late_load: Load | None = None
-    """Load of the requests that waited longer than target_queue_time, of those of which that became known since the last batch:
-    they ended, or were given up. None: of none, or the workers do not tell."""
     urgent: ErrorText = ""
     """Why this batch could not wait, for people; empty for a regular one."""
     workers: tuple[WorkerMetrics, ...] = Field((), max_length=METRICS_WORKERS_MAX)

@@ -1,6 +1,5 @@
 """What the traffic teaches about holding: every way is tried in the shadow of the fleet, the cheapest good one is used."""
 
-import math
 import random
 from dataclasses import replace
 
@@ -23,7 +22,7 @@ from policy.load import LoadHistory, fold
 from policy.observation import Memory
 from policy.planner import plan
 from policy.tuning import DEFAULT_TUNING
-from policy.ways import HOLDS, LAST_SECONDS, WAYS, Way
+from policy.ways import LAST_SECONDS, WAYS, Way
 from tests.policy.builders import COLD, NOW, READY, brief, decide, endpoint, knows, plenty, see, worker
 
 START = (NOW // 3600.0) * 3600.0
@@ -38,9 +37,8 @@ ON = Conditions(
 )
 
 
-def lives(arrivals, *, seconds, every=60, late=None, on=ON):
-    """What is learned from `arrivals(second)` load/s, told every 5 s and lived through every `every` seconds; `late` is the share
-    that waits too long."""
+def lives(arrivals, *, seconds, every=60, on=ON):
+    """What is learned from `arrivals(second)` load/s, told every 5 s and lived through every `every` seconds."""
     experience, history = Experience(), LoadHistory()
     for number in range(1, int(seconds / 5) + 1):
         end = START + number * 5.0
@@ -53,7 +51,6 @@ def lives(arrivals, *, seconds, every=60, late=None, on=ON):
             window_s=5.0,
             load=load,
             requests=round(load / 100.0),
-            late_load=None if late is None else late * load,
         )
         if number * 5 % every == 0:
             experience = lived(experience, history, on, DEFAULT_TUNING)
@@ -110,54 +107,13 @@ def test_what_comes_every_hour_is_met_before_it_comes():
     assert at - 120.0 <= rise <= at + 60.0 - LEAD
 
 
-def test_what_was_late_before_there_could_be_a_habit_is_remembered_apart_and_forgotten_like_the_rest():
-    hourly = bursts(seconds=300, every=3600)
-    before, _ = lives(hourly, seconds=2 * 3600 - 60)
-    assert before.sunk == ()
-    begun, _ = lives(hourly, seconds=2 * 3600)
-    assert begun.sunk == tuple((late, paid) for _, _, late, paid, _ in begun.trials[: len(HOLDS)])
-    later, _ = lives(hourly, seconds=4 * 3600)
-    share = math.exp(-2 * 3600 / DEFAULT_TUNING.experience_seconds)
-    for (late, paid), (late_then, paid_then) in zip(later.sunk, begun.sunk, strict=True):
-        assert late == pytest.approx(late_then * share, rel=0.01, abs=0.1)
-        assert paid == pytest.approx(paid_then * share, rel=0.01)
-
-
-def test_when_it_looks_does_not_matter_for_when_the_habit_begins():
-    hourly = bursts(seconds=300, every=3600)
-    often, _ = lives(hourly, seconds=2 * 3600 + 600, every=5)
-    seldom, _ = lives(hourly, seconds=2 * 3600 + 600, every=60)
-    for one, other in zip(often.sunk, seldom.sunk, strict=True):
-        assert one == pytest.approx(other, rel=0.01, abs=0.1)
-
-
-def test_a_burst_that_was_met_once_by_habit_is_met_with_a_short_hold_from_then_on():
-    """It comes at noon, one and two among what comes all day; that the first two were late says nothing of the next."""
+def test_an_hourly_burst_among_other_traffic_is_met_by_habit_from_the_third_hour_on():
 
     def arrivals(at):
         return (2000.0 if at % 3600 < 300 else 0.0) + (100.0 if (at // 60) % 7 < 3 else 0.0)
 
     third, _ = lives(arrivals, seconds=3 * 3600 - 60)
-    kept = keep(third, DEFAULT_TUNING)
-    assert kept.habit
-    assert kept.seconds <= 90.0
-
-
-def test_who_was_never_late_may_be_later_than_who_was():
-    def arrivals(at):
-        return (500.0 if at % 3600 < 300 else 0.0) + (100.0 if (at // 60) % 7 < 3 else 0.0)
-
-    never, _ = lives(arrivals, seconds=3 * 3600 - 60, late=0.0)
-    often, _ = lives(arrivals, seconds=3 * 3600 - 60, late=0.02)
-    assert never.trials == often.trials
-    assert not keep(never, DEFAULT_TUNING).habit, "the hourly burst may be late"
-    assert keep(often, DEFAULT_TUNING).habit
-
-
-def test_what_a_young_endpoint_was_not_late_with_is_not_spent():
-    bursty = bursts(seconds=60, every=900, level=1500.0)
-    young, _ = lives(bursty, seconds=5400, late=0.0)
-    assert keep(young, DEFAULT_TUNING).seconds >= 900.0, "all of it is kept through the pause"
+    assert keep(third, DEFAULT_TUNING).habit
 
 
 def test_where_coming_back_takes_minutes_a_habit_is_met_minutes_before_and_until_it_comes():
@@ -253,68 +209,6 @@ def test_what_was_needed_a_moment_ago_is_known_and_what_was_needed_long_ago_is_n
     assert needed_since(experience, experience.at - 20.0) == pytest.approx(300.0, rel=0.4)
     assert needed_since(experience, experience.at) == 0.0
     assert needed_since(experience, experience.at + 100.0) == 0.0
-
-
-# what was promised, and what really waited
-
-
-def chance(level=400.0):
-    """Poisson-like: what comes in a bucket is known only when it has come."""
-    draw = random.Random(3)
-    levels = [level * draw.choice((0.2, 0.6, 1.0, 1.4, 1.8)) for _ in range(997)]
-    return lambda at: levels[int(at / 5) % len(levels)]
-
-
-def test_late_work_is_measured_from_when_a_way_is_in_use():
-    experience, history = lives(chance(), seconds=7200, late=0.02)
-    assert experience.late_told == history.late_load
-    # a quarter of an hour passed before there was anything to hold against it
-    assert 0.01 < experience.late / experience.work < 0.02
-    never, _ = lives(chance(), seconds=7200)
-    assert (never.late, never.late_told) == (0.0, 0.0)
-
-
-def test_where_more_waits_than_the_books_promised_more_is_kept_hot():
-    # a minute of 5 workers every 58 min: by the books not worth an hour of them, nor of seven tenths of them
-    rare = bursts(seconds=60, every=3500)
-    by_the_books, _ = lives(rare, seconds=14_000)
-    really, _ = lives(rare, seconds=14_000, late=1.0)
-    assert keep(by_the_books, DEFAULT_TUNING).longest_seconds < 300
-    assert keep(really, DEFAULT_TUNING).longest_seconds == 3600
-
-
-def test_where_less_waits_than_the_books_feared_less_is_kept_hot():
-    often = bursts(seconds=60, every=2100)
-    by_the_books, _ = lives(often, seconds=14_000)
-    really, _ = lives(often, seconds=14_000, late=0.0)
-    assert keep(by_the_books, DEFAULT_TUNING).longest_seconds == 3600
-    assert keep(really, DEFAULT_TUNING).longest_seconds < 300
-
-
-def test_what_waits_for_want_of_machines_is_not_held_against_the_way_of_holding():
-    without = replace(ON, machines_suffice=False)
-    experience, history = lives(chance(), seconds=7200, late=0.9, on=without)
-    assert (experience.late, experience.promised) == (0.0, 0.0)
-    assert experience.late_told == history.late_load, "nor is it later"
-
-
-def test_what_is_told_late_once_machines_suffice_still_waited_for_want_of_them():
-    # ten minutes without machines, and a request runs for a minute: what waited then is told up to two minutes after
-    history, experience = LoadHistory(), Experience()
-    slow = replace(ON, service_seconds=60.0)
-    for number in range(1, 600):
-        end, short = START + number * 5.0, 1200 <= number * 5 < 1800
-        history = fold(
-            history, engine_id="e", sequence=number, at=end, window_s=5.0, load=2000.0, requests=1,
-            late_load=2000.0 if 1260 <= number * 5 < 1860 else 0.0, queued_requests=int(short),
-        )  # fmt: skip
-        experience = lived(experience, history, replace(slow, machines_suffice=not short), DEFAULT_TUNING)
-    assert experience.late == 0.0
-    assert experience.fair_from == pytest.approx(START + 1800.0 + 10.0 + 2 * 60.0, abs=10.0)
-    later = fold(
-        history, engine_id="e", sequence=600, at=START + 3000.0, window_s=5.0, load=2000.0, late_load=2000.0
-    )
-    assert lived(experience, later, slow, DEFAULT_TUNING).late > 0.0, "but what waits afterwards counts"
 
 
 def test_of_memoryless_bursts_a_part_that_is_kept_through_every_pause_saves_most_of_the_waiting():

@@ -180,21 +180,6 @@ def test_a_rise_too_small_for_one_slice_is_told_once_it_has_lasted() -> None:
     assert 10.0 < told_at < 60.0, "neither at the first slice, nor only with the heartbeat"
 
 
-def test_what_began_too_late_is_told_once_with_the_last_window():
-    pulse = Pulse(0.0)
-    signals(pulse, ONE_WORKER, 39.0, load_per_second=8.0)
-    pulse.arrived(10, 40.0)
-    pulse.urge("queue over target", 40.0)
-    pulse.waited(10.0, late=True)
-    pulse.waited(4.0, late=False)
-    *before, last = pulse.take(ONE_WORKER, 40.0)
-    assert [window.late_load for window in before] == [None] * len(before)
-    assert last.late_load == 10.0
-    pulse.waited(4.0, late=False)
-    assert [window.late_load for window in pulse.take(ONE_WORKER, 45.0)] == [0.0]
-    assert [window.late_load for window in pulse.take(ONE_WORKER, 50.0)] == [None]
-
-
 @pytest.mark.parametrize(
     ("timeout", "every"), [(12.0, 2.0), (12.0, 9.0), (60.0, 3.0), (60.0, 55.0), (3.0, 1.0), (600.0, 2.0)]
 )

@@ -38,7 +38,11 @@ async def refusal(handle: Any, name: str, *args: Any) -> ApplicationError:
             {"engine_id": "e", "sequence": 1, "sent_at": 1, "arrived_load": "NaN"},
             "arrived_load",
         ),
-        ("report_metrics", {"engine_id": "e", "sequence": 1, "sent_at": 1, "late_load": 1e308}, "late_load"),
+        (
+            "report_metrics",
+            {"engine_id": "e", "sequence": 1, "sent_at": 1, "queued_load": 1e308},
+            "queued_load",
+        ),
         ("report_metrics", {"engine_id": "e", "sequence": 1, "sent_at": 1, "window_s": 1e300}, "window_s"),
     ],
 )

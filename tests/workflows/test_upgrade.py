@@ -189,7 +189,7 @@ def test_what_a_newer_build_added_is_left_out_and_named() -> None:
 def test_a_memory_that_cannot_be_read_begins_anew_and_is_named() -> None:
     carried = handed_on()["carried"]
     carried |= {
-        "load": {"late_load": "much"},
+        "load": {"mean_cost": "much"},
         "memory": {"above_since": "long ago"},
         "color": "blue",
         "workers_rented": 7,

@@ -1,45 +1,7 @@
-"""What a few requests prove, and machines that take longer than they should."""
+"""Machines that take longer to start than they should."""
 
-from policy.chance import proven_level
-from policy.load import LoadHistory, fold
-from policy.tuning import DEFAULT_TUNING
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import BOOTING, COLD, NOW, brief, decide, endpoint, knows, see, steady, worker
-
-
-def told(buckets, *, cost=10.0, width=5.0, until=NOW):
-    """A history of these loads per bucket, oldest first, in requests of `cost` load."""
-    history = LoadHistory()
-    for number, load in enumerate(buckets):
-        at = until - (len(buckets) - 1 - number) * width
-        history = fold(
-            history,
-            engine_id="e",
-            sequence=number,
-            at=at,
-            window_s=width,
-            load=load,
-            requests=round(load / cost),
-        )
-    return history
-
-
-def test_a_burst_of_many_requests_proves_itself_in_ten_seconds():
-    history = told([50.0] * 50 + [1000.0, 1000.0])
-    level, window = proven_level(history, DEFAULT_TUNING)
-    # 200 load/s in requests of 10 scatter by √(200 x 10 x 1.7 / 10) = 18; the mean of a minute says only 42
-    assert window == 10.0
-    assert 150 < level < 200
-
-
-def test_one_long_request_proves_nothing():
-    history = told([100.0] * 50 + [100.0, 400.0], cost=400.0)
-    level, _ = proven_level(history, DEFAULT_TUNING)
-    assert level < 20.0
-
-
-def test_without_counted_requests_chance_is_left_out():
-    assert proven_level(steady(500), DEFAULT_TUNING) == (0.0, 0.0)
 
 
 def test_a_cold_worker_is_woken_where_a_boot_would_come_minutes_later():
