@@ -26,6 +26,11 @@ class Seen:
     _memo: dict[str, Any]
 
     @property
+    def typed_search_attributes(self) -> temporalio.common.TypedSearchAttributes:
+        """None: no list of this server is asked for them."""
+        return temporalio.common.TypedSearchAttributes.empty
+
+    @property
     def raw_description(self) -> DescribeWorkflowExecutionResponse:
         """No workflow task ever waits here."""
         return DescribeWorkflowExecutionResponse()
