@@ -60,7 +60,7 @@ class Watch:
         self._changed_at = _NEVER
         self._full_at = _NEVER
         self._unreadable: dict[str, str] = {}
-        """What is wrong with a memo, by workflow id."""
+        """Faults of memos, by workflow id."""
         self.looked_at = _NEVER
         """When the last look succeeded."""
         self.failures = 0

@@ -18,6 +18,7 @@ from engine.parsing import answer, path_id, read_object
 from stoker_wire.control import QUERY_WORKERGROUPS, REMOVE_WORKERGROUP, SET_WORKERGROUP
 from stoker_wire.problem import Problem, describe
 from stoker_wire.workergroup import Workergroup
+from workflows.progress import progress_of
 
 _NOT_GROUP = frozenset(
     {
@@ -66,22 +67,25 @@ class WorkergroupDesk:
         turn = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
         answers = await asyncio.gather(*(self._rows(each, turn) for each in owned))
         faults = [each for each in answers if isinstance(each, Exception)]
-        if owned and len(faults) == len(owned) and not isinstance(faults[0], WorkflowQueryFailedError):
-            raise faults[
-                0
-            ]  # it is Temporal or its worker that does not answer: nothing is known of any endpoint
+        if faults and len(faults) == len(owned):
+            raise faults[0]  # Temporal or its worker does not answer: nothing is known of any endpoint
         rows: list[dict[str, Any]] = []
         for endpoint, found in zip(owned, answers, strict=True):
-            rows += _broken(endpoint, found) if isinstance(found, Exception) else found
+            rows += _broken(endpoint, said(found)) if isinstance(found, Exception) else found
         return answer({"success": True, "results": rows})
 
     async def _rows(self, endpoint: Endpoint, turn: asyncio.Semaphore) -> list[dict[str, Any]] | Exception:
-        """One endpoint's rows; what is wrong with it, if it does not answer, must not hide the others."""
+        """One endpoint's rows. A broken endpoint must not hide the others: its rows name the reason that Temporal knows."""
         async with turn:
             try:
                 return [record(endpoint, group) for group in await self._groups(endpoint)]
             except (*TEMPORAL_FAULTS, WorkflowQueryFailedError, WorkflowQueryRejectedError) as fault:
-                return fault
+                silent = fault
+            try:
+                found = await progress_of(self._engine.client, endpoint.workflow_id)
+            except TEMPORAL_FAULTS:
+                return silent
+            return _broken(endpoint, found.fault) if found.fault else silent
 
     async def create(self, request: web.Request) -> web.Response:
         """A new workergroup of an endpoint named by id or by name."""
@@ -150,13 +154,11 @@ class WorkergroupDesk:
         raise Problem(400, "invalid_args", "endpoint_id (a number) or endpoint_name is required")
 
 
-def _broken(endpoint: Endpoint, fault: Exception) -> list[dict[str, Any]]:
-    """The workergroups of an endpoint that does not answer: what the engine knows of them, and why it is no more."""
-    reason = endpoint.fault or f"the endpoint's workflow does not answer: {said(fault)}"
+def _broken(endpoint: Endpoint, reason: str) -> list[dict[str, Any]]:
+    """The workergroups of an endpoint that does not answer: their ids and the reason."""
     unknown = {"template_hash": None, "template_id": None, "search_params": "", "launch_args": ""}
-    return [
-        record(endpoint, {"id": number} | unknown | {"broken": reason}) for number in endpoint.memo.groups
-    ]
+    words = f"the endpoint's workflow does not answer: {reason}"
+    return [record(endpoint, {"id": number} | unknown | {"broken": words}) for number in endpoint.memo.groups]
 
 
 def record(endpoint: Endpoint, group: dict[str, Any]) -> dict[str, Any]:

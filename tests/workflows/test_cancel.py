@@ -8,6 +8,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import CancelledError
 
 from market.port import Unavailable
+from stoker.control import Control
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
 from tests.workflows.world import group, histories_of, replayer
@@ -73,6 +74,17 @@ async def test_a_cancelled_endpoint_drains_the_worker_that_holds_a_request(a_wor
         kinds = [line["kind"] for line in lines]
         assert "drain" in kinds, "the request that it held was not cut off"
         assert kinds.index("drain") < kinds.index("destroy")
+
+
+async def test_a_delete_that_is_waited_for_ends_with_the_cancelled_workflow(real_world: Any) -> None:
+    async with real_world() as world:
+        await world.start(SMALL, [group()])
+        handle = world.client.get_workflow_handle(world.handle.id)
+        while len(world.market.instances) < 2:
+            await asyncio.sleep(0.05)
+        await handle.cancel()
+        assert await Control(world.client).delete("llm", wait_seconds=60) == {}
+        assert world.market.instances == {}
 
 
 async def test_a_second_cancel_changes_nothing(a_world: Any) -> None:

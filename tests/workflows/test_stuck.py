@@ -1,5 +1,5 @@
-"""Machines of an endpoint that nobody looks after, on the real server: its workflow task fails without end, or somebody
-terminated everything in the Temporal UI. Intervals are shortened by the sweep's own settings."""
+"""Machines that no endpoint looks after, on the real server: the workflow task fails without end, or a person terminated
+everything in the Temporal UI. Intervals are shortened by the sweep's own settings."""
 
 import asyncio
 import time
@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
-from stoker_wire.control import RELEASE_WORKFLOW_TYPE, SWEEP_ID, TASK_QUEUE, Release, Released, release_id
+from stoker.control import Control
+from stoker_wire.control import SWEEP_ID
 from stoker_wire.endpoint import EndpointConfig
 from tests.workflows.world import World, group
 from workflows.progress import Progress, progress_of
@@ -107,13 +108,8 @@ async def test_a_forced_delete_ends_a_stuck_workflow_and_destroys_its_machines(
         await with_machines(world)
         mine = set(world.market.instances)
         await stuck(world, monkeypatch)
-        released = await world.client.execute_workflow(
-            RELEASE_WORKFLOW_TYPE,
-            Release(endpoint_name="llm"),
-            id=release_id("llm"),
-            task_queue=TASK_QUEUE,
-            result_type=Released,
-        )
+        released = await Control(world.client).release("llm", wait_seconds=60)
+        assert released is not None
         assert released.ended
         assert set(released.destroyed) == mine
         assert (released.left, released.fault) == ((), "")
