@@ -172,7 +172,7 @@ def _forget_engines(record: Record, now: float) -> None:
 
 
 def _engine(batch: MetricsBatch, known: Collection[str], now: float) -> EngineRecord:
-    """The engine after its batch, as far as it speaks of workers that are on record.
+    """The engine after its batch, as far as that concerns workers on record.
 
     An engine names each worker that drains or has open tickets in every batch: one without them says that there are
     none. So what it said before is not kept, or a worker that drains a second time would pass for seen already.

@@ -15,7 +15,7 @@ from temporalio.service import RPCError, RPCStatusCode
 PENDING_SECONDS_MAX = 120.0
 """A worker takes a workflow task within seconds. One that is older has no worker that can take it."""
 EVENTS_READ_MAX = 200
-"""From the end of the history. A workflow that completed no task within so many events is told by the looks before."""
+"""From the end of the history. For a workflow that completed no task within so many events, the earlier looks decide."""
 _CALL = timedelta(seconds=10)
 _REASON_CHARS_MAX = 200
 

@@ -55,7 +55,7 @@ class ReleaseWorkflow:
 
     @workflow.query(name="released", description="what was done so far")
     def so_far(self) -> Released:
-        """What was done so far."""
+        """The instances that are destroyed, and those that are left."""
         left = set(self._left)
         return Released(
             endpoint_name=self._name,

@@ -1,4 +1,4 @@
-"""The sweep's settings, and how it is kept running: without it nobody looks after machines whose endpoint is gone."""
+"""The sweep's settings, and how it is kept running: it releases machines whose endpoint is gone."""
 
 import asyncio
 from dataclasses import dataclass
