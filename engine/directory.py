@@ -21,6 +21,10 @@ class Directory:
         self._by_id: dict[int, Endpoint] = {}
         self.version = 0
         """Counts up with every memo taken over."""
+        self.unread = "no answer from Temporal yet"
+        """Why this may not be all that there is, as the watch says; empty: the last look succeeded."""
+        self.complete = False
+        """Whether all endpoints have been read once."""
 
     def __repr__(self) -> str:
         return f"<Directory of {len(self._by_name)} endpoints>"
@@ -40,18 +44,41 @@ class Directory:
         return self._by_id.get(endpoint_id)
 
     def owned_by(self, owner: str) -> list[Endpoint]:
-        """An account's endpoints, oldest first."""
+        """An account's endpoints, oldest first.
+
+        Raises:
+            Problem: 503, the engine could not read them.
+        """
+        found = self.known_of(owner)
+        if not self.complete or not found:
+            self.require_read()
+        return found
+
+    def known_of(self, owner: str) -> list[Endpoint]:
+        """The account's endpoints that this engine has read so far."""
         return sorted(
             (e for e in self._by_name.values() if e.memo.owner == owner), key=lambda e: e.memo.created_at
         )
+
+    def require_read(self) -> None:
+        """What is not known does not exist, if the last look at Temporal succeeded.
+
+        Raises:
+            Problem: 503, it did not.
+        """
+        if self.unread:
+            said = f"the engine cannot read the endpoints from Temporal now ({self.unread}); try again"
+            raise Problem(503, "endpoints_not_read", said, headers={"Retry-After": "2"})
 
     def of_owner(self, endpoint_id: int, owner: str) -> Endpoint:
         """An account's endpoint.
 
         Raises:
-            Problem: 404, whether it is another's or nobody's: which of the two is not told.
+            Problem: 404, whether it is another's or nobody's: which of the two is not told. 503, it is not known.
         """
         endpoint = self._by_id.get(endpoint_id)
+        if endpoint is None:
+            self.require_read()
         if endpoint is None or endpoint.memo.owner != owner:
             raise Problem(
                 404,
@@ -64,11 +91,12 @@ class Directory:
         """The account's endpoint that has this workergroup.
 
         Raises:
-            Problem: 404.
+            Problem: 404. 503, it is not known.
         """
         for endpoint in self._by_name.values():
             if endpoint.memo.owner == owner and workergroup_id in endpoint.memo.groups:
                 return endpoint
+        self.require_read()
         raise Problem(
             404,
             "no_such_workergroup",
@@ -93,7 +121,7 @@ class Directory:
             self._by_name[memo.name] = endpoint
             self._by_id[memo.id] = endpoint
         self.version += 1
-        if memo.deleting:
+        if endpoint.deleting:
             release(endpoint)
         self._router.refresh(endpoint, now)
         if endpoint.pulse.urgent_at() is not None:

@@ -78,6 +78,8 @@ class Endpoint:
         """Its workflow is closed."""
         self.fault = ""
         """What is wrong with the endpoint itself, for lists: its workflow makes no progress, or its memo is not readable."""
+        self.deletion_sent = False
+        """This engine has sent the deletion; the memo says so only once a Temporal worker has taken it up."""
         self.perf = 0.0
         """Load per second of all that can be routed to."""
         self.load = 0.0
@@ -96,6 +98,11 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.name} {self.config.endpoint_state.value}, {len(self.candidates)} of {len(self.workers)} workers, {self.line!r}>"
+
+    @property
+    def deleting(self) -> bool:
+        """Whether its deletion was ordered."""
+        return self.memo.deleting or self.deletion_sent
 
     @property
     def workflow_id(self) -> str:

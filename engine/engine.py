@@ -21,6 +21,7 @@ from engine.settings import EngineSettings
 from engine.skipped import Skipped
 from engine.tickets import TicketOffice
 from engine.watch import Watch
+from stoker_wire.problem import Problem
 from workflows.safety_nets import SafetyNets
 
 log = structlog.get_logger("engine")
@@ -142,6 +143,18 @@ class Engine:
             if len(self._missing) >= _MISSING_MAX:
                 self._missing.clear()
             self._missing[name] = time.monotonic() + _MISSING_SECONDS
+        return endpoint
+
+    async def of_name(self, name: str, owner: str) -> Endpoint:
+        """An account's endpoint by name, asking Temporal when it is not known.
+
+        Raises:
+            Problem: 404, whether it is another's or nobody's.
+            RPCError or another of TEMPORAL_FAULTS: Temporal does not answer, so nobody knows.
+        """
+        endpoint = await self.find(name)
+        if endpoint is None or endpoint.memo.owner != owner:
+            raise Problem(404, "no_such_endpoint", f"there is no endpoint named {name[:80]!r}")
         return endpoint
 
     def _pump_later(self, endpoint: Endpoint, seconds: float) -> None:

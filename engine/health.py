@@ -19,4 +19,6 @@ class Health:
     async def readyz(self, request: web.Request) -> web.Response:
         """The endpoints are known and Temporal answers; 503 with the reason otherwise."""
         reason = self._engine.readiness()
-        return answer({"ready": not reason, "reason": reason}, 503 if reason else 200)
+        if reason:
+            return answer({"ready": False, "reason": reason}, 503, {"Retry-After": "2"})
+        return answer({"ready": True, "reason": ""})

@@ -25,7 +25,7 @@ class _Reader(Collector):
 
     def _endpoints(self) -> Iterable[Endpoint]:
         directory = self._engine.directory
-        return directory if self._owner is None else directory.owned_by(self._owner)
+        return directory if self._owner is None else directory.known_of(self._owner)
 
     def collect(self) -> Iterator[Metric]:
         """Every figure, per endpoint and for the engine."""

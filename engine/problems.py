@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.parsing import answer
+from stoker_wire.control import TASK_QUEUE
 from stoker_wire.problem import Problem
 
 log = structlog.get_logger("engine.http")
@@ -96,11 +97,29 @@ def of_rpc(fault: RPCError) -> Problem:
     }:
         said = f"Temporal cannot answer now ({fault.status.name}); try again"
         return Problem(503, "temporal_unavailable", said, headers={"Retry-After": "2"})
+    if fault.status is RPCStatusCode.FAILED_PRECONDITION:
+        # a query without a worker: "no poller seen recently", or a workflow whose first task is still open
+        log.warning("no_temporal_worker", error=fault.message[:300])
+        return no_temporal_worker()
     log.error("temporal_refused", status=fault.status.name, error=fault.message[:300])
     said = (
         f"Temporal refused ({fault.status.name}); are the search attributes of temporal-dev.yaml registered?"
     )
     return Problem(502, "temporal_refused", said)
+
+
+def no_temporal_worker(waited_seconds: float | None = None) -> Problem:
+    """Nothing answers for the endpoints' workflows: how long it was waited for, None if no worker polls at all."""
+    seen = (
+        f"no Temporal worker polls the task queue {TASK_QUEUE!r}"
+        if waited_seconds is None
+        else f"no Temporal worker of the task queue {TASK_QUEUE!r} answered within {waited_seconds:g} s"
+    )
+    sentence = (
+        f"{seen}: start `stokerd worker` (or `stokerd dev`) and try again; a change may still be carried out then, "
+        "so look before repeating it"
+    )
+    return Problem(503, "no_temporal_worker", sentence, headers={"Retry-After": "5"})
 
 
 def of_update(fault: WorkflowUpdateFailedError) -> Problem:

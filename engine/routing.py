@@ -48,7 +48,7 @@ class RouteDesk:
         Raises:
             Problem: 404, the endpoint is being deleted; 422, workers broke with this request.
         """
-        if endpoint.memo.deleting or endpoint.gone:
+        if endpoint.deleting or endpoint.gone:
             raise _deleted(endpoint)
         engine = self._engine
         now = time.time()
@@ -57,7 +57,7 @@ class RouteDesk:
             placed(place)
         _check_refusal(place)
         if place.worker is None and not await self._hold(endpoint, place, now):
-            if endpoint.gone or endpoint.memo.deleting:
+            if endpoint.gone or endpoint.deleting:
                 raise _deleted(endpoint)
             _check_refusal(place)
             endpoint.tally.routes_waiting += 1

@@ -57,7 +57,7 @@ class Timing:
     """Visibility is eventually consistent: how far back each look goes again."""
     watch_stale_seconds: float = 30.0
     """Not ready when Temporal has not answered for so long; routing goes on with what is known."""
-    temporal_call_seconds: float = 10.0
+    temporal_call_seconds: float = 5.0
     """How long a console call waits for Temporal."""
 
 

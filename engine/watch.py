@@ -94,11 +94,12 @@ class Watch:
             words = said(fault)
             if words != self.last_error:
                 log.warning("watch_failed", error=words, endpoints_known=len(self._directory))
-            self.last_error = words
+            self.last_error = self._directory.unread = words
             return False
         if self.last_error:
             log.info("watch_recovered", failures=self.failures)
         self.looked_at, self.last_error = self._now(), ""
+        self._directory.unread, self._directory.complete = "", True
         return True
 
     async def refresh(self, endpoint_name: str) -> bool:

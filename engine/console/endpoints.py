@@ -1,5 +1,6 @@
 """`/api/v0/endptjobs/`: endpoints, in the shape of the official records."""
 
+import contextlib
 import re
 import time
 from typing import Any
@@ -44,6 +45,8 @@ _NOT_CONFIG = frozenset({"api_key", "client_id", "autoscaler_instance", "endptjo
 _NAME = re.compile(ENDPOINT_NAME_PATTERN)
 _TAIL_MAX = 1000
 _MACHINES_MAX = 1000
+_DELETION_SECONDS_MAX = 10.0
+"""A create waits so long for the end of the endpoint that has its name."""
 
 
 class EndpointDesk:
@@ -95,7 +98,7 @@ class EndpointDesk:
         try:
             endpoint_id = await self._workflows.start(name, config, owner)
         except AlreadyThere:
-            endpoint_id = await self._repeated(name, config, owner)
+            endpoint_id = await self._again(name, config, owner)
         return answer({"success": True, "result": endpoint_id})
 
     async def show(self, request: web.Request) -> web.Response:
@@ -241,10 +244,20 @@ class EndpointDesk:
         owner = self._engine.accounts.authenticate(request, body)
         return self._engine.directory.of_owner(path_id(request), owner)
 
-    async def _repeated(self, name: str, config: EndpointConfig, owner: str) -> int:
+    async def _again(self, name: str, config: EndpointConfig, owner: str) -> int:
+        """A create whose name is taken: by the same create, by an endpoint that is being deleted, or by another."""
         await self._engine.watch.refresh(name)
         endpoint = self._engine.directory.named(name)
-        if endpoint is not None and endpoint.memo.owner == owner and not endpoint.memo.deleting:
+        if endpoint is not None and endpoint.memo.owner == owner and endpoint.deleting:
+            if not await self._workflows.closed(name, _DELETION_SECONDS_MAX):
+                raise deletion_under_way(endpoint)
+            endpoint = None
+        if endpoint is None:  # it has ended meanwhile
+            with contextlib.suppress(AlreadyThere):
+                return await self._workflows.start(name, config, owner)
+            await self._engine.watch.refresh(name)
+            endpoint = self._engine.directory.named(name)
+        if endpoint is not None and endpoint.memo.owner == owner and not endpoint.deleting:
             young = time.time() - endpoint.memo.created_at < _REPEAT_SECONDS
             if young and endpoint.config == config:
                 return endpoint.id
@@ -253,6 +266,18 @@ class EndpointDesk:
             "endpoint_exists",
             f"there is an endpoint named {name!r} already; delete it first or choose another name",
         )
+
+
+def deletion_under_way(endpoint: Endpoint) -> Problem:
+    """The name is free once the old endpoint's last worker is released."""
+    left = len(endpoint.memo.members)
+    ends = (
+        f"it ends about 30 s after the marketplace confirms that the last of its {left} workers is released"
+        if left
+        else "its workers are released, it ends after a last look at the marketplace, within about 30 s"
+    )
+    said = f"the endpoint {endpoint.name!r} is still being deleted: {ends}; create it again then"
+    return Problem(503, "endpoint_deleting", said, headers={"Retry-After": "5"})
 
 
 def record(endpoint: Endpoint) -> dict[str, Any]:
@@ -266,7 +291,7 @@ def record(endpoint: Endpoint) -> dict[str, Any]:
         "user_id": user_id(memo.owner),
         "created_at": memo.created_at,
         "cold_workers": config["min_workers"],
-        "endpoint_state": "deleting" if memo.deleting else config["endpoint_state"],
+        "endpoint_state": "deleting" if endpoint.deleting else config["endpoint_state"],
         "auto_delete_in_seconds": None,
         "auto_delete_due_24h": False,
         "workergroup_ids": list(memo.groups),

@@ -36,7 +36,7 @@ class LogDesk:
         """All lines."""
         body = await read_object(request)
         owner = self._engine.accounts.authenticate(request, body)
-        endpoint = endpoint_of(self._engine, body, owner)
+        endpoint = await endpoint_of(self._engine, body, owner)
         lines = await self._workflows.ask(endpoint, QUERY_DECISIONS, tail_of(body.get("tail")))
         return answer(rendered(_read(lines)))
 

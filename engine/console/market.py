@@ -65,7 +65,7 @@ class MarketWindow:
         """Templates."""
         self._engine.accounts.authenticate(request)
         found = await self._ask("GET", request.path, query=_without(request.query))
-        rows = [row for row in found.get("templates") or [] if isinstance(row, dict)]
+        rows = _rows(found, "templates")
         return answer({**found, "templates": [without_secrets(row) for row in rows]})
 
     async def has_template(self, hash_id: str | None, template_id: int | None) -> bool | None:
@@ -73,9 +73,9 @@ class MarketWindow:
         wanted = {"hash_id": {"eq": hash_id}} if hash_id is not None else {"id": {"eq": template_id}}
         try:
             found = await self._ask("GET", "/api/v0/template/", query={"select_filters": json.dumps(wanted)})
+            return bool(_rows(found, "templates"))
         except Problem:
             return None
-        return bool(found.get("templates"))
 
     async def benchmarks(self, request: web.Request) -> web.Response:
         """What others measured; a marketplace that keeps no such table has none."""
@@ -129,11 +129,15 @@ class MarketWindow:
         query = {"limit": str(_PAGE)}
         for _ in range(_PAGES_MAX):
             page = await self._ask("GET", "/api/v1/instances/", query=query)
-            rows += [row for row in page.get("instances") or [] if isinstance(row, dict)]
+            rows += _rows(page, "instances")
             token = page.get("next_token")
             if not token:
                 break
             query = {"limit": str(_PAGE), "after_token": str(token)}
+        else:
+            raise Problem(
+                502, "market_refused", f"the marketplace's list did not end within {_PAGES_MAX} pages"
+            )
         return rows
 
     async def _ask(
@@ -171,6 +175,14 @@ class MarketWindow:
                 status, str(code or "market_refused"), str(message or "the marketplace refused the call")
             )
         return said
+
+
+def _rows(found: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """An answer without the list is no answer: it must not read as an empty one."""
+    rows = found.get(key)
+    if not isinstance(rows, list):
+        raise Problem(502, "market_refused", f"the marketplace answered without {key!r}; check its address")
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def without_secrets(template: dict[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import RPCTimeoutOrCancelledError, WorkflowFailureError, WorkflowHandle
 from temporalio.common import (
     SearchAttributeKey,
     SearchAttributePair,
@@ -17,8 +20,11 @@ from temporalio.common import (
 )
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from engine.directory import release
 from engine.endpoints import Endpoint
 from engine.engine import Engine
+from engine.faults import TEMPORAL_FAULTS, said
+from engine.problems import no_temporal_worker
 from stoker_wire.control import (
     DELETE,
     RELEASE_WORKFLOW_TYPE,
@@ -43,6 +49,11 @@ SEEN_SECONDS_MAX = 2.0
 _LOOK_AGAIN_SECONDS = 0.02
 RELEASE_SECONDS_MAX = 12.0
 """How long a forced delete is waited for. Its workflow goes on by itself."""
+_PROMPT_SECONDS = 1.0
+"""A call that takes longer may have no worker: the pollers are looked at."""
+_POLL_SECONDS_MAX = 75.0
+"""A worker asks for tasks once a minute at least. The server shows pollers for five minutes after their last question."""
+_CLOSED_LOOK_SECONDS = 0.25
 
 
 class AlreadyThere(Exception):
@@ -93,22 +104,59 @@ class EndpointWorkflows:
         return spec.endpoint_id
 
     async def change(self, endpoint: Endpoint, update: str, *args: Any) -> Any:
-        """Run an update; its validator's no is a WorkflowUpdateFailedError."""
-        async with asyncio.timeout(self._patience):
-            return await self._handle(endpoint).execute_update(update, args=list(args))
+        """Run an update; its validator's no is a WorkflowUpdateFailedError.
+
+        Raises:
+            Problem: 503, no Temporal worker takes it up.
+        """
+        return await self._answered(self._handle(endpoint).execute_update(update, args=list(args)))
 
     async def signal(self, endpoint: Endpoint, signal: str, *args: Any) -> None:
         """Send a signal."""
         await self._handle(endpoint).signal(signal, args=list(args), rpc_timeout=_RPC)
 
     async def ask(self, endpoint: Endpoint, query: str, *args: Any) -> Any:
-        """Ask a query; the answer is plain JSON values."""
-        async with asyncio.timeout(self._patience):
-            return await self._handle(endpoint).query(query, args=list(args))
+        """Ask a query; the answer is plain JSON values.
+
+        Raises:
+            Problem: 503, no Temporal worker answers it.
+        """
+        return await self._answered(self._handle(endpoint).query(query, args=list(args)))
+
+    async def _answered(self, call: Awaitable[Any]) -> Any:
+        """The answer of a Temporal worker, within a bounded time; without any worker, this is said early."""
+        answering = asyncio.ensure_future(call)
+        try:
+            async with asyncio.timeout(self._patience):
+                done, _ = await asyncio.wait({answering}, timeout=_PROMPT_SECONDS)
+                if not done and not await self._a_worker_polls():
+                    raise no_temporal_worker()
+                return await answering
+        except (TimeoutError, RPCTimeoutOrCancelledError):
+            raise no_temporal_worker(self._patience) from None
+        finally:
+            answering.cancel()
+
+    async def _a_worker_polls(self) -> bool:
+        """Whether a Temporal worker polled for workflow tasks lately; True if Temporal does not say."""
+        asked = DescribeTaskQueueRequest(
+            namespace=self._client.namespace,
+            task_queue=TaskQueue(name=TASK_QUEUE),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+        try:
+            found = await self._client.workflow_service.describe_task_queue(asked, timeout=_RPC)
+        except TEMPORAL_FAULTS as fault:
+            log.warning("task_queue_not_described", error=said(fault))
+            return True
+        newest = max((poller.last_access_time.ToSeconds() for poller in found.pollers), default=0)
+        return time.time() - newest < _POLL_SECONDS_MAX
 
     async def delete(self, endpoint: Endpoint) -> str:
         """Have every worker destroyed, then the workflow end. Answers why nothing has begun yet; empty: it has."""
         await self.signal(endpoint, DELETE)
+        endpoint.deletion_sent = True
+        release(endpoint)
         await self.seen(endpoint, lambda e: e.gone or e.memo.deleting)
         if endpoint.gone or endpoint.memo.deleting:
             log.info("endpoint_deleted", endpoint=endpoint.name, endpoint_id=endpoint.id)
@@ -150,6 +198,15 @@ class EndpointWorkflows:
             left=len(released.left),
         )
         return released
+
+    async def closed(self, endpoint_name: str, seconds_max: float) -> bool:
+        """Wait until no live workflow has the name; False: one still has after this time."""
+        until = time.monotonic() + seconds_max
+        while await self._engine.watch.refresh(endpoint_name):
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(_CLOSED_LOOK_SECONDS)
+        return True
 
     async def seen(self, endpoint: Endpoint, changed: Callable[[Endpoint], bool]) -> None:
         """Read the endpoint's memo back until it shows the change, for a bounded time: a caller reads what it wrote."""

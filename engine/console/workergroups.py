@@ -91,7 +91,7 @@ class WorkergroupDesk:
         """A new workergroup of an endpoint named by id or by name."""
         body = await read_object(request)
         owner = self._engine.accounts.authenticate(request, body)
-        endpoint = self._endpoint_of(body, owner)
+        endpoint = await self._endpoint_of(body, owner)
         group = _group({"id": new_id()} | _given(body))
         stored = await self._put(endpoint, group)
         return answer({"success": True, "id": stored["id"]})
@@ -141,16 +141,13 @@ class WorkergroupDesk:
                 return endpoint, group
         raise Problem(404, "no_such_workergroup", f"there is no workergroup {group_id}")
 
-    def _endpoint_of(self, body: dict[str, Any], owner: str) -> Endpoint:
+    async def _endpoint_of(self, body: dict[str, Any], owner: str) -> Endpoint:
         directory = self._engine.directory
         endpoint_id, name = body.get("endpoint_id"), body.get("endpoint_name")
         if isinstance(endpoint_id, int) and not isinstance(endpoint_id, bool):
             return directory.of_owner(endpoint_id, owner)
         if isinstance(name, str):
-            endpoint = directory.named(name)
-            if endpoint is None or endpoint.memo.owner != owner:
-                raise Problem(404, "no_such_endpoint", f"there is no endpoint named {name[:80]!r}")
-            return endpoint
+            return await self._engine.of_name(name, owner)
         raise Problem(400, "invalid_args", "endpoint_id (a number) or endpoint_name is required")
 
 

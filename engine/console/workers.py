@@ -37,7 +37,7 @@ class WorkerDesk:
         """The endpoint's workers, a bare list."""
         body = await read_object(request)
         owner = self._engine.accounts.authenticate(request, body)
-        endpoint = endpoint_of(self._engine, body, owner)
+        endpoint = await endpoint_of(self._engine, body, owner)
         return answer(rows(endpoint))
 
     async def of_group(self, request: web.Request) -> web.Response:
@@ -62,14 +62,11 @@ class WorkerDesk:
         return answer({"success": True, "workers_to_update": due})
 
 
-def endpoint_of(engine: Engine, body: dict[str, Any], owner: str) -> Endpoint:
+async def endpoint_of(engine: Engine, body: dict[str, Any], owner: str) -> Endpoint:
     """The endpoint that a body names by `id` or by `endpoint`."""
     name = body.get("endpoint")
     if body.get("id") is None and isinstance(name, str):
-        endpoint = engine.directory.named(name)
-        if endpoint is None or endpoint.memo.owner != owner:
-            raise Problem(404, "no_such_endpoint", f"there is no endpoint named {name[:80]!r}")
-        return endpoint
+        return await engine.of_name(name, owner)
     return engine.directory.of_owner(whole(body, "id"), owner)
 
 

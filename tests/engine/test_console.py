@@ -146,9 +146,72 @@ async def test_a_change_that_no_temporal_worker_takes_up_is_answered_in_time_and
         endpoint_id = await console.create("nobody-home")
         change = {"endptjob_id": endpoint_id, "max_workers": 5}
         status, answered = await console("PUT", f"/api/v0/endptjobs/{endpoint_id}/", change)
-        assert (status, answered["error"]) == (503, "temporal_timeout")
+        assert (status, answered["error"]) == (503, "no_temporal_worker")
         await stage.close()
     await env.shutdown()
+
+
+async def test_without_a_temporal_worker_every_call_that_needs_one_says_so_within_seconds() -> None:
+    env = await start_temporal()
+    async with aiohttp.ClientSession() as http:
+        stage = Stage(env, http)
+        await stage.start_engine(timing=Timing(temporal_call_seconds=60.0))
+        console = Console(stage, ALICE)
+        endpoint_id = await console.create("nobody-polls")
+        one = f"/api/v0/endptjobs/{endpoint_id}/"
+        group = {"endpoint_id": endpoint_id, "template_hash": "tmpl"}
+        calls: list[tuple[str, str, Any]] = [
+            ("PUT", one, {"max_workers": 5}),
+            ("POST", one + "rotate_key/", {}),
+            ("PUT", one + "advice/", {"target_util": 0.5}),
+            ("DELETE", one + "advice/", None),
+            ("POST", "/api/v0/workergroups/", group),
+            *(("GET", f"{one}{page}/", None) for page in ("status", "decisions", "costs", "advice")),
+            ("POST", "/get_endpoint_logs/", {"id": endpoint_id}),
+        ]
+
+        async def call(method: str, path: str, body: Any) -> tuple[int, str, str, str | None, float]:
+            began = time.monotonic()
+            headers = {"Authorization": f"Bearer {ALICE}"}
+            url = stage.server.url + path
+            async with http.request(method, url, json=body, headers=headers) as answer:
+                said = await answer.json()
+                after = answer.headers.get("Retry-After")
+                return answer.status, said["error"], said["msg"], after, time.monotonic() - began
+
+        for status, code, sentence, after, seconds in await asyncio.gather(*(call(*one) for one in calls)):
+            assert (status, code, after) == (503, "no_temporal_worker", "5"), sentence
+            assert "'stoker'" in sentence
+            assert "stokerd worker" in sentence
+            assert seconds < 5
+        await console.good("DELETE", one)
+        assert (await console.good("GET", one))["result"]["endpoint_state"] == "deleting", (
+            "nobody has read it yet"
+        )
+        status, problem = await console("POST", "/route/", {"endpoint": "nobody-polls"})
+        assert (status, problem["error"]) == (404, "endpoint_deleted")
+        await stage.close()
+    await env.shutdown()
+
+
+async def test_a_create_waits_for_the_end_of_a_deleted_endpoint_of_its_name(
+    alice: Console, bob: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await alice.create("reborn", min_load=0, min_workers=0)
+    await alice.good("DELETE", f"/api/v0/endptjobs/{first}/")
+    listed = (await alice.good("GET", "/api/v0/endptjobs/"))["results"]
+    assert [row["endpoint_state"] for row in listed if row["id"] == first] == ["deleting"]
+    status, problem = await bob("POST", "/api/v0/endptjobs/", {"endpoint_name": "reborn"})
+    assert (status, problem["error"]) == (400, "endpoint_exists"), "of another account's nothing is told"
+
+    with monkeypatch.context() as impatient:
+        impatient.setattr("engine.console.endpoints._DELETION_SECONDS_MAX", 0.0)
+        status, problem = await alice("POST", "/api/v0/endptjobs/", {"endpoint_name": "reborn"})
+    assert (status, problem["error"]) == (503, "endpoint_deleting")
+    assert "it ends" in problem["msg"]
+
+    monkeypatch.setattr("engine.console.endpoints._DELETION_SECONDS_MAX", 60.0)
+    assert await alice.create("reborn", max_workers=1) != first
 
 
 async def test_a_deleted_endpoint_takes_no_requests_and_its_name_is_free_again(
