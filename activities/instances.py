@@ -10,7 +10,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.failures import classified
-from activities.launch import build_launch, priced, search_query, storage_dollars_per_hour
+from activities.launch import build_launch, priced, search_query, storage_dollars_per_hour, template_warnings
 from activities.messages import (
     CreatedInstance,
     CreateInstance,
@@ -28,7 +28,8 @@ from activities.secrets import DeploymentSecrets
 from activities.signing import report_address, sealed_signing_key
 from market.ownership import LABEL_PREFIX, Account, DeploymentMarket
 from market.port import InstanceGone, Launch, Market, MarketError
-from stoker_wire.market import Charge, Instance, Offer
+from stoker_wire.market import Charge, Instance, Offer, Template
+from stoker_wire.workergroup import Workergroup
 
 _log = structlog.get_logger(__name__)
 
@@ -54,7 +55,7 @@ class MarketActivities:
         """Offers that the workergroup's search params and its template's extra filters let through."""
         with classified(self._secrets):
             group = asked.workergroup
-            template = await self._market.template(hash_id=group.template_hash, id=group.template_id)
+            template = await self._template(group)
             found = priced(await self._market.search(search_query(group, template)), group)
         return FoundOffers(offers=trimmed(found, asked.limit), matched=len(found))
 
@@ -68,10 +69,14 @@ class MarketActivities:
                 if found:
                     _log.info("instance_adopted", label=label, instance_id=found[0].id)
                     return _adopted(found[0])
-            launch = await self._launch(asked)
+            template = await self._template(asked.workergroup)
+            warnings = template_warnings(template)
+            launch = await self._launch(asked, template)
             instance_id = await self._market.create(asked.offer.id, launch)
+        for warning in warnings:
+            _log.warning("template_not_readable", template=template.hash_id or template.id, reason=warning)
         _log.info("instance_created", label=label, instance_id=instance_id, offer_id=asked.offer.id)
-        return _created(instance_id, asked.offer, launch)
+        return _created(instance_id, asked.offer, launch, warnings)
 
     @activity.defn
     async def start_instance(self, asked: OnInstance) -> None:
@@ -113,7 +118,7 @@ class MarketActivities:
     async def update_instance(self, asked: UpdateInstance) -> None:
         """Gives it its workergroup's current template; what runs, is restarted with it."""
         with classified(self._secrets):
-            launch = await self._launch(asked)
+            launch = await self._launch(asked, await self._template(asked.workergroup))
             await self._market.update_template(asked.instance_id, launch)
             if asked.restart:
                 await self._market.reboot(asked.instance_id)
@@ -187,9 +192,11 @@ class MarketActivities:
             return False
         return True
 
-    async def _launch(self, asked: CreateInstance | UpdateInstance) -> Launch:
+    async def _template(self, group: Workergroup) -> Template:
+        return await self._market.template(hash_id=group.template_hash, id=group.template_id)
+
+    async def _launch(self, asked: CreateInstance | UpdateInstance, template: Template) -> Launch:
         group = asked.workergroup
-        template = await self._market.template(hash_id=group.template_hash, id=group.template_id)
         secret = self._secrets.hmac_secret
         sealed = await asyncio.to_thread(sealed_signing_key, secret, asked.launch_id)
         return build_launch(
@@ -230,13 +237,14 @@ def _adopted(instance: Instance) -> CreatedInstance:
     )
 
 
-def _created(instance_id: int, offer: Offer, launch: Launch) -> CreatedInstance:
+def _created(instance_id: int, offer: Offer, launch: Launch, warnings: tuple[str, ...]) -> CreatedInstance:
     bid = launch.bid_dollars_per_hour
     return CreatedInstance(
         instance_id=instance_id,
         machine_id=offer.machine_id,
         dollars_per_hour=offer.dph_total if bid is None else bid,
         storage_dollars_per_hour=storage_dollars_per_hour(offer, launch.disk_gb),
+        warnings=warnings,
     )
 
 

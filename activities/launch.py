@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from activities.secrets import DeploymentSecrets
-from market.grammar import GrammarError, LaunchArgs, merge_filters, parse_env, parse_launch_args, query_of
+from market.grammar import GrammarError, LaunchArgs, merge_filters, parse_launch_args, query_of, read_env
 from market.port import Launch, OfferQuery, Refused
 from stoker_wire.market import DOLLARS_PER_HOUR_MAX, Offer, Template
 from stoker_wire.secrecy import REFERENCE
@@ -59,12 +59,11 @@ def build_launch(
     secret is repeated here, with its value. Raises Refused."""
     with _refusing(f"the launch_args of workergroup {workergroup.id}"):
         args = _args(workergroup)
-    with _refusing(f"the environment of template {template.hash_id or template.id}"):
-        referred = {
-            key: value
-            for key, value in parse_env(template.env or "").items()
-            if value.startswith(REFERENCE) and key not in args.env
-        }
+    # The market merges the template's environment as it reads it: a fault in it is the template's, not the host's.
+    given, _ = read_env(template.env or "")
+    referred = {
+        key: value for key, value in given.items() if value.startswith(REFERENCE) and key not in args.env
+    }
     env = secrets.resolve(referred | {key: value for key, value in args.env.items() if key not in _OURS})
     env |= {
         "REPORT_ADDR": secrets.report_address if report_address is None else report_address,
@@ -84,6 +83,14 @@ def build_launch(
     if offer is not None and offer.is_bid and launch.bid_dollars_per_hour is None:
         return LaunchArgs(bid_dollars_per_hour=offer.min_bid).over(launch)
     return launch
+
+
+def template_warnings(template: Template) -> tuple[str, ...]:
+    """What of the template's environment cannot be read as it is meant, each with the template's name."""
+    name = template.name or "unnamed"
+    which = f"hash {template.hash_id}" if template.hash_id else f"id {template.id}"
+    _, faults = read_env(template.env or "")
+    return tuple(f"the environment of template {name!r} ({which}): {fault}" for fault in faults)
 
 
 def priced(offers: Iterable[Offer], group: Workergroup) -> list[Offer]:

@@ -66,6 +66,8 @@ class CreatedInstance:
     storage_dollars_per_hour: float = 0.0
     adopted: bool = False
     """It was there already: an earlier try's answer had been lost."""
+    warnings: tuple[str, ...] = ()
+    """What of its template may not take effect as it is meant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

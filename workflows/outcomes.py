@@ -43,6 +43,10 @@ def created(book: EndpointStateBook, launch_id: str, made: CreatedInstance, now:
     how = "found the instance of a lost answer" if made.adopted else "rented"
     line = f"{how}: instance {made.instance_id}, {worker.kind}, ${worker.dollars_per_hour:.3f}/h"
     keep(book, worker, replace(folded, lines=(line, *folded.lines)), now, level=1)
+    for warning in made.warnings:
+        book.log.note(
+            now, "fail", f"warning: {warning}", subject=launch_id, workergroup_id=worker.workergroup_id
+        )
 
 
 def ended(

@@ -37,7 +37,10 @@ class WorkerDesk:
         """The endpoint's workers, a bare list."""
         body = await read_object(request)
         owner = self._engine.accounts.authenticate(request, body)
-        endpoint = await endpoint_of(self._engine, body, owner)
+        try:
+            endpoint = await endpoint_of(self._engine, body, owner)
+        except Problem as problem:
+            return _unknown(problem)
         return answer(rows(endpoint))
 
     async def of_group(self, request: web.Request) -> web.Response:
@@ -45,7 +48,10 @@ class WorkerDesk:
         body = await read_object(request)
         owner = self._engine.accounts.authenticate(request, body)
         group_id = whole(body, "id")
-        endpoint = self._engine.directory.of_group(group_id, owner)
+        try:
+            endpoint = self._engine.directory.of_group(group_id, owner)
+        except Problem as problem:
+            return _unknown(problem)
         return answer(rows(endpoint, group_id))
 
     async def update(self, request: web.Request) -> web.Response:
@@ -60,6 +66,18 @@ class WorkerDesk:
         due = sum(1 for member in endpoint.memo.members if member.g == group_id)
         await self._workflows.change(endpoint, UPDATE_WORKERS, group_id)
         return answer({"success": True, "workers_to_update": due})
+
+
+def _unknown(problem: Problem) -> web.Response:
+    """No such endpoint or workergroup, as the official engine says it: 200, which its client reads as no workers.
+
+    Raises:
+        Problem: any other fault.
+    """
+    if problem.status != 404:
+        raise problem
+    said = {"error": problem.message, "error_msg": problem.message, "msg": problem.message}
+    return answer({"success": False, "code": problem.code, **said})
 
 
 async def endpoint_of(engine: Engine, body: dict[str, Any], owner: str) -> Endpoint:

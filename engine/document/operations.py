@@ -73,14 +73,16 @@ def _endpoint_calls() -> dict[tuple[str, str], Operation]:
     secured: dict[str, Any] = {"tag": "endpoints", "security": _ACCOUNT}
     by_id = secured | {"parameters": (_ID,)}
     return {
-        ("GET", "/api/v0/endptjobs/"): Operation(**secured, replies=_ok(shapes.Endpoints), refuses=_BODY),
+        ("GET", "/api/v0/endptjobs/"): Operation(
+            **secured, replies=_ok(shapes.Endpoints), refuses=(*_BODY, 503)
+        ),
         ("POST", "/api/v0/endptjobs/"): Operation(
             **secured,
             body=shapes.NewEndpoint,
             replies=_ok(shapes.EndpointMade),
             refuses=(*_BODY, *_TEMPORAL),
         ),
-        ("GET", one): Operation(**by_id, replies=_ok(shapes.EndpointShown), refuses=(400, 401, 404)),
+        ("GET", one): Operation(**by_id, replies=_ok(shapes.EndpointShown), refuses=(400, 401, 404, 503)),
         ("PUT", one): Operation(
             **by_id, body=shapes.EndpointChange, replies=_ok(Done), refuses=(*_BODY, *_TEMPORAL)
         ),
@@ -162,7 +164,8 @@ def _workergroup_calls() -> dict[tuple[str, str], Operation]:
 
 def _fleet_calls() -> dict[tuple[str, str], Operation]:
     secured: dict[str, Any] = {"tag": "fleet", "security": _ACCOUNT, "refuses": (*_BODY, *_TEMPORAL)}
-    workers = _ok(list[shapes.WorkerRow], "A bare list, as official clients expect it")
+    about = "A bare list, as official clients expect it; for what does not exist, an object that says so"
+    workers = _ok(list[shapes.WorkerRow] | shapes.NoWorkers, about)
     return {
         ("POST", "/get_endpoint_workers/"): Operation(**secured, body=shapes.NamedEndpoint, replies=workers),
         ("POST", "/get_autogroup_workers/"): Operation(

@@ -230,6 +230,16 @@ class WorkergroupMade(Said):
     id: int
 
 
+class NoWorkers(Said):
+    """No such endpoint or workergroup, as the official engine answers it."""
+
+    success: bool
+    code: str
+    error: str
+    error_msg: str
+    msg: str
+
+
 class WorkerRow(Said):
     """One worker; what is not known is 0, never null."""
 

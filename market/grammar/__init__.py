@@ -1,6 +1,6 @@
 """The marketplace's little languages: search strings, order strings, launch arguments, docker flags."""
 
-from market.grammar.docker_flags import parse_env
+from market.grammar.docker_flags import parse_env, read_env
 from market.grammar.errors import GrammarError
 from market.grammar.launch_args import LaunchArgs, parse_launch_args
 from market.grammar.match import matches, sorted_by
@@ -20,5 +20,6 @@ __all__ = [
     "parse_order",
     "parse_search",
     "query_of",
+    "read_env",
     "sorted_by",
 ]

@@ -9,6 +9,9 @@ from market.grammar.words import Word, split_words
 
 _LONG = {"--env": "-e", "--publish": "-p", "--volume": "-v", "--network": "-n", "--hostname": "-h"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_PLAIN_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
+"""A variable's name, and no value that was given without one."""
+_JOINED = re.compile(r"[,;&]\s*-[epvnh]$")
 _ATTACHED = re.compile(r"(-[epvnh])(.+)", re.DOTALL)
 _PORT = re.compile(r"-p (?:(?P<host>\d{1,5}):)?(?P<inner>\d{1,5})(?:/(?P<protocol>tcp|udp))?")
 
@@ -18,28 +21,74 @@ def parse_env(text: str) -> dict[str, str]:
 
     Other docker flags mean nothing on a marketplace and are left out. Raises GrammarError.
     """
+    env, faults = _read(_outer_unquoted(text))
+    if faults:
+        raise faults[0]
+    return env
+
+
+def read_env(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """A template's flags as the marketplace reads them, and a sentence for each part that it leaves out.
+
+    The marketplace separates at blanks when a quote is open, and skips what is no `NAME=value`. No value is repeated.
+    """
+    said: list[str] = []
+    try:
+        words = _outer_unquoted(text)
+    except GrammarError as fault:
+        said.append(f"{fault}; the marketplace reads the quote as a character")
+        words = _at_blanks(text)
+    env, faults = _read(words)
+    return env, (*said, *(f"{fault}; the marketplace leaves it out" for fault in faults))
+
+
+def _at_blanks(text: str) -> list[Word]:
+    return [Word(found[0].replace("\0", ""), found.start()) for found in re.finditer(r"\S+", text)]
+
+
+def _read(words: list[Word]) -> tuple[dict[str, str], list[GrammarError]]:
+    """The env object of all that can be read, and what is wrong with the rest."""
     env: dict[str, str] = {}
-    words = _outer_unquoted(text)
+    faults: list[GrammarError] = []
     at = 0
     while at < len(words):
-        flag, value, used = _flag(words, at)
+        try:
+            flag, value, used = _flag(words, at)
+        except GrammarError as fault:
+            faults.append(fault)
+            break
         at += used
         if value is None:
             continue
-        if flag == "-e":
-            name, equals, content = value.text.partition("=")
-            if not equals or not _NAME.fullmatch(name):
-                raise GrammarError(
-                    f"expected NAME=value after -e, got {shown(name)}",
-                    position=value.position,
-                    advice="write -e NAME=value",
-                )
-            env[name] = content
-        elif flag == "-h":
-            env["-h"] = value.text
-        else:
-            env[f"{flag} {value.text}"] = "1"
-    return env
+        try:
+            name, content = _variable(value) if flag == "-e" else _other(flag, value)
+        except GrammarError as fault:
+            faults.append(fault)
+            continue
+        env[name] = content
+    return env, faults
+
+
+def _variable(value: Word) -> tuple[str, str]:
+    name, equals, content = value.text.partition("=")
+    if not equals or not _NAME.fullmatch(name):
+        got = shown(name) if equals or _PLAIN_NAME.fullmatch(name) else f"{len(name)} characters without one"
+        raise GrammarError(
+            f"expected NAME=value after -e, got {got}",
+            position=value.position,
+            advice="write -e NAME=value",
+        )
+    if _JOINED.search(content):
+        raise GrammarError(
+            f"the value of {shown(name)} ends with another flag",
+            position=value.position,
+            advice="separate flags by blanks: -e A=1 -e B=2; or quote the value",
+        )
+    return name, content
+
+
+def _other(flag: str, value: Word) -> tuple[str, str]:
+    return ("-h", value.text) if flag == "-h" else (f"{flag} {value.text}", "1")
 
 
 def published_ports(env: Mapping[str, Any]) -> list[tuple[int, str]]:

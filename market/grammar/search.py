@@ -62,6 +62,10 @@ _FIELD = re.compile(r"[A-Za-z0-9_]+")
 _SYMBOL = re.compile(r"\s*(==|!=|>=|<=|=|>|<)(?![=<>!])")
 _WORD_OPERATOR = re.compile(r"\s+(not\s+eq|not\s+in|noteq|notin|neq|nin|eq|gte|gt|lte|lt|in)(?=[\s\[])")
 _VALUE = re.compile(r"\s*(\"[^\"]*\"|'[^']*'|\[[^\]]*\]|[^\s\"'\[\]]+)(?=\s|$)")
+_JOINED = re.compile(r"(?P<by>[,;&|]+)(?=[A-Za-z0-9_]+(?:==|!=|>=|<=|=|>|<))|(?P<twice>[=<>])")
+"""In a bare value: what joins it with a second term, or a second operator."""
+_COMMA = re.compile(r",(?!_)")
+"""In a bare value. A comma before a blank (`_`) belongs to a name: `geolocation=Sweden,_SE`."""
 _BLANKS = re.compile(r"\s*")
 
 _ADVICE = "write `field operator value`, for example `gpu_name=RTX_4090 num_gpus>=2`"
@@ -194,7 +198,9 @@ def _term(text: str, at: int) -> tuple[str, str, str, int, int]:
         raise GrammarError(
             f"expected an operator after {shown(field[0])}, got {shown(rest) if rest else 'nothing'}",
             position=field.end(),
-            advice="operators are = != > >= < <= in notin",
+            advice="terms are separated by blanks alone, and all of them must hold"
+            if field[0].lower() in {"and", "or"}
+            else "operators are = != > >= < <= in notin",
         )
     value = _VALUE.match(text, operator.end())
     if value is None:
@@ -204,7 +210,37 @@ def _term(text: str, at: int) -> tuple[str, str, str, int, int]:
             position=operator.end(),
             advice='write _ for a blank, or quote the value: gpu_name="RTX 4090"',
         )
-    return name, OPERATORS[" ".join(operator[1].split())], value[1], value.start(1), value.end()
+    operation = OPERATORS[" ".join(operator[1].split())]
+    _check_one_value(field[0], operation, value[1], value.start(1))
+    return name, operation, value[1], value.start(1), value.end()
+
+
+def _check_one_value(field: str, operation: str, raw: str, position: int) -> None:
+    """Terms that are joined by `,` `;` or `&` instead of blanks would become one value that matches nothing."""
+    if raw[0] in "\"'[":
+        return
+    joined = _JOINED.search(raw)
+    if joined is not None:
+        first, rest = raw[: joined.start()], raw[joined.end("by") :]
+        raise GrammarError(
+            f"{field} gets the value {shown(raw)}, which holds another term",
+            position=position + joined.start(),
+            advice=f"separate terms by blanks: {field} … {first} {rest}; or quote the value",
+        )
+    if operation in LISTS or operation in ORDERINGS:
+        return
+    if raw[-1] in ",;&|":
+        raise GrammarError(
+            f"the value {shown(raw)} of {field} ends with {raw[-1]!r}",
+            position=position,
+            advice="separate terms by blanks alone; or quote the value",
+        )
+    if _COMMA.search(raw):
+        raise GrammarError(
+            f"{field} takes one value here, got {shown(raw)}",
+            position=position,
+            advice=f"write `{field} in [{raw}]`, or quote a value that holds a comma",
+        )
 
 
 def _converted(field: str, operator: str, raw: str, position: int) -> Any:

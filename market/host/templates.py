@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from typing import Any
 
 from market.grammar import GrammarError, matches, parse_env
@@ -30,7 +31,7 @@ class Templates:
         known.pop("hash_id", None)
         known.setdefault("name", "unnamed")
         if isinstance(known.get("env"), dict):
-            known["env"] = " ".join(f"-e {key}={value}" for key, value in known["env"].items())
+            known["env"] = " ".join(_flag(key, value) for key, value in known["env"].items())
         if isinstance(known.get("extra_filters"), dict):
             known["extra_filters"] = json.dumps(known["extra_filters"], sort_keys=True)
         try:
@@ -67,6 +68,14 @@ class Templates:
         if found is not None:
             self._store.drop_template(found["id"])
         return found is not None
+
+
+def _flag(key: Any, value: Any) -> str:
+    """One entry of an env object as a docker flag, quoted so that it is read back as it is."""
+    key = str(key)
+    if key == "-h":
+        return shlex.join(["-h", str(value)])
+    return key if key.startswith("-") else shlex.join(["-e", f"{key}={value}"])
 
 
 def env_of(template: dict[str, Any] | None) -> dict[str, str]:

@@ -32,6 +32,8 @@ ROUTE_SECONDS_MAX = 20.0
 CALL_SECONDS_MAX = 60.0
 
 _AWAY = frozenset({429, 500, 502, 503, 504})
+_NOT_DONE = frozenset({"endpoints_not_read", "endpoint_deleting", "starting"})
+"""Problems of an engine that has not begun what it was asked."""
 
 
 class Away(Exception):
@@ -44,6 +46,7 @@ class Away(Exception):
         reached: bool,
         retry_after_s: float | None = None,
         refusal: Refused | None = None,
+        said: str = "",
     ) -> None:
         self.sentence = sentence
         self.reached = reached
@@ -51,6 +54,8 @@ class Away(Exception):
         self.retry_after_s = retry_after_s
         self.refusal = refusal
         """A fault that the engine itself has named: asking again would hear the same."""
+        self.said = said
+        """The engine's own sentence, of an answer that it gave."""
         super().__init__(sentence)
 
 
@@ -133,11 +138,17 @@ class Engine:
             answer = self._json(response)
             if isinstance(answer, dict) and answer.get("success") is False:
                 code, message = problem_of(response)
+                if code.startswith("no_such_"):
+                    raise (EndpointNotFound if "endpoint" in code else NotFound)(message)
                 raise Refused(message or "the engine refused without a reason", status=200, code=code)
             return answer
 
     def unavailable(self, away: Away, outage_s: float) -> EngineUnavailable:
-        """The error for an engine that has been away too long."""
+        """The error for an engine that has been away too long, or that could not do it for as long."""
+        if away.said:
+            return EngineUnavailable(
+                f"the engine at {self.url} could not do it for {outage_s:.0f} s: {away.said}"
+            )
         return EngineUnavailable(
             f"the engine at {self.url} has not answered for {outage_s:.0f} s ({away.sentence}); "
             "check the address and that the engine runs"
@@ -187,9 +198,10 @@ class Engine:
             named = bool(code) and status in {500, 502}
             raise Away(
                 f"it answered {status}{': ' + message if message else ''}",
-                reached=status != 429,
+                reached=status != 429 and code not in _NOT_DONE,
                 retry_after_s=retry_after(response.headers.get("Retry-After"), seconds_max=30.0),
                 refusal=Refused(message, status=status, code=code) if named else None,
+                said=message if code else "",
             )
         return response
 
@@ -250,6 +262,6 @@ def problem_of(response: httpx.Response) -> tuple[str, str]:
         return "", ""
     if not isinstance(body, dict):
         return "", ""
-    code = body.get("error")
+    code = body.get("code") or body.get("error")
     message = body.get("msg") or body.get("error_msg") or body.get("detail") or code
     return str(code or "")[:200], str(message or "")[:2000]

@@ -24,6 +24,8 @@ MachineIds = list[int]
 
 ENDPOINTS = "/api/v0/endptjobs/"
 WORKERGROUPS = "/api/v0/workergroups/"
+ID_PREFIX = "id:"
+"""Before an id that is given as a text."""
 
 
 class _Caller:
@@ -61,7 +63,10 @@ class _Caller:
 
 
 class Endpoints(_Caller):
-    """`client.endpoints`: an endpoint is named by its name or its id."""
+    """`client.endpoints`: a text is an endpoint's name, a number its id.
+
+    The text `id:4090` is an id, too: no name has a colon. Digits are an id only if no endpoint has that name.
+    """
 
     async def list(self) -> list[EndpointRecord]:
         """All endpoints of this account."""
@@ -75,11 +80,10 @@ class Endpoints(_Caller):
             EndpointNotFound: there is none of this name or id.
         """
         records = await self.list()
-        for record in records:
-            if endpoint in (record.endpoint_name, record.id):
-                return record
-        if isinstance(endpoint, str) and (number := read_id(endpoint)) is not None:
-            return await self.get(number)
+        for wanted in _meanings(endpoint):
+            for record in records:
+                if wanted == (record.endpoint_name if isinstance(wanted, str) else record.id):
+                    return record
         names = ", ".join(sorted(record.endpoint_name for record in records)[:20]) or "none"
         raise EndpointNotFound(f"no endpoint {endpoint!r} on {self._engine.url}; there are: {names}")
 
@@ -199,7 +203,9 @@ class Endpoints(_Caller):
         return inner if isinstance(inner, dict) else answer
 
     async def _id(self, endpoint: str | int) -> int:
-        return endpoint if isinstance(endpoint, int) else (await self.get(endpoint)).id
+        asked = _meanings(endpoint)
+        only = asked[0]
+        return only if isinstance(only, int) else (await self.get(endpoint)).id
 
 
 class Workergroups(_Caller):
@@ -211,12 +217,15 @@ class Workergroups(_Caller):
         records = _read_all(WorkergroupRecord, answer, "results", WORKERGROUPS)
         if endpoint is None:
             return records
-        wanted = {str(endpoint)}
-        return [
-            record
-            for record in records
-            if str(record.endpoint_id) in wanted or (record.endpoint_name or "") in wanted
-        ]
+        for wanted in _meanings(endpoint):
+            found = [
+                record
+                for record in records
+                if wanted == (record.endpoint_name if isinstance(wanted, str) else record.endpoint_id)
+            ]
+            if found:
+                return found
+        return []
 
     async def get(self, workergroup_id: int) -> WorkergroupRecord:
         """One workergroup.
@@ -238,7 +247,7 @@ class Workergroups(_Caller):
             Invalid: a parameter is unknown or out of bounds, or no template is named; nothing was sent.
         """
         given = _workergroup(parameters)
-        where = {"endpoint_id": endpoint} if isinstance(endpoint, int) else {"endpoint_name": endpoint}
+        where = await self._where(endpoint)
         answer = await self._call(
             "POST", WORKERGROUPS, {"search_params": "", **where, **given}, repeatable=False
         )
@@ -249,6 +258,14 @@ class Workergroups(_Caller):
             return await self.get(number)
         except NotFound:  # as for endpoints
             return WorkergroupRecord.model_validate({"id": number, **where, **given})
+
+    async def _where(self, endpoint: str | int) -> dict[str, Any]:
+        """How the API is told of the endpoint. Only digits need a look: they may be a name or an id."""
+        asked = _meanings(endpoint)
+        if len(asked) > 1:
+            asked = ((await Endpoints(self._engine, self._key).get(endpoint)).id,)
+        only = asked[0]
+        return {"endpoint_id": only} if isinstance(only, int) else {"endpoint_name": only}
 
     async def update(self, workergroup_id: int, **parameters: Any) -> None:
         """Change a workergroup; a new template or filter starts a rolling update."""
@@ -281,6 +298,25 @@ class Workergroups(_Caller):
         )
         count = answer.get("workers_to_update", 0) if isinstance(answer, dict) else 0
         return count if isinstance(count, int) else 0
+
+
+def _meanings(endpoint: str | int) -> tuple[str | int, ...]:
+    """What a caller may mean by this, the first that exists: a text is a name, a number an id.
+
+    Raises:
+        Invalid: neither.
+    """
+    if isinstance(endpoint, bool) or not isinstance(endpoint, str | int):
+        raise Invalid(f"an endpoint is given by its name (a text) or its id (a number), got {endpoint!r:.80}")
+    if isinstance(endpoint, int):
+        return (endpoint,)
+    if endpoint.startswith(ID_PREFIX):
+        number = read_id(endpoint.removeprefix(ID_PREFIX))
+        if number is None:
+            raise Invalid(f"{ID_PREFIX} is followed by digits, got {endpoint!r:.80}")
+        return (number,)
+    number = read_id(endpoint)
+    return (endpoint,) if number is None else (endpoint, number)
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:

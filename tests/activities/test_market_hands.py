@@ -91,6 +91,34 @@ async def test_a_known_instance_with_an_edited_label_is_found_by_its_id(
     assert (found.shown, found.gone) == ((made,), (4711,))
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"), [("-e GREETING=don't", "never closed"), ("-e NAME", "NAME=value after -e")]
+)
+async def test_a_template_whose_environment_cannot_be_read_is_launched_with_a_warning_that_names_it(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any, flags: str, says: str
+) -> None:
+    template = market.templates["tmpl"]
+    market.templates["tmpl"] = template.model_copy(
+        update={"name": "greeter", "env": f"{template.env} {flags}"}
+    )
+    made = await run(hands.create_instance, create(market, group))
+    assert [made.instance_id] == list(market.instances)
+    (warning,) = made.warnings
+    assert "template 'greeter' (hash tmpl)" in warning
+    assert says in warning
+    assert market.launches[0].env["HF_TOKEN"] == SECRET, "what can be read takes effect"
+    await run(
+        hands.update_instance,
+        UpdateInstance(
+            endpoint_name="llm",
+            endpoint_id=3,
+            launch_id="0123456789ab",
+            instance_id=made.instance_id,
+            workergroup=group(),
+        ),
+    )
+
+
 async def test_a_market_that_does_not_answer_denies_no_instance(
     run: Any, hands: MarketActivities, market: FakeMarket
 ) -> None:

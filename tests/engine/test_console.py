@@ -16,6 +16,7 @@ from activities.secrets import DeploymentSecrets
 from engine.settings import Timing
 from market.fake import FakeMarket
 from stoker_wire.control import workflow_id
+from stoker_wire.endpoint import ENDPOINT_NAME_CHARS_MAX
 from stoker_wire.market import Offer, Template
 from tests.engine.conftest import ALICE, BOB, SECRET, Stage, WorkerDouble, start_temporal
 from tests.engine.standin import until
@@ -119,6 +120,46 @@ async def test_the_same_create_again_is_the_same_endpoint_and_another_one_of_tha
     assert (status, problem["error"]) == (400, "endpoint_exists")
     status, problem = await bob("POST", "/api/v0/endptjobs/", {"endpoint_name": "twice", "max_workers": 3})
     assert (status, problem["error"]) == (400, "endpoint_exists")
+
+
+@pytest.mark.parametrize(
+    "name", ["4090", "0", "-1", "--help", "None", "true", "1e3", "n" * ENDPOINT_NAME_CHARS_MAX]
+)
+async def test_an_endpoint_is_used_and_deleted_whatever_its_name_looks_like(
+    alice: Console, name: str
+) -> None:
+    endpoint_id = await alice.create(name, min_load=0, min_workers=0)
+    one = f"/api/v0/endptjobs/{endpoint_id}/"
+    assert (await alice.good("GET", one))["result"]["endpoint_name"] == name
+    await alice.good("PUT", one, {"max_workers": 2, "endpoint_name": name})
+    group = {"endpoint_name": name, "template_hash": "tmpl", "test_workers": 0}
+    await alice.good("POST", "/api/v0/workergroups/", group)
+    assert await alice.good("POST", "/get_endpoint_workers/", {"endpoint": name}) == []
+    assert (await alice.good("GET", f"/openai/{name}/v1/models"))["data"][0]["id"] == name
+    assert "url" not in await alice.good("POST", "/route/", {"endpoint": name, "cost": 1})
+    await alice.good("DELETE", one)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/get_endpoint_workers/", {"id": 2_000_000_000}),
+        ("/get_endpoint_workers/", {"endpoint": "nobody"}),
+        ("/get_autogroup_workers/", {"id": 2_000_000_000}),
+        ("/get_workergroup_workers/", {"id": 2_000_000_000}),
+    ],
+)
+async def test_workers_of_what_does_not_exist_are_answered_as_the_official_engine_does(
+    alice: Console, bob: Console, path: str, body: Any
+) -> None:
+    """200 with `error_msg`: its client turns this into an empty list, and raises at a 404."""
+    said = await alice.good("POST", path, body)
+    assert "there is no" in said["error_msg"] == said["error"]
+    assert said["code"].startswith("no_such_")
+    mine = await alice.create("not-bobs", min_load=0, min_workers=0)
+    hidden = await bob.good("POST", "/get_endpoint_workers/", {"id": mine})
+    assert hidden["code"] == "no_such_endpoint"
+    await alice.good("DELETE", f"/api/v0/endptjobs/{mine}/")
 
 
 async def test_many_equal_creates_at_once_make_one_endpoint(alice: Console) -> None:

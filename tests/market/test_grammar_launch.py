@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from market.grammar import GrammarError, parse_env, parse_launch_args
-from market.grammar.docker_flags import published_ports
+from market.grammar.docker_flags import published_ports, read_env
 from market.port import Launch
 
 
@@ -177,3 +177,31 @@ def test_what_a_shell_would_quote_is_read_back(env):
     import shlex
 
     assert parse_env(" ".join(f"-e {shlex.quote(f'{name}={value}')}" for name, value in env.items())) == env
+
+
+@pytest.mark.parametrize(
+    ("text", "env", "says"),
+    [
+        ("-e A=1 -e GREETING=don't -e B=2", {"A": "1", "GREETING": "don't", "B": "2"}, "never closed"),
+        ("-e A=1 -e NAME -e B=2", {"A": "1", "B": "2"}, "NAME=value after -e, got 'NAME'"),
+        ("-e A=1 -e", {"A": "1"}, "needs a value"),
+        ('-e A="x y" -p 3000:3000', {"A": "x y", "-p 3000:3000": "1"}, ""),
+        ("-e A=1,-e B=2", {}, "separate flags by blanks"),
+        ("-e 1A=x -h host", {"-h": "host"}, "NAME=value"),
+    ],
+)
+def test_a_templates_flags_are_read_as_the_marketplace_reads_them(text, env, says):
+    read, faults = read_env(text)
+    assert read == env
+    assert (len(faults), says in "".join(faults)) == (bool(says), True)
+
+
+def test_what_is_said_of_a_templates_flags_repeats_no_value():
+    _, faults = read_env("-e hf_abcdefghijk -e TOKEN=it's")
+    assert len(faults) == 2
+    assert not any("hf_abc" in fault or "it's" in fault for fault in faults)
+
+
+@given(st.text(alphabet=" -epvnh=AB'\"\\\0\n,;", max_size=40))
+def test_no_environment_of_a_template_crashes_the_reader(text):
+    read_env(text)

@@ -210,6 +210,19 @@ def test_an_endpoint_is_changed_and_deleted(peers, stoker):
     assert len(sent(peers, "DELETE", "/api/v0/endptjobs/7/")) == 2
 
 
+@pytest.mark.parametrize("name", ["4090", "-1", "--help", "true"])
+def test_an_endpoint_is_shown_changed_and_deleted_whatever_its_name_looks_like(peers, stoker, name):
+    peers.endpoint(name, 8)
+    ok = json_reply({"success": True})
+    peers.consoling["GET", "/api/v0/endptjobs/8/status/"] = json_reply(STATUS)
+    peers.consoling["PUT", "/api/v0/endptjobs/8/"] = peers.consoling["DELETE", "/api/v0/endptjobs/8/"] = ok
+    for words in (["show"], ["update", "--max-workers", "3"], ["delete", "--yes"]):
+        done = stoker("endpoints", *words, "--", name)
+        assert done.exit_code == 0, done.output
+    assert len(sent(peers, "PUT", "/api/v0/endptjobs/8/")) == 1
+    assert len(sent(peers, "DELETE", "/api/v0/endptjobs/8/")) == 1
+
+
 def test_a_rotated_key_is_printed_only_when_asked_for(peers, stoker):
     peers.consoling["POST", "/api/v0/endptjobs/7/rotate_key/"] = json_reply(
         {"success": True, "api_key": "sk-ep-7-2-new"}

@@ -3,7 +3,7 @@
 import pytest
 
 import stoker
-from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.endpoint import ENDPOINT_NAME_CHARS_MAX, EndpointConfig
 from tests.sdk.conftest import QUICK
 from tests.sdk.peers import json_reply, problem, raw_reply
 
@@ -21,6 +21,72 @@ async def test_endpoints_are_found_by_name_and_by_id(peers, client):
     assert (await client.endpoints.get(8)).endpoint_name == "img"
     assert (await client.endpoints.get("8")).endpoint_name == "img"
     assert [endpoint.name for endpoint in await client.get_endpoints()] == ["llm", "img"]
+
+
+ODD_NAMES = ["4090", "0", "-1", "--help", "None", "true", "1e3", "NaN", "x" * ENDPOINT_NAME_CHARS_MAX]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+async def test_a_name_is_a_name_whatever_it_looks_like(peers, client, name):
+    peers.endpoint("another", 4090)
+    peers.endpoint(name, 8)
+    peers.consoling["GET", ENDPOINTS + "8/costs/"] = json_reply({"dollars": 1.0})
+    peers.consoling["DELETE", ENDPOINTS + "8/"] = json_reply({"success": True})
+    peers.consoling["POST", GROUPS] = json_reply({"success": True, "id": 98})
+    peers.consoling["GET", GROUPS] = json_reply(
+        {"success": True, "results": [{"id": 5, "endpoint_id": 8, "endpoint_name": name}]}
+    )
+    assert (await client.endpoints.get(name)).id == 8
+    assert (await client.get_endpoint(name)).name == name
+    assert (await client.endpoints.costs(name))["dollars"] == 1.0
+    assert [group.id for group in await client.workergroups.list(endpoint=name)] == [5]
+    await client.workergroups.create(name, template_hash="abc")
+    (made,) = bodies(peers, "POST", GROUPS)
+    assert made.get("endpoint_id", 8) == 8
+    assert made.get("endpoint_name", name) == name
+    await client.endpoints.delete(name)
+    for by_id in (4090, "id:4090"):
+        assert (await client.endpoints.get(by_id)).endpoint_name == "another", "an id is asked for as an id"
+
+
+@pytest.mark.parametrize("wrong", [True, 1.5, None, "id:", "id:x", "id:-1"])
+async def test_what_is_neither_a_name_nor_an_id_is_not_sent(peers, client, wrong):
+    with pytest.raises(stoker.Invalid):
+        await client.endpoints.delete(wrong)
+    assert peers.console == []
+
+
+async def test_a_workergroup_of_an_id_is_not_one_of_a_name_of_the_same_digits(peers, client):
+    groups = [{"id": 5, "endpoint_id": 8, "endpoint_name": "4090"}, {"id": 6, "endpoint_id": 4090}]
+    peers.consoling["GET", GROUPS] = json_reply({"success": True, "results": groups})
+    found = {asked: await client.workergroups.list(endpoint=asked) for asked in ("4090", 4090, "id:4090")}
+    assert {asked: [group.id for group in groups] for asked, groups in found.items()} == {
+        "4090": [5],
+        4090: [6],
+        "id:4090": [6],
+    }
+
+
+async def test_an_engine_that_cannot_say_is_asked_again_and_then_quoted(peers, client):
+    peers.consoling["POST", GROUPS] = problem(503, "endpoints_not_read", "Temporal cannot be read now")
+    with pytest.raises(stoker.EngineUnavailable, match="Temporal cannot be read now"):
+        await client.workergroups.create(7, template_id=4)
+    assert len(bodies(peers, "POST", GROUPS)) > 1, "nothing had been begun"
+    peers.consoling["GET", ENDPOINTS] = problem(503, "endpoints_not_read", "Temporal cannot be read now")
+    with pytest.raises(stoker.EngineUnavailable, match="Temporal cannot be read now"):
+        await client.endpoints.get("nope")
+
+
+async def test_workers_of_an_unknown_endpoint_are_not_found_although_the_answer_is_a_200(peers, client):
+    said = {
+        "success": False,
+        "code": "no_such_endpoint",
+        "error": "there is none",
+        "error_msg": "there is none",
+    }
+    peers.consoling["POST", "/get_endpoint_workers/"] = json_reply(said)
+    with pytest.raises(stoker.EndpointNotFound, match="there is none"):
+        await client.endpoints.workers(9)
 
 
 async def test_an_unknown_endpoint_is_said_with_those_that_exist(client):

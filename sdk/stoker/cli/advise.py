@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stoker.cli.context import AsJson, EndpointArgument, name_or_id, run
+from stoker.cli.context import AsJson, EndpointArgument, run
 from stoker.cli.looking import clock
 from stoker.cli.output import console, make_table, print_json, say
 from stoker.cli.parameters import OfEndpoint, takes
@@ -47,7 +47,7 @@ def advise(
         raise typer.BadParameter("--stop takes no parameters")
 
     async def work(client: Serverless) -> dict[str, Any]:
-        which = name_or_id(endpoint)
+        which = endpoint
         if stop:
             await client.endpoints.stop_advice(which)
         elif wanted:

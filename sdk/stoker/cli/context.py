@@ -13,16 +13,16 @@ from stoker.backoff import RetryPolicy
 from stoker.cli.output import fail
 from stoker.client import Serverless
 from stoker.errors import StokerError
-from stoker_wire.ids import read_id
 
 T = TypeVar("T")
 
 ENGINE_SECONDS_MAX = 10.0
 """A person at a terminal wants to hear soon that the engine is away."""
 
+ENDPOINT_HELP = "The endpoint's name, or its id as id:123. Before a name that begins with a dash write --."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-EndpointArgument = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name or id of the endpoint.")]
-EndpointOption = Annotated[str | None, typer.Option("--endpoint", "-e", help="Name or id of the endpoint.")]
+EndpointArgument = Annotated[str, typer.Argument(metavar="ENDPOINT", help=ENDPOINT_HELP)]
+EndpointOption = Annotated[str | None, typer.Option("--endpoint", "-e", help=ENDPOINT_HELP)]
 WorkergroupOption = Annotated[int | None, typer.Option("--workergroup", "-g", help="Id of a workergroup.")]
 
 
@@ -60,9 +60,3 @@ def run(
         return asyncio.run(doing())
     except StokerError as fault:
         fail(fault)
-
-
-def name_or_id(endpoint: str) -> str | int:
-    """An endpoint as the person named it; digits are an id."""
-    number = read_id(endpoint)
-    return endpoint if number is None else number

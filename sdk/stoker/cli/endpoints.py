@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stoker.cli.context import AsJson, EndpointArgument, name_or_id, run
+from stoker.cli.context import AsJson, EndpointArgument, run
 from stoker.cli.output import console, make_table, print_json, print_table, say, tell
 from stoker.cli.parameters import OfEndpoint, takes
 from stoker.client import Serverless
@@ -84,7 +84,7 @@ def show(
     """One endpoint: its parameters, and what it does now."""
 
     async def work(client: Serverless) -> tuple[EndpointRecord, dict[str, Any]]:
-        record = await client.endpoints.get(name_or_id(endpoint))
+        record = await client.endpoints.get(endpoint)
         return record, await client.endpoints.status(record.id)
 
     record, status = run(context, work)
@@ -105,7 +105,7 @@ def update(
     """Change parameters of a live endpoint; they take effect at once."""
 
     async def work(client: Serverless) -> None:
-        await client.endpoints.update(name_or_id(endpoint), **given)
+        await client.endpoints.update(endpoint, **given)
 
     run(context, work)
     if as_json:
@@ -135,7 +135,7 @@ def delete(
         typer.confirm(f"Destroy every worker of endpoint {endpoint}{how}?", abort=True, err=True)
 
     async def work(client: Serverless) -> dict[str, Any]:
-        return await client.endpoints.delete(name_or_id(endpoint), force=force)
+        return await client.endpoints.delete(endpoint, force=force)
 
     done = run(context, work)
     if as_json:
@@ -157,7 +157,7 @@ def rotate_key(
     """Make the endpoint's routing key invalid and a new one valid."""
 
     async def work(client: Serverless) -> str:
-        return await client.endpoints.rotate_key(name_or_id(endpoint), overlap_seconds=overlap)
+        return await client.endpoints.rotate_key(endpoint, overlap_seconds=overlap)
 
     key = run(context, work)
     said = key if show_key else "(hidden)"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stoker.cli.context import AsJson, EndpointArgument, WorkergroupOption, name_or_id, run
+from stoker.cli.context import ENDPOINT_HELP, AsJson, EndpointArgument, WorkergroupOption, run
 from stoker.cli.output import console, make_table, print_json, print_table, say_lines
 from stoker.client import Serverless
 from stoker.records import Logs, WorkerRecord
@@ -64,7 +64,7 @@ def _one_of(endpoint: str | None, workergroup: int | None) -> None:
 
 def workers(
     context: typer.Context,
-    endpoint: Annotated[str | None, typer.Argument(help="Name or id of the endpoint.")] = None,
+    endpoint: Annotated[str | None, typer.Argument(help=ENDPOINT_HELP)] = None,
     workergroup: WorkergroupOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -74,7 +74,7 @@ def workers(
     async def work(client: Serverless) -> list[WorkerRecord]:
         if workergroup is not None:
             return await client.workergroups.workers(workergroup)
-        return await client.endpoints.workers(name_or_id(endpoint or ""))
+        return await client.endpoints.workers(endpoint or "")
 
     records = run(context, work)
     if as_json:
@@ -85,7 +85,7 @@ def workers(
 
 def logs(
     context: typer.Context,
-    endpoint: Annotated[str | None, typer.Argument(help="Name or id of the endpoint.")] = None,
+    endpoint: Annotated[str | None, typer.Argument(help=ENDPOINT_HELP)] = None,
     workergroup: WorkergroupOption = None,
     level: Annotated[int, typer.Option(min=0, max=3, help="0: what an operator wants … 3: everything.")] = 0,
     tail: Annotated[int | None, typer.Option(min=1, help="Only the last lines.")] = None,
@@ -97,7 +97,7 @@ def logs(
     async def work(client: Serverless) -> Logs:
         if workergroup is not None:
             return await client.workergroups.logs(workergroup, tail=tail)
-        return await client.endpoints.logs(name_or_id(endpoint or ""), tail=tail)
+        return await client.endpoints.logs(endpoint or "", tail=tail)
 
     said = run(context, work)
     if as_json:
@@ -116,7 +116,7 @@ def decisions(
     """The last decisions, each with its reason."""
 
     async def work(client: Serverless) -> list[dict[str, Any]]:
-        return await client.endpoints.decisions(name_or_id(endpoint), tail=tail)
+        return await client.endpoints.decisions(endpoint, tail=tail)
 
     lines = run(context, work)
     if as_json:
@@ -129,7 +129,7 @@ def costs(context: typer.Context, endpoint: EndpointArgument, as_json: AsJson = 
     """What an endpoint has cost and costs, in dollars."""
 
     async def work(client: Serverless) -> dict[str, Any]:
-        return await client.endpoints.costs(name_or_id(endpoint))
+        return await client.endpoints.costs(endpoint)
 
     said = run(context, work)
     if as_json:

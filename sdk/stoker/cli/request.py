@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from stoker.answer import Answer
-from stoker.cli.context import AsJson, EndpointArgument, name_or_id, run
+from stoker.cli.context import AsJson, EndpointArgument, run
 from stoker.cli.output import pass_on, print_json, tell
 from stoker.client import Serverless
 from stoker.progress import Wait
@@ -45,11 +45,11 @@ def request(
         _check_writable(output)
 
     async def whole(client: Serverless) -> Answer:
-        handle = await client.get_endpoint(name_or_id(endpoint))
+        handle = await client.get_endpoint(endpoint)
         return await handle.request(route, body, cost=cost, on_wait=_say_why)
 
     async def streamed(client: Serverless) -> None:
-        handle = await client.get_endpoint(name_or_id(endpoint))
+        handle = await client.get_endpoint(endpoint)
         async with handle.stream(route, body, cost=cost, on_wait=_say_why) as events:
             async for event in events:
                 line = json.dumps({"event": event.event, "data": event.data}) if as_json else event.data

@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from stoker.cli.context import AsJson, EndpointArgument, name_or_id, run
+from stoker.cli.context import AsJson, EndpointArgument, run
 from stoker.cli.looking import WORKER_COLUMNS, clock, decision_rows, worker_rows
 from stoker.cli.output import cell, console, make_table, say
 from stoker.client import Serverless
@@ -68,7 +68,7 @@ def watch(
 async def _looks(
     client: Serverless, endpoint: str, interval: float, count: int | None
 ) -> AsyncIterator[Look]:
-    number = (await client.endpoints.get(name_or_id(endpoint))).id
+    number = (await client.endpoints.get(endpoint)).id
     done = 0
     while True:
         status, workers, decisions = await asyncio.gather(

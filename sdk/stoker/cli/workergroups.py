@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, name_or_id, run
+from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, run
 from stoker.cli.output import console, make_table, print_json, print_table, say
 from stoker.cli.parameters import OfWorkergroup, takes
 from stoker.client import Serverless
@@ -53,7 +53,7 @@ def create(
     """Give an endpoint machines: a template, and which offers may run it."""
 
     async def work(client: Serverless) -> WorkergroupRecord:
-        return await client.workergroups.create(name_or_id(endpoint), **given)
+        return await client.workergroups.create(endpoint, **given)
 
     record = run(context, work)
     if as_json:
