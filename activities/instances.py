@@ -161,7 +161,7 @@ class MarketActivities:
                 _log.warning("missing_instances_not_looked_up", missing=len(missing), reason=reason)
                 break
         if shown:
-            _log.warning("list_lacks_instances", existing=len(shown), missing=len(missing))
+            _log.warning("instances_not_listed", existing=len(shown), missing=len(missing))
         return shown, tuple(gone)
 
     async def account(self) -> Account:
@@ -171,6 +171,11 @@ class MarketActivities:
                 if isinstance(self._market, DeploymentMarket):
                     return await self._market.account()
                 return Account(tuple(await self._market.list(label_prefix=LABEL_PREFIX)))
+
+    async def existing(self, instance_ids: Sequence[int]) -> list[Instance]:
+        """Those of the instances that the marketplace shows by their ids."""
+        shown, _ = await self._by_id(instance_ids)
+        return shown
 
     async def _bills(self, asked: ListInstances) -> tuple[Charge, ...] | None:
         """A bill that is not to be had must not hold up the listing: without it the ledger goes by its estimate."""

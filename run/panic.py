@@ -17,7 +17,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.messages import read_label
-from market.ownership import DeploymentMarket, count_by_deployment
+from market.ownership import LABEL_PREFIX, DeploymentMarket, count_by_deployment
 from market.port import InstanceGone, MarketError, RateLimited, Unauthorised
 from run.faults import Fault
 from run.identity import identity_of, read_identity, require_identity
@@ -25,6 +25,7 @@ from run.temporal_server import Target, connect_to
 from stoker.cli.output import in_cells
 from stoker_wire.control import UPDATE_CONFIG, WORKFLOW_TYPE
 from stoker_wire.market import Instance
+from workflows.known_instances import known_instances
 
 log = structlog.get_logger(__name__)
 
@@ -123,17 +124,18 @@ async def run_panic(
     Raises:
         Fault: the marketplace does not answer or does not know the key, or it was not confirmed.
     """
-    found = await _ours(market, endpoint, console)
+    found = [*await _ours(market, endpoint, console), *await _by_id(market, client, endpoint, console)]
     _show(found, market.deployment, console)
     if found and not confirmed(f"{len(found)} instances will be destroyed with their disks. Type {WORD}: "):
         raise Fault("not confirmed; nothing was changed", exit_code=1)
     stopped = await _stop_endpoints(client, endpoint)
     destroyed: set[int] = set()
     deadline = time.monotonic() + DESTROY_SECONDS_MAX
+    found = list({one.id: one for one in found}.values())
     while found:
         await _destroy(market, found)
         destroyed |= {one.id for one in found}
-        found = await _ours(market, endpoint)
+        found = [*await _ours(market, endpoint), *await _by_id(market, client, endpoint)]
         if found and time.monotonic() > deadline:
             break
         if found:
@@ -165,6 +167,39 @@ async def _ours(
             )
     ours = [one for one in account.own if endpoint in {None, (read_label(one.label) or ("",))[0]}]
     return sorted(ours, key=lambda one: -one.dph_total)
+
+
+async def _by_id(
+    market: DeploymentMarket, client: Client | None, endpoint: str | None, console: Console | None = None
+) -> list[Instance]:
+    """Instances that endpoints' workflows know and that the list lacks: their label was edited, or it is incomplete."""
+    if client is None:
+        return []
+    try:
+        known = await known_instances(client, time.time())
+        listed = {one.id for one in await market.list(label_prefix=LABEL_PREFIX)}
+    except (RPCError, MarketError) as fault:
+        if console is not None:
+            console.print(
+                f"instances are found by their labels alone ({fault})", style="yellow", markup=False
+            )
+        return []
+    names = (known.running, known.ended)
+    ids = {i for ids in names for name, some in ids.items() if endpoint in {None, name} for i in some}
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def look(instance_id: int) -> Instance | None:
+        async with turn:
+            try:
+                return await market.show(instance_id)
+            except InstanceGone:
+                return None
+            except MarketError as fault:
+                log.warning("instance_not_looked_up", instance_id=instance_id, error=str(fault))
+                return None
+
+    looked = await asyncio.gather(*(look(each) for each in sorted(ids - listed)))
+    return [one for one in looked if one is not None]
 
 
 async def _stop_endpoints(client: Client | None, endpoint: str | None) -> Stopped:

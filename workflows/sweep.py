@@ -17,6 +17,7 @@ from market.ownership import Account, count_by_deployment
 from stoker_wire.control import MARKET_TASK_QUEUE, SWEEP_ID, SWEEP_WORKFLOW_TYPE, workflow_id
 from stoker_wire.market import Instance
 from workflows import options
+from workflows.known_instances import KnownInstances, instances_of_workflow, known_instances
 from workflows.markdown import literal
 from workflows.messages import FOREIGN_KEY, ForeignInstances
 from workflows.progress import Progress, progress_of
@@ -88,6 +89,7 @@ class SweepActivities:
             if found.running and found.fault
         ][:STALLED_MAX]
         stuck = [each.name for each in stalled if asked.now - each.since >= asked.stuck_seconds]
+        known = await self._known(asked.now)
         gone = [name for name, found in looked.items() if not found.running]
         old = [
             one.id
@@ -96,10 +98,8 @@ class SweepActivities:
             if (one.start_date or 0.0) < asked.now - asked.young_seconds
         ]
         return Orphans(
-            instance_ids=tuple(old[:DESTROYED_PER_SWEEP_MAX]),
-            of_stuck=tuple(one.id for name in stuck for one in by_name.get(name, ()))[
-                :DESTROYED_PER_SWEEP_MAX
-            ],
+            instance_ids=tuple((old + await self._unlisted(account, known))[:DESTROYED_PER_SWEEP_MAX]),
+            of_stuck=_of_stuck(stuck, by_name, known)[:DESTROYED_PER_SWEEP_MAX],
             stalled=tuple(stalled),
             foreign=_reported(account),
         )
@@ -119,9 +119,33 @@ class SweepActivities:
 
     @activity.defn
     async def instances_of(self, name: str) -> tuple[int, ...]:
-        """The ids of the instances that carry the endpoint's label."""
-        listed = await self._market.list_instances(ListInstances(prefix=label_prefix(name)))
+        """The ids of the instances that carry the endpoint's label, or that its workflow knows."""
+        try:
+            known = await instances_of_workflow(self._client, workflow_id(name))
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            known = frozenset()
+        listed = await self._market.list_instances(
+            ListInstances(prefix=label_prefix(name), known_ids=tuple(sorted(known)))
+        )
         return tuple(one.id for one in listed.instances)
+
+    async def _known(self, now: float) -> KnownInstances:
+        """Instances by id; none if Temporal's list cannot be read, then this sweep goes by labels alone."""
+        try:
+            return await known_instances(self._client, now)
+        except RPCError as error:
+            log.warning("known_instances_not_read", reason=error.message[:200])
+            return KnownInstances({}, {})
+
+    async def _unlisted(self, account: Account, known: KnownInstances) -> list[int]:
+        """Instances of endpoints that ended without releasing them, and that do not carry their label any more."""
+        listed = {one.id for one in account.own}
+        missing = sorted(frozenset[int]().union(*known.ended.values()) - listed)
+        found = await self._market.existing(missing)
+        # A marketplace that began anew may have given the id to a running endpoint.
+        return [one.id for one in found if (read_label(one.label) or ("",))[0] not in known.running]
 
     async def _looked_at(self, names: Iterable[str]) -> dict[str, Progress]:
         """Each endpoint's progress, asked one by one: a list may lag, this does not. One that cannot be told is left
@@ -284,6 +308,14 @@ def _reported(account: Account) -> ForeignInstances:
 
 def _settings(spec: SweepSpec) -> SweepSpec:
     return replace(spec, rounds=0, destroyed=0, stalled=())
+
+
+def _of_stuck(
+    stuck: Iterable[str], by_name: dict[str, list[Instance]], known: KnownInstances
+) -> tuple[int, ...]:
+    """By label and by id: a destroy of what is gone is a success."""
+    ids = [{one.id for one in by_name.get(name, ())} | known.running.get(name, frozenset()) for name in stuck]
+    return tuple(each for some in ids for each in sorted(some))
 
 
 def _by_endpoint(instances: Iterable[Instance]) -> dict[str, list[Instance]]:

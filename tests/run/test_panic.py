@@ -121,3 +121,56 @@ async def test_a_wrong_market_key_is_a_fault_that_names_the_variable(market, con
     market.fail_next("list", Unauthorised("401"))
     with pytest.raises(Fault, match="VAST_API_KEY"):
         await panic(market, console)
+
+
+class Temporal:
+    """The part of a client that panic uses: workflows with their memos, and signals."""
+
+    def __init__(self, **members):
+        self.members = members
+        self.told = []
+
+    async def list_workflows(self, query, **_):
+        if "'Running'" in query:
+            for name, ids in self.members.items():
+                yield Execution(name, ids)
+
+    def get_workflow_handle(self, workflow):
+        told = self.told
+
+        class Handle:
+            async def signal(self, *_, **__):
+                told.append(workflow)
+
+        return Handle()
+
+
+class Execution:
+    def __init__(self, name, ids):
+        self.id = f"endpoint/{name}"
+        members = [{"l": f"launch{i}", "i": i, "g": 1, "s": "idle"} for i in ids]
+        self._memo = {"id": 1, "name": name, "members": members}
+
+    async def memo_value(self, *_):
+        return self._memo
+
+
+@pytest.mark.parametrize("endpoint", [None, "llm"])
+async def test_known_instances_are_destroyed_whatever_their_labels_and_the_list_say(
+    market, console, endpoint
+):
+    ids = list(market.instances)
+    market.edit_label(ids[0], "do not touch")
+    market.omits = lambda instance: instance.id == ids[1]
+    client = Temporal(llm=ids[:2], other=[ids[2]])
+    done = await run_panic(
+        DeploymentMarket(market, OURS),
+        client,
+        endpoint=endpoint,
+        confirmed=lambda question: True,
+        console=console,
+    )
+    assert set(done.destroyed) == set(ids[:2] if endpoint else ids[:3])
+    assert done.left == ()
+    assert set(market.instances) == set(ids) - set(done.destroyed)
+    assert client.told == ["endpoint/llm"] if endpoint else ["endpoint/llm", "endpoint/other"]

@@ -48,6 +48,46 @@ async def test_an_endpoint_that_was_terminated_leaves_its_instances_to_the_sweep
         assert world.market.instances == {}
 
 
+class Listing:
+    """The part of a Temporal client that lists workflows: the test server's own list knows no such query."""
+
+    def __init__(self, client: Any, *, running: Any = (), ended: Any = ()) -> None:
+        self._client, self._running, self._ended = client, running, ended
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def list_workflows(self, query: str, **_: Any) -> Any:
+        for execution in self._running if "'Running'" in query else self._ended:
+            yield execution
+
+
+async def test_machines_of_a_terminated_endpoint_are_released_whatever_their_labels_say(a_world: Any) -> None:
+    async with a_world() as world:
+        await world.start(EndpointConfig(min_load=0, min_workers=1, max_workers=2), [group()])
+        await world.live(120)
+        (lost,) = world.market.instances
+        await world.handle.terminate("a mistake")
+        ended = await world.client.get_workflow_handle(world.handle.id).describe()
+        world.market.edit_label(lost, "do not touch")
+        stranger = await world.market.create(127, Launch(label="my own"))
+        asked = FindOrphans(now=world.now + 9000, young_seconds=60, stuck_seconds=900)
+
+        def activities(**lists: Any) -> SweepActivities:
+            hands = MarketActivities(DeploymentMarket(world.market, "0123456789ab"), SECRETS)
+            return SweepActivities(Listing(world.client, **lists), hands)
+
+        found = await ActivityEnvironment().run(activities(ended=[ended]).find_orphans, asked)
+        assert found.instance_ids == (lost,)
+        assert stranger in world.market.instances
+        in_use = await ActivityEnvironment().run(
+            activities(ended=[ended], running=[ended]).find_orphans, asked
+        )
+        assert in_use.instance_ids == (), "another life of the endpoint has it"
+        named = await ActivityEnvironment().run(activities().instances_of, world.name)
+        assert named == (lost,), "a forced delete finds it, too"
+
+
 async def test_the_list_of_a_large_account_never_enters_the_history(a_world: Any) -> None:
     """Ten thousand instances are four megabytes, and what Temporal takes is two: the sweep would fail for ever."""
     async with a_world() as world:

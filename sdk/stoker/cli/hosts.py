@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, name_or_id, run
+from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, run
 from stoker.cli.looking import clock
 from stoker.cli.output import print_json, print_table, say
 from stoker.client import Serverless
@@ -44,7 +44,7 @@ def unblock(
     """Let hosts be rented again before their time, all of them if none is named."""
 
     async def work(client: Serverless) -> list[int]:
-        return await client.endpoints.unblock_hosts(name_or_id(endpoint), machines or ())
+        return await client.endpoints.unblock_hosts(endpoint, machines or ())
 
     freed = run(context, work)
     if as_json:
@@ -80,7 +80,7 @@ def _dicts(given: Any) -> list[dict[str, Any]]:
 def _show(context: typer.Context, endpoint: str | None, *, as_json: bool) -> None:
     async def work(client: Serverless) -> dict[str, dict[str, Any]]:
         if endpoint is not None:
-            record = await client.endpoints.get(name_or_id(endpoint))
+            record = await client.endpoints.get(endpoint)
             return {record.endpoint_name: await client.endpoints.hosts(record.id)}
         records = await client.endpoints.list()
         return {record.endpoint_name: await client.endpoints.hosts(record.id) for record in records}

@@ -1,0 +1,73 @@
+"""Instances that endpoints' workflows know, read from their memos: a label may be edited, and a list may lack them."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from pydantic import ValidationError
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
+
+from stoker_wire.control import WORKFLOW_TYPE
+from workflows.messages import MEMO_KEY, EndpointMemo
+
+ENDED_DAYS = 7.0
+"""Endpoints that ended without releasing their workers are looked at for so long."""
+_RPC = timedelta(seconds=10)
+_RUNNING = f"WorkflowType = '{WORKFLOW_TYPE}' AND ExecutionStatus = 'Running'"
+_BROKEN = " OR ".join(
+    f"ExecutionStatus = '{each}'" for each in ("Terminated", "Failed", "TimedOut", "Canceled")
+)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownInstances:
+    """Instance ids, by the name of the endpoint whose worker they are."""
+
+    running: dict[str, frozenset[int]]
+    """Of endpoints whose workflow runs."""
+    ended: dict[str, frozenset[int]]
+    """Of workflows that were terminated, failed or cancelled; without those that a running endpoint has."""
+
+
+async def known_instances(client: Client, now: float) -> KnownInstances:
+    """What all endpoints of the namespace know. A completed deletion has released everything and is left out.
+
+    Raises:
+        RPCError: Temporal does not answer.
+    """
+    running: dict[str, frozenset[int]] = {}
+    ended: dict[str, frozenset[int]] = {}
+    async for execution in client.list_workflows(_RUNNING, rpc_timeout=_RPC):
+        await _add(running, execution)
+    since = datetime.fromtimestamp(now - ENDED_DAYS * 86_400, UTC).isoformat()
+    broken = f"WorkflowType = '{WORKFLOW_TYPE}' AND CloseTime > '{since}' AND ({_BROKEN})"
+    async for execution in client.list_workflows(broken, rpc_timeout=_RPC):
+        await _add(ended, execution)
+    in_use = frozenset[int]().union(*running.values())
+    return KnownInstances(running, {name: ids - in_use for name, ids in ended.items() if ids - in_use})
+
+
+async def instances_of_workflow(client: Client, workflow: str) -> frozenset[int]:
+    """What the newest workflow of this id knows, if it did not complete.
+
+    Raises:
+        RPCError: there is none, or Temporal does not answer.
+    """
+    found = await client.get_workflow_handle(workflow).describe(rpc_timeout=_RPC)
+    if found.status is WorkflowExecutionStatus.COMPLETED:
+        return frozenset()
+    known: dict[str, frozenset[int]] = {}
+    await _add(known, found)
+    return frozenset[int]().union(*known.values())
+
+
+async def _add(known: dict[str, frozenset[int]], execution: WorkflowExecution) -> None:
+    try:
+        memo = EndpointMemo.model_validate(await execution.memo_value(MEMO_KEY, None))
+    except ValidationError:
+        log.warning("memo_unreadable", workflow=execution.id)
+        return
+    ids = frozenset(member.i for member in memo.members if member.i)
+    known[memo.name] = known.get(memo.name, frozenset()) | ids
