@@ -225,7 +225,8 @@ async def test_without_a_temporal_worker_every_call_that_needs_one_says_so_withi
             assert "'stoker'" in sentence
             assert "stokerd worker" in sentence
             assert seconds < 5
-        await console.good("DELETE", one)
+        status, deleted = await console("DELETE", one)
+        assert (status, deleted["success"]) == (202, True)
         assert (await console.good("GET", one))["result"]["endpoint_state"] == "deleting", (
             "nobody has read it yet"
         )
