@@ -37,6 +37,7 @@ _BROADCAST = ipaddress.ip_address("255.255.255.255")
 CAUSE_LOADED = "a worker is ready"
 CAUSE_LEAVES = "a worker leaves that nobody told to"
 CAUSE_ERROR = "a worker reports an error"
+CAUSE_RUNS = "a worker runs that was told to stop or to go"
 
 
 class Ingest:
@@ -89,6 +90,7 @@ class Ingest:
                 now=now,
                 busy_seconds=_busy_seconds(item),
                 status=item.status,
+                earlier=worker.process.has_ended(ended.incarnation),
             )
             for item in ended.requests
         )
@@ -176,6 +178,15 @@ class Ingest:
     def _hear(self, endpoint: Endpoint, worker: KnownWorker, status: WorkerStatus, url: str) -> None:
         now = time.time()
         timing = self._engine.settings.timing
+        if worker.is_late(status, now):
+            log.info(
+                "late_report_ignored",
+                endpoint=endpoint.name,
+                worker=worker.launch_id,
+                incarnation=status.process,
+                error=status.error_msg[:200],
+            )
+            return
         before = (
             worker.reports_ready(now, timing),
             worker.url,
@@ -183,7 +194,7 @@ class Ingest:
             worker.leaving,
             worker.suspect_since,
         )
-        error_before = worker.error
+        error_before, process_before, silent_before = worker.error, worker.process.id, worker.heard_at <= 0
         broke_by = status.error_msg if not error_before else ""
         if not broke_by and worker.restarted(status):
             broke_by = "its process was started again"
@@ -206,6 +217,12 @@ class Ingest:
         if worker.left and before[4] is None:
             log.warning("worker_leaves", endpoint=endpoint.name, worker=worker.launch_id)
             endpoint.pulse.urge(CAUSE_LEAVES, now)
+        if worker.told_to_end and silent_before:
+            log.warning("stopped_worker_runs", endpoint=endpoint.name, worker=worker.launch_id)
+            endpoint.pulse.urge(CAUSE_RUNS, now)
+        if process_before and worker.process.id != process_before:
+            log.warning("worker_restarted", endpoint=endpoint.name, worker=worker.launch_id)
+            endpoint.pulse.touch()
         if worker.error and worker.error != error_before:
             log.warning(
                 "worker_error", endpoint=endpoint.name, worker=worker.launch_id, error=worker.error[:200]

@@ -82,7 +82,7 @@ class Router:
         """A call of `/route/`: afterwards the place has a worker, or it waits in the line."""
         endpoint.pulse.last_request_at = now
         if asked.failed_url:
-            self._blame_url(endpoint, asked.failed_url, now)
+            self._blame_url(endpoint, asked, now)
         place = self._known(endpoint, asked, now) if asked.request_idx else None
         if place is None and (refused := self._refused_copy(endpoint, asked, now)) is not None:
             return refused
@@ -166,14 +166,18 @@ class Router:
         now: float,
         busy_seconds: float = 0.0,
         status: str = "",
+        earlier: bool = False,
     ) -> bool:
         """The worker said that a request ended; False if this engine never gave it that request.
 
-        `busy_seconds` is how long it was at it, where it says so. `status` is its word for the end.
+        `busy_seconds` is how long it was at it, where it says so. `status` is its word for the end. `earlier`: an earlier process
+        of the worker says so, which is news of the request and not of the worker.
         """
+        place = endpoint.given.get(request_idx)
+        if earlier and (place is None or not worker.began_after(place.given_at)):
+            return False  # it was given to the current process since
         known = worker.ledger.finish(request_idx)
         endpoint.reweigh(worker)
-        place = endpoint.given.get(request_idx)
         if place is None or place.worker is not worker:
             if status == _REJECTED:
                 self._acquit(endpoint, worker, endpoint.waiting.get(request_idx), now)
@@ -189,7 +193,7 @@ class Router:
         place.took_s = now - place.given_at
         place.given_at = now
         endpoint.ended[request_idx] = endpoint.given.pop(request_idx)
-        if success:
+        if success and not earlier:
             worker.praise()
             if worker.told_within > 0:
                 endpoint.lengths.learn(place.cost, worker.believed_perf, busy_seconds)
@@ -298,7 +302,7 @@ class Router:
                 self._left(endpoint, worker, place, now)
             if endpoint.breakages.of(place.key, now) is not None and place.key in worker.lately:
                 place.verdict_on = (worker, now)
-            if not place.finished:
+            if not place.finished and not worker.began_after(place.given_at):
                 self._blame(endpoint, worker, now)
         place.finished = place.succeeded = False
         place.took_s = None
@@ -307,9 +311,12 @@ class Router:
         place.rerouted_at = place.seen_at = now
         self._line_up(endpoint, place)
 
-    def _blame_url(self, endpoint: Endpoint, url: str, now: float) -> None:
+    def _blame_url(self, endpoint: Endpoint, asked: Asked, now: float) -> None:
+        place = endpoint.given.get(asked.request_idx) or endpoint.ended.get(asked.request_idx)
         for worker in list(endpoint.workers.values()):
-            if worker.route_url == url and worker.suspect_since is None:
+            if worker.route_url != asked.failed_url or worker.suspect_since is not None:
+                continue
+            if place is None or place.worker is not worker or not worker.began_after(place.given_at):
                 self._blame(endpoint, worker, now)
 
     def _blame(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.accounting import Ledger
 from engine.settings import Timing
+from policy.incarnation import LATE_SECONDS, Process
 from policy.lengths import Lengths
 from policy.routing import Candidate
 from stoker_wire.states import WorkerState
@@ -30,6 +31,9 @@ UNROUTABLE = frozenset(
 
 _RESTARTING = frozenset({WorkerState.REBOOTING, WorkerState.UPDATE_REBOOTING, WorkerState.UPDATE_STARTING})
 """Of those, the ones that a report of being ready ends."""
+
+_TOLD_TO_END = frozenset({WorkerState.STOPPING, WorkerState.INACTIVE, WorkerState.DESTROYING})
+"""Of those, the ones in which no report is expected."""
 
 STRIKES_FREE = 2
 """Failures in a row that only cost the wait for the next report; each further one doubles a pause."""
@@ -81,6 +85,7 @@ class KnownWorker:
         "out_until",
         "perf",
         "price",
+        "process",
         "queued",
         "received",
         "running_load",
@@ -123,6 +128,8 @@ class KnownWorker:
         self.update_pending = False
         self.heard_at = 0.0
         """When its last report arrived; 0: never, or not since its process was stopped."""
+        self.process = Process()
+        """The process that its reports come from."""
         self.url = ""
         self.perf = 0.0
         self.loadtime_s = 0.0
@@ -175,6 +182,7 @@ class KnownWorker:
         restarted = member.s is not self.state and (
             member.s in UNROUTABLE or (member.s is WorkerState.STARTING and self.heard_at <= member.t)
         )
+        ends = member.s is not self.state and (member.s in _RESTARTING or member.s in _TOLD_TO_END)
         self.state, self.since = member.s, member.t
         self.memo_perf, self.memo_url, self.memo_error = member.p, member.u, member.e
         self.price, self.kind, self.update_pending = member.c, member.k, bool(member.n)
@@ -183,14 +191,33 @@ class KnownWorker:
             self._forget_report()  # said before the marketplace had given its word
         if restarted:
             self._forget_report()
+        if ends and member.s is not WorkerState.UPDATE_STARTING:
+            self._process_ends(now)
         drain_begins = member.d and not self.draining
         if drain_begins:
             self.drain_seen_at, self.drain_said = now, False
         self.draining = member.d
         return drain_begins
 
+    def is_late(self, status: WorkerStatus, now: float) -> bool:
+        """Whether a report comes from an earlier process of the worker: it says nothing of the current one."""
+        if self.state in _TOLD_TO_END and self.heard_at <= 0:
+            known = bool(status.process) and status.process not in self.process.ended
+            return not known and self.process.ended_at > 0 and now <= self.process.ended_at + LATE_SECONDS
+        awaits = self.state in _RESTARTING and self.heard_at <= 0
+        return self.process.is_late(
+            status.process,
+            _started_at(status, now),
+            reported_at=now,
+            quiet_since=None if awaits else max(self.heard_at, self.process.ended_at),
+        )
+
     def hear(self, status: WorkerStatus, url: str, now: float) -> None:
-        """Take over a report that was authenticated and checked."""
+        """Take over a report that was authenticated and checked, and that is not late."""
+        if self.process.is_replaced_by(status.process):
+            self._process_ends(now)
+            self._forget_report()
+        self.process = self.process.heard(status.process, _started_at(status, now))
         self.heard_at = now
         self.instance_id = self.instance_id or status.id
         self.url = url
@@ -210,6 +237,10 @@ class KnownWorker:
         self.suspect_since = (left_before or now) if self.left else None
         self.ledger.report(status.cur_load, status.working_request_idxs, now)
 
+    def began_after(self, moment: float) -> bool:
+        """Whether the process that is heard started after this moment: what failed before is not its fault."""
+        return self.process.started_at > moment or self.process.ended_at > moment
+
     def blame(self, now: float) -> None:
         """A request failed on it: out of rotation until it next reports, and longer if that happens in a row."""
         if self.suspect_since is None:
@@ -223,6 +254,12 @@ class KnownWorker:
         """A request succeeded on it."""
         self.strikes = 0
         self.out_until = 0.0
+
+    def _process_ends(self, now: float) -> None:
+        """What clients said of the process is not about the next one."""
+        self.process = self.process.ordered_to_end(now)
+        self.suspect_since, self.left = None, False
+        self.praise()
 
     def _forget_report(self) -> None:
         """Its process is stopping or restarting: what the old one said is no news of the next."""
@@ -367,11 +404,18 @@ class KnownWorker:
         return Condition.READY if self.loadtime_s > 0 and self.perf > 0 else Condition.LOADING
 
     @property
+    def told_to_end(self) -> bool:
+        """Whether its workflow has told it to stop or to go, so that no report is expected."""
+        return self.state in _TOLD_TO_END
+
+    @property
     def disagrees(self) -> bool:
         """Whether its own word and its workflow's differ: the workflow may have passed over the report that said so, as it does
         while a reboot is still being asked for."""
         if not self.listed or self.heard_at <= 0:
             return False
+        if self.state is WorkerState.INACTIVE:
+            return True
         if self.state in UNROUTABLE and self.state not in _RESTARTING:
             return False
         return (self.condition is Condition.READY) != (self.state is WorkerState.READY)
@@ -407,6 +451,8 @@ class KnownWorker:
             error=self.error[:500],
             drain_seen=self.draining,
             suspect_since=self.suspect_since,
+            incarnation=self.process.id,
+            started_at=self.process.started_at,
         )
 
     def news(self) -> tuple[Any, ...]:
@@ -422,4 +468,10 @@ class KnownWorker:
             self.error,
             self.draining,
             self.suspect_since,
+            self.process.id,
         )
+
+
+def _started_at(status: WorkerStatus, now: float) -> float:
+    """When the report's process started, by its age; 0: it does not say so."""
+    return now - status.uptime_seconds if status.uptime_seconds > 0 else 0.0

@@ -9,6 +9,7 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any, Self
 
+from policy.incarnation import Process
 from stoker_wire.states import GPU_BILLED, STORAGE_UNBILLED, WorkerState
 
 
@@ -77,6 +78,8 @@ class Worker:
     """Route answers naming it that it has not seen yet."""
     reported_at: float | None = None
     """When the engine last heard of it."""
+    process: Process = Process()
+    """The process that its reports come from: load, perf, error and suspicion are all about this one."""
     loaded_once: bool = False
     """Whether it ever was ready: only then it is cold, not merely stopped, when inactive."""
     drain: Drain | None = None
@@ -101,6 +104,8 @@ class Worker:
     """Its instance carries another label than the launch's: someone edited it. It is known by its id alone."""
     left_running: bool = False
     """It ran, or was about to, when its release was ordered: the marketplace bills it until it is gone."""
+    heard_running: bool = False
+    """It reports although it was told to stop or to go: the marketplace bills it."""
 
     def __repr__(self) -> str:
         price = f"${self.dollars_per_hour:.2f}/h"
@@ -125,7 +130,7 @@ class Worker:
     @property
     def burn_dollars_per_hour(self) -> float:
         """What it costs per hour in the state that it is in."""
-        if self.state in GPU_BILLED:
+        if self.state in GPU_BILLED or self.heard_running:
             return self.dollars_per_hour
         return 0.0 if self.state in STORAGE_UNBILLED else self.storage_dollars_per_hour
 

@@ -167,6 +167,7 @@ LIFECYCLE: dict[S, Row] = {
         {
             S.REBOOTING: "a reboot was ordered",
             S.READY: "reports ready again",
+            S.STARTING: "its container restarted by itself",
             S.STOPPING: "not wanted running",
             S.DESTROYING: _GONE,
         },
@@ -187,6 +188,8 @@ _MAY_MOVE = frozenset(
     {S.STOPPING, S.INACTIVE, S.STARTING, S.REBOOTING, S.UPDATE_REBOOTING, S.UPDATE_STARTING, S.DESTROYING}
 )
 """A machine that starts anew may get other ports: where it was before says nothing."""
+_ENDS_PROCESS = frozenset({S.STOPPING, S.INACTIVE, S.CREATED, S.REBOOTING, S.UPDATE_REBOOTING, S.DESTROYING})
+"""The process that was heard until then ends: its reports say nothing of the next one."""
 _KEEPS_REQUESTS = frozenset({S.READY, S.ERROR, S.UPDATE_READY, S.DESTROYING})
 
 
@@ -243,7 +246,9 @@ def runs_in_error(worker: Worker) -> bool:
 
 def counts_in_full(worker: Worker) -> bool:
     """Whether the budget counts its whole price: it is billed, will be without further doing, or is until it is gone."""
-    return runs_or_will(worker) or is_billed_until_gone(worker) or runs_in_error(worker)
+    return (
+        runs_or_will(worker) or is_billed_until_gone(worker) or runs_in_error(worker) or worker.heard_running
+    )
 
 
 def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:
@@ -265,6 +270,10 @@ def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:
         )
     kept = _PROVEN if to is S.READY else {} if to in _KEEPS_REQUESTS else _FRESH_START
     moved: dict[str, object] = {"address": ""} if to in _MAY_MOVE else {}
+    if to in _ENDS_PROCESS:
+        moved["process"] = worker.process.ordered_to_end(now)
+    if worker.heard_running and to is not S.DESTROYING:
+        moved["heard_running"] = False
     if worker.state is S.CREATED and to in _BOOTING:
         moved["launched_at"] = now  # its boot begins anew, and has the time of a boot
     return worker.but(**(kept | moved | {"state": to, "since": now} | changes))

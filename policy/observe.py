@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 from policy.credible import Ceiling, ceiling
 from policy.fleet import HostFailure, Learned, Worker
 from policy.hosts import cause_of
+from policy.incarnation import LATE_SECONDS
 from policy.learn import believe_at_most, learn_boot, learn_failure, learn_perf, learn_start, remember_hosts
 from policy.lifecycle import LIFECYCLE, advance, is_booting, is_hot
 from policy.say import duration
@@ -81,6 +82,16 @@ class Heard(Protocol):
         """Since when clients say that it does not answer, and it has not reported after that."""
         ...
 
+    @property
+    def incarnation(self) -> str:
+        """Names the process that all of this is about; empty: not known."""
+        ...
+
+    @property
+    def started_at(self) -> float:
+        """When that process started, by the engine's clock and the process's age; 0: not said."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folded:
@@ -101,8 +112,8 @@ class Folded:
 _RESTARTING = frozenset({S.STARTING, S.REBOOTING, S.UPDATE_REBOOTING, S.UPDATE_STARTING})
 RESTARTS = frozenset({"reboot", "update"})
 """Operations that restart the container, and once more if the answer to the first call was lost."""
-_DEAF = frozenset({S.STOPPING, S.INACTIVE, S.DESTROYING})
-"""What it says in these is from before, or of no consequence."""
+_TOLD_TO_END = frozenset({S.STOPPING, S.INACTIVE, S.DESTROYING})
+"""A report in these says that the machine runs and is billed, unless it is a late one of the process that was told to end."""
 
 
 def fold_metrics(
@@ -118,21 +129,23 @@ def fold_metrics(
 
     `fleet` is the whole endpoint's: a perf far above what the worker's like do is believed up to a bound.
 
-    A report that arrived before the worker entered a restarting state is from its life before, and only its tickets
-    count. So is one that arrives while the restart is still being asked for: a worker that took
-    requests again would lose them to the next try. `drain.seen_at` is not set here: only the caller knows which engines live (`fold_drain_seen`).
+    Of a report of a process that has ended only the tickets count. The same holds for one that arrives while a restart is
+    still being asked for: a worker that took requests again would lose them to the next try.
+    `drain.seen_at` is not set here: only the caller knows which engines live (`fold_drain_seen`).
     """
     worker = worker.but(tickets_open=heard.tickets_open if tickets_open is None else tickets_open)
-    if worker.state in _DEAF:
+    if _is_late(worker, heard, now):
         return Folded(worker=worker, learned=learned)
+    if worker.state in _TOLD_TO_END:
+        return _heard_running(worker, heard, now, learned)
     worker = worker.but(suspect_since=_suspicion(worker, heard))
-    newer = heard.reported_at > 0 and heard.reported_at >= (worker.reported_at or 0.0)
-    restarting = worker.state in _RESTARTING
-    if restarting and worker.operation in RESTARTS:
+    if worker.state in _RESTARTING and worker.operation in RESTARTS:
         return Folded(worker=worker, learned=learned)
-    if not newer or (restarting and heard.reported_at <= worker.since):
+    if heard.reported_at <= 0 or heard.reported_at < (worker.reported_at or 0.0):
         return Folded(worker=worker, learned=learned)
+    replaced = worker.process.is_replaced_by(heard.incarnation)
     worker = worker.but(
+        process=worker.process.heard(heard.incarnation, heard.started_at),
         reported_at=heard.reported_at,
         load=heard.load,
         in_flight=heard.in_flight,
@@ -143,14 +156,88 @@ def fold_metrics(
     if heard.condition == "error" or heard.error:
         return _heard_error(worker, heard, now, learned)
     if heard.condition == "ready":
-        return _heard_ready(worker, heard, now, learned, ceiling(worker, fleet, learned))
-    return _heard_loading(worker, heard, now, learned)
+        folded = _heard_ready(worker, heard, now, learned, ceiling(worker, fleet, learned))
+        if replaced and not folded.lines:
+            line = f"{worker.launch_id[:6]} ({worker.kind}) restarted by itself and is ready again"
+            folded = replace(folded, lines=(line,))
+        return folded
+    return _heard_loading(worker, heard, now, learned, replaced=replaced)
+
+
+def _is_late(worker: Worker, heard: Heard, now: float) -> bool:
+    """Whether the worker's report is of a process that has ended."""
+    if heard.reported_at <= 0:
+        return False
+    process, since = worker.process, worker.since
+    age = heard.reported_at - heard.started_at if heard.started_at > 0 else 0.0
+    if age > 0 and not process.id and now - age < process.ended_at:
+        return worker.state not in _TOLD_TO_END or not _outlived(worker, heard)
+    if worker.state in _TOLD_TO_END:
+        known = bool(heard.incarnation) and heard.incarnation not in process.ended
+        return not known and not _outlived(worker, heard)
+    if worker.state in _RESTARTING and not process.id:
+        if process.is_late(
+            heard.incarnation, heard.started_at, reported_at=heard.reported_at, quiet_since=None
+        ):
+            return True
+        if age <= 0:
+            # Without an age the time decides: the old process repeats its error until it has gone.
+            errs = heard.condition == "error" or bool(heard.error)
+            return heard.reported_at <= since + (LATE_SECONDS if errs else 0.0)
+        return False
+    quiet_since = max(worker.reported_at or 0.0, since)
+    return process.is_late(
+        heard.incarnation, heard.started_at, reported_at=heard.reported_at, quiet_since=quiet_since
+    )
+
+
+def _outlived(worker: Worker, heard: Heard) -> bool:
+    """Whether a worker that was told to end reports when every late report has come."""
+    told_at = max(worker.since, worker.stop_accepted_at if worker.state is S.STOPPING else 0.0)
+    return heard.reported_at > told_at + LATE_SECONDS
+
+
+def _heard_running(worker: Worker, heard: Heard, now: float, learned: Learned) -> Folded:
+    """It runs although it was told to stop or to go: count what it costs, and end it again or put it to use."""
+    if heard.reported_at <= 0 or worker.operation or worker.heard_running:
+        return Folded(worker=worker, learned=learned)
+    name, after = f"{worker.launch_id[:6]} ({worker.kind})", duration(now - worker.since)
+    if worker.state is S.INACTIVE:
+        process = worker.process.heard(heard.incarnation, heard.started_at)
+        running = advance(
+            worker,
+            S.STARTING,
+            now,
+            process=process,
+            market_status="",
+            reported_at=heard.reported_at,
+            url=heard.url or worker.url,
+        )
+        if heard.condition == "ready" and not heard.error:
+            # nothing is learned of how long a start takes: when this one began is not known
+            running = advance(running, S.READY, now, error="", perf=worker.perf or heard.perf)
+        line = f"{name} runs although it was stopped {after} ago: it is put to use, or stopped again"
+        return Folded(worker=running, learned=learned, lines=(line,))
+    if worker.state is S.STOPPING:
+        # `since` and the marketplace's word are set back, so that the planner asks again now
+        again = worker.but(
+            heard_running=True, since=min(worker.since, now - DEFAULT_TUNING.stop_repeat_seconds)
+        )
+        again = again.but(stop_accepted_at=0.0)
+        line = f"{name} still runs {after} after its stop was ordered: it is billed, and stopped again"
+        return Folded(worker=again, learned=learned, lines=(line,))
+    line = f"{name} still runs {after} after its release was ordered: it is billed, and released again"
+    return Folded(worker=worker.but(heard_running=True, retry_at=0.0), learned=learned, lines=(line,))
 
 
 def _suspicion(worker: Worker, heard: Heard) -> float | None:
-    """Only a report that came after the suspicion clears it: another engine's silence about it does not."""
-    if heard.suspect_since is not None or worker.suspect_since is None:
-        return heard.suspect_since
+    """A suspicion that is older than the process is about an earlier one. Only a report that came after it clears it: another
+    engine's silence about it does not."""
+    suspect_since = heard.suspect_since
+    if suspect_since is not None and suspect_since <= max(worker.process.ended_at, worker.process.started_at):
+        suspect_since = None
+    if suspect_since is not None or worker.suspect_since is None:
+        return suspect_since
     return None if heard.reported_at > worker.suspect_since else worker.suspect_since
 
 
@@ -214,8 +301,8 @@ class _Held:
         return getattr(self._heard, name)
 
 
-def _heard_loading(worker: Worker, heard: Heard, now: float, learned: Learned) -> Folded:
-    if worker.state is S.READY:
+def _heard_loading(worker: Worker, heard: Heard, now: float, learned: Learned, *, replaced: bool) -> Folded:
+    if worker.state is S.READY or (worker.state is S.ERROR and worker.loaded_once and replaced):
         if heard.reported_at <= worker.since:
             return Folded(worker=worker, learned=learned)
         line = f"{worker.launch_id[:6]} ({worker.kind}) restarted by itself and loads again"

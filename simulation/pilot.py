@@ -78,6 +78,8 @@ class Told:
     error: str
     suspect_since: float | None
     official: bool = False
+    incarnation: str = ""
+    started_at: float = 0.0
 
 
 class PolicyPilot:

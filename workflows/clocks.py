@@ -33,6 +33,7 @@ def told_in_time(batch: MetricsBatch, now: float) -> MetricsBatch:
 
 def _times(batch: MetricsBatch) -> list[float]:
     suspected = [worker.suspect_since for worker in batch.workers if worker.suspect_since is not None]
+    suspected += [worker.started_at for worker in batch.workers]
     return [batch.last_request_at or 0.0, *suspected, *(worker.reported_at for worker in batch.workers)]
 
 
@@ -43,6 +44,9 @@ def _worker(worker: WorkerMetrics, back: float, now: float) -> WorkerMetrics:
             # 0 is "never", and stays that
             "reported_at": reported if reported <= 0 else max(0.0, min(reported - back, now)),
             "suspect_since": _earlier(worker.suspect_since, back, now),
+            "started_at": worker.started_at
+            if worker.started_at <= 0
+            else max(0.0, min(worker.started_at - back, now)),
         }
     )
 

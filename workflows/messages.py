@@ -73,6 +73,10 @@ class WorkerMetrics(Received):
     """The engine has seen that the worker drains and gives it out no more."""
     suspect_since: float | None = None
     """Clients said that it does not answer, since then, and it has not reported after that."""
+    incarnation: str = Field("", max_length=64)
+    """Names the process that all of this is about; empty: not known, or an official worker that loads."""
+    started_at: float = 0.0
+    """When that process started (the engine's clock), as its age says; 0: not said."""
 
 
 class MetricsBatch(Received):

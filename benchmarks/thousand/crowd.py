@@ -207,6 +207,8 @@ class SimWorker(asyncio.Protocol):
             queued=max(0, len(self._held) - 1),
             gpus=(),
             ends_told_seconds=0.0,
+            incarnation=f"crowd-{self.id}",
+            uptime_seconds=0.0,
             running_load=0.0,
             running_seconds=0.0,
         )

@@ -64,6 +64,8 @@ class Report(msgspec.Struct):
     ends_told_seconds: float
     running_load: float
     running_seconds: float
+    incarnation: str
+    uptime_seconds: float
     cur_capacity: float = 0.0
     max_capacity: float = 0.0
 
@@ -210,7 +212,12 @@ class Reporter:
         most, dropped = _FINISHED_PER_REPORT, 0
         while self._ledger.untold and dropped < _DROPPED_PER_REPORT:
             mark, items = self._ledger.finished(most)
-            body = {"worker_id": self._worker_id, "mtoken": self._token, "requests": items}
+            body = {
+                "worker_id": self._worker_id,
+                "mtoken": self._token,
+                "incarnation": self._standing.incarnation,
+                "requests": items,
+            }
             said = await self._post(pool, path + "/delete_requests/", msgspec.json.encode(body))
             if said.taken:
                 self._ledger.told(mark)
@@ -269,6 +276,8 @@ class Reporter:
             ends_told_seconds=_ENDS_TOLD_SECONDS if turn is not None else 0.0,
             running_load=_taken(turn.load) if turn is not None else 0.0,
             running_seconds=turn.seconds if turn is not None else 0.0,
+            incarnation=standing.incarnation,
+            uptime_seconds=time.monotonic() - standing.started_at,
         )
 
     def close(self) -> None:

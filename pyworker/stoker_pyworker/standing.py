@@ -1,6 +1,7 @@
 """How the worker stands: loading, ready, broken, draining; and who must hear of it at once."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable
 
@@ -30,6 +31,8 @@ class Standing:
         self._hidden = hidden
         """Values that no fault may repeat: a model server's last words often hold the token that it was refused with."""
         self.started_at = time.monotonic() if started_at is None else started_at
+        self.incarnation = secrets.token_hex(8)
+        """Names this process in its reports, so that a late one is not read as the next process's."""
         self.perf = 0.0
         """Workload per second, measured; 0 until then."""
         self.load_seconds = 0.0

@@ -7,6 +7,7 @@ import pytest
 
 from engine.ingest import checked_url
 from stoker_wire.problem import Problem
+from stoker_wire.states import WorkerState
 from stoker_wire.token import mint_worker_token
 from tests.engine.conftest import SECRET, Stage
 from tests.engine.standin import until
@@ -253,3 +254,26 @@ async def test_a_port_is_written_in_ascii_digits(stage: Stage) -> None:
         "/worker_status/", worker.status(url="http://10.0.0.1:\u0663\u0660\u0660\u0660")
     )
     assert (status, body["error"]) == (400, "invalid_url")
+
+
+async def test_a_late_report_of_an_ended_process_is_taken_and_changes_nothing(stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker()
+    await endpoint.ready(worker, incarnation="a", uptime_seconds=3600.0)
+    known = stage.server.engine.directory.named(endpoint.name).workers[worker.launch_id]
+    await endpoint.script(members=[worker.member(WorkerState.REBOOTING)])
+    await worker.report(incarnation="a", uptime_seconds=3601.0, error_msg="dying", num_requests_working=3)
+    assert (known.heard_at, known.error, known.in_flight) == (0.0, "", 0)
+    await worker.report(incarnation="b", uptime_seconds=1.0, loadtime=0.0)
+    await worker.report(incarnation="a", uptime_seconds=3602.0, error_msg="dying", num_requests_working=3)
+    assert (known.process.id, known.error, known.in_flight) == ("b", "", 0)
+    told = known.metrics()
+    assert (told.incarnation, told.condition, told.error) == ("b", "loading", "")
+
+
+async def test_the_name_of_a_process_is_bounded(stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker()
+    await endpoint.script(groups=[1], members=[worker.member()])
+    status, problem = await stage.post("/worker_status/", worker.status(incarnation="a" * 65))
+    assert (status, problem["error"]) == (400, "invalid_args")

@@ -419,3 +419,104 @@ def test_what_is_remembered_of_given_requests_is_bounded() -> None:
     world.now += 601
     world.router.sweep(world.endpoint, world.now)
     assert len(world.endpoint.given) == 0
+
+
+# processes
+
+
+def _reports(world: World, process: str, *, age: float = 100.0, **said: object) -> None:
+    """A report of this process, unless it is late."""
+    worker = world.worker("a")
+    status = WorkerStatus(id=1, loadtime=1.0, max_perf=10.0).model_copy(
+        update={"incarnation": process, "uptime_seconds": age, **said}
+    )
+    if not worker.is_late(status, world.now):
+        worker.hear(status, "http://a:1", world.now)
+        world.router.refresh(world.endpoint, world.now)
+
+
+def test_a_new_process_holds_nothing_that_the_old_one_held() -> None:
+    world = World()
+    world.members("a")
+    _reports(world, "a1")
+    held = world.ask(cost=50.0)
+    _reports(world, "a1", cur_load=50.0, num_requests_working=1, working_request_idxs=(held.request_idx,))
+    worker = world.worker("a")
+    assert (worker.ledger.outstanding, worker.in_flight) == (50.0, 1)
+    world.now += 5
+    _reports(world, "a2", age=1.0, loadtime=0.0)
+    assert (worker.ledger.outstanding, worker.in_flight, worker.holds) == (0.0, 0, False)
+    # the old one's last report was on its way
+    _reports(world, "a1", age=105.0, cur_load=50.0, num_requests_working=1, error_msg="dying")
+    assert (worker.ledger.outstanding, worker.in_flight, worker.error) == (0.0, 0, "")
+
+
+def test_a_request_that_died_with_the_old_process_does_not_blame_the_new_one() -> None:
+    world = World()
+    world.members("a")
+    _reports(world, "a1")
+    first, second = world.ask(), world.ask()
+    world.now += 5
+    _reports(world, "a2", age=1.0)
+    world.ask(first.request_idx, failed_url="http://a:1", hold=False)
+    world.ask(second.request_idx, hold=False)
+    assert (world.worker("a").suspect_since, world.worker("a").strikes) == (None, 0)
+    third = world.ask()
+    world.now += 1
+    world.ask(third.request_idx, failed_url="http://a:1", hold=False)
+    assert world.worker("a").suspect_since == world.now
+
+
+def test_what_clients_said_of_the_old_process_ends_with_it() -> None:
+    world = World()
+    world.members("a")
+    _reports(world, "a1")
+    for _ in range(4):
+        world.worker("a").blame(world.now)
+    world.now += 1
+    world.members("a", state=WorkerState.REBOOTING)
+    worker = world.worker("a")
+    assert (worker.suspect_since, worker.strikes, worker.out_until) == (None, 0, 0.0)
+
+
+def test_an_end_that_the_old_process_tells_does_not_praise_the_new_one() -> None:
+    world = World()
+    world.members("a")
+    _reports(world, "a1")
+    old = world.ask()
+    world.now += 5
+    _reports(world, "a2", age=1.0)
+    worker, new = world.worker("a"), world.ask()
+    worker.blame(world.now)
+    told = {"success": True, "now": world.now, "earlier": True}
+    world.router.finished(world.endpoint, worker, old.request_idx, **told)
+    assert old.finished
+    assert worker.strikes == 1
+    # a request that was given to the new process is not ended by the old one
+    assert not world.router.finished(world.endpoint, worker, new.request_idx, **told)
+    assert (new.finished, worker.ledger.tickets_open) == (False, 1)
+
+
+def test_a_stopped_worker_is_heard_once_every_late_report_has_come() -> None:
+    world = World()
+    world.members("a")
+    _reports(world, "a1")
+    world.members("a", state=WorkerState.INACTIVE)
+    worker = world.worker("a")
+    world.now += 30
+    _reports(world, "a1", age=130.0)
+    assert (worker.heard_at, worker.disagrees) == (0.0, False)
+    world.now += 1
+    _reports(world, "a1", age=131.0)
+    assert (worker.heard_at, worker.disagrees) == (world.now, True)
+    assert not worker.routable(world.now, TIMING, trust_memo=True)
+
+
+def test_a_stopped_worker_with_a_new_process_is_heard_at_once() -> None:
+    world = World()
+    world.members("a")
+    _reports(world, "a1")
+    world.members("a", state=WorkerState.INACTIVE)
+    world.now += 1
+    _reports(world, "a2", age=0.5)
+    assert world.worker("a").metrics().incarnation == "a2"

@@ -29,6 +29,8 @@ class Claims:
     error: str = ""
     suspect_since: float | None = None
     official: bool = False
+    incarnation: str = ""
+    started_at: float = 0.0
 
 
 def fleet(*perfs, kind=KIND):

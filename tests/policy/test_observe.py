@@ -25,6 +25,8 @@ class Said:
     error: str = ""
     suspect_since: float | None = None
     official: bool = False
+    incarnation: str = ""
+    started_at: float = 0.0
 
 
 def hear(about, **said):
@@ -67,7 +69,7 @@ def test_a_restart_that_is_still_asked_for_is_not_over(state, operation):
 
 @pytest.mark.parametrize("state", [S.STOPPING, S.INACTIVE, S.DESTROYING])
 def test_what_a_stopped_worker_said_last_changes_nothing(state):
-    folded = hear(worker("w", state), load=5.0)
+    folded = hear(worker("w", state, since=NOW - 10), load=5.0)
     assert (folded.worker.state, folded.worker.load) == (state, 0.0)
 
 

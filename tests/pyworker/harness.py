@@ -217,6 +217,7 @@ class Engine:
 
     async def start(self):
         self.writers = set()
+        self.ends_of = []
         self.tasks = set()
         self.server = await asyncio.start_server(self._connection, "127.0.0.1", self.port)
         self.port = self.server.sockets[0].getsockname()[1]
@@ -257,6 +258,7 @@ class Engine:
                     status = f"{refused} No"
                 elif not fails:
                     self.finished.extend(body["requests"])
+                    self.ends_of.append(body["incarnation"])
                 writer.write(
                     f"HTTP/1.1 {status}\r\n{self._said_date()}content-length: 2\r\n\r\n{{}}".encode()
                 )

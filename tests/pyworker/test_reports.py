@@ -181,6 +181,35 @@ async def test_load_cancelled_after_it_was_told_is_taken_off_what_comes_next():
     assert ledger.totals().new - told.new == 30.0
 
 
+async def test_load_that_was_told_and_cancelled_is_told_once(worker, engine):
+    # 40 told, then cancelled: the total falls to 0, and the next 30 are part of the 40 that were told
+    _, writer = await worker.connect()
+    writer.write(worker.raw_request("/held", cost=40))
+    await until(lambda: engine.total("new_load") == 40)
+    writer.close()
+    await until(lambda: engine.statuses[-1]["cur_load"] == 0)
+    reports = len(engine.statuses)
+    await worker.post("/echo", cost=30)
+    await until(lambda: engine.total("cur_perf") == 30 and len(engine.statuses) > reports)
+    assert engine.total("new_load") == 40
+    await worker.post("/echo", cost=25)
+    await until(lambda: engine.total("cur_perf") == 55)
+    assert engine.total("new_load") == 55
+
+
+async def test_every_report_and_every_end_names_the_process(worker, engine, make_worker):
+    await worker.post("/echo")
+    await until(lambda: engine.finished)
+    names = {status["incarnation"] for status in engine.statuses} | set(engine.ends_of)
+    (name,) = names
+    assert name == worker.life.standing.incarnation
+    ages = [status["uptime_seconds"] for status in engine.statuses]
+    assert ages == sorted(ages)
+    assert ages[0] > 0
+    other = await make_worker()
+    assert other.life.standing.incarnation != name
+
+
 def test_what_ended_while_a_report_was_on_its_way_stays_untold():
     ledger = Ledger()
     for number in range(3):

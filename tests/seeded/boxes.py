@@ -45,6 +45,8 @@ class Box:
     alive: bool = True
     broken: str = ""
     mute: bool = False
+    incarnation: str = ""
+    """Empty: it is the official package's worker, which names no process."""
     jobs: dict[int, Job] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     ended: list[dict[str, Any]] = field(default_factory=list)
@@ -53,6 +55,7 @@ class Box:
     reported_at: float = 0.0
     """When a report of it last reached an engine."""
     task: "asyncio.Task[None] | None" = None
+    last_words: "asyncio.Task[None] | None" = None
     stir: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -103,7 +106,10 @@ class Box:
         self.stir.set()
 
     def die(self) -> None:
-        """The machine stopped under it: everything that it worked on is lost."""
+        """The machine stopped under it: everything that it worked on is lost. Its last report may still be on its way."""
+        if not self.mute and self.chance.random() < self.world.weather.report_late:
+            last = self._status(self.world.worker_token(self.launch_id))
+            self.last_words = asyncio.get_running_loop().create_task(self._arrive_late(last))
         self.alive = False
         if self.task is not None:
             self.task.cancel()
@@ -176,9 +182,20 @@ class Box:
         if await ingest.hear("worker_status", self._status(token)):
             self.reported_at = self.world.now()
 
+    async def _arrive_late(self, status: dict[str, Any]) -> None:
+        await asyncio.sleep(self.chance.choice((0.02, 0.2, 2.0, 9.0)))
+        ingest = self.world.some_engine()
+        if ingest is not None:
+            await ingest.hear("worker_status", status)
+
     def _status(self, token: str) -> dict[str, Any]:
         ready = self.ready
-        return {
+        named = (
+            {"incarnation": self.incarnation, "uptime_seconds": self.world.now() - self.started_at}
+            if self.incarnation
+            else {}
+        )
+        return named | {
             "id": self.machine.id,
             "mtoken": token,
             "version": "stoker-0.1.0",

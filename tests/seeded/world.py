@@ -243,6 +243,7 @@ class World:
                 self.now(),
                 self.scenario.model_seconds * self.chance.uniform(0.5, 2.0),
                 random.Random(f"box {machine.id} {machine.turn} {self.scenario.seed}"),
+                incarnation=f"{machine.id}-{machine.turn}-{self.now():.3f}" if self.scenario.seed % 3 else "",
             )
             self.boxes[machine.id] = box
             box.begin()

@@ -249,3 +249,11 @@ def test_a_description_does_not_repeat_whole_bodies():
     with pytest.raises(ValidationError) as caught:
         RouteRequest.model_validate({"api_key": "secret-key"})
     assert "secret-key" not in describe(caught.value)
+
+
+def test_a_report_names_its_process_by_its_incarnation_or_by_its_exact_loading_time():
+    assert WorkerStatus(id=1, incarnation="8f14", loadtime=12.345678).process == "8f14"
+    assert WorkerStatus(id=1, loadtime=12.345678).process == "loadtime-12.345678"
+    assert WorkerStatus(id=1, loadtime=0.0).process == ""
+    # rounded times are the same for many processes
+    assert WorkerStatus(id=1, loadtime=12.345).process == ""

@@ -44,6 +44,21 @@ class WorkerStatus(Received):
     running_seconds: float = Field(0.0, ge=0)
     """For how long it has been at it."""
     gpus: tuple["GpuStatus", ...] = ()
+    incarnation: str = Field("", max_length=64)
+    """Names the worker's process: drawn at its start, in every report until it ends."""
+    uptime_seconds: float = Field(0.0, ge=0)
+    """Since the process started; 0: not said."""
+
+    @property
+    def process(self) -> str:
+        """Names the process that the report comes from; empty: not known, as while an official worker loads.
+
+        An official worker sends no `incarnation`. Its `loadtime` is measured to the microsecond and does not change until the
+        process ends, so it tells one process from the next. A time in whole milliseconds was not measured like that.
+        """
+        if self.incarnation or self.loadtime == round(self.loadtime, 3):
+            return self.incarnation
+        return f"loadtime-{self.loadtime!r}"
 
     @property
     def ready(self) -> bool:
@@ -85,6 +100,8 @@ class FinishedRequests(Received):
     worker_id: int
     mtoken: str = ""
     requests: tuple[FinishedRequest, ...] = ()
+    incarnation: str = Field("", max_length=64)
+    """As in `WorkerStatus`; an official worker sends none."""
 
 
 WorkerStatus.model_rebuild()
