@@ -178,6 +178,7 @@ class Router:
             return False  # it was given to the current process since
         known = worker.ledger.finish(request_idx)
         endpoint.reweigh(worker)
+        endpoint.pulse.worked(now)
         if place is None or place.worker is not worker:
             if status == _REJECTED:
                 self._acquit(endpoint, worker, endpoint.waiting.get(request_idx), now)
@@ -227,6 +228,8 @@ class Router:
         for record, seconds in ((endpoint.given, GIVEN_SECONDS), (endpoint.ended, ENDED_SECONDS)):
             for place in _forget(record, now - seconds, self._limits.requests_known_max):
                 self._note(endpoint, place, _outcome(place))
+        if any(worker.holds and worker.fresh(now, self._timing) for worker in endpoint.workers.values()):
+            endpoint.pulse.worked(now)
         self.refresh(endpoint, now)
         if endpoint.line:
             self._heed_backlog(endpoint, now)

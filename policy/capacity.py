@@ -356,11 +356,19 @@ def gate_shut(observation: Observation) -> bool:
     if timeout < 0:
         return True
     last = observation.load.last_request_at
-    return last is not None and observation.now - last < timeout
+    return works(observation) or (last is not None and observation.now - last < timeout)
+
+
+def works(observation: Observation) -> bool:
+    """Whether any ready worker that answers holds a request: then the endpoint is not idle, however long it runs."""
+    return any(
+        is_hot(worker) and worker.suspect_since is None and holds_requests(worker)
+        for worker in observation.workers
+    )
 
 
 def is_over(observation: Observation, expected: Forecast) -> bool:
-    """Whether the endpoint has been idle for as long as the user calls the end of the work.
+    """Whether the endpoint has been idle, since its last request ended, for as long as the user calls the end of the work.
 
     The user's word goes before the forecast: with a timeout of 12 s nobody waits for the last minute's mean to reach zero.
     """
@@ -372,6 +380,7 @@ def is_over(observation: Observation, expected: Forecast) -> bool:
         and last is not None
         and observation.now - last >= timeout
         and observation.load.backlog_requests == 0
+        and not works(observation)
     )
 
 

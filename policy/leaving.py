@@ -1,11 +1,11 @@
 """Ways out: finish drains, dismiss strangers, stop all, delete all. Drain before stop, always."""
 
 from policy.capacity import holds_requests, returns
-from policy.fleet import Goal, Worker
+from policy.fleet import Drain, Goal, Worker
 from policy.lifecycle import is_booting, is_hot
 from policy.orders import Orders
 from policy.plan import CancelDrain, Destroy, Stop, Update
-from policy.say import machine, requests
+from policy.say import duration, machine, requests
 from stoker_wire.states import WorkerState as S
 
 
@@ -31,20 +31,38 @@ def finish_drains(draft: Orders) -> None:
         name = machine(worker, draft.perfs)
         if is_drained(worker):
             why = f"drained after {draft.now - drain.since:.0f} s"
-        elif draft.now >= drain.deadline and (drain.goal is not Goal.STOP or draft.is_known):
+        elif _is_past_deadline(draft, worker, drain):
             why = f"drain deadline of {drain.deadline - drain.since:.0f} s passed with {requests(worker)}"
         elif is_mute(draft, worker):
             why = "it drains and does not answer"
         else:
+            if drain.until_idle and draft.now >= drain.deadline:
+                said = f"{name} drains since {duration(draft.now - drain.since)} and holds {requests(worker)}"
+                draft.wait("busy", worker.launch_id, f"{said}: it is stopped when they end")
             draft.wakes.append(drain.deadline)
             continue
         _carry_out(draft, worker, drain.goal, f"{name}: {why}; {drain.reason}")
+
+
+def _is_past_deadline(draft: Orders, worker: Worker, drain: Drain) -> bool:
+    """Whether its time is over. A worker stopped only to save money would be started again for the same requests."""
+    if draft.now < drain.deadline:
+        return False
+    return drain.goal is not Goal.STOP or (draft.is_known and not drain.until_idle)
 
 
 def is_mute(draft: Orders, worker: Worker) -> bool:
     """Whether a ready worker has not answered for so long that waiting for its requests is in vain."""
     since = worker.suspect_since
     return since is not None and draft.is_known and draft.now - since >= draft.tuning.suspect_seconds
+
+
+def bound_drains(draft: Orders, why: str) -> None:
+    """Workers that drain until they are idle get a deadline: it is not only to save money any more."""
+    for worker in draft:
+        drain = worker.drain
+        if drain is not None and drain.until_idle and is_hot(worker) and draft.free(worker):
+            draft.drain(worker, drain.goal, f"{drain.reason}; {why}")
 
 
 def let_go(draft: Orders, worker: Worker, goal: Goal, why: str) -> None:
@@ -104,6 +122,7 @@ def release_again(draft: Orders) -> None:
 
 def stop_all(draft: Orders) -> None:
     """The endpoint is stopped: every worker goes cold."""
+    bound_drains(draft, "the endpoint is stopped")
     for worker in draft:
         if not draft.free(worker):
             continue

@@ -58,10 +58,24 @@ class Orders:
     def _change(self, before: Worker | None, after: Worker) -> None:
         self.workers[after.launch_id] = after
 
-    def drain(self, worker: Worker, goal: Goal, reason: str, *, seconds: float | None = None) -> None:
+    def drain(
+        self,
+        worker: Worker,
+        goal: Goal,
+        reason: str,
+        *,
+        seconds: float | None = None,
+        until_idle: bool = False,
+    ) -> None:
         """Begin to empty a ready worker."""
         allowed = self.config.drain_seconds_max if seconds is None else seconds
-        drain = Drain(since=self.now, deadline=self.now + allowed, goal=goal, reason=reason)
+        drain = Drain(
+            since=self.now,
+            deadline=self.now + allowed,
+            goal=goal,
+            reason=reason,
+            until_idle=until_idle,
+        )
         self.order(StartDrain(launch_id=worker.launch_id, drain=drain, reason=reason))
 
     def wait(self, code: str, subject: str, reason: str, until: float | None = None) -> None:

@@ -80,6 +80,10 @@ class Pulse:
         self._slice_requests += 1
         self.last_request_at = now
 
+    def worked(self, now: float) -> None:
+        """A request runs, or has just ended: the endpoint is idle from its end, not from its arrival."""
+        self.last_request_at = now
+
     def touch(self) -> None:
         """Something besides load changed: tell it with the next regular batch."""
         self._touched = True

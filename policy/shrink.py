@@ -7,7 +7,7 @@ from policy.capacity import takes_requests, workers_min
 from policy.draft import Draft
 from policy.exact import billionths
 from policy.fleet import Goal, Worker
-from policy.leaving import dismiss, let_go
+from policy.leaving import bound_drains, dismiss, let_go
 from policy.lifecycle import is_booting, is_cold, is_hot
 from policy.placement import price_performance
 from policy.plan import Destroy, Stop
@@ -39,7 +39,7 @@ def shrink_hot(draft: Draft, keep: float, why: str) -> None:
         floors.leaves(worker)
         left -= perf
         reason = f"{why}, {load(left)} stay ready: drain {machine(worker, draft.perfs)}"
-        draft.drain(worker, Goal.STOP, reason)
+        draft.drain(worker, Goal.STOP, reason, until_idle=True)
 
 
 def shrink_total(draft: Draft, keep: float, why: str) -> None:
@@ -84,7 +84,11 @@ def obey_max_workers(draft: Draft) -> None:
 def obey_budget(draft: Draft) -> None:
     """After the budget was lowered, or prices rose: stop running the worst until what stays is within it."""
     budget, purse = draft.config.dollars_per_hour_max, draft.purse
-    if budget is None or purse is None or purse.left_after_drains >= 0:
+    if budget is None or purse is None:
+        return
+    if purse.left < 0:
+        bound_drains(draft, f"running all costs more than the budget of {price(budget)}")
+    if purse.left_after_drains >= 0:
         return
     running = [
         worker

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from policy import load as load_windows
+from policy.capacity import holds_requests
 from policy.fleet import Goal, Worker
 from policy.lifecycle import Impossible
 from policy.observe import fold_metrics
@@ -221,17 +222,19 @@ def _worker(book: EndpointStateBook, told: WorkerMetrics, now: float) -> str:
         return ""
     if after.drain is not None and _emptied(worker, after):
         return f"draining worker {told.launch_id} moved on"
-    if worker.load > 0 and after.load <= 0 and _inactive(book, now):
-        return f"worker {told.launch_id} finished after the inactivity timeout"
+    if worker.load > 0 and after.load <= 0 and _is_idle(book):
+        return f"worker {told.launch_id} finished the last request: the inactivity timeout begins"
     if (after.suspect_since is None) != (worker.suspect_since is None):
         return f"worker {told.launch_id} is suspected, or is not any more"
     return ""
 
 
-def _inactive(book: EndpointStateBook, now: float) -> bool:
-    """The timeout's own look came while a request was running; without this the next one comes with the slow listing."""
-    timeout, last = book.record.config.inactivity_timeout, book.record.load.last_request_at
-    return timeout is not None and timeout > 0 and last is not None and now >= last + timeout
+def _is_idle(book: EndpointStateBook) -> bool:
+    """Whether nothing runs and the timeout counts from now on; without a plan now, its end is looked for with the slow listing."""
+    timeout = book.record.config.inactivity_timeout
+    if timeout is None or timeout <= 0:
+        return False
+    return not any(holds_requests(worker) for worker in book.record.workers.values())
 
 
 def _emptied(before: Worker, after: Worker) -> bool:

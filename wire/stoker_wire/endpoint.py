@@ -75,7 +75,8 @@ class EndpointConfig(Typed):
     """Hard budget: the workers of this endpoint together never cost more, running, in $/h. None: no budget."""
 
     drain_seconds_max: float = Field(600.0, ge=0)
-    """How long a draining worker may finish what it holds before it is stopped all the same."""
+    """How long a draining worker may finish what it holds before it is stopped. One that is stopped only to save money
+    finishes it first."""
 
     @model_validator(mode="before")
     @classmethod
