@@ -217,12 +217,8 @@ class Ingest:
         if worker.left and before[4] is None:
             log.warning("worker_leaves", endpoint=endpoint.name, worker=worker.launch_id)
             endpoint.pulse.urge(CAUSE_LEAVES, now)
-        if worker.told_to_end and silent_before:
-            log.warning("stopped_worker_runs", endpoint=endpoint.name, worker=worker.launch_id)
-            endpoint.pulse.urge(CAUSE_RUNS, now)
-        if process_before and worker.process.id != process_before:
-            log.warning("worker_restarted", endpoint=endpoint.name, worker=worker.launch_id)
-            endpoint.pulse.touch()
+        if silent_before or worker.process.id != process_before:
+            self._tell_process(endpoint, worker, process_before, now)
         if worker.error and worker.error != error_before:
             log.warning(
                 "worker_error", endpoint=endpoint.name, worker=worker.launch_id, error=worker.error[:200]
@@ -238,6 +234,15 @@ class Ingest:
         self._engine.router.heed_drain(endpoint, worker, now)
         if endpoint.pulse.urgent_at() is not None:
             self._engine.herald.poke(endpoint)
+
+    def _tell_process(self, endpoint: Endpoint, worker: KnownWorker, before: str, now: float) -> None:
+        """News of the process itself: it runs although it was told to end, or it replaced another one."""
+        if worker.told_to_end:
+            log.warning("stopped_worker_runs", endpoint=endpoint.name, worker=worker.launch_id)
+            endpoint.pulse.urge(CAUSE_RUNS, now)
+        elif before and worker.process.id != before:
+            log.warning("worker_restarted", endpoint=endpoint.name, worker=worker.launch_id)
+            endpoint.pulse.touch()
 
 
 def _no_such_path() -> Problem:

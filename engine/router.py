@@ -170,8 +170,8 @@ class Router:
     ) -> bool:
         """The worker said that a request ended; False if this engine never gave it that request.
 
-        `busy_seconds` is how long it was at it, where it says so. `status` is its word for the end. `earlier`: an earlier process
-        of the worker says so, which is news of the request and not of the worker.
+        `busy_seconds` is how long it was at it, where it says so. `status` is its word for the end. `earlier`: an
+        earlier process of the worker says so, which is news of the request and not of the worker.
         """
         place = endpoint.given.get(request_idx)
         if earlier and (place is None or not worker.began_after(place.given_at)):

@@ -277,6 +277,8 @@ class KnownWorker:
         """Whether this report is of another process than the last one, although nobody wanted that."""
         if self.heard_at <= 0 or self.state in UNROUTABLE or self.draining or self.leaving:
             return False
+        if status.incarnation and self.process.id:
+            return self.process.is_replaced_by(status.incarnation)
         return status.num_requests_recieved < self.received
 
     def leave_unserved(self, place: "Place", now: float) -> None:

@@ -368,7 +368,7 @@ def works(observation: Observation) -> bool:
 
 
 def is_over(observation: Observation, expected: Forecast) -> bool:
-    """Whether the endpoint has been idle, since its last request ended, for as long as the user calls the end of the work.
+    """Whether the endpoint has been idle, since its last request ended, for the inactivity timeout.
 
     The user's word goes before the forecast: with a timeout of 12 s nobody waits for the last minute's mean to reach zero.
     """

@@ -32,7 +32,7 @@ class Drain:
     seen_at: float | None = None
     """Since when every live engine gives it out no more; None: not all of them have said so."""
     until_idle: bool = False
-    """It only saves money: the requests that it holds end first, however long they run. The deadline decides nothing."""
+    """It only saves money: the requests that it holds end first, however long they run, and the deadline does not count."""
 
 
 STRANGER = 0

@@ -1,15 +1,16 @@
 """Which process of a worker a report comes from: a report of a process that has ended says nothing of the next one.
 
-Each worker process draws an id at its start and sends it with every report, with its age. The official worker sends neither:
-`WorkerStatus.process` names its process by its loading time, which differs from process to process and stays for its life.
+Each worker process draws an id at its start and sends it with every report, with its age. The official worker sends
+neither: `WorkerStatus.process` names its process by its loading time, which no other process has.
 """
 
 from dataclasses import dataclass
 from typing import Self
 
 LATE_SECONDS = 30.0
-"""A report can arrive this long after its process was ended, or after a later process was heard: workers wait 10 s for an
-answer, and proxies buffer. A process that reports after that is alive. Doubled, a machine that runs on is noticed 30 s later."""
+"""A report can arrive this long after its process was ended, or after a later process was heard: workers wait 10 s for
+an answer, and proxies buffer. A process that reports after that is alive. Doubled, a machine that runs on is noticed
+30 s later."""
 ORDER_SECONDS = 1.0
 """Start times that are closer than this give no order: each is known to the delay of a report."""
 _ENDED_KEPT = 4
@@ -34,9 +35,9 @@ class Process:
     ) -> bool:
         """Whether a report is of an earlier process.
 
-        `quiet_since` is when the current process was last heard; None: the earlier one was ended and the next is awaited, and
-        then no report of the earlier one counts. Otherwise an earlier process counts again once the current one has been quiet
-        for `LATE_SECONDS`: their order was a mistake.
+        `quiet_since` is when the current process was last heard; None: the earlier one was ended and the next is
+        awaited, and then no report of the earlier one counts. Otherwise an earlier process counts again once the
+        current one has been quiet for `LATE_SECONDS`: their order was a mistake.
         """
         if process and process == self.id:
             return False

@@ -31,7 +31,7 @@ def finish_drains(draft: Orders) -> None:
         name = machine(worker, draft.perfs)
         if is_drained(worker):
             why = f"drained after {draft.now - drain.since:.0f} s"
-        elif _is_past_deadline(draft, worker, drain):
+        elif _is_past_deadline(draft, drain):
             why = f"drain deadline of {drain.deadline - drain.since:.0f} s passed with {requests(worker)}"
         elif is_mute(draft, worker):
             why = "it drains and does not answer"
@@ -44,7 +44,7 @@ def finish_drains(draft: Orders) -> None:
         _carry_out(draft, worker, drain.goal, f"{name}: {why}; {drain.reason}")
 
 
-def _is_past_deadline(draft: Orders, worker: Worker, drain: Drain) -> bool:
+def _is_past_deadline(draft: Orders, drain: Drain) -> bool:
     """Whether its time is over. A worker stopped only to save money would be started again for the same requests."""
     if draft.now < drain.deadline:
         return False

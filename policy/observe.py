@@ -113,7 +113,7 @@ _RESTARTING = frozenset({S.STARTING, S.REBOOTING, S.UPDATE_REBOOTING, S.UPDATE_S
 RESTARTS = frozenset({"reboot", "update"})
 """Operations that restart the container, and once more if the answer to the first call was lost."""
 _TOLD_TO_END = frozenset({S.STOPPING, S.INACTIVE, S.DESTROYING})
-"""A report in these says that the machine runs and is billed, unless it is a late one of the process that was told to end."""
+"""A report in these says that the machine runs and is billed, unless it is a late one of the process that ended."""
 
 
 def fold_metrics(
@@ -129,8 +129,8 @@ def fold_metrics(
 
     `fleet` is the whole endpoint's: a perf far above what the worker's like do is believed up to a bound.
 
-    Of a report of a process that has ended only the tickets count. The same holds for one that arrives while a restart is
-    still being asked for: a worker that took requests again would lose them to the next try.
+    Of a report of a process that has ended only the tickets count. The same holds for one that arrives while a restart
+    is still being asked for: a worker that took requests again would lose them to the next try.
     `drain.seen_at` is not set here: only the caller knows which engines live (`fold_drain_seen`).
     """
     worker = worker.but(tickets_open=heard.tickets_open if tickets_open is None else tickets_open)
@@ -231,8 +231,8 @@ def _heard_running(worker: Worker, heard: Heard, now: float, learned: Learned) -
 
 
 def _suspicion(worker: Worker, heard: Heard) -> float | None:
-    """A suspicion that is older than the process is about an earlier one. Only a report that came after it clears it: another
-    engine's silence about it does not."""
+    """A suspicion that is older than the process is about an earlier one. Only a report that came after it clears it:
+    another engine's silence about it does not."""
     suspect_since = heard.suspect_since
     if suspect_since is not None and suspect_since <= max(worker.process.ended_at, worker.process.started_at):
         suspect_since = None

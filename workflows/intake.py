@@ -230,7 +230,7 @@ def _worker(book: EndpointStateBook, told: WorkerMetrics, now: float) -> str:
 
 
 def _is_idle(book: EndpointStateBook) -> bool:
-    """Whether nothing runs and the timeout counts from now on; without a plan now, its end is looked for with the slow listing."""
+    """Whether nothing runs and the timeout counts from now on. Without a plan now, no timer is set for its end."""
     timeout = book.record.config.inactivity_timeout
     if timeout is None or timeout <= 0:
         return False

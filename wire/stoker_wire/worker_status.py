@@ -53,8 +53,8 @@ class WorkerStatus(Received):
     def process(self) -> str:
         """Names the process that the report comes from; empty: not known, as while an official worker loads.
 
-        An official worker sends no `incarnation`. Its `loadtime` is measured to the microsecond and does not change until the
-        process ends, so it tells one process from the next. A time in whole milliseconds was not measured like that.
+        An official worker sends no `incarnation`. Its `loadtime` is measured to the microsecond and does not change until
+        the process ends, so it tells one process from the next. A time in whole milliseconds was not measured like that.
         """
         if self.incarnation or self.loadtime == round(self.loadtime, 3):
             return self.incarnation
