@@ -18,6 +18,7 @@ from engine.parsing import FastRouteRequest, answer
 from engine.routing import RouteDesk
 from engine.turns import Turn
 from stoker_wire.numbers import read_number
+from stoker_wire.portable import Portable
 from stoker_wire.problem import Problem
 from stoker_wire.route import COST_MAX, DEFAULT_COST
 
@@ -196,7 +197,7 @@ class OpenAIDoor:
             )
 
 
-class _WorkerFailed(Exception):
+class _WorkerFailed(Portable, Exception):
     """The worker failed before a byte of its answer was passed on."""
 
     def __init__(self, message: str, *, unreachable: bool) -> None:

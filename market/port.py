@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from stoker_wire.market import Charge, Instance, Offer, Template
+from stoker_wire.portable import Portable
 
 
-class MarketError(Exception):
+class MarketError(Portable, Exception):
     """A marketplace call failed. The message never holds a key, a token or a response body."""
 
     final = False

@@ -1,7 +1,9 @@
 """The one error of the little languages."""
 
+from stoker_wire.portable import Portable
 
-class GrammarError(ValueError):
+
+class GrammarError(Portable, ValueError):
     """Text that cannot be read: what was expected, what came and where, and what to write instead."""
 
     def __init__(self, message: str, *, position: int | None = None, advice: str = "") -> None:

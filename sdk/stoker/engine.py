@@ -22,6 +22,7 @@ from stoker.errors import (
     Unauthorised,
 )
 from stoker.transport import Pool
+from stoker_wire.portable import Portable
 from stoker_wire.problem import describe
 from stoker_wire.route import Route, RouteAnswer, RouteRequest, Waiting, is_route
 from stoker_wire.strict_json import NotJson, parse_answer
@@ -36,7 +37,7 @@ _NOT_DONE = frozenset({"endpoints_not_read", "endpoint_deleting", "starting"})
 """Problems of an engine that has not begun what it was asked."""
 
 
-class Away(Exception):
+class Away(Portable, Exception):
     """The engine did not answer, or answered that it cannot now. `retry_after_s` is what it asked for."""
 
     def __init__(

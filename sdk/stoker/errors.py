@@ -21,8 +21,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from stoker_wire.portable import Portable
 
-class StokerError(Exception):
+
+class StokerError(Portable, Exception):
     """The root of what this package raises on purpose."""
 
 

@@ -6,11 +6,13 @@ The body is `{"success": false, "error": <code>, "msg": <sentence>, "error_msg":
 
 from typing import Any
 
+from stoker_wire.portable import Portable
+
 FAULTS_SAID_MAX = 8
 """Faults of one value that an error names; the rest is counted."""
 
 
-class Problem(Exception):
+class Problem(Portable, Exception):
     """A fault of the request, with the status to answer and a sentence that says what to do."""
 
     def __init__(

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 
 from stoker_wire.numbers import finite
+from stoker_wire.portable import Portable
 from stoker_wire.strict_json import parse_json
 
 TICKET_SECONDS = 60.0
@@ -20,7 +21,7 @@ TICKET_SECONDS = 60.0
 _SEALS_MAX = 2
 
 
-class TicketRefused(ValueError):
+class TicketRefused(Portable, ValueError):
     """The ticket does not open this worker; the message says why, `code` is the problem code."""
 
     def __init__(self, code: str, message: str) -> None:

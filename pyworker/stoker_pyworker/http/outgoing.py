@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 import httptools
 
 from stoker_pyworker.http.messages import Header
+from stoker_wire.portable import Portable
 
 
-class OriginFault(Exception):
+class OriginFault(Portable, Exception):
     """The origin did not answer: `connect` (nobody listens), `closed` (cut before the end) or `malformed`."""
 
     def __init__(self, kind: str, message: str) -> None:
