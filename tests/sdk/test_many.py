@@ -120,7 +120,8 @@ async def test_a_map_of_nothing_is_nothing(endpoint):
 
 
 async def test_a_thousand_requests_at_once_are_answered(peers, endpoint):
-    answers = await asyncio.gather(*(endpoint.request("/x", {"n": number}) for number in range(1000)))
+    ask = endpoint.request
+    answers = await asyncio.gather(*(ask("/x", {"n": number}, timeout=100) for number in range(1000)))
     assert [answer.json()["echo"]["n"] for answer in answers] == list(range(1000))
 
 
