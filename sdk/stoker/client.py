@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
+import warnings
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -78,6 +80,12 @@ class Serverless:
     def __repr__(self) -> str:
         return f"<Serverless {self.url}>"
 
+    def __del__(self) -> None:
+        pools = [getattr(self, name, None) for name in ("_engine_pool", "workers_pool")]
+        if any(pool.connections for pool in pools if pool is not None) and not sys.is_finalizing():
+            said = f"{self!r} was dropped with open connections; use `async with` or `await client.aclose()`"
+            warnings.warn(said, ResourceWarning, stacklevel=2, source=self)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -88,9 +96,11 @@ class Serverless:
 
     async def aclose(self) -> None:
         """Cancel what runs in the background and close every connection."""
-        for task in list(self._background):
+        loop = asyncio.get_running_loop()
+        background = [task for task in self._background if task.get_loop() is loop]
+        for task in background:
             task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.gather(*background, return_exceptions=True)
         await self._engine_pool.aclose()
         await self.workers_pool.aclose()
 

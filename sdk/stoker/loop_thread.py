@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_END_SECONDS_MAX = 10.0
+
 
 class LoopThread:
     """Runs coroutines for threads that wait for them; any number of threads may."""
 
-    def __init__(self) -> None:
+    def __init__(self, closing: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        """`closing` is run at the end, on the loop; also when nobody closed this and it is dropped, or the program ends."""
+        self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="stoker-client", daemon=True)
+        # The thread knows the loop alone: what it knew would live as long as the thread.
+        self._thread = threading.Thread(target=_serve, args=(self._loop,), name="stoker-client", daemon=True)
         self._thread.start()
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            left = asyncio.all_tasks(self._loop)
-            for task in left:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
+        self._end = weakref.finalize(self, _end, self._loop, self._thread, self._process, closing)
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Begin work without waiting for it.
@@ -73,6 +70,12 @@ class LoopThread:
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> tuple[Future[T], Callable[[], None]]:
         """The future of work, done when its task is; and what cancels it, to be called on the loop."""
+        if os.getpid() != self._process:
+            work.close()
+            raise RuntimeError(
+                "this client was made before the process was forked, and its thread stayed in the parent; "
+                "make a client in each process"
+            )
         if not self._thread.is_alive() or self._loop.is_closed():
             work.close()
             raise RuntimeError("the client is closed; use it inside its `with`")
@@ -117,7 +120,7 @@ class LoopThread:
             while items := self.run(following()):
                 yield from items
         finally:
-            if isinstance(source, AsyncGenerator) and self._thread.is_alive():
+            if isinstance(source, AsyncGenerator) and self._works():
                 if threading.current_thread() is self._thread:  # dropped, and collected while the loop ran
                     self.start(_close(source))
                 else:
@@ -130,9 +133,51 @@ class LoopThread:
             RuntimeError: this is that thread.
         """
         self._elsewhere()
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
+        self._end()
+
+    def _works(self) -> bool:
+        """Whether the thread runs here. Threads that were alive when the interpreter began to end do not go on."""
+        return os.getpid() == self._process and self._thread.is_alive() and not sys.is_finalizing()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """The thread: run the loop until it is stopped, then let go of what is left in it."""
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def _end(
+    loop: asyncio.AbstractEventLoop,
+    thread: threading.Thread,
+    process: int,
+    closing: Callable[[], Coroutine[Any, Any, None]] | None,
+) -> None:
+    """Close and stop the loop, and wait for the thread unless this is that thread."""
+    if os.getpid() != process or not thread.is_alive() or sys.is_finalizing():
+        return
+
+    async def end() -> None:
+        try:
+            if closing is not None:
+                await closing()
+        finally:
+            loop.stop()
+
+    def begin() -> None:
+        ending.append(loop.create_task(end()))
+
+    ending: list[asyncio.Task[None]] = []
+    loop.call_soon_threadsafe(begin)
+    if threading.current_thread() is not thread:
+        thread.join(_END_SECONDS_MAX)
 
 
 async def _close(source: AsyncGenerator[Any, None]) -> None:

@@ -232,7 +232,7 @@ class SyncServerless:
 
     def __init__(self, api_key: str | None = None, *, url: str | None = None, **options: Any) -> None:
         self._client = Serverless(api_key, url=url, **options)
-        self._loop = LoopThread()
+        self._loop = LoopThread(self._client.aclose)
         self.endpoints = SyncEndpoints(self._loop, self._client.endpoints)
         self.workergroups = SyncWorkergroups(self._loop, self._client.workergroups)
 
@@ -249,12 +249,7 @@ class SyncServerless:
 
     def close(self) -> None:
         """Cancel what runs, close every connection, end the thread; closing twice does nothing."""
-        try:
-            self._loop.run(self._client.aclose())
-        except RuntimeError:  # closed before
-            return
-        finally:
-            self._loop.close()
+        self._loop.close()
 
     def get_endpoint(self, endpoint: str | int) -> SyncEndpoint:
         """A handle on an endpoint, by name or id."""

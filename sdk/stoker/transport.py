@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import os
 import socket
 import ssl
 import sys
@@ -125,6 +126,9 @@ class Pool:
         keepalive_seconds: float = 10.0,
     ) -> None:
         self._limit = connections_max or connections_allowed()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that the connections belong to."""
+        self._process = os.getpid()
         self._turn = asyncio.Semaphore(self._limit)
         self._verify = verify
         self._keepalive_seconds = keepalive_seconds
@@ -152,9 +156,11 @@ class Pool:
         Raises:
             httpx.TransportError: the connection failed, or nothing came for `read_seconds_max`.
             httpx.InvalidURL: the address is none.
+            RuntimeError: the client is closed, or belongs to another event loop.
         """
         if self._closed:
             raise RuntimeError("the client is closed; use it inside its `async with`")
+        self._settle()
         timeout = {
             "connect": CONNECT_SECONDS_MAX,
             "read": read_seconds_max,
@@ -196,12 +202,38 @@ class Pool:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        self._settle()
         self._closed = True
         lanes = [lane for idle in self._idle.values() for lane in idle] + list(self._busy)
         self._idle.clear()
         self._idle_count = 0
         for lane in lanes:
             await lane.transport.aclose()
+
+    @property
+    def connections(self) -> int:
+        """Open now."""
+        return self._idle_count + len(self._busy)
+
+    def _settle(self) -> None:
+        """Belong to the running event loop. Connections of a loop that has ended, or of the parent process, are dropped.
+
+        Raises:
+            RuntimeError: another event loop uses the client.
+        """
+        loop, process = asyncio.get_running_loop(), os.getpid()
+        if self._loop is loop and self._process == process:
+            return
+        if self._loop is not None and self._process == process and self._loop.is_running():
+            raise RuntimeError(
+                "this client belongs to another event loop, which still runs; make one stoker.Serverless per event loop, "
+                "or share a stoker.SyncServerless between threads"
+            )
+        self._loop, self._process = loop, process
+        self._turn = asyncio.Semaphore(self._limit)
+        self._idle.clear()
+        self._busy.clear()
+        self._idle_count = 0
 
     async def _take(self, origin: str) -> _Lane:
         """An idle connection to this origin, or a new one."""
@@ -214,7 +246,7 @@ class Pool:
             lane = idle.pop()
             self._idle_count -= 1
         else:
-            if self._idle_count + len(self._busy) >= self._limit:
+            if self.connections >= self._limit:
                 await self._close_idle(lambda lane: lane.origin != origin)
             lane = _Lane(origin, self._transport())
         self._busy.add(lane)
@@ -245,6 +277,8 @@ class Pool:
     async def _discard(self, lane: _Lane) -> None:
         """Not to be used again: a request that is cancelled at the wrong moment leaves httpcore's one connection taken for
         ever, and the next request on it, somebody else's, would wait until its own timeout."""
+        if lane not in self._busy:  # of an event loop that has ended
+            return
         self._busy.discard(lane)
         self._turn.release()
         await lane.transport.aclose()
@@ -258,6 +292,8 @@ class Pool:
         return lane
 
     def _leave(self, lane: _Lane) -> None:
+        if lane not in self._busy:  # of an event loop that has ended
+            return
         self._busy.discard(lane)
         self._turn.release()
         if not self._closed:
