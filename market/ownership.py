@@ -172,7 +172,7 @@ class DeploymentMarket:
         seen = owner_of(instance.label)
         now = owner_of((await self._market.show(instance.id)).label)
         if seen is None or now != seen:
-            raise InstanceGone(f"instance {instance.id} is not {instance.label} any more")
+            raise InstanceGone(f"instance {instance.id} is gone, or has another label since it was listed")
         await self._market.relabel(instance.id, replace(seen, deployment=self.deployment).label)
         log.info("instance_adopted_from", instance_id=instance.id, label=instance.label)
         self._remember([instance.id])

@@ -148,11 +148,11 @@ def load_keys(
     ca_pem = _text(stored, "ca_key_pem", path)
     if file := environ.get("STOKER_CA_KEY_FILE"):
         ca_pem = _pem_in(file, _CA)
-    market_key = (
-        environ.get("STOKER_MARKET_KEY") or environ.get("VAST_API_KEY") or _text(stored, "market_key", path)
-    )
-    if hosted_market:
-        _require_hosted_key(market_key, path)
+    market_key = environ.get("STOKER_MARKET_KEY") or environ.get("VAST_API_KEY") or ""
+    if not market_key:
+        market_key = _text(stored, "market_key", path)
+        if hosted_market:
+            _require_hosted_key(market_key, path)
     for name, value in (
         (_ACCOUNT, account_keys),
         (_HMAC, secret),

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import functools
+import json
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.service import RPCError
 
 from benchmarks.faults.stage import Stage
+from run.demo.chaos import instance_pid
+from run.lock import free_port
 from stoker_wire.control import SWEEP_ID
 
 STOP_SECONDS = 30.0
@@ -23,6 +27,8 @@ CUT_SECONDS = 45.0
 FULL_SECONDS = 20.0
 RELEASED_SECONDS_MAX = 60.0
 """For the machines of an endpoint that was cancelled or terminated, by the sweep's settings of the stage."""
+SWEEP_SECONDS = 2.0
+"""Of the second deployment: it looks for orphans at once and again and again."""
 _CHUNK = b"\0" * 65536
 
 PARTS = {
@@ -140,6 +146,86 @@ def _fill(ballast: Path) -> None:
                     pass
 
 
+async def _second_deployment(stage: Stage) -> float:
+    """A deployment of its own with the same account: it starts, sweeps at once, panics, and ends."""
+    folder = stage.stack.state_dir.parent / "second"
+    config = _settings(stage, folder, market={"kind": "vast", "url": stage.stack.settings.market_url})
+    assert stage.stack.keys is not None
+    environment = os.environ | {"STOKER_MARKET_KEY": stage.stack.keys.market_key}
+    before = {(one.id, one.label) for one in await stage.market.list()}
+    log = folder / "output"
+    with log.open("wb") as output:
+        second = await asyncio.create_subprocess_exec(
+            *_stokerd("dev", config), stdout=output, stderr=output, env=environment
+        )
+    try:
+        async with asyncio.timeout(90):
+            while b"Ctrl-C stops" not in log.read_bytes():
+                assert second.returncode is None, log.read_text()
+                await asyncio.sleep(0.2)
+        await asyncio.sleep(5 * SWEEP_SECONDS)
+        panic = await asyncio.create_subprocess_exec(
+            *_stokerd("panic", config, "--yes"), stdout=asyncio.subprocess.PIPE, env=environment
+        )
+        said = (await panic.communicate())[0].decode()
+        assert panic.returncode == 0, said
+        assert f"instances of the deployment {stage.stack.deployment}" in said, said
+    finally:
+        if second.returncode is None:
+            second.terminate()
+        await second.wait()
+    after = {(one.id, one.label) for one in await stage.market.list()}
+    assert before <= after, f"instances of the first deployment are gone: {before - after}"
+    return time.monotonic()
+
+
+async def _copied_folder(stage: Stage) -> float:
+    """A copy of the state folder is started: `stokerd dev` refuses, and the marketplace alone touches nothing."""
+    folder = stage.stack.state_dir.parent / "copy"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    await asyncio.to_thread(shutil.copytree, stage.stack.state_dir, folder / "state")
+    config = _settings(stage, folder)
+    before = {(one.id, one.label) for one in await stage.market.list()}
+    pids = {number: instance_pid(number, "worker.py") for number, _ in before}
+    dev = await asyncio.create_subprocess_exec(*_stokerd("dev", config), stderr=asyncio.subprocess.PIPE)
+    said = (await dev.communicate())[1].decode()
+    assert (dev.returncode, "is a copy: " in said, "kill " in said) == (3, True, False), said
+    market = await asyncio.create_subprocess_exec(*_stokerd("market", config), stderr=asyncio.subprocess.PIPE)
+    assert market.stderr is not None
+    try:
+        async with asyncio.timeout(60):
+            while line := await market.stderr.readline():
+                if b"market.listening" in line:
+                    break
+        await asyncio.sleep(3.0)
+    finally:
+        if market.returncode is None:
+            market.terminate()
+        await market.communicate()
+    after = {number: instance_pid(number, "worker.py") for number in pids}
+    assert after == pids, f"processes of the original's instances changed: {pids} -> {after}"
+    return time.monotonic()
+
+
+def _settings(stage: Stage, folder: Path, **changes: object) -> Path:
+    """The stage's settings on other ports, with the state folder `state` beside the file."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    said = stage.stack.settings.model_dump(mode="json", exclude={"host_market"}) | changes
+    said["state_dir"] = "state"
+    said["temporal"] |= {"port": free_port(), "ui_port": None}
+    said["engine"] |= {"port": free_port(), "public_url": None}
+    said["host_market"] = {"port": free_port()}
+    said["sweep"] = {"every_seconds": SWEEP_SECONDS, "young_seconds": 0.0}
+    path = folder / "stoker.json"
+    path.write_text(json.dumps(said))
+    return path
+
+
+def _stokerd(command: str, config: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "run", command, "--config", str(config), *more]
+
+
 def cases(*, quick: bool = False) -> list[Case]:
     """All of them, in the order in which they strike; `quick` shortens what lasts."""
     stop, cut = (5.0, 8.0) if quick else (STOP_SECONDS, CUT_SECONDS)
@@ -155,6 +241,12 @@ def cases(*, quick: bool = False) -> list[Case]:
             "an endpoint's workflow and the sweep are terminated in the Temporal UI",
             _terminate,
         ),
+        Case(
+            "two-deployments",
+            "a second deployment on the same account starts, sweeps and panics",
+            _second_deployment,
+        ),
+        Case("copied-folder", "a copy of the state folder is started on the same machine", _copied_folder),
         Case("disk-full", f"the disk of the state is full for {FULL_SECONDS:.0f} s", _fill_disk, disk=True),
         Case(
             "disk-full-kill",

@@ -163,7 +163,11 @@ class Stage:
             ):
                 async with asyncio.timeout(10):
                     known = await self._learn_launches()
-                    listed = [launch_of(instance.label) for instance in await self.market.list()]
+                    listed = [
+                        launch_of(instance.label)
+                        for instance in await self.market.list()
+                        if not self._is_strangers(instance.label)
+                    ]
                     unknown = [launch for launch in listed if launch not in known]
                     over = len(unknown) + len(listed) - len(set(listed))
                     if not over or time.monotonic() > deadline:
@@ -171,6 +175,10 @@ class Stage:
             if time.monotonic() > deadline:
                 raise TimeoutError("the books could not be compared")
             await asyncio.sleep(0.5)
+
+    def _is_strangers(self, label: str | None) -> bool:
+        owner = owner_of(label)
+        return owner is not None and owner.deployment not in {None, self.stack.deployment}
 
     async def charges(self) -> list[dict[str, Any]]:
         """What the marketplace charges for each instance, gone ones too."""

@@ -80,8 +80,6 @@ class InstanceRecord(BaseModel):
     pid_started: int = 0
     """The process's start in clock ticks since boot: a pid alone may be someone else's by now."""
     boot_id: str = ""
-    started_by: str = ""
-    """The marketplace (`Store.uid`) that started the process: the pid in a copied record is not the copy's."""
     meter: Meter = Field(default_factory=Meter)
 
     @property

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import secrets
@@ -10,8 +9,12 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from market.host.record import InstanceRecord
 from market.place import place_of
+
+log = structlog.get_logger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -60,10 +63,25 @@ class Store:
         (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise sqlite3.DatabaseError(str(found))
-        made = self._fact("uid", lambda: secrets.token_hex(4))
-        self.uid = uid_in(self.dir, made)
-        """Names this marketplace's processes and cgroups. A copy of the folder has another one, so that it
-        leaves the original's processes alone."""
+        self._forget_the_originals()
+        self.uid = self._fact("uid", lambda: secrets.token_hex(4))
+        """Names this marketplace's processes and cgroups."""
+
+    def _forget_the_originals(self) -> None:
+        """In a copy of the folder, the instances are the original's: their processes, and the tokens in their environment.
+
+        A copy gets a name of its own and begins without instances.
+        """
+        here = place_of(self.dir).folder
+        if self._fact("folder", lambda: here) == here:
+            return
+        (count,) = self._db.execute("SELECT count(*) FROM instances").fetchone()
+        self._db.execute("BEGIN")
+        self._db.execute("DELETE FROM instances")
+        self._db.execute("DELETE FROM facts WHERE name = 'uid'")
+        self._db.execute("UPDATE facts SET value = ? WHERE name = 'folder'", (here,))
+        self._db.execute("COMMIT")
+        log.warning("state_folder_is_a_copy", folder=str(self.dir), instances_forgotten=count)
 
     def _damaged(self, fault: Exception) -> StateDamaged:
         return StateDamaged(
@@ -138,11 +156,6 @@ class Store:
         """Write out and unlock."""
         self._db.close()
         os.close(self._lock)
-
-
-def uid_in(state_dir: Path, made: str) -> str:
-    """The name of the marketplace on this folder whose database holds the fact `uid` = `made`: 8 hex digits."""
-    return hashlib.sha256(f"{made}:{place_of(state_dir).folder}".encode()).hexdigest()[:8]
 
 
 def _lock(state_dir: Path) -> int:

@@ -63,7 +63,7 @@ class Supervisor:
     def begin(self) -> None:
         """Start to look after the instance; adopts its process if an earlier marketplace left it running."""
         record = self.record
-        if record.pid is not None and record.started_by == self.means.store.uid:
+        if record.pid is not None:
             self.process = InstanceProcess.adopt(
                 self.mark, record.pid, record.pid_started, record.boot_id, self.means.cpu.group(record.id)
             )
@@ -254,7 +254,6 @@ class Supervisor:
         )
         record.pid, record.pid_started = self.process.pid, self.process.started
         record.boot_id = proc.boot_id()
-        record.started_by = means.store.uid
         record.start_date = means.now()
         means.store.save(record)
         means.cpu.started(self.mark, self.process.pid, self.slot.machine.cpu_percent)

@@ -12,13 +12,12 @@ import pytest
 
 from market.host import MachineSettings, StateInUse, cgroup
 from market.host import proc as proc_view
-from market.host.store import uid_in
 
 
 def uid_of(state_dir) -> str:
     with contextlib.closing(sqlite3.connect(state_dir / "market.sqlite")) as database:
         (uid,) = database.execute("SELECT value FROM facts WHERE name = 'uid'").fetchone()
-    return uid_in(state_dir, uid)
+    return uid
 
 
 def processes_of(state_dir) -> list[int]:
@@ -237,17 +236,13 @@ async def test_a_market_on_a_copied_folder_leaves_the_originals_instances_alone(
 
     copy = market_process(state_dir=tmp_path / "copy")
     there = tools.Bench(copy.url)
-    await there.reaches(instance_id, "running")
-
-    async def own_process():
-        return int((await there.market.logs(instance_id)).split()[-1]) not in {0, pid}
-
-    await tools.until(own_process, what="a process of the copy's own")
-    assert tools.alive(pid)
-    await there.market.destroy(instance_id)
-    assert tools.alive(pid)
+    assert await there.market.list() == [], "the tokens in their environment are the original's"
+    own = await there.rent(onstart="echo pid $$; exec sleep 1000")
+    assert own != instance_id
+    own_pid = int((await there.printed(own, "pid ")).split()[-1])
+    await there.close()
     assert copy.end(signal.SIGTERM) == 0
+    assert not tools.alive(own_pid)
     assert tools.alive(pid)
     assert (await bench.market.show(instance_id)).actual_status == "running"
-    await there.close()
     await bench.close()

@@ -1,15 +1,22 @@
 """Stopping everything: what is destroyed, what is left alone, and what is said when something does not answer."""
 
 import io
+import json
 
 import pytest
 from rich.console import Console
+from temporalio.testing import WorkflowEnvironment
 
 from market.fake import FakeMarket
 from market.ownership import DeploymentMarket
 from market.port import Launch, RateLimited, Unauthorised, Unavailable
 from run.faults import Fault
-from run.panic import Panic, run_panic
+from run.identity import Kept, identity_of, keep_identity
+from run.lock import free_port
+from run.panic import Panic, find_deployment, run_panic
+from run.settings import TemporalSettings
+from run.temporal_server import temporal_binary, temporal_target
+from stoker_wire.control import UPDATE_CONFIG, WORKFLOW_TYPE
 from stoker_wire.market import Offer, Template
 
 OURS, THEIRS = "0123456789ab", "ba9876543210"
@@ -174,3 +181,69 @@ async def test_known_instances_are_destroyed_whatever_their_labels_and_the_list_
     assert done.left == ()
     assert set(market.instances) == set(ids) - set(done.destroyed)
     assert client.told == ["endpoint/llm"] if endpoint else ["endpoint/llm", "endpoint/other"]
+
+
+@pytest.fixture
+async def cluster(monkeypatch):
+    """A Temporal that TEMPORAL_ADDRESS names, while nothing listens at the settings' address."""
+    async with await WorkflowEnvironment.start_local(
+        namespace="production", dev_server_existing_path=str(temporal_binary())
+    ) as env:
+        monkeypatch.setenv("TEMPORAL_ADDRESS", env.client.service_client.config.target_host)
+        monkeypatch.setenv("TEMPORAL_NAMESPACE", "production")
+        yield env.client
+
+
+def settings():
+    return TemporalSettings(port=free_port())
+
+
+async def endpoints_told(client, *names):
+    told = []
+    for name in names:
+        async for event in client.get_workflow_handle(f"endpoint/{name}").fetch_history_events():
+            signalled = event.workflow_execution_signaled_event_attributes
+            if signalled.signal_name == UPDATE_CONFIG:
+                told.append((name, json.loads(signalled.input.payloads[0].data)))
+    return told
+
+
+async def test_endpoints_are_stopped_on_the_temporal_that_the_variables_name(
+    cluster, market, console, tmp_path
+):
+    for name in ("llm", "other"):
+        await cluster.start_workflow(WORKFLOW_TYPE, id=f"endpoint/{name}", task_queue="nobody")
+    target = temporal_target(settings())
+    identity, client = await find_deployment(target, tmp_path, None, console)
+    assert identity == await identity_of(cluster)
+    done = await run_panic(
+        DeploymentMarket(market, identity), client, endpoint=None, confirmed=lambda _: True, console=console
+    )
+    assert done.endpoints.names == ("llm", "other")
+    assert done.faults() == []
+    stopped = {"endpoint_state": "stopped", "max_workers": 0}
+    assert await endpoints_told(cluster, "llm", "other") == [("llm", stopped), ("other", stopped)]
+    assert "(from TEMPORAL_ADDRESS)" in console.file.getvalue()
+
+
+async def test_another_deployments_endpoints_are_not_stopped(cluster, market, console, tmp_path):
+    await cluster.start_workflow(WORKFLOW_TYPE, id="endpoint/llm", task_queue="nobody")
+    identity, client = await find_deployment(temporal_target(settings()), tmp_path, OURS, console)
+    assert (identity, client) == (OURS, None)
+    assert await endpoints_told(cluster, "llm") == []
+
+
+async def test_without_temporal_the_folder_tells_the_identity_of_the_same_temporal_only(
+    console, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("run.panic.TEMPORAL_SECONDS_MAX", 0.1)
+    target = temporal_target(settings())
+    with pytest.raises(Fault, match="which deployment.*--deployment"):
+        await find_deployment(target, tmp_path, None, console)
+    keep_identity(tmp_path, Kept(THEIRS, "another.example:7233/stoker"))
+    with pytest.raises(Fault, match="which deployment"):
+        await find_deployment(target, tmp_path, None, console)
+    keep_identity(tmp_path, Kept(OURS, target.name))
+    assert await find_deployment(target, tmp_path, None, console) == (OURS, None)
+    with pytest.raises(Fault, match="--deployment should be 12"):
+        await find_deployment(target, tmp_path, "nonsense", console)
