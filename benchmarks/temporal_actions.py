@@ -28,10 +28,10 @@ from temporalio.testing import WorkflowEnvironment
 
 from policy.pulse import Level, Pulse
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.messages import SEARCH_ATTRIBUTES, MetricsBatch
 from stoker_wire.states import WorkerState
 from tests.workflows.world import World, group, make_market, make_workers
 from workflows.converter import data_converter
-from workflows.messages import SEARCH_ATTRIBUTES, MetricsBatch
 
 STEP_SECONDS = 5.0
 REQUEST_LOAD = 10.0

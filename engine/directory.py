@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from engine.endpoints import Endpoint
 from engine.router import Router
 from engine.settings import Limits, Timing
+from stoker_wire.messages import EndpointMemo
 from stoker_wire.problem import Problem
-from workflows.messages import EndpointMemo
 
 
 class Directory:

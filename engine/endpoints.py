@@ -20,9 +20,9 @@ from policy.routing import Ahead, Candidate, ahead
 from policy.turns import late_before, worker_seconds
 from stoker_wire.control import workflow_id
 from stoker_wire.endpoint import EndpointConfig, EndpointState
+from stoker_wire.messages import EndpointMemo, WorkerMetrics
 from stoker_wire.states import WorkerState
 from stoker_wire.token import mint_endpoint_key
-from workflows.messages import EndpointMemo, WorkerMetrics
 
 log = structlog.get_logger("engine.endpoints")
 

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from temporalio.client import Client
 
+from activities.safety_nets import SafetyNets
 from engine.directory import Directory, release
 from engine.endpoints import Endpoint
 from engine.faults import TEMPORAL_FAULTS
@@ -22,7 +23,6 @@ from engine.skipped import Skipped
 from engine.tickets import TicketOffice
 from engine.watch import Watch
 from stoker_wire.problem import Problem
-from workflows.safety_nets import SafetyNets
 
 log = structlog.get_logger("engine")
 

@@ -16,7 +16,7 @@ from engine.faults import TEMPORAL_FAULTS, is_gone
 from engine.faults import said as words
 from engine.skipped import Skipped
 from stoker_wire.control import REPORT_METRICS
-from workflows.messages import MetricsBatch
+from stoker_wire.messages import MetricsBatch
 
 log = structlog.get_logger("engine.herald")
 

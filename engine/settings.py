@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from activities.safety_nets import ENSURE_SECONDS, SweepSpec
 from market.listening import ConnectionLimits
-from workflows.safety_nets import ENSURE_SECONDS, SweepSpec
 
 CONTROL_BODY_BYTES_MAX = 1024 * 1024
 

@@ -15,7 +15,7 @@ from engine.directory import Directory
 from engine.faults import TEMPORAL_FAULTS, is_gone, said
 from engine.settings import Timing
 from stoker_wire.control import SWEEP_ID, WORKFLOW_TYPE, workflow_id
-from workflows.messages import FOREIGN_KEY, MEMO_KEY, EndpointMemo, ForeignInstances
+from stoker_wire.messages import FOREIGN_KEY, MEMO_KEY, EndpointMemo, ForeignInstances
 
 log = structlog.get_logger("engine.watch")
 

@@ -8,9 +8,9 @@ from engine.settings import Timing
 from policy.incarnation import LATE_SECONDS, Process
 from policy.lengths import Lengths
 from policy.routing import Candidate
+from stoker_wire.messages import Condition, Member, WorkerMetrics
 from stoker_wire.states import WorkerState
 from stoker_wire.worker_status import WorkerStatus
-from workflows.messages import Condition, Member, WorkerMetrics
 
 if TYPE_CHECKING:
     from engine.waiting import Place

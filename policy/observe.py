@@ -25,7 +25,7 @@ _WELL_SECONDS = 3600.0
 
 
 class Heard(Protocol):
-    """What a worker says through an engine (`workflows.messages.WorkerMetrics` fits)."""
+    """What a worker says through an engine (`stoker_wire.messages.WorkerMetrics` fits)."""
 
     @property
     def instance_id(self) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from temporalio.common import WorkerDeploymentVersion
 
+from activities.safety_nets import SweepSpec
 from engine.settings import RequestLogSettings
 from market.host.settings import GpuSettings, HostMarketSettings, MachineSettings, TemplateSettings
 from market.vast_bodies import origin
@@ -15,9 +16,8 @@ from run.faults import Fault
 from run.yaml_files import read_yaml
 from stoker_wire.base import Typed
 from stoker_wire.loopback import is_loopback
+from stoker_wire.messages import SEARCH_ATTRIBUTES
 from stoker_wire.problem import describe
-from workflows.messages import SEARCH_ATTRIBUTES
-from workflows.safety_nets import SweepSpec
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 

@@ -17,9 +17,9 @@ from stoker_wire.limits import (
     check_size,
     json_bytes,
 )
+from stoker_wire.messages import MetricsBatch
 from stoker_wire.problem import describe
 from stoker_wire.workergroup import Workergroup, check_workergroups
-from workflows.messages import MetricsBatch
 from workflows.state import EndpointStateBook
 
 

@@ -1,6 +1,6 @@
 """Times that engines tell are read on one clock, the workflow's: engines run on other machines, whose clocks may be wrong."""
 
-from workflows.messages import MetricsBatch, WorkerMetrics
+from stoker_wire.messages import MetricsBatch, WorkerMetrics
 
 AHEAD_SECONDS_MAX = 5.0
 """So far may an engine's clock be ahead before its times are moved: clocks that are kept in step differ by much less."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from stoker_wire.limits import DECISION_REASON_BYTES_MAX, DECISION_SUBJECT_BYTES_MAX, shortened
-from workflows.messages import DecisionLine
+from stoker_wire.messages import DecisionLine
 
 LINES_KEPT = 150
 """About 30 KB: two days of a calm endpoint, an hour of a stormy one. The history has them all."""

@@ -9,6 +9,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError, CancelledError, FailureError
 
 from activities.planner import Decided, plan
+from controller import answers
 from policy import load as load_windows
 from policy.advice import Advice
 from policy.fleet import Worker
@@ -17,11 +18,11 @@ from policy.plan import Plan
 from stoker_wire import control
 from stoker_wire.control import EndpointSpec
 from stoker_wire.limits import STATE_BYTES_MAX
+from stoker_wire.messages import DecisionLine
 from workflows import advising, checking, intake, options, views
 from workflows.alarm import Alarm
 from workflows.handed_on import read_handed_on
 from workflows.handshake import note_drains_seen, recheck_at
-from workflows.messages import DecisionLine
 from workflows.operations import Operations
 from workflows.publish import Publisher
 from workflows.state import LAUNCH_ID_CHARS, EndpointStateBook
@@ -84,7 +85,7 @@ class EndpointWorkflow:
         self._history_events_max = spec.history_events_max
 
     @workflow.run
-    async def run(self, sent: Any) -> views.Deleted:
+    async def run(self, sent: Any) -> answers.Deleted:
         """An `EndpointSpec`. Runs until the endpoint is deleted.
 
         A cancel request deletes the endpoint, too: the workflow ends as cancelled after the last worker is gone.
@@ -107,7 +108,7 @@ class EndpointWorkflow:
             raise CancelledError(f"cancelled: endpoint {left.endpoint_name} was deleted")
         return left
 
-    async def _live(self) -> views.Deleted:
+    async def _live(self) -> answers.Deleted:
         """The main loop, until the endpoint is deleted."""
         self._operations.resume()
         while not self._is_gone():
@@ -469,7 +470,7 @@ class EndpointWorkflow:
     # queries
 
     @workflow.query(name=control.QUERY_STATUS, description="what it has, what it wants, what it waits for")
-    def status(self) -> views.EndpointStatus:
+    def status(self) -> answers.EndpointStatus:
         """The first thing to ask."""
         level = load_windows.rate(self._book.record.load, intake.RATE_SECONDS) or 0.0
         return views.status(self._book, self._operations.under_way, level)
@@ -485,19 +486,19 @@ class EndpointWorkflow:
         return self._book.log.tail(tail)
 
     @workflow.query(name=control.QUERY_HOSTS, description="hosts that are not rented for a while, and why")
-    def hosts(self) -> views.Hosts:
+    def hosts(self) -> answers.Hosts:
         """Blocked hosts, hosts that are not to blame, and paused workergroups."""
         return views.hosts(self._book, workflow.time())
 
     @workflow.query(name=control.QUERY_COSTS, description="dollars spent, and dollars per hour now")
-    def costs(self) -> views.Costs:
+    def costs(self) -> answers.Costs:
         """Counted up to the last event."""
         return views.costs(self._book)
 
     @workflow.query(
         name=control.QUERY_ADVICE, description="a second config beside the live one, and what differs"
     )
-    def advice(self) -> views.AdviceView:
+    def advice(self) -> answers.AdviceView:
         """Nothing of it is carried out."""
         return views.advice(self._book, workflow.time())
 

@@ -10,10 +10,10 @@ from policy.lifecycle import Impossible
 from policy.observe import fold_metrics
 from policy.updates import UPDATING
 from stoker_wire.endpoint import EndpointPatch
+from stoker_wire.messages import MetricsBatch, WorkerMetrics
 from stoker_wire.workergroup import Workergroup
 from workflows.clocks import told_in_time
 from workflows.handshake import TICKETS_SECONDS, open_tickets
-from workflows.messages import MetricsBatch, WorkerMetrics
 from workflows.outcomes import keep
 from workflows.state import ENGINE_ENTRIES_KEPT, ENGINES_KEPT, EndpointStateBook, EngineRecord, Record
 

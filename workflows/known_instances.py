@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 
 from stoker_wire.control import WORKFLOW_TYPE
-from workflows.messages import MEMO_KEY, EndpointMemo
+from stoker_wire.messages import MEMO_KEY, EndpointMemo
 
 ENDED_DAYS = 7.0
 """Endpoints that ended without releasing their workers are looked at for so long."""

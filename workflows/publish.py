@@ -13,9 +13,9 @@ from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 from policy.advice import differences_in_words, said
 from policy.fleet import Worker
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.messages import MEMO_KEY, EndpointMemo, Member
 from stoker_wire.states import WorkerState
 from workflows.markdown import literal
-from workflows.messages import MEMO_KEY, EndpointMemo, Member
 from workflows.state import EndpointStateBook
 
 ENDPOINT_NAME = SearchAttributeKey.for_keyword("EndpointName")
@@ -99,7 +99,7 @@ def memo_of(book: EndpointStateBook) -> dict[str, Any]:
 
 
 def search_attributes_of(book: EndpointStateBook) -> list[SearchAttributeUpdate[Any]]:
-    """Every search attribute of `workflows.messages.SEARCH_ATTRIBUTES`."""
+    """Every search attribute of `stoker_wire.messages.SEARCH_ATTRIBUTES`."""
     workers = list(book.record.workers.values())
     burn = sum(worker.burn_dollars_per_hour for worker in workers)
     return [

@@ -7,7 +7,17 @@ from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 from temporalio.workflow import Info
 
-PASSTHROUGH = ("activities", "market", "policy", "stoker_wire", "workflows", "structlog", "pydantic", "httpx")
+PASSTHROUGH = (
+    "activities",
+    "controller",
+    "market",
+    "policy",
+    "stoker_wire",
+    "workflows",
+    "structlog",
+    "pydantic",
+    "httpx",
+)
 """Our packages hold no state of a module's own, so every workflow may share them: a third of the memory and a fifth of
 the start-up time of a workflow."""
 

@@ -18,10 +18,10 @@ from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.limits import STATE_BYTES_MAX, json_bytes, shortened
 from stoker_wire.market import Offer
+from stoker_wire.messages import DecisionLine
 from stoker_wire.workergroup import Workergroup
 from workflows.decisions import DecisionLog
 from workflows.handed_on import read_or_forget
-from workflows.messages import DecisionLine
 
 ENGINE_LIVE_SECONDS = 30.0
 """An engine that spoke within this time takes part in the handshakes; one that is silent longer is gone."""

@@ -13,15 +13,15 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.instances import MarketActivities
 from activities.messages import DestroyInstance, ListInstances, label_prefix, read_label
+from activities.progress import Progress, progress_of
+from activities.safety_nets import SIGNAL_CONFIGURE, StalledEndpoint, SweepSpec, ensure_sweep
 from market.ownership import Account, count_by_deployment
 from stoker_wire.control import MARKET_TASK_QUEUE, SWEEP_ID, SWEEP_WORKFLOW_TYPE, workflow_id
 from stoker_wire.market import Instance
+from stoker_wire.messages import FOREIGN_KEY, ForeignInstances
 from workflows import options
 from workflows.known_instances import KnownInstances, instances_of_workflow, known_instances
 from workflows.markdown import literal
-from workflows.messages import FOREIGN_KEY, ForeignInstances
-from workflows.progress import Progress, progress_of
-from workflows.safety_nets import SIGNAL_CONFIGURE, StalledEndpoint, SweepSpec, ensure_sweep
 
 __all__ = ["SWEEP_ID", "SweepActivities", "SweepSpec", "SweepWorkflow", "ensure_sweep"]
 

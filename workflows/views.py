@@ -1,146 +1,22 @@
-"""What the queries answer, and what a deleted endpoint leaves behind."""
+"""Makes the answers to the queries from the record."""
 
-from dataclasses import dataclass, field
-from typing import Any
-
-from policy.advice import Difference, summary
-from policy.fleet import HostFailure, Learned, Worker
+from controller.answers import (
+    AdviceView,
+    BlockedHost,
+    Costs,
+    Deleted,
+    EndpointStatus,
+    Hosts,
+    Side,
+)
+from policy.advice import summary
+from policy.fleet import HostFailure, Worker
 from policy.hosts import split
 from policy.lifecycle import is_booting
-from policy.plan import Targets, Wait
 from policy.shadow import Shadow
 from stoker_wire.states import WorkerState
 from workflows.publish import endpoint_state
 from workflows.state import EndpointStateBook
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointStatus:
-    """The `status` query: what an operator asks first."""
-
-    name: str
-    id: int
-    state: str
-    """`active`, `suspended`, `stopped` or `deleting`."""
-    config: dict[str, Any]
-    workers: dict[str, int]
-    """How many workers in each state, by its printed name."""
-    targets: Targets
-    waits: tuple[Wait, ...] = ()
-    load_per_second: float = 0.0
-    queued_load: float = 0.0
-    queued_requests: int = 0
-    dollars_per_hour: float = 0.0
-    dollars: float = 0.0
-    look_again_at: float | None = None
-    listed_at: float = 0.0
-    under_way: tuple[str, ...] = ()
-    """Operations whose results are still out."""
-    learned: Learned = Learned()
-    key_version: int = 1
-    created_at: float = 0.0
-    engines: tuple[str, ...] = ()
-    """Engines that were heard of."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockedHost:
-    """A host on which something failed."""
-
-    machine_id: int
-    until: float
-    """It is not rented before, Unix seconds."""
-    reason: str
-    workergroup_id: int = 0
-    failed_at: float = 0.0
-    """0: nothing failed on it; it is passed over for another reason."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hosts:
-    """The `hosts` query: which hosts are not rented, and why."""
-
-    blocked: tuple[BlockedHost, ...] = ()
-    not_to_blame: tuple[BlockedHost, ...] = ()
-    """The same failure was seen on several hosts, so these are not blocked; others are tried first."""
-    paused: tuple[Wait, ...] = ()
-    """Workergroups that pause because their launches fail."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Costs:
-    """The `costs` query. Dollars, as the marketplace billed them; since its last bill, as the recorded states say."""
-
-    dollars: float = 0.0
-    by_state: dict[str, float] = field(default_factory=dict)
-    """Dollars spent, by the state that the workers were in (as the API says it)."""
-    difference: float = 0.0
-    """What the marketplace billed beyond that, bandwidth too; below zero: what it did not bill."""
-    settled_at: float | None = None
-    """When its bills were last read; None: never."""
-    dollars_per_hour: float = 0.0
-    by_worker: dict[str, float] = field(default_factory=dict)
-    """$/h now, by launch id."""
-    workers_rented: int = 0
-    workers_gone: int = 0
-    counted_until: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """One column of the comparison; means are since advice was asked for."""
-
-    hot: float = 0.0
-    """Ready workers now."""
-    booting: float = 0.0
-    cold: float = 0.0
-    hot_wanted: float = 0.0
-    """Capacity, load/s."""
-    dollars_per_hour: float = 0.0
-    """Now."""
-    dollars: float = 0.0
-    dollars_per_hour_mean: float = 0.0
-    hot_mean: float | None = None
-    wait_seconds_mean: float | None = None
-    """Expected queue time of a unit of load; None: not measured here."""
-    late_share: float | None = None
-    """Of the load, that waits longer than the live config's target_queue_time."""
-    starts: int | None = None
-    creates: int | None = None
-    stops: int | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdviceView:
-    """The `advice` query: a second config beside the live one. Nothing of it is carried out."""
-
-    active: bool
-    config: dict[str, Any] = field(default_factory=dict)
-    """What differs from the live config."""
-    tuning: str = "default"
-    since: float = 0.0
-    until: float = 0.0
-    """Up to when the shadows have lived."""
-    live: Side = Side()
-    """The endpoint as it is, in truth."""
-    live_imagined: Side = Side()
-    """The live config in imagination: what `advised` is to be compared with."""
-    advised: Side = Side()
-    differences: tuple[Difference, ...] = ()
-    """What one of the two configs would do now with the live fleet, and the other would not."""
-    summary: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deleted:
-    """The result of an endpoint's workflow: nothing of it is left on the marketplace."""
-
-    endpoint_name: str
-    workers_rented: int
-    workers_gone: int
-    dollars: float
-    lived_seconds: float
 
 
 def status(book: EndpointStateBook, under_way: tuple[str, ...], load_per_second: float) -> EndpointStatus:

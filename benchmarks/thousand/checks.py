@@ -17,7 +17,7 @@ from benchmarks.thousand.stretches import Stretches, slowest
 from market.ownership import owner_of
 from policy.pulse import HEARTBEAT_SECONDS
 from stoker_wire.control import QUERY_DECISIONS, QUERY_LOAD, WORKFLOW_TYPE, workflow_id
-from workflows.messages import MEMO_KEY, EndpointMemo
+from stoker_wire.messages import MEMO_KEY, EndpointMemo
 
 _COUNTED = {
     "stoker_routes_total": "routes answered",

@@ -32,9 +32,9 @@ from stoker_wire.endpoint import (
     EndpointConfig,
     EndpointPatch,
 )
+from stoker_wire.messages import EndpointMemo
 from stoker_wire.numbers import read_whole
 from stoker_wire.problem import Problem, describe
-from workflows.messages import EndpointMemo
 
 _REPEAT_SECONDS = 60.0
 """The official client repeats a POST up to five times: the same create within this time is the same endpoint."""

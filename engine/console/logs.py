@@ -11,7 +11,7 @@ from engine.console.workers import endpoint_of, whole
 from engine.engine import Engine
 from engine.parsing import answer, read_object
 from stoker_wire.control import QUERY_DECISIONS
-from workflows.messages import DecisionLine
+from stoker_wire.messages import DecisionLine
 
 LEVELS = ("info0", "info1", "trace", "debug")
 """By `DecisionLine.level`; each holds the lines of its own level and of the less detailed ones."""

@@ -20,6 +20,7 @@ from temporalio.common import (
 )
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from activities.progress import progress_of
 from engine.directory import release
 from engine.endpoints import Endpoint
 from engine.engine import Engine
@@ -37,9 +38,8 @@ from stoker_wire.control import (
     workflow_id,
 )
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.messages import MEMO_KEY, EndpointMemo
 from stoker_wire.problem import Problem
-from workflows.messages import MEMO_KEY, EndpointMemo
-from workflows.progress import progress_of
 
 log = structlog.get_logger("engine.console")
 

@@ -7,6 +7,7 @@ from aiohttp import web
 from pydantic import ValidationError
 from temporalio.client import WorkflowQueryFailedError, WorkflowQueryRejectedError
 
+from activities.progress import progress_of
 from engine.console.market import MarketWindow
 from engine.console.temporal import EndpointWorkflows, new_id
 from engine.console.workergroup_checks import check
@@ -18,7 +19,6 @@ from engine.parsing import answer, path_id, read_object
 from stoker_wire.control import QUERY_WORKERGROUPS, REMOVE_WORKERGROUP, SET_WORKERGROUP
 from stoker_wire.problem import Problem, describe
 from stoker_wire.workergroup import Workergroup
-from workflows.progress import progress_of
 
 _NOT_GROUP = frozenset(
     {

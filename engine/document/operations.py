@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from controller.answers import Costs, EndpointStatus
 from engine.document import shapes
 from stoker_wire.openapi import ANY, Done, Operation, Parameter, Reply, Table
 from stoker_wire.route import Route, RouteRequest, Waiting
 from stoker_wire.worker_status import FinishedRequests, WorkerStatus
-from workflows.views import Costs, EndpointStatus
 
 SECURITY: dict[str, dict[str, str]] = {
     "accountKey": {

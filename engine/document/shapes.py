@@ -6,12 +6,12 @@ from typing import Any, Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, create_model
 
+from controller.answers import AdviceView, Hosts
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.market import Instance, Offer, Template
+from stoker_wire.messages import DecisionLine
 from stoker_wire.openapi import Said
 from stoker_wire.workergroup import Workergroup
-from workflows.messages import DecisionLine
-from workflows.views import AdviceView, Hosts
 
 
 def _optional(name: str, model: type[BaseModel], *, without: Iterable[str] = (), **more: Any) -> Any:

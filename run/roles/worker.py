@@ -7,6 +7,7 @@ import sys
 import structlog
 
 from activities.instances import MarketActivities
+from activities.safety_nets import SafetyNets, ensure_sweep
 from activities.secrets import DeploymentSecrets
 from market.ownership import DeploymentMarket
 from run.garbage import calm_garbage_collection
@@ -16,7 +17,6 @@ from run.markets import market_of
 from run.roles.stopping import stop_event
 from run.settings import DevSettings
 from run.temporal_server import connect_to, temporal_target
-from workflows.safety_nets import SafetyNets, ensure_sweep
 from workflows.worker import WorkerSettings, build_workers, forwarding_runtime
 
 log = structlog.get_logger(__name__)

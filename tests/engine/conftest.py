@@ -22,11 +22,11 @@ from engine.app import Server, start_server
 from engine.settings import EngineSettings, Timing
 from stoker_wire.control import TASK_QUEUE, EndpointSpec, workflow_id
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.messages import SEARCH_ATTRIBUTES
 from stoker_wire.states import WorkerState
 from stoker_wire.token import mint_endpoint_key, mint_worker_token
 from tests.engine.standin import StandIn, until
 from workflows.converter import data_converter
-from workflows.messages import SEARCH_ATTRIBUTES
 
 SECRET = b"a secret of the tests, 32 bytes!"
 ALICE, BOB = "alice-key-0123456789", "bob-key-0123456789"

@@ -8,7 +8,7 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
 from stoker_wire.control import EndpointSpec
-from workflows.messages import MEMO_KEY, EndpointMemo, MetricsBatch
+from stoker_wire.messages import MEMO_KEY, EndpointMemo, MetricsBatch
 
 FLEET_CHANGED_AT = SearchAttributeKey.for_datetime("FleetChangedAt")
 

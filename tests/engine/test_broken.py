@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
+from activities.progress import progress_of
 from engine.settings import Timing
 from engine.watch import read_what_can_be_read
 from stoker_wire.control import workflow_id
 from tests.engine.standin import until
 from tests.engine.test_console import Console, alice, real_stage, real_temporal
-from workflows.progress import progress_of
 from workflows.state import EndpointStateBook
 
 __all__ = ["alice", "real_stage", "real_temporal"]  # fixtures

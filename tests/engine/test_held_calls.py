@@ -13,9 +13,9 @@ from engine.parsing import FastRouteRequest
 from engine.routing import RouteDesk
 from engine.settings import Timing
 from engine.workers import KnownWorker
+from stoker_wire.messages import EndpointMemo
 from stoker_wire.worker_status import WorkerStatus
 from tests.engine.conftest import settings
-from workflows.messages import EndpointMemo
 
 LAUNCH = "a" * 12
 

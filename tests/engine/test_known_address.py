@@ -4,8 +4,8 @@ import pytest
 
 from engine.settings import Timing
 from engine.workers import KnownWorker
+from stoker_wire.messages import Member
 from stoker_wire.states import WorkerState
-from workflows.messages import Member
 
 URL = "http://203.0.113.7:40001"
 

@@ -10,9 +10,9 @@ from engine.router import Router
 from engine.settings import Limits, Timing
 from engine.waiting import Place
 from engine.workers import KnownWorker
+from stoker_wire.messages import EndpointMemo, Member
 from stoker_wire.states import WorkerState
 from stoker_wire.worker_status import WorkerStatus
-from workflows.messages import EndpointMemo, Member
 
 TIMING = Timing()
 

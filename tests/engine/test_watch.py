@@ -21,10 +21,10 @@ from engine.skipped import Skipped
 from engine.waiting import Place
 from engine.watch import Watch
 from stoker_wire.control import SWEEP_ID
+from stoker_wire.messages import FOREIGN_KEY
 from stoker_wire.token import mint_endpoint_key, mint_worker_token
 from tests.engine.conftest import ALICE, SECRET, Stage, settings
 from tests.engine.standin import until
-from workflows.messages import FOREIGN_KEY
 
 
 async def test_an_endpoint_started_directly_on_temporal_is_found(stage: Stage) -> None:

@@ -11,12 +11,12 @@ from temporalio.exceptions import ApplicationError
 
 from stoker_wire import control
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
+from stoker_wire.messages import MetricsBatch
 from stoker_wire.openapi import Operation, Reply, document
 from stoker_wire.workergroup import Workergroup
 from tests.fuzz import size
 from tests.fuzz.values import Schemas, Text, anything
 from tests.workflows.world import World, group, replayer
-from workflows.messages import MetricsBatch
 
 SIGNALS = [
     control.REPORT_METRICS, control.UPDATE_CONFIG, control.SET_WORKERGROUP, control.REMOVE_WORKERGROUP,

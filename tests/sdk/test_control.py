@@ -17,9 +17,9 @@ import stoker
 from stoker.control import Control
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.messages import SEARCH_ATTRIBUTES
 from stoker_wire.workergroup import Workergroup
 from tests.workflows.world import make_market, make_workers
-from workflows.messages import SEARCH_ATTRIBUTES
 
 _KEYS = {
     "Keyword": SearchAttributeKey.for_keyword,

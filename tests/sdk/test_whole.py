@@ -27,8 +27,8 @@ from engine.app import start_server
 from engine.settings import EngineSettings, Timing
 from market.fake import FakeInstance, FakeMarket
 from stoker.control import Control
+from stoker_wire.messages import SEARCH_ATTRIBUTES
 from tests.workflows.world import make_market
-from workflows.messages import SEARCH_ATTRIBUTES
 from workflows.worker import WorkerSettings, build_workers
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "text_model"

@@ -10,7 +10,7 @@ import temporalio.workflow
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import WorkflowExecutionStatus
 
-from workflows.messages import MEMO_KEY
+from stoker_wire.messages import MEMO_KEY
 
 if TYPE_CHECKING:
     from tests.seeded.server import Server

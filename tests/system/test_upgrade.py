@@ -17,7 +17,7 @@ from run.supervisor import Child
 from .conftest import QUICK, ROUTE, TEXT_MODEL, payload, settings_in, until
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("activities", "market", "policy", "run", "workflows", "engine")
+ROOMS = ("activities", "controller", "market", "policy", "run", "workflows", "engine")
 CHANGES = {
     "wire/stoker_wire/endpoint.py": [
         ("    max_workers: int = Field(16,", "    warmth: float = 0.0\n    max_workers: int = Field(16,"),

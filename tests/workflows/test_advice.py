@@ -10,13 +10,13 @@ from activities.planner import plan as planner
 from policy.advice import begin
 from policy.fleet import Worker
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
+from stoker_wire.messages import EndpointMemo
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import see, steady
 from tests.policy.builders import worker as a_worker
 from tests.workflows.test_records import full_book
 from tests.workflows.world import group
 from workflows import advising, checking
-from workflows.messages import EndpointMemo
 from workflows.publish import details_of
 
 LOADED = EndpointConfig(min_load=0, min_workers=0, max_workers=8, cold_mult=1, target_util=0.5)

@@ -10,9 +10,9 @@ from temporalio.exceptions import CancelledError
 from market.port import Unavailable
 from stoker.control import Control
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.messages import EndpointMemo
 from stoker_wire.states import WorkerState as S
 from tests.workflows.world import group, histories_of, replayer
-from workflows.messages import EndpointMemo
 
 SMALL = EndpointConfig(min_load=0, min_workers=2, max_workers=4, cold_mult=1)
 

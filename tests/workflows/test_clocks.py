@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.messages import EndpointMemo, MetricsBatch
 from stoker_wire.states import WorkerState as S
 from tests.workflows.world import World, group, replayer
-from workflows.messages import EndpointMemo, MetricsBatch
 
 TWO = EndpointConfig(min_load=0, min_workers=2, max_workers=2)
 AHEAD_SECONDS = 3600.0

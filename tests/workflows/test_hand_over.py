@@ -9,9 +9,9 @@ from temporalio.api.enums.v1 import EventType
 
 from market.port import Unavailable
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.messages import EndpointMemo
 from stoker_wire.states import WorkerState as S
 from tests.workflows.world import group
-from workflows.messages import EndpointMemo
 from workflows.options import TRY_SECONDS_MAX
 
 SMALL = EndpointConfig(min_load=0, min_workers=2, max_workers=4, inactivity_timeout=60, cold_mult=1)

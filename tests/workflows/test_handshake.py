@@ -2,10 +2,10 @@
 
 from policy.fleet import Drain, Goal, Worker
 from stoker_wire.control import EndpointSpec
+from stoker_wire.messages import Condition, MetricsBatch, WorkerMetrics
 from stoker_wire.states import WorkerState
 from workflows import intake
 from workflows.handshake import TICKETS_SECONDS, note_drains_seen, open_tickets
-from workflows.messages import Condition, MetricsBatch, WorkerMetrics
 from workflows.state import EndpointStateBook
 
 DRAINED_AT = 1000.0

@@ -7,9 +7,9 @@ import pytest
 
 from market.fake import FakeInstance
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.messages import EndpointMemo
 from stoker_wire.states import WorkerState as S
 from tests.workflows.world import World, group
-from workflows.messages import EndpointMemo
 
 ONE_HOT = EndpointConfig(min_load=10, min_workers=2, max_workers=3, cold_mult=1)
 

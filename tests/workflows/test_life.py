@@ -8,9 +8,9 @@ from temporalio.client import WorkflowExecutionStatus
 from market.port import Launch, OfferGone, Unavailable
 from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.messages import EndpointMemo
 from stoker_wire.states import WorkerState as S
 from tests.workflows.world import group, replayer
-from workflows.messages import EndpointMemo
 
 
 def states(memo: EndpointMemo) -> list[S]:

@@ -17,6 +17,7 @@ from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.limits import STATE_BYTES_MAX, TooLarge, check_size, json_bytes, shortened
 from stoker_wire.market import Instance, Offer
+from stoker_wire.messages import MetricsBatch, WorkerMetrics
 from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup, check_workergroups
 from tests.workflows.test_messages import refusal
@@ -24,7 +25,6 @@ from tests.workflows.test_size import BLOB_BYTES_MAX, NOW, payload_bytes, worker
 from tests.workflows.world import group
 from workflows import checking, intake
 from workflows.decisions import LINES_KEPT
-from workflows.messages import MetricsBatch, WorkerMetrics
 from workflows.publish import memo_of
 from workflows.state import EndpointStateBook, EngineRecord
 

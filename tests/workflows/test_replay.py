@@ -21,10 +21,10 @@ from temporalio.client import WorkflowHistory
 from market.port import OfferGone, RateLimited
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.messages import EndpointMemo
 from stoker_wire.states import WorkerState as S
 from tests.workflows.recording import ASKED_FOR, HISTORIES, MOVE_SECONDS_MIN, record
 from tests.workflows.world import SECRETS, World, group, replayer
-from workflows.messages import EndpointMemo
 
 SMALL = EndpointConfig(min_load=0, min_workers=2, max_workers=4, inactivity_timeout=60, cold_mult=1)
 ONE = EndpointConfig(min_load=0, min_workers=1, max_workers=2, inactivity_timeout=60, cold_mult=1)

@@ -10,9 +10,9 @@ from temporalio.exceptions import ApplicationError
 
 from stoker_wire.control import TASK_QUEUE, WORKFLOW_TYPE, workflow_id
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.messages import MEMO_KEY, EndpointMemo
 from stoker_wire.states import WorkerState as S
 from tests.workflows.world import World, group, make_workers
-from workflows.messages import MEMO_KEY, EndpointMemo
 
 ONE = EndpointConfig(min_load=10, min_workers=1, max_workers=1, cold_mult=1)
 

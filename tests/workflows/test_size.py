@@ -12,10 +12,10 @@ from policy.fleet import Drain, Goal, Worker
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.market import Charge, Instance
+from stoker_wire.messages import WorkerMetrics
 from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
 from workflows.converter import data_converter
-from workflows.messages import WorkerMetrics
 from workflows.publish import memo_of
 from workflows.state import EndpointStateBook, EngineRecord
 

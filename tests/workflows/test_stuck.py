@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
+from activities.progress import Progress, progress_of
+from activities.safety_nets import SafetyNets, StalledEndpoint, SweepSpec, ensure_sweep
 from stoker.control import Control
 from stoker_wire.control import SWEEP_ID
 from stoker_wire.endpoint import EndpointConfig
 from tests.workflows.world import World, group
-from workflows.progress import Progress, progress_of
-from workflows.safety_nets import SafetyNets, StalledEndpoint, SweepSpec, ensure_sweep
 from workflows.state import EndpointStateBook
 from workflows.sweep import _since
 

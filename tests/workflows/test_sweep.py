@@ -12,8 +12,8 @@ from market.ownership import DeploymentMarket
 from market.port import Launch, Unavailable
 from stoker_wire.control import SWEEP_ID
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.messages import FOREIGN_KEY, ForeignInstances
 from tests.workflows.world import SECRETS, group
-from workflows.messages import FOREIGN_KEY, ForeignInstances
 from workflows.sweep import FindOrphans, Orphans, SweepActivities, SweepSpec, ensure_sweep
 
 

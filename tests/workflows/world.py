@@ -24,10 +24,10 @@ from market.port import Market
 from stoker_wire.control import TASK_QUEUE, EndpointSpec, workflow_id
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer, Template
+from stoker_wire.messages import MEMO_KEY, Condition, EndpointMemo, MetricsBatch, WorkerMetrics
 from stoker_wire.workergroup import Workergroup
 from workflows.converter import data_converter
 from workflows.endpoint import EndpointWorkflow
-from workflows.messages import MEMO_KEY, Condition, EndpointMemo, MetricsBatch, WorkerMetrics
 from workflows.release import ReleaseWorkflow
 from workflows.runner import workflow_runner
 from workflows.sweep import SweepWorkflow

@@ -11,8 +11,8 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
+from activities.progress import Progress, progress_of
 from stoker_wire.control import SWEEP_ID, SWEEP_WORKFLOW_TYPE, TASK_QUEUE
-from workflows.progress import Progress, progress_of
 
 log = structlog.get_logger(__name__)
 

@@ -1,0 +1,1 @@
+"""The endpoint controller: events in, effects out. Hosted by the workflow and the simulator."""
