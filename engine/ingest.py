@@ -201,7 +201,8 @@ class Ingest:
         held = worker.ledger.requests if broke_by else set()
         worker.hear(status, url, now)
         if broke_by:
-            self._engine.router.broke(endpoint, worker, held, broke_by, now)
+            own = not worker.official and broke_by == status.error_msg
+            self._engine.router.broke(endpoint, worker, held, broke_by, now, reports_ends=own)
         endpoint.tally.reports += 1
         after = (
             worker.reports_ready(now, timing),

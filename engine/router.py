@@ -25,6 +25,8 @@ AVOIDING_SCAN_MAX = 64
 
 _SWEEP_GAP_SECONDS = 5.0
 """A longer gap between two sweeps is this engine's own absence: silence is counted from its end."""
+_ENDS_REPORTED_SECONDS = 4.0
+"""A worker that broke and goes on to report has reported by then how a request ended; without that, it had the request."""
 _BROKEN = frozenset({WorkerState.ERROR, WorkerState.REBOOTING})
 _REJECTED, _CANCELLED = "Rejected", "Cancelled"
 
@@ -180,8 +182,7 @@ class Router:
         endpoint.reweigh(worker)
         endpoint.pulse.worked(now)
         if place is None or place.worker is not worker:
-            if status == _REJECTED:
-                self._acquit(endpoint, worker, endpoint.waiting.get(request_idx), now)
+            self._judge_end(endpoint, worker, request_idx, status, success=success, now=now)
             return known
         if status == _REJECTED:
             pass  # it never reached the model
@@ -301,9 +302,11 @@ class Router:
             worker.ledger.withdraw(place.request_idx)
             endpoint.reweigh(worker)
             place.avoid |= {worker.launch_id}
-            if not place.finished:
-                self._left(endpoint, worker, place, now)
-            if endpoint.breakages.of(place.key, now) is not None and place.key in worker.lately:
+            record = endpoint.breakages.of(place.key, now)
+            counted = record is not None and (worker.launch_id, worker.broke_at) in record.breaks
+            if not place.finished and not counted:
+                worker.leave_unserved(place, now, reported=False)
+            if record is not None and place.key in worker.lately:
                 place.verdict_on = (worker, now)
             if not place.finished and not worker.began_after(place.given_at):
                 self._blame(endpoint, worker, now)
@@ -386,42 +389,78 @@ class Router:
     # -- requests that break workers
 
     def broke(
-        self, endpoint: Endpoint, worker: KnownWorker, held: Collection[int], why: str, now: float
+        self,
+        endpoint: Endpoint,
+        worker: KnownWorker,
+        held: Collection[int],
+        why: str,
+        now: float,
+        *,
+        reports_ends: bool = False,
     ) -> None:
-        """A worker broke while it held these requests: each is retried once, elsewhere."""
+        """A worker broke while it held these requests: each is retried once, elsewhere.
+
+        `reports_ends`: it goes on to report how each request ended. Then only those count that the model had: the
+        others in its line never reached the model.
+        """
         worker.broke_at, worker.broke_by = now, why
-        places = [place for at, place in worker.lately.values() if now - at <= NEAR_SECONDS]
-        for request_idx in held:
+        left = {key: each for key, each in worker.lately.items() if now - each[0] <= NEAR_SECONDS}
+        worker.lately = {key: each for key, each in left.items() if reports_ends and not each[2]}
+        places = [place for key, (_, place, _) in left.items() if key not in worker.lately]
+        for request_idx in () if reports_ends else held:
             place = endpoint.given.get(request_idx)
             if place is not None and place.worker is worker:
                 places.append(place)
-        worker.lately.clear()
         for place in places:
             self._count_break(endpoint, worker, place, now)
         self.pump(endpoint, now)
 
     def _count_break(self, endpoint: Endpoint, worker: KnownWorker, place: Place, now: float) -> None:
         record = endpoint.breakages.broke(place.key, worker, now)
-        if place.worker is not worker and endpoint.given.get(place.request_idx) is place:
-            record.retry = place  # its client was faster than the worker's report
+        if place.worker is worker:
+            return
+        # Its client was faster than the worker's report.
+        if endpoint.given.get(place.request_idx) is place:
+            record.retry = place
+        elif endpoint.waiting.get(place.request_idx) is place and place.verdict_on is None:
+            for other in endpoint.workers.values():
+                if other is not worker and place.key in other.lately:
+                    record.retry, place.verdict_on = place, (other, other.lately[place.key][0])
 
     def _left(self, endpoint: Endpoint, worker: KnownWorker, place: Place, now: float) -> None:
-        """A request left a worker that did not serve it: because the worker broke, or will be seen to have."""
+        """A worker reports that a request failed on it: because the worker broke, or will be seen to have."""
         if now - worker.broke_at <= NEAR_SECONDS:
+            worker.lately.pop(place.key, None)
             self._count_break(endpoint, worker, place, now)
         else:
-            worker.leave_unserved(place, now)
+            worker.leave_unserved(place, now, reported=True)
 
-    def _acquit(self, endpoint: Endpoint, worker: KnownWorker, place: Place | None, now: float) -> None:
-        """The worker had refused the request, so it did not break with it; its client was faster than its report."""
-        if place is None or place.verdict_on is None or place.verdict_on[0] is not worker:
+    def _judge_end(
+        self,
+        endpoint: Endpoint,
+        worker: KnownWorker,
+        request_idx: int,
+        status: str,
+        *,
+        success: bool,
+        now: float,
+    ) -> None:
+        """The worker reports the end of a request whose client was faster and has left it already."""
+        place = endpoint.waiting.get(request_idx) or endpoint.given.get(request_idx)
+        if place is None or place.key not in worker.lately:
             return
-        place.verdict_on = None
-        worker.lately.pop(place.key, None)
+        if status == _REJECTED or (success and status != _CANCELLED):
+            del worker.lately[place.key]  # it did not break with it
+        else:
+            self._left(endpoint, worker, place, now)
         self.pump(endpoint, now)
 
     def _heed_break(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
         """Notice a worker that broke without a report of its own: silence, or its workflow's word."""
+        if now - worker.broke_at <= NEAR_SECONDS:
+            for at, place, reported in list(worker.lately.values()):
+                if not reported and now - at >= _ENDS_REPORTED_SECONDS:
+                    self._left(endpoint, worker, place, now)
         by_workflow = worker.state in _BROKEN and worker.since != worker.broke_state_since
         heard_at = max(worker.heard_at, endpoint.awake_since)
         silent = worker.heard_at > max(0.0, worker.broke_at) and (
@@ -433,8 +472,8 @@ class Router:
             return
         held = [idx for idx, place in endpoint.given.items() if place.worker is worker]
         # What left it unserved since it was last heard left it for that.
-        for key, (at, place) in worker.lately.items():
-            worker.lately[key] = (now if at >= worker.heard_at - NEAR_SECONDS else at, place)
+        for key, (at, place, reported) in worker.lately.items():
+            worker.lately[key] = (now if at >= worker.heard_at - NEAR_SECONDS else at, place, reported)
         self.broke(endpoint, worker, held, worker.memo_error or "it fell silent", now)
 
     def _refused_copy(self, endpoint: Endpoint, asked: Asked, now: float) -> Place | None:
@@ -471,9 +510,10 @@ class Router:
             place.verdict_on = None
             if not worker.draining:
                 endpoint.breakages.broke(place.key, worker, now)
-        elif worker.broke_at >= since - NEAR_SECONDS or (
+        elif place.key not in worker.lately or (
             worker.heard_at >= since + VERDICT_SECONDS and not worker.error
         ):
+            worker.lately.pop(place.key, None)
             place.verdict_on = None
 
     # -- a client that cannot come again

@@ -161,8 +161,8 @@ class KnownWorker:
         self.broke_by = ""
         self.broke_state_since = 0.0
         """`since` of the state in which its workflow last called it broken."""
-        self.lately: dict[str, tuple[float, Place]] = {}
-        """Requests that left it unserved, by `Place.key`, and when."""
+        self.lately: dict[str, tuple[float, Place, bool]] = {}
+        """Requests that left it unserved, by `Place.key`: when, and whether the worker itself reported that they failed."""
         self.told: tuple[Any, ...] = ()
         """What the last batch said of it, to say only what is new."""
         self.told_at = 0.0
@@ -281,14 +281,12 @@ class KnownWorker:
             return self.process.is_replaced_by(status.incarnation)
         return status.num_requests_recieved < self.received
 
-    def leave_unserved(self, place: "Place", now: float) -> None:
-        """A request left it without having been served."""
+    def leave_unserved(self, place: "Place", now: float, *, reported: bool) -> None:
+        """A request left it without having been served, by its own report or by its client's word."""
         if len(self.lately) >= _LATELY_MAX:
-            self.lately = {
-                key: (at, each) for key, (at, each) in self.lately.items() if now - at < _LATELY_SECONDS
-            }
+            self.lately = {key: left for key, left in self.lately.items() if now - left[0] < _LATELY_SECONDS}
         if len(self.lately) < _LATELY_MAX:
-            self.lately[place.key] = (now, place)
+            self.lately[place.key] = (now, place, reported)
 
     # -- what follows from it
 

@@ -151,7 +151,8 @@ class Exchange:
         """The model server failed: say so, or cut an answer that has begun."""
         if self._ended:
             return
-        self._end(Outcome.ERROR)
+        # Without a connection the model never had the request: it did not break of it.
+        self._end(Outcome.REJECTED if fault.kind == "connect" else Outcome.ERROR)
         self._proxy.model_failed(fault)
         if self._head_sent:
             self.flush()

@@ -214,12 +214,15 @@ async def test_a_model_that_is_not_there_is_a_502_and_reported(make_worker, mode
     await until(lambda: engine.statuses and engine.statuses[-1]["error_msg"])
     assert "takes no connection" in engine.statuses[-1]["error_msg"]
     await until(lambda: engine.finished)
-    assert (engine.finished[0]["status"], engine.finished[0]["success"]) == ("Error", False)
+    # The model never had it, so it cannot have broken of it.
+    assert (engine.finished[0]["status"], engine.finished[0]["success"]) == ("Rejected", False)
 
 
-async def test_a_model_that_dies_before_its_answer_is_a_502(worker):
+async def test_a_model_that_dies_before_its_answer_is_a_502(worker, engine):
     answer = await worker.post("/dies")
     assert (answer.status_code, answer.json()["error"]) == (502, "model_failed")
+    await until(lambda: engine.finished)
+    assert (engine.finished[0]["status"], engine.finished[0]["success"]) == ("Error", False)
 
 
 async def test_a_model_that_speaks_no_http_is_a_502(worker):
