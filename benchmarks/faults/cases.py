@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from stoker_wire.control import SWEEP_ID
 STOP_SECONDS = 30.0
 CUT_SECONDS = 45.0
 """Longer than the engine trusts a silent worker."""
+LISTED_SECONDS = 130.0
+"""Longer than the pause between two lists of a steady endpoint."""
 FULL_SECONDS = 20.0
 RELEASED_SECONDS_MAX = 60.0
 """For the machines of an endpoint that was cancelled or terminated, by the sweep's settings of the stage."""
@@ -119,6 +121,38 @@ async def _terminate(stage: Stage) -> float:
         await stage.temporal.get_workflow_handle(SWEEP_ID).terminate("terminated in the UI")
     await stage.until_released("terminated", seconds_max=RELEASED_SECONDS_MAX)
     return struck_at
+
+
+async def _edit_labels(stage: Stage, seconds: float) -> float:
+    """Someone edits the labels of all instances in the marketplace's console, and puts them back later."""
+    labels = {one.id: one.label for one in await stage.market.list()}
+    assert labels, "no instance is there"
+    try:
+        for instance_id in labels:
+            await stage.relabel(instance_id, f"do not touch {instance_id}")
+        await _live_without_a_change(stage, labels, seconds)
+    finally:
+        for instance_id, label in labels.items():
+            await stage.relabel(instance_id, label or "")
+    return time.monotonic()
+
+
+async def _empty_lists(stage: Stage, seconds: float) -> float:
+    """Every list of instances is answered without any of them."""
+    ids = [one.id for one in await stage.market.list()]
+    assert ids, "no instance is there"
+    await stage.host("POST", "/host/faults/", {"fault": "list_empty", "times": None})
+    try:
+        await _live_without_a_change(stage, ids, seconds)
+    finally:
+        await stage.host("DELETE", "/host/faults/")
+    return time.monotonic()
+
+
+async def _live_without_a_change(stage: Stage, ids: Iterable[int], seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    workers = {worker.id for worker in await stage.client.endpoints.workers(stage.endpoint.id)}
+    assert workers == set(ids), f"the workers were {sorted(ids)} before, they are {sorted(workers)} now"
 
 
 async def _fill_disk(stage: Stage, *, kill: bool = False) -> float:
@@ -228,13 +262,23 @@ def _stokerd(command: str, config: Path, *more: str) -> list[str]:
 
 def cases(*, quick: bool = False) -> list[Case]:
     """All of them, in the order in which they strike; `quick` shortens what lasts."""
-    stop, cut = (5.0, 8.0) if quick else (STOP_SECONDS, CUT_SECONDS)
+    stop, cut, listed = (5.0, 8.0, 10.0) if quick else (STOP_SECONDS, CUT_SECONDS, LISTED_SECONDS)
     targets = ["temporal-worker", "engine", "pyworker", "model-server", "temporal-server", "marketplace"]
     return [
         *(_kill(target) for target in targets),
         *(_stop(target, stop) for target in targets),
         _cut("refused", cut),
         _cut("silent", cut),
+        Case(
+            "label-edited",
+            f"the labels of all instances are edited for {listed:.0f} s",
+            functools.partial(_edit_labels, seconds=listed),
+        ),
+        Case(
+            "list-empty",
+            f"the marketplace's list is empty for {listed:.0f} s",
+            functools.partial(_empty_lists, seconds=listed),
+        ),
         Case("ui-cancel", "an endpoint's workflow is cancelled in the Temporal UI", _cancel),
         Case(
             "ui-terminate",

@@ -190,6 +190,21 @@ class Stage:
         rows: list[dict[str, Any]] = answer.raise_for_status().json()["instances"]
         return rows
 
+    async def relabel(self, instance_id: int, label: str) -> None:
+        """As a person does in the marketplace's console."""
+        await self.host("PUT", f"/api/v0/instances/{instance_id}/", {"label": label})
+
+    async def host(self, method: str, path: str, body: dict[str, Any] | None = None) -> None:
+        """A call of the host marketplace with its own key."""
+        answer = await self.http.request(
+            method,
+            f"{self.stack.settings.market_url}{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {self._keys.market_key}"},
+            timeout=5,
+        )
+        answer.raise_for_status()
+
     @property
     def engine_url(self) -> str:
         """The engine itself: only the workers are behind the wire."""

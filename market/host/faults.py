@@ -23,6 +23,8 @@ class FaultKind(StrEnum):
     """The next call is answered 500."""
     LOST_ANSWER = "lost_answer"
     """The next create call (or any call to `path`) is carried out, and its connection drops before the answer."""
+    LIST_EMPTY = "list_empty"
+    """The next list of instances is answered without any of them, although they exist."""
     OUTBID = "outbid"
     """A running instance is stopped by the market."""
     HOST_DIES = "host_dies"

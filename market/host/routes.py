@@ -8,6 +8,7 @@ from market.grammar import GrammarError, matches, parse_filters, sorted_by
 from market.host import routes_host as own
 from market.host.describe import instance_row
 from market.host.document import openapi
+from market.host.faults import FaultKind
 from market.host.host import Host
 from market.host.http import answer, host_of, path_id, read_json_query, read_model, read_object
 from market.host.log_view import LogView
@@ -108,6 +109,9 @@ async def list_page(request: web.Request) -> web.Response:
     except GrammarError as error:
         raise Problem(400, "invalid_args", str(error)) from None
     rows = [instance_row(one, host.catalog) for one in host.instances.values()]
+    lost = host.faults.take(FaultKind.LIST_EMPTY, path=request.path, method=request.method)
+    if lost is not None:
+        rows = []
     rows = sorted_by(order, [row for row in rows if matches(filters, row)])
     labels: dict[str, int] = {}
     for row in rows:

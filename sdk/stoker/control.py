@@ -399,7 +399,11 @@ def _translated(endpoint_name: str) -> Iterator[None]:
     except RPCError as fault:
         if fault.status is RPCStatusCode.NOT_FOUND:
             raise EndpointNotFound(f"no live endpoint {endpoint_name!r} in this namespace") from None
-        if fault.status in {RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}:
+        if fault.status in {
+            RPCStatusCode.DEADLINE_EXCEEDED,
+            RPCStatusCode.CANCELLED,
+            RPCStatusCode.FAILED_PRECONDITION,  # a query, when no worker has polled for a while
+        }:
             raise _no_worker(endpoint_name) from None
         if fault.status is RPCStatusCode.UNAVAILABLE:
             raise TemporalUnavailable(f"Temporal does not answer: {fault.message}") from None

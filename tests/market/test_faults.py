@@ -56,6 +56,15 @@ async def test_a_lost_answer_of_another_call_is_told_by_its_path(bench):
     await bench.reaches(instance_id, "stopped")
 
 
+async def test_an_empty_list_hides_instances_that_still_answer_by_their_id_and_can_be_relabelled(bench):
+    instance_id = await bench.rent(label="stoker:chat:here")
+    await bench.arm(fault="list_empty")
+    assert await bench.market.list() == []
+    assert (await bench.market.show(instance_id)).label == "stoker:chat:here"
+    await bench.market.relabel(instance_id, "do not touch")
+    assert [one.label for one in await bench.market.list()] == ["do not touch"], "once only"
+
+
 async def test_a_load_failure_is_a_program_that_ends_at_once(bench):
     await bench.arm(fault="load_failure")
     instance_id = await bench.rent()
