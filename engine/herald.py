@@ -26,6 +26,8 @@ SLICE = 100
 RETRY_SECONDS = 1.0
 SIGNALS_AT_ONCE_MAX = 32
 GOODBYE_SECONDS = 3.0
+ABSENT_SECONDS = 10.0
+"""Between two looks so long: this process stood still, and no worker could report to it."""
 
 
 class Herald:
@@ -43,6 +45,7 @@ class Herald:
         self._directory = directory
         self._engine_id = engine_id
         self._now = now
+        self._seen_at = self._listening_since = now()
         self._sequence = itertools.count(1)
         self._sending: dict[int, asyncio.Task[None]] = {}
         self._at_once = asyncio.Semaphore(SIGNALS_AT_ONCE_MAX)
@@ -54,6 +57,7 @@ class Herald:
         """Look at every endpoint's pulse for ever."""
         while True:
             now = self._now()
+            self._listens(now)
             for number, endpoint in enumerate(self._directory, start=1):
                 try:
                     if not self._rests(endpoint, now):
@@ -63,6 +67,17 @@ class Herald:
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
             await asyncio.sleep(TICK_SECONDS)
+
+    def _listens(self, now: float) -> float:
+        """Since when this process listens without a pause: the silence of a worker counts from then at the earliest.
+
+        A laptop that slept and a virtual machine that was paused show as a jump of the clock between two looks.
+        """
+        if now - self._seen_at > ABSENT_SECONDS:
+            log.warning("engine_was_absent", seconds=round(now - self._seen_at, 1))
+            self._listening_since = now
+        self._seen_at = now
+        return self._listening_since
 
     def _rests(self, endpoint: Endpoint, now: float) -> bool:
         """Nothing of it can be due, and nothing was left unsaid: most endpoints, at most ticks."""
@@ -127,6 +142,7 @@ class Herald:
                     last_request_at=endpoint.pulse.last_request_at,
                     urgent=urgent if last else "",
                     workers=workers,
+                    listening_since=self._listens(now),
                 )
             )
         endpoint.tally.signals["urgent" if urgent else "regular"] += len(made)

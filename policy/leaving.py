@@ -46,7 +46,7 @@ def finish_drains(draft: Orders) -> None:
 
 def _is_past_deadline(draft: Orders, drain: Drain) -> bool:
     """Whether its time is over. A worker stopped only to save money would be started again for the same requests."""
-    if draft.now < drain.deadline:
+    if draft.now < max(drain.deadline, draft.observation.listening_since + draft.tuning.suspect_seconds):
         return False
     return drain.goal is not Goal.STOP or (draft.is_known and not drain.until_idle)
 
@@ -54,7 +54,9 @@ def _is_past_deadline(draft: Orders, drain: Drain) -> bool:
 def is_mute(draft: Orders, worker: Worker) -> bool:
     """Whether a ready worker has not answered for so long that waiting for its requests is in vain."""
     since = worker.suspect_since
-    return since is not None and draft.is_known and draft.now - since >= draft.tuning.suspect_seconds
+    if since is None or not draft.is_known:
+        return False
+    return draft.now - max(since, draft.observation.listening_since) >= draft.tuning.suspect_seconds
 
 
 def bound_drains(draft: Orders, why: str) -> None:

@@ -41,6 +41,8 @@ class Observation:
     """When the marketplace was last asked for the endpoint's instances; 0: never."""
     listed_whole_at: float = 0.0
     """The same, for all that carry its name, and not only for its known workers."""
+    listening_since: float = 0.0
+    """When an engine last began to listen, at its start or after a pause: no silence of a worker counts from before."""
     deleting: bool = False
     launch_ids: tuple[str, ...] = ()
     """Fresh ids for recruits, in order."""

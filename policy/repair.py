@@ -63,7 +63,9 @@ def boot_deadline(worker: Worker, observation: Observation, tuning: Tuning) -> f
 
 
 def _watch_boot(draft: Draft, worker: Worker) -> None:
-    deadline = boot_deadline(worker, draft.observation, draft.tuning)
+    # a worker that became ready while no engine listened has time to say so
+    heard_by = draft.observation.listening_since + draft.tuning.start_deadline_seconds_min
+    deadline = max(boot_deadline(worker, draft.observation, draft.tuning), heard_by)
     took = draft.now - (worker.since if worker.loaded_once else worker.launched_at)
     name = machine(worker, draft.perfs)
     if worker.state is S.STARTING and _is_stuck(worker, draft):
@@ -97,7 +99,7 @@ def _watch_boot(draft: Draft, worker: Worker) -> None:
 
 def _is_stuck(worker: Worker, draft: Draft, idle: frozenset[str] = _NOT_RUNNING) -> bool:
     """A start that the market has accepted and does not carry out. Needs a look that was made since."""
-    seen = draft.observation.listed_at > worker.since
+    seen = draft.observation.listed_at > max(worker.since, draft.observation.listening_since)
     waited = draft.now - worker.since
     return seen and waited >= draft.tuning.start_stuck_seconds and worker.market_status.lower() in idle
 
@@ -127,12 +129,13 @@ def _mend_error(draft: Draft, worker: Worker) -> None:
 def _mend_suspect(draft: Draft, worker: Worker, *, allowed: bool) -> bool:
     """Reboot, then release, a ready worker that does not answer; True if something was ordered."""
     since = worker.suspect_since if worker.suspect_since is not None else draft.now
-    quiet = draft.now - max(since, worker.since)
+    begins = max(since, worker.since, draft.observation.listening_since)
+    quiet = draft.now - begins
     name = machine(worker, draft.perfs)
     if not draft.observation.load.is_known(draft.now, draft.tuning.metrics_stale_seconds):
         return False
     if quiet < draft.tuning.suspect_seconds:
-        draft.wakes.append(max(since, worker.since) + draft.tuning.suspect_seconds)
+        draft.wakes.append(begins + draft.tuning.suspect_seconds)
         return False
     if not allowed:
         draft.wait("busy", worker.launch_id, f"{name} does not answer, but enough others are being mended")

@@ -17,7 +17,7 @@ def silent_since(worker: Worker, observation: Observation, tuning: Tuning) -> fl
     known_until = observation.load.known_until
     if not is_hot(worker) or known_until is None:
         return None
-    heard = max(worker.reported_at or 0.0, worker.since)
+    heard = max(worker.reported_at or 0.0, worker.since, observation.listening_since)
     return heard if known_until - heard > tuning.silent_seconds else None
 
 

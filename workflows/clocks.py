@@ -26,6 +26,7 @@ def told_in_time(batch: MetricsBatch, now: float) -> MetricsBatch:
         update={
             "sent_at": now if back else max(batch.sent_at, oldest),
             "last_request_at": _earlier(batch.last_request_at, back, now),
+            "listening_since": max(0.0, min(batch.listening_since - back, now)),
             "workers": tuple(_worker(worker, back, now) for worker in batch.workers),
         }
     )
@@ -34,7 +35,12 @@ def told_in_time(batch: MetricsBatch, now: float) -> MetricsBatch:
 def _times(batch: MetricsBatch) -> list[float]:
     suspected = [worker.suspect_since for worker in batch.workers if worker.suspect_since is not None]
     suspected += [worker.started_at for worker in batch.workers]
-    return [batch.last_request_at or 0.0, *suspected, *(worker.reported_at for worker in batch.workers)]
+    return [
+        batch.last_request_at or 0.0,
+        batch.listening_since,
+        *suspected,
+        *(worker.reported_at for worker in batch.workers),
+    ]
 
 
 def _worker(worker: WorkerMetrics, back: float, now: float) -> WorkerMetrics:

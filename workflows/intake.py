@@ -33,6 +33,7 @@ def metrics(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str:
     record.engines.pop(batch.engine_id, None)
     record.engines[batch.engine_id] = _engine(batch, record.workers.keys(), now)
     _forget_engines(record, now)
+    record.listening_since = max(record.listening_since, batch.listening_since)
     queued_before = record.load.backlog_load
     record.load = load_windows.fold(
         record.load,

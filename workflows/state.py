@@ -72,6 +72,8 @@ class Record:
     pending_offers: dict[str, Offer] = field(default_factory=dict)
     """Launch id → what is being rented for it: a create that a new run must ask for again."""
     decisions: list[DecisionLine] = field(default_factory=list)
+    listening_since: float = 0.0
+    """When an engine last began to listen, at its start or after a pause: no silence of a worker counts from before."""
     listed_at: float = 0.0
     listed_whole_at: float = 0.0
     deleting: bool = False
@@ -168,6 +170,7 @@ class EndpointStateBook:
             learned=record.learned,
             listed_at=record.listed_at,
             listed_whole_at=record.listed_whole_at,
+            listening_since=record.listening_since,
             deleting=record.deleting,
             launch_ids=launch_ids,
             memory=record.memory,

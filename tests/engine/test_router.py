@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from engine.endpoints import Endpoint
+from engine.herald import Herald
 from engine.parsing import FastRouteRequest
 from engine.router import Router
 from engine.settings import Limits, Timing
@@ -520,3 +521,26 @@ def test_a_stopped_worker_with_a_new_process_is_heard_at_once() -> None:
     world.now += 1
     _reports(world, "a2", age=0.5)
     assert world.worker("a").metrics().incarnation == "a2"
+
+
+def test_an_engine_that_stood_still_says_since_when_it_listens() -> None:
+    world = World()
+    world.ready("a")
+    clock = [world.now]
+    herald = Herald(None, None, engine_id="e", now=lambda: clock[0])  # type: ignore[arg-type]
+    assert herald.batches(world.endpoint, "", world.now)[-1].listening_since == world.now
+    for now in (world.now + 9, world.now + 18):
+        assert herald.batches(world.endpoint, "", now)[-1].listening_since == world.now
+    assert herald.batches(world.endpoint, "", world.now + 318)[-1].listening_since == world.now + 318
+
+
+def test_requests_known_to_a_worker_are_counted_in_every_report() -> None:
+    world = World()
+    world.members("a")
+    _reports(world, "a1")
+    held = world.ask(cost=50.0)
+    for _ in range(3):
+        _reports(world, "a1", cur_load=50.0, working_request_idxs=(held.request_idx,))
+        assert world.worker("a").ledger.knows(held.request_idx)
+    assert world.worker("a").ledger.finish(held.request_idx)
+    assert world.worker("a").ledger.outstanding == 0.0

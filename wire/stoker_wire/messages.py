@@ -98,6 +98,8 @@ class MetricsBatch(Received):
     urgent: ErrorText = ""
     """Why this batch could not wait, for people; empty for a regular one."""
     workers: tuple[WorkerMetrics, ...] = Field((), max_length=METRICS_WORKERS_MAX)
+    listening_since: float = 0.0
+    """Since when the engine listens without a pause (its start, or its last wake); 0: not said."""
     leaving: bool = False
     """The engine's last word: it stops. It gives nothing out any more, and who waited asks another; its tickets stay good."""
 
