@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -210,3 +211,26 @@ async def test_a_deployment_whose_output_cannot_be_written_runs_and_ends_in_orde
     assert await stokerd.interrupted() == 0
     assert b"Traceback" not in stokerd.output.read_bytes()
     assert stokerd.started_pids() == set()
+
+
+async def test_a_copied_state_folder_runs_only_after_a_person_decided(stokerd, tmp_path):
+    await stokerd.ready()
+    assert await stokerd.interrupted() == 0
+    original = json.loads((stokerd.settings.state_dir / "deployment.json").read_text())["deployment"]
+    (tmp_path / "copy").mkdir()
+    shutil.copytree(stokerd.settings.state_dir, tmp_path / "copy" / "state")
+    copy = Stokerd(tmp_path / "copy")
+    await copy.start()
+    assert await asyncio.wait_for(copy.process.wait(), 60) == 3
+    assert f"identity --set {original}" in copy.output.read_text()
+    command = (sys.executable, "-m", "run", "identity", "--config", str(copy.config), "--new")
+    decided = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    identity = (await decided.communicate())[0].decode().strip()
+    assert decided.returncode == 0
+    assert identity != original
+    await copy.ready()
+    assert f"deployment   {identity}" in copy.output.read_text()
+    assert await copy.interrupted() == 0
+    await stokerd.ready()
+    assert f"deployment   {original}" in stokerd.output.read_text()
+    assert await stokerd.interrupted() == 0
