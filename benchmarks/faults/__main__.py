@@ -22,6 +22,7 @@ from benchmarks.faults.stage import Stage, can_mount, small_disk, staged
 from benchmarks.faults.traffic import Tally, tally
 from market.ownership import owner_of
 from run.logs import configure_logs
+from tests.attack.pages import BROWSER
 from tests.workflows.recording import ASKED_FOR, record
 from tests.workflows.world import histories_of
 
@@ -153,6 +154,9 @@ async def main(names: list[str], *, quick: bool, why: bool) -> int:
     if not can_mount() and any(case.disk for case in chosen):
         print("disk-full is left out: making a small disk needs root")
         chosen = [case for case in chosen if not case.disk]
+    if BROWSER is None and any(case.browser for case in chosen):
+        print("hostile-page is left out: no Chromium is installed")
+        chosen = [case for case in chosen if not case.browser]
     print(facts())
     print(HEAD, flush=True)
     rows = []

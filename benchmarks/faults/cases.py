@@ -8,11 +8,13 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from temporalio.api.workflowservice.v1 import ListBatchOperationsRequest
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.service import RPCError
 
@@ -20,6 +22,7 @@ from benchmarks.faults.stage import Stage
 from run.demo.chaos import instance_pid
 from run.lock import free_port
 from stoker_wire.control import SWEEP_ID
+from tests.attack.pages import BATCH_BODY, BATCH_PATH, Attacker, visit
 
 STOP_SECONDS = 30.0
 CUT_SECONDS = 45.0
@@ -53,6 +56,8 @@ class Case:
     strike: Callable[[Stage], Awaitable[float]]
     disk: bool = False
     """Needs a small disk of its own."""
+    browser: bool = False
+    """Needs a Chromium."""
 
 
 async def _pid(stage: Stage, target: str) -> int:
@@ -153,6 +158,42 @@ async def _live_without_a_change(stage: Stage, ids: Iterable[int], seconds: floa
     await asyncio.sleep(seconds)
     workers = {worker.id for worker in await stage.client.endpoints.workers(stage.endpoint.id)}
     assert workers == set(ids), f"the workers were {sorted(ids)} before, they are {sorted(workers)} now"
+
+
+async def _open_hostile_page(stage: Stage) -> float:
+    """A page of another origin, in a browser of this machine, sends what it can to every port of the deployment."""
+    found = {(one.host, one.port) for one in stage.stack.listening() or []}
+    assert len(found) > len(PARTS), "the deployment's ports are not known"
+    keys = stage.stack.keys
+    assert keys is not None
+    settings = stage.stack.settings
+    fault, endpoint = '{"fault": "server_error", "times": 1000}', '{"endpoint_name": "of-a-page"}'
+    by_port = {
+        settings.host_market.port: (f"/host/faults/?api_key={keys.market_key}", fault),
+        settings.engine.port: (f"/api/v0/endptjobs/?api_key={keys.account_key}", endpoint),
+    }
+    targets: list[dict[str, object]] = []
+    for host, port in sorted(found):
+        path, body = by_port.get(port, (BATCH_PATH, BATCH_BODY))
+        targets.append({"name": path, "host": host, "port": port, "path": path, "body": body})
+    attacker = Attacker(targets)
+    with tempfile.TemporaryDirectory(prefix="stoker-browser-", ignore_cleanup_errors=True) as profile:
+        try:
+            await visit(await attacker.open(), Path(profile), attacker.said)
+        finally:
+            await attacker.close()
+    assert {method for method, _, _ in attacker.arrived} >= {"GET", "POST"}, "the page sent nothing"
+    batches = await stage.temporal.workflow_service.list_batch_operations(
+        ListBatchOperationsRequest(namespace=stage.temporal.namespace)
+    )
+    assert not batches.operation_info, "a page started a batch of signals"
+    assert [one.endpoint_name for one in await stage.client.endpoints.list()] == [stage.endpoint.name], (
+        "a page made an endpoint"
+    )
+    key = {"Authorization": f"Bearer {keys.market_key}"}
+    armed = await stage.http.get(f"{stage.stack.settings.market_url}/host/faults/", headers=key)
+    assert "server_error" not in armed.text, "a page armed a fault of the marketplace"
+    return time.monotonic()
 
 
 async def _fill_disk(stage: Stage, *, kill: bool = False) -> float:
@@ -291,6 +332,12 @@ def cases(*, quick: bool = False) -> list[Case]:
             _second_deployment,
         ),
         Case("copied-folder", "a copy of the state folder is started on the same machine", _copied_folder),
+        Case(
+            "hostile-page",
+            "a web page in a browser of this machine attacks every port",
+            _open_hostile_page,
+            browser=True,
+        ),
         Case("disk-full", f"the disk of the state is full for {FULL_SECONDS:.0f} s", _fill_disk, disk=True),
         Case(
             "disk-full-kill",

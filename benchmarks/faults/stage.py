@@ -255,7 +255,9 @@ async def staged(state_dir: Path) -> AsyncIterator[Stage]:
             update={
                 "state_dir": state_dir,
                 "sweep": SWEEP,
-                "temporal": settings.temporal.model_copy(update={"port": free_port(), "ui_port": None}),
+                "temporal": settings.temporal.model_copy(
+                    update={"port": free_port(), "ui_port": free_port()}
+                ),
                 "engine": settings.engine.model_copy(
                     update={"port": engine_port, "public_url": f"http://127.0.0.1:{wire.port}"}
                 ),
