@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test test-again test-long check audit format bench bench-policy lock clean
+.PHONY: demo test test-again test-long mutation check audit format bench bench-policy lock clean
 
 $(STAMP): requirements/dev.txt pyproject.toml wire/pyproject.toml sdk/pyproject.toml pyworker/pyproject.toml
 	@echo "setting up $(VENV) (once)"
@@ -31,6 +31,9 @@ test-long: $(STAMP)  ## a thousand lives, thousands of examples, faults, upgrade
 	$(BIN)/python -m pytest -q -m long -n 2 --dist worksteal --timeout 3000 tests/seeded tests/fuzz || code=1; \
 	$(BIN)/python -m pytest -q -m long --timeout 3000 --ignore tests/seeded --ignore tests/fuzz || code=1; \
 	exit $$code
+
+mutation: $(STAMP)  ## changes that no test notices, in tickets, books, secrets, messages and routing; hours. TARGETS="routing"
+	@$(BIN)/python -m tests.mutation $(TARGETS)
 
 check: $(STAMP)  ## format, lint, imports, types, known vulnerabilities
 	@$(BIN)/ruff format --check .
