@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import structlog
 from temporalio import activity
 
-from policy.advice import Advice, advance, is_news
-from policy.checks import sound
-from policy.deletion import plan_deletion
-from policy.observation import Observation
-from policy.plan import Plan
-from policy.planner import plan as decide
+from controller.whatif.advice import Advice, advance, is_news
+from policy.planning.deletion import plan_deletion
+from policy.planning.plan_validation import sound
+from policy.planning.planner import plan as decide
+from policy.state.observation import Observation
+from policy.state.plan import Plan
 
 _log = structlog.get_logger(__name__)
 _FAULT_CHARS = 300

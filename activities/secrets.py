@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from market.port import Refused
-from stoker_wire.secrecy import HIDDEN, REFERENCE
-from stoker_wire.token import mint_worker_token
+from stoker_wire.security.secrecy import HIDDEN, REFERENCE
+from stoker_wire.security.token import mint_worker_token
 
 _SHORTEST_HIDDEN = 4
 """Shorter values are no secrets, and hiding each "a" of a sentence would only make it unreadable."""

@@ -3,7 +3,7 @@
     python -m benchmarks.long_life [DAYS]
 
 The workflow, its activities and the policy run unchanged on the in-process server of `tests/seeded`, in virtual time; the engine's
-own `Pulse` says when a batch of metrics is sent. Actions are counted as in `benchmarks.temporal_actions`.
+own `MetricsBatcher` says when a batch of metrics is sent. Actions are counted as in `benchmarks.temporal_actions`.
 """
 
 import logging
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from benchmarks.temporal_actions import FLEET, IDLE_TARGET, Case, live
-from policy.pulse import Pulse
+from policy.signalling.metrics_batcher import MetricsBatcher
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
 from tests.seeded.environment import a_world_here
@@ -72,7 +72,7 @@ async def _days(case: Case, days: int) -> Life:
     server.keeps_history = False
     lived = Life(case, days)
     await world.start(case.config, [group(search_params="gpu_name=RTX_4090", test_workers=0)])
-    pulse, chance = Pulse(world.now), random.Random(1)
+    pulse, chance = MetricsBatcher(world.now), random.Random(1)
     before: Counter[str] = Counter()
     for _ in range(days):
         await live(world, case, pulse, chance, 86_400.0, step=STEP_SECONDS, request_load=REQUEST_LOAD)

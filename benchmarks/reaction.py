@@ -19,8 +19,8 @@ import uvloop
 import stoker
 from benchmarks.engine.machine import facts
 from market.ownership import deployment_prefix
+from run.commands.dev import DevStack
 from run.demo.settings import demo_settings
-from run.dev import DevStack
 from run.settings import load_settings
 
 ROOT = Path(__file__).parents[1]

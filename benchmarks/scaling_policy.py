@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scaling import frontier, routing
-from benchmarks.scaling.contestants import FIXED, NO_POOL, PEERS, Setting, defaults, fixed, settings
-from benchmarks.scaling.crew import cores, in_order
 from benchmarks.scaling.goals import goals
 from benchmarks.scaling.measure import (
     Row,
@@ -32,11 +30,13 @@ from benchmarks.scaling.measure import (
     show,
     summary,
 )
+from benchmarks.scaling.oracle import Prices, lower_bound
+from benchmarks.scaling.pool import cores, in_order
+from benchmarks.scaling.scalers import FIXED, NO_POOL, PEERS, Setting, defaults, fixed, settings
 from benchmarks.scaling.workloads import Workload, workloads
+from simulation.controller_host import SimulatedController
 from simulation.figures import Figures
 from simulation.generators import diurnal
-from simulation.oracle import Prices, lower_bound
-from simulation.pilot import PolicyPilot
 from simulation.run import run
 from simulation.settings import DEFAULT_WORLD, KINDS, WorldSettings, calm
 
@@ -127,7 +127,7 @@ def kinds(hours: float) -> dict[str, float]:
     def played(world: WorldSettings) -> Figures:
         return run(
             trace,
-            PolicyPilot(FIXED),
+            SimulatedController(FIXED),
             world,
             seed=2,
             score_from=day,
@@ -147,7 +147,7 @@ def speed() -> dict[str, float]:
     """One week of 300,000 requests."""
     trace = diurnal(requests=300_000, days=7.0).scaled(mean_load=300.0)
     began = time.process_time()
-    pilot = PolicyPilot(FIXED)
+    pilot = SimulatedController(FIXED)
     result = run(trace, pilot, seed=1, target_queue_time=FIXED.target_queue_time)
     seconds = time.process_time() - began
     print("\n## Speed\n")

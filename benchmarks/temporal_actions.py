@@ -2,7 +2,7 @@
 
     python -m benchmarks.temporal_actions
 
-The workflow runs unchanged on a time-skipping server; the engine's own `Pulse` decides when a batch of metrics is
+The workflow runs unchanged on a time-skipping server; the engine's own `MetricsBatcher` decides when a batch of metrics is
 sent. What Temporal Cloud bills as actions is counted by event type (docs.temporal.io/cloud/actions): start and
 continue-as-new, signal, update, timer, activity, upserted search attributes, and each workflow task that ran a local activity. Queries
 and retries are not in a history; a healthy endpoint makes none of its own.
@@ -26,12 +26,12 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.testing import WorkflowEnvironment
 
-from policy.pulse import Level, Pulse
+from policy.signalling.metrics_batcher import Level, MetricsBatcher
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import SEARCH_ATTRIBUTES, MetricsBatch
 from stoker_wire.states import WorkerState
 from tests.workflows.world import World, group, make_market, make_workers
-from workflows.converter import data_converter
+from workflows.hosting.converter import data_converter
 
 STEP_SECONDS = 5.0
 REQUEST_LOAD = 10.0
@@ -92,7 +92,7 @@ async def count(case: Case, *, settle_hours: float = SETTLE_HOURS, hours: float 
     """Lives through the settling time, then counts."""
     async with _world() as world:
         await world.start(case.config, [group(search_params="gpu_name=RTX_4090", test_workers=0)])
-        pulse, chance = Pulse(world.now), random.Random(1)
+        pulse, chance = MetricsBatcher(world.now), random.Random(1)
         await live(world, case, pulse, chance, settle_hours * 3600)
         since = world.now
         await live(world, case, pulse, chance, hours * 3600)
@@ -112,7 +112,7 @@ async def count(case: Case, *, settle_hours: float = SETTLE_HOURS, hours: float 
 async def live(
     world: World,
     case: Case,
-    pulse: Pulse,
+    pulse: MetricsBatcher,
     chance: random.Random,
     seconds: float,
     *,

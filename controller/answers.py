@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from policy.advice import Difference
-from policy.fleet import Learned
-from policy.plan import Targets, Wait
+from controller.whatif.advice import Difference
+from policy.state.plan import Targets, Wait
+from policy.state.worker import Learned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,20 +7,20 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 from temporalio.client import Client
 
-from engine.authority import AuthorityDesk
+from engine.api.health_api import HealthApi
+from engine.api.metrics_api import MetricsApi
+from engine.api.openai_api import OpenAIApi
+from engine.api.parsing import BODY_SECONDS
+from engine.api.problems import problems
+from engine.api.route_api import RouteApi
+from engine.api.worker_api import WorkerApi
 from engine.console import add_console
-from engine.document import DocumentDesk
 from engine.engine import Engine
-from engine.health import Health
-from engine.ingest import Ingest
-from engine.metrics import Metrics
-from engine.openai import OpenAIDoor
-from engine.parsing import BODY_SECONDS
-from engine.problems import problems
-from engine.routing import RouteDesk
+from engine.openapi import OpenApiDocument
 from engine.settings import EngineSettings
-from market.listening import LARGEST_BODY, Door, listen, no_pages, plain_requests
-from stoker_wire.browser import names_of
+from engine.tls.certificate_authority import CertificateApi
+from stoker_wire.security.browser import names_of
+from webserver.limits import LARGEST_BODY, GuardedListener, listen, no_pages, plain_requests
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
 
@@ -30,7 +30,7 @@ _SHUTDOWN_SECONDS = 5.0
 def create_app(settings: EngineSettings, temporal_client: Client) -> web.Application:
     """The whole engine; it starts with the application and stops with it.
 
-    The client must use `workflows.converter.data_converter`.
+    The client must use `workflows.hosting.converter.data_converter`.
     """
     engine = Engine(settings, temporal_client)
     names = names_of(settings.public_url, settings.host, *settings.allowed_hosts)
@@ -41,22 +41,22 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     app[ENGINE] = engine
     app[LARGEST_BODY] = max(settings.limits.body_bytes_max, settings.limits.openai_body_bytes_max)
     app[BODY_SECONDS] = settings.limits.body_seconds_max
-    desk = RouteDesk(engine)
-    ingest = Ingest(engine)
-    health = Health(engine)
+    desk = RouteApi(engine)
+    ingest = WorkerApi(engine)
+    health = HealthApi(engine)
     app.add_routes(
         [
             web.post("/route/", desk.handle),
             *ingest.routes(),
             web.get("/healthz", health.healthz),
             web.get("/readyz", health.readyz),
-            web.get("/metrics", Metrics(engine).handle),
-            web.get("/openapi.json", DocumentDesk().handle),
+            web.get("/metrics", MetricsApi(engine).handle),
+            web.get("/openapi.json", OpenApiDocument().handle),
         ]
     )
-    door = OpenAIDoor(engine, desk)
+    door = OpenAIApi(engine, desk)
     app.add_routes(door.routes())
-    app.add_routes(AuthorityDesk(engine).routes())
+    app.add_routes(CertificateApi(engine).routes())
     add_console(app, engine)
 
     async def living(_: web.Application) -> AsyncIterator[None]:
@@ -80,7 +80,7 @@ class Server:
         self,
         runner: web.AppRunner,
         listening: asyncio.Server,
-        door: Door,
+        door: GuardedListener,
         engine: Engine,
         url: str,
         port: int,

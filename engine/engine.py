@@ -11,17 +11,17 @@ import structlog
 from temporalio.client import Client
 
 from activities.safety_nets import SafetyNets
-from engine.directory import Directory, release
-from engine.endpoints import Endpoint
-from engine.faults import TEMPORAL_FAULTS
-from engine.herald import Herald
-from engine.keys import Accounts
+from engine.api.keys import Accounts
 from engine.request_log import RequestLog
-from engine.router import Router
+from engine.routing.directory import Directory, release
+from engine.routing.dispatcher import Dispatcher
+from engine.routing.endpoint import Endpoint
+from engine.routing.ticket_issuer import TicketIssuer
 from engine.settings import EngineSettings
-from engine.skipped import Skipped
-from engine.tickets import TicketOffice
-from engine.watch import Watch
+from engine.temporal.endpoint_watcher import EndpointWatcher
+from engine.temporal.log_throttle import LogThrottle
+from engine.temporal.rpc_errors import TEMPORAL_FAULTS
+from engine.temporal.signal_sender import SignalSender
 from stoker_wire.problem import Problem
 
 log = structlog.get_logger("engine")
@@ -52,18 +52,18 @@ class Engine:
         self.engine_id = f"engine-{secrets.token_hex(6)}"
         self.started_at = time.time()
         self.accounts = Accounts(settings.accounts, settings.accounts_previous)
-        self.tickets = TicketOffice(
+        self.tickets = TicketIssuer(
             secrets=settings.secrets, rsa_private_key_pem=settings.rsa_private_key_pem
         )
-        self.router = Router(
+        self.router = Dispatcher(
             limits=settings.limits, timing=settings.timing, started_at=self.started_at, draw=draw_index
         )
         self.directory = Directory(
             secrets=settings.secrets, timing=settings.timing, limits=settings.limits, router=self.router
         )
-        self.watch = Watch(client, self.directory, timing=settings.timing)
-        self.herald = Herald(client, self.directory, engine_id=self.engine_id)
-        self.router.urgent = self.herald.poke
+        self.watch = EndpointWatcher(client, self.directory, timing=settings.timing)
+        self.herald = SignalSender(client, self.directory, engine_id=self.engine_id)
+        self.router.urgent = self.herald.flush
         self.router.later = self._pump_later
         self.request_log: RequestLog | None = None
         if settings.request_log is not None:
@@ -183,7 +183,7 @@ class Engine:
             await self.watch.refresh(name)
 
     async def _sweep(self) -> None:
-        skipped = Skipped("sweep")
+        skipped = LogThrottle("sweep")
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             for number, endpoint in enumerate(self.directory, start=1):

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from engine.routing.request_queue import QueuedRequest
 from engine.settings import RequestLogSettings
-from engine.waiting import Place
 
 log = structlog.get_logger("engine.request_log")
 
@@ -59,7 +59,7 @@ class RequestLog:
     def __repr__(self) -> str:
         return f"<RequestLog {self._settings.path}, {self.written} written, {self.dropped} dropped>"
 
-    def note(self, endpoint: str, place: Place, outcome: Outcome) -> None:
+    def note(self, endpoint: str, place: QueuedRequest, outcome: Outcome) -> None:
         """A request ended. Costs an append; nothing is written here."""
         if len(self._pending) >= PENDING_MAX:
             self.dropped += 1

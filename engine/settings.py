@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from activities.safety_nets import ENSURE_SECONDS, SweepSpec
-from market.listening import ConnectionLimits
+from webserver.limits import ConnectionLimits
 
 CONTROL_BODY_BYTES_MAX = 1024 * 1024
 

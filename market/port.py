@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from stoker_wire.market import Charge, Instance, Offer, Template
-from stoker_wire.portable import Portable
+from stoker_wire.portable_errors import Portable
 
 
 class MarketError(Portable, Exception):
@@ -63,7 +63,7 @@ class RateLimited(Unavailable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferQuery:
-    """Filters in the API's form, `{field: {op: value}}`, from `market.grammar`."""
+    """Filters in the API's form, `{field: {op: value}}`, from `market.query`."""
 
     filters: Mapping[str, Any]
     order: tuple[tuple[str, str], ...] = (("dlperf_per_dphtotal", "desc"),)

@@ -13,14 +13,14 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from market.listening import raise_files_max
 from run.faults import Fault
-from run.keys import load_account_key, load_keys
 from run.logs import configure_logs
 from run.output import drop_output, open_standard_files, reader_is_gone
-from run.private import UMASK
 from run.settings import DevSettings, load_settings
-from stoker_wire.printable import printable_lines
+from run.state_folder.keys import load_account_key, load_keys
+from run.state_folder.secure_files import UMASK
+from stoker_wire.parsing.printable import printable_lines
+from webserver.limits import raise_files_max
 
 app = typer.Typer(
     name="stokerd",
@@ -42,7 +42,7 @@ _DEFAULT = Path("temporal-dev.yaml")
 @app.command()
 def dev(config: Config = _DEFAULT) -> None:
     """Run everything on this machine: Temporal with its UI, marketplace, Temporal worker, engine."""
-    from run.dev import run_dev  # noqa: PLC0415 - each role loads only what it needs
+    from run.commands.dev import run_dev  # noqa: PLC0415 - each role loads only what it needs
 
     _run("dev", config, run_dev)
 
@@ -88,8 +88,8 @@ def rollout(
     seconds: Annotated[float, typer.Option(help="How long to wait for the workflows.", min=1)] = 120.0,
 ) -> None:
     """Move every running endpoint to this build of the workers; an older one is a downgrade. See docs/how-to/upgrade.md."""
-    from run.rollout import roll_out  # noqa: PLC0415
-    from run.temporal_server import connect_to, temporal_target  # noqa: PLC0415
+    from run.commands.rollout import roll_out  # noqa: PLC0415
+    from run.processes.temporal_server import connect_to, temporal_target  # noqa: PLC0415
 
     async def act(settings: DevSettings) -> None:
         target = temporal_target(settings.temporal)
@@ -130,9 +130,9 @@ def panic(
 ) -> None:
     """Stop every endpoint and destroy every instance of this deployment, with its disk. Asks first."""
     from market.ownership import DeploymentMarket  # noqa: PLC0415
+    from run.commands.panic import WORD, Panic, find_deployment, run_panic  # noqa: PLC0415
     from run.markets import market_of  # noqa: PLC0415
-    from run.panic import WORD, Panic, find_deployment, run_panic  # noqa: PLC0415
-    from run.temporal_server import temporal_target  # noqa: PLC0415
+    from run.processes.temporal_server import temporal_target  # noqa: PLC0415
     from stoker.cli.output import Terminal  # noqa: PLC0415
 
     console = Terminal(highlight=False)
@@ -175,9 +175,9 @@ def identity(
 
     --new and --set are for the state folder of `stokerd dev`, after it was copied.
     """
-    from run.identity import Kept, identity_of, keep_identity, new_identity, require_identity  # noqa: PLC0415
-    from run.lock import StateLock  # noqa: PLC0415
-    from run.temporal_server import connect_to, temporal_target  # noqa: PLC0415
+    from run.processes.temporal_server import connect_to, temporal_target  # noqa: PLC0415
+    from run.state_folder.identity import Kept, identity_of, keep_identity, new_identity, require_identity  # noqa: PLC0415
+    from run.state_folder.lock import StateLock  # noqa: PLC0415
 
     async def act(settings: DevSettings) -> None:
         if new or to is not None:
@@ -211,10 +211,10 @@ def adopt(
 ) -> None:
     """Give instances whose labels name no deployment, or one that is gone, to this deployment. Asks first."""
     from market.ownership import DeploymentMarket  # noqa: PLC0415
-    from run.adopt import WORD, run_adopt  # noqa: PLC0415
-    from run.identity import settle_identity  # noqa: PLC0415
+    from run.commands.adopt import WORD, run_adopt  # noqa: PLC0415
     from run.markets import market_of  # noqa: PLC0415
-    from run.temporal_server import connect_to, temporal_target  # noqa: PLC0415
+    from run.processes.temporal_server import connect_to, temporal_target  # noqa: PLC0415
+    from run.state_folder.identity import settle_identity  # noqa: PLC0415
     from stoker.cli.output import Terminal  # noqa: PLC0415
 
     console = Terminal(highlight=False)
@@ -271,7 +271,7 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Of everything that chance decides.")] = 0,
 ) -> None:
     """Replay a trace through the policy: queue time, dollars, and which config to take."""
-    from run.simulate import run_simulate  # noqa: PLC0415 - each role loads only what it needs
+    from run.commands.simulate import run_simulate  # noqa: PLC0415 - each role loads only what it needs
     from stoker.cli.output import Terminal  # noqa: PLC0415
 
     with _faults():

@@ -1,6 +1,6 @@
 """What can be wrong with a deployment before it runs: said in one sentence, with an exit code."""
 
-from stoker_wire.portable import Portable
+from stoker_wire.portable_errors import Portable
 
 
 class Fault(Portable, Exception):

@@ -1,6 +1,6 @@
 """The marketplace that the settings name."""
 
-from market.vast import VastMarket
+from market.vast.client import VastMarket
 from run.faults import Fault
 from run.settings import DevSettings
 

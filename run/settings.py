@@ -10,14 +10,14 @@ from temporalio.common import WorkerDeploymentVersion
 
 from activities.safety_nets import SweepSpec
 from engine.settings import RequestLogSettings
-from market.host.settings import GpuSettings, HostMarketSettings, MachineSettings, TemplateSettings
-from market.vast_bodies import origin
+from hosts.settings import GpuSettings, HostMarketSettings, MachineSettings, TemplateSettings
+from market.vast.bodies import origin
 from run.faults import Fault
 from run.yaml_files import read_yaml
 from stoker_wire.base import Typed
-from stoker_wire.loopback import is_loopback
 from stoker_wire.messages import SEARCH_ATTRIBUTES
 from stoker_wire.problem import describe
+from stoker_wire.security.loopback import is_loopback
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 

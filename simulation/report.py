@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from simulation.controller_host import SimulatedController
 from simulation.figures import Figures
 from simulation.pictures import frontier_picture, picture
-from simulation.pilot import PolicyPilot
 from simulation.run import run
 from simulation.settings import DEFAULT_WORLD, MachineKind, WorldSettings
 from simulation.trace import Trace, read_trace
@@ -226,7 +226,7 @@ def _try(
     )
     found = run(
         trace,
-        PolicyPilot(scaled),
+        SimulatedController(scaled),
         world,
         seed=seed,
         max_queue_time=config.max_queue_time,

@@ -3,12 +3,12 @@
 from simulation.figures import Figures, figures
 from simulation.settings import DEFAULT_WORLD, WorldSettings
 from simulation.trace import Trace
-from simulation.world import Pilot, Progress, World
+from simulation.world import FleetController, Progress, World
 
 
 def run(
     trace: Trace,
-    pilot: Pilot,
+    pilot: FleetController,
     settings: WorldSettings = DEFAULT_WORLD,
     *,
     seed: int = 0,

@@ -9,12 +9,12 @@ import heapq
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from simulation.front import Front
-from simulation.herald import Batch
+from simulation.dispatcher import SimulatedDispatcher
 from simulation.machine import Bill, Machine, Stage
 from simulation.market import Stock
 from simulation.series import Series
 from simulation.settings import WorldSettings
+from simulation.signal_sender import Batch
 from simulation.trace import Trace
 
 Progress = Callable[[float], None]
@@ -24,7 +24,7 @@ TAIL_SECONDS = 3600.0
 """After the last arrival the world goes on so long for requests that still wait, unbilled."""
 
 
-class Pilot(Protocol):
+class FleetController(Protocol):
     """Who decides: the production policy, or a peer's."""
 
     name: str
@@ -44,7 +44,7 @@ class World:
     def __init__(
         self,
         trace: Trace,
-        pilot: Pilot,
+        pilot: FleetController,
         settings: WorldSettings,
         *,
         seed: int = 0,
@@ -86,7 +86,7 @@ class World:
         self.over_hours = 0.0
         self.under_hours = 0.0
         self._area_at = 0.0
-        self.front = Front(
+        self.front = SimulatedDispatcher(
             self,
             seed=seed,
             max_queue_time=max_queue_time,

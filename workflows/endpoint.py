@@ -10,22 +10,22 @@ from temporalio.exceptions import ApplicationError, CancelledError, FailureError
 
 from activities.planner import Decided, plan
 from controller import answers
-from policy import load as load_windows
-from policy.advice import Advice
-from policy.fleet import Worker
-from policy.observation import LAUNCH_IDS_PER_PLAN, Observation
-from policy.plan import Plan
+from controller.whatif.advice import Advice
+from policy.load import history as load_windows
+from policy.state.observation import LAUNCH_IDS_PER_PLAN, Observation
+from policy.state.plan import Plan
+from policy.state.worker import Worker
 from stoker_wire import control
 from stoker_wire.control import EndpointSpec
-from stoker_wire.limits import STATE_BYTES_MAX
 from stoker_wire.messages import DecisionLine
-from workflows import advising, checking, intake, options, views
-from workflows.alarm import Alarm
-from workflows.handed_on import read_handed_on
-from workflows.handshake import note_drains_seen, recheck_at
+from stoker_wire.parsing.limits import STATE_BYTES_MAX
+from workflows import message_handlers, message_validation, options, query_results, whatif_handlers
+from workflows.carryover import read_handed_on
+from workflows.drain_handshake import note_drains_seen, recheck_at
 from workflows.operations import Operations
 from workflows.publish import Publisher
 from workflows.state import LAUNCH_ID_CHARS, EndpointStateBook
+from workflows.wake_timer import WakeTimer
 
 FALLBACK_SECONDS = 3600.0
 """Without any wish of the planner's: news wakes the loop, this is for what brings no news."""
@@ -57,10 +57,10 @@ class EndpointWorkflow:
         unknown: tuple[str, ...] = ()
         try:
             if workflow.info().continued_run_id is None:
-                spec = checking.spec(sent)
+                spec = message_validation.spec(sent)
             else:
                 spec, unknown = read_handed_on(EndpointSpec.model_validate, sent)
-        except checking.Unacceptable as fault:
+        except message_validation.InvalidMessage as fault:
             self._unusable, spec = str(fault), EndpointSpec(endpoint_name="unusable", endpoint_id=1)
         self._book = EndpointStateBook(spec)
         if unknown := (*unknown, *self._book.unknown):
@@ -77,7 +77,7 @@ class EndpointWorkflow:
             self._book.log.note(workflow.time(), "config", words, subject="state")
         self._operations = Operations(self._book, self._news)
         self._publisher = Publisher(self._book)
-        self._alarm = Alarm(self._ring)
+        self._alarm = WakeTimer(self._ring)
         self._due = "the workflow starts"
         """Why a plan is due; empty when none is."""
         self._stirred = False
@@ -123,7 +123,7 @@ class EndpointWorkflow:
             self._operations.raise_fault()
         self._publisher.publish(workflow.time())
         await workflow.wait_condition(workflow.all_handlers_finished)
-        return views.deleted(self._book, workflow.time())
+        return query_results.deleted(self._book, workflow.time())
 
     # the loop's parts
 
@@ -138,7 +138,9 @@ class EndpointWorkflow:
             looking=self._operations.looking,
             searching=self._operations.searching,
         )
-        self._book.record.load_at_plan = load_windows.rate(self._book.record.load, intake.RATE_SECONDS) or 0.0
+        self._book.record.load_at_plan = (
+            load_windows.rate(self._book.record.load, message_handlers.RATE_SECONDS) or 0.0
+        )
         try:
             decided = await workflow.execute_local_activity(
                 plan, args=[observation, self._advice()], **options.plan_options()
@@ -161,7 +163,7 @@ class EndpointWorkflow:
         for sentence in decided.refused:
             self._book.log.note(now, "fail", f"refused: {sentence}", subject="plan")
         self._book.adopt(made, now)
-        advising.adopt(self._book, decided.advice, now)
+        whatif_handlers.adopt(self._book, decided.advice, now)
         self._operations.carry_out(made, observation.workers)
         due = [self._book.record.look_again_at or now + FALLBACK_SECONDS, recheck_at(self._book, now)]
         self._book.record.look_again_at = min(at for at in due if at is not None)
@@ -242,7 +244,7 @@ class EndpointWorkflow:
         self._stirred = True
         self._due = self._due or reason
 
-    def _refuse(self, message: str, fault: checking.Unacceptable) -> None:
+    def _refuse(self, message: str, fault: message_validation.InvalidMessage) -> None:
         self._book.log.note(workflow.time(), "config", f"refused: {fault}", subject=message)
         self._stirred = True
 
@@ -258,11 +260,11 @@ class EndpointWorkflow:
     def report_metrics(self, *sent: Any) -> None:
         """A `MetricsBatch`."""
         try:
-            read = checking.metrics(checking.only(sent))
-        except checking.Unacceptable as fault:
+            read = message_validation.metrics(message_validation.only(sent))
+        except message_validation.InvalidMessage as fault:
             return self._refuse(control.REPORT_METRICS, fault)
         now = self._now()
-        reason = intake.metrics(self._book, read, now)
+        reason = message_handlers.metrics(self._book, read, now)
         if note_drains_seen(self._book, now):
             reason = reason or "every engine has seen the drain"
         return self._news(reason)
@@ -271,43 +273,47 @@ class EndpointWorkflow:
     def update_config(self, *sent: Any) -> None:
         """An `EndpointPatch`."""
         try:
-            patch = checking.patch(checking.only(sent), self._book.record.config)
-        except checking.Unacceptable as fault:
+            patch = message_validation.patch(message_validation.only(sent), self._book.record.config)
+        except message_validation.InvalidMessage as fault:
             return self._refuse(control.UPDATE_CONFIG, fault)
-        return self._news(intake.config(self._book, patch, self._now()))
+        return self._news(message_handlers.config(self._book, patch, self._now()))
 
     @workflow.signal(name=control.SET_WORKERGROUP, description="add or change a workergroup")
     def set_workergroup(self, *sent: Any) -> None:
         """A `Workergroup`."""
         try:
-            group = checking.workergroup(checking.only(sent), self._book.record.workergroups)
-        except checking.Unacceptable as fault:
+            group = message_validation.workergroup(
+                message_validation.only(sent), self._book.record.workergroups
+            )
+        except message_validation.InvalidMessage as fault:
             return self._refuse(control.SET_WORKERGROUP, fault)
-        return self._news(intake.set_workergroup(self._book, group, self._now()))
+        return self._news(message_handlers.set_workergroup(self._book, group, self._now()))
 
     @workflow.signal(name=control.REMOVE_WORKERGROUP, description="remove a workergroup")
     def remove_workergroup(self, *sent: Any) -> None:
         """A workergroup's id."""
         try:
-            group_id = checking.workergroup_id(checking.only(sent))
-        except checking.Unacceptable as fault:
+            group_id = message_validation.workergroup_id(message_validation.only(sent))
+        except message_validation.InvalidMessage as fault:
             return self._refuse(control.REMOVE_WORKERGROUP, fault)
-        return self._news(intake.remove_workergroup(self._book, group_id, self._now()))
+        return self._news(message_handlers.remove_workergroup(self._book, group_id, self._now()))
 
     @workflow.signal(name=control.UPDATE_WORKERS, description="roll a workergroup's workers over")
     def update_workers(self, *sent: Any) -> None:
         """A workergroup's id."""
         try:
-            group_id = checking.workergroup_id(checking.only(sent))
-        except checking.Unacceptable as fault:
+            group_id = message_validation.workergroup_id(message_validation.only(sent))
+        except message_validation.InvalidMessage as fault:
             return self._refuse(control.UPDATE_WORKERS, fault)
-        return self._news(intake.update_workers(self._book, group_id, self._now()))
+        return self._news(message_handlers.update_workers(self._book, group_id, self._now()))
 
     @workflow.signal(name=control.DELETE, description="destroy every worker, then end")
     def delete(self, *sent: Any) -> None:
         """Nothing to say."""
         if sent:
-            fault = checking.Unacceptable(f"delete takes nothing, {len(sent)} values came; send it without")
+            fault = message_validation.InvalidMessage(
+                f"delete takes nothing, {len(sent)} values came; send it without"
+            )
             return self._refuse(control.DELETE, fault)
         return self._delete("the endpoint is deleted: every worker is released")
 
@@ -322,7 +328,10 @@ class EndpointWorkflow:
     def _unknown_signal(self, name: str, _: Sequence[RawValue]) -> None:
         """A name that nobody here knows: said in the decision log, where whoever misspelt it will look."""
         self._refuse(
-            name[:80], checking.Unacceptable("there is no such signal; see the reference for those there are")
+            name[:80],
+            message_validation.InvalidMessage(
+                "there is no such signal; see the reference for those there are"
+            ),
         )
 
     # updates: the same, for callers who want the error back; a refused one leaves no trace in the history
@@ -330,7 +339,7 @@ class EndpointWorkflow:
     @workflow.update(name=control.UPDATE_CONFIG, description="change config fields")
     def change_config(self, sent: Any) -> dict[str, Any]:
         """Answers the whole config after the change."""
-        self._news(intake.config(self._book, self._patch(sent), self._now()))
+        self._news(message_handlers.config(self._book, self._patch(sent), self._now()))
         return self._book.record.config.model_dump(mode="json")
 
     @change_config.validator
@@ -342,7 +351,7 @@ class EndpointWorkflow:
     def put_workergroup(self, sent: Any) -> dict[str, Any]:
         """Answers the workergroup as it is now, with its revision."""
         group = self._group(sent)
-        self._news(intake.set_workergroup(self._book, group, self._now()))
+        self._news(message_handlers.set_workergroup(self._book, group, self._now()))
         stored = self._book.workergroup(group.id) or group
         return stored.model_dump(mode="json")
 
@@ -354,7 +363,7 @@ class EndpointWorkflow:
     @workflow.update(name=control.REMOVE_WORKERGROUP, description="remove a workergroup")
     def drop_workergroup(self, sent: Any) -> None:
         """Its workers are released by the next plans."""
-        self._news(intake.remove_workergroup(self._book, self._group_id(sent), self._now()))
+        self._news(message_handlers.remove_workergroup(self._book, self._group_id(sent), self._now()))
 
     @drop_workergroup.validator
     def _check_drop_workergroup(self, sent: Any) -> None:
@@ -363,7 +372,7 @@ class EndpointWorkflow:
     @workflow.update(name=control.UPDATE_WORKERS, description="roll a workergroup's workers over")
     def roll_workers(self, sent: Any) -> None:
         """Its revision goes up, so that every worker of it is due."""
-        self._news(intake.update_workers(self._book, self._group_id(sent), self._now()))
+        self._news(message_handlers.update_workers(self._book, self._group_id(sent), self._now()))
 
     @roll_workers.validator
     def _check_roll_workers(self, sent: Any) -> None:
@@ -372,7 +381,7 @@ class EndpointWorkflow:
     @workflow.update(name=control.CANCEL_UPDATE, description="keep the workers that are not updated yet")
     def cancel_update(self, sent: Any) -> None:
         """A worker whose update has begun finishes it."""
-        self._news(intake.cancel_update(self._book, self._group_id(sent), self._now()))
+        self._news(message_handlers.cancel_update(self._book, self._group_id(sent), self._now()))
 
     @cancel_update.validator
     def _check_cancel_update(self, sent: Any) -> None:
@@ -383,7 +392,7 @@ class EndpointWorkflow:
         """Answers the version of the key that is valid now; the one before is accepted for so long besides."""
         record = self._book.record
         record.key_version += 1
-        overlap = checking.overlap_seconds(overlap_seconds)
+        overlap = message_validation.overlap_seconds(overlap_seconds)
         record.key_overlap_until = self._now() + overlap if overlap else 0.0
         said = f"endpoint key rotated, version {record.key_version}"
         if overlap:
@@ -396,15 +405,15 @@ class EndpointWorkflow:
     def _check_rotate_key(self, overlap_seconds: Any = None) -> None:
         self._check_alive()
         try:
-            checking.overlap_seconds(overlap_seconds)
-        except checking.Unacceptable as fault:
+            message_validation.overlap_seconds(overlap_seconds)
+        except message_validation.InvalidMessage as fault:
             raise ApplicationError(str(fault), type="invalid_args") from None
 
     @workflow.update(name=control.ADVISE, description="plan a second config beside the live one, or stop it")
     def advise(self, sent: Any = None) -> bool:
         """Answers whether a second config is planned from now on."""
         asked = self._advise(sent)
-        self._news(advising.advise(self._book, asked, self._now()))
+        self._news(whatif_handlers.advise(self._book, asked, self._now()))
         return asked is not None
 
     @advise.validator
@@ -423,15 +432,15 @@ class EndpointWorkflow:
         self._machines(sent)
 
     def _unblock(self, machines: tuple[int, ...]) -> tuple[int, ...]:
-        freed = intake.unblock_hosts(self._book, machines, self._now())
+        freed = message_handlers.unblock_hosts(self._book, machines, self._now())
         if freed:
             self._news(f"{len(freed)} hosts may be rented again")
         return freed
 
     def _machines(self, sent: Any) -> tuple[int, ...]:
         try:
-            return checking.machine_ids(sent)
-        except checking.Unacceptable as fault:
+            return message_validation.machine_ids(sent)
+        except message_validation.InvalidMessage as fault:
             raise ApplicationError(str(fault), type="invalid_args") from None
 
     def _check_alive(self) -> None:
@@ -445,26 +454,26 @@ class EndpointWorkflow:
 
     def _patch(self, sent: Any) -> Any:
         try:
-            return checking.patch(sent, self._book.record.config)
-        except checking.Unacceptable as fault:
+            return message_validation.patch(sent, self._book.record.config)
+        except message_validation.InvalidMessage as fault:
             raise ApplicationError(str(fault), type="invalid_config") from None
 
     def _advise(self, sent: Any) -> Any:
         try:
-            return checking.advise(sent, self._book.record.config)
-        except checking.Unacceptable as fault:
+            return message_validation.advise(sent, self._book.record.config)
+        except message_validation.InvalidMessage as fault:
             raise ApplicationError(str(fault), type="invalid_config") from None
 
     def _group(self, sent: Any) -> Any:
         try:
-            return checking.workergroup(sent, self._book.record.workergroups)
-        except checking.Unacceptable as fault:
+            return message_validation.workergroup(sent, self._book.record.workergroups)
+        except message_validation.InvalidMessage as fault:
             raise ApplicationError(str(fault), type="invalid_workergroup") from None
 
     def _group_id(self, sent: Any) -> int:
         try:
-            return checking.workergroup_id(sent)
-        except checking.Unacceptable as fault:
+            return message_validation.workergroup_id(sent)
+        except message_validation.InvalidMessage as fault:
             raise ApplicationError(str(fault), type="invalid_workergroup") from None
 
     # queries
@@ -472,13 +481,13 @@ class EndpointWorkflow:
     @workflow.query(name=control.QUERY_STATUS, description="what it has, what it wants, what it waits for")
     def status(self) -> answers.EndpointStatus:
         """The first thing to ask."""
-        level = load_windows.rate(self._book.record.load, intake.RATE_SECONDS) or 0.0
-        return views.status(self._book, self._operations.under_way, level)
+        level = load_windows.rate(self._book.record.load, message_handlers.RATE_SECONDS) or 0.0
+        return query_results.status(self._book, self._operations.under_way, level)
 
     @workflow.query(name=control.QUERY_WORKERS, description="every worker as recorded")
     def workers(self) -> list[Worker]:
         """In the order of their launches."""
-        return views.workers(self._book)
+        return query_results.workers(self._book)
 
     @workflow.query(name=control.QUERY_DECISIONS, description="the last decisions and why, oldest first")
     def decisions(self, tail: int = 50) -> list[DecisionLine]:
@@ -488,19 +497,19 @@ class EndpointWorkflow:
     @workflow.query(name=control.QUERY_HOSTS, description="hosts that are not rented for a while, and why")
     def hosts(self) -> answers.Hosts:
         """Blocked hosts, hosts that are not to blame, and paused workergroups."""
-        return views.hosts(self._book, workflow.time())
+        return query_results.hosts(self._book, workflow.time())
 
     @workflow.query(name=control.QUERY_COSTS, description="dollars spent, and dollars per hour now")
     def costs(self) -> answers.Costs:
         """Counted up to the last event."""
-        return views.costs(self._book)
+        return query_results.costs(self._book)
 
     @workflow.query(
         name=control.QUERY_ADVICE, description="a second config beside the live one, and what differs"
     )
     def advice(self) -> answers.AdviceView:
         """Nothing of it is carried out."""
-        return views.advice(self._book, workflow.time())
+        return query_results.advice(self._book, workflow.time())
 
     @workflow.query(name=control.QUERY_LOAD, description="arrivals at several resolutions, and the backlog")
     def load(self) -> load_windows.LoadHistory:

@@ -2,7 +2,7 @@
 
 import re
 
-from stoker_wire.printable import printable
+from stoker_wire.parsing.printable import printable
 
 _ACTIVE = re.compile(
     r"[\\`*\[\]<>|&$~@#!]"  # code, emphasis, links, images, HTML, tables, entities, formulas, addresses, headings

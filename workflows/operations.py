@@ -22,13 +22,10 @@ from activities.messages import (
     label_prefix,
     launch_label,
 )
-from policy.apply import launched, ordered
-from policy.fleet import Worker
-from policy.ledger import bills_due
-from policy.lifecycle import Impossible, is_hot
-from policy.observation import Offers
-from policy.observe import RESTARTS
-from policy.plan import (
+from policy.state.billing import bills_due
+from policy.state.lifecycle import Impossible, is_hot
+from policy.state.observation import Offers
+from policy.state.plan import (
     Activate,
     CancelDrain,
     Destroy,
@@ -42,12 +39,15 @@ from policy.plan import (
     Stop,
     Update,
 )
+from policy.state.plan_effects import launched, ordered
+from policy.state.worker import Worker
+from policy.state.worker_events import RESTARTS
 from stoker_wire.control import MARKET_TASK_QUEUE
-from stoker_wire.limits import ERROR_BYTES_MAX, shortened
 from stoker_wire.market import Offer
+from stoker_wire.parsing.limits import ERROR_BYTES_MAX, shortened
 from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
-from workflows import options, outcomes
+from workflows import operation_results, options
 from workflows.state import EndpointStateBook
 
 OnWorker = Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update
@@ -188,7 +188,9 @@ class Operations:
         if worker.operation == "create" and offer is not None:
             self._spawn(worker.launch_id, self._create_again(worker.launch_id, offer))
         elif worker.operation == "create":
-            outcomes.ended(self._book, worker, workflow.time(), fault=("", "its offer was not carried over"))
+            operation_results.ended(
+                self._book, worker, workflow.time(), fault=("", "its offer was not carried over")
+            )
         elif worker.operation in RESTARTS:
             self._spawn(worker.launch_id, self._restart_again(worker))
         else:
@@ -232,7 +234,7 @@ class Operations:
         group = self._book.workergroup(worker.workergroup_id)
         if group is None:
             fault = ("", "its workergroup was removed")
-            outcomes.ended(self._book, worker, workflow.time(), fault=fault)
+            operation_results.ended(self._book, worker, workflow.time(), fault=fault)
             return fault[1]
         asked = CreateInstance(
             endpoint_name=self._book.name,
@@ -250,9 +252,9 @@ class Operations:
                 **options.create_options(offer),
             )
         except ActivityError as error:
-            outcomes.ended(self._book, worker, workflow.time(), fault=_fault(error))
+            operation_results.ended(self._book, worker, workflow.time(), fault=_fault(error))
         else:
-            outcomes.created(self._book, launch_id, created, workflow.time())
+            operation_results.created(self._book, launch_id, created, workflow.time())
         return f"the create of {launch_id} ended"
 
     async def _restart_again(self, worker: Worker) -> str:
@@ -272,10 +274,12 @@ class Operations:
             else:
                 await self._ask(worker)
         except ActivityError as error:
-            outcomes.ended(self._book, worker, workflow.time(), fault=_fault(error))
+            operation_results.ended(self._book, worker, workflow.time(), fault=_fault(error))
         else:
             revision = group.revision if group is not None else None
-            outcomes.ended(self._book, worker, workflow.time(), revision=revision, confirmed_gone=gone)
+            operation_results.ended(
+                self._book, worker, workflow.time(), revision=revision, confirmed_gone=gone
+            )
         return f"the {worker.operation} of {worker.launch_id} ended"
 
     async def _ask(self, worker: Worker) -> None:
@@ -337,7 +341,7 @@ class Operations:
             self._book.record.listed_whole_at = asked_at
             if not listed.instances:
                 self.found_nothing_at = asked_at
-        return outcomes.listed(self._book, listed, asked_at, workflow.time())
+        return operation_results.listed(self._book, listed, asked_at, workflow.time())
 
     def _bills_since(self, now: float) -> float | None:
         ledger = self._book.record.ledger

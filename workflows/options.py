@@ -5,7 +5,7 @@ from typing import Any
 
 from temporalio.common import Priority, RetryPolicy
 
-from policy.fleet import Worker
+from policy.state.worker import Worker
 from stoker_wire.market import Offer
 
 LIST_LAG_SECONDS = 5.0
@@ -104,7 +104,7 @@ def destroy_options(subject: str) -> dict[str, Any]:
 
 def list_options(reason: str) -> dict[str, Any]:
     """Asking the marketplace what there is. On the workflows' own task queue: the lists of all endpoints share one call
-    (`market.listing`), so the marketplace's rate is not theirs to keep, and what waits for a list must not hold up what
+    (`market.shared_listing`), so the marketplace's rate is not theirs to keep, and what waits for a list must not hold up what
     rents."""
     how = _options(
         f"list instances: {reason}", _LOOK, tries_seconds=LIST_SECONDS, give_up_seconds=2 * LIST_SECONDS

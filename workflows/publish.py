@@ -10,8 +10,8 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 
-from policy.advice import differences_in_words, said
-from policy.fleet import Worker
+from controller.whatif.advice import differences_in_words, said
+from policy.state.worker import Worker
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import MEMO_KEY, EndpointMemo, Member
 from stoker_wire.states import WorkerState

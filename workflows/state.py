@@ -6,22 +6,22 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from policy.advice import Advice
-from policy.apply import expected_learned
-from policy.fleet import Learned, Worker
-from policy.ledger import Ledger, accrue
-from policy.load import LoadHistory
-from policy.observation import Memory, Observation, Offers
-from policy.plan import Plan, Targets, Wait
+from controller.whatif.advice import Advice
+from policy.load.history import LoadHistory
+from policy.state.billing import CostLedger, accrue
+from policy.state.observation import Memory, Observation, Offers
+from policy.state.plan import Plan, Targets, Wait
+from policy.state.plan_effects import expected_learned
+from policy.state.worker import Learned, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
-from stoker_wire.limits import STATE_BYTES_MAX, json_bytes, shortened
 from stoker_wire.market import Offer
 from stoker_wire.messages import DecisionLine
+from stoker_wire.parsing.limits import STATE_BYTES_MAX, json_bytes, shortened
 from stoker_wire.workergroup import Workergroup
-from workflows.decisions import DecisionLog
-from workflows.handed_on import read_or_forget
+from workflows.carryover import read_or_forget
+from workflows.decision_log import DecisionLog
 
 ENGINE_LIVE_SECONDS = 30.0
 """An engine that spoke within this time takes part in the handshakes; one that is silent longer is gone."""
@@ -64,7 +64,7 @@ class Record:
     load: LoadHistory = LoadHistory()
     learned: Learned = Learned()
     memory: Memory = Memory()
-    ledger: Ledger = Ledger()
+    ledger: CostLedger = CostLedger()
     workers_rented: int = 0
     workers_gone: int = 0
     """Instances that were released, or taken from us."""

@@ -13,8 +13,8 @@ from temporalio.client import Client
 
 from engine.app import start_server
 from engine.settings import EngineSettings, RequestLogSettings
-from run.garbage import calm_garbage_collection
-from workflows.converter import data_converter
+from run.gc_tuning import calm_garbage_collection
+from workflows.hosting.converter import data_converter
 
 
 async def run(address: str, request_log: Path | None) -> None:

@@ -21,9 +21,9 @@ from temporalio.testing import WorkflowEnvironment
 from benchmarks.engine.load import Connection, Generator, request_bytes
 from stoker_wire.control import TASK_QUEUE, WORKFLOW_TYPE, EndpointSpec, workflow_id
 from stoker_wire.messages import MEMO_KEY, EndpointMemo, Member
+from stoker_wire.security.token import mint_endpoint_key, mint_worker_token
 from stoker_wire.states import WorkerState
-from stoker_wire.token import mint_endpoint_key, mint_worker_token
-from workflows.converter import data_converter
+from workflows.hosting.converter import data_converter
 
 SECRET = b"benchmark secret, 32 bytes long!"
 PERF = 1e6

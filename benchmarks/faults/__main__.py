@@ -19,7 +19,7 @@ import uvloop
 from benchmarks.engine.machine import facts
 from benchmarks.faults.cases import Case, cases
 from benchmarks.faults.stage import Stage, can_mount, small_disk, staged
-from benchmarks.faults.traffic import Tally, tally
+from benchmarks.faults.traffic import Outcomes, tally
 from market.ownership import owner_of
 from run.logs import configure_logs
 from tests.attack.pages import BROWSER
@@ -40,7 +40,7 @@ class Row:
     """Until the first request was answered."""
     recovery_seconds: float
     """Until everything was whole and a new request was answered within seconds: what had piled up is worked off."""
-    tally: Tally
+    tally: Outcomes
     leaked: int
     dollars_leaked: float
     restarts: dict[str, int]

@@ -20,7 +20,7 @@ from temporalio.service import RPCError
 
 from benchmarks.faults.stage import Stage
 from run.demo.chaos import instance_pid
-from run.lock import free_port
+from run.state_folder.lock import free_port
 from stoker_wire.control import SWEEP_ID
 from tests.attack.pages import BATCH_BODY, BATCH_PATH, Attacker, visit
 
@@ -271,7 +271,7 @@ async def _copied_folder(stage: Stage) -> float:
     try:
         async with asyncio.timeout(60):
             while line := await market.stderr.readline():
-                if b"market.listening" in line:
+                if b"webserver.limits" in line:
                     break
         await asyncio.sleep(3.0)
     finally:

@@ -20,11 +20,11 @@ from benchmarks.faults.cut import Wire
 from benchmarks.faults.traffic import ROUTE, TOKENS, Traffic
 from market.ownership import owner_of
 from market.port import MarketError
-from market.vast import VastMarket
+from market.vast.client import VastMarket
+from run.commands.dev import DevStack
 from run.demo.chaos import instance_pid
-from run.dev import DevStack
-from run.lock import free_port
 from run.settings import SweepSettings, load_settings
+from run.state_folder.lock import free_port
 
 ROOT = Path(__file__).parents[2]
 HOT = 2

@@ -129,7 +129,7 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class Outcomes:
     """The figures of a stretch of traffic."""
 
     sent: int
@@ -143,10 +143,10 @@ class Tally:
     reasons: tuple[str, ...]
 
 
-def tally(book: list[Sent]) -> Tally:
+def tally(book: list[Sent]) -> Outcomes:
     """Count."""
     keys = Counter(sent.key for sent in book if sent.key)
-    return Tally(
+    return Outcomes(
         sent=len(book),
         lost=sum(bool(sent.lost) for sent in book),
         retried=sum(sent.attempts > 1 for sent in book),

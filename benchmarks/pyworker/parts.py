@@ -18,8 +18,8 @@ from typing import Any, Self
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from stoker_wire.ticket import Ticket, seal
-from stoker_wire.token import mint_worker_token, ticket_key
+from stoker_wire.security.ticket import Ticket, seal
+from stoker_wire.security.token import mint_worker_token, ticket_key
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.scaling.contestants import foresighted
-from benchmarks.scaling.crew import in_order
 from benchmarks.scaling.measure import ATTAIN, geomean, measure, oracle, prepare
+from benchmarks.scaling.oracle import Prices
+from benchmarks.scaling.pool import in_order
+from benchmarks.scaling.reactive import Reached, frontier
+from benchmarks.scaling.scalers import foresighted
 from benchmarks.scaling.workloads import Workload
 from simulation.market import PERF_UNIT
-from simulation.oracle import Prices
-from simulation.reactive import Reached, frontier
 from simulation.settings import WorldSettings
 
 SPARES = (0.0, 1.0, 2.0, 3.0)

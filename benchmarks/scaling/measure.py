@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from benchmarks.scaling.contestants import FIXED, Setting
-from benchmarks.scaling.crew import in_order
+from benchmarks.scaling.oracle import Prices, Schedule
+from benchmarks.scaling.pool import in_order
+from benchmarks.scaling.scalers import FIXED, Setting
+from benchmarks.scaling.staffing import cheapest_schedule
 from benchmarks.scaling.workloads import Workload
 from simulation.figures import Figures
-from simulation.oracle import Prices, Schedule
 from simulation.run import run
 from simulation.settings import WorldSettings
-from simulation.staffing import cheapest_schedule
 
 ATTAIN = 0.99
 Row = dict[str, Any]

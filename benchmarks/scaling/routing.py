@@ -1,7 +1,7 @@
 """The router against one central queue: 16 workers, lognormal sizes (CV 1.5), utilisation 0.9, costs known within x2.
 
 The central queue is first come, first served, with everything known at once: whoever waits longest gets the worker that is free, the
-fastest if several are. A router knows what reports say, and reports are late; the same `policy.routing` decides here as in the engine.
+fastest if several are. A router knows what reports say, and reports are late; the same `policy.routing.worker_selection` decides here as in the engine.
 """
 
 import heapq
@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from policy.lengths import Lengths
-from policy.routing import Candidate, Choice, Later, ahead, choose
+from policy.routing.service_time import ServiceTimes
+from policy.routing.worker_selection import Candidate, Choice, Later, ahead, choose
 
 WORKERS = 16
 CV = 1.5
@@ -119,7 +119,7 @@ class Fleet:
     ) -> None:
         self.case, self.rows, self.costs, self.news, self.hold = case, rows, costs, news, hold
         self.now = 0.0
-        self.lengths = Lengths()
+        self.lengths = ServiceTimes()
         self.candidates = [Candidate(str(number), perf=perf) for number, perf in enumerate(case.perfs)]
         for candidate in self.candidates:
             candidate.rests(self.lengths, news.within)

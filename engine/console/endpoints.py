@@ -8,11 +8,11 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
-from engine.console.temporal import AlreadyThere, EndpointWorkflows
-from engine.endpoints import Endpoint
+from engine.api.keys import user_id
+from engine.api.parsing import answer, path_id, read_object
+from engine.console.endpoint_workflows import AlreadyThere, EndpointWorkflows
 from engine.engine import Engine
-from engine.keys import user_id
-from engine.parsing import answer, path_id, read_object
+from engine.routing.endpoint import Endpoint
 from stoker_wire.control import (
     ADVISE,
     QUERY_ADVICE,
@@ -33,7 +33,7 @@ from stoker_wire.endpoint import (
     EndpointPatch,
 )
 from stoker_wire.messages import EndpointMemo
-from stoker_wire.numbers import read_whole
+from stoker_wire.parsing.numbers import read_whole
 from stoker_wire.problem import Problem, describe
 
 _REPEAT_SECONDS = 60.0
@@ -49,7 +49,7 @@ _DELETION_SECONDS_MAX = 10.0
 """A create waits so long for the end of the endpoint that has its name."""
 
 
-class EndpointDesk:
+class EndpointsApi:
     """Create, list, show, change, delete; and stoker's status, decisions, costs and key rotation."""
 
     def __init__(self, engine: Engine, workflows: EndpointWorkflows) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 from aiohttp import web
 
+from engine.api.parsing import answer, read_object
+from engine.console.endpoint_workflows import EndpointWorkflows
 from engine.console.endpoints import tail_of
-from engine.console.temporal import EndpointWorkflows
 from engine.console.workers import endpoint_of, whole
 from engine.engine import Engine
-from engine.parsing import answer, read_object
 from stoker_wire.control import QUERY_DECISIONS
 from stoker_wire.messages import DecisionLine
 
@@ -17,7 +17,7 @@ LEVELS = ("info0", "info1", "trace", "debug")
 """By `DecisionLine.level`; each holds the lines of its own level and of the less detailed ones."""
 
 
-class LogDesk:
+class LogsApi:
     """Logs of an endpoint or of one of its workergroups."""
 
     def __init__(self, engine: Engine, workflows: EndpointWorkflows) -> None:

@@ -12,12 +12,12 @@ import aiohttp
 import structlog
 from aiohttp import web
 
+from engine.api.parsing import answer, path_id, read_object
 from engine.engine import Engine
-from engine.parsing import answer, path_id, read_object
-from market.grammar import GrammarError, parse_env
+from market.query import GrammarError, parse_env
+from stoker_wire.parsing.strict_json import parse_json
 from stoker_wire.problem import Problem
-from stoker_wire.secrecy import secret_values, without
-from stoker_wire.strict_json import parse_json
+from stoker_wire.security.secrecy import secret_values, without
 
 log = structlog.get_logger("engine.market")
 
@@ -28,7 +28,7 @@ _HIDDEN = "***"
 _CREDENTIALS = frozenset({"api_key", "client_id", "owner"})
 
 
-class MarketWindow:
+class MarketApi:
     """Offers, templates, benchmarks, and the account's own instances."""
 
     def __init__(self, engine: Engine) -> None:

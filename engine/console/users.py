@@ -2,12 +2,12 @@
 
 from aiohttp import web
 
+from engine.api.keys import user_id
+from engine.api.parsing import answer
 from engine.engine import Engine
-from engine.keys import user_id
-from engine.parsing import answer
 
 
-class UserDesk:
+class UsersApi:
     """The calling account."""
 
     def __init__(self, engine: Engine) -> None:

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from engine.console.market import MarketWindow
-from market.grammar import GrammarError, parse_filters, parse_launch_args
+from engine.console.market import MarketApi
+from market.query import GrammarError, parse_filters, parse_launch_args
 from stoker_wire.problem import Problem
-from stoker_wire.secrecy import REFERENCE, plain_secrets
+from stoker_wire.security.secrecy import REFERENCE, plain_secrets
 from stoker_wire.workergroup import Workergroup
 
 
-async def check(group: Workergroup, window: MarketWindow) -> None:
+async def check(group: Workergroup, window: MarketApi) -> None:
     """Raises Problem 400: search params or launch args that cannot be read, or a template that the marketplace does not have.
 
     A marketplace that does not answer refuses nothing: its word comes with the first search.

@@ -8,14 +8,14 @@ from pydantic import ValidationError
 from temporalio.client import WorkflowQueryFailedError, WorkflowQueryRejectedError
 
 from activities.progress import progress_of
-from engine.console.market import MarketWindow
-from engine.console.temporal import EndpointWorkflows, new_id
+from engine.api.keys import user_id
+from engine.api.parsing import answer, path_id, read_object
+from engine.console.endpoint_workflows import EndpointWorkflows, new_id
+from engine.console.market import MarketApi
 from engine.console.workergroup_checks import check
-from engine.endpoints import Endpoint
 from engine.engine import Engine
-from engine.faults import TEMPORAL_FAULTS, said
-from engine.keys import user_id
-from engine.parsing import answer, path_id, read_object
+from engine.routing.endpoint import Endpoint
+from engine.temporal.rpc_errors import TEMPORAL_FAULTS, rpc_error_text
 from stoker_wire.control import QUERY_WORKERGROUPS, REMOVE_WORKERGROUP, SET_WORKERGROUP
 from stoker_wire.problem import Problem, describe
 from stoker_wire.workergroup import Workergroup
@@ -38,10 +38,10 @@ _QUESTIONS_AT_ONCE = 16
 _UNSUPPORTED = frozenset({"docker_login_user", "docker_login_pass", "docker_login_repo"})
 
 
-class WorkergroupDesk:
+class WorkergroupsApi:
     """Create, list, show, change, delete."""
 
-    def __init__(self, engine: Engine, workflows: EndpointWorkflows, window: MarketWindow) -> None:
+    def __init__(self, engine: Engine, workflows: EndpointWorkflows, window: MarketApi) -> None:
         self._engine = engine
         self._workflows = workflows
         self._window = window
@@ -71,7 +71,7 @@ class WorkergroupDesk:
             raise faults[0]  # Temporal or its worker does not answer: nothing is known of any endpoint
         rows: list[dict[str, Any]] = []
         for endpoint, found in zip(owned, answers, strict=True):
-            rows += _broken(endpoint, said(found)) if isinstance(found, Exception) else found
+            rows += _broken(endpoint, rpc_error_text(found)) if isinstance(found, Exception) else found
         return answer({"success": True, "results": rows})
 
     async def _rows(self, endpoint: Endpoint, turn: asyncio.Semaphore) -> list[dict[str, Any]] | Exception:
@@ -171,8 +171,8 @@ def record(endpoint: Endpoint, group: dict[str, Any]) -> dict[str, Any]:
 def _given(body: dict[str, Any]) -> dict[str, Any]:
     unsupported = sorted(name for name in _UNSUPPORTED if body.get(name))
     if unsupported:
-        said = "is not taken: a registry password would lie in a workflow's history; name the login in the template"
-        raise Problem(400, "invalid_args", f"{unsupported[0]}: {said}")
+        rpc_error_text = "is not taken: a registry password would lie in a workflow's history; name the login in the template"
+        raise Problem(400, "invalid_args", f"{unsupported[0]}: {rpc_error_text}")
     ignored = _NOT_GROUP | _UNSUPPORTED
     return {key: value for key, value in body.items() if value is not None and key not in ignored}
 

@@ -6,18 +6,18 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.console.temporal import EndpointWorkflows
-from engine.endpoints import Endpoint
+from engine.api.parsing import answer, read_object
+from engine.console.endpoint_workflows import EndpointWorkflows
 from engine.engine import Engine
-from engine.parsing import answer, read_object
-from engine.workers import KnownWorker
+from engine.routing.endpoint import Endpoint
+from engine.routing.worker import KnownWorker
 from stoker_wire.control import CANCEL_UPDATE, UPDATE_WORKERS
 from stoker_wire.problem import Problem
 
 _COUNT = re.compile(r"^\d+x ")
 
 
-class WorkerDesk:
+class WorkersApi:
     """Workers of an endpoint or workergroup, and their rolling update."""
 
     def __init__(self, engine: Engine, workflows: EndpointWorkflows) -> None:

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from stoker_pyworker import envelope
-from stoker_pyworker.envelope import Asked, AuthData
 from stoker_pyworker.http.connection import ClientConnection
 from stoker_pyworker.http.request import Request
-from stoker_pyworker.proxy import Proxy
-from stoker_pyworker.sessions import Naming, Session, new_session_id
+from stoker_pyworker.proxy import request_envelope
+from stoker_pyworker.proxy.admission import RequestProxy
+from stoker_pyworker.proxy.request_envelope import Asked, AuthData
+from stoker_pyworker.proxy.sessions import Naming, Session, new_session_id
 from stoker_wire.problem import Problem
 
 log = structlog.get_logger(room="admin")
@@ -37,7 +37,7 @@ class Admin:
 
     def __init__(
         self,
-        proxy: Proxy,
+        proxy: RequestProxy,
         *,
         token: str,
         directory: Path,
@@ -77,7 +77,7 @@ class Admin:
         try:
             auth = msgspec.convert(creation.auth_data, AuthData)
         except msgspec.ValidationError as fault:
-            raise envelope.not_an_envelope(fault) from None
+            raise request_envelope.not_an_envelope(fault) from None
         proxy = self._proxy
         ticket, work = proxy.admission(Asked(auth, None, b"", b"", is_json=True))
         work.is_session = True
@@ -155,7 +155,7 @@ class Admin:
 
     def described(self) -> dict[str, Any]:
         """The OpenAPI document of what this worker serves."""
-        from stoker_pyworker import document  # noqa: PLC0415 - its schemas are work that a worker seldom needs
+        from stoker_pyworker import openapi  # noqa: PLC0415 - its schemas are work that a worker seldom needs
 
         own = [
             (method.decode(), path.decode(), serve.__doc__)
@@ -163,7 +163,7 @@ class Admin:
             if path not in self._proxy.routes
         ]
         routes = [path.decode() for path in self._proxy.routes]
-        return document.made(self._version, routes, own)
+        return openapi.made(self._version, routes, own)
 
     def _authorize(self, request: Request) -> None:
         given = (request.header(b"authorization") or b"").removeprefix(b"Bearer ").strip()
@@ -173,7 +173,7 @@ class Admin:
 
 def _read(request: Request, kind: type[_T]) -> _T:
     try:
-        return msgspec.convert(envelope.decoded(request.body), kind)
+        return msgspec.convert(request_envelope.decoded(request.body), kind)
     except msgspec.ValidationError as fault:
         raise Problem(422, "body_invalid", f"the JSON body is not what this route takes: {fault}") from None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from stoker_wire.portable import Portable
+from stoker_wire.portable_errors import Portable
 from stoker_wire.route import COST_MAX
 
 JsonObject = dict[str, Any]
@@ -66,11 +66,11 @@ class HandlerConfig:
     handler_class: type[Any] | None = None
     payload_class: type[Any] | None = None
     """A class with `from_json_msg`, `generate_payload_json`, `count_workload` and `for_test`; with
-    `generate_payload_multipart` too, its fields go to the model as a form (`stoker_pyworker.forms`)."""
+    `generate_payload_multipart` too, its fields go to the model as a form (`stoker_pyworker.proxy.forms`)."""
     request_parser: Callable[[JsonObject], JsonObject] | None = None
     """Changes a payload before it goes to the model; may raise JsonDataException."""
     response_generator: Callable[[Any, Any], Awaitable[Any]] | None = None
-    """Makes the client's answer from the model's (`stoker_pyworker.hooks`)."""
+    """Makes the client's answer from the model's (`stoker_pyworker.proxy.hooks`)."""
     workload_calculator: Callable[[JsonObject], float] | None = None
     """The payload's workload. None: the cost that the ticket allows."""
     is_remote_dispatch: bool = False

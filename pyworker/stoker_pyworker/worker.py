@@ -17,23 +17,23 @@ from stoker_pyworker.admin import Admin
 from stoker_pyworker.clock import TicketClock
 from stoker_pyworker.config import ConfigError, WorkerConfig
 from stoker_pyworker.environment import Environment
-from stoker_pyworker.gpu import Gpus
 from stoker_pyworker.http.connection import ClientConnection
 from stoker_pyworker.http.limits import Limits, raise_files_max
 from stoker_pyworker.http.outgoing import Pool
 from stoker_pyworker.http.request import Request
 from stoker_pyworker.http.server import HttpServer
-from stoker_pyworker.ledger import Ledger, Outcome
-from stoker_pyworker.proxy import Proxy
-from stoker_pyworker.queueing import Line
-from stoker_pyworker.reports import VERSION, Reporter
-from stoker_pyworker.sessions import Sessions
-from stoker_pyworker.standing import Standing
-from stoker_pyworker.startup import Startup
-from stoker_pyworker.tickets import TicketGate
-from stoker_wire import browser
+from stoker_pyworker.model.gpu import Gpus
+from stoker_pyworker.model.health import HealthState
+from stoker_pyworker.model.startup import Startup
+from stoker_pyworker.proxy.admission import RequestProxy
+from stoker_pyworker.proxy.sessions import Sessions
+from stoker_pyworker.proxy.tickets import TicketGate
+from stoker_pyworker.proxy.worker_queue import WorkerQueue
+from stoker_pyworker.reporting.reports import VERSION, Reporter
+from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts
 from stoker_wire.problem import Problem
-from stoker_wire.token import ticket_key
+from stoker_wire.security import browser
+from stoker_wire.security.token import ticket_key
 
 log = structlog.get_logger(room="worker")
 
@@ -86,16 +86,16 @@ class Life:
         self.settings = settings
         directory = directory or Path.cwd()
         self.pool = Pool(config.origin, connections_max=config.model_connections_max)
-        self.ledger = Ledger()
+        self.ledger = RequestCounts()
         self.clock = TicketClock()
-        self.standing = Standing(started_at=process_started_at(), hidden=settings.hidden)
+        self.standing = HealthState(started_at=process_started_at(), hidden=settings.hidden)
         self.gpus = Gpus()
-        self.line = Line()
+        self.line = WorkerQueue()
         self.sessions = Sessions(self.pool, self.ledger, self.line, config.max_sessions or 0)
         gate = None
         if not settings.unsecured:
             gate = TicketGate(ticket_key(settings.master_token), settings.launch_id)
-        self.proxy = Proxy(
+        self.proxy = RequestProxy(
             config,
             pool=self.pool,
             ledger=self.ledger,

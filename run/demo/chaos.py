@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 import stoker
+from run.commands.dev import DevStack
 from run.demo.samples import HOT
-from run.dev import DevStack
 
 PAUSE_SECONDS = 4.0
 

@@ -12,7 +12,8 @@ import httpx
 from rich.console import Console
 
 import stoker
-from market.vast import VastMarket
+from market.vast.client import VastMarket
+from run.commands.dev import DevStack, banner
 from run.demo.chaos import kill_each_once
 from run.demo.picture import draw
 from run.demo.report import print_decisions, print_report
@@ -20,8 +21,7 @@ from run.demo.samples import Record
 from run.demo.settings import demo_settings
 from run.demo.traffic import burst
 from run.demo.traffic_player import Player
-from run.demo.watch import Watch
-from run.dev import DevStack, banner
+from run.demo.watch import FleetSampler
 from run.faults import Fault
 from run.settings import DevSettings
 from stoker.cli.output import Terminal
@@ -81,7 +81,7 @@ async def _tell_the_story(stack: DevStack, console: Console, *, chaos: bool, pic
         made = await client.endpoints.create(ENDPOINT, **PARAMETERS)
         await client.workergroups.create(made.id, **WORKERGROUP)
         endpoint = await client.get_endpoint(ENDPOINT)
-        async with Watch(client, made.id, record) as watch, _explained(client, made.id, console):
+        async with FleetSampler(client, made.id, record) as watch, _explained(client, made.id, console):
             player = Player(endpoint, watch, record)
             watch.enter("no worker yet: the first request arrives", "first request")
             await player.one(16)

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from run.faults import Fault
-from run.lock import free_port, require_free
 from run.settings import DevSettings
+from run.state_folder.lock import free_port, require_free
 
 
 def demo_settings(settings: DevSettings, state_dir: Path) -> DevSettings:

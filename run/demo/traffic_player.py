@@ -5,7 +5,7 @@ import asyncio
 import stoker
 from run.demo.samples import Record, Served
 from run.demo.traffic import Arrival
-from run.demo.watch import Watch
+from run.demo.watch import FleetSampler
 
 ROUTE = "/v1/completions"
 PROMPT = "The lamp was lit and "
@@ -14,7 +14,7 @@ PROMPT = "The lamp was lit and "
 class Player:
     """One client sending to one endpoint."""
 
-    def __init__(self, endpoint: stoker.Endpoint, watch: Watch, record: Record) -> None:
+    def __init__(self, endpoint: stoker.Endpoint, watch: FleetSampler, record: Record) -> None:
         self._endpoint = endpoint
         self._watch = watch
         self._record = record

@@ -20,7 +20,7 @@ LINE_SECONDS = 4.0
 """Without a terminal, one line so often."""
 
 
-class Watch:
+class FleetSampler:
     """Samples the system until it is closed, and shows the newest sample."""
 
     def __init__(self, client: stoker.Serverless, endpoint_id: int, record: Record) -> None:

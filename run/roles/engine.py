@@ -6,13 +6,13 @@ import structlog
 
 from engine.app import serve
 from engine.settings import EngineSettings, Limits, Timing
-from market.listening import ConnectionLimits
-from run.garbage import calm_garbage_collection
-from run.keys import load_keys
+from run.gc_tuning import calm_garbage_collection
+from run.processes.temporal_server import connect_to, temporal_target
 from run.roles.stopping import stop_event
 from run.settings import DevSettings, ListenLimits
-from run.temporal_server import connect_to, temporal_target
-from stoker_wire.loopback import is_loopback
+from run.state_folder.keys import load_keys
+from stoker_wire.security.loopback import is_loopback
+from webserver.limits import ConnectionLimits
 
 log = structlog.get_logger(__name__)
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
-from market.host import StateDamaged, StateInUse, UnsupportedMachine
-from market.host.serve import serve
+from hosts import StateDamaged, StateInUse, UnsupportedMachine
+from hosts.serve import serve
 from run.faults import Fault
-from run.keys import load_keys
-from run.lock import require_free
 from run.roles.stopping import stop_event
 from run.settings import DevSettings, without_place
+from run.state_folder.keys import load_keys
+from run.state_folder.lock import require_free
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ async def run_market(settings: DevSettings) -> None:
     require_free({"host_market.port": ("127.0.0.1", port)})
 
     def listening(_: str) -> None:
-        log.info("market.listening", port=port, machines=len(host.machines))
+        log.info("webserver.limits", port=port, machines=len(host.machines))
 
     try:
         await serve(host, port=port, ready=listening, stop=stop)

@@ -10,14 +10,14 @@ from activities.instances import MarketActivities
 from activities.safety_nets import SafetyNets, ensure_sweep
 from activities.secrets import DeploymentSecrets
 from market.ownership import DeploymentMarket
-from run.garbage import calm_garbage_collection
-from run.identity import settle_identity
-from run.keys import load_keys
+from run.gc_tuning import calm_garbage_collection
 from run.markets import market_of
+from run.processes.temporal_server import connect_to, temporal_target
 from run.roles.stopping import stop_event
 from run.settings import DevSettings
-from run.temporal_server import connect_to, temporal_target
-from workflows.worker import WorkerSettings, build_workers, forwarding_runtime
+from run.state_folder.identity import settle_identity
+from run.state_folder.keys import load_keys
+from workflows.hosting.worker import WorkerSettings, build_workers, forwarding_runtime
 
 log = structlog.get_logger(__name__)
 

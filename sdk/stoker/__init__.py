@@ -5,8 +5,6 @@ async with stoker.Serverless() as client:
     answer = await endpoint.request("/v1/completions", {"prompt": "…"}, cost=256)
 """
 
-from stoker.answer import Answer
-from stoker.backoff import RetryPolicy
 from stoker.client import Serverless
 from stoker.endpoint import Endpoint, Request
 from stoker.errors import (
@@ -24,14 +22,16 @@ from stoker.errors import (
     Unauthorised,
     WorkerFailed,
 )
-from stoker.events import Event
-from stoker.progress import RequestStatus, Wait
-from stoker.records import EndpointRecord, Logs, WorkergroupRecord, WorkerRecord
-from stoker.session import Session
-from stoker.stream import Stream
-from stoker.submission import Submission
+from stoker.management.records import EndpointRecord, Logs, WorkergroupRecord, WorkerRecord
+from stoker.requests.answer import Answer
+from stoker.requests.backoff import RetryPolicy
+from stoker.requests.events import Event
+from stoker.requests.progress import RequestStatus, Wait
+from stoker.requests.session import Session
+from stoker.requests.stream import Stream
+from stoker.requests.submission import Submission
+from stoker.requests.timing import Timing
 from stoker.sync import SyncServerless
-from stoker.timing import Timing
 
 __all__ = [
     "Answer",

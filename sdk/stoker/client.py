@@ -12,16 +12,16 @@ from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
 
-from stoker.answer import Answer
-from stoker.backoff import RetryPolicy
 from stoker.endpoint import TIMEOUT_SECONDS, Endpoint
 from stoker.engine import Engine
 from stoker.errors import EndpointNotFound, Invalid, StokerError
-from stoker.management import Endpoints, Workergroups
-from stoker.records import EndpointRecord
+from stoker.management.endpoints import Endpoints, Workergroups
+from stoker.management.records import EndpointRecord
+from stoker.requests.answer import Answer
+from stoker.requests.backoff import RetryPolicy
 from stoker.settings import read_settings
 from stoker.transport import Pool
-from stoker_wire.ids import read_id
+from stoker_wire.parsing.ids import read_id
 from stoker_wire.problem import describe
 from stoker_wire.route import RouteRequest
 

@@ -9,17 +9,17 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from stoker.answer import Answer, answer_of
-from stoker.backoff import NO_RETRY
-from stoker.body import check_path, make_body
 from stoker.errors import Invalid
-from stoker.exchange import Exchange, Placed
-from stoker.many import map_bounded
-from stoker.progress import OnWait, Progress, RequestStatus
-from stoker.records import EndpointRecord, Logs, WorkerRecord
-from stoker.session import Session
-from stoker.stream import Stream
-from stoker.submission import Submission
+from stoker.management.records import EndpointRecord, Logs, WorkerRecord
+from stoker.requests.answer import Answer, answer_of
+from stoker.requests.attempts import Placed, RequestAttempts
+from stoker.requests.backoff import NO_RETRY
+from stoker.requests.body import check_path, make_body
+from stoker.requests.bounded_map import map_bounded
+from stoker.requests.progress import OnWait, Progress, RequestStatus
+from stoker.requests.session import Session
+from stoker.requests.stream import Stream
+from stoker.requests.submission import Submission
 from stoker.transport import Pool, Reply
 from stoker_wire.route import COST_MAX, DEFAULT_COST
 
@@ -290,7 +290,7 @@ class Endpoint:
         answer = await exchange.run(finish, timeout_seconds=self._limit(timeout))
         return answer, placed_at[-1]
 
-    async def _answer(self, exchange: Exchange, timeout_seconds: float | None) -> Answer:
+    async def _answer(self, exchange: RequestAttempts, timeout_seconds: float | None) -> Answer:
         async def finish(reply: Reply, placed: Placed) -> Answer:
             await reply.response.aread()
             return answer_of(reply.response, exchange, placed)
@@ -318,7 +318,7 @@ class Endpoint:
         pinned: Placed | None = None,
         session_id: str | None = None,
         accept: str = "*/*",
-    ) -> Exchange:
+    ) -> RequestAttempts:
         if not 0 <= cost <= COST_MAX:
             raise Invalid(
                 f"cost is {cost}; expected a number from 0 to {COST_MAX:g}, in the endpoint's units of work"
@@ -326,7 +326,7 @@ class Endpoint:
         key = idempotency_key or uuid.uuid4().hex
         if not key.isascii() or not key.isprintable() or len(key) > 255:
             raise Invalid("the idempotency key must be printable ASCII of at most 255 characters")
-        return Exchange(
+        return RequestAttempts(
             engine=self._client.engine,
             workers=self._client.workers_pool,
             policy=self._client.retry if retry else NO_RETRY,

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 import httpx
 from pydantic import ValidationError
 
-from stoker.backoff import RetryPolicy, retry_after
 from stoker.errors import (
     EndpointNotFound,
     EngineUnavailable,
@@ -21,11 +20,12 @@ from stoker.errors import (
     Refused,
     Unauthorised,
 )
+from stoker.requests.backoff import RetryPolicy, retry_after
 from stoker.transport import Pool
-from stoker_wire.portable import Portable
+from stoker_wire.parsing.strict_json import NotJson, parse_answer
+from stoker_wire.portable_errors import Portable
 from stoker_wire.problem import describe
 from stoker_wire.route import Route, RouteAnswer, RouteRequest, Waiting, is_route
-from stoker_wire.strict_json import NotJson, parse_answer
 
 ROUTE_SECONDS_MAX = 20.0
 """The engine holds a route call for 8 s at most; what takes longer than this is lost."""

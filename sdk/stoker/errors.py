@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stoker_wire.portable import Portable
+from stoker_wire.portable_errors import Portable
 
 
 class StokerError(Portable, Exception):

@@ -10,18 +10,18 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
-from stoker.answer import Answer
 from stoker.client import Serverless
 from stoker.endpoint import Endpoint, Request
-from stoker.events import Event
 from stoker.loop_thread import LoopThread
-from stoker.progress import RequestStatus, Wait
-from stoker.records import EndpointRecord, Logs, WorkerRecord
-from stoker.session import Session
-from stoker.stream import Stream
-from stoker.submission import Submission
-from stoker.sync_management import SyncEndpoints, SyncWorkergroups
-from stoker.timing import Timing
+from stoker.management.records import EndpointRecord, Logs, WorkerRecord
+from stoker.management.sync import SyncEndpoints, SyncWorkergroups
+from stoker.requests.answer import Answer
+from stoker.requests.events import Event
+from stoker.requests.progress import RequestStatus, Wait
+from stoker.requests.session import Session
+from stoker.requests.stream import Stream
+from stoker.requests.submission import Submission
+from stoker.requests.timing import Timing
 
 
 class SyncStream:

@@ -7,8 +7,8 @@ the market keeps one, failed boots replaced, and the cheapest machine per unit o
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from simulation.herald import Batch
 from simulation.machine import Machine, Stage
+from simulation.signal_sender import Batch
 from stoker_wire.market import Offer
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from hosts import HostMarketSettings, MachineSettings, TemplateSettings, create_app
 from market.fake import FakeMarket
-from market.host import HostMarketSettings, MachineSettings, TemplateSettings, create_app
 from market.port import InstanceGone, Launch, Market, OfferGone, OfferQuery, Refused
-from market.vast import VastMarket
+from market.vast.client import VastMarket
 from stoker_wire.market import Instance, Offer, Template
 
 KEY = "a-key-of-the-contract-tests"

@@ -23,7 +23,7 @@ from activities.signing import open_signing_key
 from market.fake import FakeMarket
 from market.port import InstanceGone, OfferGone, RateLimited, Refused, Unauthorised, Unavailable
 from stoker_wire.market import Instance, Offer
-from stoker_wire.token import read_worker_token
+from stoker_wire.security.token import read_worker_token
 
 SECRET = "hf_very_secret_value"
 

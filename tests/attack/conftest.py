@@ -17,13 +17,13 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from engine.app import start_server
 from engine.settings import EngineSettings, Limits
-from market.host import HostMarketSettings, create_app
-from market.host.http import HOST
-from market.listening import ConnectionLimits, listen
-from run.lock import free_port
+from hosts import HostMarketSettings, create_app
+from hosts.api.http import HOST
+from run.state_folder.lock import free_port
 from stoker_pyworker.http.limits import Limits as WorkerLimits
 from stoker_pyworker.http.server import HttpServer
 from tests.engine.standin import until
+from webserver.limits import ConnectionLimits, listen
 
 KEY = "account-key-0123456789"
 SIGNING_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
@@ -154,7 +154,7 @@ async def engine(bounds: Bounds, **more: Any) -> AsyncIterator[Target]:
 @contextlib.asynccontextmanager
 async def market(bounds: Bounds, folder: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Target]:
     """The marketplace of this machine, without machines."""
-    monkeypatch.setattr("market.host.http.BODY_SECONDS_MAX", bounds.body_seconds_max)
+    monkeypatch.setattr("hosts.api.http.BODY_SECONDS_MAX", bounds.body_seconds_max)
     app = create_app(HostMarketSettings(state_dir=folder, api_keys=(KEY,)), gpus=list)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

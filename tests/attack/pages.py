@@ -16,11 +16,11 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ListBatchOperationsRequest
 from temporalio.client import Client
 
-from run.listeners import listeners
-from run.lock import free_port
+from run.processes.listeners import listeners
+from run.processes.temporal_server import connect, dev_server_command
+from run.processes.temporal_ui import GuardedUi, blocked_address
 from run.settings import DevSettings
-from run.temporal_server import connect, dev_server_command
-from run.temporal_ui import GuardedUi, blocked_address
+from run.state_folder.lock import free_port
 
 NAMESPACE = "stoker"
 VICTIM = "victim"

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from engine.app import create_app as create_engine
 from engine.settings import EngineSettings
-from market.host import HostMarketSettings, create_app
+from hosts import HostMarketSettings, create_app
 from tests.attack.conftest import KEY, SERVERS, SIGNING_KEY, answers_in, problem_in
 
 DEEP = b"[" * 1000 + b"]" * 1000

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from run.temporal_ui import BLOCKED_PORTS
+from run.processes.temporal_ui import BLOCKED_PORTS
 from tests.attack.conftest import KEY
 from tests.attack.pages import (
     BATCH_BODY,

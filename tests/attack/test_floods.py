@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from market.listening import Door, files_max
 from tests.attack.conftest import KEY, SERVERS, answers_in, problem_in, read_all, until
+from webserver.limits import GuardedListener, files_max
 
 ROOT = Path(__file__).parents[2]
 FLOOD = 2000
@@ -153,7 +153,7 @@ async def test_an_endless_chunk_extension_ends_with_the_time_of_the_body(target,
 
 
 def test_the_processs_open_files_bound_the_connections(monkeypatch):
-    monkeypatch.setattr("market.listening.files_max", lambda: 1024)
+    monkeypatch.setattr("webserver.limits.files_max", lambda: 1024)
 
     class Server:
         pass
@@ -161,7 +161,7 @@ def test_the_processs_open_files_bound_the_connections(monkeypatch):
     class Wanted:
         connections_max = 40_000
 
-    assert Door(Server(), Wanted()).connections_max == 1024 - 256
+    assert GuardedListener(Server(), Wanted()).connections_max == 1024 - 256
     assert files_max() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
@@ -169,7 +169,7 @@ def test_a_process_with_few_files_is_not_stopped_by_idle_connections(tmp_path):
     """A real process whose limit is far under its wish: without a bound of its own, accept would fail for everybody."""
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps({"state_dir": str(tmp_path / "state"), "api_keys": [KEY]}))
-    command = [sys.executable, "-m", "market.host", "--settings", str(settings)]
+    command = [sys.executable, "-m", "hosts", "--settings", str(settings)]
     process = subprocess.Popen(
         ["bash", "-c", 'ulimit -n 400; exec "$@"', "-", *command],
         stdout=subprocess.PIPE,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from run.temporal_ui import BLOCKED_PORTS
+from run.processes.temporal_ui import BLOCKED_PORTS
 from tests.attack.conftest import KEY, problem_in
 from tests.attack.pages import (
     BATCH_BODY,

@@ -23,10 +23,10 @@ from engine.settings import EngineSettings, Timing
 from stoker_wire.control import TASK_QUEUE, EndpointSpec, workflow_id
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import SEARCH_ATTRIBUTES
+from stoker_wire.security.token import mint_endpoint_key, mint_worker_token
 from stoker_wire.states import WorkerState
-from stoker_wire.token import mint_endpoint_key, mint_worker_token
 from tests.engine.standin import StandIn, until
-from workflows.converter import data_converter
+from workflows.hosting.converter import data_converter
 
 SECRET = b"a secret of the tests, 32 bytes!"
 ALICE, BOB = "alice-key-0123456789", "bob-key-0123456789"

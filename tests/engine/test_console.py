@@ -20,7 +20,7 @@ from stoker_wire.endpoint import ENDPOINT_NAME_CHARS_MAX
 from stoker_wire.market import Offer, Template
 from tests.engine.conftest import ALICE, BOB, SECRET, Stage, WorkerDouble, start_temporal
 from tests.engine.standin import until
-from workflows.worker import WorkerSettings, build_workers
+from workflows.hosting.worker import WorkerSettings, build_workers
 
 SECRETS = DeploymentSecrets(hmac_secret=SECRET, named={}, report_address="http://127.0.0.1:1")
 TEMPLATE = Template(id=7, hash_id="tmpl", name="echo", image="img", env="-e MODEL=small")
@@ -513,7 +513,7 @@ async def test_an_endpoint_made_by_an_engine_whose_clock_is_ahead_is_heard(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ahead = SimpleNamespace(time=lambda: time.time() + 120.0, monotonic=time.monotonic)
-    monkeypatch.setattr("engine.console.temporal.time", ahead)
+    monkeypatch.setattr("engine.console.endpoint_workflows.time", ahead)
     name = "made-ahead"
     _, body = await stage.post("/api/v0/endptjobs/", {"endpoint_name": name}, key=ALICE)
     handle = stage.env.client.get_workflow_handle(workflow_id(name))

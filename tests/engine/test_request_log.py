@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 from engine.request_log import PENDING_MAX, Outcome, RequestLog
+from engine.routing.request_queue import QueuedRequest
 from engine.settings import Limits, RequestLogSettings
-from engine.waiting import Place
 from simulation.trace import read_trace
+from tests.engine.routing.test_dispatcher import World
 from tests.engine.standin import until
-from tests.engine.test_router import World
 
 
 def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def place(number: int = 1, *, at: float = 100.0) -> Place:
-    return Place(number, 10.0, at, 60.0)
+def place(number: int = 1, *, at: float = 100.0) -> QueuedRequest:
+    return QueuedRequest(number, 10.0, at, 60.0)
 
 
 class Recorded:
@@ -29,7 +29,7 @@ class Recorded:
         self.world = World(**changes)
         self.ended: list[tuple[int, str, float | None, float | None]] = []
 
-        def note(_: str, place: Place, outcome: Outcome) -> None:
+        def note(_: str, place: QueuedRequest, outcome: Outcome) -> None:
             self.ended.append((place.request_idx, outcome.value, place.waited_s, place.took_s))
 
         self.world.router.ended = note

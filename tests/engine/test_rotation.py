@@ -5,9 +5,9 @@ import time
 import pytest
 
 from activities.signing import sealed_signing_key
-from stoker_pyworker.tickets import TicketGate
+from stoker_pyworker.proxy.tickets import TicketGate
 from stoker_wire.problem import Problem
-from stoker_wire.token import mint_endpoint_key, mint_worker_token, ticket_key
+from stoker_wire.security.token import mint_endpoint_key, mint_worker_token, ticket_key
 from tests.engine.conftest import ALICE, SECRET, Stage
 
 NEW_SECRET = b"the next secret of the tests, 34 b"
@@ -111,7 +111,7 @@ async def test_an_endpoint_key_is_valid_through_its_overlap_and_not_beyond(stage
 
 def test_a_ticket_takes_no_third_seal() -> None:
     """Whoever could add seals could try as many as a ticket has room for."""
-    from stoker_wire.ticket import Ticket, TicketRefused, seal, unseal
+    from stoker_wire.security.ticket import Ticket, TicketRefused, seal, unseal
 
     ticket = Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=time.time() + 60)
     assert unseal(seal(ticket, b"x", b"right"), b"right", worker=LAUNCH, now=0) == ticket

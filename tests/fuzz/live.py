@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from market.listening import ConnectionLimits, listen
+from webserver.limits import ConnectionLimits, listen
 
 T = TypeVar("T")
 

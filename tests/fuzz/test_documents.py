@@ -8,12 +8,12 @@ import jsonschema
 import pytest
 from aiohttp import web
 
-import engine.document
-import market.host.document
+import engine.openapi
+import hosts.api.openapi
 from engine.app import create_app
-from market.host import HostMarketSettings
-from market.host import create_app as create_market
-from stoker_pyworker import WorkerConfig, document
+from hosts import HostMarketSettings
+from hosts import create_app as create_market
+from stoker_pyworker import WorkerConfig, openapi
 from stoker_pyworker.environment import Environment
 from stoker_pyworker.http.limits import Limits
 from stoker_pyworker.worker import Life
@@ -50,18 +50,18 @@ async def life(tmp_path: Path) -> Life:
 
 
 def test_the_engines_document_names_every_route_and_no_other(engine_app: web.Application) -> None:
-    assert set(engine.document.OPERATIONS) == routes(engine_app)
+    assert set(engine.openapi.OPERATIONS) == routes(engine_app)
     assert len(routes(engine_app)) > 40
 
 
 def test_the_markets_document_names_every_route_and_no_other(market_app: web.Application) -> None:
-    assert set(market.host.document.OPERATIONS) == routes(market_app)
+    assert set(hosts.api.openapi.OPERATIONS) == routes(market_app)
     assert len(routes(market_app)) > 20
 
 
 async def test_the_workers_document_names_every_route_and_no_other(life: Life) -> None:
     own = {(method.decode(), path.decode()) for path, (method, _) in life.admin.routes.items()}
-    assert set(document.OWN) == own
+    assert set(openapi.OWN) == own
     told = life.admin.described()
     named = {(method.upper(), path) for path, methods in told["paths"].items() for method in methods}
     assert named == own | {("POST", route.path.decode()) for route in life.proxy.routes.values()}
@@ -74,8 +74,8 @@ async def test_a_users_route_wins_over_the_workers_own_document(tmp_path: Path, 
 
 def documents(engine_app: web.Application, market_app: web.Application, life: Life) -> dict[str, Any]:
     return {
-        "engine": engine.document.made(engine_app),
-        "market": market.host.document.made(market_app),
+        "engine": engine.openapi.made(engine_app),
+        "market": hosts.api.openapi.made(market_app),
         "worker": life.admin.described(),
     }
 

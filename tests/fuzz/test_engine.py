@@ -19,18 +19,18 @@ from hypothesis import strategies as st
 from activities.instances import MarketActivities
 from activities.messages import read_label
 from activities.secrets import DeploymentSecrets
-from engine import authority
 from engine.app import start_server
 from engine.settings import Timing
+from engine.tls import certificate_authority
+from hosts import HostMarketSettings, MachineSettings, TemplateSettings, create_app
 from market.fake import FakeMarket
-from market.host import HostMarketSettings, MachineSettings, TemplateSettings, create_app
 from stoker_wire.market import Offer, Template
-from stoker_wire.token import mint_worker_token
+from stoker_wire.security.token import mint_worker_token
 from tests.engine.conftest import ALICE, SECRET, settings, start_temporal
 from tests.fuzz.calls import Server
 from tests.fuzz.live import live, served
 from tests.fuzz.size import examples
-from workflows.worker import WorkerSettings, build_workers
+from workflows.hosting.worker import WorkerSettings, build_workers
 
 T = TypeVar("T")
 MARKET_KEY = "market-key-0123456789"
@@ -120,7 +120,7 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
             timing=Timing(watch_seconds=0.05, hold_seconds=0.02, temporal_call_seconds=60.0),
         )
         # A plain client is held until a worker is there, for minutes: most endpoints here never have one.
-        stack.enter_context(mock.patch("engine.openai.WAIT_SECONDS_MAX", 1.0))
+        stack.enter_context(mock.patch("engine.api.openai_api.WAIT_SECONDS_MAX", 1.0))
         server = await start_server(given_settings, temporal.client)
         stack.push_async_callback(server.close)
         http = await stack.enter_async_context(aiohttp.ClientSession())
@@ -170,8 +170,8 @@ async def _furnish(made: Stage, fake: FakeMarket, url: str, stack: contextlib.As
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
         # How long a certificate's request waits for an instance that nobody knows.
-        patch.setattr(authority, "_UNKNOWN_SECONDS_MAX", 0.01)
-        patch.setattr(authority, "_ADDRESS_SECONDS_MAX", 0.01)
+        patch.setattr(certificate_authority, "_UNKNOWN_SECONDS_MAX", 0.01)
+        patch.setattr(certificate_authority, "_ADDRESS_SECONDS_MAX", 0.01)
         with live(lambda: stage(tmp_path_factory.mktemp("engine") / "market")) as (made, running):
             document = running.call(made.call("GET", "/openapi.json"))
             host, _, port = made.url.removeprefix("http://").partition(":")

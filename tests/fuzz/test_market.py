@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from market.host import HostMarketSettings, MachineSettings, TemplateSettings, create_app
+from hosts import HostMarketSettings, MachineSettings, TemplateSettings, create_app
 from tests.fuzz.calls import Server
 from tests.fuzz.live import live, served
 from tests.fuzz.size import examples

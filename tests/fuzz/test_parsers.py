@@ -11,7 +11,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from market.grammar import (
+from market.query import (
     GrammarError,
     matches,
     merge_filters,
@@ -23,14 +23,14 @@ from market.grammar import (
     query_of,
     sorted_by,
 )
-from market.grammar.docker_flags import published_ports
+from market.query.docker_flags import published_ports
+from run.commands.simulate import read_config
 from run.faults import Fault
 from run.settings import load_settings
-from run.simulate import read_config
 from simulation.trace import TraceFault, read_trace
 from stoker_wire.endpoint import EndpointConfig
-from stoker_wire.ticket import Ticket, TicketRefused, seal, unseal
-from stoker_wire.token import endpoint_key_matches, mint_worker_token, read_worker_token
+from stoker_wire.security.ticket import Ticket, TicketRefused, seal, unseal
+from stoker_wire.security.token import endpoint_key_matches, mint_worker_token, read_worker_token
 from tests.fuzz.size import examples
 from tests.fuzz.values import Text, anything, dump
 

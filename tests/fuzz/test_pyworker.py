@@ -16,8 +16,8 @@ from stoker_pyworker import WorkerConfig
 from stoker_pyworker.environment import Environment
 from stoker_pyworker.http.limits import Limits
 from stoker_pyworker.worker import Life
-from stoker_wire.ticket import Ticket, seal
-from stoker_wire.token import ticket_key
+from stoker_wire.security.ticket import Ticket, seal
+from stoker_wire.security.token import ticket_key
 from tests.fuzz.calls import Call, Server, send
 from tests.fuzz.live import live
 from tests.fuzz.size import examples

@@ -17,10 +17,11 @@ import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, settings
 
-from market.host import HostMarketSettings, MachineSettings, TemplateSettings, create_app, proc
-from market.host.http import HOST
+from hosts import HostMarketSettings, MachineSettings, TemplateSettings, create_app
+from hosts.agent import proc
+from hosts.api.http import HOST
 from market.port import InstanceGone, Launch, OfferQuery
-from market.vast import VastMarket
+from market.vast.client import VastMarket
 
 # Properties are judged by what they find; a busy machine is no finding.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -155,7 +156,7 @@ class MarketProcess:
     def start(self) -> None:
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "market.host", "--settings", str(self.file)],
+                [sys.executable, "-m", "hosts", "--settings", str(self.file)],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=errors,

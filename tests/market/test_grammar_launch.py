@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from market.grammar import GrammarError, parse_env, parse_launch_args
-from market.grammar.docker_flags import published_ports, read_env
 from market.port import Launch
+from market.query import GrammarError, parse_env, parse_launch_args
+from market.query.docker_flags import published_ports, read_env
 
 
 def fault_of(reader, text: str) -> GrammarError | None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from market.grammar import (
+from market.query import (
     GrammarError,
     matches,
     merge_filters,

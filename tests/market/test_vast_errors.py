@@ -6,7 +6,6 @@ import time
 import httpx
 import pytest
 
-from market.answers import retry_after
 from market.port import (
     InstanceGone,
     Launch,
@@ -17,7 +16,8 @@ from market.port import (
     Unauthorised,
     Unavailable,
 )
-from market.vast import VastMarket
+from market.vast.client import VastMarket
+from market.vast.errors import retry_after
 
 KEY = "key-that-must-not-show-0123"
 LAUNCH = Launch(label="stoker:a:b", template_hash="h", env={"TOKEN": "env-secret-9876", "SHORT": "a"})

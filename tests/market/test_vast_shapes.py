@@ -18,7 +18,7 @@ from market.port import (
     Unauthorised,
     Unavailable,
 )
-from market.vast import VastMarket
+from market.vast.client import VastMarket
 from tests.market.vast_shapes import INSTANCE, OFFER, SHAPES, TEMPLATE, shape_of
 
 KEY = "vast-api-key-0123456789"

@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from policy.apply import after
-from policy.capacity import counted_dollars_per_hour
-from policy.checks import check
-from policy.fleet import Drain, Goal, KindRecord, Learned, Worker
-from policy.load import LoadHistory, fold
-from policy.observation import Memory, Observation, Offers
-from policy.plan import Plan, Recruit, Search, StartDrain
-from policy.planner import plan
+from policy.capacity.capacity import counted_dollars_per_hour
+from policy.load.history import LoadHistory, fold
+from policy.planning.plan_validation import check
+from policy.planning.planner import plan
+from policy.state.observation import Memory, Observation, Offers
+from policy.state.plan import Plan, Recruit, Search, StartDrain
+from policy.state.plan_effects import after
+from policy.state.worker import Drain, Goal, KindRecord, Learned, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from policy.draft import Draft
-from policy.fleet import Goal
-from policy.shrink import release_order
+from policy.planning.plan_builder import PlanBuilder
+from policy.planning.scale_down import release_order
+from policy.state.worker import Goal
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import NOW, brief, decide, draining, group, see, steady, worker
@@ -68,6 +68,6 @@ def test_silence_after_a_restart_is_counted_from_the_restart():
 
 def test_an_outdated_worker_is_released_before_a_dearer_one():
     cheap_old, dear_new = worker("old", price=0.1), worker("new", price=0.9, revision=2)
-    draft = Draft(see(cheap_old, dear_new, workergroups=(group(revision=2),)), DEFAULT_TUNING)
+    draft = PlanBuilder(see(cheap_old, dear_new, workergroups=(group(revision=2),)), DEFAULT_TUNING)
     order = sorted((cheap_old, dear_new), key=lambda each: release_order(draft, each))
     assert [each.launch_id for each in order] == ["old", "new"]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from policy.fleet import KindRecord, Learned
-from policy.observation import Observation
-from policy.plan import Plan, Recruit
-from policy.routing import Candidate, Choice, Full, choose
+from policy.routing.worker_selection import Candidate, Choice, Full, choose
+from policy.state.observation import Observation
+from policy.state.plan import Plan, Recruit
+from policy.state.worker import KindRecord, Learned
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from policy.fleet import Goal, KindRecord, Learned
-from policy.lifecycle import diagram, table
+from policy.state.lifecycle import diagram, table
+from policy.state.worker import Goal, KindRecord, Learned
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (
     COLD,

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from policy.checks import check
-from policy.planner import plan
+from policy.planning.plan_validation import check
+from policy.planning.planner import plan
 from tests.policy.builders import (
     BOOTING,
     COLD,

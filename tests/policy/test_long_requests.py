@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.apply import ordered
-from policy.fleet import Goal, Worker
-from policy.lifecycle import advance, is_hot
-from policy.load import LoadHistory, fold
-from policy.observation import Memory
-from policy.plan import Activate, CancelDrain, StartDrain, Stop
-from policy.planner import plan
+from policy.load.history import LoadHistory, fold
+from policy.planning.planner import plan
+from policy.state.lifecycle import advance, is_hot
+from policy.state.observation import Memory
+from policy.state.plan import Activate, CancelDrain, StartDrain, Stop
+from policy.state.plan_effects import ordered
+from policy.state.worker import Goal, Worker
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import COLD, NOW, brief, decide, draining, endpoint, see, steady, worker

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from policy.apply import after, launched, ordered
-from policy.fleet import Goal, Learned
-from policy.plan import Destroy, Recruit
-from policy.planner import plan
+from policy.planning.planner import plan
+from policy.state.plan import Destroy, Recruit
+from policy.state.plan_effects import after, launched, ordered
+from policy.state.worker import Goal, Learned
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (
     COLD,

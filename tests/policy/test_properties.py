@@ -3,13 +3,13 @@ from dataclasses import replace
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from policy.apply import after
-from policy.checks import check
-from policy.fleet import Drain, Goal, HostFailure, KindRecord, Learned
-from policy.load import LoadHistory, fold
-from policy.observation import Observation
-from policy.plan import Destroy, StartDrain, Stop
-from policy.planner import plan
+from policy.load.history import LoadHistory, fold
+from policy.planning.plan_validation import check
+from policy.planning.planner import plan
+from policy.state.observation import Observation
+from policy.state.plan import Destroy, StartDrain, Stop
+from policy.state.plan_effects import after
+from policy.state.worker import Drain, Goal, HostFailure, KindRecord, Learned
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.endpoint import EndpointConfig, EndpointState
 from stoker_wire.states import WorkerState as S

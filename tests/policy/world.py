@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass, field, replace
 
-from policy.apply import after, expected_learned
-from policy.checks import check
-from policy.fleet import Learned, Worker
-from policy.learn import learn_boot, learn_perf, learn_start
-from policy.lifecycle import advance, is_booting
-from policy.load import LoadHistory, fold
-from policy.observation import Memory, Observation, Offers
-from policy.plan import Look, Search
-from policy.planner import plan
+from policy.load.history import LoadHistory, fold
+from policy.planning.plan_validation import check
+from policy.planning.planner import plan
+from policy.state.lifecycle import advance, is_booting
+from policy.state.machine_stats import learn_boot, learn_perf, learn_start
+from policy.state.observation import Memory, Observation, Offers
+from policy.state.plan import Look, Search
+from policy.state.plan_effects import after, expected_learned
+from policy.state.worker import Learned, Worker
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import NOW, group, offer

@@ -12,8 +12,8 @@ from email.utils import formatdate
 import httpx
 
 from stoker_pyworker import BenchmarkConfig, HandlerConfig
-from stoker_wire.ticket import Ticket, seal
-from stoker_wire.token import mint_worker_token, ticket_key
+from stoker_wire.security.ticket import Ticket, seal
+from stoker_wire.security.token import mint_worker_token, ticket_key
 
 LAUNCH = "0123456789ab"
 TOKEN = mint_worker_token(b"secret", 7, LAUNCH)

@@ -11,7 +11,7 @@ from stoker_pyworker import (
     WorkerConfig,
 )
 from stoker_pyworker.environment import Environment
-from stoker_pyworker.standing import Standing
+from stoker_pyworker.model.health import HealthState
 from tests.pyworker.harness import TOKEN, handlers
 
 GOOD = {
@@ -133,7 +133,7 @@ def test_what_a_model_server_says_of_its_secrets_is_not_repeated():
         "CONTAINER_ID": "5",
         "HF_TOKEN": "hf_canary_0123456789",
     }
-    standing = Standing(hidden=Environment.read(variables).hidden)
+    standing = HealthState(hidden=Environment.read(variables).hidden)
     standing.failed(
         "log", "401 for token hf_canary_0123456789 at the hub; 7.0123456789ab.ffffffffffffffffffff"
     )

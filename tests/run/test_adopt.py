@@ -9,9 +9,9 @@ from temporalio.testing import WorkflowEnvironment
 from market.fake import FakeMarket
 from market.ownership import DeploymentMarket
 from market.port import Launch, Unavailable
-from run.adopt import run_adopt
+from run.commands.adopt import run_adopt
 from run.faults import Fault
-from run.temporal_server import temporal_binary
+from run.processes.temporal_server import temporal_binary
 from stoker_wire.control import WORKFLOW_TYPE
 from stoker_wire.market import Offer, Template
 

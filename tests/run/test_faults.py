@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from market.host.store import Store
+from hosts.catalog.store import Store
 from run.cli import _faults, app
-from run.keys import load_keys
-from run.lock import free_port
+from run.state_folder.keys import load_keys
+from run.state_folder.lock import free_port
 
 ROOT = Path(__file__).parents[2]
 

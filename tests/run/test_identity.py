@@ -9,9 +9,10 @@ import pytest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.testing import WorkflowEnvironment
 
-from market.place import Place, place_of
+from market.folder_place import Place, place_of
 from run.faults import Fault
-from run.identity import (
+from run.processes.temporal_server import temporal_binary
+from run.state_folder.identity import (
     DATA_KEY,
     Kept,
     identity_of,
@@ -22,7 +23,6 @@ from run.identity import (
     settle_identity,
     temporal_name,
 )
-from run.temporal_server import temporal_binary
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_folder_on_another_machine_is_a_copy_even_where_all_else_is_the_same(
     folder, monkeypatch, changes, said
 ):
     here = Place("machine", place_of(folder).inode, ("card", "second card"))
-    monkeypatch.setattr("run.identity.place_of", lambda _: replace(here, **changes))
+    monkeypatch.setattr("run.state_folder.identity.place_of", lambda _: replace(here, **changes))
     path = folder / "deployment.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"place": asdict(here)}))
     with pytest.raises(Fault, match=said):

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from run.faults import Fault
-from run.keys import load_account_key, load_keys
+from run.state_folder.keys import load_account_key, load_keys
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from run.listeners import Listener, listeners
+from run.processes.listeners import Listener, listeners
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from run.faults import Fault
-from run.lock import ChildRecord, StateLock, free_port, require_free
+from run.state_folder.lock import ChildRecord, StateLock, free_port, require_free
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_released_lock_can_be_taken_again(tmp_path, lock):
 
 
 def test_a_lock_whose_holder_died_can_be_taken(tmp_path, lock):
-    script = f"from pathlib import Path; from run.lock import StateLock; StateLock(Path({str(tmp_path)!r})).acquire()"
+    script = f"from pathlib import Path; from run.state_folder.lock import StateLock; StateLock(Path({str(tmp_path)!r})).acquire()"
     subprocess.run([sys.executable, "-c", script], check=True)
     lock.acquire()
 
@@ -83,7 +83,7 @@ def test_pids_in_a_copied_folder_are_not_the_copys(tmp_path):
 
 def test_pids_of_an_earlier_boot_are_not_ours(tmp_path, monkeypatch):
     ChildRecord(tmp_path).write({"temporal": os.getpid()})
-    monkeypatch.setattr("run.lock.boot", lambda: "a later boot")
+    monkeypatch.setattr("run.state_folder.lock.boot", lambda: "a later boot")
     ChildRecord(tmp_path).refuse_stale()
 
 

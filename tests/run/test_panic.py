@@ -10,12 +10,12 @@ from temporalio.testing import WorkflowEnvironment
 from market.fake import FakeMarket
 from market.ownership import DeploymentMarket
 from market.port import Launch, RateLimited, Unauthorised, Unavailable
+from run.commands.panic import Panic, find_deployment, run_panic
 from run.faults import Fault
-from run.identity import Kept, identity_of, keep_identity
-from run.lock import free_port
-from run.panic import Panic, find_deployment, run_panic
+from run.processes.temporal_server import temporal_binary, temporal_target
 from run.settings import TemporalSettings
-from run.temporal_server import temporal_binary, temporal_target
+from run.state_folder.identity import Kept, identity_of, keep_identity
+from run.state_folder.lock import free_port
 from stoker_wire.control import UPDATE_CONFIG, WORKFLOW_TYPE
 from stoker_wire.market import Offer, Template
 
@@ -100,7 +100,7 @@ async def test_it_shows_what_it_will_destroy_before_it_asks(market, console):
 
 
 async def test_what_fails_once_is_tried_again(market, console, monkeypatch):
-    monkeypatch.setattr("run.panic._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("run.commands.panic._PAUSE_SECONDS", 0.0)
     market.fail_next("destroy", Unavailable("502"), times=2)
     market.fail_next("destroy", RateLimited("slow down", retry_after_s=0.0))
     done = await panic(market, console)
@@ -108,8 +108,8 @@ async def test_what_fails_once_is_tried_again(market, console, monkeypatch):
 
 
 async def test_what_cannot_be_destroyed_is_named(market, console, monkeypatch):
-    monkeypatch.setattr("run.panic._PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr("run.panic.DESTROY_SECONDS_MAX", 0.0)
+    monkeypatch.setattr("run.commands.panic._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("run.commands.panic.DESTROY_SECONDS_MAX", 0.0)
     market.fail_next("destroy", Unavailable("502"), times=1)
     done = await panic(market, console)
     assert len(done.destroyed) == 2
@@ -236,7 +236,7 @@ async def test_another_deployments_endpoints_are_not_stopped(cluster, market, co
 async def test_without_temporal_the_folder_tells_the_identity_of_the_same_temporal_only(
     console, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("run.panic.TEMPORAL_SECONDS_MAX", 0.1)
+    monkeypatch.setattr("run.commands.panic.TEMPORAL_SECONDS_MAX", 0.1)
     target = temporal_target(settings())
     with pytest.raises(Fault, match="which deployment.*--deployment"):
         await find_deployment(target, tmp_path, None, console)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from run.dev import DevStack, banner
+from run.commands.dev import DevStack, banner
 from run.faults import Fault
+from run.processes.temporal_server import connect, dev_server_command
 from run.settings import DevSettings, load_settings
-from run.temporal_server import connect, dev_server_command
 from run.yaml_files import read_yaml
 
 ROOT = Path(__file__).parents[2]

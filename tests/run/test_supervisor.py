@@ -10,7 +10,7 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 
-from run.supervisor import Child, Supervisor
+from run.processes.supervisor import Child, Supervisor
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 STUBBORN = [
@@ -158,7 +158,7 @@ async def test_a_child_that_died_is_not_started_again_while_the_others_are_ended
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
 async def test_children_end_when_the_supervisor_is_killed(tmp_path):
     script = (
-        "import asyncio, sys; from pathlib import Path; from run.supervisor import *\n"
+        "import asyncio, sys; from pathlib import Path; from run.processes.supervisor import *\n"
         "async def main():\n"
         f"    c = Child(name='s', command={SLEEPER!r}, log_file=Path({str(tmp_path / 's.log')!r}), environment={{}})\n"
         "    await Supervisor().start(c); print(c.pid, flush=True); await asyncio.sleep(600)\n"

@@ -6,9 +6,9 @@ import pytest
 from temporalio.testing import WorkflowEnvironment
 
 from run.faults import Fault
-from run.lock import free_port
+from run.processes.temporal_server import connect, connect_to, temporal_binary, temporal_target
 from run.settings import DevSettings, TemporalSettings
-from run.temporal_server import connect, connect_to, temporal_binary, temporal_target
+from run.state_folder.lock import free_port
 
 SETTINGS = DevSettings().temporal
 
@@ -63,7 +63,7 @@ async def test_a_temporal_that_does_not_answer_is_a_sentence_that_names_it(monke
 
 
 async def test_a_port_that_takes_connections_and_says_nothing_ends_in_time(monkeypatch):
-    monkeypatch.setattr("run.temporal_server._ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("run.processes.temporal_server._ANSWER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings = TemporalSettings(port=silent.getsockname()[1])
         with pytest.raises(Fault, match="did not answer"):
@@ -71,7 +71,7 @@ async def test_a_port_that_takes_connections_and_says_nothing_ends_in_time(monke
 
 
 async def test_a_missing_namespace_is_a_sentence_with_the_remedy(monkeypatch):
-    monkeypatch.setattr("run.temporal_server.NAMESPACE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("run.processes.temporal_server.NAMESPACE_SECONDS_MAX", 0.2)
     async with await WorkflowEnvironment.start_local(
         namespace="other", dev_server_existing_path=str(temporal_binary())
     ) as env:

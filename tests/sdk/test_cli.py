@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import stoker.cli as stoker_cli
 from stoker.cli.app import app
-from stoker.cli.looking import clock
+from stoker.cli.inspect import clock
 from tests.sdk.peers import ACCOUNT_KEY, Peers, chunks, json_reply, problem, raw_reply
 
 Stoker = Callable[..., Result]

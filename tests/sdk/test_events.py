@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import stoker
-from stoker import events as events_module
-from stoker.events import Event, LineParser, SseParser, parser_for
+from stoker.requests import events as events_module
+from stoker.requests.events import Event, LineParser, SseParser, parser_for
 
 
 def parse(parser: SseParser | LineParser, *chunks: bytes) -> list[Event]:

@@ -163,7 +163,9 @@ def run(python: Path, code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_client_imports_with_its_declared_dependencies_alone(bare):
-    done = run(bare, "import stoker, stoker_wire.ticket; print(stoker.Serverless('k', url='http://e:1'))")
+    done = run(
+        bare, "import stoker, stoker_wire.security.ticket; print(stoker.Serverless('k', url='http://e:1'))"
+    )
     assert (done.stdout, done.stderr) == ("<Serverless http://e:1>\n", "")
 
 

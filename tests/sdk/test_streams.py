@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 import stoker
-import stoker.stream as stream_module
+import stoker.requests.stream as stream_module
 from tests.sdk.peers import chunks, drop, problem
 
 

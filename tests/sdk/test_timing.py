@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.backoff import RetryPolicy, retry_after
-from stoker.timing import read_server_timing, split_time
+from stoker.requests.backoff import RetryPolicy, retry_after
+from stoker.requests.timing import read_server_timing, split_time
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from market.fake import FakeInstance, FakeMarket
 from stoker.control import Control
 from stoker_wire.messages import SEARCH_ATTRIBUTES
 from tests.workflows.world import make_market
-from workflows.worker import WorkerSettings, build_workers
+from workflows.hosting.worker import WorkerSettings, build_workers
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "text_model"
 SECRET = b"a secret of the tests, 32 bytes!"

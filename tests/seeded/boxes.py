@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from activities.messages import read_label
-from stoker_wire.ticket import TicketRefused, unseal
-from stoker_wire.token import ticket_key
+from stoker_wire.security.ticket import TicketRefused, unseal
+from stoker_wire.security.token import ticket_key
 from tests.seeded.machine import Machine
 
 if TYPE_CHECKING:

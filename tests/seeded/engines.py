@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from activities.secrets import DeploymentSecrets
+from engine.api.parsing import FastRouteRequest
+from engine.api.route_api import RouteApi
+from engine.api.worker_api import WorkerApi
 from engine.engine import Engine
-from engine.ingest import Ingest
-from engine.parsing import FastRouteRequest
-from engine.routing import RouteDesk
 from engine.settings import EngineSettings
 from stoker_wire.problem import Problem
 from tests.seeded.boxes import ConnectionLost, Posted
@@ -40,8 +40,8 @@ class EngineHost:
         # Both took the clock when their modules were read, before it was the world's.
         self.engine.herald._now = self.engine.watch._now = time.time
         self.alive = True
-        self._ingest = Ingest(self.engine)
-        self._desk = RouteDesk(self.engine)
+        self._ingest = WorkerApi(self.engine)
+        self._desk = RouteApi(self.engine)
         self._calls: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:

@@ -80,7 +80,7 @@ def sealed(seed: int) -> Iterator[JumpingLoop]:
         return f"sealedkey{launch_id}"
 
     patches = [
-        mock.patch("engine.tickets.load_pem_private_key", _loaded),
+        mock.patch("engine.routing.ticket_issuer.load_pem_private_key", _loaded),
         mock.patch.object(time, "time", clock),
         mock.patch.object(time, "monotonic", loop.time),
         mock.patch.object(secrets, "randbits", chance.getrandbits),
@@ -88,7 +88,7 @@ def sealed(seed: int) -> Iterator[JumpingLoop]:
         mock.patch.object(secrets, "token_bytes", lambda n=16: chance.randbytes(n)),
         mock.patch("activities.instances.sealed_signing_key", sealed_key),
         mock.patch(
-            "engine.herald.TICK_SECONDS", 1.0
+            "engine.temporal.signal_sender.TICK_SECONDS", 1.0
         ),  # what is urgent is poked; the rest may be found a second later
     ]
     for patch in patches:

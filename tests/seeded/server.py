@@ -41,7 +41,7 @@ from tests.seeded.executions import (
 )
 from tests.seeded.hands import Hands
 from tests.seeded.sealed import BEGINNING
-from workflows.converter import data_converter
+from workflows.hosting.converter import data_converter
 
 TASK_TIMEOUT_SECONDS = 10.0
 """A workflow task whose worker died is given out again after this."""

@@ -15,8 +15,8 @@ from temporalio.exceptions import ApplicationError
 
 from activities.instances import MarketActivities, _created
 from activities.messages import CreatedInstance, CreateInstance, FoundOffers, SearchOffers
-from policy.listing import fold_listing
-from policy.observe import Folded, fold_operation_result
+from policy.state.reconcile import fold_listing
+from policy.state.worker_events import FoldResult, fold_operation_result
 from tests.seeded.engines import SECRETS
 from tests.seeded.scenario import Event, Lines, Phase, Scenario
 from tests.seeded.troubles import CALM, Troubles
@@ -60,7 +60,7 @@ def believes_the_list(workers: Any, instances: Any, **how: Any) -> Any:
     return fold_listing(workers, listed, **{**how, "gone": absent})
 
 
-def forgets_that_a_stop_was_accepted(*args: Any, **how: Any) -> Folded:
+def forgets_that_a_stop_was_accepted(*args: Any, **how: Any) -> FoldResult:
     folded = fold_operation_result(*args, **how)
     worker = folded.worker and folded.worker.but(stop_accepted_at=0.0)
     return replace(folded, worker=worker)
@@ -140,37 +140,37 @@ MUTATIONS = (
     ),
     Mutation(
         "orphans are not swept",
-        lambda: patch("workflows.outcomes.fold_listing", leaves_orphans),
+        lambda: patch("workflows.operation_results.fold_listing", leaves_orphans),
         a_stranger_comes,
         "nobody knows instance",
     ),
     Mutation(
         "a stop that was accepted and ignored is repeated at once",
-        lambda: patch("workflows.outcomes.fold_operation_result", forgets_that_a_stop_was_accepted),
+        lambda: patch("workflows.operation_results.fold_operation_result", forgets_that_a_stop_was_accepted),
         stops_are_ignored,
         "within a minute",
     ),
     Mutation(
         "a drain does not wait for requests and tickets",
-        lambda: patch("policy.leaving.holds_requests", lambda worker: False),
+        lambda: patch("policy.planning.drain.holds_requests", lambda worker: False),
         busy,
         "while it held",
     ),
     Mutation(
         "a worker takes requests while its restart is still asked for",
-        lambda: patch("workflows.intake.RESTARTS", frozenset()),
+        lambda: patch("workflows.message_handlers.RESTARTS", frozenset()),
         answers_are_lost,
         "while it held",
     ),
     Mutation(
         "an instance that one list lacks counts as gone",
-        lambda: patch("workflows.outcomes.fold_listing", believes_the_list),
+        lambda: patch("workflows.operation_results.fold_listing", believes_the_list),
         lists_are_empty,
         "max_workers is 1",
     ),
     Mutation(
         "max_workers is ignored where workers are recruited",
-        lambda: patch("policy.draft.Draft.workers_left", 99),
+        lambda: patch("policy.planning.plan_builder.PlanBuilder.workers_left", 99),
         lambda scenario: replace(
             busy(scenario),
             config=busy(scenario).config.model_copy(update={"max_workers": 1, "min_load": 500.0}),
@@ -185,7 +185,7 @@ MUTATIONS = (
     ),
     Mutation(
         "bills are not taken over",
-        lambda: patch("workflows.outcomes.settle", lambda ledger, *args, **how: ledger),
+        lambda: patch("workflows.operation_results.settle", lambda ledger, *args, **how: ledger),
         dear,
         "the market charged",
     ),

@@ -14,10 +14,10 @@ from temporalio.service import RPCError
 from activities.instances import MarketActivities
 from activities.messages import label_prefix
 from activities.planner import plan
-from engine.parsing import FastRouteRequest
+from engine.api.parsing import FastRouteRequest
 from stoker_wire.control import SWEEP_ID, EndpointSpec, workflow_id
 from stoker_wire.problem import Problem
-from stoker_wire.ticket import TICKET_SECONDS
+from stoker_wire.security.ticket import TICKET_SECONDS
 from tests.seeded import scenario as scenarios
 from tests.seeded.boxes import Box, ConnectionLost
 from tests.seeded.engines import SECRETS, EngineHost
@@ -28,7 +28,7 @@ from tests.seeded.scenario import TEMPLATES, Event, Scenario
 from tests.seeded.sealed import BEGINNING, sealed
 from tests.seeded.server import Server
 from workflows.endpoint import EndpointWorkflow
-from workflows.sweep import SweepActivities, SweepSpec, SweepWorkflow
+from workflows.sweep.sweep import SweepActivities, SweepSpec, SweepWorkflow
 
 NAME = "llm"
 ENDPOINT_ID = 1

@@ -4,7 +4,7 @@ import pytest
 
 from simulation.baselines.replicas import Peer
 from simulation.baselines.rules import Static
-from simulation.pilot import PolicyPilot
+from simulation.controller_host import SimulatedController
 from simulation.settings import Spread, WorldSettings
 from simulation.trace import Trace
 from stoker_wire.endpoint import EndpointConfig
@@ -39,10 +39,10 @@ def even() -> Callable[..., Trace]:
 
 
 @pytest.fixture
-def pilot() -> Callable[..., PolicyPilot]:
-    def make(**config: object) -> PolicyPilot:
+def pilot() -> Callable[..., SimulatedController]:
+    def make(**config: object) -> SimulatedController:
         given = {"max_workers": 64, "min_workers": 0, "min_load": 0.0} | config
-        return PolicyPilot(EndpointConfig.model_validate(given))
+        return SimulatedController(EndpointConfig.model_validate(given))
 
     return make
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import stoker
-from run.dev import DevStack
-from run.lock import free_port
+from run.commands.dev import DevStack
 from run.settings import DevSettings, load_settings
+from run.state_folder.lock import free_port
 
 ROOT = Path(__file__).parents[2]
 FAILED = pytest.StashKey[bool]()

@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 import stoker
-from market.host.settings import TemplateSettings
-from market.vast import VastMarket
-from run.dev import DevStack
-from stoker_wire.token import mint_worker_token
+from hosts.settings import TemplateSettings
+from market.vast.client import VastMarket
+from run.commands.dev import DevStack
+from stoker_wire.security.token import mint_worker_token
 
 from .conftest import QUICK, ROUTE, TEXT_MODEL, payload, settings_in, until
 
@@ -54,7 +54,7 @@ async def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     env = f"{model.env} -e HF_TOKEN=secret:HF_TOKEN -e OTHER_TOKEN={CANARIES['plain']}"
     planted = TemplateSettings(name="planted", hash_id="planted", env=env, onstart=model.onstart)
     host = settings.host_market.model_copy(update={"templates": (*settings.host_market.templates, planted)})
-    monkeypatch.setattr("run.dev.READY_SECONDS_MAX", 180.0)  # a crowded machine is no finding
+    monkeypatch.setattr("run.commands.dev.READY_SECONDS_MAX", 180.0)  # a crowded machine is no finding
     stack = DevStack(settings.model_copy(update={"host_market": host}))
     await stack.start()
     yield stack

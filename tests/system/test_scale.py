@@ -10,11 +10,11 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from benchmarks.scale import measure
-from benchmarks.thousand.checks import what_became_of_them
+from benchmarks.scale.checks import what_became_of_them
 from stoker_wire.control import TASK_QUEUE, WORKFLOW_TYPE
 from tests.system.conftest import until
-from workflows.converter import data_converter
 from workflows.endpoint import EndpointWorkflow
+from workflows.hosting.converter import data_converter
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import stoker
-from run.keys import load_keys
+from run.state_folder.keys import load_keys
 
 from .conftest import QUICK, ROUTE, TEXT_MODEL, payload, settings_in, until
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import stoker
-from run.dev import DevStack
-from run.supervisor import Child
+from run.commands.dev import DevStack
+from run.processes.supervisor import Child
 
 from .conftest import QUICK, ROUTE, TEXT_MODEL, payload, settings_in, until
 

@@ -7,7 +7,7 @@ import signal
 import httpx
 
 import stoker
-from market.vast import VastMarket
+from market.vast.client import VastMarket
 from run.demo.chaos import instance_pid
 
 from .conftest import QUICK, ROUTE, TEXT_MODEL, payload, until

@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from market.host.settings import GpuSettings, MachineSettings, TemplateSettings
-from run.dev import DevStack
+from hosts.settings import GpuSettings, MachineSettings, TemplateSettings
+from run.commands.dev import DevStack
 from run.settings import DevSettings, EngineListen, HostMarket, TemporalSettings
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from stoker_wire.ticket import Ticket, seal
-from stoker_wire.token import mint_worker_token, ticket_key
+from stoker_wire.security.ticket import Ticket, seal
+from stoker_wire.security.token import mint_worker_token, ticket_key
 from tests.vast.calls import call
 from tests.vast.deployment import Deployment, until
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stoker_wire.browser import host_of, is_own_host, names_of, refusal
+from stoker_wire.security.browser import host_of, is_own_host, names_of, refusal
 
 NAMES = frozenset({"stoker.example.org"})
 OWN = "127.0.0.1:8080"

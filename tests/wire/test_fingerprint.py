@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker_wire.fingerprint import FINGERPRINT_CHARS, fingerprint
+from stoker_wire.security.fingerprint import FINGERPRINT_CHARS, fingerprint
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),

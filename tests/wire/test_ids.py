@@ -2,7 +2,7 @@
 
 import pytest
 
-from stoker_wire.ids import read_id
+from stoker_wire.parsing.ids import read_id
 
 
 def test_digits_are_an_id() -> None:

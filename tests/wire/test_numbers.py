@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer
-from stoker_wire.numbers import finite, read_number, read_whole
+from stoker_wire.parsing.numbers import finite, read_number, read_whole
 from stoker_wire.route import RouteRequest
 
 PYTHONS_OWN = [

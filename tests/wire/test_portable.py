@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 import stoker
-from stoker_wire.portable import Portable
+from stoker_wire.portable_errors import Portable
 from stoker_wire.problem import Problem
 
 ROOMS = (

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker_wire.printable import printable, printable_json, printable_lines
+from stoker_wire.parsing.printable import printable, printable_json, printable_lines
 
 ODD = {
     "\x1b[2J": "\\x1b[2J",

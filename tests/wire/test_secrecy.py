@@ -2,7 +2,7 @@
 
 import pytest
 
-from stoker_wire.secrecy import names_a_secret, plain_secrets, secret_values, without
+from stoker_wire.security.secrecy import names_a_secret, plain_secrets, secret_values, without
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker_wire.strict_json import DEPTH_MAX, NotJson, parse_answer, parse_json
+from stoker_wire.parsing.strict_json import DEPTH_MAX, NotJson, parse_answer, parse_json
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker_wire.ticket import TICKET_SECONDS, Ticket, TicketRefused, seal, unseal
-from stoker_wire.token import (
+from stoker_wire.security.ticket import TICKET_SECONDS, Ticket, TicketRefused, seal, unseal
+from stoker_wire.security.token import (
     endpoint_key_matches,
     mint_endpoint_key,
     mint_worker_token,

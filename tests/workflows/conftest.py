@@ -13,7 +13,7 @@ from temporalio.testing import WorkflowEnvironment
 from market.ownership import DeploymentMarket
 from stoker_wire.messages import SEARCH_ATTRIBUTES
 from tests.workflows.world import World, make_market, make_workers
-from workflows.converter import data_converter
+from workflows.hosting.converter import data_converter
 from workflows.publish import (
     DOLLARS_PER_HOUR,
     ENDPOINT_ID,

@@ -7,8 +7,8 @@ import pytest
 from temporalio.client import WorkflowUpdateFailedError
 
 from activities.planner import plan as planner
-from policy.advice import begin
-from policy.fleet import Worker
+from controller.whatif.advice import begin
+from policy.state.worker import Worker
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.messages import EndpointMemo
 from stoker_wire.states import WorkerState as S
@@ -16,7 +16,7 @@ from tests.policy.builders import see, steady
 from tests.policy.builders import worker as a_worker
 from tests.workflows.test_records import full_book
 from tests.workflows.world import group
-from workflows import advising, checking
+from workflows import message_validation, whatif_handlers
 from workflows.publish import details_of
 
 LOADED = EndpointConfig(min_load=0, min_workers=0, max_workers=8, cold_mult=1, target_util=0.5)
@@ -105,14 +105,18 @@ async def test_a_deleted_endpoint_ends_with_its_advice(a_world: Any) -> None:
 def test_what_is_not_asked_for_is_not_carried() -> None:
     book = full_book(3)
     assert "advice" not in book.carried()
-    advising.advise(book, checking.advise({"config": {"target_util": 0.8}}, book.record.config), 1.0)
+    whatif_handlers.advise(
+        book, message_validation.advise({"config": {"target_util": 0.8}}, book.record.config), 1.0
+    )
     assert "advice" in book.carried()
 
 
 def test_a_hundred_workers_and_their_two_shadows_stay_far_under_what_a_new_run_may_carry() -> None:
     book = full_book()
     without = len(json.dumps(book.carried(), separators=(",", ":")))
-    advising.advise(book, checking.advise({"config": {"target_util": 0.8}}, book.record.config), 1795447200.0)
+    whatif_handlers.advise(
+        book, message_validation.advise({"config": {"target_util": 0.8}}, book.record.config), 1795447200.0
+    )
     more = len(json.dumps(book.carried(), separators=(",", ":"))) - without
     assert more < 36_000
     assert len(details_of(book, now=1795447200.0).encode()) < 20_000
@@ -132,14 +136,18 @@ async def test_a_planner_whose_advice_fails_still_plans(monkeypatch: pytest.Monk
 
 def test_a_late_answer_to_other_advice_changes_nothing() -> None:
     book = full_book(2)
-    advising.advise(book, checking.advise({"config": {"target_util": 0.8}}, book.record.config), 1.0)
+    whatif_handlers.advise(
+        book, message_validation.advise({"config": {"target_util": 0.8}}, book.record.config), 1.0
+    )
     old = book.record.advice
-    advising.advise(book, checking.advise({"config": {"target_util": 0.7}}, book.record.config), 1.0)
+    whatif_handlers.advise(
+        book, message_validation.advise({"config": {"target_util": 0.7}}, book.record.config), 1.0
+    )
     new = book.record.advice
-    advising.adopt(book, old, 20.0)
+    whatif_handlers.adopt(book, old, 20.0)
     assert book.record.advice is new
-    advising.advise(book, None, 30.0)
-    advising.adopt(book, new, 40.0)
+    whatif_handlers.advise(book, None, 30.0)
+    whatif_handlers.adopt(book, new, 40.0)
     assert book.record.advice is None
 
 
@@ -148,7 +156,9 @@ def test_a_worker_of_the_book_is_copied_as_it_is() -> None:
     book.record.workers["aaaaaaaaaaaa"] = Worker(
         **{name: getattr(a_worker("aaaaaaaaaaaa"), name) for name in Worker.__dataclass_fields__}
     ).but(state=S.ERROR)
-    advising.advise(book, checking.advise({"config": {"target_util": 0.8}}, book.record.config), 1.0)
+    whatif_handlers.advise(
+        book, message_validation.advise({"config": {"target_util": 0.8}}, book.record.config), 1.0
+    )
     advice = book.record.advice
     assert advice is not None
     assert advice.live.hot == 20  # the broken one is not imagined

@@ -7,7 +7,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.messages import ListedInstances
 from stoker_wire.market import Instance
-from workflows import converter
+from workflows.hosting import converter
 
 LISTED = ListedInstances(instances=(Instance(id=1, label="stoker:a:1"),))
 

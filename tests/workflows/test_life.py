@@ -262,7 +262,7 @@ async def test_planning_again_without_news_changes_nothing(a_world: Any) -> None
 
 
 async def test_a_look_neither_spends_the_marketplaces_rate_nor_waits_in_its_queue(a_world: Any) -> None:
-    """The looks of a thousand endpoints are one call (`market.listing`): they must not hold up what rents."""
+    """The looks of a thousand endpoints are one call (`market.shared_listing`): they must not hold up what rents."""
     async with a_world() as world:
         await world.start(SMALL, [group()])
         await world.live(120)

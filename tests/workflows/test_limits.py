@@ -10,21 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from pydantic import ValidationError
 
-from policy.capacity import WORKERS_MAX
-from policy.fleet import Drain, Goal
-from stoker_wire import limits
+from policy.capacity.capacity import WORKERS_MAX
+from policy.state.worker import Drain, Goal
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
-from stoker_wire.limits import STATE_BYTES_MAX, TooLarge, check_size, json_bytes, shortened
 from stoker_wire.market import Instance, Offer
 from stoker_wire.messages import MetricsBatch, WorkerMetrics
+from stoker_wire.parsing import limits
+from stoker_wire.parsing.limits import STATE_BYTES_MAX, TooLarge, check_size, json_bytes, shortened
 from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup, check_workergroups
 from tests.workflows.test_messages import refusal
 from tests.workflows.test_size import BLOB_BYTES_MAX, NOW, payload_bytes, worker
 from tests.workflows.world import group
-from workflows import checking, intake
-from workflows.decisions import LINES_KEPT
+from workflows import message_handlers, message_validation
+from workflows.decision_log import LINES_KEPT
 from workflows.publish import memo_of
 from workflows.state import EndpointStateBook, EngineRecord
 
@@ -144,8 +144,8 @@ async def test_updates_over_a_limit_are_refused_and_the_endpoint_goes_on(a_world
     ],
 )
 def test_the_input_of_a_workflow_is_bounded(sent: dict[str, Any]) -> None:
-    with pytest.raises(checking.Unacceptable, match=r"bytes are taken|at most 64"):
-        checking.spec(sent)
+    with pytest.raises(message_validation.InvalidMessage, match=r"bytes are taken|at most 64"):
+        message_validation.spec(sent)
 
 
 def test_one_odd_url_or_error_does_not_cost_a_batch_its_other_workers() -> None:
@@ -220,9 +220,9 @@ def test_no_sequence_of_accepted_messages_makes_the_state_exceed_its_bound(
             if kind == "group":
                 size = chance.choice([0, 4000, 16_000])
                 said = {"id": number, "template_hash": "t", "launch_args": filler * size}
-                sent = checking.Workergroup.model_validate(said)  # as the edge would take it
+                sent = message_validation.Workergroup.model_validate(said)  # as the edge would take it
                 check_workergroups([*(g for g in book.record.workergroups if g.id != number), sent])
-                intake.set_workergroup(book, sent, NOW)
+                message_handlers.set_workergroup(book, sent, NOW)
             elif kind == "metrics":
                 told = [
                     {
@@ -240,15 +240,19 @@ def test_no_sequence_of_accepted_messages_makes_the_state_exceed_its_bound(
                     "sent_at": NOW,
                     "workers": told,
                 }
-                read = checking.metrics(batch)
-                book.record.engines[read.engine_id] = intake._engine(read, book.record.workers.keys(), NOW)
-                intake._forget_engines(book.record, NOW)
+                read = message_validation.metrics(batch)
+                book.record.engines[read.engine_id] = message_handlers._engine(
+                    read, book.record.workers.keys(), NOW
+                )
+                message_handlers._forget_engines(book.record, NOW)
             elif kind == "config":
-                intake.config(book, checking.patch({"max_workers": number}, book.record.config), NOW)
+                message_handlers.config(
+                    book, message_validation.patch({"max_workers": number}, book.record.config), NOW
+                )
             else:
                 for _ in range(LINES_KEPT):
                     book.log.note(NOW + number, kind, filler * 5000, subject=filler * 500)
-        except (ValidationError, TooLarge, checking.Unacceptable):
+        except (ValidationError, TooLarge, message_validation.InvalidMessage):
             continue
     book.record.memo = memo_of(book)
     assert json_bytes(book.carried()) <= STATE_BYTES_MAX
@@ -274,7 +278,7 @@ def test_open_tickets_and_seen_drains_of_all_engines_are_bounded() -> None:
         book.record.engines[f"e{number}"] = EngineRecord(
             engine_id=f"e{number}", sequence=1, heard_at=NOW, tickets=tickets, drains_seen=tuple(tickets)
         )
-    intake._forget_engines(book.record, NOW)
+    message_handlers._forget_engines(book.record, NOW)
     kept = book.record.engines
     assert sum(len(each.tickets) + len(each.drains_seen) for each in kept.values()) <= 12_000
     assert "e31" in kept, "the last to speak stays"
@@ -284,7 +288,7 @@ def test_open_tickets_and_seen_drains_of_all_engines_are_bounded() -> None:
         sent_at=NOW,
         workers=(WorkerMetrics(launch_id="stranger", instance_id=1, condition="ready", tickets_open=1),),
     )
-    assert intake._engine(unknown, book.record.workers.keys(), NOW).tickets == {}
+    assert message_handlers._engine(unknown, book.record.workers.keys(), NOW).tickets == {}
 
 
 def test_the_reference_lists_every_limit_with_its_value() -> None:

@@ -2,15 +2,15 @@
 
 import json
 
-from policy.experience import HABIT_MINUTES, Experience
-from policy.fleet import Drain, Goal, Worker
-from policy.observation import Memory
-from policy.ways import WAYS
+from policy.keepalive.candidates import WAYS
+from policy.keepalive.evaluation import HABIT_MINUTES, KeepaliveMemory
+from policy.state.observation import Memory
+from policy.state.worker import Drain, Goal, Worker
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
 from tests.workflows.world import group, offers
-from workflows.decisions import LINES_KEPT, DecisionLog
+from workflows.decision_log import LINES_KEPT, DecisionLog
 from workflows.publish import details_of, memo_of
 from workflows.state import EndpointStateBook, EngineRecord
 
@@ -67,7 +67,7 @@ def full_book(workers: int = 100) -> EndpointStateBook:
 def full_memory() -> Memory:
     """The planner's memory with every list at its bound."""
     peaks = tuple((1795447000.0 + 5 * number, 12345.678 - number) for number in range(24))
-    experience = Experience(
+    experience = KeepaliveMemory(
         at=1795447180.0,
         since=1795400000.0,
         needs=tuple(1234.567 for _ in range(60)),

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from activities.messages import ListedInstances
-from policy.advice import begin
-from policy.capacity import WORKERS_MAX
-from policy.fleet import Drain, Goal, Worker
+from controller.whatif.advice import begin
+from policy.capacity.capacity import WORKERS_MAX
+from policy.state.worker import Drain, Goal, Worker
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.market import Charge, Instance
 from stoker_wire.messages import WorkerMetrics
 from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
-from workflows.converter import data_converter
+from workflows.hosting.converter import data_converter
 from workflows.publish import memo_of
 from workflows.state import EndpointStateBook, EngineRecord
 

@@ -16,7 +16,7 @@ from stoker_wire.control import SWEEP_ID
 from stoker_wire.endpoint import EndpointConfig
 from tests.workflows.world import World, group
 from workflows.state import EndpointStateBook
-from workflows.sweep import _since
+from workflows.sweep.sweep import _since
 
 SMALL = EndpointConfig(min_load=0, min_workers=2, max_workers=4, cold_mult=1)
 HURRY = SweepSpec(every_seconds=0.5, young_seconds=0.0, stuck_seconds=3.0)
@@ -155,7 +155,7 @@ async def test_a_cancelled_sweep_is_started_again(real_world: Any) -> None:
 
 
 async def test_a_sweep_without_progress_is_replaced(real_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workflows import sweep as module
+    from workflows.sweep import sweep as module
 
     async with real_world() as world:
         with monkeypatch.context() as build:

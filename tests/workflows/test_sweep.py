@@ -14,7 +14,7 @@ from stoker_wire.control import SWEEP_ID
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import FOREIGN_KEY, ForeignInstances
 from tests.workflows.world import SECRETS, group
-from workflows.sweep import FindOrphans, Orphans, SweepActivities, SweepSpec, ensure_sweep
+from workflows.sweep.sweep import FindOrphans, Orphans, SweepActivities, SweepSpec, ensure_sweep
 
 
 async def test_what_belongs_to_no_running_endpoint_is_destroyed(a_world: Any) -> None:

@@ -12,19 +12,19 @@ from temporalio.common import WorkerDeploymentVersion
 from temporalio.testing import WorkflowEnvironment
 
 from activities.instances import MarketActivities
-from policy.observation import Memory
+from policy.state.observation import Memory
+from run.commands.rollout import build_of, roll_out
 from run.faults import Fault
-from run.rollout import build_of, roll_out
 from run.settings import WorkerChoice
 from stoker_wire.control import SWEEP_ID, EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from tests.workflows.recording import ASKED_FOR, MOVE_SECONDS_MIN, record
-from tests.workflows.test_hand_over import runs
+from tests.workflows.test_carryover import runs
 from tests.workflows.world import SECRETS, World, group, make_market
-from workflows.handed_on import read_handed_on
+from workflows.carryover import read_handed_on
+from workflows.hosting.worker import WorkerSettings, build_workers
 from workflows.state import EndpointStateBook
-from workflows.sweep import ensure_sweep
-from workflows.worker import WorkerSettings, build_workers
+from workflows.sweep.sweep import ensure_sweep
 
 IDLE = EndpointConfig(min_load=0, min_workers=0, max_workers=4)
 
@@ -60,7 +60,7 @@ class Builds:
 @pytest.fixture
 def builds(server: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("workflows.endpoint.MOVE_SECONDS_MIN", MOVE_SECONDS_MIN)
-    monkeypatch.setattr("run.rollout.WAKE_SECONDS", 0.6)
+    monkeypatch.setattr("run.commands.rollout.WAKE_SECONDS", 0.6)
 
     @asynccontextmanager
     async def make() -> Any:

@@ -26,12 +26,12 @@ from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer, Template
 from stoker_wire.messages import MEMO_KEY, Condition, EndpointMemo, MetricsBatch, WorkerMetrics
 from stoker_wire.workergroup import Workergroup
-from workflows.converter import data_converter
 from workflows.endpoint import EndpointWorkflow
-from workflows.release import ReleaseWorkflow
-from workflows.runner import workflow_runner
-from workflows.sweep import SweepWorkflow
-from workflows.worker import WorkerSettings, build_workers
+from workflows.hosting.converter import data_converter
+from workflows.hosting.runner import workflow_runner
+from workflows.hosting.worker import WorkerSettings, build_workers
+from workflows.sweep.release import ReleaseWorkflow
+from workflows.sweep.sweep import SweepWorkflow
 
 PERF = {"RTX 3090": 60.0, "RTX 4090": 100.0, "H100": 300.0}
 SECRETS = DeploymentSecrets(

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
-from stoker_wire.numbers import read_number
+from stoker_wire.parsing.numbers import read_number
 
 
 class _Strict(BaseModel):

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from stoker_wire.base import Received
-from stoker_wire.limits import MARKET_TEXT_BYTES_MAX, shortened
-from stoker_wire.numbers import finite
+from stoker_wire.parsing.limits import MARKET_TEXT_BYTES_MAX, shortened
+from stoker_wire.parsing.numbers import finite
 
 DOLLARS_PER_HOUR_MAX = 1e6
 """Of one machine; what is beyond is a mistake."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from stoker_wire.base import Received
-from stoker_wire.limits import (
+from stoker_wire.parsing.limits import (
     ENGINE_ID_BYTES_MAX,
     ERROR_BYTES_MAX,
     LAUNCH_ID_BYTES_MAX,

@@ -6,7 +6,7 @@ The body is `{"success": false, "error": <code>, "msg": <sentence>, "error_msg":
 
 from typing import Any
 
-from stoker_wire.portable import Portable
+from stoker_wire.portable_errors import Portable
 
 FAULTS_SAID_MAX = 8
 """Faults of one value that an error names; the rest is counted."""

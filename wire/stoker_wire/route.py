@@ -22,7 +22,7 @@ class RouteRequest(Received):
     failed_url: str = Field("", max_length=2048)
     """stoker's own client: the worker that just refused or dropped this request (its url)."""
     fingerprint: str = Field("", max_length=64)
-    """stoker's own client: equal for all copies of a request (`stoker_wire.fingerprint`); empty: not told."""
+    """stoker's own client: equal for all copies of a request (`stoker_wire.security.fingerprint`); empty: not told."""
 
 
 class Route(BaseModel):
@@ -38,7 +38,7 @@ class Route(BaseModel):
     reqnum: int
     request_idx: int
     ticket: str = ""
-    """stoker's own ticket, what stoker's worker checks (`stoker_wire.ticket`)."""
+    """stoker's own ticket, what stoker's worker checks (`stoker_wire.security.ticket`)."""
     waited_ms: float = 0.0
     """How long the request waited for a worker, from its first `/route/` call."""
     worker_id: int = 0

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from stoker_wire.base import Typed
-from stoker_wire.limits import (
+from stoker_wire.parsing.limits import (
     LAUNCH_ARGS_BYTES_MAX,
     SEARCH_PARAMS_BYTES_MAX,
     WORKERGROUPS_BYTES_MAX,

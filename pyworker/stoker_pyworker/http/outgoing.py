@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from stoker_pyworker.http.messages import Header
-from stoker_wire.portable import Portable
+from stoker_wire.portable_errors import Portable
 
 
 class OriginFault(Portable, Exception):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, run
-from stoker.cli.looking import clock
+from stoker.cli.inspect import clock
 from stoker.cli.output import console, make_table, print_json, say
 from stoker.cli.parameters import OfEndpoint, takes
 from stoker.client import Serverless

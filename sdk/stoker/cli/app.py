@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stoker.cli import advise, endpoints, hosts, looking, request, watch, workergroups
+from stoker.cli import advise, endpoints, hosts, inspect, request, watch, workergroups
 from stoker.cli.context import Globals
 from stoker.transport import version
 
@@ -50,10 +50,10 @@ def options(
 app.add_typer(endpoints.app, name="endpoints")
 app.add_typer(workergroups.app, name="workergroups")
 app.add_typer(hosts.app, name="hosts")
-app.command("workers")(looking.workers)
-app.command("logs")(looking.logs)
-app.command("decisions")(looking.decisions)
-app.command("costs")(looking.costs)
+app.command("workers")(inspect.workers)
+app.command("logs")(inspect.logs)
+app.command("decisions")(inspect.decisions)
+app.command("costs")(inspect.costs)
 app.command("advise")(advise.advise)
 app.command("request")(request.request)
 app.command("watch")(watch.watch)

@@ -9,10 +9,10 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from stoker.backoff import RetryPolicy
 from stoker.cli.output import fail
 from stoker.client import Serverless
 from stoker.errors import StokerError
+from stoker.requests.backoff import RetryPolicy
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from stoker.cli.context import AsJson, EndpointArgument, run
 from stoker.cli.output import console, make_table, print_json, print_table, say, tell
 from stoker.cli.parameters import OfEndpoint, takes
 from stoker.client import Serverless
-from stoker.records import EndpointRecord
+from stoker.management.records import EndpointRecord
 
 app = typer.Typer(no_args_is_help=True, help="Endpoints: how much capacity, at which queue time.")
 

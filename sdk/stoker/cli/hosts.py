@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, run
-from stoker.cli.looking import clock
+from stoker.cli.inspect import clock
 from stoker.cli.output import print_json, print_table, say
 from stoker.client import Serverless
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stoker.errors import Invalid, StokerError
-from stoker_wire.printable import printable, printable_json, printable_lines
+from stoker_wire.parsing.printable import printable, printable_json, printable_lines
 
 PIPED_WIDTH = 200
 """Columns when nobody looks: nothing is cut for the sake of a window."""

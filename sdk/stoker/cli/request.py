@@ -11,13 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from stoker.answer import Answer
 from stoker.cli.context import AsJson, EndpointArgument, run
 from stoker.cli.output import pass_on, print_json, tell
 from stoker.client import Serverless
-from stoker.progress import Wait
+from stoker.requests.answer import Answer
+from stoker.requests.progress import Wait
+from stoker_wire.parsing.strict_json import parse_json
 from stoker_wire.route import DEFAULT_COST
-from stoker_wire.strict_json import parse_json
 
 
 def request(

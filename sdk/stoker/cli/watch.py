@@ -15,11 +15,11 @@ from rich.live import Live
 from rich.text import Text
 
 from stoker.cli.context import AsJson, EndpointArgument, run
-from stoker.cli.looking import WORKER_COLUMNS, clock, decision_rows, worker_rows
+from stoker.cli.inspect import WORKER_COLUMNS, clock, decision_rows, worker_rows
 from stoker.cli.output import cell, console, make_table, say
 from stoker.client import Serverless
-from stoker.records import WorkerRecord
-from stoker_wire.printable import printable
+from stoker.management.records import WorkerRecord
+from stoker_wire.parsing.printable import printable
 
 DECISIONS_SHOWN = 8
 

@@ -10,7 +10,7 @@ from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, run
 from stoker.cli.output import console, make_table, print_json, print_table, say
 from stoker.cli.parameters import OfWorkergroup, takes
 from stoker.client import Serverless
-from stoker.records import WorkergroupRecord
+from stoker.management.records import WorkergroupRecord
 
 app = typer.Typer(no_args_is_help=True, help="Workergroups: what code, on which machines.")
 

@@ -1,0 +1,110 @@
+"""The deployment under measurement: `stokerd dev`'s own parts, on a state folder of their own, over our marketplace."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from aiohttp import web
+
+from benchmarks.scale.clients import Clients
+from benchmarks.scale.events import Events
+from benchmarks.scale.fake_workers import Crowd
+from benchmarks.scale.market import Called, Marketplace, Rented
+from benchmarks.scale.seed import Seeded, prepare
+from run.commands.dev import DevStack
+from run.settings import DevSettings, load_settings
+from run.state_folder.keys import load_keys
+from run.state_folder.lock import free_port
+from stoker_wire.control import EndpointSpec
+from stoker_wire.security.token import mint_worker_token
+
+ROOT = Path(__file__).parents[2]
+
+
+def settings_for(state_dir: Path, market_port: int, calls_per_second_max: float) -> DevSettings:
+    """`temporal-dev.yaml` on free ports, its marketplace ours."""
+    settings = load_settings(ROOT / "temporal-dev.yaml")
+    return settings.model_copy(
+        update={
+            "state_dir": state_dir,
+            "temporal": settings.temporal.model_copy(update={"port": free_port(), "ui_port": None}),
+            "engine": settings.engine.model_copy(update={"port": free_port(), "public_url": None}),
+            "market": settings.market.model_copy(
+                update={
+                    "kind": "vast",
+                    "url": f"http://127.0.0.1:{market_port}",
+                    "calls_per_second_max": calls_per_second_max,
+                }
+            ),
+        }
+    )
+
+
+class Stage:
+    """Everything around the measurement."""
+
+    def __init__(self, state_dir: Path, *, calls_per_second_max: float) -> None:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        self._market_port = free_port()
+        self.settings = settings_for(state_dir, self._market_port, calls_per_second_max)
+        keys = load_keys(state_dir, generate=True)
+        self.secret, self.account_key = keys.secret, keys.account_key
+        self.stack = DevStack(self.settings)
+        self.market = Marketplace(keys.market_key)
+        self.crowd = Crowd(self.settings.engine.port, self._credentials)
+        self.clients = Clients(self.settings.engine.port, self.crowd)
+        self.events = Events()
+        self.endpoints: list[Seeded] = []
+        self.known = 0
+        self.scrape_seconds = 0.0
+        self.scrape_faults: list[str] = []
+        self._ids: dict[str, int] = {}
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Marketplace and deployment, until the block ends."""
+        runner = web.AppRunner(self.market.app(), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", self._market_port, backlog=1024).start()
+            self.market.runs = self._runs
+            self.market.stops = self.crowd.leave
+            self.market.heard = self._heard
+            await self.stack.start()
+            try:
+                yield
+            finally:
+                self.clients.close()
+                self.crowd.close()
+                await self.stack.stop()
+        finally:
+            await runner.cleanup()
+
+    def seed(self, endpoints: int, workers: int) -> list[EndpointSpec]:
+        """So many endpoints with their machines; their workflows are not started yet."""
+        deployment = self.stack.deployment
+        made = [prepare(number, workers, self.market, self.secret, deployment) for number in range(endpoints)]
+        self.endpoints = [seeded for seeded, _ in made]
+        self._ids = {seeded.name: seeded.id for seeded in self.endpoints}
+        return [spec for _, spec in made]
+
+    def _credentials(self, one: Rented) -> tuple[str, str]:
+        """A worker's token and the path that it reports on: from its environment, as the create call gave it."""
+        if one.env:
+            return one.env["MASTER_TOKEN"], one.env["REPORT_ADDR"].removeprefix(self.settings.engine.url)
+        return mint_worker_token(self.secret, self._ids[one.endpoint], one.label.rpartition(":")[2]), ""
+
+    def _runs(self, one: Rented) -> None:
+        self.crowd.leave(one)
+        self.crowd.join(one, loaded=False)
+
+    def _heard(self, call: Called) -> None:
+        self.events.called(call)
+
+    def pids(self) -> dict[str, int]:
+        """The deployment's processes."""
+        return self.stack.pids
+
+    def restarts(self) -> int:
+        """How often a process had to be started again."""
+        return sum(child.restarts for child in self.stack.supervisor.children.values())

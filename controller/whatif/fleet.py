@@ -1,0 +1,154 @@
+"""A fleet in imagination, as it is carried along: machines, what they cost and what they made wait.
+
+`controller.whatif.replay` lets it live.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from policy.capacity.capacity import Perfs
+from policy.state.observation import Memory, Observation
+from policy.state.worker import Goal, Worker
+from stoker_wire.states import GPU_BILLED, STORAGE_UNBILLED
+from stoker_wire.states import WorkerState as S
+
+
+class WhatIfMachine(NamedTuple):
+    """A worker in imagination, as short as can be: a hundred of them are carried through every plan."""
+
+    launch_id: str
+    group: int
+    kind: str
+    state: S
+    since: float
+    launched_at: float
+    perf: float
+    price: float
+    storage: float
+    loaded: bool
+    drain_since: float | None = None
+    drain_goal: Goal | None = None
+
+    @property
+    def burn_dollars_per_hour(self) -> float:
+        """What it costs per hour in the state that it is in."""
+        if self.state in GPU_BILLED:
+            return self.price
+        return 0.0 if self.state in STORAGE_UNBILLED else self.storage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIfTotals:
+    """What a shadow's life added up to."""
+
+    seconds: float = 0.0
+    dollars: float = 0.0
+    hot_seconds: float = 0.0
+    """Of workers, ready."""
+    arrived: float = 0.0
+    """Load."""
+    waited: float = 0.0
+    """Load x seconds."""
+    late: float = 0.0
+    """Load that waited longer than the live config's target_queue_time."""
+    starts: int = 0
+    creates: int = 0
+    stops: int = 0
+
+    @property
+    def dollars_per_hour(self) -> float:
+        """Mean."""
+        return self.dollars / self.seconds * 3600.0 if self.seconds > 0 else 0.0
+
+    @property
+    def hot(self) -> float:
+        """Ready workers, mean."""
+        return self.hot_seconds / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def wait_seconds(self) -> float:
+        """Expected queue time of a unit of load, mean."""
+        return self.waited / self.arrived if self.arrived > 0 else 0.0
+
+    @property
+    def late_share(self) -> float:
+        """Of the load."""
+        return self.late / self.arrived if self.arrived > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIfFleet:
+    """A fleet in imagination at `clock` (Unix seconds), and how it got there."""
+
+    clock: float
+    machines: tuple[WhatIfMachine, ...] = ()
+    memory: Memory = Memory()
+    backlog_load: float = 0.0
+    look_again_at: float | None = None
+    level_at_plan: float = 0.0
+    launches: int = 0
+    tally: WhatIfTotals = WhatIfTotals()
+    hot_wanted: float = 0.0
+    reason: str = ""
+    """Of its last plan."""
+
+    @property
+    def hot(self) -> int:
+        """Workers that are ready."""
+        return sum(machine.state is S.READY for machine in self.machines)
+
+    @property
+    def booting(self) -> int:
+        """Workers on their way."""
+        return sum(machine.state in (S.LOADING, S.STARTING) for machine in self.machines)
+
+    @property
+    def burn_dollars_per_hour(self) -> float:
+        """What it costs now."""
+        return sum(machine.burn_dollars_per_hour for machine in self.machines)
+
+
+def whatif_fleet(seen: Observation) -> WhatIfFleet:
+    """A shadow that begins as the live fleet is."""
+    perfs = Perfs.of(seen.workers, seen.learned)
+    machines = (_machine(worker, perfs.worker(worker)) for worker in seen.workers)
+    return WhatIfFleet(
+        clock=seen.now,
+        machines=tuple(machine for machine in machines if machine is not None),
+        memory=seen.memory or Memory(),
+        backlog_load=seen.load.backlog_load,
+        look_again_at=seen.now,
+    )
+
+
+_STATES = {
+    S.PENDING: S.LOADING, S.CREATING: S.LOADING, S.LOADING: S.LOADING, S.MODEL_LOADING: S.LOADING,
+    S.CREATED: S.CREATED, S.INACTIVE: S.INACTIVE, S.STOPPING: S.INACTIVE, S.READY: S.READY,
+    S.STARTING: S.STARTING, S.REBOOTING: S.STARTING,
+    S.UPDATE_READY: S.STARTING, S.UPDATE_REBOOTING: S.STARTING, S.UPDATE_STARTING: S.STARTING,
+}  # fmt: skip
+"""What is broken or being released is not imagined."""
+
+
+def _machine(worker: Worker, perf: float) -> WhatIfMachine | None:
+    state = _STATES.get(worker.state)
+    if state is None:
+        return None
+    if not worker.loaded_once and state in (S.INACTIVE, S.STARTING):
+        state = S.CREATED if state is S.INACTIVE else S.LOADING
+    drain = worker.drain
+    drains = drain is not None and drain.goal is not Goal.UPDATE and state is S.READY
+    return WhatIfMachine(
+        launch_id=worker.launch_id,
+        group=worker.workergroup_id,
+        kind=worker.kind,
+        state=state,
+        since=round(worker.since, 1),
+        launched_at=round(worker.launched_at, 1),
+        perf=float(f"{perf:.6g}"),
+        price=round(worker.dollars_per_hour, 5),
+        storage=round(worker.storage_dollars_per_hour, 6),
+        loaded=worker.loaded_once,
+        drain_since=round(drain.since, 1) if drains and drain is not None else None,
+        drain_goal=drain.goal if drains and drain is not None else None,
+    )

@@ -1,0 +1,161 @@
+"""`GET /metrics` for Prometheus: read from the soft state when asked, so that the hot path counts nothing twice."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from engine.engine import Engine
+from engine.routing.endpoint import Endpoint
+
+_PER_ENDPOINT = ["endpoint"]
+
+
+class _Reader(Collector):
+    """Reads an engine."""
+
+    def __init__(self, engine: Engine, owner: str | None) -> None:
+        self._engine = engine
+        self._owner = owner
+
+    def _endpoints(self) -> Iterable[Endpoint]:
+        directory = self._engine.directory
+        return directory if self._owner is None else directory.known_of(self._owner)
+
+    def collect(self) -> Iterator[Metric]:
+        """Every figure, per endpoint and for the engine."""
+        yield from self._of_engine()
+        yield from self._counters()
+        yield from self._gauges()
+
+    def _of_engine(self) -> Iterator[Metric]:
+        engine, watch = self._engine, self._engine.watch
+        age = time.time() - watch.looked_at if watch.looked_at else float("inf")
+        yield GaugeMetricFamily(
+            "stoker_engine_up_seconds", "Since its start", time.time() - engine.started_at
+        )
+        yield GaugeMetricFamily("stoker_engine_endpoints", "Endpoints known", len(engine.directory))
+        yield GaugeMetricFamily("stoker_engine_held_calls", "Route calls held open", engine.held_calls)
+        yield GaugeMetricFamily("stoker_engine_watch_age_seconds", "Since Temporal last answered", age)
+        yield CounterMetricFamily(
+            "stoker_engine_watch_failures", "Looks at Temporal that failed", watch.failures
+        )
+        if (foreign := watch.foreign) is not None:
+            others = GaugeMetricFamily(
+                "stoker_foreign_instances",
+                "Instances with a label of stoker that this deployment leaves alone",
+                labels=["owner"],
+            )
+            others.add_metric(["other"], foreign.strangers)
+            others.add_metric(["none"], foreign.unowned)
+            yield others
+        if (record := engine.request_log) is not None:
+            lines = CounterMetricFamily(
+                "stoker_engine_request_log_lines", "Lines of the request log", labels=["outcome"]
+            )
+            lines.add_metric(["written"], record.written)
+            lines.add_metric(["dropped"], record.dropped)
+            yield lines
+
+    def _counters(self) -> Iterator[Metric]:
+        routes = CounterMetricFamily("stoker_routes", "Route calls answered", labels=["endpoint", "outcome"])
+        signals = CounterMetricFamily(
+            "stoker_signals", "Batches for the workflow", labels=["endpoint", "kind"]
+        )
+        names = {
+            "reroutes": ("stoker_reroutes", "Requests that came again after having been given a worker"),
+            "waited_seconds": ("stoker_waited_seconds", "Summed time that given requests had waited"),
+            "reports": ("stoker_worker_reports", "Reports taken from workers"),
+            "places_expired": ("stoker_places_expired", "Requests that never came again"),
+            "tickets_expired": ("stoker_tickets_expired", "Tickets that no worker ever showed"),
+        }
+        plain = {field: CounterMetricFamily(*of, labels=_PER_ENDPOINT) for field, of in names.items()}
+        for endpoint in self._endpoints():
+            tally = endpoint.tally
+            routes.add_metric([endpoint.name, "given"], tally.routes_given)
+            routes.add_metric([endpoint.name, "waiting"], tally.routes_waiting)
+            for kind, count in tally.signals.items():
+                signals.add_metric([endpoint.name, kind], count)
+            for field, family in plain.items():
+                family.add_metric([endpoint.name], getattr(tally, field))
+        yield routes
+        yield signals
+        yield from plain.values()
+
+    def _gauges(self) -> Iterator[Metric]:
+        workers = GaugeMetricFamily("stoker_workers", "Workers by state", labels=["endpoint", "state"])
+        names = {
+            "ready": ("stoker_workers_routable", "Workers that can be given a request now"),
+            "queued": ("stoker_queue_requests", "Requests that wait in this engine"),
+            "queued_load": ("stoker_queue_load", "Their summed cost"),
+            "load": ("stoker_workers_load", "Load that routable workers hold"),
+            "perf": ("stoker_workers_perf", "Load per second that routable workers do"),
+            "queue_seconds": ("stoker_queue_expected_seconds", "Expected queue time; Inf: nobody is ready"),
+            "oldest": ("stoker_queue_oldest_seconds", "How long the first in the queue has waited"),
+        }
+        plain = {field: GaugeMetricFamily(*of, labels=_PER_ENDPOINT) for field, of in names.items()}
+        now = time.time()
+        for endpoint in self._endpoints():
+            states: dict[str, int] = {}
+            for worker in endpoint.workers.values():
+                if worker.listed:
+                    states[worker.state.value] = states.get(worker.state.value, 0) + 1
+            for state, count in states.items():
+                workers.add_metric([endpoint.name, state], count)
+            oldest = endpoint.line.oldest
+            values = {
+                "ready": len(endpoint.candidates),
+                "queued": len(endpoint.line),
+                "queued_load": endpoint.line.load,
+                "load": endpoint.load,
+                "perf": endpoint.perf,
+                "queue_seconds": endpoint.queue_seconds,
+                "oldest": now - oldest.arrived_at if oldest else 0.0,
+            }
+            for field, value in values.items():
+                plain[field].add_metric([endpoint.name], value)
+        yield workers
+        yield from plain.values()
+
+
+class _Collected(Collector):
+    """Figures that were read before."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        """As they were."""
+        yield from self._families
+
+
+class MetricsApi:
+    """The scrape handler. Names of endpoints are a tenant's business, so by default an account sees its own.
+
+    The figures of a thousand endpoints are a megabyte of text: they are read between other work, and written in a thread.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """`GET /metrics`."""
+        public = self._engine.settings.metrics_public
+        owner = None if public else self._engine.accounts.authenticate(request)
+        families = []
+        for family in _Reader(self._engine, owner).collect():
+            families.append(family)
+            await asyncio.sleep(0)
+        body = await asyncio.to_thread(_written, families)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _written(families: list[Metric]) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collected(families))
+    return generate_latest(registry)

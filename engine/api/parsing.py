@@ -1,0 +1,147 @@
+"""Bodies of calls, read fast where it matters and with good sentences where they are wrong."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from stoker_wire.parsing.ids import read_id
+from stoker_wire.parsing.strict_json import DEPTH_MAX, is_too_deep
+from stoker_wire.problem import Problem, describe
+from stoker_wire.route import COST_MAX, DEFAULT_COST, RouteRequest
+from webserver.limits import refuse_declared_size
+
+BODY_SECONDS: web.AppKey[float] = web.AppKey("body_seconds", float)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class FastRouteRequest(msgspec.Struct, gc=False):
+    """`stoker_wire.route.RouteRequest` for the hot path; what it does not take, the slow path judges."""
+
+    endpoint: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    api_key: str = ""
+    cost: Annotated[float, msgspec.Meta(ge=0, le=COST_MAX)] = DEFAULT_COST
+    request_idx: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    replay_timeout: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 60.0
+    failed_url: Annotated[str, msgspec.Meta(max_length=2048)] = ""
+    fingerprint: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+
+_decoder = msgspec.json.Decoder(FastRouteRequest)
+
+
+def parse_route(body: bytes) -> FastRouteRequest | RouteRequest:
+    """A route request.
+
+    Raises:
+        Problem: 400 with the field, what was expected and what came.
+    """
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return parse(RouteRequest, body)
+
+
+def parse(model: type[Model], body: bytes) -> Model:
+    """The body as a wire type.
+
+    Raises:
+        Problem: 400, not JSON or not of that shape.
+    """
+    try:
+        return model.model_validate(json_object(body))
+    except ValidationError as fault:
+        raise Problem(400, "invalid_args", describe(fault)) from None
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The body as a JSON object; an empty body is an empty object, as some official calls send none.
+
+    Raises:
+        Problem: 400, malformed or not an object.
+    """
+    if not body.strip():
+        return {}
+    try:
+        value = msgspec.json.decode(body)
+    except RecursionError:
+        raise _too_deep() from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as fault:
+        raise Problem(400, "malformed_json", f"the body is not valid JSON: {fault}") from None
+    if is_too_deep(body, value):
+        raise _too_deep()
+    if not isinstance(value, dict):
+        raise Problem(
+            400,
+            "malformed_json",
+            f"the body must be a JSON object, for example {{}}; it is {_json_kind(value)}",
+        )
+    return value
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The call's body, which has a bounded size (413) and a bounded time to arrive.
+
+    Raises:
+        Problem: 408.
+    """
+    if request.content.is_eof():
+        return await request.read()
+    refuse_declared_size(request, request.client_max_size)
+    async with bounded_arrival(request):
+        return await request.read()
+
+
+@contextlib.asynccontextmanager
+async def bounded_arrival(request: web.Request) -> AsyncIterator[None]:
+    """Whoever sends a body a byte a minute does not keep a handler for ever."""
+    seconds = request.app[BODY_SECONDS]
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        said = f"the body did not arrive within {seconds:g} s"
+        raise Problem(408, "body_timeout", said, headers={"Connection": "close"}) from None
+
+
+async def read_object(request: web.Request) -> dict[str, Any]:
+    """The call's body as a JSON object."""
+    return json_object(await read_body(request))
+
+
+def path_id(request: web.Request) -> int:
+    """The id in the path."""
+    text = request.match_info["id"]
+    number = read_id(text)
+    if number is None:
+        raise Problem(
+            400, "invalid_args", f"the id in the path must be a positive integer, not {text[:40]!r}"
+        )
+    return number
+
+
+def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON answer; the content type is exactly `application/json`, as the official CLI demands."""
+    response = web.Response(
+        body=msgspec.json.encode(value), status=status, content_type="application/json", headers=headers
+    )
+    if headers is not None and headers.get("Connection") == "close":
+        response.force_close()  # aiohttp says what the header says, and would go on reading
+    return response
+
+
+def _too_deep() -> Problem:
+    said = f"the body nests objects and lists over {DEPTH_MAX} deep; send it flatter"
+    return Problem(400, "malformed_json", said)
+
+
+def _json_kind(value: object) -> str:
+    if value is None:
+        return "null"
+    kinds = {list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    return kinds.get(type(value), "something else")

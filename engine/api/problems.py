@@ -1,0 +1,139 @@
+"""Every fault leaves as a problem: a status, a code, and a sentence that says what to do. Never a traceback."""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+from temporalio.client import (
+    RPCTimeoutOrCancelledError,
+    WorkflowQueryFailedError,
+    WorkflowQueryRejectedError,
+    WorkflowUpdateFailedError,
+)
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from engine.api.parsing import answer
+from stoker_wire.control import TASK_QUEUE
+from stoker_wire.problem import Problem
+
+log = structlog.get_logger("engine.http")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_HTTP_SENTENCES = {
+    404: ("not_found", "there is nothing at this path; engine and console paths end in a slash"),
+    405: ("method_not_allowed", "this path does not take that method"),
+    413: ("body_too_large", "the body is larger than this call takes"),
+    400: ("bad_request", "the request is not valid HTTP for this path"),
+}
+
+
+def problem_answer(problem: Problem) -> web.Response:
+    """The problem as an answer."""
+    return answer(problem.body(), problem.status, problem.headers or None)
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns whatever a handler raises into a problem."""
+    try:
+        return await handler(request)
+    except Problem as problem:
+        return problem_answer(problem)
+    except web.HTTPException as fault:
+        if fault.status < 400:
+            raise
+        code, sentence = _HTTP_SENTENCES.get(fault.status, ("http_error", fault.reason))
+        headers = {"Allow": fault.headers["Allow"]} if "Allow" in fault.headers else None
+        return answer(Problem(fault.status, code, sentence).body(), fault.status, headers)
+    except RPCError as fault:
+        return problem_answer(of_rpc(fault))
+    except WorkflowUpdateFailedError as fault:
+        return problem_answer(of_update(fault))
+    except (WorkflowQueryFailedError, WorkflowQueryRejectedError) as fault:
+        log.error("query_failed", path=request.path, error=type(fault).__name__)
+        return problem_answer(
+            Problem(502, "query_failed", "the endpoint's workflow could not answer; see its page in Temporal")
+        )
+    except (TimeoutError, RPCTimeoutOrCancelledError):  # the client's own way to say that it was cut short
+        sentence = "Temporal or its worker did not answer in time; the change may still happen, look before repeating it"
+        return problem_answer(Problem(503, "temporal_timeout", sentence, headers={"Retry-After": "2"}))
+    except (ConnectionError, web.RequestPayloadError):
+        return problem_answer(Problem(400, "bad_request", "the request broke off"))
+    except RuntimeError as fault:
+        return _runtime_fault(request, fault)
+    except Exception as fault:  # noqa: BLE001 - the last line: a bug is logged by name and answered as one
+        return _fault_of_ours(request, fault)
+
+
+def _runtime_fault(request: web.Request, fault: RuntimeError) -> web.Response:
+    """Two libraries say by this type what is no fault of ours."""
+    if str(fault) == "Connection closed.":  # aiohttp: the client left before its body was read
+        return problem_answer(Problem(400, "bad_request", "the request broke off"))
+    if str(fault).startswith("Failed client connect"):
+        said = "Temporal cannot be reached now; try again"
+        return problem_answer(Problem(503, "temporal_unavailable", said, headers={"Retry-After": "2"}))
+    return _fault_of_ours(request, fault)
+
+
+def _fault_of_ours(request: web.Request, fault: Exception) -> web.Response:
+    where = _where(fault)
+    log.error("handler_failed", path=request.path, error=type(fault).__name__, where=where)
+    return problem_answer(
+        Problem(500, "internal_error", f"the engine has a fault in {where}; it is in its log")
+    )
+
+
+def of_rpc(fault: RPCError) -> Problem:
+    """A fault of the connection to Temporal, or of what was asked of it."""
+    if fault.status is RPCStatusCode.NOT_FOUND:
+        return Problem(404, "no_such_endpoint", "the endpoint's workflow is closed; the endpoint is gone")
+    if fault.status in {
+        RPCStatusCode.UNAVAILABLE,
+        RPCStatusCode.DEADLINE_EXCEEDED,
+        RPCStatusCode.RESOURCE_EXHAUSTED,
+        RPCStatusCode.CANCELLED,
+    }:
+        said = f"Temporal cannot answer now ({fault.status.name}); try again"
+        return Problem(503, "temporal_unavailable", said, headers={"Retry-After": "2"})
+    if fault.status is RPCStatusCode.FAILED_PRECONDITION:
+        # a query without a worker: "no poller seen recently", or a workflow whose first task is still open
+        log.warning("no_temporal_worker", error=fault.message[:300])
+        return no_temporal_worker()
+    log.error("temporal_refused", status=fault.status.name, error=fault.message[:300])
+    said = (
+        f"Temporal refused ({fault.status.name}); are the search attributes of temporal-dev.yaml registered?"
+    )
+    return Problem(502, "temporal_refused", said)
+
+
+def no_temporal_worker(waited_seconds: float | None = None) -> Problem:
+    """Nothing answers for the endpoints' workflows: how long it was waited for, None if no worker polls at all."""
+    seen = (
+        f"no Temporal worker polls the task queue {TASK_QUEUE!r}"
+        if waited_seconds is None
+        else f"no Temporal worker of the task queue {TASK_QUEUE!r} answered within {waited_seconds:g} s"
+    )
+    sentence = (
+        f"{seen}: start `stokerd worker` (or `stokerd dev`) and try again; a change may still be carried out then, "
+        "so look before repeating it"
+    )
+    return Problem(503, "no_temporal_worker", sentence, headers={"Retry-After": "5"})
+
+
+def of_update(fault: WorkflowUpdateFailedError) -> Problem:
+    """A change that the workflow's validator refused: nothing was changed."""
+    cause = fault.cause
+    said = cause.message if isinstance(cause, ApplicationError) else str(cause)
+    return Problem(400, "invalid_args", said[:1000])
+
+
+def _where(fault: BaseException) -> str:
+    trace = fault.__traceback__
+    where = "?"
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        where = f"{code.co_qualname if hasattr(code, 'co_qualname') else code.co_name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return where

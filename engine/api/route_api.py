@@ -1,0 +1,222 @@
+"""`POST /route/`: the hot path. Held until a worker is free or the client would lose patience; never a wait for Temporal."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from engine.api.keys import presented, unauthorised
+from engine.api.parsing import FastRouteRequest, answer, parse_route, read_body
+from engine.engine import Engine, draw_index
+from engine.routing.endpoint import Endpoint
+from engine.routing.request_queue import QueuedRequest
+from engine.routing.wait_reasons import why_waiting
+from engine.temporal.rpc_errors import TEMPORAL_FAULTS
+from stoker_wire.parsing.numbers import read_whole
+from stoker_wire.problem import Problem
+from stoker_wire.route import RouteRequest
+from stoker_wire.security.token import endpoint_key_matches
+
+RouteAsked = FastRouteRequest | RouteRequest
+
+
+class RouteApi:
+    """Answers route calls, for clients and for the OpenAI door."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """The call as it comes in."""
+        asked = parse_route(await read_body(request))
+        endpoint = self._engine.directory.named(asked.endpoint)
+        if endpoint is None or not self.opens(request, endpoint, asked.api_key):
+            endpoint = await self.locate(request, asked.endpoint, asked.api_key)
+            if endpoint is None:
+                return answer(_starting_answer(asked))
+        return answer(await self.route(endpoint, asked))
+
+    async def route(
+        self, endpoint: Endpoint, asked: RouteAsked, *, placed: Callable[[QueuedRequest], None] | None = None
+    ) -> dict[str, Any]:
+        """The answer's JSON: a route, or why there is none yet.
+
+        `placed` is told the request's place as soon as it has one: before it waits, and before a ticket is made for it.
+
+        Raises:
+            Problem: 404, the endpoint is being deleted; 422, workers broke with this request.
+        """
+        if endpoint.deleting or endpoint.gone:
+            raise _deleted(endpoint)
+        engine = self._engine
+        now = time.time()
+        place = engine.router.ask(endpoint, asked, now)
+        if placed is not None:
+            placed(place)
+        _check_refusal(place)
+        if place.worker is None and not await self._hold(endpoint, place, now):
+            if endpoint.gone or endpoint.deleting:
+                raise _deleted(endpoint)
+            _check_refusal(place)
+            endpoint.tally.routes_waiting += 1
+            return waiting_answer(endpoint, place, time.time(), stopping=engine.stopping)
+        return self._route_answer(endpoint, place)
+
+    def opens(self, request: web.Request, endpoint: Endpoint, body_key: str) -> bool:
+        """Whether one of the call's keys opens this endpoint."""
+        for key in presented(request, body_key):
+            if endpoint.opened_by(key, time.time()):
+                return True
+            owner = self._engine.accounts.owner_of(key)
+            if owner is not None and owner == endpoint.memo.owner:
+                return True
+        return False
+
+    async def _hold(self, endpoint: Endpoint, place: QueuedRequest, now: float) -> bool:
+        """Keep the call open until a worker is given; False if that did not happen in time."""
+        engine = self._engine
+        full = engine.held_calls >= engine.settings.limits.held_calls_max
+        if place.turned_away or full or engine.stopping or engine.router.paused(place, now):
+            return False
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        handed = False
+
+        def wake(given: bool) -> None:
+            nonlocal handed
+            # it may be given a worker in the very turn of the loop in which it ran out of time, or its client left
+            handed = handed or given
+            if not ended.done():
+                ended.set_result(None)
+
+        timer = loop.call_later(engine.settings.timing.hold_seconds, wake, False)
+        engine.held_calls += 1
+        superseded = False
+        try:
+            engine.router.hold(endpoint, place, wake, now)
+            await ended
+            superseded = place.wake is not None and place.wake is not wake
+            return handed
+        except asyncio.CancelledError:
+            superseded = place.wake is not None and place.wake is not wake
+            if handed:
+                engine.router.give_back(endpoint, place, time.time())
+            raise
+        finally:
+            timer.cancel()
+            engine.held_calls -= 1
+            if not superseded:
+                engine.router.leave(endpoint, place, time.time())
+
+    def _route_answer(self, endpoint: Endpoint, place: QueuedRequest) -> dict[str, Any]:
+        worker = place.worker
+        if worker is None:  # given, and taken back by a second call for the same request
+            return waiting_answer(endpoint, place, time.time())
+        office = self._engine.tickets
+        waited = max(0.0, place.given_at - place.arrived_at)
+        endpoint.tally.routes_given += 1
+        endpoint.tally.waited_seconds += waited
+        url = worker.route_url
+        return {
+            "url": url,
+            "signature": office.signature(url, worker.launch_id, worker.sealed),
+            "cost": place.cost,
+            "endpoint": endpoint.name,
+            "reqnum": place.reqnum,
+            "request_idx": place.request_idx,
+            "ticket": office.ticket(
+                endpoint_id=endpoint.id,
+                endpoint_name=endpoint.name,
+                launch_id=worker.launch_id,
+                cost=place.cost,
+                request_idx=place.request_idx,
+                reqnum=place.reqnum,
+                now=place.given_at,
+                secret=worker.secret,
+            ),
+            "waited_ms": round(waited * 1000, 3),
+            "worker_id": worker.instance_id,
+        }
+
+    async def locate(self, request: web.Request, name: str, body_key: str = "") -> Endpoint | None:
+        """The endpoint of this name, if one of the call's keys opens it; None: the engine cannot say now whether there is one.
+
+        What is not known may be a second old, so Temporal is asked, but only for callers with a key.
+
+        Raises:
+            Problem: 401 or 404.
+        """
+        engine = self._engine
+        if not self._known_key(request, body_key):
+            raise unauthorised()
+        try:
+            endpoint = await engine.find(name)
+        except TEMPORAL_FAULTS:
+            return None
+        if endpoint is None and not engine.watch.knows_all:
+            return None
+        if endpoint is not None:
+            if self.opens(request, endpoint, body_key):
+                return endpoint
+            if not any(engine.accounts.owner_of(key) for key in presented(request, body_key)):
+                raise unauthorised()
+        said = f"there is no endpoint named {name[:80]!r} for this key; check the name with `show endpoints`"
+        raise Problem(404, "no_such_endpoint", said)
+
+    def _known_key(self, request: web.Request, body_key: str) -> bool:
+        """Whether the call brings any key of this deployment: strangers learn nothing about names."""
+        engine = self._engine
+        for key in presented(request, body_key):
+            if engine.accounts.owner_of(key) is not None:
+                return True
+            parts = key.split("-")
+            if len(parts) != 5:
+                continue
+            endpoint_id, version = read_whole(parts[2]), read_whole(parts[3])
+            if endpoint_id is None or version is None:
+                continue
+            if any(
+                endpoint_key_matches(secret, key, endpoint_id, version) for secret in engine.settings.secrets
+            ):
+                return True
+        return False
+
+
+def waiting_answer(
+    endpoint: Endpoint, place: QueuedRequest, now: float, *, stopping: bool = False
+) -> dict[str, Any]:
+    """No worker yet. There is no `url` key: its mere presence would mean READY to the official client."""
+    reason = why_waiting(endpoint, place, now)
+    status = "the engine is restarting; come again" if stopping else reason.sentence
+    return {
+        "endpoint": endpoint.name,
+        "request_idx": place.request_idx,
+        "status": status,
+        "reason": reason.code,
+        "position": endpoint.line.position(place, endpoint.late_before(now)),
+        "eta_s": reason.eta_s,
+    }
+
+
+def _check_refusal(place: QueuedRequest) -> None:
+    if place.refusal:
+        raise Problem(422, "request_breaks_workers", place.refusal)
+
+
+def _starting_answer(asked: RouteAsked) -> dict[str, Any]:
+    return {
+        "endpoint": asked.endpoint,
+        "request_idx": asked.request_idx or draw_index(),
+        "status": "the engine does not know this endpoint and cannot ask Temporal now; come again",
+        "reason": "booting",
+        "position": 0,
+        "eta_s": None,
+    }
+
+
+def _deleted(endpoint: Endpoint) -> Problem:
+    return Problem(
+        404, "endpoint_deleted", f"the endpoint {endpoint.name!r} is being deleted and takes no requests"
+    )

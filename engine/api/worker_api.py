@@ -1,0 +1,321 @@
+"""What workers send: their status, the requests that ended, and the question for the public key."""
+
+import ipaddress
+import re
+import time
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+
+from engine.api.parsing import answer, parse, read_body
+from engine.engine import Engine
+from engine.routing.endpoint import Endpoint
+from engine.routing.worker import KnownWorker
+from stoker_wire.problem import Problem
+from stoker_wire.security.token import WorkerIdentity, read_worker_token
+from stoker_wire.worker_status import FinishedRequest, FinishedRequests, WorkerStatus
+
+log = structlog.get_logger("engine.api.worker_api")
+
+_URL = re.compile(
+    r"https?://(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?"
+)
+_PORT_MAX = 65_535
+_LOAD_MAX = 1e12
+_SECONDS_MAX = 1e9
+_COUNT_MAX = 1_000_000_000
+_ID_MAX = 2**63 - 1
+_TOKEN_CHARS_MAX = 200
+
+_OWN_PATH = r"/w/{launch:[0-9a-f]{1,64}}/{sealed:[A-Za-z0-9_-]{1,512}}"
+
+_METADATA = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "192.0.0.192", "fd00:ec2::254")))
+"""Where clouds answer their machines with credentials, besides 169.254.169.254, which is link-local."""
+_BROADCAST = ipaddress.ip_address("255.255.255.255")
+
+CAUSE_LOADED = "a worker is ready"
+CAUSE_LEAVES = "a worker leaves that nobody told to"
+CAUSE_ERROR = "a worker reports an error"
+CAUSE_RUNS = "a worker runs that was told to stop or to go"
+
+
+class WorkerApi:
+    """Authenticates every report by the token that the worker was launched with, and believes nothing absurd."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> list[web.RouteDef]:
+        """What it answers: on the deployment's path, and on each launch's own (`activities.signing`)."""
+        return [
+            route
+            for base in ("", _OWN_PATH)
+            for route in (
+                web.post(f"{base}/worker_status/", self.worker_status),
+                web.post(f"{base}/delete_requests/", self.delete_requests),
+                web.get(f"{base}/pubkey/", self.pubkey),
+            )
+        ]
+
+    async def worker_status(self, request: web.Request) -> web.Response:
+        """`POST /worker_status/`."""
+        status = parse(WorkerStatus, await read_body(request))
+        endpoint, worker = self._who(status.mtoken, status.id)
+        sealed = self._sealed(request, worker)
+        url = checked_url(status.url)
+        if not worker.may_be_at(url):
+            said = f"the marketplace knows this instance at {worker.memo_address}, not at {url}"
+            raise Problem(403, "wrong_address", said)
+        if not worker.memo_address:
+            _check_unconfirmed(url)
+        _check_figures(status)
+        worker.sealed = sealed
+        self._hear(endpoint, worker, status, url)
+        return answer({"success": True})
+
+    async def delete_requests(self, request: web.Request) -> web.Response:
+        """`POST /delete_requests/`."""
+        ended = parse(FinishedRequests, await read_body(request))
+        endpoint, worker = self._who(ended.mtoken, ended.worker_id)
+        self._sealed(request, worker)
+        now = time.time()
+        router = self._engine.router
+        known = sum(
+            router.finished(
+                endpoint,
+                worker,
+                item.request_idx,
+                success=item.success,
+                now=now,
+                busy_seconds=_busy_seconds(item),
+                status=item.status,
+                earlier=worker.process.has_ended(ended.incarnation),
+            )
+            for item in ended.requests
+        )
+        if worker.listed and now < worker.out_until:
+            router.refresh(endpoint, now)
+        else:
+            router.pump(endpoint, now)
+        router.heed_drain(endpoint, worker, now)
+        return answer({"success": True, "known": known})
+
+    async def pubkey(self, request: web.Request) -> web.Response:
+        """`GET /pubkey/`: public, and stable as long as the signing key is; on a launch's own path, the launch's own."""
+        launch_id, sealed = request.match_info.get("launch", ""), request.match_info.get("sealed", "")
+        tickets = self._engine.tickets
+        pem = tickets.public_key_of(launch_id, sealed) if sealed else tickets.public_key_pem
+        if pem is None:
+            raise _no_such_path()
+        return web.Response(body=pem, content_type="text/plain")
+
+    def _sealed(self, request: web.Request, worker: KnownWorker) -> str:
+        """The signing key in the report's path; empty on the deployment's own path.
+
+        Raises:
+            Problem: 403, the path is another launch's; 404, it was not made by this deployment.
+        """
+        sealed = request.match_info.get("sealed", "")
+        if not sealed or sealed == worker.sealed:
+            return sealed
+        if request.match_info["launch"] != worker.launch_id:
+            said = "report to REPORT_ADDR as it was given: this path belongs to another launch"
+            raise Problem(403, "wrong_path", said)
+        if self._engine.tickets.public_key_of(worker.launch_id, sealed) is None:
+            raise _no_such_path()
+        return sealed
+
+    def _who(self, token: str, instance_id: int) -> tuple[Endpoint, KnownWorker]:
+        identity, secret = self._identity(token)
+        if identity is None:
+            raise Problem(
+                401,
+                "bad_worker_token",
+                "mtoken was not made by this deployment; send MASTER_TOKEN as it was given",
+            )
+        endpoint = self._engine.directory.with_id(identity.endpoint_id)
+        if endpoint is None:
+            if not self._engine.watch.knows_all:
+                raise Problem(
+                    503,
+                    "starting",
+                    "the engine does not know its endpoints yet; report again",
+                    headers={"Retry-After": "2"},
+                )
+            raise Problem(
+                404,
+                "no_such_endpoint",
+                f"endpoint {identity.endpoint_id} is gone; this worker is no longer wanted",
+            )
+        if not 0 <= instance_id <= _ID_MAX:
+            raise Problem(400, "invalid_args", "the instance id must be between 0 and 2^63 - 1")
+        worker = endpoint.worker(identity.launch_id)
+        if worker is None:
+            raise Problem(
+                429,
+                "too_many_unlisted",
+                "too many workers report that the endpoint does not list",
+                headers={"Retry-After": "5"},
+            )
+        if worker.instance_id and worker.instance_id != instance_id:
+            raise Problem(
+                403,
+                "wrong_instance",
+                f"this token belongs to instance {worker.instance_id}, not to {instance_id}",
+            )
+        worker.secret = secret
+        return endpoint, worker
+
+    def _identity(self, token: str) -> tuple[WorkerIdentity | None, bytes | None]:
+        """Whose token it is, and which secret it was made with."""
+        if len(token) < _TOKEN_CHARS_MAX:
+            for secret in self._engine.settings.secrets:
+                if (identity := read_worker_token(secret, token)) is not None:
+                    return identity, secret
+        return None, None
+
+    def _hear(self, endpoint: Endpoint, worker: KnownWorker, status: WorkerStatus, url: str) -> None:
+        now = time.time()
+        timing = self._engine.settings.timing
+        if worker.is_late(status, now):
+            log.info(
+                "late_report_ignored",
+                endpoint=endpoint.name,
+                worker=worker.launch_id,
+                incarnation=status.process,
+                error=status.error_msg[:200],
+            )
+            return
+        before = (
+            worker.reports_ready(now, timing),
+            worker.url,
+            worker.perf,
+            worker.leaving,
+            worker.suspect_since,
+        )
+        error_before, process_before, silent_before = worker.error, worker.process.id, worker.heard_at <= 0
+        broke_by = status.error_msg if not error_before else ""
+        if not broke_by and worker.restarted(status):
+            broke_by = "its process was started again"
+        held = worker.ledger.requests if broke_by else set()
+        worker.hear(status, url, now)
+        if broke_by:
+            own = not worker.official and broke_by == status.error_msg
+            self._engine.router.broke(endpoint, worker, held, broke_by, now, reports_ends=own)
+        endpoint.tally.reports += 1
+        after = (
+            worker.reports_ready(now, timing),
+            worker.url,
+            worker.perf,
+            worker.leaving,
+            worker.suspect_since,
+        )
+        if after[0] and not before[0]:
+            log.info("worker_ready", endpoint=endpoint.name, worker=worker.launch_id, perf=worker.perf)
+            if not worker.known_ready:
+                endpoint.pulse.urge(CAUSE_LOADED, now)
+        if worker.left and before[4] is None:
+            log.warning("worker_leaves", endpoint=endpoint.name, worker=worker.launch_id)
+            endpoint.pulse.urge(CAUSE_LEAVES, now)
+        if silent_before or worker.process.id != process_before:
+            self._tell_process(endpoint, worker, process_before, now)
+        if worker.error and worker.error != error_before:
+            log.warning(
+                "worker_error", endpoint=endpoint.name, worker=worker.launch_id, error=worker.error[:200]
+            )
+            endpoint.pulse.urge(CAUSE_ERROR, now)
+        if after != before or error_before != worker.error:
+            if not (worker.known_ready and after[3:] == before[3:]):
+                endpoint.pulse.touch()
+            self._engine.router.refresh(endpoint, now)
+        else:
+            endpoint.reweigh(worker)
+            self._engine.router.pump(endpoint, now)
+        self._engine.router.heed_drain(endpoint, worker, now)
+        if endpoint.pulse.urgent_at() is not None:
+            self._engine.herald.flush(endpoint)
+
+    def _tell_process(self, endpoint: Endpoint, worker: KnownWorker, before: str, now: float) -> None:
+        """News of the process itself: it runs although it was told to end, or it replaced another one."""
+        if worker.told_to_end:
+            log.warning("stopped_worker_runs", endpoint=endpoint.name, worker=worker.launch_id)
+            endpoint.pulse.urge(CAUSE_RUNS, now)
+        elif before and worker.process.id != before:
+            log.warning("worker_restarted", endpoint=endpoint.name, worker=worker.launch_id)
+            endpoint.pulse.touch()
+
+
+def _no_such_path() -> Problem:
+    return Problem(
+        404, "no_such_launch", "this path was not made by this deployment; use REPORT_ADDR as given"
+    )
+
+
+def checked_url(url: str) -> str:
+    """The worker's address, as clients are given it: scheme, host and port, nothing else.
+
+    Raises:
+        Problem: 400; a path, credentials or a query would let a worker send clients elsewhere.
+    """
+    url = url.removesuffix("/")
+    if not url:
+        return ""
+    match = _URL.fullmatch(url)
+    if match is None or int(match[1] or 1) not in range(1, _PORT_MAX + 1):
+        raise Problem(
+            400, "invalid_url", f"url must be http[s]://host:port and nothing else, not {url[:100]!r}"
+        )
+    return url
+
+
+def _check_unconfirmed(url: str) -> None:
+    """An address that the marketplace has not confirmed yet, for some seconds after a start.
+
+    Raises:
+        Problem: 400; it is a name, which may point anywhere, or inside what only this engine can reach.
+    """
+    if not url:
+        return
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        said = "url must name an IP address as long as the marketplace does not say where the instance is"
+        raise Problem(400, "invalid_url", f"{said}, not {host[:100]!r}") from None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    address = mapped or address
+    if (
+        address.is_link_local
+        or address.is_multicast
+        or address.is_unspecified
+        or address in _METADATA
+        or address == _BROADCAST
+    ):
+        raise Problem(400, "invalid_url", f"url: no worker can be at {host}")
+
+
+def _busy_seconds(item: FinishedRequest) -> float:
+    """How long the worker was at it by its own clock; 0: it does not say, or nothing sensible."""
+    began, ended = item.work_started_at, item.work_completed_at
+    seconds = ended - began if began is not None and ended is not None else 0.0
+    return seconds if 0.0 < seconds <= _SECONDS_MAX else 0.0
+
+
+def _check_figures(status: WorkerStatus) -> None:
+    loads = ("cur_load", "new_load", "rej_load", "cur_perf", "max_perf", "running_load")
+    for name in loads:
+        if getattr(status, name) > _LOAD_MAX:
+            raise Problem(
+                400, "invalid_args", f"{name}: must be at most {_LOAD_MAX:g} (got {getattr(status, name):g})"
+            )
+    for name in ("num_requests_working", "queued", "num_requests_recieved"):
+        if getattr(status, name) > _COUNT_MAX:
+            raise Problem(400, "invalid_args", f"{name}: must be at most {_COUNT_MAX:,}")
+    for name in ("loadtime", "running_seconds", "ends_told_seconds"):
+        if getattr(status, name) > _SECONDS_MAX:
+            raise Problem(
+                400,
+                "invalid_args",
+                f"{name}: must be at most {_SECONDS_MAX:g} s (got {getattr(status, name):g})",
+            )

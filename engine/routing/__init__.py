@@ -1,0 +1,1 @@
+"""Routing state: endpoints, workers, outstanding load, the request queue, the dispatcher and tickets."""

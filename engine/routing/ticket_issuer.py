@@ -1,0 +1,92 @@
+"""What a route answer proves to the worker: the official signature of its url, and stoker's own ticket."""
+
+import base64
+import json
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from activities.signing import open_signing_key
+from stoker_wire.security.ticket import TICKET_SECONDS, Ticket, seal
+from stoker_wire.security.token import mint_worker_token, ticket_key
+
+_CACHED_MAX = 20_000
+
+
+class TicketIssuer:
+    """Signs and seals. A signature costs a quarter of a millisecond and never changes, so it is made once per url."""
+
+    def __init__(self, *, secrets: tuple[bytes, ...], rsa_private_key_pem: bytes) -> None:
+        key = load_pem_private_key(rsa_private_key_pem, password=None)
+        if not isinstance(key, rsa.RSAPrivateKey):
+            raise ValueError(  # noqa: TRY004 - the setting is wrong, not its Python type
+                "the signing key must be an RSA private key in PEM: official workers check RSA only"
+            )
+        self._key = key
+        self._secrets = secrets
+        self._signatures: dict[tuple[str, str], str] = {}
+        self._ticket_keys: dict[tuple[int, str, bytes | None], tuple[bytes, ...]] = {}
+        self.public_key_pem = _pem(key)
+
+    def __repr__(self) -> str:
+        return f"<TicketIssuer RSA-{self._key.key_size}, {len(self._signatures)} urls signed>"
+
+    def signature(self, url: str, launch_id: str = "", sealed: str = "") -> str:
+        """Base64 RSA PKCS#1 v1.5 SHA-256 over the url, in the JSON that the official worker builds.
+
+        With the launch's own key where its worker reported on the launch's own path, else with the deployment's.
+        """
+        signature = self._signatures.get((url, sealed))
+        if signature is None:
+            key = (self._opened(launch_id, sealed) if sealed else None) or self._key
+            message = json.dumps({"url": url}, indent=4, sort_keys=True).encode()
+            signed = key.sign(message, padding.PKCS1v15(), hashes.SHA256())
+            if len(self._signatures) >= _CACHED_MAX:
+                self._signatures.clear()
+            signature = self._signatures[url, sealed] = base64.b64encode(signed).decode()
+        return signature
+
+    def public_key_of(self, launch_id: str, sealed: str) -> bytes | None:
+        """The launch's public key in PEM, or None if this was not sealed here for this launch."""
+        key = self._opened(launch_id, sealed)
+        return _pem(key) if key is not None else None
+
+    def _opened(self, launch_id: str, sealed: str) -> rsa.RSAPrivateKey | None:
+        opened = (open_signing_key(secret, launch_id, sealed) for secret in self._secrets)
+        return next((key for key in opened if key is not None), None)
+
+    def ticket(
+        self,
+        *,
+        endpoint_id: int,
+        endpoint_name: str,
+        launch_id: str,
+        cost: float,
+        request_idx: int,
+        reqnum: int,
+        now: float,
+        secret: bytes | None = None,
+    ) -> str:
+        """A sealed ticket. `reqnum` makes it single: it is drawn anew for every answer, by every engine.
+
+        `secret` is the one that the worker's token was made with; None: not known, so it is sealed for each of them.
+        """
+        cached = (endpoint_id, launch_id, secret)
+        keys = self._ticket_keys.get(cached)
+        if keys is None:
+            if len(self._ticket_keys) >= _CACHED_MAX:
+                self._ticket_keys.clear()
+            keys = tuple(
+                ticket_key(mint_worker_token(each, endpoint_id, launch_id))
+                for each in (self._secrets if secret is None else (secret,))
+            )
+            self._ticket_keys[cached] = keys
+        ticket = Ticket(
+            e=endpoint_name, w=launch_id, c=cost, r=request_idx, n=reqnum, x=round(now + TICKET_SECONDS, 3)
+        )
+        return seal(ticket, *keys)
+
+
+def _pem(key: rsa.RSAPrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

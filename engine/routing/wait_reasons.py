@@ -1,0 +1,74 @@
+"""Why a request waits, in a word for programs and in a sentence for people."""
+
+import math
+from dataclasses import dataclass
+
+from engine.routing.endpoint import Endpoint
+from engine.routing.request_queue import QueuedRequest
+from stoker_wire.states import WorkerState
+
+_BOOTING = frozenset(
+    {
+        WorkerState.PENDING,
+        WorkerState.CREATING,
+        WorkerState.CREATED,
+        WorkerState.LOADING,
+        WorkerState.MODEL_LOADING,
+        WorkerState.STARTING,
+        WorkerState.REBOOTING,
+        WorkerState.UPDATE_REBOOTING,
+        WorkerState.UPDATE_STARTING,
+    }
+)
+_KNOWN = {"busy", "booting", "recruiting", "no_capacity", "stopped", "worker_failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """`code` as in `stoker_wire.route.Waiting.reason`; `eta_s` when somebody promised something."""
+
+    code: str
+    sentence: str
+    eta_s: float | None = None
+
+
+def why_waiting(endpoint: Endpoint, place: QueuedRequest, now: float) -> Reason:
+    """Why this request has no worker now."""
+    if place.turned_away:
+        said = (
+            f"the queue is full with {len(endpoint.line)} requests; this one keeps no place, come again later"
+        )
+        return Reason("busy", said)
+    if now < place.paused_until:
+        return Reason("worker_failed", "its workers failed twice within a second; pausing before the next")
+    if place.verdict_on is not None:
+        said = "a worker broke with this request and another failed it; waiting to see whether that one broke too"
+        return Reason("worker_failed", said)
+    if endpoint.stopped:
+        return Reason("stopped", "the endpoint is stopped; set endpoint_state to active to serve requests")
+    if endpoint.candidates:
+        ready = len(endpoint.candidates)
+        wait = endpoint.queue_seconds
+        eta = None if math.isinf(wait) else round(wait, 1)
+        workers = "1 ready worker is" if ready == 1 else f"all {ready} ready workers are"
+        return Reason("busy", f"{workers} busy; expected queue time {wait:.0f} s", eta)
+    if any(w.suspect_since is not None or now < w.out_until for w in endpoint.workers.values()):
+        return Reason("worker_failed", "its workers did not answer; waiting for them to report again")
+    return _nobody_ready(endpoint, now)
+
+
+def _nobody_ready(endpoint: Endpoint, now: float) -> Reason:
+    memo = endpoint.memo
+    eta = max(0.0, round(memo.wait_until - now, 1)) if memo.wait_until is not None else None
+    if memo.wait_reason:
+        code = "no_capacity" if memo.wait_code == "budget" else memo.wait_code
+        return Reason(code if code in _KNOWN else "recruiting", memo.wait_reason, eta)
+    booting = sum(1 for worker in endpoint.workers.values() if worker.listed and worker.state in _BOOTING)
+    if booting:
+        said = "1 worker is booting" if booting == 1 else f"{booting} workers are booting"
+        return Reason("booting", said, eta)
+    if not memo.groups:
+        return Reason(
+            "no_capacity", "the endpoint has no workergroup, so it cannot recruit workers; create one"
+        )
+    return Reason("recruiting", "no worker is ready; the endpoint is recruiting", eta)

@@ -1,0 +1,1 @@
+"""The engine's connection to Temporal: it reads endpoint memos and sends metrics as signals."""

@@ -1,0 +1,260 @@
+"""stoker's own certificate authority: TLS for workers, the way the official start script asks for it.
+
+`POST /api/v0/sign_cert/?instance_id=<id>` takes a certificate request and answers a certificate for that instance's
+address; `GET /static/jvastai_root.cer` is the root that clients trust. Whatever names a request asks for are ignored:
+a certificate holds the address at which the marketplace says the instance is, and nothing else.
+"""
+
+import asyncio
+import ipaddress
+import time
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from aiohttp import web
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from engine.api.keys import presented, same_key
+from engine.api.parsing import read_body
+from engine.engine import Engine
+from engine.routing.worker import KnownWorker
+from stoker_wire.parsing.ids import read_id
+from stoker_wire.problem import Problem
+from stoker_wire.security.token import mint_worker_token
+
+log = structlog.get_logger("engine.tls.certificate_authority")
+
+CERTIFICATE_DAYS = 90
+_ROOT_DAYS = 3650
+_REQUEST_BYTES_MAX = 16 * 1024
+_ADDRESS_SECONDS_MAX = 20.0
+"""A start script asks within seconds of its instance's birth, before the marketplace has listed the address."""
+_UNKNOWN_SECONDS_MAX = 3.0
+"""For so long after a create call its instance may be missing from its endpoint's memo."""
+_LOOK_AGAIN_SECONDS = 0.2
+WAITING_MAX = 128
+"""Callers that bring no key are held while an address is looked for: so many and no more."""
+_RSA_BITS_MIN = 2048
+
+
+class Authority:
+    """Issues certificates. Every engine with the same key is the same authority."""
+
+    def __init__(self, key_pem: bytes) -> None:
+        key = load_pem_private_key(key_pem, password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ValueError("the authority's key must be an elliptic curve private key in PEM")  # noqa: TRY004
+        self._key = key
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stoker workers")])
+        self._key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        self.root_pem = self._root().public_bytes(Encoding.PEM)
+
+    def __repr__(self) -> str:
+        return f"<Authority {self._key_id.digest.hex()[:12]}>"
+
+    def _root(self) -> x509.Certificate:
+        usage = _usage(key_cert_sign=True, crl_sign=True)
+        return (
+            self._begun(self._name, self._key.public_key(), days=_ROOT_DAYS)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage, critical=True)
+            .add_extension(self._key_id, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    def issue(self, request_pem: bytes, address: str) -> bytes:
+        """A certificate in PEM for whoever holds the request's key, at this address (an IP or a host name).
+
+        Raises:
+            Problem: 400, not a certificate request, or a key too weak.
+        """
+        key = _requested_key(request_pem)
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address[:64])])
+        certificate = (
+            self._begun(name, key, days=CERTIFICATE_DAYS)
+            .add_extension(x509.SubjectAlternativeName([_general_name(address)]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(digital_signature=True, key_encipherment=True), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._key_id), critical=False
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        return certificate.public_bytes(Encoding.PEM)
+
+    def _begun(
+        self, name: x509.Name, key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey, *, days: int
+    ) -> x509.CertificateBuilder:
+        # Backdated an hour: a worker's clock may be behind.
+        now = datetime.now(UTC) - timedelta(hours=1)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now)
+            .not_valid_after(now + timedelta(days=days))
+        )
+
+
+class CertificateApi:
+    """The two calls."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        pem = engine.settings.ca_key_pem
+        self._authority = Authority(pem) if pem else None
+        self.waiting = {True: 0, False: 0}
+        """Calls that wait, by whether their instance was known when they came: strangers cannot take the places of workers."""
+        self._known_at = -1
+        self._known: dict[int, tuple[int, KnownWorker]] = {}
+
+    def routes(self) -> list[web.RouteDef]:
+        """What it answers."""
+        return [
+            web.get("/static/jvastai_root.cer", self.root),
+            web.post("/api/v0/sign_cert/", self.sign),
+        ]
+
+    async def root(self, request: web.Request) -> web.Response:
+        """The root certificate: public."""
+        return web.Response(body=self._open().root_pem, content_type="application/x-pem-file")
+
+    async def sign(self, request: web.Request) -> web.Response:
+        """A certificate for the instance that asks."""
+        authority = self._open()
+        instance_id = read_id(request.query.get("instance_id", ""))
+        if instance_id is None:
+            raise Problem(
+                400, "invalid_args", "instance_id: the instance's number was expected (CONTAINER_ID)"
+            )
+        body = await read_body(request)
+        if len(body) > _REQUEST_BYTES_MAX:
+            raise Problem(413, "body_too_large", f"a certificate request is under {_REQUEST_BYTES_MAX} bytes")
+        address = self._known_address(request, instance_id)
+        if address is None:
+            _requested_key(body)  # who brings none need not wait
+            address = await self._wait(request, instance_id)
+        certificate = authority.issue(body, address)
+        log.info("certificate_issued", instance_id=instance_id, address=address)
+        return web.Response(body=certificate, content_type="application/x-pem-file")
+
+    def _open(self) -> Authority:
+        if self._authority is None:
+            raise Problem(404, "no_authority", "this deployment has no certificate authority: set its key")
+        return self._authority
+
+    def _known_address(self, request: web.Request, instance_id: int) -> str | None:
+        """The instance's address, if it is known.
+
+        The official start script brings no key: then the call has to come from the address itself. With the worker's
+        token as a bearer key it may come from anywhere.
+
+        Raises:
+            Problem: 403, the caller is not that instance.
+        """
+        endpoint_id, worker = self._worker(instance_id)
+        if worker is None or not worker.host:
+            return None
+        tokens = [
+            mint_worker_token(secret, endpoint_id, worker.launch_id).encode()
+            for secret in self._engine.settings.secrets
+        ]
+        shown = any(same_key(token, key) for key in presented(request) for token in tokens)
+        if shown or _same_host(request.remote, worker.host):
+            return worker.host
+        raise Problem(
+            403,
+            "not_the_instance",
+            "ask from the instance's own address, or send Authorization: Bearer $MASTER_TOKEN",
+        )
+
+    async def _wait(self, request: web.Request, instance_id: int) -> str:
+        """The address of an instance that is not known yet, once it is. Strangers wait too: in places of their own."""
+        began = time.monotonic()
+        known = self._worker(instance_id)[1] is not None
+        self._take_place(known)
+        try:
+            while (address := self._known_address(request, instance_id)) is None:
+                here = self._worker(instance_id)[1] is not None
+                if time.monotonic() - began > (_ADDRESS_SECONDS_MAX if here else _UNKNOWN_SECONDS_MAX):
+                    what = "has no address yet" if here else "is not known here"
+                    said = f"instance {instance_id} {what}; ask again when the marketplace lists it"
+                    raise Problem(404, "no_such_instance", said, headers={"Retry-After": "5"})
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            return address
+        finally:
+            self.waiting[known] -= 1
+
+    def _take_place(self, known: bool) -> None:
+        if self.waiting[known] >= WAITING_MAX:
+            said = "too many instances ask for a certificate at once; ask again"
+            raise Problem(503, "busy", said, headers={"Retry-After": "5"})
+        self.waiting[known] += 1
+
+    def _worker(self, instance_id: int) -> tuple[int, KnownWorker | None]:
+        directory = self._engine.directory
+        if self._known_at != directory.version:
+            self._known_at = directory.version
+            self._known = {
+                worker.instance_id: (endpoint.id, worker)
+                for endpoint in directory
+                for worker in endpoint.workers.values()
+                if worker.listed and worker.instance_id
+            }
+        return self._known.get(instance_id, (0, None))
+
+
+def _requested_key(request_pem: bytes) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
+    try:
+        request = x509.load_pem_x509_csr(request_pem)
+        key = request.public_key()
+        signed = request.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature):
+        raise Problem(
+            400, "invalid_csr", "the body must be a certificate request in PEM (openssl req -new)"
+        ) from None
+    if not signed:
+        raise Problem(400, "invalid_csr", "the request is not signed by the key that it asks for")
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= _RSA_BITS_MIN:
+        return key
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return key
+    raise Problem(400, "invalid_csr", f"the key must be RSA of {_RSA_BITS_MIN} bits or more, or EC")
+
+
+def _general_name(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(address.strip("[]")))
+    except ValueError:
+        return x509.DNSName(address)
+
+
+def _same_host(remote: str | None, host: str) -> bool:
+    try:
+        return remote is not None and ipaddress.ip_address(remote) == ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+
+
+def _usage(**given: bool) -> x509.KeyUsage:
+    names = (
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "key_cert_sign",
+        "crl_sign",
+        "encipher_only",
+        "decipher_only",
+    )
+    return x509.KeyUsage(**{name: given.get(name, False) for name in names})

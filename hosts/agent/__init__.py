@@ -1,0 +1,1 @@
+"""Runs instances on this machine: processes, cgroups, CPU shares, image pulls."""

@@ -1,0 +1,28 @@
+"""What every instance of a marketplace shares."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hosts.agent.cpu import CpuShares
+from hosts.catalog.ports import Ports
+from hosts.catalog.store import Store
+from hosts.faults import Faults
+from hosts.settings import HostMarketSettings
+
+
+@dataclass(frozen=True, slots=True)
+class SharedResources:
+    """What every instance of this marketplace shares."""
+
+    settings: HostMarketSettings
+    store: Store
+    cpu: CpuShares
+    ports: Ports
+    faults: Faults
+    now: Callable[[], float] = time.time
+
+    def home(self, instance_id: int) -> Path:
+        """Where an instance's disk, log and image lie."""
+        return self.store.dir / "instances" / str(instance_id)

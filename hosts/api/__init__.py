@@ -1,0 +1,1 @@
+"""The Vast REST API over this machine's instances."""

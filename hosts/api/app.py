@@ -1,0 +1,36 @@
+"""The marketplace of this machine as an aiohttp application."""
+
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+
+from hosts.api.http import BODY_BYTES_MAX, HOST, keys, misbehave, problems
+from hosts.api.log_view import LogView
+from hosts.api.routes import LOGS, add_routes
+from hosts.catalog.gpus import Gpu, find_gpus
+from hosts.host import Host
+from hosts.settings import HostMarketSettings
+from stoker_wire.security.browser import names_of
+from webserver.limits import no_pages, plain_requests
+
+
+def create_app(settings: HostMarketSettings, *, gpus: Callable[[], list[Gpu]] = find_gpus) -> web.Application:
+    """The application; it opens its state when it starts (raises StateInUse) and, when it is cleaned up, ends or leaves its instances."""
+    guard = no_pages(names_of(settings.public_ip))
+    app = web.Application(
+        middlewares=[problems, plain_requests, guard, keys, misbehave], client_max_size=BODY_BYTES_MAX
+    )
+
+    async def life(running: web.Application) -> AsyncIterator[None]:
+        host = Host(settings, gpus=gpus)
+        running[HOST] = host
+        try:
+            await host.open()
+            yield
+        finally:
+            await host.close()
+
+    app[LOGS] = LogView()
+    app.cleanup_ctx.append(life)
+    add_routes(app)
+    return app

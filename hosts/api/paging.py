@@ -1,0 +1,58 @@
+"""Order and pages of the instance list."""
+
+import base64
+from typing import Any
+
+from market.query import Order, parse_order
+from stoker_wire.parsing.ids import read_id
+from stoker_wire.parsing.numbers import read_whole
+from stoker_wire.problem import Problem
+
+PAGE_MAX = 25
+
+
+def read_order(order: Any) -> Order:
+    """`[{"col": "id", "dir": "asc"}]`; by id when nothing is said."""
+    if not order:
+        return (("id", "asc"),)
+    if isinstance(order, list):
+        order = [
+            [entry.get("col"), entry.get("dir", "asc")] if isinstance(entry, dict) else entry
+            for entry in order
+        ]
+    return parse_order(order)
+
+
+def page_token(instance_id: int) -> str:
+    """Names the last instance of a page."""
+    return base64.urlsafe_b64encode(f"after:{instance_id}".encode()).decode()
+
+
+def page_begin(rows: list[dict[str, Any]], token: str | None) -> int:
+    """Where the page after the token begins. Raises Problem."""
+    if not token:
+        return 0
+    try:
+        word, _, number = base64.urlsafe_b64decode(token.encode()).decode().partition(":")
+        last = read_id(number)
+    except ValueError:
+        word, last = "", None
+    if word != "after" or last is None:
+        raise Problem(
+            400, "invalid_args", "after_token is not one that this market gave: start again without it"
+        )
+    for index, row in enumerate(rows):
+        if row["id"] == last:
+            return index + 1
+    # The instance that ended the page before is gone: go on with the next id.
+    return next((index for index, row in enumerate(rows) if row["id"] > last), len(rows))
+
+
+def page_limit(text: str | None) -> int:
+    """How many a page holds. Raises Problem."""
+    if text is None:
+        return PAGE_MAX
+    limit = read_whole(text)
+    if limit is None or not 1 <= limit <= PAGE_MAX:
+        raise Problem(400, "invalid_args", f"limit is a whole number from 1 to {PAGE_MAX}")
+    return limit

@@ -1,0 +1,109 @@
+"""Routes for templates, the account, and what only this marketplace has: charges and faults."""
+
+import time
+
+from aiohttp import web
+
+from hosts.api.http import answer, host_of, read_json_query, read_model, read_object
+from hosts.faults import Fault
+from market.query import GrammarError, parse_filters
+from stoker_wire.parsing.numbers import finite
+from stoker_wire.problem import Problem
+
+
+async def list_templates(request: web.Request) -> web.Response:
+    """`{templates: [...]}`, filtered by `select_filters`."""
+    try:
+        filters = parse_filters(read_json_query(request, "select_filters"))
+    except GrammarError as error:
+        raise Problem(400, "invalid_args", str(error)) from None
+    found = host_of(request).templates.search(filters)
+    return answer({"success": True, "templates_found": len(found), "templates": found})
+
+
+async def create_template(request: web.Request) -> web.Response:
+    """The same content is the same template."""
+    template = host_of(request).templates.create(await read_object(request))
+    return answer({"success": True, "template": template, "msg": f"template {template['hash_id']}"})
+
+
+async def delete_template(request: web.Request) -> web.Response:
+    """By `hash_id` or `template_id`."""
+    body = await read_object(request)
+    hash_id, template_id = body.get("hash_id"), body.get("template_id")
+    if not host_of(request).templates.drop(hash_id=hash_id, template_id=template_id):
+        raise Problem(404, "no_such_template", "there is no such template")
+    return answer({"success": True, "msg": "deleted"})
+
+
+async def current_user(request: web.Request) -> web.Response:
+    """The one account of this machine."""
+    spent = host_of(request).charges()["total_dollars"]
+    return answer(
+        {
+            "id": 1,
+            "username": "host",
+            "email": "",
+            "has_billing": False,
+            "host_agreement_accepted": True,
+            "credit": 0.0,
+            "balance": 0.0,
+            "total_spend": spent,
+        }
+    )
+
+
+async def healthy(request: web.Request) -> web.Response:
+    """The marketplace answers."""
+    return answer({"ok": True, "instances": len(host_of(request).instances), "now": time.time()})
+
+
+async def charges(request: web.Request) -> web.Response:
+    """What every instance has cost."""
+    return answer(host_of(request).charges())
+
+
+async def bill(request: web.Request) -> web.Response:
+    """The same as the hosted API's bill: a row per instance, of those whose time meets the asked days."""
+    try:
+        days = parse_filters(read_json_query(request, "select_filters")).get("day", {})
+    except GrammarError as error:
+        raise Problem(400, "invalid_args", str(error)) from None
+    since = finite(days.get("gte", 0.0))
+    if since is None:
+        raise Problem(400, "invalid_args", "select_filters: day is compared with Unix seconds, a number")
+    rows = [
+        {
+            "type": "instance",
+            "source": f"instance-{row['id']}",
+            "description": f"Instance {row['id']} Charges",
+            "start": row.get("start", 0.0),
+            "end": row.get("end", 0.0),
+            "amount": row["dollars"],
+            "metadata": {"label": row["label"]},
+            "items": [],
+            "final": row["destroyed"],
+        }
+        for row in host_of(request).charges()["instances"]
+        if row.get("end", 0.0) >= since
+    ]
+    return answer(
+        {"success": True, "count": len(rows), "total": len(rows), "next_token": None, "results": rows}
+    )
+
+
+async def list_faults(request: web.Request) -> web.Response:
+    """What is armed."""
+    return answer({"faults": [fault.model_dump(mode="json") for fault in host_of(request).faults.armed()]})
+
+
+async def arm_fault(request: web.Request) -> web.Response:
+    """Arm one."""
+    host_of(request).arm(await read_model(request, Fault))
+    return await list_faults(request)
+
+
+async def clear_faults(request: web.Request) -> web.Response:
+    """Disarm all."""
+    host_of(request).clear_faults()
+    return await list_faults(request)

@@ -1,0 +1,1 @@
+"""Slots, offers, templates, ports and the persistent record of instances."""

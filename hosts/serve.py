@@ -1,0 +1,56 @@
+"""Serving the marketplace until it is told to end."""
+
+import asyncio
+import ipaddress
+import signal
+import socket
+from collections.abc import Callable
+
+import structlog
+from aiohttp import web
+
+from hosts.api.app import create_app
+from hosts.settings import HostMarketSettings
+from webserver.limits import ConnectionLimits, listen
+
+log = structlog.get_logger(__name__)
+
+CONNECTIONS = ConnectionLimits(connections_max=4096)
+
+
+async def serve(
+    settings: HostMarketSettings,
+    *,
+    address: str = "127.0.0.1",
+    port: int = 0,
+    ready: Callable[[str], None] = lambda _: None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve until `stop` is set (None: until SIGTERM or SIGINT); `ready` hears the URL.
+
+    Raises StateInUse, or OSError when the port is taken.
+    """
+    if stop is None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # The port first: a marketplace that nobody can reach must not touch instances.
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, port), family=family) as listener:
+        runner = web.AppRunner(create_app(settings), access_log=None, shutdown_timeout=2.0)
+        try:
+            await runner.setup()
+            server, door = await listen(runner, sock=listener, limits=CONNECTIONS)
+            host, bound = listener.getsockname()[:2]
+            if not ipaddress.ip_address(host).is_loopback:
+                log.warning(
+                    "market_reachable_from_outside",
+                    address=host,
+                    advice="whoever has its key runs commands on this machine, and the key travels in clear",
+                )
+            ready(f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}")
+            await stop.wait()
+            server.close()
+            door.close()
+        finally:
+            await runner.cleanup()

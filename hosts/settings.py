@@ -1,0 +1,120 @@
+"""What the marketplace of this machine offers, and on which terms: checked values, read from a file by `run/`."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
+
+from market.query import GrammarError, parse_env
+from stoker_wire.base import Typed
+from stoker_wire.security.loopback import is_loopback
+
+PORTS_PER_INSTANCE = 10
+"""First: the worker; second: its plain-http port; third: its model server; tenth: the market's seal on the block."""
+
+KEY_LENGTH_MIN = 8
+
+
+class MachineSettings(Typed):
+    """One kind of machine: `count` slots of it are offered, each rented once."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$")
+    """The offer's `gpu_name`."""
+    count: int = Field(1, ge=1, le=1000)
+    dollars_per_hour: float = Field(gt=0)
+    """While running, without its disk."""
+    min_bid_dollars_per_hour: float | None = Field(None, gt=0)
+    """Least price of an interruptible instance; None: this kind takes no bids."""
+    storage_dollars_per_gb_month: float = Field(0.1, ge=0)
+    cpu_percent: float | None = Field(None, gt=0, le=6400)
+    """Share of one CPU that an instance gets and never passes, in percent; None: no limit."""
+    gpu_ram_mb: float = Field(0.0, ge=0)
+    gpu_index: int | None = Field(None, ge=0)
+    """A GPU of this machine, by its NVML index; None: a CPU slot."""
+    dlperf: float = Field(1.0, ge=0)
+    reliability: float = Field(0.99, ge=0, le=1)
+    disk_gb: float = Field(64.0, gt=0)
+    pull_mb: float = Field(0.0, ge=0, le=65536)
+    """Size of an image: so much is written to an instance's disk before its first start."""
+    pull_mb_per_second: float = Field(100.0, gt=0)
+    geolocation: str = "Local, XX"
+
+
+class GpuSettings(Typed):
+    """How this machine's GPUs, found through NVML, are offered when no machine kind names them."""
+
+    enabled: bool = True
+    dollars_per_hour: float = Field(0.5, gt=0)
+    storage_dollars_per_gb_month: float = Field(0.1, ge=0)
+    dlperf: float = Field(100.0, ge=0)
+    reliability: float = Field(0.99, ge=0, le=1)
+    disk_gb: float = Field(64.0, gt=0)
+
+
+class TemplateSettings(Typed):
+    """A template that exists from the start."""
+
+    name: str = Field(min_length=1, max_length=255)
+    image: str = Field("host", min_length=1, max_length=512)
+    tag: str | None = None
+    env: str = Field("", max_length=65536)
+    """Docker flags: `-e A=b -p 3000:3000`."""
+    onstart: str | None = Field(None, max_length=65536)
+    """The start command, run with bash."""
+    args_str: str | None = Field(None, max_length=65536)
+    runtype: str = "args"
+    extra_filters: str | None = None
+    """A JSON object of search filters."""
+    recommended_disk_space: float = Field(8.0, gt=0)
+    hash_id: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    """Name it has in the API; None: made from its content."""
+
+    @model_validator(mode="after")
+    def _env_can_be_read(self) -> "TemplateSettings":
+        try:
+            parse_env(self.env)
+        except GrammarError as error:
+            raise ValueError(f"env: {error}") from None
+        return self
+
+
+class HostMarketSettings(Typed):
+    """The marketplace of this machine."""
+
+    state_dir: Path
+    """Records, disks and logs of the instances; owner-only."""
+    api_keys: tuple[SecretStr, ...] = Field(min_length=1)
+    public_ip: str = Field("127.0.0.1", min_length=1)
+    """Address under which clients reach the instances."""
+    port_min: int = Field(21000, ge=1024, le=65535)
+    port_max: int = Field(29999, ge=1024, le=65535)
+    machines: tuple[MachineSettings, ...] = ()
+    gpus: GpuSettings = GpuSettings()
+    templates: tuple[TemplateSettings, ...] = ()
+    env: dict[str, str] = Field(default_factory=dict, repr=False)
+    """Given to every instance, as an image's own environment would be; templates and launches override it."""
+    stop_grace_seconds: float = Field(5.0, ge=0, le=600)
+    """Between SIGTERM and SIGKILL."""
+    instances_on_exit: Literal["stop", "keep"] = "stop"
+    """What becomes of running instances when the marketplace ends."""
+    cpu_limit: Literal["auto", "governor", "off"] = "auto"
+    """`auto`: cgroup if it can be written, else the governor (stop and continue signals)."""
+
+    @property
+    def listen_host(self) -> str | None:
+        """Where instances have to listen: the loopback address at which clients reach them; None: on all interfaces."""
+        return self.public_ip if is_loopback(self.public_ip) else None
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> "HostMarketSettings":
+        if self.port_max - self.port_min + 1 < PORTS_PER_INSTANCE:
+            raise ValueError(
+                f"ports {self.port_min}-{self.port_max} are fewer than the {PORTS_PER_INSTANCE} of one instance"
+            )
+        # Checked here and not by the field: a field's error would repeat the key.
+        if any(len(key.get_secret_value()) < KEY_LENGTH_MIN for key in self.api_keys):
+            raise ValueError(f"api_keys: a key has at least {KEY_LENGTH_MIN} characters")
+        names = [machine.name.replace("_", " ") for machine in self.machines]
+        if len(set(names)) != len(names):
+            raise ValueError("two machines have the same name: give each kind its own")
+        return self

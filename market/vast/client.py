@@ -1,0 +1,397 @@
+"""A client of the Vast REST API: the hosted marketplace, or the host marketplace, which speaks the same."""
+
+import asyncio
+import builtins
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import httpx
+import structlog
+
+from market.port import InstanceGone, Launch, Market, OfferQuery, Refused, Unavailable
+from market.shared_listing import SharedListing
+from market.shared_lookup import SharedLookup
+from market.vast.bodies import charge_of, create_body, is_loopback, origin, read, rows, together, update_body
+from market.vast.errors import About, failure, no_answer
+from stoker_wire.market import Charge, Instance, Offer, Template
+from stoker_wire.parsing.strict_json import NotJson, parse_answer
+
+log = structlog.get_logger(__name__)
+
+PAGE = 25
+PAGES_MAX = 1000
+PAGE_REST_SECONDS = 0.02
+"""Between two pages of a list: hundreds in a row would keep the marketplace, and all that shares our core, from the rest."""
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+CHARGES_PAGE = 100
+_DAY_SECONDS = 86_400
+LOG_BYTES_MAX = 2_000_000
+LOG_TRIES = 30
+LOG_PAUSE_SECONDS = 0.3
+HOSTED_LOG_ORIGINS = ("https://s3.amazonaws.com",)
+"""Where the hosted marketplace puts logs. A result address elsewhere is not followed: it could point into our own network."""
+
+
+def _client(*, trust_env: bool, **options: Any) -> httpx.AsyncClient:
+    """A client that uses the environment's proxy if `trust_env` says so.
+
+    Raises:
+        ValueError: the environment names a proxy that cannot be used; the address is not repeated, as it may hold a
+            password.
+    """
+    try:
+        return httpx.AsyncClient(trust_env=trust_env, **options)
+    except (ImportError, ValueError, httpx.InvalidURL) as fault:
+        raise ValueError(
+            "the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY cannot be used for the marketplace "
+            f"({type(fault).__name__}); give an http:// proxy, or name the marketplace's host in NO_PROXY"
+        ) from None
+
+
+class VastMarket(Market):
+    """`market.port.Market` over HTTP. One call is one request: repeating is the caller's business."""
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        timeout_s: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+        log_origins: tuple[str, ...] = HOSTED_LOG_ORIGINS,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._now = now
+        self._base_url = base_url.rstrip("/")
+        own = origin(self._base_url)
+        if own is None:
+            raise ValueError(f"the market's address must be http(s)://host[:port], not {base_url!r}")
+        self._api_key = api_key
+        # A proxy of the environment cannot reach this machine's own marketplace.
+        trust_env = not is_loopback(own)
+        self._client = _client(
+            trust_env=trust_env,
+            base_url=self._base_url,
+            headers={"Authorization": f"Bearer {api_key}", "Accept": "application/json"},
+            timeout=timeout_s,
+            transport=transport,
+            follow_redirects=False,
+        )
+        # Logs are fetched without the key.
+        self._plain = _client(
+            trust_env=trust_env, timeout=timeout_s, transport=transport, follow_redirects=False
+        )
+        self._listing = SharedListing[Instance](self._every_instance)
+        self._lookup = SharedLookup(self._with_labels, at_once_max=PAGE)
+        self._finds_labels: bool | None = None
+        """Whether the marketplace filters by label; None: it was asked for none so far that there was."""
+        self._bills = SharedListing[Charge](self._every_charge)
+        self._log_origins = {own, *(origin(one) for one in log_origins)} - {None}
+
+    def __repr__(self) -> str:
+        return f"<VastMarket {self._base_url}>"
+
+    async def search(self, query: OfferQuery) -> list[Offer]:
+        """Offers that match now, best first in the query's order."""
+        body = {
+            **query.filters,
+            "order": [list(pair) for pair in query.order],
+            "limit": query.limit,
+            "type": query.type,
+            "allocated_storage": query.disk_gb,
+        }
+        answer = await self._call("POST", "/api/v0/bundles/", about="account", doing="search", body=body)
+        offers = []
+        for row in rows(answer, "offers", "search"):
+            try:
+                offers.append(read(Offer, row, "search"))
+            except Unavailable:
+                # One odd machine must not hide the others.
+                log.warning("offer_not_readable", offer_id=row.get("id"))
+        return offers
+
+    async def create(self, offer_id: int, launch: Launch) -> int:
+        """Rent the offer; answers the new instance's id. Not idempotent: look the label up first."""
+        doing = f"create on offer {offer_id}"
+        answer = await self._call(
+            "PUT",
+            f"/api/v0/asks/{offer_id}/",
+            about="offer",
+            doing=doing,
+            body=create_body(launch),
+            secrets=launch.env.values(),
+        )
+        number = answer.get("new_contract")
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise Unavailable(f"{doing}: the market's answer names no instance; look its label up")
+        return number
+
+    async def start(self, instance_id: int) -> None:
+        """Want it running."""
+        await self._change(instance_id, "start", {"state": "running"})
+
+    async def stop(self, instance_id: int) -> None:
+        """Want it stopped; its disk stays."""
+        await self._change(instance_id, "stop", {"state": "stopped"})
+
+    async def reboot(self, instance_id: int) -> None:
+        """Stop and start its container."""
+        await self._call(
+            "PUT",
+            f"/api/v0/instances/reboot/{instance_id}/",
+            about="instance",
+            doing=f"reboot of instance {instance_id}",
+            body={},
+        )
+
+    async def destroy(self, instance_id: int) -> None:
+        """Release it. An instance that is gone already is a success."""
+        try:
+            await self._call(
+                "DELETE",
+                f"/api/v0/instances/{instance_id}/",
+                about="instance",
+                doing=f"destroy of instance {instance_id}",
+                body={},
+            )
+        except InstanceGone:
+            log.info("instance_gone_already", instance_id=instance_id)
+
+    async def update_template(self, instance_id: int, launch: Launch) -> None:
+        """Change what it runs at its next start, keeping machine and disk."""
+        await self._call(
+            "PUT",
+            f"/api/v0/instances/update_template/{instance_id}/",
+            about="instance",
+            doing=f"update of instance {instance_id}",
+            body=update_body(instance_id, launch),
+            secrets=launch.env.values(),
+        )
+
+    async def relabel(self, instance_id: int, label: str) -> None:
+        """Change the instance's label."""
+        await self._change(instance_id, "relabel", {"label": label})
+
+    async def show(self, instance_id: int) -> Instance:
+        """The instance as it is now."""
+        doing = f"show of instance {instance_id}"
+        answer = await self._call(
+            "GET",
+            f"/api/v0/instances/{instance_id}/",
+            about="instance",
+            doing=doing,
+            params={"owner": "me"},
+        )
+        row = answer.get("instances")
+        if row is None and "instances" in answer:
+            raise InstanceGone(f"{doing}: there is no such instance")
+        if not isinstance(row, Mapping):
+            raise Unavailable(f"{doing}: the answer holds no instance")
+        return read(Instance, row, doing)
+
+    async def list(self, *, label_prefix: str = "") -> "list[Instance]":
+        """All instances of this account whose label starts with the prefix; calls share their pages (`SharedListing`)."""
+        return await self._listing.starting_with(label_prefix)
+
+    async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
+        """Those that carry one of these labels, in a call for 25 of them: a look at ten machines does not read the pages of
+        ten thousand. What is not found counts as gone, or is rented again: so nothing is believed to be absent before the filter
+        has found something, and a marketplace that reads it in another way is read whole."""
+        if self._finds_labels is not False:
+            found = await self._lookup.labelled(labels)
+            if found or not labels or self._finds_labels is not None:
+                return found
+        wanted = set(labels)
+        found = [one for one in await self._listing.starting_with("") if one.label in wanted]
+        if found and self._finds_labels is None:
+            log.warning("market_does_not_find_labels", there=len(found))
+            self._finds_labels = False
+        return found
+
+    async def _with_labels(self, labels: Sequence[str]) -> "builtins.list[Instance]":
+        filters = {"label": {"in": builtins.list(labels)}}
+        found = await self._instances("look at labels", {"select_filters": json.dumps(filters)})
+        wanted = set(labels)
+        ours = [one for one in found if one.label in wanted]
+        if len(ours) < len(found):
+            log.warning("market_ignores_labels", shown=len(found), asked_for=len(ours))
+            self._finds_labels = False
+        elif ours and self._finds_labels is None:
+            self._finds_labels = True
+        return ours
+
+    async def _every_instance(self, _since: float) -> "builtins.list[Instance]":
+        return await self._instances("list")
+
+    async def _instances(self, doing: str, params: Mapping[str, str] = _NOTHING) -> "builtins.list[Instance]":
+        """All pages."""
+        found: dict[int, Instance] = {}
+        asked = {"limit": str(PAGE), "order_by": json.dumps([{"col": "id", "dir": "asc"}]), **params}
+        async for row in self._pages("/api/v1/instances/", asked, "instances", doing):
+            # An instance that cannot be read must not look as if it had vanished: the whole list fails.
+            instance = read(Instance, row, doing)
+            found[instance.id] = instance
+        return list(found.values())
+
+    async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> Sequence[Charge]:
+        """What instances of such labels, gone ones too, were billed in all; `since`: those that are gone longer may be left out.
+
+        Calls share their pages, as those of `list` do.
+        """
+        return await self._bills.starting_with(label_prefix, since=since)
+
+    async def _every_charge(self, since: float) -> "builtins.list[Charge]":
+        """All bills of this account since that day.
+
+        The API bills by UTC days and knows no filter by instance. A row's `final` is the host marketplace's own word.
+        """
+        now = self._now()
+        days = {"gte": int(since // _DAY_SECONDS) * _DAY_SECONDS, "lte": int(now)}
+        filters = {"day": days, "type": {"in": ["instance"]}}
+        params = {"select_filters": json.dumps(filters), "limit": str(CHARGES_PAGE)}
+        found: dict[int, Charge] = {}
+        async for row in self._pages("/api/v0/charges/", params, "results", "charges"):
+            read_row = charge_of(row, now)
+            if read_row is None:
+                continue
+            before = found.get(read_row.instance_id)
+            found[read_row.instance_id] = read_row if before is None else together(before, read_row)
+        return list(found.values())
+
+    async def template(self, *, hash_id: str | None = None, id: int | None = None) -> Template:  # noqa: A002
+        """The template; Refused (`code` no_such_template) if there is none."""
+        named = f"hash {hash_id}" if hash_id is not None else f"id {id}"
+        select = {"hash_id": {"eq": hash_id}} if hash_id is not None else {"id": {"eq": id}}
+        answer = await self._call(
+            "GET",
+            "/api/v0/template/",
+            about="template",
+            doing=f"template of {named}",
+            params={"select_filters": json.dumps(select)},
+        )
+        for row in rows(answer, "templates", "template"):
+            template = read(Template, row, "template")
+            if template.hash_id == hash_id if hash_id is not None else template.id == id:
+                return template
+        raise Refused(f"there is no template with {named}", code="no_such_template")
+
+    async def logs(self, instance_id: int, *, tail: int = 200) -> str:
+        """The last lines that the instance printed."""
+        doing = f"logs of instance {instance_id}"
+        answer = await self._call(
+            "PUT",
+            f"/api/v0/instances/request_logs/{instance_id}/",
+            about="instance",
+            doing=doing,
+            body={"tail": str(tail)},
+        )
+        address = answer.get("result_url")
+        if not isinstance(address, str) or origin(address) not in self._log_origins:
+            raise Unavailable(f"{doing}: the result's address is not one of the allowed origins")
+        for attempt in range(LOG_TRIES):
+            if attempt:
+                # The hosted marketplace writes the file a moment after it gave out its address.
+                await asyncio.sleep(LOG_PAUSE_SECONDS)
+            text = await self._fetch(address, doing)
+            if text is not None:
+                return "\n".join(text.splitlines()[-tail:])
+        raise Unavailable(f"{doing}: the log did not appear in {LOG_TRIES * LOG_PAUSE_SECONDS:.0f} s")
+
+    async def close(self) -> None:
+        """Release connections."""
+        self._listing.close()
+        self._lookup.close()
+        self._bills.close()
+        await self._client.aclose()
+        await self._plain.aclose()
+
+    async def _change(self, instance_id: int, verb: str, body: dict[str, Any]) -> None:
+        await self._call(
+            "PUT",
+            f"/api/v0/instances/{instance_id}/",
+            about="instance",
+            doing=f"{verb} of instance {instance_id}",
+            body=body,
+        )
+
+    async def _pages(
+        self, path: str, params: dict[str, str], key: str, doing: str
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        """The rows of every page."""
+        seen: set[str] = set()
+        for number in range(PAGES_MAX):
+            if number:
+                await asyncio.sleep(PAGE_REST_SECONDS)
+            answer = await self._call("GET", path, about="account", doing=doing, params=params)
+            for row in rows(answer, key, doing):
+                yield row
+            token = answer.get("next_token")
+            if not token:
+                return
+            if not isinstance(token, str) or token in seen:
+                break
+            seen.add(token)
+            params = {**params, "after_token": token}
+        raise Unavailable(f"{doing}: the market's pages do not end")
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        about: About,
+        doing: str,
+        body: dict[str, Any] | None = None,
+        params: dict[str, str] | None = None,
+        secrets: Iterable[str] = (),
+    ) -> dict[str, Any]:
+        """One request; answers the JSON object of a success. Raises MarketError."""
+        try:
+            response = await self._client.request(method, path, json=body, params=params)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise no_answer(error, doing) from None
+        try:
+            answer = parse_answer(response.content)
+        except NotJson:
+            answer = None
+        refused = isinstance(answer, dict) and answer.get("success") is False
+        if response.is_success and isinstance(answer, dict) and not refused:
+            return answer
+        fault = failure(
+            400 if response.is_success and refused else response.status_code,
+            answer,
+            response.headers,
+            about=about,
+            doing=doing,
+            secrets=(self._api_key, *secrets),
+        )
+        if isinstance(answer, dict) and about == "offer":
+            await self._release_half_made(answer.get("new_contract"))
+        raise fault
+
+    async def _release_half_made(self, number: Any) -> None:
+        """A bid under the price makes a stopped instance and reports an error: its disk would cost money for ever."""
+        if isinstance(number, bool) or not isinstance(number, int):
+            return
+        try:
+            await self.destroy(number)
+        except (Unavailable, Refused):
+            # Its label gives it to the next reconciliation.
+            log.warning("half_made_instance_left", instance_id=number)
+
+    async def _fetch(self, address: str, doing: str) -> str | None:
+        """The text at an allowed address; None if it is not there yet."""
+        try:
+            async with self._plain.stream("GET", address) as response:
+                if response.status_code != 200:
+                    return None
+                data = bytearray()
+                async for piece in response.aiter_bytes():
+                    data += piece
+                    del data[:-LOG_BYTES_MAX]
+                return data.decode(errors="replace")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise no_answer(error, doing) from None

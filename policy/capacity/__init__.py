@@ -1,0 +1,1 @@
+"""Capacity: performance, supply, demand, boot time and budget."""

@@ -1,0 +1,1 @@
+"""When an engine reports an endpoint's metrics to its workflow: batching, significance, escalation."""

@@ -1,0 +1,1 @@
+"""Recorded values: workers and their lifecycle, what the planner observes, and the plan that it returns."""

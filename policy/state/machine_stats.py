@@ -1,0 +1,100 @@
+"""What an endpoint learns about machine kinds and hosts: small smoothed figures, bounded in number."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from policy.state.worker import HostFailure, KindRecord, Learned, Worker
+
+_KINDS_MAX = 100
+_HOSTS_MAX = 100
+_SMOOTHING = 0.3
+"""Weight of the newest boot: the last five or so make the figure, so a slower image shows within a few boots."""
+_SAMPLES_MAX = 20
+"""A mean over at most so many: a new template shows within twenty benchmarks even after years."""
+
+
+def learn_perf(learned: Learned, worker: Worker, perf: float) -> Learned:
+    """A worker has benchmarked itself."""
+    record = _record(learned, worker)
+    samples = min(record.samples, _SAMPLES_MAX - 1)
+    return _with(
+        learned,
+        replace(
+            record,
+            perf=(record.perf * samples + perf) / (samples + 1),
+            dollars_per_hour=(record.dollars_per_hour * samples + worker.dollars_per_hour) / (samples + 1),
+            samples=record.samples + 1,
+        ),
+    )
+
+
+def believe_at_most(learned: Learned, worker: Worker, perf: float) -> Learned:
+    """A kind's record that a claim too good to be true has lifted comes down to what can be believed."""
+    record = learned.kind(worker.workergroup_id, worker.kind)
+    if record is None or record.perf <= perf:
+        return learned
+    return _with(learned, replace(record, perf=perf))
+
+
+def learn_boot(learned: Learned, worker: Worker, seconds: float) -> Learned:
+    """A worker took so long from the create call to ready."""
+    record = _record(learned, worker)
+    smoothed = _smooth(record.boot_seconds, seconds, record.boots)
+    return _with(learned, replace(record, boot_seconds=smoothed, boots=record.boots + 1))
+
+
+def learn_start(learned: Learned, worker: Worker, seconds: float) -> Learned:
+    """A cold worker took so long from the start call to ready."""
+    record = _record(learned, worker)
+    smoothed = _smooth(record.start_seconds, seconds, record.starts)
+    return _with(learned, replace(record, start_seconds=smoothed, starts=record.starts + 1))
+
+
+def learn_failure(learned: Learned, worker: Worker) -> Learned:
+    """A launch of this kind never became ready."""
+    record = _record(learned, worker)
+    return _with(learned, replace(record, failures=record.failures + 1))
+
+
+def remember_hosts(learned: Learned, failures: Iterable[HostFailure], now: float) -> Learned:
+    """The failed hosts that still matter, the newest word on each."""
+    by_machine: dict[int, HostFailure] = {}
+    for each in (*learned.failed_hosts, *failures):
+        if each.until > now:
+            by_machine[each.machine_id] = _after(by_machine.get(each.machine_id), each)
+    newest = sorted(by_machine.values(), key=lambda each: each.until)[-_HOSTS_MAX:]
+    return replace(learned, failed_hosts=tuple(newest))
+
+
+def _after(before: HostFailure | None, new: HostFailure) -> HostFailure:
+    """What is remembered of a host after a new failure."""
+    if before is None or before == new:
+        return new
+    if not new.failed_at and before.failed_at and before.until >= new.until:
+        return before  # that an offer is gone says nothing about the failure before
+    same = (before.cause, before.revision, before.workergroup_id) == (
+        new.cause,
+        new.revision,
+        new.workergroup_id,
+    )
+    if not same or not new.cause or new.failed_at <= before.failed_at:
+        return new
+    return replace(new, times=before.times + 1)
+
+
+def _smooth(old: float, new: float, count: int) -> float:
+    return new if count == 0 else old + _SMOOTHING * (new - old)
+
+
+def _record(learned: Learned, worker: Worker) -> KindRecord:
+    known = learned.kind(worker.workergroup_id, worker.kind)
+    return known or KindRecord(workergroup_id=worker.workergroup_id, kind=worker.kind)
+
+
+def _with(learned: Learned, record: KindRecord) -> Learned:
+    others = [
+        each
+        for each in learned.kinds
+        if (each.workergroup_id, each.kind) != (record.workergroup_id, record.kind)
+    ]
+    return replace(learned, kinds=tuple([*others, record][-_KINDS_MAX:]))

@@ -1,0 +1,1 @@
+"""The model server: readiness, benchmark, health, log and GPU."""

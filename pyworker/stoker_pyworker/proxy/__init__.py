@@ -1,0 +1,1 @@
+"""Requests on their way to the model server: tickets, admission, queue, exchange, hooks, sessions."""

@@ -1,0 +1,1 @@
+"""Request counts, and the reports to the engine."""

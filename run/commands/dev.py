@@ -1,0 +1,319 @@
+"""`stokerd dev`: Temporal, the marketplace of this machine, the Temporal worker and the engine, in one command."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import structlog
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from hosts.agent import proc
+from run.faults import Fault
+from run.output import say
+from run.processes.listeners import Listener, listeners
+from run.processes.supervisor import Child, Supervisor
+from run.processes.temporal_server import connect, dev_server_command, prepare
+from run.processes.temporal_ui import GuardedUi, blocked_address
+from run.roles.stopping import stop_event
+from run.settings import DevSettings, bracketed
+from run.state_folder.identity import require_original, settle_identity
+from run.state_folder.keys import Keys, Role, environment_for, load_keys
+from run.state_folder.lock import ChildRecord, StateLock, require_free
+from run.state_folder.secure_files import write_private
+from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
+from stoker_wire.security.loopback import is_loopback
+
+log = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
+
+READY_SECONDS_MAX = 60.0
+PREPARE_SECONDS_MAX = 120.0
+"""A database from before a search attribute is told of it, which takes the server a minute."""
+LISTENERS_SECONDS = 15.0
+"""Between two looks at what instances listen on."""
+_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SYSTEMROOT")
+
+
+class DevStack:
+    """A whole deployment on this machine, as child processes that are restarted when they die."""
+
+    def __init__(self, settings: DevSettings) -> None:
+        self.settings = settings
+        self.state_dir = settings.state_dir
+        self.supervisor = Supervisor()
+        self._lock = StateLock(self.state_dir)
+        self._record = ChildRecord(self.state_dir)
+        self._effective = self.state_dir / "settings.json"
+        self.keys: Keys | None = None
+        self.deployment = ""
+        """The identity, once it has started."""
+        self._ui: GuardedUi | None = None
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Running children by name."""
+        children = self.supervisor.children.values()
+        return {child.name: child.pid for child in children if child.pid is not None}
+
+    async def start(self) -> None:
+        """Check the ground, start every part in order, and return once all are ready.
+
+        Raises:
+            Fault: the state folder or a port is in use, or a part did not become ready.
+        """
+        if self.settings.worker.deployment is not None:
+            raise Fault(
+                "worker.deployment is for production: here nothing would run until a build is rolled out; remove it"
+            )
+        self._lock.acquire()
+        try:
+            require_original(self.state_dir)
+            self._record.refuse_stale()
+            require_free(self._ports())
+            self.keys = load_keys(self.state_dir, generate=True, hosted_market=self.settings.hosted_market)
+            self._write_effective()
+            await self._start_children()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End every part, the engine first and Temporal last, and leave nothing behind."""
+        if self._ui is not None:
+            await self._ui.close()
+        await self.supervisor.stop()
+        try:
+            self._record.write({})
+        except OSError as fault:  # a full disk: the children are ended all the same
+            log.warning("children_not_recorded", error=str(fault))
+        self._lock.release()
+
+    async def client(self) -> Client:
+        """A client of this deployment's Temporal."""
+        return await connect(self.settings.temporal)
+
+    async def _start_children(self) -> None:
+        settings = self.settings
+        temporal = settings.temporal
+        ui = None if temporal.ui_port is None else blocked_address(temporal.ip)
+        await self.supervisor.start(self._child("temporal", dev_server_command(settings, ui=ui)))
+        if temporal.ui_port is not None and ui is not None:
+            backend = f"http://{bracketed(ui[0])}:{ui[1]}"
+            self._ui = await GuardedUi.start(temporal.ip, temporal.ui_port, backend)
+        client = await self._while_alive("temporal", self._prepared())
+        if settings.market.kind == "host":
+            await self.supervisor.start(self._role("market", stop_seconds_max=30))
+            await self._answers(f"{settings.market_url}/healthz", "market")
+        await self.supervisor.start(self._role("worker", stop_seconds_max=40))
+        await self.supervisor.start(self._role("engine"))
+        await self._polled(client)
+        await self._answers(f"{settings.engine.own_url}/readyz", "engine")
+        self._record.write(self.pids)
+
+    def listening(self) -> list[Listener] | None:
+        """Every TCP socket on which this process, the children and their instances listen; None: unknown on this system."""
+        return listeners(proc.descendants(os.getpid()))
+
+    async def _prepared(self) -> Client:
+        temporal = self.settings.temporal
+        try:
+            client = await connect(temporal)
+            await prepare(client, temporal)
+        except RPCError as fault:
+            raise Fault(self._did_not_start("temporal", str(fault)), exit_code=4) from fault
+        self.deployment = await settle_identity(client, self.state_dir, own_server=True)
+        return client
+
+    async def _while_alive(self, name: str, work: Coroutine[Any, Any, Result]) -> Result:
+        """The work's result, as long as the child does not die again and again.
+
+        Raises:
+            Fault: it did; the sentence ends with its last words.
+        """
+        deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX + PREPARE_SECONDS_MAX
+        task = asyncio.create_task(work)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=0.1)
+                if not task.done():
+                    self._check_alive(name, deadline)
+            return await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _child(
+        self, name: str, command: list[str], *, role: Role | None = None, stop_seconds_max: float = 10
+    ) -> Child:
+        return Child(
+            name=name,
+            command=command,
+            log_file=self.state_dir / "logs" / f"{name}.log",
+            environment=_environment(role),
+            stop_seconds_max=stop_seconds_max,
+        )
+
+    def _role(self, role: Role, *, stop_seconds_max: float = 10) -> Child:
+        command = [sys.executable, "-m", "run", role, "--config", str(self._effective)]
+        return self._child(role, command, role=role, stop_seconds_max=stop_seconds_max)
+
+    def _ports(self) -> dict[str, tuple[str, int]]:
+        settings = self.settings
+        ports = {
+            "temporal.port": (settings.temporal.ip, settings.temporal.port),
+            "engine.port": (settings.engine.host, settings.engine.port),
+        }
+        if settings.temporal.ui_port is not None:
+            ports["temporal.ui_port"] = (settings.temporal.ip, settings.temporal.ui_port)
+        if settings.market.kind == "host":
+            ports["host_market.port"] = ("127.0.0.1", settings.host_market.port)
+        return ports
+
+    def _write_effective(self) -> None:
+        # A template's environment may hold what is nobody else's business.
+        write_private(self._effective, json.dumps(self.settings.model_dump(mode="json"), indent=1))
+
+    async def _answers(self, url: str, name: str) -> None:
+        deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX
+        async with httpx.AsyncClient(trust_env=False) as http:
+            while True:
+                try:
+                    if (await http.get(url, timeout=5)).status_code == httpx.codes.OK:
+                        return
+                except httpx.TransportError:
+                    pass
+                self._check_alive(name, deadline)
+                await asyncio.sleep(0.05)
+
+    async def _polled(self, client: Client) -> None:
+        deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX
+        wanted = [
+            (TASK_QUEUE, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW),
+            (MARKET_TASK_QUEUE, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY),
+        ]
+        for queue, kind in wanted:
+            while True:
+                answer = await client.workflow_service.describe_task_queue(
+                    DescribeTaskQueueRequest(
+                        namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind
+                    )
+                )
+                if answer.pollers:
+                    break
+                self._check_alive("worker", deadline)
+                await asyncio.sleep(0.05)
+
+    def _check_alive(self, name: str, deadline: float) -> None:
+        child = self.supervisor.children[name]
+        if child.restarts >= 3 or asyncio.get_running_loop().time() > deadline:
+            raise Fault(self._did_not_start(name), exit_code=4)
+
+    def _did_not_start(self, name: str, reason: str = "") -> str:
+        words = last_words(self.supervisor.children[name].log_file)
+        told = f"the {name} did not start{f' ({reason})' if reason else ''}; its last words: {words}"
+        file = self.settings.temporal.db_filename
+        if name == "temporal" and file is not None:
+            told += (
+                f". If {self.state_dir / file} is damaged, restore it from a backup, or move it away to begin "
+                "without endpoints: the sweep then destroys their instances"
+            )
+        return told
+
+
+def last_words(log_file: Path, *, lines: int = 2) -> str:
+    """The end of a child's log, in one line."""
+    try:
+        with log_file.open("rb") as log:
+            log.seek(max(0, log_file.stat().st_size - 16_384))
+            text = log.read().decode(errors="replace")
+    except OSError:
+        return "(no log)"
+    said = [line.strip() for line in text.splitlines() if line.strip()]
+    return " | ".join(line[:500] for line in said[-lines:]) or "(nothing)"
+
+
+def _environment(role: Role | None) -> dict[str, str]:
+    """What a child needs of this process' environment: named variables, and stoker's own. Temporal gets no secret."""
+    kept = {key: value for key, value in os.environ.items() if key in _KEPT_VARIABLES}
+    return kept | environment_for(role, os.environ)
+
+
+async def run_dev(settings: DevSettings) -> None:
+    """Run until SIGINT, SIGTERM or SIGHUP."""
+    stack = DevStack(settings)
+    stopping = stop_event()
+    starting = asyncio.create_task(stack.start())
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return
+    await starting
+    try:
+        say(banner(stack))
+        watch = asyncio.create_task(_watch_listeners(stack), name="listeners")
+        await stopping.wait()
+        watch.cancel()
+    finally:
+        say("stopping …")
+        await stack.stop()
+
+
+async def _watch_listeners(stack: DevStack) -> None:
+    """Warn once of each socket that instances open to the network after the start."""
+    warned = {(one.host, one.port) for one in stack.listening() or []}
+    while True:
+        await asyncio.sleep(LISTENERS_SECONDS)
+        for one in stack.listening() or []:
+            if not one.is_loopback and (one.host, one.port) not in warned:
+                warned.add((one.host, one.port))
+                log.warning("dev.reachable_from_network", address=str(one), pid=one.pid)
+
+
+def reach(settings: DevSettings, found: list[Listener] | None) -> str:
+    """Who can reach the deployment, in one line. `found` is what listens now; None if the system cannot tell."""
+    host = settings.engine.host
+    outside = [one for one in found or [] if not one.is_loopback]
+    if not is_loopback(host):
+        others = [str(one) for one in outside if one.port != settings.engine.port]
+        rest = (
+            f"also open to the network: {', '.join(others)}"
+            if others
+            else "no other port is open to the network"
+        )
+        return (
+            f"reach        WARNING: the engine listens on {host}, without TLS: whoever can read the network reads keys "
+            f"and worker tokens. Put a TLS proxy in front of it (engine.public_url); {rest}"
+        )
+    if found is None:
+        return "reach        this machine only by the settings; this system does not tell what instances listen on"
+    if outside:
+        named = ", ".join(f"{one} (pid {one.pid})" for one in outside)
+        return f"reach        WARNING: open to the network: {named}; bind it to 127.0.0.1"
+    return f"reach        this machine only: all {len(found)} listening sockets are on the loopback interface"
+
+
+def banner(stack: DevStack) -> str:
+    """Where everything is, for the person who started it."""
+    settings = stack.settings
+    lines = [f"deployment   {stack.deployment}", f"engine       {settings.engine.url}"]
+    if (ui := settings.temporal.ui_url) is not None:
+        lines.append(f"Temporal UI  {ui}/namespaces/{settings.temporal.namespace}/workflows")
+    lines.append(f"Temporal     {settings.temporal.address}, namespace {settings.temporal.namespace}")
+    lines.append(f"marketplace  {settings.market_url}")
+    lines.append(f"account key  in {stack.state_dir / 'keys.json'} (export STOKER_API_KEY=$(stokerd key))")
+    lines.append(f"logs         {stack.state_dir / 'logs'}")
+    lines.append(reach(settings, stack.listening()))
+    lines.append("Ctrl-C stops all of it; the state stays")
+    return "\n".join(lines)

@@ -1,0 +1,330 @@
+"""The deployment's keys: from the environment, else from the state folder, where development generates them.
+
+They never reach Temporal. `keys.json` is readable by its owner only. Each role is given the keys that it works with, and
+no other, and of the environment's secrets each child process sees only its own role's.
+"""
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from run.faults import Fault
+from run.state_folder.secure_files import write_private
+
+_FILE = "keys.json"
+_NAMED_SECRET_PREFIX = "STOKER_SECRET_"  # noqa: S105 - the name of a variable, not a secret
+
+Role = Literal["engine", "worker", "market"]
+
+_ACCOUNT = "STOKER_ACCOUNT_KEY"
+_HMAC = "STOKER_HMAC_SECRET"
+_ACCOUNT_PREVIOUS = "STOKER_ACCOUNT_KEY_PREVIOUS"
+_HMAC_PREVIOUS = "STOKER_HMAC_SECRET_PREVIOUS"
+_SIGNING = "STOKER_SIGNING_KEY_FILE"
+_CA = "STOKER_CA_KEY_FILE"
+_GENERATED_START = "mk-"
+_GENERATED = re.compile(rf"{_GENERATED_START}[A-Za-z0-9_-]{{32}}")
+"""A key that was generated for this machine's own marketplace."""
+_MARKET = ("STOKER_MARKET_KEY", "VAST_API_KEY")
+
+_VARIABLES: dict[Role, tuple[str, ...]] = {
+    "engine": (_ACCOUNT, _ACCOUNT_PREVIOUS, _HMAC, _HMAC_PREVIOUS, _SIGNING, _CA, *_MARKET),
+    "worker": (_HMAC, *_MARKET),
+    "market": _MARKET,
+}
+"""The variables that a role reads its secrets from; the Temporal worker alone also reads `STOKER_SECRET_<NAME>`."""
+
+_SECRET_VARIABLES = frozenset({*_VARIABLES["engine"], *_VARIABLES["worker"], "STOKER_API_KEY"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """Everything that must stay secret. Its repr shows nothing."""
+
+    account_keys: dict[str, str] = field(repr=False)
+    """Account name to key: console and routing of that account's endpoints."""
+    secret: bytes = field(repr=False)
+    """HMAC secret: worker tokens and endpoint keys are derived from it."""
+    signing_key_pem: str = field(repr=False)
+    """RSA private key of the official route signature."""
+    ca_key_pem: str = field(repr=False)
+    """Private key of the authority that certifies workers' addresses (TLS); may be empty."""
+    market_key: str = field(repr=False)
+    """The marketplace's API key."""
+    account_keys_previous: dict[str, str] = field(default_factory=dict, repr=False)
+    """Accepted beside the accounts' own, while they are rotated."""
+    secrets_previous: tuple[bytes, ...] = field(default=(), repr=False)
+    """What was derived from these is still accepted, while the secret is rotated."""
+    named: dict[str, str] = field(default_factory=dict, repr=False)
+    """What `secret:NAME` in a template's environment resolves to."""
+
+    @property
+    def account_key(self) -> str:
+        """The first account's key: what a single-tenant deployment uses."""
+        return next(iter(self.account_keys.values()))
+
+    def only_for(self, role: Role) -> "Keys":
+        """What the role works with; the rest is empty."""
+        kept = {
+            "engine": {"named": {}},
+            "worker": {
+                "account_keys": {},
+                "account_keys_previous": {},
+                "secrets_previous": (),
+                "signing_key_pem": "",
+                "ca_key_pem": "",
+            },
+            "market": {
+                "account_keys": {},
+                "secret": b"",
+                "signing_key_pem": "",
+                "ca_key_pem": "",
+                "account_keys_previous": {},
+                "secrets_previous": (),
+                "named": {},
+            },
+        }
+        return replace(self, **kept[role])  # type: ignore[arg-type]
+
+
+def environment_for(role: Role | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """stoker's own variables for a child process: settings for all, secrets for the role that works with them.
+
+    A process's environment can be read in /proc for as long as it lives. None: a child that needs no secret at all.
+    """
+    mine = _VARIABLES[role] if role is not None else ()
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in mine
+        or (role == "worker" and name.startswith(_NAMED_SECRET_PREFIX))
+        or (
+            role is not None
+            and name.startswith("STOKER_")
+            and name not in _SECRET_VARIABLES
+            and not name.startswith(_NAMED_SECRET_PREFIX)
+        )
+    }
+
+
+def load_keys(
+    state_dir: Path, *, generate: bool, role: Role | None = None, hosted_market: bool = False
+) -> Keys:
+    """The keys of this deployment, or of one role of it; missing ones are generated in development.
+
+    `hosted_market`: the marketplace is not this machine's own. Then its key is never generated, and one that was generated
+    for this machine's marketplace does not count.
+
+    `STOKER_ACCOUNT_KEY`, `STOKER_HMAC_SECRET`, `STOKER_SIGNING_KEY_FILE`, `STOKER_CA_KEY_FILE`, `STOKER_MARKET_KEY` (or `VAST_API_KEY`) and
+    `STOKER_SECRET_<NAME>` go before the file. `STOKER_ACCOUNT_KEY_PREVIOUS` and `STOKER_HMAC_SECRET_PREVIOUS`, or `previous`
+    in the file, are accepted besides: see `docs/how-to/production.md` on rotation.
+
+    Raises:
+        Fault: a key is missing and may not be generated, or cannot be one; or a file is readable by others, or cannot be
+            read or written. No message repeats a key.
+    """
+    path = state_dir / _FILE
+    stored = _read(path)
+    if generate and not _complete(stored, hosted_market):
+        stored = _generated(hosted_market) | stored
+        _write(path, stored)
+    environ = os.environ
+    account_keys = _texts(stored, "account_keys", path)
+    if key := environ.get("STOKER_ACCOUNT_KEY"):
+        account_keys["default"] = key
+    secret = environ.get("STOKER_HMAC_SECRET") or _text(stored, "secret", path)
+    pem = _text(stored, "signing_key_pem", path)
+    if file := environ.get("STOKER_SIGNING_KEY_FILE"):
+        pem = _pem_in(file, _SIGNING)
+    ca_pem = _text(stored, "ca_key_pem", path)
+    if file := environ.get("STOKER_CA_KEY_FILE"):
+        ca_pem = _pem_in(file, _CA)
+    market_key = environ.get("STOKER_MARKET_KEY") or environ.get("VAST_API_KEY") or ""
+    if not market_key:
+        market_key = _text(stored, "market_key", path)
+        if hosted_market:
+            _require_hosted_key(market_key, path)
+    for name, value in (
+        (_ACCOUNT, account_keys),
+        (_HMAC, secret),
+        (_SIGNING, pem),
+        (_MARKET[0], market_key),
+    ):
+        if not value and (role is None or name in _VARIABLES[role]):
+            raise Fault(f"{name} is not set and {path} does not hold it; set it, or run `stokerd dev` once")
+    if role == "engine":
+        _require_private_key(pem, _SIGNING, "signing_key_pem", rsa.RSAPrivateKey, "an RSA")
+        if ca_pem:
+            _require_private_key(ca_pem, _CA, "ca_key_pem", ec.EllipticCurvePrivateKey, "an elliptic curve")
+    named = _texts(stored, "named", path) | {
+        key.removeprefix(_NAMED_SECRET_PREFIX): value
+        for key, value in environ.items()
+        if key.startswith(_NAMED_SECRET_PREFIX)
+    }
+    _require_clean({_ACCOUNT: account_keys.get("default", ""), _HMAC: secret, _MARKET[0]: market_key}, path)
+    previous = _mapping(stored, "previous", path)
+    account_keys_previous = _texts(previous, "account_keys", path)
+    if key := environ.get(_ACCOUNT_PREVIOUS):
+        account_keys_previous["default"] = key
+    secret_previous = environ.get(_HMAC_PREVIOUS) or _text(previous, "secret", path)
+    keys = Keys(
+        account_keys_previous=account_keys_previous,
+        secrets_previous=(_encoded(secret_previous, _HMAC_PREVIOUS),) if secret_previous else (),
+        account_keys=account_keys,
+        secret=_encoded(secret, _HMAC),
+        signing_key_pem=pem,
+        ca_key_pem=ca_pem,
+        market_key=market_key,
+        named=named,
+    )
+    return keys if role is None else keys.only_for(role)
+
+
+def load_account_key(state_dir: Path) -> str:
+    """The first account's key alone; the others need not be there.
+
+    Raises:
+        Fault: there is none, or the file cannot be read.
+    """
+    path = state_dir / _FILE
+    keys = _texts(_read(path), "account_keys", path)
+    if key := os.environ.get(_ACCOUNT):
+        keys["default"] = key
+    if not keys:
+        raise Fault(f"{_ACCOUNT} is not set and {path} does not hold it; set it, or run `stokerd dev` once")
+    return next(iter(keys.values()))
+
+
+def _require_hosted_key(market_key: str, path: Path) -> None:
+    if not market_key or _GENERATED.fullmatch(market_key):
+        raise Fault(
+            "market.kind is vast, and there is no key of the marketplace: set VAST_API_KEY or STOKER_MARKET_KEY, or "
+            f"market_key in {path}"
+            + (
+                "; the one that is there was generated for this machine's own marketplace"
+                if market_key
+                else ""
+            )
+        )
+
+
+def _require_clean(given: Mapping[str, str], path: Path) -> None:
+    """A blank key opens doors, and one with a line break fits into no header."""
+    for name, value in given.items():
+        if value != value.strip() or any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
+            raise Fault(
+                f"{name}, or its place in {path}, should have no white space around it and no line breaks"
+            )
+
+
+def _complete(stored: dict[str, Any], hosted_market: bool) -> bool:
+    wanted = {"account_keys", "secret", "signing_key_pem", "ca_key_pem"}
+    return (wanted if hosted_market else wanted | {"market_key"}) <= stored.keys()
+
+
+def _generated(hosted_market: bool) -> dict[str, Any]:
+    pem = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    authority = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    market = {} if hosted_market else {"market_key": _GENERATED_START + secrets.token_urlsafe(24)}
+    return {
+        "account_keys": {"default": "sk-" + secrets.token_urlsafe(24)},
+        "secret": secrets.token_urlsafe(32),
+        "signing_key_pem": pem.decode(),
+        "ca_key_pem": authority.decode(),
+        "named": {},
+    } | market
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if not path.exists():
+            return {}
+        if path.stat().st_mode & 0o077:
+            raise Fault(f"{path} holds keys and is readable by others; run: chmod 600 {path}")
+        stored = json.loads(path.read_text())
+    except OSError as fault:
+        raise Fault(
+            f"{path} cannot be read ({fault.strerror}); it should be a file of this user's, or give another state_dir"
+        ) from fault
+    except (ValueError, RecursionError) as fault:
+        raise Fault(
+            f"{path} is not JSON ({fault}); mend it, or remove it to have new keys generated"
+        ) from fault
+    if not isinstance(stored, dict):
+        raise Fault(f"{path} should hold a JSON object; mend it, or remove it to have new keys generated")
+    return stored
+
+
+def _mapping(stored: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    found = stored.get(name) or {}
+    if not isinstance(found, dict):
+        raise Fault(f"{path}: {name} should be a JSON object, not {type(found).__name__}")
+    return dict(found)
+
+
+def _texts(stored: dict[str, Any], name: str, path: Path) -> dict[str, str]:
+    found = _mapping(stored, name, path)
+    for key, value in found.items():
+        if not isinstance(value, str):
+            raise Fault(f"{path}: {name}.{key} should be text, not {type(value).__name__}")
+    return found
+
+
+def _text(stored: dict[str, Any], name: str, path: Path) -> str:
+    found = stored.get(name)
+    if found is None:
+        return ""
+    if not isinstance(found, str):
+        raise Fault(f"{path}: {name} should be text, not {type(found).__name__}")
+    return found
+
+
+def _encoded(secret: str, variable: str) -> bytes:
+    try:
+        return secret.encode()
+    except UnicodeEncodeError:
+        raise Fault(f"{variable}, or its place in {_FILE}, is not Unicode text; give another one") from None
+
+
+def _require_private_key(pem: str, variable: str, name: str, kind: type, called: str) -> None:
+    """An engine that starts with another one ends in a traceback, or signs what official workers refuse."""
+    try:
+        key = serialization.load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it asks for a password
+        key = None
+    if not isinstance(key, kind):
+        raise Fault(
+            f"{variable}, or {name} in {_FILE}, should be {called} private key in PEM without a password; give such a one"
+        )
+
+
+def _pem_in(file: str, variable: str) -> str:
+    try:
+        return Path(file).read_text()
+    except (OSError, ValueError) as fault:
+        raise Fault(
+            f"{variable}: {file} cannot be read: {fault}; name a PEM file with a private key"
+        ) from fault
+
+
+def _write(path: Path, stored: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(temporary, json.dumps(stored, indent=1))
+        temporary.replace(path)
+    except OSError as fault:
+        raise Fault(f"{path} cannot be written ({fault.strerror}); give another state_dir") from fault

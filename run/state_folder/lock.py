@@ -1,0 +1,152 @@
+"""One deployment per state folder, and ports that are free: found out before anything is started."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+from market.folder_place import boot, place_of
+from run.faults import Fault
+from run.state_folder.secure_files import open_private, private_folder, write_private
+
+_LOCK = "stokerd.lock"
+
+
+class StateLock:
+    """Held while a deployment runs on a state folder. The kernel releases it when the process ends, however it ends."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / _LOCK
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> None:
+        """Take the lock; the folder becomes its owner's alone.
+
+        Raises:
+            Fault: another process holds it, or the folder is shared with others.
+        """
+        private_folder(self._path.parent)
+        file = open_private(self._path)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as fault:
+            file.seek(0)
+            holder = file.read().strip()
+            file.close()
+            if holder.isdecimal() and _has_open(int(holder), self._path):
+                who = f"stokerd, pid {holder}; stop it (kill {holder})"
+            else:
+                who = "a stokerd that this process cannot see (another machine, container or user); stop it there"
+            raise Fault(
+                f"{self._path.parent} is in use by {who}, or give another state_dir", exit_code=3
+            ) from fault
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        self._file = file
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._file:
+            self._file.truncate(0)
+            self._file.close()
+            self._file = None
+
+
+class ChildRecord:
+    """Which children a deployment started, so that the next start can tell that one of them outlived its parent."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / "children.json"
+
+    def write(self, pids: Mapping[str, int]) -> None:
+        """Note the running children."""
+        record = {name: [pid, _started(pid)] for name, pid in pids.items()}
+        said = {"boot": boot(), "folder": place_of(self._path.parent).folder, "children": record}
+        write_private(self._path, json.dumps(said))
+
+    def refuse_stale(self) -> None:
+        """Make sure that no child of an earlier run is left.
+
+        A pid counts only if this folder's deployment wrote it during this boot: the pids in a copied folder are
+        another deployment's.
+
+        Raises:
+            Fault: one is alive.
+        """
+        try:
+            said = json.loads(self._path.read_text())
+            children = {str(name): (int(pid), str(at)) for name, (pid, at) in said["children"].items()}
+            ours = (said["boot"], said["folder"]) == (boot(), place_of(self._path.parent).folder)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return
+        for name, (pid, started) in children.items() if ours else ():
+            if _started(pid) == started:
+                raise Fault(
+                    f"{name}, pid {pid}, is left from an earlier run on this state folder; end it: kill {pid}",
+                    exit_code=3,
+                )
+
+
+def require_free(ports: Mapping[str, tuple[str, int]]) -> None:
+    """Make sure that every named (host, port) can be listened on.
+
+    Raises:
+        Fault: one is in use; the message names the setting.
+    """
+    for name, (host, port) in ports.items():
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as fault:
+                if fault.errno == errno.EADDRINUSE:
+                    raise Fault(
+                        f"port {port} on {host} is in use; stop what listens there, or change {name}",
+                        exit_code=3,
+                    ) from fault
+                raise Fault(
+                    f"cannot listen on {host}, port {port} ({fault.strerror}); change the host or {name}",
+                    exit_code=3,
+                ) from fault
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether the process has this very file open: a pid in a file may be another machine's or container's."""
+    try:
+        wanted = path.stat()
+        return any(
+            (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
+            for found in _files_of(Path(f"/proc/{pid}/fd"))
+        )
+    except OSError:
+        return False
+
+
+def _files_of(folder: Path) -> Iterator[os.stat_result]:
+    for entry in folder.iterdir():
+        with contextlib.suppress(OSError):
+            yield entry.stat()
+
+
+def _started(pid: int) -> str | None:
+    """When the process started, in the kernel's ticks: a pid alone may have been given to another process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()[19]

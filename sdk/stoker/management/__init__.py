@@ -1,0 +1,1 @@
+"""Endpoints, workergroups and workers through the console API."""

@@ -1,0 +1,125 @@
+"""`client.endpoints` and `client.workergroups` of the sync client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from stoker.loop_thread import LoopThread
+from stoker.management.endpoints import DecisionRows, Endpoints, MachineIds, Workergroups, WorkerRows
+from stoker.management.records import EndpointRecord, Logs, WorkergroupRecord
+from stoker_wire.endpoint import EndpointConfig
+
+
+class SyncEndpoints:
+    """See `stoker.management.endpoints.Endpoints`."""
+
+    def __init__(self, loop: LoopThread, endpoints: Endpoints) -> None:
+        self._loop = loop
+        self._endpoints = endpoints
+
+    def list(self) -> list[EndpointRecord]:
+        """All endpoints of this account."""
+        return self._loop.run(self._endpoints.list())
+
+    def get(self, endpoint: str | int) -> EndpointRecord:
+        """One endpoint, by name or id."""
+        return self._loop.run(self._endpoints.get(endpoint))
+
+    def create(
+        self, endpoint_name: str, config: EndpointConfig | None = None, **parameters: Any
+    ) -> EndpointRecord:
+        """Create an endpoint."""
+        return self._loop.run(self._endpoints.create(endpoint_name, config, **parameters))
+
+    def update(self, endpoint: str | int, **parameters: Any) -> None:
+        """Change parameters of a live endpoint."""
+        self._loop.run(self._endpoints.update(endpoint, **parameters))
+
+    def delete(self, endpoint: str | int, *, force: bool = False) -> dict[str, Any]:
+        """Delete an endpoint; every worker is destroyed. `force`: its workflow is terminated instead of asked."""
+        return self._loop.run(self._endpoints.delete(endpoint, force=force))
+
+    def rotate_key(self, endpoint: str | int, *, overlap_seconds: float = 0.0) -> str:
+        """Make the endpoint's routing key invalid: the new one."""
+        return self._loop.run(self._endpoints.rotate_key(endpoint, overlap_seconds=overlap_seconds))
+
+    def workers(self, endpoint: str | int) -> WorkerRows:
+        """The workers of an endpoint."""
+        return self._loop.run(self._endpoints.workers(endpoint))
+
+    def logs(self, endpoint: str | int, *, tail: int | None = None) -> Logs:
+        """The log of an endpoint."""
+        return self._loop.run(self._endpoints.logs(endpoint, tail=tail))
+
+    def status(self, endpoint: str | int) -> dict[str, Any]:
+        """Load against capacity, the queue, the fleet, and why requests wait."""
+        return self._loop.run(self._endpoints.status(endpoint))
+
+    def decisions(self, endpoint: str | int, *, tail: int = 20) -> DecisionRows:
+        """The last decisions, each with its reason."""
+        return self._loop.run(self._endpoints.decisions(endpoint, tail=tail))
+
+    def costs(self, endpoint: str | int) -> dict[str, Any]:
+        """Dollars by worker state."""
+        return self._loop.run(self._endpoints.costs(endpoint))
+
+    def advise(self, endpoint: str | int, *, tuning: str = "default", **parameters: Any) -> None:
+        """Plan a second config beside the live one; nothing of it is carried out."""
+        self._loop.run(self._endpoints.advise(endpoint, tuning=tuning, **parameters))
+
+    def advice(self, endpoint: str | int) -> dict[str, Any]:
+        """What a second config does beside the live one."""
+        return self._loop.run(self._endpoints.advice(endpoint))
+
+    def hosts(self, endpoint: str | int) -> dict[str, Any]:
+        """Hosts that are not rented for a while, and why."""
+        return self._loop.run(self._endpoints.hosts(endpoint))
+
+    def unblock_hosts(self, endpoint: str | int, machine_ids: Sequence[int] = ()) -> MachineIds:
+        """Let hosts be rented again, all of them if none is named: the machine ids that were blocked."""
+        return self._loop.run(self._endpoints.unblock_hosts(endpoint, machine_ids))
+
+    def stop_advice(self, endpoint: str | int) -> None:
+        """Plan no second config any more."""
+        self._loop.run(self._endpoints.stop_advice(endpoint))
+
+
+class SyncWorkergroups:
+    """See `stoker.management.endpoints.Workergroups`."""
+
+    def __init__(self, loop: LoopThread, workergroups: Workergroups) -> None:
+        self._loop = loop
+        self._workergroups = workergroups
+
+    def list(self, *, endpoint: str | int | None = None) -> list[WorkergroupRecord]:
+        """All workergroups, or those of one endpoint."""
+        return self._loop.run(self._workergroups.list(endpoint=endpoint))
+
+    def get(self, workergroup_id: int) -> WorkergroupRecord:
+        """One workergroup."""
+        return self._loop.run(self._workergroups.get(workergroup_id))
+
+    def create(self, endpoint: str | int, **parameters: Any) -> WorkergroupRecord:
+        """Create a workergroup."""
+        return self._loop.run(self._workergroups.create(endpoint, **parameters))
+
+    def update(self, workergroup_id: int, **parameters: Any) -> None:
+        """Change a workergroup; a new template or filter starts a rolling update."""
+        self._loop.run(self._workergroups.update(workergroup_id, **parameters))
+
+    def delete(self, workergroup_id: int) -> None:
+        """Delete a workergroup; its workers are drained and destroyed."""
+        self._loop.run(self._workergroups.delete(workergroup_id))
+
+    def workers(self, workergroup_id: int) -> WorkerRows:
+        """The workers of a workergroup."""
+        return self._loop.run(self._workergroups.workers(workergroup_id))
+
+    def logs(self, workergroup_id: int, *, tail: int | None = None) -> Logs:
+        """The log of a workergroup."""
+        return self._loop.run(self._workergroups.logs(workergroup_id, tail=tail))
+
+    def update_workers(self, workergroup_id: int, *, cancel: bool = False) -> int:
+        """Update every worker without dropping a request: how many there are to update."""
+        return self._loop.run(self._workergroups.update_workers(workergroup_id, cancel=cancel))

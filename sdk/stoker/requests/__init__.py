@@ -1,0 +1,1 @@
+"""One request: body, attempts, answer, stream, session, progress, retry policy."""

@@ -1,0 +1,162 @@
+"""Workers that take one request at a time: what the router knows of them, and when it gives them the next."""
+
+import pytest
+
+from engine.routing.endpoint import Endpoint
+from engine.routing.request_queue import QueuedRequest
+from tests.engine.routing.test_dispatcher import World
+
+
+class Serial(World):
+    """Workers of perf 10 that say what they are at; requests of 100 take the 10 s that they declare."""
+
+    def __init__(self, **config: float) -> None:
+        super().__init__(**config)
+        self.later: list[float] = []
+        self.router.later = lambda _, seconds: self.later.append(seconds)
+        for _ in range(4000):
+            self.endpoint.lengths.learn(100.0, 10.0, 10.0)
+
+    def at(self, launch_id: str, load: float = 0.0, seconds: float = 0.0, queued: float = 0.0) -> None:
+        """The worker reports a request of this load that it is at for so long, and what waits behind it."""
+        self.report(
+            launch_id,
+            load + queued,
+            running_load=load,
+            running_seconds=seconds,
+            ends_told_seconds=0.5,
+        )
+
+    def show(self, launch_id: str, place: QueuedRequest, seconds: float = 0.0) -> None:
+        """The worker has the request and says so."""
+        self.report(
+            launch_id,
+            place.cost,
+            (place.request_idx,),
+            running_load=place.cost,
+            running_seconds=seconds,
+            ends_told_seconds=0.5,
+        )
+
+    def queue(self, launch_id: str) -> float:
+        (found,) = (each for each in self.endpoint.candidates if each.launch_id == launch_id)
+        return found.queue(self.now)
+
+
+def serial(*launch_ids: str, **config: float) -> Serial:
+    world = Serial(**config)
+    world.members(*launch_ids)
+    for launch_id in launch_ids:
+        world.at(launch_id)
+    return world
+
+
+def test_a_request_is_held_until_a_worker_is_nearly_free() -> None:
+    world = serial("a", "b")
+    first, second = world.ask(), world.ask()
+    assert first.worker is not second.worker
+    assert second.worker is not None
+    third = world.ask(cost=300.0)
+    assert third.worker is None
+    # 10 s of work on each; it may be given when 1 s is left, a tenth of the mean, plus 1 s for news on its way
+    assert 5.0 < world.later[-1] < 9.0
+
+    world.now += world.later[-1] + 0.01
+    world.router.pump(world.endpoint, world.now)
+    assert third.worker is not None
+
+
+def test_the_first_that_becomes_free_gets_the_first_in_line() -> None:
+    world = serial("a", "b")
+    first, second = world.ask(), world.ask()
+    third = world.ask(cost=300.0)
+    assert second.worker is not None
+    world.now += 2.0
+    world.at(second.worker.launch_id)  # idle, much earlier than it had declared
+    world.router.finished(world.endpoint, second.worker, second.request_idx, success=True, now=world.now)
+    world.router.pump(world.endpoint, world.now)
+    assert third.worker is second.worker
+    assert world.ask(cost=300.0).worker is None
+    assert first.worker is not third.worker
+
+
+def test_how_far_a_worker_has_got_counts() -> None:
+    world = serial("a", "b")
+    world.at("a", load=100.0, seconds=8.0)
+    world.at("b", load=100.0, seconds=1.0)
+    assert world.queue("a") == pytest.approx(2.0, abs=0.8)
+    assert world.queue("b") == pytest.approx(9.0, abs=0.8)
+    world.now += 1.0
+    assert world.queue("b") == pytest.approx(8.0, abs=0.8)
+
+
+def test_one_that_takes_longer_than_it_said_is_not_taken_for_free() -> None:
+    world = serial("a")
+    world.at("a", load=100.0)
+    world.now += 15.0
+    assert world.queue("a") > 1.0
+    assert world.ask(cost=300.0).worker is None
+
+
+def test_what_other_engines_gave_it_counts() -> None:
+    world = serial("a")
+    world.at("a", load=100.0, seconds=0.0, queued=200.0)
+    assert world.queue("a") == pytest.approx(30.0, abs=2.0)
+
+
+def test_what_was_routed_and_is_not_seen_yet_counts_from_then_on() -> None:
+    world = serial("a")
+    place = world.ask()
+    assert place.worker is not None
+    assert world.queue("a") == pytest.approx(10.0, abs=0.8)
+    world.now += 4.0
+    assert world.queue("a") == pytest.approx(6.0, abs=0.8)
+    world.show("a", place, seconds=4.0)
+    assert world.queue("a") == pytest.approx(6.0, abs=0.8)
+
+
+def test_a_worker_that_does_not_say_what_it_is_at_gets_requests_as_ever() -> None:
+    world = serial("a")
+    world.members("a", "official")
+    world.report("official")
+    places = [world.ask() for _ in range(5)]
+    assert all(place.worker is not None for place in places)
+
+
+def test_nothing_is_held_back_before_it_is_known_how_long_requests_take() -> None:
+    world = World()
+    world.members("a")
+    world.report("a", ends_told_seconds=0.5)
+    assert [world.ask().worker is not None for _ in range(3)] == [True, True, True]
+
+
+def test_max_queue_time_stays_the_bound_of_what_waits_on_a_worker() -> None:
+    world = serial("a", max_queue_time=5.0)
+    world.at("a", load=100.0, seconds=0.0)
+    for _ in range(50):
+        world.ask()  # a long line would give out far ahead
+    assert world.queue("a") < 11.0
+
+
+def test_the_engine_learns_from_what_workers_measured() -> None:
+    world = serial("a")
+    endpoint: Endpoint = world.endpoint
+    before = endpoint.lengths.count
+    place = world.ask()
+    assert place.worker is not None
+    world.show("a", place)
+    world.router.finished(
+        endpoint, place.worker, place.request_idx, success=True, now=world.now, busy_seconds=20.0
+    )
+    assert endpoint.lengths.count == before + 1
+
+
+def test_a_failed_request_teaches_nothing() -> None:
+    world = serial("a")
+    before = world.endpoint.lengths.count
+    place = world.ask()
+    assert place.worker is not None
+    world.router.finished(
+        world.endpoint, place.worker, place.request_idx, success=False, now=world.now, busy_seconds=0.1
+    )
+    assert world.endpoint.lengths.count == before

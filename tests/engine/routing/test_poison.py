@@ -1,0 +1,127 @@
+"""One request that kills the model wherever it runs, through the OpenAI door and through `/route/`. Real HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest_asyncio
+from aiohttp import web
+
+from stoker_wire.security.fingerprint import fingerprint
+from tests.engine.api.test_openai import ModelWorker, path
+from tests.engine.conftest import EndpointDouble, Stage
+from tests.engine.standin import until
+
+POISON = {"prompt": "x", "temperature": -7}
+
+
+class Fragile(ModelWorker):
+    """A worker whose model dies of one request: the connection breaks, and a moment later its report says so."""
+
+    broken = False
+    reporting: "asyncio.Task[None] | None" = None
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if (await request.json())["payload"].get("temperature") == -7:
+            self.seen.append(await request.json())
+            self.broken = True
+            assert request.transport is not None
+            request.transport.abort()
+            self.reporting = asyncio.ensure_future(self._report())
+            return web.Response()
+        return await super()._handle(request)
+
+    async def _report(self) -> None:
+        await asyncio.sleep(0.1)  # its probe finds the model dead
+        await self.worker.report(error_msg="CUDA error: device-side assert")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def fleet(stage: Stage) -> AsyncIterator[tuple[EndpointDouble, list[Fragile]]]:
+    endpoint = await stage.endpoint()
+    models = [Fragile(endpoint.worker(letter * 12, 100 + n)) for n, letter in enumerate("abcde")]
+    for model in models:
+        await model.start()
+    await endpoint.ready(*(model.worker for model in models))
+    yield endpoint, models
+    for model in models:
+        if model.reporting is not None:
+            await model.reporting
+        await model.server.close()
+
+
+def seen(models: list[Fragile]) -> int:
+    return sum(len(model.seen) for model in models)
+
+
+async def test_the_door_sends_it_to_two_workers_and_then_refuses_it_for_every_client(
+    stage: Stage, fleet: tuple[EndpointDouble, list[Fragile]]
+) -> None:
+    endpoint, models = fleet
+    status, problem = await stage.call("POST", path(endpoint, "completions"), POISON, key=endpoint.key)
+    assert (status, problem["error"]) == (422, "request_breaks_workers"), problem
+    assert "CUDA error: device-side assert" in problem["msg"]
+    assert "change the request" in problem["msg"]
+    assert sum(model.broken for model in models) == 2
+
+    # Another client's copy, its keys in another order, reaches no worker at all.
+    copy = dict(reversed(POISON.items()))
+    status, problem = await stage.call("POST", path(endpoint, "completions"), copy, key=endpoint.key)
+    assert (status, problem["error"]) == (422, "request_breaks_workers")
+    asked = await stage.post(
+        "/route/",
+        {
+            "endpoint": endpoint.name,
+            "api_key": endpoint.key,
+            "fingerprint": fingerprint("/v1/completions", b'{"temperature":-7,"prompt":"x"}'),
+        },
+    )
+    assert (asked[0], asked[1]["error"]) == (422, "request_breaks_workers")
+    assert sum(model.broken for model in models) == 2
+
+    # Everybody else is served.
+    for number in range(6):
+        status, answer = await stage.call(
+            "POST", path(endpoint, "completions"), {"n": number}, key=endpoint.key
+        )
+        assert (status, answer["got"]) == (200, {"n": number})
+
+
+async def test_an_official_client_that_comes_again_with_its_index_is_told_to_stop(
+    stage: Stage, fleet: tuple[EndpointDouble, list[Fragile]]
+) -> None:
+    endpoint, models = fleet
+    request_idx, calls = 0, 0
+    while True:
+        body = {"endpoint": endpoint.name, "api_key": endpoint.key, "cost": 1, "request_idx": request_idx}
+        status, answer = await stage.post("/route/", body)
+        if status != 200:
+            break
+        request_idx = answer["request_idx"]
+        if "url" not in answer:
+            continue
+        calls += 1
+        assert calls <= 2
+        try:
+            envelope = {"auth_data": answer, "payload": POISON}
+            await stage.http.post(f"{answer['url']}/v1/completions", json=envelope)
+        except aiohttp.ClientError:
+            continue
+    assert (status, answer["error"]) == (422, "request_breaks_workers")
+    assert sum(model.broken for model in models) == 2
+
+
+async def test_copies_that_come_at_once_break_no_third_worker_once_the_first_is_known_to_be_broken(
+    stage: Stage, fleet: tuple[EndpointDouble, list[Fragile]]
+) -> None:
+    endpoint, models = fleet
+
+    async def send() -> int:
+        return (await stage.call("POST", path(endpoint, "completions"), POISON, key=endpoint.key))[0]
+
+    first = asyncio.ensure_future(send())
+    known = stage.server.engine.directory.named(endpoint.name)
+    await until(lambda: len(known.breakages), "the first break is known")
+    rest = await asyncio.gather(*(send() for _ in range(8)))
+    assert {await first, *rest} == {422}
+    assert sum(model.broken for model in models) == 2

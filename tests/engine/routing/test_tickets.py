@@ -1,0 +1,99 @@
+"""What a ticket promises, at the edges of its time and of the caches. No I/O."""
+
+import base64
+import json
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_public_key,
+)
+
+from engine.routing import ticket_issuer
+from engine.routing.outstanding import OutstandingLoad
+from engine.routing.ticket_issuer import TicketIssuer
+from stoker_wire.security.ticket import TICKET_SECONDS, TicketRefused, unseal
+from stoker_wire.security.token import mint_worker_token, ticket_key
+
+NEW, OLD = b"the new secret of the tests" + b"!" * 8, b"the old secret of the tests" + b"!" * 8
+PEM = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+    Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+)
+
+
+@pytest.fixture
+def office() -> TicketIssuer:
+    return TicketIssuer(secrets=(NEW, OLD), rsa_private_key_pem=PEM)
+
+
+@pytest.fixture
+def small_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ticket_issuer, "_CACHED_MAX", 3)
+
+
+def ticket(office: TicketIssuer, *, launch_id: str = "a", now: float = 1000.0, **more: object) -> str:
+    return office.ticket(
+        endpoint_id=7,
+        endpoint_name="llm",
+        launch_id=launch_id,
+        cost=5.0,
+        request_idx=3,
+        reqnum=9,
+        now=now,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def key_of(secret: bytes, launch_id: str = "a", endpoint_id: int = 7) -> bytes:
+    return ticket_key(mint_worker_token(secret, endpoint_id, launch_id))
+
+
+def test_a_ticket_opens_for_exactly_its_seconds(office: TicketIssuer) -> None:
+    text = ticket(office, now=1000.0)
+    opened = unseal(text, key_of(NEW), worker="a", now=1000.0 + TICKET_SECONDS)
+    assert (opened.e, opened.w, opened.c, opened.r, opened.n, opened.x) == ("llm", "a", 5.0, 3, 9, 1060.0)
+    with pytest.raises(TicketRefused) as refused:
+        unseal(text, key_of(NEW), worker="a", now=1000.001 + TICKET_SECONDS)
+    assert refused.value.code == "ticket_expired"
+
+
+def test_the_books_drop_a_ticket_at_the_moment_after_which_it_is_worthless() -> None:
+    ledger = OutstandingLoad()
+    ledger.issue(1, 5.0, now=1000.0, expires_at=1000.0 + TICKET_SECONDS)
+    assert ledger.expire(999.999 + TICKET_SECONDS) == 0
+    assert ledger.expire(1000.0 + TICKET_SECONDS) == 1
+
+
+def test_a_ticket_is_sealed_for_the_secret_that_its_worker_has_shown(office: TicketIssuer) -> None:
+    unknown = ticket(office)
+    for secret in (NEW, OLD):
+        assert unseal(unknown, key_of(secret), worker="a", now=1000.0).r == 3
+    shown = ticket(office, secret=OLD)
+    assert unseal(shown, key_of(OLD), worker="a", now=1000.0).r == 3
+    with pytest.raises(TicketRefused):
+        unseal(shown, key_of(NEW), worker="a", now=1000.0)
+
+
+@pytest.mark.usefixtures("small_caches")
+def test_a_full_cache_of_keys_seals_for_the_right_worker(office: TicketIssuer) -> None:
+    for name in "abcdabcd":
+        text = ticket(office, launch_id=name)
+        assert unseal(text, key_of(NEW, name), worker=name, now=1000.0).w == name
+        assert len(office._ticket_keys) <= 3
+
+
+@pytest.mark.usefixtures("small_caches")
+def test_a_signature_is_made_once_per_url_and_is_of_that_url(office: TicketIssuer) -> None:
+    public = load_pem_public_key(office.public_key_pem)
+    assert isinstance(public, rsa.RSAPublicKey)
+    for number in (1, 2, 3, 4, 1):
+        url = f"http://10.0.0.{number}:3000"
+        signature = office.signature(url)
+        signed = json.dumps({"url": url}, indent=4, sort_keys=True).encode()
+        public.verify(base64.b64decode(signature), signed, padding.PKCS1v15(), hashes.SHA256())
+        assert office.signature(url) == signature
+        assert len(office._signatures) <= 3

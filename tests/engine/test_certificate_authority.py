@@ -1,0 +1,75 @@
+"""Certificates for workers: who waits for one takes nobody else's place."""
+
+import asyncio
+
+import aiohttp
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from engine.engine import Engine
+from engine.tls.certificate_authority import WAITING_MAX, CertificateApi
+from tests.engine.api.test_odd_bytes import CA_PEM
+from tests.engine.conftest import Stage
+from tests.engine.standin import until
+
+
+def request_pem() -> bytes:
+    """A certificate request."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return (
+        x509.CertificateSigningRequestBuilder(x509.Name([]))
+        .sign(key, hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+    )
+
+
+async def ask(
+    stage: Stage, http: aiohttp.ClientSession, instance_id: int, body: bytes, token: str = ""
+) -> int:
+    """The status of the answer."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url = f"{stage.server.url}/api/v0/sign_cert/?instance_id={instance_id}"
+    async with http.post(url, data=body, headers=headers) as answer:
+        return answer.status
+
+
+async def test_strangers_who_wait_do_not_keep_a_worker_from_its_certificate(
+    bare_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desks: list[CertificateApi] = []
+
+    def open_desk(engine: Engine) -> CertificateApi:
+        desks.append(CertificateApi(engine))
+        return desks[0]
+
+    monkeypatch.setattr("engine.app.AuthorityDesk", open_desk)
+    monkeypatch.setattr("engine.tls.certificate_authority._UNKNOWN_SECONDS_MAX", 60.0)
+    await bare_stage.start_engine(ca_key_pem=CA_PEM)
+    desk = desks[0]
+    endpoint = await bare_stage.endpoint()
+    worker, young = endpoint.worker(), endpoint.worker("bbbbbbbbbbbb", 102)
+    await endpoint.script(groups=[1], members=[worker.member(a="10.0.0.9:3000"), young.member()])
+    body = request_pem()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+        crowd = [asyncio.ensure_future(ask(bare_stage, http, 5000 + n, body)) for n in range(WAITING_MAX)]
+        await until(lambda: desk.waiting[False] == WAITING_MAX, "the crowd waits")
+        assert await ask(bare_stage, http, 9999, body) == 503, "one more stranger has no place"
+        assert await ask(bare_stage, http, worker.instance_id, body, worker.token) == 200
+        waits = asyncio.ensure_future(ask(bare_stage, http, young.instance_id, body, young.token))
+        await until(lambda: desk.waiting[True] == 1, "a worker waits too")
+        await endpoint.script(
+            groups=[1], members=[worker.member(a="10.0.0.9:3000"), young.member(a="10.0.0.8:3000")]
+        )
+        assert await waits == 200, "and one that is known may wait for its address"
+        assert desk.waiting == {True: 0, False: WAITING_MAX}, "while the crowd still stands there"
+        monkeypatch.setattr("engine.tls.certificate_authority._UNKNOWN_SECONDS_MAX", 0.0)
+        assert set(await asyncio.gather(*crowd)) == {404}
+
+
+async def test_who_brings_no_request_does_not_wait(bare_stage: Stage) -> None:
+    await bare_stage.start_engine(ca_key_pem=CA_PEM)
+    async with aiohttp.ClientSession() as http, asyncio.timeout(2):
+        assert await ask(bare_stage, http, 4711, b"none") == 400

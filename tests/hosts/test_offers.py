@@ -1,0 +1,150 @@
+"""What is offered: one offer per free slot, at the settings' prices, found with the search grammar."""
+
+import pytest
+from pydantic import ValidationError
+
+from hosts import GpuSettings, HostMarketSettings, MachineSettings, TemplateSettings
+from hosts.catalog.gpus import Gpu, find_gpus
+from market.port import Refused
+from market.query import parse_order, query_of
+
+H200 = Gpu(index=0, name="H200", ram_mb=143_771, driver="580.65.06")
+
+
+async def found(bench, text: str, **more) -> list[str]:
+    return [one.gpu_name for one in await bench.market.search(query_of(text, **more))]
+
+
+async def test_there_is_one_offer_per_free_slot_with_an_id_of_its_own(bench):
+    offers = await bench.offers()
+    assert sorted(one.gpu_name for one in offers) == ["CPU large", "CPU small", "CPU small"]
+    assert len({one.id for one in offers}) == len({one.machine_id for one in offers}) == 3
+
+
+async def test_offers_are_found_with_the_search_grammar(bench):
+    assert await found(bench, "gpu_name=CPU_large verified=true rentable=true rented=false") == ["CPU large"]
+    assert await found(bench, "dph<0.2") == ["CPU small", "CPU small"]
+    assert await found(bench, "dlperf>=40 num_gpus=1") == ["CPU large"]
+    assert await found(bench, "cuda_vers>=12") == []
+
+
+async def test_offers_come_best_first_and_no_more_than_asked(bench):
+    by_price = [one.dph_base for one in await bench.offers(order=parse_order("dph"))]
+    assert by_price == [0.10, 0.10, 0.30]
+    assert [one.gpu_name for one in await bench.offers(order=parse_order("dlperf_usd-"), limit=1)] == [
+        "CPU large"
+    ]
+
+
+async def test_the_price_counts_the_asked_disk(bench):
+    small = (await bench.offers(filters={"gpu_name": {"eq": "CPU small"}}, disk_gb=73.0 / 2))[0]
+    assert small.dph_total == pytest.approx(0.10 + 0.1 * 36.5 / 730)
+    assert await bench.offers(disk_gb=10_000) == []
+
+
+async def test_bids_are_offered_by_kinds_that_take_them_at_their_least_price(bench):
+    (offer,) = await bench.offers(type="bid")
+    assert (offer.gpu_name, offer.is_bid, offer.dph_base) == ("CPU large", True, 0.05)
+    instance_id = await bench.rent(kind="CPU large", bid_dollars_per_hour=0.07)
+    assert (await bench.market.show(instance_id)).dph_base == 0.07
+    (
+        await bench.http.put(f"/api/v0/instances/bid_price/{instance_id}/", json={"price": 0.01})
+    ).raise_for_status()
+    assert (await bench.reaches(instance_id, "stopped")).status_msg == "outbid"
+
+
+async def test_a_query_of_an_unknown_kind_is_refused(bench):
+    with pytest.raises(Refused, match="on-demand"):
+        await bench.offers(type="gift")
+
+
+async def test_gpus_that_nobody_named_are_offered_at_the_settings_price(tmp_path, tools):
+    settings = tools.settings_for(tmp_path / "m", gpus=GpuSettings(dollars_per_hour=2.5), machines=())
+    async with tools.running(settings, gpus=lambda: [H200]) as bench:
+        (offer,) = await bench.offers()
+        assert (offer.gpu_name, offer.gpu_ram, offer.dph_base) == ("H200", 143_771, 2.5)
+        assert await found(bench, "gpu_ram>=140 driver_version>=535.86.05") == ["H200"]
+        instance_id = await bench.rent(kind="H200", onstart="echo gpu $CUDA_VISIBLE_DEVICES; exec sleep 1000")
+        await bench.printed(instance_id, "gpu 0")
+
+
+async def test_a_machine_kind_may_name_a_gpu_and_is_left_out_where_there_is_none(tmp_path, tools):
+    machines = (MachineSettings(name="H200 half", count=2, dollars_per_hour=1, gpu_index=0),)
+    settings = tools.settings_for(tmp_path / "m", machines=machines)
+    async with tools.running(settings, gpus=lambda: [H200]) as bench:
+        assert [one.gpu_name for one in await bench.offers()] == ["H200 half", "H200 half"]
+    async with tools.running(settings, gpus=list) as bench:
+        assert await bench.offers() == []
+
+
+def test_a_machine_without_a_gpu_is_no_fault():
+    assert all(gpu.ram_mb > 0 for gpu in find_gpus())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"api_keys": ()}, "api_keys"),
+        ({"api_keys": ("tiny",)}, "at least 8"),
+        ({"port_min": 2000, "port_max": 2005}, "fewer than"),
+        ({"machines": ({"name": "a", "dollars_per_hour": 0},)}, "dollars_per_hour"),
+        (
+            {"machines": ({"name": "a b", "dollars_per_hour": 1}, {"name": "a_b", "dollars_per_hour": 1})},
+            "same name",
+        ),
+        ({"machines": ({"name": "a", "dollars_per_hour": 1, "cpu": 3},)}, "cpu"),
+        ({"machines": ({"name": "a", "dollars_per_hour": float("nan")},)}, "dollars_per_hour"),
+        ({"templates": ({"name": "a", "env": "-e 'open"},)}, "never closed"),
+        ({"instances_on_exit": "burn"}, "instances_on_exit"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_with_the_field(tmp_path, changes, says):
+    with pytest.raises(ValidationError) as refused:
+        HostMarketSettings(**{"state_dir": tmp_path, "api_keys": ("long-enough-key",), **changes})
+    assert says in str(refused.value)
+
+
+async def test_a_template_is_found_by_id_and_by_hash(bench):
+    by_hash = await bench.market.template(hash_id="server")
+    by_id = await bench.market.template(id=by_hash.id)
+    assert by_id == by_hash
+    assert by_hash.env == "-e FROM=template"
+    for unknown in ({"hash_id": "nobody"}, {"id": 999}):
+        with pytest.raises(Refused) as refused:
+            await bench.market.template(**unknown)
+        assert refused.value.code == "no_such_template"
+
+
+async def test_the_same_content_is_the_same_template(bench):
+    body = {"name": "t", "image": "x", "onstart": "echo 1", "extra_filters": {"verified": {"eq": True}}}
+    first, second, other = [
+        (await bench.http.post("/api/v0/template/", json=given)).json()["template"]
+        for given in (body, body, {**body, "onstart": "echo 2"})
+    ]
+    assert (first["id"], first["hash_id"]) == (second["id"], second["hash_id"])
+    assert first["hash_id"] != other["hash_id"]
+    assert (
+        await bench.market.template(hash_id=first["hash_id"])
+    ).extra_filters == '{"verified": {"eq": true}}'
+
+
+async def test_a_template_that_cannot_work_is_refused(bench):
+    for body in ({"name": ""}, {"env": "-e 'open"}, {"recommended_disk_space": -1}, {"onstart": 7}):
+        response = await bench.http.post("/api/v0/template/", json=body)
+        assert (response.status_code, response.json()["error"]) == (400, "invalid_args")
+
+
+async def test_a_deleted_template_is_gone_for_new_instances_only(bench):
+    instance_id = await bench.rent(template_hash="sleeper")
+    body = {"hash_id": "sleeper"}
+    assert (await bench.http.request("DELETE", "/api/v0/template/", json=body)).status_code == 200
+    assert (await bench.http.request("DELETE", "/api/v0/template/", json=body)).status_code == 404
+    await bench.reaches(instance_id, "running")
+    with pytest.raises(Refused):
+        await bench.rent(template_hash="sleeper")
+
+
+async def test_args_of_a_template_are_read_as_a_shell_would(bench):
+    body = TemplateSettings(name="a", args_str="bash -c 'echo two  words; exec sleep 1000'").model_dump()
+    template = (await bench.http.post("/api/v0/template/", json=body)).json()["template"]
+    await bench.printed(await bench.rent(template_id=template["id"]), "two words")

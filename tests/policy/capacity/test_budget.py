@@ -1,0 +1,47 @@
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policy.capacity.budget import BudgetTracker
+from stoker_wire.states import WorkerState as S
+from tests.policy.builders import BOOTING, COLD, brief, decide, draining, endpoint, offer, offers, see, worker
+
+states = st.sampled_from([S.READY, COLD, BOOTING, S.STOPPING, S.ERROR])
+prices = st.floats(0.0, 50.0) | st.just(1e300)
+
+
+@given(st.lists(st.tuples(states, prices, states, prices), max_size=30))
+def test_what_is_left_after_many_changes_is_what_a_fresh_count_says(changes):
+    """A running sum of floats would be off by what rounding left of every change."""
+    before = [worker(f"w{number}", state, price=price) for number, (state, price, _, _) in enumerate(changes)]
+    after = [worker(f"w{number}", state, price=price) for number, (_, _, state, price) in enumerate(changes)]
+    purse = BudgetTracker(20.0, before)
+    for old, new in zip(before, after, strict=True):
+        purse.exchange(old, new)
+    fresh = BudgetTracker(20.0, after)
+    assert (purse.left, purse.left_after_drains) == (fresh.left, fresh.left_after_drains)
+
+
+def test_what_drains_is_counted_until_it_has_stopped_and_left_after_that():
+    purse = BudgetTracker(1.0, [worker("hot"), draining("leaving")])
+    assert (purse.left, purse.left_after_drains) == (0.4, 0.69)
+    assert purse.affords(0.4)
+    assert not purse.affords(0.41)
+    assert purse.affords(0.5, instead_of=0.1)
+    assert purse.affords_after_drains(0.69)
+
+
+def test_a_budget_is_used_to_the_cent():
+    """In floats 0.5 - 0.1 - 0.1 - 0.1 - 0.1 is less than 0.1."""
+    found = offers(*(offer(number, price=0.1) for number in range(1, 9)))
+    decided = decide(see(config=endpoint(min_workers=8, dollars_per_hour_max=0.5), offers=(found,)))
+    assert brief(decided) == [f"recruit 1x RTX 4090 {number}" for number in range(1, 6)]
+
+
+def test_a_price_beyond_all_measure_breaks_no_plan():
+    found = offers(offer(1, price=1e308), offer(2, price=0.3))
+    seen = see(worker("cold", COLD, price=1e308), offers=(found,), config=endpoint(min_workers=3))
+    assert brief(decide(seen)) == ["recruit 1x RTX 4090 2", "recruit 1x RTX 4090 1"]
+    bounded = replace(seen, config=endpoint(min_workers=3, dollars_per_hour_max=1e308))
+    assert brief(decide(bounded))[0] == "recruit 1x RTX 4090 2"

@@ -1,0 +1,50 @@
+"""A deletion that needs no forecast: what is left to do when the planner fails."""
+
+from dataclasses import replace
+
+from hypothesis import given
+
+from policy.planning.deletion import plan_deletion
+from policy.planning.plan_validation import check
+from policy.planning.planner import plan
+from policy.state.plan_effects import after
+from policy.state.worker import Goal
+from stoker_wire.states import WorkerState as S
+from tests.policy.builders import COLD, NOW, brief, draining, see, worker
+from tests.policy.test_properties import observations, some
+
+
+@some
+@given(observations)
+def test_without_a_forecast_a_deletion_is_planned_like_with_one(observation):
+    deleted = replace(observation, deleting=True)
+    decided = plan_deletion(deleted)
+    assert check(deleted, decided) == ()
+    assert decided.operations == plan(deleted).operations
+    assert plan_deletion(after(deleted, decided)).operations == ()
+
+
+def test_it_drains_what_is_hot_and_destroys_the_rest_until_all_is_confirmed():
+    crowd = [
+        worker("hot"),
+        draining("held", Goal.DESTROY, in_flight=1),
+        draining("empty", Goal.DESTROY),
+        worker("cold", COLD),
+        worker("unconfirmed", S.DESTROYING),
+    ]
+    decided = plan_deletion(see(*crowd, deleting=True))
+    assert brief(decided) == [
+        "destroy empty",
+        "drain hot to destroy",
+        "destroy cold",
+        "destroy unconfirmed",
+    ]
+    assert decided.waits[0].reason == "5 worker(s) to be released before it is gone"
+    assert decided.look_again_at is not None
+    assert NOW < decided.look_again_at <= NOW + 570
+
+
+def test_what_the_planner_remembered_is_kept():
+    seen = see(worker("hot"), deleting=True)
+    remembered = plan(seen).memory
+    assert plan_deletion(replace(seen, memory=remembered)).memory == remembered

@@ -1,0 +1,383 @@
+from dataclasses import replace
+
+import pytest
+
+from policy.planning.repair import boot_deadline
+from policy.state.liveness import with_silent_marked
+from policy.state.observation import Observation
+from policy.state.plan import Look
+from policy.state.worker import ORPHAN_GROUP, Goal, HostFailure, Learned
+from policy.state.worker_events import fold_operation_result
+from policy.tuning import DEFAULT_TUNING, Tuning
+from stoker_wire.states import WorkerState as S
+from tests.policy.builders import (
+    COLD,
+    NOW,
+    brief,
+    decide,
+    draining,
+    endpoint,
+    group,
+    knows,
+    offer,
+    offers,
+    see,
+    steady,
+    worker,
+)
+
+
+def test_a_boot_deadline_is_three_times_what_the_kind_takes():
+    # learned: 120 s, so 360
+    boots = worker("w1", S.MODEL_LOADING, since=NOW - 360)
+    decided = decide(see(boots))
+    assert brief(decided) == ["destroy w1"]
+    assert "MODEL_LOADING for 6 min, allowed 6 min" in decided.operations[0].reason
+    (blamed,) = decided.failed_hosts
+    assert (blamed.machine_id, blamed.until) == (boots.machine_id, NOW + 3600)
+    assert brief(decide(see(worker("w1", S.MODEL_LOADING, since=NOW - 359)))) == []
+
+
+def test_a_boot_deadline_has_a_floor_and_a_ceiling():
+    boots, tuning = worker("w1", S.LOADING, since=NOW), Tuning()
+    assert boot_deadline(boots, see(learned=knows(boot=1)), tuning) == NOW + 300
+    assert boot_deadline(boots, see(learned=knows(boot=9000)), tuning) == NOW + 1800
+    assert boot_deadline(boots, see(learned=Learned()), tuning) == NOW + 1200
+
+
+def test_the_time_spent_loading_counts_from_the_launch():
+    boots = worker("w1", S.MODEL_LOADING, since=NOW - 10, launched_at=NOW - 360)
+    assert brief(decide(see(boots))) == ["destroy w1"]
+
+
+def test_a_start_that_the_market_does_not_carry_out_is_given_up_and_tried_later():
+    stuck = worker("w1", S.STARTING, since=NOW - 45, market_status="stopped")
+    seen = see(stuck, load=steady(50))
+    decided = decide(seen)
+    assert brief(decided) == ["stop w1"]
+    resting = worker("w1", COLD, since=NOW - 10, starts_given_up=1)
+    assert brief(decide(replace(seen, workers=(resting,)))) == ["recruit 1x RTX 4090 1"]
+    rested = resting.but(since=NOW - 300)
+    assert brief(decide(replace(seen, workers=(rested,)))) == ["activate w1"]
+
+
+def test_the_second_start_that_hangs_is_the_last():
+    stuck = worker("w1", S.STARTING, since=NOW - 45, market_status="exited", starts_given_up=1)
+    assert brief(decide(see(stuck)))[0] == "destroy w1"
+
+
+def test_a_start_is_not_given_up_without_a_look_since_it_began():
+    stuck = worker("w1", S.STARTING, since=NOW - 45, market_status="stopped")
+    assert brief(decide(see(stuck, listed_at=NOW - 46))) == ["look"]
+
+
+def test_a_first_load_that_the_market_has_stopped_is_not_waited_for():
+    outbid = worker("w1", S.LOADING, since=NOW - 45, loaded_once=False, market_status="stopped")
+    decided = decide(see(outbid))
+    assert brief(decided)[0] == "destroy w1"
+    assert "the market says stopped for 45 s" in decided.operations[0].reason
+    assert "destroy w1" not in brief(decide(see(outbid.but(since=NOW - 44))))
+    assert "destroy w1" not in brief(decide(see(outbid.but(market_status="created"))))
+
+
+def test_a_start_that_runs_is_given_its_time():
+    # learned: 20 s, four times that is under the floor of 90
+    assert brief(decide(see(worker("w1", S.STARTING, since=NOW - 89, market_status="running")))) == []
+    assert brief(decide(see(worker("w1", S.STARTING, since=NOW - 90, market_status="running")))) == [
+        "destroy w1"
+    ]
+
+
+def test_a_worker_that_breaks_on_its_first_boot_is_released_and_its_host_remembered():
+    broken = worker("w1", S.ERROR, error="CUDA out of memory", loaded_once=False)
+    decided = decide(see(broken))
+    assert brief(decided) == ["destroy w1"]
+    assert "CUDA out of memory" in decided.operations[0].reason
+    assert decided.failed_hosts
+
+
+def test_a_worker_that_once_ran_is_rebooted_once_and_then_released():
+    broken = worker("w1", S.ERROR, error="Xid 79", loaded_once=True)
+    assert brief(decide(see(broken))) == ["reboot w1"]
+    assert brief(decide(see(broken.but(reboots=1)))) == ["destroy w1"]
+
+
+def test_a_failed_host_is_not_tried_again_within_the_hour():
+    blamed = HostFailure(machine_id=1001, until=NOW + 1, reason="x")
+    seen = see(offers=(offers(offer(1)),), config=endpoint(min_load=50))
+    assert brief(decide(replace(seen, learned=replace(knows(), failed_hosts=(blamed,))))) == []
+    forgiven = replace(blamed, until=NOW)
+    assert brief(decide(replace(seen, learned=replace(knows(), failed_hosts=(forgiven,))))) == [
+        "recruit 1x RTX 4090 1"
+    ]
+
+
+def failures(count, last=NOW - 100):
+    return tuple(
+        HostFailure(
+            machine_id=5000 + n, until=last + 3600, reason="exit 1", workergroup_id=1, failed_at=last - 10 * n
+        )
+        for n in range(count)
+    )
+
+
+def test_launches_that_fail_on_host_after_host_are_the_templates_fault():
+    seen = see(config=endpoint(min_load=50), learned=replace(knows(), failed_hosts=failures(5)))
+    decided = decide(seen)
+    assert brief(decided) == []
+    assert decided.waits[0].code == "worker_failed"
+    assert "check its template (last: exit 1)" in decided.waits[0].reason
+    assert len(brief(decide(replace(seen, learned=replace(knows(), failed_hosts=failures(4)))))) == 1
+
+
+def test_a_failing_template_is_tried_once_in_ten_minutes():
+    learned = replace(knows(), failed_hosts=failures(5, last=NOW - 600))
+    seen = see(config=endpoint(min_workers=3), learned=learned)
+    assert len(brief(decide(seen))) == 1
+
+
+def test_a_suspect_is_out_of_capacity_at_once_and_rebooted_after_twenty_seconds():
+    ill = worker("ill", suspect_since=NOW - 19)
+    crowd = [worker(f"w{n}") for n in range(4)]
+    seen = see(ill, *crowd, load=steady(450))
+    assert brief(decide(seen)) == ["recruit 1x RTX 4090 1"]
+    assert "reboot ill" in brief(decide(replace(seen, workers=(ill.but(suspect_since=NOW - 20), *crowd))))
+
+
+def test_a_silent_worker_is_rebooted_then_released():
+    crowd = [worker(f"w{n}") for n in range(4)]
+    silent = worker("ill", reported_at=NOW - 121)
+    assert brief(decide(see(silent, *crowd, load=steady(390)))) == ["reboot ill"]
+    assert brief(decide(see(silent.but(reboots=1), *crowd, load=steady(390)))) == ["destroy ill"]
+    assert brief(decide(see(silent.but(reported_at=NOW - 120), *crowd, load=steady(490)))) == []
+
+
+def test_silence_of_most_workers_is_the_lines_fault():
+    crowd = [worker(f"w{n}", reported_at=NOW - 500) for n in range(3)]
+    decided = decide(see(*crowd, worker("w9"), load=steady(390)))
+    assert brief(decided) == []
+    assert decided.targets.hot_ready == 400
+
+
+def test_silence_of_the_engines_says_nothing_about_the_workers():
+    crowd = [worker("w1", reported_at=NOW - 500), worker("w2", reported_at=NOW - 500), worker("w3")]
+    assert brief(decide(see(*crowd, load=steady(290, until=NOW - 500)))) == []
+
+
+def test_only_a_fifth_is_mended_at_a_time():
+    crowd = [worker(f"w{n}", suspect_since=NOW - 60) for n in range(3)] + [worker(f"x{n}") for n in range(7)]
+    decided = decide(see(*crowd, load=steady(690), config=endpoint(max_workers=10)))
+    assert brief(decided) == ["reboot w0", "reboot w1"]
+    assert any("enough others are being mended" in wait.reason for wait in decided.waits)
+
+
+def test_a_draining_worker_that_does_not_answer_is_not_waited_for():
+    assert brief(decide(see(draining("w1", seen=None, suspect_since=NOW - 20, in_flight=1)))) == ["stop w1"]
+
+
+def test_an_unconfirmed_release_is_asked_for_again():
+    leaving = worker("w1", S.DESTROYING, retry_at=NOW)
+    assert brief(decide(see(leaving))) == ["destroy w1"]
+    assert brief(decide(see(leaving.but(retry_at=NOW + 1)))) == []
+    assert brief(decide(see(leaving.but(operation="destroy")))) == []
+
+
+def test_a_stop_that_does_not_come_about_is_asked_for_again():
+    assert brief(decide(see(worker("w1", S.STOPPING, since=NOW - 120)))) == ["stop w1"]
+    assert brief(decide(see(worker("w1", S.STOPPING, since=NOW - 119), listed_at=NOW - 1))) == []
+
+
+def test_a_stop_that_was_accepted_again_is_given_as_much_time_as_the_first():
+    ordered = worker("w1", S.STOPPING, since=NOW - 1800, operation="stop")
+    accepted = fold_operation_result(ordered, "stop", now=NOW - 1, learned=Learned(), ok=True).worker
+    seen = see(accepted, listed_at=NOW - 1)
+    assert brief(decide(seen)) == []
+    due = NOW - 1 + DEFAULT_TUNING.stop_repeat_seconds
+    again = decide(replace(seen, now=due, listed_at=due))
+    assert brief(again) == ["stop w1"]
+    assert "still not stopped after 32 min" in again.operations[0].reason
+
+
+def test_nothing_is_repeated_while_it_is_under_way_or_cooling_down():
+    broken = worker("w1", S.ERROR, error="boom")
+    assert brief(decide(see(broken.but(operation="reboot")))) == []
+    cooling = decide(see(broken.but(retry_at=NOW + 40)))
+    assert brief(cooling) == []
+    assert cooling.look_again_at <= NOW + 40
+
+
+# rolling updates
+
+
+def test_inactive_workers_are_updated_first():
+    crowd = [worker("hot"), worker("cold", COLD)]
+    found = offers(offer(1), revision=2)
+    seen = see(*crowd, workergroups=(group(revision=2),), offers=(found,), load=steady(90))
+    assert brief(decide(seen))[0] == "update cold"
+
+
+def test_a_ready_worker_is_drained_for_its_update_when_enough_stay_ready():
+    crowd = [worker("w1"), worker("w2", in_flight=3)]
+    seen = see(*crowd, workergroups=(group(revision=2),), load=steady(90))
+    assert brief(decide(seen)) == ["drain w1 to update"]
+
+
+def test_an_update_never_drops_below_the_needed_capacity_but_makes_room_first():
+    found = offers(offer(1), revision=2)
+    seen = see(worker("w1"), workergroups=(group(revision=2),), offers=(found,), load=steady(90))
+    decided = decide(seen)
+    assert brief(decided) == ["recruit 1x RTX 4090 1"]
+    assert "rolling update" in decided.operations[0].reason
+
+
+def test_an_update_for_which_max_workers_leaves_no_room_takes_one_worker_after_the_other():
+    busy = see(
+        worker("w1", in_flight=2),
+        worker("w2", in_flight=2),
+        workergroups=(group(revision=2),),
+        config=endpoint(max_workers=2),
+        offers=(offers(offer(1), revision=2),),
+        load=steady(190),
+    )
+    assert brief(decide(busy)) == ["drain w1 to update"]
+    first = draining("w1", Goal.UPDATE, in_flight=1)
+    assert brief(decide(replace(busy, workers=(first, worker("w2", in_flight=2))))) == []
+
+
+def test_a_lone_worker_is_updated_when_nothing_is_asked_of_it():
+    seen = see(worker("w1"), workergroups=(group(revision=2),), config=endpoint(max_workers=1, min_load=1))
+    assert brief(decide(seen)) == ["drain w1 to update"]
+
+
+def test_only_a_fifth_is_updated_at_a_time():
+    crowd = [worker(f"w{n}") for n in range(10)]
+    seen = see(*crowd, workergroups=(group(revision=2),), load=steady(300))
+    drained = [each for each in brief(decide(seen)) if each.endswith("to update")]
+    assert len(drained) == 2
+
+
+def test_a_drained_worker_is_updated_in_place():
+    empty = draining("w1", Goal.UPDATE)
+    seen = see(empty, worker("w2", revision=2), workergroups=(group(revision=2),), load=steady(90))
+    assert brief(decide(seen)) == ["update w1"]
+
+
+def test_a_first_boot_of_an_outdated_revision_starts_over():
+    boots = worker("w1", S.LOADING, since=NOW - 20)
+    found = offers(offer(1), revision=2)
+    seen = see(boots, workergroups=(group(revision=2),), offers=(found,), load=steady(90))
+    assert brief(decide(seen)) == ["destroy w1", "recruit 1x RTX 4090 1"]
+
+
+def test_an_update_that_keeps_failing_is_replaced_by_a_new_worker():
+    stale = worker("w1", COLD, failures=3)
+    found = offers(offer(1), revision=2)
+    seen = see(stale, workergroups=(group(revision=2),), offers=(found,), config=endpoint(min_workers=1))
+    assert brief(decide(seen)) == ["destroy w1", "recruit 1x RTX 4090 1"]
+
+
+def test_a_worker_in_error_is_released_where_the_budget_has_no_room_to_run_it_again():
+    """Its machine stands and counts at nothing; the budget was lowered, or its replacement has taken its room."""
+    broken = worker("w1", S.ERROR, loaded_once=True, price=0.3, error="boom", market_status="exited")
+    other = worker("w2", price=0.3)
+    tight = decide(see(broken, other, load=steady(50), config=endpoint(dollars_per_hour_max=0.55)))
+    assert brief(tight)[:1] == ["destroy w1"]
+    assert "$0.25/h are left of the budget" in tight.operations[0].reason
+    assert brief(decide(see(broken, other, load=steady(50), config=endpoint(dollars_per_hour_max=0.6))))[
+        :1
+    ] == ["reboot w1"]
+
+
+@pytest.mark.parametrize("status", ["running", "loading", ""])
+def test_a_worker_in_error_counts_in_the_budget_while_its_machine_runs(status):
+    """The marketplace bills the machine, whatever its worker says."""
+    broken = worker("w1", S.ERROR, loaded_once=True, price=0.3, error="boom", market_status=status)
+    roomy, tight = endpoint(dollars_per_hour_max=0.6), endpoint(dollars_per_hour_max=0.55)
+    ready, cold = worker("w2", price=0.3), worker("w2", S.INACTIVE, price=0.3)
+    assert brief(decide(see(broken, ready, load=steady(50), config=roomy)))[:1] == ["reboot w1"]
+    assert brief(decide(see(broken, ready, load=steady(50), config=tight)))[:1] == ["destroy w1"]
+    hopeless = decide(see(broken.but(reboots=1), cold, load=steady(90), config=tight))
+    assert brief(hopeless)[:1] == ["destroy w1"]
+    assert "activate w2" not in brief(hopeless), "what is released is billed until it is gone"
+
+
+# looks
+
+
+def test_the_market_is_looked_at_often_while_something_moves():
+    young = worker("w1", S.STOPPING, since=NOW - 4)
+    assert brief(decide(see(young, listed_at=NOW - 3))) == ["look"]
+    assert brief(decide(see(young, listed_at=NOW - 2))) == []
+    old = worker("w1", S.MODEL_LOADING, since=NOW - 100)
+    assert brief(decide(see(old, listed_at=NOW - 24, load=steady(50)))) == []
+    assert brief(decide(see(old, listed_at=NOW - 25, load=steady(50)))) == ["look"]
+
+
+def test_the_market_is_asked_soon_about_a_worker_that_does_not_answer():
+    """An outbid machine is stopped by the market: its listing says so minutes before anybody would reboot it."""
+    ill = worker("w1", suspect_since=NOW - 1)
+    assert "look" not in brief(decide(see(ill, load=steady(90), listed_at=NOW - 2)))
+    assert "look" in brief(decide(see(ill, load=steady(90), listed_at=NOW - 3)))
+
+
+def test_the_market_is_looked_at_every_other_minute_when_workers_run():
+    just_listed = decide(see(worker("w1"), load=steady(90), listed_at=NOW - 100))
+    assert (brief(just_listed), just_listed.look_again_at) == ([], NOW + 20)
+    assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 120))) == ["look"]
+
+
+def test_a_plan_that_is_made_anyway_takes_a_look_along_that_is_nearly_due():
+    assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 107))) == []
+    assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 108))) == ["look"]
+
+
+def test_the_market_is_looked_at_every_quarter_of_an_hour_when_nothing_runs():
+    assert brief(decide(see(listed_at=NOW - 809))) == []
+    assert brief(decide(see(listed_at=NOW - 900))) == ["look"]
+    assert brief(decide(see(listed_at=0.0))) == ["look"]
+
+
+def test_a_look_under_way_is_not_repeated():
+    assert brief(decide(see(listed_at=0.0, looking=True))) == []
+
+
+def looks(seen: Observation) -> list[bool]:
+    """Whether each listing that is ordered is a whole one."""
+    return [each.whole for each in decide(seen).operations if isinstance(each, Look)]
+
+
+def test_while_something_moves_only_the_known_machines_are_looked_at_but_every_two_minutes_all():
+    moving = worker("w1", S.LOADING, since=NOW - 12)
+    seen = see(moving, listed_at=NOW - 3, listed_whole_at=NOW - 100)
+    assert looks(seen) == [False]
+    assert looks(replace(seen, listed_whole_at=NOW - 120)) == [True]
+    assert looks(replace(seen, listed_at=0.0, listed_whole_at=0.0)) == [True]
+
+
+def test_a_steady_fleet_and_one_with_a_stranger_are_looked_at_whole():
+    calm = see(worker("w1"), load=steady(90), listed_at=NOW - 120, listed_whole_at=NOW - 100)
+    assert looks(calm) == [True]
+    stranger = worker("s1-9", S.DESTROYING, since=NOW - 12, workergroup_id=ORPHAN_GROUP)
+    assert looks(see(stranger, listed_at=NOW - 3, listed_whole_at=NOW - 3)) == [True]
+
+
+def test_while_a_look_is_under_way_the_next_one_is_due_all_the_same():
+    """It found a worker that still stops: no news, no plan, and the workflow slept until something else was due."""
+    stopping = worker("w1", S.STOPPING, since=NOW - 4)
+    assert decide(see(stopping, listed_at=NOW - 4, looking=True)).look_again_at == NOW + 3
+
+
+def test_the_silence_of_the_second_of_two_is_doubted_while_the_first_reboots():
+    rebooting = worker("w1", S.REBOOTING, since=NOW - 5, operation="reboot")
+    silent = worker("w2", reported_at=NOW - 500)
+    assert brief(decide(see(rebooting, silent, load=steady(190)))) == []
+
+
+@pytest.mark.parametrize("state", [S.STOPPING, S.DESTROYING])
+def test_the_silence_of_the_second_of_two_is_doubted_when_the_first_was_just_let_go(state):
+    leaving = worker("w1", state, since=NOW - 5, operation="stop", left_running=True)
+    silent = worker("w2", reported_at=NOW - 500)
+    seen = see(leaving, silent, load=steady(190))
+    assert with_silent_marked(seen, DEFAULT_TUNING).workers[1].suspect_since is None
+    long_ago = see(leaving.but(since=NOW - 121), silent, load=steady(190))
+    assert with_silent_marked(long_ago, DEFAULT_TUNING).workers[1].suspect_since is not None

@@ -1,0 +1,289 @@
+from dataclasses import replace
+
+from policy.load.history import LoadHistory
+from policy.state.observation import Memory
+from policy.state.plan import Activate
+from policy.state.worker import Goal, KindRecord, Learned
+from stoker_wire.states import WorkerState as S
+from tests.policy.builders import (
+    COLD,
+    NOW,
+    brief,
+    decide,
+    draining,
+    endpoint,
+    group,
+    held_before,
+    knows,
+    offer,
+    offers,
+    plenty,
+    see,
+    steady,
+    worker,
+)
+
+
+def test_a_cold_worker_is_woken_before_anything_is_recruited():
+    decided = decide(see(worker("hot"), worker("cold", COLD), load=steady(300)))
+    assert brief(decided) == ["activate cold", "recruit 1x RTX 4090 1"]
+
+
+def test_a_drain_is_called_off_before_a_cold_worker_is_woken():
+    decided = decide(see(draining("leaving"), worker("cold", COLD), load=steady(90)))
+    assert brief(decided)[0] in ("cancel_drain leaving", "stop leaving")
+    decided = decide(see(draining("leaving", seen=None), worker("cold", COLD), load=steady(90)))
+    assert brief(decided) == ["cancel_drain leaving"]
+
+
+def test_the_reason_of_an_activation_can_be_read_by_an_operator():
+    seen = see(
+        worker("hot", perf=380),
+        worker("4f1c22", COLD, perf=210, price=0.31, since=NOW - 720),
+        load=steady(420),
+    )
+    (operation,) = decide(seen).operations
+    assert isinstance(operation, Activate)
+    assert operation.reason == (
+        "predicted 420 load/s over 380 load/s hot:"
+        " activate 4f1c22 (1x RTX 4090, 210 load/s, $0.31/h), cold for 12 min"
+    )
+
+
+def test_the_best_price_performance_is_woken_first():
+    crowd = [
+        worker("dear", COLD, price=0.9),
+        worker("cheap", COLD, price=0.2),
+        worker("fair", COLD, price=0.4),
+    ]
+    decided = decide(see(*crowd, load=steady(200)))
+    assert brief(decided) == ["activate cheap", "activate fair"]
+
+
+def test_the_worst_price_performance_is_drained_first():
+    crowd = [worker("dear", price=0.9), worker("cheap", price=0.2), worker("fair", price=0.4)]
+    seen = held_before(see(*crowd, load=steady(100), config=endpoint(min_load=150)))
+    assert brief(decide(seen)) == ["drain dear to stop"]
+
+
+def test_booting_capacity_is_credited():
+    crowd = [worker("hot"), worker("boots", S.MODEL_LOADING, since=NOW - 20)]
+    assert brief(decide(see(*crowd, load=steady(200)))) == []
+
+
+def test_a_worker_of_an_unknown_kind_is_taken_to_suffice_until_it_has_benchmarked():
+    first = see(config=endpoint(min_load=5000), learned=Learned())
+    assert len(decide(first).operations) == 1
+    boots = worker("boots", S.MODEL_LOADING, since=NOW - 20)
+    assert brief(decide(replace(first, workers=(boots,)))) == []
+
+
+def test_once_benchmarked_the_rest_is_recruited_at_once():
+    ready = worker("w1", perf=100)
+    seen = see(ready, config=endpoint(min_load=500), learned=Learned())
+    assert sum(each.startswith("recruit") for each in brief(decide(seen))) == 4
+
+
+def test_a_stopping_worker_is_waited_for_rather_than_replaced():
+    decided = decide(see(worker("w1", S.STOPPING, since=NOW - 2, operation="stop"), load=steady(50)))
+    assert brief(decided) == []
+    assert decided.waits[0].reason.endswith("can be woken once it has stopped")
+
+
+def test_a_worker_that_the_market_does_not_stop_is_not_waited_for():
+    stuck = worker("w1", S.STOPPING, since=NOW - 1800, stop_accepted_at=NOW - 20, market_status="offline")
+    decided = decide(see(stuck, load=steady(50), listed_at=NOW - 1))
+    assert brief(decided) == ["recruit 1x RTX 4090 1"]
+    assert not any("once it has stopped" in wait.reason for wait in decided.waits)
+
+
+def test_nothing_is_rented_for_a_queue_that_is_gone_before_a_new_machine_could_help():
+    fleet = [*(worker(name) for name in ("a", "b")), *(worker(name, COLD) for name in ("c", "d", "e"))]
+
+    def rented(load):
+        decided = decide(see(*fleet, load=load))
+        assert sum(each.startswith("activate") for each in brief(decided)) == 3
+        return sum(each.startswith("recruit") for each in brief(decided))
+
+    # 20 s of waiting; a boot takes 120 s, in which five workers do 24,000 load more than arrives
+    assert rented(steady(300, waiting=4000, requests=40)) == 0
+    # nothing is left of five workers, or less than waits
+    assert rented(steady(500, waiting=4000, requests=40)) > 0
+    assert rented(steady(300, waiting=40_000, requests=400)) > 0
+
+
+def test_a_little_more_than_there_is_waits_for_ten_seconds():
+    seen = see(worker("w1"), load=steady(104))
+    first = decide(seen)
+    assert brief(first) == []
+    assert first.look_again_at == NOW + 10
+    again = replace(seen, now=NOW + 10, memory=first.memory, offers=(plenty(),), listed_at=NOW + 9)
+    assert brief(decide(again)) == ["recruit 1x RTX 4090 1"]
+
+
+def test_a_lull_does_not_stop_a_worker_before_the_hold_is_over():
+    busy = see(worker("w1"), worker("w2"), load=steady(190))
+    memory = decide(busy).memory
+    calm = replace(busy, now=NOW + 20, load=steady(50, until=NOW + 20), memory=memory, listed_at=NOW + 19)
+    first = decide(calm)
+    assert brief(first) == []
+    # nothing was learned yet: the hold is three minutes, and the 190 were last wanted at NOW + 20
+
+    def at(seconds):
+        then = NOW + seconds
+        load = steady(50, until=then)
+        return replace(calm, now=then, load=load, memory=first.memory, listed_at=then - 1)
+
+    assert brief(decide(at(199))) == []
+    assert brief(decide(at(200))) == ["drain w1 to stop"]
+
+
+def test_a_cold_worker_is_kept_until_its_disk_has_cost_a_boot():
+    config = endpoint(cold_mult=2)
+    memory = Memory(hot_peaks=((NOW, 100.0),), total_peaks=((NOW - 8999, 400.0), (NOW, 200.0)))
+    crowd = [worker("w1"), *(worker(f"cold{n}", COLD) for n in range(3))]
+    seen = see(*crowd, config=config, load=steady(90), memory=memory)
+    assert brief(decide(seen)) == []
+    late = replace(seen, memory=replace(memory, total_peaks=((NOW - 9001, 400.0), (NOW, 200.0))))
+    assert brief(decide(late)) == ["destroy cold0"]
+
+
+def test_nothing_is_cut_before_a_minute_is_known():
+    seen = held_before(see(worker("w1"), load=steady(0, seconds=59.0)))
+    assert brief(decide(seen)) == []
+    assert brief(decide(replace(seen, load=steady(0, seconds=60.0)))) == ["drain w1 to stop"]
+
+
+def test_no_data_is_not_no_load():
+    seen = held_before(see(worker("w1"), worker("cold", COLD), load=LoadHistory()))
+    assert brief(decide(seen)) == []
+    outage = held_before(see(worker("w1", reported_at=NOW - 999), load=steady(0, until=NOW - 181)))
+    assert brief(decide(outage)) == []
+    # one second less, and it is news
+    known = replace(outage, workers=(worker("w1", reported_at=NOW - 181),), load=steady(0, until=NOW - 180))
+    assert brief(decide(known)) == ["drain w1 to stop"]
+
+
+def test_the_last_known_level_holds_through_an_outage_of_the_engines():
+    outage = see(worker("w1"), load=steady(300, until=NOW - 1000))
+    decided = decide(outage)
+    assert decided.targets.predicted_load == 300
+    assert "as last told 1000 s ago" in decided.targets.reason
+    assert len(brief(decided)) == 2
+
+
+def test_growth_without_offers_searches_and_waits():
+    decided = decide(see(load=steady(100), offers=()))
+    assert brief(decided) == ["search 1"]
+    assert decided.waits[0].code == "recruiting"
+
+
+def test_offers_of_over_a_minute_ago_are_searched_again():
+    assert brief(decide(see(load=steady(100), offers=(offers(offer(1), at=NOW - 60),)))) == [
+        "recruit 1x RTX 4090 1"
+    ]
+    assert brief(decide(see(load=steady(100), offers=(offers(offer(1), at=NOW - 61),)))) == ["search 1"]
+
+
+def test_offers_for_an_older_revision_are_searched_again():
+    seen = see(load=steady(100), workergroups=(group(revision=2),))
+    assert brief(decide(seen)) == ["search 1"]
+
+
+def test_a_search_that_found_nothing_is_a_wait_and_not_an_error():
+    decided = decide(see(load=steady(100), offers=(offers(at=NOW - 5),)))
+    assert brief(decided) == []
+    assert decided.waits[0].code == "no_capacity"
+    assert decided.waits[0].until == NOW + 55.5
+
+
+def test_a_search_that_failed_says_why():
+    decided = decide(see(load=steady(100), offers=(offers(error="429 from the market"),)))
+    assert "429 from the market" in decided.waits[0].reason
+
+
+def test_a_booting_worker_is_announced_with_the_time_its_kind_takes():
+    seen = see(worker("boots", S.MODEL_LOADING, since=NOW - 20), load=steady(50), learned=knows(boot=120))
+    wait = decide(seen).waits[0]
+    assert (wait.code, wait.until) == ("booting", NOW + 100)
+    assert wait.reason.endswith("MODEL_LOADING, expected in 100 s") or "expected in" in wait.reason
+
+
+def test_recruiting_beyond_the_given_ids_is_put_off_to_the_next_look():
+    decided = decide(see(config=endpoint(min_workers=5), launch_ids=("a" * 12,)))
+    assert len(brief(decided)) == 1
+    assert decided.look_again_at == NOW + 1
+
+
+def test_an_offer_is_not_rented_twice():
+    two = offers(offer(1), offer(2))
+    decided = decide(see(worker("w1", offer_id=1), offers=(two,), config=endpoint(min_workers=3)))
+    assert brief(decided) == ["recruit 1x RTX 4090 2"]
+
+
+def test_a_machine_of_eight_gpus_is_not_rented_for_a_trickle():
+    small = KindRecord(workergroup_id=1, kind="1x RTX 4090", perf=100.0, samples=1)
+    large = KindRecord(workergroup_id=1, kind="1x H100", perf=4000.0, samples=1)
+    listed = offers(offer(1, gpu="H100", price=2.0), offer(2, gpu="RTX 4090", price=0.3))
+    seen = see(offers=(listed,), learned=Learned(kinds=(small, large)), config=endpoint(min_load=50))
+    assert brief(decide(seen)) == ["recruit 1x RTX 4090 2"]
+    assert brief(decide(replace(seen, config=endpoint(min_load=3000)))) == ["recruit 1x H100 1"]
+
+
+def test_an_untried_kind_is_judged_by_its_dlperf_beside_the_known_ones():
+    # 100 load/s at dlperf 20: 5 per unit, so dlperf 60 is worth 300
+    listed = offers(
+        offer(1, gpu="RTX 4090", price=0.3, dlperf=20.0), offer(2, gpu="RTX 5090", price=0.5, dlperf=60.0)
+    )
+    decided = decide(see(offers=(listed,), config=endpoint(min_load=300)))
+    (operation,) = decided.operations
+    assert (operation.offer.id, operation.perf_estimate) == (2, 300.0)
+
+
+def test_a_kind_that_often_fails_is_worth_less():
+    good = KindRecord(workergroup_id=1, kind="1x A", perf=100.0, boots=3, samples=3)
+    flaky = KindRecord(workergroup_id=1, kind="1x B", perf=100.0, boots=0, failures=3, samples=1)
+    listed = offers(offer(1, gpu="B", price=0.2), offer(2, gpu="A", price=0.3))
+    seen = see(offers=(listed,), learned=Learned(kinds=(good, flaky)), config=endpoint(min_load=50))
+    assert brief(decide(seen)) == ["recruit 1x A 2"]
+
+
+# drains
+
+
+def test_a_drained_worker_is_stopped():
+    assert brief(decide(see(draining("w1")))) == ["stop w1"]
+
+
+def test_a_drain_waits_for_requests_tickets_and_sessions():
+    for held in ({"in_flight": 1}, {"tickets_open": 1}, {"load": 5.0}):
+        assert brief(decide(see(draining("w1", **held)))) == []
+
+
+def test_a_drain_waits_until_every_engine_has_seen_it():
+    assert brief(decide(see(draining("w1", seen=None)))) == []
+
+
+def test_a_drain_waits_for_a_report_younger_than_itself():
+    assert brief(decide(see(draining("w1", reported_at=NOW - 30)))) == []
+    assert brief(decide(see(draining("w1", reported_at=NOW - 29)))) == ["stop w1"]
+
+
+def test_a_drain_past_its_deadline_is_a_decision_with_its_reason():
+    late = draining("w1", in_flight=2, deadline=NOW, began=NOW - 600)
+    (operation,) = decide(see(late)).operations
+    assert operation.op == "stop"
+    assert "drain deadline of 600 s passed with 2 in flight" in operation.reason
+    assert brief(decide(see(late.but(drain=replace(late.drain, deadline=NOW + 1))))) == []
+
+
+def test_a_drain_to_destroy_ends_in_a_release():
+    assert brief(decide(see(draining("w1", Goal.DESTROY)))) == ["destroy w1"]
+
+
+def test_a_sleeping_endpoint_is_spoken_of_seldom_and_still_releases_its_cold_workers():
+    asleep = held_before(see(worker("w1", COLD), load=steady(0, until=NOW - 900)))
+    assert brief(decide(asleep)) == ["destroy w1"]
+    assert brief(decide(replace(asleep, load=steady(0, until=NOW - 901)))) == []
+    awake = replace(asleep, workers=(*asleep.workers, worker("w2", reported_at=NOW - 900)))
+    assert brief(decide(awake)) == []

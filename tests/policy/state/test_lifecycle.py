@@ -1,0 +1,66 @@
+import pytest
+
+from policy.state.lifecycle import (
+    LIFECYCLE,
+    Impossible,
+    Readiness,
+    advance,
+    diagram,
+    is_cold,
+    standing,
+    table,
+)
+from stoker_wire.states import GPU_BILLED
+from stoker_wire.states import WorkerState as S
+from tests.policy.builders import NOW, draining, worker
+
+
+def test_every_state_has_a_row_and_a_way_out():
+    assert set(LIFECYCLE) == set(S)
+    for state, row in LIFECYCLE.items():
+        assert state is S.DESTROYING or S.DESTROYING in row.moves
+
+
+def test_every_state_but_the_first_can_be_reached():
+    reached = {to for row in LIFECYCLE.values() for to in row.moves}
+    assert set(S) - reached == {S.PENDING}
+
+
+def test_every_billed_state_is_hot_or_on_its_way():
+    assert {standing(worker("w", state)) for state in GPU_BILLED} == {Readiness.HOT, Readiness.BOOTING}
+
+
+def test_a_move_sets_since_and_staying_keeps_it():
+    boots = worker("w", S.MODEL_LOADING, since=NOW - 50)
+    assert advance(boots, S.READY, NOW).since == NOW
+    assert advance(boots, S.MODEL_LOADING, NOW).since == NOW - 50
+
+
+def test_an_impossible_move_is_refused_with_what_was_expected():
+    with pytest.raises(Impossible, match="w is STOPPED and cannot become IDLE; expected one of: STARTING"):
+        advance(worker("w", S.INACTIVE), S.READY, NOW)
+    with pytest.raises(Impossible, match="nothing: it is being released"):
+        advance(worker("w", S.DESTROYING), S.READY, NOW)
+
+
+def test_what_a_worker_held_is_forgotten_when_it_leaves_service():
+    busy = draining("w", load=5.0, in_flight=2, tickets_open=1)
+    gone = advance(busy, S.STOPPING, NOW)
+    assert (gone.drain, gone.load, gone.in_flight, gone.tickets_open) == (None, 0.0, 0, 0)
+
+
+def test_a_ready_worker_has_proven_itself():
+    tried = worker("w", S.STARTING, failures=2, starts_given_up=1)
+    ready = advance(tried, S.READY, NOW)
+    assert (ready.failures, ready.starts_given_up) == (0, 0)
+
+
+def test_only_what_was_loaded_once_is_cold():
+    assert is_cold(worker("w", S.INACTIVE))
+    assert not is_cold(worker("w", S.CREATED))
+
+
+def test_the_documentation_is_drawn_from_the_table():
+    assert "| IDLE | hot | yes | yes |" in table()
+    assert "| PENDING | booting | no | no |" in table()
+    assert "    STARTING --> IDLE: reports ready" in diagram()

@@ -1,0 +1,122 @@
+"""Machines that were stopped before they ever loaded: they are no cold workers, and cost one boot, not one after the other."""
+
+from dataclasses import replace
+
+import pytest
+
+from policy.state.lifecycle import advance
+from policy.state.plan_effects import after
+from policy.state.reconcile import fold_listing
+from policy.state.worker import Learned
+from stoker_wire.market import Instance
+from stoker_wire.states import WorkerState as S
+from tests.policy.builders import (
+    NOW,
+    brief,
+    decide,
+    endpoint,
+    group,
+    held_before,
+    offer,
+    offers,
+    plenty,
+    see,
+    steady,
+    worker,
+)
+
+
+def made(name="made", **given):
+    """Stopped an hour ago, a minute after it was rented."""
+    return worker(name, S.CREATED, **{"launched_at": NOW - 3660, "since": NOW - 3600} | given)
+
+
+def later(seen, decided, seconds):
+    """The endpoint after the plan, so much later: its operations have ended, the market was asked again."""
+    then = after(seen, decided)
+    now = seen.now + seconds
+    return replace(
+        then,
+        now=now,
+        workers=tuple(
+            each.but(operation="", market_status="loading")
+            for each in then.workers
+            if each.operation != "destroy"
+        ),
+        load=steady(0, until=now),
+        offers=(replace(plenty(), searched_at=now),),
+        listed_at=now - 1,
+    )
+
+
+@pytest.mark.parametrize("given", [{"min_workers": 2}, {"min_workers": 2, "min_cold_load": 200}])
+def test_min_workers_starts_a_machine_that_never_loaded_and_does_not_count_it_before(given):
+    seen = held_before(see(worker("cold", S.INACTIVE), made(), config=endpoint(**given)))
+    decided = decide(seen)
+    assert brief(decided) == ["activate made"]
+    assert decided.operations[0].reason.startswith("min_workers 2, 1 loaded or booting")
+
+
+def test_the_cold_workers_of_a_workergroup_start_one_too():
+    seen = held_before(see(made(), workergroups=(group(cold_workers=1),)))
+    assert brief(decide(seen)) == ["activate made"]
+
+
+def test_nothing_is_released_and_rented_for_a_floor_that_a_start_fulfils():
+    seen = held_before(see(made(), config=endpoint(min_workers=1)))
+    done = []
+    for seconds in (5, 10, 30, 60):
+        decided = decide(seen)
+        done += brief(decided)
+        seen = later(seen, decided, seconds)
+    assert done == ["activate made"]
+    (loads,) = seen.workers
+    loaded = advance(loads, S.READY, seen.now, perf=100.0, loaded_once=True, reported_at=seen.now)
+    assert brief(decide(held_before(replace(seen, workers=(loaded,))))) == ["drain made to stop"]
+
+
+def test_its_boot_has_the_time_of_a_boot_however_long_ago_it_was_rented():
+    seen = see(made(), load=steady(50))
+    decided = decide(seen)
+    assert brief(decided) == ["activate made"]
+    boots = replace(later(seen, decided, 60), load=steady(50, until=NOW + 60))
+    assert brief(decide(boots)) == []
+    assert brief(decide(replace(boots, now=NOW + 361, load=steady(50, until=NOW + 361))))[:1] == [
+        "destroy made"
+    ]
+
+
+def test_one_that_the_budget_cannot_run_is_replaced_by_one_that_it_can():
+    found = offers(offer(1, price=0.3))
+    seen = see(made(price=0.9), config=endpoint(min_workers=1, dollars_per_hour_max=0.5), offers=(found,))
+    assert brief(decide(held_before(seen))) == ["recruit 1x RTX 4090 1", "destroy made"]
+
+
+def test_one_that_the_budget_cannot_run_is_kept_while_there_is_no_other():
+    seen = see(made(price=0.9), config=endpoint(min_workers=1, dollars_per_hour_max=0.5), offers=(offers(),))
+    assert brief(decide(held_before(seen))) == []
+
+
+def test_one_that_no_floor_asks_for_is_released():
+    assert brief(decide(held_before(see(made())))) == ["destroy made"]
+
+
+def test_a_machine_that_the_market_stops_while_it_loads_is_let_rest():
+    """It was outbid: a start would be accepted, and come to nothing, at every look."""
+    boots = worker("w1", S.LOADING, since=NOW - 20, instance_id=7)
+    shown = Instance(id=7, actual_status="exited", intended_status="stopped", label="stoker:e:w1")
+    listing = fold_listing(
+        [boots], [shown], now=NOW, asked_at=NOW - 1, label_prefix="stoker:e:", learned=Learned()
+    )
+    (stopped,) = listing.workers
+    assert (stopped.state, stopped.starts_given_up) == (S.CREATED, 1)
+    seen = see(stopped, config=endpoint(min_workers=1), offers=(offers(),))
+    assert brief(decide(seen)) == []
+    rested = replace(seen, now=NOW + 300, offers=(offers(at=NOW + 299),), listed_at=NOW + 299)
+    assert brief(decide(rested)) == ["activate w1"]
+
+
+def test_while_one_rests_another_takes_its_place():
+    resting = made(since=NOW - 10, starts_given_up=1)
+    decided = decide(held_before(see(resting, config=endpoint(min_workers=1))))
+    assert brief(decided) == ["recruit 1x RTX 4090 1", "destroy made"]

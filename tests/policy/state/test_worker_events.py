@@ -1,0 +1,367 @@
+from dataclasses import dataclass
+
+import pytest
+
+from policy.state.billing import CostLedger, accrue
+from policy.state.machine_stats import learn_boot, learn_perf, remember_hosts
+from policy.state.reconcile import fold_listing
+from policy.state.worker import HostFailure, Learned
+from policy.state.worker_events import fold_drain_seen, fold_metrics, fold_operation_result
+from stoker_wire.market import Instance
+from stoker_wire.states import WorkerState as S
+from tests.policy.builders import COLD, NOW, committed_dollars_per_hour, draining, worker
+
+
+@dataclass(frozen=True)
+class Said:
+    condition: str = "ready"
+    instance_id: int = 77
+    perf: float = 120.0
+    load: float = 0.0
+    in_flight: int = 0
+    tickets_open: int = 0
+    reported_at: float = NOW
+    url: str = "http://w"
+    error: str = ""
+    suspect_since: float | None = None
+    official: bool = False
+    incarnation: str = ""
+    started_at: float = 0.0
+
+
+def hear(about, **said):
+    return fold_metrics(about, Said(**said), now=NOW, learned=Learned())
+
+
+# reports
+
+
+@pytest.mark.parametrize("state", [S.PENDING, S.CREATING, S.LOADING, S.MODEL_LOADING])
+def test_a_first_ready_report_ends_the_boot_and_teaches_its_time_and_perf(state):
+    folded = hear(worker("w", state, since=NOW - 40, launched_at=NOW - 140, instance_id=None))
+    assert (folded.worker.state, folded.worker.perf, folded.worker.instance_id) == (S.READY, 120.0, 77)
+    assert folded.worker.loaded_once
+    record = folded.learned.kind(1, "1x RTX 4090")
+    assert (record.boot_seconds, record.boots, record.perf, record.samples) == (140, 1, 120.0, 1)
+    assert folded.lines == ("w (1x RTX 4090) is ready after 2 min with 120 load/s",)
+
+
+def test_a_ready_report_ends_a_start_and_teaches_its_time():
+    folded = hear(worker("w", S.STARTING, since=NOW - 25, perf=120.0))
+    record = folded.learned.kind(1, "1x RTX 4090")
+    assert folded.worker.state is S.READY
+    assert (record.start_seconds, record.starts, record.boots, record.samples) == (25, 1, 0, 0)
+
+
+@pytest.mark.parametrize("state", [S.STARTING, S.REBOOTING, S.UPDATE_STARTING])
+def test_a_report_from_before_a_restart_does_not_end_it(state):
+    folded = hear(worker("w", state, since=NOW, loaded_once=True), reported_at=NOW)
+    assert folded.worker.state is state
+    assert not folded.material
+
+
+@pytest.mark.parametrize(("state", "operation"), [(S.REBOOTING, "reboot"), (S.UPDATE_REBOOTING, "update")])
+def test_a_restart_that_is_still_asked_for_is_not_over(state, operation):
+    asked = worker("w", state, since=NOW - 10, operation=operation, loaded_once=True)
+    assert hear(asked, reported_at=NOW).worker.state is state
+    assert hear(asked.but(operation=""), reported_at=NOW).worker.state is S.READY
+
+
+@pytest.mark.parametrize("state", [S.STOPPING, S.INACTIVE, S.DESTROYING])
+def test_what_a_stopped_worker_said_last_changes_nothing(state):
+    folded = hear(worker("w", state, since=NOW - 10), load=5.0)
+    assert (folded.worker.state, folded.worker.load) == (state, 0.0)
+
+
+def test_an_older_report_only_brings_its_tickets():
+    folded = hear(worker("w", reported_at=NOW), reported_at=NOW - 1, load=9.0, tickets_open=2)
+    assert (folded.worker.load, folded.worker.tickets_open, folded.worker.reported_at) == (0.0, 2, NOW)
+
+
+def test_tickets_of_several_engines_are_given_as_their_sum():
+    told = fold_metrics(worker("w"), Said(tickets_open=1), now=NOW, learned=Learned(), tickets_open=4)
+    assert told.worker.tickets_open == 4
+
+
+def test_an_error_takes_a_worker_out_of_service():
+    folded = hear(worker("w"), condition="error", error="CUDA out of memory")
+    assert (folded.worker.state, folded.worker.error) == (S.ERROR, "CUDA out of memory")
+
+
+def test_an_error_on_the_first_boot_is_remembered_against_its_kind():
+    folded = hear(worker("w", S.MODEL_LOADING), condition="error", error="boom")
+    assert folded.learned.kind(1, "1x RTX 4090").failures == 1
+
+
+def test_an_hour_of_good_service_forgives_a_reboot():
+    assert hear(worker("w", reboots=1, since=NOW - 3601), condition="error").worker.reboots == 0
+    assert hear(worker("w", reboots=1, since=NOW - 3600), condition="error").worker.reboots == 1
+
+
+def test_a_ready_worker_that_loads_again_has_restarted():
+    assert hear(worker("w"), condition="loading").worker.state is S.STARTING
+
+
+def test_a_loading_report_shows_that_the_container_runs():
+    assert hear(worker("w", S.LOADING), condition="loading").worker.state is S.MODEL_LOADING
+
+
+def test_a_suspicion_is_cleared_by_a_later_report_only():
+    ill = worker("w", suspect_since=NOW - 5, reported_at=NOW - 9)
+    assert hear(ill, reported_at=NOW - 6).worker.suspect_since == NOW - 5
+    assert hear(ill, reported_at=NOW - 4).worker.suspect_since is None
+
+
+def test_a_drain_is_seen_once():
+    seen = fold_drain_seen(draining("w", seen=None), at=NOW)
+    assert seen.drain.seen_at == NOW
+    assert fold_drain_seen(seen, at=NOW + 5).drain.seen_at == NOW
+    assert fold_drain_seen(worker("w"), at=NOW).drain is None
+
+
+# results of operations
+
+
+def result(about, operation, ok=True, **more):
+    return fold_operation_result(about, operation, now=NOW, learned=Learned(), ok=ok, **more)
+
+
+def test_a_create_brings_the_instance():
+    born = worker("w", S.PENDING, operation="create", instance_id=None)
+    made = result(born, "create", instance_id=7).worker
+    assert (made.state, made.instance_id, made.operation) == (S.CREATING, 7, "")
+
+
+def test_an_offer_that_is_gone_is_avoided_for_a_while_and_blames_nobody():
+    born = worker("w", S.PENDING, operation="create")
+    folded = result(born, "create", ok=False, error_kind="offer_gone", error="rented")
+    (host,) = folded.learned.failed_hosts
+    assert folded.worker is None
+    assert (host.until, host.failed_at) == (NOW + 300, 0.0)
+
+
+def test_a_refused_create_counts_as_a_failure_of_its_workergroup():
+    born = worker("w", S.PENDING, operation="create", loaded_once=False)
+    folded = result(born, "create", ok=False, error_kind="refused", error="no such template")
+    (host,) = folded.learned.failed_hosts
+    assert (folded.worker, host.workergroup_id, host.failed_at) == (None, 1, NOW)
+
+
+def test_a_create_of_unknown_outcome_is_released_by_its_label():
+    born = worker("w", S.PENDING, operation="create")
+    folded = result(born, "create", ok=False, error_kind="unavailable", error="timeout")
+    assert folded.worker.state is S.DESTROYING
+
+
+def test_a_failed_start_leaves_the_worker_cold_and_pauses_longer_each_time():
+    starting = worker("w", S.STARTING, operation="start")
+    first = result(starting, "start", ok=False, error_kind="unavailable", error="503").worker
+    assert (first.state, first.retry_at, first.failures) == (S.INACTIVE, NOW + 5, 1)
+    third = result(starting.but(failures=2), "start", ok=False, error_kind="unavailable").worker
+    assert third.retry_at == NOW + 20
+    many = result(starting.but(failures=50), "start", ok=False, error_kind="unavailable").worker
+    assert many.retry_at == NOW + 300
+
+
+def test_an_update_moves_the_revision_only_when_it_was_made():
+    inactive = worker("w", COLD, operation="update")
+    assert result(inactive, "update", revision=2).worker.revision == 2
+    failed = result(inactive, "update", ok=False, error_kind="unavailable", revision=2).worker
+    assert (failed.revision, failed.failures) == (1, 1)
+    rolling = worker("w", S.UPDATE_REBOOTING, operation="update")
+    assert result(rolling, "update", revision=2).worker.state is S.UPDATE_STARTING
+    assert result(rolling, "update", ok=False, error_kind="unavailable").worker.state is S.UPDATE_READY
+
+
+def test_an_instance_that_is_gone_takes_its_worker_with_it():
+    folded = result(worker("w", S.STARTING, operation="start"), "start", ok=False, error_kind="instance_gone")
+    assert folded.worker is None
+    assert "vanished" in folded.lines[0]
+
+
+def test_a_destroy_is_asked_for_again_until_it_is_confirmed():
+    assert result(worker("w", S.DESTROYING, operation="destroy"), "destroy").worker.retry_at == NOW + 60
+
+
+# listings
+
+PREFIX = "stoker:llm:"
+
+
+def instance(number=77, launch="w", status="running", intended="running", **more):
+    return Instance(id=number, label=PREFIX + launch, actual_status=status, intended_status=intended, **more)
+
+
+def listing(workers, *instances, asked=NOW - 1, denied=None, shown=()):
+    """`denied`: the ids of which the marketplace said that they do not exist; every id that is not listed by default."""
+    there = {each.id for each in instances}
+    absent = {each.instance_id for each in workers} - there if denied is None else denied
+    how = {"gone": absent, "shown": shown, "label_prefix": PREFIX, "learned": Learned()}
+    return fold_listing(workers, instances, now=NOW, asked_at=asked, **how)
+
+
+def listed(about, **said):
+    return listing([about.but(instance_id=77)], instance(**said)).workers[0]
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "intended", "after"),
+    [
+        (S.CREATING, None, "running", S.LOADING),
+        (S.CREATING, "loading", "running", S.LOADING),
+        (S.LOADING, "running", "running", S.MODEL_LOADING),
+        (S.CREATING, "stopped", "stopped", S.CREATED),
+        (S.LOADING, "exited", "running", S.ERROR),
+        (S.READY, "running", "running", S.READY),
+        (S.READY, "exited", "running", S.ERROR),
+        (S.READY, "stopped", "stopped", S.INACTIVE),
+        (S.STOPPING, "running", "stopped", S.STOPPING),
+        (S.STOPPING, "stopped", "stopped", S.INACTIVE),
+        (S.STOPPING, "exited", "stopped", S.INACTIVE),
+        (S.INACTIVE, "running", "running", S.STARTING),
+        (S.STARTING, "stopped", "running", S.STARTING),
+        (S.DESTROYING, "running", "running", S.DESTROYING),
+    ],
+)
+def test_what_the_market_says_of_a_worker(state, status, intended, after):
+    assert listed(worker("w", state), status=status, intended=intended).state is after
+
+
+def test_a_listing_older_than_the_last_change_moves_nothing():
+    fresh = worker("w", COLD, since=NOW, instance_id=77)
+    assert listing([fresh], instance(), asked=NOW - 1).workers == (fresh,)
+
+
+def test_a_listing_brings_prices_and_the_market_status():
+    told = listed(worker("w"), dph_total=0.5, storage_total_cost=0.02, machine_id=9)
+    assert (told.dollars_per_hour, told.storage_dollars_per_hour, told.machine_id) == (0.5, 0.02, 9)
+    assert told.market_status == "running"
+
+
+@pytest.mark.parametrize("odd", [-5.0, float("nan"), float("inf"), 1e300, "free", [], {}])
+def test_a_price_that_is_none_leaves_the_recorded_one(odd):
+    before = worker("w", dollars_per_hour=0.4, storage_dollars_per_hour=0.01)
+    told = listed(before, dph_total=odd, storage_total_cost=odd)
+    assert (told.dollars_per_hour, told.storage_dollars_per_hour) == (0.4, 0.01)
+
+
+def test_a_host_that_is_offline_is_suspect():
+    assert listed(worker("w"), status="offline").suspect_since == NOW
+
+
+def test_a_worker_that_is_not_listed_any_more_has_vanished():
+    after = listing([worker("w"), worker("x", instance_id=5)], instance(number=5, launch="x"))
+    assert [each.launch_id for each in after.gone] == ["w"]
+    assert "outbid or killed" in after.lines[0]
+
+
+def test_a_known_worker_stays_until_the_market_denies_its_id():
+    after = listing([worker("w", instance_id=7), worker("x", instance_id=8)], denied={8})
+    assert [each.launch_id for each in after.gone] == ["x"]
+    assert [each.launch_id for each in after.workers] == ["w"]
+    assert "lacks 1 of 2 known instances" in after.lines[0]
+
+
+def test_an_edited_label_is_told_once_and_the_worker_is_kept_by_its_id():
+    edited = replace_label(instance(), "mine, do not touch")
+    first = listing([worker("w", instance_id=77)], edited, shown={77})
+    assert [each.launch_id for each in first.workers] == ["w"]
+    assert first.orphans == ()
+    assert "was edited outside" in first.lines[0]
+    again = listing(first.workers, edited, shown={77})
+    assert again.lines == ()
+    restored = listing(again.workers, instance())
+    assert not restored.workers[0].relabelled
+
+
+def test_an_edited_label_does_not_hide_what_the_market_says_of_the_worker():
+    edited = replace_label(instance(status="exited", intended="stopped"), None)
+    (after,) = listing([worker("w", instance_id=77)], edited, shown={77}).workers
+    assert after.state is S.INACTIVE
+
+
+def test_from_an_incomplete_list_nothing_is_concluded_about_a_launch_without_an_id():
+    lost = worker("lost", S.DESTROYING, since=NOW - 90, launched_at=NOW - 90, instance_id=None, retry_at=NOW)
+    known = worker("w", instance_id=77)
+    after = listing([lost, known], instance(), shown={77})
+    assert [each.launch_id for each in after.workers] == ["lost", "w"]
+    assert listing([lost, known], instance()).gone == (lost,)
+
+
+def test_a_young_instance_that_the_list_does_not_show_yet_is_no_sign_of_an_incomplete_list():
+    young = worker("y", S.CREATING, since=NOW - 5, launched_at=NOW - 5, instance_id=8)
+    lost = worker("lost", S.DESTROYING, since=NOW - 90, launched_at=NOW - 90, instance_id=None, retry_at=NOW)
+    after = listing([young, lost], instance(number=8, launch="y"), shown={8})
+    assert after.gone == (lost,)
+
+
+def test_a_worker_being_created_is_not_missed():
+    born = worker("w", S.PENDING, operation="create", instance_id=None)
+    at_the_second_try = worker("x", S.CREATING, since=NOW - 1, launched_at=NOW - 60)
+    assert listing([born, at_the_second_try]).gone == ()
+    assert listing([at_the_second_try.but(since=NOW - 31)]).gone != ()
+
+
+def test_a_released_worker_is_gone_once_it_is_not_listed():
+    leaving = worker("w", S.DESTROYING, since=NOW - 9, retry_at=NOW + 50)
+    assert listing([leaving]).workers == ()
+    assert listing([leaving.but(operation="destroy")]).workers != ()
+
+
+def test_an_instance_that_nobody_knows_is_taken_in_to_be_destroyed():
+    after = listing([], instance(number=9, launch="lost"))
+    (orphan,) = after.orphans
+    assert (orphan.launch_id, orphan.instance_id, orphan.state) == ("lost", 9, S.DESTROYING)
+
+
+@pytest.mark.parametrize(
+    ("status", "intended", "counted"),
+    [("running", "running", 0.5), ("loading", "running", 0.5), (None, None, 0.5), ("exited", "stopped", 0.0)],
+)
+def test_an_orphan_counts_against_the_budget_until_it_is_gone_if_it_runs(status, intended, counted):
+    lost = instance(number=9, launch="lost", status=status, intended=intended, dph_total=0.5)
+    after = listing([], lost)
+    assert committed_dollars_per_hour(after.orphans) == counted
+    assert committed_dollars_per_hour(listing([], asked=NOW + 60).workers) == 0.0
+
+
+def test_a_second_instance_of_one_launch_is_an_orphan():
+    after = listing([worker("w", instance_id=77)], instance(), instance(number=78))
+    assert [each.launch_id for each in after.orphans] == ["w-78"]
+    again = listing([*after.workers, *after.orphans], instance(), instance(number=78))
+    assert again.orphans == ()
+    assert again.gone == ()
+
+
+def test_instances_of_other_endpoints_are_left_alone():
+    other = replace_label(instance(number=9), "stoker:llm2:w")
+    assert listing([], other).orphans == ()
+
+
+def replace_label(instance, label):
+    return instance.model_copy(update={"label": label})
+
+
+# what is learned, and what it cost
+
+
+def test_boot_times_are_smoothed_and_perfs_averaged():
+    learned = learn_boot(learn_boot(Learned(), worker("w"), 100), worker("w"), 200)
+    assert learned.kind(1, "1x RTX 4090").boot_seconds == pytest.approx(130)
+    learned = learn_perf(learn_perf(learned, worker("w"), 100), worker("w"), 200)
+    assert learned.kind(1, "1x RTX 4090").perf == pytest.approx(150)
+
+
+def test_hosts_are_forgiven_when_their_time_is_over():
+    old = HostFailure(machine_id=1, until=NOW, reason="x")
+    new = HostFailure(machine_id=2, until=NOW + 1, reason="x")
+    assert remember_hosts(Learned(failed_hosts=(old,)), [new], NOW).failed_hosts == (new,)
+
+
+def test_dollars_are_counted_by_state():
+    crowd = [worker("hot", price=0.36), worker("cold", COLD), worker("new", S.PENDING)]
+    ledger = accrue(accrue(CostLedger(), crowd, NOW), crowd, NOW + 1000)
+    assert ledger.of("idle") == pytest.approx(0.1)
+    assert ledger.of("stopped") == pytest.approx(0.01 * 1000 / 3600)
+    assert ledger.dollars == pytest.approx(0.1 + 0.01 * 1000 / 3600)
+    assert accrue(ledger, crowd, NOW) == ledger

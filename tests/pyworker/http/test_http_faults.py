@@ -1,0 +1,350 @@
+"""A model server that breaks off, and a client that reads slowly: who waits gets an answer, and memory stays bounded."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+import tracemalloc
+
+import pytest
+
+from stoker_pyworker import BenchmarkConfig, HandlerConfig, WorkerConfig
+from stoker_pyworker.http.client import ask
+from stoker_pyworker.http.limits import Limits
+from stoker_pyworker.http.outgoing import OriginFault, Pool
+from stoker_pyworker.proxy.hooks import Response
+from tests.pyworker.harness import until
+
+BENCH = BenchmarkConfig(dataset=[{"prompt": "x"}], runs=1, concurrency=1)
+ANSWER_SECONDS = 4
+
+
+def echo(**options):
+    return HandlerConfig(route="/echo", benchmark_config=BENCH, **options)
+
+
+@contextlib.asynccontextmanager
+async def server_that_says(said):
+    """A model server that answers /v1 with these bytes and closes; anything else is well."""
+
+    async def serve(reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = head.lower().partition("content-length: ")[2].split("\r\n")[0]
+                await reader.readexactly(int(length or 0))
+                if head.startswith("POST /v1 "):
+                    writer.write(said)
+                    break
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTT",
+        b"HTTP/1.1 200 OK\r\ncontent-ty",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n",
+    ],
+)
+async def test_a_model_that_closes_before_its_head_is_complete_has_failed(make_worker, said):
+    async with server_that_says(said) as port:
+        handlers = [echo(), HandlerConfig(route="/v1", allow_parallel_requests=True)]
+        worker = await make_worker(WorkerConfig(model_server_port=port, handlers=handlers))
+        answer = await asyncio.wait_for(worker.post("/v1"), ANSWER_SECONDS)
+        assert (answer.status_code, answer.json()["error"]) == (502, "model_failed")
+
+
+async def test_a_client_that_reads_nothing_is_not_answered_ahead(make_worker):
+    worker = await make_worker()
+    reader, writer = await worker.connect()
+    writer.transport.pause_reading()
+    for _ in range(8):
+        writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 50)
+    (client,) = await until(lambda: worker.life.server._connections)
+    for _ in range(20):
+        await asyncio.sleep(0.05)
+        assert client.transport.get_write_buffer_size() < 8 * 1024 * 1024
+    writer.transport.resume_reading()
+    heads = 0
+    end = b""
+    async with asyncio.timeout(30):
+        while heads < 400:
+            data = end + await reader.read(2**20)
+            assert data != end, f"closed after {heads} answers"
+            heads += data.count(b"HTTP/1.1 200 OK")
+            end = data[-14:]
+    writer.close()
+
+
+async def test_a_half_sent_request_behind_answers_that_nobody_reads_yet_cuts_nothing(make_worker):
+    worker = await make_worker(limits=Limits(head_seconds_max=0.1))
+    reader, writer = await worker.connect()
+    writer.transport.pause_reading()
+    writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 200 + b"GET /heal")
+    (client,) = await until(lambda: worker.life.server._connections)
+    await until(lambda: client.transport.get_write_buffer_size() > 65536)
+    for _ in range(2):
+        clock = worker.life.server._clock
+        await until(lambda clock=clock: worker.life.server._clock is not clock)
+    writer.transport.resume_reading()
+    async with asyncio.timeout(30):
+        answers = await reader.read(-1)
+    assert answers.count(b"HTTP/1.1 200 OK") == 200
+    assert answers.rpartition(b"HTTP/1.1 ")[2].startswith(b"408 ")
+    writer.close()
+
+
+async def test_a_body_in_tiny_chunks_takes_no_more_memory_than_it_is_counted_for(worker):
+    body = b'{"auth_data": {}, "payload": {"text": "' + b"x" * 500_000
+    chunks = b"".join(b"2\r\n%b\r\n" % body[at : at + 2] for at in range(0, len(body), 2))
+    _, writer = await worker.connect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        writer.write(b"POST /echo HTTP/1.1\r\nHost: w\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+        await until(lambda: worker.life.server.held_bytes >= len(body) - 2)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 4 * len(body)
+    writer.close()
+
+
+async def test_heads_of_requests_that_wait_are_held_against_the_same_bound_as_bodies(make_worker, model):
+    """In one read there may be thousands of requests, and each takes many times the memory of its bytes."""
+    worker = await make_worker(limits=Limits(bodies_bytes_max=300_000))
+    _, writer = await worker.connect()
+    writer.write(worker.raw_request("/held"))
+    await until(lambda: model.answering == 1)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        small = b"GET / HTTP/1.1\r\nHost:\r\n" + b"a:\r\n" * 90 + b"\r\n"
+        writer.write(small * 200)
+        (client,) = worker.life.server._connections
+        await until(lambda: client._waiting)
+        await asyncio.sleep(0.1)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 600_000
+    refused = await worker.exchange(worker.raw_request("/echo", {"text": "x" * 100_000}))
+    assert b'"error":"bodies_too_large"' in refused
+    model.go.set()
+    writer.close()
+    await until(lambda: worker.life.server.held_bytes == 0)
+    assert (await worker.post("/echo")).status_code == 200
+    await until(lambda: worker.life.server.held_bytes == 0)
+
+
+@pytest.mark.parametrize("pieces", [(1, 1, 1), (1, 5000, 1, 1), (5000, 1, 1, 5000, 5000), (5000, 5000), (2,)])
+async def test_a_body_is_whole_however_large_its_chunks_are(worker, pieces):
+    text = "".join(chr(97 + number % 26) * size for number, size in enumerate(pieces))
+    body = json.dumps(worker.envelope({"text": text})).encode()
+    at = body.index(text.encode())
+    cuts = [body[:at]]
+    for size in pieces:
+        cuts.append(body[at : at + size])
+        at += size
+    cuts.append(body[at:])
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(cut), cut) for cut in cuts) + b"0\r\n\r\n"
+    head = b"POST /echo HTTP/1.1\r\nHost: w\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    answer = await worker.exchange(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+    assert answer.endswith(json.dumps({"text": text}).encode())
+
+
+async def test_a_steady_reader_gets_all_of_an_answer_that_takes_it_longer_than_a_stall(make_worker):
+    async def large(_request, _model):
+        return Response(body=b"x" * 40_000_000, content_type="application/octet-stream")
+
+    route = HandlerConfig(route="/empty", allow_parallel_requests=True, response_generator=large)
+    worker = await make_worker(handlers=[echo(), route], limits=Limits(stall_seconds_max=1.0))
+    reader, writer = await worker.connect()
+    writer.write(worker.raw_request("/empty"))
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b"content-length: 40000000" in head
+    came = 0
+    while came < 40_000_000:
+        data = await reader.read(100_000)
+        assert data, f"closed after {came} bytes"
+        came += len(data)
+        await asyncio.sleep(0.01)
+    writer.close()
+
+
+async def test_a_reader_who_takes_next_to_nothing_is_cut_as_stalled(make_worker):
+    """On the connection itself: through a socket the kernel's buffers would read for the client."""
+
+    class Trickling:
+        unread, aborted = 10_000_000, False
+
+        def get_write_buffer_size(self):
+            return self.unread
+
+        def abort(self):
+            self.aborted = True
+
+    worker = await make_worker(limits=Limits(stall_seconds_max=60.0))
+    _, writer = await worker.connect()
+    await until(lambda: worker.life.server._connections)
+    (connection,) = worker.life.server._connections
+    real, connection.transport = connection.transport, Trickling()
+    connection.pause_writing()
+    begun = time.monotonic()
+    for second in range(59):
+        connection.transport.unread -= 1
+        connection.expire(begun + second)
+    assert not connection.transport.aborted
+    connection.expire(begun + 61)
+    assert connection.transport.aborted
+    connection.transport = real
+    writer.close()
+
+
+async def test_an_http_1_0_client_learns_that_an_answer_broke_off(worker, model):
+    """Its answer has neither length nor chunks, and a close would end it as if it were whole."""
+    body = json.dumps(worker.envelope()).encode()
+    head = b"POST /dies-midway HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    reader, writer = await worker.connect()
+    writer.write(head % len(body) + body)
+    await reader.readuntil(b"data: 1")
+    model.go.set()
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), ANSWER_SECONDS)
+    writer.close()
+
+
+async def test_a_client_that_leaves_the_end_of_its_answer_unread_is_let_go(make_worker):
+    limits = Limits(stall_seconds_max=0.3, idle_seconds_max=0.3)
+    worker = await make_worker(limits=limits)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+        client.connect(("127.0.0.1", worker.life.port))
+        await until(lambda: worker.life.server._connections)
+        (connection,) = worker.life.server._connections
+        while not connection.transport.get_write_buffer_size():
+            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
+            await asyncio.sleep(0.01)
+        assert not connection._full, "the rest was to be less than what makes a connection full"
+        await until(lambda: not worker.life.server.connections)
+
+
+async def test_who_makes_room_for_another_is_gone_though_it_has_not_read_its_answer(make_worker):
+    worker = await make_worker(limits=Limits(connections_max=1))
+    gone, forget = [], worker.life.server.forget
+    worker.life.server.forget = lambda connection: (gone.append(connection), forget(connection))
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+        client.connect(("127.0.0.1", worker.life.port))
+        await until(lambda: worker.life.server._connections)
+        (connection,) = worker.life.server._connections
+        while not connection.transport.get_write_buffer_size():
+            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
+            await asyncio.sleep(0.01)
+        _, writer = await worker.connect()
+        await until(lambda: connection in gone)
+        writer.close()
+
+
+async def test_a_last_answer_reaches_a_slow_reader_whole_before_its_connection_closes(make_worker):
+    """What is left of it after a while of reading is no stall, however long all of it takes."""
+
+    async def large(_request, _model):
+        return Response(body=b"x" * 12_000_000, content_type="application/octet-stream")
+
+    route = HandlerConfig(route="/empty", allow_parallel_requests=True, response_generator=large)
+    worker = await make_worker(handlers=[echo(), route], limits=Limits(stall_seconds_max=0.5))
+    reader, writer = await worker.connect()
+    request = worker.raw_request("/empty").replace(b"Host: w", b"Host: w\r\nConnection: close")
+    writer.write(request)
+    await reader.readuntil(b"\r\n\r\n")
+    came = 0
+    while data := await reader.read(100_000):
+        came += len(data)
+        await asyncio.sleep(0.01)
+    assert came == 12_000_000
+    writer.close()
+
+
+@pytest.mark.parametrize("most", [1, 2])
+async def test_everyone_who_waits_for_a_connection_hears_that_the_model_takes_none(make_worker, model, most):
+    worker = await make_worker(model_connections_max=most)
+    await model.stop()
+    posts = (worker.post("/echo") for _ in range(5))
+    answers = await asyncio.wait_for(asyncio.gather(*posts), ANSWER_SECONDS)
+    assert {(answer.status_code, answer.json()["error"]) for answer in answers} == {
+        (502, "model_unreachable")
+    }
+
+
+async def test_a_request_that_the_model_dies_of_is_not_sent_again(worker, model):
+    assert (await worker.post("/echo")).status_code == 200
+    connections = model.connections
+    assert (await worker.post("/dies")).status_code == 502
+    assert [seen.path for seen in model.seen].count("/dies") == 1
+    assert model.seen[-1].connection <= connections, "the request was to go over a connection used before"
+
+
+@pytest.mark.parametrize("text", ["", "x" * 1_000_000])
+async def test_a_request_on_a_connection_that_the_model_had_closed_is_sent_again(worker, model, text):
+    assert (await worker.post("/echo")).status_code == 200
+    payload = {"text": text}
+    pool = worker.life.pool
+    submit = pool.submit
+
+    def submit_late(sink, request, **options):
+        # As if the close had come just before: nothing tells the worker of it until it has sent.
+        pool.submit = submit
+        for writer in model.writers:
+            writer.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        submit(sink, request, **options)
+
+    pool.submit = submit_late
+    answer = await worker.post("/echo", payload)
+    assert (answer.status_code, answer.json()) == (200, payload)
+
+
+async def test_a_model_whose_connections_are_all_at_work_is_still_found_well(make_worker, model):
+    worker = await make_worker(model_connections_max=1, model_healthcheck_url="/health")
+    held = asyncio.create_task(worker.post("/held"))
+    await until(lambda: model.answering == 1)
+    assert await asyncio.wait_for(worker.life.startup.probe.fault(), ANSWER_SECONDS) is None
+    model.go.set()
+    assert (await held).status_code == 200
+
+
+async def test_a_request_that_waits_for_a_fresh_connection_keeps_no_other_from_an_idle_one(model):
+    pool = Pool(f"http://127.0.0.1:{model.port}", connections_max=2)
+
+    async def post(path):
+        return await ask(pool, "POST", path, b"{}", seconds_max=ANSWER_SECONDS)
+
+    await asyncio.gather(post("/echo"), post("/echo"))
+    pool._idle[-1].transport.abort()
+    await until(lambda: pool.opened == 1)
+    submit = pool.submit
+    # As one that is sent again, because its connection turned out to be closed.
+    pool.submit = lambda sink, request: submit(sink, request, fresh=True)
+    held = asyncio.create_task(post("/held"))
+    await asyncio.sleep(0)
+    pool.submit = submit
+    assert len(pool._waiting) == 1
+    assert (await post("/echo")).status == 200
+    model.go.set()
+    assert (await held).status == 200
+    pool.close()
+
+
+async def test_a_name_that_cannot_be_looked_up_is_told_to_who_waits():
+    pool = Pool(f"http://{'a' * 64}.example:80")
+    with pytest.raises(OriginFault, match="takes no connection"):
+        await ask(pool, "GET", "/", seconds_max=ANSWER_SECONDS)
+    pool.close()

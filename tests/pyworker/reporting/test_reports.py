@@ -1,0 +1,279 @@
+"""What the engine hears: everything, once, soon; and nothing is lost while it does not listen."""
+
+import asyncio
+import socket
+
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
+from stoker_pyworker.model.gpu import GpuReading
+from stoker_pyworker.reporting import reports
+from stoker_pyworker.reporting import request_counts as ledgers
+from stoker_pyworker.reporting.reports import Report
+from stoker_pyworker.reporting.request_counts import Finished, Outcome, RequestCounts, Work
+from stoker_wire.worker_status import FinishedRequest, GpuStatus, WorkerStatus
+from tests.pyworker.harness import TOKEN, Engine, handlers, until
+
+
+@pytest.mark.parametrize(
+    ("ours", "wire"), [(Report, WorkerStatus), (Finished, FinishedRequest), (GpuReading, GpuStatus)]
+)
+def test_what_is_sent_has_the_fields_of_the_wire(ours, wire):
+    assert set(ours.__struct_fields__) == set(wire.model_fields)
+
+
+async def test_the_first_reports_are_of_loading_and_then_of_being_ready(worker, engine):
+    await until(lambda: engine.statuses and engine.statuses[-1]["loadtime"] > 0)
+    status = WorkerStatus.model_validate(engine.statuses[-1])
+    assert status.ready
+    assert status.id == 17
+    assert status.mtoken == TOKEN
+    assert status.url == f"http://127.0.0.1:{worker.life.port}"
+    assert status.max_perf > 0
+    assert status.disk_usage > 0
+
+
+async def test_a_finished_request_is_told_with_its_times(worker, engine):
+    await worker.post("/echo", cost=25)
+    await until(lambda: engine.finished)
+    item = FinishedRequest.model_validate(engine.finished[0])
+    assert (item.request_idx, item.success, item.status) == (1, True, "Success")
+    assert item.entered_queue_at <= item.work_started_at <= item.work_completed_at
+    # The end may be told after a report that was made before it: the load follows in the next report.
+    await until(lambda: engine.total("cur_perf") == 25)
+    assert engine.total("new_load") == 25
+    assert engine.statuses[-1]["num_requests_recieved"] == 1
+
+
+async def test_what_is_in_flight_is_told(worker, model, engine):
+    held = asyncio.create_task(worker.post("/held", cost=40))
+    await until(lambda: engine.statuses and engine.statuses[-1]["working_request_idxs"] == [1])
+    assert engine.statuses[-1]["cur_load"] == 40
+    assert engine.statuses[-1]["num_requests_working"] == 1
+    model.go.set()
+    await held
+    await until(lambda: engine.statuses[-1]["cur_load"] == 0)
+    assert engine.statuses[-1]["working_request_idxs"] == []
+
+
+@pytest.mark.parametrize("failing", ["status", "moved", "cut", "finished"])
+async def test_an_engine_that_fails_loses_nothing_and_blocks_nobody(worker, engine, failing):
+    await until(lambda: engine.statuses)
+    before = engine.total("new_load")
+    engine.failing = failing
+    for _ in range(20):
+        assert (await worker.post("/echo", cost=3)).status_code == 200
+    attempts = engine.attempts
+    await until(lambda: engine.attempts > attempts + 1)
+    assert engine.finished == []
+    engine.failing = ""
+    await until(lambda: len(engine.finished) == 20)
+    await until(lambda: engine.total("cur_perf") == 60)
+    assert engine.total("new_load") - before == 60
+    assert sorted(item["request_idx"] for item in engine.finished) == list(range(1, 21))
+
+
+async def held_back(worker, engine, count):
+    """So many requests end before the engine takes any word of it."""
+    judge, engine.judge = engine.judge, lambda _: 500
+    for _ in range(count):
+        assert (await worker.post("/echo", cost=3)).status_code == 200
+    engine.judge = judge
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_an_end_that_the_engine_refuses_holds_up_no_other(worker, engine, status):
+    engine.judge = lambda items: status if {3, 4} & {item["request_idx"] for item in items} else 200
+    with capture_logs() as logs:
+        await held_back(worker, engine, 9)
+        await until(lambda: worker.life.ledger.untold == 0)
+    assert [item["request_idx"] for item in engine.finished] == [1, 2, 5, 6, 7, 8, 9]
+    assert worker.life.status()["requests_never_told"] == 2
+    dropped = [line for line in logs if line["event"] == "end_refused"]
+    assert [line["request_idx"] for line in dropped] == [3, 4]
+    assert f"status {status}" in dropped[0]["error"]
+    reports = len(engine.statuses)
+    await worker.post("/echo")
+    await until(lambda: len(engine.finished) == 8)
+    assert len(engine.statuses) > reports
+
+
+async def test_an_engine_that_refuses_every_end_is_not_overrun(worker, engine):
+    engine.judge = lambda _: 400
+    await held_back(worker, engine, 30)
+    reports, attempts = len(engine.statuses), engine.attempts
+    await until(lambda: worker.life.ledger.untold == 0)
+    assert len(engine.statuses) >= reports + 2
+    assert engine.attempts - attempts < 100
+    assert worker.life.ledger.never_told == 30
+
+
+def test_ends_that_are_too_many_to_keep_are_counted(monkeypatch):
+    monkeypatch.setattr(ledgers, "_FINISHED_MAX", 3)
+    ledger = RequestCounts()
+    for number in range(5):
+        work = Work(number, 1.0)
+        ledger.enter(work)
+        ledger.leave(work, Outcome.SUCCESS)
+    mark, items = ledger.finished(10)
+    assert [item.request_idx for item in items] == [2, 3, 4]
+    assert ledger.never_told == 2
+    ledger.told(mark)
+    assert (ledger.untold, ledger.never_told) == (0, 2)
+
+
+async def test_ends_that_are_too_many_at_once_are_told_in_parts(worker, engine):
+    engine.judge = lambda items: 413 if len(items) > 3 else 200
+    await held_back(worker, engine, 10)
+    await until(lambda: worker.life.ledger.untold == 0)
+    assert [item["request_idx"] for item in engine.finished] == list(range(1, 11))
+    assert worker.life.status()["requests_never_told"] == 0
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 408, 429, 503])
+async def test_an_engine_that_does_not_listen_now_is_told_later(worker, engine, status):
+    engine.judge = lambda _: status
+    for _ in range(3):
+        await worker.post("/echo")
+    attempts = engine.attempts
+    await until(lambda: engine.attempts > attempts + 1)
+    engine.judge = lambda _: 200
+    await until(lambda: len(engine.finished) == 3)
+    assert worker.life.status()["requests_never_told"] == 0
+
+
+async def test_an_engine_that_was_away_is_told_everything_when_it_is_back(worker, engine):
+    await until(lambda: engine.statuses)
+    port = engine.port
+    await engine.stop()
+    for _ in range(5):
+        await worker.post("/echo", cost=2)
+    back = await Engine(port=port).start()
+    try:
+        await until(lambda: len(back.finished) == 5)
+        await until(lambda: back.total("cur_perf") == 10)
+        assert back.total("new_load") == 10
+    finally:
+        await back.stop()
+
+
+async def test_the_next_address_is_told_when_the_first_does_not_answer(make_worker, engine):
+    with socket.socket() as silent:  # keeps its port from everybody, and takes no connection
+        silent.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        worker = await make_worker(settings={"report_addresses": (address, engine.url + "/w/17")})
+        await worker.post("/echo")
+        await until(lambda: engine.finished)
+        await until(lambda: engine.total("cur_perf") == 100)
+
+
+async def test_reports_keep_their_connection(worker, engine):
+    for number in range(3):
+        await worker.post("/echo")
+        await until(lambda number=number: len(engine.finished) == number + 1)
+    assert engine.connections == 1
+
+
+async def test_load_cancelled_after_it_was_told_is_taken_off_what_comes_next():
+    ledger = RequestCounts()
+    left, stayed = Work(1, 50.0), Work(2, 80.0)
+    ledger.enter(left)
+    told = ledger.totals()
+    ledger.leave(left, Outcome.CANCELLED)
+    ledger.enter(stayed)
+    assert ledger.totals().new - told.new == 30.0
+
+
+async def test_load_that_was_told_and_cancelled_is_told_once(worker, engine):
+    # 40 told, then cancelled: the total falls to 0, and the next 30 are part of the 40 that were told
+    _, writer = await worker.connect()
+    writer.write(worker.raw_request("/held", cost=40))
+    await until(lambda: engine.total("new_load") == 40)
+    writer.close()
+    await until(lambda: engine.statuses[-1]["cur_load"] == 0)
+    reports = len(engine.statuses)
+    await worker.post("/echo", cost=30)
+    await until(lambda: engine.total("cur_perf") == 30 and len(engine.statuses) > reports)
+    assert engine.total("new_load") == 40
+    await worker.post("/echo", cost=25)
+    await until(lambda: engine.total("cur_perf") == 55)
+    assert engine.total("new_load") == 55
+
+
+async def test_every_report_and_every_end_names_the_process(worker, engine, make_worker):
+    await worker.post("/echo")
+    await until(lambda: engine.finished)
+    names = {status["incarnation"] for status in engine.statuses} | set(engine.ends_of)
+    (name,) = names
+    assert name == worker.life.standing.incarnation
+    ages = [status["uptime_seconds"] for status in engine.statuses]
+    assert ages == sorted(ages)
+    assert ages[0] > 0
+    other = await make_worker()
+    assert other.life.standing.incarnation != name
+
+
+def test_what_ended_while_a_report_was_on_its_way_stays_untold():
+    ledger = RequestCounts()
+    for number in range(3):
+        work = Work(number, 1.0)
+        ledger.enter(work)
+        ledger.leave(work, Outcome.SUCCESS)
+    mark, items = ledger.finished(2)
+    late = Work(0, 1.0)
+    ledger.enter(late)
+    ledger.leave(late, Outcome.ERROR)
+    ledger.told(mark)
+    assert [item.request_idx for item in items] == [0, 1]
+    assert [item.request_idx for item in ledger.finished(10)[1]] == [2, 0]
+
+
+async def test_the_status_page_needs_the_workers_token_and_keeps_it_to_itself(worker):
+    assert (await worker.client.get("/pyworker/status")).status_code == 401
+    answer = await worker.client.get("/pyworker/status", headers={"authorization": f"Bearer {TOKEN}"})
+    status = answer.json()
+    assert status["ready"] is True
+    assert status["requests_held"] == 0
+    assert TOKEN not in answer.text
+    assert TOKEN not in repr(worker.life.settings)
+    assert msgspec.json.encode(status)
+
+
+async def test_a_worker_that_takes_one_at_a_time_says_what_it_is_at(make_worker, model, engine):
+    worker = await make_worker(handlers=handlers(allow_parallel_requests=False))
+    await until(lambda: engine.statuses and engine.statuses[-1]["loadtime"] > 0)
+    assert engine.statuses[-1]["ends_told_seconds"] > 0
+    assert engine.statuses[-1]["running_load"] == 0
+    first = asyncio.create_task(worker.post("/held", cost=40))
+    await until(lambda: model.answering == 1)
+    second = asyncio.create_task(worker.post("/held", cost=7))
+    await until(lambda: engine.statuses[-1]["cur_load"] == 47)
+    assert engine.statuses[-1]["running_load"] == 40
+    model.go.set()
+    await asyncio.gather(first, second)
+    await until(lambda: engine.statuses[-1]["cur_load"] == 0)
+    assert engine.statuses[-1]["running_load"] == engine.statuses[-1]["running_seconds"] == 0
+
+
+async def test_an_end_that_lets_the_next_one_begin_is_told_at_once(make_worker, model, engine, monkeypatch):
+    monkeypatch.setattr(reports, "_BUSY_SECONDS", 60.0)  # nothing but an end makes a report now
+    monkeypatch.setattr(reports, "_CALM_SECONDS", 60.0)
+    worker = await make_worker(handlers=handlers(allow_parallel_requests=False))
+    await until(lambda: engine.statuses and engine.statuses[-1]["loadtime"] > 0)
+    first = asyncio.create_task(worker.post("/echo", cost=5))
+    second = asyncio.create_task(worker.post("/held", cost=40))
+    await first
+    await until(lambda: engine.statuses[-1]["running_load"] == 40)
+    await until(lambda: engine.finished)  # a report of its own, right behind
+    assert [item["request_idx"] for item in engine.finished] == [1]
+    model.go.set()
+    await second
+
+
+async def test_a_worker_that_takes_several_at_once_does_not_say_what_it_is_at(worker, model, engine):
+    held = asyncio.create_task(worker.post("/held", cost=40))
+    await until(lambda: engine.statuses and engine.statuses[-1]["cur_load"] == 40)
+    assert engine.statuses[-1]["ends_told_seconds"] == engine.statuses[-1]["running_load"] == 0
+    model.go.set()
+    await held

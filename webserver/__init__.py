@@ -1,0 +1,1 @@
+"""Shared by every aiohttp server of the controller: connection limits and listening sockets."""

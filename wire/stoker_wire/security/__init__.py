@@ -1,0 +1,1 @@
+"""Tokens, tickets, redaction of secrets, and checks against web pages."""

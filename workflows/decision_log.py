@@ -1,0 +1,62 @@
+"""The decision log: what an operator reads to learn why. Bounded, and carried through every restart."""
+
+from collections.abc import Iterable, Mapping
+
+from stoker_wire.messages import DecisionLine
+from stoker_wire.parsing.limits import DECISION_REASON_BYTES_MAX, DECISION_SUBJECT_BYTES_MAX, shortened
+
+LINES_KEPT = 150
+"""About 30 KB: two days of a calm endpoint, an hour of a stormy one. The history has them all."""
+
+
+class DecisionLog:
+    """The last decisions, oldest first."""
+
+    def __init__(self, lines: Iterable[DecisionLine] = ()) -> None:
+        self._lines = list(lines)[-LINES_KEPT:]
+
+    def note(
+        self,
+        at: float,
+        kind: str,
+        reason: str,
+        *,
+        subject: str = "",
+        numbers: Mapping[str, float] | None = None,
+        level: int = 0,
+        workergroup_id: int = 0,
+    ) -> None:
+        """Writes a line. The same line again is not news: it replaces the earlier one's time."""
+        line = DecisionLine(
+            at=at,
+            kind=kind,
+            subject=shortened(subject, DECISION_SUBJECT_BYTES_MAX),
+            reason=shortened(reason, DECISION_REASON_BYTES_MAX),
+            numbers=dict(numbers or {}),
+            level=level,
+            workergroup_id=workergroup_id,
+        )
+        if self._lines and _same(self._lines[-1], line):
+            self._lines.pop()
+        self._lines.append(line)
+        del self._lines[:-LINES_KEPT]
+
+    def tail(self, count: int, *, level_max: int = 3) -> list[DecisionLine]:
+        """The last `count` lines that are no finer than `level_max`, oldest first."""
+        if count <= 0:
+            return []
+        return [line for line in self._lines if line.level <= level_max][-count:]
+
+    @property
+    def lines(self) -> tuple[DecisionLine, ...]:
+        """All lines kept, oldest first."""
+        return tuple(self._lines)
+
+
+def _same(one: DecisionLine, other: DecisionLine) -> bool:
+    return (one.kind, one.subject, one.reason, one.level) == (
+        other.kind,
+        other.subject,
+        other.reason,
+        other.level,
+    )

@@ -1,0 +1,1 @@
+"""The Temporal worker process: data converter, workflow runner, registration."""

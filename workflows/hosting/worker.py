@@ -1,0 +1,123 @@
+"""The Temporal worker of a deployment: one for workflows and the planner, one for the marketplace."""
+
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
+from temporalio.worker import PollerBehaviorSimpleMaximum, Worker, WorkerDeploymentConfig
+
+from activities.instances import MarketActivities
+from activities.planner import plan
+from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
+from workflows.endpoint import EndpointWorkflow
+from workflows.hosting.runner import workflow_runner
+from workflows.sweep.release import ReleaseWorkflow
+from workflows.sweep.sweep import SweepActivities, SweepWorkflow
+
+STICKY_SECONDS = 5.0
+"""How long a task waits for the worker that holds its workflow in memory. One that was killed never comes: after this
+another replays the history, a second or two of work. A busy one answers within a few hundred milliseconds, a crowded one
+within two seconds: what it then had to replay made it later still, and a thousand endpoints never recovered."""
+
+WORKFLOW_POLLS = 20
+"""Questions for work that are open at a time. One in five is for workflows that are not in memory: with the SDK's five
+one by one came back after a crowded moment, a thousand of them in minutes."""
+ACTIVITY_POLLS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """How much one worker process takes on."""
+
+    market_calls_per_second: float = 2.0
+    """For the whole deployment, kept by the task queue on the server; the last worker to poll sets it."""
+    cached_workflows_max: int = 5000
+    """More endpoints than that are replayed at every signal."""
+    graceful_shutdown_seconds: float = 30.0
+    """For activities under way, before they are cancelled."""
+    market_calls_at_once_max: int = 50
+    lists_at_once_max: int = 2000
+    """They only wait for the list that they share: one for every endpoint costs nothing but its place."""
+    planners_at_once_max: int = 50
+    version: WorkerDeploymentVersion | None = None
+    """Of which deployment and build these workers are. None: not versioned, every worker carries every workflow."""
+
+
+def build_workers(
+    client: Client,
+    market_activities: MarketActivities,
+    settings: WorkerSettings | None = None,
+) -> list[Worker]:
+    """The workers of one process, to be run together (`async with` each, or `run()`).
+
+    The client must use `workflows.hosting.converter.data_converter`.
+    """
+    settings = settings or WorkerSettings()
+    grace = timedelta(seconds=settings.graceful_shutdown_seconds)
+    sweep = SweepActivities(client, market_activities)
+    deployment = (
+        WorkerDeploymentConfig(
+            version=settings.version,
+            use_worker_versioning=True,
+            # said here and not by the workflows: a worker that is not versioned may not name a behaviour
+            default_versioning_behavior=VersioningBehavior.PINNED,
+        )
+        if settings.version
+        else None
+    )
+    return [
+        Worker(
+            client,
+            task_queue=TASK_QUEUE,
+            workflows=[EndpointWorkflow, SweepWorkflow, ReleaseWorkflow],
+            activities=[
+                plan,
+                sweep.find_orphans,
+                sweep.end_endpoint,
+                sweep.instances_of,
+                market_activities.list_instances,
+            ],
+            workflow_runner=workflow_runner(),
+            max_cached_workflows=settings.cached_workflows_max,
+            sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_SECONDS),
+            workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(WORKFLOW_POLLS),
+            activity_task_poller_behavior=PollerBehaviorSimpleMaximum(ACTIVITY_POLLS),
+            max_concurrent_activities=settings.lists_at_once_max,
+            max_concurrent_local_activities=settings.planners_at_once_max,
+            graceful_shutdown_timeout=grace,
+            deployment_config=deployment,
+        ),
+        Worker(
+            client,
+            task_queue=MARKET_TASK_QUEUE,
+            activities=[
+                market_activities.search_offers,
+                market_activities.create_instance,
+                market_activities.start_instance,
+                market_activities.stop_instance,
+                market_activities.reboot_instance,
+                market_activities.destroy_instance,
+                market_activities.update_instance,
+            ],
+            activity_task_poller_behavior=PollerBehaviorSimpleMaximum(ACTIVITY_POLLS),
+            max_concurrent_activities=settings.market_calls_at_once_max,
+            max_task_queue_activities_per_second=settings.market_calls_per_second,
+            graceful_shutdown_timeout=grace,
+            deployment_config=deployment,
+        ),
+    ]
+
+
+def forwarding_runtime(logger: logging.Logger | None = None, *, level: str = "WARN") -> Runtime:
+    """A runtime whose core logs go through `logging`: written to stdout by the core, a full pipe would freeze it."""
+    return Runtime(
+        telemetry=TelemetryConfig(
+            logging=LoggingConfig(
+                filter=TelemetryFilter(core_level=level, other_level="ERROR"),
+                forwarding=LogForwardingConfig(logger=logger or logging.getLogger("temporalio.core")),
+            )
+        )
+    )

@@ -1,0 +1,163 @@
+"""What a person or a peer sent, checked before it changes anything: each fault is one sentence."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from market.query import GrammarError, parse_filters, parse_launch_args
+from stoker_wire.control import Advise, EndpointSpec
+from stoker_wire.endpoint import EndpointConfig, EndpointPatch
+from stoker_wire.messages import MetricsBatch
+from stoker_wire.parsing.limits import (
+    MESSAGE_BYTES_MAX,
+    METRICS_BYTES_MAX,
+    SPEC_BYTES_MAX,
+    STATE_BYTES_MAX,
+    TooLarge,
+    check_size,
+    json_bytes,
+)
+from stoker_wire.problem import describe
+from stoker_wire.workergroup import Workergroup, check_workergroups
+from workflows.state import EndpointStateBook
+
+
+class InvalidMessage(ValueError):
+    """What came cannot be used; the text says which field, what was expected and what came."""
+
+
+def only(sent: tuple[Any, ...]) -> Any:
+    """What a signal brought: nothing, or one value. A handler that took no more than one would stop the workflow over the second."""
+    if len(sent) > 1:
+        raise InvalidMessage(f"expected one value, {len(sent)} came; send one")
+    return sent[0] if sent else None
+
+
+def spec(sent: Any) -> EndpointSpec:
+    """The input of an endpoint's workflow."""
+    carried = isinstance(sent, dict) and sent.get("carried") is not None
+    _check_size(sent, SPEC_BYTES_MAX + STATE_BYTES_MAX if carried else SPEC_BYTES_MAX)
+    try:
+        read = EndpointSpec.model_validate(_plain(sent))
+    except ValidationError as fault:
+        raise InvalidMessage(describe(fault)) from None
+    if read.carried is not None:  # a state from elsewhere, for which nobody vouches
+        try:
+            EndpointStateBook(read)
+        except ValidationError as fault:
+            raise InvalidMessage(f"carried: {describe(fault)}") from None
+    return read
+
+
+def patch(sent: Any, config: EndpointConfig) -> EndpointPatch:
+    """A config patch whose result is a valid config."""
+    _check_message(sent)
+    try:
+        read = EndpointPatch.model_validate(_plain(sent))
+        config.patched(read)
+    except ValidationError as fault:
+        raise InvalidMessage(describe(fault)) from None
+    return read
+
+
+def advise(sent: Any, config: EndpointConfig) -> Advise | None:
+    """A second config whose patch fits the live one; None: no advice any more."""
+    if sent is None:
+        return None
+    _check_message(sent)
+    try:
+        read = Advise.model_validate(_plain(sent))
+        config.patched(read.config)
+    except ValidationError as fault:
+        raise InvalidMessage(describe(fault)) from None
+    return read
+
+
+def workergroup(sent: Any, others: Sequence[Workergroup] = ()) -> Workergroup:
+    """A workergroup whose search params and launch_args can be read, and that the endpoint can have beside the others."""
+    _check_message(sent)
+    try:
+        group = Workergroup.model_validate(_plain(sent))
+    except ValidationError as fault:
+        raise InvalidMessage(describe(fault)) from None
+    try:
+        parse_filters(group.search_params)
+    except GrammarError as fault:
+        raise InvalidMessage(f"search_params: {fault}") from None
+    try:
+        parse_launch_args(group.launch_args)
+    except GrammarError as fault:
+        raise InvalidMessage(f"launch_args: {fault}") from None
+    try:
+        check_workergroups([*(each for each in others if each.id != group.id), group])
+    except TooLarge as fault:
+        raise InvalidMessage(str(fault)) from None
+    return group
+
+
+def workergroup_id(sent: Any) -> int:
+    """The id of a workergroup."""
+    if isinstance(sent, bool) or not isinstance(sent, int) or sent < 1:
+        raise InvalidMessage(f"workergroup id: expected a whole number from 1 up, got {sent!r:.40}")
+    return sent
+
+
+MACHINES_MAX = 1000
+
+
+def machine_ids(sent: Any) -> tuple[int, ...]:
+    """Machine ids of hosts; none: all of them."""
+    machines = [] if sent is None else sent
+    if not isinstance(machines, list | tuple) or len(machines) > MACHINES_MAX:
+        raise InvalidMessage(
+            f"machines: expected at most {MACHINES_MAX} machine ids in a list, got {sent!r:.80}"
+        )
+    for machine in machines:
+        if isinstance(machine, bool) or not isinstance(machine, int) or not 0 < machine < 2**63:
+            raise InvalidMessage(f"machines: expected whole numbers from 1 up, got {machine!r:.40}")
+    return tuple(machines)
+
+
+def metrics(sent: Any) -> MetricsBatch:
+    """An engine's batch."""
+    _check_size(sent, METRICS_BYTES_MAX)
+    try:
+        return MetricsBatch.model_validate(_plain(sent))
+    except ValidationError as fault:
+        raise InvalidMessage(describe(fault)) from None
+
+
+def _check_message(sent: Any) -> None:
+    try:
+        check_size(_plain(sent), MESSAGE_BYTES_MAX, "the message")
+    except TooLarge as fault:
+        raise InvalidMessage(str(fault)) from None
+
+
+def _check_size(sent: Any, bytes_max: int) -> None:
+    """Before anything is read: reading a value of megabytes takes longer than a workflow task may."""
+    try:
+        size = json_bytes(sent)
+    except TooLarge as fault:
+        raise InvalidMessage(str(fault)) from None
+    if size > bytes_max:
+        raise InvalidMessage(f"at most {bytes_max} bytes are taken; {size} came")
+
+
+def _plain(sent: Any) -> Any:
+    """Models that reach us as models, in a test or by another converter, are read as what they say."""
+    return sent.model_dump(mode="json") if hasattr(sent, "model_dump") else sent
+
+
+OVERLAP_SECONDS_MAX = 86_400.0
+
+
+def overlap_seconds(sent: Any) -> float:
+    """For how long a rotated endpoint key stays valid; nothing sent: not at all. Raises InvalidMessage."""
+    if sent is None:
+        return 0.0
+    if isinstance(sent, bool) or not isinstance(sent, int | float) or not 0 <= sent <= OVERLAP_SECONDS_MAX:
+        said = f"seconds from 0 to {OVERLAP_SECONDS_MAX:.0f} were expected, not {repr(sent)[:80]}"
+        raise InvalidMessage(f"overlap_seconds: {said}")
+    return float(sent)

@@ -1,0 +1,151 @@
+"""What an operation's result, or a listing of the marketplace, does to the record."""
+
+from dataclasses import replace
+
+from activities.messages import CreatedInstance, ListedInstances, label_prefix
+from policy.state.billing import settle
+from policy.state.reconcile import fold_listing
+from policy.state.worker import Worker
+from policy.state.worker_events import FoldResult, fold_operation_result, vanished
+from workflows.state import EndpointStateBook
+
+_ERROR_KINDS = {
+    "OfferGone": "offer_gone",
+    "InstanceGone": "instance_gone",
+    "Refused": "refused",
+    "Unauthorised": "refused",
+}
+"""The marketplace's errors in the policy's words; every other one may pass."""
+
+
+def created(book: EndpointStateBook, launch_id: str, made: CreatedInstance, now: float) -> None:
+    """The marketplace accepted the launch."""
+    book.record.pending_offers.pop(launch_id, None)
+    worker = book.record.workers.get(launch_id)
+    if worker is None:
+        return
+    book.count_dollars(now)
+    worker = worker.but(
+        machine_id=made.machine_id or worker.machine_id,
+        dollars_per_hour=made.dollars_per_hour or worker.dollars_per_hour,
+        storage_dollars_per_hour=made.storage_dollars_per_hour,
+    )
+    folded = fold_operation_result(
+        worker,
+        "create",
+        now=now,
+        learned=book.record.learned,
+        ok=True,
+        instance_id=made.instance_id,
+        tuning=book.tuning,
+    )
+    book.record.workers_rented += 1
+    how = "found the instance of a lost answer" if made.adopted else "rented"
+    line = f"{how}: instance {made.instance_id}, {worker.kind}, ${worker.dollars_per_hour:.3f}/h"
+    keep(book, worker, replace(folded, lines=(line, *folded.lines)), now, level=1)
+    for warning in made.warnings:
+        book.log.note(
+            now, "fail", f"warning: {warning}", subject=launch_id, workergroup_id=worker.workergroup_id
+        )
+
+
+def ended(
+    book: EndpointStateBook,
+    worker: Worker,
+    now: float,
+    *,
+    fault: tuple[str, str] | None = None,
+    revision: int | None = None,
+    confirmed_gone: bool = False,
+) -> None:
+    """The operation of `worker` (as it was when it began) ended; `fault` is the error's type and its text."""
+    launch_id, operation = worker.launch_id, worker.operation
+    current = book.record.workers.get(launch_id)
+    if operation == "create":
+        book.record.pending_offers.pop(launch_id, None)
+    if current is None:
+        return
+    book.count_dollars(now)
+    learned = book.record.learned
+    if confirmed_gone and fault is None:
+        folded = vanished(current, "released", learned)
+    else:
+        kind, said = fault or ("", "")
+        folded = fold_operation_result(
+            current,
+            operation,
+            now=now,
+            learned=learned,
+            ok=fault is None,
+            error_kind=_ERROR_KINDS.get(kind, kind),
+            error=said,
+            revision=revision,
+            tuning=book.tuning,
+        )
+    if operation == "create" and fault is not None:
+        _drop_offer(book, current)
+    keep(book, current, folded, now, kind="fail" if fault else "worker", level=0 if fault else 1)
+
+
+def listed(book: EndpointStateBook, found: ListedInstances, asked_at: float, now: float) -> str:
+    """Reconciles with the marketplace's own list: what vanished leaves, what nobody knows is added to be destroyed.
+    Its bills, if it brought them, settle the ledger.
+
+    Answers why a plan is due, or nothing: most listings say what is known.
+    """
+    record = book.record
+    book.count_dollars(now)
+    listing = fold_listing(
+        record.workers.values(),
+        found.instances,
+        gone=found.gone,
+        shown=found.shown,
+        now=now,
+        asked_at=asked_at,
+        label_prefix=label_prefix(book.name),
+        learned=record.learned,
+    )
+    record.workers = {worker.launch_id: worker for worker in (*listing.workers, *listing.orphans)}
+    record.learned = listing.learned
+    record.listed_at = asked_at
+    book.count_dollars(now)  # who has just left has no worker from now on
+    if found.charges is not None:
+        record.ledger = settle(record.ledger, found.charges, record.workers.values(), asked_at=asked_at)
+    record.workers_gone += len(listing.gone)
+    for worker in listing.gone:
+        record.pending_offers.pop(worker.launch_id, None)
+    for line in listing.lines:
+        book.log.note(now, "worker", line, level=0 if listing.gone or listing.orphans else 1)
+    return "the marketplace's list brought news" if listing.material else ""
+
+
+def keep(
+    book: EndpointStateBook,
+    before: Worker,
+    folded: FoldResult,
+    now: float,
+    *,
+    kind: str = "worker",
+    level: int = 1,
+) -> None:
+    """Records what the policy made of a piece of news about one worker."""
+    record = book.record
+    record.learned = folded.learned
+    if folded.worker is None:
+        record.workers.pop(before.launch_id, None)
+        record.pending_offers.pop(before.launch_id, None)
+        record.workers_gone += before.instance_id is not None
+    else:
+        record.workers[before.launch_id] = folded.worker
+    for line in folded.lines:
+        book.log.note(
+            now, kind, line, subject=before.launch_id, level=level, workergroup_id=before.workergroup_id
+        )
+
+
+def _drop_offer(book: EndpointStateBook, worker: Worker) -> None:
+    """An offer that could not be rented is not offered to the planner again by an old search."""
+    found = book.offers.get(worker.workergroup_id)
+    if found is not None:
+        left = tuple(offer for offer in found.offers if offer.id != worker.offer_id)
+        book.offers[worker.workergroup_id] = replace(found, offers=left)

@@ -1,0 +1,1 @@
+"""The sweep: releases instances without an endpoint, and endpoints without progress."""
