@@ -7,7 +7,7 @@ from temporalio import activity
 
 from controller.whatif.advice import Advice, advance, is_news
 from policy.planning.deletion import plan_deletion
-from policy.planning.plan_validation import sound
+from policy.planning.plan_validation import drop_faulty
 from policy.planning.planner import plan as decide
 from policy.state.observation import Observation
 from policy.state.plan import Plan
@@ -33,7 +33,7 @@ class Decided:
 async def plan(observation: Observation, advice: Advice | None = None) -> Decided:
     """Decides what to do next, and what an advised config would do. Pure: planning again on the same answers the same."""
     made, failure = _decide(observation)
-    accepted, faults = sound(observation, made)
+    accepted, faults = drop_faulty(observation, made)
     for fault in faults:
         _log.error("plan_refused", fault=fault)
     advised = _advised(advice, observation, accepted)

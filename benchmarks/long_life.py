@@ -72,10 +72,10 @@ async def _days(case: Case, days: int) -> Life:
     server.keeps_history = False
     lived = Life(case, days)
     await world.start(case.config, [group(search_params="gpu_name=RTX_4090", test_workers=0)])
-    pulse, chance = MetricsBatcher(world.now), random.Random(1)
+    batcher, chance = MetricsBatcher(world.now), random.Random(1)
     before: Counter[str] = Counter()
     for _ in range(days):
-        await live(world, case, pulse, chance, 86_400.0, step=STEP_SECONDS, request_load=REQUEST_LOAD)
+        await live(world, case, batcher, chance, 86_400.0, step=STEP_SECONDS, request_load=REQUEST_LOAD)
         if faults:
             raise faults[0]
         lived.actions.append(server.billed - before)

@@ -26,7 +26,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.testing import WorkflowEnvironment
 
-from policy.signalling.metrics_batcher import Level, MetricsBatcher
+from policy.signalling.metrics_batcher import Gauges, MetricsBatcher
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import SEARCH_ATTRIBUTES, MetricsBatch
 from stoker_wire.states import WorkerState
@@ -92,10 +92,10 @@ async def count(case: Case, *, settle_hours: float = SETTLE_HOURS, hours: float 
     """Lives through the settling time, then counts."""
     async with _world() as world:
         await world.start(case.config, [group(search_params="gpu_name=RTX_4090", test_workers=0)])
-        pulse, chance = MetricsBatcher(world.now), random.Random(1)
-        await live(world, case, pulse, chance, settle_hours * 3600)
+        batcher, chance = MetricsBatcher(world.now), random.Random(1)
+        await live(world, case, batcher, chance, settle_hours * 3600)
         since = world.now
-        await live(world, case, pulse, chance, hours * 3600)
+        await live(world, case, batcher, chance, hours * 3600)
         histories = await world.histories()
         events = [e for history in histories for e in history.events if e.event_time.seconds >= since]
         memo = await world.memo()
@@ -112,7 +112,7 @@ async def count(case: Case, *, settle_hours: float = SETTLE_HOURS, hours: float 
 async def live(
     world: World,
     case: Case,
-    pulse: MetricsBatcher,
+    batcher: MetricsBatcher,
     chance: random.Random,
     seconds: float,
     *,
@@ -124,21 +124,21 @@ async def live(
         mean = case.load * step / request_load
         requests = round(chance.gauss(mean, mean**0.5)) if case.poisson else round(mean)
         for _ in range(requests):
-            pulse.arrived(request_load, world.now + chance.random() * step)
+            batcher.record_arrival(request_load, world.now + chance.random() * step)
         await world.pass_time(step)
         memo = await world.memo()
         workers = world.reports(memo, case.load)
-        level = Level(
+        level = Gauges(
             workers=len(memo.members),
             workers_cold=sum(member.s is WorkerState.INACTIVE for member in memo.members),
             inactivity_timeout=case.config.inactivity_timeout,
         )
         if [worker for worker in workers if worker.condition != "ready" or worker.drain_seen]:
-            pulse.touch()
-        why = pulse.due(level, world.now)
+            batcher.mark_changed()
+        why = batcher.due(level, world.now)
         if why is None:
             continue
-        for window in pulse.take(level, world.now):
+        for window in batcher.take_windows(level, world.now):
             await world.signal_metrics(
                 MetricsBatch(
                     engine_id="engine",
@@ -147,7 +147,7 @@ async def live(
                     window_s=window.seconds,
                     arrived_load=window.load,
                     arrived_requests=window.requests,
-                    last_request_at=pulse.last_request_at,
+                    last_request_at=batcher.last_request_at,
                     urgent=why,
                     workers=tuple(workers),
                 )

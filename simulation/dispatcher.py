@@ -8,9 +8,9 @@ import math
 import random
 from typing import TYPE_CHECKING
 
-from policy.routing.queue_discipline import Order, QueueDiscipline, late_before, worker_seconds
+from policy.routing.queue_discipline import DeadlineQueue, SortKey, late_cutoff, worker_wait_seconds
 from policy.routing.service_time import ServiceTimes
-from policy.routing.worker_selection import Candidate, Choice, Later, ahead, choose
+from policy.routing.worker_selection import AllBusy, Candidate, Choice, choose, prefetch_limits
 from simulation.machine import Machine
 from simulation.signal_sender import SimulatedSignalSender
 
@@ -87,14 +87,14 @@ class SimulatedDispatcher:
         self.started = [-1.0] * len(self._works)
         """When each request began to be served; -1: not yet."""
         self.finished = [-1.0] * len(self._works)
-        self.line: QueueDiscipline[int] = QueueDiscipline(self._order)
+        self.line: DeadlineQueue[int] = DeadlineQueue(self._order)
         self.line_load = 0.0
         self._returned: set[int] = set()
         """Requests whose machine went away."""
         self.members: dict[int, Member] = {}
         self.candidates: list[Candidate] = []
         self._by_launch: dict[str, Member] = {}
-        self._lengths = ServiceTimes()
+        self._service_times = ServiceTimes()
         self._serial = world.settings.slots == 1
         self._pump_at = math.inf
         self.arrived = 0
@@ -140,7 +140,7 @@ class SimulatedDispatcher:
             self._line_up(request)
             self.herald.heed_backlog()
 
-    def _order(self, request: int) -> Order:
+    def _order(self, request: int) -> SortKey:
         return (request not in self._returned, self._arrivals[request], request)
 
     def _line_up(self, request: int) -> None:
@@ -157,14 +157,18 @@ class SimulatedDispatcher:
             cost,
             max_queue_time=self._max_queue_time,
             now=self._world.now,
-            ahead=ahead(self._lengths, told_within=told, most_seconds=worker_seconds(self._target_queue_time))
+            prefetch=prefetch_limits(
+                self._service_times,
+                end_report_seconds=told,
+                queue_seconds_max=worker_wait_seconds(self._target_queue_time),
+            )
             if self._serial
             else None,
-            stretch=self._lengths.mean,
+            cost_ratio=self._service_times.mean_ratio,
         )
         if not isinstance(chosen, Choice):
-            if isinstance(chosen, Later):
-                self._pump_later(chosen.seconds)
+            if isinstance(chosen, AllBusy):
+                self._pump_later(chosen.retry_seconds)
             return False
         candidate = chosen.candidate
         member = self._by_launch[candidate.launch_id]
@@ -188,16 +192,16 @@ class SimulatedDispatcher:
             return
         candidate, told = member.candidate, self._world.settings.ends_told_seconds
         if member.running < 0:
-            candidate.rests(self._lengths, told)
+            candidate.set_idle(self._service_times, told)
             return
         cost = self._costs[member.running]
-        candidate.works_on(
+        candidate.set_running(
             cost,
-            behind=max(0.0, candidate.outstanding - cost),
+            queued_load=max(0.0, candidate.outstanding - cost),
             started_at=member.running_since,
             seen_at=member.seen_at,
-            told_within=told,
-            lengths=self._lengths,
+            end_report_seconds=told,
+            service_times=self._service_times,
         )
 
     def _pump_later(self, seconds: float) -> None:
@@ -212,8 +216,8 @@ class SimulatedDispatcher:
             self._pump()
 
     def _pump(self) -> None:
-        line, late = self.line, late_before(self._world.now, self._target_queue_time)
-        while (request := next(line.in_turn(late), None)) is not None and self._give(request):
+        line, late = self.line, late_cutoff(self._world.now, self._target_queue_time)
+        while (request := next(line.in_service_order(late), None)) is not None and self._give(request):
             line.serve(request, late)
             self.line_load -= self._costs[request]
         if not line:
@@ -264,7 +268,7 @@ class SimulatedDispatcher:
             cost = member.costs.pop(request, 0.0)
             member.candidate.outstanding -= cost
             if self._serial:
-                self._lengths.learn(cost, machine.perf, self.finished[request] - self.started[request])
+                self._service_times.learn(cost, machine.perf, self.finished[request] - self.started[request])
         member.done.clear()
         if self._serial:
             member.running = machine.running[0][1] if machine.running else -1

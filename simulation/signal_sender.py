@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from policy.signalling.escalation import Escalation
-from policy.signalling.metrics_batcher import Level, MetricsBatcher, Window
-from policy.signalling.significance import Waiting
+from policy.signalling.metrics_batcher import Gauges, MetricsBatcher, Window
+from policy.signalling.significance import QueueState
 from simulation.machine import Machine, Stage
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class SimulatedSignalSender:
         self._chance = random.Random(f"{seed} metrics")
         self._target_queue_time = target_queue_time
         self._inactivity_timeout = inactivity_timeout
-        self._pulse = MetricsBatcher(world.now)
-        self._alarms = Escalation()
+        self._batcher = MetricsBatcher(world.now)
+        self._escalation = Escalation()
         self.changed: dict[int, Member] = {}
         """Workers of which there is something to tell."""
         self.departed: list[Machine] = []
@@ -85,34 +85,34 @@ class SimulatedSignalSender:
 
     def arrived(self, cost: float) -> None:
         """A new request came in."""
-        self._pulse.arrived(cost, self._world.now)
+        self._batcher.record_arrival(cost, self._world.now)
 
     def urge(self, cause: str) -> None:
         """Tell it at once."""
-        self._pulse.urge(cause, self._world.now)
+        self._batcher.request_urgent(cause, self._world.now)
         self._look_later()
 
     def heed_backlog(self) -> None:
         """Requests wait: the first that nobody can serve, and each doubling, cannot wait to be told."""
         if self._front.candidates:
-            self._alarms.served()
+            self._escalation.reset_backlog()
             self.heed_queue()
             return
-        cause = self._alarms.backlog(self._front.line_load + len(self._front.line))
+        cause = self._escalation.on_backlog(self._front.line_load + len(self._front.line))
         if cause is not None:
             self.urge(cause)
 
     def heed_queue(self) -> None:
         """The expected queue time passes its target, or has grown by half since that was told."""
-        cause = self._alarms.queue(self._front.queue_seconds(), self._target_queue_time)
+        cause = self._escalation.on_queue_time(self._front.queue_seconds(), self._target_queue_time)
         if cause is not None:
             self.urge(cause)
 
     def _look_later(self) -> None:
         """See that the pulse is felt when something can be due."""
-        at = self._pulse.urgent_at()
+        at = self._batcher.urgent_due_at()
         if at is None:
-            at = max(self._pulse.rests_until(self._inactivity_timeout), self._world.now + TICK_SECONDS)
+            at = max(self._batcher.not_due_before(self._inactivity_timeout), self._world.now + TICK_SECONDS)
         if at < self._look_at:
             self._look_at = at
             self._world.at(at, self._look, at)
@@ -123,22 +123,22 @@ class SimulatedSignalSender:
             return
         self._look_at = math.inf
         level = self._level()
-        urgent = self._pulse.due(level, world.now)
+        urgent = self._batcher.due(level, world.now)
         if urgent is not None:
             self._tell(level, urgent)
         self._look_later()
 
-    def _level(self) -> Level:
+    def _level(self) -> Gauges:
         front, machines = self._front, self._world.machines
-        return Level(
-            waiting=Waiting.of(len(front.line), front.queue_seconds(), self._target_queue_time),
+        return Gauges(
+            queue=QueueState.of(len(front.line), front.queue_seconds(), self._target_queue_time),
             workers=len(machines),
             workers_cold=sum(machine.stage is Stage.STOPPED for machine in machines.values()),
             holding=any(member.costs for member in front.members.values()),
             inactivity_timeout=self._inactivity_timeout,
         )
 
-    def _tell(self, level: Level, urgent: str) -> None:
+    def _tell(self, level: Gauges, urgent: str) -> None:
         now = self._world.now
         for number, member in self._front.members.items():
             if number in self.changed or now - member.told_at >= TELL_SECONDS or member.draining:
@@ -148,11 +148,11 @@ class SimulatedSignalSender:
         batch = Batch(
             sequence=self._sequence,
             sent_at=now,
-            windows=tuple(self._pulse.take(level, now)),
+            windows=tuple(self._batcher.take_windows(level, now)),
             queued_load=self._front.line_load,
             queued_requests=len(self._front.line),
             oldest_wait_s=self._front.oldest_wait(),
-            last_request_at=self._pulse.last_request_at,
+            last_request_at=self._batcher.last_request_at,
             urgent=urgent,
             words=(*(self._word(member) for member in self.changed.values()), *map(_gone, self.departed)),
         )

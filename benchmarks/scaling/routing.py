@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from policy.routing.service_time import ServiceTimes
-from policy.routing.worker_selection import Candidate, Choice, Later, ahead, choose
+from policy.routing.worker_selection import AllBusy, Candidate, Choice, choose, prefetch_limits
 
 WORKERS = 16
 CV = 1.5
@@ -50,15 +50,15 @@ class News:
     """Each worker reports once in so long."""
     delay: float = 0.0
     """Without a period: an end is told after so long, and silence means that the request goes on."""
-    told_within: float = 0.0
+    end_report_seconds: float = 0.0
 
     @property
     def within(self) -> float:
         """What the router counts on."""
-        return self.period or self.told_within
+        return self.period or self.end_report_seconds
 
 
-AT_ONCE = News("an end is told at once (stoker's worker)", delay=0.1, told_within=0.5)
+AT_ONCE = News("an end is told at once (stoker's worker)", delay=0.1, end_report_seconds=0.5)
 NEWS = (AT_ONCE, News("reports every 1 s", period=1.0), News("reports every 5 s", period=5.0))
 
 
@@ -119,10 +119,10 @@ class Fleet:
     ) -> None:
         self.case, self.rows, self.costs, self.news, self.hold = case, rows, costs, news, hold
         self.now = 0.0
-        self.lengths = ServiceTimes()
+        self.service_times = ServiceTimes()
         self.candidates = [Candidate(str(number), perf=perf) for number, perf in enumerate(case.perfs)]
         for candidate in self.candidates:
-            candidate.rests(self.lengths, news.within)
+            candidate.set_idle(self.service_times, news.within)
         self.held: list[deque[int]] = [deque() for _ in case.perfs]
         self.began = [0.0] * len(case.perfs)
         self.known: list[tuple[int, float, float]] = [(-1, 0.0, 0.0)] * len(case.perfs)
@@ -199,7 +199,7 @@ class Fleet:
             return
         for request, seconds in ended:
             candidate.outstanding -= self.costs[request]
-            self.lengths.learn(self.costs[request], self.case.perfs[number], seconds)
+            self.service_times.learn(self.costs[request], self.case.perfs[number], seconds)
         self.given[number] -= len(ended)
         ended.clear()
         held = self.held[number]
@@ -212,36 +212,36 @@ class Fleet:
     def _gauge(self, number: int) -> None:
         candidate, (request, since, seen) = self.candidates[number], self.known[number]
         if request < 0:
-            candidate.rests(self.lengths, self.news.within)
+            candidate.set_idle(self.service_times, self.news.within)
             return
         cost = self.costs[request]
-        candidate.works_on(
+        candidate.set_running(
             cost,
-            behind=max(0.0, candidate.outstanding - cost),
+            queued_load=max(0.0, candidate.outstanding - cost),
             started_at=since,
             seen_at=seen,
-            told_within=self.news.within,
-            lengths=self.lengths,
+            end_report_seconds=self.news.within,
+            service_times=self.service_times,
         )
 
     def give(self, request: int) -> bool:
         """Give it out, or leave it in the line."""
         allowed = None
         if self.hold:
-            allowed = ahead(self.lengths, told_within=self.news.within)
+            allowed = prefetch_limits(self.service_times, end_report_seconds=self.news.within)
         chosen = choose(
             self.candidates,
             self.costs[request],
             max_queue_time=math.inf,
             now=self.now,
-            ahead=allowed,
-            stretch=self.lengths.mean,
+            prefetch=allowed,
+            cost_ratio=self.service_times.mean_ratio,
         )
         if isinstance(chosen, Choice):
             self.put(request, int(chosen.candidate.launch_id))
             return True
-        assert isinstance(chosen, Later)
-        at = self.now + max(chosen.seconds, 0.02)
+        assert isinstance(chosen, AllBusy)
+        at = self.now + max(chosen.retry_seconds, 0.02)
         if at < self.look_at:
             self.look_at = at
             heapq.heappush(self.events, (at, 2, 0, 0))
@@ -312,7 +312,13 @@ ROUTERS: tuple[tuple[str, type[Fleet], News, bool, float], ...] = (
     *((f"… nothing held back, {news.name}", Fleet, news, False, COST_FACTOR) for news in NEWS[1:]),
     *((f"… declared cost only, {news.name}", DeclaredOnly, news, False, COST_FACTOR) for news in NEWS[1:]),
     ("bound: stoker, costs exact, reports every 5 s", Fleet, NEWS[2], False, 1.0),
-    ("bound: stoker, an end is known in no time", Fleet, News("", told_within=1e-3), True, COST_FACTOR),
+    (
+        "bound: stoker, an end is known in no time",
+        Fleet,
+        News("", end_report_seconds=1e-3),
+        True,
+        COST_FACTOR,
+    ),
     ("fewest requests, reports every 1 s", FewestRequests, NEWS[1], False, COST_FACTOR),
     ("power of two, reports every 1 s", PowerOfTwo, NEWS[1], False, COST_FACTOR),
     ("round robin", RoundRobin, NEWS[1], False, COST_FACTOR),

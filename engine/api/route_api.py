@@ -195,7 +195,7 @@ def waiting_answer(
         "request_idx": place.request_idx,
         "status": status,
         "reason": reason.code,
-        "position": endpoint.line.position(place, endpoint.late_before(now)),
+        "position": endpoint.line.position(place, endpoint.late_cutoff(now)),
         "eta_s": reason.eta_s,
     }
 

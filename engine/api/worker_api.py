@@ -214,36 +214,36 @@ class WorkerApi:
         if after[0] and not before[0]:
             log.info("worker_ready", endpoint=endpoint.name, worker=worker.launch_id, perf=worker.perf)
             if not worker.known_ready:
-                endpoint.pulse.urge(CAUSE_LOADED, now)
+                endpoint.batcher.request_urgent(CAUSE_LOADED, now)
         if worker.left and before[4] is None:
             log.warning("worker_leaves", endpoint=endpoint.name, worker=worker.launch_id)
-            endpoint.pulse.urge(CAUSE_LEAVES, now)
+            endpoint.batcher.request_urgent(CAUSE_LEAVES, now)
         if silent_before or worker.process.id != process_before:
             self._tell_process(endpoint, worker, process_before, now)
         if worker.error and worker.error != error_before:
             log.warning(
                 "worker_error", endpoint=endpoint.name, worker=worker.launch_id, error=worker.error[:200]
             )
-            endpoint.pulse.urge(CAUSE_ERROR, now)
+            endpoint.batcher.request_urgent(CAUSE_ERROR, now)
         if after != before or error_before != worker.error:
             if not (worker.known_ready and after[3:] == before[3:]):
-                endpoint.pulse.touch()
+                endpoint.batcher.mark_changed()
             self._engine.router.refresh(endpoint, now)
         else:
             endpoint.reweigh(worker)
             self._engine.router.pump(endpoint, now)
         self._engine.router.heed_drain(endpoint, worker, now)
-        if endpoint.pulse.urgent_at() is not None:
+        if endpoint.batcher.urgent_due_at() is not None:
             self._engine.herald.flush(endpoint)
 
     def _tell_process(self, endpoint: Endpoint, worker: KnownWorker, before: str, now: float) -> None:
         """News of the process itself: it runs although it was told to end, or it replaced another one."""
         if worker.told_to_end:
             log.warning("stopped_worker_runs", endpoint=endpoint.name, worker=worker.launch_id)
-            endpoint.pulse.urge(CAUSE_RUNS, now)
+            endpoint.batcher.request_urgent(CAUSE_RUNS, now)
         elif before and worker.process.id != before:
             log.warning("worker_restarted", endpoint=endpoint.name, worker=worker.launch_id)
-            endpoint.pulse.touch()
+            endpoint.batcher.mark_changed()
 
 
 def _no_such_path() -> Problem:

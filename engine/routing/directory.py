@@ -126,7 +126,7 @@ class Directory:
         if endpoint.deleting:
             release(endpoint)
         self._router.refresh(endpoint, now)
-        if endpoint.pulse.urgent_at() is not None:
+        if endpoint.batcher.urgent_due_at() is not None:
             self._router.urgent(endpoint)
         return endpoint
 

@@ -10,7 +10,7 @@ from engine.routing.endpoint import Endpoint
 from engine.routing.request_queue import QueuedRequest
 from engine.routing.worker import KnownWorker
 from engine.settings import Limits, Timing
-from policy.routing.worker_selection import Choice, Later, choose
+from policy.routing.worker_selection import AllBusy, Choice, choose
 from stoker_wire.security.ticket import TICKET_SECONDS
 from stoker_wire.states import WorkerState
 
@@ -82,7 +82,7 @@ class Dispatcher:
 
     def ask(self, endpoint: Endpoint, asked: RoutedCall, now: float) -> QueuedRequest:
         """A call of `/route/`: afterwards the place has a worker, or it waits in the line."""
-        endpoint.pulse.last_request_at = now
+        endpoint.batcher.last_request_at = now
         if asked.failed_url:
             self._blame_url(endpoint, asked, now)
         place = self._known(endpoint, asked, now) if asked.request_idx else None
@@ -146,7 +146,7 @@ class Dispatcher:
 
     def _serve_next(self, endpoint: Endpoint, now: float) -> bool:
         """Whether somebody was given a worker."""
-        for passed_over, place in enumerate(endpoint.line.in_turn(endpoint.late_before(now))):
+        for passed_over, place in enumerate(endpoint.line.in_service_order(endpoint.late_cutoff(now))):
             wake = place.wake
             if self._refuse(endpoint, place, now):
                 if wake is not None:
@@ -182,7 +182,7 @@ class Dispatcher:
             return False  # it was given to the current process since
         known = worker.ledger.finish(request_idx)
         endpoint.reweigh(worker)
-        endpoint.pulse.worked(now)
+        endpoint.batcher.record_activity(now)
         if place is None or place.worker is not worker:
             self._judge_end(endpoint, worker, request_idx, status, success=success, now=now)
             return known
@@ -199,15 +199,15 @@ class Dispatcher:
         endpoint.ended[request_idx] = endpoint.given.pop(request_idx)
         if success and not earlier:
             worker.record_success()
-            if worker.told_within > 0:
-                endpoint.lengths.learn(place.cost, worker.believed_perf, busy_seconds)
+            if worker.end_report_seconds > 0:
+                endpoint.service_times.learn(place.cost, worker.believed_perf, busy_seconds)
         return True
 
     def heed_drain(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
         """Say once, at once, that a draining worker is empty."""
         if worker.drained and not worker.drain_said:
             worker.drain_said = True
-            endpoint.pulse.urge(CAUSE_DRAINED, now)
+            endpoint.batcher.request_urgent(CAUSE_DRAINED, now)
             self.urgent(endpoint)
 
     def sweep(self, endpoint: Endpoint, now: float) -> None:
@@ -227,17 +227,17 @@ class Dispatcher:
             self._heed_break(endpoint, worker, now)
             self.heed_drain(endpoint, worker, now)
             if worker.disagrees:
-                endpoint.pulse.touch()
+                endpoint.batcher.mark_changed()
         for record, seconds in ((endpoint.given, GIVEN_SECONDS), (endpoint.ended, ENDED_SECONDS)):
             for place in _forget(record, now - seconds, self._limits.requests_known_max):
                 self._note(endpoint, place, _outcome(place))
         if any(worker.holds and worker.fresh(now, self._timing) for worker in endpoint.workers.values()):
-            endpoint.pulse.worked(now)
+            endpoint.batcher.record_activity(now)
         self.refresh(endpoint, now)
         if endpoint.line:
             self._heed_backlog(endpoint, now)
         else:
-            endpoint.alarms.served()
+            endpoint.escalation.reset_backlog()
 
     def close_books(self, endpoint: Endpoint) -> None:
         """The endpoint is gone, or the engine stops: what has not ended is recorded as it stands."""
@@ -274,7 +274,7 @@ class Dispatcher:
             request_idx = self._draw()
             while request_idx in endpoint.waiting or request_idx in endpoint.given:
                 request_idx = self._draw()
-            endpoint.pulse.arrived(asked.cost, now)
+            endpoint.batcher.record_arrival(asked.cost, now)
         # An index of an engine that is gone is as good as one of ours: its request starts anew at the end.
         place = QueuedRequest(request_idx, asked.cost, now, asked.replay_timeout, asked.fingerprint)
         place.again = asked.request_idx != 0
@@ -330,7 +330,7 @@ class Dispatcher:
     def _blame(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
         worker.record_failure(now)
         self.refresh(endpoint, now)
-        endpoint.pulse.urge(CAUSE_SUSPECT, now)
+        endpoint.batcher.request_urgent(CAUSE_SUSPECT, now)
         self.urgent(endpoint)
 
     def _try(self, endpoint: Endpoint, place: QueuedRequest, now: float) -> bool:
@@ -346,17 +346,17 @@ class Dispatcher:
             avoid=place.avoid,
             sequence=endpoint.tally.routes_given,
             now=now,
-            ahead=endpoint.ahead,
-            stretch=endpoint.lengths.mean,
+            prefetch=endpoint.prefetch,
+            cost_ratio=endpoint.service_times.mean_ratio,
         )
         if not isinstance(chosen, Choice):
-            if isinstance(chosen, Later):
-                self.later(endpoint, chosen.seconds)
+            if isinstance(chosen, AllBusy):
+                self.later(endpoint, chosen.retry_seconds)
             return False
         worker = endpoint.workers[chosen.candidate.launch_id]
         if record is not None:
             record.retry = place
-        endpoint.line.serve(place, endpoint.late_before(now))
+        endpoint.line.serve(place, endpoint.late_cutoff(now))
         del endpoint.waiting[place.request_idx]
         place.worker, place.given_at, place.reqnum = worker, now, self._draw()
         if place.waited_s is None:
@@ -372,20 +372,22 @@ class Dispatcher:
     def _heed_backlog(self, endpoint: Endpoint, now: float) -> None:
         """Call the workflow when requests begin to wait with nobody to serve them, and each time they double."""
         if endpoint.candidates:
-            endpoint.alarms.served()
+            endpoint.escalation.reset_backlog()
             self._heed_queue(endpoint, now)
         elif not endpoint.stopped:
             # a cost of 0 is a request too
-            self._alarm(endpoint, endpoint.alarms.backlog(endpoint.line.load + len(endpoint.line)), now)
+            self._alarm(
+                endpoint, endpoint.escalation.on_backlog(endpoint.line.load + len(endpoint.line)), now
+            )
 
     def _heed_queue(self, endpoint: Endpoint, now: float) -> None:
         """Call the workflow when the expected queue time passes its target, and each time it has grown by half."""
         target = endpoint.config.target_queue_time
-        self._alarm(endpoint, endpoint.alarms.queue(endpoint.queue_seconds, target), now)
+        self._alarm(endpoint, endpoint.escalation.on_queue_time(endpoint.queue_seconds, target), now)
 
     def _alarm(self, endpoint: Endpoint, cause: str | None, now: float) -> None:
         if cause is not None:
-            endpoint.pulse.urge(cause, now)
+            endpoint.batcher.request_urgent(cause, now)
             self.urgent(endpoint)
 
     # -- requests that break workers

@@ -12,12 +12,12 @@ from engine.routing.broken_requests import Breakages
 from engine.routing.request_queue import QueuedRequest, RequestQueue
 from engine.routing.worker import KnownWorker
 from engine.settings import Limits, Timing
-from policy.routing.queue_discipline import late_before, worker_seconds
+from policy.routing.queue_discipline import late_cutoff, worker_wait_seconds
 from policy.routing.service_time import ServiceTimes
-from policy.routing.worker_selection import Ahead, Candidate, ahead
+from policy.routing.worker_selection import Candidate, PrefetchLimits, prefetch_limits
 from policy.signalling.escalation import Escalation
-from policy.signalling.metrics_batcher import Level, MetricsBatcher
-from policy.signalling.significance import Waiting
+from policy.signalling.metrics_batcher import Gauges, MetricsBatcher
+from policy.signalling.significance import QueueState
 from stoker_wire.control import workflow_id
 from stoker_wire.endpoint import EndpointConfig, EndpointState
 from stoker_wire.messages import EndpointMemo, WorkerMetrics
@@ -72,7 +72,7 @@ class Endpoint:
         self.given: OrderedDict[int, QueuedRequest] = OrderedDict()
         """Requests that were given a worker, oldest first: one that comes again was failed by it."""
         self.ended: OrderedDict[int, QueuedRequest] = OrderedDict()
-        self.pulse = MetricsBatcher(now, spread=memo.id * _GOLDEN % 1.0)
+        self.batcher = MetricsBatcher(now, spread=memo.id * _GOLDEN % 1.0)
         self.tally = EndpointCounters()
         self.gone = False
         """Its workflow is closed."""
@@ -84,14 +84,14 @@ class Endpoint:
         """Load per second of all that can be routed to."""
         self.load = 0.0
         """Load that those hold."""
-        self.alarms = Escalation()
+        self.escalation = Escalation()
         self.breakages = Breakages()
         """Requests that were on workers that broke."""
         self.swept_at = self.awake_since = now
         """When the router last looked after it, and since when it does so without a gap."""
-        self.lengths = ServiceTimes()
+        self.service_times = ServiceTimes()
         """What requests take beside what they declare, as far as workers that take one at a time have shown."""
-        self.told_within = 0.0
+        self.end_report_seconds = 0.0
         """The longest that one of those may keep an end to itself."""
         self._candidate_of: dict[str, Candidate] = {}
         self.apply(memo, now)
@@ -137,7 +137,7 @@ class Endpoint:
             if worker is None:
                 worker = self.workers[member.l] = KnownWorker(member.l)
             if worker.list_as(member, now):
-                self.pulse.urge("drain seen", now)
+                self.batcher.request_urgent("drain seen", now)
 
     def opened_by(self, key: str, now: float) -> bool:
         """Whether this is a key of the endpoint; one that was rotated with an overlap is for so long."""
@@ -153,8 +153,8 @@ class Endpoint:
     def refresh(self, now: float, *, trust_memo: bool) -> None:
         """Who can be given a request now; after any news of a worker, and as reports grow old."""
         workers = [w for w in self.workers.values() if w.routable(now, self._timing, trust_memo=trust_memo)]
-        self.candidates = [candidate_of(worker, self.lengths) for worker in workers]
-        self.told_within = max((worker.told_within for worker in workers), default=0.0)
+        self.candidates = [candidate_of(worker, self.service_times) for worker in workers]
+        self.end_report_seconds = max((worker.end_report_seconds for worker in workers), default=0.0)
         self._candidate_of = {candidate.launch_id: candidate for candidate in self.candidates}
         self.perf = sum(candidate.perf for candidate in self.candidates)
         self.load = sum(candidate.outstanding for candidate in self.candidates)
@@ -164,23 +164,23 @@ class Endpoint:
         candidate = self._candidate_of.get(worker.launch_id)
         if candidate is not None:
             before = candidate.outstanding
-            worker.weigh(candidate, self.lengths)
+            worker.weigh(candidate, self.service_times)
             self.load += candidate.outstanding - before
 
     @property
-    def ahead(self) -> Ahead | None:
+    def prefetch(self) -> PrefetchLimits | None:
         """How far ahead busy workers are given the next in the line; None: whatever they hold."""
-        if self.told_within <= 0:
+        if self.end_report_seconds <= 0:
             return None
-        return ahead(
-            self.lengths,
-            told_within=self.told_within,
-            most_seconds=worker_seconds(self.config.target_queue_time),
+        return prefetch_limits(
+            self.service_times,
+            end_report_seconds=self.end_report_seconds,
+            queue_seconds_max=worker_wait_seconds(self.config.target_queue_time),
         )
 
-    def late_before(self, now: float) -> float:
+    def late_cutoff(self, now: float) -> float:
         """Who waits since before that lets those pass who can still be served in time."""
-        return late_before(now, self.config.target_queue_time)
+        return late_cutoff(now, self.config.target_queue_time)
 
     # -- what follows from it
 
@@ -191,10 +191,10 @@ class Endpoint:
             return math.inf if self.line else 0.0
         return (self.line.load + self.load) / self.perf
 
-    def level(self) -> Level:
+    def gauges(self) -> Gauges:
         """What there is to say besides arrivals."""
-        return Level(
-            waiting=Waiting.of(len(self.line), self.queue_seconds, self.config.target_queue_time),
+        return Gauges(
+            queue=QueueState.of(len(self.line), self.queue_seconds, self.config.target_queue_time),
             workers=len(self.workers),
             holding=any(worker.holds for worker in self.workers.values()),
             inactivity_timeout=self.config.inactivity_timeout,
@@ -227,8 +227,8 @@ class Endpoint:
                 yield worker
 
 
-def candidate_of(worker: KnownWorker, lengths: ServiceTimes) -> Candidate:
+def candidate_of(worker: KnownWorker, service_times: ServiceTimes) -> Candidate:
     """The worker as the routing policy sees it."""
     candidate = Candidate(worker.launch_id, perf=worker.believed_perf)
-    worker.weigh(candidate, lengths)
+    worker.weigh(candidate, service_times)
     return candidate

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from engine.routing.worker import KnownWorker
-from policy.routing.queue_discipline import Order, QueueDiscipline
+from policy.routing.queue_discipline import DeadlineQueue, SortKey
 
 
 class QueuedRequest:
@@ -72,7 +72,7 @@ class QueuedRequest:
         """A worker that failed it, and when: it waits until it is known whether that worker broke."""
 
     @property
-    def order(self) -> Order:
+    def order(self) -> SortKey:
         """Its place in the line: one that had its turn, and whose worker failed it, goes before all others."""
         return (self.waited_s is None, self.arrived_at, self.request_idx)
 
@@ -83,7 +83,7 @@ class QueuedRequest:
         return f"<QueuedRequest {self.request_idx} {where}>"
 
 
-def _order(place: QueuedRequest) -> Order:
+def _order(place: QueuedRequest) -> SortKey:
     return place.order
 
 
@@ -93,8 +93,8 @@ class RequestQueue:
     __slots__ = ("_held", "_places", "load")
 
     def __init__(self) -> None:
-        self._places: QueueDiscipline[QueuedRequest] = QueueDiscipline(_order)
-        self._held: QueueDiscipline[QueuedRequest] = QueueDiscipline(_order)
+        self._places: DeadlineQueue[QueuedRequest] = DeadlineQueue(_order)
+        self._held: DeadlineQueue[QueuedRequest] = DeadlineQueue(_order)
         self.load = 0.0
         """Summed cost of everything that waits."""
 
@@ -121,9 +121,9 @@ class RequestQueue:
         """Those that can be served now, in the order of their coming."""
         return list(self._held)
 
-    def in_turn(self, late_before: float) -> Iterator[QueuedRequest]:
+    def in_service_order(self, late_cutoff: float) -> Iterator[QueuedRequest]:
         """Those that can be served now, whose turn it is first; late is who came before that moment."""
-        return self._held.in_turn(late_before)
+        return self._held.in_service_order(late_cutoff)
 
     def add(self, place: QueuedRequest) -> None:
         """RequestQueue up, at the turn of its first arrival."""
@@ -136,10 +136,10 @@ class RequestQueue:
         self.load = self.load - place.cost if self._places else 0.0
         self.let_go(place)
 
-    def serve(self, place: QueuedRequest, late_before: float) -> None:
+    def serve(self, place: QueuedRequest, late_cutoff: float) -> None:
         """Leave the line with a worker."""
         if place.wake is not None:
-            self._held.serve(place, late_before)
+            self._held.serve(place, late_cutoff)
             place.wake = None
         self.remove(place)
 
@@ -157,9 +157,9 @@ class RequestQueue:
             place.wake = None
             self._held.remove(place)
 
-    def position(self, place: QueuedRequest, late_before: float) -> int:
+    def position(self, place: QueuedRequest, late_cutoff: float) -> int:
         """How many are to be served before it."""
-        return self._places.position(place, late_before)
+        return self._places.position(place, late_cutoff)
 
     def expired(self, now: float) -> list[QueuedRequest]:
         """Those that have not come again within their replay timeout."""

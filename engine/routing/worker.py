@@ -65,6 +65,7 @@ class KnownWorker:
         "drain_said",
         "drain_seen_at",
         "draining",
+        "end_report_seconds",
         "error",
         "heard_at",
         "in_flight",
@@ -99,7 +100,6 @@ class KnownWorker:
         "suspect_since",
         "told",
         "told_at",
-        "told_within",
         "update_pending",
         "url",
         "workergroup_id",
@@ -135,7 +135,7 @@ class KnownWorker:
         self.loadtime_s = 0.0
         self.in_flight = 0
         self.queued = 0
-        self.told_within = 0.0
+        self.end_report_seconds = 0.0
         """It takes one request at a time and tells of an end within so many seconds; 0: it does not say so."""
         self.running_load = 0.0
         """Of the request that it was at when it last reported."""
@@ -225,7 +225,7 @@ class KnownWorker:
         self.loadtime_s = status.loadtime
         self.in_flight = status.num_requests_working
         self.queued = status.queued
-        self.told_within = status.ends_told_seconds
+        self.end_report_seconds = status.ends_told_seconds
         self.running_load = status.running_load
         self.running_since = now - status.running_seconds
         self.error = status.error_msg
@@ -265,7 +265,7 @@ class KnownWorker:
         """Its process is stopping or restarting: what the old one said is no news of the next."""
         self.heard_at = 0.0
         self.in_flight = self.queued = 0
-        self.told_within = self.running_load = 0.0
+        self.end_report_seconds = self.running_load = 0.0
         self.error = ""
         self.leaving = self.left = False
         self.loadtime_s = 0.0
@@ -346,9 +346,9 @@ class KnownWorker:
         """Load per second that it says that it does."""
         return self.perf if self.heard_at > 0 else self.memo_perf
 
-    def weigh(self, candidate: Candidate, lengths: ServiceTimes) -> None:
+    def weigh(self, candidate: Candidate, service_times: ServiceTimes) -> None:
         """Tell the routing policy what it holds, and where it is said, how far it has got."""
-        ledger, within = self.ledger, self.told_within
+        ledger, within = self.ledger, self.end_report_seconds
         candidate.outstanding = ledger.outstanding
         if within <= 0:
             candidate.serial = False
@@ -364,10 +364,15 @@ class KnownWorker:
         elif reported > 0:
             running, began, seen, behind = reported, self.heard_at, self.heard_at, 0.0
         else:
-            candidate.rests(lengths, within)
+            candidate.set_idle(service_times, within)
             return
-        candidate.works_on(
-            running, behind=behind, started_at=began, seen_at=seen, told_within=within, lengths=lengths
+        candidate.set_running(
+            running,
+            queued_load=behind,
+            started_at=began,
+            seen_at=seen,
+            end_report_seconds=within,
+            service_times=service_times,
         )
 
     @property

@@ -81,14 +81,14 @@ class SignalSender:
 
     def _rests(self, endpoint: Endpoint, now: float) -> bool:
         """Nothing of it can be due, and nothing was left unsaid: most endpoints, at most ticks."""
-        resting = now < endpoint.pulse.rests_until(endpoint.config.inactivity_timeout)
+        resting = now < endpoint.batcher.not_due_before(endpoint.config.inactivity_timeout)
         return resting and not self._unsaid.get(endpoint.id)
 
     def flush(self, endpoint: Endpoint) -> None:
         """Send what is due, unless a batch of the endpoint is under way: then it goes right after."""
         if endpoint.id in self._sending or endpoint.gone:
             return
-        if endpoint.pulse.due(endpoint.level(), self._now()) is None and not self._unsaid.get(endpoint.id):
+        if endpoint.batcher.due(endpoint.gauges(), self._now()) is None and not self._unsaid.get(endpoint.id):
             self._come_back(endpoint)
             return
         task = asyncio.get_running_loop().create_task(self._send(endpoint), name=f"signal {endpoint.name}")
@@ -121,8 +121,8 @@ class SignalSender:
 
     def batches(self, endpoint: Endpoint, urgent: str, now: float) -> list[MetricsBatch]:
         """What is due, as the workflow reads it: a steady stretch before it is a batch of its own."""
-        level = endpoint.level()
-        windows = endpoint.pulse.take(level, now)
+        level = endpoint.gauges()
+        windows = endpoint.batcher.take_windows(level, now)
         oldest = endpoint.line.oldest
         workers = endpoint.news_of_workers(now)
         made = []
@@ -139,7 +139,7 @@ class SignalSender:
                     queued_load=endpoint.line.load,
                     queued_requests=len(endpoint.line),
                     oldest_wait_s=max(0.0, now - oldest.arrived_at) if oldest else 0.0,
-                    last_request_at=endpoint.pulse.last_request_at,
+                    last_request_at=endpoint.batcher.last_request_at,
                     urgent=urgent if last else "",
                     workers=workers,
                     listening_since=self._listens(now),
@@ -150,7 +150,7 @@ class SignalSender:
 
     def _come_back(self, endpoint: Endpoint) -> None:
         """An urgent cause inside its gap is due in a moment: sooner than the next tick."""
-        at = endpoint.pulse.urgent_at()
+        at = endpoint.batcher.urgent_due_at()
         if at is not None:
             wait = at - self._now()
             if 0 < wait < TICK_SECONDS:
@@ -161,7 +161,7 @@ class SignalSender:
         handle = self._client.get_workflow_handle(endpoint.workflow_id)
         while not endpoint.gone:
             now = self._now()
-            urgent = endpoint.pulse.due(endpoint.level(), now)
+            urgent = endpoint.batcher.due(endpoint.gauges(), now)
             if urgent is not None and len(unsaid) < 2:
                 unsaid += self.batches(endpoint, urgent, now)
             if not unsaid:

@@ -33,12 +33,12 @@ from stoker_wire.endpoint import EndpointState
 from stoker_wire.states import WorkerState as S
 
 
-def check(observation: Observation, plan: Plan, tuning: Tuning = DEFAULT_TUNING) -> tuple[str, ...]:
+def find_faults(observation: Observation, plan: Plan, tuning: Tuning = DEFAULT_TUNING) -> tuple[str, ...]:
     """Every fault of the plan, one sentence each; empty when it may be carried out."""
-    return sound(observation, plan, tuning)[1]
+    return drop_faulty(observation, plan, tuning)[1]
 
 
-def sound(
+def drop_faulty(
     observation: Observation, plan: Plan, tuning: Tuning = DEFAULT_TUNING
 ) -> tuple[Plan, tuple[str, ...]]:
     """The plan without its faulty operations, and the faults."""

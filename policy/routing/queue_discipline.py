@@ -1,123 +1,122 @@
-"""Whose turn it is: first come, first served, but who is late already lets those pass who can still be served in time.
+"""Deadline-aware FIFO: requests past half of their target yield to requests that can still meet it.
 
-Served strictly in order, more requests than the workers can do make everybody late, and for as long as it takes to work
-off what waits: each request stands behind a queue longer than its patience. If the late ones let the others pass, as many are
-served in time as there is capacity for. No work is lost by it: the line is as long as it would have been, and empty at the same
-moment; only who waits in it changes. One turn in ten is theirs even then, so that nobody waits for ever.
+In strict FIFO order an overload makes every request late until the backlog is gone, because each one waits behind a queue
+that is longer than its target. When late requests yield, as many requests are on time as the capacity allows. The amount
+of work and the time to clear the backlog stay the same. One request in ten is a late one even then: none waits without end.
 """
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-PATIENCE_SHARE = 0.5
-"""Of target_queue_time a request waits in the line before it counts as late: the rest is for its wait on a worker."""
-PASSED_MAX = 9
-"""So many pass the late ones before one of these has its turn."""
+QUEUE_WAIT_SHARE = 0.5
+"""A request is late after this share of target_queue_time in the queue; the rest is for its wait on a worker."""
+OVERTAKES_MAX = 9
+"""Requests served before late ones until a late one is served next."""
 
 T = TypeVar("T")
-Order = tuple[bool, float, int]
-"""(False: it had its turn and its worker failed it, when it came, a number that tells those apart who came together)."""
+SortKey = tuple[bool, float, int]
+"""(False for a request that is retried after its worker failed, arrival time, number that breaks ties)."""
 
 
-def late_before(now: float, target_queue_time: float) -> float:
-    """Who came before this moment is late."""
-    return now - PATIENCE_SHARE * target_queue_time
+def late_cutoff(now: float, target_queue_time: float) -> float:
+    """Requests that arrived before this time are late."""
+    return now - QUEUE_WAIT_SHARE * target_queue_time
 
 
-def worker_seconds(target_queue_time: float) -> float:
-    """What is left of the target for the wait on a worker."""
-    return (1.0 - PATIENCE_SHARE) * target_queue_time
+def worker_wait_seconds(target_queue_time: float) -> float:
+    """The part of the target that remains for the wait on a worker."""
+    return (1.0 - QUEUE_WAIT_SHARE) * target_queue_time
 
 
-class QueueDiscipline(Generic[T]):
-    """Those who wait for the same thing."""
+class DeadlineQueue(Generic[T]):
+    """A queue served in the order: retried requests, on-time requests, late requests; each group by arrival."""
 
-    __slots__ = ("_line", "_order", "_passed")
+    __slots__ = ("_items", "_key", "_overtakes")
 
-    def __init__(self, order: Callable[[T], Order]) -> None:
-        self._order = order
-        self._line: list[T] = []
-        self._passed = 0
-        """How many passed the late ones since one of these had its turn."""
+    def __init__(self, key: Callable[[T], SortKey]) -> None:
+        self._key = key
+        self._items: list[T] = []
+        self._overtakes = 0
+        """On-time requests served since the last late one, while late ones waited."""
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self._items)
 
     def __iter__(self) -> Iterator[T]:
-        """In the order of their coming, those first whose worker failed them."""
-        return iter(self._line)
+        """Retried requests first, then all others by arrival."""
+        return iter(self._items)
 
     def __repr__(self) -> str:
-        return f"<QueueDiscipline of {len(self._line)}>"
+        return f"<DeadlineQueue of {len(self._items)}>"
 
     @property
     def oldest(self) -> T | None:
-        """Who came first."""
-        line = self._line
-        if not line:
+        """The request that arrived first."""
+        items = self._items
+        if not items:
             return None
-        back = self._back()
-        if 0 < back < len(line):
-            return min(line[0], line[back], key=lambda each: self._order(each)[1:])
-        return line[0]
+        retried = self._retried_end()
+        if 0 < retried < len(items):
+            return min(items[0], items[retried], key=lambda each: self._key(each)[1:])
+        return items[0]
 
-    def add(self, one: T) -> None:
-        """Line up."""
-        insort(self._line, one, key=self._order)
+    def add(self, item: T) -> None:
+        """Queue a request."""
+        insort(self._items, item, key=self._key)
 
-    def remove(self, one: T) -> None:
-        """Leave unserved; who is not there is not missed."""
-        at = self._place(one)
+    def remove(self, item: T) -> None:
+        """Remove a request that was not served; an absent one is ignored."""
+        at = self._index(item)
         if at is not None:
-            del self._line[at]
+            del self._items[at]
 
-    def serve(self, one: T, late_before: float) -> None:
-        """Leave, having had one's turn; late is who came before that moment."""
-        at = self._place(one)
+    def serve(self, item: T, late_cutoff: float) -> None:
+        """Remove a request because it was served; requests that arrived before `late_cutoff` are late."""
+        at = self._index(item)
         if at is None:
             return
-        back, in_time = self._back(), self._in_time(late_before)
-        if at >= in_time:
-            self._passed = self._passed + 1 if in_time > back else 0
-        elif at >= back:
-            self._passed = 0
-        del self._line[at]
+        retried, on_time = self._retried_end(), self._on_time_start(late_cutoff)
+        if at >= on_time:
+            self._overtakes = self._overtakes + 1 if on_time > retried else 0
+        elif at >= retried:
+            self._overtakes = 0
+        del self._items[at]
 
-    def in_turn(self, late_before: float) -> Iterator[T]:
-        """Everybody, whose turn it is first; do not change the line meanwhile."""
-        line = self._line
-        back, in_time = self._back(), self._in_time(late_before)
-        yield from self._between(0, back)
-        if in_time > back and self._passed >= PASSED_MAX:
-            yield line[back]
-            back += 1
-        yield from self._between(in_time, len(line))
-        yield from self._between(back, in_time)
+    def in_service_order(self, late_cutoff: float) -> Iterator[T]:
+        """All requests in the order in which they are to be served. Do not modify the queue during the iteration."""
+        items = self._items
+        retried, on_time = self._retried_end(), self._on_time_start(late_cutoff)
+        yield from self._between(0, retried)
+        if on_time > retried and self._overtakes >= OVERTAKES_MAX:
+            yield items[retried]
+            retried += 1
+        yield from self._between(on_time, len(items))
+        yield from self._between(retried, on_time)
 
-    def position(self, one: T, late_before: float) -> int:
-        """How many are to be served before it, if nobody comes."""
-        at = bisect_left(self._line, self._order(one), key=self._order)
-        back, in_time = self._back(), self._in_time(late_before)
-        if at >= in_time:
-            return at - (in_time - back)
-        return at if at < back else at + len(self._line) - in_time
+    def position(self, item: T, late_cutoff: float) -> int:
+        """How many requests are to be served before this one if no other arrives."""
+        at = bisect_left(self._items, self._key(item), key=self._key)
+        retried, on_time = self._retried_end(), self._on_time_start(late_cutoff)
+        if at >= on_time:
+            return at - (on_time - retried)
+        return at if at < retried else at + len(self._items) - on_time
 
     def _between(self, first: int, end: int) -> Iterator[T]:
-        """Without a copy: mostly only the first of all is looked at."""
-        return map(self._line.__getitem__, range(first, end))
+        """A lazy slice: callers mostly read only its first item."""
+        return map(self._items.__getitem__, range(first, end))
 
-    def _back(self) -> int:
-        """Where those end whose worker failed them."""
-        line = self._line
-        if not line or self._order(line[0])[0]:
+    def _retried_end(self) -> int:
+        """Index after the last retried request."""
+        items = self._items
+        if not items or self._key(items[0])[0]:
             return 0
-        return bisect_left(line, (True, float("-inf"), 0), key=self._order)
+        return bisect_left(items, (True, float("-inf"), 0), key=self._key)
 
-    def _in_time(self, late_before: float) -> int:
-        """Where those begin who are not late yet."""
-        return bisect_right(self._line, (True, late_before, -1), key=self._order)
+    def _on_time_start(self, late_cutoff: float) -> int:
+        """Index of the first request that is on time."""
+        return bisect_right(self._items, (True, late_cutoff, -1), key=self._key)
 
-    def _place(self, one: T) -> int | None:
-        at = bisect_left(self._line, self._order(one), key=self._order)
-        return at if at < len(self._line) and self._line[at] == one else None
+    def _index(self, item: T) -> int | None:
+        at = bisect_left(self._items, self._key(item), key=self._key)
+        return at if at < len(self._items) and self._items[at] == item else None

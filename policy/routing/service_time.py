@@ -1,7 +1,7 @@
-"""How long requests really take beside what they declare: learned from those that ended, per endpoint. Pure.
+"""Service times relative to declared cost, learned per endpoint from requests that ended. Pure.
 
-A declared cost is a promise that nobody keeps exactly. What one request may still take is read from all before it: of
-those that had got as far as this one, how much further did they go?
+Declared costs are estimates. The remaining time of a running request is the mean of what longer requests took beyond its
+present age: a mean residual life, read from a histogram.
 """
 
 import itertools
@@ -10,70 +10,80 @@ import math
 _STEPS = 8
 """Bins per octave of (seconds taken x perf) / declared cost."""
 _OCTAVES = 5
-"""From 1/32 to 32 times what was declared."""
+"""The histogram covers ratios from 1/32 to 32."""
 _BINS = 2 * _OCTAVES * _STEPS
-_KEEP = 0.998
-"""Each ended request counts so much less than the next: half as much after 350."""
+_DECAY = 0.998
+"""Weight of a request relative to the next one: a half after 350 requests."""
 _PRIOR = 20.0
-"""Requests' worth of belief that costs are right within a factor of two, even in the logarithm."""
-_FRESHEN = 16
-"""Requests learned before the table is made anew."""
-_KNOWN = 20
-"""Requests that have ended before the mean time of one is believed."""
+"""Weight of the prior, in requests: costs are right within a factor of two, uniform in the logarithm."""
+_TABULATE_EVERY = 16
+"""Requests learned between two updates of the cumulative sums."""
+_SAMPLES_MIN = 20
+"""Ended requests before `mean_seconds` is known."""
 _TAIL = 0.25
-"""One that has gone beyond all others takes a quarter of that again."""
-_LEAST = 0.02
+"""A request older than all others is expected to take a quarter of its age more."""
+_REMAINING_MIN = 0.02
+"""Lower bound on the remaining time, as a share of the age."""
 _EDGES = tuple(2.0 ** (number / _STEPS - _OCTAVES) for number in range(_BINS + 1))
 _CENTRES = tuple(math.sqrt(low * high) for low, high in itertools.pairwise(_EDGES))
 
 
 class ServiceTimes:
-    """Ended requests of workers that take one at a time, as a histogram of taken ÷ declared."""
+    """Histogram of actual ÷ declared service time, from workers that run one request at a time."""
 
-    __slots__ = ("_above", "_fresh", "_gain", "_mean", "_seconds", "_sum_above", "_weights", "count")
+    __slots__ = (
+        "_above",
+        "_gain",
+        "_mean_ratio",
+        "_mean_seconds",
+        "_sum_above",
+        "_untabulated",
+        "_weights",
+        "count",
+    )
 
     def __init__(self) -> None:
         first, last = (_OCTAVES - 1) * _STEPS, (_OCTAVES + 1) * _STEPS
         self._weights = [_PRIOR / (last - first) if first <= n < last else 0.0 for n in range(_BINS)]
         self._gain = 1.0
-        self._seconds = 0.0
+        self._mean_seconds = 0.0
         self.count = 0
-        """Requests learned from."""
-        self._fresh = 0
+        """Number of requests learned from."""
+        self._untabulated = 0
         self._tabulate()
 
     def __repr__(self) -> str:
-        return f"<ServiceTimes of {self.count} requests, {self._mean:.2f} of declared, {self._seconds:.3g} s>"
+        return f"<ServiceTimes of {self.count} requests, {self._mean_ratio:.2f} of declared, {self._mean_seconds:.3g} s>"
 
     def learn(self, cost: float, perf: float, seconds: float) -> None:
-        """A request of this declared cost occupied a worker of this perf for so long."""
+        """Add a request of this declared cost that kept a worker of this perf busy for this time."""
         if cost <= 0 or perf <= 0 or seconds <= 0:
             return
-        # the quotient itself may be beyond all floats: anybody declares costs
+        # Clients choose costs freely: the quotient itself may overflow a float.
         octaves = math.log2(seconds) + math.log2(perf) - math.log2(cost)
         at = math.floor((octaves + _OCTAVES) * _STEPS)
-        self._gain /= _KEEP
+        self._gain /= _DECAY
         self._weights[min(max(at, 0), _BINS - 1)] += self._gain
         self.count += 1
-        self._seconds += (seconds - self._seconds) / min(self.count, 500)
-        self._fresh += 1
-        if self._fresh >= _FRESHEN:
+        self._mean_seconds += (seconds - self._mean_seconds) / min(self.count, 500)
+        self._untabulated += 1
+        if self._untabulated >= _TABULATE_EVERY:
             self._tabulate()
 
     @property
-    def mean(self) -> float:
-        """What a request takes on average, as a multiple of what it declares."""
-        return self._mean
+    def mean_ratio(self) -> float:
+        """Mean service time as a multiple of the declared one."""
+        return self._mean_ratio
 
     @property
-    def seconds(self) -> float:
-        """What a request takes on average; 0: too few have ended to say."""
-        return self._seconds if self.count >= _KNOWN else 0.0
+    def mean_seconds(self) -> float:
+        """Mean service time; 0: too few requests have ended."""
+        return self._mean_seconds if self.count >= _SAMPLES_MIN else 0.0
 
     def remaining(self, done: float) -> float:
-        """What one that has taken `done` (both as multiples of what it declared) is expected to take further."""
+        """Expected remaining time of a request of age `done`; both are multiples of its declared time."""
         if done <= _EDGES[0]:
-            return self._mean - done
+            return self._mean_ratio - done
         if done >= _EDGES[-1]:
             return _TAIL * done
         position = (math.log2(done) + _OCTAVES) * _STEPS
@@ -84,10 +94,10 @@ class ServiceTimes:
         if weight <= 1e-3 * self._above[0]:
             return _TAIL * done
         total = partly * math.sqrt(done * _EDGES[at + 1]) + self._sum_above[at]
-        return max(total / weight - done, _LEAST * done)
+        return max(total / weight - done, _REMAINING_MIN * done)
 
     def _tabulate(self) -> None:
-        self._fresh = 0
+        self._untabulated = 0
         if self._gain > 1e6:
             self._weights = [weight / self._gain for weight in self._weights]
             self._gain = 1.0
@@ -97,4 +107,4 @@ class ServiceTimes:
             total[at] = total[at + 1] + self._weights[at + 1] * _CENTRES[at + 1]
         self._above, self._sum_above = above, total
         first = self._weights[0]
-        self._mean = (total[0] + first * _CENTRES[0]) / (above[0] + first)
+        self._mean_ratio = (total[0] + first * _CENTRES[0]) / (above[0] + first)

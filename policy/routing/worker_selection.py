@@ -1,11 +1,10 @@
-"""Which worker a request goes to: the one that is expected to finish it first; and whether it goes there already.
+"""Which worker a request goes to: the one that is expected to finish it first, and whether to dispatch it already.
 
-Finish time, (outstanding + cost) / perf, and not queue time, outstanding / perf: among workers of different speed the
-queue time of every idle one is zero, and a long request would go to the slowest of them. With equal speeds both agree.
+Workers are compared by finish time, (outstanding + cost) / perf. Queue time, outstanding / perf, is zero for every idle
+worker: among workers of different speed it would send long requests to the slowest one.
 
-A request that was given out cannot be taken back when the one in front of it turns out long. Workers that take one
-request at a time, and say so, are therefore given work only a little ahead: what is behind in the endpoint's line then goes to
-whichever is free first.
+A dispatched request cannot be moved when the request before it runs long. Workers that run one request at a time and report
+which one therefore get the next request only shortly before they are free; the rest stays in the endpoint's queue.
 """
 
 import math
@@ -15,31 +14,31 @@ from typing import NamedTuple
 
 from policy.routing.service_time import ServiceTimes
 
-AHEAD_MEANS = 0.1
-"""A worker may have so many mean requests before the next one is given to it …"""
-AHEAD_FINISH_MEANS = 2.5
-"""… or more if the next one is so short that it ends within so many: nobody notices that it had to wait."""
-AHEAD_TOLD = 2.0
-"""Both are at least what a worker does while the news that it is free travels."""
+PREFETCH_MEANS = 0.1
+"""Dispatch to a busy worker that will be free within this many mean service times."""
+PREFETCH_FINISH_MEANS = 2.5
+"""Dispatch to a busy worker also if the request will finish within this many mean service times."""
+REPORT_DELAYS = 2.0
+"""Both limits are longer by this many report delays: the worker must not idle while its report travels."""
 
 
 class Candidate:
-    """One worker as the router sees it; the engine owns it and keeps it current."""
+    """One worker as the router sees it. The engine owns the record and updates it."""
 
     __slots__ = (
-        "behind",
-        "ends_at",
+        "end_report_seconds",
+        "expected_end_at",
         "free_at",
         "healthy",
         "launch_id",
-        "lengths",
         "outstanding",
         "perf",
-        "running",
+        "queued_load",
+        "running_cost",
         "seen_at",
         "serial",
+        "service_times",
         "started_at",
-        "told_within",
     )
 
     def __init__(
@@ -47,69 +46,71 @@ class Candidate:
     ) -> None:
         self.launch_id = launch_id
         self.perf = perf
-        """Load/s; 0: not benchmarked, given nothing."""
+        """Load/s; 0: no benchmark result yet, the worker gets no requests."""
         self.outstanding = outstanding
-        """Load that it holds or is about to get (`Outstanding.load`)."""
+        """Load that the worker holds or is about to receive."""
         self.healthy = healthy
-        """A member that reports, is ready and does not drain."""
+        """The worker reports, is ready and does not drain."""
         self.serial = False
-        """It takes one request at a time and says which; only then is the rest known."""
-        self.lengths: ServiceTimes | None = None
-        self.running = 0.0
-        """Declared cost of the request that it works on."""
+        """The worker runs one request at a time and reports which one. The fields below are valid only then."""
+        self.service_times: ServiceTimes | None = None
+        self.running_cost = 0.0
+        """Declared cost of the running request."""
         self.started_at = 0.0
+        """When the running request started."""
         self.seen_at = 0.0
-        """When it was last known to be at it still."""
-        self.told_within = 0.0
-        """Seconds after its end within which a request's end is told: silence for longer means that it goes on."""
-        self.behind = 0.0
-        """Declared load that waits behind that request."""
-        self.ends_at = math.inf
-        """When that request is expected to end; infinite: it has none."""
+        """When the request was last known to run."""
+        self.end_report_seconds = 0.0
+        """The worker reports the end of a request within this many seconds."""
+        self.queued_load = 0.0
+        """Declared load that waits on the worker behind the running request."""
+        self.expected_end_at = math.inf
+        """When the running request is expected to end; infinite: none runs."""
         self.free_at = 0.0
-        """When all that it holds is expected to be done."""
+        """When the worker is expected to have finished everything that it holds."""
 
-    def rests(self, lengths: ServiceTimes, told_within: float) -> None:
-        """A worker that takes one request at a time has none."""
-        self.serial, self.lengths, self.told_within = True, lengths, told_within
-        self.running = self.behind = self.free_at = 0.0
-        self.ends_at = math.inf
+    def set_idle(self, service_times: ServiceTimes, end_report_seconds: float) -> None:
+        """Record that a serial worker runs no request."""
+        self.serial, self.service_times, self.end_report_seconds = True, service_times, end_report_seconds
+        self.running_cost = self.queued_load = self.free_at = 0.0
+        self.expected_end_at = math.inf
 
-    def works_on(
+    def set_running(
         self,
         cost: float,
         *,
-        behind: float,
+        queued_load: float,
         started_at: float,
         seen_at: float,
-        told_within: float,
-        lengths: ServiceTimes,
+        end_report_seconds: float,
+        service_times: ServiceTimes,
     ) -> None:
-        """A worker that takes one request at a time is at one of this cost since then; `behind` is what waits after it."""
-        same = self.serial and self.started_at == started_at and self.ends_at < math.inf
-        self.serial, self.lengths, self.told_within = True, lengths, told_within
-        self.running, self.behind, self.started_at = cost, behind, started_at
+        """Record that a serial worker runs a request of this cost, with `queued_load` waiting behind it."""
+        same = self.serial and self.started_at == started_at and self.expected_end_at < math.inf
+        self.serial, self.service_times, self.end_report_seconds = True, service_times, end_report_seconds
+        self.running_cost, self.queued_load, self.started_at = cost, queued_load, started_at
         self.seen_at = max(seen_at, self.seen_at) if same else seen_at
-        self._expect()
+        self._estimate_end()
 
-    def queue(self, now: float) -> float:
-        """Seconds until a request given to it now is expected to be worked on."""
+    def queue_seconds(self, now: float) -> float:
+        """Seconds until a request dispatched now is expected to start."""
         if not self.serial:
             return self.outstanding / self.perf
-        if now >= self.ends_at and now - self.told_within > self.seen_at:
-            # Overdue, and nothing heard although an end would have been told by now: it goes on, and for how long?
-            self.seen_at = now - self.told_within
-            self._expect()
+        if now >= self.expected_end_at and now - self.end_report_seconds > self.seen_at:
+            # Overdue, and an end would have been reported by now: the request still runs, so estimate again.
+            self.seen_at = now - self.end_report_seconds
+            self._estimate_end()
         return self.free_at - now if self.free_at > now else 0.0
 
-    def _expect(self) -> None:
-        lengths = self.lengths
-        assert lengths is not None, "set by whoever calls"
-        declared = self.running / self.perf if self.perf > 0 else 0.0
+    def _estimate_end(self) -> None:
+        times = self.service_times
+        assert times is not None, "set_idle or set_running was called before"
+        declared = self.running_cost / self.perf if self.perf > 0 else 0.0
         done = max(0.0, self.seen_at - self.started_at)
-        left = lengths.remaining(done / declared) * declared if declared > 0 else 0.0
-        self.ends_at = self.seen_at + left
-        self.free_at = self.ends_at + (self.behind * lengths.mean / self.perf if self.perf > 0 else 0.0)
+        left = times.remaining(done / declared) * declared if declared > 0 else 0.0
+        self.expected_end_at = self.seen_at + left
+        queued = self.queued_load * times.mean_ratio / self.perf if self.perf > 0 else 0.0
+        self.free_at = self.expected_end_at + queued
 
     def __repr__(self) -> str:
         health = "healthy" if self.healthy else "out of rotation"
@@ -120,26 +121,27 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Where the request goes."""
+    """The worker that gets the request."""
 
     candidate: Candidate
     queue_seconds: float
-    """Expected wait on the worker before the request is worked on."""
+    """Expected wait on the worker before the request starts."""
     finish_seconds: float
+    """Expected time until the request is finished."""
 
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """No worker may take it now: it waits in the endpoint's queue."""
+    """Every worker is at `max_queue_time`, or none is ready: the request waits in the endpoint's queue."""
 
     healthy: int
-    """Workers that could take requests at all; 0: there is none."""
+    """Number of workers that can serve requests."""
     queue_seconds: float | None
-    """Expected queue time of the least loaded one; None if there is none."""
+    """Expected queue time of the least loaded worker; None without workers."""
 
     @property
     def reason(self) -> str:
-        """For people."""
+        """One sentence for people."""
         if not self.healthy:
             return "no worker is ready"
         return (
@@ -148,44 +150,49 @@ class Full:
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
-    """Somebody could take it, but nobody is free or nearly free: it keeps its turn in the endpoint's queue."""
+class AllBusy:
+    """A worker could queue the request, but none is free or nearly free: it stays in the endpoint's queue."""
 
     healthy: int
     queue_seconds: float
-    """Expected queue time of the worker that would finish it first."""
-    seconds: float
-    """When to look again, if nothing is heard before."""
+    """Expected queue time of the worker that would finish the request first."""
+    retry_seconds: float
+    """When to choose again if no report arrives before."""
 
     @property
     def reason(self) -> str:
-        """For people."""
-        return (
-            f"all {self.healthy} ready worker(s) are busy (the best: for another {self.queue_seconds:.1f} s)"
-        )
+        """One sentence for people."""
+        return f"all {self.healthy} ready worker(s) are busy (the best one is free in {self.queue_seconds:.1f} s)"
 
 
-class Ahead(NamedTuple):
-    """How far ahead a busy worker that takes one request at a time is given the next."""
+class PrefetchLimits(NamedTuple):
+    """How early a busy serial worker gets its next request."""
 
     queue_seconds: float
+    """Dispatch if the worker is free within this time."""
     finish_seconds: float
-    most_seconds: float = math.inf
-    """Of queue, however soon the request would end."""
+    """Dispatch also if the request finishes within this time."""
+    queue_seconds_max: float = math.inf
+    """Upper bound on the queue time for both."""
 
 
-def ahead(lengths: ServiceTimes, *, told_within: float, most_seconds: float = math.inf) -> Ahead | None:
-    """How far ahead to give out, but for no longer a wait than `most_seconds`; None: at once, as ever.
+def prefetch_limits(
+    service_times: ServiceTimes, *, end_report_seconds: float, queue_seconds_max: float = math.inf
+) -> PrefetchLimits | None:
+    """Limits in proportion to the mean service time; None: the mean is unknown, dispatch at once.
 
-    Too far, and requests are trapped behind others that take longer than they said; too near, and workers idle while the news
-    that they are free travels. The mean request is the measure of both.
+    Too early, and requests are stuck behind others that run longer than declared. Too late, and workers idle while the
+    report of their last request travels. `queue_seconds_max` bounds the wait on a worker.
     """
-    mean = lengths.seconds
+    mean = service_times.mean_seconds
     if mean <= 0:
         return None
-    more = AHEAD_TOLD * told_within
-    queue = min(AHEAD_MEANS * mean, most_seconds) + more
-    return Ahead(queue, AHEAD_FINISH_MEANS * mean + more, most_seconds + more)
+    delay = REPORT_DELAYS * end_report_seconds
+    return PrefetchLimits(
+        queue_seconds=min(PREFETCH_MEANS * mean, queue_seconds_max) + delay,
+        finish_seconds=PREFETCH_FINISH_MEANS * mean + delay,
+        queue_seconds_max=queue_seconds_max + delay,
+    )
 
 
 def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call per candidate would double its time
@@ -196,16 +203,15 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
     avoid: Collection[str] = (),
     sequence: int = 0,
     now: float = 0.0,
-    ahead: Ahead | None = None,
-    stretch: float = 1.0,
-) -> Choice | Full | Later:
-    """The candidate with the least expected finish time among those below `max_queue_time` seconds of queue.
+    prefetch: PrefetchLimits | None = None,
+    cost_ratio: float = 1.0,
+) -> Choice | Full | AllBusy:
+    """The worker with the least expected finish time among those below `max_queue_time` seconds of queue.
 
-    With `ahead`, one that takes a request at a time has to be nearly free, unless somebody is idle: no request waits
-    while somebody could begin it. `stretch` is what requests take as a multiple of what they declare.
-    `avoid` names launch ids that just failed this request: they get it only if no other worker is healthy at all.
-    Ties go to the first in the order that starts at `sequence`, so that idle equals take turns without chance.
-    A plain loop: it runs thousands of times a second over a hundred candidates.
+    With `prefetch` a busy serial worker gets the request only within these limits, unless some worker is idle.
+    `cost_ratio` is the mean service time as a multiple of the declared one. `avoid` names workers that just failed this
+    request: they are used only if no other worker is healthy. Ties go to the first in the order that starts at `sequence`,
+    so that equal idle workers take turns. Thousands of calls a second scan a hundred candidates: hence one plain loop.
     """
     count = len(candidates)
     if not count:
@@ -215,7 +221,7 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
     best_finish = best_queue = 0.0
     shortest = -1.0
     healthy = avoided = 0
-    at_once = ahead is None
+    at_once = prefetch is None
     order = candidates if not offset else (*candidates[offset:], *candidates[:offset])
     for candidate in order:
         perf = candidate.perf
@@ -227,11 +233,11 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
         healthy += 1
         if candidate.serial:
             free_at = candidate.free_at
-            if now >= candidate.ends_at:
-                queue = candidate.queue(now)
+            if now >= candidate.expected_end_at:
+                queue = candidate.queue_seconds(now)
             else:
                 queue = free_at - now if free_at > now else 0.0
-            finish = queue + cost * stretch / perf
+            finish = queue + cost * cost_ratio / perf
             if queue <= 0.0:
                 at_once = True
         else:
@@ -249,11 +255,11 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
             best_finish = finish
             best_queue = queue
     if best is not None:
-        if ahead is not None and not at_once:
-            soon = max(best_finish - ahead.finish_seconds, best_queue - ahead.most_seconds)
-            wait = min(best_queue - ahead.queue_seconds, soon)
+        if prefetch is not None and not at_once:
+            soon = max(best_finish - prefetch.finish_seconds, best_queue - prefetch.queue_seconds_max)
+            wait = min(best_queue - prefetch.queue_seconds, soon)
             if wait > 0.0:
-                return Later(healthy, best_queue, wait)
+                return AllBusy(healthy, best_queue, retry_seconds=wait)
         return Choice(best, best_queue, best_finish)
     if not healthy and avoided:
         return choose(
@@ -262,7 +268,7 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
             max_queue_time=max_queue_time,
             sequence=sequence,
             now=now,
-            ahead=ahead,
-            stretch=stretch,
+            prefetch=prefetch,
+            cost_ratio=cost_ratio,
         )
     return Full(healthy, shortest if healthy else None)

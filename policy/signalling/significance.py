@@ -1,4 +1,4 @@
-"""What is worth telling of an endpoint's load: each word to its workflow is a billed action, and often a plan."""
+"""Which changes of an endpoint's load are worth a report: each report is a billed action and often a plan."""
 
 import math
 from dataclasses import dataclass
@@ -9,23 +9,21 @@ RATE_CHANGE = 0.1
 """Relative change of the arrival rate that matters."""
 RISE_DEVIATIONS = 0.5
 FALL_DEVIATIONS = 1.0
-"""It has to be more than chance besides: five requests in one slice and six in the next are the same traffic. A rise told
-late costs waits, a fall told late some seconds of a worker."""
+"""Standard deviations that a change must exceed: five requests in one slice and six in the next are the same traffic. The
+limit for a rise is lower, because a late report of a rise costs waiting time and one of a fall only worker seconds."""
 QUEUE_CHANGE = 0.25
-"""Relative change of what waits that matters."""
+"""Relative change of the queue that matters."""
 QUEUE_CHANGE_SECONDS = 1.0
+"""Least change of the expected queue time that matters."""
 QUEUE_SHARE = 0.5
-"""Of target_queue_time: an expected wait below it changes with every request, and nothing follows from it."""
-
-
-RENEW_SECONDS = 2.0
-"""So long before inactivity_timeout has passed since the last request that was told, a later one is told: a signal's way and
-some to spare. Half of a timeout that is shorter than twice that."""
+"""Expected queue times below this share of target_queue_time count as zero: they change with every request."""
+ACTIVITY_MARGIN_SECONDS = 2.0
+"""A new last request is reported this long before inactivity_timeout ends, at most half of the timeout before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """What arrived in so many seconds."""
+    """Requests that arrived within a time, and their summed cost."""
 
     seconds: float = 0.0
     load: float = 0.0
@@ -33,54 +31,62 @@ class Arrivals:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """What waits: requests in the line, and how long a new one would."""
+class QueueState:
+    """Number of queued requests, and the expected queue time of a new one."""
 
     requests: int = 0
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, requests: int, seconds: float, target_queue_time: float) -> "Waiting":
-        """As far as it is worth telling; nobody to work on it (infinite) says the line itself."""
-        tells = target_queue_time * QUEUE_SHARE < seconds < math.inf
-        return cls(requests, seconds if tells else 0.0)
+    def of(cls, requests: int, seconds: float, target_queue_time: float) -> "QueueState":
+        """The state as far as it matters: short waits and infinite ones (no worker) count as zero."""
+        significant = target_queue_time * QUEUE_SHARE < seconds < math.inf
+        return cls(requests, seconds if significant else 0.0)
 
 
-def arrivals_moved(told: Arrivals, seen: Arrivals) -> bool:
-    """Whether arrivals differ from what was told by more than a tenth and by more than chance explains.
+def arrivals_changed(reported: Arrivals, seen: Arrivals) -> bool:
+    """Whether arrivals differ from the reported ones by more than a tenth and by more than chance.
 
-    The first after silence always do. `n` requests are n ± sqrt(n x spread) of their mean cost, on either side.
+    The first arrivals after silence always do. Chance: `n` requests are n ± sqrt(n x spread) of their mean cost.
     """
-    expected = told.load / told.seconds * seen.seconds if told.seconds > 0 else 0.0
+    expected = reported.load / reported.seconds * seen.seconds if reported.seconds > 0 else 0.0
     change = abs(seen.load - expected)
     if change <= RATE_CHANGE * max(seen.load, expected):
         return False
-    requests = told.requests + seen.requests
+    requests = reported.requests + seen.requests
     if expected <= 0 or requests == 0:
         return True
-    cost = (told.load + seen.load) / requests
-    if cost <= 0:  # of costs so small that their mean is none
+    cost = (reported.load + seen.load) / requests
+    if cost <= 0:  # the mean of tiny costs underflows to zero
         return True
-    chance = cost * math.sqrt(DEFAULT_TUNING.cost_spread * (seen.requests + expected / cost))
-    return change > (RISE_DEVIATIONS if seen.load > expected else FALL_DEVIATIONS) * chance
+    deviation = cost * math.sqrt(DEFAULT_TUNING.cost_spread * (seen.requests + expected / cost))
+    return change > (RISE_DEVIATIONS if seen.load > expected else FALL_DEVIATIONS) * deviation
 
 
-def waiting_moved(told: Waiting, seen: Waiting) -> bool:
-    """Whether a line appeared or emptied, or what waits differs by a quarter from what was told."""
-    if bool(seen.requests) != bool(told.requests):
+def queue_changed(reported: QueueState, seen: QueueState) -> bool:
+    """Whether a queue appeared or emptied, or differs from the reported one by more than a quarter."""
+    if bool(seen.requests) != bool(reported.requests):
         return True
-    if abs(seen.requests - told.requests) > QUEUE_CHANGE * told.requests:
+    if abs(seen.requests - reported.requests) > QUEUE_CHANGE * reported.requests:
         return True
-    change = abs(seen.seconds - told.seconds)
-    return change >= QUEUE_CHANGE_SECONDS and change > QUEUE_CHANGE * told.seconds
+    change = abs(seen.seconds - reported.seconds)
+    return change >= QUEUE_CHANGE_SECONDS and change > QUEUE_CHANGE * reported.seconds
 
 
-def renewed_at(told: float | None, seen: float | None, inactivity_timeout: float | None) -> float:
-    """When the last request has to be told for its own sake; infinite: never.
+def activity_report_due_at(
+    reported: float | None, seen: float | None, inactivity_timeout: float | None
+) -> float:
+    """When a last request that is later than the `reported` one must be reported; infinite: never.
 
-    The workflow counts `inactivity_timeout` from the last request that it was `told` of, and would take the endpoint for idle
-    although a later one was `seen`: arrivals as before are no news otherwise.
+    The workflow counts `inactivity_timeout` from the last reported request. Without this report it would take an endpoint
+    with steady traffic for idle, because steady arrivals are not significant.
     """
-    if not inactivity_timeout or inactivity_timeout < 0 or told is None or seen is None or seen <= told:
+    if (
+        not inactivity_timeout
+        or inactivity_timeout < 0
+        or reported is None
+        or seen is None
+        or seen <= reported
+    ):
         return math.inf
-    return told + inactivity_timeout - min(RENEW_SECONDS, inactivity_timeout / 2)
+    return reported + inactivity_timeout - min(ACTIVITY_MARGIN_SECONDS, inactivity_timeout / 2)

@@ -28,7 +28,9 @@ def test_every_test_that_the_page_names_is_there():
 
 def test_every_footnote_names_a_test_that_is_there():
     sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    footnotes = re.findall(r"`…?_?([a-z][a-z_0-9]{20,})…?`", PAGE.partition("¹ `")[2].partition("## Mechanisms")[0])
+    footnotes = re.findall(
+        r"`…?_?([a-z][a-z_0-9]{20,})…?`", PAGE.partition("¹ `")[2].partition("## Mechanisms")[0]
+    )
     assert len(footnotes) > 15
     assert [name for name in footnotes if name not in sources] == []
 

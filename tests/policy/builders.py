@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from policy.capacity.capacity import counted_dollars_per_hour
 from policy.load.history import LoadHistory, fold
-from policy.planning.plan_validation import check
+from policy.planning.plan_validation import find_faults
 from policy.planning.planner import plan
 from policy.state.observation import Memory, Observation, Offers
 from policy.state.plan import Plan, Recruit, Search, StartDrain
@@ -132,7 +132,7 @@ def see(*workers: Worker, config: EndpointConfig | None = None, **given) -> Obse
 def decide(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> Plan:
     """The plan, having passed its checks, and having changed nothing when made again on its result."""
     decided = plan(observation, tuning)
-    assert check(observation, decided) == ()
+    assert find_faults(observation, decided) == ()
     again = plan(after(observation, decided), tuning)
     assert again.operations == (), [each.reason for each in again.operations]
     return decided

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from policy.planning.plan_validation import check
+from policy.planning.plan_validation import find_faults
 from policy.planning.planner import plan
 from tests.policy.builders import (
     BOOTING,
@@ -96,7 +96,7 @@ def _calls(observation):
     sys.setprofile(counted)
     try:
         decided = plan(observation)
-        faults = check(observation, decided)
+        faults = find_faults(observation, decided)
     finally:
         sys.setprofile(None)
     assert faults == ()

@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from policy.load.history import LoadHistory, fold
-from policy.planning.plan_validation import check
+from policy.planning.plan_validation import find_faults
 from policy.planning.planner import plan
 from policy.state.observation import Observation
 from policy.state.plan import Destroy, StartDrain, Stop
@@ -226,7 +226,7 @@ def test_planning_twice_changes_nothing(observation):
 @some
 @given(observations)
 def test_every_plan_passes_its_checks(observation):
-    assert check(observation, plan(observation)) == ()
+    assert find_faults(observation, plan(observation)) == ()
 
 
 @some

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from policy.load.history import LoadHistory, fold
-from policy.planning.plan_validation import check
+from policy.planning.plan_validation import find_faults
 from policy.planning.planner import plan
 from policy.state.lifecycle import advance, is_booting
 from policy.state.machine_stats import learn_boot, learn_perf, learn_start
@@ -116,7 +116,7 @@ class World:
             memory=self.memory,
         )
         decided = plan(seen)
-        assert check(seen, decided) == ()
+        assert find_faults(seen, decided) == ()
         again = plan(after(seen, decided))
         assert again.operations == (), [each.reason for each in again.operations]
         result = after(seen, decided)

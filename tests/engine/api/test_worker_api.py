@@ -153,7 +153,7 @@ async def test_a_ready_worker_that_its_workflow_knows_as_ready_is_no_news(
     directory = stage.server.engine.directory
     await until(lambda: directory.named(endpoint.name).memo.members, "it is listed")
     urged: list[str] = []
-    directory.named(endpoint.name).pulse.urge = lambda cause, now: urged.append(cause)
+    directory.named(endpoint.name).batcher.request_urgent = lambda cause, now: urged.append(cause)
     await worker.report()
     assert urged == (["a worker is ready"] if elsewhere else [])
 

@@ -149,11 +149,11 @@ def test_a_fresh_copy_of_another_client_is_the_same_request() -> None:
     fleet.breaks(on(copy))
     assert waiting.refusal
     assert fleet.woken[waiting.request_idx] is False
-    arrivals = fleet.endpoint.pulse
+    arrivals = fleet.endpoint.batcher
     late = fleet.send(POISON)
     assert late.refusal
     assert len(fleet.endpoint.line) == 0
-    assert arrivals is fleet.endpoint.pulse
+    assert arrivals is fleet.endpoint.batcher
 
 
 def test_a_request_that_another_worker_serves_was_not_to_blame() -> None:

@@ -34,7 +34,7 @@ class World:
         )
         self.woken: dict[int, bool] = {}
         self.alarms: list[str] = []
-        self.router.urgent = lambda e: self.alarms.extend([e.pulse.due(e.level(), self.now) or ""])
+        self.router.urgent = lambda e: self.alarms.extend([e.batcher.due(e.gauges(), self.now) or ""])
 
     def _memo(self, members: tuple[Member, ...]) -> EndpointMemo:
         return EndpointMemo(
@@ -84,7 +84,7 @@ class World:
         self.router.leave(self.endpoint, place, self.now)
 
     def position(self, place: QueuedRequest) -> int:
-        return self.endpoint.line.position(place, self.endpoint.late_before(self.now))
+        return self.endpoint.line.position(place, self.endpoint.late_cutoff(self.now))
 
     def worker(self, launch_id: str) -> KnownWorker:
         return self.endpoint.workers[launch_id]
@@ -329,7 +329,7 @@ def test_a_worker_whose_readiness_its_workflow_passed_over_is_told_again_until_t
     assert [w.launch_id for w in endpoint.news_of_workers(world.now)] == ["a"]
     world.now += 5
     world.router.sweep(endpoint, world.now)
-    assert endpoint.pulse.due(endpoint.level(), world.now) is not None
+    assert endpoint.batcher.due(endpoint.gauges(), world.now) is not None
     assert [w.launch_id for w in endpoint.news_of_workers(world.now)] == ["a"]
     world.members("a", state=WorkerState.READY)
     assert endpoint.news_of_workers(world.now) == ()
@@ -383,7 +383,7 @@ def test_the_first_request_without_a_ready_worker_alarms_and_then_each_doubling_
     for _ in range(16):
         world.now += 0.2
         world.ask()
-        world.endpoint.pulse.take(world.endpoint.level(), world.now)
+        world.endpoint.batcher.take_windows(world.endpoint.gauges(), world.now)
     assert len(world.alarms) == 5  # at 1, 2, 4, 8 and 16 requests
 
 
@@ -393,7 +393,7 @@ def test_a_queue_over_target_alarms_when_it_passes_and_when_it_has_grown_by_half
     for _ in range(8):
         world.now += 0.2
         world.ask()
-        world.endpoint.pulse.take(world.endpoint.level(), world.now)
+        world.endpoint.batcher.take_windows(world.endpoint.gauges(), world.now)
     assert len(world.alarms) == 4  # at 20, 30, 50 and 80 s
 
 

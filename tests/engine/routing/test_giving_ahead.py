@@ -15,7 +15,7 @@ class Serial(World):
         self.later: list[float] = []
         self.router.later = lambda _, seconds: self.later.append(seconds)
         for _ in range(4000):
-            self.endpoint.lengths.learn(100.0, 10.0, 10.0)
+            self.endpoint.service_times.learn(100.0, 10.0, 10.0)
 
     def at(self, launch_id: str, load: float = 0.0, seconds: float = 0.0, queued: float = 0.0) -> None:
         """The worker reports a request of this load that it is at for so long, and what waits behind it."""
@@ -40,7 +40,7 @@ class Serial(World):
 
     def queue(self, launch_id: str) -> float:
         (found,) = (each for each in self.endpoint.candidates if each.launch_id == launch_id)
-        return found.queue(self.now)
+        return found.queue_seconds(self.now)
 
 
 def serial(*launch_ids: str, **config: float) -> Serial:
@@ -141,22 +141,22 @@ def test_max_queue_time_stays_the_bound_of_what_waits_on_a_worker() -> None:
 def test_the_engine_learns_from_what_workers_measured() -> None:
     world = serial("a")
     endpoint: Endpoint = world.endpoint
-    before = endpoint.lengths.count
+    before = endpoint.service_times.count
     place = world.ask()
     assert place.worker is not None
     world.show("a", place)
     world.router.finished(
         endpoint, place.worker, place.request_idx, success=True, now=world.now, busy_seconds=20.0
     )
-    assert endpoint.lengths.count == before + 1
+    assert endpoint.service_times.count == before + 1
 
 
 def test_a_failed_request_teaches_nothing() -> None:
     world = serial("a")
-    before = world.endpoint.lengths.count
+    before = world.endpoint.service_times.count
     place = world.ask()
     assert place.worker is not None
     world.router.finished(
         world.endpoint, place.worker, place.request_idx, success=False, now=world.now, busy_seconds=0.1
     )
-    assert world.endpoint.lengths.count == before
+    assert world.endpoint.service_times.count == before

@@ -88,7 +88,7 @@ async def test_signalling_a_closed_workflow_makes_the_engine_look(bare_stage: St
     await endpoint.handle.terminate()
     bare_stage.endpoints.remove(endpoint)
     known = server.engine.directory.named(endpoint.name)
-    known.pulse.urge("anything", time.time())
+    known.batcher.request_urgent("anything", time.time())
     server.engine.herald.flush(known)
     await until(lambda: server.engine.directory.named(endpoint.name) is None, "the engine drops it")
 
@@ -157,8 +157,8 @@ async def test_a_batch_that_could_not_be_sent_is_sent_again_as_it_was(stage: Sta
     engine = stage.server.engine
     known = engine.directory.named(endpoint.name)
     herald = SignalSender(Unreachable(stage.env.client, failures=1), engine.directory, engine_id="other")  # type: ignore[arg-type]
-    known.pulse.arrived(100.0, time.time())
-    known.pulse.urge("test", time.time())
+    known.batcher.record_arrival(100.0, time.time())
+    known.batcher.request_urgent("test", time.time())
     herald.flush(known)
 
     async def told() -> list[dict[str, Any]]:
@@ -181,10 +181,12 @@ async def test_what_is_wrong_with_one_endpoint_does_not_silence_or_starve_the_ot
         raise ZeroDivisionError("an unlucky figure")
 
     known = engine.directory.named(broken.name)
-    monkeypatch.setattr(known.pulse, "due", fails)
+    monkeypatch.setattr(known.batcher, "due", fails)
     monkeypatch.setattr(known, "refresh", fails)
     other = engine.directory.named(sound.name)
-    other.pulse.arrived(100.0, time.time())  # told with the next slice, by the loop and by nobody else
+    other.batcher.record_arrival(
+        100.0, time.time()
+    )  # told with the next slice, by the loop and by nobody else
     other.line.add(place := QueuedRequest(7, 1.0, time.time() - 1e5, 1.0))
     other.waiting[7] = place
 

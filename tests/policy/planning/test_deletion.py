@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 
 from policy.planning.deletion import plan_deletion
-from policy.planning.plan_validation import check
+from policy.planning.plan_validation import find_faults
 from policy.planning.planner import plan
 from policy.state.plan_effects import after
 from policy.state.worker import Goal
@@ -19,7 +19,7 @@ from tests.policy.test_properties import observations, some
 def test_without_a_forecast_a_deletion_is_planned_like_with_one(observation):
     deleted = replace(observation, deleting=True)
     decided = plan_deletion(deleted)
-    assert check(deleted, decided) == ()
+    assert find_faults(deleted, decided) == ()
     assert decided.operations == plan(deleted).operations
     assert plan_deletion(after(deleted, decided)).operations == ()
 

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from policy.planning.plan_validation import check, sound
+from policy.planning.plan_validation import drop_faulty, find_faults
 from policy.state.plan import Activate, Destroy, Look, Plan, Recruit, Search, StartDrain, Stop, Update
 from policy.state.worker import Drain, Goal, HostFailure
 from stoker_wire.states import WorkerState as S
@@ -10,7 +10,7 @@ WHY = "because the test says so"
 
 
 def faults(seen, *operations):
-    return check(seen, Plan(operations=operations))
+    return find_faults(seen, Plan(operations=operations))
 
 
 def recruit(number, launch_id=IDS[0], **more):
@@ -100,6 +100,6 @@ def test_an_endpoint_that_is_not_active_is_not_grown():
 def test_a_sound_plan_keeps_what_may_be_done():
     seen = see(worker("w1", S.INACTIVE), config=endpoint(max_workers=2))
     planned = Plan(operations=(recruit(1), recruit(2, IDS[1]), Activate(launch_id="w1", reason=WHY)))
-    kept, refused = sound(seen, planned)
+    kept, refused = drop_faulty(seen, planned)
     assert [each.op for each in kept.operations] == ["recruit", "activate"]
     assert len(refused) == 1

@@ -1,4 +1,4 @@
-"""Whose turn it is: in order, unless somebody is late; then those pass who can still be served in time."""
+"""Deadline-aware FIFO: late requests yield to requests that can still meet their target."""
 
 from dataclasses import dataclass
 
@@ -6,91 +6,97 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.routing.queue_discipline import PASSED_MAX, QueueDiscipline, late_before, worker_seconds
+from policy.routing.queue_discipline import OVERTAKES_MAX, DeadlineQueue, late_cutoff, worker_wait_seconds
 
 
 @dataclass(frozen=True)
-class One:
+class Request:
     number: int
-    came: float
-    back: bool = False
-    """Its worker failed it."""
+    arrived: float
+    retried: bool = False
+    """Its worker failed."""
 
 
-def turns(*ones: One) -> QueueDiscipline[One]:
-    made: QueueDiscipline[One] = QueueDiscipline(lambda one: (not one.back, one.came, one.number))
-    for one in ones:
+def queue_of(*requests: Request) -> DeadlineQueue[Request]:
+    made: DeadlineQueue[Request] = DeadlineQueue(lambda one: (not one.retried, one.arrived, one.number))
+    for one in requests:
         made.add(one)
     return made
 
 
-def numbers(line: QueueDiscipline[One], late: float) -> list[int]:
-    return [one.number for one in line.in_turn(late)]
+def numbers(queue: DeadlineQueue[Request], late: float) -> list[int]:
+    return [one.number for one in queue.in_service_order(late)]
 
 
-def test_nobody_late_means_first_come_first_served():
-    line = turns(One(3, 3.0), One(1, 1.0), One(2, 2.0))
-    assert numbers(line, late=0.0) == [1, 2, 3]
+def test_without_late_requests_the_order_is_fifo():
+    queue = queue_of(Request(3, 3.0), Request(1, 1.0), Request(2, 2.0))
+    assert numbers(queue, late=0.0) == [1, 2, 3]
 
 
-def test_the_late_let_the_others_pass_and_keep_their_order_among_themselves():
-    line = turns(*(One(n, float(n)) for n in range(6)))
-    assert numbers(line, late=3.5) == [4, 5, 0, 1, 2, 3]
+def test_late_requests_yield_and_keep_their_order_among_themselves():
+    queue = queue_of(*(Request(n, float(n)) for n in range(6)))
+    assert numbers(queue, late=3.5) == [4, 5, 0, 1, 2, 3]
 
 
-def test_who_was_failed_by_a_worker_goes_before_all_others():
-    line = turns(One(1, 1.0), One(2, 2.0), One(0, 0.0, back=True), One(9, 9.0, back=True))
-    assert numbers(line, late=1.5) == [0, 9, 2, 1]
+def test_retried_requests_go_before_all_others():
+    queue = queue_of(
+        Request(1, 1.0), Request(2, 2.0), Request(0, 0.0, retried=True), Request(9, 9.0, retried=True)
+    )
+    assert numbers(queue, late=1.5) == [0, 9, 2, 1]
 
 
-def test_one_turn_in_ten_is_that_of_who_has_waited_longest():
-    line = turns(*(One(n, float(n)) for n in range(40)))
+def test_one_request_in_ten_is_the_oldest_late_one():
+    queue = queue_of(*(Request(n, float(n)) for n in range(40)))
     served = []
-    while line:
-        one = next(line.in_turn(9.5))
-        line.serve(one, 9.5)
+    while queue:
+        one = next(queue.in_service_order(9.5))
+        queue.serve(one, 9.5)
         served.append(one.number)
-    # 0 to 9 are late, the others are not
-    assert [served.index(n) for n in range(3)] == [PASSED_MAX, 2 * PASSED_MAX + 1, 3 * PASSED_MAX + 2]
-    assert served[3 * (PASSED_MAX + 1) :] == [37, 38, 39, 3, 4, 5, 6, 7, 8, 9]
+    # 0 to 9 are late, the others are on time
+    assert [served.index(n) for n in range(3)] == [
+        OVERTAKES_MAX,
+        2 * OVERTAKES_MAX + 1,
+        3 * OVERTAKES_MAX + 2,
+    ]
+    assert served[3 * (OVERTAKES_MAX + 1) :] == [37, 38, 39, 3, 4, 5, 6, 7, 8, 9]
 
 
-def test_turns_are_not_counted_while_nobody_is_late():
-    line = turns(*(One(n, float(n)) for n in range(30)))
+def test_overtakes_are_not_counted_while_no_request_is_late():
+    queue = queue_of(*(Request(n, float(n)) for n in range(30)))
     for _ in range(20):
-        line.serve(next(line.in_turn(-1.0)), -1.0)
-    assert numbers(line, late=24.5)[:2] == [25, 26]
+        queue.serve(next(queue.in_service_order(-1.0)), -1.0)
+    assert numbers(queue, late=24.5)[:2] == [25, 26]
 
 
-def test_the_target_is_shared_between_the_line_and_the_worker():
-    assert 100.0 - late_before(100.0, 10.0) + worker_seconds(10.0) == pytest.approx(10.0)
+def test_the_target_is_split_between_the_queue_and_the_worker():
+    assert 100.0 - late_cutoff(100.0, 10.0) + worker_wait_seconds(10.0) == pytest.approx(10.0)
 
 
-everybody = st.lists(
-    st.builds(One, st.integers(0, 1000), st.floats(0.0, 100.0), st.booleans()),
+any_requests = st.lists(
+    st.builds(Request, st.integers(0, 1000), st.floats(0.0, 100.0), st.booleans()),
     unique_by=lambda one: one.number,
     max_size=30,
 )
 
 
-@given(everybody, st.floats(-1.0, 101.0))
-def test_everybody_has_a_turn_and_a_position_that_says_which(ones: list[One], late: float):
-    line = turns(*ones)
-    order = list(line.in_turn(late))
-    assert sorted(one.number for one in order) == sorted(one.number for one in ones)
-    assert [line.position(one, late) for one in order] == list(range(len(ones)))
-    oldest = line.oldest
-    assert (oldest.came if oldest else None) == min((one.came for one in ones), default=None)
+@given(any_requests, st.floats(-1.0, 101.0))
+def test_every_request_is_in_the_order_at_its_position(requests: list[Request], late: float):
+    queue = queue_of(*requests)
+    order = list(queue.in_service_order(late))
+    assert sorted(one.number for one in order) == sorted(one.number for one in requests)
+    assert [queue.position(one, late) for one in order] == list(range(len(requests)))
+    oldest = queue.oldest
+    assert (oldest.arrived if oldest else None) == min((one.arrived for one in requests), default=None)
 
 
-@given(everybody, st.floats(0.0, 100.0), st.data())
-def test_whoever_leaves_is_gone_and_nobody_else(ones: list[One], late: float, data: st.DataObject):
-    line = turns(*ones)
-    left = list(ones)
+@given(any_requests, st.floats(0.0, 100.0), st.data())
+def test_removing_a_request_removes_only_this_one(requests: list[Request], late: float, data: st.DataObject):
+    queue = queue_of(*requests)
+    left = list(requests)
     while left:
         one = data.draw(st.sampled_from(left))
-        (line.remove if data.draw(st.booleans()) else lambda each: line.serve(each, late))(one)
+        (queue.remove if data.draw(st.booleans()) else lambda each: queue.serve(each, late))(one)
         left.remove(one)
-        assert sorted(each.number for each in line) == sorted(each.number for each in left)
-    line.remove(One(-1, 0.0))
-    assert not line
+        assert sorted(each.number for each in queue) == sorted(each.number for each in left)
+    queue.remove(Request(-1, 0.0))
+    assert not queue

@@ -13,16 +13,16 @@ def pick(*candidates, cost=100.0, limit=30.0, **more):
     return chosen.candidate.launch_id if isinstance(chosen, Choice) else chosen
 
 
-def test_a_request_goes_where_it_finishes_first():
+def test_a_request_goes_to_the_worker_that_finishes_it_first():
     # both idle: 10 s on the slow one, 2.5 s on the fast one
     assert pick(candidate("slow", 100), candidate("fast", 400), cost=1000) == "fast"
     # 400 waiting on the fast one: 1000 / 100 = 10 s against 1400 / 400 = 3.5 s
     assert pick(candidate("slow", 100), candidate("fast", 400, 400), cost=1000) == "fast"
-    # a small request does not queue for it: 0.1 s against 1.025 s
+    # a small request does not queue for the fast one: 0.1 s against 1.025 s
     assert pick(candidate("slow", 100), candidate("fast", 400, 400), cost=10) == "slow"
 
 
-def test_a_worker_at_max_queue_time_takes_no_more():
+def test_a_worker_at_max_queue_time_gets_no_request():
     assert pick(candidate("w", 100, 2999)) == "w"
     full = pick(candidate("w", 100, 3000))
     assert full == Full(1, 30.0)
@@ -39,17 +39,17 @@ def test_a_worker_that_just_failed_the_request_is_avoided():
     assert pick(candidate("bad"), candidate("good", outstanding=500), avoid={"bad"}) == "good"
 
 
-def test_a_worker_to_avoid_is_not_used_while_another_is_merely_full():
+def test_an_avoided_worker_is_not_used_while_another_is_full():
     assert isinstance(pick(candidate("bad"), candidate("full", outstanding=9000), avoid={"bad"}), Full)
 
 
-def test_a_worker_to_avoid_is_better_than_none():
+def test_an_avoided_worker_is_used_if_it_is_the_only_one():
     assert pick(candidate("bad"), candidate("ill", healthy=False), avoid={"bad"}) == "bad"
 
 
-def test_idle_equals_take_turns():
-    crowd = [candidate(name) for name in "abc"]
-    assert [pick(*crowd, sequence=number) for number in range(4)] == ["a", "b", "c", "a"]
+def test_equal_idle_workers_take_turns():
+    workers = [candidate(name) for name in "abc"]
+    assert [pick(*workers, sequence=number) for number in range(4)] == ["a", "b", "c", "a"]
 
 
 candidates = st.lists(
@@ -58,11 +58,11 @@ candidates = st.lists(
 
 
 @given(candidates, st.floats(0.0, 1000.0), st.integers(0, 50), st.sets(st.integers(0, 11)))
-def test_the_choice_is_the_best_of_those_allowed(drawn, cost, sequence, avoided):
-    crowd = [Candidate(str(n), perf=p, outstanding=o, healthy=h) for n, (p, o, h) in enumerate(drawn)]
+def test_the_choice_finishes_first_among_the_allowed_workers(drawn, cost, sequence, avoided):
+    workers = [Candidate(str(n), perf=p, outstanding=o, healthy=h) for n, (p, o, h) in enumerate(drawn)]
     avoid = {str(each) for each in avoided}
-    chosen = choose(crowd, cost, max_queue_time=10.0, avoid=avoid, sequence=sequence)
-    usable = [each for each in crowd if each.healthy and each.perf > 0]
+    chosen = choose(workers, cost, max_queue_time=10.0, avoid=avoid, sequence=sequence)
+    usable = [each for each in workers if each.healthy and each.perf > 0]
     preferred = [each for each in usable if each.launch_id not in avoid] or usable
     open_ones = [each for each in preferred if each.outstanding / each.perf < 10.0]
     if isinstance(chosen, Full):
