@@ -1,11 +1,11 @@
-"""`make bench`: every benchmark, one after the other, each in a process of its own. `--quick` passes on."""
+"""`make bench`: every benchmark, one after the other, each in its own process. `--quick` is passed to each of them."""
 
 import subprocess
 import sys
 
 NAMES = ("pyworker_proxy", "engine_route", "reaction", "temporal_actions", "scaling_policy", "scale")
 ALWAYS = {"scale": ["--quick"]}
-"""A thousand endpoints take ten minutes and both cores to themselves: ask for them by name."""
+"""A thousand endpoints need ten minutes and two idle cores, so that benchmark runs only by name."""
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """How fast an engine routes: `python -m benchmarks.engine_route [--quick] [--request-log]`.
 
-One engine process with 100 workers that report through the real ingest; the load comes from this process, on the same
-machine. Medians over the runs.
+One engine process with 100 workers that report over HTTP. This process generates the load on the same machine.
+The table shows medians over the runs.
 """
 
 import argparse
@@ -25,7 +25,7 @@ P99_WANTED_MS = 10.0
 
 
 async def routes(runs: int, seconds: float, *request_log: str) -> None:
-    """Routes per second flat out, and latency at half of that and at half of what is wanted."""
+    """The maximum of routes per second, and the latency at half of it and at half of the wanted rate."""
     async with temporal() as env:
         memo = await add_endpoint(env, 1, WORKERS)
         engine = await EngineProcess.start(env.client.service_client.config.target_host, *request_log)
@@ -64,7 +64,7 @@ async def routes(runs: int, seconds: float, *request_log: str) -> None:
 
 
 async def memory(workers: int) -> None:
-    """Resident memory of an engine that knows so many workers, less that of one that knows none."""
+    """Resident memory of an engine with this many workers, minus that of an engine without workers."""
     async with temporal() as env:
         address = env.client.service_client.config.target_host
         empty = await EngineProcess.start(address)
@@ -96,7 +96,7 @@ def report(title: str, runs: list[Result]) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run it."""
+    """Runs the benchmark and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short run of each")
     parser.add_argument(

@@ -1,9 +1,9 @@
-"""Thirty days of one endpoint: Temporal actions a day, the state that is handed on, and whether anything leaks.
+"""Thirty days of one endpoint: Temporal actions per day, the size of the carried state, and leaks.
 
     python -m benchmarks.long_life [DAYS]
 
-The workflow, its activities and the policy run unchanged on the in-process server of `tests/seeded`, in virtual time; the engine's
-own `MetricsBatcher` says when a batch of metrics is sent. Actions are counted as in `benchmarks.temporal_actions`.
+The workflow, its activities and the policy run unchanged on the in-process server of `tests/seeded`, in virtual time.
+The engine's `MetricsBatcher` decides when metrics are sent. Actions are counted as in `benchmarks.temporal_actions`.
 """
 
 import logging
@@ -37,12 +37,12 @@ CASES = (
 
 @dataclass
 class Life:
-    """What the days left behind."""
+    """The results of the days."""
 
     case: Case
     days: int
     actions: list[Counter[str]] = field(default_factory=list)
-    """Of each day."""
+    """Temporal actions of each day."""
     handed_over: list[int] = field(default_factory=list)
     """Bytes of each continue-as-new."""
     rented: int = 0
@@ -53,12 +53,12 @@ class Life:
 
     @property
     def busiest(self) -> int:
-        """Actions of the day with most; the first one, in which everything is rented and learned, is left out."""
+        """Actions of the busiest day; the first day, with the initial rentals, is left out."""
         return max(sum(day.values()) for day in self.actions[1:] or self.actions)
 
 
 def life(case: Case, days: int) -> Life:
-    """Lives it."""
+    """Runs the days."""
     began = time.process_time()
     with sealed(1) as loop:
         lived = loop.run_until_complete(_days(case, days))
@@ -90,7 +90,7 @@ async def _days(case: Case, days: int) -> Life:
 
 
 def table(lives: list[Life]) -> str:
-    """The lives as Markdown."""
+    """The results as a Markdown table."""
     lines = [
         "| endpoint | days | actions, busiest day | allowed | runs | bytes handed on, most | rented | ledger | market | CPU |",
         "|---|---|---|---|---|---|---|---|---|---|",

@@ -1,9 +1,10 @@
-"""The proxy's cost: requests through stoker's worker, through the official one, and straight to the model, in turn.
+"""The cost of the proxy: requests through stoker's worker, through the official worker, and directly to the model.
 
     python -m benchmarks.pyworker_proxy [--quick] [--rounds N] [--without-peer] [--json FILE]
 
-Each round measures every subject one after the other, so that a busy neighbour hits all alike; the table shows medians
-over the rounds. stoker's worker checks a single-use ticket on every request, the official one its RSA signature.
+Each round measures every subject in turn, so that other load on the machine affects all of them; the table shows
+medians over the rounds. stoker's worker checks a single-use ticket on every request, the official worker its RSA
+signature.
 """
 
 import argparse
@@ -35,12 +36,12 @@ from benchmarks.pyworker.parts import (
 CONNECTIONS = 64
 OURS, OFFICIAL, DIRECT = "stoker pyworker", "official PyWorker", "direct"
 _TICKETS_PER_SECOND = 30_000
-"""How many tickets are made beforehand for each second of load: more than can be used."""
+"""Tickets that are made in advance per second of load; more than can be used."""
 _READY_SECONDS = 60
 
 
 class Size(NamedTuple):
-    """How much is measured."""
+    """Durations and numbers of the measurement."""
 
     rounds: int
     seconds: float
@@ -63,7 +64,7 @@ class Figures(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is measured: a port, how to make requests for it, and its process, for its CPU time."""
+    """One measured server: its port, its request bodies, and its process for CPU time."""
 
     name: str
     port: int
@@ -136,7 +137,7 @@ def table(measured: dict[str, list[Figures]]) -> dict[str, Figures]:
 
 
 def worker_environment(name: str, number: int, engine: Engine, model_port: int, home: Path) -> dict[str, str]:
-    """What an instance's worker finds in its environment."""
+    """The environment of a worker on an instance."""
     home.mkdir()
     (home / "model.log").write_text("ready\n")
     port = str(free_port())
@@ -148,7 +149,7 @@ def worker_environment(name: str, number: int, engine: Engine, model_port: int, 
 
 
 async def ready(engine: Engine, number: int) -> str:
-    """The worker's url, once it has reported to be ready."""
+    """The worker's url, after its first ready report."""
     for _ in range(_READY_SECONDS * 10):
         if number in engine.ready:
             return engine.ready[number]
@@ -195,7 +196,7 @@ async def compare(size: Size, peer: str | None, folder: Path) -> dict[str, list[
         for number in range(size.rounds):
             print(f"round {number + 1} of {size.rounds}", flush=True)
             for subject in subjects:
-                # In a thread: the engine goes on taking reports meanwhile.
+                # In a thread, so that the engine keeps accepting reports.
                 measured[subject.name].append(await asyncio.to_thread(measure, subject, load, size))
     return measured
 

@@ -1,7 +1,7 @@
-"""How soon a decision reaches the marketplace: `python -m benchmarks.reaction [--quick]`.
+"""Time from an event to the marketplace call: `python -m benchmarks.reaction [--quick]`.
 
-Real processes on this machine: client, engine, Temporal, worker, host marketplace. The marketplace's own log says when
-it acted on the call, so the figures include the call.
+Real processes on this machine: client, engine, Temporal, worker, host marketplace. The end of each measurement is the
+marketplace's own log entry, so the times include the call.
 """
 
 import argparse
@@ -109,7 +109,7 @@ async def creates(client: stoker.Serverless, log: MarketLog, labels: str, rounds
         )
         await request(endpoint, 4)
         await until_status(client, endpoint, "idle")
-        await asyncio.sleep(1.0)  # a calm second: the burst is the only news
+        await asyncio.sleep(1.0)  # a quiet second, so that the burst is the only event
         sent = time.time()
         burst = [asyncio.create_task(request(endpoint, 32)) for _ in range(30)]
         taken.append((await log.after("instance_created", sent, f"{labels}{name}:") - sent) * 1000)

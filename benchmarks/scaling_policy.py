@@ -1,9 +1,10 @@
-"""The scaling policy against its peers and a clairvoyant: `make bench-policy`, or `python -m benchmarks.scaling_policy [--quick]`.
+"""The scaling policy against its peers and a clairvoyant: `make bench-policy`, or `python -m
+benchmarks.scaling_policy [--quick]`.
 
-Prints every run with its waits, dollars and capacity, peers at their defaults and with settings chosen in hindsight, the
-same without a cold pool, what no policy can reach without foresight, the price of work on a market of several machine kinds,
-routing against one central queue, the simulator's speed, and last the goals beside what was measured. `--json` writes
-everything, `--pictures` draws a run per workload. Method and limits: docs/how-to/simulate.md.
+Prints every run with its waits, dollars and capacity; the peers at their defaults and with settings chosen in
+hindsight; the same without a cold pool; the bounds without foresight; the price of work on a market of several
+machine kinds; routing against one central queue; the simulator's speed; and the goals beside the results. `--json`
+writes all results, `--pictures` draws a run per workload. Method and limits: docs/explanation/simulation.md.
 """
 
 import argparse
@@ -46,7 +47,7 @@ POOL, RELEASED = calm(DEFAULT_WORLD), calm(DEFAULT_WORLD.but(cold_pool=False))
 
 @dataclass
 class Bench:
-    """What was asked for, and what was measured so far."""
+    """The options, and the results so far."""
 
     chosen: Sequence[Workload]
     wanted: set[str]
@@ -57,11 +58,11 @@ class Bench:
     measured: dict[str, Any] = field(default_factory=dict)
 
     def of(self, contestants: Sequence[Setting]) -> list[Setting]:
-        """Those that were named, or all."""
+        """The named workloads, or all."""
         return [each for each in contestants if not self.names or each.scaler in self.names]
 
     def compare(self, title: str, world: WorldSettings, config: Any, key: str) -> None:
-        """The policy and the peers at defaults; then what hindsight would have chosen."""
+        """The policy and the peers at their defaults, then the peers with settings chosen in hindsight."""
         rows = measure(
             title, self.chosen, self.of(defaults(config)), world, processes=self.processes, seeds=self.seeds
         )
@@ -90,7 +91,7 @@ class Bench:
 
 
 def bounds(chosen: Sequence[Workload], world: WorldSettings, step: float, processes: int) -> list[Row]:
-    """How far the clairvoyant's schedule can be from the optimum."""
+    """The possible distance of the clairvoyant schedule from the optimum."""
     print(f"\n## ORACLE99 ÷ a lower bound of it, on a grid of {step:g} s\n")
 
     def bound(workload: Workload) -> Row:
@@ -116,7 +117,7 @@ def bounds(chosen: Sequence[Workload], world: WorldSettings, step: float, proces
 
 
 def kinds(hours: float) -> dict[str, float]:
-    """Dollars per unit of work on a market of four kinds ÷ those of the kind that hindsight would rent alone."""
+    """Dollars per unit of work on a market of four kinds ÷ those of the best single kind in hindsight."""
     settings = DEFAULT_WORLD.but(kinds=KINDS)
     best = settings.reference
     trace = diurnal(requests=int(hours * 900), days=hours / 24.0, depth=0.4).scaled(
@@ -188,7 +189,7 @@ def draw(chosen: Sequence[Workload], world: WorldSettings, folder: Path, process
 
 
 def arguments() -> argparse.Namespace:
-    """What was asked for."""
+    """The command line options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="short parts of the traces, loads of 1 and 8")
     parser.add_argument("--loads", default="", help="mean loads in workers, e.g. 1,3,8,16")
@@ -204,7 +205,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run what was asked for."""
+    """Runs the selected parts."""
     args = arguments()
     loads = tuple(int(each) for each in args.loads.split(",") if each) or (
         (1, 8) if args.quick else (1, 3, 8, 16)

@@ -2,10 +2,10 @@
 
     python -m benchmarks.temporal_actions
 
-The workflow runs unchanged on a time-skipping server; the engine's own `MetricsBatcher` decides when a batch of metrics is
-sent. What Temporal Cloud bills as actions is counted by event type (docs.temporal.io/cloud/actions): start and
-continue-as-new, signal, update, timer, activity, upserted search attributes, and each workflow task that ran a local activity. Queries
-and retries are not in a history; a healthy endpoint makes none of its own.
+The workflow runs unchanged on a time-skipping server; the engine's own `MetricsBatcher` decides when a batch of
+metrics is sent. The actions that Temporal Cloud bills are counted by event type (docs.temporal.io/cloud/actions):
+start and continue-as-new, signal, update, timer, activity, upserted search attributes, and each workflow task that
+ran a local activity. Queries and retries are not in a history; a healthy endpoint makes none of its own.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ REQUEST_LOAD = 10.0
 SETTLE_HOURS = 1.5
 COUNTED_HOURS = 1.0
 STEADY_TARGET, IDLE_TARGET = 10_000, 500
-"""Actions a day that the design allows."""
+"""Bound on actions per day."""
 
 _BILLED = {
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED: "start or continue-as-new",
@@ -70,7 +70,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Count:
-    """What an hour left in the history."""
+    """Events and actions of one hour of history."""
 
     case: Case
     events: int
@@ -89,7 +89,7 @@ CASES = (
 
 
 async def count(case: Case, *, settle_hours: float = SETTLE_HOURS, hours: float = COUNTED_HOURS) -> Count:
-    """Lives through the settling time, then counts."""
+    """Runs the settling time, then counts."""
     async with _world() as world:
         await world.start(case.config, [group(search_params="gpu_name=RTX_4090", test_workers=0)])
         batcher, chance = MetricsBatcher(world.now), random.Random(1)
@@ -119,7 +119,8 @@ async def live(
     step: float = STEP_SECONDS,
     request_load: float = REQUEST_LOAD,
 ) -> None:
-    """Lets time pass in steps: requests arrive, workers report, and the pulse says what the workflow is told."""
+    """Advances time in steps: requests arrive, workers report, and the metrics batcher decides which metrics are
+    sent."""
     for _ in range(round(seconds / step)):
         mean = case.load * step / request_load
         requests = round(chance.gauss(mean, mean**0.5)) if case.poisson else round(mean)

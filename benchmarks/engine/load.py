@@ -1,4 +1,5 @@
-"""A light load generator: plain HTTP/1.1 over asyncio protocols, so that what is measured is the engine."""
+"""A light load generator: plain HTTP/1.1 over asyncio protocols, so that the generator adds little to the measured
+times."""
 
 import asyncio
 import time
@@ -10,7 +11,7 @@ import msgspec
 
 
 class Answer(msgspec.Struct):
-    """What the generator reads of a route answer."""
+    """The fields of a route answer that the generator reads."""
 
     request_idx: int
     url: str = ""
@@ -61,7 +62,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """A call under way fails."""
+        """Fails the call in progress."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionResetError("the engine closed the connection"))
 
@@ -81,20 +82,20 @@ class Connection(asyncio.Protocol):
         self._answer.set_result((status, body))
 
     async def call(self, request: bytes) -> tuple[int, bytes]:
-        """Send one request, answer (status, body)."""
+        """Sends one request; returns (status, body)."""
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return await self._answer
 
     def close(self) -> None:
-        """Hang up."""
+        """Closes the connection."""
         if self._transport is not None:
             self._transport.close()
 
 
 class Generator:
-    """Routes, and tells the feeder which request went where, so that workers can report them ended."""
+    """Sends route calls, and records which worker got each request, so that the feeder can report its end."""
 
     def __init__(self, port: int, connections: int, requests: list[bytes]) -> None:
         self._port = port
@@ -103,7 +104,7 @@ class Generator:
         self._connections: list[Connection] = []
         self._decoder = msgspec.json.Decoder(Answer)
         self.given: dict[str, list[int]] = defaultdict(list)
-        """Request indices by worker url, not yet reported ended."""
+        """Request indices by worker url whose end has not been reported yet."""
 
     async def open(self) -> None:
         """Connect."""
@@ -113,12 +114,12 @@ class Generator:
             self._connections.append(connection)
 
     def close(self) -> None:
-        """Hang up."""
+        """Closes the connection."""
         for connection in self._connections:
             connection.close()
 
     async def flat_out(self, seconds: float) -> Result:
-        """Every connection calls again as soon as it is answered."""
+        """Closed loop: every connection calls again as soon as it has its answer."""
         result = Result()
         began = time.perf_counter()
         end = began + seconds
@@ -134,10 +135,10 @@ class Generator:
         return result
 
     async def at_rate(self, per_second: float, seconds: float) -> Result:
-        """Evenly spaced arrivals over all connections, whatever the answers do.
+        """Open loop: evenly spaced arrivals over all connections, independent of the answers.
 
-        A call that is due while its connection still waits for the last answer counts from when it was due, so a slow
-        engine is not spared the calls that it delays. The generator's own timer slack is not the engine's.
+        The latency of a delayed call counts from the time at which it was due (no coordinated omission). The
+        generator's own timer delay is subtracted.
         """
         result = Result()
         interval = self._count / per_second

@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""Facts about the machine of a measurement."""
 
 import os
 import platform
@@ -29,7 +29,7 @@ def rss_mib(pid: int) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used: what a figure costs, whoever else uses the machine."""
+    """CPU seconds that a process has used; independent of other load on the machine."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,6 +1,6 @@
-"""The engine under measurement, in a process of its own: `python -m benchmarks.engine.process <Temporal address> [<request log>]`.
+"""The measured engine in its own process: `python -m benchmarks.engine.process <Temporal address> [<request log>]`.
 
-The secret and the signing key come on stdin, the port goes to stdout.
+Reads the secret and the signing key from stdin, writes the port to stdout.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ if __name__ == "__main__":
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(
             30
-        ),  # warnings: a line per worker drowns the figures
+        ),  # warnings only: a line per worker would hide the results
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     uvloop.run(run(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else None))

@@ -1,7 +1,7 @@
-"""What an engine needs around it: a Temporal dev server with endpoints in it, and workers that report by HTTP.
+"""The surroundings of a measured engine: a Temporal dev server with endpoints, and workers that report over HTTP.
 
-No Temporal worker runs: the endpoints' workflows are started with their memos and stay as they are, and the engine's
-signals are taken by the server. So both cores belong to the engine and to the load.
+No Temporal worker runs. The endpoints' workflows are started with their memos and do not change; the server accepts
+the engine's signals. So the engine and the load generator have both cores.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from workflows.hosting.converter import data_converter
 
 SECRET = b"benchmark secret, 32 bytes long!"
 PERF = 1e6
-"""So that workers never fill up: what is measured is routing, not waiting."""
+"""High enough that workers never fill up, so that routing is measured without waits."""
 _FLEET_CHANGED_AT = SearchAttributeKey.for_datetime("FleetChangedAt")
 
 
@@ -47,7 +47,7 @@ async def temporal() -> AsyncIterator[WorkflowEnvironment]:
 
 
 async def add_endpoint(env: WorkflowEnvironment, number: int, workers: int) -> EndpointMemo:
-    """An endpoint whose memo names so many ready workers."""
+    """Starts an endpoint whose memo names this many ready workers."""
     now = time.time()
     members = tuple(
         Member(l=f"{number:06x}{n:06x}", i=number * 10_000 + n + 1, g=1, s=WorkerState.READY, p=PERF, t=now)
@@ -70,7 +70,7 @@ async def add_endpoint(env: WorkflowEnvironment, number: int, workers: int) -> E
 
 
 class EngineProcess:
-    """The engine in its own process."""
+    """The engine process and its port."""
 
     def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
         self._process = process
@@ -110,14 +110,14 @@ class EngineProcess:
 
 
 def route_request(memo: EndpointMemo) -> bytes:
-    """A new request as the official client sends it."""
+    """A new route request as the official client sends it."""
     key = mint_endpoint_key(SECRET, memo.id, memo.key_version)
     asked = {"endpoint": memo.name, "api_key": key, "cost": 100, "request_idx": 0, "replay_timeout": 60.0}
     return request_bytes("/route/", msgspec.json.encode(asked), key)
 
 
 class Feeder:
-    """Every member reports once a second, as a busy worker does, and says which requests have ended."""
+    """Sends a report for every member once a second, as a busy worker does, with the ended requests."""
 
     def __init__(self, port: int, memos: list[EndpointMemo], generator: Generator | None = None) -> None:
         self._port = port
@@ -131,7 +131,7 @@ class Feeder:
         self.refused = 0
 
     async def round(self, spread_seconds: float = 0.0) -> None:
-        """One report of everybody."""
+        """Sends one report for every worker."""
         _, connection = await asyncio.get_running_loop().create_connection(
             Connection, "127.0.0.1", self._port
         )
@@ -143,7 +143,7 @@ class Feeder:
         connection.close()
 
     async def run(self) -> None:
-        """For ever, spread over each second."""
+        """Reports until cancelled, spread over each second."""
         while True:
             await self.round(spread_seconds=1.0)
 

@@ -1,8 +1,8 @@
 """Real processes under faults: `python -m benchmarks.faults [--quick] [name …]`.
 
-Temporal on a file, engine, Temporal worker, the marketplace of this machine and its pyworkers, under steady traffic of the
-SDK. Each fault strikes, the deployment becomes whole again by itself, and the books are compared. Exit code 1 if a request was
-lost or answered twice, an instance leaked, or the deployment did not become whole.
+Temporal on a file, engine, Temporal worker, the marketplace of this machine and its PyWorkers, under steady traffic of
+the SDK. After each fault the deployment must recover by itself, and the ledgers are compared. Exit code 1 if a request
+was lost or answered twice, an instance leaked, or the deployment did not recover.
 """
 
 import argparse
@@ -33,13 +33,13 @@ DISK_MEGABYTES = 96
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one fault did."""
+    """The result of one fault."""
 
     case: Case
     answer_seconds: float
-    """Until the first request was answered."""
+    """Seconds until the first request was answered."""
     recovery_seconds: float
-    """Until everything was whole and a new request was answered within seconds: what had piled up is worked off."""
+    """Seconds until every part worked and a new request was answered within seconds, the backlog included."""
     tally: Outcomes
     leaked: int
     dollars_leaked: float
@@ -48,14 +48,14 @@ class Row:
 
     @property
     def good(self) -> bool:
-        """Nothing lost, nothing twice, nothing leaked, whole again."""
+        """True if no request was lost or answered twice, no instance leaked, and the deployment recovered."""
         return not (
             self.failure or self.tally.lost or self.tally.twice or self.leaked or self.dollars_leaked > 0
         )
 
 
 async def struck(stage: Stage, case: Case) -> Row:
-    """One fault, from whole to whole."""
+    """Runs one fault, and waits for the recovery."""
     await asyncio.sleep(BEFORE_SECONDS)
     began = time.monotonic()
     before = {name: child.restarts for name, child in stage.stack.supervisor.children.items()}
@@ -79,7 +79,7 @@ async def struck(stage: Stage, case: Case) -> Row:
 
 
 async def played(chosen: list[Case], folder: Path, *, why: bool) -> list[Row]:
-    """Every case of one kind of stage; a stage that did not become whole again is replaced."""
+    """Runs every case of one kind of stage; a stage that did not recover is replaced."""
     rows: list[Row] = []
     left = list(chosen)
     while left:
@@ -100,7 +100,7 @@ async def played(chosen: list[Case], folder: Path, *, why: bool) -> list[Row]:
 
 
 async def _farewell(stage: Stage) -> None:
-    """The endpoint is deleted: nothing may be left, and both books must say the same."""
+    """Deletes the endpoint, then checks that nothing is left and that ledger and bill agree."""
     await stage.traffic.stop()
     handle = stage.temporal.get_workflow_handle(f"endpoint/{stage.endpoint.name}")
     await stage.client.endpoints.delete(stage.endpoint.id)
@@ -132,7 +132,7 @@ HEAD = (
 
 
 def line(row: Row) -> str:
-    """As a row of the table."""
+    """One row of the table."""
     seen = row.tally
     again = ", ".join(f"{name} {count}x" for name, count in row.restarts.items()) or "-"
     told = (

@@ -1,4 +1,4 @@
-"""The faults: what is done to which process, and for how long."""
+"""The faults: the action, the process, and the duration."""
 
 import asyncio
 import contextlib
@@ -26,14 +26,14 @@ from tests.attack.pages import BATCH_BODY, BATCH_PATH, Attacker, visit
 
 STOP_SECONDS = 30.0
 CUT_SECONDS = 45.0
-"""Longer than the engine trusts a silent worker."""
+"""Longer than the engine trusts a worker without reports, seconds."""
 LISTED_SECONDS = 130.0
-"""Longer than the pause between two lists of a steady endpoint."""
+"""Longer than the interval between two listings of a steady endpoint, seconds."""
 FULL_SECONDS = 20.0
 RELEASED_SECONDS_MAX = 60.0
-"""For the machines of an endpoint that was cancelled or terminated, by the sweep's settings of the stage."""
+"""Time for the sweep to release the machines of a cancelled or terminated endpoint, seconds."""
 SWEEP_SECONDS = 2.0
-"""Of the second deployment: it looks for orphans at once and again and again."""
+"""Sweep settings of the second deployment: it looks for orphans at once and then every few seconds."""
 _CHUNK = b"\0" * 65536
 
 PARTS = {
@@ -42,20 +42,20 @@ PARTS = {
     "temporal-server": "temporal",
     "marketplace": "market",
 }
-"""Processes of the deployment, by their child's name."""
+"""Processes of the deployment, by the name of the child."""
 PROGRAMS = {"pyworker": "worker.py", "model-server": "model_server.py"}
 """Processes on an instance, by their program."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One fault. `strike` returns the moment from which recovery counts: the kill, or the end of what lasted."""
+    """One fault. `strike` returns the time from which recovery counts: the kill, or the end of the fault."""
 
     name: str
     what: str
     strike: Callable[[Stage], Awaitable[float]]
     disk: bool = False
-    """Needs a small disk of its own."""
+    """Needs its own small disk."""
     browser: bool = False
     """Needs a Chromium."""
 
@@ -78,7 +78,7 @@ def _stop(target: str, seconds: float) -> Case:
         until = time.monotonic() + seconds
         try:
             while time.monotonic() < until:
-                # again and again: a marketplace without cgroups lets its instances go on with SIGCONT
+                # repeated: a marketplace without cgroups resumes its instances with SIGCONT
                 os.kill(pid, signal.SIGSTOP)
                 await asyncio.sleep(0.02 if target in PROGRAMS else 0.5)
         finally:
@@ -110,7 +110,7 @@ async def _cancel(stage: Stage) -> float:
     struck_at = time.monotonic()
     await handle.cancel()
     await stage.until_released("cancelled")
-    with contextlib.suppress(WorkflowFailureError):  # how it ended is asked for below
+    with contextlib.suppress(WorkflowFailureError):  # the outcome is checked below
         await asyncio.wait_for(handle.result(), RELEASED_SECONDS_MAX)
     status = (await handle.describe()).status
     assert status is WorkflowExecutionStatus.CANCELED, f"it ended as {status}"
@@ -122,7 +122,7 @@ async def _terminate(stage: Stage) -> float:
     handle = await stage.second_endpoint("terminated")
     struck_at = time.monotonic()
     await handle.terminate("terminated in the UI")
-    with contextlib.suppress(RPCError):  # it was not running just now
+    with contextlib.suppress(RPCError):  # it was not running at this moment
         await stage.temporal.get_workflow_handle(SWEEP_ID).terminate("terminated in the UI")
     await stage.until_released("terminated", seconds_max=RELEASED_SECONDS_MAX)
     return struck_at
@@ -143,7 +143,7 @@ async def _edit_labels(stage: Stage, seconds: float) -> float:
 
 
 async def _empty_lists(stage: Stage, seconds: float) -> float:
-    """Every list of instances is answered without any of them."""
+    """Every list of instances is empty."""
     ids = [one.id for one in await stage.market.list()]
     assert ids, "no instance is there"
     await stage.host("POST", "/host/faults/", {"fault": "list_empty", "times": None})
@@ -161,7 +161,7 @@ async def _live_without_a_change(stage: Stage, ids: Iterable[int], seconds: floa
 
 
 async def _open_hostile_page(stage: Stage) -> float:
-    """A page of another origin, in a browser of this machine, sends what it can to every port of the deployment."""
+    """A page of another origin, in a browser on this machine, sends requests to every port of the deployment."""
     found = {(one.host, one.port) for one in stage.stack.listening() or []}
     assert len(found) > len(PARTS), "the deployment's ports are not known"
     keys = stage.stack.keys
@@ -207,7 +207,7 @@ async def _fill_disk(stage: Stage, *, kill: bool = False) -> float:
         until = time.monotonic() + FULL_SECONDS
         while time.monotonic() < until:
             await asyncio.sleep(0.5)
-            await asyncio.to_thread(_fill, ballast)  # what was freed meanwhile is taken, too
+            await asyncio.to_thread(_fill, ballast)  # space that was freed in the meantime is filled, too
     finally:
         ballast.unlink(missing_ok=True)
     return time.monotonic()
@@ -222,7 +222,7 @@ def _fill(ballast: Path) -> None:
 
 
 async def _second_deployment(stage: Stage) -> float:
-    """A deployment of its own with the same account: it starts, sweeps at once, panics, and ends."""
+    """A second deployment with the same account starts, sweeps at once, runs `panic`, and ends."""
     folder = stage.stack.state_dir.parent / "second"
     config = _settings(stage, folder, market={"kind": "vast", "url": stage.stack.settings.market_url})
     assert stage.stack.keys is not None
@@ -302,7 +302,7 @@ def _stokerd(command: str, config: Path, *more: str) -> list[str]:
 
 
 def cases(*, quick: bool = False) -> list[Case]:
-    """All of them, in the order in which they strike; `quick` shortens what lasts."""
+    """All faults in the order of the run; `quick` shortens their durations."""
     stop, cut, listed = (5.0, 8.0, 10.0) if quick else (STOP_SECONDS, CUT_SECONDS, LISTED_SECONDS)
     targets = ["temporal-worker", "engine", "pyworker", "model-server", "temporal-server", "marketplace"]
     return [

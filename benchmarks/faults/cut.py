@@ -10,8 +10,8 @@ Cut = Literal["", "refused", "silent"]
 class Wire:
     """Relays every connection to the engine, until it is cut.
 
-    `refused` is a machine that says no: connections end, new ones are reset. `silent` is a dead route: what is sent
-    vanishes, nothing is ever answered, and nobody is told.
+    `refused`: open connections end, new ones are reset. `silent`: a dead route, which drops every packet and answers
+    none.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -29,7 +29,7 @@ class Wire:
         self.port = self._server.sockets[0].getsockname()[1]
 
     def cut(self, how: Cut) -> None:
-        """Cut it, or mend it (an empty text): connections that fell silent end then, as after a rerouting."""
+        """Cuts the wire, or repairs it (empty text); connections that were silent end then, as after a rerouting."""
         was, self._cut = self._cut, how
         if how == "silent":
             self._whole.clear()
@@ -82,6 +82,6 @@ class Wire:
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
                 if self._cut == "silent":
-                    continue  # on its way when the route died
+                    continue  # in transit when the route died
                 sink.write(data)
                 await sink.drain()

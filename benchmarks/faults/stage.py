@@ -1,4 +1,4 @@
-"""A deployment of real processes under steady traffic, and the looks that say whether it is whole."""
+"""A deployment of real processes under steady traffic, and the checks of its recovery."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ from run.state_folder.lock import free_port
 ROOT = Path(__file__).parents[2]
 HOT = 2
 PARAMETERS: dict[str, Any] = {
-    "min_load": 50.0,  # more than one worker of this machine kind does, and less than two
+    "min_load": 50.0,  # more than one worker of this machine kind serves, and less than two
     "min_workers": HOT,
     "max_workers": 4,
     "cold_mult": 1.0,
@@ -44,15 +44,16 @@ WORKERGROUP: dict[str, Any] = {
 }
 SECOND_PARAMETERS: dict[str, Any] = {"min_load": 1.0, "min_workers": 1, "max_workers": 1}
 SWEEP = SweepSettings(every_seconds=10.0, young_seconds=5.0, ensure_seconds=5.0)
-"""As in production, sixty times as often: a terminated endpoint's machines are gone within every + ensure + young."""
+"""The production settings, sixty times as often: machines of a terminated endpoint are gone within every + ensure +
+young."""
 WHOLE_SECONDS_MAX = 120.0
 PROBE_SECONDS_MAX = 5.0
-"""A request sent to a whole deployment is answered within this, on a machine that others use too."""
+"""A recovered deployment answers a request within this time, on a shared machine, seconds."""
 
 
 @dataclass
 class Stage:
-    """The stack, one endpoint, its traffic, and what was seen of its instances."""
+    """The processes, one endpoint, its traffic, and the instances observed so far."""
 
     stack: DevStack
     client: stoker.Serverless
@@ -63,11 +64,11 @@ class Stage:
     http: httpx.AsyncClient
     temporal: Client
     watched: set[tuple[int, str]] = field(default_factory=set)
-    """Instance and program of what was struck: whole again when it serves, or when the instance is gone."""
+    """Instance and program that were struck: recovered when it serves, or when the instance is gone."""
     ailed: list[tuple[float, str]] = field(default_factory=list)
-    """What was not whole lately, and from when on, s after the fault."""
+    """The parts that had not recovered, with the seconds after the fault."""
     launches_known: set[str] = field(default_factory=set)
-    """Every launch id that the workflow has told of."""
+    """Every launch id that the workflow has reported."""
 
     async def second_endpoint(self, name: str) -> WorkflowHandle[Any, Any]:
         """Another endpoint with one hot worker, to be struck beside the one under traffic; its workflow."""
@@ -93,7 +94,7 @@ class Stage:
                 await asyncio.sleep(0.2)
 
     async def hot(self) -> list[stoker.WorkerRecord]:
-        """The workers that serve."""
+        """The workers that are ready."""
         workers = await self.client.endpoints.workers(self.endpoint.id)
         return [worker for worker in workers if worker.status == "idle"]
 
@@ -106,7 +107,7 @@ class Stage:
         return pid
 
     async def ailing(self) -> str:
-        """What is not whole, in a few words; empty: everything is."""
+        """The parts that have not recovered, in a few words; empty if all have."""
         try:
             async with asyncio.timeout(PROBE_SECONDS_MAX):
                 ready = await self.http.get(f"{self.engine_url}/readyz", timeout=1)
@@ -128,7 +129,7 @@ class Stage:
         return ""
 
     async def _ill(self, instance_id: int, program: str) -> str:
-        """Whether the program that was struck serves again: its own health route says so."""
+        """Whether the program that was struck serves again, by its own health route."""
         pid = instance_pid(instance_id, program)
         if pid is None:
             return f"{program} of instance {instance_id} does not run"
@@ -141,7 +142,7 @@ class Stage:
         return "" if answer.status_code == 200 else f"{url} answers {answer.text[:100]}"
 
     async def until_whole(self, *, seconds_max: float = WHOLE_SECONDS_MAX) -> float:
-        """The moment at which everything was found whole."""
+        """The time at which every part was found recovered."""
         began = time.monotonic()
         deadline = began + seconds_max
         self.ailed = []
@@ -154,8 +155,8 @@ class Stage:
         return time.monotonic()
 
     async def leaked(self, *, seconds_max: float = 90.0) -> tuple[int, float]:
-        """Instances that are rented and not in the endpoint's books, or twice in them, once it has had time to
-        reconcile; and the dollars that instances cost which were never in its books."""
+        """Instances that are rented and missing from the endpoint's state, or twice in it, after the time to reconcile;
+        and the dollars of instances that were never in its state."""
         deadline = time.monotonic() + seconds_max
         while True:
             with contextlib.suppress(
@@ -181,7 +182,7 @@ class Stage:
         return owner is not None and owner.deployment not in {None, self.stack.deployment}
 
     async def charges(self) -> list[dict[str, Any]]:
-        """What the marketplace charges for each instance, gone ones too."""
+        """The marketplace's charges for each instance, including destroyed ones."""
         answer = await self.http.get(
             f"{self.stack.settings.market_url}/host/charges/",
             headers={"Authorization": f"Bearer {self._keys.market_key}"},
@@ -207,7 +208,7 @@ class Stage:
 
     @property
     def engine_url(self) -> str:
-        """The engine itself: only the workers are behind the wire."""
+        """The engine's own address; only the workers use the wire."""
         return self.stack.settings.engine.own_url
 
     @property
@@ -216,7 +217,7 @@ class Stage:
         return self.stack.keys
 
     async def _learn_launches(self) -> set[str]:
-        """The launch ids in the workflow's books now, asked of the workflow itself."""
+        """The launch ids in the workflow's state, by a query."""
         handle = self.temporal.get_workflow_handle(f"endpoint/{self.endpoint.name}")
         workers = await handle.query("workers", rpc_timeout=timedelta(seconds=1))
         now = {worker["launch_id"] for worker in workers}
@@ -293,7 +294,7 @@ async def staged(state_dir: Path) -> AsyncIterator[Stage]:
 
 @contextlib.contextmanager
 def small_disk(where: Path, *, megabytes: int) -> Any:
-    """A disk of its own for the state, so that it can be filled. Needs root."""
+    """A separate small disk for the state folder, so that it can be filled. Needs root."""
     where.mkdir(parents=True, exist_ok=True)
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "stoker-faults", str(where)],

@@ -1,4 +1,4 @@
-"""Requests at a steady rate through the SDK, and a book of what became of each."""
+"""Requests at a steady rate through the SDK, and a record of each outcome."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ STREAM_EVERY = 10
 
 @dataclass(slots=True)
 class Sent:
-    """One request and what came of it."""
+    """One request and its outcome."""
 
     number: int
     sent_at: float
@@ -26,10 +26,10 @@ class Sent:
     worker_id: int = 0
     stream: bool = False
     lost: str = ""
-    """Why the caller got no answer; a stream that broke with a typed error in the middle is `cut`, not lost."""
+    """Why the caller got no answer; a stream that ended with a typed error in the middle is `cut`, not lost."""
     cut: bool = False
     waited: list[str] = field(default_factory=list)
-    """What the engine said of its wait, and when."""
+    """The wait statuses from the engine, with their times."""
 
     def waits(self, wait: stoker.Wait) -> None:
         """Called by the SDK."""
@@ -43,7 +43,7 @@ class Sent:
 
 @dataclass
 class Traffic:
-    """A client that sends `per_second` requests, each with a prompt of its own length, so that answers cannot be mixed up."""
+    """A client that sends `per_second` requests; each prompt has its own length, so that answers cannot be confused."""
 
     endpoint: stoker.Endpoint
     per_second: float = 3.0
@@ -52,27 +52,27 @@ class Traffic:
     _sending: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to send."""
+        """Starts sending."""
         self._sending = asyncio.create_task(self._send_on_time())
 
     async def stop(self) -> None:
-        """Send no more, and wait until every request has ended one way or the other."""
+        """Stops sending, and waits until every request has ended."""
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
         await asyncio.gather(*self._tasks)
 
     def busiest(self, among: set[int]) -> int:
-        """Of these workers the one that answered most lately: a fault of one that nobody uses shows nothing."""
+        """The worker that answered most recently: a fault of an unused worker would have no effect."""
         lately = Counter(sent.worker_id for sent in self.book[-40:] if sent.worker_id in among)
         return lately.most_common(1)[0][0] if lately else min(among)
 
     async def settled(self) -> None:
-        """Return once every request sent until now has ended; each does at its own timeout."""
+        """Returns once every request sent so far has ended; each has its own timeout."""
         await asyncio.gather(*list(self._tasks))
 
     def since(self, at: float) -> list[Sent]:
-        """What was under way or sent at or after this moment."""
+        """Requests that were in progress at this time or sent after it."""
         return [sent for sent in self.book if sent.ended_at is None or sent.ended_at >= at]
 
     async def _send_on_time(self) -> None:
@@ -130,13 +130,13 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcomes:
-    """The figures of a stretch of traffic."""
+    """The results of a period of traffic."""
 
     sent: int
     lost: int
     retried: int
     cut: int
-    """Streams that ended with an error in the middle: what was given cannot be taken back, so they are not retried."""
+    """Streams that ended with an error in the middle; they cannot be retried."""
     twice: int
     """Idempotency keys under which the client got more than one answer."""
     longest_seconds: float

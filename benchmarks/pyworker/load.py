@@ -1,7 +1,7 @@
-"""The load: requests built beforehand, sent over kept-alive connections, answers only counted and timed.
+"""The load generator: prebuilt requests over keep-alive connections; answers are only counted and timed.
 
-A process of its own, told what to do by one JSON line on stdin; it answers with one JSON line. `bodies` is a file of
-request bodies, one per line: with tickets that hold once, each request needs a line of its own.
+A separate process. It reads one JSON line from stdin and answers with one JSON line. `bodies` is a file with one
+request body per line: with single-use tickets, each request needs its own line.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class Connection(asyncio.Protocol):
         self.next()
 
     def next(self) -> None:
-        """Send the next request, or leave."""
+        """Sends the next request, or closes the connection at the end."""
         request = next(self.requests, None) if self.left and time.perf_counter() < self.deadline else None
         if request is None:
             self.transport.close()
@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        """Look for the end of the answer, no more than that."""
+        """Finds the end of the answer; the body is not parsed."""
         if self.data:
             data = self.data + data
         head = data.find(b"\r\n\r\n")
@@ -81,7 +81,7 @@ class Connection(asyncio.Protocol):
         self.next()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Through, or cut."""
+        """The connection ended, after the last answer or before it."""
         self.done(self)
 
 

@@ -1,4 +1,4 @@
-"""A model server that costs nothing: what is left is the proxy. Prints the port it listens on."""
+"""A model server that answers at once, so that the proxy is measured. Prints its port."""
 
 import asyncio
 import contextlib

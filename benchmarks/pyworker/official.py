@@ -1,4 +1,4 @@
-"""The official worker, of the package `vastai`, in front of the free model: the same configuration, its own import."""
+"""The official worker (package `vastai`) in front of the instant model, with the same configuration."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""stoker's worker in front of the free model."""
+"""stoker's worker in front of the instant model."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The parts of the proxy benchmark: an engine that listens, processes that end, requests that are allowed in."""
+"""The parts of the proxy benchmark: a report receiver, child processes, and authorised requests."""
 
 import asyncio
 import base64
@@ -30,7 +30,7 @@ PAYLOAD = {"prompt": "The stoker went below. " * 8, "max_tokens": 64, "temperatu
 
 
 class Engine:
-    """Takes reports and gives the public key, so that both workers live as they do in service."""
+    """Accepts reports and serves the public key, so that both workers run as in production."""
 
     def __init__(self) -> None:
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -86,7 +86,7 @@ _numbers = itertools.count(1)
 
 
 def our_bodies(engine: Engine, url: str, count: int) -> list[bytes]:
-    """Every request with a ticket of its own, and the official signature too, as the engine answers /route/."""
+    """Requests with one ticket each and the official signature, as the engine answers `/route/`."""
     key = ticket_key(TOKEN)
     signature = engine.sign(url)
     expires = time.time() + 600
@@ -102,7 +102,7 @@ def our_bodies(engine: Engine, url: str, count: int) -> list[bytes]:
 
 
 def free_port() -> int:
-    """A free port whose neighbour is free too: the official worker takes both."""
+    """A free port whose successor is free too: the official worker uses both."""
     while True:
         with socket.socket() as one, socket.socket() as two:
             one.bind(("127.0.0.1", 0))
@@ -134,13 +134,13 @@ class Process:
             self.process.wait()
 
     def line(self) -> str:
-        """The next line that it prints."""
+        """Returns the next line of its output."""
         if self.process.stdout is None:
             raise ValueError("start it with stdout=PIPE")
         return str(self.process.stdout.readline())
 
     def tell(self, line: str) -> None:
-        """Give it a line."""
+        """Writes a line to its input."""
         if self.process.stdin is None:
             raise ValueError("start it with stdin=PIPE")
         self.process.stdin.write(line + "\n")
@@ -172,7 +172,7 @@ class Load:
         requests: int | None = None,
         repeat: bool = True,
     ) -> dict[str, Any]:
-        """Send these bodies for so long, or so many, and say how it went."""
+        """Sends these bodies for a time or a number, and returns the result."""
         file = Path(self.folder) / "bodies"
         file.write_bytes(b"\n".join(bodies))
         job = {

@@ -1,8 +1,9 @@
-"""A thousand endpoints on one machine: `python -m benchmarks.scale [--endpoints 1000 --workers 10 --minutes 5 --rate 2] [--quick]`.
+"""A thousand endpoints on one machine: `python -m benchmarks.scale [--endpoints 1000 --workers 10 --minutes 5 --rate
+2] [--quick]`.
 
-The real parts of `stokerd dev` (a Temporal dev server on a file, one Temporal worker, one engine), whose workers, clients and
-marketplace are played by this process. Measured: from the moment in which something urgent is sent to the engine until the
-marketplace is called; CPU and memory of each process; whether anything was lost. At most a few minutes, and nothing is left.
+The real parts of `stokerd dev` (a Temporal dev server on a file, one Temporal worker, one engine). This process plays
+the workers, clients and marketplace. Measured: the time from an urgent event to the marketplace call; CPU and memory
+of each process; lost requests. A run takes a few minutes and cleans up after itself.
 """
 
 import argparse
@@ -39,7 +40,7 @@ async def measure(
     calls_per_second_max: float = 20.0,
     settle: float = SETTLE_SECONDS,
 ) -> Findings:
-    """One run, from nothing to nothing."""
+    """One complete run, including setup and cleanup."""
     with tempfile.TemporaryDirectory(prefix="stoker-scale-") as folder:
         stage = Stage(Path(folder) / "state", calls_per_second_max=calls_per_second_max)
         async with stage.running():
@@ -83,7 +84,7 @@ async def measure(
 
 
 async def tell(stage: Stage) -> None:
-    """How it goes, every half minute."""
+    """Prints progress every half minute."""
     while True:
         await asyncio.sleep(30)
         asked, events = stage.clients.asked, stage.events

@@ -1,4 +1,4 @@
-"""What must be true after the measurement: everything that was sent is in somebody's books."""
+"""Checks after the measurement: every request that was sent is accounted for."""
 
 import asyncio
 import re
@@ -73,7 +73,7 @@ async def until_known(stage: Stage, client: Client, endpoints: int, *, seconds_m
     """Return once the engine knows every endpoint.
 
     Raises:
-        TimeoutError: it did not come to know them; with what Temporal says of their workflows.
+        TimeoutError: the engine does not know all of them; the text has the status of their workflows.
     """
     deadline = time.monotonic() + seconds_max
     while True:
@@ -89,7 +89,7 @@ async def until_known(stage: Stage, client: Client, endpoints: int, *, seconds_m
 
 
 async def what_became_of_them(client: Client) -> str:
-    """How many endpoints' workflows stand how, and why the first of those that ended did so."""
+    """The number of workflows by status, and the cause of the first that ended."""
     counted: Counter[str] = Counter()
     ended: list[WorkflowExecution] = []
     async for execution in client.list_workflows(f"WorkflowType = '{WORKFLOW_TYPE}'"):
@@ -109,7 +109,7 @@ async def what_became_of_them(client: Client) -> str:
 
 
 async def events_written(stage: Stage, client: Client) -> int:
-    """History events of all endpoints so far, from every tenth one of each kind: to ask all would be load of its own."""
+    """History events of all endpoints so far, estimated from every tenth endpoint of each kind to limit the load."""
     asked = [one for part in Part for one in [e for e in stage.endpoints if e.part is part][::10]]
     total = 0.0
     for one in asked:
@@ -120,7 +120,7 @@ async def events_written(stage: Stage, client: Client) -> int:
 
 
 async def check(findings: Findings, stage: Stage, client: Client) -> None:
-    """Fill in what was found, and what was lost."""
+    """Fills in the results and the losses."""
     findings.latencies = stage.events.seconds()
     findings.slowest = await slowest(client, stage.events.all)
     findings.route_seconds = sorted(stage.clients.route_seconds)
@@ -169,7 +169,7 @@ async def _workflows(findings: Findings, stage: Stage, client: Client) -> None:
     names = [seeded.name for seeded in stage.endpoints]
     told, faults = await _told(client, names)
     if untold := _differing(stage, told):
-        # a last slice that may be chance is told with the next heartbeat
+        # a last interval within random variation is reported with the next heartbeat
         await asyncio.sleep(HEARTBEAT_SECONDS)
         told |= (await _told(client, untold))[0]
         findings.lines.append(f"{len(untold)} endpoints were told of their last requests by a heartbeat")
@@ -186,7 +186,7 @@ async def _workflows(findings: Findings, stage: Stage, client: Client) -> None:
 
 
 async def _told(client: Client, names: list[str]) -> tuple[dict[str, float], Counter[str]]:
-    """The load in the books of each, and the failures in their decision logs."""
+    """The load in each workflow's state, and the failures in their decision logs."""
     told, faults = dict[str, float](), Counter[str]()
     for start in range(0, len(names), 20):
         some = names[start : start + 20]
@@ -212,7 +212,7 @@ async def _asked(client: Client, name: str) -> tuple[float, list[str]]:
     try:
         load = await handle.query(QUERY_LOAD)
         decisions = await handle.query(QUERY_DECISIONS, 150)
-    except RPCError:  # a workflow that is not in memory is replayed first: the second question finds it there
+    except RPCError:  # a workflow that is not in memory is replayed first; the second query finds it there
         await asyncio.sleep(5)
         load = await handle.query(QUERY_LOAD)
         decisions = await handle.query(QUERY_DECISIONS, 150)

@@ -1,4 +1,4 @@
-"""Clients of many endpoints: they ask for a route, wait in the line like the official client, and hand the request over."""
+"""Clients of many endpoints: they ask for a route, wait in the queue like the official client, and send the request."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ _AGAIN_SECONDS = 0.2
 
 @dataclass(slots=True)
 class Asked:
-    """What was asked of all endpoints, and what came of it."""
+    """Requests to all endpoints, and their outcomes."""
 
     sent: int = 0
     load: float = 0.0
@@ -36,7 +36,7 @@ class Clients:
         self.asked = Asked()
         self.load_of: dict[str, float] = {}
         self.route_seconds: list[float] = []
-        """Of calls that were answered with a worker at once."""
+        """Latencies of calls that got a worker at once, seconds."""
         self._under_way: set[asyncio.Task[None]] = set()
 
     def send(self, endpoint: str, key: str, cost: float) -> None:
@@ -80,7 +80,7 @@ class Clients:
                 self.asked.given += 1
                 worker.take(index, cost)
                 return
-            if answer.url:  # it was stopped a moment ago: refused, as by a closed port
+            if answer.url:  # the worker was just stopped: refused, as by a closed port
                 failed_url = answer.url
                 self.asked.rerouted += 1
             else:
@@ -93,7 +93,7 @@ class Clients:
         try:
             status, body = await connection.call(request)
         except BaseException:
-            connection.close()  # its answer may still come: nobody else may read it
+            connection.close()  # its answer may still arrive, so the connection cannot be used again
             raise
         self._free.append(connection)
         if status != 200:
@@ -110,7 +110,7 @@ class Clients:
         return connection
 
     def close(self) -> None:
-        """Give up what waits, hang up."""
+        """Abandons waiting requests and closes the connections."""
         for task in list(self._under_way):
             task.cancel()
         for connection in self._free:
@@ -118,16 +118,16 @@ class Clients:
 
 
 class _Connection(Connection):
-    """One that says whether the engine has closed it meanwhile."""
+    """A connection that knows whether the engine has closed it."""
 
     closed = False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is not used again."""
+        """Marks the connection as closed."""
         self.closed = True
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """An answer that nobody waits for any more is dropped."""
+        """Drops an answer without a waiting request."""
         if self._answer is not None and not self._answer.done():
             super().data_received(data)

@@ -1,4 +1,4 @@
-"""What happens to the endpoints: steady traffic on some, and urgent events on all kinds of them."""
+"""The workload: steady traffic on some endpoints, and urgent events on every kind of endpoint."""
 
 import asyncio
 import math
@@ -10,15 +10,16 @@ from benchmarks.scale.seed import Part, Seeded
 from benchmarks.scale.stage import Stage
 
 REQUESTS_PER_SECOND = 2.0
-"""Of a busy endpoint, in the mean."""
+"""Mean requests per second of a busy endpoint."""
 _LAST_WORD_SECONDS = 15.0
-"""What came last is told by then: a slice of 5 s with fewer arrivals than before may be chance, the empty one after it is not."""
+"""Time until the last arrivals are reported, seconds: a 5 s interval with fewer arrivals may be random, the empty one
+after it is not."""
 COST = 60.0
 SWING, SWING_SECONDS = 0.5, 120.0
-"""Traffic rises and falls: a rate that never changes is no news to anybody."""
+"""Traffic varies with this amplitude, because a constant rate causes no signals."""
 BURST_COST = 600.0
 BURST_QUEUE_SECONDS = 18.0
-"""A burst is so much work for the hot workers of its endpoint: over the target, under the most that may queue."""
+"""Seconds of work of a burst for the hot workers: above the target, below the longest queue."""
 EVENTS_PER_SECOND = 0.8
 TICK_SECONDS = 0.05
 
@@ -33,7 +34,7 @@ class Drive:
         self._of = {part: [e for e in stage.endpoints if e.part is part] for part in Part}
 
     async def traffic(self) -> None:
-        """Poisson arrivals on every busy endpoint, each swinging in its own phase, until cancelled."""
+        """Poisson arrivals on every busy endpoint, each with its own phase, until cancelled."""
         busy, chance = self._of[Part.BUSY], self._chance
         last = time.monotonic()
         while True:
@@ -47,11 +48,11 @@ class Drive:
                     self._stage.clients.send(endpoint.name, endpoint.key, chance.uniform(0.5, 1.5) * COST)
 
     async def events(self, seconds: float) -> None:
-        """Urgent events on endpoints that had none yet, spread over the window; the last sixth of it is left to answer."""
+        """Urgent events on endpoints that had none yet, spread over the first five sixths of the window."""
         calm = list(self._of[Part.CALM])
         of = {"wake": list(self._of[Part.ASLEEP]), "grow": calm[0::2], "error": calm[1::2]}
         waiting = []
-        while any(of.values()):  # in turn, so that every kind is among them, however few there are
+        while any(of.values()):  # in turn, so that even a few events include every kind
             waiting += [(kind, endpoints.pop(0)) for kind, endpoints in of.items() if endpoints]
         chosen = waiting[: max(3, round(seconds * EVENTS_PER_SECOND))]
         began = time.monotonic()
@@ -62,7 +63,7 @@ class Drive:
         await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
 
     async def drain(self, seconds_max: float) -> None:
-        """Until every request is finished and told, and every event answered."""
+        """Waits until every request is finished and reported, and every event has its decision."""
         stage, deadline = self._stage, time.monotonic() + seconds_max
         while time.monotonic() < deadline:
             asked, crowd = stage.clients.asked, stage.crowd

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from benchmarks.scale.market import Called
 
 ANSWERS = {"wake": ("start",), "grow": ("create", "start"), "error": ("reboot", "destroy")}
-"""What a decision on each kind of event asks of the marketplace."""
+"""The marketplace call that answers each kind of event."""
 
 
 @dataclass(slots=True)
 class Event:
-    """Something that an engine heard and that cannot wait."""
+    """One urgent event that was sent to the engine."""
 
     kind: str
     endpoint: str
@@ -28,13 +28,13 @@ class Events:
     _open: dict[str, Event] = field(default_factory=dict)
 
     def happened(self, kind: str, endpoint: str) -> None:
-        """Just before it is sent to the engine."""
+        """Records the event, just before it is sent to the engine."""
         event = Event(kind, endpoint, time.time())
         self.all.append(event)
         self._open[endpoint] = event
 
     def called(self, call: Called) -> None:
-        """The marketplace was called."""
+        """Records the marketplace call that answers an event."""
         event = self._open.get(call.endpoint)
         if event is not None and call.what in ANSWERS[event.kind]:
             event.answered_at = call.at
@@ -42,7 +42,7 @@ class Events:
 
     @property
     def open(self) -> list[Event]:
-        """Those without an answer so far."""
+        """Events without a decision so far."""
         return list(self._open.values())
 
     def seconds(self) -> dict[str, list[float]]:

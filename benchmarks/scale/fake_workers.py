@@ -1,7 +1,7 @@
 """Ten thousand workers in one process: each reports on a connection of its own, as stoker's PyWorker does.
 
-At once when it becomes ready or runs empty, every second while what it holds changes, else every ten. Requests are
-worked off one by one at the worker's perf; what ended is told after the next report.
+A worker reports at once when it becomes ready or idle, every second while its load changes, else every ten seconds. It
+serves requests one by one at its perf, and reports their ends after its next report.
 """
 
 import asyncio
@@ -18,14 +18,15 @@ from stoker_pyworker.reporting.reports import Report
 
 PERF = 100.0
 MODEL_SECONDS = 2.0
-"""From the start of its container to a loaded model."""
+"""Seconds from the start of the container to a loaded model."""
 BUSY_SECONDS, CALM_SECONDS, IDLE_SECONDS = 1.0, 10.0, 0.25
-"""`stoker_pyworker.reporting.reports`: while something changes, else, and after the last work was done."""
+"""`stoker_pyworker.reporting.reports`: report intervals in seconds: while busy, when idle, and after the last
+request."""
 _RETRY_SECONDS = 1.0
 
 
 class Crowd:
-    """Every simulated worker, and what became of what they were given."""
+    """Every simulated worker, and the outcome of its requests."""
 
     def __init__(self, port: int, credentials: Callable[[Rented], tuple[str, str]]) -> None:
         self.port = port
@@ -40,7 +41,7 @@ class Crowd:
         self.lost_by_stop = 0
 
     def join(self, rented: Rented, *, loaded: bool) -> "SimWorker":
-        """An instance runs: its worker reports from now on."""
+        """An instance runs: its worker starts to report."""
         worker = SimWorker(self, rented, *self._credentials(rented))
         self.workers[rented.id] = worker
         self.by_url[worker.url] = worker
@@ -55,7 +56,7 @@ class Crowd:
             worker.stop()
 
     def close(self) -> None:
-        """Hang up."""
+        """Closes the connection."""
         for worker in list(self.workers.values()):
             worker.stop()
 
@@ -110,19 +111,19 @@ class SimWorker(asyncio.Protocol):
         self._reported_at = self._report_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    # its life
+    # lifecycle
 
     def start(self, *, loaded: bool) -> None:
-        """Report; a model that is not loaded takes its time."""
+        """Starts to report; a model that is not loaded yet takes its load time."""
         loop = asyncio.get_running_loop()
         self.loaded = loaded
         if not loaded:
             loop.call_later(MODEL_SECONDS, self._load)
-        # those that were there before fell into step long ago: spread over the ten seconds
+        # workers that ran before report in any phase: spread over the ten seconds
         self._report_in((self.id * 0.618034 % 1.0) * CALM_SECONDS if loaded else 0.0)
 
     def stop(self) -> None:
-        """Its container ends; what it still holds is lost."""
+        """Its container ends, and its requests are lost."""
         self._stopped = True
         self._crowd.lost_by_stop += len(self._held)
         if self._timer is not None:
@@ -131,7 +132,7 @@ class SimWorker(asyncio.Protocol):
             self._transport.close()
 
     def fail(self, message: str) -> None:
-        """It reports an error from now on."""
+        """Starts to report an error."""
         self.error = message
         self._report_in(0.03)
 
@@ -139,7 +140,7 @@ class SimWorker(asyncio.Protocol):
         self.loaded = True
         self._report_in(0.03)
 
-    # its work
+    # requests
 
     def take(self, request_idx: int, cost: float) -> None:
         """A request with its ticket."""
@@ -166,7 +167,7 @@ class SimWorker(asyncio.Protocol):
         if at < self._report_at:
             self._report_in(at - now)
 
-    # its reports
+    # reports
 
     def _report_in(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -245,7 +246,7 @@ class SimWorker(asyncio.Protocol):
         self._crowd.reports += 1
         self._transport.write(request_bytes(self._path + path, body))
 
-    # its connection
+    # connection
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
@@ -256,13 +257,13 @@ class SimWorker(asyncio.Protocol):
             self._report_in(_RETRY_SECONDS)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say the first word."""
+        """Sends the first report."""
         self._transport = cast("asyncio.Transport", transport)
         self._connecting = False
         self._report()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """An engine that closed an idle connection loses nothing; one under way is told again."""
+        """A closed idle connection loses nothing; a report in progress is sent again."""
         self._transport = None
         pending, self._answers = self._answers, deque()
         if not self._stopped:
@@ -270,7 +271,8 @@ class SimWorker(asyncio.Protocol):
                 then(False)
 
     def data_received(self, data: bytes) -> None:
-        """One answer fits one segment: it is some hundred bytes long, and one call is under way at a time."""
+        """Reads an answer. It has about a hundred bytes, and one call is in progress at a time, so it fits one
+        segment."""
         accepted = data[9:12] == b"200"
         if not accepted:
             self._crowd.refused += 1

@@ -20,7 +20,7 @@ class Gauges:
     rss_mib_max: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     load_averages: list[float] = field(default_factory=list)
     lags: list[float] = field(default_factory=list)
-    """How late the load generator's own loop woke, seconds: what it adds to every figure."""
+    """Delay of the load generator's own event loop, seconds; it is part of every latency."""
     _cpu: dict[str, float] = field(default_factory=dict)
     cpu_cores: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
@@ -30,7 +30,7 @@ class Gauges:
         self._machine = machine_busy_seconds()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Samples until cancelled."""
         last = time.monotonic()
         while True:
             wanted = time.monotonic() + 0.05
@@ -44,7 +44,7 @@ class Gauges:
                 self.rss_mib_max[name] = max(self.rss_mib_max[name], rss_mib(pid))
 
     def stop(self) -> None:
-        """The window ends."""
+        """Ends the measurement window."""
         self.seconds = time.monotonic() - self.began
         used = {name: cpu_seconds(pid) - self._cpu[name] for name, pid in self.pids.items()}
         self.cpu_cores = {name: cpu / self.seconds for name, cpu in used.items()}
@@ -53,7 +53,7 @@ class Gauges:
 
 
 def machine_busy_seconds() -> float:
-    """CPU time that everybody on this machine has used."""
+    """CPU time of all processes of this machine, seconds."""
     with open("/proc/stat", encoding="ascii") as file:  # noqa: PTH123
         fields = [int(word) for word in file.readline().split()[1:]]
     idle = fields[3] + fields[4]
@@ -61,5 +61,5 @@ def machine_busy_seconds() -> float:
 
 
 def quantile(ordered: list[float], q: float) -> float:
-    """Of a sorted list; NaN when it is empty."""
+    """Quantile of a sorted list; NaN if it is empty."""
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else float("nan")

@@ -1,7 +1,7 @@
-"""A marketplace of ten thousand machines that speaks the Vast REST API, and writes down when it was called.
+"""A marketplace of ten thousand machines that speaks the Vast REST API, and records the time of each call.
 
-It rents whatever it offers, starts and stops at once, and lists in pages of 25 as the hosted one does. What is measured
-is the deployment that calls it.
+It rents every offer, starts and stops instances at once, and lists in pages of 25 like the hosted marketplace. The
+measured system is the deployment that calls it.
 """
 
 import base64
@@ -45,7 +45,7 @@ class Rented:
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """One call that changes something."""
+    """One call that changes an instance."""
 
     at: float
     what: str
@@ -54,7 +54,7 @@ class Called:
 
 
 class Marketplace:
-    """Instances in memory. `runs` and `stops` are told when one has to."""
+    """Instances in memory. `runs` and `stops` are called when an instance starts or stops."""
 
     def __init__(self, key: str) -> None:
         self._key = f"Bearer {key}"
@@ -71,14 +71,14 @@ class Marketplace:
         self.heard: Callable[[Called], None] = lambda _: None
 
     def put(self, label: str, *, running: bool) -> Rented:
-        """An instance that was rented before anybody looked."""
+        """Adds an instance that was rented before the measurement."""
         self._next_id += 1
         one = Rented(self._next_id, label, self._next_id, "running" if running else "stopped")
         self._keep(one)
         return one
 
     def app(self) -> web.Application:
-        """Its HTTP."""
+        """The HTTP application."""
         app = web.Application(middlewares=[self._authorised])
         number = r"{id:\d+}"
         app.add_routes(
@@ -224,7 +224,7 @@ def _offer(number: int) -> dict[str, Any]:
 
 
 def _row(one: Rented) -> bytes:
-    """About as long as a row of the hosted marketplace; encoded when it has changed."""
+    """A row about as long as one of the hosted marketplace; encoded after a change."""
     if not one.row:
         running = one.intended == "running"
         one.row = msgspec.json.encode(
@@ -261,7 +261,7 @@ def _row(one: Rented) -> bytes:
 
 
 def address_of(instance_id: int) -> str:
-    """An address of its own for every instance."""
+    """A separate address for every instance."""
     return f"10.{instance_id >> 16 & 255}.{instance_id >> 8 & 255}.{instance_id & 255}"
 
 

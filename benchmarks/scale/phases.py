@@ -1,4 +1,4 @@
-"""Where the time of a late decision went: its stretches, by the times that Temporal wrote into the history."""
+"""The phases of a slow decision, by the timestamps in the Temporal history."""
 
 from dataclasses import dataclass
 
@@ -9,23 +9,23 @@ from benchmarks.scale.events import Event
 from stoker_wire.control import REPORT_METRICS, workflow_id
 
 SHOWN = 12
-"""Of the slowest events."""
+"""Number of slowest events to print."""
 _ANSWERED_SLACK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Stretches:
-    """One event's, in seconds."""
+    """The phases of one event, seconds."""
 
     kind: str
     endpoint: str
     began: float
-    """After the first event of the run."""
+    """Seconds after the first event of the run."""
     total: float
     parts: tuple[tuple[str, float], ...]
 
     def __str__(self) -> str:
-        """A row."""
+        """One row of the table."""
         words = ", ".join(f"{name} {seconds * 1000:.0f}" for name, seconds in self.parts)
         return (
             f"{self.kind} of {self.endpoint} at {self.began:.0f} s took {self.total * 1000:.0f} ms: {words}"
@@ -33,7 +33,7 @@ class Stretches:
 
 
 async def slowest(client: Client, events: list[Event]) -> list[Stretches]:
-    """The slowest events that were answered, slowest first."""
+    """The slowest events with a decision, slowest first."""
     answered = [(event.answered_at - event.at, event) for event in events if event.answered_at is not None]
     answered.sort(key=lambda pair: -pair[0])
     first = min((event.at for event in events), default=0.0)

@@ -1,4 +1,4 @@
-"""Endpoints that have run for hours: their state as a continue-as-new would hand it on, and their rented machines."""
+"""Endpoints that have run for hours: their carried state, and their rented machines."""
 
 import asyncio
 import random
@@ -22,16 +22,16 @@ from stoker_wire.workergroup import Workergroup
 from workflows.state import EndpointStateBook
 
 STARTS_PER_SECOND = 40
-"""Faster, and the server's queues grow instead of its endpoints."""
+"""Workflow starts per second; at a higher rate the server's task queues grow."""
 LOOK_SECONDS = DEFAULT_TUNING.look_seconds_steady
-"""Endpoints that have run for hours look at the marketplace at any moment of this time."""
+"""The listings of the endpoints are spread over this time, seconds."""
 
 
 class Part(StrEnum):
-    """What an endpoint does during the measurement."""
+    """The role of an endpoint during the measurement."""
 
     CALM = "calm"
-    """Every worker is ready and nobody asks, until a burst comes that needs one more machine."""
+    """Every worker is ready without requests, until a burst needs one more machine."""
     BUSY = "busy"
     """Nearly every worker is ready, with requests all the time."""
     ASLEEP = "asleep"
@@ -51,7 +51,7 @@ class Seeded:
 
 
 def part_of(number: int) -> Part:
-    """Eight of ten are calm, one is busy, one is asleep."""
+    """Eight of ten endpoints are calm, one is busy, one is at zero."""
     return {0: Part.BUSY, 1: Part.ASLEEP}.get(number % 10, Part.CALM)
 
 

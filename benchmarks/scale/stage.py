@@ -1,4 +1,4 @@
-"""The deployment under measurement: `stokerd dev`'s own parts, on a state folder of their own, over our marketplace."""
+"""The measured deployment: the parts of `stokerd dev`, with their own state folder, over the benchmark's marketplace."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def settings_for(state_dir: Path, market_port: int, calls_per_second_max: float) -> DevSettings:
-    """`temporal-dev.yaml` on free ports, its marketplace ours."""
+    """`temporal-dev.yaml` on free ports, with the benchmark's marketplace."""
     settings = load_settings(ROOT / "temporal-dev.yaml")
     return settings.model_copy(
         update={
@@ -81,7 +81,7 @@ class Stage:
             await runner.cleanup()
 
     def seed(self, endpoints: int, workers: int) -> list[EndpointSpec]:
-        """So many endpoints with their machines; their workflows are not started yet."""
+        """Adds endpoints with their machines; their workflows are not started yet."""
         deployment = self.stack.deployment
         made = [prepare(number, workers, self.market, self.secret, deployment) for number in range(endpoints)]
         self.endpoints = [seeded for seeded, _ in made]
@@ -89,7 +89,7 @@ class Stage:
         return [spec for _, spec in made]
 
     def _credentials(self, one: Rented) -> tuple[str, str]:
-        """A worker's token and the path that it reports on: from its environment, as the create call gave it."""
+        """A worker's token and report path, from the environment that the create call set."""
         if one.env:
             return one.env["MASTER_TOKEN"], one.env["REPORT_ADDR"].removeprefix(self.settings.engine.url)
         return mint_worker_token(self.secret, self._ids[one.endpoint], one.label.rpartition(":")[2]), ""
@@ -106,5 +106,5 @@ class Stage:
         return self.stack.pids
 
     def restarts(self) -> int:
-        """How often a process had to be started again."""
+        """Number of process restarts."""
         return sum(child.restarts for child in self.stack.supervisor.children.values())

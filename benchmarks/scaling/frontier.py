@@ -1,4 +1,4 @@
-"""Whether 99 % within 10 s at a given cost is there to be had for anybody who does not know the arrivals."""
+"""The attainment that is possible at a given cost without knowledge of the arrivals."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ LEAD_SECONDS_CREATING = 600.0
 
 
 def reacting(chosen: Sequence[Workload], world: WorldSettings, *, processes: int) -> list[dict[str, Any]]:
-    """The frontier of instant reaction, its parameters chosen afterwards per workload."""
+    """The frontier of instant reaction, with parameters chosen in hindsight per workload."""
     where = "" if world.cold_pool else ", no cold pool"
     print(
         f"\n## Instant reaction without foresight{where}: sees every arrival at once, never fails, disks free\n"
@@ -76,7 +76,7 @@ def reacting(chosen: Sequence[Workload], world: WorldSettings, *, processes: int
 
 
 def foreseeing(chosen: Sequence[Workload], world: WorldSettings, *, processes: int) -> list[dict[str, Any]]:
-    """The comparator that is told the true load of every minute, at several spares."""
+    """The comparator that knows the true load of every minute, at several spares."""
     lead = LEAD_SECONDS if world.cold_pool else LEAD_SECONDS_CREATING
     return measure(
         "Told the true load of every minute, not the arrivals (spare in standard deviations of chance)",

@@ -1,4 +1,4 @@
-"""The goals, each beside what was measured."""
+"""The goals, each beside its result."""
 
 from collections.abc import Sequence
 from typing import Any

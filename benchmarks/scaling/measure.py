@@ -1,4 +1,4 @@
-"""One run of one contestant on one workload, and what is kept of it."""
+"""One run of one scaler on one workload, and its results."""
 
 import math
 import statistics
@@ -49,7 +49,7 @@ def oracle(workload: Workload, world: WorldSettings) -> Schedule:
 
 
 def prepare(chosen: Sequence[Workload], world: WorldSettings, processes: int) -> None:
-    """Find the clairvoyant's schedules before runs are given to processes, which could not share them."""
+    """Computes the clairvoyant schedules before the runs go to processes, which could not share them."""
     missing = [each for each in chosen if (each.name, each.workers, world.cold_pool) not in _ORACLES]
     jobs = [lambda each=each: oracle(each, world) for each in missing]  # type: ignore[misc]
     for each, made in zip(missing, in_order(jobs, processes), strict=True):
@@ -57,7 +57,7 @@ def prepare(chosen: Sequence[Workload], world: WorldSettings, processes: int) ->
 
 
 def row(workload: Workload, setting: Setting, world: WorldSettings, seeds: Sequence[int]) -> Row:
-    """What is kept of the runs: the median over the seeds, figure by figure."""
+    """The results of the runs: each figure is the median over the seeds."""
     began = time.process_time()
     runs = [one(workload, setting, world, seed) for seed in seeds]
     prices = Prices.of(world)
@@ -101,7 +101,7 @@ def show(made: Row) -> None:
 
 
 def by_state(rows: Iterable[Row]) -> None:
-    """Where a scaler's dollars and GPU-hours went, over all workloads."""
+    """A scaler's dollars and GPU-hours by use, over all workloads."""
     rows = list(rows)
     print(
         "\nscaler                     GPU-hours loading  starting     ready     $ loading  starting     ready   storage"
@@ -132,7 +132,7 @@ def measure(
     seeds: Sequence[int] = (1,),
     quiet: bool = False,
 ) -> list[Row]:
-    """Every setting on every workload, in this order however many processes run them."""
+    """Every setting on every workload; the order does not depend on the number of processes."""
     prepare(chosen, world, processes)
     if not quiet:
         print(f"\n## {title}\n\n{HEADING}", flush=True)
@@ -150,7 +150,7 @@ def measure(
 
 
 def hindsight(rows: Sequence[Row]) -> list[Row]:
-    """Of each peer on each workload the setting that, seen afterwards, costs least among those that attain 0.99; or attains most."""
+    """Per peer and workload, the setting that attains 0.99 at the lowest cost; if none does, the highest attainment."""
     groups: dict[tuple[str, int, str], list[Row]] = {}
     for each in rows:
         groups.setdefault((each["workload"], each["workers"], each["scaler"]), []).append(each)
@@ -165,7 +165,7 @@ def _best(rows: Sequence[Row]) -> Row:
 
 
 def best_per_workload(rows: Sequence[Row]) -> list[Row]:
-    """Over all peers and settings: the cheapest that attains 0.99 on each workload, "peers tuned in hindsight per workload"."""
+    """Per workload, the cheapest peer and setting that attains 0.99: "peers tuned in hindsight per workload"."""
     keys = dict.fromkeys((each["workload"], each["workers"]) for each in rows)
     return [
         _best([each for each in rows if (each["workload"], each["workers"]) == key])
@@ -175,7 +175,7 @@ def best_per_workload(rows: Sequence[Row]) -> list[Row]:
 
 
 def best_fixed(rows: Sequence[Row]) -> list[Row]:
-    """The rows of the one peer in the one setting that attains 0.99 on most workloads, and of those costs least."""
+    """The rows of the single peer setting that attains 0.99 on the most workloads, and costs least among those."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for each in rows:
         groups.setdefault((each["scaler"], each["setting"]), []).append(each)
@@ -191,7 +191,8 @@ def best_fixed(rows: Sequence[Row]) -> list[Row]:
 
 
 def summary(rows: Sequence[Row]) -> None:
-    """Worst attainment, and the geometric mean of cost ÷ ORACLE99: over all workloads, and over large or diurnal ones."""
+    """Worst attainment, and the geometric mean of cost ÷ ORACLE99: over all workloads, and over large or diurnal
+    ones."""
     print(
         "\nscaler                   worst ≤ 10 s  mean ≤ 10 s  ≥ 0.99 on   geomean cost÷O  … large or diurnal"
     )
@@ -211,5 +212,5 @@ def large(rows: Sequence[Row]) -> list[float]:
 
 
 def geomean(values: Sequence[float]) -> float:
-    """The geometric mean; nan of nothing."""
+    """The geometric mean; NaN of an empty list."""
     return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan

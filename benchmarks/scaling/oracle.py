@@ -1,12 +1,13 @@
-"""ORACLE99: what the cheapest schedule costs that knows the whole trace, and how far that may be from the truth.
+"""ORACLE99: the cost of the cheapest schedule with knowledge of the whole trace, and its distance from the optimum.
 
-The clairvoyant rents workers of one kind. It knows every arrival, starts each worker so early that it is ready when it is
-needed, and chooses which 1 % of the requests may wait longer than 10 s. What it cannot change is that a start is
-billed for its mean duration, that a disk is billed while cold, and that a request occupies one worker for its whole work.
+The clairvoyant rents workers of one kind. It knows every arrival, starts each worker so early that it is ready when
+it is needed, and chooses which 1 % of the requests may wait longer than 10 s. Three costs are fixed: a start is
+billed for its mean duration, a disk is billed while the worker is cold, and a request occupies one worker for its
+whole work.
 
 `schedule` constructs such a schedule: feasible, so its cost is an upper bound of the optimum. `lower_bound` solves a
-relaxation, so its cost is a lower bound. The truth lies between; comparisons divide by `schedule`'s cost, and the
-distance of the two is the most that this flatters.
+relaxation, so its cost is a lower bound. The optimum lies between them. Comparisons divide by the cost of `schedule`;
+the quotient of the two bounds the error of that.
 """
 
 import heapq
@@ -25,20 +26,20 @@ _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
-    """Everything in seconds of a running worker."""
+    """Prices in seconds of a running worker."""
 
     start: float
     """Billed from the start call to ready."""
     create: float
-    """The same for a new machine."""
+    """The same for a new machine (create)."""
     cold: float
-    """A cold second costs so many running ones."""
+    """Price of a cold second, in running seconds."""
     dollars_per_hour: float
     cold_pool: bool = True
 
     @classmethod
     def of(cls, settings: WorldSettings) -> "Prices":
-        """Those of the world's reference kind, at its mean price."""
+        """The prices of the world's reference kind, at its mean price."""
         return cls(
             start=settings.start.mean,
             create=settings.loading.mean,
@@ -48,7 +49,7 @@ class Prices:
         )
 
     def gap(self, seconds: float) -> float:
-        """The cheapest way through an idle gap: stay hot, be cold and start, or be released and created anew."""
+        """The cheapest way through an idle gap: stay hot, stop and start, or destroy and create."""
         ways = [seconds, self.create]
         if self.cold_pool:
             ways.append(self.start + self.cold * max(0.0, seconds - self.start))
@@ -56,7 +57,7 @@ class Prices:
 
     @property
     def restart(self) -> float:
-        """The least that becoming hot again costs."""
+        """The lowest price of becoming hot again."""
         return min(self.start, self.create) if self.cold_pool else self.create
 
     def dollars(self, seconds: float) -> float:
@@ -76,7 +77,7 @@ class Schedule:
     missed: int
     """Requests that wait longer than allowed."""
     workers: int
-    """The most that exist."""
+    """The largest number of workers that exist."""
 
 
 def schedule(
@@ -90,8 +91,8 @@ def schedule(
 ) -> Schedule:
     """A cheap schedule in which at most `miss_share` of the requests wait longer than `slack` seconds.
 
-    Every request goes to the lowest worker that can begin it in time, so that high workers are needed rarely; then the
-    stretches of work that cost most per request are given up, and everything is packed again.
+    Every request goes to the lowest worker that can begin it in time, so that workers with high numbers are rarely
+    needed. Then the stretches of work with the highest cost per request are given up, and the rest is packed again.
     """
     count = len(times)
     budget = int(count * miss_share + 1e-9)
@@ -167,7 +168,7 @@ def _clusters(line: _Line, prices: Prices) -> list[tuple[int, int]]:
 
 
 def _dearest(lines: list[_Line], services: Sequence[float], prices: Prices, allowed: int) -> set[int]:
-    """Requests of the stretches that save most per request when they are served some time later instead."""
+    """Requests of the stretches that save most per request if they are served later."""
     offers: list[tuple[float, int, list[int]]] = []
     for line in lines:
         jobs = line.jobs
@@ -211,7 +212,7 @@ def _cost(lines: list[_Line], services: Sequence[float], missed: set[int], price
         jobs = line.jobs
         if not jobs:
             continue
-        # before the first arrival the pool exists, as it does for everybody after the warm-up
+        # the pool exists before the first arrival, as for every scaler after the warm-up
         starts += 1
         other += prices.restart
         previous = jobs[0][0]
@@ -226,7 +227,7 @@ def _cost(lines: list[_Line], services: Sequence[float], missed: set[int], price
             hot += end - begin
             busy += end - begin
             previous = end
-    # who is given up is served when some worker has nothing better to do: at worst that time is paid for
+    # a request that is given up is served on an idle worker; its time is paid for in the worst case
     late = sum(services[request] for request in missed)
     return Schedule(
         seconds=hot + other + late,
@@ -251,17 +252,19 @@ def lower_bound(
 ) -> float:
     """Running seconds that no schedule switching on a grid of `step` seconds can go below.
 
-    A relaxation: (1) a request that begins within `slack` occupies its worker from its begin to its end, so the second
-    number k of its service is done between arrival + k and arrival + k + slack; only that is demanded, and any worker may
-    do it. (2) Missing is charged by the second of service that is late, at most one price per request. (3) Disks are
-    free, and every start is the cheapest one. (4) The 1 % is a price per miss (Lagrange): for any price the optimum
-    minus price x allowed misses is a bound, and the best of `tries` is taken. Cumulated demand is rounded so that it
-    comes earlier and is due later. Solved exactly by dynamic programming over (workers, backlog).
+    A relaxation: (1) a request that begins within `slack` occupies its worker from its begin to its end, so the
+    second number k of its service is done between arrival + k and arrival + k + slack; only that is demanded, and any
+    worker may do it. (2) Missing is charged by the second of service that is late, at most one price per request. (3)
+    Disks are free, and every start is the cheapest one. (4) The 1 % is a price per miss (Lagrange): for any price,
+    the optimum minus price x allowed misses is a bound, and the best of `tries` is taken. Cumulated demand is rounded
+    so that it comes earlier and is due later. Solved exactly by dynamic programming over (workers, backlog).
     Schedules that switch off the grid can be cheaper by at most 2 x step per start.
     """
     if not times:
         return 0.0
-    served = sum(services) + prices.restart  # whoever is late is served, too, and somebody has to start
+    served = (
+        sum(services) + prices.restart
+    )  # late requests are served too, and at least one worker has to start
     return max(served, _relaxed(times, services, prices, step, slack, miss_share, tries, units))
 
 
@@ -305,22 +308,22 @@ def _relaxed(
 
 @dataclass(slots=True)
 class Demand:
-    """Demand on a grid: what comes and what is due, in units of step / units worker-seconds."""
+    """Demand on a grid: arriving and due work, in units of step / units worker-seconds."""
 
     step: float
     units: int
     comes: list[int]
     """New units per step."""
     cap: list[int]
-    """The most that may be left after each step without a miss."""
+    """The largest remainder after each step without a miss."""
     charge: list[float]
-    """Least misses per unit that is late, by step: one over the longest service under way then."""
+    """Fewest misses per late unit, by step: one over the longest service in progress."""
 
     @classmethod
     def of(
         cls, times: Sequence[float], services: Sequence[float], *, step: float, slack: float, units: int
     ) -> "Demand":
-        """From arrivals and the seconds that each keeps a worker busy."""
+        """From arrivals and their service times in seconds."""
         end = max(at + service for at, service in zip(times, services, strict=True)) + slack
         count = int(end // step) + 2
         comes, due = [0.0] * count, [0.0] * count
@@ -339,11 +342,11 @@ class Demand:
         return cls(step, units, new, cap, charge)
 
     def cells(self) -> int:
-        """How many numbers `staff` has to remember."""
+        """The number of values that `staff` stores."""
         return (max(self.comes) // self.units + 2) * (sum(self.cap) + len(self.cap))
 
     def staff(self, price: float, restart: float) -> list[int]:
-        """How many workers run in each step of the cheapest way."""
+        """The number of running workers in each step of the cheapest path."""
         kept: list[tuple[int, int, Any]] = []
         self.solve(price, restart, kept)
         counts, running, backlog = [0] * len(self.comes), 0, 0
@@ -380,7 +383,7 @@ class Demand:
             comes, cap = self.comes[number], self.cap[number]
             steps = 1
             if comes == 0 and cap == 0 and before == 0:
-                # nothing to do and nothing left over: whoever runs now runs to the end of the calm
+                # no work and no backlog: running workers stay running to the end of the calm
                 while number - steps >= 1 and self._calm(number - steps):
                     steps += 1
                 here = to_go + steps * run

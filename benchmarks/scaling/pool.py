@@ -1,4 +1,4 @@
-"""Many runs on several cores, answered in the order in which they were asked for."""
+"""Many runs on several cores, with results in the order of the jobs."""
 
 import multiprocessing
 import os
@@ -10,7 +10,7 @@ _JOBS: Sequence[Callable[[], Any]] = ()
 
 
 def in_order(jobs: Sequence[Callable[[], T]], processes: int) -> Iterator[T]:
-    """The jobs' answers, in order. A job must depend on nothing but what was there before: it runs in a forked process."""
+    """The jobs' results, in order. Each job runs in a forked process, so it sees only state from before."""
     global _JOBS  # noqa: PLW0603 - forked processes find the jobs here, so that nothing has to be pickled
     if processes <= 1 or len(jobs) <= 1:
         for job in jobs:
@@ -22,7 +22,7 @@ def in_order(jobs: Sequence[Callable[[], T]], processes: int) -> Iterator[T]:
 
 
 def cores() -> int:
-    """How many this machine gives."""
+    """The number of usable cores."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

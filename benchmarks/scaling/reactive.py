@@ -1,9 +1,9 @@
-"""What reacting can reach at best: a scaler that sees every arrival at once, never errs and never fails.
+"""Instant reaction: a scaler that sees every arrival at once and whose machines never fail.
 
-It starts workers in the moment in which requests find none, as many as clear what waits within the allowed time, keeps each
-one hot for a while after its last request, and holds some idle ones as spare. The start takes as long as starts do in the median,
-disks are free, metrics are instant. The frontier of its parameters, chosen in hindsight, says about what attainment costs when bursts are not
-foreseen: it is a strong comparator, not a bound.
+It starts workers when requests find none, as many as clear the queue within the allowed time. It keeps each worker
+hot for a while after its last request, and keeps some idle workers as spare. A start takes the median time, disks are
+free, metrics are instant. The frontier of its parameters, chosen in hindsight, shows the price of attainment without
+knowledge of bursts. It is a strong comparator, not a bound.
 """
 
 import heapq
@@ -16,7 +16,7 @@ ATTAIN_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
-    """One setting and what it led to. Seconds are those of one running worker."""
+    """One setting and its result. Seconds are those of one running worker."""
 
     keep_seconds: float
     spare: int
@@ -40,14 +40,14 @@ def react(
     slack: float = ATTAIN_SECONDS,
     score_from: float = 0.0,
 ) -> Reached:
-    """First come first served; a start takes `start_seconds` and costs `billed_seconds`. What was before `score_from` is not counted.
+    """First come, first served; a start takes `start_seconds` and costs `billed_seconds`. Counts from `score_from` on.
 
-    Wanted at any time: those that serve or are waited for, plus `spare`, plus `spare_share` of them.
+    Wanted at any time: workers that serve or are needed by queued requests, plus `spare`, plus `spare_share` of them.
     """
     idle: list[float] = []
-    """Since when each idle worker is: the one used last is used next, so that the others can go."""
+    """Idle workers with their idle times, last in, first out, so that the others can stop."""
     events: list[float] = []
-    """Heap of the moments at which a worker becomes free or ready."""
+    """Heap of the times at which a worker becomes free or ready."""
     line: list[float] = []
     work: list[float] = []
     head = starting = serving = starts = within = 0
@@ -55,16 +55,17 @@ def react(
     count, arrived = len(times), 0
     mean = sum(services) / count if count else 0.0
     soon_free = max(0.0, 1.0 - mean / slack)
-    """The share of those that serve which will be free early enough to help: all with short requests, none with long ones."""
+    """Share of the serving workers that become free early enough to help: all for short requests, none for long ones.
+    """
 
     last = 0.0
-    """When the last event was: since then nothing changed."""
+    """Time of the last event."""
 
     def release(now: float, needed: int) -> None:
         nonlocal idled
         gone = 0
         while gone < len(idle) - needed:
-            # it went when it had been kept for long enough and was not needed any more
+            # it stopped after its keep time, when it was not needed any more
             went = max(idle[gone] + keep_seconds, last)
             if went >= now:
                 break
@@ -134,7 +135,7 @@ SPARES = ((0, 0.0), (1, 0.0), (1, 0.25), (1, 0.5), (1, 1.0), (2, 1.0), (2, 2.0),
 
 
 def settings() -> Iterator[tuple[float, int, float]]:
-    """What hindsight may choose from: (keep, spare, spare share)."""
+    """The parameters to choose from: (keep, spare, spare share)."""
     for keep in KEEPS:
         for spare, share in SPARES:
             yield keep, spare, share
@@ -148,7 +149,7 @@ def frontier(
     billed_seconds: float,
     score_from: float = 0.0,
 ) -> list[Reached]:
-    """The settings that nothing beats in both cost and attainment, cheapest first."""
+    """The settings that no other setting dominates in cost and attainment, cheapest first."""
     made = [
         react(
             times, services, start_seconds=start_seconds, billed_seconds=billed_seconds,

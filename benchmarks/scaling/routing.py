@@ -1,7 +1,8 @@
 """The router against one central queue: 16 workers, lognormal sizes (CV 1.5), utilisation 0.9, costs known within x2.
 
-The central queue is first come, first served, with everything known at once: whoever waits longest gets the worker that is free, the
-fastest if several are. A router knows what reports say, and reports are late; the same `policy.routing.worker_selection` decides here as in the engine.
+The central queue is first come, first served with full knowledge: the request that waited longest gets the free
+worker, the fastest if several are free. A router knows only the reports, which arrive late.
+`policy.routing.worker_selection` decides here as in the engine.
 """
 
 import heapq
@@ -20,7 +21,8 @@ WORKERS = 16
 CV = 1.5
 UTILISATION = 0.9
 SERVICE_SECONDS = 10.0
-"""Mean, on a worker of perf 1: answers of a language model. Against much shorter requests reports of 5 s are blind."""
+"""Mean service time on a worker of perf 1, seconds, as of a language model. Reports every 5 s say little about much
+shorter requests."""
 COST_FACTOR = 2.0
 
 
@@ -43,18 +45,18 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """How the router hears of the workers."""
+    """How reports reach the router."""
 
     name: str
     period: float = 0.0
-    """Each worker reports once in so long."""
+    """Report period of each worker, seconds."""
     delay: float = 0.0
-    """Without a period: an end is told after so long, and silence means that the request goes on."""
+    """Without a period: an end is reported after this delay, and silence means that the request still runs."""
     end_report_seconds: float = 0.0
 
     @property
     def within(self) -> float:
-        """What the router counts on."""
+        """The delay that the router assumes, seconds."""
         return self.period or self.end_report_seconds
 
 
@@ -79,7 +81,7 @@ def arrivals(case: Case, count: int, seed: int) -> list[tuple[float, float]]:
 
 
 def declared(rows: list[tuple[float, float]], factor: float, seed: int) -> list[float]:
-    """What the requests say of their size: wrong by up to this factor, even in the logarithm."""
+    """The declared sizes: wrong by up to this factor, uniform in the logarithm."""
     chance, span = random.Random(f"{seed} costs"), math.log(factor)
     return [size * math.exp(chance.uniform(-span, span)) if span > 0 else size for _, size in rows]
 
@@ -98,7 +100,7 @@ class Outcome:
 
 
 def central(case: Case, rows: list[tuple[float, float]]) -> Outcome:
-    """One first-come-first-served queue; who is free longest takes the next, and of several idle ones the fastest."""
+    """One first-come-first-served queue; the fastest idle worker takes the next request."""
     free = [(0.0, -perf) for perf in case.perfs]
     responses = []
     for at, size in rows:
@@ -112,7 +114,7 @@ def central(case: Case, rows: list[tuple[float, float]]) -> Outcome:
 
 
 class Fleet:
-    """The workers as they are, and as the router knows them."""
+    """The real state of the workers, and the router's view of it."""
 
     def __init__(
         self, case: Case, rows: list[tuple[float, float]], costs: list[float], news: News, *, hold: bool
@@ -126,11 +128,11 @@ class Fleet:
         self.held: list[deque[int]] = [deque() for _ in case.perfs]
         self.began = [0.0] * len(case.perfs)
         self.known: list[tuple[int, float, float]] = [(-1, 0.0, 0.0)] * len(case.perfs)
-        """What the router believes each works on: (request, since, seen at it still)."""
+        """The router's view of the running requests: (request, since, last seen running)."""
         self.given = [0] * len(case.perfs)
-        """Requests given and not known to be finished."""
+        """Requests that were dispatched and are not known to be finished."""
         self.ended: list[list[tuple[int, float]]] = [[] for _ in case.perfs]
-        """(request, seconds taken) that the router has not heard of."""
+        """(request, seconds taken) that are not reported to the router yet."""
         self.line: deque[int] = deque()
         self.look_at = math.inf
         self.events: list[tuple[float, int, int, int]] = []
@@ -162,10 +164,10 @@ class Fleet:
                 self.look_at = math.inf
                 self.pump()
 
-    # -- as it is
+    # -- real state
 
     def put(self, request: int, number: int) -> None:
-        """The request goes to this worker."""
+        """Sends the request to this worker."""
         candidate = self.candidates[number]
         candidate.outstanding += self.costs[request]
         self.given[number] += 1
@@ -190,10 +192,10 @@ class Fleet:
         if not self.news.period:
             heapq.heappush(self.events, (self.now + self.news.delay, 1, number, 0))
 
-    # -- as it is known
+    # -- the router's view
 
     def hear(self, number: int) -> None:
-        """A report."""
+        """Delivers a report to the router."""
         candidate, ended = self.candidates[number], self.ended[number]
         if not ended and not self.held[number]:
             return
@@ -225,7 +227,7 @@ class Fleet:
         )
 
     def give(self, request: int) -> bool:
-        """Give it out, or leave it in the line."""
+        """Dispatches the request, or leaves it in the queue."""
         allowed = None
         if self.hold:
             allowed = prefetch_limits(self.service_times, end_report_seconds=self.news.within)
@@ -254,7 +256,7 @@ class Fleet:
 
 
 class DeclaredOnly(Fleet):
-    """What is declared and not reported finished counts whole, as with workers that do not say what they are at."""
+    """Counts the whole declared cost until the end is reported, as for workers that do not report running requests."""
 
     def _gauge(self, number: int) -> None:
         self.candidates[number].serial = False
@@ -264,33 +266,33 @@ class FewestRequests(DeclaredOnly):
     """Production stacks' "least requests"."""
 
     def give(self, request: int) -> bool:
-        """To who has fewest."""
+        """Chooses the worker with the fewest requests."""
         self.put(request, min(range(len(self.given)), key=self.given.__getitem__))
         return True
 
 
 class PowerOfTwo(DeclaredOnly):
-    """Two drawn by chance, and of them who has fewer."""
+    """Draws two workers, and chooses the one with fewer requests."""
 
     def give(self, request: int) -> bool:
-        """To the better of two."""
+        """Chooses the better of two workers."""
         pair = random.Random(request).sample(range(len(self.given)), 2)
         self.put(request, min(pair, key=self.given.__getitem__))
         return True
 
 
 class RoundRobin(DeclaredOnly):
-    """In turn."""
+    """Round robin."""
 
     def give(self, request: int) -> bool:
-        """To the next."""
+        """Chooses the next worker."""
         self.put(request, request % len(self.given))
         return True
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the table: ratios to the central queue, medians over the seeds, with the lowest and highest."""
+    """One row: ratios to the central queue, medians over the seeds, with the lowest and highest."""
 
     case: str
     goal: float

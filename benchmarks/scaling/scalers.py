@@ -1,4 +1,4 @@
-"""Who runs: the policy with one fixed configuration for everything, and the peers, at defaults and with what hindsight may choose."""
+"""The scalers: the policy with one fixed configuration, and the peers at defaults and with settings for hindsight."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -31,12 +31,12 @@ FIXED = EndpointConfig(
     target_queue_time=8.0,
     max_queue_time=30.0,
 )
-"""One configuration for every workload and load: the public defaults but for what they cost without being asked for
-(no worker is kept hot without load, the policy's own spare is the only one, twice what was hot lately is kept cold), a cap
-that is never reached, and a target somewhat below the 10 s within which requests are counted."""
+"""One configuration for every workload and load. It differs from the public defaults in what they cost without load:
+no worker stays hot at zero, the only spare is the policy's own, and the cold pool is twice the recent hot capacity.
+The cap is never reached, and the target is somewhat below the 10 s that are scored."""
 
 LINE_SECONDS = 10.0
-"""The peers have no target_queue_time; in their waiting line, which is the engine's, late is what is counted as late."""
+"""The peers have no target_queue_time; their deadline-aware queue uses the scored 10 s."""
 
 NO_POOL = FIXED.model_copy(update={"min_workers": 0, "cold_mult": 1.0})
 """The same where the market keeps no stopped machines."""
@@ -46,13 +46,13 @@ Make = Callable[[Workload], FleetController]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One way to set a contestant up."""
+    """One setting of a scaler."""
 
     scaler: str
     label: str
     make: Make
     line_seconds: float = LINE_SECONDS
-    """The waiting line's target_queue_time."""
+    """The request queue's target_queue_time, seconds."""
 
 
 def stoker(config: EndpointConfig = FIXED) -> Make:
@@ -66,12 +66,12 @@ def fixed(config: EndpointConfig = FIXED) -> Setting:
 
 
 def defaults(config: EndpointConfig = FIXED) -> list[Setting]:
-    """The policy, and every peer as its source ships it."""
+    """The policy, and every peer with its default constants."""
     return [fixed(config), *(settings(name)[0] for name in PEERS)]
 
 
 def settings(name: str) -> list[Setting]:
-    """The peer's defaults first, then the rest of what hindsight may choose from."""
+    """The peer's defaults first, then its other settings for hindsight."""
     return [Setting(name, label, make) for label, make in PEERS[name]()]
 
 
@@ -176,7 +176,7 @@ PEERS: dict[str, Callable[[], Ways]] = {
 
 
 def foresighted(spare: float, *, lead_seconds: float) -> Setting:
-    """The comparator that is told the true load of every minute."""
+    """The comparator that knows the true load of every minute."""
     return Setting(
         "rate oracle",
         f"spare {spare:g} deviations",

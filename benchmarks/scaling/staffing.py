@@ -1,8 +1,8 @@
-"""A second way to a clairvoyant schedule: the staffing that is best for the relaxation, tried on the real requests.
+"""A second clairvoyant schedule: the optimal staffing of the relaxation, replayed with the real requests.
 
 `oracle.schedule` packs requests onto workers and prunes; where bursts overlap, the staffing that `lower_bound` finds by
-dynamic programming is often cheaper. It is replayed first come first served, without preemption, each request on one
-worker; who would wait too long is put last. Only what then attains the wanted share counts.
+dynamic programming is often cheaper. It is replayed first come, first served, without preemption, each request on one
+worker; requests that would wait too long go last. A schedule counts only if it attains the wanted share.
 """
 
 import heapq
@@ -15,13 +15,13 @@ from benchmarks.scaling.oracle import ATTAIN_SECONDS, ATTAIN_SHARE, Demand, Pric
 GRIDS = (1.0, 2.5, 5.0, 10.0)
 """Seconds; the finest that fits is taken."""
 CELLS_MAX = 12_000_000
-"""What may be remembered, 4 bytes each: a day on a grid of a second would take gigabytes and minutes."""
+"""Bound on stored values, 4 bytes each: a day on a grid of a second would take gigabytes and minutes."""
 STEPS_MANY = 6_000
-"""Of longer traces fewer ways are tried."""
+"""Fewer candidates are tried for longer traces."""
 PRICES = (5.0, 20.0, 60.0, 200.0, 800.0)
-"""Seconds of a worker for a miss."""
+"""Price of a miss, in seconds of a worker."""
 SLACKS = (1.0, 0.8, 0.6)
-"""Shares of the allowed wait that the staffing is planned for: requests cannot be shared as the relaxation shares them."""
+"""Shares of the allowed wait for which the staffing is planned, because real requests cannot be split."""
 
 
 def cheapest_schedule(
@@ -56,7 +56,7 @@ def cheapest_schedule(
 
 
 class _Crew:
-    """Workers that run or do not; the one stopped last is started first. Counts what that costs, in running seconds."""
+    """Running and stopped workers; the last stopped is started first. Counts their cost in running seconds."""
 
     def __init__(self, prices: Prices) -> None:
         self._prices = prices
@@ -68,14 +68,14 @@ class _Crew:
         self.starts = self.workers = 0
 
     def become(self, wanted: int, now: float) -> None:
-        """So many run, as soon as nobody serves any more who should not."""
+        """Sets the number of running workers; surplus workers stop after their request."""
         while len(self._started_at) < wanted:
             self._start(now)
         while len(self._started_at) > wanted and self.idle:
             self._stop(self.idle.pop(), now)
 
     def end(self, now: float) -> None:
-        """All stop."""
+        """Stops all workers."""
         for worker in tuple(self._started_at):
             self._stop(worker, now)
 
@@ -108,7 +108,7 @@ def replay(
     step: float,
     slack: float,
 ) -> Schedule:
-    """What `counts` workers, step by step, make of the requests, and what it costs with the cheapest way through each gap."""
+    """Replays the requests on `counts` workers per step; the cost takes the cheapest way through each gap."""
     changes = deque(
         (number * step, count)
         for number, count in enumerate(counts)
@@ -140,7 +140,7 @@ def replay(
             request = waiting.popleft()[0] if waiting else late.popleft()
             heapq.heappush(ends, (now + services[request], crew.idle.pop()))
     crew.end(now)
-    # who was never begun is late, and is served when everything else is done
+    # requests that never started are late, and are served after all others
     rest = sum(services[request] for request in (*(each for each, _ in waiting), *late))
     return Schedule(
         seconds=crew.on_seconds + crew.gap_seconds + rest,

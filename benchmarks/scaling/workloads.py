@@ -1,4 +1,4 @@
-"""What is run: parts of the shared traces, and seeded traffic where there are none. The second halves are reported."""
+"""The workloads: parts of the shared traces, and seeded traffic. The second halves are reported."""
 
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,7 +15,7 @@ DAY = 24 * HOUR
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A trace with the load that it keeps `workers` reference workers busy with, and from when it is scored."""
+    """A trace scaled to keep `workers` reference workers busy, and the start of its scored part."""
 
     name: str
     workers: int
@@ -25,7 +25,7 @@ class Workload:
 
     @property
     def scored(self) -> tuple[list[float], list[float]]:
-        """Arrivals that are scored, and for how many seconds each keeps a reference worker busy."""
+        """Scored arrivals, and their service times on a reference worker, seconds."""
         first = next((n for n, at in enumerate(self.trace.times) if at >= self.score_from), len(self.trace))
         return list(self.trace.times[first:]), [work / PERF_UNIT for work in self.trace.works[first:]]
 
@@ -37,7 +37,7 @@ class Workload:
 
     @property
     def peak_workers(self) -> float:
-        """How many workers the busiest minute keeps busy, of all that is played: a queue of before is scored, too."""
+        """Workers that the busiest minute of the whole run keeps busy; an earlier queue is scored, too."""
         minutes: dict[int, float] = {}
         for at, work in zip(self.trace.times, self.trace.works, strict=True):
             minutes[int(at // 60.0)] = minutes.get(int(at // 60.0), 0.0) + work / PERF_UNIT / 60.0
@@ -53,7 +53,7 @@ PARTS: dict[str, tuple[float, float, float]] = {
     "azure_llm_2023_conv": (1750.0, 1750.0, 1750.0),
     "mooncake_conversation": (1768.0, 1768.0, 1768.0),
 }
-"""Where the reported part begins, how much is played before it unscored, how long it is. What lies before was tuned on."""
+"""Start of the reported part, length of the unscored lead-in, and length. Earlier parts were used for tuning."""
 
 FIRST: dict[str, tuple[float, float, float]] = {
     "servegen_diurnal": (1.5 * DAY, DAY, 2 * DAY),
@@ -64,7 +64,7 @@ FIRST: dict[str, tuple[float, float, float]] = {
     "azure_llm_2023_conv": (875.0, 875.0, 875.0),
     "mooncake_conversation": (884.0, 884.0, 884.0),
 }
-"""The same of the part before, for tuning."""
+"""The same for the tuning part."""
 
 SPARSE_SECONDS = 10.0
 QUIET_SECONDS = 600.0
@@ -87,7 +87,7 @@ def workloads(
 ) -> list[Workload]:
     """Every trace at every mean load, its second part; and seeded traffic, at one load each in turn.
 
-    `tuning`: the first part instead, what constants may be chosen on.
+    `tuning`: the first part instead, on which constants may be chosen.
     """
     parts = FIRST if tuning else QUICK if quick else PARTS
     found = {name: part for name, part in parts.items() if (TRACES / f"{name}.csv.gz").exists()}
@@ -115,8 +115,8 @@ def _part(name: str, begin: float, before: float, seconds: float, workers: int) 
 def led_in(trace: Trace) -> Trace:
     """The trace after some quiet, and rising to its level over its first minutes.
 
-    A scaler that meets full traffic with nothing running sees a queue of minutes, and some then rent for it a hundred
-    times what they need: that would be scored for as long as they keep it.
+    A scaler that meets full traffic without workers sees a queue of minutes. Some then rent a hundred times what they
+    need, and would be scored with it.
     """
     rows = [
         (number, at) for number, at in enumerate(trace.times) if number * 0.618034 % 1.0 < at / RISE_SECONDS
@@ -131,7 +131,7 @@ def led_in(trace: Trace) -> Trace:
 
 def _whole(trace: Trace, workers: int) -> Workload:
     if trace.name == "sparse":
-        # a mean load would make each of these few requests an hour long: each keeps a worker busy for ten seconds instead
+        # scaling to a mean load would make these few requests an hour long, so each keeps a worker busy for ten seconds
         factor = SPARSE_SECONDS * PERF_UNIT * len(trace) / trace.work
         works = tuple(work * factor for work in trace.works)
         few = Trace(trace.name, trace.times, works, trace.seconds)
