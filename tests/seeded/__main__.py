@@ -1,4 +1,4 @@
-"""Lives one seed again and tells its story: `python -m tests.seeded SEED`."""
+"""Runs one seed again and prints its events: `python -m tests.seeded SEED`."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ from tests.seeded.world import World
 
 
 def tell(world: World) -> None:
-    """What the market was asked, why, and what became of each machine."""
+    """Prints the market operations with their reasons, and the history of each machine."""
     said = [
         (at, f"{launch_id} {op}: {why}")
         for launch_id, operations in world.invariants.reasons.items()
@@ -32,7 +32,7 @@ def tell(world: World) -> None:
 
 
 def main() -> None:
-    """One life; exit status 1 if something happened that must not."""
+    """Runs one seed; exit status 1 if an invariant was violated."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.disable(logging.CRITICAL)
     seed = int(sys.argv[1])

@@ -1,4 +1,5 @@
-"""The worker process on each running machine: loads, reports to an engine, works on requests, and dies with its machine."""
+"""The worker process on each running machine: loads, reports to an engine, serves requests, and ends with its
+machine."""
 
 import asyncio
 import json
@@ -20,7 +21,7 @@ BUSY_REPORT_SECONDS = 1.0
 
 
 class ConnectionLost(Exception):
-    """The worker went away, or is not there."""
+    """The worker is gone."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +36,7 @@ class Job:
 
 @dataclass(eq=False)
 class Box:
-    """One process. A machine that starts again has another one."""
+    """One worker process. A restarted machine has a new one."""
 
     world: "World"
     machine: Machine
@@ -46,14 +47,14 @@ class Box:
     broken: str = ""
     mute: bool = False
     incarnation: str = ""
-    """Empty: it is the official package's worker, which names no process."""
+    """Empty for the official package's worker, which sends no incarnation."""
     jobs: dict[int, Job] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     ended: list[dict[str, Any]] = field(default_factory=list)
     received: int = 0
     free_at: float = 0.0
     reported_at: float = 0.0
-    """When a report of it last reached an engine."""
+    """Time of its last report that reached an engine."""
     task: "asyncio.Task[None] | None" = None
     last_words: "asyncio.Task[None] | None" = None
     stir: asyncio.Event = field(default_factory=asyncio.Event)
@@ -79,7 +80,7 @@ class Box:
 
     @property
     def ready_seconds(self) -> float:
-        """For how long it has been."""
+        """Seconds since its start."""
         return self.world.now() - self.started_at - self.model_seconds
 
     def begin(self) -> None:
@@ -106,7 +107,7 @@ class Box:
         self.stir.set()
 
     def die(self) -> None:
-        """The machine stopped under it: everything that it worked on is lost. Its last report may still be on its way."""
+        """The machine stopped: its requests are lost. Its last report may still be in transit."""
         if not self.mute and self.chance.random() < self.world.weather.report_late:
             last = self._status(self.world.worker_token(self.launch_id))
             self.last_words = asyncio.get_running_loop().create_task(self._arrive_late(last))

@@ -1,4 +1,4 @@
-"""`temporalio.client`, as far as an engine and a person use it."""
+"""The part of `temporalio.client` that engines and operators use."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ class Seen:
 
     @property
     def typed_search_attributes(self) -> temporalio.common.TypedSearchAttributes:
-        """None: no list of this server is asked for them."""
+        """None: lists of this server do not need them."""
         return temporalio.common.TypedSearchAttributes.empty
 
     @property
     def raw_description(self) -> DescribeWorkflowExecutionResponse:
-        """No workflow task ever waits here."""
+        """Workflow tasks never wait here."""
         return DescribeWorkflowExecutionResponse()
 
     async def memo_value(self, key: str, default: Any = None) -> Any:
@@ -44,7 +44,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """`WorkflowHandle`, as far as it is used."""
+    """The used part of `WorkflowHandle`."""
 
     server: "Server"
     id: str
@@ -74,7 +74,7 @@ class Handle:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """`temporalio.client.Client`, as far as it is used."""
+    """The used part of `temporalio.client.Client`."""
 
     server: "Server"
 

@@ -26,7 +26,7 @@ SECRETS = DeploymentSecrets(
 
 @cache
 def signing_key() -> bytes:
-    """One for all worlds of this process: nothing that is decided depends on it."""
+    """One key for all worlds of this process; no decision depends on it."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -37,7 +37,7 @@ class EngineHost:
     def __init__(self, client: Any) -> None:
         settings = EngineSettings(secret=SECRETS.hmac_secret, rsa_private_key_pem=signing_key())
         self.engine = Engine(settings, client)
-        # Both took the clock when their modules were read, before it was the world's.
+        # Both modules read the clock at import, before the world's clock was installed.
         self.engine.herald._now = self.engine.watch._now = time.time
         self.alive = True
         self._ingest = WorkerApi(self.engine)
@@ -48,7 +48,7 @@ class EngineHost:
         await self.engine.start()
 
     def kill(self) -> None:
-        """`kill -9`: no goodbye, and every open call breaks."""
+        """`kill -9`: every open call breaks."""
         self.alive = False
         for task in (*self.engine._tasks, *self.engine.herald._sending.values(), *self._calls):
             task.cancel()
@@ -59,7 +59,7 @@ class EngineHost:
         await self.engine.close()
 
     async def hear(self, what: str, body: dict[str, Any]) -> bool:
-        """`POST /worker_status/` or `/delete_requests/`; whether it was taken."""
+        """`POST /worker_status/` or `/delete_requests/`; True if it was accepted."""
         if not self.alive:
             return False
         try:
@@ -69,7 +69,7 @@ class EngineHost:
         return True
 
     async def route(self, asked: FastRouteRequest) -> dict[str, Any]:
-        """`POST /route/` of a client that knows the endpoint's key."""
+        """`POST /route/` of a client with the endpoint's key."""
         endpoint = self.engine.directory.named(asked.endpoint)
         if not self.alive or endpoint is None:
             raise ConnectionLost("the engine is down, or has just started")

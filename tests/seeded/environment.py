@@ -1,4 +1,4 @@
-"""The world of `tests/workflows` on the server of this folder: the same story on both shows how far they agree."""
+"""The world of `tests/workflows` on the server of this folder, to compare the two servers."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ QUICK = Weather(rpc_seconds=0.005, task_seconds=0.005, local_seconds=0.005, call
 
 
 class Environment:
-    """`WorkflowEnvironment`, as far as `World` uses it."""
+    """The part of `WorkflowEnvironment` that `World` uses."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -33,7 +33,7 @@ class Environment:
 def a_world_here(
     *, on_fault: Callable[[BaseException], None], history_suggested: int = SUGGEST_EVENTS, **market: Any
 ) -> tuple[World, Server]:
-    """A world on this folder's server; the loop has to be a jumping one."""
+    """A world on this folder's server; it needs the event loop in virtual time."""
     server = Server(random.Random(1), QUICK, history_suggested=history_suggested)
     server.on_fault = on_fault
     environment = Environment(server)

@@ -1,4 +1,4 @@
-"""Records of a Temporal server: how it behaves, the runs of its workflows, and one activation with what came of it."""
+"""Records of the Temporal server: its behaviour, workflow runs, and one activation with its result."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -16,33 +16,33 @@ FAILURES = data_converter.failure_converter
 
 
 class NotReplayed(AssertionError):
-    """A workflow gave other commands when it was replayed."""
+    """A replay gave other commands than the history."""
 
 
 class TaskFailed(AssertionError):
-    """Workflow code raised: on a real server the workflow would hang until a deploy."""
+    """Workflow code raised: on a real server the workflow would wait for a repaired build."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weather:
-    """How quick and how reliable Temporal is in this world."""
+    """Latency and reliability of Temporal in this world."""
 
     rpc_seconds: float = 0.01
     task_seconds: float = 0.01
     local_seconds: float = 0.02
     visibility_seconds: float = 0.1
-    """How far lists are behind."""
+    """Age of lists, seconds."""
     rpc_lost: float = 0.0
-    """Share of calls that fail; half of them have done their work."""
+    """Share of calls that fail; half of them after their work was done."""
     evicted: float = 0.0
-    """Share of workflow tasks after which the worker has forgotten the workflow."""
+    """Share of workflow tasks after which the worker evicts the workflow."""
     calls_per_second: float = 2.0
-    """Of the marketplace's task queue."""
+    """Rate of the marketplace's task queue, activities per second."""
 
 
 @dataclass(slots=True)
 class Step:
-    """One activation and what came of it."""
+    """One activation and its result."""
 
     activation: wa.WorkflowActivation
     commands: list[WorkflowCommand]
@@ -72,7 +72,7 @@ class Run:
 
 @dataclass(slots=True)
 class Execution:
-    """A workflow id and its runs; what lists show of it comes late."""
+    """A workflow id and its runs; lists show it with a delay."""
 
     id: str
     runs: list[Run]
@@ -87,7 +87,7 @@ class Execution:
 
 
 def activate(instance: WorkflowInstance, activation: wa.WorkflowActivation) -> Any:
-    """A workflow is a loop of its own, and leaves none running behind it: a real worker gives it a thread."""
+    """A workflow has its own event loop; a real worker runs it in a thread."""
     loop = asyncio.get_running_loop()
     try:
         return instance.activate(activation)

@@ -1,4 +1,4 @@
-"""The worker's hands: activities with their attempts, timeouts and pauses, and local ones inside a workflow task."""
+"""Runs activities with attempts, timeouts and backoff, and local activities inside a workflow task."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ from tests.seeded.executions import FAILURES, PAYLOADS, Run, TaskFailed, Weather
 
 
 class Hands:
-    """Carries out what workflows ask for, while a worker is up."""
+    """Runs the activities that workflows schedule, while a worker is up."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Hands:
         self.up = asyncio.Event()
         self.up.set()
         self.on_local: Callable[[Any, Any], None] = lambda asked, answered: None
-        """Sees each local activity's input and result."""
+        """Called with each local activity's input and result."""
         self._chance = chance
         self._weather = weather
         self._counts = counts
@@ -47,19 +47,19 @@ class Hands:
         self._free_at = 0.0
 
     def register(self, activities: list[Callable[..., Any]]) -> None:
-        """What the worker can run."""
+        """Registers what the worker can run."""
         for activity in activities:
             described = temporalio.activity._Definition.must_from_callable(activity)
             assert described.name is not None
             self._activities[described.name] = described
 
     def known(self, activity: str) -> None:
-        """Raises for an activity that nobody registered."""
+        """Raises for an activity that is not registered."""
         if activity not in self._activities:
             raise ValueError(f"activity {activity} is not registered")
 
     def die(self) -> None:
-        """The worker is killed: what it had under way is lost."""
+        """The worker is killed: its running activities are lost."""
         self.up.clear()
         for task in self._running.values():
             task.cancel()
@@ -93,7 +93,7 @@ class Hands:
         while True:
             await self._slot(command)
             if run.closed:
-                return  # nobody asks for it any more; only an attempt that is under way goes on
+                return  # no caller waits for it any more; only a running attempt continues
             if loop.time() >= expires:
                 failure = _timed_out(
                     "activity ScheduleToStart timeout", TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_START
@@ -123,7 +123,7 @@ class Hands:
         self._resolve(run, command.seq, resolution)
 
     async def _attempt(self, run: Run, command: Any, attempt: int, seconds: float) -> Failure | None:
-        """None: it succeeded. An attempt that outlives its time goes on beside the next one, as on a real worker."""
+        """Returns None on success. An attempt beyond its timeout continues beside the next one, as on a real worker."""
         defn = self._activities[command.activity_type]
         asked = _arguments(defn, command.arguments)
         environment = ActivityEnvironment()
@@ -143,7 +143,7 @@ class Hands:
         if task.cancelled() or (not done):
             if not task.cancelled() and call in self._running:
                 task.add_done_callback(lambda _: self._running.pop(call, None))
-            else:  # the worker died: the service learns it when the time is up
+            else:  # the worker died: the server notices it at the timeout
                 await asyncio.sleep(max(0.0, seconds - 0.0))
             return _timed_out("activity StartToClose timeout", TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE)
         self._running.pop(call, None)
@@ -159,7 +159,7 @@ class Hands:
         return None
 
     async def _slot(self, command: Any) -> None:
-        """The task queue's rate, and a worker that is there."""
+        """Waits for the task queue's rate and for a running worker."""
         loop = asyncio.get_running_loop()
         await self.up.wait()
         at = loop.time()
@@ -175,7 +175,7 @@ def _arguments(defn: Any, payloads: Any) -> list[Any]:
 
 
 async def _quietly(work: Any) -> tuple[BaseException | None, Any]:
-    """The outcome as a value: an error that nobody collects any more is no error of the run."""
+    """The outcome as a value: an error without a waiting caller is not an error of the run."""
     try:
         return None, await work
     except Exception as error:  # noqa: BLE001 - that is what activities do here

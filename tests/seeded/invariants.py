@@ -1,4 +1,4 @@
-"""What must never happen (DESIGN 9), looked at with every order to the market, every plan, and every few seconds."""
+"""The invariants, checked with every market operation, every plan, and every few seconds."""
 
 import asyncio
 from collections import Counter
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 5.0
 GRACE_SECONDS = 330.0
-"""A bound that was lowered binds what is decided from then on: a create that was under way may take so long to end."""
+"""A lowered bound applies to later decisions: a create in progress may take this long to end, seconds."""
 RECONCILIATION_SECONDS = DEFAULT_TUNING.look_seconds_idle + 240.0
-"""The longest pause between two listings, and the time that one that fails takes to be made again."""
+"""The longest interval between two listings, plus the retry time of a failed one, seconds."""
 ORDERS_PER_MINUTE_MAX = 10
-"""Of one kind, to one machine: an order whose answers are lost is tried again six times in its first minute."""
+"""Operations of one kind to one machine per minute: one with lost answers is tried six times in its first minute."""
 _OPS = {
     "create": "recruit",
     "start": "activate",
@@ -42,9 +42,9 @@ _WAITED_LONG_ENOUGH = (
 CENT = 0.01
 STATE_BYTES_MAX = 100_000
 NEWS_SECONDS = 5.0
-"""An engine routes to a worker at its first word; its workflow hears it a moment later."""
+"""An engine routes to a worker after its first report; the workflow gets the report later, seconds."""
 RUNS_REPLAYED = 2
-"""Of each life, besides those that were replayed because a worker died."""
+"""Histories replayed per run, besides the replays after worker crashes."""
 
 
 class Invariants:
@@ -53,7 +53,7 @@ class Invariants:
     def __init__(self, world: "World") -> None:
         self.world = world
         self.reasons: dict[str, dict[str, tuple[float, str]]] = {}
-        """By launch and operation: when it was last planned, and why."""
+        """By launch and operation: the time and reason of the last plan."""
         self._bounds: list[tuple[float, int, float]] = []
         self._unknown: dict[int, float] = {}
         self._leaving: dict[int, float] = {}
@@ -66,7 +66,7 @@ class Invariants:
     # plans
 
     def planned(self, asked: Any, answered: Any) -> None:
-        """Every plan: no fault was found in it, each operation says why, and the bounds that it was made under."""
+        """Every plan is valid, and each operation has a reason; records the bounds in force."""
         world = self.world
         now = world.now()
         config = asked.config
@@ -96,10 +96,10 @@ class Invariants:
             if worker.state == "destroying" and worker.instance_id
         }
 
-    # orders
+    # operations
 
     def asked(self, what: str, machine: Machine) -> None:
-        """An order is carried out by the market."""
+        """The market carries out an operation."""
         self._not_in_a_loop(what, machine)
         label = read_label(machine.label)
         if label is None or label[0] != "llm" or label[1] == "feedfeedfeed":
@@ -116,7 +116,7 @@ class Invariants:
             self._held_nothing(what, machine, said[1])
 
     def _not_in_a_loop(self, what: str, machine: Machine) -> None:
-        """Who is not obeyed waits before he says it again: every account has a limit of calls."""
+        """A repeated operation waits between attempts, because accounts have a call limit."""
         now = self.world.now()
         given = self._orders.setdefault((what, machine.id), [])
         given[:] = [at for at in (*given, now) if at > now - 60.0]
@@ -137,14 +137,14 @@ class Invariants:
             world.violated(f"{len(there)} instances and max_workers is {most:g}")
 
     def _bound(self, which: int, grace: float) -> float:
-        """The widest that was in force lately."""
+        """The widest bound that was recently in force."""
         since = self.world.now() - grace
         before = [bound for bound in self._bounds if bound[0] < since][-1:]
         lately = [bound for bound in self._bounds if bound[0] >= since]
         return max(bound[which] for bound in (*before, *lately))
 
     def money(self) -> None:
-        """Dollars per hour, whenever they change."""
+        """Checks dollars per hour whenever they change."""
         world = self.world
         if not self._bounds:
             return
@@ -161,7 +161,7 @@ class Invariants:
             world.violated(f"${spent:.3f}/h is spent and the budget is ${most:.3f}/h")
 
     def _held_nothing(self, what: str, machine: Machine, reason: str) -> None:
-        """A worker that is stopped holds no request and no ticket, unless it is broken or had its time."""
+        """A stopped worker holds no request and no ticket, unless it is broken or past its deadline."""
         world = self.world
         box = world.boxes.get(machine.id)
         if (
@@ -181,12 +181,12 @@ class Invariants:
             )
 
     def stopped(self, box: Box) -> None:
-        """A box's process ended."""
+        """A worker process ended."""
 
     # every few seconds
 
     async def watch(self) -> None:
-        """Nobody's instances, for ever."""
+        """Checks for instances without an endpoint, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             self._read_record()
@@ -208,7 +208,7 @@ class Invariants:
                 self._unknown[machine.id] = self._unknown.get(machine.id, 0.0) + LOOK_SECONDS
             if machine.id in self._destroying and fair:
                 self._leaving[machine.id] = self._leaving.get(machine.id, 0.0) + LOOK_SECONDS
-        bound = RECONCILIATION_SECONDS + 900.0  # the sweep leaves the young alone for ten minutes
+        bound = RECONCILIATION_SECONDS + 900.0  # the sweep spares instances younger than ten minutes
         for machine in living:
             ours = machine.label.startswith(label_prefix("llm"))
             if self._unknown.get(machine.id, 0.0) > (RECONCILIATION_SECONDS if ours else bound):
@@ -223,7 +223,7 @@ class Invariants:
     # milestones
 
     def settled(self) -> None:
-        """After the calm everybody was served."""
+        """After the calm every request was served."""
         world = self.world
         waiting = [asked for asked in world.requests if asked.answered_at is None]
         if waiting:
@@ -233,7 +233,7 @@ class Invariants:
             )
 
     def ended(self, result: Any) -> None:
-        """After the deletion nothing is left, nothing leaked, and what was decided can be decided again."""
+        """After the deletion nothing is left, no secret leaked, and every history replays."""
         world = self.world
         left = [machine for machine in world.ours() if machine.label not in world.market.rented_late]
         if left:

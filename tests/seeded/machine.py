@@ -1,4 +1,4 @@
-"""One rented instance: its history, and what it truly cost."""
+"""One rented instance: its history and its real cost."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ GPU_BILLED = frozenset({"loading", "running", "rebooting"})
 
 @dataclass(slots=True)
 class Meter:
-    """What the market charges."""
+    """The market's prices."""
 
     gpu_dollars: float = 0.0
     gpu_since: float | None = None
@@ -44,12 +44,12 @@ class Machine:
     why_gone: str = ""
     meter: Meter = field(default_factory=Meter)
     turn: int = 0
-    """Counts up with every order, so that what an older one had set going comes to nothing."""
+    """Increases with every operation, so that the effects of an older one are dropped."""
     trouble: str = ""
     running_since: float | None = None
     relabelled: bool = False
     edited_label: str | None = None
-    """What stands in place of the label, once `relabelled`."""
+    """The edited label, if `relabelled`."""
 
     @property
     def label(self) -> str:
@@ -57,7 +57,7 @@ class Machine:
 
     @property
     def shown_label(self) -> str | None:
-        """What the marketplace shows: the launch's label, until somebody edited it."""
+        """The label that the marketplace shows: the launch's, until it was edited."""
         return self.edited_label if self.relabelled else self.label
 
     @property
@@ -66,14 +66,14 @@ class Machine:
 
     @property
     def burn_dollars_per_hour(self) -> float:
-        """What it costs per hour now."""
+        """Its price per hour now."""
         return self.offer.dph_total if self.actual in GPU_BILLED else self.storage_dollars_per_hour
 
     def dollars(self, now: float) -> float:
         return self.meter.dollars(now, self.gpu_dollars_per_hour, self.storage_dollars_per_hour)
 
     def at(self, moment: float) -> tuple[str | None, str] | None:
-        """What it was like then; None: it was not there."""
+        """Its state at that time; None if it did not exist."""
         if self.created_at > moment or (self.gone_at is not None and self.gone_at <= moment):
             return None
         known = [(actual, intended) for since, actual, intended in self.story if since <= moment]

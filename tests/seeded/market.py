@@ -1,6 +1,6 @@
-"""A marketplace that misbehaves by seed, and keeps honest books: what each instance truly cost, and what was asked of it.
+"""A marketplace with seeded faults and an exact record: the real cost of each instance, and every call.
 
-It fills the port like any other. Its machines change by themselves, in virtual time.
+It implements the market port. Its machines change by themselves in virtual time.
 """
 
 import asyncio
@@ -20,12 +20,13 @@ HOURS_PER_MONTH = 730.0
 
 
 def wide(offer_id: int) -> bool:
-    """Machines with several equal slots: their offer can be rented again, so nothing but care keeps a launch single."""
+    """Machines with several equal slots: an offer can be rented again, so the market does not prevent a second
+    instance."""
     return offer_id % 2 == 0
 
 
 class SeededMarket:
-    """`Market`, out of chance."""
+    """`Market` with seeded faults."""
 
     def __init__(
         self,
@@ -42,34 +43,34 @@ class SeededMarket:
         self.offers = {offer.id: offer for offer in offers}
         self.templates = {template.hash_id: template for template in templates}
         self.machines: dict[int, Machine] = {}
-        """Every one that there ever was."""
+        """Every instance, including destroyed ones."""
         self.down = False
         self.faults: Counter[str] = Counter()
         self.on_asked: Callable[[str, Machine], None] = lambda what, machine: None
-        """Told right before an order is carried out."""
+        """Called just before an operation is carried out."""
         self.on_status: Callable[[Machine], None] = lambda machine: None
         self.rented_late: set[str] = set()
-        """Labels of creates that were carried out after their caller had given up."""
+        """Labels of creates that were carried out after the caller had given up."""
         self._chance = chance
         self._next_id = 1000
         self._away: set[int] = set()
 
-    # what the world asks
+    # read by the world
 
     def now(self) -> float:
         return BEGINNING + self._loop.time()
 
     def living(self) -> list[Machine]:
-        """What costs money now."""
+        """Instances that cost money now."""
         return [machine for machine in self.machines.values() if machine.gone_at is None]
 
     def dollars(self) -> float:
-        """What everything has cost."""
+        """Total cost so far."""
         now = self.now()
         return sum(machine.dollars(now) for machine in self.machines.values())
 
     async def rivals(self) -> None:
-        """Other customers, for ever."""
+        """Other customers, until cancelled."""
         while True:
             await asyncio.sleep(15)
             for offer_id in list(self.offers):
@@ -153,7 +154,7 @@ class SeededMarket:
         return await self._call("list", lambda: self._incomplete(self._rows(label_prefix)))
 
     async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
-        """The lookup before a create is tried again is honest: nothing else tells whether the first try rented."""
+        """The lookup before a repeated create is exact: nothing else shows whether the first attempt rented."""
 
         def work() -> "list[Instance]":
             found = [row for row in self._rows("") if row.label in wanted]
@@ -172,7 +173,7 @@ class SeededMarket:
         return rows
 
     def _incomplete(self, rows: "list[Instance]") -> "list[Instance]":
-        """Some answers are empty or short, as a page that was lost makes them."""
+        """Some lists are empty or short, as after a lost page."""
         dice = self._chance.random()
         if dice < self.troubles.list_empty:
             self.faults["list empty"] += 1
@@ -212,7 +213,7 @@ class SeededMarket:
     async def close(self) -> None:
         pass
 
-    # a call and what may happen to it
+    # faults of a call
 
     async def _call(self, name: str, work: Callable[[], Any]) -> Any:
         chance, troubles = self._chance, self.troubles
@@ -277,11 +278,11 @@ class SeededMarket:
         return machine
 
     def plant(self, offer: Offer, label: str) -> Machine:
-        """An instance that nobody knows."""
+        """An instance without an endpoint."""
         return self._rent(offer, Launch(label=label))
 
     def _doom(self, machine: Machine) -> None:
-        """What will go wrong with it."""
+        """Draws the faults of a machine."""
         chance, troubles = self._chance, self.troubles
         dice = chance.random()
         for kind in (
@@ -379,12 +380,12 @@ class SeededMarket:
             self._later(machine, self._chance.uniform(30, 900), lambda: self._runs(machine))
 
     def _touch(self, machine: Machine) -> None:
-        """Somebody clicks in the marketplace's own console."""
+        """An operator starts or stops it in the marketplace's console."""
         if machine.gone_at is None:
             self._stop(machine) if machine.intended == "running" else self._start(machine)
 
     def _relabel(self, machine: Machine) -> None:
-        """Somebody edits the label in the marketplace's own console. Orders and bills go by the instance's id."""
+        """An operator edits the label in the marketplace's console. Operations and bills use the instance's id."""
         if machine.gone_at is None and machine.label not in self.rented_late:
             machine.relabelled = True
             machine.edited_label = self._chance.choice([None, "do not touch", f"{machine.label}-edited"])

@@ -1,4 +1,4 @@
-"""What happens in the life of one endpoint, drawn from a seed before it begins."""
+"""The events of one run, drawn from a seed before it begins."""
 
 import random
 from collections.abc import Callable
@@ -27,7 +27,7 @@ _KINDS = [("RTX 3090", 0.20, 30.0), ("RTX 4090", 0.35, 60.0), ("H100", 1.80, 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """Requests at an even chance."""
+    """Requests at a constant rate."""
 
     seconds: float
     requests_per_second: float
@@ -35,7 +35,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that somebody does, or that happens."""
+    """One action of an operator, or one event."""
 
     at: float
     what: str
@@ -44,17 +44,17 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lines:
-    """How well workers and clients are connected."""
+    """Connections of workers and clients."""
 
     report_lost: float = 0.0
     report_late: float = 0.0
     client_late: float = 0.0
-    """Share of clients that dawdle with their ticket."""
+    """Share of clients that are slow to use their ticket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One life: a storm, a calm in which everything has to come right again, and the end."""
+    """One run: a storm, a calm in which everything must recover, and the deletion."""
 
     seed: int
     config: EndpointConfig
@@ -78,7 +78,7 @@ class Scenario:
 
 
 def scenario(seed: int) -> Scenario:
-    """The life of this seed."""
+    """The run of this seed."""
     chance = random.Random(seed)
     phases = _phases(chance)
     storm = sum(phase.seconds for phase in phases)
@@ -120,7 +120,7 @@ def scenario(seed: int) -> Scenario:
 
 
 def calmed(weather: Weather) -> Weather:
-    """Temporal at its best."""
+    """Temporal without faults."""
     return replace(weather, rpc_lost=0.0)
 
 
@@ -173,7 +173,7 @@ def _offers(chance: random.Random) -> tuple[Offer, ...]:
 
 
 def _troubles(chance: random.Random) -> Troubles:
-    """Each kind is off, rare or frequent; a world where everything is frequent at once would show nothing but itself."""
+    """Each kind of fault is off, rare or frequent; with all of them frequent at once, no run would get far."""
 
     def some(rare: float, frequent: float) -> float:
         return chance.choice([0.0, 0.0, 0.0, rare, rare, frequent])

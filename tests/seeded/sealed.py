@@ -1,6 +1,6 @@
-"""Time and chance of one run: a loop whose clock jumps, and a process whose `time` and `secrets` are the run's own.
+"""Time and randomness of one run: an event loop in virtual time, and patched `time` and `secrets`.
 
-With nothing from outside, the same seed is the same run, to the byte.
+Without input from outside, the same seed gives the same run, byte for byte.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ BEGINNING = 1_700_000_000.0
 
 
 class Stalled(RuntimeError):
-    """Everybody waits for somebody: nothing will ever happen again."""
+    """Deadlock: every task waits, and no timer is due."""
 
 
 class _Jump(selectors.SelectSelector):
-    """Where a loop would wait for the world, its clock is set to the next moment at which something is due."""
+    """A selector that advances the clock to the next due timer when the loop would wait."""
 
     loop: "JumpingLoop"
 
@@ -37,7 +37,7 @@ class _Jump(selectors.SelectSelector):
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop in virtual time. Threads would bring their own time: what asks for one is run on the spot."""
+    """An event loop in virtual time. Work for a thread runs at once, because threads have real time."""
 
     def __init__(self) -> None:
         self.moment = 0.0
@@ -59,16 +59,16 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
 @cache
 def _loaded(pem: bytes, password: None) -> Any:
-    """Checking a key takes longer than everything else at an engine's start."""
+    """Checking a key takes most of an engine's start time."""
     return load_pem_private_key(pem, password)
 
 
 @contextmanager
 def sealed(seed: int) -> Iterator[JumpingLoop]:
-    """A loop, with the process's clocks and secret chance taken over while it is open.
+    """A loop, with the process's clocks and secret randomness patched while it is open.
 
-    A launch's own signing key is an RSA key: a tenth of a second of CPU and chance of its own. It has its own tests, here it
-    is text that must not leak.
+    A launch's signing key would be an RSA key, with a tenth of a second of CPU and its own randomness. It has its own
+    tests; here it is a text that must not leak.
     """
     loop = JumpingLoop()
     chance = random.Random(f"secrets of {seed}")
@@ -89,7 +89,7 @@ def sealed(seed: int) -> Iterator[JumpingLoop]:
         mock.patch("activities.instances.sealed_signing_key", sealed_key),
         mock.patch(
             "engine.temporal.signal_sender.TICK_SECONDS", 1.0
-        ),  # what is urgent is poked; the rest may be found a second later
+        ),  # urgent events are flushed; the others may wait a second
     ]
     for patch in patches:
         patch.start()

@@ -1,9 +1,9 @@
 """A Temporal server and its worker in one process and in virtual time, around the SDK's real workflow instance.
 
-What the service and the core do for a workflow is done here: events are gathered while a workflow task is out, a task becomes
-an activation, its commands become timers and activities, local activities run inside the task, a closing command is refused
-when news came meanwhile, and an instance that was lost is rebuilt by replay, which has to give the same commands. The real
-server's order of events is what `tests/workflows` runs on.
+This module does the work of the Temporal service and core for a workflow. Events are collected while a workflow task
+runs. A task becomes an activation, and its commands become timers and activities. Local activities run inside the
+task. A closing command is refused if new events arrived. A lost instance is rebuilt by replay, which must give the
+same commands. The tests in `tests/workflows` use the real server's order of events.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ from tests.seeded.sealed import BEGINNING
 from workflows.hosting.converter import data_converter
 
 TASK_TIMEOUT_SECONDS = 10.0
-"""A workflow task whose worker died is given out again after this."""
+"""A workflow task whose worker died is dispatched again after this time, seconds."""
 SUGGEST_EVENTS = 4096
 _CLOSING = (
     "complete_workflow_execution",
@@ -55,7 +55,7 @@ _CLOSING = (
 
 
 class Server:
-    """Everything of Temporal that an engine, a person and a worker of this deployment use."""
+    """The part of Temporal that engines, operators and workers of this deployment use."""
 
     def __init__(
         self, chance: random.Random, weather: Weather, *, history_suggested: int = SUGGEST_EVENTS
@@ -70,7 +70,7 @@ class Server:
         self.handed_over: list[int] = []
         """Bytes of each input that continue-as-new carried."""
         self.keeps_history = True
-        """Off, that of a closed run is forgotten, and a month fits into memory."""
+        """If False, histories of closed runs are dropped, so that a month fits into memory."""
         self._suggested = history_suggested
         self._chance = chance
         self._epoch = 0
@@ -80,7 +80,7 @@ class Server:
     # set-up
 
     def register(self, workflows: list[type], activities: list[Callable[..., Any]]) -> None:
-        """What the worker can run."""
+        """Registers what the worker can run."""
         for workflow in workflows:
             defn = temporalio.workflow._Definition.must_from_class(workflow)
             assert defn.name is not None
@@ -104,16 +104,16 @@ class Server:
 
     @property
     def client(self) -> Client:
-        """What an engine is given."""
+        """The client for an engine."""
         return Client(self)
 
     def now(self) -> float:
         return BEGINNING + self._loop.time()
 
-    # misfortune
+    # faults
 
     def crash(self, seconds: float) -> None:
-        """`kill -9` of the worker process: what it held in memory and had under way is lost; another comes later."""
+        """`kill -9` of the worker process: its memory and running work are lost; another starts later."""
         self._epoch += 1
         self.counts["worker crashes"] += 1
         self.hands.die()
@@ -193,7 +193,7 @@ class Server:
         return None
 
     def _lost(self, run: Run, jobs: list[wa.WorkflowActivationJob], seconds: float) -> None:
-        """The task came to nothing: what it decided is forgotten, and its events come again."""
+        """The task failed: its decisions are dropped, and its events are delivered again."""
         self._evict(run)
         run.inbox = jobs + run.inbox
         asyncio.get_running_loop().call_later(seconds, run.stirred.set)
@@ -217,7 +217,7 @@ class Server:
         )
 
     def replay(self, run: Run) -> WorkflowInstance:
-        """The workflow as its history makes it; other commands than before are a fault."""
+        """Replays the workflow from its history; other commands than before are an error."""
         instance = self._instance(run)
         for step in run.history:
             again = wa.WorkflowActivation()
@@ -410,7 +410,7 @@ class Server:
     # calls from outside
 
     async def rpc(self) -> Callable[[], None]:
-        """The way of a call: raises if it is lost on the way there; what it answers raises if the answer is lost."""
+        """The network of a call: raises if the call is lost; the returned function raises if the answer is lost."""
         await asyncio.sleep(self._chance.uniform(0.3, 2.0) * self.weather.rpc_seconds)
         lost = self._chance.random() < self.weather.rpc_lost
         if lost and self._chance.random() < 0.5:
@@ -436,7 +436,7 @@ class Server:
         return execution.run
 
     def signal(self, workflow_id: str, name: str, args: list[Any]) -> None:
-        """Delivers a signal to the run that is live now."""
+        """Delivers a signal to the current run."""
         run = self.live(workflow_id)
         run.events += 1
         self.billed["signal"] += 1
@@ -446,7 +446,7 @@ class Server:
         self._post(run, wa.WorkflowActivationJob(signal_workflow=job))
 
     def update(self, workflow_id: str, name: str, args: list[Any]) -> "asyncio.Future[Any]":
-        """Asks for an update."""
+        """Sends an update."""
         run = self.live(workflow_id)
         key = f"update-{self._chance.getrandbits(48):012x}"
         future = run.updates[key] = asyncio.get_running_loop().create_future()
@@ -457,7 +457,7 @@ class Server:
         return future
 
     def query(self, workflow_id: str, name: str, args: list[Any]) -> Any:
-        """Asks the workflow as it is now."""
+        """Queries the workflow."""
         run = self.found(workflow_id).run
         instance = run.instance or self.replay(run)
         job = wa.QueryWorkflow(query_id="q", query_type=name, arguments=PAYLOADS.to_payloads(args))

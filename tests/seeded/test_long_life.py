@@ -1,4 +1,4 @@
-"""Thirty days of one endpoint: it costs what it may on Temporal, its state stays small, its money is right."""
+"""Thirty days of one endpoint: bounded Temporal actions, a small state, and an exact ledger."""
 
 import pytest
 

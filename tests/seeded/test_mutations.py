@@ -1,4 +1,4 @@
-"""A net that catches nothing proves nothing: the code is broken on purpose, and each time a life shows it."""
+"""Mutations of the code that the seeded world must detect."""
 
 import logging
 import random
@@ -30,7 +30,7 @@ SEEDS = range(900, 910)
 
 @dataclass(frozen=True)
 class Mutation:
-    """One way to break the code, the life that shows it, and how it shows."""
+    """One fault in the code, the run that detects it, and the expected violation."""
 
     name: str
     broken: Any
@@ -79,7 +79,7 @@ def patch(target: str, put: Any) -> AbstractContextManager[Any]:
 
 
 def busy(scenario: Scenario) -> Scenario:
-    """Load, workers that come and go, nothing broken."""
+    """Load and scaling without faults."""
     sane = scenario.config.model_copy(
         update={"max_workers": 6, "dollars_per_hour_max": None, "min_workers": 1, "drain_seconds_max": 600.0}
     )
@@ -99,7 +99,7 @@ def busy(scenario: Scenario) -> Scenario:
 
 
 def dear(scenario: Scenario) -> Scenario:
-    """Machines at prices that make a percent more than a cent."""
+    """Machines at prices where one percent is more than a cent."""
     offers = (each.model_copy(update={"dph_total": each.dph_total * 20}) for each in scenario.offers)
     return replace(busy(scenario), offers=tuple(offers))
 
@@ -109,7 +109,7 @@ def answers_are_lost(scenario: Scenario) -> Scenario:
 
 
 def stops_are_ignored(scenario: Scenario) -> Scenario:
-    """The work ends, what is stopped runs on, and there is time for a second try."""
+    """The load ends, stopped machines keep running, and there is time for a second attempt."""
     phases = (*busy(scenario).phases, Phase(seconds=900.0, requests_per_second=0.0))
     return replace(busy(scenario), troubles=Troubles(stop_ignored=0.8), phases=phases)
 
@@ -124,7 +124,7 @@ def handed_over_often(scenario: Scenario) -> Scenario:
 
 
 def lists_are_empty(scenario: Scenario) -> Scenario:
-    """One machine is all that is allowed, and lists are answered without it now and then."""
+    """One machine is allowed, and some lists do not contain it."""
     full = busy(scenario).config.model_copy(update={"max_workers": 1})
     phases = (*busy(scenario).phases, Phase(seconds=900.0, requests_per_second=0.01))
     troubles = Troubles(list_empty=0.3)
@@ -216,7 +216,7 @@ def quiet() -> Iterator[None]:
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_fault_in_the_code_is_seen(mutation: Mutation) -> None:
-    live(SEEDS[0], mutation.life)  # as it is, the code lives this life well
+    live(SEEDS[0], mutation.life)  # the unchanged code passes this run
     with mutation.broken():
         for seed in SEEDS:
             try:

@@ -1,4 +1,4 @@
-"""Many lives of one endpoint, each by its seed: `python -m tests.seeded SEED` lives one of them again, with its story."""
+"""Many seeded runs of one endpoint; `python -m tests.seeded SEED` repeats one and prints its events."""
 
 import logging
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from tests.seeded.world import live
 SEEDS = 50
 SEEDS_LONG = 1000
 SEEDS_PER_TEST = 25
-"""So that a worker of xdist has something to do, and a report says where it is."""
+"""Seeds per test, so that xdist can distribute them and a report shows progress."""
 
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Thousands of faults are logged that were asked for."""
+    """Silences the logs of thousands of intended faults."""
     configured = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.disable(logging.CRITICAL)
@@ -26,7 +26,7 @@ def quiet() -> Iterator[None]:
 
 
 def lived(seeds: range) -> None:
-    """Each seed alone; a failure names its seed and how to live it again."""
+    """Runs each seed alone; a failure names its seed and the command to repeat it."""
     for seed in seeds:
         try:
             live(seed)

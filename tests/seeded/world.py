@@ -1,4 +1,4 @@
-"""One endpoint's whole world in virtual time: real workflows, activities, policy and engine; everything else by seed."""
+"""One endpoint's world in virtual time: real workflows, activities, policy and engine; everything else is seeded."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ END_SECONDS_MAX = 7200.0
 
 
 class Violation(AssertionError):
-    """Something happened that must never happen."""
+    """An invariant was violated."""
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +89,7 @@ class World:
         self.engines: list[EngineHost] = []
         self.requests: list[Asked] = []
         self.tickets: dict[str, dict[int, float]] = {}
-        """By launch: tickets that a client holds and has not used, with their expiry."""
+        """By launch: tickets that a client has not used yet, with their expiry."""
         self.counts: Counter[str] = Counter()
         self.asked_of_market: list[str] = []
         self.deleted = False
@@ -103,7 +103,7 @@ class World:
         self.server.hands.on_local = self.invariants.planned
         self.server.on_fault = self.fail
 
-    # looking
+    # reading
 
     def now(self) -> float:
         return BEGINNING + self._loop.time()
@@ -113,7 +113,7 @@ class World:
         return self.server.client.get_workflow_handle(workflow_id(NAME))
 
     def ours(self) -> list[Machine]:
-        """What costs money now under the endpoint's label."""
+        """Instances with the endpoint's label that cost money now."""
         return [machine for machine in self.market.living() if machine.label.startswith(label_prefix(NAME))]
 
     def worker_token(self, launch_id: str) -> str:
@@ -126,17 +126,17 @@ class World:
         return self.chance.choice(alive) if alive else None
 
     def fail(self, fault: BaseException) -> None:
-        """The run is over: this must not happen."""
+        """Ends the run with a violation."""
         if not self._failed.done():
             self._failed.set_exception(fault)
 
     def violated(self, what: str) -> None:
         self.fail(Violation(f"at {self.now() - BEGINNING:.1f} s: {what}"))
 
-    # life
+    # run
 
     async def live(self) -> None:
-        """From the endpoint's creation to its end; raises what went wrong first."""
+        """Runs from the endpoint's creation to its end; raises the first violation."""
         life = asyncio.get_running_loop().create_task(self._life(), name="life")
         await asyncio.wait([life, self._failed], return_when=asyncio.FIRST_COMPLETED)
         if self._failed.done():
@@ -180,7 +180,7 @@ class World:
             await asyncio.sleep(max(0.0, until - self.now()))
 
     async def _calm(self) -> None:
-        """Nothing goes wrong any more: what was broken has to come right, and everybody is served."""
+        """No new faults: everything must recover, and every request must be served."""
         self.market.troubles, self.weather = scenarios.CALM_MARKET, scenarios.CALM_LINES
         self.market.down = False
         self.server.weather = scenarios.calmed(self.server.weather)
@@ -197,7 +197,7 @@ class World:
         )
         until = self.now() + CALM_SECONDS_MAX
         await asyncio.sleep(self.scenario.calm_seconds)
-        # who has lost everything and has an hour's queue boots two generations of machines before it is worked off
+        # an endpoint without workers and with an hour's queue boots machines twice before the queue is empty
         while self.now() < until and any(asked.answered_at is None for asked in self.requests):
             await asyncio.sleep(20)
         self.invariants.settled()
@@ -223,7 +223,7 @@ class World:
 
         self._background += [asyncio.get_running_loop().create_task(guarded(one)) for one in work]
 
-    # engines and boxes
+    # engines and worker processes
 
     async def _start_engine(self) -> None:
         host = EngineHost(self.server.client)
@@ -357,7 +357,7 @@ class World:
         await self.handle.signal("update_workers", 1)
         if cancel_after is not None:
             await asyncio.sleep(cancel_after)
-            with contextlib.suppress(WorkflowUpdateFailedError):  # the workergroup may be removed meanwhile
+            with contextlib.suppress(WorkflowUpdateFailedError):  # the workergroup may have been removed
                 await self.handle.execute_update("cancel_update", 1)
 
     async def _on_burst_of_signals(self, count: int) -> None:
@@ -365,7 +365,7 @@ class World:
             await self.handle.signal("update_config", {"max_queue_time": 10.0 + number % 7})
 
     async def _on_metrics_from_the_past(self) -> None:
-        """A batch that lay somewhere for an hour, of an engine that is gone, about workers as they were then."""
+        """Delivers a batch that is an hour old, from an engine that is gone."""
         batch = {
             "engine_id": "engine-of-the-past",
             "sequence": 7,
@@ -399,7 +399,7 @@ class World:
             await self.handle.signal(name, arg)
 
     async def _on_strange_instance(self) -> None:
-        """Somebody rents by hand under our label, and another deployment's endpoint of that name is long gone."""
+        """An operator rents by hand under our label, for an endpoint that does not exist."""
         rented = {machine.offer.id for machine in self.market.living()}
         free = [offer for offer in self.market.offers.values() if offer.id not in rented]
         for offer, label in zip(
@@ -417,7 +417,7 @@ class World:
 
 
 def live(seed: int, changed: Callable[[Scenario], Scenario] = lambda scenario: scenario) -> World:
-    """Lives the life of a seed; raises the first thing that must not happen. `changed` makes another life of it."""
+    """Runs a seed; raises the first violation. `changed` modifies the run."""
     with sealed(seed) as loop:
 
         async def whole() -> World:
