@@ -9,7 +9,7 @@ from market.port import Launch, OfferQuery, Refused
 from market.query import GrammarError, LaunchArgs, merge_filters, parse_launch_args, query_of, read_env
 from stoker_wire.market import DOLLARS_PER_HOUR_MAX, Offer, Template
 from stoker_wire.parsing.strict_json import NotJson, parse_json
-from stoker_wire.security.secrecy import REFERENCE
+from stoker_wire.security.redaction import REFERENCE
 from stoker_wire.workergroup import Workergroup
 
 WORKER_PORT = 3000

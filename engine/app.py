@@ -19,8 +19,9 @@ from engine.engine import Engine
 from engine.openapi import OpenApiDocument
 from engine.settings import EngineSettings
 from engine.tls.certificate_authority import CertificateApi
-from stoker_wire.security.browser import names_of
-from webserver.limits import LARGEST_BODY, GuardedListener, listen, no_pages, plain_requests
+from stoker_wire.security.cross_origin import host_names
+from webserver.connections import ConnectionLimiter, listen
+from webserver.request_checks import LARGEST_BODY_BYTES, reject_ambiguous_requests, reject_cross_origin
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
 
@@ -33,13 +34,13 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     The client must use `workflows.hosting.converter.data_converter`.
     """
     engine = Engine(settings, temporal_client)
-    names = names_of(settings.public_url, settings.host, *settings.allowed_hosts)
+    names = host_names(settings.public_url, settings.host, *settings.allowed_hosts)
     app = web.Application(
-        middlewares=[problems, plain_requests, no_pages(names)],
+        middlewares=[problems, reject_ambiguous_requests, reject_cross_origin(names)],
         client_max_size=settings.limits.body_bytes_max,
     )
     app[ENGINE] = engine
-    app[LARGEST_BODY] = max(settings.limits.body_bytes_max, settings.limits.openai_body_bytes_max)
+    app[LARGEST_BODY_BYTES] = max(settings.limits.body_bytes_max, settings.limits.openai_body_bytes_max)
     app[BODY_SECONDS] = settings.limits.body_seconds_max
     desk = RouteApi(engine)
     ingest = WorkerApi(engine)
@@ -80,14 +81,14 @@ class Server:
         self,
         runner: web.AppRunner,
         listening: asyncio.Server,
-        door: GuardedListener,
+        limiter: ConnectionLimiter,
         engine: Engine,
         url: str,
         port: int,
     ) -> None:
         self._runner = runner
         self._listening = listening
-        self.door = door
+        self.limiter = limiter
         self.engine = engine
         self.url = url
         self.port = port
@@ -100,7 +101,7 @@ class Server:
         self._listening.close()
         self.engine.stop_holding()
         await self._runner.cleanup()
-        self.door.close()
+        self.limiter.close()
 
 
 async def start_server(settings: EngineSettings, temporal_client: Client) -> Server:
@@ -115,7 +116,7 @@ async def start_server(settings: EngineSettings, temporal_client: Client) -> Ser
     )
     await runner.setup()
     try:
-        listening, door = await listen(
+        listening, limiter = await listen(
             runner,
             settings.host,
             settings.port,
@@ -125,7 +126,7 @@ async def start_server(settings: EngineSettings, temporal_client: Client) -> Ser
         await runner.cleanup()
         raise
     port = int(listening.sockets[0].getsockname()[1])
-    return Server(runner, listening, door, app[ENGINE], f"http://{_reachable(settings.host)}:{port}", port)
+    return Server(runner, listening, limiter, app[ENGINE], f"http://{_reachable(settings.host)}:{port}", port)
 
 
 def _reachable(host: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from activities.safety_nets import ENSURE_SECONDS, SweepSpec
-from webserver.limits import ConnectionLimits
+from webserver.connections import ConnectionLimits
 
 CONTROL_BODY_BYTES_MAX = 1024 * 1024
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from stoker_wire.base import Typed
+from stoker_wire.base import StrictModel
 
 
 class FaultKind(StrEnum):
@@ -33,7 +33,7 @@ class FaultKind(StrEnum):
     """The next start waits for its machine until faults are cleared."""
 
 
-class Fault(Typed):
+class Fault(StrictModel):
     """An armed fault; empty match fields match everything."""
 
     fault: FaultKind

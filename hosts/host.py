@@ -17,7 +17,7 @@ from hosts.agent import proc
 from hosts.agent.cpu import CpuShares
 from hosts.agent.process import ProcessesLeft
 from hosts.agent.resources import SharedResources
-from hosts.agent.supervisor import Supervisor
+from hosts.agent.supervisor import InstanceSupervisor
 from hosts.api.requests import CreateBody, OfferSearch, TemplateChange
 from hosts.catalog.catalog import Catalog, Slot, storage_dollars_per_hour
 from hosts.catalog.gpus import Gpu, find_gpus
@@ -66,7 +66,7 @@ class Host:
             faults=self.faults,
             now=now,
         )
-        self.instances: dict[int, Supervisor] = {}
+        self.instances: dict[int, InstanceSupervisor] = {}
 
     # life of the marketplace
 
@@ -97,8 +97,10 @@ class Host:
         self.store.close()
         log.info("host_market_closed", instances=len(everyone), stopped=stop)
 
-    def _supervisor(self, record: InstanceRecord, slot: Slot) -> Supervisor:
-        return Supervisor(record, slot, self.means, on_gone=lambda number: self.instances.pop(number, None))
+    def _supervisor(self, record: InstanceRecord, slot: Slot) -> InstanceSupervisor:
+        return InstanceSupervisor(
+            record, slot, self.means, on_gone=lambda number: self.instances.pop(number, None)
+        )
 
     def _slot_of(self, record: InstanceRecord) -> Slot:
         """Its slot; one made up from the record if the settings do not offer that machine any more."""
@@ -210,7 +212,7 @@ class Host:
             raise Problem(404, "no_such_template", f"there is no template with {named}: create it first")
         return template
 
-    def instance(self, instance_id: int) -> Supervisor:
+    def instance(self, instance_id: int) -> InstanceSupervisor:
         """The instance. Raises Problem 404 no_such_instance."""
         if instance_id not in self.instances:
             raise Problem(404, "no_such_instance", f"there is no instance {instance_id}")

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from hosts.api.app import create_app
 from hosts.settings import HostMarketSettings
-from webserver.limits import ConnectionLimits, listen
+from webserver.connections import ConnectionLimits, listen
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ async def serve(
         runner = web.AppRunner(create_app(settings), access_log=None, shutdown_timeout=2.0)
         try:
             await runner.setup()
-            server, door = await listen(runner, sock=listener, limits=CONNECTIONS)
+            server, limiter = await listen(runner, sock=listener, limits=CONNECTIONS)
             host, bound = listener.getsockname()[:2]
             if not ipaddress.ip_address(host).is_loopback:
                 log.warning(
@@ -51,6 +51,6 @@ async def serve(
             ready(f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}")
             await stop.wait()
             server.close()
-            door.close()
+            limiter.close()
         finally:
             await runner.cleanup()

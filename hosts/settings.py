@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, model_validator
 
 from market.query import GrammarError, parse_env
-from stoker_wire.base import Typed
+from stoker_wire.base import StrictModel
 from stoker_wire.security.loopback import is_loopback
 
 PORTS_PER_INSTANCE = 10
@@ -15,7 +15,7 @@ PORTS_PER_INSTANCE = 10
 KEY_LENGTH_MIN = 8
 
 
-class MachineSettings(Typed):
+class MachineSettings(StrictModel):
     """One kind of machine: `count` slots of it are offered, each rented once."""
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$")
@@ -40,7 +40,7 @@ class MachineSettings(Typed):
     geolocation: str = "Local, XX"
 
 
-class GpuSettings(Typed):
+class GpuSettings(StrictModel):
     """How this machine's GPUs, found through NVML, are offered when no machine kind names them."""
 
     enabled: bool = True
@@ -51,7 +51,7 @@ class GpuSettings(Typed):
     disk_gb: float = Field(64.0, gt=0)
 
 
-class TemplateSettings(Typed):
+class TemplateSettings(StrictModel):
     """A template that exists from the start."""
 
     name: str = Field(min_length=1, max_length=255)
@@ -78,7 +78,7 @@ class TemplateSettings(Typed):
         return self
 
 
-class HostMarketSettings(Typed):
+class HostMarketSettings(StrictModel):
     """The marketplace of this machine."""
 
     state_dir: Path

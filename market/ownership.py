@@ -59,7 +59,7 @@ class Account:
 
     own: tuple[Instance, ...]
     """Labels as inside the deployment."""
-    strangers: tuple[Instance, ...] = ()
+    foreign: tuple[Instance, ...] = ()
     """Of other deployments. Labels as on the marketplace."""
     unowned: tuple[Instance, ...] = ()
     """With labels that name no deployment. `stokerd adopt` gives them to a deployment."""
@@ -150,7 +150,7 @@ class DeploymentMarket:
     async def account(self) -> Account:
         """All instances of the account that carry a label of stoker."""
         own: list[Instance] = []
-        strangers: list[Instance] = []
+        foreign: list[Instance] = []
         unowned: list[Instance] = []
         for one in await self._market.list(label_prefix=LABEL_PREFIX):
             owner = owner_of(one.label)
@@ -159,9 +159,9 @@ class DeploymentMarket:
             if owner.deployment == self.deployment:
                 own.append(self._inside(one))
             else:
-                (unowned if owner.deployment is None else strangers).append(one)
+                (unowned if owner.deployment is None else foreign).append(one)
         self._remember([one.id for one in own])
-        return Account(tuple(own), tuple(strangers), tuple(unowned))
+        return Account(tuple(own), tuple(foreign), tuple(unowned))
 
     async def adopt(self, instance: Instance) -> None:
         """Give an instance that `account` showed as unowned or a stranger to this deployment.

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from stoker_wire.market import Charge, Instance, Offer, Template
-from stoker_wire.portable_errors import Portable
+from stoker_wire.picklable import PicklableError
 
 
-class MarketError(Portable, Exception):
+class MarketError(PicklableError, Exception):
     """A marketplace call failed. The message never holds a key, a token or a response body."""
 
     final = False

@@ -13,14 +13,14 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from run.faults import Fault
+from run.errors import CommandError
 from run.logs import configure_logs
 from run.output import drop_output, open_standard_files, reader_is_gone
 from run.settings import DevSettings, load_settings
 from run.state_folder.keys import load_account_key, load_keys
 from run.state_folder.secure_files import UMASK
-from stoker_wire.parsing.printable import printable_lines
-from webserver.limits import raise_files_max
+from stoker_wire.parsing.escaping import escape_text
+from webserver.open_files import raise_open_files_max
 
 app = typer.Typer(
     name="stokerd",
@@ -55,7 +55,7 @@ def demo(
     picture: Annotated[Path, typer.Option(help="PNG or SVG to draw.")] = Path(".demo/demo.png"),
 ) -> None:
     """From zero workers to a burst and back to zero on this machine, in under three minutes."""
-    from run.demo.job import run_demo  # noqa: PLC0415
+    from run.demo.scenario import run_demo  # noqa: PLC0415
 
     _run(
         "demo",
@@ -98,7 +98,7 @@ def rollout(
         choice = settings.with_build(build_id).worker
         done = await roll_out(client, choice, seconds_max=seconds, say=typer.echo)
         if done.left:
-            raise Fault(
+            raise CommandError(
                 f"still on another build after {seconds:.0f} s: {', '.join(done.left)}; do the workers of "
                 f"{'build ' + done.before if done.before else 'their build'} still run? Then say it again",
                 exit_code=1,
@@ -131,7 +131,6 @@ def panic(
     """Stop every endpoint and destroy every instance of this deployment, with its disk. Asks first."""
     from market.ownership import DeploymentMarket  # noqa: PLC0415
     from run.commands.panic import WORD, Panic, find_deployment, run_panic  # noqa: PLC0415
-    from run.markets import market_of  # noqa: PLC0415
     from run.processes.temporal_server import temporal_target  # noqa: PLC0415
     from stoker.cli.output import Terminal  # noqa: PLC0415
 
@@ -144,7 +143,7 @@ def panic(
         )
         target = temporal_target(settings.temporal)
         identity, client = await find_deployment(target, settings.state_dir, deployment, console)
-        market = DeploymentMarket(market_of(settings, keys.market_key), identity)
+        market = DeploymentMarket(settings.market_client(keys.market_key), identity)
         try:
             panic = run_panic(
                 market, client, endpoint=endpoint, confirmed=_confirmation(yes, WORD), console=console
@@ -158,7 +157,7 @@ def panic(
         console.print(f"endpoints stopped: {', '.join(result.endpoints.names) or 'none'}")
         console.print(f"instances destroyed: {len(result.destroyed)}, left: {len(result.left)}")
         for fault in result.faults():
-            sys.stderr.write(printable_lines(f"stokerd: {fault}\n"))
+            sys.stderr.write(escape_text(f"stokerd: {fault}\n"))
         if result.faults():
             raise SystemExit(1)
 
@@ -176,18 +175,24 @@ def identity(
     --new and --set are for the state folder of `stokerd dev`, after it was copied.
     """
     from run.processes.temporal_server import connect_to, temporal_target  # noqa: PLC0415
-    from run.state_folder.identity import Kept, identity_of, keep_identity, new_identity, require_identity  # noqa: PLC0415
+    from run.state_folder.identity import (  # noqa: PLC0415
+        StoredIdentity,
+        identity_of,
+        new_identity,
+        require_identity,
+        store_identity,
+    )
     from run.state_folder.lock import StateLock  # noqa: PLC0415
 
     async def act(settings: DevSettings) -> None:
         if new or to is not None:
             if new and to is not None:
-                raise Fault("give either --new or --set")
+                raise CommandError("give either --new or --set")
             lock = StateLock(settings.state_dir)
             lock.acquire()
             try:
                 wanted = new_identity() if to is None else require_identity(to, "--set")
-                keep_identity(settings.state_dir, Kept(wanted, ""))
+                store_identity(settings.state_dir, StoredIdentity(wanted, ""))
             finally:
                 lock.release()
             typer.echo(wanted)
@@ -212,9 +217,8 @@ def adopt(
     """Give instances whose labels name no deployment, or one that is gone, to this deployment. Asks first."""
     from market.ownership import DeploymentMarket  # noqa: PLC0415
     from run.commands.adopt import WORD, run_adopt  # noqa: PLC0415
-    from run.markets import market_of  # noqa: PLC0415
     from run.processes.temporal_server import connect_to, temporal_target  # noqa: PLC0415
-    from run.state_folder.identity import settle_identity  # noqa: PLC0415
+    from run.state_folder.identity import ensure_identity  # noqa: PLC0415
     from stoker.cli.output import Terminal  # noqa: PLC0415
 
     console = Terminal(highlight=False)
@@ -226,8 +230,8 @@ def adopt(
         target = temporal_target(settings.temporal)
         console.print(f"Temporal {target}", markup=False)
         client = await connect_to(target)
-        deployment = await settle_identity(client, settings.state_dir)
-        market = DeploymentMarket(market_of(settings, keys.market_key), deployment)
+        deployment = await ensure_identity(client, settings.state_dir)
+        market = DeploymentMarket(settings.market_client(keys.market_key), deployment)
         try:
             await run_adopt(
                 market, client, origin=origin, confirmed=_confirmation(yes, WORD), console=console
@@ -296,7 +300,7 @@ def _confirmation(yes: bool, word: str) -> Callable[[str], bool]:
         if yes:
             return True
         if sys.stdin is None or not sys.stdin.isatty():
-            raise Fault("nobody is there to confirm; say --yes", exit_code=1)
+            raise CommandError("nobody is there to confirm; say --yes", exit_code=1)
         sys.stdout.write(question)
         sys.stdout.flush()
         return sys.stdin.readline().strip() == word
@@ -308,7 +312,7 @@ def _run(
     role: str, config: Path, main: Callable[[DevSettings], Coroutine[Any, Any, None]], *, level: str = "info"
 ) -> None:
     os.umask(UMASK)
-    raise_files_max()
+    raise_open_files_max()
     configure_logs(process=role, level=level)
     with _faults():
         settings = load_settings(config)
@@ -327,14 +331,14 @@ class _faults:  # noqa: N801 - reads as a statement: with _faults():
         return None
 
     def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> None:
-        if isinstance(fault, Fault):
-            sys.stderr.write(printable_lines(f"stokerd: {fault}\n"))
+        if isinstance(fault, CommandError):
+            sys.stderr.write(escape_text(f"stokerd: {fault}\n"))
             raise SystemExit(fault.exit_code)
         if isinstance(fault, BrokenPipeError) and reader_is_gone():
             drop_output()
             raise SystemExit(128 + signal.SIGPIPE)
         if isinstance(fault, OSError) and (sentence := _of_the_machine(fault)) is not None:
-            sys.stderr.write(printable_lines(f"stokerd: {sentence}\n"))
+            sys.stderr.write(escape_text(f"stokerd: {sentence}\n"))
             raise SystemExit(3)
         if isinstance(fault, KeyboardInterrupt):
             raise SystemExit(130)

@@ -5,7 +5,7 @@ import gc
 _YOUNG_OBJECTS = 50_000
 
 
-def calm_garbage_collection() -> None:
+def tune_garbage_collector() -> None:
     """Collect seldom: what such a process makes holds few cycles, and a full look over all that it keeps is a pause.
 
     Measured with a thousand endpoints: a third of a second, every ten seconds, over the 400,000 objects of the Temporal

@@ -12,9 +12,10 @@ from activities.safety_nets import SweepSpec
 from engine.settings import RequestLogSettings
 from hosts.settings import GpuSettings, HostMarketSettings, MachineSettings, TemplateSettings
 from market.vast.bodies import origin
-from run.faults import Fault
+from market.vast.client import VastMarket
+from run.errors import CommandError
 from run.yaml_files import read_yaml
-from stoker_wire.base import Typed
+from stoker_wire.base import StrictModel
 from stoker_wire.messages import SEARCH_ATTRIBUTES
 from stoker_wire.problem import describe
 from stoker_wire.security.loopback import is_loopback
@@ -50,7 +51,7 @@ def _host_name(value: str) -> str:
     return value.lower()
 
 
-def without_place(fault: ValidationError) -> str:
+def describe_model_error(fault: ValidationError) -> str:
     """What is wrong, where pydantic's own name of a whole model would tell a person nothing."""
     return describe(fault).replace("body: Value error, ", "")
 
@@ -68,7 +69,7 @@ def _loopback(value: str) -> str:
     return value
 
 
-class TemporalSettings(Typed):
+class TemporalSettings(StrictModel):
     """The Temporal dev server. The names are those of `temporal server start-dev`'s flags."""
 
     ip: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1"
@@ -116,7 +117,7 @@ class TemporalSettings(Typed):
         return int(match[1]) * (24 if match[2] == "d" else 1)
 
 
-class RequestLog(Typed):
+class RequestLog(StrictModel):
     """The engine's record of requests, which `stokerd simulate` reads. Each engine of a machine needs its own path."""
 
     path: Path = Path("requests.jsonl")
@@ -127,7 +128,7 @@ class RequestLog(Typed):
     """The oldest is removed."""
 
 
-class ListenLimits(Typed):
+class ListenLimits(StrictModel):
     """What strangers may hold; each passed limit is answered with a problem that names it."""
 
     connections_max: int = Field(40_000, ge=16)
@@ -147,7 +148,7 @@ class ListenLimits(Typed):
     account may hold as much as they leave free: half of it, if nobody else waits."""
 
 
-class EngineListen(Typed):
+class EngineListen(StrictModel):
     """Where the engine listens, and where workers and clients reach it."""
 
     host: Annotated[str, AfterValidator(_listening)] = "127.0.0.1"
@@ -175,7 +176,7 @@ class EngineListen(Typed):
         return f"http://{bracketed(self.host)}:{self.port}"
 
 
-class HostMarket(Typed):
+class HostMarket(StrictModel):
     """The marketplace of this machine: its machines with their prices, and ready-made templates."""
 
     port: Port = 8091
@@ -188,7 +189,7 @@ class HostMarket(Typed):
     stop_grace_seconds: float = Field(5.0, ge=0, le=600)
 
 
-class MarketChoice(Typed):
+class MarketChoice(StrictModel):
     """Which marketplace the workers are rented on."""
 
     kind: Literal["host", "vast"] = "host"
@@ -210,7 +211,7 @@ class MarketChoice(Typed):
         return self
 
 
-class WorkerChoice(Typed):
+class WorkerChoice(StrictModel):
     """Whether Temporal tells builds of the worker apart, so that running endpoints can be moved from one to another."""
 
     deployment: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,200}$")
@@ -222,19 +223,19 @@ class WorkerChoice(Typed):
         """What the worker calls itself.
 
         Raises:
-            Fault: a deployment without a build.
+            CommandError: a deployment without a build.
         """
         if self.deployment is None:
             return None
         if self.build_id is None:
-            raise Fault(
+            raise CommandError(
                 f"worker.deployment is {self.deployment}, but no build is named; give --build-id, "
                 "STOKER_BUILD_ID, or worker.build_id"
             )
         return WorkerDeploymentVersion(self.deployment, self.build_id)
 
 
-class SweepSettings(Typed):
+class SweepSettings(StrictModel):
     """The sweep releases instances that no endpoint looks after: the endpoint's workflow is gone, or makes no progress."""
 
     every_seconds: float = Field(300.0, gt=0, le=86_400)
@@ -259,7 +260,7 @@ class SweepSettings(Typed):
         )
 
 
-class DevSettings(Typed):
+class DevSettings(StrictModel):
     """Everything in `temporal-dev.yaml`."""
 
     state_dir: Path = Path(".stoker")
@@ -291,21 +292,21 @@ class DevSettings(Typed):
         try:
             self.host_market_settings(market_key="checked-before-it-runs", env={})
         except ValidationError as fault:
-            raise ValueError(f"host_market: {without_place(fault)}") from None
+            raise ValueError(f"host_market: {describe_model_error(fault)}") from None
         return self
 
     def with_build(self, build_id: str | None) -> Self:
         """The same with this build, if it is one.
 
         Raises:
-            Fault: it cannot be one.
+            CommandError: it cannot be one.
         """
         if build_id is None:
             return self
         try:
             worker = WorkerChoice(deployment=self.worker.deployment, build_id=build_id)
         except ValidationError as fault:
-            raise Fault(f"--build-id: {describe(fault)}") from fault
+            raise CommandError(f"--build-id: {describe(fault)}") from fault
         return self.model_copy(update={"worker": worker})
 
     def host_market_settings(self, *, market_key: str, env: dict[str, str]) -> HostMarketSettings:
@@ -347,24 +348,37 @@ class DevSettings(Typed):
             return f"http://127.0.0.1:{self.host_market.port}"
         return self.market.url
 
+    def market_client(self, key: str) -> VastMarket:
+        """A client of the marketplace with this API key.
+
+        Raises:
+            CommandError: the environment names a proxy that cannot be used.
+        """
+        try:
+            return VastMarket(self.market_url, key)
+        except ValueError as fault:
+            raise CommandError(str(fault)) from fault
+
 
 def load_settings(path: Path) -> DevSettings:
     """The settings in the file.
 
     Raises:
-        Fault: no such file, not YAML, or a value that cannot be; the message names file, field, and what was expected.
+        CommandError: no such file, not YAML, or a value that cannot be; the message names file, field, and what was expected.
     """
     data = read_yaml(path, "the settings of a deployment (give the file with --config)")
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise Fault(f"{path} should hold a mapping of settings, got {type(data).__name__}")
+        raise CommandError(f"{path} should hold a mapping of settings, got {type(data).__name__}")
     try:
         settings = DevSettings.model_validate(data)
     except ValidationError as fault:
-        raise Fault(f"{path}: {describe(fault)}") from fault
+        raise CommandError(f"{path}: {describe(fault)}") from fault
     try:
         state_dir = (path.parent / settings.state_dir).resolve()
     except (OSError, ValueError) as fault:
-        raise Fault(f"{path}: state_dir: {str(settings.state_dir)!r} cannot be a folder: {fault}") from fault
+        raise CommandError(
+            f"{path}: state_dir: {str(settings.state_dir)!r} cannot be a folder: {fault}"
+        ) from fault
     return settings.model_copy(update={"state_dir": state_dir})

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from run.faults import Fault
+from run.errors import CommandError
 
 
 class _Loader(yaml.SafeLoader):
@@ -57,29 +57,29 @@ def read_yaml(path: Path, expected: str) -> Any:
     """What the file says; `expected` names what it should hold.
 
     Raises:
-        Fault: it cannot be read, or is not YAML.
+        CommandError: it cannot be read, or is not YAML.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as fault:
-        raise Fault(f"cannot read {path}: {fault.strerror}; expected {expected}") from fault
+        raise CommandError(f"cannot read {path}: {fault.strerror}; expected {expected}") from fault
     except UnicodeDecodeError as fault:
-        raise Fault(f"{path}: not UTF-8 text at byte {fault.start}; expected {expected}") from fault
+        raise CommandError(f"{path}: not UTF-8 text at byte {fault.start}; expected {expected}") from fault
     try:
         value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
         if _count_values(value, {}, set()) > _VALUES_MAX:
-            raise Fault(f"{path}: its aliases make over {_VALUES_MAX} values; expected {expected}")
+            raise CommandError(f"{path}: its aliases make over {_VALUES_MAX} values; expected {expected}")
         return value
     except yaml.YAMLError as fault:
         mark = getattr(fault, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
-        raise Fault(
+        raise CommandError(
             f"{path}: is not YAML{where} ({getattr(fault, 'problem', None) or fault}); expected {expected}"
         ) from fault
     except RecursionError as fault:
-        raise Fault(f"{path}: is nested too deeply; expected {expected}") from fault
+        raise CommandError(f"{path}: is nested too deeply; expected {expected}") from fault
     except (ValueError, OverflowError) as fault:
         # PyYAML's own types: a date such as 2026-13-45, a number such as 0b_.
-        raise Fault(
+        raise CommandError(
             f"{path}: a value cannot be read ({str(fault)[:100]}), quote it; expected {expected}"
         ) from fault

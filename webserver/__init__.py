@@ -1,1 +1,1 @@
-"""Shared by every aiohttp server of the controller: connection limits and listening sockets."""
+"""Shared by every aiohttp server of the controller: connection limits, request checks and listening sockets."""

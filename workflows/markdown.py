@@ -2,7 +2,7 @@
 
 import re
 
-from stoker_wire.parsing.printable import printable
+from stoker_wire.parsing.escaping import escape_line
 
 _ACTIVE = re.compile(
     r"[\\`*\[\]<>|&$~@#!]"  # code, emphasis, links, images, HTML, tables, entities, formulas, addresses, headings
@@ -13,4 +13,4 @@ _ACTIVE = re.compile(
 
 def literal(text: str) -> str:
     """The text on one line, shown as it is: what Markdown or HTML would act on is written as a numeric entity."""
-    return _ACTIVE.sub(lambda match: f"&#{ord(match[0])};", printable(text))
+    return _ACTIVE.sub(lambda match: f"&#{ord(match[0])};", escape_line(text))

@@ -193,7 +193,7 @@ def _engine(batch: MetricsBatch, known: Collection[str], now: float) -> EngineRe
                 each.launch_id for each in batch.workers if each.drain_seen and each.launch_id in known
             )
         ),
-        left=batch.leaving,
+        left=batch.stopping,
     )
 
 

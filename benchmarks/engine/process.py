@@ -13,7 +13,7 @@ from temporalio.client import Client
 
 from engine.app import start_server
 from engine.settings import EngineSettings, RequestLogSettings
-from run.gc_tuning import calm_garbage_collection
+from run.gc_tuning import tune_garbage_collector
 from workflows.hosting.converter import data_converter
 
 
@@ -29,7 +29,7 @@ async def run(address: str, request_log: Path | None) -> None:
         request_log=RequestLogSettings(path=request_log) if request_log else None,
     )
     server = await start_server(settings, client)
-    calm_garbage_collection()
+    tune_garbage_collector()
     print(server.port, flush=True)
     await asyncio.Event().wait()
 

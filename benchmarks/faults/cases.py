@@ -271,7 +271,7 @@ async def _copied_folder(stage: Stage) -> float:
     try:
         async with asyncio.timeout(60):
             while line := await market.stderr.readline():
-                if b"webserver.limits" in line:
+                if b"market.listening" in line:
                     break
         await asyncio.sleep(3.0)
     finally:

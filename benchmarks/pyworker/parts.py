@@ -18,7 +18,7 @@ from typing import Any, Self
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from stoker_wire.security.ticket import Ticket, seal
+from stoker_wire.security.ticket import Ticket, sign_ticket
 from stoker_wire.security.token import mint_worker_token, ticket_key
 
 HERE = Path(__file__).parent
@@ -92,7 +92,7 @@ def our_bodies(engine: Engine, url: str, count: int) -> list[bytes]:
     expires = time.time() + 600
     bodies = []
     for number in itertools.islice(_numbers, count):
-        ticket = seal(Ticket(e="bench", w=LAUNCH, c=100.0, r=number, n=1, x=expires), key)
+        ticket = sign_ticket(Ticket(e="bench", w=LAUNCH, c=100.0, r=number, n=1, x=expires), key)
         auth = {
             "url": url, "signature": signature, "cost": 100.0, "endpoint": "bench",
             "reqnum": number, "request_idx": number, "ticket": ticket,

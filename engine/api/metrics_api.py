@@ -51,7 +51,7 @@ class _Reader(Collector):
                 "Instances with a label of stoker that this deployment leaves alone",
                 labels=["owner"],
             )
-            others.add_metric(["other"], foreign.strangers)
+            others.add_metric(["other"], foreign.other_deployments)
             others.add_metric(["none"], foreign.unowned)
             yield others
         if (record := engine.request_log) is not None:

@@ -18,7 +18,7 @@ from engine.api.route_api import RouteApi
 from engine.engine import Engine
 from engine.routing.endpoint import Endpoint
 from stoker_wire.parsing.numbers import read_number
-from stoker_wire.portable_errors import Portable
+from stoker_wire.picklable import PicklableError
 from stoker_wire.problem import Problem
 from stoker_wire.route import COST_MAX, DEFAULT_COST
 
@@ -199,7 +199,7 @@ class OpenAIApi:
             )
 
 
-class _WorkerFailed(Portable, Exception):
+class _WorkerFailed(PicklableError, Exception):
     """The worker failed before a byte of its answer was passed on."""
 
     def __init__(self, message: str, *, unreachable: bool) -> None:

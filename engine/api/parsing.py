@@ -13,7 +13,7 @@ from stoker_wire.parsing.ids import read_id
 from stoker_wire.parsing.strict_json import DEPTH_MAX, is_too_deep
 from stoker_wire.problem import Problem, describe
 from stoker_wire.route import COST_MAX, DEFAULT_COST, RouteRequest
-from webserver.limits import refuse_declared_size
+from webserver.request_checks import reject_oversized_body
 
 BODY_SECONDS: web.AppKey[float] = web.AppKey("body_seconds", float)
 
@@ -92,7 +92,7 @@ async def read_body(request: web.Request) -> bytes:
     """
     if request.content.is_eof():
         return await request.read()
-    refuse_declared_size(request, request.client_max_size)
+    reject_oversized_body(request, request.client_max_size)
     async with bounded_arrival(request):
         return await request.read()
 

@@ -12,7 +12,7 @@ from engine.api.parsing import bounded_arrival, json_object
 from engine.settings import Limits
 from stoker_wire.problem import Problem
 from stoker_wire.security.fingerprint import fingerprint
-from webserver.limits import refuse_declared_size
+from webserver.request_checks import reject_oversized_body
 
 _SLICE_BYTES = 64 * 1024
 """Handed to the connection at a time, so that it has no second copy of a large body to keep."""
@@ -94,7 +94,7 @@ class BufferedBody:
         Raises:
             Problem: 400, no JSON object; 408; 413; 429; 503.
         """
-        refuse_declared_size(request, self._bodies.each_max)
+        reject_oversized_body(request, self._bodies.each_max)
         chunks = []
         async with bounded_arrival(request):
             async for chunk in request.content.iter_any():

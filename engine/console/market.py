@@ -17,7 +17,7 @@ from engine.engine import Engine
 from market.query import GrammarError, parse_env
 from stoker_wire.parsing.strict_json import parse_json
 from stoker_wire.problem import Problem
-from stoker_wire.security.secrecy import secret_values, without
+from stoker_wire.security.redaction import redact, secret_values
 
 log = structlog.get_logger("engine.market")
 
@@ -194,7 +194,7 @@ def without_secrets(template: dict[str, Any]) -> dict[str, Any]:
         values = secret_values(parse_env(env))
     except GrammarError:
         return {**template, "env": _HIDDEN}
-    return {**template, "env": without(env, values)}
+    return {**template, "env": redact(env, values)}
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:

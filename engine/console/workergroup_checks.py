@@ -5,7 +5,7 @@ from collections.abc import Callable
 from engine.console.market import MarketApi
 from market.query import GrammarError, parse_filters, parse_launch_args
 from stoker_wire.problem import Problem
-from stoker_wire.security.secrecy import REFERENCE, plain_secrets
+from stoker_wire.security.redaction import REFERENCE, plaintext_secrets
 from stoker_wire.workergroup import Workergroup
 
 
@@ -29,7 +29,7 @@ async def check(group: Workergroup, window: MarketApi) -> None:
 def _without_secrets(group: Workergroup) -> None:
     """Launch args lie in the workflow's history, for everybody who can look at Temporal, for as long as it is kept."""
     args = parse_launch_args(group.launch_args)
-    if plain := plain_secrets(args.env):
+    if plain := plaintext_secrets(args.env):
         name = plain[0]
         said = f"{name} looks like a secret in plain; give the deployment STOKER_SECRET_{name}, and say {name}={REFERENCE}{name}"
         raise Problem(400, "plain_secret", f"launch_args: {said}, or set it in the marketplace's template")

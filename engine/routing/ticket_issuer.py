@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from activities.signing import open_signing_key
-from stoker_wire.security.ticket import TICKET_SECONDS, Ticket, seal
+from stoker_wire.security.ticket import TICKET_SECONDS, Ticket, sign_ticket
 from stoker_wire.security.token import mint_worker_token, ticket_key
 
 _CACHED_MAX = 20_000
@@ -85,7 +85,7 @@ class TicketIssuer:
         ticket = Ticket(
             e=endpoint_name, w=launch_id, c=cost, r=request_idx, n=reqnum, x=round(now + TICKET_SECONDS, 3)
         )
-        return seal(ticket, *keys)
+        return sign_ticket(ticket, *keys)
 
 
 def _pem(key: rsa.RSAPrivateKey) -> bytes:

@@ -109,7 +109,7 @@ class SignalSender:
     async def _goodbye(self, endpoint: Endpoint) -> None:
         unsaid = self._unsaid.pop(endpoint.id, [])
         *before, last = self.batches(endpoint, "the engine stops", self._now())
-        empty = {"leaving": True, "queued_load": 0.0, "queued_requests": 0, "oldest_wait_s": 0.0}
+        empty = {"stopping": True, "queued_load": 0.0, "queued_requests": 0, "oldest_wait_s": 0.0}
         handle = self._client.get_workflow_handle(endpoint.workflow_id)
         try:
             for batch in (*unsaid, *before, last.model_copy(update=empty)):

@@ -20,7 +20,7 @@ from hosts.catalog.catalog import Slot
 from hosts.catalog.ports import NoPorts
 from hosts.catalog.record import Actual, InstanceRecord
 from hosts.faults import FaultKind
-from stoker_wire.security.secrecy import secret_values, without
+from stoker_wire.security.redaction import redact, secret_values
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ LAST_WORDS_BYTES = 4096
 LAST_WORDS_CHARS = 160
 
 
-class Supervisor:
+class InstanceSupervisor:
     """Runs one instance. Commands only say what is wanted; `_step` does the rest, so nothing depends on their order."""
 
     def __init__(
@@ -283,7 +283,7 @@ class Supervisor:
             "".join(one if one.isprintable() else " " for one in line).strip() for line in text.splitlines()
         )
         said = next((line for line in reversed([*shown]) if line), "")
-        return without(said, secret_values(self.record.env))[:LAST_WORDS_CHARS]
+        return redact(said, secret_values(self.record.env))[:LAST_WORDS_CHARS]
 
     async def _halt(self) -> None:
         message, self._message = self._message, ""

@@ -10,15 +10,16 @@ from hosts.api.routes import LOGS, add_routes
 from hosts.catalog.gpus import Gpu, find_gpus
 from hosts.host import Host
 from hosts.settings import HostMarketSettings
-from stoker_wire.security.browser import names_of
-from webserver.limits import no_pages, plain_requests
+from stoker_wire.security.cross_origin import host_names
+from webserver.request_checks import reject_ambiguous_requests, reject_cross_origin
 
 
 def create_app(settings: HostMarketSettings, *, gpus: Callable[[], list[Gpu]] = find_gpus) -> web.Application:
     """The application; it opens its state when it starts (raises StateInUse) and, when it is cleaned up, ends or leaves its instances."""
-    guard = no_pages(names_of(settings.public_ip))
+    guard = reject_cross_origin(host_names(settings.public_ip))
     app = web.Application(
-        middlewares=[problems, plain_requests, guard, keys, misbehave], client_max_size=BODY_BYTES_MAX
+        middlewares=[problems, reject_ambiguous_requests, guard, keys, misbehave],
+        client_max_size=BODY_BYTES_MAX,
     )
 
     async def life(running: web.Application) -> AsyncIterator[None]:

@@ -3,12 +3,12 @@
 from typing import Any
 
 from hosts.agent.environment import external_ports
-from hosts.agent.supervisor import Supervisor
+from hosts.agent.supervisor import InstanceSupervisor
 from hosts.catalog.catalog import Catalog
 from hosts.settings import PORTS_PER_INSTANCE
 
 
-def instance_row(one: Supervisor, catalog: Catalog) -> dict[str, Any]:
+def instance_row(one: InstanceSupervisor, catalog: Catalog) -> dict[str, Any]:
     """All columns. `extra_env` shows the owner what the owner sent, as the hosted API does."""
     record, settings = one.record, one.means.settings
     offer = {

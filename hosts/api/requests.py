@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from market.query import Filters, GrammarError, Order, parse_env, parse_filters, parse_order
-from stoker_wire.base import Received
+from stoker_wire.base import TolerantModel
 from stoker_wire.parsing.numbers import finite
 from stoker_wire.problem import Problem
 
@@ -18,7 +18,7 @@ TYPES = ("on-demand", "ondemand", "bid", "interruptible", "reserved")
 EnvValue = str | int | float | bool | None
 
 
-class _Runs(Received):
+class _Runs(TolerantModel):
     """What a create or an update says about the code to run."""
 
     image: str | None = Field(None, max_length=512)
@@ -84,7 +84,7 @@ class TemplateChange(_Runs):
     """`PUT /api/v0/instances/update_template/{id}/`."""
 
 
-class InstanceChange(Received):
+class InstanceChange(TolerantModel):
     """`PUT /api/v0/instances/{id}/`."""
 
     state: Literal["running", "stopped"] | None = None

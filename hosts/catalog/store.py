@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from hosts.catalog.record import InstanceRecord
-from market.folder_place import place_of
+from market.folder_location import locate_folder
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +72,7 @@ class Store:
 
         A copy gets a name of its own and begins without instances.
         """
-        here = place_of(self.dir).folder
+        here = locate_folder(self.dir).folder
         if self._fact("folder", lambda: here) == here:
             return
         (count,) = self._db.execute("SELECT count(*) FROM instances").fetchone()

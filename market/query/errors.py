@@ -1,9 +1,9 @@
 """The one error of the little languages."""
 
-from stoker_wire.portable_errors import Portable
+from stoker_wire.picklable import PicklableError
 
 
-class GrammarError(Portable, ValueError):
+class GrammarError(PicklableError, ValueError):
     """Text that cannot be read: what was expected, what came and where, and what to write instead."""
 
     def __init__(self, message: str, *, position: int | None = None, advice: str = "") -> None:

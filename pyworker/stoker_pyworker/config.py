@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from stoker_wire.portable_errors import Portable
+from stoker_wire.picklable import PicklableError
 from stoker_wire.route import COST_MAX
 
 JsonObject = dict[str, Any]
@@ -18,7 +18,7 @@ class ConfigError(ValueError):
     """The worker cannot start with this configuration; the message lists everything that is wrong."""
 
 
-class JsonDataException(Portable, Exception):
+class JsonDataException(PicklableError, Exception):
     """Raised by a `request_parser`: the request is answered with 422 and this message."""
 
     def __init__(self, json_msg: JsonObject) -> None:

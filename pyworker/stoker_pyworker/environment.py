@@ -7,7 +7,7 @@ from pathlib import Path
 from stoker_pyworker.config import ConfigError
 from stoker_wire.parsing.ids import read_id
 from stoker_wire.parsing.numbers import read_number
-from stoker_wire.security.secrecy import secret_values
+from stoker_wire.security.redaction import secret_values
 
 _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
 

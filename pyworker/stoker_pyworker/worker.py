@@ -32,7 +32,7 @@ from stoker_pyworker.proxy.worker_queue import WorkerQueue
 from stoker_pyworker.reporting.reports import VERSION, Reporter
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts
 from stoker_wire.problem import Problem
-from stoker_wire.security import browser
+from stoker_wire.security import cross_origin
 from stoker_wire.security.token import ticket_key
 
 log = structlog.get_logger(room="worker")
@@ -195,8 +195,10 @@ class Life:
             for value in map(request.header, (b"host", b"origin", b"sec-fetch-site"))
         ]
         host, origin, site = fields
-        names = browser.names_of(self.settings.public_host)
-        refused = browser.refusal(request.method.decode(), host or "", origin, site, names=names)
+        names = cross_origin.host_names(self.settings.public_host)
+        refused = cross_origin.cross_origin_problem(
+            request.method.decode(), host or "", origin, site, names=names
+        )
         if refused is not None:
             raise refused
 

@@ -9,7 +9,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from market.ownership import DeploymentMarket, Owner, owner_of
 from market.port import InstanceGone, MarketError
-from run.faults import Fault
+from run.errors import CommandError
 from run.state_folder.identity import require_identity
 from stoker.cli.output import in_cells
 from stoker_wire.control import workflow_id
@@ -32,12 +32,12 @@ async def run_adopt(
     `origin`: the deployment that owned them; None: labels that name no deployment.
 
     Raises:
-        Fault: the marketplace or Temporal does not answer, or it was not confirmed.
+        CommandError: the marketplace or Temporal does not answer, or it was not confirmed.
     """
     if origin is not None:
         require_identity(origin, "--from")
     if origin == market.deployment:
-        raise Fault(f"{origin} is this deployment: its instances are its own already")
+        raise CommandError(f"{origin} is this deployment: its instances are its own already")
     try:
         found = [
             (one, owner)
@@ -50,17 +50,17 @@ async def run_adopt(
         await _show(found, client, console)
         question = f"{len(found)} instances will belong to the deployment {market.deployment}. Type {WORD}: "
         if not confirmed(question):
-            raise Fault("not confirmed; nothing was changed", exit_code=1)
+            raise CommandError("not confirmed; nothing was changed", exit_code=1)
         return await _adopt(market, [one for one, _ in found], console)
     except MarketError as fault:
-        raise Fault(f"the marketplace does not answer ({fault}); try again", exit_code=4) from fault
+        raise CommandError(f"the marketplace does not answer ({fault}); try again", exit_code=4) from fault
     except RPCError as fault:
-        raise Fault(f"Temporal does not answer ({fault}); try again", exit_code=4) from fault
+        raise CommandError(f"Temporal does not answer ({fault}); try again", exit_code=4) from fault
 
 
 async def _candidates(market: DeploymentMarket, origin: str | None) -> tuple[Instance, ...]:
     account = await market.account()
-    return account.unowned if origin is None else account.strangers
+    return account.unowned if origin is None else account.foreign
 
 
 async def _adopt(market: DeploymentMarket, found: list[Instance], console: Console) -> tuple[int, ...]:

@@ -17,15 +17,15 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from hosts.agent import proc
-from run.faults import Fault
+from run.errors import CommandError
 from run.output import say
-from run.processes.listeners import Listener, listeners
-from run.processes.supervisor import Child, Supervisor
+from run.processes.listening_sockets import ListeningSocket, listening_sockets
+from run.processes.supervisor import Child, ProcessSupervisor
 from run.processes.temporal_server import connect, dev_server_command, prepare
 from run.processes.temporal_ui import GuardedUi, blocked_address
 from run.roles.stopping import stop_event
 from run.settings import DevSettings, bracketed
-from run.state_folder.identity import require_original, settle_identity
+from run.state_folder.identity import ensure_identity, require_original
 from run.state_folder.keys import Keys, Role, environment_for, load_keys
 from run.state_folder.lock import ChildRecord, StateLock, require_free
 from run.state_folder.secure_files import write_private
@@ -50,7 +50,7 @@ class DevStack:
     def __init__(self, settings: DevSettings) -> None:
         self.settings = settings
         self.state_dir = settings.state_dir
-        self.supervisor = Supervisor()
+        self.supervisor = ProcessSupervisor()
         self._lock = StateLock(self.state_dir)
         self._record = ChildRecord(self.state_dir)
         self._effective = self.state_dir / "settings.json"
@@ -69,10 +69,10 @@ class DevStack:
         """Check the ground, start every part in order, and return once all are ready.
 
         Raises:
-            Fault: the state folder or a port is in use, or a part did not become ready.
+            CommandError: the state folder or a port is in use, or a part did not become ready.
         """
         if self.settings.worker.deployment is not None:
-            raise Fault(
+            raise CommandError(
                 "worker.deployment is for production: here nothing would run until a build is rolled out; remove it"
             )
         self._lock.acquire()
@@ -120,9 +120,9 @@ class DevStack:
         await self._answers(f"{settings.engine.own_url}/readyz", "engine")
         self._record.write(self.pids)
 
-    def listening(self) -> list[Listener] | None:
+    def listening(self) -> list[ListeningSocket] | None:
         """Every TCP socket on which this process, the children and their instances listen; None: unknown on this system."""
-        return listeners(proc.descendants(os.getpid()))
+        return listening_sockets(proc.descendants(os.getpid()))
 
     async def _prepared(self) -> Client:
         temporal = self.settings.temporal
@@ -130,15 +130,15 @@ class DevStack:
             client = await connect(temporal)
             await prepare(client, temporal)
         except RPCError as fault:
-            raise Fault(self._did_not_start("temporal", str(fault)), exit_code=4) from fault
-        self.deployment = await settle_identity(client, self.state_dir, own_server=True)
+            raise CommandError(self._did_not_start("temporal", str(fault)), exit_code=4) from fault
+        self.deployment = await ensure_identity(client, self.state_dir, own_server=True)
         return client
 
     async def _while_alive(self, name: str, work: Coroutine[Any, Any, Result]) -> Result:
         """The work's result, as long as the child does not die again and again.
 
         Raises:
-            Fault: it did; the sentence ends with its last words.
+            CommandError: it did; the sentence ends with its last words.
         """
         deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX + PREPARE_SECONDS_MAX
         task = asyncio.create_task(work)
@@ -216,10 +216,10 @@ class DevStack:
     def _check_alive(self, name: str, deadline: float) -> None:
         child = self.supervisor.children[name]
         if child.restarts >= 3 or asyncio.get_running_loop().time() > deadline:
-            raise Fault(self._did_not_start(name), exit_code=4)
+            raise CommandError(self._did_not_start(name), exit_code=4)
 
     def _did_not_start(self, name: str, reason: str = "") -> str:
-        words = last_words(self.supervisor.children[name].log_file)
+        words = log_tail(self.supervisor.children[name].log_file)
         told = f"the {name} did not start{f' ({reason})' if reason else ''}; its last words: {words}"
         file = self.settings.temporal.db_filename
         if name == "temporal" and file is not None:
@@ -230,7 +230,7 @@ class DevStack:
         return told
 
 
-def last_words(log_file: Path, *, lines: int = 2) -> str:
+def log_tail(log_file: Path, *, lines: int = 2) -> str:
     """The end of a child's log, in one line."""
     try:
         with log_file.open("rb") as log:
@@ -281,7 +281,7 @@ async def _watch_listeners(stack: DevStack) -> None:
                 log.warning("dev.reachable_from_network", address=str(one), pid=one.pid)
 
 
-def reach(settings: DevSettings, found: list[Listener] | None) -> str:
+def reach(settings: DevSettings, found: list[ListeningSocket] | None) -> str:
     """Who can reach the deployment, in one line. `found` is what listens now; None if the system cannot tell."""
     host = settings.engine.host
     outside = [one for one in found or [] if not one.is_loopback]

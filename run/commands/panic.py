@@ -19,7 +19,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.messages import read_label
 from market.ownership import LABEL_PREFIX, DeploymentMarket, count_by_deployment
 from market.port import InstanceGone, MarketError, RateLimited, Unauthorised
-from run.faults import Fault
+from run.errors import CommandError
 from run.processes.temporal_server import Target, connect_to
 from run.state_folder.identity import identity_of, read_identity, require_identity
 from stoker.cli.output import in_cells
@@ -83,14 +83,14 @@ async def find_deployment(
     `wanted`: the identity, where a person gives it; else Temporal tells it, else the state folder.
 
     Raises:
-        Fault: the identity is not known.
+        CommandError: the identity is not known.
     """
     console.print(f"Temporal {target}", markup=False)
     client = found = None
     try:
         client = await connect_to(target, wait_seconds_max=TEMPORAL_SECONDS_MAX)
         found = await identity_of(client)
-    except Fault as fault:
+    except CommandError as fault:
         console.print(str(fault), style="yellow", markup=False)
     if found is None:
         kept = read_identity(state_dir)
@@ -101,7 +101,7 @@ async def find_deployment(
             console.print(f"this Temporal carries the deployment {found}: its endpoints are not stopped")
         return wanted, None
     if found is None:
-        raise Fault(
+        raise CommandError(
             "which deployment? Temporal does not answer, and the state folder keeps no identity for it; "
             "give --deployment (stokerd tells it at each start, and it stands in the labels)",
             exit_code=4,
@@ -122,12 +122,12 @@ async def run_panic(
     `client`: of the deployment's Temporal; None if it does not answer.
 
     Raises:
-        Fault: the marketplace does not answer or does not know the key, or it was not confirmed.
+        CommandError: the marketplace does not answer or does not know the key, or it was not confirmed.
     """
     found = [*await _ours(market, endpoint, console), *await _by_id(market, client, endpoint, console)]
     _show(found, market.deployment, console)
     if found and not confirmed(f"{len(found)} instances will be destroyed with their disks. Type {WORD}: "):
-        raise Fault("not confirmed; nothing was changed", exit_code=1)
+        raise CommandError("not confirmed; nothing was changed", exit_code=1)
     stopped = await _stop_endpoints(client, endpoint)
     destroyed: set[int] = set()
     deadline = time.monotonic() + DESTROY_SECONDS_MAX
@@ -151,15 +151,15 @@ async def _ours(
     try:
         account = await market.account()
     except Unauthorised as fault:
-        raise Fault(
+        raise CommandError(
             f"the marketplace does not know the key ({fault}); set STOKER_MARKET_KEY or VAST_API_KEY"
         ) from fault
     except MarketError as fault:
-        raise Fault(
+        raise CommandError(
             f"the marketplace does not answer ({fault}); try again, or use its own console", exit_code=4
         ) from fault
     if console is not None:
-        for deployment, count in sorted(count_by_deployment(account.strangers).items()):
+        for deployment, count in sorted(count_by_deployment(account.foreign).items()):
             console.print(f"not touched: {count} instances of the deployment {deployment}")
         if account.unowned:
             console.print(

@@ -15,7 +15,7 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from run.faults import Fault
+from run.errors import CommandError
 from run.settings import WorkerChoice
 from stoker_wire.control import MARKET_TASK_QUEUE, SWEEP_ID, TASK_QUEUE, UPDATE_CONFIG, WORKFLOW_TYPE
 from workflows.sweep.sweep import SweepWorkflow
@@ -52,11 +52,11 @@ async def roll_out(
     """Switch the deployment to the build, wake every workflow, and return once all have moved or the time is over.
 
     Raises:
-        Fault: the settings name no deployment, or no worker of that build polls yet.
+        CommandError: the settings name no deployment, or no worker of that build polls yet.
     """
     version = choice.version()
     if version is None:
-        raise Fault(
+        raise CommandError(
             "worker.deployment is not set: these workers are not versioned, there is nothing to roll out"
         )
     deadline = asyncio.get_running_loop().time() + seconds_max
@@ -98,7 +98,7 @@ async def _polled(client: Client, build: WorkerDeploymentVersion, deadline: floa
         if queues >= _QUEUES:
             return
         if asyncio.get_running_loop().time() > deadline:
-            raise Fault(
+            raise CommandError(
                 f"no worker of build {build.build_id} of deployment {build.deployment_name} polls; start "
                 f"`stokerd worker --build-id {build.build_id}` first",
                 exit_code=4,

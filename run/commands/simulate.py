@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from run.faults import Fault
+from run.errors import CommandError
 from run.yaml_files import read_yaml
 from simulation.pictures import NoPictures
 from simulation.report import Report, Unfit, simulate_trace
@@ -34,7 +34,7 @@ def run_simulate(
     """Simulate and print.
 
     Raises:
-        Fault: the trace or the config cannot be used, or pictures cannot be drawn (2); nothing that was tried meets what
+        CommandError: the trace or the config cannot be used, or pictures cannot be drawn (2); nothing that was tried meets what
             was wanted (1).
     """
     asked = read_config(config)
@@ -58,14 +58,14 @@ def run_simulate(
                 progress=lambda share, what: bar.update(task, completed=share, description=what),
             )
     except (TraceFault, NoPictures, Unfit) as fault:
-        raise Fault(str(fault)) from fault
+        raise CommandError(str(fault)) from fault
     except OSError as fault:
-        raise Fault(f"{fault.filename}: cannot be written ({fault.strerror})") from fault
+        raise CommandError(f"{fault.filename}: cannot be written ({fault.strerror})") from fault
     console.print(report.table(), end="", markup=False, soft_wrap=True)
     for path in report.pictures:
         console.print(f"drew {path}", markup=False, soft_wrap=True)
     if not report.met:
-        raise Fault(
+        raise CommandError(
             "nothing that was tried meets what was wanted; see above for what comes nearest", exit_code=1
         )
     return report
@@ -75,14 +75,16 @@ def read_config(path: Path | None) -> EndpointConfig:
     """The endpoint config in a YAML or JSON file; the defaults without one.
 
     Raises:
-        Fault: no such file, no mapping, or a value out of bounds.
+        CommandError: no such file, no mapping, or a value out of bounds.
     """
     if path is None:
         return EndpointConfig()
     given = read_yaml(path, "an endpoint config in YAML or JSON")
     if not isinstance(given, dict):
-        raise Fault(f"{path}: expected a mapping such as `target_util: 0.9`, got {type(given).__name__}")
+        raise CommandError(
+            f"{path}: expected a mapping such as `target_util: 0.9`, got {type(given).__name__}"
+        )
     try:
         return EndpointConfig.model_validate(given)
     except ValidationError as fault:
-        raise Fault(f"{path}: {describe(fault)}") from fault
+        raise CommandError(f"{path}: {describe(fault)}") from fault

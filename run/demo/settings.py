@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from run.faults import Fault
+from run.errors import CommandError
 from run.settings import DevSettings
 from run.state_folder.lock import free_port, require_free
 
@@ -35,6 +35,6 @@ def demo_settings(settings: DevSettings, state_dir: Path) -> DevSettings:
 def _free(port: int, host: str = "127.0.0.1") -> int:
     try:
         require_free({"port": (host, port)})
-    except Fault:
+    except CommandError:
         return free_port(host)
     return port

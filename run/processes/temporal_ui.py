@@ -16,9 +16,10 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from run.faults import Fault
+from run.errors import CommandError
 from stoker_wire.problem import Problem
-from webserver.limits import GuardedListener, Handler, listen, no_pages, plain_requests
+from webserver.connections import ConnectionLimiter, listen
+from webserver.request_checks import Handler, reject_ambiguous_requests, reject_cross_origin
 
 BLOCKED_PORTS = (
     *(1719, 1720, 1723, 2049, 3659, 4045, 5060, 5061, 6000, 6566),
@@ -43,7 +44,7 @@ def blocked_address(ip: str) -> tuple[str, int]:
     """A free loopback address and port that no browser connects to.
 
     Raises:
-        Fault: every such port is in use.
+        CommandError: every such port is in use.
     """
     hosts = [ip]
     if sys.platform == "linux" and ip == "127.0.0.1":
@@ -53,7 +54,7 @@ def blocked_address(ip: str) -> tuple[str, int]:
         for port in (*BLOCKED_PORTS[start:], *BLOCKED_PORTS[:start]):
             if _is_free(host, port):
                 return host, port
-    raise Fault(
+    raise CommandError(
         f"no port is free for the Temporal UI behind its guard: it needs one of {', '.join(map(str, BLOCKED_PORTS))} "
         f"on {ip}, because browsers connect to none of them; free one, or set temporal.ui_port to null",
         exit_code=3,
@@ -79,12 +80,12 @@ class GuardedUi:
         self,
         runner: web.AppRunner,
         server: asyncio.Server,
-        door: GuardedListener,
+        limiter: ConnectionLimiter,
         session: aiohttp.ClientSession,
     ) -> None:
         self._runner = runner
         self._server = server
-        self._door = door
+        self._limiter = limiter
         self._session = session
 
     @classmethod
@@ -103,24 +104,25 @@ class GuardedUi:
         )
         forward = _Forward(session, backend)
         app = web.Application(
-            middlewares=[_problems, plain_requests, no_pages()], client_max_size=_BODY_BYTES_MAX
+            middlewares=[_problems, reject_ambiguous_requests, reject_cross_origin()],
+            client_max_size=_BODY_BYTES_MAX,
         )
         app.router.add_route("*", "/{path:.*}", forward.handle)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         try:
             await runner.setup()
-            server, door = await listen(runner, host, port)
+            server, limiter = await listen(runner, host, port)
         except BaseException:
             await runner.cleanup()
             await session.close()
             raise
-        return cls(runner, server, door, session)
+        return cls(runner, server, limiter, session)
 
     async def close(self) -> None:
         """Stop listening."""
         self._server.close()
         await self._runner.cleanup()
-        self._door.close()
+        self._limiter.close()
         await self._session.close()
 
 

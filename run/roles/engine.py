@@ -6,13 +6,13 @@ import structlog
 
 from engine.app import serve
 from engine.settings import EngineSettings, Limits, Timing
-from run.gc_tuning import calm_garbage_collection
+from run.gc_tuning import tune_garbage_collector
 from run.processes.temporal_server import connect_to, temporal_target
 from run.roles.stopping import stop_event
 from run.settings import DevSettings, ListenLimits
 from run.state_folder.keys import load_keys
 from stoker_wire.security.loopback import is_loopback
-from webserver.limits import ConnectionLimits
+from webserver.connections import ConnectionLimits
 
 log = structlog.get_logger(__name__)
 
@@ -72,5 +72,5 @@ async def run_engine(settings: DevSettings) -> None:
         namespace=target.namespace,
         temporal_from=target.source,
     )
-    calm_garbage_collection()
+    tune_garbage_collector()
     await serve(engine, client, stop=stop)

@@ -10,12 +10,11 @@ from activities.instances import MarketActivities
 from activities.safety_nets import SafetyNets, ensure_sweep
 from activities.secrets import DeploymentSecrets
 from market.ownership import DeploymentMarket
-from run.gc_tuning import calm_garbage_collection
-from run.markets import market_of
+from run.gc_tuning import tune_garbage_collector
 from run.processes.temporal_server import connect_to, temporal_target
 from run.roles.stopping import stop_event
 from run.settings import DevSettings
-from run.state_folder.identity import settle_identity
+from run.state_folder.identity import ensure_identity
 from run.state_folder.keys import load_keys
 from workflows.hosting.worker import WorkerSettings, build_workers, forwarding_runtime
 
@@ -28,8 +27,8 @@ async def run_worker(settings: DevSettings) -> None:
     keys = load_keys(settings.state_dir, generate=False, role="worker", hosted_market=settings.hosted_market)
     target = temporal_target(settings.temporal)
     client = await connect_to(target, runtime=forwarding_runtime())
-    deployment = await settle_identity(client, settings.state_dir)
-    market = DeploymentMarket(market_of(settings, keys.market_key), deployment)
+    deployment = await ensure_identity(client, settings.state_dir)
+    market = DeploymentMarket(settings.market_client(keys.market_key), deployment)
     secrets = DeploymentSecrets(hmac_secret=keys.secret, named=keys.named, report_address=settings.engine.url)
     workers = build_workers(
         client,
@@ -38,7 +37,7 @@ async def run_worker(settings: DevSettings) -> None:
             market_calls_per_second=settings.market.calls_per_second_max, version=settings.worker.version()
         ),
     )
-    calm_garbage_collection()
+    tune_garbage_collector()
     running = [asyncio.create_task(worker.run()) for worker in workers]
     sweep = settings.sweep.spec
     await ensure_sweep(client, sweep, configure=True)

@@ -17,7 +17,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from run.faults import Fault
+from run.errors import CommandError
 from run.state_folder.secure_files import write_private
 
 _FILE = "keys.json"
@@ -129,7 +129,7 @@ def load_keys(
     in the file, are accepted besides: see `docs/how-to/production.md` on rotation.
 
     Raises:
-        Fault: a key is missing and may not be generated, or cannot be one; or a file is readable by others, or cannot be
+        CommandError: a key is missing and may not be generated, or cannot be one; or a file is readable by others, or cannot be
             read or written. No message repeats a key.
     """
     path = state_dir / _FILE
@@ -160,7 +160,9 @@ def load_keys(
         (_MARKET[0], market_key),
     ):
         if not value and (role is None or name in _VARIABLES[role]):
-            raise Fault(f"{name} is not set and {path} does not hold it; set it, or run `stokerd dev` once")
+            raise CommandError(
+                f"{name} is not set and {path} does not hold it; set it, or run `stokerd dev` once"
+            )
     if role == "engine":
         _require_private_key(pem, _SIGNING, "signing_key_pem", rsa.RSAPrivateKey, "an RSA")
         if ca_pem:
@@ -193,20 +195,22 @@ def load_account_key(state_dir: Path) -> str:
     """The first account's key alone; the others need not be there.
 
     Raises:
-        Fault: there is none, or the file cannot be read.
+        CommandError: there is none, or the file cannot be read.
     """
     path = state_dir / _FILE
     keys = _texts(_read(path), "account_keys", path)
     if key := os.environ.get(_ACCOUNT):
         keys["default"] = key
     if not keys:
-        raise Fault(f"{_ACCOUNT} is not set and {path} does not hold it; set it, or run `stokerd dev` once")
+        raise CommandError(
+            f"{_ACCOUNT} is not set and {path} does not hold it; set it, or run `stokerd dev` once"
+        )
     return next(iter(keys.values()))
 
 
 def _require_hosted_key(market_key: str, path: Path) -> None:
     if not market_key or _GENERATED.fullmatch(market_key):
-        raise Fault(
+        raise CommandError(
             "market.kind is vast, and there is no key of the marketplace: set VAST_API_KEY or STOKER_MARKET_KEY, or "
             f"market_key in {path}"
             + (
@@ -221,7 +225,7 @@ def _require_clean(given: Mapping[str, str], path: Path) -> None:
     """A blank key opens doors, and one with a line break fits into no header."""
     for name, value in given.items():
         if value != value.strip() or any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
-            raise Fault(
+            raise CommandError(
                 f"{name}, or its place in {path}, should have no white space around it and no line breaks"
             )
 
@@ -253,25 +257,27 @@ def _read(path: Path) -> dict[str, Any]:
         if not path.exists():
             return {}
         if path.stat().st_mode & 0o077:
-            raise Fault(f"{path} holds keys and is readable by others; run: chmod 600 {path}")
+            raise CommandError(f"{path} holds keys and is readable by others; run: chmod 600 {path}")
         stored = json.loads(path.read_text())
     except OSError as fault:
-        raise Fault(
+        raise CommandError(
             f"{path} cannot be read ({fault.strerror}); it should be a file of this user's, or give another state_dir"
         ) from fault
     except (ValueError, RecursionError) as fault:
-        raise Fault(
+        raise CommandError(
             f"{path} is not JSON ({fault}); mend it, or remove it to have new keys generated"
         ) from fault
     if not isinstance(stored, dict):
-        raise Fault(f"{path} should hold a JSON object; mend it, or remove it to have new keys generated")
+        raise CommandError(
+            f"{path} should hold a JSON object; mend it, or remove it to have new keys generated"
+        )
     return stored
 
 
 def _mapping(stored: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
     found = stored.get(name) or {}
     if not isinstance(found, dict):
-        raise Fault(f"{path}: {name} should be a JSON object, not {type(found).__name__}")
+        raise CommandError(f"{path}: {name} should be a JSON object, not {type(found).__name__}")
     return dict(found)
 
 
@@ -279,7 +285,7 @@ def _texts(stored: dict[str, Any], name: str, path: Path) -> dict[str, str]:
     found = _mapping(stored, name, path)
     for key, value in found.items():
         if not isinstance(value, str):
-            raise Fault(f"{path}: {name}.{key} should be text, not {type(value).__name__}")
+            raise CommandError(f"{path}: {name}.{key} should be text, not {type(value).__name__}")
     return found
 
 
@@ -288,7 +294,7 @@ def _text(stored: dict[str, Any], name: str, path: Path) -> str:
     if found is None:
         return ""
     if not isinstance(found, str):
-        raise Fault(f"{path}: {name} should be text, not {type(found).__name__}")
+        raise CommandError(f"{path}: {name} should be text, not {type(found).__name__}")
     return found
 
 
@@ -296,7 +302,9 @@ def _encoded(secret: str, variable: str) -> bytes:
     try:
         return secret.encode()
     except UnicodeEncodeError:
-        raise Fault(f"{variable}, or its place in {_FILE}, is not Unicode text; give another one") from None
+        raise CommandError(
+            f"{variable}, or its place in {_FILE}, is not Unicode text; give another one"
+        ) from None
 
 
 def _require_private_key(pem: str, variable: str, name: str, kind: type, called: str) -> None:
@@ -306,7 +314,7 @@ def _require_private_key(pem: str, variable: str, name: str, kind: type, called:
     except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it asks for a password
         key = None
     if not isinstance(key, kind):
-        raise Fault(
+        raise CommandError(
             f"{variable}, or {name} in {_FILE}, should be {called} private key in PEM without a password; give such a one"
         )
 
@@ -315,7 +323,7 @@ def _pem_in(file: str, variable: str) -> str:
     try:
         return Path(file).read_text()
     except (OSError, ValueError) as fault:
-        raise Fault(
+        raise CommandError(
             f"{variable}: {file} cannot be read: {fault}; name a PEM file with a private key"
         ) from fault
 
@@ -327,4 +335,4 @@ def _write(path: Path, stored: dict[str, Any]) -> None:
         write_private(temporary, json.dumps(stored, indent=1))
         temporary.replace(path)
     except OSError as fault:
-        raise Fault(f"{path} cannot be written ({fault.strerror}); give another state_dir") from fault
+        raise CommandError(f"{path} cannot be written ({fault.strerror}); give another state_dir") from fault

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from market.folder_place import boot, place_of
-from run.faults import Fault
+from market.folder_location import boot_id, locate_folder
+from run.errors import CommandError
 from run.state_folder.secure_files import open_private, private_folder, write_private
 
 _LOCK = "stokerd.lock"
@@ -28,7 +28,7 @@ class StateLock:
         """Take the lock; the folder becomes its owner's alone.
 
         Raises:
-            Fault: another process holds it, or the folder is shared with others.
+            CommandError: another process holds it, or the folder is shared with others.
         """
         private_folder(self._path.parent)
         file = open_private(self._path)
@@ -42,7 +42,7 @@ class StateLock:
                 who = f"stokerd, pid {holder}; stop it (kill {holder})"
             else:
                 who = "a stokerd that this process cannot see (another machine, container or user); stop it there"
-            raise Fault(
+            raise CommandError(
                 f"{self._path.parent} is in use by {who}, or give another state_dir", exit_code=3
             ) from fault
         file.truncate(0)
@@ -67,7 +67,7 @@ class ChildRecord:
     def write(self, pids: Mapping[str, int]) -> None:
         """Note the running children."""
         record = {name: [pid, _started(pid)] for name, pid in pids.items()}
-        said = {"boot": boot(), "folder": place_of(self._path.parent).folder, "children": record}
+        said = {"boot": boot_id(), "folder": locate_folder(self._path.parent).folder, "children": record}
         write_private(self._path, json.dumps(said))
 
     def refuse_stale(self) -> None:
@@ -77,17 +77,17 @@ class ChildRecord:
         another deployment's.
 
         Raises:
-            Fault: one is alive.
+            CommandError: one is alive.
         """
         try:
             said = json.loads(self._path.read_text())
             children = {str(name): (int(pid), str(at)) for name, (pid, at) in said["children"].items()}
-            ours = (said["boot"], said["folder"]) == (boot(), place_of(self._path.parent).folder)
+            ours = (said["boot"], said["folder"]) == (boot_id(), locate_folder(self._path.parent).folder)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return
         for name, (pid, started) in children.items() if ours else ():
             if _started(pid) == started:
-                raise Fault(
+                raise CommandError(
                     f"{name}, pid {pid}, is left from an earlier run on this state folder; end it: kill {pid}",
                     exit_code=3,
                 )
@@ -97,7 +97,7 @@ def require_free(ports: Mapping[str, tuple[str, int]]) -> None:
     """Make sure that every named (host, port) can be listened on.
 
     Raises:
-        Fault: one is in use; the message names the setting.
+        CommandError: one is in use; the message names the setting.
     """
     for name, (host, port) in ports.items():
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -107,11 +107,11 @@ def require_free(ports: Mapping[str, tuple[str, int]]) -> None:
                 probe.bind((host, port))
             except OSError as fault:
                 if fault.errno == errno.EADDRINUSE:
-                    raise Fault(
+                    raise CommandError(
                         f"port {port} on {host} is in use; stop what listens there, or change {name}",
                         exit_code=3,
                     ) from fault
-                raise Fault(
+                raise CommandError(
                     f"cannot listen on {host}, port {port} ({fault.strerror}); change the host or {name}",
                     exit_code=3,
                 ) from fault

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 from typing import IO
 
-from run.faults import Fault
+from run.errors import CommandError
 
 UMASK = 0o077
 """Of every process of a deployment: what it creates, its owner alone can read."""
@@ -15,17 +15,17 @@ def private_folder(path: Path) -> None:
     """Make the folder, or close an existing one to everybody else.
 
     Raises:
-        Fault: it is shared with others (`/tmp`), or another user's, or cannot be made.
+        CommandError: it is shared with others (`/tmp`), or another user's, or cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = path.stat()
     except OSError as fault:
-        raise Fault(
+        raise CommandError(
             f"{path} cannot be made a folder: {fault}; give another state_dir", exit_code=3
         ) from fault
     if found.st_uid != os.getuid() or found.st_mode & (stat.S_ISVTX | stat.S_IWOTH):
-        raise Fault(
+        raise CommandError(
             f"{path} is shared with other users of this machine, and would hold keys, logs and databases; "
             "give a state_dir of its own",
             exit_code=3,

@@ -23,7 +23,7 @@ from stoker.errors import (
 from stoker.requests.backoff import RetryPolicy, retry_after
 from stoker.transport import Pool
 from stoker_wire.parsing.strict_json import NotJson, parse_answer
-from stoker_wire.portable_errors import Portable
+from stoker_wire.picklable import PicklableError
 from stoker_wire.problem import describe
 from stoker_wire.route import Route, RouteAnswer, RouteRequest, Waiting, is_route
 
@@ -37,7 +37,7 @@ _NOT_DONE = frozenset({"endpoints_not_read", "endpoint_deleting", "starting"})
 """Problems of an engine that has not begun what it was asked."""
 
 
-class Away(Portable, Exception):
+class Away(PicklableError, Exception):
     """The engine did not answer, or answered that it cannot now. `retry_after_s` is what it asked for."""
 
     def __init__(

@@ -21,10 +21,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from stoker_wire.portable_errors import Portable
+from stoker_wire.picklable import PicklableError
 
 
-class StokerError(Portable, Exception):
+class StokerError(PicklableError, Exception):
     """The root of what this package raises on purpose."""
 
 

@@ -23,7 +23,7 @@ from run.state_folder.lock import free_port
 from stoker_pyworker.http.limits import Limits as WorkerLimits
 from stoker_pyworker.http.server import HttpServer
 from tests.engine.standin import until
-from webserver.limits import ConnectionLimits, listen
+from webserver.connections import ConnectionLimits, listen
 
 KEY = "account-key-0123456789"
 SIGNING_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
@@ -144,8 +144,8 @@ async def engine(bounds: Bounds, **more: Any) -> AsyncIterator[Target]:
             server.port,
             "/healthz",
             "/api/v0/bundles/",
-            connections=lambda: server.door.connections,
-            idle=lambda: len(server.door.idle),
+            connections=lambda: server.limiter.connections,
+            idle=lambda: len(server.limiter.idle),
         )
     finally:
         await server.close()
@@ -163,7 +163,7 @@ async def market(bounds: Bounds, folder: Any, monkeypatch: pytest.MonkeyPatch) -
         head_seconds_max=bounds.head_seconds_max,
         idle_seconds_max=bounds.idle_seconds_max,
     )
-    server, door = await listen(runner, "127.0.0.1", 0, limits=limits)
+    server, limiter = await listen(runner, "127.0.0.1", 0, limits=limits)
     assert app[HOST] is not None
     port = server.sockets[0].getsockname()[1]
     try:
@@ -171,13 +171,13 @@ async def market(bounds: Bounds, folder: Any, monkeypatch: pytest.MonkeyPatch) -
             port,
             "/healthz",
             "/api/v0/bundles/",
-            connections=lambda: door.connections,
-            idle=lambda: len(door.idle),
+            connections=lambda: limiter.connections,
+            idle=lambda: len(limiter.idle),
         )
     finally:
         server.close()
         await runner.cleanup()
-        door.close()
+        limiter.close()
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ListBatchOperationsRequest
 from temporalio.client import Client
 
-from run.processes.listeners import listeners
+from run.processes.listening_sockets import listening_sockets
 from run.processes.temporal_server import connect, dev_server_command
 from run.processes.temporal_ui import GuardedUi, blocked_address
 from run.settings import DevSettings
@@ -160,14 +160,14 @@ class Temporal:
 
     def ports(self) -> list[int]:
         """Every port that the server or the UI's guard listens on."""
-        found = listeners([self.pid])
+        found = listening_sockets([self.pid])
         assert found is not None
         assert all(one.is_loopback for one in found)
         return sorted({one.port for one in found} | {self.ui_port})
 
     def backend_ports(self) -> list[tuple[str, int]]:
         """The server's own listeners, as host and port."""
-        return [(one.host, one.port) for one in listeners([self.pid]) or []]
+        return [(one.host, one.port) for one in listening_sockets([self.pid]) or []]
 
     async def signals(self) -> int:
         """How many signals reached the workflow, and batches the server."""

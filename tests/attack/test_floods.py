@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from tests.attack.conftest import KEY, SERVERS, answers_in, problem_in, read_all, until
-from webserver.limits import GuardedListener, files_max
+from webserver.connections import ConnectionLimiter
+from webserver.open_files import open_files_max
 
 ROOT = Path(__file__).parents[2]
 FLOOD = 2000
@@ -153,7 +154,7 @@ async def test_an_endless_chunk_extension_ends_with_the_time_of_the_body(target,
 
 
 def test_the_processs_open_files_bound_the_connections(monkeypatch):
-    monkeypatch.setattr("webserver.limits.files_max", lambda: 1024)
+    monkeypatch.setattr("webserver.connections.open_files_max", lambda: 1024)
 
     class Server:
         pass
@@ -161,8 +162,8 @@ def test_the_processs_open_files_bound_the_connections(monkeypatch):
     class Wanted:
         connections_max = 40_000
 
-    assert GuardedListener(Server(), Wanted()).connections_max == 1024 - 256
-    assert files_max() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert ConnectionLimiter(Server(), Wanted()).connections_max == 1024 - 256
+    assert open_files_max() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def test_a_process_with_few_files_is_not_stopped_by_idle_connections(tmp_path):

@@ -111,9 +111,9 @@ async def test_an_endpoint_key_is_valid_through_its_overlap_and_not_beyond(stage
 
 def test_a_ticket_takes_no_third_seal() -> None:
     """Whoever could add seals could try as many as a ticket has room for."""
-    from stoker_wire.security.ticket import Ticket, TicketRefused, seal, unseal
+    from stoker_wire.security.ticket import Ticket, TicketRefused, sign_ticket, verify_ticket
 
     ticket = Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=time.time() + 60)
-    assert unseal(seal(ticket, b"x", b"right"), b"right", worker=LAUNCH, now=0) == ticket
+    assert verify_ticket(sign_ticket(ticket, b"x", b"right"), b"right", worker=LAUNCH, now=0) == ticket
     with pytest.raises(TicketRefused, match="was not made for this worker"):
-        unseal(seal(ticket, b"x", b"y", b"right"), b"right", worker=LAUNCH, now=0)
+        verify_ticket(sign_ticket(ticket, b"x", b"y", b"right"), b"right", worker=LAUNCH, now=0)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from webserver.limits import ConnectionLimits, listen
+from webserver.connections import ConnectionLimits, listen
 
 T = TypeVar("T")
 
@@ -40,10 +40,10 @@ async def served(app: web.Application) -> AsyncIterator[str]:
     """The application behind the limits of the real servers; its base address."""
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
     await runner.setup()
-    server, door = await listen(runner, "127.0.0.1", 0, limits=ConnectionLimits())
+    server, limiter = await listen(runner, "127.0.0.1", 0, limits=ConnectionLimits())
     yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()
-    door.close()
+    limiter.close()
     await runner.cleanup()
 
 

@@ -25,11 +25,11 @@ from market.query import (
 )
 from market.query.docker_flags import published_ports
 from run.commands.simulate import read_config
-from run.faults import Fault
+from run.errors import CommandError
 from run.settings import load_settings
 from simulation.trace import TraceFault, read_trace
 from stoker_wire.endpoint import EndpointConfig
-from stoker_wire.security.ticket import Ticket, TicketRefused, seal, unseal
+from stoker_wire.security.ticket import Ticket, TicketRefused, sign_ticket, verify_ticket
 from stoker_wire.security.token import endpoint_key_matches, mint_worker_token, read_worker_token
 from tests.fuzz.size import examples
 from tests.fuzz.values import Text, anything, dump
@@ -157,7 +157,7 @@ def test_a_settings_file_is_read_or_refused(tmp_path: Path, data: bytes) -> None
     path.write_bytes(data)
     try:
         load_settings(path)
-    except Fault as fault:
+    except CommandError as fault:
         assert str(path) in str(fault)
 
 
@@ -175,7 +175,7 @@ def test_settings_of_wrong_types_are_refused_with_their_name(tmp_path: Path, dat
     path.write_text(json.dumps(data))
     try:
         load_settings(path)
-    except Fault as fault:
+    except CommandError as fault:
         assert str(path) in str(fault)
 
 
@@ -186,7 +186,7 @@ def test_a_config_file_is_read_or_refused(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     try:
         assert isinstance(read_config(path), EndpointConfig)
-    except Fault as fault:
+    except CommandError as fault:
         assert str(path) in str(fault)
 
 
@@ -240,7 +240,7 @@ ticket_texts = (
 @given(text=ticket_texts)
 def test_text_that_is_no_ticket_is_refused(text: str) -> None:
     with pytest.raises(TicketRefused):
-        unseal(text, KEY, worker="a", now=0.0)
+        verify_ticket(text, KEY, worker="a", now=0.0)
 
 
 amounts = st.floats(0, 1e300)
@@ -253,7 +253,7 @@ amounts = st.floats(0, 1e300)
     )
 )
 def test_a_ticket_is_read_back_as_it_was_sealed(said: Ticket) -> None:
-    read = unseal(seal(said, KEY), KEY, worker=said.w, now=0.0)
+    read = verify_ticket(sign_ticket(said, KEY), KEY, worker=said.w, now=0.0)
     assert repr(read) == repr(said)
 
 

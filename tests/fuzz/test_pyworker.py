@@ -16,7 +16,7 @@ from stoker_pyworker import WorkerConfig
 from stoker_pyworker.environment import Environment
 from stoker_pyworker.http.limits import Limits
 from stoker_pyworker.worker import Life
-from stoker_wire.security.ticket import Ticket, seal
+from stoker_wire.security.ticket import Ticket, sign_ticket
 from stoker_wire.security.token import ticket_key
 from tests.fuzz.calls import Call, Server, send
 from tests.fuzz.live import live
@@ -30,7 +30,7 @@ ROUTES = {"/echo", "/sse-now", "/ndjson", "/binary", "/gzip", "/empty", "/teapot
 def auth(number: int) -> dict[str, Any]:
     """A good route answer."""
     ticket = Ticket(e="llm", w=LAUNCH, c=100.0, r=number, n=1, x=time.time() + 3600)
-    sealed = seal(ticket, ticket_key(TOKEN))
+    sealed = sign_ticket(ticket, ticket_key(TOKEN))
     return {"ticket": sealed, "cost": 100.0, "endpoint": "llm", "request_idx": number, "reqnum": 1}
 
 

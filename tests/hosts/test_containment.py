@@ -11,7 +11,7 @@ import pytest
 
 from hosts.agent import cgroup, proc
 from hosts.agent.process import INIT
-from tests.market.conftest import running, settings_for, until
+from tests.hosts.conftest import running, settings_for, until
 
 DETACHED = {
     "cleared, own session": "env -i setsid bash -c '(exec -a {name} sleep 4321 &); exit 0'",

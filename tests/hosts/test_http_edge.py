@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from market.port import Unauthorised
+from market.vast.client import VastMarket
+
 
 async def problem(response, status: int, code: str) -> str:
     body = response.json()
@@ -219,3 +222,10 @@ async def test_secrets_never_show_in_a_repr(bench):
     )
     assert "very-secret-token" not in shown
     assert "test-key" not in shown
+
+
+async def test_a_wrong_key_is_unauthorised(bench):
+    other = VastMarket(bench.url, "some-other-key")
+    with pytest.raises(Unauthorised):
+        await other.list()
+    await other.close()

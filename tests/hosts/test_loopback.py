@@ -3,8 +3,8 @@
 import os
 
 from hosts.agent import proc
-from run.processes.listeners import listeners
-from tests.market.conftest import settings_for, until
+from run.processes.listening_sockets import listening_sockets
+from tests.hosts.conftest import settings_for, until
 
 WORKER = """
 exec python -c '
@@ -21,7 +21,7 @@ async def test_a_pyworker_of_a_loopback_marketplace_listens_on_loopback(bench):
 
     async def found():
         one = bench.host.instances[instance_id]
-        return one.process and listeners(one.process.living())
+        return one.process and listening_sockets(one.process.living())
 
     sockets = await until(found, what="a listening worker")
     assert {one.host for one in sockets} == {"127.0.0.1"}
@@ -30,7 +30,7 @@ async def test_a_pyworker_of_a_loopback_marketplace_listens_on_loopback(bench):
 async def test_the_seals_on_port_blocks_are_on_loopback(bench):
     instance_id = await bench.rent()
     await bench.reaches(instance_id, "running")
-    found = listeners([os.getpid()])
+    found = listening_sockets([os.getpid()])
     assert found
     assert [one for one in found if not one.is_loopback] == []
 

@@ -104,9 +104,9 @@ async def test_the_account_is_told_apart_by_owner(account, ours, theirs):
     await account.create(5, Launch(label="stoker:", template_hash="t"))
     found = await ours.account()
     assert [one.id for one in found.own] == [mine]
-    assert [one.id for one in found.strangers] == [other]
+    assert [one.id for one in found.foreign] == [other]
     assert [one.id for one in found.unowned] == [old]
-    assert count_by_deployment(found.strangers) == {THEIRS: 1}
+    assert count_by_deployment(found.foreign) == {THEIRS: 1}
 
 
 async def test_an_adopted_instance_is_the_deployments_own(account, ours):

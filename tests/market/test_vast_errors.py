@@ -300,10 +300,3 @@ async def test_a_market_that_does_not_listen_is_unavailable():
     with pytest.raises(Unavailable, match="ConnectError"):
         await market.list()
     await market.close()
-
-
-async def test_a_wrong_key_is_unauthorised(bench):
-    stranger = VastMarket(bench.url, "some-other-key")
-    with pytest.raises(Unauthorised):
-        await stranger.list()
-    await stranger.close()

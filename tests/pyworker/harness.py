@@ -12,7 +12,7 @@ from email.utils import formatdate
 import httpx
 
 from stoker_pyworker import BenchmarkConfig, HandlerConfig
-from stoker_wire.security.ticket import Ticket, seal
+from stoker_wire.security.ticket import Ticket, sign_ticket
 from stoker_wire.security.token import mint_worker_token, ticket_key
 
 LAUNCH = "0123456789ab"
@@ -312,7 +312,7 @@ class Harness:
         ticket = Ticket(e="llm", w=worker, c=cost, r=self.request_idx, n=number, x=time.time() + expires_in)
         return {
             "url": f"http://127.0.0.1:{self.life.port}", "signature": "official", "cost": cost, "endpoint": "llm",
-            "reqnum": self.request_idx, "request_idx": self.request_idx, "ticket": seal(ticket, ticket_key(token)),
+            "reqnum": self.request_idx, "request_idx": self.request_idx, "ticket": sign_ticket(ticket, ticket_key(token)),
         }  # fmt: skip
 
     def envelope(self, payload=None, *, auth=None, session_id=None, **options):

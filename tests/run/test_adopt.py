@@ -10,7 +10,7 @@ from market.fake import FakeMarket
 from market.ownership import DeploymentMarket
 from market.port import Launch, Unavailable
 from run.commands.adopt import run_adopt
-from run.faults import Fault
+from run.errors import CommandError
 from run.processes.temporal_server import temporal_binary
 from stoker_wire.control import WORKFLOW_TYPE
 from stoker_wire.market import Offer, Template
@@ -73,26 +73,26 @@ async def test_those_of_a_deployment_that_is_gone_are_adopted_by_its_identity(ac
 
 
 async def test_without_the_confirmation_nothing_is_adopted(account, client, console):
-    with pytest.raises(Fault, match="nothing was changed"):
+    with pytest.raises(CommandError, match="nothing was changed"):
         await adopt(account, client, console, said=False)
     assert account.labels() == list(LABELS)
 
 
 @pytest.mark.parametrize(("origin", "said"), [("nonsense", "--from should be"), (OURS, "is this deployment")])
 async def test_an_origin_that_cannot_be_one_is_refused(account, client, console, origin, said):
-    with pytest.raises(Fault, match=said):
+    with pytest.raises(CommandError, match=said):
         await adopt(account, client, console, origin=origin)
 
 
 async def test_a_marketplace_that_does_not_answer_is_one_sentence(account, client, console):
     account.fail_next("list", Unavailable("502"))
-    with pytest.raises(Fault, match="the marketplace does not answer"):
+    with pytest.raises(CommandError, match="the marketplace does not answer"):
         await adopt(account, client, console)
 
 
 async def test_a_label_with_terminal_commands_is_shown_as_text(account, client, console):
     await account.create(7, Launch(label="stoker:\x1b]0;evil\x07[red]llm:ffffffffffff", template_hash="t"))
-    with pytest.raises(Fault):
+    with pytest.raises(CommandError):
         await adopt(account, client, console, said=False)
     shown = console.file.getvalue()
     assert "\x1b" not in shown

@@ -9,18 +9,18 @@ import pytest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.testing import WorkflowEnvironment
 
-from market.folder_place import Place, place_of
-from run.faults import Fault
+from market.folder_location import FolderLocation, locate_folder
+from run.errors import CommandError
 from run.processes.temporal_server import temporal_binary
 from run.state_folder.identity import (
     DATA_KEY,
-    Kept,
+    StoredIdentity,
+    ensure_identity,
     identity_of,
-    keep_identity,
     new_identity,
     read_identity,
     require_original,
-    settle_identity,
+    store_identity,
     temporal_name,
 )
 
@@ -40,26 +40,26 @@ async def held(client):
 
 async def test_workers_that_start_at_once_find_one_identity_and_keep_it(client, tmp_path):
     folders = [tmp_path / str(number) for number in range(4)]
-    found = await asyncio.gather(*(settle_identity(client, folder) for folder in folders))
+    found = await asyncio.gather(*(ensure_identity(client, folder) for folder in folders))
     assert len(set(found)) == 1
     assert await held(client) == found[0] == await identity_of(client)
-    assert {read_identity(folder) for folder in folders} == {Kept(found[0], temporal_name(client))}
+    assert {read_identity(folder) for folder in folders} == {StoredIdentity(found[0], temporal_name(client))}
 
 
 async def test_the_folder_decides_for_its_own_server_and_the_namespace_for_others(client, tmp_path):
     own, other = tmp_path / "own", tmp_path / "other"
-    keep_identity(own, Kept("feedfeedfeed", ""))
-    assert await settle_identity(client, own, own_server=True) == "feedfeedfeed"
-    assert await settle_identity(client, other) == "feedfeedfeed"
-    keep_identity(other, Kept("deadbeef0000", temporal_name(client)))
-    assert await settle_identity(client, other) == "feedfeedfeed"
-    assert read_identity(other) == Kept("feedfeedfeed", temporal_name(client))
+    store_identity(own, StoredIdentity("feedfeedfeed", ""))
+    assert await ensure_identity(client, own, own_server=True) == "feedfeedfeed"
+    assert await ensure_identity(client, other) == "feedfeedfeed"
+    store_identity(other, StoredIdentity("deadbeef0000", temporal_name(client)))
+    assert await ensure_identity(client, other) == "feedfeedfeed"
+    assert read_identity(other) == StoredIdentity("feedfeedfeed", temporal_name(client))
 
 
 async def test_a_folder_of_another_temporal_keeps_its_identity(client, tmp_path):
-    theirs = Kept("deadbeef0000", "other.example:7233/stoker")
-    keep_identity(tmp_path, theirs)
-    assert await settle_identity(client, tmp_path) == await identity_of(client) != "deadbeef0000"
+    theirs = StoredIdentity("deadbeef0000", "other.example:7233/stoker")
+    store_identity(tmp_path, theirs)
+    assert await ensure_identity(client, tmp_path) == await identity_of(client) != "deadbeef0000"
     assert read_identity(tmp_path) == theirs
 
 
@@ -68,7 +68,7 @@ async def test_a_folder_of_another_temporal_keeps_its_identity(client, tmp_path)
 )
 def test_a_damaged_file_is_a_fault_with_a_remedy(tmp_path, text):
     (tmp_path / "deployment.json").write_text(text)
-    with pytest.raises(Fault, match="mend it, or remove"):
+    with pytest.raises(CommandError, match="mend it, or remove"):
         read_identity(tmp_path)
 
 
@@ -88,7 +88,7 @@ def copied(folder, place, **changes):
 
 @pytest.fixture
 def folder(tmp_path):
-    keep_identity(tmp_path / "original", Kept("feedfeedfeed", ""))
+    store_identity(tmp_path / "original", StoredIdentity("feedfeedfeed", ""))
     return tmp_path / "original"
 
 
@@ -100,7 +100,9 @@ def test_a_folder_that_was_renamed_is_the_original(folder, tmp_path):
 
 def test_a_copy_is_refused_with_the_commands_that_decide(folder, tmp_path):
     copy = copied(folder, tmp_path / "copy")
-    with pytest.raises(Fault, match=r"is a copy: .*in another folder.* --new.* --set feedfeedfeed") as told:
+    with pytest.raises(
+        CommandError, match=r"is a copy: .*in another folder.* --new.* --set feedfeedfeed"
+    ) as told:
         require_original(copy)
     assert told.value.exit_code == 3
     require_original(folder)
@@ -116,35 +118,35 @@ def test_a_copy_is_refused_with_the_commands_that_decide(folder, tmp_path):
 def test_a_folder_on_another_machine_is_a_copy_even_where_all_else_is_the_same(
     folder, monkeypatch, changes, said
 ):
-    here = Place("machine", place_of(folder).inode, ("card", "second card"))
-    monkeypatch.setattr("run.state_folder.identity.place_of", lambda _: replace(here, **changes))
+    here = FolderLocation("machine", locate_folder(folder).inode, ("card", "second card"))
+    monkeypatch.setattr("run.state_folder.identity.locate_folder", lambda _: replace(here, **changes))
     path = folder / "deployment.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"place": asdict(here)}))
-    with pytest.raises(Fault, match=said):
+    with pytest.raises(CommandError, match=said):
         require_original(folder)
 
 
 def test_a_card_that_was_added_or_an_id_that_cannot_be_read_is_no_copy():
-    kept = Place("machine", 7, ("card",))
-    assert not kept.differs_from(Place("machine", 7, ("card", "new card")))
-    assert not kept.differs_from(Place("machine", 7, ()))
-    assert not kept.differs_from(Place("", 7, ("card",)))
-    assert kept.differs_from(Place("machine", 8, ("card",)))
+    kept = FolderLocation("machine", 7, ("card",))
+    assert not kept.differs_from(FolderLocation("machine", 7, ("card", "new card")))
+    assert not kept.differs_from(FolderLocation("machine", 7, ()))
+    assert not kept.differs_from(FolderLocation("", 7, ("card",)))
+    assert kept.differs_from(FolderLocation("machine", 8, ("card",)))
 
 
 async def test_a_database_that_was_copied_without_the_identity_is_refused_too(client, folder, tmp_path):
-    assert await settle_identity(client, folder, own_server=True) == "feedfeedfeed"
-    with pytest.raises(Fault, match="is a copy.*--set feedfeedfeed"):
-        await settle_identity(client, tmp_path / "fresh", own_server=True)
-    keep_identity(tmp_path / "fresh", Kept(new_identity(), ""))
-    found = await settle_identity(client, tmp_path / "fresh", own_server=True)
+    assert await ensure_identity(client, folder, own_server=True) == "feedfeedfeed"
+    with pytest.raises(CommandError, match="is a copy.*--set feedfeedfeed"):
+        await ensure_identity(client, tmp_path / "fresh", own_server=True)
+    store_identity(tmp_path / "fresh", StoredIdentity(new_identity(), ""))
+    found = await ensure_identity(client, tmp_path / "fresh", own_server=True)
     assert found == await identity_of(client) != "feedfeedfeed"
 
 
 async def test_what_the_person_decided_lasts(client, folder, tmp_path):
-    await settle_identity(client, folder, own_server=True)
+    await ensure_identity(client, folder, own_server=True)
     copy = copied(folder, tmp_path / "copy")
-    keep_identity(copy, Kept("deadbeef0000", ""))
+    store_identity(copy, StoredIdentity("deadbeef0000", ""))
     require_original(copy)
-    assert await settle_identity(client, copy, own_server=True) == "deadbeef0000"
+    assert await ensure_identity(client, copy, own_server=True) == "deadbeef0000"
     require_original(copy)

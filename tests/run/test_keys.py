@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from run.faults import Fault
+from run.errors import CommandError
 from run.state_folder.keys import load_account_key, load_keys
 
 
@@ -30,14 +30,14 @@ def test_development_generates_keys_once_readable_by_their_owner_only(tmp_path):
 
 
 def test_production_says_which_key_is_missing(tmp_path):
-    with pytest.raises(Fault, match="STOKER_ACCOUNT_KEY is not set"):
+    with pytest.raises(CommandError, match="STOKER_ACCOUNT_KEY is not set"):
         load_keys(tmp_path, generate=False)
 
 
 def test_a_file_that_others_can_read_is_refused(tmp_path):
     load_keys(tmp_path, generate=True)
     (tmp_path / "keys.json").chmod(0o644)
-    with pytest.raises(Fault, match="chmod 600"):
+    with pytest.raises(CommandError, match="chmod 600"):
         load_keys(tmp_path, generate=True)
 
 
@@ -60,7 +60,7 @@ def test_no_key_shows_in_the_repr(tmp_path):
 def test_a_broken_file_is_named_with_what_to_do(tmp_path):
     (tmp_path / "keys.json").write_text("{")
     (tmp_path / "keys.json").chmod(0o600)
-    with pytest.raises(Fault, match="not JSON .* remove it"):
+    with pytest.raises(CommandError, match="not JSON .* remove it"):
         load_keys(tmp_path, generate=True)
 
 
@@ -69,7 +69,7 @@ def test_a_part_of_the_file_that_is_no_object_is_named(tmp_path, name):
     load_keys(tmp_path, generate=True)
     path = tmp_path / "keys.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: "text"}))
-    with pytest.raises(Fault, match=f"{name} should be a JSON object"):
+    with pytest.raises(CommandError, match=f"{name} should be a JSON object"):
         load_keys(tmp_path, generate=False)
 
 
@@ -84,7 +84,7 @@ def test_a_part_of_the_file_that_is_null_is_none(tmp_path):
 def test_a_key_file_that_cannot_be_read_is_named_with_its_variable(tmp_path, monkeypatch, variable):
     load_keys(tmp_path, generate=True)
     monkeypatch.setenv(variable, str(tmp_path / "none.pem"))
-    with pytest.raises(Fault, match=f"{variable}: .*none.pem cannot be read"):
+    with pytest.raises(CommandError, match=f"{variable}: .*none.pem cannot be read"):
         load_keys(tmp_path, generate=False)
 
 
@@ -103,7 +103,7 @@ def test_a_key_file_that_cannot_be_read_is_named_with_its_variable(tmp_path, mon
 def test_a_stored_key_that_cannot_be_one_is_named_and_not_repeated(tmp_path, part, said):
     load_keys(tmp_path, generate=True)
     change(tmp_path, **part)
-    with pytest.raises(Fault, match=said) as refused:
+    with pytest.raises(CommandError, match=said) as refused:
         load_keys(tmp_path, generate=False)
     assert "314159" not in str(refused.value)
 
@@ -111,13 +111,13 @@ def test_a_stored_key_that_cannot_be_one_is_named_and_not_repeated(tmp_path, par
 @pytest.mark.parametrize("generate", [True, False])
 def test_a_key_file_that_is_a_folder_is_one_sentence(tmp_path, generate):
     (tmp_path / "keys.json").mkdir(mode=0o700)
-    with pytest.raises(Fault, match="keys.json cannot be read .*another state_dir"):
+    with pytest.raises(CommandError, match="keys.json cannot be read .*another state_dir"):
         load_keys(tmp_path, generate=generate)
 
 
 def test_a_state_folder_that_takes_no_key_file_is_one_sentence(tmp_path):
     (tmp_path / "keys.new").mkdir()
-    with pytest.raises(Fault, match="keys.json cannot be written .*another state_dir"):
+    with pytest.raises(CommandError, match="keys.json cannot be written .*another state_dir"):
         load_keys(tmp_path, generate=True)
 
 
@@ -143,7 +143,7 @@ def test_an_engine_is_told_that_a_file_holds_no_key_of_its_kind(tmp_path, monkey
     file.write_text(texts[wrong])
     assert load_keys(tmp_path, generate=False, role="engine").ca_key_pem
     monkeypatch.setenv(variable, str(file))
-    with pytest.raises(Fault, match=f"{variable}, .*private key in PEM without a password") as refused:
+    with pytest.raises(CommandError, match=f"{variable}, .*private key in PEM without a password") as refused:
         load_keys(tmp_path, generate=False, role="engine")
     assert "canary" not in str(refused.value)
 
@@ -156,7 +156,7 @@ def no_market_key(monkeypatch):
 
 @pytest.mark.parametrize("generate", [True, False])
 def test_the_key_of_a_hosted_marketplace_is_never_invented(tmp_path, no_market_key, generate):
-    with pytest.raises(Fault, match="market.kind is vast.*set VAST_API_KEY"):
+    with pytest.raises(CommandError, match="market.kind is vast.*set VAST_API_KEY"):
         load_keys(tmp_path, generate=generate, hosted_market=True)
 
 
@@ -165,7 +165,7 @@ def test_a_key_that_was_generated_for_this_machines_marketplace_is_none_of_a_hos
     tmp_path, no_market_key, monkeypatch, role
 ):
     generated = load_keys(tmp_path, generate=True).market_key
-    with pytest.raises(Fault, match="was generated for this machine's own marketplace") as told:
+    with pytest.raises(CommandError, match="was generated for this machine's own marketplace") as told:
         load_keys(tmp_path, generate=False, role=role, hosted_market=True)
     assert generated not in str(told.value)
     monkeypatch.setenv("VAST_API_KEY", "a" * 64)
@@ -184,12 +184,12 @@ def test_a_key_of_the_hosted_marketplace_in_the_file_is_taken(tmp_path, no_marke
 def test_a_blank_key_or_one_with_line_breaks_is_refused(tmp_path, monkeypatch, name, value):
     load_keys(tmp_path, generate=True)
     monkeypatch.setenv(name, value)
-    with pytest.raises(Fault, match=f"{name}.* no white space"):
+    with pytest.raises(CommandError, match=f"{name}.* no white space"):
         load_keys(tmp_path, generate=False)
 
 
 def test_the_account_key_is_told_where_no_other_key_is_set(tmp_path, no_market_key):
-    with pytest.raises(Fault, match="STOKER_ACCOUNT_KEY is not set"):
+    with pytest.raises(CommandError, match="STOKER_ACCOUNT_KEY is not set"):
         load_account_key(tmp_path)
     expected = load_keys(tmp_path, generate=True).account_key
     path = tmp_path / "keys.json"

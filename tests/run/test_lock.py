@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from run.faults import Fault
+from run.errors import CommandError
 from run.state_folder.lock import ChildRecord, StateLock, free_port, require_free
 
 
@@ -21,7 +21,7 @@ def lock(tmp_path):
 
 def test_a_second_deployment_on_the_same_state_folder_is_refused_and_names_the_first(tmp_path, lock):
     lock.acquire()
-    with pytest.raises(Fault, match=f"pid {os.getpid()}"):
+    with pytest.raises(CommandError, match=f"pid {os.getpid()}"):
         StateLock(tmp_path).acquire()
 
 
@@ -43,7 +43,7 @@ def test_a_port_in_use_is_named_with_its_setting():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(Fault, match=f"port {port} .* in use.*engine.port"):
+        with pytest.raises(CommandError, match=f"port {port} .* in use.*engine.port"):
             require_free({"engine.port": ("127.0.0.1", port)})
 
 
@@ -56,7 +56,7 @@ def test_a_child_left_from_an_earlier_run_is_named_with_what_to_do(tmp_path):
         try:
             record = ChildRecord(tmp_path)
             record.write({"temporal": left.pid})
-            with pytest.raises(Fault, match=f"temporal, pid {left.pid}, is left .* kill {left.pid}"):
+            with pytest.raises(CommandError, match=f"temporal, pid {left.pid}, is left .* kill {left.pid}"):
                 record.refuse_stale()
         finally:
             left.kill()
@@ -77,7 +77,7 @@ def test_pids_in_a_copied_folder_are_not_the_copys(tmp_path):
     ChildRecord(original).write({"temporal": os.getpid()})
     shutil.copytree(original, copy)
     ChildRecord(copy).refuse_stale()
-    with pytest.raises(Fault, match=f"kill {os.getpid()}"):
+    with pytest.raises(CommandError, match=f"kill {os.getpid()}"):
         ChildRecord(original).refuse_stale()
 
 
@@ -99,7 +99,7 @@ def test_a_pid_that_does_not_hold_the_lock_is_not_named_to_be_killed(tmp_path, l
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
         try:
             (tmp_path / "stokerd.lock").write_text(str(other.pid))
-            with pytest.raises(Fault, match="cannot see") as told:
+            with pytest.raises(CommandError, match="cannot see") as told:
                 StateLock(tmp_path).acquire()
             assert str(other.pid) not in str(told.value)
         finally:

@@ -11,10 +11,10 @@ from market.fake import FakeMarket
 from market.ownership import DeploymentMarket
 from market.port import Launch, RateLimited, Unauthorised, Unavailable
 from run.commands.panic import Panic, find_deployment, run_panic
-from run.faults import Fault
+from run.errors import CommandError
 from run.processes.temporal_server import temporal_binary, temporal_target
 from run.settings import TemporalSettings
-from run.state_folder.identity import Kept, identity_of, keep_identity
+from run.state_folder.identity import StoredIdentity, identity_of, store_identity
 from run.state_folder.lock import free_port
 from stoker_wire.control import UPDATE_CONFIG, WORKFLOW_TYPE
 from stoker_wire.market import Offer, Template
@@ -72,7 +72,7 @@ async def test_one_endpoints_instances_alone(market, console):
 
 
 async def test_without_the_confirmation_nothing_changes(market, console):
-    with pytest.raises(Fault, match="not confirmed"):
+    with pytest.raises(CommandError, match="not confirmed"):
         await panic(market, console, said=False)
     assert len(market.labels()) == 7
     assert market.count("destroy") == 0
@@ -85,7 +85,7 @@ async def test_it_shows_what_it_will_destroy_before_it_asks(market, console):
         asked.append((question, console.file.getvalue()))
         return False
 
-    with pytest.raises(Fault):
+    with pytest.raises(CommandError):
         await run_panic(
             DeploymentMarket(market, OURS),
             None,
@@ -126,7 +126,7 @@ async def test_a_temporal_that_does_not_answer_leaves_a_fault_behind(market, con
 
 async def test_a_wrong_market_key_is_a_fault_that_names_the_variable(market, console):
     market.fail_next("list", Unauthorised("401"))
-    with pytest.raises(Fault, match="VAST_API_KEY"):
+    with pytest.raises(CommandError, match="VAST_API_KEY"):
         await panic(market, console)
 
 
@@ -238,12 +238,12 @@ async def test_without_temporal_the_folder_tells_the_identity_of_the_same_tempor
 ):
     monkeypatch.setattr("run.commands.panic.TEMPORAL_SECONDS_MAX", 0.1)
     target = temporal_target(settings())
-    with pytest.raises(Fault, match="which deployment.*--deployment"):
+    with pytest.raises(CommandError, match="which deployment.*--deployment"):
         await find_deployment(target, tmp_path, None, console)
-    keep_identity(tmp_path, Kept(THEIRS, "another.example:7233/stoker"))
-    with pytest.raises(Fault, match="which deployment"):
+    store_identity(tmp_path, StoredIdentity(THEIRS, "another.example:7233/stoker"))
+    with pytest.raises(CommandError, match="which deployment"):
         await find_deployment(target, tmp_path, None, console)
-    keep_identity(tmp_path, Kept(OURS, target.name))
+    store_identity(tmp_path, StoredIdentity(OURS, target.name))
     assert await find_deployment(target, tmp_path, None, console) == (OURS, None)
-    with pytest.raises(Fault, match="--deployment should be 12"):
+    with pytest.raises(CommandError, match="--deployment should be 12"):
         await find_deployment(target, tmp_path, "nonsense", console)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from run.faults import Fault
-from run.markets import market_of
+from run.errors import CommandError
 from run.settings import DevSettings
 
 ROOT = Path(__file__).parents[2]
@@ -49,11 +48,11 @@ def test_a_proxy_that_cannot_be_used_is_one_sentence_without_its_password(monkey
     for name in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(name, proxy)
     away = DevSettings.model_validate({"market": {"kind": "vast", "url": "https://console.vast.ai"}})
-    with pytest.raises(Fault, match="HTTPS_PROXY, HTTP_PROXY or ALL_PROXY cannot be used") as refused:
-        market_of(away, "a-key-of-the-market")
+    with pytest.raises(CommandError, match="HTTPS_PROXY, HTTP_PROXY or ALL_PROXY cannot be used") as refused:
+        away.market_client("a-key-of-the-market")
     assert "canary" not in str(refused.value)
 
 
 async def test_a_marketplace_on_this_machine_needs_no_proxy(monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
-    await market_of(DevSettings(), "a-key-of-the-market").close()
+    await DevSettings().market_client("a-key-of-the-market").close()

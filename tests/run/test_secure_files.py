@@ -9,9 +9,9 @@ import pytest
 import uvloop
 
 from run.commands.dev import reach
-from run.faults import Fault
-from run.processes.listeners import Listener
-from run.processes.supervisor import Child, Supervisor
+from run.errors import CommandError
+from run.processes.listening_sockets import ListeningSocket
+from run.processes.supervisor import Child, ProcessSupervisor
 from run.settings import DevSettings
 from run.state_folder.keys import environment_for, load_keys
 from run.state_folder.lock import ChildRecord, StateLock
@@ -53,14 +53,14 @@ def test_a_role_is_given_its_own_keys_and_starts_without_the_others(tmp_path, mo
     market = load_keys(tmp_path, generate=False, role="market")
     assert market.market_key == "market-key-of-the-test"
     assert (market.secret, market.account_keys, market.signing_key_pem, market.named) == (b"", {}, "", {})
-    with pytest.raises(Fault, match="STOKER_HMAC_SECRET is not set"):
+    with pytest.raises(CommandError, match="STOKER_HMAC_SECRET is not set"):
         load_keys(tmp_path, generate=False, role="worker")
     monkeypatch.setenv("STOKER_HMAC_SECRET", "a secret of the tests, 32 bytes!")
     monkeypatch.setenv("STOKER_SECRET_HF_TOKEN", "hf-canary")
     worker = load_keys(tmp_path, generate=False, role="worker")
     assert worker.named == {"HF_TOKEN": "hf-canary"}
     assert (worker.account_keys, worker.signing_key_pem) == ({}, "")
-    with pytest.raises(Fault, match="STOKER_ACCOUNT_KEY is not set"):
+    with pytest.raises(CommandError, match="STOKER_ACCOUNT_KEY is not set"):
         load_keys(tmp_path, generate=False, role="engine")
 
 
@@ -80,7 +80,7 @@ def test_a_state_folder_that_others_may_write_to_is_refused(tmp_path, mode):
     folder = tmp_path / "shared"
     folder.mkdir()
     folder.chmod(mode)
-    with pytest.raises(Fault, match="shared with other users.*state_dir of its own"):
+    with pytest.raises(CommandError, match="shared with other users.*state_dir of its own"):
         StateLock(folder).acquire()
     assert folder.stat().st_mode & 0o7777 == mode
 
@@ -108,7 +108,7 @@ async def _a_child_writes(tmp_path):
     script = (
         f"import pathlib, time; pathlib.Path({str(made)!r}).touch(); print('up', flush=True); time.sleep(600)"
     )
-    supervisor = Supervisor()
+    supervisor = ProcessSupervisor()
     command = [sys.executable, "-c", script]
     await supervisor.start(Child(name="child", command=command, log_file=log, environment={}))
     try:
@@ -133,12 +133,16 @@ async def _a_child_writes(tmp_path):
 )
 def test_a_deployment_says_who_can_reach_it(host, said):
     settings = DevSettings.model_validate(json.loads(json.dumps({"engine": {"host": host}})))
-    assert said in reach(settings, [Listener(1, "127.0.0.1", 8080)])
+    assert said in reach(settings, [ListeningSocket(1, "127.0.0.1", 8080)])
     assert said in reach(settings, None)
 
 
 def test_a_deployment_names_each_socket_that_is_open_to_the_network():
-    found = [Listener(1, "127.0.0.1", 8080), Listener(77, "0.0.0.0", 21000), Listener(78, "::", 21010)]
+    found = [
+        ListeningSocket(1, "127.0.0.1", 8080),
+        ListeningSocket(77, "0.0.0.0", 21000),
+        ListeningSocket(78, "::", 21010),
+    ]
     said = reach(DevSettings(), found)
     assert "WARNING: open to the network: 0.0.0.0:21000 (pid 77), [::]:21010 (pid 78)" in said
     assert "all 1 listening sockets" in reach(DevSettings(), found[:1])

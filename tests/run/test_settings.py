@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from run.commands.dev import DevStack, banner
-from run.faults import Fault
+from run.errors import CommandError
 from run.processes.temporal_server import connect, dev_server_command
 from run.settings import DevSettings, load_settings
 from run.yaml_files import read_yaml
@@ -70,7 +70,7 @@ def test_an_empty_file_means_every_default(tmp_path):
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(tmp_path, text, said):
-    with pytest.raises(Fault, match=said):
+    with pytest.raises(CommandError, match=said):
         load_settings(write(tmp_path, text))
 
 
@@ -78,7 +78,9 @@ def test_a_wrong_value_is_named_with_what_was_expected(tmp_path, text, said):
     "url", ["https://me:canary@console.vast.ai", "https://console.vast.ai/?api_key=canary"]
 )
 def test_a_market_url_with_a_secret_in_it_is_refused_and_not_repeated(tmp_path, url):
-    with pytest.raises(Fault, match="market: .*url should be http.*without user, password, query") as refused:
+    with pytest.raises(
+        CommandError, match="market: .*url should be http.*without user, password, query"
+    ) as refused:
         load_settings(write(tmp_path, json.dumps({"market": {"kind": "vast", "url": url}})))
     assert "canary" not in str(refused.value)
 
@@ -94,17 +96,17 @@ def test_a_character_that_json_writes_as_two_escapes_is_one(tmp_path):
 
 
 def test_a_state_folder_that_no_file_system_can_name_is_refused(tmp_path):
-    with pytest.raises(Fault, match=r"state_dir: 'a.x00b' cannot be a folder"):
+    with pytest.raises(CommandError, match=r"state_dir: 'a.x00b' cannot be a folder"):
         load_settings(write(tmp_path, json.dumps({"state_dir": "a\0b"})))
 
 
 def test_half_a_character_is_refused_with_its_line(tmp_path):
-    with pytest.raises(Fault, match="at line 2 .*half of a character"):
+    with pytest.raises(CommandError, match="at line 2 .*half of a character"):
         load_settings(write(tmp_path, '# settings\nstate_dir: "\\ud83d"\n'))
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(Fault, match="cannot read .*nothing.yaml.*--config"):
+    with pytest.raises(CommandError, match="cannot read .*nothing.yaml.*--config"):
         load_settings(tmp_path / "nothing.yaml")
 
 
@@ -150,7 +152,7 @@ def test_an_ipv6_address_stands_in_brackets_before_its_port():
 
 async def test_an_address_of_temporal_that_no_client_takes_is_a_sentence_at_once():
     settings = DevSettings.model_validate({"temporal": {"ip": "::1%lo"}})
-    with pytest.raises(Fault, match=r"cannot ask Temporal at \[::1%lo\]:7233.*change temporal.ip"):
+    with pytest.raises(CommandError, match=r"cannot ask Temporal at \[::1%lo\]:7233.*change temporal.ip"):
         await connect(settings.temporal)
 
 
@@ -171,7 +173,7 @@ async def test_an_address_of_temporal_that_no_client_takes_is_a_sentence_at_once
 def test_yaml_that_breaks_its_reader_is_one_sentence(tmp_path, text, said):
     path = tmp_path / "settings.yaml"
     path.write_text(text)
-    with pytest.raises(Fault, match=said):
+    with pytest.raises(CommandError, match=said):
         load_settings(path)
 
 

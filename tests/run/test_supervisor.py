@@ -10,7 +10,7 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 
-from run.processes.supervisor import Child, Supervisor
+from run.processes.supervisor import Child, ProcessSupervisor
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 STUBBORN = [
@@ -46,7 +46,7 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture
 async def supervisor():
-    supervisor = Supervisor()
+    supervisor = ProcessSupervisor()
     yield supervisor
     await supervisor.stop()
 
@@ -128,7 +128,7 @@ async def _stopped_while_it_starts_a_child_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
     before = children()
-    supervisor = Supervisor()
+    supervisor = ProcessSupervisor()
     sleeper = child(tmp_path, [sys.executable, "-c", ""])
     await supervisor.start(sleeper)
     first = sleeper.process
@@ -161,7 +161,7 @@ async def test_children_end_when_the_supervisor_is_killed(tmp_path):
         "import asyncio, sys; from pathlib import Path; from run.processes.supervisor import *\n"
         "async def main():\n"
         f"    c = Child(name='s', command={SLEEPER!r}, log_file=Path({str(tmp_path / 's.log')!r}), environment={{}})\n"
-        "    await Supervisor().start(c); print(c.pid, flush=True); await asyncio.sleep(600)\n"
+        "    await ProcessSupervisor().start(c); print(c.pid, flush=True); await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"
     )
     parent = await asyncio.create_subprocess_exec(

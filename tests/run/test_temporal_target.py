@@ -5,7 +5,7 @@ import socket
 import pytest
 from temporalio.testing import WorkflowEnvironment
 
-from run.faults import Fault
+from run.errors import CommandError
 from run.processes.temporal_server import connect, connect_to, temporal_binary, temporal_target
 from run.settings import DevSettings, TemporalSettings
 from run.state_folder.lock import free_port
@@ -49,14 +49,14 @@ def test_variables_that_name_no_address_are_a_sentence(monkeypatch, tmp_path, te
     file.write_text(text)
     monkeypatch.setenv("TEMPORAL_CONFIG_FILE", str(file))
     monkeypatch.setenv("TEMPORAL_PROFILE", "prod")
-    with pytest.raises(Fault, match="TEMPORAL_"):
+    with pytest.raises(CommandError, match="TEMPORAL_"):
         temporal_target(SETTINGS)
 
 
 async def test_a_temporal_that_does_not_answer_is_a_sentence_that_names_it(monkeypatch):
     monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{free_port()}")
     with pytest.raises(
-        Fault, match=r"Temporal at 127.0.0.1:\d+, .*TEMPORAL_ADDRESS.* did not answer"
+        CommandError, match=r"Temporal at 127.0.0.1:\d+, .*TEMPORAL_ADDRESS.* did not answer"
     ) as told:
         await connect_to(temporal_target(SETTINGS), wait_seconds_max=0.2)
     assert told.value.exit_code == 4
@@ -66,7 +66,7 @@ async def test_a_port_that_takes_connections_and_says_nothing_ends_in_time(monke
     monkeypatch.setattr("run.processes.temporal_server._ANSWER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings = TemporalSettings(port=silent.getsockname()[1])
-        with pytest.raises(Fault, match="did not answer"):
+        with pytest.raises(CommandError, match="did not answer"):
             await connect(settings, wait_seconds_max=0.2)
 
 
@@ -76,7 +76,7 @@ async def test_a_missing_namespace_is_a_sentence_with_the_remedy(monkeypatch):
         namespace="other", dev_server_existing_path=str(temporal_binary())
     ) as env:
         monkeypatch.setenv("TEMPORAL_ADDRESS", env.client.service_client.config.target_host)
-        with pytest.raises(Fault, match="has no such namespace; create it .*--namespace stoker"):
+        with pytest.raises(CommandError, match="has no such namespace; create it .*--namespace stoker"):
             await connect_to(temporal_target(SETTINGS))
         monkeypatch.setenv("TEMPORAL_NAMESPACE", "other")
         await connect_to(temporal_target(SETTINGS))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from activities.messages import read_label
-from stoker_wire.security.ticket import TicketRefused, unseal
+from stoker_wire.security.ticket import TicketRefused, verify_ticket
 from stoker_wire.security.token import ticket_key
 from tests.seeded.machine import Machine
 
@@ -130,7 +130,7 @@ class Box:
             raise ConnectionLost(f"instance {self.machine.id} does not answer")
         key = ticket_key(self.world.worker_token(self.launch_id))
         try:
-            ticket = unseal(answer["ticket"], key, worker=self.launch_id, now=now)
+            ticket = verify_ticket(answer["ticket"], key, worker=self.launch_id, now=now)
         except TicketRefused as refused:
             raise ConnectionLost(f"ticket: {refused}") from None
         if ticket.n in self.seen:

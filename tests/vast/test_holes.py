@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from stoker_wire.security.ticket import Ticket, seal
+from stoker_wire.security.ticket import Ticket, sign_ticket
 from stoker_wire.security.token import mint_worker_token, ticket_key
 from tests.vast.calls import call
 from tests.vast.deployment import Deployment, until
@@ -119,7 +119,7 @@ def test_stokers_worker_refuses_a_ticket_that_was_made_without_its_key(
     auth = attacker.route("ours")
     key = ticket_key(mint_worker_token(b"a secret that is not theirs", 1, worker["launch_id"]))
     forged = Ticket(e="ours", w=worker["launch_id"], c=1e6, r=1, n=1, x=time.time() + 60)
-    assert attacker.use(auth | {"ticket": seal(forged, key)}) == 401
+    assert attacker.use(auth | {"ticket": sign_ticket(forged, key)}) == 401
     assert attacker.use({name: value for name, value in auth.items() if name != "ticket"}) == 401
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker_wire.security.ticket import TICKET_SECONDS, Ticket, TicketRefused, seal, unseal
+from stoker_wire.security.ticket import TICKET_SECONDS, Ticket, TicketRefused, sign_ticket, verify_ticket
 from stoker_wire.security.token import (
     endpoint_key_matches,
     mint_endpoint_key,
@@ -80,11 +80,11 @@ def test_a_worker_token_is_no_endpoint_key_and_the_ids_do_not_run_together():
 
 
 def test_a_ticket_opens_its_worker_until_it_expires():
-    text = seal(TICKET, KEY)
-    assert unseal(text, KEY, worker=TICKET.w, now=999.0) == TICKET
-    assert unseal(text, KEY, worker=TICKET.w, now=1000.0) == TICKET
+    text = sign_ticket(TICKET, KEY)
+    assert verify_ticket(text, KEY, worker=TICKET.w, now=999.0) == TICKET
+    assert verify_ticket(text, KEY, worker=TICKET.w, now=1000.0) == TICKET
     with pytest.raises(TicketRefused, match=r"expired 0\.5 s ago") as caught:
-        unseal(text, KEY, worker=TICKET.w, now=1000.5)
+        verify_ticket(text, KEY, worker=TICKET.w, now=1000.5)
     assert caught.value.code == "ticket_expired"
     assert TICKET_SECONDS >= 30
 
@@ -92,22 +92,22 @@ def test_a_ticket_opens_its_worker_until_it_expires():
 def test_a_ticket_does_not_open_another_worker():
     other = ticket_key(mint_worker_token(SECRET, 7, "ffffffffffff"))
     with pytest.raises(TicketRefused) as caught:
-        unseal(seal(TICKET, KEY), other, worker="ffffffffffff", now=0)
+        verify_ticket(sign_ticket(TICKET, KEY), other, worker="ffffffffffff", now=0)
     assert caught.value.code == "ticket_forged"
     with pytest.raises(TicketRefused) as caught:
-        unseal(seal(TICKET, KEY), KEY, worker="ffffffffffff", now=0)
+        verify_ticket(sign_ticket(TICKET, KEY), KEY, worker="ffffffffffff", now=0)
     assert caught.value.code == "ticket_for_another_worker"
 
 
 @given(st.data())
 def test_no_changed_ticket_is_accepted(data):
-    text = seal(TICKET, KEY)
+    text = sign_ticket(TICKET, KEY)
     place = data.draw(st.integers(0, len(text) - 1))
     character = data.draw(st.characters())
     changed = text[:place] + character + text[place + 1 :]
     if changed != text:
         with pytest.raises(TicketRefused):
-            unseal(changed, KEY, worker=TICKET.w, now=0)
+            verify_ticket(changed, KEY, worker=TICKET.w, now=0)
 
 
 @given(
@@ -115,7 +115,7 @@ def test_no_changed_ticket_is_accepted(data):
 )  # half surrogate pairs too: JSON carries them
 def test_no_text_is_a_ticket(text):
     with pytest.raises(TicketRefused) as caught:
-        unseal(text, KEY, worker=TICKET.w, now=0)
+        verify_ticket(text, KEY, worker=TICKET.w, now=0)
     assert "route again" in str(caught.value)
 
 
@@ -128,7 +128,7 @@ def test_a_ticket_of_another_version_is_refused_not_crashed_on():
         encoded = base64.urlsafe_b64encode(body).rstrip(b"=")
         mac = base64.urlsafe_b64encode(hmac.digest(KEY, encoded, hashlib.sha256)).rstrip(b"=")
         with pytest.raises(TicketRefused) as caught:
-            unseal((encoded + b"." + mac).decode(), KEY, worker=TICKET.w, now=0)
+            verify_ticket((encoded + b"." + mac).decode(), KEY, worker=TICKET.w, now=0)
         assert caught.value.code == "ticket_unreadable"
 
 
@@ -144,4 +144,4 @@ def test_a_ticket_of_another_version_is_refused_not_crashed_on():
     )
 )
 def test_every_ticket_survives_its_journey(ticket):
-    assert unseal(seal(ticket, KEY), KEY, worker=ticket.w, now=0) == ticket
+    assert verify_ticket(sign_ticket(ticket, KEY), KEY, worker=ticket.w, now=0) == ticket

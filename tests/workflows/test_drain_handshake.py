@@ -41,7 +41,7 @@ def hear(
         drain_seen=seen,
         tickets_open=tickets,
     )
-    batch = MetricsBatch(engine_id=engine, sequence=int(at), sent_at=at, workers=(told,), leaving=leaving)
+    batch = MetricsBatch(engine_id=engine, sequence=int(at), sent_at=at, workers=(told,), stopping=leaving)
     return message_handlers.metrics(book, batch, at)
 
 

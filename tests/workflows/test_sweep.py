@@ -120,7 +120,9 @@ async def test_instances_of_another_deployment_are_counted_and_left_alone(a_worl
         asked = FindOrphans(now=world.now + 3600, young_seconds=600, stuck_seconds=1800)
         with structlog.testing.capture_logs() as logs:
             found = await ActivityEnvironment().run(activities.find_orphans, asked)
-        assert found == Orphans(instance_ids=(orphan,), foreign=ForeignInstances(strangers=1, unowned=1))
+        assert found == Orphans(
+            instance_ids=(orphan,), foreign=ForeignInstances(other_deployments=1, unowned=1)
+        )
         warned = {line["event"]: line for line in logs if line["log_level"] == "warning"}
         assert warned["instances_of_other_deployments"]["by_deployment"] == {"ba9876543210": 1}
         assert warned["instances_without_deployment"]["instance_ids"] == [old]
@@ -138,7 +140,7 @@ async def test_the_sweep_tells_in_its_memo_what_it_leaves_alone(a_world: Any) ->
         await ensure_sweep(world.client, SweepSpec(every_seconds=300, young_seconds=60))
         await world.env.sleep(timedelta(seconds=900))
         memo = await (await world.client.get_workflow_handle(SWEEP_ID).describe()).memo()
-        assert memo[FOREIGN_KEY] == {"strangers": 1, "unowned": 1}
+        assert memo[FOREIGN_KEY] == {"other_deployments": 1, "unowned": 1}
         assert orphan not in world.market.instances
         assert serving in world.market.instances
         assert len(world.market.instances) == 2

@@ -14,7 +14,7 @@ from temporalio.testing import WorkflowEnvironment
 from activities.instances import MarketActivities
 from policy.state.observation import Memory
 from run.commands.rollout import build_of, roll_out
-from run.faults import Fault
+from run.errors import CommandError
 from run.settings import WorkerChoice
 from stoker_wire.control import SWEEP_ID, EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
@@ -142,7 +142,7 @@ async def test_endpoints_of_workers_that_were_not_versioned_are_taken_over(build
 async def test_a_build_without_workers_is_not_rolled_out(builds: Any) -> None:
     async with builds() as deployment:
         with pytest.raises(
-            Fault, match=r"no worker of build 9 .* polls; start `stokerd worker --build-id 9`"
+            CommandError, match=r"no worker of build 9 .* polls; start `stokerd worker --build-id 9`"
         ):
             await deployment.roll_out("9", seconds_max=1.0)
 

@@ -39,7 +39,7 @@ def _numeric_fields(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(names)
 
 
-class Typed(_Strict):
+class StrictModel(_Strict):
     """What a person types: an unknown field is a spelling mistake, and is refused."""
 
     model_config = ConfigDict(
@@ -51,7 +51,7 @@ class Typed(_Strict):
     )
 
 
-class Received(_Strict):
+class TolerantModel(_Strict):
     """What a peer sends: a newer peer may say more than we know, and what it says is ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, populate_by_name=True)

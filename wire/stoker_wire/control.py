@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stoker_wire.base import Received, Typed
+from stoker_wire.base import StrictModel, TolerantModel
 from stoker_wire.endpoint import EndpointConfig, EndpointName, EndpointPatch
 from stoker_wire.workergroup import Workergroup, check_workergroups
 
@@ -51,14 +51,14 @@ def release_id(endpoint_name: str) -> str:
     return f"release/{endpoint_name}"
 
 
-class Release(Typed):
+class Release(StrictModel):
     """The input of a forced delete: end the endpoint's workflow as it is, and release every instance with its label."""
 
     endpoint_name: EndpointName
     reason: str = Field("a forced delete", max_length=200)
 
 
-class Released(Received):
+class Released(TolerantModel):
     """What a forced delete did."""
 
     endpoint_name: str
@@ -72,7 +72,7 @@ class Released(Received):
     """Why instances are left, or why it could not be looked."""
 
 
-class Advise(Typed):
+class Advise(StrictModel):
     """A second config that is planned beside a live endpoint's own; nothing of it is carried out."""
 
     config: EndpointPatch = EndpointPatch()
@@ -89,7 +89,7 @@ class Advise(Typed):
         return self
 
 
-class EndpointSpec(Typed):
+class EndpointSpec(StrictModel):
     """The input of an endpoint's workflow."""
 
     endpoint_name: EndpointName

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
-from stoker_wire.base import Typed
+from stoker_wire.base import StrictModel
 
 ENDPOINT_NAME_PATTERN = r"^[A-Za-z0-9_-]+( [A-Za-z0-9_-]+)*$"
 """Letters, digits, `_`, `-`, and single blanks inside: `run benchmarks` of the official CLI names endpoints so."""
@@ -35,7 +35,7 @@ def _one_name(data: Any) -> Any:
     return {key: value for key, value in data.items() if key != loser}
 
 
-class EndpointConfig(Typed):
+class EndpointConfig(StrictModel):
     """How much capacity an endpoint holds, and how long its requests may wait.
 
     Load is the summed cost of requests, in units that the application picks; perf is load a worker does per second.
@@ -88,7 +88,7 @@ class EndpointConfig(Typed):
         return type(self).model_validate(self.model_dump() | patch.given())
 
 
-class EndpointPatch(Typed):
+class EndpointPatch(StrictModel):
     """A change to a live endpoint: what is null or absent stays as it is."""
 
     max_workers: int | None = Field(None, ge=0, le=10_000)

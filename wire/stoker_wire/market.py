@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
-from stoker_wire.base import Received
+from stoker_wire.base import TolerantModel
 from stoker_wire.parsing.limits import MARKET_TEXT_BYTES_MAX, shortened
 from stoker_wire.parsing.numbers import finite
 
@@ -29,7 +29,7 @@ MarketText = Annotated[str, BeforeValidator(_cut)]
 """A name or status in the marketplace's words; a long one is cut, so that no host can fill an endpoint's state."""
 
 
-class Offer(Received):
+class Offer(TolerantModel):
     """A machine that can be rented now."""
 
     id: int
@@ -58,7 +58,7 @@ class Offer(Received):
         return f"{self.num_gpus}x {self.gpu_name}"
 
 
-class Instance(Received):
+class Instance(TolerantModel):
     """A rented machine."""
 
     id: int
@@ -86,7 +86,7 @@ class Instance(Received):
     """Not of the API: public address and published ports in short, `host:port,port…`, as a worker's url must show them."""
 
 
-class Charge(Received):
+class Charge(TolerantModel):
     """What the marketplace has billed for one instance, machine, disk and bandwidth together, since it was rented."""
 
     instance_id: int
@@ -100,7 +100,7 @@ class Charge(Received):
     """The instance is gone and nothing more will be billed."""
 
 
-class Template(Received):
+class Template(TolerantModel):
     """What code an instance runs."""
 
     id: int

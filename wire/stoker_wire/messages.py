@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from stoker_wire.base import Received
+from stoker_wire.base import TolerantModel
 from stoker_wire.parsing.limits import (
     ENGINE_ID_BYTES_MAX,
     ERROR_BYTES_MAX,
@@ -50,7 +50,7 @@ class Condition(StrEnum):
     ERROR = "error"
 
 
-class WorkerMetrics(Received):
+class WorkerMetrics(TolerantModel):
     """One worker as one engine knows it."""
 
     launch_id: LaunchId
@@ -79,7 +79,7 @@ class WorkerMetrics(Received):
     """When that process started (the engine's clock), as its age says; 0: not said."""
 
 
-class MetricsBatch(Received):
+class MetricsBatch(TolerantModel):
     """What one engine saw of one endpoint since its last batch."""
 
     engine_id: str = Field(max_length=ENGINE_ID_BYTES_MAX)
@@ -100,11 +100,11 @@ class MetricsBatch(Received):
     workers: tuple[WorkerMetrics, ...] = Field((), max_length=METRICS_WORKERS_MAX)
     listening_since: float = 0.0
     """Since when the engine listens without a pause (its start, or its last wake); 0: not said."""
-    leaving: bool = False
+    stopping: bool = False
     """The engine's last word: it stops. It gives nothing out any more, and who waited asks another; its tickets stay good."""
 
 
-class Member(Received):
+class Member(TolerantModel):
     """One worker in the memo, as short as can be: the server warns above 2 KiB of memo."""
 
     l: str  # noqa: E741 - short on purpose
@@ -136,7 +136,7 @@ class Member(Received):
     """Where the marketplace says that it is, `host:port,port…`; empty while it has not said."""
 
 
-class EndpointMemo(Received):
+class EndpointMemo(TolerantModel):
     """An endpoint as engines read it from `list_workflows`: config, members, why requests wait."""
 
     v: int = 1
@@ -160,10 +160,10 @@ class EndpointMemo(Received):
     changed_at: float = 0.0
 
 
-class ForeignInstances(Received):
+class ForeignInstances(TolerantModel):
     """Instances of the marketplace account that carry a label of stoker and that this deployment leaves alone."""
 
-    strangers: Count = 0
+    other_deployments: Count = 0
     """Of other deployments."""
     unowned: Count = 0
     """With labels that name no deployment."""
@@ -187,7 +187,7 @@ SEARCH_ATTRIBUTES: dict[str, str] = {
 """Every search attribute that the workflows set; `temporal-dev.yaml` must name the same."""
 
 
-class DecisionLine(Received):
+class DecisionLine(TolerantModel):
     """One line of the decision log: what an operator reads to learn why."""
 
     at: float

@@ -6,13 +6,13 @@ The body is `{"success": false, "error": <code>, "msg": <sentence>, "error_msg":
 
 from typing import Any
 
-from stoker_wire.portable_errors import Portable
+from stoker_wire.picklable import PicklableError
 
 FAULTS_SAID_MAX = 8
 """Faults of one value that an error names; the rest is counted."""
 
 
-class Problem(Portable, Exception):
+class Problem(PicklableError, Exception):
     """A fault of the request, with the status to answer and a sentence that says what to do."""
 
     def __init__(

@@ -4,13 +4,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stoker_wire.base import Received
+from stoker_wire.base import TolerantModel
 
 DEFAULT_COST = 100.0
 COST_MAX = 1e12
 
 
-class RouteRequest(Received):
+class RouteRequest(TolerantModel):
     """What a client asks. `request_idx` 0 is a new request; else the index given before (a poll, or a re-route)."""
 
     endpoint: str = Field(min_length=1, max_length=255)

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from stoker_wire.base import Received
+from stoker_wire.base import TolerantModel
 
 
-class WorkerStatus(Received):
+class WorkerStatus(TolerantModel):
     """One report. Field names, the spelling of `num_requests_recieved` too, are the official worker's."""
 
     id: int
@@ -66,7 +66,7 @@ class WorkerStatus(Received):
         return self.loadtime > 0 and self.max_perf > 0 and not self.error_msg
 
 
-class GpuStatus(Received):
+class GpuStatus(TolerantModel):
     """One GPU as NVML sees it."""
 
     index: int
@@ -82,7 +82,7 @@ class GpuStatus(Received):
     """The last critical Xid event, 0 for none."""
 
 
-class FinishedRequest(Received):
+class FinishedRequest(TolerantModel):
     """One request that ended on the worker."""
 
     request_idx: int
@@ -94,7 +94,7 @@ class FinishedRequest(Received):
     work_completed_at: float | None = None
 
 
-class FinishedRequests(Received):
+class FinishedRequests(TolerantModel):
     """`POST /delete_requests/`: what ended since the last such report."""
 
     worker_id: int

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from stoker_wire.base import Typed
+from stoker_wire.base import StrictModel
 from stoker_wire.parsing.limits import (
     LAUNCH_ARGS_BYTES_MAX,
     SEARCH_PARAMS_BYTES_MAX,
@@ -20,7 +20,7 @@ SearchParams = str | dict[str, Any] | list[dict[str, Any]]
 """A query string (`gpu_name=RTX_4090 num_gpus=1`), a dict `{"verified": {"eq": true}}`, or a list of such dicts."""
 
 
-class Workergroup(Typed):
+class Workergroup(StrictModel):
     """The bounds, when given, hold for this workergroup alone, inside the endpoint's own."""
 
     id: int = Field(ge=1)

@@ -292,10 +292,12 @@ class SweepWorkflow:
 
 def _reported(account: Account) -> ForeignInstances:
     """The instances that are left alone, counted and logged."""
-    foreign = ForeignInstances(strangers=len(account.strangers), unowned=len(account.unowned))
-    if account.strangers:
-        by_deployment = count_by_deployment(account.strangers)
-        log.warning("instances_of_other_deployments", count=foreign.strangers, by_deployment=by_deployment)
+    foreign = ForeignInstances(other_deployments=len(account.foreign), unowned=len(account.unowned))
+    if account.foreign:
+        by_deployment = count_by_deployment(account.foreign)
+        log.warning(
+            "instances_of_other_deployments", count=foreign.other_deployments, by_deployment=by_deployment
+        )
     if account.unowned:
         log.warning(
             "instances_without_deployment",

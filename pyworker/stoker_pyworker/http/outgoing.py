@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import httptools
 
 from stoker_pyworker.http.messages import Header
-from stoker_wire.portable_errors import Portable
+from stoker_wire.picklable import PicklableError
 
 
-class OriginFault(Portable, Exception):
+class OriginFault(PicklableError, Exception):
     """The origin did not answer: `connect` (nobody listens), `closed` (cut before the end) or `malformed`."""
 
     def __init__(self, kind: str, message: str) -> None:

@@ -9,7 +9,7 @@ import structlog
 
 from stoker_pyworker.http.outgoing import OriginFault
 from stoker_wire.problem import Problem
-from stoker_wire.security.secrecy import without
+from stoker_wire.security.redaction import redact
 
 log = structlog.get_logger(room="standing")
 
@@ -70,7 +70,7 @@ class HealthState:
 
     def failed(self, source: str, message: str) -> None:
         """Something is wrong, as told by `source` (log, probe, connection, benchmark)."""
-        message = without(message, self._hidden)
+        message = redact(message, self._hidden)
         if self._faults.get(source) == message:
             return
         self._faults[source] = message

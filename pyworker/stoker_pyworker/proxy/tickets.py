@@ -8,7 +8,7 @@ import hmac
 import msgspec
 
 from stoker_wire.problem import Problem
-from stoker_wire.security.ticket import Ticket, TicketRefused, unseal
+from stoker_wire.security.ticket import Ticket, TicketRefused, verify_ticket
 
 _BUCKET_SECONDS = 10
 
@@ -28,7 +28,7 @@ _wire = msgspec.json.Decoder(_Wire)
 
 
 def unseal_fast(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
-    """The same as `stoker_wire.security.ticket.unseal`; whatever is not a plain valid ticket is judged by that one.
+    """The same as `stoker_wire.security.ticket.verify_ticket`; whatever is not a plain valid ticket is judged by that one.
 
     Raises:
         TicketRefused: forged, for another worker, or expired.
@@ -44,7 +44,7 @@ def unseal_fast(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
         else:
             if wire.w == worker and wire.c >= 0 and now <= wire.x:
                 return Ticket(e=wire.e, w=wire.w, c=wire.c, r=wire.r, n=wire.n, x=wire.x)
-    return unseal(text, key, worker=worker, now=now)
+    return verify_ticket(text, key, worker=worker, now=now)
 
 
 _URLSAFE = bytes.maketrans(b"+/", b"-_")

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stoker.errors import Invalid, StokerError
-from stoker_wire.parsing.printable import printable, printable_json, printable_lines
+from stoker_wire.parsing.escaping import escape_json, escape_line, escape_text
 
 PIPED_WIDTH = 200
 """Columns when nobody looks: nothing is cut for the sake of a window."""
@@ -27,7 +27,7 @@ class Terminal(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Every string that is printed comes through here."""
-        return super().render_str(printable_lines(text), **options)
+        return super().render_str(escape_text(text), **options)
 
 
 def console() -> Terminal:
@@ -38,29 +38,29 @@ def console() -> Terminal:
 
 def say(sentence: str) -> None:
     """One line on standard output."""
-    sys.stdout.write(printable(sentence) + "\n")
+    sys.stdout.write(escape_line(sentence) + "\n")
 
 
 def tell(sentence: str) -> None:
     """One line about the command itself, on standard error."""
-    sys.stderr.write(printable(sentence) + "\n")
+    sys.stderr.write(escape_line(sentence) + "\n")
 
 
 def say_lines(text: str) -> None:
     """Text of several lines on standard output."""
     if text:
-        sys.stdout.write(printable_lines(text.removesuffix("\n")) + "\n")
+        sys.stdout.write(escape_text(text.removesuffix("\n")) + "\n")
 
 
 def pass_on(text: str) -> None:
     """What a model wrote, as it is; harmless where a person's terminal shows it."""
-    sys.stdout.write(printable_lines(text) if sys.stdout.isatty() else text)
+    sys.stdout.write(escape_text(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 
 def in_cells(*values: Any) -> list[Text]:
     """Values as a table shows them, each on one line."""
-    return [Text(printable(cell(value))) for value in values]
+    return [Text(escape_line(cell(value))) for value in values]
 
 
 def print_json(value: Any) -> None:
@@ -70,7 +70,7 @@ def print_json(value: Any) -> None:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(value, indent=2, default=str)
-    sys.stdout.write(printable_json(text) + "\n")
+    sys.stdout.write(escape_json(text) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:

@@ -19,7 +19,7 @@ from stoker.cli.inspect import WORKER_COLUMNS, clock, decision_rows, worker_rows
 from stoker.cli.output import cell, console, make_table, say
 from stoker.client import Serverless
 from stoker.management.records import WorkerRecord
-from stoker_wire.parsing.printable import printable
+from stoker_wire.parsing.escaping import escape_line
 
 DECISIONS_SHOWN = 8
 
@@ -86,14 +86,14 @@ async def _looks(
 def draw(endpoint: str, look: Look) -> RenderableType:
     """One look as a screen."""
     return Group(
-        Text(printable(_headline(endpoint, look.status)), style="bold"),
+        Text(escape_line(_headline(endpoint, look.status)), style="bold"),
         Text(""),
         make_table(WORKER_COLUMNS, worker_rows(look.workers))
         if look.workers
         else Text("no workers", style="dim"),
         Text(""),
         make_table(["at (UTC)", "what", "about", "why"], decision_rows(look.decisions)),
-        *(Text(printable(f"waits: {sentence}")) for sentence in _waits(look.status)),
+        *(Text(escape_line(f"waits: {sentence}")) for sentence in _waits(look.status)),
     )
 
 

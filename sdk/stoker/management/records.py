@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import AliasChoices, ConfigDict, Field, SecretStr
 
-from stoker_wire.base import Received
+from stoker_wire.base import TolerantModel
 
 
-class _Record(Received):
+class _Record(TolerantModel):
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
 
     broken: str = ""

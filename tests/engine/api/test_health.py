@@ -12,7 +12,7 @@ from engine.settings import EngineSettings, Limits
 from stoker_wire.security.token import mint_worker_token
 from tests.engine.conftest import ALICE, SECRET, Stage, settings
 from tests.engine.standin import until
-from webserver.limits import ConnectionLimits
+from webserver.connections import ConnectionLimits
 
 
 async def test_a_running_engine_is_healthy_and_ready_for_everyone(stage: Stage) -> None:
@@ -74,7 +74,9 @@ async def test_connections_over_the_limit_are_turned_away_and_the_others_live_on
     held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
     for _, writer in held:  # each is at work: one that only idled would make room
         writer.write(b"POST /route/ HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
-    await until(lambda: server.door.connections == 2 and not server.door.idle, "two connections are at work")
+    await until(
+        lambda: server.limiter.connections == 2 and not server.limiter.idle, "two connections are at work"
+    )
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     answer = await asyncio.wait_for(reader.read(), 10)
     assert answer.startswith(b"HTTP/1.1 503")

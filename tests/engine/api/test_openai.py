@@ -10,7 +10,7 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from stoker_wire.security.ticket import unseal
+from stoker_wire.security.ticket import verify_ticket
 from stoker_wire.security.token import ticket_key
 from tests.engine.conftest import BOB, EndpointDouble, Stage, WorkerDouble
 from tests.engine.standin import until
@@ -37,7 +37,7 @@ class ModelWorker:
         envelope = await request.json()
         self.seen.append(envelope)
         auth = envelope["auth_data"]
-        unseal(auth["ticket"], ticket_key(self.worker.token), worker=self.worker.launch_id, now=0)
+        verify_ticket(auth["ticket"], ticket_key(self.worker.token), worker=self.worker.launch_id, now=0)
         return await self.answer(request)
 
     async def _echo(self, request: web.Request) -> web.StreamResponse:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from engine.settings import Timing
-from stoker_wire.security.ticket import TicketRefused, unseal
+from stoker_wire.security.ticket import TicketRefused, verify_ticket
 from stoker_wire.security.token import ticket_key
 from stoker_wire.states import WorkerState
 from tests.engine.conftest import ALICE, BOB, Stage
@@ -35,7 +35,7 @@ async def test_a_request_goes_to_a_ready_worker_with_everything_that_an_official
     assert answer["worker_id"] == worker.instance_id
     assert 1 <= answer["request_idx"] < 2**53
     assert answer["reqnum"] >= 1
-    ticket = unseal(answer["ticket"], ticket_key(worker.token), worker=worker.launch_id, now=0)
+    ticket = verify_ticket(answer["ticket"], ticket_key(worker.token), worker=worker.launch_id, now=0)
     assert (ticket.e, ticket.c, ticket.r) == (endpoint.name, 42, answer["request_idx"])
 
 
@@ -62,7 +62,7 @@ async def test_a_ticket_opens_the_worker_that_it_was_made_for_and_no_other(stage
     await endpoint.ready(worker)
     ticket = (await endpoint.route())["ticket"]
     with pytest.raises(TicketRefused) as refused:
-        unseal(ticket, ticket_key(other.token), worker=other.launch_id, now=0)
+        verify_ticket(ticket, ticket_key(other.token), worker=other.launch_id, now=0)
     assert refused.value.code == "ticket_forged"
 
 

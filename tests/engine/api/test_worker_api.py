@@ -207,7 +207,7 @@ async def test_an_engine_that_stops_says_goodbye_to_the_workflows_whose_workers_
     await stage.server.engine.herald.close()
 
     async def goodbye() -> list[dict[str, Any]]:
-        return [batch for batch in await endpoint.told() if batch["leaving"]]
+        return [batch for batch in await endpoint.told() if batch["stopping"]]
 
     (last,) = await until(goodbye, "the goodbye")
     assert last["queued_requests"] == 0

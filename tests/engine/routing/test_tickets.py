@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 from engine.routing import ticket_issuer
 from engine.routing.outstanding import OutstandingLoad
 from engine.routing.ticket_issuer import TicketIssuer
-from stoker_wire.security.ticket import TICKET_SECONDS, TicketRefused, unseal
+from stoker_wire.security.ticket import TICKET_SECONDS, TicketRefused, verify_ticket
 from stoker_wire.security.token import mint_worker_token, ticket_key
 
 NEW, OLD = b"the new secret of the tests" + b"!" * 8, b"the old secret of the tests" + b"!" * 8
@@ -54,10 +54,10 @@ def key_of(secret: bytes, launch_id: str = "a", endpoint_id: int = 7) -> bytes:
 
 def test_a_ticket_opens_for_exactly_its_seconds(office: TicketIssuer) -> None:
     text = ticket(office, now=1000.0)
-    opened = unseal(text, key_of(NEW), worker="a", now=1000.0 + TICKET_SECONDS)
+    opened = verify_ticket(text, key_of(NEW), worker="a", now=1000.0 + TICKET_SECONDS)
     assert (opened.e, opened.w, opened.c, opened.r, opened.n, opened.x) == ("llm", "a", 5.0, 3, 9, 1060.0)
     with pytest.raises(TicketRefused) as refused:
-        unseal(text, key_of(NEW), worker="a", now=1000.001 + TICKET_SECONDS)
+        verify_ticket(text, key_of(NEW), worker="a", now=1000.001 + TICKET_SECONDS)
     assert refused.value.code == "ticket_expired"
 
 
@@ -71,18 +71,18 @@ def test_the_books_drop_a_ticket_at_the_moment_after_which_it_is_worthless() -> 
 def test_a_ticket_is_sealed_for_the_secret_that_its_worker_has_shown(office: TicketIssuer) -> None:
     unknown = ticket(office)
     for secret in (NEW, OLD):
-        assert unseal(unknown, key_of(secret), worker="a", now=1000.0).r == 3
+        assert verify_ticket(unknown, key_of(secret), worker="a", now=1000.0).r == 3
     shown = ticket(office, secret=OLD)
-    assert unseal(shown, key_of(OLD), worker="a", now=1000.0).r == 3
+    assert verify_ticket(shown, key_of(OLD), worker="a", now=1000.0).r == 3
     with pytest.raises(TicketRefused):
-        unseal(shown, key_of(NEW), worker="a", now=1000.0)
+        verify_ticket(shown, key_of(NEW), worker="a", now=1000.0)
 
 
 @pytest.mark.usefixtures("small_caches")
 def test_a_full_cache_of_keys_seals_for_the_right_worker(office: TicketIssuer) -> None:
     for name in "abcdabcd":
         text = ticket(office, launch_id=name)
-        assert unseal(text, key_of(NEW, name), worker=name, now=1000.0).w == name
+        assert verify_ticket(text, key_of(NEW, name), worker=name, now=1000.0).w == name
         assert len(office._ticket_keys) <= 3
 
 

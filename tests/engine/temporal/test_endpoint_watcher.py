@@ -336,7 +336,10 @@ async def test_foreign_instances_that_the_sweep_told_of_are_a_metric(bare_stage:
     assert status == 200
     assert "stoker_foreign_instances" not in text
     sweep = await bare_stage.env.client.start_workflow(
-        "SweepWorkflow", id=SWEEP_ID, task_queue="nobody", memo={FOREIGN_KEY: {"strangers": 3, "unowned": 1}}
+        "SweepWorkflow",
+        id=SWEEP_ID,
+        task_queue="nobody",
+        memo={FOREIGN_KEY: {"other_deployments": 3, "unowned": 1}},
     )
     try:
         await until(lambda: server.engine.watch.foreign is not None, "the engine reads the sweep's memo")

@@ -8,7 +8,7 @@ from stoker_pyworker import HandlerConfig, logs
 from stoker_pyworker.proxy.hooks import json_response
 from stoker_pyworker.proxy.tickets import TicketGate
 from stoker_wire.problem import Problem
-from stoker_wire.security.ticket import Ticket, TicketRefused, seal, unseal
+from stoker_wire.security.ticket import Ticket, TicketRefused, sign_ticket, verify_ticket
 from tests.pyworker.harness import LAUNCH, handlers, until
 
 KEY = b"k" * 32
@@ -163,7 +163,7 @@ def sealed(text):
 @pytest.mark.parametrize("case", SEALED)
 def test_a_sealed_ticket_of_odd_values_is_refused_with_401(case):
     with pytest.raises(TicketRefused):
-        unseal(sealed(SEALED[case]), KEY, worker=LAUNCH, now=1000.0)
+        verify_ticket(sealed(SEALED[case]), KEY, worker=LAUNCH, now=1000.0)
     with pytest.raises(Problem) as refused:
         TicketGate(KEY, LAUNCH).check(sealed(SEALED[case]), 1000.0)
     assert (refused.value.status, refused.value.code) == (401, "ticket_unreadable")
@@ -171,7 +171,7 @@ def test_a_sealed_ticket_of_odd_values_is_refused_with_401(case):
 
 def test_a_ticket_as_the_engine_makes_it_is_read():
     ticket = Ticket(e="llm", w=LAUNCH, c=0.0, r=1, n=1, x=1060.0)
-    assert unseal(seal(ticket, KEY), KEY, worker=LAUNCH, now=1000.0) == ticket
+    assert verify_ticket(sign_ticket(ticket, KEY), KEY, worker=LAUNCH, now=1000.0) == ticket
 
 
 def test_a_log_line_holds_what_was_said_as_escapes():

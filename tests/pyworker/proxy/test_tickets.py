@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stoker_pyworker.proxy.tickets import TicketGate, unseal_fast
 from stoker_wire.problem import Problem
-from stoker_wire.security.ticket import Ticket, TicketRefused, seal, unseal
+from stoker_wire.security.ticket import Ticket, TicketRefused, sign_ticket, verify_ticket
 from stoker_wire.security.token import mint_worker_token
 from tests.pyworker.harness import LAUNCH, handlers, until
 
@@ -36,27 +36,27 @@ tickets = st.builds(
 
 @given(tickets)
 def test_the_fast_unseal_judges_sealed_tickets_as_the_wire_does(ticket):
-    text = seal(ticket, KEY)
-    assert judge(unseal_fast, text) == judge(unseal, text)
+    text = sign_ticket(ticket, KEY)
+    assert judge(unseal_fast, text) == judge(verify_ticket, text)
 
 
 @given(st.one_of(st.text(max_size=80), st.text("ab.=-_", max_size=60)))
 def test_the_fast_unseal_judges_rubbish_as_the_wire_does(text):
-    assert judge(unseal_fast, text) == judge(unseal, text)
+    assert judge(unseal_fast, text) == judge(verify_ticket, text)
 
 
 @given(tickets, st.integers(0, 300), st.integers(0, 255))
 def test_a_changed_ticket_is_refused_by_both(ticket, at, byte):
-    text = seal(ticket, KEY).encode()
+    text = sign_ticket(ticket, KEY).encode()
     at %= len(text)
     if text[at] == byte:
         return
     changed = (text[:at] + bytes([byte]) + text[at + 1 :]).decode("latin-1")
-    assert judge(unseal_fast, changed) == judge(unseal, changed) == "ticket_forged"
+    assert judge(unseal_fast, changed) == judge(verify_ticket, changed) == "ticket_forged"
 
 
 def test_a_ticket_of_another_key_is_forged():
-    text = seal(Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=2000), b"other")
+    text = sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=2000), b"other")
     assert judge(unseal_fast, text) == "ticket_forged"
 
 
@@ -64,7 +64,7 @@ def test_a_used_ticket_is_forgotten_once_it_has_expired():
     gate = TicketGate(KEY, LAUNCH)
     for number in range(1000):
         now = 1000.0 + number
-        ticket = gate.check(seal(Ticket(e="e", w=LAUNCH, c=1, r=number, n=1, x=now + 60), KEY), now)
+        ticket = gate.check(sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=number, n=1, x=now + 60), KEY), now)
         gate.use(ticket, now)
     # 60 s of lifetime at one a second, rounded up to whole buckets of 10 s.
     assert 60 <= gate.remembered <= 80
@@ -72,26 +72,26 @@ def test_a_used_ticket_is_forgotten_once_it_has_expired():
 
 def test_a_ticket_opens_once():
     gate = TicketGate(KEY, LAUNCH)
-    text = seal(Ticket(e="e", w=LAUNCH, c=1, r=5, n=2, x=1060), KEY)
+    text = sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=5, n=2, x=1060), KEY)
     gate.use(gate.check(text, 1000.0), 1000.0)
     with pytest.raises(Problem) as refused:
         gate.check(text, 1000.0)
     assert (refused.value.status, refused.value.code) == (401, "ticket_used")
     # The same request routed again is another ticket.
-    gate.check(seal(Ticket(e="e", w=LAUNCH, c=1, r=5, n=3, x=1060), KEY), 1000.0)
+    gate.check(sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=5, n=3, x=1060), KEY), 1000.0)
 
 
 def test_a_clock_that_is_put_back_opens_no_used_ticket_again():
     gate = TicketGate(KEY, LAUNCH)
-    used = seal(Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=1060), KEY)
+    used = sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=1060), KEY)
     gate.use(gate.check(used, 1000.0), 1000.0)
-    later = seal(Ticket(e="e", w=LAUNCH, c=1, r=2, n=1, x=1600), KEY)
+    later = sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=2, n=1, x=1600), KEY)
     gate.use(gate.check(later, 1540.0), 1540.0)
     with pytest.raises(Problem) as refused:
         gate.check(used, 1000.0)
     assert refused.value.code in {"ticket_used", "ticket_expired"}
     # those that it cannot know of are not hit
-    gate.check(seal(Ticket(e="e", w=LAUNCH, c=1, r=3, n=1, x=1550), KEY), 1000.0)
+    gate.check(sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=3, n=1, x=1550), KEY), 1000.0)
 
 
 async def refused(worker, auth):
@@ -160,7 +160,7 @@ async def test_an_unsecured_worker_asks_for_no_ticket(make_worker):
 
 
 def sealed(request_idx, expires_at):
-    return seal(Ticket(e="e", w=LAUNCH, c=1, r=request_idx, n=1, x=expires_at), KEY)
+    return sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=request_idx, n=1, x=expires_at), KEY)
 
 
 def refusal(gate, text, now):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from stoker_wire.parsing.numbers import finite
 from stoker_wire.parsing.strict_json import parse_json
-from stoker_wire.portable_errors import Portable
+from stoker_wire.picklable import PicklableError
 
 TICKET_SECONDS = 60.0
 """How long a ticket may lie unused: longer than a slow client's connect and upload, far shorter than a worker's life."""
@@ -21,7 +21,7 @@ TICKET_SECONDS = 60.0
 _SEALS_MAX = 2
 
 
-class TicketRefused(Portable, ValueError):
+class TicketRefused(PicklableError, ValueError):
     """The ticket does not open this worker; the message says why, `code` is the problem code."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -55,7 +55,7 @@ class Ticket:
             raise ValueError("not the fields of a ticket")
 
 
-def seal(ticket: Ticket, *keys: bytes) -> str:
+def sign_ticket(ticket: Ticket, *keys: bytes) -> str:
     """The ticket as text. More than one key while keys are rotated, and it is not known which of them the worker has."""
     # Spelled out: asdict() alone costs more than the HMAC, and this runs for every route answer.
     said = {"e": ticket.e, "w": ticket.w, "c": ticket.c, "r": ticket.r, "n": ticket.n, "x": ticket.x}
@@ -64,7 +64,7 @@ def seal(ticket: Ticket, *keys: bytes) -> str:
     return b".".join([body, *macs]).decode()
 
 
-def unseal(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
+def verify_ticket(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
     """The ticket in the text, checked for forgery, worker and expiry.
 
     Single use is the worker's to check: only it knows what it has seen.

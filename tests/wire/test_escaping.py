@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker_wire.parsing.printable import printable, printable_json, printable_lines
+from stoker_wire.parsing.escaping import escape_json, escape_line, escape_text
 
 ODD = {
     "\x1b[2J": "\\x1b[2J",
@@ -26,21 +26,21 @@ ODD = {
 
 @pytest.mark.parametrize("text", ODD)
 def test_what_a_terminal_acts_on_stands_as_its_escape(text: str) -> None:
-    assert printable(f"<{text}>") == f"<{ODD[text]}>"
+    assert escape_line(f"<{text}>") == f"<{ODD[text]}>"
 
 
 @pytest.mark.parametrize("text", ["plain", "Müller 東京 🙂 👩\u200d🚀 e\u0301 [red] $x |", ""])
 def test_other_text_stays_as_it_is(text: str) -> None:
-    assert printable(text) == printable_lines(text) == text
+    assert escape_line(text) == escape_text(text) == text
 
 
 def test_lines_keep_line_feeds_and_tabs() -> None:
-    assert printable_lines("a\n\tb\r\x1b") == "a\n\tb\\r\\x1b"
+    assert escape_text("a\n\tb\r\x1b") == "a\n\tb\\r\\x1b"
 
 
 @given(st.text())
 def test_nothing_that_acts_is_left(text: str) -> None:
-    left = {unicodedata.category(c) for c in printable(text) if c not in "\u200c\u200d"}
+    left = {unicodedata.category(c) for c in escape_line(text) if c not in "\u200c\u200d"}
     assert left.isdisjoint({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
@@ -48,6 +48,6 @@ def test_nothing_that_acts_is_left(text: str) -> None:
     st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 )
 def test_printable_json_has_the_same_value(value: object) -> None:
-    text = printable_json(json.dumps(value, ensure_ascii=False, indent=2))
+    text = escape_json(json.dumps(value, ensure_ascii=False, indent=2))
     assert json.loads(text) == value
-    assert printable_lines(text) == text
+    assert escape_text(text) == text

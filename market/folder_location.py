@@ -9,7 +9,7 @@ _MACHINE_ID = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FolderLocation:
     """A folder on a machine. What cannot be read is empty, and then decides nothing."""
 
     machine: str
@@ -19,7 +19,7 @@ class Place:
     cards: tuple[str, ...] = ()
     """Permanent addresses of network cards: a clone of a virtual machine keeps the rest and has other cards."""
 
-    def differs_from(self, here: "Place") -> str:
+    def differs_from(self, here: "FolderLocation") -> str:
         """The difference, in words; empty if both are the same place."""
         if self.machine and here.machine and self.machine != here.machine:
             return "on another machine"
@@ -35,16 +35,16 @@ class Place:
         return sha256(f"{self.machine}:{self.inode}".encode()).hexdigest()
 
 
-def place_of(folder: Path) -> Place:
+def locate_folder(folder: Path) -> FolderLocation:
     """The place of an existing folder.
 
     Raises:
         OSError: there is no such folder.
     """
-    return Place(_machine(), folder.stat().st_ino, _cards())
+    return FolderLocation(_machine(), folder.stat().st_ino, _cards())
 
 
-def boot() -> str:
+def boot_id() -> str:
     """Names this boot of the machine, which start times of processes count from; empty where it is not told."""
     return _text(Path("/proc/sys/kernel/random/boot_id"))
 

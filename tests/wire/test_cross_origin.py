@@ -2,7 +2,7 @@
 
 import pytest
 
-from stoker_wire.security.browser import host_of, is_own_host, names_of, refusal
+from stoker_wire.security.cross_origin import cross_origin_problem, host_names, is_own_host, parse_host
 
 NAMES = frozenset({"stoker.example.org"})
 OWN = "127.0.0.1:8080"
@@ -25,7 +25,7 @@ OWN = "127.0.0.1:8080"
 )
 def test_addresses_and_configured_names_are_own_hosts(host):
     assert is_own_host(host, NAMES)
-    assert refusal("POST", host, None, None, names=NAMES) is None
+    assert cross_origin_problem("POST", host, None, None, names=NAMES) is None
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_addresses_and_configured_names_are_own_hosts(host):
 )
 def test_other_names_are_refused_for_every_method(host):
     for method in ("GET", "POST", "OPTIONS"):
-        refused = refusal(method, host, None, None, names=NAMES)
+        refused = cross_origin_problem(method, host, None, None, names=NAMES)
         assert refused is not None
         assert (refused.status, refused.code) == (421, "host_not_allowed")
 
@@ -78,38 +78,40 @@ def test_other_names_are_refused_for_every_method(host):
 )
 def test_a_page_of_another_origin_is_refused_for_every_method(origin):
     for method in ("GET", "POST", "PUT"):
-        refused = refusal(method, OWN, origin, None)
+        refused = cross_origin_problem(method, OWN, origin, None)
         assert refused is not None
         assert (refused.status, refused.code) == (403, "cross_origin")
 
 
 def test_a_page_of_the_same_origin_is_served():
-    assert refusal("POST", OWN, f"http://{OWN}", "same-origin") is None
+    assert cross_origin_problem("POST", OWN, f"http://{OWN}", "same-origin") is None
     assert (
-        refusal("POST", "stoker.example.org", "https://stoker.example.org", "same-origin", names=NAMES)
+        cross_origin_problem(
+            "POST", "stoker.example.org", "https://stoker.example.org", "same-origin", names=NAMES
+        )
         is None
     )
-    assert refusal("POST", "LocalHost:1", "http://localhost:1", None) is None
+    assert cross_origin_problem("POST", "LocalHost:1", "http://localhost:1", None) is None
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "anything"])
 def test_another_site_may_link_here_but_change_nothing(site):
-    assert refusal("GET", OWN, None, site) is None
+    assert cross_origin_problem("GET", OWN, None, site) is None
     for method in ("POST", "PUT", "DELETE", "PATCH"):
-        refused = refusal(method, OWN, None, site)
+        refused = cross_origin_problem(method, OWN, None, site)
         assert refused is not None
         assert refused.code == "cross_origin"
 
 
 def test_a_program_sends_neither_field_and_is_served():
     for method in ("GET", "POST", "PUT", "DELETE"):
-        assert refusal(method, OWN, None, None) is None
-    assert refusal("GET", "", None, None) is None
+        assert cross_origin_problem(method, OWN, None, None) is None
+    assert cross_origin_problem("GET", "", None, None) is None
 
 
 def test_names_come_from_urls_and_hosts():
-    assert names_of("https://A.example:8/x/y", "b.example", "c.example:5", "", "http://[::1]:2", "::") == {
+    assert host_names("https://A.example:8/x/y", "b.example", "c.example:5", "", "http://[::1]:2", "::") == {
         *("a.example", "b.example", "c.example", "::1"),
     }
-    assert host_of("[::1]:8080") == "::1"
-    assert host_of("user@a.example") is None
+    assert parse_host("[::1]:8080") == "::1"
+    assert parse_host("user@a.example") is None

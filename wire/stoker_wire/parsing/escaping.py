@@ -15,17 +15,17 @@ _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories: control, format (direction marks too), surrogate, private, unassigned, line and paragraph separator."""
 
 
-def printable(text: str) -> str:
+def escape_line(text: str) -> str:
     """The text on one line: every character that a terminal would act on stands as its escape, `\\x1b` for one."""
     return _ODD.sub(lambda match: _escape(match[0]), text)
 
 
-def printable_lines(text: str) -> str:
+def escape_text(text: str) -> str:
     """The same, with line feeds and tabs kept."""
     return _ODD.sub(lambda match: match[0] if match[0] in "\n\t" else _escape(match[0]), text)
 
 
-def printable_json(text: str) -> str:
+def escape_json(text: str) -> str:
     """A JSON text whose strings are printable; its value is the same."""
     return _ODD.sub(
         lambda match: match[0] if match[0] == "\n" or not _acts(match[0]) else json.dumps(match[0])[1:-1],

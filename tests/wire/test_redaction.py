@@ -2,7 +2,7 @@
 
 import pytest
 
-from stoker_wire.security.secrecy import names_a_secret, plain_secrets, secret_values, without
+from stoker_wire.security.redaction import is_secret_name, plaintext_secrets, redact, secret_values
 
 
 @pytest.mark.parametrize(
@@ -11,14 +11,14 @@ from stoker_wire.security.secrecy import names_a_secret, plain_secrets, secret_v
      "CONTAINER_API_KEY", "GITHUB_TOKEN_2", "hf_token", "SECRET", "AWS_ACCESS_KEY_ID"],
 )  # fmt: skip
 def test_a_name_that_says_secret_is_one(name):
-    assert names_a_secret(name)
+    assert is_secret_name(name)
 
 
 @pytest.mark.parametrize(
     "name", ["MAX_TOKENS", "TOKENIZER", "MODEL_NAME", "KEYS", "KEYBOARD", "PORT", "MONKEY", "TOKEN_LIMIT", "CACHE_KEY_LEN"]
 )  # fmt: skip
 def test_a_name_that_only_sounds_alike_is_none(name):
-    assert not names_a_secret(name)
+    assert not is_secret_name(name)
 
 
 def test_a_reference_is_no_plain_secret():
@@ -28,11 +28,11 @@ def test_a_reference_is_no_plain_secret():
         "API_KEY": "short",
         "A": "long enough",
     }
-    assert plain_secrets(given) == ["DB_PASSWORD"]
+    assert plaintext_secrets(given) == ["DB_PASSWORD"]
 
 
 def test_values_leave_a_text_the_longest_first():
     values = secret_values({"A_TOKEN": "12345678", "B_TOKEN": "12345678-and-more", "C": "no secret at all"})
-    assert without("refused 12345678-and-more, 12345678; no secret at all", values) == (
+    assert redact("refused 12345678-and-more, 12345678; no secret at all", values) == (
         "refused ***, ***; no secret at all"
     )

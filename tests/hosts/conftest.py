@@ -15,17 +15,12 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from aiohttp import web
-from hypothesis import HealthCheck, settings
 
 from hosts import HostMarketSettings, MachineSettings, TemplateSettings, create_app
 from hosts.agent import proc
 from hosts.api.http import HOST
 from market.port import InstanceGone, Launch, OfferQuery
 from market.vast.client import VastMarket
-
-# Properties are judged by what they find; a busy machine is no finding.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
 
 KEY = "test-key-0123456789"
 SERVER = 'exec python -m http.server --bind 127.0.0.1 "$WORKER_PORT"'

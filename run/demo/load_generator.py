@@ -3,15 +3,15 @@
 import asyncio
 
 import stoker
+from run.demo.fleet_sampler import FleetSampler
 from run.demo.samples import Record, Served
 from run.demo.traffic import Arrival
-from run.demo.watch import FleetSampler
 
 ROUTE = "/v1/completions"
 PROMPT = "The lamp was lit and "
 
 
-class Player:
+class LoadGenerator:
     """One client sending to one endpoint."""
 
     def __init__(self, endpoint: stoker.Endpoint, watch: FleetSampler, record: Record) -> None:

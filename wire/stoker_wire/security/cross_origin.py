@@ -18,7 +18,7 @@ _OWN_PAGES = frozenset({"same-origin", "none"})
 _CLOSING = {"Connection": "close"}
 
 
-def host_of(authority: str) -> str | None:
+def parse_host(authority: str) -> str | None:
     """The host in `host[:port]`, in lower case and without brackets; None if it is malformed."""
     try:
         parts = urlsplit(f"//{authority}")
@@ -29,9 +29,9 @@ def host_of(authority: str) -> str | None:
     return None if malformed or not parts.hostname else parts.hostname
 
 
-def names_of(*addresses: str) -> frozenset[str]:
+def host_names(*addresses: str) -> frozenset[str]:
     """The host names in these URLs, hosts or `host:port` pairs; empty ones are skipped."""
-    hosts = (host_of(urlsplit(one).netloc if "://" in one else one) for one in addresses if one)
+    hosts = (parse_host(urlsplit(one).netloc if "://" in one else one) for one in addresses if one)
     return frozenset(host for host in hosts if host)
 
 
@@ -41,7 +41,7 @@ def is_own_host(authority: str, names: Collection[str]) -> bool:
     An IP address can: the page of an IP address comes from that address, so rebinding needs a name. A name without a
     dot can: it is not in the public DNS. Other names must be among `names` (lower case).
     """
-    host = host_of(authority)
+    host = parse_host(authority)
     if host is None:
         return False
     host = host.removesuffix(".")
@@ -52,7 +52,7 @@ def is_own_host(authority: str, names: Collection[str]) -> bool:
     return True
 
 
-def refusal(
+def cross_origin_problem(
     method: str, host: str, origin: str | None, fetch_site: str | None, *, names: Collection[str] = ()
 ) -> Problem | None:
     """Why a server refuses the request, judged by the fields that a page cannot forge; None if it does not.

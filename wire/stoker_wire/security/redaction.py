@@ -16,26 +16,28 @@ _NAME = re.compile(
 )
 
 
-def names_a_secret(name: str) -> bool:
+def is_secret_name(name: str) -> bool:
     """Whether a variable of this name holds a secret: HF_TOKEN, DB_PASSWORD, OPENAI_API_KEY, and not MAX_TOKENS."""
     return _NAME.search(name) is not None
 
 
-def plain_secrets(environment: Mapping[str, str]) -> list[str]:
+def plaintext_secrets(environment: Mapping[str, str]) -> list[str]:
     """The variables that hold a secret in plain where a reference could stand."""
     return [
         name
         for name, value in environment.items()
-        if names_a_secret(name) and len(value) >= VALUE_CHARS_MIN and not value.startswith(REFERENCE)
+        if is_secret_name(name) and len(value) >= VALUE_CHARS_MIN and not value.startswith(REFERENCE)
     ]
 
 
 def secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
     """What must stand in no log, report or error, the longest first; a reference is no secret."""
-    return tuple(sorted({environment[name] for name in plain_secrets(environment)}, key=len, reverse=True))
+    return tuple(
+        sorted({environment[name] for name in plaintext_secrets(environment)}, key=len, reverse=True)
+    )
 
 
-def without(text: str, values: Iterable[str]) -> str:
+def redact(text: str, values: Iterable[str]) -> str:
     """The text without these values."""
     for value in values:
         text = text.replace(value, HIDDEN)

@@ -14,7 +14,7 @@ _LISTEN = "0A"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Listener:
+class ListeningSocket:
     """One listening TCP socket of one process."""
 
     pid: int
@@ -30,7 +30,7 @@ class Listener:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def listeners(pids: Iterable[int]) -> list[Listener] | None:
+def listening_sockets(pids: Iterable[int]) -> list[ListeningSocket] | None:
     """Every TCP socket that these processes listen on; None where the system has no /proc.
 
     Sockets of processes that belong to other users cannot be seen.
@@ -49,7 +49,12 @@ def listeners(pids: Iterable[int]) -> list[Listener] | None:
             if fields[3] == _LISTEN:
                 by_inode[fields[9]] = _address(fields[1])
     return sorted(
-        {Listener(pid, *by_inode[inode]) for pid in pids for inode in _sockets(pid) if inode in by_inode}
+        {
+            ListeningSocket(pid, *by_inode[inode])
+            for pid in pids
+            for inode in _sockets(pid)
+            if inode in by_inode
+        }
     )
 
 

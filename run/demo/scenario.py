@@ -15,14 +15,14 @@ import stoker
 from market.vast.client import VastMarket
 from run.commands.dev import DevStack, banner
 from run.demo.chaos import kill_each_once
-from run.demo.picture import draw
+from run.demo.chart import draw
+from run.demo.fleet_sampler import FleetSampler
+from run.demo.load_generator import LoadGenerator
 from run.demo.report import print_decisions, print_report
 from run.demo.samples import Record
 from run.demo.settings import demo_settings
 from run.demo.traffic import burst
-from run.demo.traffic_player import Player
-from run.demo.watch import FleetSampler
-from run.faults import Fault
+from run.errors import CommandError
 from run.settings import DevSettings
 from stoker.cli.output import Terminal
 
@@ -50,7 +50,7 @@ async def run_demo(settings: DevSettings, *, state_dir: Path, chaos: bool, pictu
     """Run the whole job.
 
     Raises:
-        Fault: a request failed, or something that should have happened did not; exit code 1.
+        CommandError: a request failed, or something that should have happened did not; exit code 1.
     """
     console = Terminal(highlight=False)
     stack = DevStack(demo_settings(settings, state_dir))
@@ -64,7 +64,7 @@ async def run_demo(settings: DevSettings, *, state_dir: Path, chaos: bool, pictu
         console.print(banner(stack))
         await _tell_the_story(stack, console, chaos=chaos, picture=picture)
     except TimeoutError as fault:
-        raise Fault(f"the demo did not get through: {fault}", exit_code=1) from fault
+        raise CommandError(f"the demo did not get through: {fault}", exit_code=1) from fault
     finally:
         await stack.stop()
     console.print(f"done in {time.monotonic() - began:.0f} s; every process has ended")
@@ -82,7 +82,7 @@ async def _tell_the_story(stack: DevStack, console: Console, *, chaos: bool, pic
         await client.workergroups.create(made.id, **WORKERGROUP)
         endpoint = await client.get_endpoint(ENDPOINT)
         async with FleetSampler(client, made.id, record) as watch, _explained(client, made.id, console):
-            player = Player(endpoint, watch, record)
+            player = LoadGenerator(endpoint, watch, record)
             watch.enter("no worker yet: the first request arrives", "first request")
             await player.one(16)
             watch.enter("served; quiet until the workers are cold", "quiet")
@@ -161,4 +161,4 @@ def _judge(record: Record, left: int) -> None:
     if max(sample.hot for sample in record.samples) < 3:
         faults.append("the burst never had three hot workers")
     if faults:
-        raise Fault("; ".join(faults), exit_code=1)
+        raise CommandError("; ".join(faults), exit_code=1)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Portable(BaseException):
+class PicklableError(BaseException):
     """An exception whose attributes survive pickle, copy and deepcopy, whatever arguments its class takes.
 
     Python rebuilds an exception by calling its class with `args`. A class with keyword-only arguments raises a
