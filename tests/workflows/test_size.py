@@ -8,6 +8,7 @@ import pytest
 from activities.messages import ListedInstances
 from controller.whatif.advice import begin
 from policy.capacity.capacity import WORKERS_MAX
+from policy.state.incarnation import Process
 from policy.state.worker import Drain, Goal, Worker
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
@@ -23,6 +24,9 @@ BLOB_BYTES_MAX = 2 * 1024 * 1024
 NOW = 1_795_000_000.123456
 ENGINES = 4
 ADDRESS = "123.123.123.123:40000,40001,40002"
+PROCESS = Process(
+    id="e" * 16, started_at=NOW, ended=tuple(f"{number:016x}" for number in range(4)), ended_at=NOW
+)
 
 
 def payload_bytes(value: Any) -> int:
@@ -39,7 +43,7 @@ def worker(number: int, state: WorkerState, **more: Any) -> Worker:
         dollars_per_hour=0.823456789, storage_dollars_per_hour=0.0123456789, perf=1234.56789, perf_estimate=1234.56789,
         offered_dollars_per_hour=0.823456789,
         load=1234.56789, in_flight=12, tickets_open=12, url="https://123.123.123.123:40000", address=ADDRESS,
-        reported_at=NOW, loaded_once=True, market_status="running", **more,
+        reported_at=NOW, loaded_once=True, market_status="running", process=PROCESS, **more,
     )  # fmt: skip
 
 
@@ -73,6 +77,7 @@ BROKEN = {
     "retry_at": NOW,
     "stop_accepted_at": NOW,
     "failures": 3,
+    "heard_running": True,
 }
 
 
