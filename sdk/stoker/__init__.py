@@ -6,7 +6,7 @@ async with stoker.Serverless() as client:
 """
 
 from stoker.client import Serverless
-from stoker.endpoint import Endpoint, Request
+from stoker.endpoint import Endpoint
 from stoker.errors import (
     EndpointNotFound,
     EngineUnavailable,
@@ -27,6 +27,7 @@ from stoker.requests.answer import Answer
 from stoker.requests.backoff import RetryPolicy
 from stoker.requests.events import Event
 from stoker.requests.progress import RequestStatus, Wait
+from stoker.requests.request import Request
 from stoker.requests.session import Session
 from stoker.requests.stream import Stream
 from stoker.requests.submission import Submission

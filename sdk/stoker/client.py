@@ -1,51 +1,57 @@
-"""The client: one engine, one key, two pools of connections."""
+"""The client: one engine, one key, and two connection pools."""
 
 from __future__ import annotations
 
-import asyncio
+import os
 import ssl
 import sys
 import warnings
-from collections.abc import Coroutine
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from pydantic import ValidationError
 
-from stoker.endpoint import TIMEOUT_SECONDS, Endpoint
+from stoker.endpoint import Endpoint, RoutingKey
 from stoker.engine import Engine
 from stoker.errors import EndpointNotFound, Invalid, StokerError
-from stoker.management.endpoints import Endpoints, Workergroups
+from stoker.management.endpoints import Endpoints
 from stoker.management.records import EndpointRecord
-from stoker.requests.answer import Answer
+from stoker.management.workergroups import Workergroups
+from stoker.proxies import ProxySettings
 from stoker.requests.backoff import RetryPolicy
+from stoker.requests.sender import RequestSender
+from stoker.requests.submission import BackgroundRequests
 from stoker.settings import read_settings
-from stoker.transport import Pool
+from stoker.transport import ConnectionPool
 from stoker_wire.parsing.ids import read_id
 from stoker_wire.problem import describe
 from stoker_wire.route import RouteRequest
 
-T = TypeVar("T")
+TIMEOUT_SECONDS = 600.0
+"""Default bound on a request, waiting and retries included."""
 
 ENDPOINT_KEY_PREFIX = "sk-ep-"
 
 
 class Serverless:
-    """The way in: `async with stoker.Serverless() as client: endpoint = await client.get_endpoint("llm")`.
+    """The client: `async with stoker.Serverless() as client: endpoint = await client.get_endpoint("llm")`.
 
     Address and key come from the arguments, else from STOKER_URL and STOKER_API_KEY, else from the config file.
+    Engines and workers that are not on this machine are reached through the proxies of HTTP_PROXY, HTTPS_PROXY,
+    ALL_PROXY and NO_PROXY.
 
     Args:
-        api_key: an account's key; or an endpoint's key, which routes to that endpoint and does nothing else.
+        api_key: an account's key; or an endpoint's key, which can route to that endpoint only.
         url: the engine's address.
-        timeout: seconds that a request may take in all, unless it says otherwise.
-        retry: bounds on repetition.
+        timeout: default for the timeout of requests, s.
+        retry: bounds on retries.
         verify: check TLS certificates of engine and workers: True, False, or an `ssl.SSLContext` with your own CA.
         verify_workers: the same for workers alone; None: as `verify`.
-        connections_max: sockets per pool (one to the engine, one to the workers); None: what the process may open.
+        connections_max: sockets per pool (one to the engine, one to the workers); None: half of the process's limit.
 
     Raises:
-        Invalid: no address or no key.
+        Invalid: no address, no key, or a proxy variable that cannot be used.
     """
 
     def __init__(
@@ -68,23 +74,30 @@ class Serverless:
         self.timeout_seconds = timeout
         self.retry = retry or RetryPolicy()
         self._key = settings.api_key
-        self._engine_pool = Pool(verify=verify, connections_max=connections_max)
-        self.workers_pool = Pool(
-            verify=verify if verify_workers is None else verify_workers, connections_max=connections_max
+        proxies = ProxySettings.from_environment(os.environ)
+        self._engine_pool = ConnectionPool(verify=verify, connections_max=connections_max, proxies=proxies)
+        self._workers_pool = ConnectionPool(
+            verify=verify if verify_workers is None else verify_workers,
+            connections_max=connections_max,
+            proxies=proxies,
         )
-        self.engine = Engine(settings.url, self._engine_pool, self.retry)
-        self.endpoints = Endpoints(self.engine, settings.api_key)
-        self.workergroups = Workergroups(self.engine, settings.api_key)
-        self._background: set[asyncio.Task[Answer]] = set()
+        self._engine = Engine(settings.url, self._engine_pool, self.retry)
+        self.endpoints = Endpoints(self._engine, settings.api_key)
+        self.workergroups = Workergroups(self._engine, settings.api_key)
+        self._background = BackgroundRequests()
 
     def __repr__(self) -> str:
         return f"<Serverless {self.url}>"
 
     def __del__(self) -> None:
-        pools = [getattr(self, name, None) for name in ("_engine_pool", "workers_pool")]
+        pools = [getattr(self, name, None) for name in ("_engine_pool", "_workers_pool")]
         if any(pool.connections for pool in pools if pool is not None) and not sys.is_finalizing():
-            said = f"{self!r} was dropped with open connections; use `async with` or `await client.aclose()`"
-            warnings.warn(said, ResourceWarning, stacklevel=2, source=self)
+            warnings.warn(
+                f"{self!r} was dropped with open connections; use `async with` or `await client.aclose()`",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,22 +108,18 @@ class Serverless:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Cancel what runs in the background and close every connection."""
-        loop = asyncio.get_running_loop()
-        background = [task for task in self._background if task.get_loop() is loop]
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        """Cancel the requests in the background and close every connection."""
+        await self._background.cancel_all()
         await self._engine_pool.aclose()
-        await self.workers_pool.aclose()
+        await self._workers_pool.aclose()
 
     async def get_endpoint(self, endpoint: str | int) -> Endpoint:
-        """A handle on an endpoint, by name or id. With an endpoint's key, its name is taken at its word.
+        """A handle on an endpoint, by name or id. With an endpoint's key the name is not looked up.
 
         Raises:
-            EndpointNotFound: there is none.
-            Unauthorised: the engine does not know the key.
-            Invalid: this can be no endpoint's name.
+            EndpointNotFound: the engine has no such endpoint.
+            Unauthorised: the engine refused the key.
+            Invalid: not a valid endpoint name.
         """
         if self._key.startswith(ENDPOINT_KEY_PREFIX):
             if isinstance(endpoint, int):
@@ -119,44 +128,52 @@ class Serverless:
                 )
             _check_name(endpoint)
             number = self._key.removeprefix(ENDPOINT_KEY_PREFIX).partition("-")[0]
-            return Endpoint(self, name=endpoint, endpoint_id=read_id(number) or 0, key=self._key)
-        record = await self.endpoints.get(endpoint)
-        return self.endpoint_of(record)
+            return self._handle(endpoint, read_id(number) or 0, self._key)
+        return self._handle_of(await self.endpoints.get(endpoint))
 
     async def get_endpoints(self) -> list[Endpoint]:
         """Handles on all endpoints of this account."""
-        return [self.endpoint_of(record) for record in await self.endpoints.list()]
+        return [self._handle_of(record) for record in await self.endpoints.list()]
 
-    def endpoint_of(self, record: EndpointRecord) -> Endpoint:
-        """A handle from a record. An engine that gives no endpoint key takes the account's for routing."""
-        return Endpoint(self, name=record.endpoint_name, endpoint_id=record.id, key=record.key or self._key)
+    def _handle_of(self, record: EndpointRecord) -> Endpoint:
+        """A handle from a record. An engine that sends no endpoint key accepts the account's key for routing."""
+        return self._handle(record.endpoint_name, record.id, record.key or self._key)
 
-    async def lookup(self, name: str) -> EndpointRecord | None:
-        """The endpoint's present record, or None if this key cannot see one."""
+    def _handle(self, name: str, endpoint_id: int, key: str) -> Endpoint:
+        sender = RequestSender(
+            engine=self._engine,
+            workers=self._workers_pool,
+            keys=RoutingKey(key, partial(self._look_up_key, name)),
+            endpoint_name=name,
+            retry=self.retry,
+            timeout_seconds=self.timeout_seconds,
+        )
+        return Endpoint(
+            name=name,
+            endpoint_id=endpoint_id,
+            sender=sender,
+            management=self.endpoints,
+            background=self._background,
+        )
+
+    async def _look_up_key(self, name: str) -> str | None:
+        """The endpoint's present routing key; None if this client's key cannot read it.
+
+        Raises:
+            EndpointNotFound: the endpoint was deleted.
+        """
         if self._key.startswith(ENDPOINT_KEY_PREFIX):
             return None
         try:
-            return await self.endpoints.get(name)
+            return (await self.endpoints.get(name)).key
         except EndpointNotFound:
             raise
-        except StokerError:  # the caller has an error of its own to raise, nearer to what was asked
+        except StokerError:  # the caller then raises the error of the refused request, which is more specific
             return None
-
-    def keep(self, work: Coroutine[Any, Any, Answer]) -> asyncio.Task[Answer]:
-        """Run work in the background until it ends or the client is closed."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._let_go)
-        return task
-
-    def _let_go(self, task: asyncio.Task[Answer]) -> None:
-        self._background.discard(task)
-        if not task.cancelled():
-            task.exception()  # an answer nobody awaits is no warning of the event loop's
 
 
 def _check_name(name: str) -> None:
-    """Nobody looks a name up that is taken at its word: what cannot be asked for is said at once."""
+    """Refuse an impossible name at once, because a name that comes with an endpoint's key is not looked up."""
     try:
         RouteRequest(endpoint=name)
     except ValidationError as fault:

@@ -1,4 +1,4 @@
-"""The engine's HTTP API, and what its answers mean."""
+"""Calls of the engine's HTTP API, and the errors that its answers stand for."""
 
 from __future__ import annotations
 
@@ -21,59 +21,60 @@ from stoker.errors import (
     Unauthorised,
 )
 from stoker.requests.backoff import RetryPolicy, retry_after
-from stoker.transport import Pool
+from stoker.transport import ConnectionPool
 from stoker_wire.parsing.strict_json import NotJson, parse_answer
 from stoker_wire.picklable import PicklableError
 from stoker_wire.problem import describe
 from stoker_wire.route import Route, RouteAnswer, RouteRequest, Waiting, is_route
 
 ROUTE_SECONDS_MAX = 20.0
-"""The engine holds a route call for 8 s at most; what takes longer than this is lost."""
+"""The engine holds a route call for 8 s at most; a longer call is lost."""
 
 CALL_SECONDS_MAX = 60.0
 
-_AWAY = frozenset({429, 500, 502, 503, 504})
-_NOT_DONE = frozenset({"endpoints_not_read", "endpoint_deleting", "starting"})
-"""Problems of an engine that has not begun what it was asked."""
+_TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
+_NOT_BEGUN_CODES = frozenset({"endpoints_not_read", "endpoint_deleting", "starting"})
+"""Problem codes of an engine that has not begun the call."""
 
 
-class Away(PicklableError, Exception):
-    """The engine did not answer, or answered that it cannot now. `retry_after_s` is what it asked for."""
+class TransientEngineError(PicklableError, Exception):
+    """The engine did not answer, or answered that it cannot serve the call now."""
 
     def __init__(
         self,
         sentence: str,
         *,
-        reached: bool,
+        may_have_arrived: bool,
         retry_after_s: float | None = None,
         refusal: Refused | None = None,
-        said: str = "",
+        message: str = "",
     ) -> None:
         self.sentence = sentence
-        self.reached = reached
-        """Whether it may have done what it was asked."""
+        self.may_have_arrived = may_have_arrived
+        """Whether the engine may have carried out the call."""
         self.retry_after_s = retry_after_s
+        """The engine's `Retry-After`, s."""
         self.refusal = refusal
-        """A fault that the engine itself has named: asking again would hear the same."""
-        self.said = said
-        """The engine's own sentence, of an answer that it gave."""
+        """Set when the engine named the fault: a repetition would get the same answer."""
+        self.message = message
+        """The message of the engine's error answer; "" without an answer."""
         super().__init__(sentence)
 
 
 class Engine:
     """One engine (or several behind one address)."""
 
-    def __init__(self, url: str, pool: Pool, policy: RetryPolicy) -> None:
+    def __init__(self, url: str, pool: ConnectionPool, policy: RetryPolicy) -> None:
         self.url = url
         self._pool = pool
         self._policy = policy
 
     async def route(self, request: RouteRequest, *, key: str) -> tuple[RouteAnswer, dict[str, Any]]:
-        """Ask once for a worker: the answer, and the same as it came (what is forwarded to the worker).
+        """Ask once for a worker. Returns the parsed answer, and its JSON, which the worker must receive.
 
         Raises:
-            Away: no answer, or a server error; ask again.
-            Unauthorised, EndpointNotFound, Refused, MalformedAnswer: asking again would not help.
+            TransientEngineError: no answer, or a server error; repeat the call.
+            Unauthorised, EndpointNotFound, Refused, MalformedAnswer: a repetition would not help.
         """
         body = request.model_dump(exclude={"api_key"})
         if not body["failed_url"]:
@@ -90,7 +91,7 @@ class Engine:
             return Waiting.model_validate({"status": "waiting", **answer}), answer
         except ValidationError as fault:
             raise MalformedAnswer(
-                f"{self.url}/route/ answered what is neither a route nor a wait: {describe(fault)}; "
+                f"{self.url}/route/ answered neither a route nor a wait: {describe(fault)}; "
                 "is this address a stoker engine of this version?"
             ) from None
 
@@ -105,14 +106,14 @@ class Engine:
         what: str = "",
         repeatable: bool = True,
     ) -> Any:
-        """A management call, repeated while the engine is away.
+        """A management call, retried during an outage of the engine.
 
-        What is not repeatable is repeated only when it certainly did not arrive: the engine could have done it and
-        lost the answer.
+        A call that is not repeatable is retried only if it certainly did not arrive, because the engine may have carried
+        it out and lost the answer.
 
         Raises:
-            EngineUnavailable: away for longer than tolerated.
-            Unauthorised, NotFound, Refused, MalformedAnswer: as the engine says.
+            EngineUnavailable: the outage was longer than tolerated.
+            Unauthorised, NotFound, Refused, MalformedAnswer: by the engine's answer.
         """
         started = time.monotonic()
         tries = 0
@@ -121,18 +122,19 @@ class Engine:
                 response = await self._send(
                     method, path, key=key, body=body, params=params, read_seconds_max=CALL_SECONDS_MAX
                 )
-            except Away as away:
+            except TransientEngineError as error:
                 outage_s = time.monotonic() - started
-                if away.refusal is not None:
-                    raise away.refusal from None
-                if away.reached and not repeatable:
+                if error.refusal is not None:
+                    raise error.refusal from None
+                if error.may_have_arrived and not repeatable:
                     raise EngineUnavailable(
-                        f"the engine at {self.url} may or may not have done it ({away.sentence}); look before you repeat it"
+                        f"the engine at {self.url} may or may not have done it ({error.sentence}); "
+                        "look before you repeat it"
                     ) from None
                 if outage_s >= self._policy.engine_outage_seconds_max:
-                    raise self.unavailable(away, outage_s) from None
+                    raise self.unavailable(error, outage_s) from None
                 tries += 1
-                await asyncio.sleep(away.retry_after_s or self._policy.pause(tries))
+                await asyncio.sleep(error.retry_after_s or self._policy.pause(tries))
                 continue
             if not response.is_success:
                 self._refuse(response, what)
@@ -144,14 +146,14 @@ class Engine:
                 raise Refused(message or "the engine refused without a reason", status=200, code=code)
             return answer
 
-    def unavailable(self, away: Away, outage_s: float) -> EngineUnavailable:
-        """The error for an engine that has been away too long, or that could not do it for as long."""
-        if away.said:
+    def unavailable(self, error: TransientEngineError, outage_s: float) -> EngineUnavailable:
+        """The error for an outage of `outage_s` seconds, or for a call that failed as long."""
+        if error.message:
             return EngineUnavailable(
-                f"the engine at {self.url} could not do it for {outage_s:.0f} s: {away.said}"
+                f"the engine at {self.url} could not do it for {outage_s:.0f} s: {error.message}"
             )
         return EngineUnavailable(
-            f"the engine at {self.url} has not answered for {outage_s:.0f} s ({away.sentence}); "
+            f"the engine at {self.url} has not answered for {outage_s:.0f} s ({error.sentence}); "
             "check the address and that the engine runs"
         )
 
@@ -182,27 +184,31 @@ class Engine:
                 params=params,
                 read_seconds_max=read_seconds_max,
             )
-        except (httpx.ConnectError, httpx.ConnectTimeout) as fault:
-            raise Away(f"connection failed: {fault or type(fault).__name__}", reached=False) from None
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as fault:
+            raise TransientEngineError(
+                f"connection failed: {fault or type(fault).__name__}", may_have_arrived=False
+            ) from None
         except httpx.TransportError as fault:
-            raise Away(f"connection lost: {fault or type(fault).__name__}", reached=True) from None
+            raise TransientEngineError(
+                f"connection lost: {fault or type(fault).__name__}", may_have_arrived=True
+            ) from None
         except httpx.DecodingError as fault:
             raise MalformedAnswer(
-                f"{self.url} answered with a content encoding that its bytes are not: {fault}; is this address a stoker"
-                " engine?"
+                f"{self.url} answered with bytes that do not match their content encoding: {fault}; "
+                "is this address a stoker engine?"
             ) from None
         except httpx.InvalidURL as fault:
             raise Invalid(f"cannot call {self.url}: {fault}") from None
-        if response.status_code in _AWAY:
+        if response.status_code in _TRANSIENT_STATUSES:
             code, message = problem_of(response)
             status = response.status_code
             named = bool(code) and status in {500, 502}
-            raise Away(
+            raise TransientEngineError(
                 f"it answered {status}{': ' + message if message else ''}",
-                reached=status != 429 and code not in _NOT_DONE,
+                may_have_arrived=status != 429 and code not in _NOT_BEGUN_CODES,
                 retry_after_s=retry_after(response.headers.get("Retry-After"), seconds_max=30.0),
                 refusal=Refused(message, status=status, code=code) if named else None,
-                said=message if code else "",
+                message=message if code else "",
             )
         return response
 
@@ -256,7 +262,7 @@ class Engine:
 
 
 def problem_of(response: httpx.Response) -> tuple[str, str]:
-    """Code and sentence of an error answer, "" where it says nothing."""
+    """Code and message of an error answer, "" where it has none."""
     try:
         body = parse_answer(response.content)
     except NotJson:

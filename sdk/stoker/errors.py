@@ -1,20 +1,20 @@
-"""Everything that can go wrong, as the caller sees it.
+"""The errors of this package.
 
     StokerError
-     ├─ Invalid                what you gave cannot be sent
-     ├─ Unauthorised           the key does not open this
-     ├─ NotFound               no such thing on this engine
+     ├─ Invalid                an argument cannot be sent
+     ├─ Unauthorised           the key is missing, wrong, or of another account
+     ├─ NotFound               the engine has no such object
      │   └─ EndpointNotFound
-     ├─ Refused                the engine understood and said no
-     ├─ EngineUnavailable      the engine did not answer for longer than tolerated
-     ├─ TemporalUnavailable    Temporal, or the worker behind it, did not answer (`stoker.control`)
-     ├─ RequestTimedOut        your timeout passed; says what the request was waiting for
+     ├─ Refused                the engine understood and refused
+     ├─ EngineUnavailable      an outage of the engine longer than tolerated
+     ├─ TemporalUnavailable    Temporal, or a Temporal worker, did not answer (`stoker.control`)
+     ├─ RequestTimedOut        the timeout passed; names what the request was waiting for
      ├─ WorkerFailed           workers refused or dropped the request more often than tolerated
-     ├─ ModelError             a worker answered with an error of its own; carries status and body
+     ├─ ModelError             a worker answered with an error; carries status and body
      ├─ SessionClosed          the session has ended or expired
-     └─ MalformedAnswer        something answered that does not speak the protocol
+     └─ MalformedAnswer        an answer that does not follow the protocol
 
-Every message says what was expected, what came, and what to do.
+Every message gives what was expected, what was received, and what to do.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from stoker_wire.picklable import PicklableError
 
 
 class StokerError(PicklableError, Exception):
-    """The root of what this package raises on purpose."""
+    """The base class of this package's errors."""
 
 
 class Invalid(StokerError, ValueError):
-    """What the caller gave cannot be sent; nothing was."""
+    """An argument cannot be sent; nothing was sent."""
 
 
 class Unauthorised(StokerError):
@@ -37,11 +37,11 @@ class Unauthorised(StokerError):
 
 
 class NotFound(StokerError):
-    """The engine knows no such thing."""
+    """The engine has no such object."""
 
 
 class EndpointNotFound(NotFound):
-    """The engine knows no endpoint of this name or id."""
+    """The engine has no endpoint of this name or id."""
 
 
 class Refused(StokerError):
@@ -58,14 +58,15 @@ class EngineUnavailable(StokerError):
 
 
 class TemporalUnavailable(StokerError):
-    """Temporal did not answer, or no Temporal worker is there to answer for the endpoint."""
+    """Temporal did not answer, or no Temporal worker runs that could answer for the endpoint."""
 
 
 class RequestTimedOut(StokerError, TimeoutError):
-    """The caller's timeout passed. `reason` says in one word what the request was waiting for.
+    """The caller's timeout passed. `reason` is a code for what the request was waiting for.
 
     One of the engine's reasons (`busy`, `booting`, `recruiting`, `no_capacity`, `stopped`, `worker_failed`, …),
-    `engine` (the engine did not answer), `worker` (a worker was at it) or `new` (nothing had happened yet).
+    `engine` (the engine did not answer), `worker` (a worker had the request), `new` (it had not been sent) or
+    `deleting` (`stoker.control`: a deletion had not ended).
     """
 
     def __init__(self, message: str, *, reason: str, waited_s: float) -> None:
@@ -90,7 +91,7 @@ class WorkerFailed(StokerError):
 
 
 class ModelError(StokerError):
-    """A worker answered with an error that another worker would not mend; `body` is what it said."""
+    """A worker answered with an error that every worker would give; `body` is its answer."""
 
     def __init__(self, message: str, *, status: int, body: Any, worker_url: str = "") -> None:
         self.status = status
@@ -100,8 +101,8 @@ class ModelError(StokerError):
 
 
 class SessionClosed(StokerError):
-    """The session has ended, expired, or its worker is gone: its state is lost."""
+    """The session has ended, has expired, or lost its worker; its state is lost."""
 
 
 class MalformedAnswer(StokerError):
-    """Something answered that does not speak the protocol."""
+    """The answer does not follow the protocol."""

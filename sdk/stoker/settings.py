@@ -1,4 +1,4 @@
-"""Where the engine is and with which key: argument, then environment, then the config file."""
+"""The engine's address and the key: from arguments, else the environment, else the config file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from stoker.errors import Invalid
 URL_VARIABLE = "STOKER_URL"
 KEY_VARIABLE = "STOKER_API_KEY"
 CONFIG_VARIABLE = "STOKER_CONFIG"
-"""Names another config file than `~/.config/stoker/config.toml`."""
+"""The path of the config file, if it is not `~/.config/stoker/config.toml`."""
 
-_KNOWN = frozenset({"url", "api_key"})
+_SETTINGS = frozenset({"url", "api_key"})
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The engine's address, without a slash at its end, and the key; the key is not in the `repr`."""
+    """The engine's address without a trailing slash, and the key, which is not in the `repr`."""
 
     url: str
     api_key: str = field(repr=False)
@@ -41,13 +41,13 @@ def read_settings(
     """The settings of a client.
 
     Raises:
-        Invalid: none of the three places gives an address or a key, or the address is no http(s) URL.
+        Invalid: no address or no key in the three places, or the address is not an http(s) URL.
     """
     environ = os.environ if environ is None else environ
     path = config_path(environ)
-    written = _read_file(path)
-    address = url or environ.get(URL_VARIABLE) or written.get("url", "")
-    key = api_key or environ.get(KEY_VARIABLE) or written.get("api_key", "")
+    file_settings = _read_file(path)
+    address = url or environ.get(URL_VARIABLE) or file_settings.get("url", "")
+    key = api_key or environ.get(KEY_VARIABLE) or file_settings.get("api_key", "")
     if not address:
         raise Invalid(
             f'no engine address: pass url=…, set {URL_VARIABLE}, or write url = "http://…" into {path}'
@@ -55,15 +55,15 @@ def read_settings(
     if not key:
         raise Invalid(f'no key: pass api_key=…, set {KEY_VARIABLE}, or write api_key = "…" into {path}')
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise Invalid("the key holds blanks or characters that no key has; copy it again")
+        raise Invalid("the key contains blanks or characters that are not printable ASCII; copy it again")
     return Settings(check_url(address), key)
 
 
 def check_url(address: str) -> str:
-    """The address without its slash at the end.
+    """The address without a trailing slash.
 
     Raises:
-        Invalid: it is no http(s) URL, or carries a query or a password.
+        Invalid: not an http(s) URL, or one with a query, a fragment or a password.
     """
     try:
         parts = urlsplit(address)
@@ -75,7 +75,7 @@ def check_url(address: str) -> str:
             f"the engine's address is {address!r:.200}; expected one like https://engine.example:8080"
         )
     if parts.query or parts.fragment or "@" in parts.netloc:
-        raise Invalid("the engine's address carries a query, a fragment or a password; give the bare address")
+        raise Invalid("the engine's address has a query, a fragment or a password; give the bare address")
     return address.rstrip("/")
 
 
@@ -85,10 +85,10 @@ def _read_file(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
-        raise Invalid(f"cannot read {path}: {fault}; mend or remove it") from None
+        raise Invalid(f"cannot read {path}: {fault}; correct or remove it") from None
     for name, value in data.items():
-        if name not in _KNOWN:
-            raise Invalid(f"{path}: unknown setting {name!r}; known are {', '.join(sorted(_KNOWN))}")
+        if name not in _SETTINGS:
+            raise Invalid(f"{path}: unknown setting {name!r}; known are {', '.join(sorted(_SETTINGS))}")
         if not isinstance(value, str):
             raise Invalid(f"{path}: {name} must be text in quotes, not {type(value).__name__}")
     return data

@@ -1,6 +1,6 @@
 """The client for programs without an event loop: the same names, without `await`.
 
-Thin: everything runs in the async client, on one event loop on a background thread. Threads may share it.
+Every call runs in the async client on the event loop of one background thread. Threads may share a client.
 """
 
 from __future__ import annotations
@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from stoker.client import Serverless
-from stoker.endpoint import Endpoint, Request
+from stoker.endpoint import Endpoint
 from stoker.loop_thread import LoopThread
 from stoker.management.records import EndpointRecord, Logs, WorkerRecord
 from stoker.management.sync import SyncEndpoints, SyncWorkergroups
 from stoker.requests.answer import Answer
 from stoker.requests.events import Event
 from stoker.requests.progress import RequestStatus, Wait
-from stoker.requests.session import Session
+from stoker.requests.request import Request, RequestOptions
+from stoker.requests.session import Session, SessionOptions
 from stoker.requests.stream import Stream
 from stoker.requests.submission import Submission
 from stoker.requests.timing import Timing
@@ -44,7 +45,7 @@ class SyncStream:
         return self._loop.iterate(aiter(self._stream))
 
     def bytes(self) -> Iterator[bytes]:
-        """The body as it comes."""
+        """The body, unchanged, chunk by chunk."""
         return self._loop.iterate(self._stream.bytes())
 
     @property
@@ -59,7 +60,7 @@ class SyncStream:
 
     @property
     def timing(self) -> Timing:
-        """Where the time went."""
+        """The parts of the latency."""
         return self._stream.timing
 
     @property
@@ -69,7 +70,7 @@ class SyncStream:
 
     @property
     def worker_url(self) -> str:
-        """Who makes the stream."""
+        """The worker that sends the stream."""
         return self._stream.worker_url
 
 
@@ -91,21 +92,30 @@ class SyncSession:
 
     @property
     def id(self) -> str:
-        """The worker's name for it."""
+        """The worker's name for the session."""
         return self._session.id
 
     @property
     def is_open(self) -> bool:
-        """Whether, as far as this side knows, it can be used."""
+        """Whether the session can be used, as far as the client knows."""
         return self._session.is_open
 
-    def request(self, route: str, payload: Any = None, **options: Any) -> Answer:
+    def request(self, route: str, payload: Any = None, **options: Unpack[RequestOptions]) -> Answer:
         """As `SyncEndpoint.request`, on the session's worker."""
         return self._loop.run(self._session.request(route, payload, **options))
 
-    def stream(self, route: str, payload: Any = None, **options: Any) -> SyncStream:
+    def stream(
+        self,
+        route: str,
+        payload: Any = None,
+        *,
+        idle_timeout: float | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> SyncStream:
         """As `SyncEndpoint.stream`, on the session's worker."""
-        return SyncStream(self._loop, self._session.stream(route, payload, **options))
+        return SyncStream(
+            self._loop, self._session.stream(route, payload, idle_timeout=idle_timeout, **options)
+        )
 
 
 class SyncSubmission:
@@ -124,16 +134,16 @@ class SyncSubmission:
 
     @property
     def status(self) -> RequestStatus:
-        """Where it is in its life."""
+        """The request's state."""
         return self._submission.status
 
     @property
     def wait(self) -> Wait | None:
-        """Why it waits, or None while it does not."""
+        """Why the request waits; None while it does not wait."""
         return self._submission.wait
 
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Whether the request was answered, has failed or was cancelled."""
         return self._submission.done()
 
     def result(self, timeout: float | None = None) -> Answer:
@@ -141,7 +151,7 @@ class SyncSubmission:
         return self._loop.wait(self._future, timeout)
 
     def cancel(self) -> bool:
-        """Take it back. False if it has ended already."""
+        """Cancel the request. False if it has already ended."""
 
         async def cancel() -> bool:
             return self._submission.cancel()
@@ -161,7 +171,7 @@ class SyncEndpoint:
 
     @property
     def id(self) -> int:
-        """The engine's number of it."""
+        """The endpoint's id on the engine."""
         return self._endpoint.id
 
     @property
@@ -169,23 +179,32 @@ class SyncEndpoint:
         """Its name."""
         return self._endpoint.name
 
-    def request(self, route: str, payload: Any = None, **options: Any) -> Answer:
+    def request(self, route: str, payload: Any = None, **options: Unpack[RequestOptions]) -> Answer:
         """Send a request and wait for the whole answer; options as of `Endpoint.request`."""
         return self._loop.run(self._endpoint.request(route, payload, **options))
 
-    def stream(self, route: str, payload: Any = None, **options: Any) -> SyncStream:
+    def stream(
+        self,
+        route: str,
+        payload: Any = None,
+        *,
+        idle_timeout: float | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> SyncStream:
         """A streamed answer: `with endpoint.stream(…) as stream: for event in stream: …`."""
-        return SyncStream(self._loop, self._endpoint.stream(route, payload, **options))
+        return SyncStream(
+            self._loop, self._endpoint.stream(route, payload, idle_timeout=idle_timeout, **options)
+        )
 
-    def session(self, **options: Any) -> SyncSession:
-        """A worker to oneself: `with endpoint.session(cost=…, lifetime=…) as session: …`."""
+    def session(self, **options: Unpack[SessionOptions]) -> SyncSession:
+        """A worker reserved for one caller: `with endpoint.session(cost=…, lifetime=…) as session: …`."""
         return SyncSession(self._loop, self._endpoint.session(**options))
 
     def map(self, requests: Iterable[Request], **options: Any) -> Iterator[Any]:
         """The answers to many requests; options as of `Endpoint.map`."""
         return self._loop.iterate(self._endpoint.map(requests, **options))
 
-    def submit(self, route: str, payload: Any = None, **options: Any) -> SyncSubmission:
+    def submit(self, route: str, payload: Any = None, **options: Unpack[RequestOptions]) -> SyncSubmission:
         """`request` in the background."""
 
         async def submit() -> Submission:
@@ -198,12 +217,12 @@ class SyncEndpoint:
         return self._loop.run(self._endpoint.record())
 
     def update(self, **parameters: Any) -> Self:
-        """Change parameters; what is not given stays."""
+        """Change parameters; the others stay as they are."""
         self._loop.run(self._endpoint.update(**parameters))
         return self
 
     def delete(self) -> None:
-        """Delete it: every worker is destroyed."""
+        """Delete the endpoint: every worker is destroyed."""
         self._loop.run(self._endpoint.delete())
 
     def workers(self) -> list[WorkerRecord]:
@@ -215,7 +234,7 @@ class SyncEndpoint:
         return self._loop.run(self._endpoint.logs(tail=tail))
 
     def status(self) -> dict[str, Any]:
-        """Load against capacity, the queue, the fleet, and why requests wait."""
+        """Load against capacity, the queue, the workers, and why requests wait."""
         return self._loop.run(self._endpoint.status())
 
     def decisions(self, *, tail: int = 20) -> list[dict[str, Any]]:
@@ -248,7 +267,7 @@ class SyncServerless:
         self.close()
 
     def close(self) -> None:
-        """Cancel what runs, close every connection, end the thread; closing twice does nothing."""
+        """Cancel running work, close every connection, end the thread; closing twice does nothing."""
         self._loop.close()
 
     def get_endpoint(self, endpoint: str | int) -> SyncEndpoint:

@@ -18,7 +18,7 @@ from stoker.cli.app import app
 from stoker.loop_thread import LoopThread
 from tests.fuzz.size import examples
 from tests.fuzz.values import STRANGE, anything, dump
-from tests.sdk.peers import ACCOUNT_KEY, Peers, Say
+from tests.sdk.peers import ACCOUNT_KEY, Peers, Reply
 
 # An example that fails is told with every byte that was drawn for it; that it is long is no second failure.
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
@@ -87,7 +87,7 @@ class Answer:
         return f"<{self.status} {said} {self.body[:300]!r}{' packed' if self.packed else ''}>"
 
 
-def answers(statuses: list[int]) -> st.SearchStrategy[Say]:
+def answers(statuses: list[int]) -> st.SearchStrategy[Reply]:
     """Answers of all kinds."""
     parts = st.tuples(st.sampled_from(statuses), st.sampled_from(HEADERS), BODIES, st.booleans())
     return parts.map(lambda drawn: Answer(*drawn))
@@ -113,16 +113,16 @@ def peers(loop: LoopThread) -> Iterator[Peers]:
 class _Everywhere(dict):
     """Answers every console call in the same way."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: Reply) -> None:
         self.say = say
 
-    def get(self, *_: Any) -> Say:
+    def get(self, *_: Any) -> Reply:
         return self.say
 
 
-async def everything(peers: Peers, say: Say) -> None:
+async def everything(peers: Peers, say: Reply) -> None:
     """Every kind of call, each answered so."""
-    peers.consoling = _Everywhere(say)
+    peers.console_replies = _Everywhere(say)
     async with _client(peers) as client:
         for call in (
             client.endpoints.list(),
@@ -135,20 +135,20 @@ async def everything(peers: Peers, say: Say) -> None:
             client.workergroups.logs(5),
         ):
             await _typed(call)
-    peers.consoling = {}
+    peers.console_replies = {}
     async with _client(peers) as client:
         endpoint = await client.get_endpoint("llm")
-        peers.consoling = _Everywhere(say)
+        peers.console_replies = _Everywhere(say)
         for call in (endpoint.status(), endpoint.decisions(), endpoint.costs(), endpoint.workers()):
             await _typed(call)
-        peers.consoling = {}
-        peers.routing.append(say)
+        peers.console_replies = {}
+        peers.route_replies.append(say)
         await _typed(endpoint.request("/v1/x", {"a": 1}, cost=1))
-        peers.routing.clear()
+        peers.route_replies.clear()
         for call in (endpoint.request("/v1/x", {"a": 1}, cost=1), _streamed(endpoint)):
-            peers.working.extend([say, say])
+            peers.worker_replies.extend([say, say])
             await _typed(call)
-            peers.working.clear()
+            peers.worker_replies.clear()
 
 
 def _client(peers: Peers) -> stoker.Serverless:
@@ -173,7 +173,7 @@ async def _typed(call: Awaitable[Any]) -> None:
 @examples(25, 1000)
 @given(say=answers(FINAL + PASSING))
 def test_whatever_is_answered_the_client_raises_its_own_errors(
-    loop: LoopThread, peers: Peers, say: Say
+    loop: LoopThread, peers: Peers, say: Reply
 ) -> None:
     loop.run(everything(peers, say))
 
@@ -235,16 +235,16 @@ COMMANDS = [
 
 @examples(40, 1000)
 @given(say=answers(FINAL), command=st.sampled_from(COMMANDS))
-def test_whatever_is_answered_the_command_says_one_line(peers: Peers, say: Say, command: list[str]) -> None:
+def test_whatever_is_answered_the_command_says_one_line(peers: Peers, say: Reply, command: list[str]) -> None:
     async def all_of_it(request: web.Request, body: Any) -> web.StreamResponse:
         found = request.path == "/api/v0/endptjobs/" and command[0] != "endpoints"
         if found:
             return web.json_response({"success": True, "results": [ENDPOINT]})
         return await say(request, body)
 
-    peers.consoling = _Everywhere(all_of_it)
-    peers.routing.clear()
-    peers.routing.append(say)
+    peers.console_replies = _Everywhere(all_of_it)
+    peers.route_replies.clear()
+    peers.route_replies.append(say)
     environ = {"STOKER_URL": peers.url, "STOKER_API_KEY": ACCOUNT_KEY, "STOKER_CONFIG": "/nonexistent"}
     done = CliRunner().invoke(app, command, env=environ)
     if not isinstance(done.exception, SystemExit | None):

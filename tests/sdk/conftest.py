@@ -1,8 +1,16 @@
-"""A running stand-in engine with one worker, and a client of it."""
+"""A fake engine with one worker, and a client of it."""
 
+import datetime as dt
+import ipaddress
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 import stoker
 from stoker.loop_thread import LoopThread
@@ -22,7 +30,7 @@ async def peers() -> AsyncIterator[Peers]:
 
 @pytest.fixture
 def threaded_peers() -> Iterator[Peers]:
-    """The same, served by a thread of their own: for tests without an event loop."""
+    """The same on a thread of their own, for tests without an event loop."""
     loop = LoopThread()
     peers = Peers()
     peers.endpoint()
@@ -44,7 +52,7 @@ QUICK = stoker.RetryPolicy(
 
 @pytest.fixture
 async def client(peers: Peers) -> AsyncIterator[stoker.Serverless]:
-    """A client of those, whose pauses are short."""
+    """A client of the fake engine with short pauses."""
     async with stoker.Serverless(ACCOUNT_KEY, url=peers.url, retry=QUICK, timeout=30.0) as client:
         yield client
 
@@ -53,3 +61,34 @@ async def client(peers: Peers) -> AsyncIterator[stoker.Serverless]:
 async def endpoint(client: stoker.Serverless) -> stoker.Endpoint:
     """The endpoint `llm`."""
     return await client.get_endpoint("llm")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A self-signed certificate for 127.0.0.1 and worker.test, with its key, as a PEM file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a worker")])
+    now = dt.datetime.now(dt.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("worker.test")]
+            ),
+            False,
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "worker.pem"
+    path.write_bytes(
+        signed.public_bytes(Encoding.PEM)
+        + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    return path

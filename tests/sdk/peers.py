@@ -1,4 +1,4 @@
-"""An engine and a worker on real sockets that say what a test tells them to."""
+"""A scriptable fake engine and worker on real sockets."""
 
 import asyncio
 import json
@@ -12,38 +12,38 @@ from aiohttp import web
 ACCOUNT_KEY = "account-key-of-a-person"
 ENDPOINT_KEY = "sk-ep-7-1-0123456789abcdef"
 
-Say = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
+Reply = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
 
-def json_reply(body: Any, status: int = 200, **headers: str) -> Say:
+def json_reply(body: Any, status: int = 200, **headers: str) -> Reply:
     """Answer with JSON."""
 
-    async def say(_: web.Request, __: Any) -> web.StreamResponse:
+    async def reply(_: web.Request, __: Any) -> web.StreamResponse:
         return web.json_response(body, status=status, headers=headers)
 
-    return say
+    return reply
 
 
-def problem(status: int, code: str, message: str, **headers: str) -> Say:
-    """Answer as stoker's servers say that something is wrong."""
+def problem(status: int, code: str, message: str, **headers: str) -> Reply:
+    """Answer with an error in the form of stoker's servers."""
     return json_reply(
         {"success": False, "error": code, "msg": message, "error_msg": message}, status, **headers
     )
 
 
-def raw_reply(body: bytes, content_type: str, status: int = 200, **headers: str) -> Say:
+def raw_reply(body: bytes, content_type: str, status: int = 200, **headers: str) -> Reply:
     """Answer with bytes."""
 
-    async def say(_: web.Request, __: Any) -> web.StreamResponse:
+    async def reply(_: web.Request, __: Any) -> web.StreamResponse:
         return web.Response(body=body, status=status, headers={"Content-Type": content_type, **headers})
 
-    return say
+    return reply
 
 
-def chunks(*parts: bytes, content_type: str = "text/event-stream", then_drop: bool = False) -> Say:
-    """Answer with a chunked body; at its end, in order or by breaking the connection."""
+def chunks(*parts: bytes, content_type: str = "text/event-stream", then_drop: bool = False) -> Reply:
+    """Answer with a chunked body; `then_drop` breaks the connection instead of ending it."""
 
-    async def say(request: web.Request, _: Any) -> web.StreamResponse:
+    async def reply(request: web.Request, _: Any) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": content_type})
         await response.prepare(request)
         for part in parts:
@@ -52,30 +52,30 @@ def chunks(*parts: bytes, content_type: str = "text/event-stream", then_drop: bo
             _break(request)
         return response
 
-    return say
+    return reply
 
 
-def drop() -> Say:
-    """Break the connection before any byte of an answer."""
+def drop() -> Reply:
+    """Break the connection before the first byte of an answer."""
 
-    async def say(request: web.Request, _: Any) -> web.StreamResponse:
+    async def reply(request: web.Request, _: Any) -> web.StreamResponse:
         _break(request)
         return web.Response()
 
-    return say
+    return reply
 
 
-def half_a_body() -> Say:
-    """Promise a hundred bytes, send ten, break the connection."""
+def half_a_body() -> Reply:
+    """Announce a hundred bytes, send ten, break the connection."""
 
-    async def say(request: web.Request, _: Any) -> web.StreamResponse:
+    async def reply(request: web.Request, _: Any) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "100"})
         await response.prepare(request)
         await response.write(b'{"half": "')
         _break(request)
         return response
 
-    return say
+    return reply
 
 
 def _break(request: web.Request) -> None:
@@ -84,8 +84,8 @@ def _break(request: web.Request) -> None:
 
 
 @dataclass
-class Seen:
-    """One request as a server saw it."""
+class ReceivedRequest:
+    """One request as a server received it."""
 
     path: str
     query: dict[str, str]
@@ -96,30 +96,30 @@ class Seen:
 
 @dataclass(repr=False)
 class Peers:
-    """The engine and one worker; what a test scripts comes first, then they serve as they should."""
+    """The engine and one worker. Scripted replies are used first, in order; then both serve normally."""
 
     port: int = 0
     worker_port: int = 0
-    routing: deque[Say] = field(default_factory=deque)
-    working: deque[Say] = field(default_factory=deque)
-    work: Say | None = None
-    """What the worker does when nothing is scripted; None: it echoes."""
-    routes: list[Seen] = field(default_factory=list)
-    calls: list[Seen] = field(default_factory=list)
-    console: list[tuple[str, Seen]] = field(default_factory=list)
-    consoling: dict[tuple[str, str], Say] = field(default_factory=dict)
+    route_replies: deque[Reply] = field(default_factory=deque)
+    worker_replies: deque[Reply] = field(default_factory=deque)
+    worker_reply: Reply | None = None
+    """The worker's reply when none is scripted; None: it echoes the payload."""
+    route_calls: list[ReceivedRequest] = field(default_factory=list)
+    worker_calls: list[ReceivedRequest] = field(default_factory=list)
+    console_calls: list[tuple[str, ReceivedRequest]] = field(default_factory=list)
+    console_replies: dict[tuple[str, str], Reply] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
     endpoint_key: str = ENDPOINT_KEY
     working_now: int = 0
-    working_most: int = 0
-    hung_up: asyncio.Event = field(default_factory=asyncio.Event)
-    """A client left while the worker was at its request."""
+    working_max: int = 0
+    client_disconnected: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a client disconnects during a request."""
     _index: int = 0
     _engine: web.AppRunner | None = None
     _worker: web.AppRunner | None = None
 
     def __repr__(self) -> str:
-        return f"<Peers at {self.url}>"  # what they have seen would fill a report
+        return f"<Peers at {self.url}>"  # the recorded requests are too long for a report
 
     @property
     def url(self) -> str:
@@ -130,7 +130,7 @@ class Peers:
         return f"http://127.0.0.1:{self.worker_port}"
 
     def endpoint(self, name: str = "llm", number: int = 7, **parameters: Any) -> None:
-        """One more endpoint on the engine."""
+        """Add an endpoint to the engine."""
         self.records.append(
             {
                 "id": number,
@@ -145,10 +145,10 @@ class Peers:
             }
         )
 
-    def route_to(self, url: str | None = None, **fields: Any) -> Say:
-        """The engine names a worker."""
+    def route_to(self, url: str | None = None, **fields: Any) -> Reply:
+        """The engine routes to a worker."""
 
-        async def say(_: web.Request, body: Any) -> web.StreamResponse:
+        async def reply(_: web.Request, body: Any) -> web.StreamResponse:
             self._index += 1
             return web.json_response(
                 {
@@ -165,12 +165,12 @@ class Peers:
                 }
             )
 
-        return say
+        return reply
 
-    def wait(self, reason: str = "busy", status: str = "all workers are busy", **fields: Any) -> Say:
-        """The engine says to wait."""
+    def wait(self, reason: str = "busy", status: str = "all workers are busy", **fields: Any) -> Reply:
+        """The engine answers "wait"."""
 
-        async def say(_: web.Request, body: Any) -> web.StreamResponse:
+        async def reply(_: web.Request, body: Any) -> web.StreamResponse:
             self._index += 1
             answer = {
                 "endpoint": body["endpoint"],
@@ -181,7 +181,7 @@ class Peers:
             }
             return web.json_response(answer)
 
-        return say
+        return reply
 
     async def start_engine(self) -> None:
         app = web.Application()
@@ -205,57 +205,60 @@ class Peers:
                 await runner.cleanup()
 
     async def _route(self, request: web.Request) -> web.StreamResponse:
-        seen = await _see(request)
-        self.routes.append(seen)
-        if seen.headers.get("Authorization") not in {f"Bearer {self.endpoint_key}", f"Bearer {ACCOUNT_KEY}"}:
-            return await problem(401, "unauthorised", "this key opens no endpoint")(request, seen.body)
-        if self.routing:
-            return await self.routing.popleft()(request, seen.body)
-        if seen.body["endpoint"] not in {record["endpoint_name"] for record in self.records}:
-            return await problem(404, "endpoint_not_found", "no such endpoint")(request, seen.body)
-        return await self.route_to()(request, seen.body)
+        received = await _read(request)
+        self.route_calls.append(received)
+        if received.headers.get("Authorization") not in {
+            f"Bearer {self.endpoint_key}",
+            f"Bearer {ACCOUNT_KEY}",
+        }:
+            return await problem(401, "unauthorised", "this key opens no endpoint")(request, received.body)
+        if self.route_replies:
+            return await self.route_replies.popleft()(request, received.body)
+        if received.body["endpoint"] not in {record["endpoint_name"] for record in self.records}:
+            return await problem(404, "endpoint_not_found", "no such endpoint")(request, received.body)
+        return await self.route_to()(request, received.body)
 
     async def _work(self, request: web.Request) -> web.StreamResponse:
-        seen = await _see(request)
-        self.calls.append(seen)
+        received = await _read(request)
+        self.worker_calls.append(received)
         self.working_now += 1
-        self.working_most = max(self.working_most, self.working_now)
+        self.working_max = max(self.working_max, self.working_now)
         try:
-            if self.working:
-                return await self.working.popleft()(request, seen.body)
-            if self.work is not None:
-                return await self.work(request, seen.body)
+            if self.worker_replies:
+                return await self.worker_replies.popleft()(request, received.body)
+            if self.worker_reply is not None:
+                return await self.worker_reply(request, received.body)
             return web.json_response(
-                {"echo": seen.body["payload"] if isinstance(seen.body, dict) else len(seen.raw)},
+                {"echo": received.body["payload"] if isinstance(received.body, dict) else len(received.raw)},
                 headers={"Server-Timing": "queue;dur=0.25, model;dur=0.5", "X-Stoker-Worker": "42"},
             )
         except asyncio.CancelledError:
-            self.hung_up.set()
+            self.client_disconnected.set()
             raise
         finally:
             self.working_now -= 1
 
     async def _console(self, request: web.Request) -> web.StreamResponse:
-        seen = await _see(request)
-        self.console.append((request.method, seen))
-        if seen.headers.get("Authorization") != f"Bearer {ACCOUNT_KEY}":
-            return await problem(401, "unauthorised", "this key opens nothing")(request, seen.body)
-        say = self.consoling.get((request.method, request.path))
-        if say is not None:
-            return await say(request, seen.body)
+        received = await _read(request)
+        self.console_calls.append((request.method, received))
+        if received.headers.get("Authorization") != f"Bearer {ACCOUNT_KEY}":
+            return await problem(401, "unauthorised", "this key opens nothing")(request, received.body)
+        reply = self.console_replies.get((request.method, request.path))
+        if reply is not None:
+            return await reply(request, received.body)
         if (request.method, request.path) == ("GET", "/api/v0/endptjobs/"):
             records = [record | {"api_key": self.endpoint_key} for record in self.records]
             return web.json_response({"success": True, "results": records})
-        return await problem(404, "not_found", f"no {request.path}")(request, seen.body)
+        return await problem(404, "not_found", f"no {request.path}")(request, received.body)
 
 
-async def _see(request: web.Request) -> Seen:
+async def _read(request: web.Request) -> ReceivedRequest:
     raw = await request.read()
     try:
         body = json.loads(raw) if raw else None
     except ValueError:
         body = None
-    return Seen(request.path, dict(request.query), dict(request.headers), body, raw)
+    return ReceivedRequest(request.path, dict(request.query), dict(request.headers), body, raw)
 
 
 async def _serve(app: web.Application, port: int) -> tuple[web.AppRunner, int]:

@@ -41,12 +41,12 @@ async def serve(request: web.Request, body) -> web.StreamResponse:
     [("one_request.py", 1), ("many.py", 200), ("session.py", 2), ("without_asyncio.py", 2)],
 )
 async def test_an_example_prints_the_answers(peers, name, count):
-    peers.work = serve
+    peers.worker_reply = serve
     assert (await run(peers, name)).count("shovelled on") == count
 
 
 async def test_the_stream_example_prints_tokens_and_when_they_came(peers):
-    peers.work = serve
+    peers.worker_reply = serve
     said = await run(peers, "stream.py")
     assert said.startswith("shovel\nfirst byte after ")
 
@@ -56,7 +56,7 @@ async def test_the_management_example_creates_an_endpoint_once(peers):
         peers.endpoint("my-endpoint", 9)
         return await json_reply({"success": True, "result": 9})(request, body)
 
-    peers.consoling |= {
+    peers.console_replies |= {
         ("POST", "/api/v0/endptjobs/"): create,
         ("POST", "/api/v0/workergroups/"): json_reply({"success": True, "id": 5}),
         ("GET", "/api/v0/workergroups/"): json_reply(
@@ -73,5 +73,7 @@ async def test_the_management_example_creates_an_endpoint_once(peers):
         assert "recruit no worker yet" in said
         assert peers.endpoint_key not in said
     assert [
-        called for called, seen in peers.console if called == "POST" and seen.path == "/api/v0/endptjobs/"
+        called
+        for called, seen in peers.console_calls
+        if called == "POST" and seen.path == "/api/v0/endptjobs/"
     ] == ["POST"]

@@ -136,7 +136,7 @@ def test_a_sync_client_that_is_dropped_ends_its_thread_and_its_connections(threa
 
 async def test_a_client_that_is_dropped_with_open_connections_is_told_of(peers):
     client = client_of(peers)
-    pools = (client._engine_pool, client.workers_pool)
+    pools = (client._engine_pool, client._workers_pool)
     assert await asked(client) == 200
     with pytest.warns(ResourceWarning, match=r"Serverless .*await client.aclose"):  # noqa: PT031
         del client

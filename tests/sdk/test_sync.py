@@ -10,7 +10,10 @@ import pytest
 from aiohttp import web
 
 import stoker
-from stoker import Request, RequestStatus
+from stoker import Request, RequestStatus, sync
+from stoker.management.endpoints import Endpoints
+from stoker.management.sync import SyncEndpoints, SyncWorkergroups
+from stoker.management.workergroups import Workergroups
 from tests.sdk.conftest import QUICK
 from tests.sdk.peers import ACCOUNT_KEY, Peers, chunks, json_reply, problem
 
@@ -35,7 +38,7 @@ def test_a_request_is_answered(client):
 
 def test_errors_are_the_same(peers, client):
     endpoint = client.get_endpoint("llm")
-    peers.work = problem(422, "bad", "no prompt")
+    peers.worker_reply = problem(422, "bad", "no prompt")
     with pytest.raises(stoker.ModelError, match="no prompt"):
         endpoint.request("/x", {})
     with pytest.raises(stoker.EndpointNotFound):
@@ -44,7 +47,7 @@ def test_errors_are_the_same(peers, client):
 
 def test_a_stream_is_iterated_and_may_be_left(peers, client):
     endpoint = client.get_endpoint("llm")
-    peers.working += [
+    peers.worker_replies += [
         chunks(b"data: a\n\ndata: b\n\n"),
         chunks(b"ab", b"cd"),
         chunks(b"data: a\n\ndata: b\n\n"),
@@ -69,7 +72,7 @@ def test_a_map_comes_in_order_and_may_be_left(client):
 
 def test_a_session_and_a_submission(peers, client):
     endpoint = client.get_endpoint("llm")
-    peers.working.append(json_reply({"session_id": "s-1"}, 201))
+    peers.worker_replies.append(json_reply({"session_id": "s-1"}, 201))
     with endpoint.session(cost=5) as session:
         assert session.request("/x", {"n": 1}).json() == {"echo": {"n": 1}}
         assert session.is_open
@@ -87,7 +90,7 @@ def test_a_submission_is_taken_back(peers, client):
         started.set()
         await asyncio.Event().wait()
 
-    peers.work = hang
+    peers.worker_reply = hang
     submission = client.get_endpoint("llm").submit("/x", {})
     assert started.wait(10)
     assert submission.status is RequestStatus.IN_PROGRESS
@@ -112,13 +115,13 @@ def test_threads_may_share_a_client(client):
 
 
 def test_management_is_the_same(peers, client):
-    peers.consoling["GET", "/api/v0/endptjobs/7/costs/"] = json_reply({"dollars": 2.0})
+    peers.console_replies["GET", "/api/v0/endptjobs/7/costs/"] = json_reply({"dollars": 2.0})
     assert [record.endpoint_name for record in client.endpoints.list()] == ["llm"]
     assert client.get_endpoint(7).costs() == {"dollars": 2.0}
     assert client.endpoints.costs("llm") == {"dollars": 2.0}
     path = "/api/v0/endptjobs/7/advice/"
-    peers.consoling["GET", path] = json_reply({"advice": {"active": True}})
-    peers.consoling["PUT", path] = peers.consoling["DELETE", path] = json_reply({"success": True})
+    peers.console_replies["GET", path] = json_reply({"advice": {"active": True}})
+    peers.console_replies["PUT", path] = peers.console_replies["DELETE", path] = json_reply({"success": True})
     client.endpoints.advise("llm", target_util=0.8)
     assert client.endpoints.advice("llm") == {"active": True}
     client.endpoints.stop_advice("llm")
@@ -140,11 +143,11 @@ def test_a_callback_that_waits_for_its_own_client_is_told_so(peers, client, call
         await asyncio.Event().wait()
 
     endpoint = client.get_endpoint("llm")
-    peers.working.append(hang)
+    peers.worker_replies.append(hang)
     submission = endpoint.submit("/x", {})
     while submission.status is not RequestStatus.IN_PROGRESS:
         threading.Event().wait(0.01)
-    peers.routing.append(peers.wait())
+    peers.route_replies.append(peers.wait())
     faults: list[Exception] = []
 
     def ask() -> None:
@@ -171,7 +174,7 @@ def test_an_interrupt_in_a_stream_is_raised_as_it_is(peers, client):
     def interrupt() -> None:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    peers.work = slow
+    peers.worker_reply = slow
     timer = threading.Timer(0.3, interrupt)
     got = []
 
@@ -207,14 +210,14 @@ def test_a_closed_client_says_so_and_leaves_no_thread(peers):
 def test_the_twins_have_the_same_names():
     for twin, origin in [
         (stoker.SyncServerless, stoker.Serverless),
-        (stoker.sync.SyncEndpoint, stoker.Endpoint),
-        (stoker.sync.SyncEndpoints, stoker.management.Endpoints),
-        (stoker.sync.SyncWorkergroups, stoker.management.Workergroups),
+        (sync.SyncEndpoint, stoker.Endpoint),
+        (SyncEndpoints, Endpoints),
+        (SyncWorkergroups, Workergroups),
     ]:
         names = {name for name in vars(twin) if not name.startswith("_")} - {"close"}
         assert names <= {name for name in dir(origin) if not name.startswith("_")} | {"id", "name"}, twin
     for twin, origin in [
-        (stoker.sync.SyncEndpoints, stoker.management.Endpoints),
-        (stoker.sync.SyncWorkergroups, stoker.management.Workergroups),
+        (SyncEndpoints, Endpoints),
+        (SyncWorkergroups, Workergroups),
     ]:
         assert {name for name in vars(origin) if not name.startswith("_")} <= set(vars(twin))

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from stoker.transport import Pool, connections_allowed
+from stoker.transport import ConnectionPool, connections_allowed
 
 
 class Counting:
@@ -69,8 +69,8 @@ async def servers() -> AsyncIterator[tuple[Counting, Counting]]:
 
 
 @pytest.fixture
-async def pool() -> AsyncIterator[Pool]:
-    pool = Pool(connections_max=4)
+async def pool() -> AsyncIterator[ConnectionPool]:
+    pool = ConnectionPool(connections_max=4)
     yield pool
     await pool.aclose()
 
@@ -99,7 +99,7 @@ async def test_connections_to_another_worker_make_room(servers, pool):
 
 async def test_idle_connections_are_closed_in_time(servers):
     one, two = servers
-    pool = Pool(connections_max=4, keepalive_seconds=0.01)
+    pool = ConnectionPool(connections_max=4, keepalive_seconds=0.01)
     await asyncio.gather(*(pool.fetch("GET", one.url) for _ in range(3)))
     async with asyncio.timeout(20):
         while one.open_now:
@@ -129,7 +129,7 @@ async def test_a_connection_that_the_server_closed_is_replaced(servers, pool):
 
 async def test_giving_up_a_turn_takes_nobody_elses(servers):
     one, _ = servers
-    pool = Pool(connections_max=1)
+    pool = ConnectionPool(connections_max=1)
     holding = await pool.open("GET", one.url)
     waiting = asyncio.ensure_future(pool.open("GET", one.url))
     await asyncio.sleep(0)
@@ -149,7 +149,7 @@ async def test_a_request_cancelled_at_any_step_takes_no_other_with_it(servers):
     server, _ = servers
     steps, finished = 0, False
     while not finished:
-        pool = Pool()
+        pool = ConnectionPool()
         given_up = asyncio.create_task(pool.fetch("GET", server.url))
         for _ in range(steps):
             await asyncio.sleep(0)

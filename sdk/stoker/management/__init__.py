@@ -1,1 +1,1 @@
-"""Endpoints, workergroups and workers through the console API."""
+"""The engine's console API: endpoints, workergroups, workers, logs."""

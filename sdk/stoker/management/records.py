@@ -1,4 +1,4 @@
-"""What the engine's console API says about endpoints, workergroups and workers."""
+"""Endpoints, workergroups and workers, as the engine's console API returns them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class _Record(TolerantModel):
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
 
     broken: str = ""
-    """Why this one cannot be shown whole; empty: nothing is wrong with it."""
+    """Why the record is incomplete; "" for a complete record."""
 
     def as_json(self) -> dict[str, Any]:
-        """What the engine said, without secrets."""
+        """The engine's row, without secrets."""
         return self.model_dump(mode="json", by_alias=False)
 
 
@@ -39,14 +39,14 @@ class EndpointRecord(_Record):
 
     @property
     def key(self) -> str:
-        """The routing key in clear."""
+        """The routing key as plain text."""
         return self.api_key.get_secret_value()
 
     def as_json(self, *, show_key: bool = False) -> dict[str, Any]:
-        """What the engine said; the key only if asked for."""
-        said = super().as_json()
-        said["api_key"] = self.key if show_key else "(hidden)"
-        return said
+        """The engine's row; the key only with `show_key`."""
+        row = super().as_json()
+        row["api_key"] = self.key if show_key else "(hidden)"
+        return row
 
 
 class WorkergroupRecord(_Record):
@@ -63,16 +63,16 @@ class WorkergroupRecord(_Record):
 
 
 class WorkerRecord(_Record):
-    """A worker as engine and marketplace see it."""
+    """A worker, by the reports of the engine and the marketplace."""
 
     id: int
     status: str = ""
     cur_load: float = 0.0
-    """Load that it holds."""
+    """Load, by its own report."""
     perf: float = 0.0
-    """Load/s that it is expected to do."""
+    """Expected performance, load/s."""
     measured_perf: float = 0.0
-    """Load/s by its own benchmark."""
+    """Performance by its own benchmark, load/s."""
     reqs_working: int = 0
     gpu_name: str | None = None
     dph_total: float | None = Field(None, validation_alias=AliasChoices("dph_total", "dollars_per_hour"))
@@ -81,7 +81,7 @@ class WorkerRecord(_Record):
 
 
 class Logs(_Record):
-    """The log in four levels: 0 what an operator wants, 3 everything."""
+    """The log in four levels of detail; level 0 is for operators, level 3 has everything."""
 
     info0: str = ""
     info1: str = ""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from stoker.loop_thread import LoopThread
-from stoker.management.endpoints import DecisionRows, Endpoints, MachineIds, Workergroups, WorkerRows
+from stoker.management.endpoints import DecisionRows, Endpoints, MachineIds, WorkerRows
 from stoker.management.records import EndpointRecord, Logs, WorkergroupRecord
+from stoker.management.workergroups import Workergroups
 from stoker_wire.endpoint import EndpointConfig
 
 
@@ -37,11 +38,11 @@ class SyncEndpoints:
         self._loop.run(self._endpoints.update(endpoint, **parameters))
 
     def delete(self, endpoint: str | int, *, force: bool = False) -> dict[str, Any]:
-        """Delete an endpoint; every worker is destroyed. `force`: its workflow is terminated instead of asked."""
+        """Delete an endpoint; every worker is destroyed. `force` terminates its workflow."""
         return self._loop.run(self._endpoints.delete(endpoint, force=force))
 
     def rotate_key(self, endpoint: str | int, *, overlap_seconds: float = 0.0) -> str:
-        """Make the endpoint's routing key invalid: the new one."""
+        """A new routing key; the old one becomes invalid."""
         return self._loop.run(self._endpoints.rotate_key(endpoint, overlap_seconds=overlap_seconds))
 
     def workers(self, endpoint: str | int) -> WorkerRows:
@@ -53,7 +54,7 @@ class SyncEndpoints:
         return self._loop.run(self._endpoints.logs(endpoint, tail=tail))
 
     def status(self, endpoint: str | int) -> dict[str, Any]:
-        """Load against capacity, the queue, the fleet, and why requests wait."""
+        """Load against capacity, the queue, the workers, and why requests wait."""
         return self._loop.run(self._endpoints.status(endpoint))
 
     def decisions(self, endpoint: str | int, *, tail: int = 20) -> DecisionRows:
@@ -65,28 +66,28 @@ class SyncEndpoints:
         return self._loop.run(self._endpoints.costs(endpoint))
 
     def advise(self, endpoint: str | int, *, tuning: str = "default", **parameters: Any) -> None:
-        """Plan a second config beside the live one; nothing of it is carried out."""
+        """Start a what-if analysis: a second config is planned beside the live one and not carried out."""
         self._loop.run(self._endpoints.advise(endpoint, tuning=tuning, **parameters))
 
     def advice(self, endpoint: str | int) -> dict[str, Any]:
-        """What a second config does beside the live one."""
+        """The what-if comparison."""
         return self._loop.run(self._endpoints.advice(endpoint))
 
     def hosts(self, endpoint: str | int) -> dict[str, Any]:
-        """Hosts that are not rented for a while, and why."""
+        """Hosts that are temporarily not rented, with reasons."""
         return self._loop.run(self._endpoints.hosts(endpoint))
 
     def unblock_hosts(self, endpoint: str | int, machine_ids: Sequence[int] = ()) -> MachineIds:
-        """Let hosts be rented again, all of them if none is named: the machine ids that were blocked."""
+        """Allow blocked hosts again; without ids all of them. Returns the machine ids that were blocked."""
         return self._loop.run(self._endpoints.unblock_hosts(endpoint, machine_ids))
 
     def stop_advice(self, endpoint: str | int) -> None:
-        """Plan no second config any more."""
+        """Stop the what-if analysis."""
         self._loop.run(self._endpoints.stop_advice(endpoint))
 
 
 class SyncWorkergroups:
-    """See `stoker.management.endpoints.Workergroups`."""
+    """See `stoker.management.workergroups.Workergroups`."""
 
     def __init__(self, loop: LoopThread, workergroups: Workergroups) -> None:
         self._loop = loop
@@ -105,7 +106,7 @@ class SyncWorkergroups:
         return self._loop.run(self._workergroups.create(endpoint, **parameters))
 
     def update(self, workergroup_id: int, **parameters: Any) -> None:
-        """Change a workergroup; a new template or filter starts a rolling update."""
+        """Change a workergroup; a new template or search filter starts a rolling update."""
         self._loop.run(self._workergroups.update(workergroup_id, **parameters))
 
     def delete(self, workergroup_id: int) -> None:
@@ -121,5 +122,5 @@ class SyncWorkergroups:
         return self._loop.run(self._workergroups.logs(workergroup_id, tail=tail))
 
     def update_workers(self, workergroup_id: int, *, cancel: bool = False) -> int:
-        """Update every worker without dropping a request: how many there are to update."""
+        """Update every worker without dropping a request. Returns how many workers are due."""
         return self._loop.run(self._workergroups.update_workers(workergroup_id, cancel=cancel))

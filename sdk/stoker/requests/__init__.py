@@ -1,1 +1,1 @@
-"""One request: body, attempts, answer, stream, session, progress, retry policy."""
+"""One request: its options, body, attempts, answer, stream, session, progress and retry bounds."""

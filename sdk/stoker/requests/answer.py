@@ -1,4 +1,4 @@
-"""What came back."""
+"""The whole answer to a request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from stoker.errors import MalformedAnswer
-from stoker.requests.attempts import Placed, RequestAttempts
+from stoker.requests.attempts import Placement, RequestAttempts
 from stoker.requests.timing import Timing, split_time
 from stoker_wire.parsing.ids import read_id
 from stoker_wire.parsing.strict_json import NotJson, parse_answer
@@ -17,14 +17,14 @@ from stoker_wire.parsing.strict_json import NotJson, parse_answer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A served request: the model's answer, where its time went, and which worker served it."""
+    """A served request: the model's answer, its timing, and the worker that served it."""
 
     status: int
     content: bytes = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     timing: Timing
     worker_id: int
-    """The marketplace's instance id; 0 if neither worker nor engine said it."""
+    """The marketplace's instance id; 0 if neither worker nor engine reported it."""
     worker_url: str
     attempts: int
     """Workers tried; 1 when the first one served it."""
@@ -33,19 +33,19 @@ class Answer:
 
     @property
     def content_type(self) -> str:
-        """Without parameters, in lower case."""
+        """The media type without parameters, in lower case."""
         return media_type(self.headers)
 
     @property
     def text(self) -> str:
-        """The body as text; what is no UTF-8 is replaced."""
+        """The body as text; bytes that are not UTF-8 are replaced."""
         return self.content.decode("utf-8", "replace")
 
     def json(self) -> Any:
         """The body as JSON.
 
         Raises:
-            MalformedAnswer: it is none.
+            MalformedAnswer: the body is not JSON.
         """
         try:
             return parse_answer(self.content)
@@ -65,36 +65,36 @@ class Answer:
 
 
 def media_type(headers: Mapping[str, str]) -> str:
-    """The content type without parameters, in lower case; "" if none was given."""
+    """The content type without parameters, in lower case; "" without the header."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def worker_id_of(response: httpx.Response, placed: Placed) -> int:
-    """Who served: the worker's own word first, then the engine's."""
-    said = read_id(response.headers.get("X-Stoker-Worker", ""))
-    return placed.route.worker_id if said is None else said
+def worker_id_of(response: httpx.Response, placement: Placement) -> int:
+    """The id of the worker that answered: as its header gives it, else as the engine routed."""
+    reported = read_id(response.headers.get("X-Stoker-Worker", ""))
+    return placement.route.worker_id if reported is None else reported
 
 
-def timing_of(response: httpx.Response, exchange: RequestAttempts) -> Timing:
+def timing_of(response: httpx.Response, attempts: RequestAttempts) -> Timing:
     """The timing up to now."""
     return split_time(
-        total_s=exchange.clock.total_s,
-        waited_s=exchange.clock.waited_s,
-        lost_s=exchange.clock.lost_s,
+        total_s=attempts.timer.total_s,
+        waited_s=attempts.timer.waited_s,
+        lost_s=attempts.timer.lost_s,
         server_timing=response.headers.get("Server-Timing", ""),
     )
 
 
-def answer_of(response: httpx.Response, exchange: RequestAttempts, placed: Placed) -> Answer:
-    """The answer, once its body has been read."""
+def make_answer(response: httpx.Response, attempts: RequestAttempts, placement: Placement) -> Answer:
+    """The answer, from a response whose body has been read."""
     return Answer(
         status=response.status_code,
         content=response.content,
         headers=response.headers,
-        timing=timing_of(response, exchange),
-        worker_id=worker_id_of(response, placed),
-        worker_url=placed.route.url,
-        attempts=exchange.progress.attempts,
-        request_idx=exchange.progress.request_idx,
-        idempotency_key=exchange.idempotency_key,
+        timing=timing_of(response, attempts),
+        worker_id=worker_id_of(response, placement),
+        worker_url=placement.route.url,
+        attempts=attempts.progress.attempts,
+        request_idx=attempts.progress.request_idx,
+        idempotency_key=attempts.idempotency_key,
     )

@@ -1,4 +1,4 @@
-"""What a worker's answer, or its failure to answer, means for the request."""
+"""Classifies failed attempts: which may be retried elsewhere, and the error that the caller gets."""
 
 from __future__ import annotations
 
@@ -16,75 +16,72 @@ _TICKET_CODES = frozenset({"auth_missing", "session_foreign"})
 """Codes of a worker's 401 that are about the ticket, besides `ticket_…`."""
 
 
-class FaultKind(Enum):
-    """What to do next."""
+class ErrorKind(Enum):
+    """Whether and how to retry."""
 
     REFUSED = "refused"
-    """No work was done: another worker may take it."""
+    """No work was done; another worker may serve the request."""
     FAILED = "failed"
-    """Work may have been done: another worker may take it, but not for ever."""
+    """Work may have been done; a few other workers may try."""
     TICKET = "ticket"
-    """The worker does not accept the ticket: once, because it may have lain too long; twice is no accident."""
+    """The worker refused the ticket. One retry: the ticket may have expired on the way."""
     FINAL = "final"
-    """Another worker would say the same."""
+    """Every worker would give the same answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """Why an attempt did not succeed; `error` is what the caller gets when there is no further attempt."""
+class AttemptError:
+    """Why an attempt did not succeed; `error` is raised when there is no further attempt."""
 
-    kind: FaultKind
-    sentence: str
+    kind: ErrorKind
     error: StokerError
 
 
-def transport_fault(fault: Exception, worker_url: str, attempts: int) -> Fault:
-    """The fault of a connection that could not be made, or broke."""
-    said = str(fault) or type(fault).__name__
-    if isinstance(fault, httpx.ConnectError | httpx.ConnectTimeout):
-        sentence = f"the worker {worker_url} could not be reached ({said})"
-        return Fault(FaultKind.REFUSED, sentence, _failed(sentence, worker_url, attempts))
-    sentence = f"the worker {worker_url} dropped the request ({said})"
-    return Fault(FaultKind.FAILED, sentence, _failed(sentence, worker_url, attempts))
+def classify_transport_error(fault: Exception, worker_url: str, attempts: int) -> AttemptError:
+    """The class of a connection that could not be made, or broke."""
+    cause = str(fault) or type(fault).__name__
+    if isinstance(fault, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+        sentence = f"the worker {worker_url} could not be reached ({cause})"
+        return AttemptError(ErrorKind.REFUSED, _worker_failed(sentence, worker_url, attempts))
+    sentence = f"the worker {worker_url} dropped the request ({cause})"
+    return AttemptError(ErrorKind.FAILED, _worker_failed(sentence, worker_url, attempts))
 
 
-def answer_fault(
+def classify_answer(
     response: httpx.Response, worker_url: str, attempts: int, *, in_session: bool
-) -> Fault | None:
-    """The fault in an answer that has been read, or None if the request was served."""
+) -> AttemptError:
+    """The class of an error answer whose body has been read."""
     status = response.status_code
-    if response.is_success:
-        return None
     code, message = problem_of(response)
-    said = f"{status}{' ' + code if code and code != message else ''}{': ' + message if message else ''}"
-    sentence = f"the worker {worker_url} answered {said}"
+    answered = f"{status}{' ' + code if code and code != message else ''}{': ' + message if message else ''}"
+    sentence = f"the worker {worker_url} answered {answered}"
     if status in {429, 503}:
-        return Fault(FaultKind.REFUSED, sentence, _failed(sentence, worker_url, attempts, status))
+        return AttemptError(ErrorKind.REFUSED, _worker_failed(sentence, worker_url, attempts, status))
     if status == 410 and in_session:
         closed = SessionClosed(f"the session has ended or expired ({message or status}); open a new one")
-        return Fault(FaultKind.FINAL, sentence, closed)
-    if status == 401 and _of_the_ticket(response, code):
+        return AttemptError(ErrorKind.FINAL, closed)
+    if status == 401 and _is_about_the_ticket(response, code):
         refused = Unauthorised(
             f"{sentence}; it did not accept the engine's ticket: is its clock right, and does it belong to this engine?"
         )
-        return Fault(FaultKind.TICKET, sentence, refused)
+        return AttemptError(ErrorKind.TICKET, refused)
     error = ModelError(
-        _model_sentence(status, said), status=status, body=_body(response), worker_url=worker_url
+        _model_error_text(status, answered), status=status, body=_body(response), worker_url=worker_url
     )
-    return Fault(FaultKind.FAILED if status == 408 or status >= 500 else FaultKind.FINAL, sentence, error)
+    return AttemptError(ErrorKind.FAILED if status == 408 or status >= 500 else ErrorKind.FINAL, error)
 
 
-def _of_the_ticket(response: httpx.Response, code: str) -> bool:
-    """Whether a 401 is the worker's. A model with a key of its own says 401 too, and no other ticket changes its mind.
+def _is_about_the_ticket(response: httpx.Response, code: str) -> bool:
+    """Whether a 401 comes from the worker. A model with an API key of its own answers 401 too; a new ticket does not help.
 
-    stoker's worker names a code; the official one, and a bare aiohttp, say nothing.
+    stoker's worker sends a code. The official worker and plain aiohttp send no code.
     """
     if code:
         return code.startswith("ticket_") or code in _TICKET_CODES
     return response.content.strip() in {b"", b"401: Unauthorized"}
 
 
-def _failed(sentence: str, worker_url: str, attempts: int, status: int | None = None) -> WorkerFailed:
+def _worker_failed(sentence: str, worker_url: str, attempts: int, status: int | None = None) -> WorkerFailed:
     return WorkerFailed(
         f"{sentence}; {attempts} worker{'s' if attempts > 1 else ''} tried. See `stoker workers` and `stoker logs`",
         worker_url=worker_url,
@@ -93,17 +90,17 @@ def _failed(sentence: str, worker_url: str, attempts: int, status: int | None = 
     )
 
 
-def _model_sentence(status: int, said: str) -> str:
+def _model_error_text(status: int, answered: str) -> str:
     if status == 404:
-        return f"the worker answered {said}; does its worker file have a handler for this route?"
+        return f"the worker answered {answered}; does its worker file have a handler for this route?"
     if status == 401:
         return (
-            f"the model behind the worker answered {said}; it wants a key of its own: does the worker file give it one? "
-            "`.body` holds what it said"
+            f"the model behind the worker answered {answered}; it expects an API key of its own: "
+            "does the worker file set it? `.body` holds the answer"
         )
     if 400 <= status < 500:
-        return f"the worker refused the payload: {said}; `.body` holds what it said"
-    return f"the worker answered {said}; `.body` holds what it said, `stoker logs` may say why"
+        return f"the worker refused the payload: {answered}; `.body` holds the answer"
+    return f"the worker answered {answered}; `.body` holds the answer, `stoker logs` may show the cause"
 
 
 def _body(response: httpx.Response) -> Any:

@@ -1,4 +1,4 @@
-"""Bytes of a stream to events: server-sent events (the WHATWG rules) and JSON lines. No I/O here."""
+"""Parses the bytes of a stream into events: server-sent events (the WHATWG rules) and JSON lines. No I/O."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stoker.errors import MalformedAnswer
 from stoker_wire.parsing.strict_json import NotJson, parse_answer
 
 EVENT_BYTES_MAX = 64 * 2**20
-"""An event longer than this is no event but a peer that never ends its line."""
+"""Bound on one event, against a peer that never ends its line."""
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
@@ -21,7 +21,7 @@ class Event:
     """One event of a stream."""
 
     data: str
-    """The text; of a server-sent event with several `data` lines, joined by newlines."""
+    """The text. Several `data` lines of a server-sent event are joined by newlines."""
     event: str = "message"
     id: str = ""
 
@@ -29,7 +29,7 @@ class Event:
         """The data as JSON.
 
         Raises:
-            MalformedAnswer: it is none.
+            MalformedAnswer: the data is not JSON.
         """
         try:
             return parse_answer(self.data)
@@ -45,7 +45,7 @@ class Event:
 
 
 class LineParser:
-    """One event per line that is not blank: JSON lines, or any text by lines."""
+    """One event per line that is not blank: JSON lines, or any other text."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -61,7 +61,7 @@ class LineParser:
         return [Event(text) for line in lines if (text := line.decode("utf-8", "replace").strip())]
 
     def close(self) -> list[Event]:
-        """The events still open at the end of the stream: a last line needs no newline."""
+        """The event that is incomplete at the end of the stream; the last line needs no newline."""
         text = self._rest.decode("utf-8", "replace").strip()
         self._rest.clear()
         return [Event(text)] if text else []
@@ -89,7 +89,7 @@ class SseParser:
         start = 0
         for end in _LINE_END.finditer(self._rest, self._searched):
             if end.group() == b"\r" and end.end() == len(self._rest):
-                break  # the "\n" that belongs to it may be in the next chunk
+                break  # its "\n" may be in the next chunk
             self._line(self._rest[start : end.start()].decode("utf-8", "replace"), events)
             start = end.end()
         del self._rest[:start]
@@ -98,7 +98,7 @@ class SseParser:
         return events
 
     def close(self) -> list[Event]:
-        """The event still open at the end of a stream that ended in order: many servers omit the last blank line."""
+        """The event that is incomplete at the end of the stream; many servers omit the last blank line."""
         events: list[Event] = []
         if self._at_start:
             self._at_start = False
@@ -110,7 +110,7 @@ class SseParser:
         return events
 
     def _skip_bom(self) -> bool:
-        """False while the first bytes may still become a byte order mark."""
+        """Remove a byte order mark. False while the first bytes may still become one."""
         if len(self._rest) < len(_BOM) and _BOM.startswith(self._rest):
             return False
         self._at_start = False
@@ -127,7 +127,7 @@ class SseParser:
         name, _, value = line.partition(":")  # a comment is a line whose name is empty
         value = value.removeprefix(" ")
         if name == "data":
-            self._held += len(line)  # the name too: lines without a value take room as well
+            self._held += len(line)  # with the name: lines without a value take memory too
             _bound(self._held)
             self._data.append(value)
         elif name == "event":
@@ -140,7 +140,7 @@ EventParser = SseParser | LineParser
 
 
 def parser_for(media_type: str, first_bytes: bytes) -> EventParser:
-    """The parser by content type; a server that does not say is judged by how its stream begins."""
+    """The parser for a content type; without a telling type, by the first bytes of the stream."""
     if media_type == "text/event-stream":
         return SseParser()
     if "json" in media_type or "ndjson" in media_type:
@@ -152,5 +152,5 @@ def parser_for(media_type: str, first_bytes: bytes) -> EventParser:
 def _bound(held: int) -> None:
     if held > EVENT_BYTES_MAX:
         raise MalformedAnswer(
-            f"a stream event passed {EVENT_BYTES_MAX >> 20} MiB without an end; is this a stream of events? Use .bytes()"
+            f"a stream event passed {EVENT_BYTES_MAX >> 20} MiB without an end; if this is not a stream of events, use .bytes()"
         )

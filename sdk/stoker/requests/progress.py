@@ -1,4 +1,4 @@
-"""What a request is doing while its caller waits."""
+"""The state of a request while its caller waits."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from stoker_wire.route import Waiting
 
 
 class RequestStatus(StrEnum):
-    """The life of a request, in the words of the official client."""
+    """The states of a request, by the names of the official client."""
 
     NEW = "New"
     QUEUED = "Queued"
     """The engine was asked for a worker."""
     POLLING = "Polling"
-    """The engine said to wait, and is asked again."""
+    """The engine answered "wait" and is polled."""
     IN_PROGRESS = "In Progress"
-    """A worker has it."""
+    """A worker has the request."""
     RETRYING = "Retrying"
-    """A worker refused or dropped it, or the engine did not answer; it is tried again."""
+    """A worker refused or dropped the request, or the engine did not answer; another attempt follows."""
     COMPLETE = "Complete"
     CANCELLED = "Cancelled"
     ERRORED = "Errored"
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether this state is final."""
         return self in {RequestStatus.COMPLETE, RequestStatus.CANCELLED, RequestStatus.ERRORED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Why a request waits, as `on_wait` is told."""
+    """Why a request waits; the argument of `on_wait`."""
 
     reason: str
-    """The engine's word (`busy`, `booting`, `recruiting`, `no_capacity`, …), or `engine`: it did not answer."""
+    """The engine's reason code (`busy`, `booting`, `recruiting`, `no_capacity`, …); `engine`: it did not answer."""
     status: str
-    """The same as a sentence."""
+    """The reason as a sentence."""
     position: int = 0
     """Requests before this one."""
     eta_s: float | None = None
@@ -54,25 +54,25 @@ OnWait = Callable[[Wait], None]
 
 @dataclass(slots=True)
 class Progress:
-    """A request's state, kept up to date by the loop that carries it."""
+    """A request's state; its attempts update it."""
 
     on_wait: OnWait | None = None
     status: RequestStatus = RequestStatus.NEW
     wait: Wait | None = None
-    """The last reason to wait; None once a worker has it."""
+    """The last reason to wait; None once a worker has the request."""
     attempts: int = 0
     """Workers tried, the present one included."""
     worker_url: str = ""
     request_idx: int = 0
 
-    def waits(self, wait: Wait) -> None:
-        """Note why it waits, and tell the caller."""
+    def report_wait(self, wait: Wait) -> None:
+        """Store the reason to wait and call `on_wait`."""
         self.wait = wait
         if self.on_wait is not None:
             self.on_wait(wait)
 
     def describe(self) -> tuple[str, str]:
-        """What it is waiting for: a word and a sentence."""
+        """What the request waits for: a reason code and a sentence."""
         if self.status is RequestStatus.IN_PROGRESS:
             return "worker", f"the worker {self.worker_url} had it and had not finished"
         if self.wait is not None:
@@ -83,7 +83,7 @@ class Progress:
 
 
 def wait_of(answer: Waiting, waited_s: float) -> Wait:
-    """The engine's answer as the caller reads it."""
+    """The engine's answer "wait" as the caller reads it."""
     return Wait(
         reason=answer.reason,
         status=answer.status,

@@ -1,101 +1,140 @@
-"""A session: one worker, kept for one caller, until it is ended or expires."""
+"""A session: one worker, reserved for one caller until the session ends or expires."""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 import httpx
 
-from stoker.errors import MalformedAnswer, SessionClosed, StokerError, WorkerFailed
+from stoker.errors import Invalid, MalformedAnswer, SessionClosed, StokerError, WorkerFailed
 from stoker.requests.answer import Answer
-from stoker.requests.attempts import Placed
-from stoker.requests.body import compact
+from stoker.requests.attempts import SessionWorker
+from stoker.requests.body import check_path, compact_json
 from stoker.requests.progress import OnWait
-
-if TYPE_CHECKING:
-    from stoker.endpoint import Endpoint
-    from stoker.requests.stream import Stream
+from stoker.requests.request import Request, RequestOptions
+from stoker.requests.sender import RequestSender
+from stoker.requests.stream import Stream
+from stoker_wire.route import DEFAULT_COST
 
 END_SECONDS_MAX = 10.0
+"""For the worker's answer to the end of a session."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSpec:
+    """A session as its caller describes it."""
+
+    cost: float = DEFAULT_COST
+    """Work that the session reserves on its worker, in the endpoint's units."""
+    lifetime: float = 60.0
+    """Seconds until it expires; each request extends it by as much."""
+    timeout: float | None = None
+    """Seconds for opening it; None: the client's default."""
+    on_wait: OnWait | None = None
+    """Called with a `Wait` while no worker is free."""
+    on_close_route: str | None = None
+    """One of the worker's routes, to which it posts `on_close_payload` when the session closes."""
+    on_close_payload: Any = None
+
+    def request(self) -> Request:
+        """The request that opens the session.
+
+        Raises:
+            Invalid: the lifetime or the route is out of bounds.
+        """
+        if not 0 < self.lifetime < float("inf"):
+            raise Invalid(f"lifetime is {self.lifetime} s; expected more than 0")
+        payload = {
+            "lifetime": self.lifetime,
+            "on_close_route": None if self.on_close_route is None else check_path(self.on_close_route),
+            "on_close_payload": self.on_close_payload,
+        }
+        return Request(
+            route="/session/create",
+            payload=payload,
+            cost=self.cost,
+            timeout=self.timeout,
+            on_wait=self.on_wait,
+        )
+
+
+class SessionOptions(TypedDict, total=False):
+    """Keyword arguments of `Endpoint.session`: the fields of `SessionSpec`."""
+
+    cost: float
+    lifetime: float
+    timeout: float | None
+    on_wait: OnWait | None
+    on_close_route: str | None
+    on_close_payload: Any
 
 
 class Session:
-    """All its requests go to the same worker. Use it in `async with`; leaving it frees the worker.
+    """All requests of a session go to the same worker. Use it in `async with`; leaving the block frees the worker.
 
-    It occupies its worker with `cost` for as long as it is open. Each request extends it by `lifetime`.
+    An open session occupies its worker with `cost`. Each request extends it by `lifetime`.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        *,
-        cost: float,
-        wish: dict[str, Any],
-        timeout_seconds: float | None,
-        on_wait: OnWait | None,
-    ) -> None:
-        self._endpoint = endpoint
-        self._cost = cost
-        self._wish = wish
-        self._timeout_seconds = timeout_seconds
-        self._on_wait = on_wait
-        self._placed: Placed | None = None
-        self._id = ""
+    def __init__(self, sender: RequestSender, opening: Request) -> None:
+        self._sender = sender
+        self._opening = opening
+        self._worker: SessionWorker | None = None
         self._open = False
 
     def __repr__(self) -> str:
-        return f"<Session {self._id or 'new'} {'open' if self._open else 'closed'}>"
+        return f"<Session {self.id or 'new'} {'open' if self._open else 'closed'}>"
 
     async def __aenter__(self) -> Self:
-        answer, placed = await self._endpoint.exchange_for_session(
-            self._wish, cost=self._cost, timeout=self._timeout_seconds, on_wait=self._on_wait
-        )
+        answer, placement = await self._sender.send_and_locate(self._opening)
         body = answer.json()
         session_id = body.get("session_id") if isinstance(body, dict) else None
         if not isinstance(session_id, str) or not session_id:
             raise MalformedAnswer(
-                f"{placed.route.url}/session/create answered without a session_id; does its worker file allow sessions?"
+                f"{placement.route.url}/session/create answered without a session_id; does its worker file allow sessions?"
             )
-        self._id, self._placed, self._open = session_id, placed, True
+        self._worker, self._open = SessionWorker(placement, session_id), True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(StokerError):  # it expires by itself; the block's own error matters more
+        with contextlib.suppress(
+            StokerError
+        ):  # the session expires by itself; the block's own error matters more
             await self.aclose()
 
     @property
     def id(self) -> str:
-        """The worker's name for it."""
-        return self._id
+        """The worker's name for the session; "" before it is open."""
+        return self._worker.session_id if self._worker else ""
 
     @property
     def is_open(self) -> bool:
-        """Whether, as far as this side knows, it can be used."""
+        """Whether the session can be used, as far as the client knows."""
         return self._open
 
     @property
     def worker_url(self) -> str:
-        """The worker that it occupies."""
-        return self._pin().route.url
+        """The worker that the session occupies."""
+        return self._open_worker().placement.route.url
 
-    def _pin(self) -> Placed:
-        if self._placed is None or not self._open:
+    def _open_worker(self) -> SessionWorker:
+        if self._worker is None or not self._open:
             raise SessionClosed("the session is not open; open one with `async with endpoint.session(…)`")
-        return self._placed
+        return self._worker
 
-    async def request(self, route: str, payload: Any = None, **options: Any) -> Answer:
+    async def request(self, route: str, payload: Any = None, **options: Unpack[RequestOptions]) -> Answer:
         """As `Endpoint.request`, on the session's worker.
 
         Raises:
-            SessionClosed: it was ended, has expired, or its worker is gone.
+            SessionClosed: the session was ended, has expired, or lost its worker.
         """
-        pin = self._pin()
+        worker = self._open_worker()
         try:
-            return await self._endpoint.request(route, payload, pinned=pin, session_id=self._id, **options)
+            return await self._sender.send(Request(route=route, payload=payload, **options), session=worker)
         except SessionClosed:
             self._open = False
             raise
@@ -105,23 +144,32 @@ class Session:
             self._open = False
             raise SessionClosed(f"{fault}; the session's worker is gone, and its state with it") from None
 
-    def stream(self, route: str, payload: Any = None, **options: Any) -> Stream:
+    def stream(
+        self,
+        route: str,
+        payload: Any = None,
+        *,
+        idle_timeout: float | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Stream:
         """As `Endpoint.stream`, on the session's worker."""
-        return self._endpoint.stream(route, payload, pinned=self._pin(), session_id=self._id, **options)
+        request = Request(route=route, payload=payload, **options)
+        return self._sender.stream(request, idle_timeout=idle_timeout, session=self._open_worker())
 
     async def aclose(self) -> None:
-        """End it; ending it twice does nothing.
+        """End the session; ending it twice does nothing.
 
         Raises:
-            WorkerFailed: the worker could not be told; the session expires by itself.
+            WorkerFailed: the worker did not confirm the end; the session expires by itself.
         """
-        if not self._open or self._placed is None:
+        if not self._open or self._worker is None:
             return
         self._open = False
-        url = self._placed.route.url
-        body = compact({"session_id": self._id, "session_auth": self._placed.auth_data}).encode()
+        placement = self._worker.placement
+        url = placement.route.url
+        body = compact_json({"session_id": self.id, "session_auth": placement.auth_data}).encode()
         try:
-            response = await self._endpoint.workers_pool.fetch(
+            response = await self._sender.workers.fetch(
                 "POST",
                 f"{url}/session/end",
                 content=body,
@@ -130,11 +178,12 @@ class Session:
             )
         except (httpx.TransportError, httpx.DecodingError) as broken:
             raise WorkerFailed(
-                f"the worker {url} could not be told that the session ends: {broken}"
+                f"the worker {url} did not answer the end of session {self.id} ({broken}); it will expire by itself",
+                worker_url=url,
             ) from None
         if not response.is_success and response.status_code != 410:
             raise WorkerFailed(
-                f"the worker {url} answered {response.status_code} to the end of session {self._id}; "
+                f"the worker {url} answered {response.status_code} to the end of session {self.id}; "
                 "it will expire by itself",
                 worker_url=url,
                 status=response.status_code,

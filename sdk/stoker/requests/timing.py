@@ -1,4 +1,4 @@
-"""Where an answer's time went."""
+"""The parts of an answer's latency."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from stoker_wire.parsing.numbers import read_number
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """The parts add up to `total_s`; a part that the worker did not measure is None and counts as network.
+    """The parts add up to `total_s`. A part that the worker did not measure is None and counts as network.
 
-    All in seconds, on the client's clock but for `queued_s` and `model_s`, which the worker measures.
+    All in seconds. The worker measures `queued_s` and `model_s`; the client measures the others.
     """
 
     total_s: float
     waited_s: float
-    """In the engine: until a worker was free, over all attempts."""
+    """In the engine until a worker was free, over all attempts."""
     lost_s: float = 0.0
-    """On workers that refused or dropped the request, and in the pauses after that."""
+    """On workers that refused or dropped the request, and in the pauses that followed."""
     queued_s: float | None = None
     """In the queue of the worker that answered."""
     model_s: float | None = None
     """In the model server; for a stream, until its first byte."""
     network_s: float = 0.0
-    """The rest: connections, transfers, the worker's own work."""
+    """The rest: connections, transfers, overhead of the worker."""
 
     def __str__(self) -> str:
-        """One line for people."""
+        """One line for display."""
         parts = [f"{self.total_s:.3f} s", f"waited {self.waited_s:.3f}"]
         if self.lost_s:
             parts.append(f"lost {self.lost_s:.3f}")
@@ -40,15 +40,16 @@ class Timing:
 
 
 def split_time(*, total_s: float, waited_s: float, lost_s: float, server_timing: str) -> Timing:
-    """The timing of an answer whose worker said `Server-Timing: queue;dur=…, model;dur=…` (ms).
+    """The timing of an answer with the worker's header `Server-Timing: queue;dur=…, model;dur=…` (ms).
 
-    The worker's figures are cut to the time that its call took: clocks of two machines must not make a negative part.
+    The worker's figures are bounded by the duration of its call, so that no part is negative when the clocks of the two
+    machines differ.
     """
-    said = read_server_timing(server_timing)
+    reported = read_server_timing(server_timing)
     left = max(0.0, total_s - waited_s - lost_s)
     parts: dict[str, float | None] = {}
     for name in ("queue", "model"):
-        seconds = said.get(name)
+        seconds = reported.get(name)
         if seconds is not None:
             seconds = min(seconds, left)
             left -= seconds
@@ -64,7 +65,7 @@ def split_time(*, total_s: float, waited_s: float, lost_s: float, server_timing:
 
 
 def read_server_timing(text: str) -> dict[str, float]:
-    """Metric name → seconds; what is no duration is left out."""
+    """Metric name → seconds; metrics without a valid duration are left out."""
     found: dict[str, float] = {}
     for metric in text.split(","):
         name, *parameters = (part.strip() for part in metric.split(";"))

@@ -83,7 +83,7 @@ def peers(threaded_peers: Peers) -> Peers:
     """With everything that the console API answers."""
     ok = json_reply({"success": True})
     one = "/api/v0/endptjobs/7/"
-    threaded_peers.consoling |= {
+    threaded_peers.console_replies |= {
         ("GET", one + "status/"): json_reply(STATUS),
         ("GET", one + "decisions/"): json_reply({"decisions": [DECISION]}),
         ("GET", one + "costs/"): json_reply({"dollars": 1.25, "by_worker": {"0a1b": 0.5}}),
@@ -129,7 +129,7 @@ def stoker(peers) -> Stoker:
 
 
 def sent(peers, method: str, path: str):
-    return [seen.body for called, seen in peers.console if (called, seen.path) == (method, path)]
+    return [seen.body for called, seen in peers.console_calls if (called, seen.path) == (method, path)]
 
 
 def test_endpoints_are_listed_without_their_keys(peers, stoker):
@@ -161,7 +161,7 @@ def test_an_endpoint_is_created_with_the_options_given(peers, stoker):
         peers.endpoint(body["endpoint_name"], number)
         return await json_reply({"success": True, "result": number})(request, body)
 
-    peers.consoling["POST", "/api/v0/endptjobs/"] = create
+    peers.console_replies["POST", "/api/v0/endptjobs/"] = create
     shown = stoker(
         "endpoints",
         "create",
@@ -214,8 +214,10 @@ def test_an_endpoint_is_changed_and_deleted(peers, stoker):
 def test_an_endpoint_is_shown_changed_and_deleted_whatever_its_name_looks_like(peers, stoker, name):
     peers.endpoint(name, 8)
     ok = json_reply({"success": True})
-    peers.consoling["GET", "/api/v0/endptjobs/8/status/"] = json_reply(STATUS)
-    peers.consoling["PUT", "/api/v0/endptjobs/8/"] = peers.consoling["DELETE", "/api/v0/endptjobs/8/"] = ok
+    peers.console_replies["GET", "/api/v0/endptjobs/8/status/"] = json_reply(STATUS)
+    peers.console_replies["PUT", "/api/v0/endptjobs/8/"] = peers.console_replies[
+        "DELETE", "/api/v0/endptjobs/8/"
+    ] = ok
     for words in (["show"], ["update", "--max-workers", "3"], ["delete", "--yes"]):
         done = stoker("endpoints", *words, "--", name)
         assert done.exit_code == 0, done.output
@@ -224,7 +226,7 @@ def test_an_endpoint_is_shown_changed_and_deleted_whatever_its_name_looks_like(p
 
 
 def test_a_rotated_key_is_printed_only_when_asked_for(peers, stoker):
-    peers.consoling["POST", "/api/v0/endptjobs/7/rotate_key/"] = json_reply(
+    peers.console_replies["POST", "/api/v0/endptjobs/7/rotate_key/"] = json_reply(
         {"success": True, "api_key": "sk-ep-7-2-new"}
     )
     assert stoker("endpoints", "rotate-key", "llm").stdout == "endpoint llm has a new key: (hidden)\n"
@@ -283,7 +285,7 @@ def test_a_second_config_is_advised_and_shown_beside_the_live_one(peers, stoker)
 
 def test_advice_is_stopped_and_its_absence_says_how_to_begin(peers, stoker):
     assert "no second config is planned any more" in stoker("advise", "llm", "--stop").stdout
-    peers.consoling["GET", "/api/v0/endptjobs/7/advice/"] = json_reply({"advice": {"active": False}})
+    peers.console_replies["GET", "/api/v0/endptjobs/7/advice/"] = json_reply({"advice": {"active": False}})
     assert "try: stoker advise llm --target-util 0.8" in stoker("advise", "llm").stdout
     assert stoker("advise", "llm", "--stop", "--min-load", "3").exit_code == 2
     assert stoker("advise", "llm", "--target-util", "3").exit_code != 0
@@ -302,12 +304,12 @@ def test_a_request_prints_the_answer_and_beside_it_where_its_time_went(peers, st
 
 
 def test_a_request_says_why_it_waits(peers, stoker):
-    peers.routing.append(peers.wait("booting", "a worker loads its model", eta_s=140))
+    peers.route_replies.append(peers.wait("booting", "a worker loads its model", eta_s=140))
     assert "a worker loads its model, about 140 s" in stoker("request", "llm", "/x").stderr
 
 
 def test_a_stream_is_printed_as_it_comes(peers, stoker):
-    peers.working += [chunks(b"data: one\n\ndata: two\n\ndata: [DONE]\n\n")] * 2
+    peers.worker_replies += [chunks(b"data: one\n\ndata: two\n\ndata: [DONE]\n\n")] * 2
     assert stoker("request", "llm", "/x", "--stream").stdout == "one\ntwo\n"
     lines = stoker("request", "llm", "/x", "--stream", "--json").stdout.splitlines()
     assert [json.loads(line)["data"] for line in lines] == ["one", "two"]
@@ -315,30 +317,30 @@ def test_a_stream_is_printed_as_it_comes(peers, stoker):
 
 def test_a_payload_comes_from_a_file_and_a_body_goes_to_one(peers, stoker, tmp_path):
     (tmp_path / "payload.json").write_text('{"prompt": "a cat"}')
-    peers.working.append(raw_reply(b"\x89PNG\xff", "image/png"))
+    peers.worker_replies.append(raw_reply(b"\x89PNG\xff", "image/png"))
     picture = tmp_path / "cat.png"
     shown = stoker("request", "llm", "/draw", f"@{tmp_path / 'payload.json'}", "-o", str(picture))
     assert (shown.exit_code, shown.stdout) == (0, "")
     assert picture.read_bytes() == b"\x89PNG\xff"
-    assert peers.calls[0].body["payload"] == {"prompt": "a cat"}
+    assert peers.worker_calls[0].body["payload"] == {"prompt": "a cat"}
 
 
 def test_a_payload_nested_without_end_is_wrong_use(peers, stoker):
     shown = stoker("request", "llm", "/x", "-", stdin="[" * 90_000)
     assert shown.exit_code == 2
     assert "nested too deeply" in shown.stderr
-    assert peers.routes == []
+    assert peers.route_calls == []
 
 
 def test_half_a_surrogate_in_an_answer_is_printed_as_its_escape(peers, stoker):
-    peers.work = json_reply({"text": "\ud83d"})
+    peers.worker_reply = json_reply({"text": "\ud83d"})
     shown = stoker("request", "llm", "/x")
     assert shown.exit_code == 0
     assert json.loads(shown.stdout) == {"text": "\ud83d"}
 
 
 def test_half_a_surrogate_in_a_table_is_printed_as_its_escape(peers, stoker):
-    peers.consoling["GET", "/api/v0/endptjobs/7/decisions/"] = json_reply(
+    peers.console_replies["GET", "/api/v0/endptjobs/7/decisions/"] = json_reply(
         {"decisions": [DECISION | {"reason": "half \ud83d"}]}
     )
     shown = stoker("decisions", "llm")
@@ -351,11 +353,11 @@ def test_a_file_that_cannot_be_written_is_said_before_anything_is_sent(peers, st
         shown = stoker("request", "llm", "/x", "-o", str(place))
         assert shown.exit_code == 2
         assert "cannot write the body" in shown.stderr
-    assert peers.routes == []
+    assert peers.route_calls == []
 
 
 def test_a_request_that_fails_leaves_the_output_file_as_it_was(peers, stoker, tmp_path):
-    peers.work = problem(422, "bad", "no prompt")
+    peers.worker_reply = problem(422, "bad", "no prompt")
     held, absent = tmp_path / "held", tmp_path / "absent"
     held.write_text("before")
     for place in (held, absent):
@@ -369,7 +371,7 @@ def test_with_an_endpoints_key_a_name_that_is_none_is_wrong_use(peers, stoker):
         shown = stoker("request", name, "/x", STOKER_API_KEY=peers.endpoint_key)
         assert shown.exit_code == 2
         assert "can be no endpoint's name" in shown.stderr
-    assert peers.routes == []
+    assert peers.route_calls == []
 
 
 def test_watch_shows_an_endpoint_and_stops_after_so_many_looks(stoker):
@@ -405,12 +407,12 @@ def test_what_the_engine_does_not_know_is_exit_code_one(stoker, arguments, sente
 
 
 def test_a_failed_request_is_exit_code_one(peers, stoker):
-    peers.work = problem(422, "bad", "max_tokens must be positive")
+    peers.worker_reply = problem(422, "bad", "max_tokens must be positive")
     shown = stoker("request", "llm", "/x")
     assert shown.exit_code == 1
     assert "max_tokens must be positive" in shown.stderr
-    peers.work = None
-    peers.routing += [peers.wait("no_capacity", "no offer matches")] * 1000
+    peers.worker_reply = None
+    peers.route_replies += [peers.wait("no_capacity", "no offer matches")] * 1000
     shown = stoker("request", "llm", "/x", "--timeout", "1.5")
     assert shown.exit_code == 1
     assert "no offer matches" in shown.stderr
@@ -459,8 +461,8 @@ def test_wrong_use_is_exit_code_two_and_reaches_nobody(peers, stoker, arguments)
     shown = stoker(*arguments)
     assert shown.exit_code == 2
     assert shown.stderr.strip()
-    assert not peers.calls
-    assert not [called for called, _ in peers.console if called != "GET"]
+    assert not peers.worker_calls
+    assert not [called for called, _ in peers.console_calls if called != "GET"]
 
 
 def test_without_address_or_key_the_places_are_named(stoker):
@@ -526,7 +528,7 @@ def hostile(peers):
             "results": [GROUP | {"template_hash": HOSTILE, "search_params": HOSTILE, "endpoint_name": HOSTILE}],
         },
     }  # fmt: skip
-    peers.consoling |= {call: json_reply(body) for call, body in said.items()}
+    peers.console_replies |= {call: json_reply(body) for call, body in said.items()}
     return peers
 
 
@@ -567,7 +569,7 @@ def test_what_others_wrote_does_nothing_to_the_terminal(hostile, stoker, argumen
 
 
 def test_an_error_that_others_wrote_is_one_line(peers, stoker):
-    peers.consoling["GET", "/api/v0/endptjobs/7/costs/"] = problem(400, "odd\x1b", HOSTILE)
+    peers.console_replies["GET", "/api/v0/endptjobs/7/costs/"] = problem(400, "odd\x1b", HOSTILE)
     shown = stoker("costs", "llm")
     assert shown.exit_code == 1
     assert not [each for each in RAW if each in shown.output]
@@ -575,14 +577,14 @@ def test_an_error_that_others_wrote_is_one_line(peers, stoker):
 
 
 def test_a_wait_that_others_wrote_is_one_line(peers, stoker):
-    peers.work = problem(503, "busy", HOSTILE)
+    peers.worker_reply = problem(503, "busy", HOSTILE)
     shown = stoker("request", "llm", "/x", "--timeout", "1")
     assert not [each for each in RAW if each in shown.stderr]
     assert "\nfaked line" not in shown.stderr
 
 
 def test_a_models_text_is_passed_on_as_it_is_to_a_pipe(peers, stoker):
-    peers.work = raw_reply(b"\x1b[1mbold\x1b[0m", content_type="text/plain")
+    peers.worker_reply = raw_reply(b"\x1b[1mbold\x1b[0m", content_type="text/plain")
     assert stoker("request", "llm", "/x").stdout == "\x1b[1mbold\x1b[0m"
 
 
@@ -615,7 +617,7 @@ def test_blocked_hosts_are_listed_with_the_reason_and_until_when(peers, stoker):
         ):
             assert said in result.output, (arguments, said)
     assert json.loads(stoker("hosts", "list", "--json").output) == {"llm": HOSTS}
-    peers.consoling["GET", "/api/v0/endptjobs/7/hosts/"] = json_reply({"hosts": {"blocked": []}})
+    peers.console_replies["GET", "/api/v0/endptjobs/7/hosts/"] = json_reply({"hosts": {"blocked": []}})
     assert "no host is blocked" in stoker("hosts").output
 
 
@@ -625,5 +627,5 @@ def test_hosts_are_unblocked_by_machine_id_or_all_at_once(peers, stoker):
     assert json.loads(stoker("hosts", "unblock", "llm", "--json").output)["unblocked"] == [17, 18]
     assert [body["machine_ids"] for body in sent(peers, "POST", path)] == [[17, 18], []]
     assert stoker("hosts", "unblock", "llm", "0").exit_code == 2
-    peers.consoling["POST", path] = json_reply({"success": True, "unblocked": []})
+    peers.console_replies["POST", path] = json_reply({"success": True, "unblocked": []})
     assert "none of these hosts was blocked" in stoker("hosts", "unblock", "llm", "9").output

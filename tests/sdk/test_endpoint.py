@@ -25,7 +25,7 @@ async def test_answers_come_in_order_however_the_workers_finish(peers, endpoint)
             later.set()
         return await json_reply(body["payload"]["n"])(request, body)
 
-    peers.work = first_last
+    peers.worker_reply = first_last
     got = [answer.json() async for answer in endpoint.map(numbered(10), concurrency=4)]
     assert got == list(range(10))
 
@@ -38,7 +38,7 @@ async def test_answers_come_as_they_are_made_when_order_does_not_matter(peers, e
             await later.wait()
         return await json_reply(body["payload"]["n"])(request, body)
 
-    peers.work = first_last
+    peers.worker_reply = first_last
     got = []
     async for answer in endpoint.map(numbered(6), concurrency=2, ordered=False):
         got.append(answer.json())
@@ -57,10 +57,10 @@ async def test_no_more_run_at_once_than_allowed_and_as_many_as_allowed_do(peers,
         await full.wait()
         return await json_reply(1)(request, body)
 
-    peers.work = wait_for_company
+    peers.worker_reply = wait_for_company
     answers = [answer async for answer in endpoint.map(numbered(12), concurrency=3)]
     assert len(answers) == 12
-    assert peers.working_most == 3
+    assert peers.working_max == 3
 
 
 async def test_requests_are_taken_as_they_are_needed(endpoint):
@@ -86,11 +86,11 @@ async def test_the_first_error_ends_a_map_and_cancels_the_rest(peers, endpoint):
             return await problem(422, "bad", "number one is bad")(request, body)
         return await asyncio.Event().wait()
 
-    peers.work = fail_one
+    peers.worker_reply = fail_one
     with pytest.raises(stoker.ModelError, match="number one"):
         async for _ in endpoint.map(numbered(3), concurrency=3, ordered=False):
             pass
-    await asyncio.wait_for(peers.hung_up.wait(), 10)
+    await asyncio.wait_for(peers.client_disconnected.wait(), 10)
 
 
 async def test_errors_can_stand_in_the_place_of_answers(peers, endpoint):
@@ -99,7 +99,7 @@ async def test_errors_can_stand_in_the_place_of_answers(peers, endpoint):
         say = problem(422, "bad", "odd") if number % 2 else json_reply(number)
         return await say(request, body)
 
-    peers.work = fail_odd
+    peers.worker_reply = fail_odd
     got = [item async for item in endpoint.map(numbered(4), return_errors=True)]
     assert [type(item).__name__ for item in got] == ["Answer", "ModelError", "Answer", "ModelError"]
 
@@ -129,7 +129,7 @@ async def test_more_requests_than_connections_take_turns(peers):
     async with stoker.Serverless(ACCOUNT_KEY, url=peers.url, retry=QUICK, connections_max=3) as client:
         endpoint = await client.get_endpoint("llm")
         await asyncio.gather(*(endpoint.request("/x", {}) for _ in range(30)))
-    assert peers.working_most <= 3
+    assert peers.working_max <= 3
 
 
 async def test_a_submitted_request_tells_where_it_is(peers, endpoint):
@@ -147,8 +147,8 @@ async def test_a_submitted_request_tells_where_it_is(peers, endpoint):
         return await json_reply("done")(request, body)
 
     told = asyncio.Event()
-    peers.routing += [peers.wait("booting", "a worker boots"), route]
-    peers.work = work
+    peers.route_replies += [peers.wait("booting", "a worker boots"), route]
+    peers.worker_reply = work
     submission = endpoint.submit("/x", {}, on_wait=lambda _: told.set())
     assert submission.status is RequestStatus.NEW
     await asyncio.wait_for(told.wait(), 10)
@@ -174,18 +174,18 @@ async def test_a_submitted_request_can_be_taken_back(peers, endpoint):
         started.set()
         await asyncio.Event().wait()
 
-    peers.work = hang
+    peers.worker_reply = hang
     submission = endpoint.submit("/x", {})
     await asyncio.wait_for(started.wait(), 10)
     assert submission.cancel()
     with pytest.raises(asyncio.CancelledError):
         await submission
     assert submission.status is RequestStatus.CANCELLED
-    await asyncio.wait_for(peers.hung_up.wait(), 10)
+    await asyncio.wait_for(peers.client_disconnected.wait(), 10)
 
 
 async def test_a_submitted_request_that_failed_says_so(peers, endpoint):
-    peers.work = problem(422, "bad", "bad payload")
+    peers.worker_reply = problem(422, "bad", "bad payload")
     submission = endpoint.submit("/x", {})
     with pytest.raises(stoker.ModelError):
         await submission
@@ -199,7 +199,7 @@ async def test_leaving_the_client_cancels_what_runs_in_the_background(peers):
         started.set()
         await asyncio.Event().wait()
 
-    peers.work = hang
+    peers.worker_reply = hang
     async with stoker.Serverless(ACCOUNT_KEY, url=peers.url) as client:
         submission = (await client.get_endpoint("llm")).submit("/x", {})
         await asyncio.wait_for(started.wait(), 10)

@@ -18,7 +18,7 @@ async def test_a_request_is_answered_by_a_worker(peers, endpoint):
 
 async def test_the_worker_gets_the_whole_route_answer_and_the_payload(peers, endpoint):
     await endpoint.request("/v1/completions", {"prompt": "hello"}, cost=256)
-    (call,) = peers.calls
+    (call,) = peers.worker_calls
     assert call.path == "/v1/completions"
     assert call.body["payload"] == {"prompt": "hello"}
     assert call.body["session_id"] is None
@@ -33,7 +33,7 @@ async def test_no_key_ever_reaches_a_worker(peers, endpoint):
     await endpoint.request("/x", content=b"\x00\x01", content_type="image/png")
     async with endpoint.stream("/x", {}) as stream:
         [_ async for _ in stream]
-    for call in peers.calls:
+    for call in peers.worker_calls:
         everything = call.raw.decode("latin1") + json.dumps(call.headers) + json.dumps(call.query)
         assert peers.endpoint_key not in everything
         assert "account-key" not in everything
@@ -42,7 +42,7 @@ async def test_no_key_ever_reaches_a_worker(peers, endpoint):
 
 async def test_routing_uses_the_endpoints_own_key(peers, endpoint):
     await endpoint.request("/x", {})
-    (route,) = peers.routes
+    (route,) = peers.route_calls
     assert route.headers["Authorization"] == f"Bearer {peers.endpoint_key}"
     assert route.query == {}
     assert route.body["request_idx"] == 0
@@ -53,14 +53,14 @@ async def test_an_endpoint_key_alone_can_route(peers):
         endpoint = await client.get_endpoint("llm")
         assert endpoint.id == 7
         assert (await endpoint.request("/x", {"a": 1})).json() == {"echo": {"a": 1}}
-    assert peers.console == []
+    assert peers.console_calls == []
 
 
 async def test_a_rotated_endpoint_key_is_fetched_again(peers, endpoint):
     peers.endpoint_key = "sk-ep-7-2-another"
     answer = await endpoint.request("/x", {"a": 1})
     assert answer.status == 200
-    assert [route.headers["Authorization"] for route in peers.routes] == [
+    assert [route.headers["Authorization"] for route in peers.route_calls] == [
         "Bearer sk-ep-7-1-0123456789abcdef",
         "Bearer sk-ep-7-2-another",
     ]
@@ -77,7 +77,7 @@ async def test_the_parts_of_the_time_add_up(endpoint):
 async def test_a_binary_body_goes_as_it_is_with_the_authorisation_in_a_header(peers, endpoint):
     answer = await endpoint.request("/transcribe", content=b"\x00RIFF\xff", content_type="audio/wav")
     assert answer.json() == {"echo": 6}
-    (call,) = peers.calls
+    (call,) = peers.worker_calls
     assert call.raw == b"\x00RIFF\xff"
     assert call.headers["Content-Type"] == "audio/wav"
     auth = call.headers["X-Stoker-Auth"]
@@ -89,7 +89,7 @@ async def test_a_form_with_files_is_sent_as_multipart(peers, endpoint):
     await endpoint.request(
         "/edit", files={"image": ("cat.png", b"\x89PNG", "image/png")}, data={"prompt": "a hat"}
     )
-    (call,) = peers.calls
+    (call,) = peers.worker_calls
     assert call.headers["Content-Type"].startswith("multipart/form-data; boundary=")
     assert b'filename="cat.png"' in call.raw
     assert b"\x89PNG" in call.raw
@@ -98,7 +98,7 @@ async def test_a_form_with_files_is_sent_as_multipart(peers, endpoint):
 
 
 async def test_a_binary_answer_comes_back_byte_for_byte(peers, endpoint):
-    peers.working.append(raw_reply(b"\x89PNG\x00\xff", "image/png"))
+    peers.worker_replies.append(raw_reply(b"\x89PNG\x00\xff", "image/png"))
     answer = await endpoint.request("/draw", {"prompt": "a cat"})
     assert answer.content == b"\x89PNG\x00\xff"
     assert answer.response == b"\x89PNG\x00\xff"

@@ -12,7 +12,7 @@ GROUPS = "/api/v0/workergroups/"
 
 
 def bodies(peers, method: str, path: str):
-    return [seen.body for called, seen in peers.console if (called, seen.path) == (method, path)]
+    return [seen.body for called, seen in peers.console_calls if (called, seen.path) == (method, path)]
 
 
 async def test_endpoints_are_found_by_name_and_by_id(peers, client):
@@ -30,10 +30,10 @@ ODD_NAMES = ["4090", "0", "-1", "--help", "None", "true", "1e3", "NaN", "x" * EN
 async def test_a_name_is_a_name_whatever_it_looks_like(peers, client, name):
     peers.endpoint("another", 4090)
     peers.endpoint(name, 8)
-    peers.consoling["GET", ENDPOINTS + "8/costs/"] = json_reply({"dollars": 1.0})
-    peers.consoling["DELETE", ENDPOINTS + "8/"] = json_reply({"success": True})
-    peers.consoling["POST", GROUPS] = json_reply({"success": True, "id": 98})
-    peers.consoling["GET", GROUPS] = json_reply(
+    peers.console_replies["GET", ENDPOINTS + "8/costs/"] = json_reply({"dollars": 1.0})
+    peers.console_replies["DELETE", ENDPOINTS + "8/"] = json_reply({"success": True})
+    peers.console_replies["POST", GROUPS] = json_reply({"success": True, "id": 98})
+    peers.console_replies["GET", GROUPS] = json_reply(
         {"success": True, "results": [{"id": 5, "endpoint_id": 8, "endpoint_name": name}]}
     )
     assert (await client.endpoints.get(name)).id == 8
@@ -53,12 +53,12 @@ async def test_a_name_is_a_name_whatever_it_looks_like(peers, client, name):
 async def test_what_is_neither_a_name_nor_an_id_is_not_sent(peers, client, wrong):
     with pytest.raises(stoker.Invalid):
         await client.endpoints.delete(wrong)
-    assert peers.console == []
+    assert peers.console_calls == []
 
 
 async def test_a_workergroup_of_an_id_is_not_one_of_a_name_of_the_same_digits(peers, client):
     groups = [{"id": 5, "endpoint_id": 8, "endpoint_name": "4090"}, {"id": 6, "endpoint_id": 4090}]
-    peers.consoling["GET", GROUPS] = json_reply({"success": True, "results": groups})
+    peers.console_replies["GET", GROUPS] = json_reply({"success": True, "results": groups})
     found = {asked: await client.workergroups.list(endpoint=asked) for asked in ("4090", 4090, "id:4090")}
     assert {asked: [group.id for group in groups] for asked, groups in found.items()} == {
         "4090": [5],
@@ -68,11 +68,13 @@ async def test_a_workergroup_of_an_id_is_not_one_of_a_name_of_the_same_digits(pe
 
 
 async def test_an_engine_that_cannot_say_is_asked_again_and_then_quoted(peers, client):
-    peers.consoling["POST", GROUPS] = problem(503, "endpoints_not_read", "Temporal cannot be read now")
+    peers.console_replies["POST", GROUPS] = problem(503, "endpoints_not_read", "Temporal cannot be read now")
     with pytest.raises(stoker.EngineUnavailable, match="Temporal cannot be read now"):
         await client.workergroups.create(7, template_id=4)
     assert len(bodies(peers, "POST", GROUPS)) > 1, "nothing had been begun"
-    peers.consoling["GET", ENDPOINTS] = problem(503, "endpoints_not_read", "Temporal cannot be read now")
+    peers.console_replies["GET", ENDPOINTS] = problem(
+        503, "endpoints_not_read", "Temporal cannot be read now"
+    )
     with pytest.raises(stoker.EngineUnavailable, match="Temporal cannot be read now"):
         await client.endpoints.get("nope")
 
@@ -84,7 +86,7 @@ async def test_workers_of_an_unknown_endpoint_are_not_found_although_the_answer_
         "error": "there is none",
         "error_msg": "there is none",
     }
-    peers.consoling["POST", "/get_endpoint_workers/"] = json_reply(said)
+    peers.console_replies["POST", "/get_endpoint_workers/"] = json_reply(said)
     with pytest.raises(stoker.EndpointNotFound, match="there is none"):
         await client.endpoints.workers(9)
 
@@ -107,7 +109,7 @@ async def test_create_sends_what_was_given_and_nothing_else(peers, client):
         peers.endpoint(body["endpoint_name"], 9, **{k: v for k, v in body.items() if k != "endpoint_name"})
         return await json_reply({"success": True, "result": 9})(request, body)
 
-    peers.consoling["POST", ENDPOINTS] = create
+    peers.console_replies["POST", ENDPOINTS] = create
     record = await client.endpoints.create("new", max_workers=3, min_workers=0, endpoint_state="active")
     assert record.id == 9
     assert bodies(peers, "POST", ENDPOINTS) == [
@@ -123,9 +125,9 @@ async def test_create_sends_what_was_given_and_nothing_else(peers, client):
 
 
 async def test_what_another_engine_has_not_heard_of_yet_is_created_all_the_same(peers, client):
-    peers.consoling["POST", ENDPOINTS] = json_reply({"success": True, "result": 99})
-    peers.consoling["POST", GROUPS] = json_reply({"success": True, "id": 98})
-    peers.consoling["GET", GROUPS] = json_reply({"success": True, "results": []})
+    peers.console_replies["POST", ENDPOINTS] = json_reply({"success": True, "result": 99})
+    peers.console_replies["POST", GROUPS] = json_reply({"success": True, "id": 98})
+    peers.console_replies["GET", GROUPS] = json_reply({"success": True, "results": []})
     record = await client.endpoints.create("new", max_workers=3)
     assert (record.id, record.endpoint_name, record.max_workers) == (99, "new", 3)
     assert (await client.workergroups.create("new", template_hash="abc")).id == 98
@@ -144,12 +146,12 @@ async def test_a_bad_parameter_is_refused_before_anything_is_sent(peers, client,
         await client.endpoints.create("new", **parameters)
     with pytest.raises(stoker.Invalid, match=sentence):
         await client.endpoints.update("llm", **parameters)
-    assert peers.console == []
+    assert peers.console_calls == []
 
 
 async def test_update_and_delete_name_the_endpoint_by_its_id(peers, client):
-    peers.consoling["PUT", ENDPOINTS + "7/"] = json_reply({"success": True})
-    peers.consoling["DELETE", ENDPOINTS + "7/"] = json_reply({"success": True})
+    peers.console_replies["PUT", ENDPOINTS + "7/"] = json_reply({"success": True})
+    peers.console_replies["DELETE", ENDPOINTS + "7/"] = json_reply({"success": True})
     await client.endpoints.update("llm", max_workers=2)
     assert bodies(peers, "PUT", ENDPOINTS + "7/") == [{"endptjob_id": 7, "max_workers": 2}]
     endpoint = await client.get_endpoint("llm")
@@ -161,13 +163,13 @@ async def test_update_and_delete_name_the_endpoint_by_its_id(peers, client):
 
 
 async def test_the_engines_refusal_comes_through_in_its_words(peers, client):
-    peers.consoling["POST", ENDPOINTS] = problem(
+    peers.console_replies["POST", ENDPOINTS] = problem(
         400, "endpoint_exists", "there is an endpoint named 'llm' already"
     )
     with pytest.raises(stoker.Refused, match="already") as caught:
         await client.endpoints.create("llm")
     assert (caught.value.status, caught.value.code) == (400, "endpoint_exists")
-    peers.consoling["PUT", ENDPOINTS + "7/"] = json_reply(
+    peers.console_replies["PUT", ENDPOINTS + "7/"] = json_reply(
         {"success": False, "error": "no", "msg": "it is being deleted"}
     )
     with pytest.raises(stoker.Refused, match="being deleted"):
@@ -199,8 +201,8 @@ async def test_workers_are_read_as_the_engine_lists_them(peers, client):
         "reqs_working": 1,
         "kind": "1x A",
     }
-    peers.consoling["POST", "/get_endpoint_workers/"] = json_reply([row])
-    peers.consoling["POST", "/get_autogroup_workers/"] = json_reply({"workers": [row]})
+    peers.console_replies["POST", "/get_endpoint_workers/"] = json_reply([row])
+    peers.console_replies["POST", "/get_autogroup_workers/"] = json_reply({"workers": [row]})
     for workers in (
         await client.endpoints.workers("llm"),
         await client.workergroups.workers(3),
@@ -209,7 +211,7 @@ async def test_workers_are_read_as_the_engine_lists_them(peers, client):
         (worker,) = workers
         assert (worker.id, worker.status, worker.cur_load, worker.measured_perf) == (41, "idle", 5.0, 8.5)
         assert worker.as_json()["kind"] == "1x A"
-    peers.consoling["POST", "/get_endpoint_workers/"] = json_reply(
+    peers.console_replies["POST", "/get_endpoint_workers/"] = json_reply(
         {"error": "gone", "error_msg": "it is gone"}
     )
     with pytest.raises(stoker.Refused, match="it is gone"):
@@ -217,7 +219,7 @@ async def test_workers_are_read_as_the_engine_lists_them(peers, client):
 
 
 async def test_logs_have_four_levels_and_a_tail(peers, client):
-    peers.consoling["POST", "/get_endpoint_logs/"] = json_reply(
+    peers.console_replies["POST", "/get_endpoint_logs/"] = json_reply(
         {"info0": "a\n", "info1": "b\n", "trace": "c\n", "debug": "d\n"}
     )
     logs = await client.endpoints.logs("llm", tail=5)
@@ -229,21 +231,23 @@ async def test_logs_have_four_levels_and_a_tail(peers, client):
 
 async def test_status_decisions_and_costs(peers, client):
     endpoint = await client.get_endpoint("llm")
-    peers.consoling["GET", ENDPOINTS + "7/status/"] = json_reply({"state": "active", "workers": {"IDLE": 2}})
-    peers.consoling["GET", ENDPOINTS + "7/costs/"] = json_reply({"dollars": 1.5})
-    peers.consoling["GET", ENDPOINTS + "7/decisions/"] = json_reply(
+    peers.console_replies["GET", ENDPOINTS + "7/status/"] = json_reply(
+        {"state": "active", "workers": {"IDLE": 2}}
+    )
+    peers.console_replies["GET", ENDPOINTS + "7/costs/"] = json_reply({"dollars": 1.5})
+    peers.console_replies["GET", ENDPOINTS + "7/decisions/"] = json_reply(
         {"decisions": [{"kind": "recruit", "reason": "why"}]}
     )
     assert (await endpoint.status())["workers"] == {"IDLE": 2}
     assert (await endpoint.costs())["dollars"] == 1.5
     assert await endpoint.decisions(tail=3) == [{"kind": "recruit", "reason": "why"}]
-    assert peers.console[-1][1].query == {"tail": "3"}
+    assert peers.console_calls[-1][1].query == {"tail": "3"}
 
 
 async def test_a_second_config_is_advised_and_checked_before_it_is_sent(peers, client):
     path = ENDPOINTS + "7/advice/"
-    peers.consoling["GET", path] = json_reply({"advice": {"active": True, "summary": "over 10 min"}})
-    peers.consoling["PUT", path] = peers.consoling["DELETE", path] = json_reply({"success": True})
+    peers.console_replies["GET", path] = json_reply({"advice": {"active": True, "summary": "over 10 min"}})
+    peers.console_replies["PUT", path] = peers.console_replies["DELETE", path] = json_reply({"success": True})
     await client.endpoints.advise("llm", target_util=0.8, cold_workers=2, tuning="thrifty")
     assert bodies(peers, "PUT", path) == [{"target_util": 0.8, "min_workers": 2, "tuning": "thrifty"}]
     assert (await client.endpoints.advice("llm"))["summary"] == "over 10 min"
@@ -258,8 +262,8 @@ async def test_a_workergroup_is_created_for_an_endpoint_by_name_or_id(peers, cli
     groups = [
         {"id": 5, "endpoint_id": 7, "endpoint_name": "llm", "template_hash": "abc", "search_params": "x=1"}
     ]
-    peers.consoling["POST", GROUPS] = json_reply({"success": True, "id": 5})
-    peers.consoling["GET", GROUPS] = json_reply({"success": True, "results": groups})
+    peers.console_replies["POST", GROUPS] = json_reply({"success": True, "id": 5})
+    peers.console_replies["GET", GROUPS] = json_reply({"success": True, "results": groups})
     made = await client.workergroups.create("llm", template_hash="abc", search_params="x=1", test_workers=2)
     assert (made.id, made.template_hash) == (5, "abc")
     await client.workergroups.create(7, template_id=4)
@@ -284,13 +288,13 @@ async def test_a_workergroup_is_created_for_an_endpoint_by_name_or_id(peers, cli
 async def test_a_bad_workergroup_is_refused_before_anything_is_sent(peers, client, parameters, sentence):
     with pytest.raises(stoker.Invalid, match=sentence):
         await client.workergroups.create("llm", **parameters)
-    assert peers.console == []
+    assert peers.console_calls == []
 
 
 async def test_a_workergroup_is_changed_deleted_and_rolled(peers, client):
-    peers.consoling["PUT", GROUPS + "5/"] = json_reply({"success": True})
-    peers.consoling["DELETE", GROUPS + "5/"] = json_reply({"success": True})
-    peers.consoling["POST", "/update_workers/"] = json_reply({"success": True, "workers_to_update": 3})
+    peers.console_replies["PUT", GROUPS + "5/"] = json_reply({"success": True})
+    peers.console_replies["DELETE", GROUPS + "5/"] = json_reply({"success": True})
+    peers.console_replies["POST", "/update_workers/"] = json_reply({"success": True, "workers_to_update": 3})
     await client.workergroups.update(5, search_params="x=2")
     assert bodies(peers, "PUT", GROUPS + "5/") == [{"search_params": "x=2"}]
     assert await client.workergroups.update_workers(5) == 3
@@ -309,24 +313,24 @@ async def test_a_read_survives_an_engine_that_blinks(peers, client):
             return await answers.pop(0)(request, body)
         return await json_reply({"dollars": 1.0})(request, body)
 
-    peers.consoling["GET", ENDPOINTS + "7/costs/"] = blink
+    peers.console_replies["GET", ENDPOINTS + "7/costs/"] = blink
     assert (await client.endpoints.costs(7))["dollars"] == 1.0
 
 
 async def test_a_create_that_may_have_happened_is_not_repeated(peers, client):
-    peers.consoling["POST", GROUPS] = problem(503, "temporal_timeout", "the change may still happen")
+    peers.console_replies["POST", GROUPS] = problem(503, "temporal_timeout", "the change may still happen")
     with pytest.raises(stoker.EngineUnavailable, match="may or may not"):
         await client.workergroups.create(7, template_id=4)
     assert len(bodies(peers, "POST", GROUPS)) == 1
 
 
 async def test_a_fault_that_the_engine_names_is_said_at_once(peers, client):
-    peers.consoling["GET", ENDPOINTS + "7/costs/"] = problem(
+    peers.console_replies["GET", ENDPOINTS + "7/costs/"] = problem(
         502, "query_failed", "the workflow could not answer"
     )
     with pytest.raises(stoker.Refused, match="could not answer"):
         await client.endpoints.costs(7)
-    assert len(peers.console) == 1
+    assert len(peers.console_calls) == 1
 
 
 @pytest.mark.parametrize(
@@ -340,14 +344,14 @@ async def test_a_fault_that_the_engine_names_is_said_at_once(peers, client):
     ],
 )
 async def test_a_server_that_is_no_engine_is_said_so(peers, client, answer):
-    peers.consoling["GET", ENDPOINTS] = answer
+    peers.console_replies["GET", ENDPOINTS] = answer
     with pytest.raises(stoker.MalformedAnswer):
         await client.endpoints.list()
 
 
 async def test_a_forced_delete_says_so_and_what_was_done_is_told(peers, client):
     done = {"success": True, "msg": "endpoint llm was ended", "begun": True, "destroyed_instances": [5]}
-    peers.consoling["DELETE", ENDPOINTS + "7/"] = json_reply(done)
+    peers.console_replies["DELETE", ENDPOINTS + "7/"] = json_reply(done)
     assert (await client.endpoints.delete("llm", force=True))["destroyed_instances"] == [5]
     assert bodies(peers, "DELETE", ENDPOINTS + "7/") == [{"force": True}]
 
@@ -359,12 +363,12 @@ async def test_one_row_that_cannot_be_read_does_not_hide_the_others(peers, clien
         {"id": 9, "endpoint_name": "whole"},
         "no row",
     ]
-    peers.consoling["GET", ENDPOINTS] = json_reply({"success": True, "results": rows})
+    peers.console_replies["GET", ENDPOINTS] = json_reply({"success": True, "results": rows})
     sick, stuck, whole = await client.endpoints.list()
     assert (sick.id, sick.endpoint_name) == (7, "llm")
     assert "max_workers" in sick.broken
     assert stuck.broken == "its workflow makes no progress"
     assert whole.broken == ""
     groups = [{"id": 1, "endpoint_name": "llm", "gpu_ram": "much"}, {"id": 2, "gpu_ram": 24}]
-    peers.consoling["GET", GROUPS] = json_reply({"success": True, "results": groups})
+    peers.console_replies["GET", GROUPS] = json_reply({"success": True, "results": groups})
     assert ["gpu_ram" in each.broken for each in await client.workergroups.list()] == [True, False]

@@ -18,7 +18,7 @@ def closed_port() -> str:
 
 
 async def test_a_waiting_request_polls_with_its_index_and_tells_why(peers, endpoint):
-    peers.routing += [
+    peers.route_replies += [
         peers.wait("recruiting", "no worker yet", position=3, eta_s=140.0),
         peers.wait("booting", "a worker loads its model", position=1),
     ]
@@ -29,34 +29,34 @@ async def test_a_waiting_request_polls_with_its_index_and_tells_why(peers, endpo
         ("recruiting", "no worker yet", 3, 140.0),
         ("booting", "a worker loads its model", 1, None),
     ]
-    assert [route.body["request_idx"] for route in peers.routes] == [0, 1, 1]
+    assert [route.body["request_idx"] for route in peers.route_calls] == [0, 1, 1]
 
 
 async def test_a_request_that_never_gets_a_worker_times_out_with_the_reason(peers, endpoint):
-    peers.routing += [peers.wait("no_capacity", "no offer matches the search")] * 10_000
+    peers.route_replies += [peers.wait("no_capacity", "no offer matches the search")] * 10_000
     with pytest.raises(stoker.RequestTimedOut, match="no offer matches the search") as caught:
         await endpoint.request("/x", {}, timeout=0.2)
     assert caught.value.reason == "no_capacity"
-    assert peers.calls == []
+    assert peers.worker_calls == []
 
 
 async def test_a_worker_that_does_not_finish_is_named_in_the_timeout(peers, endpoint):
     async def hang(request, _):
-        await peers.hung_up.wait()
+        await peers.client_disconnected.wait()
 
-    peers.work = hang
+    peers.worker_reply = hang
     with pytest.raises(stoker.RequestTimedOut, match=peers.worker_url) as caught:
         await endpoint.request("/x", {}, timeout=1.0)
     assert caught.value.reason == "worker"
-    await asyncio.wait_for(peers.hung_up.wait(), 10)  # the worker saw the client leave
+    await asyncio.wait_for(peers.client_disconnected.wait(), 10)  # the worker saw the client leave
 
 
 async def test_an_unreachable_worker_is_reported_and_the_request_goes_elsewhere(peers, endpoint):
     dead = closed_port()
-    peers.routing.append(peers.route_to(dead))
+    peers.route_replies.append(peers.route_to(dead))
     answer = await endpoint.request("/x", {})
     assert (answer.status, answer.attempts) == (200, 2)
-    first, second = peers.routes
+    first, second = peers.route_calls
     assert "failed_url" not in first.body
     assert second.body["failed_url"] == dead
     assert second.body["request_idx"] == 1
@@ -78,49 +78,49 @@ async def test_an_unreachable_worker_is_reported_and_the_request_goes_elsewhere(
     ids=["dropped", "dropped in the body", "429", "503", "408", "500", "502", "ticket expired"],
 )
 async def test_a_request_survives(peers, endpoint, fault):
-    peers.working.append(fault)
+    peers.worker_replies.append(fault)
     answer = await endpoint.request("/x", {"n": 1})
     assert answer.json() == {"echo": {"n": 1}}
     assert answer.attempts == 2
-    assert peers.routes[1].body["failed_url"] == peers.worker_url
-    assert [route.body["request_idx"] for route in peers.routes] == [0, 1]
+    assert peers.route_calls[1].body["failed_url"] == peers.worker_url
+    assert [route.body["request_idx"] for route in peers.route_calls] == [0, 1]
 
 
 async def test_all_attempts_carry_the_same_idempotency_key(peers, endpoint):
-    peers.working += [drop(), problem(503, "draining", "draining")]
+    peers.worker_replies += [drop(), problem(503, "draining", "draining")]
     await endpoint.request("/x", {})
     await endpoint.request("/x", {})
     await endpoint.request("/x", {}, idempotency_key="order-17")
-    keys = [call.headers["Idempotency-Key"] for call in peers.calls]
+    keys = [call.headers["Idempotency-Key"] for call in peers.worker_calls]
     assert keys[0] == keys[1] == keys[2]
     assert keys[3] not in {keys[0], "order-17"}
     assert keys[4] == "order-17"
 
 
 async def test_every_attempt_has_a_ticket_of_its_own(peers, endpoint):
-    peers.working.append(drop())
+    peers.worker_replies.append(drop())
     await endpoint.request("/x", {})
-    assert [call.body["auth_data"]["reqnum"] for call in peers.calls] == [1, 2]
+    assert [call.body["auth_data"]["reqnum"] for call in peers.worker_calls] == [1, 2]
 
 
 async def test_refusals_are_bounded(peers, endpoint):
-    peers.work = problem(429, "queue_full", "the queue is full")
+    peers.worker_reply = problem(429, "queue_full", "the queue is full")
     with pytest.raises(stoker.WorkerFailed, match="the queue is full") as caught:
         await endpoint.request("/x", {})
-    assert caught.value.attempts == len(peers.calls) == QUICK.refusals_max + 1
+    assert caught.value.attempts == len(peers.worker_calls) == QUICK.refusals_max + 1
     assert caught.value.status == 429
 
 
 async def test_failures_are_bounded_and_the_models_own_words_come_through(peers, endpoint):
-    peers.work = json_reply({"detail": "CUDA out of memory"}, 500)
+    peers.worker_reply = json_reply({"detail": "CUDA out of memory"}, 500)
     with pytest.raises(stoker.ModelError, match="CUDA out of memory") as caught:
         await endpoint.request("/x", {})
     assert (caught.value.status, caught.value.body) == (500, {"detail": "CUDA out of memory"})
-    assert len(peers.calls) == QUICK.failures_max + 1
+    assert len(peers.worker_calls) == QUICK.failures_max + 1
 
 
 async def test_a_worker_that_always_drops_is_a_worker_failure(peers, endpoint):
-    peers.work = drop()
+    peers.worker_reply = drop()
     with pytest.raises(stoker.WorkerFailed, match="dropped") as caught:
         await endpoint.request("/x", {})
     assert caught.value.status is None
@@ -128,18 +128,18 @@ async def test_a_worker_that_always_drops_is_a_worker_failure(peers, endpoint):
 
 
 async def test_a_ticket_refused_twice_is_no_accident(peers, endpoint):
-    peers.work = problem(401, "ticket_forged", "the ticket was not made for this worker")
+    peers.worker_reply = problem(401, "ticket_forged", "the ticket was not made for this worker")
     with pytest.raises(stoker.Unauthorised, match="ticket_forged"):
         await endpoint.request("/x", {})
-    assert len(peers.calls) == 2
+    assert len(peers.worker_calls) == 2
 
 
 @pytest.mark.parametrize("body", [b"", b"401: Unauthorized"], ids=["empty", "aiohttp's"])
 async def test_a_401_without_a_word_is_of_the_ticket_as_the_official_worker_says_it(peers, endpoint, body):
-    peers.work = raw_reply(body, "text/plain", 401)
+    peers.worker_reply = raw_reply(body, "text/plain", 401)
     with pytest.raises(stoker.Unauthorised, match="did not accept the engine's ticket"):
         await endpoint.request("/x", {})
-    assert len(peers.calls) == 2
+    assert len(peers.worker_calls) == 2
 
 
 @pytest.mark.parametrize(
@@ -152,29 +152,29 @@ async def test_a_401_without_a_word_is_of_the_ticket_as_the_official_worker_says
     ids=["vLLM", "OpenAI", "text"],
 )
 async def test_a_models_own_401_is_the_models_and_is_not_repeated(peers, endpoint, said):
-    peers.work = said
-    with pytest.raises(stoker.ModelError, match="a key of its own") as caught:
+    peers.worker_reply = said
+    with pytest.raises(stoker.ModelError, match="an API key of its own") as caught:
         await endpoint.request("/x", {})
     assert caught.value.status == 401
     assert "Unauthorized" in str(caught.value.body)
-    assert len(peers.calls) == 1
+    assert len(peers.worker_calls) == 1
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
 async def test_what_another_worker_would_refuse_too_is_not_repeated(peers, endpoint, status):
-    peers.work = problem(status, "bad_payload", "max_tokens must be positive")
+    peers.worker_reply = problem(status, "bad_payload", "max_tokens must be positive")
     with pytest.raises(stoker.ModelError, match="max_tokens must be positive") as caught:
         await endpoint.request("/x", {})
     assert caught.value.status == status
     assert caught.value.body["error"] == "bad_payload"
-    assert len(peers.calls) == 1
+    assert len(peers.worker_calls) == 1
 
 
 async def test_without_retry_there_is_one_worker_and_one_try(peers, endpoint):
-    peers.work = problem(503, "draining", "the worker drains")
+    peers.worker_reply = problem(503, "draining", "the worker drains")
     with pytest.raises(stoker.WorkerFailed):
         await endpoint.request("/x", {}, retry=False)
-    assert len(peers.calls) == 1
+    assert len(peers.worker_calls) == 1
 
 
 async def test_an_engine_restart_is_not_an_error_of_the_user(peers, endpoint):
@@ -196,7 +196,7 @@ async def test_an_engine_restart_is_not_an_error_of_the_user(peers, endpoint):
 
 
 async def test_an_engine_restart_keeps_the_place_of_a_request_in_the_queue(peers, endpoint):
-    peers.routing += [
+    peers.route_replies += [
         peers.wait(),
         problem(503, "starting", "the engine starts"),
         raw_reply(b"Bad Gateway", "text/html", 502),
@@ -205,11 +205,11 @@ async def test_an_engine_restart_keeps_the_place_of_a_request_in_the_queue(peers
     ]
     answer = await endpoint.request("/x", {})
     assert answer.status == 200
-    assert [route.body["request_idx"] for route in peers.routes] == [0, 1, 1, 1, 1, 1]
+    assert [route.body["request_idx"] for route in peers.route_calls] == [0, 1, 1, 1, 1, 1]
 
 
 async def test_an_engine_that_is_asked_too_often_says_for_how_long_to_wait(peers, endpoint):
-    peers.routing.append(problem(429, "too_many", "slow down", **{"Retry-After": "0.01"}))
+    peers.route_replies.append(problem(429, "too_many", "slow down", **{"Retry-After": "0.01"}))
     assert (await endpoint.request("/x", {})).status == 200
 
 
@@ -231,7 +231,7 @@ async def test_a_wrong_key_is_said_at_once(peers):
         endpoint = await client.get_endpoint("llm")
         with pytest.raises(stoker.Unauthorised, match="opens no endpoint"):
             await endpoint.request("/x", {})
-    assert len(peers.routes) == 1
+    assert len(peers.route_calls) == 1
 
 
 async def test_an_endpoint_that_was_deleted_is_said_at_once(peers, endpoint):
@@ -253,10 +253,10 @@ async def test_an_endpoint_that_was_deleted_is_said_at_once(peers, endpoint):
     ids=["html", "no json", "a list", "a null url", "no signature", "no index"],
 )
 async def test_an_engine_that_does_not_speak_the_protocol_is_said_at_once(peers, endpoint, answer):
-    peers.routing.append(answer)
+    peers.route_replies.append(answer)
     with pytest.raises(stoker.MalformedAnswer, match=r"stoker engine|expected an object"):
         await endpoint.request("/x", {})
-    assert len(peers.routes) == 1
+    assert len(peers.route_calls) == 1
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ async def test_an_engine_that_does_not_speak_the_protocol_is_said_at_once(peers,
     ],
 )
 async def test_a_route_to_what_is_no_worker_is_refused(peers, endpoint, url):
-    peers.routing.append(
+    peers.route_replies.append(
         json_reply(
             {"url": url, "signature": "s", "cost": 1, "endpoint": "llm", "reqnum": 1, "request_idx": 1}
         )
@@ -283,7 +283,7 @@ async def test_a_route_to_what_is_no_worker_is_refused(peers, endpoint, url):
 
 
 async def test_a_redirect_is_not_followed(peers, endpoint):
-    peers.routing.append(json_reply({}, 307, Location="http://elsewhere.example/route/"))
+    peers.route_replies.append(json_reply({}, 307, Location="http://elsewhere.example/route/"))
     with pytest.raises(stoker.MalformedAnswer, match=r"elsewhere\.example"):
         await endpoint.request("/x", {})
 
@@ -295,13 +295,13 @@ async def test_cancelling_takes_the_request_away_from_its_worker(peers, endpoint
         reached.set()
         await asyncio.Event().wait()
 
-    peers.work = hang
+    peers.worker_reply = hang
     running = asyncio.ensure_future(endpoint.request("/x", {}))
     await asyncio.wait_for(reached.wait(), 10)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await asyncio.wait_for(peers.hung_up.wait(), 10)
+    await asyncio.wait_for(peers.client_disconnected.wait(), 10)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ async def test_cancelling_takes_the_request_away_from_its_worker(peers, endpoint
 async def test_a_route_that_is_no_path_is_refused_before_anything_is_sent(peers, endpoint, route):
     with pytest.raises(stoker.Invalid, match="route"):
         await endpoint.request(route, {})
-    assert peers.routes == []
+    assert peers.route_calls == []
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ async def test_a_route_that_is_no_path_is_refused_before_anything_is_sent(peers,
 async def test_what_cannot_be_sent_is_refused_before_anything_is_sent(peers, endpoint, options, sentence):
     with pytest.raises(stoker.Invalid, match=sentence):
         await endpoint.request("/x", **options)
-    assert peers.routes == []
+    assert peers.route_calls == []
 
 
 async def test_every_copy_of_a_request_is_routed_with_one_fingerprint(peers, endpoint):
@@ -341,7 +341,7 @@ async def test_every_copy_of_a_request_is_routed_with_one_fingerprint(peers, end
         await endpoint.request("/x", payload)
     for _ in range(2):  # each form has a boundary of its own
         await endpoint.request("/x", files={"f": ("n", b"data")})
-    one, same, other, form, same_form = (route.body["fingerprint"] for route in peers.routes)
+    one, same, other, form, same_form = (route.body["fingerprint"] for route in peers.route_calls)
     assert one == same
     assert form == same_form
     assert len({one, other, form}) == 3
@@ -349,8 +349,8 @@ async def test_every_copy_of_a_request_is_routed_with_one_fingerprint(peers, end
 
 async def test_a_request_that_breaks_workers_ends_with_the_engines_sentence(peers, endpoint):
     said = "this request was on 2 workers when they broke; change the request"
-    peers.routing.append(problem(422, "request_breaks_workers", said))
+    peers.route_replies.append(problem(422, "request_breaks_workers", said))
     with pytest.raises(stoker.Refused, match="2 workers when they broke") as caught:
         await endpoint.request("/x", {})
     assert (caught.value.status, caught.value.code) == (422, "request_breaks_workers")
-    assert len(peers.routes) == 1
+    assert len(peers.route_calls) == 1

@@ -1,4 +1,4 @@
-"""Many requests at once, with bounded concurrency."""
+"""Many calls at once, with bounded concurrency."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from stoker.errors import Invalid
 T = TypeVar("T")
 R = TypeVar("R")
 
-AHEAD = 4
-"""In order, a slow first request holds back the answers of the others: up to this many times `concurrency` wait in
-memory, then nothing new is started."""
+BUFFERED_FACTOR = 4
+"""With ordered results, a slow first call delays the results of later ones. At most this many times `concurrency` calls
+are started or buffered."""
 
 
 async def map_bounded(
@@ -24,27 +24,30 @@ async def map_bounded(
     ordered: bool,
     return_errors: bool,
 ) -> AsyncGenerator[R | Exception, None]:
-    """`work` on every item, at most `concurrency` at a time; results in order, or as they come.
+    """`work` on every item, at most `concurrency` at a time; results in order, or as they complete.
 
-    The first error ends it and cancels the rest, unless `return_errors`: then errors stand in the place of results.
-    Closing the iterator cancels what runs. Items are taken as they are needed, never all at once.
+    The first error ends the iteration and cancels the rest. With `return_errors`, errors are yielded as results.
+    Closing the iterator cancels the running calls. Items are taken when needed, never all at once.
+
+    Raises:
+        Invalid: `concurrency` is below 1.
     """
     if concurrency < 1:
         raise Invalid(f"concurrency is {concurrency}; expected at least 1")
-    turn = asyncio.Semaphore(concurrency)
-    room = asyncio.Semaphore(concurrency * AHEAD if ordered else concurrency)
+    running = asyncio.Semaphore(concurrency)
+    buffered = asyncio.Semaphore(concurrency * BUFFERED_FACTOR if ordered else concurrency)
     results: asyncio.Queue[asyncio.Task[R] | None] = asyncio.Queue()
     started: set[asyncio.Task[R]] = set()
 
     async def one(item: T) -> R:
-        async with turn:
+        async with running:
             return await work(item)
 
     async def feed() -> None:
         try:
             source = _each(items)
             while True:
-                await room.acquire()
+                await buffered.acquire()
                 try:
                     item = await anext(source)
                 except StopAsyncIteration:
@@ -65,11 +68,11 @@ async def map_bounded(
             task = await results.get()
             if task is None:
                 fed = True
-                await feeder  # an error of the source is the caller's
+                await feeder  # raises an error of the source
                 continue
             await asyncio.wait([task])
             started.discard(task)
-            room.release()
+            buffered.release()
             try:
                 result: R | Exception = task.result()
             except Exception as fault:
@@ -78,8 +81,8 @@ async def map_bounded(
                 result = fault
             yield result
     finally:
-        for left in (feeder, *started):
-            left.cancel()
+        for unfinished in (feeder, *started):
+            unfinished.cancel()
         await asyncio.gather(feeder, *started, return_exceptions=True)
 
 

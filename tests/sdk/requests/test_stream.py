@@ -21,7 +21,7 @@ async def test_events_come_as_the_model_makes_them(peers, endpoint):
         await response.write(b'data: {"token": "b"}\n\ndata: [DONE]\n\n')
         return response
 
-    peers.work = talk
+    peers.worker_reply = talk
     async with endpoint.stream("/v1/completions", {"stream": True}) as stream:
         events = aiter(stream)
         assert (await anext(events)).json() == {"token": "a"}
@@ -32,7 +32,7 @@ async def test_events_come_as_the_model_makes_them(peers, endpoint):
 
 
 async def test_json_lines_and_multi_line_events_are_events_too(peers, endpoint):
-    peers.working += [
+    peers.worker_replies += [
         chunks(b'{"a": 1}\n{"a"', b": 2}", content_type="application/x-ndjson"),
         chunks(b"event: delta\ndata: one\ndata: two\n\n: ping\n\n"),
     ]
@@ -43,14 +43,14 @@ async def test_json_lines_and_multi_line_events_are_events_too(peers, endpoint):
 
 
 async def test_raw_bytes_come_unchanged(peers, endpoint):
-    peers.working.append(chunks(b"\x00\xff", b"data: x", content_type="audio/mpeg"))
+    peers.worker_replies.append(chunks(b"\x00\xff", b"data: x", content_type="audio/mpeg"))
     async with endpoint.stream("/speak", {}) as stream:
         assert stream.content_type == "audio/mpeg"
         assert b"".join([part async for part in stream.bytes()]) == b"\x00\xffdata: x"
 
 
 async def test_a_stream_is_retried_before_its_first_byte(peers, endpoint):
-    peers.working += [
+    peers.worker_replies += [
         drop(),
         problem(503, "draining", "draining"),
         chunks(then_drop=True),
@@ -72,14 +72,14 @@ async def test_a_stream_that_breaks_after_its_first_byte_is_not_retried(peers, e
         request.transport.abort()
         return response
 
-    peers.work = break_once_read
+    peers.worker_reply = break_once_read
     async with endpoint.stream("/x", {}) as stream:
         events = aiter(stream)
         assert (await anext(events)).data == "a"
         read.set()
         with pytest.raises(stoker.WorkerFailed, match="broke the stream after 9 bytes"):
             await anext(events)
-    assert len(peers.calls) == 1
+    assert len(peers.worker_calls) == 1
 
 
 async def test_a_stream_that_falls_silent_ends_at_the_idle_timeout(peers, endpoint):
@@ -87,10 +87,10 @@ async def test_a_stream_that_falls_silent_ends_at_the_idle_timeout(peers, endpoi
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(b"data: a\n\n")
-        await peers.hung_up.wait()
+        await peers.client_disconnected.wait()
         return response
 
-    peers.work = fall_silent
+    peers.worker_reply = fall_silent
     async with endpoint.stream("/x", {}, idle_timeout=0.1) as stream:
         events = aiter(stream)
         assert (await anext(events)).data == "a"
@@ -106,7 +106,7 @@ async def test_leaving_a_stream_stops_the_model(peers, endpoint):
             await response.write(b"data: a\n\n")
             await asyncio.sleep(0)
 
-    peers.work = talk_for_ever
+    peers.worker_reply = talk_for_ever
     async with endpoint.stream("/x", {}) as stream:
         async for event in stream:
             assert event.data == "a"
@@ -128,7 +128,7 @@ async def test_streams_that_say_done_share_one_connection(peers, endpoint, monke
         await asyncio.sleep(0)
         return response
 
-    peers.work = talk
+    peers.worker_reply = talk
     for _ in range(3):
         async with endpoint.stream("/x", {}) as stream:
             assert [event.data async for event in stream] == ["a"]
@@ -146,7 +146,7 @@ async def test_a_body_that_does_not_end_after_done_holds_nobody_up(peers, endpoi
             await asyncio.sleep(0)
         await asyncio.Event().wait()
 
-    peers.work = talk
+    peers.worker_reply = talk
     async with asyncio.timeout(10):
         async with endpoint.stream("/x", {}) as stream:
             assert [event.data async for event in stream] == ["a"]
@@ -155,15 +155,15 @@ async def test_a_body_that_does_not_end_after_done_holds_nobody_up(peers, endpoi
 
 
 async def test_an_error_answer_is_the_streams_error(peers, endpoint):
-    peers.work = problem(422, "bad_payload", "no prompt")
+    peers.worker_reply = problem(422, "bad_payload", "no prompt")
     with pytest.raises(stoker.ModelError, match="no prompt"):
         async with endpoint.stream("/x", {}):
             pass
-    assert len(peers.calls) == 1
+    assert len(peers.worker_calls) == 1
 
 
 async def test_a_stream_without_a_byte_is_an_empty_stream(peers, endpoint):
-    peers.working.append(chunks())
+    peers.worker_replies.append(chunks())
     async with endpoint.stream("/x", {}) as stream:
         assert [event async for event in stream] == []
 
