@@ -1,4 +1,4 @@
-"""The `stoker` command. Exit codes: 0 done, 1 it failed, 2 it was used wrongly."""
+"""The `stoker` command. Exit codes: 0 success, 1 failure, 2 wrong use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     try:
         from stoker.cli.app import app  # noqa: PLC0415 - typer and rich are an extra
     except ModuleNotFoundError as fault:

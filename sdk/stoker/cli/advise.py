@@ -1,4 +1,4 @@
-"""`stoker advise`: a second config planned beside a live endpoint's own. Nothing of it is carried out."""
+"""`stoker advise`: what-if analysis. A second config is planned beside the live one and not carried out."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, run
-from stoker.cli.inspect import clock
-from stoker.cli.output import console, make_table, print_json, say
-from stoker.cli.parameters import OfEndpoint, takes
+from stoker.cli.output import console, format_time, make_table, print_json, print_line
+from stoker.cli.parameters import ENDPOINT_OPTIONS, with_options
 from stoker.client import Serverless
 
 Tuning = Annotated[
     str | None,
-    typer.Option(help="thrifty or generous: less, or more, spare for chance than the policy's own."),
+    typer.Option(help="thrifty or generous: less or more spare capacity for random peaks than the default."),
 ]
 
 _ROWS = (
@@ -32,16 +31,16 @@ _ROWS = (
 _SIDES = ("live", "live_imagined", "advised")
 
 
-@takes(OfEndpoint)
+@with_options(ENDPOINT_OPTIONS)
 def advise(
     context: typer.Context,
     endpoint: EndpointArgument,
     given: dict[str, Any],
-    stop: Annotated[bool, typer.Option("--stop", help="Plan no second config any more.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the analysis.")] = False,
     tuning: Tuning = None,
     as_json: AsJson = False,
 ) -> None:
-    """Plan a second config beside the live one and compare; without parameters: look at what came of it."""
+    """Plan a second config beside the live one and compare; without parameters, show the comparison."""
     wanted = given if tuning is None else given | {"tuning": tuning}
     if stop and wanted:
         raise typer.BadParameter("--stop takes no parameters")
@@ -58,9 +57,9 @@ def advise(
     if as_json:
         print_json(found)
     elif stop:
-        say(f"endpoint {endpoint}: no second config is planned any more")
+        print_line(f"endpoint {endpoint}: the analysis is stopped")
     elif not found.get("active"):
-        say(
+        print_line(
             f"endpoint {endpoint}: no second config is planned; try: stoker advise {endpoint} --target-util 0.8"
         )
     else:
@@ -71,21 +70,21 @@ def _show(endpoint: str, found: dict[str, Any]) -> None:
     asked = ", ".join(f"{name} = {value}" for name, value in found.get("config", {}).items())
     if found.get("tuning", "default") != "default":
         asked = ", ".join(filter(None, (asked, f"tuning {found['tuning']}")))
-    say(f"endpoint {endpoint}, advised beside the live config: {asked}")
-    say(f"since {clock(found.get('since'))} UTC; nothing of it is carried out")
-    say("")
+    print_line(f"endpoint {endpoint}, advised beside the live config: {asked}")
+    print_line(f"since {format_time(found.get('since'))} UTC; nothing of it is carried out")
+    print_line("")
     table = make_table(["", "live", "live config, imagined", "advised, imagined"], list(_rows(found)))
     console().print(table)
     differences = found.get("differences") or []
-    say("")
-    say(f"{found.get('summary', '')}")
+    print_line("")
+    print_line(f"{found.get('summary', '')}")
     if not differences:
-        say("now, with the live fleet: no step differs")
+        print_line("now, with the live fleet: no step differs")
         return
-    say("now, with the live fleet:")
+    print_line("now, with the live fleet:")
     for each in differences:
-        who = "advised config only" if each.get("side") == "advised" else "live config only"
-        say(f"  {who}: {each.get('op')} {each.get('subject')}: {each.get('reason')}")
+        where = "advised config only" if each.get("side") == "advised" else "live config only"
+        print_line(f"  {where}: {each.get('op')} {each.get('subject')}: {each.get('reason')}")
 
 
 def _rows(found: dict[str, Any]) -> list[list[str]]:

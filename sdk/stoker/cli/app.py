@@ -1,4 +1,4 @@
-"""The command's tree."""
+"""The command and its subcommands."""
 
 from __future__ import annotations
 
@@ -32,17 +32,16 @@ def options(
     context: typer.Context,
     url: Annotated[str | None, typer.Option(help="The engine's address; else STOKER_URL.")] = None,
     api_key: Annotated[
-        str | None, typer.Option(help="The key; else STOKER_API_KEY, which no process list shows.")
+        str | None,
+        typer.Option(help="The key; else STOKER_API_KEY, which is not visible in the process list."),
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Do not check TLS certificates.")] = False,
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Which engine, and with which key."""
-    if isinstance(
-        sys.stdout, io.TextIOWrapper
-    ):  # a letter that this terminal lacks is no reason to print nothing
+    """Options before the command: the engine and the key."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters that the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     context.obj = Globals(url, api_key, insecure)
 

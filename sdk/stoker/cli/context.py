@@ -1,4 +1,4 @@
-"""What every command shares: which engine, which key, and how it runs."""
+"""Shared by all commands: the engine, the key, common arguments, and the run of a command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stoker.requests.backoff import RetryPolicy
 T = TypeVar("T")
 
 ENGINE_SECONDS_MAX = 10.0
-"""A person at a terminal wants to hear soon that the engine is away."""
+"""Tolerated outage of the engine; short, because a person waits at the terminal."""
 
 ENDPOINT_HELP = "The endpoint's name, or its id as id:123. Before a name that begins with a dash write --."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -49,14 +49,17 @@ def run(
     timeout_seconds: float = 600.0,
     patient: bool = False,
 ) -> T:
-    """Do a command's work with a client; what goes wrong ends the program with a sentence."""
+    """Run a command's work with a client; an error ends the program with one line.
+
+    `patient` tolerates a longer outage of the engine.
+    """
     given = context.find_object(Globals) or Globals()
 
-    async def doing() -> T:
+    async def run_with_client() -> T:
         async with given.client(timeout_seconds=timeout_seconds, patient=patient) as client:
             return await work(client)
 
     try:
-        return asyncio.run(doing())
+        return asyncio.run(run_with_client())
     except StokerError as fault:
         fail(fault)

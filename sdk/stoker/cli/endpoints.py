@@ -2,63 +2,96 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, run
-from stoker.cli.output import console, make_table, print_json, print_table, say, tell
-from stoker.cli.parameters import OfEndpoint, takes
+from stoker.cli.fields import mapping, parameter_rows, status_rows, worker_counts
+from stoker.cli.output import (
+    console,
+    format_time,
+    make_table,
+    print_json,
+    print_line,
+    print_notice,
+    print_table,
+    shorten,
+)
+from stoker.cli.parameters import ENDPOINT_OPTIONS, with_options
 from stoker.client import Serverless
+from stoker.errors import StokerError
 from stoker.management.records import EndpointRecord
 
 app = typer.Typer(no_args_is_help=True, help="Endpoints: how much capacity, at which queue time.")
 
-ShowKey = Annotated[bool, typer.Option("--show-key", help="Print the endpoint's routing key in clear.")]
+ShowKey = Annotated[bool, typer.Option("--show-key", help="Print the endpoint's routing key.")]
 
-_SHOWN = (
-    "max_workers",
-    "min_workers",
-    "min_load",
-    "target_util",
-    "cold_mult",
-    "min_cold_load",
-    "inactivity_timeout",
-    "max_queue_time",
-    "target_queue_time",
-)
+LIST_COLUMNS = ("id", "name", "state", "workers", "$/h", "last decision")
+OVERVIEWS_AT_ONCE = 16
+"""Endpoints whose status is read at the same time."""
+DECISION_CHARACTERS_MAX = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """An endpoint with its status and last decision, as far as the engine could read them."""
+
+    record: EndpointRecord
+    status: dict[str, Any]
+    last_decision: str
+
+    def row(self) -> list[Any]:
+        """In the order of LIST_COLUMNS."""
+        record = self.record
+        state = "broken" if record.broken else record.endpoint_state
+        workers = worker_counts(self.status) if "workers" in self.status else None
+        dollars = self.status.get("dollars_per_hour")
+        return [record.id, record.endpoint_name, state, workers, dollars, self.last_decision]
 
 
 @app.command("list")
 def list_(context: typer.Context, as_json: AsJson = False, show_key: ShowKey = False) -> None:
-    """All endpoints of this account."""
+    """All endpoints of this account: state, workers, cost, last decision. Parameters: stoker endpoints show."""
 
-    async def work(client: Serverless) -> list[EndpointRecord]:
-        return await client.endpoints.list()
+    async def work(client: Serverless) -> list[Overview]:
+        records = await client.endpoints.list()
+        if as_json:
+            return [Overview(record, {}, "") for record in records]
+        slots = asyncio.Semaphore(OVERVIEWS_AT_ONCE)
+        return await asyncio.gather(*(_overview(client, record, slots) for record in records))
 
-    records = run(context, work)
+    overviews = run(context, work)
     if as_json:
-        print_json([record.as_json(show_key=show_key) for record in records])
+        print_json([each.record.as_json(show_key=show_key) for each in overviews])
         return
-    columns = ["id", "name", "state", *_SHOWN, *(["key"] if show_key else [])]
-    rows = [
-        [
-            record.id,
-            record.endpoint_name,
-            "broken" if record.broken else record.endpoint_state,
-            *(getattr(record, name) for name in _SHOWN),
-            *([record.key] if show_key else []),
-        ]
-        for record in records
-    ]
+    columns = [*LIST_COLUMNS, *(["key"] if show_key else [])]
+    rows = [[*each.row(), *([each.record.key] if show_key else [])] for each in overviews]
     print_table(columns, rows, empty="no endpoints; create one with: stoker endpoints create NAME")
-    for record in records:
-        if record.broken:
-            tell(f"{record.endpoint_name}: {record.broken}")
+    for each in overviews:
+        if each.record.broken:
+            print_notice(f"{each.record.endpoint_name}: {each.record.broken}")
+
+
+async def _overview(client: Serverless, record: EndpointRecord, slots: asyncio.Semaphore) -> Overview:
+    async with slots:
+        try:
+            status, decisions = await asyncio.gather(
+                client.endpoints.status(record.id), client.endpoints.decisions(record.id, tail=1)
+            )
+        except StokerError as fault:
+            return Overview(record, {}, shorten(f"not available: {fault}", DECISION_CHARACTERS_MAX))
+    last = mapping(decisions[-1]) if decisions else {}
+    decision = (
+        f"{format_time(last.get('at'))} {last.get('kind', '')}: {last.get('reason', '')}" if last else "-"
+    )
+    return Overview(record, status, shorten(decision, DECISION_CHARACTERS_MAX))
 
 
 @app.command()
-@takes(OfEndpoint)
+@with_options(ENDPOINT_OPTIONS)
 def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Letters, digits, _ and -.")],
@@ -74,31 +107,31 @@ def create(
     if as_json:
         print_json(record.as_json())
     else:
-        say(f"created endpoint {record.endpoint_name}, id {record.id}")
+        print_line(f"created endpoint {record.endpoint_name}, id {record.id}")
 
 
 @app.command()
 def show(
     context: typer.Context, endpoint: EndpointArgument, as_json: AsJson = False, show_key: ShowKey = False
 ) -> None:
-    """One endpoint: its parameters, and what it does now."""
+    """One endpoint: its parameters and its present state."""
 
     async def work(client: Serverless) -> tuple[EndpointRecord, dict[str, Any]]:
         record = await client.endpoints.get(endpoint)
         return record, await client.endpoints.status(record.id)
 
     record, status = run(context, work)
-    said = record.as_json(show_key=show_key)
+    row = record.as_json(show_key=show_key)
     if as_json:
-        print_json(said | {"status": status})
+        print_json(row | {"status": status})
         return
-    console().print(make_table(["parameter", "value"], said.items()))
+    console().print(make_table(["parameter", "value"], parameter_rows(row)))
     console().print()
-    console().print(make_table(["now", "value"], status.items()))
+    console().print(make_table(["now", "value"], status_rows(status)))
 
 
 @app.command()
-@takes(OfEndpoint)
+@with_options(ENDPOINT_OPTIONS)
 def update(
     context: typer.Context, endpoint: EndpointArgument, given: dict[str, Any], as_json: AsJson = False
 ) -> None:
@@ -111,8 +144,8 @@ def update(
     if as_json:
         print_json({"success": True, "changed": given})
     else:
-        said = ", ".join(f"{name}={value}" for name, value in given.items())
-        say(f"endpoint {endpoint}: {said}")
+        changes = ", ".join(f"{name}={value}" for name, value in given.items())
+        print_line(f"endpoint {endpoint}: {changes}")
 
 
 @app.command()
@@ -124,7 +157,7 @@ def delete(
         bool,
         typer.Option(
             "--force",
-            help="End its workflow as it is, and destroy its instances without draining: for one that is stuck.",
+            help="Terminate its workflow and destroy its instances without draining: for a workflow that is stuck.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -141,7 +174,7 @@ def delete(
     if as_json:
         print_json({"success": True} | done)
     else:
-        say(str(done.get("msg") or f"endpoint {endpoint} is being deleted; its workers are destroyed"))
+        print_line(str(done.get("msg") or f"endpoint {endpoint} is being deleted; its workers are destroyed"))
 
 
 @app.command("rotate-key")
@@ -149,19 +182,19 @@ def rotate_key(
     context: typer.Context,
     endpoint: EndpointArgument,
     overlap: Annotated[
-        float, typer.Option(min=0, max=86400, help="Seconds for which the old key is valid besides.")
+        float, typer.Option(min=0, max=86400, help="Seconds for which the old key stays valid.")
     ] = 0.0,
     as_json: AsJson = False,
     show_key: ShowKey = False,
 ) -> None:
-    """Make the endpoint's routing key invalid and a new one valid."""
+    """Replace the endpoint's routing key; the old one becomes invalid."""
 
     async def work(client: Serverless) -> str:
         return await client.endpoints.rotate_key(endpoint, overlap_seconds=overlap)
 
     key = run(context, work)
-    said = key if show_key else "(hidden)"
+    shown = key if show_key else "(hidden)"
     if as_json:
-        print_json({"success": True, "api_key": said})
+        print_json({"success": True, "api_key": shown})
     else:
-        say(f"endpoint {endpoint} has a new key: {said}")
+        print_line(f"endpoint {endpoint} has a new key: {shown}")

@@ -1,4 +1,4 @@
-"""`stoker hosts`: hosts that are not rented for a while, why, and how to have them rented again."""
+"""`stoker hosts`: hosts that are temporarily not rented, and how to allow them again."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, run
-from stoker.cli.inspect import clock
-from stoker.cli.output import print_json, print_table, say
+from stoker.cli.fields import objects
+from stoker.cli.output import format_time, print_json, print_line, print_table
 from stoker.client import Serverless
 
 app = typer.Typer(
     invoke_without_command=True,
-    help="Hosts that are not rented for a while because something failed on them.",
+    help="Hosts that are temporarily not rented because of failures.",
 )
 
 COLUMNS = ("endpoint", "machine", "workergroup", "blocked until (UTC)", "reason")
@@ -28,7 +28,7 @@ def hosts(context: typer.Context) -> None:
 
 @app.command("list")
 def list_(context: typer.Context, endpoint: EndpointOption = None, as_json: AsJson = False) -> None:
-    """The blocked hosts of all endpoints, or of one, with the reason and until when."""
+    """The blocked hosts of all endpoints or of one, with the reason and the end of the block."""
     _show(context, endpoint, as_json=as_json)
 
 
@@ -41,7 +41,7 @@ def unblock(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let hosts be rented again before their time, all of them if none is named."""
+    """Allow blocked hosts again before the end of the block; without machine ids, all of them."""
 
     async def work(client: Serverless) -> list[int]:
         return await client.endpoints.unblock_hosts(endpoint, machines or ())
@@ -50,31 +50,27 @@ def unblock(
     if as_json:
         print_json({"success": True, "unblocked": freed})
     elif freed:
-        say(f"{len(freed)} hosts may be rented again: {', '.join(map(str, freed))}")
+        print_line(f"{len(freed)} hosts may be rented again: {', '.join(map(str, freed))}")
     else:
-        say("none of these hosts was blocked")
+        print_line("none of these hosts was blocked")
 
 
-def rows(endpoint: str, said: dict[str, Any]) -> list[list[Any]]:
+def rows(endpoint: str, hosts: dict[str, Any]) -> list[list[Any]]:
     """One row per host or paused workergroup, in the order of COLUMNS."""
     found: list[list[Any]] = []
-    for host in _dicts(said.get("blocked")):
-        until = clock(host.get("until"))
+    for host in objects(hosts.get("blocked")):
+        until = format_time(host.get("until"))
         found.append(
             [endpoint, host.get("machine_id"), host.get("workergroup_id"), until, host.get("reason")]
         )
-    for host in _dicts(said.get("not_to_blame")):
+    for host in objects(hosts.get("not_to_blame")):
         reason = f"the same failure on several hosts: {host.get('reason')}"
         found.append([endpoint, host.get("machine_id"), host.get("workergroup_id"), "not blocked", reason])
     found.extend(
-        [endpoint, "-", wait.get("subject"), clock(wait.get("until")), wait.get("reason")]
-        for wait in _dicts(said.get("paused"))
+        [endpoint, "-", wait.get("subject"), format_time(wait.get("until")), wait.get("reason")]
+        for wait in objects(hosts.get("paused"))
     )
     return found
-
-
-def _dicts(given: Any) -> list[dict[str, Any]]:
-    return [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
 
 
 def _show(context: typer.Context, endpoint: str | None, *, as_json: bool) -> None:
@@ -89,5 +85,5 @@ def _show(context: typer.Context, endpoint: str | None, *, as_json: bool) -> Non
     if as_json:
         print_json(found)
         return
-    table = [row for name, said in found.items() for row in rows(name, said)]
+    table = [row for name, blocked in found.items() for row in rows(name, blocked)]
     print_table(COLUMNS, table, empty="no host is blocked")

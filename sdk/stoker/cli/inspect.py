@@ -1,60 +1,17 @@
-"""`stoker workers`, `logs`, `decisions`, `costs`: what an endpoint has, does, and why."""
+"""`stoker workers`, `logs`, `decisions`, `costs`: an endpoint's workers, log, decisions and dollars."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
 from stoker.cli.context import ENDPOINT_HELP, AsJson, EndpointArgument, WorkergroupOption, run
-from stoker.cli.output import console, make_table, print_json, print_table, say_lines
+from stoker.cli.fields import DECISION_COLUMNS, WORKER_COLUMNS, decision_rows, describe, mapping, worker_rows
+from stoker.cli.output import console, make_table, print_json, print_lines, print_table
 from stoker.client import Serverless
 from stoker.management.records import Logs, WorkerRecord
-
-WORKER_COLUMNS = ("id", "status", "gpu", "load", "perf", "measured", "working", "$/h", "url")
-
-
-def worker_rows(workers: Sequence[WorkerRecord]) -> list[list[Any]]:
-    """One row per worker, in the order of WORKER_COLUMNS."""
-    return [
-        [
-            worker.id,
-            worker.status,
-            worker.gpu_name,
-            worker.cur_load,
-            worker.perf,
-            worker.measured_perf,
-            worker.reqs_working,
-            worker.dph_total,
-            worker.url,
-        ]
-        for worker in workers
-    ]
-
-
-def decision_rows(decisions: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """When, what, about whom, why."""
-    return [
-        [
-            clock(line.get("at")),
-            str(line.get("kind", "")),
-            str(line.get("subject", "")),
-            str(line.get("reason", "")),
-        ]
-        for line in decisions
-    ]
-
-
-def clock(unix: Any) -> str:
-    """Unix seconds as UTC; what is none, or in no year that there is, is a dash."""
-    if not isinstance(unix, int | float):
-        return "-"
-    try:
-        return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return "-"
 
 
 def _one_of(endpoint: str | None, workergroup: int | None) -> None:
@@ -87,7 +44,7 @@ def logs(
     context: typer.Context,
     endpoint: Annotated[str | None, typer.Argument(help=ENDPOINT_HELP)] = None,
     workergroup: WorkergroupOption = None,
-    level: Annotated[int, typer.Option(min=0, max=3, help="0: what an operator wants … 3: everything.")] = 0,
+    level: Annotated[int, typer.Option(min=0, max=3, help="Detail: 0 for operators … 3 everything.")] = 0,
     tail: Annotated[int | None, typer.Option(min=1, help="Only the last lines.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -99,12 +56,11 @@ def logs(
             return await client.workergroups.logs(workergroup, tail=tail)
         return await client.endpoints.logs(endpoint or "", tail=tail)
 
-    said = run(context, work)
+    found = run(context, work)
     if as_json:
-        print_json(said.as_json())
+        print_json(found.as_json())
     else:
-        text = said.level(level)
-        say_lines(text)
+        print_lines(found.level(level))
 
 
 def decisions(
@@ -122,28 +78,43 @@ def decisions(
     if as_json:
         print_json(lines)
     else:
-        print_table(["at (UTC)", "what", "about", "why"], decision_rows(lines), empty="no decisions yet")
+        print_table(DECISION_COLUMNS, decision_rows(lines), empty="no decisions yet")
 
 
 def costs(context: typer.Context, endpoint: EndpointArgument, as_json: AsJson = False) -> None:
-    """What an endpoint has cost and costs, in dollars."""
+    """What an endpoint has cost, by worker state, and what it costs now, by worker."""
 
     async def work(client: Serverless) -> dict[str, Any]:
         return await client.endpoints.costs(endpoint)
 
-    said = run(context, work)
+    found = run(context, work)
     if as_json:
-        print_json(said)
-    else:
-        console().print(make_table(["what", "dollars"], _flat(said)))
+        print_json(found)
+        return
+    spent, now, others = _cost_rows(found)
+    console().print(make_table(["spent", "dollars"], spent))
+    console().print()
+    console().print(make_table(["now", "$/h"], now))
+    if others:
+        console().print()
+        console().print(make_table(["other", "value"], others))
 
 
-def _flat(said: dict[str, Any], prefix: str = "") -> list[list[Any]]:
-    """Nested figures as one list."""
-    rows: list[list[Any]] = []
-    for name, value in said.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{name}.")
-        elif name != "success":
-            rows.append([f"{prefix}{name}", value])
-    return rows
+def _cost_rows(costs: Mapping[str, Any]) -> tuple[list[list[Any]], list[list[Any]], list[list[Any]]]:
+    """Rows in dollars, rows in dollars per hour, and the other fields."""
+    spent = [[state, dollars] for state, dollars in mapping(costs.get("by_state")).items()]
+    if costs.get("difference"):
+        spent.append(["billed beyond that by the marketplace", costs["difference"]])
+    spent.append(["total", costs.get("dollars")])
+    now = [[f"worker {launch}", dollars] for launch, dollars in mapping(costs.get("by_worker")).items()]
+    now.append(["total", costs.get("dollars_per_hour")])
+    names = {"settled_at": "bills last read", "counted_until": "counted until"}
+    shown = {"success", "by_state", "by_worker", "difference", "dollars", "dollars_per_hour"}
+    others = []
+    for name, value in costs.items():
+        if name not in shown:
+            is_time = name in names
+            others.append(
+                [names.get(name, name.replace("_", " ")), describe(value, "at" if is_time else name)]
+            )
+    return spent, now, others

@@ -1,4 +1,4 @@
-"""Options that several commands share: the scaling parameters of an endpoint, and what a workergroup is made of."""
+"""Options that several commands share: the parameters of an endpoint and of a workergroup."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-OfEndpoint: Mapping[str, Any] = {
+ENDPOINT_OPTIONS: Mapping[str, Any] = {
     "max_workers": Annotated[int | None, typer.Option(help="Hard cap on all workers, hot and cold.")],
     "min_workers": Annotated[
         int | None,
@@ -38,7 +38,7 @@ OfEndpoint: Mapping[str, Any] = {
 }
 """By the parameter's name in an endpoint's config."""
 
-OfWorkergroup: Mapping[str, Any] = {
+WORKERGROUP_OPTIONS: Mapping[str, Any] = {
     "template_hash": Annotated[str | None, typer.Option(help="Template by hash.")],
     "template_id": Annotated[int | None, typer.Option(help="Template by id.")],
     "search_params": Annotated[
@@ -58,8 +58,8 @@ OfWorkergroup: Mapping[str, Any] = {
 """By the field's name in a workergroup."""
 
 
-def takes(options: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The command takes these options, too; what the person gave comes as its `given`, by the parameters' names."""
+def with_options(options: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add options to a command. The values that were given are its argument `given`, by parameter name."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True)
@@ -73,9 +73,11 @@ def takes(options: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callabl
         signature = own.replace(parameters=[*first, *shared, *rest])
 
         @functools.wraps(command)
-        def called(*args: Any, **said: Any) -> None:
-            given = {name: said.pop(name) for name in options if name in said}
-            command(*args, **said, given={name: value for name, value in given.items() if value is not None})
+        def called(*args: Any, **values: Any) -> None:
+            given = {name: values.pop(name) for name in options if name in values}
+            command(
+                *args, **values, given={name: value for name, value in given.items() if value is not None}
+            )
 
         called.__signature__ = signature  # type: ignore[attr-defined]
         called.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}

@@ -1,4 +1,4 @@
-"""`stoker request`: send one, see the answer and where its time went."""
+"""`stoker request`: send one request, print its answer and its timing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, run
-from stoker.cli.output import pass_on, print_json, tell
+from stoker.cli.output import print_json, print_notice, write_model_text
 from stoker.client import Serverless
 from stoker.requests.answer import Answer
 from stoker.requests.progress import Wait
@@ -46,15 +46,15 @@ def request(
 
     async def whole(client: Serverless) -> Answer:
         handle = await client.get_endpoint(endpoint)
-        return await handle.request(route, body, cost=cost, on_wait=_say_why)
+        return await handle.request(route, body, cost=cost, on_wait=_print_wait)
 
     async def streamed(client: Serverless) -> None:
         handle = await client.get_endpoint(endpoint)
-        async with handle.stream(route, body, cost=cost, on_wait=_say_why) as events:
+        async with handle.stream(route, body, cost=cost, on_wait=_print_wait) as events:
             async for event in events:
                 line = json.dumps({"event": event.event, "data": event.data}) if as_json else event.data
-                pass_on(line + "\n")
-            tell(f"worker {events.worker_id}: {events.timing}")
+                write_model_text(line + "\n")
+            print_notice(f"worker {events.worker_id}: {events.timing}")
 
     if stream:
         run(context, streamed, timeout_seconds=timeout, patient=True)
@@ -63,12 +63,12 @@ def request(
     if output is not None:
         _write(output, answer.content)
     if as_json:
-        print_json(_described(answer, with_body=output is None))
+        print_json(_describe(answer, with_body=output is None))
         return
     if output is None:
         _print_body(answer)
     tries = f" after {answer.attempts} attempts" if answer.attempts > 1 else ""
-    tell(f"worker {answer.worker_id}{tries}: {answer.timing}")
+    print_notice(f"worker {answer.worker_id}{tries}: {answer.timing}")
 
 
 def _payload(text: str) -> Any:
@@ -81,16 +81,14 @@ def _payload(text: str) -> Any:
     except OSError as fault:
         raise typer.BadParameter(f"cannot read the payload: {fault}", param_hint="PAYLOAD") from None
     except ValueError as fault:
-        raise typer.BadParameter(f"the payload is no JSON: {fault}", param_hint="PAYLOAD") from None
+        raise typer.BadParameter(f"the payload is not JSON: {fault}", param_hint="PAYLOAD") from None
 
 
 def _check_writable(path: Path) -> None:
-    """Before the request: an answer that was paid for and has no place to go is lost. What the file holds stays."""
+    """Check the output file before the request, because the answer would be lost. The file keeps its content."""
     try:
         absent = not os.path.lexists(path)
-        if (
-            absent or path.is_file() or path.is_dir()
-        ):  # not a pipe: opening one is already a word to its reader
+        if absent or path.is_file() or path.is_dir():  # not a pipe: its reader would see it open and close
             path.open("ab").close()
         if absent:
             path.unlink()
@@ -105,13 +103,13 @@ def _write(path: Path, content: bytes) -> None:
         raise typer.BadParameter(f"cannot write the body: {fault}", param_hint="--output") from None
 
 
-def _say_why(wait: Wait) -> None:
+def _print_wait(wait: Wait) -> None:
     eta = "" if wait.eta_s is None else f", about {wait.eta_s:.0f} s"
-    tell(f"waiting {wait.waited_s:.0f} s: {wait.status}{eta}")
+    print_notice(f"waiting {wait.waited_s:.0f} s: {wait.status}{eta}")
 
 
-def _described(answer: Answer, *, with_body: bool) -> dict[str, Any]:
-    said: dict[str, Any] = {
+def _describe(answer: Answer, *, with_body: bool) -> dict[str, Any]:
+    described: dict[str, Any] = {
         "status": answer.status,
         "timing": asdict(answer.timing),
         "worker_id": answer.worker_id,
@@ -121,17 +119,19 @@ def _described(answer: Answer, *, with_body: bool) -> dict[str, Any]:
     }
     if with_body:
         body = answer.response
-        said["response"] = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
-    return said
+        described["response"] = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    return described
 
 
 def _print_body(answer: Answer) -> None:
     if answer.content_type == "application/json":
         print_json(answer.json())
     elif sys.stdout.isatty() and not answer.content_type.startswith("text/"):
-        tell(f"{len(answer.content)} bytes of {answer.content_type or 'unknown type'}; use --output FILE")
+        print_notice(
+            f"{len(answer.content)} bytes of {answer.content_type or 'unknown type'}; use --output FILE"
+        )
     elif sys.stdout.isatty():
-        pass_on(answer.text)
+        write_model_text(answer.text)
     else:
         sys.stdout.buffer.write(answer.content)
         sys.stdout.buffer.flush()

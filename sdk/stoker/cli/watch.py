@@ -1,4 +1,4 @@
-"""`stoker watch`: an endpoint, live."""
+"""`stoker watch`: an endpoint's state, updated live."""
 
 from __future__ import annotations
 
@@ -15,8 +15,18 @@ from rich.live import Live
 from rich.text import Text
 
 from stoker.cli.context import AsJson, EndpointArgument, run
-from stoker.cli.inspect import WORKER_COLUMNS, clock, decision_rows, worker_rows
-from stoker.cli.output import cell, console, make_table, say
+from stoker.cli.fields import (
+    DECISION_COLUMNS,
+    WORKER_COLUMNS,
+    decision_rows,
+    describe,
+    mapping,
+    objects,
+    queue_time,
+    worker_counts,
+    worker_rows,
+)
+from stoker.cli.output import cell, console, make_table, print_line
 from stoker.client import Serverless
 from stoker.management.records import WorkerRecord
 from stoker_wire.parsing.escaping import escape_line
@@ -25,15 +35,15 @@ DECISIONS_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What one look found."""
+class Snapshot:
+    """An endpoint at one moment."""
 
     status: dict[str, Any]
     workers: list[WorkerRecord]
     decisions: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The JSON of `--json`."""
         return {
             "status": self.status,
             "workers": [worker.as_json() for worker in self.workers],
@@ -44,30 +54,30 @@ class Look:
 def watch(
     context: typer.Context,
     endpoint: EndpointArgument,
-    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two updates.")] = 1.0,
     count: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many looks; else at Ctrl-C.")
+        int | None, typer.Option(min=1, help="Stop after this many updates; else at Ctrl-C.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Load, capacity, workers and decisions, live. With --json: one object per line and look."""
+    """Load, capacity, workers and decisions, live. With --json: one object per line."""
 
     async def lines(client: Serverless) -> None:
-        async for look in _looks(client, endpoint, interval, count):
-            say(json.dumps(look.as_json(), default=str))
+        async for snapshot in _snapshots(client, endpoint, interval, count):
+            print_line(json.dumps(snapshot.as_json(), default=str))
             sys.stdout.flush()
 
     async def live(client: Serverless) -> None:
         with Live(console=console(), auto_refresh=False) as screen:
-            async for look in _looks(client, endpoint, interval, count):
-                screen.update(draw(endpoint, look), refresh=True)
+            async for snapshot in _snapshots(client, endpoint, interval, count):
+                screen.update(draw(endpoint, snapshot), refresh=True)
 
     run(context, lines if as_json else live, patient=True)
 
 
-async def _looks(
+async def _snapshots(
     client: Serverless, endpoint: str, interval: float, count: int | None
-) -> AsyncIterator[Look]:
+) -> AsyncIterator[Snapshot]:
     number = (await client.endpoints.get(endpoint)).id
     done = 0
     while True:
@@ -76,52 +86,44 @@ async def _looks(
             client.endpoints.workers(number),
             client.endpoints.decisions(number, tail=DECISIONS_SHOWN),
         )
-        yield Look(status, workers, decisions)
+        yield Snapshot(status, workers, decisions)
         done += 1
         if count is not None and done >= count:
             return
         await asyncio.sleep(interval)
 
 
-def draw(endpoint: str, look: Look) -> RenderableType:
-    """One look as a screen."""
+def draw(endpoint: str, snapshot: Snapshot) -> RenderableType:
+    """A snapshot as a screen."""
     return Group(
-        Text(escape_line(_headline(endpoint, look.status)), style="bold"),
+        Text(escape_line(_headline(endpoint, snapshot.status)), style="bold"),
         Text(""),
-        make_table(WORKER_COLUMNS, worker_rows(look.workers))
-        if look.workers
+        make_table(WORKER_COLUMNS, worker_rows(snapshot.workers))
+        if snapshot.workers
         else Text("no workers", style="dim"),
         Text(""),
-        make_table(["at (UTC)", "what", "about", "why"], decision_rows(look.decisions)),
-        *(Text(escape_line(f"waits: {sentence}")) for sentence in _waits(look.status)),
+        make_table(DECISION_COLUMNS, decision_rows(snapshot.decisions)),
+        *(Text(escape_line(f"waiting: {sentence}")) for sentence in _waits(snapshot.status)),
     )
 
 
 def _headline(endpoint: str, status: dict[str, Any]) -> str:
-    targets = status.get("targets")
-    targets = targets if isinstance(targets, dict) else {}
+    targets = mapping(status.get("targets"))
+    queue = targets.get("queue_seconds")
     figures = {
         "load/s": status.get("load_per_second"),
         "hot": targets.get("hot_ready"),
         "wanted": targets.get("hot_wanted"),
         "queued": status.get("queued_requests"),
-        "queue s": targets.get("queue_seconds"),
+        "queue": None if queue is None else queue_time(queue),
         "$/h": status.get("dollars_per_hour"),
         "$": status.get("dollars"),
     }
-    said = "  ".join(f"{name} {cell(value)}" for name, value in figures.items() if value is not None)
-    counts = status.get("workers")
-    if isinstance(counts, dict) and counts:
-        said += "  workers " + " ".join(f"{name} {number}" for name, number in counts.items())
-    return f"{endpoint}: {status.get('state', '?')}  {said}"
+    text = "  ".join(f"{name} {cell(value)}" for name, value in figures.items() if value is not None)
+    if mapping(status.get("workers")):
+        text += f"  workers {worker_counts(status)}"
+    return f"{endpoint}: {status.get('state', '?')}  {text}"
 
 
 def _waits(status: dict[str, Any]) -> list[str]:
-    waits = status.get("waits")
-    if not isinstance(waits, list):
-        return []
-    return [
-        f"{wait.get('reason', '')}" + (f" (until {clock(wait['until'])})" if wait.get("until") else "")
-        for wait in waits
-        if isinstance(wait, dict)
-    ]
+    return [describe(wait) for wait in objects(status.get("waits"))]

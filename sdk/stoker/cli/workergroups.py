@@ -7,12 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, run
-from stoker.cli.output import console, make_table, print_json, print_table, say
-from stoker.cli.parameters import OfWorkergroup, takes
+from stoker.cli.fields import parameter_rows
+from stoker.cli.output import console, make_table, print_json, print_line, print_table
+from stoker.cli.parameters import WORKERGROUP_OPTIONS, with_options
 from stoker.client import Serverless
 from stoker.management.records import WorkergroupRecord
 
-app = typer.Typer(no_args_is_help=True, help="Workergroups: what code, on which machines.")
+app = typer.Typer(no_args_is_help=True, help="Workergroups: which template, on which machines.")
 
 Number = Annotated[int, typer.Argument(metavar="WORKERGROUP", help="Id of the workergroup.")]
 
@@ -46,11 +47,11 @@ def list_(context: typer.Context, endpoint: EndpointOption = None, as_json: AsJs
 
 
 @app.command()
-@takes(OfWorkergroup)
+@with_options(WORKERGROUP_OPTIONS)
 def create(
     context: typer.Context, endpoint: EndpointArgument, given: dict[str, Any], as_json: AsJson = False
 ) -> None:
-    """Give an endpoint machines: a template, and which offers may run it."""
+    """Add machines to an endpoint: a template, and the offers that may run it."""
 
     async def work(client: Serverless) -> WorkergroupRecord:
         return await client.workergroups.create(endpoint, **given)
@@ -59,7 +60,7 @@ def create(
     if as_json:
         print_json(record.as_json())
     else:
-        say(f"created workergroup {record.id} of endpoint {endpoint}")
+        print_line(f"created workergroup {record.id} of endpoint {endpoint}")
 
 
 @app.command()
@@ -69,15 +70,15 @@ def show(context: typer.Context, workergroup: Number, as_json: AsJson = False) -
     async def work(client: Serverless) -> WorkergroupRecord:
         return await client.workergroups.get(workergroup)
 
-    said = run(context, work).as_json()
+    row = run(context, work).as_json()
     if as_json:
-        print_json(said)
+        print_json(row)
     else:
-        console().print(make_table(["parameter", "value"], said.items()))
+        console().print(make_table(["parameter", "value"], parameter_rows(row)))
 
 
 @app.command()
-@takes(OfWorkergroup)
+@with_options(WORKERGROUP_OPTIONS)
 def update(
     context: typer.Context, workergroup: Number, given: dict[str, Any], as_json: AsJson = False
 ) -> None:
@@ -90,8 +91,8 @@ def update(
     if as_json:
         print_json({"success": True, "changed": given})
     else:
-        said = ", ".join(f"{name}={value}" for name, value in given.items())
-        say(f"workergroup {workergroup}: {said}")
+        changes = ", ".join(f"{name}={value}" for name, value in given.items())
+        print_line(f"workergroup {workergroup}: {changes}")
 
 
 @app.command()
@@ -101,7 +102,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete a workergroup; its workers finish what they have and are destroyed."""
+    """Delete a workergroup; its workers finish their requests and are destroyed."""
     if not yes:
         typer.confirm(f"Destroy every worker of workergroup {workergroup}?", abort=True, err=True)
 
@@ -112,7 +113,7 @@ def delete(
     if as_json:
         print_json({"success": True})
     else:
-        say(f"workergroup {workergroup} is being deleted")
+        print_line(f"workergroup {workergroup} is being deleted")
 
 
 @app.command()
@@ -131,6 +132,6 @@ def roll(
     if as_json:
         print_json({"success": True, "cancelled": cancel, "workers_to_update": count})
     elif cancel:
-        say(f"workergroup {workergroup}: the rolling update is cancelled")
+        print_line(f"workergroup {workergroup}: the rolling update is cancelled")
     else:
-        say(f"workergroup {workergroup}: {count} workers to update")
+        print_line(f"workergroup {workergroup}: {count} workers to update")

@@ -1,0 +1,76 @@
+"""Numbers, times and texts as the command prints them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stoker.cli.output import cell, format_number, format_seconds, format_time, shorten
+
+
+@pytest.mark.parametrize("at", [None, "soon", float("nan"), float("inf"), -1e300, 253402300800.0, 10**400])
+def test_a_value_that_is_no_time_is_a_dash(at):
+    assert format_time(at) == "-"
+
+
+def test_a_time_is_printed_in_utc():
+    assert format_time(0) == "1970-01-01 00:00:00"
+    assert format_time(86_399.9) == "1970-01-01 23:59:59"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (719_480_000.0, "719480000"),
+        (1e6, "1000000"),
+        (457.0, "457"),
+        (8.5, "8.5"),
+        (0.31, "0.31"),
+        (0.00004, "0"),
+        (0.0, "0"),
+        (-2.5, "-2.5"),
+        (7, "7"),
+        (float("nan"), "nan"),
+        (10**400, "1e+300"),
+    ],
+)
+def test_numbers_are_printed_without_exponents(value, text):
+    assert format_number(value) == text
+
+
+@given(st.floats(-1e14, 1e14))
+def test_no_number_of_usual_size_has_an_exponent_and_four_digits_are_kept(value):
+    text = format_number(value)
+    assert "e" not in text
+    assert float(text) == pytest.approx(value, rel=5e-3, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0 s"),
+        (1.5, "1.5 s"),
+        (119.0, "119 s"),
+        (300.0, "5 min"),
+        (7200.0, "2 h"),
+        (1e6, "12 d"),
+        (None, "-"),
+    ],
+)
+def test_durations_have_a_unit_that_fits_their_size(seconds, text):
+    assert format_seconds(seconds) == text
+
+
+def test_a_text_is_cut_between_words():
+    assert shorten("the worker loads its model", 100) == "the worker loads its model"
+    assert shorten("the worker loads its model", 18) == "the worker loads …"
+
+
+def test_cells_have_no_python_values():
+    assert [cell(value) for value in (None, "", True, False, 1.0, "text")] == [
+        "-",
+        "-",
+        "yes",
+        "no",
+        "1",
+        "text",
+    ]
