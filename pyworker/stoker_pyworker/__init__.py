@@ -1,4 +1,4 @@
-"""The web server on the GPU instance: watches, benchmarks, proxies and reports a model server."""
+"""The web server on a GPU instance: proxies, benchmarks, watches and reports a model server."""
 
 from stoker_pyworker.config import (
     BenchmarkConfig,

@@ -1,4 +1,4 @@
-"""What a user writes in `worker.py`: the same classes and names as the official package's."""
+"""The configuration in a user's `worker.py`, with the classes and names of the official package."""
 
 import math
 from collections.abc import Awaitable, Callable
@@ -15,11 +15,11 @@ DEFAULT_WORKLOAD = 100.0
 
 
 class ConfigError(ValueError):
-    """The worker cannot start with this configuration; the message lists everything that is wrong."""
+    """The worker cannot start with this configuration. The message lists every error."""
 
 
 class JsonDataException(PicklableError, Exception):
-    """Raised by a `request_parser`: the request is answered with 422 and this message."""
+    """Raised by a `request_parser`: the worker answers 422 with this message."""
 
     def __init__(self, json_msg: JsonObject) -> None:
         self.message = json_msg
@@ -28,27 +28,27 @@ class JsonDataException(PicklableError, Exception):
 
 @dataclass
 class LogActionConfig:
-    """Lines of the model's log that mean something: each is looked for anywhere in a line."""
+    """Texts to search for in the lines of the model's log."""
 
     on_load: list[str] = field(default_factory=list)
-    """The model is loaded."""
+    """Means that the model is loaded."""
     on_error: list[str] = field(default_factory=list)
-    """The model is broken."""
+    """Means that the model has failed."""
     on_info: list[str] = field(default_factory=list)
-    """Worth a line in the worker's own log."""
+    """The worker copies the line to its own log."""
 
 
 @dataclass
 class BenchmarkConfig:
-    """How the worker measures its perf, in workload per second."""
+    """The benchmark that measures the worker's perf, in workload per second."""
 
     dataset: list[JsonObject] | None = None
-    """Payloads, taken in turn."""
+    """Payloads, used in turn."""
     generator: Callable[[], JsonObject] | None = None
-    """Or a function that makes one."""
+    """A function that generates a payload, instead of a dataset."""
     runs: int = 8
     concurrency: int | None = 10
-    """Requests at once in a run; 1 unless the handler allows parallel requests."""
+    """Concurrent requests of a run; always 1 unless the handler allows parallel requests."""
     do_warmup: bool = True
 
 
@@ -59,28 +59,29 @@ class HandlerConfig:
     route: str
     healthcheck: str | None = None
     allow_parallel_requests: bool = False
-    """False: the worker's requests form one queue, and this route's wait their turn in it."""
+    """False: requests wait in the queue that all such routes of the worker share."""
     max_queue_time: float | None = 30.0
-    """Seconds: over this expected wait a request is refused with 429. None: never."""
+    """Seconds. A request with a longer expected wait is refused with 429. None: no limit."""
     benchmark_config: BenchmarkConfig | None = None
     handler_class: type[Any] | None = None
     payload_class: type[Any] | None = None
-    """A class with `from_json_msg`, `generate_payload_json`, `count_workload` and `for_test`; with
-    `generate_payload_multipart` too, its fields go to the model as a form (`stoker_pyworker.proxy.forms`)."""
+    """A class with `from_json_msg`, `generate_payload_json`, `count_workload` and `for_test`.
+
+    With `generate_payload_multipart`, its fields are sent to the model as a multipart form."""
     request_parser: Callable[[JsonObject], JsonObject] | None = None
-    """Changes a payload before it goes to the model; may raise JsonDataException."""
+    """Changes the payload for the model. May raise JsonDataException."""
     response_generator: Callable[[Any, Any], Awaitable[Any]] | None = None
-    """Makes the client's answer from the model's (`stoker_pyworker.proxy.hooks`)."""
+    """Makes the client's response from the model's (`stoker_pyworker.proxy.hooks`)."""
     workload_calculator: Callable[[JsonObject], float] | None = None
-    """The payload's workload. None: the cost that the ticket allows."""
+    """The workload of a payload. None: the cost of the ticket."""
     is_remote_dispatch: bool = False
     remote_function: Callable[..., Awaitable[Any]] | None = None
-    """Called with the payload instead of a model server; the answer is `{"result": …}`."""
+    """Called with the payload instead of a model server. The response is `{"result": …}`."""
 
 
 @dataclass
 class WorkerConfig:
-    """The model server, its routes, and how to see that it is ready."""
+    """The model server, its routes and its readiness checks."""
 
     model_server_url: str | None = None
     """Scheme and host, e.g. `http://127.0.0.1`."""
@@ -89,19 +90,19 @@ class WorkerConfig:
     benchmark_data: list[JsonObject] = field(default_factory=list)
     handlers: list[HandlerConfig] = field(default_factory=list)
     model_healthcheck_url: str | None = None
-    """Path on the model server, answered 200 when the model is well."""
+    """Path on the model server that answers 200 while the model is healthy."""
     benchmark_route: str | None = None
     log_action_config: LogActionConfig = field(default_factory=LogActionConfig)
     max_sessions: int | None = 10
     """None or 0: no limit."""
     lifecycle: AbstractAsyncContextManager[Any] | None = None
-    """Entered before the benchmark; readiness then does not look at the log."""
+    """Entered before the benchmark. The log is not used for readiness then."""
 
-    # what only stoker's worker knows
+    # Not in the official package.
     cost_tolerance: float = 1.0
-    """A computed workload may be this many times the ticket's cost."""
+    """A request is refused if its workload is over the ticket's cost times this factor."""
     model_name: str = ""
-    """Part of the benchmark's fingerprint: change it, and the benchmark runs again."""
+    """Part of the benchmark's fingerprint: after a change the benchmark runs again."""
     body_bytes_max: int = 64 * 1024 * 1024
     model_connections_max: int = 1024
 
@@ -111,33 +112,36 @@ class WorkerConfig:
         return f"{self.model_server_url or 'http://127.0.0.1'}:{self.model_server_port or 80}"
 
     def check(self) -> None:
-        """See that the worker can run with this.
+        """Validate the configuration.
 
         Raises:
-            ConfigError: with every fault found.
+            ConfigError: with every error.
         """
         faults = []
         url = self.model_server_url
         if url is not None and not _is_host(url):
             faults.append(
-                f"model_server_url: http://host or https://host, the port in model_server_port, was expected; {url!r} came"
+                "model_server_url: expected http://host or https://host, with the port in model_server_port;"
+                f" received {url!r}"
             )
         port = self.model_server_port
         needs_model = any(handler.remote_function is None for handler in self.handlers)
         if needs_model and (not isinstance(port, int) or not 0 < port < 65536):
-            faults.append(f"model_server_port: a port number was expected, {port!r} came")
+            faults.append(f"model_server_port: expected a port number, received {port!r}")
         if not self.handlers:
-            faults.append("handlers: at least one HandlerConfig was expected")
+            faults.append("handlers: expected at least one HandlerConfig")
         if not self.cost_tolerance > 0:
-            faults.append(f"cost_tolerance: a number above 0 was expected, {self.cost_tolerance!r} came")
+            faults.append(f"cost_tolerance: expected a number above 0, received {self.cost_tolerance!r}")
         routes = [handler.route for handler in self.handlers]
         for handler in self.handlers:
-            faults += _faults_of(handler)
+            faults += _handler_faults(handler)
             if routes.count(handler.route) > 1:
-                faults.append(f"handlers: the route {handler.route!r} is given twice")
+                faults.append(f"handlers: the route {handler.route!r} is configured twice")
                 break
         if sum(handler.benchmark_config is not None for handler in self.handlers) != 1:
-            faults.append("handlers: exactly one needs a benchmark_config, so that the worker knows its perf")
+            faults.append(
+                "handlers: expected benchmark_config on exactly one handler, to measure the worker's perf"
+            )
         if faults:
             raise ConfigError("; ".join(faults))
 
@@ -148,7 +152,7 @@ class WorkerConfig:
 
 
 def _is_host(url: str) -> bool:
-    """Whether it is a scheme and a host and nothing else."""
+    """Whether the address has only a scheme and a host."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -161,17 +165,19 @@ def _is_host(url: str) -> bool:
 _RESERVED = ("/session/", "/pyworker/", "/healthz")
 
 
-def _faults_of(handler: HandlerConfig) -> list[str]:
+def _handler_faults(handler: HandlerConfig) -> list[str]:
     name = f"handler {handler.route!r}"
     faults = []
     if not handler.route.startswith("/") or any(mark in handler.route for mark in "?# \r\n"):
-        faults.append(f"{name}: a route is a path like /v1/completions")
+        faults.append(f"{name}: expected a path like /v1/completions")
     elif handler.route.startswith(_RESERVED):
-        faults.append(f"{name}: this path is the worker's own; give the model's route another one")
+        faults.append(f"{name}: the worker itself uses this path; use another one")
     if handler.handler_class is not None:
         faults.append(f"{name}: handler_class is not supported; use request_parser and response_generator")
     if handler.max_queue_time is not None and not handler.max_queue_time > 0:
-        faults.append(f"{name}: max_queue_time is seconds above 0, or None; {handler.max_queue_time!r} came")
+        faults.append(
+            f"{name}: max_queue_time: expected seconds above 0 or None, received {handler.max_queue_time!r}"
+        )
     benchmark = handler.benchmark_config
     if benchmark is not None:
         if not benchmark.dataset and benchmark.generator is None and handler.payload_class is None:
@@ -181,15 +187,15 @@ def _faults_of(handler: HandlerConfig) -> list[str]:
     return faults
 
 
-def sane_workload(value: Any) -> float | None:
-    """The workload as a number, or None if a calculator returned something else (negative, NaN, text).
+def parse_workload(value: Any) -> float | None:
+    """The workload as a number, or None if a calculator returned an invalid value (negative, NaN, text).
 
-    What is beyond every cost that an engine takes (`stoker_wire.route.COST_MAX`) counts as that: payloads say what they like.
+    Larger values become the largest cost that an engine accepts (`stoker_wire.route.COST_MAX`).
     """
     try:
         workload = float(value)
     except (TypeError, ValueError):
         return None
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # an integer too large for a float
         workload = math.inf if value > 0 else -math.inf
     return min(workload, COST_MAX) if workload >= 0 else None

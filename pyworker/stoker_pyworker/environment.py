@@ -1,4 +1,4 @@
-"""What the marketplace and the engine say to a worker through its environment."""
+"""The settings that marketplace and engine pass to a worker in environment variables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """Read once, at start; nothing else in the package looks at the environment."""
+    """All environment variables of the package, read once at start."""
 
     container_id: int = 0
     """The marketplace instance id."""
@@ -23,30 +23,30 @@ class Environment:
     worker_port: int = 3000
     public_host: str = "127.0.0.1"
     public_port: int = 0
-    """The port that clients reach this worker at; 0: the one it listens on."""
+    """The port for clients; 0: the port that the worker listens on."""
     report_addresses: tuple[str, ...] = ()
     master_token: str = field(default="", repr=False)
-    hidden: tuple[str, ...] = field(default=(), repr=False)
-    """Values of variables that hold secrets, by their names: no report and no log of a fault repeats them."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Values of variables whose names denote secrets. Reports and error logs do not contain them."""
     launch_id: str = ""
     unsecured: bool = False
     use_ssl: bool = False
     tls_certificate: Path = Path("/etc/instance.crt")
     tls_key: Path = Path("/etc/instance.key")
     session_port: int = 0
-    """Plain `/session/end` for the model server on this machine; 0: none."""
+    """Port of plain HTTP `/session/end` for the model server on this machine; 0: disabled."""
     health_path: str = ""
     drain_seconds_max: float = 600.0
     log_requests: bool = False
-    model_words: tuple[str, ...] = ()
-    """Values that name the model, for the benchmark's fingerprint."""
+    model_settings: tuple[str, ...] = ()
+    """Variables that identify the model, as `NAME=value`, for the benchmark's fingerprint."""
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> "Environment":
-        """The environment as typed values.
+        """Parse the environment.
 
         Raises:
-            ConfigError: with every variable that is missing or unusable. A value is never quoted for a secret.
+            ConfigError: with every missing or invalid variable. It does not contain secret values.
         """
         faults: list[str] = []
         unsecured = variables.get("UNSECURED", "").strip().lower() in _TRUE
@@ -55,28 +55,28 @@ class Environment:
         parts = token.split(".")
         if not unsecured and (len(parts) != 3 or not all(parts)):
             faults.append(
-                "MASTER_TOKEN: a token like <endpoint id>.<launch id>.<mac> was expected; the engine sets it"
-                " when it creates the instance (UNSECURED=true runs without, for development)"
+                "MASTER_TOKEN: expected a token like <endpoint id>.<launch id>.<mac>; the engine sets it"
+                " when it creates the instance (UNSECURED=true runs without a token, for development)"
             )
         reports = tuple(
             part.strip().rstrip("/") for part in variables.get("REPORT_ADDR", "").split(",") if part.strip()
         )
         faults += [
-            f"REPORT_ADDR: http://… or https://… was expected, {address!r} came"
+            f"REPORT_ADDR: expected http://… or https://…, received {address!r}"
             for address in reports
             if not address.startswith(("http://", "https://"))
         ]
         if not reports and not unsecured:
-            faults.append("REPORT_ADDR: the engine's address was expected, nothing came")
+            faults.append("REPORT_ADDR: expected the engine's address, received nothing")
         container = variables.get("CONTAINER_ID", "0" if unsecured else "")
         container_id = read_id(container)
         if container_id is None:
-            faults.append(f"CONTAINER_ID: the instance's number was expected, {container!r} came")
+            faults.append(f"CONTAINER_ID: expected the instance's number, received {container!r}")
         use_ssl = variables.get("USE_SSL", "") == "true"
         drain = variables.get("STOKER_DRAIN_SECONDS", "600")
         drain_seconds = read_number(drain)
         if drain_seconds is None or drain_seconds < 0:
-            faults.append(f"STOKER_DRAIN_SECONDS: seconds were expected, {drain!r} came")
+            faults.append(f"STOKER_DRAIN_SECONDS: expected seconds, received {drain!r}")
         session_port = 0
         if use_ssl or "WORKER_HTTP_PORT" in variables:
             session_port = _port(variables, "WORKER_HTTP_PORT", port + 1, faults)
@@ -91,7 +91,7 @@ class Environment:
             public_port=public_port,
             report_addresses=reports,
             master_token=token,
-            hidden=secret_values(variables),
+            secrets=secret_values(variables),
             launch_id=parts[1] if len(parts) == 3 else "",
             unsecured=unsecured,
             use_ssl=use_ssl,
@@ -101,16 +101,18 @@ class Environment:
             health_path=variables.get("MODEL_HEALTH_ENDPOINT", ""),
             drain_seconds_max=drain_seconds or 0.0,
             log_requests=variables.get("STOKER_LOG_REQUESTS", "").lower() in _TRUE,
-            model_words=tuple(f"{name}={variables[name]}" for name in _MODEL_NAMES if variables.get(name)),
+            model_settings=tuple(
+                f"{name}={variables[name]}" for name in _MODEL_VARIABLES if variables.get(name)
+            ),
         )
 
     def url(self, listening_port: int) -> str:
-        """How clients reach this worker, as it tells the engine."""
+        """The worker's address for clients, as reported to the engine."""
         scheme = "https" if self.use_ssl else "http"
         return f"{scheme}://{self.public_host}:{self.public_port or listening_port}"
 
 
-_MODEL_NAMES = ("MODEL_NAME", "MODEL_ID", "MODEL_REVISION", "MODEL_ARGS", "VLLM_MODEL", "VLLM_ARGS")
+_MODEL_VARIABLES = ("MODEL_NAME", "MODEL_ID", "MODEL_REVISION", "MODEL_ARGS", "VLLM_MODEL", "VLLM_ARGS")
 
 
 def _port(variables: Mapping[str, str], name: str, default: int | None, faults: list[str]) -> int:
@@ -118,5 +120,5 @@ def _port(variables: Mapping[str, str], name: str, default: int | None, faults: 
     port = read_id(text)
     if port is not None and port < 65536:
         return port
-    faults.append(f"{name}: a port number was expected, {text!r} came")
+    faults.append(f"{name}: expected a port number, received {text!r}")
     return 0

@@ -1,4 +1,4 @@
-"""Logs as JSON, one line per event, on stdout: what a marketplace collects as the instance's log."""
+"""Logs as JSON lines on stdout, which a marketplace collects as the log of the instance."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ import structlog
 
 
 def configure() -> None:
-    """Send every event to stdout."""
+    """Write every event to stdout."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -17,13 +17,13 @@ def configure() -> None:
             structlog.processors.JSONRenderer(serializer=_dump),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(20),
-        logger_factory=lambda *_: _Lines(sys.stdout.buffer),
+        logger_factory=lambda *_: _SafeLogger(sys.stdout.buffer),
         cache_logger_on_first_use=True,
     )
 
 
-class _Lines(structlog.BytesLogger):
-    """Writes lines, and never raises: a full disk or a reader that died must not fail what only wanted to tell of itself."""
+class _SafeLogger(structlog.BytesLogger):
+    """Writes lines and never raises: a full disk or a closed pipe must not fail the code that logs."""
 
     def msg(self, message: bytes) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -34,5 +34,5 @@ class _Lines(structlog.BytesLogger):
 
 
 def _dump(event: Any, **_: Any) -> bytes:
-    # ASCII only: what a request or the model wrote stands in it as escapes, wherever the log is shown.
+    # ASCII only: control characters from requests or the model appear as escapes.
     return json.dumps(event, default=repr).encode()

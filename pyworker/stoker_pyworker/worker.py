@@ -1,4 +1,4 @@
-"""The worker: its parts put together, its life from start to drained."""
+"""The worker: its components and its lifecycle from start to drained."""
 
 import asyncio
 import os
@@ -13,37 +13,38 @@ from typing import Any
 import structlog
 
 from stoker_pyworker import logs
-from stoker_pyworker.admin import Admin
-from stoker_pyworker.clock import TicketClock
 from stoker_pyworker.config import ConfigError, WorkerConfig
 from stoker_pyworker.environment import Environment
-from stoker_pyworker.http.connection import ClientConnection
 from stoker_pyworker.http.limits import Limits, raise_files_max
-from stoker_pyworker.http.outgoing import Pool
 from stoker_pyworker.http.request import Request
+from stoker_pyworker.http.response_cycle import ResponseCycle
 from stoker_pyworker.http.server import HttpServer
+from stoker_pyworker.http.upstream_pool import UpstreamPool
+from stoker_pyworker.management_api import ManagementApi
 from stoker_pyworker.model.gpu import Gpus
 from stoker_pyworker.model.health import HealthState
 from stoker_pyworker.model.startup import Startup
-from stoker_pyworker.proxy.admission import RequestProxy
+from stoker_pyworker.proxy.request_proxy import RequestProxy
+from stoker_pyworker.proxy.routes import PreparedRoute
 from stoker_pyworker.proxy.sessions import Sessions
-from stoker_pyworker.proxy.tickets import TicketGate
+from stoker_pyworker.proxy.tickets import TicketVerifier
 from stoker_pyworker.proxy.worker_queue import WorkerQueue
 from stoker_pyworker.reporting.reports import VERSION, Reporter
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts
+from stoker_pyworker.ticket_clock import TicketClock
 from stoker_wire.problem import Problem
 from stoker_wire.security import cross_origin
 from stoker_wire.security.token import ticket_key
 
 log = structlog.get_logger(room="worker")
 
-_ENDING = Problem(503, "worker_ending", "this worker's time was up before the answer; route again")
+_ENDING = Problem(503, "worker_ending", "this worker stopped before the answer was complete; route again")
 _LAST_REPORT_SECONDS = 3.0
 _FLUSH_SECONDS = 5.0
 
 
 class Worker:
-    """`Worker(WorkerConfig(...)).run()`: watches, benchmarks, proxies and reports one model server."""
+    """`Worker(WorkerConfig(...)).run()`: proxies, benchmarks, watches and reports one model server."""
 
     def __init__(self, config: WorkerConfig, *, limits: Limits | None = None) -> None:
         config.check()
@@ -51,21 +52,21 @@ class Worker:
         self._limits = limits or Limits(body_bytes_max=config.body_bytes_max)
 
     def run(self, *, host: str | None = None) -> None:
-        """Serve until drained, then end the process: 0 drained, 1 cannot listen, 2 environment not usable."""
+        """Serve until drained, then exit: 0 drained, 1 cannot listen, 2 invalid environment."""
         logs.configure()
         try:
             settings = Environment.read(os.environ)
         except ConfigError as fault:
-            log.error("environment_unusable", error=str(fault))
+            log.error("environment_invalid", error=str(fault))
             sys.exit(2)
         raise_files_max()
-        life = Life(self._config, settings, self._limits)
+        runtime = WorkerRuntime(self._config, settings, self._limits)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            sys.exit(runner.run(life.live(host, catch_signals=True)))
+            sys.exit(runner.run(runtime.serve(host, catch_signals=True)))
 
     async def run_async(self, *, host: str | None = None) -> None:
-        """The same inside a running loop; whoever runs it ends it by cancelling."""
-        await Life(self._config, Environment.read(os.environ), self._limits).live(host)
+        """Serve inside a running event loop. Cancel the task to stop."""
+        await WorkerRuntime(self._config, Environment.read(os.environ), self._limits).serve(host)
 
 
 def _loop_factory() -> Any:
@@ -76,125 +77,142 @@ def _loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
-class Life:
-    """One run of a worker."""
+class WorkerRuntime:
+    """One run of a worker: builds the components and connects them."""
 
     def __init__(
         self, config: WorkerConfig, settings: Environment, limits: Limits, *, directory: Path | None = None
     ) -> None:
-        self.config = config
-        self.settings = settings
         directory = directory or Path.cwd()
-        self.pool = Pool(config.origin, connections_max=config.model_connections_max)
-        self.ledger = RequestCounts()
+        self.settings = settings
+        report_now = asyncio.Event()
+        self.health = HealthState(
+            started_at=process_started_at(), secrets_to_hide=settings.secrets, on_change=report_now.set
+        )
+        self.gpus = Gpus(on_broken=lambda fault: self.health.failed("gpu", fault))
         self.clock = TicketClock()
-        self.standing = HealthState(started_at=process_started_at(), hidden=settings.hidden)
-        self.gpus = Gpus()
-        self.line = WorkerQueue()
-        self.sessions = Sessions(self.pool, self.ledger, self.line, config.max_sessions or 0)
-        gate = None
-        if not settings.unsecured:
-            gate = TicketGate(ticket_key(settings.master_token), settings.launch_id)
-        self.proxy = RequestProxy(
-            config,
-            pool=self.pool,
-            ledger=self.ledger,
-            sessions=self.sessions,
-            line=self.line,
-            standing=self.standing,
-            gate=gate,
-            clock=self.clock,
-            worker_id=settings.container_id,
+        self.counts = RequestCounts(on_work_ended=self._work_ended)
+        self.queue = WorkerQueue()
+        self.pool = UpstreamPool(config.origin, connections_max=config.model_connections_max)
+        self.routes = {
+            handler.route.encode(): PreparedRoute(handler, self.pool.authority) for handler in config.handlers
+        }
+        self.sessions = Sessions(
+            self.pool, self.counts, self.queue, config.max_sessions or 0, on_empty=self._check_drained
         )
         self.startup = Startup(
             config,
             pool=self.pool,
-            routes=self.proxy.routes,
-            standing=self.standing,
+            routes=self.routes,
+            health=self.health,
             gpus=self.gpus,
             health_path=settings.health_path,
-            model_words=settings.model_words,
+            model_settings=settings.model_settings,
             directory=directory,
-            serves_serial=lambda: self.proxy.line.served is not None,
+            serves_serial=lambda: self.queue.current is not None,
         )
-        self.admin = Admin(
+        self.verifier: TicketVerifier | None = None
+        if not settings.unsecured:
+            self.verifier = TicketVerifier(ticket_key(settings.master_token), settings.launch_id)
+        self.proxy = RequestProxy(
+            config,
+            pool=self.pool,
+            routes=self.routes,
+            counts=self.counts,
+            sessions=self.sessions,
+            queue=self.queue,
+            health=self.health,
+            verifier=self.verifier,
+            clock=self.clock,
+            worker_id=settings.container_id,
+            on_model_failed=self.startup.model_failed,
+            on_idle=self._check_drained,
+        )
+        self.reporter = Reporter(
+            settings.report_addresses,
+            worker_id=settings.container_id,
+            token=settings.master_token,
+            url=lambda: settings.url(self.port),
+            counts=self.counts,
+            health=self.health,
+            gpus=self.gpus,
+            queued=lambda: len(self.queue),
+            running_request=self.proxy.running_request,
+            clock=self.clock,
+            report_now=report_now,
+        )
+        self.management = ManagementApi(
             self.proxy,
             token=settings.master_token,
             directory=directory,
-            drain=self.standing.drain,
+            drain=self.health.drain,
             status=self.status,
             version=VERSION,
         )
-        self.server = HttpServer(self._serve, limits)
-        self.plain = HttpServer(self._serve_session_end, limits)
+        self.server = HttpServer(self._handle, limits)
+        self.local_server = HttpServer(self._handle_session_end, limits)
         self.port = 0
-        """Where it listens, once `listening` is set."""
+        """The listening port, once `listening` is set."""
         self.listening = asyncio.Event()
         self._drained = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def live(self, host: str | None = None, *, catch_signals: bool = False) -> int:
-        """From listening to drained. Returns the process's exit status."""
+    async def serve(self, host: str | None = None, *, catch_signals: bool = False) -> int:
+        """Listen, serve and drain. Returns the exit status of the process."""
         try:
             self.port = await self._listen(host or self.settings.worker_host)
         except (OSError, ssl.SSLError) as fault:
-            message = f"the worker cannot listen on port {self.settings.worker_port}: {fault}"
             log.error("cannot_listen", port=self.settings.worker_port, error=str(fault))
-            await self._report_stillborn(message)
+            await self._report_start_failure(
+                f"the worker cannot listen on port {self.settings.worker_port}: {fault}"
+            )
             return 1
-        reporter = self._reporter()
-        self.standing.changed = reporter.soon
-        self.standing.doubted = self.startup.probe.doubt
-        self.standing.quiet = self.sessions.emptied = self._see_if_drained
-        self.ledger.work_ended = reporter.work_ended
-        self.gpus.broken = lambda fault: self.standing.failed("gpu", fault)
         if catch_signals:
             self._catch_signals()
         log.info("listening", port=self.port, version=VERSION, secured=not self.settings.unsecured)
         self.listening.set()
+        reports = self._start(self.reporter.run(), "reports")
         try:
-            self._start(reporter.run(), "reports")
             self._start(self.sessions.sweep(), "sessions")
             self._start(self.startup.run(), "startup")
             if self.startup.reads_log:
                 self._start(self.startup.watch_log(), "log")
-            await self._until_drained()
+            await self._serve_until_drained()
         finally:
-            await self._end(reporter)
+            await self._stop(reports)
         return 0
 
     # --- requests
 
-    def _serve(self, request: Request, client: ClientConnection) -> None:
-        """One request: for the model, or for the worker itself."""
+    def _handle(self, request: Request, cycle: ResponseCycle) -> None:
+        """Route a request to the proxy or to the management API."""
         if self.settings.log_requests:
             log.info("request", method=request.method.decode(), path=request.path.decode("utf-8", "replace"))
         if self.settings.unsecured:
             self._refuse_web_pages(request)
-        route = self.proxy.routes.get(request.path)
+        route = self.routes.get(request.path)
         if route is not None:
             if request.method != b"POST":
-                self.proxy.give_back(request)
+                self.proxy.reject_unrouted(request)
                 raise _method_problem(b"POST")
-            self.proxy.handle(route, request, client)
+            self.proxy.handle(route, request, cycle)
             return
-        own = self.admin.routes.get(request.path)
+        own = self.management.routes.get(request.path)
         if own is None:
-            self.proxy.give_back(request)
+            self.proxy.reject_unrouted(request)
             raise Problem(404, "route_unknown", "this worker serves no such path")
-        method, serve = own
+        method, handler = own
         if request.method != method and not (method == b"GET" and request.method == b"HEAD"):
-            self.proxy.give_back(request)
+            self.proxy.reject_unrouted(request)
             raise _method_problem(method)
-        serve(request, client)
+        handler(request, cycle)
 
     def _refuse_web_pages(self, request: Request) -> None:
-        """Without tickets and tokens nothing else keeps a page in a browser of this machine out."""
-        fields = [
+        """Refuse requests of web pages in a browser on this machine: without tickets nothing else would."""
+        host, origin, site = (
             None if value is None else value.decode("latin-1")
             for value in map(request.header, (b"host", b"origin", b"sec-fetch-site"))
-        ]
-        host, origin, site = fields
+        )
         names = cross_origin.host_names(self.settings.public_host)
         refused = cross_origin.cross_origin_problem(
             request.method.decode(), host or "", origin, site, names=names
@@ -202,13 +220,13 @@ class Life:
         if refused is not None:
             raise refused
 
-    def _serve_session_end(self, request: Request, client: ClientConnection) -> None:
-        """On the plain port, for the model server on this machine."""
+    def _handle_session_end(self, request: Request, cycle: ResponseCycle) -> None:
+        """Serve the plain HTTP port for the model server on this machine."""
         if request.path != b"/session/end" or request.method != b"POST":
             raise Problem(404, "route_unknown", "this port serves POST /session/end only")
-        self.admin.session_end(request, client)
+        self.management.session_end(request, cycle)
 
-    # --- the beginning
+    # --- start
 
     async def _listen(self, host: str | None) -> int:
         settings = self.settings
@@ -218,134 +236,123 @@ class Life:
             tls.load_cert_chain(settings.tls_certificate, settings.tls_key)
         port = await self.server.listen(host, settings.worker_port, tls=tls)
         if settings.session_port:
-            await self.plain.listen("127.0.0.1", settings.session_port)
+            await self.local_server.listen("127.0.0.1", settings.session_port)
         return port
 
-    def _reporter(self) -> Reporter:
-        settings = self.settings
-        return Reporter(
-            settings.report_addresses,
-            worker_id=settings.container_id,
-            token=settings.master_token,
-            url=settings.url(self.port),
-            ledger=self.ledger,
-            standing=self.standing,
-            gpus=self.gpus,
-            queued=lambda: len(self.proxy.line),
-            turn=self.proxy.turn,
-            clock=self.clock,
-        )
-
-    async def _report_stillborn(self, message: str) -> None:
-        """A worker that cannot even listen still says so to the engine."""
-        self.standing.failed("start", message)
-        reporter = self._reporter()
-        await reporter.report()
-        reporter.close()
+    async def _report_start_failure(self, message: str) -> None:
+        self.health.failed("start", message)
+        await self.reporter.report()
+        self.reporter.close()
         await self.server.close(0)
 
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         task.add_done_callback(self._task_ended)
         self._tasks.append(task)
+        return task
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("task_failed", task=task.get_name(), error=repr(fault)[:300])
-            self.standing.failed(task.get_name(), f"the worker's {task.get_name()} failed: {fault!r:.200}")
+            self.health.failed(task.get_name(), f"the worker's {task.get_name()} task failed: {fault!r:.200}")
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._told_to_end, number.name)
+            loop.add_signal_handler(number, self._signal_received, number.name)
 
-    def _told_to_end(self, name: str) -> None:
-        # A person's second Ctrl-C. A second SIGTERM is common: to the process group, and from the script that had it too.
-        if self.standing.draining and name == "SIGINT":
-            log.info("ending_at_once", reason="SIGINT came while draining")
+    def _signal_received(self, name: str) -> None:
+        # Only a second Ctrl-C stops at once. SIGTERM often arrives twice: from the process group and from a script.
+        if self.health.draining and name == "SIGINT":
+            log.info("stopping_at_once", reason="SIGINT while draining")
             self._drained.set()
-        self.standing.drain(name)
+        self.health.drain(name)
 
-    # --- the end
+    # --- events of the components
 
-    def _see_if_drained(self) -> None:
-        if self.standing.draining and not self.proxy.active and not len(self.sessions):
+    def _work_ended(self) -> None:
+        self.reporter.work_ended()
+
+    def _check_drained(self) -> None:
+        if self.health.draining and not self.proxy.active and not len(self.sessions):
             self._drained.set()
 
-    async def _until_drained(self) -> None:
-        """Serve; then finish what runs, within the deadline."""
-        await self.standing.drain_began.wait()
-        # Every answer now closes its connection, so that clients look for another worker.
+    # --- stop
+
+    async def _serve_until_drained(self) -> None:
+        """Serve until a drain begins, then until the running requests have ended, within the deadline."""
+        await self.health.drain_began.wait()
+        # Close connections after their response, so that clients route to another worker.
         self.server.closing = True
-        self._see_if_drained()
+        self._check_drained()
         try:
             async with asyncio.timeout(self.settings.drain_seconds_max):
                 await self._drained.wait()
         except TimeoutError:
-            log.warning("drain_deadline", holding=self.ledger.held)
+            log.warning("drain_deadline", holding=self.counts.held)
 
-    async def _end(self, reporter: Reporter) -> None:
-        # Whoever cancelled the worker did not drain it before.
-        self.standing.drain("ending")
+    async def _stop(self, reports: asyncio.Task[None]) -> None:
+        # A cancelled worker has not drained before.
+        self.health.drain("stopping")
         self.server.closing = True
         self.sessions.end_all()
         for exchange in list(self.proxy.active):
-            exchange.cut(Outcome.ERROR, _ENDING)
-        await self.sessions.callbacks_done()
-        reporter.end()
-        telling, *others = self._tasks
-        for task in others:
-            task.cancel()
-        await asyncio.wait([telling], timeout=_LAST_REPORT_SECONDS)
-        if not telling.done():
+            exchange.cancel(Outcome.ERROR, _ENDING)
+        await self.sessions.wait_for_on_close()
+        self.reporter.end()
+        for task in self._tasks:
+            if task is not reports:
+                task.cancel()
+        await asyncio.wait([reports], timeout=_LAST_REPORT_SECONDS)
+        if not reports.done():
             log.warning("last_report_failed")
-            telling.cancel()
+            reports.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        reporter.close()
-        # Answers that are written may still be on their way out.
+        self.reporter.close()
+        # Written responses may still be in the send buffers.
         await self.server.close(_FLUSH_SECONDS)
-        await self.plain.close(0)
-        await self.startup.leave()
+        await self.local_server.close(0)
+        await self.startup.exit_lifecycle()
         self.pool.close()
-        log.info("ended", received=self.ledger.received)
+        log.info("ended", received=self.counts.received)
 
     def status(self) -> dict[str, Any]:
-        """What `/pyworker/status` answers."""
-        standing, ledger, gate = self.standing, self.ledger, self.proxy.gate
+        """The response of `/pyworker/status`."""
+        health, counts, verifier = self.health, self.counts, self.verifier
         return {
             "version": VERSION,
-            "ready": standing.refusal is None and not standing.error,
-            "draining": standing.draining,
-            "error": standing.error,
-            "perf": standing.perf,
-            "load_seconds": standing.load_seconds,
-            "load": ledger.load,
-            "requests_held": ledger.held,
-            "requests_queued": len(self.proxy.line),
-            "requests_received": ledger.received,
-            "requests_refused": ledger.refused,
-            "requests_untold": ledger.untold,
-            "requests_never_told": ledger.never_told,
+            "ready": health.refusal is None and not health.error,
+            "draining": health.draining,
+            "error": health.error,
+            "perf": health.perf,
+            "load_seconds": health.load_seconds,
+            "load": counts.load,
+            "requests_held": counts.held,
+            "requests_queued": len(self.queue),
+            "requests_received": counts.received,
+            "requests_refused": counts.refused,
+            "requests_unreported": counts.unreported,
+            "requests_dropped": counts.dropped,
             "sessions": len(self.sessions),
-            "clock_ahead_seconds": self.clock.ahead,
-            "tickets_remembered": 0 if gate is None else gate.remembered,
+            "clock_ahead_seconds": self.clock.ahead_seconds,
+            "tickets_used": 0 if verifier is None else verifier.used_count,
             "client_connections": self.server.connections,
-            "model_connections": self.pool.opened,
+            "model_connections": self.pool.open_count,
             "gpus": self.gpus.readings,
         }
 
 
 def process_started_at() -> float:
-    """When this process started, on the monotonic clock: loading time counts imports too."""
+    """Start of this process on the monotonic clock, so that the loading time includes imports."""
     now = time.monotonic()
     try:
         fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
-        born = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-        return now - max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - born)
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return now - max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
     except (OSError, ValueError, IndexError, AttributeError):
         return now
 
 
 def _method_problem(method: bytes) -> Problem:
     name = method.decode()
-    return Problem(405, "method_wrong", f"this path takes {name}", headers={"Allow": name})
+    return Problem(405, "method_wrong", f"expected method {name}", headers={"Allow": name})

@@ -190,7 +190,7 @@ async def worker(bounds: Bounds) -> AsyncIterator[Target]:
         body_bytes_max=bounds.body_bytes_max,
         body_seconds_max=bounds.body_seconds_max,
     )
-    server = HttpServer(lambda request, client: client.answer(200, b"{}"), limits)
+    server = HttpServer(lambda _, cycle: cycle.respond(200, b"{}"), limits)
     port = await server.listen("127.0.0.1", 0)
     try:
         yield Target(

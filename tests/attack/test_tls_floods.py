@@ -54,7 +54,7 @@ def guarded(tmp_path) -> Starter:
 
     @contextlib.asynccontextmanager
     async def start(**limits) -> AsyncIterator[Guarded]:
-        server = HttpServer(lambda request, client: client.answer(200, b"{}"), Limits(**limits))
+        server = HttpServer(lambda _, cycle: cycle.respond(200, b"{}"), Limits(**limits))
         port = await server.listen("127.0.0.1", 0, tls=tls)
         try:
             yield Guarded(server, port, trust)

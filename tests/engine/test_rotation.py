@@ -5,7 +5,7 @@ import time
 import pytest
 
 from activities.signing import sealed_signing_key
-from stoker_pyworker.proxy.tickets import TicketGate
+from stoker_pyworker.proxy.tickets import TicketVerifier
 from stoker_wire.problem import Problem
 from stoker_wire.security.token import mint_endpoint_key, mint_worker_token, ticket_key
 from tests.engine.conftest import ALICE, SECRET, Stage
@@ -25,9 +25,9 @@ async def routes(stage: Stage, endpoint, key: str) -> int:
 
 def opens(ticket: str, secret: bytes, endpoint_id: int) -> bool:
     """Whether the worker that was launched with this secret takes the ticket."""
-    gate = TicketGate(ticket_key(mint_worker_token(secret, endpoint_id, LAUNCH)), LAUNCH)
+    verifier = TicketVerifier(ticket_key(mint_worker_token(secret, endpoint_id, LAUNCH)), LAUNCH)
     try:
-        gate.check(ticket, time.time())
+        verifier.verify(ticket, time.time())
     except Problem as refused:
         return refused.code != "ticket_forged"
     return True

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stoker_pyworker import WorkerConfig
 from stoker_pyworker.environment import Environment
 from stoker_pyworker.http.limits import Limits
-from stoker_pyworker.worker import Life
+from stoker_pyworker.worker import WorkerRuntime
 from stoker_wire.security.ticket import Ticket, sign_ticket
 from stoker_wire.security.token import ticket_key
 from tests.fuzz.calls import Call, Server, send
@@ -35,7 +35,7 @@ def auth(number: int) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def worker(folder: Path) -> AsyncIterator[Life]:
+async def worker(folder: Path) -> AsyncIterator[WorkerRuntime]:
     """A ready worker, with its model and its engine."""
     model, engine = await Model().start(), await Engine().start()
     config = WorkerConfig(
@@ -50,13 +50,13 @@ async def worker(folder: Path) -> AsyncIterator[Life]:
             "VAST_TCP_PORT_0": "1", "PUBLIC_IPADDR": "127.0.0.1", "STOKER_ENDPOINT": "llm",
         }
     )  # fmt: skip
-    life = Life(config, environment, Limits(body_bytes_max=100_000), directory=folder)
+    runtime = WorkerRuntime(config, environment, Limits(body_bytes_max=100_000), directory=folder)
     # A drain ends the worker; here it goes on, so that the calls after it find somebody.
-    life.admin._drain = lambda _: None
-    living = asyncio.create_task(life.live("127.0.0.1"))
-    await life.listening.wait()
-    await until(lambda: life.standing.refusal is None)
-    yield life
+    runtime.management._drain = lambda _: None
+    living = asyncio.create_task(runtime.serve("127.0.0.1"))
+    await runtime.listening.wait()
+    await until(lambda: runtime.health.refusal is None)
+    yield runtime
     assert not living.done(), "the worker has ended"
     living.cancel()
     await asyncio.gather(living, return_exceptions=True)
@@ -66,8 +66,8 @@ async def worker(folder: Path) -> AsyncIterator[Life]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with live(lambda: worker(tmp_path_factory.mktemp("worker"))) as (life, _):
-        address = ("127.0.0.1", life.port)
+    with live(lambda: worker(tmp_path_factory.mktemp("worker"))) as (runtime, _):
+        address = ("127.0.0.1", runtime.port)
         plain = Call(("GET", "/openapi.json"), "GET", b"/openapi.json", (), b"", False, False)
         told = msgspec.json.decode(send(address, plain).body)
         tickets = [auth(number) for number in range(1, 400)]

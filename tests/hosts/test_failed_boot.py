@@ -17,6 +17,6 @@ Worker(WorkerConfig(model_server_url="http://127.0.0.1", model_server_port=9, mo
 async def test_a_model_that_does_not_exist_is_named_within_seconds(bench):
     began = time.monotonic()
     instance_id = await bench.rent(onstart=SCRIPT, env={"UNSECURED": "true"})
-    log = await bench.printed(instance_id, "model_fault")
+    log = await bench.printed(instance_id, "model_error")
     assert "the model server ended before it was loaded; its log ends with: OSError: /models/none" in log
     assert time.monotonic() - began < 30

@@ -13,7 +13,7 @@ import pytest
 from stoker_pyworker import WorkerConfig
 from stoker_pyworker.environment import Environment
 from stoker_pyworker.http.limits import Limits
-from stoker_pyworker.worker import Life
+from stoker_pyworker.worker import WorkerRuntime
 from tests.pyworker.harness import (
     BOUND_SECONDS,
     LAUNCH,
@@ -61,10 +61,10 @@ async def make_worker(model, engine, tmp_path):
             "launch_id": LAUNCH, "drain_seconds_max": BOUND_SECONDS,
         }  # fmt: skip
         environment = Environment(**(values | (settings or {})))
-        life = Life(
+        runtime = WorkerRuntime(
             config, environment, limits or Limits(body_bytes_max=config.body_bytes_max), directory=directory
         )
-        harness = await Harness(life, engine).start()
+        harness = await Harness(runtime, engine).start()
         made.append(harness)
         return await harness.ready() if ready else harness
 

@@ -283,23 +283,23 @@ class Engine:
 class Harness:
     """A worker in this process, on real sockets, and a client for it."""
 
-    def __init__(self, life, engine):
-        self.life = life
+    def __init__(self, runtime, engine):
+        self.runtime = runtime
         self.engine = engine
         self.request_idx = 0
         self.task = None
         self.client = None
 
     async def start(self):
-        self.task = asyncio.create_task(self.life.live("127.0.0.1"))
-        await self.life.listening.wait()
+        self.task = asyncio.create_task(self.runtime.serve("127.0.0.1"))
+        await self.runtime.listening.wait()
         self.client = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{self.life.port}", timeout=BOUND_SECONDS, trust_env=False
+            base_url=f"http://127.0.0.1:{self.runtime.port}", timeout=BOUND_SECONDS, trust_env=False
         )
         return self
 
     async def ready(self):
-        await until(lambda: self.life.standing.refusal is None)
+        await until(lambda: self.runtime.health.refusal is None)
         return self
 
     async def stop(self):
@@ -311,7 +311,7 @@ class Harness:
         self.request_idx += 1
         ticket = Ticket(e="llm", w=worker, c=cost, r=self.request_idx, n=number, x=time.time() + expires_in)
         return {
-            "url": f"http://127.0.0.1:{self.life.port}", "signature": "official", "cost": cost, "endpoint": "llm",
+            "url": f"http://127.0.0.1:{self.runtime.port}", "signature": "official", "cost": cost, "endpoint": "llm",
             "reqnum": self.request_idx, "request_idx": self.request_idx, "ticket": sign_ticket(ticket, ticket_key(token)),
         }  # fmt: skip
 
@@ -334,7 +334,7 @@ class Harness:
         )
 
     async def connect(self):
-        return await asyncio.open_connection("127.0.0.1", self.life.port)
+        return await asyncio.open_connection("127.0.0.1", self.runtime.port)
 
     async def exchange(self, data):
         """Everything that the worker says to these bytes until it closes."""
@@ -385,7 +385,7 @@ class Remote(Harness):
     """Tickets and requests for a worker in another process."""
 
     def __init__(self, port, client):
-        self.life = type("Life", (), {"port": port})
+        self.runtime = type("WorkerRuntime", (), {"port": port})
         self.request_idx = 0
         self.client = client
 

@@ -36,10 +36,10 @@ def test_a_plain_config_is_accepted():
         ({"model_server_port": 70000}, "model_server_port"),
         ({"model_server_url": "127.0.0.1"}, "model_server_url"),
         ({"cost_tolerance": 0}, "cost_tolerance"),
-        ({"handlers": [benchmarked(route="x")]}, "a route is a path"),
-        ({"handlers": [benchmarked(route="/session/x")]}, "the worker's own"),
-        ({"handlers": [benchmarked(route="/a b")]}, "a route is a path"),
-        ({"handlers": [benchmarked(), HandlerConfig(route="/x")]}, "given twice"),
+        ({"handlers": [benchmarked(route="x")]}, "expected a path"),
+        ({"handlers": [benchmarked(route="/session/x")]}, "the worker itself uses"),
+        ({"handlers": [benchmarked(route="/a b")]}, "expected a path"),
+        ({"handlers": [benchmarked(), HandlerConfig(route="/x")]}, "configured twice"),
         ({"handlers": [benchmarked(), benchmarked(route="/y")]}, "exactly one"),
         ({"handlers": [HandlerConfig(route="/x")]}, "exactly one"),
         ({"handlers": [benchmarked(benchmark_config=BenchmarkConfig())]}, "a dataset or a generator"),
@@ -133,8 +133,6 @@ def test_what_a_model_server_says_of_its_secrets_is_not_repeated():
         "CONTAINER_ID": "5",
         "HF_TOKEN": "hf_canary_0123456789",
     }
-    standing = HealthState(hidden=Environment.read(variables).hidden)
-    standing.failed(
-        "log", "401 for token hf_canary_0123456789 at the hub; 7.0123456789ab.ffffffffffffffffffff"
-    )
-    assert standing.error == "401 for token *** at the hub; ***"
+    health = HealthState(secrets_to_hide=Environment.read(variables).secrets)
+    health.failed("log", "401 for token hf_canary_0123456789 at the hub; 7.0123456789ab.ffffffffffffffffffff")
+    assert health.error == "401 for token *** at the hub; ***"

@@ -1,1 +1,1 @@
-"""HTTP/1.1 for one job, a proxy on a GPU box: a server, outgoing connections kept alive, and nothing else."""
+"""HTTP/1.1 on asyncio: the server for clients, and the client for the model server and the engine."""

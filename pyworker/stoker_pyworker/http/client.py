@@ -1,18 +1,19 @@
-"""Requests that are awaited: reports, probes, benchmark runs and callbacks, over the same connections."""
+"""Awaitable requests over an upstream pool: reports, probes, benchmark runs and callbacks."""
 
 import asyncio
 
-from stoker_pyworker.http.outgoing import Head, OriginFault, OutgoingConnection, Pool
+from stoker_pyworker.http.upstream_connection import ResponseHead, UpstreamConnection, UpstreamError
+from stoker_pyworker.http.upstream_pool import UpstreamPool
 
-_ANSWER_BYTES_MAX = 64 * 1024 * 1024
+_RESPONSE_BYTES_MAX = 64 * 1024 * 1024
 
 
-class Answer:
-    """An answer, received in full."""
+class ClientResponse:
+    """A complete response."""
 
     __slots__ = ("body", "head")
 
-    def __init__(self, head: Head, body: bytes) -> None:
+    def __init__(self, head: ResponseHead, body: bytes) -> None:
         self.head = head
         self.body = body
 
@@ -22,50 +23,50 @@ class Answer:
         return self.head.status
 
     def __repr__(self) -> str:
-        return f"<Answer {self.status} {len(self.body)} B>"
+        return f"<ClientResponse {self.status} {len(self.body)} B>"
 
 
-class _Waiter:
-    """A sink that gathers the answer for one awaiting task."""
+class _BufferingSink:
+    """Collects a response for one awaiting task."""
 
     __slots__ = ("_bytes", "_head", "_parts", "connection", "future")
 
-    def __init__(self, future: asyncio.Future[Answer]) -> None:
+    def __init__(self, future: asyncio.Future[ClientResponse]) -> None:
         self.future = future
-        self.connection: OutgoingConnection | None = None
-        self._head: Head | None = None
+        self.connection: UpstreamConnection | None = None
+        self._head: ResponseHead | None = None
         self._parts: list[bytes] = []
         self._bytes = 0
 
     def sent(self) -> None:
-        """Nothing to note."""
+        """Unused."""
 
-    def head(self, head: Head) -> None:
-        """Keep it."""
+    def head(self, head: ResponseHead) -> None:
+        """Keep the head."""
         self._head = head
 
     def body(self, data: bytes) -> None:
-        """Keep it, within reason."""
+        """Keep the piece, up to the size limit."""
         self._bytes += len(data)
-        if self._bytes <= _ANSWER_BYTES_MAX:
+        if self._bytes <= _RESPONSE_BYTES_MAX:
             self._parts.append(data)
 
     def flush(self) -> None:
-        """Nothing is handed on in pieces."""
+        """Unused."""
 
     def end(self) -> None:
-        """Complete."""
+        """Complete the future."""
         if not self.future.done() and self._head is not None:
-            self.future.set_result(Answer(self._head, b"".join(self._parts)))
+            self.future.set_result(ClientResponse(self._head, b"".join(self._parts)))
 
-    def fault(self, fault: OriginFault) -> None:
-        """Failed."""
+    def fault(self, fault: UpstreamError) -> None:
+        """Fail the future."""
         if not self.future.done():
             self.future.set_exception(fault)
 
 
 def request_bytes(
-    pool: Pool,
+    pool: UpstreamPool,
     method: str,
     path: str,
     body: bytes | None = None,
@@ -73,7 +74,7 @@ def request_bytes(
     content_type: str = "application/json",
     headers: tuple[tuple[str, str], ...] = (),
 ) -> tuple[bytes, ...]:
-    """A request as it goes over the wire."""
+    """A request as bytes on the wire."""
     lines = [f"{method} {path} HTTP/1.1", f"host: {pool.authority.decode()}"]
     lines += [f"{name}: {value}" for name, value in headers]
     if body is not None:
@@ -82,8 +83,8 @@ def request_bytes(
     return (head,) if not body else (head + body,)
 
 
-async def ask(
-    pool: Pool,
+async def fetch(
+    pool: UpstreamPool,
     method: str,
     path: str,
     body: bytes | None = None,
@@ -91,19 +92,19 @@ async def ask(
     seconds_max: float | None,
     content_type: str = "application/json",
     headers: tuple[tuple[str, str], ...] = (),
-) -> Answer:
-    """Send one request and await its whole answer.
+) -> ClientResponse:
+    """Send one request and await the complete response.
 
     Raises:
-        OriginFault: nobody listens, or the answer broke off.
-        TimeoutError: no complete answer within `seconds_max`; the request is dropped.
+        UpstreamError: the connection was refused, or the response was incomplete.
+        TimeoutError: no complete response within `seconds_max`; the request is dropped.
     """
-    waiter = _Waiter(asyncio.get_running_loop().create_future())
+    sink = _BufferingSink(asyncio.get_running_loop().create_future())
     try:
         async with asyncio.timeout(seconds_max):
             request = request_bytes(pool, method, path, body, content_type=content_type, headers=headers)
-            pool.submit(waiter, request)
-            return await waiter.future
+            pool.submit(sink, request)
+            return await sink.future
     except BaseException:
-        pool.cancel(waiter)
+        pool.cancel(sink)
         raise

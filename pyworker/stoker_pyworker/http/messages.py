@@ -1,4 +1,4 @@
-"""Heads of HTTP messages as bytes, and which header fields a proxy hands on."""
+"""HTTP message heads as bytes, and the header fields that a proxy forwards."""
 
 import http
 import re
@@ -30,7 +30,7 @@ JSON = b"application/json"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 BODILESS = frozenset({204, 304})
-"""Statuses whose answers have no body: what came after their heads would be taken for the next answer."""
+"""Statuses without a response body. Body bytes would be parsed as the next response."""
 _LINE_ENDS = re.compile(rb"[\r\n\0]")
 
 _STATUS_LINES = {
@@ -39,12 +39,12 @@ _STATUS_LINES = {
 
 
 def status_line(status: int) -> bytes:
-    """`HTTP/1.1 200 OK`, with its line end."""
+    """`HTTP/1.1 200 OK` with its line end."""
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
 
 
 def named_by_connection(headers: Iterable[Header]) -> frozenset[bytes]:
-    """The fields that a Connection header declares to be hop-by-hop."""
+    """The fields that the Connection header declares as hop-by-hop."""
     names: set[bytes] = set()
     for name, value in headers:
         if name == b"connection":
@@ -56,14 +56,14 @@ def header_fields(headers: Mapping[str, str], encoding: str = "latin-1") -> tupl
     """Header fields as bytes, names in lower case.
 
     Raises:
-        ValueError: one that holds a line end, which would begin another field, or cannot be encoded.
+        ValueError: a field contains a line end (header injection) or cannot be encoded.
     """
     fields = tuple(
         (name.lower().encode("latin-1"), value.encode(encoding)) for name, value in headers.items()
     )
     for name, value in fields:
         if _LINE_ENDS.search(name) or _LINE_ENDS.search(value):
-            raise ValueError(f"the header field {name!r} holds a line end")
+            raise ValueError(f"the header field {name!r} contains a line end")
     return fields
 
 
@@ -73,5 +73,5 @@ def chunk(data: bytes) -> bytes:
 
 
 def problem_json(problem: Problem) -> bytes:
-    """The problem's body."""
+    """The response body of a problem."""
     return msgspec.json.encode(problem.body())

@@ -1,4 +1,4 @@
-"""A request as the application gets it, and whoever answers it."""
+"""A received request, and the events of its client while the response is written."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from stoker_pyworker.http.messages import Header
 
 
 class Request:
-    """One request, received in full."""
+    """One request with its complete body."""
 
     __slots__ = ("body", "headers", "held_bytes", "http_1_0", "keep_alive", "method", "path", "query")
 
@@ -17,12 +17,12 @@ class Request:
         self.headers: list[Header] = []
         self.body = b""
         self.held_bytes = 0
-        """Memory that it takes, about."""
+        """Approximate memory use."""
         self.keep_alive = True
         self.http_1_0 = False
 
     def header(self, name: bytes) -> bytes | None:
-        """The field's first value, or None; `name` in lower case."""
+        """The first value of the field, or None; `name` in lower case."""
         for known, value in self.headers:
             if known == name:
                 return value
@@ -32,14 +32,14 @@ class Request:
         return f"<Request {self.method.decode()} {self.path.decode(errors='replace')} {len(self.body)} B>"
 
 
-class Listener(Protocol):
-    """Whoever answers a request, told what becomes of the client meanwhile."""
+class ResponseListener(Protocol):
+    """Receives client events while it produces a response."""
 
-    def client_gone(self) -> None:
-        """The client closed or broke its connection: nobody reads the answer."""
+    def client_disconnected(self) -> None:
+        """The client closed or lost its connection."""
 
-    def client_full(self) -> None:
-        """The client reads slower than it is written to: hold back."""
+    def pause_writing(self) -> None:
+        """The write buffer is full."""
 
-    def client_drained(self) -> None:
-        """The client has caught up."""
+    def resume_writing(self) -> None:
+        """The write buffer has drained."""

@@ -1,4 +1,4 @@
-"""What is set on the sockets beneath transports."""
+"""Socket options."""
 
 import asyncio
 import socket
@@ -6,24 +6,24 @@ import struct
 from collections.abc import Iterable
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-"""Seconds of silence, seconds between questions, questions without an answer: who is gone is found so within a minute."""
+"""Seconds idle, seconds between probes, failed probes: a lost peer is detected within a minute."""
 
 
-def ask_in_silence(listening: Iterable[socket.socket]) -> None:
-    """Have clients' kernels asked whether they are still there while nothing is said; accepted sockets inherit it.
+def enable_keepalive(listening: Iterable[socket.socket]) -> None:
+    """Enable TCP keep-alive. Accepted sockets inherit it.
 
-    A client whose network is gone says nothing of leaving, and its request would run to its end; one that waits long
-    behind a router would be forgotten by it.
+    A client whose network is gone sends no FIN, and its request would run to its end. Keep-alive traffic also
+    keeps the entry in a NAT router alive.
     """
-    for known in listening:
-        known.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for listener in listening:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE:
             if hasattr(socket, name):  # not on every platform
-                known.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def reset_when_closed(transport: asyncio.Transport) -> None:
-    """Have the peer see a broken connection, where an orderly close would say that all is sent."""
-    known: socket.socket | None = transport.get_extra_info("socket")
-    if known is not None:
-        known.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    """Send RST instead of FIN on close, so that the peer sees a broken connection."""
+    connection: socket.socket | None = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,1 +1,1 @@
-"""The model server: readiness, benchmark, health, log and GPU."""
+"""Watches the model server: readiness, benchmark, health, log and GPUs."""

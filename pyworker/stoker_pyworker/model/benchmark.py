@@ -1,4 +1,4 @@
-"""The worker's perf: workload per second of its own model on its own GPU, measured once and kept on disk."""
+"""Measures the worker's perf (workload per second of its model on its GPU) once, and caches it on disk."""
 
 import asyncio
 import hashlib
@@ -14,11 +14,18 @@ from typing import Any
 import msgspec
 import structlog
 
-from stoker_pyworker.config import DEFAULT_WORKLOAD, BenchmarkConfig, HandlerConfig, JsonObject, sane_workload
-from stoker_pyworker.http.client import ask
-from stoker_pyworker.http.outgoing import OriginFault, Pool
-from stoker_pyworker.proxy import forms
-from stoker_pyworker.proxy.routes import PreparedRoute, form_of
+from stoker_pyworker.config import (
+    DEFAULT_WORKLOAD,
+    BenchmarkConfig,
+    HandlerConfig,
+    JsonObject,
+    parse_workload,
+)
+from stoker_pyworker.http.client import fetch
+from stoker_pyworker.http.upstream_connection import UpstreamError
+from stoker_pyworker.http.upstream_pool import UpstreamPool
+from stoker_pyworker.proxy import multipart
+from stoker_pyworker.proxy.routes import PreparedRoute, multipart_fields
 
 log = structlog.get_logger(room="benchmark")
 
@@ -28,11 +35,11 @@ _DEFAULT_CONCURRENCY = 10
 
 
 class BenchmarkFailed(Exception):
-    """The model server answered no benchmark request well."""
+    """The model server answered no benchmark request with 200."""
 
 
-class Measured(msgspec.Struct):
-    """What is kept on disk."""
+class CachedPerf(msgspec.Struct):
+    """The content of the cache file."""
 
     fingerprint: str
     perf: float
@@ -42,7 +49,7 @@ class Measured(msgspec.Struct):
 
 
 def fingerprint(handler: HandlerConfig, *, model: tuple[str, ...], gpus: tuple[str, ...]) -> str:
-    """What the figure depends on: the model, the benchmark's own settings and code, the GPUs."""
+    """A hash of everything that perf depends on: the model, the benchmark's settings and code, the GPUs."""
     benchmark = handler.benchmark_config or BenchmarkConfig()
     hooks = [
         benchmark.generator,
@@ -50,8 +57,8 @@ def fingerprint(handler: HandlerConfig, *, model: tuple[str, ...], gpus: tuple[s
         handler.request_parser,
         handler.remote_function,
     ]
-    hooks += [getattr(handler.payload_class, name, None) for name in _OF_A_PAYLOAD]
-    code = [_code(hook) for hook in hooks]
+    hooks += [getattr(handler.payload_class, name, None) for name in _PAYLOAD_METHODS]
+    code = [_hook_hash(hook) for hook in hooks]
     parts: list[Any] = [
         handler.route,
         handler.allow_parallel_requests,
@@ -66,112 +73,117 @@ def fingerprint(handler: HandlerConfig, *, model: tuple[str, ...], gpus: tuple[s
     return hashlib.sha256(msgspec.json.encode(parts, enc_hook=repr)).hexdigest()[:32]
 
 
-_OF_A_PAYLOAD = (
+_PAYLOAD_METHODS = (
     "for_test",
     "from_json_msg",
     "generate_payload_json",
     "generate_payload_multipart",
     "count_workload",
 )
-"""What of a payload class the benchmark runs."""
+"""The methods of a payload class that the benchmark calls."""
 
 
-def _code(hook: Callable[..., Any] | None) -> str:
+def _hook_hash(hook: Callable[..., Any] | None) -> str:
     code = getattr(hook, "__code__", None)
-    return "" if code is None else _of_code(code)
+    return "" if code is None else _code_hash(code)
 
 
-def _of_code(code: CodeType) -> str:
+def _code_hash(code: CodeType) -> str:
     constants = [each for each in code.co_consts if isinstance(each, str | int | float)]
-    inner = [_of_code(each) for each in code.co_consts if isinstance(each, CodeType)]
+    inner = [_code_hash(each) for each in code.co_consts if isinstance(each, CodeType)]
     return hashlib.sha256(code.co_code + repr((constants, code.co_names, inner)).encode()).hexdigest()
 
 
-def remembered(directory: Path, mark: str) -> float | None:
-    """The perf measured earlier under the same fingerprint, if any."""
+def load_cached(directory: Path, key: str) -> float | None:
+    """The cached perf of the same fingerprint, or None."""
     try:
-        kept = msgspec.json.decode((directory / CACHE_FILE).read_bytes(), type=Measured)
+        cached = msgspec.json.decode((directory / CACHE_FILE).read_bytes(), type=CachedPerf)
     except (OSError, ValueError):
         return None
-    return kept.perf if kept.fingerprint == mark and 0 < kept.perf < math.inf else None
+    return cached.perf if cached.fingerprint == key and 0 < cached.perf < math.inf else None
 
 
-def remember(directory: Path, mark: str, perf: float) -> None:
-    """Keep the figure; a full or read-only disk costs the next start a benchmark and nothing else."""
+def save_cached(directory: Path, key: str, perf: float) -> None:
+    """Cache the perf. If the disk is full or read-only, the next start runs the benchmark again."""
     new = directory / (CACHE_FILE + ".new")
     try:
-        new.write_bytes(msgspec.json.encode(Measured(mark, perf, time.time())))
+        new.write_bytes(msgspec.json.encode(CachedPerf(key, perf, time.time())))
         new.replace(directory / CACHE_FILE)
     except OSError as fault:
-        log.warning("benchmark_not_kept", error=str(fault))
+        log.warning("benchmark_not_cached", error=str(fault))
 
 
-class _Form(dict[str, Any]):
-    """Fields of a multipart form, not a JSON object."""
+class _FormFields(dict[str, Any]):
+    """The fields of a multipart form, as opposed to a JSON object."""
 
 
 class Benchmark:
     """Runs one handler's benchmark."""
 
-    def __init__(self, pool: Pool, route: PreparedRoute) -> None:
+    def __init__(self, pool: UpstreamPool, route: PreparedRoute) -> None:
         self._pool = pool
         self._route = route
         self._config = route.config.benchmark_config or BenchmarkConfig()
         self._dataset: Iterator[JsonObject] = itertools.cycle(self._config.dataset or [])
 
     async def measure(self) -> float:
-        """Sustained workload per second: all runs' workload over all runs' time, so that one lucky run does not promise more.
+        """The mean workload per second over all runs. A single fast run does not raise it much.
 
         Raises:
-            BenchmarkFailed: with the last thing that went wrong.
+            BenchmarkFailed: with the last error.
         """
         config = self._config
         if config.do_warmup:
             await self._run(1)
-        at_once = (config.concurrency or _DEFAULT_CONCURRENCY) if self._route.parallel else 1
+        concurrency = (config.concurrency or _DEFAULT_CONCURRENCY) if self._route.parallel else 1
         done = seconds = 0.0
         for _ in range(config.runs):
             started = time.perf_counter()
-            done += await self._run(at_once)
+            done += await self._run(concurrency)
             seconds += time.perf_counter() - started
         perf = done / seconds
         if not 0 < perf < math.inf:
             raise BenchmarkFailed(
-                "the benchmark's payloads have no workload, or no finite one; check workload_calculator"
+                "expected benchmark payloads with a positive, finite workload; check workload_calculator"
             )
         log.info(
-            "benchmarked", perf=round(perf, 3), runs=config.runs, at_once=at_once, seconds=round(seconds, 3)
+            "benchmarked",
+            perf=round(perf, 3),
+            runs=config.runs,
+            concurrency=concurrency,
+            seconds=round(seconds, 3),
         )
         return perf
 
-    async def attempt(self) -> str | None:
-        """One request: what is wrong with its answer, or None; also None if no request could be made."""
+    async def check_once(self) -> str | None:
+        """Send one request. The error of its response, or None; also None if no payload could be generated."""
         try:
-            ok, _, said = await self._one()
+            ok, _, detail = await self._send_one()
         except BenchmarkFailed as fault:
-            log.warning("attempt_not_made", error=str(fault))
+            log.warning("benchmark_check_skipped", error=str(fault))
             return None
-        return None if ok else f"a benchmark request was not answered well: {said}"
+        return None if ok else f"a benchmark request failed: {detail}"
 
-    async def _run(self, at_once: int) -> float:
-        """The workload that was answered well."""
-        results = await asyncio.gather(*(self._one() for _ in range(at_once)))
+    async def _run(self, concurrency: int) -> float:
+        """The workload of the successful requests of one run."""
+        results = await asyncio.gather(*(self._send_one() for _ in range(concurrency)))
         if not any(ok for ok, _, _ in results):
-            raise BenchmarkFailed(f"no benchmark request was answered well: {results[-1][2]}")
+            raise BenchmarkFailed(f"every benchmark request failed: {results[-1][2]}")
         return sum(workload for ok, workload, _ in results if ok)
 
-    async def _one(self) -> tuple[bool, float, str]:
+    async def _send_one(self) -> tuple[bool, float, str]:
+        """Whether a request succeeded, its workload, and its response for an error message."""
         config = self._route.config
         try:
             payload, workload = self._payload()
-        except Exception as fault:  # noqa: BLE001 - the user's generator; its fault is the benchmark's failure
+        except Exception as fault:  # noqa: BLE001 - the user's generator
             raise BenchmarkFailed(f"the benchmark's generator failed: {fault!r:.200}") from None
         try:
             if config.remote_function is not None:
                 await config.remote_function(**payload)
                 return True, workload, ""
             body, kind = self._encoded(payload)
-            answer = await ask(
+            response = await fetch(
                 self._pool,
                 "POST",
                 config.route,
@@ -179,32 +191,32 @@ class Benchmark:
                 seconds_max=_REQUEST_SECONDS_MAX,
                 content_type=kind,
             )
-        except (OriginFault, TimeoutError) as fault:
+        except (UpstreamError, TimeoutError) as fault:
             return False, workload, str(fault) or "no answer in time"
         except Exception as fault:  # noqa: BLE001 - the user's remote function
             return False, workload, repr(fault)[:200]
-        said = answer.body[:200].decode("utf-8", "replace")
-        return answer.status == 200, workload, f"status {answer.status}: {said}"
+        text = response.body[:200].decode("utf-8", "replace")
+        return response.status == 200, workload, f"status {response.status}: {text}"
 
     def _encoded(self, payload: Any) -> tuple[bytes, str]:
         """Body and content type."""
-        if isinstance(payload, _Form):
-            body, kind = forms.encode(payload)
+        if isinstance(payload, _FormFields):
+            body, kind = multipart.encode(payload)
             return body, kind.decode()
         return msgspec.json.encode(payload), "application/json"
 
     def _workload(self, counted: Any) -> float:
-        workload = sane_workload(counted)
+        workload = parse_workload(counted)
         if workload is None:
-            raise ValueError(f"count_workload: a number of 0 or more was expected, {counted!r:.80} came")
+            raise ValueError(f"count_workload: expected a number of 0 or more, received {counted!r:.80}")
         return workload
 
     def _payload(self) -> tuple[JsonObject, float]:
         config = self._route.config
         if config.payload_class is not None:
             typed = config.payload_class.for_test()
-            fields = form_of(typed)
-            payload = dict(typed.generate_payload_json()) if fields is None else _Form(fields)
+            fields = multipart_fields(typed)
+            payload = dict(typed.generate_payload_json()) if fields is None else _FormFields(fields)
             return payload, self._workload(typed.count_workload())
         if self._config.dataset:
             payload = dict(next(self._dataset))

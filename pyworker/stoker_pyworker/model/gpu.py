@@ -1,4 +1,4 @@
-"""What NVML says about the GPUs: asked in a thread, at a low rate, and never a reason to fail."""
+"""Reads the GPUs with NVML, in a thread and at a low rate. Read errors never stop the worker."""
 
 import asyncio
 import ctypes
@@ -16,16 +16,16 @@ _BROKEN = {
     48: "a double-bit ECC error",
     64: "a failed row remapping",
     74: "an NVLink error",
-    79: "it has fallen off the bus",
+    79: "fallen off the bus",
     95: "an uncontained ECC error",
-    119: "its system processor does not answer",
-    120: "its system processor failed",
+    119: "a GSP timeout",
+    120: "a GSP failure",
 }
-"""Xids of a broken GPU. Others (13, 31, 43, 45 …) are a program's faults, which the model server shows by itself."""
+"""Xids of a broken GPU. Others (13, 31, 43, 45 …) are application errors, which the model server reports itself."""
 
 
 class GpuReading(msgspec.Struct):
-    """One GPU now (`stoker_wire.worker_status.GpuStatus`)."""
+    """Current values of one GPU (`stoker_wire.worker_status.GpuStatus`)."""
 
     index: int
     name: str
@@ -39,54 +39,54 @@ class GpuReading(msgspec.Struct):
 
 
 class Gpus:
-    """The machine's GPUs; none is a machine too."""
+    """The GPUs of the machine, if any."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_broken: Callable[[str], None] = lambda _: None) -> None:
+        """`on_broken` is called with a message when a GPU reports an error that it does not recover from."""
         self.readings: tuple[GpuReading, ...] = ()
-        self.broken: Callable[[str], None] = lambda _: None
-        """Called with a sentence when a GPU reports a fault that it does not recover from."""
+        self._on_broken = on_broken
         self._nvml: Any = None
         self._events: Any = None
         self._handles: list[Any] = []
         self._xids: dict[int, int] = {}
-        self._fails = False
+        self._read_failed = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The GPUs' names, in order."""
+        """The names of the GPUs, in order."""
         return tuple(reading.name for reading in self.readings)
 
     async def find(self) -> None:
-        """Look which GPUs there are."""
+        """Find the GPUs."""
         await asyncio.to_thread(self._find)
 
     async def watch(self) -> None:
-        """Keep the readings fresh, for as long as the worker runs."""
+        """Update the readings. Runs until cancelled, or returns at once without GPUs."""
         while self._nvml is not None:
-            self.readings = await asyncio.to_thread(self._look)
+            self.readings = await asyncio.to_thread(self._read_or_last)
             for reading in self.readings:
                 if reading.xid in _BROKEN:
-                    self.broken(
+                    self._on_broken(
                         f"GPU {reading.index} ({reading.name}): Xid {reading.xid}, {_BROKEN[reading.xid]}"
                     )
             await asyncio.sleep(_POLL_SECONDS)
 
     def _find(self) -> None:
         try:
-            # A tenth of the time of importing the binding, on the many machines without a driver.
+            # On a machine without a driver this takes a tenth of the time of importing the binding.
             ctypes.CDLL("libnvidia-ml.so.1")
-            import pynvml  # noqa: PLC0415 - only where there is a driver
+            import pynvml  # noqa: PLC0415 - needs a driver
 
             pynvml.nvmlInit()
             self._handles = [
                 pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
             ]
             self._nvml = pynvml
-        except Exception as fault:  # noqa: BLE001 - no driver, no permission, another version: all mean no figures
+        except Exception as fault:  # noqa: BLE001 - no driver, no permission or another version
             log.info("no_gpu", reason=str(fault)[:200])
             return
         self._listen_for_xids()
-        self.readings = self._look()
+        self.readings = self._read_or_last()
         log.info("gpus", names=list(self.names))
 
     def _listen_for_xids(self) -> None:
@@ -112,16 +112,16 @@ class Gpus:
                     self._xids[index] = int(event.eventData)
                     log.error("gpu_xid", gpu=index, xid=self._xids[index])
 
-    def _look(self) -> tuple[GpuReading, ...]:
-        """The readings now, or the last ones where the driver fails."""
+    def _read_or_last(self) -> tuple[GpuReading, ...]:
+        """The current readings, or the last ones if the driver fails."""
         try:
             readings = self._read()
-        except Exception as fault:  # noqa: BLE001 - another driver's surprise; the model may serve all the same
-            if not self._fails:
+        except Exception as fault:  # noqa: BLE001 - a driver error; the model may still serve
+            if not self._read_failed:
                 log.warning("gpus_not_read", error=repr(fault)[:200])
-            self._fails = True
+            self._read_failed = True
             return self.readings
-        self._fails = False
+        self._read_failed = False
         return readings
 
     def _read(self) -> tuple[GpuReading, ...]:
@@ -135,7 +135,7 @@ class Gpus:
             try:
                 return read()
             except nvml.NVMLError:
-                # Many cards lack one sensor or the other (no ECC, no power meter); the others still count.
+                # Many cards lack a sensor (ECC, power); the others are still read.
                 return default
 
         name = get(lambda: nvml.nvmlDeviceGetName(handle), "unknown GPU")
@@ -162,5 +162,5 @@ class Gpus:
 
 
 def _address(handle: Any) -> int | None:
-    """The pointer inside an NVML handle, by which handles can be compared."""
+    """The pointer inside an NVML handle, for comparison."""
     return ctypes.cast(handle, ctypes.c_void_p).value

@@ -1,4 +1,4 @@
-"""How the worker stands: loading, ready, broken, draining; and who must hear of it at once."""
+"""The worker's health: loading, ready, failing or draining."""
 
 import asyncio
 import secrets
@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 import structlog
 
-from stoker_pyworker.http.outgoing import OriginFault
 from stoker_wire.problem import Problem
 from stoker_wire.security.redaction import redact
 
-log = structlog.get_logger(room="standing")
+log = structlog.get_logger(room="health")
 
 _LOADING = Problem(
     503,
@@ -25,77 +24,72 @@ _DRAINING = Problem(
 
 
 class HealthState:
-    """The worker's condition. Every change calls `changed`, which makes a report at once."""
+    """The worker's state. Every change calls `on_change`, which triggers a report."""
 
-    def __init__(self, *, started_at: float | None = None, hidden: tuple[str, ...] = ()) -> None:
-        self._hidden = hidden
-        """Values that no fault may repeat: a model server's last words often hold the token that it was refused with."""
+    def __init__(
+        self,
+        *,
+        started_at: float | None = None,
+        secrets_to_hide: tuple[str, ...] = (),
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`started_at` on the monotonic clock. `secrets_to_hide` are replaced in error texts: logs often contain tokens."""
+        self._secrets = secrets_to_hide
+        self._on_change = on_change
         self.started_at = time.monotonic() if started_at is None else started_at
         self.incarnation = secrets.token_hex(8)
-        """Names this process in its reports, so that a late one is not read as the next process's."""
+        """Identifies this process in its reports, so that a late report is not counted for its successor."""
         self.perf = 0.0
-        """Workload per second, measured; 0 until then."""
+        """Measured workload per second; 0 until then."""
         self.load_seconds = 0.0
         """From process start to ready; 0 until then."""
         self.draining = False
         self.drain_began = asyncio.Event()
         self.refusal: Problem | None = _LOADING
-        """Why new work is refused now."""
-        self.changed: Callable[[], None] = lambda: None
-        self.quiet: Callable[[], None] = lambda: None
-        """Called when the last running request has ended."""
-        self.doubted: Callable[[], None] = lambda: None
-        """Called when a request found the model server not answering."""
-        self._faults: dict[str, str] = {}
+        """The reason why new work is refused."""
+        self._errors: dict[str, str] = {}
 
     @property
     def ready(self) -> bool:
-        """Loaded and benchmarked; it may be broken all the same."""
+        """Loaded and benchmarked. The worker may have an error nevertheless."""
         return self.load_seconds > 0
 
     @property
     def error(self) -> str:
-        """What is wrong, or an empty string."""
-        return "; ".join(self._faults.values())
+        """All current errors, or an empty string."""
+        return "; ".join(self._errors.values())
 
     def loaded(self, perf: float) -> None:
-        """The model is loaded and its perf known."""
+        """The model is loaded and its perf is measured."""
         self.perf = perf
         if not self.ready:
             self.load_seconds = max(time.monotonic() - self.started_at, 1e-3)
             log.info("ready", perf=round(perf, 3), load_seconds=round(self.load_seconds, 3))
         if not self.draining:
             self.refusal = None
-        self.changed()
+        self._on_change()
 
     def failed(self, source: str, message: str) -> None:
-        """Something is wrong, as told by `source` (log, probe, connection, benchmark)."""
-        message = redact(message, self._hidden)
-        if self._faults.get(source) == message:
+        """Set the error of `source` (log, probe, connection, benchmark …)."""
+        message = redact(message, self._secrets)
+        if self._errors.get(source) == message:
             return
-        self._faults[source] = message
-        log.error("model_fault", source=source, error=message)
-        self.changed()
+        self._errors[source] = message
+        log.error("model_error", source=source, error=message)
+        self._on_change()
 
     def recovered(self, source: str) -> None:
-        """What `source` told of is over."""
-        if self._faults.pop(source, None) is not None:
+        """Clear the error of `source`."""
+        if self._errors.pop(source, None) is not None:
             log.info("model_recovered", source=source)
-            self.changed()
-
-    def model_failed(self, fault: OriginFault) -> None:
-        """A request found the model server not answering."""
-        if fault.kind == "connect":
-            self.failed("connection", str(fault))
-        self.doubted()
+            self._on_change()
 
     def drain(self, reason: str) -> None:
-        """Take nothing new from now on."""
+        """Refuse new work from now on."""
         if self.draining:
             return
         self.draining = True
         self.drain_began.set()
         self.refusal = _DRAINING
         log.info("draining", reason=reason)
-        self.changed()
-        self.quiet()
+        self._on_change()

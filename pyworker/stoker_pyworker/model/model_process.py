@@ -1,7 +1,7 @@
-"""Whether a model server that does not answer yet can still come: the process that writes its log, and the start script.
+"""Detects a model server that exits while it loads, from the writers of its log and the processes of the start script.
 
-A model server that exits while it loads leaves nothing to probe: without this, a worker waits for it until its boot
-deadline. Linux only; where /proc tells nothing, nothing is reported.
+Such a model server leaves nothing to probe, and the worker would wait until its boot deadline. Linux only: without
+/proc nothing is reported.
 """
 
 import asyncio
@@ -10,68 +10,68 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 _ALONE_SECONDS = 5.0
-"""Without a writer of the log, while the start script runs nothing but this worker."""
+"""Without a writer of the log, while the start script runs only this worker."""
 _BUSY_SECONDS = 60.0
-"""The same while the start script runs something else, which may be what starts the model server next."""
+"""The same while the start script runs another process, which may start the model server next."""
 _TAIL_BYTES = 8192
 _TAIL_LINES = 20
 _LINE_CHARS = 200
 _FATAL = ("traceback", "error", "no such file", "not found", "failed", "fatal", "killed", "out of memory")
 _IDLE = frozenset({"sleep", "tail"})
-"""Processes that a start script leaves waiting."""
+"""Processes that only keep a start script alive."""
 
 
 class ModelProcess:
-    """Watches the processes around a model server until it is loaded."""
+    """Watches the processes of a model server until it is loaded."""
 
-    def __init__(self, log: Path, *, answers: Callable[[], Awaitable[bool]]) -> None:
-        """`answers` says whether the model server takes connections."""
+    def __init__(self, log: Path, *, accepts_connections: Callable[[], Awaitable[bool]]) -> None:
+        """`accepts_connections` tells whether the model server accepts connections."""
         self._log = log
-        self._answers = answers
-        self._seen = False
+        self._accepts_connections = accepts_connections
+        self._seen_writer = False
         self._gone_since: float | None = None
 
     async def watch(self, failed: Callable[[str], None], recovered: Callable[[], None]) -> None:
-        """Call `failed` when the model server has ended before it was loaded, `recovered` when it is started again.
+        """Call `failed` when the model server exits before it is loaded, `recovered` when it is started again.
 
         Runs until cancelled.
         """
-        told = False
+        reported = False
         while True:
-            ended = await self._ended()
-            if ended and not told:
+            ended = await self._exit_message()
+            if ended and not reported:
                 failed(ended)
-            elif told and not ended:
+            elif reported and not ended:
                 recovered()
-            told = bool(ended)
-            await asyncio.sleep(_LOOK_SECONDS)
+            reported = bool(ended)
+            await asyncio.sleep(_POLL_SECONDS)
 
-    async def _ended(self) -> str:
-        """What has ended, or an empty string."""
+    async def _exit_message(self) -> str:
+        """The error of an exited model server, or an empty string."""
         found = await asyncio.to_thread(writers, self._log)
         if found:
-            self._seen = True
-        if found is None or found or await self._answers():
+            self._seen_writer = True
+        if found is None or found or await self._accepts_connections():
             self._gone_since = None
             return ""
         lines = await asyncio.to_thread(_tail, self._log)
-        # A worker that started late has seen no writer: then the log itself has to tell of a failure.
-        if not self._seen and not any(word in line.lower() for line in lines for word in _FATAL):
+        # A worker that started late has seen no writer. Then the log must contain an error.
+        if not self._seen_writer and not any(word in line.lower() for line in lines for word in _FATAL):
             return ""
         now = time.monotonic()
         if self._gone_since is None:
             self._gone_since = now
-        alone = not await asyncio.to_thread(_others)
+        alone = not await asyncio.to_thread(_other_processes)
         if now - self._gone_since < (_ALONE_SECONDS if alone else _BUSY_SECONDS):
             return ""
-        said = f"; its log ends with: {lines[-1][:_LINE_CHARS]}" if lines else "; its log is empty"
-        return f"the model server ended before it was loaded{said}"
+        end = f"ends with: {lines[-1][:_LINE_CHARS]}" if lines else "is empty"
+        return f"the model server ended before it was loaded; its log {end}"
 
 
 def writers(path: Path) -> list[int] | None:
-    """The processes that have the file open for writing; None where that cannot be known or there is no file."""
+    """The processes that have the file open for writing. None if unknown, or without a file."""
     try:
         wanted = path.stat()
         pids = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
@@ -100,8 +100,8 @@ def _writes(pid: int, wanted: tuple[int, int]) -> bool:
     return False
 
 
-def _others() -> list[int]:
-    """What the start script, this process's parent, runs besides this worker; as if busy when it is the system's init."""
+def _other_processes() -> list[int]:
+    """The other processes of the start script (the parent of this process). Never empty if the parent is init."""
     script = os.getppid()
     children: dict[int, list[int]] = {}
     names: dict[int, str] = {}
@@ -118,18 +118,18 @@ def _others() -> list[int]:
             names[int(entry.name)] = head.partition("(")[2]
     if script <= 1:
         return [script]
-    found, ahead = [], [pid for pid in children.get(script, []) if pid != os.getpid()]
-    while ahead:
-        pid = ahead.pop()
-        below = children.get(pid, [])
-        ahead += below
-        if not below and names.get(pid) not in _IDLE:
+    found, pending = [], [pid for pid in children.get(script, []) if pid != os.getpid()]
+    while pending:
+        pid = pending.pop()
+        descendants = children.get(pid, [])
+        pending += descendants
+        if not descendants and names.get(pid) not in _IDLE:
             found.append(pid)
     return found
 
 
 def _tail(path: Path) -> list[str]:
-    """The last lines of the log that hold text."""
+    """The last lines of the log that contain text."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))

@@ -1,4 +1,4 @@
-"""When the model can serve, and when it cannot any more: its log's lines, and a probe of its server."""
+"""Detects from its log and by probes whether the model server is healthy."""
 
 import asyncio
 import time
@@ -8,32 +8,33 @@ from pathlib import Path
 import structlog
 
 from stoker_pyworker.config import LogActionConfig
-from stoker_pyworker.http.client import ask
-from stoker_pyworker.http.outgoing import OriginFault, Pool
+from stoker_pyworker.http.client import fetch
+from stoker_pyworker.http.upstream_connection import UpstreamError
+from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.model.log_file import LogFile
 
 log = structlog.get_logger(room="readiness")
 
-_LOADING_SECONDS = 0.1
-_WATCHING_SECONDS = 5.0
-_DOUBT_SECONDS = 0.5
+_LOADING_POLL_SECONDS = 0.1
+_POLL_SECONDS = 5.0
+_RECHECK_SECONDS = 0.5
 _PROBE_SECONDS_MAX = 10.0
 _PROBES_MAX = 2
-_SLOW_PROBES_MAX = 3
-"""A model server that computes in its event loop answers no probe meanwhile: slow is not broken, three times slow is."""
-_SILENT_BUSY_SECONDS = 120.0
-"""While requests run, a server without an answered probe or a byte of an answer counts as broken after this time.
+_UNANSWERED_PROBES_MAX = 3
+"""A server that computes in its event loop does not answer probes meanwhile, so one missed probe is not an error."""
+_UNANSWERED_BUSY_SECONDS = 120.0
+"""While requests run, a server is broken after this time without a probe answer or a byte of a response.
 
-Half of it: a healthy server that computes one long answer in its event loop is rebooted.
+Half of it: a healthy server that computes one long response in its event loop is rebooted.
 """
 _LOG_LINE_SECONDS = 60.0
-"""A fault within so many seconds after an error line of the log is reported with that line."""
-_CLOSING = (("connection", "close"),)
-"""A server of one thread would wait for a second request on a connection that stays open."""
+"""An error within this time after an error line of the log is reported with that line."""
+_CONNECTION_CLOSE = (("connection", "close"),)
+"""A single-threaded server would wait for the next request of a connection that stays open."""
 
 
 class LogWatch:
-    """Reads the model's log for as long as the worker runs."""
+    """Follows the model's log and calls a function for each meaningful line."""
 
     def __init__(
         self,
@@ -42,17 +43,17 @@ class LogWatch:
         *,
         loaded: Callable[[], None],
         failed: Callable[[str], None],
-        unreadable: Callable[[str], None],
+        read_error: Callable[[str], None],
     ) -> None:
         self._path = path
         self._actions = actions
         self._loaded = loaded
         self._failed = failed
-        self._unreadable = unreadable
+        self._read_error = read_error
 
     async def run(self) -> None:
-        """Tell what each line means; `failed` is told the line itself."""
-        async for line in LogFile(self._path, told=self._unreadable).lines():
+        """Evaluate each line. Runs until cancelled; `failed` receives the line."""
+        async for line in LogFile(self._path, on_read_error=self._read_error).lines():
             if any(text in line for text in self._actions.on_error):
                 self._failed(line[:300])
             elif any(text in line for text in self._actions.on_load):
@@ -62,156 +63,158 @@ class LogWatch:
 
 
 class Probe:
-    """Asks the model server whether it is well: its health path, or else whether it takes connections at all.
+    """Checks the model server: its health path, or without one, whether it accepts connections.
 
-    A server that serves one request at a time may answer a probe late, or cut a running stream for it. So nothing is
-    asked while such a request runs, nor while bytes of any answer flow: these prove more than a probe.
+    A server that runs one request at a time may answer a probe late, or cut a running stream for it. So no probe is sent
+    while such a request runs, nor while bytes of any response arrive, which prove more than a probe.
     """
 
     def __init__(
         self,
-        pool: Pool,
+        pool: UpstreamPool,
         path: str,
         *,
         serves_serial: Callable[[], bool] = lambda: False,
         is_serial: bool = False,
-        attempt: Callable[[], Awaitable[str | None]] | None = None,
+        send_request: Callable[[], Awaitable[str | None]] | None = None,
     ) -> None:
-        """`serves_serial` says whether a request of a one-at-a-time route runs now; `is_serial`: all routes are such.
+        """`serves_serial` tells whether a request of a non-parallel route runs now; `is_serial`: no route is parallel.
 
-        `attempt` sends one request of the benchmark and returns what is wrong, or None. It settles what the log says
-        where there is no health path.
+        `send_request` sends one benchmark request and returns its error, or None. Without a health path it verifies an
+        error line of the log.
         """
-        # Behind requests that hold every connection, a probe would find a healthy model server silent.
-        self._pool = pool.apart(_PROBES_MAX)
+        # Requests may use every connection of their pool; probes must not wait for them.
+        self._pool = pool.separate_pool(_PROBES_MAX)
         self._requests = pool
         self._path = path
         self._serves_serial = serves_serial
         self._is_serial = is_serial
-        self._attempt = attempt
-        self._doubt = asyncio.Event()
-        self._doubted_at = float("-inf")
+        self._send_request = send_request
+        self._recheck = asyncio.Event()
+        self._recheck_at = float("-inf")
         self._log_line = ""
         self._log_line_at = float("-inf")
         self._log_pending = False
-        """No verdict has been reached since the line came."""
-        self._slow = 0
-        self._silent_since = float("inf")
-        """Since when probes go unanswered."""
+        """No probe has confirmed or refuted the line yet."""
+        self._unanswered_count = 0
+        self._unanswered_since = float("inf")
+        """Monotonic clock; infinite while probes are answered."""
 
-    def doubt(self) -> None:
-        """A request failed: look now."""
-        self._doubted_at = time.monotonic()
-        self._doubt.set()
+    def recheck(self) -> None:
+        """Probe now, because a request failed."""
+        self._recheck_at = time.monotonic()
+        self._recheck.set()
 
-    def doubt_log(self, line: str) -> None:
-        """The log of a worker that serves has a line that means an error: only a failing probe confirms it."""
+    def recheck_after(self, line: str) -> None:
+        """Probe now, because of an error line in the log. Only a failing probe makes it an error."""
         self._log_line, self._log_line_at, self._log_pending = line, time.monotonic(), True
-        self.doubt()
+        self.recheck()
 
-    async def until_well(self) -> None:
-        """Wait until the model server is well."""
-        while await self.fault() is not None:  # noqa: ASYNC110 - the event is another process's
-            await asyncio.sleep(_LOADING_SECONDS)
+    async def wait_until_healthy(self) -> None:
+        """Wait until the model server is healthy."""
+        while await self.check() is not None:  # noqa: ASYNC110 - another process changes the state
+            await asyncio.sleep(_LOADING_POLL_SECONDS)
 
-    async def watch(self, well: Callable[[], None], failed: Callable[[str], None]) -> None:
-        """Tell of every look, for as long as the worker runs."""
+    async def watch(self, healthy: Callable[[], None], failed: Callable[[str], None]) -> None:
+        """Report the result of every check. Runs until cancelled."""
         while True:
-            self._doubt.clear()
-            looked_at = time.monotonic()
-            verdict = await self._look()
-            if verdict == "":
-                well()
-                if self._doubted_at <= looked_at:
-                    self._dismiss_log()
-            elif verdict is not None:
-                failed(self._with_log(verdict))
-            settled = verdict == "" or (verdict is None and self._doubted_at == float("-inf"))
-            if verdict is not None and self._doubted_at <= looked_at:
-                self._doubted_at = float("-inf")
+            self._recheck.clear()
+            checked_at = time.monotonic()
+            result = await self._evaluate()
+            if result == "":
+                healthy()
+                if self._recheck_at <= checked_at:
+                    self._dismiss_log_line()
+            elif result is not None:
+                failed(self._with_log_line(result))
+            settled = result == "" or (result is None and self._recheck_at == float("-inf"))
+            if result is not None and self._recheck_at <= checked_at:
+                self._recheck_at = float("-inf")
             try:
-                async with asyncio.timeout(_WATCHING_SECONDS if settled else _DOUBT_SECONDS):
-                    await self._doubt.wait()
+                async with asyncio.timeout(_POLL_SECONDS if settled else _RECHECK_SECONDS):
+                    await self._recheck.wait()
             except TimeoutError:
                 continue
-            # Several requests may fail in one moment: one look is enough for all.
-            await asyncio.sleep(_LOADING_SECONDS)
+            # One check is enough for several requests that fail together.
+            await asyncio.sleep(_LOADING_POLL_SECONDS)
 
-    async def _look(self) -> str | None:
-        """What is wrong, an empty string if the server is well, None if nothing can be said now."""
-        began = time.monotonic()
-        if self._progressed(max(began - _WATCHING_SECONDS, self._doubted_at)):
+    async def _evaluate(self) -> str | None:
+        """The error, an empty string if the server is healthy, or None if unknown."""
+        started = time.monotonic()
+        if self._progressed(max(started - _POLL_SECONDS, self._recheck_at)):
             self._answered()
             return ""
         if self._serves_serial():
             self._answered()
             return None
         try:
-            fault = await self._settle()
+            fault = await self._confirm()
         except TimeoutError:
-            return self._unanswered(began)
+            return self._not_answered(started)
         self._answered()
         return fault or ""
 
     def _answered(self) -> None:
-        """Count unanswered probes from the start again."""
-        self._slow, self._silent_since = 0, float("inf")
+        """Reset the count of unanswered probes."""
+        self._unanswered_count, self._unanswered_since = 0, float("inf")
 
-    def _unanswered(self, began: float) -> str | None:
-        """The verdict after a probe without an answer: a server that computes in its event loop answers none meanwhile."""
-        if self._progressed(began) or self._serves_serial():
+    def _not_answered(self, started: float) -> str | None:
+        """The result after a probe without an answer. The server may be computing in its event loop."""
+        if self._progressed(started) or self._serves_serial():
             self._answered()
             return None
-        self._slow += 1
-        self._silent_since = min(self._silent_since, began)
-        silent = time.monotonic() - self._silent_since
-        if self._slow < _SLOW_PROBES_MAX or (self._requests.running and silent < _SILENT_BUSY_SECONDS):
+        self._unanswered_count += 1
+        self._unanswered_since = min(self._unanswered_since, started)
+        unanswered = time.monotonic() - self._unanswered_since
+        if self._unanswered_count < _UNANSWERED_PROBES_MAX or (
+            self._requests.active_count and unanswered < _UNANSWERED_BUSY_SECONDS
+        ):
             return None
-        return f"the model server answered no health probe for {silent:.0f} s"
+        return f"the model server answered no health probe for {unanswered:.0f} s"
 
     def _progressed(self, since: float) -> bool:
-        """Whether a running request has had bytes of its answer after that."""
-        return self._requests.running > 0 and self._requests.heard_at > since
+        """Whether a running request has received bytes of its response after that time."""
+        return self._requests.active_count > 0 and self._requests.last_received_at > since
 
-    async def _settle(self) -> str | None:
-        if not self._path and self._log_pending and self._attempt is not None:
-            return await self._attempt()
-        return await self.fault()
+    async def _confirm(self) -> str | None:
+        if not self._path and self._log_pending and self._send_request is not None:
+            return await self._send_request()
+        return await self.check()
 
-    def _with_log(self, fault: str) -> str:
-        """The fault with what the log said shortly before."""
+    def _with_log_line(self, fault: str) -> str:
+        """The error with a recent error line of the log."""
         if self._log_line and time.monotonic() - self._log_line_at <= _LOG_LINE_SECONDS:
             return f"{fault}; the model's log says: {self._log_line}"
         return fault
 
-    def _dismiss_log(self) -> None:
-        """The server is well although its log said otherwise. The line is kept for a fault that follows soon."""
+    def _dismiss_log_line(self) -> None:
+        """The server is healthy despite the error line. The line is kept for an error that follows soon."""
         if self._log_pending:
             log.warning("log_error_not_confirmed", line=self._log_line)
             self._log_pending = False
 
-    async def fault(self) -> str | None:
-        """What is wrong with the model server, or None.
+    async def check(self) -> str | None:
+        """The error of the model server, or None.
 
         Raises:
-            TimeoutError: it took the connection and gave no answer.
+            TimeoutError: it accepted the connection and did not answer.
         """
         if self._is_serial:
-            # A server of one thread may be waiting for the next request on the connection that served the last one.
+            # A single-threaded server may be waiting for the next request on the connection of the last one.
             self._requests.close_idle()
         if not self._path:
-            return await self._connects()
+            return await self._connect()
         try:
-            answer = await ask(
-                self._pool, "GET", self._path, seconds_max=_PROBE_SECONDS_MAX, headers=_CLOSING
+            response = await fetch(
+                self._pool, "GET", self._path, seconds_max=_PROBE_SECONDS_MAX, headers=_CONNECTION_CLOSE
             )
-        except OriginFault as fault:
+        except UpstreamError as fault:
             return str(fault)
-        if answer.status == 200:
+        if response.status == 200:
             return None
-        return f"the model server answers {self._path} with status {answer.status}"
+        return f"the model server answers {self._path} with status {response.status}"
 
-    async def _connects(self) -> str | None:
+    async def _connect(self) -> str | None:
         try:
             _, writer = await asyncio.open_connection(self._pool.host, self._pool.port)
         except OSError as fault:

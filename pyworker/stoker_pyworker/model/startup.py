@@ -1,13 +1,14 @@
-"""From a model server that starts to a worker that is ready: log line, probe, benchmark; then watching it."""
+"""Makes the worker ready (log line, probe, benchmark), then watches the model server."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
 
 from stoker_pyworker.config import WorkerConfig
-from stoker_pyworker.http.outgoing import Pool
+from stoker_pyworker.http.upstream_connection import UpstreamError
+from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.model import benchmark
 from stoker_pyworker.model.benchmark import Benchmark, BenchmarkFailed
 from stoker_pyworker.model.gpu import Gpus
@@ -19,79 +20,80 @@ from stoker_wire.security.loopback import is_loopback
 
 log = structlog.get_logger(room="startup")
 
-
 _RETRY_SECONDS = 30.0
-"""After a failed benchmark, unless the model's log says sooner that it is loaded again."""
+"""Delay after a failed benchmark, unless the model's log reports earlier that it is loaded."""
 
 
 class Startup:
-    """Two tasks: `run` makes the worker ready and then probes for ever; `watch_log` reads the model's log."""
+    """Two tasks: `run` makes the worker ready and then probes; `watch_log` reads the model's log."""
 
     def __init__(
         self,
         config: WorkerConfig,
         *,
-        pool: Pool,
-        routes: dict[bytes, PreparedRoute],
-        standing: HealthState,
+        pool: UpstreamPool,
+        routes: Mapping[bytes, PreparedRoute],
+        health: HealthState,
         gpus: Gpus,
         health_path: str,
-        model_words: tuple[str, ...],
+        model_settings: tuple[str, ...],
         directory: Path,
         serves_serial: Callable[[], bool],
     ) -> None:
         self._config = config
         self._pool = pool
         self._routes = routes
-        self._standing = standing
+        self._health = health
         self._gpus = gpus
-        self._model_words = model_words
+        self._model_settings = model_settings
         self._directory = directory
-        self._said_loaded = asyncio.Event()
+        self._log_loaded = asyncio.Event()
         self._has_model = any(handler.remote_function is None for handler in config.handlers)
-        self._entered = False
+        self._lifecycle_entered = False
         self.probe = Probe(
             pool,
             config.model_healthcheck_url or health_path,
             serves_serial=serves_serial,
             is_serial=not any(handler.allow_parallel_requests for handler in config.handlers),
-            attempt=self._attempt,
+            send_request=self._send_benchmark_request,
         )
 
     @property
     def reads_log(self) -> bool:
-        """Whether there is a log to watch."""
+        """Whether the log is followed."""
         return bool(self._config.model_log_file) and self._config.lifecycle is None
 
     async def run(self) -> None:
-        """Become ready, then keep watching model server and GPUs."""
+        """Make the worker ready, then watch model server and GPUs. Runs until cancelled."""
         find_gpus = asyncio.create_task(self._gpus.find())
-        supervision = asyncio.create_task(self._supervise()) if self.reads_log and self._is_local else None
+        process_watch = (
+            asyncio.create_task(self._watch_process()) if self.reads_log and self._is_local else None
+        )
         try:
             if self._config.lifecycle is not None:
-                self._entered = True
+                self._lifecycle_entered = True
                 await self._config.lifecycle.__aenter__()
             elif self.reads_log and self._config.log_action_config.on_load:
-                await self._said_loaded.wait()
+                await self._log_loaded.wait()
             await find_gpus
-            self._standing.loaded(await self._measured())
+            self._health.loaded(await self._measure_until_successful())
         finally:
             find_gpus.cancel()
-            if supervision is not None:
-                supervision.cancel()
-                self._standing.recovered("model process")
+            if process_watch is not None:
+                process_watch.cancel()
+                self._health.recovered("model process")
         watches = [self._gpus.watch()]
         if self._has_model:
-            watches.append(self.probe.watch(self._well, self._ill))
+            watches.append(self.probe.watch(self._probe_healthy, self._probe_failed))
         await asyncio.gather(*watches)
 
     @property
     def _is_local(self) -> bool:
-        """Whether the model server's processes can be seen from here."""
+        """Whether the model server runs on this machine, so that its processes are visible."""
         return self._has_model and is_loopback(self._pool.host)
 
-    async def _supervise(self) -> None:
-        async def answers() -> bool:
+    async def _watch_process(self) -> None:
+        async def accepts_connections() -> bool:
             try:
                 _, writer = await asyncio.open_connection(self._pool.host, self._pool.port)
             except OSError:
@@ -99,101 +101,110 @@ class Startup:
             writer.close()
             return True
 
-        process = ModelProcess(self._directory / (self._config.model_log_file or ""), answers=answers)
+        process = ModelProcess(
+            self._directory / (self._config.model_log_file or ""), accepts_connections=accepts_connections
+        )
         await process.watch(
-            lambda fault: self._standing.failed("model process", fault),
-            lambda: self._standing.recovered("model process"),
+            lambda fault: self._health.failed("model process", fault),
+            lambda: self._health.recovered("model process"),
         )
 
-    async def leave(self) -> None:
-        """End the user's lifecycle, if it was begun: one that was cut off in the middle may have started a process."""
-        if not self._entered or self._config.lifecycle is None:
+    async def exit_lifecycle(self) -> None:
+        """Exit the user's lifecycle, even if entering it was interrupted: it may have started a process."""
+        if not self._lifecycle_entered or self._config.lifecycle is None:
             return
         try:
             await self._config.lifecycle.__aexit__(None, None, None)
-        except Exception as fault:  # noqa: BLE001 - the user's code; the worker ends all the same
+        except Exception as fault:  # noqa: BLE001 - user code; the worker ends regardless
             log.warning("lifecycle_exit_failed", error=repr(fault)[:200])
 
-    async def _measured(self) -> float:
-        """The perf, however often the model server has to be started for it."""
+    async def _measure_until_successful(self) -> float:
+        """The perf. Waits for the model server again after each failed benchmark."""
         while True:
-            # A log line may be of an earlier life, or said a moment too soon: the server itself has the last word.
+            # The log line may be too early or from an earlier start, so the probe decides.
             if self._has_model:
-                await self._until_well()
-            self._said_loaded.clear()
+                await self._wait_until_healthy()
+            self._log_loaded.clear()
             try:
                 perf = await self._perf()
             except BenchmarkFailed as fault:
-                self._standing.failed("benchmark", f"the benchmark failed: {fault}")
+                self._health.failed("benchmark", f"the benchmark failed: {fault}")
             else:
-                self._standing.recovered("benchmark")
+                self._health.recovered("benchmark")
                 return perf
             try:
                 async with asyncio.timeout(_RETRY_SECONDS):
-                    await self._said_loaded.wait()
+                    await self._log_loaded.wait()
             except TimeoutError:
                 continue
 
     async def watch_log(self) -> None:
-        """Tell what the model's log says, for as long as the worker runs."""
+        """Evaluate the model's log. Runs until cancelled."""
         watch = LogWatch(
             Path(self._config.model_log_file or ""),
             self._config.log_action_config,
-            loaded=self._log_says_loaded,
-            failed=self._log_says_failed,
-            unreadable=self._log_file_is,
+            loaded=self._log_line_loaded,
+            failed=self._log_line_failed,
+            read_error=self._log_read_error,
         )
         await watch.run()
 
-    def _log_says_failed(self, line: str) -> None:
-        """While it loads, the log is all there is; of a worker that serves, one request may have provoked the line."""
-        if self._standing.ready and self._has_model:
-            self.probe.doubt_log(line)
+    def _log_line_failed(self, line: str) -> None:
+        """An error line counts while the model loads. Later one bad request may cause it, so a probe must confirm it."""
+        if self._health.ready and self._has_model:
+            self.probe.recheck_after(line)
         else:
-            self._standing.failed("log", f"the model's log says: {line}")
+            self._health.failed("log", f"the model's log says: {line}")
 
-    def _log_says_loaded(self) -> None:
-        self._said_loaded.set()
-        self._standing.recovered("log")
+    def _log_line_loaded(self) -> None:
+        self._log_loaded.set()
+        self._health.recovered("log")
 
-    def _log_file_is(self, fault: str) -> None:
-        if fault and self._standing.ready:
+    def _log_read_error(self, fault: str) -> None:
+        if fault and self._health.ready:
             log.warning("log_file_unreadable", error=fault)
         elif fault:
-            self._standing.failed("log file", fault)
+            self._health.failed("log file", fault)
         else:
-            self._standing.recovered("log file")
+            self._health.recovered("log file")
 
-    async def _until_well(self) -> None:
+    async def _wait_until_healthy(self) -> None:
         while True:
             try:
-                await self.probe.until_well()
+                await self.probe.wait_until_healthy()
                 return
             except TimeoutError:
-                log.warning("probe_slow")
+                log.warning("probe_timeout")
 
-    def _well(self) -> None:
+    def _probe_healthy(self) -> None:
         for source in ("probe", "connection", "log"):
-            self._standing.recovered(source)
+            self._health.recovered(source)
 
-    def _ill(self, fault: str) -> None:
-        self._standing.failed("probe", fault)
+    def _probe_failed(self, fault: str) -> None:
+        self._health.failed("probe", fault)
 
-    async def _attempt(self) -> str | None:
-        return await Benchmark(
-            self._pool, self._routes[self._config.benchmark_handler.route.encode()]
-        ).attempt()
+    def model_failed(self, fault: UpstreamError) -> None:
+        """A request got no answer from the model server: probe it now."""
+        if fault.kind == "connect":
+            self._health.failed("connection", str(fault))
+        self.probe.recheck()
+
+    async def _send_benchmark_request(self) -> str | None:
+        return await self._benchmark().check_once()
+
+    def _benchmark(self) -> Benchmark:
+        return Benchmark(self._pool, self._routes[self._config.benchmark_handler.route.encode()])
 
     async def _perf(self) -> float:
-        """The worker's perf: remembered on this disk, or measured now."""
+        """The worker's perf, from the cache on disk or measured now."""
         handler = self._config.benchmark_handler
-        mark = benchmark.fingerprint(
-            handler, model=(self._config.model_name, *self._model_words), gpus=self._gpus.names
+        fingerprint = benchmark.fingerprint(
+            handler, model=(self._config.model_name, *self._model_settings), gpus=self._gpus.names
         )
-        perf = benchmark.remembered(self._directory, mark)
+        perf = benchmark.load_cached(self._directory, fingerprint)
         if perf is not None:
-            log.info("benchmark_remembered", perf=round(perf, 3))
+            log.info("benchmark_cached", perf=round(perf, 3))
             return perf
-        perf = await Benchmark(self._pool, self._routes[handler.route.encode()]).measure()
-        benchmark.remember(self._directory, mark, perf)
+        perf = await self._benchmark().measure()
+        benchmark.save_cached(self._directory, fingerprint, perf)
         return perf

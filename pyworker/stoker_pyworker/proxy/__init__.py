@@ -1,1 +1,1 @@
-"""Requests on their way to the model server: tickets, admission, queue, exchange, hooks, sessions."""
+"""Forwards requests to the model server: tickets, admission, queue, exchange, hooks and sessions."""

@@ -1,40 +1,51 @@
-"""One request between its client and the model: what comes is handed on at once, in both directions at the slower's pace."""
+"""One request between client and model server, streamed in both directions at the pace of the slower side."""
 
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from stoker_pyworker.http.connection import ClientConnection
 from stoker_pyworker.http.messages import BODILESS, HOP_BY_HOP, LAST_CHUNK, named_by_connection, status_line
-from stoker_pyworker.http.outgoing import Head, OriginFault, OutgoingConnection
-from stoker_pyworker.http.request import Request
-from stoker_pyworker.proxy.request_envelope import Asked
+from stoker_pyworker.http.response_cycle import ResponseCycle
+from stoker_pyworker.http.upstream_connection import ResponseHead, UpstreamConnection, UpstreamError
+from stoker_pyworker.http.upstream_pool import UpstreamPool
+from stoker_pyworker.proxy.request_envelope import ParsedRequest
 from stoker_pyworker.proxy.routes import PreparedRoute
+from stoker_pyworker.proxy.sessions import Session
 from stoker_pyworker.reporting.request_counts import Outcome, Work
 from stoker_wire.problem import Problem
 
-if TYPE_CHECKING:
-    from stoker_pyworker.proxy.admission import RequestProxy
-    from stoker_pyworker.proxy.sessions import Session
+_NOT_FORWARDED = HOP_BY_HOP | {b"x-stoker-worker"}
+"""Response fields that the worker drops or sets itself."""
 
-_NOT_FOR_THE_CLIENT = HOP_BY_HOP | {b"x-stoker-worker"}
-"""Hop-by-hop, or ours to say."""
+
+class ExchangeOwner(Protocol):
+    """The proxy, as its exchanges see it."""
+
+    pool: UpstreamPool
+    worker_id: bytes
+    worker_header: bytes
+    """The field `x-stoker-worker` with its line end."""
+
+    def exchange_ended(self, exchange: "Exchange", outcome: Outcome) -> None:
+        """The exchange needs no more resources."""
+
+    def model_failed(self, fault: UpstreamError) -> None:
+        """The model server did not answer a request."""
 
 
 class Exchange:
-    """Listens to the client, receives from the model, and takes its turn in the line."""
+    """Listens to the client (`ResponseListener`), receives from the model (`ResponseSink`) and waits in the queue."""
 
     __slots__ = (
         "_chunking",
         "_ended",
         "_head_sent",
+        "_owner",
         "_parts",
-        "_proxy",
-        "_turn_at",
-        "asked",
-        "client",
+        "_started_at",
         "connection",
-        "entered",
-        "request",
+        "cycle",
+        "entered_at",
+        "parsed",
         "route",
         "session",
         "status",
@@ -43,50 +54,48 @@ class Exchange:
 
     def __init__(
         self,
-        proxy: "RequestProxy",
-        client: ClientConnection,
-        request: Request,
+        owner: ExchangeOwner,
+        cycle: ResponseCycle,
         route: PreparedRoute,
-        asked: Asked,
+        parsed: ParsedRequest,
         work: Work,
-        session: "Session | None",
+        session: Session | None,
     ) -> None:
-        self._proxy = proxy
-        self.client = client
-        self.request = request
+        self._owner = owner
+        self.cycle = cycle
         self.route = route
-        self.asked = asked
+        self.parsed = parsed
         self.work = work
         self.session = session
-        self.connection: OutgoingConnection | None = None
+        self.connection: UpstreamConnection | None = None
         self.status = 0
-        self.entered = time.perf_counter()
-        self._turn_at = 0.0
+        self.entered_at = time.perf_counter()
+        self._started_at = 0.0
         self._parts: list[bytes] = []
         self._chunking = False
         self._head_sent = False
         self._ended = False
 
-    # --- the line
+    # --- the queue
 
-    def turn(self) -> None:
-        """Our turn: the model gets the request."""
-        self._proxy.pool.submit(self, self.route.to_model(self.request, self.asked))
+    def start(self) -> None:
+        """Send the request to the model."""
+        self._owner.pool.submit(self, self.route.upstream_request(self.cycle.request, self.parsed))
 
     # --- the client
 
-    def client_gone(self) -> None:
-        """Nobody reads the answer: the model can stop at once."""
+    def client_disconnected(self) -> None:
+        """Cancel the model's work."""
         if not self._ended:
             self._end(Outcome.CANCELLED)
-            self._proxy.pool.cancel(self)
+            self._owner.pool.cancel(self)
 
-    def client_full(self) -> None:
+    def pause_writing(self) -> None:
         """The client is slower than the model."""
         if self.connection is not None:
             self.connection.pause()
 
-    def client_drained(self) -> None:
+    def resume_writing(self) -> None:
         """The client has caught up."""
         if self.connection is not None:
             self.connection.resume()
@@ -94,12 +103,12 @@ class Exchange:
     # --- the model
 
     def sent(self) -> None:
-        """The model has the request: here the queue ends."""
-        self._turn_at = time.perf_counter()
+        """The model has the request; the time in the queue ends."""
+        self._started_at = time.perf_counter()
         self.work.started_at = time.time()
 
-    def head(self, head: Head) -> None:
-        """Status and fields of the model's answer, with ours added."""
+    def head(self, head: ResponseHead) -> None:
+        """Prepare status and header fields for the client."""
         now = time.perf_counter()
         self.status = status = head.status
         parts = self._parts
@@ -109,71 +118,75 @@ class Exchange:
             if name == b"connection" and value not in (b"keep-alive", b"close"):
                 named = named_by_connection(head.headers)
         for name, value in head.headers:
-            if name not in _NOT_FOR_THE_CLIENT and name not in named:
+            if name not in _NOT_FORWARDED and name not in named:
                 parts += (name, b": ", value, b"\r\n")
         parts.append(
             b"server-timing: queue;dur=%.2f, model;dur=%.2f\r\n%b"
-            % ((self._turn_at - self.entered) * 1e3, (now - self._turn_at) * 1e3, self._proxy.signature)
+            % (
+                (self._started_at - self.entered_at) * 1e3,
+                (now - self._started_at) * 1e3,
+                self._owner.worker_header,
+            )
         )
         if head.length is None and status not in BODILESS:
-            if self.request.http_1_0:
-                self.request.keep_alive = False
+            if self.cycle.request.http_1_0:
+                self.cycle.request.keep_alive = False
             else:
                 self._chunking = True
                 parts.append(b"transfer-encoding: chunked\r\n")
-        if not self.client.stays_open:
+        if not self.cycle.stays_open:
             parts.append(b"connection: close\r\n")
         parts.append(b"\r\n")
         self._head_sent = True
 
     def body(self, data: bytes) -> None:
-        """A piece of the answer."""
+        """Prepare a piece of the body."""
         if self._chunking:
             self._parts += (b"%x\r\n" % len(data), data, b"\r\n")
         else:
             self._parts.append(data)
 
     def flush(self) -> None:
-        """What one read of the model's connection brought goes out in one write."""
+        """Send everything from one read of the model's connection in one write."""
         if self._parts:
-            self.client.write(b"".join(self._parts))
+            self.cycle.write(b"".join(self._parts))
             self._parts.clear()
 
     def end(self) -> None:
-        """The answer is complete."""
+        """Complete the response."""
         if self._chunking:
             self._parts.append(LAST_CHUNK)
         self.flush()
         self._end(Outcome.SUCCESS if self.status < 500 else Outcome.ERROR)
-        self.client.done()
+        self.cycle.complete()
 
-    def fault(self, fault: OriginFault) -> None:
-        """The model server failed: say so, or cut an answer that has begun."""
+    def fault(self, fault: UpstreamError) -> None:
+        """Report the failed model server to the client, or cut a response that has begun."""
         if self._ended:
             return
-        # Without a connection the model never had the request: it did not break of it.
+        # Without a connection the model never received the request, so the request did not break it.
         self._end(Outcome.REJECTED if fault.kind == "connect" else Outcome.ERROR)
-        self._proxy.model_failed(fault)
+        self._owner.model_failed(fault)
         if self._head_sent:
             self.flush()
-            self.client.abort()
+            self.cycle.abort()
         else:
             code = "model_unreachable" if fault.kind == "connect" else "model_failed"
-            self.client.refuse(Problem(502, code, f"{fault}; route again"))
+            self.cycle.respond_problem(Problem(502, code, f"{fault}; route again"))
 
     # --- the end
 
-    def cut(self, outcome: Outcome, problem: Problem) -> None:
-        """End it from our side: its session is over, or the worker's time is up."""
+    def cancel(self, outcome: Outcome, problem: Problem) -> None:
+        """End the exchange because its session has ended or the worker stops."""
         if self._ended:
             return
         self._end(outcome)
-        self._proxy.pool.cancel(self)
+        self._owner.pool.cancel(self)
         if self._head_sent:
-            self.client.abort()
+            self.cycle.abort()
         else:
-            self.client.refuse(problem)
+            self.cycle.respond_problem(problem)
 
     def _end(self, outcome: Outcome) -> None:
         self._ended = True
-        self._proxy.leave(self, outcome)
+        self._owner.exchange_ended(self, outcome)

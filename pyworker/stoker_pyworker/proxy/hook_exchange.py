@@ -1,150 +1,146 @@
-"""An exchange whose answer a hook of the user's makes: a `response_generator`, or a `remote_function` without a model."""
+"""An exchange whose response comes from user code: a `response_generator`, or a `remote_function` without a model."""
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
-from stoker_pyworker.http.connection import ClientConnection
 from stoker_pyworker.http.messages import header_fields
-from stoker_pyworker.http.outgoing import OriginFault
-from stoker_pyworker.http.request import Request
-from stoker_pyworker.proxy.exchange import Exchange
-from stoker_pyworker.proxy.hooks import ClientRequest, ModelResponse, is_streamed, json_response, whole
-from stoker_pyworker.proxy.request_envelope import Asked
+from stoker_pyworker.http.response_cycle import ResponseCycle
+from stoker_pyworker.http.upstream_connection import UpstreamError
+from stoker_pyworker.proxy.exchange import Exchange, ExchangeOwner
+from stoker_pyworker.proxy.hooks import ClientRequest, ModelResponse, as_response, is_streamed, json_response
+from stoker_pyworker.proxy.request_envelope import ParsedRequest
 from stoker_pyworker.proxy.routes import PreparedRoute
+from stoker_pyworker.proxy.sessions import Session
 from stoker_pyworker.reporting.request_counts import Outcome, Work
 from stoker_wire.problem import Problem
-
-if TYPE_CHECKING:
-    from stoker_pyworker.proxy.admission import RequestProxy
-    from stoker_pyworker.proxy.sessions import Session
 
 log = structlog.get_logger(room="hooks")
 
 
 class HookExchange(Exchange):
-    """Runs the hook in a task; the client's leaving cancels it."""
+    """Runs the hook in a task, which is cancelled when the client disconnects."""
 
     __slots__ = ("_model", "_payload", "_task", "_view")
 
     def __init__(
         self,
-        proxy: "RequestProxy",
-        client: ClientConnection,
-        request: Request,
+        owner: ExchangeOwner,
+        cycle: ResponseCycle,
         route: PreparedRoute,
-        asked: Asked,
+        parsed: ParsedRequest,
         work: Work,
-        session: "Session | None",
+        session: Session | None,
         payload: dict[str, Any] | None,
     ) -> None:
-        super().__init__(proxy, client, request, route, asked, work, session)
+        super().__init__(owner, cycle, route, parsed, work, session)
         self._payload = payload
-        self._view = ClientRequest(request, client)
+        self._view = ClientRequest(cycle)
         self._model: ModelResponse | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def turn(self) -> None:
-        """Our turn: the hook starts."""
+    def start(self) -> None:
+        """Start the hook."""
         self.sent()
         self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def client_gone(self) -> None:
-        """Nobody reads the answer: hook and model can stop at once."""
+    def client_disconnected(self) -> None:
+        """Cancel the hook and the model's work."""
         if not self._ended:
             self._stop()
             self._end(Outcome.CANCELLED)
 
-    def client_full(self) -> None:
-        """The hook's writes wait."""
-        self._view.room.clear()
+    def pause_writing(self) -> None:
+        """Block the hook's writes."""
+        self._view.writable.clear()
 
-    def client_drained(self) -> None:
-        """The hook may write again."""
-        self._view.room.set()
+    def resume_writing(self) -> None:
+        """Unblock the hook's writes."""
+        self._view.writable.set()
 
-    def cut(self, outcome: Outcome, problem: Problem) -> None:
-        """End it from our side."""
+    def cancel(self, outcome: Outcome, problem: Problem) -> None:
+        """End the exchange because its session has ended or the worker stops."""
         if not self._ended:
             self._stop()
-            self._head_sent = self.client.answering
-            super().cut(outcome, problem)
+            self._head_sent = self.cycle.started
+            super().cancel(outcome, problem)
 
     def _end(self, outcome: Outcome) -> None:
-        self._view.over = True
+        self._view.ended = True
         super()._end(outcome)
 
     def _stop(self) -> None:
-        self._view.room.set()
+        self._view.writable.set()
         if self._task is not None:
             self._task.cancel()
+        self._cancel_model()
+
+    def _cancel_model(self) -> None:
         if self._model is not None:
-            self._proxy.pool.cancel(self._model)
+            self._owner.pool.cancel(self._model)
 
     async def _run(self) -> None:
         try:
-            answer = await self._answer()
+            answer = await self._call_hook()
             if self._ended:
                 return
-            if self._model is not None:
-                self._proxy.pool.cancel(self._model)
+            self._cancel_model()
             self._send(answer)
-        except OriginFault as fault:
-            self._head_sent = self.client.answering
+        except UpstreamError as fault:
+            self._head_sent = self.cycle.started
             self.fault(fault)
         except asyncio.CancelledError:
             if self._ended:
                 raise
-            self._hook_failed("it was cancelled by itself")
+            self._hook_failed("it raised CancelledError")
         except Problem as problem:
             self._refused(problem)
-        except Exception as fault:  # noqa: BLE001 - the user's code; its fault is this request's, not the worker's
+        except Exception as fault:  # noqa: BLE001 - user code; its error fails this request, not the worker
             self._hook_failed(repr(fault))
 
-    async def _answer(self) -> Any:
+    async def _call_hook(self) -> Any:
         config = self.route.config
         if config.remote_function is not None:
             return json_response({"result": await config.remote_function(**(self._payload or {}))})
         model = self._model = ModelResponse()
-        self._proxy.pool.submit(model, self.route.to_model(self.request, self.asked))
+        self._owner.pool.submit(model, self.route.upstream_request(self.cycle.request, self.parsed))
         await model.started()
         assert config.response_generator is not None
         return await config.response_generator(self._view, model)
 
     def _send(self, answer: Any) -> None:
         timing = b"queue;dur=%.2f, model;dur=%.2f" % (
-            (self._turn_at - self.entered) * 1e3,
-            (time.perf_counter() - self._turn_at) * 1e3,
+            (self._started_at - self.entered_at) * 1e3,
+            (time.perf_counter() - self._started_at) * 1e3,
         )
         if is_streamed(answer):
             self._end(Outcome.SUCCESS if answer.status < 500 else Outcome.ERROR)
-            self.client.finish()
-        elif (answer := whole(given := answer)) is not None:
-            # Whatever cannot be sent raises before the books are closed.
-            status, body = _status(answer.status), bytes(answer.body)
-            fields = {name.lower(): value for name, value in answer.headers.items()}
+            self.cycle.finish()
+        elif (response := as_response(answer)) is not None:
+            # Values that cannot be sent raise here, before the request is counted as ended.
+            status, body = _checked_status(response.status), bytes(response.body)
+            fields = {name.lower(): value for name, value in response.headers.items()}
             for name in ("content-type", "content-length", "transfer-encoding", "connection"):
                 fields.pop(name, None)
             headers = header_fields(fields)
-            ((_, kind),) = header_fields({"content-type": answer.content_type}, "utf-8")
+            ((_, kind),) = header_fields({"content-type": response.content_type}, "utf-8")
             self._end(Outcome.SUCCESS if status < 500 else Outcome.ERROR)
-            mine = ((b"server-timing", timing), (b"x-stoker-worker", self._proxy.worker_id))
-            self.client.answer(status, body, content_type=kind, headers=headers + mine)
+            own = ((b"server-timing", timing), (b"x-stoker-worker", self._owner.worker_id))
+            self.cycle.respond(status, body, content_type=kind, headers=headers + own)
         else:
-            log.error("hook_returned_no_response", route=self.route.config.route, kind=type(given).__name__)
+            log.error("hook_returned_no_response", route=self.route.config.route, kind=type(answer).__name__)
             self._fail()
 
     def _refused(self, problem: Problem) -> None:
-        """The request is not what the hook takes: the client's fault, not the hook's."""
-        if self._ended or self.client.answering:
+        """Answer with the problem: the request is invalid, so the hook did not fail."""
+        if self._ended or self.cycle.started:
             self._hook_failed(repr(problem))
             return
         self._end(Outcome.ERROR)
-        if self._model is not None:
-            self._proxy.pool.cancel(self._model)
-        self.client.refuse(problem)
+        self._cancel_model()
+        self.cycle.respond_problem(problem)
 
     def _hook_failed(self, error: str) -> None:
         log.error("hook_failed", route=self.route.config.route, error=error[:300])
@@ -154,16 +150,15 @@ class HookExchange(Exchange):
         if self._ended:
             return
         self._end(Outcome.ERROR)
-        if self._model is not None:
-            self._proxy.pool.cancel(self._model)
-        if self.client.answering:
-            self.client.abort()
+        self._cancel_model()
+        if self.cycle.started:
+            self.cycle.abort()
         else:
             message = "the worker's own code failed on this request; see its log"
-            self.client.refuse(Problem(500, "hook_failed", message))
+            self.cycle.respond_problem(Problem(500, "hook_failed", message))
 
 
-def _status(status: object) -> int:
+def _checked_status(status: object) -> int:
     if not isinstance(status, int) or not 200 <= status <= 599:
-        raise ValueError(f"a status from 200 to 599 was expected, {status!r} came")
+        raise ValueError(f"expected a status from 200 to 599, received {status!r}")
     return status

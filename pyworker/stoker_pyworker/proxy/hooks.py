@@ -1,6 +1,6 @@
-"""What a `response_generator` works with: the client's request, the model's answer, and the answer it makes.
+"""The objects of a `response_generator`: the client's request, the model's response and the responses to return.
 
-They have the methods of the official package's (aiohttp's) objects that such hooks use.
+They offer the methods of the aiohttp objects that hooks of the official package use.
 """
 
 import asyncio
@@ -9,18 +9,17 @@ from typing import Any
 
 import msgspec
 
-from stoker_pyworker.http.connection import ClientConnection
 from stoker_pyworker.http.messages import Header, header_fields
-from stoker_pyworker.http.outgoing import Head, OriginFault, OutgoingConnection
-from stoker_pyworker.http.request import Request
+from stoker_pyworker.http.response_cycle import ResponseCycle
+from stoker_pyworker.http.upstream_connection import ResponseHead, UpstreamConnection, UpstreamError
 from stoker_pyworker.proxy import request_envelope
-from stoker_pyworker.proxy.aiohttp_answers import OURS, ClientWriter
+from stoker_pyworker.proxy.aiohttp_compat import SERVER_FIELDS, ClientWriter
 
 _BUFFER_BYTES = 256 * 1024
 
 
 class Headers(Mapping[str, str]):
-    """Header fields by name, whatever its case; the first of several."""
+    """Header fields by case-insensitive name; the first value of each."""
 
     def __init__(self, headers: list[Header]) -> None:
         self._fields: dict[str, str] = {}
@@ -38,64 +37,65 @@ class Headers(Mapping[str, str]):
 
 
 class ClientRequest:
-    """The client's request; its body is the whole envelope."""
+    """The client's request. Its body is the complete envelope."""
 
-    def __init__(self, request: Request, client: ClientConnection) -> None:
-        self._request = request
-        self._client = client
-        self.over = False
-        """Its answer is complete or cut: the connection may be at the next one."""
+    def __init__(self, cycle: ResponseCycle) -> None:
+        request = cycle.request
+        self._cycle = cycle
+        self.ended = False
+        """The response is complete or cut. Later writes raise."""
         self.method = request.method.decode("latin-1")
         self.path = request.path.decode("latin-1")
         self.headers = Headers(request.headers)
-        self.room = asyncio.Event()
-        self.room.set()
-        # What an aiohttp response asks of its request, for response generators that come from the official package.
+        self.writable = asyncio.Event()
+        """Set while the client's write buffer has room."""
+        self.writable.set()
+        # Attributes that an aiohttp response reads from its request.
         self.version = (1, 1)
         self.keep_alive = True
         self._payload_writer = ClientWriter(self)
 
     async def _prepare_hook(self, response: Any) -> None:
-        """aiohttp tells its application's signals; there is none here."""
+        """Ignored: aiohttp runs the signals of its application here."""
 
     async def read(self) -> bytes:
         """The body."""
-        return self._request.body
+        return self._cycle.request.body
 
     async def json(self) -> Any:
         """The body, decoded.
 
         Raises:
-            Problem: 422, which becomes the answer: the body is not JSON, or its nesting is too deep.
+            Problem: 422, which becomes the response: the body is not JSON, or is nested too deeply.
         """
-        return request_envelope.decoded(self._request.body)
+        return request_envelope.decode_json(self._cycle.request.body)
 
     def start(self, status: int, fields: tuple[Header, ...]) -> None:
-        """Begin a streamed answer.
+        """Start a streamed response.
 
         Raises:
-            ConnectionResetError: the request is over; the hook goes on all the same.
+            ConnectionResetError: the request has ended.
         """
         self._check()
-        self._client.start(status, fields)
+        self._cycle.start(status, fields)
 
     async def send(self, piece: bytes) -> None:
-        """A piece of it; waits while the client is behind.
+        """Send a piece of the body. Waits while the client's write buffer is full.
 
         Raises:
-            ConnectionResetError: the request is over; the hook goes on all the same.
+            ConnectionResetError: the request has ended.
         """
         self._check()
-        self._client.write_piece(piece)
-        await self.room.wait()
+        self._cycle.write_piece(piece)
+        await self.writable.wait()
 
     def _check(self) -> None:
-        if self.over:
-            raise ConnectionResetError("the request is over: its client has left, or it was cut")
+        if self.ended:
+            raise ConnectionResetError("the request has ended: its client disconnected, or it was cut")
 
 
 class Response:
-    """A whole answer."""
+    """A complete response."""
 
     def __init__(
         self,
@@ -115,12 +115,12 @@ class Response:
 
 
 def json_response(data: Any, *, status: int = 200) -> Response:
-    """An answer in JSON."""
+    """A JSON response."""
     return Response(body=msgspec.json.encode(data), status=status, content_type="application/json")
 
 
 class StreamResponse:
-    """An answer that goes out as it is made: `prepare`, `write` …, `write_eof`."""
+    """A streamed response: `prepare`, `write` …, `write_eof`."""
 
     def __init__(self, *, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self.status = status
@@ -138,15 +138,12 @@ class StreamResponse:
         fields.setdefault("content-type", self.content_type)
         fields.pop("content-length", None)
         fields.pop("transfer-encoding", None)
-        request.start(
-            self.status,
-            header_fields(fields),
-        )
+        request.start(self.status, header_fields(fields))
 
     async def write(self, data: bytes) -> None:
-        """Send a piece; waits while the client is behind."""
+        """Send a piece. Waits while the client's write buffer is full."""
         if self._request is None:
-            raise RuntimeError("prepare(request) comes before write(data)")
+            raise RuntimeError("write(data) was called before prepare(request)")
         if data:
             await self._request.send(data)
 
@@ -158,13 +155,13 @@ class StreamResponse:
 
 
 class _Content:
-    """`response.content`: the body as it comes."""
+    """`response.content`: the body as a stream."""
 
     def __init__(self, response: "ModelResponse") -> None:
         self._response = response
 
     async def iter_any(self) -> AsyncIterator[bytes]:
-        """The pieces as they come."""
+        """The pieces as they arrive."""
         while True:
             piece = await self._response.next_piece()
             if not piece:
@@ -172,7 +169,7 @@ class _Content:
             yield piece
 
     async def read(self) -> bytes:
-        """All of it."""
+        """The complete body."""
         return await self._response.read()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -189,18 +186,18 @@ class _Content:
 
 
 class ModelResponse:
-    """The model's answer; a sink of the model's connection that a hook can await."""
+    """The model's response: a sink of the model's connection that a hook can await."""
 
     def __init__(self) -> None:
-        self.connection: OutgoingConnection | None = None
+        self.connection: UpstreamConnection | None = None
         self.status = 0
         self.headers = Headers([])
         self.content = _Content(self)
         self._pieces: list[bytes] = []
-        self._held = 0
+        self._buffered_bytes = 0
         self._ended = False
-        self._fault: OriginFault | None = None
-        self._news = asyncio.Event()
+        self._fault: UpstreamError | None = None
+        self._received = asyncio.Event()
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -212,90 +209,90 @@ class ModelResponse:
         """Wait for status and header fields.
 
         Raises:
-            OriginFault: there will be none.
+            UpstreamError: the model did not answer.
         """
         await self._started
 
     async def read(self) -> bytes:
-        """The whole body."""
+        """The complete body."""
         pieces = []
         while piece := await self.next_piece():
             pieces.append(piece)
         body = b"".join(pieces)
-        self._pieces, self._held = [body] if body else [], 0
+        self._pieces, self._buffered_bytes = [body] if body else [], 0
         return body
 
     async def text(self) -> str:
-        """The whole body as text."""
+        """The complete body as text."""
         return (await self.read()).decode("utf-8", "replace")
 
     async def json(self) -> Any:
-        """The whole body, decoded."""
+        """The complete body, decoded from JSON."""
         return msgspec.json.decode(await self.read())
 
     async def next_piece(self) -> bytes:
-        """The next piece of the body; empty at its end.
+        """The next piece of the body; empty at the end.
 
         Raises:
-            OriginFault: the answer broke off.
+            UpstreamError: the response is incomplete.
         """
         while not self._pieces:
             if self._fault is not None:
                 raise self._fault
             if self._ended:
                 return b""
-            self._news.clear()
-            await self._news.wait()
+            self._received.clear()
+            await self._received.wait()
         piece = b"".join(self._pieces)
         self._pieces.clear()
-        self._held = 0
+        self._buffered_bytes = 0
         if self.connection is not None:
             self.connection.resume()
         return piece
 
-    # --- the sink
+    # --- ResponseSink
 
     def sent(self) -> None:
-        """The request is on its way."""
+        """Unused."""
 
-    def head(self, head: Head) -> None:
-        """Status and header fields are there."""
+    def head(self, head: ResponseHead) -> None:
+        """Keep status and header fields."""
         self.status = head.status
         self.headers = Headers(head.headers)
         if not self._started.done():
             self._started.set_result(None)
 
     def body(self, data: bytes) -> None:
-        """A piece of the body."""
+        """Buffer a piece of the body; pause the model when the buffer is full."""
         self._pieces.append(data)
-        self._held += len(data)
-        self._news.set()
-        if self._held > _BUFFER_BYTES and self.connection is not None:
+        self._buffered_bytes += len(data)
+        self._received.set()
+        if self._buffered_bytes > _BUFFER_BYTES and self.connection is not None:
             self.connection.pause()
 
     def flush(self) -> None:
-        """Nothing to do: pieces wait to be asked for."""
+        """Unused."""
 
     def end(self) -> None:
-        """The answer is complete."""
+        """The response is complete."""
         self._ended = True
-        self._news.set()
+        self._received.set()
 
-    def fault(self, fault: OriginFault) -> None:
-        """The model server failed."""
+    def fault(self, fault: UpstreamError) -> None:
+        """Raise the error in the hook."""
         self._fault = fault
-        self._news.set()
+        self._received.set()
         if not self._started.done():
             self._started.set_exception(fault)
 
 
 def is_streamed(answer: Any) -> bool:
-    """Whether the hook's answer has gone out through its `prepare`."""
+    """Whether the hook has sent its response with `prepare`."""
     return bool(getattr(answer, "prepared", False))
 
 
-def whole(answer: Any) -> Response | None:
-    """The answer as ours, or None if it is no response at all."""
+def as_response(answer: Any) -> Response | None:
+    """The hook's return value as a response, or None if it is not one."""
     if isinstance(answer, Response):
         return answer
     body, status = getattr(answer, "body", b""), getattr(answer, "status", None)
@@ -304,6 +301,6 @@ def whole(answer: Any) -> Response | None:
         return None
     if not isinstance(body, bytes | bytearray | memoryview | None):
         return None
-    fields = {name: value for name, value in headers.items() if name.lower() not in OURS}
+    fields = {name: value for name, value in headers.items() if name.lower() not in SERVER_FIELDS}
     kind = next((value for name, value in fields.items() if name.lower() == "content-type"), None)
     return Response(body=bytes(body or b""), status=status, content_type=kind, headers=fields)

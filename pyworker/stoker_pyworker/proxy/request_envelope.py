@@ -1,9 +1,9 @@
-"""What a client sends: `{"auth_data", "session_id", "payload"}` around a JSON payload, or a raw body with a header.
+"""Parses a client's request: `{"auth_data", "session_id", "payload"}` around a JSON payload, or a raw body.
 
-The payload stays bytes: it is decoded only when a hook of the user's needs it, and encoded only when a hook changed it.
+The payload stays bytes. It is decoded only for a user hook, and encoded only if a hook changed it.
 
-A body that is not JSON (multipart, audio, an image) cannot carry `auth_data`. It comes as it is, and the header
-`X-Stoker-Auth` brings the route answer as JSON, or only its ticket; `X-Stoker-Session` a session's id.
+A body that is not JSON (multipart, audio, an image) cannot contain `auth_data`. Then the header `X-Stoker-Auth`
+holds the route answer as JSON, or only its ticket, and `X-Stoker-Session` the id of a session.
 """
 
 from typing import Any
@@ -18,11 +18,11 @@ AUTH_HEADER = b"x-stoker-auth"
 SESSION_HEADER = b"x-stoker-session"
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises: bytes that are not UTF-8 have an error of their own."""
+"""The errors of JSON decoding."""
 
 
 class AuthData(msgspec.Struct):
-    """What of the route answer the worker reads; more may come, and is ignored."""
+    """The fields of the route answer that the worker reads. Other fields are ignored."""
 
     ticket: str = ""
     cost: float = 0.0
@@ -39,8 +39,8 @@ class Envelope(msgspec.Struct):
     session_id: str | None = None
 
 
-class Asked:
-    """A request as the proxy sees it, from either form."""
+class ParsedRequest:
+    """The parts of a request, from either form."""
 
     __slots__ = ("auth", "body", "content_type", "is_json", "session_id")
 
@@ -65,11 +65,11 @@ _envelope = msgspec.json.Decoder(Envelope)
 _auth = msgspec.json.Decoder(AuthData)
 
 
-def read(request: Request) -> Asked:
+def parse(request: Request) -> ParsedRequest:
     """The request's parts.
 
     Raises:
-        Problem: 422 when the body is not the envelope, 401 when a raw body comes without `X-Stoker-Auth`.
+        Problem: 422 if the body is not the envelope, 401 if a raw body has no `X-Stoker-Auth`.
     """
     header = content_type = None
     for name, value in request.headers:
@@ -88,16 +88,18 @@ def read(request: Request) -> Asked:
     try:
         envelope = _envelope.decode(request.body)
     except NOT_JSON as fault:
-        raise not_an_envelope(fault) from None
-    # Decoded from a view of the body: the payload is not copied.
-    return Asked(envelope.auth_data, envelope.session_id, memoryview(envelope.payload), _JSON, is_json=True)
+        raise envelope_problem(fault) from None
+    # The payload is a view of the body, not a copy.
+    return ParsedRequest(
+        envelope.auth_data, envelope.session_id, memoryview(envelope.payload), _JSON, is_json=True
+    )
 
 
-def decoded(body: bytes | memoryview) -> Any:
+def decode_json(body: bytes | memoryview) -> Any:
     """The JSON value of a request's body or payload.
 
     Raises:
-        Problem: 422, it is not JSON, or its nesting is too deep.
+        Problem: 422, it is not JSON, or is nested too deeply.
     """
     try:
         value = msgspec.json.decode(body)
@@ -111,12 +113,12 @@ def decoded(body: bytes | memoryview) -> Any:
 
 
 def _too_deep() -> Problem:
-    said = f"the JSON nests objects and lists over {DEPTH_MAX} deep; send it flatter"
-    return Problem(422, "payload_invalid", said)
+    message = f"the JSON is nested more than {DEPTH_MAX} levels deep; send it flatter"
+    return Problem(422, "payload_invalid", message)
 
 
-def not_an_envelope(fault: Exception) -> Problem:
-    """A body that is not what was expected: what, where, and the shape to send."""
+def envelope_problem(fault: Exception) -> Problem:
+    """The problem of a body that is not the envelope."""
     what = "nested too deeply" if isinstance(fault, RecursionError) else str(fault)
     return Problem(
         422,
@@ -127,11 +129,11 @@ def not_an_envelope(fault: Exception) -> Problem:
 
 def _is_json(content_type: bytes) -> bool:
     kind = content_type.partition(b";")[0].strip().lower()
-    # curl says so when nobody tells it otherwise.
+    # curl and some HTTP libraries default to form and text types.
     return kind in (_JSON, b"application/x-www-form-urlencoded", b"text/plain") or kind.endswith(b"+json")
 
 
-def _raw(request: Request, header: bytes, content_type: bytes) -> Asked:
+def _raw(request: Request, header: bytes, content_type: bytes) -> ParsedRequest:
     if header.lstrip().startswith(b"{"):
         try:
             auth = _auth.decode(header)
@@ -143,6 +145,6 @@ def _raw(request: Request, header: bytes, content_type: bytes) -> Asked:
     session = request.header(SESSION_HEADER)
     session_id = None if session is None else session.decode("latin-1").strip()
     kind = content_type.partition(b";")[0].strip().lower()
-    return Asked(
+    return ParsedRequest(
         auth, session_id, request.body, content_type, is_json=kind == _JSON or kind.endswith(b"+json")
     )

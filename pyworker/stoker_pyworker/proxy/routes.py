@@ -1,20 +1,20 @@
-"""A configured route, prepared: what its hooks need of a payload, and the request to the model as bytes."""
+"""A configured route: runs its hooks on a payload and builds the request to the model."""
 
 from typing import Any
 
 import msgspec
 import structlog
 
-from stoker_pyworker.config import HandlerConfig, JsonDataException, JsonObject, sane_workload
+from stoker_pyworker.config import HandlerConfig, JsonDataException, JsonObject, parse_workload
 from stoker_pyworker.http.messages import HOP_BY_HOP, named_by_connection
 from stoker_pyworker.http.request import Request
-from stoker_pyworker.proxy import forms, request_envelope
-from stoker_pyworker.proxy.request_envelope import AUTH_HEADER, SESSION_HEADER, Asked
+from stoker_pyworker.proxy import multipart, request_envelope
+from stoker_pyworker.proxy.request_envelope import AUTH_HEADER, SESSION_HEADER, ParsedRequest
 from stoker_wire.problem import Problem
 
 log = structlog.get_logger(room="routes")
 
-_NOT_FOR_THE_MODEL = HOP_BY_HOP | {
+_NOT_FORWARDED = HOP_BY_HOP | {
     b"host",
     b"content-length",
     b"content-type",
@@ -24,11 +24,11 @@ _NOT_FOR_THE_MODEL = HOP_BY_HOP | {
     AUTH_HEADER,
     SESSION_HEADER,
 }
-"""Hop-by-hop, replaced by ours, or a credential of the client's that the model has no business with."""
+"""Hop-by-hop fields, fields that the worker sets, and the client's credentials."""
 
 _PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive"})
 _JOIN_BYTES_MAX = 256 * 1024
-"""A small body is sent with its head in one write; a large one is not copied for that."""
+"""Smaller bodies are joined with the head for one write; larger ones are not copied."""
 
 
 class PreparedRoute:
@@ -40,45 +40,48 @@ class PreparedRoute:
         self._authority = authority
         self.parallel = config.allow_parallel_requests
         self.max_queue_time = config.max_queue_time
-        self.awaits_hook = config.response_generator is not None or config.remote_function is not None
+        self.answers_with_hook = config.response_generator is not None or config.remote_function is not None
         changes = config.request_parser is not None or config.payload_class is not None
         self._changes_payload = changes
         self._reads_payload = (
             changes or config.workload_calculator is not None or config.remote_function is not None
         )
 
-    def prepare(self, asked: Asked, cost: float) -> tuple[float, JsonObject | None]:
-        """The request's workload, and its payload where a hook needed it decoded; `asked.body` follows the hooks.
+    def prepare(self, parsed: ParsedRequest, cost: float) -> tuple[float, JsonObject | None]:
+        """Run the hooks: the workload, and the decoded payload if a hook needed it. Updates `parsed.body`.
 
         Raises:
-            Problem: 422 when the payload is not what the hooks take.
+            Problem: 422, the payload is not valid for the hooks.
         """
         if not self._reads_payload:
             return cost, None
         try:
-            payload = request_envelope.decoded(asked.body)
+            payload = request_envelope.decode_json(parsed.body)
         except Problem:
-            if not asked.is_json:
-                return self._of_a_raw_body(cost)
+            if not parsed.is_json:
+                return self._raw_body(cost)
             raise
         if not isinstance(payload, dict):
-            if not asked.is_json:
-                return self._of_a_raw_body(cost)
+            if not parsed.is_json:
+                return self._raw_body(cost)
             raise Problem(422, "payload_invalid", "the payload must be a JSON object")
         try:
-            return self._through_hooks(asked, payload, cost)
+            return self._run_hooks(parsed, payload, cost)
         except JsonDataException as fault:
             raise Problem(422, "payload_invalid", _sentence(fault.message)) from None
 
-    def _of_a_raw_body(self, cost: float) -> tuple[float, None]:
-        """A body that is no JSON weighs what its ticket says. One that only claims to be none is read all the same: model
-        servers may not look at the content type either, and the hooks would be passed by."""
+    def _raw_body(self, cost: float) -> tuple[float, None]:
+        """The workload of a body that is not JSON: the cost of its ticket.
+
+        Whether it is JSON does not depend on the content type: model servers may ignore the type, and the request would
+        then bypass the hooks.
+        """
         if self._changes_payload or self.config.remote_function is not None:
             message = "this route takes a JSON object: send Content-Type: application/json"
             raise Problem(415, "payload_not_json", message)
         return cost, None
 
-    def _through_hooks(self, asked: Asked, payload: JsonObject, cost: float) -> tuple[float, JsonObject]:
+    def _run_hooks(self, parsed: ParsedRequest, payload: JsonObject, cost: float) -> tuple[float, JsonObject]:
         config = self.config
         if config.request_parser is not None:
             payload = config.request_parser(payload)
@@ -87,16 +90,16 @@ class PreparedRoute:
             typed = config.payload_class.from_json_msg(payload)
             payload = typed.generate_payload_json()
             calculate = calculate or (lambda _: typed.count_workload())
-            if (fields := form_of(typed)) is not None:
-                asked.body, asked.content_type = forms.encode(fields)
+            if (fields := multipart_fields(typed)) is not None:
+                parsed.body, parsed.content_type = multipart.encode(fields)
                 return self.workload(payload, cost, calculate), payload
-        # What was weighed is what is sent: of a key that comes twice, the model server might read the other one.
+        # Send what the hooks have read: of a duplicate key, the model server might read the other value.
         if config.remote_function is None:
-            asked.body = msgspec.json.encode(payload)
+            parsed.body = msgspec.json.encode(payload)
         return self.workload(payload, cost, calculate), payload
 
     def workload(self, payload: JsonObject, cost: float, calculate: Any = None) -> float:
-        """What the payload weighs; a calculator that fails or returns no sane number is overruled by the cost."""
+        """The workload of a payload. Falls back to the cost if the calculator fails or returns no valid number."""
         calculate = calculate or self.config.workload_calculator
         if calculate is None:
             return cost
@@ -104,17 +107,17 @@ class PreparedRoute:
             value = calculate(payload)
         except JsonDataException:
             raise
-        except Exception as fault:  # noqa: BLE001 - the user's code; a fault in it must not refuse requests
+        except Exception as fault:  # noqa: BLE001 - user code; its error must not refuse requests
             log.warning("workload_calculator_failed", route=self.config.route, error=repr(fault)[:200])
             return cost
-        workload = sane_workload(value)
+        workload = parse_workload(value)
         if workload is None:
             log.warning("workload_not_a_number", route=self.config.route, value=repr(value)[:80], used=cost)
             return cost
         return workload
 
-    def to_model(self, request: Request, asked: Asked) -> tuple[bytes, ...]:
-        """The request as the model server gets it."""
+    def upstream_request(self, request: Request, parsed: ParsedRequest) -> tuple[bytes, ...]:
+        """The request to the model server, as bytes."""
         lines = [b"POST ", self.path]
         if request.query:
             query = without_key(request.query)
@@ -123,28 +126,28 @@ class PreparedRoute:
         lines += (b" HTTP/1.1\r\nhost: ", self._authority, b"\r\n")
         named: frozenset[bytes] = frozenset()
         for name, value in request.headers:
-            if name not in _NOT_FOR_THE_MODEL:
+            if name not in _NOT_FORWARDED:
                 lines += (name, b": ", value, b"\r\n")
             elif name == b"connection" and value not in _PLAIN_CONNECTION:
                 named = named_by_connection(request.headers)
         if named:
             lines = _without(lines, named)
-        body = asked.body
-        lines += (b"content-type: ", asked.content_type, b"\r\ncontent-length: %d\r\n\r\n" % len(body))
+        body = parsed.body
+        lines += (b"content-type: ", parsed.content_type, b"\r\ncontent-length: %d\r\n\r\n" % len(body))
         if len(body) <= _JOIN_BYTES_MAX:
             lines.append(bytes(body))
             return (b"".join(lines),)
         return b"".join(lines), bytes(body)
 
 
-def form_of(typed: Any) -> dict[str, Any] | None:
-    """The form fields that a payload names; None: it goes to the model as JSON."""
+def multipart_fields(typed: Any) -> dict[str, Any] | None:
+    """The form fields of a payload. None: it is sent as JSON."""
     generate = getattr(typed, "generate_payload_multipart", None)
     return None if generate is None else generate()
 
 
 def _without(lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:
-    """Drop the header lines (name, `: `, value, line end) whose name the Connection header listed."""
+    """Remove the header lines (name, `: `, value, line end) that the Connection header names."""
     kept: list[bytes] = []
     skip = 0
     for index, part in enumerate(lines):
@@ -158,7 +161,7 @@ def _without(lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:
 
 
 def without_key(query: bytes) -> bytes:
-    """The query without `api_key`: official clients put the endpoint's key there, which is not for the model."""
+    """The query without `api_key`: official clients send the endpoint's key there, and the model must not see it."""
     if b"api_key" not in query:
         return query
     return b"&".join(part for part in query.split(b"&") if not part.startswith(b"api_key="))

@@ -1,4 +1,4 @@
-"""Who may use this worker: a ticket's seal, worker, expiry and single use."""
+"""Verifies tickets: signature, worker, expiry and single use."""
 
 import base64
 import binascii
@@ -13,8 +13,8 @@ from stoker_wire.security.ticket import Ticket, TicketRefused, verify_ticket
 _BUCKET_SECONDS = 10
 
 
-class _Wire(msgspec.Struct, forbid_unknown_fields=True):
-    """A ticket's JSON (`stoker_wire.security.ticket.Ticket`), read by msgspec: a quarter of the time."""
+class _TicketFields(msgspec.Struct, forbid_unknown_fields=True):
+    """The JSON of a ticket (`stoker_wire.security.ticket.Ticket`). msgspec decodes it in a quarter of the time."""
 
     e: str
     w: str
@@ -24,21 +24,21 @@ class _Wire(msgspec.Struct, forbid_unknown_fields=True):
     x: float
 
 
-_wire = msgspec.json.Decoder(_Wire)
+_fields = msgspec.json.Decoder(_TicketFields)
 
 
-def unseal_fast(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
-    """The same as `stoker_wire.security.ticket.verify_ticket`; whatever is not a plain valid ticket is judged by that one.
+def verify_ticket_fast(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
+    """A fast path of `stoker_wire.security.ticket.verify_ticket`, which decides every ticket that is not plainly valid.
 
     Raises:
         TicketRefused: forged, for another worker, or expired.
     """
     body, dot, mac = text.encode("utf-8", "replace").partition(b".")
     expected = binascii.b2a_base64(hmac.digest(key, body, hashlib.sha256), newline=False)
-    # 32 bytes are 44 characters of base64, of which the last is padding and goes.
+    # 32 bytes are 44 characters of base64; the last one is padding and is removed.
     if dot and hmac.compare_digest(mac, expected[:43].translate(_URLSAFE)):
         try:
-            wire = _wire.decode(base64.urlsafe_b64decode(body + b"=" * (-len(body) % 4)))
+            wire = _fields.decode(base64.urlsafe_b64decode(body + b"=" * (-len(body) % 4)))
         except (msgspec.DecodeError, ValueError, RecursionError):
             pass
         else:
@@ -50,18 +50,19 @@ def unseal_fast(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
 _URLSAFE = bytes.maketrans(b"+/", b"-_")
 
 
-class TicketGate:
-    """Lets each valid ticket through once. What it remembers is bounded: a ticket that has expired needs no memory."""
+class TicketVerifier:
+    """Accepts each valid ticket once. Expired tickets are forgotten, so its memory is bounded."""
 
     def __init__(self, key: bytes, worker: str) -> None:
         self._key = key
         self._worker = worker
         self._used: dict[int, set[tuple[int, int]]] = {}
-        self._forgotten_before = 0
-        """The first bucket of which everything is remembered: a clock that is put back opens no older ticket again."""
+        """(request, number) of used tickets by expiry bucket."""
+        self._first_bucket = 0
+        """Earlier buckets are forgotten. Their tickets stay refused even if the clock is set back."""
 
-    def check(self, text: str, now: float) -> Ticket:
-        """The ticket, if it may be used now; it is not used up yet.
+    def verify(self, text: str, now: float) -> Ticket:
+        """The ticket, if it is valid now. It is not marked as used yet.
 
         Raises:
             Problem: 401, with the reason as its code.
@@ -71,31 +72,31 @@ class TicketGate:
                 401, "ticket_missing", "the request carries no ticket; route it with POST /route/ first"
             )
         try:
-            ticket = unseal_fast(text, self._key, worker=self._worker, now=now)
+            ticket = verify_ticket_fast(text, self._key, worker=self._worker, now=now)
         except TicketRefused as refused:
             raise Problem(401, refused.code, str(refused)) from None
         except UnicodeEncodeError:
             raise Problem(401, "ticket_forged", "the ticket is not text; route again") from None
         bucket = int(ticket.x) // _BUCKET_SECONDS
-        if bucket < self._forgotten_before:
+        if bucket < self._first_bucket:
             raise Problem(401, "ticket_expired", "the ticket has expired; route again")
         used = self._used.get(bucket)
         if used is not None and (ticket.r, ticket.n) in used:
             raise Problem(401, "ticket_used", "the ticket was used already; route again for another one")
         return ticket
 
-    def use(self, ticket: Ticket, now: float) -> None:
-        """From now on the ticket is worthless."""
+    def mark_used(self, ticket: Ticket, now: float) -> None:
+        """Refuse the ticket from now on."""
         bucket = int(ticket.x) // _BUCKET_SECONDS
         used = self._used.get(bucket)
         if used is None:
             used = self._used[bucket] = set()
-            oldest = self._forgotten_before = max(self._forgotten_before, int(now) // _BUCKET_SECONDS)
+            oldest = self._first_bucket = max(self._first_bucket, int(now) // _BUCKET_SECONDS)
             for old in [key for key in self._used if key < oldest]:
                 del self._used[old]
         used.add((ticket.r, ticket.n))
 
     @property
-    def remembered(self) -> int:
-        """Used tickets held in memory."""
+    def used_count(self) -> int:
+        """Used tickets in memory."""
         return sum(map(len, self._used.values()))

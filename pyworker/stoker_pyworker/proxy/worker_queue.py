@@ -1,63 +1,64 @@
-"""Whose turn it is: one line for the routes that take one request at a time, no line for the others."""
+"""The FIFO queue of the routes that run one request at a time."""
 
 from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
 
-class Waiter(Protocol):
-    """Somebody in the line."""
+class QueuedWork(Protocol):
+    """An entry of the queue."""
 
-    def turn(self) -> None:
-        """It is this one's turn; it calls `WorkerQueue.leave` when it is through."""
+    def start(self) -> None:
+        """Begin the work. Call `WorkerQueue.leave` when it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class QueueSlot:
-    """What a worker that takes one request at a time works on."""
+class RunningRequest:
+    """The current work of a worker that runs one request at a time."""
 
     load: float = 0.0
-    """0: nothing."""
+    """0: idle."""
     seconds: float = 0.0
+    """Since its start."""
 
 
 class WorkerQueue:
-    """First come, first served, one at a time. As in the official worker it spans all routes that are not parallel."""
+    """Runs one entry at a time. As in the official worker, all routes that are not parallel share one queue."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Waiter] = deque()
-        self._served: Waiter | None = None
+        self._waiting: deque[QueuedWork] = deque()
+        self._current: QueuedWork | None = None
 
-    def join(self, waiter: Waiter) -> None:
-        """Wait for a turn; it may come at once."""
-        if self._served is None:
-            self._served = waiter
-            waiter.turn()
+    def join(self, work: QueuedWork) -> None:
+        """Add an entry. It starts at once if the queue is empty."""
+        if self._current is None:
+            self._current = work
+            work.start()
         else:
-            self._waiting.append(waiter)
+            self._waiting.append(work)
 
-    def leave(self, waiter: Waiter) -> None:
-        """Done, or no longer interested; the next one's turn."""
-        if self._served is waiter:
-            self._served = None
+    def leave(self, work: QueuedWork) -> None:
+        """Remove an entry, finished or cancelled, and start the next one."""
+        if self._current is work:
+            self._current = None
             if self._waiting:
-                self._served = self._waiting.popleft()
-                self._served.turn()
+                self._current = self._waiting.popleft()
+                self._current.start()
         else:
             try:
-                self._waiting.remove(waiter)
+                self._waiting.remove(work)
             except ValueError:
                 return
 
     @property
-    def served(self) -> Waiter | None:
-        """Whose turn it is."""
-        return self._served
+    def current(self) -> QueuedWork | None:
+        """The entry that runs."""
+        return self._current
 
     def __len__(self) -> int:
         return len(self._waiting)
 
 
 def expected_wait_seconds(load: float, perf: float) -> float:
-    """How long one more request would wait: the load held, over load per second. Unknown perf: no wait is known."""
+    """The wait of a new request: load held, divided by perf (load per second). 0 while perf is unknown."""
     return load / perf if perf > 0 else 0.0

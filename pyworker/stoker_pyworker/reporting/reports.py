@@ -1,22 +1,23 @@
-"""What the engine is told: at once when it matters, every second while something changes, else every ten."""
+"""Reports to the engine: at once after important changes, every second under load, else every ten seconds."""
 
 import asyncio
 import random
 import shutil
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import msgspec
 import structlog
 
-from stoker_pyworker.clock import TicketClock
-from stoker_pyworker.http.client import ask
-from stoker_pyworker.http.outgoing import OriginFault, Pool
+from stoker_pyworker.http.client import fetch
+from stoker_pyworker.http.upstream_connection import UpstreamError
+from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.model.gpu import GpuReading, Gpus
 from stoker_pyworker.model.health import HealthState
-from stoker_pyworker.proxy.worker_queue import QueueSlot
+from stoker_pyworker.proxy.worker_queue import RunningRequest
 from stoker_pyworker.reporting.request_counts import RequestCounts, Totals
+from stoker_pyworker.ticket_clock import TicketClock
 from stoker_wire.route import COST_MAX
 
 log = structlog.get_logger(room="reports")
@@ -27,15 +28,15 @@ _BUSY_SECONDS = 1.0
 _CALM_SECONDS = 10.0
 _COALESCE_SECONDS = 0.03
 _END_GAP_SECONDS = 0.25
-"""Short requests end many times a second; nobody needs to hear of each."""
+"""Minimum time between reports of ended requests: short requests end many times a second."""
 _ENDS_TOLD_SECONDS = 0.5
-"""What an engine may count on where every end is told: the gap above, the way, and some more."""
-_ANSWER_SECONDS_MAX = 10.0
+"""The delay that the engine may assume for the report of an ended request: the gap above plus transport."""
+_RESPONSE_SECONDS_MAX = 10.0
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _FINISHED_PER_REPORT = 1000
 _DROPPED_PER_REPORT = 10
-_REFUSALS = frozenset({400, 413, 422})
-"""Statuses that say of what was sent that it will never be taken; every other one may be another tomorrow."""
+_FINAL_STATUSES = frozenset({400, 413, 422})
+"""Statuses that mean a retry of the same body cannot succeed."""
 _GIB = 2**30
 
 
@@ -70,21 +71,22 @@ class Report(msgspec.Struct):
     max_capacity: float = 0.0
 
 
-class _Said(NamedTuple):
-    """What an engine said to a report."""
+@dataclass(frozen=True, slots=True)
+class _PostResult:
+    """The engine's response to a report."""
 
     status: int
-    """0: nothing."""
+    """0: no response."""
     error: str
-    """In words, for those that it did not take."""
+    """The response as text, for a log line."""
 
     @property
-    def taken(self) -> bool:
+    def accepted(self) -> bool:
         return 200 <= self.status < 300
 
 
 class Reporter:
-    """Sends the ledger's differences; they count as told only when an engine has said so."""
+    """Sends the changes since the last acknowledged report to the first engine that answers."""
 
     def __init__(
         self,
@@ -92,56 +94,58 @@ class Reporter:
         *,
         worker_id: int,
         token: str,
-        url: str,
-        ledger: RequestCounts,
-        standing: HealthState,
+        url: Callable[[], str],
+        counts: RequestCounts,
+        health: HealthState,
         gpus: Gpus,
         queued: Callable[[], int],
-        turn: Callable[[], QueueSlot | None],
+        running_request: Callable[[], RunningRequest | None],
         clock: TicketClock,
+        report_now: asyncio.Event,
     ) -> None:
+        """`report_now` is set by others to request a report at once."""
         self._engines = [
-            (Pool(address, connections_max=2, idle_seconds_max=20.0), _path(address)) for address in addresses
+            (UpstreamPool(address, connections_max=2, idle_seconds_max=20.0), _path(address))
+            for address in addresses
         ]
         self._worker_id = worker_id
         self._token = token
         self._url = url
-        self._ledger = ledger
-        self._standing = standing
+        self._counts = counts
+        self._health = health
         self._gpus = gpus
         self._queued = queued
-        self._turn = turn
+        self._running_request = running_request
         self._clock = clock
-        self._told = Totals()
-        self._disk_told = self._disk = _disk_gib()
+        self._report_now = report_now
+        self._acknowledged = Totals()
+        self._acknowledged_disk = _disk_gib()
         self._failures = 0
-        self._last_tried_at = float("-inf")
+        self._last_attempt_at = float("-inf")
         self._ending = False
-        self._urgent = asyncio.Event()
         self._end_timer: asyncio.TimerHandle | None = None
 
-    # --- reasons to report
-
-    def soon(self) -> None:
-        """Something changed that the engine must know at once."""
-        self._urgent.set()
+    # --- triggers
 
     def work_ended(self) -> None:
-        """Where it leaves the worker idle, or makes it begin the next in line, the engine should know in a moment."""
-        if self._end_timer is None and (self._ledger.held == 0 or self._turn() is not None):
-            since = time.monotonic() - self._last_tried_at
+        """Report soon if the worker is now idle, or has started the next request of its queue."""
+        if self._end_timer is None and self._end_matters():
+            since = time.monotonic() - self._last_attempt_at
             wait = max(_COALESCE_SECONDS, _END_GAP_SECONDS - since)
-            self._end_timer = asyncio.get_running_loop().call_later(wait, self._tell_end)
+            self._end_timer = asyncio.get_running_loop().call_later(wait, self._end_timer_expired)
 
-    def _tell_end(self) -> None:
+    def _end_timer_expired(self) -> None:
         self._end_timer = None
-        if self._ledger.changed and (self._ledger.held == 0 or self._turn() is not None):
-            self._urgent.set()
+        if self._counts.changed and self._end_matters():
+            self._report_now.set()
+
+    def _end_matters(self) -> bool:
+        return self._counts.held == 0 or self._running_request() is not None
 
     # --- the loop
 
     async def run(self) -> None:
-        """Report for as long as the worker runs."""
+        """Report until `end` is called."""
         if not self._engines:
             log.info("no_reports", reason="REPORT_ADDR is not set")
             return
@@ -152,26 +156,26 @@ class Reporter:
                     return
                 await self._pause(_CALM_SECONDS)
             else:
-                steps = _BACKOFF_SECONDS[min(self._failures, len(_BACKOFF_SECONDS)) - 1]
-                await self._pause(steps * random.uniform(0.5, 1.0))
+                backoff = _BACKOFF_SECONDS[min(self._failures, len(_BACKOFF_SECONDS)) - 1]
+                await self._pause(backoff * random.uniform(0.5, 1.0))
 
     def end(self) -> None:
-        """Send one more report, of the end, and then stop; a report on its way is not cut, or it would be told twice."""
+        """Send a last report, then stop. A report in progress is completed, so that nothing is sent twice."""
         self._ending = True
-        self._urgent.set()
+        self._report_now.set()
 
     async def _pause(self, seconds: float) -> None:
-        """Wait for a reason to report, and at most so long."""
+        """Wait for a reason to report, at most `seconds`."""
         started = time.monotonic()
         while (passed := time.monotonic() - started) < seconds:
-            busy = self._failures == 0 and (self._ledger.changed or self._ledger.untold > 0)
+            busy = self._failures == 0 and (self._counts.changed or self._counts.unreported > 0)
             left = (_BUSY_SECONDS if busy else seconds) - passed
             if left <= 0:
                 return
             try:
-                # Short looks: a request that starts does not have to wake this task.
+                # Polls for changes, so that the start of a request does not have to wake this task.
                 async with asyncio.timeout(min(left, _BUSY_SECONDS / 2)):
-                    await self._urgent.wait()
+                    await self._report_now.wait()
             except TimeoutError:
                 continue
             if not self._ending:
@@ -179,105 +183,108 @@ class Reporter:
             return
 
     async def report(self) -> bool:
-        """Tell the first engine that listens; False when none did, and then nothing counts as told."""
-        self._urgent.clear()
-        self._last_tried_at = time.monotonic()
-        self._ledger.changed = False
-        totals, disk = self._ledger.totals(), _disk_gib()
-        status = msgspec.json.encode(self._status(totals, disk))
+        """Send a report to the first engine that accepts it. False if none did; then nothing is acknowledged."""
+        self._report_now.clear()
+        self._last_attempt_at = time.monotonic()
+        self._counts.changed = False
+        totals, disk = self._counts.totals(), _disk_gib()
+        body = msgspec.json.encode(self._status(totals, disk))
         for number, (pool, path) in enumerate(self._engines):
-            said = await self._post(pool, path + "/worker_status/", status)
-            if said.taken:
-                # What was cancelled after it was told is taken off what comes next.
-                new = max(self._told.new, totals.new)
-                self._told = Totals(new, totals.rejected, totals.served)
-                self._disk_told = disk
+            result = await self._post(pool, path + "/worker_status/", body)
+            if result.accepted:
+                # Load that was cancelled after its report is subtracted from the next one.
+                new = max(self._acknowledged.new, totals.new)
+                self._acknowledged = Totals(new, totals.rejected, totals.served)
+                self._acknowledged_disk = disk
                 if number:
-                    # The one that listens is asked first from now on.
+                    # Ask the engine that answers first from now on.
                     self._engines.insert(0, self._engines.pop(number))
-                told = await self._tell_finished(pool, path)
-                self._failures = 0 if told else self._failures + 1
-                return told
-            self._warn(pool, path + "/worker_status/", said)
-        self._ledger.changed = True
+                sent = await self._send_finished(pool, path)
+                self._failures = 0 if sent else self._failures + 1
+                return sent
+            self._warn(pool, path + "/worker_status/", result)
+        self._counts.changed = True
         self._failures += 1
         return False
 
-    async def _tell_finished(self, pool: Pool, path: str) -> bool:
-        """Tell of the requests that ended; False when the engine did not listen.
+    async def _send_finished(self, pool: UpstreamPool, path: str) -> bool:
+        """Report the ended requests. False if the engine did not answer.
 
-        What it refuses is sent in halves, down to the one that it will not have: that one is dropped, or it would be sent for
-        ever, and hold up all that ended after it. An engine that refuses them all is not overrun: some a report.
+        A refused list is halved until one item remains, which is dropped: it would block all later items. A report
+        drops a bounded number of items, so an engine that refuses everything is not flooded.
         """
-        most, dropped = _FINISHED_PER_REPORT, 0
-        while self._ledger.untold and dropped < _DROPPED_PER_REPORT:
-            mark, items = self._ledger.finished(most)
+        limit, dropped = _FINISHED_PER_REPORT, 0
+        while self._counts.unreported and dropped < _DROPPED_PER_REPORT:
+            mark, items = self._counts.next_finished(limit)
             body = {
                 "worker_id": self._worker_id,
                 "mtoken": self._token,
-                "incarnation": self._standing.incarnation,
+                "incarnation": self._health.incarnation,
                 "requests": items,
             }
-            said = await self._post(pool, path + "/delete_requests/", msgspec.json.encode(body))
-            if said.taken:
-                self._ledger.told(mark)
-                most = min(most * 2, _FINISHED_PER_REPORT)
-            elif said.status not in _REFUSALS:
-                self._warn(pool, path + "/delete_requests/", said)
+            result = await self._post(pool, path + "/delete_requests/", msgspec.json.encode(body))
+            if result.accepted:
+                self._counts.acknowledge(mark)
+                limit = min(limit * 2, _FINISHED_PER_REPORT)
+            elif result.status not in _FINAL_STATUSES:
+                self._warn(pool, path + "/delete_requests/", result)
                 return False
             elif len(items) > 1:
-                most = len(items) // 2
+                limit = len(items) // 2
             else:
-                self._ledger.give_up(mark)
+                self._counts.drop(mark)
                 engine, request_idx = pool.authority.decode(), items[0].request_idx
-                log.error("end_refused", engine=engine, request_idx=request_idx, error=said.error)
+                log.error(
+                    "finished_request_refused", engine=engine, request_idx=request_idx, error=result.error
+                )
                 dropped += 1
         return True
 
-    async def _post(self, pool: Pool, path: str, body: bytes) -> _Said:
-        asked_at = time.time()
+    async def _post(self, pool: UpstreamPool, path: str, body: bytes) -> _PostResult:
+        sent_at = time.time()
         try:
-            answer = await ask(pool, "POST", path, body, seconds_max=_ANSWER_SECONDS_MAX)
-        except (OriginFault, TimeoutError) as fault:
-            return _Said(0, str(fault) or f"no answer within {_ANSWER_SECONDS_MAX:.0f} s")
-        said = _Said(answer.status, f"status {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}")
-        if said.taken:
-            date, engine = answer.head.header(b"date"), pool.authority.decode()
-            self._clock.hear(date, engine=engine, asked_at=asked_at, heard_at=time.time())
-        return said
+            response = await fetch(pool, "POST", path, body, seconds_max=_RESPONSE_SECONDS_MAX)
+        except (UpstreamError, TimeoutError) as fault:
+            return _PostResult(0, str(fault) or f"no answer within {_RESPONSE_SECONDS_MAX:.0f} s")
+        text = response.body[:200].decode("utf-8", "replace")
+        result = _PostResult(response.status, f"status {response.status}: {text}")
+        if result.accepted:
+            date, engine = response.head.header(b"date"), pool.authority.decode()
+            self._clock.observe_date(date, engine=engine, sent_at=sent_at, received_at=time.time())
+        return result
 
-    def _warn(self, pool: Pool, path: str, said: _Said) -> None:
+    def _warn(self, pool: UpstreamPool, path: str, result: _PostResult) -> None:
         if self._failures in (0, 10, 100):
-            log.warning("report_failed", engine=pool.authority.decode(), path=path, error=said.error)
+            log.warning("report_failed", engine=pool.authority.decode(), path=path, error=result.error)
 
     def _status(self, totals: Totals, disk: float) -> Report:
-        ledger, standing, told = self._ledger, self._standing, self._told
-        turn = self._turn()
+        counts, health, acknowledged = self._counts, self._health, self._acknowledged
+        running = self._running_request()
         return Report(
             id=self._worker_id,
             mtoken=self._token,
             version=VERSION,
-            loadtime=standing.load_seconds,
-            cur_load=_taken(ledger.load),
-            new_load=_taken(totals.new - told.new),
-            rej_load=_taken(totals.rejected - told.rejected),
-            cur_perf=_taken(totals.served - told.served),
-            max_perf=_taken(standing.perf),
-            error_msg=standing.error,
-            num_requests_working=ledger.held,
-            num_requests_recieved=ledger.received,
-            working_request_idxs=ledger.held_indices(),
-            additional_disk_usage=disk - self._disk_told,
+            loadtime=health.load_seconds,
+            cur_load=_clamped(counts.load),
+            new_load=_clamped(totals.new - acknowledged.new),
+            rej_load=_clamped(totals.rejected - acknowledged.rejected),
+            cur_perf=_clamped(totals.served - acknowledged.served),
+            max_perf=_clamped(health.perf),
+            error_msg=health.error,
+            num_requests_working=counts.held,
+            num_requests_recieved=counts.received,
+            working_request_idxs=counts.held_indices(),
+            additional_disk_usage=disk - self._acknowledged_disk,
             disk_usage=disk,
-            url=self._url,
-            draining=standing.draining,
+            url=self._url(),
+            draining=health.draining,
             queued=self._queued(),
             gpus=self._gpus.readings,
-            ends_told_seconds=_ENDS_TOLD_SECONDS if turn is not None else 0.0,
-            running_load=_taken(turn.load) if turn is not None else 0.0,
-            running_seconds=turn.seconds if turn is not None else 0.0,
-            incarnation=standing.incarnation,
-            uptime_seconds=time.monotonic() - standing.started_at,
+            ends_told_seconds=_ENDS_TOLD_SECONDS if running is not None else 0.0,
+            running_load=_clamped(running.load) if running is not None else 0.0,
+            running_seconds=running.seconds if running is not None else 0.0,
+            incarnation=health.incarnation,
+            uptime_seconds=time.monotonic() - health.started_at,
         )
 
     def close(self) -> None:
@@ -288,13 +295,13 @@ class Reporter:
             pool.close()
 
 
-def _taken(load: float) -> float:
-    """The load as an engine takes it: one figure beyond what it takes would have this report, and every later one, refused."""
+def _clamped(load: float) -> float:
+    """The load within the engine's limits. One value outside would fail this report and every later one."""
     return min(max(load, 0.0), COST_MAX)
 
 
 def _path(address: str) -> str:
-    """The path part of an engine's address: `http://engine/w/17` reports to `/w/17/worker_status/`."""
+    """The path of an engine's address: `http://engine/w/17` reports to `/w/17/worker_status/`."""
     rest = address.partition("://")[2]
     slash = rest.find("/")
     return "" if slash < 0 else rest[slash:].rstrip("/")

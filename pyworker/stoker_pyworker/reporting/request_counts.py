@@ -1,4 +1,4 @@
-"""The worker's books: what it holds, what came, went, was refused; and what the engine has been told of that."""
+"""Counts requests and their load, and remembers which of them the engine has acknowledged."""
 
 import time
 from collections import deque
@@ -8,11 +8,11 @@ from enum import StrEnum
 import msgspec
 
 _FINISHED_MAX = 200_000
-"""Ended requests kept for an engine that does not answer: about an hour at 50 requests a second."""
+"""Ended requests kept while no engine answers: about an hour at 50 requests a second."""
 
 
 class Outcome(StrEnum):
-    """How a request ended, in the words of the wire."""
+    """How a request ended, as sent to the engine."""
 
     SUCCESS = "Success"
     ERROR = "Error"
@@ -21,7 +21,7 @@ class Outcome(StrEnum):
 
 
 class Work:
-    """A request, or a session, that occupies the worker."""
+    """A request, or a session, that uses the worker's capacity."""
 
     __slots__ = ("entered_at", "is_session", "request_idx", "started_at", "workload")
 
@@ -32,6 +32,7 @@ class Work:
         self.entered_at = 0.0
         """Unix time, s."""
         self.started_at = 0.0
+        """Unix time, s; 0 while it waits in the queue."""
 
 
 class Finished(msgspec.Struct):
@@ -46,7 +47,7 @@ class Finished(msgspec.Struct):
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Sums since the start: a report tells the difference to those last acknowledged."""
+    """Sums since the start. A report sends the difference to the totals that were last acknowledged."""
 
     new: float = 0.0
     """Workload received, less what was cancelled."""
@@ -55,30 +56,31 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 class RequestCounts:
-    """Deltas are differences of totals, so a report that failed loses none and one that came late doubles none."""
+    """Reports are differences of totals, so a failed report loses nothing and a late one counts nothing twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_work_ended: Callable[[], None] = lambda: None) -> None:
+        """`on_work_ended` is called after a request or session has ended or was rejected."""
         self.received = 0
-        """Requests taken since the start."""
+        """Requests accepted since the start."""
         self.refused = 0
-        """Requests turned away without a valid ticket: never reported, anyone can make them up."""
-        self.never_told = 0
-        """Ended requests that no engine will hear of: it refused them, or they were too many while none listened."""
+        """Requests without a valid ticket. Never reported, because anyone can send them."""
+        self.dropped = 0
+        """Ended requests that are never reported: the engine refused them, or too many were waiting."""
         self.load = 0.0
         """Workload held now, sessions included."""
         self.queue_load = 0.0
-        """Workload held now that one more request waits behind: sessions left out."""
+        """Workload in front of a new request: without sessions."""
         self.changed = False
-        """Something happened since the last report was made."""
-        self.work_ended: Callable[[], None] = lambda: None
-        """Called when a request or session is over or refused; the next in line has its turn by then."""
+        """Something has changed since the last report."""
+        self._on_work_ended = on_work_ended
         self._new = self._rejected = self._served = 0.0
         self._held: set[Work] = set()
         self._finished: deque[Finished] = deque(maxlen=_FINISHED_MAX)
         self._first = 0
+        """Number of the first item of `_finished`, counted from the start."""
 
-    def enter(self, work: Work) -> None:
-        """The worker takes it."""
+    def accept(self, work: Work) -> None:
+        """The worker accepts the work."""
         work.entered_at = time.time()
         self.received += 1
         self._held.add(work)
@@ -88,8 +90,8 @@ class RequestCounts:
             self.queue_load += work.workload
         self.changed = True
 
-    def leave(self, work: Work, outcome: Outcome) -> None:
-        """It is over."""
+    def finish(self, work: Work, outcome: Outcome) -> None:
+        """The work has ended."""
         self._held.discard(work)
         self.load -= work.workload
         if not work.is_session:
@@ -98,24 +100,24 @@ class RequestCounts:
             self._served += work.workload
         elif outcome is Outcome.CANCELLED:
             self._new -= work.workload
-        self._finish(work, outcome)
+        self._append_finished(work, outcome)
         if not self._held:
-            # What adding and subtracting floats left over.
+            # Remove the rounding error of float sums.
             self.load = self.queue_load = 0.0
-        self.work_ended()
+        self._on_work_ended()
 
     def reject(self, work: Work) -> None:
-        """It had a valid ticket and was refused all the same."""
+        """The work had a valid ticket and was refused."""
         work.entered_at = time.time()
         self._rejected += work.workload
-        self._finish(work, Outcome.REJECTED)
-        self.work_ended()
+        self._append_finished(work, Outcome.REJECTED)
+        self._on_work_ended()
 
-    def _finish(self, work: Work, outcome: Outcome) -> None:
+    def _append_finished(self, work: Work, outcome: Outcome) -> None:
         self.changed = True
         if len(self._finished) == _FINISHED_MAX:
             self._first += 1
-            self.never_told += 1
+            self.dropped += 1
         self._finished.append(
             Finished(
                 work.request_idx,
@@ -128,7 +130,7 @@ class RequestCounts:
         )
 
     def totals(self) -> Totals:
-        """The sums as they are now."""
+        """The current sums."""
         return Totals(self._new, self._rejected, self._served)
 
     @property
@@ -140,24 +142,24 @@ class RequestCounts:
         """The request indices held now."""
         return [work.request_idx for work in self._held]
 
-    def finished(self, most: int) -> tuple[int, list[Finished]]:
-        """The oldest ended requests not told yet, and the mark to give to `told`."""
-        items = [self._finished[index] for index in range(min(most, len(self._finished)))]
+    def next_finished(self, limit: int) -> tuple[int, list[Finished]]:
+        """The oldest unreported ended requests, and the mark to pass to `acknowledge` or `drop`."""
+        items = [self._finished[index] for index in range(min(limit, len(self._finished)))]
         return self._first + len(items), items
 
-    def told(self, mark: int) -> None:
-        """The ended requests before the mark have reached the engine."""
+    def acknowledge(self, mark: int) -> None:
+        """The engine has received the ended requests before the mark."""
         while self._first < mark and self._finished:
             self._finished.popleft()
             self._first += 1
 
-    def give_up(self, mark: int) -> None:
-        """The ended requests before the mark, which have not reached the engine, are not told any more."""
+    def drop(self, mark: int) -> None:
+        """Give up the unreported ended requests before the mark."""
         before = self._first
-        self.told(mark)
-        self.never_told += self._first - before
+        self.acknowledge(mark)
+        self.dropped += self._first - before
 
     @property
-    def untold(self) -> int:
-        """Ended requests that the engine has not been told of."""
+    def unreported(self) -> int:
+        """Ended requests that the engine has not acknowledged."""
         return len(self._finished)

@@ -12,7 +12,7 @@ import pytest_asyncio
 from stoker_pyworker import BenchmarkConfig, HandlerConfig, WorkerConfig
 from stoker_pyworker.environment import Environment
 from stoker_pyworker.http.limits import Limits
-from stoker_pyworker.worker import Life
+from stoker_pyworker.worker import WorkerRuntime
 from tests.engine.api.test_openai import path
 from tests.engine.conftest import EndpointDouble, Stage
 from tests.engine.routing.test_poison import POISON
@@ -67,10 +67,10 @@ class Box:
             drain_seconds_max=5,
         )
         self._folder.mkdir()
-        self.life = Life(
+        self.runtime = WorkerRuntime(
             config, environment, Limits(body_bytes_max=config.body_bytes_max), directory=self._folder
         )
-        self.task = asyncio.ensure_future(self.life.live("127.0.0.1"))
+        self.task = asyncio.ensure_future(self.runtime.serve("127.0.0.1"))
 
     async def stop(self) -> None:
         self.task.cancel()

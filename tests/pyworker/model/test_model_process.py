@@ -20,7 +20,7 @@ def quick(monkeypatch):
     """Test runners have other processes beside them: one deadline for both."""
     monkeypatch.setattr(model_process, "_ALONE_SECONDS", 0.3)
     monkeypatch.setattr(model_process, "_BUSY_SECONDS", 0.3)
-    monkeypatch.setattr(model_process, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(model_process, "_POLL_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ async def test_a_model_server_that_exits_while_it_loads_is_named(loading, script
     server = serve(log, script)
     await until(lambda: model_process.writers(log))
     await asyncio.sleep(0.5)  # as long as it is there, nothing is wrong
-    assert worker.life.standing.error == ""
+    assert worker.runtime.health.error == ""
     server.communicate(b"\n")
-    await until(lambda: worker.life.standing.error)
-    assert worker.life.standing.error == ENDED + log.read_text().splitlines()[-1]
+    await until(lambda: worker.runtime.health.error)
+    assert worker.runtime.health.error == ENDED + log.read_text().splitlines()[-1]
     assert worker.engine.statuses[-1]["error_msg"] or await until(
         lambda: worker.engine.statuses[-1]["error_msg"]
     )
@@ -66,34 +66,34 @@ async def test_a_model_server_that_is_started_again_is_no_fault_any_more(loading
     first = serve(log, "read; echo 'cannot load'")
     await asyncio.sleep(0.5)
     first.communicate(b"\n")
-    await until(lambda: worker.life.standing.error)
+    await until(lambda: worker.runtime.health.error)
     again = serve(log, "echo again; read")
-    await until(lambda: not worker.life.standing.error)
+    await until(lambda: not worker.runtime.health.error)
     again.communicate(b"\n")
 
 
 async def test_one_that_ended_before_the_worker_looked_is_known_by_its_log(loading):
     worker, log = loading
     log.write_text("starting\nFileNotFoundError: [Errno 2] No such file or directory: '/models/none'\n")
-    await until(lambda: worker.life.standing.error)
-    assert "'/models/none'" in worker.life.standing.error
+    await until(lambda: worker.runtime.health.error)
+    assert "'/models/none'" in worker.runtime.health.error
 
 
 async def test_a_log_without_a_writer_and_without_a_failure_is_no_evidence(loading):
     worker, log = loading
     log.write_text("downloading the weights, 3 of 40 GB\n")
     await asyncio.sleep(1.0)
-    assert worker.life.standing.error == ""
+    assert worker.runtime.health.error == ""
 
 
 async def test_a_loaded_model_server_is_not_watched(make_worker, model, tmp_path, quick):
     log = tmp_path / "model.log"
-    log.write_text("model ready\nan error of an earlier life\n")
+    log.write_text("model ready\nan error of an earlier runtime\n")
     worker = await make_worker(model_log_file=str(log), log_action_config=ACTIONS)
     await worker.ready()
     await model.stop()
     await asyncio.sleep(1.0)
-    assert "before it was loaded" not in worker.life.standing.error
+    assert "before it was loaded" not in worker.runtime.health.error
 
 
 def test_only_processes_that_can_write_count(tmp_path):
@@ -115,9 +115,9 @@ SCRIPT = """
 {before}
 {python} -c '
 import time
-from stoker_pyworker import model_process
+from stoker_pyworker.model import model_process
 time.sleep({pause})
-print([open(f"/proc/{{pid}}/comm").read().strip() for pid in model_process._others()])
+print([open(f"/proc/{{pid}}/comm").read().strip() for pid in model_process._other_processes()])
 '
 """
 

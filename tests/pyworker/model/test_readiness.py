@@ -37,7 +37,7 @@ async def test_a_log_that_says_ready_too_soon_does_not_make_it_ready(make_worker
         model_log_file=str(log), log_action_config=ACTIONS, model_healthcheck_url="/health", ready=False
     )
     await until(lambda: sum(seen.path == "/health" for seen in model.seen) >= 2)
-    assert worker.life.standing.refusal is not None
+    assert worker.runtime.health.refusal is not None
     model.healthy = True
     await worker.ready()
 
@@ -46,7 +46,7 @@ async def test_a_probe_alone_makes_it_ready(make_worker, model, engine):
     model.healthy = False
     worker = await make_worker(model_healthcheck_url="/health", ready=False)
     await until(lambda: sum(seen.path == "/health" for seen in model.seen) >= 2)
-    assert not worker.life.standing.ready
+    assert not worker.runtime.health.ready
     model.healthy = True
     await worker.ready()
     await until(lambda: engine.statuses and engine.statuses[-1]["loadtime"] > 0)
@@ -73,9 +73,9 @@ def says(log, line):
 @pytest.fixture
 def probing(monkeypatch):
     """Probes as often as a test needs them."""
-    monkeypatch.setattr(readiness, "_WATCHING_SECONDS", 0.02)
-    monkeypatch.setattr(readiness, "_DOUBT_SECONDS", 0.02)
-    monkeypatch.setattr(readiness, "_LOADING_SECONDS", 0.01)
+    monkeypatch.setattr(readiness, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(readiness, "_RECHECK_SECONDS", 0.02)
+    monkeypatch.setattr(readiness, "_LOADING_POLL_SECONDS", 0.01)
     monkeypatch.setattr(readiness, "_PROBE_SECONDS_MAX", 0.1)
 
 
@@ -167,7 +167,7 @@ async def test_a_log_that_was_rotated_is_read_from_its_new_start(
 async def test_a_probe_that_fails_later_is_reported_and_taken_back(make_worker, model, engine):
     worker = await make_worker(model_healthcheck_url="/health")
     model.healthy = False
-    worker.life.startup.probe.doubt()
+    worker.runtime.startup.probe.recheck()
     await until(lambda: engine.statuses and "status 500" in engine.statuses[-1]["error_msg"])
     model.healthy = True
     await until(lambda: engine.statuses[-1]["error_msg"] == "")
@@ -178,12 +178,12 @@ async def test_the_benchmark_runs_once_per_model_and_disk(make_worker, model, tm
         return sum(seen.path == "/echo" for seen in model.seen)
 
     worker = await make_worker()
-    first = worker.life.standing.perf
+    first = worker.runtime.health.perf
     # One to warm up, one run.
     assert benchmarks() == 2
     assert json.loads((tmp_path / CACHE_FILE).read_bytes())["perf"] == first
     again = await make_worker()
-    assert again.life.standing.perf == first
+    assert again.runtime.health.perf == first
     assert benchmarks() == 2
     await make_worker(model_name="another model")
     assert benchmarks() == 4
@@ -195,8 +195,8 @@ async def test_the_benchmark_runs_once_per_model_and_disk(make_worker, model, tm
 async def test_a_benchmark_file_that_is_not_ours_means_measuring_again(make_worker, tmp_path, kept):
     (tmp_path / CACHE_FILE).write_bytes(kept)
     worker = await make_worker()
-    assert worker.life.standing.perf > 0
-    assert json.loads((tmp_path / CACHE_FILE).read_bytes())["perf"] == worker.life.standing.perf
+    assert worker.runtime.health.perf > 0
+    assert json.loads((tmp_path / CACHE_FILE).read_bytes())["perf"] == worker.runtime.health.perf
 
 
 def test_the_fingerprint_follows_model_gpu_settings_and_code():
@@ -277,7 +277,7 @@ async def test_perf_is_workload_per_second_of_all_runs(make_worker, model):
         ]
     )
     worker = await make_worker(config)
-    assert worker.life.standing.perf > 0
+    assert worker.runtime.health.perf > 0
     # One to warm up, then three runs of four at once, the dataset in turn.
     tokens = [json.loads(seen.body)["tokens"] for seen in model.seen if seen.path == "/echo"]
     assert sorted(tokens) == [10] * 7 + [30] * 6
@@ -315,7 +315,7 @@ async def test_a_lifecycle_is_entered_before_and_left_after(make_worker):
 
     worker = await make_worker(handlers=handlers(), lifecycle=Lifecycle())
     assert events == ["entered"]
-    worker.life.standing.drain("test")
+    worker.runtime.health.drain("test")
     await worker.task
     assert events == ["entered", "left"]
 
@@ -323,4 +323,4 @@ async def test_a_lifecycle_is_entered_before_and_left_after(make_worker):
 async def test_without_a_gpu_the_worker_works_and_says_so(worker, engine):
     await until(lambda: engine.statuses)
     assert isinstance(engine.statuses[-1]["gpus"], list)
-    assert worker.life.standing.ready
+    assert worker.runtime.health.ready

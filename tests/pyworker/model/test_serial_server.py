@@ -106,9 +106,9 @@ class OneThread(threading.Thread):
 
 @pytest.fixture(autouse=True)
 def probing(monkeypatch):
-    monkeypatch.setattr(readiness, "_WATCHING_SECONDS", 0.1)
-    monkeypatch.setattr(readiness, "_DOUBT_SECONDS", 0.02)
-    monkeypatch.setattr(readiness, "_LOADING_SECONDS", 0.01)
+    monkeypatch.setattr(readiness, "_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(readiness, "_RECHECK_SECONDS", 0.02)
+    monkeypatch.setattr(readiness, "_LOADING_POLL_SECONDS", 0.01)
     monkeypatch.setattr(readiness, "_PROBE_SECONDS_MAX", 0.1)
 
 
@@ -155,7 +155,7 @@ async def test_a_doubt_waits_for_the_running_request_of_a_serial_server(make_wor
     await until(lambda: model.streaming)
     before = model.probed
     for _ in range(5):
-        worker.life.startup.probe.doubt()
+        worker.runtime.startup.probe.recheck()
         await asyncio.sleep(0.02)
     assert (await asked).text == "x" * PIECES
     await until(lambda: model.probed > before)
@@ -174,7 +174,7 @@ async def test_a_server_of_one_thread_is_well_however_long_it_computes(make_work
         # The connection that served the request stays open; the server reads from it until it is closed.
         await until(lambda before=before: model.probed > before, seconds=3)
     assert errors(engine) == []
-    assert worker.life.standing.refusal is None
+    assert worker.runtime.health.refusal is None
     await worker.stop()
     model.end()
 
@@ -190,7 +190,7 @@ async def test_a_server_declared_parallel_is_not_broken_by_one_long_computation(
 
 
 async def test_a_server_that_hangs_with_requests_is_found_in_the_end(make_worker, engine, monkeypatch):
-    monkeypatch.setattr(readiness, "_SILENT_BUSY_SECONDS", 0.5)
+    monkeypatch.setattr(readiness, "_UNANSWERED_BUSY_SECONDS", 0.5)
     model = OneThread(seconds=5.0)
     model.start()
     worker = await make_worker(config(model.port, parallel=True))

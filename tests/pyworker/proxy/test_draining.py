@@ -97,7 +97,7 @@ async def test_drain_and_update_need_the_workers_token(worker, tmp_path):
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer"}):
             answer = await worker.client.post(path, headers=headers)
             assert (answer.status_code, answer.json()["error"]) == (401, "token_wrong")
-    assert not worker.life.standing.draining
+    assert not worker.runtime.health.draining
     assert not (tmp_path / ".force_update").exists()
 
 

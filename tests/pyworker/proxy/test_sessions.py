@@ -62,11 +62,11 @@ async def test_a_session_is_for_who_opened_it(worker):
     auth, answer = await create(worker)
     session = answer.json()["session_id"]
     other = worker.auth()
-    before = worker.life.sessions._open[session].expires_at
+    before = worker.runtime.sessions._open[session].expires_at
     used = await worker.post("/echo", auth=other, session_id=session)
     assert (used.status_code, used.json()["error"]) == (401, "session_foreign")
     # A stranger does not lengthen it either.
-    assert worker.life.sessions._open[session].expires_at == before
+    assert worker.runtime.sessions._open[session].expires_at == before
     for what in ("get", "end", "health"):
         assert (await manage(worker, what, session, other)).status_code == 401
         assert (await manage(worker, what, session, None)).status_code == 401
@@ -100,7 +100,7 @@ async def test_a_session_that_expires_tells_the_model(worker, model):
     assert json.loads(told.body) == {"job": 4, "session_id": session}
     assert (await worker.post("/echo", auth=auth, session_id=session)).status_code == 410
     assert (await manage(worker, "get", session, auth)).status_code == 400
-    await until(lambda: worker.life.ledger.load == 0)
+    await until(lambda: worker.runtime.counts.load == 0)
 
 
 async def test_a_sessions_end_cuts_what_runs_in_it(worker, model):
@@ -166,7 +166,7 @@ async def test_a_hook_that_does_not_end_with_its_session_writes_into_no_other_an
     writer.write(worker.raw_request("/sse", auth=auth, session_id=session))
     writer.write(worker.raw_request("/held", {"mine": 1}))
     await until(lambda: model.answering == 1)
-    (running,) = worker.life.proxy.active
+    (running,) = worker.runtime.proxy.active
     await manage(worker, "end", session, auth)
     await until(lambda: any(seen.path == "/held" for seen in model.seen))
     go.set()
@@ -190,7 +190,7 @@ async def test_a_session_calls_only_declared_routes_when_it_ends(worker, model, 
     _, answer = await create(worker, {"on_close_route": route})
     assert (answer.status_code, answer.json()["error"]) == (422, "session_invalid")
     assert "/closed" in answer.json()["msg"]
-    assert len(worker.life.sessions) == 0
+    assert len(worker.runtime.sessions) == 0
 
 
 def one_route(route, **options):
@@ -208,7 +208,7 @@ async def test_the_call_at_a_sessions_end_is_weighed_like_every_request(make_wor
     payload = {"on_close_route": "/closed", "on_close_payload": {"tokens": 200}}
     _, refused = await create(worker, payload, cost=100)
     assert (refused.status_code, refused.json()["error"]) == (403, "ticket_cost_exceeded")
-    assert len(worker.life.sessions) == worker.life.ledger.held == 0
+    assert len(worker.runtime.sessions) == worker.runtime.counts.held == 0
     auth, answer = await create(worker, payload | {"on_close_payload": {"tokens": 100}}, cost=100)
     assert answer.status_code == 201
     await manage(worker, "end", answer.json()["session_id"], auth)
@@ -231,9 +231,9 @@ async def test_a_session_occupies_its_worker_until_the_call_at_its_end_is_answer
     auth, answer = await create(worker, {"on_close_route": "/held"}, cost=70)
     await manage(worker, "end", answer.json()["session_id"], auth)
     await until(lambda: model.answering == 1)
-    assert worker.life.ledger.load == 70
+    assert worker.runtime.counts.load == 70
     model.go.set()
-    await until(lambda: worker.life.ledger.load == 0)
+    await until(lambda: worker.runtime.counts.load == 0)
 
 
 async def test_the_call_at_a_sessions_end_waits_for_its_turn(make_worker, model):
@@ -242,7 +242,7 @@ async def test_the_call_at_a_sessions_end_waits_for_its_turn(make_worker, model)
     held = asyncio.create_task(worker.post("/held"))
     await until(lambda: model.answering == 1)
     await manage(worker, "end", answer.json()["session_id"], auth)
-    await until(lambda: len(worker.life.proxy.line) == 1)
+    await until(lambda: len(worker.runtime.queue) == 1)
     assert not any(seen.path == "/closed" for seen in model.seen)
     model.go.set()
     assert (await held).status_code == 200
@@ -290,7 +290,7 @@ async def test_an_opening_that_would_fill_the_memory_for_days_is_refused(worker,
     (opening if where == "auth_data" else opening["payload"]).setdefault(where, {})["text"] = "x" * 2_000_000
     answer = await worker.client.post("/session/create", json=opening)
     assert (answer.status_code, answer.json()["error"]) == (413, "session_too_large")
-    assert len(worker.life.sessions) == worker.life.ledger.held == 0
+    assert len(worker.runtime.sessions) == worker.runtime.counts.held == 0
 
 
 async def test_management_without_an_id_is_422(worker):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker_pyworker.proxy.tickets import TicketGate, unseal_fast
+from stoker_pyworker.proxy.tickets import TicketVerifier, verify_ticket_fast
 from stoker_wire.problem import Problem
 from stoker_wire.security.ticket import Ticket, TicketRefused, sign_ticket, verify_ticket
 from stoker_wire.security.token import mint_worker_token
@@ -37,12 +37,12 @@ tickets = st.builds(
 @given(tickets)
 def test_the_fast_unseal_judges_sealed_tickets_as_the_wire_does(ticket):
     text = sign_ticket(ticket, KEY)
-    assert judge(unseal_fast, text) == judge(verify_ticket, text)
+    assert judge(verify_ticket_fast, text) == judge(verify_ticket, text)
 
 
 @given(st.one_of(st.text(max_size=80), st.text("ab.=-_", max_size=60)))
 def test_the_fast_unseal_judges_rubbish_as_the_wire_does(text):
-    assert judge(unseal_fast, text) == judge(verify_ticket, text)
+    assert judge(verify_ticket_fast, text) == judge(verify_ticket, text)
 
 
 @given(tickets, st.integers(0, 300), st.integers(0, 255))
@@ -52,46 +52,48 @@ def test_a_changed_ticket_is_refused_by_both(ticket, at, byte):
     if text[at] == byte:
         return
     changed = (text[:at] + bytes([byte]) + text[at + 1 :]).decode("latin-1")
-    assert judge(unseal_fast, changed) == judge(verify_ticket, changed) == "ticket_forged"
+    assert judge(verify_ticket_fast, changed) == judge(verify_ticket, changed) == "ticket_forged"
 
 
 def test_a_ticket_of_another_key_is_forged():
     text = sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=2000), b"other")
-    assert judge(unseal_fast, text) == "ticket_forged"
+    assert judge(verify_ticket_fast, text) == "ticket_forged"
 
 
 def test_a_used_ticket_is_forgotten_once_it_has_expired():
-    gate = TicketGate(KEY, LAUNCH)
+    verifier = TicketVerifier(KEY, LAUNCH)
     for number in range(1000):
         now = 1000.0 + number
-        ticket = gate.check(sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=number, n=1, x=now + 60), KEY), now)
-        gate.use(ticket, now)
+        ticket = verifier.verify(
+            sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=number, n=1, x=now + 60), KEY), now
+        )
+        verifier.mark_used(ticket, now)
     # 60 s of lifetime at one a second, rounded up to whole buckets of 10 s.
-    assert 60 <= gate.remembered <= 80
+    assert 60 <= verifier.used_count <= 80
 
 
 def test_a_ticket_opens_once():
-    gate = TicketGate(KEY, LAUNCH)
+    verifier = TicketVerifier(KEY, LAUNCH)
     text = sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=5, n=2, x=1060), KEY)
-    gate.use(gate.check(text, 1000.0), 1000.0)
+    verifier.mark_used(verifier.verify(text, 1000.0), 1000.0)
     with pytest.raises(Problem) as refused:
-        gate.check(text, 1000.0)
+        verifier.verify(text, 1000.0)
     assert (refused.value.status, refused.value.code) == (401, "ticket_used")
     # The same request routed again is another ticket.
-    gate.check(sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=5, n=3, x=1060), KEY), 1000.0)
+    verifier.verify(sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=5, n=3, x=1060), KEY), 1000.0)
 
 
 def test_a_clock_that_is_put_back_opens_no_used_ticket_again():
-    gate = TicketGate(KEY, LAUNCH)
+    verifier = TicketVerifier(KEY, LAUNCH)
     used = sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=1060), KEY)
-    gate.use(gate.check(used, 1000.0), 1000.0)
+    verifier.mark_used(verifier.verify(used, 1000.0), 1000.0)
     later = sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=2, n=1, x=1600), KEY)
-    gate.use(gate.check(later, 1540.0), 1540.0)
+    verifier.mark_used(verifier.verify(later, 1540.0), 1540.0)
     with pytest.raises(Problem) as refused:
-        gate.check(used, 1000.0)
+        verifier.verify(used, 1000.0)
     assert refused.value.code in {"ticket_used", "ticket_expired"}
     # those that it cannot know of are not hit
-    gate.check(sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=3, n=1, x=1550), KEY), 1000.0)
+    verifier.verify(sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=3, n=1, x=1550), KEY), 1000.0)
 
 
 async def refused(worker, auth):
@@ -114,9 +116,9 @@ async def test_a_request_without_a_valid_ticket_never_reaches_the_model(worker, 
     assert await refused(worker, worker.auth(token=foreign)) == (401, "ticket_forged")
     assert len([seen for seen in model.seen[before:] if seen.path != "/health"]) == 0
     # Whoever has no ticket cannot make the worker report anything.
-    assert worker.life.ledger.untold == 0
-    assert worker.life.ledger.received == 0
-    assert worker.life.ledger.refused == 6
+    assert worker.runtime.counts.unreported == 0
+    assert worker.runtime.counts.received == 0
+    assert worker.runtime.counts.refused == 6
 
 
 async def test_a_replayed_request_is_refused(worker):
@@ -163,44 +165,46 @@ def sealed(request_idx, expires_at):
     return sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=request_idx, n=1, x=expires_at), KEY)
 
 
-def refusal(gate, text, now):
+def refusal(verifier, text, now):
     with pytest.raises(Problem) as refused:
-        gate.check(text, now)
+        verifier.verify(text, now)
     return refused.value.code
 
 
-def gate_that_forgot(now):
+def verifier_after_cleanup(now):
     """A gate that has just dropped what expired before `now`: a ticket of a new bucket was used then."""
-    gate = TicketGate(KEY, LAUNCH)
+    verifier = TicketVerifier(KEY, LAUNCH)
     used = sealed(1, now + 0.5)
-    gate.use(gate.check(used, now - 30), now - 30)
+    verifier.mark_used(verifier.verify(used, now - 30), now - 30)
     newer = sealed(2, now + 60)
-    gate.use(gate.check(newer, now), now)
-    return gate, used
+    verifier.mark_used(verifier.verify(newer, now), now)
+    return verifier, used
 
 
 @pytest.mark.parametrize("now", [1060.0, 1064.9, 1069.4])
 def test_a_used_ticket_is_refused_up_to_its_last_moment(now):
-    gate, used = gate_that_forgot(now)
-    assert refusal(gate, used, now) == "ticket_used"
-    assert refusal(gate, used, now + 0.5) == "ticket_used"  # `x` itself is still within its life
-    assert refusal(gate, used, now + 0.501) == "ticket_expired"
+    verifier, used = verifier_after_cleanup(now)
+    assert refusal(verifier, used, now) == "ticket_used"
+    assert refusal(verifier, used, now + 0.5) == "ticket_used"  # `x` itself is still within its runtime
+    assert refusal(verifier, used, now + 0.501) == "ticket_expired"
 
 
 @pytest.mark.parametrize("now", [1060.0, 1064.9, 1069.4])
 def test_an_unused_ticket_opens_up_to_its_last_moment(now):
-    gate, _ = gate_that_forgot(now)
+    verifier, _ = verifier_after_cleanup(now)
     unused = sealed(3, now + 0.5)
-    assert gate.check(unused, now + 0.5).r == 3
-    assert refusal(gate, unused, now + 0.501) == "ticket_expired"
+    assert verifier.verify(unused, now + 0.5).r == 3
+    assert refusal(verifier, unused, now + 0.501) == "ticket_expired"
 
 
 def test_only_buckets_that_have_wholly_expired_are_forgotten():
-    gate = TicketGate(KEY, LAUNCH)
+    verifier = TicketVerifier(KEY, LAUNCH)
     for request_idx, expires_at in ((1, 1059.999), (2, 1060.0), (3, 1069.999)):
-        gate.use(gate.check(sealed(request_idx, expires_at), 1000.0), 1000.0)
-    gate.use(gate.check(sealed(4, 1120.0), 1060.0), 1060.0)  # 1050 … 1059 is over, 1060 … 1069 is not
-    assert gate.remembered == 3
+        verifier.mark_used(verifier.verify(sealed(request_idx, expires_at), 1000.0), 1000.0)
+    verifier.mark_used(
+        verifier.verify(sealed(4, 1120.0), 1060.0), 1060.0
+    )  # 1050 … 1059 is over, 1060 … 1069 is not
+    assert verifier.used_count == 3
 
 
 REFUSED = {
@@ -240,7 +244,7 @@ async def test_a_call_without_a_valid_ticket_gives_none_back(worker, engine):
     assert answer.status_code == 404
     assert (await worker.client.post("/v1/nothing", content=b"{")).status_code == 404
     assert (await worker.client.get("/echo")).status_code == 405
-    assert worker.life.ledger.untold == 0
+    assert worker.runtime.counts.unreported == 0
 
 
 PAGES = [
@@ -255,12 +259,12 @@ PAGES = [
 @pytest.mark.parametrize("fields", PAGES)
 async def test_a_web_page_gets_nothing_from_an_unsecured_worker(make_worker, fields):
     worker = await make_worker(settings={"unsecured": True})
-    received = worker.life.ledger.received
+    received = worker.runtime.counts.received
     body = json.dumps({"auth_data": {"cost": 5}, "payload": {"n": 1}})
     for path in ("/echo", "/session/create"):
         answer = await worker.client.post(path, content=body, headers=fields)
         assert answer.status_code in (403, 421)
-    assert worker.life.ledger.received == received
+    assert worker.runtime.counts.received == received
 
 
 async def test_a_secured_worker_is_called_under_any_name(make_worker):

@@ -8,8 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from stoker_pyworker.model.gpu import GpuReading
-from stoker_pyworker.reporting import reports
-from stoker_pyworker.reporting import request_counts as ledgers
+from stoker_pyworker.reporting import reports, request_counts
 from stoker_pyworker.reporting.reports import Report
 from stoker_pyworker.reporting.request_counts import Finished, Outcome, RequestCounts, Work
 from stoker_wire.worker_status import FinishedRequest, GpuStatus, WorkerStatus
@@ -29,7 +28,7 @@ async def test_the_first_reports_are_of_loading_and_then_of_being_ready(worker, 
     assert status.ready
     assert status.id == 17
     assert status.mtoken == TOKEN
-    assert status.url == f"http://127.0.0.1:{worker.life.port}"
+    assert status.url == f"http://127.0.0.1:{worker.runtime.port}"
     assert status.max_perf > 0
     assert status.disk_usage > 0
 
@@ -87,10 +86,10 @@ async def test_an_end_that_the_engine_refuses_holds_up_no_other(worker, engine, 
     engine.judge = lambda items: status if {3, 4} & {item["request_idx"] for item in items} else 200
     with capture_logs() as logs:
         await held_back(worker, engine, 9)
-        await until(lambda: worker.life.ledger.untold == 0)
+        await until(lambda: worker.runtime.counts.unreported == 0)
     assert [item["request_idx"] for item in engine.finished] == [1, 2, 5, 6, 7, 8, 9]
-    assert worker.life.status()["requests_never_told"] == 2
-    dropped = [line for line in logs if line["event"] == "end_refused"]
+    assert worker.runtime.status()["requests_dropped"] == 2
+    dropped = [line for line in logs if line["event"] == "finished_request_refused"]
     assert [line["request_idx"] for line in dropped] == [3, 4]
     assert f"status {status}" in dropped[0]["error"]
     reports = len(engine.statuses)
@@ -103,32 +102,32 @@ async def test_an_engine_that_refuses_every_end_is_not_overrun(worker, engine):
     engine.judge = lambda _: 400
     await held_back(worker, engine, 30)
     reports, attempts = len(engine.statuses), engine.attempts
-    await until(lambda: worker.life.ledger.untold == 0)
+    await until(lambda: worker.runtime.counts.unreported == 0)
     assert len(engine.statuses) >= reports + 2
     assert engine.attempts - attempts < 100
-    assert worker.life.ledger.never_told == 30
+    assert worker.runtime.counts.dropped == 30
 
 
 def test_ends_that_are_too_many_to_keep_are_counted(monkeypatch):
-    monkeypatch.setattr(ledgers, "_FINISHED_MAX", 3)
-    ledger = RequestCounts()
+    monkeypatch.setattr(request_counts, "_FINISHED_MAX", 3)
+    counts = RequestCounts()
     for number in range(5):
         work = Work(number, 1.0)
-        ledger.enter(work)
-        ledger.leave(work, Outcome.SUCCESS)
-    mark, items = ledger.finished(10)
+        counts.accept(work)
+        counts.finish(work, Outcome.SUCCESS)
+    mark, items = counts.next_finished(10)
     assert [item.request_idx for item in items] == [2, 3, 4]
-    assert ledger.never_told == 2
-    ledger.told(mark)
-    assert (ledger.untold, ledger.never_told) == (0, 2)
+    assert counts.dropped == 2
+    counts.acknowledge(mark)
+    assert (counts.unreported, counts.dropped) == (0, 2)
 
 
 async def test_ends_that_are_too_many_at_once_are_told_in_parts(worker, engine):
     engine.judge = lambda items: 413 if len(items) > 3 else 200
     await held_back(worker, engine, 10)
-    await until(lambda: worker.life.ledger.untold == 0)
+    await until(lambda: worker.runtime.counts.unreported == 0)
     assert [item["request_idx"] for item in engine.finished] == list(range(1, 11))
-    assert worker.life.status()["requests_never_told"] == 0
+    assert worker.runtime.status()["requests_dropped"] == 0
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 408, 429, 503])
@@ -140,7 +139,7 @@ async def test_an_engine_that_does_not_listen_now_is_told_later(worker, engine, 
     await until(lambda: engine.attempts > attempts + 1)
     engine.judge = lambda _: 200
     await until(lambda: len(engine.finished) == 3)
-    assert worker.life.status()["requests_never_told"] == 0
+    assert worker.runtime.status()["requests_dropped"] == 0
 
 
 async def test_an_engine_that_was_away_is_told_everything_when_it_is_back(worker, engine):
@@ -176,13 +175,13 @@ async def test_reports_keep_their_connection(worker, engine):
 
 
 async def test_load_cancelled_after_it_was_told_is_taken_off_what_comes_next():
-    ledger = RequestCounts()
+    counts = RequestCounts()
     left, stayed = Work(1, 50.0), Work(2, 80.0)
-    ledger.enter(left)
-    told = ledger.totals()
-    ledger.leave(left, Outcome.CANCELLED)
-    ledger.enter(stayed)
-    assert ledger.totals().new - told.new == 30.0
+    counts.accept(left)
+    told = counts.totals()
+    counts.finish(left, Outcome.CANCELLED)
+    counts.accept(stayed)
+    assert counts.totals().new - told.new == 30.0
 
 
 async def test_load_that_was_told_and_cancelled_is_told_once(worker, engine):
@@ -206,27 +205,27 @@ async def test_every_report_and_every_end_names_the_process(worker, engine, make
     await until(lambda: engine.finished)
     names = {status["incarnation"] for status in engine.statuses} | set(engine.ends_of)
     (name,) = names
-    assert name == worker.life.standing.incarnation
+    assert name == worker.runtime.health.incarnation
     ages = [status["uptime_seconds"] for status in engine.statuses]
     assert ages == sorted(ages)
     assert ages[0] > 0
     other = await make_worker()
-    assert other.life.standing.incarnation != name
+    assert other.runtime.health.incarnation != name
 
 
 def test_what_ended_while_a_report_was_on_its_way_stays_untold():
-    ledger = RequestCounts()
+    counts = RequestCounts()
     for number in range(3):
         work = Work(number, 1.0)
-        ledger.enter(work)
-        ledger.leave(work, Outcome.SUCCESS)
-    mark, items = ledger.finished(2)
+        counts.accept(work)
+        counts.finish(work, Outcome.SUCCESS)
+    mark, items = counts.next_finished(2)
     late = Work(0, 1.0)
-    ledger.enter(late)
-    ledger.leave(late, Outcome.ERROR)
-    ledger.told(mark)
+    counts.accept(late)
+    counts.finish(late, Outcome.ERROR)
+    counts.acknowledge(mark)
     assert [item.request_idx for item in items] == [0, 1]
-    assert [item.request_idx for item in ledger.finished(10)[1]] == [2, 0]
+    assert [item.request_idx for item in counts.next_finished(10)[1]] == [2, 0]
 
 
 async def test_the_status_page_needs_the_workers_token_and_keeps_it_to_itself(worker):
@@ -236,7 +235,7 @@ async def test_the_status_page_needs_the_workers_token_and_keeps_it_to_itself(wo
     assert status["ready"] is True
     assert status["requests_held"] == 0
     assert TOKEN not in answer.text
-    assert TOKEN not in repr(worker.life.settings)
+    assert TOKEN not in repr(worker.runtime.settings)
     assert msgspec.json.encode(status)
 
 

@@ -12,8 +12,8 @@ import structlog
 
 from engine.api.worker_api import _check_figures
 from stoker_pyworker import BenchmarkConfig, ConfigError, HandlerConfig, WorkerConfig
-from stoker_pyworker.config import sane_workload
-from stoker_pyworker.logs import _Lines
+from stoker_pyworker.config import parse_workload
+from stoker_pyworker.logs import _SafeLogger
 from stoker_pyworker.model.benchmark import fingerprint
 from stoker_pyworker.model.log_file import LogFile
 from stoker_pyworker.proxy.hooks import Response, StreamResponse
@@ -59,8 +59,8 @@ async def test_an_absurd_payload_does_not_silence_the_worker(
 
 
 def test_a_workload_beyond_all_costs_counts_as_the_highest() -> None:
-    assert [sane_workload(value) for value in (1e30, float("inf"), 10**400)] == [COST_MAX] * 3
-    assert [sane_workload(value) for value in (float("nan"), -1, -(10**400), "x", None)] == [None] * 5
+    assert [parse_workload(value) for value in (1e30, float("inf"), 10**400)] == [COST_MAX] * 3
+    assert [parse_workload(value) for value in (float("nan"), -1, -(10**400), "x", None)] == [None] * 5
 
 
 async def odd_status(_: Any, __: Any) -> Response:
@@ -118,7 +118,7 @@ async def test_a_hook_that_answers_nonsense_is_a_500_and_gives_its_turn_back(
     for _ in range(2):
         assert (await worker.post("/ndjson")).status_code == 500
     assert (await worker.post("/echo")).status_code == 200
-    assert worker.life.ledger.held == 0
+    assert worker.runtime.counts.held == 0
 
 
 async def test_logs_that_cannot_be_written_fail_nothing() -> None:
@@ -130,7 +130,7 @@ async def test_logs_that_cannot_be_written_fail_nothing() -> None:
             raise OSError(errno.ENOSPC, "no space left")
 
     processors = [structlog.processors.JSONRenderer(serializer=lambda event, **_: repr(event).encode())]
-    log = structlog.wrap_logger(_Lines(Full()), processors=processors)  # type: ignore[arg-type]
+    log = structlog.wrap_logger(_SafeLogger(Full()), processors=processors)  # type: ignore[arg-type]
     for level in ("debug", "info", "warning", "error", "exception", "critical"):
         getattr(log, level)("event")
 
@@ -225,7 +225,7 @@ async def test_a_lifecycle_that_cannot_be_left_does_not_keep_the_worker_from_its
 
     worker = await make_worker(lifecycle=Lifecycle(), ready=False)
     await asyncio.sleep(0.3)
-    worker.life.standing.drain("test")
+    worker.runtime.health.drain("test")
     assert await asyncio.wait_for(worker.task, 10) == 0
 
 

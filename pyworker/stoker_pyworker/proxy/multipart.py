@@ -1,4 +1,4 @@
-"""Multipart forms for the model, from the fields that a `payload_class` names (`generate_payload_multipart`)."""
+"""Encodes the fields of a `payload_class` (`generate_payload_multipart`) as a multipart form."""
 
 import json
 import secrets
@@ -7,17 +7,17 @@ from typing import Any
 
 
 class FormError(TypeError):
-    """A field cannot be sent in a form; the message names it."""
+    """A field cannot be encoded; the message names it."""
 
 
 def encode(fields: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """The body and its content type.
 
-    A tuple `(file name, bytes, content type)` is a file; a list repeats its field; None is left out; an object or a
-    list inside a list is sent as JSON, True and False as `true` and `false`, anything else as text.
+    A tuple `(file name, bytes, content type)` is a file. A list repeats its field, and None is omitted. An object, or
+    a list inside a list, becomes JSON. True and False become `true` and `false`, any other value its text.
 
     Raises:
-        FormError: bare bytes, which have neither file name nor type.
+        FormError: bytes without a file name and content type.
     """
     boundary = secrets.token_hex(16).encode()
     parts = []
@@ -43,7 +43,9 @@ def _parts(name: str, value: Any) -> Iterator[tuple[bytes, bytes]]:
 
 def _text(name: str, item: Any) -> bytes:
     if isinstance(item, bytes | bytearray):
-        raise FormError(f"form field {name!r}: bytes are a file, send (file name, bytes, content type)")
+        raise FormError(
+            f"form field {name!r}: expected (file name, bytes, content type) for a file, received bytes"
+        )
     if isinstance(item, dict | list):
         return json.dumps(item).encode()
     if isinstance(item, bool):
@@ -52,7 +54,7 @@ def _text(name: str, item: Any) -> bytes:
 
 
 def _quoted(text: str) -> str:
-    """As browsers quote it: a name can neither end its quotes nor its line."""
+    """Escape quotes and line ends as browsers do."""
     return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 

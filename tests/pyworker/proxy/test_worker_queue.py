@@ -18,7 +18,7 @@ async def test_without_parallel_requests_the_model_gets_one_at_a_time_in_order(m
     for number in range(1, 5):
         # One queue for the whole worker: another route waits in it too.
         rest.append(asyncio.create_task(worker.post("/echo", {"n": number})))
-        await until(lambda number=number: len(worker.life.proxy.line) == number)
+        await until(lambda number=number: len(worker.runtime.queue) == number)
     model.go.set()
     answers = [answer.json() for answer in await asyncio.gather(first, *rest)]
     assert answers == [{"n": number} for number in range(5)]
@@ -31,9 +31,9 @@ async def test_the_wait_in_the_queue_is_in_the_answer(make_worker, model):
     first = asyncio.create_task(worker.post("/held"))
     await until(lambda: model.answering == 1)
     second = asyncio.create_task(worker.post("/echo"))
-    await until(lambda: len(worker.life.proxy.line) == 1)
-    exchange = next(each for each in worker.life.proxy.active if each.connection is None)
-    exchange.entered -= 2.0
+    await until(lambda: len(worker.runtime.queue) == 1)
+    exchange = next(each for each in worker.runtime.proxy.active if each.connection is None)
+    exchange.entered_at -= 2.0
     model.go.set()
     await first
     timing = (await second).headers["server-timing"]
@@ -46,11 +46,11 @@ async def test_one_who_leaves_the_queue_lets_the_next_one_up(make_worker, model)
     await until(lambda: model.answering == 1)
     _, writer = await worker.connect()
     writer.write(worker.raw_request("/echo", {"n": "left"}))
-    await until(lambda: len(worker.life.proxy.line) == 1)
+    await until(lambda: len(worker.runtime.queue) == 1)
     last = asyncio.create_task(worker.post("/echo", {"n": "stayed"}))
-    await until(lambda: len(worker.life.proxy.line) == 2)
+    await until(lambda: len(worker.runtime.queue) == 2)
     writer.close()
-    await until(lambda: len(worker.life.proxy.line) == 1)
+    await until(lambda: len(worker.runtime.queue) == 1)
     model.go.set()
     assert (await first).status_code == 200
     assert (await last).json() == {"n": "stayed"}
@@ -67,12 +67,12 @@ async def test_parallel_requests_do_not_wait_for_each_other(worker, model):
 
 async def test_a_full_worker_answers_429_and_says_when_to_come_back(make_worker, model, engine):
     worker = await make_worker(handlers=handlers(max_queue_time=10.0))
-    worker.life.standing.perf = 10.0
+    worker.runtime.health.perf = 10.0
     # 100 load at 10 load/s is a wait of exactly 10 s: the limit itself is not over the limit.
     held = [asyncio.create_task(worker.post("/held", cost=100))]
-    await until(lambda: worker.life.ledger.held == 1)
+    await until(lambda: worker.runtime.counts.held == 1)
     held.append(asyncio.create_task(worker.post("/held", cost=100)))
-    await until(lambda: worker.life.ledger.held == 2)
+    await until(lambda: worker.runtime.counts.held == 2)
     answer = await worker.post("/echo", cost=100)
     assert (answer.status_code, answer.json()["error"]) == (429, "queue_full")
     assert answer.headers["retry-after"] == "10"
@@ -86,7 +86,7 @@ async def test_a_full_worker_answers_429_and_says_when_to_come_back(make_worker,
 
 async def test_no_queue_limit_means_none(make_worker, model):
     worker = await make_worker(handlers=handlers(max_queue_time=None))
-    worker.life.standing.perf = 0.001
+    worker.runtime.health.perf = 0.001
     held = [asyncio.create_task(worker.post("/held")) for _ in range(3)]
     await until(lambda: model.answering == 3)
     model.go.set()
@@ -101,7 +101,7 @@ def test_a_line_serves_everybody_who_stays(leaver):
         def __init__(self, name):
             self.name = name
 
-        def turn(self):
+        def start(self):
             order.append(self.name)
 
     waiters = [Waiter(name) for name in range(3)]
@@ -117,15 +117,15 @@ def test_a_line_serves_everybody_who_stays(leaver):
 
 
 def test_the_books_balance_whatever_happens():
-    ledger = RequestCounts()
+    counts = RequestCounts()
     works = [Work(number, 0.1 * number) for number in range(30)]
     for work in works:
-        ledger.enter(work)
+        counts.accept(work)
     for work in works:
-        ledger.leave(work, list(Outcome)[work.request_idx % 3])
-    assert ledger.load == ledger.queue_load == 0.0
-    assert ledger.held == 0
-    totals = ledger.totals()
+        counts.finish(work, list(Outcome)[work.request_idx % 3])
+    assert counts.load == counts.queue_load == 0.0
+    assert counts.held == 0
+    totals = counts.totals()
     success = sum(work.workload for work in works if work.request_idx % 3 == 0)
     cancelled = sum(work.workload for work in works if work.request_idx % 3 == 2)
     assert totals.served == pytest.approx(success)

@@ -6,7 +6,7 @@ import pytest
 
 from stoker_pyworker import HandlerConfig, logs
 from stoker_pyworker.proxy.hooks import json_response
-from stoker_pyworker.proxy.tickets import TicketGate
+from stoker_pyworker.proxy.tickets import TicketVerifier
 from stoker_wire.problem import Problem
 from stoker_wire.security.ticket import Ticket, TicketRefused, sign_ticket, verify_ticket
 from tests.pyworker.harness import LAUNCH, handlers, until
@@ -87,7 +87,7 @@ async def test_no_payload_makes_a_fault_of_the_worker(make_worker, model, case):
         if answer.status_code != 422 or _reached(model, before, route):
             wrong[route] = (answer.status_code, answer.text[:200])
     assert wrong == {}
-    await until(lambda: worker.life.ledger.load == 0)
+    await until(lambda: worker.runtime.counts.load == 0)
 
 
 def _reached(model, before, route):
@@ -105,7 +105,7 @@ async def test_no_body_of_a_sessions_call_makes_a_fault_of_the_worker(worker, pa
     ):
         answer = await worker.client.post(f"/session/{path}", content=body.encode("latin-1"))
         assert answer.status_code in {400, 401, 422}, answer.text
-    assert len(worker.life.sessions) == 0
+    assert len(worker.runtime.sessions) == 0
 
 
 async def test_a_whole_number_of_many_digits_reaches_the_model_as_it_was_sent(make_worker):
@@ -165,7 +165,7 @@ def test_a_sealed_ticket_of_odd_values_is_refused_with_401(case):
     with pytest.raises(TicketRefused):
         verify_ticket(sealed(SEALED[case]), KEY, worker=LAUNCH, now=1000.0)
     with pytest.raises(Problem) as refused:
-        TicketGate(KEY, LAUNCH).check(sealed(SEALED[case]), 1000.0)
+        TicketVerifier(KEY, LAUNCH).verify(sealed(SEALED[case]), 1000.0)
     assert (refused.value.status, refused.value.code) == (401, "ticket_unreadable")
 
 

@@ -190,16 +190,16 @@ async def test_a_client_that_leaves_midstream_ends_the_models_work_at_once(worke
     async with worker.client.stream("POST", "/sse", json=worker.envelope()) as answer:
         await anext(answer.aiter_bytes())
     await until(lambda: model.cut == 1)
-    assert worker.life.ledger.load == 0
+    assert worker.runtime.counts.load == 0
 
 
 async def test_a_client_that_does_not_read_holds_the_model_back(worker, model):
     reader, writer = await worker.connect()
     writer.write(worker.raw_request("/endless"))
     await reader.readexactly(1000)
-    exchange = next(iter(worker.life.proxy.active))
+    exchange = next(iter(worker.runtime.proxy.active))
     await until(lambda: exchange.connection.paused)
-    buffered = exchange.client.transport.get_write_buffer_size()
+    buffered = exchange.cycle.transport.get_write_buffer_size()
     assert 0 < buffered < 2_000_000, "the worker buffers what the client does not read"
     await reader.readexactly(20_000_000)
     writer.close()
@@ -359,7 +359,7 @@ async def test_a_client_that_leaves_a_hooked_request_ends_the_models_work(make_w
     await until(lambda: model.answering == 1)
     writer.close()
     await until(lambda: model.cut == 1)
-    assert worker.life.ledger.held == 0
+    assert worker.runtime.counts.held == 0
 
 
 async def test_a_hook_that_fails_is_a_500_and_the_worker_goes_on(make_worker):

@@ -10,9 +10,11 @@ import tracemalloc
 import pytest
 
 from stoker_pyworker import BenchmarkConfig, HandlerConfig, WorkerConfig
-from stoker_pyworker.http.client import ask
+from stoker_pyworker.http.client import fetch
+from stoker_pyworker.http.flow_control import FlowControl
 from stoker_pyworker.http.limits import Limits
-from stoker_pyworker.http.outgoing import OriginFault, Pool
+from stoker_pyworker.http.upstream_connection import UpstreamError
+from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.proxy.hooks import Response
 from tests.pyworker.harness import until
 
@@ -68,7 +70,7 @@ async def test_a_client_that_reads_nothing_is_not_answered_ahead(make_worker):
     writer.transport.pause_reading()
     for _ in range(8):
         writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 50)
-    (client,) = await until(lambda: worker.life.server._connections)
+    (client,) = await until(lambda: worker.runtime.server._connections)
     for _ in range(20):
         await asyncio.sleep(0.05)
         assert client.transport.get_write_buffer_size() < 8 * 1024 * 1024
@@ -89,11 +91,11 @@ async def test_a_half_sent_request_behind_answers_that_nobody_reads_yet_cuts_not
     reader, writer = await worker.connect()
     writer.transport.pause_reading()
     writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 200 + b"GET /heal")
-    (client,) = await until(lambda: worker.life.server._connections)
+    (client,) = await until(lambda: worker.runtime.server._connections)
     await until(lambda: client.transport.get_write_buffer_size() > 65536)
     for _ in range(2):
-        clock = worker.life.server._clock
-        await until(lambda clock=clock: worker.life.server._clock is not clock)
+        clock = worker.runtime.server._timer
+        await until(lambda clock=clock: worker.runtime.server._timer is not clock)
     writer.transport.resume_reading()
     async with asyncio.timeout(30):
         answers = await reader.read(-1)
@@ -110,7 +112,7 @@ async def test_a_body_in_tiny_chunks_takes_no_more_memory_than_it_is_counted_for
     try:
         before, _ = tracemalloc.get_traced_memory()
         writer.write(b"POST /echo HTTP/1.1\r\nHost: w\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
-        await until(lambda: worker.life.server.held_bytes >= len(body) - 2)
+        await until(lambda: worker.runtime.server.memory.held_bytes >= len(body) - 2)
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -129,7 +131,7 @@ async def test_heads_of_requests_that_wait_are_held_against_the_same_bound_as_bo
         before, _ = tracemalloc.get_traced_memory()
         small = b"GET / HTTP/1.1\r\nHost:\r\n" + b"a:\r\n" * 90 + b"\r\n"
         writer.write(small * 200)
-        (client,) = worker.life.server._connections
+        (client,) = worker.runtime.server._connections
         await until(lambda: client._waiting)
         await asyncio.sleep(0.1)
         after, _ = tracemalloc.get_traced_memory()
@@ -140,9 +142,9 @@ async def test_heads_of_requests_that_wait_are_held_against_the_same_bound_as_bo
     assert b'"error":"bodies_too_large"' in refused
     model.go.set()
     writer.close()
-    await until(lambda: worker.life.server.held_bytes == 0)
+    await until(lambda: worker.runtime.server.memory.held_bytes == 0)
     assert (await worker.post("/echo")).status_code == 200
-    await until(lambda: worker.life.server.held_bytes == 0)
+    await until(lambda: worker.runtime.server.memory.held_bytes == 0)
 
 
 @pytest.mark.parametrize("pieces", [(1, 1, 1), (1, 5000, 1, 1), (5000, 1, 1, 5000, 5000), (5000, 5000), (2,)])
@@ -180,33 +182,23 @@ async def test_a_steady_reader_gets_all_of_an_answer_that_takes_it_longer_than_a
     writer.close()
 
 
-async def test_a_reader_who_takes_next_to_nothing_is_cut_as_stalled(make_worker):
-    """On the connection itself: through a socket the kernel's buffers would read for the client."""
+def test_a_client_that_reads_a_few_bytes_is_stalled():
+    """Tests FlowControl directly: through a socket, the kernel's buffers would read for the client."""
 
-    class Trickling:
-        unread, aborted = 10_000_000, False
+    class Transport:
+        unread = 10_000_000
 
         def get_write_buffer_size(self):
             return self.unread
 
-        def abort(self):
-            self.aborted = True
-
-    worker = await make_worker(limits=Limits(stall_seconds_max=60.0))
-    _, writer = await worker.connect()
-    await until(lambda: worker.life.server._connections)
-    (connection,) = worker.life.server._connections
-    real, connection.transport = connection.transport, Trickling()
-    connection.pause_writing()
+    transport = Transport()
+    flow = FlowControl(transport, stall_seconds_max=60.0)
+    flow.pause_writing()
     begun = time.monotonic()
     for second in range(59):
-        connection.transport.unread -= 1
-        connection.expire(begun + second)
-    assert not connection.transport.aborted
-    connection.expire(begun + 61)
-    assert connection.transport.aborted
-    connection.transport = real
-    writer.close()
+        transport.unread -= 1
+        assert not flow.is_stalled(begun + second)
+    assert flow.is_stalled(begun + 61)
 
 
 async def test_an_http_1_0_client_learns_that_an_answer_broke_off(worker, model):
@@ -227,25 +219,25 @@ async def test_a_client_that_leaves_the_end_of_its_answer_unread_is_let_go(make_
     worker = await make_worker(limits=limits)
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
-        client.connect(("127.0.0.1", worker.life.port))
-        await until(lambda: worker.life.server._connections)
-        (connection,) = worker.life.server._connections
+        client.connect(("127.0.0.1", worker.runtime.port))
+        await until(lambda: worker.runtime.server._connections)
+        (connection,) = worker.runtime.server._connections
         while not connection.transport.get_write_buffer_size():
             client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
             await asyncio.sleep(0.01)
-        assert not connection._full, "the rest was to be less than what makes a connection full"
-        await until(lambda: not worker.life.server.connections)
+        assert not connection._flow.write_paused, "the rest was to be less than what makes a connection full"
+        await until(lambda: not worker.runtime.server.connections)
 
 
 async def test_who_makes_room_for_another_is_gone_though_it_has_not_read_its_answer(make_worker):
     worker = await make_worker(limits=Limits(connections_max=1))
-    gone, forget = [], worker.life.server.forget
-    worker.life.server.forget = lambda connection: (gone.append(connection), forget(connection))
+    gone, forget = [], worker.runtime.server.remove
+    worker.runtime.server.remove = lambda connection: (gone.append(connection), forget(connection))
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
-        client.connect(("127.0.0.1", worker.life.port))
-        await until(lambda: worker.life.server._connections)
-        (connection,) = worker.life.server._connections
+        client.connect(("127.0.0.1", worker.runtime.port))
+        await until(lambda: worker.runtime.server._connections)
+        (connection,) = worker.runtime.server._connections
         while not connection.transport.get_write_buffer_size():
             client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
             await asyncio.sleep(0.01)
@@ -297,7 +289,7 @@ async def test_a_request_that_the_model_dies_of_is_not_sent_again(worker, model)
 async def test_a_request_on_a_connection_that_the_model_had_closed_is_sent_again(worker, model, text):
     assert (await worker.post("/echo")).status_code == 200
     payload = {"text": text}
-    pool = worker.life.pool
+    pool = worker.runtime.pool
     submit = pool.submit
 
     def submit_late(sink, request, **options):
@@ -316,20 +308,20 @@ async def test_a_model_whose_connections_are_all_at_work_is_still_found_well(mak
     worker = await make_worker(model_connections_max=1, model_healthcheck_url="/health")
     held = asyncio.create_task(worker.post("/held"))
     await until(lambda: model.answering == 1)
-    assert await asyncio.wait_for(worker.life.startup.probe.fault(), ANSWER_SECONDS) is None
+    assert await asyncio.wait_for(worker.runtime.startup.probe.check(), ANSWER_SECONDS) is None
     model.go.set()
     assert (await held).status_code == 200
 
 
 async def test_a_request_that_waits_for_a_fresh_connection_keeps_no_other_from_an_idle_one(model):
-    pool = Pool(f"http://127.0.0.1:{model.port}", connections_max=2)
+    pool = UpstreamPool(f"http://127.0.0.1:{model.port}", connections_max=2)
 
     async def post(path):
-        return await ask(pool, "POST", path, b"{}", seconds_max=ANSWER_SECONDS)
+        return await fetch(pool, "POST", path, b"{}", seconds_max=ANSWER_SECONDS)
 
     await asyncio.gather(post("/echo"), post("/echo"))
     pool._idle[-1].transport.abort()
-    await until(lambda: pool.opened == 1)
+    await until(lambda: pool.open_count == 1)
     submit = pool.submit
     # As one that is sent again, because its connection turned out to be closed.
     pool.submit = lambda sink, request: submit(sink, request, fresh=True)
@@ -344,7 +336,7 @@ async def test_a_request_that_waits_for_a_fresh_connection_keeps_no_other_from_a
 
 
 async def test_a_name_that_cannot_be_looked_up_is_told_to_who_waits():
-    pool = Pool(f"http://{'a' * 64}.example:80")
-    with pytest.raises(OriginFault, match="takes no connection"):
-        await ask(pool, "GET", "/", seconds_max=ANSWER_SECONDS)
+    pool = UpstreamPool(f"http://{'a' * 64}.example:80")
+    with pytest.raises(UpstreamError, match="takes no connection"):
+        await fetch(pool, "GET", "/", seconds_max=ANSWER_SECONDS)
     pool.close()

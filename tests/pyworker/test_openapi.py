@@ -14,7 +14,7 @@ async def test_the_document_is_made_once_for_all_who_ask(worker, monkeypatch):
     answers = [await worker.client.get("/openapi.json") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200] * 3
     assert {answer.content for answer in answers} == {answers[0].content}
-    assert answers[0].json() == worker.life.admin.described()
+    assert answers[0].json() == worker.runtime.management.openapi_document()
     head = await worker.client.head("/openapi.json")
     assert (head.status_code, head.content) == (200, b"")
     assert len(count) == 2, "one for those who asked and one for this test"

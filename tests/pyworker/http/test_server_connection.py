@@ -69,7 +69,7 @@ async def test_bodies_together_are_bounded_and_let_go(make_worker, model):
     assert problem(refused) == (503, "bodies_too_large")
     model.go.set()
     assert (await held).status_code == 200
-    await until(lambda: worker.life.server.held_bytes == 0)
+    await until(lambda: worker.runtime.server.memory.held_bytes == 0)
     assert (await worker.post("/echo", {"text": "x" * 100_000})).status_code == 200
 
 
@@ -98,7 +98,7 @@ async def test_a_slow_request_behind_a_running_one_cuts_nobody(make_worker, mode
 
 def time_passes(worker, _ticks=[]):  # noqa: B006 - counts looks of the server's clock
     """Whether the server's clock has looked twice at its connections since the first call."""
-    clock = worker.life.server._clock
+    clock = worker.runtime.server._timer
     if clock not in _ticks:
         _ticks.append(clock)
     return len(_ticks) > 2
@@ -116,7 +116,7 @@ async def test_a_client_that_never_reads_is_cut(make_worker, model):
     _, writer = await worker.connect()
     writer.write(worker.raw_request("/endless"))
     await until(lambda: model.cut == 1)
-    assert worker.life.ledger.held == 0
+    assert worker.runtime.counts.held == 0
     writer.close()
 
 
@@ -213,7 +213,7 @@ async def test_a_client_that_waits_in_silence_is_asked_whether_it_is_still_there
     """One whose network is gone says nothing of leaving; and a router between forgets a connection without traffic."""
     held = asyncio.create_task(worker.post("/held"))
     await until(lambda: model.answering == 1)
-    for connection in worker.life.server._connections:
+    for connection in worker.runtime.server._connections:
         known = connection.transport.get_extra_info("socket")
         assert known.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         idle, between, asked = (

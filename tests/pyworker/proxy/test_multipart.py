@@ -5,11 +5,11 @@ import email.policy
 
 import pytest
 
-from stoker_pyworker.proxy import forms
+from stoker_pyworker.proxy import multipart
 
 
 def parts(fields):
-    body, kind = forms.encode(fields)
+    body, kind = multipart.encode(fields)
     text = b"Content-Type: " + kind + b"\r\n\r\n" + body
     message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(text)
     return [
@@ -44,10 +44,10 @@ def test_a_list_repeats_its_field_and_none_is_left_out():
 
 
 def test_a_name_cannot_end_its_quotes_or_its_line():
-    body, _ = forms.encode({'a"; filename="x\r\nEvil: 1': ("n\r\nEvil: 2", b"", "text/plain\r\nEvil: 3")})
+    body, _ = multipart.encode({'a"; filename="x\r\nEvil: 1': ("n\r\nEvil: 2", b"", "text/plain\r\nEvil: 3")})
     assert not [line for line in body.split(b"\r\n") if line.startswith(b"Evil")]
 
 
 def test_bare_bytes_are_refused_by_the_fields_name():
-    with pytest.raises(forms.FormError, match="photo"):
-        forms.encode({"photo": b"\x00"})
+    with pytest.raises(multipart.FormError, match="photo"):
+        multipart.encode({"photo": b"\x00"})

@@ -48,7 +48,7 @@ async def test_what_is_no_file_is_told_and_the_worker_serves_on(make_worker, tmp
 async def test_a_file_that_comes_in_place_of_what_was_none_is_read(make_worker, tmp_path, engine):
     path = folder(tmp_path / "model.log")
     worker = await make_worker(model_log_file=str(path), log_action_config=ACTIONS, ready=False)
-    await until(lambda: engine.statuses and "a directory came" in engine.statuses[-1]["error_msg"])
+    await until(lambda: engine.statuses and "found a directory" in engine.statuses[-1]["error_msg"])
     path.rmdir()
     path.write_text("model ready\n")
     await worker.ready()

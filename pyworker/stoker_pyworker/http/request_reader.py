@@ -1,0 +1,254 @@
+"""Parses the bytes of one connection into requests, within the limits."""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import httptools
+
+from stoker_pyworker.http.limits import Limits
+from stoker_pyworker.http.request import Request
+from stoker_wire.problem import Problem
+
+_PIECE_BYTES = 4096
+"""Smaller body pieces are joined: as separate objects they would use more memory than their content."""
+_REQUEST_BYTES, _FIELD_BYTES = 300, 150
+"""Memory of a request object and of each header field, in addition to the text."""
+
+
+@dataclass(slots=True)
+class RequestMemory:
+    """Memory used by the requests of all connections of a server."""
+
+    bytes_max: int
+    held_bytes: int = 0
+
+
+class ReadState(Enum):
+    """The part of a request that the reader expects next."""
+
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+
+
+class RequestReader:
+    """Appends each complete request to `complete`, or the problem that ends the connection."""
+
+    __slots__ = (
+        "_complete",
+        "_field_count",
+        "_head_bytes",
+        "_held_bytes",
+        "_host_count",
+        "_limits",
+        "_memory",
+        "_parser",
+        "_pieces",
+        "_request",
+        "body_bytes",
+        "expects_continue",
+        "head_received_at",
+        "problem",
+        "state",
+    )
+
+    def __init__(self, limits: Limits, memory: RequestMemory, complete: deque[Request | Problem]) -> None:
+        self._limits = limits
+        self._memory = memory
+        self._complete = complete
+        self._parser = httptools.HttpRequestParser(self)
+        self._request = Request()
+        self._pieces: list[bytes | bytearray] = []
+        self._head_bytes = 0
+        self._field_count = 0
+        self._host_count = 0
+        self._held_bytes = 0
+        self.state = ReadState.IDLE
+        self.problem: Problem | None = None
+        """The reason why no more requests are read."""
+        self.body_bytes = 0
+        """Received of the current body."""
+        self.head_received_at = 0.0
+        """When the current head was complete, monotonic clock."""
+        self.expects_continue = False
+        """The client waits for `100 Continue` before it sends the body."""
+
+    def feed(self, data: bytes) -> None:
+        """Parse received bytes."""
+        if self.state is ReadState.IDLE:
+            self._head_bytes = 0
+            self.state = ReadState.HEAD
+        if self.state is ReadState.HEAD:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only; send no Upgrade")
+        except httptools.HttpParserError as error:
+            self._fail(400, "malformed_http", f"not valid HTTP/1.1: {error}")
+        if self.state is ReadState.HEAD and self._head_bytes > self._limits.head_bytes_max:
+            self._fail_head_too_large()
+        if self.problem is not None:
+            self._complete.append(self.problem)
+
+    def release(self, size: int) -> None:
+        """Return the memory of an answered request."""
+        self._held_bytes -= size
+        self._memory.held_bytes -= size
+
+    def release_all(self) -> None:
+        """Return the memory of every request of this connection."""
+        self.release(self._held_bytes)
+
+    # --- parser callbacks
+
+    def on_message_begin(self) -> None:
+        """Start a request. One read may contain several."""
+        if self.state is ReadState.IDLE:
+            self._head_bytes = 0
+        self.state = ReadState.HEAD
+        self._request = Request()
+        self._pieces = []
+        self.body_bytes = 0
+        self._field_count = 0
+        self._host_count = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Append a piece of the request target."""
+        self._request.path += url
+        if len(self._request.path) > self._limits.head_bytes_max:
+            self._fail_head_too_large()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header field. Trailer fields are counted and dropped."""
+        self._field_count += 1
+        if self._field_count > self._limits.head_fields_max:
+            self._fail_head_too_large()
+            return
+        name = name.lower()
+        if self.state is ReadState.HEAD:
+            if name == b"host":
+                self._host_count += 1
+            self._request.headers.append((name, value))
+        else:
+            self._head_bytes += len(name) + len(value)
+            if self._head_bytes > self._limits.head_bytes_max:
+                self._fail_head_too_large()
+
+    def on_headers_complete(self) -> None:
+        """Check everything that does not depend on the body."""
+        if self.problem is not None:
+            return
+        request = self._request
+        version = self._parser.get_http_version()
+        if not self._is_supported(version):
+            return
+        request.http_1_0 = version == "1.0"
+        request.method = self._parser.get_method()
+        request.keep_alive = self._parser.should_keep_alive()
+        target = request.path
+        if not target.startswith(b"/"):
+            target = _origin_form(target)
+        request.path, _, request.query = target.partition(b"?")
+        self.state = ReadState.BODY
+        self.head_received_at = time.monotonic()
+        if not self._has_one_host(request):
+            return
+        head_bytes = len(target) + self._check_fields(request)
+        if head_bytes > self._limits.head_bytes_max:
+            self._fail_head_too_large()
+        self._hold(_REQUEST_BYTES + head_bytes + len(request.headers) * _FIELD_BYTES)
+
+    def on_body(self, data: bytes) -> None:
+        """Append a piece of the body."""
+        if self.problem is not None:
+            return
+        self.body_bytes += len(data)
+        self._hold(len(data))
+        if self.problem is not None:
+            self._pieces.clear()
+        elif self.body_bytes > self._limits.body_bytes_max:
+            self._pieces.clear()
+            self._fail_body_too_large()
+        elif len(data) >= _PIECE_BYTES or not self._pieces:
+            self._pieces.append(data)
+        elif isinstance(last := self._pieces[-1], bytearray):
+            last += data
+        else:
+            self._pieces.append(bytearray(data))
+
+    def on_message_complete(self) -> None:
+        """Hand over the complete request."""
+        if self.problem is not None:
+            return
+        request, pieces = self._request, self._pieces
+        if pieces:
+            first = pieces[0]
+            request.body = first if len(pieces) == 1 and isinstance(first, bytes) else b"".join(pieces)
+            self._pieces = []
+        self.state = ReadState.IDLE
+        self._complete.append(request)
+
+    # --- checks
+
+    def _is_supported(self, version: str) -> bool:
+        if version not in ("1.1", "1.0"):
+            self._fail(505, "http_version_unsupported", f"this server speaks HTTP/1.1, not {version}")
+        elif self._parser.should_upgrade():
+            self._fail(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only; send no Upgrade")
+        return self.problem is None
+
+    def _has_one_host(self, request: Request) -> bool:
+        if self._host_count > 1:
+            self._fail(400, "header_repeated", "a request has one Host header, this one has several")
+        elif not self._host_count and not request.http_1_0:
+            self._fail(400, "host_missing", "an HTTP/1.1 request needs a Host header")
+        return self.problem is None
+
+    def _check_fields(self, request: Request) -> int:
+        """Check the header fields that concern the body. Returns the size of all fields in bytes."""
+        size = 0
+        for name, value in request.headers:
+            size += len(name) + len(value) + 4
+            if name == b"content-length":
+                if int(value) > self._limits.body_bytes_max:
+                    self._fail_body_too_large()
+            elif name == b"transfer-encoding":
+                if value.lower() != b"chunked" or request.http_1_0:
+                    self._fail(400, "malformed_http", "the only Transfer-Encoding accepted is chunked")
+            elif name == b"expect":
+                self.expects_continue = True
+                if value.lower() != b"100-continue":
+                    self._fail(417, "expectation_unknown", "the only expectation supported is 100-continue")
+        return size
+
+    def _hold(self, size: int) -> None:
+        """Count memory of the current request; fail it when all requests together use too much."""
+        self._request.held_bytes += size
+        self.release(-size)
+        if self._memory.held_bytes > self._memory.bytes_max:
+            self._fail(503, "bodies_too_large", "this worker holds too much request data; route again")
+
+    def _fail(self, status: int, code: str, message: str) -> None:
+        if self.problem is None:
+            self.problem = Problem(status, code, message)
+
+    def _fail_head_too_large(self) -> None:
+        most = f"{self._limits.head_bytes_max} bytes and {self._limits.head_fields_max} fields"
+        self._fail(431, "head_too_large", f"the request's head is over {most}; send less in headers")
+
+    def _fail_body_too_large(self) -> None:
+        most = self._limits.body_bytes_max
+        self._fail(413, "body_too_large", f"the body is over {most} bytes; send less, or send a link")
+
+
+def _origin_form(target: bytes) -> bytes:
+    """`http://host/path?q` as `/path?q`. Another form stays unchanged and matches no route."""
+    try:
+        url = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        return target
+    path = url.path or b"/"
+    return path + (b"?" + url.query if url.query else b"")

@@ -1,0 +1,126 @@
+"""Writes the response to one request of a connection."""
+
+import asyncio
+from enum import Enum, auto
+from typing import Protocol
+
+from stoker_pyworker.http.messages import (
+    BODILESS,
+    JSON,
+    LAST_CHUNK,
+    Header,
+    chunk,
+    problem_json,
+    status_line,
+)
+from stoker_pyworker.http.request import Request, ResponseListener
+from stoker_pyworker.http.sockets import reset_when_closed
+from stoker_wire.problem import Problem
+
+
+class CycleOwner(Protocol):
+    """The connection of a response cycle."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether the connection closes after the current response."""
+
+    def response_complete(self, cycle: "ResponseCycle", *, stays_open: bool) -> None:
+        """The response is complete; start the next request, or close."""
+
+
+class _Framing(Enum):
+    """How the client finds the end of a streamed response."""
+
+    CHUNKS = auto()
+    UNTIL_CLOSE = auto()
+    NO_BODY = auto()
+
+
+class ResponseCycle:
+    """One request and its response. `listener` receives client events while the response is produced."""
+
+    __slots__ = ("_framing", "_owner", "listener", "request", "started", "transport")
+
+    def __init__(self, request: Request, transport: asyncio.Transport, owner: CycleOwner) -> None:
+        self.request = request
+        self.transport = transport
+        self._owner = owner
+        self._framing = _Framing.CHUNKS
+        self.started = False
+        """A streamed response has begun and is not complete."""
+        self.listener: ResponseListener | None = None
+
+    @property
+    def stays_open(self) -> bool:
+        """Whether the connection serves another request after this one."""
+        return self.request.keep_alive and not self._owner.closing
+
+    def write(self, data: bytes) -> None:
+        """Send raw bytes of the response, head included."""
+        self.transport.write(data)
+
+    def respond(
+        self, status: int, body: bytes, *, content_type: bytes = JSON, headers: tuple[Header, ...] = ()
+    ) -> None:
+        """Send a complete response."""
+        lines = [status_line(status), b"content-type: ", content_type, b"\r\n"]
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
+        if not self.stays_open:
+            lines.append(b"connection: close\r\n")
+        if status in BODILESS:
+            lines.append(b"\r\n")
+        else:
+            lines.append(b"content-length: %d\r\n\r\n" % len(body))
+            if self.request.method != b"HEAD":
+                lines.append(body)
+        self.transport.write(b"".join(lines))
+        self.complete()
+
+    def respond_problem(self, problem: Problem) -> None:
+        """Send a problem as the complete response."""
+        headers = tuple((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
+        self.respond(problem.status, problem_json(problem), headers=headers)
+
+    def start(self, status: int, headers: tuple[Header, ...]) -> None:
+        """Start a response of unknown length; `write_piece` and `finish` follow."""
+        lines = [status_line(status)]
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
+        self.started = True
+        if status in BODILESS:
+            self._framing = _Framing.NO_BODY
+        elif self.request.http_1_0:
+            self._framing = _Framing.UNTIL_CLOSE
+            self.request.keep_alive = False
+        else:
+            lines.append(b"transfer-encoding: chunked\r\n")
+        if not self.stays_open:
+            lines.append(b"connection: close\r\n")
+        self.transport.write(b"".join([*lines, b"\r\n"]))
+
+    def write_piece(self, data: bytes) -> None:
+        """Send a piece of the body after `start`."""
+        if self._framing is not _Framing.NO_BODY:
+            self.transport.write(chunk(data) if self._framing is _Framing.CHUNKS else data)
+
+    def finish(self) -> None:
+        """End the response begun with `start`."""
+        if self._framing is _Framing.CHUNKS:
+            self.transport.write(LAST_CHUNK)
+        self.complete()
+
+    def complete(self) -> None:
+        """The response has been written completely."""
+        self.started = False
+        self.listener = None
+        self._owner.response_complete(self, stays_open=self.stays_open)
+
+    def abort(self) -> None:
+        """Cut the connection, so that the client sees an incomplete response."""
+        self.listener = None
+        if self.request.http_1_0:
+            # The response has neither length nor chunks, so an orderly close would look like its end.
+            reset_when_closed(self.transport)
+        self.transport.abort()

@@ -1,0 +1,240 @@
+"""One client connection of the HTTP/1.1 server: its requests in order, within the time limits."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import structlog
+
+from stoker_pyworker.http.flow_control import FlowControl
+from stoker_pyworker.http.limits import Limits
+from stoker_pyworker.http.messages import CONTINUE, problem_json, status_line
+from stoker_pyworker.http.request import Request
+from stoker_pyworker.http.request_reader import ReadState, RequestMemory, RequestReader
+from stoker_pyworker.http.response_cycle import ResponseCycle
+from stoker_wire.problem import Problem
+
+log = structlog.get_logger(room="http")
+
+_PIPELINED_MAX = 8
+_NEVER = float("inf")
+
+Application = Callable[[Request, ResponseCycle], None]
+"""Answers a request at once or later. A `Problem` that it raises becomes the response."""
+
+
+class ConnectionRegistry(Protocol):
+    """The server's state that its connections share."""
+
+    limits: Limits
+    memory: RequestMemory
+    application: Application
+    closing: bool
+    """While true, every response closes its connection."""
+
+    def admit(self, connection: "ServerConnection") -> bool:
+        """Register a new connection. False when too many are active."""
+
+    def mark_active(self, connection: "ServerConnection") -> None:
+        """A request has begun on the connection."""
+
+    def mark_idle(self, connection: "ServerConnection") -> None:
+        """The connection waits for its next request."""
+
+    def remove(self, connection: "ServerConnection") -> None:
+        """The connection has ended."""
+
+
+class ServerConnection(asyncio.Protocol):
+    """Passes complete requests to the application one at a time, in order."""
+
+    __slots__ = (
+        "_closing",
+        "_cycle",
+        "_deadline",
+        "_flow",
+        "_limits",
+        "_reader",
+        "_server",
+        "_starting",
+        "_waiting",
+        "transport",
+    )
+
+    def __init__(self, server: ConnectionRegistry) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._waiting: deque[Request | Problem] = deque()
+        self._reader = RequestReader(server.limits, server.memory, self._waiting)
+        self._cycle: ResponseCycle | None = None
+        self._starting = False
+        self._closing = False
+        """No further request is served."""
+        self._deadline = _NEVER
+        """For the client to send or to read, monotonic clock; ignored while the application works."""
+        self._flow: FlowControl = cast("FlowControl", None)
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+
+    # --- asyncio callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        self.transport = cast("asyncio.Transport", transport)
+        self._flow = FlowControl(self.transport, self._limits.stall_seconds_max)
+        self._deadline = time.monotonic() + self._limits.idle_seconds_max
+        if not self._server.admit(self):
+            self._refuse(
+                Problem(503, "too_many_connections", "this worker has no connection left; route again")
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has disconnected; the listener of its current request hears of it."""
+        self._server.remove(self)
+        self._reader.release_all()
+        self._waiting.clear()
+        cycle, self._cycle = self._cycle, None
+        if cycle is not None and cycle.listener is not None:
+            listener, cycle.listener = cycle.listener, None
+            listener.client_disconnected()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse received bytes and start the next complete request."""
+        if self._closing:
+            return
+        reader, waiting = self._reader, len(self._waiting)
+        if reader.state is ReadState.IDLE:
+            self._deadline = time.monotonic() + self._limits.head_seconds_max
+        reader.feed(data)
+        if reader.problem is not None:
+            self._closing = True
+        elif reader.state is ReadState.BODY:
+            earned = reader.body_bytes / self._limits.body_bytes_per_second_min
+            self._deadline = reader.head_received_at + self._limits.body_seconds_max + earned
+        elif len(self._waiting) > waiting:
+            self._deadline = _NEVER
+        if reader.state is ReadState.BODY or self._waiting:
+            self._server.mark_active(self)
+        if reader.expects_continue:
+            reader.expects_continue = False
+            if reader.state is ReadState.BODY and self._cycle is None and not self._waiting:
+                self.transport.write(CONTINUE)
+        if self._waiting:
+            self._start_next()
+
+    def eof_received(self) -> bool:
+        """Close a half-open connection."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The write buffer is full: pipelined requests wait until the client has read."""
+        self._flow.pause_writing()
+        if self._cycle is not None and self._cycle.listener is not None:
+            self._cycle.listener.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The write buffer has drained."""
+        self._flow.resume_writing()
+        if self._closing:
+            self._deadline = time.monotonic() + self._limits.stall_seconds_max
+        if self._cycle is not None and self._cycle.listener is not None:
+            self._cycle.listener.resume_writing()
+        if self._waiting:
+            self._start_next()
+
+    # --- the response cycle
+
+    @property
+    def closing(self) -> bool:
+        """Whether the connection closes after the current response."""
+        return self._server.closing
+
+    def response_complete(self, cycle: ResponseCycle, *, stays_open: bool) -> None:
+        """Start the next request, or close."""
+        if cycle is not self._cycle:
+            return
+        self._reader.release(cycle.request.held_bytes)
+        self._cycle = None
+        if not stays_open:
+            self._close()
+            return
+        if not self._waiting:
+            idle = self._reader.state is ReadState.IDLE
+            self._deadline = time.monotonic() + (
+                self._limits.idle_seconds_max if idle else self._limits.head_seconds_max
+            )
+        self._start_next()
+        busy = self._cycle is not None or self._waiting or self._closing
+        if not busy and self._reader.state is not ReadState.BODY:
+            self._server.mark_idle(self)
+
+    def _start_next(self) -> None:
+        """Pass the next request to the application, unless one is active or the write buffer is full."""
+        if self._starting:
+            return
+        self._starting = True
+        while (
+            self._waiting
+            and self._cycle is None
+            and not self._flow.write_paused
+            and not self.transport.is_closing()
+        ):
+            request = self._waiting.popleft()
+            if isinstance(request, Problem):
+                self._refuse(request)
+                break
+            cycle = self._cycle = ResponseCycle(request, self.transport, self)
+            try:
+                self._server.application(request, cycle)
+            except Problem as problem:
+                cycle.respond_problem(problem)
+            except Exception as fault:  # noqa: BLE001 - a failing request must not end the worker
+                log.error("request_failed", error=type(fault).__name__, detail=str(fault)[:200])
+                cycle.respond_problem(
+                    Problem(500, "internal_error", "the worker failed on this request; see its log")
+                )
+        self._starting = False
+        # Bounds the memory of pipelined requests. With a full write buffer reading goes on until one request
+        # waits: only reading detects that the client has disconnected.
+        self._flow.set_reading(len(self._waiting) < (1 if self._flow.write_paused else _PIPELINED_MAX))
+
+    # --- the end
+
+    def expire(self, now: float) -> None:
+        """Close the connection if a deadline has passed; `now` is monotonic, s. The server calls it regularly."""
+        if self._flow.is_stalled(now):
+            self.transport.abort()
+        elif now < self._deadline or self._cycle is not None or self._waiting:
+            return
+        elif self._closing:
+            if not self._flow.write_paused:
+                self.transport.abort()
+        elif self._reader.state is ReadState.IDLE:
+            self._close()
+        else:
+            self._refuse(Problem(408, "request_timeout", "the request came too slowly; send it in one go"))
+
+    def evict(self) -> None:
+        """Abort this idle connection in favour of a new one. An orderly close would wait for a slow reader."""
+        self._closing = True
+        self.transport.abort()
+
+    def _close(self) -> None:
+        """Close after the write buffer has been sent; abort a client that does not read it."""
+        self._closing = True
+        self._deadline = time.monotonic() + self._limits.stall_seconds_max
+        self.transport.close()
+
+    def _refuse(self, problem: Problem) -> None:
+        """Send the problem, then close so that the peer can read it."""
+        self._closing = True
+        self._deadline = time.monotonic() + self._limits.linger_seconds
+        body = problem_json(problem)
+        self.transport.write(
+            status_line(problem.status)
+            + b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+            + body
+        )
+        if self.transport.can_write_eof():
+            self.transport.write_eof()

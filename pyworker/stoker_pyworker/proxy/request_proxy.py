@@ -1,0 +1,239 @@
+"""Admits requests: ticket, workload, queue limit. An admitted request becomes an exchange."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from stoker_pyworker.config import DEFAULT_WORKLOAD, WorkerConfig
+from stoker_pyworker.http.messages import JSON
+from stoker_pyworker.http.request import Request
+from stoker_pyworker.http.response_cycle import ResponseCycle
+from stoker_pyworker.http.upstream_connection import UpstreamError
+from stoker_pyworker.http.upstream_pool import UpstreamPool
+from stoker_pyworker.model.health import HealthState
+from stoker_pyworker.proxy import request_envelope
+from stoker_pyworker.proxy.exchange import Exchange
+from stoker_pyworker.proxy.hook_exchange import HookExchange
+from stoker_pyworker.proxy.request_envelope import AuthData, ParsedRequest
+from stoker_pyworker.proxy.routes import PreparedRoute
+from stoker_pyworker.proxy.sessions import OnCloseCall, Session, SessionOptions, Sessions
+from stoker_pyworker.proxy.tickets import TicketVerifier
+from stoker_pyworker.proxy.worker_queue import RunningRequest, WorkerQueue, expected_wait_seconds
+from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts, Work
+from stoker_pyworker.ticket_clock import TicketClock
+from stoker_wire.problem import Problem
+from stoker_wire.security.ticket import Ticket
+
+_ROUNDING = 1e-9
+
+
+class RequestProxy:
+    """Admits requests and owns the running exchanges."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        *,
+        pool: UpstreamPool,
+        routes: Mapping[bytes, PreparedRoute],
+        counts: RequestCounts,
+        sessions: Sessions,
+        queue: WorkerQueue,
+        health: HealthState,
+        verifier: TicketVerifier | None,
+        clock: TicketClock,
+        worker_id: int,
+        on_model_failed: Callable[[UpstreamError], None],
+        on_idle: Callable[[], None],
+    ) -> None:
+        """`verifier` None: requests need no ticket, for development. `on_idle` is called when the last exchange ends."""
+        self.pool = pool
+        self.routes = routes
+        self.counts = counts
+        self.sessions = sessions
+        self.queue = queue
+        self.health = health
+        self.verifier = verifier
+        self.active: set[Exchange] = set()
+        self.worker_id = b"%d" % worker_id
+        self.worker_header = b"x-stoker-worker: %d\r\n" % worker_id
+        self._clock = clock
+        self._on_model_failed = on_model_failed
+        self._on_idle = on_idle
+        self._tolerance = config.cost_tolerance
+        self._parallel = any(handler.allow_parallel_requests for handler in config.handlers)
+
+    def handle(self, route: PreparedRoute, request: Request, cycle: ResponseCycle) -> None:
+        """Admit or refuse the request.
+
+        Raises:
+            Problem: the refusal.
+        """
+        parsed = request_envelope.parse(request)
+        session: Session | None = None
+        if parsed.session_id is not None:
+            session = self.sessions.use(parsed.session_id, parsed.auth.ticket)
+            _, payload = route.prepare(parsed, 0.0)
+            work = Work(session.work.request_idx, 0.0)
+        else:
+            ticket, work = self.authorize(parsed.auth)
+            try:
+                work.workload, payload = route.prepare(parsed, work.workload)
+                self._check_cost(ticket, work)
+                self._check_queue(route)
+            except Problem:
+                self.counts.reject(work)
+                raise
+            self.use_ticket(ticket)
+            self.counts.accept(work)
+        exchange: Exchange
+        if route.answers_with_hook:
+            exchange = HookExchange(self, cycle, route, parsed, work, session, payload)
+        else:
+            exchange = Exchange(self, cycle, route, parsed, work, session)
+        if session is not None:
+            session.running.add(exchange)
+        self.active.add(exchange)
+        cycle.listener = exchange
+        if route.parallel:
+            exchange.start()
+        else:
+            self.queue.join(exchange)
+
+    def authorize(self, auth: AuthData) -> tuple[Ticket | None, Work]:
+        """The ticket, and the work that it allows. The ticket is not marked as used yet.
+
+        Raises:
+            Problem: 401 without a valid ticket.
+        """
+        if self.verifier is None:
+            return None, Work(auth.request_idx, auth.cost if auth.cost > 0 else DEFAULT_WORKLOAD)
+        try:
+            ticket = self.verifier.verify(auth.ticket, self._clock.now())
+        except Problem:
+            self.counts.refused += 1
+            raise
+        return ticket, Work(ticket.r, ticket.c)
+
+    def use_ticket(self, ticket: Ticket | None) -> None:
+        """Mark the ticket as used."""
+        if ticket is not None and self.verifier is not None:
+            self.verifier.mark_used(ticket, self._clock.now())
+
+    def reject_unrouted(self, request: Request) -> None:
+        """Report the ticket of a request without a route as rejected, so that the engine stops counting its load."""
+        try:
+            parsed = request_envelope.parse(request)
+            if parsed.session_id is not None:
+                return
+            _, work = self.authorize(parsed.auth)
+        except Problem:
+            return
+        self.counts.reject(work)
+
+    def on_close_call(
+        self, options: SessionOptions, session_id: str, ticket: Ticket | None, work: Work
+    ) -> OnCloseCall | None:
+        """The request at the end of a session, checked like any other. None if the session has none.
+
+        Raises:
+            Problem: 422, the route is unknown or its payload invalid; 403, its workload exceeds the session's ticket.
+        """
+        if options.on_close_route is None:
+            return None
+        route = self.routes.get(options.on_close_route.encode())
+        if route is None or route.answers_with_hook:
+            known = ", ".join(
+                path.decode() for path, each in self.routes.items() if not each.answers_with_hook
+            )
+            raise Problem(
+                422,
+                "session_invalid",
+                f"on_close_route: expected a route that the model server answers ({known or 'this worker has none'})",
+            )
+        payload = options.on_close_payload
+        body = {} if payload is None else dict(payload) if isinstance(payload, dict) else {"payload": payload}
+        body.setdefault("session_id", session_id)
+        parsed = ParsedRequest(AuthData(), None, msgspec.json.encode(body), JSON, is_json=True)
+        call = Work(work.request_idx, 0.0)
+        call.workload, _ = route.prepare(parsed, work.workload)
+        self._check_cost(ticket, call)
+        return OnCloseCall(
+            options.on_close_route,
+            bytes(parsed.body),
+            parsed.content_type.decode(),
+            work,
+            parallel=route.parallel,
+        )
+
+    def check_ready(self) -> None:
+        """Refuse new work while the model loads and while the worker drains.
+
+        Raises:
+            Problem: 503.
+        """
+        problem = self.health.refusal
+        if problem is not None:
+            raise problem
+
+    def running_request(self) -> RunningRequest | None:
+        """The current work of a worker that runs one request at a time.
+
+        None if routes are parallel, or while sessions make the next work unpredictable.
+        """
+        if self._parallel or len(self.sessions):
+            return None
+        current = self.queue.current
+        if current is None:
+            return RunningRequest()
+        assert isinstance(current, Exchange | OnCloseCall), "nothing else joins the queue"
+        work = current.work
+        return RunningRequest(
+            work.workload, max(0.0, time.time() - work.started_at) if work.started_at else 0.0
+        )
+
+    # --- ExchangeOwner
+
+    def exchange_ended(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Release the queue and the counted work of an exchange."""
+        self.active.discard(exchange)
+        if not exchange.route.parallel:
+            self.queue.leave(exchange)
+        if exchange.session is not None:
+            exchange.session.running.discard(exchange)
+        else:
+            self.counts.finish(exchange.work, outcome)
+        if not self.active:
+            self._on_idle()
+
+    def model_failed(self, fault: UpstreamError) -> None:
+        """The model server did not answer a request."""
+        self._on_model_failed(fault)
+
+    # --- checks
+
+    def _check_cost(self, ticket: Ticket | None, work: Work) -> None:
+        if ticket is None or work.workload <= ticket.c * self._tolerance + _ROUNDING:
+            return
+        raise Problem(
+            403,
+            "ticket_cost_exceeded",
+            f"this request's workload is {work.workload:g}, its ticket allows {ticket.c:g};"
+            " route again with a cost that covers it",
+        )
+
+    def _check_queue(self, route: PreparedRoute) -> None:
+        self.check_ready()
+        most = route.max_queue_time
+        if most is None:
+            return
+        wait = expected_wait_seconds(self.counts.queue_load, self.health.perf)
+        if wait > most:
+            raise Problem(
+                429,
+                "queue_full",
+                f"a request would wait {wait:.1f} s here, the limit is {most:g} s; route again",
+                headers={"Retry-After": str(math.ceil(min(wait - most, 60)) or 1)},
+            )
