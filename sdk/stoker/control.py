@@ -1,4 +1,4 @@
-"""Endpoints directly on Temporal, without an engine: start an endpoint's workflow, change it, ask it.
+"""Endpoints directly on Temporal, without an engine: start, change and query an endpoint's workflow.
 
 Needs `pip install "stoker[temporal]"`; `import stoker` alone does not.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import secrets
 import time
 import uuid
@@ -16,7 +17,7 @@ from datetime import timedelta
 from typing import Any, Self
 
 try:
-    import temporalio  # noqa: F401 - said here, in words, rather than by the imports below
+    import temporalio  # noqa: F401 - checked first, so that the error names the extra to install
 except ModuleNotFoundError:
     raise ModuleNotFoundError(
         'stoker.control needs temporalio; install it with: pip install "stoker[temporal]"', name="temporalio"
@@ -52,8 +53,17 @@ ENDPOINT_ID_LIMIT = 2**31
 CALL_SECONDS_MAX = 10.0
 
 EXIT_SECONDS = 0.25
-"""Threads of Temporal's core still touch the interpreter when it is torn down, and abort the process (seen once in fifteen
-short scripts; sdk-python#300). They are done after a moment of quiet; of fifty scripts that waited so, none was aborted."""
+"""Pause before the interpreter exits. Threads of Temporal's core may still use the interpreter then and abort the process
+(sdk-python#300); about one of fifteen short scripts was aborted without the pause, and none of fifty with it."""
+
+DELETION_SECONDS_MAX = 60.0
+"""How long `create_endpoint` waits for the end of an earlier endpoint's deletion. A deletion ends about 30 s after the
+marketplace has confirmed that the last worker is gone."""
+
+STATE_SECONDS_MAX = 2.0
+"""For the query whether a live endpoint is being deleted; without a Temporal worker it gets no answer."""
+
+NAME_TAKEN = "name_taken"
 
 atexit.register(time.sleep, EXIT_SECONDS)
 
@@ -65,7 +75,7 @@ _STATE = SearchAttributeKey.for_keyword("EndpointState")
 class Control:
     """A connection to the Temporal namespace that endpoints live in.
 
-    Whoever holds it can do everything to every endpoint: Temporal's own authorisation is the only one here.
+    It has full access to every endpoint of the namespace; Temporal's own authorisation is the only check.
     """
 
     def __init__(
@@ -92,11 +102,12 @@ class Control:
     ) -> Self:
         """Connect with Temporal's own settings: `TEMPORAL_*` variables and its config file, by profile.
 
-        `address` and `namespace` win over both; `options` go to `temporalio.client.Client.connect` (tls, api_key, …).
+        `address` and `namespace` override both. `options` are passed to `temporalio.client.Client.connect` (tls,
+        api_key, …).
 
         Raises:
             Invalid: the profile does not exist or cannot be read.
-            TemporalUnavailable: nobody answers at the address.
+            TemporalUnavailable: no server answers at the address.
         """
         try:
             settings: dict[str, Any] = dict(
@@ -125,12 +136,15 @@ class Control:
         *,
         workergroups: Sequence[Workergroup] = (),
         owner: str = "default",
+        deletion_seconds_max: float = DELETION_SECONDS_MAX,
     ) -> wire.EndpointSpec:
-        """Start an endpoint's workflow, from a whole spec or from a name, a config and workergroups: the spec as started.
+        """Start an endpoint's workflow from a spec, or from a name, a config and workergroups. Returns the spec.
+
+        If an endpoint of this name is being deleted, wait for its end for up to `deletion_seconds_max` seconds.
 
         Raises:
-            Invalid: the name or the owner is none.
-            Refused: a live endpoint has this name.
+            Invalid: the name or the owner is not valid.
+            Refused: `name_taken`, a live endpoint has this name; `endpoint_deleting`, its deletion has not ended.
             TemporalUnavailable: Temporal does not answer.
         """
         if isinstance(spec, str):
@@ -145,6 +159,16 @@ class Control:
                 )
             except ValidationError as fault:
                 raise Invalid(describe(fault)) from None
+        try:
+            await self._start(spec)
+        except Refused as fault:
+            if fault.code != NAME_TAKEN or not await self._is_being_deleted(spec.endpoint_name):
+                raise
+            await self._wait_for_deletion(spec.endpoint_name, deletion_seconds_max)
+            await self._start(spec)
+        return spec
+
+    async def _start(self, spec: wire.EndpointSpec) -> None:
         attributes = TypedSearchAttributes(
             [
                 SearchAttributePair(_NAME, spec.endpoint_name),
@@ -152,7 +176,7 @@ class Control:
                 SearchAttributePair(_STATE, spec.config.endpoint_state.value),
             ]
         )
-        with _translated(spec.endpoint_name):
+        with _temporal_errors(spec.endpoint_name):
             await self.client.start_workflow(
                 wire.WORKFLOW_TYPE,
                 spec,
@@ -162,57 +186,93 @@ class Control:
                 static_summary=f"endpoint {spec.endpoint_name}",
                 rpc_timeout=self._call,
             )
-        return spec
+
+    async def _is_being_deleted(self, endpoint_name: str) -> bool:
+        """Whether the live endpoint of this name is being deleted.
+
+        The search attribute needs no Temporal worker. The query also sees a delete signal that was just sent.
+        """
+        with _temporal_errors(endpoint_name):
+            described = await self._handle(endpoint_name).describe(rpc_timeout=self._call)
+        if described.typed_search_attributes.get(_STATE) == "deleting":
+            return True
+        timeout = min(self._call, timedelta(seconds=STATE_SECONDS_MAX))
+        try:
+            with _temporal_errors(endpoint_name):
+                status = await self._handle(endpoint_name).query(wire.QUERY_STATUS, rpc_timeout=timeout)
+        except EndpointNotFound:
+            return True
+        except (TemporalUnavailable, Refused):
+            return False
+        return bool(status["state"] == "deleting")
+
+    async def _wait_for_deletion(self, endpoint_name: str, seconds_max: float) -> None:
+        try:
+            async with asyncio.timeout(seconds_max):
+                with _temporal_errors(endpoint_name), contextlib.suppress(EndpointNotFound):
+                    await self._deletion_result(endpoint_name)
+        except TimeoutError:
+            raise Refused(
+                f"endpoint {endpoint_name!r} is still being deleted after {seconds_max:g} s. The deletion ends about 30 s "
+                "after the marketplace confirms that its last worker is gone; create the endpoint again then, or "
+                "choose another name",
+                status=409,
+                code="endpoint_deleting",
+            ) from None
 
     async def update_config(self, endpoint_name: str, **parameters: Any) -> dict[str, Any]:
-        """Change parameters and wait until it is done: the whole config after it.
+        """Change parameters and wait until the workflow has applied them. Returns the whole config.
 
         Raises:
             Invalid: a parameter is unknown or out of bounds.
-            Refused: the workflow says no, e.g. because it is being deleted.
+            Refused: by the workflow, e.g. because it is being deleted.
         """
         changed: dict[str, Any] = await self._update(endpoint_name, wire.UPDATE_CONFIG, _patch(parameters))
         return changed
 
     async def set_workergroup(self, endpoint_name: str, workergroup: Workergroup) -> dict[str, Any]:
-        """Add or change a workergroup and wait until it is done: the workergroup with its revision."""
-        stored: dict[str, Any] = await self._update(endpoint_name, wire.SET_WORKERGROUP, _group(workergroup))
+        """Add or change a workergroup and wait until it is applied. Returns it with its revision."""
+        stored: dict[str, Any] = await self._update(
+            endpoint_name, wire.SET_WORKERGROUP, _workergroup_json(workergroup)
+        )
         return stored
 
     async def remove_workergroup(self, endpoint_name: str, workergroup_id: int) -> None:
-        """Remove a workergroup and wait until the workflow has taken it up.
+        """Remove a workergroup and wait until the workflow has accepted it.
 
         Raises:
-            Refused: there is none with this id.
+            Refused: no workergroup with this id.
         """
         await self._update(endpoint_name, wire.REMOVE_WORKERGROUP, workergroup_id)
 
     async def update_workers(self, endpoint_name: str, workergroup_id: int) -> None:
-        """Roll a workergroup's workers over to its present template, without dropping a request.
+        """Update a workergroup's workers to its present template without dropping a request.
 
         Raises:
-            Refused: there is none with this id.
+            Refused: no workergroup with this id.
         """
         await self._update(endpoint_name, wire.UPDATE_WORKERS, workergroup_id)
 
     async def cancel_update(self, endpoint_name: str, workergroup_id: int) -> None:
-        """Keep the workers that are not updated yet; a worker whose update has begun finishes it.
+        """Stop a rolling update. Workers whose update has begun finish it.
 
         Raises:
-            Refused: there is none with this id.
+            Refused: no workergroup with this id.
         """
         await self._update(endpoint_name, wire.CANCEL_UPDATE, workergroup_id)
 
     async def rotate_key(self, endpoint_name: str) -> int:
-        """Make the endpoint's routing key invalid and a new one valid: the version of the new one."""
+        """Replace the endpoint's routing key. Returns the version of the new key."""
         return int(await self._update(endpoint_name, wire.ROTATE_KEY))
 
     async def advise(self, endpoint_name: str, *, tuning: str = "default", **parameters: Any) -> None:
-        """Plan a second config beside the live one; nothing of it is carried out. What is not given follows the live config.
+        """Start a what-if analysis: a second config is planned beside the live one and not carried out.
+
+        Parameters that are not given follow the live config.
 
         Raises:
             Invalid: a parameter is unknown or out of bounds, or nothing differs from the live config.
-            Refused: the workflow says no.
+            Refused: by the workflow.
         """
         try:
             asked = wire.Advise.model_validate({"config": dict(parameters), "tuning": tuning})
@@ -221,40 +281,40 @@ class Control:
         await self._update(endpoint_name, wire.ADVISE, asked.model_dump(mode="json", exclude_none=True))
 
     async def stop_advice(self, endpoint_name: str) -> None:
-        """Plan no second config any more."""
+        """Stop the what-if analysis."""
         await self._update(endpoint_name, wire.ADVISE, None)
 
     async def advice(self, endpoint_name: str) -> dict[str, Any]:
-        """What a second config does beside the live one: `live`, `live_imagined`, `advised`, `differences`, `summary`."""
+        """The what-if comparison: `live`, `live_imagined`, `advised`, `differences`, `summary`."""
         answer: dict[str, Any] = await self._query(endpoint_name, wire.QUERY_ADVICE)
         return answer
 
     async def hosts(self, endpoint_name: str) -> dict[str, Any]:
-        """Hosts that are not rented for a while: `blocked`, `not_to_blame`, `paused`, each with its reason."""
+        """Hosts that are temporarily not rented: `blocked`, `not_to_blame`, `paused`, each with its reason."""
         answer: dict[str, Any] = await self._query(endpoint_name, wire.QUERY_HOSTS)
         return answer
 
     async def unblock_hosts(self, endpoint_name: str, machine_ids: Sequence[int] = ()) -> list[int]:
-        """Let hosts be rented again, all of them if none is named: the machine ids that were blocked."""
+        """Allow blocked hosts again; without ids all of them. Returns the machine ids that were blocked."""
         freed: list[int] = await self._update(endpoint_name, wire.UNBLOCK_HOSTS, [*machine_ids])
         return freed
 
     async def delete(self, endpoint_name: str, *, wait_seconds: float | None = None) -> dict[str, Any] | None:
         """Delete an endpoint: every worker is destroyed.
 
-        With `wait_seconds`, wait until the marketplace has confirmed the last one: what the endpoint leaves behind
+        With `wait_seconds`, wait until the marketplace has confirmed the last one. Returns the endpoint's totals
         (workers rented, dollars spent).
 
         Raises:
-            RequestTimedOut: it was not done within `wait_seconds`; it goes on all the same.
+            RequestTimedOut: the deletion did not end within `wait_seconds`; it continues.
         """
         await self._signal(endpoint_name, wire.DELETE)
         if wait_seconds is None:
             return None
         try:
             async with asyncio.timeout(wait_seconds):
-                with _translated(endpoint_name):
-                    return await self._left_by(endpoint_name)
+                with _temporal_errors(endpoint_name):
+                    return await self._deletion_result(endpoint_name)
         except TimeoutError:
             raise RequestTimedOut(
                 f"endpoint {endpoint_name} was not gone within {wait_seconds:g} s; "
@@ -263,22 +323,22 @@ class Control:
                 waited_s=wait_seconds,
             ) from None
 
-    async def _left_by(self, endpoint_name: str) -> dict[str, Any]:
+    async def _deletion_result(self, endpoint_name: str) -> dict[str, Any]:
         try:
-            left: dict[str, Any] = await self._handle(endpoint_name).result()
+            totals: dict[str, Any] = await self._handle(endpoint_name).result()
         except WorkflowFailureError as fault:
             if isinstance(fault.cause, CancelledError):
-                return {}  # somebody cancelled it, too: it was deleted all the same, and ended as cancelled
+                return {}  # the workflow was also cancelled; it deletes the endpoint and ends as cancelled
             raise
-        return left
+        return totals
 
     async def status(self, endpoint_name: str) -> dict[str, Any]:
-        """What the endpoint has, wants and waits for."""
+        """The endpoint's workers, targets and reasons to wait."""
         answer: dict[str, Any] = await self._query(endpoint_name, wire.QUERY_STATUS)
         return answer
 
     async def workers(self, endpoint_name: str) -> list[dict[str, Any]]:
-        """Every worker as recorded."""
+        """The record of every worker."""
         answer: list[dict[str, Any]] = await self._query(endpoint_name, wire.QUERY_WORKERS)
         return answer
 
@@ -288,7 +348,7 @@ class Control:
         return answer
 
     async def decisions(self, endpoint_name: str, *, tail: int = 20) -> list[dict[str, Any]]:
-        """The last decisions and why, oldest first."""
+        """The last decisions with their reasons, oldest first."""
         answer: list[dict[str, Any]] = await self._query(endpoint_name, wire.QUERY_DECISIONS, tail)
         return answer
 
@@ -300,20 +360,20 @@ class Control:
     async def list_endpoints(self) -> list[str]:
         """The names of the live endpoints."""
         query = f'WorkflowType="{wire.WORKFLOW_TYPE}" AND ExecutionStatus="Running"'
-        with _translated("*"):
+        with _temporal_errors("*"):
             found = [each.id async for each in self.client.list_workflows(query, rpc_timeout=self._call)]
         return sorted(each.removeprefix(wire.workflow_id("")) for each in found)
 
     async def release(self, endpoint_name: str, *, wait_seconds: float | None = None) -> wire.Released | None:
-        """Delete an endpoint by force: its workflow is terminated, and every instance with its label is destroyed without
-        draining. For an endpoint whose workflow makes no progress; a Temporal worker has to run.
+        """Delete an endpoint by force: terminate its workflow and destroy every instance with its label, without draining.
 
-        With `wait_seconds`, wait for what was done, and what is left; the sweep goes on with that.
+        For an endpoint whose workflow makes no progress. A Temporal worker must run. With `wait_seconds`, wait for the
+        result: the instances that were destroyed and those that are left, which the sweep destroys later.
 
         Raises:
-            RequestTimedOut: it was not done within `wait_seconds`; it goes on all the same.
+            RequestTimedOut: it did not end within `wait_seconds`; it continues.
         """
-        with _translated(endpoint_name):
+        with _temporal_errors(endpoint_name):
             handle = await self.client.start_workflow(
                 wire.RELEASE_WORKFLOW_TYPE,
                 wire.Release(endpoint_name=endpoint_name),
@@ -327,12 +387,12 @@ class Control:
             return None
         try:
             async with asyncio.timeout(wait_seconds):
-                with _translated(endpoint_name):
+                with _temporal_errors(endpoint_name):
                     released: wire.Released = await handle.result()
                     return released
         except TimeoutError:
             raise RequestTimedOut(
-                f"the forced delete of {endpoint_name} did not end within {wait_seconds:g} s; it goes on",
+                f"the forced delete of {endpoint_name} did not end within {wait_seconds:g} s; it continues",
                 reason="deleting",
                 waited_s=wait_seconds,
             ) from None
@@ -341,18 +401,18 @@ class Control:
         return self.client.get_workflow_handle(wire.workflow_id(endpoint_name))
 
     async def _signal(self, endpoint_name: str, signal: str, *arguments: Any) -> None:
-        with _translated(endpoint_name):
+        with _temporal_errors(endpoint_name):
             await self._handle(endpoint_name).signal(signal, args=arguments, rpc_timeout=self._call)
 
     async def _update(self, endpoint_name: str, update: str, *arguments: Any) -> Any:
-        # the id makes a repetition by the RPC layer the same update, not a second one
-        with _translated(endpoint_name):
+        # with an id, a retry of the RPC layer is the same update, not a second one
+        with _temporal_errors(endpoint_name):
             return await self._handle(endpoint_name).execute_update(
                 update, args=arguments, id=uuid.uuid4().hex, rpc_timeout=self._call
             )
 
     async def _query(self, endpoint_name: str, query: str, *arguments: Any) -> Any:
-        with _translated(endpoint_name):
+        with _temporal_errors(endpoint_name):
             return await self._handle(endpoint_name).query(query, args=arguments, rpc_timeout=self._call)
 
 
@@ -367,20 +427,20 @@ def _patch(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _group(workergroup: Workergroup) -> dict[str, Any]:
+def _workergroup_json(workergroup: Workergroup) -> dict[str, Any]:
     return workergroup.model_dump(mode="json", exclude_none=True)
 
 
 @contextmanager
-def _translated(endpoint_name: str) -> Iterator[None]:
-    """Temporal's errors as this package's."""
+def _temporal_errors(endpoint_name: str) -> Iterator[None]:
+    """Raise Temporal's errors as this package's errors."""
     try:
         yield
     except WorkflowAlreadyStartedError:
         raise Refused(
             f"there is a live endpoint {endpoint_name!r}; delete it or take another name",
             status=409,
-            code="name_taken",
+            code=NAME_TAKEN,
         ) from None
     except WorkflowUpdateFailedError as fault:
         cause = fault.cause
@@ -392,7 +452,7 @@ def _translated(endpoint_name: str) -> Iterator[None]:
         ) from None
     except WorkflowFailureError as fault:
         raise Refused(
-            f"endpoint {endpoint_name} ended badly: {fault.cause}", status=500, code="failed"
+            f"the workflow of endpoint {endpoint_name} failed: {fault.cause}", status=500, code="failed"
         ) from None
     except WorkflowUpdateRPCTimeoutOrCancelledError:
         raise _no_worker(endpoint_name) from None

@@ -1,4 +1,4 @@
-"""Endpoints directly on Temporal: a real dev server, the real endpoint workflow, a marketplace in memory."""
+"""Endpoints directly on Temporal: a real dev server, the real endpoint workflow, a fake marketplace."""
 
 import asyncio
 import os
@@ -44,7 +44,7 @@ async def server() -> AsyncIterator[WorkflowEnvironment]:
 
 @pytest.fixture
 async def workers(server) -> AsyncIterator[None]:
-    """The deployment's Temporal workers, over a marketplace in memory."""
+    """The deployment's Temporal workers with a fake marketplace."""
     async with AsyncExitStack() as stack:
         for worker in make_workers(
             server.client, make_market(time.time, pull_seconds=0.0, start_seconds=0.0)
@@ -101,7 +101,7 @@ async def test_an_endpoint_lives_from_start_to_deletion(control, workers):
         await control.update_config("llm", max_workers=1)
 
 
-async def test_search_attributes_are_there_from_the_start(control, server):
+async def test_search_attributes_are_set_at_the_start(control, server):
     spec = await control.create_endpoint(EndpointSpec(endpoint_name="llm", endpoint_id=77, config=EMPTY))
     described = await server.client.get_workflow_handle("endpoint/llm").describe()
     found = {pair.key.name: pair.value for pair in described.typed_search_attributes.search_attributes}
@@ -110,21 +110,33 @@ async def test_search_attributes_are_there_from_the_start(control, server):
     assert found["EndpointState"] == "active"
 
 
-async def test_a_name_is_given_once_among_live_endpoints(control):
+async def test_the_name_of_a_live_endpoint_is_taken(control):
     await control.create_endpoint("llm", EMPTY)
     with pytest.raises(stoker.Refused, match="there is a live endpoint 'llm'") as caught:
         await control.create_endpoint("llm", EMPTY)
     assert caught.value.code == "name_taken"
 
 
-async def test_what_the_workflow_refuses_comes_back_as_its_sentence(control, workers):
+async def test_create_waits_for_the_end_of_a_deletion(control, workers):
+    first = await control.create_endpoint("llm", EMPTY)
+    await control.delete("llm")
+    with pytest.raises(stoker.Refused, match="still being deleted after 0.1 s") as caught:
+        await control.create_endpoint("llm", EMPTY, deletion_seconds_max=0.1)
+    assert caught.value.code == "endpoint_deleting"
+    second = await control.create_endpoint("llm", EMPTY)
+    status = await control.status("llm")
+    assert (status["id"], status["state"]) == (second.endpoint_id, "active")
+    assert second.endpoint_id != first.endpoint_id
+
+
+async def test_a_refusal_of_the_workflow_is_raised_with_its_sentence(control, workers):
     await control.create_endpoint("llm", EMPTY)
     with pytest.raises(stoker.Refused, match="no workergroup 9") as caught:
         await control.remove_workergroup("llm", 9)
     assert caught.value.code == "no_such_workergroup"
 
 
-async def test_what_is_out_of_bounds_is_refused_before_anything_is_sent(control):
+async def test_values_out_of_bounds_are_refused_before_the_call(control):
     with pytest.raises(stoker.Invalid, match="endpoint_name"):
         await control.create_endpoint("a/name", EMPTY)
     with pytest.raises(stoker.Invalid, match="target_util"):
@@ -135,7 +147,7 @@ async def test_what_is_out_of_bounds_is_refused_before_anything_is_sent(control)
         await control.update_config("llm")
 
 
-async def test_an_unknown_endpoint_is_said_so(control):
+async def test_an_unknown_endpoint_is_an_error_with_its_name(control):
     for ask in (control.status, control.costs, control.workers):
         with pytest.raises(stoker.EndpointNotFound, match="nope"):
             await ask("nope")
@@ -143,13 +155,13 @@ async def test_an_unknown_endpoint_is_said_so(control):
         await control.delete("nope")
 
 
-async def test_a_delete_needs_no_worker_and_a_question_that_gets_none_says_so(server):
-    control = Control(server.client, call_seconds_max=0.5)
+async def test_a_delete_needs_no_worker_and_an_unanswered_query_names_the_missing_worker(server, control):
+    impatient = Control(server.client, call_seconds_max=0.5)
     await control.create_endpoint("llm", EMPTY)
     with pytest.raises(stoker.TemporalUnavailable, match="stokerd worker"):
-        await control.status("llm")
+        await impatient.status("llm")
     with pytest.raises(stoker.TemporalUnavailable, match="stokerd worker"):
-        await control.update_config("llm", max_workers=4)
+        await impatient.update_config("llm", max_workers=4)
     await control.delete("llm")
     with pytest.raises(stoker.RequestTimedOut, match="still being destroyed"):
         await control.delete("llm", wait_seconds=0.2)
@@ -159,12 +171,12 @@ async def test_live_endpoints_are_listed(control):
     await control.create_endpoint("llm", EMPTY)
     await control.create_endpoint("img", EMPTY)
     names: list[str] = []
-    while len(names) < 2:  # the list is a few milliseconds behind; the test's own timeout bounds this
+    while len(names) < 2:  # visibility lags a few milliseconds; the test's timeout bounds the loop
         names = await control.list_endpoints()
     assert names == ["img", "llm"]
 
 
-async def test_nobody_at_the_address_is_said_so(tmp_path, monkeypatch):
+async def test_an_address_without_a_server_is_named(tmp_path, monkeypatch):
     with pytest.raises(stoker.TemporalUnavailable, match=r"127\.0\.0\.1:1"):
         await Control.connect(address="127.0.0.1:1")
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:2")
@@ -179,7 +191,7 @@ async def test_nobody_at_the_address_is_said_so(tmp_path, monkeypatch):
         await Control.connect(profile="nope", config_file=str(profiles))
 
 
-async def test_the_example_runs_as_it_stands(control, server, workers):
+async def test_the_example_runs_unchanged(control, server, workers):
     example = Path(__file__).parents[2] / "examples" / "client" / "on_temporal.py"
     environ = os.environ | {
         "TEMPORAL_ADDRESS": server.client.service_client.config.target_host,
