@@ -5,7 +5,7 @@ from typing import Any
 
 from controller.whatif.advice import Difference
 from policy.state.plan import Targets, Wait
-from policy.state.worker import Learned
+from policy.state.worker import MachineStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +26,11 @@ class EndpointStatus:
     queued_requests: int = 0
     dollars_per_hour: float = 0.0
     dollars: float = 0.0
-    look_again_at: float | None = None
+    replan_at: float | None = None
     listed_at: float = 0.0
     under_way: tuple[str, ...] = ()
     """Operations whose results are still out."""
-    learned: Learned = Learned()
+    learned: MachineStats = MachineStats()
     key_version: int = 1
     created_at: float = 0.0
     engines: tuple[str, ...] = ()

@@ -1,162 +1,383 @@
-"""Every constant of the policy in one place, each with its argument.
+"""The constants that change behaviour: one record, grouped by theme. Units are in the names.
 
-Seconds and ratios. A change here changes behaviour everywhere and nothing else does: the simulator tunes this record.
+Every docstring says what the constant does, and what happens when it is doubled. `docs/reference/tuning.md` is generated
+from this file. Users set the parameters of their endpoints instead; `policy.temperaments` names a few variants.
 """
 
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
-    """How quick, how patient and how careful the planner is."""
+@dataclass(frozen=True, kw_only=True)
+class LoadTuning:
+    """Load history and forecast."""
 
-    # what load is predicted from
-
-    short_seconds: float = 15.0
-    """Three buckets. One bucket of 5 s holds too few requests to tell a burst from chance."""
-    medium_seconds: float = 60.0
-    """The level that capacity follows in calm times: long enough that Poisson noise of 1 request/s is ±13 %."""
-    sustained_seconds: float = 300.0
-    """The level that cold capacity follows. A cold worker costs a whole boot: five minutes of load pay for it, a spike
-    of 15 s does not."""
-    need_seconds_min: float = 10.0
-    need_seconds_max: float = 180.0
-    """The window of the arrivals that capacity follows is as long as they may wait and run; within what is known at 5 s."""
-    needed_seconds: float = 30.0
-    """Between two plans of a steady endpoint a minute may pass: what its last half was is not forgotten by the next one."""
+    short_window_seconds: float = 15.0
+    """Window that detects bursts, three buckets long. Doubled: bursts are detected later, with fewer false alarms."""
+    medium_window_seconds: float = 60.0
+    """Window that bursts are compared with, and the history needed before a scale-down. Doubled: new endpoints scale down a
+    minute later."""
+    sustained_window_seconds: float = 300.0
+    """Window of the load that the cold pool is sized for. Doubled: the pool follows growth more slowly and boots less often."""
+    demand_window_seconds_min: float = 10.0
+    """Lower bound for the window over which arrivals are averaged. Doubled: short requests get less capacity in bursts."""
+    demand_window_seconds_max: float = 180.0
+    """Upper bound for the same window. Doubled: endpoints with long requests react more slowly."""
+    demand_hold_seconds: float = 30.0
+    """Peak demand of the last seconds counts even without a plan in that time. Doubled: capacity for short peaks is kept
+    30 s longer."""
     burst_ratio: float = 1.5
-    """A short window so much above the minute's is a burst, and acts at once; less may be chance and waits for the hold.
-    An honest Poisson stream of 16 requests per short window trips 1.5 about one time in forty."""
-    backlog_boost_max: float = 4.0
-    """Queue pressure alone asks for at most this many times the calm want, or one worker's perf if that is more, or for what the queue
-    then keeps busy for as long as it took to come. A queue that grew while machines booted is history when they come: 60 s of boot at
-    10 s target would otherwise rent six times what the arrivals need."""
+    """The short window over the medium one that counts as a burst and scales up at once. Doubled: only larger bursts skip
+    the hold; at 1.5, random arrivals of 16 requests per window trigger it one time in forty."""
+    mean_cost_requests: float = 200.0
+    """Number of requests that the mean request cost is smoothed over. Doubled: a change of cost is followed half as fast."""
+    engine_gone_seconds: float = 180.0
+    """An engine without reports for so long no longer counts in the backlog. Doubled: a stale backlog lasts longer."""
+    queueing_engine_gone_seconds: float = 25.0
+    """The same for an engine with queued requests, which reports every 10 s. Doubled: the queue of a failed engine keeps
+    capacity for 25 s more."""
     metrics_stale_seconds: float = 180.0
-    """Engines that have nothing to tell still say so every minute; three missed words are an outage, not a calm."""
+    """Without an engine report for so long the load is unknown and capacity is not cut. Doubled: outages of reporting are
+    noticed later; below 60 s, a normal heartbeat gap would count as an outage."""
     metrics_stale_idle_seconds: float = 900.0
-    """The same when only cold workers are left: of a sleeping endpoint engines need not speak more often than every ten
-    minutes, for every word is a billed action."""
-
+    """The same for an endpoint with only cold workers, whose engines report every 10 min. Doubled: the cold pool is
+    reduced for longer without a report."""
     cost_spread: float = 1.7
-    """E[cost²] / E[cost]²: between requests of equal cost (1) and exponential ones (2); language models answer in between."""
+    """Assumed E[cost²] / E[cost]² of requests: 1 for equal costs, 2 for exponential ones. Doubled: larger changes of
+    load count as random, and longer waits are expected."""
 
-    # what the last hours teach
 
-    experience_seconds: float = 8 * 3600.0
-    """What was seen so long ago counts for a third: a working day."""
-    experience_seconds_min: float = 900.0
-    """Before a quarter of an hour of traffic was seen nothing is concluded from it."""
-    experience_seconds_young: float = 7200.0
-    """So long what did not happen yet may only not have had its turn: late work is dearer."""
+@dataclass(frozen=True, kw_only=True)
+class BacklogTuning:
+    """Extra capacity for a backlog."""
+
+    backlog_boost_max: float = 4.0
+    """The backlog multiplies the demand by at most this, unless the extra workers stay busy. Doubled: more workers for
+    sudden queues, many of them ready only after the queue is gone."""
+    backlog_slow_lead_targets: float = 3.0
+    """If capacity takes more than this many queue-time targets to start, the backlog may take that long to clear.
+    Doubled: more workers are started for slow machines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepaliveTuning:
+    """Evaluation of the keep-alive candidates and seasonality."""
+
+    keepalive_memory_seconds: float = 8 * 3600.0
+    """Age at which evaluated traffic counts for 1/e. Doubled: the rule adapts half as fast to a change of traffic."""
+    keepalive_evidence_seconds_min: float = 900.0
+    """Traffic needed before a candidate is chosen. Doubled: the default hold applies for 15 minutes more."""
+    young_endpoint_seconds: float = 7200.0
+    """Age below which late work costs more, because rare events have not occurred yet. Doubled: new endpoints keep more
+    capacity for two more hours."""
     late_share_max: float = 0.006
-    """So much of the work may wait longer than target_queue_time: less than a hundredth, for the books see less than
-    there is."""
-    late_price: float = 130.0
-    """A second of work that waits too long is worth so many seconds of a worker. What cannot be kept from being late for
-    less is left to be late."""
-    late_price_young: float = 3.0
-    """So many times that to an endpoint that is young."""
-    start_weight: float = 1.5
-    """A start counts half as much again as its bill: one in fifty does not come back, and each is half a dozen calls and events."""
-    experience_margin: float = 0.035
-    """A way of holding is changed for another that is cheaper by more than this. With 0.02 five workers under jitter around one level
-    were moved 9.7 times an hour, with this 7.4 times (24 seeds)."""
-    habit_lead_seconds: float = 45.0
-    """A start takes 23 s in the median and 46 s at the 95th percentile."""
-    habit_lead_seconds_max: float = 1800.0
-    """An hour ago is known for the next half hour, whatever a boot takes."""
+    """Share of work that may exceed `target_queue_time` free of charge in the evaluation. Doubled: fewer idle workers and
+    about twice as many late requests."""
+    late_work_price: float = 130.0
+    """Cost of a worker-second of late work beyond that share, in worker-seconds. Doubled: longer holds and more idle time."""
+    late_work_price_young_factor: float = 3.0
+    """Factor on the price of late work for young endpoints. Doubled: new endpoints keep workers for longer."""
+    start_cost_factor: float = 1.5
+    """Cost of a start over its bill: starts fail sometimes and need API calls. Doubled: fewer starts, more idle time."""
+    keepalive_switch_margin: float = 0.035
+    """Relative saving needed to change the rule. Doubled: the rule changes less often and is up to 3.5 % dearer."""
+    equal_cost_hold_seconds_max: float = 300.0
+    """Among candidates of equal cost, no hold longer than this is chosen if a shorter one exists. Doubled: holds of 10 min
+    become possible where they bring no saving."""
+    worker_rounding_share: float = 0.02
+    """Demand above a whole number of workers by less than this share of a worker needs no further one. Doubled: slightly
+    fewer workers in the evaluation."""
+    seasonal_lead_seconds: float = 45.0
+    """How long before seasonal load its workers are started. Doubled: workers idle 45 s before each hourly peak."""
+    seasonal_lead_seconds_max: float = 1800.0
+    """Upper bound for that lead where it follows the boot time. Doubled: slow machines are rented up to an hour early."""
+    seasonal_rise_factor: float = 1.25
+    """Rise of the seasonal level that schedules a plan. Doubled: smaller rises are met only by the next regular plan."""
+    cold_pool_lead_seconds: float = 1800.0
+    """The cold pool covers yesterday's load within this time before and after now. Doubled: machines are rented an hour
+    ahead of yesterday's peak and kept for an hour after it."""
+    hot_hold_seconds_default: float = 180.0
+    """Hold time until a candidate is chosen. Doubled: new endpoints keep idle workers for 3 minutes more."""
 
-    pool_lead_seconds: float = 1800.0
-    """Cold workers are there so long before this time of yesterday's load comes round: three boots at the 95th percentile.
-    A machine that was not needed again cost one boot; one that was missing cost every request of ten minutes."""
 
-    # jitter
+@dataclass(frozen=True, kw_only=True)
+class HysteresisTuning:
+    """Hysteresis of scaling up and down."""
 
-    up_tolerance: float = 0.1
-    """A want within 10 % above what is there waits for `up_hold_seconds`: target_util leaves that much spare."""
-    up_hold_seconds: float = 10.0
-    """Two buckets: what was one of them by chance is gone by then."""
-    hot_hold_seconds_unknown: float = 180.0
-    """While too little was seen: three minutes of an idle worker cost two cents, a burst that finds none costs its requests. On half
-    hours of bursts 90 s and 300 s let more of them wait, for about the same money."""
-    hot_release_seconds: float = 10.0
-    """What has just been added is given a moment to take its share of the queue before anything is drained."""
+    scale_up_tolerance: float = 0.1
+    """A shortage within this share of the capacity waits for `scale_up_hold_seconds`. Doubled: fewer starts, slightly more
+    waiting under growing load."""
+    scale_up_hold_seconds: float = 10.0
+    """How long a small shortage must last. Doubled: small rises of load are followed 10 s later."""
+    scale_down_cooldown_seconds: float = 10.0
+    """No drain for so long after capacity was added. Doubled: idle workers after a burst cost 10 s more."""
+    scale_down_margin: float = 0.02
+    """Capacity left after a drain must exceed the held demand by this share. Doubled: slightly later drains."""
     total_hold_seconds: float = 9000.0
-    """Ski rental again: a boot is billed for some 235 s, a disk costs 2.4 % of a running worker, so two and a half hours of
-    disk are one boot. Simulated, an hour made bursty traffic boot ten times as often."""
-    down_margin: float = 0.02
-    """What is left after a drain must exceed the held want by this: at the very edge the next request would wake it."""
+    """How long unused cold workers are kept: their disk then costs as much as one boot. Doubled: more storage cost, fewer
+    boots for rare traffic; with one hour, bursty traffic boots ten times as often."""
 
-    # machines that do not come
+
+@dataclass(frozen=True, kw_only=True)
+class BootTuning:
+    """Boots and starts."""
 
     overdue_factor: float = 2.0
-    """Nine of ten boots and starts take less than twice their mean (medians 180 s and 23 s, 95th percentiles 600 s and 46 s)."""
-
-    boot_seconds_unknown: float = 300.0
-    """What a boot is expected to take while none was seen: an image of 10 GB and a model of 15 GB at 1 Gbit/s."""
-    start_seconds_unknown: float = 45.0
-    """The same for a start: no pull, the model is on the disk."""
+    """A boot or start that takes this many times its mean no longer counts as capacity. Doubled: a slow machine is replaced
+    later."""
+    boot_seconds_default: float = 300.0
+    """Expected boot time before any was measured. Doubled: the first machines count as overdue later."""
+    start_seconds_default: float = 45.0
+    """Expected start time before any was measured. Doubled: more workers are started for a queue."""
     boot_deadline_factor: float = 3.0
-    """Boots of one kind vary about twofold with the host's line; three times the mean is a fault."""
+    """A boot fails after this many times the mean. Doubled: a failed boot is paid for longer."""
     boot_deadline_seconds_min: float = 300.0
+    """Lower bound for that deadline. Doubled: failed boots of small images are noticed after 10 min."""
     boot_deadline_seconds_max: float = 1800.0
-    boot_deadline_seconds_unknown: float = 1200.0
-    """Without any experience: patient enough for a 70B model, and a wasted $0.10 on a 4090."""
+    """Upper bound for that deadline. Doubled: a failed boot of a large image may cost an hour."""
+    boot_deadline_seconds_default: float = 1200.0
+    """The deadline before any boot was measured. Doubled: the first failed boot costs 40 min."""
     start_deadline_factor: float = 4.0
+    """A start fails after this many times the mean. Doubled: a failed start is noticed later."""
     start_deadline_seconds_min: float = 90.0
+    """Lower bound for that deadline. Doubled: failed starts are noticed after 3 min."""
     start_deadline_seconds_max: float = 900.0
-    start_deadline_seconds_unknown: float = 300.0
+    """Upper bound for that deadline. Doubled: a failed start may take 30 min."""
+    start_deadline_seconds_default: float = 300.0
+    """The deadline before any start was measured. Doubled: the first failed start takes 10 min."""
     start_stuck_seconds: float = 45.0
-    """A stopped machine whose GPU was rented to someone else stays queued for ever; a free one runs within seconds."""
-    start_pause_seconds: float = 300.0
+    """A start that is queued at the marketplace for so long waits for an occupied GPU. Doubled: it is given up 45 s later."""
+    start_retry_seconds: float = 300.0
+    """Pause before such a worker is started again. Doubled: fewer attempts; the GPU may be free unnoticed for longer."""
     start_attempts_max: int = 2
-    """The second attempt comes minutes later; a GPU that is still taken then stays taken."""
-    host_failure_seconds: float = 3600.0
-    """A box that failed its first boot often fails its second: the host is to blame, not the image. One try per host
-    and hour."""
-    offer_gone_seconds: float = 300.0
-    """Someone else was quicker. The offer list is a minute old at most, so this outlives every copy of it."""
+    """Attempts to start a worker before it is released. Doubled: an occupied machine is paid for longer."""
+    stop_retry_seconds: float = 120.0
+    """A stop that is not listed as done is repeated after so long. Doubled: a lost stop costs 2 min more."""
+    destroy_retry_seconds: float = 60.0
+    """The same for a release. Doubled: a lost release costs a minute more."""
+    late_report_seconds: float = 30.0
+    """Reports of an ended process may arrive for so long. Doubled: a machine that runs although it was stopped is noticed 30 s
+    later."""
+    process_order_seconds: float = 1.0
+    """Processes that started within this time have no known order: start times are known to the delay of a report. Doubled:
+    a quick restart may be missed."""
+    create_grace_seconds: float = 30.0
+    """A listing may miss an instance for so long after its creation. Doubled: a launch that failed silently is noticed 30 s
+    later."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureTuning:
+    """Failed hosts and workers."""
+
+    host_block_seconds: float = 3600.0
+    """A host is not rented for so long after a failure. Doubled: fewer failures on bad hosts, fewer offers to choose from."""
+    offer_gone_block_seconds: float = 300.0
+    """The same after another customer rented the offer; longer than any cached list of offers. Doubled: a host that is
+    free again is found 5 min later."""
     failures_per_hour_max: int = 5
-    """So many different hosts failing in an hour, and no worker ready: the template is broken, and every further try
-    only costs money."""
+    """Failed hosts within an hour, without a ready worker, that pause recruiting. Doubled: a broken template costs twice as
+    many launches."""
     shared_failures_max: int = 3
-    """The same failure so often, on several hosts, and no worker ready: the workergroup pauses. Twice as many: a broken
-    template costs twice as many launches."""
+    """Equal failures on several hosts, without a ready worker, that pause recruiting. Doubled: a broken template costs
+    twice as many launches."""
+    shared_failure_hosts_min: int = 2
+    """Hosts with the same failure from which on the template, not the host, is the cause. Doubled: more good hosts are
+    blocked for a broken template."""
     failures_pause_seconds: float = 600.0
-    """Then one try in ten minutes: enough to notice that the template was mended."""
-    silent_seconds: float = 120.0
-    """A ready worker reports at least every 10 s, engines pass it on at least every minute: two minutes without a
-    word, as of the last word of the engines, is silence of the worker and not of the line."""
-    suspect_seconds: float = 20.0
-    """Clients say that it does not answer. It is out of rotation at once; a reboot waits for two missed reports."""
+    """Time between attempts during that pause. Doubled: a repaired template is noticed up to 20 min later."""
+    unresponsive_seconds: float = 120.0
+    """A ready worker without reports for so long is suspected. Doubled: a dead worker counts as capacity for 2 min more; below
+    60 s, a missed engine report would suspect all."""
+    suspect_reboot_seconds: float = 20.0
+    """A suspected worker is rebooted after so long. Doubled: repairs begin later, fewer reboots during network faults."""
     repair_share_max: float = 0.2
-    """When more than a fifth looks broken at once the fault is ours or the line's; rebooting all would make it real."""
+    """Share of workers that may be repaired at once: more suspicion means a network fault. Doubled: a network fault reboots
+    more healthy workers."""
     reboots_max: int = 1
-    """A reboot cures a wedged process. What a reboot did not cure is the machine."""
+    """Reboots before a worker is replaced. Doubled: a broken machine is kept for one more reboot."""
+    reboot_forgiven_seconds: float = 3600.0
+    """After so long in service earlier reboots do not count. Doubled: a machine with rare failures is replaced earlier."""
+    operation_retry_seconds: float = 5.0
+    """First pause after a failed marketplace operation; each failure doubles it. Doubled: retries are later."""
+    operation_retry_seconds_max: float = 300.0
+    """Upper bound for that pause. Doubled: recovery after a marketplace outage takes up to 10 min."""
 
-    # looks and searches
 
-    offers_fresh_seconds: float = 60.0
-    """On a busy market a good offer lives minutes."""
-    look_seconds_min: float = 3.0
-    look_seconds_max: float = 30.0
-    """While something boots or stops: a quarter of its age, within these."""
-    look_seconds_steady: float = 120.0
-    """Outbid and killed machines are noticed by engines within seconds, by their silence after `silent_seconds`; the listing
-    is the second net, and no finer than the first."""
-    look_seconds_idle: float = 900.0
-    """With nothing running a listing only finds orphans."""
-    look_early_share: float = 0.1
-    """A steady endpoint's engine speaks every minute, and the listing is due every other one: they fall together so."""
-    stop_repeat_seconds: float = 120.0
-    destroy_repeat_seconds: float = 60.0
-    """The market accepted, but the listing still shows it: ask again."""
+@dataclass(frozen=True, kw_only=True)
+class MachineStatsTuning:
+    """Statistics of machine kinds and bounds for reported perfs."""
 
-    # updates
+    boot_smoothing: float = 0.3
+    """Weight of the newest boot or start in the mean. Doubled: means follow changes faster and vary more."""
+    perf_samples_max: int = 20
+    """Number of benchmarks that the mean perf of a kind covers. Doubled: a new template shows half as fast."""
+    perf_over_kind_max: float = 3.0
+    """Largest accepted perf over that of the same machine kind. Doubled: a false report attracts twice the traffic."""
+    perf_over_workergroup_max: float = 50.0
+    """Largest accepted perf over that of other kinds. Doubled: a false report attracts twice the traffic."""
+    perf_bound_peers_min: int = 2
+    """Workers to compare with before a bound applies. Doubled: small fleets have no bound."""
+    perf_bound_samples_min: int = 3
+    """Benchmarks of a kind before its mean is a bound. Doubled: new kinds stay without a bound for longer."""
+    perf_bound_log_share: float = 0.2
+    """Relative change of a bound that is logged again. Doubled: fewer log lines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PollingTuning:
+    """Listings, offers and bills of the marketplace."""
+
+    offers_age_seconds_max: float = 60.0
+    """Age up to which offers are used. Doubled: fewer searches, more launches that fail because the offer is gone."""
+    listing_seconds_min: float = 3.0
+    """Shortest time between listings while a worker changes its state. Doubled: state changes are noticed 3 s later."""
+    listing_seconds_max: float = 30.0
+    """Longest time between listings while a worker changes its state. Doubled: half as many calls during long boots."""
+    listing_seconds_steady: float = 120.0
+    """Time between listings of a steady fleet. Doubled: lost machines are noticed by the listing 2 min later; engines notice
+    earlier."""
+    listing_seconds_idle: float = 900.0
+    """Time between listings without running workers. Doubled: orphaned instances cost 15 min more."""
+    listing_early_share: float = 0.1
+    """A listing may run early by this share of its interval, together with another plan. Doubled: more frequent listings."""
+    bill_delay_seconds: float = 7200.0
+    """Bills may change for so long after an instance is gone. Doubled: accounts stay open for 2 h more."""
+    bill_missing_seconds: float = 86_400.0
+    """Without a bill for so long the estimate is final. Doubled: accounts without a bill stay open for a day more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateTuning:
+    """Rolling updates."""
 
     update_share_max: float = 0.2
-    """A fifth at a time: five rounds, and a bad template hurts a fifth."""
+    """Share of workers updated at once. Doubled: updates take half as long, and a broken template affects twice as many."""
     update_attempts_max: int = 3
+    """Failed updates before a worker is replaced. Doubled: a worker that cannot be updated is replaced later."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutingTuning:
+    """Queue discipline, worker selection and service times."""
+
+    queue_wait_share: float = 0.5
+    """Share of `target_queue_time` after which a queued request is late and yields. Doubled: requests yield only at the target,
+    and wait on the worker beyond it."""
+    overtakes_max: int = 9
+    """Requests served before late ones until a late one is served. Doubled: late requests wait about twice as long."""
+    prefetch_means: float = 0.1
+    """A busy worker gets a request if it will be free within this many mean service times. Doubled: less idle time between
+    requests, more requests behind a slow one."""
+    prefetch_finish_means: float = 2.5
+    """The same if the request will finish within this many mean service times. Doubled: fast workers get longer queues."""
+    prefetch_report_delays: float = 2.0
+    """Report delays added to both limits. Doubled: workers idle less where reports are slow, with longer queues on them."""
+    service_time_decay: float = 0.998
+    """Weight of the service-time histogram after each request, so about 500 requests count. Doubled: not allowed, at most 1."""
+    service_time_prior_requests: float = 20.0
+    """Weight of the prior for service times, in requests. Doubled: the estimates need twice as many requests."""
+    service_time_samples_min: int = 20
+    """Ended requests before the mean service time is used. Doubled: prefetch begins later."""
+    service_time_tail: float = 0.25
+    """Expected remaining time of the oldest request, as a share of its age. Doubled: long requests keep others away longer."""
+    service_time_remaining_min: float = 0.02
+    """Lower bound for the remaining time, as a share of the age. Doubled: little effect."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignallingTuning:
+    """When an engine reports to the workflow. Each report is a billed action."""
+
+    urgent_gap_seconds: float = 0.1
+    """Shortest time between urgent reports of the same cause. Doubled: bursts are reported up to 0.1 s later."""
+    metrics_slice_seconds: float = 5.0
+    """Time between comparisons of the arrivals with the last report. Doubled: changes of load are reported later."""
+    metrics_heartbeat_seconds: float = 60.0
+    """A report is sent after so long without a change. Doubled: half as many billed actions, unresponsive workers and outages
+    are noticed later."""
+    metrics_heartbeat_idle_seconds: float = 600.0
+    """The same for endpoints with only cold workers. Doubled: fewer billed actions; must stay below
+    `metrics_stale_idle_seconds`."""
+    metrics_heartbeat_queue_seconds: float = 10.0
+    """The same while requests are queued. Doubled: must stay below `queueing_engine_gone_seconds`."""
+    rate_change: float = 0.1
+    """Relative change of the arrival rate that is reported. Doubled: fewer reports, slower reaction."""
+    rate_rise_deviations: float = 0.5
+    """Rise of the rate, in standard deviations, that is reported. Doubled: fewer reports of random rises."""
+    rate_fall_deviations: float = 1.0
+    """Fall of the rate, in standard deviations, that is reported. Doubled: fewer reports, later scale-down."""
+    queue_change: float = 0.25
+    """Relative change of the queue that is reported. Doubled: fewer reports while a queue grows."""
+    queue_change_seconds: float = 1.0
+    """Smallest change of the expected queue time that is reported. Doubled: fewer reports of small queues."""
+    queue_ignored_share: float = 0.5
+    """Queue times below this share of `target_queue_time` count as zero. Doubled: queues are reported only at the target."""
+    activity_margin_seconds: float = 2.0
+    """A last request is reported so long before the inactivity timeout ends. Doubled: reports are earlier."""
+    escalation_backlog_factor: float = 2.0
+    """Growth of the backlog that is reported again at once. Doubled: a growing queue is reported less often."""
+    escalation_queue_time_factor: float = 1.5
+    """Growth of the queue time that is reported again at once. Doubled: a growing queue is reported less often."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerHealthTuning:
+    """The engine's view of workers and requests."""
+
+    worker_failures_free: int = 2
+    """Failures in a row without a pause. Doubled: a broken worker receives two more requests."""
+    worker_pause_seconds_max: float = 30.0
+    """Longest pause of a failing worker. Doubled: a recovered worker gets requests up to 30 s later."""
+    worker_unheard_suspect_seconds: float = 20.0
+    """A worker without reports for so long gets no requests. Doubled: requests are sent to a dead worker for 20 s more."""
+    worker_repeat_seconds: float = 30.0
+    """An unchanged worker is included in a report after so long. Doubled: smaller reports; must stay below
+    `unresponsive_seconds`."""
+    worker_over_memo_max: float = 1.25
+    """Perf over that in the memo that is accepted from a new benchmark. Doubled: a false report attracts more traffic for
+    one report."""
+    request_breaks_max: int = 2
+    """Workers that may fail with a request before it is refused. Doubled: a harmful request breaks twice as many workers."""
+    request_refused_seconds: float = 3600.0
+    """How long such a request is refused. Doubled: more memory, harmful requests stay refused for longer."""
+    request_blame_seconds: float = 10.0
+    """A request that left a worker within this time of its failure is a possible cause. Doubled: more requests are suspected
+    wrongly."""
+    request_verdict_seconds: float = 2.0
+    """A worker that reports well so long after it failed a request is healthy. Doubled: the cause is decided later."""
+    reroute_pause_seconds: float = 1.0
+    """A request routed twice within this time is queued: the official client retries without a pause. Doubled: retries
+    wait longer."""
+    routed_memory_seconds: float = 600.0
+    """How long the worker of a request is remembered. Doubled: more memory; the official client retries within this time."""
+    routed_ended_memory_seconds: float = 5.0
+    """The same after the request ended. Doubled: more memory."""
+    sweep_gap_seconds: float = 5.0
+    """A longer gap between two sweeps is an absence of the engine, not of the workers. Doubled: a stalled engine may suspect
+    healthy workers."""
+    request_end_report_seconds: float = 4.0
+    """A failed worker reports the end of its requests within this time. Doubled: the cause is decided later."""
+    ticket_shown_seconds: float = 3.0
+    """A worker reports a new request within this time, else the ticket counts as unused. Doubled: load of unused tickets
+    blocks a worker for 3 s more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning(
+    LoadTuning,
+    BacklogTuning,
+    KeepaliveTuning,
+    HysteresisTuning,
+    BootTuning,
+    FailureTuning,
+    MachineStatsTuning,
+    PollingTuning,
+    UpdateTuning,
+    RoutingTuning,
+    SignallingTuning,
+    WorkerHealthTuning,
+):
+    """All constants that change behaviour."""
 
 
 DEFAULT_TUNING = Tuning()

@@ -1,6 +1,6 @@
 """Workers, prices and times as an operator reads them."""
 
-from policy.capacity.capacity import LOAD_DUST, Perfs
+from policy.capacity.performance import LOAD_EPSILON, PerfEstimates
 from policy.state.worker import Worker
 
 
@@ -15,7 +15,7 @@ def duration(seconds: float) -> str:
 
 def load(value: float) -> str:
     """`420 load/s`, `0.35 load/s`."""
-    if abs(value) < LOAD_DUST:
+    if abs(value) < LOAD_EPSILON:
         return "0 load/s"  # what rounding leaves of a difference
     return f"{value:.0f} load/s" if value >= 100 else f"{value:.3g} load/s"
 
@@ -25,7 +25,7 @@ def price(dollars_per_hour: float) -> str:
     return f"${dollars_per_hour:.2f}/h"
 
 
-def machine(worker: Worker, perfs: Perfs) -> str:
+def machine(worker: Worker, perfs: PerfEstimates) -> str:
     """`4f1c (1x RTX 4090, 210 load/s, $0.31/h)`."""
     perf = perfs.worker(worker)
     able = load(perf) if perf > 0 else "perf not known yet"

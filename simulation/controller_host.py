@@ -16,9 +16,9 @@ from policy.state.plan import (
     Activate,
     CancelDrain,
     Destroy,
-    Look,
     Operation,
     Plan,
+    PollInstances,
     Reboot,
     Recruit,
     Search,
@@ -27,7 +27,7 @@ from policy.state.plan import (
 )
 from policy.state.plan_effects import expected, expected_learned
 from policy.state.reconcile import fold_listing
-from policy.state.worker import Learned, Worker
+from policy.state.worker import MachineStats, Worker
 from policy.state.worker_events import FoldResult, fold_drain_seen, fold_metrics, fold_operation_result
 from policy.tuning import DEFAULT_TUNING, Tuning
 from simulation.machine import Machine, Stage
@@ -104,12 +104,12 @@ class SimulatedController:
         self._workers: dict[str, Worker] = {}
         self._machines: dict[str, Machine] = {}
         self._load = LoadHistory()
-        self._learned = Learned()
+        self._learned = MachineStats()
         self._memory = Memory()
         self._ledger = CostLedger()
         self._offers: tuple[Offers, ...] = ()
         self._listed_at = 0.0
-        self._looking = False
+        self._listing_in_progress = False
         self._searching: tuple[int, ...] = ()
         self._launches = 0
         self._ids = _launch_ids(0)
@@ -122,7 +122,7 @@ class SimulatedController:
         self._world: World
 
     @property
-    def learned(self) -> Learned:
+    def learned(self) -> MachineStats:
         """What it learned so far."""
         return self._learned
 
@@ -233,7 +233,7 @@ class SimulatedController:
                 listed_at=self._listed_at,
                 launch_ids=self._ids,
                 memory=self._memory,
-                looking=self._looking,
+                listing_in_progress=self._listing_in_progress,
                 searching=self._searching,
             ),
             self.tuning,
@@ -247,8 +247,8 @@ class SimulatedController:
         if plan.failed_hosts:
             self._learned = expected_learned(self._learned, plan, now)
         self._alarm += 1
-        if plan.look_again_at is not None:
-            due = plan.look_again_at - EPOCH + ALARM_LATE_SECONDS
+        if plan.replan_at is not None:
+            due = plan.replan_at - EPOCH + ALARM_LATE_SECONDS
             self._world.at(max(due, self._world.now + ALARM_SECONDS_MIN), self._wake, self._alarm)
 
     def _carry_out(self, plan: Plan, now: float) -> None:
@@ -259,7 +259,7 @@ class SimulatedController:
             self._begin(operation)
 
     def _note(self, operation: Operation) -> None:
-        if not isinstance(operation, Look | Search) and len(self.decisions) < self._decisions_max:
+        if not isinstance(operation, PollInstances | Search) and len(self.decisions) < self._decisions_max:
             self.decisions.append((self._world.now, operation.op, operation.reason))
 
     def _begin(self, operation: Operation) -> None:
@@ -268,8 +268,8 @@ class SimulatedController:
             case Search():
                 self._searching = (operation.workergroup_id,)
                 world.search(self._found)
-            case Look():
-                self._looking = True
+            case PollInstances():
+                self._listing_in_progress = True
                 asked_at = EPOCH + world.now
                 world.after(world.settings.operation_seconds, self._listed, asked_at)
             case Recruit():
@@ -327,7 +327,7 @@ class SimulatedController:
         self._take(launch_id, folded)
         after = self._workers.get(launch_id)
         if after is not None and machine is not None:
-            self._workers[launch_id] = after.but(storage_dollars_per_hour=machine.storage_price)
+            self._workers[launch_id] = after.replace(storage_dollars_per_hour=machine.storage_price)
         self._plan_soon()
 
     def _ended(self, launch_id: str, name: str, ok: bool) -> None:
@@ -349,7 +349,7 @@ class SimulatedController:
         if ok and after is not None:
             if name == "stop":
                 stopped = S.INACTIVE if after.loaded_once else S.CREATED
-                self._workers[launch_id] = after.but(state=stopped, since=now, drain=None, retry_at=0.0)
+                self._workers[launch_id] = after.replace(state=stopped, since=now, drain=None, retry_at=0.0)
             elif name == "destroy":
                 del self._workers[launch_id]
                 self._machines.pop(launch_id, None)
@@ -357,7 +357,7 @@ class SimulatedController:
 
     def _listed(self, asked_at: float) -> None:
         now = EPOCH + self._world.now
-        self._looking = False
+        self._listing_in_progress = False
         self._listed_at = asked_at
         listing = fold_listing(
             self._workers.values(),

@@ -51,7 +51,7 @@ def note_drains_seen(book: EndpointStateBook, now: float) -> bool:
     news = False
     for worker in list(book.record.workers.values()):
         if worker.drain is not None and worker.tickets_open:
-            worker = worker.but(tickets_open=open_tickets(book, worker.launch_id, now))  # noqa: PLW2901 - the same worker
+            worker = worker.replace(tickets_open=open_tickets(book, worker.launch_id, now))  # noqa: PLW2901 - the same worker
             book.record.workers[worker.launch_id] = worker
         if worker.drain is not None and worker.drain.seen_at is None and _all_have_seen(book, worker, now):
             book.record.workers[worker.launch_id] = fold_drain_seen(worker, at=now)

@@ -117,7 +117,7 @@ class EndpointWorkflow:
             self._publisher.publish(workflow.time())
             if self._should_continue_as_new():
                 await self._hand_over()
-            self._alarm.set(self._book.record.look_again_at)
+            self._alarm.set(self._book.record.replan_at)
             await workflow.wait_condition(lambda: bool(self._due) or self._stirred or self._should_move())
             self._stirred = False
             self._operations.raise_fault()
@@ -135,7 +135,7 @@ class EndpointWorkflow:
         observation = self._book.observation(
             now,
             launch_ids=tuple(_launch_id() for _ in range(LAUNCH_IDS_PER_PLAN)),
-            looking=self._operations.looking,
+            listing_in_progress=self._operations.listing_in_progress,
             searching=self._operations.searching,
         )
         self._book.record.load_at_plan = (
@@ -149,7 +149,7 @@ class EndpointWorkflow:
             raise
         except FailureError as error:  # a local activity's own fault comes as it is, not in an ActivityError
             self._note_planner(str(error.cause or error), why, now)
-            self._book.record.look_again_at = workflow.time() + REPLAN_SECONDS
+            self._book.record.replan_at = workflow.time() + REPLAN_SECONDS
             return
         if decided.fault:
             self._note_planner(decided.fault, why, now)
@@ -165,8 +165,8 @@ class EndpointWorkflow:
         self._book.adopt(made, now)
         whatif_handlers.adopt(self._book, decided.advice, now)
         self._operations.carry_out(made, observation.workers)
-        due = [self._book.record.look_again_at or now + FALLBACK_SECONDS, recheck_at(self._book, now)]
-        self._book.record.look_again_at = min(at for at in due if at is not None)
+        due = [self._book.record.replan_at or now + FALLBACK_SECONDS, recheck_at(self._book, now)]
+        self._book.record.replan_at = min(at for at in due if at is not None)
         if self._book.record.deleting:
             self._confirm_empty(workflow.time())
 
@@ -228,7 +228,7 @@ class EndpointWorkflow:
         if now >= due:
             self._operations.look("the endpoint is deleted: nothing may be left")
             due = now + CONFIRM_SECONDS
-        record.look_again_at = min(record.look_again_at or due, due)
+        record.replan_at = min(record.replan_at or due, due)
 
     def _is_gone(self) -> bool:
         record = self._book.record
@@ -237,7 +237,7 @@ class EndpointWorkflow:
         return self._operations.found_nothing_at >= record.emptied_at + options.LIST_LAG_SECONDS
 
     def _ring(self) -> None:
-        self._book.record.look_again_at = None
+        self._book.record.replan_at = None
         self._due = self._due or "the time has come"
 
     def _news(self, reason: str) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from policy.capacity.capacity import holds_requests
+from policy.capacity.supply import holds_requests
 from policy.load import history as load_windows
 from policy.planning.rolling_update import UPDATING
-from policy.state.lifecycle import Impossible
+from policy.state.lifecycle import InvalidTransition
 from policy.state.worker import Goal, Worker
 from policy.state.worker_events import fold_metrics
 from stoker_wire.endpoint import EndpointPatch
@@ -126,7 +126,7 @@ def cancel_update(book: EndpointStateBook, workergroup_id: int, now: float) -> s
         if not outdated or worker.operation == "update" or worker.state in UPDATING:
             continue
         stays = worker.drain is None or worker.drain.goal is not Goal.UPDATE
-        book.record.workers[worker.launch_id] = worker.but(
+        book.record.workers[worker.launch_id] = worker.replace(
             revision=group.revision, drain=worker.drain if stays else None
         )
         kept.append(worker.launch_id)
@@ -212,7 +212,7 @@ def _worker(book: EndpointStateBook, told: WorkerMetrics, now: float) -> str:
             tickets_open=tickets,
             fleet=record.workers.values(),
         )
-    except Impossible as fault:
+    except InvalidTransition as fault:
         book.log.note(now, "worker", str(fault), subject=told.launch_id, level=2)
         return ""
     keep(book, worker, folded, now)

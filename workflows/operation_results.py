@@ -6,7 +6,7 @@ from activities.messages import CreatedInstance, ListedInstances, label_prefix
 from policy.state.billing import settle
 from policy.state.reconcile import fold_listing
 from policy.state.worker import Worker
-from policy.state.worker_events import FoldResult, fold_operation_result, vanished
+from policy.state.worker_events import FoldResult, fold_instance_gone, fold_operation_result
 from workflows.state import EndpointStateBook
 
 _ERROR_KINDS = {
@@ -25,7 +25,7 @@ def created(book: EndpointStateBook, launch_id: str, made: CreatedInstance, now:
     if worker is None:
         return
     book.count_dollars(now)
-    worker = worker.but(
+    worker = worker.replace(
         machine_id=made.machine_id or worker.machine_id,
         dollars_per_hour=made.dollars_per_hour or worker.dollars_per_hour,
         storage_dollars_per_hour=made.storage_dollars_per_hour,
@@ -68,7 +68,7 @@ def ended(
     book.count_dollars(now)
     learned = book.record.learned
     if confirmed_gone and fault is None:
-        folded = vanished(current, "released", learned)
+        folded = fold_instance_gone(current, "released", learned)
     else:
         kind, said = fault or ("", "")
         folded = fold_operation_result(

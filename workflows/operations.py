@@ -23,15 +23,15 @@ from activities.messages import (
     launch_label,
 )
 from policy.state.billing import bills_due
-from policy.state.lifecycle import Impossible, is_hot
+from policy.state.lifecycle import InvalidTransition, is_hot
 from policy.state.observation import Offers
 from policy.state.plan import (
     Activate,
     CancelDrain,
     Destroy,
-    Look,
     Operation,
     Plan,
+    PollInstances,
     Reboot,
     Recruit,
     Search,
@@ -39,7 +39,7 @@ from policy.state.plan import (
     Stop,
     Update,
 )
-from policy.state.plan_effects import launched, ordered
+from policy.state.plan_effects import apply_operation, launched_worker
 from policy.state.worker import Worker
 from policy.state.worker_events import RESTARTS
 from stoker_wire.control import MARKET_TASK_QUEUE
@@ -52,7 +52,7 @@ from workflows.state import EndpointStateBook
 
 OnWorker = Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update
 
-LOOK = "look"
+LISTING = "list"
 """The key of the listing's task; workers' tasks have their launch id, searches `search:<workergroup>`."""
 _SEARCH = "search:"
 
@@ -85,12 +85,12 @@ class Operations:
     @property
     def changing(self) -> bool:
         """Whether anything is under way that rents or releases."""
-        return any(key != LOOK and not key.startswith(_SEARCH) for key in self._tasks)
+        return any(key != LISTING and not key.startswith(_SEARCH) for key in self._tasks)
 
     @property
-    def looking(self) -> bool:
+    def listing_in_progress(self) -> bool:
         """Whether a listing is under way."""
-        return LOOK in self._tasks
+        return LISTING in self._tasks
 
     @property
     def searching(self) -> tuple[int, ...]:
@@ -128,7 +128,7 @@ class Operations:
         match operation:
             case Search():
                 self._search(operation)
-            case Look():
+            case PollInstances():
                 self.look(operation.reason, whole=operation.whole)
             case Recruit():
                 self._recruit(operation, workflow.time())
@@ -146,8 +146,8 @@ class Operations:
 
     def look(self, reason: str, *, whole: bool = True) -> None:
         """List the endpoint's instances, unless that is under way; `whole`: and not only its known workers."""
-        if LOOK not in self._tasks:
-            self._spawn(LOOK, self._list(reason, whole))
+        if LISTING not in self._tasks:
+            self._spawn(LISTING, self._list(reason, whole))
 
     def _recruit(self, operation: Recruit, now: float) -> None:
         group = self._book.workergroup(operation.workergroup_id)
@@ -155,7 +155,7 @@ class Operations:
             return
         offer = operation.offer
         self._book.record.pending_offers[operation.launch_id] = offer
-        self._book.record.workers[operation.launch_id] = launched(operation, now)
+        self._book.record.workers[operation.launch_id] = launched_worker(operation, now)
         self._note(
             "recruit",
             operation.launch_id,
@@ -172,8 +172,8 @@ class Operations:
             return
         self._note(asked.op, asked.launch_id, asked.reason, workergroup_id=worker.workergroup_id)
         try:
-            ordered_worker = ordered(worker, asked, now)
-        except Impossible as fault:
+            ordered_worker = apply_operation(worker, asked, now)
+        except InvalidTransition as fault:
             self._note("fail", asked.launch_id, f"{asked.op}: {fault}", workergroup_id=worker.workergroup_id)
             return
         if ordered_worker.operation not in {"", "destroy"} and worker.instance_id is None:

@@ -38,7 +38,7 @@ def status(book: EndpointStateBook, under_way: tuple[str, ...], load_per_second:
         queued_requests=record.load.backlog_requests,
         dollars_per_hour=book.burn_dollars_per_hour(),
         dollars=record.ledger.dollars,
-        look_again_at=record.look_again_at,
+        replan_at=record.replan_at,
         listed_at=record.listed_at,
         under_way=under_way,
         learned=record.learned,

@@ -12,7 +12,7 @@ from policy.state.billing import CostLedger, accrue
 from policy.state.observation import Memory, Observation, Offers
 from policy.state.plan import Plan, Targets, Wait
 from policy.state.plan_effects import expected_learned
-from policy.state.worker import Learned, Worker
+from policy.state.worker import MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
@@ -62,7 +62,7 @@ class Record:
     workers: dict[str, Worker] = field(default_factory=dict)
     """By launch id, in the order of their launches."""
     load: LoadHistory = LoadHistory()
-    learned: Learned = Learned()
+    learned: MachineStats = MachineStats()
     memory: Memory = Memory()
     ledger: CostLedger = CostLedger()
     workers_rented: int = 0
@@ -79,7 +79,7 @@ class Record:
     deleting: bool = False
     emptied_at: float | None = None
     """Since when a deleted endpoint has no worker; a listing made well after it must be empty, too."""
-    look_again_at: float | None = None
+    replan_at: float | None = None
     targets: Targets = Targets()
     waits: tuple[Wait, ...] = ()
     load_at_plan: float = 0.0
@@ -102,7 +102,7 @@ LINES_LEFT = 20
 _RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 
 _MEMORIES = frozenset(
-    {"load", "learned", "memory", "targets", "waits", "load_at_plan", "look_again_at", "advice"}
+    {"load", "learned", "memory", "targets", "waits", "load_at_plan", "replan_at", "advice"}
 )
 """What a new run can do without: it is learned again, or planned again. JSON has no word for an infinite figure, for one."""
 
@@ -154,7 +154,7 @@ class EndpointStateBook:
         now: float,
         *,
         launch_ids: tuple[str, ...] = (),
-        looking: bool = False,
+        listing_in_progress: bool = False,
         searching: tuple[int, ...] = (),
     ) -> Observation:
         """What the planner is given."""
@@ -174,7 +174,7 @@ class EndpointStateBook:
             deleting=record.deleting,
             launch_ids=launch_ids,
             memory=record.memory,
-            looking=looking,
+            listing_in_progress=listing_in_progress,
             searching=searching,
         )
 
@@ -188,7 +188,7 @@ class EndpointStateBook:
             if (wait.subject, wait.code) not in before:
                 self.log.note(now, "wait", wait.reason, subject=wait.subject, level=1)
         record.targets, record.waits = plan.targets, plan.waits
-        record.look_again_at = plan.look_again_at
+        record.replan_at = plan.replan_at
 
     def burn_dollars_per_hour(self) -> float:
         """What all workers cost now."""

@@ -12,7 +12,7 @@ from benchmarks.scale.fake_workers import MODEL_SECONDS, PERF
 from benchmarks.scale.market import DOLLARS_PER_HOUR, KIND, TEMPLATE_HASH, Marketplace, Rented, address_of
 from market.ownership import Owner
 from policy.state.observation import Memory
-from policy.state.worker import KindRecord, Learned, Worker
+from policy.state.worker import KindRecord, MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.control import TASK_QUEUE, WORKFLOW_TYPE, EndpointSpec, workflow_id
 from stoker_wire.endpoint import EndpointConfig
@@ -23,7 +23,7 @@ from workflows.state import EndpointStateBook
 
 STARTS_PER_SECOND = 40
 """Workflow starts per second; at a higher rate the server's task queues grow."""
-LOOK_SECONDS = DEFAULT_TUNING.look_seconds_steady
+LOOK_SECONDS = DEFAULT_TUNING.listing_seconds_steady
 """The listings of the endpoints are spread over this time, seconds."""
 
 
@@ -97,7 +97,7 @@ def prepare(
             seeded.running.append(one)
         book.record.workers[launch_id] = _worker(group.id, launch_id, one, now, running=running)
     record = book.record
-    record.learned = Learned(
+    record.learned = MachineStats(
         kinds=(
             KindRecord(
                 workergroup_id=group.id, kind=f"1x {KIND}", perf=PERF, dollars_per_hour=DOLLARS_PER_HOUR, samples=workers,

@@ -13,7 +13,7 @@ from controller.whatif.fleet import WhatIfFleet, WhatIfTotals, whatif_fleet
 from controller.whatif.replay import advance_fleet
 from policy.planning.planner import plan
 from policy.state.observation import Memory, Observation
-from policy.state.plan import Look, Operation, Plan, Recruit, Search
+from policy.state.plan import Operation, Plan, PollInstances, Recruit, Search
 from policy.temperaments import TUNINGS
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
@@ -189,7 +189,7 @@ def _steps(made: Plan) -> dict[tuple[str, str, int], Operation]:
     steps: dict[tuple[str, str, int], Operation] = {}
     recruits: dict[str, int] = {}
     for operation in made.operations:
-        if isinstance(operation, Look):
+        if isinstance(operation, PollInstances):
             continue
         if isinstance(operation, Search):
             steps[(operation.op, f"workergroup {operation.workergroup_id}", 0)] = operation

@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from policy.capacity.capacity import Perfs
+from policy.capacity.performance import PerfEstimates
 from policy.state.observation import Memory, Observation
 from policy.state.worker import Goal, Worker
 from stoker_wire.states import GPU_BILLED, STORAGE_UNBILLED
@@ -84,7 +84,7 @@ class WhatIfFleet:
     machines: tuple[WhatIfMachine, ...] = ()
     memory: Memory = Memory()
     backlog_load: float = 0.0
-    look_again_at: float | None = None
+    replan_at: float | None = None
     level_at_plan: float = 0.0
     launches: int = 0
     tally: WhatIfTotals = WhatIfTotals()
@@ -110,14 +110,14 @@ class WhatIfFleet:
 
 def whatif_fleet(seen: Observation) -> WhatIfFleet:
     """A shadow that begins as the live fleet is."""
-    perfs = Perfs.of(seen.workers, seen.learned)
+    perfs = PerfEstimates.of(seen.workers, seen.learned)
     machines = (_machine(worker, perfs.worker(worker)) for worker in seen.workers)
     return WhatIfFleet(
         clock=seen.now,
         machines=tuple(machine for machine in machines if machine is not None),
         memory=seen.memory or Memory(),
         backlog_load=seen.load.backlog_load,
-        look_again_at=seen.now,
+        replan_at=seen.now,
     )
 
 

@@ -13,8 +13,8 @@ from controller.whatif.fleet import WhatIfFleet, WhatIfMachine, WhatIfTotals
 from controller.whatif.market import assumed_offers
 from controller.whatif.past_load import arrived, as_of
 from policy.capacity.boot_time import expected_seconds
-from policy.capacity.capacity import LOAD_DUST, Perfs
-from policy.load.erlang import chance
+from policy.capacity.performance import LOAD_EPSILON, PerfEstimates
+from policy.load.erlang import expected_wait
 from policy.load.history import LoadHistory, rate
 from policy.planning.planner import plan
 from policy.state.observation import LAUNCH_IDS_PER_PLAN, Observation
@@ -63,14 +63,14 @@ class _Life:
         self._config = config
         self._tuning = tuning
         self._limit = seen.config.target_queue_time
-        self._perfs = Perfs.of(seen.workers, seen.learned)
+        self._perfs = PerfEstimates.of(seen.workers, seen.learned)
         self._cost = seen.load.mean_cost or self._perfs.mean or 1.0
         self._revisions = {group.id: group.revision for group in seen.workergroups}
         self.clock = shadow.clock
         self._machines = {each.launch_id: each for each in shadow.machines}
         self._memory = shadow.memory
         self._backlog = shadow.backlog_load
-        self._look_again_at = shadow.look_again_at
+        self._replan_at = shadow.replan_at
         self._level = shadow.level_at_plan
         self._launches = shadow.launches
         self._hot_wanted, self._reason = shadow.hot_wanted, shadow.reason
@@ -86,7 +86,7 @@ class _Life:
             machines=tuple(self._machines.values()),
             memory=self._memory,
             backlog_load=round(self._backlog, 3),
-            look_again_at=self._look_again_at,
+            replan_at=self._replan_at,
             level_at_plan=self._level,
             launches=self._launches,
             hot_wanted=self._hot_wanted,
@@ -108,12 +108,12 @@ class _Life:
         """When something is due by itself."""
         due = [self._ready_at(each) for each in self._machines.values() if _boots(each)]
         due += [self._empty_at(each) for each in self._machines.values() if each.drain_since is not None]
-        due += [self._look_again_at] if self._look_again_at is not None else []
+        due += [self._replan_at] if self._replan_at is not None else []
         return min((at for at in due if at > self.clock), default=math.inf)
 
     def step(self, until: float) -> None:
         """Let time pass, then plan if anything calls for it."""
-        queued = self._backlog > LOAD_DUST
+        queued = self._backlog > LOAD_EPSILON
         self._pass(until)
         came = [self._has_come(each) for each in list(self._machines.values()) if _boots(each)]
         emptied = any(
@@ -123,8 +123,15 @@ class _Life:
         load = self._load()
         level = rate(load, _LEVEL_SECONDS) or 0.0
         moved = abs(level - self._level) > max(self._level * _LEVEL_MOVED, 0.01 * self._ready(), 1e-9)
-        due = self._look_again_at is not None and self.clock >= self._look_again_at
-        if any(came) or emptied or moved or due or queued != (self._backlog > LOAD_DUST) or self._pressed():
+        due = self._replan_at is not None and self.clock >= self._replan_at
+        if (
+            any(came)
+            or emptied
+            or moved
+            or due
+            or queued != (self._backlog > LOAD_EPSILON)
+            or self._pressed()
+        ):
             self._level = level
             self._carry_out(self._plan(load))
 
@@ -144,11 +151,11 @@ class _Life:
         hot = [each for each in self._machines.values() if each.state is S.READY]
         self._hot_seconds += len(hot) * seconds
         self._seconds += seconds
-        self.clock, self._backlog = until, after if after > LOAD_DUST else 0.0
+        self.clock, self._backlog = until, after if after > LOAD_EPSILON else 0.0
         if self._backlog > 0:
             self._late += work * (self._backlog > self._work_within(self._limit))
         elif work > 0:
-            by_chance = chance(
+            by_chance = expected_wait(
                 work / seconds,
                 capacity,
                 perf=capacity / max(sum(each.drain_since is None for each in hot), 1),
@@ -213,7 +220,7 @@ class _Life:
             load=load,
             offers=assumed_offers(self._seen, self.clock),
             listed_at=self.clock,
-            looking=True,
+            listing_in_progress=True,
             searching=(),
             launch_ids=tuple(f"~{self._launches + number:011d}" for number in range(LAUNCH_IDS_PER_PLAN)),
             memory=self._memory,
@@ -269,7 +276,7 @@ class _Life:
         for operation in made.operations:
             self._carry_out_one(operation)
         self._memory = made.memory
-        self._look_again_at = made.look_again_at
+        self._replan_at = made.replan_at
         self._hot_wanted, self._reason = made.targets.hot_wanted, made.targets.reason
 
     def _carry_out_one(self, operation: Operation) -> None:

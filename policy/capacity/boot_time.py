@@ -1,55 +1,57 @@
-"""How far what boots can be relied on: when it is expected, when a start would overtake it, when it is overdue."""
+"""Boot and start times: when a booting worker is expected, and when it is overdue."""
 
-from policy.state.worker import Learned, Worker
+from policy.state.worker import MachineStats, Worker
 from policy.tuning import Tuning
 
 
-def ready_at(worker: Worker, learned: Learned, tuning: Tuning) -> float:
-    """When a booting worker is expected to be ready, by what its kind took before."""
-    return _asked_at(worker) + expected_seconds(worker, learned, tuning)
+def ready_at(worker: Worker, learned: MachineStats, tuning: Tuning) -> float:
+    """When a booting worker is expected to be ready, Unix seconds."""
+    return _began_at(worker) + expected_seconds(worker, learned, tuning)
 
 
-def expected_seconds(worker: Worker, learned: Learned, tuning: Tuning) -> float:
-    """What a boot, or a start of one that loaded before, takes: of its kind, else of the others, else a guess."""
+def expected_seconds(worker: Worker, learned: MachineStats, tuning: Tuning) -> float:
+    """Expected duration of a worker's boot, or of its start if it has loaded before.
+
+    Sources in this order: measurements of its machine kind, measurements of all kinds, the default.
+    """
     record = learned.kind(worker.workergroup_id, worker.kind)
     if worker.loaded_once:
-        others = [each.start_seconds for each in learned.kinds if each.starts]
         own = record.start_seconds if record is not None and record.starts else 0.0
-        return own or _mean(others) or tuning.start_seconds_unknown
+        return own or start_seconds(learned, tuning)
     own = record.boot_seconds if record is not None and record.boots else 0.0
     return own or boot_seconds(learned, tuning)
 
 
-def boot_seconds(learned: Learned, tuning: Tuning) -> float:
-    """What a new machine takes, by all that were seen, else a guess."""
-    return _mean([each.boot_seconds for each in learned.kinds if each.boots]) or tuning.boot_seconds_unknown
+def boot_seconds(learned: MachineStats, tuning: Tuning) -> float:
+    """Expected duration of a new machine's boot."""
+    return _mean([each.boot_seconds for each in learned.kinds if each.boots]) or tuning.boot_seconds_default
 
 
-def start_seconds(learned: Learned, tuning: Tuning) -> float:
-    """What a cold worker takes, by all that were seen, else a guess."""
+def start_seconds(learned: MachineStats, tuning: Tuning) -> float:
+    """Expected duration of a cold worker's start."""
     return (
-        _mean([each.start_seconds for each in learned.kinds if each.starts]) or tuning.start_seconds_unknown
+        _mean([each.start_seconds for each in learned.kinds if each.starts]) or tuning.start_seconds_default
     )
 
 
-def is_late(worker: Worker, learned: Learned, now: float, tuning: Tuning) -> bool:
-    """Whether a cold worker that is started now would be ready before this one that boots for the first time."""
+def is_slower_than_start(worker: Worker, learned: MachineStats, now: float, tuning: Tuning) -> bool:
+    """Whether a cold worker started now would be ready before this one, which boots for the first time."""
     if worker.loaded_once:
         return False
     starts = [each.start_seconds for each in learned.kinds if each.starts]
-    return ready_at(worker, learned, tuning) > now + min(starts, default=tuning.start_seconds_unknown)
+    return ready_at(worker, learned, tuning) > now + min(starts, default=tuning.start_seconds_default)
 
 
-def overdue_at(worker: Worker, learned: Learned, tuning: Tuning) -> float:
-    """From when on it is not relied on any more: another is woken or rented beside it, and whoever comes first serves.
+def overdue_at(worker: Worker, learned: MachineStats, tuning: Tuning) -> float:
+    """When a booting worker stops counting as capacity, Unix seconds. Another is then started or rented beside it.
 
-    A host that pulls at a tenth of the speed, or a stopped machine whose GPU somebody else has, looks like any other until
-    then; its deadline, when it is given up, is much later.
+    Slow hosts and starts that wait for an occupied GPU show no other sign. The worker is given up only at its deadline,
+    which is much later.
     """
-    return _asked_at(worker) + tuning.overdue_factor * expected_seconds(worker, learned, tuning)
+    return _began_at(worker) + tuning.overdue_factor * expected_seconds(worker, learned, tuning)
 
 
-def _asked_at(worker: Worker) -> float:
+def _began_at(worker: Worker) -> float:
     return worker.since if worker.loaded_once else worker.launched_at
 
 

@@ -1,66 +1,70 @@
-"""What a fleet takes of its budget, kept up to date from worker to worker: summing it anew for each would be quadratic."""
+"""The budget of an endpoint, and how much of it the workers take. Updated per worker, which keeps planning linear."""
 
 from collections.abc import Iterable
 
-from policy.capacity.capacity import counted_dollars_per_hour
 from policy.capacity.exact_sum import BILLION, billionths
-from policy.state.lifecycle import is_billed_until_gone, is_hot
+from policy.state.lifecycle import counts_in_full, is_billed_until_gone, is_hot
 from policy.state.worker import Goal, Worker
 
 
+def counted_dollars_per_hour(worker: Worker) -> float:
+    """What a worker takes of the budget. A broken worker takes its full price while its machine runs."""
+    return worker.dollars_per_hour if counts_in_full(worker) else worker.burn_dollars_per_hour
+
+
 class BudgetTracker:
-    """A budget, and what the workers take of it. Money goes in and out as dollars per hour, and is kept in billionths."""
+    """The committed part of a budget. Amounts are dollars per hour, summed in billionths."""
 
     def __init__(self, dollars_per_hour_max: float, workers: Iterable[Worker]) -> None:
         self._budget = billionths(dollars_per_hour_max)
         self._committed = 0
-        self._running_out = 0
+        self._released_by_drains = 0
         for worker in workers:
             self._count(worker, 1)
 
     def exchange(self, before: Worker | None, after: Worker) -> None:
-        """A worker has changed, or is new."""
+        """Account for a changed worker, or a new one if `before` is None."""
         if before is not None:
             self._count(before, -1)
         self._count(after, 1)
 
     @property
     def left(self) -> float:
-        """How many more $/h may be committed; negative: too much is."""
+        """$/h that may still be committed; negative: the budget is exceeded."""
         return (self._budget - self._committed) / BILLION
 
     @property
     def left_after_drains(self) -> float:
-        """The same once the workers that drain, stop or go have done so."""
-        return (self._budget - self._committed + self._running_out) / BILLION
+        """`left` after all workers that drain, stop or are released have done so."""
+        return (self._budget - self._committed + self._released_by_drains) / BILLION
 
     def affords(self, dollars_per_hour: float, instead_of: float = 0.0) -> bool:
-        """Whether so much may be committed more than now, or instead of what a worker takes now."""
+        """Whether the budget has room for this amount, where it replaces `instead_of`."""
         return billionths(dollars_per_hour) - billionths(instead_of) <= self._budget - self._committed
 
     def affords_after_drains(self, dollars_per_hour: float, instead_of: float = 0.0) -> bool:
-        """The same once the workers that drain, stop or go have done so."""
+        """`affords` after all workers that drain, stop or are released have done so."""
         more = billionths(dollars_per_hour) - billionths(instead_of)
-        return more <= self._budget - self._committed + self._running_out
+        return more <= self._budget - self._committed + self._released_by_drains
 
     def committed_with(self, before: Worker | None, after: Worker) -> float:
-        """What they cost once all that boots is running and the change is made, $/h."""
-        return (self._committed + _more(before, after)) / BILLION
+        """The committed $/h if the change is made."""
+        return (self._committed + _increase(before, after)) / BILLION
 
     def allows(self, before: Worker | None, after: Worker) -> bool:
-        """Whether the change keeps to the budget, or at least takes no more than is taken already."""
-        more = _more(before, after)
-        return more <= 0 or self._committed + more <= self._budget
+        """Whether the change keeps to the budget, or at least does not increase the committed amount."""
+        increase = _increase(before, after)
+        return increase <= 0 or self._committed + increase <= self._budget
 
     def _count(self, worker: Worker, sign: int) -> None:
         self._committed += sign * _counted(worker)
-        if _runs_out(worker):
-            self._running_out += sign * (
+        if _is_released_by_drain(worker):
+            self._released_by_drains += sign * (
                 billionths(worker.dollars_per_hour) - billionths(worker.storage_dollars_per_hour)
             )
 
 
-def _more(before: Worker | None, after: Worker) -> int:
+def _increase(before: Worker | None, after: Worker) -> int:
     return _counted(after) - (0 if before is None else _counted(before))
 
 
@@ -68,7 +72,7 @@ def _counted(worker: Worker) -> int:
     return billionths(counted_dollars_per_hour(worker))
 
 
-def _runs_out(worker: Worker) -> bool:
+def _is_released_by_drain(worker: Worker) -> bool:
     if is_billed_until_gone(worker):
         return True
     return is_hot(worker) and worker.drain is not None and worker.drain.goal is not Goal.UPDATE

@@ -1,11 +1,10 @@
-"""Sums that can be kept up to date: what was added can be taken away again, and nothing of it is left as rounding."""
+"""Exact sums of amounts: integers, so that a sum is independent of order and removals leave no rounding error."""
 
 BILLION = 1e9
 
-_MOST = 1e18
-"""Nobody pays or does as much; what is beyond it must not break a sum."""
+_MAGNITUDE_MAX = 1e18
 
 
 def billionths(value: float) -> int:
-    """Dollars per hour, or load/s, in whole billionths. A sum of them does not depend on its order, and does not drift."""
-    return round(min(max(value, -_MOST), _MOST) * BILLION)
+    """Dollars per hour, or load/s, in whole billionths. Values beyond ±1e18 are clipped."""
+    return round(min(max(value, -_MAGNITUDE_MAX), _MAGNITUDE_MAX) * BILLION)

@@ -1,53 +1,50 @@
-"""How much of a perf that a worker claims is believed: traffic goes to where perf is, so a worker could draw it with a number.
+"""Upper bounds for the perf that a worker reports: perf attracts traffic, so a false report would attract all of it.
 
-A worker is held to the others of its kind, then to what is known of its kind, then to the other kinds beside it. Medians,
-so that one that lies, up or down, moves nobody else's bound; with a single peer it cannot be told which of the two lies.
+The bound comes from other workers of the same kind, else from the kind's record, else from the other kinds in the
+workergroup. Medians, so that one false report does not move the bound of others. Two workers with one peer each give no
+bound: either could be wrong.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from policy.state.worker import Learned, Worker
-
-OVER_KIND_MAX = 3.0
-"""Machines of one kind differ by their clocks, cooling and hosts' CPUs: by tens of percent, hardly ever by two."""
-OVER_FLEET_MAX = 50.0
-"""A data centre's GPU does some ten or twenty times what the smallest rented one does on a model that both can hold."""
-PEERS_MIN = 2
-SAMPLES_MIN = 3
+from policy.state.worker import MachineStats, Worker
+from policy.tuning import DEFAULT_TUNING
 
 
 @dataclass(frozen=True, slots=True)
-class Ceiling:
-    """The most that is believed, and in whose light."""
+class PerfBound:
+    """The highest accepted perf, and the comparison that it comes from."""
 
     perf: float
-    because: str
+    reason: str
 
 
-def ceiling(worker: Worker, fleet: Iterable[Worker], learned: Learned) -> Ceiling | None:
-    """The most perf that the worker can be believed; None: there is nothing to hold it to."""
-    beside = [
+def perf_bound(worker: Worker, fleet: Iterable[Worker], learned: MachineStats) -> PerfBound | None:
+    """The highest accepted perf of the worker; None: there is nothing to compare with."""
+    tuning = DEFAULT_TUNING
+    peers = [
         each
         for each in fleet
         if each.workergroup_id == worker.workergroup_id
         and each.perf > 0
         and each.launch_id != worker.launch_id
     ]
-    same = [each.perf for each in beside if each.kind == worker.kind]
-    if len(same) >= PEERS_MIN:
-        usual = median(same)
-        return Ceiling(usual * OVER_KIND_MAX, f"the others of its kind do {usual:.4g}")
+    same_kind = [each.perf for each in peers if each.kind == worker.kind]
+    if len(same_kind) >= tuning.perf_bound_peers_min:
+        usual = median(same_kind)
+        return PerfBound(usual * tuning.perf_over_kind_max, f"other workers of its kind reach {usual:.4g}")
     record = learned.kind(worker.workergroup_id, worker.kind)
-    if record is not None and record.samples >= SAMPLES_MIN and record.perf > 0:
-        said = f"its kind did {record.perf:.4g} on average"
-        return Ceiling(record.perf * OVER_KIND_MAX, said)
-    if len(beside) >= PEERS_MIN:
-        usual = median([each.perf for each in beside])
-        return Ceiling(usual * OVER_FLEET_MAX, f"the others of its workergroup do {usual:.4g}")
+    if record is not None and record.samples >= tuning.perf_bound_samples_min and record.perf > 0:
+        reason = f"its kind reached {record.perf:.4g} on average"
+        return PerfBound(record.perf * tuning.perf_over_kind_max, reason)
+    if len(peers) >= tuning.perf_bound_peers_min:
+        usual = median([each.perf for each in peers])
+        reason = f"other workers of its workergroup reach {usual:.4g}"
+        return PerfBound(usual * tuning.perf_over_workergroup_max, reason)
     return None
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one; of two in the middle the larger, so that a small lie does not hold the honest down."""
+    """The median; of two middle values the larger, so that a false low report does not lower the bound."""
     return sorted(values)[len(values) // 2]

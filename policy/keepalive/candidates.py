@@ -1,100 +1,144 @@
-"""The ways of holding hot capacity that are tried in the books, and which of them is used.
+"""The candidate rules for keeping idle capacity hot, and the choice of the cheapest one.
 
-The books see less than there is: arrivals in buckets, requests as a fluid, machines that always come.
+Each candidate is evaluated on the recorded load (`policy.keepalive.evaluation`). The evaluation simplifies: arrivals
+are binned, requests are a fluid, and machines always start.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from policy.load.peaks import Peaks, held_level
 from policy.tuning import Tuning
 
-HOLDS = (45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0, 3600.0)
-"""Seconds for which a level of capacity is kept after it was last needed."""
-SPARES = (0.25, 0.5)
-SPARE_HOLDS = (45.0, 90.0, 180.0, 600.0)
-PARTS = ((45.0, 0.5, 600.0), (90.0, 0.3, 600.0), (90.0, 0.5, 1200.0), (45.0, 0.7, 3600.0))
-"""(the hold of all that was needed, the share of it that is kept for longer, for how long): of bursts that come again after any
-pause, what is kept through the pause spares most of the waiting."""
-LAST_HOLDS = (45.0, 90.0, 300.0)
-LAST_SECONDS = HOLDS[-1]
-"""For which the last hot worker is kept, where it is kept for longer than the others: seldom requests need one, and it is the
-second and the third, which two requests at a time once asked for, that make a long hold dear."""
-_HOLD_FOR_NOTHING = 300.0
-"""Of holds that cost the same none longer than this is chosen."""
+HOLD_SECONDS = (45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0, 3600.0)
+"""Candidate times for which a level of capacity stays hot after it was last needed."""
+SPARE_SHARES = (0.25, 0.5)
+_SPARE_HOLD_SECONDS = (45.0, 90.0, 180.0, 600.0)
+_TAILS = ((45.0, 0.5, 600.0), (90.0, 0.3, 600.0), (90.0, 0.5, 1200.0), (45.0, 0.7, 3600.0))
+"""(seconds, tail share, tail seconds) of the candidates with a tail. For bursts at irregular intervals, a part of the
+capacity that survives the pause prevents most of the waiting."""
+_HOLD_SECONDS_WITH_LAST_WORKER = (45.0, 90.0, 300.0)
+LAST_WORKER_HOLD_SECONDS = HOLD_SECONDS[-1]
+"""How long the last hot worker is kept under `Retention.keep_last_worker`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One way of holding."""
+class Retention:
+    """One rule for keeping idle capacity hot."""
 
     seconds: float
-    """For which a level is kept after it was last needed."""
-    habit: bool = False
-    """Whether what came at this minute of each of the last hours is met in advance."""
-    spare: float = 0.0
-    """What is kept beyond the level, as a share of it."""
-    last: bool = False
-    """Whether the last worker is kept for `LAST_SECONDS`."""
-    part: float = 0.0
-    """The share of the level that is kept for `part_seconds`."""
-    part_seconds: float = 0.0
-    """More than `seconds`, where there is a part."""
+    """How long a level of capacity stays hot after it was last needed."""
+    seasonal: bool = False
+    """Start workers ahead of the load that occurred at this minute of each of the last hours."""
+    spare_share: float = 0.0
+    """Spare capacity, as a share of the level."""
+    keep_last_worker: bool = False
+    """Keep the last worker for `LAST_WORKER_HOLD_SECONDS`. Rare requests need one; a second one would be
+    expensive."""
+    tail_share: float = 0.0
+    """The share of the level that stays hot for `tail_seconds`."""
+    tail_seconds: float = 0.0
+    """More than `seconds` if there is a tail."""
 
     @property
-    def plain(self) -> bool:
-        """Nothing but a hold."""
-        return not self.habit and not self.spare and not self.last and not self.part
+    def is_plain(self) -> bool:
+        """Whether the rule is only a hold time."""
+        return not (self.seasonal or self.spare_share or self.keep_last_worker or self.tail_share)
+
+    @property
+    def reason(self) -> str:
+        """The spare capacity for the reason of a decision; empty without spare capacity."""
+        return f"{self.spare_share:.0%} spare by keep-alive evaluation" if self.spare_share else ""
+
+    @property
+    def longest_seconds(self) -> float:
+        """The longest time for which any capacity stays hot."""
+        return max(self.seconds, self.tail_seconds)
+
+    def level(self, peaks: Peaks, now: float) -> float:
+        """The capacity that stays hot after these peaks of demand, load/s."""
+        whole = held_level(peaks, now, self.seconds) * (1.0 + self.spare_share)
+        return max(whole, self.tail_share * held_level(peaks, now, self.tail_seconds))
 
 
-WAYS = (
-    *(Candidate(hold) for hold in HOLDS),
-    *(Candidate(hold, habit=True) for hold in HOLDS),
-    *(Candidate(hold, spare=spare) for spare in SPARES for hold in SPARE_HOLDS),
-    *(Candidate(hold, last=True) for hold in LAST_HOLDS),
-    *(Candidate(hold, part=part, part_seconds=longer) for hold, part, longer in PARTS),
+CANDIDATES = (
+    *(Retention(hold) for hold in HOLD_SECONDS),
+    *(Retention(hold, seasonal=True) for hold in HOLD_SECONDS),
+    *(Retention(hold, spare_share=spare) for spare in SPARE_SHARES for hold in _SPARE_HOLD_SECONDS),
+    *(Retention(hold, keep_last_worker=True) for hold in _HOLD_SECONDS_WITH_LAST_WORKER),
+    *(Retention(hold, tail_share=share, tail_seconds=longer) for hold, share, longer in _TAILS),
 )
-"""All that are tried; books refer to them by their place."""
+"""All evaluated rules. `CandidateTotals` and `KeepaliveState.chosen` refer to them by index."""
 
-Trial = tuple[float, float, float, float, int]
-"""(work waiting or running, seconds over the limit, work that was late, running seconds paid, workers): in seconds of
-one worker, but for the last."""
 
-FRESH: Trial = (0.0, 0.0, 0.0, 0.0, 0)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateTotals:
+    """The running totals of all candidates: one column per quantity, in the order of `CANDIDATES`.
+
+    Columns, because the state travels through every continue-as-new: field names would be repeated for each candidate.
+    """
+
+    pending_work: tuple[float, ...] = ()
+    """Work that waits or runs, in seconds of one worker."""
+    over_limit_seconds: tuple[float, ...] = ()
+    """How long there has been more pending work than the queue-time limit allows."""
+    late_work: tuple[float, ...] = ()
+    """Work that waited too long, in seconds of one worker, discounted over time."""
+    paid_seconds: tuple[float, ...] = ()
+    """Cost: running seconds and starts, in seconds of one worker, discounted over time."""
+    workers: tuple[int, ...] = ()
+    """Hot workers."""
+
+    @classmethod
+    def zero(cls) -> "CandidateTotals":
+        """The totals before the first evaluation."""
+        zeros = (0.0,) * len(CANDIDATES)
+        return cls(
+            pending_work=zeros,
+            over_limit_seconds=zeros,
+            late_work=zeros,
+            paid_seconds=zeros,
+            workers=(0,) * len(CANDIDATES),
+        )
+
+    def __len__(self) -> int:
+        return len(self.workers)
 
 
 def cheapest(
-    trials: tuple[Trial, ...],
+    late_work: Sequence[float],
+    paid_seconds: Sequence[float],
     work: float,
     chosen: int,
     tuning: Tuning,
     *,
     young: bool = False,
 ) -> int:
-    """The place of the way that costs least, late work beyond `late_share_max` counted; `chosen` while it is about as cheap.
+    """The index of the candidate with the lowest cost; `chosen` while its cost is within the switch margin.
 
-    To a `young` endpoint late work is dearer, for what half an hour did not show may still come; and it keeps the smallest spare at most,
-    for it cannot tell growth from chance: from nothing every endpoint has grown.
+    The cost is the paid seconds plus a price for late work beyond `late_share_max` of all `work`. For a `young`
+    endpoint late work costs more, because rare events have not been seen yet. It also uses the smallest spare share at
+    most: growth from zero looks like a trend.
     """
-    price = tuning.late_price * (tuning.late_price_young if young else 1.0)
+    price = tuning.late_work_price * (tuning.late_work_price_young_factor if young else 1.0)
     free = tuning.late_share_max * work
-
-    def cost(trial: Trial) -> float:
-        return trial[3] + price * max(0.0, trial[2] - free)
-
     costs = [
-        math.inf if young and way.spare > SPARES[0] else cost(trial)
-        for way, trial in zip(WAYS, trials, strict=True)
+        math.inf
+        if young and candidate.spare_share > SPARE_SHARES[0]
+        else paid + price * max(0.0, late - free)
+        for candidate, late, paid in zip(CANDIDATES, late_work, paid_seconds, strict=True)
     ]
-    enough = min(costs) * (1.0 + tuning.experience_margin)
+    enough = min(costs) * (1.0 + tuning.keepalive_switch_margin)
     if 0 <= chosen < len(costs) and costs[chosen] <= enough:
         return chosen
-    # of those that cost the same a longer hold moves less, but it learns later that the traffic has changed; habit and spare
-    # only where they pay
-    cheap = [number for number, each in enumerate(costs) if each <= enough]
-    plain = [number for number in cheap if WAYS[number].plain] or cheap
-    short = [number for number in plain if WAYS[number].seconds <= _HOLD_FOR_NOTHING]
-    return max(short, key=_calm) if short else min(plain, key=_calm)
+    # Among equally cheap candidates, a longer hold moves fewer workers, but adapts later to a change of traffic.
+    # Candidates with extra rules are chosen only where they are cheaper.
+    cheap = [index for index, cost in enumerate(costs) if cost <= enough]
+    plain = [index for index in cheap if CANDIDATES[index].is_plain] or cheap
+    short = [index for index in plain if CANDIDATES[index].seconds <= tuning.equal_cost_hold_seconds_max]
+    return max(short, key=_by_hold) if short else min(plain, key=_by_hold)
 
 
-def _calm(number: int) -> tuple[float, int]:
-    return (WAYS[number].seconds, number)
+def _by_hold(index: int) -> tuple[float, int]:
+    return (CANDIDATES[index].seconds, index)

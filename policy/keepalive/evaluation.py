@@ -1,343 +1,376 @@
-"""What the last hours teach: how long hot capacity is worth keeping, and whether what came every hour comes again.
+"""Evaluation of the keep-alive candidates on the recorded load of the last hours.
 
-For how long a lull has to be sat out is a question about the traffic, not about the machine: a stream that pauses for a
-minute between bursts wants its workers kept for a minute and a half, a steady one for half a minute, one that wakes on
-the hour wants them woken before it. So every way of holding is tried in the books, beside the real fleet: each trial
-lives through the arrivals as they come, with the start delay that was learned, and books what it would have cost and how
-much work would have waited too long. The cheapest that makes little enough late is the one that is used (`policy.keepalive.candidates`).
+The best hold time depends on the traffic: a stream that pauses for a minute between bursts needs workers that stay hot
+for 90 s, a steady one for 30 s, an hourly one needs a start ahead of each hour. Each candidate is simulated on the
+arrivals as they come, with the measured start time. Its totals record the cost and the work that waited too long.
+The cheapest candidate is used (`policy.keepalive.candidates`).
 
-Everything is bounded: a trial is five numbers, the peaks are two falling lists, the habit is a ring of minutes.
+The state is bounded: five numbers per candidate, a bounded list of peaks, and one number per minute of the season.
 """
 
 import math
 from dataclasses import dataclass
 
 from policy.keepalive.candidates import (
-    FRESH,
-    HOLDS,
-    LAST_SECONDS,
-    WAYS,
-    Trial,
+    CANDIDATES,
+    HOLD_SECONDS,
+    LAST_WORKER_HOLD_SECONDS,
+    CandidateTotals,
+    Retention,
     cheapest,
 )
 from policy.load.history import BUCKET_SECONDS, LoadHistory
-from policy.load.peaks import Peaks, bounded, held
-from policy.load.seasonality import HABIT_MINUTES, MINUTE_SECONDS, seasonal_level
+from policy.load.peaks import Peaks, merge_closest_peaks
+from policy.load.seasonality import MINUTE_SECONDS, SEASON_MINUTES, seasonal_level
 from policy.tuning import Tuning
 
-_HOUR_SECONDS = 3600.0
+_SERVICE_SECONDS_MAX = 3600.0
 _STEPS_MAX = 720
-"""An hour of buckets is lived through one by one; of a longer silence only the forgetting is booked."""
-_UNIT_MIN = 1e-9
-"""A worker that does less, load/s, does nothing: what it would take of such is beyond all numbers."""
-_SPARE_AT = tuple((HOLDS.index(way.seconds), 1.0 + way.spare) for way in WAYS if way.spare)
-_LAST_AT = tuple(HOLDS.index(way.seconds) for way in WAYS if way.last)
-_PARTS_AT = tuple(
-    (HOLDS.index(way.seconds), HOLDS.index(way.part_seconds), way.part) for way in WAYS if way.part
+"""An hour of buckets is evaluated step by step. For a longer gap only the discounting is applied."""
+_WORKER_LOAD_MIN = 1e-9
+"""Workers below this perf, load/s, are not evaluated: the number of workers needed would overflow."""
+_SPARES = tuple(
+    (HOLD_SECONDS.index(each.seconds), 1.0 + each.spare_share) for each in CANDIDATES if each.spare_share
+)
+_LAST_WORKER_HOLDS = tuple(HOLD_SECONDS.index(each.seconds) for each in CANDIDATES if each.keep_last_worker)
+_TAIL_HOLDS = tuple(
+    (HOLD_SECONDS.index(each.seconds), HOLD_SECONDS.index(each.tail_seconds), each.tail_share)
+    for each in CANDIDATES
+    if each.tail_share
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeepaliveMemory:
-    """The trials' books, carried from plan to plan. Times are Unix seconds, levels load/s."""
+class KeepaliveState:
+    """The state of the evaluation, carried from plan to plan. Times are Unix seconds, levels load/s."""
 
-    at: float = 0.0
-    """Up to when it has lived; 0: not at all."""
-    since: float = 0.0
-    """When it began."""
-    needs: tuple[float, ...] = ()
-    """The need of the last buckets, oldest first, as far back as a start takes."""
+    evaluated_until: float = 0.0
+    """0: not evaluated yet."""
+    began_at: float = 0.0
+    recent_demand: tuple[float, ...] = ()
+    """Demand of the last buckets, oldest first, as many as a start takes."""
     peaks: Peaks = ()
-    """What was needed up to a start's time ago: the levels that a trial can have hot by now."""
-    minutes: tuple[float, ...] = ()
-    """The highest need of each minute, by the minute's number modulo `HABIT_MINUTES`."""
+    """Peaks of the demand up to a start time ago: levels that a candidate can have hot by now."""
+    minute_peaks: tuple[float, ...] = ()
+    """Peak demand of each minute, indexed by the minute's number modulo `SEASON_MINUTES`."""
     work: float = 0.0
-    """Seconds of one worker that arrived, discounted."""
-    trials: tuple[Trial, ...] = ()
+    """Work that arrived, in seconds of one worker, discounted over time."""
+    totals: CandidateTotals = CandidateTotals()
     chosen: int = -1
-    """Index into `trials`; below 0: too little was seen to choose."""
+    """Index into `CANDIDATES`; -1: not enough evidence yet."""
+
+    @property
+    def late_share(self) -> float | None:
+        """The share of work that waited too long under the chosen candidate; None: not enough evidence."""
+        if self.chosen < 0 or len(self.totals) != len(CANDIDATES) or self.work <= 0:
+            return None
+        return self.totals.late_work[self.chosen] / self.work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
-    """How hot capacity is kept."""
+class EvaluationParameters:
+    """The properties of endpoint and machines that the evaluation assumes."""
 
-    seconds: float
-    habit: bool
-    """Whether what came at this minute of each of the last hours is met in advance."""
-    spare: float
-    """What is kept beyond what is needed, as a share of it."""
-    last: bool = False
-    """Whether the last worker is kept for `policy.keepalive.candidates.LAST_SECONDS`."""
-    part: float = 0.0
-    """The share of what was needed that is kept for `part_seconds`."""
-    part_seconds: float = 0.0
-    late_share: float | None
-    """Work that would have waited too long by its trial's books; None: too little was seen."""
-
-    @property
-    def words(self) -> str:
-        """The spare in a reason; nothing where there is none."""
-        return f"{self.spare:.0%} more by experience" if self.spare else ""
-
-    @property
-    def longest_seconds(self) -> float:
-        """For how long anything is kept."""
-        return max(self.seconds, self.part_seconds)
-
-    def level(self, peaks: Peaks, now: float) -> float:
-        """What is kept of these peaks, load/s."""
-        all_of_it = held(peaks, now, self.seconds) * (1.0 + self.spare)
-        return max(all_of_it, self.part * held(peaks, now, self.part_seconds))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conditions:
-    """What the trials live under."""
-
-    unit: float
-    """What one worker does, load/s."""
+    worker_load_per_second: float
+    """Load that one worker processes, load/s."""
     service_seconds: float
-    """What a request keeps one worker busy for."""
+    """How long a request occupies one worker."""
     start_seconds: float
-    """From the decision to a worker that serves."""
+    """Time from the decision to a ready worker."""
     lead_seconds: float
-    """How long before it is expected a habit is met."""
+    """How long before seasonal load its workers are started."""
     billed_seconds: float
-    """What a start costs, in seconds of a running worker."""
-    queue_seconds: float
-    """How long a request may wait: target_queue_time."""
+    """Cost of a start, in seconds of a running worker."""
+    target_queue_seconds: float
+    """How long a request may wait: `target_queue_time`."""
 
 
-def need_window(queue_seconds: float, service_seconds: float, tuning: Tuning) -> float:
-    """Over how many seconds arrivals are averaged to the capacity that they need.
+def demand_window_seconds(queue_seconds: float, service_seconds: float, tuning: Tuning) -> float:
+    """The window over which arrivals are averaged to give the capacity that they need.
 
-    Work that may wait for T and then runs for s can be spread over T + s: ten requests of 5 s at one moment need not ten
-    workers but four, if each may wait for 10 s.
+    Work that may wait for T seconds and runs for s seconds can be spread over T + s: ten simultaneous requests of 5 s
+    need four workers, not ten, if each may wait for 10 s.
     """
-    return min(max(queue_seconds + service_seconds, tuning.need_seconds_min), tuning.need_seconds_max)
+    return min(
+        max(queue_seconds + service_seconds, tuning.demand_window_seconds_min),
+        tuning.demand_window_seconds_max,
+    )
 
 
-def lived(
-    experience: KeepaliveMemory, history: LoadHistory, on: Conditions, tuning: Tuning
-) -> KeepaliveMemory:
-    """The books after everything that the history tells and that they do not have yet."""
-    if history.known_until is None or history.known_since is None or on.unit < _UNIT_MIN:
-        return experience
-    # an engine's word of a bucket may come after another's: lived through is what all of them have told
-    told = min((word.at for word in history.engines), default=history.known_until)
-    end = told // BUCKET_SECONDS * BUCKET_SECONDS
-    begin = experience.at or max(history.known_since, end - 300.0) // BUCKET_SECONDS * BUCKET_SECONDS
+def evaluate(
+    state: KeepaliveState, history: LoadHistory, parameters: EvaluationParameters, tuning: Tuning
+) -> KeepaliveState:
+    """The state after all complete buckets of the history that it does not contain yet."""
+    too_small = parameters.worker_load_per_second < _WORKER_LOAD_MIN
+    if history.known_until is None or history.known_since is None or too_small:
+        return state
+    # Engines report at different times. A bucket is complete once every engine has reported it.
+    reported_until = min((engine.at for engine in history.engines), default=history.known_until)
+    end = reported_until // BUCKET_SECONDS * BUCKET_SECONDS
+    begin = state.evaluated_until or max(history.known_since, end - 300.0) // BUCKET_SECONDS * BUCKET_SECONDS
     steps = int((end - begin) / BUCKET_SECONDS)
     if steps <= 0:
-        return experience
-    since = experience.since or begin
-    life = _Life(experience, history, on, tuning, since)
+        return state
+    evaluator = _Evaluator.resume(state, history, parameters, tuning, began_at=state.began_at or begin)
     if steps > _STEPS_MAX:
-        life.forget((steps - _STEPS_MAX) * BUCKET_SECONDS)
+        evaluator.discount((steps - _STEPS_MAX) * BUCKET_SECONDS)
         begin, steps = end - _STEPS_MAX * BUCKET_SECONDS, _STEPS_MAX
-    life.live(begin, steps)
-    return life.books(end)
+    evaluator.run(begin, steps)
+    return evaluator.state(end)
 
 
-class _Life:
-    """The books while they are written."""
+@dataclass(slots=True, kw_only=True)
+class _Evaluator:
+    """The working copy of `KeepaliveState` during an evaluation."""
 
-    def __init__(
-        self, experience: KeepaliveMemory, history: LoadHistory, on: Conditions, tuning: Tuning, since: float
-    ) -> None:
-        self._on = on
-        self._tuning = tuning
-        self._loads = dict(history.seconds)
-        self._delay = max(1, round(on.start_seconds / BUCKET_SECONDS))
-        self._needs = list(experience.needs[-self._delay :])
-        self._peaks = list(experience.peaks)
-        self._minutes = list(experience.minutes) or [0.0] * HABIT_MINUTES
-        self._minute = int(experience.at // MINUTE_SECONDS) if experience.at else None
-        self._work = experience.work
-        # books of another version, which tried other holds, say nothing of these
-        known = len(experience.trials) == len(WAYS)
-        self._trials = list(experience.trials) if known else [FRESH] * len(WAYS)
-        self._chosen = experience.chosen if known else -1
-        self._since = since
-        self._start_price = on.billed_seconds * tuning.start_weight
+    parameters: EvaluationParameters
+    tuning: Tuning
+    loads: dict[float, float]
+    began_at: float
+    start_buckets: int
+    start_cost_seconds: float
+    recent_demand: list[float]
+    peaks: list[tuple[float, float]]
+    minute_peaks: list[float]
+    last_minute: int | None
+    work: float
+    totals: CandidateTotals
+    chosen: int
 
-    def forget(self, seconds: float) -> None:
-        """Time passes in which nothing came, nothing was hot and nothing was expected."""
-        share = math.exp(-seconds / self._tuning.experience_seconds)
-        self._work *= share
-        self._trials = [(0.0, 0.0, late * share, paid * share, 0) for _, _, late, paid, _ in self._trials]
-        self._needs, self._peaks = [], []
+    @classmethod
+    def resume(
+        cls,
+        state: KeepaliveState,
+        history: LoadHistory,
+        parameters: EvaluationParameters,
+        tuning: Tuning,
+        *,
+        began_at: float,
+    ) -> "_Evaluator":
+        start_buckets = max(1, round(parameters.start_seconds / BUCKET_SECONDS))
+        # Totals of another set of candidates cannot be continued.
+        comparable = len(state.totals) == len(CANDIDATES)
+        return cls(
+            parameters=parameters,
+            tuning=tuning,
+            loads=dict(history.seconds),
+            began_at=began_at,
+            start_buckets=start_buckets,
+            start_cost_seconds=parameters.billed_seconds * tuning.start_cost_factor,
+            recent_demand=list(state.recent_demand[-start_buckets:]),
+            peaks=list(state.peaks),
+            minute_peaks=list(state.minute_peaks) or [0.0] * SEASON_MINUTES,
+            last_minute=int(state.evaluated_until // MINUTE_SECONDS) if state.evaluated_until else None,
+            work=state.work,
+            totals=state.totals if comparable else CandidateTotals.zero(),
+            chosen=state.chosen if comparable else -1,
+        )
 
-    def live(self, begin: float, steps: int) -> None:
-        width = BUCKET_SECONDS
-        window = need_window(self._on.queue_seconds, self._on.service_seconds, self._tuning)
+    def discount(self, seconds: float) -> None:
+        """Apply the discount of a time without arrivals, hot workers or expected load."""
+        share = math.exp(-seconds / self.tuning.keepalive_memory_seconds)
+        self.work *= share
+        zero, totals = CandidateTotals.zero(), self.totals
+        self.totals = CandidateTotals(
+            pending_work=zero.pending_work,
+            over_limit_seconds=zero.over_limit_seconds,
+            late_work=tuple([late * share for late in totals.late_work]),
+            paid_seconds=tuple([paid * share for paid in totals.paid_seconds]),
+            workers=zero.workers,
+        )
+        self.recent_demand, self.peaks = [], []
+
+    def run(self, begin: float, steps: int) -> None:
+        width, loads = BUCKET_SECONDS, self.loads
+        window = demand_window_seconds(
+            self.parameters.target_queue_seconds, self.parameters.service_seconds, self.tuning
+        )
         buckets = max(1, math.ceil(window / width))
-        loads = self._loads
         inside = sum(loads.get(begin - number * width, 0.0) for number in range(1, buckets + 1))
         for step in range(steps):
             at = begin + step * width
             arrived = loads.get(at, 0.0)
             inside += arrived - loads.get(at - buckets * width, 0.0)
-            need = max(inside, 0.0) / (buckets * width)
-            self._mark_minute(at, need)
-            if self._is_quiet(arrived, need):
-                self.forget(width)
+            demand = max(inside, 0.0) / (buckets * width)
+            self._record_minute(at, demand)
+            if self._is_idle(arrived, demand):
+                self.discount(width)
             else:
-                self._step(at, arrived, need)
+                self._step(at, arrived, demand)
 
-    def _is_quiet(self, arrived: float, need: float) -> bool:
-        """Nothing comes, nothing is hot and nothing is expected: only time passes."""
+    def _is_idle(self, arrived: float, demand: float) -> bool:
+        """Whether there are no arrivals, no hot workers and no expected load, so that only the discount applies."""
         return (
             arrived <= 0
-            and need <= 0
-            and not self._peaks
-            and not any(self._needs)
-            and not any(self._minutes)
-            and all(trial[0] <= 0 and trial[4] == 0 for trial in self._trials)
+            and demand <= 0
+            and not self.peaks
+            and not any(self.recent_demand)
+            and not any(self.minute_peaks)
+            and not any(self.totals.workers)
+            and max(self.totals.pending_work) <= 0
         )
 
-    def _mark_minute(self, at: float, need: float) -> None:
+    def _record_minute(self, at: float, demand: float) -> None:
         minute = int(at // MINUTE_SECONDS)
-        before = minute if self._minute is None else self._minute
-        for number in range(max(before + 1, minute - HABIT_MINUTES + 1), minute + 1):
-            self._minutes[number % HABIT_MINUTES] = 0.0
-        self._minute = minute
-        self._minutes[minute % HABIT_MINUTES] = max(self._minutes[minute % HABIT_MINUTES], round(need, 2))
+        before = minute if self.last_minute is None else self.last_minute
+        for number in range(max(before + 1, minute - SEASON_MINUTES + 1), minute + 1):
+            self.minute_peaks[number % SEASON_MINUTES] = 0.0
+        self.last_minute = minute
+        index = minute % SEASON_MINUTES
+        self.minute_peaks[index] = max(self.minute_peaks[index], round(demand, 2))
 
-    def _step(self, at: float, arrived: float, need: float) -> None:
-        on, width = self._on, BUCKET_SECONDS
-        self._needs.append(need)
-        if len(self._needs) > self._delay:
-            seen = self._needs.pop(0)
-            while self._peaks and self._peaks[-1][1] <= seen:
-                self._peaks.pop()
-            self._peaks.append((at, seen))
-        while self._peaks and self._peaks[0][0] <= at - HOLDS[-1]:
-            self._peaks.pop(0)
-        share = math.exp(-width / self._tuning.experience_seconds)
-        work = arrived / on.unit
-        self._work = self._work * share + work
-        workers = self._workers(at)
-        begun = at - self._since >= on.start_seconds
-        self._trials = self._after(workers, work, share, need / on.unit, begun=begun)
+    def _step(self, at: float, arrived: float, demand: float) -> None:
+        self.recent_demand.append(demand)
+        if len(self.recent_demand) > self.start_buckets:
+            seen = self.recent_demand.pop(0)
+            while self.peaks and self.peaks[-1][1] <= seen:
+                self.peaks.pop()
+            self.peaks.append((at, seen))
+        while self.peaks and self.peaks[0][0] <= at - HOLD_SECONDS[-1]:
+            self.peaks.pop(0)
+        share = math.exp(-BUCKET_SECONDS / self.tuning.keepalive_memory_seconds)
+        work = arrived / self.parameters.worker_load_per_second
+        self.work = self.work * share + work
+        has_started = at - self.began_at >= self.parameters.start_seconds
+        demanded = demand / self.parameters.worker_load_per_second
+        self.totals = self._totals_after(
+            self._hot_workers(at), work, share, demanded, has_started=has_started
+        )
 
-    def _workers(self, at: float) -> list[int]:
-        """How many workers each trial has hot now."""
-        unit, expected = self._on.unit, seasonal_level(self._minutes, at, self._on.lead_seconds, self._tuning)
-        levels, plain, habitual = [], [], []
-        last, count, met = -1.0, 0, 0
-        peaks, first = self._peaks, len(self._peaks)
-        for hold in HOLDS:
-            # peaks fall and holds grow: the highest that is still held stands further and further to the left
+    def _hot_workers(self, at: float) -> list[int]:
+        """The number of hot workers of each candidate now."""
+        unit = self.parameters.worker_load_per_second
+        expected = seasonal_level(self.minute_peaks, at, self.parameters.lead_seconds, self.tuning)
+        slack = self.tuning.worker_rounding_share
+        levels, plain, seasonal = [], [], []
+        last, count, prepared = -1.0, 0, 0
+        peaks, first = self.peaks, len(self.peaks)
+        for hold in HOLD_SECONDS:
+            # Peaks fall and hold times grow, so the highest held peak moves towards the front of the list.
             while first and peaks[first - 1][0] > at - hold:
                 first -= 1
             level = peaks[first][1] if first < len(peaks) else 0.0
             if level != last:
-                last, count = level, math.ceil(level / unit - 0.02)
-                met = count if level >= expected else math.ceil(expected / unit - 0.02)
+                last, count = level, math.ceil(level / unit - slack)
+                prepared = count if level >= expected else math.ceil(expected / unit - slack)
             levels.append(level / unit)
             plain.append(count)
-            habitual.append(met)
-        spared = [math.ceil(levels[hold] * grown - 0.02) for hold, grown in _SPARE_AT]
+            seasonal.append(prepared)
+        spared = [math.ceil(levels[hold] * factor - slack) for hold, factor in _SPARES]
         least = 1 if levels[-1] > 0 else 0
-        lasting = [max(plain[hold], least) for hold in _LAST_AT]
-        partly = [
-            max(plain[hold], math.ceil(levels[longer] * part - 0.02)) for hold, longer, part in _PARTS_AT
+        with_last = [max(plain[hold], least) for hold in _LAST_WORKER_HOLDS]
+        with_tail = [
+            max(plain[hold], math.ceil(levels[longer] * share - slack)) for hold, longer, share in _TAIL_HOLDS
         ]
-        return plain + habitual + spared + lasting + partly
+        return plain + seasonal + spared + with_last + with_tail
 
-    def _after(
-        self, workers: list[int], work: float, share: float, need: float, *, begun: bool
-    ) -> list[Trial]:
-        """The trials a bucket later, in which so much work came; each of them with so many workers hot, `need` of them needed.
+    def _totals_after(
+        self, hot: list[int], work: float, share: float, demanded: float, *, has_started: bool
+    ) -> CandidateTotals:
+        """The totals one bucket later. `work` arrived; `hot` are the workers of each candidate, `demanded` are needed.
 
-        A request has one worker, and is done after so many seconds whenever it began: what is inside is so many requests as it is
-        service times of work.
+        A request runs on one worker for a fixed time, so pending work divided by that time is a number of requests.
         """
-        on, width, price = self._on, BUCKET_SECONDS, self._start_price
-        served = min(on.service_seconds, _HOUR_SECONDS)
-        patience = on.queue_seconds + served
-        coming = work / max(served, width)
-        # requests that run for much longer than they may wait do not flow into what is left of the workers: whoever finds all
-        # of them busy is late, however little is left to do
-        stuck = work * max(0.0, (served - on.queue_seconds) / patience) * begun
-        trials: list[Trial] = []
-        for (before, was_over, was_late, was_paid, hot), now in zip(self._trials, workers, strict=True):
-            # spelt out, here and in what follows: each call of a function is made forty times a bucket
-            busy = before / served + coming
+        parameters, width, price = self.parameters, BUCKET_SECONDS, self.start_cost_seconds
+        service = min(parameters.service_seconds, _SERVICE_SECONDS_MAX)
+        patience = parameters.target_queue_seconds + service
+        arriving = work / max(service, width)
+        # Requests that run much longer than they may wait do not queue as a fluid: a request that finds all workers
+        # busy is late, however little pending work there is.
+        blocked = work * max(0.0, (service - parameters.target_queue_seconds) / patience) * has_started
+        pending_column: list[float] = []
+        over_column: list[float] = []
+        late_column: list[float] = []
+        paid_column: list[float] = []
+        totals = self.totals
+        for before, was_over, was_late, was_paid, was_hot, now in zip(
+            totals.pending_work,
+            totals.over_limit_seconds,
+            totals.late_work,
+            totals.paid_seconds,
+            totals.workers,
+            hot,
+            strict=True,
+        ):
+            # This loop runs for each candidate and bucket: min() and max() calls are written out.
+            busy = before / service + arriving
             done = (now if now <= busy else busy) * width  # noqa: FURB136 - the call is what is saved
-            inside = before + work - done
-            if inside < 0.0:
-                inside = 0.0
+            pending = before + work - done
+            if pending < 0.0:
+                pending = 0.0
             paid = was_paid * share + now * width
-            if now > hot:
-                paid += (now - hot) * price
-            alone = stuck * (1.0 - now / need) if need > now else 0.0
-            if inside <= now * patience:
-                trials.append((inside, 0.0, was_late * share + alone, paid, now))
-                continue
-            # who is late lets those pass who can still be served in time: late is what comes beyond the capacity
-            beyond = min(inside - now * patience, work - done)
-            late = was_late * share + max(alone, beyond * begun)
-            over = was_over + width
-            # capacity that is missing now is there a start later, and enough of it to clear what waited
-            cleared = over >= on.start_seconds
-            trials.append((0.0, 0.0, late, paid, now) if cleared else (inside, over, late, paid, now))
-        return trials
-
-    def books(self, end: float) -> KeepaliveMemory:
-        trials = tuple(
-            (inside and round(inside, 2), over, late and round(late, 2), round(paid, 1), hot)
-            for inside, over, late, paid, hot in self._trials
+            if now > was_hot:
+                paid += (now - was_hot) * price
+            late = blocked * (1.0 - now / demanded) if demanded > now else 0.0
+            over = 0.0
+            if pending > now * patience:
+                # Deadline-aware queue: late requests yield to others, so only work beyond the capacity is late.
+                beyond = min(pending - now * patience, work - done)
+                late = max(late, beyond * has_started)
+                over = was_over + width
+                if over >= parameters.start_seconds:
+                    # After a start time the missing capacity is ready and clears the backlog.
+                    pending = over = 0.0
+            pending_column.append(pending)
+            over_column.append(over)
+            late_column.append(was_late * share + late)
+            paid_column.append(paid)
+        return CandidateTotals(
+            pending_work=tuple(pending_column),
+            over_limit_seconds=tuple(over_column),
+            late_work=tuple(late_column),
+            paid_seconds=tuple(paid_column),
+            workers=tuple(hot),
         )
-        chosen = self._chosen
-        if end - self._since >= self._tuning.experience_seconds_min and self._work > 0:
-            young = end - self._since < self._tuning.experience_seconds_young
-            chosen = cheapest(trials, self._work, chosen, self._tuning, young=young)
-        return KeepaliveMemory(
-            at=end,
-            since=self._since,
-            needs=tuple(round(need, 3) for need in self._needs),
-            peaks=bounded([(at, round(level, 3)) for at, level in self._peaks]),
-            minutes=tuple(self._minutes) if any(self._minutes) else (),
-            work=round(self._work, 3),
-            trials=trials,
+
+    def state(self, end: float) -> KeepaliveState:
+        """The state to keep, rounded to limit its size."""
+        totals = CandidateTotals(
+            pending_work=tuple([each and round(each, 2) for each in self.totals.pending_work]),
+            over_limit_seconds=self.totals.over_limit_seconds,
+            late_work=tuple([each and round(each, 2) for each in self.totals.late_work]),
+            paid_seconds=tuple([round(each, 1) for each in self.totals.paid_seconds]),
+            workers=self.totals.workers,
+        )
+        chosen = self.chosen
+        age = end - self.began_at
+        if age >= self.tuning.keepalive_evidence_seconds_min and self.work > 0:
+            young = age < self.tuning.young_endpoint_seconds
+            chosen = cheapest(
+                totals.late_work, totals.paid_seconds, self.work, chosen, self.tuning, young=young
+            )
+        return KeepaliveState(
+            evaluated_until=end,
+            began_at=self.began_at,
+            recent_demand=tuple(round(demand, 3) for demand in self.recent_demand),
+            peaks=merge_closest_peaks([(at, round(level, 3)) for at, level in self.peaks]),
+            minute_peaks=tuple(self.minute_peaks) if any(self.minute_peaks) else (),
+            work=round(self.work, 3),
+            totals=totals,
             chosen=chosen,
         )
 
 
-def keep(experience: KeepaliveMemory, tuning: Tuning) -> Keep:
-    """How to hold, by the books so far."""
-    number = experience.chosen
-    # of books of another version nothing was lived through yet
-    if number < 0 or len(experience.trials) != len(WAYS):
-        return Keep(seconds=tuning.hot_hold_seconds_unknown, habit=False, spare=0.0, late_share=None)
-    late, way = experience.trials[number][2], WAYS[number]
-    return Keep(
-        seconds=way.seconds,
-        habit=way.habit,
-        spare=way.spare,
-        last=way.last,
-        part=way.part,
-        part_seconds=way.part_seconds,
-        late_share=late / experience.work if experience.work > 0 else None,
-    )
+def chosen_retention(state: KeepaliveState, tuning: Tuning) -> Retention:
+    """The rule in use: the chosen candidate, or the default hold time while there is not enough evidence."""
+    if state.chosen < 0 or len(state.totals) != len(CANDIDATES):
+        return Retention(tuning.hot_hold_seconds_default)
+    return CANDIDATES[state.chosen]
 
 
-def last_until(experience: KeepaliveMemory) -> float:
-    """Until when the last worker is kept, if it is kept for longer than the others; 0: nothing was needed lately."""
-    count = len(experience.needs)
-    moments = [at for at, level in experience.peaks if level > 0]
+def last_worker_kept_until(state: KeepaliveState) -> float:
+    """Until when the last worker is kept under `Retention.keep_last_worker`; 0: no recent demand."""
+    count = len(state.recent_demand)
+    moments = [at for at, level in state.peaks if level > 0]
     moments += [
-        experience.at - (count - number) * BUCKET_SECONDS
-        for number, need in enumerate(experience.needs)
-        if need > 0
+        state.evaluated_until - (count - number) * BUCKET_SECONDS
+        for number, demand in enumerate(state.recent_demand)
+        if demand > 0
     ]
-    return max(moments) + LAST_SECONDS if moments else 0.0
+    return max(moments) + LAST_WORKER_HOLD_SECONDS if moments else 0.0
 
 
-def needed_since(experience: KeepaliveMemory, moment: float) -> float:
-    """The highest need of the buckets that ended after it, load/s; 0: none was lived through."""
-    count = math.ceil((experience.at - moment) / BUCKET_SECONDS)
-    return max(experience.needs[-count:], default=0.0) if count > 0 else 0.0
+def peak_demand_since(state: KeepaliveState, moment: float) -> float:
+    """The peak demand of the buckets that ended after `moment`, load/s; 0: none was evaluated."""
+    count = math.ceil((state.evaluated_until - moment) / BUCKET_SECONDS)
+    return max(state.recent_demand[-count:], default=0.0) if count > 0 else 0.0

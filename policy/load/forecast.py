@@ -1,41 +1,39 @@
-"""What load to expect now, and how sure that is."""
+"""Forecast of the arrivals, and whether the history is recent and long enough to rely on it."""
 
 from dataclasses import dataclass
 
-from policy.load.history import LoadHistory, rate, yesterday
+from policy.load.history import LoadHistory, peak_rate_yesterday, rate
 from policy.tuning import Tuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """Arrivals to expect, load/s. The queue is not in it: `capacity` adds it, for it needs to know the fleet."""
+    """Expected arrivals, load/s. The backlog is added by `policy.capacity.demand`, which knows the fleet."""
 
     load: float
-    """The capacity that the arrivals need: their mean over the time in which they may be worked off, or what came at
-    this time of the hour."""
+    """The mean arrivals over the demand window, or the seasonal load if that is higher."""
     rising: float
-    """The higher of the level and a short window's: what goes on arriving while machines start."""
+    """The higher of the mean and the short window: what keeps arriving while machines start."""
     sustained: float
-    """For the cold capacity: five minutes, or what will have come by this time of yesterday once a new machine has booted."""
+    """For the cold capacity: the mean of five minutes, or yesterday's peak around this time if that is higher."""
     burst: bool
     known: bool
-    """False: the engines are silent; `load` is the last known level, and nothing may be cut because of it."""
+    """False: no recent engine report. `load` is then the last known level, and capacity must not be cut."""
     settled: bool
-    """Whether the history is long enough to conclude that less is needed."""
+    """Whether the history is long enough to scale down."""
     reason: str
 
 
 def forecast(
-    history: LoadHistory, now: float, tuning: Tuning, *, window_seconds: float, habit: float = 0.0
+    history: LoadHistory, now: float, tuning: Tuning, *, window_seconds: float, seasonal_load: float = 0.0
 ) -> Forecast:
-    """The load to expect, from the windows of what is known.
+    """The expected arrivals.
 
-    `window_seconds` is `experience.need_window`, `habit` what came at this minute of the last hours, 0 where that is not
-    trusted.
+    `window_seconds` is `policy.keepalive.evaluation.demand_window_seconds`; `seasonal_load` is the load/s at this minute
+    of the last hours, 0 if the keep-alive rule does not use it.
     """
-    level = rate(history, window_seconds, at_least=min(window_seconds, tuning.medium_seconds))
+    level = rate(history, window_seconds, at_least=min(window_seconds, tuning.medium_window_seconds))
     if level is None or history.known_until is None:
-        nothing = "no engine has reported yet"
         return Forecast(
             load=0.0,
             rising=0.0,
@@ -43,28 +41,31 @@ def forecast(
             burst=False,
             known=False,
             settled=False,
-            reason=nothing,
+            reason="no engine has reported yet",
         )
-    medium = rate(history, tuning.medium_seconds) or 0.0
-    short = rate(history, tuning.short_seconds) or 0.0
-    sustained = rate(history, tuning.sustained_seconds, at_least=tuning.medium_seconds) or 0.0
-    boots = tuning.pool_lead_seconds
-    sustained = max(sustained, yesterday(history, now, before=boots, after=boots))
+    medium = rate(history, tuning.medium_window_seconds) or 0.0
+    short = rate(history, tuning.short_window_seconds) or 0.0
+    sustained = rate(history, tuning.sustained_window_seconds, at_least=tuning.medium_window_seconds) or 0.0
+    lead = tuning.cold_pool_lead_seconds
+    sustained = max(sustained, peak_rate_yesterday(history, now, before=lead, after=lead))
     known = history.is_known(now, tuning.metrics_stale_seconds)
-    if habit > level:
-        reason = f"{habit:.4g} load/s at this minute of each of the last hours, {level:.4g} now"
+    if seasonal_load > level:
+        reason = f"{seasonal_load:.4g} load/s at this minute of each of the last hours, {level:.4g} now"
     else:
         reason = f"{level:.4g} load/s in the last {window_seconds:.0f} s"
         if short > tuning.burst_ratio * level:
-            reason = f"burst: {short:.4g} load/s in {tuning.short_seconds:.0f} s, {level:.4g} in {window_seconds:.0f} s"
+            reason = (
+                f"burst: {short:.4g} load/s in {tuning.short_window_seconds:.0f} s,"
+                f" {level:.4g} in {window_seconds:.0f} s"
+            )
     if not known:
-        reason += f", as last told {now - history.known_until:.0f} s ago"
+        reason += f", last engine report {now - history.known_until:.0f} s ago"
     return Forecast(
-        load=max(level, habit),
+        load=max(level, seasonal_load),
         rising=max(short, level),
         sustained=sustained,
         burst=short > tuning.burst_ratio * medium,
         known=known,
-        settled=known and history.covered_seconds >= tuning.medium_seconds,
+        settled=known and history.covered_seconds >= tuning.medium_window_seconds,
         reason=reason,
     )

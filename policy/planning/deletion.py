@@ -29,6 +29,6 @@ def plan_deletion(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> 
             reason="the endpoint is being deleted",
         ),
         waits=tuple(orders.waits),
-        look_again_at=orders.look_again_at,
+        replan_at=orders.replan_at,
         memory=observation.memory or Memory(),
     )

@@ -1,6 +1,6 @@
 """Ways out: finish drains, dismiss strangers, stop all, delete all. Drain before stop, always."""
 
-from policy.capacity.capacity import holds_requests, returns
+from policy.capacity.supply import holds_requests, stays_after_drain
 from policy.planning.planned_fleet import PlannedFleet
 from policy.state.lifecycle import is_booting, is_hot
 from policy.state.plan import CancelDrain, Destroy, Stop, Update
@@ -46,7 +46,9 @@ def finish_drains(draft: PlannedFleet) -> None:
 
 def _is_past_deadline(draft: PlannedFleet, drain: Drain) -> bool:
     """Whether its time is over. A worker stopped only to save money would be started again for the same requests."""
-    if draft.now < max(drain.deadline, draft.observation.listening_since + draft.tuning.suspect_seconds):
+    if draft.now < max(
+        drain.deadline, draft.observation.listening_since + draft.tuning.suspect_reboot_seconds
+    ):
         return False
     return drain.goal is not Goal.STOP or (draft.is_known and not drain.until_idle)
 
@@ -56,7 +58,7 @@ def is_mute(draft: PlannedFleet, worker: Worker) -> bool:
     since = worker.suspect_since
     if since is None or not draft.is_known:
         return False
-    return draft.now - max(since, draft.observation.listening_since) >= draft.tuning.suspect_seconds
+    return draft.now - max(since, draft.observation.listening_since) >= draft.tuning.suspect_reboot_seconds
 
 
 def bound_drains(draft: PlannedFleet, why: str) -> None:
@@ -95,7 +97,7 @@ def dismiss(draft: PlannedFleet, worker: Worker, why: str) -> None:
     name = machine(worker, draft.perfs)
     if not is_hot(worker):
         draft.order(Destroy(launch_id=worker.launch_id, reason=f"release {name}: {why}"))
-    elif returns(worker):
+    elif stays_after_drain(worker):
         let_go(draft, worker, Goal.DESTROY, why)
 
 

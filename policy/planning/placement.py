@@ -4,9 +4,9 @@ from bisect import insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from policy.capacity.capacity import Perfs
+from policy.capacity.performance import PerfEstimates
 from policy.state.observation import Offers
-from policy.state.worker import Learned, Worker
+from policy.state.worker import MachineStats, Worker
 from stoker_wire.market import Offer
 from stoker_wire.workergroup import Workergroup
 
@@ -45,7 +45,7 @@ class Ranking:
         groups: Iterable[Workergroup],
         offers: Iterable[Offers],
         *,
-        perfs: Perfs,
+        perfs: PerfEstimates,
         workers: Iterable[Worker],
     ) -> None:
         by_group = {each.workergroup_id: each.offers for each in offers}
@@ -112,7 +112,7 @@ class Ranking:
         return known
 
 
-def kinds_tried(workergroup_id: int, learned: Learned, workers: Iterable[Worker]) -> frozenset[str]:
+def kinds_tried(workergroup_id: int, learned: MachineStats, workers: Iterable[Worker]) -> frozenset[str]:
     """Kinds of which this workergroup has, or had, a worker."""
     tried = {
         record.kind
@@ -122,12 +122,12 @@ def kinds_tried(workergroup_id: int, learned: Learned, workers: Iterable[Worker]
     return frozenset(tried.union(each.kind for each in workers if each.workergroup_id == workergroup_id))
 
 
-def price_performance(worker: Worker, perfs: Perfs) -> float:
+def price_performance(worker: Worker, perfs: PerfEstimates) -> float:
     """Load/s per $/h of a worker: what scaling up takes first and scaling down releases last."""
     return perfs.worker(worker) / max(worker.dollars_per_hour, 1e-6)
 
 
-def _perf_per_dlperf(workergroup_id: int, offers: Iterable[Offer], perfs: Perfs) -> float:
+def _perf_per_dlperf(workergroup_id: int, offers: Iterable[Offer], perfs: PerfEstimates) -> float:
     """How the marketplace's benchmark translates to this workload, by the kinds for which both are known; 0: none."""
     ratios = {}
     for offer in offers:

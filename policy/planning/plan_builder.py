@@ -3,18 +3,19 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from policy.capacity.boot_time import boot_seconds, is_late, overdue_at, start_seconds
+from policy.capacity.boot_time import boot_seconds, is_slower_than_start, overdue_at, start_seconds
 from policy.capacity.budget import BudgetTracker
-from policy.capacity.capacity import (
-    Have,
-    Rules,
-    Want,
-    have,
-    want,
-    workers_max,
-    workers_min,
+from policy.capacity.demand import Demand, ScalingParameters, estimate_demand
+from policy.capacity.limits import workers_max, workers_min
+from policy.capacity.supply import Supply, measure_supply
+from policy.keepalive.candidates import Retention
+from policy.keepalive.evaluation import (
+    EvaluationParameters,
+    KeepaliveState,
+    chosen_retention,
+    demand_window_seconds,
+    evaluate,
 )
-from policy.keepalive.evaluation import Conditions, Keep, KeepaliveMemory, keep, lived, need_window
 from policy.load.forecast import Forecast, forecast
 from policy.load.seasonality import seasonal_level
 from policy.planning.planned_fleet import PlannedFleet
@@ -33,19 +34,23 @@ class PlanBuilder(PlannedFleet):
         super().__init__(observation, tuning)
         observation = self.observation
         self.memory = observation.memory or Memory()
-        self.rules = Rules.of(observation.config, observation.workergroups)
-        self.habit_lead_seconds = self._habit_lead_seconds()
-        self.experience, self.keep = self._live()
+        self.rules = ScalingParameters.of(observation.config, observation.workergroups)
+        self.seasonal_lead_seconds = self._seasonal_lead_seconds()
+        self.keepalive, self.keep = self._live()
         self.forecast: Forecast = forecast(
             observation.load,
             observation.now,
             tuning,
-            window_seconds=need_window(self.config.target_queue_time, self.service_seconds, tuning),
-            habit=seasonal_level(self.experience.minutes, self.now, self.habit_lead_seconds, tuning)
-            if self.keep.habit
+            window_seconds=demand_window_seconds(self.config.target_queue_time, self.service_seconds, tuning),
+            seasonal_load=seasonal_level(
+                self.keepalive.minute_peaks, self.now, self.seasonal_lead_seconds, tuning
+            )
+            if self.keep.seasonal
             else 0.0,
         )
-        self.want: Want = want(observation, self.forecast, self.rules, self.perfs, tuning, self.keep)
+        self.want: Demand = estimate_demand(
+            observation, self.forecast, self.rules, self.perfs, tuning, self.keep
+        )
         self.failed_hosts: list[HostFailure] = []
         self.outdated = any(
             worker.workergroup_id in self.groups
@@ -53,7 +58,7 @@ class PlanBuilder(PlannedFleet):
             for worker in observation.workers
         )
         """Whether any worker is of an older revision than its workergroup: most of the time none is."""
-        self._have: Have | None = None
+        self._have: Supply | None = None
         """The capacity, until the next order changes it."""
         self._purse: BudgetTracker | None = None
         """What the budget leaves, once somebody has asked."""
@@ -69,33 +74,33 @@ class PlanBuilder(PlannedFleet):
         """What a request keeps one worker busy for; as long as a minute's window is told apart from chance while unknown."""
         cost, perf = self.observation.load.mean_cost, self.perfs.mean
         if cost <= 0 or perf <= 0:
-            return self.tuning.medium_seconds - self.config.target_queue_time
+            return self.tuning.medium_window_seconds - self.config.target_queue_time
         return cost / perf
 
-    def _live(self) -> tuple[KeepaliveMemory, Keep]:
+    def _live(self) -> tuple[KeepaliveState, Retention]:
         learned, tuning = self.observation.learned, self.tuning
         loaded = any(worker.loaded_once for worker in self.observation.workers)
         seconds = (
             start_seconds(learned, tuning) if loaded and self.keeps_cold else boot_seconds(learned, tuning)
         )
-        on = Conditions(
-            unit=self.perfs.mean * self.rules.target_util,
+        on = EvaluationParameters(
+            worker_load_per_second=self.perfs.mean * self.rules.target_util,
             service_seconds=max(self.service_seconds, 0.05),
-            start_seconds=min(seconds, tuning.sustained_seconds),
-            lead_seconds=self.habit_lead_seconds,
+            start_seconds=min(seconds, tuning.sustained_window_seconds),
+            lead_seconds=self.seasonal_lead_seconds,
             billed_seconds=seconds,
-            queue_seconds=self.config.target_queue_time,
+            target_queue_seconds=self.config.target_queue_time,
         )
-        experience = lived(self.memory.experience, self.observation.load, on, tuning)
-        return experience, keep(experience, tuning)
+        experience = evaluate(self.memory.keepalive, self.observation.load, on, tuning)
+        return experience, chosen_retention(experience, tuning)
 
-    def _habit_lead_seconds(self) -> float:
+    def _seasonal_lead_seconds(self) -> float:
         """Twice as long as a boot takes, where nothing is kept cold: nine of ten have come by then, as of starts in 45 s."""
         tuning = self.tuning
         if self.keeps_cold:
-            return tuning.habit_lead_seconds
+            return tuning.seasonal_lead_seconds
         boot = tuning.overdue_factor * boot_seconds(self.observation.learned, tuning)
-        return max(tuning.habit_lead_seconds, min(boot, tuning.habit_lead_seconds_max))
+        return max(tuning.seasonal_lead_seconds, min(boot, tuning.seasonal_lead_seconds_max))
 
     @property
     def keeps_cold(self) -> bool:
@@ -107,14 +112,16 @@ class PlanBuilder(PlannedFleet):
             or any(record.starts > 0 for record in self.observation.learned.kinds)
         )
 
-    def have(self) -> Have:
+    def have(self) -> Supply:
         """The capacity after what was decided so far."""
         if self._have is None:
-            self._have = have(self.workers.values(), self.perfs, late=self._is_late, overdue=self._is_overdue)
+            self._have = measure_supply(
+                self.workers.values(), self.perfs, is_overtaken=self._is_late, is_overdue=self._is_overdue
+            )
         return self._have
 
     def _is_late(self, booting: Worker) -> bool:
-        return is_late(booting, self.observation.learned, self.now, self.tuning)
+        return is_slower_than_start(booting, self.observation.learned, self.now, self.tuning)
 
     def _is_overdue(self, booting: Worker) -> bool:
         due = overdue_at(booting, self.observation.learned, self.tuning)
@@ -122,9 +129,9 @@ class PlanBuilder(PlannedFleet):
             self.wakes.append(due)
         return due <= self.now
 
-    def have_of(self, workers: Iterable[Worker]) -> Have:
+    def have_of(self, workers: Iterable[Worker]) -> Supply:
         """The capacity of these workers alone."""
-        return have(workers, self.perfs)
+        return measure_supply(workers, self.perfs)
 
     def _change(self, before: Worker | None, after: Worker) -> None:
         super()._change(before, after)
@@ -159,7 +166,7 @@ class PlanBuilder(PlannedFleet):
             return
         failure = HostFailure(
             machine_id=worker.machine_id,
-            until=self.now + self.tuning.host_failure_seconds,
+            until=self.now + self.tuning.host_block_seconds,
             reason=reason,
             workergroup_id=worker.workergroup_id,
             failed_at=failed_at,

@@ -8,25 +8,26 @@ from dataclasses import replace
 from functools import cached_property
 
 from policy.capacity.budget import BudgetTracker
-from policy.capacity.capacity import WORKERS_MAX, is_known_asleep
+from policy.capacity.demand import is_known_idle
+from policy.capacity.limits import WORKERS_MAX
 from policy.planning.drain import is_drained
 from policy.state.host_failures import split
-from policy.state.lifecycle import Impossible, is_hot
-from policy.state.liveness import with_silent_marked
+from policy.state.lifecycle import InvalidTransition, is_hot
+from policy.state.liveness import mark_unresponsive
 from policy.state.observation import Observation
 from policy.state.plan import (
     Activate,
     Destroy,
-    Look,
     Operation,
     Plan,
+    PollInstances,
     Recruit,
     Search,
     StartDrain,
     Stop,
     Update,
 )
-from policy.state.plan_effects import launched, ordered
+from policy.state.plan_effects import apply_operation, launched_worker
 from policy.state.worker import Goal, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.endpoint import EndpointState
@@ -58,7 +59,7 @@ class _Checker:
     """The fleet as the accepted operations leave it."""
 
     def __init__(self, observation: Observation, tuning: Tuning) -> None:
-        self.observation = observation = with_silent_marked(observation, tuning)
+        self.observation = observation = mark_unresponsive(observation, tuning)
         self.tuning = tuning
         self.workers = {worker.launch_id: worker for worker in observation.workers}
         self.groups = {group.id: group for group in observation.workergroups}
@@ -76,15 +77,15 @@ class _Checker:
         self.touched: set[str] = set()
         self.offers_taken: set[int] = set()
         self.known = observation.load.is_known(observation.now, tuning.metrics_stale_seconds)
-        self.asleep = is_known_asleep(observation, tuning)
+        self.asleep = is_known_idle(observation, tuning)
 
     def accept(self, operation: Operation) -> None:
         if isinstance(operation, Recruit):
             self.offers_taken.add(operation.offer.id)
             self.members[operation.workergroup_id] += 1
-            self._change(launched(operation, self.observation.now))
-        elif not isinstance(operation, Search | Look):
-            self._change(ordered(self.workers[operation.launch_id], operation, self.observation.now))
+            self._change(launched_worker(operation, self.observation.now))
+        elif not isinstance(operation, Search | PollInstances):
+            self._change(apply_operation(self.workers[operation.launch_id], operation, self.observation.now))
 
     def _change(self, after: Worker) -> None:
         if self.purse is not None:
@@ -95,7 +96,7 @@ class _Checker:
     def fault(self, operation: Operation) -> str:
         if not operation.reason.strip():
             return "it gives no reason"
-        if isinstance(operation, Look):
+        if isinstance(operation, PollInstances):
             return ""
         if isinstance(operation, Search):
             known = operation.workergroup_id in self.groups
@@ -112,8 +113,8 @@ class _Checker:
         if worker.retry_at > self.observation.now:
             return f"it may not be tried again for {worker.retry_at - self.observation.now:.0f} s"
         try:
-            after = ordered(worker, operation, self.observation.now)
-        except Impossible as fault:
+            after = apply_operation(worker, operation, self.observation.now)
+        except InvalidTransition as fault:
             return str(fault)
         return self._budget(after) or self._requests(operation, worker) or self._cut(operation, worker)
 
@@ -139,7 +140,7 @@ class _Checker:
         mine = self.members[group.id]
         if group.max_workers is not None and mine >= group.max_workers:
             return f"workergroup {group.id} has {mine} workers and its max_workers is {group.max_workers}"
-        return self._budget(launched(operation, seen.now))
+        return self._budget(launched_worker(operation, seen.now))
 
     @cached_property
     def offers_found(self) -> frozenset[tuple[int, int]]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from policy.capacity.capacity import Perfs
-from policy.state.liveness import with_silent_marked
+from policy.capacity.performance import PerfEstimates
+from policy.state.liveness import mark_unresponsive
 from policy.state.observation import Observation
 from policy.state.plan import Operation, Recruit, StartDrain, Wait
-from policy.state.plan_effects import launched, ordered
+from policy.state.plan_effects import apply_operation, launched_worker
 from policy.state.worker import Drain, Goal, Worker
 from policy.tuning import Tuning
 from stoker_wire.workergroup import Workergroup
@@ -16,12 +16,12 @@ class PlannedFleet:
     """What is recorded, what was ordered so far, and the fleet that results. Nothing here asks how much is wanted."""
 
     def __init__(self, observation: Observation, tuning: Tuning) -> None:
-        self.observation = observation = with_silent_marked(observation, tuning)
+        self.observation = observation = mark_unresponsive(observation, tuning)
         self.tuning = tuning
         self.now = observation.now
         self.config = observation.config
         self.groups: dict[int, Workergroup] = {group.id: group for group in observation.workergroups}
-        self.perfs = Perfs.of(observation.workers, observation.learned)
+        self.perfs = PerfEstimates.of(observation.workers, observation.learned)
         self.workers: dict[str, Worker] = {worker.launch_id: worker for worker in observation.workers}
         self.operations: list[Operation] = []
         self.waits: dict[Wait, None] = {}
@@ -49,11 +49,11 @@ class PlannedFleet:
         """Decide it."""
         self.operations.append(operation)
         if isinstance(operation, Recruit):
-            self._change(None, launched(operation, self.now))
+            self._change(None, launched_worker(operation, self.now))
         elif launch_id := getattr(operation, "launch_id", ""):
             self._touched.add(launch_id)
             worker = self.workers[launch_id]
-            self._change(worker, ordered(worker, operation, self.now))
+            self._change(worker, apply_operation(worker, operation, self.now))
 
     def _change(self, before: Worker | None, after: Worker) -> None:
         self.workers[after.launch_id] = after
@@ -85,6 +85,6 @@ class PlannedFleet:
             self.wakes.append(until)
 
     @property
-    def look_again_at(self) -> float | None:
+    def replan_at(self) -> float | None:
         """The earliest moment at which something is due by itself."""
         return min((wake for wake in self.wakes if wake > self.now), default=None)

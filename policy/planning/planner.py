@@ -6,9 +6,11 @@ on the fleet as the steps before leave it, so a plan never contradicts itself, a
 
 from collections.abc import Iterable
 
-from policy.capacity.capacity import LOAD_DUST, is_known_asleep, is_over, workers_min
-from policy.keepalive.evaluation import last_until, needed_since
-from policy.load.peaks import held, next_release, remember
+from policy.capacity.demand import is_known_idle, is_past_inactivity_timeout
+from policy.capacity.limits import workers_min
+from policy.capacity.performance import LOAD_EPSILON
+from policy.keepalive.evaluation import last_worker_kept_until, peak_demand_since
+from policy.load.peaks import held_level, next_release, update_peaks
 from policy.load.seasonality import next_rise
 from policy.planning.drain import (
     delete_all,
@@ -66,12 +68,12 @@ def scale(draft: PlanBuilder) -> None:
     update_idle(draft)
     _grow(draft)
     update_ready(draft, draft.want.hot)
-    sure = draft.forecast.settled or is_over(draft.observation, draft.forecast)
-    if draft.want.pressed:
+    sure = draft.forecast.settled or is_past_inactivity_timeout(draft.observation, draft.forecast)
+    if draft.want.over_target:
         return
     if sure:
         _shrink_hot(draft)
-    if sure or is_known_asleep(draft.observation, draft.tuning):
+    if sure or is_known_idle(draft.observation, draft.tuning):
         _shrink_total(draft)
 
 
@@ -81,15 +83,15 @@ def _grow(draft: PlanBuilder) -> None:
     wanted = want.hot + extra
     gap = 0.0 if have.unknown_booting else wanted - have.hot
     before = len(draft.operations)
-    if gap > LOAD_DUST / 2:
+    if gap > LOAD_EPSILON / 2:
         since = draft.memory.above_since if draft.memory.above_since is not None else draft.now
         draft.with_memory(above_since=since)
-        if _is_urgent(draft, gap) or draft.now - since >= draft.tuning.up_hold_seconds:
+        if _is_urgent(draft, gap) or draft.now - since >= draft.tuning.scale_up_hold_seconds:
             grow_hot(
                 draft, gap, _why_more(draft, wanted, have.hot, extra), rent=want.rented + extra - have.hot
             )
         else:
-            draft.wakes.append(since + draft.tuning.up_hold_seconds)
+            draft.wakes.append(since + draft.tuning.scale_up_hold_seconds)
     elif draft.memory.above_since is not None:
         draft.with_memory(above_since=None)
     _overtake(draft)
@@ -105,10 +107,12 @@ def _overtake(draft: PlanBuilder) -> None:
     A rolling update can wait for them.
     """
     have, wanted = draft.have(), draft.want.hot
-    need = wanted - (have.hot - have.late)
-    if need > LOAD_DUST / 2 and have.late > 0 and have.cold > 0 and _is_urgent(draft, need):
-        why = _why_more(draft, wanted, have.hot - have.late, 0.0)
-        grow_hot(draft, need, f"{why}, {load(have.late)} of it boots for longer than a start takes", rent=0.0)
+    need = wanted - (have.hot - have.overtaken)
+    if need > LOAD_EPSILON / 2 and have.overtaken > 0 and have.cold > 0 and _is_urgent(draft, need):
+        why = _why_more(draft, wanted, have.hot - have.overtaken, 0.0)
+        grow_hot(
+            draft, need, f"{why}, {load(have.overtaken)} of it boots for longer than a start takes", rent=0.0
+        )
 
 
 def _is_urgent(draft: PlanBuilder, gap: float) -> bool:
@@ -116,11 +120,11 @@ def _is_urgent(draft: PlanBuilder, gap: float) -> bool:
     have = draft.have().hot
     below_floor = have < draft.want.hot_floor
     return (
-        draft.want.pressed
+        draft.want.over_target
         or draft.forecast.burst
         or have <= 0
         or below_floor
-        or gap > have * draft.tuning.up_tolerance
+        or gap > have * draft.tuning.scale_up_tolerance
     )
 
 
@@ -131,10 +135,10 @@ def _why_more(draft: PlanBuilder, wanted: float, hot: float, extra: float) -> st
     if want.predicted / util < want.hot_floor:
         return f"at least {load(want.hot_floor)} are kept hot, {load(hot)} are"
     because = [f"target_util {util:g}"] if util < 1 else []
-    because += [draft.keep.words] if draft.keep.words else []
+    because += [draft.keep.reason] if draft.keep.reason else []
     spare = f" ({load(wanted)} at {', '.join(because)})" if because else ""
     queue = ""
-    if want.pressed:
+    if want.over_target:
         waits = (
             "nobody to clear it" if want.queue_seconds >= QUEUE_SECONDS_MAX else f"{want.queue_seconds:.0f} s"
         )
@@ -155,7 +159,7 @@ def _grow_groups(draft: PlanBuilder) -> None:
             there = draft.have_of(worker for worker in draft if worker.workergroup_id == group.id)
         missing = (group.cold_workers or 0) - there.keepable
         need = 0.0 if there.unknown_booting else (group.min_cold_load or 0.0) - there.total
-        if missing > 0 or need > LOAD_DUST:
+        if missing > 0 or need > LOAD_EPSILON:
             why = f"workergroup {group.id} keeps {group.cold_workers or 0} worker(s) and {load(group.min_cold_load or 0)}"
             _load_once(draft, need=need, count=missing, why=why, groups=[group])
 
@@ -168,7 +172,7 @@ def _grow_total(draft: PlanBuilder) -> None:
     need = 0.0 if there.unknown_booting else draft.want.total - there.total
     if missing > 0:
         why = f"min_workers {floor}, {there.keepable} loaded or booting"
-    elif need > draft.want.total * draft.tuning.up_tolerance:
+    elif need > draft.want.total * draft.tuning.scale_up_tolerance:
         why = f"{load(draft.want.total)} hot and cold wanted, {load(there.total)} there"
     else:
         return
@@ -187,31 +191,35 @@ def _load_once(
         if stopped and can_start(draft, worker) and activate(draft, worker, why):
             count -= 1
             need -= draft.perfs.worker(worker) or need
-    if count > 0 or need > LOAD_DUST:
+    if count > 0 or need > LOAD_EPSILON:
         recruit(draft, need=max(need, 0.0), count=max(count, 0), why=why, groups=allowed.values())
 
 
 def _held_hot(draft: PlanBuilder) -> float:
     want, level = draft.want, draft.keep.level(draft.memory.hot_peaks, draft.now)
-    last = LOAD_DUST if _last_is_kept_until(draft) > draft.now else 0.0
+    last = LOAD_EPSILON if _last_is_kept_until(draft) > draft.now else 0.0
     return max(level / draft.rules.target_util, want.hot_floor, want.clearing, last)
 
 
 def _last_is_kept_until(draft: PlanBuilder) -> float:
     """By experience; 0: it is let go like the others."""
-    if not draft.keep.last or is_over(draft.observation, draft.forecast):
+    if not draft.keep.keep_last_worker or is_past_inactivity_timeout(draft.observation, draft.forecast):
         return 0.0
-    return last_until(draft.experience)
+    return last_worker_kept_until(draft.keepalive)
 
 
 def _shrink_hot(draft: PlanBuilder) -> None:
-    grew_at, hold = draft.memory.grew_at, draft.tuning.hot_release_seconds
-    if grew_at is not None and draft.now - grew_at < hold and not is_over(draft.observation, draft.forecast):
+    grew_at, hold = draft.memory.grew_at, draft.tuning.scale_down_cooldown_seconds
+    if (
+        grew_at is not None
+        and draft.now - grew_at < hold
+        and not is_past_inactivity_timeout(draft.observation, draft.forecast)
+    ):
         if draft.have().ready > _held_hot(draft):
             draft.wakes.append(grew_at + hold)
         return
     hot = _held_hot(draft)
-    spare = f" with {draft.keep.words}" if draft.keep.words else ""
+    spare = f" with {draft.keep.reason}" if draft.keep.reason else ""
     why = f"{load(draft.want.hot)} hot wanted, {load(hot)} held{spare}"
     shrink_hot(draft, hot + surge(draft), why)
 
@@ -219,7 +227,8 @@ def _shrink_hot(draft: PlanBuilder) -> None:
 def _shrink_total(draft: PlanBuilder) -> None:
     want = draft.want
     slow = max(
-        held(draft.memory.total_peaks, draft.now, draft.tuning.total_hold_seconds) / draft.rules.target_util,
+        held_level(draft.memory.total_peaks, draft.now, draft.tuning.total_hold_seconds)
+        / draft.rules.target_util,
         want.hot_floor * draft.rules.cold_mult,
     )
     total = max(_held_hot(draft), slow, want.total, draft.config.min_cold_load)
@@ -232,17 +241,17 @@ def _remember_wants(draft: PlanBuilder) -> None:
     tuning, want, memory = draft.tuning, draft.want, draft.memory
     hold = draft.keep.longest_seconds
     # what was needed for a moment counts, whether or not a plan was made in it
-    needed = needed_since(draft.experience, draft.now - tuning.needed_seconds)
-    hot = remember(memory.hot_peaks, max(want.arrivals, needed), draft.now, hold)
+    needed = peak_demand_since(draft.keepalive, draft.now - tuning.demand_hold_seconds)
+    hot = update_peaks(memory.hot_peaks, max(want.arrivals, needed), draft.now, hold)
     # what was hot once is worth its disk for as long as the disk costs less than the boot that it saves
     pool = max(want.sustained * draft.rules.cold_mult, want.predicted)
-    total = remember(memory.total_peaks, pool, draft.now, tuning.total_hold_seconds)
+    total = update_peaks(memory.total_peaks, pool, draft.now, tuning.total_hold_seconds)
     if draft.observation.memory is None:
         # without a memory the present scale is what was wanted until now: a planner that has just begun cuts nothing
         there, util = draft.have(), draft.rules.target_util
-        hot = remember(((draft.now, there.ready * util),), want.arrivals, draft.now, hold)
-        total = remember(((draft.now, there.total * util),), pool, draft.now, tuning.total_hold_seconds)
-    if is_over(draft.observation, draft.forecast):
+        hot = update_peaks(((draft.now, there.ready * util),), want.arrivals, draft.now, hold)
+        total = update_peaks(((draft.now, there.total * util),), pool, draft.now, tuning.total_hold_seconds)
+    if is_past_inactivity_timeout(draft.observation, draft.forecast):
         # the user said how long a pause is the end of the work: no hold on top of it
         hot = ((draft.now, want.arrivals),)
     ready = draft.have().ready
@@ -251,21 +260,21 @@ def _remember_wants(draft: PlanBuilder) -> None:
     draft.with_memory(
         hot_peaks=hot,
         total_peaks=total,
-        experience=draft.experience,
+        keepalive=draft.keepalive,
         below_since=(memory.below_since if memory.below_since is not None else draft.now) if below else None,
         cold_below_since=(memory.cold_below_since if memory.cold_below_since is not None else draft.now)
         if cold_below
         else None,
     )
-    lead = draft.habit_lead_seconds
+    lead = draft.seasonal_lead_seconds
     if (
-        draft.keep.habit
-        and (rise := next_rise(draft.experience.minutes, draft.now, lead, tuning)) is not None
+        draft.keep.seasonal
+        and (rise := next_rise(draft.keepalive.minute_peaks, draft.now, lead, tuning)) is not None
     ):
         draft.wakes.append(rise)
     for due in (
         next_release(hot, draft.now, draft.keep.seconds),
-        next_release(hot, draft.now, draft.keep.part_seconds),
+        next_release(hot, draft.now, draft.keep.tail_seconds),
         next_release(total, draft.now, tuning.total_hold_seconds),
         _last_is_kept_until(draft),
     ):
@@ -294,7 +303,7 @@ def _finish(draft: PlanBuilder) -> Plan:
         operations=tuple(draft.operations),
         targets=targets,
         waits=tuple(draft.waits),
-        look_again_at=draft.look_again_at,
+        replan_at=draft.replan_at,
         memory=draft.memory,
         failed_hosts=tuple(draft.failed_hosts),
     )

@@ -3,7 +3,7 @@
 from policy.capacity.boot_time import ready_at
 from policy.planning.planned_fleet import PlannedFleet
 from policy.state.lifecycle import is_booting, is_hot
-from policy.state.plan import Look
+from policy.state.plan import PollInstances
 from policy.state.worker import ORPHAN_GROUP
 from policy.wording import duration, machine
 from stoker_wire.states import WorkerState as S
@@ -15,17 +15,21 @@ def look(draft: PlannedFleet) -> None:
     """Order a listing when one is due, and note when the next one is."""
     interval, why = _interval(draft)
     due = draft.observation.listed_at + interval
-    if draft.observation.looking:
+    if draft.observation.listing_in_progress:
         # What it finds may be no news, and then nobody plans: the next one is due all the same.
         draft.wakes.append(draft.now + interval)
         return
     # A plan that is made anyway takes a listing along that is nearly due: alone it would cost a timer and a plan of its own.
-    early = draft.tuning.look_early_share * interval if interval >= draft.tuning.look_seconds_steady else 0.0
+    early = (
+        draft.tuning.listing_early_share * interval
+        if interval >= draft.tuning.listing_seconds_steady
+        else 0.0
+    )
     if draft.observation.listed_at and draft.now < due - early:
         draft.wakes.append(due)
         return
     ago = "never listed" if not draft.observation.listed_at else f"last listed {_ago(draft)} ago"
-    draft.operations.append(Look(reason=f"{why}, {ago}", whole=_is_whole(draft, interval)))
+    draft.operations.append(PollInstances(reason=f"{why}, {ago}", whole=_is_whole(draft, interval)))
     draft.wakes.append(draft.now + interval)
 
 
@@ -47,7 +51,7 @@ def explain_booting(draft: PlannedFleet) -> None:
 
 def _is_whole(draft: PlannedFleet, interval: float) -> bool:
     """Whether to look for instances that no worker stands for, too. While something moves that can wait for its turn."""
-    steady = draft.tuning.look_seconds_steady
+    steady = draft.tuning.listing_seconds_steady
     due = draft.now - draft.observation.listed_whole_at >= steady
     strangers = any(worker.workergroup_id == ORPHAN_GROUP for worker in draft.observation.workers)
     return interval >= steady or due or strangers
@@ -68,12 +72,12 @@ def _interval(draft: PlannedFleet) -> tuple[float, str]:
     begun = [worker.since for worker in moving] + [worker.suspect_since or 0.0 for worker in doubted]
     if begun:
         youngest = draft.now - max(begun)
-        interval = min(max(youngest / 4, tuning.look_seconds_min), tuning.look_seconds_max)
+        interval = min(max(youngest / 4, tuning.listing_seconds_min), tuning.listing_seconds_max)
         doubt = f"{len(doubted)} worker(s) do not answer"
         return interval, f"{len(moving)} worker(s) boot, stop or leave" if moving else doubt
     if any(is_hot(worker) for worker in draft):
-        return tuning.look_seconds_steady, "workers run"
-    return tuning.look_seconds_idle, "nothing runs"
+        return tuning.listing_seconds_steady, "workers run"
+    return tuning.listing_seconds_idle, "nothing runs"
 
 
 def _ago(draft: PlannedFleet) -> str:

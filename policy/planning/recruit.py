@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from policy.capacity.capacity import LOAD_DUST, WORKERS_MAX, takes_requests
+from policy.capacity.limits import WORKERS_MAX
+from policy.capacity.performance import LOAD_EPSILON
+from policy.capacity.supply import takes_requests
 from policy.planning.placement import Placement, Ranking
 from policy.planning.plan_builder import PlanBuilder
 from policy.state.host_failures import shared_causes, split
@@ -22,7 +24,7 @@ def recruit(draft: PlanBuilder, *, need: float, count: int, why: str, groups: It
     if not allowed or not _offers_at_hand(draft, allowed, why):
         return
     desk = _Desk(draft, allowed)
-    while need > LOAD_DUST / 2 or count > 0:
+    while need > LOAD_EPSILON / 2 or count > 0:
         # a workergroup on probation gets one try, and with that the next one has to wait
         allowed = [group for group in allowed if not _is_looping(draft, group)]
         if not allowed:
@@ -115,7 +117,7 @@ def _recruit(launch_id: str, chosen: Placement, why: str) -> Recruit:
 
 def fresh_offers(draft: PlanBuilder) -> list[Offers]:
     """Search results young enough, and of the workergroups' current revisions."""
-    oldest = draft.now - draft.tuning.offers_fresh_seconds
+    oldest = draft.now - draft.tuning.offers_age_seconds_max
     return [
         each
         for each in draft.observation.offers
@@ -131,7 +133,7 @@ def _offers_at_hand(draft: PlanBuilder, groups: Iterable[Workergroup], why: str)
     asked = {each.workergroup_id for each in draft.operations if isinstance(each, Search)}
     for group in missing:
         if group.id not in draft.observation.searching and group.id not in asked:
-            reason = f"{why}: no offers of the last {draft.tuning.offers_fresh_seconds:.0f} s at hand"
+            reason = f"{why}: no offers of the last {draft.tuning.offers_age_seconds_max:.0f} s at hand"
             draft.order(Search(workergroup_id=group.id, reason=reason))
     if missing:
         draft.wait("recruiting", "endpoint", f"{why}: searching the market for offers")
@@ -145,7 +147,7 @@ def _is_looping(draft: PlanBuilder, group: Workergroup) -> bool:
         for each in draft.all_failed_hosts
         if each.workergroup_id == group.id and each.failed_at > 0 and each.revision == group.revision
     ]
-    recent = [each for each in failed if draft.now - each.failed_at < draft.tuning.host_failure_seconds]
+    recent = [each for each in failed if draft.now - each.failed_at < draft.tuning.host_block_seconds]
     shared = shared_causes(recent, draft.observation.workers)
     in_common = max(shared.values(), default=0)
     count = sum(each.times for each in recent)
@@ -177,7 +179,9 @@ def _explain_no_offer(draft: PlanBuilder, desk: _Desk, groups: Iterable[Workergr
     if any(desk.is_free(offer) for each in results if each.workergroup_id in ids for offer in each.offers):
         draft.wait_for_budget(f"{why}: recruit more")
         return
-    again = min((each.searched_at + draft.tuning.offers_fresh_seconds for each in results), default=draft.now)
+    again = min(
+        (each.searched_at + draft.tuning.offers_age_seconds_max for each in results), default=draft.now
+    )
     errors = "; ".join(each.error for each in results if each.error)
     found = sum(len(each.offers) for each in results)
     if errors:

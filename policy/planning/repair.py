@@ -2,7 +2,8 @@
 
 import math
 
-from policy.capacity.capacity import counted_dollars_per_hour, returns
+from policy.capacity.budget import counted_dollars_per_hour
+from policy.capacity.supply import stays_after_drain
 from policy.planning.drain import release_again
 from policy.planning.plan_builder import PlanBuilder
 from policy.state.lifecycle import is_booting, is_hot
@@ -37,7 +38,7 @@ def repair(draft: PlanBuilder) -> None:
         elif is_booting(worker):
             _watch_boot(draft, worker)
     for worker in suspects:
-        if draft.free(worker) and returns(worker):
+        if draft.free(worker) and stays_after_drain(worker):
             at_once -= _mend_suspect(draft, worker, allowed=at_once > 0)
 
 
@@ -51,7 +52,7 @@ def boot_deadline(worker: Worker, observation: Observation, tuning: Tuning) -> f
             tuning.start_deadline_seconds_min,
             tuning.start_deadline_seconds_max,
         )
-        return worker.since + (allowed if known else tuning.start_deadline_seconds_unknown)
+        return worker.since + (allowed if known else tuning.start_deadline_seconds_default)
     known = record.boot_seconds if record is not None and record.boots else 0.0
     allowed = _bounded(
         known * tuning.boot_deadline_factor,
@@ -59,7 +60,7 @@ def boot_deadline(worker: Worker, observation: Observation, tuning: Tuning) -> f
         tuning.boot_deadline_seconds_max,
     )
     began = worker.since if worker.state is S.PENDING else worker.launched_at
-    return began + (allowed if known else tuning.boot_deadline_seconds_unknown)
+    return began + (allowed if known else tuning.boot_deadline_seconds_default)
 
 
 def _watch_boot(draft: PlanBuilder, worker: Worker) -> None:
@@ -134,8 +135,8 @@ def _mend_suspect(draft: PlanBuilder, worker: Worker, *, allowed: bool) -> bool:
     name = machine(worker, draft.perfs)
     if not draft.observation.load.is_known(draft.now, draft.tuning.metrics_stale_seconds):
         return False
-    if quiet < draft.tuning.suspect_seconds:
-        draft.wakes.append(begins + draft.tuning.suspect_seconds)
+    if quiet < draft.tuning.suspect_reboot_seconds:
+        draft.wakes.append(begins + draft.tuning.suspect_reboot_seconds)
         return False
     if not allowed:
         draft.wait("busy", worker.launch_id, f"{name} does not answer, but enough others are being mended")
@@ -151,7 +152,7 @@ def _mend_suspect(draft: PlanBuilder, worker: Worker, *, allowed: bool) -> bool:
 
 
 def _stop_again(draft: PlanBuilder, worker: Worker) -> None:
-    due = max(worker.since, worker.stop_accepted_at) + draft.tuning.stop_repeat_seconds
+    due = max(worker.since, worker.stop_accepted_at) + draft.tuning.stop_retry_seconds
     if draft.now < due:
         draft.wakes.append(due)
     elif not worker.drain or worker.drain.goal is Goal.STOP:

@@ -2,7 +2,8 @@
 
 import math
 
-from policy.capacity.capacity import holds_requests, takes_requests, workers_max
+from policy.capacity.limits import workers_max
+from policy.capacity.supply import holds_requests, takes_requests
 from policy.planning.plan_builder import PlanBuilder
 from policy.state.lifecycle import is_booting, is_hot
 from policy.state.plan import Destroy, Update
@@ -59,9 +60,9 @@ def _is_full(draft: PlanBuilder) -> bool:
     if sum(1 for _ in draft) < workers_max(draft.config):
         return False
     grew_at = draft.memory.grew_at
-    if grew_at is None or draft.now - grew_at >= draft.tuning.up_hold_seconds:
+    if grew_at is None or draft.now - grew_at >= draft.tuning.scale_up_hold_seconds:
         return True
-    draft.wakes.append(grew_at + draft.tuning.up_hold_seconds)
+    draft.wakes.append(grew_at + draft.tuning.scale_up_hold_seconds)
     return False
 
 

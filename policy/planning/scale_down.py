@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Callable
 
-from policy.capacity.capacity import takes_requests, workers_min
 from policy.capacity.exact_sum import billionths
+from policy.capacity.limits import workers_min
+from policy.capacity.supply import takes_requests
 from policy.planning.drain import bound_drains, dismiss, let_go
 from policy.planning.placement import price_performance
 from policy.planning.plan_builder import PlanBuilder
@@ -32,7 +33,7 @@ def shrink_hot(draft: PlanBuilder, keep: float, why: str) -> None:
     floors = _GroupFloors(draft, takes_requests)
     for worker in sorted(ready, key=lambda each: release_order(draft, each)):
         perf = draft.perfs.worker(worker)
-        if not draft.free(worker) or not _enough(left - perf, keep, draft.tuning.down_margin):
+        if not draft.free(worker) or not _enough(left - perf, keep, draft.tuning.scale_down_margin):
             continue
         if not floors.keep_hot_without(worker):
             continue
@@ -55,7 +56,7 @@ def shrink_total(draft: PlanBuilder, keep: float, why: str) -> None:
         if not draft.free(worker):
             continue
         perf = draft.perfs.worker(worker) if worker.loaded_once else 0.0
-        if not _enough(total - perf, keep, draft.tuning.down_margin) and perf > 0:
+        if not _enough(total - perf, keep, draft.tuning.scale_down_margin) and perf > 0:
             continue
         if worker.loaded_once and (count <= floor or not floors.keep_cold_without(worker)):
             continue
@@ -156,7 +157,7 @@ def _any_to_spare(draft: PlanBuilder, workers: list[Worker], total: float, keep:
     """Whether a closer look is worth it: without even the smallest of them there is too little. Most looks end here."""
     smallest = min((draft.perfs.worker(worker) for worker in workers), default=0.0)
     cooling = any(worker.retry_at > draft.now for worker in workers)
-    return cooling or smallest <= 0 or _enough(total - smallest, keep, draft.tuning.down_margin)
+    return cooling or smallest <= 0 or _enough(total - smallest, keep, draft.tuning.scale_down_margin)
 
 
 def _enough(left: float, keep: float, margin: float) -> bool:

@@ -3,7 +3,7 @@
 from bisect import insort
 from collections.abc import Iterable
 
-from policy.capacity.capacity import LOAD_DUST
+from policy.capacity.performance import LOAD_EPSILON
 from policy.planning.placement import price_performance
 from policy.planning.plan_builder import PlanBuilder
 from policy.planning.recruit import recruit
@@ -31,7 +31,7 @@ def grow_hot(
     left = _call_off_drains(draft, need, why, ids)
     left = _activate(draft, left, why, ids)
     need = min(left, rent - (need - left))
-    if need > LOAD_DUST / 2:
+    if need > LOAD_EPSILON / 2:
         recruit(draft, need=need, count=0, why=why, groups=allowed)
 
 
@@ -93,7 +93,7 @@ def _soon_cold(draft: PlanBuilder, worker: Worker) -> bool:
     """Whether it can be woken in a moment. A host that is offline accepts a stop and carries it out in hours, if ever: once
     the market has to be asked again, another machine is rented beside it."""
     if worker.state is S.STOPPING:
-        return draft.now - worker.since < draft.tuning.stop_repeat_seconds
+        return draft.now - worker.since < draft.tuning.stop_retry_seconds
     return worker.state is S.INACTIVE and worker.operation != ""
 
 
@@ -112,7 +112,7 @@ def can_start(draft: PlanBuilder, worker: Worker) -> bool:
     """Whether a start makes sense now: free, and its last start was not given up a moment ago."""
     if not draft.free(worker):
         return False
-    again = worker.since + worker.starts_given_up * draft.tuning.start_pause_seconds
+    again = worker.since + worker.starts_given_up * draft.tuning.start_retry_seconds
     if again > draft.now:
         draft.wakes.append(again)
     return again <= draft.now

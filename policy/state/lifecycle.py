@@ -21,7 +21,7 @@ class Readiness(StrEnum):
     LEAVING = "leaving"
 
 
-class Impossible(ValueError):
+class InvalidTransition(ValueError):
     """A move that the table does not have: what was recorded and what was heard contradict each other."""
 
 
@@ -257,14 +257,14 @@ def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:
     What it held is forgotten when it leaves service, what it failed when it is ready again.
 
     Raises:
-        Impossible: the table has no such move.
+        InvalidTransition: the table has no such move.
     """
     if to is worker.state:
-        return worker.but(**changes) if changes else worker
+        return worker.replace(**changes) if changes else worker
     moves = LIFECYCLE[worker.state].moves
     if to not in moves:
         allowed = ", ".join(state.printed for state in moves) or "nothing: it is being released"
-        raise Impossible(
+        raise InvalidTransition(
             f"worker {worker.launch_id} is {worker.state.printed} and cannot become {to.printed};"
             f" expected one of: {allowed}"
         )
@@ -276,7 +276,7 @@ def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:
         moved["heard_running"] = False
     if worker.state is S.CREATED and to in _BOOTING:
         moved["launched_at"] = now  # its boot begins anew, and has the time of a boot
-    return worker.but(**(kept | moved | {"state": to, "since": now} | changes))
+    return worker.replace(**(kept | moved | {"state": to, "since": now} | changes))
 
 
 def table() -> str:

@@ -18,10 +18,10 @@ def silent_since(worker: Worker, observation: Observation, tuning: Tuning) -> fl
     if not is_hot(worker) or known_until is None:
         return None
     heard = max(worker.reported_at or 0.0, worker.since, observation.listening_since)
-    return heard if known_until - heard > tuning.silent_seconds else None
+    return heard if known_until - heard > tuning.unresponsive_seconds else None
 
 
-def with_silent_marked(observation: Observation, tuning: Tuning) -> Observation:
+def mark_unresponsive(observation: Observation, tuning: Tuning) -> Observation:
     """The observation with silent workers marked as suspects, unless more than half of the ready ones are silent.
 
     Several workers on several hosts do not die in one minute; the line to the engines does. Then they are kept as
@@ -41,7 +41,7 @@ def with_silent_marked(observation: Observation, tuning: Tuning) -> Observation:
     if asked > 1 and len(silent) + mended > asked / 2:
         return observation
     marked = tuple(
-        worker.but(suspect_since=silent[worker.launch_id])
+        worker.replace(suspect_since=silent[worker.launch_id])
         if worker.launch_id in silent and worker.suspect_since is None
         else worker
         for worker in observation.workers
@@ -52,4 +52,4 @@ def with_silent_marked(observation: Observation, tuning: Tuning) -> Observation:
 def _is_mended(worker: Worker, observation: Observation, tuning: Tuning) -> bool:
     if worker.state is WorkerState.REBOOTING:
         return True
-    return is_billed_until_gone(worker) and observation.now - worker.since < tuning.silent_seconds
+    return is_billed_until_gone(worker) and observation.now - worker.since < tuning.unresponsive_seconds

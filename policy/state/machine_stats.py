@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from policy.state.worker import HostFailure, KindRecord, Learned, Worker
+from policy.state.worker import HostFailure, KindRecord, MachineStats, Worker
 
 _KINDS_MAX = 100
 _HOSTS_MAX = 100
@@ -13,7 +13,7 @@ _SAMPLES_MAX = 20
 """A mean over at most so many: a new template shows within twenty benchmarks even after years."""
 
 
-def learn_perf(learned: Learned, worker: Worker, perf: float) -> Learned:
+def learn_perf(learned: MachineStats, worker: Worker, perf: float) -> MachineStats:
     """A worker has benchmarked itself."""
     record = _record(learned, worker)
     samples = min(record.samples, _SAMPLES_MAX - 1)
@@ -28,7 +28,7 @@ def learn_perf(learned: Learned, worker: Worker, perf: float) -> Learned:
     )
 
 
-def believe_at_most(learned: Learned, worker: Worker, perf: float) -> Learned:
+def believe_at_most(learned: MachineStats, worker: Worker, perf: float) -> MachineStats:
     """A kind's record that a claim too good to be true has lifted comes down to what can be believed."""
     record = learned.kind(worker.workergroup_id, worker.kind)
     if record is None or record.perf <= perf:
@@ -36,27 +36,27 @@ def believe_at_most(learned: Learned, worker: Worker, perf: float) -> Learned:
     return _with(learned, replace(record, perf=perf))
 
 
-def learn_boot(learned: Learned, worker: Worker, seconds: float) -> Learned:
+def learn_boot(learned: MachineStats, worker: Worker, seconds: float) -> MachineStats:
     """A worker took so long from the create call to ready."""
     record = _record(learned, worker)
     smoothed = _smooth(record.boot_seconds, seconds, record.boots)
     return _with(learned, replace(record, boot_seconds=smoothed, boots=record.boots + 1))
 
 
-def learn_start(learned: Learned, worker: Worker, seconds: float) -> Learned:
+def learn_start(learned: MachineStats, worker: Worker, seconds: float) -> MachineStats:
     """A cold worker took so long from the start call to ready."""
     record = _record(learned, worker)
     smoothed = _smooth(record.start_seconds, seconds, record.starts)
     return _with(learned, replace(record, start_seconds=smoothed, starts=record.starts + 1))
 
 
-def learn_failure(learned: Learned, worker: Worker) -> Learned:
+def learn_failure(learned: MachineStats, worker: Worker) -> MachineStats:
     """A launch of this kind never became ready."""
     record = _record(learned, worker)
     return _with(learned, replace(record, failures=record.failures + 1))
 
 
-def remember_hosts(learned: Learned, failures: Iterable[HostFailure], now: float) -> Learned:
+def remember_hosts(learned: MachineStats, failures: Iterable[HostFailure], now: float) -> MachineStats:
     """The failed hosts that still matter, the newest word on each."""
     by_machine: dict[int, HostFailure] = {}
     for each in (*learned.failed_hosts, *failures):
@@ -86,12 +86,12 @@ def _smooth(old: float, new: float, count: int) -> float:
     return new if count == 0 else old + _SMOOTHING * (new - old)
 
 
-def _record(learned: Learned, worker: Worker) -> KindRecord:
+def _record(learned: MachineStats, worker: Worker) -> KindRecord:
     known = learned.kind(worker.workergroup_id, worker.kind)
     return known or KindRecord(workergroup_id=worker.workergroup_id, kind=worker.kind)
 
 
-def _with(learned: Learned, record: KindRecord) -> Learned:
+def _with(learned: MachineStats, record: KindRecord) -> MachineStats:
     others = [
         each
         for each in learned.kinds

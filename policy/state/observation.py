@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from policy.keepalive.evaluation import KeepaliveMemory
+from policy.keepalive.evaluation import KeepaliveState
 from policy.load.history import LoadHistory
-from policy.state.worker import Learned, Worker
+from policy.state.worker import MachineStats, Worker
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer
 from stoker_wire.workergroup import Workergroup
@@ -36,7 +36,7 @@ class Observation:
     workers: tuple[Worker, ...] = ()
     load: LoadHistory = LoadHistory()
     offers: tuple[Offers, ...] = ()
-    learned: Learned = Learned()
+    learned: MachineStats = MachineStats()
     listed_at: float = 0.0
     """When the marketplace was last asked for the endpoint's instances; 0: never."""
     listed_whole_at: float = 0.0
@@ -47,7 +47,7 @@ class Observation:
     launch_ids: tuple[str, ...] = ()
     """Fresh ids for recruits, in order."""
     memory: "Memory | None" = None
-    looking: bool = False
+    listing_in_progress: bool = False
     """A listing of the instances is under way."""
     searching: tuple[int, ...] = ()
     """Workergroups whose search is under way."""
@@ -72,5 +72,5 @@ class Memory:
     """(until when it was predicted, load/s), falling: what must stay hot until the hold has passed."""
     total_peaks: tuple[tuple[float, float], ...] = ()
     """The same for hot and cold together: what the cold pool is kept for (load/s, before target_util)."""
-    experience: KeepaliveMemory = KeepaliveMemory()
-    """What the traffic of the last hours taught about holding."""
+    keepalive: KeepaliveState = KeepaliveState()
+    """The evaluation of keep-alive candidates on the traffic of the last hours."""

@@ -98,20 +98,22 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class PollInstances:
     """List the endpoint's instances on the marketplace and reconcile."""
 
     reason: str
     whole: bool = True
     """Everything that carries the endpoint's name; else its known workers alone, which is one call."""
-    op: Literal["look"] = "look"
+    op: Literal["poll"] = "poll"
 
 
 # `op` tells the records apart in a history: Stop and Destroy would read the same without it.
 QUEUE_SECONDS_MAX = 1e6
 """Stands for never: infinity has no JSON."""
 
-Operation = Search | Recruit | Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update | Look
+Operation = (
+    Search | Recruit | Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update | PollInstances
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +151,7 @@ class Plan:
     operations: tuple[Operation, ...] = ()
     targets: Targets = Targets()
     waits: tuple[Wait, ...] = ()
-    look_again_at: float | None = None
+    replan_at: float | None = None
     """When, without any news, the next look is due."""
     memory: Memory = Memory()
     failed_hosts: tuple[HostFailure, ...] = ()

@@ -3,16 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from policy.state.lifecycle import Impossible, advance, counts_in_full
+from policy.state.lifecycle import InvalidTransition, advance, counts_in_full
 from policy.state.machine_stats import remember_hosts
 from policy.state.observation import Observation
 from policy.state.plan import (
     Activate,
     CancelDrain,
     Destroy,
-    Look,
     Operation,
     Plan,
+    PollInstances,
     Reboot,
     Recruit,
     Search,
@@ -20,7 +20,7 @@ from policy.state.plan import (
     Stop,
     Update,
 )
-from policy.state.worker import Learned, Worker
+from policy.state.worker import MachineStats, Worker
 from stoker_wire.states import WorkerState as S
 
 
@@ -29,15 +29,15 @@ def expected(fleet: Iterable[Worker], plan: Plan, now: float) -> tuple[Worker, .
     workers = {worker.launch_id: worker for worker in fleet}
     for operation in plan.operations:
         if isinstance(operation, Recruit):
-            recruited = launched(operation, now)
+            recruited = launched_worker(operation, now)
             workers[recruited.launch_id] = recruited
-        elif not isinstance(operation, Search | Look) and operation.launch_id in workers:
+        elif not isinstance(operation, Search | PollInstances) and operation.launch_id in workers:
             worker = workers[operation.launch_id]
-            workers[worker.launch_id] = ordered(worker, operation, now)
+            workers[worker.launch_id] = apply_operation(worker, operation, now)
     return tuple(workers.values())
 
 
-def expected_learned(learned: Learned, plan: Plan, now: float) -> Learned:
+def expected_learned(learned: MachineStats, plan: Plan, now: float) -> MachineStats:
     """What is known after the plan: the hosts that it gave up."""
     return remember_hosts(learned, plan.failed_hosts, now)
 
@@ -51,7 +51,8 @@ def after(observation: Observation, plan: Plan) -> Observation:
         workers=expected(observation.workers, plan, observation.now),
         learned=expected_learned(observation.learned, plan, observation.now),
         memory=plan.memory,
-        looking=observation.looking or any(isinstance(each, Look) for each in plan.operations),
+        listing_in_progress=observation.listing_in_progress
+        or any(isinstance(each, PollInstances) for each in plan.operations),
         searching=tuple(sorted(searching.union(observation.searching))),
         launch_ids=tuple(each for each in observation.launch_ids if each not in recruited),
     )
@@ -67,7 +68,7 @@ _ALLOWED = {
 """What may be ordered in which state; stop and destroy go by the lifecycle alone."""
 
 
-def launched(operation: Recruit, now: float) -> Worker:
+def launched_worker(operation: Recruit, now: float) -> Worker:
     """The worker that a recruit makes."""
     offer = operation.offer
     return Worker(
@@ -87,16 +88,16 @@ def launched(operation: Recruit, now: float) -> Worker:
     )
 
 
-def ordered(worker: Worker, operation: Operation, now: float) -> Worker:
+def apply_operation(worker: Worker, operation: Operation, now: float) -> Worker:
     """The worker once the operation on it is under way.
 
     Raises:
-        Impossible: its state does not allow the operation.
+        InvalidTransition: its state does not allow the operation.
     """
     allowed = _ALLOWED.get(operation.op)
     if allowed is not None and worker.state not in allowed:
         states = ", ".join(sorted(state.printed for state in allowed))
-        raise Impossible(
+        raise InvalidTransition(
             f"{operation.op} of worker {worker.launch_id}, which is {worker.state.printed}; expected one of: {states}"
         )
     match operation:
@@ -104,13 +105,13 @@ def ordered(worker: Worker, operation: Operation, now: float) -> Worker:
             to = S.STARTING if worker.loaded_once else S.LOADING
             return advance(worker, to, now, operation="start", market_status="")
         case StartDrain():
-            return worker.but(drain=operation.drain)
+            return worker.replace(drain=operation.drain)
         case CancelDrain():
-            return worker.but(drain=None)
+            return worker.replace(drain=None)
         case Stop():
             given_up = worker.state is S.STARTING
             stopped = advance(worker, S.STOPPING, now, operation="stop")
-            return stopped.but(starts_given_up=worker.starts_given_up + 1) if given_up else stopped
+            return stopped.replace(starts_given_up=worker.starts_given_up + 1) if given_up else stopped
         case Destroy():
             left = counts_in_full(worker)
             return advance(worker, S.DESTROYING, now, operation="destroy", left_running=left)
@@ -118,7 +119,7 @@ def ordered(worker: Worker, operation: Operation, now: float) -> Worker:
             return advance(worker, S.REBOOTING, now, operation="reboot", reboots=worker.reboots + 1)
         case Update():
             if worker.state in (S.INACTIVE, S.CREATED):
-                return worker.but(operation="update")
+                return worker.replace(operation="update")
             return advance(worker, S.UPDATE_REBOOTING, now, operation="update")
         case _:
             return worker

@@ -1,11 +1,11 @@
-"""Fold the marketplace's listing into the fleet: what it says of each worker, who vanished, and what nobody knows."""
+"""Fold the marketplace's listing into the fleet: what it says of each worker, who fold_instance_gone, and what nobody knows."""
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from policy.state.lifecycle import LIFECYCLE, advance
-from policy.state.worker import ORPHAN_GROUP, Learned, Worker
-from policy.state.worker_events import FoldResult, broken, vanished
+from policy.state.worker import ORPHAN_GROUP, MachineStats, Worker
+from policy.state.worker_events import FoldResult, fold_error, fold_instance_gone
 from stoker_wire.market import Instance
 from stoker_wire.states import WorkerState as S
 
@@ -24,7 +24,7 @@ class Listing:
     """Instances with the endpoint's label that nobody knows, as workers to be destroyed: add them to the fleet."""
     gone: tuple[Worker, ...]
     """Workers whose instance does not exist any more, as they were: released, outbid or killed."""
-    learned: Learned
+    learned: MachineStats
     lines: tuple[str, ...] = ()
 
     @property
@@ -40,7 +40,7 @@ def fold_listing(
     now: float,
     asked_at: float,
     label_prefix: str,
-    learned: Learned,
+    learned: MachineStats,
     gone: Container[int] = (),
     shown: Container[int] = (),
 ) -> Listing:
@@ -136,7 +136,7 @@ def _labelled(folded: FoldResult, mine: Instance, label_prefix: str) -> FoldResu
             f"instance {mine.id} carries the label {label!r}, expected {label_prefix}…: it was edited outside"
         )
         said = (f"{line}; the worker is kept by its id",)
-    worker = folded.worker.but(relabelled=edited)
+    worker = folded.worker.replace(relabelled=edited)
     return FoldResult(worker=worker, learned=folded.learned, lines=(*folded.lines, *said))
 
 
@@ -145,7 +145,7 @@ def _young(worker: Worker, asked_at: float) -> bool:
     return asked_at < rented_at + _CREATE_GRACE_SECONDS
 
 
-def _missing(worker: Worker, asked_at: float, learned: Learned) -> FoldResult:
+def _missing(worker: Worker, asked_at: float, learned: MachineStats) -> FoldResult:
     young = _young(worker, asked_at)
     creating = worker.operation == "create" or (
         worker.instance_id is None and worker.state is not S.DESTROYING
@@ -156,12 +156,14 @@ def _missing(worker: Worker, asked_at: float, learned: Learned) -> FoldResult:
     )
     if creating or under_way or never_asked or (young and worker.state is not S.DESTROYING):
         return FoldResult(worker=worker, learned=learned)
-    return vanished(worker, "the market has no such instance any more (outbid or killed)", learned)
+    return fold_instance_gone(worker, "the market has no such instance any more (outbid or killed)", learned)
 
 
-def _seen(worker: Worker, mine: Instance, *, now: float, asked_at: float, learned: Learned) -> FoldResult:
+def _seen(
+    worker: Worker, mine: Instance, *, now: float, asked_at: float, learned: MachineStats
+) -> FoldResult:
     status = (mine.actual_status or "").lower()
-    worker = worker.but(
+    worker = worker.replace(
         instance_id=worker.instance_id or mine.id,
         machine_id=mine.machine_id or worker.machine_id,
         dollars_per_hour=mine.dph_total or worker.dollars_per_hour,
@@ -169,7 +171,7 @@ def _seen(worker: Worker, mine: Instance, *, now: float, asked_at: float, learne
     )
     if asked_at <= worker.since or worker.operation:
         return FoldResult(worker=worker, learned=learned)
-    worker = worker.but(market_status=status, address=_address(worker, mine, status))
+    worker = worker.replace(market_status=status, address=_address(worker, mine, status))
     asleep = status in _STOPPED and (mine.intended_status or "stopped").lower() in _STOPPED
     died = status == "exited" and not asleep
     said = mine.status_msg or f"the market says {status}"
@@ -181,7 +183,7 @@ def _seen(worker: Worker, mine: Instance, *, now: float, asked_at: float, learne
             what = "is stopped and was never loaded"
             return _moved(worker, S.CREATED, now, learned, what, starts_given_up=given_up)
         case S.PENDING | S.CREATING | S.LOADING | S.MODEL_LOADING if died:
-            return broken(worker, f"its container exited: {said}", now, learned)
+            return fold_error(worker, f"its container exited: {said}", now, learned)
         case S.PENDING | S.CREATING | S.LOADING if status == "running":
             return _moved(worker, S.MODEL_LOADING, now, learned, "runs and loads its model")
         case S.PENDING | S.CREATING:
@@ -196,10 +198,10 @@ def _seen(worker: Worker, mine: Instance, *, now: float, asked_at: float, learne
         case S.READY if asleep:
             return _moved(worker, S.INACTIVE, now, learned, "was stopped by someone else")
         case S.READY if died:
-            return broken(worker, f"its container exited: {said}", now, learned)
+            return fold_error(worker, f"its container exited: {said}", now, learned)
         case S.READY if status == "offline" and worker.suspect_since is None:
             line = f"{worker.launch_id[:6]} ({worker.kind}): its host is offline"
-            return FoldResult(worker=worker.but(suspect_since=now), learned=learned, lines=(line,))
+            return FoldResult(worker=worker.replace(suspect_since=now), learned=learned, lines=(line,))
         case _:
             return FoldResult(worker=worker, learned=learned)
 
@@ -209,7 +211,9 @@ def _address(worker: Worker, mine: Instance, status: str) -> str:
     return mine.address if status == "running" and mine.address else worker.address
 
 
-def _moved(worker: Worker, to: S, now: float, learned: Learned, what: str, **changes: object) -> FoldResult:
+def _moved(
+    worker: Worker, to: S, now: float, learned: MachineStats, what: str, **changes: object
+) -> FoldResult:
     if to not in LIFECYCLE[worker.state].moves:
         return FoldResult(worker=worker, learned=learned)
     line = f"{worker.launch_id[:6]} ({worker.kind}) {what}"

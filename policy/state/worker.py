@@ -113,7 +113,7 @@ class Worker:
         price = f"${self.dollars_per_hour:.2f}/h"
         return f"<Worker {self.launch_id} {self.state.printed} since {self.since:.0f}, {self.kind}, {price}>"
 
-    def but(self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> Self:
         """The same worker with these fields changed; the very same when they are so already, as most news says."""
         for name, value in changes.items():
             known = getattr(self, name)
@@ -185,7 +185,7 @@ class HostFailure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learned:
+class MachineStats:
     """What an endpoint learned, carried through every restart."""
 
     kinds: tuple[KindRecord, ...] = ()

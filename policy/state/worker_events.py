@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
-from policy.capacity.perf_bounds import Ceiling, ceiling
+from policy.capacity.perf_bounds import PerfBound, perf_bound
 from policy.state.host_failures import cause_of
 from policy.state.incarnation import LATE_SECONDS
 from policy.state.lifecycle import LIFECYCLE, advance, is_booting, is_hot
@@ -20,7 +20,7 @@ from policy.state.machine_stats import (
     learn_start,
     remember_hosts,
 )
-from policy.state.worker import HostFailure, Learned, Worker
+from policy.state.worker import HostFailure, MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
 from policy.wording import duration
 from stoker_wire.states import WorkerState as S
@@ -106,7 +106,7 @@ class FoldResult:
 
     worker: Worker | None
     """None: it is gone from the record."""
-    learned: Learned
+    learned: MachineStats
     lines: tuple[str, ...] = ()
     """For the decision log, one sentence each; empty when nothing worth telling changed."""
 
@@ -128,7 +128,7 @@ def fold_metrics(
     heard: WorkerReport,
     *,
     now: float,
-    learned: Learned,
+    learned: MachineStats,
     tickets_open: int | None = None,
     fleet: Iterable[Worker] = (),
 ) -> FoldResult:
@@ -140,18 +140,18 @@ def fold_metrics(
     is still being asked for: a worker that took requests again would lose them to the next try.
     `drain.seen_at` is not set here: only the caller knows which engines live (`fold_drain_seen`).
     """
-    worker = worker.but(tickets_open=heard.tickets_open if tickets_open is None else tickets_open)
+    worker = worker.replace(tickets_open=heard.tickets_open if tickets_open is None else tickets_open)
     if _is_late(worker, heard, now):
         return FoldResult(worker=worker, learned=learned)
     if worker.state in _TOLD_TO_END:
         return _heard_running(worker, heard, now, learned)
-    worker = worker.but(suspect_since=_suspicion(worker, heard))
+    worker = worker.replace(suspect_since=_suspicion(worker, heard))
     if worker.state in _RESTARTING and worker.operation in RESTARTS:
         return FoldResult(worker=worker, learned=learned)
     if heard.reported_at <= 0 or heard.reported_at < (worker.reported_at or 0.0):
         return FoldResult(worker=worker, learned=learned)
     replaced = worker.process.is_replaced_by(heard.incarnation)
-    worker = worker.but(
+    worker = worker.replace(
         process=worker.process.heard(heard.incarnation, heard.started_at),
         reported_at=heard.reported_at,
         load=heard.load,
@@ -163,7 +163,7 @@ def fold_metrics(
     if heard.condition == "error" or heard.error:
         return _heard_error(worker, heard, now, learned)
     if heard.condition == "ready":
-        folded = _heard_ready(worker, heard, now, learned, ceiling(worker, fleet, learned))
+        folded = _heard_ready(worker, heard, now, learned, perf_bound(worker, fleet, learned))
         if replaced and not folded.lines:
             line = f"{worker.launch_id[:6]} ({worker.kind}) restarted by itself and is ready again"
             folded = replace(folded, lines=(line,))
@@ -204,7 +204,7 @@ def _outlived(worker: Worker, heard: WorkerReport) -> bool:
     return heard.reported_at > told_at + LATE_SECONDS
 
 
-def _heard_running(worker: Worker, heard: WorkerReport, now: float, learned: Learned) -> FoldResult:
+def _heard_running(worker: Worker, heard: WorkerReport, now: float, learned: MachineStats) -> FoldResult:
     """It runs although it was told to stop or to go: count what it costs, and end it again or put it to use."""
     if heard.reported_at <= 0 or worker.operation or worker.heard_running:
         return FoldResult(worker=worker, learned=learned)
@@ -227,14 +227,14 @@ def _heard_running(worker: Worker, heard: WorkerReport, now: float, learned: Lea
         return FoldResult(worker=running, learned=learned, lines=(line,))
     if worker.state is S.STOPPING:
         # `since` and the marketplace's word are set back, so that the planner asks again now
-        again = worker.but(
-            heard_running=True, since=min(worker.since, now - DEFAULT_TUNING.stop_repeat_seconds)
+        again = worker.replace(
+            heard_running=True, since=min(worker.since, now - DEFAULT_TUNING.stop_retry_seconds)
         )
-        again = again.but(stop_accepted_at=0.0)
+        again = again.replace(stop_accepted_at=0.0)
         line = f"{name} still runs {after} after its stop was ordered: it is billed, and stopped again"
         return FoldResult(worker=again, learned=learned, lines=(line,))
     line = f"{name} still runs {after} after its release was ordered: it is billed, and released again"
-    return FoldResult(worker=worker.but(heard_running=True, retry_at=0.0), learned=learned, lines=(line,))
+    return FoldResult(worker=worker.replace(heard_running=True, retry_at=0.0), learned=learned, lines=(line,))
 
 
 def _suspicion(worker: Worker, heard: WorkerReport) -> float | None:
@@ -252,11 +252,11 @@ def fold_drain_seen(worker: Worker, *, at: float) -> Worker:
     """Every live engine has seen that the worker drains."""
     if worker.drain is None or worker.drain.seen_at is not None:
         return worker
-    return worker.but(drain=replace(worker.drain, seen_at=at))
+    return worker.replace(drain=replace(worker.drain, seen_at=at))
 
 
 def _heard_ready(
-    worker: Worker, heard: WorkerReport, now: float, learned: Learned, most: Ceiling | None
+    worker: Worker, heard: WorkerReport, now: float, learned: MachineStats, most: PerfBound | None
 ) -> FoldResult:
     perf = heard.perf or worker.perf
     if most is not None and perf > most.perf:
@@ -266,7 +266,7 @@ def _heard_ready(
             return FoldResult(worker=worker, learned=learned)
         line = f"{worker.launch_id[:6]} measured {perf:.4g} load/s, {worker.perf:.4g} before"
         return FoldResult(
-            worker=worker.but(perf=perf), learned=learn_perf(learned, worker, perf), lines=(line,)
+            worker=worker.replace(perf=perf), learned=learn_perf(learned, worker, perf), lines=(line,)
         )
     if worker.state is S.ERROR and heard.reported_at <= worker.since:
         return FoldResult(worker=worker, learned=learned)
@@ -285,7 +285,7 @@ def _heard_ready(
 
 
 def _heard_too_good(
-    worker: Worker, heard: WorkerReport, now: float, learned: Learned, most: Ceiling
+    worker: Worker, heard: WorkerReport, now: float, learned: MachineStats, most: PerfBound
 ) -> FoldResult:
     """It counts for the most that can be believed, and its kind's record for no more than that either."""
     near = abs(worker.perf - most.perf) <= _BOUND_MOVED * most.perf
@@ -301,7 +301,7 @@ def _heard_too_good(
         None,
     )
     line = (
-        f"{worker.launch_id[:6]} ({worker.kind}) claims {heard.perf:.4g} load/s, but {most.because}: "
+        f"{worker.launch_id[:6]} ({worker.kind}) claims {heard.perf:.4g} load/s, but {most.reason}: "
         f"it counts as {most.perf:.4g}"
     )
     return replace(folded, lines=(*folded.lines, line))
@@ -319,7 +319,7 @@ class _Held:
 
 
 def _heard_loading(
-    worker: Worker, heard: WorkerReport, now: float, learned: Learned, *, replaced: bool
+    worker: Worker, heard: WorkerReport, now: float, learned: MachineStats, *, replaced: bool
 ) -> FoldResult:
     if worker.state is S.READY or (worker.state is S.ERROR and worker.loaded_once and replaced):
         if heard.reported_at <= worker.since:
@@ -332,14 +332,14 @@ def _heard_loading(
     return FoldResult(worker=worker, learned=learned)
 
 
-def _heard_error(worker: Worker, heard: WorkerReport, now: float, learned: Learned) -> FoldResult:
+def _heard_error(worker: Worker, heard: WorkerReport, now: float, learned: MachineStats) -> FoldResult:
     error = (heard.error or "it reports an error without a message")[:_ERROR_CHARS]
     if worker.state is S.ERROR:
-        return FoldResult(worker=worker.but(error=error), learned=learned)
-    return broken(worker, error, now, learned)
+        return FoldResult(worker=worker.replace(error=error), learned=learned)
+    return fold_error(worker, error, now, learned)
 
 
-def broken(worker: Worker, error: str, now: float, learned: Learned) -> FoldResult:
+def fold_error(worker: Worker, error: str, now: float, learned: MachineStats) -> FoldResult:
     """The worker with an error recorded, if its state can have one."""
     if S.ERROR not in LIFECYCLE[worker.state].moves:
         return FoldResult(worker=worker, learned=learned)
@@ -356,7 +356,7 @@ def fold_operation_result(
     operation: str,
     *,
     now: float,
-    learned: Learned,
+    learned: MachineStats,
     ok: bool,
     error_kind: str = "",
     error: str = "",
@@ -370,17 +370,17 @@ def fold_operation_result(
     growing pauses. `instance_id` comes with a create, `revision` with an update.
     """
     if worker.operation == operation:
-        worker = worker.but(operation="")
+        worker = worker.replace(operation="")
     if ok:
         return _succeeded(worker, operation, now, learned, instance_id, revision, tuning)
     if error_kind == "instance_gone" and operation != "create":
-        return vanished(worker, "the market knows no such instance", learned)
+        return fold_instance_gone(worker, "the market knows no such instance", learned)
     name = f"{worker.launch_id[:6]} ({worker.kind})"
     line = f"{operation} of {name} failed: {error[:_ERROR_CHARS] or error_kind}"
     if operation == "create":
         return _not_created(worker, error_kind, error, line, now, learned, tuning)
     failures = worker.failures + 1
-    worker = worker.but(failures=failures, retry_at=now + _pause(failures), error=error[:_ERROR_CHARS])
+    worker = worker.replace(failures=failures, retry_at=now + _pause(failures), error=error[:_ERROR_CHARS])
     match operation:
         case "start" if worker.state is S.STARTING:
             worker = advance(worker, S.INACTIVE, now)
@@ -390,7 +390,7 @@ def fold_operation_result(
             worker = advance(worker, S.UPDATE_READY, now)
         case "stop" if worker.state is S.STOPPING:
             # not stopped: `since` is set back so that the planner asks again as soon as the pause is over
-            worker = worker.but(since=min(worker.since, now - tuning.stop_repeat_seconds))
+            worker = worker.replace(since=min(worker.since, now - tuning.stop_retry_seconds))
         case "reboot" if worker.state is S.REBOOTING and error_kind == "refused":
             worker = advance(worker, S.ERROR, now)
         case _:
@@ -402,39 +402,39 @@ def _succeeded(
     worker: Worker,
     operation: str,
     now: float,
-    learned: Learned,
+    learned: MachineStats,
     instance_id: int | None,
     revision: int | None,
     tuning: Tuning,
 ) -> FoldResult:
     if operation == "create":
-        worker = worker.but(instance_id=instance_id or worker.instance_id)
+        worker = worker.replace(instance_id=instance_id or worker.instance_id)
         if worker.state is S.PENDING:
             worker = advance(worker, S.CREATING, now)
     elif operation == "stop" and worker.state is S.STOPPING:
         # stopped when the listing says so; until then asked again from time to time
-        worker = worker.but(stop_accepted_at=now)
+        worker = worker.replace(stop_accepted_at=now)
     elif operation == "destroy":
         # gone when the listing says so; until then asked again from time to time
-        worker = worker.but(retry_at=now + tuning.destroy_repeat_seconds)
+        worker = worker.replace(retry_at=now + tuning.destroy_retry_seconds)
     elif operation == "reboot" and worker.state is S.REBOOTING:
         # reports that arrived before the call was through are from before the reboot
-        worker = worker.but(since=now)
+        worker = worker.replace(since=now)
     elif operation == "update":
-        worker = worker.but(revision=revision or worker.revision, failures=0, retry_at=0.0, error="")
+        worker = worker.replace(revision=revision or worker.revision, failures=0, retry_at=0.0, error="")
         if worker.state is S.UPDATE_REBOOTING:
             worker = advance(worker, S.UPDATE_STARTING, now)
     return FoldResult(worker=worker, learned=learned)
 
 
 def _not_created(
-    worker: Worker, error_kind: str, error: str, line: str, now: float, learned: Learned, tuning: Tuning
+    worker: Worker, error_kind: str, error: str, line: str, now: float, learned: MachineStats, tuning: Tuning
 ) -> FoldResult:
     """Nothing was rented, or nobody knows: then it is released by its label."""
     if error_kind == "offer_gone" and worker.machine_id:
         taken = HostFailure(
             machine_id=worker.machine_id,
-            until=now + tuning.offer_gone_seconds,
+            until=now + tuning.offer_gone_block_seconds,
             reason="its offer was rented by someone else",
             workergroup_id=worker.workergroup_id,
         )
@@ -442,7 +442,7 @@ def _not_created(
     elif error_kind == "refused" and worker.machine_id:
         refused = HostFailure(
             machine_id=worker.machine_id,
-            until=now + tuning.host_failure_seconds,
+            until=now + tuning.host_block_seconds,
             reason=line,
             workergroup_id=worker.workergroup_id,
             failed_at=now,
@@ -458,11 +458,11 @@ def _not_created(
     return FoldResult(worker=worker, learned=learned, lines=(line,))
 
 
-def _blame_kind(learned: Learned, worker: Worker) -> Learned:
+def _blame_kind(learned: MachineStats, worker: Worker) -> MachineStats:
     return learned if worker.loaded_once else learn_failure(learned, worker)
 
 
-def vanished(worker: Worker, why: str, learned: Learned) -> FoldResult:
+def fold_instance_gone(worker: Worker, why: str, learned: MachineStats) -> FoldResult:
     """The worker is not there any more: released as ordered, or lost."""
     if worker.state is S.DESTROYING:
         return FoldResult(worker=None, learned=learned, lines=(f"{worker.launch_id[:6]} is released",))

@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from policy.capacity.capacity import counted_dollars_per_hour
+from policy.capacity.budget import counted_dollars_per_hour
 from policy.load.history import LoadHistory, fold
 from policy.planning.plan_validation import find_faults
 from policy.planning.planner import plan
 from policy.state.observation import Memory, Observation, Offers
 from policy.state.plan import Plan, Recruit, Search, StartDrain
 from policy.state.plan_effects import after
-from policy.state.worker import Drain, Goal, KindRecord, Learned, Worker
+from policy.state.worker import Drain, Goal, KindRecord, MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer
@@ -95,7 +95,7 @@ def steady(rate: float, *, until=NOW, seconds=300.0, waiting=0.0, requests=0, la
     )
 
 
-def knows(perf=100.0, *, kind="1x RTX 4090", boot=120.0, start=20.0, group=1) -> Learned:
+def knows(perf=100.0, *, kind="1x RTX 4090", boot=120.0, start=20.0, group=1) -> MachineStats:
     """One kind, well known."""
     record = KindRecord(
         workergroup_id=group,
@@ -108,7 +108,7 @@ def knows(perf=100.0, *, kind="1x RTX 4090", boot=120.0, start=20.0, group=1) ->
         boots=3,
         starts=3,
     )
-    return Learned(kinds=(record,))
+    return MachineStats(kinds=(record,))
 
 
 def see(*workers: Worker, config: EndpointConfig | None = None, **given) -> Observation:
@@ -172,6 +172,6 @@ def printed(decided: Plan, at: float = NOW) -> str:
     lines = [capacity, f"  because {wanted.reason}"]
     lines += [f"{each.op:<12} {each.reason}" for each in decided.operations]
     lines += [f"wait {each.code:<7} {each.reason}" for each in decided.waits]
-    look = decided.look_again_at
-    lines.append("look again on news" if look is None else f"look again in {look - at:.0f} s")
+    look = decided.replan_at
+    lines.append("plan again on news" if look is None else f"plan again in {look - at:.0f} s")
     return "\n".join(lines) + "\n"

@@ -63,7 +63,7 @@ def test_silence_after_a_restart_is_counted_from_the_restart():
     # suspected long ago, restarted 5 s ago: it has 20 s from then
     back = worker("w", since=NOW - 5, suspect_since=NOW - 100, reboots=1, reported_at=NOW - 100)
     assert "destroy w" not in brief(decide(see(back, load=steady(5))))
-    assert "destroy w" in brief(decide(see(back.but(since=NOW - 20), load=steady(5))))
+    assert "destroy w" in brief(decide(see(back.replace(since=NOW - 20), load=steady(5))))
 
 
 def test_an_outdated_worker_is_released_before_a_dearer_one():

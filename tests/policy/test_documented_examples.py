@@ -14,7 +14,7 @@ import pytest
 from policy.routing.worker_selection import Candidate, Choice, Full, choose
 from policy.state.observation import Observation
 from policy.state.plan import Plan, Recruit
-from policy.state.worker import KindRecord, Learned
+from policy.state.worker import KindRecord, MachineStats
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (
@@ -103,7 +103,7 @@ EXAMPLES: dict[str, tuple[str, Observation]] = {
     ),
     "cold_mult_2_at_hot_150_is_150_cold": (
         "at hot 150, 150 cold",
-        calm(worker("hot1", perf=150.0), load=150, config={"cold_mult": 2}, learned=Learned()),
+        calm(worker("hot1", perf=150.0), load=150, config={"cold_mult": 2}, learned=MachineStats()),
     ),
     "min_cold_load_300_at_hot_100_is_200_cold": (
         "min_cold_load is the total capacity, set directly: hot 100, 300 in all, 200 cold",
@@ -111,7 +111,7 @@ EXAMPLES: dict[str, tuple[str, Observation]] = {
     ),
     "min_cold_load_300_at_hot_150_is_150_cold": (
         "hot 150, 150 cold",
-        calm(worker("hot1", perf=150.0), load=150, config={"min_cold_load": 300}, learned=Learned()),
+        calm(worker("hot1", perf=150.0), load=150, config={"min_cold_load": 300}, learned=MachineStats()),
     ),
     "the_largest_cold_floor_wins_min_workers": (
         "the three cold controls are floors, the largest wins: five workers",
@@ -216,11 +216,11 @@ EXAMPLES: dict[str, tuple[str, Observation]] = {
     ),
     "test_workers_is_how_many_kinds_are_tried": (
         "a new workergroup recruits a variety of machine kinds: test_workers of them",
-        calm(config={"min_workers": 5}, workergroups=(group(test_workers=3),), offers=(MARKET,), learned=Learned()),
+        calm(config={"min_workers": 5}, workergroups=(group(test_workers=3),), offers=(MARKET,), learned=MachineStats()),
     ),
     "scaling_up_takes_the_best_price_performance_first": (
         "scaling up takes the best perf / price first",
-        calm(load=350, offers=(MARKET,), learned=Learned(kinds=KNOWN)),
+        calm(load=350, offers=(MARKET,), learned=MachineStats(kinds=KNOWN)),
     ),
     "scaling_down_releases_the_worst_first": (
         "scaling down releases the worst price-performance first",

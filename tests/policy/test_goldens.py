@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from policy.state.lifecycle import diagram, table
-from policy.state.worker import Goal, KindRecord, Learned
+from policy.state.worker import Goal, KindRecord, MachineStats
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (
     COLD,
@@ -33,7 +33,7 @@ LISTED = offers(
 def test_a_new_endpoint(golden):
     seen = see(
         config=endpoint(min_workers=3, min_load=1),
-        learned=Learned(),
+        learned=MachineStats(),
         offers=(LISTED,),
         workergroups=(group(test_workers=3),),
         listed_at=0.0,
@@ -58,7 +58,7 @@ def test_a_burst(golden):
         config=endpoint(target_util=0.9),
         load=steady(600, waiting=4000, requests=12),
         offers=(LISTED,),
-        learned=Learned(kinds=kinds),
+        learned=MachineStats(kinds=kinds),
     )
     golden(printed(decide(seen)))
 

@@ -11,7 +11,7 @@ from policy.planning.planner import plan
 from policy.state.lifecycle import advance, is_hot
 from policy.state.observation import Memory
 from policy.state.plan import Activate, CancelDrain, StartDrain, Stop
-from policy.state.plan_effects import ordered
+from policy.state.plan_effects import apply_operation
 from policy.state.worker import Goal, Worker
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
@@ -84,9 +84,9 @@ class OneRequest:
         for name, one in self.workers.items():
             if is_hot(one):
                 holds = name == self.on
-                one = one.but(reported_at=self.now, in_flight=int(holds), load=50.0 if holds else 0.0)  # noqa: PLW2901
+                one = one.replace(reported_at=self.now, in_flight=int(holds), load=50.0 if holds else 0.0)  # noqa: PLW2901
                 if one.drain is not None and one.drain.seen_at is None:
-                    one = one.but(drain=replace(one.drain, seen_at=self.now))  # noqa: PLW2901
+                    one = one.replace(drain=replace(one.drain, seen_at=self.now))  # noqa: PLW2901
                 self.workers[name] = one
 
     def _plan(self) -> None:
@@ -109,7 +109,9 @@ class OneRequest:
             self.log.append(f"{self.now - NOW:.0f} s: {operation.reason}")
             if isinstance(operation, Stop) and name == self.on:
                 self.on = ""  # it is lost with its worker, and asked again
-            self.workers[name] = ordered(self.workers[name], operation, self.now).but(operation="")
+            self.workers[name] = apply_operation(self.workers[name], operation, self.now).replace(
+                operation=""
+            )
 
 
 @settings(max_examples=15, deadline=None)
@@ -147,23 +149,23 @@ def test_a_request_that_runs_on_is_not_idleness():
     busy = worker("w", in_flight=1, load=5.0)
     idle = see(busy, config=endpoint(inactivity_timeout=15), load=steady(0, last=NOW - 3000))
     assert brief(decide(idle)) == []
-    assert brief(decide(replace(idle, workers=(busy.but(in_flight=0, load=0.0),)))) == ["drain w to stop"]
+    assert brief(decide(replace(idle, workers=(busy.replace(in_flight=0, load=0.0),)))) == ["drain w to stop"]
 
 
 def test_a_drain_that_saves_money_waits_for_what_it_holds_and_says_so():
     late = draining("w", in_flight=1, load=5.0, began=NOW - 30, deadline=NOW - 10)
-    late = late.but(drain=replace(late.drain, until_idle=True))
+    late = late.replace(drain=replace(late.drain, until_idle=True))
     decided = decide(see(late))
     assert brief(decided) == []
     assert "drains since 30 s and holds 1 in flight: it is stopped when they end" in decided.waits[0].reason
-    mute = late.but(suspect_since=NOW - 60)
+    mute = late.replace(suspect_since=NOW - 60)
     assert brief(decide(see(mute))) == ["stop w"]
 
 
 @pytest.mark.parametrize("bound", [{"endpoint_state": "stopped"}, {"dollars_per_hour_max": 0.1}])
 def test_a_drain_that_must_end_gets_its_deadline(bound):
     late = draining("w", in_flight=1, load=5.0, began=NOW - 900, deadline=NOW - 300)
-    late = late.but(drain=replace(late.drain, until_idle=True))
+    late = late.replace(drain=replace(late.drain, until_idle=True))
     (operation,) = decide(see(late, config=endpoint(drain_seconds_max=20, **bound))).operations
     assert (operation.op, operation.drain.until_idle) == ("drain", False)
     assert (operation.drain.deadline, operation.drain.goal) == (NOW + 20, Goal.STOP)

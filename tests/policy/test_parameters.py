@@ -6,8 +6,8 @@ import pytest
 
 from policy.planning.planner import plan
 from policy.state.plan import Destroy, Recruit
-from policy.state.plan_effects import after, launched, ordered
-from policy.state.worker import Goal, Learned
+from policy.state.plan_effects import after, apply_operation, launched_worker
+from policy.state.worker import Goal, MachineStats
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (
     COLD,
@@ -340,7 +340,7 @@ def test_nobody_is_blamed_for_a_budget_that_was_lowered_while_machines_boot(pric
     assert decided.failed_hosts == ()
     # all five are stopped, and the budget is raised again: the template is not suspected, and they may be rented
     stopped = tuple(
-        each.but(state=S.DESTROYING if each.state is S.STOPPING else each.state, operation="")
+        each.replace(state=S.DESTROYING if each.state is S.STOPPING else each.state, operation="")
         for each in after(seen, decided).workers
     )
     found = (offers(offer(1, machine_id=3), at=NOW + 5),)
@@ -362,7 +362,7 @@ def test_a_machine_that_is_dearer_than_its_offer_said_is_let_be_for_an_hour_and_
 
 def test_what_its_offer_said_is_kept_with_a_worker():
     recruit = Recruit(launch_id="w1", workergroup_id=1, offer=offer(1, price=0.3), reason="asked")
-    assert launched(recruit, NOW).offered_dollars_per_hour == 0.3
+    assert launched_worker(recruit, NOW).offered_dollars_per_hour == 0.3
 
 
 def ordered_at(offered, name, **given):
@@ -372,9 +372,9 @@ def ordered_at(offered, name, **given):
 
 
 def test_a_worker_that_is_released_is_in_the_budget_until_it_is_gone():
-    released = ordered(worker("w", price=0.4), Destroy(launch_id="w", reason="asked"), NOW)
+    released = apply_operation(worker("w", price=0.4), Destroy(launch_id="w", reason="asked"), NOW)
     assert committed_dollars_per_hour([released]) == 0.4
-    from_cold = ordered(worker("c", COLD, price=0.4), Destroy(launch_id="c", reason="asked"), NOW)
+    from_cold = apply_operation(worker("c", COLD, price=0.4), Destroy(launch_id="c", reason="asked"), NOW)
     assert committed_dollars_per_hour([from_cold]) == 0.0
 
 
@@ -414,7 +414,7 @@ def test_test_workers_is_how_many_kinds_are_tried():
         config=endpoint(min_workers=6),
         workergroups=(group(test_workers=3),),
         offers=(listed,),
-        learned=Learned(),
+        learned=MachineStats(),
     )
     kinds = [each.offer.kind for each in decide(seen).operations]
     assert len(set(kinds[:3])) == 3

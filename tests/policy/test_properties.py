@@ -9,7 +9,7 @@ from policy.planning.planner import plan
 from policy.state.observation import Observation
 from policy.state.plan import Destroy, StartDrain, Stop
 from policy.state.plan_effects import after
-from policy.state.worker import Drain, Goal, HostFailure, KindRecord, Learned
+from policy.state.worker import Drain, Goal, HostFailure, KindRecord, MachineStats
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.endpoint import EndpointConfig, EndpointState
 from stoker_wire.states import WorkerState as S
@@ -51,14 +51,14 @@ def workers(draw, name, state):
         error="boom" if state is S.ERROR else "",
     )
     if state is S.ERROR and draw(st.booleans()):
-        return made.but(loaded_once=True, market_status="running")
+        return made.replace(loaded_once=True, market_status="running")
     if state is S.PENDING:
-        return made.but(operation="create", instance_id=None)
+        return made.replace(operation="create", instance_id=None)
     if state in (S.REBOOTING, S.STARTING) and draw(st.booleans()):
-        return made.but(operation="start" if state is S.STARTING else "reboot")
+        return made.replace(operation="start" if state is S.STARTING else "reboot")
     if state is not S.READY:
         return made
-    made = made.but(
+    made = made.replace(
         reported_at=NOW - draw(ages), suspect_since=draw(st.sampled_from([None, None, NOW - 5, NOW - 60]))
     )
     if draw(st.booleans()):
@@ -70,7 +70,7 @@ def workers(draw, name, state):
             reason="drawn",
             seen_at=draw(st.sampled_from([None, began + 1])),
         )
-        made = made.but(drain=drain)
+        made = made.replace(drain=drain)
     return made
 
 
@@ -133,7 +133,7 @@ def calm_observations(draw):
         )
         if state is S.READY and draw(st.integers(0, 3)) == 0:
             drain = Drain(since=NOW - 9, deadline=NOW + 90, goal=Goal.STOP, reason="drawn", seen_at=None)
-            made = made.but(drain=drain)
+            made = made.replace(drain=drain)
         fleet.append(made)
     prices = draw(st.lists(st.sampled_from([0.1, 0.4, 3.0]), min_size=4, max_size=4))
     dlperf = draw(st.sampled_from([None, 20.0, 90.0]))
@@ -155,7 +155,7 @@ def calm_observations(draw):
         workers=tuple(fleet),
         load=draw(histories()),
         offers=(offers(*listed),),
-        learned=Learned(kinds=tuple(records)),
+        learned=MachineStats(kinds=tuple(records)),
         listed_at=NOW - 1,
         launch_ids=IDS[: draw(st.sampled_from([3, 60]))],
     )
@@ -205,7 +205,7 @@ def wild_observations(draw):
         workers=draw(fleets()),
         load=draw(histories()),
         offers=found[: draw(st.integers(0, 2))],
-        learned=Learned(kinds=tuple(records), failed_hosts=hosts),
+        learned=MachineStats(kinds=tuple(records), failed_hosts=hosts),
         listed_at=draw(st.sampled_from([0.0, NOW - 2, NOW - 700])),
         deleting=draw(st.sampled_from([False, False, False, True])),
         launch_ids=IDS[: draw(st.sampled_from([0, 2, 30]))],
@@ -332,11 +332,11 @@ def test_every_operation_and_every_wait_gives_a_reason(observation):
 
 @some
 @given(observations, st.booleans())
-def test_every_plan_says_when_the_market_is_looked_at_again(observation, looking):
+def test_every_plan_says_when_the_market_is_looked_at_again(observation, listing_in_progress):
     """Also while a listing is under way: what it finds may be no news, and then nobody plans."""
-    decided = plan(replace(observation, looking=looking))
+    decided = plan(replace(observation, listing_in_progress=listing_in_progress))
     ordered = [each for each in observation.workers if not each.operation]
     moving = any(each.state in (S.STOPPING, S.DESTROYING) for each in ordered)
-    seconds_max = DEFAULT_TUNING.look_seconds_max if moving else DEFAULT_TUNING.look_seconds_idle
-    assert decided.look_again_at is not None
-    assert NOW < decided.look_again_at <= NOW + seconds_max
+    seconds_max = DEFAULT_TUNING.listing_seconds_max if moving else DEFAULT_TUNING.listing_seconds_idle
+    assert decided.replan_at is not None
+    assert NOW < decided.replan_at <= NOW + seconds_max

@@ -8,9 +8,9 @@ from policy.planning.planner import plan
 from policy.state.lifecycle import advance, is_booting
 from policy.state.machine_stats import learn_boot, learn_perf, learn_start
 from policy.state.observation import Memory, Observation, Offers
-from policy.state.plan import Look, Search
+from policy.state.plan import PollInstances, Search
 from policy.state.plan_effects import after, expected_learned
-from policy.state.worker import Learned, Worker
+from policy.state.worker import MachineStats, Worker
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import NOW, group, offer
@@ -29,7 +29,7 @@ class World:
     now: float = NOW
     workers: tuple[Worker, ...] = ()
     load: LoadHistory = LoadHistory()
-    learned: Learned = Learned()
+    learned: MachineStats = MachineStats()
     memory: Memory | None = None
     offers: tuple[Offers, ...] = ()
     listed_at: float = 0.0
@@ -84,14 +84,14 @@ class World:
     def _live(self, worker: Worker) -> Worker:
         if worker.operation == "destroy":
             return worker
-        worker = worker.but(operation="", market_status="running")
+        worker = worker.replace(operation="", market_status="running")
         if worker.state is S.STOPPING:
             return advance(worker, S.INACTIVE, self.now)
         if worker.state is S.PENDING:
             return advance(worker, S.LOADING, self.now)
         if worker.state is S.READY:
             drain = worker.drain and replace(worker.drain, seen_at=worker.drain.seen_at or self.now)
-            return worker.but(reported_at=self.now, drain=drain)
+            return worker.replace(reported_at=self.now, drain=drain)
         if not is_booting(worker):
             return worker
         first = not worker.loaded_once
@@ -124,7 +124,7 @@ class World:
         self.learned = expected_learned(self.learned, decided, self.now)
         self.memory = decided.memory
         for operation in decided.operations:
-            if isinstance(operation, Look):
+            if isinstance(operation, PollInstances):
                 self.listed_at = self.now
             elif isinstance(operation, Search):
                 listed = tuple(offer(self.ticks * 100 + number, price=0.3) for number in range(20))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 5.0
 GRACE_SECONDS = 330.0
 """A lowered bound applies to later decisions: a create in progress may take this long to end, seconds."""
-RECONCILIATION_SECONDS = DEFAULT_TUNING.look_seconds_idle + 240.0
+RECONCILIATION_SECONDS = DEFAULT_TUNING.listing_seconds_idle + 240.0
 """The longest interval between two listings, plus the retry time of a failed one, seconds."""
 ORDERS_PER_MINUTE_MAX = 10
 """Operations of one kind to one machine per minute: one with lost answers is tried six times in its first minute."""

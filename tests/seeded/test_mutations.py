@@ -62,7 +62,7 @@ def believes_the_list(workers: Any, instances: Any, **how: Any) -> Any:
 
 def forgets_that_a_stop_was_accepted(*args: Any, **how: Any) -> FoldResult:
     folded = fold_operation_result(*args, **how)
-    worker = folded.worker and folded.worker.but(stop_accepted_at=0.0)
+    worker = folded.worker and folded.worker.replace(stop_accepted_at=0.0)
     return replace(folded, worker=worker)
 
 

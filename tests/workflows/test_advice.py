@@ -155,7 +155,7 @@ def test_a_worker_of_the_book_is_copied_as_it_is() -> None:
     book = full_book(20)
     book.record.workers["aaaaaaaaaaaa"] = Worker(
         **{name: getattr(a_worker("aaaaaaaaaaaa"), name) for name in Worker.__dataclass_fields__}
-    ).but(state=S.ERROR)
+    ).replace(state=S.ERROR)
     whatif_handlers.advise(
         book, message_validation.advise({"config": {"target_util": 0.8}}, book.record.config), 1.0
     )

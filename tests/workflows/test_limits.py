@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from pydantic import ValidationError
 
-from policy.capacity.capacity import WORKERS_MAX
+from policy.capacity.limits import WORKERS_MAX
 from policy.state.worker import Drain, Goal
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
@@ -212,7 +212,7 @@ def test_no_sequence_of_accepted_messages_makes_the_state_exceed_its_bound(
             operation="reboot",
             retry_at=NOW,
             failures=3,
-        ).but(url="u" * limits.WORKER_URL_BYTES_MAX, address="a" * 220, kind="k" * 67)
+        ).replace(url="u" * limits.WORKER_URL_BYTES_MAX, address="a" * 220, kind="k" * 67)
         book.record.workers[full.launch_id] = full
     for kind in kinds * 6:
         number = chance.randrange(1, 200)

@@ -2,8 +2,8 @@
 
 import json
 
-from policy.keepalive.candidates import WAYS
-from policy.keepalive.evaluation import HABIT_MINUTES, KeepaliveMemory
+from policy.keepalive.candidates import CANDIDATES, CandidateTotals
+from policy.keepalive.evaluation import SEASON_MINUTES, KeepaliveState
 from policy.state.observation import Memory
 from policy.state.worker import Drain, Goal, Worker
 from stoker_wire.control import EndpointSpec
@@ -67,17 +67,23 @@ def full_book(workers: int = 100) -> EndpointStateBook:
 def full_memory() -> Memory:
     """The planner's memory with every list at its bound."""
     peaks = tuple((1795447000.0 + 5 * number, 12345.678 - number) for number in range(24))
-    experience = KeepaliveMemory(
-        at=1795447180.0,
-        since=1795400000.0,
-        needs=tuple(1234.567 for _ in range(60)),
+    keepalive = KeepaliveState(
+        evaluated_until=1795447180.0,
+        began_at=1795400000.0,
+        recent_demand=tuple(1234.567 for _ in range(60)),
         peaks=peaks,
-        minutes=tuple(12345.67 for _ in range(HABIT_MINUTES)),
+        minute_peaks=tuple(12345.67 for _ in range(SEASON_MINUTES)),
         work=1234567.123,
-        trials=tuple((123.45, 25.0, 12345.67, 1234567.1, 123) for _ in range(len(WAYS))),
+        totals=CandidateTotals(
+            pending_work=(123.45,) * len(CANDIDATES),
+            over_limit_seconds=(25.0,) * len(CANDIDATES),
+            late_work=(12345.67,) * len(CANDIDATES),
+            paid_seconds=(1234567.1,) * len(CANDIDATES),
+            workers=(123,) * len(CANDIDATES),
+        ),
         chosen=3,
     )
-    return Memory(above_since=1.0, grew_at=1.0, hot_peaks=peaks, total_peaks=peaks, experience=experience)
+    return Memory(above_since=1.0, grew_at=1.0, hot_peaks=peaks, total_peaks=peaks, keepalive=keepalive)
 
 
 def test_the_record_survives_a_hand_over_unchanged() -> None:
@@ -104,7 +110,7 @@ def test_the_details_stay_under_what_the_ui_shows() -> None:
 
 def test_details_cannot_be_broken_by_what_a_worker_says() -> None:
     book = full_book(1)
-    book.record.workers["000000000000"] = book.record.workers["000000000000"].but(
+    book.record.workers["000000000000"] = book.record.workers["000000000000"].replace(
         error="| <script>alert(1)</script>\n# shout", drain=None
     )
     text = details_of(book, now=1795447200.0)

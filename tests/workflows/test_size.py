@@ -7,7 +7,7 @@ import pytest
 
 from activities.messages import ListedInstances
 from controller.whatif.advice import begin
-from policy.capacity.capacity import WORKERS_MAX
+from policy.capacity.limits import WORKERS_MAX
 from policy.state.incarnation import Process
 from policy.state.worker import Drain, Goal, Worker
 from stoker_wire.control import EndpointSpec

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.capacity.perf_bounds import OVER_FLEET_MAX, OVER_KIND_MAX, ceiling
+from policy.capacity.perf_bounds import perf_bound
 from policy.routing.worker_selection import Candidate, choose
-from policy.state.worker import KindRecord, Learned
+from policy.state.worker import KindRecord, MachineStats
 from policy.state.worker_events import fold_metrics
+from policy.tuning import DEFAULT_TUNING as TUNING
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import NOW, worker
 
@@ -38,11 +39,13 @@ def fleet(*perfs, kind=KIND):
 
 
 def record(perf, samples, kind=KIND):
-    return Learned(kinds=(KindRecord(workergroup_id=1, kind=kind, perf=perf, samples=samples),))
+    return MachineStats(kinds=(KindRecord(workergroup_id=1, kind=kind, perf=perf, samples=samples),))
 
 
 def hear(about, perf, beside=(), learned=None):
-    return fold_metrics(about, Claims(perf), now=NOW, learned=learned or Learned(), fleet=[about, *beside])
+    return fold_metrics(
+        about, Claims(perf), now=NOW, learned=learned or MachineStats(), fleet=[about, *beside]
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,7 @@ def test_a_worker_counts_for_at_most_three_times_the_others_of_its_kind(claimed,
 def test_the_bound_is_a_decision_that_an_operator_can_read():
     folded = hear(worker("rogue", S.MODEL_LOADING, perf=0.0), 1e9, fleet(100.0, 100.0))
     assert folded.lines[-1] == (
-        "rogue (1x RTX 4090) claims 1e+09 load/s, but the others of its kind do 100: it counts as 300"
+        "rogue (1x RTX 4090) claims 1e+09 load/s, but other workers of its kind reach 100: it counts as 300"
     )
 
 
@@ -94,12 +97,12 @@ def test_the_first_of_a_kind_is_held_to_the_other_kinds():
     about = worker("new", S.MODEL_LOADING, perf=0.0)
     beside = fleet(10.0, 20.0, 10.0, kind=OTHER)
     assert hear(about, 499.0, beside).worker.perf == 499.0
-    assert hear(about, 1e9, beside).worker.perf == 10.0 * OVER_FLEET_MAX
+    assert hear(about, 1e9, beside).worker.perf == 10.0 * TUNING.perf_over_workergroup_max
 
 
 def test_another_workergroup_says_nothing_about_it():
     about = worker("new", S.MODEL_LOADING, perf=0.0, workergroup_id=2)
-    assert ceiling(about, fleet(100.0, 100.0), Learned()) is None
+    assert perf_bound(about, fleet(100.0, 100.0), MachineStats()) is None
 
 
 @given(st.floats(1e-9, 1e12), st.lists(st.floats(90, 110), min_size=2, max_size=20))
@@ -107,10 +110,10 @@ def test_one_liar_moves_nobody_elses_bound(lie, honest):
     liar = worker("liar", perf=lie)
     peers = fleet(*honest)
     for about in peers:
-        bound = ceiling(about, [liar, *peers], Learned())
+        bound = perf_bound(about, [liar, *peers], MachineStats())
         if bound is not None and len(honest) >= 3:
             assert bound.perf >= about.perf
-    assert ceiling(liar, peers, Learned()).perf <= OVER_KIND_MAX * 110
+    assert perf_bound(liar, peers, MachineStats()).perf <= TUNING.perf_over_kind_max * 110
 
 
 @given(st.floats(0.0, 1e12))

@@ -1,11 +1,11 @@
-"""Waits by chance, against closed forms and against a simulated queue."""
+"""Waits by expected_wait, against closed forms and against a simulated queue."""
 
 import heapq
 import random
 
 import pytest
 
-from policy.load.erlang import chance, erlang_c
+from policy.load.erlang import erlang_c, expected_wait
 
 
 def test_one_worker_is_busy_for_its_utilisation() -> None:
@@ -19,13 +19,13 @@ def test_two_workers_have_the_closed_form() -> None:
 
 def test_nobody_waits_without_arrivals_and_a_growing_queue_is_not_chance() -> None:
     for arrivals, capacity in ((0.0, 100.0), (100.0, 100.0), (200.0, 100.0), (10.0, 0.0)):
-        found = chance(arrivals, capacity, perf=100, cost=10, spread=2, limit=10)
+        found = expected_wait(arrivals, capacity, perf=100, cost=10, spread=2, limit=10)
         assert (found.mean_seconds, found.late_share) == (0.0, 0.0)
 
 
 def test_the_mean_wait_of_one_worker_is_the_textbooks() -> None:
     # M/M/1, 0.5 requests/s of mean 1 s: W = rho / (mu - lambda) = 0.5 / 0.5 = 1 s
-    assert chance(50, 100, perf=100, cost=100, spread=2, limit=10).mean_seconds == pytest.approx(1.0)
+    assert expected_wait(50, 100, perf=100, cost=100, spread=2, limit=10).mean_seconds == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("workers", "utilisation"), [(4, 0.8), (8, 0.9)])
@@ -38,14 +38,14 @@ def test_it_agrees_with_a_queue_that_is_played_through(workers: int, utilisation
         begin = max(now, heapq.heappop(free))
         waits.append(begin - now)
         heapq.heappush(free, begin + draw.expovariate(1.0))
-    found = chance(utilisation * workers, workers, perf=1, cost=1, spread=2, limit=2.0)
+    found = expected_wait(utilisation * workers, workers, perf=1, cost=1, spread=2, limit=2.0)
     assert found.mean_seconds == pytest.approx(sum(waits) / len(waits), rel=0.1)
     assert found.late_share == pytest.approx(sum(wait > 2 for wait in waits) / len(waits), rel=0.15)
 
 
 def test_more_capacity_never_waits_longer() -> None:
     waits = [
-        chance(80, 100 + more, perf=10, cost=20, spread=1.7, limit=5).mean_seconds
+        expected_wait(80, 100 + more, perf=10, cost=20, spread=1.7, limit=5).mean_seconds
         for more in range(0, 100, 10)
     ]
     assert waits == sorted(waits, reverse=True)

@@ -1,38 +1,42 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.load.peaks import held, next_release, remember
+from policy.load.peaks import held_level, next_release, update_peaks
 
 
 def test_a_level_is_held_from_the_moment_that_it_was_given_up():
-    peaks = remember(remember((), 300, 0, 60), 300, 50, 60)
-    peaks = remember(peaks, 100, 70, 60)
-    assert held(peaks, 70, 60) == 300
+    peaks = update_peaks(update_peaks((), 300, 0, 60), 300, 50, 60)
+    peaks = update_peaks(peaks, 100, 70, 60)
+    assert held_level(peaks, 70, 60) == 300
     assert next_release(peaks, 70, 60) == 130
-    assert held(remember(peaks, 100, 129, 60), 129, 60) == 300
-    assert held(remember(peaks, 100, 130, 60), 130, 60) == 100
+    assert held_level(update_peaks(peaks, 100, 129, 60), 129, 60) == 300
+    assert held_level(update_peaks(peaks, 100, 130, 60), 130, 60) == 100
 
 
 def test_every_level_has_its_own_clock():
-    peaks = remember(remember(remember((), 300, 0, 60), 200, 10, 60), 100, 40, 60)
-    assert held(remember(peaks, 100, 71, 60), 71, 60) == 200
-    assert held(remember(peaks, 100, 101, 60), 101, 60) == 100
+    peaks = update_peaks(update_peaks(update_peaks((), 300, 0, 60), 200, 10, 60), 100, 40, 60)
+    assert held_level(update_peaks(peaks, 100, 71, 60), 71, 60) == 200
+    assert held_level(update_peaks(peaks, 100, 101, 60), 101, 60) == 100
 
 
 def test_what_is_remembered_for_long_can_be_held_for_less():
     peaks = ((0.0, 300.0), (50.0, 200.0), (90.0, 100.0))
-    assert (held(peaks, 90, 600), held(peaks, 90, 60), held(peaks, 90, 10)) == (300, 200, 100)
+    assert (held_level(peaks, 90, 600), held_level(peaks, 90, 60), held_level(peaks, 90, 10)) == (
+        300,
+        200,
+        100,
+    )
     assert (next_release(peaks, 90, 600), next_release(peaks, 90, 60)) == (600, 110)
     assert next_release(peaks, 90, 10) is None
 
 
 def test_growth_makes_smaller_peaks_irrelevant():
-    assert remember(((0.0, 300.0), (5.0, 100.0)), 400, 10, 60) == ((10, 400),)
+    assert update_peaks(((0.0, 300.0), (5.0, 100.0)), 400, 10, 60) == ((10, 400),)
 
 
 def test_remembering_twice_changes_nothing():
-    peaks = remember(((0.0, 300.0),), 100, 10, 60)
-    assert remember(peaks, 100, 10, 60) == peaks
+    peaks = update_peaks(((0.0, 300.0),), 100, 10, 60)
+    assert update_peaks(peaks, 100, 10, 60) == peaks
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 30.0), st.floats(0.0, 1000.0)), min_size=1, max_size=80))
@@ -41,6 +45,6 @@ def test_what_is_held_is_at_least_every_level_of_the_hold_and_the_memory_is_smal
     for pause, level in steps:
         now += pause
         past.append((now, level))
-        peaks = remember(peaks, level, now, 60.0)
-        assert held(peaks, now, 60.0) >= max(value for at, value in past if now - at < 60.0)
+        peaks = update_peaks(peaks, level, now, 60.0)
+        assert held_level(peaks, now, 60.0) >= max(value for at, value in past if now - at < 60.0)
         assert len(peaks) <= 24

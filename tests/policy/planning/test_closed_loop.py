@@ -6,7 +6,7 @@ import random
 import pytest
 
 from policy.state.billing import CostLedger, accrue
-from policy.state.worker import Learned
+from policy.state.worker import MachineStats
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import endpoint
 from tests.policy.world import World
@@ -60,7 +60,7 @@ def test_from_nothing_to_a_burst_to_calm_to_nothing():
     world.run(600, lambda _: 80.0)
     # one would do, but a spare would have met the step to 700 sooner, and it is the only one that there ever was
     assert world.hot == 2
-    assert "25% more by experience" in world.log[-1][2]
+    assert "25% spare by keep-alive evaluation" in world.log[-1][2]
     world.run(300, lambda _: 0.0)
     assert world.hot == 0
     # the cold pool shrinks to min_workers when its disks have cost as much as a boot
@@ -93,7 +93,7 @@ def test_a_planner_that_lost_its_memory_does_not_cut():
     world = World(endpoint(target_util=0.8))
     world.run(900, jitter(400, 1))
     hot = world.hot
-    world.memory, world.learned = None, Learned()
+    world.memory, world.learned = None, MachineStats()
     world.run(10, lambda _: 0.0)
     assert world.hot == hot
 

@@ -40,8 +40,8 @@ def test_it_drains_what_is_hot_and_destroys_the_rest_until_all_is_confirmed():
         "destroy unconfirmed",
     ]
     assert decided.waits[0].reason == "5 worker(s) to be released before it is gone"
-    assert decided.look_again_at is not None
-    assert NOW < decided.look_again_at <= NOW + 570
+    assert decided.replan_at is not None
+    assert NOW < decided.replan_at <= NOW + 570
 
 
 def test_what_the_planner_remembered_is_kept():

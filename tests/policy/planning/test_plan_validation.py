@@ -1,7 +1,17 @@
 from dataclasses import replace
 
 from policy.planning.plan_validation import drop_faulty, find_faults
-from policy.state.plan import Activate, Destroy, Look, Plan, Recruit, Search, StartDrain, Stop, Update
+from policy.state.plan import (
+    Activate,
+    Destroy,
+    Plan,
+    PollInstances,
+    Recruit,
+    Search,
+    StartDrain,
+    Stop,
+    Update,
+)
 from policy.state.worker import Drain, Goal, HostFailure
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import COLD, IDS, NOW, draining, endpoint, knows, offer, see, steady, worker
@@ -51,7 +61,7 @@ def test_two_operations_for_one_worker_are_refused():
 
 
 def test_an_operation_without_a_reason_is_refused():
-    assert faults(see(), Look(reason=" ")) == ("look: it gives no reason",)
+    assert faults(see(), PollInstances(reason=" ")) == ("poll: it gives no reason",)
 
 
 def test_an_operation_on_a_stranger_a_busy_or_a_cooling_worker_is_refused():

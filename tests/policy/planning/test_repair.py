@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 
 from policy.planning.repair import boot_deadline
-from policy.state.liveness import with_silent_marked
+from policy.state.liveness import mark_unresponsive
 from policy.state.observation import Observation
-from policy.state.plan import Look
-from policy.state.worker import ORPHAN_GROUP, Goal, HostFailure, Learned
+from policy.state.plan import PollInstances
+from policy.state.worker import ORPHAN_GROUP, Goal, HostFailure, MachineStats
 from policy.state.worker_events import fold_operation_result
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.states import WorkerState as S
@@ -42,7 +42,7 @@ def test_a_boot_deadline_has_a_floor_and_a_ceiling():
     boots, tuning = worker("w1", S.LOADING, since=NOW), Tuning()
     assert boot_deadline(boots, see(learned=knows(boot=1)), tuning) == NOW + 300
     assert boot_deadline(boots, see(learned=knows(boot=9000)), tuning) == NOW + 1800
-    assert boot_deadline(boots, see(learned=Learned()), tuning) == NOW + 1200
+    assert boot_deadline(boots, see(learned=MachineStats()), tuning) == NOW + 1200
 
 
 def test_the_time_spent_loading_counts_from_the_launch():
@@ -57,7 +57,7 @@ def test_a_start_that_the_market_does_not_carry_out_is_given_up_and_tried_later(
     assert brief(decided) == ["stop w1"]
     resting = worker("w1", COLD, since=NOW - 10, starts_given_up=1)
     assert brief(decide(replace(seen, workers=(resting,)))) == ["recruit 1x RTX 4090 1"]
-    rested = resting.but(since=NOW - 300)
+    rested = resting.replace(since=NOW - 300)
     assert brief(decide(replace(seen, workers=(rested,)))) == ["activate w1"]
 
 
@@ -68,7 +68,7 @@ def test_the_second_start_that_hangs_is_the_last():
 
 def test_a_start_is_not_given_up_without_a_look_since_it_began():
     stuck = worker("w1", S.STARTING, since=NOW - 45, market_status="stopped")
-    assert brief(decide(see(stuck, listed_at=NOW - 46))) == ["look"]
+    assert brief(decide(see(stuck, listed_at=NOW - 46))) == ["poll"]
 
 
 def test_a_first_load_that_the_market_has_stopped_is_not_waited_for():
@@ -76,8 +76,8 @@ def test_a_first_load_that_the_market_has_stopped_is_not_waited_for():
     decided = decide(see(outbid))
     assert brief(decided)[0] == "destroy w1"
     assert "the market says stopped for 45 s" in decided.operations[0].reason
-    assert "destroy w1" not in brief(decide(see(outbid.but(since=NOW - 44))))
-    assert "destroy w1" not in brief(decide(see(outbid.but(market_status="created"))))
+    assert "destroy w1" not in brief(decide(see(outbid.replace(since=NOW - 44))))
+    assert "destroy w1" not in brief(decide(see(outbid.replace(market_status="created"))))
 
 
 def test_a_start_that_runs_is_given_its_time():
@@ -99,7 +99,7 @@ def test_a_worker_that_breaks_on_its_first_boot_is_released_and_its_host_remembe
 def test_a_worker_that_once_ran_is_rebooted_once_and_then_released():
     broken = worker("w1", S.ERROR, error="Xid 79", loaded_once=True)
     assert brief(decide(see(broken))) == ["reboot w1"]
-    assert brief(decide(see(broken.but(reboots=1)))) == ["destroy w1"]
+    assert brief(decide(see(broken.replace(reboots=1)))) == ["destroy w1"]
 
 
 def test_a_failed_host_is_not_tried_again_within_the_hour():
@@ -141,15 +141,15 @@ def test_a_suspect_is_out_of_capacity_at_once_and_rebooted_after_twenty_seconds(
     crowd = [worker(f"w{n}") for n in range(4)]
     seen = see(ill, *crowd, load=steady(450))
     assert brief(decide(seen)) == ["recruit 1x RTX 4090 1"]
-    assert "reboot ill" in brief(decide(replace(seen, workers=(ill.but(suspect_since=NOW - 20), *crowd))))
+    assert "reboot ill" in brief(decide(replace(seen, workers=(ill.replace(suspect_since=NOW - 20), *crowd))))
 
 
 def test_a_silent_worker_is_rebooted_then_released():
     crowd = [worker(f"w{n}") for n in range(4)]
     silent = worker("ill", reported_at=NOW - 121)
     assert brief(decide(see(silent, *crowd, load=steady(390)))) == ["reboot ill"]
-    assert brief(decide(see(silent.but(reboots=1), *crowd, load=steady(390)))) == ["destroy ill"]
-    assert brief(decide(see(silent.but(reported_at=NOW - 120), *crowd, load=steady(490)))) == []
+    assert brief(decide(see(silent.replace(reboots=1), *crowd, load=steady(390)))) == ["destroy ill"]
+    assert brief(decide(see(silent.replace(reported_at=NOW - 120), *crowd, load=steady(490)))) == []
 
 
 def test_silence_of_most_workers_is_the_lines_fault():
@@ -178,8 +178,8 @@ def test_a_draining_worker_that_does_not_answer_is_not_waited_for():
 def test_an_unconfirmed_release_is_asked_for_again():
     leaving = worker("w1", S.DESTROYING, retry_at=NOW)
     assert brief(decide(see(leaving))) == ["destroy w1"]
-    assert brief(decide(see(leaving.but(retry_at=NOW + 1)))) == []
-    assert brief(decide(see(leaving.but(operation="destroy")))) == []
+    assert brief(decide(see(leaving.replace(retry_at=NOW + 1)))) == []
+    assert brief(decide(see(leaving.replace(operation="destroy")))) == []
 
 
 def test_a_stop_that_does_not_come_about_is_asked_for_again():
@@ -189,10 +189,10 @@ def test_a_stop_that_does_not_come_about_is_asked_for_again():
 
 def test_a_stop_that_was_accepted_again_is_given_as_much_time_as_the_first():
     ordered = worker("w1", S.STOPPING, since=NOW - 1800, operation="stop")
-    accepted = fold_operation_result(ordered, "stop", now=NOW - 1, learned=Learned(), ok=True).worker
+    accepted = fold_operation_result(ordered, "stop", now=NOW - 1, learned=MachineStats(), ok=True).worker
     seen = see(accepted, listed_at=NOW - 1)
     assert brief(decide(seen)) == []
-    due = NOW - 1 + DEFAULT_TUNING.stop_repeat_seconds
+    due = NOW - 1 + DEFAULT_TUNING.stop_retry_seconds
     again = decide(replace(seen, now=due, listed_at=due))
     assert brief(again) == ["stop w1"]
     assert "still not stopped after 32 min" in again.operations[0].reason
@@ -200,10 +200,10 @@ def test_a_stop_that_was_accepted_again_is_given_as_much_time_as_the_first():
 
 def test_nothing_is_repeated_while_it_is_under_way_or_cooling_down():
     broken = worker("w1", S.ERROR, error="boom")
-    assert brief(decide(see(broken.but(operation="reboot")))) == []
-    cooling = decide(see(broken.but(retry_at=NOW + 40)))
+    assert brief(decide(see(broken.replace(operation="reboot")))) == []
+    cooling = decide(see(broken.replace(retry_at=NOW + 40)))
     assert brief(cooling) == []
-    assert cooling.look_again_at <= NOW + 40
+    assert cooling.replan_at <= NOW + 40
 
 
 # rolling updates
@@ -296,7 +296,7 @@ def test_a_worker_in_error_counts_in_the_budget_while_its_machine_runs(status):
     ready, cold = worker("w2", price=0.3), worker("w2", S.INACTIVE, price=0.3)
     assert brief(decide(see(broken, ready, load=steady(50), config=roomy)))[:1] == ["reboot w1"]
     assert brief(decide(see(broken, ready, load=steady(50), config=tight)))[:1] == ["destroy w1"]
-    hopeless = decide(see(broken.but(reboots=1), cold, load=steady(90), config=tight))
+    hopeless = decide(see(broken.replace(reboots=1), cold, load=steady(90), config=tight))
     assert brief(hopeless)[:1] == ["destroy w1"]
     assert "activate w2" not in brief(hopeless), "what is released is billed until it is gone"
 
@@ -306,44 +306,44 @@ def test_a_worker_in_error_counts_in_the_budget_while_its_machine_runs(status):
 
 def test_the_market_is_looked_at_often_while_something_moves():
     young = worker("w1", S.STOPPING, since=NOW - 4)
-    assert brief(decide(see(young, listed_at=NOW - 3))) == ["look"]
+    assert brief(decide(see(young, listed_at=NOW - 3))) == ["poll"]
     assert brief(decide(see(young, listed_at=NOW - 2))) == []
     old = worker("w1", S.MODEL_LOADING, since=NOW - 100)
     assert brief(decide(see(old, listed_at=NOW - 24, load=steady(50)))) == []
-    assert brief(decide(see(old, listed_at=NOW - 25, load=steady(50)))) == ["look"]
+    assert brief(decide(see(old, listed_at=NOW - 25, load=steady(50)))) == ["poll"]
 
 
 def test_the_market_is_asked_soon_about_a_worker_that_does_not_answer():
     """An outbid machine is stopped by the market: its listing says so minutes before anybody would reboot it."""
     ill = worker("w1", suspect_since=NOW - 1)
-    assert "look" not in brief(decide(see(ill, load=steady(90), listed_at=NOW - 2)))
-    assert "look" in brief(decide(see(ill, load=steady(90), listed_at=NOW - 3)))
+    assert "poll" not in brief(decide(see(ill, load=steady(90), listed_at=NOW - 2)))
+    assert "poll" in brief(decide(see(ill, load=steady(90), listed_at=NOW - 3)))
 
 
 def test_the_market_is_looked_at_every_other_minute_when_workers_run():
     just_listed = decide(see(worker("w1"), load=steady(90), listed_at=NOW - 100))
-    assert (brief(just_listed), just_listed.look_again_at) == ([], NOW + 20)
-    assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 120))) == ["look"]
+    assert (brief(just_listed), just_listed.replan_at) == ([], NOW + 20)
+    assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 120))) == ["poll"]
 
 
 def test_a_plan_that_is_made_anyway_takes_a_look_along_that_is_nearly_due():
     assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 107))) == []
-    assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 108))) == ["look"]
+    assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 108))) == ["poll"]
 
 
 def test_the_market_is_looked_at_every_quarter_of_an_hour_when_nothing_runs():
     assert brief(decide(see(listed_at=NOW - 809))) == []
-    assert brief(decide(see(listed_at=NOW - 900))) == ["look"]
-    assert brief(decide(see(listed_at=0.0))) == ["look"]
+    assert brief(decide(see(listed_at=NOW - 900))) == ["poll"]
+    assert brief(decide(see(listed_at=0.0))) == ["poll"]
 
 
 def test_a_look_under_way_is_not_repeated():
-    assert brief(decide(see(listed_at=0.0, looking=True))) == []
+    assert brief(decide(see(listed_at=0.0, listing_in_progress=True))) == []
 
 
 def looks(seen: Observation) -> list[bool]:
     """Whether each listing that is ordered is a whole one."""
-    return [each.whole for each in decide(seen).operations if isinstance(each, Look)]
+    return [each.whole for each in decide(seen).operations if isinstance(each, PollInstances)]
 
 
 def test_while_something_moves_only_the_known_machines_are_looked_at_but_every_two_minutes_all():
@@ -364,7 +364,7 @@ def test_a_steady_fleet_and_one_with_a_stranger_are_looked_at_whole():
 def test_while_a_look_is_under_way_the_next_one_is_due_all_the_same():
     """It found a worker that still stops: no news, no plan, and the workflow slept until something else was due."""
     stopping = worker("w1", S.STOPPING, since=NOW - 4)
-    assert decide(see(stopping, listed_at=NOW - 4, looking=True)).look_again_at == NOW + 3
+    assert decide(see(stopping, listed_at=NOW - 4, listing_in_progress=True)).replan_at == NOW + 3
 
 
 def test_the_silence_of_the_second_of_two_is_doubted_while_the_first_reboots():
@@ -378,6 +378,6 @@ def test_the_silence_of_the_second_of_two_is_doubted_when_the_first_was_just_let
     leaving = worker("w1", state, since=NOW - 5, operation="stop", left_running=True)
     silent = worker("w2", reported_at=NOW - 500)
     seen = see(leaving, silent, load=steady(190))
-    assert with_silent_marked(seen, DEFAULT_TUNING).workers[1].suspect_since is None
-    long_ago = see(leaving.but(since=NOW - 121), silent, load=steady(190))
-    assert with_silent_marked(long_ago, DEFAULT_TUNING).workers[1].suspect_since is not None
+    assert mark_unresponsive(seen, DEFAULT_TUNING).workers[1].suspect_since is None
+    long_ago = see(leaving.replace(since=NOW - 121), silent, load=steady(190))
+    assert mark_unresponsive(long_ago, DEFAULT_TUNING).workers[1].suspect_since is not None

@@ -3,7 +3,7 @@ from dataclasses import replace
 from policy.load.history import LoadHistory
 from policy.state.observation import Memory
 from policy.state.plan import Activate
-from policy.state.worker import Goal, KindRecord, Learned
+from policy.state.worker import Goal, KindRecord, MachineStats
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (
     COLD,
@@ -72,7 +72,7 @@ def test_booting_capacity_is_credited():
 
 
 def test_a_worker_of_an_unknown_kind_is_taken_to_suffice_until_it_has_benchmarked():
-    first = see(config=endpoint(min_load=5000), learned=Learned())
+    first = see(config=endpoint(min_load=5000), learned=MachineStats())
     assert len(decide(first).operations) == 1
     boots = worker("boots", S.MODEL_LOADING, since=NOW - 20)
     assert brief(decide(replace(first, workers=(boots,)))) == []
@@ -80,7 +80,7 @@ def test_a_worker_of_an_unknown_kind_is_taken_to_suffice_until_it_has_benchmarke
 
 def test_once_benchmarked_the_rest_is_recruited_at_once():
     ready = worker("w1", perf=100)
-    seen = see(ready, config=endpoint(min_load=500), learned=Learned())
+    seen = see(ready, config=endpoint(min_load=500), learned=MachineStats())
     assert sum(each.startswith("recruit") for each in brief(decide(seen))) == 4
 
 
@@ -116,7 +116,7 @@ def test_a_little_more_than_there_is_waits_for_ten_seconds():
     seen = see(worker("w1"), load=steady(104))
     first = decide(seen)
     assert brief(first) == []
-    assert first.look_again_at == NOW + 10
+    assert first.replan_at == NOW + 10
     again = replace(seen, now=NOW + 10, memory=first.memory, offers=(plenty(),), listed_at=NOW + 9)
     assert brief(decide(again)) == ["recruit 1x RTX 4090 1"]
 
@@ -168,7 +168,7 @@ def test_the_last_known_level_holds_through_an_outage_of_the_engines():
     outage = see(worker("w1"), load=steady(300, until=NOW - 1000))
     decided = decide(outage)
     assert decided.targets.predicted_load == 300
-    assert "as last told 1000 s ago" in decided.targets.reason
+    assert "last engine report 1000 s ago" in decided.targets.reason
     assert len(brief(decided)) == 2
 
 
@@ -212,7 +212,7 @@ def test_a_booting_worker_is_announced_with_the_time_its_kind_takes():
 def test_recruiting_beyond_the_given_ids_is_put_off_to_the_next_look():
     decided = decide(see(config=endpoint(min_workers=5), launch_ids=("a" * 12,)))
     assert len(brief(decided)) == 1
-    assert decided.look_again_at == NOW + 1
+    assert decided.replan_at == NOW + 1
 
 
 def test_an_offer_is_not_rented_twice():
@@ -225,7 +225,7 @@ def test_a_machine_of_eight_gpus_is_not_rented_for_a_trickle():
     small = KindRecord(workergroup_id=1, kind="1x RTX 4090", perf=100.0, samples=1)
     large = KindRecord(workergroup_id=1, kind="1x H100", perf=4000.0, samples=1)
     listed = offers(offer(1, gpu="H100", price=2.0), offer(2, gpu="RTX 4090", price=0.3))
-    seen = see(offers=(listed,), learned=Learned(kinds=(small, large)), config=endpoint(min_load=50))
+    seen = see(offers=(listed,), learned=MachineStats(kinds=(small, large)), config=endpoint(min_load=50))
     assert brief(decide(seen)) == ["recruit 1x RTX 4090 2"]
     assert brief(decide(replace(seen, config=endpoint(min_load=3000)))) == ["recruit 1x H100 1"]
 
@@ -244,7 +244,7 @@ def test_a_kind_that_often_fails_is_worth_less():
     good = KindRecord(workergroup_id=1, kind="1x A", perf=100.0, boots=3, samples=3)
     flaky = KindRecord(workergroup_id=1, kind="1x B", perf=100.0, boots=0, failures=3, samples=1)
     listed = offers(offer(1, gpu="B", price=0.2), offer(2, gpu="A", price=0.3))
-    seen = see(offers=(listed,), learned=Learned(kinds=(good, flaky)), config=endpoint(min_load=50))
+    seen = see(offers=(listed,), learned=MachineStats(kinds=(good, flaky)), config=endpoint(min_load=50))
     assert brief(decide(seen)) == ["recruit 1x A 2"]
 
 
@@ -274,7 +274,7 @@ def test_a_drain_past_its_deadline_is_a_decision_with_its_reason():
     (operation,) = decide(see(late)).operations
     assert operation.op == "stop"
     assert "drain deadline of 600 s passed with 2 in flight" in operation.reason
-    assert brief(decide(see(late.but(drain=replace(late.drain, deadline=NOW + 1))))) == []
+    assert brief(decide(see(late.replace(drain=replace(late.drain, deadline=NOW + 1))))) == []
 
 
 def test_a_drain_to_destroy_ends_in_a_release():

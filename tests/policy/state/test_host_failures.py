@@ -8,7 +8,7 @@ from policy.state.host_failures import cause_of, split
 from policy.state.machine_stats import remember_hosts
 from policy.state.observation import Observation
 from policy.state.plan_effects import expected_learned
-from policy.state.worker import HostFailure, Learned, Worker
+from policy.state.worker import HostFailure, MachineStats, Worker
 from policy.state.worker_events import fold_operation_result
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import NOW, brief, decide, endpoint, group, knows, offer, offers, see, worker
@@ -22,17 +22,17 @@ def broken(number: int, error: str = ASSERT, **changes: object) -> Worker:
     return worker(f"w{number}", S.ERROR, loaded_once=True, **told)
 
 
-def after(*workers: Worker, learned: Learned | None = None, **more: object) -> Learned:
+def after(*workers: Worker, learned: MachineStats | None = None, **more: object) -> MachineStats:
     """What is known after these workers were given up."""
     seen = see(*workers, learned=learned or knows(), **more)
     return expected_learned(seen.learned, decide(seen), NOW)
 
 
-def blocked(learned: Learned, *workers: Worker, now: float = NOW) -> list[int]:
+def blocked(learned: MachineStats, *workers: Worker, now: float = NOW) -> list[int]:
     return [each.machine_id for each in split(learned.failed_hosts, workers, now)[0]]
 
 
-def wanting(learned: Learned, *workers: Worker, **more: object) -> Observation:
+def wanting(learned: MachineStats, *workers: Worker, **more: object) -> Observation:
     """An endpoint that needs a worker; the offers are on machines 1001, 1002, …"""
     return see(*workers, learned=learned, config=endpoint(min_load=50), **more)
 
@@ -88,7 +88,7 @@ def test_a_request_that_breaks_workers_is_not_held_against_hosts_while_others_se
     assert blocked(after(broken(1), broken(2)), worker("fine")) == []
 
 
-def failed(count: int, *, revision: int = 1, times: int = 1, last: float = NOW - 100) -> Learned:
+def failed(count: int, *, revision: int = 1, times: int = 1, last: float = NOW - 100) -> MachineStats:
     return replace(
         knows(),
         failed_hosts=tuple(
@@ -138,7 +138,7 @@ def test_hosts_that_are_not_to_blame_are_tried_last() -> None:
 
 
 def test_creates_that_the_market_refuses_on_every_host_are_the_templates() -> None:
-    learned = Learned()
+    learned = MachineStats()
     for number in (1, 2):
         born = worker(
             f"w{number}", S.PENDING, operation="create", machine_id=1000 + number, loaded_once=False
@@ -155,7 +155,7 @@ def failure(**changes: object) -> HostFailure:
 
 
 def test_failures_on_one_host_are_counted_while_they_are_the_same() -> None:
-    learned = remember_hosts(Learned(), [failure()], NOW)
+    learned = remember_hosts(MachineStats(), [failure()], NOW)
     (once,) = remember_hosts(learned, [failure()], NOW).failed_hosts
     assert once.times == 1  # the same plan, carried out twice
     (twice,) = remember_hosts(learned, [failure(failed_at=NOW + 1)], NOW).failed_hosts
@@ -165,6 +165,6 @@ def test_failures_on_one_host_are_counted_while_they_are_the_same() -> None:
 
 
 def test_an_offer_that_is_gone_does_not_shorten_the_block_for_a_failure() -> None:
-    learned = remember_hosts(Learned(), [failure()], NOW)
+    learned = remember_hosts(MachineStats(), [failure()], NOW)
     gone = failure(failed_at=0.0, until=NOW + 300, cause="", reason="its offer was rented by someone else")
     assert remember_hosts(learned, [gone], NOW).failed_hosts == (failure(),)

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from policy.capacity.capacity import counted_dollars_per_hour
+from policy.capacity.budget import counted_dollars_per_hour
 from policy.state.incarnation import Process
 from policy.state.lifecycle import advance
 from policy.state.plan import Activate, Destroy, Reboot, Stop, Update
-from policy.state.plan_effects import ordered
-from policy.state.worker import Learned, Worker
+from policy.state.plan_effects import apply_operation
+from policy.state.worker import MachineStats, Worker
 from policy.state.worker_events import fold_metrics, fold_operation_result
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import NOW, brief, decide, draining, endpoint, see, steady, worker
@@ -40,7 +40,7 @@ class Report:
 
 def hear(about: Worker, now: float | None = None, **said):
     report = Report(**said)
-    return fold_metrics(about, report, now=report.reported_at if now is None else now, learned=Learned())
+    return fold_metrics(about, report, now=report.reported_at if now is None else now, learned=MachineStats())
 
 
 def ready(**given) -> Worker:
@@ -56,12 +56,12 @@ def official(**given) -> Worker:
 
 
 def accepted(about: Worker, operation: str, at: float) -> Worker:
-    return fold_operation_result(about, operation, now=at, learned=Learned(), ok=True).worker
+    return fold_operation_result(about, operation, now=at, learned=MachineStats(), ok=True).worker
 
 
 def rebooted(about: Worker, at: float = NOW) -> Worker:
     """A reboot was ordered at `at`, and accepted a second later."""
-    return accepted(ordered(about, Reboot(launch_id="w", reason="r"), at), "reboot", at + 1)
+    return accepted(apply_operation(about, Reboot(launch_id="w", reason="r"), at), "reboot", at + 1)
 
 
 LAST_WORDS = [
@@ -122,16 +122,16 @@ def test_an_old_report_does_not_come_back_after_the_new_process_was_heard():
     ],
 )
 def test_every_restart_ends_the_process(order, operation):
-    again = accepted(ordered(ready(), order, NOW), operation, NOW + 1)
+    again = accepted(apply_operation(ready(), order, NOW), operation, NOW + 1)
     late = hear(again, condition="error", error="x", reported_at=NOW + 2)
     assert late.worker.state is again.state
     assert hear(again, incarnation="b", age=0.5, reported_at=NOW + 2).worker.state is S.READY
 
 
 def test_a_start_does_not_listen_to_the_process_that_was_stopped():
-    stopped = accepted(ordered(ready(), Stop(launch_id="w", reason="r"), NOW), "stop", NOW + 1)
+    stopped = accepted(apply_operation(ready(), Stop(launch_id="w", reason="r"), NOW), "stop", NOW + 1)
     cold = advance(stopped, S.INACTIVE, NOW + 5)
-    starts = ordered(cold, Activate(launch_id="w", reason="r"), NOW + 6)
+    starts = apply_operation(cold, Activate(launch_id="w", reason="r"), NOW + 6)
     starts = accepted(starts, "start", NOW + 7)
     late = hear(starts, condition="error", error="x", reported_at=NOW + 8)
     assert late.worker.state is S.STARTING
@@ -212,7 +212,7 @@ def test_the_names_of_ended_processes_are_bounded():
 
 
 def told_to_stop(**given) -> Worker:
-    return accepted(ordered(ready(**given), Stop(launch_id="w", reason="r"), NOW), "stop", NOW + 1)
+    return accepted(apply_operation(ready(**given), Stop(launch_id="w", reason="r"), NOW), "stop", NOW + 1)
 
 
 def test_a_queued_start_that_is_carried_out_late_is_put_to_use():
@@ -253,7 +253,7 @@ def test_a_machine_that_runs_on_after_its_stop_is_billed_and_stopped_again():
     )
     seen = see(heard.worker, now=NOW + 32, listed_at=NOW + 31)
     assert brief(decide(seen)) == ["stop w"]
-    again = ordered(heard.worker, decide(seen).operations[0], NOW + 32)
+    again = apply_operation(heard.worker, decide(seen).operations[0], NOW + 32)
     assert not hear(again, age=3710.0, reported_at=NOW + 40).lines
     assert advance(again, S.INACTIVE, NOW + 50).burn_dollars_per_hour == 0.01
 
@@ -266,7 +266,9 @@ def test_a_start_that_was_given_up_and_is_carried_out_is_stopped_again_at_once()
 
 def test_a_cold_worker_that_runs_while_it_is_released_is_billed_and_released_again():
     cold = advance(told_to_stop(), S.INACTIVE, NOW + 10)
-    leaves = accepted(ordered(cold, Destroy(launch_id="w", reason="r"), NOW + 20), "destroy", NOW + 21)
+    leaves = accepted(
+        apply_operation(cold, Destroy(launch_id="w", reason="r"), NOW + 20), "destroy", NOW + 21
+    )
     assert (leaves.burn_dollars_per_hour, counted_dollars_per_hour(leaves)) == (0.0, 0.0)
     heard = hear(leaves, incarnation="b", age=1.0, condition="loading", reported_at=NOW + 25)
     assert heard.worker.burn_dollars_per_hour == counted_dollars_per_hour(heard.worker) == 0.3

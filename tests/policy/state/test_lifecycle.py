@@ -2,7 +2,7 @@ import pytest
 
 from policy.state.lifecycle import (
     LIFECYCLE,
-    Impossible,
+    InvalidTransition,
     Readiness,
     advance,
     diagram,
@@ -37,9 +37,11 @@ def test_a_move_sets_since_and_staying_keeps_it():
 
 
 def test_an_impossible_move_is_refused_with_what_was_expected():
-    with pytest.raises(Impossible, match="w is STOPPED and cannot become IDLE; expected one of: STARTING"):
+    with pytest.raises(
+        InvalidTransition, match="w is STOPPED and cannot become IDLE; expected one of: STARTING"
+    ):
         advance(worker("w", S.INACTIVE), S.READY, NOW)
-    with pytest.raises(Impossible, match="nothing: it is being released"):
+    with pytest.raises(InvalidTransition, match="nothing: it is being released"):
         advance(worker("w", S.DESTROYING), S.READY, NOW)
 
 

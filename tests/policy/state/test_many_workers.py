@@ -1,6 +1,6 @@
 """An endpoint has no more workers than its workflow can hand on, whatever its parameters allow."""
 
-from policy.capacity.capacity import WORKERS_MAX
+from policy.capacity.limits import WORKERS_MAX
 from policy.state.plan import Destroy, Recruit, StartDrain
 from tests.policy.builders import decide, endpoint, see, steady, worker
 

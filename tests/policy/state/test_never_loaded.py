@@ -7,7 +7,7 @@ import pytest
 from policy.state.lifecycle import advance
 from policy.state.plan_effects import after
 from policy.state.reconcile import fold_listing
-from policy.state.worker import Learned
+from policy.state.worker import MachineStats
 from stoker_wire.market import Instance
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (
@@ -39,7 +39,7 @@ def later(seen, decided, seconds):
         then,
         now=now,
         workers=tuple(
-            each.but(operation="", market_status="loading")
+            each.replace(operation="", market_status="loading")
             for each in then.workers
             if each.operation != "destroy"
         ),
@@ -106,7 +106,7 @@ def test_a_machine_that_the_market_stops_while_it_loads_is_let_rest():
     boots = worker("w1", S.LOADING, since=NOW - 20, instance_id=7)
     shown = Instance(id=7, actual_status="exited", intended_status="stopped", label="stoker:e:w1")
     listing = fold_listing(
-        [boots], [shown], now=NOW, asked_at=NOW - 1, label_prefix="stoker:e:", learned=Learned()
+        [boots], [shown], now=NOW, asked_at=NOW - 1, label_prefix="stoker:e:", learned=MachineStats()
     )
     (stopped,) = listing.workers
     assert (stopped.state, stopped.starts_given_up) == (S.CREATED, 1)

@@ -9,7 +9,7 @@ def test_a_cold_worker_is_woken_where_a_boot_would_come_minutes_later():
     seen = see(worker("hot"), booting, worker("cold", COLD), load=steady(190), config=endpoint())
     assert brief(decide(seen)) == ["activate cold"]
     # 110 of 120 s are over: it is there before a start of 20 s would be
-    nearly = booting.but(launched_at=NOW - 110)
+    nearly = booting.replace(launched_at=NOW - 110)
     soon = see(
         worker("hot"), nearly, worker("cold", COLD), load=steady(190), config=endpoint(), learned=knows()
     )
@@ -22,9 +22,9 @@ def test_a_boot_that_is_overdue_is_not_relied_on():
     decided = decide(seen)
     # boots take 120 s here: at 240 s another is rented beside it
     assert brief(decided) == []
-    assert decided.look_again_at is not None
-    assert decided.look_again_at <= NOW + 40.0
-    late = decide(see(booting.but(launched_at=NOW - 241), load=steady(50), config=endpoint()))
+    assert decided.replan_at is not None
+    assert decided.replan_at <= NOW + 40.0
+    late = decide(see(booting.replace(launched_at=NOW - 241), load=steady(50), config=endpoint()))
     assert brief(late) == ["recruit 1x RTX 4090 1"]
 
 
@@ -32,5 +32,5 @@ def test_a_start_that_does_not_come_back_is_raced():
     starting = worker("stuck", S.STARTING, since=NOW - 39)
     seen = see(starting, worker("other", COLD), load=steady(50), config=endpoint())
     assert brief(decide(seen)) == []
-    raced = see(starting.but(since=NOW - 41), worker("other", COLD), load=steady(50), config=endpoint())
+    raced = see(starting.replace(since=NOW - 41), worker("other", COLD), load=steady(50), config=endpoint())
     assert brief(decide(raced)) == ["activate other"]

@@ -5,7 +5,7 @@ import pytest
 from policy.state.billing import CostLedger, accrue
 from policy.state.machine_stats import learn_boot, learn_perf, remember_hosts
 from policy.state.reconcile import fold_listing
-from policy.state.worker import HostFailure, Learned
+from policy.state.worker import HostFailure, MachineStats
 from policy.state.worker_events import fold_drain_seen, fold_metrics, fold_operation_result
 from stoker_wire.market import Instance
 from stoker_wire.states import WorkerState as S
@@ -30,7 +30,7 @@ class Said:
 
 
 def hear(about, **said):
-    return fold_metrics(about, Said(**said), now=NOW, learned=Learned())
+    return fold_metrics(about, Said(**said), now=NOW, learned=MachineStats())
 
 
 # reports
@@ -64,7 +64,7 @@ def test_a_report_from_before_a_restart_does_not_end_it(state):
 def test_a_restart_that_is_still_asked_for_is_not_over(state, operation):
     asked = worker("w", state, since=NOW - 10, operation=operation, loaded_once=True)
     assert hear(asked, reported_at=NOW).worker.state is state
-    assert hear(asked.but(operation=""), reported_at=NOW).worker.state is S.READY
+    assert hear(asked.replace(operation=""), reported_at=NOW).worker.state is S.READY
 
 
 @pytest.mark.parametrize("state", [S.STOPPING, S.INACTIVE, S.DESTROYING])
@@ -79,7 +79,7 @@ def test_an_older_report_only_brings_its_tickets():
 
 
 def test_tickets_of_several_engines_are_given_as_their_sum():
-    told = fold_metrics(worker("w"), Said(tickets_open=1), now=NOW, learned=Learned(), tickets_open=4)
+    told = fold_metrics(worker("w"), Said(tickets_open=1), now=NOW, learned=MachineStats(), tickets_open=4)
     assert told.worker.tickets_open == 4
 
 
@@ -123,7 +123,7 @@ def test_a_drain_is_seen_once():
 
 
 def result(about, operation, ok=True, **more):
-    return fold_operation_result(about, operation, now=NOW, learned=Learned(), ok=ok, **more)
+    return fold_operation_result(about, operation, now=NOW, learned=MachineStats(), ok=ok, **more)
 
 
 def test_a_create_brings_the_instance():
@@ -157,9 +157,9 @@ def test_a_failed_start_leaves_the_worker_cold_and_pauses_longer_each_time():
     starting = worker("w", S.STARTING, operation="start")
     first = result(starting, "start", ok=False, error_kind="unavailable", error="503").worker
     assert (first.state, first.retry_at, first.failures) == (S.INACTIVE, NOW + 5, 1)
-    third = result(starting.but(failures=2), "start", ok=False, error_kind="unavailable").worker
+    third = result(starting.replace(failures=2), "start", ok=False, error_kind="unavailable").worker
     assert third.retry_at == NOW + 20
-    many = result(starting.but(failures=50), "start", ok=False, error_kind="unavailable").worker
+    many = result(starting.replace(failures=50), "start", ok=False, error_kind="unavailable").worker
     assert many.retry_at == NOW + 300
 
 
@@ -196,12 +196,12 @@ def listing(workers, *instances, asked=NOW - 1, denied=None, shown=()):
     """`denied`: the ids of which the marketplace said that they do not exist; every id that is not listed by default."""
     there = {each.id for each in instances}
     absent = {each.instance_id for each in workers} - there if denied is None else denied
-    how = {"gone": absent, "shown": shown, "label_prefix": PREFIX, "learned": Learned()}
+    how = {"gone": absent, "shown": shown, "label_prefix": PREFIX, "learned": MachineStats()}
     return fold_listing(workers, instances, now=NOW, asked_at=asked, **how)
 
 
 def listed(about, **said):
-    return listing([about.but(instance_id=77)], instance(**said)).workers[0]
+    return listing([about.replace(instance_id=77)], instance(**said)).workers[0]
 
 
 @pytest.mark.parametrize(
@@ -299,13 +299,13 @@ def test_a_worker_being_created_is_not_missed():
     born = worker("w", S.PENDING, operation="create", instance_id=None)
     at_the_second_try = worker("x", S.CREATING, since=NOW - 1, launched_at=NOW - 60)
     assert listing([born, at_the_second_try]).gone == ()
-    assert listing([at_the_second_try.but(since=NOW - 31)]).gone != ()
+    assert listing([at_the_second_try.replace(since=NOW - 31)]).gone != ()
 
 
 def test_a_released_worker_is_gone_once_it_is_not_listed():
     leaving = worker("w", S.DESTROYING, since=NOW - 9, retry_at=NOW + 50)
     assert listing([leaving]).workers == ()
-    assert listing([leaving.but(operation="destroy")]).workers != ()
+    assert listing([leaving.replace(operation="destroy")]).workers != ()
 
 
 def test_an_instance_that_nobody_knows_is_taken_in_to_be_destroyed():
@@ -346,7 +346,7 @@ def replace_label(instance, label):
 
 
 def test_boot_times_are_smoothed_and_perfs_averaged():
-    learned = learn_boot(learn_boot(Learned(), worker("w"), 100), worker("w"), 200)
+    learned = learn_boot(learn_boot(MachineStats(), worker("w"), 100), worker("w"), 200)
     assert learned.kind(1, "1x RTX 4090").boot_seconds == pytest.approx(130)
     learned = learn_perf(learn_perf(learned, worker("w"), 100), worker("w"), 200)
     assert learned.kind(1, "1x RTX 4090").perf == pytest.approx(150)
@@ -355,7 +355,7 @@ def test_boot_times_are_smoothed_and_perfs_averaged():
 def test_hosts_are_forgiven_when_their_time_is_over():
     old = HostFailure(machine_id=1, until=NOW, reason="x")
     new = HostFailure(machine_id=2, until=NOW + 1, reason="x")
-    assert remember_hosts(Learned(failed_hosts=(old,)), [new], NOW).failed_hosts == (new,)
+    assert remember_hosts(MachineStats(failed_hosts=(old,)), [new], NOW).failed_hosts == (new,)
 
 
 def test_dollars_are_counted_by_state():
