@@ -29,7 +29,7 @@ _SHUTDOWN_SECONDS = 5.0
 
 
 def create_app(settings: EngineSettings, temporal_client: Client) -> web.Application:
-    """The whole engine; it starts with the application and stops with it.
+    """The engine as an application; it starts and stops with the application.
 
     The client must use `workflows.hosting.converter.data_converter`.
     """
@@ -42,52 +42,52 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     app[ENGINE] = engine
     app[LARGEST_BODY_BYTES] = max(settings.limits.body_bytes_max, settings.limits.openai_body_bytes_max)
     app[BODY_SECONDS] = settings.limits.body_seconds_max
-    desk = RouteApi(engine)
-    ingest = WorkerApi(engine)
+    route_api = RouteApi(engine)
+    worker_api = WorkerApi(engine)
     health = HealthApi(engine)
+    openai_api = OpenAIApi(engine, route_api)
     app.add_routes(
         [
-            web.post("/route/", desk.handle),
-            *ingest.routes(),
+            web.post("/route/", route_api.handle),
+            *worker_api.routes(),
             web.get("/healthz", health.healthz),
             web.get("/readyz", health.readyz),
             web.get("/metrics", MetricsApi(engine).handle),
             web.get("/openapi.json", OpenApiDocument().handle),
         ]
     )
-    door = OpenAIApi(engine, desk)
-    app.add_routes(door.routes())
+    app.add_routes(openai_api.routes())
     app.add_routes(CertificateApi(engine).routes())
     add_console(app, engine)
 
-    async def living(_: web.Application) -> AsyncIterator[None]:
+    async def run_engine(_: web.Application) -> AsyncIterator[None]:
         await engine.start()
-        async with door:
+        async with openai_api:
             yield
         await engine.close()
 
-    async def let_go(_: web.Application) -> None:
+    async def end_held_calls(_: web.Application) -> None:
         engine.stop_holding()
 
-    app.cleanup_ctx.append(living)
-    app.on_shutdown.append(let_go)
+    app.cleanup_ctx.append(run_engine)
+    app.on_shutdown.append(end_held_calls)
     return app
 
 
 class Server:
-    """A running engine: where it listens, and how to stop it."""
+    """A running engine with its listening socket."""
 
     def __init__(
         self,
         runner: web.AppRunner,
-        listening: asyncio.Server,
+        sockets: asyncio.Server,
         limiter: ConnectionLimiter,
         engine: Engine,
         url: str,
         port: int,
     ) -> None:
         self._runner = runner
-        self._listening = listening
+        self._sockets = sockets
         self.limiter = limiter
         self.engine = engine
         self.url = url
@@ -97,18 +97,18 @@ class Server:
         return f"<Server {self.url} {self.engine!r}>"
 
     async def close(self) -> None:
-        """Answer who waits, finish what runs, stop."""
-        self._listening.close()
+        """End held calls, finish running requests, stop."""
+        self._sockets.close()
         self.engine.stop_holding()
         await self._runner.cleanup()
         self.limiter.close()
 
 
 async def start_server(settings: EngineSettings, temporal_client: Client) -> Server:
-    """Listen where the settings say.
+    """Listen on the address of the settings.
 
     Raises:
-        OSError: the address is taken or not ours.
+        OSError: the address is in use or does not belong to this machine.
     """
     app = create_app(settings, temporal_client)
     runner = web.AppRunner(
@@ -116,7 +116,7 @@ async def start_server(settings: EngineSettings, temporal_client: Client) -> Ser
     )
     await runner.setup()
     try:
-        listening, limiter = await listen(
+        sockets, limiter = await listen(
             runner,
             settings.host,
             settings.port,
@@ -125,8 +125,8 @@ async def start_server(settings: EngineSettings, temporal_client: Client) -> Ser
     except BaseException:
         await runner.cleanup()
         raise
-    port = int(listening.sockets[0].getsockname()[1])
-    return Server(runner, listening, limiter, app[ENGINE], f"http://{_reachable(settings.host)}:{port}", port)
+    port = int(sockets.sockets[0].getsockname()[1])
+    return Server(runner, sockets, limiter, app[ENGINE], f"http://{_reachable(settings.host)}:{port}", port)
 
 
 def _reachable(host: str) -> str:

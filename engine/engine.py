@@ -1,4 +1,4 @@
-"""The engine without its HTTP: what the handlers share, and the tasks that run beside them."""
+"""The engine without HTTP: the collaborators that the handlers share, and the background tasks."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from temporalio.client import Client
 from activities.safety_nets import SafetyNets
 from engine.api.keys import Accounts
 from engine.request_log import RequestLog
-from engine.routing.directory import Directory, release
+from engine.routing.directory import Directory, end_held_calls
 from engine.routing.dispatcher import Dispatcher
 from engine.routing.endpoint import Endpoint
 from engine.routing.ticket_issuer import TicketIssuer
@@ -28,116 +28,132 @@ log = structlog.get_logger("engine")
 
 SWEEP_SECONDS = 1.0
 SLICE = 50
-"""Endpoints looked after at a stretch, a millisecond or two: then whoever calls has a turn."""
-PUMP_SECONDS = 0.02
-"""A line is not looked at more often than so because of time alone."""
+"""Endpoints swept before other tasks run; one or two milliseconds of work."""
+QUEUE_TIMER_SECONDS = 0.02
+"""Shortest delay of a timer that serves a queue."""
 _MISSING_SECONDS = 1.0
-"""A client that keeps asking for a name that is not there must not become a load on Temporal."""
+"""An unknown name is looked up in Temporal at most once in this time, so that retries do not load Temporal."""
 _MISSING_MAX = 1000
 _INDEX_BITS = 53
-"""JSON numbers are exact up to 2^53 everywhere."""
+"""JSON numbers are exact up to 2^53 in every client."""
 
 
 def draw_index() -> int:
-    """A request index or reqnum, 1 to 2^53 - 1. Drawn, not counted: no two engines ever have to agree on it."""
+    """A random request index or reqnum, 1 to 2^53 - 1. Random numbers need no agreement between engines."""
     return secrets.randbits(_INDEX_BITS) or 1
 
 
 class Engine:
-    """Soft state of all endpoints, and the loops that keep it true. Any of it can be lost at any time."""
+    """Soft state of all endpoints and the tasks that keep it current. All of it can be rebuilt after a restart."""
 
-    def __init__(self, settings: EngineSettings, client: Client) -> None:
+    def __init__(
+        self, settings: EngineSettings, client: Client, *, now: Callable[[], float] = time.time
+    ) -> None:
         self.settings = settings
         self.client = client
         self.engine_id = f"engine-{secrets.token_hex(6)}"
-        self.started_at = time.time()
+        self.started_at = now()
         self.accounts = Accounts(settings.accounts, settings.accounts_previous)
-        self.tickets = TicketIssuer(
+        self.ticket_issuer = TicketIssuer(
             secrets=settings.secrets, rsa_private_key_pem=settings.rsa_private_key_pem
         )
-        self.router = Dispatcher(
-            limits=settings.limits, timing=settings.timing, started_at=self.started_at, draw=draw_index
+        self.request_log = None if settings.request_log is None else RequestLog(settings.request_log)
+        self.dispatcher = Dispatcher(
+            limits=settings.limits,
+            timing=settings.timing,
+            started_at=self.started_at,
+            draw=draw_index,
+            on_urgent=self._flush_signals,
+            on_later=self._serve_queue_later,
+            on_ended=None if self.request_log is None else self.request_log.record,
         )
         self.directory = Directory(
-            secrets=settings.secrets, timing=settings.timing, limits=settings.limits, router=self.router
+            secrets=settings.secrets,
+            timing=settings.timing,
+            limits=settings.limits,
+            dispatcher=self.dispatcher,
         )
-        self.watch = EndpointWatcher(client, self.directory, timing=settings.timing)
-        self.herald = SignalSender(client, self.directory, engine_id=self.engine_id)
-        self.router.urgent = self.herald.flush
-        self.router.later = self._pump_later
-        self.request_log: RequestLog | None = None
-        if settings.request_log is not None:
-            self.request_log = RequestLog(settings.request_log)
-            self.router.ended = self.request_log.note
-        self.herald.on_gone = self._check_gone
-        self._missing: dict[str, float] = {}
+        self.endpoint_watcher = EndpointWatcher(client, self.directory, timing=settings.timing, now=now)
+        self.signal_sender = SignalSender(
+            client, self.directory, engine_id=self.engine_id, on_closed=self._check_closed, now=now
+        )
         self.held_calls = 0
-        self._pumps: dict[str, asyncio.TimerHandle] = {}
-        """When each endpoint's line is looked at again without any news."""
         self.stopping = False
+        self._missing: dict[str, float] = {}
+        """Until when an unknown endpoint name is not looked up again, in monotonic seconds."""
+        self._queue_timers: dict[str, asyncio.TimerHandle] = {}
+        """By endpoint name: serves its queue when a busy worker is expected to be nearly free."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"<Engine {self.engine_id} {self.directory!r}, {self.held_calls} calls held>"
 
     async def start(self) -> None:
-        """Look at Temporal once, then keep looking. An engine starts without Temporal too, and is not ready then."""
-        await self.watch.look()
-        for name, work in (("watch", self.watch.run), ("herald", self.herald.run), ("sweep", self._sweep)):
-            self._run(_for_ever(work, name), name)
+        """Poll Temporal once and start the background tasks. Without Temporal the engine starts, but is not ready."""
+        await self.endpoint_watcher.poll()
+        for name, work in (
+            ("endpoint_watcher", self.endpoint_watcher.run),
+            ("signal_sender", self.signal_sender.run),
+            ("sweep", self._sweep),
+        ):
+            self._run(_restarted(work, name), name)
         if self.request_log is not None:
-            self._run(_for_ever(self.request_log.run, "request_log"), "request_log")
+            self._run(_restarted(self.request_log.run, "request_log"), "request_log")
         if self.settings.sweep is not None:
             nets = SafetyNets(
                 self.client, self.settings.sweep, every_seconds=self.settings.sweep_ensure_seconds
             )
-            self._run(_for_ever(nets.run, "safety_nets"), "safety_nets")
+            self._run(_restarted(nets.run, "safety_nets"), "safety_nets")
         log.info("engine_started", engine_id=self.engine_id, endpoints=len(self.directory))
 
     def stop_holding(self) -> None:
-        """End every held call, so that clients come again, to another engine or to this one's successor."""
+        """End every held call, so that clients retry with another engine or with this one's successor."""
         self.stopping = True
         for endpoint in self.directory:
-            release(endpoint)
+            end_held_calls(endpoint)
 
     async def close(self) -> None:
-        """Stop the tasks; nothing but the record of requests has to be saved."""
+        """Stop the tasks and flush the request log."""
         self.stop_holding()
-        for timer in self._pumps.values():
+        for timer in self._queue_timers.values():
             timer.cancel()
-        self._pumps.clear()
+        self._queue_timers.clear()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.herald.close()
+        await self.signal_sender.close()
         if self.request_log is not None:
             for endpoint in self.directory:
-                self.router.close_books(endpoint)
+                self.dispatcher.log_unfinished(endpoint)
             await self.request_log.flush()
         log.info("engine_stopped", engine_id=self.engine_id)
 
     def readiness(self) -> str:
-        """Why the engine is not ready; empty: it is."""
+        """Why the engine is not ready; empty: it is ready."""
+        watcher = self.endpoint_watcher
         if self.stopping:
             return "the engine is stopping"
-        if not self.watch.knows_all:
-            error = self.watch.last_error or "no answer yet"
+        if not watcher.has_read_all:
+            error = watcher.last_error or "no answer yet"
             return f"the endpoints have not been read from Temporal yet ({error})"
-        if self.watch.stale():
-            return f"Temporal has not answered for {time.time() - self.watch.looked_at:.0f} s; routing goes on with what is known"
+        if watcher.is_stale():
+            seconds = time.time() - watcher.polled_at
+            return (
+                f"Temporal has not answered for {seconds:.0f} s; routing continues with the last known state"
+            )
         return ""
 
     async def find(self, name: str) -> Endpoint | None:
-        """The endpoint of this name, asking Temporal when it is not known: it may be a second old.
+        """The endpoint of this name; asks Temporal about unknown names, because the state may be a second old.
 
         Raises:
-            RPCError or another of TEMPORAL_FAULTS: Temporal does not answer, so nobody knows.
+            RPCError or another of TEMPORAL_FAULTS: Temporal does not answer.
         """
         endpoint = self.directory.named(name)
         if endpoint is not None or time.monotonic() < self._missing.get(name, 0.0):
             return endpoint
-        await self.watch.refresh(name)
+        await self.endpoint_watcher.refresh(name)
         endpoint = self.directory.named(name)
         if endpoint is None:
             if len(self._missing) >= _MISSING_MAX:
@@ -145,52 +161,54 @@ class Engine:
             self._missing[name] = time.monotonic() + _MISSING_SECONDS
         return endpoint
 
-    async def of_name(self, name: str, owner: str) -> Endpoint:
-        """An account's endpoint by name, asking Temporal when it is not known.
+    async def find_owned(self, name: str, owner: str) -> Endpoint:
+        """An account's endpoint by name; asks Temporal about unknown names.
 
         Raises:
-            Problem: 404, whether it is another's or nobody's.
-            RPCError or another of TEMPORAL_FAULTS: Temporal does not answer, so nobody knows.
+            Problem: 404, the same for another account's endpoint and for none.
+            RPCError or another of TEMPORAL_FAULTS: Temporal does not answer.
         """
         endpoint = await self.find(name)
         if endpoint is None or endpoint.memo.owner != owner:
             raise Problem(404, "no_such_endpoint", f"there is no endpoint named {name[:80]!r}")
         return endpoint
 
-    def _pump_later(self, endpoint: Endpoint, seconds: float) -> None:
-        """A busy worker is expected to be nearly free then; the sweep looks once a second anyway."""
+    def _flush_signals(self, endpoint: Endpoint) -> None:
+        self.signal_sender.flush(endpoint)
+
+    def _serve_queue_later(self, endpoint: Endpoint, seconds: float) -> None:
         if seconds >= SWEEP_SECONDS:
-            return
+            return  # the next sweep serves the queue
         loop = asyncio.get_running_loop()
-        due = loop.time() + max(seconds, PUMP_SECONDS)
-        timer = self._pumps.get(endpoint.name)
+        due = loop.time() + max(seconds, QUEUE_TIMER_SECONDS)
+        timer = self._queue_timers.get(endpoint.name)
         if timer is not None:
             if timer.when() <= due:
                 return
             timer.cancel()
-        self._pumps[endpoint.name] = loop.call_at(due, self._pump, endpoint)
+        self._queue_timers[endpoint.name] = loop.call_at(due, self._serve_queue, endpoint)
 
-    def _pump(self, endpoint: Endpoint) -> None:
-        self._pumps.pop(endpoint.name, None)
+    def _serve_queue(self, endpoint: Endpoint) -> None:
+        self._queue_timers.pop(endpoint.name, None)
         if not endpoint.gone:
-            self.router.pump(endpoint, time.time())
+            self.dispatcher.serve_queue(endpoint, time.time())
 
-    def _check_gone(self, endpoint: Endpoint) -> None:
-        self._run(self._refresh_quietly(endpoint.name), f"look for {endpoint.name}")
+    def _check_closed(self, endpoint: Endpoint) -> None:
+        self._run(self._refresh(endpoint.name), f"refresh {endpoint.name}")
 
-    async def _refresh_quietly(self, name: str) -> None:
+    async def _refresh(self, name: str) -> None:
         with contextlib.suppress(*TEMPORAL_FAULTS):
-            await self.watch.refresh(name)
+            await self.endpoint_watcher.refresh(name)
 
     async def _sweep(self) -> None:
-        skipped = LogThrottle("sweep")
+        throttle = LogThrottle("sweep")
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             for number, endpoint in enumerate(self.directory, start=1):
                 try:
-                    self.router.sweep(endpoint, time.time())
-                except Exception as fault:  # noqa: BLE001 - whatever is wrong with it, the next one has its turn
-                    skipped.say(endpoint.name, fault)
+                    self.dispatcher.sweep(endpoint, time.time())
+                except Exception as fault:  # noqa: BLE001 - a fault of one endpoint must not stop the others
+                    throttle.log(endpoint.name, fault)
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
 
@@ -200,11 +218,11 @@ class Engine:
         task.add_done_callback(self._tasks.discard)
 
 
-async def _for_ever(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-    """A loop that a fault ended would leave an engine that looks alive and is blind: say it, and go on."""
+async def _restarted(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    """Run a background loop, and start it again after a fault."""
     while True:
         try:
             await work()
-        except Exception as fault:  # noqa: BLE001 - the last line of a loop that must not end
+        except Exception as fault:  # noqa: BLE001 - the loop must not end
             log.error("engine_loop_failed", loop=name, error=f"{type(fault).__name__}: {fault}"[:300])
         await asyncio.sleep(SWEEP_SECONDS)

@@ -1,13 +1,14 @@
-"""The engine's own record of requests, one JSON object per line: what `stokerd simulate` reads.
+"""The request log: one JSON object per line and request, the input of `stokerd simulate`.
 
-No payload, no key, no address: when a request came, for which endpoint, how much work it was, how long it waited, and how
-it ended. A line is written when nothing more can happen to the request, so lines are not in the order of arrival.
+A line holds arrival, endpoint, cost, wait, duration and outcome; no payload, key or address. It is written when nothing
+more can happen to the request, so the lines are not in the order of arrival.
 """
 
 import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -21,69 +22,81 @@ log = structlog.get_logger("engine.request_log")
 
 FLUSH_SECONDS = 1.0
 PENDING_MAX = 100_000
-"""Lines kept while the disk is slow or full: some 20 s of a core's routing. What comes on top is counted and dropped."""
-_COMPLAIN_SECONDS = 60.0
-
-Entry = tuple[str, float, float, float | None, float | None, str, bool]
+"""Lines kept while the disk is slow or full: about 20 s of routing on one core. Further lines are counted and dropped."""
+_WARNING_SECONDS = 60.0
 
 
 class Outcome(StrEnum):
-    """How a request ended, as far as the engine was told."""
+    """How a request ended, as far as the engine knows."""
 
     DONE = "done"
-    """The worker said that it finished it."""
+    """The worker reported success."""
     FAILED = "failed"
-    """The worker said that it failed, and it did not come again."""
+    """The worker reported a failure, and the client did not retry."""
     UNKNOWN = "unknown"
-    """It was given to a worker that never spoke of its end."""
+    """It was assigned to a worker that never reported its end."""
     EXPIRED = "expired"
-    """It waited, and its client did not come again."""
+    """It waited, and its client did not ask again."""
     TURNED_AWAY = "turned_away"
-    """The line was full."""
+    """The queue was full."""
     CUT_OFF = "cut_off"
     """The engine stopped, or the endpoint was deleted, before it ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the log."""
+
+    endpoint: str
+    arrived_at: float
+    """Unix seconds."""
+    cost: float
+    waited_s: float | None
+    took_s: float | None
+    outcome: str
+    counted_elsewhere: bool
+
+
 class RequestLog:
-    """Takes entries on the hot path, writes them from a thread. A disk that fails never costs a request."""
+    """Takes entries on the hot path and writes them in a thread. A disk fault never fails a request."""
 
     def __init__(self, settings: RequestLogSettings) -> None:
         self._settings = settings
         self._pending: list[Entry] = []
         self._encoder = msgspec.json.Encoder()
-        self._complained_at = -_COMPLAIN_SECONDS
+        self._warned_at = -_WARNING_SECONDS
         self.written = 0
         self.dropped = 0
-        """Lines that the disk did not take."""
+        """Lines that could not be written."""
 
     def __repr__(self) -> str:
         return f"<RequestLog {self._settings.path}, {self.written} written, {self.dropped} dropped>"
 
-    def note(self, endpoint: str, place: QueuedRequest, outcome: Outcome) -> None:
-        """A request ended. Costs an append; nothing is written here."""
+    def record(self, endpoint: str, request: QueuedRequest, outcome: Outcome) -> None:
+        """A request ended. Appends to a list only; `flush` writes."""
         if len(self._pending) >= PENDING_MAX:
             self.dropped += 1
             return
         self._pending.append(
-            (
+            Entry(
                 endpoint,
-                place.arrived_at,
-                place.cost,
-                place.waited_s,
-                place.took_s,
+                request.arrived_at,
+                request.cost,
+                request.waited_s,
+                request.took_s,
                 outcome.value,
-                place.again,
+                request.counted_elsewhere,
             )
         )
 
     async def run(self) -> None:
-        """Write what was noted, every second, until cancelled."""
+        """Write the pending entries every second until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what was noted until now."""
+        """Write the pending entries."""
         batch, self._pending = self._pending, []
         if batch:
             await asyncio.to_thread(self._write, batch)
@@ -100,21 +113,20 @@ class RequestLog:
                     lines = lines[len(part) :]
         except OSError as fault:
             self.dropped += len(lines)
-            self._complain(fault)
+            self._warn(fault)
 
     def _line(self, entry: Entry) -> bytes:
-        endpoint, at, cost, waited, took, outcome, again = entry
-        said: dict[str, object] = {
-            "at": round(at, 3),
-            "endpoint": endpoint,
-            "cost": cost,
-            "wait_s": None if waited is None else round(waited, 3),
-            "took_s": None if took is None else round(took, 3),
-            "outcome": outcome,
+        line: dict[str, object] = {
+            "at": round(entry.arrived_at, 3),
+            "endpoint": entry.endpoint,
+            "cost": entry.cost,
+            "wait_s": None if entry.waited_s is None else round(entry.waited_s, 3),
+            "took_s": None if entry.took_s is None else round(entry.took_s, 3),
+            "outcome": entry.outcome,
         }
-        if again:
-            said["again"] = True
-        return self._encoder.encode(said) + b"\n"
+        if entry.counted_elsewhere:
+            line["again"] = True
+        return self._encoder.encode(line) + b"\n"
 
     def _room(self) -> int:
         try:
@@ -129,7 +141,7 @@ class RequestLog:
         try:
             size = os.fstat(handle).st_size
             if size and os.pread(handle, 1, size - 1) != b"\n":
-                data = b"\n" + data  # the last engine was killed within a line
+                data = b"\n" + data  # the previous engine was killed while it wrote a line
             while data:
                 data = data[os.write(handle, data) :]
         finally:
@@ -143,10 +155,10 @@ class RequestLog:
                 older.replace(_numbered(path, number))
         path.unlink(missing_ok=True)
 
-    def _complain(self, fault: OSError) -> None:
+    def _warn(self, fault: OSError) -> None:
         now = time.monotonic()
-        if now - self._complained_at >= _COMPLAIN_SECONDS:
-            self._complained_at = now
+        if now - self._warned_at >= _WARNING_SECONDS:
+            self._warned_at = now
             log.warning(
                 "request_log_not_written",
                 path=str(self._settings.path),
@@ -160,7 +172,7 @@ def _numbered(path: Path, number: int) -> Path:
 
 
 def _parts(lines: list[bytes], room: Callable[[], int], file_bytes_max: int) -> Iterable[list[bytes] | None]:
-    """Whole lines that fit into the file, and None each time that a new one is to be begun."""
+    """Groups of whole lines that fit into the file, and None where a new file has to be started."""
     left = room()
     part: list[bytes] = []
     for line in lines:

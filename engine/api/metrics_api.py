@@ -34,8 +34,8 @@ class _Reader(Collector):
         yield from self._gauges()
 
     def _of_engine(self) -> Iterator[Metric]:
-        engine, watch = self._engine, self._engine.watch
-        age = time.time() - watch.looked_at if watch.looked_at else float("inf")
+        engine, watch = self._engine, self._engine.endpoint_watcher
+        age = time.time() - watch.polled_at if watch.polled_at else float("inf")
         yield GaugeMetricFamily(
             "stoker_engine_up_seconds", "Since its start", time.time() - engine.started_at
         )
@@ -71,18 +71,18 @@ class _Reader(Collector):
             "reroutes": ("stoker_reroutes", "Requests that came again after having been given a worker"),
             "waited_seconds": ("stoker_waited_seconds", "Summed time that given requests had waited"),
             "reports": ("stoker_worker_reports", "Reports taken from workers"),
-            "places_expired": ("stoker_places_expired", "Requests that never came again"),
+            "requests_expired": ("stoker_places_expired", "Requests that never came again"),
             "tickets_expired": ("stoker_tickets_expired", "Tickets that no worker ever showed"),
         }
         plain = {field: CounterMetricFamily(*of, labels=_PER_ENDPOINT) for field, of in names.items()}
         for endpoint in self._endpoints():
-            tally = endpoint.tally
-            routes.add_metric([endpoint.name, "given"], tally.routes_given)
-            routes.add_metric([endpoint.name, "waiting"], tally.routes_waiting)
-            for kind, count in tally.signals.items():
+            counters = endpoint.counters
+            routes.add_metric([endpoint.name, "given"], counters.routes_given)
+            routes.add_metric([endpoint.name, "waiting"], counters.routes_waiting)
+            for kind, count in counters.signals.items():
                 signals.add_metric([endpoint.name, kind], count)
             for field, family in plain.items():
-                family.add_metric([endpoint.name], getattr(tally, field))
+                family.add_metric([endpoint.name], getattr(counters, field))
         yield routes
         yield signals
         yield from plain.values()
@@ -104,14 +104,14 @@ class _Reader(Collector):
             states: dict[str, int] = {}
             for worker in endpoint.workers.values():
                 if worker.listed:
-                    states[worker.state.value] = states.get(worker.state.value, 0) + 1
+                    states[worker.listing.state.value] = states.get(worker.listing.state.value, 0) + 1
             for state, count in states.items():
                 workers.add_metric([endpoint.name, state], count)
-            oldest = endpoint.line.oldest
+            oldest = endpoint.request_queue.oldest
             values = {
                 "ready": len(endpoint.candidates),
-                "queued": len(endpoint.line),
-                "queued_load": endpoint.line.load,
+                "queued": len(endpoint.request_queue),
+                "queued_load": endpoint.request_queue.load,
                 "load": endpoint.load,
                 "perf": endpoint.perf,
                 "queue_seconds": endpoint.queue_seconds,

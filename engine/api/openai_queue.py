@@ -39,7 +39,7 @@ class OpenAIQueueEntry:
         # What the worker was shown is in its hands: it says itself how that ended.
         if place is not None and not (place.worker is not None and self._shown):
             outcome = Outcome.CUT_OFF if self._engine.stopping else Outcome.EXPIRED
-            self._engine.router.abandon(self._endpoint, place, outcome, time.time())
+            self._engine.dispatcher.abandon(self._endpoint, place, outcome, time.time())
 
     async def route(self, asked: FastRouteRequest) -> dict[str, Any]:
         """As `RouteApi.route` answers.

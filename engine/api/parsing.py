@@ -105,8 +105,8 @@ async def bounded_arrival(request: web.Request) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        said = f"the body did not arrive within {seconds:g} s"
-        raise Problem(408, "body_timeout", said, headers={"Connection": "close"}) from None
+        message = f"the body did not arrive within {seconds:g} s"
+        raise Problem(408, "body_timeout", message, headers={"Connection": "close"}) from None
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
@@ -136,8 +136,8 @@ def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None)
 
 
 def _too_deep() -> Problem:
-    said = f"the body nests objects and lists over {DEPTH_MAX} deep; send it flatter"
-    return Problem(400, "malformed_json", said)
+    message = f"the body nests objects and lists over {DEPTH_MAX} deep; send it flatter"
+    return Problem(400, "malformed_json", message)
 
 
 def _json_kind(value: object) -> str:

@@ -72,8 +72,8 @@ def _runtime_fault(request: web.Request, fault: RuntimeError) -> web.Response:
     if str(fault) == "Connection closed.":  # aiohttp: the client left before its body was read
         return problem_answer(Problem(400, "bad_request", "the request broke off"))
     if str(fault).startswith("Failed client connect"):
-        said = "Temporal cannot be reached now; try again"
-        return problem_answer(Problem(503, "temporal_unavailable", said, headers={"Retry-After": "2"}))
+        message = "Temporal cannot be reached now; try again"
+        return problem_answer(Problem(503, "temporal_unavailable", message, headers={"Retry-After": "2"}))
     return _fault_of_ours(request, fault)
 
 
@@ -95,17 +95,17 @@ def of_rpc(fault: RPCError) -> Problem:
         RPCStatusCode.RESOURCE_EXHAUSTED,
         RPCStatusCode.CANCELLED,
     }:
-        said = f"Temporal cannot answer now ({fault.status.name}); try again"
-        return Problem(503, "temporal_unavailable", said, headers={"Retry-After": "2"})
+        message = f"Temporal cannot answer now ({fault.status.name}); try again"
+        return Problem(503, "temporal_unavailable", message, headers={"Retry-After": "2"})
     if fault.status is RPCStatusCode.FAILED_PRECONDITION:
         # a query without a worker: "no poller seen recently", or a workflow whose first task is still open
         log.warning("no_temporal_worker", error=fault.message[:300])
         return no_temporal_worker()
     log.error("temporal_refused", status=fault.status.name, error=fault.message[:300])
-    said = (
+    message = (
         f"Temporal refused ({fault.status.name}); are the search attributes of temporal-dev.yaml registered?"
     )
-    return Problem(502, "temporal_refused", said)
+    return Problem(502, "temporal_refused", message)
 
 
 def no_temporal_worker(waited_seconds: float | None = None) -> Problem:
@@ -125,8 +125,8 @@ def no_temporal_worker(waited_seconds: float | None = None) -> Problem:
 def of_update(fault: WorkflowUpdateFailedError) -> Problem:
     """A change that the workflow's validator refused: nothing was changed."""
     cause = fault.cause
-    said = cause.message if isinstance(cause, ApplicationError) else str(cause)
-    return Problem(400, "invalid_args", said[:1000])
+    message = cause.message if isinstance(cause, ApplicationError) else str(cause)
+    return Problem(400, "invalid_args", message[:1000])
 
 
 def _where(fault: BaseException) -> str:

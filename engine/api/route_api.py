@@ -52,33 +52,33 @@ class RouteApi:
             raise _deleted(endpoint)
         engine = self._engine
         now = time.time()
-        place = engine.router.ask(endpoint, asked, now)
+        queued = engine.dispatcher.route(endpoint, asked, now)
         if placed is not None:
-            placed(place)
-        _check_refusal(place)
-        if place.worker is None and not await self._hold(endpoint, place, now):
+            placed(queued)
+        _check_refusal(queued)
+        if queued.worker is None and not await self._hold(endpoint, queued, now):
             if endpoint.gone or endpoint.deleting:
                 raise _deleted(endpoint)
-            _check_refusal(place)
-            endpoint.tally.routes_waiting += 1
-            return waiting_answer(endpoint, place, time.time(), stopping=engine.stopping)
-        return self._route_answer(endpoint, place)
+            _check_refusal(queued)
+            endpoint.counters.routes_waiting += 1
+            return waiting_answer(endpoint, queued, time.time(), stopping=engine.stopping)
+        return self._route_answer(endpoint, queued)
 
     def opens(self, request: web.Request, endpoint: Endpoint, body_key: str) -> bool:
         """Whether one of the call's keys opens this endpoint."""
         for key in presented(request, body_key):
-            if endpoint.opened_by(key, time.time()):
+            if endpoint.accepts_key(key, time.time()):
                 return True
             owner = self._engine.accounts.owner_of(key)
             if owner is not None and owner == endpoint.memo.owner:
                 return True
         return False
 
-    async def _hold(self, endpoint: Endpoint, place: QueuedRequest, now: float) -> bool:
+    async def _hold(self, endpoint: Endpoint, queued: QueuedRequest, now: float) -> bool:
         """Keep the call open until a worker is given; False if that did not happen in time."""
         engine = self._engine
         full = engine.held_calls >= engine.settings.limits.held_calls_max
-        if place.turned_away or full or engine.stopping or engine.router.paused(place, now):
+        if queued.turned_away or full or engine.stopping or engine.dispatcher.is_paused(queued, now):
             return False
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
@@ -95,46 +95,46 @@ class RouteApi:
         engine.held_calls += 1
         superseded = False
         try:
-            engine.router.hold(endpoint, place, wake, now)
+            engine.dispatcher.hold(endpoint, queued, wake, now)
             await ended
-            superseded = place.wake is not None and place.wake is not wake
+            superseded = queued.wake is not None and queued.wake is not wake
             return handed
         except asyncio.CancelledError:
-            superseded = place.wake is not None and place.wake is not wake
+            superseded = queued.wake is not None and queued.wake is not wake
             if handed:
-                engine.router.give_back(endpoint, place, time.time())
+                engine.dispatcher.unassign(endpoint, queued, time.time())
             raise
         finally:
             timer.cancel()
             engine.held_calls -= 1
             if not superseded:
-                engine.router.leave(endpoint, place, time.time())
+                engine.dispatcher.end_call(endpoint, queued, time.time())
 
-    def _route_answer(self, endpoint: Endpoint, place: QueuedRequest) -> dict[str, Any]:
-        worker = place.worker
+    def _route_answer(self, endpoint: Endpoint, queued: QueuedRequest) -> dict[str, Any]:
+        worker = queued.worker
         if worker is None:  # given, and taken back by a second call for the same request
-            return waiting_answer(endpoint, place, time.time())
-        office = self._engine.tickets
-        waited = max(0.0, place.given_at - place.arrived_at)
-        endpoint.tally.routes_given += 1
-        endpoint.tally.waited_seconds += waited
+            return waiting_answer(endpoint, queued, time.time())
+        ticket_issuer = self._engine.ticket_issuer
+        waited = max(0.0, queued.assigned_at - queued.arrived_at)
+        endpoint.counters.routes_given += 1
+        endpoint.counters.waited_seconds += waited
         url = worker.route_url
         return {
             "url": url,
-            "signature": office.signature(url, worker.launch_id, worker.sealed),
-            "cost": place.cost,
+            "signature": ticket_issuer.signature(url, worker.launch_id, worker.sealed_key),
+            "cost": queued.cost,
             "endpoint": endpoint.name,
-            "reqnum": place.reqnum,
-            "request_idx": place.request_idx,
-            "ticket": office.ticket(
+            "reqnum": queued.reqnum,
+            "request_idx": queued.request_idx,
+            "ticket": ticket_issuer.ticket(
                 endpoint_id=endpoint.id,
                 endpoint_name=endpoint.name,
                 launch_id=worker.launch_id,
-                cost=place.cost,
-                request_idx=place.request_idx,
-                reqnum=place.reqnum,
-                now=place.given_at,
-                secret=worker.secret,
+                cost=queued.cost,
+                request_idx=queued.request_idx,
+                reqnum=queued.reqnum,
+                now=queued.assigned_at,
+                secret=worker.token_secret,
             ),
             "waited_ms": round(waited * 1000, 3),
             "worker_id": worker.instance_id,
@@ -155,15 +155,17 @@ class RouteApi:
             endpoint = await engine.find(name)
         except TEMPORAL_FAULTS:
             return None
-        if endpoint is None and not engine.watch.knows_all:
+        if endpoint is None and not engine.endpoint_watcher.has_read_all:
             return None
         if endpoint is not None:
             if self.opens(request, endpoint, body_key):
                 return endpoint
             if not any(engine.accounts.owner_of(key) for key in presented(request, body_key)):
                 raise unauthorised()
-        said = f"there is no endpoint named {name[:80]!r} for this key; check the name with `show endpoints`"
-        raise Problem(404, "no_such_endpoint", said)
+        message = (
+            f"there is no endpoint named {name[:80]!r} for this key; check the name with `show endpoints`"
+        )
+        raise Problem(404, "no_such_endpoint", message)
 
     def _known_key(self, request: web.Request, body_key: str) -> bool:
         """Whether the call brings any key of this deployment: strangers learn nothing about names."""
@@ -185,24 +187,24 @@ class RouteApi:
 
 
 def waiting_answer(
-    endpoint: Endpoint, place: QueuedRequest, now: float, *, stopping: bool = False
+    endpoint: Endpoint, queued: QueuedRequest, now: float, *, stopping: bool = False
 ) -> dict[str, Any]:
     """No worker yet. There is no `url` key: its mere presence would mean READY to the official client."""
-    reason = why_waiting(endpoint, place, now)
+    reason = why_waiting(endpoint, queued, now)
     status = "the engine is restarting; come again" if stopping else reason.sentence
     return {
         "endpoint": endpoint.name,
-        "request_idx": place.request_idx,
+        "request_idx": queued.request_idx,
         "status": status,
         "reason": reason.code,
-        "position": endpoint.line.position(place, endpoint.late_cutoff(now)),
+        "position": endpoint.request_queue.position(queued, endpoint.late_cutoff(now)),
         "eta_s": reason.eta_s,
     }
 
 
-def _check_refusal(place: QueuedRequest) -> None:
-    if place.refusal:
-        raise Problem(422, "request_breaks_workers", place.refusal)
+def _check_refusal(queued: QueuedRequest) -> None:
+    if queued.refusal:
+        raise Problem(422, "request_breaks_workers", queued.refusal)
 
 
 def _starting_answer(asked: RouteAsked) -> dict[str, Any]:

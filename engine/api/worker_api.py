@@ -64,13 +64,13 @@ class WorkerApi:
         endpoint, worker = self._who(status.mtoken, status.id)
         sealed = self._sealed(request, worker)
         url = checked_url(status.url)
-        if not worker.may_be_at(url):
-            said = f"the marketplace knows this instance at {worker.memo_address}, not at {url}"
-            raise Problem(403, "wrong_address", said)
-        if not worker.memo_address:
+        if not worker.listing.allows(url):
+            message = f"the marketplace knows this instance at {worker.listing.address}, not at {url}"
+            raise Problem(403, "wrong_address", message)
+        if not worker.listing.address:
             _check_unconfirmed(url)
         _check_figures(status)
-        worker.sealed = sealed
+        worker.sealed_key = sealed
         self._hear(endpoint, worker, status, url)
         return answer({"success": True})
 
@@ -80,9 +80,9 @@ class WorkerApi:
         endpoint, worker = self._who(ended.mtoken, ended.worker_id)
         self._sealed(request, worker)
         now = time.time()
-        router = self._engine.router
+        dispatcher = self._engine.dispatcher
         known = sum(
-            router.finished(
+            dispatcher.request_finished(
                 endpoint,
                 worker,
                 item.request_idx,
@@ -94,17 +94,17 @@ class WorkerApi:
             )
             for item in ended.requests
         )
-        if worker.listed and now < worker.out_until:
-            router.refresh(endpoint, now)
+        if worker.listed and now < worker.suspicion.excluded_until:
+            dispatcher.refresh(endpoint, now)
         else:
-            router.pump(endpoint, now)
-        router.heed_drain(endpoint, worker, now)
+            dispatcher.serve_queue(endpoint, now)
+        dispatcher.signal_if_drained(endpoint, worker, now)
         return answer({"success": True, "known": known})
 
     async def pubkey(self, request: web.Request) -> web.Response:
         """`GET /pubkey/`: public, and stable as long as the signing key is; on a launch's own path, the launch's own."""
         launch_id, sealed = request.match_info.get("launch", ""), request.match_info.get("sealed", "")
-        tickets = self._engine.tickets
+        tickets = self._engine.ticket_issuer
         pem = tickets.public_key_of(launch_id, sealed) if sealed else tickets.public_key_pem
         if pem is None:
             raise _no_such_path()
@@ -117,12 +117,12 @@ class WorkerApi:
             Problem: 403, the path is another launch's; 404, it was not made by this deployment.
         """
         sealed = request.match_info.get("sealed", "")
-        if not sealed or sealed == worker.sealed:
+        if not sealed or sealed == worker.sealed_key:
             return sealed
         if request.match_info["launch"] != worker.launch_id:
-            said = "report to REPORT_ADDR as it was given: this path belongs to another launch"
-            raise Problem(403, "wrong_path", said)
-        if self._engine.tickets.public_key_of(worker.launch_id, sealed) is None:
+            message = "report to REPORT_ADDR as it was given: this path belongs to another launch"
+            raise Problem(403, "wrong_path", message)
+        if self._engine.ticket_issuer.public_key_of(worker.launch_id, sealed) is None:
             raise _no_such_path()
         return sealed
 
@@ -136,7 +136,7 @@ class WorkerApi:
             )
         endpoint = self._engine.directory.with_id(identity.endpoint_id)
         if endpoint is None:
-            if not self._engine.watch.knows_all:
+            if not self._engine.endpoint_watcher.has_read_all:
                 raise Problem(
                     503,
                     "starting",
@@ -164,7 +164,7 @@ class WorkerApi:
                 "wrong_instance",
                 f"this token belongs to instance {worker.instance_id}, not to {instance_id}",
             )
-        worker.secret = secret
+        worker.token_secret = secret
         return endpoint, worker
 
     def _identity(self, token: str) -> tuple[WorkerIdentity | None, bytes | None]:
@@ -189,61 +189,68 @@ class WorkerApi:
             return
         before = (
             worker.reports_ready(now, timing),
-            worker.url,
-            worker.perf,
-            worker.leaving,
-            worker.suspect_since,
+            worker.report.url,
+            worker.report.perf,
+            worker.report.draining,
+            worker.suspicion.since,
         )
-        error_before, process_before, silent_before = worker.error, worker.process.id, worker.heard_at <= 0
+        error_before, process_before, silent_before = (
+            worker.report.error,
+            worker.process.id,
+            worker.report.reported_at <= 0,
+        )
         broke_by = status.error_msg if not error_before else ""
-        if not broke_by and worker.restarted(status):
+        if not broke_by and worker.has_restarted(status):
             broke_by = "its process was started again"
-        held = worker.ledger.requests if broke_by else set()
-        worker.hear(status, url, now)
+        held = worker.outstanding.requests if broke_by else set()
+        worker.apply_report(status, url, now)
         if broke_by:
-            own = not worker.official and broke_by == status.error_msg
-            self._engine.router.broke(endpoint, worker, held, broke_by, now, reports_ends=own)
-        endpoint.tally.reports += 1
+            own = not worker.is_official and broke_by == status.error_msg
+            self._engine.dispatcher.worker_broke(endpoint, worker, held, broke_by, now, reports_ends=own)
+        endpoint.counters.reports += 1
         after = (
             worker.reports_ready(now, timing),
-            worker.url,
-            worker.perf,
-            worker.leaving,
-            worker.suspect_since,
+            worker.report.url,
+            worker.report.perf,
+            worker.report.draining,
+            worker.suspicion.since,
         )
         if after[0] and not before[0]:
-            log.info("worker_ready", endpoint=endpoint.name, worker=worker.launch_id, perf=worker.perf)
-            if not worker.known_ready:
-                endpoint.batcher.request_urgent(CAUSE_LOADED, now)
-        if worker.left and before[4] is None:
+            log.info("worker_ready", endpoint=endpoint.name, worker=worker.launch_id, perf=worker.report.perf)
+            if not worker.matches_memo:
+                endpoint.metrics_batcher.request_urgent(CAUSE_LOADED, now)
+        if worker.suspicion.leaves_unordered and before[4] is None:
             log.warning("worker_leaves", endpoint=endpoint.name, worker=worker.launch_id)
-            endpoint.batcher.request_urgent(CAUSE_LEAVES, now)
+            endpoint.metrics_batcher.request_urgent(CAUSE_LEAVES, now)
         if silent_before or worker.process.id != process_before:
             self._tell_process(endpoint, worker, process_before, now)
-        if worker.error and worker.error != error_before:
+        if worker.report.error and worker.report.error != error_before:
             log.warning(
-                "worker_error", endpoint=endpoint.name, worker=worker.launch_id, error=worker.error[:200]
+                "worker_error",
+                endpoint=endpoint.name,
+                worker=worker.launch_id,
+                error=worker.report.error[:200],
             )
-            endpoint.batcher.request_urgent(CAUSE_ERROR, now)
-        if after != before or error_before != worker.error:
-            if not (worker.known_ready and after[3:] == before[3:]):
-                endpoint.batcher.mark_changed()
-            self._engine.router.refresh(endpoint, now)
+            endpoint.metrics_batcher.request_urgent(CAUSE_ERROR, now)
+        if after != before or error_before != worker.report.error:
+            if not (worker.matches_memo and after[3:] == before[3:]):
+                endpoint.metrics_batcher.mark_changed()
+            self._engine.dispatcher.refresh(endpoint, now)
         else:
-            endpoint.reweigh(worker)
-            self._engine.router.pump(endpoint, now)
-        self._engine.router.heed_drain(endpoint, worker, now)
-        if endpoint.batcher.urgent_due_at() is not None:
-            self._engine.herald.flush(endpoint)
+            endpoint.update_load(worker)
+            self._engine.dispatcher.serve_queue(endpoint, now)
+        self._engine.dispatcher.signal_if_drained(endpoint, worker, now)
+        if endpoint.metrics_batcher.urgent_due_at() is not None:
+            self._engine.signal_sender.flush(endpoint)
 
     def _tell_process(self, endpoint: Endpoint, worker: KnownWorker, before: str, now: float) -> None:
         """News of the process itself: it runs although it was told to end, or it replaced another one."""
-        if worker.told_to_end:
+        if worker.ordered_to_end:
             log.warning("stopped_worker_runs", endpoint=endpoint.name, worker=worker.launch_id)
-            endpoint.batcher.request_urgent(CAUSE_RUNS, now)
+            endpoint.metrics_batcher.request_urgent(CAUSE_RUNS, now)
         elif before and worker.process.id != before:
             log.warning("worker_restarted", endpoint=endpoint.name, worker=worker.launch_id)
-            endpoint.batcher.mark_changed()
+            endpoint.metrics_batcher.mark_changed()
 
 
 def _no_such_path() -> Problem:
@@ -281,8 +288,8 @@ def _check_unconfirmed(url: str) -> None:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        said = "url must name an IP address as long as the marketplace does not say where the instance is"
-        raise Problem(400, "invalid_url", f"{said}, not {host[:100]!r}") from None
+        message = "url must name an IP address as long as the marketplace does not say where the instance is"
+        raise Problem(400, "invalid_url", f"{message}, not {host[:100]!r}") from None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     address = mapped or address
     if (

@@ -23,7 +23,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from activities.progress import progress_of
 from engine.api.problems import no_temporal_worker
 from engine.engine import Engine
-from engine.routing.directory import release
+from engine.routing.directory import end_held_calls
 from engine.routing.endpoint import Endpoint
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS, rpc_error_text
 from stoker_wire.control import (
@@ -156,7 +156,7 @@ class EndpointWorkflows:
         """Have every worker destroyed, then the workflow end. Answers why nothing has begun yet; empty: it has."""
         await self.signal(endpoint, DELETE)
         endpoint.deletion_sent = True
-        release(endpoint)
+        end_held_calls(endpoint)
         await self.seen(endpoint, lambda e: e.gone or e.memo.deleting)
         if endpoint.gone or endpoint.memo.deleting:
             log.info("endpoint_deleted", endpoint=endpoint.name, endpoint_id=endpoint.id)
@@ -202,7 +202,7 @@ class EndpointWorkflows:
     async def closed(self, endpoint_name: str, seconds_max: float) -> bool:
         """Wait until no live workflow has the name; False: one still has after this time."""
         until = time.monotonic() + seconds_max
-        while await self._engine.watch.refresh(endpoint_name):
+        while await self._engine.endpoint_watcher.refresh(endpoint_name):
             if time.monotonic() > until:
                 return False
             await asyncio.sleep(_CLOSED_LOOK_SECONDS)
@@ -212,7 +212,7 @@ class EndpointWorkflows:
         """Read the endpoint's memo back until it shows the change, for a bounded time: a caller reads what it wrote."""
         until = time.monotonic() + SEEN_SECONDS_MAX
         while True:
-            there = await self._engine.watch.refresh(endpoint.name)
+            there = await self._engine.endpoint_watcher.refresh(endpoint.name)
             if changed(endpoint) or not there or time.monotonic() > until:
                 return
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)

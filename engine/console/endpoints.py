@@ -143,26 +143,26 @@ class EndpointsApi:
         workers = len(endpoint.memo.members)
         fault = await self._workflows.delete(endpoint)
         if fault:
-            said = (
+            message = (
                 f"endpoint {endpoint.name}: the delete is stored, but nothing was destroyed yet: {fault}. Its {workers} "
                 "workers are still billed. It begins when the workflow makes progress; a forced delete does not wait for that"
             )
-            return answer(_deleted(said, deleted=0, failed=workers, begun=False), 202)
-        said = f"endpoint {endpoint.name} is being deleted; {workers} workers are released"
-        return answer(_deleted(said, deleted=workers, failed=0, begun=True))
+            return answer(_deleted(message, deleted=0, failed=workers, begun=False), 202)
+        message = f"endpoint {endpoint.name} is being deleted; {workers} workers are released"
+        return answer(_deleted(message, deleted=workers, failed=0, begun=True))
 
     async def _release(self, endpoint: Endpoint) -> web.Response:
         done = await self._workflows.release(endpoint)
         if done is None:
-            said = (
+            message = (
                 f"endpoint {endpoint.name}: the forced delete is under way; the result of the workflow "
                 f"{release_id(endpoint.name)} says what was destroyed"
             )
-            return answer(_deleted(said, deleted=0, failed=0, begun=True), 202)
-        said = f"endpoint {endpoint.name} was ended; {len(done.destroyed)} instances are destroyed"
+            return answer(_deleted(message, deleted=0, failed=0, begun=True), 202)
+        message = f"endpoint {endpoint.name} was ended; {len(done.destroyed)} instances are destroyed"
         if done.left:
-            said += f", {len(done.left)} are left ({done.fault or 'the marketplace still lists them'}); the sweep goes on"
-        told = _deleted(said, deleted=len(done.destroyed), failed=len(done.left), begun=True)
+            message += f", {len(done.left)} are left ({done.fault or 'the marketplace still lists them'}); the sweep goes on"
+        told = _deleted(message, deleted=len(done.destroyed), failed=len(done.left), begun=True)
         return answer(
             told | {"destroyed_instances": list(done.destroyed), "left_instances": list(done.left)},
             202 if done.left else 200,
@@ -246,7 +246,7 @@ class EndpointsApi:
 
     async def _again(self, name: str, config: EndpointConfig, owner: str) -> int:
         """A create whose name is taken: by the same create, by an endpoint that is being deleted, or by another."""
-        await self._engine.watch.refresh(name)
+        await self._engine.endpoint_watcher.refresh(name)
         endpoint = self._engine.directory.named(name)
         if endpoint is not None and endpoint.memo.owner == owner and endpoint.deleting:
             if not await self._workflows.closed(name, _DELETION_SECONDS_MAX):
@@ -255,7 +255,7 @@ class EndpointsApi:
         if endpoint is None:  # it has ended meanwhile
             with contextlib.suppress(AlreadyThere):
                 return await self._workflows.start(name, config, owner)
-            await self._engine.watch.refresh(name)
+            await self._engine.endpoint_watcher.refresh(name)
             endpoint = self._engine.directory.named(name)
         if endpoint is not None and endpoint.memo.owner == owner and not endpoint.deleting:
             young = time.time() - endpoint.memo.created_at < _REPEAT_SECONDS
@@ -276,8 +276,8 @@ def deletion_under_way(endpoint: Endpoint) -> Problem:
         if left
         else "its workers are released, it ends after a last look at the marketplace, within about 30 s"
     )
-    said = f"the endpoint {endpoint.name!r} is still being deleted: {ends}; create it again then"
-    return Problem(503, "endpoint_deleting", said, headers={"Retry-After": "5"})
+    message = f"the endpoint {endpoint.name!r} is still being deleted: {ends}; create it again then"
+    return Problem(503, "endpoint_deleting", message, headers={"Retry-After": "5"})
 
 
 def record(endpoint: Endpoint) -> dict[str, Any]:
@@ -299,10 +299,10 @@ def record(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _deleted(said: str, *, deleted: int, failed: int, begun: bool) -> dict[str, Any]:
+def _deleted(message: str, *, deleted: int, failed: int, begun: bool) -> dict[str, Any]:
     return {
         "success": True,
-        "msg": said,
+        "msg": message,
         "deleted_workers": deleted,
         "failed_workers": failed,
         "begun": begun,
@@ -346,12 +346,12 @@ def _machines(given: object) -> list[int]:
     """
     machines = [] if given is None else given
     if not isinstance(machines, list) or len(machines) > _MACHINES_MAX:
-        said = f"machine_ids: must be a list of at most {_MACHINES_MAX} machine ids"
-        raise Problem(400, "invalid_args", said)
+        message = f"machine_ids: must be a list of at most {_MACHINES_MAX} machine ids"
+        raise Problem(400, "invalid_args", message)
     for machine in machines:
         if isinstance(machine, bool) or not isinstance(machine, int) or not 0 < machine < 2**63:
-            said = f"machine_ids: must be whole numbers from 1 up (got {machine!r:.40})"
-            raise Problem(400, "invalid_args", said)
+            message = f"machine_ids: must be whole numbers from 1 up (got {machine!r:.40})"
+            raise Problem(400, "invalid_args", message)
     return machines
 
 
@@ -368,8 +368,8 @@ def _config(given: dict[str, Any]) -> EndpointConfig:
 
 def _check_name(name: str) -> None:
     if len(name) > ENDPOINT_NAME_CHARS_MAX or _NAME.fullmatch(name) is None:
-        said = (
+        message = (
             f"endpoint_name: 1 to {ENDPOINT_NAME_CHARS_MAX} letters, digits, `_`, `-`, and single blanks inside "
             f"(got {name[:80]!r})"
         )
-        raise Problem(400, "invalid_args", said)
+        raise Problem(400, "invalid_args", message)

@@ -63,8 +63,8 @@ def text(line: DecisionLine) -> str:
     at = datetime.fromtimestamp(line.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
     subject = f" {line.subject}" if line.subject else ""
     numbers = " ".join(f"{name}={value:g}" for name, value in line.numbers.items())
-    said = line.reason.replace("\n", " ")
-    return f"{at}Z {line.kind}{subject}: {said}" + (f" ({numbers})" if numbers else "")
+    message = line.reason.replace("\n", " ")
+    return f"{at}Z {line.kind}{subject}: {message}" + (f" ({numbers})" if numbers else "")
 
 
 def _read(lines: list[dict[str, Any]]) -> list[DecisionLine]:

@@ -156,7 +156,7 @@ class MarketApi:
                 headers=headers,
                 allow_redirects=False,
             ) as reply:
-                said = parse_json(await reply.read())
+                message = parse_json(await reply.read())
                 status = reply.status
         except (aiohttp.ClientError, TimeoutError, ValueError) as fault:
             log.warning("market_unreachable", path=path, error=type(fault).__name__)
@@ -166,15 +166,15 @@ class MarketApi:
                 "the marketplace did not answer; try again",
                 headers={"Retry-After": "2"},
             ) from None
-        if status != 200 or not isinstance(said, dict):
-            code = said.get("error") if isinstance(said, dict) else None
-            message = said.get("msg") if isinstance(said, dict) else None
+        if status != 200 or not isinstance(message, dict):
+            code = message.get("error") if isinstance(message, dict) else None
+            message = message.get("msg") if isinstance(message, dict) else None
             # A 401 of the marketplace is about the deployment's key, not about the caller's.
             status = 502 if status in (401, 403) or status >= 500 or status < 400 else status
             raise Problem(
                 status, str(code or "market_refused"), str(message or "the marketplace refused the call")
             )
-        return said
+        return message
 
 
 def _rows(found: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

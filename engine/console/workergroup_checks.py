@@ -18,11 +18,11 @@ async def check(group: Workergroup, window: MarketApi) -> None:
     _readable("invalid_launch_args", "launch_args", lambda: parse_launch_args(group.launch_args))
     _without_secrets(group)
     if await window.has_template(group.template_hash, group.template_id) is False:
-        said = f"hash {group.template_hash!r}" if group.template_hash else f"id {group.template_id}"
+        message = f"hash {group.template_hash!r}" if group.template_hash else f"id {group.template_id}"
         raise Problem(
             400,
             "no_such_template",
-            f"the marketplace has no template with {said}; create it there, or correct the name",
+            f"the marketplace has no template with {message}; create it there, or correct the name",
         )
 
 
@@ -31,11 +31,11 @@ def _without_secrets(group: Workergroup) -> None:
     args = parse_launch_args(group.launch_args)
     if plain := plaintext_secrets(args.env):
         name = plain[0]
-        said = f"{name} looks like a secret in plain; give the deployment STOKER_SECRET_{name}, and say {name}={REFERENCE}{name}"
-        raise Problem(400, "plain_secret", f"launch_args: {said}, or set it in the marketplace's template")
+        message = f"{name} looks like a secret in plain; give the deployment STOKER_SECRET_{name}, and say {name}={REFERENCE}{name}"
+        raise Problem(400, "plain_secret", f"launch_args: {message}, or set it in the marketplace's template")
     if "image_login" in args.extra:
-        said = "a registry password would lie in the workflow's history; name the login in the marketplace's template"
-        raise Problem(400, "plain_secret", f"launch_args: --login is not taken: {said}")
+        message = "a registry password would lie in the workflow's history; name the login in the marketplace's template"
+        raise Problem(400, "plain_secret", f"launch_args: --login is not taken: {message}")
 
 
 def _readable(code: str, field: str, read: Callable[[], object]) -> None:

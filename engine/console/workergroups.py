@@ -79,7 +79,7 @@ class WorkergroupsApi:
         async with turn:
             try:
                 return [record(endpoint, group) for group in await self._groups(endpoint)]
-            except (*TEMPORAL_FAULTS, WorkflowQueryFailedError, WorkflowQueryRejectedError) as fault:
+            except (*TEMPORAL_FAULTS, Problem, WorkflowQueryFailedError, WorkflowQueryRejectedError) as fault:
                 silent = fault
             try:
                 found = await progress_of(self._engine.client, endpoint.workflow_id)
@@ -147,7 +147,7 @@ class WorkergroupsApi:
         if isinstance(endpoint_id, int) and not isinstance(endpoint_id, bool):
             return directory.of_owner(endpoint_id, owner)
         if isinstance(name, str):
-            return await self._engine.of_name(name, owner)
+            return await self._engine.find_owned(name, owner)
         raise Problem(400, "invalid_args", "endpoint_id (a number) or endpoint_name is required")
 
 
@@ -171,8 +171,8 @@ def record(endpoint: Endpoint, group: dict[str, Any]) -> dict[str, Any]:
 def _given(body: dict[str, Any]) -> dict[str, Any]:
     unsupported = sorted(name for name in _UNSUPPORTED if body.get(name))
     if unsupported:
-        rpc_error_text = "is not taken: a registry password would lie in a workflow's history; name the login in the template"
-        raise Problem(400, "invalid_args", f"{unsupported[0]}: {rpc_error_text}")
+        reason = "is not accepted: the workflow history would contain a registry password; name the login in the template"
+        raise Problem(400, "invalid_args", f"{unsupported[0]}: {reason}")
     ignored = _NOT_GROUP | _UNSUPPORTED
     return {key: value for key, value in body.items() if value is not None and key not in ignored}
 

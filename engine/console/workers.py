@@ -76,15 +76,15 @@ def _unknown(problem: Problem) -> web.Response:
     """
     if problem.status != 404:
         raise problem
-    said = {"error": problem.message, "error_msg": problem.message, "msg": problem.message}
-    return answer({"success": False, "code": problem.code, **said})
+    message = {"error": problem.message, "error_msg": problem.message, "msg": problem.message}
+    return answer({"success": False, "code": problem.code, **message})
 
 
 async def endpoint_of(engine: Engine, body: dict[str, Any], owner: str) -> Endpoint:
     """The endpoint that a body names by `id` or by `endpoint`."""
     name = body.get("endpoint")
     if body.get("id") is None and isinstance(name, str):
-        return await engine.of_name(name, owner)
+        return await engine.find_owned(name, owner)
     return engine.directory.of_owner(whole(body, "id"), owner)
 
 
@@ -106,42 +106,42 @@ def rows(endpoint: Endpoint, group_id: int | None = None) -> list[dict[str, Any]
     return [
         row(endpoint, worker, now)
         for worker in endpoint.workers.values()
-        if worker.listed and group_id in {None, worker.workergroup_id}
+        if worker.listed and group_id in {None, worker.listing.workergroup_id}
     ]
 
 
 def row(endpoint: Endpoint, worker: KnownWorker, now: float) -> dict[str, Any]:
     """One worker; what is not known is 0, never null: the official client cannot read null."""
-    status = worker.status
+    status = worker.report.status
     return {
         "id": worker.instance_id,
-        "status": worker.state.value,
+        "status": worker.listing.state.value,
         "cur_load": status.cur_load if status else 0.0,
         "new_load": status.new_load if status else 0.0,
-        "cur_load_rolling_avg": worker.ledger.outstanding,
+        "cur_load_rolling_avg": worker.outstanding.load,
         "cur_perf": status.cur_perf if status else 0.0,
         "perf": worker.route_perf,
         "measured_perf": worker.route_perf,
         "dlperf": 0.0,
         "reliability": 1.0,
-        "reqs_working": worker.in_flight,
+        "reqs_working": worker.report.in_flight,
         "disk_usage": status.disk_usage if status else 0.0,
-        "loaded_at": worker.since if worker.loadtime_s > 0 else 0.0,
-        "started_at": worker.since,
-        "gpu_name": _COUNT.sub("", worker.kind),
-        "kind": worker.kind,
-        "dph_total": worker.price,
+        "loaded_at": worker.listing.since if worker.report.loadtime_s > 0 else 0.0,
+        "started_at": worker.listing.since,
+        "gpu_name": _COUNT.sub("", worker.listing.kind),
+        "kind": worker.listing.kind,
+        "dph_total": worker.listing.price,
         "url": worker.route_url,
-        "address": worker.memo_address,
-        "official": worker.official,
-        "workergroup_id": worker.workergroup_id,
+        "address": worker.listing.address,
+        "official": worker.is_official,
+        "workergroup_id": worker.listing.workergroup_id,
         "endpoint_id": endpoint.id,
         "launch_id": worker.launch_id,
-        "draining": worker.draining,
-        "suspect": worker.suspect_since is not None,
-        "update_pending": worker.update_pending,
-        "queued": worker.queued,
-        "tickets_open": worker.ledger.tickets_open,
-        "last_report_s": round(now - worker.heard_at, 3) if worker.heard_at > 0 else -1.0,
-        "error_msg": worker.error or worker.memo_error,
+        "draining": worker.listing.draining,
+        "suspect": worker.suspicion.since is not None,
+        "update_pending": worker.listing.update_pending,
+        "queued": worker.report.queued,
+        "tickets_open": worker.outstanding.tickets_open,
+        "last_report_s": round(now - worker.report.reported_at, 3) if worker.report.reported_at > 0 else -1.0,
+        "error_msg": worker.report.error or worker.listing.error,
     }

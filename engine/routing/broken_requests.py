@@ -1,51 +1,60 @@
-"""Which requests were on workers that broke: each is retried once, elsewhere, and refused after its second."""
+"""Requests that were on workers when those broke. Each is retried once on another worker, then refused."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from engine.routing.request_queue import QueuedRequest
 from engine.routing.worker import KnownWorker
 
 BREAKS_MAX = 2
-"""Workers that may break with a request on them before the request is refused."""
+"""A request is refused after so many workers broke while they had it."""
 REFUSED_SECONDS = 3600.0
 """How long a request is remembered after the last worker broke with it."""
 NEAR_SECONDS = 10.0
-"""A request that left a worker so shortly before or after it broke was on it when it broke."""
-VERDICT_SECONDS = 2.0
-"""A worker that reports well so long after it failed a request is not broken: its probe would have found it by then."""
+"""A request that left a worker within this time before or after the break counts as having been on it."""
+CLEARED_SECONDS = 2.0
+"""A worker that reports no error so long after it failed a request did not break: its probe would have found it."""
 _REMEMBERED_MAX = 10_000
 
 
-@dataclass(slots=True)
-class Record:
-    """One request that was on a worker when it broke."""
+class Break(NamedTuple):
+    """One break of one worker."""
 
-    breaks: dict[tuple[str, float], str] = field(default_factory=dict)
-    """Launch id and time of each break, with what the worker said of it."""
+    launch_id: str
+    at: float
+    """Unix seconds."""
+
+
+@dataclass(slots=True)
+class BrokenRequest:
+    """A request that was on a worker when the worker broke."""
+
+    breaks: dict[Break, str] = field(default_factory=dict)
+    """The cause of each break."""
     retry: QueuedRequest | None = None
-    """The copy of the request that is tried again now: no other copy is sent before it has ended."""
+    """The copy that is being retried. No other copy is sent before it has ended."""
 
     @property
     def last_at(self) -> float:
         """When the last worker broke with it, Unix seconds."""
-        return max(at for _, at in self.breaks)
+        return max(each.at for each in self.breaks)
 
     @property
     def is_refused(self) -> bool:
-        """Whether it is sent to no worker any more."""
+        """Whether it is no longer sent to any worker."""
         return len(self.breaks) >= BREAKS_MAX
 
     @property
     def launch_ids(self) -> frozenset[str]:
         """The workers that broke with it."""
-        return frozenset(launch_id for launch_id, _ in self.breaks)
+        return frozenset(each.launch_id for each in self.breaks)
 
     @property
     def sentence(self) -> str:
         """Why it is refused, for its client."""
-        workers = "; ".join(f"{launch_id[:6]}: {said}" for (launch_id, _), said in self.breaks.items())
+        workers = "; ".join(f"{each.launch_id[:6]}: {cause}" for each, cause in self.breaks.items())
         until = datetime.fromtimestamp(self.last_at + REFUSED_SECONDS, UTC).strftime("%H:%M:%S")
         return (
             f"this request was on {len(self.breaks)} workers when they broke ({workers}), so it is sent to no other;"
@@ -53,40 +62,40 @@ class Record:
         )
 
 
-class Breakages:
-    """The records of one endpoint, bounded in number and time. No I/O; times are arguments."""
+class BrokenRequests:
+    """The broken requests of one endpoint, bounded in number and time. No I/O; times are arguments, Unix seconds."""
 
     def __init__(self) -> None:
-        self._records: OrderedDict[str, Record] = OrderedDict()
+        self._by_key: OrderedDict[str, BrokenRequest] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<Breakages {len(self._records)} requests>"
+        return f"<BrokenRequests {len(self._by_key)} requests>"
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._by_key)
 
-    def broke(self, key: str, worker: KnownWorker, now: float) -> Record:
-        """The request was on this worker when it broke, at `worker.broke_at`."""
-        record = self.of(key, now)
+    def add(self, key: str, worker: KnownWorker, now: float) -> BrokenRequest:
+        """Record that the request was on this worker when it broke, at `worker.breaks.at`."""
+        record = self.get(key, now)
         if record is None:
-            record = self._records[key] = Record()
-        said = (worker.broke_by or "it fell silent")[:120]
-        record.breaks.setdefault((worker.launch_id, worker.broke_at), said)
-        self._records.move_to_end(key)
-        while len(self._records) > _REMEMBERED_MAX:
-            self._records.popitem(last=False)
+            record = self._by_key[key] = BrokenRequest()
+        cause = (worker.breaks.cause or "it stopped reporting")[:120]
+        record.breaks.setdefault(Break(worker.launch_id, worker.breaks.at), cause)
+        self._by_key.move_to_end(key)
+        while len(self._by_key) > _REMEMBERED_MAX:
+            self._by_key.popitem(last=False)
         return record
 
-    def of(self, key: str, now: float) -> Record | None:
-        """The record of this request, if there is one and it is not too old."""
-        record = self._records.get(key)
+    def get(self, key: str, now: float) -> BrokenRequest | None:
+        """The record of this request, unless it is older than `REFUSED_SECONDS`."""
+        record = self._by_key.get(key)
         if record is not None and now - record.last_at >= REFUSED_SECONDS:
-            del self._records[key]
+            del self._by_key[key]
             return None
         return record
 
-    def served(self, key: str) -> None:
-        """A worker has served the request: the one that broke with it broke of something else."""
-        record = self._records.get(key)
+    def remove_served(self, key: str) -> None:
+        """A worker served the request, so an earlier break had another cause. A refused request stays refused."""
+        record = self._by_key.get(key)
         if record is not None and not record.is_refused:
-            del self._records[key]
+            del self._by_key[key]

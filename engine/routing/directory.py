@@ -1,4 +1,4 @@
-"""Every endpoint that this engine knows, by name and by id."""
+"""The endpoints that this engine knows, by name and by id."""
 
 from collections.abc import Iterator
 
@@ -10,21 +10,21 @@ from stoker_wire.problem import Problem
 
 
 class Directory:
-    """Filled by the watch; read by everything. A memo older than the one known changes nothing."""
+    """Filled by the endpoint watcher. A memo that is older than the known one is ignored."""
 
     def __init__(
-        self, *, secrets: tuple[bytes, ...], timing: Timing, limits: Limits, router: Dispatcher
+        self, *, secrets: tuple[bytes, ...], timing: Timing, limits: Limits, dispatcher: Dispatcher
     ) -> None:
         self._secrets = secrets
         self._timing = timing
         self._limits = limits
-        self._router = router
+        self._dispatcher = dispatcher
         self._by_name: dict[str, Endpoint] = {}
         self._by_id: dict[int, Endpoint] = {}
         self.version = 0
-        """Counts up with every memo taken over."""
-        self.unread = "no answer from Temporal yet"
-        """Why this may not be all that there is, as the watch says; empty: the last look succeeded."""
+        """Incremented with every applied or dropped memo."""
+        self.read_error = "no answer from Temporal yet"
+        """Why the directory may be incomplete; empty: the last poll succeeded."""
         self.complete = False
         """Whether all endpoints have been read once."""
 
@@ -38,11 +38,11 @@ class Directory:
         return len(self._by_name)
 
     def named(self, name: str) -> Endpoint | None:
-        """The live endpoint of this name."""
+        """The live endpoint with this name."""
         return self._by_name.get(name)
 
     def with_id(self, endpoint_id: int) -> Endpoint | None:
-        """The live endpoint of this id."""
+        """The live endpoint with this id."""
         return self._by_id.get(endpoint_id)
 
     def owned_by(self, owner: str) -> list[Endpoint]:
@@ -57,26 +57,26 @@ class Directory:
         return found
 
     def known_of(self, owner: str) -> list[Endpoint]:
-        """The account's endpoints that this engine has read so far."""
+        """The account's endpoints that this engine has read so far, oldest first."""
         return sorted(
             (e for e in self._by_name.values() if e.memo.owner == owner), key=lambda e: e.memo.created_at
         )
 
     def require_read(self) -> None:
-        """What is not known does not exist, if the last look at Temporal succeeded.
+        """Ensure that an unknown endpoint does not exist: the last poll of Temporal has to have succeeded.
 
         Raises:
-            Problem: 503, it did not.
+            Problem: 503, the last poll failed.
         """
-        if self.unread:
-            said = f"the engine cannot read the endpoints from Temporal now ({self.unread}); try again"
-            raise Problem(503, "endpoints_not_read", said, headers={"Retry-After": "2"})
+        if self.read_error:
+            message = f"the engine cannot read the endpoints from Temporal now ({self.read_error}); try again"
+            raise Problem(503, "endpoints_not_read", message, headers={"Retry-After": "2"})
 
     def of_owner(self, endpoint_id: int, owner: str) -> Endpoint:
         """An account's endpoint.
 
         Raises:
-            Problem: 404, whether it is another's or nobody's: which of the two is not told. 503, it is not known.
+            Problem: 404, the same for another account's endpoint and for none. 503, unknown because Temporal did not answer.
         """
         endpoint = self._by_id.get(endpoint_id)
         if endpoint is None:
@@ -93,7 +93,7 @@ class Directory:
         """The account's endpoint that has this workergroup.
 
         Raises:
-            Problem: 404. 503, it is not known.
+            Problem: 404, no endpoint has it. 503, unknown because Temporal did not answer.
         """
         for endpoint in self._by_name.values():
             if endpoint.memo.owner == owner and workergroup_id in endpoint.memo.groups:
@@ -106,7 +106,7 @@ class Directory:
         )
 
     def apply(self, memo: EndpointMemo, now: float) -> Endpoint:
-        """Take over a memo, unless a newer one of the same endpoint is known."""
+        """Apply a memo unless a newer one of the same endpoint is known; returns the endpoint of that name."""
         endpoint = self._by_name.get(memo.name)
         if endpoint is not None and endpoint.id == memo.id:
             if memo.changed_at < endpoint.memo.changed_at or memo == endpoint.memo:
@@ -115,7 +115,7 @@ class Directory:
         else:
             if endpoint is not None:
                 if endpoint.memo.created_at > memo.created_at:
-                    return endpoint  # a late word about an endpoint of the same name that is gone
+                    return endpoint  # an old memo of a deleted endpoint with the same name
                 self.drop(endpoint)
             endpoint = Endpoint(
                 memo, secrets=self._secrets, timing=self._timing, limits=self._limits, now=now
@@ -124,28 +124,28 @@ class Directory:
             self._by_id[memo.id] = endpoint
         self.version += 1
         if endpoint.deleting:
-            release(endpoint)
-        self._router.refresh(endpoint, now)
-        if endpoint.batcher.urgent_due_at() is not None:
-            self._router.urgent(endpoint)
+            end_held_calls(endpoint)
+        self._dispatcher.refresh(endpoint, now)
+        if endpoint.metrics_batcher.urgent_due_at() is not None:
+            self._dispatcher.on_urgent(endpoint)
         return endpoint
 
     def drop(self, endpoint: Endpoint) -> None:
-        """The endpoint's workflow is closed: whoever waits is told so."""
+        """The endpoint's workflow is closed: end its held calls and forget it."""
         endpoint.gone = True
         if self._by_name.get(endpoint.name) is endpoint:
             del self._by_name[endpoint.name]
         if self._by_id.get(endpoint.id) is endpoint:
             del self._by_id[endpoint.id]
         self.version += 1
-        release(endpoint)
-        self._router.close_books(endpoint)
+        end_held_calls(endpoint)
+        self._dispatcher.log_unfinished(endpoint)
 
 
-def release(endpoint: Endpoint) -> None:
-    """End every held call of the endpoint: its client is answered Waiting, or that it is gone."""
-    for place in endpoint.line.held():
-        wake = place.wake
-        endpoint.line.let_go(place)
+def end_held_calls(endpoint: Endpoint) -> None:
+    """End every held call of the endpoint. Its client gets `Waiting`, or a problem if the endpoint is gone."""
+    for request in endpoint.request_queue.held():
+        wake = request.wake
+        endpoint.request_queue.end_hold(request)
         if wake is not None:
             wake(False)

@@ -1,13 +1,14 @@
-"""Which worker a request goes to, or its place in the line. No I/O: time and chance are arguments."""
+"""Assigns requests to workers, or queues them. No I/O: time and random numbers are arguments."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 from engine.request_log import Outcome
-from engine.routing.broken_requests import NEAR_SECONDS, VERDICT_SECONDS
+from engine.routing.broken_requests import CLEARED_SECONDS, NEAR_SECONDS
 from engine.routing.endpoint import Endpoint
-from engine.routing.request_queue import QueuedRequest
+from engine.routing.request_queue import BreakSuspect, QueuedRequest
+from engine.routing.suspicion import Unserved
 from engine.routing.worker import KnownWorker
 from engine.settings import Limits, Timing
 from policy.routing.worker_selection import AllBusy, Choice, choose
@@ -15,18 +16,18 @@ from stoker_wire.security.ticket import TICKET_SECONDS
 from stoker_wire.states import WorkerState
 
 PAUSE_SECONDS = 1.0
-"""A request re-routed twice within this time waits: the official client comes again without any pause or limit."""
-GIVEN_SECONDS = 600.0
-"""How long a request is remembered with its worker: the official client's patience with a worker."""
-ENDED_SECONDS = 5.0
-"""… and after the worker said that it ended: its client may see the failure a moment later."""
+"""A request that is re-routed twice within this time waits so long: the official client retries without any pause."""
+ASSIGNED_SECONDS = 600.0
+"""How long an assigned request is remembered: the official client's timeout for a worker."""
+FINISHED_SECONDS = 5.0
+"""How long a finished request is remembered: its client may see the failure shortly after the worker reported it."""
 AVOIDING_SCAN_MAX = 64
-"""Requests passed over in one look because the free worker had failed them."""
+"""Number of requests skipped in one pass because they avoid the free worker."""
 
 _SWEEP_GAP_SECONDS = 5.0
-"""A longer gap between two sweeps is this engine's own absence: silence is counted from its end."""
+"""After a longer gap between two sweeps the engine itself was suspended; missing reports count from the gap's end."""
 _ENDS_REPORTED_SECONDS = 4.0
-"""A worker that broke and goes on to report has reported by then how a request ended; without that, it had the request."""
+"""A broken worker that still reports has reported a request's end by then; if not, it had the request when it broke."""
 _BROKEN = frozenset({WorkerState.ERROR, WorkerState.REBOOTING})
 _REJECTED, _CANCELLED = "Rejected", "Cancelled"
 
@@ -39,128 +40,159 @@ class RoutedCall(Protocol):
 
     @property
     def cost(self) -> float:
-        """Load that it brings."""
+        """Load of the request."""
         ...
 
     @property
     def request_idx(self) -> int:
-        """0: new."""
+        """0: a new request."""
         ...
 
     @property
     def replay_timeout(self) -> float:
-        """Seconds for which its place is kept between calls."""
+        """Seconds for which the request keeps its position between two calls."""
         ...
 
     @property
     def failed_url(self) -> str:
-        """The worker that just failed it."""
+        """Address of the worker that just failed the request; empty: none."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Equal for all copies of the request; empty: not told."""
+        """Equal for all copies of the request; empty: not given."""
         ...
 
 
 class Dispatcher:
     """Routes requests over the endpoints' soft state."""
 
-    def __init__(self, *, limits: Limits, timing: Timing, started_at: float, draw: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        *,
+        limits: Limits,
+        timing: Timing,
+        started_at: float,
+        draw: Callable[[], int],
+        on_urgent: Callable[[Endpoint], None] = lambda _: None,
+        on_later: Callable[[Endpoint, float], None] = lambda _, __: None,
+        on_ended: Callable[[str, QueuedRequest, Outcome], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            draw: a random request index or reqnum.
+            on_urgent: the endpoint has metrics that must be sent at once.
+            on_later: seconds after which a busy worker can take the first queued request.
+            on_ended: endpoint name, request, outcome; called once, when nothing more can happen to the request.
+        """
         self._limits = limits
         self._timing = timing
         self._started_at = started_at
         self._draw = draw
-        self.urgent: Callable[[Endpoint], None] = lambda _: None
-        """Told when an endpoint has something to say that cannot wait."""
-        self.later: Callable[[Endpoint, float], None] = lambda _, __: None
-        """Told in how many seconds a busy worker will be near enough to its end for the first in the line."""
-        self.ended: Callable[[str, QueuedRequest, Outcome], None] | None = None
-        """Told of each request when nothing more can happen to it, by its endpoint's name."""
+        self.on_urgent = on_urgent
+        self._on_later = on_later
+        self._on_ended = on_ended
 
-    # -- a client calls
+    # -- calls of clients
 
-    def ask(self, endpoint: Endpoint, asked: RoutedCall, now: float) -> QueuedRequest:
-        """A call of `/route/`: afterwards the place has a worker, or it waits in the line."""
-        endpoint.batcher.last_request_at = now
+    def route(self, endpoint: Endpoint, asked: RoutedCall, now: float) -> QueuedRequest:
+        """Handle a call of `/route/`: the returned request has a worker, is queued, or is refused."""
+        endpoint.metrics_batcher.last_request_at = now
         if asked.failed_url:
-            self._blame_url(endpoint, asked, now)
-        place = self._known(endpoint, asked, now) if asked.request_idx else None
-        if place is None and (refused := self._refused_copy(endpoint, asked, now)) is not None:
+            self._record_failed_url(endpoint, asked, now)
+        request = self._known(endpoint, asked, now) if asked.request_idx else None
+        if request is None and (refused := self._refused_copy(endpoint, asked, now)) is not None:
             return refused
-        if place is None:
-            place = self._arrive(endpoint, asked, now)
-        if self.paused(place, now) or self._refuse(endpoint, place, now):
-            return place
-        if not endpoint.line.held_count:
-            self._try(endpoint, place, now)
-        if place.worker is None:
-            self._heed_backlog(endpoint, now)
-            if len(endpoint.line) > self._limits.queue_places_max and place.arrived_at == now:
-                self._turn_away(endpoint, place)
-        return place
+        if request is None:
+            request = self._arrive(endpoint, asked, now)
+        if self.is_paused(request, now) or self._refuse(endpoint, request, now):
+            return request
+        if not endpoint.request_queue.held_count:
+            self._assign(endpoint, request, now)
+        if request.worker is None:
+            self._signal_backlog(endpoint, now)
+            if len(endpoint.request_queue) > self._limits.queue_places_max and request.arrived_at == now:
+                self._turn_away(endpoint, request)
+        return request
 
-    def paused(self, place: QueuedRequest, now: float) -> bool:
-        """Whether the request failed so often in so short a time that its client has to pause."""
-        return place.worker is None and now < place.paused_until
+    def is_paused(self, request: QueuedRequest, now: float) -> bool:
+        """Whether the request was re-routed so often in so short a time that its client has to pause."""
+        return request.worker is None and now < request.paused_until
 
     def hold(
-        self, endpoint: Endpoint, place: QueuedRequest, wake: Callable[[bool], None], now: float
+        self, endpoint: Endpoint, request: QueuedRequest, wake: Callable[[bool], None], now: float
     ) -> None:
-        """A call stays open for the place; `wake` ends it, saying whether a worker was given."""
-        endpoint.line.hold(place, wake)
+        """A call is held for the request; `wake` ends it and says whether a worker was assigned."""
+        endpoint.request_queue.hold(request, wake)
         if endpoint.candidates:
-            self.pump(endpoint, now)
+            self.serve_queue(endpoint, now)
 
-    def leave(self, endpoint: Endpoint, place: QueuedRequest, now: float) -> None:
-        """The held call ended unanswered or with Waiting: the place keeps its turn for its replay timeout."""
-        place.seen_at = now
-        if place.worker is None:
-            endpoint.line.let_go(place)
+    def end_call(self, endpoint: Endpoint, request: QueuedRequest, now: float) -> None:
+        """The held call ended. The request keeps its position for its replay timeout."""
+        request.seen_at = now
+        if request.worker is None:
+            endpoint.request_queue.end_hold(request)
 
-    def give_back(self, endpoint: Endpoint, place: QueuedRequest, now: float) -> None:
-        """The worker was given, but the client had gone: nobody holds the ticket."""
-        worker = place.worker
+    def unassign(self, endpoint: Endpoint, request: QueuedRequest, now: float) -> None:
+        """A worker was assigned, but the client had disconnected: nobody holds the ticket."""
+        worker = request.worker
         if worker is None:
             return
-        worker.ledger.withdraw(place.request_idx)
-        endpoint.reweigh(worker)
-        endpoint.given.pop(place.request_idx, None)
-        place.worker = None
-        place.seen_at = now
-        self._line_up(endpoint, place)
-        self.pump(endpoint, now)
+        worker.outstanding.withdraw(request.request_idx)
+        endpoint.update_load(worker)
+        endpoint.assigned.pop(request.request_idx, None)
+        request.worker = None
+        request.seen_at = now
+        self._enqueue(endpoint, request)
+        self.serve_queue(endpoint, now)
+
+    def abandon(self, endpoint: Endpoint, request: QueuedRequest, outcome: Outcome, now: float) -> None:
+        """The client cannot ask again: dequeue the request with this outcome, or withdraw its unused ticket."""
+        if endpoint.gone:
+            return  # `log_unfinished` has recorded it
+        if endpoint.waiting.get(request.request_idx) is request:
+            endpoint.request_queue.remove(request)
+            del endpoint.waiting[request.request_idx]
+            if outcome is Outcome.EXPIRED:
+                endpoint.counters.requests_expired += 1
+            self._log_end(endpoint, request, outcome)
+        elif endpoint.assigned.get(request.request_idx) is request and request.worker is not None:
+            request.worker.outstanding.withdraw(request.request_idx)
+            endpoint.update_load(request.worker)
+            del endpoint.assigned[request.request_idx]
+            self._log_end(endpoint, request, _outcome(request))
+            self.serve_queue(endpoint, now)
 
     # -- capacity changes
 
     def refresh(self, endpoint: Endpoint, now: float) -> None:
-        """After any news of a worker: who can be routed to, and then whom they can serve."""
+        """A worker changed: recompute the routable workers and serve the queue."""
         trust = now - self._started_at <= self._timing.memo_trust_seconds
         endpoint.refresh(now, trust_memo=trust)
-        self.pump(endpoint, now)
+        self.serve_queue(endpoint, now)
 
-    def pump(self, endpoint: Endpoint, now: float) -> None:
-        """Give what is free to who waits, in turn."""
-        while endpoint.line.held_count and self._serve_next(endpoint, now):
+    def serve_queue(self, endpoint: Endpoint, now: float) -> None:
+        """Assign queued requests in order, as long as workers can take them."""
+        while endpoint.request_queue.held_count and self._serve_next(endpoint, now):
             pass
 
     def _serve_next(self, endpoint: Endpoint, now: float) -> bool:
-        """Whether somebody was given a worker."""
-        for passed_over, place in enumerate(endpoint.line.in_service_order(endpoint.late_cutoff(now))):
-            wake = place.wake
-            if self._refuse(endpoint, place, now):
+        """Whether a request left the queue."""
+        for skipped, request in enumerate(endpoint.request_queue.in_service_order(endpoint.late_cutoff(now))):
+            wake = request.wake
+            if self._refuse(endpoint, request, now):
                 if wake is not None:
                     wake(False)
                 return True
-            if self._try(endpoint, place, now):
+            if self._assign(endpoint, request, now):
                 if wake is not None:
                     wake(True)
                 return True
-            if not (place.avoid or endpoint.breakages) or passed_over >= AVOIDING_SCAN_MAX:
+            if not (request.avoid or endpoint.broken_requests) or skipped >= AVOIDING_SCAN_MAX:
                 return False
         return False
 
-    def finished(
+    def request_finished(
         self,
         endpoint: Endpoint,
         worker: KnownWorker,
@@ -172,274 +204,292 @@ class Dispatcher:
         status: str = "",
         earlier: bool = False,
     ) -> bool:
-        """The worker said that a request ended; False if this engine never gave it that request.
+        """Handle a worker's report that a request ended; False if this engine never assigned it.
 
-        `busy_seconds` is how long it was at it, where it says so. `status` is its word for the end. `earlier`: an
-        earlier process of the worker says so, which is news of the request and not of the worker.
+        Args:
+            busy_seconds: how long the worker was busy with the request; 0: not reported.
+            status: the worker's word for how the request ended.
+            earlier: the report is about an earlier process of the worker, so it says nothing about the current one.
         """
-        place = endpoint.given.get(request_idx)
-        if earlier and (place is None or not worker.began_after(place.given_at)):
-            return False  # it was given to the current process since
-        known = worker.ledger.finish(request_idx)
-        endpoint.reweigh(worker)
-        endpoint.batcher.record_activity(now)
-        if place is None or place.worker is not worker:
-            self._judge_end(endpoint, worker, request_idx, status, success=success, now=now)
+        request = endpoint.assigned.get(request_idx)
+        if earlier and (request is None or not worker.started_after(request.assigned_at)):
+            return False  # meanwhile assigned to the current process
+        known = worker.outstanding.finish(request_idx)
+        endpoint.update_load(worker)
+        endpoint.metrics_batcher.record_activity(now)
+        if request is None or request.worker is not worker:
+            self._finish_left(endpoint, worker, request_idx, status, success=success, now=now)
             return known
         if status == _REJECTED:
             pass  # it never reached the model
         elif success and status != _CANCELLED:
-            endpoint.breakages.served(place.key)
+            endpoint.broken_requests.remove_served(request.key)
         else:
-            self._left(endpoint, worker, place, now)
-        place.finished = True
-        place.succeeded = success
-        place.took_s = now - place.given_at
-        place.given_at = now
-        endpoint.ended[request_idx] = endpoint.given.pop(request_idx)
+            self._record_failed_request(endpoint, worker, request, now)
+        request.finished = True
+        request.succeeded = success
+        request.took_s = now - request.assigned_at
+        request.assigned_at = now
+        endpoint.finished[request_idx] = endpoint.assigned.pop(request_idx)
         if success and not earlier:
-            worker.record_success()
-            if worker.end_report_seconds > 0:
-                endpoint.service_times.learn(place.cost, worker.believed_perf, busy_seconds)
+            worker.suspicion.record_success()
+            if worker.report.end_report_seconds > 0:
+                endpoint.service_times.learn(request.cost, worker.trusted_perf, busy_seconds)
         return True
 
-    def heed_drain(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
-        """Say once, at once, that a draining worker is empty."""
-        if worker.drained and not worker.drain_said:
-            worker.drain_said = True
-            endpoint.batcher.request_urgent(CAUSE_DRAINED, now)
-            self.urgent(endpoint)
+    def signal_if_drained(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
+        """Signal once, at once, that a draining worker is empty."""
+        if worker.is_drained and not worker.drain_signalled:
+            worker.drain_signalled = True
+            endpoint.metrics_batcher.request_urgent(CAUSE_DRAINED, now)
+            self.on_urgent(endpoint)
 
     def sweep(self, endpoint: Endpoint, now: float) -> None:
-        """Once a second: forget what ran out, notice who fell silent, serve who can be served."""
+        """Once a second: expire requests and tickets, detect broken workers, serve the queue."""
         if now - endpoint.swept_at > _SWEEP_GAP_SECONDS:
-            endpoint.awake_since = now
+            endpoint.sweeping_since = now
         endpoint.swept_at = now
-        for place in endpoint.line.expired(now):
-            endpoint.line.remove(place)
-            endpoint.waiting.pop(place.request_idx, None)
-            endpoint.tally.places_expired += 1
-            self._note(endpoint, place, Outcome.EXPIRED)
+        for request in endpoint.request_queue.expired(now):
+            endpoint.request_queue.remove(request)
+            endpoint.waiting.pop(request.request_idx, None)
+            endpoint.counters.requests_expired += 1
+            self._log_end(endpoint, request, Outcome.EXPIRED)
         for worker in list(endpoint.workers.values()):
-            endpoint.tally.tickets_expired += worker.ledger.expire(now)
-            if not worker.listed and now - worker.heard_at > self._timing.report_fresh_seconds * 2:
+            endpoint.counters.tickets_expired += worker.outstanding.expire(now)
+            unlisted_seconds = 0.0 if worker.listed else now - worker.report.reported_at
+            if unlisted_seconds > self._timing.report_fresh_seconds * 2:
                 del endpoint.workers[worker.launch_id]
-            self._heed_break(endpoint, worker, now)
-            self.heed_drain(endpoint, worker, now)
-            if worker.disagrees:
-                endpoint.batcher.mark_changed()
-        for record, seconds in ((endpoint.given, GIVEN_SECONDS), (endpoint.ended, ENDED_SECONDS)):
-            for place in _forget(record, now - seconds, self._limits.requests_known_max):
-                self._note(endpoint, place, _outcome(place))
-        if any(worker.holds and worker.fresh(now, self._timing) for worker in endpoint.workers.values()):
-            endpoint.batcher.record_activity(now)
+            self._detect_break(endpoint, worker, now)
+            self.signal_if_drained(endpoint, worker, now)
+            if worker.contradicts_workflow:
+                endpoint.metrics_batcher.mark_changed()
+        for record, seconds in (
+            (endpoint.assigned, ASSIGNED_SECONDS),
+            (endpoint.finished, FINISHED_SECONDS),
+        ):
+            for request in _forget(record, now - seconds, self._limits.requests_known_max):
+                self._log_end(endpoint, request, _outcome(request))
+        if any(worker.holds and worker.is_fresh(now, self._timing) for worker in endpoint.workers.values()):
+            endpoint.metrics_batcher.record_activity(now)
         self.refresh(endpoint, now)
-        if endpoint.line:
-            self._heed_backlog(endpoint, now)
+        if endpoint.request_queue:
+            self._signal_backlog(endpoint, now)
         else:
             endpoint.escalation.reset_backlog()
 
-    def close_books(self, endpoint: Endpoint) -> None:
-        """The endpoint is gone, or the engine stops: what has not ended is recorded as it stands."""
-        for place in (*endpoint.waiting.values(), *endpoint.given.values()):
-            self._note(endpoint, place, Outcome.CUT_OFF)
-        for place in endpoint.ended.values():
-            self._note(endpoint, place, _outcome(place))
-        endpoint.given.clear()
-        endpoint.ended.clear()
+    def log_unfinished(self, endpoint: Endpoint) -> None:
+        """The endpoint is gone or the engine stops: record the requests that have not ended as they are."""
+        for request in (*endpoint.waiting.values(), *endpoint.assigned.values()):
+            self._log_end(endpoint, request, Outcome.CUT_OFF)
+        for request in endpoint.finished.values():
+            self._log_end(endpoint, request, _outcome(request))
+        endpoint.assigned.clear()
+        endpoint.finished.clear()
 
-    # -- inside
+    # -- requests
 
-    def _note(self, endpoint: Endpoint, place: QueuedRequest, outcome: Outcome) -> None:
-        if self.ended is not None:
-            self.ended(endpoint.name, place, outcome)
+    def _log_end(self, endpoint: Endpoint, request: QueuedRequest, outcome: Outcome) -> None:
+        if self._on_ended is not None:
+            self._on_ended(endpoint.name, request, outcome)
 
     def _known(self, endpoint: Endpoint, asked: RoutedCall, now: float) -> QueuedRequest | None:
         request_idx = asked.request_idx
-        place = endpoint.waiting.get(request_idx)
-        if place is not None:
-            place.seen_at = now
-            place.replay_timeout = asked.replay_timeout
-            return place
-        place = endpoint.given.pop(request_idx, None) or endpoint.ended.pop(request_idx, None)
-        if place is None:
+        request = endpoint.waiting.get(request_idx)
+        if request is not None:
+            request.seen_at = now
+            request.replay_timeout = asked.replay_timeout
+            return request
+        request = endpoint.assigned.pop(request_idx, None) or endpoint.finished.pop(request_idx, None)
+        if request is None:
             return None
-        self._rerouted(endpoint, place, now)
-        place.replay_timeout = asked.replay_timeout
-        return place
+        self._reroute(endpoint, request, now)
+        request.replay_timeout = asked.replay_timeout
+        return request
 
     def _arrive(self, endpoint: Endpoint, asked: RoutedCall, now: float) -> QueuedRequest:
         request_idx = asked.request_idx
         if not request_idx:
             request_idx = self._draw()
-            while request_idx in endpoint.waiting or request_idx in endpoint.given:
+            while request_idx in endpoint.waiting or request_idx in endpoint.assigned:
                 request_idx = self._draw()
-            endpoint.batcher.record_arrival(asked.cost, now)
-        # An index of an engine that is gone is as good as one of ours: its request starts anew at the end.
-        place = QueuedRequest(request_idx, asked.cost, now, asked.replay_timeout, asked.fingerprint)
-        place.again = asked.request_idx != 0
+            endpoint.metrics_batcher.record_arrival(asked.cost, now)
+        # An unknown index was drawn by another engine, or by this one before a restart: queue the request as new.
+        request = QueuedRequest(request_idx, asked.cost, now, asked.replay_timeout, asked.fingerprint)
+        request.counted_elsewhere = asked.request_idx != 0
         if asked.failed_url:
-            place.avoid = frozenset(
+            request.avoid = frozenset(
                 w.launch_id for w in endpoint.workers.values() if w.route_url == asked.failed_url
             )
-        self._line_up(endpoint, place)
-        return place
+        self._enqueue(endpoint, request)
+        return request
 
-    def _line_up(self, endpoint: Endpoint, place: QueuedRequest) -> None:
-        endpoint.waiting[place.request_idx] = place
-        endpoint.line.add(place)
+    def _enqueue(self, endpoint: Endpoint, request: QueuedRequest) -> None:
+        endpoint.waiting[request.request_idx] = request
+        endpoint.request_queue.add(request)
 
-    def _turn_away(self, endpoint: Endpoint, place: QueuedRequest) -> None:
-        """The line is full: the newest keeps no place, and is told so."""
-        endpoint.line.remove(place)
-        endpoint.waiting.pop(place.request_idx, None)
-        place.turned_away = True
-        self._note(endpoint, place, Outcome.TURNED_AWAY)
+    def _turn_away(self, endpoint: Endpoint, request: QueuedRequest) -> None:
+        """The queue is full: the newest request is not kept."""
+        endpoint.request_queue.remove(request)
+        endpoint.waiting.pop(request.request_idx, None)
+        request.turned_away = True
+        self._log_end(endpoint, request, Outcome.TURNED_AWAY)
 
-    def _rerouted(self, endpoint: Endpoint, place: QueuedRequest, now: float) -> None:
-        """The request comes again although it was given a worker: that worker failed it."""
-        endpoint.tally.reroutes += 1
-        worker, place.worker = place.worker, None
+    def _reroute(self, endpoint: Endpoint, request: QueuedRequest, now: float) -> None:
+        """The client asks again for an assigned request: the worker failed it."""
+        endpoint.counters.reroutes += 1
+        worker, request.worker = request.worker, None
         if worker is not None:
-            worker.ledger.withdraw(place.request_idx)
-            endpoint.reweigh(worker)
-            place.avoid |= {worker.launch_id}
-            record = endpoint.breakages.of(place.key, now)
-            counted = record is not None and (worker.launch_id, worker.broke_at) in record.breaks
-            if not place.finished and not counted:
-                worker.leave_unserved(place, now, reported=False)
-            if record is not None and place.key in worker.lately:
-                place.verdict_on = (worker, now)
-            if not place.finished and not worker.began_after(place.given_at):
-                self._blame(endpoint, worker, now)
-        place.finished = place.succeeded = False
-        place.took_s = None
-        if now - place.rerouted_at < PAUSE_SECONDS:
-            place.paused_until = now + PAUSE_SECONDS
-        place.rerouted_at = place.seen_at = now
-        self._line_up(endpoint, place)
+            worker.outstanding.withdraw(request.request_idx)
+            endpoint.update_load(worker)
+            request.avoid |= {worker.launch_id}
+            record = endpoint.broken_requests.get(request.key, now)
+            counted = record is not None and (worker.launch_id, worker.breaks.at) in record.breaks
+            if not request.finished and not counted:
+                worker.breaks.add_unserved(request, now, reported=False)
+            if record is not None and request.key in worker.breaks.unserved:
+                request.break_suspect = BreakSuspect(worker, now)
+            if not request.finished and not worker.started_after(request.assigned_at):
+                self._record_failure(endpoint, worker, now)
+        request.finished = request.succeeded = False
+        request.took_s = None
+        if now - request.rerouted_at < PAUSE_SECONDS:
+            request.paused_until = now + PAUSE_SECONDS
+        request.rerouted_at = request.seen_at = now
+        self._enqueue(endpoint, request)
 
-    def _blame_url(self, endpoint: Endpoint, asked: RoutedCall, now: float) -> None:
-        place = endpoint.given.get(asked.request_idx) or endpoint.ended.get(asked.request_idx)
+    def _record_failed_url(self, endpoint: Endpoint, asked: RoutedCall, now: float) -> None:
+        request = endpoint.assigned.get(asked.request_idx) or endpoint.finished.get(asked.request_idx)
         for worker in list(endpoint.workers.values()):
-            if worker.route_url != asked.failed_url or worker.suspect_since is not None:
+            if worker.route_url != asked.failed_url or worker.suspicion.since is not None:
                 continue
-            if place is None or place.worker is not worker or not worker.began_after(place.given_at):
-                self._blame(endpoint, worker, now)
+            if (
+                request is None
+                or request.worker is not worker
+                or not worker.started_after(request.assigned_at)
+            ):
+                self._record_failure(endpoint, worker, now)
 
-    def _blame(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
-        worker.record_failure(now)
+    def _record_failure(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
+        worker.suspicion.record_failure(now)
         self.refresh(endpoint, now)
-        endpoint.batcher.request_urgent(CAUSE_SUSPECT, now)
-        self.urgent(endpoint)
+        endpoint.metrics_batcher.request_urgent(CAUSE_SUSPECT, now)
+        self.on_urgent(endpoint)
 
-    def _try(self, endpoint: Endpoint, place: QueuedRequest, now: float) -> bool:
-        record = endpoint.breakages.of(place.key, now) if endpoint.breakages else None
+    def _assign(self, endpoint: Endpoint, request: QueuedRequest, now: float) -> bool:
+        """Assign the best worker; False if none can take the request now."""
+        record = endpoint.broken_requests.get(request.key, now) if endpoint.broken_requests else None
         if record is not None:
-            if place.verdict_on is not None or _is_tried(endpoint, record.retry, place):
+            if request.break_suspect is not None or _is_retried(endpoint, record.retry, request):
                 return False
-            place.avoid |= record.launch_ids
+            request.avoid |= record.launch_ids
         chosen = choose(
             endpoint.candidates,
-            place.cost,
+            request.cost,
             max_queue_time=endpoint.config.max_queue_time,
-            avoid=place.avoid,
-            sequence=endpoint.tally.routes_given,
+            avoid=request.avoid,
+            sequence=endpoint.counters.routes_given,
             now=now,
             prefetch=endpoint.prefetch,
             cost_ratio=endpoint.service_times.mean_ratio,
         )
         if not isinstance(chosen, Choice):
             if isinstance(chosen, AllBusy):
-                self.later(endpoint, chosen.retry_seconds)
+                self._on_later(endpoint, chosen.retry_seconds)
             return False
         worker = endpoint.workers[chosen.candidate.launch_id]
         if record is not None:
-            record.retry = place
-        endpoint.line.serve(place, endpoint.late_cutoff(now))
-        del endpoint.waiting[place.request_idx]
-        place.worker, place.given_at, place.reqnum = worker, now, self._draw()
-        if place.waited_s is None:
-            place.waited_s = now - place.arrived_at
-        endpoint.given[place.request_idx] = place
-        if len(endpoint.given) > self._limits.requests_known_max:
-            self._note(endpoint, endpoint.given.popitem(last=False)[1], Outcome.UNKNOWN)
-        worker.ledger.issue(place.request_idx, place.cost, now=now, expires_at=now + TICKET_SECONDS)
-        endpoint.reweigh(worker)
-        self._heed_queue(endpoint, now)
+            record.retry = request
+        endpoint.request_queue.serve(request, endpoint.late_cutoff(now))
+        del endpoint.waiting[request.request_idx]
+        request.worker, request.assigned_at, request.reqnum = worker, now, self._draw()
+        if request.waited_s is None:
+            request.waited_s = now - request.arrived_at
+        endpoint.assigned[request.request_idx] = request
+        if len(endpoint.assigned) > self._limits.requests_known_max:
+            self._log_end(endpoint, endpoint.assigned.popitem(last=False)[1], Outcome.UNKNOWN)
+        worker.outstanding.issue(request.request_idx, request.cost, now=now, expires_at=now + TICKET_SECONDS)
+        endpoint.update_load(worker)
+        self._signal_queue_time(endpoint, now)
         return True
 
-    def _heed_backlog(self, endpoint: Endpoint, now: float) -> None:
-        """Call the workflow when requests begin to wait with nobody to serve them, and each time they double."""
+    # -- signals to the workflow
+
+    def _signal_backlog(self, endpoint: Endpoint, now: float) -> None:
+        """Signal when requests begin to wait without any routable worker, and each time their load doubles."""
         if endpoint.candidates:
             endpoint.escalation.reset_backlog()
-            self._heed_queue(endpoint, now)
+            self._signal_queue_time(endpoint, now)
         elif not endpoint.stopped:
-            # a cost of 0 is a request too
-            self._alarm(
-                endpoint, endpoint.escalation.on_backlog(endpoint.line.load + len(endpoint.line)), now
-            )
+            # The count is added because a cost of 0 is a request too.
+            backlog = endpoint.request_queue.load + len(endpoint.request_queue)
+            self._signal(endpoint, endpoint.escalation.on_backlog(backlog), now)
 
-    def _heed_queue(self, endpoint: Endpoint, now: float) -> None:
-        """Call the workflow when the expected queue time passes its target, and each time it has grown by half."""
+    def _signal_queue_time(self, endpoint: Endpoint, now: float) -> None:
+        """Signal when the expected queue time exceeds its target, and each time it has grown by half."""
         target = endpoint.config.target_queue_time
-        self._alarm(endpoint, endpoint.escalation.on_queue_time(endpoint.queue_seconds, target), now)
+        self._signal(endpoint, endpoint.escalation.on_queue_time(endpoint.queue_seconds, target), now)
 
-    def _alarm(self, endpoint: Endpoint, cause: str | None, now: float) -> None:
+    def _signal(self, endpoint: Endpoint, cause: str | None, now: float) -> None:
         if cause is not None:
-            endpoint.batcher.request_urgent(cause, now)
-            self.urgent(endpoint)
+            endpoint.metrics_batcher.request_urgent(cause, now)
+            self.on_urgent(endpoint)
 
     # -- requests that break workers
 
-    def broke(
+    def worker_broke(
         self,
         endpoint: Endpoint,
         worker: KnownWorker,
         held: Collection[int],
-        why: str,
+        cause: str,
         now: float,
         *,
         reports_ends: bool = False,
     ) -> None:
-        """A worker broke while it held these requests: each is retried once, elsewhere.
+        """A worker broke while it held these requests: each is retried once, on another worker.
 
-        `reports_ends`: it goes on to report how each request ended. Then only those count that the model had: the
-        others in its line never reached the model.
+        Args:
+            reports_ends: the worker still reports how each request ended. Then only requests that had reached the model
+                count; requests in the worker's own queue had not.
         """
-        worker.broke_at, worker.broke_by = now, why
-        left = {key: each for key, each in worker.lately.items() if now - each[0] <= NEAR_SECONDS}
-        worker.lately = {key: each for key, each in left.items() if reports_ends and not each[2]}
-        places = [place for key, (_, place, _) in left.items() if key not in worker.lately]
+        breaks = worker.breaks
+        breaks.at, breaks.cause = now, cause
+        recent = {key: each for key, each in breaks.unserved.items() if now - each.at <= NEAR_SECONDS}
+        breaks.unserved = {key: each for key, each in recent.items() if reports_ends and not each.reported}
+        requests = [each.request for key, each in recent.items() if key not in breaks.unserved]
         for request_idx in () if reports_ends else held:
-            place = endpoint.given.get(request_idx)
-            if place is not None and place.worker is worker:
-                places.append(place)
-        for place in places:
-            self._count_break(endpoint, worker, place, now)
-        self.pump(endpoint, now)
+            request = endpoint.assigned.get(request_idx)
+            if request is not None and request.worker is worker:
+                requests.append(request)
+        for request in requests:
+            self._count_break(endpoint, worker, request, now)
+        self.serve_queue(endpoint, now)
 
-    def _count_break(self, endpoint: Endpoint, worker: KnownWorker, place: QueuedRequest, now: float) -> None:
-        record = endpoint.breakages.broke(place.key, worker, now)
-        if place.worker is worker:
+    def _count_break(
+        self, endpoint: Endpoint, worker: KnownWorker, request: QueuedRequest, now: float
+    ) -> None:
+        record = endpoint.broken_requests.add(request.key, worker, now)
+        if request.worker is worker:
             return
-        # Its client was faster than the worker's report.
-        if endpoint.given.get(place.request_idx) is place:
-            record.retry = place
-        elif endpoint.waiting.get(place.request_idx) is place and place.verdict_on is None:
+        # The client asked again before the worker's report arrived.
+        if endpoint.assigned.get(request.request_idx) is request:
+            record.retry = request
+        elif endpoint.waiting.get(request.request_idx) is request and request.break_suspect is None:
             for other in endpoint.workers.values():
-                if other is not worker and place.key in other.lately:
-                    record.retry, place.verdict_on = place, (other, other.lately[place.key][0])
+                if other is not worker and (left := other.breaks.unserved.get(request.key)) is not None:
+                    record.retry, request.break_suspect = request, BreakSuspect(other, left.at)
 
-    def _left(self, endpoint: Endpoint, worker: KnownWorker, place: QueuedRequest, now: float) -> None:
-        """A worker reports that a request failed on it: because the worker broke, or will be seen to have."""
-        if now - worker.broke_at <= NEAR_SECONDS:
-            worker.lately.pop(place.key, None)
-            self._count_break(endpoint, worker, place, now)
+    def _record_failed_request(
+        self, endpoint: Endpoint, worker: KnownWorker, request: QueuedRequest, now: float
+    ) -> None:
+        """The worker reports that the request failed. Count it as a break if the worker just broke, else remember it."""
+        if now - worker.breaks.at <= NEAR_SECONDS:
+            worker.breaks.unserved.pop(request.key, None)
+            self._count_break(endpoint, worker, request, now)
         else:
-            worker.leave_unserved(place, now, reported=True)
+            worker.breaks.add_unserved(request, now, reported=True)
 
-    def _judge_end(
+    def _finish_left(
         self,
         endpoint: Endpoint,
         worker: KnownWorker,
@@ -449,119 +499,104 @@ class Dispatcher:
         success: bool,
         now: float,
     ) -> None:
-        """The worker reports the end of a request whose client was faster and has left it already."""
-        place = endpoint.waiting.get(request_idx) or endpoint.given.get(request_idx)
-        if place is None or place.key not in worker.lately:
+        """The worker reports the end of a request whose client has already asked for another worker."""
+        request = endpoint.waiting.get(request_idx) or endpoint.assigned.get(request_idx)
+        if request is None or request.key not in worker.breaks.unserved:
             return
         if status == _REJECTED or (success and status != _CANCELLED):
-            del worker.lately[place.key]  # it did not break with it
+            del worker.breaks.unserved[request.key]  # it did not break the worker
         else:
-            self._left(endpoint, worker, place, now)
-        self.pump(endpoint, now)
+            self._record_failed_request(endpoint, worker, request, now)
+        self.serve_queue(endpoint, now)
 
-    def _heed_break(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
-        """Notice a worker that broke without a report of its own: silence, or its workflow's word."""
-        if now - worker.broke_at <= NEAR_SECONDS:
-            for at, place, reported in list(worker.lately.values()):
-                if not reported and now - at >= _ENDS_REPORTED_SECONDS:
-                    self._left(endpoint, worker, place, now)
-        by_workflow = worker.state in _BROKEN and worker.since != worker.broke_state_since
-        heard_at = max(worker.heard_at, endpoint.awake_since)
-        silent = worker.heard_at > max(0.0, worker.broke_at) and (
-            now - heard_at > self._timing.report_fresh_seconds
+    def _detect_break(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
+        """Detect a worker that broke without reporting it: its reports stopped, or its workflow says so."""
+        breaks, listing, reported_at = worker.breaks, worker.listing, worker.report.reported_at
+        if now - breaks.at <= NEAR_SECONDS:
+            for each in list(breaks.unserved.values()):
+                if not each.reported and now - each.at >= _ENDS_REPORTED_SECONDS:
+                    self._record_failed_request(endpoint, worker, each.request, now)
+        by_workflow = listing.state in _BROKEN and listing.since != breaks.state_since
+        silent = reported_at > max(0.0, breaks.at) and (
+            now - max(reported_at, endpoint.sweeping_since) > self._timing.report_fresh_seconds
         )
         if by_workflow:
-            worker.broke_state_since = worker.since
-        if not silent and not (by_workflow and now - worker.broke_at > NEAR_SECONDS):
+            breaks.state_since = listing.since
+        if not silent and not (by_workflow and now - breaks.at > NEAR_SECONDS):
             return
-        held = [idx for idx, place in endpoint.given.items() if place.worker is worker]
-        # What left it unserved since it was last heard left it for that.
-        for key, (at, place, reported) in worker.lately.items():
-            worker.lately[key] = (now if at >= worker.heard_at - NEAR_SECONDS else at, place, reported)
-        self.broke(endpoint, worker, held, worker.memo_error or "it fell silent", now)
+        held = [idx for idx, request in endpoint.assigned.items() if request.worker is worker]
+        # Requests that left the worker since its last report left it because of the break.
+        for key, each in breaks.unserved.items():
+            left_at = now if each.at >= reported_at - NEAR_SECONDS else each.at
+            breaks.unserved[key] = Unserved(left_at, each.request, each.reported)
+        self.worker_broke(endpoint, worker, held, listing.error or "it stopped reporting", now)
 
     def _refused_copy(self, endpoint: Endpoint, asked: RoutedCall, now: float) -> QueuedRequest | None:
-        """A new copy of a request that is refused: it does not count as an arrival."""
-        if not asked.fingerprint or not endpoint.breakages:
+        """A new copy of a refused request; it is not counted as an arrival."""
+        if not asked.fingerprint or not endpoint.broken_requests:
             return None
-        record = endpoint.breakages.of(asked.fingerprint, now)
+        record = endpoint.broken_requests.get(asked.fingerprint, now)
         if record is None or not record.is_refused:
             return None
-        place = QueuedRequest(asked.request_idx or self._draw(), asked.cost, now, 0.0, asked.fingerprint)
-        place.refusal = record.sentence
-        return place
+        request = QueuedRequest(asked.request_idx or self._draw(), asked.cost, now, 0.0, asked.fingerprint)
+        request.refusal = record.sentence
+        return request
 
-    def _refuse(self, endpoint: Endpoint, place: QueuedRequest, now: float) -> bool:
-        """Whether the request is refused because two workers broke with it; it leaves the line then."""
-        if not endpoint.breakages:
+    def _refuse(self, endpoint: Endpoint, request: QueuedRequest, now: float) -> bool:
+        """Whether the request is refused because two workers broke with it; it leaves the queue then."""
+        if not endpoint.broken_requests:
             return False
-        self._judge_verdict(endpoint, place, now)
-        record = endpoint.breakages.of(place.key, now)
+        self._settle_break_suspect(endpoint, request, now)
+        record = endpoint.broken_requests.get(request.key, now)
         if record is None or not record.is_refused:
             return False
-        place.refusal = record.sentence
-        if endpoint.waiting.pop(place.request_idx, None) is not None:
-            endpoint.line.remove(place)
-        self._note(endpoint, place, Outcome.FAILED)
+        request.refusal = record.sentence
+        if endpoint.waiting.pop(request.request_idx, None) is not None:
+            endpoint.request_queue.remove(request)
+        self._log_end(endpoint, request, Outcome.FAILED)
         return True
 
-    def _judge_verdict(self, endpoint: Endpoint, place: QueuedRequest, now: float) -> None:
-        """Let a request go on whose last worker has shown itself well, or count a worker that is gone as broken."""
-        if place.verdict_on is None:
+    def _settle_break_suspect(self, endpoint: Endpoint, request: QueuedRequest, now: float) -> None:
+        """Clear the suspect if it reports without error since, or count a break if the worker has disappeared."""
+        suspect = request.break_suspect
+        if suspect is None:
             return
-        worker, since = place.verdict_on
+        worker = suspect.worker
         if endpoint.workers.get(worker.launch_id) is not worker:
-            place.verdict_on = None
-            if not worker.draining:
-                endpoint.breakages.broke(place.key, worker, now)
-        elif place.key not in worker.lately or (
-            worker.heard_at >= since + VERDICT_SECONDS and not worker.error
+            request.break_suspect = None
+            if not worker.listing.draining:
+                endpoint.broken_requests.add(request.key, worker, now)
+        elif request.key not in worker.breaks.unserved or (
+            worker.report.reported_at >= suspect.failed_at + CLEARED_SECONDS and not worker.report.error
         ):
-            worker.lately.pop(place.key, None)
-            place.verdict_on = None
-
-    # -- a client that cannot come again
-
-    def abandon(self, endpoint: Endpoint, place: QueuedRequest, outcome: Outcome, now: float) -> None:
-        """Nobody can come for this request any more: it leaves the line at once, with this outcome, or its unused ticket is void."""
-        if endpoint.gone:
-            return  # its books are closed
-        if endpoint.waiting.get(place.request_idx) is place:
-            endpoint.line.remove(place)
-            del endpoint.waiting[place.request_idx]
-            if outcome is Outcome.EXPIRED:
-                endpoint.tally.places_expired += 1
-            self._note(endpoint, place, outcome)
-        elif endpoint.given.get(place.request_idx) is place and place.worker is not None:
-            place.worker.ledger.withdraw(place.request_idx)
-            endpoint.reweigh(place.worker)
-            del endpoint.given[place.request_idx]
-            self._note(endpoint, place, _outcome(place))
-            self.pump(endpoint, now)
+            worker.breaks.unserved.pop(request.key, None)
+            request.break_suspect = None
 
 
-def _is_tried(endpoint: Endpoint, tried: QueuedRequest | None, place: QueuedRequest) -> bool:
-    """Whether another copy of the request is with a worker now, or its last worker is still being judged."""
-    if tried is None or tried is place:
+def _is_retried(endpoint: Endpoint, retry: QueuedRequest | None, request: QueuedRequest) -> bool:
+    """Whether another copy of the request is on a worker now, or waits until its last worker is judged."""
+    if retry is None or retry is request:
         return False
-    if tried.verdict_on is not None and endpoint.waiting.get(tried.request_idx) is tried:
+    if retry.break_suspect is not None and endpoint.waiting.get(retry.request_idx) is retry:
         return True
-    worker = tried.worker
-    given = endpoint.given.get(tried.request_idx) is tried
-    return given and worker is not None and worker.ledger.knows(tried.request_idx)
+    worker = retry.worker
+    assigned = endpoint.assigned.get(retry.request_idx) is retry
+    return assigned and worker is not None and worker.outstanding.knows(retry.request_idx)
 
 
-def _outcome(place: QueuedRequest) -> Outcome:
-    if not place.finished:
+def _outcome(request: QueuedRequest) -> Outcome:
+    if not request.finished:
         return Outcome.UNKNOWN
-    return Outcome.DONE if place.succeeded else Outcome.FAILED
+    return Outcome.DONE if request.succeeded else Outcome.FAILED
 
 
-def _forget(places: OrderedDict[int, QueuedRequest], before: float, keep_max: int) -> Iterator[QueuedRequest]:
-    """Drop the oldest of an ordered record."""
-    while places:
-        place = next(iter(places.values()))
-        if place.given_at > before and len(places) <= keep_max:
+def _forget(
+    requests: OrderedDict[int, QueuedRequest], before: float, keep_max: int
+) -> Iterator[QueuedRequest]:
+    """Remove and yield the oldest requests: those assigned before this time, and those beyond the number kept."""
+    while requests:
+        request = next(iter(requests.values()))
+        if request.assigned_at > before and len(requests) <= keep_max:
             return
-        places.popitem(last=False)
-        yield place
+        requests.popitem(last=False)
+        yield request

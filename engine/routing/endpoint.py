@@ -1,4 +1,4 @@
-"""One endpoint as this engine knows it: config and members from the memo, and what passes through this engine."""
+"""One endpoint in the engine's soft state: config and workers from the memo, requests that pass through this engine."""
 
 import math
 from collections import OrderedDict
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from engine.api.keys import same_key
-from engine.routing.broken_requests import Breakages
+from engine.routing.broken_requests import BrokenRequests
 from engine.routing.request_queue import QueuedRequest, RequestQueue
 from engine.routing.worker import KnownWorker
 from engine.settings import Limits, Timing
@@ -27,28 +27,37 @@ from stoker_wire.states import WorkerState
 log = structlog.get_logger("engine.routing.endpoint")
 
 _GOLDEN = 0.618034
-"""Its multiples fall evenly between 0 and 1."""
+"""Multiples of the golden ratio modulo 1 are evenly spread, so endpoints send their batches at different times."""
 
-TOLD_AGAIN_SECONDS = 30.0
-"""A worker without news is mentioned again after this time, so that the workflow knows it alive."""
+RESEND_SECONDS = 30.0
+"""An unchanged worker is sent again after this time, so that the workflow knows that it is alive."""
 
 
 @dataclass(slots=True)
 class EndpointCounters:
-    """Counts since this engine started, for `/metrics`."""
+    """Counts since the start of this engine, for `/metrics`."""
 
     routes_given: int = 0
     routes_waiting: int = 0
     reroutes: int = 0
     waited_seconds: float = 0.0
     reports: int = 0
-    places_expired: int = 0
+    requests_expired: int = 0
     tickets_expired: int = 0
     signals: dict[str, int] = field(default_factory=lambda: {"urgent": 0, "regular": 0})
 
 
+@dataclass(frozen=True, slots=True)
+class EndpointKey:
+    """A key that routes requests of the endpoint."""
+
+    key: bytes
+    valid_until: float
+    """Unix seconds; infinite for the current key."""
+
+
 class Endpoint:
-    """Soft state, rebuilt from Temporal and the workers' next reports. Holds no I/O; every method takes the time."""
+    """Soft state, rebuilt from Temporal and from the workers' next reports. No I/O; times are arguments, Unix seconds."""
 
     def __init__(
         self, memo: EndpointMemo, *, secrets: tuple[bytes, ...], timing: Timing, limits: Limits, now: float
@@ -61,43 +70,45 @@ class Endpoint:
         self.name = memo.name
         self.config = EndpointConfig()
         self.key = ""
-        self._keys: list[tuple[bytes, float]] = []
-        """Keys that open it, each with the time until which it does."""
+        self._keys: list[EndpointKey] = []
         self.workers: dict[str, KnownWorker] = {}
         self.candidates: list[Candidate] = []
-        """Whom the next request may go to, with their load kept up to date."""
-        self.line = RequestQueue()
+        """Routable workers with their current load."""
+        self.request_queue = RequestQueue()
         self.waiting: dict[int, QueuedRequest] = {}
-        # Ordered, not plain: taking the oldest of a plain dict again and again walks over what was taken before.
-        self.given: OrderedDict[int, QueuedRequest] = OrderedDict()
-        """Requests that were given a worker, oldest first: one that comes again was failed by it."""
-        self.ended: OrderedDict[int, QueuedRequest] = OrderedDict()
-        self.batcher = MetricsBatcher(now, spread=memo.id * _GOLDEN % 1.0)
-        self.tally = EndpointCounters()
+        """The queued requests by index."""
+        # OrderedDict: removing the oldest key of a plain dict again and again scans the slots of removed keys.
+        self.assigned: OrderedDict[int, QueuedRequest] = OrderedDict()
+        """Requests that have a worker, oldest first. If the client asks again, that worker failed the request."""
+        self.finished: OrderedDict[int, QueuedRequest] = OrderedDict()
+        """Requests whose worker reported the end, oldest first."""
+        self.metrics_batcher = MetricsBatcher(now, spread=memo.id * _GOLDEN % 1.0)
+        self.counters = EndpointCounters()
         self.gone = False
-        """Its workflow is closed."""
+        """The workflow is closed."""
         self.fault = ""
-        """What is wrong with the endpoint itself, for lists: its workflow makes no progress, or its memo is not readable."""
+        """Why the endpoint makes no progress or cannot be read, for lists; empty: no fault."""
         self.deletion_sent = False
-        """This engine has sent the deletion; the memo says so only once a Temporal worker has taken it up."""
+        """This engine has signalled the deletion; the memo shows it once a Temporal worker has handled the signal."""
         self.perf = 0.0
-        """Load per second of all that can be routed to."""
+        """Summed load per second of the candidates."""
         self.load = 0.0
-        """Load that those hold."""
+        """Summed outstanding load of the candidates."""
         self.escalation = Escalation()
-        self.breakages = Breakages()
-        """Requests that were on workers that broke."""
-        self.swept_at = self.awake_since = now
-        """When the router last looked after it, and since when it does so without a gap."""
+        self.broken_requests = BrokenRequests()
+        self.swept_at = self.sweeping_since = now
+        """Time of the dispatcher's last sweep, and start of its uninterrupted series of sweeps."""
         self.service_times = ServiceTimes()
-        """What requests take beside what they declare, as far as workers that take one at a time have shown."""
+        """Real over declared duration of requests, learned from workers that run one request at a time."""
         self.end_report_seconds = 0.0
-        """The longest that one of those may keep an end to itself."""
+        """Longest time that a routable worker takes to report a request's end; 0: no worker promises one."""
         self._candidate_of: dict[str, Candidate] = {}
         self.apply(memo, now)
 
     def __repr__(self) -> str:
-        return f"<Endpoint {self.name} {self.config.endpoint_state.value}, {len(self.candidates)} of {len(self.workers)} workers, {self.line!r}>"
+        state = self.config.endpoint_state.value
+        workers = f"{len(self.candidates)} of {len(self.workers)} workers"
+        return f"<Endpoint {self.name} {state}, {workers}, {self.request_queue!r}>"
 
     @property
     def deleting(self) -> bool:
@@ -105,29 +116,28 @@ class Endpoint:
         return self.memo.deleting or self.deletion_sent
 
     @property
+    def stopped(self) -> bool:
+        """Whether its owner stopped it."""
+        return self.config.endpoint_state is EndpointState.STOPPED
+
+    @property
     def workflow_id(self) -> str:
         """The id of its workflow."""
         return workflow_id(self.name)
 
-    # -- news
+    # -- inputs
 
     def apply(self, memo: EndpointMemo, now: float) -> None:
-        """Take over a memo; an unreadable config of a newer workflow leaves the last one in force."""
+        """Apply a memo. If a newer workflow's config cannot be read, the last one stays in force."""
         self.memo = memo
         try:
             self.config = EndpointConfig.model_validate(memo.config)
         except ValueError:
             log.error("config_unreadable", endpoint=memo.name, kept=repr(self.config)[:200])
         self.key = mint_endpoint_key(self._secrets[0], memo.id, memo.key_version)
-        self._keys = [
-            (mint_endpoint_key(secret, memo.id, memo.key_version).encode(), math.inf)
-            for secret in self._secrets
-        ]
+        self._keys = self._valid_keys(memo.key_version, math.inf)
         if memo.key_overlap_until > now:
-            self._keys += [
-                (mint_endpoint_key(secret, memo.id, memo.key_version - 1).encode(), memo.key_overlap_until)
-                for secret in self._secrets
-            ]
+            self._keys += self._valid_keys(memo.key_version - 1, memo.key_overlap_until)
         listed = {member.l for member in memo.members}
         for launch_id in [known for known, worker in self.workers.items() if worker.listed]:
             if launch_id not in listed:
@@ -136,40 +146,49 @@ class Endpoint:
             worker = self.workers.get(member.l)
             if worker is None:
                 worker = self.workers[member.l] = KnownWorker(member.l)
-            if worker.list_as(member, now):
-                self.batcher.request_urgent("drain seen", now)
+            if worker.apply_member(member, now):
+                self.metrics_batcher.request_urgent("drain seen", now)
 
-    def opened_by(self, key: str, now: float) -> bool:
-        """Whether this is a key of the endpoint; one that was rotated with an overlap is for so long."""
-        return any(same_key(known, key) and now < until for known, until in self._keys)
+    def _valid_keys(self, version: int, until: float) -> list[EndpointKey]:
+        return [
+            EndpointKey(mint_endpoint_key(secret, self.id, version).encode(), until)
+            for secret in self._secrets
+        ]
+
+    def accepts_key(self, key: str, now: float) -> bool:
+        """Whether this is a valid key of the endpoint; the previous one is valid until its overlap ends."""
+        return any(same_key(each.key, key) and now < each.valid_until for each in self._keys)
 
     def worker(self, launch_id: str) -> KnownWorker | None:
-        """The worker of this launch; one not listed yet is taken up, within bounds, because the memo may lag."""
+        """The worker of this launch. The memo may lag, so a bounded number of unlisted workers is accepted; None: too many."""
         worker = self.workers.get(launch_id)
         if worker is None and len(self.workers) < len(self.memo.members) + self._limits.workers_unlisted_max:
             worker = self.workers[launch_id] = KnownWorker(launch_id)
         return worker
 
     def refresh(self, now: float, *, trust_memo: bool) -> None:
-        """Who can be given a request now; after any news of a worker, and as reports grow old."""
-        workers = [w for w in self.workers.values() if w.routable(now, self._timing, trust_memo=trust_memo)]
-        self.candidates = [candidate_of(worker, self.service_times) for worker in workers]
-        self.end_report_seconds = max((worker.end_report_seconds for worker in workers), default=0.0)
+        """Recompute the candidates after a worker changed, and periodically because reports expire."""
+        timing, service_times = self._timing, self.service_times
+        workers = [w for w in self.workers.values() if w.is_routable(now, timing, trust_memo=trust_memo)]
+        self.candidates = [candidate_of(worker, service_times) for worker in workers]
+        self.end_report_seconds = max((worker.report.end_report_seconds for worker in workers), default=0.0)
         self._candidate_of = {candidate.launch_id: candidate for candidate in self.candidates}
         self.perf = sum(candidate.perf for candidate in self.candidates)
         self.load = sum(candidate.outstanding for candidate in self.candidates)
 
-    def reweigh(self, worker: KnownWorker) -> None:
-        """The worker's load moved."""
+    def update_load(self, worker: KnownWorker) -> None:
+        """The worker's outstanding load changed."""
         candidate = self._candidate_of.get(worker.launch_id)
         if candidate is not None:
             before = candidate.outstanding
-            worker.weigh(candidate, self.service_times)
+            worker.fill_candidate(candidate, self.service_times)
             self.load += candidate.outstanding - before
+
+    # -- queue
 
     @property
     def prefetch(self) -> PrefetchLimits | None:
-        """How far ahead busy workers are given the next in the line; None: whatever they hold."""
+        """How early busy workers get their next request; None: no worker reports its progress."""
         if self.end_report_seconds <= 0:
             return None
         return prefetch_limits(
@@ -179,56 +198,59 @@ class Endpoint:
         )
 
     def late_cutoff(self, now: float) -> float:
-        """Who waits since before that lets those pass who can still be served in time."""
+        """Requests that arrived before this time yield to requests that can still meet the target queue time."""
         return late_cutoff(now, self.config.target_queue_time)
-
-    # -- what follows from it
 
     @property
     def queue_seconds(self) -> float:
-        """Expected queue time over the endpoint; infinite while requests wait and nobody works."""
+        """Expected queue time; infinite while requests wait and no worker is routable."""
         if self.perf <= 0:
-            return math.inf if self.line else 0.0
-        return (self.line.load + self.load) / self.perf
+            return math.inf if self.request_queue else 0.0
+        return (self.request_queue.load + self.load) / self.perf
+
+    # -- metrics for the workflow
 
     def gauges(self) -> Gauges:
-        """What there is to say besides arrivals."""
+        """The current values that a batch contains besides arrivals."""
+        queue_seconds, target = self.queue_seconds, self.config.target_queue_time
         return Gauges(
-            queue=QueueState.of(len(self.line), self.queue_seconds, self.config.target_queue_time),
+            queue=QueueState.of(len(self.request_queue), queue_seconds, target),
             workers=len(self.workers),
             holding=any(worker.holds for worker in self.workers.values()),
             inactivity_timeout=self.config.inactivity_timeout,
-            workers_cold=sum(worker.state is WorkerState.INACTIVE for worker in self.workers.values()),
+            workers_cold=sum(w.listing.state is WorkerState.INACTIVE for w in self.workers.values()),
         )
 
-    @property
-    def stopped(self) -> bool:
-        """Whether its owner stopped it."""
-        return self.config.endpoint_state is EndpointState.STOPPED
+    def changed_workers(self, now: float) -> tuple[WorkerMetrics, ...]:
+        """The workers for the next batch: changed ones, and each one once per `RESEND_SECONDS`.
 
-    def news_of_workers(self, now: float) -> tuple[WorkerMetrics, ...]:
-        """What the next batch says of the workers: those with news, and each now and then.
-
-        Those that drain or have open tickets are in every batch: one without them says that there are none.
+        Every batch contains workers that drain or have open tickets: the workflow reads a missing one as finished.
         """
-        said = []
-        for worker in self._speaking():
-            news = worker.news()
-            binding = worker.draining or worker.disagrees or worker.ledger.tickets_open > 0
-            if news == worker.told and now - worker.told_at < TOLD_AGAIN_SECONDS and not binding:
+        changed = []
+        for worker in self._active_workers():
+            snapshot = worker.snapshot()
+            required = (
+                worker.listing.draining or worker.contradicts_workflow or worker.outstanding.tickets_open > 0
+            )
+            if snapshot == worker.sent and now - worker.sent_at < RESEND_SECONDS and not required:
                 continue
-            worker.told, worker.told_at = news, now
-            said.append(worker.metrics())
-        return tuple(said)
+            worker.sent, worker.sent_at = snapshot, now
+            changed.append(worker.metrics())
+        return tuple(changed)
 
-    def _speaking(self) -> Iterable[KnownWorker]:
+    def _active_workers(self) -> Iterable[KnownWorker]:
         for worker in self.workers.values():
-            if worker.heard_at > 0 or worker.ledger.tickets_open or worker.draining or worker.suspect_since:
+            if (
+                worker.report.reported_at > 0
+                or worker.outstanding.tickets_open
+                or worker.listing.draining
+                or worker.suspicion.since
+            ):
                 yield worker
 
 
 def candidate_of(worker: KnownWorker, service_times: ServiceTimes) -> Candidate:
-    """The worker as the routing policy sees it."""
-    candidate = Candidate(worker.launch_id, perf=worker.believed_perf)
-    worker.weigh(candidate, service_times)
+    """The worker as the worker selection sees it."""
+    candidate = Candidate(worker.launch_id, perf=worker.trusted_perf)
+    worker.fill_candidate(candidate, service_times)
     return candidate

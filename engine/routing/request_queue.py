@@ -1,22 +1,33 @@
-"""The line of requests that wait for a worker: in the order of their first calls, but `policy.routing.queue_discipline` says whose turn it is."""
+"""An endpoint's queue of requests that wait for a worker. `policy.routing.queue_discipline` decides the order of service."""
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from engine.routing.worker import KnownWorker
 from policy.routing.queue_discipline import DeadlineQueue, SortKey
 
 
+@dataclass(frozen=True, slots=True)
+class BreakSuspect:
+    """A worker that failed a request and may have broken because of it."""
+
+    worker: KnownWorker
+    failed_at: float
+    """Unix seconds."""
+
+
 class QueuedRequest:
-    """One request that an endpoint knows: waiting, or given to a worker and remembered for a re-route."""
+    """One request of an endpoint: waiting for a worker, or assigned to one and remembered for a re-route."""
 
     __slots__ = (
-        "again",
         "arrived_at",
+        "assigned_at",
         "avoid",
+        "break_suspect",
         "cost",
+        "counted_elsewhere",
         "finished",
-        "given_at",
         "key",
         "paused_until",
         "refusal",
@@ -28,7 +39,6 @@ class QueuedRequest:
         "succeeded",
         "took_s",
         "turned_away",
-        "verdict_on",
         "waited_s",
         "wake",
         "worker",
@@ -39,128 +49,132 @@ class QueuedRequest:
     ) -> None:
         self.request_idx = request_idx
         self.key = fingerprint or f"#{request_idx}"
-        """What all copies of the request have in common, as far as the client tells it."""
+        """Equal for all copies of the request, if the client sends fingerprints."""
         self.cost = cost
         self.arrived_at = now
         self.seen_at = now
-        """Last call, or the end of the last held call."""
+        """Time of the last call, or end of the last held call, Unix seconds."""
         self.replay_timeout = replay_timeout
         self.wake: Callable[[bool], None] | None = None
-        """Ends the held call, saying whether a worker was given; None between two calls."""
+        """Ends the held call; the argument says whether a worker was assigned. None: no call is held."""
         self.worker: KnownWorker | None = None
-        self.given_at = 0.0
+        self.assigned_at = 0.0
         self.reqnum = 0
         self.finished = False
-        """The worker itself said that the request ended: it answers, whatever its client says."""
+        """The worker reported the request's end. The client's word about the worker does not count then."""
         self.avoid: frozenset[str] = frozenset()
         """Launch ids of workers that failed this request."""
         self.rerouted_at = -math.inf
-        """When it last came again after having been given a worker."""
+        """When the client last asked again after a worker had been assigned."""
         self.paused_until = -math.inf
         self.turned_away = False
-        """The line was full when it came."""
-        self.again = False
-        """It brought an index that this engine does not know: another one, or one before a restart, has counted it."""
+        """The queue was full on arrival."""
+        self.counted_elsewhere = False
+        """It arrived with an index unknown to this engine; another engine, or this one before a restart, counted it."""
         self.waited_s: float | None = None
-        """From its arrival to the first worker."""
+        """From arrival to the first assignment, seconds."""
         self.took_s: float | None = None
-        """From the last worker to that worker's word that it ended."""
+        """From the last assignment to the worker's report of the end, seconds."""
         self.succeeded = False
         self.refusal = ""
-        """Why it is sent to no worker any more."""
-        self.verdict_on: tuple[KnownWorker, float] | None = None
-        """A worker that failed it, and when: it waits until it is known whether that worker broke."""
+        """Why it is no longer sent to any worker; empty: it is not refused."""
+        self.break_suspect: BreakSuspect | None = None
+        """The request waits until it is known whether this worker broke."""
 
     @property
     def order(self) -> SortKey:
-        """Its place in the line: one that had its turn, and whose worker failed it, goes before all others."""
+        """Sort key. A request whose worker failed it comes before those that had no worker yet."""
         return (self.waited_s is None, self.arrived_at, self.request_idx)
 
     def __repr__(self) -> str:
         where = (
-            f"given to {self.worker.launch_id}" if self.worker else "held" if self.wake else "between calls"
+            f"assigned to {self.worker.launch_id}"
+            if self.worker
+            else "held"
+            if self.wake
+            else "between calls"
         )
         return f"<QueuedRequest {self.request_idx} {where}>"
 
 
-def _order(place: QueuedRequest) -> SortKey:
-    return place.order
+def _order(request: QueuedRequest) -> SortKey:
+    return request.order
 
 
 class RequestQueue:
-    """Everybody who waits. Only held ones can be served; the others keep their turn."""
+    """The waiting requests. Only those with a held call can be served; the others keep their position."""
 
-    __slots__ = ("_held", "_places", "load")
+    __slots__ = ("_all", "_held", "load")
 
     def __init__(self) -> None:
-        self._places: DeadlineQueue[QueuedRequest] = DeadlineQueue(_order)
+        self._all: DeadlineQueue[QueuedRequest] = DeadlineQueue(_order)
         self._held: DeadlineQueue[QueuedRequest] = DeadlineQueue(_order)
         self.load = 0.0
-        """Summed cost of everything that waits."""
+        """Summed cost of all waiting requests."""
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._all)
 
     def __iter__(self) -> Iterator[QueuedRequest]:
-        return iter(self._places)
+        return iter(self._all)
 
     def __repr__(self) -> str:
-        return f"<RequestQueue of {len(self._places)}, {len(self._held)} held, {self.load:g} load>"
+        return f"<RequestQueue of {len(self._all)}, {len(self._held)} held, {self.load:g} load>"
 
     @property
     def held_count(self) -> int:
-        """How many calls are held open."""
+        """Number of held calls."""
         return len(self._held)
 
     @property
     def oldest(self) -> QueuedRequest | None:
-        """Who came first."""
-        return self._places.oldest
+        """The request that arrived first."""
+        return self._all.oldest
 
     def held(self) -> list[QueuedRequest]:
-        """Those that can be served now, in the order of their coming."""
+        """Requests with a held call, in order of arrival."""
         return list(self._held)
 
     def in_service_order(self, late_cutoff: float) -> Iterator[QueuedRequest]:
-        """Those that can be served now, whose turn it is first; late is who came before that moment."""
+        """Requests with a held call in order of service; those that arrived before `late_before` are late."""
         return self._held.in_service_order(late_cutoff)
 
-    def add(self, place: QueuedRequest) -> None:
-        """RequestQueue up, at the turn of its first arrival."""
-        self._places.add(place)
-        self.load += place.cost
+    def add(self, request: QueuedRequest) -> None:
+        """Add a request at the position of its first arrival."""
+        self._all.add(request)
+        self.load += request.cost
 
-    def remove(self, place: QueuedRequest) -> None:
-        """Leave the line unserved."""
-        self._places.remove(place)
-        self.load = self.load - place.cost if self._places else 0.0
-        self.let_go(place)
+    def remove(self, request: QueuedRequest) -> None:
+        """Remove a request that was not served."""
+        self._all.remove(request)
+        self.load = self.load - request.cost if self._all else 0.0
+        self.end_hold(request)
 
-    def serve(self, place: QueuedRequest, late_cutoff: float) -> None:
-        """Leave the line with a worker."""
-        if place.wake is not None:
-            self._held.serve(place, late_cutoff)
-            place.wake = None
-        self.remove(place)
+    def serve(self, request: QueuedRequest, late_cutoff: float) -> None:
+        """Remove a request that gets a worker."""
+        if request.wake is not None:
+            self._held.serve(request, late_cutoff)
+            request.wake = None
+        self.remove(request)
 
-    def hold(self, place: QueuedRequest, wake: Callable[[bool], None]) -> None:
-        """A call is now held open for it; one held before is ended."""
-        before, place.wake = place.wake, wake
+    def hold(self, request: QueuedRequest, wake: Callable[[bool], None]) -> None:
+        """A call is held for the request; an earlier held call of it is ended."""
+        before, request.wake = request.wake, wake
         if before is None:
-            self._held.add(place)
+            self._held.add(request)
         else:
             before(False)
 
-    def let_go(self, place: QueuedRequest) -> None:
-        """No call is held open for it any more; it keeps its turn."""
-        if place.wake is not None:
-            place.wake = None
-            self._held.remove(place)
+    def end_hold(self, request: QueuedRequest) -> None:
+        """No call is held for the request any more; it keeps its position."""
+        if request.wake is not None:
+            request.wake = None
+            self._held.remove(request)
 
-    def position(self, place: QueuedRequest, late_cutoff: float) -> int:
-        """How many are to be served before it."""
-        return self._places.position(place, late_cutoff)
+    def position(self, request: QueuedRequest, late_cutoff: float) -> int:
+        """Number of requests that are served before it."""
+        return self._all.position(request, late_cutoff)
 
     def expired(self, now: float) -> list[QueuedRequest]:
-        """Those that have not come again within their replay timeout."""
-        return [p for p in self._places if p.wake is None and now - p.seen_at > p.replay_timeout]
+        """Requests whose client has not asked again within the replay timeout."""
+        return [each for each in self._all if each.wake is None and now - each.seen_at > each.replay_timeout]

@@ -32,18 +32,16 @@ class Reason:
     eta_s: float | None = None
 
 
-def why_waiting(endpoint: Endpoint, place: QueuedRequest, now: float) -> Reason:
+def why_waiting(endpoint: Endpoint, request: QueuedRequest, now: float) -> Reason:
     """Why this request has no worker now."""
-    if place.turned_away:
-        said = (
-            f"the queue is full with {len(endpoint.line)} requests; this one keeps no place, come again later"
-        )
-        return Reason("busy", said)
-    if now < place.paused_until:
+    if request.turned_away:
+        message = f"the queue is full with {len(endpoint.request_queue)} requests; this one keeps no place, come again later"
+        return Reason("busy", message)
+    if now < request.paused_until:
         return Reason("worker_failed", "its workers failed twice within a second; pausing before the next")
-    if place.verdict_on is not None:
-        said = "a worker broke with this request and another failed it; waiting to see whether that one broke too"
-        return Reason("worker_failed", said)
+    if request.break_suspect is not None:
+        message = "a worker broke with this request and another failed it; waiting to see whether that one broke too"
+        return Reason("worker_failed", message)
     if endpoint.stopped:
         return Reason("stopped", "the endpoint is stopped; set endpoint_state to active to serve requests")
     if endpoint.candidates:
@@ -52,7 +50,9 @@ def why_waiting(endpoint: Endpoint, place: QueuedRequest, now: float) -> Reason:
         eta = None if math.isinf(wait) else round(wait, 1)
         workers = "1 ready worker is" if ready == 1 else f"all {ready} ready workers are"
         return Reason("busy", f"{workers} busy; expected queue time {wait:.0f} s", eta)
-    if any(w.suspect_since is not None or now < w.out_until for w in endpoint.workers.values()):
+    if any(
+        w.suspicion.since is not None or now < w.suspicion.excluded_until for w in endpoint.workers.values()
+    ):
         return Reason("worker_failed", "its workers did not answer; waiting for them to report again")
     return _nobody_ready(endpoint, now)
 
@@ -63,10 +63,12 @@ def _nobody_ready(endpoint: Endpoint, now: float) -> Reason:
     if memo.wait_reason:
         code = "no_capacity" if memo.wait_code == "budget" else memo.wait_code
         return Reason(code if code in _KNOWN else "recruiting", memo.wait_reason, eta)
-    booting = sum(1 for worker in endpoint.workers.values() if worker.listed and worker.state in _BOOTING)
+    booting = sum(
+        1 for worker in endpoint.workers.values() if worker.listed and worker.listing.state in _BOOTING
+    )
     if booting:
-        said = "1 worker is booting" if booting == 1 else f"{booting} workers are booting"
-        return Reason("booting", said, eta)
+        message = "1 worker is booting" if booting == 1 else f"{booting} workers are booting"
+        return Reason("booting", message, eta)
     if not memo.groups:
         return Reason(
             "no_capacity", "the endpoint has no workergroup, so it cannot recruit workers; create one"

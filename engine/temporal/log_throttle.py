@@ -1,4 +1,4 @@
-"""One endpoint at which a loop over all of them fails: it is said, and the others have their turn."""
+"""Rate-limited log for endpoints whose iteration of a loop failed."""
 
 import time
 from collections.abc import Callable
@@ -7,27 +7,26 @@ import structlog
 
 log = structlog.get_logger("engine.temporal.log_throttle")
 
-SAID_AGAIN_SECONDS = 60.0
-"""A loop comes by several times a second."""
+REPEAT_SECONDS = 60.0
+"""An endpoint is logged at most once in this time; the loops run several times a second."""
 
 
 class LogThrottle:
-    """Says of one loop which endpoints it could not look after."""
+    """Logs the failed endpoints of one loop."""
 
     def __init__(self, loop: str, *, now: Callable[[], float] = time.monotonic) -> None:
         self._loop = loop
         self._now = now
-        self._said: dict[str, float] = {}
-        """When each was last spoken of."""
+        self._logged_at: dict[str, float] = {}
 
     def __repr__(self) -> str:
-        return f"<LogThrottle by {self._loop}: {', '.join(self._said) or 'nobody'}>"
+        return f"<LogThrottle of {self._loop}: {', '.join(self._logged_at) or 'no endpoints'}>"
 
-    def say(self, endpoint: str, fault: Exception) -> None:
-        """Log it, once a minute for each endpoint."""
+    def log(self, endpoint: str, fault: Exception) -> None:
+        """Log the fault unless the endpoint was logged within `REPEAT_SECONDS`."""
         now = self._now()
-        self._said = {name: at for name, at in self._said.items() if now - at < SAID_AGAIN_SECONDS}
-        if endpoint not in self._said:
-            self._said[endpoint] = now
+        self._logged_at = {name: at for name, at in self._logged_at.items() if now - at < REPEAT_SECONDS}
+        if endpoint not in self._logged_at:
+            self._logged_at[endpoint] = now
             error = f"{type(fault).__name__}: {fault}"[:300]
             log.error("endpoint_skipped", loop=self._loop, endpoint=endpoint, error=error)

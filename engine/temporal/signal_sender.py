@@ -1,4 +1,4 @@
-"""Carries what the pulse says is due to the endpoints' workflows."""
+"""Sends metrics batches as signals to the endpoints' workflows when the metrics batchers say that they are due."""
 
 import asyncio
 import contextlib
@@ -13,8 +13,7 @@ from temporalio.client import Client
 from engine.routing.directory import Directory
 from engine.routing.endpoint import Endpoint
 from engine.temporal.log_throttle import LogThrottle
-from engine.temporal.rpc_errors import TEMPORAL_FAULTS, is_gone
-from engine.temporal.rpc_errors import rpc_error_text as words
+from engine.temporal.rpc_errors import TEMPORAL_FAULTS, is_gone, rpc_error_text
 from stoker_wire.control import REPORT_METRICS
 from stoker_wire.messages import MetricsBatch
 
@@ -22,16 +21,17 @@ log = structlog.get_logger("engine.temporal.signal_sender")
 
 TICK_SECONDS = 0.25
 SLICE = 100
-"""Pulses felt at a stretch, a millisecond: then whoever calls has a turn."""
+"""Metrics batchers checked before other tasks run; about a millisecond of work."""
 RETRY_SECONDS = 1.0
 SIGNALS_AT_ONCE_MAX = 32
-GOODBYE_SECONDS = 3.0
+FAREWELL_SECONDS = 3.0
+"""How long a stopping engine tries to send its last batches."""
 ABSENT_SECONDS = 10.0
-"""Between two looks so long: this process stood still, and no worker could report to it."""
+"""After a longer gap between two ticks the process was suspended, and no worker could report to it."""
 
 
 class SignalSender:
-    """One batch at a time per endpoint, in order; a batch that failed is sent again as it was, so nothing counts twice."""
+    """Sends one batch at a time per endpoint, in order. A failed batch is repeated unchanged, so nothing counts twice."""
 
     def __init__(
         self,
@@ -39,92 +39,97 @@ class SignalSender:
         directory: Directory,
         *,
         engine_id: str,
+        on_closed: Callable[[Endpoint], None] = lambda _: None,
         now: Callable[[], float] = time.time,
     ) -> None:
+        """
+        Args:
+            on_closed: called when Temporal answers that the endpoint's workflow does not run.
+            now: Unix seconds.
+        """
         self._client = client
         self._directory = directory
         self._engine_id = engine_id
+        self._on_closed = on_closed
         self._now = now
-        self._seen_at = self._listening_since = now()
+        self._ticked_at = self._listening_since = now()
         self._sequence = itertools.count(1)
         self._sending: dict[int, asyncio.Task[None]] = {}
         self._at_once = asyncio.Semaphore(SIGNALS_AT_ONCE_MAX)
-        self._unsaid: dict[int, list[MetricsBatch]] = {}
-        self._skipped = LogThrottle("herald")
-        self.on_gone: Callable[[Endpoint], None] = lambda _: None
+        self._unsent: dict[int, list[MetricsBatch]] = {}
+        self._throttle = LogThrottle("signal_sender")
 
     async def run(self) -> None:
-        """Look at every endpoint's pulse for ever."""
+        """Check the metrics batcher of every endpoint until cancelled."""
         while True:
             now = self._now()
-            self._listens(now)
+            self._update_listening_since(now)
             for number, endpoint in enumerate(self._directory, start=1):
                 try:
-                    if not self._rests(endpoint, now):
+                    if not self._is_idle(endpoint, now):
                         self.flush(endpoint)
-                except Exception as fault:  # noqa: BLE001 - whatever is wrong with it, the next one has its turn
-                    self._skipped.say(endpoint.name, fault)
+                except Exception as fault:  # noqa: BLE001 - a fault of one endpoint must not stop the others
+                    self._throttle.log(endpoint.name, fault)
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
             await asyncio.sleep(TICK_SECONDS)
 
-    def _listens(self, now: float) -> float:
-        """Since when this process listens without a pause: the silence of a worker counts from then at the earliest.
+    def _update_listening_since(self, now: float) -> float:
+        """Start of this process's uninterrupted run: missing reports of workers count from then at the earliest.
 
-        A laptop that slept and a virtual machine that was paused show as a jump of the clock between two looks.
+        A suspended laptop or a paused virtual machine shows as a jump of the clock between two ticks.
         """
-        if now - self._seen_at > ABSENT_SECONDS:
-            log.warning("engine_was_absent", seconds=round(now - self._seen_at, 1))
+        if now - self._ticked_at > ABSENT_SECONDS:
+            log.warning("engine_was_suspended", seconds=round(now - self._ticked_at, 1))
             self._listening_since = now
-        self._seen_at = now
+        self._ticked_at = now
         return self._listening_since
 
-    def _rests(self, endpoint: Endpoint, now: float) -> bool:
-        """Nothing of it can be due, and nothing was left unsaid: most endpoints, at most ticks."""
-        resting = now < endpoint.batcher.not_due_before(endpoint.config.inactivity_timeout)
-        return resting and not self._unsaid.get(endpoint.id)
+    def _is_idle(self, endpoint: Endpoint, now: float) -> bool:
+        """Whether nothing can be due and nothing is unsent. True for most endpoints at most ticks."""
+        idle = now < endpoint.metrics_batcher.not_due_before(endpoint.config.inactivity_timeout)
+        return idle and not self._unsent.get(endpoint.id)
 
     def flush(self, endpoint: Endpoint) -> None:
-        """Send what is due, unless a batch of the endpoint is under way: then it goes right after."""
+        """Send what is due. While a batch of the endpoint is being sent, the next one follows right after it."""
         if endpoint.id in self._sending or endpoint.gone:
             return
-        if endpoint.batcher.due(endpoint.gauges(), self._now()) is None and not self._unsaid.get(endpoint.id):
-            self._come_back(endpoint)
+        due = endpoint.metrics_batcher.due(endpoint.gauges(), self._now())
+        if due is None and not self._unsent.get(endpoint.id):
+            self._schedule_urgent(endpoint)
             return
         task = asyncio.get_running_loop().create_task(self._send(endpoint), name=f"signal {endpoint.name}")
         self._sending[endpoint.id] = task
         task.add_done_callback(lambda _: self._sending.pop(endpoint.id, None))
 
     async def close(self) -> None:
-        """Stop sending, with a goodbye to each workflow: nobody has to wait for this engine's silence to be sure."""
+        """Stop sending, and tell each workflow that this engine leaves, so that it need not wait for missing batches."""
         tasks = list(self._sending.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        spoken_to = [endpoint for endpoint in self._directory if endpoint.workers and not endpoint.gone]
+        known = [endpoint for endpoint in self._directory if endpoint.workers and not endpoint.gone]
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GOODBYE_SECONDS):
-                await asyncio.gather(*map(self._goodbye, spoken_to))
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await asyncio.gather(*map(self._send_last, known))
 
-    async def _goodbye(self, endpoint: Endpoint) -> None:
-        unsaid = self._unsaid.pop(endpoint.id, [])
+    async def _send_last(self, endpoint: Endpoint) -> None:
+        unsent = self._unsent.pop(endpoint.id, [])
         *before, last = self.batches(endpoint, "the engine stops", self._now())
         empty = {"stopping": True, "queued_load": 0.0, "queued_requests": 0, "oldest_wait_s": 0.0}
-        handle = self._client.get_workflow_handle(endpoint.workflow_id)
         try:
-            for batch in (*unsaid, *before, last.model_copy(update=empty)):
-                async with self._at_once:
-                    rpc_error_text = batch.model_dump(mode="json", exclude_defaults=True)
-                    await handle.signal(REPORT_METRICS, rpc_error_text, rpc_timeout=timedelta(seconds=2))
+            for batch in (*unsent, *before, last.model_copy(update=empty)):
+                await self._signal(endpoint, batch, timedelta(seconds=2))
         except TEMPORAL_FAULTS as fault:
-            log.info("goodbye_not_said", endpoint=endpoint.name, error=words(fault))
+            log.info("last_signal_failed", endpoint=endpoint.name, error=rpc_error_text(fault))
 
     def batches(self, endpoint: Endpoint, urgent: str, now: float) -> list[MetricsBatch]:
-        """What is due, as the workflow reads it: a steady stretch before it is a batch of its own."""
-        level = endpoint.gauges()
-        windows = endpoint.batcher.take_windows(level, now)
-        oldest = endpoint.line.oldest
-        workers = endpoint.news_of_workers(now)
+        """What is due. An idle period before the current window is a batch of its own."""
+        gauges = endpoint.gauges()
+        windows = endpoint.metrics_batcher.take_windows(gauges, now)
+        queue = endpoint.request_queue
+        oldest = queue.oldest
+        workers = endpoint.changed_workers(now)
         made = []
         for window in windows:
             last = window is windows[-1]
@@ -136,47 +141,50 @@ class SignalSender:
                     window_s=round(window.seconds, 3),
                     arrived_load=window.load,
                     arrived_requests=window.requests,
-                    queued_load=endpoint.line.load,
-                    queued_requests=len(endpoint.line),
+                    queued_load=queue.load,
+                    queued_requests=len(queue),
                     oldest_wait_s=max(0.0, now - oldest.arrived_at) if oldest else 0.0,
-                    last_request_at=endpoint.batcher.last_request_at,
+                    last_request_at=endpoint.metrics_batcher.last_request_at,
                     urgent=urgent if last else "",
                     workers=workers,
-                    listening_since=self._listens(now),
+                    listening_since=self._update_listening_since(now),
                 )
             )
-        endpoint.tally.signals["urgent" if urgent else "regular"] += len(made)
+        endpoint.counters.signals["urgent" if urgent else "regular"] += len(made)
         return made
 
-    def _come_back(self, endpoint: Endpoint) -> None:
-        """An urgent cause inside its gap is due in a moment: sooner than the next tick."""
-        at = endpoint.batcher.urgent_due_at()
+    def _schedule_urgent(self, endpoint: Endpoint) -> None:
+        """An urgent cause may become due before the next tick: flush exactly then."""
+        at = endpoint.metrics_batcher.urgent_due_at()
         if at is not None:
             wait = at - self._now()
             if 0 < wait < TICK_SECONDS:
                 asyncio.get_running_loop().call_later(wait, self.flush, endpoint)
 
     async def _send(self, endpoint: Endpoint) -> None:
-        unsaid = self._unsaid.setdefault(endpoint.id, [])
-        handle = self._client.get_workflow_handle(endpoint.workflow_id)
+        unsent = self._unsent.setdefault(endpoint.id, [])
         while not endpoint.gone:
             now = self._now()
-            urgent = endpoint.batcher.due(endpoint.gauges(), now)
-            if urgent is not None and len(unsaid) < 2:
-                unsaid += self.batches(endpoint, urgent, now)
-            if not unsaid:
+            urgent = endpoint.metrics_batcher.due(endpoint.gauges(), now)
+            if urgent is not None and len(unsent) < 2:
+                unsent += self.batches(endpoint, urgent, now)
+            if not unsent:
                 break
             try:
-                async with self._at_once:
-                    rpc_error_text = unsaid[0].model_dump(mode="json", exclude_defaults=True)
-                    await handle.signal(REPORT_METRICS, rpc_error_text, rpc_timeout=timedelta(seconds=5))
-                del unsaid[0]
+                await self._signal(endpoint, unsent[0], timedelta(seconds=5))
+                del unsent[0]
             except TEMPORAL_FAULTS as fault:
                 if is_gone(fault):
-                    self._unsaid.pop(endpoint.id, None)
-                    self.on_gone(endpoint)
+                    self._unsent.pop(endpoint.id, None)
+                    self._on_closed(endpoint)
                     return
-                log.warning("signal_failed", endpoint=endpoint.name, error=words(fault))
+                log.warning("signal_failed", endpoint=endpoint.name, error=rpc_error_text(fault))
                 await asyncio.sleep(RETRY_SECONDS)
-        self._unsaid.pop(endpoint.id, None)
-        self._come_back(endpoint)
+        self._unsent.pop(endpoint.id, None)
+        self._schedule_urgent(endpoint)
+
+    async def _signal(self, endpoint: Endpoint, batch: MetricsBatch, rpc_timeout: timedelta) -> None:
+        handle = self._client.get_workflow_handle(endpoint.workflow_id)
+        async with self._at_once:
+            value = batch.model_dump(mode="json", exclude_defaults=True)
+            await handle.signal(REPORT_METRICS, value, rpc_timeout=rpc_timeout)

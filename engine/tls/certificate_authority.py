@@ -162,15 +162,15 @@ class CertificateApi:
             Problem: 403, the caller is not that instance.
         """
         endpoint_id, worker = self._worker(instance_id)
-        if worker is None or not worker.host:
+        if worker is None or not worker.listing.host:
             return None
         tokens = [
             mint_worker_token(secret, endpoint_id, worker.launch_id).encode()
             for secret in self._engine.settings.secrets
         ]
         shown = any(same_key(token, key) for key in presented(request) for token in tokens)
-        if shown or _same_host(request.remote, worker.host):
-            return worker.host
+        if shown or _same_host(request.remote, worker.listing.host):
+            return worker.listing.host
         raise Problem(
             403,
             "not_the_instance",
@@ -187,8 +187,8 @@ class CertificateApi:
                 here = self._worker(instance_id)[1] is not None
                 if time.monotonic() - began > (_ADDRESS_SECONDS_MAX if here else _UNKNOWN_SECONDS_MAX):
                     what = "has no address yet" if here else "is not known here"
-                    said = f"instance {instance_id} {what}; ask again when the marketplace lists it"
-                    raise Problem(404, "no_such_instance", said, headers={"Retry-After": "5"})
+                    message = f"instance {instance_id} {what}; ask again when the marketplace lists it"
+                    raise Problem(404, "no_such_instance", message, headers={"Retry-After": "5"})
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
             return address
         finally:
@@ -196,8 +196,8 @@ class CertificateApi:
 
     def _take_place(self, known: bool) -> None:
         if self.waiting[known] >= WAITING_MAX:
-            said = "too many instances ask for a certificate at once; ask again"
-            raise Problem(503, "busy", said, headers={"Retry-After": "5"})
+            message = "too many instances ask for a certificate at once; ask again"
+            raise Problem(503, "busy", message, headers={"Retry-After": "5"})
         self.waiting[known] += 1
 
     def _worker(self, instance_id: int) -> tuple[int, KnownWorker | None]:

@@ -178,7 +178,7 @@ class EndpointDouble:
     async def lined_up(self, count: int) -> None:
         """Wait until so many requests are held."""
         endpoint = self.stage.server.engine.directory.named(self.name)
-        await until(lambda: endpoint.line.held_count == count, f"{count} calls are held")
+        await until(lambda: endpoint.request_queue.held_count == count, f"{count} calls are held")
 
 
 class Stage:

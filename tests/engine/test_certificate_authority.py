@@ -45,26 +45,26 @@ async def test_strangers_who_wait_do_not_keep_a_worker_from_its_certificate(
         desks.append(CertificateApi(engine))
         return desks[0]
 
-    monkeypatch.setattr("engine.app.AuthorityDesk", open_desk)
+    monkeypatch.setattr("engine.app.CertificateApi", open_desk)
     monkeypatch.setattr("engine.tls.certificate_authority._UNKNOWN_SECONDS_MAX", 60.0)
     await bare_stage.start_engine(ca_key_pem=CA_PEM)
-    desk = desks[0]
+    route_api = desks[0]
     endpoint = await bare_stage.endpoint()
     worker, young = endpoint.worker(), endpoint.worker("bbbbbbbbbbbb", 102)
     await endpoint.script(groups=[1], members=[worker.member(a="10.0.0.9:3000"), young.member()])
     body = request_pem()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         crowd = [asyncio.ensure_future(ask(bare_stage, http, 5000 + n, body)) for n in range(WAITING_MAX)]
-        await until(lambda: desk.waiting[False] == WAITING_MAX, "the crowd waits")
+        await until(lambda: route_api.waiting[False] == WAITING_MAX, "the crowd waits")
         assert await ask(bare_stage, http, 9999, body) == 503, "one more stranger has no place"
         assert await ask(bare_stage, http, worker.instance_id, body, worker.token) == 200
         waits = asyncio.ensure_future(ask(bare_stage, http, young.instance_id, body, young.token))
-        await until(lambda: desk.waiting[True] == 1, "a worker waits too")
+        await until(lambda: route_api.waiting[True] == 1, "a worker waits too")
         await endpoint.script(
             groups=[1], members=[worker.member(a="10.0.0.9:3000"), young.member(a="10.0.0.8:3000")]
         )
         assert await waits == 200, "and one that is known may wait for its address"
-        assert desk.waiting == {True: 0, False: WAITING_MAX}, "while the crowd still stands there"
+        assert route_api.waiting == {True: 0, False: WAITING_MAX}, "while the crowd still stands there"
         monkeypatch.setattr("engine.tls.certificate_authority._UNKNOWN_SECONDS_MAX", 0.0)
         assert set(await asyncio.gather(*crowd)) == {404}
 

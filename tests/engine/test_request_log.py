@@ -18,7 +18,7 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def place(number: int = 1, *, at: float = 100.0) -> QueuedRequest:
+def queued(number: int = 1, *, at: float = 100.0) -> QueuedRequest:
     return QueuedRequest(number, 10.0, at, 60.0)
 
 
@@ -27,80 +27,80 @@ class Recorded:
 
     def __init__(self, **changes: object) -> None:
         self.world = World(**changes)
-        self.ended: list[tuple[int, str, float | None, float | None]] = []
 
-        def note(_: str, place: QueuedRequest, outcome: Outcome) -> None:
-            self.ended.append((place.request_idx, outcome.value, place.waited_s, place.took_s))
-
-        self.world.router.ended = note
+    @property
+    def ended(self) -> list[tuple[int, str, float | None, float | None]]:
+        return [(r.request_idx, outcome.value, r.waited_s, r.took_s) for r, outcome in self.world.ended]
 
     def later(self, seconds: float) -> None:
         self.world.now += seconds
 
     def sweep(self) -> None:
-        self.world.router.sweep(self.world.endpoint, self.world.now)
+        self.world.dispatcher.sweep(self.world.endpoint, self.world.now)
 
     def finish(self, request_idx: int, *, success: bool = True) -> None:
         world = self.world
-        world.router.finished(world.endpoint, world.worker("a"), request_idx, success=success, now=world.now)
+        world.dispatcher.request_finished(
+            world.endpoint, world.worker("a"), request_idx, success=success, now=world.now
+        )
 
 
 def test_a_request_is_recorded_once_with_its_wait_and_its_service() -> None:
-    told = Recorded()
-    request = told.world.ask()
-    told.later(3)
-    told.world.ready("a")
-    told.later(2)
-    told.finish(request.request_idx)
-    told.sweep()
-    assert told.ended == []  # its client may still come again: the worker says more than the client
-    told.later(6)
-    told.sweep()
-    told.sweep()
-    assert told.ended == [(request.request_idx, "done", 3.0, 2.0)]
+    recorded = Recorded()
+    request = recorded.world.ask()
+    recorded.later(3)
+    recorded.world.ready("a")
+    recorded.later(2)
+    recorded.finish(request.request_idx)
+    recorded.sweep()
+    assert recorded.ended == []  # its client may still come again: the worker says more than the client
+    recorded.later(6)
+    recorded.sweep()
+    recorded.sweep()
+    assert recorded.ended == [(request.request_idx, "done", 3.0, 2.0)]
 
 
 def test_a_request_that_failed_and_came_again_is_one_request_with_its_first_wait() -> None:
-    told = Recorded(max_queue_time=1e9)
-    told.world.ready("a", "b")
-    request = told.world.ask()
-    told.world.router.finished(
-        told.world.endpoint,
-        told.world.worker(request.worker.launch_id),
+    recorded = Recorded(max_queue_time=1e9)
+    recorded.world.ready("a", "b")
+    request = recorded.world.ask()
+    recorded.world.dispatcher.request_finished(
+        recorded.world.endpoint,
+        recorded.world.worker(request.worker.launch_id),
         request.request_idx,
         success=False,
-        now=told.world.now,
+        now=recorded.world.now,
     )
-    told.later(1)
-    told.world.ask(request.request_idx)
-    told.later(4)
+    recorded.later(1)
+    recorded.world.ask(request.request_idx)
+    recorded.later(4)
     worker = request.worker
-    told.world.router.finished(
-        told.world.endpoint, worker, request.request_idx, success=True, now=told.world.now
+    recorded.world.dispatcher.request_finished(
+        recorded.world.endpoint, worker, request.request_idx, success=True, now=recorded.world.now
     )
-    told.later(6)
-    told.sweep()
-    assert told.ended == [(request.request_idx, "done", 0.0, 4.0)]
+    recorded.later(6)
+    recorded.sweep()
+    assert recorded.ended == [(request.request_idx, "done", 0.0, 4.0)]
 
 
 def test_every_way_to_end_has_its_word() -> None:
-    told = Recorded(limits=Limits(queue_places_max=1))
-    waiting = told.world.ask()
-    away = told.world.ask()
-    told.world.let_go(waiting)
-    told.later(61)
-    told.sweep()
-    told.world.ready("a")
-    failed = told.world.ask(cost=1)
-    unheard = told.world.ask(cost=1)
-    told.finish(failed.request_idx, success=False)
-    told.later(6)
-    told.sweep()
-    told.later(600)
-    told.sweep()
-    last = told.world.ask(cost=1)
-    told.world.router.close_books(told.world.endpoint)
-    assert [(number, outcome) for number, outcome, _, _ in told.ended] == [
+    recorded = Recorded(limits=Limits(queue_places_max=1))
+    waiting = recorded.world.ask()
+    away = recorded.world.ask()
+    recorded.world.end_hold(waiting)
+    recorded.later(61)
+    recorded.sweep()
+    recorded.world.ready("a")
+    failed = recorded.world.ask(cost=1)
+    unheard = recorded.world.ask(cost=1)
+    recorded.finish(failed.request_idx, success=False)
+    recorded.later(6)
+    recorded.sweep()
+    recorded.later(600)
+    recorded.sweep()
+    last = recorded.world.ask(cost=1)
+    recorded.world.dispatcher.log_unfinished(recorded.world.endpoint)
+    assert [(number, outcome) for number, outcome, _, _ in recorded.ended] == [
         (away.request_idx, "turned_away"),
         (waiting.request_idx, "expired"),
         (failed.request_idx, "failed"),
@@ -110,18 +110,18 @@ def test_every_way_to_end_has_its_word() -> None:
 
 
 def test_a_request_that_another_engine_counted_is_marked() -> None:
-    told = Recorded()
-    assert told.world.ask(7).again
-    assert not told.world.ask().again
+    recorded = Recorded()
+    assert recorded.world.ask(7).counted_elsewhere
+    assert not recorded.world.ask().counted_elsewhere
 
 
 async def test_lines_hold_times_and_work_and_nothing_else(tmp_path: Path) -> None:
-    record = RequestLog(RequestLogSettings(path=tmp_path / "deep" / "r.jsonl"))
-    served = place(at=1_700_000_000.1234)
+    request_log = RequestLog(RequestLogSettings(path=tmp_path / "deep" / "r.jsonl"))
+    served = queued(at=1_700_000_000.1234)
     served.waited_s, served.took_s = 0.25, 1.5
-    record.note("llm", served, Outcome.DONE)
-    record.note("llm", place(), Outcome.EXPIRED)
-    await record.flush()
+    request_log.record("llm", served, Outcome.DONE)
+    request_log.record("llm", queued(), Outcome.EXPIRED)
+    await request_log.flush()
     assert lines(tmp_path / "deep" / "r.jsonl") == [
         {
             "at": 1_700_000_000.123,
@@ -134,16 +134,16 @@ async def test_lines_hold_times_and_work_and_nothing_else(tmp_path: Path) -> Non
         {"at": 100.0, "endpoint": "llm", "cost": 10.0, "wait_s": None, "took_s": None, "outcome": "expired"},
     ]
     assert (tmp_path / "deep" / "r.jsonl").stat().st_mode & 0o077 == 0
-    assert record.written == 2
+    assert request_log.written == 2
 
 
 def test_the_record_is_bounded_and_the_oldest_goes(tmp_path: Path) -> None:
-    record = RequestLog(RequestLogSettings(path=tmp_path / "r.jsonl", file_bytes_max=1024, files_max=3))
+    request_log = RequestLog(RequestLogSettings(path=tmp_path / "r.jsonl", file_bytes_max=1024, files_max=3))
     for number in range(60):
-        record.note("llm", place(number, at=float(number)), Outcome.DONE)
+        request_log.record("llm", queued(number, at=float(number)), Outcome.DONE)
         if number % 7 == 0:
-            asyncio.run(record.flush())
-    asyncio.run(record.flush())
+            asyncio.run(request_log.flush())
+    asyncio.run(request_log.flush())
     files = sorted(tmp_path.iterdir())
     assert [file.name for file in files] == ["r.jsonl", "r.jsonl.1", "r.jsonl.2"]
     assert all(file.stat().st_size <= 1024 for file in files)
@@ -154,25 +154,25 @@ def test_the_record_is_bounded_and_the_oldest_goes(tmp_path: Path) -> None:
 async def test_a_line_that_a_killed_engine_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_bytes(b'{"at":1.0,"cost":2.0}\n{"at":2.0,"co')
-    record = RequestLog(RequestLogSettings(path=path))
-    record.note("llm", place(), Outcome.DONE)
-    await record.flush()
+    request_log = RequestLog(RequestLogSettings(path=path))
+    request_log.record("llm", queued(), Outcome.DONE)
+    await request_log.flush()
     assert json.loads(path.read_bytes().splitlines()[-1])["at"] == 100.0
 
 
 async def test_a_disk_that_fails_is_counted_and_never_raises(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where the folder should be")
-    record = RequestLog(RequestLogSettings(path=tmp_path / "taken" / "r.jsonl"))
-    record.note("llm", place(), Outcome.DONE)
-    await record.flush()
-    assert (record.written, record.dropped) == (0, 1)
+    request_log = RequestLog(RequestLogSettings(path=tmp_path / "taken" / "r.jsonl"))
+    request_log.record("llm", queued(), Outcome.DONE)
+    await request_log.flush()
+    assert (request_log.written, request_log.dropped) == (0, 1)
 
 
 def test_what_is_not_written_yet_is_bounded(tmp_path: Path) -> None:
-    record = RequestLog(RequestLogSettings(path=tmp_path / "r.jsonl"))
+    request_log = RequestLog(RequestLogSettings(path=tmp_path / "r.jsonl"))
     for number in range(PENDING_MAX + 5):
-        record.note("llm", place(number), Outcome.DONE)
-    assert record.dropped == 5
+        request_log.record("llm", queued(number), Outcome.DONE)
+    assert request_log.dropped == 5
 
 
 def test_a_log_too_small_for_a_line_is_refused(tmp_path: Path) -> None:

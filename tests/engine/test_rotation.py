@@ -102,9 +102,9 @@ async def test_an_endpoint_key_is_valid_through_its_overlap_and_not_beyond(stage
     await endpoint.script(key_version=2, key_overlap_until=time.time() + 600)
     assert [await routes(stage, endpoint, key) for key in (first, second, never)] == [200, 200, 401]
     known = stage.server.engine.directory.named(endpoint.name)
-    assert known.opened_by(first, time.time() + 599)
-    assert not known.opened_by(first, time.time() + 601)
-    assert known.opened_by(second, time.time() + 1e9)
+    assert known.accepts_key(first, time.time() + 599)
+    assert not known.accepts_key(first, time.time() + 601)
+    assert known.accepts_key(second, time.time() + 1e9)
     await endpoint.script(key_version=2, key_overlap_until=0.0)
     assert [await routes(stage, endpoint, key) for key in (first, second)] == [401, 200]
 

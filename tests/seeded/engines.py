@@ -36,12 +36,12 @@ class EngineHost:
 
     def __init__(self, client: Any) -> None:
         settings = EngineSettings(secret=SECRETS.hmac_secret, rsa_private_key_pem=signing_key())
-        self.engine = Engine(settings, client)
-        # Both modules read the clock at import, before the world's clock was installed.
-        self.engine.herald._now = self.engine.watch._now = time.time
+        self.engine = Engine(
+            settings, client, now=time.time
+        )  # the simulated clock, which has replaced `time.time`
         self.alive = True
-        self._ingest = WorkerApi(self.engine)
-        self._desk = RouteApi(self.engine)
+        self._worker_api = WorkerApi(self.engine)
+        self._route_api = RouteApi(self.engine)
         self._calls: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
@@ -50,7 +50,7 @@ class EngineHost:
     def kill(self) -> None:
         """`kill -9`: every open call breaks."""
         self.alive = False
-        for task in (*self.engine._tasks, *self.engine.herald._sending.values(), *self._calls):
+        for task in (*self.engine._tasks, *self.engine.signal_sender._sending.values(), *self._calls):
             task.cancel()
 
     async def stop(self) -> None:
@@ -63,7 +63,7 @@ class EngineHost:
         if not self.alive:
             return False
         try:
-            await getattr(self._ingest, what)(Posted(body))
+            await getattr(self._worker_api, what)(Posted(body))
         except Problem:
             return False
         return True
@@ -73,7 +73,7 @@ class EngineHost:
         endpoint = self.engine.directory.named(asked.endpoint)
         if not self.alive or endpoint is None:
             raise ConnectionLost("the engine is down, or has just started")
-        call = asyncio.get_running_loop().create_task(self._desk.route(endpoint, asked), name="route")
+        call = asyncio.get_running_loop().create_task(self._route_api.route(endpoint, asked), name="route")
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         await asyncio.wait([call])

@@ -30,7 +30,7 @@ async def test_answers_and_problems_are_exactly_application_json_as_the_official
 
 async def test_an_engine_that_stops_or_has_lost_temporal_is_not_ready_and_says_why(stage: Stage) -> None:
     engine = stage.server.engine
-    engine.watch.looked_at -= 1000
+    engine.endpoint_watcher.polled_at -= 1000
     reason = engine.readiness()
     assert "Temporal has not answered" in reason
     engine.stop_holding()

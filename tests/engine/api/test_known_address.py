@@ -13,12 +13,12 @@ URL = "http://203.0.113.7:40001"
 def listed(**more) -> KnownWorker:
     worker = KnownWorker("0123456789ab")
     given = {"l": "0123456789ab", "i": 7, "g": 1, "s": WorkerState.READY, "p": 50.0, "u": URL}
-    worker.list_as(Member(**(given | more)), now=100.0)
+    worker.apply_member(Member(**(given | more)), now=100.0)
     return worker
 
 
 def routable(worker: KnownWorker) -> bool:
-    return worker.routable(101.0, Timing(), trust_memo=True)
+    return worker.is_routable(101.0, Timing(), trust_memo=True)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def routable(worker: KnownWorker) -> bool:
     ],
 )
 def test_a_url_is_held_to_the_marketplaces_word(address, url, allowed):
-    assert listed(a=address).may_be_at(url) is allowed
+    assert listed(a=address).listing.allows(url) is allowed
 
 
 def test_a_worker_whose_remembered_url_is_not_at_its_address_is_not_routed_to():
@@ -50,7 +50,7 @@ def test_a_worker_whose_remembered_url_is_not_at_its_address_is_not_routed_to():
 def test_an_official_worker_is_routed_to_only_after_its_signing_key_was_heard():
     worker = listed(o=1)
     assert not routable(worker)
-    worker.sealed = "the key in its path"
+    worker.sealed_key = "the key in its path"
     assert routable(worker)
     assert routable(listed(o=0)), "stoker's own worker checks the ticket, which needs no key"
 
@@ -79,12 +79,12 @@ async def test_an_address_that_the_marketplace_has_not_confirmed_must_be_one_tha
     endpoint = await stage.endpoint()
     worker = endpoint.worker()
     await endpoint.script(groups=[1], members=[worker.member()])
-    said = worker.status(url=f"http://{host}:80")
-    status, problem = await stage.post("/worker_status/", said)
+    message = worker.status(url=f"http://{host}:80")
+    status, problem = await stage.post("/worker_status/", message)
     assert (status, problem["error"]) == (400, "invalid_url")
     # Where the marketplace itself says that it is, it may be.
     await endpoint.script(members=[worker.member(a="10.1.2.3:80")])
-    assert (await stage.post("/worker_status/", said))[0] == 403
+    assert (await stage.post("/worker_status/", message))[0] == 403
     assert (await stage.post("/worker_status/", worker.status(url="http://10.1.2.3:80")))[0] == 200
 
 

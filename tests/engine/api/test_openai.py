@@ -140,7 +140,7 @@ async def test_a_worker_that_is_gone_is_replaced_and_suspected(stage: Stage) -> 
     status, _ = await stage.call("POST", path(endpoint, "completions"), {}, key=endpoint.key)
     assert status == 200
     known = stage.server.engine.directory.named(endpoint.name)
-    assert known.workers[gone.launch_id].suspect_since is not None
+    assert known.workers[gone.launch_id].suspicion.since is not None
     await model.server.close()
 
 

@@ -77,8 +77,8 @@ async def test_a_worker_is_replaced_whatever_it_does_instead_of_a_first_byte(
         status, answer = await stage.call("POST", path(endpoint, "completions"), {"n": 1}, key=endpoint.key)
         assert (status, answer.get("got")) == (200, {"n": 1}), answer
         assert len(heads) == 1
-        assert known(stage, endpoint, broken).suspect_since is not None
-        assert known(stage, endpoint, sound.worker).suspect_since is None
+        assert known(stage, endpoint, broken).suspicion.since is not None
+        assert known(stage, endpoint, sound.worker).suspicion.since is None
 
 
 @pytest.mark.parametrize("raw", NOT_FINAL.values(), ids=NOT_FINAL)
@@ -158,5 +158,5 @@ async def test_a_client_that_resets_as_its_worker_answers_is_no_fault_of_the_wor
             lambda: stage.server.limiter.connections == connections, "the client's connection is gone"
         )
         worker = known(stage, endpoint, model.worker)
-        assert (worker.suspect_since, worker.strikes) == (None, 0)
+        assert (worker.suspicion.since, worker.suspicion.failures_in_row) == (None, 0)
     await model.server.close()

@@ -30,7 +30,7 @@ def known(stage: Stage, endpoint: EndpointDouble) -> Endpoint:
 def outcomes(stage: Stage) -> Iterator[list[Outcome]]:
     """How requests end, as the request log is told."""
     told: list[Outcome] = []
-    stage.server.engine.router.ended = lambda _, __, outcome: told.append(outcome)
+    stage.server.engine.dispatcher._on_ended = lambda _, __, outcome: told.append(outcome)
     yield told
 
 
@@ -49,9 +49,11 @@ async def test_clients_that_hang_up_leave_the_line_at_once(stage: Stage) -> None
     with outcomes(stage) as told:
         for call in calls:
             call.cancel()
-        await until(lambda: len(known(stage, endpoint).line) == 0, "nobody is in the line", seconds=5)
+        await until(
+            lambda: len(known(stage, endpoint).request_queue) == 0, "nobody is in the line", seconds=5
+        )
     here = known(stage, endpoint)
-    assert (here.waiting, here.line.load, here.tally.places_expired) == ({}, 0.0, 24)
+    assert (here.waiting, here.request_queue.load, here.counters.requests_expired) == ({}, 0.0, 24)
     assert told == [Outcome.EXPIRED] * 24
 
 
@@ -80,7 +82,7 @@ async def test_a_client_told_that_there_is_no_worker_leaves_no_place_behind(
     with outcomes(bare_stage) as told:
         status, problem = await begin(bare_stage, endpoint)
     assert (status, problem["error"]) == (503, "no_worker")
-    assert len(known(bare_stage, endpoint).line) == 0
+    assert len(known(bare_stage, endpoint).request_queue) == 0
     assert told == [Outcome.EXPIRED]
 
 
@@ -117,11 +119,11 @@ async def test_a_ticket_that_no_worker_was_shown_is_void_when_its_client_leaves(
         call = begin(stage, endpoint)
         await reached.wait()
         here = known(stage, endpoint)
-        ledger = here.workers[worker.launch_id].ledger
-        assert (ledger.tickets_open, len(here.given)) == (1, 1)
+        outstanding = here.workers[worker.launch_id].outstanding
+        assert (outstanding.tickets_open, len(here.assigned)) == (1, 1)
         call.cancel()
-        await until(lambda: ledger.tickets_open == 0, "the ticket is withdrawn")
-    assert (len(here.given), here.load, told) == (0, 0.0, [Outcome.UNKNOWN])
+        await until(lambda: outstanding.tickets_open == 0, "the ticket is withdrawn")
+    assert (len(here.assigned), here.load, told) == (0, 0.0, [Outcome.UNKNOWN])
     server.close()
 
 
@@ -144,7 +146,7 @@ async def test_of_a_ticket_that_a_worker_was_shown_the_worker_says_the_end(stage
     await until(lambda: model.seen, "the worker is called")
     call.cancel()
     await left.wait()
-    assert known(stage, endpoint).workers[model.worker.launch_id].ledger.tickets_open == 1
+    assert known(stage, endpoint).workers[model.worker.launch_id].outstanding.tickets_open == 1
     request_idx = model.seen[0]["auth_data"]["request_idx"]
     assert (await model.worker.finish(request_idx, success=False))["known"] == 1
     await model.server.close()

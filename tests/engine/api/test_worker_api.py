@@ -89,7 +89,7 @@ async def test_an_absurd_report_is_refused_and_changes_nothing(stage: Stage, cha
     status, problem = await stage.post("/worker_status/", worker.status(**changes))
     assert status == 400, problem
     known = stage.server.engine.directory.named(endpoint.name).workers[worker.launch_id]
-    assert known.heard_at == 0
+    assert known.report.reported_at == 0
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e999"])
@@ -120,9 +120,9 @@ async def test_reports_about_requests_that_were_not_given_to_a_worker_are_ignore
 
     assert (await stranger.finish(answer["request_idx"], 12345))["known"] == 0
     await stranger.report(working_request_idxs=[answer["request_idx"]])
-    assert known[holder.launch_id].ledger.outstanding == 100
+    assert known[holder.launch_id].outstanding.load == 100
     assert (await holder.finish(answer["request_idx"]))["known"] == 1
-    assert known[holder.launch_id].ledger.outstanding == 0
+    assert known[holder.launch_id].outstanding.load == 0
 
 
 async def test_a_worker_that_is_ready_or_fails_is_told_to_the_workflow_at_once(stage: Stage) -> None:
@@ -131,14 +131,14 @@ async def test_a_worker_that_is_ready_or_fails_is_told_to_the_workflow_at_once(s
     await endpoint.script(groups=[1], members=[worker.member()])
     await worker.report()
 
-    async def said(condition: str) -> list[dict[str, Any]]:
+    async def message(condition: str) -> list[dict[str, Any]]:
         batches = [batch for batch in await endpoint.told() if batch["urgent"]]
         return [w for batch in batches for w in batch["workers"] if w["condition"] == condition]
 
-    told = (await until(lambda: said("ready"), "ready is told"))[0]
+    told = (await until(lambda: message("ready"), "ready is told"))[0]
     assert (told["perf"], told["url"], told["loadtime_s"]) == (100.0, worker.url, 12.5)
     await worker.report(error_msg="CUDA out of memory")
-    assert (await until(lambda: said("error"), "the error is told"))[0]["error"] == "CUDA out of memory"
+    assert (await until(lambda: message("error"), "the error is told"))[0]["error"] == "CUDA out of memory"
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -153,7 +153,7 @@ async def test_a_ready_worker_that_its_workflow_knows_as_ready_is_no_news(
     directory = stage.server.engine.directory
     await until(lambda: directory.named(endpoint.name).memo.members, "it is listed")
     urged: list[str] = []
-    directory.named(endpoint.name).batcher.request_urgent = lambda cause, now: urged.append(cause)
+    directory.named(endpoint.name).metrics_batcher.request_urgent = lambda cause, now: urged.append(cause)
     await worker.report()
     assert urged == (["a worker is ready"] if elsewhere else [])
 
@@ -204,7 +204,7 @@ async def test_an_engine_that_stops_says_goodbye_to_the_workflows_whose_workers_
 ) -> None:
     endpoint = await stage.endpoint()
     await endpoint.ready(endpoint.worker())
-    await stage.server.engine.herald.close()
+    await stage.server.engine.signal_sender.close()
 
     async def goodbye() -> list[dict[str, Any]]:
         return [batch for batch in await endpoint.told() if batch["stopping"]]
@@ -263,10 +263,10 @@ async def test_a_late_report_of_an_ended_process_is_taken_and_changes_nothing(st
     known = stage.server.engine.directory.named(endpoint.name).workers[worker.launch_id]
     await endpoint.script(members=[worker.member(WorkerState.REBOOTING)])
     await worker.report(incarnation="a", uptime_seconds=3601.0, error_msg="dying", num_requests_working=3)
-    assert (known.heard_at, known.error, known.in_flight) == (0.0, "", 0)
+    assert (known.report.reported_at, known.report.error, known.report.in_flight) == (0.0, "", 0)
     await worker.report(incarnation="b", uptime_seconds=1.0, loadtime=0.0)
     await worker.report(incarnation="a", uptime_seconds=3602.0, error_msg="dying", num_requests_working=3)
-    assert (known.process.id, known.error, known.in_flight) == ("b", "", 0)
+    assert (known.process.id, known.report.error, known.report.in_flight) == ("b", "", 0)
     told = known.metrics()
     assert (told.incarnation, told.condition, told.error) == ("b", "loading", "")
 

@@ -6,7 +6,7 @@ import pytest
 
 from engine.api.parsing import FastRouteRequest
 from engine.routing import broken_requests
-from engine.routing.broken_requests import REFUSED_SECONDS, Breakages
+from engine.routing.broken_requests import REFUSED_SECONDS, BrokenRequests
 from engine.routing.request_queue import QueuedRequest
 from engine.routing.worker import KnownWorker
 from stoker_wire.states import WorkerState
@@ -31,17 +31,17 @@ class Fleet(World):
             failed_url=again.worker.route_url if again and again.worker else "",
             fingerprint=fingerprint,
         )
-        place = self.router.ask(self.endpoint, asked, self.now)
-        if place.worker is None and not place.refusal:
-            self.hold(place)
-        return place
+        request = self.dispatcher.route(self.endpoint, asked, self.now)
+        if request.worker is None and not request.refusal:
+            self.hold(request)
+        return request
 
     def breaks(self, launch_id: str, error: str = "the model server died") -> None:
         """The worker's report of its error."""
         worker = self.worker(launch_id)
-        held = worker.ledger.requests
+        held = worker.outstanding.requests
         self.report(launch_id, error_msg=error)
-        self.router.broke(self.endpoint, worker, held, error, self.now)
+        self.dispatcher.worker_broke(self.endpoint, worker, held, error, self.now)
 
     def recovers(self, launch_id: str) -> None:
         self.report(launch_id)
@@ -52,89 +52,89 @@ class Fleet(World):
             self.now += 1
             for launch_id in well:
                 self.report(launch_id)
-            self.router.sweep(self.endpoint, self.now)
+            self.dispatcher.sweep(self.endpoint, self.now)
 
 
-def on(place: QueuedRequest) -> str:
-    return place.worker.launch_id if place.worker else ""
+def on(request: QueuedRequest) -> str:
+    return request.worker.launch_id if request.worker else ""
 
 
 def test_a_request_is_refused_after_two_broken_workers_and_the_others_keep_serving() -> None:
     fleet = Fleet("a", "b", "c")
-    place = fleet.send()  # an official client: it tells no fingerprint, its index is all there is
-    first = on(place)
+    request = fleet.send()  # an official client: it tells no fingerprint, its index is all there is
+    first = on(request)
     fleet.breaks(first)
-    fleet.send(again=place)
-    second = on(place)
+    fleet.send(again=request)
+    second = on(request)
     assert second not in ("", first)
     fleet.breaks(second)
-    fleet.send(again=place)
-    assert on(place) == ""
-    assert "2 workers when they broke" in place.refusal
-    assert "the model server died" in place.refusal
-    assert place.request_idx not in fleet.endpoint.waiting
-    assert len(fleet.endpoint.line) == 0
+    fleet.send(again=request)
+    assert on(request) == ""
+    assert "2 workers when they broke" in request.refusal
+    assert "the model server died" in request.refusal
+    assert request.request_idx not in fleet.endpoint.waiting
+    assert len(fleet.endpoint.request_queue) == 0
     assert on(fleet.send()) not in ("", first, second)
 
 
 def test_the_client_may_come_again_before_its_worker_says_that_it_broke() -> None:
     fleet = Fleet("a", "b", "c")
-    place = fleet.send(POISON)
-    first = on(place)
-    fleet.send(POISON, again=place)  # the connection was cut; the report is on its way
-    second = on(place)
+    request = fleet.send(POISON)
+    first = on(request)
+    fleet.send(POISON, again=request)  # the connection was cut; the report is on its way
+    second = on(request)
     fleet.breaks(first)
-    fleet.send(POISON, again=place)
-    assert (on(place), place.refusal) == ("", "")  # whether the second broke too is not known yet
+    fleet.send(POISON, again=request)
+    assert (on(request), request.refusal) == ("", "")  # whether the second broke too is not known yet
     fleet.breaks(second)
-    assert place.refusal
-    assert fleet.woken[place.request_idx] is False
+    assert request.refusal
+    assert fleet.woken[request.request_idx] is False
 
 
 def test_a_failed_end_that_comes_before_the_error_waits_for_the_verdict_too() -> None:
     fleet = Fleet("a", "b", "c")
-    place = fleet.send(POISON)
-    fleet.breaks(on(place))
-    fleet.send(POISON, again=place)
-    second = fleet.worker(on(place))
-    fleet.router.finished(
-        fleet.endpoint, second, place.request_idx, success=False, now=fleet.now, status="Error"
+    request = fleet.send(POISON)
+    fleet.breaks(on(request))
+    fleet.send(POISON, again=request)
+    second = fleet.worker(on(request))
+    fleet.dispatcher.request_finished(
+        fleet.endpoint, second, request.request_idx, success=False, now=fleet.now, status="Error"
     )
-    fleet.send(POISON, again=place)
-    assert on(place) == ""
+    fleet.send(POISON, again=request)
+    assert on(request) == ""
     fleet.breaks(second.launch_id)
-    assert place.refusal
+    assert request.refusal
 
 
 def test_a_second_worker_that_turns_out_well_sets_the_request_free() -> None:
     fleet = Fleet("a", "b", "c")
-    place = fleet.send(POISON)
-    first = on(place)
+    request = fleet.send(POISON)
+    first = on(request)
     fleet.breaks(first)
-    fleet.send(POISON, again=place)
-    second = on(place)
-    fleet.send(POISON, again=place)  # its connection broke, for another reason
-    assert on(place) == ""
+    fleet.send(POISON, again=request)
+    second = on(request)
+    fleet.send(POISON, again=request)  # its connection broke, for another reason
+    assert on(request) == ""
     fleet.passes(1, second)
-    assert on(place) == ""
+    assert on(request) == ""
     fleet.passes(2, second)
-    assert on(place) not in ("", first, second)
-    assert not place.refusal
+    assert on(request) not in ("", first, second)
+    assert not request.refusal
 
 
 def test_a_second_worker_that_refused_the_request_has_not_broken_with_it() -> None:
     fleet = Fleet("a", "b", "c")
-    place = fleet.send(POISON)
-    fleet.breaks(on(place))
-    fleet.send(POISON, again=place)
-    second = fleet.worker(on(place))
-    fleet.send(POISON, again=place)
-    fleet.router.finished(
-        fleet.endpoint, second, place.request_idx, success=False, now=fleet.now, status="Rejected"
+    request = fleet.send(POISON)
+    fleet.breaks(on(request))
+    fleet.send(POISON, again=request)
+    second = fleet.worker(on(request))
+    fleet.send(POISON, again=request)
+    fleet.dispatcher.request_finished(
+        fleet.endpoint, second, request.request_idx, success=False, now=fleet.now, status="Rejected"
     )
-    assert fleet.woken == {place.request_idx: True}
+    assert fleet.woken == {request.request_idx: True}
     fleet.breaks(second.launch_id)
-    assert not place.refusal
+    assert not request.refusal
 
 
 def test_a_fresh_copy_of_another_client_is_the_same_request() -> None:
@@ -149,52 +149,52 @@ def test_a_fresh_copy_of_another_client_is_the_same_request() -> None:
     fleet.breaks(on(copy))
     assert waiting.refusal
     assert fleet.woken[waiting.request_idx] is False
-    arrivals = fleet.endpoint.batcher
+    arrivals = fleet.endpoint.metrics_batcher
     late = fleet.send(POISON)
     assert late.refusal
-    assert len(fleet.endpoint.line) == 0
-    assert arrivals is fleet.endpoint.batcher
+    assert len(fleet.endpoint.request_queue) == 0
+    assert arrivals is fleet.endpoint.metrics_batcher
 
 
 def test_a_request_that_another_worker_serves_was_not_to_blame() -> None:
     fleet = Fleet("a", "b", "c")
-    place = fleet.send(POISON)
-    fleet.breaks(on(place))
-    fleet.send(POISON, again=place)
+    request = fleet.send(POISON)
+    fleet.breaks(on(request))
+    fleet.send(POISON, again=request)
     waiting = fleet.send(POISON)
-    fleet.router.finished(
-        fleet.endpoint, fleet.worker(on(place)), place.request_idx, success=True, now=fleet.now
+    fleet.dispatcher.request_finished(
+        fleet.endpoint, fleet.worker(on(request)), request.request_idx, success=True, now=fleet.now
     )
-    fleet.router.pump(fleet.endpoint, fleet.now)
+    fleet.dispatcher.serve_queue(fleet.endpoint, fleet.now)
     assert on(waiting) != ""
-    assert len(fleet.endpoint.breakages) == 0
+    assert len(fleet.endpoint.broken_requests) == 0
 
 
 def test_the_only_worker_may_break_twice_and_not_a_third_time() -> None:
     fleet = Fleet("a")
-    place = fleet.send(POISON)
+    request = fleet.send(POISON)
     fleet.breaks("a")
-    fleet.send(POISON, again=place)
+    fleet.send(POISON, again=request)
     fleet.now += 60
     fleet.recovers("a")
-    assert on(place) == "a"
+    assert on(request) == "a"
     fleet.breaks("a")
-    fleet.send(POISON, again=place)
-    assert place.refusal
+    fleet.send(POISON, again=request)
+    assert request.refusal
 
 
 def test_a_worker_that_falls_silent_broke_with_what_it_held() -> None:
     fleet = Fleet("a", "b", "c")
-    place = fleet.send(POISON)
-    first = on(place)
+    request = fleet.send(POISON)
+    first = on(request)
     others = [each for each in "abc" if each != first]
-    fleet.send(POISON, again=place)
+    fleet.send(POISON, again=request)
     fleet.passes(40, *others)
-    assert len(fleet.endpoint.breakages) == 1
-    second = on(place)
-    fleet.send(POISON, again=place)
+    assert len(fleet.endpoint.broken_requests) == 1
+    second = on(request)
+    fleet.send(POISON, again=request)
     fleet.passes(40, *(each for each in others if each != second))
-    assert place.refusal
+    assert request.refusal
 
 
 def test_an_engine_that_was_asleep_takes_no_worker_for_silent() -> None:
@@ -202,73 +202,73 @@ def test_an_engine_that_was_asleep_takes_no_worker_for_silent() -> None:
     fleet.send(POISON)
     fleet.passes(1, "a", "b")
     fleet.now += 300
-    fleet.router.sweep(fleet.endpoint, fleet.now)
-    assert len(fleet.endpoint.breakages) == 0
+    fleet.dispatcher.sweep(fleet.endpoint, fleet.now)
+    assert len(fleet.endpoint.broken_requests) == 0
 
 
 def test_the_word_of_the_workflow_counts_where_no_report_came() -> None:
     fleet = Fleet("a", "b")
-    place = fleet.send(POISON)
-    fleet.members(on(place), state=WorkerState.REBOOTING)
+    request = fleet.send(POISON)
+    fleet.members(on(request), state=WorkerState.REBOOTING)
     fleet.passes(1)
-    assert len(fleet.endpoint.breakages) == 1
+    assert len(fleet.endpoint.broken_requests) == 1
 
 
 def test_a_client_that_left_is_remembered_for_the_break_that_follows() -> None:
     fleet = Fleet("a", "b", "c")
-    place = fleet.send(POISON)
-    worker = fleet.worker(on(place))
-    fleet.router.finished(
-        fleet.endpoint, worker, place.request_idx, success=True, now=fleet.now, status="Cancelled"
+    request = fleet.send(POISON)
+    worker = fleet.worker(on(request))
+    fleet.dispatcher.request_finished(
+        fleet.endpoint, worker, request.request_idx, success=True, now=fleet.now, status="Cancelled"
     )
     fleet.now += 9
     fleet.breaks(worker.launch_id)
-    assert len(fleet.endpoint.breakages) == 1
+    assert len(fleet.endpoint.broken_requests) == 1
 
 
 def test_a_request_that_failed_long_before_the_break_is_not_blamed() -> None:
     fleet = Fleet("a", "b", "c")
-    place = fleet.send(POISON)
-    worker = fleet.worker(on(place))
-    fleet.router.finished(
-        fleet.endpoint, worker, place.request_idx, success=False, now=fleet.now, status="Error"
+    request = fleet.send(POISON)
+    worker = fleet.worker(on(request))
+    fleet.dispatcher.request_finished(
+        fleet.endpoint, worker, request.request_idx, success=False, now=fleet.now, status="Error"
     )
     fleet.now += 10.1
     fleet.breaks(worker.launch_id)
-    assert len(fleet.endpoint.breakages) == 0
+    assert len(fleet.endpoint.broken_requests) == 0
 
 
 def broken(launch_id: str, at: float) -> KnownWorker:
     worker = KnownWorker(launch_id)
-    worker.broke_at, worker.broke_by = at, "x" * 1000
+    worker.breaks.at, worker.breaks.cause = at, "x" * 1000
     return worker
 
 
 def test_a_refusal_ends_after_an_hour_and_its_sentence_is_bounded() -> None:
-    records = Breakages()
+    records = BrokenRequests()
     for launch_id, at in (("a", 1000.0), ("b", 1010.0)):
-        records.broke(POISON, broken(launch_id, at), at)
-    record = records.of(POISON, 1010.0 + REFUSED_SECONDS - 0.001)
+        records.add(POISON, broken(launch_id, at), at)
+    record = records.get(POISON, 1010.0 + REFUSED_SECONDS - 0.001)
     assert record is not None
     assert record.is_refused
     assert len(record.sentence) < 600
-    assert records.of(POISON, 1010.0 + REFUSED_SECONDS) is None
+    assert records.get(POISON, 1010.0 + REFUSED_SECONDS) is None
     assert len(records) == 0
 
 
 def test_one_break_told_twice_counts_once() -> None:
-    records = Breakages()
+    records = BrokenRequests()
     for now in (1000.0, 1004.0):
-        records.broke(POISON, broken("a", 1000.0), now)
-    record = records.of(POISON, 1004.0)
+        records.add(POISON, broken("a", 1000.0), now)
+    record = records.get(POISON, 1004.0)
     assert record is not None
     assert not record.is_refused
 
 
 def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broken_requests, "_REMEMBERED_MAX", 3)
-    records = Breakages()
+    records = BrokenRequests()
     for number in range(10):
-        records.broke(f"{number}", broken("a", 1000.0), 1000.0)
+        records.add(f"{number}", broken("a", 1000.0), 1000.0)
     assert len(records) == 3
-    assert records.of("9", 1000.0) is not None
+    assert records.get("9", 1000.0) is not None

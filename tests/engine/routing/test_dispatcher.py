@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from engine.api.parsing import FastRouteRequest
+from engine.request_log import Outcome
 from engine.routing.dispatcher import Dispatcher
 from engine.routing.endpoint import Endpoint
 from engine.routing.request_queue import QueuedRequest
@@ -25,16 +26,23 @@ class World:
         self.limits = limits or Limits()
         self.now = 1000.0
         numbers = itertools.count(1)
-        self.router = Dispatcher(
-            limits=self.limits, timing=TIMING, started_at=0.0, draw=lambda: next(numbers)
+        self.urgent_causes: list[str] = []
+        self.later: list[float] = []
+        self.ended: list[tuple[QueuedRequest, Outcome]] = []
+        self.dispatcher = Dispatcher(
+            limits=self.limits,
+            timing=TIMING,
+            started_at=0.0,
+            draw=lambda: next(numbers),
+            on_urgent=lambda e: self.urgent_causes.append(e.metrics_batcher.due(e.gauges(), self.now) or ""),
+            on_later=lambda _, seconds: self.later.append(seconds),
+            on_ended=lambda _, request, outcome: self.ended.append((request, outcome)),
         )
         self.config = config
         self.endpoint = Endpoint(
             self._memo(()), secrets=(b"x" * 32,), timing=TIMING, limits=self.limits, now=self.now
         )
         self.woken: dict[int, bool] = {}
-        self.alarms: list[str] = []
-        self.router.urgent = lambda e: self.alarms.extend([e.batcher.due(e.gauges(), self.now) or ""])
 
     def _memo(self, members: tuple[Member, ...]) -> EndpointMemo:
         return EndpointMemo(
@@ -47,7 +55,7 @@ class World:
             for n, launch_id in enumerate(launch_ids)
         )
         self.endpoint.apply(self._memo(made), self.now)
-        self.router.refresh(self.endpoint, self.now)
+        self.dispatcher.refresh(self.endpoint, self.now)
 
     def report(
         self, launch_id: str, load: float = 0.0, working: tuple[int, ...] = (), **changes: object
@@ -57,8 +65,8 @@ class World:
         status = WorkerStatus(
             id=1, loadtime=1.0, max_perf=10.0, cur_load=load, working_request_idxs=working
         ).model_copy(update=changes)
-        worker.hear(status, f"http://{launch_id}:1", self.now)
-        self.router.refresh(self.endpoint, self.now)
+        worker.apply_report(status, f"http://{launch_id}:1", self.now)
+        self.dispatcher.refresh(self.endpoint, self.now)
 
     def ready(self, *launch_ids: str) -> None:
         self.members(*launch_ids)
@@ -69,22 +77,22 @@ class World:
         self, request_idx: int = 0, *, cost: float = 100.0, failed_url: str = "", hold: bool = True
     ) -> QueuedRequest:
         asked = FastRouteRequest("llm", cost=cost, request_idx=request_idx, failed_url=failed_url)
-        place = self.router.ask(self.endpoint, asked, self.now)
-        if hold and place.worker is None and not place.turned_away:
-            self.hold(place)
-        return place
+        request = self.dispatcher.route(self.endpoint, asked, self.now)
+        if hold and request.worker is None and not request.turned_away:
+            self.hold(request)
+        return request
 
-    def hold(self, place: QueuedRequest) -> None:
+    def hold(self, request: QueuedRequest) -> None:
         def wake(given: bool) -> None:
-            self.woken[place.request_idx] = given
+            self.woken[request.request_idx] = given
 
-        self.router.hold(self.endpoint, place, wake, self.now)
+        self.dispatcher.hold(self.endpoint, request, wake, self.now)
 
-    def let_go(self, place: QueuedRequest) -> None:
-        self.router.leave(self.endpoint, place, self.now)
+    def end_hold(self, request: QueuedRequest) -> None:
+        self.dispatcher.end_call(self.endpoint, request, self.now)
 
-    def position(self, place: QueuedRequest) -> int:
-        return self.endpoint.line.position(place, self.endpoint.late_cutoff(self.now))
+    def position(self, request: QueuedRequest) -> int:
+        return self.endpoint.request_queue.position(request, self.endpoint.late_cutoff(self.now))
 
     def worker(self, launch_id: str) -> KnownWorker:
         return self.endpoint.workers[launch_id]
@@ -100,8 +108,10 @@ def test_requests_wait_in_the_order_of_their_first_call_and_are_served_in_it() -
     assert world.woken == {first.request_idx: True}
     world.report("a", load=0)  # it has seen nothing yet: the ticket is still open
     assert world.woken == {first.request_idx: True}
-    world.router.finished(world.endpoint, world.worker("a"), first.request_idx, success=True, now=world.now)
-    world.router.refresh(world.endpoint, world.now)
+    world.dispatcher.request_finished(
+        world.endpoint, world.worker("a"), first.request_idx, success=True, now=world.now
+    )
+    world.dispatcher.refresh(world.endpoint, world.now)
     assert world.woken == {first.request_idx: True, second.request_idx: True}
     assert third.worker is None
 
@@ -111,7 +121,7 @@ def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
     world.ready("a")
     world.ask()
     waiting = world.ask()
-    world.router.finished(world.endpoint, world.worker("a"), 1, success=True, now=world.now)
+    world.dispatcher.request_finished(world.endpoint, world.worker("a"), 1, success=True, now=world.now)
     newcomer = world.ask()
     assert (waiting.worker is not None, newcomer.worker) == (True, None)
 
@@ -126,7 +136,7 @@ def test_who_is_late_lets_those_pass_who_can_still_be_served_in_time() -> None:
     for served in (first, second, late):
         world.ready("a")
         assert served.worker is world.worker("a")
-        world.router.finished(
+        world.dispatcher.request_finished(
             world.endpoint, world.worker("a"), served.request_idx, success=True, now=world.now
         )
 
@@ -147,7 +157,7 @@ def test_a_request_whose_worker_failed_it_goes_before_all_others_however_late() 
 def test_a_request_between_two_calls_keeps_its_turn_but_blocks_nobody() -> None:
     world = World(max_queue_time=10)
     first, second = world.ask(), world.ask()
-    world.let_go(first)
+    world.end_hold(first)
     world.ready("a")
     assert (first.worker, second.worker is not None) == (None, True)
 
@@ -160,17 +170,17 @@ def test_a_request_between_two_calls_keeps_its_turn_but_blocks_nobody() -> None:
 
 def test_a_place_that_nobody_asks_for_is_dropped_after_its_replay_timeout() -> None:
     world = World()
-    place = world.ask()
+    request = world.ask()
     world.now += 100
-    world.router.sweep(world.endpoint, world.now)
-    assert len(world.endpoint.line) == 1  # its call is still held
-    world.let_go(place)
+    world.dispatcher.sweep(world.endpoint, world.now)
+    assert len(world.endpoint.request_queue) == 1  # its call is still held
+    world.end_hold(request)
     world.now += 60
-    world.router.sweep(world.endpoint, world.now)
-    assert len(world.endpoint.line) == 1
+    world.dispatcher.sweep(world.endpoint, world.now)
+    assert len(world.endpoint.request_queue) == 1
     world.now += 0.1
-    world.router.sweep(world.endpoint, world.now)
-    assert len(world.endpoint.line) == 0
+    world.dispatcher.sweep(world.endpoint, world.now)
+    assert len(world.endpoint.request_queue) == 0
 
 
 def test_an_index_of_an_engine_that_is_gone_is_taken_over_as_it_is() -> None:
@@ -180,10 +190,10 @@ def test_an_index_of_an_engine_that_is_gone_is_taken_over_as_it_is() -> None:
 
 def test_a_second_call_for_the_same_request_ends_the_first() -> None:
     world = World()
-    place = world.ask()
+    request = world.ask()
     woken: list[bool] = []
-    world.router.hold(world.endpoint, place, woken.append, world.now)
-    assert world.woken == {place.request_idx: False}
+    world.dispatcher.hold(world.endpoint, request, woken.append, world.now)
+    assert world.woken == {request.request_idx: False}
     world.ready("a")
     assert woken == [True]
 
@@ -191,68 +201,70 @@ def test_a_second_call_for_the_same_request_ends_the_first() -> None:
 def test_a_request_that_comes_again_was_failed_by_its_worker_and_gets_another() -> None:
     world = World()
     world.ready("a", "b")
-    place = world.ask()
-    failed = place.worker
-    world.ask(place.request_idx)
-    assert place.worker is not None
-    assert place.worker is not failed
+    request = world.ask()
+    failed = request.worker
+    world.ask(request.request_idx)
+    assert request.worker is not None
+    assert request.worker is not failed
     assert failed is not None
-    assert failed.suspect_since == world.now
-    assert failed.ledger.outstanding == 0
+    assert failed.suspicion.since == world.now
+    assert failed.outstanding.load == 0
 
 
 def test_a_suspect_worker_gets_nothing_until_it_reports_again() -> None:
     world = World()
     world.ready("a")
-    place = world.ask()
-    world.ask(place.request_idx)
+    request = world.ask()
+    world.ask(request.request_idx)
     assert world.ask().worker is None
     world.report("a")
-    assert place.worker is not None
+    assert request.worker is not None
 
 
 def test_a_worker_that_said_the_request_ended_is_avoided_but_not_suspected() -> None:
     world = World()
     world.ready("a", "b")
-    place = world.ask()
-    failed = place.worker
+    request = world.ask()
+    failed = request.worker
     assert failed is not None
-    world.router.finished(world.endpoint, failed, place.request_idx, success=False, now=world.now)
-    world.ask(place.request_idx)
-    assert failed.suspect_since is None
-    assert place.worker is not failed
+    world.dispatcher.request_finished(
+        world.endpoint, failed, request.request_idx, success=False, now=world.now
+    )
+    world.ask(request.request_idx)
+    assert failed.suspicion.since is None
+    assert request.worker is not failed
 
 
 def test_failed_url_takes_the_worker_out_of_rotation_at_once_and_alarms() -> None:
     world = World()
     world.ready("a", "b")
-    place = world.ask(777, failed_url="http://a:1")
-    assert place.worker is world.worker("b")
-    assert world.worker("a").suspect_since == world.now
-    assert any("does not answer" in alarm for alarm in world.alarms)
+    request = world.ask(777, failed_url="http://a:1")
+    assert request.worker is world.worker("b")
+    assert world.worker("a").suspicion.since == world.now
+    assert any("does not answer" in alarm for alarm in world.urgent_causes)
 
 
 def test_a_request_rerouted_twice_within_a_second_is_paused() -> None:
     world = World()
     world.ready("a", "b", "c")
-    place = world.ask()
+    request = world.ask()
     world.now += 0.01
-    world.ask(place.request_idx)
-    assert place.worker is not None
+    world.ask(request.request_idx)
+    assert request.worker is not None
     world.now += 0.01
-    world.ask(place.request_idx, hold=False)
-    assert place.worker is None
-    assert world.router.paused(place, world.now)
+    world.ask(request.request_idx, hold=False)
+    assert request.worker is None
+    assert world.dispatcher.is_paused(request, world.now)
     world.now += 1.0
-    world.ask(place.request_idx)
-    assert place.worker is world.worker("c") or place.worker is not None
+    world.ask(request.request_idx)
+    assert request.worker is world.worker("c") or request.worker is not None
 
 
 def test_a_worker_that_fails_again_and_again_is_paused_although_it_reports() -> None:
     world = World()
     world.ready("a")
     for _ in range(6):
-        world.worker("a").record_failure(world.now)
+        world.worker("a").suspicion.record_failure(world.now)
         world.report("a")
     assert world.ask().worker is None
     world.now += 5
@@ -271,18 +283,18 @@ def test_a_draining_worker_gets_no_new_requests_and_the_rest_does() -> None:
 def test_a_drained_worker_is_called_so_once_its_own_later_report_is_empty() -> None:
     world = World()
     world.ready("a")
-    place = world.ask()
+    request = world.ask()
     world.now += 1
     world.members("a", d=True)
     worker = world.worker("a")
-    world.report("a", load=100, working=(place.request_idx,), num_requests_working=1)
-    assert not worker.drained
+    world.report("a", load=100, working=(request.request_idx,), num_requests_working=1)
+    assert not worker.is_drained
     world.now += 1
     world.report("a")
-    assert worker.drained
-    world.router.heed_drain(world.endpoint, worker, world.now)
-    world.router.heed_drain(world.endpoint, worker, world.now)
-    assert sum("holds nothing" in alarm for alarm in world.alarms) == 1
+    assert worker.is_drained
+    world.dispatcher.signal_if_drained(world.endpoint, worker, world.now)
+    world.dispatcher.signal_if_drained(world.endpoint, worker, world.now)
+    assert sum("holds nothing" in alarm for alarm in world.urgent_causes) == 1
 
 
 @pytest.mark.parametrize(
@@ -307,7 +319,7 @@ def test_a_report_from_before_a_stop_does_not_count_after_the_start() -> None:
     world.members("a", state=WorkerState.STARTING)
     assert world.ask().worker is None
     world.report("a")
-    assert len(world.endpoint.line) == 0
+    assert len(world.endpoint.request_queue) == 0
 
 
 @pytest.mark.parametrize(
@@ -326,35 +338,35 @@ def test_a_worker_whose_readiness_its_workflow_passed_over_is_told_again_until_t
     world.members("a", state=state)
     world.report("a")
     endpoint = world.endpoint
-    assert [w.launch_id for w in endpoint.news_of_workers(world.now)] == ["a"]
+    assert [w.launch_id for w in endpoint.changed_workers(world.now)] == ["a"]
     world.now += 5
-    world.router.sweep(endpoint, world.now)
-    assert endpoint.batcher.due(endpoint.gauges(), world.now) is not None
-    assert [w.launch_id for w in endpoint.news_of_workers(world.now)] == ["a"]
+    world.dispatcher.sweep(endpoint, world.now)
+    assert endpoint.metrics_batcher.due(endpoint.gauges(), world.now) is not None
+    assert [w.launch_id for w in endpoint.changed_workers(world.now)] == ["a"]
     world.members("a", state=WorkerState.READY)
-    assert endpoint.news_of_workers(world.now) == ()
+    assert endpoint.changed_workers(world.now) == ()
 
 
 def test_a_worker_that_is_ready_again_after_a_stop_is_news_although_it_says_the_same() -> None:
     world = World()
     world.ready("a")
-    assert len(world.endpoint.news_of_workers(world.now)) == 1
+    assert len(world.endpoint.changed_workers(world.now)) == 1
     world.now += 1
     world.members("a", state=WorkerState.INACTIVE)
     world.now += 1
     world.members("a", state=WorkerState.READY)
     world.report("a")
-    assert len(world.endpoint.news_of_workers(world.now)) == 1
+    assert len(world.endpoint.changed_workers(world.now)) == 1
 
 
 def test_a_worker_that_falls_silent_gets_nothing() -> None:
     world = World()
     world.ready("a")
     world.now += TIMING.report_fresh_seconds
-    world.router.sweep(world.endpoint, world.now)
+    world.dispatcher.sweep(world.endpoint, world.now)
     assert world.ask().worker is not None
     world.now += 0.1
-    world.router.sweep(world.endpoint, world.now)
+    world.dispatcher.sweep(world.endpoint, world.now)
     assert world.ask().worker is None
 
 
@@ -363,18 +375,18 @@ def test_a_worker_that_the_memo_does_not_list_gets_nothing() -> None:
     world.report("a")
     assert world.ask().worker is None
     world.members("a")
-    assert world.endpoint.line.held_count == 0
+    assert world.endpoint.request_queue.held_count == 0
 
 
 def test_a_new_engine_trusts_the_memo_for_a_while_and_then_only_reports() -> None:
     world = World()
     world.now = 10.0  # the engine started at 0
     world.members("a", u="http://a:1", p=10.0)
-    place = world.ask()
-    assert place.worker is not None
-    assert place.worker.route_url == "http://a:1"
+    request = world.ask()
+    assert request.worker is not None
+    assert request.worker.route_url == "http://a:1"
     world.now = TIMING.memo_trust_seconds + 0.1
-    world.router.sweep(world.endpoint, world.now)
+    world.dispatcher.sweep(world.endpoint, world.now)
     assert world.ask().worker is None
 
 
@@ -383,8 +395,8 @@ def test_the_first_request_without_a_ready_worker_alarms_and_then_each_doubling_
     for _ in range(16):
         world.now += 0.2
         world.ask()
-        world.endpoint.batcher.take_windows(world.endpoint.gauges(), world.now)
-    assert len(world.alarms) == 5  # at 1, 2, 4, 8 and 16 requests
+        world.endpoint.metrics_batcher.take_windows(world.endpoint.gauges(), world.now)
+    assert len(world.urgent_causes) == 5  # at 1, 2, 4, 8 and 16 requests
 
 
 def test_a_queue_over_target_alarms_when_it_passes_and_when_it_has_grown_by_half() -> None:
@@ -393,14 +405,14 @@ def test_a_queue_over_target_alarms_when_it_passes_and_when_it_has_grown_by_half
     for _ in range(8):
         world.now += 0.2
         world.ask()
-        world.endpoint.batcher.take_windows(world.endpoint.gauges(), world.now)
-    assert len(world.alarms) == 4  # at 20, 30, 50 and 80 s
+        world.endpoint.metrics_batcher.take_windows(world.endpoint.gauges(), world.now)
+    assert len(world.urgent_causes) == 4  # at 20, 30, 50 and 80 s
 
 
 def test_a_full_line_turns_the_newest_away_and_keeps_no_place_for_it() -> None:
     world = World(limits=Limits(queue_places_max=2))
     assert [world.ask().turned_away for _ in range(3)] == [False, False, True]
-    assert len(world.endpoint.line) == 2
+    assert len(world.endpoint.request_queue) == 2
     assert len(world.endpoint.waiting) == 2
 
 
@@ -408,7 +420,7 @@ def test_a_worker_given_to_a_client_that_had_gone_is_free_again_and_the_request_
     world = World(max_queue_time=10)
     first, second = world.ask(), world.ask()
     world.ready("a")
-    world.router.give_back(world.endpoint, first, world.now)
+    world.dispatcher.unassign(world.endpoint, first, world.now)
     assert (first.worker, second.worker is not None) == (None, True)
     assert world.position(first) == 0
 
@@ -418,24 +430,24 @@ def test_what_is_remembered_of_given_requests_is_bounded() -> None:
     world.ready("a")
     for _ in range(50):
         world.ask()
-    assert len(world.endpoint.given) == 10
+    assert len(world.endpoint.assigned) == 10
     world.now += 601
-    world.router.sweep(world.endpoint, world.now)
-    assert len(world.endpoint.given) == 0
+    world.dispatcher.sweep(world.endpoint, world.now)
+    assert len(world.endpoint.assigned) == 0
 
 
 # processes
 
 
-def _reports(world: World, process: str, *, age: float = 100.0, **said: object) -> None:
+def _reports(world: World, process: str, *, age: float = 100.0, **message: object) -> None:
     """A report of this process, unless it is late."""
     worker = world.worker("a")
     status = WorkerStatus(id=1, loadtime=1.0, max_perf=10.0).model_copy(
-        update={"incarnation": process, "uptime_seconds": age, **said}
+        update={"incarnation": process, "uptime_seconds": age, **message}
     )
     if not worker.is_late(status, world.now):
-        worker.hear(status, "http://a:1", world.now)
-        world.router.refresh(world.endpoint, world.now)
+        worker.apply_report(status, "http://a:1", world.now)
+        world.dispatcher.refresh(world.endpoint, world.now)
 
 
 def test_a_new_process_holds_nothing_that_the_old_one_held() -> None:
@@ -445,13 +457,13 @@ def test_a_new_process_holds_nothing_that_the_old_one_held() -> None:
     held = world.ask(cost=50.0)
     _reports(world, "a1", cur_load=50.0, num_requests_working=1, working_request_idxs=(held.request_idx,))
     worker = world.worker("a")
-    assert (worker.ledger.outstanding, worker.in_flight) == (50.0, 1)
+    assert (worker.outstanding.load, worker.report.in_flight) == (50.0, 1)
     world.now += 5
     _reports(world, "a2", age=1.0, loadtime=0.0)
-    assert (worker.ledger.outstanding, worker.in_flight, worker.holds) == (0.0, 0, False)
+    assert (worker.outstanding.load, worker.report.in_flight, worker.holds) == (0.0, 0, False)
     # the old one's last report was on its way
     _reports(world, "a1", age=105.0, cur_load=50.0, num_requests_working=1, error_msg="dying")
-    assert (worker.ledger.outstanding, worker.in_flight, worker.error) == (0.0, 0, "")
+    assert (worker.outstanding.load, worker.report.in_flight, worker.report.error) == (0.0, 0, "")
 
 
 def test_a_request_that_died_with_the_old_process_does_not_blame_the_new_one() -> None:
@@ -463,11 +475,11 @@ def test_a_request_that_died_with_the_old_process_does_not_blame_the_new_one() -
     _reports(world, "a2", age=1.0)
     world.ask(first.request_idx, failed_url="http://a:1", hold=False)
     world.ask(second.request_idx, hold=False)
-    assert (world.worker("a").suspect_since, world.worker("a").strikes) == (None, 0)
+    assert (world.worker("a").suspicion.since, world.worker("a").suspicion.failures_in_row) == (None, 0)
     third = world.ask()
     world.now += 1
     world.ask(third.request_idx, failed_url="http://a:1", hold=False)
-    assert world.worker("a").suspect_since == world.now
+    assert world.worker("a").suspicion.since == world.now
 
 
 def test_what_clients_said_of_the_old_process_ends_with_it() -> None:
@@ -475,11 +487,15 @@ def test_what_clients_said_of_the_old_process_ends_with_it() -> None:
     world.members("a")
     _reports(world, "a1")
     for _ in range(4):
-        world.worker("a").record_failure(world.now)
+        world.worker("a").suspicion.record_failure(world.now)
     world.now += 1
     world.members("a", state=WorkerState.REBOOTING)
     worker = world.worker("a")
-    assert (worker.suspect_since, worker.strikes, worker.out_until) == (None, 0, 0.0)
+    assert (worker.suspicion.since, worker.suspicion.failures_in_row, worker.suspicion.excluded_until) == (
+        None,
+        0,
+        0.0,
+    )
 
 
 def test_an_end_that_the_old_process_tells_does_not_praise_the_new_one() -> None:
@@ -490,14 +506,14 @@ def test_an_end_that_the_old_process_tells_does_not_praise_the_new_one() -> None
     world.now += 5
     _reports(world, "a2", age=1.0)
     worker, new = world.worker("a"), world.ask()
-    worker.record_failure(world.now)
+    worker.suspicion.record_failure(world.now)
     told = {"success": True, "now": world.now, "earlier": True}
-    world.router.finished(world.endpoint, worker, old.request_idx, **told)
+    world.dispatcher.request_finished(world.endpoint, worker, old.request_idx, **told)
     assert old.finished
-    assert worker.strikes == 1
+    assert worker.suspicion.failures_in_row == 1
     # a request that was given to the new process is not ended by the old one
-    assert not world.router.finished(world.endpoint, worker, new.request_idx, **told)
-    assert (new.finished, worker.ledger.tickets_open) == (False, 1)
+    assert not world.dispatcher.request_finished(world.endpoint, worker, new.request_idx, **told)
+    assert (new.finished, worker.outstanding.tickets_open) == (False, 1)
 
 
 def test_a_stopped_worker_is_heard_once_every_late_report_has_come() -> None:
@@ -508,11 +524,11 @@ def test_a_stopped_worker_is_heard_once_every_late_report_has_come() -> None:
     worker = world.worker("a")
     world.now += 30
     _reports(world, "a1", age=130.0)
-    assert (worker.heard_at, worker.disagrees) == (0.0, False)
+    assert (worker.report.reported_at, worker.contradicts_workflow) == (0.0, False)
     world.now += 1
     _reports(world, "a1", age=131.0)
-    assert (worker.heard_at, worker.disagrees) == (world.now, True)
-    assert not worker.routable(world.now, TIMING, trust_memo=True)
+    assert (worker.report.reported_at, worker.contradicts_workflow) == (world.now, True)
+    assert not worker.is_routable(world.now, TIMING, trust_memo=True)
 
 
 def test_a_stopped_worker_with_a_new_process_is_heard_at_once() -> None:
@@ -529,11 +545,11 @@ def test_an_engine_that_stood_still_says_since_when_it_listens() -> None:
     world = World()
     world.ready("a")
     clock = [world.now]
-    herald = SignalSender(None, None, engine_id="e", now=lambda: clock[0])  # type: ignore[arg-type]
-    assert herald.batches(world.endpoint, "", world.now)[-1].listening_since == world.now
+    signal_sender = SignalSender(None, None, engine_id="e", now=lambda: clock[0])  # type: ignore[arg-type]
+    assert signal_sender.batches(world.endpoint, "", world.now)[-1].listening_since == world.now
     for now in (world.now + 9, world.now + 18):
-        assert herald.batches(world.endpoint, "", now)[-1].listening_since == world.now
-    assert herald.batches(world.endpoint, "", world.now + 318)[-1].listening_since == world.now + 318
+        assert signal_sender.batches(world.endpoint, "", now)[-1].listening_since == world.now
+    assert signal_sender.batches(world.endpoint, "", world.now + 318)[-1].listening_since == world.now + 318
 
 
 def test_requests_known_to_a_worker_are_counted_in_every_report() -> None:
@@ -543,6 +559,6 @@ def test_requests_known_to_a_worker_are_counted_in_every_report() -> None:
     held = world.ask(cost=50.0)
     for _ in range(3):
         _reports(world, "a1", cur_load=50.0, working_request_idxs=(held.request_idx,))
-        assert world.worker("a").ledger.knows(held.request_idx)
-    assert world.worker("a").ledger.finish(held.request_idx)
-    assert world.worker("a").ledger.outstanding == 0.0
+        assert world.worker("a").outstanding.knows(held.request_idx)
+    assert world.worker("a").outstanding.finish(held.request_idx)
+    assert world.worker("a").outstanding.load == 0.0

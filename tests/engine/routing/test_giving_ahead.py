@@ -12,8 +12,6 @@ class Serial(World):
 
     def __init__(self, **config: float) -> None:
         super().__init__(**config)
-        self.later: list[float] = []
-        self.router.later = lambda _, seconds: self.later.append(seconds)
         for _ in range(4000):
             self.endpoint.service_times.learn(100.0, 10.0, 10.0)
 
@@ -27,13 +25,13 @@ class Serial(World):
             ends_told_seconds=0.5,
         )
 
-    def show(self, launch_id: str, place: QueuedRequest, seconds: float = 0.0) -> None:
+    def show(self, launch_id: str, request: QueuedRequest, seconds: float = 0.0) -> None:
         """The worker has the request and says so."""
         self.report(
             launch_id,
-            place.cost,
-            (place.request_idx,),
-            running_load=place.cost,
+            request.cost,
+            (request.request_idx,),
+            running_load=request.cost,
             running_seconds=seconds,
             ends_told_seconds=0.5,
         )
@@ -62,7 +60,7 @@ def test_a_request_is_held_until_a_worker_is_nearly_free() -> None:
     assert 5.0 < world.later[-1] < 9.0
 
     world.now += world.later[-1] + 0.01
-    world.router.pump(world.endpoint, world.now)
+    world.dispatcher.serve_queue(world.endpoint, world.now)
     assert third.worker is not None
 
 
@@ -73,8 +71,10 @@ def test_the_first_that_becomes_free_gets_the_first_in_line() -> None:
     assert second.worker is not None
     world.now += 2.0
     world.at(second.worker.launch_id)  # idle, much earlier than it had declared
-    world.router.finished(world.endpoint, second.worker, second.request_idx, success=True, now=world.now)
-    world.router.pump(world.endpoint, world.now)
+    world.dispatcher.request_finished(
+        world.endpoint, second.worker, second.request_idx, success=True, now=world.now
+    )
+    world.dispatcher.serve_queue(world.endpoint, world.now)
     assert third.worker is second.worker
     assert world.ask(cost=300.0).worker is None
     assert first.worker is not third.worker
@@ -106,12 +106,12 @@ def test_what_other_engines_gave_it_counts() -> None:
 
 def test_what_was_routed_and_is_not_seen_yet_counts_from_then_on() -> None:
     world = serial("a")
-    place = world.ask()
-    assert place.worker is not None
+    request = world.ask()
+    assert request.worker is not None
     assert world.queue("a") == pytest.approx(10.0, abs=0.8)
     world.now += 4.0
     assert world.queue("a") == pytest.approx(6.0, abs=0.8)
-    world.show("a", place, seconds=4.0)
+    world.show("a", request, seconds=4.0)
     assert world.queue("a") == pytest.approx(6.0, abs=0.8)
 
 
@@ -120,7 +120,7 @@ def test_a_worker_that_does_not_say_what_it_is_at_gets_requests_as_ever() -> Non
     world.members("a", "official")
     world.report("official")
     places = [world.ask() for _ in range(5)]
-    assert all(place.worker is not None for place in places)
+    assert all(request.worker is not None for request in places)
 
 
 def test_nothing_is_held_back_before_it_is_known_how_long_requests_take() -> None:
@@ -142,11 +142,11 @@ def test_the_engine_learns_from_what_workers_measured() -> None:
     world = serial("a")
     endpoint: Endpoint = world.endpoint
     before = endpoint.service_times.count
-    place = world.ask()
-    assert place.worker is not None
-    world.show("a", place)
-    world.router.finished(
-        endpoint, place.worker, place.request_idx, success=True, now=world.now, busy_seconds=20.0
+    request = world.ask()
+    assert request.worker is not None
+    world.show("a", request)
+    world.dispatcher.request_finished(
+        endpoint, request.worker, request.request_idx, success=True, now=world.now, busy_seconds=20.0
     )
     assert endpoint.service_times.count == before + 1
 
@@ -154,9 +154,9 @@ def test_the_engine_learns_from_what_workers_measured() -> None:
 def test_a_failed_request_teaches_nothing() -> None:
     world = serial("a")
     before = world.endpoint.service_times.count
-    place = world.ask()
-    assert place.worker is not None
-    world.router.finished(
-        world.endpoint, place.worker, place.request_idx, success=False, now=world.now, busy_seconds=0.1
+    request = world.ask()
+    assert request.worker is not None
+    world.dispatcher.request_finished(
+        world.endpoint, request.worker, request.request_idx, success=False, now=world.now, busy_seconds=0.1
     )
     assert world.endpoint.service_times.count == before

@@ -35,15 +35,15 @@ class Scene:
     def report(self) -> None:
         """The worker says that it is ready: whoever is held is given it."""
         status = WorkerStatus(id=101, loadtime=1, max_perf=100)
-        self.worker.hear(status, "http://10.0.0.1:3000", time.time())
-        self.engine.router.refresh(self.endpoint, time.time())
+        self.worker.apply_report(status, "http://10.0.0.1:3000", time.time())
+        self.engine.dispatcher.refresh(self.endpoint, time.time())
 
     async def call(self) -> "asyncio.Task[dict[str, Any]]":
         """The call, held."""
         asked = FastRouteRequest(endpoint="llm", cost=1)
         call = asyncio.create_task(RouteApi(self.engine).route(self.endpoint, asked))
         await asyncio.sleep(0)
-        assert len(self.endpoint.line.held()) == 1
+        assert len(self.endpoint.request_queue.held()) == 1
         return call
 
 
@@ -57,7 +57,7 @@ async def test_a_call_that_is_given_a_worker_in_the_moment_in_which_its_time_is_
     answer = await call
 
     assert answer["url"] == "http://10.0.0.1:3000"
-    assert scene.worker.ledger.tickets_open == 1
+    assert scene.worker.outstanding.tickets_open == 1
 
 
 async def test_a_call_whose_client_leaves_in_the_moment_in_which_a_worker_is_free_gives_it_back() -> None:
@@ -69,5 +69,5 @@ async def test_a_call_whose_client_leaves_in_the_moment_in_which_a_worker_is_fre
     with pytest.raises(asyncio.CancelledError):
         await call
 
-    assert scene.worker.ledger.tickets_open == 0
-    assert len(scene.endpoint.line) == 1, "its turn is kept for when it comes again"
+    assert scene.worker.outstanding.tickets_open == 0
+    assert len(scene.endpoint.request_queue) == 1, "its turn is kept for when it comes again"

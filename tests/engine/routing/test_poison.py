@@ -121,7 +121,7 @@ async def test_copies_that_come_at_once_break_no_third_worker_once_the_first_is_
 
     first = asyncio.ensure_future(send())
     known = stage.server.engine.directory.named(endpoint.name)
-    await until(lambda: len(known.breakages), "the first break is known")
+    await until(lambda: len(known.broken_requests), "the first break is known")
     rest = await asyncio.gather(*(send() for _ in range(8)))
     assert {await first, *rest} == {422}
     assert sum(model.broken for model in models) == 2

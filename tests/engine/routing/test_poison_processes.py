@@ -162,10 +162,10 @@ async def test_a_client_that_never_comes_keeps_its_worker_busy_for_three_seconds
     endpoint, _ = boxes
     known = stage.server.engine.directory.named(endpoint.name)
     await endpoint.route(cost=1000)
-    assert sum(worker.ledger.outstanding for worker in known.workers.values()) == 1000
+    assert sum(worker.outstanding.load for worker in known.workers.values()) == 1000
     await until(
-        lambda: sum(worker.ledger.outstanding for worker in known.workers.values()) == 0,
+        lambda: sum(worker.outstanding.load for worker in known.workers.values()) == 0,
         "the ticket is no work any more",
         seconds=5.0,
     )
-    assert sum(worker.ledger.tickets_open for worker in known.workers.values()) == 1
+    assert sum(worker.outstanding.tickets_open for worker in known.workers.values()) == 1

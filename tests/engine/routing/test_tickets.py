@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from engine.routing import ticket_issuer
+from engine.routing import ticket_issuer as ticket_issuer_module
 from engine.routing.outstanding import OutstandingLoad
 from engine.routing.ticket_issuer import TicketIssuer
 from stoker_wire.security.ticket import TICKET_SECONDS, TicketRefused, verify_ticket
@@ -26,17 +26,17 @@ PEM = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_byt
 
 
 @pytest.fixture
-def office() -> TicketIssuer:
+def ticket_issuer() -> TicketIssuer:
     return TicketIssuer(secrets=(NEW, OLD), rsa_private_key_pem=PEM)
 
 
 @pytest.fixture
 def small_caches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ticket_issuer, "_CACHED_MAX", 3)
+    monkeypatch.setattr(ticket_issuer_module, "_CACHED_MAX", 3)
 
 
-def ticket(office: TicketIssuer, *, launch_id: str = "a", now: float = 1000.0, **more: object) -> str:
-    return office.ticket(
+def ticket(ticket_issuer: TicketIssuer, *, launch_id: str = "a", now: float = 1000.0, **more: object) -> str:
+    return ticket_issuer.ticket(
         endpoint_id=7,
         endpoint_name="llm",
         launch_id=launch_id,
@@ -52,8 +52,8 @@ def key_of(secret: bytes, launch_id: str = "a", endpoint_id: int = 7) -> bytes:
     return ticket_key(mint_worker_token(secret, endpoint_id, launch_id))
 
 
-def test_a_ticket_opens_for_exactly_its_seconds(office: TicketIssuer) -> None:
-    text = ticket(office, now=1000.0)
+def test_a_ticket_opens_for_exactly_its_seconds(ticket_issuer: TicketIssuer) -> None:
+    text = ticket(ticket_issuer, now=1000.0)
     opened = verify_ticket(text, key_of(NEW), worker="a", now=1000.0 + TICKET_SECONDS)
     assert (opened.e, opened.w, opened.c, opened.r, opened.n, opened.x) == ("llm", "a", 5.0, 3, 9, 1060.0)
     with pytest.raises(TicketRefused) as refused:
@@ -68,32 +68,32 @@ def test_the_books_drop_a_ticket_at_the_moment_after_which_it_is_worthless() -> 
     assert ledger.expire(1000.0 + TICKET_SECONDS) == 1
 
 
-def test_a_ticket_is_sealed_for_the_secret_that_its_worker_has_shown(office: TicketIssuer) -> None:
-    unknown = ticket(office)
+def test_a_ticket_is_sealed_for_the_secret_that_its_worker_has_shown(ticket_issuer: TicketIssuer) -> None:
+    unknown = ticket(ticket_issuer)
     for secret in (NEW, OLD):
         assert verify_ticket(unknown, key_of(secret), worker="a", now=1000.0).r == 3
-    shown = ticket(office, secret=OLD)
+    shown = ticket(ticket_issuer, secret=OLD)
     assert verify_ticket(shown, key_of(OLD), worker="a", now=1000.0).r == 3
     with pytest.raises(TicketRefused):
         verify_ticket(shown, key_of(NEW), worker="a", now=1000.0)
 
 
 @pytest.mark.usefixtures("small_caches")
-def test_a_full_cache_of_keys_seals_for_the_right_worker(office: TicketIssuer) -> None:
+def test_a_full_cache_of_keys_seals_for_the_right_worker(ticket_issuer: TicketIssuer) -> None:
     for name in "abcdabcd":
-        text = ticket(office, launch_id=name)
+        text = ticket(ticket_issuer, launch_id=name)
         assert verify_ticket(text, key_of(NEW, name), worker=name, now=1000.0).w == name
-        assert len(office._ticket_keys) <= 3
+        assert len(ticket_issuer._ticket_keys) <= 3
 
 
 @pytest.mark.usefixtures("small_caches")
-def test_a_signature_is_made_once_per_url_and_is_of_that_url(office: TicketIssuer) -> None:
-    public = load_pem_public_key(office.public_key_pem)
+def test_a_signature_is_made_once_per_url_and_is_of_that_url(ticket_issuer: TicketIssuer) -> None:
+    public = load_pem_public_key(ticket_issuer.public_key_pem)
     assert isinstance(public, rsa.RSAPublicKey)
     for number in (1, 2, 3, 4, 1):
         url = f"http://10.0.0.{number}:3000"
-        signature = office.signature(url)
+        signature = ticket_issuer.signature(url)
         signed = json.dumps({"url": url}, indent=4, sort_keys=True).encode()
         public.verify(base64.b64decode(signature), signed, padding.PKCS1v15(), hashes.SHA256())
-        assert office.signature(url) == signature
-        assert len(office._signatures) <= 3
+        assert ticket_issuer.signature(url) == signature
+        assert len(ticket_issuer._signatures) <= 3

@@ -9,7 +9,7 @@ from temporalio.client import WorkflowExecutionStatus
 
 from activities.progress import progress_of
 from engine.settings import Timing
-from engine.temporal.endpoint_watcher import read_what_can_be_read
+from engine.temporal.endpoint_watcher import read_valid_parts
 from stoker_wire.control import workflow_id
 from tests.engine.standin import until
 from tests.engine.test_console import Console, alice, real_stage, real_temporal
@@ -133,10 +133,10 @@ async def test_the_list_of_endpoints_says_which_one_makes_no_progress(
 
 def test_a_memo_is_read_without_the_members_and_fields_that_cannot_be_read() -> None:
     good = {"l": "a", "i": 1, "g": 1, "s": "idle"}
-    memo, left_out = read_what_can_be_read(
+    memo, omitted = read_valid_parts(
         {"id": 1, "name": "llm", "members": [good, {"l": "b"}, good | {"s": "new"}], "wait_until": "soon"}
     )
     assert [member.l for member in memo.members] == ["a"]
-    assert left_out == ("members.1", "members.2", "wait_until")
+    assert omitted == ("members.1", "members.2", "wait_until")
     with pytest.raises(ValueError, match="owner"):
-        read_what_can_be_read({"id": 1, "name": "llm", "owner": 7})
+        read_valid_parts({"id": 1, "name": "llm", "owner": 7})

@@ -88,8 +88,8 @@ async def test_signalling_a_closed_workflow_makes_the_engine_look(bare_stage: St
     await endpoint.handle.terminate()
     bare_stage.endpoints.remove(endpoint)
     known = server.engine.directory.named(endpoint.name)
-    known.batcher.request_urgent("anything", time.time())
-    server.engine.herald.flush(known)
+    known.metrics_batcher.request_urgent("anything", time.time())
+    server.engine.signal_sender.flush(known)
     await until(lambda: server.engine.directory.named(endpoint.name) is None, "the engine drops it")
 
 
@@ -117,19 +117,19 @@ async def test_a_look_that_fails_keeps_what_is_known_and_readiness_says_how_old_
     now = [time.time()]
     directory = stage.server.engine.directory
     flaky = Flaky(stage.env.client, [])
-    watch = EndpointWatcher(flaky, directory, timing=Timing(), now=lambda: now[0])  # type: ignore[arg-type]
-    assert await watch.look()
+    watcher = EndpointWatcher(flaky, directory, timing=Timing(), now=lambda: now[0])  # type: ignore[arg-type]
+    assert await watcher.poll()
     known = len(directory)
 
     flaky.faults = [RPCError("busy", code, b"")] * 2
     now[0] += 40
-    assert not await watch.look()
-    assert watch.stale()
+    assert not await watcher.poll()
+    assert watcher.is_stale()
     assert len(directory) == known
     assert directory.named(endpoint.name) is not None
-    assert not await watch.look()
-    assert await watch.look()
-    assert not watch.stale()
+    assert not await watcher.poll()
+    assert await watcher.poll()
+    assert not watcher.is_stale()
 
 
 async def test_an_engine_without_temporal_starts_is_not_ready_and_tells_key_holders_to_wait(
@@ -156,16 +156,18 @@ async def test_a_batch_that_could_not_be_sent_is_sent_again_as_it_was(stage: Sta
     endpoint = await stage.endpoint()
     engine = stage.server.engine
     known = engine.directory.named(endpoint.name)
-    herald = SignalSender(Unreachable(stage.env.client, failures=1), engine.directory, engine_id="other")  # type: ignore[arg-type]
-    known.batcher.record_arrival(100.0, time.time())
-    known.batcher.request_urgent("test", time.time())
-    herald.flush(known)
+    signal_sender = SignalSender(
+        Unreachable(stage.env.client, failures=1), engine.directory, engine_id="other"
+    )  # type: ignore[arg-type]
+    known.metrics_batcher.record_arrival(100.0, time.time())
+    known.metrics_batcher.request_urgent("test", time.time())
+    signal_sender.flush(known)
 
     async def told() -> list[dict[str, Any]]:
         return [batch for batch in await endpoint.told() if batch["engine_id"] == "other"]
 
     batches = await until(told, "the batch arrives at last")
-    await herald.close()
+    await signal_sender.close()
     assert [(b["sequence"], b["arrived_load"], b["urgent"]) for b in batches] == [(1, 100.0, "test")]
 
 
@@ -181,13 +183,13 @@ async def test_what_is_wrong_with_one_endpoint_does_not_silence_or_starve_the_ot
         raise ZeroDivisionError("an unlucky figure")
 
     known = engine.directory.named(broken.name)
-    monkeypatch.setattr(known.batcher, "due", fails)
+    monkeypatch.setattr(known.metrics_batcher, "due", fails)
     monkeypatch.setattr(known, "refresh", fails)
     other = engine.directory.named(sound.name)
-    other.batcher.record_arrival(
+    other.metrics_batcher.record_arrival(
         100.0, time.time()
     )  # told with the next slice, by the loop and by nobody else
-    other.line.add(place := QueuedRequest(7, 1.0, time.time() - 1e5, 1.0))
+    other.request_queue.add(place := QueuedRequest(7, 1.0, time.time() - 1e5, 1.0))
     other.waiting[7] = place
 
     async def told() -> list[dict[str, Any]]:
@@ -232,8 +234,8 @@ async def test_a_memo_that_nobody_can_decode_does_not_blind_the_engine(bare_stag
             await bare_stage.start_engine()
             endpoint = await bare_stage.endpoint()
         assert (await endpoint.route())["endpoint"] == endpoint.name
-        said = [each for each in logs if each["event"] == "memo_unreadable"]
-        assert [each["workflow"] for each in said] == ["endpoint/odd"], "once, not with every look"
+        message = [each for each in logs if each["event"] == "memo_unreadable"]
+        assert [each["workflow"] for each in message] == ["endpoint/odd"], "once, not with every look"
     finally:
         await odd.terminate()
 
@@ -243,7 +245,7 @@ async def test_an_endpoint_that_a_list_does_not_name_is_not_taken_for_gone(
 ) -> None:
     """A visibility store that is being rebuilt answers every list, and names nobody."""
     kept, ended = await stage.endpoint(), await stage.endpoint()
-    watch, directory = stage.server.engine.watch, stage.server.engine.directory
+    watcher, directory = stage.server.engine.endpoint_watcher, stage.server.engine.directory
 
     async def nobody(*_: Any, **__: Any) -> AsyncIterator[Any]:
         return
@@ -251,8 +253,8 @@ async def test_an_endpoint_that_a_list_does_not_name_is_not_taken_for_gone(
 
     await ended.handle.terminate()
     stage.endpoints.remove(ended)
-    monkeypatch.setattr(watch, "_client", Blind(watch._client, nobody))
-    await watch._look_at_all(time.time())
+    monkeypatch.setattr(watcher, "_client", Blind(watcher._client, nobody))
+    await watcher._poll_all(time.time())
     assert directory.named(kept.name) is not None
     assert directory.named(ended.name) is None, "its workflow says that it is closed"
 
@@ -273,7 +275,7 @@ async def test_while_temporal_is_down_an_unknown_name_is_not_called_wrong(
     async def down(name: str) -> bool:
         raise RPCError("down", RPCStatusCode.UNAVAILABLE, b"")
 
-    monkeypatch.setattr(stage.server.engine.watch, "refresh", down)
+    monkeypatch.setattr(stage.server.engine.endpoint_watcher, "refresh", down)
     status, body = await stage.post("/route/", {"endpoint": "made-a-second-ago", "cost": 1}, key=ALICE)
     assert status == 200
     assert "url" not in body
@@ -282,13 +284,13 @@ async def test_while_temporal_is_down_an_unknown_name_is_not_called_wrong(
 
 def test_a_skipped_endpoint_is_spoken_of_once_a_minute() -> None:
     now = [0.0]
-    skipped = LogThrottle("herald", now=lambda: now[0])
+    throttle = LogThrottle("herald", now=lambda: now[0])
     with capture_logs() as logs:
         for second in range(125):
             now[0] = float(second)
-            skipped.say("llm", ValueError("no"))
+            throttle.log("llm", ValueError("no"))
             if second == 5:
-                skipped.say("other", ValueError("no"))
+                throttle.log("other", ValueError("no"))
     assert [(each["endpoint"], each["log_level"]) for each in logs] == [
         ("llm", "error"),
         ("other", "error"),
@@ -342,7 +344,9 @@ async def test_foreign_instances_that_the_sweep_told_of_are_a_metric(bare_stage:
         memo={FOREIGN_KEY: {"other_deployments": 3, "unowned": 1}},
     )
     try:
-        await until(lambda: server.engine.watch.foreign is not None, "the engine reads the sweep's memo")
+        await until(
+            lambda: server.engine.endpoint_watcher.foreign is not None, "the engine reads the sweep's memo"
+        )
         _, text = await bare_stage.call("GET", "/metrics", key=ALICE)
         assert 'stoker_foreign_instances{owner="other"} 3.0' in text
         assert 'stoker_foreign_instances{owner="none"} 1.0' in text

@@ -49,8 +49,8 @@ async def test_before_the_first_look_every_read_is_told_to_come_again(bare_stage
         async with bare_stage.http.request(method, server.url + path, json=body, headers=headers) as answer:
             assert answer.status == 503, (method, path, await answer.text())
             assert int(answer.headers["Retry-After"]) >= 1, (method, path)
-    status, said = await bare_stage.post("/route/", {"endpoint": "llm"}, key=ALICE)
-    assert (status, "url" in said) == (200, False), (
+    status, message = await bare_stage.post("/route/", {"endpoint": "llm"}, key=ALICE)
+    assert (status, "url" in message) == (200, False), (
         "the official client gives up at a 503: it is told to wait"
     )
 
@@ -67,9 +67,9 @@ async def test_while_temporal_does_not_answer_what_is_known_is_shown_and_nothing
     async def fails(started: float) -> None:
         raise TimeoutError
 
-    watch: Any = stage.server.engine.watch
-    watch._look_at_all = watch._look_at_changes = fails
-    assert not await watch.look()
+    watcher: Any = stage.server.engine.endpoint_watcher
+    watcher._poll_all = watcher._poll_changes = fails
+    assert not await watcher.poll()
 
     one, rows = f"/api/v0/endptjobs/{endpoint.id}/", "/api/v0/endptjobs/"
     assert (await stage.call("GET", one, key=ALICE))[0] == 200
