@@ -363,6 +363,30 @@ class WorkerHealthTuning:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ControllerTuning:
+    """When the controller plans, and what-if analysis."""
+
+    replan_rate_change: float = 0.15
+    """Relative change of the arrival rate since the last plan that makes a new plan due. Doubled: fewer plans, slower
+    reaction to growing load."""
+    replan_rate_seconds: float = 30.0
+    """Window of that arrival rate. Doubled: fewer plans for random changes, slower reaction."""
+    whatif_lag_seconds: float = 15.0
+    """What-if fleets run so long behind the latest report, so that every engine has reported the time. Doubled: results are
+    15 s older."""
+    whatif_advance_seconds: float = 10.0
+    """Shortest time between two advances of what-if fleets. Doubled: half as many events in the workflow's history."""
+    whatif_step_seconds: float = 5.0
+    """Time step of what-if fleets. Doubled: short bursts are averaged out."""
+    whatif_steps_max: int = 48
+    """Largest number of steps per advance; after a long pause steps are longer. Doubled: more computing per advance."""
+    whatif_offers_per_kind_max: int = 24
+    """Offers of one machine kind in the what-if market. Doubled: a what-if fleet may grow faster."""
+    whatif_storage_share: float = 0.024
+    """Assumed storage price as a share of the running price, where none is known. Doubled: cold workers look dearer."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tuning(
     LoadTuning,
     BacklogTuning,
@@ -376,6 +400,7 @@ class Tuning(
     RoutingTuning,
     SignallingTuning,
     WorkerHealthTuning,
+    ControllerTuning,
 ):
     """All constants that change behaviour."""
 

@@ -15,7 +15,7 @@ from benchmarks.scale.phases import Stretches, slowest
 from benchmarks.scale.seed import Part
 from benchmarks.scale.stage import Stage
 from market.ownership import owner_of
-from policy.signalling.metrics_batcher import HEARTBEAT_SECONDS
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.control import QUERY_DECISIONS, QUERY_LOAD, WORKFLOW_TYPE, workflow_id
 from stoker_wire.messages import MEMO_KEY, EndpointMemo
 
@@ -170,7 +170,7 @@ async def _workflows(findings: Findings, stage: Stage, client: Client) -> None:
     told, faults = await _told(client, names)
     if untold := _differing(stage, told):
         # a last interval within random variation is reported with the next heartbeat
-        await asyncio.sleep(HEARTBEAT_SECONDS)
+        await asyncio.sleep(DEFAULT_TUNING.metrics_heartbeat_seconds)
         told |= (await _told(client, untold))[0]
         findings.lines.append(f"{len(untold)} endpoints were told of their last requests by a heartbeat")
     findings.lost += [

@@ -18,10 +18,6 @@ from policy.temperaments import TUNINGS
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 
-LAG_SECONDS = 15.0
-"""Shadows live so far behind the engines' last word: by then every engine has told of that moment."""
-MOVE_SECONDS = 10.0
-"""Shadows are moved at most so often: each move stands in the history with both fleets."""
 DIFFERENCES_MAX = 12
 _REASON_CHARS = 240
 
@@ -102,8 +98,8 @@ def advance(advice: Advice, seen: Observation, live_plan: Plan, tuning: Tuning =
         advice, memory=made.memory, differences=tuple(_differences(live_plan, made))[:DIFFERENCES_MAX]
     )
     known = seen.load.known_until
-    until = min(seen.now, known if known is not None else seen.now) - LAG_SECONDS
-    if until - advice.live.clock < MOVE_SECONDS:
+    until = min(seen.now, known if known is not None else seen.now) - DEFAULT_TUNING.whatif_lag_seconds
+    if until - advice.live.clock < DEFAULT_TUNING.whatif_advance_seconds:
         return advice
     return replace(
         advice,
@@ -148,7 +144,7 @@ def summary(advice: Advice) -> str:
     """Both lives in one sentence."""
     hours = advice.advised.tally.seconds / 3600.0
     if hours <= 0:
-        return f"advised ({said(advice)}): nothing to compare yet, shadows live {LAG_SECONDS:.0f} s behind"
+        return f"advised ({said(advice)}): nothing to compare yet, shadows live {DEFAULT_TUNING.whatif_lag_seconds:.0f} s behind"
     span = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
     return (
         f"over {span}, in imagination: the live config {_sum(advice.live.tally)};"

@@ -4,10 +4,8 @@ import re
 from collections.abc import Iterator
 
 from policy.state.observation import Observation, Offers
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.market import Offer
-
-EACH_MAX = 24
-"""Of a kind, at one look."""
 
 _KIND = re.compile(r"(\d+)x (.*)")
 
@@ -18,9 +16,10 @@ def assumed_offers(seen: Observation, now: float) -> tuple[Offers, ...]:
     for number, group in enumerate(seen.workergroups):
         listed: list[Offer] = []
         for offer in _kinds(seen, group.id):
-            first = 1 + (number * 1000 + len(listed)) * EACH_MAX
+            first = 1 + (number * 1000 + len(listed)) * DEFAULT_TUNING.whatif_offers_per_kind_max
             listed += [
-                offer.model_copy(update={"id": first + each, "machine_id": 0}) for each in range(EACH_MAX)
+                offer.model_copy(update={"id": first + each, "machine_id": 0})
+                for each in range(DEFAULT_TUNING.whatif_offers_per_kind_max)
             ]
         results.append(
             Offers(workergroup_id=group.id, searched_at=now, offers=tuple(listed), revision=group.revision)

@@ -20,19 +20,12 @@ from policy.planning.planner import plan
 from policy.state.observation import LAUNCH_IDS_PER_PLAN, Observation
 from policy.state.plan import Activate, CancelDrain, Destroy, Operation, Plan, Recruit, StartDrain, Stop
 from policy.state.worker import Drain, Worker
-from policy.tuning import Tuning
+from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import GPU_BILLED
 from stoker_wire.states import WorkerState as S
 
-STEP_SECONDS = 5.0
-"""Bursts show within one; the load is not known more finely."""
-STEPS_MAX = 48
-"""After a long pause steps are longer: what is caught up with in one go is bounded."""
 _STEP_SECONDS_MIN = 1.0
-_LEVEL_MOVED = 0.15
-"""As for the live planner: less is inside every target_util's spare."""
-_LEVEL_SECONDS = 30.0
 _DRAIN_SECONDS_MIN = 2.0
 """Until the engines have seen it and the worker has said that it is empty."""
 
@@ -45,8 +38,8 @@ def advance_fleet(
     if gap <= 0:
         return shadow
     life = _Life(shadow, seen, config, tuning)
-    grid = max(STEP_SECONDS, gap / STEPS_MAX)
-    least = max(_STEP_SECONDS_MIN, gap / (2 * STEPS_MAX))
+    grid = max(DEFAULT_TUNING.whatif_step_seconds, gap / DEFAULT_TUNING.whatif_steps_max)
+    least = max(_STEP_SECONDS_MIN, gap / (2 * DEFAULT_TUNING.whatif_steps_max))
     while life.clock < until:
         life.step(min(until, max(life.clock + least, min(life.clock + grid, life.next_moment()))))
     return life.shadow()
@@ -121,8 +114,10 @@ class _Life:
             for each in self._machines.values()
         )
         load = self._load()
-        level = rate(load, _LEVEL_SECONDS) or 0.0
-        moved = abs(level - self._level) > max(self._level * _LEVEL_MOVED, 0.01 * self._ready(), 1e-9)
+        level = rate(load, DEFAULT_TUNING.replan_rate_seconds) or 0.0
+        moved = abs(level - self._level) > max(
+            self._level * DEFAULT_TUNING.replan_rate_change, 0.01 * self._ready(), 1e-9
+        )
         due = self._replan_at is not None and self.clock >= self._replan_at
         if (
             any(came)
@@ -208,7 +203,7 @@ class _Life:
     def _plan(self, load: LoadHistory) -> Plan:
         hot = [each for each in self._machines.values() if each.state is S.READY and each.drain_since is None]
         capacity = sum(each.perf for each in hot)
-        level = rate(load, STEP_SECONDS * 3) or 0.0
+        level = rate(load, DEFAULT_TUNING.whatif_step_seconds * 3) or 0.0
         share = 1.0 if self._backlog > 0 else min(1.0, level / capacity) if capacity > 0 else 0.0
         busy = {each.launch_id for each in hot[: math.ceil(share * len(hot) - 1e-9)]}
         workers = tuple(self._worker(each, busy=each.launch_id in busy) for each in self._machines.values())
@@ -235,7 +230,7 @@ class _Life:
             load,
             backlog_load=self._backlog,
             backlog_requests=math.ceil(self._backlog / self._cost),
-            oldest_wait_s=self._backlog / capacity if capacity > 0 else STEP_SECONDS,
+            oldest_wait_s=self._backlog / capacity if capacity > 0 else DEFAULT_TUNING.whatif_step_seconds,
             backlog_at=self.clock,
         )
 
@@ -330,13 +325,9 @@ def _boots(machine: WhatIfMachine) -> bool:
     return machine.state in (S.LOADING, S.STARTING)
 
 
-_STORAGE_SHARE = 0.024
-"""50 GB at $0.15 per GB and month beside $0.42/h, where nothing of the kind was rented yet."""
-
-
 def _storage(workers: Iterable[Worker], kind: str, price: float) -> float:
     """$/h of a disk: as those of the kind cost, else a usual share of the price."""
     known = [each for each in workers if each.kind == kind and each.storage_dollars_per_hour > 0]
     if not known:
-        return price * _STORAGE_SHARE
+        return price * DEFAULT_TUNING.whatif_storage_share
     return sum(each.storage_dollars_per_hour for each in known) / len(known)

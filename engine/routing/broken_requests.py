@@ -7,15 +7,8 @@ from typing import NamedTuple
 
 from engine.routing.request_queue import QueuedRequest
 from engine.routing.worker import KnownWorker
+from policy.tuning import DEFAULT_TUNING
 
-BREAKS_MAX = 2
-"""A request is refused after so many workers broke while they had it."""
-REFUSED_SECONDS = 3600.0
-"""How long a request is remembered after the last worker broke with it."""
-NEAR_SECONDS = 10.0
-"""A request that left a worker within this time before or after the break counts as having been on it."""
-CLEARED_SECONDS = 2.0
-"""A worker that reports no error so long after it failed a request did not break: its probe would have found it."""
 _REMEMBERED_MAX = 10_000
 
 
@@ -44,7 +37,7 @@ class BrokenRequest:
     @property
     def is_refused(self) -> bool:
         """Whether it is no longer sent to any worker."""
-        return len(self.breaks) >= BREAKS_MAX
+        return len(self.breaks) >= DEFAULT_TUNING.request_breaks_max
 
     @property
     def launch_ids(self) -> frozenset[str]:
@@ -55,7 +48,9 @@ class BrokenRequest:
     def sentence(self) -> str:
         """Why it is refused, for its client."""
         workers = "; ".join(f"{each.launch_id[:6]}: {cause}" for each, cause in self.breaks.items())
-        until = datetime.fromtimestamp(self.last_at + REFUSED_SECONDS, UTC).strftime("%H:%M:%S")
+        until = datetime.fromtimestamp(self.last_at + DEFAULT_TUNING.request_refused_seconds, UTC).strftime(
+            "%H:%M:%S"
+        )
         return (
             f"this request was on {len(self.breaks)} workers when they broke ({workers}), so it is sent to no other;"
             f" change the request, or find the fault with the endpoint's logs; it is refused until {until} UTC"
@@ -87,9 +82,9 @@ class BrokenRequests:
         return record
 
     def get(self, key: str, now: float) -> BrokenRequest | None:
-        """The record of this request, unless it is older than `REFUSED_SECONDS`."""
+        """The record of this request, unless it is older than `Tuning.request_refused_seconds`."""
         record = self._by_key.get(key)
-        if record is not None and now - record.last_at >= REFUSED_SECONDS:
+        if record is not None and now - record.last_at >= DEFAULT_TUNING.request_refused_seconds:
             del self._by_key[key]
             return None
         return record

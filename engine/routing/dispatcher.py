@@ -5,29 +5,19 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 from engine.request_log import Outcome
-from engine.routing.broken_requests import CLEARED_SECONDS, NEAR_SECONDS
 from engine.routing.endpoint import Endpoint
 from engine.routing.request_queue import BreakSuspect, QueuedRequest
 from engine.routing.suspicion import Unserved
 from engine.routing.worker import KnownWorker
 from engine.settings import Limits, Timing
 from policy.routing.worker_selection import AllBusy, Choice, choose
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.security.ticket import TICKET_SECONDS
 from stoker_wire.states import WorkerState
 
-PAUSE_SECONDS = 1.0
-"""A request that is re-routed twice within this time waits so long: the official client retries without any pause."""
-ASSIGNED_SECONDS = 600.0
-"""How long an assigned request is remembered: the official client's timeout for a worker."""
-FINISHED_SECONDS = 5.0
-"""How long a finished request is remembered: its client may see the failure shortly after the worker reported it."""
 AVOIDING_SCAN_MAX = 64
 """Number of requests skipped in one pass because they avoid the free worker."""
 
-_SWEEP_GAP_SECONDS = 5.0
-"""After a longer gap between two sweeps the engine itself was suspended; missing reports count from the gap's end."""
-_ENDS_REPORTED_SECONDS = 4.0
-"""A broken worker that still reports has reported a request's end by then; if not, it had the request when it broke."""
 _BROKEN = frozenset({WorkerState.ERROR, WorkerState.REBOOTING})
 _REJECTED, _CANCELLED = "Rejected", "Cancelled"
 
@@ -246,7 +236,7 @@ class Dispatcher:
 
     def sweep(self, endpoint: Endpoint, now: float) -> None:
         """Once a second: expire requests and tickets, detect broken workers, serve the queue."""
-        if now - endpoint.swept_at > _SWEEP_GAP_SECONDS:
+        if now - endpoint.swept_at > DEFAULT_TUNING.sweep_gap_seconds:
             endpoint.sweeping_since = now
         endpoint.swept_at = now
         for request in endpoint.request_queue.expired(now):
@@ -264,8 +254,8 @@ class Dispatcher:
             if worker.contradicts_workflow:
                 endpoint.metrics_batcher.mark_changed()
         for record, seconds in (
-            (endpoint.assigned, ASSIGNED_SECONDS),
-            (endpoint.finished, FINISHED_SECONDS),
+            (endpoint.assigned, DEFAULT_TUNING.routed_memory_seconds),
+            (endpoint.finished, DEFAULT_TUNING.routed_ended_memory_seconds),
         ):
             for request in _forget(record, now - seconds, self._limits.requests_known_max):
                 self._log_end(endpoint, request, _outcome(request))
@@ -352,8 +342,8 @@ class Dispatcher:
                 self._record_failure(endpoint, worker, now)
         request.finished = request.succeeded = False
         request.took_s = None
-        if now - request.rerouted_at < PAUSE_SECONDS:
-            request.paused_until = now + PAUSE_SECONDS
+        if now - request.rerouted_at < DEFAULT_TUNING.reroute_pause_seconds:
+            request.paused_until = now + DEFAULT_TUNING.reroute_pause_seconds
         request.rerouted_at = request.seen_at = now
         self._enqueue(endpoint, request)
 
@@ -454,7 +444,11 @@ class Dispatcher:
         """
         breaks = worker.breaks
         breaks.at, breaks.cause = now, cause
-        recent = {key: each for key, each in breaks.unserved.items() if now - each.at <= NEAR_SECONDS}
+        recent = {
+            key: each
+            for key, each in breaks.unserved.items()
+            if now - each.at <= DEFAULT_TUNING.request_blame_seconds
+        }
         breaks.unserved = {key: each for key, each in recent.items() if reports_ends and not each.reported}
         requests = [each.request for key, each in recent.items() if key not in breaks.unserved]
         for request_idx in () if reports_ends else held:
@@ -483,7 +477,7 @@ class Dispatcher:
         self, endpoint: Endpoint, worker: KnownWorker, request: QueuedRequest, now: float
     ) -> None:
         """The worker reports that the request failed. Count it as a break if the worker just broke, else remember it."""
-        if now - worker.breaks.at <= NEAR_SECONDS:
+        if now - worker.breaks.at <= DEFAULT_TUNING.request_blame_seconds:
             worker.breaks.unserved.pop(request.key, None)
             self._count_break(endpoint, worker, request, now)
         else:
@@ -512,9 +506,9 @@ class Dispatcher:
     def _detect_break(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
         """Detect a worker that broke without reporting it: its reports stopped, or its workflow says so."""
         breaks, listing, reported_at = worker.breaks, worker.listing, worker.report.reported_at
-        if now - breaks.at <= NEAR_SECONDS:
+        if now - breaks.at <= DEFAULT_TUNING.request_blame_seconds:
             for each in list(breaks.unserved.values()):
-                if not each.reported and now - each.at >= _ENDS_REPORTED_SECONDS:
+                if not each.reported and now - each.at >= DEFAULT_TUNING.request_end_report_seconds:
                     self._record_failed_request(endpoint, worker, each.request, now)
         by_workflow = listing.state in _BROKEN and listing.since != breaks.state_since
         silent = reported_at > max(0.0, breaks.at) and (
@@ -522,12 +516,12 @@ class Dispatcher:
         )
         if by_workflow:
             breaks.state_since = listing.since
-        if not silent and not (by_workflow and now - breaks.at > NEAR_SECONDS):
+        if not silent and not (by_workflow and now - breaks.at > DEFAULT_TUNING.request_blame_seconds):
             return
         held = [idx for idx, request in endpoint.assigned.items() if request.worker is worker]
         # Requests that left the worker since its last report left it because of the break.
         for key, each in breaks.unserved.items():
-            left_at = now if each.at >= reported_at - NEAR_SECONDS else each.at
+            left_at = now if each.at >= reported_at - DEFAULT_TUNING.request_blame_seconds else each.at
             breaks.unserved[key] = Unserved(left_at, each.request, each.reported)
         self.worker_broke(endpoint, worker, held, listing.error or "it stopped reporting", now)
 
@@ -567,7 +561,8 @@ class Dispatcher:
             if not worker.listing.draining:
                 endpoint.broken_requests.add(request.key, worker, now)
         elif request.key not in worker.breaks.unserved or (
-            worker.report.reported_at >= suspect.failed_at + CLEARED_SECONDS and not worker.report.error
+            worker.report.reported_at >= suspect.failed_at + DEFAULT_TUNING.request_verdict_seconds
+            and not worker.report.error
         ):
             worker.breaks.unserved.pop(request.key, None)
             request.break_suspect = None

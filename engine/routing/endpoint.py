@@ -18,6 +18,7 @@ from policy.routing.worker_selection import Candidate, PrefetchLimits, prefetch_
 from policy.signalling.escalation import Escalation
 from policy.signalling.metrics_batcher import Gauges, MetricsBatcher
 from policy.signalling.significance import QueueState
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.control import workflow_id
 from stoker_wire.endpoint import EndpointConfig, EndpointState
 from stoker_wire.messages import EndpointMemo, WorkerMetrics
@@ -28,9 +29,6 @@ log = structlog.get_logger("engine.routing.endpoint")
 
 _GOLDEN = 0.618034
 """Multiples of the golden ratio modulo 1 are evenly spread, so endpoints send their batches at different times."""
-
-RESEND_SECONDS = 30.0
-"""An unchanged worker is sent again after this time, so that the workflow knows that it is alive."""
 
 
 @dataclass(slots=True)
@@ -222,7 +220,7 @@ class Endpoint:
         )
 
     def changed_workers(self, now: float) -> tuple[WorkerMetrics, ...]:
-        """The workers for the next batch: changed ones, and each one once per `RESEND_SECONDS`.
+        """The workers for the next batch: changed ones, and each one once per `Tuning.worker_repeat_seconds`.
 
         Every batch contains workers that drain or have open tickets: the workflow reads a missing one as finished.
         """
@@ -232,7 +230,11 @@ class Endpoint:
             required = (
                 worker.listing.draining or worker.contradicts_workflow or worker.outstanding.tickets_open > 0
             )
-            if snapshot == worker.sent and now - worker.sent_at < RESEND_SECONDS and not required:
+            if (
+                snapshot == worker.sent
+                and now - worker.sent_at < DEFAULT_TUNING.worker_repeat_seconds
+                and not required
+            ):
                 continue
             worker.sent, worker.sent_at = snapshot, now
             changed.append(worker.metrics())

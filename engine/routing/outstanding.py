@@ -3,11 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-SHOWN_SECONDS = 3.0
-"""A worker reports a new request within this time: it reports changes after 1 s, and the client has to reach it first.
-
-Doubled: a failed connection or a client that never comes keeps an idle worker from other requests for longer.
-"""
+from policy.tuning import DEFAULT_TUNING
 
 
 @dataclass(slots=True)
@@ -132,7 +128,7 @@ class OutstandingLoad:
     def _expire_expectations(self, now: float) -> None:
         """Drop the load of tickets that the worker would have reported by now. They stay open: they may still be used."""
         for ticket in self._open.values():
-            if ticket.assigned_at + SHOWN_SECONDS > now:
+            if ticket.assigned_at + DEFAULT_TUNING.ticket_shown_seconds > now:
                 return
             self._stop_expecting(ticket)
 

@@ -4,14 +4,11 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from policy.tuning import DEFAULT_TUNING
+
 if TYPE_CHECKING:
     from engine.routing.request_queue import QueuedRequest
 
-FREE_FAILURES = 2
-"""So many failures in a row exclude the worker only until its next report; each further one doubles a pause."""
-EXCLUSION_SECONDS_MAX = 30.0
-UNREPORTED_SUSPECT_SECONDS = 20.0
-"""A suspect that reports to other engines is tried again after this time: no report here can clear it."""
 
 _UNSERVED_MAX = 1000
 _UNSERVED_SECONDS = 60.0
@@ -34,8 +31,11 @@ class Suspicion:
         if self.since is None:
             self.since = now
         self.failures_in_row += 1
-        if self.failures_in_row > FREE_FAILURES:
-            pause = min(EXCLUSION_SECONDS_MAX, 0.25 * 2.0 ** (self.failures_in_row - FREE_FAILURES))
+        if self.failures_in_row > DEFAULT_TUNING.worker_failures_free:
+            pause = min(
+                DEFAULT_TUNING.worker_pause_seconds_max,
+                0.25 * 2.0 ** (self.failures_in_row - DEFAULT_TUNING.worker_failures_free),
+            )
             self.excluded_until = now + pause
 
     def record_success(self) -> None:

@@ -3,11 +3,12 @@
 from engine.routing.listing import Listing
 from engine.routing.outstanding import OutstandingLoad
 from engine.routing.report import Report
-from engine.routing.suspicion import UNREPORTED_SUSPECT_SECONDS, Breaks, Suspicion
+from engine.routing.suspicion import Breaks, Suspicion
 from engine.settings import Timing
 from policy.routing.service_time import ServiceTimes
 from policy.routing.worker_selection import Candidate
-from policy.state.incarnation import LATE_SECONDS, Process
+from policy.state.incarnation import Process
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.messages import Condition, Member, WorkerMetrics
 from stoker_wire.states import WorkerState
 from stoker_wire.worker_status import WorkerStatus
@@ -35,8 +36,6 @@ _ORDERED_TO_END = frozenset({WorkerState.STOPPING, WorkerState.INACTIVE, WorkerS
 _MEMO_ROUNDING = 0.006
 """The memo rounds perf to three digits."""
 
-_OVER_MEMO_MAX = 1.25
-"""A new benchmark may exceed the memo's perf by this factor before the workflow has confirmed it."""
 
 OWN_VERSION = "stoker-"
 """Prefix of the version that stoker's own worker reports."""
@@ -125,7 +124,11 @@ class KnownWorker:
         reported_at = self.report.reported_at
         if self.listing.state in _ORDERED_TO_END and reported_at <= 0:
             known = bool(status.process) and status.process not in self.process.ended
-            return not known and self.process.ended_at > 0 and now <= self.process.ended_at + LATE_SECONDS
+            return (
+                not known
+                and self.process.ended_at > 0
+                and now <= self.process.ended_at + DEFAULT_TUNING.late_report_seconds
+            )
         awaits = self.listing.state in _RESTARTING and reported_at <= 0
         return self.process.is_late(
             status.process,
@@ -203,7 +206,9 @@ class KnownWorker:
 
     def _is_suspect(self, now: float) -> bool:
         since = self.suspicion.since
-        return since is not None and (self.report.reported_at > 0 or now - since < UNREPORTED_SUSPECT_SECONDS)
+        return since is not None and (
+            self.report.reported_at > 0 or now - since < DEFAULT_TUNING.worker_unheard_suspect_seconds
+        )
 
     @property
     def is_official(self) -> bool:
@@ -228,7 +233,7 @@ class KnownWorker:
         The two differ for about a second after a benchmark, and permanently if the workflow rejects the figure.
         """
         claimed, confirmed = self.route_perf, self.listing.perf
-        return min(claimed, confirmed * _OVER_MEMO_MAX) if confirmed > 0 else claimed
+        return min(claimed, confirmed * DEFAULT_TUNING.worker_over_memo_max) if confirmed > 0 else claimed
 
     def fill_candidate(self, candidate: Candidate, service_times: ServiceTimes) -> None:
         """Copy the outstanding load, and the progress where the worker reports it, to the routing candidate."""

@@ -9,10 +9,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-QUEUE_WAIT_SHARE = 0.5
-"""A request is late after this share of target_queue_time in the queue; the rest is for its wait on a worker."""
-OVERTAKES_MAX = 9
-"""Requests served before late ones until a late one is served next."""
+from policy.tuning import DEFAULT_TUNING
 
 T = TypeVar("T")
 SortKey = tuple[bool, float, int]
@@ -21,12 +18,12 @@ SortKey = tuple[bool, float, int]
 
 def late_cutoff(now: float, target_queue_time: float) -> float:
     """Requests that arrived before this time are late."""
-    return now - QUEUE_WAIT_SHARE * target_queue_time
+    return now - DEFAULT_TUNING.queue_wait_share * target_queue_time
 
 
 def worker_wait_seconds(target_queue_time: float) -> float:
     """The part of the target that remains for the wait on a worker."""
-    return (1.0 - QUEUE_WAIT_SHARE) * target_queue_time
+    return (1.0 - DEFAULT_TUNING.queue_wait_share) * target_queue_time
 
 
 class DeadlineQueue(Generic[T]):
@@ -88,7 +85,7 @@ class DeadlineQueue(Generic[T]):
         items = self._items
         retried, on_time = self._retried_end(), self._on_time_start(late_cutoff)
         yield from self._between(0, retried)
-        if on_time > retried and self._overtakes >= OVERTAKES_MAX:
+        if on_time > retried and self._overtakes >= DEFAULT_TUNING.overtakes_max:
             yield items[retried]
             retried += 1
         yield from self._between(on_time, len(items))

@@ -7,23 +7,15 @@ present age: a mean residual life, read from a histogram.
 import itertools
 import math
 
+from policy.tuning import DEFAULT_TUNING
+
 _STEPS = 8
 """Bins per octave of (seconds taken x perf) / declared cost."""
 _OCTAVES = 5
 """The histogram covers ratios from 1/32 to 32."""
 _BINS = 2 * _OCTAVES * _STEPS
-_DECAY = 0.998
-"""Weight of a request relative to the next one: a half after 350 requests."""
-_PRIOR = 20.0
-"""Weight of the prior, in requests: costs are right within a factor of two, uniform in the logarithm."""
 _TABULATE_EVERY = 16
 """Requests learned between two updates of the cumulative sums."""
-_SAMPLES_MIN = 20
-"""Ended requests before `mean_seconds` is known."""
-_TAIL = 0.25
-"""A request older than all others is expected to take a quarter of its age more."""
-_REMAINING_MIN = 0.02
-"""Lower bound on the remaining time, as a share of the age."""
 _EDGES = tuple(2.0 ** (number / _STEPS - _OCTAVES) for number in range(_BINS + 1))
 _CENTRES = tuple(math.sqrt(low * high) for low, high in itertools.pairwise(_EDGES))
 
@@ -44,7 +36,10 @@ class ServiceTimes:
 
     def __init__(self) -> None:
         first, last = (_OCTAVES - 1) * _STEPS, (_OCTAVES + 1) * _STEPS
-        self._weights = [_PRIOR / (last - first) if first <= n < last else 0.0 for n in range(_BINS)]
+        self._weights = [
+            DEFAULT_TUNING.service_time_prior_requests / (last - first) if first <= n < last else 0.0
+            for n in range(_BINS)
+        ]
         self._gain = 1.0
         self._mean_seconds = 0.0
         self.count = 0
@@ -62,7 +57,7 @@ class ServiceTimes:
         # Clients choose costs freely: the quotient itself may overflow a float.
         octaves = math.log2(seconds) + math.log2(perf) - math.log2(cost)
         at = math.floor((octaves + _OCTAVES) * _STEPS)
-        self._gain /= _DECAY
+        self._gain /= DEFAULT_TUNING.service_time_decay
         self._weights[min(max(at, 0), _BINS - 1)] += self._gain
         self.count += 1
         self._mean_seconds += (seconds - self._mean_seconds) / min(self.count, 500)
@@ -78,23 +73,23 @@ class ServiceTimes:
     @property
     def mean_seconds(self) -> float:
         """Mean service time; 0: too few requests have ended."""
-        return self._mean_seconds if self.count >= _SAMPLES_MIN else 0.0
+        return self._mean_seconds if self.count >= DEFAULT_TUNING.service_time_samples_min else 0.0
 
     def remaining(self, done: float) -> float:
         """Expected remaining time of a request of age `done`; both are multiples of its declared time."""
         if done <= _EDGES[0]:
             return self._mean_ratio - done
         if done >= _EDGES[-1]:
-            return _TAIL * done
+            return DEFAULT_TUNING.service_time_tail * done
         position = (math.log2(done) + _OCTAVES) * _STEPS
         at = min(int(position), _BINS - 1)
         share = at + 1 - position
         partly = self._weights[at] * share
         weight = partly + self._above[at]
         if weight <= 1e-3 * self._above[0]:
-            return _TAIL * done
+            return DEFAULT_TUNING.service_time_tail * done
         total = partly * math.sqrt(done * _EDGES[at + 1]) + self._sum_above[at]
-        return max(total / weight - done, _REMAINING_MIN * done)
+        return max(total / weight - done, DEFAULT_TUNING.service_time_remaining_min * done)
 
     def _tabulate(self) -> None:
         self._untabulated = 0

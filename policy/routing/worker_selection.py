@@ -13,13 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from policy.routing.service_time import ServiceTimes
-
-PREFETCH_MEANS = 0.1
-"""Dispatch to a busy worker that will be free within this many mean service times."""
-PREFETCH_FINISH_MEANS = 2.5
-"""Dispatch to a busy worker also if the request will finish within this many mean service times."""
-REPORT_DELAYS = 2.0
-"""Both limits are longer by this many report delays: the worker must not idle while its report travels."""
+from policy.tuning import DEFAULT_TUNING
 
 
 class Candidate:
@@ -187,10 +181,10 @@ def prefetch_limits(
     mean = service_times.mean_seconds
     if mean <= 0:
         return None
-    delay = REPORT_DELAYS * end_report_seconds
+    delay = DEFAULT_TUNING.prefetch_report_delays * end_report_seconds
     return PrefetchLimits(
-        queue_seconds=min(PREFETCH_MEANS * mean, queue_seconds_max) + delay,
-        finish_seconds=PREFETCH_FINISH_MEANS * mean + delay,
+        queue_seconds=min(DEFAULT_TUNING.prefetch_means * mean, queue_seconds_max) + delay,
+        finish_seconds=DEFAULT_TUNING.prefetch_finish_means * mean + delay,
         queue_seconds_max=queue_seconds_max + delay,
     )
 

@@ -2,13 +2,11 @@
 
 import math
 
+from policy.tuning import DEFAULT_TUNING
+
 CAUSE_FIRST = "first request and no worker is ready"
 CAUSE_BACKLOG = "the backlog doubled and no worker is ready"
 CAUSE_QUEUE = "expected queue time is over target_queue_time"
-
-BACKLOG_FACTOR = 2.0
-QUEUE_TIME_FACTOR = 1.5
-"""Growth since the last urgent report that justifies another one."""
 
 
 class Escalation:
@@ -29,7 +27,7 @@ class Escalation:
         """The cause to report while `load` waits without a ready worker: at first, then at each doubling; else None."""
         if self._backlog == 0:
             cause = CAUSE_FIRST
-        elif load >= BACKLOG_FACTOR * self._backlog:
+        elif load >= DEFAULT_TUNING.escalation_backlog_factor * self._backlog:
             cause = CAUSE_BACKLOG
         else:
             return None
@@ -49,7 +47,7 @@ class Escalation:
             if seconds < target_queue_time / 2:
                 self._queue_seconds = 0.0
             return None
-        if seconds < QUEUE_TIME_FACTOR * self._queue_seconds or math.isinf(seconds):
+        if seconds < DEFAULT_TUNING.escalation_queue_time_factor * self._queue_seconds or math.isinf(seconds):
             return None
         self._queue_seconds = seconds
         return CAUSE_QUEUE

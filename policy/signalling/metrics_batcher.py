@@ -14,16 +14,7 @@ from policy.signalling.significance import (
     arrivals_changed,
     queue_changed,
 )
-
-URGENT_GAP_SECONDS = 0.1
-"""Least time between two urgent batches of the same cause."""
-SLICE_SECONDS = 5.0
-"""Arrivals are compared with the last report once per slice."""
-HEARTBEAT_SECONDS = 60.0
-COLD_HEARTBEAT_SECONDS = 600.0
-"""While every worker is cold and no request arrives: the planner then accepts metrics that are 15 minutes old."""
-QUEUE_HEARTBEAT_SECONDS = 10.0
-"""While requests wait: the planner drops the queue of an engine that stops reporting."""
+from policy.tuning import DEFAULT_TUNING
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +50,18 @@ class MetricsBatcher:
 
     def __init__(self, now: float, *, spread: float = 0.0) -> None:
         self._slice_at = now
-        self._slice_ends = now + SLICE_SECONDS - spread * HEARTBEAT_SECONDS % SLICE_SECONDS
+        self._slice_ends = (
+            now
+            + DEFAULT_TUNING.metrics_slice_seconds
+            - spread * DEFAULT_TUNING.metrics_heartbeat_seconds % DEFAULT_TUNING.metrics_slice_seconds
+        )
         self._slice_load = 0.0
         self._slice_requests = 0
         self._steady_at = now
         """Start of the slices that were like the last report."""
         self._steady_load = 0.0
         self._steady_requests = 0
-        self._reported_at = now - spread * HEARTBEAT_SECONDS
+        self._reported_at = now - spread * DEFAULT_TUNING.metrics_heartbeat_seconds
         self._reported: Arrivals | None = Arrivals()
         """Arrivals of the last report; None: they were too short to be a rate, so the next full slice is a change."""
         self._reported_gauges = Gauges()
@@ -100,7 +95,9 @@ class MetricsBatcher:
     def request_urgent(self, cause: str, now: float) -> None:
         """Request a batch at once for this cause."""
         if cause not in self._urgent:
-            self._urgent[cause] = max(now, self._urgent_reported.get(cause, -1e18) + URGENT_GAP_SECONDS)
+            self._urgent[cause] = max(
+                now, self._urgent_reported.get(cause, -1e18) + DEFAULT_TUNING.urgent_gap_seconds
+            )
 
     def urgent_due_at(self) -> float | None:
         """When the next urgent batch is due; None: none was requested."""
@@ -142,9 +139,13 @@ class MetricsBatcher:
 
     def _heartbeat_seconds(self, gauges: Gauges) -> float:
         if gauges.queue.requests:
-            return QUEUE_HEARTBEAT_SECONDS
+            return DEFAULT_TUNING.metrics_heartbeat_queue_seconds
         idle = gauges.workers_cold == gauges.workers and not self._steady_requests and not self._reported_load
-        return COLD_HEARTBEAT_SECONDS if idle else HEARTBEAT_SECONDS
+        return (
+            DEFAULT_TUNING.metrics_heartbeat_idle_seconds
+            if idle
+            else DEFAULT_TUNING.metrics_heartbeat_seconds
+        )
 
     def take_windows(self, gauges: Gauges, now: float) -> list[Window]:
         """The unreported arrivals, oldest first. They count as reported afterwards.
@@ -159,12 +160,12 @@ class MetricsBatcher:
         if current > 0 or self._slice_requests or not windows:
             windows.append(Window(current, self._slice_load, self._slice_requests, now))
         last = windows[-1]
-        if last.seconds >= SLICE_SECONDS / 2:
+        if last.seconds >= DEFAULT_TUNING.metrics_slice_seconds / 2:
             self._reported = Arrivals(last.seconds, last.load, last.requests)
         elif last.requests:
             self._reported = None
         self._slice_at = self._steady_at = self._reported_at = now
-        self._slice_ends = now + SLICE_SECONDS
+        self._slice_ends = now + DEFAULT_TUNING.metrics_slice_seconds
         self._heartbeat_due = False
         self._slice_load = self._steady_load = 0.0
         self._slice_requests = self._steady_requests = 0
@@ -203,4 +204,4 @@ class MetricsBatcher:
         self._steady_load += self._slice_load
         self._steady_requests += self._slice_requests
         self._slice_load, self._slice_requests = 0.0, 0
-        self._slice_at, self._slice_ends = now, now + SLICE_SECONDS
+        self._slice_at, self._slice_ends = now, now + DEFAULT_TUNING.metrics_slice_seconds

@@ -5,21 +5,6 @@ from dataclasses import dataclass
 
 from policy.tuning import DEFAULT_TUNING
 
-RATE_CHANGE = 0.1
-"""Relative change of the arrival rate that matters."""
-RISE_DEVIATIONS = 0.5
-FALL_DEVIATIONS = 1.0
-"""Standard deviations that a change must exceed: five requests in one slice and six in the next are the same traffic. The
-limit for a rise is lower, because a late report of a rise costs waiting time and one of a fall only worker seconds."""
-QUEUE_CHANGE = 0.25
-"""Relative change of the queue that matters."""
-QUEUE_CHANGE_SECONDS = 1.0
-"""Least change of the expected queue time that matters."""
-QUEUE_SHARE = 0.5
-"""Expected queue times below this share of target_queue_time count as zero: they change with every request."""
-ACTIVITY_MARGIN_SECONDS = 2.0
-"""A new last request is reported this long before inactivity_timeout ends, at most half of the timeout before."""
-
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
@@ -40,7 +25,7 @@ class QueueState:
     @classmethod
     def of(cls, requests: int, seconds: float, target_queue_time: float) -> "QueueState":
         """The state as far as it matters: short waits and infinite ones (no worker) count as zero."""
-        significant = target_queue_time * QUEUE_SHARE < seconds < math.inf
+        significant = target_queue_time * DEFAULT_TUNING.queue_ignored_share < seconds < math.inf
         return cls(requests, seconds if significant else 0.0)
 
 
@@ -51,7 +36,7 @@ def arrivals_changed(reported: Arrivals, seen: Arrivals) -> bool:
     """
     expected = reported.load / reported.seconds * seen.seconds if reported.seconds > 0 else 0.0
     change = abs(seen.load - expected)
-    if change <= RATE_CHANGE * max(seen.load, expected):
+    if change <= DEFAULT_TUNING.rate_change * max(seen.load, expected):
         return False
     requests = reported.requests + seen.requests
     if expected <= 0 or requests == 0:
@@ -60,17 +45,28 @@ def arrivals_changed(reported: Arrivals, seen: Arrivals) -> bool:
     if cost <= 0:  # the mean of tiny costs underflows to zero
         return True
     deviation = cost * math.sqrt(DEFAULT_TUNING.cost_spread * (seen.requests + expected / cost))
-    return change > (RISE_DEVIATIONS if seen.load > expected else FALL_DEVIATIONS) * deviation
+    return (
+        change
+        > (
+            DEFAULT_TUNING.rate_rise_deviations
+            if seen.load > expected
+            else DEFAULT_TUNING.rate_fall_deviations
+        )
+        * deviation
+    )
 
 
 def queue_changed(reported: QueueState, seen: QueueState) -> bool:
     """Whether a queue appeared or emptied, or differs from the reported one by more than a quarter."""
     if bool(seen.requests) != bool(reported.requests):
         return True
-    if abs(seen.requests - reported.requests) > QUEUE_CHANGE * reported.requests:
+    if abs(seen.requests - reported.requests) > DEFAULT_TUNING.queue_change * reported.requests:
         return True
     change = abs(seen.seconds - reported.seconds)
-    return change >= QUEUE_CHANGE_SECONDS and change > QUEUE_CHANGE * reported.seconds
+    return (
+        change >= DEFAULT_TUNING.queue_change_seconds
+        and change > DEFAULT_TUNING.queue_change * reported.seconds
+    )
 
 
 def activity_report_due_at(
@@ -89,4 +85,4 @@ def activity_report_due_at(
         or seen <= reported
     ):
         return math.inf
-    return reported + inactivity_timeout - min(ACTIVITY_MARGIN_SECONDS, inactivity_timeout / 2)
+    return reported + inactivity_timeout - min(DEFAULT_TUNING.activity_margin_seconds, inactivity_timeout / 2)

@@ -9,13 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from policy.state.worker import Worker
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.market import Charge
 from stoker_wire.states import WorkerState
 
-LATE_SECONDS = 7200.0
-"""Bills follow what was used by an hour or so: for so long after an instance is gone its bill may still grow."""
-FORGOTTEN_SECONDS = 86_400.0
-"""An instance that is gone for so long is closed without its last bill: a marketplace that gives none would have the state grow."""
 DOLLARS_MAX = 1e9
 """Of one instance: what is beyond is a mistake, and sums of it would end in no number at all."""
 CLOSED_KEPT = 256
@@ -118,7 +115,7 @@ def accrue(ledger: CostLedger, workers: Iterable[Worker], now: float) -> CostLed
             accounts[number] = replace(account, estimated=account.estimated + cost)
     closed = list(ledger.closed)
     for account in list(accounts.values()):
-        if account.gone_at is not None and now - account.gone_at >= FORGOTTEN_SECONDS:
+        if account.gone_at is not None and now - account.gone_at >= DEFAULT_TUNING.bill_missing_seconds:
             difference += _unbilled(account)
             del accounts[account.instance_id]
             closed.append(account.instance_id)
@@ -167,7 +164,7 @@ def settle(
         if account.gone_at is None:
             continue
         final = any(each.final and each.instance_id == account.instance_id for each in charges)
-        if final or asked_at - account.gone_at >= LATE_SECONDS:
+        if final or asked_at - account.gone_at >= DEFAULT_TUNING.bill_delay_seconds:
             difference += _unbilled(account)
             del accounts[account.instance_id]
             closed.append(account.instance_id)
@@ -202,5 +199,5 @@ def _is_unknown(worker: Worker) -> bool:
 
 def _is_new(ledger: CostLedger, charge: Charge) -> bool:
     """Whether it began after the last settlement, and in this endpoint's life: an older one was closed, or is another's."""
-    begun = max(ledger.since or 0.0, (ledger.settled_at or 0.0) - LATE_SECONDS)
+    begun = max(ledger.since or 0.0, (ledger.settled_at or 0.0) - DEFAULT_TUNING.bill_delay_seconds)
     return charge.since >= begun - 1.0

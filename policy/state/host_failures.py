@@ -10,9 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from policy.state.worker import HostFailure, Worker
+from policy.tuning import DEFAULT_TUNING
 
-SHARED_HOSTS = 2
-"""So many hosts with the same failure have it in common with something else."""
 _CAUSE_CHARS = 80
 _HARDWARE = re.compile(r"\bxid\b|\becc\b")
 _VARIES = re.compile(r"\b(?:0x)?[0-9a-f]*\d[0-9a-f]*\b")
@@ -39,7 +38,7 @@ def shared_causes(failures: Iterable[HostFailure], workers: Iterable[Worker]) ->
     return {
         key: times[key]
         for key, machines in hosts.items()
-        if len(machines) >= SHARED_HOSTS and (key[2] or key[:2] not in loaded)
+        if len(machines) >= DEFAULT_TUNING.shared_failure_hosts_min and (key[2] or key[:2] not in loaded)
     }
 
 

@@ -7,12 +7,8 @@ neither: `WorkerStatus.process` names its process by its loading time, which no 
 from dataclasses import dataclass
 from typing import Self
 
-LATE_SECONDS = 30.0
-"""A report can arrive this long after its process was ended, or after a later process was heard: workers wait 10 s for
-an answer, and proxies buffer. A process that reports after that is alive. Doubled, a machine that runs on is noticed
-30 s later."""
-ORDER_SECONDS = 1.0
-"""Start times that are closer than this give no order: each is known to the delay of a report."""
+from policy.tuning import DEFAULT_TUNING
+
 _ENDED_KEPT = 4
 _CHARS_MAX = 64
 
@@ -37,12 +33,16 @@ class Process:
 
         `quiet_since` is when the current process was last heard; None: the earlier one was ended and the next is
         awaited, and then no report of the earlier one counts. Otherwise an earlier process counts again once the
-        current one has been quiet for `LATE_SECONDS`: their order was a mistake.
+        current one has been quiet for `Tuning.late_report_seconds`: their order was a mistake.
         """
         if process and process == self.id:
             return False
-        earlier = process in self.ended or 0 < started_at < self.started_at - ORDER_SECONDS
-        return earlier and (quiet_since is None or reported_at <= quiet_since + LATE_SECONDS)
+        earlier = (
+            process in self.ended or 0 < started_at < self.started_at - DEFAULT_TUNING.process_order_seconds
+        )
+        return earlier and (
+            quiet_since is None or reported_at <= quiet_since + DEFAULT_TUNING.late_report_seconds
+        )
 
     def is_replaced_by(self, process: str) -> bool:
         """Whether a report that is not late comes from another process than the one that was heard before."""

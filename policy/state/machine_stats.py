@@ -4,19 +4,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from policy.state.worker import HostFailure, KindRecord, MachineStats, Worker
+from policy.tuning import DEFAULT_TUNING
 
 _KINDS_MAX = 100
 _HOSTS_MAX = 100
-_SMOOTHING = 0.3
-"""Weight of the newest boot: the last five or so make the figure, so a slower image shows within a few boots."""
-_SAMPLES_MAX = 20
-"""A mean over at most so many: a new template shows within twenty benchmarks even after years."""
 
 
 def learn_perf(learned: MachineStats, worker: Worker, perf: float) -> MachineStats:
     """A worker has benchmarked itself."""
     record = _record(learned, worker)
-    samples = min(record.samples, _SAMPLES_MAX - 1)
+    samples = min(record.samples, DEFAULT_TUNING.perf_samples_max - 1)
     return _with(
         learned,
         replace(
@@ -83,7 +80,7 @@ def _after(before: HostFailure | None, new: HostFailure) -> HostFailure:
 
 
 def _smooth(old: float, new: float, count: int) -> float:
-    return new if count == 0 else old + _SMOOTHING * (new - old)
+    return new if count == 0 else old + DEFAULT_TUNING.boot_smoothing * (new - old)
 
 
 def _record(learned: MachineStats, worker: Worker) -> KindRecord:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from policy.state.lifecycle import LIFECYCLE, advance
 from policy.state.worker import ORPHAN_GROUP, MachineStats, Worker
 from policy.state.worker_events import FoldResult, fold_error, fold_instance_gone
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.market import Instance
 from stoker_wire.states import WorkerState as S
 
-_CREATE_GRACE_SECONDS = 30.0
-"""A listing may lag behind a create call, and behind the last try of one that was made again; so long nobody is missed."""
 _LABEL_CHARS = 80
 _STOPPED = frozenset({"stopped", "exited", "frozen"})
 
@@ -142,7 +141,7 @@ def _labelled(folded: FoldResult, mine: Instance, label_prefix: str) -> FoldResu
 
 def _young(worker: Worker, asked_at: float) -> bool:
     rented_at = worker.since if worker.state is S.CREATING else worker.launched_at
-    return asked_at < rented_at + _CREATE_GRACE_SECONDS
+    return asked_at < rented_at + DEFAULT_TUNING.create_grace_seconds
 
 
 def _missing(worker: Worker, asked_at: float, learned: MachineStats) -> FoldResult:

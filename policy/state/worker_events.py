@@ -10,7 +10,6 @@ from typing import Any, Protocol, cast
 
 from policy.capacity.perf_bounds import PerfBound, perf_bound
 from policy.state.host_failures import cause_of
-from policy.state.incarnation import LATE_SECONDS
 from policy.state.lifecycle import LIFECYCLE, advance, is_booting, is_hot
 from policy.state.machine_stats import (
     believe_at_most,
@@ -26,9 +25,6 @@ from policy.wording import duration
 from stoker_wire.states import WorkerState as S
 
 _ERROR_CHARS = 300
-_BOUND_MOVED = 0.2
-_WELL_SECONDS = 3600.0
-"""After an hour of good service an old reboot is forgiven."""
 
 
 class WorkerReport(Protocol):
@@ -190,7 +186,7 @@ def _is_late(worker: Worker, heard: WorkerReport, now: float) -> bool:
         if age <= 0:
             # Without an age the time decides: the old process repeats its error until it has gone.
             errs = heard.condition == "error" or bool(heard.error)
-            return heard.reported_at <= since + (LATE_SECONDS if errs else 0.0)
+            return heard.reported_at <= since + (DEFAULT_TUNING.late_report_seconds if errs else 0.0)
         return False
     quiet_since = max(worker.reported_at or 0.0, since)
     return process.is_late(
@@ -201,7 +197,7 @@ def _is_late(worker: Worker, heard: WorkerReport, now: float) -> bool:
 def _outlived(worker: Worker, heard: WorkerReport) -> bool:
     """Whether a worker that was told to end reports when every late report has come."""
     told_at = max(worker.since, worker.stop_accepted_at if worker.state is S.STOPPING else 0.0)
-    return heard.reported_at > told_at + LATE_SECONDS
+    return heard.reported_at > told_at + DEFAULT_TUNING.late_report_seconds
 
 
 def _heard_running(worker: Worker, heard: WorkerReport, now: float, learned: MachineStats) -> FoldResult:
@@ -288,7 +284,7 @@ def _heard_too_good(
     worker: Worker, heard: WorkerReport, now: float, learned: MachineStats, most: PerfBound
 ) -> FoldResult:
     """It counts for the most that can be believed, and its kind's record for no more than that either."""
-    near = abs(worker.perf - most.perf) <= _BOUND_MOVED * most.perf
+    near = abs(worker.perf - most.perf) <= DEFAULT_TUNING.perf_bound_log_share * most.perf
     if worker.state is S.READY and near:
         return FoldResult(
             worker=worker, learned=learned
@@ -345,7 +341,11 @@ def fold_error(worker: Worker, error: str, now: float, learned: MachineStats) ->
         return FoldResult(worker=worker, learned=learned)
     if not worker.loaded_once:
         learned = learn_failure(learned, worker)
-    reboots = 0 if is_hot(worker) and now - worker.since > _WELL_SECONDS else worker.reboots
+    reboots = (
+        0
+        if is_hot(worker) and now - worker.since > DEFAULT_TUNING.reboot_forgiven_seconds
+        else worker.reboots
+    )
     line = f"{worker.launch_id[:6]} ({worker.kind}) {worker.state.printed} broke: {error}"
     broken = advance(worker, S.ERROR, now, error=error[:_ERROR_CHARS], reboots=reboots)
     return FoldResult(worker=broken, learned=learned, lines=(line,))

@@ -1,12 +1,17 @@
 """Pages of `docs/reference/` that are made from the code: `python -m run.commands.reference` writes them, a test compares."""
 
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+import policy.tuning
 from policy.state.lifecycle import diagram, table
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.workergroup import Workergroup
 
-REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
 
 def lifecycle_page() -> str:
@@ -26,7 +31,101 @@ def parameters_page() -> str:
     )
 
 
-PAGES = {"lifecycle.md": lifecycle_page, "parameters.md": parameters_page}
+def tuning_page() -> str:
+    """Every constant of `policy/tuning.py` by theme, with its unit, default and the effect of doubling it."""
+    lines = [
+        "# Tuning constants",
+        "",
+        "Made from `policy/tuning.py` by `python -m run.commands.reference`. These constants change how endpoints scale, route and",
+        "report. They apply to all endpoints. To change one endpoint, set its [parameters](parameters.md).",
+    ]
+    for group in constants():
+        lines += [
+            "",
+            f"## {group.title}",
+            "",
+            "| constant | unit | default | what it does | doubled |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| `{each.name}` | {each.unit} | {each.default} | {each.effect} | {each.doubled} |"
+            for each in group.constants
+        ]
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One field of `Tuning`."""
+
+    name: str
+    default: str
+    effect: str
+    doubled: str
+    """What happens when it is doubled."""
+
+    @property
+    def unit(self) -> str:
+        """The unit, from the words of the name."""
+        words = self.name.split("_")
+        return next((unit for word, unit in _UNITS.items() if word in words), "number")
+
+
+@dataclass(frozen=True)
+class ConstantGroup:
+    """The constants of one theme."""
+
+    title: str
+    constants: tuple[Constant, ...]
+
+
+_UNITS = {
+    "seconds": "s",
+    "share": "share",
+    "factor": "factor",
+    "ratio": "factor",
+    "change": "share",
+    "margin": "share",
+    "tolerance": "share",
+    "means": "mean service times",
+    "deviations": "standard deviations",
+    "requests": "requests",
+    "hosts": "hosts",
+}
+_DOUBLED = "Doubled: "
+
+
+def constants() -> tuple[ConstantGroup, ...]:
+    """The constants of `policy/tuning.py`, read from its source: docstrings of fields exist only there.
+
+    Raises:
+        ValueError: a constant has no docstring, or its docstring does not say what happens when it is doubled.
+    """
+    module = ast.parse(Path(policy.tuning.__file__).read_text())
+    groups = [each for each in module.body if isinstance(each, ast.ClassDef) and each.name != "Tuning"]
+    return tuple(
+        ConstantGroup((ast.get_docstring(each) or each.name).removesuffix("."), tuple(_constants(each)))
+        for each in groups
+    )
+
+
+def _constants(group: ast.ClassDef) -> Iterator[Constant]:
+    for field, text in pairwise(group.body):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        words = ""
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            words = " ".join(str(text.value.value).split())
+        effect, found, doubled = words.partition(_DOUBLED)
+        if not found:
+            raise ValueError(
+                f"{field.target.id} needs a docstring that contains {_DOUBLED!r} and the effect of that"
+            )
+        default = getattr(policy.tuning.DEFAULT_TUNING, field.target.id)
+        yield Constant(field.target.id, f"{default:g}", effect.strip().replace("|", "/"), doubled)
+
+
+PAGES = {"lifecycle.md": lifecycle_page, "parameters.md": parameters_page, "tuning.md": tuning_page}
 
 
 def _rows(model: type[EndpointConfig] | type[Workergroup]) -> str:

@@ -7,7 +7,6 @@ from pydantic import TypeAdapter
 
 from controller.whatif.advice import (
     DIFFERENCES_MAX,
-    LAG_SECONDS,
     Advice,
     advance,
     begin,
@@ -17,7 +16,7 @@ from controller.whatif.advice import (
     summary,
 )
 from controller.whatif.fleet import whatif_fleet
-from controller.whatif.replay import STEPS_MAX, advance_fleet
+from controller.whatif.replay import advance_fleet
 from policy.planning.planner import plan
 from policy.state.observation import Observation
 from policy.state.plan import Plan
@@ -142,7 +141,7 @@ def test_shadows_live_behind_the_engines_words_and_stand_still_without_them() ->
     later = replace(seen, now=NOW + 3600)  # no engine has spoken for an hour: no data is not no load
     assert advance(advice, later, Plan()).live.clock == NOW
     told = replace(later, load=steady(50, until=NOW + 60, seconds=360))
-    assert advance(advice, told, Plan()).live.clock == NOW + 60 - LAG_SECONDS
+    assert advance(advice, told, Plan()).live.clock == NOW + 60 - DEFAULT_TUNING.whatif_lag_seconds
 
 
 def test_a_long_pause_is_caught_up_with_in_a_bounded_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +151,7 @@ def test_a_long_pause_is_caught_up_with_in_a_bounded_number_of_steps(monkeypatch
     long = replace(seen, now=NOW + 86_400, load=steady(0, until=NOW + 86_400, seconds=86_700))
     shadow = advance_fleet(whatif_fleet(seen), long, long.config, DEFAULT_TUNING, NOW + 86_000)
     assert shadow.clock == NOW + 86_000
-    assert len(made) <= 2 * STEPS_MAX + 2
+    assert len(made) <= 2 * DEFAULT_TUNING.whatif_steps_max + 2
     assert [machine.state for machine in shadow.machines].count(S.READY) == 1
 
 

@@ -6,9 +6,10 @@ import pytest
 
 from engine.api.parsing import FastRouteRequest
 from engine.routing import broken_requests
-from engine.routing.broken_requests import REFUSED_SECONDS, BrokenRequests
+from engine.routing.broken_requests import BrokenRequests
 from engine.routing.request_queue import QueuedRequest
 from engine.routing.worker import KnownWorker
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.states import WorkerState
 from tests.engine.routing.test_dispatcher import World
 
@@ -248,11 +249,11 @@ def test_a_refusal_ends_after_an_hour_and_its_sentence_is_bounded() -> None:
     records = BrokenRequests()
     for launch_id, at in (("a", 1000.0), ("b", 1010.0)):
         records.add(POISON, broken(launch_id, at), at)
-    record = records.get(POISON, 1010.0 + REFUSED_SECONDS - 0.001)
+    record = records.get(POISON, 1010.0 + DEFAULT_TUNING.request_refused_seconds - 0.001)
     assert record is not None
     assert record.is_refused
     assert len(record.sentence) < 600
-    assert records.get(POISON, 1010.0 + REFUSED_SECONDS) is None
+    assert records.get(POISON, 1010.0 + DEFAULT_TUNING.request_refused_seconds) is None
     assert len(records) == 0
 
 

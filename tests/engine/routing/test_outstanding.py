@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.routing.outstanding import SHOWN_SECONDS, OutstandingLoad
+from engine.routing.outstanding import OutstandingLoad
+from policy.tuning import DEFAULT_TUNING
 
 
 def issue(outstanding: OutstandingLoad, request_idx: int, cost: float = 100.0, now: float = 0.0) -> None:
@@ -58,9 +59,9 @@ def test_an_idle_worker_that_has_not_shown_a_ticket_in_time_has_no_work_from_it(
     outstanding = OutstandingLoad()
     outstanding.report(0.0, [], now=0.0)
     issue(outstanding, 1, now=1.0)
-    outstanding.expire(1.0 + SHOWN_SECONDS - 0.001)
+    outstanding.expire(1.0 + DEFAULT_TUNING.ticket_shown_seconds - 0.001)
     assert outstanding.load == 100
-    outstanding.expire(1.0 + SHOWN_SECONDS)
+    outstanding.expire(1.0 + DEFAULT_TUNING.ticket_shown_seconds)
     # The client may still come with it, so a drain goes on waiting for the ticket.
     assert (outstanding.load, outstanding.tickets_open, outstanding.first_open) == (0, 1, None)
     outstanding.report(100.0, [1], now=9.0)
@@ -73,23 +74,23 @@ def test_a_busy_worker_is_believed_when_it_reports_and_not_while_it_is_silent() 
     outstanding = OutstandingLoad()
     outstanding.report(70.0, [9], now=0.0)
     issue(outstanding, 1, now=0.0)
-    outstanding.expire(SHOWN_SECONDS + 5)
+    outstanding.expire(DEFAULT_TUNING.ticket_shown_seconds + 5)
     assert outstanding.load == 170
-    outstanding.report(70.0, [9], now=SHOWN_SECONDS - 0.001)
+    outstanding.report(70.0, [9], now=DEFAULT_TUNING.ticket_shown_seconds - 0.001)
     assert outstanding.load == 170
-    outstanding.report(70.0, [9], now=SHOWN_SECONDS)
+    outstanding.report(70.0, [9], now=DEFAULT_TUNING.ticket_shown_seconds)
     assert outstanding.load == 70
 
 
 def test_the_silence_of_a_worker_that_reports_to_another_engine_says_nothing() -> None:
     outstanding = OutstandingLoad()
     issue(outstanding, 1, now=0.0)
-    outstanding.expire(SHOWN_SECONDS + 5)
+    outstanding.expire(DEFAULT_TUNING.ticket_shown_seconds + 5)
     assert outstanding.load == 100
     outstanding.report(0.0, [], now=10.0)
     outstanding.clear_report()  # its process restarts
     issue(outstanding, 2, now=10.0)
-    outstanding.expire(10.0 + SHOWN_SECONDS)
+    outstanding.expire(10.0 + DEFAULT_TUNING.ticket_shown_seconds)
     assert outstanding.load == 100
 
 
@@ -98,7 +99,7 @@ def test_a_ticket_that_is_expected_no_more_is_not_taken_off_twice() -> None:
     outstanding.report(0.0, [], now=0.0)
     issue(outstanding, 1, 30.0, now=0.0)
     issue(outstanding, 2, 70.0, now=2.0)
-    outstanding.expire(SHOWN_SECONDS)
+    outstanding.expire(DEFAULT_TUNING.ticket_shown_seconds)
     assert outstanding.open_load == 70
     outstanding.withdraw(1)
     assert (outstanding.open_load, outstanding.tickets_open) == (70, 1)
@@ -146,7 +147,11 @@ def test_open_load_is_the_sum_of_open_tickets_whatever_happens(events: list[tupl
         if name == "report" or (
             name == "expire" and heard and outstanding.reported_load <= 0 and not working
         ):
-            late.update(idx for idx, (_, until) in expected.items() if until - 60 + SHOWN_SECONDS <= now)
+            late.update(
+                idx
+                for idx, (_, until) in expected.items()
+                if until - 60 + DEFAULT_TUNING.ticket_shown_seconds <= now
+            )
         late &= expected.keys()
         assert outstanding.tickets_open == len(expected)
         counted = sum(cost for idx, (cost, _) in expected.items() if idx not in late)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.routing.queue_discipline import OVERTAKES_MAX, DeadlineQueue, late_cutoff, worker_wait_seconds
+from policy.routing.queue_discipline import DeadlineQueue, late_cutoff, worker_wait_seconds
+from policy.tuning import DEFAULT_TUNING
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,11 @@ def test_one_request_in_ten_is_the_oldest_late_one():
         served.append(one.number)
     # 0 to 9 are late, the others are on time
     assert [served.index(n) for n in range(3)] == [
-        OVERTAKES_MAX,
-        2 * OVERTAKES_MAX + 1,
-        3 * OVERTAKES_MAX + 2,
+        DEFAULT_TUNING.overtakes_max,
+        2 * DEFAULT_TUNING.overtakes_max + 1,
+        3 * DEFAULT_TUNING.overtakes_max + 2,
     ]
-    assert served[3 * (OVERTAKES_MAX + 1) :] == [37, 38, 39, 3, 4, 5, 6, 7, 8, 9]
+    assert served[3 * (DEFAULT_TUNING.overtakes_max + 1) :] == [37, 38, 39, 3, 4, 5, 6, 7, 8, 9]
 
 
 def test_overtakes_are_not_counted_while_no_request_is_late():

@@ -7,14 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.signalling.metrics_batcher import (
-    COLD_HEARTBEAT_SECONDS,
-    HEARTBEAT_SECONDS,
-    QUEUE_HEARTBEAT_SECONDS,
-    SLICE_SECONDS,
     Gauges,
     MetricsBatcher,
 )
 from policy.signalling.significance import QueueState
+from policy.tuning import DEFAULT_TUNING
 
 IDLE = Gauges()
 ONE_WORKER = Gauges(workers=1)
@@ -46,14 +43,21 @@ def test_an_idle_endpoint_without_workers_is_not_reported() -> None:
 
 
 def test_an_idle_endpoint_with_workers_sends_heartbeats() -> None:
-    assert signals(MetricsBatcher(0.0), ONE_WORKER, 3600) == pytest.approx(3600 / HEARTBEAT_SECONDS, abs=6)
+    assert signals(MetricsBatcher(0.0), ONE_WORKER, 3600) == pytest.approx(
+        3600 / DEFAULT_TUNING.metrics_heartbeat_seconds, abs=6
+    )
 
 
 def test_a_cold_pool_is_reported_every_ten_minutes_until_a_request_arrives() -> None:
     cold = Gauges(workers=10, workers_cold=10)
     batcher = MetricsBatcher(0.0)
-    assert signals(batcher, cold, 3600) == pytest.approx(3600 / COLD_HEARTBEAT_SECONDS, abs=1)
-    assert signals(batcher, cold, 3600, load_per_second=100, start=3600.0) >= 3600 / HEARTBEAT_SECONDS - 1
+    assert signals(batcher, cold, 3600) == pytest.approx(
+        3600 / DEFAULT_TUNING.metrics_heartbeat_idle_seconds, abs=1
+    )
+    assert (
+        signals(batcher, cold, 3600, load_per_second=100, start=3600.0)
+        >= 3600 / DEFAULT_TUNING.metrics_heartbeat_seconds - 1
+    )
 
 
 def test_the_end_of_the_last_request_is_reported_with_the_next_slice() -> None:
@@ -66,11 +70,16 @@ def test_the_end_of_the_last_request_is_reported_with_the_next_slice() -> None:
 
 def test_a_constant_queue_is_reported_every_ten_seconds() -> None:
     waiting = Gauges(workers=1, queue=QueueState(3, 5.0))
-    assert signals(MetricsBatcher(0.0), waiting, 600) == pytest.approx(600 / QUEUE_HEARTBEAT_SECONDS, abs=3)
+    assert signals(MetricsBatcher(0.0), waiting, 600) == pytest.approx(
+        600 / DEFAULT_TUNING.metrics_heartbeat_queue_seconds, abs=3
+    )
 
 
 def test_steady_load_is_reported_once_and_then_by_heartbeats() -> None:
-    assert signals(MetricsBatcher(0.0), ONE_WORKER, 3600, load_per_second=100) <= 3600 / HEARTBEAT_SECONDS + 2
+    assert (
+        signals(MetricsBatcher(0.0), ONE_WORKER, 3600, load_per_second=100)
+        <= 3600 / DEFAULT_TUNING.metrics_heartbeat_seconds + 2
+    )
 
 
 def test_changing_load_is_reported_every_five_seconds() -> None:
@@ -167,7 +176,11 @@ def test_poisson_arrivals_make_fewer_batches_than_slices() -> None:
         if batcher.due(ONE_WORKER, now) is not None:
             batcher.take_windows(ONE_WORKER, now)
             sent += 1
-    assert 3600 / HEARTBEAT_SECONDS <= sent < 0.6 * 3600 / SLICE_SECONDS
+    assert (
+        3600 / DEFAULT_TUNING.metrics_heartbeat_seconds
+        <= sent
+        < 0.6 * 3600 / DEFAULT_TUNING.metrics_slice_seconds
+    )
 
 
 def test_a_rise_too_small_for_one_slice_is_reported_after_several() -> None:
@@ -205,7 +218,9 @@ def test_steady_requests_are_reported_before_the_inactivity_timeout(timeout: flo
             idle.append(now - known)
     # delivery of a signal takes up to 0.4 s
     assert max(idle) < timeout - 0.4
-    assert sent <= 4 * seconds / timeout + seconds / HEARTBEAT_SECONDS + 20, "not every request is reported"
+    assert sent <= 4 * seconds / timeout + seconds / DEFAULT_TUNING.metrics_heartbeat_seconds + 20, (
+        "not every request is reported"
+    )
 
 
 @given(st.integers(0, 2**32), st.sampled_from([None, 3.0, 30.0, 600.0]))

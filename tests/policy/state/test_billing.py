@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from policy.state.billing import LATE_SECONDS, CostLedger, accrue, bills_due, settle
+from policy.state.billing import CostLedger, accrue, bills_due, settle
 from policy.state.worker import Worker
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.market import Charge
 from stoker_wire.states import WorkerState as S
 
@@ -80,7 +81,9 @@ def test_a_marketplace_that_never_calls_a_bill_final_is_believed_after_two_hours
     ledger = accrue(accrue(accrue(CostLedger(), crowd, 0.0), crowd, HOUR), [], HOUR)
     ledger = settle(ledger, [bill(1, 0.30, until=HOUR)], [], asked_at=HOUR + 10)
     assert ledger.accounts, "the bill may still grow"
-    ledger = settle(ledger, [bill(1, 0.37, until=HOUR)], [], asked_at=HOUR + LATE_SECONDS)
+    ledger = settle(
+        ledger, [bill(1, 0.37, until=HOUR)], [], asked_at=HOUR + DEFAULT_TUNING.bill_delay_seconds
+    )
     assert ledger.accounts == ()
     assert ledger.dollars == pytest.approx(0.37)
 
