@@ -1,18 +1,19 @@
-"""How the tests are shared out when several processes run them."""
+"""The distribution of tests over several processes."""
 
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Properties are judged by what they find; a busy machine is no finding.
+# A slow example on a busy machine is not a failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file stays in one process; so does all of `tests/vast`, which shares one deployment and looks back at itself."""
+    """A file stays in one process, and so does all of `tests/vast`, which shares one deployment and ends with a
+    summary."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
@@ -32,13 +33,13 @@ LONGEST_FIRST = (
     "tests/fuzz/",
     "tests/run/",
 )
-"""What takes tens of seconds a file: begun last, one would keep one process busy and the other waiting. Two whole deployments
-do not begin side by side."""
+"""Files that take tens of seconds. They start first, because a long last file leaves one process idle. Two whole
+deployments do not start side by side."""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first; with `--no-loadscope-reorder` they are also given out so."""
+    """Orders the longest files first; `--no-loadscope-reorder` keeps this order."""
     items.sort(key=lambda item: _rank(item.nodeid))
 
 

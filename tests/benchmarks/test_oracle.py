@@ -1,4 +1,4 @@
-"""The clairvoyant's cost, against brute force on cases small enough for it."""
+"""The clairvoyant's cost against brute force on small cases."""
 
 import itertools
 import random
@@ -13,7 +13,7 @@ SLACK = 3
 
 
 def _cheapest(times, services, misses):
-    """The optimum: every way to give requests to workers and to delay them by whole seconds, for whole-second data."""
+    """The optimum over every assignment of requests to workers and every delay in whole seconds."""
     best = float("inf")
     for given_up in itertools.chain.from_iterable(
         itertools.combinations(range(len(times)), k) for k in range(misses + 1)
@@ -25,7 +25,7 @@ def _cheapest(times, services, misses):
 
 
 def _place(rest, times, services, lines):
-    """The least that is still to pay for these requests, in order of arrival; `lines` is when each worker is free."""
+    """The lowest remaining cost of these requests, in order of arrival; `lines` is when each worker is free."""
     if not rest:
         return 0.0
     request, *others = rest
@@ -60,14 +60,14 @@ def test_the_truth_lies_between_the_bound_and_the_schedule(seed, misses):
     assert made.missed <= misses
     assert made.seconds <= 1.35 * best
     staffed = cheapest_schedule(times, services, PRICES, slack=SLACK, miss_share=share, grids=(1.0,), units=1)
-    # brute force pays for whoever is given up; the replay serves them where somebody idles, which saves their service at most
+    # brute force pays for given-up requests; the replay serves them on idle workers, which saves at most their service
     assert best - misses * max(services) - 1e-6 <= staffed.seconds <= made.seconds
     assert below <= staffed.seconds + 1e-6
     assert staffed.missed <= misses
 
 
 def test_two_workers_all_the_time_serve_as_two_do():
-    # three requests of 4 s at once: two begin at once, the third waits for 4 s; a third step has nobody to do
+    # three requests of 4 s at once: two begin at once, the third waits for 4 s; a third step has no work
     served = replay([0.0, 0.0, 0.0], [4.0, 4.0, 4.0], PRICES, [2] * 8, step=1.0, slack=3)
     assert (served.missed, served.workers, served.starts) == (1, 2, 2)
     # the last of them ends after 8 s; until then both run, and each was started for 5 s

@@ -1,4 +1,4 @@
-"""Instant reaction, on arrivals whose outcome can be worked out by hand."""
+"""Instant reaction on arrivals with a result that can be computed by hand."""
 
 import random
 
@@ -67,7 +67,8 @@ def test_on_the_frontier_more_attainment_costs_more():
 
 def test_spare_workers_that_nobody_uses_are_paid_for_as_long_as_they_idle():
     made = _react([0.0, 1000.0], [5.0, 5.0], spare=2)
-    # three are ready at 20 and one of them serves; at 25 they are one too many, and one goes; one idles from 20 to the end,
+    # three are ready at 20 and one of them serves; at 25 they are one too many, and one goes; one idles from 20 to
+    # the end,
     # one from 25 to 1000
     assert made.starts == 3
     assert made.seconds == pytest.approx(3 * 20.0 + 2 * 5.0 + 5.0 + 985.0 + 975.0)

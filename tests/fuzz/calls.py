@@ -1,4 +1,4 @@
-"""Calls of every operation of an OpenAPI document, sent as bytes, and what must hold for every answer."""
+"""Calls of every operation of an OpenAPI document, sent as bytes, and the checks of every answer."""
 
 import http.client
 import json
@@ -29,7 +29,7 @@ class Call:
     body: bytes
     chunked: bool
     keyed: bool
-    """It brings a good key."""
+    """It has a valid key."""
 
     def __repr__(self) -> str:
         return f"Call.of({self.wire()!r})"
@@ -52,7 +52,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """The answer."""
 
     status: int
     content_type: str
@@ -168,12 +168,12 @@ class Server:
         return Call(key, method, target, tuple(headers), body, chunked, keyed)
 
     def healthy(self) -> None:
-        """It still answers, and well."""
+        """Checks that the server still answers correctly."""
         answer = send(self.address, Call(("GET", "/healthz"), "GET", b"/healthz", (), b"", False, False))
         assert answer.status == 200, answer
 
     def check(self, call: Call) -> Answer:
-        """Send it, and see that the answer is one that the document promises."""
+        """Sends the call, and checks the answer against the document."""
         answer = send(self.address, call)
         said = f"{answer} to {call.wire()!r}"
         assert b"Traceback" not in answer.body, said
@@ -220,12 +220,12 @@ class Server:
 
 
 def _of_model(answer: Answer) -> bool:
-    """A worker says how long its model took; what it refuses itself has no such time."""
+    """Whether the model answered: only its answers carry a time."""
     return "server-timing" in answer.headers or "x-model" in answer.headers or answer.status == 200
 
 
 def check_problem(answer: Answer, said: str) -> None:
-    """A refusal is a problem: these fields, and a sentence."""
+    """Checks that a refusal is a problem with these fields and a sentence."""
     assert answer.content_type == "application/json", said
     body = json.loads(answer.body, parse_constant=_no_constant)
     assert body.keys() == PROBLEM_FIELDS, said

@@ -1,4 +1,5 @@
-"""The same tests in two sizes: `make test` runs some tens of examples, always the same; `make test-long` thousands, by chance."""
+"""The same tests in two sizes: `make test` runs a few dozen fixed examples, `make test-long` thousands of random
+ones."""
 
 import pytest
 
@@ -6,7 +7,7 @@ from tests.workflows.conftest import a_world, skipping
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The size follows from what was asked for: `-m long` is the long one."""
+    """`-m long` selects the long size."""
     from tests.fuzz import size
 
     size.LONG = config.getoption("markexpr") == "long"
@@ -14,7 +15,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In the long size, every test here is a long one."""
+    """In the long size, every test here has the mark `long`."""
     if config.getoption("markexpr") == "long":
         for item in items:
             if "tests/fuzz/" in str(item.path):

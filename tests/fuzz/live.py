@@ -1,4 +1,4 @@
-"""Servers that run beside a test, on an event loop in a thread of their own, and what they logged meanwhile."""
+"""Servers that run beside a test on an event loop in a thread, and their logs."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from webserver.connections import ConnectionLimits, listen
 T = TypeVar("T")
 
 FAULTS = {"handler_failed", "request_failed", "task_failed", "query_failed", "temporal_refused"}
-"""Events that say that a fault of ours was found."""
+"""Log events that mean a fault in our code."""
 
 
 class Running:
@@ -49,7 +49,7 @@ async def served(app: web.Application) -> AsyncIterator[str]:
 
 @contextlib.contextmanager
 def live(make: Callable[[], AbstractAsyncContextManager[T]]) -> Iterator[tuple[T, Running]]:
-    """Enters the context manager on a loop of its own; at the end nothing may have gone wrong unseen."""
+    """Runs the context manager on its own loop; fails at the end if an error was logged."""
     running = Running()
     running.thread.start()
     opened = make()

@@ -1,4 +1,4 @@
-"""How many examples a test tries."""
+"""The number of examples per test."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ settings.register_profile(
 
 
 def examples(bounded: int, thousands: int | None = None) -> Callable[[Any], Any]:
-    """Settings for a test: so many examples in `make test`, so many in `make test-long`."""
+    """Settings for a test: the number of examples in `make test` and in `make test-long`."""
     if LONG:
         return settings(settings.get_profile("thousands"), max_examples=thousands or bounded * 30)
     return settings(settings.get_profile("bounded"), max_examples=bounded)

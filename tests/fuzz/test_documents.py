@@ -1,4 +1,4 @@
-"""Every server's OpenAPI document names every call that the server knows, and none that it does not."""
+"""Every server's OpenAPI document and routes name the same calls."""
 
 import ast
 from pathlib import Path

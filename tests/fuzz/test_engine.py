@@ -1,4 +1,5 @@
-"""The engine under calls of every kind, from its own document: real workflows behind it, a real marketplace beside it."""
+"""The engine under calls of every kind, from its own document: real workflows behind it, a real marketplace beside
+it."""
 
 import asyncio
 import contextlib
@@ -38,7 +39,7 @@ CA_PEM = ec.generate_private_key(ec.SECP256R1()).private_bytes(
     Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
 )
 VICTIMS = 4
-"""Endpoints that calls may change and delete; `main` only routes."""
+"""Endpoints that calls may change and delete; `main` is only routed to."""
 
 
 class Stage:
@@ -50,7 +51,7 @@ class Stage:
         self.hints: dict[str, list[Any]] = {}
 
     async def call(self, method: str, path: str, body: Any = None) -> Any:
-        """A good call."""
+        """A valid call."""
         keyed = {"Authorization": f"Bearer {ALICE}"}
         async with self.http.request(method, self.url + path, json=body, headers=keyed) as reply:
             said = await reply.json()
@@ -79,7 +80,7 @@ async def host_market(folder: Path) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def model() -> AsyncIterator[str]:
-    """A worker's HTTP side: it answers whatever is sent to it."""
+    """A worker's HTTP side: it answers every request."""
 
     async def echo(request: web.Request) -> web.Response:
         return web.json_response({"got": (await request.json())["payload"]})
@@ -91,7 +92,7 @@ async def model() -> AsyncIterator[str]:
 
 
 async def patiently(start: Callable[[], Awaitable[T]]) -> T:
-    """The server's start has five seconds of the library's own; on a crowded machine it gets them again."""
+    """The library allows five seconds for the server's start; on a busy machine it is tried again."""
     for _ in range(3):
         with contextlib.suppress(RuntimeError):
             return await start()
@@ -119,7 +120,7 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
             ca_key_pem=CA_PEM,
             timing=Timing(watch_seconds=0.05, hold_seconds=0.02, temporal_call_seconds=60.0),
         )
-        # A plain client is held until a worker is there, for minutes: most endpoints here never have one.
+        # A plain client is held for minutes until a worker is ready; most endpoints here never have one.
         stack.enter_context(mock.patch("engine.api.openai_api.WAIT_SECONDS_MAX", 1.0))
         server = await start_server(given_settings, temporal.client)
         stack.push_async_callback(server.close)
@@ -169,7 +170,7 @@ async def _furnish(made: Stage, fake: FakeMarket, url: str, stack: contextlib.As
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
-        # How long a certificate's request waits for an instance that nobody knows.
+        # How long a certificate request waits for an unknown instance.
         patch.setattr(certificate_authority, "_UNKNOWN_SECONDS_MAX", 0.01)
         patch.setattr(certificate_authority, "_ADDRESS_SECONDS_MAX", 0.01)
         with live(lambda: stage(tmp_path_factory.mktemp("engine") / "market")) as (made, running):

@@ -1,4 +1,5 @@
-"""The client and the command before an engine and a worker that answer anything: one typed error or one line, never a traceback."""
+"""The client and the CLI against arbitrary answers of engine and worker: one typed error or one line, never a
+traceback."""
 
 import asyncio
 import contextlib
@@ -20,7 +21,7 @@ from tests.fuzz.size import examples
 from tests.fuzz.values import STRANGE, anything, dump
 from tests.sdk.peers import ACCOUNT_KEY, Peers, Reply
 
-# An example that fails is told with every byte that was drawn for it; that it is long is no second failure.
+# A failing example prints every drawn byte; its length is not a second failure.
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 
 QUICK = stoker.RetryPolicy(
@@ -60,14 +61,14 @@ HEADERS: list[dict[str, str]] = [
     {"Retry-After": "never"}, {"Retry-After": "-1e999"}, {"Server-Timing": "queue;dur=NaN, model;dur=x, ;;;"}, {"X-Stoker-Worker": "9" * 5000},
     {"Location": "\xff"}, {"Set-Cookie": "a" * 9000}, {"Content-Type": "text/event-stream"}, {"Content-Type": "application/x-ndjson"},
 ]  # fmt: skip
-# 429 and 5xx are asked again until the patience ends; the command's own patience is a minute, so it is not asked for here.
+# 429 and 5xx are retried until the timeout; the CLI's timeout is a minute, so they are left out here.
 FINAL = [200, 200, 200, 200, 201, 204, 301, 304, 400, 401, 403, 404, 409, 410, 418, 422]
 PASSING = [429, 500, 502, 503]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said to every call."""
+    """The answer to every call."""
 
     status: int
     headers: dict[str, str]
@@ -162,7 +163,7 @@ async def _streamed(endpoint: stoker.Endpoint) -> None:
 
 
 async def _typed(call: Awaitable[Any]) -> None:
-    """It answers in time, or raises what the package documents."""
+    """It returns in time, or raises a documented error."""
     async with asyncio.timeout(30):
         with contextlib.suppress(stoker.StokerError):
             answered = await call
@@ -199,7 +200,7 @@ async def test_an_answer_nested_without_end_is_a_malformed_one() -> None:
 
 
 async def test_bytes_that_are_no_http_are_an_engine_that_is_away() -> None:
-    """Endless heads, broken chunks, early ends: on a raw socket, as no HTTP library would send them."""
+    """Endless heads, broken chunks, early ends: on a raw socket, which no HTTP library sends."""
     replies = [
         b"", b"\x00" * 100, b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 20_000, b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000,
         b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabc",

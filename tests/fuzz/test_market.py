@@ -16,12 +16,12 @@ from tests.fuzz.size import examples
 
 KEY = "test-key-0123456789"
 SLEEPER = "exec sleep 1000"
-# What would be run stays what it is: the marketplace runs it for real.
+# Commands are not drawn, because the marketplace runs them.
 ONLY = {
     "onstart": [SLEEPER, "exit 3", None],
     "args": [None, ["sleep", "1000"], []],
     "args_str": [None, "sleep 1000"],
-    # Not these that are meant to look like a fault of the server: an answer 500, an answer lost.
+    # Without the faults that look like faults of the server: an answer 500, a lost answer.
     "fault": [
         "slow_pull",
         "load_failure",

@@ -1,4 +1,4 @@
-"""Everything that reads text which a person or a stranger wrote: it answers, or raises the one error that it documents."""
+"""Every parser of text from outside: it returns, or raises its documented error."""
 
 import dataclasses
 import gzip

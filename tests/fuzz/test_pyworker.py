@@ -1,4 +1,4 @@
-"""The PyWorker under calls of every kind, from its own document, and under bytes that are hardly HTTP."""
+"""The PyWorker under calls of every kind, from its own document, and under malformed bytes."""
 
 import asyncio
 import contextlib
@@ -24,11 +24,11 @@ from tests.fuzz.size import examples
 from tests.pyworker.harness import LAUNCH, TOKEN, Engine, Model, handlers, until
 
 ROUTES = {"/echo", "/sse-now", "/ndjson", "/binary", "/gzip", "/empty", "/teapot", "/unserved"}
-"""The model's answers that end by themselves and are well."""
+"""The model's answers that end normally."""
 
 
 def auth(number: int) -> dict[str, Any]:
-    """A good route answer."""
+    """A valid route answer."""
     ticket = Ticket(e="llm", w=LAUNCH, c=100.0, r=number, n=1, x=time.time() + 3600)
     sealed = sign_ticket(ticket, ticket_key(TOKEN))
     return {"ticket": sealed, "cost": 100.0, "endpoint": "llm", "request_idx": number, "reqnum": 1}
@@ -51,7 +51,7 @@ async def worker(folder: Path) -> AsyncIterator[WorkerRuntime]:
         }
     )  # fmt: skip
     runtime = WorkerRuntime(config, environment, Limits(body_bytes_max=100_000), directory=folder)
-    # A drain ends the worker; here it goes on, so that the calls after it find somebody.
+    # A drain ends the worker; here it continues, so that later calls are answered.
     runtime.management._drain = lambda _: None
     living = asyncio.create_task(runtime.serve("127.0.0.1"))
     await runtime.listening.wait()

@@ -1,4 +1,4 @@
-"""Random signals and updates into a live endpoint workflow: refused or used, and the workflow lives on."""
+"""Random signals and updates to a live endpoint workflow: it refuses or uses them, and continues."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ _TOLD = document(
 )  # fmt: skip
 _SCHEMAS = Schemas(
     _TOLD,
-    # Bounds that keep the fleet small: what is rented here is rented in memory, but a thousand of it takes its time.
+    # Bounds that keep the number of workers small, because a thousand take long.
     hints={"engine_id": ["e1", "e2"], "sequence": [1, 2, 5, 100], "sent_at": [0, 1e9, 1e12, -5.0], "id": [1, 2], "template_hash": ["tmpl"]},
     only={"max_workers": [0, 1, 3], "min_workers": [0, 1], "cold_workers": [0, 1], "test_workers": [0, 1], "history_events_max": [None]},
 )  # fmt: skip
@@ -56,7 +56,7 @@ IDS = st.sampled_from([1, 2, 9, 0, -1, 2**63, True, "1", None, 1.0]) | anything
 
 @st.composite
 def messages(draw: st.DrawFn) -> list[tuple[str, str, list[Any]]]:
-    """A storm: signals, updates and the passing of time, in any order."""
+    """A random sequence of signals, updates and time steps."""
     made = []
     for _ in range(draw(st.integers(25, 40))):
         kind = draw(st.sampled_from(["signal", "signal", "signal", "update", "pause"]))
@@ -68,7 +68,7 @@ def messages(draw: st.DrawFn) -> list[tuple[str, str, list[Any]]]:
 
 
 def _sendable(value: Any) -> Any:
-    """As a Temporal client can send it: JSON's own texts that no Python value stands for, as the nearest value."""
+    """The value as a Temporal client can send it: JSON texts without a Python value become the nearest value."""
     if isinstance(value, Text):
         return {b"NaN": float("nan"), b"Infinity": float("inf"), b"-Infinity": float("-inf")}.get(
             value.text, "\x00"
@@ -81,7 +81,7 @@ def _sendable(value: Any) -> Any:
 
 
 def storms(count: int) -> list[list[tuple[str, str, list[Any]]]]:
-    """So many storms, the same ones every time unless in the long size."""
+    """The number of sequences; they are the same every time unless in the long size."""
     made: list[list[tuple[str, str, list[Any]]]] = []
 
     @settings(max_examples=count, derandomize=not size.LONG, database=None, deadline=None, phases=[Phase.generate],
@@ -95,7 +95,7 @@ def storms(count: int) -> list[list[tuple[str, str, list[Any]]]]:
 
 
 async def send(world: World, kind: str, name: str, sent: list[Any]) -> None:
-    """One message; what Temporal itself refuses, and what a validator refuses, is an answer."""
+    """Sends one message; a refusal by Temporal or a validator is an answer."""
     assert world.handle is not None
     handle = world.client.get_workflow_handle(world.handle.id)
     if kind == "pause":
@@ -113,9 +113,9 @@ async def send(world: World, kind: str, name: str, sent: list[Any]) -> None:
 
 
 def failures(history: WorkflowHistory) -> list[str]:
-    """Workflow tasks that failed, as a fault in workflow code shows itself.
+    """Failed workflow tasks, which show a fault in workflow code.
 
-    A signal that meets continue-as-new is no fault: the server has the task done again (`UNHANDLED_COMMAND`).
+    A signal that meets continue-as-new is not a fault: the server repeats the task (`UNHANDLED_COMMAND`).
     """
     return [
         str(event.workflow_task_failed_event_attributes.failure.message)
@@ -131,7 +131,7 @@ def failures(history: WorkflowHistory) -> list[str]:
 async def test_a_storm_of_messages_neither_fails_nor_stops_the_workflow(a_world: Any, number: int) -> None:
     storm = storms(number + 1)[number]
     async with a_world() as world:
-        # A history of a hundred events is soon full: the storm goes through continue-as-new.
+        # Histories of a hundred events, so that the sequence goes through continue-as-new.
         config = EndpointConfig(min_load=0, min_workers=0, max_workers=2)
         await world.start(config, [group()], history_events_max=100)
         for position, (kind, name, sent) in enumerate(storm):
@@ -176,7 +176,7 @@ async def test_what_is_refused_is_in_the_decision_log(a_world: Any, signal: str)
 async def test_a_signal_with_more_values_than_it_takes_does_not_stop_the_workflow(
     a_world: Any, signal: str
 ) -> None:
-    """A handler that raises fails its workflow task, for ever again: the endpoint would stand still."""
+    """A handler that raises fails its workflow task again and again, and the endpoint makes no progress."""
     async with a_world() as world:
         await world.start(EndpointConfig(min_load=0, min_workers=0, max_workers=2), [group()])
         await world.handle.signal(signal, args=[1, 2])

@@ -1,4 +1,4 @@
-"""JSON that fits a schema, JSON that almost does, and bytes that are none: what clients of all kinds send."""
+"""JSON that fits a schema, JSON that almost fits, and arbitrary bytes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ DEEP = 3
 
 @dataclass(frozen=True)
 class Text:
-    """JSON text as it is: what no Python value stands for."""
+    """Raw JSON text without a Python value."""
 
     text: bytes
 
@@ -38,7 +38,7 @@ anything = st.recursive(
 
 
 def dump(value: Any) -> bytes:
-    """As JSON, or as near to it as the value wants to be."""
+    """Encodes the value as JSON or raw text."""
     if isinstance(value, Text):
         return value.text
     if value is None:
@@ -82,7 +82,7 @@ class Schemas:
         self._hints = hints or {}
         """Values of this deployment by field name: ids and names that exist, tokens that are good."""
         self._only = only or {}
-        """Fields that take no other values than these: commands that would be run."""
+        """Fields that take only these values, because they are commands."""
 
     def fitting(self, schema: dict[str, Any], depth: int = 0) -> st.SearchStrategy[Any]:
         """Values that the schema allows."""
@@ -101,13 +101,13 @@ class Schemas:
         return anything if made is None else made(schema, depth)
 
     def almost(self, schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-        """Values that the schema allows but for a place or two."""
+        """Values that break the schema in one or two places."""
         return st.builds(
             _spoiled, self.fitting(schema), st.lists(st.tuples(st.integers(0, 60), strange), max_size=2)
         )
 
     def field(self, name: str, schema: dict[str, Any], depth: int) -> st.SearchStrategy[Any]:
-        """Values of a named field: often one that means something here."""
+        """Values of a named field, often one that exists in this deployment."""
         if name in self._only:
             return st.sampled_from(self._only[name])
         plain = self.fitting(schema, depth)

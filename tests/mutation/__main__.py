@@ -21,12 +21,12 @@ KEPT = ROOT / ".mutation"
 TREE = KEPT / "tree"
 SECONDS = 60.0
 LEFT_OUT = ["core/ReplaceBinaryOperator_BitOr_.*"]
-"""`|` stands in annotations, which are not evaluated where they matter."""
+"""`|` occurs in annotations, which are not evaluated."""
 JUDGED = {"survived", "killed", "incompetent"}
 
 
 def main() -> int:
-    """0: every target that was asked for reached the share."""
+    """Returns 0 if every selected target reached the share."""
     parser = argparse.ArgumentParser(prog="make mutation", description=__doc__)
     parser.add_argument("targets", nargs="*", help="of targets.toml; all of them if none is given")
     parser.add_argument("--share", type=float, default=0.9, help="killed mutants that a target needs")

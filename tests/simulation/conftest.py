@@ -21,7 +21,7 @@ STEADY = WorldSettings(
     loading=Spread(180.0, 180.0),
     create_seconds=(20.0, 20.0),
 )
-"""A world without chance: creates take 200 s (180 s billed), starts 20 s, a worker does 100 load/s at $0.42/h."""
+"""A world without randomness: creates take 200 s (180 s billed), starts 20 s, a worker serves 100 load/s at $0.42/h."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Peers' rules do what their sources say, on signals whose answer can be worked out by hand."""
+"""Peers' rules follow their sources, on signals with a result that can be computed by hand."""
 
 import itertools
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Seen:
 
 
 def played(rule, seconds, current, **signals):
-    """The rule evaluated at its period for so long; a callable signal is asked with the time. The wants, with times."""
+    """Evaluates the rule at its period, and returns the wanted replicas with times; a callable signal gets the time."""
     wants, at = [], 0.0
     while at <= seconds:
         seen = Seen(
@@ -67,7 +67,7 @@ def test_kpa_goes_to_zero_after_its_grace():
 
 
 def test_kpa_gives_up_at_most_half_of_what_is_ready_at_a_time():
-    # nothing is in flight: eight ready keep four wanted, two keep one, and only the last one is let go
+    # nothing is in flight: eight ready keep four wanted, two keep one, and only the last one is released
     assert played(KnativeKPA(), 0.0, 8, ready=8, ongoing=0)[0][1] == 4
     assert played(KnativeKPA(), 200.0, 2, ready=2, ongoing=0)[-1][1] == 1
     assert played(KnativeKPA(), 200.0, 1, ready=1, ongoing=0)[-1][1] == 0

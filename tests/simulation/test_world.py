@@ -1,4 +1,4 @@
-"""The world keeps its own laws: time, money, service, chance."""
+"""The simulated world: time, money, service, randomness."""
 
 import pytest
 
@@ -59,8 +59,8 @@ def test_a_static_fleet_costs_what_its_hours_cost(steady, even, static):
 
 
 def test_what_does_not_fit_waits_and_is_counted(steady, even, static):
-    # one worker does one request of 100 per second, two come: after an hour 3600 wait, but those who are late let the others
-    # pass, so nearly every second one is served in time
+    # one worker serves one request of 100 per second, two arrive: after an hour 3600 wait, but late requests yield,
+    # so nearly every second one is served in time
     trace = even(every=0.5, work=100.0, seconds=3600.0)
     result = run(trace, static(1), steady, warmup_seconds=0.0)
     assert 0.4 < result.within_10 < 0.5
@@ -92,8 +92,8 @@ def test_a_market_that_keeps_no_stopped_machines_releases_them(steady, pilot):
 
 
 def test_an_idle_worker_among_busy_ones_is_not_taken_for_dead(steady, pilot):
-    # three are kept hot, one does all the work: the others say now and then that they live
-    # and every 5 s something changes, so that there is never a calm heartbeat that tells of all
+    # three stay hot, one serves all requests: the others send heartbeats
+    # and every 5 s the load changes, so there is never a heartbeat for all workers
     trace = Trace.of("uneven", ((n * 1.3 + n % 11, 20.0) for n in range(2000)), seconds=2700.0)
     policy = pilot(min_load=250.0)
     result = run(trace, policy, steady)
@@ -103,12 +103,12 @@ def test_an_idle_worker_among_busy_ones_is_not_taken_for_dead(steady, pilot):
 
 @pytest.mark.parametrize("timeout", [12.0, 50.0])
 def test_a_steady_endpoint_is_not_stopped_by_its_inactivity_timeout(steady, even, pilot, timeout):
-    trace = even(every=1.0, work=95.0, seconds=7200.0)  # that no worker holds any is news, too
+    trace = even(every=1.0, work=95.0, seconds=7200.0)  # an idle fleet is significant, too
     made = pilot(inactivity_timeout=timeout, min_workers=2)
     result = run(trace, made, steady, warmup_seconds=1000.0, inactivity_timeout=timeout)
     assert [reason for _, _, reason in made.decisions if "inactivity" in reason] == []
     assert result.stops_per_hour == 0
     assert result.within_2 == 1.0
-    # without what the engine says in time, its steady requests are no news, and it is taken for idle each minute
+    # without the engine's renewal, steady requests are not significant, and the endpoint counts as idle each minute
     deaf = run(trace, pilot(inactivity_timeout=timeout, min_workers=2), steady, warmup_seconds=1000.0)
     assert deaf.stops_per_hour > 10

@@ -1,4 +1,4 @@
-"""A whole deployment as real processes, one for all tests of this room."""
+"""A whole deployment as real processes, shared by all tests of this folder."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ def payload(tokens: int) -> dict[str, object]:
 
 
 def settings_in(state_dir: Path) -> DevSettings:
-    """On ports of its own: another deployment may be starting at the same moment."""
+    """Settings with their own ports, because another deployment may start at the same time."""
     settings = load_settings(ROOT / "temporal-dev.yaml")
     return settings.model_copy(
         update={
@@ -46,7 +46,7 @@ def settings_in(state_dir: Path) -> DevSettings:
 
 
 async def until(condition, *, seconds_max: float = 60, what: str = ""):
-    """The condition's first true value; it may be awaited."""
+    """Waits for the condition's first true value; the condition may be async."""
     value = None
     try:
         async with asyncio.timeout(seconds_max):
@@ -79,7 +79,7 @@ async def client(stack: DevStack, request: pytest.FixtureRequest) -> AsyncIterat
 
 
 async def say_why(client: stoker.Serverless) -> None:
-    """Where a machine that nobody can look at fails, the decisions are all there is to go by."""
+    """Prints the decisions of a failed test, because CI machines cannot be inspected."""
     for endpoint in await client.endpoints.list():
         for line in await client.endpoints.decisions(endpoint.id, tail=100):
             print(f"{line['at']:.2f} {line['kind']} {line['subject']}: {line['reason']}")

@@ -1,4 +1,4 @@
-"""Secrets are planted everywhere, a whole life is lived, and then everything that could have kept one is searched."""
+"""Plants secrets everywhere, runs a deployment, then searches everything that could have stored one."""
 
 import asyncio
 import os
@@ -28,8 +28,8 @@ CANARIES = {
     "plain": "hf_canary_plain_c3f07719aa",
     "wrong": "sk-canary-of-nobody-77aa61",
 }
-"""`reference` is what `secret:HF_TOKEN` stands for; `plain` stands in the marketplace's template as it is; `wrong` is a key that
-a caller tries."""
+"""`reference` is the value of `secret:HF_TOKEN`; `plain` is plain text in the marketplace's template; `wrong` is a
+key that a caller tries."""
 
 HELD_BY = {
     "temporal": set(),
@@ -37,7 +37,7 @@ HELD_BY = {
     "worker": {"hmac", "market", "reference"},
     "engine": {"account", "hmac", "market"},
 }
-"""Which process may have which in its environment."""
+"""The secrets that each process may have in its environment."""
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     env = f"{model.env} -e HF_TOKEN=secret:HF_TOKEN -e OTHER_TOKEN={CANARIES['plain']}"
     planted = TemplateSettings(name="planted", hash_id="planted", env=env, onstart=model.onstart)
     host = settings.host_market.model_copy(update={"templates": (*settings.host_market.templates, planted)})
-    monkeypatch.setattr("run.commands.dev.READY_SECONDS_MAX", 180.0)  # a crowded machine is no finding
+    monkeypatch.setattr("run.commands.dev.READY_SECONDS_MAX", 180.0)  # a busy machine is not a failure
     stack = DevStack(settings.model_copy(update={"host_market": host}))
     await stack.start()
     yield stack
@@ -62,7 +62,7 @@ async def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 async def patiently(call: Callable[[], Awaitable[Value]]) -> Value:
-    """The call's result, asked again while a crowded machine keeps the engine from hearing of Temporal in time."""
+    """The call's result; repeated while a busy machine delays the engine's reads of Temporal."""
     for _ in range(10):
         try:
             return await call()
@@ -72,7 +72,7 @@ async def patiently(call: Callable[[], Awaitable[Value]]) -> Value:
 
 
 class Life:
-    """What is done with the deployment, and everything that it answered on the way."""
+    """The actions on the deployment, and all of its answers."""
 
     def __init__(self, stack: DevStack) -> None:
         self.stack = stack
@@ -146,7 +146,7 @@ class Life:
                     assert answer.json()["error"] == "plain_secret"
 
     async def command_line(self, group_id: int) -> None:
-        """What `stoker` prints, errors too; its key comes from the environment, which its argument list does not show."""
+        """The output of `stoker`, errors included; its key comes from the environment, not from its arguments."""
         commands = [
             (["endpoints", "show", "canary", "--json"], "account"),
             (["workers", "canary", "--json"], "account"),
@@ -172,7 +172,7 @@ class Life:
             self.said[f"stoker {' '.join(command)} ({key})"] = said.decode(errors="replace")
 
     async def histories(self) -> dict[str, str]:
-        """Every history, memo and search attribute, as Temporal gives them out."""
+        """Every history, memo and search attribute, as Temporal returns them."""
         client = await self.stack.client()
         found = {}
         async for run in client.list_workflows():
@@ -187,7 +187,7 @@ class Life:
 
 
 def _decoded(history: object) -> Iterator[str]:
-    """Payloads as they are: in JSON they are base64, in which nothing would be found."""
+    """Decoded payloads: in JSON they are base64, which a search would miss."""
     for event in history.events:  # type: ignore[attr-defined]
         yield event.SerializeToString().decode("latin-1")
 
@@ -214,7 +214,7 @@ def canaries_in(data: str | bytes) -> set[str]:
 
 
 def open_to_others(state: Path) -> list[str]:
-    """What in the folder others of this machine can read; a link is as open as what it points at."""
+    """Files of the folder that other users can read; a link counts as its target."""
     paths = [path for path in [state, *state.rglob("*")] if not path.is_symlink()]
     return [str(path) for path in paths if path.stat().st_mode & 0o077]
 
@@ -225,11 +225,11 @@ async def test_no_secret_is_left_anywhere(planted: DevStack) -> None:
     life = Life(planted)
     await life.live()
 
-    # The instance has what it was given, or this test would find nothing because nothing was there.
+    # The instance has its secrets; without them this test could not find any.
     assert f"HF_TOKEN={CANARIES['reference']}" in life.environments
     assert f"OTHER_TOKEN={CANARIES['plain']}" in life.environments
 
-    # Argument lists show nothing to anybody; environments what their process works with.
+    # Arguments hold no secret; environments only those of the process's role.
     for name, (arguments, environment) in life.processes.items():
         assert canaries_in(arguments) == set(), name
         assert canaries_in(environment) == HELD_BY[name], name
@@ -246,7 +246,7 @@ async def test_no_secret_is_left_anywhere(planted: DevStack) -> None:
     for name, text in histories.items():
         assert canaries_in(text) == set(), name
 
-    # What was written: logs, databases, settings. The template's plain value is the marketplace's to keep.
+    # Files: logs, databases, settings. The marketplace may store the template's plain value.
     state = planted.state_dir
     kept = {state / "settings.json": {"plain"}}
     written = [path for path in state.rglob("*") if path.is_file()]
@@ -256,11 +256,11 @@ async def test_no_secret_is_left_anywhere(planted: DevStack) -> None:
     for path in written:
         allowed = kept.get(path, set())
         if path.name.startswith("market.sqlite"):
-            allowed = {"plain", "reference"}  # what its instances were given, and may be started with again
+            allowed = {"plain", "reference"}  # given to its instances, which may be started again with it
         assert canaries_in(path.read_bytes()) <= allowed, path
     assert b"canary" in (state / "temporal.db").read_bytes() + b"".join(
         path.read_bytes() for path in written if path.name == "temporal.db-wal"
     )
 
-    # And whatever was written, nobody else can read.
+    # No other user can read any of the files.
     assert open_to_others(state) == []

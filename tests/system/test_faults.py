@@ -1,4 +1,4 @@
-"""`python -m benchmarks.faults`: every process killed and stopped, the wire cut, the disk filled, under traffic."""
+"""`python -m benchmarks.faults`: each process killed and stopped, the network cut, the disk filled, under traffic."""
 
 import asyncio
 import sys

@@ -1,4 +1,5 @@
-"""Thirty endpoints with ten workers each: nothing is lost, and every urgent event is decided on. Times are `benchmarks.scale`'s."""
+"""Thirty endpoints with ten workers each: no request is lost, and every urgent event gets a decision.
+`benchmarks.scale` measures the times."""
 
 import sys
 from collections import Counter

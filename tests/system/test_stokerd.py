@@ -1,4 +1,4 @@
-"""`stokerd dev` as a person uses it: state survives, Ctrl-C ends everything, what is in the way is named."""
+"""`stokerd dev` as a user runs it: state survives, Ctrl-C ends everything, obstacles are named."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A live deployment goes to other code and back, as real processes, by the commands of docs/how-to/upgrade.md."""
+"""A live deployment is upgraded and downgraded with real processes, by the commands of docs/how-to/upgrade.md."""
 
 import asyncio
 import itertools
@@ -34,7 +34,7 @@ CHANGES = {
         ),
     ],
 }
-"""The next release: a parameter more, a field more in the state, another version of the record."""
+"""The next release: one more parameter, one more field in the state, another version of the record."""
 
 
 class Versioned(DevStack):

@@ -1,4 +1,4 @@
-"""From nothing to an answer and back to nothing, through the real parts; and what happens when parts are killed."""
+"""From zero to an answer and back to zero through the real parts, also while parts are killed."""
 
 import asyncio
 import os

@@ -1,7 +1,7 @@
-"""Every call of the official protocol, by name. What became of each is found out by the tests that carry its name.
+"""Every call of the official protocol, by name. The tests that carry a name determine its result.
 
-A test says `@call("route")`; where stoker behaves otherwise than the official service, or not at all, the test that shows
-it says why: `@call("asks-bulk", not_offered="…")`.
+A test is marked `@call("route")`. Where stoker differs from the official service, or lacks the call, the mark gives the
+reason: `@call("asks-bulk", not_offered="…")`.
 """
 
 from collections.abc import Callable
@@ -103,7 +103,7 @@ NAMES = {name for calls in SECTIONS.values() for name in calls}
 
 
 def call(*names: str, differs: str = "", not_offered: str = "") -> pytest.MarkDecorator:
-    """The test shows what becomes of these calls."""
+    """Marks a test with the calls that it covers."""
     unknown = set(names) - NAMES
     if unknown:
         raise ValueError(f"no such call: {', '.join(sorted(unknown))}")
@@ -121,7 +121,7 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """As the table says it."""
+        """The result as the table prints it."""
         if self.not_offered:
             return "not offered: " + "; ".join(self.not_offered)
         if self.differs:

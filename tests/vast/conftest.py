@@ -1,4 +1,4 @@
-"""One deployment for all compatibility tests: what takes long to become ready is started at once."""
+"""One deployment for all compatibility tests; slow parts start first."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -58,7 +58,7 @@ def fleet(deployment: Deployment) -> dict[str, int]:
 
 @pytest.fixture(scope="session", autouse=True)
 def benchmarks(deployment: Deployment, fleet: dict[str, int]) -> Iterator[Benchmarks]:
-    """Begun with the first test and looked at by the last: it takes as long as most of the others together."""
+    """Started with the first test and checked by the last, because it takes as long as most others together."""
     benchmarks = Benchmarks(deployment)
     yield benchmarks
     benchmarks.end()

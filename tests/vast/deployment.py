@@ -1,4 +1,4 @@
-"""A whole deployment for these tests, and the official package in an environment of its own beside it."""
+"""A whole deployment for these tests, and the official package in a separate environment."""
 
 import asyncio
 import concurrent.futures
@@ -159,7 +159,7 @@ class Deployment:
         path.write_text(text.replace(line, line.replace("from vastai", "from stoker_pyworker"), 1))
         return path
 
-    # -- life
+    # -- start and stop
 
     def start(self) -> None:
         """Start everything; returns when it is ready."""
@@ -186,7 +186,7 @@ class Deployment:
             future.cancel()
             raise
 
-    # -- what is where
+    # -- paths and addresses
 
     @property
     def engine(self) -> str:
@@ -250,7 +250,7 @@ class Deployment:
             raise AssertionError(f"{fault}\n{self.story(endpoint_id)}") from None
 
     def story(self, endpoint_id: int) -> str:
-        """What a person would look at: workers, decisions, the instances' last words."""
+        """State for a failure report: workers, decisions, the ends of the instances' logs."""
         said = [json.dumps(self.workers(endpoint_id), indent=1)]
         said += self.api("POST", "/get_endpoint_logs/", {"id": endpoint_id})["info1"].splitlines()[-20:]
         for row in self.workers(endpoint_id):
@@ -275,7 +275,7 @@ class Deployment:
         return rows
 
     def environment_of(self, number: int) -> dict[str, str]:
-        """What the instance was given."""
+        """The instance's environment."""
         row = self.instance(number)
         assert row is not None
         return dict(row["extra_env"])
@@ -283,7 +283,7 @@ class Deployment:
     # -- the official package
 
     def peer_env(self, **more: str) -> dict[str, str]:
-        """A home of its own, so that nobody's key file is read."""
+        """A separate home folder, so that no user's key file is read."""
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
         return {
@@ -305,7 +305,7 @@ class Deployment:
         return {line["case"]: line for line in lines}
 
     def begin(self, name: str, **settings: Any) -> subprocess.Popen[str]:
-        """Begin `peer/<name>`; what it says can be read line by line."""
+        """Starts `peer/<name>`; its output can be read line by line."""
         command = self._command(name, settings)
         return subprocess.Popen(command, env=self.peer_env(), stdout=subprocess.PIPE, text=True)
 
@@ -350,7 +350,7 @@ class Benchmarks:
             )
 
     def rows(self, *, seconds_max: float = 150) -> list[dict[str, Any]]:
-        """What it measured, once it has ended."""
+        """Its results, after its end."""
         self._process.wait(seconds_max)
         said = self._printed.read_text()
         start = said.find("\n[\n")

@@ -1,4 +1,4 @@
-"""Interruptible machines: bid for under the price cap, outbid, and made good."""
+"""Interruptible machines: a bid under the price cap, an outbid, and the replacement."""
 
 from typing import Any
 

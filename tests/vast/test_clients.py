@@ -67,7 +67,7 @@ Cases = Callable[[str], dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def seen(deployment: Deployment, ready: Callable[[str], dict[str, Any]]) -> Cases:
-    """What the client saw of an endpoint, by case."""
+    """The client's results for an endpoint, by case."""
 
     @functools.cache
     def seen(worker: str) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def seen(deployment: Deployment, ready: Callable[[str], dict[str, Any]]) -> Case
 
 
 def value_of(line: dict[str, Any]) -> Any:
-    """What a case answered; its traceback when it failed."""
+    """A case's result, or its traceback."""
     assert line["ok"], line["trace"]
     return line["value"]
 

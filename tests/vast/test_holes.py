@@ -1,6 +1,6 @@
-"""The holes that the official protocol leaves: what is closed, and what the official worker cannot be protected from.
+"""Weaknesses of the official protocol: which are closed, and which remain for the official worker.
 
-`docs/security.md` is the same as a table; the names there are the tests' names.
+`docs/security.md` has the same as a table, with the names of these tests.
 """
 
 import time
@@ -19,14 +19,14 @@ Ready = Callable[[str], dict[str, Any]]
 
 
 class Attacker:
-    """Someone with a route answer, or with a worker of his own, and what he tries with it."""
+    """An attacker with a route answer or with a worker."""
 
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
         self.http = deployment.http
 
     def route(self, endpoint: str, cost: float = 10) -> dict[str, Any]:
-        """An honest route answer."""
+        """A genuine route answer."""
 
         def given() -> dict[str, Any]:
             answer: dict[str, Any] = self.deployment.api(
@@ -42,7 +42,7 @@ class Attacker:
         return self.http.post(f"{url or auth['url']}/json", json=body).status_code
 
     def report(self, worker: dict[str, Any], token: str, **changes: Any) -> httpx.Response:
-        """A worker's report; `path` as the worker was told, unless changed."""
+        """Sends a worker's report; `path` is the worker's own unless given."""
         environment = self.deployment.environment_of(worker["id"])
         address = changes.pop("address", environment["REPORT_ADDR"])
         body = {
@@ -65,7 +65,7 @@ def attacker(deployment: Deployment) -> Attacker:
     return Attacker(deployment)
 
 
-# -- a route answer in the wrong hands
+# -- a stolen route answer
 
 
 @pytest.mark.parametrize("other", ["theirs-dataset", "ours"])
@@ -100,7 +100,7 @@ def test_stokers_worker_takes_a_ticket_once(attacker: Attacker, ready: Ready) ->
 
 
 def test_the_official_worker_takes_a_route_answer_again_and_again(attacker: Attacker, ready: Ready) -> None:
-    """Not ours to close: the signature covers the url alone, and does not expire."""
+    """The official signature covers the url alone and does not expire."""
     ready("theirs")
     auth = attacker.route("theirs")
     assert [attacker.use(auth) for _ in range(3)] == [200, 200, 200]
@@ -173,7 +173,7 @@ def test_a_session_is_not_prolonged_by_who_did_not_open_it(attacker: Attacker, r
     assert attacker.http.post(f"{worker['url']}/session/end", json=naming).status_code == 200
 
 
-# -- a worker that lies
+# -- false reports
 
 
 @call("worker-status")
@@ -266,7 +266,7 @@ def test_a_rotated_endpoint_key_is_dead_at_once(deployment: Deployment) -> None:
         return deployment.http.post(url, json={"endpoint": "rotated"}, headers=headers, timeout=1.5)
 
     assert route(old).status_code == 401
-    with pytest.raises(httpx.ReadTimeout):  # the call is let in, and held: there is no worker
+    with pytest.raises(httpx.ReadTimeout):  # the call is accepted and held, because there is no worker
         route(new)
     deployment.api("DELETE", f"/api/v0/endptjobs/{number}/")
 

@@ -1,4 +1,4 @@
-"""A user's `worker.py` on both packages: what changes between them is the import line.
+"""A user's `worker.py` on both packages: only the import line differs.
 
 Each request goes through `/route/` by hand, so that the answers of both workers can be compared to the byte.
 """
@@ -102,7 +102,7 @@ def test_a_benchmark_dataset_and_a_generator_both_measure_the_worker(ready: Read
 
 
 def test_a_workload_calculator_decides_what_a_request_weighs(ask: Ask, deployment: Deployment) -> None:
-    """stoker's worker refuses what weighs more than its ticket allows; the official one takes anything."""
+    """stoker's worker refuses a workload above its ticket's cost; the official one accepts it."""
     payload = {"tokens": 1000}
     assert ask("theirs", "/json", payload, cost=1).status_code == 200
     assert ask("ours", "/json", payload, cost=1).status_code in {401, 402, 403, 413, 422}

@@ -1,4 +1,5 @@
-"""The life of an official worker that stoker started from a template: reports, errors, drained, stopped, started, updated, gone."""
+"""The life of an official worker that stoker started from a template: reports, errors, drained, stopped, started,
+updated, gone."""
 
 import json
 import os
@@ -28,7 +29,7 @@ class Life:
         return self.deployment.ready(self.number)[0]
 
     def row(self) -> dict[str, Any]:
-        """The worker, whatever it does."""
+        """The worker, in any state."""
         rows = self.deployment.workers(self.number)
         return rows[0] if rows else {"status": "none"}
 
@@ -42,7 +43,7 @@ class Life:
         return self.waits(there, f"the worker becomes {status}", seconds_max=seconds_max)
 
     def waits(self, true: Callable[[], Value], what: str, *, seconds_max: float = 60) -> Value:
-        """Wait; when it was in vain, tell the endpoint's story."""
+        """Waits; a timeout prints the endpoint's state."""
         try:
             return until(true, seconds_max=seconds_max, what=what)
         except AssertionError as fault:
@@ -128,7 +129,7 @@ def test_an_error_in_its_models_log_takes_it_out_until_it_has_recovered(life: Li
 
 
 def holds(row: dict[str, Any]) -> bool:
-    """Whether the worker has a request: by its own report, which may come late, or by a ticket that it was routed with."""
+    """Whether the worker has a request: by its own report, which may be late, or by an open ticket."""
     return int(row["reqs_working"]) + int(row["tickets_open"]) > 0
 
 
@@ -201,7 +202,8 @@ def test_a_request_that_comes_again_at_once_is_sent_elsewhere_or_told_to_wait(
 
 @call("worker-gone", "route-again", "worker-retry")
 def test_a_worker_that_dies_costs_no_request(deployment: Deployment, fleet: dict[str, int]) -> None:
-    """The official client's requests go on while one of two workers is killed: dropped and refused ones are routed again."""
+    """The official client's requests go on while one of two workers is killed: dropped and refused ones are routed
+    again."""
     workers = deployment.ready(fleet["pair"], 2)
     client = deployment.begin("burst.py", endpoint="pair", requests=40, at_once=6, seconds=0.4)
     with client:

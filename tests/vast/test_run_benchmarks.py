@@ -1,4 +1,4 @@
-"""`vastai run benchmarks` from its first search to its last delete, with an official worker as what is measured."""
+"""`vastai run benchmarks` from its first search to its last delete, with an official worker under test."""
 
 from tests.vast.calls import call
 from tests.vast.deployment import Benchmarks

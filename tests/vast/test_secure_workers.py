@@ -1,4 +1,5 @@
-"""An official worker with TLS: its certificate comes from stoker as the protocol says, and the official client trusts it."""
+"""An official worker with TLS: its certificate comes from stoker by the official protocol, and the official client
+trusts it."""
 
 import ipaddress
 import socket

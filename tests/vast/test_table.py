@@ -1,4 +1,4 @@
-"""The table in the docs says what this run has shown. Last: it looks back at every other test of this folder."""
+"""The table in the docs matches the results of this run. It runs last, after every other test of this folder."""
 
 import os
 from pathlib import Path

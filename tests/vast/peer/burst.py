@@ -1,4 +1,4 @@
-"""Many requests of the official client, some at once: how they ended, and on how many workers."""
+"""Many requests of the official client, some concurrent: their results, and the number of workers used."""
 
 import asyncio
 import collections

@@ -1,6 +1,6 @@
-"""The official CLI, command after command: each line of input is a list of words, each line of output what came of it.
+"""The official CLI, command after command: each line of input is a list of words, each line of output a result.
 
-Every command runs in a fork of its own, as from a shell, without paying for the package's imports again.
+Every command runs in its own fork, as from a shell, without importing the package again.
 """
 
 import json

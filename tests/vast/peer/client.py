@@ -26,7 +26,7 @@ class CoroutineClient(CoroutineServerless):
 
 
 async def model(url, path="seen", body=None):
-    """What the model server behind a worker saw: the host marketplace puts it two ports above its worker."""
+    """The requests that a worker's model server received; its port is the worker's plus two."""
     host, port = url.rpartition(":")[::2]
     address = f"{host.replace('https', 'http')}:{int(port) + 2}/{path}"
     method = "POST" if body else "GET"

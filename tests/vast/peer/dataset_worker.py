@@ -1,4 +1,4 @@
-"""The smallest worker: one queue, a benchmark dataset, payloads of a class of its own that go to the model as a form."""
+"""A minimal worker: one queue, a benchmark dataset, and payloads of a class that go to the model as a form."""
 
 from vastai import BenchmarkConfig, HandlerConfig, LogActionConfig, Worker, WorkerConfig  # isort: skip  the line
 

@@ -20,7 +20,7 @@ async def as_json(request):
     fails = payload.get("fail_with")
     if fails:
         SEEN["failed"].append(fails)
-        # Once per word: the next try of the same request finds the model well again.
+        # Once per word: the next attempt of the same request succeeds.
         if SEEN["failed"].count(fails) <= payload.get("times", 1):
             return web.json_response({"said": "no"}, status=int(fails.split()[0]))
     return web.json_response({"echo": payload, "by": os.environ.get("CONTAINER_ID")})

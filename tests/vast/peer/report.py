@@ -1,4 +1,4 @@
-"""What every peer script shares: cases run one after another or side by side, each reported as one line of JSON."""
+"""Shared by all peer scripts: cases run one after another or side by side, each reported as one line of JSON."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ async def run_one(name, *args):
 
 
 async def run_all(*args, names=None):
-    """Side by side: most of a case is waiting."""
+    """Runs cases concurrently, because they mostly wait."""
     await asyncio.gather(*(run_one(name, *args) for name in names or CASES))
 
 

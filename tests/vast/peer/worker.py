@@ -1,4 +1,5 @@
-"""A worker as a user of Vast Serverless writes one. Run as it is by the official package, and by stoker's after one changed line."""
+"""A worker as a user of Vast Serverless writes one. Run as it is by the official package, and by stoker's after one
+changed line."""
 
 from vastai import BenchmarkConfig, HandlerConfig, LogActionConfig, Worker, WorkerConfig  # isort: skip  the line
 

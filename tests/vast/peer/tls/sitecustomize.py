@@ -1,6 +1,7 @@
-"""The official worker reads its certificate at a fixed path under /etc; instances of the host marketplace share one /etc.
+"""The official worker reads its certificate at a fixed path under /etc; instances of the host marketplace share one
+/etc.
 
-So on this machine, and only for these tests, the two paths lead to the instance's own disk. The package is not touched.
+For these tests only, the two paths lead to the instance's own disk. The package is unchanged.
 """
 
 import ssl
