@@ -45,7 +45,7 @@ async def engine():
 
 @pytest.fixture
 async def make_worker(model, engine, tmp_path):
-    """Builds a worker; what is not said is plain and secured."""
+    """Builds a worker, by default without TLS and with tickets."""
     made = []
 
     async def make(

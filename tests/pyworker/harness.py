@@ -21,19 +21,19 @@ BOUND_SECONDS = 10
 
 
 async def until(condition, seconds=BOUND_SECONDS):
-    """Wait for the condition, bounded."""
+    """Wait for the condition, at most `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         await asyncio.sleep(0.005)
 
 
 @dataclass
 class Seen:
-    """A request as the model server saw it."""
+    """A request that the model server received."""
 
     method: str
     path: str
@@ -44,7 +44,7 @@ class Seen:
 
 @dataclass
 class Model:
-    """A model server that does what the path says; streams go on when `go` is set."""
+    """A model server whose behaviour depends on the path. Streams continue when `go` is set."""
 
     port: int = 0
     seen: list[Seen] = field(default_factory=list)
@@ -101,7 +101,7 @@ class Model:
                     working.cancel()
                     await asyncio.gather(working, gone, return_exceptions=True)
                     return
-                # The next request may have begun already: its first byte is not lost.
+                # Keep the first byte of the next request.
                 gone.cancel()
                 early = b""
                 with contextlib.suppress(asyncio.CancelledError):
@@ -200,7 +200,7 @@ class Model:
 
 @dataclass
 class Engine:
-    """An engine that keeps what it is told, or fails as told."""
+    """An engine that records reports, or fails as configured."""
 
     port: int = 0
     statuses: list[dict] = field(default_factory=list)
@@ -208,12 +208,12 @@ class Engine:
     attempts: int = 0
     connections: int = 0
     failing: str = ""
-    """`status`: answers 500; `moved`: sends elsewhere, as a proxy that wants TLS; `cut`: closes after reading; `finished`: fails only /delete_requests/."""
+    """`status`: answers 500; `moved`: redirects; `cut`: closes after reading; `finished`: only /delete_requests/ fails."""
     date: str | float | None = None
-    """What its answers say of the time: nothing, this text, or the time of a clock that is so many seconds ahead."""
+    """The `Date` of responses: none, the text, or the time of a clock that is the number of seconds ahead."""
 
-    judge: Callable[[list[dict]], int] = lambda _: 200
-    """The status that it answers to a list of ended requests."""
+    status_for: Callable[[list[dict]], int] = lambda _: 200
+    """The response status for a list of ended requests."""
 
     async def start(self):
         self.writers = set()
@@ -254,13 +254,13 @@ class Engine:
                 status = "200 OK" if not fails else "301 Moved" if self.failing == "moved" else "500 No"
                 if not fails and "/worker_status/" in head:
                     self.statuses.append(body)
-                elif not fails and (refused := self.judge(body["requests"])) != 200:
+                elif not fails and (refused := self.status_for(body["requests"])) != 200:
                     status = f"{refused} No"
                 elif not fails:
                     self.finished.extend(body["requests"])
                     self.ends_of.append(body["incarnation"])
                 writer.write(
-                    f"HTTP/1.1 {status}\r\n{self._said_date()}content-length: 2\r\n\r\n{{}}".encode()
+                    f"HTTP/1.1 {status}\r\n{self._date_field()}content-length: 2\r\n\r\n{{}}".encode()
                 )
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
@@ -270,7 +270,7 @@ class Engine:
             self.tasks.discard(asyncio.current_task())
             writer.close()
 
-    def _said_date(self):
+    def _date_field(self):
         if self.date is None:
             return ""
         date = self.date if isinstance(self.date, str) else formatdate(time.time() + self.date, usegmt=True)
@@ -337,7 +337,7 @@ class Harness:
         return await asyncio.open_connection("127.0.0.1", self.runtime.port)
 
     async def exchange(self, data):
-        """Everything that the worker says to these bytes until it closes."""
+        """Send the bytes. Returns everything that the worker sends until it closes."""
         reader, writer = await self.connect()
         try:
             writer.write(data)
@@ -354,7 +354,7 @@ ROUTES = (
 
 
 def handlers(**options):
-    """Every path of the model server; the first one is benchmarked."""
+    """A handler for every path of the model server. The first one has the benchmark."""
     parallel = options.pop("allow_parallel_requests", True)
     return [
         HandlerConfig(

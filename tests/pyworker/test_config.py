@@ -1,4 +1,4 @@
-"""What a user may write, and what it is told when it makes no sense."""
+"""Valid and invalid configurations and environments."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_a_plain_config_is_accepted():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"handlers": []}, "at least one HandlerConfig"),
         ({"model_server_port": None}, "model_server_port"),
@@ -48,13 +48,13 @@ def test_a_plain_config_is_accepted():
         ({"handlers": [benchmarked(handler_class=object)]}, "handler_class"),
     ],
 )
-def test_a_config_that_cannot_work_says_what_was_expected(options, said):
+def test_an_invalid_config_names_what_was_expected(options, message):
     values = {"model_server_url": "http://127.0.0.1", "model_server_port": 8000, "handlers": [benchmarked()]}
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         Worker(WorkerConfig(**(values | options)))
 
 
-def test_the_environment_of_an_instance_is_understood():
+def test_the_environment_of_an_instance_is_parsed():
     settings = Environment.read(GOOD)
     assert settings.launch_id == "0123456789ab"
     assert settings.report_addresses == ("http://a:1", "https://b")
@@ -65,7 +65,7 @@ def test_the_environment_of_an_instance_is_understood():
     assert TOKEN not in repr(settings)
 
 
-def test_every_fault_of_the_environment_is_named_at_once_and_no_secret_told():
+def test_all_errors_of_the_environment_are_listed_without_secrets():
     with pytest.raises(ConfigError) as fault:
         Environment.read({"MASTER_TOKEN": "hush-hush", "WORKER_PORT": "x"})
     for name in ("MASTER_TOKEN", "WORKER_PORT", "REPORT_ADDR", "CONTAINER_ID"):
@@ -74,12 +74,12 @@ def test_every_fault_of_the_environment_is_named_at_once_and_no_secret_told():
 
 
 @pytest.mark.parametrize("number", ["²", "9" * 5000])
-def test_digits_that_are_no_number_are_a_named_fault(number):
+def test_unusual_digits_are_not_accepted_as_a_number(number):
     with pytest.raises(ConfigError, match="CONTAINER_ID.*WORKER_PORT|WORKER_PORT.*CONTAINER_ID"):
         Environment.read(GOOD | {"CONTAINER_ID": number, "WORKER_PORT": number})
 
 
-async def test_a_parser_that_refuses_is_422_with_its_words(make_worker):
+async def test_a_parser_that_refuses_is_a_422_with_its_message(make_worker):
     def parse(payload):
         raise JsonDataException({"prompt": "missing"})
 
@@ -89,7 +89,7 @@ async def test_a_parser_that_refuses_is_422_with_its_words(make_worker):
     assert "prompt: missing" in answer.json()["msg"]
 
 
-async def test_a_payload_class_of_the_official_kind_works(make_worker, engine):
+async def test_a_payload_class_of_the_official_package_works(make_worker, engine):
     class Payload:
         def __init__(self, tokens):
             self.tokens = tokens
@@ -116,7 +116,7 @@ async def test_a_payload_class_of_the_official_kind_works(make_worker, engine):
 
 
 @pytest.mark.parametrize("payload", [b"[]", b'"x"', b"3", b"null", b"{1}"])
-async def test_a_hook_gets_objects_only(make_worker, payload):
+async def test_hooks_receive_only_json_objects(make_worker, payload):
     import json
 
     worker = await make_worker(handlers=handlers(workload_calculator=len))
@@ -125,7 +125,7 @@ async def test_a_hook_gets_objects_only(make_worker, payload):
     assert answer.status_code == 422
 
 
-def test_what_a_model_server_says_of_its_secrets_is_not_repeated():
+def test_secrets_in_a_log_line_are_hidden_in_the_error():
     variables = {
         "WORKER_PORT": "3000",
         "MASTER_TOKEN": "7.0123456789ab.ffffffffffffffffffff",

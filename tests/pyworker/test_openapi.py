@@ -1,9 +1,9 @@
-"""`GET /openapi.json` is open to strangers: what it costs is paid once."""
+"""`GET /openapi.json` needs no ticket, so its document is built only once."""
 
 from stoker_pyworker import openapi
 
 
-async def test_the_document_is_made_once_for_all_who_ask(worker, monkeypatch):
+async def test_the_document_is_built_once(worker, monkeypatch):
     made, count = openapi.made, []
 
     def counted(*parts):
@@ -17,4 +17,4 @@ async def test_the_document_is_made_once_for_all_who_ask(worker, monkeypatch):
     assert answers[0].json() == worker.runtime.management.openapi_document()
     head = await worker.client.head("/openapi.json")
     assert (head.status_code, head.content) == (200, b"")
-    assert len(count) == 2, "one for those who asked and one for this test"
+    assert len(count) == 2, "one for the clients and one for this test"

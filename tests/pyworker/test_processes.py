@@ -1,4 +1,4 @@
-"""Workers as they are started in service: as processes, over TLS, in a bare environment, with the example's model."""
+"""Workers as processes: signals, TLS, a bare environment, and the example with its model."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "text_model"
 
 
-async def test_sigterm_finishes_what_runs_and_exits_0(start, model, engine):
+async def test_sigterm_finishes_running_requests_and_exits_0(start, model, engine):
     worker = await start()
     await until(lambda: worker.event("ready"))
     running = asyncio.create_task(worker.remote.post("/held", {"n": 1}))
@@ -43,7 +43,7 @@ async def test_sigterm_finishes_what_runs_and_exits_0(start, model, engine):
     assert engine.statuses[-1]["num_requests_working"] == 0
 
 
-async def test_a_second_sigterm_changes_nothing_and_a_sigint_ends_it_at_once(start, model):
+async def test_a_second_sigterm_is_ignored_and_a_sigint_stops_at_once(start, model):
     worker = await start()
     await until(lambda: worker.event("ready"))
     running = asyncio.create_task(worker.remote.post("/held"))
@@ -71,7 +71,7 @@ async def test_logs_are_json_lines_without_secrets(start):
     assert all({"event", "level", "timestamp", "room"} <= event.keys() for event in worker.events)
 
 
-async def test_with_use_ssl_it_serves_tls_and_says_https(start, engine, tmp_path):
+async def test_use_ssl_serves_tls_and_reports_an_https_address(start, engine, tmp_path):
     certificate, key = self_signed(tmp_path)
     trust = ssl.create_default_context(cafile=str(certificate))
     with socket.socket() as free:
@@ -85,14 +85,14 @@ async def test_with_use_ssl_it_serves_tls_and_says_https(start, engine, tmp_path
     assert (await worker.remote.post("/echo", {"n": 1})).json() == {"n": 1}
     await until(lambda: engine.statuses)
     assert engine.statuses[-1]["url"].startswith("https://127.0.0.1:")
-    # The model server on this machine ends sessions without TLS, and does nothing else there.
+    # The plain port serves only /session/end, for the model server on this machine.
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{plain}", trust_env=False) as client:
         assert (await client.post("/session/end", json={"session_id": "x"})).status_code == 400
         assert (await client.post("/echo", json={})).status_code == 404
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "message"),
     [
         ({"MASTER_TOKEN": ""}, "MASTER_TOKEN"),
         ({"MASTER_TOKEN": "no-token"}, "MASTER_TOKEN"),
@@ -103,7 +103,7 @@ async def test_with_use_ssl_it_serves_tls_and_says_https(start, engine, tmp_path
         ({"STOKER_DRAIN_SECONDS": "long"}, "STOKER_DRAIN_SECONDS"),
     ],
 )
-def test_an_unusable_environment_is_a_sentence_and_status_2(tmp_path, variables, said):
+def test_an_invalid_environment_is_an_error_message_and_exit_status_2(tmp_path, variables, message):
     environment = {
         "PATH": os.environ["PATH"], "MODEL_PORT": "1", "REPORT_ADDR": "http://127.0.0.1:1", "CONTAINER_ID": "17",
         "WORKER_PORT": "0", "MASTER_TOKEN": TOKEN,
@@ -117,11 +117,11 @@ def test_an_unusable_environment_is_a_sentence_and_status_2(tmp_path, variables,
         check=False,
     )
     assert ended.returncode == 2
-    assert said in json.loads(ended.stdout)["error"]
+    assert message in json.loads(ended.stdout)["error"]
     assert b"Traceback" not in ended.stdout + ended.stderr
 
 
-def test_a_worker_that_cannot_listen_says_so_and_exits_1(tmp_path):
+def test_a_worker_that_cannot_listen_logs_it_and_exits_1(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -142,7 +142,7 @@ def test_a_worker_that_cannot_listen_says_so_and_exits_1(tmp_path):
     assert b"Traceback" not in ended.stdout + ended.stderr
 
 
-async def test_the_example_serves_and_survives_the_death_of_its_model(engine, tmp_path):
+async def test_the_example_serves_and_survives_a_crash_of_its_model(engine, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         model_port = free.getsockname()[1]
@@ -181,7 +181,7 @@ async def test_the_example_serves_and_survives_the_death_of_its_model(engine, tm
             await until(lambda: engine.statuses[-1]["error_msg"] == "", 20)
             assert killed
             assert (await remote.post("/v1/completions", asked)).json()["choices"] == answer.json()["choices"]
-            # A machine that stops sends SIGTERM to everything; what runs is finished all the same.
+            # A stopping machine sends SIGTERM to every process. Running requests are finished nevertheless.
             ids = [script.process.pid, *children(script.process.pid)]
             asked = {"max_tokens": 100, "stream": True}
             async with client.stream("POST", "/v1/completions", json=remote.envelope(asked)) as stream:
@@ -204,7 +204,7 @@ async def test_the_example_serves_and_survives_the_death_of_its_model(engine, tm
 
 
 def children(pid):
-    """Ids of the processes under this one."""
+    """Ids of all descendant processes."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -224,7 +224,7 @@ def kill_model(pid):
     return None
 
 
-def test_the_dependency_list_is_what_was_promised():
+def test_the_dependencies_are_the_documented_ones():
     project = tomllib.loads((ROOT / "pyworker" / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[>=<; ]", line)[0] for line in project["dependencies"]}
     assert names == {"stoker-wire", "pydantic", "httptools", "msgspec", "nvidia-ml-py", "structlog", "uvloop"}
@@ -237,7 +237,7 @@ def test_the_dependency_list_is_what_was_promised():
 
 
 def bare_environment(folder):
-    """An environment with the pinned requirements and our two packages; returns its Python."""
+    """Create an environment with the pinned requirements and the two packages. Returns its Python."""
     python = str(folder / "bin" / "python")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     subprocess.run(

@@ -54,7 +54,9 @@ class HttpServer:
         for listener in self._listeners:
             listener.close()
         for connection in list(self._connections):
-            connection.transport.close()
+            # A second close() of an asyncio TLS transport would make its abort() fail.
+            if not connection.transport.is_closing():
+                connection.transport.close()
         try:
             async with asyncio.timeout(flush_seconds):
                 while self._connections:

@@ -1,4 +1,4 @@
-"""A model server that breaks off, and a client that reads slowly: who waits gets an answer, and memory stays bounded."""
+"""Model servers that break off, and clients that read slowly: requests are answered and memory stays bounded."""
 
 import asyncio
 import contextlib
@@ -27,8 +27,8 @@ def echo(**options):
 
 
 @contextlib.asynccontextmanager
-async def server_that_says(said):
-    """A model server that answers /v1 with these bytes and closes; anything else is well."""
+async def server_that_sends(data):
+    """A model server that answers /v1 with the bytes and closes. Other paths answer 200."""
 
     async def serve(reader, writer):
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -37,7 +37,7 @@ async def server_that_says(said):
                 length = head.lower().partition("content-length: ")[2].split("\r\n")[0]
                 await reader.readexactly(int(length or 0))
                 if head.startswith("POST /v1 "):
-                    writer.write(said)
+                    writer.write(data)
                     break
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
         writer.close()
@@ -48,7 +48,7 @@ async def server_that_says(said):
 
 
 @pytest.mark.parametrize(
-    "said",
+    "data",
     [
         b"HTT",
         b"HTTP/1.1 200 OK\r\ncontent-ty",
@@ -56,15 +56,15 @@ async def server_that_says(said):
         b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n",
     ],
 )
-async def test_a_model_that_closes_before_its_head_is_complete_has_failed(make_worker, said):
-    async with server_that_says(said) as port:
+async def test_a_model_that_closes_before_its_head_is_complete_is_a_502(make_worker, data):
+    async with server_that_sends(data) as port:
         handlers = [echo(), HandlerConfig(route="/v1", allow_parallel_requests=True)]
         worker = await make_worker(WorkerConfig(model_server_port=port, handlers=handlers))
         answer = await asyncio.wait_for(worker.post("/v1"), ANSWER_SECONDS)
         assert (answer.status_code, answer.json()["error"]) == (502, "model_failed")
 
 
-async def test_a_client_that_reads_nothing_is_not_answered_ahead(make_worker):
+async def test_pipelined_requests_wait_while_the_client_does_not_read(make_worker):
     worker = await make_worker()
     reader, writer = await worker.connect()
     writer.transport.pause_reading()
@@ -86,7 +86,7 @@ async def test_a_client_that_reads_nothing_is_not_answered_ahead(make_worker):
     writer.close()
 
 
-async def test_a_half_sent_request_behind_answers_that_nobody_reads_yet_cuts_nothing(make_worker):
+async def test_an_incomplete_pipelined_request_does_not_cut_unread_responses(make_worker):
     worker = await make_worker(limits=Limits(head_seconds_max=0.1))
     reader, writer = await worker.connect()
     writer.transport.pause_reading()
@@ -104,7 +104,7 @@ async def test_a_half_sent_request_behind_answers_that_nobody_reads_yet_cuts_not
     writer.close()
 
 
-async def test_a_body_in_tiny_chunks_takes_no_more_memory_than_it_is_counted_for(worker):
+async def test_a_body_in_tiny_chunks_uses_about_the_memory_that_is_counted(worker):
     body = b'{"auth_data": {}, "payload": {"text": "' + b"x" * 500_000
     chunks = b"".join(b"2\r\n%b\r\n" % body[at : at + 2] for at in range(0, len(body), 2))
     _, writer = await worker.connect()
@@ -120,8 +120,8 @@ async def test_a_body_in_tiny_chunks_takes_no_more_memory_than_it_is_counted_for
     writer.close()
 
 
-async def test_heads_of_requests_that_wait_are_held_against_the_same_bound_as_bodies(make_worker, model):
-    """In one read there may be thousands of requests, and each takes many times the memory of its bytes."""
+async def test_heads_of_waiting_requests_count_towards_the_memory_limit(make_worker, model):
+    """One read may contain thousands of requests, and each uses many times the memory of its bytes."""
     worker = await make_worker(limits=Limits(bodies_bytes_max=300_000))
     _, writer = await worker.connect()
     writer.write(worker.raw_request("/held"))
@@ -148,7 +148,7 @@ async def test_heads_of_requests_that_wait_are_held_against_the_same_bound_as_bo
 
 
 @pytest.mark.parametrize("pieces", [(1, 1, 1), (1, 5000, 1, 1), (5000, 1, 1, 5000, 5000), (5000, 5000), (2,)])
-async def test_a_body_is_whole_however_large_its_chunks_are(worker, pieces):
+async def test_a_chunked_body_is_assembled_for_any_chunk_size(worker, pieces):
     text = "".join(chr(97 + number % 26) * size for number, size in enumerate(pieces))
     body = json.dumps(worker.envelope({"text": text})).encode()
     at = body.index(text.encode())
@@ -163,7 +163,7 @@ async def test_a_body_is_whole_however_large_its_chunks_are(worker, pieces):
     assert answer.endswith(json.dumps({"text": text}).encode())
 
 
-async def test_a_steady_reader_gets_all_of_an_answer_that_takes_it_longer_than_a_stall(make_worker):
+async def test_a_steady_reader_may_take_longer_than_the_stall_limit(make_worker):
     async def large(_request, _model):
         return Response(body=b"x" * 40_000_000, content_type="application/octet-stream")
 
@@ -173,11 +173,11 @@ async def test_a_steady_reader_gets_all_of_an_answer_that_takes_it_longer_than_a
     writer.write(worker.raw_request("/empty"))
     head = await reader.readuntil(b"\r\n\r\n")
     assert b"content-length: 40000000" in head
-    came = 0
-    while came < 40_000_000:
+    received = 0
+    while received < 40_000_000:
         data = await reader.read(100_000)
-        assert data, f"closed after {came} bytes"
-        came += len(data)
+        assert data, f"closed after {received} bytes"
+        received += len(data)
         await asyncio.sleep(0.01)
     writer.close()
 
@@ -201,8 +201,8 @@ def test_a_client_that_reads_a_few_bytes_is_stalled():
     assert flow.is_stalled(begun + 61)
 
 
-async def test_an_http_1_0_client_learns_that_an_answer_broke_off(worker, model):
-    """Its answer has neither length nor chunks, and a close would end it as if it were whole."""
+async def test_an_http_1_0_client_sees_a_reset_when_its_response_breaks_off(worker, model):
+    """The response has neither length nor chunks, so an orderly close would look like its end."""
     body = json.dumps(worker.envelope()).encode()
     head = b"POST /dies-midway HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     reader, writer = await worker.connect()
@@ -214,7 +214,7 @@ async def test_an_http_1_0_client_learns_that_an_answer_broke_off(worker, model)
     writer.close()
 
 
-async def test_a_client_that_leaves_the_end_of_its_answer_unread_is_let_go(make_worker):
+async def test_a_client_that_does_not_read_the_end_of_its_response_is_disconnected(make_worker):
     limits = Limits(stall_seconds_max=0.3, idle_seconds_max=0.3)
     worker = await make_worker(limits=limits)
     with socket.socket() as client:
@@ -225,11 +225,11 @@ async def test_a_client_that_leaves_the_end_of_its_answer_unread_is_let_go(make_
         while not connection.transport.get_write_buffer_size():
             client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
             await asyncio.sleep(0.01)
-        assert not connection._flow.write_paused, "the rest was to be less than what makes a connection full"
+        assert not connection._flow.write_paused, "the test needs a response smaller than the high-water mark"
         await until(lambda: not worker.runtime.server.connections)
 
 
-async def test_who_makes_room_for_another_is_gone_though_it_has_not_read_its_answer(make_worker):
+async def test_an_evicted_connection_is_closed_even_with_an_unread_response(make_worker):
     worker = await make_worker(limits=Limits(connections_max=1))
     gone, forget = [], worker.runtime.server.remove
     worker.runtime.server.remove = lambda connection: (gone.append(connection), forget(connection))
@@ -246,8 +246,8 @@ async def test_who_makes_room_for_another_is_gone_though_it_has_not_read_its_ans
         writer.close()
 
 
-async def test_a_last_answer_reaches_a_slow_reader_whole_before_its_connection_closes(make_worker):
-    """What is left of it after a while of reading is no stall, however long all of it takes."""
+async def test_a_slow_reader_receives_the_complete_last_response(make_worker):
+    """A client that makes progress is not stalled, however long the complete response takes."""
 
     async def large(_request, _model):
         return Response(body=b"x" * 12_000_000, content_type="application/octet-stream")
@@ -258,16 +258,16 @@ async def test_a_last_answer_reaches_a_slow_reader_whole_before_its_connection_c
     request = worker.raw_request("/empty").replace(b"Host: w", b"Host: w\r\nConnection: close")
     writer.write(request)
     await reader.readuntil(b"\r\n\r\n")
-    came = 0
+    received = 0
     while data := await reader.read(100_000):
-        came += len(data)
+        received += len(data)
         await asyncio.sleep(0.01)
-    assert came == 12_000_000
+    assert received == 12_000_000
     writer.close()
 
 
 @pytest.mark.parametrize("most", [1, 2])
-async def test_everyone_who_waits_for_a_connection_hears_that_the_model_takes_none(make_worker, model, most):
+async def test_all_waiting_requests_fail_when_the_model_refuses_connections(make_worker, model, most):
     worker = await make_worker(model_connections_max=most)
     await model.stop()
     posts = (worker.post("/echo") for _ in range(5))
@@ -277,12 +277,12 @@ async def test_everyone_who_waits_for_a_connection_hears_that_the_model_takes_no
     }
 
 
-async def test_a_request_that_the_model_dies_of_is_not_sent_again(worker, model):
+async def test_a_request_that_crashes_the_model_is_not_sent_again(worker, model):
     assert (await worker.post("/echo")).status_code == 200
     connections = model.connections
     assert (await worker.post("/dies")).status_code == 502
     assert [seen.path for seen in model.seen].count("/dies") == 1
-    assert model.seen[-1].connection <= connections, "the request was to go over a connection used before"
+    assert model.seen[-1].connection <= connections, "the test needs a reused connection"
 
 
 @pytest.mark.parametrize("text", ["", "x" * 1_000_000])
@@ -293,7 +293,7 @@ async def test_a_request_on_a_connection_that_the_model_had_closed_is_sent_again
     submit = pool.submit
 
     def submit_late(sink, request, **options):
-        # As if the close had come just before: nothing tells the worker of it until it has sent.
+        # The worker detects this close only after it has sent the request.
         pool.submit = submit
         for writer in model.writers:
             writer.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
@@ -304,7 +304,7 @@ async def test_a_request_on_a_connection_that_the_model_had_closed_is_sent_again
     assert (answer.status_code, answer.json()) == (200, payload)
 
 
-async def test_a_model_whose_connections_are_all_at_work_is_still_found_well(make_worker, model):
+async def test_a_probe_succeeds_while_requests_use_every_connection(make_worker, model):
     worker = await make_worker(model_connections_max=1, model_healthcheck_url="/health")
     held = asyncio.create_task(worker.post("/held"))
     await until(lambda: model.answering == 1)
@@ -313,7 +313,7 @@ async def test_a_model_whose_connections_are_all_at_work_is_still_found_well(mak
     assert (await held).status_code == 200
 
 
-async def test_a_request_that_waits_for_a_fresh_connection_keeps_no_other_from_an_idle_one(model):
+async def test_a_request_waiting_for_a_fresh_connection_does_not_block_idle_ones(model):
     pool = UpstreamPool(f"http://127.0.0.1:{model.port}", connections_max=2)
 
     async def post(path):
@@ -323,7 +323,7 @@ async def test_a_request_that_waits_for_a_fresh_connection_keeps_no_other_from_a
     pool._idle[-1].transport.abort()
     await until(lambda: pool.open_count == 1)
     submit = pool.submit
-    # As one that is sent again, because its connection turned out to be closed.
+    # Like a request that is sent again after its connection was closed.
     pool.submit = lambda sink, request: submit(sink, request, fresh=True)
     held = asyncio.create_task(post("/held"))
     await asyncio.sleep(0)
@@ -335,7 +335,7 @@ async def test_a_request_that_waits_for_a_fresh_connection_keeps_no_other_from_a
     pool.close()
 
 
-async def test_a_name_that_cannot_be_looked_up_is_told_to_who_waits():
+async def test_an_invalid_host_name_is_an_upstream_error():
     pool = UpstreamPool(f"http://{'a' * 64}.example:80")
     with pytest.raises(UpstreamError, match="takes no connection"):
         await fetch(pool, "GET", "/", seconds_max=ANSWER_SECONDS)

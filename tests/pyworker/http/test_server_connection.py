@@ -1,4 +1,4 @@
-"""Malformed, oversized, slow and smuggled requests: a problem that says what to do, and a closed connection."""
+"""The server refuses malformed, oversized, slow and smuggled requests with a problem, and closes."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ HEAD = b"POST /echo HTTP/1.1\r\nHost: w\r\n"
 
 
 def problem(answer):
-    """Status and code of the last answer in these bytes."""
+    """Status and code of the last response in the bytes."""
     head, _, body = answer.rpartition(b"\r\n\r\n")
     status = int(head.rpartition(b"HTTP/1.1 ")[2][:3])
     parsed = json.loads(body)
@@ -49,7 +49,7 @@ def problem(answer):
         (HEAD + b"Content-Length: 70000000\r\n\r\n", (413, "body_too_large")),
     ],
 )  # fmt: skip
-async def test_what_is_not_a_proper_request_is_refused(worker, request_bytes, expected):
+async def test_an_invalid_request_is_refused_with_its_problem(worker, request_bytes, expected):
     assert problem(await worker.exchange(request_bytes)) == expected
     assert (await worker.post("/echo")).status_code == 200
 
@@ -61,7 +61,7 @@ async def test_a_chunked_body_over_the_limit_is_refused(make_worker):
     assert problem(answer) == (413, "body_too_large")
 
 
-async def test_bodies_together_are_bounded_and_let_go(make_worker, model):
+async def test_the_memory_of_all_bodies_is_limited_and_released(make_worker, model):
     worker = await make_worker(limits=Limits(bodies_bytes_max=200_000))
     held = asyncio.create_task(worker.post("/held", {"text": "x" * 150_000}))
     await until(lambda: model.answering == 1)
@@ -79,12 +79,12 @@ async def test_endless_trailers_are_refused(worker):
 
 
 @pytest.mark.parametrize("sent", [b"POST /ec", HEAD, HEAD + b"Content-Length: 10\r\n\r\nabc"])
-async def test_a_request_that_does_not_come_along_is_408(make_worker, sent):
+async def test_an_incomplete_request_times_out_with_408(make_worker, sent):
     worker = await make_worker(limits=Limits(head_seconds_max=0.3, body_seconds_max=0.3))
     assert problem(await worker.exchange(sent)) == (408, "request_timeout")
 
 
-async def test_a_slow_request_behind_a_running_one_cuts_nobody(make_worker, model):
+async def test_a_slow_pipelined_request_does_not_cut_the_running_one(make_worker, model):
     worker = await make_worker(limits=Limits(head_seconds_max=0.2))
     reader, writer = await worker.connect()
     writer.write(worker.raw_request("/held") + b"POST /ec")
@@ -96,8 +96,8 @@ async def test_a_slow_request_behind_a_running_one_cuts_nobody(make_worker, mode
     writer.close()
 
 
-def time_passes(worker, _ticks=[]):  # noqa: B006 - counts looks of the server's clock
-    """Whether the server's clock has looked twice at its connections since the first call."""
+def time_passes(worker, _ticks=[]):  # noqa: B006 - counts ticks of the server's timer
+    """Whether the server's timer has expired twice since the first call."""
     clock = worker.runtime.server._timer
     if clock not in _ticks:
         _ticks.append(clock)
@@ -111,7 +111,7 @@ async def test_an_idle_connection_is_closed(make_worker):
     writer.close()
 
 
-async def test_a_client_that_never_reads_is_cut(make_worker, model):
+async def test_a_client_that_never_reads_is_disconnected(make_worker, model):
     worker = await make_worker(limits=Limits(stall_seconds_max=0.3))
     _, writer = await worker.connect()
     writer.write(worker.raw_request("/endless"))
@@ -120,10 +120,10 @@ async def test_a_client_that_never_reads_is_cut(make_worker, model):
     writer.close()
 
 
-async def test_too_many_connections_are_told_so(make_worker, model):
+async def test_a_connection_over_the_limit_is_refused_with_503(make_worker, model):
     worker = await make_worker(limits=Limits(connections_max=2))
     held = [await worker.connect() for _ in range(2)]
-    for _, writer in held:  # each is at work: one that only idled would make room
+    for _, writer in held:  # active connections are not evicted
         writer.write(worker.raw_request("/held"))
     await until(lambda: model.answering == 2)
     assert problem(await worker.exchange(b"")) == (503, "too_many_connections")
@@ -145,7 +145,7 @@ async def test_pipelined_requests_are_answered_in_order(worker, model):
 
 
 @pytest.mark.parametrize("piece", [1, 2, 7, 64, 1000])
-async def test_how_a_request_is_cut_into_packets_makes_no_difference(worker, piece):
+async def test_requests_are_parsed_regardless_of_packet_boundaries(worker, piece):
     body = json.dumps(worker.envelope({"n": 1})).encode()
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:50], body[50:])) + b"0\r\n\r\n"
     chunked = HEAD + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
@@ -160,7 +160,7 @@ async def test_how_a_request_is_cut_into_packets_makes_no_difference(worker, pie
     writer.close()
 
 
-async def test_a_bad_request_behind_a_good_one_spoils_only_itself(worker):
+async def test_an_invalid_pipelined_request_does_not_affect_the_one_before(worker):
     answer = await worker.exchange(worker.raw_request("/echo", {"n": 1}) + b"rubbish\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert problem(answer) == (400, "malformed_http")
@@ -173,13 +173,13 @@ async def test_connection_close_is_honoured(worker):
     assert answer.endswith(b"{}")
 
 
-async def test_an_absolute_target_is_understood(worker):
+async def test_an_absolute_request_target_is_accepted(worker):
     answer = await worker.exchange(b"GET http://w/healthz HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 OK")
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (b"", "truncated"),
         (b"{", "truncated"),
@@ -192,10 +192,10 @@ async def test_an_absolute_target_is_understood(worker):
         (b'{"auth_data": {"ticket": "\xed"}, "payload": {}}', "utf-8"),
     ],
 )
-async def test_a_body_that_is_not_the_envelope_is_422(worker, body, said):
+async def test_a_body_that_is_not_the_envelope_is_422(worker, body, message):
     answer = await worker.client.post("/echo", content=body, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["error"]) == (422, "envelope_invalid")
-    assert said in answer.json()["msg"]
+    assert message in answer.json()["msg"]
 
 
 async def test_a_raw_body_without_auth_is_401(worker):
@@ -209,8 +209,8 @@ async def test_an_unreadable_auth_header_is_422(worker, auth):
     assert (answer.status_code, answer.json()["error"]) == (422, "auth_invalid")
 
 
-async def test_a_client_that_waits_in_silence_is_asked_whether_it_is_still_there(worker, model):
-    """One whose network is gone says nothing of leaving; and a router between forgets a connection without traffic."""
+async def test_client_sockets_have_tcp_keepalive(worker, model):
+    """A client whose network is gone sends no FIN, and a NAT router drops connections without traffic."""
     held = asyncio.create_task(worker.post("/held"))
     await until(lambda: model.answering == 1)
     for connection in worker.runtime.server._connections:

@@ -1,4 +1,4 @@
-"""What NVML says is reported; no GPU is no fault. The binding is the real one, the driver's library a small one of ours."""
+"""GPU readings from NVML: the real binding with a small driver library built by the test."""
 
 import asyncio
 import shutil
@@ -35,7 +35,7 @@ async def test_two_gpus_are_reported_and_a_broken_one_is_an_error(start, engine,
         "NVIDIA Test 4090", 87.0, 6.0, 24.0,
     )  # fmt: skip
     assert (well.power_watts, well.temperature_celsius, well.ecc_errors, well.xid) == (312.5, 64.0, 0, 0)
-    # A sensor that is missing is 0, and the others still count.
+    # A missing sensor is 0; the others are still read.
     assert (broken.power_watts, broken.temperature_celsius, broken.ecc_errors, broken.xid) == (
         0.0,
         64.0,
@@ -46,7 +46,7 @@ async def test_two_gpus_are_reported_and_a_broken_one_is_an_error(start, engine,
     assert worker.event("gpus")["names"] == ["NVIDIA Test 4090"] * 2
 
 
-async def test_without_a_driver_there_are_no_gpus_and_no_fault():
+async def test_without_a_driver_there_are_no_gpus_and_no_error():
     gpus = Gpus()
     await gpus.find()
     if gpus.names:
@@ -55,7 +55,7 @@ async def test_without_a_driver_there_are_no_gpus_and_no_fault():
     await gpus.watch()
 
 
-async def test_a_driver_that_fails_in_an_unforeseen_way_keeps_its_last_figures_and_is_no_fault(monkeypatch):
+async def test_an_unexpected_driver_error_keeps_the_last_readings(monkeypatch):
     monkeypatch.setattr(gpu, "_POLL_SECONDS", 0.001)
     gpus, reads = Gpus(), []
 

@@ -1,4 +1,4 @@
-"""The file that the model's log is to be read from may be no such file: the worker serves on and says so."""
+"""A log path that is not a regular file is reported and does not stop the worker."""
 
 import asyncio
 import os
@@ -33,9 +33,9 @@ def device(_: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [fifo, folder, looped, device])
-async def test_what_is_no_file_is_told_and_the_worker_serves_on(make_worker, tmp_path, engine, make):
+async def test_a_log_path_that_is_not_a_regular_file_is_an_error(make_worker, tmp_path, engine, make):
     path = make(tmp_path / "model.log")
-    # Whoever waits for a writer is let go after a while, so that this test fails instead of waiting for ever.
+    # Unblocks a reader that waits for a writer of the FIFO, so that the test fails instead of hanging.
     release = threading.Timer(3, lambda: path.is_fifo() and os.close(os.open(path, os.O_RDWR)))
     release.start()
     worker = await make_worker(model_log_file=str(path), log_action_config=ACTIONS, ready=False)
@@ -45,7 +45,7 @@ async def test_what_is_no_file_is_told_and_the_worker_serves_on(make_worker, tmp
     release.cancel()
 
 
-async def test_a_file_that_comes_in_place_of_what_was_none_is_read(make_worker, tmp_path, engine):
+async def test_a_regular_file_that_replaces_a_directory_is_read(make_worker, tmp_path, engine):
     path = folder(tmp_path / "model.log")
     worker = await make_worker(model_log_file=str(path), log_action_config=ACTIONS, ready=False)
     await until(lambda: engine.statuses and "found a directory" in engine.statuses[-1]["error_msg"])

@@ -1,4 +1,4 @@
-"""A model server that exits before it was loaded is named within seconds, with the last line of its log."""
+"""A model server that exits while loading is reported within seconds, with the last line of its log."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ ENDED = "the model server ended before it was loaded; its log ends with: "
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Test runners have other processes beside them: one deadline for both."""
+    """Shorten both deadlines: a test runner has sibling processes."""
     monkeypatch.setattr(model_process, "_ALONE_SECONDS", 0.3)
     monkeypatch.setattr(model_process, "_BUSY_SECONDS", 0.3)
     monkeypatch.setattr(model_process, "_POLL_SECONDS", 0.05)
@@ -33,7 +33,7 @@ async def loading(make_worker, model, tmp_path, quick):
 
 
 def serve(log, script):
-    """A model server: a process that has the log open for writing."""
+    """Start a process that has the log open for writing."""
     with log.open("ab") as output:
         return subprocess.Popen(["bash", "-c", script], stdout=output, stderr=output, stdin=subprocess.PIPE)
 
@@ -47,11 +47,11 @@ def serve(log, script):
         "echo loading; read | tee /dev/null; echo 'bye'",
     ],
 )
-async def test_a_model_server_that_exits_while_it_loads_is_named(loading, script):
+async def test_a_model_server_that_exits_while_it_loads_is_an_error(loading, script):
     worker, log = loading
     server = serve(log, script)
     await until(lambda: model_process.writers(log))
-    await asyncio.sleep(0.5)  # as long as it is there, nothing is wrong
+    await asyncio.sleep(0.5)  # a running model server is no error
     assert worker.runtime.health.error == ""
     server.communicate(b"\n")
     await until(lambda: worker.runtime.health.error)
@@ -61,7 +61,7 @@ async def test_a_model_server_that_exits_while_it_loads_is_named(loading, script
     )
 
 
-async def test_a_model_server_that_is_started_again_is_no_fault_any_more(loading):
+async def test_a_restarted_model_server_clears_the_error(loading):
     worker, log = loading
     first = serve(log, "read; echo 'cannot load'")
     await asyncio.sleep(0.5)
@@ -72,14 +72,14 @@ async def test_a_model_server_that_is_started_again_is_no_fault_any_more(loading
     again.communicate(b"\n")
 
 
-async def test_one_that_ended_before_the_worker_looked_is_known_by_its_log(loading):
+async def test_an_exit_before_the_worker_started_is_found_in_the_log(loading):
     worker, log = loading
     log.write_text("starting\nFileNotFoundError: [Errno 2] No such file or directory: '/models/none'\n")
     await until(lambda: worker.runtime.health.error)
     assert "'/models/none'" in worker.runtime.health.error
 
 
-async def test_a_log_without_a_writer_and_without_a_failure_is_no_evidence(loading):
+async def test_a_log_without_a_writer_and_without_an_error_is_no_evidence(loading):
     worker, log = loading
     log.write_text("downloading the weights, 3 of 40 GB\n")
     await asyncio.sleep(1.0)
@@ -88,7 +88,7 @@ async def test_a_log_without_a_writer_and_without_a_failure_is_no_evidence(loadi
 
 async def test_a_loaded_model_server_is_not_watched(make_worker, model, tmp_path, quick):
     log = tmp_path / "model.log"
-    log.write_text("model ready\nan error of an earlier runtime\n")
+    log.write_text("model ready\nan error of an earlier start\n")
     worker = await make_worker(model_log_file=str(log), log_action_config=ACTIONS)
     await worker.ready()
     await model.stop()
@@ -132,7 +132,7 @@ print([open(f"/proc/{{pid}}/comm").read().strip() for pid in model_process._othe
         ("(yes > /dev/null) &", "['yes']"),
     ],
 )
-def test_what_the_start_script_still_runs_is_known(before, found):
+def test_other_processes_of_the_start_script_are_found(before, found):
     script = SCRIPT.format(before=before, python=sys.executable, pause=0.3)
     done = subprocess.run(
         ["setsid", "bash", "-c", f"trap 'kill -TERM 0' EXIT; {script}\ntrue"],

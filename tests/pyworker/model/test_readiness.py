@@ -1,4 +1,4 @@
-"""When a worker is ready, and when it says that its model is broken."""
+"""When a worker becomes ready, and when it reports an error of its model."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from tests.pyworker.harness import Model, handlers, until
 ACTIONS = LogActionConfig(on_load=["model ready"], on_error=["CUDA error"], on_info=["download"])
 
 
-async def test_a_line_of_the_log_makes_it_ready_and_the_file_may_come_later(make_worker, tmp_path, engine):
+async def test_a_log_line_makes_it_ready_even_if_the_file_is_created_later(make_worker, tmp_path, engine):
     log = tmp_path / "model.log"
     worker = await make_worker(model_log_file=str(log), log_action_config=ACTIONS, ready=False)
     answer = await worker.post("/echo")
@@ -29,7 +29,7 @@ async def test_a_line_of_the_log_makes_it_ready_and_the_file_may_come_later(make
     assert (await worker.post("/echo")).status_code == 200
 
 
-async def test_a_log_that_says_ready_too_soon_does_not_make_it_ready(make_worker, tmp_path, model):
+async def test_a_log_line_alone_does_not_make_it_ready_while_the_probe_fails(make_worker, tmp_path, model):
     model.healthy = False
     log = tmp_path / "model.log"
     log.write_text("model ready\n")
@@ -52,7 +52,7 @@ async def test_a_probe_alone_makes_it_ready(make_worker, model, engine):
     await until(lambda: engine.statuses and engine.statuses[-1]["loadtime"] > 0)
 
 
-async def test_without_log_and_probe_a_server_that_takes_connections_is_ready(make_worker, model):
+async def test_without_log_and_probe_a_server_that_accepts_connections_is_ready(make_worker, model):
     port = model.port
     await model.stop()
     worker = await make_worker(ready=False)
@@ -72,7 +72,7 @@ def says(log, line):
 
 @pytest.fixture
 def probing(monkeypatch):
-    """Probes as often as a test needs them."""
+    """Shorten the probe intervals."""
     monkeypatch.setattr(readiness, "_POLL_SECONDS", 0.02)
     monkeypatch.setattr(readiness, "_RECHECK_SECONDS", 0.02)
     monkeypatch.setattr(readiness, "_LOADING_POLL_SECONDS", 0.01)
@@ -89,7 +89,7 @@ def probes(model):
     return sum(seen.path == "/health" for seen in model.seen)
 
 
-async def test_an_error_line_of_a_worker_that_serves_costs_nothing_while_its_probe_is_well(
+async def test_an_error_line_is_ignored_while_the_probe_succeeds(
     make_worker, tmp_path, engine, model, probing
 ):
     log, worker = await watched(make_worker, tmp_path, model_healthcheck_url="/health")
@@ -114,7 +114,7 @@ async def test_an_error_line_is_reported_with_the_probe_that_confirms_it(
     assert (await worker.post("/echo")).status_code == 200
 
 
-async def test_without_a_health_path_a_request_of_the_benchmark_judges_an_error_line(
+async def test_without_a_health_path_a_benchmark_request_verifies_an_error_line(
     make_worker, tmp_path, engine, model, probing
 ):
     log, _ = await watched(make_worker, tmp_path)
@@ -122,13 +122,13 @@ async def test_without_a_health_path_a_request_of_the_benchmark_judges_an_error_
     says(log, "CUDA error: one request was odd")
     await until(lambda: sum(seen.path == "/echo" for seen in model.seen) == before + 1)
     assert [status["error_msg"] for status in engine.statuses if status["error_msg"]] == []
-    model.broken = True  # it takes connections and answers nothing well
+    model.broken = True  # accepts connections, but every request fails
     says(log, "CUDA error: device lost")
     await until(lambda: engine.statuses and "device lost" in engine.statuses[-1]["error_msg"])
     assert "benchmark request" in engine.statuses[-1]["error_msg"]
 
 
-async def test_an_error_line_before_it_is_ready_counts_by_itself(make_worker, tmp_path, engine):
+async def test_an_error_line_while_loading_is_reported_without_a_probe(make_worker, tmp_path, engine):
     log = tmp_path / "model.log"
     log.write_text("CUDA error: out of memory\n")
     await make_worker(model_log_file=str(log), log_action_config=ACTIONS, ready=False)
@@ -137,19 +137,17 @@ async def test_an_error_line_before_it_is_ready_counts_by_itself(make_worker, tm
     await until(lambda: engine.statuses[-1]["error_msg"] == "")
 
 
-async def test_a_log_that_cannot_be_read_any_more_costs_a_worker_that_serves_nothing(
-    make_worker, tmp_path, engine
-):
+async def test_a_log_that_becomes_unreadable_is_no_error_of_a_ready_worker(make_worker, tmp_path, engine):
     log, worker = await watched(make_worker, tmp_path)
     log.unlink()
     log.mkdir()
-    await asyncio.sleep(0.3)  # several looks of the log's reader
+    await asyncio.sleep(0.3)  # several polls of the log
     assert (await worker.post("/echo")).status_code == 200
     await until(lambda: engine.finished)
     assert [status["error_msg"] for status in engine.statuses if status["error_msg"]] == []
 
 
-async def test_a_log_that_was_rotated_is_read_from_its_new_start(
+async def test_a_rotated_or_truncated_log_is_read_from_its_start(
     make_worker, tmp_path, engine, model, probing
 ):
     log = tmp_path / "model.log"
@@ -159,12 +157,12 @@ async def test_a_log_that_was_rotated_is_read_from_its_new_start(
     log.rename(tmp_path / "model.log.1")
     log.write_text("CUDA error: one\n")
     await until(lambda: engine.statuses and "one" in engine.statuses[-1]["error_msg"])
-    # Truncated in place, as shells do.
+    # Truncate in place, as a shell redirection does.
     log.write_text("CUDA error: 2\n")
     await until(lambda: engine.statuses[-1]["error_msg"].endswith("CUDA error: 2"))
 
 
-async def test_a_probe_that_fails_later_is_reported_and_taken_back(make_worker, model, engine):
+async def test_a_later_probe_error_is_reported_and_cleared(make_worker, model, engine):
     worker = await make_worker(model_healthcheck_url="/health")
     model.healthy = False
     worker.runtime.startup.probe.recheck()
@@ -179,7 +177,7 @@ async def test_the_benchmark_runs_once_per_model_and_disk(make_worker, model, tm
 
     worker = await make_worker()
     first = worker.runtime.health.perf
-    # One to warm up, one run.
+    # One warm-up request and one run.
     assert benchmarks() == 2
     assert json.loads((tmp_path / CACHE_FILE).read_bytes())["perf"] == first
     again = await make_worker()
@@ -192,14 +190,14 @@ async def test_the_benchmark_runs_once_per_model_and_disk(make_worker, model, tm
 @pytest.mark.parametrize(
     "kept", [b"", b"{", b'{"perf": "fast"}', b"123.0", b'{"fingerprint":"x","perf":0,"at":0}']
 )
-async def test_a_benchmark_file_that_is_not_ours_means_measuring_again(make_worker, tmp_path, kept):
+async def test_an_invalid_benchmark_cache_is_measured_again(make_worker, tmp_path, kept):
     (tmp_path / CACHE_FILE).write_bytes(kept)
     worker = await make_worker()
     assert worker.runtime.health.perf > 0
     assert json.loads((tmp_path / CACHE_FILE).read_bytes())["perf"] == worker.runtime.health.perf
 
 
-def test_the_fingerprint_follows_model_gpu_settings_and_code():
+def test_the_fingerprint_depends_on_model_gpu_settings_and_code():
     def handler(**changes):
         options = {"generator": lambda: {"n": 1}, "runs": 2} | changes
         return HandlerConfig(route="/x", benchmark_config=BenchmarkConfig(**options))
@@ -221,7 +219,7 @@ def test_the_fingerprint_follows_model_gpu_settings_and_code():
     assert len(changed) == 6
 
 
-async def test_a_benchmark_that_gets_no_good_answer_is_an_error_with_the_models_words(make_worker, engine):
+async def test_a_failed_benchmark_is_an_error_with_the_models_response(make_worker, engine):
     config = WorkerConfig(
         handlers=[HandlerConfig(route="/teapot", benchmark_config=BenchmarkConfig(dataset=[{}], runs=1))]
     )
@@ -232,7 +230,7 @@ async def test_a_benchmark_that_gets_no_good_answer_is_an_error_with_the_models_
     assert (await worker.post("/teapot")).status_code == 503
 
 
-async def test_a_model_that_is_started_again_is_benchmarked_again(make_worker, model, engine, tmp_path):
+async def test_a_restarted_model_is_benchmarked_again(make_worker, model, engine, tmp_path):
     log = tmp_path / "model.log"
     log.write_text("model ready\n")
     config = WorkerConfig(
@@ -278,7 +276,7 @@ async def test_perf_is_workload_per_second_of_all_runs(make_worker, model):
     )
     worker = await make_worker(config)
     assert worker.runtime.health.perf > 0
-    # One to warm up, then three runs of four at once, the dataset in turn.
+    # One warm-up request, then three runs of four concurrent requests.
     tokens = [json.loads(seen.body)["tokens"] for seen in model.seen if seen.path == "/echo"]
     assert sorted(tokens) == [10] * 7 + [30] * 6
 
@@ -303,7 +301,7 @@ async def test_a_remote_function_needs_no_model_server(make_worker, model):
     assert (await worker.post("/remote/add", {"a": 20})).status_code == 500
 
 
-async def test_a_lifecycle_is_entered_before_and_left_after(make_worker):
+async def test_a_lifecycle_is_entered_at_start_and_exited_at_the_end(make_worker):
     events = []
 
     class Lifecycle:
@@ -320,7 +318,7 @@ async def test_a_lifecycle_is_entered_before_and_left_after(make_worker):
     assert events == ["entered", "left"]
 
 
-async def test_without_a_gpu_the_worker_works_and_says_so(worker, engine):
+async def test_the_worker_works_without_a_gpu(worker, engine):
     await until(lambda: engine.statuses)
     assert isinstance(engine.statuses[-1]["gpus"], list)
     assert worker.runtime.health.ready

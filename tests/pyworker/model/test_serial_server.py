@@ -1,4 +1,4 @@
-"""A model server that serves one request at a time, and what probes do to it."""
+"""Probes of a model server that serves one request at a time."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ PIECES = 40
 
 
 class Interrupted:
-    """As llama.cpp's server can: whatever it is asked during a stream ends that stream, as if it were whole."""
+    """Ends a running stream when another request arrives, as the server of llama.cpp can."""
 
     def __init__(self):
         self.asked = 0
@@ -64,7 +64,7 @@ class Interrupted:
 
 
 class OneThread(threading.Thread):
-    """A real server of one thread: it answers nothing else while it computes, and holds on to an open connection."""
+    """A single-threaded server: blocked while it computes, and reads from one open connection until it closes."""
 
     def __init__(self, seconds):
         super().__init__(daemon=True)
@@ -134,7 +134,7 @@ def errors(engine):
 @pytest.mark.parametrize("parallel", [False, True])
 async def test_a_probe_never_cuts_a_stream_short(make_worker, engine, parallel):
     model = await Interrupted().start()
-    # Declared parallel, such a server may be probed until the first byte comes.
+    # With a parallel route, the server may be probed until the first byte of a response.
     model.from_first_piece = parallel
     worker = await make_worker(config(model.port, parallel=parallel))
     await until(lambda: model.probed >= 2)
@@ -148,7 +148,7 @@ async def test_a_probe_never_cuts_a_stream_short(make_worker, engine, parallel):
     model.server.close()
 
 
-async def test_a_doubt_waits_for_the_running_request_of_a_serial_server(make_worker, engine):
+async def test_a_recheck_waits_for_the_running_request_of_a_serial_server(make_worker, engine):
     model = await Interrupted().start()
     worker = await make_worker(config(model.port))
     asked = asyncio.ensure_future(worker.post("/gen"))
@@ -163,15 +163,15 @@ async def test_a_doubt_waits_for_the_running_request_of_a_serial_server(make_wor
     model.server.close()
 
 
-async def test_a_server_of_one_thread_is_well_however_long_it_computes(make_worker, engine):
-    # Three probes of 0.1 s go unanswered in 0.3 s; the request takes three times as long.
+async def test_a_single_threaded_server_is_healthy_while_it_computes(make_worker, engine):
+    # Three unanswered probes take 0.3 s; the request takes three times as long.
     model = OneThread(seconds=1.0)
     model.start()
     worker = await make_worker(config(model.port))
     for _ in range(2):
         assert (await worker.post("/gen", {"long": 1})).status_code == 200
         before = model.probed
-        # The connection that served the request stays open; the server reads from it until it is closed.
+        # The server reads from the connection of the request until it is closed.
         await until(lambda before=before: model.probed > before, seconds=3)
     assert errors(engine) == []
     assert worker.runtime.health.refusal is None
@@ -179,7 +179,7 @@ async def test_a_server_of_one_thread_is_well_however_long_it_computes(make_work
     model.end()
 
 
-async def test_a_server_declared_parallel_is_not_broken_by_one_long_computation(make_worker, engine):
+async def test_a_parallel_server_is_healthy_during_one_long_computation(make_worker, engine):
     model = OneThread(seconds=1.0)
     model.start()
     worker = await make_worker(config(model.port, parallel=True))
@@ -189,7 +189,7 @@ async def test_a_server_declared_parallel_is_not_broken_by_one_long_computation(
     model.end()
 
 
-async def test_a_server_that_hangs_with_requests_is_found_in_the_end(make_worker, engine, monkeypatch):
+async def test_a_server_that_hangs_with_requests_is_detected(make_worker, engine, monkeypatch):
     monkeypatch.setattr(readiness, "_UNANSWERED_BUSY_SECONDS", 0.5)
     model = OneThread(seconds=5.0)
     model.start()

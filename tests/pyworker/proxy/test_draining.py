@@ -1,4 +1,4 @@
-"""A draining worker finishes what runs, takes nothing new, says so, and ends."""
+"""A draining worker finishes running requests, refuses new ones, reports it and ends."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from tests.pyworker.harness import TOKEN, handlers, until
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 
 
-async def test_a_drain_finishes_what_runs_and_takes_nothing_new(worker, model, engine):
+async def test_a_drain_finishes_running_requests_and_refuses_new_ones(worker, model, engine):
     running = asyncio.create_task(worker.post("/held", {"n": 1}))
     await until(lambda: model.answering == 1)
     asked = await worker.client.post("/pyworker/drain", headers=BEARER)
@@ -23,7 +23,7 @@ async def test_a_drain_finishes_what_runs_and_takes_nothing_new(worker, model, e
     model.go.set()
     assert (await running).json() == {"n": 1}
     assert await worker.task == 0
-    # The last report says that nothing is left, and who ended how.
+    # The last report shows no running request, and the outcome of each.
     assert engine.statuses[-1]["num_requests_working"] == 0
     assert sorted(item["status"] for item in engine.finished) == ["Rejected", "Success"]
 
@@ -37,7 +37,7 @@ async def test_a_drain_under_load_loses_no_request(make_worker, model, engine):
             try:
                 answer = await worker.post("/echo", {"n": 1}, cost=1)
             except httpx.TransportError:
-                # Not a lost request: it was never taken, and a client routes it elsewhere.
+                # The request was never accepted; a client routes it again.
                 return
             answers.append(answer.status_code)
             if answer.status_code != 200:
@@ -49,7 +49,7 @@ async def test_a_drain_under_load_loses_no_request(make_worker, model, engine):
     await asyncio.gather(*clients)
     assert await worker.task == 0
     assert set(answers) <= {200, 503}
-    # What the model answered reached a client, and the engine heard of each once.
+    # Every response of the model reached a client, and each request was reported once.
     served = sum(seen.path == "/echo" for seen in model.seen) - 2
     assert answers.count(200) == served
     statuses = [item["status"] for item in engine.finished]
@@ -85,7 +85,7 @@ async def test_a_drain_is_bounded_by_its_deadline(make_worker, model, engine):
     assert engine.finished[0]["status"] == "Error"
 
 
-async def test_an_update_leaves_its_mark_and_drains(worker, tmp_path):
+async def test_an_update_writes_its_file_and_drains(worker, tmp_path):
     answer = await worker.client.post("/pyworker/update", headers=BEARER)
     assert answer.json() == {"ok": True}
     assert (tmp_path / ".force_update").exists()
@@ -101,13 +101,13 @@ async def test_drain_and_update_need_the_workers_token(worker, tmp_path):
     assert not (tmp_path / ".force_update").exists()
 
 
-async def test_without_a_token_nobody_may_drain(make_worker):
+async def test_an_unsecured_worker_refuses_to_drain(make_worker):
     worker = await make_worker(settings={"master_token": "", "unsecured": True})
     answer = await worker.client.post("/pyworker/drain", headers={"authorization": "Bearer"})
     assert answer.status_code == 401
 
 
-async def test_an_answer_that_is_still_on_its_way_is_sent_before_the_end(worker):
+async def test_a_written_response_is_sent_before_the_end(worker):
     reader, writer = await worker.connect()
     writer.write(worker.raw_request("/binary"))
     head = await reader.readuntil(b"\r\n\r\n")
@@ -119,7 +119,7 @@ async def test_an_answer_that_is_still_on_its_way_is_sent_before_the_end(worker)
     assert await worker.task == 0
 
 
-async def test_a_worker_that_is_cancelled_takes_nothing_new_while_it_ends(worker, model, engine):
+async def test_a_cancelled_worker_refuses_new_requests_while_it_stops(worker, model, engine):
     opening = {"lifetime": 60, "on_close_route": "/held"}
     opened = await worker.client.post(
         "/session/create", json={"auth_data": worker.auth(), "payload": opening}

@@ -1,4 +1,4 @@
-"""Bodies that break a reader: the worker answers each with a problem of the client's, and hooks never see them."""
+"""Malformed bodies are answered with a 4xx problem and never reach a hook."""
 
 import json
 
@@ -25,7 +25,7 @@ VALUES = {
 
 
 class Payload:
-    """A payload class as the official package has them."""
+    """A payload class in the style of the official package."""
 
     def __init__(self, payload):
         self.payload = payload
@@ -76,7 +76,7 @@ def hooked():
 
 
 @pytest.mark.parametrize("case", VALUES)
-async def test_no_payload_makes_a_fault_of_the_worker(make_worker, model, case):
+async def test_no_payload_causes_a_worker_error(make_worker, model, case):
     worker = await make_worker(handlers=hooked())
     model.go.set()
     wrong = {}
@@ -96,7 +96,7 @@ def _reached(model, before, route):
 
 @pytest.mark.parametrize("case", VALUES)
 @pytest.mark.parametrize("path", ["create", "get", "end", "health"])
-async def test_no_body_of_a_sessions_call_makes_a_fault_of_the_worker(worker, path, case):
+async def test_no_body_of_a_session_call_causes_a_worker_error(worker, path, case):
     auth = json.dumps(worker.auth())
     for body in (
         f'{{"auth_data": {auth}, "payload": {{"on_close_route": "/closed", "on_close_payload": {VALUES[case]}}}}}',
@@ -108,13 +108,13 @@ async def test_no_body_of_a_sessions_call_makes_a_fault_of_the_worker(worker, pa
     assert len(worker.runtime.sessions) == 0
 
 
-async def test_a_whole_number_of_many_digits_reaches_the_model_as_it_was_sent(make_worker):
+async def test_a_large_integer_reaches_the_model_unchanged(make_worker):
     worker = await make_worker(handlers=hooked())
     assert (await worker.post("/echo", {"z": 10**30})).json() == {"z": 10**30}
 
 
-async def test_the_model_gets_the_payload_that_was_weighed(make_worker, model):
-    """Of a key that comes twice, a model server may read the first: 10,000 tokens for the price of 1."""
+async def test_the_model_receives_the_payload_whose_workload_was_calculated(make_worker, model):
+    """A model server may read the first of duplicate keys, and compute 10,000 tokens at the cost of 1."""
     worker = await make_worker(
         handlers=[
             HandlerConfig(
@@ -150,7 +150,7 @@ SEALED = {
 
 
 def sealed(text):
-    """A ticket whose seal is right and whose content is this."""
+    """A correctly signed ticket with the given content."""
     import base64
     import hashlib
     import hmac
@@ -161,7 +161,7 @@ def sealed(text):
 
 
 @pytest.mark.parametrize("case", SEALED)
-def test_a_sealed_ticket_of_odd_values_is_refused_with_401(case):
+def test_a_signed_ticket_with_invalid_values_is_refused_with_401(case):
     with pytest.raises(TicketRefused):
         verify_ticket(sealed(SEALED[case]), KEY, worker=LAUNCH, now=1000.0)
     with pytest.raises(Problem) as refused:
@@ -169,12 +169,12 @@ def test_a_sealed_ticket_of_odd_values_is_refused_with_401(case):
     assert (refused.value.status, refused.value.code) == (401, "ticket_unreadable")
 
 
-def test_a_ticket_as_the_engine_makes_it_is_read():
+def test_a_ticket_of_the_engine_is_accepted():
     ticket = Ticket(e="llm", w=LAUNCH, c=0.0, r=1, n=1, x=1060.0)
     assert verify_ticket(sign_ticket(ticket, KEY), KEY, worker=LAUNCH, now=1000.0) == ticket
 
 
-def test_a_log_line_holds_what_was_said_as_escapes():
+def test_a_log_line_escapes_control_characters():
     line = logs._dump({"event": "x", "error": "\x1b[2J\x9b\u202e\ud83d", "other": object})
     assert line.isascii()
     assert json.loads(line)["error"] == "\x1b[2J\x9b\u202e\ud83d"

@@ -1,4 +1,4 @@
-"""What goes in comes out: every kind of body, both ways, unchanged."""
+"""The proxy forwards every kind of request and response body unchanged."""
 
 import asyncio
 import gzip
@@ -24,7 +24,7 @@ async def test_only_the_payload_reaches_the_model_byte_for_byte(worker, model):
     assert seen.headers["content-type"] == "application/json"
 
 
-async def test_an_answer_says_where_its_time_went_and_who_gave_it(worker):
+async def test_a_response_has_server_timing_and_the_worker_id(worker):
     answer = await worker.post("/echo", {"x": 1})
     timing = dict(part.strip().split(";dur=") for part in answer.headers["server-timing"].split(","))
     assert set(timing) == {"queue", "model"}
@@ -32,7 +32,7 @@ async def test_an_answer_says_where_its_time_went_and_who_gave_it(worker):
     assert answer.headers["x-stoker-worker"] == "17"
 
 
-async def test_the_models_own_headers_pass_and_hop_by_hop_ones_do_not(worker):
+async def test_model_headers_are_forwarded_except_hop_by_hop_ones(worker):
     answer = await worker.post("/echo", {"x": 1})
     assert answer.headers["x-model"] == "yes"
     assert "keep-alive" not in answer.headers
@@ -63,7 +63,7 @@ async def test_credentials_and_hop_by_hop_headers_do_not_reach_the_model(worker,
     assert seen.headers["host"] == f"127.0.0.1:{model.port}"
 
 
-async def test_sse_events_pass_as_they_come(worker, model):
+async def test_sse_events_are_forwarded_as_they_arrive(worker, model):
     async with worker.client.stream("POST", "/sse", json=worker.envelope()) as answer:
         assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
         pieces = answer.aiter_bytes()
@@ -73,13 +73,13 @@ async def test_sse_events_pass_as_they_come(worker, model):
     assert rest == b'data: {"n":2}\n\ndata: [DONE]\n\n'
 
 
-async def test_ndjson_passes(worker):
+async def test_ndjson_is_forwarded(worker):
     answer = await worker.post("/ndjson")
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert [json.loads(line) for line in answer.text.splitlines()] == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
-async def test_a_binary_answer_passes_with_its_length(worker):
+async def test_a_binary_response_is_forwarded_with_its_length(worker):
     answer = await worker.post("/binary")
     assert answer.content == bytes(range(256)) * 1024
     assert answer.headers["content-type"] == "image/png"
@@ -87,36 +87,36 @@ async def test_a_binary_answer_passes_with_its_length(worker):
     assert answer.headers["etag"] == '"1"'
 
 
-async def test_a_compressed_answer_stays_compressed_and_says_so(worker):
+async def test_a_compressed_response_stays_compressed(worker):
     async with worker.client.stream("POST", "/gzip", json=worker.envelope()) as answer:
         raw = b"".join([piece async for piece in answer.aiter_raw()])
     assert answer.headers["content-encoding"] == "gzip"
     assert gzip.decompress(raw) == b'{"squeezed":true}'
 
 
-async def test_an_answer_without_a_length_ends_where_the_model_closes(worker, model):
+async def test_a_response_without_a_length_ends_when_the_model_closes(worker, model):
     model.go.set()
     answer = await worker.post("/until-close")
     assert answer.text == "no length but an end"
 
 
-async def test_an_interim_answer_of_the_model_is_not_the_answer(worker):
+async def test_an_interim_response_of_the_model_is_skipped(worker):
     answer = await worker.post("/interim")
     assert (answer.status_code, answer.text) == (200, "{}")
 
 
-async def test_an_answer_without_a_body_passes(worker):
+async def test_a_response_without_a_body_is_forwarded(worker):
     answer = await worker.post("/empty")
     assert (answer.status_code, answer.content) == (204, b"")
     assert (await worker.post("/echo")).status_code == 200
 
 
-async def test_a_models_refusal_passes_as_it_is(worker):
+async def test_an_error_status_of_the_model_is_forwarded(worker):
     answer = await worker.post("/teapot")
     assert (answer.status_code, answer.json()) == (418, {"detail": "short and stout"})
 
 
-async def test_a_multipart_upload_passes_with_its_ticket_in_a_header(worker, model):
+async def test_a_multipart_upload_is_forwarded_with_its_ticket_in_a_header(worker, model):
     answer = await worker.client.post(
         "/echo",
         files={"audio": ("a.wav", b"RIFF\x00\xff", "audio/wav")},
@@ -131,7 +131,7 @@ async def test_a_multipart_upload_passes_with_its_ticket_in_a_header(worker, mod
     assert "x-stoker-auth" not in seen.headers
 
 
-async def test_a_raw_body_passes_with_the_whole_route_answer_in_the_header(worker, model):
+async def test_a_raw_body_is_forwarded_with_the_route_answer_in_the_header(worker, model):
     image = bytes(range(256))
     answer = await worker.client.post(
         "/echo",
@@ -142,7 +142,7 @@ async def test_a_raw_body_passes_with_the_whole_route_answer_in_the_header(worke
     assert model.seen[-1].headers["content-type"] == "image/png"
 
 
-async def test_a_chunked_upload_arrives_whole(worker, model):
+async def test_a_chunked_upload_is_assembled(worker, model):
     body = json.dumps(worker.envelope({"text": "x" * 100_000})).encode()
 
     async def pieces():
@@ -154,19 +154,19 @@ async def test_a_chunked_upload_arrives_whole(worker, model):
     assert "transfer-encoding" not in model.seen[-1].headers
 
 
-async def test_a_body_larger_than_any_buffer_passes_both_ways(worker):
+async def test_a_body_larger_than_any_buffer_is_forwarded_both_ways(worker):
     payload = {"text": "y" * 5_000_000}
     answer = await worker.post("/echo", payload)
     assert answer.json() == payload
 
 
-async def test_the_connection_to_the_model_is_used_again(worker, model):
+async def test_the_connection_to_the_model_is_reused(worker, model):
     for _ in range(5):
         assert (await worker.post("/echo")).status_code == 200
     assert len({seen.connection for seen in model.seen if seen.path == "/echo"}) == 1
 
 
-async def test_requests_at_once_get_their_own_answers(worker):
+async def test_concurrent_requests_get_their_own_responses(worker):
     async def one(number):
         return (await worker.post("/echo", {"n": number})).json()
 
@@ -174,7 +174,7 @@ async def test_requests_at_once_get_their_own_answers(worker):
     assert answers == [{"n": number} for number in range(100)]
 
 
-async def test_a_client_that_leaves_ends_the_models_work_at_once(worker, model, engine):
+async def test_a_disconnected_client_cancels_the_models_work(worker, model, engine):
     _, writer = await worker.connect()
     writer.write(worker.raw_request("/held"))
     await until(lambda: model.answering == 1)
@@ -186,27 +186,27 @@ async def test_a_client_that_leaves_ends_the_models_work_at_once(worker, model, 
     assert engine.finished[0]["success"] is True
 
 
-async def test_a_client_that_leaves_midstream_ends_the_models_work_at_once(worker, model):
+async def test_a_client_that_disconnects_midstream_cancels_the_models_work(worker, model):
     async with worker.client.stream("POST", "/sse", json=worker.envelope()) as answer:
         await anext(answer.aiter_bytes())
     await until(lambda: model.cut == 1)
     assert worker.runtime.counts.load == 0
 
 
-async def test_a_client_that_does_not_read_holds_the_model_back(worker, model):
+async def test_a_slow_client_pauses_the_model(worker, model):
     reader, writer = await worker.connect()
     writer.write(worker.raw_request("/endless"))
     await reader.readexactly(1000)
     exchange = next(iter(worker.runtime.proxy.active))
     await until(lambda: exchange.connection.paused)
     buffered = exchange.cycle.transport.get_write_buffer_size()
-    assert 0 < buffered < 2_000_000, "the worker buffers what the client does not read"
+    assert 0 < buffered < 2_000_000, "the worker buffers without a limit"
     await reader.readexactly(20_000_000)
     writer.close()
     await until(lambda: model.cut == 1)
 
 
-async def test_a_model_that_is_not_there_is_a_502_and_reported(make_worker, model, engine):
+async def test_an_unreachable_model_is_a_502_and_reported(make_worker, model, engine):
     worker = await make_worker(model_healthcheck_url="/health")
     await model.stop()
     answer = await worker.post("/echo")
@@ -214,11 +214,11 @@ async def test_a_model_that_is_not_there_is_a_502_and_reported(make_worker, mode
     await until(lambda: engine.statuses and engine.statuses[-1]["error_msg"])
     assert "takes no connection" in engine.statuses[-1]["error_msg"]
     await until(lambda: engine.finished)
-    # The model never had it, so it cannot have broken of it.
+    # The model never received the request, so the request did not break it.
     assert (engine.finished[0]["status"], engine.finished[0]["success"]) == ("Rejected", False)
 
 
-async def test_a_model_that_dies_before_its_answer_is_a_502(worker, engine):
+async def test_a_model_that_crashes_before_its_response_is_a_502(worker, engine):
     answer = await worker.post("/dies")
     assert (answer.status_code, answer.json()["error"]) == (502, "model_failed")
     await until(lambda: engine.finished)
@@ -230,7 +230,7 @@ async def test_a_model_that_speaks_no_http_is_a_502(worker):
     assert (answer.status_code, answer.json()["error"]) == (502, "model_failed")
 
 
-async def test_an_answer_that_breaks_off_does_not_look_complete(worker, model):
+async def test_an_interrupted_response_does_not_look_complete(worker, model):
     reader, writer = await worker.connect()
     writer.write(worker.raw_request("/dies-midway"))
     head = await reader.readuntil(b"data: 1")
@@ -245,7 +245,7 @@ async def test_an_answer_that_breaks_off_does_not_look_complete(worker, model):
     writer.close()
 
 
-async def test_a_connection_that_the_model_closed_meanwhile_costs_no_request(worker, model):
+async def test_a_connection_closed_by_the_model_fails_no_request(worker, model):
     assert (await worker.post("/echo")).status_code == 200
     for writer in list(model.writers):
         writer.close()
@@ -253,7 +253,7 @@ async def test_a_connection_that_the_model_closed_meanwhile_costs_no_request(wor
     assert (await worker.post("/echo", {"n": 2})).json() == {"n": 2}
 
 
-async def test_an_http_1_0_client_gets_an_answer_that_ends_with_the_connection(worker, model):
+async def test_an_http_1_0_response_ends_with_the_connection(worker, model):
     model.go.set()
     body = json.dumps(worker.envelope()).encode()
     answer = await worker.exchange(
@@ -271,7 +271,7 @@ async def test_an_unknown_path_is_404_and_a_wrong_method_405(worker):
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
-async def test_a_parser_changes_the_payload_and_a_calculator_weighs_it(make_worker, model, engine):
+async def test_a_parser_changes_the_payload_and_a_calculator_sets_its_workload(make_worker, model, engine):
     config = WorkerConfig(
         handlers=handlers(
             request_parser=lambda payload: payload | {"model": "m"},
@@ -284,13 +284,13 @@ async def test_a_parser_changes_the_payload_and_a_calculator_weighs_it(make_work
     await until(lambda: engine.total("cur_perf") == 42)
 
 
-async def test_a_calculator_that_fails_leaves_the_tickets_cost(make_worker, engine):
+async def test_a_failing_calculator_falls_back_to_the_tickets_cost(make_worker, engine):
     worker = await make_worker(handlers=handlers(workload_calculator=lambda payload: payload["missing"]))
     assert (await worker.post("/echo", {}, cost=30)).status_code == 200
     await until(lambda: engine.total("cur_perf") == 30)
 
 
-async def test_a_response_generator_makes_the_answer(make_worker):
+async def test_a_response_generator_makes_the_response(make_worker):
     from stoker_pyworker.proxy.hooks import json_response
 
     async def shout(request, response):
@@ -325,15 +325,15 @@ async def test_a_response_generator_streams(make_worker, model):
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_an_answer_of_a_hook_without_a_body_leaves_nothing_for_the_next_one(make_worker, streamed):
+async def test_a_hook_cannot_add_a_body_to_a_status_without_one(make_worker, streamed):
     from stoker_pyworker.proxy.hooks import Response, StreamResponse
 
     async def relay(request, response):
         if not streamed:
-            return Response(text="said all the same", status=response.status)
+            return Response(text="a body", status=response.status)
         answer = StreamResponse(status=response.status)
         await answer.prepare(request)
-        await answer.write(b"said all the same")
+        await answer.write(b"a body")
         return answer
 
     worker = await make_worker(handlers=handlers(response_generator=relay))
@@ -349,7 +349,7 @@ async def test_an_answer_of_a_hook_without_a_body_leaves_nothing_for_the_next_on
     writer.close()
 
 
-async def test_a_client_that_leaves_a_hooked_request_ends_the_models_work(make_worker, model):
+async def test_a_client_that_disconnects_during_a_hook_cancels_the_models_work(make_worker, model):
     async def wait(request, response):
         await response.read()
 
@@ -362,7 +362,7 @@ async def test_a_client_that_leaves_a_hooked_request_ends_the_models_work(make_w
     assert worker.runtime.counts.held == 0
 
 
-async def test_a_hook_that_fails_is_a_500_and_the_worker_goes_on(make_worker):
+async def test_a_failing_hook_is_a_500_and_the_worker_stays_healthy(make_worker):
     async def fails(request, response):
         raise KeyError("choices")
 

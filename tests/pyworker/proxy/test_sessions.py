@@ -1,4 +1,4 @@
-"""A client keeps a worker for itself for a while."""
+"""Sessions: creation, use, expiry, limits and on-close calls."""
 
 import asyncio
 import json
@@ -29,13 +29,13 @@ async def test_a_session_is_created_used_read_and_ended(worker, model, engine):
     session = answer.json()["session_id"]
     assert len(session) >= 20
     assert 50 < answer.json()["expiration"] - time.time() <= 60
-    # Every request of the session comes with the auth_data that opened it.
+    # Every request of the session carries the auth_data that opened it.
     for number in range(3):
         used = await worker.post("/echo", {"n": number}, auth=auth, session_id=session)
         assert used.json() == {"n": number}
     record = (await manage(worker, "get", session, auth)).json()
     assert record["auth_data"] == auth
-    # Three requests moved its end by three lifetimes.
+    # Three requests extended the session by three lifetimes.
     assert record["expiration"] == pytest.approx(answer.json()["expiration"] + 180)
     assert (await manage(worker, "health", session, auth)).json() == {"ok": True}
     ended = await manage(worker, "end", session, auth)
@@ -48,24 +48,24 @@ async def test_a_session_is_created_used_read_and_ended(worker, model, engine):
     await until(lambda: engine.total("cur_perf") == 80)
 
 
-async def test_a_session_is_opened_with_a_ticket_only_once(worker):
+async def test_a_ticket_opens_only_one_session(worker):
     _, answer = await create(worker, token="7.x.y")
     assert (answer.status_code, answer.json()["error"]) == (401, "ticket_forged")
     auth, answer = await create(worker)
     again = await worker.client.post("/session/create", json={"auth_data": auth, "payload": {}})
     assert (again.status_code, again.json()["error"]) == (401, "ticket_used")
-    # Nor does the ticket that opened it open anything outside it.
+    # The ticket of a session is not valid outside it.
     assert (await worker.post("/echo", auth=auth)).status_code == 401
 
 
-async def test_a_session_is_for_who_opened_it(worker):
+async def test_a_session_accepts_only_the_auth_that_opened_it(worker):
     auth, answer = await create(worker)
     session = answer.json()["session_id"]
     other = worker.auth()
     before = worker.runtime.sessions._open[session].expires_at
     used = await worker.post("/echo", auth=other, session_id=session)
     assert (used.status_code, used.json()["error"]) == (401, "session_foreign")
-    # A stranger does not lengthen it either.
+    # A refused request does not extend the session.
     assert worker.runtime.sessions._open[session].expires_at == before
     for what in ("get", "end", "health"):
         assert (await manage(worker, what, session, other)).status_code == 401
@@ -73,13 +73,13 @@ async def test_a_session_is_for_who_opened_it(worker):
     assert (await manage(worker, "get", session, auth)).status_code == 200
 
 
-async def test_a_session_occupies_its_worker_with_its_cost(worker, engine):
+async def test_a_session_counts_as_load_with_its_cost(worker, engine):
     await create(worker, cost=70)
     await until(lambda: engine.statuses[-1]["cur_load"] == 70)
     assert engine.statuses[-1]["num_requests_working"] == 1
 
 
-async def test_there_are_at_most_so_many_sessions(make_worker, engine):
+async def test_the_number_of_sessions_is_limited(make_worker, engine):
     worker = await make_worker(max_sessions=2)
     opened = [await create(worker) for _ in range(2)]
     _, refused = await create(worker)
@@ -91,19 +91,19 @@ async def test_there_are_at_most_so_many_sessions(make_worker, engine):
     assert third.status_code == 201
 
 
-async def test_a_session_that_expires_tells_the_model(worker, model):
+async def test_an_expired_session_sends_its_on_close_call(worker, model):
     payload = {"lifetime": 0.05, "on_close_route": "/closed", "on_close_payload": {"job": 4}}
     auth, answer = await create(worker, payload)
     session = answer.json()["session_id"]
     await until(lambda: any(seen.path == "/closed" for seen in model.seen))
-    told = next(seen for seen in model.seen if seen.path == "/closed")
-    assert json.loads(told.body) == {"job": 4, "session_id": session}
+    call = next(seen for seen in model.seen if seen.path == "/closed")
+    assert json.loads(call.body) == {"job": 4, "session_id": session}
     assert (await worker.post("/echo", auth=auth, session_id=session)).status_code == 410
     assert (await manage(worker, "get", session, auth)).status_code == 400
     await until(lambda: worker.runtime.counts.load == 0)
 
 
-async def test_a_sessions_end_cuts_what_runs_in_it(worker, model):
+async def test_the_end_of_a_session_cancels_its_running_request(worker, model):
     auth, answer = await create(worker)
     session = answer.json()["session_id"]
     running = asyncio.create_task(worker.post("/held", auth=auth, session_id=session))
@@ -114,7 +114,7 @@ async def test_a_sessions_end_cuts_what_runs_in_it(worker, model):
     await until(lambda: model.cut == 1)
 
 
-async def test_a_session_that_ends_does_not_wait_for_the_requests_to_tell_the_model(make_worker, model):
+async def test_an_on_close_call_does_not_wait_for_the_connections_of_requests(make_worker, model):
     worker = await make_worker(model_connections_max=1)
     auth, answer = await create(worker, {"on_close_route": "/closed"})
     held = asyncio.create_task(worker.post("/held"))
@@ -125,40 +125,40 @@ async def test_a_session_that_ends_does_not_wait_for_the_requests_to_tell_the_mo
     assert (await held).status_code == 200
 
 
-async def test_a_model_that_is_slow_to_hear_of_ended_sessions_keeps_no_request_waiting(make_worker, model):
+async def test_slow_on_close_calls_do_not_block_requests(make_worker, model):
     worker = await make_worker(model_connections_max=2, max_sessions=None)
     opened = [await create(worker, {"on_close_route": "/held"}) for _ in range(40)]
     for auth, answer in opened:
         await manage(worker, "end", answer.json()["session_id"], auth)
     await until(lambda: model.answering > 1)
     assert (await asyncio.wait_for(worker.post("/echo", {"n": 1}), 4)).json() == {"n": 1}
-    # Nor do they all call at once.
+    # The calls are limited in number.
     assert model.answering < 40
     model.go.set()
     await until(lambda: sum(seen.path == "/held" for seen in model.seen) == 40)
 
 
 @pytest.mark.parametrize("prepared", [False, True])
-async def test_a_hook_that_does_not_end_with_its_session_writes_into_no_other_answer(
+async def test_a_hook_that_outlives_its_session_cannot_write_to_the_next_response(
     make_worker, model, prepared
 ):
     go, wrote = asyncio.Event(), []
 
-    async def deaf(request, response):
+    async def outliving(request, response):
         answer = StreamResponse()
         try:
             await response.read()
         except asyncio.CancelledError:
             await go.wait()
         if prepared:
-            answer._request = request  # as one that was prepared before the end
+            answer._request = request  # as if it was prepared before the end
         else:
             await answer.prepare(request)
         await answer.write(b"too late")
         wrote.append(answer)
         return answer
 
-    sse = HandlerConfig(route="/sse", allow_parallel_requests=True, response_generator=deaf)
+    sse = HandlerConfig(route="/sse", allow_parallel_requests=True, response_generator=outliving)
     worker = await make_worker(handlers=[each for each in handlers() if each.route != "/sse"] + [sse])
     auth, opened = await create(worker)
     session = opened.json()["session_id"]
@@ -186,7 +186,7 @@ async def test_a_hook_that_does_not_end_with_its_session_writes_into_no_other_an
         "/health", "/undeclared", "/closed?all=yes", "/closed/", "/../closed", "/%63losed",
     ],
 )  # fmt: skip
-async def test_a_session_calls_only_declared_routes_when_it_ends(worker, model, route):
+async def test_an_on_close_route_must_be_configured(worker, model, route):
     _, answer = await create(worker, {"on_close_route": route})
     assert (answer.status_code, answer.json()["error"]) == (422, "session_invalid")
     assert "/closed" in answer.json()["msg"]
@@ -194,17 +194,17 @@ async def test_a_session_calls_only_declared_routes_when_it_ends(worker, model, 
 
 
 def one_route(route, **options):
-    """The benchmarked route, and one more with these options."""
+    """All handlers, with other options for one route."""
     parallel = options.pop("allow_parallel_requests", True)
     others = [each for each in handlers() if each.route != route]
     return [*others, HandlerConfig(route=route, allow_parallel_requests=parallel, **options)]
 
 
-async def test_the_call_at_a_sessions_end_is_weighed_like_every_request(make_worker, model, engine):
+async def test_an_on_close_call_is_limited_by_the_sessions_cost(make_worker, model, engine):
     worker = await make_worker(
         handlers=one_route("/closed", workload_calculator=lambda p: p.get("tokens", 1))
     )
-    # 200 is over the session's cost of 100, with its tolerance of a tenth; 100 is not.
+    # 200 is over the session's cost of 100; 100 is not.
     payload = {"on_close_route": "/closed", "on_close_payload": {"tokens": 200}}
     _, refused = await create(worker, payload, cost=100)
     assert (refused.status_code, refused.json()["error"]) == (403, "ticket_cost_exceeded")
@@ -215,7 +215,7 @@ async def test_the_call_at_a_sessions_end_is_weighed_like_every_request(make_wor
     await until(lambda: any(seen.path == "/closed" for seen in model.seen))
 
 
-async def test_the_call_at_a_sessions_end_goes_through_the_routes_hooks(make_worker, model):
+async def test_an_on_close_call_runs_the_routes_hooks(make_worker, model):
     worker = await make_worker(
         handlers=one_route("/closed", request_parser=lambda p: {"job": p["job"], "by": "parser"})
     )
@@ -223,11 +223,11 @@ async def test_the_call_at_a_sessions_end_goes_through_the_routes_hooks(make_wor
     auth, answer = await create(worker, payload)
     await manage(worker, "end", answer.json()["session_id"], auth)
     await until(lambda: any(seen.path == "/closed" for seen in model.seen))
-    told = next(seen for seen in model.seen if seen.path == "/closed")
-    assert json.loads(told.body) == {"job": 4, "by": "parser"}
+    call = next(seen for seen in model.seen if seen.path == "/closed")
+    assert json.loads(call.body) == {"job": 4, "by": "parser"}
 
 
-async def test_a_session_occupies_its_worker_until_the_call_at_its_end_is_answered(worker, model):
+async def test_a_session_counts_as_load_until_its_on_close_call_is_answered(worker, model):
     auth, answer = await create(worker, {"on_close_route": "/held"}, cost=70)
     await manage(worker, "end", answer.json()["session_id"], auth)
     await until(lambda: model.answering == 1)
@@ -236,7 +236,7 @@ async def test_a_session_occupies_its_worker_until_the_call_at_its_end_is_answer
     await until(lambda: worker.runtime.counts.load == 0)
 
 
-async def test_the_call_at_a_sessions_end_waits_for_its_turn(make_worker, model):
+async def test_an_on_close_call_waits_in_the_queue(make_worker, model):
     worker = await make_worker(handlers=handlers(allow_parallel_requests=False))
     auth, answer = await create(worker, {"on_close_route": "/closed"})
     held = asyncio.create_task(worker.post("/held"))
@@ -247,11 +247,11 @@ async def test_the_call_at_a_sessions_end_waits_for_its_turn(make_worker, model)
     model.go.set()
     assert (await held).status_code == 200
     await until(lambda: any(seen.path == "/closed" for seen in model.seen))
-    # The line goes on behind it.
+    # The queue continues after it.
     assert (await worker.post("/echo", {"n": 1})).json() == {"n": 1}
 
 
-async def test_a_route_that_the_workers_own_code_answers_is_not_called_at_a_sessions_end(make_worker):
+async def test_an_on_close_route_with_a_hook_is_refused(make_worker):
     async def answered(request, response):
         return StreamResponse()
 
@@ -261,13 +261,13 @@ async def test_a_route_that_the_workers_own_code_answers_is_not_called_at_a_sess
 
 
 @pytest.mark.parametrize("lifetime", [0, -1, 1e9, "soon", None, 1e400])
-async def test_a_lifetime_is_a_sane_number_of_seconds(worker, lifetime):
+async def test_an_invalid_lifetime_is_refused(worker, lifetime):
     text = json.dumps({"auth_data": worker.auth(), "payload": {"lifetime": lifetime}})
     answer = await worker.client.post("/session/create", content=text)
     assert answer.status_code == 422
 
 
-async def test_no_number_of_requests_keeps_a_session_for_longer_than_a_lifetime_may_be(worker):
+async def test_requests_extend_a_session_at_most_to_the_lifetime_limit(worker):
     week = 7 * 86400.0
     auth, answer = await create(worker, {"lifetime": week})
     session = answer.json()["session_id"]
@@ -280,12 +280,12 @@ async def test_no_number_of_requests_keeps_a_session_for_longer_than_a_lifetime_
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b'{"auth_data": 4}', b'{"payload": {}}', b'{"auth_data": {"ticket": 1}}']
 )
-async def test_a_malformed_opening_is_422(worker, body):
+async def test_a_malformed_session_create_is_422(worker, body):
     assert (await worker.client.post("/session/create", content=body)).status_code == 422
 
 
 @pytest.mark.parametrize("where", ["auth_data", "on_close_payload"])
-async def test_an_opening_that_would_fill_the_memory_for_days_is_refused(worker, where):
+async def test_a_large_session_create_is_refused(worker, where):
     opening = {"auth_data": worker.auth(), "payload": {"lifetime": 60.0}}
     (opening if where == "auth_data" else opening["payload"]).setdefault(where, {})["text"] = "x" * 2_000_000
     answer = await worker.client.post("/session/create", json=opening)
@@ -293,7 +293,7 @@ async def test_an_opening_that_would_fill_the_memory_for_days_is_refused(worker,
     assert len(worker.runtime.sessions) == worker.runtime.counts.held == 0
 
 
-async def test_management_without_an_id_is_422(worker):
+async def test_session_calls_without_an_id_are_422(worker):
     assert (await worker.client.post("/session/end", json={})).status_code == 422
     assert (await worker.client.post("/session/end", content=b"{")).status_code == 422
     assert (await worker.client.post("/session/end", content=b'{"session_id": "\xed"}')).status_code == 422

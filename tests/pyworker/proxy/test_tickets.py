@@ -1,4 +1,4 @@
-"""Nothing is served without a valid ticket: this worker's, unexpired, unused, and for at least this much work."""
+"""A request needs a valid ticket: for this worker, unexpired, unused, and with a sufficient cost."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from tests.pyworker.harness import LAUNCH, handlers, until
 KEY = b"k" * 32
 
 
-def judge(open_, text, key=KEY, worker=LAUNCH, now=1000.0):
+def status_for(open_, text, key=KEY, worker=LAUNCH, now=1000.0):
     try:
         return open_(text, key, worker=worker, now=now)
     except (TicketRefused, UnicodeEncodeError) as refused:
@@ -35,14 +35,14 @@ tickets = st.builds(
 
 
 @given(tickets)
-def test_the_fast_unseal_judges_sealed_tickets_as_the_wire_does(ticket):
+def test_verify_ticket_fast_agrees_with_verify_ticket_on_signed_tickets(ticket):
     text = sign_ticket(ticket, KEY)
-    assert judge(verify_ticket_fast, text) == judge(verify_ticket, text)
+    assert status_for(verify_ticket_fast, text) == status_for(verify_ticket, text)
 
 
 @given(st.one_of(st.text(max_size=80), st.text("ab.=-_", max_size=60)))
-def test_the_fast_unseal_judges_rubbish_as_the_wire_does(text):
-    assert judge(verify_ticket_fast, text) == judge(verify_ticket, text)
+def test_verify_ticket_fast_agrees_with_verify_ticket_on_arbitrary_text(text):
+    assert status_for(verify_ticket_fast, text) == status_for(verify_ticket, text)
 
 
 @given(tickets, st.integers(0, 300), st.integers(0, 255))
@@ -52,12 +52,12 @@ def test_a_changed_ticket_is_refused_by_both(ticket, at, byte):
     if text[at] == byte:
         return
     changed = (text[:at] + bytes([byte]) + text[at + 1 :]).decode("latin-1")
-    assert judge(verify_ticket_fast, changed) == judge(verify_ticket, changed) == "ticket_forged"
+    assert status_for(verify_ticket_fast, changed) == status_for(verify_ticket, changed) == "ticket_forged"
 
 
 def test_a_ticket_of_another_key_is_forged():
     text = sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=2000), b"other")
-    assert judge(verify_ticket_fast, text) == "ticket_forged"
+    assert status_for(verify_ticket_fast, text) == "ticket_forged"
 
 
 def test_a_used_ticket_is_forgotten_once_it_has_expired():
@@ -68,22 +68,22 @@ def test_a_used_ticket_is_forgotten_once_it_has_expired():
             sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=number, n=1, x=now + 60), KEY), now
         )
         verifier.mark_used(ticket, now)
-    # 60 s of lifetime at one a second, rounded up to whole buckets of 10 s.
+    # One ticket a second with 60 s of lifetime, rounded up to buckets of 10 s.
     assert 60 <= verifier.used_count <= 80
 
 
-def test_a_ticket_opens_once():
+def test_a_ticket_is_accepted_once():
     verifier = TicketVerifier(KEY, LAUNCH)
     text = sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=5, n=2, x=1060), KEY)
     verifier.mark_used(verifier.verify(text, 1000.0), 1000.0)
     with pytest.raises(Problem) as refused:
         verifier.verify(text, 1000.0)
     assert (refused.value.status, refused.value.code) == (401, "ticket_used")
-    # The same request routed again is another ticket.
+    # Routing the request again gives another ticket.
     verifier.verify(sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=5, n=3, x=1060), KEY), 1000.0)
 
 
-def test_a_clock_that_is_put_back_opens_no_used_ticket_again():
+def test_setting_the_clock_back_does_not_accept_a_used_ticket():
     verifier = TicketVerifier(KEY, LAUNCH)
     used = sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=1060), KEY)
     verifier.mark_used(verifier.verify(used, 1000.0), 1000.0)
@@ -92,7 +92,7 @@ def test_a_clock_that_is_put_back_opens_no_used_ticket_again():
     with pytest.raises(Problem) as refused:
         verifier.verify(used, 1000.0)
     assert refused.value.code in {"ticket_used", "ticket_expired"}
-    # those that it cannot know of are not hit
+    # tickets of later buckets are still accepted
     verifier.verify(sign_ticket(Ticket(e="e", w=LAUNCH, c=1, r=3, n=1, x=1550), KEY), 1000.0)
 
 
@@ -115,7 +115,7 @@ async def test_a_request_without_a_valid_ticket_never_reaches_the_model(worker, 
     foreign = mint_worker_token(b"secret", 7, "fedcba987654")
     assert await refused(worker, worker.auth(token=foreign)) == (401, "ticket_forged")
     assert len([seen for seen in model.seen[before:] if seen.path != "/health"]) == 0
-    # Whoever has no ticket cannot make the worker report anything.
+    # Requests without a ticket cause no reports.
     assert worker.runtime.counts.unreported == 0
     assert worker.runtime.counts.received == 0
     assert worker.runtime.counts.refused == 6
@@ -127,7 +127,7 @@ async def test_a_replayed_request_is_refused(worker):
     assert await refused(worker, auth) == (401, "ticket_used")
 
 
-async def test_the_request_index_is_the_tickets_not_the_callers(worker, engine):
+async def test_the_request_index_comes_from_the_ticket(worker, engine):
     auth = worker.auth()
     true_index = auth["request_idx"]
     answer = await worker.post("/echo", auth=auth | {"request_idx": 999, "cost": 1e9})
@@ -137,7 +137,7 @@ async def test_the_request_index_is_the_tickets_not_the_callers(worker, engine):
     await until(lambda: engine.total("new_load") == 100.0)
 
 
-async def test_more_work_than_the_ticket_allows_is_refused_and_the_ticket_not_used_up(make_worker, engine):
+async def test_a_request_over_its_cost_is_refused_and_keeps_its_ticket(make_worker, engine):
     worker = await make_worker(handlers=handlers(workload_calculator=lambda payload: payload["max_tokens"]))
     auth = worker.auth(cost=64)
     answer = await worker.post("/echo", {"max_tokens": 65}, auth=auth)
@@ -155,7 +155,7 @@ async def test_the_tolerance_over_a_tickets_cost_can_be_set(make_worker):
     assert (await worker.post("/echo", {"max_tokens": 97}, cost=64)).status_code == 403
 
 
-async def test_an_unsecured_worker_asks_for_no_ticket(make_worker):
+async def test_an_unsecured_worker_needs_no_ticket(make_worker):
     worker = await make_worker(settings={"unsecured": True})
     answer = await worker.client.post("/echo", json={"auth_data": {"cost": 5}, "payload": {"n": 1}})
     assert answer.json() == {"n": 1}
@@ -172,7 +172,7 @@ def refusal(verifier, text, now):
 
 
 def verifier_after_cleanup(now):
-    """A gate that has just dropped what expired before `now`: a ticket of a new bucket was used then."""
+    """A verifier that has just forgotten the buckets before `now`, because a ticket of a new bucket was used."""
     verifier = TicketVerifier(KEY, LAUNCH)
     used = sealed(1, now + 0.5)
     verifier.mark_used(verifier.verify(used, now - 30), now - 30)
@@ -185,25 +185,25 @@ def verifier_after_cleanup(now):
 def test_a_used_ticket_is_refused_up_to_its_last_moment(now):
     verifier, used = verifier_after_cleanup(now)
     assert refusal(verifier, used, now) == "ticket_used"
-    assert refusal(verifier, used, now + 0.5) == "ticket_used"  # `x` itself is still within its runtime
+    assert refusal(verifier, used, now + 0.5) == "ticket_used"  # the time `x` itself is still valid
     assert refusal(verifier, used, now + 0.501) == "ticket_expired"
 
 
 @pytest.mark.parametrize("now", [1060.0, 1064.9, 1069.4])
-def test_an_unused_ticket_opens_up_to_its_last_moment(now):
+def test_an_unused_ticket_is_accepted_up_to_its_last_moment(now):
     verifier, _ = verifier_after_cleanup(now)
     unused = sealed(3, now + 0.5)
     assert verifier.verify(unused, now + 0.5).r == 3
     assert refusal(verifier, unused, now + 0.501) == "ticket_expired"
 
 
-def test_only_buckets_that_have_wholly_expired_are_forgotten():
+def test_only_completely_expired_buckets_are_forgotten():
     verifier = TicketVerifier(KEY, LAUNCH)
     for request_idx, expires_at in ((1, 1059.999), (2, 1060.0), (3, 1069.999)):
         verifier.mark_used(verifier.verify(sealed(request_idx, expires_at), 1000.0), 1000.0)
     verifier.mark_used(
         verifier.verify(sealed(4, 1120.0), 1060.0), 1060.0
-    )  # 1050 … 1059 is over, 1060 … 1069 is not
+    )  # bucket 1050 … 1059 has expired, 1060 … 1069 has not
     assert verifier.used_count == 3
 
 
@@ -217,18 +217,18 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("route", "payload", "options", "status"), REFUSED.values(), ids=REFUSED)
-async def test_a_refused_request_gives_its_ticket_back_at_once(
+async def test_a_refused_request_is_reported_as_rejected_at_once(
     make_worker, engine, route, payload, options, status
 ):
     worker = await make_worker(handlers=handlers(workload_calculator=lambda payload: payload.get("n", 1)))
     answer = await worker.post(route, payload, **options)
     assert answer.status_code == status or (route == "/session/create" and 400 <= answer.status_code < 500)
-    # Well before the second that a busy worker takes from report to report.
+    # Less than the report interval of a busy worker.
     await until(lambda: engine.finished, seconds=0.9)
     assert [(item["request_idx"], item["status"]) for item in engine.finished] == [(1, "Rejected")]
 
 
-async def test_a_full_worker_gives_the_ticket_back(make_worker, engine, model):
+async def test_a_429_is_reported_as_rejected_at_once(make_worker, engine, model):
     worker = await make_worker(handlers=handlers(max_queue_time=1e-6, allow_parallel_requests=False))
     held = asyncio.ensure_future(worker.post("/held"))
     await until(lambda: model.answering)
@@ -239,7 +239,7 @@ async def test_a_full_worker_gives_the_ticket_back(make_worker, engine, model):
     assert (await held).status_code == 200
 
 
-async def test_a_call_without_a_valid_ticket_gives_none_back(worker, engine):
+async def test_a_call_without_a_valid_ticket_is_not_reported(worker, engine):
     answer = await worker.post("/v1/nothing", auth=worker.auth(expires_in=-1))
     assert answer.status_code == 404
     assert (await worker.client.post("/v1/nothing", content=b"{")).status_code == 404
@@ -257,7 +257,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize("fields", PAGES)
-async def test_a_web_page_gets_nothing_from_an_unsecured_worker(make_worker, fields):
+async def test_an_unsecured_worker_refuses_web_pages(make_worker, fields):
     worker = await make_worker(settings={"unsecured": True})
     received = worker.runtime.counts.received
     body = json.dumps({"auth_data": {"cost": 5}, "payload": {"n": 1}})
@@ -267,7 +267,7 @@ async def test_a_web_page_gets_nothing_from_an_unsecured_worker(make_worker, fie
     assert worker.runtime.counts.received == received
 
 
-async def test_a_secured_worker_is_called_under_any_name(make_worker):
+async def test_a_secured_worker_accepts_any_host_name(make_worker):
     worker = await make_worker()
     answer = await worker.client.post(
         "/echo", json=worker.envelope({"n": 1}), headers={"Host": "worker.example"}

@@ -1,4 +1,4 @@
-"""What users' code, payloads, logs and disks do wrong is never the worker's end, nor its clients' wait."""
+"""Errors of user code, payloads, logs and disks do not stop the worker."""
 
 import asyncio
 import errno
@@ -29,10 +29,10 @@ def echo(**options: Any) -> HandlerConfig:
     return HandlerConfig(route="/echo", benchmark_config=BENCH, **options)
 
 
-async def test_an_absurd_payload_does_not_silence_the_worker(
+async def test_an_absurd_workload_does_not_block_reports(
     make_worker: Any, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine refuses a report with such a figure, and a figure that was not told is told again and again."""
+    """The engine would refuse a report with such a value, and every later report would contain it again."""
     real, refused = Reporter._post, []
 
     async def post(self: Reporter, pool: Any, path: str, body: bytes) -> bool:
@@ -58,7 +58,7 @@ async def test_an_absurd_payload_does_not_silence_the_worker(
     assert refused == []
 
 
-def test_a_workload_beyond_all_costs_counts_as_the_highest() -> None:
+def test_a_workload_over_the_cost_limit_becomes_the_limit() -> None:
     assert [parse_workload(value) for value in (1e30, float("inf"), 10**400)] == [COST_MAX] * 3
     assert [parse_workload(value) for value in (float("nan"), -1, -(10**400), "x", None)] == [None] * 5
 
@@ -110,7 +110,7 @@ async def cancelled(_: Any, __: Any) -> Response:
         cancelled,
     ],
 )
-async def test_a_hook_that_answers_nonsense_is_a_500_and_gives_its_turn_back(
+async def test_a_hook_with_an_invalid_response_is_a_500_and_leaves_the_queue(
     make_worker: Any, hook: Any
 ) -> None:
     worker = await make_worker(handlers=[echo(), HandlerConfig(route="/ndjson", response_generator=hook)])
@@ -121,7 +121,7 @@ async def test_a_hook_that_answers_nonsense_is_a_500_and_gives_its_turn_back(
     assert worker.runtime.counts.held == 0
 
 
-async def test_logs_that_cannot_be_written_fail_nothing() -> None:
+async def test_a_log_that_cannot_be_written_raises_nothing() -> None:
     class Full:
         def write(self, _: bytes) -> None:
             raise OSError(errno.ENOSPC, "no space left")
@@ -135,15 +135,15 @@ async def test_logs_that_cannot_be_written_fail_nothing() -> None:
         getattr(log, level)("event")
 
 
-def test_a_process_whose_output_has_no_room_logs_on() -> None:
+def test_a_process_survives_a_full_stdout() -> None:
     code = "import structlog\nfrom stoker_pyworker import logs\nlogs.configure()\nstructlog.get_logger().info('x')"
     with Path("/dev/full").open("wb") as full:
         ended = subprocess.run([sys.executable, "-c", code], stdout=full, check=False)
-    # Python itself says 120 when it closes stdout at its end
+    # Python exits with 120 if it cannot flush stdout
     assert ended.returncode in (0, 120)
 
 
-async def test_the_cost_of_json_counts_whatever_its_content_type_says(make_worker: Any) -> None:
+async def test_the_workload_of_json_is_calculated_for_any_content_type(make_worker: Any) -> None:
     worker = await make_worker(handlers=[echo(workload_calculator=lambda payload: payload["max_tokens"])])
     ticket = worker.auth(cost=1.0)["ticket"]
 
@@ -155,18 +155,18 @@ async def test_the_cost_of_json_counts_whatever_its_content_type_says(make_worke
     assert await status("application/json", b'{"max_tokens": 100000}') == 403
     assert await status("text/plain", b'{"max_tokens": 100000}') == 403
     assert await status("application/octet-stream", b"\x00\x01") == 200, (
-        "what is no JSON weighs what its ticket says"
+        "the workload of other bodies is the ticket's cost"
     )
 
 
-async def test_a_route_that_changes_payloads_takes_nothing_but_json(make_worker: Any) -> None:
+async def test_a_route_that_changes_payloads_accepts_only_json(make_worker: Any) -> None:
     worker = await make_worker(handlers=[echo(request_parser=lambda payload: payload)])
     headers = {"X-Stoker-Auth": worker.auth(cost=1.0)["ticket"], "Content-Type": "text/plain"}
     answer = await worker.client.post("/echo", content=b"not json", headers=headers)
     assert answer.status_code == 415
 
 
-def test_the_benchmark_is_run_again_when_any_code_that_it_runs_has_changed() -> None:
+def test_the_fingerprint_changes_with_any_code_of_the_benchmark() -> None:
     class Hundred:
         def count_workload(self) -> int:
             return 100
@@ -192,13 +192,13 @@ def test_the_benchmark_is_run_again_when_any_code_that_it_runs_has_changed() -> 
     assert mark(payload_class=One) == mark(payload_class=One)
 
 
-async def test_a_log_that_is_rotated_is_read_to_its_end(tmp_path: Path) -> None:
+async def test_a_rotated_log_is_read_to_its_end(tmp_path: Path) -> None:
     path, got = tmp_path / "m.log", []
     path.write_text("one\n")
 
     async def read() -> None:
         async for line in LogFile(path).lines():
-            got.append(line)  # noqa: PERF401 - looked at while it grows
+            got.append(line)  # noqa: PERF401 - read while it grows
 
     task = asyncio.create_task(read())
     await asyncio.sleep(0.05)
@@ -213,7 +213,7 @@ async def test_a_log_that_is_rotated_is_read_to_its_end(tmp_path: Path) -> None:
     assert got == ["one", "CUDA error", "half a line", "next"]
 
 
-async def test_a_lifecycle_that_cannot_be_left_does_not_keep_the_worker_from_its_end(
+async def test_a_failing_lifecycle_exit_does_not_block_the_end_of_the_worker(
     make_worker: Any,
 ) -> None:
     class Lifecycle:
@@ -221,7 +221,7 @@ async def test_a_lifecycle_that_cannot_be_left_does_not_keep_the_worker_from_its
             raise RuntimeError("no GPU")
 
         async def __aexit__(self, *_: object) -> None:
-            self.process.terminate()  # type: ignore[attr-defined]  # the user's mistake
+            self.process.terminate()  # type: ignore[attr-defined]  # an error of the user
 
     worker = await make_worker(lifecycle=Lifecycle(), ready=False)
     await asyncio.sleep(0.3)
@@ -232,7 +232,7 @@ async def test_a_lifecycle_that_cannot_be_left_does_not_keep_the_worker_from_its
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:8000", "http://", "http://127.0.0.1/", "ftp://a", "http://[::1", "a"]
 )
-def test_a_model_server_url_that_cannot_work_is_refused(url: str) -> None:
+def test_an_invalid_model_server_url_is_refused(url: str) -> None:
     config = WorkerConfig(model_server_url=url, model_server_port=8000, handlers=[echo()])
     with pytest.raises(ConfigError, match="model_server_url"):
         config.check()

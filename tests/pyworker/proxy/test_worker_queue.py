@@ -1,4 +1,4 @@
-"""Whose turn it is, when a worker is full, and what the engine hears of it."""
+"""The worker's queue, its limit, and the counts that are reported to the engine."""
 
 import asyncio
 import json
@@ -10,13 +10,13 @@ from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts, Wor
 from tests.pyworker.harness import handlers, until
 
 
-async def test_without_parallel_requests_the_model_gets_one_at_a_time_in_order(make_worker, model):
+async def test_serial_routes_send_one_request_at_a_time_in_order(make_worker, model):
     worker = await make_worker(handlers=handlers(allow_parallel_requests=False))
     first = asyncio.create_task(worker.post("/held", {"n": 0}))
     await until(lambda: model.answering == 1)
     rest = []
     for number in range(1, 5):
-        # One queue for the whole worker: another route waits in it too.
+        # All serial routes share one queue.
         rest.append(asyncio.create_task(worker.post("/echo", {"n": number})))
         await until(lambda number=number: len(worker.runtime.queue) == number)
     model.go.set()
@@ -26,7 +26,7 @@ async def test_without_parallel_requests_the_model_gets_one_at_a_time_in_order(m
     assert served == [0, 1, 2, 3, 4]
 
 
-async def test_the_wait_in_the_queue_is_in_the_answer(make_worker, model):
+async def test_server_timing_includes_the_wait_in_the_queue(make_worker, model):
     worker = await make_worker(handlers=handlers(allow_parallel_requests=False))
     first = asyncio.create_task(worker.post("/held"))
     await until(lambda: model.answering == 1)
@@ -40,7 +40,7 @@ async def test_the_wait_in_the_queue_is_in_the_answer(make_worker, model):
     assert float(timing.partition("queue;dur=")[2].partition(",")[0]) >= 2000
 
 
-async def test_one_who_leaves_the_queue_lets_the_next_one_up(make_worker, model):
+async def test_a_client_that_disconnects_leaves_the_queue(make_worker, model):
     worker = await make_worker(handlers=handlers(allow_parallel_requests=False))
     first = asyncio.create_task(worker.post("/held"))
     await until(lambda: model.answering == 1)
@@ -65,10 +65,10 @@ async def test_parallel_requests_do_not_wait_for_each_other(worker, model):
     assert {answer.status_code for answer in await asyncio.gather(*held)} == {200}
 
 
-async def test_a_full_worker_answers_429_and_says_when_to_come_back(make_worker, model, engine):
+async def test_a_full_worker_answers_429_with_retry_after(make_worker, model, engine):
     worker = await make_worker(handlers=handlers(max_queue_time=10.0))
     worker.runtime.health.perf = 10.0
-    # 100 load at 10 load/s is a wait of exactly 10 s: the limit itself is not over the limit.
+    # 100 load at 10 load/s is a wait of exactly 10 s, which is not over the limit.
     held = [asyncio.create_task(worker.post("/held", cost=100))]
     await until(lambda: worker.runtime.counts.held == 1)
     held.append(asyncio.create_task(worker.post("/held", cost=100)))
@@ -78,13 +78,13 @@ async def test_a_full_worker_answers_429_and_says_when_to_come_back(make_worker,
     assert answer.headers["retry-after"] == "10"
     model.go.set()
     await asyncio.gather(*held)
-    # an end may be told right after a report whose sums are of before it
+    # a request may end after the totals of its report were read
     await until(lambda: len(engine.finished) == 3 and engine.total("cur_perf") >= 200)
     assert sorted(item["status"] for item in engine.finished) == ["Rejected", "Success", "Success"]
     assert (engine.total("new_load"), engine.total("rej_load"), engine.total("cur_perf")) == (200, 100, 200)
 
 
-async def test_no_queue_limit_means_none(make_worker, model):
+async def test_max_queue_time_none_means_no_limit(make_worker, model):
     worker = await make_worker(handlers=handlers(max_queue_time=None))
     worker.runtime.health.perf = 0.001
     held = [asyncio.create_task(worker.post("/held")) for _ in range(3)]
@@ -94,8 +94,8 @@ async def test_no_queue_limit_means_none(make_worker, model):
 
 
 @pytest.mark.parametrize("leaver", [0, 1, 2])
-def test_a_line_serves_everybody_who_stays(leaver):
-    line, order = WorkerQueue(), []
+def test_the_queue_starts_every_entry_that_stays(leaver):
+    queue, order = WorkerQueue(), []
 
     class Waiter:
         def __init__(self, name):
@@ -106,17 +106,17 @@ def test_a_line_serves_everybody_who_stays(leaver):
 
     waiters = [Waiter(name) for name in range(3)]
     for waiter in waiters:
-        line.join(waiter)
-    line.leave(waiters[leaver])
-    line.leave(waiters[leaver])
+        queue.join(waiter)
+    queue.leave(waiters[leaver])
+    queue.leave(waiters[leaver])
     for waiter in waiters:
         if waiter is not waiters[leaver]:
-            line.leave(waiter)
+            queue.leave(waiter)
     assert order == [name for name in range(3) if name != leaver or name == 0]
-    assert len(line) == 0
+    assert len(queue) == 0
 
 
-def test_the_books_balance_whatever_happens():
+def test_counts_balance_for_every_outcome():
     counts = RequestCounts()
     works = [Work(number, 0.1 * number) for number in range(30)]
     for work in works:

@@ -1,4 +1,4 @@
-"""What the engine hears: everything, once, soon; and nothing is lost while it does not listen."""
+"""Reports reach the engine once and soon, and none is lost while the engine is down."""
 
 import asyncio
 import socket
@@ -18,11 +18,11 @@ from tests.pyworker.harness import TOKEN, Engine, handlers, until
 @pytest.mark.parametrize(
     ("ours", "wire"), [(Report, WorkerStatus), (Finished, FinishedRequest), (GpuReading, GpuStatus)]
 )
-def test_what_is_sent_has_the_fields_of_the_wire(ours, wire):
+def test_messages_have_the_fields_of_the_wire_types(ours, wire):
     assert set(ours.__struct_fields__) == set(wire.model_fields)
 
 
-async def test_the_first_reports_are_of_loading_and_then_of_being_ready(worker, engine):
+async def test_reports_change_from_loading_to_ready(worker, engine):
     await until(lambda: engine.statuses and engine.statuses[-1]["loadtime"] > 0)
     status = WorkerStatus.model_validate(engine.statuses[-1])
     assert status.ready
@@ -33,19 +33,19 @@ async def test_the_first_reports_are_of_loading_and_then_of_being_ready(worker, 
     assert status.disk_usage > 0
 
 
-async def test_a_finished_request_is_told_with_its_times(worker, engine):
+async def test_a_finished_request_is_reported_with_its_times(worker, engine):
     await worker.post("/echo", cost=25)
     await until(lambda: engine.finished)
     item = FinishedRequest.model_validate(engine.finished[0])
     assert (item.request_idx, item.success, item.status) == (1, True, "Success")
     assert item.entered_queue_at <= item.work_started_at <= item.work_completed_at
-    # The end may be told after a report that was made before it: the load follows in the next report.
+    # The request may end after the report was built; then its load is in the next report.
     await until(lambda: engine.total("cur_perf") == 25)
     assert engine.total("new_load") == 25
     assert engine.statuses[-1]["num_requests_recieved"] == 1
 
 
-async def test_what_is_in_flight_is_told(worker, model, engine):
+async def test_running_requests_are_reported(worker, model, engine):
     held = asyncio.create_task(worker.post("/held", cost=40))
     await until(lambda: engine.statuses and engine.statuses[-1]["working_request_idxs"] == [1])
     assert engine.statuses[-1]["cur_load"] == 40
@@ -57,7 +57,7 @@ async def test_what_is_in_flight_is_told(worker, model, engine):
 
 
 @pytest.mark.parametrize("failing", ["status", "moved", "cut", "finished"])
-async def test_an_engine_that_fails_loses_nothing_and_blocks_nobody(worker, engine, failing):
+async def test_a_failing_engine_loses_no_report_and_blocks_no_request(worker, engine, failing):
     await until(lambda: engine.statuses)
     before = engine.total("new_load")
     engine.failing = failing
@@ -73,19 +73,19 @@ async def test_an_engine_that_fails_loses_nothing_and_blocks_nobody(worker, engi
     assert sorted(item["request_idx"] for item in engine.finished) == list(range(1, 21))
 
 
-async def held_back(worker, engine, count):
-    """So many requests end before the engine takes any word of it."""
-    judge, engine.judge = engine.judge, lambda _: 500
+async def finish_unreported(worker, engine, count):
+    """Let `count` requests end before the engine accepts a list of ended requests."""
+    status_for, engine.status_for = engine.status_for, lambda _: 500
     for _ in range(count):
         assert (await worker.post("/echo", cost=3)).status_code == 200
-    engine.judge = judge
+    engine.status_for = status_for
 
 
 @pytest.mark.parametrize("status", [400, 422])
-async def test_an_end_that_the_engine_refuses_holds_up_no_other(worker, engine, status):
-    engine.judge = lambda items: status if {3, 4} & {item["request_idx"] for item in items} else 200
+async def test_a_refused_finished_request_does_not_block_the_others(worker, engine, status):
+    engine.status_for = lambda items: status if {3, 4} & {item["request_idx"] for item in items} else 200
     with capture_logs() as logs:
-        await held_back(worker, engine, 9)
+        await finish_unreported(worker, engine, 9)
         await until(lambda: worker.runtime.counts.unreported == 0)
     assert [item["request_idx"] for item in engine.finished] == [1, 2, 5, 6, 7, 8, 9]
     assert worker.runtime.status()["requests_dropped"] == 2
@@ -98,9 +98,9 @@ async def test_an_end_that_the_engine_refuses_holds_up_no_other(worker, engine, 
     assert len(engine.statuses) > reports
 
 
-async def test_an_engine_that_refuses_every_end_is_not_overrun(worker, engine):
-    engine.judge = lambda _: 400
-    await held_back(worker, engine, 30)
+async def test_an_engine_that_refuses_every_finished_request_is_not_flooded(worker, engine):
+    engine.status_for = lambda _: 400
+    await finish_unreported(worker, engine, 30)
     reports, attempts = len(engine.statuses), engine.attempts
     await until(lambda: worker.runtime.counts.unreported == 0)
     assert len(engine.statuses) >= reports + 2
@@ -108,7 +108,7 @@ async def test_an_engine_that_refuses_every_end_is_not_overrun(worker, engine):
     assert worker.runtime.counts.dropped == 30
 
 
-def test_ends_that_are_too_many_to_keep_are_counted(monkeypatch):
+def test_finished_requests_over_the_memory_limit_are_counted_as_dropped(monkeypatch):
     monkeypatch.setattr(request_counts, "_FINISHED_MAX", 3)
     counts = RequestCounts()
     for number in range(5):
@@ -122,27 +122,27 @@ def test_ends_that_are_too_many_to_keep_are_counted(monkeypatch):
     assert (counts.unreported, counts.dropped) == (0, 2)
 
 
-async def test_ends_that_are_too_many_at_once_are_told_in_parts(worker, engine):
-    engine.judge = lambda items: 413 if len(items) > 3 else 200
-    await held_back(worker, engine, 10)
+async def test_finished_requests_are_split_when_the_engine_answers_413(worker, engine):
+    engine.status_for = lambda items: 413 if len(items) > 3 else 200
+    await finish_unreported(worker, engine, 10)
     await until(lambda: worker.runtime.counts.unreported == 0)
     assert [item["request_idx"] for item in engine.finished] == list(range(1, 11))
     assert worker.runtime.status()["requests_dropped"] == 0
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 408, 429, 503])
-async def test_an_engine_that_does_not_listen_now_is_told_later(worker, engine, status):
-    engine.judge = lambda _: status
+async def test_finished_requests_are_reported_again_after_a_temporary_error(worker, engine, status):
+    engine.status_for = lambda _: status
     for _ in range(3):
         await worker.post("/echo")
     attempts = engine.attempts
     await until(lambda: engine.attempts > attempts + 1)
-    engine.judge = lambda _: 200
+    engine.status_for = lambda _: 200
     await until(lambda: len(engine.finished) == 3)
     assert worker.runtime.status()["requests_dropped"] == 0
 
 
-async def test_an_engine_that_was_away_is_told_everything_when_it_is_back(worker, engine):
+async def test_a_restarted_engine_receives_everything_from_its_downtime(worker, engine):
     await until(lambda: engine.statuses)
     port = engine.port
     await engine.stop()
@@ -157,10 +157,10 @@ async def test_an_engine_that_was_away_is_told_everything_when_it_is_back(worker
         await back.stop()
 
 
-async def test_the_next_address_is_told_when_the_first_does_not_answer(make_worker, engine):
-    with socket.socket() as silent:  # keeps its port from everybody, and takes no connection
-        silent.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+async def test_the_next_address_is_used_when_the_first_does_not_answer(make_worker, engine):
+    with socket.socket() as unused:  # bound, but not listening
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}"
         worker = await make_worker(settings={"report_addresses": (address, engine.url + "/w/17")})
         await worker.post("/echo")
         await until(lambda: engine.finished)
@@ -174,18 +174,18 @@ async def test_reports_keep_their_connection(worker, engine):
     assert engine.connections == 1
 
 
-async def test_load_cancelled_after_it_was_told_is_taken_off_what_comes_next():
+async def test_reported_load_that_is_cancelled_reduces_the_next_total():
     counts = RequestCounts()
     left, stayed = Work(1, 50.0), Work(2, 80.0)
     counts.accept(left)
-    told = counts.totals()
+    reported = counts.totals()
     counts.finish(left, Outcome.CANCELLED)
     counts.accept(stayed)
-    assert counts.totals().new - told.new == 30.0
+    assert counts.totals().new - reported.new == 30.0
 
 
-async def test_load_that_was_told_and_cancelled_is_told_once(worker, engine):
-    # 40 told, then cancelled: the total falls to 0, and the next 30 are part of the 40 that were told
+async def test_reported_load_that_is_cancelled_is_counted_once(worker, engine):
+    # 40 are reported, then cancelled: the total falls to 0, and the next 30 are part of the reported 40.
     _, writer = await worker.connect()
     writer.write(worker.raw_request("/held", cost=40))
     await until(lambda: engine.total("new_load") == 40)
@@ -200,7 +200,7 @@ async def test_load_that_was_told_and_cancelled_is_told_once(worker, engine):
     assert engine.total("new_load") == 55
 
 
-async def test_every_report_and_every_end_names_the_process(worker, engine, make_worker):
+async def test_every_report_names_the_incarnation_of_the_process(worker, engine, make_worker):
     await worker.post("/echo")
     await until(lambda: engine.finished)
     names = {status["incarnation"] for status in engine.statuses} | set(engine.ends_of)
@@ -213,7 +213,7 @@ async def test_every_report_and_every_end_names_the_process(worker, engine, make
     assert other.runtime.health.incarnation != name
 
 
-def test_what_ended_while_a_report_was_on_its_way_stays_untold():
+def test_requests_that_end_during_a_report_stay_unreported():
     counts = RequestCounts()
     for number in range(3):
         work = Work(number, 1.0)
@@ -228,7 +228,7 @@ def test_what_ended_while_a_report_was_on_its_way_stays_untold():
     assert [item.request_idx for item in counts.next_finished(10)[1]] == [2, 0]
 
 
-async def test_the_status_page_needs_the_workers_token_and_keeps_it_to_itself(worker):
+async def test_the_status_needs_the_workers_token_and_does_not_show_it(worker):
     assert (await worker.client.get("/pyworker/status")).status_code == 401
     answer = await worker.client.get("/pyworker/status", headers={"authorization": f"Bearer {TOKEN}"})
     status = answer.json()
@@ -239,7 +239,7 @@ async def test_the_status_page_needs_the_workers_token_and_keeps_it_to_itself(wo
     assert msgspec.json.encode(status)
 
 
-async def test_a_worker_that_takes_one_at_a_time_says_what_it_is_at(make_worker, model, engine):
+async def test_a_serial_worker_reports_its_running_request(make_worker, model, engine):
     worker = await make_worker(handlers=handlers(allow_parallel_requests=False))
     await until(lambda: engine.statuses and engine.statuses[-1]["loadtime"] > 0)
     assert engine.statuses[-1]["ends_told_seconds"] > 0
@@ -255,8 +255,10 @@ async def test_a_worker_that_takes_one_at_a_time_says_what_it_is_at(make_worker,
     assert engine.statuses[-1]["running_load"] == engine.statuses[-1]["running_seconds"] == 0
 
 
-async def test_an_end_that_lets_the_next_one_begin_is_told_at_once(make_worker, model, engine, monkeypatch):
-    monkeypatch.setattr(reports, "_BUSY_SECONDS", 60.0)  # nothing but an end makes a report now
+async def test_the_start_of_the_next_queued_request_is_reported_at_once(
+    make_worker, model, engine, monkeypatch
+):
+    monkeypatch.setattr(reports, "_BUSY_SECONDS", 60.0)  # only the end of a request triggers a report
     monkeypatch.setattr(reports, "_CALM_SECONDS", 60.0)
     worker = await make_worker(handlers=handlers(allow_parallel_requests=False))
     await until(lambda: engine.statuses and engine.statuses[-1]["loadtime"] > 0)
@@ -264,13 +266,13 @@ async def test_an_end_that_lets_the_next_one_begin_is_told_at_once(make_worker, 
     second = asyncio.create_task(worker.post("/held", cost=40))
     await first
     await until(lambda: engine.statuses[-1]["running_load"] == 40)
-    await until(lambda: engine.finished)  # a report of its own, right behind
+    await until(lambda: engine.finished)  # sent right after the report
     assert [item["request_idx"] for item in engine.finished] == [1]
     model.go.set()
     await second
 
 
-async def test_a_worker_that_takes_several_at_once_does_not_say_what_it_is_at(worker, model, engine):
+async def test_a_parallel_worker_reports_no_running_request(worker, model, engine):
     held = asyncio.create_task(worker.post("/held", cost=40))
     await until(lambda: engine.statuses and engine.statuses[-1]["cur_load"] == 40)
     assert engine.statuses[-1]["ends_told_seconds"] == engine.statuses[-1]["running_load"] == 0
