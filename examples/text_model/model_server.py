@@ -1,6 +1,6 @@
-"""A model server of the usual shape: `POST /v1/completions` (with `"stream": true` as SSE) and `GET /health`.
+"""A typical model server: `POST /v1/completions` (as SSE with `"stream": true`) and `GET /health`.
 
-NumPy and the standard library only, so that it starts in a blink on a tenth of a core. `MODEL_PORT` says where.
+It needs only NumPy and the standard library, and starts quickly on a tenth of a core. It listens on `MODEL_PORT`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-# One thread: the machine's kind decides how fast it is, not how many cores its neighbours leave free.
+# One thread, so that the speed does not depend on the load of other cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -24,11 +24,11 @@ TOKENS_MAX = 4096
 
 
 class BadRequest(Exception):
-    """What is wrong with a request, in words."""
+    """The request is invalid; the message names the error."""
 
 
 class Completion:
-    """A checked request."""
+    """A validated request."""
 
     def __init__(self, body: bytes) -> None:
         try:
@@ -36,31 +36,31 @@ class Completion:
         except (ValueError, RecursionError) as fault:
             raise BadRequest(f"the body is not JSON: {fault}") from None
         if not isinstance(asked, dict):
-            raise BadRequest("a JSON object was expected")
+            raise BadRequest("expected a JSON object")
         self.prompt = asked.get("prompt", "")
         self.max_tokens = asked.get("max_tokens", 16)
         self.stream = asked.get("stream", False) is True
         self.temperature = asked.get("temperature", 1.0)
         self.seed = asked.get("seed", 0)
         if not isinstance(self.prompt, str):
-            raise BadRequest("prompt: a string was expected")
+            raise BadRequest("prompt: expected a string")
         if not isinstance(self.max_tokens, int) or not 1 <= self.max_tokens <= TOKENS_MAX:
-            raise BadRequest(f"max_tokens: an integer from 1 to {TOKENS_MAX} was expected")
+            raise BadRequest(f"max_tokens: expected an integer from 1 to {TOKENS_MAX}")
         if not isinstance(self.temperature, int | float) or not 0 <= self.temperature <= 2:
-            raise BadRequest("temperature: a number from 0 to 2 was expected")
+            raise BadRequest("temperature: expected a number from 0 to 2")
         if not isinstance(self.seed, int) or self.seed < 0:
-            raise BadRequest("seed: an integer of 0 or more was expected")
+            raise BadRequest("seed: expected an integer of 0 or more")
 
 
 class Server:
-    """Answers requests one token at a time, in turn, so that several can run at once."""
+    """Generates one token at a time, so that several requests can run concurrently."""
 
     def __init__(self, model: TextModel) -> None:
         self._model = model
         self._served = 0
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One client, request after request."""
+        """Serve the requests of one connection."""
         try:
             while await self._request(reader, writer):
                 pass
@@ -77,7 +77,7 @@ class Server:
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         length = fields.get("content-length", "0")
         if not length.isdecimal() or int(length) > BODY_BYTES_MAX or "transfer-encoding" in fields:
-            _answer(writer, 413, {"error": "a body with a Content-Length of at most 1 MiB was expected"})
+            _answer(writer, 413, {"error": "expected a body with a Content-Length of at most 1 MiB"})
             return False
         body = await reader.readexactly(int(length))
         if (method, path) == ("GET", "/health"):
@@ -90,7 +90,7 @@ class Server:
             else:
                 await self._complete(completion, writer)
         else:
-            _answer(writer, 404, {"error": "POST /v1/completions and GET /health are served"})
+            _answer(writer, 404, {"error": "this server has only POST /v1/completions and GET /health"})
         await writer.drain()
         return fields.get("connection", "").lower() != "close" and not writer.is_closing()
 
@@ -105,7 +105,7 @@ class Server:
             )
         tokens = []
         for number in range(asked.max_tokens):
-            # Others get their turn between two tokens, and a client that left is noticed.
+            # Run other requests between two tokens, and detect a client that has disconnected.
             await asyncio.sleep(0)
             if writer.is_closing():
                 return
@@ -144,14 +144,14 @@ def _answer(writer: asyncio.StreamWriter, status: int, body: dict[str, object]) 
 
 
 async def serve(port: int) -> None:
-    """Load the model, listen, say so."""
+    """Load the model, listen, and print a line when ready."""
     started = time.perf_counter()
     corpus = Path(__file__).with_name("corpus.txt").read_text(encoding="utf-8")
-    model, kept = TextModel.load(corpus, Path.cwd())
+    model, cached = TextModel.load(corpus, Path.cwd())
     server = await asyncio.start_server(Server(model).connection, "127.0.0.1", port, limit=HEAD_BYTES_MAX)
-    how = "from disk" if kept else "learned"
+    source = "from disk" if cached else "trained"
     port = server.sockets[0].getsockname()[1]
-    print(f"model ready ({how}, {time.perf_counter() - started:.2f} s) on port {port}", flush=True)
+    print(f"model ready ({source}, {time.perf_counter() - started:.2f} s) on port {port}", flush=True)
     async with server:
         await server.serve_forever()
 

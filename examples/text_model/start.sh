@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The onstart script: a model server, and a worker in front of it. Runs until the worker has drained, or SIGTERM.
-# STOKER_EXAMPLE_DIR says where the files are (default: beside this script); everything is written to the current folder.
+# The onstart script: runs a model server and a worker until the worker has drained, or until SIGTERM.
+# STOKER_EXAMPLE_DIR is the folder of the files (default: the folder of this script). Output goes to the current folder.
 set -u
 files="${STOKER_EXAMPLE_DIR:-$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)}"
 python="${STOKER_PYTHON:-python}"
@@ -13,9 +13,9 @@ ending=""
 model=""
 worker=""
 
-# The model server, restarted when it dies; its end is a line that the worker reports.
-# A machine that stops may send SIGTERM to every process: the model must outlive the worker's last request, so it
-# ignores that one (its server inherits this) and ends by SIGUSR1: under nohup SIGHUP cannot be trapped at all.
+# Runs the model server and restarts it after a crash. The worker reports the log line about its end.
+# A stopping machine may send SIGTERM to every process, but the model must outlive the last request of the worker. So
+# model and server ignore SIGTERM and end by SIGUSR1. (Under nohup, SIGHUP cannot be trapped.)
 keep_model() {
   local child=""
   trap '' TERM
@@ -52,21 +52,21 @@ status=0
 while [ -z "$ending" ]; do
   "$python" "$files/worker.py" &
   worker=$!
-  # SIGTERM may have come while there was no worker to hand it to.
+  # SIGTERM may have arrived before the worker was started.
   [ -n "$ending" ] && kill -TERM "$worker" 2>/dev/null
-  # A trapped signal interrupts the wait; the worker is still finishing then.
+  # A trapped signal interrupts `wait` while the worker still drains.
   wait "$worker"; status=$?
   while kill -0 "$worker" 2>/dev/null; do wait "$worker"; status=$?; done
   worker=""
   if [ -e .force_update ] && [ -z "$ending" ]; then
-    # A rolling update: start again from the files as they are now, the model too.
+    # A rolling update: start worker and model again from the current files.
     rm -f .force_update
     end_model
     : >"$MODEL_LOG"
     start_model
     continue
   fi
-  # 0: drained, on purpose. 2: the environment is not usable, and will not be in a second either.
+  # 0: drained. 2: invalid environment, which a restart does not change.
   if [ -n "$ending" ] || [ "$status" -eq 0 ] || [ "$status" -eq 2 ]; then break; fi
   echo "worker ended with status $status; it is started again" >&2
   sleep 1 & wait $!

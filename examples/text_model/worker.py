@@ -1,4 +1,4 @@
-"""The worker of the text model. Moved here from the official package by changing the import."""
+"""The worker of the text model. With another import it runs on the official package."""
 
 import os
 
@@ -8,13 +8,13 @@ BENCHMARK_TOKENS = 48
 
 
 def workload(payload: dict[str, object]) -> float:
-    """A request weighs as much as the tokens that it asks for."""
+    """The workload of a request: the tokens that it asks for."""
     tokens = payload.get("max_tokens", 16)
     return float(tokens) if isinstance(tokens, int) else 16.0
 
 
 def benchmark_payload() -> dict[str, object]:
-    """What the worker measures itself with."""
+    """The request of the benchmark."""
     return {"prompt": "The stoker went below.", "max_tokens": BENCHMARK_TOKENS, "seed": 1}
 
 

@@ -157,13 +157,13 @@ class ManagementApi:
         """The OpenAPI document of this worker."""
         from stoker_pyworker import openapi  # noqa: PLC0415 - building its schemas takes time, and few workers need them
 
-        own = [
-            (method.decode(), path.decode(), handler.__doc__)
+        management = [
+            (method.decode(), path.decode(), handler.__name__, handler.__doc__)
             for path, (method, handler) in self.routes.items()
             if path not in self._proxy.routes
         ]
         routes = [path.decode() for path in self._proxy.routes]
-        return openapi.made(self._version, routes, own)
+        return openapi.build_document(self._version, routes, management)
 
     def _authorize(self, request: Request) -> None:
         given = (request.header(b"authorization") or b"").removeprefix(b"Bearer ").strip()

@@ -1,14 +1,16 @@
-"""`GET /openapi.json`: the worker's calls as an OpenAPI 3.1 document. Imported only when somebody asks for it."""
+"""Builds the worker's OpenAPI 3.1 document. Imported only for `GET /openapi.json`: the schemas take time to build."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stoker_wire.openapi import ANY, Operation, Parameter, Reply, Said, Table, document, told
+from stoker_wire.openapi import ANY, Operation, Parameter, Reply, Said, document
 
 _ABOUT = (
-    "Hands requests on to a model server and streams its answers back. A request carries the `/route/` answer that led "
-    "here as `auth_data`, or its ticket in the header `X-Stoker-Auth` when the body is not JSON."
+    "Forwards requests to a model server and streams its responses. A request carries the answer of `/route/` as "
+    "`auth_data`, or its ticket in the header `X-Stoker-Auth` if the body is not JSON."
 )
 
 _EVERYWHERE = (400, 408, 413, 417, 431, 503, 505)
@@ -19,7 +21,7 @@ SECURITY: dict[str, dict[str, str]] = {
 
 
 class AuthData(BaseModel):
-    """The `/route/` answer, whole; what is read of it is typed."""
+    """The complete answer of `/route/`. The worker reads the typed fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -31,39 +33,39 @@ class AuthData(BaseModel):
 
 
 class Envelope(BaseModel):
-    """A JSON request: who may send it, and what the model gets."""
+    """A JSON request: its authorization, and the payload for the model."""
 
     auth_data: AuthData
     payload: Any
     session_id: str | None = None
 
 
-class Opening(BaseModel):
-    """How long a session lasts, and whom to tell when it ends."""
+class SessionOptions(BaseModel):
+    """The lifetime of a session, and the request at its end."""
 
     lifetime: float = Field(60.0, gt=0)
-    """Seconds; every request of the session adds as much again."""
+    """Seconds. Every request of the session extends it by the same time."""
     on_close_route: str | None = None
-    """One of the worker's routes; what the payload weighs there must be within the session's cost."""
+    """A route of this worker. The workload of the payload must be within the session's cost."""
     on_close_payload: Any = None
 
 
-class Creation(BaseModel):
+class CreateSession(BaseModel):
     """Opens a session."""
 
     auth_data: AuthData
-    payload: Opening | None = None
+    payload: SessionOptions | None = None
 
 
-class Naming(BaseModel):
+class SessionReference(BaseModel):
     """Names a session."""
 
     session_id: str
     session_auth: AuthData
 
 
-class SessionMade(Said):
-    """The session."""
+class SessionCreated(Said):
+    """The new session."""
 
     session_id: str
     expiration: float
@@ -82,33 +84,33 @@ class SessionRecord(Said):
 
 
 class SessionEnded(Said):
-    """It is over."""
+    """The session has ended."""
 
     ended: Literal[True]
     removed_session: str
 
 
 class SessionHealth(Said):
-    """Whether it is open."""
+    """Whether the session is open."""
 
     ok: bool
 
 
-class Marked(Said):
-    """It will be done."""
+class Updating(Said):
+    """The worker drains for an update."""
 
     ok: Literal[True]
 
 
 class Draining(Said):
-    """It takes nothing new."""
+    """The worker refuses new requests."""
 
     ok: Literal[True]
     holding: int
 
 
 class Status(BaseModel):
-    """Everything the worker knows about itself."""
+    """The state of the worker."""
 
     version: str
     ready: bool
@@ -123,7 +125,7 @@ class Status(BaseModel):
 
 
 class Health(Said):
-    """Whether it takes requests."""
+    """Whether the worker accepts requests."""
 
     ready: bool
     draining: bool
@@ -136,40 +138,47 @@ def _ok(type_: Any, about: str = "Done", status: int = 200) -> dict[int, Reply]:
 _BODY = (401, 408, 413, 422)
 _TOKEN = ("workerToken",)
 
-OWN: Table = {
-    ("POST", "/session/create"): Operation(
-        body=Creation, replies=_ok(SessionMade, "Open", 201), refuses=(*_BODY, 429, 503)
+OPERATIONS: dict[str, Operation] = {
+    "session_create": Operation(
+        body=CreateSession, replies=_ok(SessionCreated, "Open", 201), refuses=(*_BODY, 429, 503)
     ),
-    ("POST", "/session/get"): Operation(body=Naming, replies=_ok(SessionRecord), refuses=(400, *_BODY)),
-    ("POST", "/session/end"): Operation(body=Naming, replies=_ok(SessionEnded), refuses=(400, *_BODY)),
-    ("POST", "/session/health"): Operation(body=Naming, replies=_ok(SessionHealth), refuses=_BODY),
-    ("POST", "/pyworker/update"): Operation(security=_TOKEN, replies=_ok(Marked), refuses=(401, 500)),
-    ("POST", "/pyworker/drain"): Operation(security=_TOKEN, replies=_ok(Draining), refuses=(401,)),
-    ("GET", "/pyworker/status"): Operation(security=_TOKEN, replies=_ok(Status), refuses=(401,)),
-    ("GET", "/healthz"): Operation(
+    "session_get": Operation(body=SessionReference, replies=_ok(SessionRecord), refuses=(400, *_BODY)),
+    "session_end": Operation(body=SessionReference, replies=_ok(SessionEnded), refuses=(400, *_BODY)),
+    "session_health": Operation(body=SessionReference, replies=_ok(SessionHealth), refuses=_BODY),
+    "update": Operation(security=_TOKEN, replies=_ok(Updating), refuses=(401, 500)),
+    "drain": Operation(security=_TOKEN, replies=_ok(Draining), refuses=(401,)),
+    "status": Operation(security=_TOKEN, replies=_ok(Status), refuses=(401,)),
+    "health": Operation(
         replies={
-            200: Reply(about="Takes requests", type=Health),
-            503: Reply(about="Takes none", type=Health),
+            200: Reply(about="Accepts requests", type=Health),
+            503: Reply(about="Refuses requests", type=Health),
         }
     ),
-    ("GET", "/openapi.json"): Operation(replies=_ok(dict[str, Any], "This document")),
+    "openapi": Operation(replies=_ok(dict[str, Any], "This document")),
 }
-"""The worker's own calls. Every route of `admin` stands here, and nothing else (held by a test)."""
+"""The bodies and replies of the methods of `ManagementApi`, by name. Its `routes` declare path and method."""
 
 PROXIED = Operation(
     tag="model",
     body=Envelope,
     parameters=(
-        Parameter(name="X-Stoker-Auth", about="The ticket, when the body is not JSON", where="header"),
-        Parameter(name="X-Stoker-Session", about="A session's id, when the body is not JSON", where="header"),
+        Parameter(name="X-Stoker-Auth", about="The ticket, if the body is not JSON", where="header"),
+        Parameter(
+            name="X-Stoker-Session", about="The id of a session, if the body is not JSON", where="header"
+        ),
     ),
-    replies={ANY: Reply(about="The model's own answer, with its own status", content_type="*/*")},
+    replies={ANY: Reply(about="The model's response, with its own status", content_type="*/*")},
     refuses=(400, 401, 403, 408, 410, 413, 422, 429, 500, 502, 503, 504),
 )
-"""A route of the user's."""
+"""A configured route."""
 
 
-def made(version: str, routes: list[str], own: list[tuple[str, str, str | None]]) -> dict[str, Any]:
-    """The document: the user's routes first, as they win over the worker's own."""
-    table = {**{("POST", route): PROXIED for route in routes}, **told(OWN, own)}
+def build_document(
+    version: str, routes: Iterable[str], management: Iterable[tuple[str, str, str, str | None]]
+) -> dict[str, Any]:
+    """The document of the configured `routes` and of the `management` calls (method, path, name, docstring)."""
+    table = {("POST", route): PROXIED for route in routes}
+    for method, path, name, docstring in management:
+        summary = (docstring or "").partition("\n")[0]
+        table[method, path] = replace(OPERATIONS[name], summary=summary)
     return document("stoker worker", version, _ABOUT, table, security=SECURITY, everywhere=_EVERYWHERE)

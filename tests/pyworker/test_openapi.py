@@ -4,13 +4,13 @@ from stoker_pyworker import openapi
 
 
 async def test_the_document_is_built_once(worker, monkeypatch):
-    made, count = openapi.made, []
+    build, count = openapi.build_document, []
 
     def counted(*parts):
         count.append(1)
-        return made(*parts)
+        return build(*parts)
 
-    monkeypatch.setattr(openapi, "made", counted)
+    monkeypatch.setattr(openapi, "build_document", counted)
     answers = [await worker.client.get("/openapi.json") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200] * 3
     assert {answer.content for answer in answers} == {answers[0].content}
