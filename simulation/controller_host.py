@@ -49,7 +49,8 @@ RATE_SECONDS = 30.0
 RATE_MOVED = 0.15
 ALARM_LATE_SECONDS = 0.2
 ALARM_SECONDS_MIN = 0.5
-"""As the workflow's alarm rings: a little late, so that what is due in the same moment is due then, and never at once."""
+"""As the workflow's alarm rings: a little late, so that what is due in the same moment is due then, and never at
+once."""
 
 STATUS: dict[Stage, str] = {
     Stage.CREATING: "",

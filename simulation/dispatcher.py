@@ -1,7 +1,7 @@
 """The engine of the simulated world: it routes with the production router, and queues.
 
-Its knowledge is as old as in production: finished requests are known from the worker's next report, drains from the
-next look at the endpoint.
+Its knowledge is as old as in production: finished requests arrive with the worker's next report, drains with the next
+read of the endpoint's memo.
 """
 
 import math
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 PUMP_SECONDS = 0.02
-"""The line is not looked at more often because of time alone."""
+"""Least interval between two dispatches without an event, seconds."""
 DRAIN_SEEN_SECONDS = 1.0
-"""Until the engine's look at the endpoint shows it that a worker drains."""
+"""Delay until the engine sees a drain in the memo, seconds."""
 
 
 class Member:
@@ -45,13 +45,13 @@ class Member:
         self.machine = machine
         self.candidate = Candidate(machine.launch_id, perf=machine.perf)
         self.costs: dict[int, float] = {}
-        """Declared cost of what was given to it and is not known to be finished."""
+        """Declared cost of its requests that are not known to be finished."""
         self.done: list[int] = []
-        """Finished, not reported yet."""
+        """Requests that are finished and not reported yet."""
         self.report_due = False
         self.reported_at = -math.inf
         self.running = -1
-        """What it is known to work on, if it takes one request at a time; -1: nothing."""
+        """The running request of a worker that takes one at a time, as known; -1: none."""
         self.running_since = 0.0
         self.seen_at = 0.0
         self.draining = False
@@ -85,12 +85,12 @@ class SimulatedDispatcher:
             else tuple(w * math.exp(lying.uniform(-span, span)) for w in self._works)
         )
         self.started = [-1.0] * len(self._works)
-        """When each request began to be served; -1: not yet."""
+        """Service start of each request; -1: not started."""
         self.finished = [-1.0] * len(self._works)
         self.line: DeadlineQueue[int] = DeadlineQueue(self._order)
         self.line_load = 0.0
         self._returned: set[int] = set()
-        """Requests whose machine went away."""
+        """Requests whose machine is gone."""
         self.members: dict[int, Member] = {}
         self.candidates: list[Candidate] = []
         self._by_launch: dict[str, Member] = {}
@@ -113,12 +113,12 @@ class SimulatedDispatcher:
         return len(self.line)
 
     def oldest_wait(self) -> float:
-        """Of the first in the queue, seconds."""
+        """Wait of the first request in the queue, seconds."""
         oldest = self.line.oldest
         return 0.0 if oldest is None else self._world.now - self._arrivals[oldest]
 
     def oldest_unserved_wait(self) -> float:
-        """Of the request that has waited longest, in the queue or on a worker, seconds."""
+        """Longest wait of a request, in the queue or on a worker, seconds."""
         oldest = self.line.oldest
         firsts = [] if oldest is None else [oldest]
         firsts += [m.machine.line[0][0] for m in self.members.values() if m.machine.line]
@@ -187,7 +187,7 @@ class SimulatedDispatcher:
         return True
 
     def _gauge(self, member: Member) -> None:
-        """How far it has got, as the engine knows it."""
+        """Progress of the running request, as the engine knows it."""
         if not self._serial:
             return
         candidate, told = member.candidate, self._world.settings.ends_told_seconds
@@ -258,7 +258,7 @@ class SimulatedDispatcher:
         return (math.floor((world.now - phase) / step) + 1.0) * step + phase
 
     def _report(self, member: Member) -> None:
-        """The worker says what it finished, and what it is at."""
+        """Delivers a worker's report: finished requests, and the running one."""
         member.report_due = False
         if self.members.get(member.machine.id) is not member:
             return
@@ -285,7 +285,7 @@ class SimulatedDispatcher:
     # -- workers
 
     def joined(self, machine: Machine) -> None:
-        """It reports ready for the first time since it was started."""
+        """Handles the first ready report after a start."""
         self._world.after(self._world.settings.report_seconds / 2, self._hear_ready, (machine, machine.epoch))
 
     def _hear_ready(self, what: tuple[Machine, int]) -> None:
@@ -302,7 +302,7 @@ class SimulatedDispatcher:
         self._pump()
 
     def drain(self, machine: Machine, draining: bool) -> None:
-        """The pilot decided that it gets no more requests, or does again; the engine sees it a moment later."""
+        """Starts or cancels a drain; the engine sees it after the memo delay."""
         self._world.after(DRAIN_SEEN_SECONDS, self._see_drain, (machine, draining))
 
     def _see_drain(self, what: tuple[Machine, bool]) -> None:
@@ -319,7 +319,7 @@ class SimulatedDispatcher:
             self._pump()
 
     def left(self, machine: Machine, lost: list[int]) -> None:
-        """It serves no more; what it held asks for another worker at once."""
+        """Removes a worker; its requests are dispatched again at once."""
         member = self.members.pop(machine.id, None)
         self._by_launch.pop(machine.launch_id, None)
         self.herald.changed.pop(machine.id, None)
@@ -340,7 +340,7 @@ class SimulatedDispatcher:
         self.candidates = [m.candidate for m in self.members.values() if not m.draining]
 
     def queue_seconds(self) -> float:
-        """Expected queue time over the endpoint; infinite with work and nobody to do it."""
+        """Expected queue time of the endpoint, seconds; infinite with work and no worker."""
         held = self.line_load + sum(candidate.outstanding for candidate in self.candidates)
         if held <= 0:
             return 0.0

@@ -1,4 +1,4 @@
-"""What a run was like, in numbers: how long requests waited, what it cost, and where capacity was wrong."""
+"""The results of a run: waits, cost, and capacity that was missing or idle."""
 
 import math
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Figures:
     wait_p50: float
     wait_p99: float
     wait_p999: float
-    """Infinite when so many never began."""
+    """Infinite if that share never started."""
     response_p99: float
     dollars: float
     dollars_by_state: dict[str, float]
@@ -39,7 +39,7 @@ class Figures:
     creates_per_hour: float
     failures: int
     lost_requests: int
-    """Service cut short by a machine that was stopped or taken away; each was served again."""
+    """Services interrupted by a stopped or outbid machine; each request was served again."""
     work: float
     """Scored work, load."""
     samples: Samples
@@ -51,7 +51,7 @@ class Figures:
 
 
 def figures(world: World) -> Figures:
-    """Score a world that has lived."""
+    """Computes the results of a finished world."""
     begin, end = world.score_from, world.trace.seconds
     times, works = world.trace.times, world.trace.works
     scored = [number for number, at in enumerate(times) if at >= begin]
@@ -94,7 +94,7 @@ def figures(world: World) -> Figures:
 
 
 def quantile(ordered: list[float], share: float) -> float:
-    """The smallest value that at least this share does not exceed; 0 of nothing."""
+    """The quantile: the smallest value that at least this share does not exceed; 0 for an empty list."""
     if not ordered:
         return 0.0
     return ordered[min(len(ordered), max(1, math.ceil(share * len(ordered)))) - 1]

@@ -1,4 +1,4 @@
-"""Seeded traffic where there is no trace: daily curves, bursts, flash crowds, on and off, seldom."""
+"""Seeded traffic: daily curves, bursts, flash crowds, on and off, sparse."""
 
 import math
 import random
@@ -12,7 +12,7 @@ DAY_SECONDS = 86_400.0
 def diurnal(
     *, requests: int, days: float = 1.0, depth: float = 0.8, cost_cv: float = 0.8, seed: int = 0
 ) -> Trace:
-    """A daily curve: the rate swings by `depth` around its mean, lowest at midnight."""
+    """A daily curve: the rate varies by `depth` around its mean, lowest at midnight."""
     mean = requests / (days * DAY_SECONDS)
 
     def rate(at: float) -> float:
@@ -45,7 +45,7 @@ def flash_crowd(
     *, requests: int, hours: float = 4.0, ratio: float = 12.0, at_share: float = 0.5,
     rise_seconds: float = 30.0, fade_seconds: float = 900.0, cost_cv: float = 0.8, seed: int = 0,
 ) -> Trace:  # fmt: skip
-    """A steady rate, and once a crowd: up within `rise_seconds`, fading exponentially."""
+    """A steady rate with one crowd: it rises within `rise_seconds` and decays exponentially."""
     seconds = hours * 3600.0
     extra = (ratio - 1.0) * fade_seconds
     base = requests / (seconds + extra)
@@ -66,20 +66,20 @@ def on_off(
     *, requests: int, hours: float = 12.0, on_seconds: float = 1800.0, off_seconds: float = 5400.0,
     cost_cv: float = 0.8, seed: int = 0,
 ) -> Trace:  # fmt: skip
-    """Work at an even rate, and pauses without any request, in fixed turns."""
+    """Work at a constant rate, alternating with pauses of fixed length."""
     seconds, cycle = hours * 3600.0, on_seconds + off_seconds
     high = requests / seconds * cycle / on_seconds
     return _poisson("on/off", lambda t: high if t % cycle < on_seconds else 0.0, high, seconds, cost_cv, seed)
 
 
 def sparse(*, requests: int, hours: float = 24.0, cost_cv: float = 0.8, seed: int = 0) -> Trace:
-    """Requests so seldom that every one comes out of nothing."""
+    """Requests so sparse that each one finds the endpoint idle."""
     mean = requests / (hours * 3600.0)
     return _poisson("sparse", lambda _: mean, mean, hours * 3600.0, cost_cv, seed)
 
 
 class _Steps:
-    """In which stretch a growing time lies."""
+    """The interval of a time that only grows."""
 
     def __init__(self, edges: list[float]) -> None:
         self._edges = edges

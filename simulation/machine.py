@@ -1,4 +1,4 @@
-"""One rented machine: its life on the market, what it is billed, and how it serves requests."""
+"""One rented machine: its lifecycle on the market, its bill, and its service of requests."""
 
 import heapq
 from collections import deque
@@ -8,7 +8,7 @@ SECONDS_PER_HOUR = 3600.0
 
 
 class Stage(StrEnum):
-    """Where a machine is. `dud` loads for ever, `stuck` waits for a GPU that somebody else has."""
+    """The stage of a machine. `dud` never becomes ready, `stuck` waits for a GPU that another customer rents."""
 
     CREATING = "creating"
     LOADING = "loading"
@@ -32,7 +32,7 @@ BILLED: dict[Stage, str | None] = {
     Stage.STOPPED: None,
     Stage.GONE: None,
 }
-"""Under which heading the GPU is billed; None: it is not, only the disk."""
+"""The account of the GPU bill; None: only the disk is billed."""
 
 
 class Bill:
@@ -102,14 +102,14 @@ class Machine:
         self.loaded_once = False
         self.ready_since = -1.0
         self.epoch = 0
-        """Counts changes after which an event that was planned before means nothing any more."""
+        """Increases with each change that makes scheduled events obsolete."""
         self.line: deque[tuple[int, float]] = deque()
         self.running: list[tuple[float, int]] = []
         """Heap of (virtual finish, request)."""
         self.held: dict[int, float] = {}
-        """Work of every request that is here, by request."""
+        """Work of every request on this machine, by request."""
         self.virtual = 0.0
-        """Work that each running request has got since the machine became busy."""
+        """Work done for each running request since the machine became busy."""
         self.virtual_at = now
         self.busy_seconds = 0.0
         self.account = bill
@@ -121,7 +121,7 @@ class Machine:
     # -- money
 
     def bill(self, now: float) -> None:
-        """Book what it cost since it was booked last."""
+        """Accounts for the cost since the last call."""
         hours = (now - self.billed_until) / SECONDS_PER_HOUR
         self.billed_until = now
         if hours <= 0 or self.stage is Stage.GONE:
@@ -134,7 +134,7 @@ class Machine:
             self.account.gpu_hours[heading] += hours
 
     def become(self, stage: Stage, now: float) -> None:
-        """Change stage; whatever was planned for the old one is void."""
+        """Changes the stage; events scheduled for the old one become obsolete."""
         self.bill(now)
         self.stage = stage
         self.epoch += 1
@@ -142,7 +142,7 @@ class Machine:
     # -- service
 
     def admit(self, request: int, work: float, now: float) -> bool:
-        """A request arrives; answers whether it starts at once."""
+        """Adds a request; returns whether it starts at once."""
         self.held[request] = work
         if len(self.running) >= self.slots:
             self.line.append((request, work))
@@ -151,14 +151,14 @@ class Machine:
         return True
 
     def next_finish(self) -> float | None:
-        """When the first running request ends, if nothing else comes."""
+        """End of the first running request, if no other arrives."""
         if not self.running:
             return None
         left = max(0.0, self.running[0][0] - self.virtual)
         return self.virtual_at + left * len(self.running) / self.perf
 
     def finish(self, now: float) -> tuple[int, int | None]:
-        """The first running request ends: answers it, and the one that starts in its place, if any."""
+        """Ends the first running request; returns it, and the request that starts in its place, if any."""
         self._serve_until(now)
         _, request = heapq.heappop(self.running)
         self.held.pop(request, None)
@@ -169,7 +169,7 @@ class Machine:
         return request, started
 
     def drop_all(self, now: float) -> list[int]:
-        """It died with everything on it."""
+        """Ends the machine with all of its requests."""
         self._serve_until(now)
         lost = list(self.held)
         self.held.clear()

@@ -1,4 +1,4 @@
-"""The marketplace of the simulated world: a finite stock of machines with prices, and chances by seed."""
+"""The marketplace of the simulated world: a finite stock of machines with seeded prices and faults."""
 
 import math
 import random
@@ -17,12 +17,12 @@ class Stocked:
 
     offer: Offer
     perf: float
-    """What its benchmark will measure, load/s."""
+    """Its perf by benchmark, load/s."""
     free: bool = True
 
 
 class Stock:
-    """Machines for rent. Everything that chance decides is drawn from one seeded stream."""
+    """Machines for rent. Every random value comes from one seeded stream."""
 
     def __init__(self, settings: WorldSettings, seed: int) -> None:
         self.settings = settings
@@ -68,7 +68,7 @@ class Stock:
         return tuple(found)
 
     def rent(self, offer_id: int) -> Stocked | None:
-        """The machine, or None if somebody was quicker."""
+        """The machine, or None if it was rented by another customer."""
         stocked = self.machines.get(offer_id)
         if stocked is None or not stocked.free:
             return None
@@ -76,21 +76,21 @@ class Stock:
         return stocked
 
     def give_back(self, offer_id: int) -> None:
-        """It is for rent again."""
+        """Returns the machine to the stock."""
         self.machines[offer_id].free = True
 
-    # -- chance
+    # -- random values
 
     def seconds(self, spread: Spread) -> float:
         """One draw of a duration."""
         return spread.p50 * math.exp(spread.sigma * self._chance.gauss(0.0, 1.0))
 
     def between(self, low: float, high: float) -> float:
-        """One even draw."""
+        """One uniform draw."""
         return self._chance.uniform(low, high)
 
     def happens(self, chance: float) -> bool:
-        """Whether it does this time; a draw is made in any case, so that settings do not shift the stream."""
+        """Whether the event happens; always draws, so that settings do not shift the stream."""
         return self._chance.random() < chance
 
     def wait(self, per_hour: float) -> float:

@@ -1,4 +1,4 @@
-"""Pictures of a run: load, capacity by standing, waits, dollars. matplotlib is loaded when one is drawn."""
+"""Pictures of a run: load, capacity by state, waits, dollars. matplotlib is loaded when one is drawn."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from simulation.figures import Figures
 _HOT, _BOOTING, _COLD, _LOAD = "#c44e52", "#dd8452", "#c3d0e6", "#2b2b2b"
 _WAIT_TICKS = (0, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600)
 _SMOOTH_SAMPLES = 5
-"""The load is drawn as a mean over so many samples: single ones are chance."""
+"""Samples per mean of the drawn load, which smooths random variation."""
 
 
 class NoPictures(RuntimeError):
@@ -19,10 +19,10 @@ class NoPictures(RuntimeError):
 def picture(
     figures: Figures, path: Path, *, perf: float | None = None, scale: float = 1.0, target: float = 10.0
 ) -> None:
-    """Draw one run to a PNG or SVG; the file is there whole or not at all.
+    """Draws one run to a PNG or SVG; the file is written completely or not at all.
 
-    `perf` is what one worker does, load/s: capacities are drawn in load/s then, beside the load, else in workers. `scale`
-    turns the run's load into the user's. `target` is the wait that is drawn as a line, s.
+    With `perf` (load/s of one worker), capacities are drawn in load/s beside the load, else in workers. `scale`
+    converts the run's load into the user's. `target` is the wait that is drawn as a line, seconds.
 
     Raises:
         NoPictures: matplotlib is missing; the message says how to get it.
@@ -96,7 +96,7 @@ def frontier_picture(
         axes.axhline(queue_seconds, color="grey", ls="--", lw=0.9, label=f"wanted: {queue_seconds:g} s")
     if budget is not None:
         axes.axvline(budget, color="grey", ls=":", lw=1.2, label=rf"budget: \${budget:g}/h")
-    # numbers at the points, names beside the picture: neighbours would write over each other
+    # numbers at the points, names beside the picture, because labels of near points would overlap
     named = [*points, *(each for each in others if each[0] in {"as asked", chosen})]
     for number, (label, wait, cost) in enumerate(named, start=1):
         above = 7 if number % 2 else -15
@@ -126,14 +126,14 @@ def frontier_picture(
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Mean over neighbours."""
+    """Moving average."""
     half = _SMOOTH_SAMPLES // 2
     parts = [values[max(0, number - half) : number + half + 1] for number in range(len(values))]
     return [sum(part) / len(part) for part in parts]
 
 
 def _save(pyplot: Any, figure: Any, path: Path) -> None:
-    """Beside its place first: whoever is interrupted leaves no half picture."""
+    """Writes to a temporary file first, so that an interruption leaves no partial picture."""
     part = path.with_name(f".{path.name}.part")
     try:
         figure.tight_layout()

@@ -1,4 +1,4 @@
-"""What `stokerd simulate` answers: what a config would cost on a trace, and which config to take instead."""
+"""The report of `stokerd simulate`: the cost of a config on a trace, and a suggested config."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,23 +14,23 @@ from simulation.trace import Trace, read_trace
 from stoker_wire.endpoint import EndpointConfig
 
 Progress = Callable[[float, str], None]
-"""Told the share of all runs that is done, 0 to 1, and what is being run."""
+"""Called with the finished share of all runs, 0 to 1, and the name of the current run."""
 
 _PERF_UNIT = 100.0
 _WARM_UP_SECONDS = 3600.0
 _WORKERS_MAX = 10_000
-"""No endpoint may have more: a trace that needs more was measured in other units than the perf."""
+"""Most workers of an endpoint: a trace that needs more uses other units than the perf."""
 _FRONTIER_UTIL = (1.0, 0.9, 0.8, 0.65, 0.5, 0.35)
 _FLOORS = (0.0, 1.0)
 
 
 class Unfit(ValueError):
-    """The trace, the perf and the wishes do not fit together; the message says how."""
+    """The trace, the perf and the wishes do not fit together; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """A config and what it led to."""
+    """A config and its results."""
 
     label: str
     config: EndpointConfig
@@ -53,14 +53,14 @@ class Report:
     suggestion: Tried | None = None
     because: str = ""
     met: bool = True
-    """Whether something that was tried meets the wanted queue time or budget."""
+    """Whether a tried config meets the wanted queue time or budget."""
     perf: float = 0.0
     warm_up_seconds: float = 0.0
     endpoint: str = ""
     pictures: tuple[Path, ...] = ()
 
     def table(self) -> str:
-        """For people: one block for what was asked, one line per config of the frontier."""
+        """Text for users: one block for the given config, one line per config of the frontier."""
         lines = [
             *_block(self.trace, self.asked),
             *self._notes(),
@@ -123,11 +123,11 @@ def simulate_trace(
 ) -> Report:
     """Replay a trace through the policy under this config.
 
-    The trace's first hour is played before it, uncounted, unless `cold_start` asks for the very first boots.
+    The trace's first hour is played before it, uncounted, unless `cold_start` is set.
 
-    `endpoint` picks one out of a request log. `perf` is what one worker does, load/s, at `dollars_per_hour`; without it, a worker that a quarter of the trace's peak
-    hour keeps busy. A wanted `queue_seconds` (at the 99th percentile) or budget asks for the frontier and a suggestion.
-    `pictures` is a folder.
+    `endpoint` selects one endpoint of a request log. `perf` is the load/s of one worker at `dollars_per_hour`; the
+    default is a quarter of the trace's peak hour. A wanted `queue_seconds` (at the 99th percentile) or budget asks
+    for the frontier and a suggestion. `pictures` is a folder.
 
     Raises:
         TraceFault: the file is not a trace.
@@ -139,7 +139,7 @@ def simulate_trace(
     _check_trace(trace, perf)
     warm_up = 0.0 if cold_start else min(_WARM_UP_SECONDS, trace.seconds)
     perf = perf if perf is not None else max(_peak_hour(trace) / 4.0, 1e-6)
-    # the world's reference worker does 100 load/s: works and config are brought to that scale
+    # the world's reference worker serves 100 load/s: works and config are scaled to it
     scale = _PERF_UNIT / perf
     scaled = Trace(trace.name, trace.times, tuple(work * scale for work in trace.works), trace.seconds)
     kind = MachineKind(
@@ -172,7 +172,7 @@ def simulate_trace(
 
 
 def options(before: EndpointConfig, after: EndpointConfig) -> str:
-    """What makes one config the other, as options of `stoker endpoints update`."""
+    """The difference of two configs as options of `stoker endpoints update`."""
     had, has = before.model_dump(mode="json"), after.model_dump(mode="json")
     names = {
         "dollars_per_hour_max": "budget",
@@ -246,7 +246,7 @@ def _neighbours(config: EndpointConfig, perf: float) -> Iterator[tuple[str, Endp
 
 
 def _frontier(tried: list[Tried]) -> tuple[Tried, ...]:
-    """Those that nothing beats in both cost and wait."""
+    """The configs that no other config dominates in cost and wait."""
     line: list[Tried] = []
     for each in sorted(tried, key=lambda one: (one.figures.dollars, one.figures.wait_p99)):
         if not line or each.figures.wait_p99 < line[-1].figures.wait_p99:
@@ -257,7 +257,8 @@ def _frontier(tried: list[Tried]) -> tuple[Tried, ...]:
 def suggest(
     tried: list[Tried], queue_seconds: float | None, budget: float | None
 ) -> tuple[Tried | None, str, bool]:
-    """The cheapest that is quick enough, or the quickest within the budget: (suggestion, why, whether the wishes are met)."""
+    """The cheapest fast enough config, or the fastest within the budget: (suggestion, reason, whether the wishes are
+    met)."""
     if queue_seconds is None and budget is None:
         return None, "", True
     quick = [each for each in tried if queue_seconds is None or each.figures.wait_p99 <= queue_seconds]

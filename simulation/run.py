@@ -1,4 +1,4 @@
-"""One run: a trace, a pilot, a world, a seed; out come figures."""
+"""One run of a trace, a fleet controller, a world and a seed; returns the figures."""
 
 from simulation.figures import Figures, figures
 from simulation.settings import DEFAULT_WORLD, WorldSettings
@@ -19,9 +19,9 @@ def run(
     score_from: float = 0.0,
     progress: Progress | None = None,
 ) -> Figures:
-    """Live through the trace and score it from `score_from` on.
+    """Runs the trace and scores it from `score_from` on.
 
-    The first `warmup_seconds` of the trace are played before it, unscored: for a trace that has no yesterday.
+    The first `warmup_seconds` of the trace are played before it, unscored, because a trace has no earlier day.
     """
     played = with_warmup(trace, warmup_seconds) if warmup_seconds > 0 else trace
     world = World(

@@ -1,4 +1,4 @@
-"""Samples of a run for pictures: load, capacity by standing, queue, dollars."""
+"""Samples of a run for pictures: load, capacity by state, queue, dollars."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ class Samples:
 
     at: list[float] = field(default_factory=list)
     load: list[float] = field(default_factory=list)
-    """Arrived since the sample before, load/s."""
+    """Arrivals since the last sample, load/s."""
     ready: list[int] = field(default_factory=list)
     booting: list[int] = field(default_factory=list)
     cold: list[int] = field(default_factory=list)
     waiting: list[int] = field(default_factory=list)
     wait_seconds: list[float] = field(default_factory=list)
-    """Of the first in the queue."""
+    """Wait of the first request in the queue, seconds."""
     worst_wait: list[float] = field(default_factory=list)
-    """Of the requests that arrived since the sample before, from arrival to service, seconds."""
+    """Longest wait of the requests that arrived since the last sample, seconds."""
     dollars: list[float] = field(default_factory=list)
-    """Spent so far."""
+    """Dollars spent so far."""
 
     def scored(self, begin: float, times: Sequence[float], waits: Sequence[float]) -> "Samples":
         """The samples after `begin`, counted from it, with the waits of the requests that arrived at `times`."""
@@ -54,7 +54,7 @@ class Samples:
 
 
 class Series:
-    """Takes a sample at even steps."""
+    """Takes samples at equal intervals."""
 
     def __init__(self, world: "World") -> None:
         self._world = world
@@ -67,11 +67,11 @@ class Series:
         self._world.after(self._step, self._sample)
 
     def end(self) -> None:
-        """The trace is over."""
+        """Ends the sampling."""
         self._take()
 
     def arrived(self, work: float) -> None:
-        """A request came."""
+        """Counts a request."""
         self._arrived += work
 
     def _sample(self, _: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the simulated world is like: machines, prices, chances and delays, each with where it comes from."""
+"""Settings of the simulated world: machines, prices, probabilities and delays, each with its source."""
 
 import math
 from dataclasses import dataclass, replace
@@ -32,11 +32,11 @@ class MachineKind:
 
     name: str
     perf: float
-    """Mean, in units of the reference worker."""
+    """Mean perf, in units of the reference worker."""
     dollars_per_hour: float
-    """Mean price of its offers."""
+    """Mean price of its offers, $/h."""
     offers: int = 400
-    """How many machines of it there are."""
+    """Number of machines of this kind."""
 
 
 KINDS = (
@@ -48,70 +48,70 @@ KINDS = (
 """Prices as seen on a public marketplace, 2025-2026; perf of a 7B language model, relative."""
 
 ONE_KIND = (MachineKind(name="RTX 4090", perf=1.0, dollars_per_hour=0.42, offers=600),)
-"""The reference worker alone: what is compared is the scaling and nothing else."""
+"""The reference worker alone, so that only the scaling is compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldSettings:
-    """Everything about the world but the requests."""
+    """Everything about the world except the requests."""
 
     kinds: tuple[MachineKind, ...] = ONE_KIND
     perf_spread: float = 0.1
-    """Workers of a kind differ by at most so much around the mean, evenly."""
+    """Workers of a kind differ by at most this share of the mean, uniformly."""
     price_cv: float = 0.155
     """Coefficient of variation of the offers' prices, lognormal."""
     storage_share: float = 0.024
-    """A stopped worker's disk costs so much of its running price: 50 GB at $0.15 per GB and month."""
+    """Price of a stopped worker's disk as a share of its running price: 50 GB at $0.15 per GB and month."""
 
     start: Spread = Spread(23.0, 46.0)
-    """Cold to hot: 7,531 model loads on a serverless GPU fleet."""
+    """Cold to hot, seconds: 7,531 model loads on a serverless GPU fleet."""
     create_seconds: tuple[float, float] = (5.0, 60.0)
-    """Create call to the first pulled byte; the GPU is not billed."""
+    """Create call to the first pulled byte, seconds; the GPU is not billed."""
     loading: Spread = Spread(180.0, 600.0)
-    """Image pull, model load and benchmark; billed."""
+    """Image pull, model load and benchmark, seconds; billed."""
     stop_seconds: float = 2.0
     operation_seconds: float = 0.5
-    """A marketplace call's round trip."""
+    """Round trip of a marketplace call, seconds."""
     search_seconds: float = 1.0
 
     never_loads: float = 0.02
-    """Chance that a new machine never becomes ready."""
+    """Probability that a new machine never becomes ready."""
     never_restarts: float = 0.02
-    """Chance that a stopped machine's GPU is rented to somebody else when it is wanted again."""
+    """Probability that a stopped machine's GPU is rented to another customer at the next start."""
     outbid_per_hour: float = 0.002
-    """Chance per hour that a running machine is taken away."""
+    """Rate per hour at which a running machine is outbid."""
 
     cold_pool: bool = True
-    """False: this market keeps no stopped machines; stopping releases, and every start is a create."""
+    """If False, the market keeps no stopped machines: a stop releases, and every start is a create."""
     slots: int = 1
-    """Requests that a worker serves at a time, sharing its perf evenly; 1 is first come, first served."""
+    """Requests that a worker serves at a time, with equal shares of its perf; 1 is first come, first served."""
     cost_error: float = 1.0
-    """Requests declare their work wrong by up to this factor, either way; 1 is exact."""
+    """Factor by which declared work may be wrong, in both directions; 1 is exact."""
 
     report_seconds: float = 1.0
-    """Workers that serve several requests at a time report once in so long: what ended is known only then."""
+    """Report period of workers that serve several requests at a time, seconds."""
     end_seconds: float = 0.05
-    """One that serves one at a time tells of an end after so long …"""
+    """Delay of an end report of a worker that serves one request at a time, seconds."""
     end_gap_seconds: float = 0.25
-    """… and not again before so long has passed."""
+    """Least interval between two such reports, seconds."""
     ends_told_seconds: float = 0.5
-    """What an engine takes for granted of both."""
+    """The delay that an engine assumes for both, seconds."""
     signal_seconds: float = 0.3
-    """Engine to policy, on a good day."""
+    """Delay from engine to policy, seconds."""
     late_share: float = 0.02
-    """So many batches are late …"""
+    """Share of batches that are late."""
     late_seconds: float = 5.0
-    """… by up to so much."""
+    """Largest extra delay of a late batch, seconds."""
     lost_share: float = 0.002
-    """So many batches never arrive: an engine restarted."""
+    """Share of batches that are lost, as at an engine restart."""
 
     def but(self, **changes: object) -> Self:
-        """The same world with these changed."""
+        """The same world with these fields changed."""
         return replace(self, **changes)  # type: ignore[arg-type]  # the fields are this class's own
 
     @property
     def reference(self) -> MachineKind:
-        """The kind with the best price-performance: what a mean load of N workers is counted in."""
+        """The kind with the best price-performance; loads in workers are in units of it."""
         return max(self.kinds, key=lambda kind: kind.perf / kind.dollars_per_hour)
 
 
@@ -119,5 +119,5 @@ DEFAULT_WORLD = WorldSettings()
 
 
 def calm(settings: WorldSettings) -> WorldSettings:
-    """The same world without chance in machines and prices: what the clairvoyant bound is exact for."""
+    """The same world without randomness in machines and prices, for which the clairvoyant bound is exact."""
     return settings.but(perf_spread=0.0, price_cv=0.0)

@@ -1,6 +1,6 @@
-"""The herald of the simulated engine: the engine's own pulse and alarms say when the pilot is told what.
+"""The signal sender of the simulated engine; the engine's metrics batcher and escalation decide when it sends.
 
-What it tells travels, is late, or is lost.
+Batches have a delay, and some are late or lost.
 """
 
 import math
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 TICK_SECONDS = 0.25
-"""The pulse is not felt more often of itself."""
+"""Least interval between two checks without an event, seconds."""
 TELL_SECONDS = 30.0
-"""A worker of which there is no news is told of with the first batch after so long."""
+"""A worker without changes is reported with the first batch after this time, seconds."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,17 +34,17 @@ class EngineNotice:
     reported_at: float
     drain_seen: bool
     gone: bool = False
-    """It stopped answering its clients."""
+    """It does not answer its clients."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """What the engine saw since its last batch: the same figures as the `MetricsBatch` of each window."""
+    """The metrics since the last batch, as in `MetricsBatch`."""
 
     sequence: int
     sent_at: float
     windows: tuple[Window, ...]
-    """Stretches of arrivals, oldest first."""
+    """Windows of arrivals, oldest first."""
     queued_load: float
     queued_requests: int
     oldest_wait_s: float
@@ -73,27 +73,27 @@ class SimulatedSignalSender:
         self._batcher = MetricsBatcher(world.now)
         self._escalation = Escalation()
         self.changed: dict[int, Member] = {}
-        """Workers of which there is something to tell."""
+        """Workers with changes to report."""
         self.departed: list[Machine] = []
-        """Workers that stopped without having been drained."""
+        """Workers that stopped without a drain."""
         self._sequence = 0
         self._look_at = math.inf
 
     def begin(self) -> None:
-        """The pulse starts."""
+        """Starts the metrics batcher."""
         self._look_later()
 
     def arrived(self, cost: float) -> None:
-        """A new request came in."""
+        """Counts a new request."""
         self._batcher.record_arrival(cost, self._world.now)
 
     def urge(self, cause: str) -> None:
-        """Tell it at once."""
+        """Sends the next batch at once."""
         self._batcher.request_urgent(cause, self._world.now)
         self._look_later()
 
     def heed_backlog(self) -> None:
-        """Requests wait: the first that nobody can serve, and each doubling, cannot wait to be told."""
+        """Escalates the first request that no worker can serve, and each doubling of the queue."""
         if self._front.candidates:
             self._escalation.reset_backlog()
             self.heed_queue()
@@ -103,13 +103,13 @@ class SimulatedSignalSender:
             self.urge(cause)
 
     def heed_queue(self) -> None:
-        """The expected queue time passes its target, or has grown by half since that was told."""
+        """Escalates an expected queue time over its target, and each growth by half."""
         cause = self._escalation.on_queue_time(self._front.queue_seconds(), self._target_queue_time)
         if cause is not None:
             self.urge(cause)
 
     def _look_later(self) -> None:
-        """See that the pulse is felt when something can be due."""
+        """Schedules the next check of the metrics batcher."""
         at = self._batcher.urgent_due_at()
         if at is None:
             at = max(self._batcher.not_due_before(self._inactivity_timeout), self._world.now + TICK_SECONDS)
@@ -175,7 +175,7 @@ class SimulatedSignalSender:
         lost, late = self._chance.random(), self._chance.random()
         delay = settings.signal_seconds * self._chance.uniform(0.3, 1.7)
         if lost < settings.lost_share:
-            # its news is lost with it, but workers keep reporting: the next batch tells of all of them
+            # the batch is lost, but workers keep reporting: the next batch has all of them
             self.changed = dict(self._front.members)
             return
         if late < settings.late_share:

@@ -1,4 +1,4 @@
-"""Request traces: when requests arrive and how much work each is."""
+"""Request traces: the arrival time and work of each request."""
 
 import csv
 import gzip
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, Self
 
 INPUT_TOKEN_WORK = 0.1
-"""Prefill reads tokens in parallel, decoding writes them one by one: an input token counts a tenth."""
+"""An input token counts a tenth: prefill reads tokens in parallel, decoding writes them one by one."""
 
 
 DISORDER_SECONDS = 60.0
-"""A CSV may be out of order by so much: requests are often written down when they end. More is another recording."""
+"""Allowed disorder of a CSV, seconds: requests are often recorded at their end. More means two recordings."""
 
 
 class TraceFault(ValueError):
-    """The file is not a trace; the message says what was expected, what came, and where."""
+    """The file is not a trace; the message says what was expected, what was found, and where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Trace:
     times: tuple[float, ...] = field(repr=False)
     works: tuple[float, ...] = field(repr=False)
     seconds: float
-    """How long it lasts: at least to the last arrival."""
+    """Its length in seconds, at least to the last arrival."""
 
     @classmethod
     def of(cls, name: str, rows: Iterable[tuple[float, float]], *, seconds: float | None = None) -> Self:
@@ -51,7 +51,7 @@ class Trace:
 
     @property
     def mean_load(self) -> float:
-        """Load/s over the whole; over a second, if it is shorter."""
+        """Mean load/s; over one second if the trace is shorter."""
         return self.work / max(self.seconds, 1.0)
 
     def scaled(self, *, mean_load: float) -> "Trace":
@@ -66,7 +66,7 @@ class Trace:
         return Trace(self.name, times, self.works[first:last], min(end, self.seconds) - start)
 
     def split(self, share: float = 0.5) -> tuple["Trace", "Trace"]:
-        """By time: what is tuned on, and what is reported."""
+        """The two parts by time: for tuning, and for reporting."""
         at = self.seconds * share
         return self.part(0.0, at), self.part(at, self.seconds + 1.0)
 
@@ -74,8 +74,9 @@ class Trace:
 def read_trace(path: Path, endpoint: str | None = None) -> Trace:
     """The trace in a file: CSV (`t_s,input_tokens,output_tokens` or `t_s,work`) or a request log, `.gz` or not.
 
-    A request log is one JSON object per line with `at` (or `arrived_at`) in Unix seconds and `cost`, as an engine writes
-    it; what another engine has counted (`again`) is passed over. `endpoint` picks one of those that it speaks of.
+    A request log is one JSON object per line with `at` (or `arrived_at`) in Unix seconds and `cost`, as an engine
+    writes it. Requests that another engine has counted (`again`) are skipped. `endpoint` selects one endpoint of the
+    log.
 
     Raises:
         TraceFault: the file cannot be read as either.
@@ -108,7 +109,7 @@ def read_trace(path: Path, endpoint: str | None = None) -> Trace:
     rows = sorted(rows)
     if not rows:
         raise TraceFault(f"{path}: has no requests; expected a line per request")
-    start = rows[0][0] if rows[0][0] > 1e8 else 0.0  # Unix time: count from the first request
+    start = rows[0][0] if rows[0][0] > 1e8 else 0.0  # Unix time: counted from the first request
     name = path.name.split(".", 1)[0]
     return Trace.of(name, ((at - start, work) for at, work in rows))
 

@@ -1,7 +1,7 @@
-"""The discrete-event world: requests arrive, machines boot, serve and die, metrics travel; somebody decides.
+"""The discrete-event world: requests arrive, machines boot, serve and end, metrics arrive, a controller decides.
 
-Everything is an event (time, number, function, argument) on one heap, and every draw comes from a stream with a seed, so
-the same seed gives the same result to the bit.
+Everything is an event (time, number, function, argument) on one heap, and every draw comes from a stream with a seed,
+so the same seed gives the same result to the bit.
 """
 
 import gc
@@ -18,23 +18,23 @@ from simulation.signal_sender import Batch
 from simulation.trace import Trace
 
 Progress = Callable[[float], None]
-"""Told the share that is done, 0 to 1."""
+"""Called with the finished share, 0 to 1."""
 
 TAIL_SECONDS = 3600.0
-"""After the last arrival the world goes on so long for requests that still wait, unbilled."""
+"""Time after the last arrival for requests that still wait, seconds, unbilled."""
 
 
 class FleetController(Protocol):
-    """Who decides: the production policy, or a peer's."""
+    """The deciding part: the production controller, or a peer."""
 
     name: str
 
     def begin(self, world: "World") -> None:
-        """The endpoint exists from now on."""
+        """Starts the endpoint."""
         ...
 
     def hear(self, batch: Batch, now: float) -> None:
-        """A batch of metrics has arrived."""
+        """Receives a batch of metrics."""
         ...
 
 
@@ -80,7 +80,7 @@ class World:
         self._next_machine = 0
         self.ended = False
         self.hot = 0
-        """Ready machines: what can serve now, draining ones too."""
+        """Ready machines, including draining ones."""
         self.inside = 0
         """Requests waiting or being served."""
         self.over_hours = 0.0
@@ -98,16 +98,16 @@ class World:
     # -- time
 
     def at(self, when: float, what: Callable[[Any], None], argument: Any = None) -> None:
-        """Do it then."""
+        """Schedules a call at a time."""
         self._number += 1
         heapq.heappush(self._events, (max(self.now, when), self._number, what, argument))
 
     def after(self, seconds: float, what: Callable[[Any], None], argument: Any = None) -> None:
-        """Do it so much later."""
+        """Schedules a call after a delay."""
         self.at(self.now + seconds, what, argument)
 
     def run(self) -> None:
-        """Live through the whole trace, and then until nobody waits."""
+        """Runs the whole trace, and then until no request waits."""
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -161,7 +161,7 @@ class World:
         self.busy_before = self.busy_seconds
 
     def _end(self, _: Any) -> None:
-        """The trace is over: here the bill is cut."""
+        """Ends the trace and the bill."""
         self._bill_all()
         self.measure_areas()
         self.final_bill = Bill()
@@ -179,7 +179,7 @@ class World:
 
     @property
     def busy_seconds(self) -> float:
-        """For how long machines have worked, in all."""
+        """Total service time of all machines, seconds."""
         alive = 0.0
         for machine in self.machines.values():
             alive += machine.busy_seconds
@@ -188,7 +188,7 @@ class World:
         return self.busy_seconds_of_the_gone + alive
 
     def measure_areas(self) -> None:
-        """Book idle hot slots and requests without one, since the last change of either."""
+        """Accounts for idle hot slots and for requests without a worker since the last change."""
         hours = (self.now - self._area_at) / 3600.0
         self._area_at = self.now
         gap = self.hot * self.settings.slots - self.inside
@@ -197,14 +197,14 @@ class World:
         else:
             self.under_hours -= gap * hours / self.settings.slots
 
-    # -- what a pilot can do; every call answers later, through `done`
+    # -- operations of a fleet controller; every call returns later, through `done`
 
     def search(self, done: Callable[[Any], None]) -> None:
         """Offers, `done(tuple[Offer, ...])`."""
         self.after(self.settings.search_seconds, lambda _: done(self.stock.search()))
 
     def create(self, launch_id: str, offer_id: int, done: Callable[[Machine | None], None]) -> None:
-        """Rent: `done(machine)`, or `done(None)` when somebody was quicker."""
+        """Rent: `done(machine)`, or `done(None)` if it was rented by another customer."""
         self.after(self.settings.operation_seconds, self._created, (launch_id, offer_id, done))
 
     def start(self, machine: Machine, done: Callable[[bool], None]) -> None:
@@ -223,7 +223,7 @@ class World:
         """Restart its container: `done(True)` once the market accepted, `done(False)` if it is gone."""
         self.after(self.settings.operation_seconds, self._rebooted, (machine, done))
 
-    # -- what the market does
+    # -- market events
 
     def _created(self, asked: tuple[str, int, Callable[[Machine | None], None]]) -> None:
         launch_id, offer_id, done = asked

@@ -1,1 +1,1 @@
-"""Peers' scaling rules from their own sources, at the same controls as the production policy."""
+"""Peers' scaling rules from their sources, with the same operations as the production policy."""

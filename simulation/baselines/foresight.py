@@ -1,6 +1,6 @@
-"""A scaler that is told the future's level and not its chance: the true load of every minute, before it comes.
+"""The rate oracle: a scaler that knows the true load of every minute in advance, but not single arrivals.
 
-No online policy knows that much. What even this one cannot reach, nobody reaches by forecasting better.
+No online policy has this knowledge, so better forecasts cannot exceed its results.
 """
 
 import math
@@ -12,7 +12,7 @@ MINUTE_SECONDS = 60.0
 
 
 class RateOracle:
-    """Enough for the true load of the minutes up to `lead_seconds` from now, plus spare; and one more per request that waits."""
+    """Capacity for the true load up to `lead_seconds` from now, plus spare, plus one worker per waiting request."""
 
     name = "rate oracle"
     period = 5.0
@@ -34,7 +34,7 @@ class RateOracle:
         self._reacts = reacts
 
     def want(self, signals: Signals, current: int) -> int:
-        """The most of the minutes that a start made now has to serve."""
+        """The highest load of the minutes that a start made now has to serve."""
         first = int(signals.now // MINUTE_SECONDS)
         last = int((signals.now + self._lead_seconds) // MINUTE_SECONDS)
         planned = max(self._wanted[first : last + 1], default=0)

@@ -1,7 +1,7 @@
-"""What every peer shares: a wanted number of replicas, and hands that bring it about.
+"""Shared by all peers: a wanted number of replicas, and the operations that reach it.
 
-Peers get the better of what their systems do: the production router and queue, a drain before each stop, a cold pool where
-the market keeps one, failed boots replaced, and the cheapest machine per unit of work, known beforehand.
+Peers get the best variant of their systems: the production router and queue, a drain before each stop, a cold pool
+where the market keeps one, failed boots replaced, and the cheapest machine per unit of work, known beforehand.
 """
 
 from collections import deque
@@ -18,11 +18,12 @@ BOOT_TIMEOUT_SECONDS = 1200.0
 START_TIMEOUT_SECONDS = 120.0
 OFFERS_SECONDS = 60.0
 COLD_SECONDS = 9800.0
-"""A stopped machine is released when its disk has cost as much as the load that it saves (2.4 % of its price, 235 s)."""
+"""A stopped machine is released when its disk has cost as much as the boot that it saves (2.4 % of its price, 235 s).
+"""
 
 
 class Signals:
-    """What a peer's rule may look at, in its own units. Requests are counted at the front door."""
+    """The inputs of a peer's rule, in its own units. Requests are counted at the engine."""
 
     def __init__(self, world: "World") -> None:
         self._world = world
@@ -49,12 +50,12 @@ class Signals:
 
     @property
     def oldest_wait(self) -> float:
-        """Of the first queued request that no worker has begun, seconds."""
+        """Wait of the first queued request, seconds."""
         return self._world.front.oldest_unserved_wait()
 
     @property
     def busy(self) -> int:
-        """Workers that serve something."""
+        """Workers that serve a request."""
         return sum(1 for machine in self._world.machines.values() if machine.running)
 
     @property
@@ -81,7 +82,7 @@ class Rule(Protocol):
 
 
 class Peer:
-    """A peer's rule with hands."""
+    """A peer's rule with its operations."""
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class Peer:
         self.wanted = initial
         self._machines: dict[int, Machine] = {}
         self._asked: dict[int, float] = {}
-        """When each booting machine was asked for."""
+        """Launch time of each booting machine."""
         self._draining: set[int] = set()
         self._stopping: set[int] = set()
         self._creating = 0
@@ -118,7 +119,7 @@ class Peer:
         self._tick(None)
 
     def hear(self, batch: Batch, now: float) -> None:
-        """Peers poll; a batch is no news to them."""
+        """Ignored: peers poll."""
 
     def _tick(self, _: Any) -> None:
         world = self._world
@@ -154,7 +155,7 @@ class Peer:
                 self._destroy(machine)
 
     def _put_away(self, machine: Machine) -> None:
-        """Cold if the market keeps it and it has a model on its disk, else released."""
+        """Stops the machine if the market keeps it and the model is on its disk, else releases it."""
         if machine.loaded_once and self._world.settings.cold_pool:
             self._cold_since[machine.id] = self._world.now
             self._world.stop(machine, lambda _: self._stopping.discard(machine.id))
@@ -221,7 +222,7 @@ class Peer:
             self._asked[machine.id] = self._world.now
 
     def _shrink(self, hot: list[Machine], surplus: int) -> None:
-        # what boots goes first: it holds nothing; then who holds least
+        # booting machines first, because they hold no request; then those with the fewest requests
         order = sorted(hot, key=lambda m: (m.stage is Stage.READY, len(m.held), -m.price, m.id))
         for machine in order[:surplus]:
             if machine.stage is Stage.READY:

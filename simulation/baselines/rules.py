@@ -1,7 +1,7 @@
 """The peers' rules with their default constants, from their sources and documents of 2026.
 
-Where a peer leaves the size of a replica to its user (queries per second, requests in flight), the user is taken to know
-the workload: `service_seconds` is the mean time that one request keeps one worker busy.
+Where a peer leaves the size of a replica to its user (queries per second, requests in flight), the user knows the
+workload: `service_seconds` is the mean time that one request keeps one worker busy.
 """
 
 import math
@@ -91,14 +91,15 @@ class KnativeKPA:
         if stable > 0:
             self._zero_since = None
             return stable
-        # 0 comes out only with one ready or none: otherwise half of them stay for this round
+        # the result is 0 only with at most one ready; otherwise half of them stay in this round
         self._zero_since = signals.now if self._zero_since is None else self._zero_since
         idle = signals.now - self._zero_since
         return 0 if idle >= self._grace_seconds else min(current, 1)
 
     @staticmethod
     def _clamped(wanted: int, ready: int) -> int:
-        """Within half of what is ready and a thousand times it: four idle replicas become two, then one, then none."""
+        """Clamps to between half of the ready replicas and a thousand times: four idle replicas become two, then one,
+        then none."""
         return max(min(wanted, ready * 1000), ready // 2)
 
 
@@ -125,7 +126,7 @@ class RayServe:
     def want(self, signals: Signals, current: int) -> int:
         """A contrary decision resets the other's clock.
 
-        While no replica runs, none is added beyond the first, however many wait; and the last one goes alone.
+        While no replica runs, only the first is added; and the last one is removed alone.
         """
         ongoing = self._mean.add(signals.now, signals.ongoing)
         target = math.ceil(ongoing / (self._target * signals.slots) - 1e-9)
@@ -174,7 +175,7 @@ class HPA:
             return current
         ratio = signals.busy / ready / self._target
         if ratio > 1.0 and ready < current:
-            # to grow, replicas that are not ready yet count as idle; if they turn the scale, nothing is done
+            # for growth, replicas that are not ready count as idle; if that reverses the decision, it is dropped
             ratio = signals.busy / current / self._target
             if ratio <= 1.0 + self._tolerance:
                 return current
@@ -202,7 +203,7 @@ class Dstack:
         self._changed_at = -1e9
 
     def want(self, signals: Signals, current: int) -> int:
-        """From zero at once."""
+        """Scales up from zero at once."""
         target = math.ceil(self._rate.add(signals.now, signals.arrived) / (self._per_replica * signals.slots))
         age = signals.now - self._changed_at
         due = target > current and (current == 0 or age >= self._up_seconds)
@@ -214,7 +215,7 @@ class Dstack:
 
 
 class RunPodQueueDelay:
-    """One more worker for as long as the oldest request has waited over 4 s; a worker idle for 5 s goes."""
+    """One more worker for as long as the oldest request has waited over 4 s; a worker idle for 5 s is removed."""
 
     name = "RunPod queue delay"
     period = 1.0
@@ -237,7 +238,7 @@ class RunPodQueueDelay:
 
 
 class Static:
-    """So many workers, always."""
+    """A fixed number of workers."""
 
     name = "static peak"
     period = 60.0
@@ -246,7 +247,7 @@ class Static:
         self._workers = workers
 
     def want(self, signals: Signals, current: int) -> int:
-        """Always the same."""
+        """Returns the fixed number."""
         return self._workers
 
 
@@ -272,7 +273,7 @@ class VastRule:
         self._load = Rate(window_seconds)
 
     def want(self, signals: Signals, current: int) -> int:
-        """Growth is aggressive while the queue is long: half as many again."""
+        """Grows by half while the queue is over its target."""
         load = self._load.add(signals.now, signals.arrived_load)
         hot = math.ceil(max(load / self._target_util, self._min_load) / self._perf - 1e-9)
         if signals.oldest_wait > self._target_queue_time:

@@ -12,7 +12,7 @@ class Mean:
         self._sum = 0.0
 
     def add(self, now: float, value: float) -> float:
-        """Take a sample; answers the mean with it."""
+        """Adds a sample; returns the mean."""
         self._samples.append((now, value))
         self._sum += value
         while self._samples[0][0] <= now - self._seconds:
@@ -21,14 +21,14 @@ class Mean:
 
 
 class Rate:
-    """How fast a counter grew over the last `seconds`."""
+    """The growth rate of a counter over the last `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._samples: deque[tuple[float, float]] = deque()
 
     def add(self, now: float, counter: float) -> float:
-        """Take a sample; answers growth per second, over the whole window even while it is not full."""
+        """Adds a sample; returns growth per second over the whole window, even while it is not full."""
         self._samples.append((now, counter))
         while len(self._samples) > 1 and self._samples[1][0] <= now - self._seconds:
             self._samples.popleft()
@@ -43,7 +43,7 @@ class Peak:
         self._samples: deque[tuple[float, float]] = deque()
 
     def add(self, now: float, value: float) -> float:
-        """Take a sample; answers the largest."""
+        """Adds a sample; returns the largest."""
         while self._samples and self._samples[-1][1] <= value:
             self._samples.pop()
         self._samples.append((now, value))
