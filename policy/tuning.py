@@ -31,12 +31,12 @@ class LoadTuning:
     mean_cost_requests: float = 200.0
     """Number of requests that the mean request cost is smoothed over. Doubled: a change of cost is followed half as fast."""
     engine_gone_seconds: float = 180.0
-    """An engine without reports for so long no longer counts in the backlog. Doubled: a stale backlog lasts longer."""
+    """An engine without reports for this time no longer counts in the backlog. Doubled: a stale backlog lasts longer."""
     queueing_engine_gone_seconds: float = 25.0
     """The same for an engine with queued requests, which reports every 10 s. Doubled: the queue of a failed engine keeps
     capacity for 25 s more."""
     metrics_stale_seconds: float = 180.0
-    """Without an engine report for so long the load is unknown and capacity is not cut. Doubled: outages of reporting are
+    """Without an engine report for this time the load is unknown and capacity is not cut. Doubled: outages of reporting are
     noticed later; below 60 s, a normal heartbeat gap would count as an outage."""
     metrics_stale_idle_seconds: float = 900.0
     """The same for an endpoint with only cold workers, whose engines report every 10 min. Doubled: the cold pool is
@@ -109,7 +109,7 @@ class HysteresisTuning:
     scale_up_hold_seconds: float = 10.0
     """How long a small shortage must last. Doubled: small rises of load are followed 10 s later."""
     scale_down_cooldown_seconds: float = 10.0
-    """No drain for so long after capacity was added. Doubled: idle workers after a burst cost 10 s more."""
+    """No drain for this time after capacity was added. Doubled: idle workers after a burst cost 10 s more."""
     scale_down_margin: float = 0.02
     """Capacity left after a drain must exceed the held demand by this share. Doubled: slightly later drains."""
     total_hold_seconds: float = 9000.0
@@ -145,23 +145,23 @@ class BootTuning:
     start_deadline_seconds_default: float = 300.0
     """The deadline before any start was measured. Doubled: the first failed start takes 10 min."""
     start_stuck_seconds: float = 45.0
-    """A start that is queued at the marketplace for so long waits for an occupied GPU. Doubled: it is given up 45 s later."""
+    """A start that is queued at the marketplace for this time waits for an occupied GPU. Doubled: it is given up 45 s later."""
     start_retry_seconds: float = 300.0
     """Pause before such a worker is started again. Doubled: fewer attempts; the GPU may be free unnoticed for longer."""
     start_attempts_max: int = 2
     """Attempts to start a worker before it is released. Doubled: an occupied machine is paid for longer."""
     stop_retry_seconds: float = 120.0
-    """A stop that is not listed as done is repeated after so long. Doubled: a lost stop costs 2 min more."""
+    """A stop that is not listed as done is repeated after this time. Doubled: a lost stop costs 2 min more."""
     destroy_retry_seconds: float = 60.0
     """The same for a release. Doubled: a lost release costs a minute more."""
     late_report_seconds: float = 30.0
-    """Reports of an ended process may arrive for so long. Doubled: a machine that runs although it was stopped is noticed 30 s
+    """Reports of an ended process may arrive for this time. Doubled: a machine that runs although it was stopped is noticed 30 s
     later."""
     process_order_seconds: float = 1.0
     """Processes that started within this time have no known order: start times are known to the delay of a report. Doubled:
     a quick restart may be missed."""
     create_grace_seconds: float = 30.0
-    """A listing may miss an instance for so long after its creation. Doubled: a launch that failed silently is noticed 30 s
+    """A listing may miss an instance for this time after its creation. Doubled: a launch that failed silently is noticed 30 s
     later."""
 
 
@@ -170,7 +170,7 @@ class FailureTuning:
     """Failed hosts and workers."""
 
     host_block_seconds: float = 3600.0
-    """A host is not rented for so long after a failure. Doubled: fewer failures on bad hosts, fewer offers to choose from."""
+    """A host is not rented for this time after a failure. Doubled: fewer failures on bad hosts, fewer offers to choose from."""
     offer_gone_block_seconds: float = 300.0
     """The same after another customer rented the offer; longer than any cached list of offers. Doubled: a host that is
     free again is found 5 min later."""
@@ -186,17 +186,17 @@ class FailureTuning:
     failures_pause_seconds: float = 600.0
     """Time between attempts during that pause. Doubled: a repaired template is noticed up to 20 min later."""
     unresponsive_seconds: float = 120.0
-    """A ready worker without reports for so long is suspected. Doubled: a dead worker counts as capacity for 2 min more; below
+    """A ready worker without reports for this time is suspected. Doubled: a dead worker counts as capacity for 2 min more; below
     60 s, a missed engine report would suspect all."""
     suspect_reboot_seconds: float = 20.0
-    """A suspected worker is rebooted after so long. Doubled: repairs begin later, fewer reboots during network faults."""
+    """A suspected worker is rebooted after this time. Doubled: repairs begin later, fewer reboots during network faults."""
     repair_share_max: float = 0.2
     """Share of workers that may be repaired at once: more suspicion means a network fault. Doubled: a network fault reboots
     more healthy workers."""
     reboots_max: int = 1
     """Reboots before a worker is replaced. Doubled: a broken machine is kept for one more reboot."""
     reboot_forgiven_seconds: float = 3600.0
-    """After so long in service earlier reboots do not count. Doubled: a machine with rare failures is replaced earlier."""
+    """After this time in service earlier reboots do not count. Doubled: a machine with rare failures is replaced earlier."""
     operation_retry_seconds: float = 5.0
     """First pause after a failed marketplace operation; each failure doubles it. Doubled: retries are later."""
     operation_retry_seconds_max: float = 300.0
@@ -241,9 +241,9 @@ class PollingTuning:
     listing_early_share: float = 0.1
     """A listing may run early by this share of its interval, together with another plan. Doubled: more frequent listings."""
     bill_delay_seconds: float = 7200.0
-    """Bills may change for so long after an instance is gone. Doubled: accounts stay open for 2 h more."""
+    """Bills may change for this time after an instance is gone. Doubled: accounts stay open for 2 h more."""
     bill_missing_seconds: float = 86_400.0
-    """Without a bill for so long the estimate is final. Doubled: accounts without a bill stay open for a day more."""
+    """Without a bill for this time the estimate is final. Doubled: accounts without a bill stay open for a day more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,7 +293,7 @@ class SignallingTuning:
     metrics_slice_seconds: float = 5.0
     """Time between comparisons of the arrivals with the last report. Doubled: changes of load are reported later."""
     metrics_heartbeat_seconds: float = 60.0
-    """A report is sent after so long without a change. Doubled: half as many billed actions, unresponsive workers and outages
+    """A report is sent after this time without a change. Doubled: half as many billed actions, unresponsive workers and outages
     are noticed later."""
     metrics_heartbeat_idle_seconds: float = 600.0
     """The same for endpoints with only cold workers. Doubled: fewer billed actions; must stay below
@@ -313,7 +313,7 @@ class SignallingTuning:
     queue_ignored_share: float = 0.5
     """Queue times below this share of `target_queue_time` count as zero. Doubled: queues are reported only at the target."""
     activity_margin_seconds: float = 2.0
-    """A last request is reported so long before the inactivity timeout ends. Doubled: reports are earlier."""
+    """A last request is reported this time before the inactivity timeout ends. Doubled: reports are earlier."""
     escalation_backlog_factor: float = 2.0
     """Growth of the backlog that is reported again at once. Doubled: a growing queue is reported less often."""
     escalation_queue_time_factor: float = 1.5
@@ -329,9 +329,9 @@ class WorkerHealthTuning:
     worker_pause_seconds_max: float = 30.0
     """Longest pause of a failing worker. Doubled: a recovered worker gets requests up to 30 s later."""
     worker_unheard_suspect_seconds: float = 20.0
-    """A worker without reports for so long gets no requests. Doubled: requests are sent to a dead worker for 20 s more."""
+    """A worker without reports for this time gets no requests. Doubled: requests are sent to a dead worker for 20 s more."""
     worker_repeat_seconds: float = 30.0
-    """An unchanged worker is included in a report after so long. Doubled: smaller reports; must stay below
+    """An unchanged worker is included in a report after this time. Doubled: smaller reports; must stay below
     `unresponsive_seconds`."""
     worker_over_memo_max: float = 1.25
     """Perf over that in the memo that is accepted from a new benchmark. Doubled: a false report attracts more traffic for
@@ -344,7 +344,7 @@ class WorkerHealthTuning:
     """A request that left a worker within this time of its failure is a possible cause. Doubled: more requests are suspected
     wrongly."""
     request_verdict_seconds: float = 2.0
-    """A worker that reports well so long after it failed a request is healthy. Doubled: the cause is decided later."""
+    """A worker that reports well this time after it failed a request is healthy. Doubled: the cause is decided later."""
     reroute_pause_seconds: float = 1.0
     """A request routed twice within this time is queued: the official client retries without a pause. Doubled: retries
     wait longer."""
@@ -372,7 +372,7 @@ class ControllerTuning:
     replan_rate_seconds: float = 30.0
     """Window of that arrival rate. Doubled: fewer plans for random changes, slower reaction."""
     whatif_lag_seconds: float = 15.0
-    """What-if fleets run so long behind the latest report, so that every engine has reported the time. Doubled: results are
+    """What-if fleets run this time behind the latest report, so that every engine has reported the time. Doubled: results are
     15 s older."""
     whatif_advance_seconds: float = 10.0
     """Shortest time between two advances of what-if fleets. Doubled: half as many events in the workflow's history."""

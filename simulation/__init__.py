@@ -1,1 +1,1 @@
-"""A seeded world in which the production policy runs over traces: what it costs and how long requests wait."""
+"""A seeded world that runs the production policy over traces, and reports cost and waits."""

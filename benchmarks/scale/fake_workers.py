@@ -190,7 +190,7 @@ class SimWorker(asyncio.Protocol):
         body = Report(
             id=self.id,
             mtoken=self._token,
-            version="stoker-0.1.0",
+            version="stoker-0.2.0",
             loadtime=MODEL_SECONDS if ready else 0.0,
             cur_load=sum(self._held.values()),
             new_load=0.0,

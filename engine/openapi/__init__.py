@@ -12,7 +12,7 @@ _ABOUT = (
     "Routes requests to workers, hears their reports, and is the console of endpoints and workergroups. "
     "Every refusal is a problem: a code for programs and a sentence for people."
 )
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 _EVERYWHERE = (400, 408, 415, 431, 503)
 
 

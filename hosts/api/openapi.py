@@ -12,7 +12,7 @@ from hosts.settings import TemplateSettings
 from stoker_wire.openapi import Done, Operation, Parameter, Reply, Said, Table, document, told
 
 _ABOUT = "Rents the machines of this host: the marketplace's REST API over local processes."
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 _EVERYWHERE = (400, 408, 415, 431, 503)
 
 SECURITY: dict[str, dict[str, str]] = {

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def routes(app: web.Application) -> set[tuple[str, str]]:
-    """What the application answers."""
+    """The routes of the application."""
     return {
         (route.method, route.resource.canonical) for route in app.router.routes() if route.method != "HEAD"
     }

@@ -21,7 +21,7 @@ _HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
 
 
 def asked_in(lock: str) -> list[Requirement]:
-    """What the `.in` file asks for."""
+    """The requirements of the `.in` file."""
     lines = (FOLDER / f"{lock}.in").read_text().splitlines()
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
@@ -92,7 +92,7 @@ def test_a_lock_holds_nothing_that_nobody_asked_for(lock):
 
 @pytest.mark.parametrize("lock", ["dev", "controller", "pyworker"])
 def test_what_pinned_packages_need_is_pinned_in_a_version_that_suits_them(lock):
-    """By the word of the packages installed here; what is not installed here says nothing."""
+    """By the metadata of the installed packages; a package that is not installed is skipped."""
     pins = pinned(lock)
     looked = 0
     for name, versions in pins.items():

@@ -199,7 +199,7 @@ class Box:
         return named | {
             "id": self.machine.id,
             "mtoken": token,
-            "version": "stoker-0.1.0",
+            "version": "stoker-0.2.0",
             "loadtime": self.model_seconds if ready or self.broken else 0.0,
             "cur_load": sum(job.cost for job in self.jobs.values()),
             "max_perf": self.perf if ready or self.broken else 0.0,

@@ -112,7 +112,7 @@ def call(*names: str, differs: str = "", not_offered: str = "") -> pytest.MarkDe
 
 @dataclass
 class Outcome:
-    """What the tests of one call have shown so far."""
+    """The results of one call so far."""
 
     selected: int = 0
     passed: int = 0

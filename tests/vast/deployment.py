@@ -85,7 +85,7 @@ def until(true: Callable[[], Value], *, seconds_max: float, what: str) -> Value:
 
 @dataclass(frozen=True)
 class Printed:
-    """What a command printed, and its exit code."""
+    """The output of a command, and its exit code."""
 
     out: str
     err: str

@@ -154,7 +154,7 @@ def test_it_is_drained_before_it_is_stopped_and_the_same_instance_starts_again(l
 @call("update-workers", "cli-update-workers")
 @call(
     "pyworker-update",
-    differs="stoker gives the instance its template anew and reboots it, so that a changed template takes effect too",
+    differs="stoker applies the template to the instance again and reboots it, so that a changed template takes effect too",
 )
 def test_a_rolling_update_restarts_it_on_the_same_instance(life: Life) -> None:
     row = life.ready()

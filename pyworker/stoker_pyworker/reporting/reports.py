@@ -22,7 +22,7 @@ from stoker_wire.route import COST_MAX
 
 log = structlog.get_logger(room="reports")
 
-VERSION = "stoker-0.1.0"
+VERSION = "stoker-0.2.0"
 
 _BUSY_SECONDS = 1.0
 _CALM_SECONDS = 10.0
