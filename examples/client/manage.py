@@ -1,4 +1,4 @@
-"""Create an endpoint, give it machines, look at it. Delete it with: stoker endpoints delete my-endpoint
+"""Create an endpoint with a workergroup and print its state. Delete it with: stoker endpoints delete my-endpoint
 
 Set STOKER_URL, STOKER_API_KEY and TEMPLATE_HASH, then: python manage.py
 """

@@ -1,4 +1,4 @@
-"""Many requests with bounded concurrency; answers in order, errors in their place.
+"""Many requests with bounded concurrency; answers and errors in order.
 
 Set STOKER_URL and STOKER_API_KEY, then: python many.py
 """

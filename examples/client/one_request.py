@@ -1,4 +1,4 @@
-"""One request, and where its time went.
+"""One request and its timing.
 
 Set STOKER_URL and STOKER_API_KEY, then: python one_request.py
 """
@@ -14,7 +14,7 @@ async def main() -> None:
         answer = await endpoint.request(
             "/v1/completions",
             {"prompt": "The stoker", "max_tokens": 32},
-            cost=32,  # tokens: the same unit that the worker measures itself in
+            cost=32,  # tokens: the unit of the worker's benchmark
             timeout=300,
             on_wait=lambda wait: print(f"waiting: {wait}"),
         )

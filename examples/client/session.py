@@ -1,4 +1,4 @@
-"""A worker to oneself: requests that need the state that earlier ones left on it.
+"""A session: requests that need the state of earlier ones on the same worker.
 
 Set STOKER_URL and STOKER_API_KEY, then: python session.py
 """
@@ -11,7 +11,7 @@ import stoker
 async def main() -> None:
     async with stoker.Serverless() as client:
         endpoint = await client.get_endpoint("llm")
-        # it occupies the worker with `cost` until the block ends, or for 60 s after the last request
+        # the session occupies the worker with `cost` until the block ends or 60 s after the last request
         async with endpoint.session(cost=100, lifetime=60) as session:
             for prompt in ("First the coal,", "then the fire,"):
                 answer = await session.request("/v1/completions", {"prompt": prompt, "max_tokens": 16})

@@ -1,4 +1,4 @@
-"""Tokens as the model makes them.
+"""Print tokens as they arrive.
 
 Set STOKER_URL and STOKER_API_KEY, then: python stream.py
 """

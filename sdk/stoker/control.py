@@ -53,8 +53,8 @@ ENDPOINT_ID_LIMIT = 2**31
 CALL_SECONDS_MAX = 10.0
 
 EXIT_SECONDS = 0.25
-"""Pause before the interpreter exits. Threads of Temporal's core may still use the interpreter then and abort the process
-(sdk-python#300); about one of fifteen short scripts was aborted without the pause, and none of fifty with it."""
+"""Pause before the interpreter exits. Threads of Temporal's core may still use the interpreter then and abort the
+process (sdk-python#300). Without the pause about one of fifteen short scripts was aborted, with it none of fifty."""
 
 DELETION_SECONDS_MAX = 60.0
 """How long `create_endpoint` waits for the end of an earlier endpoint's deletion. A deletion ends about 30 s after the
@@ -213,8 +213,8 @@ class Control:
                     await self._deletion_result(endpoint_name)
         except TimeoutError:
             raise Refused(
-                f"endpoint {endpoint_name!r} is still being deleted after {seconds_max:g} s. The deletion ends about 30 s "
-                "after the marketplace confirms that its last worker is gone; create the endpoint again then, or "
+                f"endpoint {endpoint_name!r} is still being deleted after {seconds_max:g} s. The deletion ends about "
+                "30 s after the marketplace confirms that its last worker is gone; create the endpoint again then, or "
                 "choose another name",
                 status=409,
                 code="endpoint_deleting",
@@ -365,7 +365,7 @@ class Control:
         return sorted(each.removeprefix(wire.workflow_id("")) for each in found)
 
     async def release(self, endpoint_name: str, *, wait_seconds: float | None = None) -> wire.Released | None:
-        """Delete an endpoint by force: terminate its workflow and destroy every instance with its label, without draining.
+        """Delete an endpoint by force: terminate its workflow, destroy every instance with its label, without draining.
 
         For an endpoint whose workflow makes no progress. A Temporal worker must run. With `wait_seconds`, wait for the
         result: the instances that were destroyed and those that are left, which the sweep destroys later.

@@ -108,8 +108,8 @@ class Engine:
     ) -> Any:
         """A management call, retried during an outage of the engine.
 
-        A call that is not repeatable is retried only if it certainly did not arrive, because the engine may have carried
-        it out and lost the answer.
+        A call that is not repeatable is retried only if it certainly did not arrive. Otherwise the engine may have
+        carried it out and lost the answer.
 
         Raises:
             EngineUnavailable: the outage was longer than tolerated.

@@ -37,7 +37,7 @@ class LoopThread:
         return self._schedule(work)[0]
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run work and wait for its result. Ctrl-C while waiting cancels the work; it is raised once the work has ended.
+        """Run work and wait for its result. Ctrl-C cancels the work and is raised once the work has ended.
 
         Raises:
             RuntimeError: the client is closed, or the caller is the loop's own thread.
@@ -102,8 +102,8 @@ class LoopThread:
         """
         if threading.current_thread() is self._thread:
             raise RuntimeError(
-                "a callback (on_wait, or the source of a map) cannot wait for its own client, which waits for the callback; "
-                "store the data there, and call the client from the thread that uses it"
+                "a callback (on_wait, or the source of a map) cannot wait for its own client, which waits for the "
+                "callback; store the data there, and call the client from the thread that uses it"
             )
 
     def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:

@@ -96,7 +96,7 @@ class Reply:
         await self.aclose()
 
     def detach(self) -> Reply:
-        """The same response under a new owner, who must close it. Closing this object then does nothing."""
+        """The same response in a new object, which must be closed instead of this one."""
         connection, self._connection = self._connection, None
         if connection is None:
             raise RuntimeError("the reply is closed")
@@ -257,8 +257,8 @@ class ConnectionPool:
             return
         if self._loop is not None and self._process == process and self._loop.is_running():
             raise RuntimeError(
-                "this client belongs to another event loop, which still runs; make one stoker.Serverless per event loop, "
-                "or share a stoker.SyncServerless between threads"
+                "this client belongs to another event loop, which still runs; "
+                "make one stoker.Serverless per event loop, or share a stoker.SyncServerless between threads"
             )
         self._loop, self._process = loop, process
         self._free = asyncio.Semaphore(self._limit)

@@ -1,7 +1,6 @@
-"""The client against the real thing: Temporal, endpoint workflow, engine, and a worker in front of a model.
+"""The client with real parts: Temporal, endpoint workflow, engine, and a worker in front of a model.
 
-Only the machine is not rented: the marketplace is in memory, and the worker that it would have started is started here,
-with the environment that it was given.
+The marketplace is a fake in memory. The test starts the worker with the environment of the launch.
 """
 
 import asyncio
@@ -52,7 +51,7 @@ def free_port() -> int:
 
 
 class Deployment:
-    """Everything but the machines."""
+    """The deployment without rented machines."""
 
     def __init__(self, env: WorkflowEnvironment, market: FakeMarket, port: int, folder: Path) -> None:
         self.env = env
@@ -89,7 +88,7 @@ class Deployment:
         return next(iter(self.market.instances.values()))
 
     async def boot(self, instance: FakeInstance) -> None:
-        """What a host does with a rented machine: run the template with the environment that it was given."""
+        """Run the template with the environment of the launch, as a host does."""
         port, model_port = free_port(), free_port()
         given = {name: value for name, value in instance.launch.env.items() if not name.startswith("-p ")}
         environ = (
@@ -146,7 +145,7 @@ async def deployment(tmp_path) -> AsyncIterator[Deployment]:
         await deployment.close()
 
 
-async def test_a_client_is_served_from_nothing_through_an_engine_restart_to_deletion(deployment):
+async def test_a_client_is_served_from_zero_workers_through_a_restart_to_deletion(deployment):
     waits: list[stoker.Wait] = []
     async with stoker.Serverless(KEY, url=deployment.url, timeout=90) as client:
         record = await client.endpoints.create("llm", max_workers=1, min_workers=0, min_load=1)
@@ -154,7 +153,7 @@ async def test_a_client_is_served_from_nothing_through_an_engine_restart_to_dele
         endpoint = await client.get_endpoint("llm")
         prompt = {"prompt": "The stoker", "max_tokens": 8, "seed": 3}
 
-        # no worker anywhere: the request waits, and is told why
+        # without a worker the request waits, and on_wait reports the reason
         first = endpoint.submit("/v1/completions", prompt, cost=8, on_wait=waits.append)
         instance = await deployment.rented()
         await deployment.boot(instance)
@@ -172,7 +171,7 @@ async def test_a_client_is_served_from_nothing_through_an_engine_restart_to_dele
             again = await session.request("/v1/completions", prompt)
             assert again.json()["choices"] == answer.json()["choices"]
 
-        # the engine goes and comes back: no error
+        # an engine restart is no error
         await deployment.stop_engine()
         during = [endpoint.submit("/v1/completions", prompt, cost=8) for _ in range(5)]
         await deployment.start_engine()

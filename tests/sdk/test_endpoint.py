@@ -1,4 +1,4 @@
-"""Many requests at once, and requests in the background."""
+"""`Endpoint.map` and `Endpoint.submit`: bounded concurrency, and requests in the background."""
 
 import asyncio
 from contextlib import aclosing
@@ -15,7 +15,7 @@ def numbered(count: int) -> list[Request]:
     return [Request(route="/x", payload={"n": number}) for number in range(count)]
 
 
-async def test_answers_come_in_order_however_the_workers_finish(peers, endpoint):
+async def test_answers_come_in_order_of_the_requests(peers, endpoint):
     later = asyncio.Event()
 
     async def first_last(request, body):
@@ -30,7 +30,7 @@ async def test_answers_come_in_order_however_the_workers_finish(peers, endpoint)
     assert got == list(range(10))
 
 
-async def test_answers_come_as_they_are_made_when_order_does_not_matter(peers, endpoint):
+async def test_unordered_answers_come_as_they_complete(peers, endpoint):
     later = asyncio.Event()
 
     async def first_last(request, body):
@@ -48,7 +48,7 @@ async def test_answers_come_as_they_are_made_when_order_does_not_matter(peers, e
     assert sorted(got) == list(range(6))
 
 
-async def test_no_more_run_at_once_than_allowed_and_as_many_as_allowed_do(peers, endpoint):
+async def test_exactly_the_allowed_number_runs_at_once(peers, endpoint):
     full = asyncio.Event()
 
     async def wait_for_company(request, body):
@@ -63,7 +63,7 @@ async def test_no_more_run_at_once_than_allowed_and_as_many_as_allowed_do(peers,
     assert peers.working_max == 3
 
 
-async def test_requests_are_taken_as_they_are_needed(endpoint):
+async def test_requests_are_taken_from_the_source_when_needed(endpoint):
     taken = []
 
     async def endless():
@@ -93,7 +93,7 @@ async def test_the_first_error_ends_a_map_and_cancels_the_rest(peers, endpoint):
     await asyncio.wait_for(peers.client_disconnected.wait(), 10)
 
 
-async def test_errors_can_stand_in_the_place_of_answers(peers, endpoint):
+async def test_errors_can_be_yielded_in_the_place_of_answers(peers, endpoint):
     async def fail_odd(request, body):
         number = body["payload"]["n"]
         say = problem(422, "bad", "odd") if number % 2 else json_reply(number)
@@ -104,7 +104,7 @@ async def test_errors_can_stand_in_the_place_of_answers(peers, endpoint):
     assert [type(item).__name__ for item in got] == ["Answer", "ModelError", "Answer", "ModelError"]
 
 
-async def test_an_error_of_the_source_is_the_callers(endpoint):
+async def test_an_error_of_the_source_is_raised(endpoint):
     def broken():
         yield Request(route="/x", payload={})
         raise LookupError("no more rows")
@@ -113,7 +113,7 @@ async def test_an_error_of_the_source_is_the_callers(endpoint):
         [answer async for answer in endpoint.map(broken())]
 
 
-async def test_a_map_of_nothing_is_nothing(endpoint):
+async def test_a_map_of_no_requests_yields_nothing(endpoint):
     assert [answer async for answer in endpoint.map([])] == []
     with pytest.raises(stoker.Invalid, match="concurrency"):
         [answer async for answer in endpoint.map([], concurrency=0)]
@@ -125,14 +125,14 @@ async def test_a_thousand_requests_at_once_are_answered(peers, endpoint):
     assert [answer.json()["echo"]["n"] for answer in answers] == list(range(1000))
 
 
-async def test_more_requests_than_connections_take_turns(peers):
+async def test_requests_queue_for_connections(peers):
     async with stoker.Serverless(ACCOUNT_KEY, url=peers.url, retry=QUICK, connections_max=3) as client:
         endpoint = await client.get_endpoint("llm")
         await asyncio.gather(*(endpoint.request("/x", {}) for _ in range(30)))
     assert peers.working_max <= 3
 
 
-async def test_a_submitted_request_tells_where_it_is(peers, endpoint):
+async def test_a_submission_shows_the_requests_state(peers, endpoint):
     asked, go = asyncio.Event(), asyncio.Event()
     working, finish = asyncio.Event(), asyncio.Event()
 
@@ -146,12 +146,12 @@ async def test_a_submitted_request_tells_where_it_is(peers, endpoint):
         await finish.wait()
         return await json_reply("done")(request, body)
 
-    told = asyncio.Event()
+    waited = asyncio.Event()
     peers.route_replies += [peers.wait("booting", "a worker boots"), route]
     peers.worker_reply = work
-    submission = endpoint.submit("/x", {}, on_wait=lambda _: told.set())
+    submission = endpoint.submit("/x", {}, on_wait=lambda _: waited.set())
     assert submission.status is RequestStatus.NEW
-    await asyncio.wait_for(told.wait(), 10)
+    await asyncio.wait_for(waited.wait(), 10)
     await asyncio.wait_for(asked.wait(), 10)
     assert submission.status is RequestStatus.POLLING
     assert submission.wait is not None
@@ -167,7 +167,7 @@ async def test_a_submitted_request_tells_where_it_is(peers, endpoint):
     assert submission.done()
 
 
-async def test_a_submitted_request_can_be_taken_back(peers, endpoint):
+async def test_a_submission_can_be_cancelled(peers, endpoint):
     started = asyncio.Event()
 
     async def hang(request, body):
@@ -184,7 +184,7 @@ async def test_a_submitted_request_can_be_taken_back(peers, endpoint):
     await asyncio.wait_for(peers.client_disconnected.wait(), 10)
 
 
-async def test_a_submitted_request_that_failed_says_so(peers, endpoint):
+async def test_a_failed_submission_raises_its_error(peers, endpoint):
     peers.worker_reply = problem(422, "bad", "bad payload")
     submission = endpoint.submit("/x", {})
     with pytest.raises(stoker.ModelError):
@@ -192,7 +192,7 @@ async def test_a_submitted_request_that_failed_says_so(peers, endpoint):
     assert submission.status is RequestStatus.ERRORED
 
 
-async def test_leaving_the_client_cancels_what_runs_in_the_background(peers):
+async def test_closing_the_client_cancels_background_requests(peers):
     started = asyncio.Event()
 
     async def hang(request, body):
@@ -206,7 +206,7 @@ async def test_leaving_the_client_cancels_what_runs_in_the_background(peers):
     assert submission.status is RequestStatus.CANCELLED
 
 
-async def test_a_closed_client_says_so(peers):
+async def test_a_closed_client_is_an_error(peers):
     async with stoker.Serverless(ACCOUNT_KEY, url=peers.url) as client:
         endpoint = await client.get_endpoint("llm")
     with pytest.raises(RuntimeError, match="closed"):

@@ -1,4 +1,4 @@
-"""The examples run as they stand."""
+"""The examples run unchanged."""
 
 import asyncio
 import os
@@ -45,10 +45,10 @@ async def test_an_example_prints_the_answers(peers, name, count):
     assert (await run(peers, name)).count("shovelled on") == count
 
 
-async def test_the_stream_example_prints_tokens_and_when_they_came(peers):
+async def test_the_stream_example_prints_tokens_and_times(peers):
     peers.worker_reply = serve
-    said = await run(peers, "stream.py")
-    assert said.startswith("shovel\nfirst byte after ")
+    output = await run(peers, "stream.py")
+    assert output.startswith("shovel\nfirst byte after ")
 
 
 async def test_the_management_example_creates_an_endpoint_once(peers):
@@ -68,10 +68,10 @@ async def test_the_management_example_creates_an_endpoint_once(peers):
         ),
     }
     for _ in range(2):
-        said = await run(peers, "manage.py")
-        assert "41 idle 8.5" in said
-        assert "recruit no worker yet" in said
-        assert peers.endpoint_key not in said
+        output = await run(peers, "manage.py")
+        assert "41 idle 8.5" in output
+        assert "recruit no worker yet" in output
+        assert peers.endpoint_key not in output
     assert [
         called
         for called, seen in peers.console_calls

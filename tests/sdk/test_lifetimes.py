@@ -1,4 +1,4 @@
-"""Clients that outlive their event loop, their thread or their process: they work, or say what to do."""
+"""Clients after the end of their event loop, thread or process: they work, or the error names the remedy."""
 
 import asyncio
 import gc
@@ -27,7 +27,7 @@ async def asked(client: stoker.Serverless) -> int:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_client_goes_on_in_the_next_event_loop(threaded_peers):
+def test_a_client_works_in_the_next_event_loop(threaded_peers):
     client = client_of(threaded_peers)
     for _ in range(3):
         assert asyncio.run(asked(client)) == 200
@@ -36,7 +36,7 @@ def test_a_client_goes_on_in_the_next_event_loop(threaded_peers):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_work_in_the_background_ends_with_its_loop_and_does_not_keep_the_client_from_closing(threaded_peers):
+def test_background_requests_of_an_ended_loop_do_not_prevent_closing(threaded_peers):
     client = client_of(threaded_peers)
 
     async def submit():
@@ -48,24 +48,24 @@ def test_work_in_the_background_ends_with_its_loop_and_does_not_keep_the_client_
     gc.collect()
 
 
-async def test_a_loop_that_still_runs_keeps_its_client(peers):
-    said = []
+async def test_a_client_of_a_running_loop_is_refused_in_another_loop(peers):
+    errors = []
 
     def elsewhere(client):
         for work in (asked(client), client.aclose()):
             try:
                 asyncio.run(work)
             except RuntimeError as fault:
-                said.append(str(fault))
+                errors.append(str(fault))
 
     async with client_of(peers) as client:
         assert await asked(client) == 200
         thread = threading.Thread(target=elsewhere, args=(client,))
         thread.start()
         await asyncio.to_thread(thread.join, 30)
-        assert len(said) == 2
+        assert len(errors) == 2
         assert all(
-            "one stoker.Serverless per event loop" in each and "SyncServerless" in each for each in said
+            "one stoker.Serverless per event loop" in each and "SyncServerless" in each for each in errors
         )
         assert await asked(client) == 200
 
@@ -73,27 +73,25 @@ async def test_a_loop_that_still_runs_keeps_its_client(peers):
 def _in_a_child(ask, answers):
     try:
         answers.put(ask())
-    except Exception as fault:  # noqa: BLE001 - told to the parent
+    except Exception as fault:  # noqa: BLE001 - reported to the parent
         answers.put(f"{type(fault).__name__}: {fault}")
 
 
 def forked(ask):
-    """What `ask` answers in a forked process."""
+    """The result of `ask` in a forked process."""
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # of a process with threads, which is the case here
+        warnings.simplefilter("ignore", DeprecationWarning)  # about forking a process with threads
         child = context.Process(target=_in_a_child, args=(ask, answers))
         child.start()
-    said = answers.get(timeout=60)
+    result = answers.get(timeout=60)
     child.join(30)
-    return said
+    return result
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_client_works_in_a_forked_process_and_goes_on_in_its_parent(threaded_peers):
+def test_a_client_works_in_a_forked_process_and_in_its_parent(threaded_peers):
     client = client_of(threaded_peers)
 
     async def ask():
@@ -101,21 +99,21 @@ def test_a_client_works_in_a_forked_process_and_goes_on_in_its_parent(threaded_p
 
     async def both():
         assert await asked(client) == 200
-        said = await asyncio.to_thread(forked, lambda: asyncio.run(ask()))
-        assert await asked(client) == 200  # its own connection is as it was
+        result = await asyncio.to_thread(forked, lambda: asyncio.run(ask()))
+        assert await asked(client) == 200  # its connection was not affected by the child
         await client.aclose()
-        return said
+        return result
 
     assert asyncio.run(both()) == 200
     gc.collect()
 
 
-def test_a_sync_client_says_that_its_thread_stayed_in_the_parent(threaded_peers):
+def test_a_sync_client_refuses_to_work_in_a_forked_process(threaded_peers):
     with stoker.SyncServerless(ACCOUNT_KEY, url=threaded_peers.url) as client:
         endpoint = client.get_endpoint("llm")
-        said = forked(lambda: endpoint.request("/x", {}).status)
-        assert said.startswith("RuntimeError: ")
-        assert "make a client in each process" in said
+        result = forked(lambda: endpoint.request("/x", {}).status)
+        assert result.startswith("RuntimeError: ")
+        assert "make a client in each process" in result
         assert forked(client.close) is None
         assert endpoint.request("/x", {}).status == 200
 
@@ -128,13 +126,13 @@ def test_a_sync_client_that_is_dropped_ends_its_thread_and_its_connections(threa
     del client
     gc.collect()
     assert kept() is None
-    assert endpoint.request("/x", {}).status == 200  # a handle keeps what it needs
+    assert endpoint.request("/x", {}).status == 200  # the handle keeps the client alive
     del endpoint
     gc.collect()
     assert threading.active_count() == before
 
 
-async def test_a_client_that_is_dropped_with_open_connections_is_told_of(peers):
+async def test_dropping_a_client_with_open_connections_is_a_warning(peers):
     client = client_of(peers)
     pools = (client._engine_pool, client._workers_pool)
     assert await asked(client) == 200
@@ -145,7 +143,7 @@ async def test_a_client_that_is_dropped_with_open_connections_is_told_of(peers):
         await pool.aclose()
 
 
-async def test_a_client_that_was_closed_or_never_used_is_dropped_without_a_word(peers):
+async def test_dropping_a_closed_or_unused_client_is_no_warning(peers):
     async with client_of(peers) as client:
         assert await asked(client) == 200
     unused = client_of(peers)
@@ -164,7 +162,7 @@ async def test_a_client_that_was_closed_or_never_used_is_dropped_without_a_word(
         "client.get_endpoints()",
     ],
 )
-def test_a_program_ends_whatever_it_left_open(threaded_peers, left_open):
+def test_a_program_ends_without_a_traceback_with_open_objects(threaded_peers, left_open):
     code = textwrap.dedent(
         f"""
         import stoker

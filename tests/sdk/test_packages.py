@@ -1,4 +1,4 @@
-"""What is published: wheels that install and import with their declared dependencies and nothing else."""
+"""The published wheels install and import with their declared dependencies alone."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ def test_the_client_depends_on_three_packages_and_two_extras():
 
 
 def test_the_worker_depends_on_six_packages_and_no_extra():
-    """A GPU box carries the user's own pins: this list is a promise."""
+    """The worker shares an environment with the user's pinned packages, so the list is short and fixed."""
     assert project("pyworker")["dependencies"] == [
         "stoker-wire",
         "pydantic>=2.12",
@@ -51,8 +51,8 @@ def test_the_worker_depends_on_six_packages_and_no_extra():
     assert project("pyworker").keys() & {"optional-dependencies", "scripts"} == set()
 
 
-def test_what_is_published_installs_these_distributions_and_no_more():
-    """Each is a promise to whoever installs it: a new one is a decision, not an accident."""
+def test_the_published_packages_install_exactly_these_distributions():
+    """A new dependency must be a decision, because users install it."""
     validation = {"pydantic", "pydantic-core", "annotated-types", "typing-extensions", "typing-inspection"}
     http = {"httpx", "httpcore", "h11", "anyio", "idna", "certifi"}
     assert closure("stoker-wire") == {"stoker-wire"} | validation
@@ -63,7 +63,7 @@ def test_what_is_published_installs_these_distributions_and_no_more():
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory) -> list[Path]:
-    """The three wheels, built as an index would get them."""
+    """The three wheels, built as for an index."""
     folder = tmp_path_factory.mktemp("wheels")
     for room in ("wire", "sdk", "pyworker"):
         subprocess.run(
@@ -93,7 +93,7 @@ def test_a_wheel_holds_its_package_and_nothing_else(wheels):
 
 
 def closure(*names: str) -> set[str]:
-    """The distributions that these need, by their own word."""
+    """These distributions with all their declared dependencies."""
     found: set[str] = set()
     todo = list(names)
     while todo:
@@ -121,7 +121,7 @@ def bare_worker(wheels, tmp_path_factory) -> Path:
 
 
 def environment(home: Path, wheels: list[Path], part: str) -> Path:
-    """An environment with that part and what it says that it needs, linked from ours: no network."""
+    """An environment with that part and its declared dependencies, linked from this one without network."""
     needed = closure(part)
     venv.create(home, symlinks=True, with_pip=False)
     site = Path(
@@ -194,7 +194,7 @@ def test_every_module_of_the_worker_imports_bare(bare_worker):
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_what_needs_an_extra_says_which(bare):
+def test_a_missing_extra_is_named(bare):
     done = run(bare, "from stoker.cli import main; main()")
     assert done.returncode == 2
     assert 'pip install "stoker[cli]"' in done.stderr

@@ -1,4 +1,4 @@
-"""Forward proxies: used as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say, and never for loopback addresses."""
+"""Forward proxies by HTTP_PROXY, HTTPS_PROXY and NO_PROXY; never for loopback addresses."""
 
 import asyncio
 import base64
@@ -29,7 +29,7 @@ def no_variables(monkeypatch):
 
 
 class ForwardProxy:
-    """A forward proxy on loopback: CONNECT tunnels, and plain requests in absolute form. It resolves names by `hosts`."""
+    """A forward proxy on loopback: CONNECT tunnels and requests in absolute form. `hosts` resolves names."""
 
     def __init__(self) -> None:
         self.hosts: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Where address and key come from."""
+"""Address and key from arguments, environment and config file."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from stoker.settings import read_settings
 
 @pytest.fixture
 def config(tmp_path):
-    """A config file, and the environment that names it."""
+    """Writes a config file and returns an environment that names it."""
     path = tmp_path / "config.toml"
 
     def write(text: str) -> dict[str, str]:
@@ -18,7 +18,7 @@ def config(tmp_path):
     return write
 
 
-def test_an_argument_wins_over_the_environment_and_that_over_the_file(config):
+def test_arguments_override_the_environment_and_the_environment_overrides_the_file(config):
     environ = config('url = "http://file:1"\napi_key = "file-key"\n')
     assert read_settings(environ=environ).url == "http://file:1"
     environ |= {"STOKER_URL": "http://environment:1", "STOKER_API_KEY": "environment-key"}
@@ -27,7 +27,7 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_file(config):
     assert (settings.url, settings.api_key) == ("https://argument:1", "argument-key")
 
 
-def test_the_file_lies_where_config_files_lie(tmp_path):
+def test_the_config_file_is_found_in_the_usual_places(tmp_path):
     path = tmp_path / "xdg" / "stoker" / "config.toml"
     path.parent.mkdir(parents=True)
     path.write_text('url = "http://xdg:1"\napi_key = "k"\n')
@@ -38,7 +38,7 @@ def test_the_file_lies_where_config_files_lie(tmp_path):
     assert read_settings(environ={"HOME": str(tmp_path / "home")}).url == "http://home:1"
 
 
-def test_what_is_missing_is_said_with_the_three_places(tmp_path):
+def test_a_missing_setting_is_named_with_the_three_places(tmp_path):
     environ = {"HOME": str(tmp_path)}
     with pytest.raises(stoker.Invalid, match=r"url=.*STOKER_URL.*config\.toml"):
         read_settings(environ=environ)
@@ -70,13 +70,13 @@ def test_a_file_that_cannot_be_used_is_named(config, text):
         "http://a\n",
     ],
 )
-def test_an_address_that_is_none_is_refused(url):
+def test_an_invalid_address_is_refused(url):
     with pytest.raises(stoker.Invalid, match="address"):
         read_settings(url, "key", environ={})
 
 
 @pytest.mark.parametrize("key", ["a b", "a\nb", "schlüssel"])
-def test_a_key_that_is_none_is_refused_without_being_printed(key):
+def test_an_invalid_key_is_refused_without_being_printed(key):
     with pytest.raises(stoker.Invalid, match="the key") as caught:
         read_settings("http://e:1", key, environ={})
     assert key not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The sync twin: the same client for programs without an event loop. The peers run on a loop in another thread."""
+"""The sync client. The fake engine and worker run on another thread."""
 
 import asyncio
 import signal
@@ -36,7 +36,7 @@ def test_a_request_is_answered(client):
     assert (endpoint.id, endpoint.name) == (7, "llm")
 
 
-def test_errors_are_the_same(peers, client):
+def test_errors_are_those_of_the_async_client(peers, client):
     endpoint = client.get_endpoint("llm")
     peers.worker_reply = problem(422, "bad", "no prompt")
     with pytest.raises(stoker.ModelError, match="no prompt"):
@@ -83,7 +83,7 @@ def test_a_session_and_a_submission(peers, client):
     assert submission.status is RequestStatus.COMPLETE
 
 
-def test_a_submission_is_taken_back(peers, client):
+def test_a_submission_is_cancelled(peers, client):
     started = threading.Event()
 
     async def hang(request, body):
@@ -114,7 +114,7 @@ def test_threads_may_share_a_client(client):
     assert sorted(got) == list(range(8))
 
 
-def test_management_is_the_same(peers, client):
+def test_management_works_without_await(peers, client):
     peers.console_replies["GET", "/api/v0/endptjobs/7/costs/"] = json_reply({"dollars": 2.0})
     assert [record.endpoint_name for record in client.endpoints.list()] == ["llm"]
     assert client.get_endpoint(7).costs() == {"dollars": 2.0}
@@ -138,7 +138,7 @@ def test_management_is_the_same(peers, client):
     ],
     ids=["a call", "close", "a result"],
 )
-def test_a_callback_that_waits_for_its_own_client_is_told_so(peers, client, call):
+def test_a_callback_that_waits_for_its_own_client_is_an_error(peers, client, call):
     async def hang(request, body):
         await asyncio.Event().wait()
 
@@ -164,7 +164,7 @@ def test_a_callback_that_waits_for_its_own_client_is_told_so(peers, client, call
     assert client.get_endpoint("llm").id == 7
 
 
-def test_an_interrupt_in_a_stream_is_raised_as_it_is(peers, client):
+def test_an_interrupt_in_a_stream_is_raised_unchanged(peers, client):
     async def slow(request, _):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
@@ -184,7 +184,7 @@ def test_an_interrupt_in_a_stream_is_raised_as_it_is(peers, client):
                 got.append(event.data)
                 timer.start()
 
-    # a process that was started to ignore Ctrl-C, as those are that share tests out, would do so here
+    # test runners may start their processes with SIGINT ignored
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt) as caught:
@@ -196,7 +196,7 @@ def test_an_interrupt_in_a_stream_is_raised_as_it_is(peers, client):
     assert client.get_endpoint("llm").id == 7
 
 
-def test_a_closed_client_says_so_and_leaves_no_thread(peers):
+def test_a_closed_client_is_an_error_and_leaves_no_thread(peers):
     before = threading.active_count()
     client = stoker.SyncServerless(ACCOUNT_KEY, url=peers.url)
     endpoint = client.get_endpoint("llm")
@@ -207,7 +207,7 @@ def test_a_closed_client_says_so_and_leaves_no_thread(peers):
         endpoint.request("/x", {})
 
 
-def test_the_twins_have_the_same_names():
+def test_the_sync_client_has_the_names_of_the_async_client():
     for twin, origin in [
         (stoker.SyncServerless, stoker.Serverless),
         (sync.SyncEndpoint, stoker.Endpoint),

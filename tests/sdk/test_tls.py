@@ -1,4 +1,4 @@
-"""Certificates are checked unless the caller says otherwise."""
+"""Certificates of workers are checked by default."""
 
 import ssl
 

@@ -1,4 +1,4 @@
-"""Connections: kept, counted, and let go."""
+"""Connections: reused, bounded in number, and closed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,8 +8,8 @@ import pytest
 from stoker.transport import ConnectionPool, connections_allowed
 
 
-class Counting:
-    """A server that counts its connections and answers every request with one word."""
+class CountingServer:
+    """A server that counts its connections."""
 
     def __init__(self) -> None:
         self.opened = 0
@@ -59,8 +59,8 @@ class Counting:
 
 
 @pytest.fixture
-async def servers() -> AsyncIterator[tuple[Counting, Counting]]:
-    one, two = Counting(), Counting()
+async def servers() -> AsyncIterator[tuple[CountingServer, CountingServer]]:
+    one, two = CountingServer(), CountingServer()
     await one.start()
     await two.start()
     yield one, two
@@ -88,7 +88,7 @@ async def test_no_more_connections_are_open_than_allowed(servers, pool):
     assert one.open_now + two.open_now <= 4
 
 
-async def test_connections_to_another_worker_make_room(servers, pool):
+async def test_idle_connections_to_other_workers_are_closed_at_the_limit(servers, pool):
     one, two = servers
     await asyncio.gather(*(pool.fetch("GET", one.url) for _ in range(4)))
     assert one.open_now == 4
@@ -107,7 +107,7 @@ async def test_idle_connections_are_closed_in_time(servers):
     await pool.aclose()
 
 
-async def test_closing_closes_everything_even_what_is_being_read(servers, pool):
+async def test_closing_closes_connections_in_use_too(servers, pool):
     one, _ = servers
     await pool.fetch("GET", one.url)
     reply = await pool.open("GET", one.url)
@@ -127,7 +127,7 @@ async def test_a_connection_that_the_server_closed_is_replaced(servers, pool):
     assert one.opened == 2
 
 
-async def test_giving_up_a_turn_takes_nobody_elses(servers):
+async def test_cancelling_a_queued_request_keeps_the_place_of_the_others(servers):
     one, _ = servers
     pool = ConnectionPool(connections_max=1)
     holding = await pool.open("GET", one.url)
@@ -141,11 +141,11 @@ async def test_giving_up_a_turn_takes_nobody_elses(servers):
     await pool.aclose()
 
 
-def test_a_process_is_never_asked_for_more_sockets_than_it_may_have():
+def test_the_default_limit_fits_the_processs_file_limit():
     assert 16 <= connections_allowed() <= 1000
 
 
-async def test_a_request_cancelled_at_any_step_takes_no_other_with_it(servers):
+async def test_a_request_cancelled_at_any_step_does_not_block_the_next(servers):
     server, _ = servers
     steps, finished = 0, False
     while not finished:
@@ -156,7 +156,7 @@ async def test_a_request_cancelled_at_any_step_takes_no_other_with_it(servers):
         finished = given_up.done()
         given_up.cancel()
         await asyncio.gather(given_up, return_exceptions=True)
-        async with asyncio.timeout(10):  # for ever, if the connection of the one is taken for the other
+        async with asyncio.timeout(10):  # expires if the next request waits for the locked connection
             assert (await pool.fetch("GET", server.url)).text == "done"
         await pool.aclose()
         steps += 1

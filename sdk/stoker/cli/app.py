@@ -8,8 +8,14 @@ from typing import Annotated
 
 import typer
 
-from stoker.cli import advise, endpoints, hosts, inspect, request, watch, workergroups
+from stoker.cli.advise import advise
 from stoker.cli.context import Globals
+from stoker.cli.endpoints import app as endpoints
+from stoker.cli.hosts import app as hosts
+from stoker.cli.inspect import costs, decisions, logs, workers
+from stoker.cli.request import request
+from stoker.cli.watch import watch
+from stoker.cli.workergroups import app as workergroups
 from stoker.transport import version
 
 app = typer.Typer(
@@ -46,13 +52,7 @@ def options(
     context.obj = Globals(url, api_key, insecure)
 
 
-app.add_typer(endpoints.app, name="endpoints")
-app.add_typer(workergroups.app, name="workergroups")
-app.add_typer(hosts.app, name="hosts")
-app.command("workers")(inspect.workers)
-app.command("logs")(inspect.logs)
-app.command("decisions")(inspect.decisions)
-app.command("costs")(inspect.costs)
-app.command("advise")(advise.advise)
-app.command("request")(request.request)
-app.command("watch")(watch.watch)
+for group, name in ((endpoints, "endpoints"), (workergroups, "workergroups"), (hosts, "hosts")):
+    app.add_typer(group, name=name)
+for command in (workers, logs, decisions, costs, advise, request, watch):
+    app.command(command.__name__)(command)

@@ -82,7 +82,7 @@ def decisions(
 
 
 def costs(context: typer.Context, endpoint: EndpointArgument, as_json: AsJson = False) -> None:
-    """What an endpoint has cost, by worker state, and what it costs now, by worker."""
+    """An endpoint's costs: dollars by worker state, and dollars per hour by worker."""
 
     async def work(client: Serverless) -> dict[str, Any]:
         return await client.endpoints.costs(endpoint)

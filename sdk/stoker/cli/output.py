@@ -1,4 +1,7 @@
-"""The command's output: tables, JSON, notices and errors. Control characters of foreign text never reach the terminal."""
+"""The command's output: tables, JSON, notices and errors.
+
+Control characters of foreign text never reach the terminal.
+"""
 
 from __future__ import annotations
 

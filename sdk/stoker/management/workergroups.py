@@ -52,7 +52,7 @@ class Workergroups(ConsoleApi):
         )
 
     async def create(self, endpoint: str | int, **parameters: Any) -> WorkergroupRecord:
-        """Create a workergroup from `template_hash` or `template_id`, `search_params`, `launch_args`, `gpu_ram` and bounds.
+        """Create a workergroup: `template_hash` or `template_id`, and `search_params`, `launch_args`, `gpu_ram`, bounds.
 
         Raises:
             Invalid: a parameter is unknown or out of bounds, or the template is missing; nothing was sent.

@@ -72,9 +72,9 @@ def classify_answer(
 
 
 def _is_about_the_ticket(response: httpx.Response, code: str) -> bool:
-    """Whether a 401 comes from the worker. A model with an API key of its own answers 401 too; a new ticket does not help.
+    """Whether a 401 comes from the worker.
 
-    stoker's worker sends a code. The official worker and plain aiohttp send no code.
+    A model with an API key of its own answers 401 too, and a new ticket does not help. stoker's worker sends a code. The official worker and plain aiohttp send no code.
     """
     if code:
         return code.startswith("ticket_") or code in _TICKET_CODES

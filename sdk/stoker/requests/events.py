@@ -152,5 +152,6 @@ def parser_for(media_type: str, first_bytes: bytes) -> EventParser:
 def _bound(held: int) -> None:
     if held > EVENT_BYTES_MAX:
         raise MalformedAnswer(
-            f"a stream event passed {EVENT_BYTES_MAX >> 20} MiB without an end; if this is not a stream of events, use .bytes()"
+            f"a stream event passed {EVENT_BYTES_MAX >> 20} MiB without an end; "
+            "if this is not a stream of events, use .bytes()"
         )

@@ -72,7 +72,7 @@ class Progress:
             self.on_wait(wait)
 
     def describe(self) -> tuple[str, str]:
-        """What the request waits for: a reason code and a sentence."""
+        """The reason code and the sentence for a request that has not ended."""
         if self.status is RequestStatus.IN_PROGRESS:
             return "worker", f"the worker {self.worker_url} had it and had not finished"
         if self.wait is not None:

@@ -93,7 +93,8 @@ class Session:
         session_id = body.get("session_id") if isinstance(body, dict) else None
         if not isinstance(session_id, str) or not session_id:
             raise MalformedAnswer(
-                f"{placement.route.url}/session/create answered without a session_id; does its worker file allow sessions?"
+                f"{placement.route.url}/session/create answered without a session_id; "
+                "does its worker file allow sessions?"
             )
         self._worker, self._open = SessionWorker(placement, session_id), True
         return self

@@ -187,8 +187,8 @@ class Stream:
         except TimeoutError:
             progress.status = RequestStatus.ERRORED
             raise RequestTimedOut(
-                f"the worker {self.worker_url} sent nothing for {self._idle_seconds_max:g} s after {self._bytes_read} bytes; "
-                "give a longer idle_timeout=… if the model pauses that long",
+                f"the worker {self.worker_url} sent nothing for {self._idle_seconds_max:g} s "
+                f"after {self._bytes_read} bytes; give a longer idle_timeout=… if the model pauses that long",
                 reason="worker",
                 waited_s=self._attempts.timer.total_s,
             ) from None

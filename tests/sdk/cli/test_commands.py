@@ -96,7 +96,7 @@ def test_an_endpoint_is_changed_and_deleted(peers, stoker):
 
 
 @pytest.mark.parametrize("name", ["4090", "-1", "--help", "true"])
-def test_an_endpoint_is_shown_changed_and_deleted_whatever_its_name_looks_like(peers, stoker, name):
+def test_names_that_look_like_ids_or_options_work_in_every_command(peers, stoker, name):
     peers.endpoint(name, 8)
     ok = json_reply({"success": True})
     peers.console_replies["GET", "/api/v0/endptjobs/8/status/"] = json_reply(STATUS)
@@ -184,10 +184,10 @@ def test_a_request_prints_its_answer_and_its_timing(peers, stoker):
     assert json.loads(shown.stdout) == {"echo": {"n": 1}}
     assert "worker 42: " in shown.stderr
     assert "waited" in shown.stderr
-    said = json.loads(stoker("request", "llm", "/x", "-", "--json", stdin='{"n": 2}').stdout)
-    assert said["response"] == {"echo": {"n": 2}}
-    assert said["timing"]["total_s"] > 0
-    assert (said["worker_id"], said["attempts"]) == (42, 1)
+    result = json.loads(stoker("request", "llm", "/x", "-", "--json", stdin='{"n": 2}').stdout)
+    assert result["response"] == {"echo": {"n": 2}}
+    assert result["timing"]["total_s"] > 0
+    assert (result["worker_id"], result["attempts"]) == (42, 1)
 
 
 def test_a_waiting_request_prints_the_reason(peers, stoker):
@@ -212,7 +212,7 @@ def test_a_payload_comes_from_a_file_and_a_body_goes_to_one(peers, stoker, tmp_p
     assert peers.worker_calls[0].body["payload"] == {"prompt": "a cat"}
 
 
-def test_a_payload_nested_without_end_is_wrong_use(peers, stoker):
+def test_a_payload_nested_too_deeply_is_wrong_use(peers, stoker):
     shown = stoker("request", "llm", "/x", "-", stdin="[" * 90_000)
     assert shown.exit_code == 2
     assert "nested too deeply" in shown.stderr
@@ -243,7 +243,7 @@ def test_an_output_file_that_cannot_be_written_is_refused_before_the_request(pee
     assert peers.route_calls == []
 
 
-def test_a_request_that_fails_leaves_the_output_file_as_it_was(peers, stoker, tmp_path):
+def test_a_failed_request_does_not_change_the_output_file(peers, stoker, tmp_path):
     peers.worker_reply = problem(422, "bad", "no prompt")
     held, absent = tmp_path / "held", tmp_path / "absent"
     held.write_text("before")
@@ -380,7 +380,7 @@ RAW = ("\x1b", "\x07", "\x9b", "\u202e", "\r")
 def hostile(peers):
     """An engine whose names, reasons and figures contain hostile text."""
     one = "/api/v0/endptjobs/7/"
-    said = {
+    replies = {
         ("GET", one + "status/"): STATUS
         | {"state": HOSTILE, "waits": [{"reason": HOSTILE}], "workers": {HOSTILE: 1}, HOSTILE: HOSTILE},
         ("GET", one + "decisions/"): {
@@ -402,7 +402,7 @@ def hostile(peers):
             "results": [GROUP | {"template_hash": HOSTILE, "search_params": HOSTILE, "endpoint_name": HOSTILE}],
         },
     }  # fmt: skip
-    peers.console_replies |= {call: json_reply(body) for call, body in said.items()}
+    peers.console_replies |= {call: json_reply(body) for call, body in replies.items()}
     return peers
 
 
@@ -480,7 +480,7 @@ def test_blocked_hosts_are_listed_with_reason_and_end(peers, stoker):
     for arguments in (["hosts"], ["hosts", "list"], ["hosts", "list", "--endpoint", "llm"]):
         result = stoker(*arguments, COLUMNS="200")
         assert result.exit_code == 0, result.output
-        for said in (
+        for text in (
             "17",
             "2025-11-23 13:53:20",
             "Xid [79]",
@@ -488,7 +488,7 @@ def test_blocked_hosts_are_listed_with_reason_and_end(peers, stoker):
             "CUDA error",
             "workergroup 5 pauses",
         ):
-            assert said in result.output, (arguments, said)
+            assert text in result.output, (arguments, text)
     assert json.loads(stoker("hosts", "list", "--json").output) == {"llm": HOSTS}
     peers.console_replies["GET", "/api/v0/endptjobs/7/hosts/"] = json_reply({"hosts": {"blocked": []}})
     assert "no host is blocked" in stoker("hosts").output

@@ -27,7 +27,7 @@ ODD_NAMES = ["4090", "0", "-1", "--help", "None", "true", "1e3", "NaN", "x" * EN
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-async def test_a_name_is_a_name_whatever_it_looks_like(peers, client, name):
+async def test_a_name_that_looks_like_an_id_or_an_option_is_a_name(peers, client, name):
     peers.endpoint("another", 4090)
     peers.endpoint(name, 8)
     peers.console_replies["GET", ENDPOINTS + "8/costs/"] = json_reply({"dollars": 1.0})
@@ -50,13 +50,13 @@ async def test_a_name_is_a_name_whatever_it_looks_like(peers, client, name):
 
 
 @pytest.mark.parametrize("wrong", [True, 1.5, None, "id:", "id:x", "id:-1"])
-async def test_what_is_neither_a_name_nor_an_id_is_not_sent(peers, client, wrong):
+async def test_a_value_that_is_neither_a_name_nor_an_id_is_refused(peers, client, wrong):
     with pytest.raises(stoker.Invalid):
         await client.endpoints.delete(wrong)
     assert peers.console_calls == []
 
 
-async def test_a_workergroup_of_an_id_is_not_one_of_a_name_of_the_same_digits(peers, client):
+async def test_workergroups_of_an_id_differ_from_those_of_a_name_of_the_same_digits(peers, client):
     groups = [{"id": 5, "endpoint_id": 8, "endpoint_name": "4090"}, {"id": 6, "endpoint_id": 4090}]
     peers.console_replies["GET", GROUPS] = json_reply({"success": True, "results": groups})
     found = {asked: await client.workergroups.list(endpoint=asked) for asked in ("4090", 4090, "id:4090")}
@@ -67,7 +67,7 @@ async def test_a_workergroup_of_an_id_is_not_one_of_a_name_of_the_same_digits(pe
     }
 
 
-async def test_an_engine_that_cannot_say_is_asked_again_and_then_quoted(peers, client):
+async def test_a_503_is_retried_and_its_message_is_in_the_final_error(peers, client):
     peers.console_replies["POST", GROUPS] = problem(503, "endpoints_not_read", "Temporal cannot be read now")
     with pytest.raises(stoker.EngineUnavailable, match="Temporal cannot be read now"):
         await client.workergroups.create(7, template_id=4)
@@ -79,19 +79,19 @@ async def test_an_engine_that_cannot_say_is_asked_again_and_then_quoted(peers, c
         await client.endpoints.get("nope")
 
 
-async def test_workers_of_an_unknown_endpoint_are_not_found_although_the_answer_is_a_200(peers, client):
-    said = {
+async def test_a_200_with_no_such_endpoint_is_not_found(peers, client):
+    answer = {
         "success": False,
         "code": "no_such_endpoint",
         "error": "there is none",
         "error_msg": "there is none",
     }
-    peers.console_replies["POST", "/get_endpoint_workers/"] = json_reply(said)
+    peers.console_replies["POST", "/get_endpoint_workers/"] = json_reply(answer)
     with pytest.raises(stoker.EndpointNotFound, match="there is none"):
         await client.endpoints.workers(9)
 
 
-async def test_an_unknown_endpoint_is_said_with_those_that_exist(client):
+async def test_the_error_for_an_unknown_endpoint_lists_the_existing_ones(client):
     with pytest.raises(stoker.EndpointNotFound, match=r"'nope'.*llm"):
         await client.get_endpoint("nope")
 
@@ -104,7 +104,7 @@ async def test_a_record_reads_both_names_of_min_workers_and_hides_its_key(peers,
     assert record.as_json(show_key=True)["api_key"] == record.key == peers.endpoint_key
 
 
-async def test_create_sends_what_was_given_and_nothing_else(peers, client):
+async def test_create_sends_only_the_given_parameters(peers, client):
     async def create(request, body):
         peers.endpoint(body["endpoint_name"], 9, **{k: v for k, v in body.items() if k != "endpoint_name"})
         return await json_reply({"success": True, "result": 9})(request, body)
@@ -124,7 +124,7 @@ async def test_create_sends_what_was_given_and_nothing_else(peers, client):
     }
 
 
-async def test_what_another_engine_has_not_heard_of_yet_is_created_all_the_same(peers, client):
+async def test_a_create_succeeds_although_another_engine_does_not_list_it_yet(peers, client):
     peers.console_replies["POST", ENDPOINTS] = json_reply({"success": True, "result": 99})
     peers.console_replies["POST", GROUPS] = json_reply({"success": True, "id": 98})
     peers.console_replies["GET", GROUPS] = json_reply({"success": True, "results": []})
@@ -141,7 +141,7 @@ async def test_what_another_engine_has_not_heard_of_yet_is_created_all_the_same(
         ({"endpoint_state": "off"}, "endpoint_state"),
     ],
 )
-async def test_a_bad_parameter_is_refused_before_anything_is_sent(peers, client, parameters, sentence):
+async def test_a_bad_parameter_is_refused_before_the_call(peers, client, parameters, sentence):
     with pytest.raises(stoker.Invalid, match=sentence):
         await client.endpoints.create("new", **parameters)
     with pytest.raises(stoker.Invalid, match=sentence):
@@ -162,7 +162,7 @@ async def test_update_and_delete_name_the_endpoint_by_its_id(peers, client):
         await client.endpoints.update("llm")
 
 
-async def test_the_engines_refusal_comes_through_in_its_words(peers, client):
+async def test_a_refusal_carries_the_engines_message(peers, client):
     peers.console_replies["POST", ENDPOINTS] = problem(
         400, "endpoint_exists", "there is an endpoint named 'llm' already"
     )
@@ -176,13 +176,13 @@ async def test_the_engines_refusal_comes_through_in_its_words(peers, client):
         await client.endpoints.update(7, max_workers=1)
 
 
-async def test_a_wrong_account_key_is_said_so(peers):
+async def test_a_wrong_account_key_is_unauthorised(peers):
     async with stoker.Serverless("wrong", url=peers.url, retry=QUICK) as client:
         with pytest.raises(stoker.Unauthorised, match="opens nothing"):
             await client.endpoints.list()
 
 
-async def test_an_endpoints_own_key_manages_nothing(peers):
+async def test_an_endpoint_key_cannot_manage(peers):
     async with stoker.Serverless(peers.endpoint_key, url=peers.url, retry=QUICK) as client:
         endpoint = await client.get_endpoint("llm")
         with pytest.raises(stoker.Unauthorised):
@@ -191,7 +191,7 @@ async def test_an_endpoints_own_key_manages_nothing(peers):
             await client.get_endpoint(7)
 
 
-async def test_workers_are_read_as_the_engine_lists_them(peers, client):
+async def test_workers_are_read_from_the_engines_rows(peers, client):
     row = {
         "id": 41,
         "status": "idle",
@@ -244,7 +244,7 @@ async def test_status_decisions_and_costs(peers, client):
     assert peers.console_calls[-1][1].query == {"tail": "3"}
 
 
-async def test_a_second_config_is_advised_and_checked_before_it_is_sent(peers, client):
+async def test_a_what_if_config_is_checked_before_the_call(peers, client):
     path = ENDPOINTS + "7/advice/"
     peers.console_replies["GET", path] = json_reply({"advice": {"active": True, "summary": "over 10 min"}})
     peers.console_replies["PUT", path] = peers.console_replies["DELETE", path] = json_reply({"success": True})
@@ -285,13 +285,13 @@ async def test_a_workergroup_is_created_for_an_endpoint_by_name_or_id(peers, cli
         ({"template_id": 1, "nope": 1}, "nope"),
     ],
 )
-async def test_a_bad_workergroup_is_refused_before_anything_is_sent(peers, client, parameters, sentence):
+async def test_a_bad_workergroup_is_refused_before_the_call(peers, client, parameters, sentence):
     with pytest.raises(stoker.Invalid, match=sentence):
         await client.workergroups.create("llm", **parameters)
     assert peers.console_calls == []
 
 
-async def test_a_workergroup_is_changed_deleted_and_rolled(peers, client):
+async def test_a_workergroup_is_changed_updated_and_deleted(peers, client):
     peers.console_replies["PUT", GROUPS + "5/"] = json_reply({"success": True})
     peers.console_replies["DELETE", GROUPS + "5/"] = json_reply({"success": True})
     peers.console_replies["POST", "/update_workers/"] = json_reply({"success": True, "workers_to_update": 3})
@@ -305,7 +305,7 @@ async def test_a_workergroup_is_changed_deleted_and_rolled(peers, client):
         await client.workergroups.update(5, gpu_ram=-1)
 
 
-async def test_a_read_survives_an_engine_that_blinks(peers, client):
+async def test_a_read_is_retried_after_server_errors(peers, client):
     answers = [problem(503, "temporal_unavailable", "try again"), raw_reply(b"Bad Gateway", "text/html", 502)]
 
     async def blink(request, body):
@@ -324,7 +324,7 @@ async def test_a_create_that_may_have_happened_is_not_repeated(peers, client):
     assert len(bodies(peers, "POST", GROUPS)) == 1
 
 
-async def test_a_fault_that_the_engine_names_is_said_at_once(peers, client):
+async def test_a_named_fault_of_the_engine_is_raised_without_retries(peers, client):
     peers.console_replies["GET", ENDPOINTS + "7/costs/"] = problem(
         502, "query_failed", "the workflow could not answer"
     )
@@ -343,13 +343,13 @@ async def test_a_fault_that_the_engine_names_is_said_at_once(peers, client):
         raw_reply(b"not here", "text/plain", 404),
     ],
 )
-async def test_a_server_that_is_no_engine_is_said_so(peers, client, answer):
+async def test_an_answer_of_a_server_that_is_no_engine_is_malformed(peers, client, answer):
     peers.console_replies["GET", ENDPOINTS] = answer
     with pytest.raises(stoker.MalformedAnswer):
         await client.endpoints.list()
 
 
-async def test_a_forced_delete_says_so_and_what_was_done_is_told(peers, client):
+async def test_a_forced_delete_returns_the_destroyed_instances(peers, client):
     done = {"success": True, "msg": "endpoint llm was ended", "begun": True, "destroyed_instances": [5]}
     peers.console_replies["DELETE", ENDPOINTS + "7/"] = json_reply(done)
     assert (await client.endpoints.delete("llm", force=True))["destroyed_instances"] == [5]

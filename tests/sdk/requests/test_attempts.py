@@ -1,4 +1,4 @@
-"""What goes wrong on the way, and what the caller sees of it: mostly nothing."""
+"""Retries: which failures the client hides from the caller, and which errors it raises."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
-async def test_a_waiting_request_polls_with_its_index_and_tells_why(peers, endpoint):
+async def test_a_waiting_request_polls_with_its_index_and_reports_the_reason(peers, endpoint):
     peers.route_replies += [
         peers.wait("recruiting", "no worker yet", position=3, eta_s=140.0),
         peers.wait("booting", "a worker loads its model", position=1),
@@ -48,7 +48,7 @@ async def test_a_worker_that_does_not_finish_is_named_in_the_timeout(peers, endp
     with pytest.raises(stoker.RequestTimedOut, match=peers.worker_url) as caught:
         await endpoint.request("/x", {}, timeout=1.0)
     assert caught.value.reason == "worker"
-    await asyncio.wait_for(peers.client_disconnected.wait(), 10)  # the worker saw the client leave
+    await asyncio.wait_for(peers.client_disconnected.wait(), 10)  # the worker saw the disconnect
 
 
 async def test_an_unreachable_worker_is_reported_and_the_request_goes_elsewhere(peers, endpoint):
@@ -77,7 +77,7 @@ async def test_an_unreachable_worker_is_reported_and_the_request_goes_elsewhere(
     ],
     ids=["dropped", "dropped in the body", "429", "503", "408", "500", "502", "ticket expired"],
 )
-async def test_a_request_survives(peers, endpoint, fault):
+async def test_a_request_is_retried_on_another_worker(peers, endpoint, fault):
     peers.worker_replies.append(fault)
     answer = await endpoint.request("/x", {"n": 1})
     assert answer.json() == {"echo": {"n": 1}}
@@ -111,7 +111,7 @@ async def test_refusals_are_bounded(peers, endpoint):
     assert caught.value.status == 429
 
 
-async def test_failures_are_bounded_and_the_models_own_words_come_through(peers, endpoint):
+async def test_failures_are_bounded_and_the_error_carries_the_models_answer(peers, endpoint):
     peers.worker_reply = json_reply({"detail": "CUDA out of memory"}, 500)
     with pytest.raises(stoker.ModelError, match="CUDA out of memory") as caught:
         await endpoint.request("/x", {})
@@ -127,7 +127,7 @@ async def test_a_worker_that_always_drops_is_a_worker_failure(peers, endpoint):
     assert caught.value.worker_url == peers.worker_url
 
 
-async def test_a_ticket_refused_twice_is_no_accident(peers, endpoint):
+async def test_a_ticket_refused_twice_is_unauthorised(peers, endpoint):
     peers.worker_reply = problem(401, "ticket_forged", "the ticket was not made for this worker")
     with pytest.raises(stoker.Unauthorised, match="ticket_forged"):
         await endpoint.request("/x", {})
@@ -135,7 +135,7 @@ async def test_a_ticket_refused_twice_is_no_accident(peers, endpoint):
 
 
 @pytest.mark.parametrize("body", [b"", b"401: Unauthorized"], ids=["empty", "aiohttp's"])
-async def test_a_401_without_a_word_is_of_the_ticket_as_the_official_worker_says_it(peers, endpoint, body):
+async def test_a_401_without_a_code_is_about_the_ticket_as_with_the_official_worker(peers, endpoint, body):
     peers.worker_reply = raw_reply(body, "text/plain", 401)
     with pytest.raises(stoker.Unauthorised, match="did not accept the engine's ticket"):
         await endpoint.request("/x", {})
@@ -143,7 +143,7 @@ async def test_a_401_without_a_word_is_of_the_ticket_as_the_official_worker_says
 
 
 @pytest.mark.parametrize(
-    "said",
+    "reply",
     [
         json_reply({"error": "Unauthorized"}, 401),
         json_reply({"error": {"message": "Unauthorized: no valid api key"}}, 401),
@@ -151,8 +151,8 @@ async def test_a_401_without_a_word_is_of_the_ticket_as_the_official_worker_says
     ],
     ids=["vLLM", "OpenAI", "text"],
 )
-async def test_a_models_own_401_is_the_models_and_is_not_repeated(peers, endpoint, said):
-    peers.worker_reply = said
+async def test_a_401_of_the_model_is_a_model_error_and_is_not_retried(peers, endpoint, reply):
+    peers.worker_reply = reply
     with pytest.raises(stoker.ModelError, match="an API key of its own") as caught:
         await endpoint.request("/x", {})
     assert caught.value.status == 401
@@ -161,7 +161,7 @@ async def test_a_models_own_401_is_the_models_and_is_not_repeated(peers, endpoin
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
-async def test_what_another_worker_would_refuse_too_is_not_repeated(peers, endpoint, status):
+async def test_client_errors_are_not_retried(peers, endpoint, status):
     peers.worker_reply = problem(status, "bad_payload", "max_tokens must be positive")
     with pytest.raises(stoker.ModelError, match="max_tokens must be positive") as caught:
         await endpoint.request("/x", {})
@@ -170,14 +170,14 @@ async def test_what_another_worker_would_refuse_too_is_not_repeated(peers, endpo
     assert len(peers.worker_calls) == 1
 
 
-async def test_without_retry_there_is_one_worker_and_one_try(peers, endpoint):
+async def test_without_retry_there_is_one_attempt(peers, endpoint):
     peers.worker_reply = problem(503, "draining", "the worker drains")
     with pytest.raises(stoker.WorkerFailed):
         await endpoint.request("/x", {}, retry=False)
     assert len(peers.worker_calls) == 1
 
 
-async def test_an_engine_restart_is_not_an_error_of_the_user(peers, endpoint):
+async def test_a_request_survives_an_engine_restart(peers, endpoint):
     await peers.stop_engine()
     waits: list[stoker.Wait] = []
     noticed = asyncio.Event()
@@ -208,12 +208,12 @@ async def test_an_engine_restart_keeps_the_place_of_a_request_in_the_queue(peers
     assert [route.body["request_idx"] for route in peers.route_calls] == [0, 1, 1, 1, 1, 1]
 
 
-async def test_an_engine_that_is_asked_too_often_says_for_how_long_to_wait(peers, endpoint):
+async def test_the_engines_retry_after_is_honoured(peers, endpoint):
     peers.route_replies.append(problem(429, "too_many", "slow down", **{"Retry-After": "0.01"}))
     assert (await endpoint.request("/x", {})).status == 200
 
 
-async def test_an_engine_that_stays_away_is_named(peers):
+async def test_the_error_for_a_long_outage_names_the_engine(peers):
     policy = stoker.RetryPolicy(
         engine_outage_seconds_max=0.05, pause_seconds_first=0.001, pause_seconds_max=0.005
     )
@@ -226,7 +226,7 @@ async def test_an_engine_that_stays_away_is_named(peers):
             await client.endpoints.list()
 
 
-async def test_a_wrong_key_is_said_at_once(peers):
+async def test_a_wrong_key_is_not_retried(peers):
     async with stoker.Serverless("sk-ep-7-1-wrong", url=peers.url, retry=QUICK) as client:
         endpoint = await client.get_endpoint("llm")
         with pytest.raises(stoker.Unauthorised, match="opens no endpoint"):
@@ -234,7 +234,7 @@ async def test_a_wrong_key_is_said_at_once(peers):
     assert len(peers.route_calls) == 1
 
 
-async def test_an_endpoint_that_was_deleted_is_said_at_once(peers, endpoint):
+async def test_a_deleted_endpoint_is_not_retried(peers, endpoint):
     peers.records.clear()
     with pytest.raises(stoker.EndpointNotFound, match="no such endpoint"):
         await endpoint.request("/x", {})
@@ -252,7 +252,7 @@ async def test_an_endpoint_that_was_deleted_is_said_at_once(peers, endpoint):
     ],
     ids=["html", "no json", "a list", "a null url", "no signature", "no index"],
 )
-async def test_an_engine_that_does_not_speak_the_protocol_is_said_at_once(peers, endpoint, answer):
+async def test_an_answer_outside_the_protocol_is_not_retried(peers, endpoint, answer):
     peers.route_replies.append(answer)
     with pytest.raises(stoker.MalformedAnswer, match=r"stoker engine|expected an object"):
         await endpoint.request("/x", {})
@@ -272,7 +272,7 @@ async def test_an_engine_that_does_not_speak_the_protocol_is_said_at_once(peers,
         "http://[::1/",
     ],
 )
-async def test_a_route_to_what_is_no_worker_is_refused(peers, endpoint, url):
+async def test_a_route_to_an_invalid_worker_address_is_refused(peers, endpoint, url):
     peers.route_replies.append(
         json_reply(
             {"url": url, "signature": "s", "cost": 1, "endpoint": "llm", "reqnum": 1, "request_idx": 1}
@@ -288,7 +288,7 @@ async def test_a_redirect_is_not_followed(peers, endpoint):
         await endpoint.request("/x", {})
 
 
-async def test_cancelling_takes_the_request_away_from_its_worker(peers, endpoint):
+async def test_cancelling_disconnects_from_the_worker(peers, endpoint):
     reached = asyncio.Event()
 
     async def hang(request, _):
@@ -307,7 +307,7 @@ async def test_cancelling_takes_the_request_away_from_its_worker(peers, endpoint
 @pytest.mark.parametrize(
     "route", ["", "x", "//evil.example/x", "/a b", "/a?b=c", "/a#b", "/../x", "http://evil/x", "/ä"]
 )
-async def test_a_route_that_is_no_path_is_refused_before_anything_is_sent(peers, endpoint, route):
+async def test_a_route_that_is_no_path_is_refused_before_the_call(peers, endpoint, route):
     with pytest.raises(stoker.Invalid, match="route"):
         await endpoint.request(route, {})
     assert peers.route_calls == []
@@ -330,7 +330,7 @@ async def test_a_route_that_is_no_path_is_refused_before_anything_is_sent(peers,
         ({"idempotency_key": "a\nb"}, "idempotency"),
     ],
 )
-async def test_what_cannot_be_sent_is_refused_before_anything_is_sent(peers, endpoint, options, sentence):
+async def test_arguments_that_cannot_be_sent_are_refused_before_the_call(peers, endpoint, options, sentence):
     with pytest.raises(stoker.Invalid, match=sentence):
         await endpoint.request("/x", **options)
     assert peers.route_calls == []
@@ -347,9 +347,9 @@ async def test_every_copy_of_a_request_is_routed_with_one_fingerprint(peers, end
     assert len({one, other, form}) == 3
 
 
-async def test_a_request_that_breaks_workers_ends_with_the_engines_sentence(peers, endpoint):
-    said = "this request was on 2 workers when they broke; change the request"
-    peers.route_replies.append(problem(422, "request_breaks_workers", said))
+async def test_a_request_that_breaks_workers_ends_with_the_engines_message(peers, endpoint):
+    message = "this request was on 2 workers when they broke; change the request"
+    peers.route_replies.append(problem(422, "request_breaks_workers", message))
     with pytest.raises(stoker.Refused, match="2 workers when they broke") as caught:
         await endpoint.request("/x", {})
     assert (caught.value.status, caught.value.code) == (422, "request_breaks_workers")

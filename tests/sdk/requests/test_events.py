@@ -1,4 +1,4 @@
-"""Streams of bytes to events, whatever the network does to the boundaries."""
+"""Parsing of bytes into events, wherever the network cuts them."""
 
 import itertools
 import json
@@ -26,7 +26,7 @@ def test_data_lines_of_one_event_are_joined():
     assert parse(SseParser(), b"data: a\ndata: b\n\n") == [Event("a\nb")]
 
 
-def test_an_event_has_a_name_and_an_id_that_stays():
+def test_an_events_id_applies_to_later_events():
     found = parse(SseParser(), b"id: 7\nevent: delta\ndata: a\n\ndata: b\n\n")
     assert found == [Event("a", "delta", "7"), Event("b", "message", "7")]
 
@@ -35,11 +35,11 @@ def test_comments_unknown_fields_and_events_without_data_are_no_events():
     assert parse(SseParser(), b": ping\n\nretry: 3\nfoo: bar\nevent: x\n\ndata: a\n\n") == [Event("a")]
 
 
-def test_one_blank_after_the_colon_is_taken_and_no_more():
+def test_one_blank_after_the_colon_is_removed():
     assert parse(SseParser(), b"data:a\n\ndata:  b\n\ndata\n\n") == [Event("a"), Event(" b"), Event("")]
 
 
-def test_the_three_line_ends_mean_the_same():
+def test_the_three_line_ends_are_equivalent():
     want = [Event("a\nb")]
     for end in (b"\n", b"\r", b"\r\n"):
         assert parse(SseParser(), b"data: a" + end + b"data: b" + end + end) == want
@@ -49,11 +49,11 @@ def test_a_line_end_cut_in_two_is_one_line_end():
     assert parse(SseParser(), b"data: a\r", b"\ndata: b\r", b"\n\r", b"\n") == [Event("a\nb")]
 
 
-def test_a_byte_order_mark_is_no_data_even_in_pieces():
+def test_a_byte_order_mark_is_skipped_even_in_pieces():
     assert parse(SseParser(), b"\xef", b"\xbb", b"\xbfdata: a\n\n") == [Event("a")]
 
 
-def test_the_last_event_of_an_orderly_end_needs_no_blank_line():
+def test_the_last_event_needs_no_blank_line():
     assert parse(SseParser(), b"data: a\n\ndata: b") == [Event("a"), Event("b")]
 
 
@@ -77,27 +77,27 @@ def test_json_lines_are_events_and_blank_lines_are_not():
         ("text/plain", b'{"a": 1}', LineParser),
     ],
 )
-def test_the_parser_follows_the_content_type_and_else_the_first_bytes(kind, first, parser):
+def test_the_content_type_else_the_first_bytes_choose_the_parser(kind, first, parser):
     assert type(parser_for(kind, first)) is parser
 
 
-def test_an_event_without_an_end_is_no_event(monkeypatch):
+def test_an_event_without_an_end_is_bounded(monkeypatch):
     monkeypatch.setattr(events_module, "EVENT_BYTES_MAX", 10)
     for parser in (SseParser(), LineParser()):
         with pytest.raises(stoker.MalformedAnswer, match="without an end"):
             parser.feed(b"data: 0123456789")
 
 
-def test_an_event_of_data_lines_without_an_end_is_no_event(monkeypatch):
+def test_an_event_of_data_lines_without_an_end_is_bounded(monkeypatch):
     monkeypatch.setattr(events_module, "EVENT_BYTES_MAX", 100)
     parser = SseParser()
-    assert len(parser.feed(b"data: 01234\n\n" * 50)) == 50  # what has ended no longer counts
+    assert len(parser.feed(b"data: 01234\n\n" * 50)) == 50  # finished events do not count
     for line in (b"data: 01234\n", b"data:\n"):
         with pytest.raises(stoker.MalformedAnswer, match="without an end"):
             SseParser().feed(line * 50)
 
 
-def test_data_that_is_no_json_is_said_so():
+def test_data_that_is_not_json_is_malformed():
     with pytest.raises(stoker.MalformedAnswer, match="hello"):
         Event("hello").json()
     assert Event('{"a": 1}').json() == {"a": 1}
@@ -111,7 +111,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"))
     st.lists(st.integers(0, 10_000), max_size=20),
     st.booleans(),
 )
-def test_what_was_written_as_events_is_read_as_events_wherever_it_is_cut(written, places, bom):
+def test_events_are_read_as_written_wherever_the_bytes_are_cut(written, places, bom):
     data = b"\xef\xbb\xbf" if bom else b""
     for lines, end in written:
         data += "".join(f"data: {line}{end}" for line in lines).encode() + end.encode()
@@ -120,12 +120,12 @@ def test_what_was_written_as_events_is_read_as_events_wherever_it_is_cut(written
 
 
 @given(st.lists(st.dictionaries(st.text(), st.integers())), st.lists(st.integers(0, 10_000), max_size=20))
-def test_what_was_written_as_json_lines_is_read_wherever_it_is_cut(written, places):
+def test_json_lines_are_read_as_written_wherever_the_bytes_are_cut(written, places):
     data = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in written).encode()
     assert [event.json() for event in parse(LineParser(), *cut(data, places))] == written
 
 
 @given(st.binary(), st.lists(st.integers(0, 10_000), max_size=20))
-def test_no_bytes_upset_a_parser_and_cuts_change_nothing(data, places):
+def test_any_bytes_can_be_parsed_and_cuts_change_nothing(data, places):
     for make in (SseParser, LineParser):
         assert parse(make(), *cut(data, places)) == parse(make(), data)

@@ -1,10 +1,13 @@
-"""One request: its way to a worker and back, and what it carries."""
+"""One request: routing, body, authorisation and answer."""
 
+import dataclasses
 import json
 
 import pytest
 
 import stoker
+from stoker.requests.request import RequestOptions
+from stoker.requests.session import SessionOptions, SessionSpec
 from tests.sdk.peers import raw_reply
 
 
@@ -66,7 +69,7 @@ async def test_a_rotated_endpoint_key_is_fetched_again(peers, endpoint):
     ]
 
 
-async def test_the_parts_of_the_time_add_up(endpoint):
+async def test_the_parts_of_the_timing_add_up(endpoint):
     timing = (await endpoint.request("/x", {})).timing
     assert timing.queued_s == pytest.approx(0.00025)
     assert timing.model_s == pytest.approx(0.0005)
@@ -74,7 +77,7 @@ async def test_the_parts_of_the_time_add_up(endpoint):
     assert parts == pytest.approx(timing.total_s)
 
 
-async def test_a_binary_body_goes_as_it_is_with_the_authorisation_in_a_header(peers, endpoint):
+async def test_a_binary_body_is_sent_unchanged_with_the_authorisation_in_a_header(peers, endpoint):
     answer = await endpoint.request("/transcribe", content=b"\x00RIFF\xff", content_type="audio/wav")
     assert answer.json() == {"echo": 6}
     (call,) = peers.worker_calls
@@ -104,3 +107,26 @@ async def test_a_binary_answer_comes_back_byte_for_byte(peers, endpoint):
     assert answer.response == b"\x89PNG\x00\xff"
     with pytest.raises(stoker.MalformedAnswer, match="image/png"):
         answer.json()
+
+
+def test_the_keyword_arguments_are_the_fields_of_the_records():
+    fields = {field.name for field in dataclasses.fields(stoker.Request)}
+    assert RequestOptions.__annotations__.keys() == fields - {"route", "payload"}
+    assert SessionOptions.__annotations__.keys() == {field.name for field in dataclasses.fields(SessionSpec)}
+
+
+async def test_an_unknown_option_is_a_type_error_before_the_call(peers, endpoint):
+    with pytest.raises(TypeError, match="timeot"):
+        await endpoint.request("/x", {}, timeot=1)
+    with pytest.raises(TypeError, match="timeot"):
+        endpoint.stream("/x", {}, timeot=1)
+    assert peers.route_calls == []
+
+
+async def test_a_map_honours_every_option_of_its_requests(peers, endpoint):
+    peers.route_replies.append(peers.wait("booting"))
+    waits: list[stoker.Wait] = []
+    request = stoker.Request(route="/x", idempotency_key="order-17", on_wait=waits.append)
+    assert [answer.status async for answer in endpoint.map([request])] == [200]
+    assert peers.worker_calls[0].headers["Idempotency-Key"] == "order-17"
+    assert [wait.reason for wait in waits] == ["booting"]

@@ -1,4 +1,4 @@
-"""Sessions: one worker, kept for one caller."""
+"""Sessions: one worker, reserved for one caller."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.sdk.peers import chunks, drop, json_reply, problem
 
 @pytest.fixture
 def opened(peers):
-    """The worker opens sessions, and otherwise echoes."""
+    """The worker opens one session and echoes other requests."""
     peers.worker_replies.append(json_reply({"session_id": "s-1", "expiration": 2e9}, 201))
     return peers
 
@@ -30,7 +30,7 @@ async def test_a_session_keeps_its_worker_and_its_authorisation(opened, endpoint
     assert end.body == {"session_id": "s-1", "session_auth": create.body["auth_data"]}
 
 
-async def test_streams_and_raw_bodies_run_in_a_session_too(opened, endpoint):
+async def test_streams_and_raw_bodies_run_in_a_session(opened, endpoint):
     async with endpoint.session() as session:
         opened.worker_replies.append(chunks(b"data: a\n\n"))
         async with session.stream("/x", {}) as stream:
@@ -60,7 +60,7 @@ async def test_a_session_whose_worker_is_gone_is_closed(opened, endpoint):
     assert len(opened.route_calls) == 1
 
 
-async def test_a_busy_moment_does_not_end_a_session(opened, endpoint):
+async def test_a_refusal_of_a_busy_worker_does_not_end_a_session(opened, endpoint):
     async with endpoint.session() as session:
         opened.worker_replies.append(problem(429, "queue_full", "the queue is full"))
         assert (await session.request("/x", {"n": 1})).json() == {"echo": {"n": 1}}
@@ -68,7 +68,7 @@ async def test_a_busy_moment_does_not_end_a_session(opened, endpoint):
     assert len(opened.route_calls) == 1
 
 
-async def test_a_worker_without_room_for_a_session_is_passed_over(peers, endpoint):
+async def test_a_session_is_opened_on_another_worker_when_one_refuses(peers, endpoint):
     peers.worker_replies += [
         problem(429, "too_many_sessions", "10 are open"),
         json_reply({"session_id": "s-2"}, 201),
@@ -78,18 +78,18 @@ async def test_a_worker_without_room_for_a_session_is_passed_over(peers, endpoin
     assert len(peers.route_calls) == 2
 
 
-async def test_an_end_that_nobody_hears_is_no_error_of_the_block(opened, endpoint):
+async def test_a_failed_end_of_a_session_is_no_error_of_the_block(opened, endpoint):
     async with endpoint.session() as session:
         opened.worker_reply = problem(500, "oops", "the worker is broken")
     assert not session.is_open
 
 
-async def test_an_answer_without_a_session_id_is_no_session(peers, endpoint):
+async def test_an_answer_without_a_session_id_is_malformed(peers, endpoint):
     with pytest.raises(stoker.MalformedAnswer, match="session_id"):
         async with endpoint.session():
             pass
 
 
-async def test_a_lifetime_of_nothing_is_refused(endpoint):
+async def test_a_lifetime_of_zero_is_refused(endpoint):
     with pytest.raises(stoker.Invalid, match="lifetime"):
         endpoint.session(lifetime=0)

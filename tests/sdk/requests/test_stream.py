@@ -1,4 +1,4 @@
-"""Streams: events as they come, retried before the first byte and never after it."""
+"""Streams: events as they arrive; retried before the first byte and never after it."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ import stoker.requests.stream as stream_module
 from tests.sdk.peers import chunks, drop, problem
 
 
-async def test_events_come_as_the_model_makes_them(peers, endpoint):
+async def test_events_are_yielded_as_they_arrive(peers, endpoint):
     go_on = asyncio.Event()
 
     async def talk(request, _):
@@ -25,13 +25,13 @@ async def test_events_come_as_the_model_makes_them(peers, endpoint):
     async with endpoint.stream("/v1/completions", {"stream": True}) as stream:
         events = aiter(stream)
         assert (await anext(events)).json() == {"token": "a"}
-        go_on.set()  # the model makes the second token only after the first was read
+        go_on.set()  # the second token is sent after the first was read
         assert [event.json() async for event in events] == [{"token": "b"}]
         assert stream.worker_url == peers.worker_url
         assert stream.timing.total_s >= stream.first_byte.total_s
 
 
-async def test_json_lines_and_multi_line_events_are_events_too(peers, endpoint):
+async def test_json_lines_and_multi_line_events_are_parsed(peers, endpoint):
     peers.worker_replies += [
         chunks(b'{"a": 1}\n{"a"', b": 2}", content_type="application/x-ndjson"),
         chunks(b"event: delta\ndata: one\ndata: two\n\n: ping\n\n"),
@@ -82,7 +82,7 @@ async def test_a_stream_that_breaks_after_its_first_byte_is_not_retried(peers, e
     assert len(peers.worker_calls) == 1
 
 
-async def test_a_stream_that_falls_silent_ends_at_the_idle_timeout(peers, endpoint):
+async def test_a_stalled_stream_ends_at_the_idle_timeout(peers, endpoint):
     async def fall_silent(request, _):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
@@ -116,8 +116,8 @@ async def test_leaving_a_stream_stops_the_model(peers, endpoint):
             await asyncio.sleep(0.001)
 
 
-async def test_streams_that_say_done_share_one_connection(peers, endpoint, monkeypatch):
-    monkeypatch.setattr(stream_module, "END_SECONDS_MAX", 10.0)  # a busy machine is no reason to fail
+async def test_streams_that_end_with_done_share_one_connection(peers, endpoint, monkeypatch):
+    monkeypatch.setattr(stream_module, "END_SECONDS_MAX", 10.0)  # generous for a busy machine
     ports = set()
 
     async def talk(request, _):
@@ -136,7 +136,7 @@ async def test_streams_that_say_done_share_one_connection(peers, endpoint, monke
 
 
 @pytest.mark.parametrize("babbles", [False, True], ids=["silent", "babbling"])
-async def test_a_body_that_does_not_end_after_done_holds_nobody_up(peers, endpoint, babbles):
+async def test_a_body_that_does_not_end_after_done_is_not_waited_for(peers, endpoint, babbles):
     async def talk(request, _):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
@@ -154,7 +154,7 @@ async def test_a_body_that_does_not_end_after_done_holds_nobody_up(peers, endpoi
             await asyncio.sleep(0.001)
 
 
-async def test_an_error_answer_is_the_streams_error(peers, endpoint):
+async def test_an_error_answer_is_raised_when_the_stream_is_entered(peers, endpoint):
     peers.worker_reply = problem(422, "bad_payload", "no prompt")
     with pytest.raises(stoker.ModelError, match="no prompt"):
         async with endpoint.stream("/x", {}):
@@ -168,7 +168,7 @@ async def test_a_stream_without_a_byte_is_an_empty_stream(peers, endpoint):
         assert [event async for event in stream] == []
 
 
-async def test_a_stream_outside_its_block_says_how_to_use_it(endpoint):
+async def test_a_stream_outside_its_block_is_an_error_with_a_hint(endpoint):
     stream = endpoint.stream("/x", {})
     with pytest.raises(RuntimeError, match="async with"):
         [event async for event in stream]

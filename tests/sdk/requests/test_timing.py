@@ -1,4 +1,4 @@
-"""Where an answer's time went, from what two machines say."""
+"""The parts of an answer's latency, retry pauses and `Retry-After`."""
 
 import pytest
 from hypothesis import given
@@ -19,11 +19,11 @@ from stoker.requests.timing import read_server_timing, split_time
         (";;,,=;dur=;", {}),
     ],
 )
-def test_a_server_timing_header_is_read_as_far_as_it_makes_sense(header, seconds):
+def test_invalid_parts_of_a_server_timing_header_are_left_out(header, seconds):
     assert read_server_timing(header) == seconds
 
 
-def test_a_worker_that_measures_nothing_leaves_its_parts_open():
+def test_parts_that_the_worker_does_not_measure_are_none():
     timing = split_time(total_s=3.0, waited_s=1.0, lost_s=0.5, server_timing="")
     assert (timing.queued_s, timing.model_s, timing.network_s) == (None, None, 1.5)
     assert str(timing) == "3.000 s (waited 1.000, lost 0.500, network 1.500)"
@@ -47,7 +47,7 @@ def test_the_parts_are_never_negative_and_never_more_than_the_whole(waited, lost
 
 
 @given(st.text(max_size=100))
-def test_no_header_upsets_the_reader(header):
+def test_any_header_can_be_read(header):
     assert all(value >= 0 for value in read_server_timing(header).values())
 
 
@@ -71,5 +71,5 @@ def test_a_pause_is_bounded_on_both_sides(tries):
         ("nan", None),
     ],
 )
-def test_retry_after_is_honoured_within_reason(header, pause):
+def test_retry_after_is_honoured_up_to_a_bound(header, pause):
     assert retry_after(header, seconds_max=30) == pause
