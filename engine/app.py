@@ -18,7 +18,7 @@ from engine.console import add_console
 from engine.engine import Engine
 from engine.openapi import OpenApiDocument
 from engine.settings import EngineSettings
-from engine.tls.certificate_authority import CertificateApi
+from engine.tls.certificate_authority import CertificateApi, worker_trust
 from stoker_wire.security.cross_origin import host_names
 from webserver.connections import ConnectionLimiter, listen
 from webserver.request_checks import LARGEST_BODY_BYTES, reject_ambiguous_requests, reject_cross_origin
@@ -34,18 +34,23 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     The client must use `workflows.hosting.converter.data_converter`.
     """
     engine = Engine(settings, temporal_client)
+    route_api = RouteApi(engine)
+    trusted = settings.worker_ssl_context or worker_trust(settings.ca_key_pem)
+    openai_api = OpenAIApi(engine, route_api, trusted)
     names = host_names(settings.public_url, settings.host, *settings.allowed_hosts)
     app = web.Application(
-        middlewares=[problems, reject_ambiguous_requests, reject_cross_origin(names)],
+        middlewares=[
+            problems,
+            reject_ambiguous_requests,
+            reject_cross_origin(names, allows=openai_api.allows_page),
+        ],
         client_max_size=settings.limits.body_bytes_max,
     )
     app[ENGINE] = engine
     app[LARGEST_BODY_BYTES] = max(settings.limits.body_bytes_max, settings.limits.openai_body_bytes_max)
     app[BODY_SECONDS] = settings.limits.body_seconds_max
-    route_api = RouteApi(engine)
     worker_api = WorkerApi(engine)
     health = HealthApi(engine)
-    openai_api = OpenAIApi(engine, route_api)
     app.add_routes(
         [
             web.post("/route/", route_api.handle),
@@ -57,6 +62,7 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
         ]
     )
     app.add_routes(openai_api.routes())
+    app.on_response_prepare.append(openai_api.add_cors)
     app.add_routes(CertificateApi(engine).routes())
     add_console(app, engine)
 

@@ -24,7 +24,7 @@ _CLOSE = {"Connection": "close"}
 
 @web.middleware
 async def reject_ambiguous_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse upgrades, unusual transfer codings, compressed bodies and repeated header fields.
+    """Refuse WebSocket, unusual transfer codings, compressed bodies and repeated header fields.
 
     HTTP readers interpret these differently, which allows request smuggling. The middleware also marks the connection
     as busy while the request runs, and refuses bodies over the application's limit.
@@ -54,23 +54,23 @@ def reject_oversized_body(request: web.Request, bytes_max: int) -> None:
         raise Problem(413, "body_too_large", reason, headers=_CLOSE)
 
 
-def reject_cross_origin(names: Collection[str] = ()) -> Middleware:
+def reject_cross_origin(
+    names: Collection[str] = (), *, allows: Callable[[web.Request], bool] = lambda _: False
+) -> Middleware:
     """A middleware that refuses requests that a web page of another origin sends.
 
     Args:
+        allows: whether a page may send this request although its origin is another one.
         names: the host names under which clients reach this server, in lower case. IP addresses are always accepted.
     """
 
     @web.middleware
     async def check_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
         fields = request.headers
-        problem = cross_origin_problem(
-            request.method,
-            fields.get("Host", ""),
-            fields.get("Origin"),
-            fields.get("Sec-Fetch-Site"),
-            names=names,
-        )
+        origin, site = fields.get("Origin"), fields.get("Sec-Fetch-Site")
+        if origin is not None and allows(request):
+            origin = site = None
+        problem = cross_origin_problem(request.method, fields.get("Host", ""), origin, site, names=names)
         if problem is not None:
             raise problem
         return await handler(request)
@@ -84,7 +84,9 @@ def _reject_ambiguous_head(request: web.Request) -> None:
         if len(headers.getall(name, ())) > 1:
             reason = f"a request has one {name} header, this one has several"
             raise Problem(400, "header_repeated", reason, headers=_CLOSE)
-    if "Upgrade" in headers or request.method == "CONNECT":
+    # Other offers are ignored (RFC 9110 §7.8). After an offer of WebSocket, aiohttp reads frames instead of requests.
+    is_websocket = "websocket" in headers.get("Upgrade", "").lower()
+    if is_websocket or request.method == "CONNECT":
         raise Problem(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only", headers=_CLOSE)
     transfer_coding = headers.get("Transfer-Encoding")
     if transfer_coding is not None and transfer_coding.strip().lower() != "chunked":

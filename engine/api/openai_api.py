@@ -1,11 +1,13 @@
-"""`/openai/<endpoint>/v1/…`: a door for plain OpenAI clients. Routes, waits, calls the worker, streams its answer back."""
+"""`/openai/<endpoint>/…`: clients of OpenAI's and other model APIs. Routes, waits, calls the worker, streams its answer back."""
 
 import asyncio
-import contextlib
+import math
+import random
+import ssl
 import time
-from collections.abc import Iterator
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import aiohttp
 import structlog
@@ -13,14 +15,19 @@ from aiohttp import web
 
 from engine.api.openai_queue import OpenAIQueueEntry
 from engine.api.parsing import FastRouteRequest, answer
-from engine.api.request_buffer import BufferedBody, RequestBuffer
+from engine.api.request_buffer import BufferedBody, Envelope, RawBody, RequestBuffer
 from engine.api.route_api import RouteApi
 from engine.engine import Engine
+from engine.proxy import headers
+from engine.proxy.client_answer import ClientAnswer, SignsOfLife
+from engine.proxy.errors import PREFIX, read_problem
+from engine.proxy.retry_budget import RetryBudget, backoff_seconds
+from engine.proxy.worker_client import Call, Failure, WorkerClient, WorkerFailed, worker_failed
 from engine.routing.endpoint import Endpoint
 from stoker_wire.parsing.numbers import read_number
-from stoker_wire.picklable import PicklableError
 from stoker_wire.problem import Problem
-from stoker_wire.route import COST_MAX, DEFAULT_COST
+from stoker_wire.route import COST_MAX
+from stoker_wire.workload import WORKLOAD_HEADER
 
 log = structlog.get_logger("engine.api.openai_api")
 
@@ -28,94 +35,128 @@ WAIT_SECONDS_MAX = 600.0
 """How long a plain client waits for a worker: it knows no polling, so the door polls for it."""
 ATTEMPTS_MAX = 4
 _PAUSE_SECONDS = 1.0
-_RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
-_PATHS = ("chat/completions", "completions", "embeddings", "responses", "rerank")
+_RETRY_AFTER_SECONDS = 5
+_RETRY_AFTER_SECONDS_MAX = 60
 _COST_HEADER = "X-Stoker-Cost"
-_PASSED_BACK = ("Content-Type", "Content-Encoding", "Server-Timing", "X-Stoker-Worker")
-_NO_CONTENT = 204
+_KEEP_ALIVE_HEADER = "X-Stoker-Keep-Alive"
+"""`spaces`: a call without a stream gets white space while it waits, at the price of its status."""
+_WORKER_HEADER = "X-Stoker-Worker"
+"""On what the model answers; what the worker answers by itself has none."""
+_RESERVED = ("/session/", "/pyworker/", "/healthz")
+"""Paths of the worker's own."""
+_STORED = tuple(
+    f"/v1/{name}"
+    for name in ("assistants", "batches", "containers", "evals", "files", "fine_tuning", "threads", "uploads")
+)
+"""OpenAI's APIs about objects that it stores. A model server has none, so they start no worker."""
+_PREFLIGHT_SECONDS = "600"
+_ERROR_BYTES_MAX = 64 * 1024
+CORS_ORIGIN = web.RequestKey("cors_origin", str)
 
 
 class OpenAIApi:
     """Plain clients in, routed calls out. A client that leaves cancels the worker's call."""
 
-    def __init__(self, engine: Engine, desk: RouteApi) -> None:
+    def __init__(self, engine: Engine, desk: RouteApi, tls: ssl.SSLContext | None = None) -> None:
         self._engine = engine
         self._desk = desk
         self._bodies = RequestBuffer(engine.settings.limits)
-        self._session: aiohttp.ClientSession | None = None
+        self._client = WorkerClient(tls)
+        self._budgets: WeakKeyDictionary[Endpoint, RetryBudget] = WeakKeyDictionary()
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(limit=0, ssl=self._engine.settings.worker_ssl_context or True)
-        timeout = aiohttp.ClientTimeout(total=None, connect=10, sock_read=600)
-        showing = aiohttp.TraceConfig()
-        showing.on_request_headers_sent.append(_ticket_shown)
-        # What one worker sets as a cookie is no business of the next, and least of all of another tenant's.
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=timeout,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            trace_configs=[showing],
-        )
+        await self._client.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._client.__aexit__(kind, fault, trace)
 
     def routes(self) -> list[web.RouteDef]:
         """What it answers."""
         return [
             web.get("/openai/{endpoint}/v1/models", self.models),
-            web.post("/openai/{endpoint}/v1/{path:.+}", self.call),
+            web.get("/openai/{endpoint}/v1/models/{model:.+}", self.model),
+            web.options("/openai/{endpoint}/{path:.+}", self.preflight),
+            *(
+                web.route(method, "/openai/{endpoint}/{path:.+}", self.call)
+                for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+            ),
         ]
 
+    # -- web pages
+
+    def allows_page(self, request: web.Request) -> bool:
+        """Whether the request comes from a web page that the endpoint's `allowed_origins` name."""
+        origin = request.headers.get("Origin")
+        if origin is None or not request.path.startswith(PREFIX):
+            return False
+        endpoint = self._engine.directory.named(request.path[len(PREFIX) :].partition("/")[0])
+        if endpoint is None or not {origin, "*"} & set(endpoint.config.allowed_origins):
+            return False
+        request[CORS_ORIGIN] = origin
+        return True
+
+    async def add_cors(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Let the page read the answer; for `Application.on_response_prepare`."""
+        origin = request.get(CORS_ORIGIN)
+        if origin is not None:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Expose-Headers"] = "*"
+            response.headers.add("Vary", "Origin")
+
+    async def preflight(self, request: web.Request) -> web.Response:
+        """What a browser asks before it sends a page's request. The answer says nothing about keys."""
+        asked = request.headers.get("Access-Control-Request-Headers", "")
+        allowed = {
+            "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE",
+            "Access-Control-Allow-Headers": asked or "Authorization, Content-Type",
+            "Access-Control-Max-Age": _PREFLIGHT_SECONDS,
+        }
+        return web.Response(status=204, headers=allowed if CORS_ORIGIN in request else None)
+
+    # -- models
+
     async def models(self, request: web.Request) -> web.Response:
-        """One model: the endpoint. Which model its workers run is their business."""
+        """The names that the workers' model servers serve; the endpoint's name while they are not known."""
         endpoint = await self._endpoint(request)
-        created = int(endpoint.memo.created_at)
-        model = {"id": endpoint.name, "object": "model", "created": created, "owned_by": "stoker"}
-        return answer({"object": "list", "data": [model]})
+        names = endpoint.served.models or (endpoint.name,)
+        return answer({"object": "list", "data": [_model(endpoint, name) for name in names]})
+
+    async def model(self, request: web.Request) -> web.Response:
+        """One of them; the endpoint's name is an alias of the first."""
+        endpoint = await self._endpoint(request)
+        name = request.match_info["model"]
+        names = endpoint.served.models
+        if name not in (*names, endpoint.name):
+            known = ", ".join(names or (endpoint.name,))
+            said = f"the model {name[:200]!r} is not served by this endpoint; these are: {known[:500]}"
+            raise Problem(404, "model_not_found", said)
+        return answer(_model(endpoint, name))
+
+    # -- calls
 
     async def call(self, request: web.Request) -> web.StreamResponse:
         """Route, call, stream back; a worker that fails before its first byte is replaced by another."""
         endpoint = await self._endpoint(request)
-        path = request.match_info["path"].strip("/")
-        if path not in _PATHS:
-            raise Problem(404, "not_found", f"/v1/{path[:80]} is not served; these are: {', '.join(_PATHS)}")
+        path = _path_of(endpoint, request)
         with (
             BufferedBody(self._bodies, endpoint.memo.owner) as body,
             OpenAIQueueEntry(self._engine, self._desk, endpoint) as turn,
         ):
-            await body.arrive(request)
-            return await self._serve(request, endpoint, turn, path, body)
-
-    async def _serve(
-        self, request: web.Request, endpoint: Endpoint, turn: OpenAIQueueEntry, path: str, body: BufferedBody
-    ) -> web.StreamResponse:
-        cost = _cost_of(request)
-        request_idx, failed_url = 0, ""
-        fingerprint = body.fingerprint(f"/v1/{path}")
-        deadline = time.monotonic() + WAIT_SECONDS_MAX
-        for attempt in range(ATTEMPTS_MAX):
-            route = await self._worker(endpoint, turn, cost, request_idx, failed_url, fingerprint, deadline)
-            request_idx = route["request_idx"]
+            payload = await body.arrive(request)
+            reply = ClientAnswer(request, _signs(request, payload), lambda: turn.reason)
+            budget = self._budgets.setdefault(endpoint, RetryBudget())
+            call = _OpenAICall(
+                self._engine, self._client, endpoint, turn, body, payload, request, path, budget
+            )
             try:
-                return await self._forward(request, turn, route, path, body, last=attempt + 1 == ATTEMPTS_MAX)
-            except _WorkerFailed as fault:
-                log.warning(
-                    "openai_worker_failed",
-                    endpoint=endpoint.name,
-                    worker=route["worker_id"],
-                    error=str(fault),
-                )
-                failed_url = route["url"] if fault.unreachable else ""
-        raise Problem(
-            502, "workers_failed", f"{ATTEMPTS_MAX} workers failed this request; see the endpoint's logs"
-        )
+                return await call.serve(reply)
+            except Problem as problem:
+                if not reply.begun:
+                    raise
+                return await reply.fail(problem)
 
     async def _endpoint(self, request: web.Request) -> Endpoint:
         endpoint = await self._desk.locate(request, request.match_info["endpoint"])
@@ -124,100 +165,292 @@ class OpenAIApi:
             raise Problem(503, "starting", said, headers={"Retry-After": "2"})
         return endpoint
 
-    async def _worker(
+
+class _OpenAICall:
+    """One call: its attempts on workers until one answers."""
+
+    def __init__(
         self,
+        engine: Engine,
+        client: WorkerClient,
         endpoint: Endpoint,
         turn: OpenAIQueueEntry,
-        cost: float,
-        request_idx: int,
-        failed_url: str,
-        fingerprint: str,
-        deadline: float,
-    ) -> dict[str, Any]:
+        body: BufferedBody,
+        payload: dict[str, Any] | None,
+        request: web.Request,
+        path: str,
+        budget: RetryBudget,
+    ) -> None:
+        self._engine = engine
+        self._client = client
+        self._endpoint = endpoint
+        self._turn = turn
+        self._body = body
+        self._payload = payload
+        self._request = request
+        self._path = path
+        self._budget = budget
+        self._request_idx = 0
+        self._failed_url = ""
+        self._repriced = False
+        self._deadline = time.monotonic() + WAIT_SECONDS_MAX
+
+    async def serve(self, reply: ClientAnswer) -> web.StreamResponse:
+        """The worker's answer, passed on.
+
+        Raises:
+            Problem: there is none.
+        """
+        self._budget.request()
+        cost = _cost_of(self._request)
+        if cost is None:
+            cost = self._endpoint.served.workload(self._path, self._payload, self._body.size)
+        fingerprint = self._body.fingerprint(self._path)
+        with reply.signs_of_life() as stop_signs:
+            attempt = 0
+            while True:
+                route = await self._worker(cost, fingerprint)
+                try:
+                    async with await self._ask(route, reply) as answered:
+                        if self._reprices(answered):
+                            continue
+                        first = await _first_bytes(answered)
+                        if not self._is_retried(answered, first, attempt):
+                            self._body.drop()
+                            stop_signs()
+                            return await reply.pass_on(answered, first)
+                except WorkerFailed as fault:
+                    self._failed(route, fault, attempt)
+                await asyncio.sleep(backoff_seconds(attempt, random.random()))
+                attempt += 1
+
+    async def _worker(self, cost: float, fingerprint: str) -> dict[str, Any]:
         while True:
             asked = FastRouteRequest(
-                endpoint=endpoint.name,
+                endpoint=self._endpoint.name,
                 cost=cost,
-                request_idx=request_idx,
-                failed_url=failed_url,
+                request_idx=self._request_idx,
+                failed_url=self._failed_url,
                 fingerprint=fingerprint,
             )
             began = time.monotonic()
-            route = await turn.route(asked)
+            route = await self._turn.route(asked)
+            self._request_idx, self._failed_url = route["request_idx"], ""
             if "url" in route:
                 return route
-            if time.monotonic() > deadline or self._engine.stopping:
-                waited = "no worker" if self._engine.stopping else f"no worker in {WAIT_SECONDS_MAX:.0f} s"
-                said = f"{waited}: {route['status']}"
-                raise Problem(503, "no_worker", said, headers={"Retry-After": "5"})
-            request_idx, failed_url = route["request_idx"], ""
+            if time.monotonic() > self._deadline or self._engine.stopping:
+                raise self._no_worker(route)
             if time.monotonic() - began < _PAUSE_SECONDS:  # answered at once: it wants a pause
                 await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _forward(
-        self,
-        request: web.Request,
-        turn: OpenAIQueueEntry,
-        route: dict[str, Any],
-        path: str,
-        body: BufferedBody,
-        *,
-        last: bool,
-    ) -> web.StreamResponse:
-        async with await self._ask(turn, route, path, body) as reply:
-            _refuse_what_is_no_answer(reply.status)
-            if reply.status in _RETRYABLE and not last:
-                raise _WorkerFailed(f"status {reply.status}", unreachable=False)
-            if 400 <= reply.status < 500 and "X-Stoker-Worker" not in reply.headers:
-                turn.refused()  # by the worker: what the model says comes with that header
-            with _faults_of_the_worker():
-                first = await reply.content.readany()
-            body.drop()
-            return await _stream_back(request, reply, first)
+    def _no_worker(self, route: dict[str, Any]) -> Problem:
+        waited = "no worker" if self._engine.stopping else f"no worker in {WAIT_SECONDS_MAX:.0f} s"
+        eta = route["eta_s"]
+        seconds = _RETRY_AFTER_SECONDS
+        expected = ""
+        if eta is not None and not self._engine.stopping:
+            seconds = min(max(math.ceil(eta), _RETRY_AFTER_SECONDS), _RETRY_AFTER_SECONDS_MAX)
+            expected = f"; expected in {eta:.0f} s"
+        said = f"{waited}: {route['status']} ({route['reason']}){expected}"
+        return Problem(503, "no_worker", said, headers={"Retry-After": str(seconds)})
 
-    async def _ask(
-        self, turn: OpenAIQueueEntry, route: dict[str, Any], path: str, body: BufferedBody
-    ) -> aiohttp.ClientResponse:
+    async def _ask(self, route: dict[str, Any], reply: ClientAnswer) -> aiohttp.ClientResponse:
         """The head of the worker's answer.
 
         Raises:
-            _WorkerFailed: it has none.
+            WorkerFailed: it has none.
         """
-        if self._session is None:
-            raise RuntimeError("the door is not open")
-        envelope = body.enveloped(route)
-        # The ticket is all that opens the worker: the endpoint's key stays here. A worker is a machine of third parties,
-        # so where it says to look instead is not followed: it could point into the engine's own network.
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(envelope))}
-        with _faults_of_the_worker():
-            return await self._session.post(
-                f"{route['url']}/v1/{path}",
-                data=envelope.parts(),
-                headers=headers,
-                allow_redirects=False,
-                trace_request_ctx=turn,
+        call = self._call_to(route, reply)
+        try:
+            return await self._client.send(call)
+        except WorkerFailed as fault:
+            if fault.failure is not Failure.BROKE_OFF or not call.reused:
+                raise
+        # The worker may have closed an idle connection as the request came. A ticket opens once, so that a request
+        # that was read all the same is refused and not run again.
+        answered = await self._client.send(call, fresh=True)
+        if answered.status == 401 and _WORKER_HEADER not in answered.headers:
+            answered.close()
+            raise WorkerFailed(Failure.BROKE_OFF, "the worker had read the request")
+        return answered
+
+    def _call_to(self, route: dict[str, Any], reply: ClientAnswer) -> Call:
+        request, body = self._request, self._body
+        worker = self._turn.worker
+        fields = headers.to_worker(request.headers)
+        if reply.may_begin_early:
+            fields.popall("Accept-Encoding", None)  # the head may be sent before the coding is known
+        sent: Envelope | RawBody
+        data = self._renamed(worker.launch_id if worker is not None else "")
+        if worker is not None and worker.is_official:
+            if request.method != "POST" or not body.is_json:
+                said = "the workers of this endpoint run the official package, which takes POST with a JSON body only"
+                raise Problem(415, "json_only", said)
+            sent = Envelope(route, data)
+            fields["Content-Type"] = "application/json"
+        else:
+            sent = RawBody(data)
+            fields["X-Stoker-Auth"] = route["ticket"]
+            if body.content_type:
+                fields["Content-Type"] = body.content_type
+        has_body = bool(len(sent)) or request.method in {"POST", "PUT", "PATCH"}
+        if has_body:
+            fields["Content-Length"] = str(len(sent))
+        query = headers.query_to_worker(request.rel_url.raw_query_string)
+        return Call(
+            method=request.method,
+            url=route["url"] + self._path + (f"?{query}" if query else ""),
+            headers=fields,
+            body=sent.parts if has_body else None,
+            silence_seconds_max=self._endpoint.config.silence_seconds_max,
+            sent=self._turn.show_ticket,
+        )
+
+    def _renamed(self, launch_id: str) -> bytes:
+        """The body, with the name of the worker's model in place of the endpoint's name."""
+        served = self._endpoint.served
+        models = served.models_of(launch_id) or served.models
+        alias = self._endpoint.name
+        if not models or alias in models or not self._body.names_model(alias, self._payload):
+            return self._body.data
+        return self._body.rename_model(alias, models[0])
+
+    def _is_retried(self, answered: aiohttp.ClientResponse, first: bytes, attempt: int) -> bool:
+        """Whether the request goes to another worker, or again with the right workload, instead of to the client.
+
+        Raises:
+            Problem: the worker itself refused the request, or what it says is no answer.
+        """
+        status = answered.status
+        if status < 400:
+            return False
+        if _WORKER_HEADER in answered.headers:
+            # A 503 is a model server that does not take requests now. Every other status is the model's answer.
+            return status == 503 and self._retries_elsewhere(attempt)
+        problem = read_problem(status, first)
+        if problem is None:  # an official worker sends the model's answers without that header
+            is_full = status == 429 and not first  # its own refusal has no body
+            if (status == 503 or is_full) and self._retries_elsewhere(attempt):
+                return True
+            if status < 500:
+                self._turn.refused()
+            return False
+        if status == 502:  # its model server did not answer
+            raise WorkerFailed(Failure.MALFORMED, problem.code)
+        self._turn.refused()
+        if status in {429, 503} and self._may_retry(attempt):
+            self._turn.return_ticket()
+            return True
+        if status == 401:  # of the ticket, not of the client's key
+            raise Problem(502, "worker_refused", f"the worker refused its ticket: {problem.message}")
+        passed = ("Retry-After", "Allow")
+        problem.headers = {name: answered.headers[name] for name in passed if name in answered.headers}
+        raise problem
+
+    def _reprices(self, answered: aiohttp.ClientResponse) -> bool:
+        """Whether the request is routed once more, with the workload that the refusal names."""
+        workload = self._learn(answered)
+        if answered.status != 403 or _WORKER_HEADER in answered.headers or workload is None or self._repriced:
+            return False
+        self._repriced = True
+        self._turn.return_ticket(cost=workload)
+        return True
+
+    def _learn(self, answered: aiohttp.ClientResponse) -> float | None:
+        """The workload that the worker computed, if it says so; the next request is booked by it."""
+        workload = read_number(answered.headers.get(WORKLOAD_HEADER, ""))
+        if workload is None or not 0 <= workload <= COST_MAX:
+            return None
+        self._endpoint.served.learn(self._path, self._payload, workload)
+        return workload
+
+    def _may_retry(self, attempt: int) -> bool:
+        return attempt + 1 < ATTEMPTS_MAX and self._budget.take()
+
+    def _retries_elsewhere(self, attempt: int) -> bool:
+        """Return the ticket if another worker may take the request."""
+        worker = self._turn.worker
+        if worker is None:
+            return False
+        others = any(each.launch_id != worker.launch_id for each in self._endpoint.candidates)
+        if self._turn.tried or not others or not self._may_retry(attempt):
+            return False
+        self._turn.return_ticket()
+        return True
+
+    def _failed(self, route: dict[str, Any], fault: WorkerFailed, attempt: int) -> None:
+        """Make the request ready for another attempt.
+
+        Raises:
+            Problem: there is none.
+        """
+        log.warning(
+            "openai_worker_failed",
+            endpoint=self._endpoint.name,
+            worker=route["worker_id"],
+            failure=fault.failure.name,
+            error=str(fault),
+        )
+        if fault.failure is Failure.SILENT:
+            seconds = self._endpoint.config.silence_seconds_max
+            said = (
+                f"the worker sent nothing for {seconds:g} s and the request was cancelled; it is not run again; "
+                "raise silence_seconds_max of the endpoint if the model needs longer"
             )
+            raise Problem(504, "worker_silent", said)
+        if fault.failure is Failure.CERTIFICATE:
+            self._turn.return_ticket()
+            if self._turn.has_alternative and self._may_retry(attempt):
+                return
+            said = (
+                f"the certificate of the worker at {route['url']} is not trusted: {fault}; give the worker a "
+                "certificate of the engine's authority (POST /api/v0/sign_cert/), or let it speak http"
+            )
+            raise Problem(502, "worker_certificate", said)
+        if not self._may_retry(attempt):
+            said = (
+                f"{attempt + 1} workers failed this request, the last one: {fault}; see the endpoint's logs"
+            )
+            raise Problem(502, "workers_failed", said)
+        self._failed_url = "" if fault.failure is Failure.MALFORMED else route["url"]
 
 
-class _WorkerFailed(PicklableError, Exception):
-    """The worker failed before a byte of its answer was passed on."""
-
-    def __init__(self, message: str, *, unreachable: bool) -> None:
-        self.unreachable = unreachable
-        super().__init__(message)
+def _model(endpoint: Endpoint, name: str) -> dict[str, Any]:
+    created = int(endpoint.memo.created_at)
+    return {"id": name, "object": "model", "created": created, "owned_by": "stoker"}
 
 
-@contextlib.contextmanager
-def _faults_of_the_worker() -> Iterator[None]:
-    """Only around what the worker does: the client's connection breaks with the same types of faults."""
-    try:
-        yield
-    except (aiohttp.ClientError, TimeoutError) as fault:
-        answered = isinstance(fault, aiohttp.ClientResponseError | aiohttp.ClientPayloadError)
-        raise _WorkerFailed(type(fault).__name__, unreachable=not answered) from None
+def _path_of(endpoint: Endpoint, request: web.Request) -> str:
+    """The path at the worker.
+
+    Raises:
+        Problem: 404, no worker serves it.
+    """
+    path = "/" + request.rel_url.raw_path[len(PREFIX) :].partition("/")[2]
+    served = endpoint.served.paths
+    path = path if path in served else path.rstrip("/")
+    unknown = path not in served if served else path.startswith(_STORED)
+    if unknown or path.startswith(_RESERVED):
+        known = ", ".join(served) or "see the handlers of its workers"
+        raise Problem(
+            404, "not_found", f"{path[:80]} is not served by this endpoint; these are: {known[:500]}"
+        )
+    return path
 
 
-def _refuse_what_is_no_answer(status: int) -> None:
+def _signs(request: web.Request, payload: dict[str, Any] | None) -> SignsOfLife:
+    if payload is not None and payload.get("stream") is True:
+        return SignsOfLife.COMMENTS
+    asked = request.headers.get(_KEEP_ALIVE_HEADER, "")
+    if not asked:
+        return SignsOfLife.NONE
+    if asked.strip().lower() != SignsOfLife.SPACES.value:
+        said = f"{_KEEP_ALIVE_HEADER}: 'spaces' was expected, {asked[:40]!r} came"
+        raise Problem(400, "invalid_args", said)
+    return SignsOfLife.SPACES
+
+
+def _check_final(status: int) -> None:
     if 300 <= status < 400:
         said = f"the model server answered with a redirect ({status}), which is not followed"
         raise Problem(502, "worker_redirects", said)
@@ -226,41 +459,27 @@ def _refuse_what_is_no_answer(status: int) -> None:
         raise Problem(502, "worker_answers_nothing", said)
 
 
-async def _stream_back(
-    request: web.Request, reply: aiohttp.ClientResponse, first: bytes
-) -> web.StreamResponse:
-    """Pass the answer on. A client whose connection breaks ends the call here, and no worker is blamed for it."""
-    headers = {name: reply.headers[name] for name in _PASSED_BACK if name in reply.headers}
-    response = web.StreamResponse(status=reply.status, headers=headers)
-    if reply.content_length is not None and reply.status != _NO_CONTENT:
-        response.content_length = reply.content_length
-    await response.prepare(request)
-    chunk = first
-    while chunk:
-        await response.write(chunk)
-        try:
-            chunk = await reply.content.readany()
-        except (aiohttp.ClientError, TimeoutError):
-            # The answer has begun: it cannot become a problem any more. Breaking the connection tells the client.
-            log.warning("openai_worker_broke_off", path=request.path)
-            if request.transport is not None:
-                request.transport.abort()
-            return response
-    await response.write_eof()
-    return response
+async def _first_bytes(answered: aiohttp.ClientResponse) -> bytes:
+    """What the answer begins with; all of it where it may be a short error.
+
+    Raises:
+        WorkerFailed: the answer broke off.
+        Problem: it is no final answer.
+    """
+    _check_final(answered.status)
+    length = answered.content_length
+    is_short = answered.status >= 400 and length is not None and length <= _ERROR_BYTES_MAX
+    try:
+        return await (answered.content.read() if is_short else answered.content.readany())
+    except (aiohttp.ClientError, TimeoutError) as fault:
+        raise worker_failed(fault) from None
 
 
-async def _ticket_shown(
-    _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestHeadersSentParams
-) -> None:
-    turn: OpenAIQueueEntry = context.trace_request_ctx
-    turn.show_ticket()
-
-
-def _cost_of(request: web.Request) -> float:
+def _cost_of(request: web.Request) -> float | None:
+    """The load that the client names; None: it does not."""
     given = request.headers.getall(_COST_HEADER, [])
     if not given:
-        return DEFAULT_COST
+        return None
     text = ", ".join(given)
     cost = read_number(text)
     if cost is None or not 0 <= cost <= COST_MAX:

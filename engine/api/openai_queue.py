@@ -10,6 +10,8 @@ from engine.engine import Engine
 from engine.request_log import Outcome
 from engine.routing.endpoint import Endpoint
 from engine.routing.request_queue import QueuedRequest
+from engine.routing.wait_reasons import why_waiting
+from engine.routing.worker import KnownWorker
 
 
 class OpenAIQueueEntry:
@@ -56,6 +58,48 @@ class OpenAIQueueEntry:
     def refused(self) -> None:
         """The worker turned the request away: its ticket is no work, whether or not the worker reports that."""
         self._shown = False
+
+    def return_ticket(self, *, cost: float | None = None) -> None:
+        """Back into the queue after a refusal that is no fault of the worker; `cost` replaces the one that was booked."""
+        place = self._place
+        if place is None or place.worker is None:
+            return
+        if cost is None:
+            place.avoid |= {place.worker.launch_id}
+        else:
+            place.cost = cost
+        self._endpoint.finished.pop(place.request_idx, None)
+        place.finished = self._shown = False
+        self._engine.dispatcher.unassign(self._endpoint, place, time.time())
+
+    @property
+    def worker(self) -> KnownWorker | None:
+        """The worker that it was given."""
+        return None if self._place is None else self._place.worker
+
+    @property
+    def tried(self) -> bool:
+        """Whether its worker is one that it should avoid: there is no other."""
+        worker = self.worker
+        return worker is not None and self._place is not None and worker.launch_id in self._place.avoid
+
+    @property
+    def has_alternative(self) -> bool:
+        """Whether a worker is ready that did not refuse the request."""
+        avoid = frozenset[str]() if self._place is None else self._place.avoid
+        return any(candidate.launch_id not in avoid for candidate in self._endpoint.candidates)
+
+    @property
+    def reason(self) -> str:
+        """Why it waits, in a sentence."""
+        place = self._place
+        if place is None:
+            return "the request is being read"
+        if place.worker is not None:
+            return "a worker has the request and has not answered yet"
+        reason = why_waiting(self._endpoint, place, time.time())
+        eta = "" if reason.eta_s is None else f"; expected in {reason.eta_s:.0f} s"
+        return f"{reason.sentence}{eta} ({reason.code})"
 
     def _take(self, place: QueuedRequest) -> None:
         """Its place from now on; a ticket that comes with it is a new one."""

@@ -14,6 +14,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.api.parsing import answer
+from engine.proxy.errors import PREFIX as OPENAI
+from engine.proxy.errors import error_body
 from stoker_wire.control import TASK_QUEUE
 from stoker_wire.problem import Problem
 
@@ -29,9 +31,10 @@ _HTTP_SENTENCES = {
 }
 
 
-def problem_answer(problem: Problem) -> web.Response:
-    """The problem as an answer."""
-    return answer(problem.body(), problem.status, problem.headers or None)
+def problem_answer(request: web.Request, problem: Problem) -> web.Response:
+    """The problem as an answer, in the shape that clients of this path read."""
+    body = error_body(problem) if request.path.startswith(OPENAI) else problem.body()
+    return answer(body, problem.status, problem.headers or None)
 
 
 @web.middleware
@@ -40,27 +43,32 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except Problem as problem:
-        return problem_answer(problem)
+        return problem_answer(request, problem)
     except web.HTTPException as fault:
         if fault.status < 400:
             raise
         code, sentence = _HTTP_SENTENCES.get(fault.status, ("http_error", fault.reason))
         headers = {"Allow": fault.headers["Allow"]} if "Allow" in fault.headers else None
-        return answer(Problem(fault.status, code, sentence).body(), fault.status, headers)
+        return problem_answer(request, Problem(fault.status, code, sentence, headers=headers))
     except RPCError as fault:
-        return problem_answer(of_rpc(fault))
+        return problem_answer(request, of_rpc(fault))
     except WorkflowUpdateFailedError as fault:
-        return problem_answer(of_update(fault))
+        return problem_answer(request, of_update(fault))
     except (WorkflowQueryFailedError, WorkflowQueryRejectedError) as fault:
         log.error("query_failed", path=request.path, error=type(fault).__name__)
         return problem_answer(
-            Problem(502, "query_failed", "the endpoint's workflow could not answer; see its page in Temporal")
+            request,
+            Problem(
+                502, "query_failed", "the endpoint's workflow could not answer; see its page in Temporal"
+            ),
         )
     except (TimeoutError, RPCTimeoutOrCancelledError):  # the client's own way to say that it was cut short
         sentence = "Temporal or its worker did not answer in time; the change may still happen, look before repeating it"
-        return problem_answer(Problem(503, "temporal_timeout", sentence, headers={"Retry-After": "2"}))
+        return problem_answer(
+            request, Problem(503, "temporal_timeout", sentence, headers={"Retry-After": "2"})
+        )
     except (ConnectionError, web.RequestPayloadError):
-        return problem_answer(Problem(400, "bad_request", "the request broke off"))
+        return problem_answer(request, Problem(400, "bad_request", "the request broke off"))
     except RuntimeError as fault:
         return _runtime_fault(request, fault)
     except Exception as fault:  # noqa: BLE001 - the last line: a bug is logged by name and answered as one
@@ -70,10 +78,12 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 def _runtime_fault(request: web.Request, fault: RuntimeError) -> web.Response:
     """Two libraries say by this type what is no fault of ours."""
     if str(fault) == "Connection closed.":  # aiohttp: the client left before its body was read
-        return problem_answer(Problem(400, "bad_request", "the request broke off"))
+        return problem_answer(request, Problem(400, "bad_request", "the request broke off"))
     if str(fault).startswith("Failed client connect"):
         message = "Temporal cannot be reached now; try again"
-        return problem_answer(Problem(503, "temporal_unavailable", message, headers={"Retry-After": "2"}))
+        return problem_answer(
+            request, Problem(503, "temporal_unavailable", message, headers={"Retry-After": "2"})
+        )
     return _fault_of_ours(request, fault)
 
 
@@ -81,7 +91,7 @@ def _fault_of_ours(request: web.Request, fault: Exception) -> web.Response:
     where = _where(fault)
     log.error("handler_failed", path=request.path, error=type(fault).__name__, where=where)
     return problem_answer(
-        Problem(500, "internal_error", f"the engine has a fault in {where}; it is in its log")
+        request, Problem(500, "internal_error", f"the engine has a fault in {where}; it is in its log")
     )
 
 

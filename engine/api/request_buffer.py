@@ -1,5 +1,7 @@
 """RequestBuffer that the OpenAI door holds while their calls wait for a worker: the bytes as they came, bounded in sum and shared among accounts."""
 
+import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -8,12 +10,18 @@ from typing import Any, Self
 import msgspec
 from aiohttp import web
 
-from engine.api.parsing import bounded_arrival, json_object
+from engine.api.parsing import bounded_arrival
 from engine.settings import Limits
+from stoker_wire.parsing.strict_json import NotJson, is_too_deep, parse_answer
 from stoker_wire.problem import Problem
 from stoker_wire.security.fingerprint import fingerprint
 from webserver.request_checks import reject_oversized_body
 
+_JSON = "application/json"
+_DEFAULT_TYPES = frozenset(
+    {"", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain"}
+)
+"""Content types of clients that do not choose one: such a body is JSON if it looks like an object."""
 _SLICE_BYTES = 64 * 1024
 """Handed to the connection at a time, so that it has no second copy of a large body to keep."""
 
@@ -76,6 +84,10 @@ class BufferedBody:
         self._account = account
         self._data = b""
         self._taken = 0
+        self.content_type = ""
+        """As it goes to a worker; empty: there is no body."""
+        self.is_json = False
+        self.size = 0
 
     def __repr__(self) -> str:
         return f"<BufferedBody {self._taken} bytes>"
@@ -88,11 +100,13 @@ class BufferedBody:
     ) -> None:
         self.drop()
 
-    async def arrive(self, request: web.Request) -> None:
+    async def arrive(self, request: web.Request) -> dict[str, Any] | None:
         """Read it, up to limits of its own: prompts with images are larger than control calls.
 
+        Returns the object if the body is a JSON object.
+
         Raises:
-            Problem: 400, no JSON object; 408; 413; 429; 503.
+            Problem: 400, malformed JSON; 408; 413; 429; 503.
         """
         reject_oversized_body(request, self._bodies.each_max)
         chunks = []
@@ -101,9 +115,38 @@ class BufferedBody:
                 self._bodies.take(self._account, len(chunk), self._taken)
                 self._taken += len(chunk)
                 chunks.append(chunk)
-        data = b"".join(chunks)
-        json_object(data)
-        self._data = data if data.strip() else b"{}"
+        self._data = b"".join(chunks)
+        self.content_type = request.headers.get("Content-Type", "")
+        payload = self._read_json(request)
+        self.size = len(self._data)
+        return payload if isinstance(payload, dict) else None
+
+    def _read_json(self, request: web.Request) -> Any:
+        """The value of a JSON body; None for other bodies, and for none at all."""
+        kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        text = self._data.lstrip()
+        if not text and (request.method != "POST" or kind not in _DEFAULT_TYPES | {_JSON}):
+            self.content_type = self.content_type if self._data else ""
+            return None
+        self.is_json = (
+            kind == _JSON or kind.endswith("+json") or (kind in _DEFAULT_TYPES and text[:1] in b"{")
+        )
+        if not self.is_json:
+            return None
+        self._data = self._data if text else b"{}"
+        self.content_type = self.content_type if kind not in _DEFAULT_TYPES else _JSON
+        return _value(self._data)
+
+    def rename_model(self, alias: str, name: str) -> bytes:
+        """The body with the model's name in place of the alias; only called for bodies that name the alias."""
+        if not self.is_json:
+            field = rb'(form-data; name="?model"?(?:\r\n[^\r\n]+)*\r\n\r\n)' + re.escape(alias).encode()
+            return re.sub(field + rb"(?=\r\n--)", lambda found: found[1] + name.encode(), self._data, count=1)
+        try:
+            fields = msgspec.json.decode(self._data, type=dict[str, msgspec.Raw])
+            return msgspec.json.encode(fields | {"model": name})
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return json.dumps(_value(self._data) | {"model": name}).encode()
 
     def drop(self) -> None:
         """It is not needed again."""
@@ -114,13 +157,45 @@ class BufferedBody:
         """What all copies of this call have in common (`stoker_wire.security.fingerprint`)."""
         return fingerprint(path, self._data)
 
-    def enveloped(self, route: dict[str, Any]) -> "Envelope":
-        """As a worker takes it."""
-        return Envelope(route, self._data)
+    def names_model(self, alias: str, payload: dict[str, Any] | None) -> bool:
+        """Whether the request asks for the model of this name."""
+        if payload is not None:
+            return payload.get("model") == alias
+        return (
+            self.content_type.startswith("multipart/")
+            and b'name="model"\r\n\r\n' + alias.encode() in self._data
+        )
+
+    @property
+    def data(self) -> bytes:
+        """The bytes as they came; an empty JSON body is an empty object."""
+        return self._data
+
+
+class RawBody:
+    """A body in parts."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __repr__(self) -> str:
+        return f"<RawBody {len(self)} bytes>"
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    async def parts(self) -> AsyncIterator[bytes | memoryview]:
+        """All of it; one part if it is small."""
+        if len(self._data) <= _SLICE_BYTES:
+            yield self._data
+            return
+        view = memoryview(self._data)
+        for at in range(0, len(view), _SLICE_BYTES):
+            yield view[at : at + _SLICE_BYTES]
 
 
 class Envelope:
-    """The payload with its ticket, as JSON, in parts."""
+    """The payload with its ticket, as JSON, in parts: what workers of the official package read."""
 
     def __init__(self, route: dict[str, Any], payload: bytes) -> None:
         self._head = b'{"auth_data":' + msgspec.json.encode(route) + b',"session_id":null,"payload":'
@@ -138,7 +213,24 @@ class Envelope:
             yield self._head + self._payload + b"}"
             return
         yield self._head
-        view = memoryview(self._payload)
-        for at in range(0, len(view), _SLICE_BYTES):
-            yield view[at : at + _SLICE_BYTES]
+        async for part in RawBody(self._payload).parts():
+            yield part
         yield b"}"
+
+
+def _value(data: bytes) -> Any:
+    """The value of a JSON text, as far as Python reads it: what a model server may take is not for the engine to refuse.
+
+    Raises:
+        Problem: 400, malformed or nested too deeply.
+    """
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:
+            value = parse_answer(data)
+        except NotJson as fault:
+            raise Problem(400, "malformed_json", f"the body is not valid JSON: {fault}") from None
+    if is_too_deep(data, value):
+        raise Problem(400, "malformed_json", "the body nests objects and lists too deeply; send it flatter")
+    return value

@@ -204,6 +204,7 @@ class WorkerApi:
             broke_by = "its process was started again"
         held = worker.outstanding.requests if broke_by else set()
         worker.apply_report(status, url, now)
+        endpoint.served.hear(worker.launch_id, status, endpoint.workers)
         if broke_by:
             own = not worker.is_official and broke_by == status.error_msg
             self._engine.dispatcher.worker_broke(endpoint, worker, held, broke_by, now, reports_ends=own)

@@ -31,7 +31,10 @@ _MARKET = (400, 404, 429, 502, 503)
 _ID = Parameter(name="id", about="The number that create answered", where="path", type=int)
 _TAIL = Parameter(name="tail", about="How many lines, at most 1000", type=int)
 _COST = Parameter(
-    name="X-Stoker-Cost", about="What the request weighs; 100 when it is not said", where="header", type=float
+    name="X-Stoker-Cost",
+    about="The request's workload; by default, the worker's rule computes it",
+    where="header",
+    type=float,
 )
 
 
@@ -222,6 +225,18 @@ def _market_calls() -> dict[tuple[str, str], Operation]:
     }
 
 
+def _model_call(method: str, named: Parameter) -> Operation:
+    return Operation(
+        tag="requests",
+        security=_CLIENT,
+        parameters=(named, _COST),
+        body=dict[str, Any] if method == "POST" else None,
+        replies={ANY: Reply(about="The model's own answer, with its own status", content_type="*/*")},
+        refuses=(400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 502, 503, 504),
+        problem=shapes.OpenAIProblem,
+    )
+
+
 def _own_calls() -> dict[tuple[str, str], Operation]:
     user = Operation(tag="account", security=_ACCOUNT, replies=_ok(shapes.User), refuses=(401,))
     named = Parameter(name="endpoint", about="The endpoint's name", where="path")
@@ -239,15 +254,26 @@ def _own_calls() -> dict[tuple[str, str], Operation]:
             parameters=(named,),
             replies=_ok(shapes.Models),
             refuses=(401, 404, 503),
+            problem=shapes.OpenAIProblem,
         ),
-        ("POST", "/openai/{endpoint}/v1/{path}"): Operation(
+        ("GET", "/openai/{endpoint}/v1/models/{model}"): Operation(
             tag="requests",
             security=_CLIENT,
-            parameters=(named, _COST),
-            body=dict[str, Any],
-            replies={ANY: Reply(about="The model's own answer, with its own status", content_type="*/*")},
-            refuses=(400, 401, 404, 408, 413, 422, 429, 502, 503),
+            parameters=(named,),
+            replies=_ok(shapes.Model),
+            refuses=(401, 404, 503),
+            problem=shapes.OpenAIProblem,
         ),
+        ("OPTIONS", "/openai/{endpoint}/{path}"): Operation(
+            tag="requests",
+            parameters=(named,),
+            replies={204: Reply(about="What a web page may send", content_type="")},
+            problem=shapes.OpenAIProblem,
+        ),
+        **{
+            (method, "/openai/{endpoint}/{path}"): _model_call(method, named)
+            for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        },
         ("GET", "/healthz"): Operation(tag="health", replies=_ok(shapes.Healthy)),
         ("GET", "/readyz"): Operation(
             tag="health",

@@ -353,8 +353,23 @@ class Model(Said):
     owned_by: str
 
 
+class OpenAIError(Said):
+    """What is wrong, as OpenAI's clients read it."""
+
+    message: str
+    type: str
+    code: str
+    param: None
+
+
+class OpenAIProblem(Said):
+    """A refusal under `/openai/…`."""
+
+    error: OpenAIError
+
+
 class Models(Said):
-    """The models of this base address: one."""
+    """The models of this base address."""
 
     object: Literal["list"]
     data: list[Model]

@@ -10,6 +10,7 @@ import structlog
 from engine.api.keys import same_key
 from engine.routing.broken_requests import BrokenRequests
 from engine.routing.request_queue import QueuedRequest, RequestQueue
+from engine.routing.served_routes import ServedRoutes
 from engine.routing.worker import KnownWorker
 from engine.settings import Limits, Timing
 from policy.routing.queue_discipline import late_cutoff, worker_wait_seconds
@@ -96,6 +97,7 @@ class Endpoint:
         self.broken_requests = BrokenRequests()
         self.swept_at = self.sweeping_since = now
         """Time of the dispatcher's last sweep, and start of its uninterrupted series of sweeps."""
+        self.served = ServedRoutes()
         self.service_times = ServiceTimes()
         """Real over declared duration of requests, learned from workers that run one request at a time."""
         self.end_report_seconds = 0.0

@@ -7,6 +7,7 @@ a certificate holds the address at which the marketplace says the instance is, a
 
 import asyncio
 import ipaddress
+import ssl
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -103,6 +104,15 @@ class Authority:
             .not_valid_before(now)
             .not_valid_after(now + timedelta(days=days))
         )
+
+
+def worker_trust(ca_key_pem: bytes) -> ssl.SSLContext | None:
+    """How to check a worker's certificate: it is of the system's authorities or of this one. None: there is no key."""
+    if not ca_key_pem:
+        return None
+    context = ssl.create_default_context()
+    context.load_verify_locations(cadata=Authority(ca_key_pem).root_pem.decode())
+    return context
 
 
 class CertificateApi:

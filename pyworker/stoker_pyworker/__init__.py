@@ -9,13 +9,25 @@ from stoker_pyworker.config import (
     WorkerConfig,
 )
 from stoker_pyworker.worker import Worker
+from stoker_wire.workload import (
+    AudioWorkload,
+    ConstantWorkload,
+    FieldWorkload,
+    PixelWorkload,
+    TokenWorkload,
+)
 
 __all__ = [
+    "AudioWorkload",
     "BenchmarkConfig",
     "ConfigError",
+    "ConstantWorkload",
+    "FieldWorkload",
     "HandlerConfig",
     "JsonDataException",
     "LogActionConfig",
+    "PixelWorkload",
+    "TokenWorkload",
     "Worker",
     "WorkerConfig",
 ]

@@ -73,7 +73,9 @@ class HandlerConfig:
     response_generator: Callable[[Any, Any], Awaitable[Any]] | None = None
     """Makes the client's response from the model's (`stoker_pyworker.proxy.hooks`)."""
     workload_calculator: Callable[[JsonObject], float] | None = None
-    """The workload of a payload. None: the cost of the ticket."""
+    """The workload of a payload: a function, or a rule of `stoker_wire.workload`, which the engine applies too.
+
+    None: the cost of the ticket."""
     is_remote_dispatch: bool = False
     remote_function: Callable[..., Awaitable[Any]] | None = None
     """Called with the payload instead of a model server. The response is `{"result": …}`."""

@@ -23,6 +23,7 @@ from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.management_api import ManagementApi
 from stoker_pyworker.model.gpu import Gpus
 from stoker_pyworker.model.health import HealthState
+from stoker_pyworker.model.served_models import ServedModels
 from stoker_pyworker.model.startup import Startup
 from stoker_pyworker.proxy.request_proxy import RequestProxy
 from stoker_pyworker.proxy.routes import PreparedRoute
@@ -100,6 +101,7 @@ class WorkerRuntime:
         self.sessions = Sessions(
             self.pool, self.counts, self.queue, config.max_sessions or 0, on_empty=self._check_drained
         )
+        self.models = ServedModels(self.pool.separate_pool(1))
         self.startup = Startup(
             config,
             pool=self.pool,
@@ -110,6 +112,7 @@ class WorkerRuntime:
             model_settings=settings.model_settings,
             directory=directory,
             serves_serial=lambda: self.queue.current is not None,
+            models=self.models,
         )
         self.verifier: TicketVerifier | None = None
         if not settings.unsecured:
@@ -140,6 +143,8 @@ class WorkerRuntime:
             running_request=self.proxy.running_request,
             clock=self.clock,
             report_now=report_now,
+            routes=tuple(route.served for route in self.routes.values()),
+            models=lambda: self.models.names,
         )
         self.management = ManagementApi(
             self.proxy,

@@ -151,7 +151,7 @@ def _bound(bound: object) -> str:
 
 
 def _default(value: object) -> str:
-    return "none" if value is None or value == "" else f"`{value}`"
+    return "none" if value in (None, "", ()) else f"`{value}`"
 
 
 def main() -> None:

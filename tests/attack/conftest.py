@@ -109,9 +109,11 @@ def problem_in(answer: bytes) -> tuple[int, str]:
     assert answers_in(answer) == 1, answer
     head, _, body = answer.partition(b"\r\n\r\n")
     said = json.loads(body)
+    assert b"application/json" in head
+    if isinstance(said["error"], dict):  # under /openai/
+        return int(head[9:12]), said["error"]["code"]
     assert said["success"] is False
     assert said["msg"] == said["error_msg"]
-    assert b"application/json" in head
     return int(head[9:12]), said["error"]
 
 

@@ -1,5 +1,7 @@
 """Requests that two readers of HTTP could understand differently: each is refused, and what hides behind it is not answered."""
 
+import asyncio
+
 import pytest
 
 from tests.attack.conftest import SERVERS, answers_in, problem_in
@@ -36,7 +38,7 @@ FIELDS = {
     "a name with a blank": (b"X Y: a", b""),
     "two hosts": (b"Host: elsewhere", b""),
     "the same host twice": (b"Host: w", b""),
-    "an upgrade": (b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 3", b"abc"),
+    "an upgrade": (b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 3", b"abc"),
 }
 CHUNKS = {
     "a chunk extension with a line feed": b"3;a\nbc\r\nabc\r\n0\r\n\r\n",
@@ -101,3 +103,42 @@ async def test_a_packed_body_is_refused_before_it_is_unpacked(target, name):
     server = await target(name)
     packed = server.head("Content-Encoding: gzip", "Content-Length: 3", "") + b"abc"
     assert problem_in(await server.say(packed)) == (415, "content_encoding_unsupported")
+
+
+OFFER = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA"
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_an_offer_of_http2_is_ignored_and_its_body_is_read(target, name):
+    server = await target(name)
+    reader, writer = await server.connect()
+    async with asyncio.timeout(20):
+        for close in ("", "Connection: close\r\n"):
+            writer.write(
+                server.head(close + (OFFER if not close else "X: y"), "Content-Length: 2", "") + b"{}"
+            )
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"HTTP/1.1 101" not in head
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            assert b"upgrade_unsupported" not in await reader.readexactly(length)
+        assert await reader.read() == b""
+    writer.close()
+    assert await server.serves()
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_curl_that_offers_http2_is_answered(target, name):
+    server = await target(name)
+    command = [
+        "curl",
+        "--silent",
+        "--http2",
+        "--data",
+        "{}",
+        f"http://127.0.0.1:{server.port}{server.body_path}",
+    ]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    answer, _ = await process.communicate()
+    assert process.returncode == 0
+    assert answer
+    assert b"upgrade_unsupported" not in answer

@@ -228,6 +228,10 @@ def check_problem(answer: Answer, said: str) -> None:
     """Checks that a refusal is a problem with these fields and a sentence."""
     assert answer.content_type == "application/json", said
     body = json.loads(answer.body, parse_constant=_no_constant)
+    if body.keys() == {"error"}:  # under /openai/
+        assert body["error"].keys() == {"message", "type", "code", "param"}, said
+        assert len(body["error"]["message"]) > 3, said
+        return
     assert body.keys() == PROBLEM_FIELDS, said
     assert body["success"] is False, said
     assert isinstance(body["error"], str), said

@@ -48,7 +48,7 @@ def pinned(lock: str) -> dict[str, list[tuple[Version, Requirement]]]:
 
 
 def test_every_input_has_its_lock():
-    assert LOCKS == ["controller", "dev", "peer", "pyworker"]
+    assert LOCKS == ["clients", "controller", "dev", "peer", "pyworker"]
     assert sorted(path.stem for path in FOLDER.glob("*.txt")) == LOCKS
 
 

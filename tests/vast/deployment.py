@@ -3,14 +3,11 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import fcntl
-import hashlib
 import json
 import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -23,29 +20,17 @@ import httpx
 from hosts.settings import GpuSettings, MachineSettings, TemplateSettings
 from run.commands.dev import DevStack
 from run.settings import DevSettings, EngineListen, HostMarket, TemporalSettings
+from tests.environments import python_of
 
 ROOT = Path(__file__).parents[2]
 PEER_DIR = Path(__file__).parent / "peer"
-PEER_VENV = ROOT / ".venv-peer"
-PINS = ROOT / "requirements" / "peer.txt"
 
 Value = TypeVar("Value")
 
 
 def peer_python() -> Path:
-    """The interpreter of `.venv-peer`, which holds exactly what `requirements/peer.txt` pins; made if it does not."""
-    python = PEER_VENV / "bin" / "python"
-    mark = PEER_VENV / ".pins"
-    wanted = hashlib.sha256(PINS.read_bytes()).hexdigest()
-    name = hashlib.sha256(str(ROOT).encode()).hexdigest()[:12]
-    with (Path(tempfile.gettempdir()) / f"stoker-peer-{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not mark.exists() or mark.read_text() != wanted:
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(PEER_VENV)], check=True)
-            install = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(PINS)]
-            subprocess.run(install, check=True, timeout=500)
-            mark.write_text(wanted)
-    return python
+    """The interpreter of the official package's environment."""
+    return python_of("peer")
 
 
 def free_ports(count: int) -> list[int]:

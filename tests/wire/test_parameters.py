@@ -37,6 +37,12 @@ ROWS = [
     ("endpoint_state", ["active", "suspended", "stopped"], ["", "Active", "paused", 1]),
     ("dollars_per_hour_max", [0.01, 100], [0, -1, float("inf")]),
     ("drain_seconds_max", [0, 600], [-1, float("nan")]),
+    ("silence_seconds_max", [0.1, 86400], [0, -1, float("inf")]),
+    (
+        "allowed_origins",
+        [(), ("*",), ("https://chat.example.com", "http://localhost:3000")],
+        [("chat.example.com",), ("https://a/b",), ("https://a, https://b",), ("https://*.a",)],
+    ),
 ]
 
 
@@ -50,6 +56,8 @@ def test_what_is_added_to_the_documented_parameters_is_off_or_generous_by_defaul
     assert {name: config[name] for name in config.keys() - DEFAULTS.keys()} == {
         "dollars_per_hour_max": None,
         "drain_seconds_max": 600,
+        "silence_seconds_max": 3600,
+        "allowed_origins": (),
     }
 
 

@@ -10,6 +10,10 @@ from stoker_wire.base import StrictModel
 ENDPOINT_NAME_PATTERN = r"^[A-Za-z0-9_-]+( [A-Za-z0-9_-]+)*$"
 """Letters, digits, `_`, `-`, and single blanks inside: `run benchmarks` of the official CLI names endpoints so."""
 
+Origin = Annotated[str, Field(max_length=255, pattern=r"^(\*|https?://[^/?#@\s*,]+)$")]
+"""Of a web page, as browsers send it: `https://chat.example.com`; `*` stands for every page."""
+Origins = Annotated[tuple[Origin, ...], Field(max_length=32)]
+
 ENDPOINT_NAME_CHARS_MAX = 200
 """A marketplace label holds the name, 33 other characters, and at most 256 in all."""
 
@@ -78,6 +82,12 @@ class EndpointConfig(StrictModel):
     """How long a draining worker may finish what it holds before it is stopped. One that is stopped only to save money
     finishes it first."""
 
+    silence_seconds_max: float = Field(3600.0, gt=0)
+    """Seconds that a request through the OpenAI API waits for the next byte of a worker, the first one included."""
+
+    allowed_origins: Origins = ()
+    """Origins of the web pages that may call the OpenAI API from a browser. Empty: none."""
+
     @model_validator(mode="before")
     @classmethod
     def _min_workers_wins(cls, data: Any) -> Any:
@@ -103,6 +113,8 @@ class EndpointPatch(StrictModel):
     endpoint_state: EndpointState | None = None
     dollars_per_hour_max: float | None = Field(None, gt=0)
     drain_seconds_max: float | None = Field(None, ge=0)
+    silence_seconds_max: float | None = Field(None, gt=0)
+    allowed_origins: Origins | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -22,11 +22,12 @@ REFUSALS: Mapping[int, str] = {
     401: "No valid key, token or ticket",
     403: "A valid key, token or ticket, but not for this",
     404: "Nothing here by that name or number",
+    405: "This path does not take that method",
     408: "The body did not arrive in time",
     409: "Not possible in the state that it is in",
     410: "It was here, and has ended",
     413: "The body is larger than this call takes",
-    415: "A body that is packed (Content-Encoding), which nobody unpacks here",
+    415: "A body of a content type or coding that this path does not take",
     417: "Expects something else than 100-continue",
     422: "The body is not of the shape that this call takes, or workers broke with this request",
     429: "Too much at once; Retry-After says when to come again",
@@ -94,7 +95,8 @@ class Operation:
     replies: Mapping[int, Reply]
     """By status; `ANY` is whatever status somebody behind this server answered."""
     refuses: tuple[int, ...] = ()
-    """Statuses whose body is a problem."""
+    """Statuses whose body is `problem`."""
+    problem: Any = ProblemBody
     body: Any = None
     """What pydantic can describe; None: no JSON body."""
     body_required: bool = True
@@ -159,9 +161,9 @@ def document(
     `everywhere`: statuses with which any call may be refused, before anybody looks at what it is.
     """
     schemas = _Schemas()
-    schemas.want(ProblemBody, "serialization")
     for operation in operations.values():
         schemas.want(operation.body, "validation")
+        schemas.want(operation.problem, "serialization")
         for parameter in operation.parameters:
             schemas.want(parameter.type, "validation")
         for reply in operation.replies.values():
@@ -203,7 +205,7 @@ def _operation(method: str, path: str, operation: Operation, schemas: _Schemas) 
 
 def _responses(operation: Operation, schemas: _Schemas) -> Iterable[tuple[str, dict[str, Any]]]:
     said: dict[int, dict[str, Any]] = {}
-    problem = schemas.of(ProblemBody, "serialization")
+    problem = schemas.of(operation.problem, "serialization")
     for status, reply in operation.replies.items():
         said[status] = {"description": reply.about}
         if reply.content_type:

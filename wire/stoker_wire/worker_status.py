@@ -1,8 +1,13 @@
 """What a worker reports to the engine (`POST /worker_status/`, `POST /delete_requests/`)."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from stoker_wire.base import TolerantModel
+from stoker_wire.workload import ServedRoute
+
+ModelName = Annotated[str, Field(max_length=512)]
 
 
 class WorkerStatus(TolerantModel):
@@ -44,6 +49,10 @@ class WorkerStatus(TolerantModel):
     running_seconds: float = Field(0.0, ge=0)
     """For how long it has been at it."""
     gpus: tuple["GpuStatus", ...] = ()
+    routes: Annotated[tuple[ServedRoute, ...], Field(max_length=256)] = ()
+    """What it serves; empty: not said."""
+    models: Annotated[tuple[ModelName, ...], Field(max_length=256)] = ()
+    """Names under which its model server serves its models; empty: not known."""
     incarnation: str = Field("", max_length=64)
     """Names the worker's process: drawn at its start, in every report until it ends."""
     uptime_seconds: float = Field(0.0, ge=0)

@@ -40,6 +40,7 @@ class RequestReader:
         "_complete",
         "_field_count",
         "_head_bytes",
+        "_head_without_offer",
         "_held_bytes",
         "_host_count",
         "_limits",
@@ -65,6 +66,8 @@ class RequestReader:
         self._field_count = 0
         self._host_count = 0
         self._held_bytes = 0
+        self._head_without_offer = b""
+        """Head of a request that offers another protocol, to be parsed again without the offer."""
         self.state = ReadState.IDLE
         self.problem: Problem | None = None
         """The reason why no more requests are read."""
@@ -83,15 +86,29 @@ class RequestReader:
         if self.state is ReadState.HEAD:
             self._head_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only; send no Upgrade")
+            self._parse(data)
         except httptools.HttpParserError as error:
             self._fail(400, "malformed_http", f"not valid HTTP/1.1: {error}")
         if self.state is ReadState.HEAD and self._head_bytes > self._limits.head_bytes_max:
             self._fail_head_too_large()
         if self.problem is not None:
             self._complete.append(self.problem)
+
+    def _parse(self, data: bytes) -> None:
+        """Parse bytes; an offer of another protocol is ignored (RFC 9110 §7.8)."""
+        while data:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                if self.problem is not None:
+                    return
+                # The parser has skipped the body, because it takes what follows for the other protocol.
+                data = data[offer.args[0] :]
+                head, self._head_without_offer = self._head_without_offer, b""
+                self._parser = httptools.HttpRequestParser(self)
+                self._parser.feed_data(head)
+            else:
+                return
 
     def release(self, size: int) -> None:
         """Return the memory of an answered request."""
@@ -181,7 +198,7 @@ class RequestReader:
 
     def on_message_complete(self) -> None:
         """Hand over the complete request."""
-        if self.problem is not None:
+        if self.problem is not None or self._head_without_offer:
             return
         request, pieces = self._request, self._pieces
         if pieces:
@@ -196,9 +213,16 @@ class RequestReader:
     def _is_supported(self, version: str) -> bool:
         if version not in ("1.1", "1.0"):
             self._fail(505, "http_version_unsupported", f"this server speaks HTTP/1.1, not {version}")
-        elif self._parser.should_upgrade():
+        elif self._parser.should_upgrade() and self._needs_tunnel():
             self._fail(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only; send no Upgrade")
-        return self.problem is None
+        elif self._parser.should_upgrade():
+            self._head_without_offer = _without_offer(self._parser.get_method(), self._request, version)
+        return self.problem is None and not self._head_without_offer
+
+    def _needs_tunnel(self) -> bool:
+        """Whether what follows the head is no HTTP, whatever this server answers."""
+        offers = [value.lower() for name, value in self._request.headers if name == b"upgrade"]
+        return self._parser.get_method() == b"CONNECT" or any(b"websocket" in offer for offer in offers)
 
     def _has_one_host(self, request: Request) -> bool:
         if self._host_count > 1:
@@ -252,3 +276,17 @@ def _origin_form(target: bytes) -> bytes:
         return target
     path = url.path or b"/"
     return path + (b"?" + url.query if url.query else b"")
+
+
+_OFFER_FIELDS = frozenset({b"upgrade", b"http2-settings"})
+
+
+def _without_offer(method: bytes, request: Request, version: str) -> bytes:
+    lines = [method + b" " + request.path + b" HTTP/" + version.encode()]
+    for name, value in request.headers:
+        if name == b"connection":
+            kept = [part for part in value.split(b",") if part.strip().lower() not in _OFFER_FIELDS]
+            value = b",".join(kept)  # noqa: PLW2901
+        if name not in _OFFER_FIELDS and (value or name != b"connection"):
+            lines.append(name + b": " + value)
+    return b"\r\n".join([*lines, b"", b""])

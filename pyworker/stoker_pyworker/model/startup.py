@@ -15,6 +15,7 @@ from stoker_pyworker.model.gpu import Gpus
 from stoker_pyworker.model.health import HealthState
 from stoker_pyworker.model.model_process import ModelProcess
 from stoker_pyworker.model.readiness import LogWatch, Probe
+from stoker_pyworker.model.served_models import ServedModels
 from stoker_pyworker.proxy.routes import PreparedRoute
 from stoker_wire.security.loopback import is_loopback
 
@@ -39,6 +40,7 @@ class Startup:
         model_settings: tuple[str, ...],
         directory: Path,
         serves_serial: Callable[[], bool],
+        models: ServedModels,
     ) -> None:
         self._config = config
         self._pool = pool
@@ -50,6 +52,11 @@ class Startup:
         self._log_loaded = asyncio.Event()
         self._has_model = any(handler.remote_function is None for handler in config.handlers)
         self._lifecycle_entered = False
+        self._models = models
+        self._lists_models = any(
+            handler.route.startswith("/v1/") and handler.remote_function is None
+            for handler in config.handlers
+        )
         self.probe = Probe(
             pool,
             config.model_healthcheck_url or health_path,
@@ -76,7 +83,10 @@ class Startup:
             elif self.reads_log and self._config.log_action_config.on_load:
                 await self._log_loaded.wait()
             await find_gpus
-            self._health.loaded(await self._measure_until_successful())
+            perf = await self._measure_until_successful()
+            if self._lists_models:
+                await self._models.ask()
+            self._health.loaded(perf)
         finally:
             find_gpus.cancel()
             if process_watch is not None:
@@ -85,6 +95,8 @@ class Startup:
         watches = [self._gpus.watch()]
         if self._has_model:
             watches.append(self.probe.watch(self._probe_healthy, self._probe_failed))
+        if self._lists_models:
+            watches.append(self._models.watch())
         await asyncio.gather(*watches)
 
     @property

@@ -12,8 +12,10 @@ from stoker_pyworker.proxy.routes import PreparedRoute
 from stoker_pyworker.proxy.sessions import Session
 from stoker_pyworker.reporting.request_counts import Outcome, Work
 from stoker_wire.problem import Problem
+from stoker_wire.workload import WORKLOAD_HEADER
 
-_NOT_FORWARDED = HOP_BY_HOP | {b"x-stoker-worker"}
+_WORKLOAD_HEADER = WORKLOAD_HEADER.lower().encode()
+_NOT_FORWARDED = HOP_BY_HOP | {b"x-stoker-worker", _WORKLOAD_HEADER}
 """Response fields that the worker drops or sets itself."""
 
 
@@ -128,6 +130,8 @@ class Exchange:
                 self._owner.worker_header,
             )
         )
+        if self.route.calculates:
+            parts.append(b"%b: %b\r\n" % (_WORKLOAD_HEADER, repr(self.work.workload).encode()))
         if head.length is None and status not in BODILESS:
             if self.cycle.request.http_1_0:
                 self.cycle.request.keep_alive = False

@@ -25,6 +25,7 @@ from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts, Wor
 from stoker_pyworker.ticket_clock import TicketClock
 from stoker_wire.problem import Problem
 from stoker_wire.security.ticket import Ticket
+from stoker_wire.workload import WORKLOAD_HEADER
 
 _ROUNDING = 1e-9
 
@@ -222,6 +223,7 @@ class RequestProxy:
             "ticket_cost_exceeded",
             f"this request's workload is {work.workload:g}, its ticket allows {ticket.c:g};"
             " route again with a cost that covers it",
+            headers={WORKLOAD_HEADER: repr(work.workload)},
         )
 
     def _check_queue(self, route: PreparedRoute) -> None:

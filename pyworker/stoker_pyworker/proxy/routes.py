@@ -1,5 +1,7 @@
 """A configured route: runs its hooks on a payload and builds the request to the model."""
 
+import json
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,7 +12,9 @@ from stoker_pyworker.http.messages import HOP_BY_HOP, named_by_connection
 from stoker_pyworker.http.request import Request
 from stoker_pyworker.proxy import multipart, request_envelope
 from stoker_pyworker.proxy.request_envelope import AUTH_HEADER, SESSION_HEADER, ParsedRequest
+from stoker_wire.parsing.strict_json import NotJson, parse_answer
 from stoker_wire.problem import Problem
+from stoker_wire.workload import ServedRoute, WorkloadRule
 
 log = structlog.get_logger(room="routes")
 
@@ -18,9 +22,11 @@ _NOT_FORWARDED = HOP_BY_HOP | {
     b"host",
     b"content-length",
     b"content-type",
+    b"api-key",
     b"authorization",
     b"cookie",
     b"expect",
+    b"x-api-key",
     AUTH_HEADER,
     SESSION_HEADER,
 }
@@ -43,9 +49,16 @@ class PreparedRoute:
         self.answers_with_hook = config.response_generator is not None or config.remote_function is not None
         changes = config.request_parser is not None or config.payload_class is not None
         self._changes_payload = changes
-        self._reads_payload = (
-            changes or config.workload_calculator is not None or config.remote_function is not None
-        )
+        calculator = config.workload_calculator
+        self._rule = calculator if isinstance(calculator, WorkloadRule) else None
+        self.calculates = self._rule is None and (calculator is not None or config.payload_class is not None)
+        """Only this worker can compute the workload, so its responses name it."""
+        self._reads_payload = changes or calculator is not None or config.remote_function is not None
+
+    @property
+    def served(self) -> ServedRoute:
+        """The route as the worker reports it."""
+        return ServedRoute(path=self.config.route, rule=self._rule, calculated=self.calculates)
 
     def prepare(self, parsed: ParsedRequest, cost: float) -> tuple[float, JsonObject | None]:
         """Run the hooks: the workload, and the decoded payload if a hook needed it. Updates `parsed.body`.
@@ -59,19 +72,31 @@ class PreparedRoute:
             payload = request_envelope.decode_json(parsed.body)
         except Problem:
             if not parsed.is_json:
-                return self._raw_body(cost)
+                return self._raw_body(parsed, cost)
+            if self._rule is not None and not self._changes_payload:
+                return self._weighed_as_python(parsed, self._rule)
             raise
         if not isinstance(payload, dict):
             if not parsed.is_json:
-                return self._raw_body(cost)
+                return self._raw_body(parsed, cost)
             raise Problem(422, "payload_invalid", "the payload must be a JSON object")
         try:
             return self._run_hooks(parsed, payload, cost)
         except JsonDataException as fault:
             raise Problem(422, "payload_invalid", _sentence(fault.message)) from None
 
-    def _raw_body(self, cost: float) -> tuple[float, None]:
-        """The workload of a body that is not JSON: the cost of its ticket.
+    def _weighed_as_python(self, parsed: ParsedRequest, rule: WorkloadRule) -> tuple[float, None]:
+        """Lone surrogates and NaN are no JSON, but model servers in Python read them. User code never gets them."""
+        try:
+            payload = parse_answer(bytes(parsed.body))
+        except NotJson as fault:
+            raise Problem(422, "payload_invalid", f"the payload is not valid JSON: {fault}") from None
+        # Send what the rule has read: of a duplicate key, the model server might read the other value.
+        parsed.body = json.dumps(payload).encode()
+        return rule.workload(payload if isinstance(payload, dict) else None, len(parsed.body)), None
+
+    def _raw_body(self, parsed: ParsedRequest, cost: float) -> tuple[float, None]:
+        """The workload of a body that is not JSON: by the rule, or the cost of its ticket.
 
         Whether it is JSON does not depend on the content type: model servers may ignore the type, and the request would
         then bypass the hooks.
@@ -79,13 +104,15 @@ class PreparedRoute:
         if self._changes_payload or self.config.remote_function is not None:
             message = "this route takes a JSON object: send Content-Type: application/json"
             raise Problem(415, "payload_not_json", message)
-        return cost, None
+        return (cost if self._rule is None else self._rule.workload(None, len(parsed.body))), None
 
     def _run_hooks(self, parsed: ParsedRequest, payload: JsonObject, cost: float) -> tuple[float, JsonObject]:
         config = self.config
         if config.request_parser is not None:
             payload = config.request_parser(payload)
         calculate: Any = config.workload_calculator
+        if self._rule is not None:
+            calculate = partial(self._rule.workload, body_bytes=len(parsed.body))
         if config.payload_class is not None:
             typed = config.payload_class.from_json_msg(payload)
             payload = typed.generate_payload_json()

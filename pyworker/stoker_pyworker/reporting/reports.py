@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import structlog
@@ -19,6 +20,7 @@ from stoker_pyworker.proxy.worker_queue import RunningRequest
 from stoker_pyworker.reporting.request_counts import RequestCounts, Totals
 from stoker_pyworker.ticket_clock import TicketClock
 from stoker_wire.route import COST_MAX
+from stoker_wire.workload import ServedRoute
 
 log = structlog.get_logger(room="reports")
 
@@ -67,6 +69,8 @@ class Report(msgspec.Struct):
     running_seconds: float
     incarnation: str
     uptime_seconds: float
+    routes: tuple[dict[str, Any], ...] = ()
+    models: tuple[str, ...] = ()
     cur_capacity: float = 0.0
     max_capacity: float = 0.0
 
@@ -102,6 +106,8 @@ class Reporter:
         running_request: Callable[[], RunningRequest | None],
         clock: TicketClock,
         report_now: asyncio.Event,
+        routes: tuple[ServedRoute, ...] = (),
+        models: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         """`report_now` is set by others to request a report at once."""
         self._engines = [
@@ -117,6 +123,8 @@ class Reporter:
         self._queued = queued
         self._running_request = running_request
         self._clock = clock
+        self._routes = tuple(route.model_dump() for route in routes)
+        self._models = models
         self._report_now = report_now
         self._acknowledged = Totals()
         self._acknowledged_disk = _disk_gib()
@@ -285,6 +293,8 @@ class Reporter:
             running_seconds=running.seconds if running is not None else 0.0,
             incarnation=health.incarnation,
             uptime_seconds=time.monotonic() - health.started_at,
+            routes=self._routes,
+            models=self._models(),
         )
 
     def close(self) -> None:

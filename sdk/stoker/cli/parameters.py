@@ -35,6 +35,14 @@ ENDPOINT_OPTIONS: Mapping[str, Any] = {
     "drain_seconds_max": Annotated[
         float | None, typer.Option("--drain-seconds", help="How long a draining worker may finish, s.")
     ],
+    "silence_seconds_max": Annotated[
+        float | None,
+        typer.Option("--silence-seconds", help="OpenAI API: how long a worker may send nothing, s."),
+    ],
+    "allowed_origins": Annotated[
+        list[str] | None,
+        typer.Option("--allowed-origin", help="OpenAI API: origin of web pages that may call; repeatable."),
+    ],
 }
 """By the parameter's name in an endpoint's config."""
 

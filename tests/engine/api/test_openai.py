@@ -179,7 +179,7 @@ async def test_a_cost_can_be_given_in_a_header(
     assert model.seen[0]["auth_data"]["cost"] == 256
     headers["X-Stoker-Cost"] = "nan"
     async with stage.http.post(url, json={}, headers=headers) as response:
-        assert (response.status, json.loads(await response.read())["error"]) == (400, "invalid_args")
+        assert (response.status, json.loads(await response.read())["error"]["code"]) == (400, "invalid_args")
 
 
 async def test_a_worker_that_breaks_off_its_answer_breaks_the_clients(
@@ -224,7 +224,7 @@ async def test_a_worker_cannot_send_the_engine_elsewhere(
     model.answer = redirect
     try:
         status, answer = await stage.call("POST", path(endpoint, "completions"), {}, key=endpoint.key)
-        assert (status, answer["error"]) == (502, "worker_redirects")
+        assert (status, answer["error"]["code"]) == (502, "worker_redirects")
         assert asked == []
     finally:
         await metadata.close()

@@ -88,7 +88,7 @@ async def test_a_status_that_is_no_answer_is_not_passed_on(stage: Stage, raw: by
     async with answering(raw, odd):
         await endpoint.ready(odd)
         status, problem = await stage.call("POST", path(endpoint, "completions"), {}, key=endpoint.key)
-        assert (status, problem["error"]) == (502, "worker_answers_nothing")
+        assert (status, problem["error"]["code"]) == (502, "worker_answers_nothing")
 
 
 async def test_an_answer_without_a_body_has_none(stage: Stage) -> None:

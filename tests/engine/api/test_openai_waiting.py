@@ -81,7 +81,7 @@ async def test_a_client_told_that_there_is_no_worker_leaves_no_place_behind(
     endpoint = await bare_stage.endpoint()
     with outcomes(bare_stage) as told:
         status, problem = await begin(bare_stage, endpoint)
-    assert (status, problem["error"]) == (503, "no_worker")
+    assert (status, problem["error"]["code"]) == (503, "no_worker")
     assert len(known(bare_stage, endpoint).request_queue) == 0
     assert told == [Outcome.EXPIRED]
 
@@ -94,8 +94,8 @@ async def test_an_engine_that_stops_cuts_its_waiting_calls_off(bare_stage: Stage
     with outcomes(bare_stage) as told:
         server.engine.stop_holding()
         status, problem = await call
-    assert (status, problem["error"]) == (503, "no_worker")
-    assert "restarting" in problem["msg"]
+    assert (status, problem["error"]["code"]) == (503, "no_worker")
+    assert "restarting" in problem["error"]["message"]
     assert told == [Outcome.CUT_OFF]
 
 
@@ -164,15 +164,19 @@ async def test_the_bodies_of_waiting_calls_are_bounded_in_sum(bare_stage: Stage)
     headers = {"Authorization": f"Bearer {endpoint.key}"}
     async with bare_stage.http.post(url, data=prompt(600), headers=headers) as refused:
         problem = await refused.json()
-        assert (refused.status, problem["error"], refused.headers["Retry-After"]) == (503, "bodies_full", "5")
-        assert "openai_held_bytes_max" in problem["msg"]
+        assert (refused.status, problem["error"]["code"], refused.headers["Retry-After"]) == (
+            503,
+            "bodies_full",
+            "5",
+        )
+        assert "openai_held_bytes_max" in problem["error"]["message"]
     first.cancel()
     await endpoint.lined_up(0)
     second = begin(bare_stage, endpoint, prompt(1000))
     await endpoint.lined_up(1)
     second.cancel()
     status, problem = await begin(bare_stage, endpoint, prompt(1001))
-    assert (status, problem["error"]) == (413, "body_too_large")
+    assert (status, problem["error"]["code"]) == (413, "body_too_large")
 
 
 async def test_an_account_whose_calls_wait_leaves_room_for_the_others(bare_stage: Stage) -> None:
@@ -188,9 +192,9 @@ async def test_an_account_whose_calls_wait_leaves_room_for_the_others(bare_stage
         headers = {"Authorization": f"Bearer {endpoint.key}"}
         async with bare_stage.http.post(url, data=prompt(20), headers=headers) as refused:
             problem = await refused.json()
-            said = (refused.status, problem["error"], refused.headers["Retry-After"])
+            said = (refused.status, problem["error"]["code"], refused.headers["Retry-After"])
             assert said == (429, "account_bodies_full", "5")
-            assert "500 bytes" in problem["msg"]
+            assert "500 bytes" in problem["error"]["message"]
     calls.append(begin(bare_stage, bobs, prompt(250)))
     await bobs.lined_up(1)
     assert (await begin(bare_stage, bobs, prompt(20)))[0] == 429, "the more there are, the smaller each share"

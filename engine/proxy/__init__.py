@@ -1,0 +1,1 @@
+"""What the OpenAI API needs to hand a request to a worker and the worker's answer to the client."""

@@ -1,0 +1,42 @@
+"""Errors under `/openai/…` in the shape that OpenAI's clients read."""
+
+import json
+from typing import Any
+
+from stoker_wire.problem import Problem
+
+PREFIX = "/openai/"
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    504: "timeout_error",
+}
+_TYPE_CHARS = 499
+
+
+def error_body(problem: Problem) -> dict[str, Any]:
+    """`{"error": {"message", "type", "code", "param"}}`."""
+    kind = _TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")
+    return {"error": {"message": problem.message, "type": kind, "code": problem.code, "param": None}}
+
+
+def read_problem(status: int, body: bytes) -> Problem | None:
+    """The problem that a worker of stoker answered by itself; None: the body is something else."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or value.get("success") is not False:
+        return None
+    code, message = value.get("error"), value.get("msg")
+    if not isinstance(code, str) or not isinstance(message, str):
+        return None
+    return Problem(status, code[:_TYPE_CHARS], message[:_TYPE_CHARS])

@@ -1,0 +1,186 @@
+"""Workload rules: how much load a request brings, computed by the same code in the engine and in the worker.
+
+A rule is data, so that a worker can report it. It is also a function of the payload, so that it can stand in
+`HandlerConfig.workload_calculator`. A rule never raises: a field that is missing or is not a number counts as its default.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
+from stoker_wire.base import TolerantModel
+from stoker_wire.parsing.numbers import finite
+from stoker_wire.route import COST_MAX, DEFAULT_COST
+
+OUTPUT_TOKEN_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
+"""Names that model servers give to the limit of generated tokens."""
+PROMPT_FIELDS = ("messages", "prompt", "input", "system", "instructions", "query", "documents", "inputs")
+_DATA_URL_CHARS = 4000
+"""A `data:` url is an image or a sound: the model reads about as much from it as from so many characters."""
+_SIZE = re.compile(r"(\d{1,6})[xX](\d{1,6})")
+
+FieldName = Annotated[str, Field(min_length=1, max_length=100)]
+Amount = Annotated[float, Field(ge=0, le=COST_MAX)]
+FieldNames = Annotated[tuple[FieldName, ...], Field(max_length=16)]
+
+
+class _Rule(TolerantModel):
+    """A rule computes the workload from a JSON payload (None: the body is not a JSON object) and the body's size."""
+
+    def workload(self, payload: Mapping[str, Any] | None, body_bytes: int = 0) -> float:
+        """Load that the request brings, 0 to COST_MAX."""
+        return min(max(self._load(payload or {}, body_bytes), 0.0), COST_MAX)
+
+    def __call__(self, payload: Mapping[str, Any]) -> float:
+        """The workload of a JSON payload, as a `workload_calculator` is called."""
+        return self.workload(payload)
+
+    def _load(self, payload: Mapping[str, Any], body_bytes: int) -> float:
+        raise NotImplementedError
+
+
+class ConstantWorkload(_Rule):
+    """Every request brings the same load."""
+
+    kind: Literal["constant"] = "constant"
+    load: Amount = DEFAULT_COST
+
+    def _load(self, payload: Mapping[str, Any], body_bytes: int) -> float:
+        return self.load
+
+
+class FieldWorkload(_Rule):
+    """The first of these fields that holds a number, times `factor`; `default` when none does."""
+
+    kind: Literal["field"] = "field"
+    fields: Annotated[FieldNames, Field(min_length=1)]
+    """Names of fields; `parameters.max_new_tokens` names a field inside an object."""
+    default: Amount = DEFAULT_COST
+    """The workload without such a field; `factor` does not apply."""
+    factor: Amount = 1.0
+
+    def _load(self, payload: Mapping[str, Any], body_bytes: int) -> float:
+        number = _first_number(payload, self.fields)
+        return self.default if number is None else number * self.factor
+
+
+class TokenWorkload(_Rule):
+    """Estimated prompt tokens and the limit of output tokens, each with a weight."""
+
+    kind: Literal["tokens"] = "tokens"
+    output_fields: FieldNames = OUTPUT_TOKEN_FIELDS
+    output_default: Amount = 256.0
+    """Output tokens of a request that sets no limit."""
+    output_weight: Amount = 1.0
+    prompt_fields: FieldNames = PROMPT_FIELDS
+    prompt_weight: Amount = 0.1
+    """Reading a token costs about a tenth of generating one."""
+    characters_per_token: Annotated[float, Field(ge=0.1, le=100)] = 4.0
+
+    def _load(self, payload: Mapping[str, Any], body_bytes: int) -> float:
+        characters = sum(_characters(payload.get(name)) for name in self.prompt_fields)
+        output = _first_number(payload, self.output_fields)
+        answers = max(1.0, _first_number(payload, ("n",)) or 1.0)
+        output = self.output_default if output is None else output
+        return (
+            characters / self.characters_per_token * self.prompt_weight
+            + output * self.output_weight * answers
+        )
+
+
+class PixelWorkload(_Rule):
+    """Megapixels times steps times images, for image generators."""
+
+    kind: Literal["pixels"] = "pixels"
+    width_default: Amount = 1024.0
+    height_default: Amount = 1024.0
+    steps_fields: FieldNames = ("steps", "num_inference_steps")
+    steps_default: Amount = 30.0
+    count_fields: FieldNames = ("n", "batch_size", "num_images_per_prompt")
+
+    def _load(self, payload: Mapping[str, Any], body_bytes: int) -> float:
+        width, height = self._size(payload)
+        steps = _first_number(payload, self.steps_fields)
+        count = max(1.0, _first_number(payload, self.count_fields) or 1.0)
+        return width * height / 1e6 * (self.steps_default if steps is None else steps) * count
+
+    def _size(self, payload: Mapping[str, Any]) -> tuple[float, float]:
+        size = payload.get("size")
+        if isinstance(size, str) and (found := _SIZE.fullmatch(size)):
+            return float(found[1]), float(found[2])
+        width, height = _first_number(payload, ("width",)), _first_number(payload, ("height",))
+        return (
+            self.width_default if width is None else width,
+            self.height_default if height is None else height,
+        )
+
+
+class AudioWorkload(_Rule):
+    """Seconds of audio, estimated from the size of the body."""
+
+    kind: Literal["audio"] = "audio"
+    bytes_per_second: Annotated[float, Field(ge=1, le=1e9)] = 16_000.0
+    """128 kbit/s; 16-bit PCM at 16 kHz has 32,000."""
+    load_per_second: Amount = 1.0
+
+    def _load(self, payload: Mapping[str, Any], body_bytes: int) -> float:
+        return body_bytes / self.bytes_per_second * self.load_per_second
+
+
+WorkloadRule = ConstantWorkload | FieldWorkload | TokenWorkload | PixelWorkload | AudioWorkload
+
+_rule: TypeAdapter[WorkloadRule] = TypeAdapter(Annotated[WorkloadRule, Field(discriminator="kind")])
+
+
+def _known_rule(given: Any) -> Any:
+    """The report of a newer worker may hold a rule of an unknown kind: its number is learned instead."""
+    if given is None or isinstance(given, _Rule):
+        return given
+    try:
+        return _rule.validate_python(given)
+    except ValidationError:
+        return None
+
+
+class ServedRoute(TolerantModel):
+    """A path that a worker serves, and how it computes the workload of a request to it."""
+
+    path: Annotated[str, Field(max_length=512)]
+    rule: Annotated[WorkloadRule | None, BeforeValidator(_known_rule)] = None
+    """None: `calculated` says how the worker gets the workload."""
+    calculated: bool = True
+    """True: by code that only the worker has; each answer names the workload. False: it is the cost of the ticket."""
+
+
+WORKLOAD_HEADER = "X-Stoker-Workload"
+"""Of a worker's answer: the workload of the request, where only the worker can compute it, and where the ticket is too small."""
+
+
+def _first_number(payload: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
+    for name in names:
+        value: Any = payload
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            number = finite(value)
+            if number is not None and number >= 0:
+                return number
+    return None
+
+
+def _characters(value: Any) -> int:
+    """Characters of all texts inside the value; keys do not count."""
+    total, rest = 0, [value]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, str):
+            total += _DATA_URL_CHARS if each.startswith("data:") else len(each)
+        elif isinstance(each, Mapping):
+            rest.extend(each.values())
+        elif isinstance(each, list):
+            rest.extend(each)
+        elif isinstance(each, int) and not isinstance(each, bool):
+            total += 4  # a token id
+    return total
