@@ -86,7 +86,7 @@ async def starts(client: stoker.Serverless, log: MarketLog, labels: str, rounds:
         await until_status(client, endpoint, "stopped")
         sent = time.time()
         asking = asyncio.create_task(request(endpoint, 4))
-        taken.append((await log.after("instance_runs", sent, f"{labels}wake:") - sent) * 1000)
+        taken.append((await log.after("instance_started", sent, f"{labels}wake:") - sent) * 1000)
         await asking
     await client.endpoints.delete(endpoint.id)
     return taken

@@ -1,7 +1,7 @@
-"""The marketplace of this one machine: the hosted marketplace's REST API over local processes.
+"""A marketplace of this machine: the Vast REST API over local processes.
 
-Instances are processes of the user who runs the marketplace, with a CPU share and ports of their own but without walls
-between them: rent here to code that you trust.
+Instances run as the user who runs the marketplace. Each has a CPU share and ports of its own, but they are not isolated
+from each other: run only code that you trust.
 """
 
 from hosts.api.app import create_app

@@ -1,4 +1,4 @@
-"""`python -m hosts --settings file.json [--address A] [--port N]`: the marketplace alone; prints its URL."""
+"""`python -m hosts --settings file.json [--address A] [--port N]`: runs the marketplace alone and prints its URL."""
 
 import argparse
 import asyncio
@@ -16,7 +16,7 @@ from stoker_wire.problem import describe
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Answers the exit status: 0 after SIGTERM or SIGINT, 2 when it cannot start."""
+    """Return the exit status: 0 after SIGTERM or SIGINT, 2 if it cannot start."""
     parser = argparse.ArgumentParser(prog="hosts", description="A marketplace of this one machine.")
     parser.add_argument("--settings", type=Path, required=True, help="JSON file of HostMarketSettings")
     parser.add_argument("--address", default="127.0.0.1")
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         settings = HostMarketSettings.model_validate_json(chosen.settings.read_bytes())
-        # The URL alone goes to stdout, for whoever started this.
+        # Only the URL goes to stdout, so that a parent process can read it.
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
         asyncio.run(serve(settings, address=chosen.address, port=chosen.port, ready=_announce))
     except ValidationError as error:

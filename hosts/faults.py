@@ -1,4 +1,4 @@
-"""Misbehaviour on demand: what a marketplace of strangers' machines does now and then, done here when asked."""
+"""Fault injection: failures of real marketplaces, produced on request."""
 
 from enum import StrEnum
 from typing import Any
@@ -9,36 +9,36 @@ from stoker_wire.base import StrictModel
 
 
 class FaultKind(StrEnum):
-    """What can go wrong."""
+    """The faults that can be injected."""
 
     SLOW_PULL = "slow_pull"
     """The next image pull is `factor` times slower."""
     LOAD_FAILURE = "load_failure"
-    """The next start's process ends at once."""
+    """The process of the next start exits at once."""
     OFFER_GONE = "offer_gone"
     """The next create call finds its offer taken."""
     RATE_LIMITED = "rate_limited"
-    """The next call is answered 429, with Retry-After if `retry_after_s` is given."""
+    """The next call gets a 429, with Retry-After if `retry_after_s` is set."""
     SERVER_ERROR = "server_error"
-    """The next call is answered 500."""
+    """The next call gets a 500."""
     LOST_ANSWER = "lost_answer"
-    """The next create call (or any call to `path`) is carried out, and its connection drops before the answer."""
+    """The next create call (or any call to `path`) succeeds, but its connection closes before the response."""
     LIST_EMPTY = "list_empty"
-    """The next list of instances is answered without any of them, although they exist."""
+    """The next list of instances is empty although instances exist."""
     OUTBID = "outbid"
-    """A running instance is stopped by the market."""
+    """The marketplace stops a running instance."""
     HOST_DIES = "host_dies"
-    """A running instance's processes are killed and it is offline, for `seconds` or until faults are cleared."""
+    """The processes of a running instance are killed and it is offline, for `seconds` or until faults are cleared."""
     STUCK_SCHEDULING = "stuck_scheduling"
     """The next start waits for its machine until faults are cleared."""
 
 
 class Fault(StrictModel):
-    """An armed fault; empty match fields match everything."""
+    """An armed fault. Empty match fields match everything."""
 
     fault: FaultKind
     times: int | None = Field(1, ge=1, le=1_000_000)
-    """How often; None: until cleared."""
+    """Number of occurrences; None: until cleared."""
     label: str = ""
     """Prefix of the instance's label."""
     machine: str = ""
@@ -52,7 +52,7 @@ class Fault(StrictModel):
     seconds: float | None = Field(None, gt=0, le=86_400)
 
     def matches(self, facts: dict[str, Any]) -> bool:
-        """Whether it strikes here; a fact that is not known matches only an empty field."""
+        """Whether the fault applies to these facts. A missing fact matches only an empty field."""
         return (
             str(facts.get("label") or "").startswith(self.label)
             and self.machine.replace("_", " ") in ("", str(facts.get("machine") or "").replace("_", " "))
@@ -63,17 +63,17 @@ class Fault(StrictModel):
 
 
 class Faults:
-    """The armed faults, in the order in which they were armed."""
+    """The armed faults, oldest first."""
 
     def __init__(self) -> None:
         self._armed: list[Fault] = []
 
     def arm(self, fault: Fault) -> None:
-        """From now on."""
+        """Arm a fault."""
         self._armed.append(fault)
 
     def take(self, kind: FaultKind, **facts: Any) -> Fault | None:
-        """The fault that strikes here, counted down; None if all goes well."""
+        """The first matching fault, with one occurrence used up; None if no fault matches."""
         for index, fault in enumerate(self._armed):
             if fault.fault is kind and fault.matches(facts):
                 if fault.times is not None:
@@ -85,9 +85,9 @@ class Faults:
         return None
 
     def armed(self) -> list[Fault]:
-        """What is still to come."""
+        """The faults that are still armed."""
         return list(self._armed)
 
     def clear(self) -> None:
-        """Nothing more goes wrong."""
+        """Disarm all faults."""
         self._armed.clear()

@@ -1,4 +1,4 @@
-"""The marketplace of one machine: who rents which slot, and what it costs. No HTTP here."""
+"""The marketplace of one machine: its offers, instances, templates and charges, without HTTP."""
 
 import asyncio
 import secrets
@@ -34,11 +34,16 @@ log = structlog.get_logger(__name__)
 
 
 class UnsupportedMachine(RuntimeError):
-    """This machine cannot be a marketplace."""
+    """The operating system lacks what the marketplace needs."""
 
 
 class Host:
-    """Opens the state directory (raises StateInUse, UnsupportedMachine) and answers the marketplace's calls; faults of a call are Problems."""
+    """The marketplace's state and operations. Operations raise Problem.
+
+    Raises:
+        StateInUse: another marketplace uses the state directory.
+        UnsupportedMachine: the system has no /proc.
+    """
 
     def __init__(
         self,
@@ -49,14 +54,14 @@ class Host:
     ) -> None:
         if not Path("/proc/self/stat").exists():
             raise UnsupportedMachine(
-                f"the host marketplace reads /proc, which {sys.platform} does not have: use Linux"
+                f"the host marketplace needs /proc, which {sys.platform} does not have: use Linux"
             )
         self.settings = settings
         self.store = Store(settings.state_dir)
         self.faults = Faults()
         self.templates = Templates(self.store, settings.templates)
         self.catalog = Catalog(settings, gpus())
-        self.means = SharedResources(
+        self.resources = SharedResources(
             settings=settings,
             store=self.store,
             cpu=CpuShares(self.store.uid, settings.cpu_limit),
@@ -68,18 +73,20 @@ class Host:
         )
         self.instances: dict[int, InstanceSupervisor] = {}
 
-    # life of the marketplace
+    # start and stop
 
     async def open(self) -> None:
-        """Take up what an earlier marketplace left: adopt what runs, start what should, remove what nobody knows."""
+        """Recover the state of an earlier run: adopt running instances, start missing ones, remove orphans."""
         for record in self.store.records():
-            if record.held in ("offline", "scheduling"):
-                record.held = ""
+            if record.hold_reason in ("offline", "scheduling"):
+                record.hold_reason = ""
             self.instances[record.id] = self._supervisor(record, self._slot_of(record))
         for supervisor in self.instances.values():
-            supervisor.begin()
-        self._kill_strays()
-        self.means.cpu.sweep({one.record.id for one in self.instances.values() if one.process is not None})
+            supervisor.start()
+        self._kill_orphans()
+        self.resources.cpu.sweep(
+            {one.record.id for one in self.instances.values() if one.process is not None}
+        )
         homes = self.store.dir / "instances"
         homes.mkdir(mode=0o700, exist_ok=True)
         for home in homes.iterdir():
@@ -88,39 +95,39 @@ class Host:
         log.info("host_market_open", slots=len(self.catalog.slots), instances=len(self.instances))
 
     async def close(self) -> None:
-        """End or leave the running instances, as the settings say, and release everything else."""
+        """Stop the running instances or leave them running (`instances_on_exit`), and release everything else."""
         stop = self.settings.instances_on_exit == "stop"
-        everyone = list(self.instances.values())
-        await asyncio.gather(*(one.shutdown() if stop else one.leave() for one in everyone))
-        self.means.cpu.close()
-        self.means.ports.close()
+        supervisors = list(self.instances.values())
+        await asyncio.gather(*(one.shutdown() if stop else one.detach() for one in supervisors))
+        self.resources.cpu.close()
+        self.resources.ports.close()
         self.store.close()
-        log.info("host_market_closed", instances=len(everyone), stopped=stop)
+        log.info("host_market_closed", instances=len(supervisors), stopped=stop)
 
     def _supervisor(self, record: InstanceRecord, slot: Slot) -> InstanceSupervisor:
         return InstanceSupervisor(
-            record, slot, self.means, on_gone=lambda number: self.instances.pop(number, None)
+            record, slot, self.resources, on_removed=lambda number: self.instances.pop(number, None)
         )
 
     def _slot_of(self, record: InstanceRecord) -> Slot:
-        """Its slot; one made up from the record if the settings do not offer that machine any more."""
+        """The instance's slot, rebuilt from the record if the settings no longer offer that machine."""
         if record.offer_id in self.catalog.slots:
             return self.catalog.slots[record.offer_id]
         machine = MachineSettings(name=record.machine, dollars_per_hour=record.dollars_per_hour)
         return Slot(record.offer_id, machine, record.slot, None)
 
-    def _kill_strays(self) -> None:
-        """Processes of instances that nobody adopted: a marketplace killed between start and record leaves such."""
-        adopted = {one.mark for one in self.instances.values() if one.process is not None}
-        strays = {pid: mark for pid, mark in proc.marked(f"{self.store.uid}:").items() if mark not in adopted}
-        if strays:
-            log.warning("strays_killed", pids=sorted(strays))
-            proc.send(list(strays), signal.SIGKILL)
+    def _kill_orphans(self) -> None:
+        """Kill processes of unknown instances: a marketplace that dies between start and save leaves them behind."""
+        adopted = {one.tag for one in self.instances.values() if one.process is not None}
+        orphans = {pid: tag for pid, tag in proc.tagged(f"{self.store.uid}:").items() if tag not in adopted}
+        if orphans:
+            log.warning("orphan_processes_killed", pids=sorted(orphans))
+            proc.send(list(orphans), signal.SIGKILL)
 
     # offers
 
     def search(self, search: OfferSearch) -> list[dict[str, Any]]:
-        """Free slots that meet the filters, in the asked order."""
+        """Free slots that match the filters, in the requested order."""
         if search.type == "reserved":
             return []
         bid = search.type in ("bid", "interruptible")
@@ -148,7 +155,7 @@ class Host:
         self.store.save(record)
         supervisor = self._supervisor(record, slot)
         self.instances[record.id] = supervisor
-        supervisor.begin()
+        supervisor.start()
         log.info("instance_created", instance_id=record.id, label=record.label, slot=slot.name)
         return record
 
@@ -160,22 +167,22 @@ class Host:
             raise Problem(
                 400,
                 "invalid_args",
-                "nothing to run: this marketplace runs start commands, so give a template, onstart or args",
+                "nothing to run: give a template, onstart or args",
             )
         machine = slot.machine
         disk_gb = body.disk or float((template or {}).get("recommended_disk_space") or 8.0)
         if disk_gb > machine.disk_gb:
             raise Problem(
-                400, "invalid_args", f"disk {disk_gb:g} GB is more than the {machine.disk_gb:g} GB there are"
+                400, "invalid_args", f"disk {disk_gb:g} GB is more than the machine's {machine.disk_gb:g} GB"
             )
         price = machine.dollars_per_hour
         if body.price is not None:
-            least = machine.min_bid_dollars_per_hour
-            if least is None or body.price < least:
-                said = "takes no bids" if least is None else f"takes no bid under ${least:g}/h"
-                raise Problem(400, "invalid_price", f"offer {slot.offer_id} {said}")
+            min_bid = machine.min_bid_dollars_per_hour
+            if min_bid is None or body.price < min_bid:
+                rule = "takes no bids" if min_bid is None else f"takes no bid under ${min_bid:g}/h"
+                raise Problem(400, "invalid_price", f"offer {slot.offer_id} {rule}")
             price = body.price
-        now = self.means.now()
+        now = self.resources.now()
         record = InstanceRecord(
             id=0,
             offer_id=slot.offer_id,
@@ -196,7 +203,7 @@ class Host:
             dollars_per_hour=price,
             storage_dollars_per_hour=storage_dollars_per_hour(machine, disk_gb),
             api_key=secrets.token_hex(24),
-            wanted="stopped" if body.target_state == "stopped" else "running",
+            intended="stopped" if body.target_state == "stopped" else "running",
             actual="stopped" if body.target_state == "stopped" else None,
         )
         record.meter.storage_since = now
@@ -219,10 +226,10 @@ class Host:
         return self.instances[instance_id]
 
     async def destroy(self, instance_id: int) -> None:
-        """End it and remove its disk; returns when both are gone.
+        """Kill the instance's processes and remove its disk; return when both are done.
 
         Raises:
-            Problem: 404, no such instance; 500, some of its processes live on, and it stays listed.
+            Problem: 404, no such instance; 500, some processes survived and the instance stays listed.
         """
         try:
             await self.instance(instance_id).destroy()
@@ -230,12 +237,12 @@ class Host:
             raise Problem(500, "instance_not_ended", f"{left}; ask again") from left
 
     def update_template(self, instance_id: int, change: TemplateChange) -> None:
-        """Change what it runs at its next start; machine, disk and identity stay."""
+        """Change what the instance runs from its next start on; machine, disk and id stay the same."""
         record = self.instance(instance_id).record
         template = self._template(change.template_hash_id, change.template_id)
         env = change.env_map()
         if template is not None:
-            # What was given at creation (addresses, tokens) belongs to the instance, not to the old template.
+            # Variables given at creation (addresses, tokens) belong to the instance, not to the old template.
             old = self.templates.find(hash_id=record.template_hash, template_id=record.template_id)
             own = {name: value for name, value in record.env.items() if env_of(old).get(name) != value}
             record.env = {**env_of(template), **own}
@@ -254,47 +261,47 @@ class Host:
         self.store.save(record)
 
     def bid(self, instance_id: int, price: float) -> None:
-        """Change an interruptible instance's price; a bid under the least one stops it."""
+        """Change the price of an interruptible instance. A bid under the minimum stops it."""
         supervisor = self.instance(instance_id)
         record, machine = supervisor.record, supervisor.slot.machine
         if not record.is_bid:
             raise Problem(400, "invalid_args", f"instance {instance_id} is on demand: it has no bid")
-        # The price of time already used stays what it was.
-        record.meter.settle(self.means.now(), record.dollars_per_hour)
+        # Bill the time up to now at the old price.
+        record.meter.settle(self.resources.now(), record.dollars_per_hour)
         record.dollars_per_hour = price
         if price < (machine.min_bid_dollars_per_hour or 0):
-            supervisor.want("stopped", "outbid")
+            supervisor.set_intended("stopped", "outbid")
         self.store.save(record)
 
-    # money and misbehaviour
+    # charges and fault injection
 
     def charges(self) -> dict[str, Any]:
-        """What each instance has cost, gone or not, and all together, in dollars."""
-        now = self.means.now()
+        """The cost of each instance, destroyed ones included, and the total, in dollars."""
+        now = self.resources.now()
         rows = self.store.charges() + [one.record.charge(now) for one in self.instances.values()]
         return {"instances": rows, "total_dollars": sum(row["dollars"] for row in rows), "at": now}
 
     def arm(self, fault: Fault) -> None:
-        """Arm a fault; `outbid` and `host_dies` strike running instances at once, and what is left of them later ones."""
+        """Arm a fault. `outbid` and `host_dies` hit running instances at once, then later ones as often as remains."""
         self.faults.arm(fault)
         if fault.fault not in (FaultKind.OUTBID, FaultKind.HOST_DIES):
             return
         for one in list(self.instances.values()):
             record = one.record
             facts = {"label": record.label, "machine": record.machine, "instance_id": record.id}
-            if record.actual != "running" or record.wanted != "running":
+            if record.actual != "running" or record.intended != "running":
                 continue
             if struck := self.faults.take(fault.fault, **facts):
                 if fault.fault is FaultKind.HOST_DIES:
-                    one.die(struck.seconds)
+                    one.take_offline(struck.seconds)
                 else:
-                    one.want("stopped", "outbid")
+                    one.set_intended("stopped", "outbid")
 
     def clear_faults(self) -> None:
-        """Disarm all; dead machines come back, and what waited for a machine gets it."""
+        """Disarm all faults; offline machines come back and waiting starts continue."""
         self.faults.clear()
         for one in self.instances.values():
-            one.come_back()
+            one.bring_online()
 
 
 def _args_of(template: dict[str, Any] | None) -> list[str]:

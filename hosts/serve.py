@@ -1,4 +1,4 @@
-"""Serving the marketplace until it is told to end."""
+"""Serves the marketplace over HTTP until it is stopped."""
 
 import asyncio
 import ipaddress
@@ -26,15 +26,17 @@ async def serve(
     ready: Callable[[str], None] = lambda _: None,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Serve until `stop` is set (None: until SIGTERM or SIGINT); `ready` hears the URL.
+    """Serve until `stop` is set (None: until SIGTERM or SIGINT); `ready` is called with the URL.
 
-    Raises StateInUse, or OSError when the port is taken.
+    Raises:
+        StateInUse: another marketplace uses the state directory.
+        OSError: the port is in use.
     """
     if stop is None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    # The port first: a marketplace that nobody can reach must not touch instances.
+    # Bind the port first: a marketplace that cannot serve must not touch instances.
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, port), family=family) as listener:
         runner = web.AppRunner(create_app(settings), access_log=None, shutdown_timeout=2.0)
@@ -46,7 +48,7 @@ async def serve(
                 log.warning(
                     "market_reachable_from_outside",
                     address=host,
-                    advice="whoever has its key runs commands on this machine, and the key travels in clear",
+                    advice="anyone with its key can run commands on this machine, and the key is sent unencrypted",
                 )
             ready(f"http://[{host}]:{bound}" if ":" in host else f"http://{host}:{bound}")
             await stop.wait()

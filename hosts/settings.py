@@ -1,4 +1,4 @@
-"""What the marketplace of this machine offers, and on which terms: checked values, read from a file by `run/`."""
+"""Settings of the host marketplace: machines, prices, templates. `run/` reads them from a file."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,13 +10,13 @@ from stoker_wire.base import StrictModel
 from stoker_wire.security.loopback import is_loopback
 
 PORTS_PER_INSTANCE = 10
-"""First: the worker; second: its plain-http port; third: its model server; tenth: the market's seal on the block."""
+"""First: worker; second: its plain HTTP port; third: model server; tenth: held by the marketplace to reserve the block."""
 
 KEY_LENGTH_MIN = 8
 
 
 class MachineSettings(StrictModel):
-    """One kind of machine: `count` slots of it are offered, each rented once."""
+    """One kind of machine. `count` slots of it are offered; each can be rented once at a time."""
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$")
     """The offer's `gpu_name`."""
@@ -24,24 +24,24 @@ class MachineSettings(StrictModel):
     dollars_per_hour: float = Field(gt=0)
     """While running, without its disk."""
     min_bid_dollars_per_hour: float | None = Field(None, gt=0)
-    """Least price of an interruptible instance; None: this kind takes no bids."""
+    """Minimum price of an interruptible instance; None: no bids are accepted."""
     storage_dollars_per_gb_month: float = Field(0.1, ge=0)
     cpu_percent: float | None = Field(None, gt=0, le=6400)
-    """Share of one CPU that an instance gets and never passes, in percent; None: no limit."""
+    """Upper limit of an instance's CPU time, in percent of one CPU; None: no limit."""
     gpu_ram_mb: float = Field(0.0, ge=0)
     gpu_index: int | None = Field(None, ge=0)
-    """A GPU of this machine, by its NVML index; None: a CPU slot."""
+    """NVML index of the machine's GPU; None: a CPU slot."""
     dlperf: float = Field(1.0, ge=0)
     reliability: float = Field(0.99, ge=0, le=1)
     disk_gb: float = Field(64.0, gt=0)
     pull_mb: float = Field(0.0, ge=0, le=65536)
-    """Size of an image: so much is written to an instance's disk before its first start."""
+    """Size of the image. This many MB are written to the instance's disk before its first start."""
     pull_mb_per_second: float = Field(100.0, gt=0)
     geolocation: str = "Local, XX"
 
 
 class GpuSettings(StrictModel):
-    """How this machine's GPUs, found through NVML, are offered when no machine kind names them."""
+    """Terms for GPUs that NVML finds and that no entry of `machines` names."""
 
     enabled: bool = True
     dollars_per_hour: float = Field(0.5, gt=0)
@@ -52,7 +52,7 @@ class GpuSettings(StrictModel):
 
 
 class TemplateSettings(StrictModel):
-    """A template that exists from the start."""
+    """A template that the marketplace has from its start."""
 
     name: str = Field(min_length=1, max_length=255)
     image: str = Field("host", min_length=1, max_length=512)
@@ -67,7 +67,7 @@ class TemplateSettings(StrictModel):
     """A JSON object of search filters."""
     recommended_disk_space: float = Field(8.0, gt=0)
     hash_id: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    """Name it has in the API; None: made from its content."""
+    """The template's hash in the API; None: derived from its content."""
 
     @model_validator(mode="after")
     def _env_can_be_read(self) -> "TemplateSettings":
@@ -79,10 +79,10 @@ class TemplateSettings(StrictModel):
 
 
 class HostMarketSettings(StrictModel):
-    """The marketplace of this machine."""
+    """Settings of the host marketplace."""
 
     state_dir: Path
-    """Records, disks and logs of the instances; owner-only."""
+    """Records, disks and logs of the instances; readable by its owner only."""
     api_keys: tuple[SecretStr, ...] = Field(min_length=1)
     public_ip: str = Field("127.0.0.1", min_length=1)
     """Address under which clients reach the instances."""
@@ -92,17 +92,17 @@ class HostMarketSettings(StrictModel):
     gpus: GpuSettings = GpuSettings()
     templates: tuple[TemplateSettings, ...] = ()
     env: dict[str, str] = Field(default_factory=dict, repr=False)
-    """Given to every instance, as an image's own environment would be; templates and launches override it."""
+    """Environment of every instance, as an image would set it; templates and launches override it."""
     stop_grace_seconds: float = Field(5.0, ge=0, le=600)
-    """Between SIGTERM and SIGKILL."""
+    """Time between SIGTERM and SIGKILL."""
     instances_on_exit: Literal["stop", "keep"] = "stop"
-    """What becomes of running instances when the marketplace ends."""
+    """What happens to running instances when the marketplace stops."""
     cpu_limit: Literal["auto", "governor", "off"] = "auto"
-    """`auto`: cgroup if it can be written, else the governor (stop and continue signals)."""
+    """`auto`: a control group if one is writable, else the governor (SIGSTOP and SIGCONT)."""
 
     @property
     def listen_host(self) -> str | None:
-        """Where instances have to listen: the loopback address at which clients reach them; None: on all interfaces."""
+        """The address that instances must listen on if clients reach them on loopback; None: all interfaces."""
         return self.public_ip if is_loopback(self.public_ip) else None
 
     @model_validator(mode="after")
@@ -111,7 +111,7 @@ class HostMarketSettings(StrictModel):
             raise ValueError(
                 f"ports {self.port_min}-{self.port_max} are fewer than the {PORTS_PER_INSTANCE} of one instance"
             )
-        # Checked here and not by the field: a field's error would repeat the key.
+        # Not a field constraint: its error message would contain the key.
         if any(len(key.get_secret_value()) < KEY_LENGTH_MIN for key in self.api_keys):
             raise ValueError(f"api_keys: a key has at least {KEY_LENGTH_MIN} characters")
         names = [machine.name.replace("_", " ") for machine in self.machines]

@@ -1,1 +1,1 @@
-"""The marketplace: one port, one client of the Vast REST API, one marketplace of this machine that speaks it."""
+"""The marketplace port, its fake, and the client of the Vast REST API."""

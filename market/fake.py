@@ -1,7 +1,7 @@
-"""A marketplace in memory, stateful and scriptable: for tests, simulations and the benchmark of the workflow.
+"""A stateful, scriptable marketplace in memory for tests, simulations and benchmarks.
 
-It stands beside the port and keeps the port's promises; time is an argument. What it is told to do wrong it does once
-(`fail_next`), and everything that was asked of it can be read back (`calls`).
+It passes the port's contract tests, and its clock is an argument. `fail_next` scripts errors, and `calls` records every
+call.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ _BILLED_STATUSES = frozenset({"loading", "running", "rebooting"})
 
 @dataclass(slots=True)
 class FakeInstance:
-    """One rented machine and its history."""
+    """One rented instance and its history."""
 
     id: int
     offer: Offer
@@ -25,18 +25,18 @@ class FakeInstance:
     created_at: float
     intended: str = "running"
     running_at: float = 0.0
-    """When the image is there and the container runs."""
+    """When the image is pulled and the container runs."""
     starts: int = 1
     status: str | None = None
-    """What a script says instead of what time says: `exited`, `offline`, …"""
+    """A scripted status such as `exited` or `offline`; None: the status follows from the time."""
     starts_launches: list[Launch] = field(default_factory=list)
     billed: float = 0.0
-    """Dollars up to `metered_at`."""
+    """Dollars billed up to `metered_at`."""
     metered_at: float = 0.0
     gone_at: float | None = None
 
     def actual(self, now: float) -> str:
-        """`actual_status` at this time."""
+        """The `actual_status` at this time."""
         if self.status is not None:
             return self.status
         if self.intended == "stopped":
@@ -46,7 +46,7 @@ class FakeInstance:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call that reached the market."""
+    """One recorded call."""
 
     at: float
     name: str
@@ -58,11 +58,11 @@ class _Fault:
     call: str
     error: MarketError
     after: bool
-    """The market does what was asked, and only its answer is lost."""
+    """The call succeeds and only its answer is lost."""
 
 
 class FakeMarket:
-    """`Market` over offers in memory. `clock` answers Unix seconds."""
+    """`Market` over offers in memory. `clock` returns Unix seconds."""
 
     def __init__(
         self,
@@ -78,18 +78,18 @@ class FakeMarket:
         self.templates = {template.hash_id: template for template in templates}
         self.instances: dict[int, FakeInstance] = {}
         self.gone: list[FakeInstance] = []
-        """Instances that were destroyed or taken away."""
+        """Instances that were destroyed or that vanished."""
         self.calls: list[Call] = []
         self.launches: list[Launch] = []
-        """Every launch that was rented, in order."""
+        """The launch of every create call, in order."""
         self.pull_seconds = pull_seconds
         self.start_seconds = start_seconds
         self.list_lag_seconds = list_lag_seconds
-        """For so long after it was rented an instance is missing from listings."""
+        """How long a new instance is missing from listings."""
         self.omits: Callable[[FakeInstance], bool] = lambda _: False
-        """Instances that listings leave out although they exist: an empty or a short answer."""
+        """Selects instances that listings leave out although they exist."""
         self.edited_labels: dict[int, str] = {}
-        """Labels that are shown in place of the launch's, by instance id."""
+        """Labels that replace those of the launches, by instance id."""
         self._clock = clock
         self._faults: list[_Fault] = []
         self._next_id = 1000
@@ -97,43 +97,43 @@ class FakeMarket:
     # scripting
 
     def fail_next(self, call: str, error: MarketError, *, times: int = 1, after: bool = False) -> None:
-        """The next `times` calls of this name raise the error; with `after`, once they have done their work."""
+        """Make the next `times` calls of this name raise the error; with `after`, after they took effect."""
         self._faults.extend(_Fault(call, error, after) for _ in range(times))
 
     def lose_next_answer(self, call: str) -> None:
-        """The next call of this name does its work, and its answer never arrives."""
+        """Make the next call of this name take effect and then raise Unavailable."""
         self.fail_next(call, Unavailable("no answer within 30 s"), after=True)
 
     def vanish(self, instance_id: int) -> None:
-        """The host takes the machine away."""
+        """Remove an instance, as a host that goes away does."""
         self._release(instance_id)
 
     def edit_label(self, instance_id: int, label: str) -> None:
-        """Someone edits the label in the marketplace's console."""
+        """Change the label, as an edit in the marketplace's console does."""
         self.edited_labels[instance_id] = label
 
     def outbid(self, instance_id: int) -> None:
-        """Somebody bids more: the machine is taken, the disk stays."""
+        """Stop an instance, as a higher bid does; its disk is kept."""
         self._meter(self.instances[instance_id])
         self.instances[instance_id].status = "exited"
 
     def count(self, call: str) -> int:
-        """How many calls of this name reached the market."""
+        """The number of recorded calls of this name."""
         return sum(made.name == call for made in self.calls)
 
     def labels(self) -> list[str]:
-        """The labels of all instances that exist now, in the order in which they were rented."""
+        """The labels of all existing instances, oldest first."""
         return [instance.launch.label for instance in self.instances.values()]
 
     def dollars_per_hour(self) -> float:
-        """What all instances cost now, the disks of stopped ones left out."""
+        """The current price of all billed instances, without the disks of stopped ones."""
         now = self._clock()
         return sum(i.offer.dph_total for i in self.instances.values() if i.actual(now) in _BILLED_STATUSES)
 
     # the port
 
     async def search(self, query: OfferQuery) -> list[Offer]:
-        """Offers that match and that nobody rents, best price-performance first."""
+        """Free offers that match, best price-performance first."""
         fault = self._enter("search")
         rented = {instance.offer.id for instance in self.instances.values()}
         free = (offer for offer in self.offers.values() if offer.id not in rented)
@@ -165,13 +165,13 @@ class FakeMarket:
         return self._next_id
 
     async def start(self, instance_id: int) -> None:
-        """Want it running."""
+        """Request the state `running`."""
         fault = self._enter("start", instance_id)
         self._run(self._instance(instance_id))
         self._leave(fault)
 
     async def stop(self, instance_id: int) -> None:
-        """Want it stopped."""
+        """Request the state `stopped`."""
         fault = self._enter("stop", instance_id)
         instance = self._instance(instance_id)
         self._meter(instance)
@@ -179,19 +179,19 @@ class FakeMarket:
         self._leave(fault)
 
     async def reboot(self, instance_id: int) -> None:
-        """Stop and start."""
+        """Restart the container."""
         fault = self._enter("reboot", instance_id)
         self._run(self._instance(instance_id))
         self._leave(fault)
 
     async def destroy(self, instance_id: int) -> None:
-        """Release it."""
+        """Destroy the instance."""
         fault = self._enter("destroy", instance_id)
         self._release(instance_id)
         self._leave(fault)
 
     async def update_template(self, instance_id: int, launch: Launch) -> None:
-        """Change what it runs at its next start."""
+        """Change the code that the instance runs from its next start on."""
         fault = self._enter("update_template", instance_id)
         self._check_template(launch)
         self._instance(instance_id).launch = launch
@@ -205,14 +205,14 @@ class FakeMarket:
         self._leave(fault)
 
     async def show(self, instance_id: int) -> Instance:
-        """The instance now."""
+        """The instance's current state."""
         fault = self._enter("show", instance_id)
         seen = self._seen(self._instance(instance_id))
         self._leave(fault)
         return seen
 
     async def list(self, *, label_prefix: str = "") -> list[Instance]:
-        """Instances by label, but for those that are too young to be listed yet."""
+        """Instances by label prefix, without those hidden by `list_lag_seconds` or `omits`."""
         fault = self._enter("list", label_prefix)
         now = self._clock()
         listed = [
@@ -226,12 +226,12 @@ class FakeMarket:
         return listed
 
     async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
-        """As `list` shows them."""
+        """Listed instances with one of these labels."""
         wanted = set(labels)
         return [one for one in await self.list() if one.label in wanted]
 
     async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> Sequence[Charge]:
-        """The bill, machine by machine."""
+        """The bill of each instance."""
         fault = self._enter("charges", label_prefix)
         now = self._clock()
         for instance in self.instances.values():
@@ -259,16 +259,16 @@ class FakeMarket:
         return found
 
     async def logs(self, instance_id: int, *, tail: int = 200) -> str:
-        """What the instance printed: its starts."""
+        """A log with one line per start."""
         fault = self._enter("logs", instance_id)
         instance = self._instance(instance_id)
         self._leave(fault)
         return "\n".join([f"start {number + 1}" for number in range(instance.starts)][-tail:])
 
     async def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing."""
 
-    # inside
+    # internal
 
     def _enter(self, name: str, subject: int | str = "") -> _Fault | None:
         self.calls.append(Call(self._clock(), name, subject))
@@ -298,7 +298,7 @@ class FakeMarket:
             self.gone.append(instance)
 
     def _meter(self, instance: FakeInstance) -> None:
-        """Bill it up to now: it has been in this status since the last time."""
+        """Bill the instance up to now, at the price of its current status."""
         now = self._clock()
         storage = _storage_dollars_per_hour(instance)
         runs = instance.actual(now) in _BILLED_STATUSES
@@ -363,7 +363,7 @@ _TESTS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def _number(value: Any) -> float:
-    """The value as a number; what is none compares false with everything."""
+    """The value as a number; NaN, which compares false, if it is not a number."""
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -371,7 +371,7 @@ def _number(value: Any) -> float:
 
 
 def _matches(offer: Offer, filters: Mapping[str, Any]) -> bool:
-    """Whether the offer passes every filter on a field that an `Offer` has; it has no others to judge by."""
+    """Whether the offer passes the filters. Filters on fields that `Offer` does not have are ignored."""
     known = offer.model_dump()
     return all(
         _TESTS[operator](known[name], value)

@@ -1,4 +1,4 @@
-"""Where a folder is: what a copy of it, or a clone of its machine, cannot take along."""
+"""Detects whether a folder is a copy, or its machine a clone, by properties that copying does not preserve."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,17 +10,17 @@ _MACHINE_ID = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 
 @dataclass(frozen=True, slots=True)
 class FolderLocation:
-    """A folder on a machine. What cannot be read is empty, and then decides nothing."""
+    """A folder on a machine. A property that cannot be read is empty and is not compared."""
 
     machine: str
     """The operating system's id of this machine, hashed."""
     inode: int
-    """Of the folder: a copy has another one, a folder that was renamed keeps it."""
+    """Inode of the folder: a copy gets a new one, a renamed folder keeps its own."""
     cards: tuple[str, ...] = ()
-    """Permanent addresses of network cards: a clone of a virtual machine keeps the rest and has other cards."""
+    """Permanent addresses of network cards: in a cloned virtual machine only these differ."""
 
     def differs_from(self, here: "FolderLocation") -> str:
-        """The difference, in words; empty if both are the same place."""
+        """A description of the difference; empty if both are the same location."""
         if self.machine and here.machine and self.machine != here.machine:
             return "on another machine"
         if self.inode != here.inode:
@@ -31,21 +31,21 @@ class FolderLocation:
 
     @property
     def folder(self) -> str:
-        """A name of the folder on this machine, the same at every start."""
+        """A hash that identifies the folder, the same at every start."""
         return sha256(f"{self.machine}:{self.inode}".encode()).hexdigest()
 
 
 def locate_folder(folder: Path) -> FolderLocation:
-    """The place of an existing folder.
+    """The location of an existing folder.
 
     Raises:
-        OSError: there is no such folder.
+        OSError: the folder does not exist.
     """
     return FolderLocation(_machine(), folder.stat().st_ino, _cards())
 
 
 def boot_id() -> str:
-    """Names this boot of the machine, which start times of processes count from; empty where it is not told."""
+    """The id of this boot of the machine; empty if it cannot be read."""
     return _text(Path("/proc/sys/kernel/random/boot_id"))
 
 
@@ -61,7 +61,7 @@ def _cards() -> tuple[str, ...]:
         cards = sorted(_NET.iterdir())
     except OSError:
         return ()
-    # Bridges and other virtual devices come and go, and have random addresses.
+    # Bridges and other virtual devices are temporary and have random addresses.
     permanent = (
         _text(card / "address")
         for card in cards

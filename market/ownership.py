@@ -1,7 +1,7 @@
-"""Several deployments may rent from one marketplace account: a label says which of them an instance belongs to.
+"""Separates deployments that share a marketplace account: the label of an instance names its deployment.
 
 On the marketplace a label is `stoker:<deployment>:<endpoint>:<launch id>`. Inside a deployment it is
-`stoker:<endpoint>:<launch id>`: `DeploymentMarket` adds and removes the identity, so no caller can forget it.
+`stoker:<endpoint>:<launch id>`. `DeploymentMarket` adds and removes the identity, so callers never handle it.
 """
 
 import re
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 LABEL_PREFIX = "stoker:"
 LABEL_CHARS_MAX = 256
-"""The longest label that every marketplace takes. Ours have at most 233: a name of 200 characters, and 33 others."""
+"""Maximum length of a label on every marketplace. Labels of stoker have at most 233: a name of 200, and 33 others."""
 DEPLOYMENT_PATTERN = r"[a-z0-9]{12}"
 _PARTS = re.compile(rf"stoker:(?:({DEPLOYMENT_PATTERN}):)?([^:]+):([^:]+)")
 _KNOWN_MAX = 100_000
@@ -29,10 +29,10 @@ T = TypeVar("T", Instance, Charge)
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What a label on the marketplace says."""
+    """The parts of a label on the marketplace."""
 
     deployment: str | None
-    """None: a label of a build from before deployments had identities."""
+    """None: the label names no deployment."""
     endpoint: str
     launch_id: str
 
@@ -43,33 +43,33 @@ class Owner:
 
 
 def deployment_prefix(deployment: str | None) -> str:
-    """The start of all labels of one deployment."""
+    """The common prefix of a deployment's labels."""
     return LABEL_PREFIX if deployment is None else f"{LABEL_PREFIX}{deployment}:"
 
 
 def owner_of(label: str | None) -> Owner | None:
-    """The owner that a label on the marketplace names; None: no stoker deployment rented this instance."""
+    """The owner that a label on the marketplace names; None if it is not a label of stoker."""
     found = _PARTS.fullmatch(label or "")
     return Owner(found[1], found[2], found[3]) if found else None
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The instances of a marketplace account that carry a label of stoker, by owner."""
+    """The instances of a marketplace account with a label of stoker, by owner."""
 
     own: tuple[Instance, ...]
-    """Labels as inside the deployment."""
+    """Instances of this deployment, with labels as inside the deployment."""
     foreign: tuple[Instance, ...] = ()
-    """Of other deployments. Labels as on the marketplace."""
+    """Instances of other deployments, with labels as on the marketplace."""
     unowned: tuple[Instance, ...] = ()
-    """With labels that name no deployment. `stokerd adopt` gives them to a deployment."""
+    """Instances whose labels name no deployment. `stokerd adopt` assigns them to a deployment."""
 
 
 class DeploymentMarket:
-    """A marketplace that shows and touches the instances of one deployment only.
+    """A marketplace restricted to the instances of one deployment.
 
-    An id is refused if its label names another deployment. An instance with an edited label stays with the deployment that
-    knows its id.
+    Operations on an instance whose label names another deployment raise InstanceGone. An instance with an edited label
+    remains accessible by its id.
     """
 
     def __init__(self, market: Market, deployment: str) -> None:
@@ -79,13 +79,13 @@ class DeploymentMarket:
         self._market = market
         self._prefix = deployment_prefix(deployment)
         self._known: set[int] = set()
-        """Ids that need no look before they are changed."""
+        """Ids that are known to belong to the deployment."""
 
     def __repr__(self) -> str:
         return f"<DeploymentMarket {self.deployment} on {self._market!r}>"
 
     async def search(self, query: OfferQuery) -> list[Offer]:
-        """Offers that match now."""
+        """Available offers that match."""
         return await self._market.search(query)
 
     async def create(self, offer_id: int, launch: Launch) -> int:
@@ -95,22 +95,22 @@ class DeploymentMarket:
         return number
 
     async def start(self, instance_id: int) -> None:
-        """Want it running."""
+        """Request the state `running`."""
         await self._require_own(instance_id)
         await self._market.start(instance_id)
 
     async def stop(self, instance_id: int) -> None:
-        """Want it stopped; its disk stays."""
+        """Request the state `stopped`; the disk is kept."""
         await self._require_own(instance_id)
         await self._market.stop(instance_id)
 
     async def reboot(self, instance_id: int) -> None:
-        """Stop and start its container."""
+        """Restart the container."""
         await self._require_own(instance_id)
         await self._market.reboot(instance_id)
 
     async def destroy(self, instance_id: int) -> None:
-        """Release it. An instance that is gone, or that another deployment owns, is a success: here it does not exist."""
+        """Destroy the instance. Succeeds if it does not exist or belongs to another deployment."""
         try:
             await self._require_own(instance_id)
         except InstanceGone:
@@ -118,17 +118,17 @@ class DeploymentMarket:
         await self._market.destroy(instance_id)
 
     async def update_template(self, instance_id: int, launch: Launch) -> None:
-        """Change what it runs at its next start, keeping machine and disk."""
+        """Change the code that the instance runs from its next start on; machine and disk are kept."""
         await self._require_own(instance_id)
         await self._market.update_template(instance_id, self._labelled_launch(launch))
 
     async def relabel(self, instance_id: int, label: str) -> None:
-        """Give an instance of this deployment another label; `label` is one inside the deployment."""
+        """Change the label of an instance; `label` has the form used inside the deployment."""
         await self._require_own(instance_id)
         await self._market.relabel(instance_id, self._outside(label))
 
     async def show(self, instance_id: int) -> Instance:
-        """The instance as it is now; InstanceGone if another deployment owns it."""
+        """The instance's current state. Raises InstanceGone if it belongs to another deployment."""
         found = await self._market.show(instance_id)
         owner = owner_of(found.label)
         if owner is not None and owner.deployment not in {None, self.deployment}:
@@ -148,7 +148,7 @@ class DeploymentMarket:
         return [self._inside(one) for one in found]
 
     async def account(self) -> Account:
-        """All instances of the account that carry a label of stoker."""
+        """All instances of the account with a label of stoker."""
         own: list[Instance] = []
         foreign: list[Instance] = []
         unowned: list[Instance] = []
@@ -164,10 +164,10 @@ class DeploymentMarket:
         return Account(tuple(own), tuple(foreign), tuple(unowned))
 
     async def adopt(self, instance: Instance) -> None:
-        """Give an instance that `account` showed as unowned or a stranger to this deployment.
+        """Assign an unowned or foreign instance from `account` to this deployment.
 
         Raises:
-            InstanceGone: it is not there any more, or its owner has changed since.
+            InstanceGone: it does not exist, or its owner has changed.
         """
         seen = owner_of(instance.label)
         now = owner_of((await self._market.show(instance.id)).label)
@@ -178,13 +178,13 @@ class DeploymentMarket:
         self._remember([instance.id])
 
     async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
-        """The deployment's instances that carry exactly one of these labels, now."""
+        """The deployment's instances whose label is one of these."""
         found = await self._market.labelled([self._outside(label) for label in labels])
         self._remember([one.id for one in found])
         return [self._inside(one) for one in found]
 
     async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> Sequence[Charge]:
-        """Bills of the deployment's instances with such labels."""
+        """The bills of the deployment's instances whose label starts with the prefix."""
         prefix = self._outside(label_prefix or LABEL_PREFIX)
         found = await self._market.charges(label_prefix=prefix, since=since)
         return [self._inside(one) for one in found]
@@ -194,12 +194,12 @@ class DeploymentMarket:
         return await self._market.template(hash_id=hash_id, id=id)
 
     async def logs(self, instance_id: int, *, tail: int = 200) -> str:
-        """The last lines that the instance printed."""
+        """The last `tail` lines of the instance's log."""
         await self._require_own(instance_id)
         return await self._market.logs(instance_id, tail=tail)
 
     async def close(self) -> None:
-        """Release connections."""
+        """Close connections."""
         await self._market.close()
 
     async def _require_own(self, instance_id: int) -> None:
@@ -208,7 +208,7 @@ class DeploymentMarket:
 
     def _remember(self, ids: Sequence[int]) -> None:
         if len(self._known) + len(ids) > _KNOWN_MAX:
-            self._known.clear()  # each costs one look again
+            self._known.clear()  # each id is looked up again when it is used
         self._known.update(ids)
 
     def _outside(self, label: str) -> str:
@@ -227,6 +227,6 @@ class DeploymentMarket:
 
 
 def count_by_deployment(instances: Sequence[Instance]) -> dict[str, int]:
-    """How many of the instances each deployment owns."""
+    """The number of instances of each deployment."""
     owners = [owner_of(one.label) for one in instances]
     return dict(Counter(owner.deployment or "" for owner in owners if owner is not None))

@@ -1,12 +1,12 @@
-"""What stoker needs of a marketplace, in its own words.
+"""The port to a marketplace: the `Market` protocol and its errors.
 
 MarketError
-├── OfferGone            the offer was rented by someone else: choose another
-├── InstanceGone         no such instance (any more)
-├── Refused              bad request, unknown template, no credit, forbidden: trying again changes nothing
+├── OfferGone            the offer is not available: choose another
+├── InstanceGone         the instance does not exist
+├── Refused              bad request, unknown template, no credit, forbidden: a retry cannot succeed
 │   └── Unauthorised     the market key is wrong
-└── Unavailable          the market cannot answer now: try again
-    └── RateLimited      … after `retry_after_s` if it said so
+└── Unavailable          the marketplace cannot answer now: retry
+    └── RateLimited      retry after `retry_after_s`, if given
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,25 +18,25 @@ from stoker_wire.picklable import PicklableError
 
 
 class MarketError(PicklableError, Exception):
-    """A marketplace call failed. The message never holds a key, a token or a response body."""
+    """A marketplace call failed. The message never contains a key, a token or a response body."""
 
     final = False
 
 
 class OfferGone(MarketError):
-    """The offer cannot be rented any more."""
+    """The offer is no longer available."""
 
     final = True
 
 
 class InstanceGone(MarketError):
-    """There is no such instance."""
+    """The instance does not exist."""
 
     final = True
 
 
 class Refused(MarketError):
-    """The market understood and said no; asking again changes nothing. `code` is the market's own error code."""
+    """The marketplace refused the call; a retry cannot succeed. `code` is its error code."""
 
     final = True
 
@@ -46,15 +46,15 @@ class Refused(MarketError):
 
 
 class Unauthorised(Refused):
-    """The market does not know the key."""
+    """The marketplace does not accept the key."""
 
 
 class Unavailable(MarketError):
-    """No answer, or an answer that says to come back: network, timeout, 5xx."""
+    """The marketplace cannot answer now: network error, timeout, 5xx."""
 
 
 class RateLimited(Unavailable):
-    """429."""
+    """Too many requests (429). `retry_after_s` is the marketplace's delay in seconds, if given."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         self.retry_after_s = retry_after_s
@@ -63,7 +63,7 @@ class RateLimited(Unavailable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferQuery:
-    """Filters in the API's form, `{field: {op: value}}`, from `market.query`."""
+    """A search for offers. `filters` has the API's form, `{field: {op: value}}`, from `market.query`."""
 
     filters: Mapping[str, Any]
     order: tuple[tuple[str, str], ...] = (("dlperf_per_dphtotal", "desc"),)
@@ -74,7 +74,7 @@ class OfferQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What to run on a rented offer. `env` holds secrets: it is built in an activity and never logged."""
+    """The code to run on a rented offer. `env` contains secrets: an activity builds it, and it is never logged."""
 
     label: str
     template_hash: str | None = None
@@ -90,34 +90,34 @@ class Launch:
 
 
 class Market(Protocol):
-    """A marketplace of GPU instances. Every call raises MarketError."""
+    """A marketplace of GPU instances. Every method raises MarketError."""
 
     async def search(self, query: OfferQuery) -> list[Offer]:
-        """Offers that match now, best first in the query's order."""
+        """Available offers that match, in the query's order."""
         ...
 
     async def create(self, offer_id: int, launch: Launch) -> int:
-        """Rent the offer; answers the new instance's id. Not idempotent: look the label up first."""
+        """Rent the offer and return the new instance's id. Not idempotent: look the label up before a retry."""
         ...
 
     async def start(self, instance_id: int) -> None:
-        """Want it running."""
+        """Request the state `running`."""
         ...
 
     async def stop(self, instance_id: int) -> None:
-        """Want it stopped; its disk stays."""
+        """Request the state `stopped`; the disk is kept."""
         ...
 
     async def reboot(self, instance_id: int) -> None:
-        """Stop and start its container."""
+        """Restart the container."""
         ...
 
     async def destroy(self, instance_id: int) -> None:
-        """Release it. An instance that is gone already is a success."""
+        """Destroy the instance and its disk. Succeeds if the instance does not exist."""
         ...
 
     async def update_template(self, instance_id: int, launch: Launch) -> None:
-        """Change what it runs at its next start, keeping machine and disk."""
+        """Change the code that the instance runs from its next start on; machine and disk are kept."""
         ...
 
     async def relabel(self, instance_id: int, label: str) -> None:
@@ -125,30 +125,32 @@ class Market(Protocol):
         ...
 
     async def show(self, instance_id: int) -> Instance:
-        """The instance as it is now."""
+        """The instance's current state."""
         ...
 
     async def list(self, *, label_prefix: str = "") -> list[Instance]:
-        """All instances of this account whose label starts with the prefix, all pages. In no hurry: of a large account,
-        the answer may take a minute."""
+        """All instances of the account whose label starts with the prefix. For a large account this can take a minute."""
         ...
 
     async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
-        """The instances that carry exactly one of these labels, now."""
+        """The instances whose label is one of these, as they are after the call."""
         ...
 
     async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> Sequence[Charge]:
-        """What instances of such labels, gone ones too, were billed in all; `since`: those that are gone longer may be left out."""
+        """The total bill of each instance whose label starts with the prefix, destroyed ones included.
+
+        Instances destroyed before `since` (Unix seconds) may be left out.
+        """
         ...
 
     async def template(self, *, hash_id: str | None = None, id: int | None = None) -> Template:  # noqa: A002
-        """The template; Refused (`code` no_such_template) if there is none."""
+        """The template. Raises Refused with code `no_such_template` if it does not exist."""
         ...
 
     async def logs(self, instance_id: int, *, tail: int = 200) -> str:
-        """The last lines that the instance printed."""
+        """The last `tail` lines of the instance's log."""
         ...
 
     async def close(self) -> None:
-        """Release connections."""
+        """Close connections."""
         ...

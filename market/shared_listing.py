@@ -1,7 +1,7 @@
-"""One listing of the whole account answers everybody who asked before it began.
+"""Shares listings of the whole account between callers.
 
-The marketplace lists all instances of the account, and all its bills, a page at a time; every endpoint wants to see its own.
-With a thousand endpoints that would be a thousand times the whole list.
+The marketplace lists all instances or bills of the account in pages, and every endpoint needs only its own. With a
+thousand endpoints, separate calls would read the whole list a thousand times.
 """
 
 import asyncio
@@ -12,86 +12,86 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Labelled(Protocol):
-    """What belongs to an endpoint by its label."""
+    """An item that belongs to an endpoint by its label."""
 
     @property
     def label(self) -> str | None:
-        """`stoker:<endpoint>:<launch id>`."""
+        """The label, e.g. `stoker:<endpoint>:<launch id>`."""
         ...
 
 
 T = TypeVar("T", bound=Labelled)
 _LAST = "\U0010ffff"
 PAUSE_FACTOR = 9.0
-"""A list that took two seconds of pages is not asked for again for eighteen, a longer one for `PAUSE_SECONDS_MAX`."""
+"""Pause after a listing, as a multiple of its duration: 18 s after a listing that took 2 s."""
 PAUSE_SECONDS_MAX = 25.0
-"""Those who waited are answered one by one over the pause, so within a minute of their call. All at once, hundreds of
-workflows would be woken in one moment, and what is urgent would wait behind them."""
+"""Upper limit of the pause. Callers are answered one by one over the pause, to avoid waking hundreds of workflows at once."""
 
 
 class SharedListing(Generic[T]):
-    """Callers share the next list that begins after they called: none is answered with what was known before it asked."""
+    """Answers each caller from the next listing that starts after its call, so no answer is older than the call."""
 
-    def __init__(self, everything: Callable[[float], Awaitable[Iterable[T]]]) -> None:
-        """`everything(since)` reads it all; what is over since before that moment (Unix seconds) may be left out."""
-        self._everything = everything
-        self._next: asyncio.Task[_Found[T]] | None = None
-        """Waits for its turn; who calls now is answered by it."""
+    def __init__(self, list_all: Callable[[float], Awaitable[Iterable[T]]]) -> None:
+        """`list_all(since)` reads the whole list; it may leave out items that ended before `since` (Unix seconds)."""
+        self._list_all = list_all
+        self._next: asyncio.Task[_Listing[T]] | None = None
+        """The next listing, which has not started yet."""
         self._callers = 0
-        """Who waits for it."""
+        """Callers that wait for the next listing."""
         self._since = math.inf
-        """The earliest moment that one of those who wait for it asked for."""
-        self._turn = asyncio.Lock()
-        self._free_at = 0.0
+        """The earliest `since` of these callers."""
+        self._lock = asyncio.Lock()
+        self._next_start_at = 0.0
 
     async def starting_with(self, label_prefix: str, *, since: float = 0.0) -> list[T]:
-        """Those whose label starts with it, in the marketplace's order. Who cannot wait for others asks for labels
-        (`market.shared_lookup`).
+        """The items whose label starts with the prefix, in the marketplace's order.
+
+        `market.shared_lookup` is faster for a few exact labels.
 
         Raises:
-            MarketError: the list that this call waited for could not be read.
+            MarketError: the listing could not be read.
         """
         self._since = min(self._since, since)
         if self._next is None:
             self._next = asyncio.create_task(self._read(), name="list the account")
-            self._next.add_done_callback(_heard)
-        before, self._callers = self._callers, self._callers + 1
-        # One caller that gives up does not take the list away from the others.
-        found = await asyncio.shield(self._next)
-        if before:
-            await asyncio.sleep(found.pause * before / found.callers)
-        return found.starting_with(label_prefix)
+            self._next.add_done_callback(_retrieve_exception)
+        position, self._callers = self._callers, self._callers + 1
+        # A cancelled caller must not cancel the listing of the others.
+        listing = await asyncio.shield(self._next)
+        if position:
+            await asyncio.sleep(listing.pause * position / listing.callers)
+        return listing.starting_with(label_prefix)
 
     def close(self) -> None:
-        """Nobody waits any more."""
+        """Cancel the pending listing."""
         if self._next is not None:
             self._next.cancel()
 
-    async def _read(self) -> "_Found[T]":
+    async def _read(self) -> "_Listing[T]":
         loop = asyncio.get_running_loop()
-        async with self._turn:
+        async with self._lock:
             try:
-                await asyncio.sleep(max(0.0, self._free_at - loop.time()))
+                await asyncio.sleep(max(0.0, self._next_start_at - loop.time()))
             finally:
-                self._next = None  # from here on it is too late for whoever calls
+                self._next = None  # later callers need another listing
                 since, self._since = self._since, math.inf
                 callers, self._callers = self._callers, 0
             began = loop.time()
             try:
-                everything = await self._everything(since)
+                items = await self._list_all(since)
             finally:
                 pause = min(PAUSE_FACTOR * (loop.time() - began), PAUSE_SECONDS_MAX)
-                self._free_at = loop.time() + pause
-            return _Found(everything, callers, pause)
+                self._next_start_at = loop.time() + pause
+            return _Listing(items, callers, pause)
 
 
-class _Found(Generic[T]):
-    """A list in which each endpoint finds its own without reading the others'."""
+class _Listing(Generic[T]):
+    """A listing, sorted by label for fast lookup of a prefix."""
 
     def __init__(self, found: Iterable[T], callers: int, pause: float) -> None:
         self.callers = callers
         self.pause = pause
-        """Seconds until the next list may begin."""
+        """Seconds until the next listing may start."""
         self._found = sorted(enumerate(found), key=lambda each: (each[1].label or "", each[0]))
         self._labels = [each.label or "" for _, each in self._found]
 
@@ -101,7 +101,7 @@ class _Found(Generic[T]):
         return [one for _, one in sorted(self._found[begin:end], key=lambda each: each[0])]
 
 
-def _heard(task: "asyncio.Task[_Found[T]]") -> None:
-    """A fault that nobody is left to hear is no news of its own."""
+def _retrieve_exception(task: "asyncio.Task[_Listing[T]]") -> None:
+    """Prevent asyncio's warning about an exception that no caller retrieved."""
     if not task.cancelled():
         task.exception()

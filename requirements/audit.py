@@ -1,7 +1,7 @@
 """Asks the OSV database which pinned packages have known vulnerabilities: `make audit`, and so `make check`.
 
-Ends with 1 when one has, and 0 when none has. Where the database cannot be reached it says so in one line and ends with 0:
-a check that needs the internet must not stop who works without it. `--required` makes that 1 too, for a CI that is online.
+The exit status is 1 if a package has a known vulnerability, else 0. If the database cannot be reached, it prints a line
+and exits with 0, so that the check passes offline; with `--required`, for CI, it exits with 1.
 """
 
 import argparse
@@ -20,11 +20,11 @@ _SECONDS_MAX = 15.0
 
 
 class Unreachable(Exception):
-    """The database did not answer, or not as it should."""
+    """The database did not answer, or its answer is invalid."""
 
 
 def pins(files: Iterable[Path]) -> list[tuple[str, str]]:
-    """Name and version of everything that the files pin, each once."""
+    """Name and version of every pinned package, without duplicates."""
     found = {
         (match["name"].lower(), match["version"]): None
         for file in files
@@ -35,10 +35,10 @@ def pins(files: Iterable[Path]) -> list[tuple[str, str]]:
 
 
 def vulnerable(packages: list[tuple[str, str]], url: str = OSV) -> list[tuple[str, str, list[str]]]:
-    """Name, version and advisories of each package that has any.
+    """Name, version and advisories of each vulnerable package.
 
     Raises:
-        Unreachable: the database did not answer, or not as it should.
+        Unreachable: the database did not answer, or its answer is invalid.
     """
     found = []
     with httpx.Client(timeout=_SECONDS_MAX) as client:
@@ -68,26 +68,28 @@ def _ask(client: httpx.Client, url: str, packages: list[tuple[str, str]]) -> lis
         or len(results) != len(packages)
         or not all(isinstance(one, dict) for one in results)
     ):
-        raise Unreachable(f"asked about {len(packages)} packages, its answer is about something else")
+        raise Unreachable(f"its answer does not match the {len(packages)} packages of the request")
     return results
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit status."""
+    """Print the result and return the exit status."""
     parser = argparse.ArgumentParser(description="known vulnerabilities of the pinned packages")
     parser.add_argument("files", nargs="+", type=Path, help="requirements/*.txt")
     parser.add_argument("--url", default=OSV, help="the database")
     parser.add_argument("--required", action="store_true", help="fail when the database cannot be reached")
-    asked = parser.parse_args(arguments)
-    packages = pins(asked.files)
+    options = parser.parse_args(arguments)
+    packages = pins(options.files)
     try:
-        found = vulnerable(packages, asked.url)
+        found = vulnerable(packages, options.url)
     except Unreachable as fault:
-        say = f"audit: not done, the advisory database cannot be reached ({fault}); nothing is known about {len(packages)} packages"
-        print(say, file=sys.stderr)
-        return int(asked.required)
+        message = (
+            f"audit: not done for {len(packages)} packages, the advisory database cannot be reached ({fault})"
+        )
+        print(message, file=sys.stderr)
+        return int(options.required)
     for name, version, advisories in found:
-        print(f"audit: {name} {version} has known vulnerabilities: {', '.join(advisories)}; raise it in requirements/*.in and `make lock`")  # fmt: skip
+        print(f"audit: {name} {version} has known vulnerabilities: {', '.join(advisories)}; raise it in requirements/*.in and run `make lock`")  # fmt: skip
     print(f"audit: {len(packages)} packages, {len(found)} with known vulnerabilities")
     return int(bool(found))
 

@@ -1,4 +1,4 @@
-"""`stokerd`: one program, a role per command."""
+"""The command line of `stokerd`."""
 
 import asyncio
 import errno
@@ -15,7 +15,7 @@ import uvloop
 
 from run.errors import CommandError
 from run.logs import configure_logs
-from run.output import drop_output, open_standard_files, reader_is_gone
+from run.output import drop_output, is_reader_closed, open_standard_files
 from run.settings import DevSettings, load_settings
 from run.state_folder.keys import load_account_key, load_keys
 from run.state_folder.secure_files import UMASK
@@ -33,7 +33,7 @@ app = typer.Typer(
 Config = Annotated[Path, typer.Option("--config", "-c", help="The settings file.")]
 BuildId = Annotated[
     str | None,
-    typer.Option(help="Of the worker's code, where worker.deployment is set.", envvar="STOKER_BUILD_ID"),
+    typer.Option(help="Build of the worker's code, if worker.deployment is set.", envvar="STOKER_BUILD_ID"),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 _DEFAULT = Path("temporal-dev.yaml")
@@ -50,11 +50,11 @@ def dev(config: Config = _DEFAULT) -> None:
 @app.command()
 def demo(
     config: Config = _DEFAULT,
-    chaos: Annotated[bool, typer.Option(help="Kill worker, engine and a PyWorker on the way.")] = False,
+    chaos: Annotated[bool, typer.Option(help="Kill the worker, the engine and a PyWorker.")] = False,
     state_dir: Annotated[Path, typer.Option(help="Emptied at the start.")] = Path(".demo"),
     picture: Annotated[Path, typer.Option(help="PNG or SVG to draw.")] = Path(".demo/demo.png"),
 ) -> None:
-    """From zero workers to a burst and back to zero on this machine, in under three minutes."""
+    """Scale from zero workers to a burst and back to zero on this machine, in under three minutes."""
     from run.demo.scenario import run_demo  # noqa: PLC0415
 
     _run(
@@ -67,7 +67,7 @@ def demo(
 
 @app.command()
 def engine(config: Config = _DEFAULT) -> None:
-    """Run one engine: routing, worker reports, console API. Any number can run side by side."""
+    """Run one engine: routing, worker reports, console API. Several can run side by side."""
     from run.roles.engine import run_engine  # noqa: PLC0415
 
     _run("engine", config, run_engine)
@@ -75,7 +75,7 @@ def engine(config: Config = _DEFAULT) -> None:
 
 @app.command()
 def worker(config: Config = _DEFAULT, build_id: BuildId = None) -> None:
-    """Run one Temporal worker: the endpoints' workflows, the planner and the market calls."""
+    """Run one Temporal worker: endpoint workflows, planner and marketplace calls."""
     from run.roles.worker import run_worker  # noqa: PLC0415
 
     _run("worker", config, lambda settings: run_worker(settings.with_build(build_id)))
@@ -100,10 +100,10 @@ def rollout(
         if done.left:
             raise CommandError(
                 f"still on another build after {seconds:.0f} s: {', '.join(done.left)}; do the workers of "
-                f"{'build ' + done.before if done.before else 'their build'} still run? Then say it again",
+                f"{'build ' + done.before if done.before else 'their build'} still run? Then run it again",
                 exit_code=1,
             )
-        rest = f"; workers of build {done.before} may be stopped" if done.before != choice.build_id else ""
+        rest = f"; workers of build {done.before} can be stopped" if done.before != choice.build_id else ""
         typer.echo(
             f"all {len(done.moved)} workflows run on build {choice.build_id}{rest if done.before else ''}"
         )
@@ -124,13 +124,13 @@ def panic(
     config: Config = _DEFAULT,
     endpoint: Annotated[str | None, typer.Option(help="Only this endpoint's instances.")] = None,
     deployment: Annotated[
-        str | None, typer.Option(help="The identity in the labels, if Temporal cannot tell it.")
+        str | None, typer.Option(help="The deployment's identity, if Temporal does not answer.")
     ] = None,
     yes: Yes = False,
 ) -> None:
     """Stop every endpoint and destroy every instance of this deployment, with its disk. Asks first."""
     from market.ownership import DeploymentMarket  # noqa: PLC0415
-    from run.commands.panic import WORD, Panic, find_deployment, run_panic  # noqa: PLC0415
+    from run.commands.panic import CONFIRMATION, Panic, find_deployment, run_panic  # noqa: PLC0415
     from run.processes.temporal_server import temporal_target  # noqa: PLC0415
     from stoker.cli.output import Terminal  # noqa: PLC0415
 
@@ -146,7 +146,7 @@ def panic(
         market = DeploymentMarket(settings.market_client(keys.market_key), identity)
         try:
             panic = run_panic(
-                market, client, endpoint=endpoint, confirmed=_confirmation(yes, WORD), console=console
+                market, client, endpoint=endpoint, confirmed=_confirmation(yes, CONFIRMATION), console=console
             )
             done.append(await panic)
         finally:
@@ -170,9 +170,9 @@ def identity(
         str | None, typer.Option("--set", help="Make this state folder that deployment, moved here.")
     ] = None,
 ) -> None:
-    """Print this deployment's identity, which stands in the label of each of its instances.
+    """Print this deployment's identity, which is part of the label of each of its instances.
 
-    --new and --set are for the state folder of `stokerd dev`, after it was copied.
+    --new and --set are for a copied state folder of `stokerd dev`.
     """
     from run.processes.temporal_server import connect_to, temporal_target  # noqa: PLC0415
     from run.state_folder.identity import (  # noqa: PLC0415
@@ -191,11 +191,11 @@ def identity(
             lock = StateLock(settings.state_dir)
             lock.acquire()
             try:
-                wanted = new_identity() if to is None else require_identity(to, "--set")
-                store_identity(settings.state_dir, StoredIdentity(wanted, ""))
+                deployment = new_identity() if to is None else require_identity(to, "--set")
+                store_identity(settings.state_dir, StoredIdentity(deployment, ""))
             finally:
                 lock.release()
-            typer.echo(wanted)
+            typer.echo(deployment)
             return
         target = temporal_target(settings.temporal)
         client = await connect_to(target, wait_seconds_max=5)
@@ -210,13 +210,13 @@ def adopt(
     config: Config = _DEFAULT,
     origin: Annotated[
         str | None,
-        typer.Option("--from", help="A deployment that exists no more; else instances of no deployment."),
+        typer.Option("--from", help="A deployment that no longer exists; else instances without one."),
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Give instances whose labels name no deployment, or one that is gone, to this deployment. Asks first."""
+    """Assign instances without a deployment, or of one that no longer exists, to this deployment. Asks first."""
     from market.ownership import DeploymentMarket  # noqa: PLC0415
-    from run.commands.adopt import WORD, run_adopt  # noqa: PLC0415
+    from run.commands.adopt import CONFIRMATION, run_adopt  # noqa: PLC0415
     from run.processes.temporal_server import connect_to, temporal_target  # noqa: PLC0415
     from run.state_folder.identity import ensure_identity  # noqa: PLC0415
     from stoker.cli.output import Terminal  # noqa: PLC0415
@@ -234,7 +234,7 @@ def adopt(
         market = DeploymentMarket(settings.market_client(keys.market_key), deployment)
         try:
             await run_adopt(
-                market, client, origin=origin, confirmed=_confirmation(yes, WORD), console=console
+                market, client, origin=origin, confirmed=_confirmation(yes, CONFIRMATION), console=console
             )
         finally:
             await market.close()
@@ -257,24 +257,24 @@ def simulate(
     ],
     endpoint: Annotated[Path | None, typer.Option(help="An endpoint config, YAML or JSON.")] = None,
     only: Annotated[
-        str | None, typer.Option(help="Of a request log: the requests of this endpoint alone.")
+        str | None, typer.Option(help="Use only the requests of this endpoint in a request log.")
     ] = None,
-    perf: Annotated[float | None, typer.Option(help="What one worker does, load/s.")] = None,
-    price: Annotated[float, typer.Option(help="A running worker, $/h.")] = 0.42,
+    perf: Annotated[float | None, typer.Option(help="Throughput of one worker, load/s.")] = None,
+    price: Annotated[float, typer.Option(help="Price of a running worker, $/h.")] = 0.42,
     queue: Annotated[
-        float | None, typer.Option(help="Suggest a config that waits at most so long, s.")
+        float | None, typer.Option(help="Suggest a config with at most this queue time, s.")
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(help="Suggest a config that costs at most so much, $/h.")
+        float | None, typer.Option(help="Suggest a config with at most this cost, $/h.")
     ] = None,
-    frontier: Annotated[bool, typer.Option("--frontier", help="Show what waiting less costs.")] = False,
-    pictures: Annotated[Path | None, typer.Option(help="Draw into this folder.")] = None,
+    frontier: Annotated[bool, typer.Option("--frontier", help="Show cost against queue time.")] = False,
+    pictures: Annotated[Path | None, typer.Option(help="Draw charts into this folder.")] = None,
     cold_start: Annotated[
-        bool, typer.Option("--cold-start", help="Begin with nothing, and count the first boots.")
+        bool, typer.Option("--cold-start", help="Start without workers, and count the first boots.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of everything that chance decides.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
 ) -> None:
-    """Replay a trace through the policy: queue time, dollars, and which config to take."""
+    """Replay a trace through the policy: queue time, cost, and a suggested config."""
     from run.commands.simulate import run_simulate  # noqa: PLC0415 - each role loads only what it needs
     from stoker.cli.output import Terminal  # noqa: PLC0415
 
@@ -300,7 +300,7 @@ def _confirmation(yes: bool, word: str) -> Callable[[str], bool]:
         if yes:
             return True
         if sys.stdin is None or not sys.stdin.isatty():
-            raise CommandError("nobody is there to confirm; say --yes", exit_code=1)
+            raise CommandError("cannot ask for confirmation without a terminal; give --yes", exit_code=1)
         sys.stdout.write(question)
         sys.stdout.flush()
         return sys.stdin.readline().strip() == word
@@ -320,12 +320,12 @@ def _run(
             runner.run(main(settings))
 
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
-_CANNOT_LISTEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+_LISTEN_ERRORS = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 
 
 class _faults:  # noqa: N801 - reads as a statement: with _faults():
-    """Prints a fault as one sentence and exits with its code."""
+    """Prints an error as one sentence and exits with its code."""
 
     def __enter__(self) -> None:
         return None
@@ -334,34 +334,32 @@ class _faults:  # noqa: N801 - reads as a statement: with _faults():
         if isinstance(fault, CommandError):
             sys.stderr.write(escape_text(f"stokerd: {fault}\n"))
             raise SystemExit(fault.exit_code)
-        if isinstance(fault, BrokenPipeError) and reader_is_gone():
+        if isinstance(fault, BrokenPipeError) and is_reader_closed():
             drop_output()
             raise SystemExit(128 + signal.SIGPIPE)
-        if isinstance(fault, OSError) and (sentence := _of_the_machine(fault)) is not None:
+        if isinstance(fault, OSError) and (sentence := _advice(fault)) is not None:
             sys.stderr.write(escape_text(f"stokerd: {sentence}\n"))
             raise SystemExit(3)
         if isinstance(fault, KeyboardInterrupt):
             raise SystemExit(130)
 
 
-def _of_the_machine(fault: OSError) -> str | None:
-    """What a person can mend of it; None: nothing that is known."""
-    said = fault.strerror or str(fault)
+def _advice(fault: OSError) -> str | None:
+    """The system error with advice; None if it is not a known kind."""
+    reason = fault.strerror or str(fault)
     if fault.filename is not None:
-        return (
-            f"cannot use {fault.filename}: {said}; make it one that this user may use, or give another path"
-        )
-    if fault.errno in _NO_ROOM:
-        return f"cannot write: {said}; free some space where the state folder is, and where the output goes"
+        return f"cannot use {fault.filename}: {reason}; give this user access to it, or give another path"
+    if fault.errno in _DISK_ERRORS:
+        return f"cannot write: {reason}; free some space for the state folder and the output"
     if isinstance(fault, socket.gaierror):
-        return f"cannot listen: {said}; give engine.host an address of this machine"
-    if fault.errno in _CANNOT_LISTEN:
-        return f"cannot listen: {said}; free the port or choose another"
+        return f"cannot listen: {reason}; set engine.host to an address of this machine"
+    if fault.errno in _LISTEN_ERRORS:
+        return f"cannot listen: {reason}; free the port or choose another"
     return None
 
 
 def main() -> None:
-    """The program's entry."""
+    """The entry point of the program."""
     open_standard_files()
     try:
         with _faults():

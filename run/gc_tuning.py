@@ -1,4 +1,4 @@
-"""Python's garbage collector in a process that keeps much for long."""
+"""Garbage collector settings for processes with many long-lived objects."""
 
 import gc
 
@@ -6,10 +6,9 @@ _YOUNG_OBJECTS = 50_000
 
 
 def tune_garbage_collector() -> None:
-    """Collect seldom: what such a process makes holds few cycles, and a full look over all that it keeps is a pause.
+    """Collect rarely, because a full collection pauses the process and finds few cycles.
 
-    Measured with a thousand endpoints: a third of a second, every ten seconds, over the 400,000 objects of the Temporal
-    worker; the engine remembers 100,000 requests.
+    With a thousand endpoints, the Temporal worker has 400,000 objects, and a full collection took 0.3 s every 10 s.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""structlog for every process: one JSON line per event on stderr, stdlib loggers included."""
+"""Logging of every process: one JSON line per event on stderr, for structlog and stdlib loggers."""
 
 import logging
 import sys

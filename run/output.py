@@ -1,4 +1,4 @@
-"""What a command prints: a reader that went away, or a full disk, must not keep it from an orderly end."""
+"""Output of commands that does not fail when the pipe's reader exits or the disk is full."""
 
 import contextlib
 import os
@@ -11,16 +11,16 @@ log = structlog.get_logger(__name__)
 
 
 def open_standard_files() -> None:
-    """Give each closed one of stdin, stdout and stderr an empty file: the next file that is opened would take its number."""
+    """Open /dev/null for each closed standard stream; otherwise the next opened file would get its descriptor."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor
 
 
 def say(text: str) -> None:
-    """Print a line of a program that runs on, whether it can be printed or not."""
+    """Print a line; log a warning if it cannot be written."""
     try:
         print(text, flush=True)
     except OSError as fault:
@@ -28,8 +28,8 @@ def say(text: str) -> None:
         log.warning("output_not_written", error=fault.strerror)
 
 
-def reader_is_gone() -> bool:
-    """Whether stdout is a pipe that nobody reads any more (`| head`)."""
+def is_reader_closed() -> bool:
+    """Whether stdout is a pipe whose reader has closed it (`| head`)."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), select.POLLOUT)
@@ -39,7 +39,7 @@ def reader_is_gone() -> bool:
 
 
 def drop_output() -> None:
-    """From now on what is printed is dropped, and so is what the interpreter flushes at its end."""
+    """Redirect stdout to /dev/null, also for the interpreter's final flush."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

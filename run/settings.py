@@ -1,4 +1,4 @@
-"""`temporal-dev.yaml`: the settings of a development deployment, checked, with errors that say what to do."""
+"""The settings in `temporal-dev.yaml`."""
 
 import ipaddress
 import re
@@ -23,14 +23,14 @@ from stoker_wire.security.loopback import is_loopback
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 PortOfInstance = Annotated[int, Field(ge=1024, le=65535)]
-"""Below are those that only root may listen on."""
+"""Only root may listen on lower ports."""
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 _RETENTION = re.compile(r"^([0-9]{1,5})(h|d)$")
 
 
 def bracketed(host: str) -> str:
-    """The host as it stands before `:port`: an IPv6 address in brackets."""
+    """The host for use before `:port`: an IPv6 address gets brackets."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -52,7 +52,7 @@ def _host_name(value: str) -> str:
 
 
 def describe_model_error(fault: ValidationError) -> str:
-    """What is wrong, where pydantic's own name of a whole model would tell a person nothing."""
+    """A ValidationError as one sentence, without pydantic's prefix for errors of the whole model."""
     return describe(fault).replace("body: Value error, ", "")
 
 
@@ -64,33 +64,33 @@ def _loopback(value: str) -> str:
     if not is_loopback(value):
         raise ValueError(
             "should be a loopback address: the Temporal dev server has neither TLS nor authorisation, "
-            "so whoever reaches its port owns it. For other hosts run a real Temporal cluster"
+            "so anyone who can reach its port controls it. For other hosts run a real Temporal cluster"
         )
     return value
 
 
 class TemporalSettings(StrictModel):
-    """The Temporal dev server. The names are those of `temporal server start-dev`'s flags."""
+    """Settings of the Temporal dev server, named like the flags of `temporal server start-dev`."""
 
     ip: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1"
     port: Port = 7233
     ui_port: Port | None = 8233
     """None: no UI."""
     db_filename: str | None = "temporal.db"
-    """Inside the state folder. None: in memory, nothing survives."""
+    """File in the state folder. None: in memory, lost at the end."""
     namespace: str = Field("stoker", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{1,253}$")
     retention: str = Field("72h", pattern=_RETENTION.pattern)
-    """How long closed workflows stay readable: `72h`, `7d`."""
+    """How long closed workflows are kept: `72h`, `7d`."""
     sqlite_pragma: dict[str, str | int] = {"journal_mode": "wal", "synchronous": 1}
     search_attributes: dict[
         str, Literal["Bool", "Datetime", "Double", "Int", "Keyword", "KeywordList", "Text"]
     ] = Field(default_factory=lambda: dict(SEARCH_ATTRIBUTES))  # type: ignore[arg-type]
     dynamic_config: dict[str, Any] = {}
-    """Server settings by key. The server ignores a misspelt key silently."""
+    """Dynamic server settings by key. The server silently ignores unknown keys."""
     log_level: Literal["debug", "info", "warn", "error", "never"] = "warn"
 
     @model_validator(mode="after")
-    def _names_what_the_workflows_set(self) -> Self:
+    def _search_attributes_are_complete(self) -> Self:
         for name, kind in SEARCH_ATTRIBUTES.items():
             given = self.search_attributes.get(name)
             if given != kind:
@@ -106,7 +106,7 @@ class TemporalSettings(StrictModel):
 
     @property
     def ui_url(self) -> str | None:
-        """Where a browser finds the UI, if there is one."""
+        """The URL of the UI, if it is enabled."""
         return None if self.ui_port is None else f"http://{bracketed(self.ip)}:{self.ui_port}"
 
     @property
@@ -118,71 +118,71 @@ class TemporalSettings(StrictModel):
 
 
 class RequestLog(StrictModel):
-    """The engine's record of requests, which `stokerd simulate` reads. Each engine of a machine needs its own path."""
+    """The engine's request log, an input of `stokerd simulate`. Each engine of a machine needs its own path."""
 
     path: Path = Path("requests.jsonl")
-    """Inside the state folder."""
+    """File in the state folder."""
     file_megabytes_max: float = Field(64.0, gt=0, le=100_000)
-    """Then the next file is begun; a request takes about 120 bytes."""
+    """Size at which a new file is started; a request takes about 120 bytes."""
     files_max: int = Field(8, ge=1, le=1000)
-    """The oldest is removed."""
+    """Number of files to keep; the oldest is deleted."""
 
 
 class ListenLimits(StrictModel):
-    """What strangers may hold; each passed limit is answered with a problem that names it."""
+    """Limits on connections and bodies. A call over a limit gets a problem that names the limit."""
 
     connections_max: int = Field(40_000, ge=16)
-    """Open at once; one that only idles makes room for a new one. The process's open files may allow fewer."""
+    """Open connections. At the limit, a new one replaces an idle one. The limit of open files may be lower."""
     idle_seconds_max: float = Field(75.0, gt=0)
-    """Before the first request of a connection, and between two."""
+    """Time before the first request of a connection, and between two requests."""
     head_seconds_max: float = Field(10.0, gt=0)
-    """For the head of a request to arrive."""
+    """Time for the head of a request to arrive."""
     body_seconds_max: float = Field(30.0, gt=0)
-    """For the body of a request to arrive."""
+    """Time for the body of a request to arrive."""
     body_bytes_max: int = Field(1024 * 1024, ge=4096)
-    """Of a control call."""
+    """Body of a control call."""
     openai_body_bytes_max: int = Field(32 * 1024 * 1024, ge=4096)
-    """Of a call through `/openai/…`."""
+    """Body of a call through `/openai/…`."""
     openai_held_bytes_max: int = Field(256 * 1024 * 1024, ge=4096)
-    """Of all calls through `/openai/…` together, while they wait for a worker or for its first byte. Those of one
-    account may hold as much as they leave free: half of it, if nobody else waits."""
+    """Bodies of all calls through `/openai/…` that wait for a worker or for its first byte. One account may use as much
+    as it leaves free, so at most half."""
 
 
 class EngineListen(StrictModel):
-    """Where the engine listens, and where workers and clients reach it."""
+    """The engine's address, limits and request log."""
 
     host: Annotated[str, AfterValidator(_listening)] = "127.0.0.1"
     port: Port = 8080
     public_url: str | None = Field(None, pattern=r"^https?://[^/]+(/[^/]+)*$")
-    """What workers report to; no trailing slash. None: http://<host>:<port>."""
+    """URL for workers and clients, without a trailing slash. None: http://<host>:<port>."""
     allowed_hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = ()
-    """Further host names under which clients reach the engine: requests that name another host are refused, because a
-    web page can point its own name at this address. IP addresses and the host of `public_url` are always accepted."""
+    """Further host names of the engine. Requests with other `Host` names are refused (DNS rebinding). IP addresses and
+    the host of `public_url` are always accepted."""
     limits: ListenLimits = ListenLimits()
     memo_trust_seconds: float | None = Field(15.0, ge=0)
-    """How long after its start an engine routes to workers that it has not heard itself. None: always, which several engines
-    need, for each hears only the workers whose reports reach it."""
+    """How long after its start an engine routes to workers that have not reported to it. None: always, which several
+    engines need, because each receives the reports of only some workers."""
     request_log: RequestLog | None = None
     """None: requests are not recorded."""
 
     @property
     def url(self) -> str:
-        """Where others reach it."""
+        """The URL for workers and clients."""
         return self.public_url or self.own_url
 
     @property
     def own_url(self) -> str:
-        """Where this machine reaches it, whatever stands in front of it for others."""
+        """The URL on this machine, without a proxy in front of it."""
         return f"http://{bracketed(self.host)}:{self.port}"
 
 
 class HostMarket(StrictModel):
-    """The marketplace of this machine: its machines with their prices, and ready-made templates."""
+    """The marketplace of this machine: machines, prices and templates."""
 
     port: Port = 8091
     machines: tuple[MachineSettings, ...] = ()
     gpus: GpuSettings = GpuSettings()
-    """How this machine's GPUs, as NVML finds them, are offered."""
+    """Terms of this machine's GPUs, which NVML finds."""
     templates: tuple[TemplateSettings, ...] = ()
     instance_port_min: PortOfInstance = 21000
     instance_port_max: PortOfInstance = 29999
@@ -190,21 +190,21 @@ class HostMarket(StrictModel):
 
 
 class MarketChoice(StrictModel):
-    """Which marketplace the workers are rented on."""
+    """The marketplace on which workers are rented."""
 
     kind: Literal["host", "vast"] = "host"
     url: str = "https://console.vast.ai"
-    """Of the Vast REST API; for `host` it follows from `host_market.port`."""
+    """URL of the Vast REST API; ignored for `host`, which uses `host_market.port`."""
     calls_per_second_max: float = Field(20.0, gt=0, le=1000)
-    """For the whole deployment, held by the market task queue."""
+    """Rate limit of the whole deployment, enforced by the market task queue."""
 
     @model_validator(mode="after")
     def _url_is_an_address(self) -> Self:
-        # Checked here and not by the field: a field's error would repeat the password that it refuses.
-        where = origin(self.url)
-        secret = any(mark in self.url for mark in "@?#")
-        if where is None or where[2] > 65535 or secret:
-            got = "what came holds more" if secret else f"got {self.url!r:.80}"
+        # Not a field constraint: its error message would contain the password.
+        parsed = origin(self.url)
+        secret = any(character in self.url for character in "@?#")
+        if parsed is None or parsed.port > 65535 or secret:
+            got = "got one with such a part" if secret else f"got {self.url!r:.80}"
             raise ValueError(
                 f"url should be http[s]://host[:port], without user, password, query or fragment ({got})"
             )
@@ -212,46 +212,46 @@ class MarketChoice(StrictModel):
 
 
 class WorkerChoice(StrictModel):
-    """Whether Temporal tells builds of the worker apart, so that running endpoints can be moved from one to another."""
+    """Temporal worker versioning, which lets `stokerd rollout` move running endpoints between builds."""
 
     deployment: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,200}$")
-    """The worker deployment's name. None: not versioned, every worker carries every workflow."""
+    """Name of the worker deployment. None: no versioning, every worker runs every workflow."""
     build_id: str | None = Field(None, pattern=r"^[A-Za-z0-9_.+-]{1,200}$")
-    """Of the code that this worker is; `stokerd worker --build-id` and STOKER_BUILD_ID go before it."""
+    """Build of this worker's code; `stokerd worker --build-id` and STOKER_BUILD_ID override it."""
 
     def version(self) -> WorkerDeploymentVersion | None:
-        """What the worker calls itself.
+        """The worker's version; None without a deployment.
 
         Raises:
-            CommandError: a deployment without a build.
+            CommandError: there is a deployment and no build.
         """
         if self.deployment is None:
             return None
         if self.build_id is None:
             raise CommandError(
-                f"worker.deployment is {self.deployment}, but no build is named; give --build-id, "
+                f"worker.deployment is {self.deployment}, but no build is given; give --build-id, "
                 "STOKER_BUILD_ID, or worker.build_id"
             )
         return WorkerDeploymentVersion(self.deployment, self.build_id)
 
 
 class SweepSettings(StrictModel):
-    """The sweep releases instances that no endpoint looks after: the endpoint's workflow is gone, or makes no progress."""
+    """The sweep destroys instances of endpoints whose workflow does not exist or makes no progress."""
 
     every_seconds: float = Field(300.0, gt=0, le=86_400)
-    """Between two sweeps. Doubled: such instances are paid for up to 300 s longer."""
+    """Interval of sweeps. Doubled: such instances are billed for up to 300 s longer."""
     young_seconds: float = Field(600.0, ge=0, le=86_400)
-    """An instance younger than this is left alone while its endpoint is not found."""
+    """Minimum age of an instance without an endpoint before it is destroyed."""
     stuck_seconds: float = Field(1800.0, gt=0, le=86_400)
-    """An endpoint whose workflow completed no workflow task for this long loses its machines; its config is kept."""
+    """After this time without a completed workflow task, an endpoint's instances are destroyed; its config is kept."""
     stuck_end_seconds: float = Field(86_400.0, gt=0, le=2_592_000)
-    """A workflow without progress for this long is terminated. Until then a repaired build carries the endpoint on."""
+    """After this time without progress, a workflow is terminated. Until then, a repaired build can continue it."""
     ensure_seconds: float = Field(60.0, gt=0, le=3600)
-    """Every Temporal worker and every engine looks this often whether the sweep runs, and starts it again."""
+    """Interval at which every Temporal worker and engine checks that the sweep runs, and restarts it."""
 
     @property
     def spec(self) -> SweepSpec:
-        """As the sweep takes it."""
+        """The input of the sweep's workflow."""
         return SweepSpec(
             every_seconds=self.every_seconds,
             young_seconds=self.young_seconds,
@@ -261,10 +261,10 @@ class SweepSettings(StrictModel):
 
 
 class DevSettings(StrictModel):
-    """Everything in `temporal-dev.yaml`."""
+    """All settings in `temporal-dev.yaml`."""
 
     state_dir: Path = Path(".stoker")
-    """Keys, databases, logs and disks of the host marketplace. Relative to the file."""
+    """Folder of keys, databases, logs and the host marketplace's disks; relative to the settings file."""
     temporal: TemporalSettings = TemporalSettings()
     engine: EngineListen = EngineListen()
     worker: WorkerChoice = WorkerChoice()
@@ -288,7 +288,7 @@ class DevSettings(StrictModel):
         return self
 
     @model_validator(mode="after")
-    def _host_market_can_be(self) -> Self:
+    def _host_market_is_valid(self) -> Self:
         try:
             self.host_market_settings(market_key="checked-before-it-runs", env={})
         except ValidationError as fault:
@@ -296,10 +296,10 @@ class DevSettings(StrictModel):
         return self
 
     def with_build(self, build_id: str | None) -> Self:
-        """The same with this build, if it is one.
+        """The settings with this build id, if it is not None.
 
         Raises:
-            CommandError: it cannot be one.
+            CommandError: the build id is invalid.
         """
         if build_id is None:
             return self
@@ -310,7 +310,7 @@ class DevSettings(StrictModel):
         return self.model_copy(update={"worker": worker})
 
     def host_market_settings(self, *, market_key: str, env: dict[str, str]) -> HostMarketSettings:
-        """The host marketplace's own settings; `env` is what every instance finds in its environment."""
+        """The settings of the host marketplace; `env` is added to every instance's environment."""
         host = self.host_market
         return HostMarketSettings(
             state_dir=self.state_dir / "market",
@@ -326,24 +326,24 @@ class DevSettings(StrictModel):
 
     @property
     def request_log_settings(self) -> RequestLogSettings | None:
-        """The engine's record of requests, if one is wanted."""
-        wanted = self.engine.request_log
-        if wanted is None:
+        """The settings of the engine's request log; None if it is disabled."""
+        configured = self.engine.request_log
+        if configured is None:
             return None
         return RequestLogSettings(
-            path=self.state_dir / wanted.path,
-            file_bytes_max=max(int(wanted.file_megabytes_max * 1_000_000), 1024),
-            files_max=wanted.files_max,
+            path=self.state_dir / configured.path,
+            file_bytes_max=max(int(configured.file_megabytes_max * 1_000_000), 1024),
+            files_max=configured.files_max,
         )
 
     @property
     def hosted_market(self) -> bool:
-        """Whether the marketplace is somebody else's."""
+        """Whether the marketplace is the hosted one, not this machine's."""
         return self.market.kind == "vast"
 
     @property
     def market_url(self) -> str:
-        """The marketplace's base url."""
+        """The marketplace's base URL."""
         if self.market.kind == "host":
             return f"http://127.0.0.1:{self.host_market.port}"
         return self.market.url
@@ -364,7 +364,7 @@ def load_settings(path: Path) -> DevSettings:
     """The settings in the file.
 
     Raises:
-        CommandError: no such file, not YAML, or a value that cannot be; the message names file, field, and what was expected.
+        CommandError: the file is missing, not YAML, or has an invalid value. The message names the file and the field.
     """
     data = read_yaml(path, "the settings of a deployment (give the file with --config)")
     if data is None:

@@ -1,4 +1,4 @@
-"""Reading YAML that a person wrote: whatever is wrong with the file is one sentence."""
+"""Reads user-written YAML; every error is one sentence."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from run.errors import CommandError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML is meant to read JSON, where a character beyond 16 bits is written as two escapes; PyYAML leaves them two."""
+    """A SafeLoader that joins JSON surrogate pairs, which PyYAML leaves apart, and refuses duplicate keys."""
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         value = super().construct_scalar(node)
@@ -19,12 +19,12 @@ class _Loader(yaml.SafeLoader):
             try:
                 return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
             except UnicodeDecodeError:
-                what = "half of a character: \\ud800 to \\udfff come in pairs"
+                what = "a lone surrogate: \\ud800 to \\udfff must come in pairs"
                 raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from None
         return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A key given twice is a mistake of the person; PyYAML would take the last one without a word."""
+        """Refuse duplicate keys, of which PyYAML silently uses the last."""
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
@@ -40,11 +40,11 @@ _VALUES_MAX = 100_000
 
 
 def _count_values(value: Any, counted: dict[int, int], open_ids: set[int]) -> int:
-    """How many values there are when every alias is written out. Raises ValueError: an alias stands inside itself."""
+    """The number of values with every alias expanded. Raises ValueError for an alias inside its own value."""
     if not isinstance(value, dict | list):
         return 1
     if id(value) in open_ids:
-        raise ValueError("an alias (*name) stands inside its own value")
+        raise ValueError("an alias (*name) is inside its own value")
     if id(value) not in counted:
         open_ids.add(id(value))
         inner = value.values() if isinstance(value, dict) else value
@@ -54,10 +54,10 @@ def _count_values(value: Any, counted: dict[int, int], open_ids: set[int]) -> in
 
 
 def read_yaml(path: Path, expected: str) -> Any:
-    """What the file says; `expected` names what it should hold.
+    """The value in the file. `expected` describes it in error messages.
 
     Raises:
-        CommandError: it cannot be read, or is not YAML.
+        CommandError: the file cannot be read, or is not valid YAML.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -68,7 +68,9 @@ def read_yaml(path: Path, expected: str) -> Any:
     try:
         value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
         if _count_values(value, {}, set()) > _VALUES_MAX:
-            raise CommandError(f"{path}: its aliases make over {_VALUES_MAX} values; expected {expected}")
+            raise CommandError(
+                f"{path}: its aliases expand to over {_VALUES_MAX} values; expected {expected}"
+            )
         return value
     except yaml.YAMLError as fault:
         mark = getattr(fault, "problem_mark", None)

@@ -142,7 +142,7 @@ def _check_size(sent: Any, bytes_max: int) -> None:
     except TooLarge as fault:
         raise InvalidMessage(str(fault)) from None
     if size > bytes_max:
-        raise InvalidMessage(f"at most {bytes_max} bytes are taken; {size} came")
+        raise InvalidMessage(f"at most {bytes_max} bytes are accepted, got {size}")
 
 
 def _plain(sent: Any) -> Any:

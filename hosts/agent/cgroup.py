@@ -1,4 +1,4 @@
-"""Control groups, version 1 or 2: CPU shares that the kernel enforces, and which processes an instance has."""
+"""Control groups, version 1 and 2: CPU limits enforced by the kernel, and the processes of an instance."""
 
 import contextlib
 import errno
@@ -12,15 +12,15 @@ from pathlib import Path
 import structlog
 
 PERIOD_US = 20_000
-"""Short, so that a worker with a small share answers evenly instead of in bursts."""
+"""Short, so that a worker with a small limit responds evenly instead of in bursts."""
 QUOTA_US_MIN = 1_000
-"""The kernel takes no less."""
+"""The kernel's minimum."""
 
 log = structlog.get_logger(__name__)
 
 
 def quota(cpu_percent: float) -> tuple[int, int]:
-    """`(quota, period)` in microseconds; a tiny share gets a longer period, so that its quota stays legal."""
+    """`(quota, period)` in microseconds. A small limit gets a longer period, to keep its quota over the minimum."""
     period = PERIOD_US
     while period * cpu_percent / 100 < QUOTA_US_MIN and period < 1_000_000:
         period *= 2
@@ -37,7 +37,7 @@ class CgroupV1:
         self.root = root
 
     def write_limit(self, path: Path, cpu_percent: float) -> None:
-        """Put the share into force."""
+        """Set the limit of the group."""
         share, period = quota(cpu_percent)
         (path / "cpu.cfs_period_us").write_text(str(period))
         (path / "cpu.cfs_quota_us").write_text(str(share))
@@ -52,13 +52,13 @@ class CgroupV2:
         self.root = root
 
     def write_limit(self, path: Path, cpu_percent: float) -> None:
-        """Put the share into force."""
+        """Set the limit of the group."""
         share, period = quota(cpu_percent)
         (path / "cpu.max").write_text(f"{share} {period}")
 
 
-def find() -> CgroupV1 | CgroupV2 | None:
-    """A controller in which this process may make groups, proved by making one; None if there is none."""
+def find_controller() -> CgroupV1 | CgroupV2 | None:
+    """A CPU controller in which this process can make groups, tested by making one; None if none allows it."""
     for controller in _candidates():
         probe = controller.root / f"stoker-probe-{secrets.token_hex(4)}"
         try:
@@ -76,8 +76,8 @@ def find() -> CgroupV1 | CgroupV2 | None:
     return None
 
 
-def find_group() -> Path | None:
-    """A place in any hierarchy where this process may make groups and put processes into them, proved by doing so."""
+def find_hierarchy() -> Path | None:
+    """A path in any hierarchy where this process can make groups and move processes into them, tested by doing so."""
     own = _own_paths()
     for line in _read("/proc/mounts").splitlines():
         parts = line.split()
@@ -85,14 +85,14 @@ def find_group() -> Path | None:
             continue
         mount, options = Path(parts[1].replace("\\040", " ")), parts[3].split(",")
         named = next((own[name] for name in options if name in own), "/")
-        for place in _places(mount, own.get("", "/") if parts[2] == "cgroup2" else named):
-            if _admits(place):
-                return place
+        for path in _paths(mount, own.get("", "/") if parts[2] == "cgroup2" else named):
+            if _accepts_processes(path):
+                return path
     return None
 
 
-def _admits(place: Path) -> bool:
-    probe = place / f"stoker-probe-{secrets.token_hex(4)}"
+def _accepts_processes(path: Path) -> bool:
+    probe = path / f"stoker-probe-{secrets.token_hex(4)}"
     try:
         probe.mkdir()
     except OSError:
@@ -107,7 +107,7 @@ def _admits(place: Path) -> bool:
 
 
 def members(path: Path) -> list[int]:
-    """The processes of the group and of the groups inside it."""
+    """The processes of the group and its subgroups."""
     found = []
     for folder, _, _ in os.walk(path):
         found += [int(line) for line in _read(f"{folder}/cgroup.procs").split() if line.isdigit()]
@@ -115,13 +115,13 @@ def members(path: Path) -> list[int]:
 
 
 def kill(path: Path) -> None:
-    """Send SIGKILL to the whole group at once, where the kernel can; else nothing happens."""
+    """Send SIGKILL to the whole group if the kernel supports it; else do nothing."""
     with contextlib.suppress(OSError):
         (path / "cgroup.kill").write_text("1")
 
 
-def empty(path: Path, patience_seconds: float = 5.0) -> bool:
-    """Kill every process of the group; True if none is left."""
+def kill_all(path: Path, patience_seconds: float = 5.0) -> bool:
+    """Kill every process of the group. Return True if none is left."""
     deadline = time.monotonic() + patience_seconds
     while members(path):
         kill(path)
@@ -143,24 +143,24 @@ def _candidates() -> list[CgroupV1 | CgroupV2]:
             continue
         mount, kind, options = Path(parts[1].replace("\\040", " ")), parts[2], parts[3].split(",")
         if kind == "cgroup" and "cpu" in options:
-            found += [CgroupV1(path) for path in _places(mount, own.get("cpu", "/"))]
+            found += [CgroupV1(path) for path in _paths(mount, own.get("cpu", "/"))]
         elif kind == "cgroup2":
-            for path in _places(mount, own.get("", "/")):
-                # A group may hand the controller down only while it holds no process itself (but for the root).
+            for path in _paths(mount, own.get("", "/")):
+                # Except for the root, a group can delegate a controller only while it has no processes.
                 with contextlib.suppress(OSError):
                     (path / "cgroup.subtree_control").write_text("+cpu")
                 found.append(CgroupV2(path))
     return found
 
 
-def _places(mount: Path, own: str) -> list[Path]:
-    """This process's own group as seen from here, then the mount itself (in a container they are the same place)."""
+def _paths(mount: Path, own: str) -> list[Path]:
+    """This process's group below the mount, then the mount itself; in a container both may be the same."""
     inside = mount / own.lstrip("/")
     return [path for path in dict.fromkeys((inside, mount)) if path.is_dir()]
 
 
 def _own_paths() -> dict[str, str]:
-    """Controller → this process's group; the key of version 2 is empty."""
+    """Maps each controller to this process's group; the key of version 2 is empty."""
     paths: dict[str, str] = {}
     for line in _read("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -177,13 +177,12 @@ def _read(path: str) -> str:
 
 
 def remove(path: Path, patience_seconds: float = 1.0) -> bool:
-    """Remove an empty group; the kernel may need a moment after its last process died."""
+    """Remove an empty group, retrying while the kernel cleans up its last process."""
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
-            for folder, _, _ in os.walk(
-                path, topdown=False
-            ):  # an instance may have made groups of its own inside
+            # An instance may have made subgroups.
+            for folder, _, _ in os.walk(path, topdown=False):
                 Path(folder).rmdir()
             return True
         except FileNotFoundError:

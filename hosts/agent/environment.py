@@ -1,4 +1,4 @@
-"""The environment and the command of an instance: as on a rented machine, with nothing of the marketplace's own."""
+"""Builds the environment and the command of an instance, as on a rented machine. It inherits no variables."""
 
 import os
 import sys
@@ -16,10 +16,10 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def external_ports(record: InstanceRecord) -> dict[int, int]:
-    """The container's port → the port under which the outside reaches it.
+    """Maps each container port to the port that clients connect to.
 
-    All instances share one network, so the worker listens on the first port of its block; further published ports get
-    the spare ones, as many as there are.
+    All instances share one network, so the worker listens on the first port of its block. Further published ports use
+    the spare ports of the block until none is left.
     """
     base = record.port_base
     ports = {base: base, WORKER_PORT: base}
@@ -33,7 +33,7 @@ def external_ports(record: InstanceRecord) -> dict[int, int]:
 def environment(
     record: InstanceRecord, slot: Slot, settings: HostMarketSettings, disk: Path
 ) -> dict[str, str]:
-    """What the instance's processes see: system, image, template and launch, and over all what the host knows better."""
+    """The variables of the instance's processes. Later sources override: system, settings, template and launch, host."""
     base = record.port_base
     system = {
         "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
@@ -43,7 +43,7 @@ def environment(
         "LANG": "C.UTF-8",
     }
     # Keys such as `-p 3000:3000` are docker flags, not variables.
-    asked = {name: value for name, value in record.env.items() if not name.startswith("-")}
+    variables = {name: value for name, value in record.env.items() if not name.startswith("-")}
     host = {
         "CONTAINER_ID": str(record.id),
         "CONTAINER_API_KEY": record.api_key,
@@ -58,11 +58,11 @@ def environment(
         host["WORKER_HOST"] = settings.listen_host
     if slot.gpu is not None:
         host["CUDA_VISIBLE_DEVICES"] = host["NVIDIA_VISIBLE_DEVICES"] = str(slot.gpu.index)
-    return {**system, **settings.env, **asked, **host}
+    return {**system, **settings.env, **variables, **host}
 
 
 def command(record: InstanceRecord, home: Path) -> list[str]:
-    """What to run: the start command with bash, the args after it; or the args alone."""
+    """The argument list to run: the start command with bash and the args, or the args alone."""
     if not record.onstart:
         return list(record.args)
     script = home / "onstart.sh"

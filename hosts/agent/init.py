@@ -1,7 +1,7 @@
-"""The first process of an instance where no control group can be made: `python -I init.py COMMAND…`.
+"""The first process of an instance on systems without writable control groups: `python -I init.py COMMAND…`.
 
-It runs the command and ends with its status. The kernel makes it the parent of every orphan below it (child
-subreaper), so processes that detach themselves stay its descendants, and it ends none before they have ended.
+It runs the command and exits with its status. As a child subreaper it becomes the parent of orphaned descendants, so
+detached processes remain its descendants. It kills them before it exits.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ _PAUSE_SECONDS = 0.01
 
 
 def main(command: list[str]) -> int:
-    """Run the command, end what it left, and return its exit status, negative for a signal."""
+    """Run the command, kill the processes it left, and return its exit status (negative for a signal)."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         sys.stderr.write("cannot become a child subreaper\n")
         return 126
@@ -24,11 +24,11 @@ def main(command: list[str]) -> int:
     first = os.fork()
     if first == 0:
         try:
-            os.execvp(command[0], command)  # noqa: S606 - the command is what it is for
+            os.execvp(command[0], command)  # noqa: S606 - running the given command is its purpose
         except OSError as fault:
             os.write(2, f"cannot run {command[0]}: {fault.strerror}\n".encode())
             os._exit(127)
-    # The marketplace signals each process; this one has to outlive them.
+    # The marketplace signals every process of the instance; this one must outlive the others.
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
     status = 0
@@ -37,12 +37,12 @@ def main(command: list[str]) -> int:
         if pid == first:
             status = os.waitstatus_to_exitcode(ended)
             break
-    _end_the_rest()
+    _kill_descendants()
     return status
 
 
-def _end_the_rest() -> None:
-    """Kill children until there are none: those of a killed process become children of this one."""
+def _kill_descendants() -> None:
+    """Kill children until none is left. The children of a killed process become children of this one."""
     while True:
         for pid in _children():
             with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""What /proc says about processes: who lives, since when, and who belongs to an instance."""
+"""Reads processes from /proc: their state, start time and the instance that they belong to."""
 
 import contextlib
 import os
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-MARK = "STOKER_HOST_INSTANCE"
-"""Environment variable that every process of an instance inherits: it is found even after it left its group."""
+TAG_VARIABLE = "STOKER_HOST_INSTANCE"
+"""Environment variable that every process of an instance inherits, also after it left its process group."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """The lines of /proc/<pid>/stat that matter here."""
+    """Fields of /proc/<pid>/stat."""
 
     pid: int
     state: str
@@ -26,17 +26,17 @@ class Stat:
 
     @property
     def alive(self) -> bool:
-        """A zombie is dead: it only waits to be counted."""
+        """Whether the process runs; a zombie does not."""
         return self.state not in "ZX"
 
 
 def stat(pid: int) -> Stat | None:
-    """The process as it is now, or None."""
+    """The process's current state; None if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    # The command stands in brackets and may itself hold brackets and blanks.
+    # The command name is in parentheses and may itself contain parentheses and blanks.
     after = text.rpartition(")")[2].split()
     if len(after) < 20:
         return None
@@ -45,56 +45,56 @@ def stat(pid: int) -> Stat | None:
 
 @cache
 def boot_id() -> str:
-    """Names this boot of the machine: start times count from it."""
+    """The id of this boot of the machine. Process start times count from the boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def pids() -> Iterator[int]:
-    """Every process of this machine."""
+    """The ids of all processes."""
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             yield int(entry.name)
 
 
-def mark_of(pid: int) -> str | None:
-    """The instance mark in the environment that the process began with."""
+def tag_of(pid: int) -> str | None:
+    """The instance tag in the process's initial environment."""
     try:
         environ = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return None
-    prefix = f"{MARK}=".encode()
+    prefix = f"{TAG_VARIABLE}=".encode()
     for entry in environ.split(b"\0"):
         if entry.startswith(prefix):
             return entry[len(prefix) :].decode(errors="replace")
     return None
 
 
-def members(mark: str, session: int) -> list[int]:
-    """Living processes of an instance: its session, those that carry its mark, and all that descend from either."""
-    return members_of({mark: session})[mark]
+def members(tag: str, session: int) -> list[int]:
+    """Running processes of an instance: those in its session, those with its tag, and their descendants."""
+    return members_of({tag: session})[tag]
 
 
 def members_of(sessions: Mapping[str, int]) -> dict[str, list[int]]:
-    """The same for several instances, mark → session, in one pass over /proc."""
-    found: dict[str, list[int]] = {mark: [] for mark in sessions}
-    marks = {session: mark for mark, session in sessions.items()}
+    """`members` for several instances (tag to session) in one pass over /proc."""
+    found: dict[str, list[int]] = {tag: [] for tag in sessions}
+    tags = {session: tag for tag, session in sessions.items()}
     seen = {pid: now for pid in pids() if (now := stat(pid)) is not None}
-    own = {pid: marks.get(now.session) or mark_of(pid) for pid, now in seen.items()}
+    own = {pid: tags.get(now.session) or tag_of(pid) for pid, now in seen.items()}
     for pid, now in seen.items():
         if not now.alive or pid == os.getpid():
             continue
         above: int | None = pid
-        # A process that cleared its environment and left its session still has its parent.
+        # A process that cleared its environment and left its session still has a parent.
         while above in seen and above != os.getpid() and own[above] not in found:
             above = seen[above].parent
-        mark = own.get(above) if above in seen and above != os.getpid() else None
-        if mark in found:
-            found[mark].append(pid)
+        tag = own.get(above) if above in seen and above != os.getpid() else None
+        if tag in found:
+            found[tag].append(pid)
     return found
 
 
 def descendants(*roots: int) -> list[int]:
-    """The living processes among `roots` and everything that descends from them, as the kernel's parent links say."""
+    """The running processes among `roots` and their descendants, by parent process id."""
     children: dict[int, list[int]] = {}
     alive = set()
     for pid in pids():
@@ -111,20 +111,20 @@ def descendants(*roots: int) -> list[int]:
     return [pid for pid in found if pid in alive]
 
 
-def marked(prefix: str) -> dict[int, str]:
-    """Living processes whose mark starts with the prefix."""
+def tagged(prefix: str) -> dict[int, str]:
+    """Running processes whose tag starts with the prefix, with their tags."""
     found = {}
     for pid in pids():
-        mark = mark_of(pid)
-        if mark is not None and mark.startswith(prefix):
+        tag = tag_of(pid)
+        if tag is not None and tag.startswith(prefix):
             now = stat(pid)
             if now is not None and now.alive and pid != os.getpid():
-                found[pid] = mark
+                found[pid] = tag
     return found
 
 
 def send(pids_to: list[int], number: signal.Signals) -> None:
-    """Signal each process; one that is gone already is no fault."""
+    """Send a signal to each process; processes that have exited are ignored."""
     for pid in pids_to:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)

@@ -1,4 +1,4 @@
-"""An instance's processes: started in a group of their own, watched, ended together, found again after a restart."""
+"""The processes of an instance: start them in a group, watch, end them together, adopt them after a restart."""
 
 import asyncio
 import contextlib
@@ -15,29 +15,29 @@ import structlog
 from hosts.agent import cgroup, proc
 
 POLL_SECONDS = 0.03
-"""Between looks at a group that was told to end: only its first process can be waited for."""
+"""Interval of polling a group that is ending: only its first process can be waited for."""
 UNKILLABLE_SECONDS = 20.0
-"""A process stuck in the kernel (a dead disk, a hung driver) outlives SIGKILL."""
+"""A process blocked in the kernel (failed disk, hung driver) survives SIGKILL."""
 
 INIT = [sys.executable, "-I", "-S", str(Path(__file__).with_name("init.py"))]
-"""Keeps processes that detach themselves among its descendants, where there is no control group."""
+"""Keeps detached processes among its descendants on systems without control groups."""
 
 logger = structlog.get_logger(__name__)
 
 
 class ProcessesLeft(RuntimeError):
-    """Processes of an instance did not end, though they were killed."""
+    """Processes of an instance survived SIGKILL."""
 
 
 class InstanceProcess:
-    """A running instance: its first process, by pid and start time, and every process of its control group.
+    """A running instance: its first process (pid and start time) and every process of its control group.
 
-    Where no control group can be made, the first process is `init.py`, and every descendant belongs to the instance.
+    Without a control group, the first process is `init.py` and every descendant belongs to the instance.
     """
 
     def __init__(
         self,
-        mark: str,
+        tag: str,
         pid: int,
         started: int,
         *,
@@ -45,7 +45,7 @@ class InstanceProcess:
         child: subprocess.Popen[bytes] | None = None,
     ) -> None:
         self._group = group
-        self.mark = mark
+        self.tag = tag
         self.pid = pid
         self.started = started
         self._child = child
@@ -56,19 +56,19 @@ class InstanceProcess:
         cls,
         command: list[str],
         *,
-        mark: str,
+        tag: str,
         env: Mapping[str, str],
         cwd: Path,
         log: Path,
         group: Path | None,
     ) -> "InstanceProcess":
-        """Run the command; its output is appended to `log`. `group` is its control group, if there can be one.
+        """Run the command in the control group `group`, if given, and append its output to `log`.
 
         Raises:
-            OSError: it cannot be run.
+            OSError: the command cannot be run.
         """
         if group is not None:
-            # The shell joins the group before it becomes the command: not one instruction runs outside.
+            # The shell joins the group before it executes the command, so nothing runs outside the group.
             procs = str(group / "cgroup.procs")
             command = ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', procs, *command]
         else:
@@ -77,27 +77,27 @@ class InstanceProcess:
             child = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env={**env, proc.MARK: mark},
+                env={**env, proc.TAG_VARIABLE: tag},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         now = proc.stat(child.pid)
-        return cls(mark, child.pid, now.started if now else 0, group=group, child=child)
+        return cls(tag, child.pid, now.started if now else 0, group=group, child=child)
 
     @classmethod
     def adopt(
-        cls, mark: str, pid: int, started: int, boot_id: str, group: Path | None
+        cls, tag: str, pid: int, started: int, boot_id: str, group: Path | None
     ) -> "InstanceProcess | None":
-        """The process that an earlier marketplace started, if it is still that one and alive."""
+        """The process that an earlier marketplace started; None if it has exited or the pid was reused."""
         now = proc.stat(pid)
         if boot_id != proc.boot_id() or now is None or not now.alive or now.started != started:
             return None
-        return cls(mark, pid, started, group=group)
+        return cls(tag, pid, started, group=group)
 
     def watch(self, on_exit: Callable[[], None]) -> None:
-        """Call once when the first process ends."""
+        """Call `on_exit` once when the first process exits."""
         loop = asyncio.get_running_loop()
 
         def ended() -> None:
@@ -121,7 +121,7 @@ class InstanceProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the first process lives."""
+        """Whether the first process runs."""
         if self._child is not None:
             return self._child.poll() is None
         now = proc.stat(self.pid)
@@ -129,28 +129,28 @@ class InstanceProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Known only of processes that this marketplace started itself."""
+        """The exit code; None if unknown, because an earlier marketplace started the process."""
         return self._child.poll() if self._child is not None else None
 
     def living(self) -> list[int]:
-        """Every living process of the instance."""
-        found = set(proc.members(self.mark, self.pid))
+        """Every running process of the instance."""
+        found = set(proc.members(self.tag, self.pid))
         if self._group is not None:
             grouped = ((pid, proc.stat(pid)) for pid in cgroup.members(self._group))
             found |= {pid for pid, now in grouped if now is not None and now.alive}
         return sorted(found)
 
     async def end(self, *, grace_seconds: float, hurry: Callable[[], bool]) -> None:
-        """SIGTERM to all, and SIGKILL to those left when the grace is over or `hurry()` says so; returns when none is left.
+        """Send SIGTERM to all processes, and SIGKILL when the grace is over or `hurry()` is true. Return when all exited.
 
         Raises:
-            ProcessesLeft: some live on.
+            ProcessesLeft: some processes survive SIGKILL.
         """
         deadline = time.monotonic() + grace_seconds
         left = self.living()
         if grace_seconds > 0 and left:
             proc.send(left, signal.SIGTERM)
-            # Whoever was suspended hears the signal only when it goes on.
+            # A suspended process receives SIGTERM only after SIGCONT.
             proc.send(left, signal.SIGCONT)
             while left and time.monotonic() < deadline and not hurry():
                 await asyncio.sleep(POLL_SECONDS)
@@ -161,16 +161,16 @@ class InstanceProcess:
             if self._group is not None:
                 cgroup.kill(self._group)
             elif time.monotonic() - began < UNKILLABLE_SECONDS / 2:
-                # `init.py` ends by itself when it has no children left; killed earlier, it would lose a newborn one.
+                # `init.py` exits by itself when it has no children left. Killed earlier, it could lose a new child.
                 proc.send([self.pid], signal.SIGCONT)
                 left = [pid for pid in left if pid != self.pid]
             proc.send(left, signal.SIGKILL)
             await asyncio.sleep(POLL_SECONDS / 4)
             left = self.living()
             if left and time.monotonic() > given_up:
-                logger.error("processes_do_not_die", mark=self.mark, pids=left)
+                logger.error("processes_survive_sigkill", tag=self.tag, pids=left)
                 named = ", ".join(map(str, left))
-                raise ProcessesLeft(f"{len(left)} processes do not end, though they were killed: {named}")
+                raise ProcessesLeft(f"{len(left)} processes survive SIGKILL: {named}")
         self.unwatch()
         if self._child is not None:
             self._child.poll()

@@ -1,4 +1,4 @@
-"""Pulling an image: so many MB really are written to the instance's disk, at the machine's rate."""
+"""Simulates an image pull: writes the image's size to the instance's disk at the machine's rate."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ async def pull(
     interrupted: Callable[[], bool],
     progress: Callable[[float], None],
 ) -> bool:
-    """Write the image's bytes to `path`, going on where an earlier pull stopped; False if interrupted."""
+    """Write the image's bytes to `path`, resuming an earlier pull. Return False if interrupted."""
     size = round(size_mb * MEGABYTE)
     if size == 0:
         return True
@@ -25,7 +25,7 @@ async def pull(
     try:
         done = os.fstat(descriptor).st_size
         began, before = time.monotonic(), done
-        # A tenth of a second's worth at a time: even, and soon interrupted.
+        # Chunks of 0.1 s keep the rate even and the interruption quick.
         chunk = os.urandom(max(4096, min(4 * MEGABYTE, round(mb_per_second * MEGABYTE / 10))))
         while done < size:
             if interrupted():

@@ -1,4 +1,4 @@
-"""What every instance of a marketplace shares."""
+"""The collaborators that all instances of a marketplace share."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from hosts.settings import HostMarketSettings
 
 @dataclass(frozen=True, slots=True)
 class SharedResources:
-    """What every instance of this marketplace shares."""
+    """The collaborators that all instances of a marketplace share."""
 
     settings: HostMarketSettings
     store: Store
@@ -24,5 +24,5 @@ class SharedResources:
     now: Callable[[], float] = time.time
 
     def home(self, instance_id: int) -> Path:
-        """Where an instance's disk, log and image lie."""
+        """The folder of an instance's disk, log and image."""
         return self.store.dir / "instances" / str(instance_id)

@@ -1,1 +1,1 @@
-"""The Vast REST API over this machine's instances."""
+"""The Vast REST API of this machine's instances."""

@@ -1,10 +1,10 @@
-"""The marketplace of this machine as an aiohttp application."""
+"""The host marketplace as an aiohttp application."""
 
 from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
-from hosts.api.http import BODY_BYTES_MAX, HOST, keys, misbehave, problems
+from hosts.api.http import BODY_BYTES_MAX, HOST, authenticate, inject_faults, problem_responses
 from hosts.api.log_view import LogView
 from hosts.api.routes import LOGS, add_routes
 from hosts.catalog.gpus import Gpu, find_gpus
@@ -15,14 +15,14 @@ from webserver.request_checks import reject_ambiguous_requests, reject_cross_ori
 
 
 def create_app(settings: HostMarketSettings, *, gpus: Callable[[], list[Gpu]] = find_gpus) -> web.Application:
-    """The application; it opens its state when it starts (raises StateInUse) and, when it is cleaned up, ends or leaves its instances."""
+    """The application. Its startup opens the state (raises StateInUse); its cleanup closes the host."""
     guard = reject_cross_origin(host_names(settings.public_ip))
     app = web.Application(
-        middlewares=[problems, reject_ambiguous_requests, guard, keys, misbehave],
+        middlewares=[problem_responses, reject_ambiguous_requests, guard, authenticate, inject_faults],
         client_max_size=BODY_BYTES_MAX,
     )
 
-    async def life(running: web.Application) -> AsyncIterator[None]:
+    async def lifespan(running: web.Application) -> AsyncIterator[None]:
         host = Host(settings, gpus=gpus)
         running[HOST] = host
         try:
@@ -32,6 +32,6 @@ def create_app(settings: HostMarketSettings, *, gpus: Callable[[], list[Gpu]] = 
             await host.close()
 
     app[LOGS] = LogView()
-    app.cleanup_ctx.append(life)
+    app.cleanup_ctx.append(lifespan)
     add_routes(app)
     return app

@@ -1,4 +1,4 @@
-"""The HTTP edge: bodies in, JSON out, every fault a Problem, nobody in without a key."""
+"""HTTP middlewares and helpers: authentication, request bodies, JSON responses, problems, injected faults."""
 
 import asyncio
 import hmac
@@ -22,37 +22,37 @@ HOST: web.AppKey[Host] = web.AppKey("host", Host)
 BODY_BYTES_MAX = 1_000_000
 BODY_SECONDS_MAX = 30.0
 OPEN_PATHS = ("/healthz", "/openapi.json", "/host/logs/")
-"""Without a key: a log's address holds its own secret, as at the hosted marketplace."""
+"""Paths that need no key. A log address contains its own secret, as in the hosted API."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def answer(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """JSON with exactly `application/json`: official clients refuse a charset."""
+def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON response with exactly `application/json`: official clients refuse a charset."""
     response = web.Response(
         body=json.dumps(body).encode(),
         status=status,
         headers={**(headers or {}), "Content-Type": "application/json"},
     )
     if headers is not None and headers.get("Connection") == "close":
-        response.force_close()  # aiohttp says what the header says, and would go on reading
+        response.force_close()  # the header alone does not make aiohttp close the connection
     return response
 
 
-def refusal(problem: Problem) -> web.Response:
-    """A problem as an answer."""
-    return answer(problem.body(), status=problem.status, headers=problem.headers)
+def problem_response(problem: Problem) -> web.Response:
+    """A problem as a response."""
+    return json_response(problem.body(), status=problem.status, headers=problem.headers)
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
-    """The body as a JSON object; none is an empty one. Raises Problem."""
+    """The body as a JSON object; an empty body is an empty object. Raises Problem."""
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
             raw = await request.read()
     except TimeoutError:
-        said = f"the body did not arrive within {BODY_SECONDS_MAX:g} s"
-        raise Problem(408, "body_timeout", said, headers={"Connection": "close"}) from None
+        reason = f"the body did not arrive within {BODY_SECONDS_MAX:g} s"
+        raise Problem(408, "body_timeout", reason, headers={"Connection": "close"}) from None
     if not raw.strip():
         return {}
     try:
@@ -65,17 +65,17 @@ async def read_object(request: web.Request) -> dict[str, Any]:
 
 
 async def read_model(request: web.Request, model: type[Model]) -> Model:
-    """The body, checked. Raises Problem 400 that names the field; values of variables are never repeated."""
+    """The validated body. Raises Problem 400 that names the field; it never contains values of variables."""
     body = await read_object(request)
     try:
         return model.model_validate(body)
     except ValidationError as error:
         secret = any(part in ("env", "onstart", "args") for fault in error.errors() for part in fault["loc"])
-        sentence = _without_values(error) if secret else describe(error)
+        sentence = _describe_without_values(error) if secret else describe(error)
         raise Problem(400, "invalid_args", sentence) from None
 
 
-def _without_values(error: ValidationError) -> str:
+def _describe_without_values(error: ValidationError) -> str:
     return "; ".join(
         f"{'.'.join(str(part) for part in fault['loc'][:1])}: {fault['msg']}"
         for fault in error.errors(include_input=False, include_url=False)
@@ -83,7 +83,7 @@ def _without_values(error: ValidationError) -> str:
 
 
 def read_json_query(request: web.Request, name: str) -> Any:
-    """A query parameter that holds JSON; None if absent. Raises Problem."""
+    """The value of a query parameter in JSON; None if absent. Raises Problem."""
     text = request.query.get(name)
     if not text:
         return None
@@ -94,61 +94,61 @@ def read_json_query(request: web.Request, name: str) -> Any:
 
 
 def host_of(request: web.Request) -> Host:
-    """The marketplace behind the request."""
+    """The marketplace that serves the request."""
     return request.app[HOST]
 
 
 def path_id(request: web.Request) -> int:
-    """The `{id}` of the path."""
+    """The `{id}` of the path. Raises Problem."""
     text = request.match_info["id"]
     number = read_id(text)
     if number is None:
         raise Problem(
-            400, "invalid_args", f"the id in the path is a whole number in digits, not {text[:40]!r}"
+            400, "invalid_args", f"the id in the path must be a whole number in digits, not {text[:40]!r}"
         )
     return number
 
 
 @web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every fault as a Problem body; a fault of ours is logged by its type, never shown."""
+async def problem_responses(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every error into a problem; internal errors are logged and not shown."""
     try:
         return await handler(request)
     except Problem as problem:
-        return refusal(problem)
+        return problem_response(problem)
     except web.HTTPRequestEntityTooLarge:
-        return refusal(Problem(413, "body_too_large", f"the body is over {BODY_BYTES_MAX} bytes"))
+        return problem_response(Problem(413, "body_too_large", f"the body is over {BODY_BYTES_MAX} bytes"))
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        return refusal(
+        return problem_response(
             Problem(
                 405,
                 "method_not_allowed",
-                f"{request.method} is not possible here: {allowed}",
+                f"{request.method} is not allowed here: use {allowed}",
                 headers={"Allow": allowed},
             )
         )
     except web.HTTPNotFound:
-        return refusal(Problem(404, "not_found", f"there is no route {request.path}"))
+        return problem_response(Problem(404, "not_found", f"there is no route {request.path}"))
     except web.HTTPException as error:
-        return refusal(Problem(error.status, "bad_request", error.reason))
+        return problem_response(Problem(error.status, "bad_request", error.reason))
     except (asyncio.CancelledError, ConnectionError):
         raise
     except web.RequestPayloadError:
-        return refusal(Problem(400, "bad_request", "the request broke off"))
-    except Exception as error:  # noqa: BLE001  the edge: whatever it is, the caller gets an answer and the market goes on
+        return problem_response(Problem(400, "bad_request", "the request is incomplete"))
+    except Exception as error:  # noqa: BLE001  one request's internal error must not stop the server
         log.error("request_failed", path=request.path, error=type(error).__name__, reason=str(error)[:200])
-        return refusal(Problem(500, "internal_error", "the marketplace failed: see its log"))
+        return problem_response(Problem(500, "internal_error", "the marketplace failed: see its log"))
 
 
 @web.middleware
-async def keys(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Bearer header or `?api_key=`; an instance's own key opens that instance only."""
+async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Check the key in the Authorization header or `?api_key=`. An instance's own key is valid for that instance only."""
     if request.path.startswith(OPEN_PATHS):
         return await handler(request)
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     given = bearer.strip() if scheme.lower() == "bearer" else ""
-    # Headers may hold bytes that are no text; they are a wrong key, not a fault.
+    # Headers may contain bytes that are not text; such a key is wrong, not an error.
     key = (given or request.query.get("api_key", "")).encode("utf-8", "surrogateescape")
     host = request.app[HOST]
     if any(hmac.compare_digest(key, known.get_secret_value().encode()) for known in host.settings.api_keys):
@@ -158,12 +158,12 @@ async def keys(request: web.Request, handler: Handler) -> web.StreamResponse:
         own = host.instances.get(instance_id)
         if own is not None and key and hmac.compare_digest(key, own.record.api_key.encode()):
             return await handler(request)
-    raise Problem(401, "auth_error", "the api key is missing or not known: send Authorization: Bearer <key>")
+    raise Problem(401, "auth_error", "the API key is missing or unknown: send Authorization: Bearer <key>")
 
 
 @web.middleware
-async def misbehave(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The armed faults that strike a call as such."""
+async def inject_faults(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Apply the armed faults that concern a call as a whole."""
     if not request.path.startswith("/api/"):
         return await handler(request)
     faults = request.app[HOST].faults
@@ -182,9 +182,11 @@ async def misbehave(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 def _loses_answer(request: web.Request, creating: bool) -> bool:
-    """A lost answer without a path means a create call."""
+    """A `lost_answer` fault without a path applies to create calls."""
     faults = request.app[HOST].faults
-    wanted = any(
+    applies = any(
         fault.fault is FaultKind.LOST_ANSWER and (fault.path or creating) for fault in faults.armed()
     )
-    return wanted and faults.take(FaultKind.LOST_ANSWER, path=request.path, method=request.method) is not None
+    return (
+        applies and faults.take(FaultKind.LOST_ANSWER, path=request.path, method=request.method) is not None
+    )

@@ -1,4 +1,4 @@
-"""Reading an instance's log through an address that cannot be guessed and does not last."""
+"""Access to an instance's log through a random address that expires."""
 
 import asyncio
 import secrets
@@ -26,13 +26,13 @@ class _Grant:
 
 
 class LogView:
-    """Grants and reads."""
+    """Issues tokens for logs, and reads the logs."""
 
     def __init__(self) -> None:
         self._grants: dict[str, _Grant] = {}
 
     def grant(self, instance_id: int, tail: Any, contains: str) -> str:
-        """A token that opens the last `tail` lines. Raises Problem."""
+        """A token for reading the last `tail` lines. Raises Problem."""
         lines = TAIL_LINES if tail is None else read_whole(str(tail))
         if lines is None or not 1 <= lines <= 100_000:
             raise Problem(400, "invalid_args", "tail: expected a number of lines from 1 to 100000")
@@ -45,10 +45,10 @@ class LogView:
         return token
 
     async def read(self, token: str, home: Callable[[int], Path]) -> bytes:
-        """The granted lines. Raises Problem 404 if the token is unknown or too old."""
+        """The lines that the token grants. Raises Problem 404 if the token is unknown or expired."""
         grant = self._grants.get(token)
         if grant is None or grant.until < time.monotonic():
-            raise Problem(404, "no_such_log", "this log address is unknown or too old: ask again")
+            raise Problem(404, "no_such_log", "this log address is unknown or expired: request a new one")
         return await asyncio.to_thread(_tail, home(grant.instance_id) / "log", grant.tail, grant.contains)
 
 
@@ -63,5 +63,5 @@ def _tail(path: Path, lines: int, contains: str) -> bytes:
     found = data.splitlines(keepends=True)
     if size > READ_BYTES_MAX:
         found = found[1:]
-    wanted = contains.encode()
-    return b"".join([line for line in found if wanted in line][-lines:])
+    needle = contains.encode()
+    return b"".join([line for line in found if needle in line][-lines:])

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
-from hosts.api.http import answer
+from hosts.api.http import json_response
 from hosts.api.requests import CreateBody, InstanceChange, TemplateChange
 from hosts.faults import Fault
 from hosts.settings import TemplateSettings
@@ -22,7 +22,7 @@ SECURITY: dict[str, dict[str, str]] = {
 
 
 class _Row(BaseModel):
-    """A row has more columns than these; the ones that are read are typed."""
+    """A row with further, untyped columns."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -63,7 +63,7 @@ class InstanceRow(_Row):
 
 
 class Offers(Said):
-    """What can be rented."""
+    """The offers found."""
 
     offers: list[OfferRow]
 
@@ -77,7 +77,7 @@ class Created(Said):
 
 
 class OneInstance(Said):
-    """One instance under the plural's name, or null."""
+    """One instance, or null."""
 
     instances: InstanceRow | None
 
@@ -99,14 +99,14 @@ class InstancePage(Said):
 
 
 class TemplateUpdated(Said):
-    """What it runs at its next start."""
+    """The instance with its new template."""
 
     success: Literal[True]
     updated_instance: InstanceRow
 
 
 class LogsGranted(Said):
-    """Where the log can be read for a while."""
+    """The address of the log, valid for five minutes."""
 
     success: Literal[True]
     result_url: str
@@ -120,7 +120,7 @@ class TemplateRow(TemplateSettings):
 
 
 class TemplatesFound(Said):
-    """The templates that meet the filters."""
+    """The templates that match the filters."""
 
     success: Literal[True]
     templates_found: int
@@ -128,7 +128,7 @@ class TemplatesFound(Said):
 
 
 class TemplateMade(Said):
-    """The template, new or known already."""
+    """The template, new or existing."""
 
     success: Literal[True]
     template: TemplateRow
@@ -136,14 +136,14 @@ class TemplateMade(Said):
 
 
 class TemplateDeleted(Said):
-    """It is gone."""
+    """The template was deleted."""
 
     success: Literal[True]
     msg: str
 
 
 class User(Said):
-    """The one account."""
+    """The account."""
 
     id: int
     username: str
@@ -156,7 +156,7 @@ class User(Said):
 
 
 class Healthy(Said):
-    """The marketplace answers."""
+    """The health of the marketplace."""
 
     ok: Literal[True]
     instances: int
@@ -164,13 +164,13 @@ class Healthy(Said):
 
 
 class Charge(_Row):
-    """What one instance has cost."""
+    """The cost of one instance."""
 
     dollars: float
 
 
 class Charges(Said):
-    """What every instance has cost."""
+    """The cost of every instance."""
 
     instances: list[Charge]
     total_dollars: float
@@ -178,7 +178,7 @@ class Charges(Said):
 
 
 class BillRow(Said):
-    """What one instance was billed."""
+    """The bill of one instance."""
 
     type: Literal["instance"]
     source: str
@@ -192,7 +192,7 @@ class BillRow(Said):
 
 
 class Bill(Said):
-    """A row per instance."""
+    """The bill, one row per instance."""
 
     success: Literal[True]
     count: int
@@ -202,13 +202,13 @@ class Bill(Said):
 
 
 class ArmedFaults(Said):
-    """What is armed."""
+    """The armed faults."""
 
     faults: list[Fault]
 
 
 class Search(BaseModel):
-    """Filters by field (`{"gpu_name": {"eq": "RTX 4090"}}`), and these."""
+    """Filters by field (`{"gpu_name": {"eq": "RTX 4090"}}`) and these options."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -220,38 +220,38 @@ class Search(BaseModel):
 
 
 class SearchUnder(BaseModel):
-    """The same with the query under `q`."""
+    """A search with the query under `q`."""
 
     q: Search | None = None
 
 
 class ChangeMany(InstanceChange):
-    """The same change for several instances."""
+    """One change for several instances."""
 
     ids: list[int]
 
 
 class DestroyMany(BaseModel):
-    """Which instances are released."""
+    """The instances to destroy."""
 
     instance_ids: list[int]
 
 
 class Bid(BaseModel):
-    """An interruptible instance's price, $/h."""
+    """The price of an interruptible instance, $/h."""
 
     price: float
 
 
 class LogRequest(BaseModel):
-    """Which lines."""
+    """The lines to read."""
 
     tail: int | None = None
     filter: str | None = None
 
 
 class TemplateNamed(BaseModel):
-    """One of the two."""
+    """The template's hash or id."""
 
     hash_id: str | None = None
     template_id: int | None = None
@@ -266,8 +266,8 @@ _FILTERS = Parameter(name="select_filters", about='A JSON object: `{"label": {"e
 _PAGE = (
     _FILTERS,
     Parameter(name="order_by", about='A JSON list: `[{"col": "id", "dir": "asc"}]`'),
-    Parameter(name="limit", about="How many a page holds, 1 to 25", type=int),
-    Parameter(name="after_token", about="`next_token` of the page before"),
+    Parameter(name="limit", about="Instances on a page, 1 to 25", type=int),
+    Parameter(name="after_token", about="`next_token` of the previous page"),
 )
 
 
@@ -318,16 +318,16 @@ OPERATIONS: Table = {
         replies={200: Reply(about="The granted lines", content_type="text/plain")}, refuses=(404,)
     ),
 }
-"""What each call takes and answers. Every route of the marketplace stands here, and nothing else (held by a test)."""
+"""Requests and replies of every route; a test compares the table with the routes."""
 
 
 async def openapi(request: web.Request) -> web.Response:
-    """This document."""
-    return answer(made(request.app))
+    """This OpenAPI document."""
+    return json_response(made(request.app))
 
 
 def made(app: web.Application) -> dict[str, Any]:
-    """The document. Raises KeyError for a route that the table does not have."""
+    """The document. Raises KeyError for a route that is missing in the table."""
     routes = [
         (route.method, route.resource.canonical, route.handler.__doc__)
         for route in app.router.routes()

@@ -1,4 +1,4 @@
-"""Order and pages of the instance list."""
+"""Order and paging of the instance list."""
 
 import base64
 from typing import Any
@@ -12,7 +12,7 @@ PAGE_MAX = 25
 
 
 def read_order(order: Any) -> Order:
-    """`[{"col": "id", "dir": "asc"}]`; by id when nothing is said."""
+    """The order from `[{"col": "id", "dir": "asc"}]`; by id if empty. Raises GrammarError."""
     if not order:
         return (("id", "asc"),)
     if isinstance(order, list):
@@ -24,12 +24,12 @@ def read_order(order: Any) -> Order:
 
 
 def page_token(instance_id: int) -> str:
-    """Names the last instance of a page."""
+    """The token of the page that follows this instance."""
     return base64.urlsafe_b64encode(f"after:{instance_id}".encode()).decode()
 
 
 def page_begin(rows: list[dict[str, Any]], token: str | None) -> int:
-    """Where the page after the token begins. Raises Problem."""
+    """The index at which the token's page begins. Raises Problem."""
     if not token:
         return 0
     try:
@@ -39,20 +39,20 @@ def page_begin(rows: list[dict[str, Any]], token: str | None) -> int:
         word, last = "", None
     if word != "after" or last is None:
         raise Problem(
-            400, "invalid_args", "after_token is not one that this market gave: start again without it"
+            400, "invalid_args", "after_token was not issued by this marketplace: start again without it"
         )
     for index, row in enumerate(rows):
         if row["id"] == last:
             return index + 1
-    # The instance that ended the page before is gone: go on with the next id.
+    # The last instance of the previous page was destroyed: continue with the next id.
     return next((index for index, row in enumerate(rows) if row["id"] > last), len(rows))
 
 
 def page_limit(text: str | None) -> int:
-    """How many a page holds. Raises Problem."""
+    """The number of instances on a page. Raises Problem."""
     if text is None:
         return PAGE_MAX
     limit = read_whole(text)
     if limit is None or not 1 <= limit <= PAGE_MAX:
-        raise Problem(400, "invalid_args", f"limit is a whole number from 1 to {PAGE_MAX}")
+        raise Problem(400, "invalid_args", f"limit must be a whole number from 1 to {PAGE_MAX}")
     return limit

@@ -1,4 +1,4 @@
-"""The bodies that clients send, checked."""
+"""Request bodies of the REST API."""
 
 import shlex
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ EnvValue = str | int | float | bool | None
 
 
 class _Runs(TolerantModel):
-    """What a create or an update says about the code to run."""
+    """The fields of create and update that define the code to run."""
 
     image: str | None = Field(None, max_length=512)
     env: dict[str, EnvValue] | str | None = Field(None, repr=False)
@@ -39,18 +39,18 @@ class _Runs(TolerantModel):
                 raise ValueError(str(error)) from None
         for name, value in (env or {}).items():
             if not name or "=" in name or "\0" in name or "\0" in str(value):
-                raise ValueError("a variable's name is not empty and holds no =, and NUL stands nowhere")
+                raise ValueError("a variable's name must not be empty or contain =, and NUL is not allowed")
         return env
 
     @field_validator("onstart", "args_str")
     @classmethod
     def _no_nul(cls, text: str | None) -> str | None:
         if text is not None and "\0" in text:
-            raise ValueError("NUL cannot stand in a command")
+            raise ValueError("a command must not contain NUL")
         return text
 
     def env_map(self) -> dict[str, str]:
-        """The variables as text; null means not given."""
+        """The variables as text, without those that are null."""
         if not isinstance(self.env, dict):
             return {}
         return {name: _text(value) for name, value in self.env.items() if value is not None}
@@ -93,7 +93,7 @@ class InstanceChange(TolerantModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfferSearch:
-    """A query object, checked."""
+    """A validated search for offers."""
 
     filters: Filters
     order: Order
@@ -103,10 +103,12 @@ class OfferSearch:
 
     @classmethod
     def read(cls, body: Mapping[str, Any]) -> "OfferSearch":
-        """From the body of a search. Raises Problem 400 invalid_args."""
+        """The search in a request body. Raises Problem 400 invalid_args."""
         kind = body.get("type") or "on-demand"
         if kind not in TYPES:
-            raise Problem(400, "invalid_args", f"type is one of {', '.join(TYPES)}, not {str(kind)[:40]!r}")
+            raise Problem(
+                400, "invalid_args", f"type must be one of {', '.join(TYPES)}, not {str(kind)[:40]!r}"
+            )
         try:
             return cls(
                 filters=parse_filters(body),
@@ -125,7 +127,7 @@ def _number(body: Mapping[str, Any], name: str, default: float, *, least: float)
         return default
     number = finite(value)
     if number is None or number < least:
-        raise GrammarError(f"{name} is a number from {least:g} up, got {str(value)[:40]!r}")
+        raise GrammarError(f"{name} must be a number of at least {least:g}, got {str(value)[:40]!r}")
     return number
 
 

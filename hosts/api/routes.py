@@ -1,12 +1,12 @@
-"""The marketplace's routes, thin: read, ask the host, answer."""
+"""The route table, and the handlers for offers, instances and logs."""
 
 from typing import Any
 
 from aiohttp import web
 
-from hosts.api import routes_host as own
-from hosts.api.describe import instance_row
-from hosts.api.http import answer, host_of, path_id, read_json_query, read_model, read_object
+from hosts.api import account_routes
+from hosts.api.http import host_of, json_response, path_id, read_json_query, read_model, read_object
+from hosts.api.instance_view import instance_row
 from hosts.api.log_view import LogView
 from hosts.api.openapi import openapi
 from hosts.api.paging import page_begin, page_limit, page_token, read_order
@@ -20,7 +20,7 @@ LOGS: web.AppKey[LogView] = web.AppKey("logs", LogView)
 
 
 def add_routes(app: web.Application) -> None:
-    """All routes of the REST API, and the host's own under /host/."""
+    """Add the routes of the REST API, and the host's own under /host/."""
     number = r"{id:\d{1,15}}"
     app.add_routes(
         [
@@ -39,18 +39,18 @@ def add_routes(app: web.Application) -> None:
             web.put(f"/api/v0/instances/update_template/{number}/", update_template),
             web.put(f"/api/v0/instances/bid_price/{number}/", bid_price),
             web.put(f"/api/v0/instances/request_logs/{number}/", request_logs),
-            web.get("/api/v0/template/", own.list_templates),
-            web.post("/api/v0/template/", own.create_template),
-            web.delete("/api/v0/template/", own.delete_template),
-            web.get("/api/v0/users/current", own.current_user),
-            web.get("/api/v0/users/current/", own.current_user),
-            web.get("/healthz", own.healthy),
+            web.get("/api/v0/template/", account_routes.list_templates),
+            web.post("/api/v0/template/", account_routes.create_template),
+            web.delete("/api/v0/template/", account_routes.delete_template),
+            web.get("/api/v0/users/current", account_routes.current_user),
+            web.get("/api/v0/users/current/", account_routes.current_user),
+            web.get("/healthz", account_routes.healthy),
             web.get("/openapi.json", openapi),
-            web.get("/host/charges/", own.charges),
-            web.get("/api/v0/charges/", own.bill),
-            web.get("/host/faults/", own.list_faults),
-            web.post("/host/faults/", own.arm_fault),
-            web.delete("/host/faults/", own.clear_faults),
+            web.get("/host/charges/", account_routes.charges),
+            web.get("/api/v0/charges/", account_routes.bill),
+            web.get("/host/faults/", account_routes.list_faults),
+            web.post("/host/faults/", account_routes.arm_fault),
+            web.delete("/host/faults/", account_routes.clear_faults),
             web.get("/host/logs/{token}", read_log),
         ]
     )
@@ -60,24 +60,24 @@ def add_routes(app: web.Application) -> None:
 
 
 async def search_bundles(request: web.Request) -> web.Response:
-    """`{offers: [...]}`; the body is the query."""
+    """Search offers; the body is the query."""
     body = await read_object(request)
-    return answer({"offers": host_of(request).search(OfferSearch.read(body))})
+    return json_response({"offers": host_of(request).search(OfferSearch.read(body))})
 
 
 async def search_asks(request: web.Request) -> web.Response:
-    """The same with the query under `q`."""
+    """Search offers; the query is under `q`."""
     query = (await read_object(request)).get("q") or {}
     if not isinstance(query, dict):
         raise Problem(400, "invalid_args", "q: expected a query object")
-    return answer({"offers": host_of(request).search(OfferSearch.read(query))})
+    return json_response({"offers": host_of(request).search(OfferSearch.read(query))})
 
 
 async def create(request: web.Request) -> web.Response:
     """Rent an offer."""
     body = await read_model(request, CreateBody)
     record = host_of(request).create(path_id(request), body)
-    return answer({"success": True, "new_contract": record.id, "instance_api_key": record.api_key})
+    return json_response({"success": True, "new_contract": record.id, "instance_api_key": record.api_key})
 
 
 # instances
@@ -90,18 +90,18 @@ def _row(request: web.Request, instance_id: int) -> dict[str, Any] | None:
 
 
 async def show(request: web.Request) -> web.Response:
-    """`{instances: I | null}`: one instance under the plural's name."""
-    return answer({"instances": _row(request, path_id(request))})
+    """One instance, or null, under `instances`."""
+    return json_response({"instances": _row(request, path_id(request))})
 
 
 async def list_all(request: web.Request) -> web.Response:
-    """Every instance, in one answer."""
+    """All instances in one response."""
     host = host_of(request)
-    return answer({"instances": [instance_row(one, host.catalog) for one in host.instances.values()]})
+    return json_response({"instances": [instance_row(one, host.catalog) for one in host.instances.values()]})
 
 
 async def list_page(request: web.Request) -> web.Response:
-    """`{instances, next_token, total_instances, label_counts}`, at most 25 a page."""
+    """A page of instances, at most 25."""
     host = host_of(request)
     try:
         filters = parse_filters(read_json_query(request, "select_filters"))
@@ -109,8 +109,7 @@ async def list_page(request: web.Request) -> web.Response:
     except GrammarError as error:
         raise Problem(400, "invalid_args", str(error)) from None
     rows = [instance_row(one, host.catalog) for one in host.instances.values()]
-    lost = host.faults.take(FaultKind.LIST_EMPTY, path=request.path, method=request.method)
-    if lost is not None:
+    if host.faults.take(FaultKind.LIST_EMPTY, path=request.path, method=request.method):
         rows = []
     rows = sorted_by(order, [row for row in rows if matches(filters, row)])
     labels: dict[str, int] = {}
@@ -120,7 +119,7 @@ async def list_page(request: web.Request) -> web.Response:
     limit = page_limit(request.query.get("limit"))
     page = rows[begin : begin + limit]
     more = begin + limit < len(rows)
-    return answer(
+    return json_response(
         {
             "success": True,
             "instances": page,
@@ -139,38 +138,38 @@ def _apply(host: Host, instance_id: int, wish: InstanceChange) -> None:
         one.record.label = wish.label
         host.store.save(one.record)
     if wish.state is not None:
-        one.want(wish.state)
+        one.set_intended(wish.state)
 
 
 async def change(request: web.Request) -> web.Response:
-    """Start, stop or relabel."""
+    """Start, stop or relabel an instance."""
     wish = await read_model(request, InstanceChange)
     _apply(host_of(request), path_id(request), wish)
-    return answer({"success": True})
+    return json_response({"success": True})
 
 
 async def change_many(request: web.Request) -> web.Response:
-    """The same for `ids`."""
+    """Start, stop or relabel the instances in `ids`."""
     ids = _ids(await read_object(request), "ids")
     wish = await read_model(request, InstanceChange)
     for instance_id in ids:
         host_of(request).instance(instance_id)
     for instance_id in ids:
         _apply(host_of(request), instance_id, wish)
-    return answer({"success": True})
+    return json_response({"success": True})
 
 
 async def destroy(request: web.Request) -> web.Response:
-    """Release it; when this answers, its processes and its disk are gone."""
+    """Destroy an instance; the response comes after its processes and its disk are gone."""
     await host_of(request).destroy(path_id(request))
-    return answer({"success": True})
+    return json_response({"success": True})
 
 
 async def destroy_many(request: web.Request) -> web.Response:
-    """The same for `instance_ids`."""
+    """Destroy the instances in `instance_ids`."""
     for instance_id in _ids(await read_object(request), "instance_ids"):
         await host_of(request).destroy(instance_id)
-    return answer({"success": True})
+    return json_response({"success": True})
 
 
 def _ids(body: dict[str, Any], name: str) -> list[int]:
@@ -181,47 +180,49 @@ def _ids(body: dict[str, Any], name: str) -> list[int]:
 
 
 async def reboot(request: web.Request) -> web.Response:
-    """Stop and start its processes."""
-    host_of(request).instance(path_id(request)).again("reboot")
-    return answer({"success": True})
+    """Stop and start the instance's processes."""
+    host_of(request).instance(path_id(request)).restart("reboot")
+    return json_response({"success": True})
 
 
 async def recycle(request: web.Request) -> web.Response:
-    """A fresh disk and a newly pulled image on the same slot."""
-    host_of(request).instance(path_id(request)).again("recycle")
-    return answer({"success": True})
+    """Restart the instance with an empty disk and a newly pulled image."""
+    host_of(request).instance(path_id(request)).restart("recycle")
+    return json_response({"success": True})
 
 
 async def update_template(request: web.Request) -> web.Response:
-    """Change what it runs at its next start."""
+    """Change what the instance runs from its next start on."""
     change_to = await read_model(request, TemplateChange)
     instance_id = path_id(request)
     host_of(request).update_template(instance_id, change_to)
-    return answer({"success": True, "updated_instance": _row(request, instance_id)})
+    return json_response({"success": True, "updated_instance": _row(request, instance_id)})
 
 
 async def bid_price(request: web.Request) -> web.Response:
-    """Change an interruptible instance's price."""
+    """Change the price of an interruptible instance."""
     price = (await read_object(request)).get("price")
     if isinstance(price, bool) or not isinstance(price, int | float) or not 0 < price < 1e6:
         raise Problem(400, "invalid_price", "price: expected $/h over 0")
     host_of(request).bid(path_id(request), float(price))
-    return answer({"success": True})
+    return json_response({"success": True})
 
 
 # logs
 
 
 async def request_logs(request: web.Request) -> web.Response:
-    """`{result_url}`: where the last lines can be read for a while."""
+    """An address from which the log's last lines can be read for five minutes."""
     body = await read_object(request)
     one = host_of(request).instance(path_id(request))
     token = request.app[LOGS].grant(one.record.id, body.get("tail"), str(body.get("filter") or ""))
-    return answer({"success": True, "result_url": f"{request.scheme}://{request.host}/host/logs/{token}"})
+    return json_response(
+        {"success": True, "result_url": f"{request.scheme}://{request.host}/host/logs/{token}"}
+    )
 
 
 async def read_log(request: web.Request) -> web.Response:
-    """The granted lines, as text."""
+    """The log lines that the token grants, as text."""
     host = host_of(request)
-    text = await request.app[LOGS].read(request.match_info["token"], host.means.home)
+    text = await request.app[LOGS].read(request.match_info["token"], host.resources.home)
     return web.Response(body=text, headers={"Content-Type": "text/plain; charset=utf-8"})

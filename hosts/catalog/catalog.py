@@ -1,4 +1,4 @@
-"""Slots and offers: each slot of each machine kind is one offer while nobody rents it."""
+"""Slots and offers: each free slot of each machine kind is one offer."""
 
 import os
 import time
@@ -20,7 +20,7 @@ PROMISED_SECONDS = 365 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One rentable place on this machine."""
+    """One rentable unit of a machine kind."""
 
     offer_id: int
     machine: MachineSettings
@@ -34,7 +34,7 @@ class Slot:
 
 
 class Catalog:
-    """All slots of this machine, by offer id; ids depend on name and slot only, so they outlive restarts."""
+    """All slots of this machine by offer id. Ids depend only on name and slot, so they are stable across restarts."""
 
     def __init__(self, settings: HostMarketSettings, gpus: list[Gpu]) -> None:
         self.slots: dict[int, Slot] = {}
@@ -55,7 +55,7 @@ class Catalog:
         return offer_id
 
     def offer(self, slot: Slot, *, bid: bool, disk_gb: float, rented: bool = False) -> dict[str, Any]:
-        """The slot as the API lists it. `dph_total` counts a disk of `disk_gb`."""
+        """The slot as a row of the API. `dph_total` includes a disk of `disk_gb`."""
         machine = slot.machine
         base = (machine.min_bid_dollars_per_hour or 0.0) if bid else machine.dollars_per_hour
         total = base + storage_dollars_per_hour(machine, disk_gb)
@@ -102,7 +102,7 @@ class Catalog:
 
 
 def storage_dollars_per_hour(machine: MachineSettings, disk_gb: float) -> float:
-    """What a disk costs, running or not."""
+    """The price of a disk, billed also while the instance is stopped."""
     return machine.storage_dollars_per_gb_month * disk_gb / HOURS_PER_MONTH
 
 

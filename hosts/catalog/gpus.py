@@ -1,4 +1,4 @@
-"""This machine's GPUs, by NVML."""
+"""Finds this machine's GPUs through NVML."""
 
 import re
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ class Gpu:
 
 
 def find_gpus() -> list[Gpu]:
-    """Every GPU that NVML names; none, with a line in the log, where there is no driver."""
+    """Every GPU that NVML lists; empty, with a log line, if there is no driver."""
     try:
-        import pynvml  # noqa: PLC0415  a machine without the package still has CPU slots
+        import pynvml  # noqa: PLC0415  without the package, the machine still offers CPU slots
 
         pynvml.nvmlInit()
-    except Exception as error:  # noqa: BLE001  NVML's errors are made at run time and differ by version
+    except Exception as error:  # noqa: BLE001  NVML creates its error classes at run time
         log.info("no_gpus_found", reason=type(error).__name__)
         return []
     try:
@@ -32,7 +32,7 @@ def find_gpus() -> list[Gpu]:
         found = []
         for index in range(pynvml.nvmlDeviceGetCount()):
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            name = _plain(_text(pynvml.nvmlDeviceGetName(handle)))
+            name = _short_name(_text(pynvml.nvmlDeviceGetName(handle)))
             ram_mb = pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**20
             found.append(Gpu(index, name, float(ram_mb), driver))
         log.info("gpus_found", count=len(found), names=[gpu.name for gpu in found])
@@ -48,7 +48,7 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _plain(name: str) -> str:
-    """`NVIDIA GeForce RTX 4090` → `RTX 4090`, as the hosted marketplace calls it, in characters that a search can hold."""
+def _short_name(name: str) -> str:
+    """`NVIDIA GeForce RTX 4090` → `RTX 4090`, the hosted marketplace's name, in characters that a search can contain."""
     short = name.removeprefix("NVIDIA ").removeprefix("GeForce ")
     return re.sub(r"[^A-Za-z0-9 _.-]+", " ", short).strip(" _.-")[:64] or "GPU"

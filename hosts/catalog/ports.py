@@ -12,54 +12,54 @@ class NoPorts(RuntimeError):
 
 
 class Ports:
-    """Hands out blocks that are free now, and seals each by holding its last port, so that no other marketplace takes it."""
+    """Allocates free blocks. It keeps the last port of each block bound, so that no other marketplace takes the block."""
 
     def __init__(self, port_min: int, port_max: int, *, start: int, host: str | None = None) -> None:
-        """`host` is where the instances listen; None: on all interfaces."""
+        """`host` is the address that instances listen on; None: all interfaces."""
         self._host = host
         count = (port_max - port_min + 1) // PORTS_PER_INSTANCE
         self._bases = [port_min + PORTS_PER_INSTANCE * index for index in range(count)]
-        # Marketplaces of one machine begin at different places, so that they seldom try the same block.
-        cut = start % count
-        self._bases = self._bases[cut:] + self._bases[:cut]
-        self._seals: dict[int, socket.socket] = {}
+        # Marketplaces on one machine start at different blocks, so that they rarely compete for one.
+        first = start % count
+        self._bases = self._bases[first:] + self._bases[:first]
+        self._reserved: dict[int, socket.socket] = {}
 
-    def take(self, wish: int = 0) -> int:
-        """A block's first port: `wish` if that block is free, else another. Raises NoPorts."""
-        for base in [wish, *self._bases] if wish else self._bases:
-            if base not in self._seals and self._seal(base):
+    def take(self, preferred: int = 0) -> int:
+        """The first port of a free block: of `preferred` if it is free, else of another. Raises NoPorts."""
+        for base in [preferred, *self._bases] if preferred else self._bases:
+            if base not in self._reserved and self._reserve(base):
                 return base
         raise NoPorts(f"no block of {PORTS_PER_INSTANCE} free ports is left: widen port_min..port_max")
 
     def hold(self, base: int) -> None:
-        """Seal the block of an instance that is running already."""
-        if base and base not in self._seals:
-            seal = self._bound(base + PORTS_PER_INSTANCE - 1)
-            if seal is not None:
-                self._seals[base] = seal
+        """Reserve the block of an instance that is already running."""
+        if base and base not in self._reserved:
+            reservation = self._bound(base + PORTS_PER_INSTANCE - 1)
+            if reservation is not None:
+                self._reserved[base] = reservation
 
     def free(self, base: int) -> None:
-        """Give a block back."""
-        seal = self._seals.pop(base, None)
-        if seal is not None:
-            seal.close()
+        """Release a block."""
+        reservation = self._reserved.pop(base, None)
+        if reservation is not None:
+            reservation.close()
 
     def close(self) -> None:
-        """Give all blocks back."""
-        for base in list(self._seals):
+        """Release all blocks."""
+        for base in list(self._reserved):
             self.free(base)
 
-    def _seal(self, base: int) -> bool:
+    def _reserve(self, base: int) -> bool:
         with contextlib.ExitStack() as held:
             for port in range(base, base + PORTS_PER_INSTANCE - 1):
                 probe = self._bound(port)
                 if probe is None:
                     return False
                 held.callback(probe.close)
-            seal = self._bound(base + PORTS_PER_INSTANCE - 1)
-            if seal is None:
+            reservation = self._bound(base + PORTS_PER_INSTANCE - 1)
+            if reservation is None:
                 return False
-            self._seals[base] = seal
+            self._reserved[base] = reservation
             return True
 
     def _bound(self, port: int) -> socket.socket | None:
@@ -67,11 +67,11 @@ class Ports:
 
 
 def _bound(host: str, port: int) -> socket.socket | None:
-    """A socket on the port, or None if a process listens there; a listener on all interfaces is found from any host."""
+    """A socket bound to the port; None if a process listens there, on this host or on all interfaces."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # A connection that is winding down must not make a port look taken; a listener still does.
+        # Ignore closing connections (TIME_WAIT); a listening socket still makes the bind fail.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         one.bind((host, port))
         one.listen(1)

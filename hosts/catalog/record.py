@@ -1,20 +1,20 @@
-"""What the host remembers of an instance, and how long each price was due."""
+"""The stored record of an instance, and the meter of its billed time."""
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 HOURS_PER_MONTH = 730.0
-"""Disks are priced per GB and month, everything else per hour."""
+"""Converts disk prices ($ per GB and month) to hours."""
 
-Wanted = Literal["running", "stopped"]
-Actual = Literal["loading", "running", "stopped", "exited", "rebooting", "offline"]
+IntendedStatus = Literal["running", "stopped"]
+ActualStatus = Literal["loading", "running", "stopped", "exited", "rebooting", "offline"]
 
 GPU_BILLED: frozenset[str | None] = frozenset({"loading", "running", "rebooting"})
 
 
 class Meter(BaseModel):
-    """Seconds for which each price was due, and the dollars of machine time. Times are Unix seconds."""
+    """Billed seconds of machine and disk, and the dollars of machine time. Times are Unix seconds."""
 
     gpu_seconds: float = 0.0
     gpu_dollars: float = 0.0
@@ -23,7 +23,7 @@ class Meter(BaseModel):
     storage_until: float | None = None
 
     def settle(self, now: float, dollars_per_hour: float) -> None:
-        """Book the machine time up to now at this price."""
+        """Bill the machine time up to now at this price."""
         if self.gpu_since is not None:
             seconds = max(0.0, now - self.gpu_since)
             self.gpu_seconds += seconds
@@ -31,17 +31,17 @@ class Meter(BaseModel):
             self.gpu_since = now
 
     def switch(self, billed: bool, now: float, dollars_per_hour: float) -> None:
-        """Start or end the time in which the machine itself is paid for."""
+        """Start or stop billing the machine."""
         self.settle(now, dollars_per_hour)
         self.gpu_since = now if billed else None
 
     def storage_seconds_at(self, now: float) -> float:
-        """Seconds of disk time up to now, or up to the end."""
+        """Seconds of disk time up to now, or up to the instance's end."""
         return max(0.0, (self.storage_until if self.storage_until is not None else now) - self.storage_since)
 
 
 class InstanceRecord(BaseModel):
-    """One rented slot. It survives the marketplace's own death, so it holds what is needed to find the process again."""
+    """One rented slot. It is stored, and holds what a restarted marketplace needs to adopt the process."""
 
     model_config = ConfigDict(validate_assignment=False)
 
@@ -55,46 +55,46 @@ class InstanceRecord(BaseModel):
     template_hash: str | None = None
     image: str = "host"
     env: dict[str, str] = Field(default_factory=dict, repr=False)
-    """The template's env with the create call's over it."""
+    """The template's variables, overridden by those of the create call."""
     onstart: str | None = Field(None, repr=False)
     args: tuple[str, ...] = Field((), repr=False)
     runtype: str = "args"
     disk_gb: float = 8.0
     is_bid: bool = False
     dollars_per_hour: float
-    """Of the machine, without disk, as agreed at the create call."""
+    """Price of the machine without disk, fixed at creation."""
     storage_dollars_per_hour: float
     api_key: str = Field(repr=False)
-    """`CONTAINER_API_KEY`: opens this instance only."""
+    """`CONTAINER_API_KEY`: authorises calls for this instance only."""
 
-    wanted: Wanted = "running"
-    actual: Actual | None = None
+    intended: IntendedStatus = "running"
+    actual: ActualStatus | None = None
     status_msg: str = ""
     start_date: float | None = None
     pulled: bool = False
-    held: str = ""
-    """Why it does not run although it is wanted: `exited`, `offline` or `scheduling`."""
+    hold_reason: str = ""
+    """Why the instance does not run although it should: `exited`, `offline` or `scheduling`; empty: it may run."""
 
     port_base: int = 0
     pid: int | None = None
     pid_started: int = 0
-    """The process's start in clock ticks since boot: a pid alone may be someone else's by now."""
+    """The process's start time in clock ticks since boot; with the pid it identifies the process."""
     boot_id: str = ""
     meter: Meter = Field(default_factory=Meter)
 
     @property
     def dollars_per_hour_total(self) -> float:
-        """While running, disk included."""
+        """Price while running, disk included."""
         return self.dollars_per_hour + self.storage_dollars_per_hour
 
-    def set_actual(self, actual: Actual | None, now: float, message: str = "") -> None:
-        """A new status; the meter follows it."""
+    def set_actual(self, actual: ActualStatus | None, now: float, message: str = "") -> None:
+        """Set the status and update the meter."""
         self.actual = actual
         self.status_msg = message
         self.meter.switch(actual in GPU_BILLED, now, self.dollars_per_hour)
 
     def charge(self, now: float) -> dict[str, Any]:
-        """What it has cost so far."""
+        """The cost of the instance so far, as a row of the API."""
         meter = self.meter.model_copy()
         meter.settle(now, self.dollars_per_hour)
         storage_seconds = meter.storage_seconds_at(now)

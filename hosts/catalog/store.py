@@ -1,4 +1,4 @@
-"""The host's memory: one SQLite file, owner-only, and a lock so that two marketplaces never share it."""
+"""The host's database: one SQLite file for its owner only, and a lock against a second marketplace."""
 
 import contextlib
 import fcntl
@@ -27,7 +27,7 @@ FIRST_INSTANCE_ID = 10001
 
 
 class StateInUse(RuntimeError):
-    """Another marketplace holds this state directory."""
+    """Another marketplace uses this state directory."""
 
 
 class StateDamaged(RuntimeError):
@@ -35,7 +35,7 @@ class StateDamaged(RuntimeError):
 
 
 class Store:
-    """Opens (and locks) a state directory; raises StateInUse or StateDamaged."""
+    """Opens and locks a state directory. Raises StateInUse or StateDamaged."""
 
     def __init__(self, state_dir: Path) -> None:
         self.dir = state_dir.absolute()
@@ -50,27 +50,27 @@ class Store:
             raise self._damaged(fault) from fault
 
     def _open(self) -> None:
-        # Instance processes must not be able to read the keys of others: umask 077 for the database only.
+        # The database holds keys, so only its owner may read it.
         old = os.umask(0o077)
         try:
             self._db = sqlite3.connect(self._path, isolation_level=None)
         finally:
             os.umask(old)
         self._db.execute("PRAGMA journal_mode=WAL")
-        # A killed process loses nothing with NORMAL; only a power cut could cost the last commits.
+        # With NORMAL, only a power failure can lose the last commits; a killed process loses nothing.
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
         (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise sqlite3.DatabaseError(str(found))
-        self._forget_the_originals()
+        self._reset_if_copied()
         self.uid = self._fact("uid", lambda: secrets.token_hex(4))
-        """Names this marketplace's processes and cgroups."""
+        """Prefix of the tags and control groups of this marketplace's processes."""
 
-    def _forget_the_originals(self) -> None:
-        """In a copy of the folder, the instances are the original's: their processes, and the tokens in their environment.
+    def _reset_if_copied(self) -> None:
+        """Drop the instances if the folder is a copy, and choose a new uid.
 
-        A copy gets a name of its own and begins without instances.
+        The instances in a copy, their processes and their tokens, belong to the original folder.
         """
         here = locate_folder(self.dir).folder
         if self._fact("folder", lambda: here) == here:
@@ -81,12 +81,12 @@ class Store:
         self._db.execute("DELETE FROM facts WHERE name = 'uid'")
         self._db.execute("UPDATE facts SET value = ? WHERE name = 'folder'", (here,))
         self._db.execute("COMMIT")
-        log.warning("state_folder_is_a_copy", folder=str(self.dir), instances_forgotten=count)
+        log.warning("state_folder_is_a_copy", folder=str(self.dir), instances_dropped=count)
 
     def _damaged(self, fault: Exception) -> StateDamaged:
         return StateDamaged(
             f"{self._path} cannot be used ({str(fault).splitlines()[0]}); restore it from a backup, or move it away to "
-            "begin without instances"
+            "start without instances"
         )
 
     def _fact(self, name: str, make: Any) -> str:
@@ -95,7 +95,7 @@ class Store:
         return str(value)
 
     def next_id(self) -> int:
-        """A new instance id; ids are never used twice."""
+        """A new instance id. Ids are never reused."""
         cursor = self._db.execute("INSERT INTO instances (record) VALUES ('')")
         instance_id = int(cursor.lastrowid or 0)
         if instance_id < FIRST_INSTANCE_ID:
@@ -105,14 +105,14 @@ class Store:
         return instance_id
 
     def save(self, record: InstanceRecord) -> None:
-        """Remember the record as it is now."""
+        """Store the record."""
         self._db.execute(
             "INSERT INTO instances (id, record) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record",
             (record.id, record.model_dump_json()),
         )
 
-    def bury(self, record: InstanceRecord, now: float) -> None:
-        """Forget the instance, keep what it cost."""
+    def archive(self, record: InstanceRecord, now: float) -> None:
+        """Delete the instance and keep its charge."""
         self._db.execute("BEGIN")
         self._db.execute(
             "INSERT OR REPLACE INTO charges VALUES (?, ?)", (record.id, json.dumps(record.charge(now)))
@@ -130,12 +130,12 @@ class Store:
             raise self._damaged(fault) from fault
 
     def charges(self) -> list[dict[str, Any]]:
-        """What the instances that are gone have cost."""
+        """The charges of deleted instances."""
         rows = self._db.execute("SELECT charge FROM charges ORDER BY id").fetchall()
         return [json.loads(row) for (row,) in rows]
 
     def put_template(self, hash_id: str, body: dict[str, Any]) -> int:
-        """Remember a template; answers its id, the same for the same hash."""
+        """Store a template and return its id, which is the same for the same hash."""
         self._db.execute(
             "INSERT INTO templates (hash, body) VALUES (?, ?) ON CONFLICT (hash) DO UPDATE SET body = excluded.body",
             (hash_id, json.dumps(body)),
@@ -144,7 +144,7 @@ class Store:
         return int(template_id)
 
     def drop_template(self, template_id: int) -> None:
-        """Forget a template; instances made from it are not touched."""
+        """Delete a template; instances made from it stay unchanged."""
         self._db.execute("DELETE FROM templates WHERE id = ?", (template_id,))
 
     def templates(self) -> list[tuple[int, str, dict[str, Any]]]:
@@ -153,7 +153,7 @@ class Store:
         return [(int(number), str(hash_id), json.loads(body)) for number, hash_id, body in rows]
 
     def close(self) -> None:
-        """Write out and unlock."""
+        """Close the database and release the lock."""
         self._db.close()
         os.close(self._lock)
 
@@ -166,7 +166,7 @@ def _lock(state_dir: Path) -> int:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
         raise StateInUse(
-            f"another host marketplace (pid {holder}) runs on {state_dir}: stop it, or choose another state_dir"
+            f"another host marketplace (pid {holder}) uses {state_dir}: stop it, or choose another state_dir"
         ) from None
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)

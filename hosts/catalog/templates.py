@@ -1,4 +1,4 @@
-"""Templates: what code an instance runs, found by id or by hash."""
+"""Templates: the code that instances run, found by id or by hash."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from stoker_wire.problem import Problem, describe
 
 
 class Templates:
-    """The templates of the settings and those that were created through the API."""
+    """The templates of the settings and those created through the API."""
 
     def __init__(self, store: Store, given: tuple[TemplateSettings, ...]) -> None:
         self._store = store
@@ -26,7 +26,7 @@ class Templates:
         return {"id": self._store.put_template(hash_id, body), "hash_id": hash_id, **body}
 
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
-        """A template from an API body; the same content is the same template. Raises Problem."""
+        """Create a template from an API body; equal content gives the same template. Raises Problem."""
         known = {name: body[name] for name in TemplateSettings.model_fields if body.get(name) is not None}
         known.pop("hash_id", None)
         known.setdefault("name", "unnamed")
@@ -46,8 +46,8 @@ class Templates:
         ]
 
     def search(self, filters: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-        """Templates that meet the filters."""
-        # A hash may hold `_`, which a search may not confuse with a blank: it is compared as it is.
+        """Templates that match the filters."""
+        # Searches treat `_` as a blank, but a hash may contain `_`, so it is compared exactly.
         exact = filters.get("hash_id", {}).get("eq")
         return [
             template
@@ -56,14 +56,14 @@ class Templates:
         ]
 
     def find(self, *, hash_id: str | None, template_id: int | None) -> dict[str, Any] | None:
-        """The template of that hash, or of that id."""
+        """The template with this hash, or with this id; None if it does not exist."""
         for template in self.all():
             if template["hash_id"] == hash_id if hash_id is not None else template["id"] == template_id:
                 return template
         return None
 
     def drop(self, *, hash_id: str | None, template_id: int | None) -> bool:
-        """Delete it; False if there is none."""
+        """Delete the template. Return False if it does not exist."""
         found = self.find(hash_id=hash_id, template_id=template_id)
         if found is not None:
             self._store.drop_template(found["id"])
@@ -71,7 +71,7 @@ class Templates:
 
 
 def _flag(key: Any, value: Any) -> str:
-    """One entry of an env object as a docker flag, quoted so that it is read back as it is."""
+    """One entry of an env object as a docker flag, quoted so that parsing returns the same entry."""
     key = str(key)
     if key == "-h":
         return shlex.join(["-h", str(value)])

@@ -1,4 +1,4 @@
-"""The marketplace's little languages: search strings, order strings, launch arguments, docker flags."""
+"""The marketplace's grammars: search strings, order strings, launch arguments, docker flags."""
 
 from market.query.docker_flags import parse_env, read_env
 from market.query.errors import GrammarError

@@ -1,4 +1,4 @@
-"""Docker flags as templates and `--env` hold them: `-e A=b -p 3000:3000` → the API's env object."""
+"""Docker flags, as in templates and `--env`: `-e A=b -p 3000:3000` → the API's env object."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from market.query.words import Word, split_words
 _LONG = {"--env": "-e", "--publish": "-p", "--volume": "-v", "--network": "-n", "--hostname": "-h"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _PLAIN_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
-"""A variable's name, and no value that was given without one."""
+"""A name that is surely not a value, so that an error message may repeat it."""
 _JOINED = re.compile(r"[,;&]\s*-[epvnh]$")
 _ATTACHED = re.compile(r"(-[epvnh])(.+)", re.DOTALL)
 _PORT = re.compile(r"-p (?:(?P<host>\d{1,5}):)?(?P<inner>\d{1,5})(?:/(?P<protocol>tcp|udp))?")
@@ -19,7 +19,7 @@ _PORT = re.compile(r"-p (?:(?P<host>\d{1,5}):)?(?P<inner>\d{1,5})(?:/(?P<protoco
 def parse_env(text: str) -> dict[str, str]:
     """`-e K=V` → `{"K": "V"}`; `-p 3000:3000` → `{"-p 3000:3000": "1"}`, `-v` and `-n` alike; `-h host` → `{"-h": host}`.
 
-    Other docker flags mean nothing on a marketplace and are left out. Raises GrammarError.
+    Other docker flags have no meaning on a marketplace and are ignored. Raises GrammarError.
     """
     env, faults = _read(_outer_unquoted(text))
     if faults:
@@ -28,18 +28,18 @@ def parse_env(text: str) -> dict[str, str]:
 
 
 def read_env(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """A template's flags as the marketplace reads them, and a sentence for each part that it leaves out.
+    """A template's flags as the marketplace parses them, and a warning for each part that it ignores.
 
-    The marketplace separates at blanks when a quote is open, and skips what is no `NAME=value`. No value is repeated.
+    With an open quote, the marketplace splits at blanks. It ignores parts without `NAME=value`. Warnings repeat no value.
     """
-    said: list[str] = []
+    warnings: list[str] = []
     try:
         words = _outer_unquoted(text)
     except GrammarError as fault:
-        said.append(f"{fault}; the marketplace reads the quote as a character")
+        warnings.append(f"{fault}; the marketplace reads the quote as a character")
         words = _at_blanks(text)
     env, faults = _read(words)
-    return env, (*said, *(f"{fault}; the marketplace leaves it out" for fault in faults))
+    return env, (*warnings, *(f"{fault}; the marketplace ignores it" for fault in faults))
 
 
 def _at_blanks(text: str) -> list[Word]:
@@ -47,7 +47,7 @@ def _at_blanks(text: str) -> list[Word]:
 
 
 def _read(words: list[Word]) -> tuple[dict[str, str], list[GrammarError]]:
-    """The env object of all that can be read, and what is wrong with the rest."""
+    """The env object of all valid flags, and the errors of the others."""
     env: dict[str, str] = {}
     faults: list[GrammarError] = []
     at = 0
@@ -82,7 +82,7 @@ def _variable(value: Word) -> tuple[str, str]:
         raise GrammarError(
             f"the value of {shown(name)} ends with another flag",
             position=value.position,
-            advice="separate flags by blanks: -e A=1 -e B=2; or quote the value",
+            advice="separate flags with blanks: -e A=1 -e B=2; or quote the value",
         )
     return name, content
 
@@ -92,7 +92,7 @@ def _other(flag: str, value: Word) -> tuple[str, str]:
 
 
 def published_ports(env: Mapping[str, Any]) -> list[tuple[int, str]]:
-    """The container's ports that `-p` keys of an env object publish, with their protocol."""
+    """The container ports published by `-p` keys of an env object, with their protocol."""
     ports: list[tuple[int, str]] = []
     for key in env:
         found = _PORT.fullmatch(key.strip())
@@ -103,7 +103,7 @@ def published_ports(env: Mapping[str, Any]) -> list[tuple[int, str]]:
 
 def _outer_unquoted(text: str) -> list[Word]:
     words = split_words(text)
-    # A person who quotes the whole string once too often (`"'-e A=b'"`) means the flags inside.
+    # A string with an extra pair of quotes (`"'-e A=b'"`) means the flags inside.
     if (
         len(words) == 1
         and words[0].text.startswith("-")
@@ -115,7 +115,7 @@ def _outer_unquoted(text: str) -> list[Word]:
 
 
 def _flag(words: list[Word], at: int) -> tuple[str, Word | None, int]:
-    """`(flag, its value or None for what is left out, words used)`."""
+    """The flag, its value (None for an ignored flag) and the number of words used."""
     word = words[at]
     name, equals, attached = word.text.partition("=")
     if name in _LONG:

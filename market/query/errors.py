@@ -1,10 +1,10 @@
-"""The one error of the little languages."""
+"""The error of the grammars."""
 
 from stoker_wire.picklable import PicklableError
 
 
 class GrammarError(PicklableError, ValueError):
-    """Text that cannot be read: what was expected, what came and where, and what to write instead."""
+    """Text that cannot be parsed. The message names what was expected, what was found and where, and what to write."""
 
     def __init__(self, message: str, *, position: int | None = None, advice: str = "") -> None:
         self.position = position
@@ -14,6 +14,6 @@ class GrammarError(PicklableError, ValueError):
 
 
 def shown(text: object, length_max: int = 40) -> str:
-    """A piece of the input for an error message, shortened."""
-    said = repr(text)
-    return said if len(said) <= length_max else f"{said[: length_max - 1]}…"
+    """The representation of a piece of input for an error message, shortened."""
+    text = repr(text)
+    return text if len(text) <= length_max else f"{text[: length_max - 1]}…"

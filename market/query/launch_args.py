@@ -45,7 +45,7 @@ _KNOWN = sorted({*_TEXT, *_NUMBERS, *_SWITCHES, "env", "args"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchArgs:
-    """What the string said; None is "not said". `extra` holds the create call's other fields, by their API names."""
+    """The parsed options; None: not given. `extra` holds other fields of the create call, by their API names."""
 
     image: str | None = None
     disk_gb: float | None = None
@@ -59,8 +59,8 @@ class LaunchArgs:
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def over(self, launch: Launch) -> Launch:
-        """The launch with what was said here; the launch keeps its label and its own env wins, name by name."""
-        said = {
+        """The launch with these options. The launch keeps its label, and its variables override those given here."""
+        given = {
             name: value
             for name in ("image", "disk_gb", "onstart", "args", "bid_dollars_per_hour", "runtype")
             if (value := getattr(self, name)) is not None
@@ -70,7 +70,7 @@ class LaunchArgs:
         )
         return replace(
             launch,
-            **said,
+            **given,
             **template,
             env={**self.env, **launch.env},
             extra={**launch.extra, **self.extra},
@@ -78,7 +78,7 @@ class LaunchArgs:
 
 
 def parse_launch_args(text: str) -> LaunchArgs:
-    """The options of a `launch_args` string, with shell-like quoting. Raises GrammarError."""
+    """Parse a `launch_args` string with shell-like quoting. Raises GrammarError."""
     words = split_words(text)
     said: dict[str, Any] = {}
     at = 0
@@ -88,7 +88,7 @@ def parse_launch_args(text: str) -> LaunchArgs:
             raise GrammarError(
                 f"expected an option, got {shown(word.text)}",
                 position=word.position,
-                advice="options start with --; quote a value that holds blanks",
+                advice="options start with --; quote a value that contains blanks",
             )
         name, equals, attached = word.text[2:].partition("=")
         name = name.replace("-", "_")
@@ -120,7 +120,7 @@ def _option(said: dict[str, Any], name: str, value: Word, word: Word) -> None:
         said[_NUMBERS[name]] = _number(name, value)
     elif name == "onstart":
         raise GrammarError(
-            "--onstart names a file on the machine of whoever types it, which is not here",
+            "--onstart names a file on the user's machine, which cannot be read here",
             position=word.position,
             advice="give the commands themselves with --onstart-cmd",
         )
@@ -142,7 +142,7 @@ def _number(name: str, value: Word) -> float:
     number = read_number(value.text)
     if number is None or number < 0:
         raise GrammarError(
-            f"--{name} takes a number from 0 up, got {shown(value.text)}", position=value.position
+            f"--{name} takes a number of at least 0, got {shown(value.text)}", position=value.position
         )
     return number
 
@@ -173,7 +173,7 @@ def _runtype(said: dict[str, Any]) -> str | None:
     if ssh:
         return "ssh_direc ssh_proxy" if direct else "ssh_proxy"
     if direct:
-        raise GrammarError("--direct alone says nothing", advice="add --ssh or --jupyter")
+        raise GrammarError("--direct alone has no meaning", advice="add --ssh or --jupyter")
     return "args" if said.get("args") is not None else None
 
 

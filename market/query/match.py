@@ -1,4 +1,4 @@
-"""Does an offer match filters, and in which order do offers stand: numbers are compared as numbers."""
+"""Matches offers against filters and sorts them. Numeric text is compared as numbers."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ Row = TypeVar("Row", bound=Mapping[str, Any])
 
 
 def matches(filters: Mapping[str, Mapping[str, Any]], offer: Mapping[str, Any]) -> bool:
-    """Whether the offer meets every filter. What the offer does not say meets `neq` and `notin` only, or `eq null`."""
+    """Whether the offer passes every filter. A missing field passes only `neq`, `notin` and `eq null`."""
     return all(
         _holds(operator, offer.get(field), wanted)
         for field, conditions in filters.items()
@@ -21,7 +21,7 @@ def matches(filters: Mapping[str, Mapping[str, Any]], offer: Mapping[str, Any]) 
 
 
 def sorted_by(order: Order, rows: Iterable[Row]) -> list[Row]:
-    """The rows in order; a row without the field comes last, whatever the direction."""
+    """The rows in order. Rows without the field come last in both directions."""
     ordered = list(rows)
     for field, direction in reversed(order):
         known = [row for row in ordered if row.get(field) is not None]
@@ -66,11 +66,11 @@ def _equal(value: Any, wanted: Any) -> bool:
     left, right = _number(value), _number(wanted)
     if left is not None and right is not None:
         return left == right
-    return _plain(value) == _plain(wanted)
+    return _with_blanks(value) == _with_blanks(wanted)
 
 
-def _plain(value: Any) -> str:
-    """A blank may be typed as `_`."""
+def _with_blanks(value: Any) -> str:
+    """The text with `_` as blanks, which search strings write as `_`."""
     return str(value).replace("_", " ")
 
 

@@ -14,7 +14,7 @@ ALIASES = {
     "dph": "dph_total",
     "flops_usd": "flops_per_dphtotal",
 }
-"""Short names that people type → the API's columns."""
+"""Short names of the CLI → the API's columns."""
 
 _TERM = re.compile(r"([+-]?)([A-Za-z0-9_]+)([+-]?)")
 
@@ -27,7 +27,9 @@ def parse_order(order: Any) -> Order:
     if isinstance(order, str):
         return tuple(_term(name.strip(), order) for name in order.split(",") if name.strip())
     if not isinstance(order, list | tuple):
-        raise GrammarError(f"an order is text or a list of [field, direction], not {type(order).__name__}")
+        raise GrammarError(
+            f"an order must be text or a list of [field, direction], not {type(order).__name__}"
+        )
     return tuple(_pair(entry) for entry in order)
 
 

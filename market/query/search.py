@@ -5,6 +5,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from market.port import OfferQuery
@@ -16,7 +17,7 @@ from stoker_wire.parsing.strict_json import NotJson, parse_json
 Filters = dict[str, dict[str, Any]]
 
 MULTIPLIERS = {"cpu_ram": 1000.0, "gpu_ram": 1000.0, "gpu_total_ram": 1000.0, "duration": 86400.0}
-"""What a person types → what the API counts in: GB → MB, days → seconds."""
+"""Factors from the units of search strings to those of the API: GB → MB, days → seconds."""
 
 OPERATORS = {
     "=": "eq",
@@ -63,18 +64,18 @@ _SYMBOL = re.compile(r"\s*(==|!=|>=|<=|=|>|<)(?![=<>!])")
 _WORD_OPERATOR = re.compile(r"\s+(not\s+eq|not\s+in|noteq|notin|neq|nin|eq|gte|gt|lte|lt|in)(?=[\s\[])")
 _VALUE = re.compile(r"\s*(\"[^\"]*\"|'[^']*'|\[[^\]]*\]|[^\s\"'\[\]]+)(?=\s|$)")
 _JOINED = re.compile(r"(?P<by>[,;&|]+)(?=[A-Za-z0-9_]+(?:==|!=|>=|<=|=|>|<))|(?P<twice>[=<>])")
-"""In a bare value: what joins it with a second term, or a second operator."""
+"""In an unquoted value: a separator before a second term, or a second operator."""
 _COMMA = re.compile(r",(?!_)")
-"""In a bare value. A comma before a blank (`_`) belongs to a name: `geolocation=Sweden,_SE`."""
+"""In an unquoted value. A comma before a blank (`_`) is part of a name: `geolocation=Sweden,_SE`."""
 _BLANKS = re.compile(r"\s*")
 
 _ADVICE = "write `field operator value`, for example `gpu_name=RTX_4090 num_gpus>=2`"
 
 
 def parse_search(text: str, *, defaults: Mapping[str, Mapping[str, Any]] | None = None) -> Filters:
-    """The filters of a search string, over `defaults`; a field given here replaces its default.
+    """The filters of a search string, added to `defaults`; a given field replaces its default.
 
-    `field=any` (or `?`, `*`) removes the field, its default included. Raises GrammarError.
+    `field=any` (or `?`, `*`) removes the field and its default. Raises GrammarError.
     """
     given: Filters = {}
     removed: set[str] = set()
@@ -93,7 +94,7 @@ def parse_search(text: str, *, defaults: Mapping[str, Mapping[str, Any]] | None 
 
 
 def parse_filters(params: Any, *, defaults: Mapping[str, Mapping[str, Any]] | None = None) -> Filters:
-    """The filters of `search_params`: a search string, a dict, or a list of dicts which must all hold.
+    """The filters of `search_params`: a search string, a dict, or a list of dicts that must all match.
 
     A dict uses the API's own units (MB, seconds). Raises GrammarError.
     """
@@ -109,28 +110,31 @@ def parse_filters(params: Any, *, defaults: Mapping[str, Mapping[str, Any]] | No
         parts = [_from_mapping(part) if isinstance(part, Mapping) else None for part in params]
         if None in parts:
             raise GrammarError(
-                "a list of filters holds objects only", advice='for example [{"verified": {"eq": true}}]'
+                "a list of filters must contain objects only",
+                advice='for example [{"verified": {"eq": true}}]',
             )
         return base | merge_filters(*[part for part in parts if part is not None])
     raise GrammarError(
-        f"a search is a string, an object or a list of objects, not {type(params).__name__}", advice=_ADVICE
+        f"a search must be a string, an object or a list of objects, not {type(params).__name__}",
+        advice=_ADVICE,
     )
 
 
 def _from_json(params: Any) -> Any:
-    """An object or list that comes as text, as from a command line, is what it says."""
+    """Parse an object or list that is given as JSON text, as on a command line."""
     if not isinstance(params, str) or not params.lstrip().startswith(("{", "[")):
         return params
     try:
         return parse_json(params)
     except NotJson:
-        raise GrammarError("this begins like JSON and is none", advice=_ADVICE) from None
+        raise GrammarError("this begins like JSON but is not valid JSON", advice=_ADVICE) from None
 
 
 def merge_filters(*parts: Mapping[str, Mapping[str, Any]]) -> Filters:
-    """Filters that hold when all parts hold; two different values for one operator are a GrammarError.
+    """The conjunction of all parts. Of two bounds, the stricter one is kept.
 
-    A bound given twice keeps the stricter one.
+    Raises:
+        GrammarError: an operator of a field other than a bound has two different values.
     """
     merged: Filters = {}
     stricter: dict[str, Callable[..., float]] = {"gt": max, "gte": max, "lt": min, "lte": min}
@@ -144,7 +148,7 @@ def merge_filters(*parts: Mapping[str, Mapping[str, Any]]) -> Filters:
                     target[operator] = stricter[operator](target[operator], value, key=float)
                 else:
                     raise GrammarError(
-                        f"{field} is asked to be {operator} {shown(target[operator])} and {shown(value)}",
+                        f"{field} has two values for {operator}: {shown(target[operator])} and {shown(value)}",
                         advice="keep one of the two",
                     )
     return merged
@@ -158,27 +162,19 @@ def query_of(
     limit: int = 64,
     type: str = "on-demand",  # noqa: A002  the API's own word
 ) -> OfferQuery:
-    """`search_params` as a query; a dict may also bring `order`, `limit`, `type` and `allocated_storage`."""
+    """`search_params` as a query. A dict may also set `order`, `limit`, `type` and `allocated_storage`."""
     params = _from_json(params)
     filters = parse_filters(params, defaults=defaults)
-    said: dict[str, Any] = dict(params) if isinstance(params, Mapping) else {}
+    options: dict[str, Any] = dict(params) if isinstance(params, Mapping) else {}
     query = OfferQuery(
         filters=filters,
-        limit=_positive_int(said.get("limit"), "limit", limit),
-        disk_gb=_number(said["allocated_storage"], "allocated_storage")
-        if said.get("allocated_storage") is not None
+        limit=_positive_int(options.get("limit"), "limit", limit),
+        disk_gb=_number(options["allocated_storage"], "allocated_storage")
+        if options.get("allocated_storage") is not None
         else disk_gb,
-        type=str(said.get("type") or type),
+        type=str(options.get("type") or type),
     )
-    if said.get("order"):
-        return OfferQuery(
-            filters=query.filters,
-            order=parse_order(said["order"]),
-            limit=query.limit,
-            disk_gb=query.disk_gb,
-            type=query.type,
-        )
-    return query
+    return replace(query, order=parse_order(options["order"])) if options.get("order") else query
 
 
 def _skip(text: str, at: int) -> int:
@@ -187,7 +183,7 @@ def _skip(text: str, at: int) -> int:
 
 
 def _term(text: str, at: int) -> tuple[str, str, str, int, int]:
-    """`(field, operator, raw value, where the value starts, where the term ends)`."""
+    """The field, operator, raw value, start of the value and end of the term."""
     field = _FIELD.match(text, at)
     if field is None:
         raise GrammarError(f"expected a field name, got {shown(text[at:])}", position=at, advice=_ADVICE)
@@ -272,7 +268,7 @@ def _scalar(field: str, operator: str, text: str, position: int) -> Any:
 
 
 def driver_number(text: str, position: int | None = None) -> int:
-    """`535.86.05` → 535086005, the form in which the API compares driver versions."""
+    """`535.86.05` → 535086005, the API's form of driver versions."""
     parts = text.split(".")
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) <= 3 for part in parts):
         raise GrammarError(f"expected a driver version like 535.86.05, got {shown(text)}", position=position)
@@ -286,7 +282,7 @@ def _unquoted(text: str) -> str:
 def _number(value: Any, field: str, position: int | None = None) -> float:
     number = finite(value)
     if number is None:
-        raise GrammarError(f"{field} is compared with a number, got {shown(value)}", position=position)
+        raise GrammarError(f"{field} must be compared with a number, got {shown(value)}", position=position)
     return number
 
 
@@ -295,7 +291,7 @@ def _positive_int(value: Any, name: str, default: int) -> int:
         return default
     number = _number(value, name)
     if number < 1 or number != int(number):
-        raise GrammarError(f"{name} is a whole number from 1 up, got {shown(value)}")
+        raise GrammarError(f"{name} must be a whole number of at least 1, got {shown(value)}")
     return int(number)
 
 

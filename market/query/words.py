@@ -1,4 +1,4 @@
-"""Shell-like words with their positions: blanks separate, quotes group, a backslash takes the next character."""
+"""Splits text into shell-like words with positions: blanks separate, quotes group, a backslash escapes."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ from market.query.errors import GrammarError
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word, unquoted, and where it began."""
+    """One word without its quotes, and the position at which it began."""
 
     text: str
     position: int
 
 
 def split_words(text: str) -> list[Word]:
-    """The words of a command line; raises GrammarError for an open quote or a trailing backslash."""
+    """The words of a command line. Raises GrammarError for an open quote or a trailing backslash."""
     if "\0" in text:
-        raise GrammarError("a NUL character cannot stand here", position=text.index("\0"))
+        raise GrammarError("a NUL character is not allowed", position=text.index("\0"))
     words: list[Word] = []
     at = 0
     while at < len(text):

@@ -1,8 +1,7 @@
-"""What goes to the Vast REST API and what comes back, as our types."""
+"""Converts between the port's types and the bodies of the Vast REST API."""
 
-import ipaddress
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -12,12 +11,18 @@ from stoker_wire.market import Charge
 from stoker_wire.parsing.ids import read_id
 
 Row = TypeVar("Row", bound=BaseModel)
-Origin = tuple[str, str, int]
-"""Scheme, host and port."""
+
+
+class Origin(NamedTuple):
+    """The origin of a URL."""
+
+    scheme: str
+    host: str
+    port: int
 
 
 def create_body(launch: Launch) -> dict[str, Any]:
-    """The body of a create call; `launch.extra` adds fields but changes none of the launch's own."""
+    """The body of a create call. `launch.extra` adds fields and cannot replace the launch's own."""
     own = {
         "client_id": "me",
         "env": dict(launch.env),
@@ -48,33 +53,33 @@ def _given(fields: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {name: value for name, value in {**fields, **more}.items() if value is not None}
 
 
-def rows(answer: Mapping[str, Any], name: str, doing: str) -> list[Mapping[str, Any]]:
-    """The list of objects under that name. Raises Unavailable."""
+def read_rows(answer: Mapping[str, Any], name: str, doing: str) -> list[Mapping[str, Any]]:
+    """The list of objects with that name. Raises Unavailable."""
     found = answer.get(name)
     if not isinstance(found, list) or not all(isinstance(row, Mapping) for row in found):
-        raise Unavailable(f"{doing}: the market's answer holds no list of {name}")
+        raise Unavailable(f"{doing}: the market's answer has no list of {name}")
     return found
 
 
-def read(model: type[Row], row: Mapping[str, Any], doing: str) -> Row:
-    """A row as our type; null means "not said", as an absent field does. Raises Unavailable."""
+def read_row(model: type[Row], row: Mapping[str, Any], doing: str) -> Row:
+    """A row as the given type; null counts as absent. Raises Unavailable."""
     try:
         return model.model_validate(_given(row))
     except ValidationError as error:
         fields = ", ".join(sorted({".".join(map(str, fault["loc"])) for fault in error.errors()}))
         raise Unavailable(
-            f"{doing}: the market sent a {model.__name__} that cannot be read ({fields})"
+            f"{doing}: the market sent an invalid {model.__name__} (fields: {fields})"
         ) from None
 
 
-def charge_of(row: Mapping[str, Any], now: float) -> Charge | None:
-    """A row of the bill; None if it is not an instance's, or cannot be read: one odd row must not hide the others."""
+def read_charge(row: Mapping[str, Any], now: float) -> Charge | None:
+    """A row of the bill; None if it is not an instance's or is invalid. One invalid row must not hide the others."""
     kind, _, number = str(row.get("source") or "").partition("-")
     metadata = row.get("metadata")
     instance_id = read_id(number)
     if kind != "instance" or instance_id is None:
         return None
-    said = {
+    fields = {
         "instance_id": instance_id,
         "label": metadata.get("label") if isinstance(metadata, Mapping) else None,
         "dollars": row.get("amount"),
@@ -83,13 +88,13 @@ def charge_of(row: Mapping[str, Any], now: float) -> Charge | None:
         "final": row.get("final"),
     }
     try:
-        return read(Charge, said, "charges")
+        return read_row(Charge, fields, "charges")
     except Unavailable:
         return None
 
 
-def together(one: Charge, other: Charge) -> Charge:
-    """Two rows of one instance."""
+def merge_charges(one: Charge, other: Charge) -> Charge:
+    """The sum of two rows of one instance."""
     return one.model_copy(
         update={
             "dollars": one.dollars + other.dollars,
@@ -101,19 +106,11 @@ def together(one: Charge, other: Charge) -> Charge:
 
 
 def origin(address: str) -> Origin | None:
-    """Where an address points; None if it is not a plain http(s) address."""
+    """The origin of a URL; None if it is not an http(s) URL without credentials."""
     try:
         url = httpx.URL(address)
     except (httpx.InvalidURL, TypeError):
         return None
     if url.scheme not in ("http", "https") or not url.host or url.userinfo:
         return None
-    return (url.scheme, url.host, url.port or {"http": 80, "https": 443}[url.scheme])
-
-
-def is_loopback(where: Origin) -> bool:
-    """Whether it is this machine."""
-    try:
-        return where[1] == "localhost" or ipaddress.ip_address(where[1].strip("[]")).is_loopback
-    except ValueError:
-        return False
+    return Origin(url.scheme, url.host, url.port or {"http": 80, "https": 443}[url.scheme])

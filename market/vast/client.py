@@ -1,4 +1,4 @@
-"""A client of the Vast REST API: the hosted marketplace, or the host marketplace, which speaks the same."""
+"""A client of the Vast REST API, for the hosted marketplace and the host marketplace."""
 
 import asyncio
 import builtins
@@ -14,17 +14,26 @@ import structlog
 from market.port import InstanceGone, Launch, Market, OfferQuery, Refused, Unavailable
 from market.shared_listing import SharedListing
 from market.shared_lookup import SharedLookup
-from market.vast.bodies import charge_of, create_body, is_loopback, origin, read, rows, together, update_body
+from market.vast.bodies import (
+    create_body,
+    merge_charges,
+    origin,
+    read_charge,
+    read_row,
+    read_rows,
+    update_body,
+)
 from market.vast.errors import About, failure, no_answer
 from stoker_wire.market import Charge, Instance, Offer, Template
 from stoker_wire.parsing.strict_json import NotJson, parse_answer
+from stoker_wire.security.loopback import is_loopback
 
 log = structlog.get_logger(__name__)
 
 PAGE = 25
 PAGES_MAX = 1000
-PAGE_REST_SECONDS = 0.02
-"""Between two pages of a list: hundreds in a row would keep the marketplace, and all that shares our core, from the rest."""
+PAGE_PAUSE_SECONDS = 0.02
+"""Pause between two pages, so that long lists do not block other calls and other work on the event loop's core."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 CHARGES_PAGE = 100
 _DAY_SECONDS = 86_400
@@ -32,27 +41,26 @@ LOG_BYTES_MAX = 2_000_000
 LOG_TRIES = 30
 LOG_PAUSE_SECONDS = 0.3
 HOSTED_LOG_ORIGINS = ("https://s3.amazonaws.com",)
-"""Where the hosted marketplace puts logs. A result address elsewhere is not followed: it could point into our own network."""
+"""Origins of the hosted marketplace's logs. Other result addresses are refused: they could point into this network."""
 
 
 def _client(*, trust_env: bool, **options: Any) -> httpx.AsyncClient:
-    """A client that uses the environment's proxy if `trust_env` says so.
+    """An HTTP client that uses the environment's proxy if `trust_env` is set.
 
     Raises:
-        ValueError: the environment names a proxy that cannot be used; the address is not repeated, as it may hold a
-            password.
+        ValueError: the environment's proxy cannot be used. The message omits its address, which may contain a password.
     """
     try:
         return httpx.AsyncClient(trust_env=trust_env, **options)
     except (ImportError, ValueError, httpx.InvalidURL) as fault:
         raise ValueError(
             "the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY cannot be used for the marketplace "
-            f"({type(fault).__name__}); give an http:// proxy, or name the marketplace's host in NO_PROXY"
+            f"({type(fault).__name__}); use an http:// proxy, or add the marketplace's host to NO_PROXY"
         ) from None
 
 
 class VastMarket(Market):
-    """`market.port.Market` over HTTP. One call is one request: repeating is the caller's business."""
+    """`market.port.Market` over HTTP. Calls are not retried."""
 
     def __init__(
         self,
@@ -70,8 +78,8 @@ class VastMarket(Market):
         if own is None:
             raise ValueError(f"the market's address must be http(s)://host[:port], not {base_url!r}")
         self._api_key = api_key
-        # A proxy of the environment cannot reach this machine's own marketplace.
-        trust_env = not is_loopback(own)
+        # The environment's proxy cannot reach a marketplace on this machine.
+        trust_env = not is_loopback(own.host)
         self._client = _client(
             trust_env=trust_env,
             base_url=self._base_url,
@@ -81,13 +89,13 @@ class VastMarket(Market):
             follow_redirects=False,
         )
         # Logs are fetched without the key.
-        self._plain = _client(
+        self._log_client = _client(
             trust_env=trust_env, timeout=timeout_s, transport=transport, follow_redirects=False
         )
         self._listing = SharedListing[Instance](self._every_instance)
         self._lookup = SharedLookup(self._with_labels, at_once_max=PAGE)
-        self._finds_labels: bool | None = None
-        """Whether the marketplace filters by label; None: it was asked for none so far that there was."""
+        self._filters_labels: bool | None = None
+        """Whether the marketplace supports filters by label; None: unknown until a filter has found an instance."""
         self._bills = SharedListing[Charge](self._every_charge)
         self._log_origins = {own, *(origin(one) for one in log_origins)} - {None}
 
@@ -95,7 +103,7 @@ class VastMarket(Market):
         return f"<VastMarket {self._base_url}>"
 
     async def search(self, query: OfferQuery) -> list[Offer]:
-        """Offers that match now, best first in the query's order."""
+        """Available offers that match, in the query's order."""
         body = {
             **query.filters,
             "order": [list(pair) for pair in query.order],
@@ -105,16 +113,16 @@ class VastMarket(Market):
         }
         answer = await self._call("POST", "/api/v0/bundles/", about="account", doing="search", body=body)
         offers = []
-        for row in rows(answer, "offers", "search"):
+        for row in read_rows(answer, "offers", "search"):
             try:
-                offers.append(read(Offer, row, "search"))
+                offers.append(read_row(Offer, row, "search"))
             except Unavailable:
-                # One odd machine must not hide the others.
+                # One invalid offer must not hide the others.
                 log.warning("offer_not_readable", offer_id=row.get("id"))
         return offers
 
     async def create(self, offer_id: int, launch: Launch) -> int:
-        """Rent the offer; answers the new instance's id. Not idempotent: look the label up first."""
+        """Rent the offer and return the new instance's id. Not idempotent: look the label up before a retry."""
         doing = f"create on offer {offer_id}"
         answer = await self._call(
             "PUT",
@@ -130,15 +138,15 @@ class VastMarket(Market):
         return number
 
     async def start(self, instance_id: int) -> None:
-        """Want it running."""
+        """Request the state `running`."""
         await self._change(instance_id, "start", {"state": "running"})
 
     async def stop(self, instance_id: int) -> None:
-        """Want it stopped; its disk stays."""
+        """Request the state `stopped`; the disk is kept."""
         await self._change(instance_id, "stop", {"state": "stopped"})
 
     async def reboot(self, instance_id: int) -> None:
-        """Stop and start its container."""
+        """Restart the container."""
         await self._call(
             "PUT",
             f"/api/v0/instances/reboot/{instance_id}/",
@@ -148,7 +156,7 @@ class VastMarket(Market):
         )
 
     async def destroy(self, instance_id: int) -> None:
-        """Release it. An instance that is gone already is a success."""
+        """Destroy the instance and its disk. Succeeds if the instance does not exist."""
         try:
             await self._call(
                 "DELETE",
@@ -161,7 +169,7 @@ class VastMarket(Market):
             log.info("instance_gone_already", instance_id=instance_id)
 
     async def update_template(self, instance_id: int, launch: Launch) -> None:
-        """Change what it runs at its next start, keeping machine and disk."""
+        """Change the code that the instance runs from its next start on; machine and disk are kept."""
         await self._call(
             "PUT",
             f"/api/v0/instances/update_template/{instance_id}/",
@@ -176,7 +184,7 @@ class VastMarket(Market):
         await self._change(instance_id, "relabel", {"label": label})
 
     async def show(self, instance_id: int) -> Instance:
-        """The instance as it is now."""
+        """The instance's current state."""
         doing = f"show of instance {instance_id}"
         answer = await self._call(
             "GET",
@@ -189,26 +197,28 @@ class VastMarket(Market):
         if row is None and "instances" in answer:
             raise InstanceGone(f"{doing}: there is no such instance")
         if not isinstance(row, Mapping):
-            raise Unavailable(f"{doing}: the answer holds no instance")
-        return read(Instance, row, doing)
+            raise Unavailable(f"{doing}: the answer has no instance")
+        return read_row(Instance, row, doing)
 
     async def list(self, *, label_prefix: str = "") -> "list[Instance]":
-        """All instances of this account whose label starts with the prefix; calls share their pages (`SharedListing`)."""
+        """All instances of the account whose label starts with the prefix. Concurrent calls share a listing."""
         return await self._listing.starting_with(label_prefix)
 
     async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
-        """Those that carry one of these labels, in a call for 25 of them: a look at ten machines does not read the pages of
-        ten thousand. What is not found counts as gone, or is rented again: so nothing is believed to be absent before the filter
-        has found something, and a marketplace that reads it in another way is read whole."""
-        if self._finds_labels is not False:
+        """The instances whose label is one of these, by a filter with up to 25 labels per call.
+
+        Callers treat a missing instance as destroyed, or rent again. So an empty result counts only after the filter has
+        found an instance once; otherwise, and if the marketplace ignores the filter, the whole account is listed.
+        """
+        if self._filters_labels is not False:
             found = await self._lookup.labelled(labels)
-            if found or not labels or self._finds_labels is not None:
+            if found or not labels or self._filters_labels is not None:
                 return found
         wanted = set(labels)
         found = [one for one in await self._listing.starting_with("") if one.label in wanted]
-        if found and self._finds_labels is None:
-            log.warning("market_does_not_find_labels", there=len(found))
-            self._finds_labels = False
+        if found and self._filters_labels is None:
+            log.warning("market_label_filter_unsupported", listed=len(found), found=0)
+            self._filters_labels = False
         return found
 
     async def _with_labels(self, labels: Sequence[str]) -> "builtins.list[Instance]":
@@ -217,36 +227,36 @@ class VastMarket(Market):
         wanted = set(labels)
         ours = [one for one in found if one.label in wanted]
         if len(ours) < len(found):
-            log.warning("market_ignores_labels", shown=len(found), asked_for=len(ours))
-            self._finds_labels = False
-        elif ours and self._finds_labels is None:
-            self._finds_labels = True
+            log.warning("market_label_filter_unsupported", listed=len(found), found=len(ours))
+            self._filters_labels = False
+        elif ours and self._filters_labels is None:
+            self._filters_labels = True
         return ours
 
     async def _every_instance(self, _since: float) -> "builtins.list[Instance]":
         return await self._instances("list")
 
     async def _instances(self, doing: str, params: Mapping[str, str] = _NOTHING) -> "builtins.list[Instance]":
-        """All pages."""
+        """The instances of all pages."""
         found: dict[int, Instance] = {}
-        asked = {"limit": str(PAGE), "order_by": json.dumps([{"col": "id", "dir": "asc"}]), **params}
-        async for row in self._pages("/api/v1/instances/", asked, "instances", doing):
-            # An instance that cannot be read must not look as if it had vanished: the whole list fails.
-            instance = read(Instance, row, doing)
+        query = {"limit": str(PAGE), "order_by": json.dumps([{"col": "id", "dir": "asc"}]), **params}
+        async for row in self._pages("/api/v1/instances/", query, "instances", doing):
+            # An invalid row fails the whole list: without it, the instance would seem to have vanished.
+            instance = read_row(Instance, row, doing)
             found[instance.id] = instance
         return list(found.values())
 
     async def charges(self, *, label_prefix: str = "", since: float = 0.0) -> Sequence[Charge]:
-        """What instances of such labels, gone ones too, were billed in all; `since`: those that are gone longer may be left out.
+        """The total bill of each instance whose label starts with the prefix, destroyed ones included.
 
-        Calls share their pages, as those of `list` do.
+        Instances destroyed before `since` (Unix seconds) may be left out. Concurrent calls share a listing.
         """
         return await self._bills.starting_with(label_prefix, since=since)
 
     async def _every_charge(self, since: float) -> "builtins.list[Charge]":
-        """All bills of this account since that day.
+        """All bills of the account since the day of `since`.
 
-        The API bills by UTC days and knows no filter by instance. A row's `final` is the host marketplace's own word.
+        The API bills by UTC days and cannot filter by instance. Only the host marketplace sets a row's `final`.
         """
         now = self._now()
         days = {"gte": int(since // _DAY_SECONDS) * _DAY_SECONDS, "lte": int(now)}
@@ -254,15 +264,15 @@ class VastMarket(Market):
         params = {"select_filters": json.dumps(filters), "limit": str(CHARGES_PAGE)}
         found: dict[int, Charge] = {}
         async for row in self._pages("/api/v0/charges/", params, "results", "charges"):
-            read_row = charge_of(row, now)
-            if read_row is None:
+            charge = read_charge(row, now)
+            if charge is None:
                 continue
-            before = found.get(read_row.instance_id)
-            found[read_row.instance_id] = read_row if before is None else together(before, read_row)
+            before = found.get(charge.instance_id)
+            found[charge.instance_id] = charge if before is None else merge_charges(before, charge)
         return list(found.values())
 
     async def template(self, *, hash_id: str | None = None, id: int | None = None) -> Template:  # noqa: A002
-        """The template; Refused (`code` no_such_template) if there is none."""
+        """The template. Raises Refused with code `no_such_template` if it does not exist."""
         named = f"hash {hash_id}" if hash_id is not None else f"id {id}"
         select = {"hash_id": {"eq": hash_id}} if hash_id is not None else {"id": {"eq": id}}
         answer = await self._call(
@@ -272,14 +282,14 @@ class VastMarket(Market):
             doing=f"template of {named}",
             params={"select_filters": json.dumps(select)},
         )
-        for row in rows(answer, "templates", "template"):
-            template = read(Template, row, "template")
+        for row in read_rows(answer, "templates", "template"):
+            template = read_row(Template, row, "template")
             if template.hash_id == hash_id if hash_id is not None else template.id == id:
                 return template
         raise Refused(f"there is no template with {named}", code="no_such_template")
 
     async def logs(self, instance_id: int, *, tail: int = 200) -> str:
-        """The last lines that the instance printed."""
+        """The last `tail` lines of the instance's log."""
         doing = f"logs of instance {instance_id}"
         answer = await self._call(
             "PUT",
@@ -293,7 +303,7 @@ class VastMarket(Market):
             raise Unavailable(f"{doing}: the result's address is not one of the allowed origins")
         for attempt in range(LOG_TRIES):
             if attempt:
-                # The hosted marketplace writes the file a moment after it gave out its address.
+                # The hosted marketplace writes the file shortly after it returned the address.
                 await asyncio.sleep(LOG_PAUSE_SECONDS)
             text = await self._fetch(address, doing)
             if text is not None:
@@ -301,12 +311,12 @@ class VastMarket(Market):
         raise Unavailable(f"{doing}: the log did not appear in {LOG_TRIES * LOG_PAUSE_SECONDS:.0f} s")
 
     async def close(self) -> None:
-        """Release connections."""
+        """Close connections."""
         self._listing.close()
         self._lookup.close()
         self._bills.close()
         await self._client.aclose()
-        await self._plain.aclose()
+        await self._log_client.aclose()
 
     async def _change(self, instance_id: int, verb: str, body: dict[str, Any]) -> None:
         await self._call(
@@ -320,13 +330,13 @@ class VastMarket(Market):
     async def _pages(
         self, path: str, params: dict[str, str], key: str, doing: str
     ) -> AsyncIterator[Mapping[str, Any]]:
-        """The rows of every page."""
+        """The rows of all pages."""
         seen: set[str] = set()
         for number in range(PAGES_MAX):
             if number:
-                await asyncio.sleep(PAGE_REST_SECONDS)
+                await asyncio.sleep(PAGE_PAUSE_SECONDS)
             answer = await self._call("GET", path, about="account", doing=doing, params=params)
-            for row in rows(answer, key, doing):
+            for row in read_rows(answer, key, doing):
                 yield row
             token = answer.get("next_token")
             if not token:
@@ -348,7 +358,7 @@ class VastMarket(Market):
         params: dict[str, str] | None = None,
         secrets: Iterable[str] = (),
     ) -> dict[str, Any]:
-        """One request; answers the JSON object of a success. Raises MarketError."""
+        """Send one request and return the JSON object of a successful answer. Raises MarketError."""
         try:
             response = await self._client.request(method, path, json=body, params=params)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -369,23 +379,23 @@ class VastMarket(Market):
             secrets=(self._api_key, *secrets),
         )
         if isinstance(answer, dict) and about == "offer":
-            await self._release_half_made(answer.get("new_contract"))
+            await self._destroy_after_failed_create(answer.get("new_contract"))
         raise fault
 
-    async def _release_half_made(self, number: Any) -> None:
-        """A bid under the price makes a stopped instance and reports an error: its disk would cost money for ever."""
+    async def _destroy_after_failed_create(self, number: Any) -> None:
+        """Destroy the stopped instance that a bid under the price creates besides its error; its disk is billed."""
         if isinstance(number, bool) or not isinstance(number, int):
             return
         try:
             await self.destroy(number)
         except (Unavailable, Refused):
-            # Its label gives it to the next reconciliation.
-            log.warning("half_made_instance_left", instance_id=number)
+            # The next reconciliation finds the instance by its label.
+            log.warning("instance_of_failed_create_left", instance_id=number)
 
     async def _fetch(self, address: str, doing: str) -> str | None:
-        """The text at an allowed address; None if it is not there yet."""
+        """The text at an allowed address; None if it does not exist yet."""
         try:
-            async with self._plain.stream("GET", address) as response:
+            async with self._log_client.stream("GET", address) as response:
                 if response.status_code != 200:
                     return None
                 data = bytearray()

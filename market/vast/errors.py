@@ -1,4 +1,4 @@
-"""The Vast REST API's answers, translated once into the port's errors."""
+"""Translates error answers of the Vast REST API into the port's errors."""
 
 import email.utils
 import time
@@ -12,9 +12,9 @@ from stoker_wire.parsing.numbers import read_number
 
 About = Literal["offer", "instance", "template", "account"]
 
-SAID_MAX = 200
-SECRET_LENGTH_MIN = 6
-"""Shorter values occur in ordinary words by chance."""
+MESSAGE_CHARS_MAX = 200
+SECRET_CHARS_MIN = 6
+"""Shorter values are not redacted: they occur in ordinary words by chance."""
 
 _BY_CODE: dict[str, type[MarketError]] = {
     "no_such_ask": OfferGone,
@@ -36,12 +36,12 @@ def failure(
     doing: str,
     secrets: Iterable[str] = (),
 ) -> MarketError:
-    """The error that an answer means. `doing` names the call, e.g. `create on offer 7`; secrets are cut out of the market's words."""
-    code, said = _code(body), _said(body, secrets)
+    """The error for an answer. `doing` names the call, e.g. `create on offer 7`; `secrets` are redacted."""
+    code, message = _code(body), _message(body, secrets)
     what = (
         f"{doing}: the market answered {status}"
         + (f" {code}" if code else "")
-        + (f": {said}" if said else "")
+        + (f": {message}" if message else "")
     )
     if status == 429 or code in _LIMITED:
         return RateLimited(what, retry_after_s=retry_after(headers.get("Retry-After")))
@@ -51,39 +51,40 @@ def failure(
     if status >= 500 or status in (408, 425) or 300 <= status < 400:
         return Unavailable(what)
     if not isinstance(body, Mapping):
-        # A proxy's page or a wrong address: "not found" of such an answer must not pass for an instance that vanished.
-        return Unavailable(f"{what}, which is no answer of a marketplace: check its address")
+        # A proxy's page or a wrong address: its "not found" does not mean that an instance vanished.
+        return Unavailable(f"{what}, which is not a marketplace's answer: check its address")
     kind = _BY_CODE.get(code)
     if kind is not None and not issubclass(kind, Refused):
         return kind(what)
     if status == 410 and about == "offer":
         return OfferGone(what)
-    if status in (404, 410) and about == "instance" and _names(said, code, "instance"):
+    if status in (404, 410) and about == "instance" and _mentions(message, code, "instance"):
         return InstanceGone(what)
     if status in (404, 410) and about == "instance" and code == "":
-        # Nor the JSON of a proxy that knows no such path: the machine runs on, and is paid.
-        return Unavailable(f"{what}, which does not speak of the instance")
-    if status == 404 and about == "offer" and (code == "" or _names(said, code, "no_such_ask")):
+        # A proxy's JSON for an unknown path does not mean that the instance vanished either.
+        return Unavailable(f"{what}, which does not mention the instance")
+    if status == 404 and about == "offer" and (code == "" or _mentions(message, code, "no_such_ask")):
         return OfferGone(what)
     return (kind if kind is not None else Refused)(what, code=code or str(status))
 
 
-def _names(said: str, code: str, thing: str) -> bool:
-    """Whether a vague code is made clear by the sentence: the hosted marketplace says `not_found` of an instance and of a
-    path, and `invalid_args` of an offer that is taken and of a template that does not exist.
+def _mentions(message: str, code: str, thing: str) -> bool:
+    """Whether the message of an answer with a vague code mentions the thing.
 
-    A path that it repeats does not count: a server that has no route `/api/v0/instances/7/` says nothing of instance 7."""
-    words = " ".join(word for word in said.lower().split() if "/" not in word)
+    The hosted marketplace uses `not_found` for instances and paths, and `invalid_args` for taken offers and unknown
+    templates. Paths in the message are ignored: "no route /api/v0/instances/7/" is not about instance 7.
+    """
+    words = " ".join(word for word in message.lower().split() if "/" not in word)
     return (code == "" or code in _VAGUE) and thing in words
 
 
 def no_answer(error: httpx.HTTPError | httpx.InvalidURL, doing: str) -> Unavailable:
-    """The call had no answer; only the kind of fault is named, since its text may hold the address with what is in it."""
+    """The error for a call without an answer. It names only the error's type: the text may contain the address."""
     return Unavailable(f"{doing}: no answer from the market ({type(error).__name__})")
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds to wait, from seconds or from an HTTP date; None if it says neither."""
+    """Seconds to wait, from a number or an HTTP date; None if the header is neither."""
     if not value:
         return None
     seconds = read_number(value)
@@ -102,13 +103,13 @@ def _code(body: Any) -> str:
     )
 
 
-def _said(body: Any, secrets: Iterable[str]) -> str:
+def _message(body: Any, secrets: Iterable[str]) -> str:
     if not isinstance(body, Mapping):
         return ""
-    said = body.get("msg") or body.get("message") or body.get("detail")
-    if not isinstance(said, str):
+    text = body.get("msg") or body.get("message") or body.get("detail")
+    if not isinstance(text, str):
         return ""
-    for secret in sorted({one for one in secrets if len(one) >= SECRET_LENGTH_MIN}, key=len, reverse=True):
-        said = said.replace(secret, "[hidden]")
-    said = " ".join("".join(char if char.isprintable() else " " for char in said).split())
-    return said if len(said) <= SAID_MAX else f"{said[: SAID_MAX - 1]}…"
+    for secret in sorted({one for one in secrets if len(one) >= SECRET_CHARS_MIN}, key=len, reverse=True):
+        text = text.replace(secret, "[hidden]")
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return text if len(text) <= MESSAGE_CHARS_MAX else f"{text[: MESSAGE_CHARS_MAX - 1]}…"

@@ -1,4 +1,4 @@
-"""`stokerd adopt`: give instances to this deployment that no living deployment owns."""
+"""`stokerd adopt`: assign instances to this deployment that no running deployment owns."""
 
 from collections.abc import Callable
 
@@ -15,8 +15,8 @@ from stoker.cli.output import in_cells
 from stoker_wire.control import workflow_id
 from stoker_wire.market import Instance
 
-WORD = "adopt"
-"""What a person types to confirm."""
+CONFIRMATION = "adopt"
+"""The word that the user types to confirm."""
 
 
 async def run_adopt(
@@ -27,17 +27,17 @@ async def run_adopt(
     confirmed: Callable[[str], bool],
     console: Console,
 ) -> tuple[int, ...]:
-    """List what would be adopted, have it confirmed, and change the labels; answers the adopted instances' ids.
+    """List the instances, ask for confirmation, change their labels and return the adopted ids.
 
-    `origin`: the deployment that owned them; None: labels that name no deployment.
+    `origin` is the deployment that owned them; None: instances whose labels name no deployment.
 
     Raises:
-        CommandError: the marketplace or Temporal does not answer, or it was not confirmed.
+        CommandError: the marketplace or Temporal does not answer, or the user did not confirm.
     """
     if origin is not None:
         require_identity(origin, "--from")
     if origin == market.deployment:
-        raise CommandError(f"{origin} is this deployment: its instances are its own already")
+        raise CommandError(f"{origin} is this deployment: it already owns its instances")
     try:
         found = [
             (one, owner)
@@ -48,7 +48,9 @@ async def run_adopt(
             console.print("there is nothing to adopt")
             return ()
         await _show(found, client, console)
-        question = f"{len(found)} instances will belong to the deployment {market.deployment}. Type {WORD}: "
+        question = (
+            f"{len(found)} instances will belong to the deployment {market.deployment}. Type {CONFIRMATION}: "
+        )
         if not confirmed(question):
             raise CommandError("not confirmed; nothing was changed", exit_code=1)
         return await _adopt(market, [one for one, _ in found], console)

@@ -1,4 +1,4 @@
-"""`stokerd dev`: Temporal, the marketplace of this machine, the Temporal worker and the engine, in one command."""
+"""`stokerd dev`: runs Temporal, the host marketplace, the Temporal worker and the engine on this machine."""
 
 import asyncio
 import json
@@ -38,14 +38,14 @@ Result = TypeVar("Result")
 
 READY_SECONDS_MAX = 60.0
 PREPARE_SECONDS_MAX = 120.0
-"""A database from before a search attribute is told of it, which takes the server a minute."""
-LISTENERS_SECONDS = 15.0
-"""Between two looks at what instances listen on."""
+"""Adding a search attribute to an older database takes the server up to a minute."""
+LISTENING_CHECK_SECONDS = 15.0
+"""Interval of checks for sockets that listen on the network."""
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SYSTEMROOT")
 
 
 class DevStack:
-    """A whole deployment on this machine, as child processes that are restarted when they die."""
+    """A whole deployment on this machine, as supervised child processes."""
 
     def __init__(self, settings: DevSettings) -> None:
         self.settings = settings
@@ -56,24 +56,24 @@ class DevStack:
         self._effective = self.state_dir / "settings.json"
         self.keys: Keys | None = None
         self.deployment = ""
-        """The identity, once it has started."""
+        """The deployment's identity; empty before the start."""
         self._ui: GuardedUi | None = None
 
     @property
     def pids(self) -> dict[str, int]:
-        """Running children by name."""
+        """Process ids of running children, by name."""
         children = self.supervisor.children.values()
         return {child.name: child.pid for child in children if child.pid is not None}
 
     async def start(self) -> None:
-        """Check the ground, start every part in order, and return once all are ready.
+        """Check the preconditions, start all processes in order, and return when all are ready.
 
         Raises:
-            CommandError: the state folder or a port is in use, or a part did not become ready.
+            CommandError: the state folder or a port is in use, or a process did not become ready.
         """
         if self.settings.worker.deployment is not None:
             raise CommandError(
-                "worker.deployment is for production: here nothing would run until a build is rolled out; remove it"
+                "worker.deployment is for production: `stokerd dev` rolls out no build, so no workflow would run; remove it"
             )
         self._lock.acquire()
         try:
@@ -88,13 +88,13 @@ class DevStack:
             raise
 
     async def stop(self) -> None:
-        """End every part, the engine first and Temporal last, and leave nothing behind."""
+        """Stop all processes, the engine first and Temporal last."""
         if self._ui is not None:
             await self._ui.close()
         await self.supervisor.stop()
         try:
             self._record.write({})
-        except OSError as fault:  # a full disk: the children are ended all the same
+        except OSError as fault:  # e.g. a full disk; the children are stopped already
             log.warning("children_not_recorded", error=str(fault))
         self._lock.release()
 
@@ -110,21 +110,21 @@ class DevStack:
         if temporal.ui_port is not None and ui is not None:
             backend = f"http://{bracketed(ui[0])}:{ui[1]}"
             self._ui = await GuardedUi.start(temporal.ip, temporal.ui_port, backend)
-        client = await self._while_alive("temporal", self._prepared())
+        client = await self._while_alive("temporal", self._prepare_temporal())
         if settings.market.kind == "host":
             await self.supervisor.start(self._role("market", stop_seconds_max=30))
-            await self._answers(f"{settings.market_url}/healthz", "market")
+            await self._wait_for_ok(f"{settings.market_url}/healthz", "market")
         await self.supervisor.start(self._role("worker", stop_seconds_max=40))
         await self.supervisor.start(self._role("engine"))
-        await self._polled(client)
-        await self._answers(f"{settings.engine.own_url}/readyz", "engine")
+        await self._wait_for_pollers(client)
+        await self._wait_for_ok(f"{settings.engine.own_url}/readyz", "engine")
         self._record.write(self.pids)
 
     def listening(self) -> list[ListeningSocket] | None:
-        """Every TCP socket on which this process, the children and their instances listen; None: unknown on this system."""
+        """The listening TCP sockets of this process, its children and their instances; None if the system has no /proc."""
         return listening_sockets(proc.descendants(os.getpid()))
 
-    async def _prepared(self) -> Client:
+    async def _prepare_temporal(self) -> Client:
         temporal = self.settings.temporal
         try:
             client = await connect(temporal)
@@ -135,10 +135,10 @@ class DevStack:
         return client
 
     async def _while_alive(self, name: str, work: Coroutine[Any, Any, Result]) -> Result:
-        """The work's result, as long as the child does not die again and again.
+        """The result of the work, unless the child keeps exiting.
 
         Raises:
-            CommandError: it did; the sentence ends with its last words.
+            CommandError: the child exited repeatedly; the message ends with the last lines of its log.
         """
         deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX + PREPARE_SECONDS_MAX
         task = asyncio.create_task(work)
@@ -180,10 +180,10 @@ class DevStack:
         return ports
 
     def _write_effective(self) -> None:
-        # A template's environment may hold what is nobody else's business.
+        # A template's environment may contain secrets.
         write_private(self._effective, json.dumps(self.settings.model_dump(mode="json"), indent=1))
 
-    async def _answers(self, url: str, name: str) -> None:
+    async def _wait_for_ok(self, url: str, name: str) -> None:
         deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX
         async with httpx.AsyncClient(trust_env=False) as http:
             while True:
@@ -195,13 +195,13 @@ class DevStack:
                 self._check_alive(name, deadline)
                 await asyncio.sleep(0.05)
 
-    async def _polled(self, client: Client) -> None:
+    async def _wait_for_pollers(self, client: Client) -> None:
         deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX
-        wanted = [
+        queues = [
             (TASK_QUEUE, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW),
             (MARKET_TASK_QUEUE, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY),
         ]
-        for queue, kind in wanted:
+        for queue, kind in queues:
             while True:
                 answer = await client.workflow_service.describe_task_queue(
                     DescribeTaskQueueRequest(
@@ -219,31 +219,31 @@ class DevStack:
             raise CommandError(self._did_not_start(name), exit_code=4)
 
     def _did_not_start(self, name: str, reason: str = "") -> str:
-        words = log_tail(self.supervisor.children[name].log_file)
-        told = f"the {name} did not start{f' ({reason})' if reason else ''}; its last words: {words}"
+        tail = log_tail(self.supervisor.children[name].log_file)
+        message = f"the {name} did not start{f' ({reason})' if reason else ''}; the end of its log: {tail}"
         file = self.settings.temporal.db_filename
         if name == "temporal" and file is not None:
-            told += (
-                f". If {self.state_dir / file} is damaged, restore it from a backup, or move it away to begin "
+            message += (
+                f". If {self.state_dir / file} is damaged, restore it from a backup, or move it away to start "
                 "without endpoints: the sweep then destroys their instances"
             )
-        return told
+        return message
 
 
 def log_tail(log_file: Path, *, lines: int = 2) -> str:
-    """The end of a child's log, in one line."""
+    """The last lines of a child's log, joined into one line."""
     try:
         with log_file.open("rb") as log:
             log.seek(max(0, log_file.stat().st_size - 16_384))
             text = log.read().decode(errors="replace")
     except OSError:
         return "(no log)"
-    said = [line.strip() for line in text.splitlines() if line.strip()]
-    return " | ".join(line[:500] for line in said[-lines:]) or "(nothing)"
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    return " | ".join(line[:500] for line in found[-lines:]) or "(empty)"
 
 
 def _environment(role: Role | None) -> dict[str, str]:
-    """What a child needs of this process' environment: named variables, and stoker's own. Temporal gets no secret."""
+    """The environment of a child: a few system variables, and stoker's for its role. Temporal gets no secrets."""
     kept = {key: value for key, value in os.environ.items() if key in _KEPT_VARIABLES}
     return kept | environment_for(role, os.environ)
 
@@ -271,18 +271,18 @@ async def run_dev(settings: DevSettings) -> None:
 
 
 async def _watch_listeners(stack: DevStack) -> None:
-    """Warn once of each socket that instances open to the network after the start."""
+    """Log a warning, once per socket, when an instance starts to listen on the network."""
     warned = {(one.host, one.port) for one in stack.listening() or []}
     while True:
-        await asyncio.sleep(LISTENERS_SECONDS)
+        await asyncio.sleep(LISTENING_CHECK_SECONDS)
         for one in stack.listening() or []:
             if not one.is_loopback and (one.host, one.port) not in warned:
                 warned.add((one.host, one.port))
                 log.warning("dev.reachable_from_network", address=str(one), pid=one.pid)
 
 
-def reach(settings: DevSettings, found: list[ListeningSocket] | None) -> str:
-    """Who can reach the deployment, in one line. `found` is what listens now; None if the system cannot tell."""
+def describe_exposure(settings: DevSettings, found: list[ListeningSocket] | None) -> str:
+    """One line on whether the deployment is reachable from the network. `found` are its sockets; None if unknown."""
     host = settings.engine.host
     outside = [one for one in found or [] if not one.is_loopback]
     if not is_loopback(host):
@@ -293,11 +293,11 @@ def reach(settings: DevSettings, found: list[ListeningSocket] | None) -> str:
             else "no other port is open to the network"
         )
         return (
-            f"reach        WARNING: the engine listens on {host}, without TLS: whoever can read the network reads keys "
-            f"and worker tokens. Put a TLS proxy in front of it (engine.public_url); {rest}"
+            f"reach        WARNING: the engine listens on {host} without TLS: keys and worker tokens are readable on the "
+            f"network. Put a TLS proxy in front of it (engine.public_url); {rest}"
         )
     if found is None:
-        return "reach        this machine only by the settings; this system does not tell what instances listen on"
+        return "reach        this machine only, by the settings; this system cannot list the sockets of instances"
     if outside:
         named = ", ".join(f"{one} (pid {one.pid})" for one in outside)
         return f"reach        WARNING: open to the network: {named}; bind it to 127.0.0.1"
@@ -305,7 +305,7 @@ def reach(settings: DevSettings, found: list[ListeningSocket] | None) -> str:
 
 
 def banner(stack: DevStack) -> str:
-    """Where everything is, for the person who started it."""
+    """Addresses and paths of the deployment, for the user."""
     settings = stack.settings
     lines = [f"deployment   {stack.deployment}", f"engine       {settings.engine.url}"]
     if (ui := settings.temporal.ui_url) is not None:
@@ -314,6 +314,6 @@ def banner(stack: DevStack) -> str:
     lines.append(f"marketplace  {settings.market_url}")
     lines.append(f"account key  in {stack.state_dir / 'keys.json'} (export STOKER_API_KEY=$(stokerd key))")
     lines.append(f"logs         {stack.state_dir / 'logs'}")
-    lines.append(reach(settings, stack.listening()))
-    lines.append("Ctrl-C stops all of it; the state stays")
+    lines.append(describe_exposure(settings, stack.listening()))
+    lines.append("Ctrl-C stops everything; the state is kept")
     return "\n".join(lines)

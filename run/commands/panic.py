@@ -1,6 +1,6 @@
-"""`stokerd panic`: stop the endpoints and destroy every instance of this deployment, whatever else is broken.
+"""`stokerd panic`: stop the endpoints and destroy every instance of this deployment.
 
-It needs the marketplace, its key and the deployment's identity: neither Temporal nor an engine has to answer.
+It needs only the marketplace, its key and the deployment's identity; Temporal and the engine may be down.
 """
 
 import asyncio
@@ -31,30 +31,30 @@ log = structlog.get_logger(__name__)
 
 TEMPORAL_SECONDS_MAX = 5.0
 STOP_SECONDS_MAX = 60.0
-_ANSWER = timedelta(seconds=10)
+_RPC_TIMEOUT = timedelta(seconds=10)
 DESTROY_SECONDS_MAX = 300.0
-"""A real marketplace takes one destroy every few seconds."""
-_AT_ONCE = 4
+"""A real marketplace accepts one destroy every few seconds."""
+_CONCURRENCY = 4
 _PAUSE_SECONDS = 1.0
 _STOPPED = {"endpoint_state": "stopped", "max_workers": 0}
-"""An endpoint told so rents nothing again, whatever its workflow finds missing."""
+"""The config change after which an endpoint rents nothing, whatever its workflow finds missing."""
 
-WORD = "panic"
-"""What a person types to confirm."""
+CONFIRMATION = "panic"
+"""The word that the user types to confirm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Endpoints that were told to stop."""
+    """Endpoints that were stopped."""
 
     names: tuple[str, ...]
     fault: str
-    """The reason why others were not; empty: all were."""
+    """Why other endpoints were not stopped; empty: all were."""
 
 
 @dataclass(frozen=True, slots=True)
 class Panic:
-    """What was done."""
+    """The result of the command."""
 
     endpoints: Stopped
     destroyed: tuple[int, ...]
@@ -62,7 +62,7 @@ class Panic:
     """Instances that the marketplace still lists."""
 
     def faults(self) -> list[str]:
-        """What a person still has to do."""
+        """The failures, with what the user has to do."""
         faults = []
         if self.endpoints.fault:
             faults.append(
@@ -76,14 +76,14 @@ class Panic:
 
 
 async def find_deployment(
-    target: Target, state_dir: Path, wanted: str | None, console: Console
+    target: Target, state_dir: Path, given: str | None, console: Console
 ) -> tuple[str, Client | None]:
-    """The deployment's identity, and a client of its Temporal; None if that does not answer.
+    """The deployment's identity, and a client of its Temporal, or None if Temporal does not answer.
 
-    `wanted`: the identity, where a person gives it; else Temporal tells it, else the state folder.
+    The identity is `given` if not None, else it is read from Temporal, else from the state folder.
 
     Raises:
-        CommandError: the identity is not known.
+        CommandError: the identity is unknown.
     """
     console.print(f"Temporal {target}", markup=False)
     client = found = None
@@ -95,15 +95,15 @@ async def find_deployment(
     if found is None:
         kept = read_identity(state_dir)
         found = kept.deployment if kept and kept.temporal in {"", target.name} else None
-    if wanted is not None and wanted != found:
-        require_identity(wanted, "--deployment")
+    if given is not None and given != found:
+        require_identity(given, "--deployment")
         if found is not None:
-            console.print(f"this Temporal carries the deployment {found}: its endpoints are not stopped")
-        return wanted, None
+            console.print(f"this Temporal belongs to the deployment {found}: its endpoints are not stopped")
+        return given, None
     if found is None:
         raise CommandError(
-            "which deployment? Temporal does not answer, and the state folder keeps no identity for it; "
-            "give --deployment (stokerd tells it at each start, and it stands in the labels)",
+            "which deployment? Temporal does not answer, and the state folder has no identity for it; "
+            "give --deployment (stokerd prints it at each start, and it is part of the labels)",
             exit_code=4,
         )
     return found, client
@@ -117,16 +117,18 @@ async def run_panic(
     confirmed: Callable[[str], bool],
     console: Console,
 ) -> Panic:
-    """List what would be destroyed, have it confirmed, stop the endpoints, destroy, and look again.
+    """List the instances, ask for confirmation, stop the endpoints, destroy the instances, and list again.
 
-    `client`: of the deployment's Temporal; None if it does not answer.
+    `client` is a client of the deployment's Temporal, or None if it does not answer.
 
     Raises:
-        CommandError: the marketplace does not answer or does not know the key, or it was not confirmed.
+        CommandError: the marketplace does not answer or refuses the key, or the user did not confirm.
     """
-    found = [*await _ours(market, endpoint, console), *await _by_id(market, client, endpoint, console)]
+    found = [*await _by_label(market, endpoint, console), *await _by_id(market, client, endpoint, console)]
     _show(found, market.deployment, console)
-    if found and not confirmed(f"{len(found)} instances will be destroyed with their disks. Type {WORD}: "):
+    if found and not confirmed(
+        f"{len(found)} instances will be destroyed with their disks. Type {CONFIRMATION}: "
+    ):
         raise CommandError("not confirmed; nothing was changed", exit_code=1)
     stopped = await _stop_endpoints(client, endpoint)
     destroyed: set[int] = set()
@@ -135,7 +137,7 @@ async def run_panic(
     while found:
         await _destroy(market, found)
         destroyed |= {one.id for one in found}
-        found = [*await _ours(market, endpoint), *await _by_id(market, client, endpoint)]
+        found = [*await _by_label(market, endpoint), *await _by_id(market, client, endpoint)]
         if found and time.monotonic() > deadline:
             break
         if found:
@@ -144,10 +146,10 @@ async def run_panic(
     return Panic(stopped, tuple(sorted(destroyed - set(left))), left)
 
 
-async def _ours(
+async def _by_label(
     market: DeploymentMarket, endpoint: str | None, console: Console | None = None
 ) -> list[Instance]:
-    """This deployment's instances, the dearest first. `console` is told of the others."""
+    """This deployment's instances, most expensive first. Others are reported on `console`."""
     try:
         account = await market.account()
     except Unauthorised as fault:
@@ -172,7 +174,7 @@ async def _ours(
 async def _by_id(
     market: DeploymentMarket, client: Client | None, endpoint: str | None, console: Console | None = None
 ) -> list[Instance]:
-    """Instances that endpoints' workflows know and that the list lacks: their label was edited, or it is incomplete."""
+    """Instances that workflows know and the list lacks, because it is incomplete or their label was edited."""
     if client is None:
         return []
     try:
@@ -180,16 +182,14 @@ async def _by_id(
         listed = {one.id for one in await market.list(label_prefix=LABEL_PREFIX)}
     except (RPCError, MarketError) as fault:
         if console is not None:
-            console.print(
-                f"instances are found by their labels alone ({fault})", style="yellow", markup=False
-            )
+            console.print(f"instances are found only by their labels ({fault})", style="yellow", markup=False)
         return []
     names = (known.running, known.ended)
     ids = {i for ids in names for name, some in ids.items() if endpoint in {None, name} for i in some}
-    turn = asyncio.Semaphore(_AT_ONCE)
+    limit = asyncio.Semaphore(_CONCURRENCY)
 
     async def look(instance_id: int) -> Instance | None:
-        async with turn:
+        async with limit:
             try:
                 return await market.show(instance_id)
             except InstanceGone:
@@ -203,53 +203,53 @@ async def _by_id(
 
 
 async def _stop_endpoints(client: Client | None, endpoint: str | None) -> Stopped:
-    """Tell every endpoint's workflow that it is stopped. Instances are destroyed even if Temporal does not answer."""
+    """Set every endpoint to `stopped`. Instances are destroyed even if Temporal does not answer."""
     if client is None:
         return Stopped((), "Temporal does not answer")
     try:
         async with asyncio.timeout(STOP_SECONDS_MAX):
-            return await _tell(client, endpoint)
+            return await _signal_endpoints(client, endpoint)
     except (RPCError, TimeoutError) as fault:
         return Stopped((), str(fault) or f"Temporal did not answer within {STOP_SECONDS_MAX:.0f} s")
 
 
-async def _tell(client: Client, endpoint: str | None) -> Stopped:
+async def _signal_endpoints(client: Client, endpoint: str | None) -> Stopped:
     query = f"WorkflowType = '{WORKFLOW_TYPE}' AND ExecutionStatus = 'Running'"
-    turn = asyncio.Semaphore(_AT_ONCE)
-    told: list[str] = []
+    limit = asyncio.Semaphore(_CONCURRENCY)
+    stopped: list[str] = []
     failed: list[str] = []
 
-    async def tell(workflow: str, name: str) -> None:
-        async with turn:
+    async def stop(workflow: str, name: str) -> None:
+        async with limit:
             try:
                 handle = client.get_workflow_handle(workflow)
-                await handle.signal(UPDATE_CONFIG, _STOPPED, rpc_timeout=_ANSWER)
+                await handle.signal(UPDATE_CONFIG, _STOPPED, rpc_timeout=_RPC_TIMEOUT)
             except RPCError as fault:
-                if fault.status is not RPCStatusCode.NOT_FOUND:  # it has ended since
+                if fault.status is not RPCStatusCode.NOT_FOUND:  # it has completed meanwhile
                     failed.append(f"{name} ({fault.status.name})")
             else:
-                told.append(name)
+                stopped.append(name)
 
     running = [
         (execution.id, execution.id.removeprefix("endpoint/"))
-        async for execution in client.list_workflows(query, rpc_timeout=_ANSWER)
+        async for execution in client.list_workflows(query, rpc_timeout=_RPC_TIMEOUT)
     ]
-    await asyncio.gather(*(tell(*one) for one in running if endpoint in {None, one[1]}))
-    return Stopped(tuple(sorted(told)), "; ".join(failed))
+    await asyncio.gather(*(stop(*one) for one in running if endpoint in {None, one[1]}))
+    return Stopped(tuple(sorted(stopped)), "; ".join(failed))
 
 
 async def _destroy(market: DeploymentMarket, found: Sequence[Instance]) -> None:
-    """One try for each; what fails is seen at the next look."""
-    turn = asyncio.Semaphore(_AT_ONCE)
+    """Try to destroy each instance once; failures remain in the next list."""
+    limit = asyncio.Semaphore(_CONCURRENCY)
 
     async def one(instance: Instance) -> None:
-        async with turn:
+        async with limit:
             try:
                 await market.destroy(instance.id)
             except InstanceGone:
                 return
-            except RateLimited as limit:
-                await asyncio.sleep(min(limit.retry_after_s or _PAUSE_SECONDS, 30.0))
+            except RateLimited as fault:
+                await asyncio.sleep(min(fault.retry_after_s or _PAUSE_SECONDS, 30.0))
             except MarketError as fault:
                 log.warning("destroy_failed", instance_id=instance.id, error=str(fault))
 

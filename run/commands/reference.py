@@ -1,4 +1,4 @@
-"""Pages of `docs/reference/` that are made from the code: `python -m run.commands.reference` writes them, a test compares."""
+"""Generates pages of `docs/reference/` from the code: `python -m run.commands.reference`. A test compares them."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`stokerd rollout`: make a build of the workers the current one, and see every workflow over to it."""
+"""`stokerd rollout`: makes a worker build the current one and moves every workflow to it."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from workflows.sweep.sweep import SweepWorkflow
 
 PAUSE_SECONDS = 0.5
 WAKE_SECONDS = 5.0
-"""Before a workflow that has not moved is woken again."""
+"""Interval of signals to workflows that have not moved yet."""
 _QUEUES = {
     (TASK_QUEUE, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW),
     (MARKET_TASK_QUEUE, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY),
@@ -32,14 +32,14 @@ _RUNNING = f"(WorkflowType = '{WORKFLOW_TYPE}' OR WorkflowId = '{SWEEP_ID}') AND
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """How it ended."""
+    """The result of a rollout."""
 
     before: str
-    """The build that was current; empty: none."""
+    """The previously current build; empty: there was no current build."""
     moved: tuple[str, ...]
-    """Workflows that run on the build now."""
+    """Workflows that run on the new build."""
     left: tuple[str, ...]
-    """Workflows that still run on another one when the time was over."""
+    """Workflows that still run on another build after the time limit."""
 
 
 async def roll_out(
@@ -49,7 +49,7 @@ async def roll_out(
     seconds_max: float,
     say: Callable[[str], None],
 ) -> Rollout:
-    """Switch the deployment to the build, wake every workflow, and return once all have moved or the time is over.
+    """Switch the deployment to the build, signal every workflow, and return when all have moved or time is up.
 
     Raises:
         CommandError: the settings name no deployment, or no worker of that build polls yet.
@@ -57,11 +57,11 @@ async def roll_out(
     version = choice.version()
     if version is None:
         raise CommandError(
-            "worker.deployment is not set: these workers are not versioned, there is nothing to roll out"
+            "worker.deployment is not set: the workers are not versioned, so there is nothing to roll out"
         )
     deadline = asyncio.get_running_loop().time() + seconds_max
     build = WorkerDeploymentVersion(deployment_name=version.deployment_name, build_id=version.build_id)
-    await _polled(client, build, deadline)
+    await _wait_for_pollers(client, build, deadline)
     before = await _make_current(client, build)
     say(f"{build.deployment_name}: build {before or '(none)'} -> {build.build_id}")
     waiting = {workflow.id async for workflow in client.list_workflows(_RUNNING)}
@@ -83,15 +83,15 @@ async def roll_out(
     return Rollout(before, tuple(sorted(moved)), tuple(sorted(waiting)))
 
 
-async def _polled(client: Client, build: WorkerDeploymentVersion, deadline: float) -> None:
-    """Return once workers of the build poll both task queues: a build without workers would strand every workflow."""
+async def _wait_for_pollers(client: Client, build: WorkerDeploymentVersion, deadline: float) -> None:
+    """Wait until workers of the build poll both task queues; without workers, every workflow would stop."""
     while True:
         queues = set()
         try:
-            told = await client.workflow_service.describe_worker_deployment_version(
+            found = await client.workflow_service.describe_worker_deployment_version(
                 DescribeWorkerDeploymentVersionRequest(namespace=client.namespace, deployment_version=build)
             )
-            queues = {(queue.name, queue.type) for queue in told.version_task_queues}
+            queues = {(queue.name, queue.type) for queue in found.version_task_queues}
         except RPCError as fault:
             if fault.status is not RPCStatusCode.NOT_FOUND:
                 raise
@@ -107,18 +107,18 @@ async def _polled(client: Client, build: WorkerDeploymentVersion, deadline: floa
 
 
 async def _make_current(client: Client, build: WorkerDeploymentVersion) -> str:
-    """Switch; answers the build that was current before."""
-    told = await client.workflow_service.describe_worker_deployment(
+    """Make the build current and return the previously current build."""
+    found = await client.workflow_service.describe_worker_deployment(
         DescribeWorkerDeploymentRequest(namespace=client.namespace, deployment_name=build.deployment_name)
     )
-    before = told.worker_deployment_info.routing_config.current_deployment_version.build_id
+    before = found.worker_deployment_info.routing_config.current_deployment_version.build_id
     if before != build.build_id:
         await client.workflow_service.set_worker_deployment_current_version(
             SetWorkerDeploymentCurrentVersionRequest(
                 namespace=client.namespace,
                 deployment_name=build.deployment_name,
                 build_id=build.build_id,
-                conflict_token=told.conflict_token,
+                conflict_token=found.conflict_token,
                 identity="stokerd rollout",
             )
         )
@@ -126,7 +126,7 @@ async def _make_current(client: Client, build: WorkerDeploymentVersion) -> str:
 
 
 async def _wake(client: Client, name: str) -> None:
-    """A signal that changes nothing: at its next task a workflow sees that the deployment has another build."""
+    """Send a signal without changes: at its next task, the workflow notices the deployment's new build."""
     handle = client.get_workflow_handle(name)
     try:
         if name == SWEEP_ID:
@@ -139,7 +139,7 @@ async def _wake(client: Client, name: str) -> None:
 
 
 async def _is_on(client: Client, name: str, build: WorkerDeploymentVersion) -> bool:
-    """Whether it runs on the build, or not at all any more."""
+    """Whether the workflow runs on the build, or has ended."""
     try:
         described = await client.get_workflow_handle(name).describe()
     except RPCError as fault:
@@ -150,7 +150,7 @@ async def _is_on(client: Client, name: str, build: WorkerDeploymentVersion) -> b
 
 
 def build_of(described: WorkflowExecutionDescription) -> str:
-    """The build that completed the run's last task; empty: none yet, or not versioned."""
+    """The build that completed the run's last task; empty: no task was completed, or it is not versioned."""
     info = described.raw_description.workflow_execution_info.versioning_info
     build: str = info.deployment_version.build_id
     return build

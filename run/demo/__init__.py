@@ -1,1 +1,1 @@
-"""`make demo`: the main job on this machine, from nothing to a burst and back to zero."""
+"""`make demo`: scales from zero workers to a burst and back to zero on this machine."""

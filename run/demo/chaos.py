@@ -1,4 +1,4 @@
-"""`stokerd demo --chaos`: kill -9 of the Temporal worker, of the engine and of a PyWorker in the middle of the burst."""
+"""`stokerd demo --chaos`: kills the Temporal worker, the engine and a PyWorker during the burst."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ PAUSE_SECONDS = 4.0
 async def kill_each_once(
     stack: DevStack, client: stoker.Serverless, endpoint_id: int, console: Console
 ) -> None:
-    """One kill after the other, each while requests run."""
+    """Kill each process once, while requests run."""
     for name in ("worker", "engine"):
         pid = stack.pids.get(name)
         if pid is not None:
@@ -41,13 +41,13 @@ async def kill_each_once(
 
 
 def pyworker_pid(instance_id: int) -> int | None:
-    """The process that serves the instance's worker."""
+    """The process of the instance's PyWorker."""
     return instance_pid(instance_id, "worker.py")
 
 
 def instance_pid(instance_id: int, program: str) -> int | None:
-    """The instance's process of this program: by its environment and its command line."""
-    wanted, name = f"CONTAINER_ID={instance_id}".encode(), program.encode()
+    """The instance's process of this program, found by environment and command line."""
+    variable, name = f"CONTAINER_ID={instance_id}".encode(), program.encode()
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue
@@ -56,6 +56,6 @@ def instance_pid(instance_id: int, program: str) -> int | None:
             command = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if wanted in environment and any(part.rpartition(b"/")[2] == name for part in command):
+        if variable in environment and any(part.rpartition(b"/")[2] == name for part in command):
             return int(process.name)
     return None

@@ -1,4 +1,4 @@
-"""The demo's picture: load and capacity, workers, queue time, over the same clock."""
+"""The demo's chart: load and capacity, workers, and queue time over time."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ _COLOURS = {"hot": "#d1495b", "booting": "#edae49", "draining": "#8d96a3", "cold
 
 
 def draw(record: Record, path: Path, *, title: str) -> None:
-    """Write the picture; its kind (PNG, SVG) follows from the path's ending."""
+    """Write the chart as PNG or SVG, depending on the path's suffix."""
     samples = record.samples
     clock = [sample.at_s for sample in samples]
     figure, (load, workers, queue) = plt.subplots(

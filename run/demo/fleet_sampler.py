@@ -1,4 +1,4 @@
-"""The demo's eyes: twice a second, the fleet as the engine's API shows it, beside the demo's own traffic."""
+"""Samples the fleet through the engine's API and the demo's traffic, twice a second."""
 
 import asyncio
 import sys
@@ -14,14 +14,14 @@ import stoker
 from run.demo.samples import BOOTING, COLD, HOT, Record, Sample
 from stoker.cli.output import Terminal
 
-LOOK_SECONDS = 0.5
+SAMPLE_SECONDS = 0.5
 LOAD_WINDOW_SECONDS = 2.0
 LINE_SECONDS = 4.0
-"""Without a terminal, one line so often."""
+"""Interval of printed lines if the output is not a terminal."""
 
 
 class FleetSampler:
-    """Samples the system until it is closed, and shows the newest sample."""
+    """Records samples while it is open, and shows the newest one."""
 
     def __init__(self, client: stoker.Serverless, endpoint_id: int, record: Record) -> None:
         self._client = client
@@ -36,29 +36,31 @@ class FleetSampler:
 
     @property
     def clock_s(self) -> float:
-        """Seconds since the watch began."""
+        """Seconds since the sampler was created."""
         return time.monotonic() - self._began
 
-    def enter(self, phase: str, name: str) -> None:
-        """A new phase of the story begins; `name` is its one word for the picture."""
+    def start_phase(self, phase: str, name: str) -> None:
+        """Record and print the start of a phase; `name` is its short name for the chart."""
         self.phase = phase
         self._record.phases.append((self.clock_s, name))
         Terminal(highlight=False).print(f"{self.clock_s:6.1f} s  {phase}", style="bold")
 
-    def sent(self, number: int, tokens: int) -> None:
-        """A request was sent."""
+    def on_sent(self, number: int, tokens: int) -> None:
+        """Record that a request was sent."""
         self._sent.append((self.clock_s, tokens))
         self._waiting[number] = self.clock_s
 
-    def ended(self, number: int) -> None:
-        """A request was answered or failed."""
+    def on_answered(self, number: int) -> None:
+        """Record that a request was answered or failed."""
         self._waiting.pop(number, None)
 
-    async def until(self, condition: Callable[[Sample], bool], *, seconds_max: float, what: str) -> Sample:
+    async def wait_until(
+        self, condition: Callable[[Sample], bool], *, seconds_max: float, what: str
+    ) -> Sample:
         """The first sample that meets the condition.
 
         Raises:
-            TimeoutError: none did in time; the message says what was waited for and what was seen last.
+            TimeoutError: no sample did in time. The message names the condition and the last sample.
         """
         try:
             async with asyncio.timeout(seconds_max), self._changed:
@@ -71,7 +73,7 @@ class FleetSampler:
             raise TimeoutError(f"waited {seconds_max:.0f} s for {what}; last seen: {last}") from None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="watch")
+        self._task = asyncio.create_task(self._run(), name="fleet sampler")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -84,7 +86,7 @@ class FleetSampler:
         with Live(refresh_per_second=4, transient=True) if terminal else _NoLive() as live:
             printed = -LINE_SECONDS
             while True:
-                sample = await self._look()
+                sample = await self._sample()
                 if sample is not None:
                     self._record.samples.append(sample)
                     async with self._changed:
@@ -93,13 +95,13 @@ class FleetSampler:
                     if not terminal and sample.at_s - printed >= LINE_SECONDS:
                         printed = sample.at_s
                         print(_line(sample), flush=True)
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(SAMPLE_SECONDS)
 
-    async def _look(self) -> Sample | None:
+    async def _sample(self) -> Sample | None:
         try:
             workers = await self._client.endpoints.workers(self._endpoint_id)
         except stoker.StokerError:
-            return None  # an engine that is being restarted: the next look comes soon
+            return None  # the engine restarts; try again at the next sample
         now = self.clock_s
         while self._sent and self._sent[0][0] < now - LOAD_WINDOW_SECONDS:
             self._sent.popleft()
@@ -131,7 +133,7 @@ class _NoLive:
         return None
 
     def update(self, _: Table) -> None:
-        """Nothing is shown live without a terminal."""
+        """Ignore the table: the output is not a terminal."""
 
 
 def _table(sample: Sample) -> Table:

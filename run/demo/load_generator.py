@@ -1,4 +1,4 @@
-"""Plays arrivals through the SDK, on time, and notes what came back."""
+"""Sends the demo's requests on time through the SDK, and records the results."""
 
 import asyncio
 
@@ -12,28 +12,28 @@ PROMPT = "The lamp was lit and "
 
 
 class LoadGenerator:
-    """One client sending to one endpoint."""
+    """A client that sends requests to one endpoint."""
 
-    def __init__(self, endpoint: stoker.Endpoint, watch: FleetSampler, record: Record) -> None:
+    def __init__(self, endpoint: stoker.Endpoint, sampler: FleetSampler, record: Record) -> None:
         self._endpoint = endpoint
-        self._watch = watch
+        self._sampler = sampler
         self._record = record
         self._count = 0
 
     async def play(self, arrivals: tuple[Arrival, ...]) -> None:
-        """Send every request at its time; return when all are answered."""
-        began = self._watch.clock_s
+        """Send every request at its time and return when all are answered."""
+        began = self._sampler.clock_s
         async with asyncio.TaskGroup() as group:
             for arrival in arrivals:
-                await asyncio.sleep(max(0.0, began + arrival.at_s - self._watch.clock_s))
-                group.create_task(self.one(arrival.tokens))
+                await asyncio.sleep(max(0.0, began + arrival.at_s - self._sampler.clock_s))
+                group.create_task(self.request(arrival.tokens))
 
-    async def one(self, tokens: int) -> None:
-        """Send one request and note its answer or its failure."""
+    async def request(self, tokens: int) -> None:
+        """Send one request and record its answer or failure."""
         self._count += 1
         number = self._count
-        sent = self._watch.clock_s
-        self._watch.sent(number, tokens)
+        sent = self._sampler.clock_s
+        self._sampler.on_sent(number, tokens)
         try:
             answer = await self._endpoint.request(
                 ROUTE, {"prompt": PROMPT, "max_tokens": tokens}, cost=tokens, timeout=120
@@ -44,7 +44,7 @@ class LoadGenerator:
             self._record.failures.append(f"request {number}: {type(fault).__name__}: {fault}")
             return
         finally:
-            self._watch.ended(number)
+            self._sampler.on_answered(number)
         timing = answer.timing
         self._record.served.append(
             Served(

@@ -1,4 +1,4 @@
-"""The demo's closing table."""
+"""The demo's final report."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from stoker_wire.states import WorkerState
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of the values do not exceed; 0 without values."""
+    """The smallest value that at least `share` of the values do not exceed; 0 for an empty sequence."""
     if not values:
         return 0.0
     ordered = sorted(values)
@@ -29,10 +29,10 @@ def print_report(
     source: str,
     console: Console,
 ) -> None:
-    """Requests, queue time, dollars by state, and every decision with its reason."""
+    """Print requests, queue time, dollars by state, and every decision with its reason."""
     served = record.served
     queued = [one.waited_s + one.queued_s for one in served]
-    table = Table(title="what happened", show_header=False)
+    table = Table(title="summary", show_header=False)
     table.add_row("traffic", source)
     table.add_row("requests", str(len(served) + len(record.failures)))
     table.add_row("failed", str(len(record.failures)))
@@ -49,8 +49,8 @@ def print_report(
     table.add_row("most hot workers at once", str(max((sample.hot for sample in record.samples), default=0)))
     for state, dollars in sorted(costs.get("by_state", {}).items()):
         table.add_row(f"dollars while {WorkerState(state).printed}", f"${dollars:.6f}")
-    table.add_row("dollars in all, by the endpoint's ledger", f"${costs.get('dollars', 0.0):.6f}")
-    table.add_row("charged by the marketplace, the end included", f"${charged_dollars:.6f}")
+    table.add_row("total dollars, by the endpoint", f"${costs.get('dollars', 0.0):.6f}")
+    table.add_row("total dollars, by the marketplace", f"${charged_dollars:.6f}")
     console.print(table)
     print_decisions(decisions, console=console)
     for failure in record.failures[:20]:
@@ -58,12 +58,12 @@ def print_report(
 
 
 def print_decisions(decisions: Sequence[dict[str, Any]], *, console: Console) -> None:
-    """What was decided, when, for whom, and why."""
-    log = Table(title="decisions, with reasons")
+    """Print the decision log."""
+    log = Table(title="decisions")
     log.add_column("s", justify="right")
-    log.add_column("what")
-    log.add_column("whom")
-    log.add_column("why", overflow="fold")
+    log.add_column("kind")
+    log.add_column("subject")
+    log.add_column("reason", overflow="fold")
     first = decisions[0]["at"] if decisions else 0.0
     for line in decisions:
         log.add_row(

@@ -1,4 +1,4 @@
-"""What the demo sees of the system, twice a second."""
+"""The demo's measurements."""
 
 from dataclasses import dataclass, field
 
@@ -9,21 +9,21 @@ BOOTING = frozenset({"pending", "creating", "loading", "model_loading", "startin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One look: the demo's own traffic beside the fleet as the engine's API shows it."""
+    """The demo's traffic, and the fleet from the engine's API, at one time."""
 
     at_s: float
     load: float
-    """Cost of the requests sent in the last 2 s, per second: tokens/s."""
+    """Cost of the requests sent in the last 2 s, in tokens/s."""
     capacity: float
-    """Summed perf of hot workers, tokens/s."""
+    """Total perf of hot workers, tokens/s."""
     hot: int
     booting: int
     cold: int
     draining: int
     waiting: int
-    """Requests sent and without a worker yet."""
+    """Requests without an answer."""
     queue_s: float
-    """How long the longest-waiting of them has waited."""
+    """Age of the oldest of them."""
     dollars_per_hour: float
     phase: str = ""
 
@@ -35,9 +35,9 @@ class Served:
     sent_s: float
     tokens: int
     waited_s: float
-    """For a worker, in the engine's queue."""
+    """Time in the engine's queue."""
     queued_s: float
-    """In the worker's own queue."""
+    """Time in the worker's queue."""
     model_s: float
     total_s: float
     worker_id: int
@@ -46,10 +46,10 @@ class Served:
 
 @dataclass(slots=True)
 class Record:
-    """Everything that the demo noted down."""
+    """All measurements of the demo."""
 
     samples: list[Sample] = field(default_factory=list)
     served: list[Served] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     phases: list[tuple[float, str]] = field(default_factory=list)
-    """When each phase began, s."""
+    """Start (s) and name of each phase."""

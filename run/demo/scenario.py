@@ -1,4 +1,4 @@
-"""The main job: from zero workers to a burst and back to zero, and nothing left on the marketplace."""
+"""The demo's scenario: from zero workers to a burst and back to zero, without instances left."""
 
 import asyncio
 import contextlib
@@ -47,30 +47,30 @@ WORKERGROUP: dict[str, Any] = {
 
 
 async def run_demo(settings: DevSettings, *, state_dir: Path, chaos: bool, picture: Path) -> None:
-    """Run the whole job.
+    """Run the demo.
 
     Raises:
-        CommandError: a request failed, or something that should have happened did not; exit code 1.
+        CommandError: a request failed, or an expected state was not reached; exit code 1.
     """
     console = Terminal(highlight=False)
     stack = DevStack(demo_settings(settings, state_dir))
-    job = asyncio.current_task()
-    assert job is not None
+    task = asyncio.current_task()
+    assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, job.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     began = time.monotonic()
     try:
         await stack.start()
         console.print(banner(stack))
-        await _tell_the_story(stack, console, chaos=chaos, picture=picture)
+        await _run_scenario(stack, console, chaos=chaos, picture=picture)
     except TimeoutError as fault:
-        raise CommandError(f"the demo did not get through: {fault}", exit_code=1) from fault
+        raise CommandError(f"the demo did not finish: {fault}", exit_code=1) from fault
     finally:
         await stack.stop()
     console.print(f"done in {time.monotonic() - began:.0f} s; every process has ended")
 
 
-async def _tell_the_story(stack: DevStack, console: Console, *, chaos: bool, picture: Path) -> None:
+async def _run_scenario(stack: DevStack, console: Console, *, chaos: bool, picture: Path) -> None:
     assert stack.keys is not None
     traffic = burst(requests=REQUESTS)
     record = Record()
@@ -81,31 +81,34 @@ async def _tell_the_story(stack: DevStack, console: Console, *, chaos: bool, pic
         made = await client.endpoints.create(ENDPOINT, **PARAMETERS)
         await client.workergroups.create(made.id, **WORKERGROUP)
         endpoint = await client.get_endpoint(ENDPOINT)
-        async with FleetSampler(client, made.id, record) as watch, _explained(client, made.id, console):
-            player = LoadGenerator(endpoint, watch, record)
-            watch.enter("no worker yet: the first request arrives", "first request")
-            await player.one(16)
-            watch.enter("served; quiet until the workers are cold", "quiet")
-            await watch.until(
+        async with (
+            FleetSampler(client, made.id, record) as sampler,
+            _decisions_on_timeout(client, made.id, console),
+        ):
+            generator = LoadGenerator(endpoint, sampler, record)
+            sampler.start_phase("no worker yet: the first request arrives", "first request")
+            await generator.request(16)
+            sampler.start_phase("served; no load until the workers are cold", "no load")
+            await sampler.wait_until(
                 lambda seen: seen.hot == 0 and seen.booting == 0 and seen.draining == 0 and seen.cold >= 2,
                 seconds_max=60,
                 what="two cold workers and no hot one",
             )
-            watch.enter("a burst: cold workers wake, more are recruited", "burst")
-            playing = asyncio.create_task(player.play(traffic.arrivals))
-            await watch.until(lambda seen: seen.hot >= 2, seconds_max=60, what="two hot workers")
+            sampler.start_phase("a burst: cold workers start, more are rented", "burst")
+            playing = asyncio.create_task(generator.play(traffic.arrivals))
+            await sampler.wait_until(lambda seen: seen.hot >= 2, seconds_max=60, what="two hot workers")
             if chaos:
                 await kill_each_once(stack, client, made.id, console)
             await playing
-            watch.enter("calm: drain, stop, and nothing hot", "calm")
-            await watch.until(
+            sampler.start_phase("no load: workers drain and stop", "scale down")
+            await sampler.wait_until(
                 lambda seen: seen.hot == 0 and seen.booting == 0 and seen.draining == 0,
                 seconds_max=60,
                 what="zero hot workers",
             )
             costs = await client.endpoints.costs(made.id)
             decisions = await client.endpoints.decisions(made.id, tail=200)
-            watch.enter("the endpoint is deleted: everything is destroyed", "deleted")
+            sampler.start_phase("the endpoint is deleted: all instances are destroyed", "deleted")
             await client.endpoints.delete(made.id)
             left = await _until_released(stack)
         charged = await http.get(
@@ -123,12 +126,14 @@ async def _tell_the_story(stack: DevStack, console: Console, *, chaos: bool, pic
     )
     draw(record, picture, title=f"stoker demo: {traffic.source}")
     console.print(f"picture: {picture}")
-    _judge(record, left)
+    _check_result(record, left)
 
 
 @contextlib.asynccontextmanager
-async def _explained(client: stoker.Serverless, endpoint_id: int, console: Console) -> AsyncIterator[None]:
-    """Whoever waits in vain is told what was decided until then."""
+async def _decisions_on_timeout(
+    client: stoker.Serverless, endpoint_id: int, console: Console
+) -> AsyncIterator[None]:
+    """Print the decisions and the status if a wait times out."""
     try:
         yield
     except TimeoutError:
@@ -138,7 +143,7 @@ async def _explained(client: stoker.Serverless, endpoint_id: int, console: Conso
 
 
 async def _until_released(stack: DevStack) -> int:
-    """How many instances the marketplace still lists, once that is none or a minute has passed."""
+    """Wait up to a minute until the marketplace lists no instance, and return the number that is left."""
     assert stack.keys is not None
     market = VastMarket(stack.settings.market_url, stack.keys.market_key)
     try:
@@ -152,7 +157,7 @@ async def _until_released(stack: DevStack) -> int:
         await market.close()
 
 
-def _judge(record: Record, left: int) -> None:
+def _check_result(record: Record, left: int) -> None:
     faults = []
     if record.failures:
         faults.append(f"{len(record.failures)} requests failed")

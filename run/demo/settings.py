@@ -1,4 +1,4 @@
-"""The demo's deployment: `temporal-dev.yaml` on a fresh state folder, on ports that are free."""
+"""The demo's settings: `temporal-dev.yaml` with a new state folder and free ports."""
 
 import shutil
 from pathlib import Path
@@ -9,9 +9,9 @@ from run.state_folder.lock import free_port, require_free
 
 
 def demo_settings(settings: DevSettings, state_dir: Path) -> DevSettings:
-    """The same deployment with a state folder of its own, emptied, and another port where one is taken."""
+    """The settings with an empty state folder, and with free ports where configured ones are in use."""
     if (state_dir / "stokerd.lock").exists() or (state_dir / "keys.json").exists():
-        shutil.rmtree(state_dir)  # only a folder that an earlier demo made
+        shutil.rmtree(state_dir)  # only a folder of an earlier demo
     host = settings.engine.host
     temporal = settings.temporal.model_copy(
         update={

@@ -1,4 +1,4 @@
-"""The demo's traffic: a burst from a real trace when one is at hand, else a generated one of the same shape."""
+"""The demo's traffic: a burst from a real trace if it is available, else a similar generated one."""
 
 import csv
 import gzip
@@ -9,9 +9,9 @@ from pathlib import Path
 
 TRACE_FILE = "azure_llm_2023_code.csv.gz"
 WINDOW_SECONDS = (838.0, 962.0)
-"""Of that trace: some quiet seconds, 500 requests in 30 s, and the decay after them."""
+"""The part of the trace to play: little load, then 500 requests in 30 s, then a decay."""
 SPEED = 2.0
-"""The window's two minutes are played in one."""
+"""The two minutes of the window are played in one."""
 TOKENS_MIN, TOKENS_MAX = 8, 48
 
 
@@ -22,12 +22,12 @@ class Arrival:
     at_s: float
     """Seconds from the start of the traffic."""
     tokens: int
-    """Tokens to generate: its cost."""
+    """Tokens to generate, which is the cost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """A list of arrivals, and where it came from."""
+    """Arrivals, and a description of their source."""
 
     source: str
     arrivals: tuple[Arrival, ...]
@@ -38,7 +38,7 @@ def burst(*, requests: int, seed: int = 7) -> Traffic:
     trace = _find_trace()
     if trace is None:
         return Traffic(
-            "generated: a quiet start, a burst of 12 s, a decay (seed 7)", _generated(requests, seed)
+            f"generated: low load, a burst of 12 s, a decay (seed {seed})", _generated(requests, seed)
         )
     with gzip.open(trace, "rt") as file:
         rows = [(float(row["t_s"]), int(row["output_tokens"])) for row in csv.DictReader(file)]
@@ -64,11 +64,9 @@ def _find_trace() -> Path | None:
 
 
 def _generated(requests: int, seed: int) -> tuple[Arrival, ...]:
-    """A tenth in 5 quiet seconds, six tenths in a burst of 12 s, the rest decaying over 40 s."""
-    chance = random.Random(seed)
-    quiet = [chance.uniform(0, 5) for _ in range(requests // 10)]
-    peak = [chance.uniform(5, 17) for _ in range(requests * 6 // 10)]
-    tail = [17 + 40 * chance.random() ** 2 for _ in range(requests * 3 // 10)]
-    return tuple(
-        Arrival(at, _bounded(int(chance.lognormvariate(3.0, 0.7)))) for at in sorted(quiet + peak + tail)
-    )
+    """10 % of the requests in 5 s of low load, 60 % in a burst of 12 s, the rest decaying over 40 s."""
+    rng = random.Random(seed)
+    low = [rng.uniform(0, 5) for _ in range(requests // 10)]
+    peak = [rng.uniform(5, 17) for _ in range(requests * 6 // 10)]
+    tail = [17 + 40 * rng.random() ** 2 for _ in range(requests * 3 // 10)]
+    return tuple(Arrival(at, _bounded(int(rng.lognormvariate(3.0, 0.7)))) for at in sorted(low + peak + tail))

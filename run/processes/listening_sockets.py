@@ -1,4 +1,4 @@
-"""Which addresses processes listen on, as the kernel tells it."""
+"""Reads the listening TCP sockets of processes from /proc."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ class ListeningSocket:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can connect."""
+        """Whether only processes on this machine can connect."""
         return is_loopback(self.host)
 
     def __str__(self) -> str:
@@ -31,9 +31,9 @@ class ListeningSocket:
 
 
 def listening_sockets(pids: Iterable[int]) -> list[ListeningSocket] | None:
-    """Every TCP socket that these processes listen on; None where the system has no /proc.
+    """The listening TCP sockets of these processes; None if the system has no /proc.
 
-    Sockets of processes that belong to other users cannot be seen.
+    Sockets of other users' processes are not visible.
     """
     tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
     if not tables[0].exists():
@@ -73,7 +73,7 @@ def _sockets(pid: int) -> Iterable[str]:
 
 
 def _address(text: str) -> tuple[str, int]:
-    """`0100007F:1F90` is 127.0.0.1 port 8080: each group of four bytes stands in this machine's byte order."""
+    """`0100007F:1F90` is 127.0.0.1 port 8080: each group of four bytes is in this machine's byte order."""
     host, _, port = text.partition(":")
     words = struct.unpack(f">{len(host) // 8}I", bytes.fromhex(host))
     raw = struct.pack(f"={len(words)}I", *words)

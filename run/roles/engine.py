@@ -1,4 +1,4 @@
-"""The engine: routing, worker reports, console API."""
+"""The engine's process."""
 
 import math
 
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 def limits_of(listen: ListenLimits) -> Limits:
-    """The settings' limits in the engine's words."""
+    """The engine's limits from the settings."""
     return Limits(
         connections=ConnectionLimits(
             connections_max=listen.connections_max,
@@ -33,7 +33,7 @@ def limits_of(listen: ListenLimits) -> Limits:
 
 
 async def run_engine(settings: DevSettings) -> None:
-    """Serve routing, worker reports and the console API until told to stop."""
+    """Serve routing, worker reports and the console API until a stop signal."""
     stop = stop_event()
     keys = load_keys(settings.state_dir, generate=False, role="engine", hosted_market=settings.hosted_market)
     target = temporal_target(settings.temporal)
@@ -62,7 +62,7 @@ async def run_engine(settings: DevSettings) -> None:
         log.warning(
             "engine.reachable_from_outside",
             host=engine.host,
-            advice="it speaks http without TLS: put a TLS proxy in front of it, and name it in engine.public_url",
+            advice="it serves HTTP without TLS: put a TLS proxy in front of it and set engine.public_url",
         )
     log.info(
         "engine.listening",

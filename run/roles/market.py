@@ -1,4 +1,4 @@
-"""The marketplace of this machine."""
+"""The host marketplace's process."""
 
 from pathlib import Path
 
@@ -16,17 +16,17 @@ from run.state_folder.lock import require_free
 log = structlog.get_logger(__name__)
 
 HOME = Path(__file__).parents[2]
-"""Where the examples are: instances of the host marketplace find it as `STOKER_HOME`."""
+"""The folder with the examples, which instances get as `STOKER_HOME`."""
 
 
 async def run_market(settings: DevSettings) -> None:
-    """Offer this machine until told to stop; then stop its instances, keeping their disks."""
+    """Offer this machine until a stop signal; then stop the instances and keep their disks."""
     stop = stop_event()
     keys = load_keys(settings.state_dir, generate=False, role="market")
     try:
         host = settings.host_market_settings(market_key=keys.market_key, env={"STOKER_HOME": str(HOME)})
     except ValidationError as fault:
-        # The rest was checked when the file was read.
+        # The settings file was validated before, so only the key can be invalid.
         raise CommandError(
             f"the marketplace's key (STOKER_MARKET_KEY, or market_key in keys.json): {describe_model_error(fault)}"
         ) from None

@@ -1,4 +1,4 @@
-"""A role runs until it is told to stop."""
+"""Stop signals of a process."""
 
 import asyncio
 import signal
@@ -8,14 +8,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def stop_event() -> asyncio.Event:
-    """Set by SIGINT, SIGTERM or SIGHUP. Made before anything slow, so that a signal during the start is not lost."""
+    """An event that SIGINT, SIGTERM or SIGHUP sets. Call it first, so that no signal during the start is lost."""
     stop = asyncio.Event()
     on_stop(stop.set)
     return stop
 
 
 def on_stop(act: Callable[[], object]) -> None:
-    """Call `act` at each signal to stop. A SIGHUP that `nohup` set to be ignored stays ignored."""
+    """Call `act` at each stop signal. If `nohup` ignores SIGHUP, it remains ignored."""
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:

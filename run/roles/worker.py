@@ -1,4 +1,4 @@
-"""The Temporal worker: the endpoints' workflows, the planner, the market calls."""
+"""The Temporal worker's process."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 async def run_worker(settings: DevSettings) -> None:
-    """Carry the endpoints' workflows and the market calls until told to stop."""
+    """Run endpoint workflows, the planner and marketplace calls until a stop signal."""
     stop = stop_event()
     keys = load_keys(settings.state_dir, generate=False, role="worker", hosted_market=settings.hosted_market)
     target = temporal_target(settings.temporal)
@@ -64,7 +64,7 @@ async def run_worker(settings: DevSettings) -> None:
     for result in results:
         if isinstance(result, BaseException) and done != {stopping}:
             raise result
-    # The core's threads may still touch the interpreter while it is torn down, and crash it; all is flushed and closed.
+    # Threads of Temporal's core can crash an interpreter that shuts down. Everything is closed, so exit at once.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

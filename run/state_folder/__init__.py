@@ -1,1 +1,1 @@
-"""The state folder: identity, keys, lock, and files that only the owner can read."""
+"""The state folder: identity, keys, lock and owner-only files."""

@@ -1,14 +1,14 @@
-"""The identity of a deployment: made once, kept in its Temporal namespace and in its state folder.
+"""The identity of a deployment, stored in its Temporal namespace and in its state folder.
 
-It stands in every label on the marketplace (`market.ownership`), so that deployments with one marketplace key leave each
-other's instances alone.
+It is part of every label on the marketplace (`market.ownership`), so that deployments with the same marketplace key do
+not change each other's instances.
 
-The first identity is derived from the namespace's UUID: two workers that start at once find the same. From then on
-the namespace's data hold it. The state folder holds a copy for `stokerd panic`, which must work without Temporal. The dev
-server's database is inside the state folder, so there the folder's copy decides.
+The first identity is derived from the namespace's UUID, so that two workers that start at once get the same. Then it is
+stored in the namespace's data. The state folder has a copy for `stokerd panic`, which must work without Temporal. The dev
+server's database is in the state folder, so `stokerd dev` uses the folder's copy.
 
-A copy of a state folder is another deployment. `stokerd dev` compares the folder's place with the place where the identity
-was kept, and refuses to start from a copy until a person decides (`stokerd identity --new` or `--set`).
+A copy of a state folder is another deployment. `stokerd dev` compares the folder's location with the stored one, and
+refuses to start from a copy until the user decides (`stokerd identity --new` or `--set`).
 """
 
 import hashlib
@@ -33,22 +33,22 @@ from run.state_folder.secure_files import private_folder, write_private
 log = structlog.get_logger(__name__)
 
 DATA_KEY = "stoker.deployment"
-"""Of the namespace's data."""
+"""Key in the namespace's data."""
 _LOCATION_KEY = "stoker.location"
 _FILE = "deployment.json"
 _NOT_ALLOWED = (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED)
-"""Answers of clusters whose namespaces are changed in another way: the derived identity stays the same without being kept."""
+"""Clusters that do not allow this client to change namespaces: the derived identity is stable without being stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredIdentity:
-    """The identity in a state folder, and the Temporal that it belongs to."""
+    """The identity in a state folder, and its Temporal namespace."""
 
     deployment: str
     temporal: str
-    """`address/namespace`; empty for a deployment that has not started yet."""
-    place: FolderLocation | None = field(default=None, compare=False)
-    """Where it was kept."""
+    """`address/namespace`; empty before the first start."""
+    location: FolderLocation | None = field(default=None, compare=False)
+    """The location of the folder when the identity was stored."""
 
 
 def new_identity() -> str:
@@ -57,10 +57,10 @@ def new_identity() -> str:
 
 
 def require_identity(given: str, option: str) -> str:
-    """What a person gave as an identity.
+    """The identity that the user gave with an option.
 
     Raises:
-        CommandError: it cannot be one.
+        CommandError: it is not an identity.
     """
     if not re.fullmatch(DEPLOYMENT_PATTERN, given):
         raise CommandError(f"{option} should be 12 lower-case letters and digits (got {given!r:.80})")
@@ -68,7 +68,7 @@ def require_identity(given: str, option: str) -> str:
 
 
 def read_identity(state_dir: Path) -> StoredIdentity | None:
-    """The identity in the state folder; None if it has none.
+    """The identity in the state folder; None if there is no file.
 
     Raises:
         CommandError: the file cannot be read.
@@ -80,35 +80,36 @@ def read_identity(state_dir: Path) -> StoredIdentity | None:
     deployment = found.get("deployment")
     if not isinstance(deployment, str) or not re.fullmatch(DEPLOYMENT_PATTERN, deployment):
         raise CommandError(
-            f"{path}: deployment should be 12 lower-case letters and digits; mend it, or remove the file: "
+            f"{path}: deployment should be 12 lower-case letters and digits; correct it, or remove the file: "
             "the identity is then read from Temporal"
         )
-    return StoredIdentity(deployment, str(found.get("temporal") or ""), _place(found.get("place")))
+    location = _read_location(found.get("location"))
+    return StoredIdentity(deployment, str(found.get("temporal") or ""), location)
 
 
 def require_original(state_dir: Path) -> None:
-    """Make sure that the folder is where its identity was kept.
+    """Check that the folder has the location at which its identity was stored.
 
     Raises:
-        CommandError: it is a copy, or the machine is a clone.
+        CommandError: the folder is a copy, or the machine is a clone.
     """
-    kept = read_identity(state_dir)
-    if kept is not None and kept.place is not None:
-        _require_same(state_dir, kept.deployment, kept.place)
+    stored = read_identity(state_dir)
+    if stored is not None and stored.location is not None:
+        _require_same(state_dir, stored.deployment, stored.location)
 
 
-def _require_same(state_dir: Path, deployment: str, place: FolderLocation) -> None:
-    if difference := place.differs_from(locate_folder(state_dir)):
+def _require_same(state_dir: Path, deployment: str, location: FolderLocation) -> None:
+    if difference := location.differs_from(locate_folder(state_dir)):
         raise CommandError(
-            f"{state_dir} is a copy: the deployment {deployment} was kept {difference}. With both running, each would change "
-            f"the other's machines. Run `stokerd identity --new` to make this a deployment of its own, whose endpoints rent "
-            f"their own machines; or `stokerd identity --set {deployment}` if the original will never run again",
+            f"{state_dir} is a copy: the deployment {deployment} was stored {difference}. With both running, each would "
+            f"change the other's machines. Run `stokerd identity --new` to make this a separate deployment, which rents "
+            f"its own machines; or `stokerd identity --set {deployment}` if the original will never run again",
             exit_code=3,
         )
 
 
-def store_identity(state_dir: Path, kept: StoredIdentity) -> None:
-    """Write the identity into the state folder, and the folder's place with it.
+def store_identity(state_dir: Path, identity: StoredIdentity) -> None:
+    """Write the identity and the folder's location into the state folder.
 
     Raises:
         CommandError: the folder cannot be written.
@@ -116,10 +117,10 @@ def store_identity(state_dir: Path, kept: StoredIdentity) -> None:
     private_folder(state_dir)
     path = state_dir / _FILE
     try:
-        place = asdict(locate_folder(state_dir))
-        said = {"deployment": kept.deployment, "temporal": kept.temporal, "place": place}
+        location = asdict(locate_folder(state_dir))
+        record = {"deployment": identity.deployment, "temporal": identity.temporal, "location": location}
         temporary = path.with_suffix(".new")
-        write_private(temporary, json.dumps(said, indent=1))
+        write_private(temporary, json.dumps(record, indent=1))
         temporary.replace(path)
     except OSError as fault:
         raise CommandError(
@@ -128,76 +129,75 @@ def store_identity(state_dir: Path, kept: StoredIdentity) -> None:
 
 
 async def identity_of(client: Client) -> str:
-    """The identity of the deployment whose workflows this namespace holds.
+    """The identity of the deployment that uses this namespace.
 
     Raises:
         CommandError: the namespace does not answer.
     """
-    return (await _held(client)).deployment
+    return (await _read_namespace(client)).deployment
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
-    """What the namespace says."""
+class _NamespaceIdentity:
+    """The identity in a namespace's data."""
 
     deployment: str
-    place: FolderLocation | None
-    """Of the state folder with the server's database; None: a server of its own."""
+    location: FolderLocation | None
+    """Location of the state folder with the server's database; None: the database is elsewhere."""
 
 
-async def _held(client: Client) -> _Held:
-    asked = DescribeNamespaceRequest(namespace=client.namespace)
+async def _read_namespace(client: Client) -> _NamespaceIdentity:
+    request = DescribeNamespaceRequest(namespace=client.namespace)
     try:
-        info = (await client.workflow_service.describe_namespace(asked)).namespace_info
+        info = (await client.workflow_service.describe_namespace(request)).namespace_info
     except RPCError as fault:
         raise CommandError(
             f"cannot read the Temporal namespace {client.namespace}: {fault}", exit_code=4
         ) from fault
-    held = info.data.get(DATA_KEY, "")
-    if not re.fullmatch(DEPLOYMENT_PATTERN, held):
-        return _Held(hashlib.sha256(info.id.encode()).hexdigest()[:12], None)
+    stored = info.data.get(DATA_KEY, "")
+    if not re.fullmatch(DEPLOYMENT_PATTERN, stored):
+        return _NamespaceIdentity(hashlib.sha256(info.id.encode()).hexdigest()[:12], None)
     try:
-        place = _place(json.loads(info.data.get(_LOCATION_KEY, "null")))
+        location = _read_location(json.loads(info.data.get(_LOCATION_KEY, "null")))
     except ValueError:
-        place = None
-    return _Held(held, place)
+        location = None
+    return _NamespaceIdentity(stored, location)
 
 
 async def ensure_identity(client: Client, state_dir: Path, *, own_server: bool = False) -> str:
-    """The deployment's identity, kept in the namespace and in the state folder from now on.
+    """Determine the deployment's identity, and store it in the namespace and in the state folder.
 
-    `own_server`: the server's database is in the state folder (`stokerd dev`); then the folder decides, and a copy
-    of the database alone is refused.
+    `own_server`: the server's database is in the state folder (`stokerd dev`). Then the folder's identity is used, and a
+    copy of the database alone is refused.
 
     Raises:
         CommandError: the namespace does not answer, the folder cannot be read or written, or the database is a copy.
     """
-    kept = read_identity(state_dir)
+    stored = read_identity(state_dir)
     data: dict[str, str] = {}
     if own_server:
         private_folder(state_dir)
         data[_LOCATION_KEY] = json.dumps(asdict(locate_folder(state_dir)))
-    if own_server and kept:
-        deployment = kept.deployment
+    if own_server and stored:
+        deployment = stored.deployment
     else:
-        held = await _held(client)
-        deployment = held.deployment
-        if own_server and held.place is not None:
-            _require_same(state_dir, deployment, held.place)
-    await _keep_in_namespace(client, {DATA_KEY: deployment, **data})
-    here = temporal_name(client)
-    if kept is None or own_server or kept.temporal in {"", here}:
-        if kept != StoredIdentity(deployment, here) or (
-            own_server and kept.place != locate_folder(state_dir)
-        ):
-            store_identity(state_dir, StoredIdentity(deployment, here))
-    elif kept.deployment != deployment:
+        found = await _read_namespace(client)
+        deployment = found.deployment
+        if own_server and found.location is not None:
+            _require_same(state_dir, deployment, found.location)
+    await _store_in_namespace(client, {DATA_KEY: deployment, **data})
+    temporal = temporal_name(client)
+    if stored is None or own_server or stored.temporal in {"", temporal}:
+        moved = own_server and stored is not None and stored.location != locate_folder(state_dir)
+        if stored != StoredIdentity(deployment, temporal) or moved:
+            store_identity(state_dir, StoredIdentity(deployment, temporal))
+    elif stored.deployment != deployment:
         log.warning(
             "identity_of_another_temporal",
-            state_folder=kept.deployment,
-            its_temporal=kept.temporal,
+            state_folder=stored.deployment,
+            its_temporal=stored.temporal,
             deployment=deployment,
-            temporal=here,
+            temporal=temporal,
         )
     return deployment
 
@@ -207,7 +207,7 @@ def temporal_name(client: Client) -> str:
     return f"{client.service_client.config.target_host}/{client.namespace}"
 
 
-async def _keep_in_namespace(client: Client, data: dict[str, str]) -> None:
+async def _store_in_namespace(client: Client, data: dict[str, str]) -> None:
     try:
         await client.workflow_service.update_namespace(
             UpdateNamespaceRequest(namespace=client.namespace, update_info=UpdateNamespaceInfo(data=data))
@@ -215,13 +215,13 @@ async def _keep_in_namespace(client: Client, data: dict[str, str]) -> None:
     except RPCError as fault:
         if fault.status not in _NOT_ALLOWED:
             raise CommandError(
-                f"cannot keep the deployment's identity in the Temporal namespace {client.namespace}: {fault}",
+                f"cannot store the deployment's identity in the Temporal namespace {client.namespace}: {fault}",
                 exit_code=4,
             ) from fault
-        log.info("identity_not_kept_in_namespace", deployment=data[DATA_KEY], reason=str(fault))
+        log.info("identity_not_stored_in_namespace", deployment=data[DATA_KEY], reason=str(fault))
 
 
-def _place(found: Any) -> FolderLocation | None:
+def _read_location(found: Any) -> FolderLocation | None:
     if not isinstance(found, dict):
         return None
     machine, inode, cards = found.get("machine"), found.get("inode"), found.get("cards")
@@ -236,13 +236,11 @@ def _read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as fault:
-        raise CommandError(
-            f"{path} cannot be read ({fault.strerror}); it should be a file of this user's"
-        ) from fault
+        raise CommandError(f"{path} cannot be read ({fault.strerror}); this user should own it") from fault
     except ValueError as fault:
         raise CommandError(
-            f"{path} is not JSON ({fault}); mend it, or remove it: the identity is then read from Temporal"
+            f"{path} is not JSON ({fault}); correct it, or remove it: the identity is then read from Temporal"
         ) from fault
     if not isinstance(found, dict):
-        raise CommandError(f"{path} should hold a JSON object; mend it, or remove it")
+        raise CommandError(f"{path} should contain a JSON object; correct or remove it")
     return found

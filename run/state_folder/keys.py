@@ -1,7 +1,7 @@
-"""The deployment's keys: from the environment, else from the state folder, where development generates them.
+"""The deployment's keys, from the environment or the state folder, where `stokerd dev` generates them.
 
-They never reach Temporal. `keys.json` is readable by its owner only. Each role is given the keys that it works with, and
-no other, and of the environment's secrets each child process sees only its own role's.
+They never reach Temporal. Only its owner can read `keys.json`. Each role gets only the keys that it needs, and each child
+process gets only its role's secrets from the environment.
 """
 
 import json
@@ -33,7 +33,7 @@ _SIGNING = "STOKER_SIGNING_KEY_FILE"
 _CA = "STOKER_CA_KEY_FILE"
 _GENERATED_START = "mk-"
 _GENERATED = re.compile(rf"{_GENERATED_START}[A-Za-z0-9_-]{{32}}")
-"""A key that was generated for this machine's own marketplace."""
+"""A generated key of the host marketplace."""
 _MARKET = ("STOKER_MARKET_KEY", "VAST_API_KEY")
 
 _VARIABLES: dict[Role, tuple[str, ...]] = {
@@ -41,40 +41,40 @@ _VARIABLES: dict[Role, tuple[str, ...]] = {
     "worker": (_HMAC, *_MARKET),
     "market": _MARKET,
 }
-"""The variables that a role reads its secrets from; the Temporal worker alone also reads `STOKER_SECRET_<NAME>`."""
+"""The environment variables with a role's secrets. Only the Temporal worker also reads `STOKER_SECRET_<NAME>`."""
 
 _SECRET_VARIABLES = frozenset({*_VARIABLES["engine"], *_VARIABLES["worker"], "STOKER_API_KEY"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
-    """Everything that must stay secret. Its repr shows nothing."""
+    """The secrets of a deployment. The repr omits them."""
 
     account_keys: dict[str, str] = field(repr=False)
-    """Account name to key: console and routing of that account's endpoints."""
+    """Keys by account name, for the console and for routing to the account's endpoints."""
     secret: bytes = field(repr=False)
-    """HMAC secret: worker tokens and endpoint keys are derived from it."""
+    """HMAC secret from which worker tokens and endpoint keys are derived."""
     signing_key_pem: str = field(repr=False)
     """RSA private key of the official route signature."""
     ca_key_pem: str = field(repr=False)
-    """Private key of the authority that certifies workers' addresses (TLS); may be empty."""
+    """Private key of the certificate authority for workers' TLS; may be empty."""
     market_key: str = field(repr=False)
     """The marketplace's API key."""
     account_keys_previous: dict[str, str] = field(default_factory=dict, repr=False)
-    """Accepted beside the accounts' own, while they are rotated."""
+    """Previous account keys, also accepted during a rotation."""
     secrets_previous: tuple[bytes, ...] = field(default=(), repr=False)
-    """What was derived from these is still accepted, while the secret is rotated."""
+    """Previous HMAC secrets, whose tokens and keys are also accepted during a rotation."""
     named: dict[str, str] = field(default_factory=dict, repr=False)
-    """What `secret:NAME` in a template's environment resolves to."""
+    """Values for `secret:NAME` references in a template's environment."""
 
     @property
     def account_key(self) -> str:
-        """The first account's key: what a single-tenant deployment uses."""
+        """The key of the first account, for single-tenant deployments."""
         return next(iter(self.account_keys.values()))
 
     def only_for(self, role: Role) -> "Keys":
-        """What the role works with; the rest is empty."""
-        kept = {
+        """The keys that the role needs; the others are empty."""
+        emptied = {
             "engine": {"named": {}},
             "worker": {
                 "account_keys": {},
@@ -93,19 +93,19 @@ class Keys:
                 "named": {},
             },
         }
-        return replace(self, **kept[role])  # type: ignore[arg-type]
+        return replace(self, **emptied[role])  # type: ignore[arg-type]
 
 
 def environment_for(role: Role | None, environ: Mapping[str, str]) -> dict[str, str]:
-    """stoker's own variables for a child process: settings for all, secrets for the role that works with them.
+    """stoker's variables for a child process: settings for every role, secrets for the role that needs them.
 
-    A process's environment can be read in /proc for as long as it lives. None: a child that needs no secret at all.
+    A running process's environment is readable in /proc. Role None: a child without secrets.
     """
-    mine = _VARIABLES[role] if role is not None else ()
+    own = _VARIABLES[role] if role is not None else ()
     return {
         name: value
         for name, value in environ.items()
-        if name in mine
+        if name in own
         or (role == "worker" and name.startswith(_NAMED_SECRET_PREFIX))
         or (
             role is not None
@@ -119,18 +119,20 @@ def environment_for(role: Role | None, environ: Mapping[str, str]) -> dict[str, 
 def load_keys(
     state_dir: Path, *, generate: bool, role: Role | None = None, hosted_market: bool = False
 ) -> Keys:
-    """The keys of this deployment, or of one role of it; missing ones are generated in development.
+    """The keys of this deployment, or of one role.
 
-    `hosted_market`: the marketplace is not this machine's own. Then its key is never generated, and one that was generated
-    for this machine's marketplace does not count.
+    Environment variables override `keys.json`: `STOKER_ACCOUNT_KEY`, `STOKER_HMAC_SECRET`, `STOKER_SIGNING_KEY_FILE`,
+    `STOKER_CA_KEY_FILE`, `STOKER_MARKET_KEY` (or `VAST_API_KEY`) and `STOKER_SECRET_<NAME>`. For a rotation, the previous
+    keys are in `STOKER_ACCOUNT_KEY_PREVIOUS` and `STOKER_HMAC_SECRET_PREVIOUS`, or under `previous` in the file; see
+    `docs/how-to/production.md`.
 
-    `STOKER_ACCOUNT_KEY`, `STOKER_HMAC_SECRET`, `STOKER_SIGNING_KEY_FILE`, `STOKER_CA_KEY_FILE`, `STOKER_MARKET_KEY` (or `VAST_API_KEY`) and
-    `STOKER_SECRET_<NAME>` go before the file. `STOKER_ACCOUNT_KEY_PREVIOUS` and `STOKER_HMAC_SECRET_PREVIOUS`, or `previous`
-    in the file, are accepted besides: see `docs/how-to/production.md` on rotation.
+    Args:
+        generate: generate missing keys and write them to the file.
+        hosted_market: the marketplace is the hosted one. Its key is never generated, and a generated one is refused.
 
     Raises:
-        CommandError: a key is missing and may not be generated, or cannot be one; or a file is readable by others, or cannot be
-            read or written. No message repeats a key.
+        CommandError: a key is missing or invalid, or a file is readable by others, unreadable or not writable. Messages
+            contain no keys.
     """
     path = state_dir / _FILE
     stored = _read(path)
@@ -160,9 +162,7 @@ def load_keys(
         (_MARKET[0], market_key),
     ):
         if not value and (role is None or name in _VARIABLES[role]):
-            raise CommandError(
-                f"{name} is not set and {path} does not hold it; set it, or run `stokerd dev` once"
-            )
+            raise CommandError(f"{name} is not set and not in {path}; set it, or run `stokerd dev` once")
     if role == "engine":
         _require_private_key(pem, _SIGNING, "signing_key_pem", rsa.RSAPrivateKey, "an RSA")
         if ca_pem:
@@ -192,47 +192,41 @@ def load_keys(
 
 
 def load_account_key(state_dir: Path) -> str:
-    """The first account's key alone; the others need not be there.
+    """The key of the first account; other keys may be missing.
 
     Raises:
-        CommandError: there is none, or the file cannot be read.
+        CommandError: there is no account key, or the file cannot be read.
     """
     path = state_dir / _FILE
     keys = _texts(_read(path), "account_keys", path)
     if key := os.environ.get(_ACCOUNT):
         keys["default"] = key
     if not keys:
-        raise CommandError(
-            f"{_ACCOUNT} is not set and {path} does not hold it; set it, or run `stokerd dev` once"
-        )
+        raise CommandError(f"{_ACCOUNT} is not set and not in {path}; set it, or run `stokerd dev` once")
     return next(iter(keys.values()))
 
 
 def _require_hosted_key(market_key: str, path: Path) -> None:
     if not market_key or _GENERATED.fullmatch(market_key):
         raise CommandError(
-            "market.kind is vast, and there is no key of the marketplace: set VAST_API_KEY or STOKER_MARKET_KEY, or "
+            "market.kind is vast, but its key is missing: set VAST_API_KEY or STOKER_MARKET_KEY, or "
             f"market_key in {path}"
-            + (
-                "; the one that is there was generated for this machine's own marketplace"
-                if market_key
-                else ""
-            )
+            + ("; the present one was generated for the host marketplace" if market_key else "")
         )
 
 
 def _require_clean(given: Mapping[str, str], path: Path) -> None:
-    """A blank key opens doors, and one with a line break fits into no header."""
+    """Refuse keys with surrounding white space or control characters: a header cannot contain them."""
     for name, value in given.items():
         if value != value.strip() or any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
             raise CommandError(
-                f"{name}, or its place in {path}, should have no white space around it and no line breaks"
+                f"{name}, or its value in {path}, should have no surrounding white space and no line breaks"
             )
 
 
 def _complete(stored: dict[str, Any], hosted_market: bool) -> bool:
-    wanted = {"account_keys", "secret", "signing_key_pem", "ca_key_pem"}
-    return (wanted if hosted_market else wanted | {"market_key"}) <= stored.keys()
+    required = {"account_keys", "secret", "signing_key_pem", "ca_key_pem"}
+    return (required if hosted_market else required | {"market_key"}) <= stored.keys()
 
 
 def _generated(hosted_market: bool) -> dict[str, Any]:
@@ -257,19 +251,19 @@ def _read(path: Path) -> dict[str, Any]:
         if not path.exists():
             return {}
         if path.stat().st_mode & 0o077:
-            raise CommandError(f"{path} holds keys and is readable by others; run: chmod 600 {path}")
+            raise CommandError(f"{path} contains keys and is readable by others; run: chmod 600 {path}")
         stored = json.loads(path.read_text())
     except OSError as fault:
         raise CommandError(
-            f"{path} cannot be read ({fault.strerror}); it should be a file of this user's, or give another state_dir"
+            f"{path} cannot be read ({fault.strerror}); this user should own it, or give another state_dir"
         ) from fault
     except (ValueError, RecursionError) as fault:
         raise CommandError(
-            f"{path} is not JSON ({fault}); mend it, or remove it to have new keys generated"
+            f"{path} is not JSON ({fault}); correct it, or remove it to generate new keys"
         ) from fault
     if not isinstance(stored, dict):
         raise CommandError(
-            f"{path} should hold a JSON object; mend it, or remove it to have new keys generated"
+            f"{path} should contain a JSON object; correct it, or remove it to generate new keys"
         )
     return stored
 
@@ -302,20 +296,18 @@ def _encoded(secret: str, variable: str) -> bytes:
     try:
         return secret.encode()
     except UnicodeEncodeError:
-        raise CommandError(
-            f"{variable}, or its place in {_FILE}, is not Unicode text; give another one"
-        ) from None
+        raise CommandError(f"{variable}, or its value in {_FILE}, is not Unicode text; change it") from None
 
 
 def _require_private_key(pem: str, variable: str, name: str, kind: type, called: str) -> None:
-    """An engine that starts with another one ends in a traceback, or signs what official workers refuse."""
+    """Check the key's type: with a wrong one, the engine fails later or official workers refuse its signatures."""
     try:
         key = serialization.load_pem_private_key(pem.encode(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it asks for a password
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: the key needs a password
         key = None
     if not isinstance(key, kind):
         raise CommandError(
-            f"{variable}, or {name} in {_FILE}, should be {called} private key in PEM without a password; give such a one"
+            f"{variable}, or {name} in {_FILE}, should be {called} private key in PEM without a password; replace it"
         )
 
 

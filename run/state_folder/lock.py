@@ -1,4 +1,4 @@
-"""One deployment per state folder, and ports that are free: found out before anything is started."""
+"""Checks before the start: one deployment per state folder, no leftover children, free ports."""
 
 import contextlib
 import errno
@@ -18,17 +18,17 @@ _LOCK = "stokerd.lock"
 
 
 class StateLock:
-    """Held while a deployment runs on a state folder. The kernel releases it when the process ends, however it ends."""
+    """The lock of a running deployment on its state folder. The kernel releases it when the process exits."""
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / _LOCK
         self._file: IO[str] | None = None
 
     def acquire(self) -> None:
-        """Take the lock; the folder becomes its owner's alone.
+        """Acquire the lock and make the folder owner-only.
 
         Raises:
-            CommandError: another process holds it, or the folder is shared with others.
+            CommandError: another process holds the lock, or the folder is shared with other users.
         """
         private_folder(self._path.parent)
         file = open_private(self._path)
@@ -51,7 +51,7 @@ class StateLock:
         self._file = file
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._file:
             self._file.truncate(0)
             self._file.close()
@@ -59,45 +59,45 @@ class StateLock:
 
 
 class ChildRecord:
-    """Which children a deployment started, so that the next start can tell that one of them outlived its parent."""
+    """The record of a deployment's children, with which the next start detects children that survived their parent."""
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / "children.json"
 
     def write(self, pids: Mapping[str, int]) -> None:
-        """Note the running children."""
-        record = {name: [pid, _started(pid)] for name, pid in pids.items()}
-        said = {"boot": boot_id(), "folder": locate_folder(self._path.parent).folder, "children": record}
-        write_private(self._path, json.dumps(said))
+        """Record the running children."""
+        children = {name: [pid, _started(pid)] for name, pid in pids.items()}
+        record = {"boot": boot_id(), "folder": locate_folder(self._path.parent).folder, "children": children}
+        write_private(self._path, json.dumps(record))
 
     def refuse_stale(self) -> None:
-        """Make sure that no child of an earlier run is left.
+        """Check that no child of an earlier run is still running.
 
-        A pid counts only if this folder's deployment wrote it during this boot: the pids in a copied folder are
-        another deployment's.
+        Pids are valid only if this folder's deployment recorded them during this boot; those in a copied folder belong to
+        another deployment.
 
         Raises:
-            CommandError: one is alive.
+            CommandError: a child is still running.
         """
         try:
-            said = json.loads(self._path.read_text())
-            children = {str(name): (int(pid), str(at)) for name, (pid, at) in said["children"].items()}
-            ours = (said["boot"], said["folder"]) == (boot_id(), locate_folder(self._path.parent).folder)
+            record = json.loads(self._path.read_text())
+            children = {str(name): (int(pid), str(at)) for name, (pid, at) in record["children"].items()}
+            ours = (record["boot"], record["folder"]) == (boot_id(), locate_folder(self._path.parent).folder)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return
         for name, (pid, started) in children.items() if ours else ():
             if _started(pid) == started:
                 raise CommandError(
-                    f"{name}, pid {pid}, is left from an earlier run on this state folder; end it: kill {pid}",
+                    f"{name}, pid {pid}, still runs from an earlier start on this state folder; end it: kill {pid}",
                     exit_code=3,
                 )
 
 
 def require_free(ports: Mapping[str, tuple[str, int]]) -> None:
-    """Make sure that every named (host, port) can be listened on.
+    """Check that every (host, port) is free; the keys are names of settings.
 
     Raises:
-        CommandError: one is in use; the message names the setting.
+        CommandError: an address is in use or invalid; the message names the setting.
     """
     for name, (host, port) in ports.items():
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -118,7 +118,7 @@ def require_free(ports: Mapping[str, tuple[str, int]]) -> None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nothing listens on now."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -126,11 +126,11 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def _has_open(pid: int, path: Path) -> bool:
-    """Whether the process has this very file open: a pid in a file may be another machine's or container's."""
+    """Whether the process has this file open. A recorded pid may belong to another machine or container."""
     try:
-        wanted = path.stat()
+        target = path.stat()
         return any(
-            (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
+            (found.st_dev, found.st_ino) == (target.st_dev, target.st_ino)
             for found in _files_of(Path(f"/proc/{pid}/fd"))
         )
     except OSError:
@@ -144,7 +144,7 @@ def _files_of(folder: Path) -> Iterator[os.stat_result]:
 
 
 def _started(pid: int) -> str | None:
-    """When the process started, in the kernel's ticks: a pid alone may have been given to another process."""
+    """The process's start time in clock ticks, which detects a reused pid."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -115,5 +115,5 @@ def test_a_ticket_takes_no_third_seal() -> None:
 
     ticket = Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=time.time() + 60)
     assert verify_ticket(sign_ticket(ticket, b"x", b"right"), b"right", worker=LAUNCH, now=0) == ticket
-    with pytest.raises(TicketRefused, match="was not made for this worker"):
+    with pytest.raises(TicketRefused, match="is not signed with this worker"):
         verify_ticket(sign_ticket(ticket, b"x", b"y", b"right"), b"right", worker=LAUNCH, now=0)

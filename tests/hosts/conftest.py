@@ -1,4 +1,4 @@
-"""A host marketplace with real processes, and the client that the controller uses."""
+"""Fixtures: a host marketplace with real processes, and the controller's client."""
 
 import asyncio
 import contextlib
@@ -49,13 +49,13 @@ def settings_for(state_dir: Path, **changes) -> HostMarketSettings:
 async def until(
     condition: Callable[[], Awaitable[object]], *, seconds: float = 30.0, what: str = "condition"
 ):
-    """The condition's first true answer; fails when it does not come."""
+    """Poll the condition and return its first true result; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         found = await condition()
         if found:
             return found
-        assert time.monotonic() < deadline, f"{what} did not come in {seconds:.0f} s"
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:.0f} s"
         await asyncio.sleep(0.02)
 
 
@@ -90,7 +90,7 @@ class Bench:
         return (await self.http.get(f"/api/v0/instances/{instance_id}/")).json()["instances"]
 
     async def reaches(self, instance_id: int, status: str):
-        """The instance once it has that actual status."""
+        """Wait until the instance has this actual status, and return it."""
 
         async def there():
             instance = await self.market.show(instance_id)
@@ -108,7 +108,7 @@ class Bench:
         (await self.http.post("/host/faults/", json=fault)).raise_for_status()
 
     async def printed(self, instance_id: int, text: str) -> str:
-        """The instance's log once it holds the text."""
+        """Wait until the instance's log contains the text, and return the log."""
 
         async def there():
             log = await self.market.logs(instance_id)
@@ -138,7 +138,7 @@ async def running(terms: HostMarketSettings, *, gpus=list) -> AsyncIterator[Benc
 
 
 class MarketProcess:
-    """The marketplace as a process of its own, so that it can be killed."""
+    """The marketplace as a separate process, which a test can kill."""
 
     def __init__(self, terms: HostMarketSettings, folder: Path) -> None:
         self.file = folder / f"settings-{terms.state_dir.name}.json"
@@ -181,7 +181,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 @pytest.fixture
 def market_process(tmp_path: Path) -> Iterator[Callable[..., MarketProcess]]:
-    """Starts a marketplace process; at the end it is told to end, and its instances with it."""
+    """Starts a marketplace process; it and its instances are stopped after the test."""
     started: list[MarketProcess] = []
 
     def start(**changes) -> MarketProcess:
@@ -193,16 +193,20 @@ def market_process(tmp_path: Path) -> Iterator[Callable[..., MarketProcess]]:
     for one in started:
         if one.process.poll() is None:
             one.end(signal.SIGTERM)
-    left = [
-        pid
-        for pid, mark in proc.marked("").items()
-        if str(tmp_path) in Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace") and mark
-    ]
+    left = [pid for pid in proc.tagged("") if str(tmp_path) in environment_of(pid)]
     proc.send(left, signal.SIGKILL)
 
 
+def environment_of(pid: int) -> str:
+    """The process's environment as text; empty if it has exited."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def alive(pid: int) -> bool:
-    """A zombie is dead."""
+    """Whether the process runs; a zombie does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

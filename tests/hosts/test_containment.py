@@ -41,9 +41,9 @@ def named(name: str) -> list[int]:
 def contained(request, monkeypatch):
     """By what the next marketplace contains its instances."""
     if request.param == "child subreaper":
-        monkeypatch.setattr(cgroup, "find", lambda: None)
-        monkeypatch.setattr(cgroup, "find_group", lambda: None)
-    elif cgroup.find_group() is None:
+        monkeypatch.setattr(cgroup, "find_controller", lambda: None)
+        monkeypatch.setattr(cgroup, "find_hierarchy", lambda: None)
+    elif cgroup.find_hierarchy() is None:
         pytest.skip("this process may not make control groups; the child subreaper is tested")
     return request.param
 

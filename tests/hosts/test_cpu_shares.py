@@ -1,4 +1,4 @@
-"""An instance gets its share of a CPU and never more, by the kernel where it may, else by the governor."""
+"""CPU limits of instances, enforced by a control group or by the governor."""
 
 import time
 
@@ -18,9 +18,9 @@ def cpu_seconds(pid: int) -> float:
 
 
 async def shares(bench, tools, kinds: list[str]) -> list[float]:
-    """The CPU share of a busy loop on each kind, once the first of them has burnt half a second.
+    """The CPU share of a busy loop on each machine kind, measured until the first has used two seconds.
 
-    Only upper bounds are asserted: how much a busy machine leaves them is not ours to say.
+    Tests assert upper bounds only: how much CPU time the loops get depends on the load of the machine.
     """
     pids = []
     for kind in kinds:
@@ -31,7 +31,7 @@ async def shares(bench, tools, kinds: list[str]) -> list[float]:
     async def burning():
         return all(cpu_seconds(pid) >= 0.1 for pid in pids)
 
-    await tools.until(burning, what="busy loops")
+    await tools.until(burning, seconds=60, what="busy loops")
     began, before = time.monotonic(), [cpu_seconds(pid) for pid in pids]
 
     async def enough():
@@ -46,20 +46,21 @@ async def shares(bench, tools, kinds: list[str]) -> list[float]:
 async def test_a_busy_instance_stays_under_its_share(tmp_path, tools, means):
     machines = (
         MachineSettings(name="half", count=1, dollars_per_hour=0.2, cpu_percent=50),
-        MachineSettings(name="eighth", count=1, dollars_per_hour=0.1, cpu_percent=12.5),
+        MachineSettings(name="fiftieth", count=1, dollars_per_hour=0.1, cpu_percent=2),
     )
     settings = tools.settings_for(tmp_path / "m", machines=machines, cpu_limit=means)
     async with tools.running(settings) as bench:
-        half, eighth = await shares(bench, tools, ["half", "eighth"])
-        # without a limit both get the same; the governor comes late when the machine is busy, the kernel does not
-        assert eighth < half * 0.8
+        half, fiftieth = await shares(bench, tools, ["half", "fiftieth"])
+        # Without a limit, both loops get equal shares. On a loaded machine that may be less than a half, so the
+        # second limit is far below any fair share. The governor reacts late under load, the kernel does not.
+        assert fiftieth < half * 0.8
         if means != "governor":
             assert half < 0.65
-            assert eighth < 0.25
+            assert fiftieth < 0.05
 
 
 async def test_the_kernel_is_asked_for_the_share_before_the_first_instruction(bench):
-    controller = cgroup.find()
+    controller = cgroup.find_controller()
     if not isinstance(controller, cgroup.CgroupV1):
         pytest.skip("this machine has no writable cgroup v1 cpu controller")
     instance_id = await bench.rent(onstart="grep -E '[:,]cpu[:,]' /proc/self/cgroup; exec sleep 1000")

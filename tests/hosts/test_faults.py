@@ -146,7 +146,7 @@ async def test_a_slow_pull_is_seen_as_loading_and_can_be_broken_off(tmp_path, to
         slow = await bench.rent(kind="slow")
         quick = await bench.rent(kind="slow")
         await bench.reaches(quick, "running")
-        image = bench.host.means.home(quick) / "image"
+        image = bench.host.resources.home(quick) / "image"
         assert image.stat().st_size == 2_000_000
         loading = await bench.reaches(slow, "loading")
         assert "pulling image" in loading.status_msg
@@ -154,7 +154,7 @@ async def test_a_slow_pull_is_seen_as_loading_and_can_be_broken_off(tmp_path, to
         await bench.reaches(slow, "stopped")
         await bench.market.start(slow)
         await bench.reaches(slow, "running")
-        assert (bench.host.means.home(slow) / "image").stat().st_size == 2_000_000
+        assert (bench.host.resources.home(slow) / "image").stat().st_size == 2_000_000
 
 
 async def test_an_unknown_fault_is_refused_with_the_known_ones(bench):

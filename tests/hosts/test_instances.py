@@ -50,7 +50,7 @@ async def test_a_destroyed_instance_leaves_nothing_and_its_slot_is_free_again(be
     instance_id = await bench.rent(kind="CPU large")
     await bench.reaches(instance_id, "running")
     supervisor = bench.host.instances[instance_id]
-    pid, home = supervisor.process.pid, bench.host.means.home(instance_id)
+    pid, home = supervisor.process.pid, bench.host.resources.home(instance_id)
     assert home.exists()
     await bench.market.destroy(instance_id)
     assert await bench.gone(instance_id)
@@ -254,11 +254,11 @@ async def test_two_destroys_at_once_are_one(bench):
 async def test_a_disk_that_cannot_be_made_fails_that_instance_and_not_the_marketplace(bench):
     first = await bench.rent(kind="CPU large")
     # A file where the next instance's disk should be.
-    bench.host.means.home(first + 1).write_text("in the way")
+    bench.host.resources.home(first + 1).write_text("in the way")
     failed = await bench.reaches(await bench.rent(), "exited")
     assert "host failed" in failed.status_msg
     await bench.reaches(await bench.rent(), "running")
-    bench.host.means.home(failed.id).unlink()
+    bench.host.resources.home(failed.id).unlink()
     await bench.market.start(failed.id)
     await bench.reaches(failed.id, "running")
 
@@ -297,19 +297,19 @@ async def test_whatever_the_order_of_commands_an_instance_never_runs_twice(bench
             await getattr(bench.market, command)(instance_id)
         if chance.random() < 0.5:
             await asyncio.sleep(0)
-        assert len(proc.marked(supervisor.mark)) <= 1
+        assert len(proc.tagged(supervisor.tag)) <= 1
     await bench.http.delete("/host/faults/")
     await bench.market.start(instance_id)
     await bench.reaches(instance_id, "running")
 
     async def alone():
         return (
-            sorted(proc.marked(supervisor.mark)) == [supervisor.process.pid] if supervisor.process else False
+            sorted(proc.tagged(supervisor.tag)) == [supervisor.process.pid] if supervisor.process else False
         )
 
     await tools.until(alone, what="exactly one process")
     await bench.market.destroy(instance_id)
-    assert proc.marked(supervisor.mark) == {}
+    assert proc.tagged(supervisor.tag) == {}
 
 
 async def test_an_instance_that_exits_tells_its_last_words_without_its_secrets(bench):

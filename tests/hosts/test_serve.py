@@ -61,7 +61,7 @@ async def test_a_taken_port_is_said_before_any_instance_is_touched(market_proces
         ended = run("--settings", str(market.file), "--port", str(taken.getsockname()[1]))
     assert ended.returncode == 2
     assert "in use" in ended.stderr
-    assert "instance_runs" not in ended.stderr
+    assert "instance_started" not in ended.stderr
 
 
 async def test_its_url_holds_an_ipv6_address_in_brackets(tmp_path):

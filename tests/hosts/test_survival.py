@@ -22,11 +22,11 @@ def uid_of(state_dir) -> str:
 
 
 def processes_of(state_dir) -> list[int]:
-    return sorted(proc_view.marked(f"{uid_of(state_dir)}:"))
+    return sorted(proc_view.tagged(f"{uid_of(state_dir)}:"))
 
 
 def cgroups_of(state_dir) -> list:
-    controller = cgroup.find()
+    controller = cgroup.find_controller()
     return sorted(controller.root.glob(f"stoker-{uid_of(state_dir)}-*")) if controller else []
 
 
@@ -122,7 +122,7 @@ async def test_sigterm_leaves_no_process_and_no_cgroup_behind(market_process, to
         await bench.reaches(instance_id, "running")
     await bench.printed(ids[1], "up")
     assert len(processes_of(tmp_path / "market")) >= 3
-    if cgroup.find():
+    if cgroup.find_controller():
         assert len(cgroups_of(tmp_path / "market")) == 2
     await bench.close()
     assert market.end(signal.SIGTERM) == 0
@@ -168,7 +168,7 @@ async def test_a_process_that_nobody_recorded_is_killed_at_the_next_start(tmp_pa
     async with tools.running(settings) as bench:
         mark = f"{bench.host.store.uid}:777"
     stray = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "import time; time.sleep(1000)", env={proc_view.MARK: mark}
+        sys.executable, "-c", "import time; time.sleep(1000)", env={proc_view.TAG_VARIABLE: mark}
     )
     async with tools.running(settings):
         assert await asyncio.wait_for(stray.wait(), 20) == -signal.SIGKILL

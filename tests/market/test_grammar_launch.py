@@ -186,7 +186,7 @@ def test_what_a_shell_would_quote_is_read_back(env):
         ("-e A=1 -e NAME -e B=2", {"A": "1", "B": "2"}, "NAME=value after -e, got 'NAME'"),
         ("-e A=1 -e", {"A": "1"}, "needs a value"),
         ('-e A="x y" -p 3000:3000', {"A": "x y", "-p 3000:3000": "1"}, ""),
-        ("-e A=1,-e B=2", {}, "separate flags by blanks"),
+        ("-e A=1,-e B=2", {}, "separate flags with blanks"),
         ("-e 1A=x -h host", {"-h": "host"}, "NAME=value"),
     ],
 )

@@ -68,7 +68,7 @@ async def test_a_folder_of_another_temporal_keeps_its_identity(client, tmp_path)
 )
 def test_a_damaged_file_is_a_fault_with_a_remedy(tmp_path, text):
     (tmp_path / "deployment.json").write_text(text)
-    with pytest.raises(CommandError, match="mend it, or remove"):
+    with pytest.raises(CommandError, match="correct it, or remove"):
         read_identity(tmp_path)
 
 
@@ -81,7 +81,7 @@ def copied(folder, place, **changes):
     shutil.copytree(folder, place)
     path = place / "deployment.json"
     said = json.loads(path.read_text())
-    said["place"] |= changes
+    said["location"] |= changes
     path.write_text(json.dumps(said))
     return place
 
@@ -121,7 +121,7 @@ def test_a_folder_on_another_machine_is_a_copy_even_where_all_else_is_the_same(
     here = FolderLocation("machine", locate_folder(folder).inode, ("card", "second card"))
     monkeypatch.setattr("run.state_folder.identity.locate_folder", lambda _: replace(here, **changes))
     path = folder / "deployment.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"place": asdict(here)}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"location": asdict(here)}))
     with pytest.raises(CommandError, match=said):
         require_original(folder)
 

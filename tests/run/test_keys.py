@@ -184,7 +184,7 @@ def test_a_key_of_the_hosted_marketplace_in_the_file_is_taken(tmp_path, no_marke
 def test_a_blank_key_or_one_with_line_breaks_is_refused(tmp_path, monkeypatch, name, value):
     load_keys(tmp_path, generate=True)
     monkeypatch.setenv(name, value)
-    with pytest.raises(CommandError, match=f"{name}.* no white space"):
+    with pytest.raises(CommandError, match=f"{name}.* no surrounding white space"):
         load_keys(tmp_path, generate=False)
 
 

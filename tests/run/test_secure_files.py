@@ -8,7 +8,7 @@ import sys
 import pytest
 import uvloop
 
-from run.commands.dev import reach
+from run.commands.dev import describe_exposure
 from run.errors import CommandError
 from run.processes.listening_sockets import ListeningSocket
 from run.processes.supervisor import Child, ProcessSupervisor
@@ -133,8 +133,8 @@ async def _a_child_writes(tmp_path):
 )
 def test_a_deployment_says_who_can_reach_it(host, said):
     settings = DevSettings.model_validate(json.loads(json.dumps({"engine": {"host": host}})))
-    assert said in reach(settings, [ListeningSocket(1, "127.0.0.1", 8080)])
-    assert said in reach(settings, None)
+    assert said in describe_exposure(settings, [ListeningSocket(1, "127.0.0.1", 8080)])
+    assert said in describe_exposure(settings, None)
 
 
 def test_a_deployment_names_each_socket_that_is_open_to_the_network():
@@ -143,8 +143,8 @@ def test_a_deployment_names_each_socket_that_is_open_to_the_network():
         ListeningSocket(77, "0.0.0.0", 21000),
         ListeningSocket(78, "::", 21010),
     ]
-    said = reach(DevSettings(), found)
+    said = describe_exposure(DevSettings(), found)
     assert "WARNING: open to the network: 0.0.0.0:21000 (pid 77), [::]:21010 (pid 78)" in said
-    assert "all 1 listening sockets" in reach(DevSettings(), found[:1])
+    assert "all 1 listening sockets" in describe_exposure(DevSettings(), found[:1])
     open_engine = DevSettings.model_validate({"engine": {"host": "0.0.0.0"}})
-    assert "also open to the network: 0.0.0.0:21000" in reach(open_engine, found)
+    assert "also open to the network: 0.0.0.0:21000" in describe_exposure(open_engine, found)

@@ -149,7 +149,7 @@ async def test_a_child_that_died_is_not_started_again_while_the_others_are_ended
     await until(lambda: b"up" in stubborn.log_file.read_bytes())
     with capture_logs() as said:
         os.kill(sleeper.pid, signal.SIGKILL)
-        await until(lambda: any(line["event"] == "child.died" for line in said))
+        await until(lambda: any(line["event"] == "child.exited" for line in said))
         await supervisor.stop()
     assert {"event": "child.killed", "child": "stubborn"}.items() <= said[-2].items(), "it took its second"
     assert sleeper.restarts == 0

@@ -18,7 +18,7 @@ def test_panic_destroys_an_endpoints_instances_and_they_do_not_come_back(
     command = [sys.executable, "-m", "run", "panic", "--config", str(settings), "--endpoint", "pair"]
     asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert asked.returncode == 1
-    assert "say --yes" in asked.stderr
+    assert "give --yes" in asked.stderr
     assert all(deployment.instance(number) for number in instances)
     done = subprocess.run(
         [*command, "--yes"], cwd=ROOT, capture_output=True, text=True, timeout=90, check=False

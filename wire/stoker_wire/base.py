@@ -1,4 +1,4 @@
-"""The two attitudes of a wire type: strict where a person types, tolerant where an official peer sends."""
+"""Base classes of wire types: strict for user input, tolerant for messages of other programs."""
 
 from functools import cache
 from types import NoneType
@@ -9,13 +9,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from stoker_wire.parsing.numbers import read_number
 
 
-class _Strict(BaseModel):
-    """Numbers that come as text are decimal numbers: pydantic's own reading also takes `1_0` and ` +1`."""
+class _DecimalNumbers(BaseModel):
+    """Reads numbers in text as decimal numbers only; pydantic alone also accepts `1_0` and ` +1`."""
 
     @model_validator(mode="before")
     @classmethod
     def _numbers_are_decimal(cls, given: Any) -> Any:
-        """Quotes a text that is not a decimal number, so that its field refuses it by name."""
+        """Quote text that is not a decimal number, so that its field's validation fails."""
         if not isinstance(given, dict):
             return given
         odd = {
@@ -28,19 +28,19 @@ class _Strict(BaseModel):
 
 @cache
 def _numeric_fields(model: type[BaseModel]) -> frozenset[str]:
-    """Names, as a peer writes them, of the fields that hold a number and no text."""
+    """Names, aliases included, of the fields that accept a number and no text."""
     names: set[str] = set()
     for name, field in model.model_fields.items():
         kinds = set(get_args(field.annotation)) or {field.annotation}
-        read_otherwise = any(isinstance(each, BeforeValidator) for each in field.metadata)
-        if kinds <= {int, float, NoneType} and not read_otherwise:
+        has_own_validator = any(isinstance(each, BeforeValidator) for each in field.metadata)
+        if kinds <= {int, float, NoneType} and not has_own_validator:
             alias = field.validation_alias
             names |= {name, *(str(each) for each in getattr(alias, "choices", ()))}
     return frozenset(names)
 
 
-class StrictModel(_Strict):
-    """What a person types: an unknown field is a spelling mistake, and is refused."""
+class StrictModel(_DecimalNumbers):
+    """User input: unknown fields are refused, because they are probably spelling mistakes."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -51,7 +51,7 @@ class StrictModel(_Strict):
     )
 
 
-class TolerantModel(_Strict):
-    """What a peer sends: a newer peer may say more than we know, and what it says is ignored."""
+class TolerantModel(_DecimalNumbers):
+    """A message of another program: unknown fields are ignored, because the peer may be newer."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, populate_by_name=True)

@@ -1,4 +1,4 @@
-"""How an endpoint's workflow is addressed, started and spoken to on Temporal: shared by controller and SDK."""
+"""Names, ids and inputs of an endpoint's workflow on Temporal, shared by controller and SDK."""
 
 from typing import Any, Literal, Self
 
@@ -13,19 +13,19 @@ RELEASE_WORKFLOW_TYPE = "ReleaseWorkflow"
 SWEEP_WORKFLOW_TYPE = "SweepWorkflow"
 SWEEP_ID = "stoker-sweep"
 TASK_QUEUE = "stoker"
-"""Workflow tasks and the planner."""
+"""Task queue of workflows and the planner."""
 MARKET_TASK_QUEUE = "stoker-market"
-"""Marketplace calls: rate-limited for the whole deployment."""
+"""Task queue of marketplace calls, rate-limited for the whole deployment."""
 
 REPORT_METRICS = "report_metrics"
 """A signal."""
 UPDATE_CONFIG = "update_config"
-"""A signal and an update, as the next three. A signal is accepted while no worker runs; an update answers, or says why not."""
+"""A signal and an update, like the next three. A signal is accepted while no worker runs; an update returns errors."""
 SET_WORKERGROUP = "set_workergroup"
 REMOVE_WORKERGROUP = "remove_workergroup"
 UPDATE_WORKERS = "update_workers"
 CANCEL_UPDATE = "cancel_update"
-"""An update, as the next three."""
+"""An update, like the next three."""
 ADVISE = "advise"
 ROTATE_KEY = "rotate_key"
 UNBLOCK_HOSTS = "unblock_hosts"
@@ -42,7 +42,7 @@ QUERY_HOSTS = "hosts"
 
 
 def workflow_id(endpoint_name: str) -> str:
-    """`endpoint/<name>`: names are unique among live endpoints because workflow ids are."""
+    """`endpoint/<name>`. Running workflows have unique ids, so endpoint names are unique."""
     return f"endpoint/{endpoint_name}"
 
 
@@ -52,33 +52,33 @@ def release_id(endpoint_name: str) -> str:
 
 
 class Release(StrictModel):
-    """The input of a forced delete: end the endpoint's workflow as it is, and release every instance with its label."""
+    """Input of a forced delete: terminate the endpoint's workflow and destroy every instance with its label."""
 
     endpoint_name: EndpointName
     reason: str = Field("a forced delete", max_length=200)
 
 
 class Released(TolerantModel):
-    """What a forced delete did."""
+    """Result of a forced delete."""
 
     endpoint_name: str
     ended: bool = False
-    """Its workflow ran, and was terminated."""
+    """Whether a running workflow was terminated."""
     destroyed: tuple[int, ...] = ()
-    """Instances that the marketplace confirms to be gone."""
+    """Instances whose destruction the marketplace confirmed."""
     left: tuple[int, ...] = ()
-    """Instances that the marketplace still lists. The sweep goes on to destroy them."""
+    """Instances that the marketplace still lists. The sweep continues to destroy them."""
     fault: str = ""
-    """Why instances are left, or why it could not be looked."""
+    """Why instances are left, or why the marketplace could not be read."""
 
 
 class Advise(StrictModel):
-    """A second config that is planned beside a live endpoint's own; nothing of it is carried out."""
+    """A second config, planned beside the live one without being executed (what-if analysis)."""
 
     config: EndpointPatch = EndpointPatch()
-    """What differs from the live config; the rest follows it."""
+    """The parameters that differ from the live config."""
     tuning: Literal["default", "thrifty", "generous"] = "default"
-    """Another temperament of the policy: less, or more, spare for chance."""
+    """A tuning of the policy with less or more spare capacity."""
 
     @model_validator(mode="after")
     def _differs(self) -> Self:
@@ -99,13 +99,13 @@ class EndpointSpec(StrictModel):
     created_at: float = 0.0
     """Unix time, s."""
     owner: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    """The account that owns it: another account's key does not open it."""
+    """The account that owns the endpoint. Keys of other accounts have no access."""
     key_version: int = Field(1, ge=1, le=2**53)
-    """Which version of the endpoint key is valid; raised to rotate it."""
+    """The valid version of the endpoint key; raised to rotate the key."""
     history_events_max: int | None = Field(None, ge=100)
-    """Continue as new at a history of so many events; None: when Temporal suggests it."""
+    """History length at which the workflow continues as new; None: when Temporal suggests it."""
     carried: dict[str, Any] | None = None
-    """State handed on by continue-as-new; never given by a person."""
+    """State of the previous run, set by continue-as-new only."""
 
     @model_validator(mode="after")
     def _workergroups_are_bounded(self) -> Self:

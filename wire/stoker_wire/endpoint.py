@@ -8,14 +8,14 @@ from pydantic import AliasChoices, Field, model_validator
 from stoker_wire.base import StrictModel
 
 ENDPOINT_NAME_PATTERN = r"^[A-Za-z0-9_-]+( [A-Za-z0-9_-]+)*$"
-"""Letters, digits, `_`, `-`, and single blanks inside: `run benchmarks` of the official CLI names endpoints so."""
+"""Letters, digits, `_`, `-` and single inner blanks, which the official CLI's `run benchmarks` uses."""
 
 Origin = Annotated[str, Field(max_length=255, pattern=r"^(\*|https?://[^/?#@\s*,]+)$")]
 """Of a web page, as browsers send it: `https://chat.example.com`; `*` stands for every page."""
 Origins = Annotated[tuple[Origin, ...], Field(max_length=32)]
 
 ENDPOINT_NAME_CHARS_MAX = 200
-"""A marketplace label holds the name, 33 other characters, and at most 256 in all."""
+"""A marketplace label has at most 256 characters: the name and 33 others."""
 
 EndpointName = Annotated[str, Field(pattern=ENDPOINT_NAME_PATTERN, max_length=ENDPOINT_NAME_CHARS_MAX)]
 
@@ -32,17 +32,18 @@ _MIN_WORKERS = AliasChoices("min_workers", "cold_workers")
 
 
 def _one_name(data: Any) -> Any:
-    """Both names of `min_workers` may be given: it wins over `cold_workers`, unless it is null, which means not given."""
+    """If both names of `min_workers` are given, drop `cold_workers`, or `min_workers` if it is null."""
     if not isinstance(data, dict) or not {"min_workers", "cold_workers"} <= data.keys():
         return data
-    loser = "min_workers" if data["min_workers"] is None else "cold_workers"
-    return {key: value for key, value in data.items() if key != loser}
+    dropped = "min_workers" if data["min_workers"] is None else "cold_workers"
+    return {key: value for key, value in data.items() if key != dropped}
 
 
 class EndpointConfig(StrictModel):
     """How much capacity an endpoint holds, and how long its requests may wait.
 
-    Load is the summed cost of requests, in units that the application picks; perf is load a worker does per second.
+    Load is the summed cost of requests, in units that the application chooses. Perf is the load that a worker completes
+    per second.
     """
 
     max_workers: int = Field(16, ge=0, le=10_000)
@@ -99,7 +100,7 @@ class EndpointConfig(StrictModel):
 
 
 class EndpointPatch(StrictModel):
-    """A change to a live endpoint: what is null or absent stays as it is."""
+    """A change to a live endpoint. Null or absent fields stay unchanged."""
 
     max_workers: int | None = Field(None, ge=0, le=10_000)
     min_workers: int | None = Field(None, ge=0, le=10_000, validation_alias=_MIN_WORKERS)
@@ -122,5 +123,5 @@ class EndpointPatch(StrictModel):
         return _one_name(data)
 
     def given(self) -> dict[str, Any]:
-        """The fields that the caller set to something."""
+        """The fields that are not null."""
         return {key: value for key, value in self.model_dump().items() if value is not None}

@@ -1,4 +1,4 @@
-"""Offers, instances and templates as the marketplace API speaks them (its documents, 2026; only fields we read)."""
+"""Offers, instances, charges and templates of the marketplace API (2026), with the fields that stoker reads."""
 
 from typing import Annotated, Any
 
@@ -9,28 +9,28 @@ from stoker_wire.parsing.limits import MARKET_TEXT_BYTES_MAX, shortened
 from stoker_wire.parsing.numbers import finite
 
 DOLLARS_PER_HOUR_MAX = 1e6
-"""Of one machine; what is beyond is a mistake."""
+"""Limit for one machine; a higher price is treated as invalid."""
 
 
-def _said(value: Any) -> float:
+def _price(value: Any) -> float:
     dollars = finite(value)
     return dollars if dollars is not None and 0 <= dollars <= DOLLARS_PER_HOUR_MAX else 0.0
 
 
-DollarsSaid = Annotated[float, BeforeValidator(_said)]
-"""$/h of what is rented already; 0: not said. What is no price is not said, so that one odd figure hides no machine."""
+DollarsPerHour = Annotated[float, BeforeValidator(_price)]
+"""$/h of a rented machine; 0: unknown. An invalid price counts as unknown, so that the machine is still listed."""
 
 
-def _cut(value: Any) -> Any:
+def _shortened(value: Any) -> Any:
     return shortened(value, MARKET_TEXT_BYTES_MAX) if isinstance(value, str) else value
 
 
-MarketText = Annotated[str, BeforeValidator(_cut)]
-"""A name or status in the marketplace's words; a long one is cut, so that no host can fill an endpoint's state."""
+MarketText = Annotated[str, BeforeValidator(_shortened)]
+"""A name or status from the marketplace, shortened so that a host cannot fill an endpoint's state."""
 
 
 class Offer(TolerantModel):
-    """A machine that can be rented now."""
+    """A machine that is available for rent."""
 
     id: int
     machine_id: int = 0
@@ -49,7 +49,7 @@ class Offer(TolerantModel):
     reliability: float | None = Field(None, validation_alias=AliasChoices("reliability", "reliability2"))
     geolocation: MarketText | None = None
     duration: float | None = None
-    """Seconds for which the host promises the machine."""
+    """Seconds for which the host offers the machine."""
     is_bid: bool = False
 
     @property
@@ -76,32 +76,32 @@ class Instance(TolerantModel):
     host_id: int = 0
     gpu_name: MarketText | None = None
     num_gpus: int = 1
-    dph_total: DollarsSaid = 0.0
-    dph_base: DollarsSaid = 0.0
-    storage_total_cost: DollarsSaid = 0.0
+    dph_total: DollarsPerHour = 0.0
+    dph_base: DollarsPerHour = 0.0
+    storage_total_cost: DollarsPerHour = 0.0
     """$/h of the disk, billed also while stopped."""
     start_date: float | None = None
     is_bid: bool = False
     address: str = ""
-    """Not of the API: public address and published ports in short, `host:port,port…`, as a worker's url must show them."""
+    """Not in the API: public address and published ports as `host:port,port…`, to check a worker's url."""
 
 
 class Charge(TolerantModel):
-    """What the marketplace has billed for one instance, machine, disk and bandwidth together, since it was rented."""
+    """The total bill of one instance: machine, disk and bandwidth."""
 
     instance_id: int
     label: str = ""
     dollars: float = 0.0
     since: float = 0.0
-    """When it was rented, Unix seconds."""
+    """Start of the billed time, Unix seconds."""
     until: float = 0.0
-    """What was used up to then is in it, Unix seconds."""
+    """End of the billed time, Unix seconds."""
     final: bool = False
-    """The instance is gone and nothing more will be billed."""
+    """Whether the instance was destroyed and the bill is complete."""
 
 
 class Template(TolerantModel):
-    """What code an instance runs."""
+    """The code that an instance runs."""
 
     id: int
     hash_id: str = ""

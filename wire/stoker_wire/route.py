@@ -1,4 +1,4 @@
-"""`POST /route/`: which worker a request goes to, or why it waits."""
+"""Request and answers of `POST /route/`, which assigns a worker to a request."""
 
 from typing import Any
 
@@ -11,52 +11,52 @@ COST_MAX = 1e12
 
 
 class RouteRequest(TolerantModel):
-    """What a client asks. `request_idx` 0 is a new request; else the index given before (a poll, or a re-route)."""
+    """A client's request for a worker. `request_idx` is 0 for a new request, else the earlier index (poll or re-route)."""
 
     endpoint: str = Field(min_length=1, max_length=255)
     api_key: str = ""
     cost: float = Field(DEFAULT_COST, ge=0, le=COST_MAX)
     request_idx: int = Field(0, ge=0, le=2**53)
     replay_timeout: float = Field(60.0, ge=0, le=3600)
-    """Seconds for which the index keeps its place in the queue between polls."""
+    """Seconds for which the request keeps its queue position between polls."""
     failed_url: str = Field("", max_length=2048)
-    """stoker's own client: the worker that just refused or dropped this request (its url)."""
+    """Sent by stoker's client: url of the worker that just refused or dropped this request."""
     fingerprint: str = Field("", max_length=64)
-    """stoker's own client: equal for all copies of a request (`stoker_wire.security.fingerprint`); empty: not told."""
+    """Sent by stoker's client: equal for all copies of a request (`stoker_wire.security.fingerprint`); empty: unknown."""
 
 
 class Route(BaseModel):
-    """A worker was chosen. The whole object is forwarded to the worker as `auth_data`."""
+    """The assigned worker. The client forwards the whole object to the worker as `auth_data`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     url: str
     signature: str
-    """base64 RSA PKCS#1 v1.5 SHA-256 over `{"url": …}`, what official workers check."""
+    """base64 RSA PKCS#1 v1.5 SHA-256 over `{"url": …}`, checked by official workers."""
     cost: float
     endpoint: str
     reqnum: int
     request_idx: int
     ticket: str = ""
-    """stoker's own ticket, what stoker's worker checks (`stoker_wire.security.ticket`)."""
+    """stoker's ticket, checked by stoker's worker (`stoker_wire.security.ticket`)."""
     waited_ms: float = 0.0
-    """How long the request waited for a worker, from its first `/route/` call."""
+    """How long the request waited for a worker since its first `/route/` call."""
     worker_id: int = 0
 
 
 class Waiting(BaseModel):
-    """No worker yet. There is no `url` key at all: its mere presence would mean READY to the official client."""
+    """No worker is free yet. The answer has no `url`: the official client treats its presence as READY."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     endpoint: str
     request_idx: int = Field(ge=1)
     status: str
-    """A sentence for people: why it waits, and for how long if that is known."""
+    """Why the request waits, and the expected wait if known, as text."""
     reason: str = "busy"
     """One of `busy`, `booting`, `recruiting`, `no_capacity`, `stopped`, `worker_failed`."""
     position: int = 0
-    """Requests before this one in the endpoint's queue."""
+    """Number of requests ahead in the endpoint's queue."""
     eta_s: float | None = None
 
 
@@ -64,5 +64,5 @@ RouteAnswer = Route | Waiting
 
 
 def is_route(answer: dict[str, Any]) -> bool:
-    """Whether an answer names a worker: as in the official client, by the presence of `url`."""
+    """Whether an answer assigns a worker: decided by the presence of `url`, as in the official client."""
     return "url" in answer

@@ -1,10 +1,10 @@
-"""The states of a worker, as the API and the logs print them (one state machine for both)."""
+"""The states of a worker in the API and the logs."""
 
 from enum import StrEnum
 
 
 class WorkerState(StrEnum):
-    """The value is what `status` says in the API; `printed` is what logs and tables say."""
+    """The state of a worker. The value is the API's `status`; `printed` is used in logs and tables."""
 
     PENDING = "pending"
     CREATING = "creating"
@@ -43,4 +43,4 @@ GPU_BILLED = frozenset(
 """States in which the marketplace bills the GPU."""
 
 STORAGE_UNBILLED = frozenset({WorkerState.PENDING, WorkerState.ERROR, WorkerState.DESTROYING})
-"""Storage is billed in every state but these."""
+"""States in which the marketplace bills no storage."""

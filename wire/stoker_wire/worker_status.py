@@ -1,4 +1,4 @@
-"""What a worker reports to the engine (`POST /worker_status/`, `POST /delete_requests/`)."""
+"""Reports of a worker to the engine (`POST /worker_status/`, `POST /delete_requests/`)."""
 
 from typing import Annotated
 
@@ -11,16 +11,16 @@ ModelName = Annotated[str, Field(max_length=512)]
 
 
 class WorkerStatus(TolerantModel):
-    """One report. Field names, the spelling of `num_requests_recieved` too, are the official worker's."""
+    """One report. Field names are the official worker's, including the spelling of `num_requests_recieved`."""
 
     id: int
     """The marketplace instance id (`CONTAINER_ID`)."""
     mtoken: str = ""
     version: str = ""
     loadtime: float = Field(0.0, ge=0)
-    """0 until the model is loaded, then seconds from process start to ready, repeated in every report."""
+    """0 until the model is loaded, then the seconds from process start to ready, in every report."""
     cur_load: float = Field(0.0, ge=0)
-    """Sum of the workload of requests and sessions in flight."""
+    """Workload of all requests and sessions in flight."""
     new_load: float = Field(0.0, ge=0)
     """Workload received minus cancelled since the last successful report."""
     rej_load: float = Field(0.0, ge=0)
@@ -38,32 +38,32 @@ class WorkerStatus(TolerantModel):
     max_capacity: float = 0.0
     url: str = ""
 
-    # stoker's own worker says more; an official worker does not
+    # Sent by stoker's worker only:
     draining: bool = False
     queued: int = Field(0, ge=0)
     """Requests waiting inside the worker for the model server."""
     ends_told_seconds: float = Field(0.0, ge=0)
-    """It works on one request at a time, and an end is reported within so many seconds; 0: on several, or not said."""
+    """The worker runs one request at a time and reports its end within this time. 0: several at a time, or unknown."""
     running_load: float = Field(0.0, ge=0)
-    """Workload of the request that such a worker works on; part of `cur_load`. 0: none."""
+    """Workload of the running request of such a worker, part of `cur_load`; 0: no request runs."""
     running_seconds: float = Field(0.0, ge=0)
-    """For how long it has been at it."""
+    """For how long that request has been running."""
     gpus: tuple["GpuStatus", ...] = ()
     routes: Annotated[tuple[ServedRoute, ...], Field(max_length=256)] = ()
     """What it serves; empty: not said."""
     models: Annotated[tuple[ModelName, ...], Field(max_length=256)] = ()
     """Names under which its model server serves its models; empty: not known."""
     incarnation: str = Field("", max_length=64)
-    """Names the worker's process: drawn at its start, in every report until it ends."""
+    """Random id of the worker's process, in every report."""
     uptime_seconds: float = Field(0.0, ge=0)
-    """Since the process started; 0: not said."""
+    """Age of the process; 0: unknown."""
 
     @property
     def process(self) -> str:
-        """Names the process that the report comes from; empty: not known, as while an official worker loads.
+        """Id of the reporting process; empty: unknown, e.g. while an official worker loads.
 
-        An official worker sends no `incarnation`. Its `loadtime` is measured to the microsecond and does not change until
-        the process ends, so it tells one process from the next. A time in whole milliseconds was not measured like that.
+        An official worker sends no `incarnation`. Its `loadtime` has microseconds and is constant during the life of the
+        process, so it identifies the process. A value in whole milliseconds is not such a measurement.
         """
         if self.incarnation or self.loadtime == round(self.loadtime, 3):
             return self.incarnation
@@ -71,12 +71,12 @@ class WorkerStatus(TolerantModel):
 
     @property
     def ready(self) -> bool:
-        """Loaded, benchmarked and without error."""
+        """Whether the worker is loaded, benchmarked and without error."""
         return self.loadtime > 0 and self.max_perf > 0 and not self.error_msg
 
 
 class GpuStatus(TolerantModel):
-    """One GPU as NVML sees it."""
+    """The state of one GPU from NVML."""
 
     index: int
     name: str
@@ -88,7 +88,7 @@ class GpuStatus(TolerantModel):
     ecc_errors: int = 0
     """Uncorrected ECC errors since the driver was loaded."""
     xid: int = 0
-    """The last critical Xid event, 0 for none."""
+    """The last critical Xid event; 0: no event."""
 
 
 class FinishedRequest(TolerantModel):
@@ -104,13 +104,13 @@ class FinishedRequest(TolerantModel):
 
 
 class FinishedRequests(TolerantModel):
-    """`POST /delete_requests/`: what ended since the last such report."""
+    """`POST /delete_requests/`: the requests that ended since the last such report."""
 
     worker_id: int
     mtoken: str = ""
     requests: tuple[FinishedRequest, ...] = ()
     incarnation: str = Field("", max_length=64)
-    """As in `WorkerStatus`; an official worker sends none."""
+    """As in `WorkerStatus`; not sent by an official worker."""
 
 
 WorkerStatus.model_rebuild()

@@ -1,4 +1,4 @@
-"""A workergroup: what code runs (a template) and which machines are eligible (search params)."""
+"""A workergroup: the code to run (template) and the eligible machines (search params)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,49 +21,49 @@ SearchParams = str | dict[str, Any] | list[dict[str, Any]]
 
 
 class Workergroup(StrictModel):
-    """The bounds, when given, hold for this workergroup alone, inside the endpoint's own."""
+    """A workergroup of an endpoint. Its limits apply to this workergroup, within those of the endpoint."""
 
     id: int = Field(ge=1)
-    """Given by the engine."""
+    """Assigned by the engine."""
 
     template_hash: str | None = Field(None, min_length=1, max_length=255)
-    """What the instances run: the marketplace's template, by hash …"""
+    """Hash of the marketplace template that the instances run. This or `template_id` is required."""
 
     template_id: int | None = Field(None, ge=1)
-    """… or by id. One of the two is required."""
+    """Id of the marketplace template that the instances run."""
 
     search_params: SearchParams = ""
-    """Which offers are eligible: `gpu_name=RTX_4090 num_gpus=1 dph_total<0.6`, `{"verified": {"eq": true}}`, or a list of those."""
+    """Filters for eligible offers: `gpu_name=RTX_4090 num_gpus=1 dph_total<0.6`, `{"verified": {"eq": true}}`, or a list."""
 
     launch_args: str = Field("", max_length=16_384)
-    """Command-line style overrides of instance creation, e.g. `--env "-e A=b" --disk 40`."""
+    """Options of instance creation, e.g. `--env "-e A=b" --disk 40`."""
 
     gpu_ram: float = Field(24.0, ge=0)
     """GB of VRAM that the model needs; for estimates only, the hard filter is in `search_params`."""
 
     cold_workers: int | None = Field(None, ge=0, le=10_000)
-    """Workers of this workergroup that are kept, hot or cold."""
+    """Minimum number of workers of this workergroup, hot and cold."""
 
     max_workers: int | None = Field(None, ge=0, le=10_000)
-    """Cap on the workers of this workergroup."""
+    """Maximum number of workers of this workergroup."""
 
     min_load: float | None = Field(None, ge=0)
-    """Floor under the hot capacity of this workergroup, load/s."""
+    """Minimum hot capacity of this workergroup, load/s."""
 
     target_util: float | None = Field(None, gt=0, le=1)
-    """As the endpoint's; the strictest of all workergroups holds."""
+    """As in the endpoint; the smallest of all workergroups applies."""
 
     cold_mult: float | None = Field(None, ge=1)
-    """As the endpoint's; the largest of all workergroups holds."""
+    """As in the endpoint; the largest of all workergroups applies."""
 
     min_cold_load: float | None = Field(None, ge=0)
-    """Floor under the capacity, hot and cold, of this workergroup, load/s."""
+    """Minimum capacity, hot and cold, of this workergroup, load/s."""
 
     test_workers: int = Field(3, ge=0, le=100)
-    """How many machine kinds the learning phase tries."""
+    """Number of machine kinds to try in the learning phase."""
 
     revision: int = Field(1, ge=1, le=2**53)
-    """Counts changes of template or filter: a worker launched from an older revision is due for an update."""
+    """Incremented when template or filters change. Workers of an older revision are updated."""
 
     @field_validator("search_params", mode="before")
     @classmethod
@@ -75,7 +75,7 @@ class Workergroup(StrictModel):
     @classmethod
     def _launch_args_are_bounded(cls, value: Any) -> Any:
         if isinstance(value, str) and (size := len(value.encode(errors="replace"))) > LAUNCH_ARGS_BYTES_MAX:
-            raise TooLarge(f"at most {LAUNCH_ARGS_BYTES_MAX} bytes are taken; {size} came")
+            raise TooLarge(f"at most {LAUNCH_ARGS_BYTES_MAX} bytes are accepted, got {size}")
         return value
 
     @model_validator(mode="after")
@@ -86,14 +86,12 @@ class Workergroup(StrictModel):
 
 
 def check_workergroups(groups: Sequence[Workergroup]) -> None:
-    """Raises TooLarge when one endpoint cannot have all of these."""
+    """Raise TooLarge if one endpoint cannot have all of these workergroups."""
     if len(groups) > WORKERGROUPS_MAX:
-        raise TooLarge(
-            f"workergroups: one endpoint has at most {WORKERGROUPS_MAX}; this would be number {len(groups)}"
-        )
+        raise TooLarge(f"workergroups: one endpoint can have at most {WORKERGROUPS_MAX}, got {len(groups)}")
     size = sum(json_bytes(group) for group in groups)
     if size > WORKERGROUPS_BYTES_MAX:
         raise TooLarge(
-            f"workergroups: those of one endpoint together take at most {WORKERGROUPS_BYTES_MAX} bytes; "
-            f"these would take {size}. Shorten search_params and launch_args, or give a second endpoint a part"
+            f"workergroups: those of one endpoint together can have at most {WORKERGROUPS_BYTES_MAX} bytes, "
+            f"got {size}. Shorten search_params and launch_args, or use a second endpoint"
         )

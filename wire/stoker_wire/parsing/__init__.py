@@ -1,1 +1,1 @@
-"""Strict readers of values from outside, and the limits of everything that enters a state."""
+"""Strict parsers for external values, and size limits."""

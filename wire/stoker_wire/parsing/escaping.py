@@ -1,7 +1,7 @@
-"""Text from outside, made harmless before a person's terminal shows it.
+"""Escapes control characters in external text before a terminal shows it.
 
-A worker's error, a label or a model's answer may hold escape sequences, which move the cursor, change the title or
-write to the clipboard, and direction marks, which reorder what is read.
+A worker's error, a label or a model's answer may contain escape sequences, which move the cursor, change the title or
+write to the clipboard, and direction marks, which reorder the displayed text.
 """
 
 import json
@@ -9,24 +9,24 @@ import re
 import unicodedata
 
 _JOINERS = "\u200c\u200d"
-"""Parts of words and emoji; without effect on a terminal."""
+"""Joiners inside words and emoji; they have no effect on a terminal."""
 _ODD = re.compile(r"[^\x20-\x7e]")
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories: control, format (direction marks too), surrogate, private, unassigned, line and paragraph separator."""
 
 
 def escape_line(text: str) -> str:
-    """The text on one line: every character that a terminal would act on stands as its escape, `\\x1b` for one."""
+    """The text on one line, with every character that a terminal interprets escaped, e.g. `\\x1b`."""
     return _ODD.sub(lambda match: _escape(match[0]), text)
 
 
 def escape_text(text: str) -> str:
-    """The same, with line feeds and tabs kept."""
+    """The text with control characters escaped, except for line feeds and tabs."""
     return _ODD.sub(lambda match: match[0] if match[0] in "\n\t" else _escape(match[0]), text)
 
 
 def escape_json(text: str) -> str:
-    """A JSON text whose strings are printable; its value is the same."""
+    """JSON text with control characters in its strings escaped; its value does not change."""
     return _ODD.sub(
         lambda match: match[0] if match[0] == "\n" or not _acts(match[0]) else json.dumps(match[0])[1:-1],
         text,

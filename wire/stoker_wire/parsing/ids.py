@@ -1,8 +1,8 @@
-"""Ids as they are written in paths, headers, keys and command lines."""
+"""Ids in paths, headers, keys and command lines."""
 
 from stoker_wire.parsing.numbers import read_whole
 
 
 def read_id(text: str) -> int | None:
-    """The id; None: this is something else, for instance a name."""
+    """The id; None if the text is not an id, e.g. a name."""
     return read_whole(text)

@@ -1,7 +1,7 @@
-"""How large anything may be that enters an endpoint's workflow: its state, its history, its memo.
+"""Size limits of values in an endpoint's workflow: its state, history and memo.
 
-Temporal refuses a payload over 2 MiB, and a workflow whose state is larger makes no progress any more. Every limit is
-checked where the value arrives (console API, SDK, CLI) and again by the workflow. `docs/reference/limits.md` lists them.
+Temporal refuses payloads over 2 MiB, so a workflow with a larger state cannot make progress. Limits are checked where a
+value arrives (console API, SDK, CLI) and again by the workflow. `docs/reference/limits.md` lists them.
 """
 
 from typing import Any
@@ -15,42 +15,42 @@ SEARCH_PARAMS_BYTES_MAX = 16 * KIB
 LAUNCH_ARGS_BYTES_MAX = 16 * KIB
 """`launch_args` of one workergroup, as UTF-8."""
 NESTING_MAX = 16
-"""Levels of lists and objects in a value that a person sends."""
+"""Nesting levels of lists and objects in user input."""
 WORKERGROUPS_MAX = 64
 """Workergroups of one endpoint."""
 WORKERGROUPS_BYTES_MAX = 256 * KIB
 """All workergroups of one endpoint together, as JSON."""
 MESSAGE_BYTES_MAX = 64 * KIB
-"""A signal or update of a person to a workflow, as JSON."""
+"""A user's signal or update to a workflow, as JSON."""
 SPEC_BYTES_MAX = 320 * KIB
 """The input of a new endpoint's workflow, as JSON."""
 METRICS_BYTES_MAX = 1024 * KIB
 """One batch of metrics that an engine sends to a workflow, as JSON."""
 METRICS_WORKERS_MAX = 2000
-"""Workers in one batch of metrics: twice as many as an endpoint can have."""
+"""Workers in one batch of metrics: twice the maximum of an endpoint."""
 ENGINE_ID_BYTES_MAX = 128
 LAUNCH_ID_BYTES_MAX = 64
 WORKER_URL_BYTES_MAX = 256
 ERROR_BYTES_MAX = 500
-"""An error that a worker reports; longer ones are cut."""
+"""An error reported by a worker; longer ones are shortened."""
 MARKET_TEXT_BYTES_MAX = 64
-"""A machine's name, place or status as the marketplace says it; longer ones are cut."""
+"""Name, location or status of a machine from the marketplace; longer ones are shortened."""
 DECISION_SUBJECT_BYTES_MAX = 120
 DECISION_REASON_BYTES_MAX = 400
-"""A line of the decision log; longer texts are cut."""
+"""The reason in a line of the decision log; longer ones are shortened."""
 STATE_BYTES_MAX = 1792 * KIB
-"""The whole state of an endpoint, as continue-as-new hands it on. Beyond it the workflow leaves out what it can learn again."""
+"""An endpoint's state for continue-as-new. If it is larger, the workflow drops learned statistics."""
 
 
 class TooLarge(ValueError):
-    """A value over its limit; the text names the limit, what came, and the field."""
+    """A value exceeds its limit. The message names the limit, the size and the field."""
 
 
 def json_bytes(value: Any) -> int:
     """The size of a value as JSON, in bytes.
 
     Raises:
-        TooLarge: it is nested too deeply to be written.
+        TooLarge: the value is nested too deeply to be serialised.
     """
     try:
         return len(pydantic_core.to_json(value))
@@ -59,17 +59,17 @@ def json_bytes(value: Any) -> int:
 
 
 def check_size(value: Any, bytes_max: int, what: str = "") -> None:
-    """Raises TooLarge when the value as JSON is larger than `bytes_max` or nested deeper than `NESTING_MAX`."""
+    """Raise TooLarge if the value as JSON is larger than `bytes_max` or nested deeper than `NESTING_MAX`."""
     where = f"{what}: " if what else ""
     if _is_nested(value, NESTING_MAX):
-        raise TooLarge(f"{where}at most {NESTING_MAX} nested levels are taken; more came")
+        raise TooLarge(f"{where}at most {NESTING_MAX} nested levels are accepted, got more")
     size = json_bytes(value)
     if size > bytes_max:
-        raise TooLarge(f"{where}at most {bytes_max} bytes are taken; {size} came")
+        raise TooLarge(f"{where}at most {bytes_max} bytes are accepted, got {size}")
 
 
 def _is_nested(value: Any, levels_left: int) -> bool:
-    """Whether it has more levels than that. Looks no deeper than one level beyond."""
+    """Whether the value has more than `levels_left` levels. Deeper levels are not visited."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
     if inner is None:
         return False
@@ -77,9 +77,9 @@ def _is_nested(value: Any, levels_left: int) -> bool:
 
 
 def shortened(text: str, bytes_max: int) -> str:
-    """The text on one line and within so many bytes of UTF-8; control characters become blanks.
+    """The text on one line, cut to `bytes_max` bytes of UTF-8, with control characters replaced by blanks.
 
-    A control character would take six bytes in JSON, and a terminal would obey it.
+    A control character would take six bytes in JSON, and a terminal would interpret it.
     """
     if not text.isprintable():
         text = "".join(each if each.isprintable() else " " for each in text[: bytes_max + 1])

@@ -1,7 +1,7 @@
-"""JSON from outside, read in one way by every program of stoker.
+"""A strict JSON parser for external input.
 
-Python's `json` also reads NaN, Infinity, lone surrogates and UTF-16, turns 1e999 into infinity, and raises errors of
-three kinds. A deep value that it can still read breaks the next program that writes it.
+Python's `json` also accepts NaN, Infinity, lone surrogates and UTF-16, turns 1e999 into infinity, and raises three kinds
+of errors. It accepts deep values that other programs cannot serialise.
 """
 
 import json
@@ -9,20 +9,20 @@ import re
 from typing import Any, NoReturn
 
 DEPTH_MAX = 100
-"""Objects and lists inside each other. JSON Schemas of tools have about 30; the interpreter's own limit is 1,000."""
+"""Nesting levels of objects and lists. JSON Schemas of tools have about 30; the interpreter's limit is 1,000."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class NotJson(ValueError):
-    """The text is not JSON that stoker takes; the message says why."""
+    """The text is not acceptable JSON; the message says why."""
 
 
 def parse_json(text: str | bytes | bytearray | memoryview) -> Any:
     """The value of a JSON text.
 
     Raises:
-        NotJson: malformed, not UTF-8, nested over DEPTH_MAX, or with a value that JSON cannot hold.
+        NotJson: malformed, not UTF-8, nested over DEPTH_MAX, or with a value that JSON does not have.
     """
     try:
         if not isinstance(text, str):
@@ -33,7 +33,7 @@ def parse_json(text: str | bytes | bytearray | memoryview) -> Any:
     except UnicodeDecodeError as fault:
         raise NotJson(f"byte {fault.start} is not UTF-8") from None
     except UnicodeEncodeError:
-        raise NotJson("\\ud800 to \\udfff come in pairs; one of them stands alone") from None
+        raise NotJson("a lone surrogate: \\ud800 to \\udfff must come in pairs") from None
     except RecursionError:
         raise NotJson(_TOO_DEEP) from None
     except NotJson:
@@ -48,7 +48,7 @@ def parse_json(text: str | bytes | bytearray | memoryview) -> Any:
 
 
 def parse_answer(text: str | bytes) -> Any:
-    """The value of a peer's answer: NaN, Infinity and lone surrogates pass, since models write them.
+    """The value of a peer's answer. NaN, Infinity and lone surrogates are accepted, because models produce them.
 
     Raises:
         NotJson: malformed, not UTF-8, or nested over DEPTH_MAX.
@@ -67,7 +67,7 @@ def parse_answer(text: str | bytes) -> Any:
 
 
 def is_too_deep(text: str | bytes | memoryview, value: Any) -> bool:
-    """Whether objects and lists of the value stand more than DEPTH_MAX inside each other; `text` is its JSON."""
+    """Whether the value has more than DEPTH_MAX nesting levels; `text` is its JSON."""
     raw = bytes(text) if isinstance(text, memoryview) else text
     brackets = raw.count("[") + raw.count("{") if isinstance(raw, str) else raw.count(b"[") + raw.count(b"{")
     if brackets <= DEPTH_MAX:
@@ -86,7 +86,7 @@ def _containers(values: list[Any]) -> list[Any]:
     return [each for each in values if isinstance(each, dict | list)]
 
 
-_TOO_DEEP = f"nested too deeply: over {DEPTH_MAX} objects and lists inside each other"
+_TOO_DEEP = f"nested too deeply: over {DEPTH_MAX} levels of objects and lists"
 
 
 def _constant(name: str) -> NoReturn:

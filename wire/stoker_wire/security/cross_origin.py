@@ -1,9 +1,8 @@
-"""Decides whether a web page in a browser may have sent a request that no page is meant to send.
+"""Detects requests sent by web pages of other origins.
 
-Two attacks are covered. In DNS rebinding, a page's own host name is pointed at this server, so the browser takes the
-server for the page's origin; the `Host` field still names the page's host. In cross-site request forgery, a page of
-another origin sends a request that needs no preflight; `Origin` or `Sec-Fetch-Site` says so, and a page cannot change
-these fields.
+In DNS rebinding, an attacker points the host name of a page at this server, so the browser treats the server as the
+page's origin; the `Host` field still names the page's host. In cross-site request forgery, a page of another origin
+sends a request that needs no preflight; a page cannot change its `Origin` and `Sec-Fetch-Site` fields.
 """
 
 import ipaddress
@@ -14,7 +13,7 @@ from stoker_wire.problem import Problem
 
 _READS = frozenset({"GET", "HEAD"})
 _OWN_PAGES = frozenset({"same-origin", "none"})
-"""`none`: a person typed the address or opened a bookmark."""
+"""`none`: the user entered the address or opened a bookmark."""
 _CLOSING = {"Connection": "close"}
 
 
@@ -22,7 +21,7 @@ def parse_host(authority: str) -> str | None:
     """The host in `host[:port]`, in lower case and without brackets; None if it is malformed."""
     try:
         parts = urlsplit(f"//{authority}")
-        port = parts.port  # raises for what is no port
+        port = parts.port  # raises ValueError for an invalid port
     except ValueError:
         return None
     malformed = parts.netloc != authority or "@" in authority or (port is None and authority.endswith(":"))
@@ -36,10 +35,10 @@ def host_names(*addresses: str) -> frozenset[str]:
 
 
 def is_own_host(authority: str, names: Collection[str]) -> bool:
-    """Whether a `Host` field can be meant for this server.
+    """Whether a `Host` field may name this server.
 
-    An IP address can: the page of an IP address comes from that address, so rebinding needs a name. A name without a
-    dot can: it is not in the public DNS. Other names must be among `names` (lower case).
+    IP addresses are accepted, because rebinding needs a name. Names without a dot are accepted, because they are not in
+    the public DNS. Other names must be among `names` (lower case).
     """
     host = parse_host(authority)
     if host is None:
@@ -55,7 +54,7 @@ def is_own_host(authority: str, names: Collection[str]) -> bool:
 def cross_origin_problem(
     method: str, host: str, origin: str | None, fetch_site: str | None, *, names: Collection[str] = ()
 ) -> Problem | None:
-    """Why a server refuses the request, judged by the fields that a page cannot forge; None if it does not.
+    """The problem with a request, by the fields that a page cannot forge; None if it is acceptable.
 
     Args:
         method: in upper case.
@@ -65,21 +64,21 @@ def cross_origin_problem(
         names: the server's public host names, in lower case.
     """
     if host and not is_own_host(host, names):
-        said = (
+        reason = (
             "the Host field names another server; use this server's IP address, or add the name to its settings "
             "(engine.public_url, engine.allowed_hosts)"
         )
-        return Problem(421, "host_not_allowed", said, headers=_CLOSING)
+        return Problem(421, "host_not_allowed", reason, headers=_CLOSING)
     if origin is not None and not _is_same_origin(origin, host):
-        said = "the request comes from a web page of another origin; send it from a program instead"
-        return Problem(403, "cross_origin", said, headers=_CLOSING)
+        reason = "the request comes from a web page of another origin; send it from a program instead"
+        return Problem(403, "cross_origin", reason, headers=_CLOSING)
     if fetch_site is not None and fetch_site not in _OWN_PAGES and method not in _READS:
-        said = "a web page of another site sent this request; send it from a program instead"
-        return Problem(403, "cross_origin", said, headers=_CLOSING)
+        reason = "a web page of another site sent this request; send it from a program instead"
+        return Problem(403, "cross_origin", reason, headers=_CLOSING)
     return None
 
 
 def _is_same_origin(origin: str, host: str) -> bool:
-    """The scheme is not compared: behind a TLS proxy the page's is https and the server's http."""
+    """Compare host and port only: behind a TLS proxy the page uses https and the server http."""
     scheme, _, authority = origin.partition("://")
     return bool(host) and scheme in ("http", "https") and authority.lower() == host.lower()

@@ -1,4 +1,4 @@
-"""The fingerprint of a request: equal for every copy of it, whichever client sends it."""
+"""The fingerprint of a request, which is equal for every copy of it."""
 
 import contextlib
 import hashlib
@@ -6,16 +6,16 @@ import json
 
 FINGERPRINT_CHARS = 32
 _CANONICAL_BYTES_MAX = 256 * 1024
-"""A larger payload is taken as it is: to sort its keys would cost more than the request's route."""
+"""Larger payloads are hashed as they are: sorting their keys would take longer than routing the request."""
 
 
 def fingerprint(path: str, payload: bytes) -> str:
-    """32 hexadecimal digits over the worker's route and the payload.
+    """A hash of the worker's route and the payload, 32 hexadecimal digits.
 
-    The order of keys and blanks of a JSON payload do not count.
+    The order of keys and the white space of a JSON payload do not matter.
     """
     if len(payload) <= _CANONICAL_BYTES_MAX:
-        with contextlib.suppress(ValueError, RecursionError):  # not JSON: the bytes are the payload
+        with contextlib.suppress(ValueError, RecursionError):  # not JSON: hash the bytes as they are
             payload = json.dumps(json.loads(payload), sort_keys=True, separators=(",", ":")).encode()
     digest = hashlib.sha256(path.encode() + b"\0" + payload)
     return digest.hexdigest()[:FINGERPRINT_CHARS]

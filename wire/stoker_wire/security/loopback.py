@@ -1,4 +1,4 @@
-"""Which addresses only this machine can reach. They need no TLS, and no proxy can reach them."""
+"""Recognises loopback addresses, which need no TLS and which a proxy cannot reach."""
 
 import ipaddress
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_loopback_url(url: str) -> bool:
-    """Whether a URL's host is loopback; False for what is no URL."""
+    """Whether a URL's host is loopback; False for an invalid URL."""
     try:
         return is_loopback(urlsplit(url).hostname or "")
     except ValueError:

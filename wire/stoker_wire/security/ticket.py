@@ -1,7 +1,7 @@
-"""A ticket: the right to send one request, of at most this cost, to one worker, for a short time, once.
+"""Tickets: single-use, short-lived permits for one request of limited cost to one worker.
 
-The official signature covers the worker's url only and never expires. A ticket closes that hole for stoker's own
-worker: `<base64url JSON>.<base64url HMAC-SHA256>`, keyed by `token.ticket_key` of the worker it is for.
+The official signature covers only the worker's url and never expires, so stoker's worker also checks a ticket. Its form
+is `<base64url JSON>.<base64url HMAC-SHA256>`, keyed by the worker's `token.ticket_key`.
 """
 
 import base64
@@ -15,14 +15,13 @@ from stoker_wire.parsing.strict_json import parse_json
 from stoker_wire.picklable import PicklableError
 
 TICKET_SECONDS = 60.0
-"""How long a ticket may lie unused: longer than a slow client's connect and upload, far shorter than a worker's life."""
+"""Validity of a ticket: longer than a slow client's connect and upload, far shorter than a worker's lifetime."""
 
-
-_SEALS_MAX = 2
+_MACS_MAX = 2
 
 
 class TicketRefused(PicklableError, ValueError):
-    """The ticket does not open this worker; the message says why, `code` is the problem code."""
+    """The ticket is not valid for this worker. The message says why; `code` is the problem code."""
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
@@ -31,7 +30,7 @@ class TicketRefused(PicklableError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Short names: a ticket travels with every request."""
+    """The contents of a ticket. Names are short because every request carries one."""
 
     e: str
     """Endpoint name."""
@@ -40,14 +39,14 @@ class Ticket:
     c: float
     """Cost that the router booked, load."""
     r: int
-    """Request index; unique, and so the single-use mark too (with `n`)."""
+    """Request index; unique. With `n` it identifies the ticket for single use."""
     n: int
-    """Number of the route answer given for this request: a re-route is a new ticket."""
+    """Number of the route answer for this request: a re-route gets a new ticket."""
     x: float
-    """Unix time after which it is worthless."""
+    """Unix time of expiry."""
 
     def check(self) -> None:
-        """Raises ValueError for a field of another type, and for a number that is not finite or below 0."""
+        """Raise ValueError for a field of the wrong type, or a number that is negative or not finite."""
         texts = [name for name in ("e", "w", "c", "x") if isinstance(getattr(self, name), str)]
         whole = type(self.r) is int and type(self.n) is int
         cost, expiry = finite(self.c), finite(self.x)
@@ -56,28 +55,26 @@ class Ticket:
 
 
 def sign_ticket(ticket: Ticket, *keys: bytes) -> str:
-    """The ticket as text. More than one key while keys are rotated, and it is not known which of them the worker has."""
-    # Spelled out: asdict() alone costs more than the HMAC, and this runs for every route answer.
-    said = {"e": ticket.e, "w": ticket.w, "c": ticket.c, "r": ticket.r, "n": ticket.n, "x": ticket.x}
-    body = base64.urlsafe_b64encode(json.dumps(said, separators=(",", ":")).encode()).rstrip(b"=")
+    """The signed ticket as text. Several keys are given during key rotation, when the worker's key is unknown."""
+    # Not asdict(): it takes longer than the HMAC, and this runs for every route answer.
+    fields = {"e": ticket.e, "w": ticket.w, "c": ticket.c, "r": ticket.r, "n": ticket.n, "x": ticket.x}
+    body = base64.urlsafe_b64encode(json.dumps(fields, separators=(",", ":")).encode()).rstrip(b"=")
     macs = [base64.urlsafe_b64encode(hmac.digest(key, body, hashlib.sha256)).rstrip(b"=") for key in keys]
     return b".".join([body, *macs]).decode()
 
 
 def verify_ticket(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
-    """The ticket in the text, checked for forgery, worker and expiry.
+    """The ticket in the text, after checks of its signature, worker and expiry.
 
-    Single use is the worker's to check: only it knows what it has seen.
+    The worker itself checks single use, because only it knows the tickets that it has received.
 
     Raises:
         TicketRefused: forged, for another worker, or expired.
     """
     body, dot, mac = text.encode("utf-8", "surrogatepass").partition(b".")
     expected = base64.urlsafe_b64encode(hmac.digest(key, body, hashlib.sha256)).rstrip(b"=")
-    if not dot or not any(hmac.compare_digest(one, expected) for one in mac.split(b".")[:_SEALS_MAX]):
-        raise TicketRefused(
-            "ticket_forged", "the ticket was not made for this worker by its engine; route again"
-        )
+    if not dot or not any(hmac.compare_digest(one, expected) for one in mac.split(b".")[:_MACS_MAX]):
+        raise TicketRefused("ticket_forged", "the ticket is not signed with this worker's key; route again")
     try:
         ticket = Ticket(**parse_json(base64.urlsafe_b64decode(body + b"=" * (-len(body) % 4))))
         ticket.check()
@@ -86,6 +83,5 @@ def verify_ticket(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
     if ticket.w != worker:
         raise TicketRefused("ticket_for_another_worker", "the ticket is for another worker; route again")
     if now > ticket.x:
-        late = now - ticket.x
-        raise TicketRefused("ticket_expired", f"the ticket expired {late:.1f} s ago; route again")
+        raise TicketRefused("ticket_expired", f"the ticket expired {now - ticket.x:.1f} s ago; route again")
     return ticket

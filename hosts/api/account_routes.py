@@ -1,10 +1,10 @@
-"""Routes for templates, the account, and what only this marketplace has: charges and faults."""
+"""Handlers for templates, the account, charges and injected faults."""
 
 import time
 
 from aiohttp import web
 
-from hosts.api.http import answer, host_of, read_json_query, read_model, read_object
+from hosts.api.http import host_of, json_response, read_json_query, read_model, read_object
 from hosts.faults import Fault
 from market.query import GrammarError, parse_filters
 from stoker_wire.parsing.numbers import finite
@@ -12,34 +12,34 @@ from stoker_wire.problem import Problem
 
 
 async def list_templates(request: web.Request) -> web.Response:
-    """`{templates: [...]}`, filtered by `select_filters`."""
+    """Templates that match `select_filters`."""
     try:
         filters = parse_filters(read_json_query(request, "select_filters"))
     except GrammarError as error:
         raise Problem(400, "invalid_args", str(error)) from None
     found = host_of(request).templates.search(filters)
-    return answer({"success": True, "templates_found": len(found), "templates": found})
+    return json_response({"success": True, "templates_found": len(found), "templates": found})
 
 
 async def create_template(request: web.Request) -> web.Response:
-    """The same content is the same template."""
+    """Create a template; equal content gives the same template."""
     template = host_of(request).templates.create(await read_object(request))
-    return answer({"success": True, "template": template, "msg": f"template {template['hash_id']}"})
+    return json_response({"success": True, "template": template, "msg": f"template {template['hash_id']}"})
 
 
 async def delete_template(request: web.Request) -> web.Response:
-    """By `hash_id` or `template_id`."""
+    """Delete a template by `hash_id` or `template_id`."""
     body = await read_object(request)
     hash_id, template_id = body.get("hash_id"), body.get("template_id")
     if not host_of(request).templates.drop(hash_id=hash_id, template_id=template_id):
         raise Problem(404, "no_such_template", "there is no such template")
-    return answer({"success": True, "msg": "deleted"})
+    return json_response({"success": True, "msg": "deleted"})
 
 
 async def current_user(request: web.Request) -> web.Response:
-    """The one account of this machine."""
+    """The only account of this marketplace."""
     spent = host_of(request).charges()["total_dollars"]
-    return answer(
+    return json_response(
         {
             "id": 1,
             "username": "host",
@@ -54,24 +54,24 @@ async def current_user(request: web.Request) -> web.Response:
 
 
 async def healthy(request: web.Request) -> web.Response:
-    """The marketplace answers."""
-    return answer({"ok": True, "instances": len(host_of(request).instances), "now": time.time()})
+    """The health of the marketplace."""
+    return json_response({"ok": True, "instances": len(host_of(request).instances), "now": time.time()})
 
 
 async def charges(request: web.Request) -> web.Response:
-    """What every instance has cost."""
-    return answer(host_of(request).charges())
+    """The cost of every instance."""
+    return json_response(host_of(request).charges())
 
 
 async def bill(request: web.Request) -> web.Response:
-    """The same as the hosted API's bill: a row per instance, of those whose time meets the asked days."""
+    """The bill in the hosted API's form: one row per instance that existed since the requested day."""
     try:
         days = parse_filters(read_json_query(request, "select_filters")).get("day", {})
     except GrammarError as error:
         raise Problem(400, "invalid_args", str(error)) from None
     since = finite(days.get("gte", 0.0))
     if since is None:
-        raise Problem(400, "invalid_args", "select_filters: day is compared with Unix seconds, a number")
+        raise Problem(400, "invalid_args", "select_filters: day must be a number of Unix seconds")
     rows = [
         {
             "type": "instance",
@@ -87,23 +87,25 @@ async def bill(request: web.Request) -> web.Response:
         for row in host_of(request).charges()["instances"]
         if row.get("end", 0.0) >= since
     ]
-    return answer(
+    return json_response(
         {"success": True, "count": len(rows), "total": len(rows), "next_token": None, "results": rows}
     )
 
 
 async def list_faults(request: web.Request) -> web.Response:
-    """What is armed."""
-    return answer({"faults": [fault.model_dump(mode="json") for fault in host_of(request).faults.armed()]})
+    """The armed faults."""
+    return json_response(
+        {"faults": [fault.model_dump(mode="json") for fault in host_of(request).faults.armed()]}
+    )
 
 
 async def arm_fault(request: web.Request) -> web.Response:
-    """Arm one."""
+    """Arm a fault and list the armed faults."""
     host_of(request).arm(await read_model(request, Fault))
     return await list_faults(request)
 
 
 async def clear_faults(request: web.Request) -> web.Response:
-    """Disarm all."""
+    """Disarm all faults."""
     host_of(request).clear_faults()
     return await list_faults(request)

@@ -1,4 +1,4 @@
-"""Instances as the API shows them."""
+"""Instances as rows of the API."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from hosts.settings import PORTS_PER_INSTANCE
 
 
 def instance_row(one: InstanceSupervisor, catalog: Catalog) -> dict[str, Any]:
-    """All columns. `extra_env` shows the owner what the owner sent, as the hosted API does."""
-    record, settings = one.record, one.means.settings
+    """An instance with all columns. `extra_env` holds the variables that the owner sent, as in the hosted API."""
+    record, settings = one.record, one.resources.settings
     offer = {
         key: value
         for key, value in catalog.offer(
@@ -25,11 +25,11 @@ def instance_row(one: InstanceSupervisor, catalog: Catalog) -> dict[str, Any]:
         "ask_contract_id": record.offer_id,
         "label": record.label,
         "actual_status": record.actual,
-        "intended_status": record.wanted,
+        "intended_status": record.intended,
         "cur_state": "running"
         if one.process is not None
         else ("unloaded" if record.actual is None else "stopped"),
-        "next_state": record.wanted,
+        "next_state": record.intended,
         "status_msg": record.status_msg,
         "start_date": record.start_date or record.created_at,
         "public_ipaddr": settings.public_ip,
