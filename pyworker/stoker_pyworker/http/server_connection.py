@@ -114,7 +114,8 @@ class ServerConnection(asyncio.Protocol):
             self._deadline = reader.head_received_at + self._limits.body_seconds_max + earned
         elif len(self._waiting) > waiting:
             self._deadline = _NEVER
-        if reader.state is ReadState.BODY or self._waiting:
+        if reader.state is ReadState.BODY or (self._waiting and isinstance(self._waiting[0], Request)):
+            # A connection with only an invalid head stays idle, so that a new connection can replace it.
             self._server.mark_active(self)
         if reader.expects_continue:
             reader.expects_continue = False

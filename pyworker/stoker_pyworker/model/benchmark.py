@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -117,6 +118,16 @@ class _FormFields(dict[str, Any]):
     """The fields of a multipart form, as opposed to a JSON object."""
 
 
+@dataclass(frozen=True, slots=True)
+class _RequestResult:
+    """The result of one benchmark request."""
+
+    succeeded: bool
+    workload: float
+    detail: str = ""
+    """The response or error, for an error message."""
+
+
 class Benchmark:
     """Runs one handler's benchmark."""
 
@@ -158,21 +169,20 @@ class Benchmark:
     async def check_once(self) -> str | None:
         """Send one request. The error of its response, or None; also None if no payload could be generated."""
         try:
-            ok, _, detail = await self._send_one()
+            result = await self._send_one()
         except BenchmarkFailed as fault:
             log.warning("benchmark_check_skipped", error=str(fault))
             return None
-        return None if ok else f"a benchmark request failed: {detail}"
+        return None if result.succeeded else f"a benchmark request failed: {result.detail}"
 
     async def _run(self, concurrency: int) -> float:
         """The workload of the successful requests of one run."""
         results = await asyncio.gather(*(self._send_one() for _ in range(concurrency)))
-        if not any(ok for ok, _, _ in results):
-            raise BenchmarkFailed(f"every benchmark request failed: {results[-1][2]}")
-        return sum(workload for ok, workload, _ in results if ok)
+        if not any(result.succeeded for result in results):
+            raise BenchmarkFailed(f"every benchmark request failed: {results[-1].detail}")
+        return sum(result.workload for result in results if result.succeeded)
 
-    async def _send_one(self) -> tuple[bool, float, str]:
-        """Whether a request succeeded, its workload, and its response for an error message."""
+    async def _send_one(self) -> _RequestResult:
         config = self._route.config
         try:
             payload, workload = self._payload()
@@ -181,22 +191,22 @@ class Benchmark:
         try:
             if config.remote_function is not None:
                 await config.remote_function(**payload)
-                return True, workload, ""
-            body, kind = self._encoded(payload)
+                return _RequestResult(True, workload)
+            body, content_type = self._encoded(payload)
             response = await fetch(
                 self._pool,
                 "POST",
                 config.route,
                 body,
                 seconds_max=_REQUEST_SECONDS_MAX,
-                content_type=kind,
+                content_type=content_type,
             )
         except (UpstreamError, TimeoutError) as fault:
-            return False, workload, str(fault) or "no answer in time"
+            return _RequestResult(False, workload, str(fault) or "no answer in time")
         except Exception as fault:  # noqa: BLE001 - the user's remote function
-            return False, workload, repr(fault)[:200]
+            return _RequestResult(False, workload, repr(fault)[:200])
         text = response.body[:200].decode("utf-8", "replace")
-        return response.status == 200, workload, f"status {response.status}: {text}"
+        return _RequestResult(response.status == 200, workload, f"status {response.status}: {text}")
 
     def _encoded(self, payload: Any) -> tuple[bytes, str]:
         """Body and content type."""

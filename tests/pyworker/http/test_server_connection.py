@@ -131,6 +131,16 @@ async def test_a_connection_over_the_limit_is_refused_with_503(make_worker, mode
         writer.close()
 
 
+async def test_a_connection_with_an_invalid_head_can_be_evicted(make_worker):
+    worker = await make_worker(limits=Limits(connections_max=1, linger_seconds=60.0))
+    reader, writer = await worker.connect()
+    writer.write(b"this is not HTTP\r\n\r\n")
+    assert problem(await reader.read()) == (400, "malformed_http")
+    answer = await worker.exchange(b"GET /healthz HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    writer.close()
+
+
 async def test_pipelined_requests_are_answered_in_order(worker, model):
     reader, writer = await worker.connect()
     requests = [worker.raw_request("/held", {"n": 0})]
