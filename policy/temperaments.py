@@ -1,4 +1,4 @@
-"""Named tunings: other temperaments of the same policy, for advice. A live endpoint always runs the default one."""
+"""Named variants of the tuning for what-if analysis. A live endpoint always uses the default."""
 
 from dataclasses import replace
 
@@ -11,5 +11,5 @@ TUNINGS: dict[str, Tuning] = {
         DEFAULT_TUNING, late_share_max=0.001, late_work_price=1000.0, hot_hold_seconds_default=300.0
     ),
 }
-"""`thrifty`: a fiftieth of the work may wait too long, and no more than 20 s of a worker is paid for a second of it.
-`generous`: a thousandth, and a thousand."""
+"""`thrifty` accepts 2 % of late work and pays at most 20 worker-seconds to avoid one second of it.
+`generous` accepts 0.1 % and pays up to 1000 worker-seconds."""

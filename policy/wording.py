@@ -1,4 +1,4 @@
-"""Workers, prices and times as an operator reads them."""
+"""Formats workers, loads, prices and times for reasons and log lines."""
 
 from policy.capacity.performance import LOAD_EPSILON, PerfEstimates
 from policy.state.worker import Worker
@@ -16,7 +16,7 @@ def duration(seconds: float) -> str:
 def load(value: float) -> str:
     """`420 load/s`, `0.35 load/s`."""
     if abs(value) < LOAD_EPSILON:
-        return "0 load/s"  # what rounding leaves of a difference
+        return "0 load/s"
     return f"{value:.0f} load/s" if value >= 100 else f"{value:.3g} load/s"
 
 
@@ -28,12 +28,12 @@ def price(dollars_per_hour: float) -> str:
 def machine(worker: Worker, perfs: PerfEstimates) -> str:
     """`4f1c (1x RTX 4090, 210 load/s, $0.31/h)`."""
     perf = perfs.worker(worker)
-    able = load(perf) if perf > 0 else "perf not known yet"
-    return f"{worker.launch_id[:6]} ({worker.kind}, {able}, {price(worker.dollars_per_hour)})"
+    capacity = load(perf) if perf > 0 else "perf not known yet"
+    return f"{worker.launch_id[:6]} ({worker.kind}, {capacity}, {price(worker.dollars_per_hour)})"
 
 
 def requests(worker: Worker) -> str:
-    """What it holds, in words."""
+    """The requests that a worker holds, e.g. `2 in flight and 1 tickets open`."""
     held = [f"{worker.in_flight} in flight"] if worker.in_flight else []
     held += [f"{worker.tickets_open} tickets open"] if worker.tickets_open else []
     return " and ".join(held) or (f"load {worker.load:.4g} held" if worker.load else "nothing held")

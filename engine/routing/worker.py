@@ -142,7 +142,7 @@ class KnownWorker:
         if self.process.is_replaced_by(status.process):
             self._end_process(now)
             self._forget_report()
-        self.process = self.process.heard(status.process, _started_at(status, now))
+        self.process = self.process.with_report(status.process, _started_at(status, now))
         self.instance_id = self.instance_id or status.id
         self.report = Report.of(status, url, now)
         leaves = status.draining and not self.listing.draining and self.listing.state not in UNROUTABLE
@@ -163,7 +163,7 @@ class KnownWorker:
         return self.process.started_at > moment or self.process.ended_at > moment
 
     def _end_process(self, now: float) -> None:
-        self.process = self.process.ordered_to_end(now)
+        self.process = self.process.with_end(now)
         self.suspicion.clear()
 
     def _forget_report(self) -> None:

@@ -45,8 +45,8 @@ def is_slower_than_start(worker: Worker, learned: MachineStats, now: float, tuni
 def overdue_at(worker: Worker, learned: MachineStats, tuning: Tuning) -> float:
     """When a booting worker stops counting as capacity, Unix seconds. Another is then started or rented beside it.
 
-    Slow hosts and starts that wait for an occupied GPU show no other sign. The worker is given up only at its deadline,
-    which is much later.
+    Slow hosts and starts that wait for an occupied GPU show no other sign. The worker is given up only at its
+    deadline, which is much later.
     """
     return _began_at(worker) + tuning.overdue_factor * expected_seconds(worker, learned, tuning)
 

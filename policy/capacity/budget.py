@@ -8,7 +8,7 @@ from policy.state.worker import Goal, Worker
 
 
 def counted_dollars_per_hour(worker: Worker) -> float:
-    """What a worker takes of the budget. A broken worker takes its full price while its machine runs."""
+    """The share of a worker in the budget. A broken worker counts with its full price while its machine runs."""
     return worker.dollars_per_hour if counts_in_full(worker) else worker.burn_dollars_per_hour
 
 

@@ -26,7 +26,10 @@ class ScalingParameters:
 
     @classmethod
     def of(cls, config: EndpointConfig, groups: Iterable[Workergroup]) -> "ScalingParameters":
-        """Where workergroups disagree, the value that gives more capacity applies: they all serve the same requests."""
+        """Where workergroups disagree, the value that gives more capacity applies.
+
+        They all serve the same requests.
+        """
         groups = tuple(groups)
         utils = [config.target_util if each.target_util is None else each.target_util for each in groups]
         mults = [config.cold_mult if each.cold_mult is None else each.cold_mult for each in groups]

@@ -4,7 +4,10 @@ from policy.state.observation import Observation
 from stoker_wire.endpoint import EndpointConfig
 
 WORKERS_MAX = 1000
-"""Upper bound for `max_workers`. The workflow state takes 1.2 to 1.5 KB per worker, and Temporal refuses a state over 2 MiB."""
+"""Upper bound for `max_workers`.
+
+The workflow state takes 1.2 to 1.5 KB per worker, and Temporal refuses a state over 2 MiB.
+"""
 
 
 def workers_max(config: EndpointConfig) -> int:
@@ -13,7 +16,10 @@ def workers_max(config: EndpointConfig) -> int:
 
 
 def workers_min(observation: Observation) -> int:
-    """The number of loaded workers to keep, hot or cold: the larger of `min_workers` and the sum of `cold_workers`."""
+    """The number of loaded workers to keep, hot or cold.
+
+    The larger of `min_workers` and the sum of `cold_workers`.
+    """
     config = observation.config
     groups = sum(
         min(group.cold_workers or 0, config.max_workers if group.max_workers is None else group.max_workers)

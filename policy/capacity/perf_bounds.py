@@ -1,8 +1,8 @@
 """Upper bounds for the perf that a worker reports: perf attracts traffic, so a false report would attract all of it.
 
 The bound comes from other workers of the same kind, else from the kind's record, else from the other kinds in the
-workergroup. Medians, so that one false report does not move the bound of others. Two workers with one peer each give no
-bound: either could be wrong.
+workergroup. Medians, so that one false report does not move the bound of others. Two workers with one peer each give
+no bound: either could be wrong.
 """
 
 from collections.abc import Iterable, Sequence

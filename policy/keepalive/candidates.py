@@ -76,7 +76,8 @@ CANDIDATES = (
 class CandidateTotals:
     """The running totals of all candidates: one column per quantity, in the order of `CANDIDATES`.
 
-    Columns, because the state travels through every continue-as-new: field names would be repeated for each candidate.
+    Columns, because the state travels through every continue-as-new: field names would be repeated for each
+    candidate.
     """
 
     pending_work: tuple[float, ...] = ()
@@ -118,8 +119,8 @@ def cheapest(
     """The index of the candidate with the lowest cost; `chosen` while its cost is within the switch margin.
 
     The cost is the paid seconds plus a price for late work beyond `late_share_max` of all `work`. For a `young`
-    endpoint late work costs more, because rare events have not been seen yet. It also uses the smallest spare share at
-    most: growth from zero looks like a trend.
+    endpoint late work costs more, because rare events have not been seen yet. It also uses the smallest spare share
+    at most: growth from zero looks like a trend.
     """
     price = tuning.late_work_price * (tuning.late_work_price_young_factor if young else 1.0)
     free = tuning.late_share_max * work

@@ -1,8 +1,8 @@
 """Evaluation of the keep-alive candidates on the recorded load of the last hours.
 
-The best hold time depends on the traffic: a stream that pauses for a minute between bursts needs workers that stay hot
-for 90 s, a steady one for 30 s, an hourly one needs a start ahead of each hour. Each candidate is simulated on the
-arrivals as they come, with the measured start time. Its totals record the cost and the work that waited too long.
+The best hold time depends on the traffic: a stream that pauses for a minute between bursts needs workers that stay
+hot for 90 s, a steady one for 30 s, an hourly one needs a start ahead of each hour. Each candidate is simulated on
+the arrivals as they come, with the measured start time. Its totals record the cost and the work that waited too long.
 The cheapest candidate is used (`policy.keepalive.candidates`).
 
 The state is bounded: five numbers per candidate, a bounded list of peaks, and one number per minute of the season.

@@ -1,7 +1,8 @@
 """Queueing model: waiting times that random arrivals cause although the mean capacity is sufficient.
 
-Erlang's C formula for n equal workers, with the Allen-Cunneen correction for costs that are not exponential. It is exact
-for exponential costs and Poisson arrivals at one central queue. Routing by expected finish time comes close to that.
+Erlang's C formula for n equal workers, with the Allen-Cunneen correction for costs that are not exponential. It is
+exact for exponential costs and Poisson arrivals at one central queue. Routing by expected finish time comes close to
+that.
 """
 
 import math

@@ -29,8 +29,8 @@ def forecast(
 ) -> Forecast:
     """The expected arrivals.
 
-    `window_seconds` is `policy.keepalive.evaluation.demand_window_seconds`; `seasonal_load` is the load/s at this minute
-    of the last hours, 0 if the keep-alive rule does not use it.
+    `window_seconds` is `policy.keepalive.evaluation.demand_window_seconds`; `seasonal_load` is the load/s at this
+    minute of the last hours, 0 if the keep-alive rule does not use it.
     """
     level = rate(history, window_seconds, at_least=min(window_seconds, tuning.medium_window_seconds))
     if level is None or history.known_until is None:

@@ -1,7 +1,7 @@
 """Peak hold: capacity that was needed recently is kept for a hold time.
 
-A peak is (time until which this level was needed, level). Levels fall strictly, so the highest held level is the first
-peak that has not expired. Each level of capacity has its own timer, as in the ski-rental rule.
+A peak is (time until which this level was needed, level). Levels fall strictly, so the highest held level is the
+first peak that has not expired. Each level of capacity has its own timer, as in the ski-rental rule.
 """
 
 Peaks = tuple[tuple[float, float], ...]

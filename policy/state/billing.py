@@ -1,8 +1,8 @@
-"""Money: what the endpoint's workers have cost, by the state that they were in, settled against the marketplace's bill.
+"""Cost accounting: estimated cost by worker state, corrected by the marketplace's bills.
 
-Between two bills the ledger goes by what is recorded. That is never exact: a machine is billed from its create call on and
-until it is destroyed, while its states reach the record with the next listing or report. A bill replaces the estimate of
-its instance; what the two differ by is kept apart, so that the figures by state stay what was recorded.
+Between two bills the cost is estimated from the recorded states and prices. The estimate is not exact: states are
+recorded with a delay. A bill replaces the estimate of its instance. The difference is kept apart, so that the amounts
+by state remain the recorded ones.
 """
 
 from collections.abc import Iterable
@@ -14,29 +14,29 @@ from stoker_wire.market import Charge
 from stoker_wire.states import WorkerState
 
 DOLLARS_MAX = 1e9
-"""Of one instance: what is beyond is a mistake, and sums of it would end in no number at all."""
+"""Bound for the bill of one instance: larger amounts are errors and would make sums overflow."""
 CLOSED_KEPT = 256
-"""Instances whose last bill was taken over, by id: they stand in later bills too, and must not be counted again."""
+"""Number of closed instance ids to remember. Later bills contain them too, and must not count twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """One instance's cost: estimated, and as billed."""
+    """The cost of one instance: estimated and billed."""
 
     instance_id: int
     since: float
     estimated: float = 0.0
-    """Dollars by recorded states, since `since`."""
+    """Dollars since `since`, estimated from the recorded states."""
     billed: float | None = None
-    """Dollars that the marketplace has charged; None: not told yet."""
+    """Dollars charged by the marketplace; None: no bill yet."""
     estimated_then: float = 0.0
-    """The estimate up to the moment that the bill reaches: what came after it, is not in the bill."""
+    """The estimate up to the end of the billed time. Later estimates are added to the bill."""
     gone_at: float | None = None
-    """Since when no worker is on record for it."""
+    """Since when no worker has this instance."""
 
     @property
     def dollars(self) -> float:
-        """The bill, and the estimate of what came after it."""
+        """The bill plus the estimate for the time after it."""
         if self.billed is None:
             return self.estimated
         return self.billed + max(0.0, self.estimated - self.estimated_then)
@@ -44,49 +44,51 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostLedger:
-    """Dollars since `since`, as far as prices, states and bills were known."""
+    """The endpoint's cost in dollars since `since`."""
 
     by_state: tuple[tuple[str, float], ...] = ()
-    """(state as the API says it, dollars by what was recorded), sorted by state."""
+    """(state as in the API, estimated dollars), sorted by state."""
     since: float | None = None
     until: float | None = None
     accounts: tuple[Account, ...] = ()
-    """Of instances whose last bill has not come."""
+    """Instances without a final bill."""
     closed_difference: float = 0.0
-    """What the others were billed beyond their estimates."""
+    """Sum over closed instances of bill minus estimate."""
     closed: tuple[int, ...] = ()
-    """The last instances whose accounts were closed."""
+    """The most recently closed instances."""
     settled_at: float | None = None
-    """When the marketplace was last asked for its bills, and answered."""
+    """When bills were last received."""
     unknown: bool = False
-    """A launch is released by its label since then: whether it was ever rented, and what it cost, only a bill says."""
+    """A launch without a known instance is being released by its label. Only a bill shows whether it was rented."""
 
     @property
     def dollars(self) -> float:
-        """All of it."""
+        """The total."""
         return sum(amount for _, amount in self.by_state) + self.difference
 
     @property
     def difference(self) -> float:
-        """What the marketplace billed beyond what the recorded states say; below zero: what it did not bill."""
+        """Billed minus estimated dollars."""
         return self.closed_difference + sum(each.dollars - each.estimated for each in self.accounts)
 
     def of(self, state: str) -> float:
-        """What workers in this state have cost."""
+        """The estimated cost of workers in this state."""
         return dict(self.by_state).get(state, 0.0)
 
     @property
     def bills_since(self) -> float | None:
-        """From when on bills are wanted: that of an instance is one sum, from its beginning, and one that came and went since
-        the last bill may have no account. None: nothing was ever counted."""
+        """The start of the time for which bills are needed; None: nothing was recorded.
+
+        The bill of an instance covers its whole life. Instances that existed only between two bills have no account.
+        """
         last = self.settled_at if self.settled_at is not None else self.since
         return None if last is None else min((last, *(each.since for each in self.accounts)))
 
 
 def accrue(ledger: CostLedger, workers: Iterable[Worker], now: float) -> CostLedger:
-    """The ledger up to `now`, the workers having been in these states since it was last brought up to date.
+    """The ledger up to `now`, where the workers have been in their present states since the last call.
 
-    Call it before a state changes. Going back in time changes nothing.
+    Call it before a state changes. An earlier `now` changes nothing.
     """
     since = ledger.until if ledger.until is not None else now
     hours = (now - since) / 3600.0
@@ -107,7 +109,7 @@ def accrue(ledger: CostLedger, workers: Iterable[Worker], now: float) -> CostLed
             continue
         present.add(number)
         if number not in accounts and number in ledger.closed:
-            # listed once more after its last bill: its account stays closed, and nothing is added to it
+            # Listed again after its final bill: the account stays closed, so the estimate is cancelled.
             difference -= cost
             continue
         account = accounts.get(number) or Account(instance_id=number, since=min(worker.launched_at, now))
@@ -137,10 +139,10 @@ def accrue(ledger: CostLedger, workers: Iterable[Worker], now: float) -> CostLed
 def settle(
     ledger: CostLedger, charges: Iterable[Charge], workers: Iterable[Worker], *, asked_at: float
 ) -> CostLedger:
-    """The ledger with the marketplace's bills of the endpoint's instances taken over.
+    """The ledger with the marketplace's bills of the endpoint's instances applied.
 
-    `asked_at`: when the bills were asked for; the ledger has been brought up to date (`accrue`). An instance that no worker was
-    ever recorded for (a create call whose answer was lost, and that was released by its label) is known by its bill alone.
+    `asked_at` is when the bills were requested. Call `accrue` before. An instance without a recorded worker (its
+    create call's answer was lost, and it was released by label) appears only in the bills.
     """
     workers = tuple(workers)
     burn = {worker.instance_id: worker.burn_dollars_per_hour for worker in workers}
@@ -179,12 +181,12 @@ def settle(
 
 
 def _unbilled(account: Account) -> float:
-    """What the last bill differs by from the estimate: what was estimated after it was of an instance that was gone already."""
+    """The final bill minus the whole estimate; 0 without a bill."""
     return 0.0 if account.billed is None else account.billed - account.estimated
 
 
 def bills_due(ledger: CostLedger, now: float, every_seconds: float) -> bool:
-    """Whether the marketplace is to be asked for its bills: now and then, and once an instance is gone."""
+    """Whether bills should be requested: every `every_seconds`, and after an instance is gone."""
     if not ledger.accounts and not ledger.unknown:
         return False
     if ledger.unknown or ledger.settled_at is None or now - ledger.settled_at >= every_seconds:
@@ -193,11 +195,11 @@ def bills_due(ledger: CostLedger, now: float, every_seconds: float) -> bool:
 
 
 def _is_unknown(worker: Worker) -> bool:
-    """Whether it may have been rented without anybody knowing its instance."""
+    """Whether it may have been rented although its instance id is unknown."""
     return worker.instance_id is None and worker.state is WorkerState.DESTROYING
 
 
 def _is_new(ledger: CostLedger, charge: Charge) -> bool:
-    """Whether it began after the last settlement, and in this endpoint's life: an older one was closed, or is another's."""
+    """Whether the charge began after the last settlement. Older ones are closed, or belong to an earlier endpoint."""
     begun = max(ledger.since or 0.0, (ledger.settled_at or 0.0) - DEFAULT_TUNING.bill_delay_seconds)
     return charge.since >= begun - 1.0

@@ -1,8 +1,8 @@
-"""Which hosts are not rented again for a while. A host is blamed only for what differs between hosts.
+"""Which hosts are blocked after failures: only those whose failure is not shared with other hosts.
 
-The same failure on several hosts is the template's, or a request's: then no host is blocked for it, and the workergroup
-pauses if none of its workers serves. A failure before a worker was ready is the hosts' own where the same revision has
-loaded on another host. A hardware fault is always the host's.
+The same failure on several hosts is caused by the template or by a request. It blocks no host; the workergroup pauses
+if none of its workers serves. A failure before a worker was ready is attributed to the host if the same revision has
+loaded on another host. A hardware error is always attributed to the host.
 """
 
 import re
@@ -15,19 +15,19 @@ from policy.tuning import DEFAULT_TUNING
 _CAUSE_CHARS = 80
 _HARDWARE = re.compile(r"\bxid\b|\becc\b")
 _VARIES = re.compile(r"\b(?:0x)?[0-9a-f]*\d[0-9a-f]*\b")
-"""Numbers, addresses and ids: two hosts never say the same ones."""
+"""Numbers, addresses and ids differ between hosts."""
 
 Cause = tuple[int, int, bool, str]
-"""Workergroup, revision, whether the worker had been ready, and the failure without what varies."""
+"""(workergroup id, revision, whether the worker had been ready, normalised error)."""
 
 
 def cause_of(failure: str) -> str:
-    """The failure without numbers, addresses and ids: equal for the same failure on two hosts."""
+    """The error without numbers, addresses and ids: equal for the same failure on two hosts."""
     return " ".join(_VARIES.sub("#", failure.lower()).split())[:_CAUSE_CHARS]
 
 
 def shared_causes(failures: Iterable[HostFailure], workers: Iterable[Worker]) -> dict[Cause, int]:
-    """Failures that are not the hosts', with how often each was seen."""
+    """Causes that several hosts share, with the number of their failures."""
     hosts: dict[Cause, set[int]] = defaultdict(set)
     times: Counter[Cause] = Counter()
     for each in failures:
@@ -45,7 +45,7 @@ def shared_causes(failures: Iterable[HostFailure], workers: Iterable[Worker]) ->
 def split(
     failures: Iterable[HostFailure], workers: Iterable[Worker], now: float
 ) -> tuple[tuple[HostFailure, ...], tuple[HostFailure, ...]]:
-    """The hosts that are blocked now, and those that would be if their failure were theirs."""
+    """The hosts that are blocked now, and those that are not blocked because they share their failure with others."""
     current = [each for each in failures if each.until > now]
     shared = shared_causes(current, workers)
     blocked = tuple(each for each in current if _key(each) not in shared)

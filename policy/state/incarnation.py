@@ -1,7 +1,7 @@
-"""Which process of a worker a report comes from: a report of a process that has ended says nothing of the next one.
+"""Worker processes: tells reports of the current process from late reports of an ended one.
 
-Each worker process draws an id at its start and sends it with every report, with its age. The official worker sends
-neither: `WorkerStatus.process` names its process by its loading time, which no other process has.
+Each worker process chooses a random id at its start and sends it and its age with every report. The official worker
+sends neither: `WorkerStatus.process` derives an id from its loading time, which is unique in practice.
 """
 
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ class Process:
     """The process behind a worker. Times are Unix seconds."""
 
     id: str = ""
-    """Empty: no process was heard since the last one was ended, or it has no name."""
+    """Empty: no report since the last process ended, or the process has no id."""
     started_at: float = 0.0
-    """0: not known."""
+    """0: unknown."""
     ended: tuple[str, ...] = ()
-    """Processes before it, the latest last."""
+    """Ids of ended processes, the latest last."""
     ended_at: float = 0.0
     """When the last restart or stop was ordered; 0: never."""
 
     def is_late(
         self, process: str, started_at: float, *, reported_at: float, quiet_since: float | None
     ) -> bool:
-        """Whether a report is of an earlier process.
+        """Whether a report comes from an earlier process and must be ignored.
 
-        `quiet_since` is when the current process was last heard; None: the earlier one was ended and the next is
-        awaited, and then no report of the earlier one counts. Otherwise an earlier process counts again once the
-        current one has been quiet for `Tuning.late_report_seconds`: their order was a mistake.
+        `quiet_since` is the time of the current process's last report. None: no report since the last process ended,
+        so reports of earlier processes never count. Otherwise an earlier process counts again once the current one
+        has not reported for `Tuning.late_report_seconds`: the assumed order was wrong.
         """
         if process and process == self.id:
             return False
@@ -45,17 +45,17 @@ class Process:
         )
 
     def is_replaced_by(self, process: str) -> bool:
-        """Whether a report that is not late comes from another process than the one that was heard before."""
+        """Whether a report that is not late comes from a new process."""
         return bool(self.id) and process != self.id
 
     def has_ended(self, process: str) -> bool:
-        """Whether this is the name of an earlier process."""
+        """Whether this is the id of an ended process."""
         return bool(process) and process in self.ended
 
-    def heard(self, process: str, started_at: float) -> Self:
-        """After a report that is not late."""
+    def with_report(self, process: str, started_at: float) -> Self:
+        """The process after a report that is not late."""
         if process == self.id:
-            # each report gives a bound, because it took some time to arrive; the earliest is the closest
+            # Reports take time to arrive, so the earliest start time is the most accurate.
             if 0 < started_at < self.started_at or not self.started_at:
                 return self._with(process, started_at, self.ended, self.ended_at)
             return self
@@ -63,8 +63,8 @@ class Process:
         ended = tuple(each for each in ended if each != process)
         return self._with(process[:_CHARS_MAX], started_at, ended, self.ended_at)
 
-    def ordered_to_end(self, at: float) -> Self:
-        """After a stop, a restart or a release was ordered, or the marketplace has said that it stopped."""
+    def with_end(self, at: float) -> Self:
+        """The process after a stop, restart or release was ordered, or after the marketplace reported a stop."""
         return self._with("", 0.0, self._ended_with(self.id) if self.id else self.ended, at)
 
     def _ended_with(self, process: str) -> tuple[str, ...]:

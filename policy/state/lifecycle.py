@@ -1,4 +1,4 @@
-"""The life of a worker, as one table; the documentation's diagram is drawn from it."""
+"""The worker lifecycle: one table of states and transitions. The documentation's diagram is generated from it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,27 +9,28 @@ from stoker_wire.states import WorkerState as S
 
 
 class Readiness(StrEnum):
-    """What a state is worth to the endpoint."""
+    """The contribution of a state to the capacity."""
 
     HOT = "hot"
-    """Takes requests."""
+    """Serves requests."""
     BOOTING = "booting"
-    """Will be hot without further doing."""
+    """Becomes hot without another operation."""
     COLD = "cold"
-    """On disk: hot after a start."""
+    """Stopped with its disk; hot after a start."""
     BROKEN = "broken"
-    LEAVING = "leaving"
+    DESTROYING = "destroying"
+    """Being released."""
 
 
 class InvalidTransition(ValueError):
-    """A move that the table does not have: what was recorded and what was heard contradict each other."""
+    """A transition that the table does not allow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One state: what it is worth, and the moves out of it with the event that makes each."""
+    """One state: its readiness, and the transitions out of it with the event that causes each."""
 
-    standing: Readiness
+    readiness: Readiness
     moves: dict[S, str]
 
 
@@ -45,7 +46,7 @@ LIFECYCLE: dict[S, Row] = {
             S.CREATED: "listed as stopped",
             S.READY: "reports ready before the create call answered",
             S.ERROR: "reports an error",
-            S.DESTROYING: "the create call's outcome is unknown, or it is not wanted any more",
+            S.DESTROYING: "the create call's outcome is unknown, or it is not needed any more",
         },
     ),
     S.CREATING: Row(
@@ -172,9 +173,9 @@ LIFECYCLE: dict[S, Row] = {
             S.DESTROYING: _GONE,
         },
     ),
-    S.DESTROYING: Row(Readiness.LEAVING, {}),
+    S.DESTROYING: Row(Readiness.DESTROYING, {}),
 }
-"""A destroyed worker leaves the table when the marketplace denies its instance."""
+"""A destroyed worker is removed once the marketplace no longer knows its instance."""
 
 _FRESH_START: dict[str, object] = {
     "drain": None,
@@ -187,35 +188,35 @@ _PROVEN: dict[str, object] = {"failures": 0, "starts_given_up": 0, "suspect_sinc
 _MAY_MOVE = frozenset(
     {S.STOPPING, S.INACTIVE, S.STARTING, S.REBOOTING, S.UPDATE_REBOOTING, S.UPDATE_STARTING, S.DESTROYING}
 )
-"""A machine that starts anew may get other ports: where it was before says nothing."""
+"""In these states the address is unknown: a restarted machine may get other ports."""
 _ENDS_PROCESS = frozenset({S.STOPPING, S.INACTIVE, S.CREATED, S.REBOOTING, S.UPDATE_REBOOTING, S.DESTROYING})
-"""The process that was heard until then ends: its reports say nothing of the next one."""
+"""Entering these states ends the worker process."""
 _KEEPS_REQUESTS = frozenset({S.READY, S.ERROR, S.UPDATE_READY, S.DESTROYING})
 
 
 _HOT, _BOOTING, _COLD = (
-    tuple(state for state, row in LIFECYCLE.items() if row.standing is worth)
+    tuple(state for state, row in LIFECYCLE.items() if row.readiness is worth)
     for worth in (Readiness.HOT, Readiness.BOOTING, Readiness.COLD)
 )
-# tuples: members are found by identity, where a set would hash an enum, in Python, a hundred times per plan
+# Tuples compare by identity. Sets would hash the enum members in Python code, a hundred times per plan.
 
 
-def standing(worker: Worker) -> Readiness:
-    """What the worker's state is worth."""
-    return LIFECYCLE[worker.state].standing
+def readiness(worker: Worker) -> Readiness:
+    """The readiness of the worker's state."""
+    return LIFECYCLE[worker.state].readiness
 
 
-_MACHINE_STANDS = frozenset({"stopped", "exited", "frozen", "offline", "created", "scheduling"})
-"""The marketplace's words for a machine that does not run. One that it has not spoken of has reported its error, so it does."""
+_MACHINE_NOT_RUNNING = frozenset({"stopped", "exited", "frozen", "offline", "created", "scheduling"})
+"""Marketplace statuses of machines that do not run. A machine without a status has reported its error, so it runs."""
 
 
 def is_hot(worker: Worker) -> bool:
-    """Loaded and running; whether it is given requests also depends on drain and silence."""
+    """Loaded and running. Drain and suspicion also decide whether it gets requests."""
     return worker.state in _HOT
 
 
 def is_booting(worker: Worker) -> bool:
-    """On its way to hot."""
+    """Booting or starting."""
     return worker.state in _BOOTING
 
 
@@ -225,39 +226,45 @@ def is_cold(worker: Worker) -> bool:
 
 
 def exists(worker: Worker) -> bool:
-    """Whether it counts against max_workers: everything does until the marketplace says that it is gone."""
+    """Whether it counts against max_workers, as every worker does until the marketplace reports it gone."""
     return worker.state in LIFECYCLE
 
 
 def runs_or_will(worker: Worker) -> bool:
-    """Whether it is billed, or will be without further doing."""
+    """Whether it is billed, or will be without another operation."""
     return is_booting(worker) or worker.state in GPU_BILLED
 
 
 def is_billed_until_gone(worker: Worker) -> bool:
-    """Whether it was told to stop or to go while it was billed: it still is, until the marketplace says otherwise."""
-    return worker.state is S.STOPPING or (worker.state is S.DESTROYING and worker.left_running)
+    """Whether a stop or release was ordered while it was billed.
+
+    Billing continues until the marketplace reports it done.
+    """
+    return worker.state is S.STOPPING or (worker.state is S.DESTROYING and worker.ran_at_release)
 
 
 def runs_in_error(worker: Worker) -> bool:
-    """Whether it is broken and its machine runs, for all that is known: the marketplace bills it."""
-    return worker.state is S.ERROR and worker.market_status.lower() not in _MACHINE_STANDS
+    """Whether it is broken and its machine is billed, as far as is known."""
+    return worker.state is S.ERROR and worker.market_status.lower() not in _MACHINE_NOT_RUNNING
 
 
 def counts_in_full(worker: Worker) -> bool:
-    """Whether the budget counts its whole price: it is billed, will be without further doing, or is until it is gone."""
+    """Whether the budget counts its full price: it is billed now, or will be without another operation."""
     return (
-        runs_or_will(worker) or is_billed_until_gone(worker) or runs_in_error(worker) or worker.heard_running
+        runs_or_will(worker)
+        or is_billed_until_gone(worker)
+        or runs_in_error(worker)
+        or worker.still_reporting
     )
 
 
 def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:
-    """The worker in its next state since now; staying where it is keeps `since`.
+    """The worker in its next state, entered now. The same state keeps `since`.
 
-    What it held is forgotten when it leaves service, what it failed when it is ready again.
+    Its requests are cleared when it leaves service; its failure counts when it becomes ready.
 
     Raises:
-        InvalidTransition: the table has no such move.
+        InvalidTransition: the table has no such transition.
     """
     if to is worker.state:
         return worker.replace(**changes) if changes else worker
@@ -271,27 +278,27 @@ def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:
     kept = _PROVEN if to is S.READY else {} if to in _KEEPS_REQUESTS else _FRESH_START
     moved: dict[str, object] = {"address": ""} if to in _MAY_MOVE else {}
     if to in _ENDS_PROCESS:
-        moved["process"] = worker.process.ordered_to_end(now)
-    if worker.heard_running and to is not S.DESTROYING:
-        moved["heard_running"] = False
+        moved["process"] = worker.process.with_end(now)
+    if worker.still_reporting and to is not S.DESTROYING:
+        moved["still_reporting"] = False
     if worker.state is S.CREATED and to in _BOOTING:
-        moved["launched_at"] = now  # its boot begins anew, and has the time of a boot
+        moved["launched_at"] = now  # a first boot, with the deadline of a boot
     return worker.replace(**(kept | moved | {"state": to, "since": now} | changes))
 
 
 def table() -> str:
     """The lifecycle as a Markdown table."""
-    lines = ["| state | worth | GPU billed | storage billed | next states |", "|---|---|---|---|---|"]
+    lines = ["| state | readiness | GPU billed | storage billed | next states |", "|---|---|---|---|---|"]
     for state, row in LIFECYCLE.items():
         moves = "; ".join(f"{to.printed}: {event}" for to, event in row.moves.items()) or "gone"
         billed = "yes" if state in GPU_BILLED else "no"
         storage = "no" if state in STORAGE_UNBILLED else "yes"
-        lines.append(f"| {state.printed} | {row.standing} | {billed} | {storage} | {moves} |")
+        lines.append(f"| {state.printed} | {row.readiness} | {billed} | {storage} | {moves} |")
     return "\n".join(lines) + "\n"
 
 
 def diagram() -> str:
-    """The lifecycle as a Mermaid state diagram, the moves to DESTROYING left out: every state has one."""
+    """The lifecycle as a Mermaid state diagram, without the transitions to DESTROYING, which every state has."""
     lines = ["stateDiagram-v2", "    [*] --> PENDING: an offer was chosen"]
     for state, row in LIFECYCLE.items():
         for to, event in row.moves.items():

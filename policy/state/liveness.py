@@ -1,4 +1,4 @@
-"""Which ready workers have fallen silent, and when silence is our own deafness."""
+"""Liveness: which ready workers have stopped reporting, unless the engines themselves cannot receive reports."""
 
 from dataclasses import replace
 
@@ -9,47 +9,47 @@ from policy.tuning import Tuning
 from stoker_wire.states import WorkerState
 
 
-def silent_since(worker: Worker, observation: Observation, tuning: Tuning) -> float | None:
-    """Since when a ready worker has said nothing although the engines spoke, or None.
+def unresponsive_since(worker: Worker, observation: Observation, tuning: Tuning) -> float | None:
+    """Since when a ready worker has not reported although the engines have; None: it is responsive or unknown.
 
-    Measured at the last word of the engines: when they are silent themselves, nothing is known about the worker.
+    Measured at the latest engine report: missing engine reports are not evidence of a dead worker.
     """
     known_until = observation.load.known_until
     if not is_hot(worker) or known_until is None:
         return None
-    heard = max(worker.reported_at or 0.0, worker.since, observation.listening_since)
-    return heard if known_until - heard > tuning.unresponsive_seconds else None
+    reported_at = max(worker.reported_at or 0.0, worker.since, observation.listening_since)
+    return reported_at if known_until - reported_at > tuning.unresponsive_seconds else None
 
 
 def mark_unresponsive(observation: Observation, tuning: Tuning) -> Observation:
-    """The observation with silent workers marked as suspects, unless more than half of the ready ones are silent.
+    """Mark unresponsive workers as suspected, unless more than half of the workers are unresponsive.
 
-    Several workers on several hosts do not die in one minute; the line to the engines does. Then they are kept as
-    capacity: no data is not no load, and not no worker either. Those that reboot, or have just been told to stop or go, count as
-    silent: mending the first does not make the second one's silence more credible.
+    Many workers on different hosts do not fail within a minute; the network of the engines does. The workers then
+    still count as capacity. Workers in repair, or just stopped or released, count as unresponsive too: repairing the
+    first one must not make a suspicion of the second one more likely.
     """
     ready = [worker for worker in observation.workers if is_hot(worker)]
-    silent = {
+    unresponsive = {
         worker.launch_id: since
         for worker in ready
-        if (since := silent_since(worker, observation, tuning)) is not None
+        if (since := unresponsive_since(worker, observation, tuning)) is not None
     }
-    if not silent:
+    if not unresponsive:
         return observation
-    mended = sum(_is_mended(worker, observation, tuning) for worker in observation.workers)
-    asked = len(ready) + mended
-    if asked > 1 and len(silent) + mended > asked / 2:
+    repaired = sum(_is_in_repair(worker, observation, tuning) for worker in observation.workers)
+    counted = len(ready) + repaired
+    if counted > 1 and len(unresponsive) + repaired > counted / 2:
         return observation
     marked = tuple(
-        worker.replace(suspect_since=silent[worker.launch_id])
-        if worker.launch_id in silent and worker.suspect_since is None
+        worker.replace(suspect_since=unresponsive[worker.launch_id])
+        if worker.launch_id in unresponsive and worker.suspect_since is None
         else worker
         for worker in observation.workers
     )
     return replace(observation, workers=marked)
 
 
-def _is_mended(worker: Worker, observation: Observation, tuning: Tuning) -> bool:
+def _is_in_repair(worker: Worker, observation: Observation, tuning: Tuning) -> bool:
     if worker.state is WorkerState.REBOOTING:
         return True
     return is_billed_until_gone(worker) and observation.now - worker.since < tuning.unresponsive_seconds

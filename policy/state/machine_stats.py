@@ -1,4 +1,4 @@
-"""What an endpoint learns about machine kinds and hosts: small smoothed figures, bounded in number."""
+"""Statistics of machine kinds and failed hosts: smoothed values, bounded in number."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -11,7 +11,7 @@ _HOSTS_MAX = 100
 
 
 def learn_perf(learned: MachineStats, worker: Worker, perf: float) -> MachineStats:
-    """A worker has benchmarked itself."""
+    """Record a worker's benchmark."""
     record = _record(learned, worker)
     samples = min(record.samples, DEFAULT_TUNING.perf_samples_max - 1)
     return _with(
@@ -25,8 +25,8 @@ def learn_perf(learned: MachineStats, worker: Worker, perf: float) -> MachineSta
     )
 
 
-def believe_at_most(learned: MachineStats, worker: Worker, perf: float) -> MachineStats:
-    """A kind's record that a claim too good to be true has lifted comes down to what can be believed."""
+def cap_perf(learned: MachineStats, worker: Worker, perf: float) -> MachineStats:
+    """Lower a kind's mean perf to `perf` if a false report has raised it above."""
     record = learned.kind(worker.workergroup_id, worker.kind)
     if record is None or record.perf <= perf:
         return learned
@@ -34,27 +34,27 @@ def believe_at_most(learned: MachineStats, worker: Worker, perf: float) -> Machi
 
 
 def learn_boot(learned: MachineStats, worker: Worker, seconds: float) -> MachineStats:
-    """A worker took so long from the create call to ready."""
+    """Record the time from the create call to ready."""
     record = _record(learned, worker)
     smoothed = _smooth(record.boot_seconds, seconds, record.boots)
     return _with(learned, replace(record, boot_seconds=smoothed, boots=record.boots + 1))
 
 
 def learn_start(learned: MachineStats, worker: Worker, seconds: float) -> MachineStats:
-    """A cold worker took so long from the start call to ready."""
+    """Record the time from the start call of a cold worker to ready."""
     record = _record(learned, worker)
     smoothed = _smooth(record.start_seconds, seconds, record.starts)
     return _with(learned, replace(record, start_seconds=smoothed, starts=record.starts + 1))
 
 
 def learn_failure(learned: MachineStats, worker: Worker) -> MachineStats:
-    """A launch of this kind never became ready."""
+    """Record a launch that never became ready."""
     record = _record(learned, worker)
     return _with(learned, replace(record, failures=record.failures + 1))
 
 
 def remember_hosts(learned: MachineStats, failures: Iterable[HostFailure], now: float) -> MachineStats:
-    """The failed hosts that still matter, the newest word on each."""
+    """Add failed hosts; expired ones are removed, and each host keeps its newest failure."""
     by_machine: dict[int, HostFailure] = {}
     for each in (*learned.failed_hosts, *failures):
         if each.until > now:
@@ -64,11 +64,11 @@ def remember_hosts(learned: MachineStats, failures: Iterable[HostFailure], now: 
 
 
 def _after(before: HostFailure | None, new: HostFailure) -> HostFailure:
-    """What is remembered of a host after a new failure."""
+    """The record of a host after a new failure."""
     if before is None or before == new:
         return new
     if not new.failed_at and before.failed_at and before.until >= new.until:
-        return before  # that an offer is gone says nothing about the failure before
+        return before  # an offer that is gone does not replace a failure
     same = (before.cause, before.revision, before.workergroup_id) == (
         new.cause,
         new.revision,

@@ -1,4 +1,4 @@
-"""What the planner is given: everything that a decision may depend on, and nothing else."""
+"""The planner's input: everything that a decision may depend on."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from stoker_wire.market import Offer
 from stoker_wire.workergroup import Workergroup
 
 LAUNCH_IDS_PER_PLAN = 64
-"""Fresh ids in an observation: a plan recruits at most as many."""
+"""Launch ids in an observation, and so the largest number of recruits per plan."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,14 +21,14 @@ class Offers:
     searched_at: float
     offers: tuple[Offer, ...] = ()
     error: str = ""
-    """Why the search could not be made, for people; then `offers` is empty."""
+    """Why the search failed, for display; `offers` is then empty."""
     revision: int = 1
-    """The workergroup's revision that the search was made for."""
+    """The workergroup's revision at the search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """A gathered, consistent view of one endpoint at `now` (Unix seconds)."""
+    """A consistent view of one endpoint at `now` (Unix seconds)."""
 
     now: float
     config: EndpointConfig
@@ -38,39 +38,42 @@ class Observation:
     offers: tuple[Offers, ...] = ()
     learned: MachineStats = MachineStats()
     listed_at: float = 0.0
-    """When the marketplace was last asked for the endpoint's instances; 0: never."""
+    """When the endpoint's instances were last listed; 0: never."""
     listed_whole_at: float = 0.0
-    """The same, for all that carry its name, and not only for its known workers."""
+    """The same for a listing by label, which also finds orphans."""
     listening_since: float = 0.0
-    """When an engine last began to listen, at its start or after a pause: no silence of a worker counts from before."""
+    """When an engine last began to receive reports, at its start or after a pause.
+
+    Earlier gaps in reports do not count.
+    """
     deleting: bool = False
     launch_ids: tuple[str, ...] = ()
-    """Fresh ids for recruits, in order."""
+    """Unused launch ids for recruits, in order."""
     memory: "Memory | None" = None
     listing_in_progress: bool = False
-    """A listing of the instances is under way."""
+    """A listing of the instances is running."""
     searching: tuple[int, ...] = ()
-    """Workergroups whose search is under way."""
+    """Workergroups with a running search for offers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What the planner asks to be reminded of at its next look: hysteresis lives here, not in globals.
+    """The planner's state between plans: hysteresis and the keep-alive evaluation.
 
-    Part of the plan (`Plan.memory`), kept by the workflow, given back in the next observation.
+    Returned in `Plan.memory`, kept by the workflow, and passed in with the next observation.
     """
 
     above_since: float | None = None
-    """Since when more hot capacity than now is wanted."""
+    """Since when the demand has exceeded the hot capacity."""
     below_since: float | None = None
-    """Since when less hot capacity than now is wanted."""
+    """Since when the hot demand has been below the ready capacity."""
     cold_below_since: float | None = None
-    """Since when less total capacity than now is wanted."""
+    """Since when the total demand has been below the total capacity."""
     grew_at: float | None = None
-    """When hot capacity was last added: what was just woken is not drained in the same breath."""
+    """When hot capacity was last added; drains wait for `Tuning.scale_down_cooldown_seconds` after it."""
     hot_peaks: tuple[tuple[float, float], ...] = ()
-    """(until when it was predicted, load/s), falling: what must stay hot until the hold has passed."""
+    """Peaks of the hot demand, load/s (`policy.load.peaks`): what stays hot until its hold time has passed."""
     total_peaks: tuple[tuple[float, float], ...] = ()
-    """The same for hot and cold together: what the cold pool is kept for (load/s, before target_util)."""
+    """The same for the total demand, load/s before target_util (`policy.load.peaks`)."""
     keepalive: KeepaliveState = KeepaliveState()
     """The evaluation of keep-alive candidates on the traffic of the last hours."""

@@ -1,4 +1,4 @@
-"""A plan is a value: what to do, why, and what is waited for. Somebody else carries it out."""
+"""The planner's output: operations with reasons, targets, and what is waited for. The controller carries it out."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ from stoker_wire.market import Offer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """Ask the marketplace which offers are eligible for a workergroup."""
+    """Search the marketplace for offers that match a workergroup."""
 
     workergroup_id: int
     reason: str
@@ -19,16 +19,16 @@ class Search:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recruit:
-    """Rent this offer; the instance is labelled with the launch id, so a retry never rents twice."""
+    """Rent this offer. The launch id is in the instance's label, so that a retry never rents twice."""
 
     launch_id: str
     workergroup_id: int
     offer: Offer
     reason: str
     perf_estimate: float = 0.0
-    """What it is expected to do, load/s; 0: nothing is known."""
+    """Expected perf, load/s; 0: unknown."""
     revision: int = 1
-    """The workergroup's revision that it is launched from."""
+    """The workergroup's revision to launch."""
     op: Literal["recruit"] = "recruit"
 
 
@@ -43,7 +43,7 @@ class Activate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartDrain:
-    """Give a ready worker no new requests."""
+    """Stop routing requests to a ready worker."""
 
     launch_id: str
     drain: Drain
@@ -53,7 +53,7 @@ class StartDrain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelDrain:
-    """The worker is wanted again before it was stopped: the cheapest capacity there is."""
+    """Route requests to a draining worker again: the cheapest way to add capacity."""
 
     launch_id: str
     reason: str
@@ -62,7 +62,7 @@ class CancelDrain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """Stop a worker; its disk stays."""
+    """Stop a worker and keep its disk."""
 
     launch_id: str
     reason: str
@@ -71,7 +71,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destroy:
-    """Release a worker for good. Repeated until the marketplace says that it is gone."""
+    """Release a worker. Repeated until the marketplace reports it gone."""
 
     launch_id: str
     reason: str
@@ -80,7 +80,7 @@ class Destroy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reboot:
-    """Restart a worker's container to recover it."""
+    """Restart a worker's container after a failure."""
 
     launch_id: str
     reason: str
@@ -89,7 +89,7 @@ class Reboot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """Bring a worker to its workergroup's current revision; it is inactive, or drained for the purpose."""
+    """Update a worker to its workergroup's current revision. It is inactive or drained."""
 
     launch_id: str
     revision: int
@@ -99,17 +99,16 @@ class Update:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollInstances:
-    """List the endpoint's instances on the marketplace and reconcile."""
+    """List the endpoint's instances on the marketplace and reconcile the workers with them."""
 
     reason: str
     whole: bool = True
-    """Everything that carries the endpoint's name; else its known workers alone, which is one call."""
+    """List by label, which also finds orphans; else list the known instances only, which is one call."""
     op: Literal["poll"] = "poll"
 
 
-# `op` tells the records apart in a history: Stop and Destroy would read the same without it.
 QUEUE_SECONDS_MAX = 1e6
-"""Stands for never: infinity has no JSON."""
+"""Stands for infinity, which JSON cannot represent."""
 
 Operation = (
     Search | Recruit | Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update | PollInstances
@@ -118,13 +117,13 @@ Operation = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Something that the plan would do but for what it waits for."""
+    """Something that the plan postpones, and the reason."""
 
     subject: str
     reason: str
     until: float | None = None
     code: str = "busy"
-    """For clients in the queue: `booting`, `recruiting`, `no_capacity`, `stopped`, `budget`, `busy`."""
+    """Status for queued clients: `booting`, `recruiting`, `no_capacity`, `stopped`, `budget`, `busy`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,20 +138,20 @@ class Targets:
     total_have: float = 0.0
     workers_wanted_min: int = 0
     queue_seconds: float = 0.0
-    """Expected queue time over the endpoint; `QUEUE_SECONDS_MAX` when something waits and nobody is ready."""
+    """Expected queue time; `QUEUE_SECONDS_MAX` if requests wait and no worker is ready."""
     dollars_per_hour: float = 0.0
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything decided at one look. Planning again on the resulting fleet changes nothing."""
+    """All decisions of one planning run. Planning again on the resulting fleet changes nothing."""
 
     operations: tuple[Operation, ...] = ()
     targets: Targets = Targets()
     waits: tuple[Wait, ...] = ()
     replan_at: float | None = None
-    """When, without any news, the next look is due."""
+    """When the next plan is due if no event comes before."""
     memory: Memory = Memory()
     failed_hosts: tuple[HostFailure, ...] = ()
-    """Hosts to remember as failed from now on."""
+    """Hosts to block from now on."""

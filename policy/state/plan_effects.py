@@ -1,4 +1,4 @@
-"""The fleet right after a plan's operations were accepted: the workflow's own bookkeeping, and the tests'."""
+"""The effect of a plan on the records: the state right after its operations have begun."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -25,7 +25,7 @@ from stoker_wire.states import WorkerState as S
 
 
 def expected(fleet: Iterable[Worker], plan: Plan, now: float) -> tuple[Worker, ...]:
-    """The fleet as it is recorded when these operations start. An operation on a worker that is gone is dropped."""
+    """The workers once these operations have begun. Operations on workers that are gone are ignored."""
     workers = {worker.launch_id: worker for worker in fleet}
     for operation in plan.operations:
         if isinstance(operation, Recruit):
@@ -38,12 +38,12 @@ def expected(fleet: Iterable[Worker], plan: Plan, now: float) -> tuple[Worker, .
 
 
 def expected_learned(learned: MachineStats, plan: Plan, now: float) -> MachineStats:
-    """What is known after the plan: the hosts that it gave up."""
+    """The machine statistics with the hosts that the plan blocks."""
     return remember_hosts(learned, plan.failed_hosts, now)
 
 
 def after(observation: Observation, plan: Plan) -> Observation:
-    """The observation at the same moment, with the plan's operations under way: planning on it changes nothing."""
+    """The observation at the same time with the plan's operations begun. Planning on it changes nothing."""
     recruited = {each.launch_id for each in plan.operations if isinstance(each, Recruit)}
     searching = {each.workergroup_id for each in plan.operations if isinstance(each, Search)}
     return replace(
@@ -65,7 +65,7 @@ _ALLOWED = {
     "reboot": frozenset({S.READY, S.ERROR}),
     "update": frozenset({S.INACTIVE, S.CREATED, S.READY, S.UPDATE_READY}),
 }
-"""What may be ordered in which state; stop and destroy go by the lifecycle alone."""
+"""States that allow each operation; for stop and destroy the lifecycle table decides."""
 
 
 def launched_worker(operation: Recruit, now: float) -> Worker:
@@ -89,7 +89,7 @@ def launched_worker(operation: Recruit, now: float) -> Worker:
 
 
 def apply_operation(worker: Worker, operation: Operation, now: float) -> Worker:
-    """The worker once the operation on it is under way.
+    """The worker once the operation on it has begun.
 
     Raises:
         InvalidTransition: its state does not allow the operation.
@@ -114,7 +114,7 @@ def apply_operation(worker: Worker, operation: Operation, now: float) -> Worker:
             return stopped.replace(starts_given_up=worker.starts_given_up + 1) if given_up else stopped
         case Destroy():
             left = counts_in_full(worker)
-            return advance(worker, S.DESTROYING, now, operation="destroy", left_running=left)
+            return advance(worker, S.DESTROYING, now, operation="destroy", ran_at_release=left)
         case Reboot():
             return advance(worker, S.REBOOTING, now, operation="reboot", reboots=worker.reboots + 1)
         case Update():

@@ -1,4 +1,4 @@
-"""Fold the marketplace's listing into the fleet: what it says of each worker, who fold_instance_gone, and what nobody knows."""
+"""Reconcile the workers with the marketplace listing: state changes, lost instances and orphans."""
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
@@ -20,15 +20,18 @@ class Listing:
 
     workers: tuple[Worker, ...]
     orphans: tuple[Worker, ...]
-    """Instances with the endpoint's label that nobody knows, as workers to be destroyed: add them to the fleet."""
+    """Instances with the endpoint's label that belong to no worker, as workers in DESTROYING.
+
+    Add them to the fleet.
+    """
     gone: tuple[Worker, ...]
-    """Workers whose instance does not exist any more, as they were: released, outbid or killed."""
+    """Workers whose instance no longer exists, in their last state."""
     learned: MachineStats
     lines: tuple[str, ...] = ()
 
     @property
     def material(self) -> bool:
-        """Whether a plan may come out differently."""
+        """Whether a new plan could differ."""
         return bool(self.lines or self.orphans or self.gone)
 
 
@@ -43,31 +46,32 @@ def fold_listing(
     gone: Container[int] = (),
     shown: Container[int] = (),
 ) -> Listing:
-    """The fleet after a complete listing that was asked for at `asked_at`.
+    """The fleet after a complete listing that was requested at `asked_at`.
 
-    `label_prefix` is `stoker:<endpoint>:`; the rest of a label is the launch id. What the listing says about a worker
-    that changed since it was asked for is out of date and only its price and address count.
+    `label_prefix` is `stoker:<endpoint>:`; the rest of a label is the launch id. For a worker that changed after the
+    request, only the price and machine id of the listing are used.
 
-    `gone` are known instances that the marketplace denied when asked for their ids: only those have vanished.
-    `shown` are known instances that the list lacks and that exist. A known id in neither is undecided, and stays.
-    A list that lacks instances under our own label is incomplete: nothing is concluded from what else it lacks.
+    `gone` are known instance ids that the marketplace reported as unknown in a query by id: only those are lost.
+    `shown` are known instances that are missing in the list but exist. Other missing ids are undecided and kept. If
+    the list lacks instances with the endpoint's label, it is incomplete and no worker without an instance id is
+    removed.
     """
     instances = tuple(instances)
     ours = [each for each in instances if (each.label or "").startswith(label_prefix)]
     by_id = {each.id: each for each in instances}
-    # the first instance under a label is the launch's own; a second one would be a double rent
+    # The first instance with a label belongs to the launch; a second one was rented twice.
     by_launch = {_launch(each, label_prefix): each for each in sorted(ours, key=lambda each: -each.id)}
     workers = tuple(workers)
     known = {worker.launch_id for worker in workers}
     claimed: set[int] = set()
     kept: list[Worker] = []
-    left: list[Worker] = []
+    removed: list[Worker] = []
     lines: list[str] = []
-    omitted = [
+    missing_ids = [
         worker.instance_id
         for worker in workers
         if worker.instance_id is not None
-        and not _young(worker, asked_at)
+        and not _is_newly_created(worker, asked_at)
         and not worker.operation
         and worker.instance_id not in gone
         and (
@@ -75,43 +79,45 @@ def fold_listing(
             or (worker.instance_id in shown and _ours(by_id[worker.instance_id], label_prefix))
         )
     ]
-    if omitted:
+    if missing_ids:
         lines.append(
-            f"the marketplace's list lacks {len(omitted)} of {len(workers)} known instances that were not denied by id "
-            f"(first: {omitted[0]}); the list counts as incomplete, and they are kept"
+            f"the marketplace's list lacks {len(missing_ids)} of {len(workers)} known instances (first: {missing_ids[0]})"
+            " that a query by id did not report as gone; the workers are kept"
         )
     for worker in workers:
-        mine = (
+        instance = (
             by_launch.get(worker.launch_id) if worker.instance_id is None else by_id.get(worker.instance_id)
         )
-        if mine is None:
-            denied = not omitted if worker.instance_id is None else worker.instance_id in gone
+        if instance is None:
+            denied = not missing_ids if worker.instance_id is None else worker.instance_id in gone
             folded = (
-                _missing(worker, asked_at, learned) if denied else FoldResult(worker=worker, learned=learned)
+                _not_listed(worker, asked_at, learned)
+                if denied
+                else FoldResult(worker=worker, learned=learned)
             )
         else:
-            claimed.add(mine.id)
-            folded = _seen(worker, mine, now=now, asked_at=asked_at, learned=learned)
-            folded = _labelled(folded, mine, label_prefix)
+            claimed.add(instance.id)
+            folded = _listed(worker, instance, now=now, asked_at=asked_at, learned=learned)
+            folded = _with_label_checked(folded, instance, label_prefix)
         learned = folded.learned
         lines += folded.lines
         if folded.worker is None:
-            left.append(worker)
+            removed.append(worker)
         else:
             kept.append(folded.worker)
     orphans = []
-    for stranger in ours:
-        if stranger.id not in claimed:
-            launch_id = _launch(stranger, label_prefix)
-            name = f"{launch_id}-{stranger.id}" if launch_id in known or not launch_id else launch_id
-            orphans.append(_orphan(stranger, name, now))
+    for unclaimed in ours:
+        if unclaimed.id not in claimed:
+            launch_id = _launch(unclaimed, label_prefix)
+            name = f"{launch_id}-{unclaimed.id}" if launch_id in known or not launch_id else launch_id
+            orphans.append(_orphan(unclaimed, name, now))
             known.add(name)
     lines += [
         f"instance {orphan.instance_id} ({orphan.launch_id}) belongs to no worker and is released"
         for orphan in orphans
     ]
     return Listing(
-        workers=tuple(kept), orphans=tuple(orphans), gone=tuple(left), learned=learned, lines=tuple(lines)
+        workers=tuple(kept), orphans=tuple(orphans), gone=tuple(removed), learned=learned, lines=tuple(lines)
     )
 
 
@@ -123,29 +129,27 @@ def _ours(instance: Instance, label_prefix: str) -> bool:
     return (instance.label or "").startswith(label_prefix)
 
 
-def _labelled(folded: FoldResult, mine: Instance, label_prefix: str) -> FoldResult:
-    """Says once that an instance's label was edited: it stays ours by its id."""
+def _with_label_checked(folded: FoldResult, instance: Instance, label_prefix: str) -> FoldResult:
+    """Log once that an instance's label was edited. The worker is kept by its instance id."""
     if folded.worker is None:
         return folded
-    edited = not _ours(mine, label_prefix)
-    said: tuple[str, ...] = ()
+    edited = not _ours(instance, label_prefix)
+    logged: tuple[str, ...] = ()
     if edited and not folded.worker.relabelled:
-        label = (mine.label or "")[:_LABEL_CHARS]
-        line = (
-            f"instance {mine.id} carries the label {label!r}, expected {label_prefix}…: it was edited outside"
-        )
-        said = (f"{line}; the worker is kept by its id",)
+        label = (instance.label or "")[:_LABEL_CHARS]
+        line = f"instance {instance.id} carries the label {label!r}, expected {label_prefix}…: it was edited outside"
+        logged = (f"{line}; the worker is kept by its id",)
     worker = folded.worker.replace(relabelled=edited)
-    return FoldResult(worker=worker, learned=folded.learned, lines=(*folded.lines, *said))
+    return FoldResult(worker=worker, learned=folded.learned, lines=(*folded.lines, *logged))
 
 
-def _young(worker: Worker, asked_at: float) -> bool:
+def _is_newly_created(worker: Worker, asked_at: float) -> bool:
     rented_at = worker.since if worker.state is S.CREATING else worker.launched_at
     return asked_at < rented_at + DEFAULT_TUNING.create_grace_seconds
 
 
-def _missing(worker: Worker, asked_at: float, learned: MachineStats) -> FoldResult:
-    young = _young(worker, asked_at)
+def _not_listed(worker: Worker, asked_at: float, learned: MachineStats) -> FoldResult:
+    new = _is_newly_created(worker, asked_at)
     creating = worker.operation == "create" or (
         worker.instance_id is None and worker.state is not S.DESTROYING
     )
@@ -153,36 +157,36 @@ def _missing(worker: Worker, asked_at: float, learned: MachineStats) -> FoldResu
     never_asked = (
         worker.state is S.DESTROYING and worker.instance_id is None and worker.retry_at <= worker.since
     )
-    if creating or under_way or never_asked or (young and worker.state is not S.DESTROYING):
+    if creating or under_way or never_asked or (new and worker.state is not S.DESTROYING):
         return FoldResult(worker=worker, learned=learned)
     return fold_instance_gone(worker, "the market has no such instance any more (outbid or killed)", learned)
 
 
-def _seen(
-    worker: Worker, mine: Instance, *, now: float, asked_at: float, learned: MachineStats
+def _listed(
+    worker: Worker, instance: Instance, *, now: float, asked_at: float, learned: MachineStats
 ) -> FoldResult:
-    status = (mine.actual_status or "").lower()
+    status = (instance.actual_status or "").lower()
     worker = worker.replace(
-        instance_id=worker.instance_id or mine.id,
-        machine_id=mine.machine_id or worker.machine_id,
-        dollars_per_hour=mine.dph_total or worker.dollars_per_hour,
-        storage_dollars_per_hour=mine.storage_total_cost or worker.storage_dollars_per_hour,
+        instance_id=worker.instance_id or instance.id,
+        machine_id=instance.machine_id or worker.machine_id,
+        dollars_per_hour=instance.dph_total or worker.dollars_per_hour,
+        storage_dollars_per_hour=instance.storage_total_cost or worker.storage_dollars_per_hour,
     )
     if asked_at <= worker.since or worker.operation:
         return FoldResult(worker=worker, learned=learned)
-    worker = worker.replace(market_status=status, address=_address(worker, mine, status))
-    asleep = status in _STOPPED and (mine.intended_status or "stopped").lower() in _STOPPED
-    died = status == "exited" and not asleep
-    said = mine.status_msg or f"the market says {status}"
+    worker = worker.replace(market_status=status, address=_address(worker, instance, status))
+    is_stopped = status in _STOPPED and (instance.intended_status or "stopped").lower() in _STOPPED
+    exited = status == "exited" and not is_stopped
+    status_text = instance.status_msg or f"the market says {status}"
     match worker.state:
-        case S.PENDING | S.CREATING | S.LOADING | S.MODEL_LOADING if asleep:
+        case S.PENDING | S.CREATING | S.LOADING | S.MODEL_LOADING if is_stopped:
             begun = worker.state in (S.LOADING, S.MODEL_LOADING)
-            # outbid, most likely: started again at once it would be stopped again
+            # Most likely outbid: an immediate start would be stopped again.
             given_up = worker.starts_given_up + begun
             what = "is stopped and was never loaded"
             return _moved(worker, S.CREATED, now, learned, what, starts_given_up=given_up)
-        case S.PENDING | S.CREATING | S.LOADING | S.MODEL_LOADING if died:
-            return fold_error(worker, f"its container exited: {said}", now, learned)
+        case S.PENDING | S.CREATING | S.LOADING | S.MODEL_LOADING if exited:
+            return fold_error(worker, f"its container exited: {status_text}", now, learned)
         case S.PENDING | S.CREATING | S.LOADING if status == "running":
             return _moved(worker, S.MODEL_LOADING, now, learned, "runs and loads its model")
         case S.PENDING | S.CREATING:
@@ -194,10 +198,10 @@ def _seen(
             return _moved(worker, S.STARTING, now, learned, "was started by someone else")
         case S.CREATED if status == "running":
             return _moved(worker, S.MODEL_LOADING, now, learned, "was started by someone else")
-        case S.READY if asleep:
+        case S.READY if is_stopped:
             return _moved(worker, S.INACTIVE, now, learned, "was stopped by someone else")
-        case S.READY if died:
-            return fold_error(worker, f"its container exited: {said}", now, learned)
+        case S.READY if exited:
+            return fold_error(worker, f"its container exited: {status_text}", now, learned)
         case S.READY if status == "offline" and worker.suspect_since is None:
             line = f"{worker.launch_id[:6]} ({worker.kind}): its host is offline"
             return FoldResult(worker=worker.replace(suspect_since=now), learned=learned, lines=(line,))
@@ -205,9 +209,9 @@ def _seen(
             return FoldResult(worker=worker, learned=learned)
 
 
-def _address(worker: Worker, mine: Instance, status: str) -> str:
-    """Only of what runs: a stopped machine is shown at the address that it had."""
-    return mine.address if status == "running" and mine.address else worker.address
+def _address(worker: Worker, instance: Instance, status: str) -> str:
+    """The listed address of a running machine. Stopped machines are listed with their former address."""
+    return instance.address if status == "running" and instance.address else worker.address
 
 
 def _moved(
@@ -232,6 +236,6 @@ def _orphan(instance: Instance, launch_id: str, now: float) -> Worker:
         machine_id=instance.machine_id,
         instance_id=instance.id,
         dollars_per_hour=instance.dph_total,
-        left_running=(instance.actual_status or "").lower() not in _STOPPED,
+        ran_at_release=(instance.actual_status or "").lower() not in _STOPPED,
         error="belongs to no worker",
     )

@@ -1,18 +1,18 @@
-"""Fold news into the record of a worker: its own words, the marketplace's listing, and results of operations.
+"""Worker events: apply worker reports and operation results to the record of a worker.
 
-Pure: the workflow calls these from signals and activity results. Every function answers with what is recorded from now on
-and with lines for the decision log.
+Pure functions, called from message handlers and for activity results. Each returns the new records and lines for the
+decision log.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 from policy.capacity.perf_bounds import PerfBound, perf_bound
 from policy.state.host_failures import cause_of
 from policy.state.lifecycle import LIFECYCLE, advance, is_booting, is_hot
 from policy.state.machine_stats import (
-    believe_at_most,
+    cap_perf,
     learn_boot,
     learn_failure,
     learn_perf,
@@ -28,11 +28,11 @@ _ERROR_CHARS = 300
 
 
 class WorkerReport(Protocol):
-    """What a worker says through an engine (`stoker_wire.messages.WorkerMetrics` fits)."""
+    """A worker report as forwarded by an engine. `stoker_wire.messages.WorkerMetrics` satisfies it."""
 
     @property
     def instance_id(self) -> int:
-        """The marketplace instance; 0: not known."""
+        """The marketplace instance; 0: unknown."""
         ...
 
     @property
@@ -42,221 +42,243 @@ class WorkerReport(Protocol):
 
     @property
     def perf(self) -> float:
-        """Benchmark result, load/s; 0 until it has run."""
+        """Benchmark result, load/s; 0 before the benchmark."""
         ...
 
     @property
     def load(self) -> float:
-        """Load that it holds, with what is on its way to it."""
+        """Load that it holds, including load routed to it."""
         ...
 
     @property
     def in_flight(self) -> int:
-        """Requests that it holds, by its own report."""
+        """Requests that it holds, from its own report."""
         ...
 
     @property
     def tickets_open(self) -> int:
-        """Route answers of this engine that it has not seen."""
+        """Tickets of this engine that it has not received yet."""
         ...
 
     @property
     def reported_at(self) -> float:
-        """When its last report arrived, Unix seconds; 0: none has."""
+        """When its last report arrived, Unix seconds; 0: no report."""
         ...
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of its server."""
         ...
 
     @property
     def official(self) -> bool:
-        """It is the official package's worker."""
+        """It runs the official package's worker."""
         ...
 
     @property
     def error(self) -> str:
-        """Its error message, or nothing."""
+        """Its error message, or empty."""
         ...
 
     @property
     def suspect_since(self) -> float | None:
-        """Since when clients say that it does not answer, and it has not reported after that."""
+        """Since when clients report that it does not answer, without a later report of its own."""
         ...
 
     @property
     def incarnation(self) -> str:
-        """Names the process that all of this is about; empty: not known."""
+        """Id of the reporting process; empty: unknown."""
         ...
 
     @property
     def started_at(self) -> float:
-        """When that process started, by the engine's clock and the process's age; 0: not said."""
+        """When that process started, from the engine's clock and the process's age; 0: unknown."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldResult:
-    """One worker after one piece of news."""
+    """The records after an event of one worker."""
 
     worker: Worker | None
-    """None: it is gone from the record."""
+    """None: the worker is removed."""
     learned: MachineStats
     lines: tuple[str, ...] = ()
-    """For the decision log, one sentence each; empty when nothing worth telling changed."""
+    """Lines for the decision log; empty if nothing significant changed."""
 
     @property
     def material(self) -> bool:
-        """Whether a plan may come out differently: a line was written."""
+        """Whether a new plan could differ: a line was logged."""
         return bool(self.lines)
 
 
 _RESTARTING = frozenset({S.STARTING, S.REBOOTING, S.UPDATE_REBOOTING, S.UPDATE_STARTING})
 RESTARTS = frozenset({"reboot", "update"})
-"""Operations that restart the container, and once more if the answer to the first call was lost."""
-_TOLD_TO_END = frozenset({S.STOPPING, S.INACTIVE, S.DESTROYING})
-"""A report in these says that the machine runs and is billed, unless it is a late one of the process that ended."""
+"""Operations that restart the container; again if the answer to the first call was lost."""
+_ENDING = frozenset({S.STOPPING, S.INACTIVE, S.DESTROYING})
+"""A report in these states means that the machine still runs, unless it is a late one of the ended process."""
 
 
 def fold_metrics(
     worker: Worker,
-    heard: WorkerReport,
+    report: WorkerReport,
     *,
     now: float,
     learned: MachineStats,
     tickets_open: int | None = None,
     fleet: Iterable[Worker] = (),
 ) -> FoldResult:
-    """The worker after an engine spoke of it; `tickets_open` is the sum over all engines, if there are several.
+    """The worker after a report by an engine. `tickets_open` is the sum over all engines, if there are several.
 
-    `fleet` is the whole endpoint's: a perf far above what the worker's like do is believed up to a bound.
+    `fleet` are all workers of the endpoint; they bound the accepted perf.
 
-    Of a report of a process that has ended only the tickets count. The same holds for one that arrives while a restart
-    is still being asked for: a worker that took requests again would lose them to the next try.
-    `drain.seen_at` is not set here: only the caller knows which engines live (`fold_drain_seen`).
+    Only the tickets are used from a report of an ended process. The same applies while a restart is being requested:
+    a worker that became ready before a repeated restart would lose its requests. `drain.seen_at` is set by
+    `fold_drain_seen`, because only the caller knows the live engines.
     """
-    worker = worker.replace(tickets_open=heard.tickets_open if tickets_open is None else tickets_open)
-    if _is_late(worker, heard, now):
+    worker = worker.replace(tickets_open=report.tickets_open if tickets_open is None else tickets_open)
+    if _is_late(worker, report, now):
         return FoldResult(worker=worker, learned=learned)
-    if worker.state in _TOLD_TO_END:
-        return _heard_running(worker, heard, now, learned)
-    worker = worker.replace(suspect_since=_suspicion(worker, heard))
+    if worker.state in _ENDING:
+        return _report_while_ending(worker, report, now, learned)
+    worker = worker.replace(suspect_since=_suspicion(worker, report))
     if worker.state in _RESTARTING and worker.operation in RESTARTS:
         return FoldResult(worker=worker, learned=learned)
-    if heard.reported_at <= 0 or heard.reported_at < (worker.reported_at or 0.0):
+    if report.reported_at <= 0 or report.reported_at < (worker.reported_at or 0.0):
         return FoldResult(worker=worker, learned=learned)
-    replaced = worker.process.is_replaced_by(heard.incarnation)
+    replaced = worker.process.is_replaced_by(report.incarnation)
     worker = worker.replace(
-        process=worker.process.heard(heard.incarnation, heard.started_at),
-        reported_at=heard.reported_at,
-        load=heard.load,
-        in_flight=heard.in_flight,
-        url=heard.url or worker.url,
-        official=heard.official,
-        instance_id=worker.instance_id or heard.instance_id or None,
+        process=worker.process.with_report(report.incarnation, report.started_at),
+        reported_at=report.reported_at,
+        load=report.load,
+        in_flight=report.in_flight,
+        url=report.url or worker.url,
+        official=report.official,
+        instance_id=worker.instance_id or report.instance_id or None,
     )
-    if heard.condition == "error" or heard.error:
-        return _heard_error(worker, heard, now, learned)
-    if heard.condition == "ready":
-        folded = _heard_ready(worker, heard, now, learned, perf_bound(worker, fleet, learned))
+    if report.condition == "error" or report.error:
+        return _report_error(worker, report, now, learned)
+    if report.condition == "ready":
+        folded = _report_ready(worker, report, now, learned, perf_bound(worker, fleet, learned))
         if replaced and not folded.lines:
             line = f"{worker.launch_id[:6]} ({worker.kind}) restarted by itself and is ready again"
             folded = replace(folded, lines=(line,))
         return folded
-    return _heard_loading(worker, heard, now, learned, replaced=replaced)
+    return _report_loading(worker, report, now, learned, replaced=replaced)
 
 
-def _is_late(worker: Worker, heard: WorkerReport, now: float) -> bool:
-    """Whether the worker's report is of a process that has ended."""
-    if heard.reported_at <= 0:
+def _is_late(worker: Worker, report: WorkerReport, now: float) -> bool:
+    """Whether the report comes from a process that has ended."""
+    if report.reported_at <= 0:
         return False
     process, since = worker.process, worker.since
-    age = heard.reported_at - heard.started_at if heard.started_at > 0 else 0.0
+    age = report.reported_at - report.started_at if report.started_at > 0 else 0.0
     if age > 0 and not process.id and now - age < process.ended_at:
-        return worker.state not in _TOLD_TO_END or not _outlived(worker, heard)
-    if worker.state in _TOLD_TO_END:
-        known = bool(heard.incarnation) and heard.incarnation not in process.ended
-        return not known and not _outlived(worker, heard)
+        return worker.state not in _ENDING or not _is_after_late_reports(worker, report)
+    if worker.state in _ENDING:
+        known = bool(report.incarnation) and report.incarnation not in process.ended
+        return not known and not _is_after_late_reports(worker, report)
     if worker.state in _RESTARTING and not process.id:
         if process.is_late(
-            heard.incarnation, heard.started_at, reported_at=heard.reported_at, quiet_since=None
+            report.incarnation, report.started_at, reported_at=report.reported_at, quiet_since=None
         ):
             return True
         if age <= 0:
-            # Without an age the time decides: the old process repeats its error until it has gone.
-            errs = heard.condition == "error" or bool(heard.error)
-            return heard.reported_at <= since + (DEFAULT_TUNING.late_report_seconds if errs else 0.0)
+            # Without an age, time decides: the old process repeats its error until it has ended.
+            has_error = report.condition == "error" or bool(report.error)
+            return report.reported_at <= since + (DEFAULT_TUNING.late_report_seconds if has_error else 0.0)
         return False
     quiet_since = max(worker.reported_at or 0.0, since)
     return process.is_late(
-        heard.incarnation, heard.started_at, reported_at=heard.reported_at, quiet_since=quiet_since
+        report.incarnation, report.started_at, reported_at=report.reported_at, quiet_since=quiet_since
     )
 
 
-def _outlived(worker: Worker, heard: WorkerReport) -> bool:
-    """Whether a worker that was told to end reports when every late report has come."""
-    told_at = max(worker.since, worker.stop_accepted_at if worker.state is S.STOPPING else 0.0)
-    return heard.reported_at > told_at + DEFAULT_TUNING.late_report_seconds
+def _is_after_late_reports(worker: Worker, report: WorkerReport) -> bool:
+    """Whether a worker that was ordered to end reports later than any late report could arrive."""
+    ordered_at = max(worker.since, worker.stop_accepted_at if worker.state is S.STOPPING else 0.0)
+    return report.reported_at > ordered_at + DEFAULT_TUNING.late_report_seconds
 
 
-def _heard_running(worker: Worker, heard: WorkerReport, now: float, learned: MachineStats) -> FoldResult:
-    """It runs although it was told to stop or to go: count what it costs, and end it again or put it to use."""
-    if heard.reported_at <= 0 or worker.operation or worker.heard_running:
+def _report_while_ending(
+    worker: Worker, report: WorkerReport, now: float, learned: MachineStats
+) -> FoldResult:
+    """The worker still runs after a stop or release: count its cost, and repeat the operation or use it."""
+    if report.reported_at <= 0 or worker.operation or worker.still_reporting:
         return FoldResult(worker=worker, learned=learned)
     name, after = f"{worker.launch_id[:6]} ({worker.kind})", duration(now - worker.since)
     if worker.state is S.INACTIVE:
-        process = worker.process.heard(heard.incarnation, heard.started_at)
+        process = worker.process.with_report(report.incarnation, report.started_at)
         running = advance(
             worker,
             S.STARTING,
             now,
             process=process,
             market_status="",
-            reported_at=heard.reported_at,
-            url=heard.url or worker.url,
+            reported_at=report.reported_at,
+            url=report.url or worker.url,
         )
-        if heard.condition == "ready" and not heard.error:
-            # nothing is learned of how long a start takes: when this one began is not known
-            running = advance(running, S.READY, now, error="", perf=worker.perf or heard.perf)
+        if report.condition == "ready" and not report.error:
+            # The start time is unknown, so its duration is not recorded.
+            running = advance(running, S.READY, now, error="", perf=worker.perf or report.perf)
         line = f"{name} runs although it was stopped {after} ago: it is put to use, or stopped again"
         return FoldResult(worker=running, learned=learned, lines=(line,))
     if worker.state is S.STOPPING:
-        # `since` and the marketplace's word are set back, so that the planner asks again now
+        # An earlier `since` and no accepted stop make the planner repeat the stop now.
         again = worker.replace(
-            heard_running=True, since=min(worker.since, now - DEFAULT_TUNING.stop_retry_seconds)
+            still_reporting=True, since=min(worker.since, now - DEFAULT_TUNING.stop_retry_seconds)
         )
         again = again.replace(stop_accepted_at=0.0)
         line = f"{name} still runs {after} after its stop was ordered: it is billed, and stopped again"
         return FoldResult(worker=again, learned=learned, lines=(line,))
     line = f"{name} still runs {after} after its release was ordered: it is billed, and released again"
-    return FoldResult(worker=worker.replace(heard_running=True, retry_at=0.0), learned=learned, lines=(line,))
+    return FoldResult(
+        worker=worker.replace(still_reporting=True, retry_at=0.0), learned=learned, lines=(line,)
+    )
 
 
-def _suspicion(worker: Worker, heard: WorkerReport) -> float | None:
-    """A suspicion that is older than the process is about an earlier one. Only a report that came after it clears it:
-    another engine's silence about it does not."""
-    suspect_since = heard.suspect_since
+def _suspicion(worker: Worker, report: WorkerReport) -> float | None:
+    """The suspicion after a report. One older than the process concerns an earlier process.
+
+    Only a later report of the worker clears it; a missing suspicion at another engine does not.
+    """
+    suspect_since = report.suspect_since
     if suspect_since is not None and suspect_since <= max(worker.process.ended_at, worker.process.started_at):
         suspect_since = None
     if suspect_since is not None or worker.suspect_since is None:
         return suspect_since
-    return None if heard.reported_at > worker.suspect_since else worker.suspect_since
+    return None if report.reported_at > worker.suspect_since else worker.suspect_since
 
 
 def fold_drain_seen(worker: Worker, *, at: float) -> Worker:
-    """Every live engine has seen that the worker drains."""
+    """Record that every live engine has confirmed the drain."""
     if worker.drain is None or worker.drain.seen_at is not None:
         return worker
     return worker.replace(drain=replace(worker.drain, seen_at=at))
 
 
-def _heard_ready(
-    worker: Worker, heard: WorkerReport, now: float, learned: MachineStats, most: PerfBound | None
+def _report_ready(
+    worker: Worker, report: WorkerReport, now: float, learned: MachineStats, bound: PerfBound | None
 ) -> FoldResult:
-    perf = heard.perf or worker.perf
-    if most is not None and perf > most.perf:
-        return _heard_too_good(worker, heard, now, learned, most)
+    perf = report.perf or worker.perf
+    if bound is None or perf <= bound.perf:
+        return _ready(worker, report, perf, now, learned)
+    change = abs(worker.perf - bound.perf)
+    if worker.state is S.READY and change <= DEFAULT_TUNING.perf_bound_log_share * bound.perf:
+        # Logged before. The bound itself changes slightly with every report.
+        return FoldResult(worker=worker, learned=learned)
+    folded = _ready(worker, report, bound.perf, now, cap_perf(learned, worker, bound.perf))
+    line = (
+        f"{worker.launch_id[:6]} ({worker.kind}) claims {report.perf:.4g} load/s, but {bound.reason}: "
+        f"it counts as {bound.perf:.4g}"
+    )
+    return replace(folded, lines=(*folded.lines, line))
+
+
+def _ready(
+    worker: Worker, report: WorkerReport, perf: float, now: float, learned: MachineStats
+) -> FoldResult:
+    """The worker after it reported ready with an accepted perf."""
     if worker.state is S.READY:
         if perf == worker.perf:
             return FoldResult(worker=worker, learned=learned)
@@ -264,7 +286,7 @@ def _heard_ready(
         return FoldResult(
             worker=worker.replace(perf=perf), learned=learn_perf(learned, worker, perf), lines=(line,)
         )
-    if worker.state is S.ERROR and heard.reported_at <= worker.since:
+    if worker.state is S.ERROR and report.reported_at <= worker.since:
         return FoldResult(worker=worker, learned=learned)
     if worker.loaded_once:
         took = now - worker.since
@@ -280,45 +302,11 @@ def _heard_ready(
     return FoldResult(worker=ready, learned=learned, lines=(line,))
 
 
-def _heard_too_good(
-    worker: Worker, heard: WorkerReport, now: float, learned: MachineStats, most: PerfBound
-) -> FoldResult:
-    """It counts for the most that can be believed, and its kind's record for no more than that either."""
-    near = abs(worker.perf - most.perf) <= DEFAULT_TUNING.perf_bound_log_share * most.perf
-    if worker.state is S.READY and near:
-        return FoldResult(
-            worker=worker, learned=learned
-        )  # said already; the bound itself moves a little all the time
-    folded = _heard_ready(
-        worker,
-        cast("WorkerReport", _Held(heard, most.perf)),
-        now,
-        believe_at_most(learned, worker, most.perf),
-        None,
-    )
-    line = (
-        f"{worker.launch_id[:6]} ({worker.kind}) claims {heard.perf:.4g} load/s, but {most.reason}: "
-        f"it counts as {most.perf:.4g}"
-    )
-    return replace(folded, lines=(*folded.lines, line))
-
-
-class _Held:
-    """What a worker says, with another perf."""
-
-    def __init__(self, heard: WorkerReport, perf: float) -> None:
-        self._heard = heard
-        self.perf = perf
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._heard, name)
-
-
-def _heard_loading(
-    worker: Worker, heard: WorkerReport, now: float, learned: MachineStats, *, replaced: bool
+def _report_loading(
+    worker: Worker, report: WorkerReport, now: float, learned: MachineStats, *, replaced: bool
 ) -> FoldResult:
     if worker.state is S.READY or (worker.state is S.ERROR and worker.loaded_once and replaced):
-        if heard.reported_at <= worker.since:
+        if report.reported_at <= worker.since:
             return FoldResult(worker=worker, learned=learned)
         line = f"{worker.launch_id[:6]} ({worker.kind}) restarted by itself and loads again"
         return FoldResult(worker=advance(worker, S.STARTING, now), learned=learned, lines=(line,))
@@ -328,15 +316,15 @@ def _heard_loading(
     return FoldResult(worker=worker, learned=learned)
 
 
-def _heard_error(worker: Worker, heard: WorkerReport, now: float, learned: MachineStats) -> FoldResult:
-    error = (heard.error or "it reports an error without a message")[:_ERROR_CHARS]
+def _report_error(worker: Worker, report: WorkerReport, now: float, learned: MachineStats) -> FoldResult:
+    error = (report.error or "it reports an error without a message")[:_ERROR_CHARS]
     if worker.state is S.ERROR:
         return FoldResult(worker=worker.replace(error=error), learned=learned)
     return fold_error(worker, error, now, learned)
 
 
 def fold_error(worker: Worker, error: str, now: float, learned: MachineStats) -> FoldResult:
-    """The worker with an error recorded, if its state can have one."""
+    """The worker in ERROR, if its state allows that transition."""
     if S.ERROR not in LIFECYCLE[worker.state].moves:
         return FoldResult(worker=worker, learned=learned)
     if not worker.loaded_once:
@@ -364,10 +352,10 @@ def fold_operation_result(
     revision: int | None = None,
     tuning: Tuning = DEFAULT_TUNING,
 ) -> FoldResult:
-    """The worker after a market operation (`create`, `start`, `stop`, `reboot`, `destroy`, `update`) ended.
+    """The worker after a marketplace operation (`create`, `start`, `stop`, `reboot`, `destroy`, `update`) has ended.
 
-    `error_kind`: `offer_gone`, `instance_gone`, `refused` (final), anything else may pass and is tried again with
-    growing pauses. `instance_id` comes with a create, `revision` with an update.
+    `error_kind`: `offer_gone`, `instance_gone` and `refused` are final; anything else is retried with growing pauses.
+    `instance_id` is the result of a create, `revision` that of an update.
     """
     if worker.operation == operation:
         worker = worker.replace(operation="")
@@ -389,7 +377,7 @@ def fold_operation_result(
         case "update" if worker.state is S.UPDATE_REBOOTING:
             worker = advance(worker, S.UPDATE_READY, now)
         case "stop" if worker.state is S.STOPPING:
-            # not stopped: `since` is set back so that the planner asks again as soon as the pause is over
+            # An earlier `since` makes the planner repeat the stop as soon as the pause is over.
             worker = worker.replace(since=min(worker.since, now - tuning.stop_retry_seconds))
         case "reboot" if worker.state is S.REBOOTING and error_kind == "refused":
             worker = advance(worker, S.ERROR, now)
@@ -412,13 +400,13 @@ def _succeeded(
         if worker.state is S.PENDING:
             worker = advance(worker, S.CREATING, now)
     elif operation == "stop" and worker.state is S.STOPPING:
-        # stopped when the listing says so; until then asked again from time to time
+        # The listing shows when it has stopped; until then the stop is repeated.
         worker = worker.replace(stop_accepted_at=now)
     elif operation == "destroy":
-        # gone when the listing says so; until then asked again from time to time
+        # The listing shows when it is gone; until then the release is repeated.
         worker = worker.replace(retry_at=now + tuning.destroy_retry_seconds)
     elif operation == "reboot" and worker.state is S.REBOOTING:
-        # reports that arrived before the call was through are from before the reboot
+        # Reports from before the end of the call come from before the reboot.
         worker = worker.replace(since=now)
     elif operation == "update":
         worker = worker.replace(revision=revision or worker.revision, failures=0, retry_at=0.0, error="")
@@ -430,7 +418,7 @@ def _succeeded(
 def _not_created(
     worker: Worker, error_kind: str, error: str, line: str, now: float, learned: MachineStats, tuning: Tuning
 ) -> FoldResult:
-    """Nothing was rented, or nobody knows: then it is released by its label."""
+    """The worker after a failed create call. If it is unknown whether it was rented, it is released by its label."""
     if error_kind == "offer_gone" and worker.machine_id:
         taken = HostFailure(
             machine_id=worker.machine_id,
@@ -449,29 +437,30 @@ def _not_created(
             revision=worker.revision,
             cause=cause_of(error),
         )
-        learned = remember_hosts(_blame_kind(learned, worker), [refused], now)
+        learned = remember_hosts(_count_failed_launch(learned, worker), [refused], now)
     if error_kind in ("offer_gone", "refused"):
         return FoldResult(worker=None, learned=learned, lines=(line,))
     if worker.state is S.PENDING:
-        worker = advance(worker, S.DESTROYING, now, left_running=True)
+        worker = advance(worker, S.DESTROYING, now, ran_at_release=True)
         line += "; whether it was rented is unknown, so it is released by its label"
     return FoldResult(worker=worker, learned=learned, lines=(line,))
 
 
-def _blame_kind(learned: MachineStats, worker: Worker) -> MachineStats:
+def _count_failed_launch(learned: MachineStats, worker: Worker) -> MachineStats:
     return learned if worker.loaded_once else learn_failure(learned, worker)
 
 
 def fold_instance_gone(worker: Worker, why: str, learned: MachineStats) -> FoldResult:
-    """The worker is not there any more: released as ordered, or lost."""
+    """The removal of a worker whose instance no longer exists: released as ordered, or lost."""
     if worker.state is S.DESTROYING:
         return FoldResult(worker=None, learned=learned, lines=(f"{worker.launch_id[:6]} is released",))
     was = f"{worker.launch_id[:6]} ({worker.kind}) {worker.state.printed}"
     if is_booting(worker):
-        learned = _blame_kind(learned, worker)
+        learned = _count_failed_launch(learned, worker)
     return FoldResult(worker=None, learned=learned, lines=(f"{was} vanished: {why}",))
 
 
 def _pause(failures: int) -> float:
-    """5 s, 10 s, 20 s … 5 min: a market that is down is not asked in a loop, one that hiccuped is asked soon."""
-    return float(min(5 * 2 ** (min(failures, 10) - 1), 300))
+    """Exponential backoff after consecutive failures, seconds: 5, 10, 20 … 300."""
+    pause = DEFAULT_TUNING.operation_retry_seconds * 2.0 ** (min(failures, 10) - 1)
+    return min(pause, DEFAULT_TUNING.operation_retry_seconds_max)

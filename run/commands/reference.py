@@ -36,8 +36,8 @@ def tuning_page() -> str:
     lines = [
         "# Tuning constants",
         "",
-        "Made from `policy/tuning.py` by `python -m run.commands.reference`. These constants change how endpoints scale, route and",
-        "report. They apply to all endpoints. To change one endpoint, set its [parameters](parameters.md).",
+        "Made from `policy/tuning.py` by `python -m run.commands.reference`. These constants change how endpoints",
+        "scale, route and report. They apply to all endpoints. To change one endpoint, set its [parameters](parameters.md).",
     ]
     for group in constants():
         lines += [

@@ -39,7 +39,7 @@ async def test_a_list_that_lacks_workers_replaces_and_releases_nothing(
         assert set(world.market.instances) == ids
         assert {member.i for member in (await world.memo()).members} == ids
         lines = [line["reason"] for line in await world.handle.query("decisions", 150)]
-        assert any("known instances that were not denied by id" in line for line in lines), "it is told"
+        assert any("that a query by id did not report as gone" in line for line in lines), "it is logged"
         assert not any("vanished" in line for line in lines)
         assert world.market.count("create") == len(ids)
 

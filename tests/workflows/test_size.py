@@ -77,7 +77,7 @@ BROKEN = {
     "retry_at": NOW,
     "stop_accepted_at": NOW,
     "failures": 3,
-    "heard_running": True,
+    "still_reporting": True,
 }
 
 
@@ -120,4 +120,4 @@ def test_a_batch_that_speaks_of_as_many_comes_through() -> None:
 def test_the_worker_of_these_tests_leaves_nothing_out_that_takes_room() -> None:
     made = worker(1, WorkerState.ERROR, **BROKEN)
     left = {each.name for each in dataclasses.fields(Worker) if getattr(made, each.name) == each.default}
-    assert left <= {"suspect_since", "starts_given_up", "reboots", "left_running", "official", "relabelled"}
+    assert left <= {"suspect_since", "starts_given_up", "reboots", "ran_at_release", "official", "relabelled"}

@@ -12,8 +12,8 @@ prices = st.floats(0.0, 50.0) | st.just(1e300)
 
 
 @given(st.lists(st.tuples(states, prices, states, prices), max_size=30))
-def test_what_is_left_after_many_changes_is_what_a_fresh_count_says(changes):
-    """A running sum of floats would be off by what rounding left of every change."""
+def test_the_tracked_rest_equals_a_fresh_sum(changes):
+    """A running sum of floats would accumulate rounding errors."""
     before = [worker(f"w{number}", state, price=price) for number, (state, price, _, _) in enumerate(changes)]
     after = [worker(f"w{number}", state, price=price) for number, (_, _, state, price) in enumerate(changes)]
     purse = BudgetTracker(20.0, before)
@@ -23,7 +23,7 @@ def test_what_is_left_after_many_changes_is_what_a_fresh_count_says(changes):
     assert (purse.left, purse.left_after_drains) == (fresh.left, fresh.left_after_drains)
 
 
-def test_what_drains_is_counted_until_it_has_stopped_and_left_after_that():
+def test_draining_workers_count_until_they_have_stopped():
     purse = BudgetTracker(1.0, [worker("hot"), draining("leaving")])
     assert (purse.left, purse.left_after_drains) == (0.4, 0.69)
     assert purse.affords(0.4)
@@ -33,13 +33,13 @@ def test_what_drains_is_counted_until_it_has_stopped_and_left_after_that():
 
 
 def test_a_budget_is_used_to_the_cent():
-    """In floats 0.5 - 0.1 - 0.1 - 0.1 - 0.1 is less than 0.1."""
+    """In floats, 0.5 - 0.1 - 0.1 - 0.1 - 0.1 is less than 0.1."""
     found = offers(*(offer(number, price=0.1) for number in range(1, 9)))
     decided = decide(see(config=endpoint(min_workers=8, dollars_per_hour_max=0.5), offers=(found,)))
     assert brief(decided) == [f"recruit 1x RTX 4090 {number}" for number in range(1, 6)]
 
 
-def test_a_price_beyond_all_measure_breaks_no_plan():
+def test_an_absurd_price_does_not_break_planning():
     found = offers(offer(1, price=1e308), offer(2, price=0.3))
     seen = see(worker("cold", COLD, price=1e308), offers=(found,), config=endpoint(min_workers=3))
     assert brief(decide(seen)) == ["recruit 1x RTX 4090 2", "recruit 1x RTX 4090 1"]

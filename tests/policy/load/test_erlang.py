@@ -1,4 +1,4 @@
-"""Waits by expected_wait, against closed forms and against a simulated queue."""
+"""The queueing model against closed forms and a simulated queue."""
 
 import heapq
 import random
@@ -8,28 +8,28 @@ import pytest
 from policy.load.erlang import erlang_c, expected_wait
 
 
-def test_one_worker_is_busy_for_its_utilisation() -> None:
-    assert erlang_c(1, 0.7) == pytest.approx(0.7)  # M/M/1: an arrival waits with chance rho
+def test_erlang_c_of_one_worker_is_its_utilisation() -> None:
+    assert erlang_c(1, 0.7) == pytest.approx(0.7)  # M/M/1: an arrival waits with probability rho
 
 
-def test_two_workers_have_the_closed_form() -> None:
+def test_erlang_c_of_two_workers_matches_the_closed_form() -> None:
     # M/M/2 with a = 1: C = a² / (2 (1 - a/2)) / (1 + a + a² / (2 (1 - a/2))) = 1 / 3
     assert erlang_c(2, 1.0) == pytest.approx(1 / 3)
 
 
-def test_nobody_waits_without_arrivals_and_a_growing_queue_is_not_chance() -> None:
+def test_the_wait_is_zero_without_arrivals_and_for_missing_capacity() -> None:
     for arrivals, capacity in ((0.0, 100.0), (100.0, 100.0), (200.0, 100.0), (10.0, 0.0)):
         found = expected_wait(arrivals, capacity, perf=100, cost=10, spread=2, limit=10)
         assert (found.mean_seconds, found.late_share) == (0.0, 0.0)
 
 
-def test_the_mean_wait_of_one_worker_is_the_textbooks() -> None:
+def test_the_mean_wait_of_one_worker_matches_m_m_1() -> None:
     # M/M/1, 0.5 requests/s of mean 1 s: W = rho / (mu - lambda) = 0.5 / 0.5 = 1 s
     assert expected_wait(50, 100, perf=100, cost=100, spread=2, limit=10).mean_seconds == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("workers", "utilisation"), [(4, 0.8), (8, 0.9)])
-def test_it_agrees_with_a_queue_that_is_played_through(workers: int, utilisation: float) -> None:
+def test_the_estimate_matches_a_simulated_queue(workers: int, utilisation: float) -> None:
     draw = random.Random(5)
     free = [0.0] * workers
     now, waits = 0.0, []
@@ -43,7 +43,7 @@ def test_it_agrees_with_a_queue_that_is_played_through(workers: int, utilisation
     assert found.late_share == pytest.approx(sum(wait > 2 for wait in waits) / len(waits), rel=0.15)
 
 
-def test_more_capacity_never_waits_longer() -> None:
+def test_more_capacity_never_increases_the_wait() -> None:
     waits = [
         expected_wait(80, 100 + more, perf=10, cost=20, spread=1.7, limit=5).mean_seconds
         for more in range(0, 100, 10)

@@ -1,4 +1,4 @@
-"""Bounds hold under any delay and loss of metrics: what the engines tell may come late, out of order, or never."""
+"""Limits hold under any delay, reordering and loss of engine reports."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ levels = st.lists(st.sampled_from([0.0, 50.0, 400.0, 3000.0]), min_size=1, max_s
 
 
 class BadLine(World):
-    """A world whose engine is heard late, or not at all; every plan passes its checks and, made twice, changes nothing."""
+    """A world whose engine reports are delayed or lost. Every plan is validated, and planning twice changes nothing."""
 
     def __init__(self, config, fates):
         super().__init__(config)
@@ -26,7 +26,7 @@ class BadLine(World):
         self.on_the_way = []
 
     def _pass(self, rate):
-        told = self.load
+        before = self.load
         super()._pass(rate)
         fate = self.fates[(self.ticks - 1) % len(self.fates)]
         if fate is not LOST:
@@ -36,7 +36,7 @@ class BadLine(World):
                 "last_request_at": self.last_request_at,
             }  # fmt: skip
             self.on_the_way.append((self.ticks + fate, batch))
-        self.load = told
+        self.load = before
         for due, batch in [each for each in self.on_the_way if each[0] <= self.ticks]:
             self.load = fold(self.load, **batch)
             self.on_the_way.remove((due, batch))
@@ -44,7 +44,7 @@ class BadLine(World):
 
 @some
 @given(fates, levels, st.integers(1, 6), st.sampled_from([None, 0.7, 1.3]))
-def test_max_workers_and_the_budget_hold_whatever_is_heard(fates, levels, max_workers, budget):
+def test_max_workers_and_budget_hold_for_any_delay_of_metrics(fates, levels, max_workers, budget):
     world = BadLine(
         endpoint(max_workers=max_workers, dollars_per_hour_max=budget, min_workers=2, cold_mult=2), fates
     )
@@ -57,7 +57,7 @@ def test_max_workers_and_the_budget_hold_whatever_is_heard(fates, levels, max_wo
 
 @some
 @given(st.sampled_from([50.0, 250.0, 400.0]), st.integers(0, 6))
-def test_a_line_that_breaks_off_never_costs_hot_capacity(level, late):
+def test_a_lost_connection_never_reduces_hot_capacity(level, late):
     world = BadLine(endpoint(max_workers=8), [late])
     world.run(900, lambda _: level)
     hot = world.hot
@@ -68,17 +68,17 @@ def test_a_line_that_breaks_off_never_costs_hot_capacity(level, late):
     assert world.hot >= hot
 
 
-def test_a_batch_heard_twice_or_out_of_order_counts_once():
+def test_a_repeated_or_reordered_report_counts_once():
     first = {"engine_id": "e", "sequence": 1, "at": 1005.0, "window_s": 5.0, "load": 50.0, "queued_load": 9.0}
     second = first | {"sequence": 2, "at": 1010.0}
     once = fold(fold(LoadHistory(), **first), **second)
     assert fold(fold(once, **second), **first) == once
     late = fold(fold(LoadHistory(), **second), **first)
-    assert sum(load for _, load in late.seconds) == 50.0  # an older word than the last one is not folded in
+    assert sum(load for _, load in late.seconds) == 50.0  # an older report is ignored
     assert replace(late, seconds=()).known_until == once.known_until
 
 
-def test_the_world_of_these_tests_hears_everything_when_nothing_is_lost():
+def test_without_losses_all_load_arrives():
     plain, bad = World(endpoint(min_workers=1)), BadLine(endpoint(min_workers=1), [0])
     for world in (plain, bad):
         world.run(900, lambda tick: 100.0 + tick % 7)

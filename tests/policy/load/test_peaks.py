@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from policy.load.peaks import held_level, next_release, update_peaks
 
 
-def test_a_level_is_held_from_the_moment_that_it_was_given_up():
+def test_a_level_is_held_from_its_last_use():
     peaks = update_peaks(update_peaks((), 300, 0, 60), 300, 50, 60)
     peaks = update_peaks(peaks, 100, 70, 60)
     assert held_level(peaks, 70, 60) == 300
@@ -13,13 +13,13 @@ def test_a_level_is_held_from_the_moment_that_it_was_given_up():
     assert held_level(update_peaks(peaks, 100, 130, 60), 130, 60) == 100
 
 
-def test_every_level_has_its_own_clock():
+def test_each_level_has_its_own_timer():
     peaks = update_peaks(update_peaks(update_peaks((), 300, 0, 60), 200, 10, 60), 100, 40, 60)
     assert held_level(update_peaks(peaks, 100, 71, 60), 71, 60) == 200
     assert held_level(update_peaks(peaks, 100, 101, 60), 101, 60) == 100
 
 
-def test_what_is_remembered_for_long_can_be_held_for_less():
+def test_a_longer_memory_allows_shorter_holds():
     peaks = ((0.0, 300.0), (50.0, 200.0), (90.0, 100.0))
     assert (held_level(peaks, 90, 600), held_level(peaks, 90, 60), held_level(peaks, 90, 10)) == (
         300,
@@ -30,17 +30,17 @@ def test_what_is_remembered_for_long_can_be_held_for_less():
     assert next_release(peaks, 90, 10) is None
 
 
-def test_growth_makes_smaller_peaks_irrelevant():
+def test_growth_removes_lower_peaks():
     assert update_peaks(((0.0, 300.0), (5.0, 100.0)), 400, 10, 60) == ((10, 400),)
 
 
-def test_remembering_twice_changes_nothing():
+def test_adding_a_level_twice_changes_nothing():
     peaks = update_peaks(((0.0, 300.0),), 100, 10, 60)
     assert update_peaks(peaks, 100, 10, 60) == peaks
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 30.0), st.floats(0.0, 1000.0)), min_size=1, max_size=80))
-def test_what_is_held_is_at_least_every_level_of_the_hold_and_the_memory_is_small(steps):
+def test_the_held_level_covers_all_recent_levels_in_bounded_memory(steps):
     peaks, now, past = (), 0.0, []
     for pause, level in steps:
         now += pause

@@ -375,7 +375,7 @@ def test_the_silence_of_the_second_of_two_is_doubted_while_the_first_reboots():
 
 @pytest.mark.parametrize("state", [S.STOPPING, S.DESTROYING])
 def test_the_silence_of_the_second_of_two_is_doubted_when_the_first_was_just_let_go(state):
-    leaving = worker("w1", state, since=NOW - 5, operation="stop", left_running=True)
+    leaving = worker("w1", state, since=NOW - 5, operation="stop", ran_at_release=True)
     silent = worker("w2", reported_at=NOW - 500)
     seen = see(leaving, silent, load=steady(190))
     assert mark_unresponsive(seen, DEFAULT_TUNING).workers[1].suspect_since is None

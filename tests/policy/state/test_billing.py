@@ -1,4 +1,4 @@
-"""What an endpoint has cost: counted by state, settled by bill."""
+"""Cost accounting: estimated by state, corrected by bills."""
 
 import math
 
@@ -34,17 +34,17 @@ def bill(number: int, dollars: float, until: float, **more: object) -> Charge:
     return Charge(instance_id=number, label=f"stoker:llm:l{number}", dollars=dollars, until=until, **more)  # type: ignore[arg-type]
 
 
-def test_without_a_bill_the_recorded_states_say_what_it_cost() -> None:
+def test_without_a_bill_the_cost_is_estimated_from_recorded_states() -> None:
     crowd = [machine(1), machine(2, S.INACTIVE)]
     ledger = accrue(accrue(CostLedger(), crowd, 0.0), crowd, HOUR)
     assert ledger.dollars == pytest.approx(0.396)
     assert ledger.difference == 0.0
 
 
-def test_a_bill_replaces_the_estimate_and_what_came_after_it_is_still_counted() -> None:
+def test_a_bill_replaces_the_estimate_of_the_time_it_covers() -> None:
     crowd = [machine(1)]
     ledger = accrue(accrue(CostLedger(), crowd, 0.0), crowd, HOUR)
-    # billed up to half an hour ago: 0.20, not the 0.18 that the states say
+    # Billed up to half an hour ago: $0.20, where the states give $0.18.
     ledger = settle(ledger, [bill(1, 0.20, until=HOUR / 2)], crowd, asked_at=HOUR)
     assert ledger.dollars == pytest.approx(0.20 + 0.18)
     ledger = accrue(ledger, crowd, 2 * HOUR)
@@ -52,7 +52,7 @@ def test_a_bill_replaces_the_estimate_and_what_came_after_it_is_still_counted() 
     assert ledger.of("idle") == pytest.approx(0.72), "the figures by state stay what was recorded"
 
 
-def test_the_last_bill_of_a_gone_instance_is_its_cost_once_and_for_all() -> None:
+def test_the_final_bill_of_a_gone_instance_closes_its_account() -> None:
     crowd = [machine(1)]
     ledger = accrue(accrue(CostLedger(), crowd, 0.0), crowd, HOUR)
     ledger = accrue(ledger, [], HOUR)
@@ -64,7 +64,7 @@ def test_the_last_bill_of_a_gone_instance_is_its_cost_once_and_for_all() -> None
     assert not bills_due(ledger, 9 * HOUR, HOURLY)
 
 
-def test_an_instance_that_is_listed_again_after_its_last_bill_costs_nothing_more() -> None:
+def test_an_instance_listed_again_after_its_final_bill_adds_no_cost() -> None:
     crowd = [machine(1)]
     ledger = accrue(accrue(CostLedger(), crowd, 0.0), crowd, HOUR)
     last = [bill(1, 0.41, until=HOUR, final=True)]
@@ -76,7 +76,7 @@ def test_an_instance_that_is_listed_again_after_its_last_bill_costs_nothing_more
     assert ledger.accounts == ()
 
 
-def test_a_marketplace_that_never_calls_a_bill_final_is_believed_after_two_hours() -> None:
+def test_a_bill_is_final_two_hours_after_the_instance_is_gone() -> None:
     crowd = [machine(1)]
     ledger = accrue(accrue(accrue(CostLedger(), crowd, 0.0), crowd, HOUR), [], HOUR)
     ledger = settle(ledger, [bill(1, 0.30, until=HOUR)], [], asked_at=HOUR + 10)
@@ -88,7 +88,7 @@ def test_a_marketplace_that_never_calls_a_bill_final_is_believed_after_two_hours
     assert ledger.dollars == pytest.approx(0.37)
 
 
-def test_an_instance_that_nobody_ever_knew_is_counted_by_its_bill() -> None:
+def test_an_instance_without_a_recorded_worker_counts_by_its_bill() -> None:
     lost = machine(7, S.DESTROYING, instance_id=None)
     ledger = accrue(accrue(CostLedger(), [lost], 0.0), [lost], 60.0)
     assert bills_due(ledger, 60.0, HOURLY)
@@ -99,7 +99,7 @@ def test_an_instance_that_nobody_ever_knew_is_counted_by_its_bill() -> None:
     assert settle(ledger, bills, [], asked_at=70.0).dollars == pytest.approx(0.05)
 
 
-def test_a_bill_of_an_earlier_endpoint_of_that_name_is_not_this_ones() -> None:
+def test_a_bill_of_an_earlier_endpoint_with_the_same_name_is_ignored() -> None:
     now = 10 * HOUR
     ledger = accrue(accrue(CostLedger(), [machine(1)], now), [machine(1)], now + 60)
     earlier = bill(9, 5.0, until=2 * HOUR, since=HOUR, final=True)
@@ -107,7 +107,7 @@ def test_a_bill_of_an_earlier_endpoint_of_that_name_is_not_this_ones() -> None:
     assert settled.dollars == pytest.approx(ledger.dollars)
 
 
-def test_bills_are_wanted_once_an_hour_and_when_an_instance_is_gone() -> None:
+def test_bills_are_due_once_an_hour_and_after_an_instance_is_gone() -> None:
     crowd = [machine(1)]
     ledger = accrue(CostLedger(), crowd, 0.0)
     assert bills_due(ledger, 0.0, HOURLY)
@@ -117,7 +117,7 @@ def test_bills_are_wanted_once_an_hour_and_when_an_instance_is_gone() -> None:
     assert bills_due(accrue(ledger, [], 100.0), 100.0, HOURLY)
 
 
-def test_accounts_whose_bills_never_come_are_closed_after_a_day():
+def test_accounts_without_bills_are_closed_after_a_day():
     ledger, now = CostLedger(), 0.0
     for number in range(1000):
         once = machine(number + 1, launched_at=now)
@@ -130,7 +130,7 @@ def test_accounts_whose_bills_never_come_are_closed_after_a_day():
     )
 
 
-def test_a_bill_beyond_all_money_leaves_a_ledger_that_can_be_handed_on():
+def test_an_absurd_bill_is_clipped_so_that_the_ledger_stays_serialisable():
     ledger = accrue(CostLedger(), [machine(1), machine(2)], 10_000.0)
     ledger = accrue(ledger, [], 10_010.0)
     bills = [Charge(instance_id=n, dollars=1e308, since=5_000.0, until=10_020.0, final=True) for n in (1, 2)]

@@ -1,4 +1,4 @@
-"""A host is blamed only for what differs between hosts."""
+"""Host failures: a host is blocked only for a failure that it does not share with other hosts."""
 
 from dataclasses import replace
 
@@ -17,13 +17,13 @@ ASSERT = "the model's log says: CUDA error: device-side assert triggered (pid {}
 
 
 def broken(number: int, error: str = ASSERT, **changes: object) -> Worker:
-    """A worker that was ready, broke, was rebooted and broke again."""
-    told = {"error": error.format(number, number), "reboots": 1, "machine_id": 1000 + number} | changes
-    return worker(f"w{number}", S.ERROR, loaded_once=True, **told)
+    """A worker that failed again after a reboot."""
+    fields = {"error": error.format(number, number), "reboots": 1, "machine_id": 1000 + number} | changes
+    return worker(f"w{number}", S.ERROR, loaded_once=True, **fields)
 
 
 def after(*workers: Worker, learned: MachineStats | None = None, **more: object) -> MachineStats:
-    """What is known after these workers were given up."""
+    """The machine statistics after these workers were given up."""
     seen = see(*workers, learned=learned or knows(), **more)
     return expected_learned(seen.learned, decide(seen), NOW)
 
@@ -37,7 +37,7 @@ def wanting(learned: MachineStats, *workers: Worker, **more: object) -> Observat
     return see(*workers, learned=learned, config=endpoint(min_load=50), **more)
 
 
-def test_one_failure_is_the_hosts() -> None:
+def test_a_single_failure_blocks_its_host() -> None:
     learned = after(broken(1))
     assert blocked(learned) == [1001]
     seen = wanting(learned, offers=(offers(offer(1)),))
@@ -55,12 +55,12 @@ def test_two_hosts_that_fail_in_one_plan_are_not_blocked_either() -> None:
     assert blocked(after(broken(1), broken(2))) == []
 
 
-def test_two_failures_of_two_kinds_are_two_hosts_faults() -> None:
+def test_different_failures_block_both_hosts() -> None:
     learned = after(broken(1), broken(2, "out of memory"))
     assert blocked(learned) == [1001, 1002]
 
 
-def test_the_machine_kind_and_the_numbers_in_a_failure_do_not_tell_two_apart() -> None:
+def test_failures_that_differ_in_kind_or_numbers_are_the_same() -> None:
     assert blocked(after(broken(1, kind="1x RTX 4090"), broken(2, kind="2x H100"))) == []
     assert cause_of("10.0.0.7:18000 takes no connection [0x7f3a]") == cause_of(
         "10.2.0.19:18001 takes no connection [0x7f00]"
@@ -70,11 +70,11 @@ def test_the_machine_kind_and_the_numbers_in_a_failure_do_not_tell_two_apart() -
 
 
 @pytest.mark.parametrize("error", ["GPU {} (H100): Xid 79, it fell off the bus", "GPU 0: {} ECC errors"])
-def test_a_hardware_fault_is_the_hosts_on_however_many_hosts(error: str) -> None:
+def test_a_hardware_error_blocks_every_host_that_has_it(error: str) -> None:
     assert blocked(after(broken(1, error), broken(2, error))) == [1001, 1002]
 
 
-def test_a_failure_before_ready_is_the_hosts_where_the_same_revision_loads_elsewhere() -> None:
+def test_a_failure_before_ready_blocks_the_host_if_the_revision_loads_elsewhere() -> None:
     never = [
         worker(f"w{n}", S.ERROR, loaded_once=False, error="no such file", machine_id=1000 + n) for n in (1, 2)
     ]
@@ -84,7 +84,7 @@ def test_a_failure_before_ready_is_the_hosts_where_the_same_revision_loads_elsew
     assert blocked(learned, worker("old", revision=0)) == []
 
 
-def test_a_request_that_breaks_workers_is_not_held_against_hosts_while_others_serve() -> None:
+def test_a_shared_failure_after_ready_blocks_no_host() -> None:
     assert blocked(after(broken(1), broken(2)), worker("fine")) == []
 
 
@@ -107,7 +107,7 @@ def failed(count: int, *, revision: int = 1, times: int = 1, last: float = NOW -
     )
 
 
-def test_the_pause_is_the_workergroups_and_names_the_reason() -> None:
+def test_a_shared_failure_pauses_the_workergroup_with_a_reason() -> None:
     decided = decide(wanting(failed(3), offers=(offers(offer(50)),)))
     assert brief(decided) == []
     (wait,) = [each for each in decided.waits if each.code == "worker_failed"]
@@ -123,21 +123,21 @@ def test_a_new_revision_lifts_the_pause_at_once() -> None:
     assert len(brief(decide(seen))) == 1
 
 
-def test_a_pause_ends_with_one_try_and_two_hosts_in_turn_do_not_hide_a_loop() -> None:
+def test_a_pause_ends_with_one_attempt_and_alternating_hosts_still_count() -> None:
     again = failed(2, times=2)  # four launches on two hosts
     assert brief(decide(wanting(again, offers=(offers(offer(50)),)))) == []
     rested = failed(2, times=2, last=NOW - 600)
     assert len(brief(decide(wanting(rested, offers=(offers(offer(50)),))))) == 1
 
 
-def test_hosts_that_are_not_to_blame_are_tried_last() -> None:
+def test_hosts_with_a_shared_failure_are_tried_last() -> None:
     seen = wanting(failed(2), offers=(offers(offer(1, price=0.1), offer(50, price=0.9)),))
     assert brief(decide(seen)) == ["recruit 1x RTX 4090 50"]
     only = wanting(failed(2), offers=(offers(offer(1)),))
     assert brief(decide(only)) == ["recruit 1x RTX 4090 1"]
 
 
-def test_creates_that_the_market_refuses_on_every_host_are_the_templates() -> None:
+def test_create_calls_refused_on_every_host_are_a_template_failure() -> None:
     learned = MachineStats()
     for number in (1, 2):
         born = worker(
@@ -154,10 +154,10 @@ def failure(**changes: object) -> HostFailure:
     return replace(made, **changes)
 
 
-def test_failures_on_one_host_are_counted_while_they_are_the_same() -> None:
+def test_equal_consecutive_failures_of_a_host_are_counted() -> None:
     learned = remember_hosts(MachineStats(), [failure()], NOW)
     (once,) = remember_hosts(learned, [failure()], NOW).failed_hosts
-    assert once.times == 1  # the same plan, carried out twice
+    assert once.times == 1  # the same plan, applied twice
     (twice,) = remember_hosts(learned, [failure(failed_at=NOW + 1)], NOW).failed_hosts
     assert twice.times == 2
     (other,) = remember_hosts(learned, [failure(failed_at=NOW + 1, cause="y")], NOW).failed_hosts

@@ -1,4 +1,4 @@
-"""An endpoint has no more workers than its workflow can hand on, whatever its parameters allow."""
+"""The worker limit of an endpoint: the workflow's state bounds it, whatever `max_workers` allows."""
 
 from policy.capacity.limits import WORKERS_MAX
 from policy.state.plan import Destroy, Recruit, StartDrain
@@ -14,19 +14,19 @@ def crowded(count, **config):
     return see(*fleet(count), config=wishes, load=steady(50_000))
 
 
-def test_growth_ends_at_what_one_endpoint_can_have_and_says_so():
+def test_growth_ends_at_the_worker_limit_with_a_reason():
     plan = decide(crowded(WORKERS_MAX - 2))
     assert len([each for each in plan.operations if isinstance(each, Recruit)]) == 2
-    said = " ".join(wait.reason for wait in plan.waits)
-    assert f"{WORKERS_MAX} workers exist, the most that one endpoint can have" in said
-    assert "a second endpoint" in said
+    reasons = " ".join(wait.reason for wait in plan.waits)
+    assert f"{WORKERS_MAX} workers exist, the most that one endpoint can have" in reasons
+    assert "a second endpoint" in reasons
 
 
-def test_a_floor_above_it_grows_no_further():
+def test_a_floor_above_the_limit_does_not_exceed_it():
     plan = decide(crowded(WORKERS_MAX, min_workers=WORKERS_MAX + 10))
     assert not [each for each in plan.operations if isinstance(each, Recruit)]
 
 
-def test_those_beyond_it_that_exist_are_let_be():
+def test_existing_workers_beyond_the_limit_are_kept():
     plan = decide(crowded(WORKERS_MAX + 5))
     assert not [each for each in plan.operations if isinstance(each, Recruit | Destroy | StartDrain)]

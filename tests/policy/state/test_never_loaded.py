@@ -1,4 +1,4 @@
-"""Machines that were stopped before they ever loaded: they are no cold workers, and cost one boot, not one after the other."""
+"""Machines that were stopped before their first load: not cold capacity, and one boot each."""
 
 from dataclasses import replace
 
@@ -27,12 +27,12 @@ from tests.policy.builders import (
 
 
 def made(name="made", **given):
-    """Stopped an hour ago, a minute after it was rented."""
+    """A machine that was stopped an hour ago, a minute after it was rented."""
     return worker(name, S.CREATED, **{"launched_at": NOW - 3660, "since": NOW - 3600} | given)
 
 
 def later(seen, decided, seconds):
-    """The endpoint after the plan, so much later: its operations have ended, the market was asked again."""
+    """The endpoint `seconds` after the plan: its operations have ended, and a listing was applied."""
     then = after(seen, decided)
     now = seen.now + seconds
     return replace(
@@ -50,7 +50,7 @@ def later(seen, decided, seconds):
 
 
 @pytest.mark.parametrize("given", [{"min_workers": 2}, {"min_workers": 2, "min_cold_load": 200}])
-def test_min_workers_starts_a_machine_that_never_loaded_and_does_not_count_it_before(given):
+def test_min_workers_starts_a_machine_that_never_loaded_and_counts_it_once_loaded(given):
     seen = held_before(see(worker("cold", S.INACTIVE), made(), config=endpoint(**given)))
     decided = decide(seen)
     assert brief(decided) == ["activate made"]
@@ -62,7 +62,7 @@ def test_the_cold_workers_of_a_workergroup_start_one_too():
     assert brief(decide(seen)) == ["activate made"]
 
 
-def test_nothing_is_released_and_rented_for_a_floor_that_a_start_fulfils():
+def test_a_floor_that_a_start_satisfies_rents_nothing():
     seen = held_before(see(made(), config=endpoint(min_workers=1)))
     done = []
     for seconds in (5, 10, 30, 60):
@@ -75,7 +75,7 @@ def test_nothing_is_released_and_rented_for_a_floor_that_a_start_fulfils():
     assert brief(decide(held_before(replace(seen, workers=(loaded,))))) == ["drain made to stop"]
 
 
-def test_its_boot_has_the_time_of_a_boot_however_long_ago_it_was_rented():
+def test_its_first_boot_gets_a_full_boot_deadline():
     seen = see(made(), load=steady(50))
     decided = decide(seen)
     assert brief(decided) == ["activate made"]
@@ -86,23 +86,23 @@ def test_its_boot_has_the_time_of_a_boot_however_long_ago_it_was_rented():
     ]
 
 
-def test_one_that_the_budget_cannot_run_is_replaced_by_one_that_it_can():
+def test_a_machine_over_the_budget_is_replaced_by_an_affordable_one():
     found = offers(offer(1, price=0.3))
     seen = see(made(price=0.9), config=endpoint(min_workers=1, dollars_per_hour_max=0.5), offers=(found,))
     assert brief(decide(held_before(seen))) == ["recruit 1x RTX 4090 1", "destroy made"]
 
 
-def test_one_that_the_budget_cannot_run_is_kept_while_there_is_no_other():
+def test_a_machine_over_the_budget_is_kept_without_an_alternative():
     seen = see(made(price=0.9), config=endpoint(min_workers=1, dollars_per_hour_max=0.5), offers=(offers(),))
     assert brief(decide(held_before(seen))) == []
 
 
-def test_one_that_no_floor_asks_for_is_released():
+def test_a_machine_that_no_floor_needs_is_released():
     assert brief(decide(held_before(see(made())))) == ["destroy made"]
 
 
-def test_a_machine_that_the_market_stops_while_it_loads_is_let_rest():
-    """It was outbid: a start would be accepted, and come to nothing, at every look."""
+def test_a_machine_stopped_by_the_market_while_loading_is_not_restarted_at_once():
+    """It was outbid: the marketplace would accept each start and not carry it out."""
     boots = worker("w1", S.LOADING, since=NOW - 20, instance_id=7)
     shown = Instance(id=7, actual_status="exited", intended_status="stopped", label="stoker:e:w1")
     listing = fold_listing(
@@ -116,7 +116,7 @@ def test_a_machine_that_the_market_stops_while_it_loads_is_let_rest():
     assert brief(decide(rested)) == ["activate w1"]
 
 
-def test_while_one_rests_another_takes_its_place():
+def test_another_machine_is_used_in_the_meantime():
     resting = made(since=NOW - 10, starts_given_up=1)
     decided = decide(held_before(see(resting, config=endpoint(min_workers=1))))
     assert brief(decided) == ["recruit 1x RTX 4090 1", "destroy made"]

@@ -13,7 +13,7 @@ from tests.policy.builders import COLD, NOW, committed_dollars_per_hour, drainin
 
 
 @dataclass(frozen=True)
-class Said:
+class Report:
     condition: str = "ready"
     instance_id: int = 77
     perf: float = 120.0
@@ -29,16 +29,16 @@ class Said:
     started_at: float = 0.0
 
 
-def hear(about, **said):
-    return fold_metrics(about, Said(**said), now=NOW, learned=MachineStats())
+def fold_report(about, **fields):
+    return fold_metrics(about, Report(**fields), now=NOW, learned=MachineStats())
 
 
-# reports
+# Reports
 
 
 @pytest.mark.parametrize("state", [S.PENDING, S.CREATING, S.LOADING, S.MODEL_LOADING])
-def test_a_first_ready_report_ends_the_boot_and_teaches_its_time_and_perf(state):
-    folded = hear(worker("w", state, since=NOW - 40, launched_at=NOW - 140, instance_id=None))
+def test_the_first_ready_report_ends_the_boot_and_records_time_and_perf(state):
+    folded = fold_report(worker("w", state, since=NOW - 40, launched_at=NOW - 140, instance_id=None))
     assert (folded.worker.state, folded.worker.perf, folded.worker.instance_id) == (S.READY, 120.0, 77)
     assert folded.worker.loaded_once
     record = folded.learned.kind(1, "1x RTX 4090")
@@ -46,8 +46,8 @@ def test_a_first_ready_report_ends_the_boot_and_teaches_its_time_and_perf(state)
     assert folded.lines == ("w (1x RTX 4090) is ready after 2 min with 120 load/s",)
 
 
-def test_a_ready_report_ends_a_start_and_teaches_its_time():
-    folded = hear(worker("w", S.STARTING, since=NOW - 25, perf=120.0))
+def test_a_ready_report_ends_a_start_and_records_its_time():
+    folded = fold_report(worker("w", S.STARTING, since=NOW - 25, perf=120.0))
     record = folded.learned.kind(1, "1x RTX 4090")
     assert folded.worker.state is S.READY
     assert (record.start_seconds, record.starts, record.boots, record.samples) == (25, 1, 0, 0)
@@ -55,84 +55,86 @@ def test_a_ready_report_ends_a_start_and_teaches_its_time():
 
 @pytest.mark.parametrize("state", [S.STARTING, S.REBOOTING, S.UPDATE_STARTING])
 def test_a_report_from_before_a_restart_does_not_end_it(state):
-    folded = hear(worker("w", state, since=NOW, loaded_once=True), reported_at=NOW)
+    folded = fold_report(worker("w", state, since=NOW, loaded_once=True), reported_at=NOW)
     assert folded.worker.state is state
     assert not folded.material
 
 
 @pytest.mark.parametrize(("state", "operation"), [(S.REBOOTING, "reboot"), (S.UPDATE_REBOOTING, "update")])
-def test_a_restart_that_is_still_asked_for_is_not_over(state, operation):
+def test_reports_during_a_restart_request_do_not_end_the_restart(state, operation):
     asked = worker("w", state, since=NOW - 10, operation=operation, loaded_once=True)
-    assert hear(asked, reported_at=NOW).worker.state is state
-    assert hear(asked.replace(operation=""), reported_at=NOW).worker.state is S.READY
+    assert fold_report(asked, reported_at=NOW).worker.state is state
+    assert fold_report(asked.replace(operation=""), reported_at=NOW).worker.state is S.READY
 
 
 @pytest.mark.parametrize("state", [S.STOPPING, S.INACTIVE, S.DESTROYING])
-def test_what_a_stopped_worker_said_last_changes_nothing(state):
-    folded = hear(worker("w", state, since=NOW - 10), load=5.0)
+def test_late_reports_of_a_stopped_worker_change_nothing(state):
+    folded = fold_report(worker("w", state, since=NOW - 10), load=5.0)
     assert (folded.worker.state, folded.worker.load) == (state, 0.0)
 
 
-def test_an_older_report_only_brings_its_tickets():
-    folded = hear(worker("w", reported_at=NOW), reported_at=NOW - 1, load=9.0, tickets_open=2)
+def test_an_older_report_updates_only_the_tickets():
+    folded = fold_report(worker("w", reported_at=NOW), reported_at=NOW - 1, load=9.0, tickets_open=2)
     assert (folded.worker.load, folded.worker.tickets_open, folded.worker.reported_at) == (0.0, 2, NOW)
 
 
-def test_tickets_of_several_engines_are_given_as_their_sum():
-    told = fold_metrics(worker("w"), Said(tickets_open=1), now=NOW, learned=MachineStats(), tickets_open=4)
-    assert told.worker.tickets_open == 4
+def test_tickets_of_several_engines_are_passed_as_a_sum():
+    folded = fold_metrics(
+        worker("w"), Report(tickets_open=1), now=NOW, learned=MachineStats(), tickets_open=4
+    )
+    assert folded.worker.tickets_open == 4
 
 
 def test_an_error_takes_a_worker_out_of_service():
-    folded = hear(worker("w"), condition="error", error="CUDA out of memory")
+    folded = fold_report(worker("w"), condition="error", error="CUDA out of memory")
     assert (folded.worker.state, folded.worker.error) == (S.ERROR, "CUDA out of memory")
 
 
-def test_an_error_on_the_first_boot_is_remembered_against_its_kind():
-    folded = hear(worker("w", S.MODEL_LOADING), condition="error", error="boom")
+def test_an_error_at_the_first_boot_counts_as_a_failure_of_its_kind():
+    folded = fold_report(worker("w", S.MODEL_LOADING), condition="error", error="boom")
     assert folded.learned.kind(1, "1x RTX 4090").failures == 1
 
 
-def test_an_hour_of_good_service_forgives_a_reboot():
-    assert hear(worker("w", reboots=1, since=NOW - 3601), condition="error").worker.reboots == 0
-    assert hear(worker("w", reboots=1, since=NOW - 3600), condition="error").worker.reboots == 1
+def test_an_hour_in_service_resets_the_reboot_count():
+    assert fold_report(worker("w", reboots=1, since=NOW - 3601), condition="error").worker.reboots == 0
+    assert fold_report(worker("w", reboots=1, since=NOW - 3600), condition="error").worker.reboots == 1
 
 
 def test_a_ready_worker_that_loads_again_has_restarted():
-    assert hear(worker("w"), condition="loading").worker.state is S.STARTING
+    assert fold_report(worker("w"), condition="loading").worker.state is S.STARTING
 
 
 def test_a_loading_report_shows_that_the_container_runs():
-    assert hear(worker("w", S.LOADING), condition="loading").worker.state is S.MODEL_LOADING
+    assert fold_report(worker("w", S.LOADING), condition="loading").worker.state is S.MODEL_LOADING
 
 
 def test_a_suspicion_is_cleared_by_a_later_report_only():
     ill = worker("w", suspect_since=NOW - 5, reported_at=NOW - 9)
-    assert hear(ill, reported_at=NOW - 6).worker.suspect_since == NOW - 5
-    assert hear(ill, reported_at=NOW - 4).worker.suspect_since is None
+    assert fold_report(ill, reported_at=NOW - 6).worker.suspect_since == NOW - 5
+    assert fold_report(ill, reported_at=NOW - 4).worker.suspect_since is None
 
 
-def test_a_drain_is_seen_once():
+def test_a_drain_confirmation_is_recorded_once():
     seen = fold_drain_seen(draining("w", seen=None), at=NOW)
     assert seen.drain.seen_at == NOW
     assert fold_drain_seen(seen, at=NOW + 5).drain.seen_at == NOW
     assert fold_drain_seen(worker("w"), at=NOW).drain is None
 
 
-# results of operations
+# Results of operations
 
 
 def result(about, operation, ok=True, **more):
     return fold_operation_result(about, operation, now=NOW, learned=MachineStats(), ok=ok, **more)
 
 
-def test_a_create_brings_the_instance():
+def test_a_create_result_sets_the_instance_id():
     born = worker("w", S.PENDING, operation="create", instance_id=None)
     made = result(born, "create", instance_id=7).worker
     assert (made.state, made.instance_id, made.operation) == (S.CREATING, 7, "")
 
 
-def test_an_offer_that_is_gone_is_avoided_for_a_while_and_blames_nobody():
+def test_a_gone_offer_blocks_its_host_briefly_and_counts_no_failure():
     born = worker("w", S.PENDING, operation="create")
     folded = result(born, "create", ok=False, error_kind="offer_gone", error="rented")
     (host,) = folded.learned.failed_hosts
@@ -163,7 +165,7 @@ def test_a_failed_start_leaves_the_worker_cold_and_pauses_longer_each_time():
     assert many.retry_at == NOW + 300
 
 
-def test_an_update_moves_the_revision_only_when_it_was_made():
+def test_an_update_sets_the_revision_only_on_success():
     inactive = worker("w", COLD, operation="update")
     assert result(inactive, "update", revision=2).worker.revision == 2
     failed = result(inactive, "update", ok=False, error_kind="unavailable", revision=2).worker
@@ -173,17 +175,17 @@ def test_an_update_moves_the_revision_only_when_it_was_made():
     assert result(rolling, "update", ok=False, error_kind="unavailable").worker.state is S.UPDATE_READY
 
 
-def test_an_instance_that_is_gone_takes_its_worker_with_it():
+def test_a_gone_instance_removes_its_worker():
     folded = result(worker("w", S.STARTING, operation="start"), "start", ok=False, error_kind="instance_gone")
     assert folded.worker is None
     assert "vanished" in folded.lines[0]
 
 
-def test_a_destroy_is_asked_for_again_until_it_is_confirmed():
+def test_a_destroy_is_repeated_until_it_is_confirmed():
     assert result(worker("w", S.DESTROYING, operation="destroy"), "destroy").worker.retry_at == NOW + 60
 
 
-# listings
+# Listings
 
 PREFIX = "stoker:llm:"
 
@@ -192,16 +194,16 @@ def instance(number=77, launch="w", status="running", intended="running", **more
     return Instance(id=number, label=PREFIX + launch, actual_status=status, intended_status=intended, **more)
 
 
-def listing(workers, *instances, asked=NOW - 1, denied=None, shown=()):
-    """`denied`: the ids of which the marketplace said that they do not exist; every id that is not listed by default."""
+def listing(workers, *instances, asked=NOW - 1, gone=None, shown=()):
+    """A listing. `gone` are ids reported as gone by a query by id; default: every id that is not listed."""
     there = {each.id for each in instances}
-    absent = {each.instance_id for each in workers} - there if denied is None else denied
+    absent = {each.instance_id for each in workers} - there if gone is None else gone
     how = {"gone": absent, "shown": shown, "label_prefix": PREFIX, "learned": MachineStats()}
     return fold_listing(workers, instances, now=NOW, asked_at=asked, **how)
 
 
-def listed(about, **said):
-    return listing([about.replace(instance_id=77)], instance(**said)).workers[0]
+def listed(about, **fields):
+    return listing([about.replace(instance_id=77)], instance(**fields)).workers[0]
 
 
 @pytest.mark.parametrize(
@@ -223,46 +225,46 @@ def listed(about, **said):
         (S.DESTROYING, "running", "running", S.DESTROYING),
     ],
 )
-def test_what_the_market_says_of_a_worker(state, status, intended, after):
+def test_each_market_status_leads_to_a_state(state, status, intended, after):
     assert listed(worker("w", state), status=status, intended=intended).state is after
 
 
-def test_a_listing_older_than_the_last_change_moves_nothing():
+def test_a_listing_older_than_the_last_change_changes_no_state():
     fresh = worker("w", COLD, since=NOW, instance_id=77)
     assert listing([fresh], instance(), asked=NOW - 1).workers == (fresh,)
 
 
-def test_a_listing_brings_prices_and_the_market_status():
-    told = listed(worker("w"), dph_total=0.5, storage_total_cost=0.02, machine_id=9)
-    assert (told.dollars_per_hour, told.storage_dollars_per_hour, told.machine_id) == (0.5, 0.02, 9)
-    assert told.market_status == "running"
+def test_a_listing_updates_prices_and_the_market_status():
+    folded = listed(worker("w"), dph_total=0.5, storage_total_cost=0.02, machine_id=9)
+    assert (folded.dollars_per_hour, folded.storage_dollars_per_hour, folded.machine_id) == (0.5, 0.02, 9)
+    assert folded.market_status == "running"
 
 
 @pytest.mark.parametrize("odd", [-5.0, float("nan"), float("inf"), 1e300, "free", [], {}])
-def test_a_price_that_is_none_leaves_the_recorded_one(odd):
+def test_an_invalid_price_keeps_the_recorded_one(odd):
     before = worker("w", dollars_per_hour=0.4, storage_dollars_per_hour=0.01)
-    told = listed(before, dph_total=odd, storage_total_cost=odd)
-    assert (told.dollars_per_hour, told.storage_dollars_per_hour) == (0.4, 0.01)
+    folded = listed(before, dph_total=odd, storage_total_cost=odd)
+    assert (folded.dollars_per_hour, folded.storage_dollars_per_hour) == (0.4, 0.01)
 
 
-def test_a_host_that_is_offline_is_suspect():
+def test_a_worker_on_an_offline_host_is_suspected():
     assert listed(worker("w"), status="offline").suspect_since == NOW
 
 
-def test_a_worker_that_is_not_listed_any_more_has_vanished():
+def test_a_worker_that_is_no_longer_listed_is_removed():
     after = listing([worker("w"), worker("x", instance_id=5)], instance(number=5, launch="x"))
     assert [each.launch_id for each in after.gone] == ["w"]
     assert "outbid or killed" in after.lines[0]
 
 
-def test_a_known_worker_stays_until_the_market_denies_its_id():
-    after = listing([worker("w", instance_id=7), worker("x", instance_id=8)], denied={8})
+def test_a_known_worker_stays_until_a_query_by_id_reports_it_gone():
+    after = listing([worker("w", instance_id=7), worker("x", instance_id=8)], gone={8})
     assert [each.launch_id for each in after.gone] == ["x"]
     assert [each.launch_id for each in after.workers] == ["w"]
     assert "lacks 1 of 2 known instances" in after.lines[0]
 
 
-def test_an_edited_label_is_told_once_and_the_worker_is_kept_by_its_id():
+def test_an_edited_label_is_logged_once_and_the_worker_is_kept_by_its_id():
     edited = replace_label(instance(), "mine, do not touch")
     first = listing([worker("w", instance_id=77)], edited, shown={77})
     assert [each.launch_id for each in first.workers] == ["w"]
@@ -274,13 +276,13 @@ def test_an_edited_label_is_told_once_and_the_worker_is_kept_by_its_id():
     assert not restored.workers[0].relabelled
 
 
-def test_an_edited_label_does_not_hide_what_the_market_says_of_the_worker():
+def test_a_worker_with_an_edited_label_still_follows_the_listing():
     edited = replace_label(instance(status="exited", intended="stopped"), None)
     (after,) = listing([worker("w", instance_id=77)], edited, shown={77}).workers
     assert after.state is S.INACTIVE
 
 
-def test_from_an_incomplete_list_nothing_is_concluded_about_a_launch_without_an_id():
+def test_an_incomplete_listing_removes_no_launch_without_an_id():
     lost = worker("lost", S.DESTROYING, since=NOW - 90, launched_at=NOW - 90, instance_id=None, retry_at=NOW)
     known = worker("w", instance_id=77)
     after = listing([lost, known], instance(), shown={77})
@@ -288,14 +290,14 @@ def test_from_an_incomplete_list_nothing_is_concluded_about_a_launch_without_an_
     assert listing([lost, known], instance()).gone == (lost,)
 
 
-def test_a_young_instance_that_the_list_does_not_show_yet_is_no_sign_of_an_incomplete_list():
+def test_a_new_instance_may_be_missing_in_a_complete_listing():
     young = worker("y", S.CREATING, since=NOW - 5, launched_at=NOW - 5, instance_id=8)
     lost = worker("lost", S.DESTROYING, since=NOW - 90, launched_at=NOW - 90, instance_id=None, retry_at=NOW)
     after = listing([young, lost], instance(number=8, launch="y"), shown={8})
     assert after.gone == (lost,)
 
 
-def test_a_worker_being_created_is_not_missed():
+def test_a_worker_being_created_may_be_missing_in_the_listing():
     born = worker("w", S.PENDING, operation="create", instance_id=None)
     at_the_second_try = worker("x", S.CREATING, since=NOW - 1, launched_at=NOW - 60)
     assert listing([born, at_the_second_try]).gone == ()
@@ -308,7 +310,7 @@ def test_a_released_worker_is_gone_once_it_is_not_listed():
     assert listing([leaving.replace(operation="destroy")]).workers != ()
 
 
-def test_an_instance_that_nobody_knows_is_taken_in_to_be_destroyed():
+def test_an_orphan_instance_becomes_a_worker_to_destroy():
     after = listing([], instance(number=9, launch="lost"))
     (orphan,) = after.orphans
     assert (orphan.launch_id, orphan.instance_id, orphan.state) == ("lost", 9, S.DESTROYING)
@@ -342,7 +344,7 @@ def replace_label(instance, label):
     return instance.model_copy(update={"label": label})
 
 
-# what is learned, and what it cost
+# Statistics and cost
 
 
 def test_boot_times_are_smoothed_and_perfs_averaged():
@@ -352,7 +354,7 @@ def test_boot_times_are_smoothed_and_perfs_averaged():
     assert learned.kind(1, "1x RTX 4090").perf == pytest.approx(150)
 
 
-def test_hosts_are_forgiven_when_their_time_is_over():
+def test_host_blocks_expire():
     old = HostFailure(machine_id=1, until=NOW, reason="x")
     new = HostFailure(machine_id=2, until=NOW + 1, reason="x")
     assert remember_hosts(MachineStats(failed_hosts=(old,)), [new], NOW).failed_hosts == (new,)
