@@ -16,12 +16,13 @@ from engine.api.route_api import RouteApi
 from engine.api.worker_api import WorkerApi
 from engine.console import add_console
 from engine.engine import Engine
-from engine.openapi import OpenApiDocument
+from engine.openapi.document import OpenApiApi
 from engine.settings import EngineSettings
 from engine.tls.certificate_authority import CertificateApi, worker_trust
 from stoker_wire.security.cross_origin import host_names
 from webserver.connections import ConnectionLimiter, listen
 from webserver.request_checks import LARGEST_BODY_BYTES, reject_ambiguous_requests, reject_cross_origin
+from webserver.routes import routes_of
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
 
@@ -49,21 +50,17 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     app[ENGINE] = engine
     app[LARGEST_BODY_BYTES] = max(settings.limits.body_bytes_max, settings.limits.openai_body_bytes_max)
     app[BODY_SECONDS] = settings.limits.body_seconds_max
-    worker_api = WorkerApi(engine)
-    health = HealthApi(engine)
-    app.add_routes(
-        [
-            web.post("/route/", route_api.handle),
-            *worker_api.routes(),
-            web.get("/healthz", health.healthz),
-            web.get("/readyz", health.readyz),
-            web.get("/metrics", MetricsApi(engine).handle),
-            web.get("/openapi.json", OpenApiDocument().handle),
-        ]
-    )
-    app.add_routes(openai_api.routes())
+    for api in (
+        route_api,
+        WorkerApi(engine),
+        HealthApi(engine),
+        MetricsApi(engine),
+        OpenApiApi(),
+        openai_api,
+        CertificateApi(engine),
+    ):
+        app.add_routes(routes_of(api))
     app.on_response_prepare.append(openai_api.add_cors)
-    app.add_routes(CertificateApi(engine).routes())
     add_console(app, engine)
 
     async def run_engine(_: web.Application) -> AsyncIterator[None]:

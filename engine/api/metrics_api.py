@@ -11,7 +11,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from engine.engine import Engine
+from engine.openapi.declarations import ACCOUNT, text
 from engine.routing.endpoint import Endpoint
+from stoker_wire.openapi import handles
 
 _PER_ENDPOINT = ["endpoint"]
 
@@ -143,6 +145,13 @@ class MetricsApi:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    @handles(
+        "GET /metrics",
+        tag="health",
+        security=ACCOUNT,
+        replies=text("text/plain", "Prometheus text"),
+        refuses=(401,),
+    )
     async def handle(self, request: web.Request) -> web.Response:
         """`GET /metrics`."""
         public = self._engine.settings.metrics_public

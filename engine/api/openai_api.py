@@ -18,12 +18,15 @@ from engine.api.parsing import FastRouteRequest, answer
 from engine.api.request_buffer import BufferedBody, Envelope, RawBody, RequestBuffer
 from engine.api.route_api import RouteApi
 from engine.engine import Engine
+from engine.openapi import shapes
+from engine.openapi.declarations import CLIENT, COST, ENDPOINT_NAME, ok
 from engine.proxy import headers
 from engine.proxy.client_answer import ClientAnswer, SignsOfLife
 from engine.proxy.errors import PREFIX, read_problem
 from engine.proxy.retry_budget import RetryBudget, backoff_seconds
 from engine.proxy.worker_client import Call, Failure, WorkerClient, WorkerFailed, worker_failed
 from engine.routing.endpoint import Endpoint
+from stoker_wire.openapi import ANY, Reply, handles
 from stoker_wire.parsing.numbers import read_number
 from stoker_wire.problem import Problem
 from stoker_wire.route import COST_MAX
@@ -53,6 +56,16 @@ _PREFLIGHT_SECONDS = "600"
 _ERROR_BYTES_MAX = 64 * 1024
 CORS_ORIGIN = web.RequestKey("cors_origin", str)
 
+_OTHER_METHODS = ("GET", "PUT", "PATCH", "DELETE")
+_MODEL_CALL: dict[str, Any] = {
+    "tag": "requests",
+    "security": CLIENT,
+    "parameters": (ENDPOINT_NAME, COST),
+    "replies": {ANY: Reply(about="The model's own reply, with its own status", content_type="*/*")},
+    "refuses": (400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 502, 503, 504),
+    "problem": shapes.OpenAIProblem,
+}
+
 
 class OpenAIApi:
     """Plain clients in, routed calls out. A client that leaves cancels the worker's call."""
@@ -72,18 +85,6 @@ class OpenAIApi:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._client.__aexit__(kind, fault, trace)
-
-    def routes(self) -> list[web.RouteDef]:
-        """What it answers."""
-        return [
-            web.get("/openai/{endpoint}/v1/models", self.models),
-            web.get("/openai/{endpoint}/v1/models/{model:.+}", self.model),
-            web.options("/openai/{endpoint}/{path:.+}", self.preflight),
-            *(
-                web.route(method, "/openai/{endpoint}/{path:.+}", self.call)
-                for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
-            ),
-        ]
 
     # -- web pages
 
@@ -106,6 +107,13 @@ class OpenAIApi:
             response.headers["Access-Control-Expose-Headers"] = "*"
             response.headers.add("Vary", "Origin")
 
+    @handles(
+        "OPTIONS /openai/{endpoint}/{path:.+}",
+        tag="requests",
+        parameters=(ENDPOINT_NAME,),
+        replies={204: Reply(about="The methods and headers that a web page may send", content_type="")},
+        problem=shapes.OpenAIProblem,
+    )
     async def preflight(self, request: web.Request) -> web.Response:
         """What a browser asks before it sends a page's request. The answer says nothing about keys."""
         asked = request.headers.get("Access-Control-Request-Headers", "")
@@ -118,12 +126,30 @@ class OpenAIApi:
 
     # -- models
 
+    @handles(
+        "GET /openai/{endpoint}/v1/models",
+        tag="requests",
+        security=CLIENT,
+        parameters=(ENDPOINT_NAME,),
+        replies=ok(shapes.Models),
+        refuses=(401, 404, 503),
+        problem=shapes.OpenAIProblem,
+    )
     async def models(self, request: web.Request) -> web.Response:
         """The names that the workers' model servers serve; the endpoint's name while they are not known."""
         endpoint = await self._endpoint(request)
         names = endpoint.served.models or (endpoint.name,)
         return answer({"object": "list", "data": [_model(endpoint, name) for name in names]})
 
+    @handles(
+        "GET /openai/{endpoint}/v1/models/{model:.+}",
+        tag="requests",
+        security=CLIENT,
+        parameters=(ENDPOINT_NAME,),
+        replies=ok(shapes.Model),
+        refuses=(401, 404, 503),
+        problem=shapes.OpenAIProblem,
+    )
     async def model(self, request: web.Request) -> web.Response:
         """One of them; the endpoint's name is an alias of the first."""
         endpoint = await self._endpoint(request)
@@ -137,6 +163,8 @@ class OpenAIApi:
 
     # -- calls
 
+    @handles("POST /openai/{endpoint}/{path:.+}", body=dict[str, Any], **_MODEL_CALL)
+    @handles(*(f"{method} /openai/{{endpoint}}/{{path:.+}}" for method in _OTHER_METHODS), **_MODEL_CALL)
     async def call(self, request: web.Request) -> web.StreamResponse:
         """Route, call, stream back; a worker that fails before its first byte is replaced by another."""
         endpoint = await self._endpoint(request)

@@ -10,13 +10,15 @@ from aiohttp import web
 from engine.api.keys import presented, unauthorised
 from engine.api.parsing import FastRouteRequest, answer, parse_route, read_body
 from engine.engine import Engine, draw_index
+from engine.openapi.declarations import CLIENT, ok
 from engine.routing.endpoint import Endpoint
 from engine.routing.request_queue import QueuedRequest
 from engine.routing.wait_reasons import why_waiting
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS
+from stoker_wire.openapi import handles
 from stoker_wire.parsing.numbers import read_whole
 from stoker_wire.problem import Problem
-from stoker_wire.route import RouteRequest
+from stoker_wire.route import Route, RouteRequest, Waiting
 from stoker_wire.security.token import endpoint_key_matches
 
 RouteAsked = FastRouteRequest | RouteRequest
@@ -28,6 +30,14 @@ class RouteApi:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    @handles(
+        "POST /route/",
+        tag="requests",
+        security=CLIENT,
+        body=RouteRequest,
+        replies=ok(Route | Waiting, "A worker and a ticket for it, or why there is none yet"),
+        refuses=(400, 401, 404, 408, 413, 422),
+    )
     async def handle(self, request: web.Request) -> web.Response:
         """The call as it comes in."""
         asked = parse_route(await read_body(request))

@@ -10,8 +10,11 @@ from aiohttp import web
 
 from engine.api.parsing import answer, parse, read_body
 from engine.engine import Engine
+from engine.openapi import shapes
+from engine.openapi.declarations import ok, text
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
+from stoker_wire.openapi import Done, handles
 from stoker_wire.problem import Problem
 from stoker_wire.security.token import WorkerIdentity, read_worker_token
 from stoker_wire.worker_status import FinishedRequest, FinishedRequests, WorkerStatus
@@ -28,7 +31,7 @@ _COUNT_MAX = 1_000_000_000
 _ID_MAX = 2**63 - 1
 _TOKEN_CHARS_MAX = 200
 
-_OWN_PATH = r"/w/{launch:[0-9a-f]{1,64}}/{sealed:[A-Za-z0-9_-]{1,512}}"
+_LAUNCH_PATH = r"/w/{launch:[0-9a-f]{1,64}}/{sealed:[A-Za-z0-9_-]{1,512}}"
 
 _METADATA = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "192.0.0.192", "fd00:ec2::254")))
 """Where clouds answer their machines with credentials, besides 169.254.169.254, which is link-local."""
@@ -46,18 +49,14 @@ class WorkerApi:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def routes(self) -> list[web.RouteDef]:
-        """What it answers: on the deployment's path, and on each launch's own (`activities.signing`)."""
-        return [
-            route
-            for base in ("", _OWN_PATH)
-            for route in (
-                web.post(f"{base}/worker_status/", self.worker_status),
-                web.post(f"{base}/delete_requests/", self.delete_requests),
-                web.get(f"{base}/pubkey/", self.pubkey),
-            )
-        ]
-
+    @handles(
+        "POST /worker_status/",
+        f"POST {_LAUNCH_PATH}/worker_status/",
+        tag="workers",
+        body=WorkerStatus,
+        replies=ok(Done),
+        refuses=(400, 401, 403, 404, 408, 413, 429, 503),
+    )
     async def worker_status(self, request: web.Request) -> web.Response:
         """`POST /worker_status/`."""
         status = parse(WorkerStatus, await read_body(request))
@@ -74,6 +73,14 @@ class WorkerApi:
         self._hear(endpoint, worker, status, url)
         return answer({"success": True})
 
+    @handles(
+        "POST /delete_requests/",
+        f"POST {_LAUNCH_PATH}/delete_requests/",
+        tag="workers",
+        body=FinishedRequests,
+        replies=ok(shapes.Closed),
+        refuses=(400, 401, 403, 404, 408, 413, 429, 503),
+    )
     async def delete_requests(self, request: web.Request) -> web.Response:
         """`POST /delete_requests/`."""
         ended = parse(FinishedRequests, await read_body(request))
@@ -101,6 +108,13 @@ class WorkerApi:
         dispatcher.signal_if_drained(endpoint, worker, now)
         return answer({"success": True, "known": known})
 
+    @handles(
+        "GET /pubkey/",
+        f"GET {_LAUNCH_PATH}/pubkey/",
+        tag="workers",
+        replies=text("text/plain", "The public key, PEM"),
+        refuses=(404,),
+    )
     async def pubkey(self, request: web.Request) -> web.Response:
         """`GET /pubkey/`: public, and stable as long as the signing key is; on a launch's own path, the launch's own."""
         launch_id, sealed = request.match_info.get("launch", ""), request.match_info.get("sealed", "")

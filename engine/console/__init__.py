@@ -1,4 +1,4 @@
-"""The console API: the Vast routes for endpoints, workergroups, workers and logs, and stoker's own beside them."""
+"""The console API: Vast's calls for endpoints, workergroups, workers and logs, and stoker's own calls."""
 
 from aiohttp import web
 
@@ -10,16 +10,20 @@ from engine.console.users import UsersApi
 from engine.console.workergroups import WorkergroupsApi
 from engine.console.workers import WorkersApi
 from engine.engine import Engine
+from webserver.routes import routes_of
 
 
 def add_console(app: web.Application, engine: Engine) -> None:
-    """Add every console route to the application."""
+    """Add the console's routes to the application."""
     workflows = EndpointWorkflows(engine)
-    app.add_routes(EndpointsApi(engine, workflows).routes())
-    window = MarketApi(engine)
-    app.add_routes(WorkergroupsApi(engine, workflows, window).routes())
-    app.add_routes(WorkersApi(engine, workflows).routes())
-    app.add_routes(LogsApi(engine, workflows).routes())
-    app.add_routes(UsersApi(engine).routes())
-    app.add_routes(window.routes())
-    app.cleanup_ctx.append(window.living)
+    market = MarketApi(engine)
+    for api in (
+        EndpointsApi(engine, workflows),
+        WorkergroupsApi(engine, workflows, market),
+        WorkersApi(engine, workflows),
+        LogsApi(engine, workflows),
+        UsersApi(engine),
+        market,
+    ):
+        app.add_routes(routes_of(api))
+    app.cleanup_ctx.append(market.open_session)

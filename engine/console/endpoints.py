@@ -8,10 +8,13 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
+from controller.answers import Costs, EndpointStatus
 from engine.api.keys import user_id
 from engine.api.parsing import answer, path_id, read_object
 from engine.console.endpoint_workflows import AlreadyThere, EndpointWorkflows
 from engine.engine import Engine
+from engine.openapi import shapes
+from engine.openapi.declarations import ACCOUNT, BODY, ID, TAIL, TEMPORAL, ok
 from engine.routing.endpoint import Endpoint
 from stoker_wire.control import (
     ADVISE,
@@ -33,6 +36,7 @@ from stoker_wire.endpoint import (
     EndpointPatch,
 )
 from stoker_wire.messages import EndpointMemo
+from stoker_wire.openapi import Done, handles
 from stoker_wire.parsing.numbers import read_whole
 from stoker_wire.problem import Problem, describe
 
@@ -56,26 +60,13 @@ class EndpointsApi:
         self._engine = engine
         self._workflows = workflows
 
-    def routes(self) -> list[web.RouteDef]:
-        """What it answers."""
-        one = "/api/v0/endptjobs/{id}/"
-        return [
-            web.get("/api/v0/endptjobs/", self.list_all),
-            web.post("/api/v0/endptjobs/", self.create),
-            web.get(one, self.show),
-            web.put(one, self.change),
-            web.delete(one, self.delete),
-            web.post(one + "rotate_key/", self.rotate_key),
-            web.get(one + "status/", self.status),
-            web.get(one + "decisions/", self.decisions),
-            web.get(one + "costs/", self.costs),
-            web.get(one + "advice/", self.advice),
-            web.put(one + "advice/", self.advise),
-            web.delete(one + "advice/", self.stop_advice),
-            web.get(one + "hosts/", self.hosts),
-            web.post(one + "hosts/unblock/", self.unblock_hosts),
-        ]
-
+    @handles(
+        "GET /api/v0/endptjobs/",
+        tag="endpoints",
+        security=ACCOUNT,
+        replies=ok(shapes.Endpoints),
+        refuses=(*BODY, 503),
+    )
     async def list_all(self, request: web.Request) -> web.Response:
         """The account's endpoints."""
         owner = self._engine.accounts.authenticate(request, await read_object(request))
@@ -83,6 +74,14 @@ class EndpointsApi:
             {"success": True, "results": [record(e) for e in self._engine.directory.owned_by(owner)]}
         )
 
+    @handles(
+        "POST /api/v0/endptjobs/",
+        tag="endpoints",
+        security=ACCOUNT,
+        body=shapes.NewEndpoint,
+        replies=ok(shapes.EndpointMade),
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def create(self, request: web.Request) -> web.Response:
         """A new endpoint; the same create again, within a minute, is answered with the same id."""
         body = await read_object(request)
@@ -101,11 +100,28 @@ class EndpointsApi:
             endpoint_id = await self._again(name, config, owner)
         return answer({"success": True, "result": endpoint_id})
 
+    @handles(
+        "GET /api/v0/endptjobs/{id}/",
+        tag="endpoints",
+        security=ACCOUNT,
+        parameters=(ID,),
+        replies=ok(shapes.EndpointShown),
+        refuses=(400, 401, 404, 503),
+    )
     async def show(self, request: web.Request) -> web.Response:
         """One endpoint."""
         endpoint = await self._mine(request)
         return answer({"success": True, "result": record(endpoint)})
 
+    @handles(
+        "PUT /api/v0/endptjobs/{id}/",
+        tag="endpoints",
+        security=ACCOUNT,
+        parameters=(ID,),
+        body=shapes.EndpointChange,
+        replies=ok(Done),
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def change(self, request: web.Request) -> web.Response:
         """New values for what is given; null and absent stay."""
         body = await read_object(request)
@@ -130,6 +146,16 @@ class EndpointsApi:
             await self._workflows.seen(endpoint, lambda e: e.config == config)
         return answer({"success": True})
 
+    @handles(
+        "DELETE /api/v0/endptjobs/{id}/",
+        tag="endpoints",
+        security=ACCOUNT,
+        parameters=(ID,),
+        body=shapes.EndpointDelete,
+        body_required=False,
+        replies=ok(shapes.EndpointDeleted) | ok(shapes.EndpointDeleted, "Not begun, or not complete", 202),
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def delete(self, request: web.Request) -> web.Response:
         """Destroy every worker, then the endpoint; 202 where that has not begun yet.
 
@@ -168,6 +194,16 @@ class EndpointsApi:
             202 if done.left else 200,
         )
 
+    @handles(
+        "POST /api/v0/endptjobs/{id}/rotate_key/",
+        tag="endpoints",
+        security=ACCOUNT,
+        parameters=(ID,),
+        body=shapes.Keyed,
+        body_required=False,
+        replies=ok(shapes.KeyRotated),
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def rotate_key(self, request: web.Request) -> web.Response:
         """A new endpoint key, and the old one invalid: on this engine at once, on others within a second or two.
 
@@ -180,11 +216,27 @@ class EndpointsApi:
         await self._workflows.seen(endpoint, lambda e: e.memo.key_version >= int(version))
         return answer({"success": True, "api_key": endpoint.key, "key_version": endpoint.memo.key_version})
 
+    @handles(
+        "GET /api/v0/endptjobs/{id}/status/",
+        tag="endpoints",
+        security=ACCOUNT,
+        parameters=(ID,),
+        replies=ok(EndpointStatus),
+        refuses=(400, 401, *TEMPORAL),
+    )
     async def status(self, request: web.Request) -> web.Response:
         """What it has, what it wants, what it waits for."""
         endpoint = await self._mine(request)
         return answer(await self._workflows.ask(endpoint, QUERY_STATUS))
 
+    @handles(
+        "GET /api/v0/endptjobs/{id}/decisions/",
+        tag="endpoints",
+        security=ACCOUNT,
+        parameters=(ID, TAIL),
+        replies=ok(shapes.Decisions),
+        refuses=(400, 401, *TEMPORAL),
+    )
     async def decisions(self, request: web.Request) -> web.Response:
         """The last decisions and why, oldest first."""
         endpoint = await self._mine(request)
@@ -196,16 +248,41 @@ class EndpointsApi:
             }
         )
 
+    @handles(
+        "GET /api/v0/endptjobs/{id}/costs/",
+        tag="endpoints",
+        security=ACCOUNT,
+        parameters=(ID,),
+        replies=ok(Costs),
+        refuses=(400, 401, *TEMPORAL),
+    )
     async def costs(self, request: web.Request) -> web.Response:
         """Dollars spent, and dollars per hour now."""
         endpoint = await self._mine(request)
         return answer(await self._workflows.ask(endpoint, QUERY_COSTS))
 
+    @handles(
+        "GET /api/v0/endptjobs/{id}/advice/",
+        tag="endpoints",
+        security=ACCOUNT,
+        parameters=(ID,),
+        replies=ok(shapes.Advice),
+        refuses=(400, 401, *TEMPORAL),
+    )
     async def advice(self, request: web.Request) -> web.Response:
         """A second config beside the live one, and what differs."""
         endpoint = await self._mine(request)
         return answer({"advice": await self._workflows.ask(endpoint, QUERY_ADVICE)})
 
+    @handles(
+        "PUT /api/v0/endptjobs/{id}/advice/",
+        tag="endpoints",
+        security=ACCOUNT,
+        parameters=(ID,),
+        body=shapes.Advised,
+        replies=ok(Done),
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def advise(self, request: web.Request) -> web.Response:
         """Plan a second config beside the live one: config fields, and `tuning`. Nothing of it is carried out."""
         body = await read_object(request)
@@ -221,17 +298,45 @@ class EndpointsApi:
         await self._workflows.change(endpoint, ADVISE, asked.model_dump(mode="json", exclude_none=True))
         return answer({"success": True})
 
+    @handles(
+        "DELETE /api/v0/endptjobs/{id}/advice/",
+        tag="endpoints",
+        security=ACCOUNT,
+        parameters=(ID,),
+        body=shapes.Keyed,
+        body_required=False,
+        replies=ok(Done),
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def stop_advice(self, request: web.Request) -> web.Response:
         """Plan no second config any more."""
         endpoint = await self._mine(request, await read_object(request))
         await self._workflows.change(endpoint, ADVISE, None)
         return answer({"success": True})
 
+    @handles(
+        "GET /api/v0/endptjobs/{id}/hosts/",
+        tag="endpoints",
+        security=ACCOUNT,
+        parameters=(ID,),
+        replies=ok(shapes.HostsShown),
+        refuses=(400, 401, *TEMPORAL),
+    )
     async def hosts(self, request: web.Request) -> web.Response:
         """Hosts that are not rented for a while, until when and why."""
         endpoint = await self._mine(request)
         return answer({"hosts": await self._workflows.ask(endpoint, QUERY_HOSTS)})
 
+    @handles(
+        "POST /api/v0/endptjobs/{id}/hosts/unblock/",
+        tag="endpoints",
+        security=ACCOUNT,
+        parameters=(ID,),
+        body=shapes.UnblockHosts,
+        body_required=False,
+        replies=ok(shapes.HostsUnblocked),
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def unblock_hosts(self, request: web.Request) -> web.Response:
         """Let hosts be rented again: `machine_ids` in the body, or all."""
         body = await read_object(request)

@@ -10,8 +10,11 @@ from engine.console.endpoint_workflows import EndpointWorkflows
 from engine.console.endpoints import tail_of
 from engine.console.workers import endpoint_of, whole
 from engine.engine import Engine
+from engine.openapi import shapes
+from engine.openapi.declarations import ACCOUNT, BODY, TEMPORAL, ok
 from stoker_wire.control import QUERY_DECISIONS
 from stoker_wire.messages import DecisionLine
+from stoker_wire.openapi import handles
 
 LEVELS = ("info0", "info1", "trace", "debug")
 """By `DecisionLine.level`; each holds the lines of its own level and of the less detailed ones."""
@@ -24,14 +27,14 @@ class LogsApi:
         self._engine = engine
         self._workflows = workflows
 
-    def routes(self) -> list[web.RouteDef]:
-        """What it answers, under the old and the new names."""
-        return [
-            web.post("/get_endpoint_logs/", self.of_endpoint),
-            web.post("/get_autogroup_logs/", self.of_group),
-            web.post("/get_workergroup_logs/", self.of_group),
-        ]
-
+    @handles(
+        "POST /get_endpoint_logs/",
+        tag="fleet",
+        security=ACCOUNT,
+        body=shapes.NamedEndpoint,
+        replies=ok(shapes.Logs),
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def of_endpoint(self, request: web.Request) -> web.Response:
         """All lines."""
         body = await read_object(request)
@@ -40,6 +43,15 @@ class LogsApi:
         lines = await self._workflows.ask(endpoint, QUERY_DECISIONS, tail_of(body.get("tail")))
         return answer(rendered(_read(lines)))
 
+    @handles(
+        "POST /get_autogroup_logs/",
+        "POST /get_workergroup_logs/",
+        tag="fleet",
+        security=ACCOUNT,
+        body=shapes.NamedWorkergroup,
+        replies=ok(shapes.Logs),
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def of_group(self, request: web.Request) -> web.Response:
         """The lines about one workergroup."""
         body = await read_object(request)

@@ -14,7 +14,10 @@ from aiohttp import web
 
 from engine.api.parsing import answer, path_id, read_object
 from engine.engine import Engine
+from engine.openapi import shapes
+from engine.openapi.declarations import ACCOUNT, BODY, ID, MARKET, ok
 from market.query import GrammarError, parse_env
+from stoker_wire.openapi import Parameter, handles
 from stoker_wire.parsing.strict_json import parse_json
 from stoker_wire.problem import Problem
 from stoker_wire.security.redaction import redact, secret_values
@@ -25,6 +28,7 @@ _SECONDS_MAX = 30.0
 _PAGE = 25
 _PAGES_MAX = 400
 _HIDDEN = "***"
+_FILTERS = Parameter(name="select_filters", about='A JSON object: `{"name": {"eq": "x"}}`')
 _CREDENTIALS = frozenset({"api_key", "client_id", "owner"})
 
 
@@ -35,32 +39,37 @@ class MarketApi:
         self._engine = engine
         self._session: aiohttp.ClientSession | None = None
 
-    def routes(self) -> list[web.RouteDef]:
-        """What it answers."""
-        return [
-            web.post("/api/v0/bundles/", self.search),
-            web.put("/api/v0/search/asks/", self.search),
-            web.get("/api/v0/template/", self.look),
-            web.get("/api/v0/benchmarks", self.benchmarks),
-            web.get("/api/v0/benchmarks/", self.benchmarks),
-            web.get("/api/v0/instances/{id}/", self.instance),
-            web.get("/api/v0/instances/", self.instances),
-            web.get("/api/v1/instances/", self.instances),
-        ]
-
-    async def living(self, _: web.Application) -> AsyncIterator[None]:
+    async def open_session(self, _: web.Application) -> AsyncIterator[None]:
         """Its connections live as long as the application."""
         timeout = aiohttp.ClientTimeout(total=_SECONDS_MAX)
         async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
             self._session = session
             yield
 
+    @handles(
+        "POST /api/v0/bundles/",
+        "PUT /api/v0/search/asks/",
+        tag="marketplace",
+        security=ACCOUNT,
+        body=dict[str, Any],
+        body_required=False,
+        replies=ok(shapes.Offers, "Offers"),
+        refuses=(*BODY, *MARKET),
+    )
     async def search(self, request: web.Request) -> web.Response:
         """Offers."""
         body = await read_object(request)
         self._engine.accounts.authenticate(request, body)
         return answer(await self._ask(request.method, request.path, body=_without(body)))
 
+    @handles(
+        "GET /api/v0/template/",
+        tag="marketplace",
+        security=ACCOUNT,
+        parameters=(_FILTERS,),
+        replies=ok(shapes.Templates),
+        refuses=(401, *MARKET),
+    )
     async def look(self, request: web.Request) -> web.Response:
         """Templates."""
         self._engine.accounts.authenticate(request)
@@ -77,6 +86,14 @@ class MarketApi:
         except Problem:
             return None
 
+    @handles(
+        "GET /api/v0/benchmarks",
+        "GET /api/v0/benchmarks/",
+        tag="marketplace",
+        security=ACCOUNT,
+        replies=ok(shapes.Benchmarks),
+        refuses=(401, *MARKET),
+    )
     async def benchmarks(self, request: web.Request) -> web.Response:
         """What others measured; a marketplace that keeps no such table has none."""
         self._engine.accounts.authenticate(request)
@@ -88,6 +105,14 @@ class MarketApi:
             found = {"benchmarks": [], "next_token": None}
         return answer(found)
 
+    @handles(
+        "GET /api/v0/instances/{id}/",
+        tag="marketplace",
+        security=ACCOUNT,
+        parameters=(ID,),
+        replies=ok(shapes.OneInstance),
+        refuses=(401, *MARKET),
+    )
     async def instance(self, request: web.Request) -> web.Response:
         """One of the account's instances, or null."""
         owner = self._engine.accounts.authenticate(request)
@@ -98,6 +123,14 @@ class MarketApi:
         row = found.get("instances")
         return answer({"instances": shown(row) if isinstance(row, dict) else None})
 
+    @handles(
+        "GET /api/v0/instances/",
+        "GET /api/v1/instances/",
+        tag="marketplace",
+        security=ACCOUNT,
+        replies=ok(shapes.Instances),
+        refuses=(*BODY, *MARKET),
+    )
     async def instances(self, request: web.Request) -> web.Response:
         """All of the account's instances."""
         owner = self._engine.accounts.authenticate(request, await read_object(request))

@@ -5,6 +5,9 @@ from aiohttp import web
 from engine.api.keys import user_id
 from engine.api.parsing import answer
 from engine.engine import Engine
+from engine.openapi import shapes
+from engine.openapi.declarations import ACCOUNT, ok
+from stoker_wire.openapi import handles
 
 
 class UsersApi:
@@ -13,13 +16,14 @@ class UsersApi:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def routes(self) -> list[web.RouteDef]:
-        """Both spellings."""
-        return [
-            web.get("/api/v0/users/current", self.current),
-            web.get("/api/v0/users/current/", self.current),
-        ]
-
+    @handles(
+        "GET /api/v0/users/current",
+        "GET /api/v0/users/current/",
+        tag="account",
+        security=ACCOUNT,
+        replies=ok(shapes.User),
+        refuses=(401,),
+    )
     async def current(self, request: web.Request) -> web.Response:
         """The account as the official CLI reads it."""
         owner = self._engine.accounts.authenticate(request)

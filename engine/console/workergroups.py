@@ -14,9 +14,12 @@ from engine.console.endpoint_workflows import EndpointWorkflows, new_id
 from engine.console.market import MarketApi
 from engine.console.workergroup_checks import check
 from engine.engine import Engine
+from engine.openapi import shapes
+from engine.openapi.declarations import ACCOUNT, BODY, ID, TEMPORAL, ok
 from engine.routing.endpoint import Endpoint
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS, rpc_error_text
 from stoker_wire.control import QUERY_WORKERGROUPS, REMOVE_WORKERGROUP, SET_WORKERGROUP
+from stoker_wire.openapi import Done, handles
 from stoker_wire.problem import Problem, describe
 from stoker_wire.workergroup import Workergroup
 
@@ -46,20 +49,14 @@ class WorkergroupsApi:
         self._workflows = workflows
         self._window = window
 
-    def routes(self) -> list[web.RouteDef]:
-        """What it answers, under both names."""
-        made = []
-        for base in ("/api/v0/workergroups/", "/api/v0/autojobs/"):
-            one = base + "{id}/"
-            made += [
-                web.get(base, self.list_all),
-                web.post(base, self.create),
-                web.get(one, self.show),
-                web.put(one, self.change),
-                web.delete(one, self.delete),
-            ]
-        return made
-
+    @handles(
+        "GET /api/v0/workergroups/",
+        "GET /api/v0/autojobs/",
+        tag="workergroups",
+        security=ACCOUNT,
+        replies=ok(shapes.Workergroups),
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def list_all(self, request: web.Request) -> web.Response:
         """The account's workergroups."""
         owner = self._engine.accounts.authenticate(request, await read_object(request))
@@ -87,6 +84,15 @@ class WorkergroupsApi:
                 return silent
             return _broken(endpoint, found.fault) if found.fault else silent
 
+    @handles(
+        "POST /api/v0/workergroups/",
+        "POST /api/v0/autojobs/",
+        tag="workergroups",
+        security=ACCOUNT,
+        body=shapes.NewWorkergroup,
+        replies=ok(shapes.WorkergroupMade),
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def create(self, request: web.Request) -> web.Response:
         """A new workergroup of an endpoint named by id or by name."""
         body = await read_object(request)
@@ -96,11 +102,30 @@ class WorkergroupsApi:
         stored = await self._put(endpoint, group)
         return answer({"success": True, "id": stored["id"]})
 
+    @handles(
+        "GET /api/v0/workergroups/{id}/",
+        "GET /api/v0/autojobs/{id}/",
+        tag="workergroups",
+        security=ACCOUNT,
+        parameters=(ID,),
+        replies=ok(shapes.WorkergroupShown),
+        refuses=(400, 401, *TEMPORAL),
+    )
     async def show(self, request: web.Request) -> web.Response:
         """One workergroup."""
         endpoint, group = await self._mine(request)
         return answer({"success": True, "result": record(endpoint, group)})
 
+    @handles(
+        "PUT /api/v0/workergroups/{id}/",
+        "PUT /api/v0/autojobs/{id}/",
+        tag="workergroups",
+        security=ACCOUNT,
+        parameters=(ID,),
+        body=shapes.WorkergroupChange,
+        replies=ok(Done),
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def change(self, request: web.Request) -> web.Response:
         """New values for what is given; null and absent stay. A new template or filter rolls the workers over."""
         body = await read_object(request)
@@ -111,6 +136,17 @@ class WorkergroupsApi:
         await self._put(endpoint, _group(group | given))
         return answer({"success": True})
 
+    @handles(
+        "DELETE /api/v0/workergroups/{id}/",
+        "DELETE /api/v0/autojobs/{id}/",
+        tag="workergroups",
+        security=ACCOUNT,
+        parameters=(ID,),
+        body=shapes.Keyed,
+        body_required=False,
+        replies=ok(Done),
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def delete(self, request: web.Request) -> web.Response:
         """Remove it; its workers are released."""
         endpoint, group = await self._mine(request, await read_object(request))

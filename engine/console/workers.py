@@ -9,12 +9,19 @@ from aiohttp import web
 from engine.api.parsing import answer, read_object
 from engine.console.endpoint_workflows import EndpointWorkflows
 from engine.engine import Engine
+from engine.openapi import shapes
+from engine.openapi.declarations import ACCOUNT, BODY, TEMPORAL, ok
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
 from stoker_wire.control import CANCEL_UPDATE, UPDATE_WORKERS
+from stoker_wire.openapi import handles
 from stoker_wire.problem import Problem
 
 _COUNT = re.compile(r"^\d+x ")
+_WORKERS = ok(
+    list[shapes.WorkerRow] | shapes.NoWorkers,
+    "A bare list, as official clients expect it; an object with the reason if the endpoint or workergroup does not exist",
+)
 
 
 class WorkersApi:
@@ -24,15 +31,14 @@ class WorkersApi:
         self._engine = engine
         self._workflows = workflows
 
-    def routes(self) -> list[web.RouteDef]:
-        """What it answers, under the old and the new names."""
-        return [
-            web.post("/get_endpoint_workers/", self.of_endpoint),
-            web.post("/get_autogroup_workers/", self.of_group),
-            web.post("/get_workergroup_workers/", self.of_group),
-            web.post("/update_workers/", self.update),
-        ]
-
+    @handles(
+        "POST /get_endpoint_workers/",
+        tag="fleet",
+        security=ACCOUNT,
+        body=shapes.NamedEndpoint,
+        replies=_WORKERS,
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def of_endpoint(self, request: web.Request) -> web.Response:
         """The endpoint's workers, a bare list."""
         body = await read_object(request)
@@ -43,6 +49,15 @@ class WorkersApi:
             return _unknown(problem)
         return answer(rows(endpoint))
 
+    @handles(
+        "POST /get_autogroup_workers/",
+        "POST /get_workergroup_workers/",
+        tag="fleet",
+        security=ACCOUNT,
+        body=shapes.NamedWorkergroup,
+        replies=_WORKERS,
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def of_group(self, request: web.Request) -> web.Response:
         """The workergroup's workers, a bare list."""
         body = await read_object(request)
@@ -54,6 +69,14 @@ class WorkersApi:
             return _unknown(problem)
         return answer(rows(endpoint, group_id))
 
+    @handles(
+        "POST /update_workers/",
+        tag="fleet",
+        security=ACCOUNT,
+        body=shapes.RollingUpdate,
+        replies=ok(shapes.UpdateBegun | shapes.UpdateCancelled),
+        refuses=(*BODY, *TEMPORAL),
+    )
     async def update(self, request: web.Request) -> web.Response:
         """Roll a workergroup's workers over, without dropping a request."""
         body = await read_object(request)

@@ -23,7 +23,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from engine.api.keys import presented, same_key
 from engine.api.parsing import read_body
 from engine.engine import Engine
+from engine.openapi.declarations import text
 from engine.routing.worker import KnownWorker
+from stoker_wire.openapi import Parameter, handles
 from stoker_wire.parsing.ids import read_id
 from stoker_wire.problem import Problem
 from stoker_wire.security.token import mint_worker_token
@@ -127,17 +129,24 @@ class CertificateApi:
         self._known_at = -1
         self._known: dict[int, tuple[int, KnownWorker]] = {}
 
-    def routes(self) -> list[web.RouteDef]:
-        """What it answers."""
-        return [
-            web.get("/static/jvastai_root.cer", self.root),
-            web.post("/api/v0/sign_cert/", self.sign),
-        ]
-
+    @handles(
+        "GET /static/jvastai_root.cer",
+        tag="certificates",
+        replies=text("application/x-pem-file", "The root certificate"),
+        refuses=(404,),
+    )
     async def root(self, request: web.Request) -> web.Response:
         """The root certificate: public."""
         return web.Response(body=self._open().root_pem, content_type="application/x-pem-file")
 
+    @handles(
+        "POST /api/v0/sign_cert/",
+        tag="certificates",
+        parameters=(Parameter(name="instance_id", about="CONTAINER_ID", type=int, required=True),),
+        body_content_type="application/x-pem-file",
+        replies=text("application/x-pem-file", "A certificate for the instance"),
+        refuses=(400, 403, 404, 408, 413),
+    )
     async def sign(self, request: web.Request) -> web.Response:
         """A certificate for the instance that asks."""
         authority = self._open()

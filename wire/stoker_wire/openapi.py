@@ -1,12 +1,14 @@
-"""An OpenAPI 3.1 document out of a server's own table of operations and the types that it reads and answers with.
+"""OpenAPI 3.1 documents of the servers, built from the declarations on their handlers.
 
-Pure: the servers bring their tables, `document` brings the form. Nothing here is needed to serve a request.
+A server decorates each handler with `handles`. Its application registers the declared calls, and `operations_of` reads
+the same declarations for the document. Pure: no server framework is needed here.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
@@ -18,56 +20,56 @@ _PATH_NAME = re.compile(r"\{([^}]+)\}")
 _REFERENCE = "#/components/schemas/{model}"
 
 REFUSALS: Mapping[int, str] = {
-    400: "What came cannot be read, or is not allowed; the sentence says which field",
+    400: "The request is malformed or not allowed; the message names the field",
     401: "No valid key, token or ticket",
-    403: "A valid key, token or ticket, but not for this",
-    404: "Nothing here by that name or number",
+    403: "A valid key, token or ticket, but not for this resource",
+    404: "No resource with this name or id",
     405: "This path does not take that method",
     408: "The body did not arrive in time",
-    409: "Not possible in the state that it is in",
-    410: "It was here, and has ended",
-    413: "The body is larger than this call takes",
-    415: "A body of a content type or coding that this path does not take",
-    417: "Expects something else than 100-continue",
-    422: "The body is not of the shape that this call takes, or workers broke with this request",
-    429: "Too much at once; Retry-After says when to come again",
-    431: "The head of the request is larger than this server takes",
+    409: "Not possible in the current state of the resource",
+    410: "The resource existed and has ended",
+    413: "The body is larger than this call accepts",
+    415: "A content type or content coding that this path does not support",
+    417: "The Expect field is not 100-continue",
+    422: "The body does not match the schema, or workers broke with this request",
+    429: "Too many requests; Retry-After says when to retry",
+    431: "The head of the request is larger than this server accepts",
     500: "A fault of this server; its log names it",
-    502: "What stands behind this server failed or refused",
-    503: "Not now; Retry-After says when to come again",
+    502: "A server behind this one failed or refused",
+    503: "Not available now; Retry-After says when to retry",
     505: "This server speaks HTTP/1.1",
-    504: "What stands behind this server did not answer in time",
+    504: "A server behind this one did not answer in time",
 }
-"""What a refusal of that status means, wherever it is answered."""
+"""The description of each refusal."""
 
 
 class Said(BaseModel):
-    """The base of what a server answers: exactly these fields."""
+    """Base of reply bodies: exactly these fields."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class ProblemBody(Said):
-    """Every refusal (`stoker_wire.problem`)."""
+    """The body of every refusal (`stoker_wire.problem`)."""
 
     success: Literal[False]
     error: str
-    """What is wrong, as one word for programs."""
+    """A code for programs."""
     msg: str
-    """What was expected, what came, what to do: for people."""
+    """What was expected, what was received, what to do."""
     error_msg: str
-    """The same again: official clients read it here."""
+    """The same message; official clients read this field."""
 
 
 class Done(Said):
-    """It is done."""
+    """The call succeeded."""
 
     success: Literal[True]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A value outside of the body."""
+    """A parameter outside of the body."""
 
     name: str
     about: str
@@ -79,39 +81,39 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One kind of answer."""
+    """One kind of reply."""
 
     about: str = "Done"
     type: Any = None
-    """What pydantic can describe; None: not JSON, or nothing."""
+    """A type that pydantic can describe; None: no JSON body."""
     content_type: str = JSON
     """Empty: no body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What one method of one path takes and answers."""
+    """Parameters, body and replies of one method of one path."""
 
     replies: Mapping[int, Reply]
-    """By status; `ANY` is whatever status somebody behind this server answered."""
+    """By status; `ANY`: the status of a server behind this one."""
     refuses: tuple[int, ...] = ()
-    """Statuses whose body is `problem`."""
+    """Statuses with `problem` as body."""
     problem: Any = ProblemBody
     body: Any = None
-    """What pydantic can describe; None: no JSON body."""
+    """A type that pydantic can describe; None: no JSON body."""
     body_required: bool = True
     body_content_type: str = JSON
-    """With `body` None and another type than JSON: a body of that type, not described."""
+    """If not JSON, with `body` None: a body of this type without a schema."""
     parameters: tuple[Parameter, ...] = ()
     security: tuple[str, ...] = ()
-    """Names of schemes, any of which opens it; none: open to everyone."""
+    """Names of security schemes, of which one is needed; empty: no authentication."""
     tag: str = ""
     summary: str = ""
 
 
 @dataclass(slots=True)
 class _Schemas:
-    """Collects the types that a document names, and describes all of them at once."""
+    """Collects the types of a document and describes all of them at once."""
 
     wanted: dict[tuple[int, JsonSchemaMode], Any] = field(default_factory=dict)
     ready: dict[tuple[int, JsonSchemaMode], dict[str, Any]] = field(default_factory=dict)
@@ -135,6 +137,89 @@ Table = Mapping[tuple[str, str], Operation]
 """Operations by method (`GET`) and path (`/api/v0/instances/{id}/`)."""
 
 
+_DECLARED = "__declared_calls__"
+_PATTERN = re.compile(r"\{(\w+):(?:[^{}]|\{[^{}]*\})*\}")
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """Calls of a handler that have the same operation."""
+
+    calls: tuple[tuple[str, str], ...]
+    """Method and path. Path parameters are in braces, with a pattern where the server's router needs one."""
+    operation: Operation
+
+
+def handles(*calls: str, **operation: Any) -> Callable[[Handler], Handler]:
+    """Declare the calls of a handler, for example `@handles("GET /api/v0/things/{id}/", replies=…)`.
+
+    Args:
+        calls: method and path, separated by a space.
+        operation: the fields of `Operation`.
+
+    Raises:
+        ValueError: a call is not a method and a path.
+    """
+    pairs = tuple((method, path) for method, _, path in (each.partition(" ") for each in calls))
+    for method, path in pairs:
+        if not method.isupper() or not path.startswith("/"):
+            raise ValueError(
+                f"a call must be a method and a path, such as 'GET /healthz', not {method} {path}"
+            )
+    declaration = Declaration(pairs, Operation(**operation))
+
+    def declare(handler: Handler) -> Handler:
+        setattr(handler, _DECLARED, (declaration, *declarations_of(handler)))
+        return handler
+
+    return declare
+
+
+def declarations_of(handler: object) -> tuple[Declaration, ...]:
+    """The declarations of a function or of a bound method."""
+    declared: tuple[Declaration, ...] = getattr(handler, _DECLARED, ())
+    return declared
+
+
+def declared_calls(owner: object) -> Iterator[tuple[str, str, Callable[..., Any]]]:
+    """Method, path and handler of every call that the methods of an object, or functions of a module, declare.
+
+    They come in the order of definition.
+    """
+    names = vars(owner) if isinstance(owner, ModuleType) else vars(type(owner))
+    for name in names:
+        handler = getattr(owner, name)
+        for declaration in declarations_of(handler):
+            for method, path in declaration.calls:
+                yield method, path, handler
+
+
+def operations_of(routes: Iterable[tuple[str, str, object]]) -> Table:
+    """The operations of a server's routes (method, path without patterns, handler).
+
+    The first line of the handler's docstring is the summary.
+
+    Raises:
+        LookupError: a route that its handler does not declare.
+    """
+    table: dict[tuple[str, str], Operation] = {}
+    for method, path, handler in routes:
+        declared = {
+            (each, _PATTERN.sub(r"{\1}", template)): declaration.operation
+            for declaration in declarations_of(handler)
+            for each, template in declaration.calls
+        }
+        if (method, path) not in declared:
+            raise LookupError(
+                f"the handler of {method} {path} does not declare it: decorate it with @handles"
+            )
+        summary = (handler.__doc__ or "").strip().partition("\n")[0]
+        table[method, path] = replace(declared[method, path], summary=summary)
+    return table
+
+
 def told(table: Table, handlers: Iterable[tuple[str, str, str | None]]) -> Table:
     """The table in the order of a server's routes (method, path, docstring), with the docstrings' first lines.
 
@@ -156,9 +241,9 @@ def document(
     security: Mapping[str, dict[str, str]],
     everywhere: tuple[int, ...] = (),
 ) -> dict[str, Any]:
-    """The document, as JSON values. Paths in braces that no parameter describes are text.
+    """The document, as JSON values. Path parameters without a declared `Parameter` are strings.
 
-    `everywhere`: statuses with which any call may be refused, before anybody looks at what it is.
+    `everywhere`: statuses with which any call may be refused before it reaches its handler.
     """
     schemas = _Schemas()
     for operation in operations.values():
@@ -213,7 +298,7 @@ def _responses(operation: Operation, schemas: _Schemas) -> Iterable[tuple[str, d
             said[status]["content"] = {reply.content_type: schema}
     for status in operation.refuses:
         refusal: dict[str, Any] = {"description": REFUSALS[status], "content": {JSON: {"schema": problem}}}
-        if status in said:  # 503 of a health check has a body of its own
+        if status in said:  # the 503 of a health check has its own body
             one = said[status]["content"][JSON]["schema"]
             refusal["content"] = {JSON: {"schema": {"anyOf": [one, problem]}}}
         said[status] = refusal
