@@ -1,4 +1,4 @@
-"""What an engine is told at its start; read from files and environment in `run`, never here."""
+"""Settings of an engine. `run` reads them from files and the environment."""
 
 import ssl
 from collections.abc import Mapping
@@ -14,110 +14,112 @@ CONTROL_BODY_BYTES_MAX = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds that keep one engine alive, whatever it is sent."""
+    """Limits that protect an engine from overload."""
 
     queue_places_max: int = 10_000
-    """Requests that wait per endpoint; a request beyond it is told to come again and keeps no place."""
+    """Queued requests per endpoint; a further request is turned away and keeps no position."""
     held_calls_max: int = 20_000
-    """`/route/` calls held open over all endpoints; one beyond it is answered at once."""
+    """Held `/route/` calls of all endpoints; a further call is answered at once."""
     requests_known_max: int = 100_000
-    """Requests per endpoint, given a worker before, that a re-route is recognised for."""
+    """Assigned requests per endpoint that are remembered to recognise a re-route."""
     connections: ConnectionLimits = ConnectionLimits()
     workers_unlisted_max: int = 1_000
-    """Workers per endpoint that report before the memo lists them."""
+    """Workers per endpoint that may report before the memo lists them."""
     body_bytes_max: int = CONTROL_BODY_BYTES_MAX
-    """Body of a control call; larger is a 413."""
+    """Largest body of a control call; a larger one gets 413."""
     openai_body_bytes_max: int = 32 * 1024 * 1024
-    """Body of a call through `/openai/…`; larger is a 413."""
+    """Largest body of a call of `/openai/…`; a larger one gets 413."""
     openai_held_bytes_max: int = 256 * 1024 * 1024
-    """Bodies of all such calls that wait for a worker or for its first byte, in sum; one beyond it is a 503.
+    """Summed bodies of such calls that wait for a worker or for its first byte; a further one gets 503.
 
-    An account that has several such calls may hold as much as it leaves free; one beyond that is a 429.
+    An account with several such calls may hold at most as much as it leaves free; a further one gets 429.
     """
     body_seconds_max: float = 30.0
-    """How long a body may take to arrive."""
+    """Longest time for a body to arrive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Seconds that the engine waits, holds and trusts."""
+    """Timeouts and intervals, in seconds."""
 
     hold_seconds: float = 8.0
-    """How long a `/route/` call is held: the official client gives up at 10 s."""
+    """How long a `/route/` call is held. The official client times out after 10 s."""
     report_fresh_seconds: float = 30.0
-    """A worker silent for longer gets nothing: an idle one speaks every 10 s, and a failed report takes 6 s."""
+    """A worker without a report for this time gets no requests. Idle workers report every 10 s; a failed report takes 6 s."""
     memo_trust_seconds: float = 15.0
-    """After its start an engine routes to what the memo calls ready, until it has heard the workers itself.
+    """For this time after its start an engine routes to workers that the memo lists as ready and that have not reported yet.
 
-    Several engines behind one balancer hear each only some of the reports: `inf` lets them trust the memo always.
+    Each of several engines behind a load balancer receives only some reports: with `inf` they always trust the memo.
     """
     watch_seconds: float = 1.0
     watch_full_seconds: float = 60.0
     watch_overlap_seconds: float = 5.0
-    """Visibility is eventually consistent: how far back each look goes again."""
+    """Overlap of two polls for changes, because visibility is eventually consistent."""
     watch_stale_seconds: float = 30.0
-    """Not ready when Temporal has not answered for so long; routing goes on with what is known."""
+    """The engine is not ready after this time without an answer from Temporal; routing continues."""
     temporal_call_seconds: float = 5.0
-    """How long a console call waits for Temporal."""
+    """How long a console call waits for a workflow's answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLogSettings:
-    """Where the record is kept and how large it may grow."""
+    """File and size limits of the request log."""
 
     path: Path
-    """The file that is written; older ones are beside it as `<path>.1`, `<path>.2`, …, the highest is the oldest."""
+    """The current file. Older files are `<path>.1`, `<path>.2`, …; the highest number is the oldest."""
     file_bytes_max: int = 64 * 1024 * 1024
-    """A line takes about 120 bytes: half a million requests."""
+    """A line has about 120 bytes, so the default holds half a million requests."""
     files_max: int = 8
-    """With the one that is written; the oldest is removed."""
+    """Including the current file; the oldest one is deleted."""
 
     def __post_init__(self) -> None:
         if self.file_bytes_max < 1024 or self.files_max < 1:
-            raise ValueError("a request log needs a file of at least 1024 bytes")
+            raise ValueError(
+                "the request log needs file_bytes_max of at least 1024 bytes and files_max of at least 1"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class EngineSettings:
-    """Everything an engine needs besides its connection to Temporal."""
+    """Everything that an engine needs besides its Temporal client."""
 
     accounts: Mapping[str, str] = field(default_factory=dict)
     """Account name to account key."""
     secret: bytes
-    """Worker tokens and endpoint keys are derived from it; the same for every engine and for the activities."""
+    """Worker tokens and endpoint keys are derived from it. All engines and Temporal workers use the same secret."""
     secrets_previous: tuple[bytes, ...] = ()
-    """What was derived from these is still accepted: while a secret is rotated."""
+    """Tokens and keys of these secrets are accepted too, during a rotation."""
     accounts_previous: Mapping[str, str] = field(default_factory=dict)
-    """A second key per account, accepted beside its own: while a key is rotated."""
+    """A second key per account that is accepted too, during a rotation."""
     rsa_private_key_pem: bytes
-    """Signs route answers for official workers; the same for every engine."""
+    """Signs route answers for official workers. All engines use the same key."""
     ca_key_pem: bytes = b""
-    """Elliptic curve key of the authority that certifies workers' addresses; the same for every engine. Empty: none."""
+    """Elliptic curve key of the certificate authority for workers. All engines use the same key. Empty: no authority."""
     host: str = "127.0.0.1"
     port: int = 8080
     """0: any free port."""
     public_url: str = ""
-    """Where clients and workers reach this engine, without a trailing slash; for answers and logs."""
+    """URL at which clients and workers reach this engine, without a trailing slash."""
     allowed_hosts: tuple[str, ...] = ()
-    """Further host names that clients may use in the `Host` field; IP addresses and `public_url` always may."""
+    """Additional host names that are accepted in the `Host` field, besides IP addresses and that of `public_url`."""
     worker_ssl_context: ssl.SSLContext | None = None
-    """How the OpenAI proxy checks workers that speak https; None: the system's authorities."""
+    """TLS context with which the OpenAI proxy verifies workers; None: the system's certificate authorities."""
     market_url: str = ""
-    """The marketplace's address, for the console's window on it; empty: no window."""
+    """URL of the marketplace, for the console's read-only view; empty: no view."""
     market_key: str = ""
     metrics_public: bool = False
-    """Whether `/metrics` is answered without an account key."""
+    """Whether `/metrics` needs no account key."""
     request_log: RequestLogSettings | None = None
-    """Where requests are recorded; None: nowhere."""
+    """None: no request log."""
     sweep: SweepSpec | None = None
-    """The engine keeps the sweep with these settings running, beside the Temporal workers; None: it does not."""
+    """The engine keeps the sweep running with these settings; None: only the Temporal workers do."""
     sweep_ensure_seconds: float = ENSURE_SECONDS
     limits: Limits = Limits()
     timing: Timing = Timing()
 
     def __post_init__(self) -> None:
         if any(len(secret) < 16 for secret in self.secrets):
-            raise ValueError("the engine's secret must be at least 16 bytes of chance")
+            raise ValueError("the engine's secret must be at least 16 random bytes")
         for name, key in (*self.accounts.items(), *self.accounts_previous.items()):
             if len(key) < 16:
                 raise ValueError(f"the key of account {name!r} is shorter than 16 characters")
@@ -130,9 +132,9 @@ class EngineSettings:
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
-        """Every secret that is accepted, the current one first."""
+        """All accepted secrets, the current one first."""
         return (self.secret, *self.secrets_previous)
 
     def but(self, **changes: Any) -> "EngineSettings":
-        """The same settings with these fields changed."""
+        """A copy of the settings with these fields changed."""
         return replace(self, **changes)

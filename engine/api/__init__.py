@@ -1,1 +1,1 @@
-"""The HTTP calls of clients and workers: routing, worker reports, the OpenAI door, health and metrics."""
+"""The HTTP calls of clients and workers: routing, worker reports, OpenAI proxy, health and metrics."""

@@ -1,4 +1,4 @@
-"""Whether this engine lives, and whether it should be sent traffic."""
+"""Liveness and readiness of the engine."""
 
 from aiohttp import web
 
@@ -10,14 +10,14 @@ from stoker_wire.openapi import Reply, handles
 
 
 class HealthApi:
-    """`/healthz` and `/readyz`, open to everyone and saying nothing about anyone."""
+    """`/healthz` and `/readyz`, without authentication and without information about accounts."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     @handles("GET /healthz", tag="health", replies=ok(shapes.Healthy))
     async def healthz(self, request: web.Request) -> web.Response:
-        """The process answers."""
+        """The process is alive."""
         return answer({"ok": True, "engine_id": self._engine.engine_id})
 
     @handles(
@@ -29,7 +29,7 @@ class HealthApi:
         },
     )
     async def readyz(self, request: web.Request) -> web.Response:
-        """The endpoints are known and Temporal answers; 503 with the reason otherwise."""
+        """The endpoints are known and Temporal answers; otherwise 503 with the reason."""
         reason = self._engine.readiness()
         if reason:
             return answer({"ready": False, "reason": reason}, 503, {"Retry-After": "2"})

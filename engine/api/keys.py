@@ -1,6 +1,6 @@
-"""Who calls: a key from header, query or body, and what it opens.
+"""Authentication of callers by a key in the header, the query or the body.
 
-An *account key* opens everything its account owns. An *endpoint key* routes requests of one endpoint, nothing else.
+An *account key* gives access to everything that the account owns. An *endpoint key* only routes requests of one endpoint.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from stoker_wire.problem import Problem
 
 
 def presented(request: web.Request, body_key: object = None) -> Iterator[str]:
-    """The keys that a call brings, in the order in which they count: header, query, body."""
+    """The keys of a call in the order of precedence: header, query, body."""
     header = request.headers.get("Authorization", "")
     scheme, _, key = header.partition(" ")
     if key and scheme.lower() == "bearer":
@@ -27,7 +27,7 @@ def presented(request: web.Request, body_key: object = None) -> Iterator[str]:
 
 
 def unauthorised() -> Problem:
-    """The one answer to every bad key: which part of it was wrong is nobody's business."""
+    """The problem for every invalid key. It does not reveal which part of the key was wrong."""
     return Problem(
         401,
         "auth_error",
@@ -37,7 +37,7 @@ def unauthorised() -> Problem:
 
 
 class Accounts:
-    """The account keys of a deployment. Comparison takes the same time for every wrong key."""
+    """The account keys of a deployment. Comparisons take the same time for every wrong key."""
 
     def __init__(self, accounts: Mapping[str, str], previous: Mapping[str, str] | None = None) -> None:
         keys = [*accounts.items(), *(previous or {}).items()]
@@ -61,7 +61,7 @@ class Accounts:
         """The calling account.
 
         Raises:
-            Problem: 401, no account key among those that the call brings.
+            Problem: 401, the call has no valid account key.
         """
         body_key = body.get("api_key") if isinstance(body, dict) else None
         for key in presented(request, body_key):
@@ -77,7 +77,7 @@ def same_key(known: bytes, presented_key: str) -> bool:
 
 
 def user_id(owner: str) -> int:
-    """A stable number for an account, because the official records carry one."""
+    """A stable number for an account; the official records have this field."""
     return zlib.crc32(owner.encode()) & 0x7FFF_FFFF
 
 

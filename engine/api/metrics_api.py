@@ -1,4 +1,4 @@
-"""`GET /metrics` for Prometheus: read from the soft state when asked, so that the hot path counts nothing twice."""
+"""`GET /metrics` for Prometheus. The values are read from the soft state at scrape time, not counted on the hot path."""
 
 import asyncio
 import time
@@ -18,8 +18,8 @@ from stoker_wire.openapi import handles
 _PER_ENDPOINT = ["endpoint"]
 
 
-class _Reader(Collector):
-    """Reads an engine."""
+class _EngineCollector(Collector):
+    """Reads the metrics of an engine; of one account's endpoints if an owner is given."""
 
     def __init__(self, engine: Engine, owner: str | None) -> None:
         self._engine = engine
@@ -30,27 +30,29 @@ class _Reader(Collector):
         return directory if self._owner is None else directory.known_of(self._owner)
 
     def collect(self) -> Iterator[Metric]:
-        """Every figure, per endpoint and for the engine."""
+        """All metrics of the engine and its endpoints."""
         yield from self._of_engine()
         yield from self._counters()
         yield from self._gauges()
 
     def _of_engine(self) -> Iterator[Metric]:
-        engine, watch = self._engine, self._engine.endpoint_watcher
-        age = time.time() - watch.polled_at if watch.polled_at else float("inf")
+        engine, watcher = self._engine, self._engine.endpoint_watcher
+        age = time.time() - watcher.polled_at if watcher.polled_at else float("inf")
         yield GaugeMetricFamily(
-            "stoker_engine_up_seconds", "Since its start", time.time() - engine.started_at
+            "stoker_engine_up_seconds", "Seconds since the start", time.time() - engine.started_at
         )
-        yield GaugeMetricFamily("stoker_engine_endpoints", "Endpoints known", len(engine.directory))
-        yield GaugeMetricFamily("stoker_engine_held_calls", "Route calls held open", engine.held_calls)
-        yield GaugeMetricFamily("stoker_engine_watch_age_seconds", "Since Temporal last answered", age)
+        yield GaugeMetricFamily("stoker_engine_endpoints", "Known endpoints", len(engine.directory))
+        yield GaugeMetricFamily("stoker_engine_held_calls", "Held route calls", engine.held_calls)
+        yield GaugeMetricFamily(
+            "stoker_engine_watch_age_seconds", "Seconds since the last answer of Temporal", age
+        )
         yield CounterMetricFamily(
-            "stoker_engine_watch_failures", "Looks at Temporal that failed", watch.failures
+            "stoker_engine_watch_failures", "Failed polls of Temporal", watcher.failures
         )
-        if (foreign := watch.foreign) is not None:
+        if (foreign := watcher.foreign) is not None:
             others = GaugeMetricFamily(
                 "stoker_foreign_instances",
-                "Instances with a label of stoker that this deployment leaves alone",
+                "Instances with a stoker label that this deployment does not manage",
                 labels=["owner"],
             )
             others.add_metric(["other"], foreign.other_deployments)
@@ -67,14 +69,14 @@ class _Reader(Collector):
     def _counters(self) -> Iterator[Metric]:
         routes = CounterMetricFamily("stoker_routes", "Route calls answered", labels=["endpoint", "outcome"])
         signals = CounterMetricFamily(
-            "stoker_signals", "Batches for the workflow", labels=["endpoint", "kind"]
+            "stoker_signals", "Metrics batches for the workflow", labels=["endpoint", "kind"]
         )
         names = {
-            "reroutes": ("stoker_reroutes", "Requests that came again after having been given a worker"),
-            "waited_seconds": ("stoker_waited_seconds", "Summed time that given requests had waited"),
-            "reports": ("stoker_worker_reports", "Reports taken from workers"),
-            "requests_expired": ("stoker_places_expired", "Requests that never came again"),
-            "tickets_expired": ("stoker_tickets_expired", "Tickets that no worker ever showed"),
+            "reroutes": ("stoker_reroutes", "Requests that were routed again after a worker was assigned"),
+            "waited_seconds": ("stoker_waited_seconds", "Summed waiting time of assigned requests"),
+            "reports": ("stoker_worker_reports", "Accepted worker reports"),
+            "requests_expired": ("stoker_places_expired", "Queued requests whose client did not ask again"),
+            "tickets_expired": ("stoker_tickets_expired", "Tickets that expired unused"),
         }
         plain = {field: CounterMetricFamily(*of, labels=_PER_ENDPOINT) for field, of in names.items()}
         for endpoint in self._endpoints():
@@ -92,13 +94,16 @@ class _Reader(Collector):
     def _gauges(self) -> Iterator[Metric]:
         workers = GaugeMetricFamily("stoker_workers", "Workers by state", labels=["endpoint", "state"])
         names = {
-            "ready": ("stoker_workers_routable", "Workers that can be given a request now"),
-            "queued": ("stoker_queue_requests", "Requests that wait in this engine"),
+            "ready": ("stoker_workers_routable", "Workers that can take a request now"),
+            "queued": ("stoker_queue_requests", "Requests queued in this engine"),
             "queued_load": ("stoker_queue_load", "Their summed cost"),
-            "load": ("stoker_workers_load", "Load that routable workers hold"),
-            "perf": ("stoker_workers_perf", "Load per second that routable workers do"),
-            "queue_seconds": ("stoker_queue_expected_seconds", "Expected queue time; Inf: nobody is ready"),
-            "oldest": ("stoker_queue_oldest_seconds", "How long the first in the queue has waited"),
+            "load": ("stoker_workers_load", "Outstanding load of routable workers"),
+            "perf": ("stoker_workers_perf", "Load per second of routable workers"),
+            "queue_seconds": (
+                "stoker_queue_expected_seconds",
+                "Expected queue time; Inf: no worker is routable",
+            ),
+            "oldest": ("stoker_queue_oldest_seconds", "Waiting time of the oldest queued request"),
         }
         plain = {field: GaugeMetricFamily(*of, labels=_PER_ENDPOINT) for field, of in names.items()}
         now = time.time()
@@ -125,21 +130,21 @@ class _Reader(Collector):
         yield from plain.values()
 
 
-class _Collected(Collector):
-    """Figures that were read before."""
+class _CollectedMetrics(Collector):
+    """Metrics that were read before."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families
 
     def collect(self) -> Iterator[Metric]:
-        """As they were."""
+        """The metrics as they were read."""
         yield from self._families
 
 
 class MetricsApi:
-    """The scrape handler. Names of endpoints are a tenant's business, so by default an account sees its own.
+    """The scrape handler. Endpoint names are private to their account, so by default a caller sees its own endpoints.
 
-    The figures of a thousand endpoints are a megabyte of text: they are read between other work, and written in a thread.
+    The metrics of a thousand endpoints are a megabyte of text. Reading yields to other tasks; formatting runs in a thread.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -157,14 +162,14 @@ class MetricsApi:
         public = self._engine.settings.metrics_public
         owner = None if public else self._engine.accounts.authenticate(request)
         families = []
-        for family in _Reader(self._engine, owner).collect():
+        for family in _EngineCollector(self._engine, owner).collect():
             families.append(family)
             await asyncio.sleep(0)
-        body = await asyncio.to_thread(_written, families)
+        body = await asyncio.to_thread(_format, families)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _written(families: list[Metric]) -> bytes:
+def _format(families: list[Metric]) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collected(families))
+    registry.register(_CollectedMetrics(families))
     return generate_latest(registry)

@@ -1,4 +1,4 @@
-"""Bodies of calls, read fast where it matters and with good sentences where they are wrong."""
+"""Parsing of request bodies, with clear errors; fast for the hot path."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class FastRouteRequest(msgspec.Struct, gc=False):
-    """`stoker_wire.route.RouteRequest` for the hot path; what it does not take, the slow path judges."""
+    """`stoker_wire.route.RouteRequest` for the hot path. What it rejects is parsed again by the slow path."""
 
     endpoint: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     api_key: str = ""
@@ -39,7 +39,7 @@ def parse_route(body: bytes) -> FastRouteRequest | RouteRequest:
     """A route request.
 
     Raises:
-        Problem: 400 with the field, what was expected and what came.
+        Problem: 400 with the field, the expected and the received value.
     """
     try:
         return _decoder.decode(body)
@@ -51,7 +51,7 @@ def parse(model: type[Model], body: bytes) -> Model:
     """The body as a wire type.
 
     Raises:
-        Problem: 400, not JSON or not of that shape.
+        Problem: 400, not JSON or not of this type.
     """
     try:
         return model.model_validate(json_object(body))
@@ -60,7 +60,7 @@ def parse(model: type[Model], body: bytes) -> Model:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object; an empty body is an empty object, as some official calls send none.
+    """The body as a JSON object. Some official calls send an empty body; it is read as an empty object.
 
     Raises:
         Problem: 400, malformed or not an object.
@@ -79,16 +79,16 @@ def json_object(body: bytes) -> dict[str, Any]:
         raise Problem(
             400,
             "malformed_json",
-            f"the body must be a JSON object, for example {{}}; it is {_json_kind(value)}",
+            f"the body must be a JSON object, for example {{}}, not {_json_kind(value)}",
         )
     return value
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The call's body, which has a bounded size (413) and a bounded time to arrive.
+    """The request's body.
 
     Raises:
-        Problem: 408.
+        Problem: 408, it did not arrive in time. 413, it is too large.
     """
     if request.content.is_eof():
         return await request.read()
@@ -99,7 +99,7 @@ async def read_body(request: web.Request) -> bytes:
 
 @contextlib.asynccontextmanager
 async def bounded_arrival(request: web.Request) -> AsyncIterator[None]:
-    """Whoever sends a body a byte a minute does not keep a handler for ever."""
+    """Bound the time in which a body may arrive, against slow senders."""
     seconds = request.app[BODY_SECONDS]
     try:
         async with asyncio.timeout(seconds):
@@ -110,7 +110,7 @@ async def bounded_arrival(request: web.Request) -> AsyncIterator[None]:
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
-    """The call's body as a JSON object."""
+    """The request's body as a JSON object."""
     return json_object(await read_body(request))
 
 
@@ -126,17 +126,17 @@ def path_id(request: web.Request) -> int:
 
 
 def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """A JSON answer; the content type is exactly `application/json`, as the official CLI demands."""
+    """A JSON response. Its content type is exactly `application/json`, as the official CLI requires."""
     response = web.Response(
         body=msgspec.json.encode(value), status=status, content_type="application/json", headers=headers
     )
     if headers is not None and headers.get("Connection") == "close":
-        response.force_close()  # aiohttp says what the header says, and would go on reading
+        response.force_close()  # aiohttp sends the header but would keep the connection open
     return response
 
 
 def _too_deep() -> Problem:
-    message = f"the body nests objects and lists over {DEPTH_MAX} deep; send it flatter"
+    message = f"the body nests objects and lists more than {DEPTH_MAX} levels deep; send a flatter body"
     return Problem(400, "malformed_json", message)
 
 

@@ -1,4 +1,4 @@
-"""Every fault leaves as a problem: a status, a code, and a sentence that says what to do. Never a traceback."""
+"""Converts exceptions of handlers to problems: status, code and a message that says what to do."""
 
 from collections.abc import Awaitable, Callable
 
@@ -24,22 +24,22 @@ log = structlog.get_logger("engine.http")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _HTTP_SENTENCES = {
-    404: ("not_found", "there is nothing at this path; engine and console paths end in a slash"),
-    405: ("method_not_allowed", "this path does not take that method"),
-    413: ("body_too_large", "the body is larger than this call takes"),
+    404: ("not_found", "no call has this path; engine and console paths end in a slash"),
+    405: ("method_not_allowed", "this path does not support the method"),
+    413: ("body_too_large", "the body is larger than this call accepts"),
     400: ("bad_request", "the request is not valid HTTP for this path"),
 }
 
 
 def problem_answer(request: web.Request, problem: Problem) -> web.Response:
-    """The problem as an answer, in the shape that clients of this path read."""
+    """The problem as a response, in the format that clients of this path read."""
     body = error_body(problem) if request.path.startswith(OPENAI) else problem.body()
     return answer(body, problem.status, problem.headers or None)
 
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns whatever a handler raises into a problem."""
+    """Convert whatever a handler raises to a problem."""
     try:
         return await handler(request)
     except Problem as problem:
@@ -62,41 +62,48 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
                 502, "query_failed", "the endpoint's workflow could not answer; see its page in Temporal"
             ),
         )
-    except (TimeoutError, RPCTimeoutOrCancelledError):  # the client's own way to say that it was cut short
-        sentence = "Temporal or its worker did not answer in time; the change may still happen, look before repeating it"
+    except (TimeoutError, RPCTimeoutOrCancelledError):  # Temporal's client raises these on a timeout
+        sentence = (
+            "Temporal or its worker did not answer in time; the change may still happen, "
+            "so check before you repeat it"
+        )
         return problem_answer(
             request, Problem(503, "temporal_timeout", sentence, headers={"Retry-After": "2"})
         )
     except (ConnectionError, web.RequestPayloadError):
-        return problem_answer(request, Problem(400, "bad_request", "the request broke off"))
+        return problem_answer(
+            request, Problem(400, "bad_request", "the connection was closed before the request was complete")
+        )
     except RuntimeError as fault:
         return _runtime_fault(request, fault)
-    except Exception as fault:  # noqa: BLE001 - the last line: a bug is logged by name and answered as one
-        return _fault_of_ours(request, fault)
+    except Exception as fault:  # noqa: BLE001 - the last resort: log the bug and answer 500
+        return _internal_error(request, fault)
 
 
 def _runtime_fault(request: web.Request, fault: RuntimeError) -> web.Response:
-    """Two libraries say by this type what is no fault of ours."""
-    if str(fault) == "Connection closed.":  # aiohttp: the client left before its body was read
-        return problem_answer(request, Problem(400, "bad_request", "the request broke off"))
+    """aiohttp and temporalio raise RuntimeError for disconnected clients and failed connections."""
+    if str(fault) == "Connection closed.":  # aiohttp: the client disconnected before its body was read
+        return problem_answer(
+            request, Problem(400, "bad_request", "the connection was closed before the request was complete")
+        )
     if str(fault).startswith("Failed client connect"):
         message = "Temporal cannot be reached now; try again"
         return problem_answer(
             request, Problem(503, "temporal_unavailable", message, headers={"Retry-After": "2"})
         )
-    return _fault_of_ours(request, fault)
+    return _internal_error(request, fault)
 
 
-def _fault_of_ours(request: web.Request, fault: Exception) -> web.Response:
+def _internal_error(request: web.Request, fault: Exception) -> web.Response:
     where = _where(fault)
     log.error("handler_failed", path=request.path, error=type(fault).__name__, where=where)
     return problem_answer(
-        request, Problem(500, "internal_error", f"the engine has a fault in {where}; it is in its log")
+        request, Problem(500, "internal_error", f"internal error in {where}; see the engine's log")
     )
 
 
 def of_rpc(fault: RPCError) -> Problem:
-    """A fault of the connection to Temporal, or of what was asked of it."""
+    """The problem for a failed call to Temporal."""
     if fault.status is RPCStatusCode.NOT_FOUND:
         return Problem(404, "no_such_endpoint", "the endpoint's workflow is closed; the endpoint is gone")
     if fault.status in {
@@ -108,7 +115,7 @@ def of_rpc(fault: RPCError) -> Problem:
         message = f"Temporal cannot answer now ({fault.status.name}); try again"
         return Problem(503, "temporal_unavailable", message, headers={"Retry-After": "2"})
     if fault.status is RPCStatusCode.FAILED_PRECONDITION:
-        # a query without a worker: "no poller seen recently", or a workflow whose first task is still open
+        # A query without a worker: "no poller seen recently", or the workflow's first task is still open.
         log.warning("no_temporal_worker", error=fault.message[:300])
         return no_temporal_worker()
     log.error("temporal_refused", status=fault.status.name, error=fault.message[:300])
@@ -119,21 +126,25 @@ def of_rpc(fault: RPCError) -> Problem:
 
 
 def no_temporal_worker(waited_seconds: float | None = None) -> Problem:
-    """Nothing answers for the endpoints' workflows: how long it was waited for, None if no worker polls at all."""
+    """The problem when no Temporal worker answers.
+
+    Args:
+        waited_seconds: how long the engine waited; None: no worker polls the task queue.
+    """
     seen = (
         f"no Temporal worker polls the task queue {TASK_QUEUE!r}"
         if waited_seconds is None
         else f"no Temporal worker of the task queue {TASK_QUEUE!r} answered within {waited_seconds:g} s"
     )
     sentence = (
-        f"{seen}: start `stokerd worker` (or `stokerd dev`) and try again; a change may still be carried out then, "
-        "so look before repeating it"
+        f"{seen}: start `stokerd worker` (or `stokerd dev`) and try again; a pending change may be carried out then, "
+        "so check before you repeat it"
     )
     return Problem(503, "no_temporal_worker", sentence, headers={"Retry-After": "5"})
 
 
 def of_update(fault: WorkflowUpdateFailedError) -> Problem:
-    """A change that the workflow's validator refused: nothing was changed."""
+    """The problem for a change that the workflow's validator refused; nothing was changed."""
     cause = fault.cause
     message = cause.message if isinstance(cause, ApplicationError) else str(cause)
     return Problem(400, "invalid_args", message[:1000])

@@ -1,4 +1,7 @@
-"""`POST /route/`: the hot path. Held until a worker is free or the client would lose patience; never a wait for Temporal."""
+"""`POST /route/`, the hot path. A call is held until a worker is free or the client would time out.
+
+Known endpoints are routed without a call to Temporal.
+"""
 
 import asyncio
 import time
@@ -25,7 +28,7 @@ RouteAsked = FastRouteRequest | RouteRequest
 
 
 class RouteApi:
-    """Answers route calls, for clients and for the OpenAI door."""
+    """Answers route calls of clients and of the OpenAI proxy."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -39,10 +42,10 @@ class RouteApi:
         refuses=(400, 401, 404, 408, 413, 422),
     )
     async def handle(self, request: web.Request) -> web.Response:
-        """The call as it comes in."""
+        """Route a request: a worker and a ticket, or the reason to wait."""
         asked = parse_route(await read_body(request))
         endpoint = self._engine.directory.named(asked.endpoint)
-        if endpoint is None or not self.opens(request, endpoint, asked.api_key):
+        if endpoint is None or not self.allows(request, endpoint, asked.api_key):
             endpoint = await self.locate(request, asked.endpoint, asked.api_key)
             if endpoint is None:
                 return answer(_starting_answer(asked))
@@ -51,9 +54,10 @@ class RouteApi:
     async def route(
         self, endpoint: Endpoint, asked: RouteAsked, *, placed: Callable[[QueuedRequest], None] | None = None
     ) -> dict[str, Any]:
-        """The answer's JSON: a route, or why there is none yet.
+        """The answer as JSON values: a route, or why there is none yet.
 
-        `placed` is told the request's place as soon as it has one: before it waits, and before a ticket is made for it.
+        Args:
+            placed: called with the queued request before it waits and before its ticket is issued.
 
         Raises:
             Problem: 404, the endpoint is being deleted; 422, workers broke with this request.
@@ -74,8 +78,8 @@ class RouteApi:
             return waiting_answer(endpoint, queued, time.time(), stopping=engine.stopping)
         return self._route_answer(endpoint, queued)
 
-    def opens(self, request: web.Request, endpoint: Endpoint, body_key: str) -> bool:
-        """Whether one of the call's keys opens this endpoint."""
+    def allows(self, request: web.Request, endpoint: Endpoint, body_key: str) -> bool:
+        """Whether one of the call's keys gives access to this endpoint."""
         for key in presented(request, body_key):
             if endpoint.accepts_key(key, time.time()):
                 return True
@@ -85,19 +89,19 @@ class RouteApi:
         return False
 
     async def _hold(self, endpoint: Endpoint, queued: QueuedRequest, now: float) -> bool:
-        """Keep the call open until a worker is given; False if that did not happen in time."""
+        """Hold the call until a worker is assigned; False if none was assigned in time."""
         engine = self._engine
         full = engine.held_calls >= engine.settings.limits.held_calls_max
         if queued.turned_away or full or engine.stopping or engine.dispatcher.is_paused(queued, now):
             return False
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
-        handed = False
+        assigned = False
 
         def wake(given: bool) -> None:
-            nonlocal handed
-            # it may be given a worker in the very turn of the loop in which it ran out of time, or its client left
-            handed = handed or given
+            nonlocal assigned
+            # The assignment may happen in the same loop iteration as the timeout or the client's disconnect.
+            assigned = assigned or given
             if not ended.done():
                 ended.set_result(None)
 
@@ -108,10 +112,10 @@ class RouteApi:
             engine.dispatcher.hold(endpoint, queued, wake, now)
             await ended
             superseded = queued.wake is not None and queued.wake is not wake
-            return handed
+            return assigned
         except asyncio.CancelledError:
             superseded = queued.wake is not None and queued.wake is not wake
-            if handed:
+            if assigned:
                 engine.dispatcher.unassign(endpoint, queued, time.time())
             raise
         finally:
@@ -122,7 +126,7 @@ class RouteApi:
 
     def _route_answer(self, endpoint: Endpoint, queued: QueuedRequest) -> dict[str, Any]:
         worker = queued.worker
-        if worker is None:  # given, and taken back by a second call for the same request
+        if worker is None:  # a second call for the same request withdrew the assignment
             return waiting_answer(endpoint, queued, time.time())
         ticket_issuer = self._engine.ticket_issuer
         waited = max(0.0, queued.assigned_at - queued.arrived_at)
@@ -151,9 +155,9 @@ class RouteApi:
         }
 
     async def locate(self, request: web.Request, name: str, body_key: str = "") -> Endpoint | None:
-        """The endpoint of this name, if one of the call's keys opens it; None: the engine cannot say now whether there is one.
+        """The endpoint of this name, if one of the call's keys gives access; None: Temporal does not answer.
 
-        What is not known may be a second old, so Temporal is asked, but only for callers with a key.
+        Unknown names are looked up in Temporal, because the state may be a second old, but only for callers with a key.
 
         Raises:
             Problem: 401 or 404.
@@ -168,7 +172,7 @@ class RouteApi:
         if endpoint is None and not engine.endpoint_watcher.has_read_all:
             return None
         if endpoint is not None:
-            if self.opens(request, endpoint, body_key):
+            if self.allows(request, endpoint, body_key):
                 return endpoint
             if not any(engine.accounts.owner_of(key) for key in presented(request, body_key)):
                 raise unauthorised()
@@ -178,7 +182,7 @@ class RouteApi:
         raise Problem(404, "no_such_endpoint", message)
 
     def _known_key(self, request: web.Request, body_key: str) -> bool:
-        """Whether the call brings any key of this deployment: strangers learn nothing about names."""
+        """Whether the call has any key of this deployment. Other callers learn nothing about endpoint names."""
         engine = self._engine
         for key in presented(request, body_key):
             if engine.accounts.owner_of(key) is not None:
@@ -199,9 +203,9 @@ class RouteApi:
 def waiting_answer(
     endpoint: Endpoint, queued: QueuedRequest, now: float, *, stopping: bool = False
 ) -> dict[str, Any]:
-    """No worker yet. There is no `url` key: its mere presence would mean READY to the official client."""
+    """The answer without a worker. It has no `url` key: the official client reads that key's presence as READY."""
     reason = why_waiting(endpoint, queued, now)
-    status = "the engine is restarting; come again" if stopping else reason.sentence
+    status = "the engine is restarting; retry" if stopping else reason.sentence
     return {
         "endpoint": endpoint.name,
         "request_idx": queued.request_idx,
@@ -221,7 +225,7 @@ def _starting_answer(asked: RouteAsked) -> dict[str, Any]:
     return {
         "endpoint": asked.endpoint,
         "request_idx": asked.request_idx or draw_index(),
-        "status": "the engine does not know this endpoint and cannot ask Temporal now; come again",
+        "status": "the engine does not know this endpoint and Temporal does not answer; retry",
         "reason": "booting",
         "position": 0,
         "eta_s": None,

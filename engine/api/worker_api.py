@@ -1,8 +1,9 @@
-"""What workers send: their status, the requests that ended, and the question for the public key."""
+"""Calls of workers: status reports, finished requests, and the public key."""
 
 import ipaddress
 import re
 import time
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 import structlog
@@ -14,6 +15,7 @@ from engine.openapi import shapes
 from engine.openapi.declarations import ok, text
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
+from engine.settings import Timing
 from stoker_wire.openapi import Done, handles
 from stoker_wire.problem import Problem
 from stoker_wire.security.token import WorkerIdentity, read_worker_token
@@ -34,17 +36,36 @@ _TOKEN_CHARS_MAX = 200
 _LAUNCH_PATH = r"/w/{launch:[0-9a-f]{1,64}}/{sealed:[A-Za-z0-9_-]{1,512}}"
 
 _METADATA = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "192.0.0.192", "fd00:ec2::254")))
-"""Where clouds answer their machines with credentials, besides 169.254.169.254, which is link-local."""
+"""Metadata services of clouds that hand out credentials; 169.254.169.254 is covered as link-local."""
 _BROADCAST = ipaddress.ip_address("255.255.255.255")
 
 CAUSE_LOADED = "a worker is ready"
-CAUSE_LEAVES = "a worker leaves that nobody told to"
+CAUSE_LEAVES = "a worker drains without an order"
 CAUSE_ERROR = "a worker reports an error"
-CAUSE_RUNS = "a worker runs that was told to stop or to go"
+CAUSE_RUNS = "a worker runs although it was ordered to stop"
+
+
+class _Routability(NamedTuple):
+    """The values of a worker on which routing depends; a change needs a refresh of the candidates."""
+
+    ready: bool
+    url: str
+    perf: float
+    draining: bool
+    suspect_since: float | None
+
+    @classmethod
+    def of(cls, worker: KnownWorker, now: float, timing: Timing) -> Self:
+        report = worker.report
+        ready = worker.reports_ready(now, timing)
+        return cls(ready, report.url, report.perf, report.draining, worker.suspicion.since)
 
 
 class WorkerApi:
-    """Authenticates every report by the token that the worker was launched with, and believes nothing absurd."""
+    """Authenticates every report by the launch's token and rejects implausible values.
+
+    Each call exists on the deployment's path and on each launch's own path (`activities.signing`).
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -58,19 +79,21 @@ class WorkerApi:
         refuses=(400, 401, 403, 404, 408, 413, 429, 503),
     )
     async def worker_status(self, request: web.Request) -> web.Response:
-        """`POST /worker_status/`."""
+        """Apply a worker's status report."""
         status = parse(WorkerStatus, await read_body(request))
-        endpoint, worker = self._who(status.mtoken, status.id)
+        endpoint, worker = self._authenticate(status.mtoken, status.id)
         sealed = self._sealed(request, worker)
         url = checked_url(status.url)
         if not worker.listing.allows(url):
-            message = f"the marketplace knows this instance at {worker.listing.address}, not at {url}"
+            message = (
+                f"url must be at the address that the marketplace lists, {worker.listing.address}, not {url}"
+            )
             raise Problem(403, "wrong_address", message)
         if not worker.listing.address:
             _check_unconfirmed(url)
         _check_figures(status)
         worker.sealed_key = sealed
-        self._hear(endpoint, worker, status, url)
+        self._apply_report(endpoint, worker, status, url)
         return answer({"success": True})
 
     @handles(
@@ -82,9 +105,9 @@ class WorkerApi:
         refuses=(400, 401, 403, 404, 408, 413, 429, 503),
     )
     async def delete_requests(self, request: web.Request) -> web.Response:
-        """`POST /delete_requests/`."""
+        """Apply a worker's report of finished requests."""
         ended = parse(FinishedRequests, await read_body(request))
-        endpoint, worker = self._who(ended.mtoken, ended.worker_id)
+        endpoint, worker = self._authenticate(ended.mtoken, ended.worker_id)
         self._sealed(request, worker)
         now = time.time()
         dispatcher = self._engine.dispatcher
@@ -116,7 +139,7 @@ class WorkerApi:
         refuses=(404,),
     )
     async def pubkey(self, request: web.Request) -> web.Response:
-        """`GET /pubkey/`: public, and stable as long as the signing key is; on a launch's own path, the launch's own."""
+        """The public key that verifies route signatures; on a launch's own path, the launch's key."""
         launch_id, sealed = request.match_info.get("launch", ""), request.match_info.get("sealed", "")
         tickets = self._engine.ticket_issuer
         pem = tickets.public_key_of(launch_id, sealed) if sealed else tickets.public_key_pem
@@ -125,28 +148,28 @@ class WorkerApi:
         return web.Response(body=pem, content_type="text/plain")
 
     def _sealed(self, request: web.Request, worker: KnownWorker) -> str:
-        """The signing key in the report's path; empty on the deployment's own path.
+        """The sealed signing key in the report's path; empty on the deployment's path.
 
         Raises:
-            Problem: 403, the path is another launch's; 404, it was not made by this deployment.
+            Problem: 403, the path belongs to another launch; 404, it was not issued by this deployment.
         """
         sealed = request.match_info.get("sealed", "")
         if not sealed or sealed == worker.sealed_key:
             return sealed
         if request.match_info["launch"] != worker.launch_id:
-            message = "report to REPORT_ADDR as it was given: this path belongs to another launch"
+            message = "this path belongs to another launch; report to REPORT_ADDR unchanged"
             raise Problem(403, "wrong_path", message)
         if self._engine.ticket_issuer.public_key_of(worker.launch_id, sealed) is None:
             raise _no_such_path()
         return sealed
 
-    def _who(self, token: str, instance_id: int) -> tuple[Endpoint, KnownWorker]:
+    def _authenticate(self, token: str, instance_id: int) -> tuple[Endpoint, KnownWorker]:
         identity, secret = self._identity(token)
         if identity is None:
             raise Problem(
                 401,
                 "bad_worker_token",
-                "mtoken was not made by this deployment; send MASTER_TOKEN as it was given",
+                "mtoken was not issued by this deployment; send MASTER_TOKEN unchanged",
             )
         endpoint = self._engine.directory.with_id(identity.endpoint_id)
         if endpoint is None:
@@ -154,13 +177,13 @@ class WorkerApi:
                 raise Problem(
                     503,
                     "starting",
-                    "the engine does not know its endpoints yet; report again",
+                    "the engine has not read its endpoints yet; report again",
                     headers={"Retry-After": "2"},
                 )
             raise Problem(
                 404,
                 "no_such_endpoint",
-                f"endpoint {identity.endpoint_id} is gone; this worker is no longer wanted",
+                f"endpoint {identity.endpoint_id} does not exist; this worker is no longer needed",
             )
         if not 0 <= instance_id <= _ID_MAX:
             raise Problem(400, "invalid_args", "the instance id must be between 0 and 2^63 - 1")
@@ -169,7 +192,7 @@ class WorkerApi:
             raise Problem(
                 429,
                 "too_many_unlisted",
-                "too many workers report that the endpoint does not list",
+                "too many workers report that the endpoint's memo does not list; retry later",
                 headers={"Retry-After": "5"},
             )
         if worker.instance_id and worker.instance_id != instance_id:
@@ -182,14 +205,14 @@ class WorkerApi:
         return endpoint, worker
 
     def _identity(self, token: str) -> tuple[WorkerIdentity | None, bytes | None]:
-        """Whose token it is, and which secret it was made with."""
+        """The identity in the token and the secret that it was made with."""
         if len(token) < _TOKEN_CHARS_MAX:
             for secret in self._engine.settings.secrets:
                 if (identity := read_worker_token(secret, token)) is not None:
                     return identity, secret
         return None, None
 
-    def _hear(self, endpoint: Endpoint, worker: KnownWorker, status: WorkerStatus, url: str) -> None:
+    def _apply_report(self, endpoint: Endpoint, worker: KnownWorker, status: WorkerStatus, url: str) -> None:
         now = time.time()
         timing = self._engine.settings.timing
         if worker.is_late(status, now):
@@ -201,13 +224,7 @@ class WorkerApi:
                 error=status.error_msg[:200],
             )
             return
-        before = (
-            worker.reports_ready(now, timing),
-            worker.report.url,
-            worker.report.perf,
-            worker.report.draining,
-            worker.suspicion.since,
-        )
+        before = _Routability.of(worker, now, timing)
         error_before, process_before, silent_before = (
             worker.report.error,
             worker.process.id,
@@ -215,7 +232,7 @@ class WorkerApi:
         )
         broke_by = status.error_msg if not error_before else ""
         if not broke_by and worker.has_restarted(status):
-            broke_by = "its process was started again"
+            broke_by = "its process restarted"
         held = worker.outstanding.requests if broke_by else set()
         worker.apply_report(status, url, now)
         endpoint.served.hear(worker.launch_id, status, endpoint.workers)
@@ -223,22 +240,16 @@ class WorkerApi:
             own = not worker.is_official and broke_by == status.error_msg
             self._engine.dispatcher.worker_broke(endpoint, worker, held, broke_by, now, reports_ends=own)
         endpoint.counters.reports += 1
-        after = (
-            worker.reports_ready(now, timing),
-            worker.report.url,
-            worker.report.perf,
-            worker.report.draining,
-            worker.suspicion.since,
-        )
-        if after[0] and not before[0]:
+        after = _Routability.of(worker, now, timing)
+        if after.ready and not before.ready:
             log.info("worker_ready", endpoint=endpoint.name, worker=worker.launch_id, perf=worker.report.perf)
             if not worker.matches_memo:
                 endpoint.metrics_batcher.request_urgent(CAUSE_LOADED, now)
-        if worker.suspicion.leaves_unordered and before[4] is None:
-            log.warning("worker_leaves", endpoint=endpoint.name, worker=worker.launch_id)
+        if worker.suspicion.leaves_unordered and before.suspect_since is None:
+            log.warning("worker_drains_without_order", endpoint=endpoint.name, worker=worker.launch_id)
             endpoint.metrics_batcher.request_urgent(CAUSE_LEAVES, now)
         if silent_before or worker.process.id != process_before:
-            self._tell_process(endpoint, worker, process_before, now)
+            self._signal_process(endpoint, worker, process_before, now)
         if worker.report.error and worker.report.error != error_before:
             log.warning(
                 "worker_error",
@@ -248,7 +259,8 @@ class WorkerApi:
             )
             endpoint.metrics_batcher.request_urgent(CAUSE_ERROR, now)
         if after != before or error_before != worker.report.error:
-            if not (worker.matches_memo and after[3:] == before[3:]):
+            unchanged = (after.draining, after.suspect_since) == (before.draining, before.suspect_since)
+            if not (worker.matches_memo and unchanged):
                 endpoint.metrics_batcher.mark_changed()
             self._engine.dispatcher.refresh(endpoint, now)
         else:
@@ -258,8 +270,8 @@ class WorkerApi:
         if endpoint.metrics_batcher.urgent_due_at() is not None:
             self._engine.signal_sender.flush(endpoint)
 
-    def _tell_process(self, endpoint: Endpoint, worker: KnownWorker, before: str, now: float) -> None:
-        """News of the process itself: it runs although it was told to end, or it replaced another one."""
+    def _signal_process(self, endpoint: Endpoint, worker: KnownWorker, before: str, now: float) -> None:
+        """Signal that the process runs although it was ordered to end, or that it replaced another one."""
         if worker.ordered_to_end:
             log.warning("stopped_worker_runs", endpoint=endpoint.name, worker=worker.launch_id)
             endpoint.metrics_batcher.request_urgent(CAUSE_RUNS, now)
@@ -270,15 +282,15 @@ class WorkerApi:
 
 def _no_such_path() -> Problem:
     return Problem(
-        404, "no_such_launch", "this path was not made by this deployment; use REPORT_ADDR as given"
+        404, "no_such_launch", "this path was not issued by this deployment; report to REPORT_ADDR unchanged"
     )
 
 
 def checked_url(url: str) -> str:
-    """The worker's address, as clients are given it: scheme, host and port, nothing else.
+    """The worker's address for route answers: scheme, host and port only.
 
     Raises:
-        Problem: 400; a path, credentials or a query would let a worker send clients elsewhere.
+        Problem: 400; a path, credentials or a query would let a worker redirect clients.
     """
     url = url.removesuffix("/")
     if not url:
@@ -292,10 +304,10 @@ def checked_url(url: str) -> str:
 
 
 def _check_unconfirmed(url: str) -> None:
-    """An address that the marketplace has not confirmed yet, for some seconds after a start.
+    """Check an address that the marketplace has not published yet, for some seconds after a start.
 
     Raises:
-        Problem: 400; it is a name, which may point anywhere, or inside what only this engine can reach.
+        Problem: 400; a host name may resolve to anything, and some addresses are reachable for the engine only.
     """
     if not url:
         return
@@ -303,7 +315,7 @@ def _check_unconfirmed(url: str) -> None:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        message = "url must name an IP address as long as the marketplace does not say where the instance is"
+        message = "url must contain an IP address until the marketplace lists the instance's address"
         raise Problem(400, "invalid_url", f"{message}, not {host[:100]!r}") from None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     address = mapped or address
@@ -314,11 +326,11 @@ def _check_unconfirmed(url: str) -> None:
         or address in _METADATA
         or address == _BROADCAST
     ):
-        raise Problem(400, "invalid_url", f"url: no worker can be at {host}")
+        raise Problem(400, "invalid_url", f"url: {host} cannot be the address of a worker")
 
 
 def _busy_seconds(item: FinishedRequest) -> float:
-    """How long the worker was at it by its own clock; 0: it does not say, or nothing sensible."""
+    """Duration of the request by the worker's clock; 0: not reported or implausible."""
     began, ended = item.work_started_at, item.work_completed_at
     seconds = ended - began if began is not None and ended is not None else 0.0
     return seconds if 0.0 < seconds <= _SECONDS_MAX else 0.0

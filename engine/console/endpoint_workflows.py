@@ -1,4 +1,4 @@
-"""What the console asks of endpoint workflows: start, change, query, delete; and reading back what was written."""
+"""The console's operations on endpoint workflows: start, update, query, delete, and reading changes back."""
 
 import asyncio
 import secrets
@@ -44,35 +44,35 @@ from stoker_wire.problem import Problem
 log = structlog.get_logger("engine.console")
 
 _RPC = timedelta(seconds=5)
-SEEN_SECONDS_MAX = 2.0
-"""How long a change is waited for in the memo; it takes some tens of milliseconds."""
-_LOOK_AGAIN_SECONDS = 0.02
+MEMO_SECONDS_MAX = 2.0
+"""How long the console waits until the memo shows a change; normally some tens of milliseconds."""
+_MEMO_POLL_SECONDS = 0.02
 RELEASE_SECONDS_MAX = 12.0
-"""How long a forced delete is waited for. Its workflow goes on by itself."""
+"""How long the console waits for a forced delete. Its workflow continues in any case."""
 _PROMPT_SECONDS = 1.0
-"""A call that takes longer may have no worker: the pollers are looked at."""
+"""After this time without an answer the console checks whether any Temporal worker polls."""
 _POLL_SECONDS_MAX = 75.0
-"""A worker asks for tasks once a minute at least. The server shows pollers for five minutes after their last question."""
-_CLOSED_LOOK_SECONDS = 0.25
+"""Workers poll at least once a minute. The server lists a poller for five minutes after its last poll."""
+_CLOSED_POLL_SECONDS = 0.25
 
 
-class AlreadyThere(Exception):
+class EndpointExistsError(Exception):
     """A live endpoint has this name."""
 
 
 class EndpointWorkflows:
-    """The endpoints' workflows, by endpoint."""
+    """Calls of the endpoints' workflows."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._client = engine.client
-        self._patience = engine.settings.timing.temporal_call_seconds
+        self._timeout_seconds = engine.settings.timing.temporal_call_seconds
 
     async def start(self, name: str, config: EndpointConfig, owner: str) -> int:
-        """Start an endpoint; it is known to this engine, and visible to others, at once.
+        """Start an endpoint and return its id. This engine knows it at once; others find it with their next poll.
 
         Raises:
-            AlreadyThere: a live endpoint has this name.
+            EndpointExistsError: a live endpoint has this name.
         """
         now = time.time()
         spec = EndpointSpec(
@@ -83,7 +83,7 @@ class EndpointWorkflows:
             name=name,
             owner=owner,
             config=config.model_dump(mode="json", exclude_defaults=True),
-            created_at=now,  # changed_at stays 0: any word of the workflow is newer, whatever this engine's clock says
+            created_at=now,  # changed_at stays 0, so every memo of the workflow is newer despite clock skew
         )
         try:
             await self._client.start_workflow(
@@ -98,47 +98,52 @@ class EndpointWorkflows:
                 rpc_timeout=_RPC,
             )
         except WorkflowAlreadyStartedError:
-            raise AlreadyThere(name) from None
+            raise EndpointExistsError(name) from None
         self._engine.directory.apply(memo, now)
         log.info("endpoint_created", endpoint=name, endpoint_id=spec.endpoint_id, owner=owner)
         return spec.endpoint_id
 
-    async def change(self, endpoint: Endpoint, update: str, *args: Any) -> Any:
-        """Run an update; its validator's no is a WorkflowUpdateFailedError.
+    async def update(self, endpoint: Endpoint, name: str, *args: Any) -> Any:
+        """Run a workflow update.
 
         Raises:
-            Problem: 503, no Temporal worker takes it up.
+            WorkflowUpdateFailedError: the validator refused the change.
+            Problem: 503, no Temporal worker handles it.
         """
-        return await self._answered(self._handle(endpoint).execute_update(update, args=list(args)))
+        return await self._with_deadline(self._handle(endpoint).execute_update(name, args=list(args)))
 
     async def signal(self, endpoint: Endpoint, signal: str, *args: Any) -> None:
-        """Send a signal."""
+        """Send a signal to the workflow."""
         await self._handle(endpoint).signal(signal, args=list(args), rpc_timeout=_RPC)
 
-    async def ask(self, endpoint: Endpoint, query: str, *args: Any) -> Any:
-        """Ask a query; the answer is plain JSON values.
+    async def query(self, endpoint: Endpoint, name: str, *args: Any) -> Any:
+        """Run a workflow query; the result is JSON values.
 
         Raises:
             Problem: 503, no Temporal worker answers it.
         """
-        return await self._answered(self._handle(endpoint).query(query, args=list(args)))
+        return await self._with_deadline(self._handle(endpoint).query(name, args=list(args)))
 
-    async def _answered(self, call: Awaitable[Any]) -> Any:
-        """The answer of a Temporal worker, within a bounded time; without any worker, this is rpc_error_text early."""
+    async def _with_deadline(self, call: Awaitable[Any]) -> Any:
+        """Wait for a Temporal worker's answer; fails early if no worker polls.
+
+        Raises:
+            Problem: 503, no Temporal worker answered in time.
+        """
         answering = asyncio.ensure_future(call)
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout_seconds):
                 done, _ = await asyncio.wait({answering}, timeout=_PROMPT_SECONDS)
-                if not done and not await self._a_worker_polls():
+                if not done and not await self._has_poller():
                     raise no_temporal_worker()
                 return await answering
         except (TimeoutError, RPCTimeoutOrCancelledError):
-            raise no_temporal_worker(self._patience) from None
+            raise no_temporal_worker(self._timeout_seconds) from None
         finally:
             answering.cancel()
 
-    async def _a_worker_polls(self) -> bool:
-        """Whether a Temporal worker polled for workflow tasks lately; True if Temporal does not say."""
+    async def _has_poller(self) -> bool:
+        """Whether a Temporal worker polled for workflow tasks recently; True if Temporal does not answer."""
         asked = DescribeTaskQueueRequest(
             namespace=self._client.namespace,
             task_queue=TaskQueue(name=TASK_QUEUE),
@@ -153,21 +158,21 @@ class EndpointWorkflows:
         return time.time() - newest < _POLL_SECONDS_MAX
 
     async def delete(self, endpoint: Endpoint) -> str:
-        """Have every worker destroyed, then the workflow end. Answers why nothing has begun yet; empty: it has."""
+        """Signal the deletion. Returns why it has not begun yet; empty: it has begun."""
         await self.signal(endpoint, DELETE)
         endpoint.deletion_sent = True
         end_held_calls(endpoint)
-        await self.seen(endpoint, lambda e: e.gone or e.memo.deleting)
+        await self.wait_until_in_memo(endpoint, lambda e: e.gone or e.memo.deleting)
         if endpoint.gone or endpoint.memo.deleting:
             log.info("endpoint_deleted", endpoint=endpoint.name, endpoint_id=endpoint.id)
             return ""
         found = await progress_of(self._client, endpoint.workflow_id)
-        fault = found.fault or f"no Temporal worker has taken it up within {SEEN_SECONDS_MAX:.0f} s"
-        log.warning("delete_not_taken_up", endpoint=endpoint.name, reason=fault)
+        fault = found.fault or f"no Temporal worker has handled it within {MEMO_SECONDS_MAX:.0f} s"
+        log.warning("delete_not_started", endpoint=endpoint.name, reason=fault)
         return fault
 
     async def release(self, endpoint: Endpoint) -> Released | None:
-        """Terminate the endpoint's workflow and destroy what carries its label. None: it is still under way.
+        """Terminate the endpoint's workflow and destroy all instances with its label; None: still in progress.
 
         Raises:
             Problem: 503, nothing was changed.
@@ -187,10 +192,10 @@ class EndpointWorkflows:
         except TimeoutError:
             return None
         except WorkflowFailureError as fault:
-            raise Problem(503, "release_failed", f"{handle.id} ended early: {fault.cause}") from None
+            raise Problem(503, "release_failed", f"{handle.id} failed: {fault.cause}") from None
         if not released.ended:
             raise Problem(503, "not_released", f"nothing was changed: {released.fault}; try again")
-        await self.seen(endpoint, lambda e: e.gone)
+        await self.wait_until_in_memo(endpoint, lambda e: e.gone)
         log.warning(
             "endpoint_released",
             endpoint=endpoint.name,
@@ -199,30 +204,30 @@ class EndpointWorkflows:
         )
         return released
 
-    async def closed(self, endpoint_name: str, seconds_max: float) -> bool:
-        """Wait until no live workflow has the name; False: one still has after this time."""
+    async def wait_until_closed(self, endpoint_name: str, seconds_max: float) -> bool:
+        """Wait until no live workflow has the name; False: one still has it after this time."""
         until = time.monotonic() + seconds_max
         while await self._engine.endpoint_watcher.refresh(endpoint_name):
             if time.monotonic() > until:
                 return False
-            await asyncio.sleep(_CLOSED_LOOK_SECONDS)
+            await asyncio.sleep(_CLOSED_POLL_SECONDS)
         return True
 
-    async def seen(self, endpoint: Endpoint, changed: Callable[[Endpoint], bool]) -> None:
-        """Read the endpoint's memo back until it shows the change, for a bounded time: a caller reads what it wrote."""
-        until = time.monotonic() + SEEN_SECONDS_MAX
+    async def wait_until_in_memo(self, endpoint: Endpoint, changed: Callable[[Endpoint], bool]) -> None:
+        """Refresh the endpoint until its memo shows the change, for at most `MEMO_SECONDS_MAX`, so that callers see their changes."""
+        until = time.monotonic() + MEMO_SECONDS_MAX
         while True:
             there = await self._engine.endpoint_watcher.refresh(endpoint.name)
             if changed(endpoint) or not there or time.monotonic() > until:
                 return
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            await asyncio.sleep(_MEMO_POLL_SECONDS)
 
     def _handle(self, endpoint: Endpoint) -> WorkflowHandle[Any, Any]:
         return self._client.get_workflow_handle(endpoint.workflow_id)
 
 
 def new_id() -> int:
-    """An endpoint's or workergroup's id: drawn, so that no two engines have to agree on it."""
+    """A random id of an endpoint or workergroup; random ids need no agreement between engines."""
     return secrets.randbelow(2**31 - 1) + 1
 
 

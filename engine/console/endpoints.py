@@ -1,4 +1,4 @@
-"""`/api/v0/endptjobs/`: endpoints, in the shape of the official records."""
+"""`/api/v0/endptjobs/`: endpoints in the format of the official records."""
 
 import contextlib
 import re
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from controller.answers import Costs, EndpointStatus
 from engine.api.keys import user_id
 from engine.api.parsing import answer, path_id, read_object
-from engine.console.endpoint_workflows import AlreadyThere, EndpointWorkflows
+from engine.console.endpoint_workflows import EndpointExistsError, EndpointWorkflows
 from engine.engine import Engine
 from engine.openapi import shapes
 from engine.openapi.declarations import ACCOUNT, BODY, ID, TAIL, TEMPORAL, ok
@@ -41,20 +41,20 @@ from stoker_wire.parsing.numbers import read_whole
 from stoker_wire.problem import Problem, describe
 
 _REPEAT_SECONDS = 60.0
-"""The official client repeats a POST up to five times: the same create within this time is the same endpoint."""
+"""The official client repeats a POST up to five times. A repeated create within this time returns the same endpoint."""
 
 _NOT_CONFIG = frozenset({"api_key", "client_id", "autoscaler_instance", "endptjob_id", "id", "user_id"})
-"""What official callers add to a config's fields."""
+"""Fields that official callers send besides the config."""
 
 _NAME = re.compile(ENDPOINT_NAME_PATTERN)
 _TAIL_MAX = 1000
 _MACHINES_MAX = 1000
 _DELETION_SECONDS_MAX = 10.0
-"""A create waits so long for the end of the endpoint that has its name."""
+"""How long a create waits until a deleted endpoint of the same name has ended."""
 
 
 class EndpointsApi:
-    """Create, list, show, change, delete; and stoker's status, decisions, costs and key rotation."""
+    """Vast's calls for endpoints, and stoker's status, decisions, costs, advice, hosts and key rotation."""
 
     def __init__(self, engine: Engine, workflows: EndpointWorkflows) -> None:
         self._engine = engine
@@ -83,21 +83,21 @@ class EndpointsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def create(self, request: web.Request) -> web.Response:
-        """A new endpoint; the same create again, within a minute, is answered with the same id."""
+        """Create an endpoint. The same create within a minute returns the same id."""
         body = await read_object(request)
         owner = self._engine.accounts.authenticate(request, body)
         given = _given(body)
         name = given.pop("endpoint_name", None)
         if not isinstance(name, str):
             raise Problem(
-                400, "invalid_args", "endpoint_name: is required, a text of letters, digits, `_` and `-`"
+                400, "invalid_args", "endpoint_name: is required, a string of letters, digits, `_` and `-`"
             )
         _check_name(name)
         config = _config(given)
         try:
             endpoint_id = await self._workflows.start(name, config, owner)
-        except AlreadyThere:
-            endpoint_id = await self._again(name, config, owner)
+        except EndpointExistsError:
+            endpoint_id = await self._repeat_create(name, config, owner)
         return answer({"success": True, "result": endpoint_id})
 
     @handles(
@@ -110,7 +110,7 @@ class EndpointsApi:
     )
     async def show(self, request: web.Request) -> web.Response:
         """One endpoint."""
-        endpoint = await self._mine(request)
+        endpoint = await self._owned_endpoint(request)
         return answer({"success": True, "result": record(endpoint)})
 
     @handles(
@@ -123,16 +123,16 @@ class EndpointsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def change(self, request: web.Request) -> web.Response:
-        """New values for what is given; null and absent stay."""
+        """Change the given fields; absent and null fields keep their values."""
         body = await read_object(request)
-        endpoint = await self._mine(request, body)
+        endpoint = await self._owned_endpoint(request, body)
         given = _given(body)
         name = given.pop("endpoint_name", endpoint.name)
         if name != endpoint.name:
             raise Problem(
                 400,
                 "invalid_args",
-                "endpoint_name: an endpoint cannot be renamed; create one of the new name",
+                "endpoint_name: an endpoint cannot be renamed; create one with the new name",
             )
         try:
             patch = EndpointPatch.model_validate(given)
@@ -141,9 +141,9 @@ class EndpointsApi:
             raise Problem(400, "invalid_args", describe(fault)) from None
         if patch.given():
             sent = patch.model_dump(mode="json", exclude_none=True)
-            stored = await self._workflows.change(endpoint, UPDATE_CONFIG, sent)
+            stored = await self._workflows.update(endpoint, UPDATE_CONFIG, sent)
             config = EndpointConfig.model_validate(stored)
-            await self._workflows.seen(endpoint, lambda e: e.config == config)
+            await self._workflows.wait_until_in_memo(endpoint, lambda e: e.config == config)
         return answer({"success": True})
 
     @handles(
@@ -157,13 +157,13 @@ class EndpointsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def delete(self, request: web.Request) -> web.Response:
-        """Destroy every worker, then the endpoint; 202 where that has not begun yet.
+        """Destroy every worker, then the endpoint; 202 if that has not begun yet.
 
-        `force`, in the query or the body: do not ask the endpoint's workflow, which may be unable to answer. It is
-        terminated, and every instance with its label is destroyed without draining.
+        `force`, in the query or the body, terminates the endpoint's workflow, which may be unable to answer, and destroys
+        every instance with its label without draining.
         """
         body = await read_object(request)
-        endpoint = await self._mine(request, body)
+        endpoint = await self._owned_endpoint(request, body)
         if _flag(body.get("force", request.query.get("force"))):
             return await self._release(endpoint)
         workers = len(endpoint.memo.members)
@@ -171,7 +171,7 @@ class EndpointsApi:
         if fault:
             message = (
                 f"endpoint {endpoint.name}: the delete is stored, but nothing was destroyed yet: {fault}. Its {workers} "
-                "workers are still billed. It begins when the workflow makes progress; a forced delete does not wait for that"
+                "workers are still billed. It begins when the workflow makes progress; use a forced delete to avoid the wait"
             )
             return answer(_deleted(message, deleted=0, failed=workers, begun=False), 202)
         message = f"endpoint {endpoint.name} is being deleted; {workers} workers are released"
@@ -181,13 +181,13 @@ class EndpointsApi:
         done = await self._workflows.release(endpoint)
         if done is None:
             message = (
-                f"endpoint {endpoint.name}: the forced delete is under way; the result of the workflow "
-                f"{release_id(endpoint.name)} says what was destroyed"
+                f"endpoint {endpoint.name}: the forced delete is in progress; the result of the workflow "
+                f"{release_id(endpoint.name)} lists the destroyed instances"
             )
             return answer(_deleted(message, deleted=0, failed=0, begun=True), 202)
         message = f"endpoint {endpoint.name} was ended; {len(done.destroyed)} instances are destroyed"
         if done.left:
-            message += f", {len(done.left)} are left ({done.fault or 'the marketplace still lists them'}); the sweep goes on"
+            message += f", {len(done.left)} are left ({done.fault or 'the marketplace still lists them'}); the sweep continues"
         told = _deleted(message, deleted=len(done.destroyed), failed=len(done.left), begun=True)
         return answer(
             told | {"destroyed_instances": list(done.destroyed), "left_instances": list(done.left)},
@@ -205,15 +205,15 @@ class EndpointsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def rotate_key(self, request: web.Request) -> web.Response:
-        """A new endpoint key, and the old one invalid: on this engine at once, on others within a second or two.
+        """Create a new endpoint key. The old one is invalid at once on this engine, within two seconds on others.
 
-        `overlap_seconds` in the body keeps the old one valid for so long besides.
+        `overlap_seconds` in the body keeps the old key valid for this time.
         """
         body = await read_object(request)
-        endpoint = await self._mine(request, body)
+        endpoint = await self._owned_endpoint(request, body)
         asked = [] if body.get("overlap_seconds") is None else [body["overlap_seconds"]]
-        version = await self._workflows.change(endpoint, ROTATE_KEY, *asked)
-        await self._workflows.seen(endpoint, lambda e: e.memo.key_version >= int(version))
+        version = await self._workflows.update(endpoint, ROTATE_KEY, *asked)
+        await self._workflows.wait_until_in_memo(endpoint, lambda e: e.memo.key_version >= int(version))
         return answer({"success": True, "api_key": endpoint.key, "key_version": endpoint.memo.key_version})
 
     @handles(
@@ -225,9 +225,9 @@ class EndpointsApi:
         refuses=(400, 401, *TEMPORAL),
     )
     async def status(self, request: web.Request) -> web.Response:
-        """What it has, what it wants, what it waits for."""
-        endpoint = await self._mine(request)
-        return answer(await self._workflows.ask(endpoint, QUERY_STATUS))
+        """Current and wanted workers, and pending operations."""
+        endpoint = await self._owned_endpoint(request)
+        return answer(await self._workflows.query(endpoint, QUERY_STATUS))
 
     @handles(
         "GET /api/v0/endptjobs/{id}/decisions/",
@@ -238,12 +238,12 @@ class EndpointsApi:
         refuses=(400, 401, *TEMPORAL),
     )
     async def decisions(self, request: web.Request) -> web.Response:
-        """The last decisions and why, oldest first."""
-        endpoint = await self._mine(request)
+        """The last decisions with their reasons, oldest first."""
+        endpoint = await self._owned_endpoint(request)
         return answer(
             {
-                "decisions": await self._workflows.ask(
-                    endpoint, QUERY_DECISIONS, tail_of(request.query.get("tail"))
+                "decisions": await self._workflows.query(
+                    endpoint, QUERY_DECISIONS, read_tail(request.query.get("tail"))
                 )
             }
         )
@@ -258,8 +258,8 @@ class EndpointsApi:
     )
     async def costs(self, request: web.Request) -> web.Response:
         """Dollars spent, and dollars per hour now."""
-        endpoint = await self._mine(request)
-        return answer(await self._workflows.ask(endpoint, QUERY_COSTS))
+        endpoint = await self._owned_endpoint(request)
+        return answer(await self._workflows.query(endpoint, QUERY_COSTS))
 
     @handles(
         "GET /api/v0/endptjobs/{id}/advice/",
@@ -270,9 +270,9 @@ class EndpointsApi:
         refuses=(400, 401, *TEMPORAL),
     )
     async def advice(self, request: web.Request) -> web.Response:
-        """A second config beside the live one, and what differs."""
-        endpoint = await self._mine(request)
-        return answer({"advice": await self._workflows.ask(endpoint, QUERY_ADVICE)})
+        """The advised config and how its plan differs from the live one."""
+        endpoint = await self._owned_endpoint(request)
+        return answer({"advice": await self._workflows.query(endpoint, QUERY_ADVICE)})
 
     @handles(
         "PUT /api/v0/endptjobs/{id}/advice/",
@@ -284,9 +284,9 @@ class EndpointsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def advise(self, request: web.Request) -> web.Response:
-        """Plan a second config beside the live one: config fields, and `tuning`. Nothing of it is carried out."""
+        """Plan a second config beside the live one, without carrying it out: config fields and `tuning`."""
         body = await read_object(request)
-        endpoint = await self._mine(request, body)
+        endpoint = await self._owned_endpoint(request, body)
         given = _given(body)
         given.pop("endpoint_name", None)
         tuning = given.pop("tuning", "default")
@@ -295,7 +295,7 @@ class EndpointsApi:
             endpoint.config.patched(asked.config)
         except ValidationError as fault:
             raise Problem(400, "invalid_args", describe(fault)) from None
-        await self._workflows.change(endpoint, ADVISE, asked.model_dump(mode="json", exclude_none=True))
+        await self._workflows.update(endpoint, ADVISE, asked.model_dump(mode="json", exclude_none=True))
         return answer({"success": True})
 
     @handles(
@@ -309,9 +309,9 @@ class EndpointsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def stop_advice(self, request: web.Request) -> web.Response:
-        """Plan no second config any more."""
-        endpoint = await self._mine(request, await read_object(request))
-        await self._workflows.change(endpoint, ADVISE, None)
+        """Stop planning the second config."""
+        endpoint = await self._owned_endpoint(request, await read_object(request))
+        await self._workflows.update(endpoint, ADVISE, None)
         return answer({"success": True})
 
     @handles(
@@ -323,9 +323,9 @@ class EndpointsApi:
         refuses=(400, 401, *TEMPORAL),
     )
     async def hosts(self, request: web.Request) -> web.Response:
-        """Hosts that are not rented for a while, until when and why."""
-        endpoint = await self._mine(request)
-        return answer({"hosts": await self._workflows.ask(endpoint, QUERY_HOSTS)})
+        """Blocked hosts, with the reason and the end of the block."""
+        endpoint = await self._owned_endpoint(request)
+        return answer({"hosts": await self._workflows.query(endpoint, QUERY_HOSTS)})
 
     @handles(
         "POST /api/v0/endptjobs/{id}/hosts/unblock/",
@@ -338,27 +338,27 @@ class EndpointsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def unblock_hosts(self, request: web.Request) -> web.Response:
-        """Let hosts be rented again: `machine_ids` in the body, or all."""
+        """Unblock hosts: `machine_ids` in the body, or all."""
         body = await read_object(request)
-        endpoint = await self._mine(request, body)
+        endpoint = await self._owned_endpoint(request, body)
         machines = _machines(body.get("machine_ids"))
-        freed = await self._workflows.change(endpoint, UNBLOCK_HOSTS, machines)
+        freed = await self._workflows.update(endpoint, UNBLOCK_HOSTS, machines)
         return answer({"success": True, "unblocked": freed})
 
-    async def _mine(self, request: web.Request, body: dict[str, Any] | None = None) -> Endpoint:
+    async def _owned_endpoint(self, request: web.Request, body: dict[str, Any] | None = None) -> Endpoint:
         owner = self._engine.accounts.authenticate(request, body)
         return self._engine.directory.of_owner(path_id(request), owner)
 
-    async def _again(self, name: str, config: EndpointConfig, owner: str) -> int:
-        """A create whose name is taken: by the same create, by an endpoint that is being deleted, or by another."""
+    async def _repeat_create(self, name: str, config: EndpointConfig, owner: str) -> int:
+        """Handle a create whose name is in use: by the same create, an endpoint under deletion, or another one."""
         await self._engine.endpoint_watcher.refresh(name)
         endpoint = self._engine.directory.named(name)
         if endpoint is not None and endpoint.memo.owner == owner and endpoint.deleting:
-            if not await self._workflows.closed(name, _DELETION_SECONDS_MAX):
+            if not await self._workflows.wait_until_closed(name, _DELETION_SECONDS_MAX):
                 raise deletion_under_way(endpoint)
             endpoint = None
-        if endpoint is None:  # it has ended meanwhile
-            with contextlib.suppress(AlreadyThere):
+        if endpoint is None:  # it has ended in the meantime
+            with contextlib.suppress(EndpointExistsError):
                 return await self._workflows.start(name, config, owner)
             await self._engine.endpoint_watcher.refresh(name)
             endpoint = self._engine.directory.named(name)
@@ -374,19 +374,19 @@ class EndpointsApi:
 
 
 def deletion_under_way(endpoint: Endpoint) -> Problem:
-    """The name is free once the old endpoint's last worker is released."""
+    """The problem for a create while an endpoint of this name is being deleted."""
     left = len(endpoint.memo.members)
     ends = (
         f"it ends about 30 s after the marketplace confirms that the last of its {left} workers is released"
         if left
-        else "its workers are released, it ends after a last look at the marketplace, within about 30 s"
+        else "its workers are released, it ends after a final listing of the marketplace, within about 30 s"
     )
     message = f"the endpoint {endpoint.name!r} is still being deleted: {ends}; create it again then"
     return Problem(503, "endpoint_deleting", message, headers={"Retry-After": "5"})
 
 
 def record(endpoint: Endpoint) -> dict[str, Any]:
-    """An endpoint as the official clients read it."""
+    """An endpoint in the official format."""
     memo: EndpointMemo = endpoint.memo
     config = endpoint.config.model_dump(mode="json")
     return config | {
@@ -415,7 +415,7 @@ def _deleted(message: str, *, deleted: int, failed: int, begun: bool) -> dict[st
 
 
 def _flag(value: object) -> bool:
-    """A yes or no as JSON or as a query's text.
+    """A boolean from JSON or from a query string.
 
     Raises:
         Problem: 400.
@@ -424,11 +424,11 @@ def _flag(value: object) -> bool:
         return False
     if value in (True, "true", "1"):
         return True
-    raise Problem(400, "invalid_args", f"force: true or false was expected, not {str(value)[:40]!r}")
+    raise Problem(400, "invalid_args", f"force: must be true or false, not {str(value)[:40]!r}")
 
 
-def tail_of(value: object, default: int = 200) -> int:
-    """How many lines are wanted.
+def read_tail(value: object, default: int = 200) -> int:
+    """The requested number of lines.
 
     Raises:
         Problem: 400.
@@ -444,7 +444,7 @@ def tail_of(value: object, default: int = 200) -> int:
 
 
 def _machines(given: object) -> list[int]:
-    """The machine ids of a body; none: all.
+    """The machine ids of a body; empty: all.
 
     Raises:
         Problem: 400.
@@ -474,7 +474,7 @@ def _config(given: dict[str, Any]) -> EndpointConfig:
 def _check_name(name: str) -> None:
     if len(name) > ENDPOINT_NAME_CHARS_MAX or _NAME.fullmatch(name) is None:
         message = (
-            f"endpoint_name: 1 to {ENDPOINT_NAME_CHARS_MAX} letters, digits, `_`, `-`, and single blanks inside "
+            f"endpoint_name: 1 to {ENDPOINT_NAME_CHARS_MAX} letters, digits, `_`, `-`, and single spaces inside "
             f"(got {name[:80]!r})"
         )
         raise Problem(400, "invalid_args", message)

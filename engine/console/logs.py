@@ -1,4 +1,4 @@
-"""`/get_endpoint_logs/` and its relatives: the decision log as text, at four levels of detail."""
+"""`/get_endpoint_logs/` and related calls: the decision log as text, in four levels of detail."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -7,8 +7,8 @@ from aiohttp import web
 
 from engine.api.parsing import answer, read_object
 from engine.console.endpoint_workflows import EndpointWorkflows
-from engine.console.endpoints import tail_of
-from engine.console.workers import endpoint_of, whole
+from engine.console.endpoints import read_tail
+from engine.console.workers import endpoint_of, positive_int
 from engine.engine import Engine
 from engine.openapi import shapes
 from engine.openapi.declarations import ACCOUNT, BODY, TEMPORAL, ok
@@ -17,11 +17,11 @@ from stoker_wire.messages import DecisionLine
 from stoker_wire.openapi import handles
 
 LEVELS = ("info0", "info1", "trace", "debug")
-"""By `DecisionLine.level`; each holds the lines of its own level and of the less detailed ones."""
+"""By `DecisionLine.level`; each level includes the less detailed ones."""
 
 
 class LogsApi:
-    """Logs of an endpoint or of one of its workergroups."""
+    """Decision logs of endpoints and workergroups."""
 
     def __init__(self, engine: Engine, workflows: EndpointWorkflows) -> None:
         self._engine = engine
@@ -36,12 +36,12 @@ class LogsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def of_endpoint(self, request: web.Request) -> web.Response:
-        """All lines."""
+        """The decision log of an endpoint."""
         body = await read_object(request)
         owner = self._engine.accounts.authenticate(request, body)
         endpoint = await endpoint_of(self._engine, body, owner)
-        lines = await self._workflows.ask(endpoint, QUERY_DECISIONS, tail_of(body.get("tail")))
-        return answer(rendered(_read(lines)))
+        lines = await self._workflows.query(endpoint, QUERY_DECISIONS, read_tail(body.get("tail")))
+        return answer(render_levels(_parse(lines)))
 
     @handles(
         "POST /get_autogroup_logs/",
@@ -53,25 +53,25 @@ class LogsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def of_group(self, request: web.Request) -> web.Response:
-        """The lines about one workergroup."""
+        """The decision log of a workergroup."""
         body = await read_object(request)
         owner = self._engine.accounts.authenticate(request, body)
-        group_id = whole(body, "id")
+        group_id = positive_int(body, "id")
         endpoint = self._engine.directory.of_group(group_id, owner)
-        lines = await self._workflows.ask(endpoint, QUERY_DECISIONS, tail_of(body.get("tail")))
-        return answer(rendered([line for line in _read(lines) if line.workergroup_id == group_id]))
+        lines = await self._workflows.query(endpoint, QUERY_DECISIONS, read_tail(body.get("tail")))
+        return answer(render_levels([line for line in _parse(lines) if line.workergroup_id == group_id]))
 
 
-def rendered(lines: list[DecisionLine]) -> dict[str, str]:
-    """The four texts, oldest line first."""
+def render_levels(lines: list[DecisionLine]) -> dict[str, str]:
+    """The text of each level, oldest line first."""
     return {
-        name: "".join(f"{text(line)}\n" for line in lines if line.level <= level)
+        name: "".join(f"{render_line(line)}\n" for line in lines if line.level <= level)
         for level, name in enumerate(LEVELS)
     }
 
 
-def text(line: DecisionLine) -> str:
-    """One line as an operator reads it."""
+def render_line(line: DecisionLine) -> str:
+    """One line of text."""
     at = datetime.fromtimestamp(line.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
     subject = f" {line.subject}" if line.subject else ""
     numbers = " ".join(f"{name}={value:g}" for name, value in line.numbers.items())
@@ -79,5 +79,5 @@ def text(line: DecisionLine) -> str:
     return f"{at}Z {line.kind}{subject}: {message}" + (f" ({numbers})" if numbers else "")
 
 
-def _read(lines: list[dict[str, Any]]) -> list[DecisionLine]:
+def _parse(lines: list[dict[str, Any]]) -> list[DecisionLine]:
     return [DecisionLine.model_validate(line) for line in lines]

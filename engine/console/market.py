@@ -1,7 +1,7 @@
-"""A window on the marketplace, at the console's address: official tools expect offers, templates and instances there.
+"""Read-only view of the marketplace: official tools expect offers, templates and instances at the console's address.
 
-Read only. Searches go through with the deployment's own market key; of instances an account sees those of its own
-endpoints, with the values of their environment hidden: among them are the workers' tokens.
+Searches use the deployment's market key. An account sees the instances of its own endpoints, without the values of
+their environment, which include the workers' tokens.
 """
 
 import json
@@ -40,7 +40,7 @@ class MarketApi:
         self._session: aiohttp.ClientSession | None = None
 
     async def open_session(self, _: web.Application) -> AsyncIterator[None]:
-        """Its connections live as long as the application."""
+        """Keep the HTTP session open while the application runs."""
         timeout = aiohttp.ClientTimeout(total=_SECONDS_MAX)
         async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
             self._session = session
@@ -57,10 +57,10 @@ class MarketApi:
         refuses=(*BODY, *MARKET),
     )
     async def search(self, request: web.Request) -> web.Response:
-        """Offers."""
+        """Search offers."""
         body = await read_object(request)
         self._engine.accounts.authenticate(request, body)
-        return answer(await self._ask(request.method, request.path, body=_without(body)))
+        return answer(await self._call(request.method, request.path, body=_without_key(body)))
 
     @handles(
         "GET /api/v0/template/",
@@ -70,18 +70,18 @@ class MarketApi:
         replies=ok(shapes.Templates),
         refuses=(401, *MARKET),
     )
-    async def look(self, request: web.Request) -> web.Response:
-        """Templates."""
+    async def templates(self, request: web.Request) -> web.Response:
+        """List templates."""
         self._engine.accounts.authenticate(request)
-        found = await self._ask("GET", request.path, query=_without(request.query))
+        found = await self._call("GET", request.path, query=_without_key(request.query))
         rows = _rows(found, "templates")
         return answer({**found, "templates": [without_secrets(row) for row in rows]})
 
     async def has_template(self, hash_id: str | None, template_id: int | None) -> bool | None:
-        """Whether the marketplace has the template; None: it cannot be asked now."""
+        """Whether the marketplace has the template; None: the marketplace does not answer."""
         wanted = {"hash_id": {"eq": hash_id}} if hash_id is not None else {"id": {"eq": template_id}}
         try:
-            found = await self._ask("GET", "/api/v0/template/", query={"select_filters": json.dumps(wanted)})
+            found = await self._call("GET", "/api/v0/template/", query={"select_filters": json.dumps(wanted)})
             return bool(_rows(found, "templates"))
         except Problem:
             return None
@@ -95,10 +95,10 @@ class MarketApi:
         refuses=(401, *MARKET),
     )
     async def benchmarks(self, request: web.Request) -> web.Response:
-        """What others measured; a marketplace that keeps no such table has none."""
+        """Benchmarks of the marketplace; empty if it has no such table."""
         self._engine.accounts.authenticate(request)
         try:
-            found = await self._ask("GET", "/api/v0/benchmarks", query=_without(request.query))
+            found = await self._call("GET", "/api/v0/benchmarks", query=_without_key(request.query))
         except Problem as problem:
             if problem.status != 404:
                 raise
@@ -114,14 +114,14 @@ class MarketApi:
         refuses=(401, *MARKET),
     )
     async def instance(self, request: web.Request) -> web.Response:
-        """One of the account's instances, or null."""
+        """One instance of the account, or null."""
         owner = self._engine.accounts.authenticate(request)
         number = path_id(request)
-        if number not in self._mine(owner):
+        if number not in self._own_instance_ids(owner):
             return answer({"instances": None})
-        found = await self._ask("GET", f"/api/v0/instances/{number}/", query={"owner": "me"})
+        found = await self._call("GET", f"/api/v0/instances/{number}/", query={"owner": "me"})
         row = found.get("instances")
-        return answer({"instances": shown(row) if isinstance(row, dict) else None})
+        return answer({"instances": without_environment(row) if isinstance(row, dict) else None})
 
     @handles(
         "GET /api/v0/instances/",
@@ -132,10 +132,14 @@ class MarketApi:
         refuses=(*BODY, *MARKET),
     )
     async def instances(self, request: web.Request) -> web.Response:
-        """All of the account's instances."""
+        """All instances of the account."""
         owner = self._engine.accounts.authenticate(request, await read_object(request))
-        mine = self._mine(owner)
-        rows = [shown(row) for row in await self._all() if row.get("id") in mine] if mine else []
+        mine = self._own_instance_ids(owner)
+        rows = (
+            [without_environment(row) for row in await self._all_instances() if row.get("id") in mine]
+            if mine
+            else []
+        )
         labels: dict[str, int] = {}
         for row in rows:
             labels[row.get("label") or ""] = labels.get(row.get("label") or "", 0) + 1
@@ -149,7 +153,7 @@ class MarketApi:
             }
         )
 
-    def _mine(self, owner: str) -> set[int]:
+    def _own_instance_ids(self, owner: str) -> set[int]:
         return {
             worker.instance_id
             for endpoint in self._engine.directory.owned_by(owner)
@@ -157,11 +161,11 @@ class MarketApi:
             if worker.listed and worker.instance_id
         }
 
-    async def _all(self) -> list[dict[str, Any]]:
+    async def _all_instances(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         query = {"limit": str(_PAGE)}
         for _ in range(_PAGES_MAX):
-            page = await self._ask("GET", "/api/v1/instances/", query=query)
+            page = await self._call("GET", "/api/v1/instances/", query=query)
             rows += _rows(page, "instances")
             token = page.get("next_token")
             if not token:
@@ -173,12 +177,12 @@ class MarketApi:
             )
         return rows
 
-    async def _ask(
+    async def _call(
         self, method: str, path: str, *, body: Any = None, query: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
         settings = self._engine.settings
         if not settings.market_url or self._session is None:
-            raise Problem(404, "no_market", "this engine was not told where its marketplace is")
+            raise Problem(404, "no_market", "this engine has no marketplace; set market_url")
         headers = {"Authorization": f"Bearer {settings.market_key}"}
         try:
             async with self._session.request(
@@ -202,7 +206,7 @@ class MarketApi:
         if status != 200 or not isinstance(message, dict):
             code = message.get("error") if isinstance(message, dict) else None
             message = message.get("msg") if isinstance(message, dict) else None
-            # A 401 of the marketplace is about the deployment's key, not about the caller's.
+            # A 401 of the marketplace concerns the deployment's key, not the caller's.
             status = 502 if status in (401, 403) or status >= 500 or status < 400 else status
             raise Problem(
                 status, str(code or "market_refused"), str(message or "the marketplace refused the call")
@@ -211,7 +215,11 @@ class MarketApi:
 
 
 def _rows(found: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """An answer without the list is no answer: it must not read as an empty one."""
+    """The list in an answer. A missing list is an error, not an empty list.
+
+    Raises:
+        Problem: 502.
+    """
     rows = found.get(key)
     if not isinstance(rows, list):
         raise Problem(502, "market_refused", f"the marketplace answered without {key!r}; check its address")
@@ -219,7 +227,7 @@ def _rows(found: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def without_secrets(template: dict[str, Any]) -> dict[str, Any]:
-    """The template without the values of variables that hold secrets: every account of this engine may look at it."""
+    """The template without the values of secret variables, because every account may read it."""
     env = template.get("env")
     if not isinstance(env, str) or not env:
         return template
@@ -230,13 +238,13 @@ def without_secrets(template: dict[str, Any]) -> dict[str, Any]:
     return {**template, "env": redact(env, values)}
 
 
-def shown(row: dict[str, Any]) -> dict[str, Any]:
-    """The instance without the values of its environment, and without what it was started with."""
+def without_environment(row: dict[str, Any]) -> dict[str, Any]:
+    """The instance without its environment's values and its start command."""
     env = row.get("extra_env")
     pairs = [[str(pair[0]), _HIDDEN] for pair in env if pair] if isinstance(env, list) else []
     return {**row, "extra_env": pairs, "onstart": None, "image_args": [], "instance_api_key": None}
 
 
-def _without(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the caller sent, without the caller's key."""
+def _without_key(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters without the caller's key."""
     return {name: value for name, value in values.items() if name not in _CREDENTIALS}

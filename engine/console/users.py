@@ -1,4 +1,4 @@
-"""`/api/v0/users/current`: who the key belongs to; the official CLI asks it once."""
+"""`/api/v0/users/current`: the account of the key."""
 
 from aiohttp import web
 
@@ -25,7 +25,7 @@ class UsersApi:
         refuses=(401,),
     )
     async def current(self, request: web.Request) -> web.Response:
-        """The account as the official CLI reads it."""
+        """The account in the official format."""
         owner = self._engine.accounts.authenticate(request)
         return answer(
             {

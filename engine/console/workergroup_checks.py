@@ -1,4 +1,4 @@
-"""What a workergroup says is checked before its workflow hears of it: a person is told at once, not by a decision log."""
+"""Checks of a workergroup before it reaches the workflow, so that the caller gets the error at once."""
 
 from collections.abc import Callable
 
@@ -9,15 +9,16 @@ from stoker_wire.security.redaction import REFERENCE, plaintext_secrets
 from stoker_wire.workergroup import Workergroup
 
 
-async def check(group: Workergroup, window: MarketApi) -> None:
-    """Raises Problem 400: search params or launch args that cannot be read, or a template that the marketplace does not have.
+async def check(group: Workergroup, market: MarketApi) -> None:
+    """Check search params, launch args and template. The template is accepted while the marketplace does not answer.
 
-    A marketplace that does not answer refuses nothing: its word comes with the first search.
+    Raises:
+        Problem: 400, search params or launch args cannot be parsed, or the template does not exist.
     """
-    _readable("invalid_search_params", "search_params", lambda: parse_filters(group.search_params))
-    _readable("invalid_launch_args", "launch_args", lambda: parse_launch_args(group.launch_args))
-    _without_secrets(group)
-    if await window.has_template(group.template_hash, group.template_id) is False:
+    _check_grammar("invalid_search_params", "search_params", lambda: parse_filters(group.search_params))
+    _check_grammar("invalid_launch_args", "launch_args", lambda: parse_launch_args(group.launch_args))
+    _check_secrets(group)
+    if await market.has_template(group.template_hash, group.template_id) is False:
         message = f"hash {group.template_hash!r}" if group.template_hash else f"id {group.template_id}"
         raise Problem(
             400,
@@ -26,19 +27,19 @@ async def check(group: Workergroup, window: MarketApi) -> None:
         )
 
 
-def _without_secrets(group: Workergroup) -> None:
-    """Launch args lie in the workflow's history, for everybody who can look at Temporal, for as long as it is kept."""
+def _check_secrets(group: Workergroup) -> None:
+    """Reject secrets in launch args: the workflow history stores them for everyone who can read it."""
     args = parse_launch_args(group.launch_args)
     if plain := plaintext_secrets(args.env):
         name = plain[0]
-        message = f"{name} looks like a secret in plain; give the deployment STOKER_SECRET_{name}, and say {name}={REFERENCE}{name}"
+        message = f"{name} looks like a secret in plain text; set STOKER_SECRET_{name} for the deployment and write {name}={REFERENCE}{name}"
         raise Problem(400, "plain_secret", f"launch_args: {message}, or set it in the marketplace's template")
     if "image_login" in args.extra:
-        message = "a registry password would lie in the workflow's history; name the login in the marketplace's template"
-        raise Problem(400, "plain_secret", f"launch_args: --login is not taken: {message}")
+        message = "the workflow history would contain a registry password; name the login in the marketplace's template"
+        raise Problem(400, "plain_secret", f"launch_args: --login is not accepted: {message}")
 
 
-def _readable(code: str, field: str, read: Callable[[], object]) -> None:
+def _check_grammar(code: str, field: str, read: Callable[[], object]) -> None:
     try:
         read()
     except GrammarError as fault:

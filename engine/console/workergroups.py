@@ -37,17 +37,17 @@ _NOT_GROUP = frozenset(
         "search_query",
     }
 )
-_QUESTIONS_AT_ONCE = 16
+_QUERIES_AT_ONCE = 16
 _UNSUPPORTED = frozenset({"docker_login_user", "docker_login_pass", "docker_login_repo"})
 
 
 class WorkergroupsApi:
     """Create, list, show, change, delete."""
 
-    def __init__(self, engine: Engine, workflows: EndpointWorkflows, window: MarketApi) -> None:
+    def __init__(self, engine: Engine, workflows: EndpointWorkflows, market: MarketApi) -> None:
         self._engine = engine
         self._workflows = workflows
-        self._window = window
+        self._market = market
 
     @handles(
         "GET /api/v0/workergroups/",
@@ -61,28 +61,30 @@ class WorkergroupsApi:
         """The account's workergroups."""
         owner = self._engine.accounts.authenticate(request, await read_object(request))
         owned = [each for each in self._engine.directory.owned_by(owner) if each.memo.groups]
-        turn = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
-        answers = await asyncio.gather(*(self._rows(each, turn) for each in owned))
+        semaphore = asyncio.Semaphore(_QUERIES_AT_ONCE)
+        answers = await asyncio.gather(*(self._rows(each, semaphore) for each in owned))
         faults = [each for each in answers if isinstance(each, Exception)]
         if faults and len(faults) == len(owned):
-            raise faults[0]  # Temporal or its worker does not answer: nothing is known of any endpoint
+            raise faults[0]  # Temporal or its worker does not answer for any endpoint
         rows: list[dict[str, Any]] = []
         for endpoint, found in zip(owned, answers, strict=True):
             rows += _broken(endpoint, rpc_error_text(found)) if isinstance(found, Exception) else found
         return answer({"success": True, "results": rows})
 
-    async def _rows(self, endpoint: Endpoint, turn: asyncio.Semaphore) -> list[dict[str, Any]] | Exception:
-        """One endpoint's rows. A broken endpoint must not hide the others: its rows name the reason that Temporal knows."""
-        async with turn:
+    async def _rows(
+        self, endpoint: Endpoint, semaphore: asyncio.Semaphore
+    ) -> list[dict[str, Any]] | Exception:
+        """One endpoint's rows. A broken endpoint must not hide the others, so its rows contain Temporal's reason."""
+        async with semaphore:
             try:
                 return [record(endpoint, group) for group in await self._groups(endpoint)]
             except (*TEMPORAL_FAULTS, Problem, WorkflowQueryFailedError, WorkflowQueryRejectedError) as fault:
-                silent = fault
+                query_fault = fault
             try:
                 found = await progress_of(self._engine.client, endpoint.workflow_id)
             except TEMPORAL_FAULTS:
-                return silent
-            return _broken(endpoint, found.fault) if found.fault else silent
+                return query_fault
+            return _broken(endpoint, found.fault) if found.fault else query_fault
 
     @handles(
         "POST /api/v0/workergroups/",
@@ -94,12 +96,12 @@ class WorkergroupsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def create(self, request: web.Request) -> web.Response:
-        """A new workergroup of an endpoint named by id or by name."""
+        """Create a workergroup of an endpoint given by id or name."""
         body = await read_object(request)
         owner = self._engine.accounts.authenticate(request, body)
         endpoint = await self._endpoint_of(body, owner)
         group = _group({"id": new_id()} | _given(body))
-        stored = await self._put(endpoint, group)
+        stored = await self._store(endpoint, group)
         return answer({"success": True, "id": stored["id"]})
 
     @handles(
@@ -113,7 +115,7 @@ class WorkergroupsApi:
     )
     async def show(self, request: web.Request) -> web.Response:
         """One workergroup."""
-        endpoint, group = await self._mine(request)
+        endpoint, group = await self._owned_group(request)
         return answer({"success": True, "result": record(endpoint, group)})
 
     @handles(
@@ -127,13 +129,13 @@ class WorkergroupsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def change(self, request: web.Request) -> web.Response:
-        """New values for what is given; null and absent stay. A new template or filter rolls the workers over."""
+        """Change the given fields; absent and null fields keep their values. A new template or filter updates the workers."""
         body = await read_object(request)
-        endpoint, group = await self._mine(request, body)
+        endpoint, group = await self._owned_group(request, body)
         given = _given(body)
         if "template_hash" in given or "template_id" in given:
             group = group | {"template_hash": None, "template_id": None}
-        await self._put(endpoint, _group(group | given))
+        await self._store(endpoint, _group(group | given))
         return answer({"success": True})
 
     @handles(
@@ -148,25 +150,25 @@ class WorkergroupsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def delete(self, request: web.Request) -> web.Response:
-        """Remove it; its workers are released."""
-        endpoint, group = await self._mine(request, await read_object(request))
+        """Delete the workergroup and release its workers."""
+        endpoint, group = await self._owned_group(request, await read_object(request))
         group_id = int(group["id"])
-        await self._workflows.change(endpoint, REMOVE_WORKERGROUP, group_id)
-        await self._workflows.seen(endpoint, lambda e: group_id not in e.memo.groups)
+        await self._workflows.update(endpoint, REMOVE_WORKERGROUP, group_id)
+        await self._workflows.wait_until_in_memo(endpoint, lambda e: group_id not in e.memo.groups)
         return answer({"success": True})
 
-    async def _put(self, endpoint: Endpoint, group: Workergroup) -> dict[str, Any]:
-        await check(group, self._window)
+    async def _store(self, endpoint: Endpoint, group: Workergroup) -> dict[str, Any]:
+        await check(group, self._market)
         sent = group.model_dump(mode="json")
-        stored: dict[str, Any] = await self._workflows.change(endpoint, SET_WORKERGROUP, sent)
-        await self._workflows.seen(endpoint, lambda e: group.id in e.memo.groups)
+        stored: dict[str, Any] = await self._workflows.update(endpoint, SET_WORKERGROUP, sent)
+        await self._workflows.wait_until_in_memo(endpoint, lambda e: group.id in e.memo.groups)
         return stored
 
     async def _groups(self, endpoint: Endpoint) -> list[dict[str, Any]]:
-        groups: list[dict[str, Any]] = await self._workflows.ask(endpoint, QUERY_WORKERGROUPS)
+        groups: list[dict[str, Any]] = await self._workflows.query(endpoint, QUERY_WORKERGROUPS)
         return groups
 
-    async def _mine(
+    async def _owned_group(
         self, request: web.Request, body: dict[str, Any] | None = None
     ) -> tuple[Endpoint, dict[str, Any]]:
         owner = self._engine.accounts.authenticate(request, body)
@@ -188,14 +190,16 @@ class WorkergroupsApi:
 
 
 def _broken(endpoint: Endpoint, reason: str) -> list[dict[str, Any]]:
-    """The workergroups of an endpoint that does not answer: their ids and the reason."""
+    """The workergroups of an endpoint that does not answer, with the reason."""
     unknown = {"template_hash": None, "template_id": None, "search_params": "", "launch_args": ""}
-    words = f"the endpoint's workflow does not answer: {reason}"
-    return [record(endpoint, {"id": number} | unknown | {"broken": words}) for number in endpoint.memo.groups]
+    message = f"the endpoint's workflow does not answer: {reason}"
+    return [
+        record(endpoint, {"id": number} | unknown | {"broken": message}) for number in endpoint.memo.groups
+    ]
 
 
 def record(endpoint: Endpoint, group: dict[str, Any]) -> dict[str, Any]:
-    """A workergroup as the official clients read it."""
+    """A workergroup in the official format."""
     return group | {
         "endpoint_id": endpoint.id,
         "endpoint_name": endpoint.name,

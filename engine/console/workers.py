@@ -1,4 +1,4 @@
-"""`/get_endpoint_workers/` and its relatives: worker rows whose numbers are never null; and rolling updates."""
+"""`/get_endpoint_workers/` and related calls: worker rows without null numbers, and rolling updates."""
 
 import re
 import time
@@ -25,7 +25,7 @@ _WORKERS = ok(
 
 
 class WorkersApi:
-    """Workers of an endpoint or workergroup, and their rolling update."""
+    """Workers of endpoints and workergroups, and rolling updates."""
 
     def __init__(self, engine: Engine, workflows: EndpointWorkflows) -> None:
         self._engine = engine
@@ -62,7 +62,7 @@ class WorkersApi:
         """The workergroup's workers, a bare list."""
         body = await read_object(request)
         owner = self._engine.accounts.authenticate(request, body)
-        group_id = whole(body, "id")
+        group_id = positive_int(body, "id")
         try:
             endpoint = self._engine.directory.of_group(group_id, owner)
         except Problem as problem:
@@ -78,21 +78,21 @@ class WorkersApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def update(self, request: web.Request) -> web.Response:
-        """Roll a workergroup's workers over, without dropping a request."""
+        """Start or cancel a rolling update of a workergroup's workers; no request is dropped."""
         body = await read_object(request)
         owner = self._engine.accounts.authenticate(request, body)
-        group_id = whole(body, "workergroup_id")
+        group_id = positive_int(body, "workergroup_id")
         endpoint = self._engine.directory.of_group(group_id, owner)
         if body.get("cancel_update"):
-            await self._workflows.change(endpoint, CANCEL_UPDATE, group_id)
+            await self._workflows.update(endpoint, CANCEL_UPDATE, group_id)
             return answer({"success": True, "cancelled": True})
         due = sum(1 for member in endpoint.memo.members if member.g == group_id)
-        await self._workflows.change(endpoint, UPDATE_WORKERS, group_id)
+        await self._workflows.update(endpoint, UPDATE_WORKERS, group_id)
         return answer({"success": True, "workers_to_update": due})
 
 
 def _unknown(problem: Problem) -> web.Response:
-    """No such endpoint or workergroup, as the official engine says it: 200, which its client reads as no workers.
+    """The official reply for a missing endpoint or workergroup: 200, which the official client reads as no workers.
 
     Raises:
         Problem: any other fault.
@@ -104,15 +104,15 @@ def _unknown(problem: Problem) -> web.Response:
 
 
 async def endpoint_of(engine: Engine, body: dict[str, Any], owner: str) -> Endpoint:
-    """The endpoint that a body names by `id` or by `endpoint`."""
+    """The endpoint that a body gives by `id` or by `endpoint`, its name."""
     name = body.get("endpoint")
     if body.get("id") is None and isinstance(name, str):
         return await engine.find_owned(name, owner)
-    return engine.directory.of_owner(whole(body, "id"), owner)
+    return engine.directory.of_owner(positive_int(body, "id"), owner)
 
 
-def whole(body: dict[str, Any], field: str) -> int:
-    """A whole number from a body.
+def positive_int(body: dict[str, Any], field: str) -> int:
+    """A positive integer from a body.
 
     Raises:
         Problem: 400.
@@ -124,7 +124,7 @@ def whole(body: dict[str, Any], field: str) -> int:
 
 
 def rows(endpoint: Endpoint, group_id: int | None = None) -> list[dict[str, Any]]:
-    """The workers as the official clients read them."""
+    """The workers in the official format."""
     now = time.time()
     return [
         row(endpoint, worker, now)
@@ -134,7 +134,7 @@ def rows(endpoint: Endpoint, group_id: int | None = None) -> list[dict[str, Any]
 
 
 def row(endpoint: Endpoint, worker: KnownWorker, now: float) -> dict[str, Any]:
-    """One worker; what is not known is 0, never null: the official client cannot read null."""
+    """One worker in the official format. Unknown values are 0, because the official client cannot read null."""
     status = worker.report.status
     return {
         "id": worker.instance_id,

@@ -1,4 +1,4 @@
-"""What a route answer proves to the worker: the official signature of its url, and stoker's own ticket."""
+"""Signatures and tickets of route answers: the official signature of the url, and stoker's own ticket."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ _CACHED_MAX = 20_000
 
 
 class TicketIssuer:
-    """Signs and seals. A signature costs a quarter of a millisecond and never changes, so it is made once per url."""
+    """Issues signatures and tickets. A signature takes 0.25 ms and never changes, so it is cached per url."""
 
     def __init__(self, *, secrets: tuple[bytes, ...], rsa_private_key_pem: bytes) -> None:
         key = load_pem_private_key(rsa_private_key_pem, password=None)
@@ -35,7 +35,7 @@ class TicketIssuer:
     def signature(self, url: str, launch_id: str = "", sealed: str = "") -> str:
         """Base64 RSA PKCS#1 v1.5 SHA-256 over the url, in the JSON that the official worker builds.
 
-        With the launch's own key where its worker reported on the launch's own path, else with the deployment's.
+        Signed with the launch's key if its worker reported on the launch's path, otherwise with the deployment's key.
         """
         signature = self._signatures.get((url, sealed))
         if signature is None:
@@ -48,7 +48,7 @@ class TicketIssuer:
         return signature
 
     def public_key_of(self, launch_id: str, sealed: str) -> bytes | None:
-        """The launch's public key in PEM, or None if this was not sealed here for this launch."""
+        """The launch's public key in PEM; None: the key was not sealed by this deployment for this launch."""
         key = self._opened(launch_id, sealed)
         return _pem(key) if key is not None else None
 
@@ -68,9 +68,11 @@ class TicketIssuer:
         now: float,
         secret: bytes | None = None,
     ) -> str:
-        """A sealed ticket. `reqnum` makes it single: it is drawn anew for every answer, by every engine.
+        """A signed ticket.
 
-        `secret` is the one that the worker's token was made with; None: not known, so it is sealed for each of them.
+        Args:
+            reqnum: a random number that makes the ticket unique over all engines.
+            secret: the one that the worker's token was made with; None: unknown, so the ticket is signed with each secret.
         """
         cached = (endpoint_id, launch_id, secret)
         keys = self._ticket_keys.get(cached)

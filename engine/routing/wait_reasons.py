@@ -1,4 +1,4 @@
-"""Why a request waits, in a word for programs and in a sentence for people."""
+"""Why a request waits: a code for programs and a sentence for people."""
 
 import math
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _KNOWN = {"busy", "booting", "recruiting", "no_capacity", "stopped", "worker_fai
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """`code` as in `stoker_wire.route.Waiting.reason`; `eta_s` when somebody promised something."""
+    """`code` as in `stoker_wire.route.Waiting.reason`; `eta_s` in seconds, if an estimate exists."""
 
     code: str
     sentence: str
@@ -35,12 +35,14 @@ class Reason:
 def why_waiting(endpoint: Endpoint, request: QueuedRequest, now: float) -> Reason:
     """Why this request has no worker now."""
     if request.turned_away:
-        message = f"the queue is full with {len(endpoint.request_queue)} requests; this one keeps no place, come again later"
+        message = f"the queue is full with {len(endpoint.request_queue)} requests; this request was not queued, retry later"
         return Reason("busy", message)
     if now < request.paused_until:
-        return Reason("worker_failed", "its workers failed twice within a second; pausing before the next")
+        return Reason(
+            "worker_failed", "two workers failed the request within a second; it is retried after a pause"
+        )
     if request.break_suspect is not None:
-        message = "a worker broke with this request and another failed it; waiting to see whether that one broke too"
+        message = "a worker broke with this request and another failed it; the request waits until it is known whether that one broke"
         return Reason("worker_failed", message)
     if endpoint.stopped:
         return Reason("stopped", "the endpoint is stopped; set endpoint_state to active to serve requests")
@@ -53,11 +55,11 @@ def why_waiting(endpoint: Endpoint, request: QueuedRequest, now: float) -> Reaso
     if any(
         w.suspicion.since is not None or now < w.suspicion.excluded_until for w in endpoint.workers.values()
     ):
-        return Reason("worker_failed", "its workers did not answer; waiting for them to report again")
-    return _nobody_ready(endpoint, now)
+        return Reason("worker_failed", "the workers did not answer; waiting for their next reports")
+    return _no_worker_ready(endpoint, now)
 
 
-def _nobody_ready(endpoint: Endpoint, now: float) -> Reason:
+def _no_worker_ready(endpoint: Endpoint, now: float) -> Reason:
     memo = endpoint.memo
     eta = max(0.0, round(memo.wait_until - now, 1)) if memo.wait_until is not None else None
     if memo.wait_reason:
@@ -71,6 +73,6 @@ def _nobody_ready(endpoint: Endpoint, now: float) -> Reason:
         return Reason("booting", message, eta)
     if not memo.groups:
         return Reason(
-            "no_capacity", "the endpoint has no workergroup, so it cannot recruit workers; create one"
+            "no_capacity", "the endpoint has no workergroup and cannot recruit workers; create a workergroup"
         )
     return Reason("recruiting", "no worker is ready; the endpoint is recruiting", eta)

@@ -1,8 +1,8 @@
-"""stoker's own certificate authority: TLS for workers, the way the official start script asks for it.
+"""Certificate authority that gives workers TLS certificates, with the calls of the official start script.
 
-`POST /api/v0/sign_cert/?instance_id=<id>` takes a certificate request and answers a certificate for that instance's
-address; `GET /static/jvastai_root.cer` is the root that clients trust. Whatever names a request asks for are ignored:
-a certificate holds the address at which the marketplace says the instance is, and nothing else.
+`POST /api/v0/sign_cert/?instance_id=<id>` answers a certificate request with a certificate for that instance's address;
+`GET /static/jvastai_root.cer` is the root certificate for clients. Names in the request are ignored: the certificate
+contains only the address that the marketplace lists for the instance.
 """
 
 import asyncio
@@ -36,17 +36,17 @@ CERTIFICATE_DAYS = 90
 _ROOT_DAYS = 3650
 _REQUEST_BYTES_MAX = 16 * 1024
 _ADDRESS_SECONDS_MAX = 20.0
-"""A start script asks within seconds of its instance's birth, before the marketplace has listed the address."""
+"""Start scripts ask within seconds after the instance starts, before the marketplace lists the address."""
 _UNKNOWN_SECONDS_MAX = 3.0
-"""For so long after a create call its instance may be missing from its endpoint's memo."""
-_LOOK_AGAIN_SECONDS = 0.2
+"""An instance may be missing from its endpoint's memo for this time after it was created."""
+_POLL_SECONDS = 0.2
 WAITING_MAX = 128
-"""Callers that bring no key are held while an address is looked for: so many and no more."""
+"""Limit of waiting calls, because callers without a key are held too."""
 _RSA_BITS_MIN = 2048
 
 
 class Authority:
-    """Issues certificates. Every engine with the same key is the same authority."""
+    """Issues certificates. Engines with the same key are the same authority."""
 
     def __init__(self, key_pem: bytes) -> None:
         key = load_pem_private_key(key_pem, password=None)
@@ -63,7 +63,7 @@ class Authority:
     def _root(self) -> x509.Certificate:
         usage = _usage(key_cert_sign=True, crl_sign=True)
         return (
-            self._begun(self._name, self._key.public_key(), days=_ROOT_DAYS)
+            self._builder(self._name, self._key.public_key(), days=_ROOT_DAYS)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(self._key_id, critical=False)
@@ -71,15 +71,15 @@ class Authority:
         )
 
     def issue(self, request_pem: bytes, address: str) -> bytes:
-        """A certificate in PEM for whoever holds the request's key, at this address (an IP or a host name).
+        """A certificate in PEM for the request's key and this address, an IP address or host name.
 
         Raises:
-            Problem: 400, not a certificate request, or a key too weak.
+            Problem: 400, not a certificate request, or its key is too weak.
         """
         key = _requested_key(request_pem)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address[:64])])
         certificate = (
-            self._begun(name, key, days=CERTIFICATE_DAYS)
+            self._builder(name, key, days=CERTIFICATE_DAYS)
             .add_extension(x509.SubjectAlternativeName([_general_name(address)]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(digital_signature=True, key_encipherment=True), critical=True)
@@ -92,10 +92,10 @@ class Authority:
         )
         return certificate.public_bytes(Encoding.PEM)
 
-    def _begun(
+    def _builder(
         self, name: x509.Name, key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey, *, days: int
     ) -> x509.CertificateBuilder:
-        # Backdated an hour: a worker's clock may be behind.
+        # Valid since an hour ago, because a worker's clock may be behind.
         now = datetime.now(UTC) - timedelta(hours=1)
         return (
             x509.CertificateBuilder()
@@ -118,14 +118,14 @@ def worker_trust(ca_key_pem: bytes) -> ssl.SSLContext | None:
 
 
 class CertificateApi:
-    """The two calls."""
+    """The calls of the certificate authority."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         pem = engine.settings.ca_key_pem
         self._authority = Authority(pem) if pem else None
         self.waiting = {True: 0, False: 0}
-        """Calls that wait, by whether their instance was known when they came: strangers cannot take the places of workers."""
+        """Waiting calls by whether their instance was known on arrival; unknown callers cannot exhaust the workers' limit."""
         self._known_at = -1
         self._known: dict[int, tuple[int, KnownWorker]] = {}
 
@@ -136,8 +136,8 @@ class CertificateApi:
         refuses=(404,),
     )
     async def root(self, request: web.Request) -> web.Response:
-        """The root certificate: public."""
-        return web.Response(body=self._open().root_pem, content_type="application/x-pem-file")
+        """The root certificate."""
+        return web.Response(body=self._require_authority().root_pem, content_type="application/x-pem-file")
 
     @handles(
         "POST /api/v0/sign_cert/",
@@ -148,34 +148,34 @@ class CertificateApi:
         refuses=(400, 403, 404, 408, 413),
     )
     async def sign(self, request: web.Request) -> web.Response:
-        """A certificate for the instance that asks."""
-        authority = self._open()
+        """Issue a certificate for the calling instance."""
+        authority = self._require_authority()
         instance_id = read_id(request.query.get("instance_id", ""))
         if instance_id is None:
-            raise Problem(
-                400, "invalid_args", "instance_id: the instance's number was expected (CONTAINER_ID)"
-            )
+            raise Problem(400, "invalid_args", "instance_id: must be the instance's number (CONTAINER_ID)")
         body = await read_body(request)
         if len(body) > _REQUEST_BYTES_MAX:
-            raise Problem(413, "body_too_large", f"a certificate request is under {_REQUEST_BYTES_MAX} bytes")
+            raise Problem(
+                413, "body_too_large", f"a certificate request must have at most {_REQUEST_BYTES_MAX} bytes"
+            )
         address = self._known_address(request, instance_id)
         if address is None:
-            _requested_key(body)  # who brings none need not wait
-            address = await self._wait(request, instance_id)
+            _requested_key(body)  # reject an invalid request before the wait
+            address = await self._wait_for_address(request, instance_id)
         certificate = authority.issue(body, address)
         log.info("certificate_issued", instance_id=instance_id, address=address)
         return web.Response(body=certificate, content_type="application/x-pem-file")
 
-    def _open(self) -> Authority:
+    def _require_authority(self) -> Authority:
         if self._authority is None:
-            raise Problem(404, "no_authority", "this deployment has no certificate authority: set its key")
+            raise Problem(404, "no_authority", "this deployment has no certificate authority; set its key")
         return self._authority
 
     def _known_address(self, request: web.Request, instance_id: int) -> str | None:
         """The instance's address, if it is known.
 
-        The official start script brings no key: then the call has to come from the address itself. With the worker's
-        token as a bearer key it may come from anywhere.
+        The official start script sends no key, so its call has to come from that address. A call with the worker's token
+        as bearer key may come from anywhere.
 
         Raises:
             Problem: 403, the caller is not that instance.
@@ -193,29 +193,29 @@ class CertificateApi:
         raise Problem(
             403,
             "not_the_instance",
-            "ask from the instance's own address, or send Authorization: Bearer $MASTER_TOKEN",
+            "call from the instance's own address, or send Authorization: Bearer $MASTER_TOKEN",
         )
 
-    async def _wait(self, request: web.Request, instance_id: int) -> str:
-        """The address of an instance that is not known yet, once it is. Strangers wait too: in places of their own."""
+    async def _wait_for_address(self, request: web.Request, instance_id: int) -> str:
+        """Wait until the instance's address is known. Calls of unknown instances wait too, with a limit of their own."""
         began = time.monotonic()
         known = self._worker(instance_id)[1] is not None
-        self._take_place(known)
+        self._count_waiting(known)
         try:
             while (address := self._known_address(request, instance_id)) is None:
                 here = self._worker(instance_id)[1] is not None
                 if time.monotonic() - began > (_ADDRESS_SECONDS_MAX if here else _UNKNOWN_SECONDS_MAX):
-                    what = "has no address yet" if here else "is not known here"
-                    message = f"instance {instance_id} {what}; ask again when the marketplace lists it"
+                    what = "has no address yet" if here else "is unknown"
+                    message = f"instance {instance_id} {what}; retry when the marketplace lists it"
                     raise Problem(404, "no_such_instance", message, headers={"Retry-After": "5"})
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS)
             return address
         finally:
             self.waiting[known] -= 1
 
-    def _take_place(self, known: bool) -> None:
+    def _count_waiting(self, known: bool) -> None:
         if self.waiting[known] >= WAITING_MAX:
-            message = "too many instances ask for a certificate at once; ask again"
+            message = "too many instances request a certificate at the same time; retry"
             raise Problem(503, "busy", message, headers={"Retry-After": "5"})
         self.waiting[known] += 1
 
@@ -239,10 +239,10 @@ def _requested_key(request_pem: bytes) -> rsa.RSAPublicKey | ec.EllipticCurvePub
         signed = request.is_signature_valid
     except (ValueError, UnsupportedAlgorithm, InvalidSignature):
         raise Problem(
-            400, "invalid_csr", "the body must be a certificate request in PEM (openssl req -new)"
+            400, "invalid_csr", "the body must be a certificate request in PEM format (openssl req -new)"
         ) from None
     if not signed:
-        raise Problem(400, "invalid_csr", "the request is not signed by the key that it asks for")
+        raise Problem(400, "invalid_csr", "the request must be signed with its own key")
     if isinstance(key, rsa.RSAPublicKey) and key.key_size >= _RSA_BITS_MIN:
         return key
     if isinstance(key, ec.EllipticCurvePublicKey):
