@@ -1,1 +1,1 @@
-"""Durable hands: what touches the marketplace, idempotent and classified."""
+"""Temporal activities: idempotent calls of the marketplace, with classified errors, and the planner."""

@@ -1,4 +1,4 @@
-"""Marketplace faults as Temporal should see them: final or worth another try, and never with a secret inside."""
+"""Converts marketplace errors to Temporal's: retryable or not, and without secrets."""
 
 import traceback
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from market.port import InstanceGone, MarketError, OfferGone, RateLimited, Unava
 _log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS_MAX = 120.0
-"""A market that asks for an hour is asked again sooner: the workflow has its own, visible patience."""
+"""Longest delay taken over from a rate limit; the workflow applies its own backoff beyond it."""
 
 _EXPECTED = (OfferGone, InstanceGone, Unavailable)
-"""Everyday life of a marketplace: no error log, no error metric."""
+"""Normal events of a marketplace: neither error log nor error metric."""
 
 
 def failure(error: MarketError, secrets: DeploymentSecrets) -> ApplicationError:
-    """The market's error by its name: `type` is the MarketError class, final ones are never retried."""
+    """The ApplicationError for a market error: `type` is the name of its class; final errors are not retried."""
     wait: timedelta | None = None
     if isinstance(error, RateLimited) and error.retry_after_s is not None:
         wait = timedelta(seconds=min(max(error.retry_after_s, 0.0), RETRY_AFTER_SECONDS_MAX))
@@ -36,11 +36,10 @@ def failure(error: MarketError, secrets: DeploymentSecrets) -> ApplicationError:
 
 
 @contextmanager
-def classified(secrets: DeploymentSecrets) -> Iterator[None]:
-    """Turns a MarketError into the ApplicationError that says whether another try makes sense.
+def converted_errors(secrets: DeploymentSecrets) -> Iterator[None]:
+    """Convert every exception to an ApplicationError that says whether a retry makes sense.
 
-    The cause is left out on purpose: Temporal writes causes into the history, and a library's exception may
-    quote the request that it was given.
+    The cause is omitted: Temporal writes it to the history, and a library's exception may quote a secret.
     """
     try:
         yield
@@ -48,7 +47,7 @@ def classified(secrets: DeploymentSecrets) -> Iterator[None]:
         raise failure(error, secrets) from None
     except ApplicationError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, its text may quote a secret
+    except Exception as error:  # noqa: BLE001 - the text of any exception may quote a secret
         frames = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
         _log.error("market_adapter_fault", fault=type(error).__name__, frames=frames[-8:])
         raise ApplicationError(

@@ -1,4 +1,4 @@
-"""The marketplace's hands: each call idempotent, classified, and with secrets resolved at the last moment."""
+"""Marketplace activities: idempotent, with classified errors. Secrets are resolved just before the call."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from activities.failures import classified
+from activities.failures import converted_errors
 from activities.launch import build_launch, priced, search_query, storage_dollars_per_hour, template_warnings
 from activities.messages import (
     CreatedInstance,
@@ -36,24 +36,23 @@ _log = structlog.get_logger(__name__)
 _STATUS_MESSAGE_CHARS_MAX = 200
 _PORTS_MAX = 32
 SHOWS_MAX = 32
-"""Instances looked up by id after one list. Doubled: a list that lost a large fleet is checked faster, with more calls."""
-_BEAT_SECONDS = 5.0
-"""Most lists have answered before the first: a heartbeat that reaches Temporal is a billed action."""
+"""Instances looked up by id after one listing. Doubled: missing instances are checked faster, with more calls."""
+_HEARTBEAT_SECONDS = 5.0
+"""Most listings finish before the first heartbeat, which Temporal Cloud would bill as an action."""
 
 
 class MarketActivities:
-    """Everything that a deployment does on its marketplace. Every failure is an ApplicationError whose `type` is
-    the name of the MarketError."""
+    """Operations of a deployment on its marketplace. They fail with ApplicationError; `type` names the MarketError."""
 
     def __init__(self, market: Market, secrets: DeploymentSecrets) -> None:
         self._market = market
         self._secrets = secrets
-        self._looks = itertools.count()
+        self._lookups = itertools.count()
 
     @activity.defn
     async def search_offers(self, asked: SearchOffers) -> FoundOffers:
-        """Offers that the workergroup's search params and its template's extra filters let through."""
-        with classified(self._secrets):
+        """Find offers that match the workergroup's search params and its template's extra filters."""
+        with converted_errors(self._secrets):
             group = asked.workergroup
             template = await self._template(group)
             found = priced(await self._market.search(search_query(group, template)), group)
@@ -61,9 +60,9 @@ class MarketActivities:
 
     @activity.defn
     async def create_instance(self, asked: CreateInstance) -> CreatedInstance:
-        """Rents the offer, once: a try that may have a forerunner looks the launch's label up first."""
+        """Rent the offer once. An attempt that may not be the first looks up the launch's label before it rents."""
         label = launch_label(asked.endpoint_name, asked.launch_id)
-        with classified(self._secrets):
+        with converted_errors(self._secrets):
             if asked.asked_before or activity.info().attempt > 1:
                 found = await self._market.labelled([label])
                 if found:
@@ -80,44 +79,44 @@ class MarketActivities:
 
     @activity.defn
     async def start_instance(self, asked: OnInstance) -> None:
-        """Wants it running."""
-        with classified(self._secrets):
+        """Start the instance."""
+        with converted_errors(self._secrets):
             await self._market.start(asked.instance_id)
 
     @activity.defn
     async def stop_instance(self, asked: OnInstance) -> None:
-        """Wants it stopped; its disk stays."""
-        with classified(self._secrets):
+        """Stop the instance; its disk is kept."""
+        with converted_errors(self._secrets):
             await self._market.stop(asked.instance_id)
 
     @activity.defn
     async def reboot_instance(self, asked: OnInstance) -> None:
-        """Restarts its container."""
-        with classified(self._secrets):
+        """Restart the instance's container."""
+        with converted_errors(self._secrets):
             await self._market.reboot(asked.instance_id)
 
     @activity.defn
     async def destroy_instance(self, asked: DestroyInstance) -> None:
-        """Releases it, and fails (to be tried again) until the marketplace says that it is gone.
+        """Destroy the instance; fails, so that Temporal retries, until the marketplace confirms that it does not exist.
 
-        Without an id the launch's outcome is not known: everything that carries exactly its label is released.
+        Without an id the launch's outcome is unknown: all instances with exactly its label are destroyed.
         """
-        with classified(self._secrets):
+        with converted_errors(self._secrets):
             ids = [asked.instance_id] if asked.instance_id is not None else await self._labelled(asked.label)
             for instance_id in ids:
                 await self._market.destroy(instance_id)
             left = [instance_id for instance_id in ids if await self._exists(instance_id)]
         if left:
             raise ApplicationError(
-                f"instance {left[0]} is still there after it was destroyed",
+                f"instance {left[0]} still exists after it was destroyed",
                 type="StillThere",
                 category=ApplicationErrorCategory.BENIGN,
             )
 
     @activity.defn
     async def update_instance(self, asked: UpdateInstance) -> None:
-        """Gives it its workergroup's current template; what runs, is restarted with it."""
-        with classified(self._secrets):
+        """Apply the workergroup's current template; a running instance is restarted with it."""
+        with converted_errors(self._secrets):
             launch = await self._launch(asked, await self._template(asked.workergroup))
             await self._market.update_template(asked.instance_id, launch)
             if asked.restart:
@@ -125,9 +124,9 @@ class MarketActivities:
 
     @activity.defn
     async def list_instances(self, asked: ListInstances) -> ListedInstances:
-        """The labelled instances, without what no decision needs."""
-        async with _beating():
-            with classified(self._secrets):
+        """List the labelled instances, without fields that no decision needs."""
+        async with _heartbeats():
+            with converted_errors(self._secrets):
                 found: Sequence[Instance] = (
                     await self._market.labelled([asked.prefix + each for each in asked.launch_ids])
                     if asked.launch_ids
@@ -145,11 +144,11 @@ class MarketActivities:
         )
 
     async def _by_id(self, missing: Sequence[int]) -> tuple[list[Instance], tuple[int, ...]]:
-        """Which of these instances exist, and which do not. An id in neither answer could not be looked up this time.
+        """The existing ones of these instances and the ids that do not exist; other ids were not looked up this time.
 
-        The number of calls is bounded. Each look begins at another id, so every id has its turn.
+        The number of calls is bounded. Each lookup starts at another id, so that every id is looked up eventually.
         """
-        begin = next(self._looks) * SHOWS_MAX % len(missing) if len(missing) > SHOWS_MAX else 0
+        begin = next(self._lookups) * SHOWS_MAX % len(missing) if len(missing) > SHOWS_MAX else 0
         shown, gone = [], []
         for instance_id in [*missing[begin:], *missing[:begin]][:SHOWS_MAX]:
             try:
@@ -165,20 +164,20 @@ class MarketActivities:
         return shown, tuple(gone)
 
     async def account(self) -> Account:
-        """The instances of the whole marketplace account that carry a label of stoker, by owner; not an activity."""
-        async with _beating():
-            with classified(self._secrets):
+        """All instances of the marketplace account with a stoker label, by owner; not an activity."""
+        async with _heartbeats():
+            with converted_errors(self._secrets):
                 if isinstance(self._market, DeploymentMarket):
                     return await self._market.account()
                 return Account(tuple(await self._market.list(label_prefix=LABEL_PREFIX)))
 
     async def existing(self, instance_ids: Sequence[int]) -> list[Instance]:
-        """Those of the instances that the marketplace shows by their ids."""
+        """The instances that exist by their ids."""
         shown, _ = await self._by_id(instance_ids)
         return shown
 
     async def _bills(self, asked: ListInstances) -> tuple[Charge, ...] | None:
-        """A bill that is not to be had must not hold up the listing: without it the ledger goes by its estimate."""
+        """The bills; None if they cannot be read, so that billing uses its estimate and the listing succeeds."""
         if asked.bills_since is None:
             return None
         try:
@@ -217,19 +216,19 @@ class MarketActivities:
 
 
 @contextlib.asynccontextmanager
-async def _beating() -> AsyncIterator[None]:
-    """A heartbeat now and then: the list of a large account takes minutes, and its worker's death is noticed in seconds."""
+async def _heartbeats() -> AsyncIterator[None]:
+    """Send heartbeats: a large listing takes minutes, and Temporal has to detect a dead worker in seconds."""
 
-    async def beat() -> None:
+    async def send() -> None:
         while True:
-            await asyncio.sleep(_BEAT_SECONDS)
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
             activity.heartbeat()
 
-    beating = asyncio.create_task(beat())
+    sending = asyncio.create_task(send())
     try:
         yield
     finally:
-        beating.cancel()
+        sending.cancel()
 
 
 def _adopted(instance: Instance) -> CreatedInstance:
@@ -255,12 +254,12 @@ def _created(instance_id: int, offer: Offer, launch: Launch, warnings: tuple[str
 
 def _brief(instance: Instance) -> Instance:
     message = (instance.status_msg or "")[:_STATUS_MESSAGE_CHARS_MAX] or None
-    said = {"ports": None, "status_msg": message, "public_ipaddr": None, "address": address_of(instance)}
-    return instance.model_copy(update=said)
+    changes = {"ports": None, "status_msg": message, "public_ipaddr": None, "address": address_of(instance)}
+    return instance.model_copy(update=changes)
 
 
 def address_of(instance: Instance) -> str:
-    """Where the instance can be reached, `host:port,port…`; empty while the marketplace does not say."""
+    """The instance's address, `host:port,port…`; empty: the marketplace does not list it yet."""
     host = (instance.public_ipaddr or "").strip()
     if not host:
         return ""

@@ -1,4 +1,4 @@
-"""From a workergroup and its template to a search and to a launch: what is asked of the marketplace, in its words."""
+"""Builds the marketplace's search query and launch from a workergroup and its template."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,16 +15,20 @@ from stoker_wire.workergroup import Workergroup
 WORKER_PORT = 3000
 DISK_GB_DEFAULT = 16.0
 OFFERS_ASKED_MAX = 256
-"""Asked of the market before trimming, so that rare machine kinds are among them."""
+"""Offers requested before trimming, so that they include rare machine kinds."""
 
 _HOURS_PER_MONTH = 730.0
 _DEFAULT_FILTERS = {"rentable": {"eq": True}}
-_OURS = frozenset({"REPORT_ADDR", "MASTER_TOKEN", "STOKER_ENDPOINT"})
-"""Nobody else may set these: with another REPORT_ADDR a worker's token would go to a stranger."""
+_RESERVED = frozenset({"REPORT_ADDR", "MASTER_TOKEN", "STOKER_ENDPOINT"})
+"""Variables that only stoker sets: with another REPORT_ADDR the worker's token would be sent to a third party."""
 
 
 def search_query(group: Workergroup, template: Template) -> OfferQuery:
-    """The query that the group's search params and the template's extra filters make together. Raises Refused."""
+    """The query of the group's search params and the template's extra filters.
+
+    Raises:
+        Refused: one of the two cannot be parsed.
+    """
     with _refusing(f"the search params of workergroup {group.id}"):
         query = query_of(
             group.search_params,
@@ -55,16 +59,22 @@ def build_launch(
     offer: Offer | None = None,
     report_address: str | None = None,
 ) -> Launch:
-    """What to run, secrets resolved; `report_address` is the launch's own, None: the deployment's. The template's own environment is merged by the market; only what refers to a
-    secret is repeated here, with its value. Raises Refused."""
+    """The launch with resolved secrets. The market merges the template's environment, except secret references.
+
+    Args:
+        report_address: the launch's own; None: the deployment's.
+
+    Raises:
+        Refused: the launch args cannot be parsed, or a secret does not exist.
+    """
     with _refusing(f"the launch_args of workergroup {workergroup.id}"):
         args = _args(workergroup)
-    # The market merges the template's environment as it reads it: a fault in it is the template's, not the host's.
+    # The market merges the template's environment itself; faults in it belong to the template, not to the host.
     given, _ = read_env(template.env or "")
     referred = {
         key: value for key, value in given.items() if value.startswith(REFERENCE) and key not in args.env
     }
-    env = secrets.resolve(referred | {key: value for key, value in args.env.items() if key not in _OURS})
+    env = secrets.resolve(referred | {key: value for key, value in args.env.items() if key not in _RESERVED})
     env |= {
         "REPORT_ADDR": secrets.report_address if report_address is None else report_address,
         "MASTER_TOKEN": worker_token,
@@ -86,7 +96,7 @@ def build_launch(
 
 
 def template_warnings(template: Template) -> tuple[str, ...]:
-    """What of the template's environment cannot be read as it is meant, each with the template's name."""
+    """Parts of the template's environment that cannot be parsed as intended, one sentence each."""
     name = template.name or "unnamed"
     which = f"hash {template.hash_id}" if template.hash_id else f"id {template.id}"
     _, faults = read_env(template.env or "")
@@ -94,10 +104,13 @@ def template_warnings(template: Template) -> tuple[str, ...]:
 
 
 def priced(offers: Iterable[Offer], group: Workergroup) -> list[Offer]:
-    """The offers at what a launch of the workergroup would pay: its bid, where it bids.
+    """The offers with the price that a launch of the workergroup would pay: its bid, if it bids.
 
-    Budgets and placement look at `dph_total`, which is the price without a bid. An offer without a price that can be
-    believed is left out: it would look free, or make room in the budget for others. Raises Refused.
+    Budget and placement use `dph_total`, which is the price without a bid. Offers without a plausible price are
+    omitted, because they would look free.
+
+    Raises:
+        Refused: the launch args cannot be parsed.
     """
     with _refusing(f"the launch_args of workergroup {group.id}"):
         bid = _args(group).bid_dollars_per_hour
@@ -118,7 +131,7 @@ def _has_price(offer: Offer) -> bool:
 
 
 def storage_dollars_per_hour(offer: Offer, disk_gb: float) -> float:
-    """What the disk costs while the machine is stopped."""
+    """Cost of the disk while the machine is stopped, dollars per hour."""
     return offer.storage_cost * disk_gb / _HOURS_PER_MONTH
 
 
@@ -131,13 +144,13 @@ def _disk_gb(args: LaunchArgs, template: Template) -> float:
 
 
 def _extra_filters(template: Template) -> Any:
-    """A JSON string in the API's answers, an object in some; a search string is tolerated."""
+    """Parse the extra filters: usually a JSON string, sometimes an object or a search string."""
     extra = template.extra_filters
     if isinstance(extra, str) and extra.strip().startswith(("{", "[")):
         try:
             return parse_json(extra)
         except NotJson as fault:
-            raise GrammarError(f"this is not valid JSON: {fault}") from None
+            raise GrammarError(f"not valid JSON: {fault}") from None
     return extra or ""
 
 
@@ -146,4 +159,4 @@ def _refusing(subject: str) -> Iterator[None]:
     try:
         yield
     except GrammarError as error:
-        raise Refused(f"{subject} cannot be read: {error}", code="invalid_args") from None
+        raise Refused(f"{subject} cannot be parsed: {error}", code="invalid_args") from None

@@ -1,4 +1,4 @@
-"""One input and one result per activity. They stand in histories: no secret ever enters one."""
+"""Inputs and results of the activities. Histories contain them, so they never contain secrets."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from stoker_wire.workergroup import Workergroup
 
 
 def label_prefix(endpoint_name: str) -> str:
-    """What the labels of one endpoint's instances start with."""
+    """Prefix of the labels of an endpoint's instances."""
     return f"{LABEL_PREFIX}{endpoint_name}:"
 
 
@@ -18,7 +18,7 @@ def launch_label(endpoint_name: str, launch_id: str) -> str:
 
 
 def read_label(label: str | None) -> tuple[str, str] | None:
-    """The endpoint's name and the launch id of a label of ours; None for anybody else's."""
+    """The endpoint's name and the launch id in a stoker label; None: another label."""
     if label is None or not label.startswith(LABEL_PREFIX):
         return None
     name, _, launch_id = label.removeprefix(LABEL_PREFIX).rpartition(":")
@@ -27,7 +27,7 @@ def read_label(label: str | None) -> tuple[str, str] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOffers:
-    """Which offers may a workergroup rent now?"""
+    """Search offers for a workergroup."""
 
     workergroup: Workergroup
     limit: int = 64
@@ -39,7 +39,7 @@ class FoundOffers:
 
     offers: tuple[Offer, ...] = ()
     matched: int = 0
-    """How many there were before trimming."""
+    """Number of offers before trimming."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class CreateInstance:
     workergroup: Workergroup
     offer: Offer
     asked_before: bool = False
-    """An earlier run may have asked already: look the label up before the first try, too."""
+    """An earlier run may have rented already: look up the label before the first attempt too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,24 +62,24 @@ class CreatedInstance:
     instance_id: int
     machine_id: int = 0
     dollars_per_hour: float = 0.0
-    """While it runs, storage included."""
+    """Price while it runs, with storage."""
     storage_dollars_per_hour: float = 0.0
     adopted: bool = False
-    """It was there already: an earlier try's answer had been lost."""
+    """The instance existed: the answer of an earlier attempt was lost."""
     warnings: tuple[str, ...] = ()
-    """What of its template may not take effect as it is meant."""
+    """Parts of its template that may not take effect as intended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnInstance:
-    """Start, stop or reboot this instance."""
+    """The instance to start, stop or reboot."""
 
     instance_id: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestroyInstance:
-    """Release this instance; without an id, whatever carries the label."""
+    """The instance to destroy; without an id, all instances with the label."""
 
     instance_id: int | None = None
     label: str = ""
@@ -87,7 +87,7 @@ class DestroyInstance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateInstance:
-    """Bring an instance to its workergroup's current template, keeping machine and disk."""
+    """Apply the workergroup's current template to an instance; machine and disk are kept."""
 
     endpoint_name: str
     endpoint_id: int
@@ -95,31 +95,31 @@ class UpdateInstance:
     instance_id: int
     workergroup: Workergroup
     restart: bool = False
-    """It runs: restart its container, for the change to take effect."""
+    """The instance runs: restart its container, so that the change takes effect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListInstances:
-    """Which instances carry a label that starts with this?"""
+    """List the instances whose label has this prefix."""
 
     prefix: str
     bills_since: float | None = None
-    """Bring their bills too, of instances rented since then; None: not now."""
+    """Include the bills of instances rented since this time, Unix seconds; None: no bills."""
     launch_ids: tuple[str, ...] = ()
-    """Those of these launches alone, at once; empty: all, which of a large account may take a minute."""
+    """Only these launches, which is fast; empty: all, which may take a minute for a large account."""
     known_ids: tuple[int, ...] = ()
-    """Instances that the caller knows. Each that the list does not show is asked for by its id."""
+    """Instances that the caller knows. Those that the list does not contain are looked up by id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedInstances:
-    """The marketplace's own view."""
+    """The instances as the marketplace lists them."""
 
     instances: tuple[Instance, ...] = ()
-    """What the list shows, and known instances that only exist by their id."""
+    """Listed instances, and known instances that were found by id only."""
     shown: tuple[int, ...] = ()
-    """Known instances that the list did not show and that exist: their label was edited, or the list is incomplete."""
+    """Known instances that exist but were not listed: their label was edited, or the list is incomplete."""
     gone: tuple[int, ...] = ()
-    """Known instances of which the marketplace said, asked for the id, that they do not exist."""
+    """Known instances that do not exist, confirmed by a lookup of the id."""
     charges: tuple[Charge, ...] | None = None
-    """What they were billed, gone ones too; None: not asked for, or not to be had."""
+    """Bills, including those of destroyed instances; None: not requested or not available."""

@@ -1,4 +1,4 @@
-"""Which of the found offers are worth a place in a history: the best ones, of as many machine kinds as there are."""
+"""Trims search results for the workflow history: the best offers of every machine kind."""
 
 from collections.abc import Iterable
 
@@ -6,10 +6,10 @@ from stoker_wire.market import Offer
 
 
 def trimmed(offers: Iterable[Offer], limit: int) -> tuple[Offer, ...]:
-    """At most `limit` offers, in rounds: the best of every kind, then the second best of every kind, …
+    """At most `limit` offers: the best of every kind, then the second best of every kind, and so on.
 
-    The order within a kind is kept, it is the market's (price-performance). A plain cut would leave only the kind
-    that the market likes best, and then nothing else could ever be learned.
+    The market's order within a kind (price-performance) is kept. The first `limit` offers might all be of one kind, and
+    the planner could not compare kinds.
     """
     by_kind: dict[str, list[Offer]] = {}
     for offer in offers:

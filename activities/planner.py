@@ -1,4 +1,4 @@
-"""The planner as an activity, so that each plan with its reasons stands in the history."""
+"""The planner as an activity, so that the history contains each plan with its reasons."""
 
 from dataclasses import dataclass
 
@@ -18,20 +18,20 @@ _FAULT_CHARS = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """A plan that has passed its checks, and what had to be taken out of it for that."""
+    """A validated plan, with the operations that validation removed."""
 
     plan: Plan
     refused: tuple[str, ...] = ()
-    """Why operations were taken out, one sentence each: a fault of the planner, to be reported."""
+    """Why operations were removed, one sentence each. Each is a bug of the planner."""
     advice: Advice | None = None
-    """The advice that was brought, if it has news."""
+    """The updated advice, if it changed."""
     fault: str = ""
-    """What the planner failed of, where a plan could be made all the same."""
+    """The planner's error, if a deletion was planned despite it; empty: no error."""
 
 
 @activity.defn
 async def plan(observation: Observation, advice: Advice | None = None) -> Decided:
-    """Decides what to do next, and what an advised config would do. Pure: planning again on the same answers the same."""
+    """Plan the next operations, and those of an advised config. Deterministic for equal inputs."""
     made, failure = _decide(observation)
     accepted, faults = drop_faulty(observation, made)
     for fault in faults:
@@ -41,7 +41,7 @@ async def plan(observation: Observation, advice: Advice | None = None) -> Decide
 
 
 def _decide(observation: Observation) -> tuple[Plan, str]:
-    """The plan, and what the planner failed of: that is no reason to go on paying for what is to be deleted."""
+    """The plan and the planner's error. A planner error must not stop the deletion of an endpoint."""
     try:
         return decide(observation), ""
     except Exception as fault:

@@ -1,4 +1,4 @@
-"""Whether a workflow makes progress: asked of Temporal, not of the workflow, which may be unable to answer."""
+"""Whether a workflow makes progress, by Temporal's records: the workflow itself may be unable to answer."""
 
 import time
 from dataclasses import dataclass
@@ -13,27 +13,27 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 PENDING_SECONDS_MAX = 120.0
-"""A worker takes a workflow task within seconds. One that is older has no worker that can take it."""
+"""Workers take workflow tasks within seconds. An older task has no worker that can take it."""
 EVENTS_READ_MAX = 200
-"""From the end of the history. For a workflow that completed no task within so many events, the earlier looks decide."""
+"""Events read from the end of the history. If none completed a task, earlier checks decide."""
 _CALL = timedelta(seconds=10)
 _REASON_CHARS_MAX = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What Temporal knows of one workflow."""
+    """Progress of one workflow."""
 
     running: bool
     run_id: str = ""
     fault: str = ""
-    """Why its workflow task does not complete; empty: nothing is wrong now."""
+    """Why its workflow task does not complete; empty: no fault."""
     completed_at: float = 0.0
-    """When it last completed a workflow task, Unix s; 0: not within the last `EVENTS_READ_MAX` events, or not asked."""
+    """When it last completed a workflow task, Unix seconds; 0: not within `EVENTS_READ_MAX` events, or not read."""
 
 
 async def progress_of(client: Client, workflow_id: str) -> Progress:
-    """Looks at one workflow. Costs one call, and a second one where a workflow task fails or waits.
+    """Read the progress of a workflow: one call, and a second one if a workflow task fails or waits.
 
     Raises:
         RPCError: Temporal does not answer.
@@ -55,7 +55,7 @@ async def progress_of(client: Client, workflow_id: str) -> Progress:
         return Progress(running=True, run_id=found.run_id)
     newest = await _newest(client, workflow_id, found.run_id)
     fault = _fault(newest) or (
-        f"attempt {task.attempt} of its workflow task is under way"
+        f"attempt {task.attempt} of its workflow task is in progress"
         if task.attempt > 1
         else f"no worker takes its workflow task, which waits for {waits:.0f} s"
     )
@@ -63,7 +63,7 @@ async def progress_of(client: Client, workflow_id: str) -> Progress:
 
 
 async def _newest(client: Client, workflow_id: str, run_id: str) -> list[HistoryEvent]:
-    """The last events of its history, newest first; none where they cannot be read."""
+    """The last events of its history, newest first; empty if they cannot be read."""
     asked = GetWorkflowExecutionHistoryReverseRequest(
         namespace=client.namespace,
         execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
@@ -80,8 +80,8 @@ def _fault(newest: list[HistoryEvent]) -> str:
     """Why the last workflow task ended without a result."""
     for event in newest:
         if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED:
-            said = event.workflow_task_failed_event_attributes.failure.message
-            return f"its workflow task fails: {said}"[:_REASON_CHARS_MAX]
+            message = event.workflow_task_failed_event_attributes.failure.message
+            return f"its workflow task fails: {message}"[:_REASON_CHARS_MAX]
         if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT:
             return "its workflow task times out"
         if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:

@@ -1,4 +1,4 @@
-"""The sweep's settings, and how it is kept running: it releases machines whose endpoint is gone."""
+"""Settings of the sweep, which destroys instances without an endpoint, and the task that keeps it running."""
 
 import asyncio
 from dataclasses import dataclass
@@ -17,28 +17,28 @@ from stoker_wire.control import SWEEP_ID, SWEEP_WORKFLOW_TYPE, TASK_QUEUE
 log = structlog.get_logger(__name__)
 
 ENSURE_SECONDS = 60.0
-"""Between two looks whether the sweep runs."""
+"""Interval between two checks whether the sweep runs."""
 SIGNAL_CONFIGURE = "configure"
 _CALL = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSpec:
-    """How often the sweep looks, and what it leaves alone."""
+    """Settings and carried-over state of the sweep."""
 
     every_seconds: float = 300.0
-    """Between two sweeps. Doubled: machines without an endpoint are paid for up to 300 s longer."""
+    """Interval of the sweep. Doubled: instances without an endpoint are billed for up to 300 s longer."""
     young_seconds: float = 600.0
-    """An instance younger than this is left alone: its endpoint may just be starting."""
+    """Younger instances are ignored: their endpoint may just be starting."""
     stuck_seconds: float = 1800.0
-    """An endpoint whose workflow made no progress for this long loses its machines. Doubled: they are paid for longer."""
+    """After this time without workflow progress an endpoint loses its instances. Doubled: they are billed longer."""
     stuck_end_seconds: float = 86_400.0
-    """A workflow that made no progress for this long is terminated. Until then a repaired build can carry it on."""
+    """After this time without progress a workflow is terminated. Until then a repaired build can continue it."""
     rounds: int = 0
-    """Sweeps made so far by earlier runs."""
+    """Number of sweeps in earlier runs."""
     destroyed: int = 0
     stalled: "tuple[StalledEndpoint, ...]" = ()
-    """Endpoints without progress at the last look."""
+    """Endpoints without progress at the last sweep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +48,15 @@ class StalledEndpoint:
     name: str
     run_id: str
     since: float
-    """The first look at which it was so, Unix s. Time without a Temporal worker does not count: there was no look."""
+    """First sweep that found it stalled, Unix seconds. No sweep runs without a Temporal worker."""
     fault: str = ""
 
 
 async def ensure_sweep(client: Client, spec: SweepSpec | None = None, *, configure: bool = False) -> None:
-    """Starts the sweep unless it runs; `configure`: one that runs takes over these settings.
+    """Start the sweep unless it runs.
+
+    Args:
+        configure: a running sweep takes over these settings.
 
     Raises:
         RPCError: Temporal does not answer.
@@ -83,8 +86,7 @@ async def _start(
 
 
 class SafetyNets:
-    """Runs beside every Temporal worker and every engine: a sweep that was ended is started again within
-    `every_seconds`, and one that makes no progress is replaced."""
+    """Runs in every Temporal worker and engine: restarts an ended sweep and replaces a stalled one."""
 
     def __init__(
         self, client: Client, spec: SweepSpec | None = None, *, every_seconds: float = ENSURE_SECONDS
@@ -93,19 +95,19 @@ class SafetyNets:
         self._spec = spec or SweepSpec()
         self._every_seconds = every_seconds
         self._stalled_for: tuple[str, float] | None = None
-        """The sweep's run that makes no progress, and since when, in the loop's time."""
+        """Run id of the stalled sweep and since when, in loop time."""
 
     async def run(self) -> None:
-        """Looks until it is cancelled. A look that fails is made again at the next interval."""
+        """Check until cancelled. A failed check is repeated at the next interval."""
         while True:
             try:
-                await self.look()
+                await self.check()
             except (RPCError, RuntimeError, TimeoutError) as fault:
                 log.warning("sweep_not_ensured", reason=f"{type(fault).__name__}: {fault}"[:200])
             await asyncio.sleep(self._every_seconds)
 
-    async def look(self) -> None:
-        """One look.
+    async def check(self) -> None:
+        """Check once.
 
         Raises:
             RPCError: Temporal does not answer.

@@ -1,4 +1,4 @@
-"""What the deployment knows and no history may hold: resolved here, from references, and nowhere else."""
+"""The deployment's secrets. References to them are resolved only here, because no history may contain a secret."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from stoker_wire.security.redaction import HIDDEN, REFERENCE
 from stoker_wire.security.token import mint_worker_token
 
 _SHORTEST_HIDDEN = 4
-"""Shorter values are no secrets, and hiding each "a" of a sentence would only make it unreadable."""
+"""Shorter values are not redacted: they would occur by chance in ordinary text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,15 +21,19 @@ class DeploymentSecrets:
     """The engine's address as instances reach it, without a slash at the end (`REPORT_ADDR`)."""
 
     def worker_token(self, endpoint_id: int, launch_id: str) -> str:
-        """The token that one launch of one endpoint proves itself with (`MASTER_TOKEN`)."""
+        """The token that authenticates one launch (`MASTER_TOKEN`)."""
         return mint_worker_token(self.hmac_secret, endpoint_id, launch_id)
 
     def resolve(self, env: Mapping[str, str]) -> dict[str, str]:
-        """The environment with each `secret:NAME` replaced. Raises Refused for a name that nobody set."""
+        """The environment with each `secret:NAME` replaced.
+
+        Raises:
+            Refused: the deployment has no secret of this name.
+        """
         return {key: self._value(key, value) for key, value in env.items()}
 
     def redact(self, text: str) -> str:
-        """The text without any secret in it: a market may echo what it was sent."""
+        """The text with secrets replaced: a market may echo what it received."""
         for value in sorted(self.named.values(), key=len, reverse=True):
             if len(value) >= _SHORTEST_HIDDEN:
                 text = text.replace(value, HIDDEN)

@@ -1,8 +1,8 @@
-"""A signing key per launch: a route answer for one official worker opens no other.
+"""A signing key per launch, so that a route answer for one official worker is not valid for another.
 
-The official worker fetches the public key from the address that it reports to, and checks nothing but a signature of
-its url. So every launch is given an address of its own, `<engine>/w/<launch id>/<sealed key>`: the private key travels
-in it, encrypted with the deployment's secret. Every engine can open it, none has to store it, and nobody else can read
+The official worker fetches the public key from the address that it reports to, and checks only a signature of its url.
+Therefore every launch has its own address, `<engine>/w/<launch id>/<sealed key>`, which contains the private key,
+encrypted with the deployment's secret. Every engine can decrypt it, no engine has to store it, and nobody else can read
 or change it.
 """
 
@@ -25,7 +25,7 @@ _SEALED_CHARS = (_NONCE_BYTES + 2 * _PRIME_BYTES + _TAG_BYTES + 2) // 3 * 4
 
 
 def sealed_signing_key(secret: bytes, launch_id: str) -> str:
-    """A new key for the launch, sealed. Takes a tenth of a second of CPU: call it in a thread."""
+    """A new sealed key for the launch. Takes 0.1 s of CPU: call it in a thread."""
     numbers = rsa.generate_private_key(public_exponent=_EXPONENT, key_size=KEY_BITS).private_numbers()
     primes = b"".join(prime.to_bytes(_PRIME_BYTES, "big") for prime in (numbers.p, numbers.q))
     nonce = secrets.token_bytes(_NONCE_BYTES)
@@ -34,7 +34,7 @@ def sealed_signing_key(secret: bytes, launch_id: str) -> str:
 
 
 def open_signing_key(secret: bytes, launch_id: str, sealed: str) -> rsa.RSAPrivateKey | None:
-    """The launch's key, or None if this was not sealed here for this launch."""
+    """The launch's key; None: it was not sealed with this secret for this launch."""
     if not sealed.isascii() or len(sealed) > _SEALED_CHARS:
         return None
     try:
@@ -50,12 +50,12 @@ def open_signing_key(secret: bytes, launch_id: str, sealed: str) -> rsa.RSAPriva
     numbers = rsa.RSAPrivateNumbers(
         p, q, d, rsa.rsa_crt_dmp1(d, p), rsa.rsa_crt_dmq1(d, q), rsa.rsa_crt_iqmp(p, q), public
     )
-    # Its integrity is proven by the seal; the primes were made by the same library.
+    # The encryption authenticates the primes, so the validation of the key is not needed.
     return numbers.private_key(unsafe_skip_rsa_key_validation=True)
 
 
 def report_address(engine: str, launch_id: str, sealed: str) -> str:
-    """Where the launch's worker reports (`REPORT_ADDR`)."""
+    """The address to which the launch's worker reports (`REPORT_ADDR`)."""
     return f"{engine}/w/{launch_id}/{sealed}" if engine and sealed else engine
 
 

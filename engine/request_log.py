@@ -22,7 +22,7 @@ log = structlog.get_logger("engine.request_log")
 
 FLUSH_SECONDS = 1.0
 PENDING_MAX = 100_000
-"""Lines kept while the disk is slow or full: about 20 s of routing on one core. Further lines are counted and dropped."""
+"""Lines kept while the disk is slow or full: about 20 s of routing on one core. Further lines are dropped."""
 _WARNING_SECONDS = 60.0
 
 

@@ -45,9 +45,9 @@ class Timing:
     hold_seconds: float = 8.0
     """How long a `/route/` call is held. The official client times out after 10 s."""
     report_fresh_seconds: float = 30.0
-    """A worker without a report for this time gets no requests. Idle workers report every 10 s; a failed report takes 6 s."""
+    """A worker without a report for this time gets no requests. Idle workers report every 10 s."""
     memo_trust_seconds: float = 15.0
-    """For this time after its start an engine routes to workers that the memo lists as ready and that have not reported yet.
+    """For this time after its start an engine routes to ready workers of the memo that have not reported yet.
 
     Each of several engines behind a load balancer receives only some reports: with `inf` they always trust the memo.
     """
@@ -94,7 +94,7 @@ class EngineSettings:
     rsa_private_key_pem: bytes
     """Signs route answers for official workers. All engines use the same key."""
     ca_key_pem: bytes = b""
-    """Elliptic curve key of the certificate authority for workers. All engines use the same key. Empty: no authority."""
+    """Elliptic curve key of the workers' certificate authority. All engines use the same key. Empty: none."""
     host: str = "127.0.0.1"
     port: int = 8080
     """0: any free port."""

@@ -1,6 +1,6 @@
 """Authentication of callers by a key in the header, the query or the body.
 
-An *account key* gives access to everything that the account owns. An *endpoint key* only routes requests of one endpoint.
+An *account key* gives access to everything that the account owns; an *endpoint key* only to routing on its endpoint.
 """
 
 import hashlib
@@ -31,7 +31,8 @@ def unauthorised() -> Problem:
     return Problem(
         401,
         "auth_error",
-        "Authentication failed: send a valid key as `Authorization: Bearer <key>`, as `?api_key=`, or as `api_key` in the body",
+        "Authentication failed: send a valid key as `Authorization: Bearer <key>`, as `?api_key=`, "
+        "or as `api_key` in the body",
         headers={"WWW-Authenticate": "Bearer"},
     )
 

@@ -1,4 +1,4 @@
-"""`GET /metrics` for Prometheus. The values are read from the soft state at scrape time, not counted on the hot path."""
+"""`GET /metrics` for Prometheus. Values are read from the soft state at scrape time, not counted on the hot path."""
 
 import asyncio
 import time
@@ -144,7 +144,7 @@ class _CollectedMetrics(Collector):
 class MetricsApi:
     """The scrape handler. Endpoint names are private to their account, so by default a caller sees its own endpoints.
 
-    The metrics of a thousand endpoints are a megabyte of text. Reading yields to other tasks; formatting runs in a thread.
+    A thousand endpoints have a megabyte of metrics. Reading yields to other tasks; formatting runs in a thread.
     """
 
     def __init__(self, engine: Engine) -> None:

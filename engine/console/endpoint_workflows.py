@@ -214,7 +214,7 @@ class EndpointWorkflows:
         return True
 
     async def wait_until_in_memo(self, endpoint: Endpoint, changed: Callable[[Endpoint], bool]) -> None:
-        """Refresh the endpoint until its memo shows the change, for at most `MEMO_SECONDS_MAX`, so that callers see their changes."""
+        """Refresh the endpoint until its memo shows the change, so that callers see it; at most `MEMO_SECONDS_MAX`."""
         until = time.monotonic() + MEMO_SECONDS_MAX
         while True:
             there = await self._engine.endpoint_watcher.refresh(endpoint.name)

@@ -159,8 +159,8 @@ class EndpointsApi:
     async def delete(self, request: web.Request) -> web.Response:
         """Destroy every worker, then the endpoint; 202 if that has not begun yet.
 
-        `force`, in the query or the body, terminates the endpoint's workflow, which may be unable to answer, and destroys
-        every instance with its label without draining.
+        `force`, in the query or the body, terminates the endpoint's workflow, which may be unable to answer. Every
+        instance with its label is destroyed without draining.
         """
         body = await read_object(request)
         endpoint = await self._owned_endpoint(request, body)
@@ -170,8 +170,9 @@ class EndpointsApi:
         fault = await self._workflows.delete(endpoint)
         if fault:
             message = (
-                f"endpoint {endpoint.name}: the delete is stored, but nothing was destroyed yet: {fault}. Its {workers} "
-                "workers are still billed. It begins when the workflow makes progress; use a forced delete to avoid the wait"
+                f"endpoint {endpoint.name}: the delete is stored, but nothing was destroyed yet: {fault}. "
+                f"Its {workers} workers are still billed. It begins when the workflow makes progress; "
+                "use a forced delete to avoid the wait"
             )
             return answer(_deleted(message, deleted=0, failed=workers, begun=False), 202)
         message = f"endpoint {endpoint.name} is being deleted; {workers} workers are released"
@@ -187,7 +188,8 @@ class EndpointsApi:
             return answer(_deleted(message, deleted=0, failed=0, begun=True), 202)
         message = f"endpoint {endpoint.name} was ended; {len(done.destroyed)} instances are destroyed"
         if done.left:
-            message += f", {len(done.left)} are left ({done.fault or 'the marketplace still lists them'}); the sweep continues"
+            reason = done.fault or "the marketplace still lists them"
+            message += f", {len(done.left)} are left ({reason}); the sweep continues"
         told = _deleted(message, deleted=len(done.destroyed), failed=len(done.left), begun=True)
         return answer(
             told | {"destroyed_instances": list(done.destroyed), "left_instances": list(done.left)},

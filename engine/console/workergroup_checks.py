@@ -32,7 +32,10 @@ def _check_secrets(group: Workergroup) -> None:
     args = parse_launch_args(group.launch_args)
     if plain := plaintext_secrets(args.env):
         name = plain[0]
-        message = f"{name} looks like a secret in plain text; set STOKER_SECRET_{name} for the deployment and write {name}={REFERENCE}{name}"
+        message = (
+            f"{name} looks like a secret in plain text; set STOKER_SECRET_{name} for the deployment "
+            f"and write {name}={REFERENCE}{name}"
+        )
         raise Problem(400, "plain_secret", f"launch_args: {message}, or set it in the marketplace's template")
     if "image_login" in args.extra:
         message = "the workflow history would contain a registry password; name the login in the marketplace's template"

@@ -129,7 +129,7 @@ class WorkergroupsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def change(self, request: web.Request) -> web.Response:
-        """Change the given fields; absent and null fields keep their values. A new template or filter updates the workers."""
+        """Change the given fields; absent and null fields stay. A new template or filter starts a rolling update."""
         body = await read_object(request)
         endpoint, group = await self._owned_group(request, body)
         given = _given(body)
@@ -211,8 +211,8 @@ def record(endpoint: Endpoint, group: dict[str, Any]) -> dict[str, Any]:
 def _given(body: dict[str, Any]) -> dict[str, Any]:
     unsupported = sorted(name for name in _UNSUPPORTED if body.get(name))
     if unsupported:
-        reason = "is not accepted: the workflow history would contain a registry password; name the login in the template"
-        raise Problem(400, "invalid_args", f"{unsupported[0]}: {reason}")
+        reason = "the workflow history would contain a registry password; name the login in the template"
+        raise Problem(400, "invalid_args", f"{unsupported[0]}: is not accepted: {reason}")
     ignored = _NOT_GROUP | _UNSUPPORTED
     return {key: value for key, value in body.items() if value is not None and key not in ignored}
 

@@ -20,7 +20,7 @@ from stoker_wire.problem import Problem
 _COUNT = re.compile(r"^\d+x ")
 _WORKERS = ok(
     list[shapes.WorkerRow] | shapes.NoWorkers,
-    "A bare list, as official clients expect it; an object with the reason if the endpoint or workergroup does not exist",
+    "A bare list, as official clients expect it; an object with the reason if the subject does not exist",
 )
 
 

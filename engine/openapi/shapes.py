@@ -1,4 +1,4 @@
-"""What the engine's calls take and answer, where no wire type says it already: for the document and its readers."""
+"""Request and reply bodies for the OpenAPI document, where no wire type describes them."""
 
 from collections.abc import Iterable
 from copy import copy
@@ -15,7 +15,7 @@ from stoker_wire.workergroup import Workergroup
 
 
 def _optional(name: str, model: type[BaseModel], *, without: Iterable[str] = (), **more: Any) -> Any:
-    """The model's fields, all of them nullable and none required: null means not said."""
+    """The model with all fields optional and nullable; null means not given."""
     fields: dict[str, Any] = {}
     for field_name, known in model.model_fields.items():
         if field_name in without:
@@ -54,7 +54,7 @@ class Keyed(BaseModel):
 
 
 class UnblockHosts(Keyed):
-    """The hosts that may be rented again; without `machine_ids` all of them."""
+    """The hosts to unblock; without `machine_ids` all."""
 
     machine_ids: list[int] | None = None
 
@@ -65,7 +65,7 @@ class NamedEndpoint(Keyed):
     id: int | None = None
     endpoint: str | None = None
     tail: int | None = None
-    """How many lines of a log, at most 1000."""
+    """Number of log lines, at most 1000."""
 
 
 class NamedWorkergroup(Keyed):
@@ -76,38 +76,38 @@ class NamedWorkergroup(Keyed):
 
 
 class RollingUpdate(Keyed):
-    """Which workergroup's workers roll over, or stop doing so."""
+    """The workergroup whose rolling update starts or is cancelled."""
 
     workergroup_id: int
     cancel_update: bool | None = None
 
 
-# answers
+# replies
 
 
 class Healthy(Said):
-    """The process answers."""
+    """The process is alive."""
 
     ok: Literal[True]
     engine_id: str
 
 
 class Readiness(Said):
-    """Whether traffic should come, and why not."""
+    """Whether the engine is ready, with the reason if not."""
 
     ready: bool
     reason: str
 
 
 class Closed(Said):
-    """How many of the requests that ended were known."""
+    """Number of reported requests that this engine had assigned."""
 
     success: Literal[True]
     known: int
 
 
 class EndpointRecord(EndpointConfig):
-    """An endpoint as the official clients read it."""
+    """An endpoint in the official format."""
 
     id: int
     endpoint_name: str
@@ -120,7 +120,7 @@ class EndpointRecord(EndpointConfig):
     auto_delete_due_24h: Literal[False]
     workergroup_ids: list[int]
     broken: str
-    """Why the endpoint makes no progress, or cannot be shown whole; empty: nothing is wrong."""
+    """Why the endpoint makes no progress or cannot be read completely; empty: no fault."""
 
 
 class Endpoints(Said):
@@ -145,7 +145,7 @@ class EndpointMade(Said):
 
 
 class EndpointDeleted(Said):
-    """It goes, with its workers. With status 202 it has not begun, or is not complete."""
+    """The deletion of an endpoint and its workers. Status 202: not begun, or not complete."""
 
     success: Literal[True]
     msg: str
@@ -154,19 +154,19 @@ class EndpointDeleted(Said):
     """Workers that are still billed."""
     begun: bool
     destroyed_instances: list[int] = []
-    """Of a forced delete."""
+    """Instances that a forced delete destroyed."""
     left_instances: list[int] = []
 
 
 class EndpointDelete(Keyed):
-    """How it goes."""
+    """Options of a delete."""
 
     force: bool = False
     """Terminate its workflow and destroy every instance with its label, without draining."""
 
 
 class KeyRotated(Said):
-    """The key that is valid now."""
+    """The new key."""
 
     success: Literal[True]
     api_key: str
@@ -174,39 +174,39 @@ class KeyRotated(Said):
 
 
 class Decisions(Said):
-    """The last decisions and why, oldest first."""
+    """The last decisions with their reasons, oldest first."""
 
     decisions: list[DecisionLine]
 
 
 class Advice(Said):
-    """A second config beside the live one."""
+    """The plan of an advised config beside the live one."""
 
     advice: AdviceView
 
 
 class HostsShown(Said):
-    """Hosts that are not rented for a while, and why."""
+    """Blocked hosts with the reasons."""
 
     hosts: Hosts
 
 
 class HostsUnblocked(Said):
-    """The machine ids that were blocked and are not any more."""
+    """The machine ids that were unblocked."""
 
     success: Literal[True]
     unblocked: list[int]
 
 
 class WorkergroupRecord(Workergroup):
-    """A workergroup as the official clients read it."""
+    """A workergroup in the official format."""
 
     endpoint_id: int
     endpoint_name: str
     user_id: int
     created_at: float
     broken: str = ""
-    """Why its endpoint does not answer; then the fields of the workergroup are not known."""
+    """Why its endpoint does not answer; the other fields are unknown then."""
 
 
 class Workergroups(Said):
@@ -231,7 +231,7 @@ class WorkergroupMade(Said):
 
 
 class NoWorkers(Said):
-    """No such endpoint or workergroup, as the official engine answers it."""
+    """The official reply for a missing endpoint or workergroup."""
 
     success: bool
     code: str
@@ -241,7 +241,7 @@ class NoWorkers(Said):
 
 
 class WorkerRow(Said):
-    """One worker; what is not known is 0, never null."""
+    """One worker. Unknown values are 0, never null."""
 
     id: int
     status: str
@@ -272,26 +272,26 @@ class WorkerRow(Said):
     queued: int
     tickets_open: int
     last_report_s: float
-    """Seconds since its last report; -1: none yet."""
+    """Seconds since its last report; -1: no report yet."""
     error_msg: str
 
 
 class UpdateBegun(Said):
-    """How many workers are due."""
+    """Number of workers that will be updated."""
 
     success: Literal[True]
     workers_to_update: int
 
 
 class UpdateCancelled(Said):
-    """What was not updated yet stays."""
+    """Workers that were not updated yet stay as they are."""
 
     success: Literal[True]
     cancelled: Literal[True]
 
 
 class Logs(Said):
-    """The decision log as text, each level with the less detailed ones."""
+    """The decision log as text; each level includes the less detailed ones."""
 
     info0: str
     info1: str
@@ -300,7 +300,7 @@ class Logs(Said):
 
 
 class User(Said):
-    """The account as the official CLI reads it."""
+    """The account in the official format."""
 
     id: int
     username: str
@@ -311,31 +311,31 @@ class User(Said):
 
 
 class Offers(BaseModel):
-    """What the marketplace offers."""
+    """Offers of the marketplace."""
 
     offers: list[Offer]
 
 
 class Templates(BaseModel):
-    """The marketplace's templates."""
+    """Templates of the marketplace."""
 
     templates: list[Template]
 
 
 class Benchmarks(BaseModel):
-    """What others measured."""
+    """Benchmarks of the marketplace."""
 
     benchmarks: list[Any]
 
 
 class OneInstance(Said):
-    """One instance under the plural's name, or null."""
+    """One instance, or null."""
 
     instances: Instance | None
 
 
 class Instances(Said):
-    """The account's instances, all in one page."""
+    """All instances of the account, on one page."""
 
     success: Literal[True]
     instances: list[Instance]
@@ -345,7 +345,7 @@ class Instances(Said):
 
 
 class Model(Said):
-    """An endpoint as an OpenAI model."""
+    """An endpoint in the format of an OpenAI model."""
 
     id: str
     object: Literal["model"]
@@ -354,7 +354,7 @@ class Model(Said):
 
 
 class OpenAIError(Said):
-    """What is wrong, as OpenAI's clients read it."""
+    """An error in OpenAI's format."""
 
     message: str
     type: str
@@ -369,7 +369,7 @@ class OpenAIProblem(Said):
 
 
 class Models(Said):
-    """The models of this base address."""
+    """The models of this base URL."""
 
     object: Literal["list"]
     data: list[Model]

@@ -76,7 +76,7 @@ class Directory:
         """An account's endpoint.
 
         Raises:
-            Problem: 404, the same for another account's endpoint and for none. 503, unknown because Temporal did not answer.
+            Problem: 404, the same for another account's endpoint and for none. 503, Temporal did not answer.
         """
         endpoint = self._by_id.get(endpoint_id)
         if endpoint is None:
@@ -93,7 +93,7 @@ class Directory:
         """The account's endpoint that has this workergroup.
 
         Raises:
-            Problem: 404, no endpoint has it. 503, unknown because Temporal did not answer.
+            Problem: 404, no endpoint has it. 503, Temporal did not answer.
         """
         for endpoint in self._by_name.values():
             if endpoint.memo.owner == owner and workergroup_id in endpoint.memo.groups:

@@ -476,7 +476,7 @@ class Dispatcher:
     def _record_failed_request(
         self, endpoint: Endpoint, worker: KnownWorker, request: QueuedRequest, now: float
     ) -> None:
-        """The worker reports that the request failed. Count it as a break if the worker just broke, else remember it."""
+        """The worker reports a failed request. Count it as a break if the worker just broke, else remember it."""
         if now - worker.breaks.at <= DEFAULT_TUNING.request_blame_seconds:
             worker.breaks.unserved.pop(request.key, None)
             self._count_break(endpoint, worker, request, now)

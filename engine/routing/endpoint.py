@@ -56,7 +56,7 @@ class EndpointKey:
 
 
 class Endpoint:
-    """Soft state, rebuilt from Temporal and from the workers' next reports. No I/O; times are arguments, Unix seconds."""
+    """Soft state, rebuilt from Temporal and the workers' next reports. No I/O; times are arguments, Unix seconds."""
 
     def __init__(
         self, memo: EndpointMemo, *, secrets: tuple[bytes, ...], timing: Timing, limits: Limits, now: float
@@ -160,7 +160,7 @@ class Endpoint:
         return any(same_key(each.key, key) and now < each.valid_until for each in self._keys)
 
     def worker(self, launch_id: str) -> KnownWorker | None:
-        """The worker of this launch. The memo may lag, so a bounded number of unlisted workers is accepted; None: too many."""
+        """The worker of this launch; None: too many unlisted workers. The memo may lag, so some are accepted."""
         worker = self.workers.get(launch_id)
         if worker is None and len(self.workers) < len(self.memo.members) + self._limits.workers_unlisted_max:
             worker = self.workers[launch_id] = KnownWorker(launch_id)

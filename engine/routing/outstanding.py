@@ -126,7 +126,7 @@ class OutstandingLoad:
             yield request_idx
 
     def _expire_expectations(self, now: float) -> None:
-        """Drop the load of tickets that the worker would have reported by now. They stay open: they may still be used."""
+        """Drop the load of tickets that the worker would have reported by now. They stay open and usable."""
         for ticket in self._open.values():
             if ticket.assigned_at + DEFAULT_TUNING.ticket_shown_seconds > now:
                 return

@@ -1,4 +1,4 @@
-"""An endpoint's queue of requests that wait for a worker. `policy.routing.queue_discipline` decides the order of service."""
+"""An endpoint's queue of requests. `policy.routing.queue_discipline` decides the order of service."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -72,7 +72,7 @@ class TicketIssuer:
 
         Args:
             reqnum: a random number that makes the ticket unique over all engines.
-            secret: the one that the worker's token was made with; None: unknown, so the ticket is signed with each secret.
+            secret: the one of the worker's token; None: unknown, so the ticket is signed with each secret.
         """
         cached = (endpoint_id, launch_id, secret)
         keys = self._ticket_keys.get(cached)

@@ -35,14 +35,18 @@ class Reason:
 def why_waiting(endpoint: Endpoint, request: QueuedRequest, now: float) -> Reason:
     """Why this request has no worker now."""
     if request.turned_away:
-        message = f"the queue is full with {len(endpoint.request_queue)} requests; this request was not queued, retry later"
+        queued = len(endpoint.request_queue)
+        message = f"the queue is full with {queued} requests; this request was not queued, retry later"
         return Reason("busy", message)
     if now < request.paused_until:
         return Reason(
             "worker_failed", "two workers failed the request within a second; it is retried after a pause"
         )
     if request.break_suspect is not None:
-        message = "a worker broke with this request and another failed it; the request waits until it is known whether that one broke"
+        message = (
+            "a worker broke with this request and another failed it; "
+            "the request waits until it is known whether that one broke"
+        )
         return Reason("worker_failed", message)
     if endpoint.stopped:
         return Reason("stopped", "the endpoint is stopped; set endpoint_state to active to serve requests")

@@ -120,7 +120,7 @@ class KnownWorker:
         return drain_begins
 
     def is_late(self, status: WorkerStatus, now: float) -> bool:
-        """Whether the report comes from an earlier process of the worker, so that it does not describe the current one."""
+        """Whether the report comes from an earlier process of the worker and does not describe the current one."""
         reported_at = self.report.reported_at
         if self.listing.state in _ORDERED_TO_END and reported_at <= 0:
             known = bool(status.process) and status.process not in self.process.ended
@@ -304,7 +304,7 @@ class KnownWorker:
 
     @property
     def contradicts_workflow(self) -> bool:
-        """Whether its report and its workflow's state differ. The workflow may have ignored the report during a reboot."""
+        """Whether its report contradicts its workflow's state: the workflow ignores reports during a reboot."""
         state = self.listing.state
         if not self.listed or self.report.reported_at <= 0:
             return False

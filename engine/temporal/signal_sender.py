@@ -31,7 +31,7 @@ ABSENT_SECONDS = 10.0
 
 
 class SignalSender:
-    """Sends one batch at a time per endpoint, in order. A failed batch is repeated unchanged, so nothing counts twice."""
+    """Sends one batch at a time per endpoint, in order. A failed batch is resent unchanged, so nothing counts twice."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class SignalSender:
         task.add_done_callback(lambda _: self._sending.pop(endpoint.id, None))
 
     async def close(self) -> None:
-        """Stop sending, and tell each workflow that this engine leaves, so that it need not wait for missing batches."""
+        """Stop sending, and tell each workflow that this engine stops, so that it expects no further batches."""
         tasks = list(self._sending.values())
         for task in tasks:
             task.cancel()

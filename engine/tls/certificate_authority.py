@@ -125,7 +125,7 @@ class CertificateApi:
         pem = engine.settings.ca_key_pem
         self._authority = Authority(pem) if pem else None
         self.waiting = {True: 0, False: 0}
-        """Waiting calls by whether their instance was known on arrival; unknown callers cannot exhaust the workers' limit."""
+        """Waiting calls, by whether their instance was known on arrival; each kind has its own limit."""
         self._known_at = -1
         self._known: dict[int, tuple[int, KnownWorker]] = {}
 
@@ -174,8 +174,8 @@ class CertificateApi:
     def _known_address(self, request: web.Request, instance_id: int) -> str | None:
         """The instance's address, if it is known.
 
-        The official start script sends no key, so its call has to come from that address. A call with the worker's token
-        as bearer key may come from anywhere.
+        The official start script sends no key, so its call has to come from that address. A call with the worker's
+        token as bearer key may come from anywhere.
 
         Raises:
             Problem: 403, the caller is not that instance.
@@ -197,7 +197,7 @@ class CertificateApi:
         )
 
     async def _wait_for_address(self, request: web.Request, instance_id: int) -> str:
-        """Wait until the instance's address is known. Calls of unknown instances wait too, with a limit of their own."""
+        """Wait until the instance's address is known. Calls of unknown instances wait too, with their own limit."""
         began = time.monotonic()
         known = self._worker(instance_id)[1] is not None
         self._count_waiting(known)

@@ -344,7 +344,7 @@ async def test_a_list_that_takes_long_says_that_its_worker_lives(
     hands: MarketActivities, market: FakeMarket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without it the death of the worker in a list of minutes would be noticed only after all of them."""
-    monkeypatch.setattr("activities.instances._BEAT_SECONDS", 0.001)
+    monkeypatch.setattr("activities.instances._HEARTBEAT_SECONDS", 0.001)
     beaten = asyncio.Event()
     environment = ActivityEnvironment()
     environment.on_heartbeat = lambda *_: beaten.set()

@@ -139,10 +139,10 @@ async def test_what_is_terminated_in_the_ui_together_with_the_sweep_is_released(
 async def test_a_cancelled_sweep_is_started_again(real_world: Any) -> None:
     async with real_world() as world:
         nets = SafetyNets(world.client, HURRY)
-        await nets.look()
+        await nets.check()
         sweep = world.client.get_workflow_handle(SWEEP_ID)
         first = (await sweep.describe()).run_id
-        await nets.look()
+        await nets.check()
         assert (await sweep.describe()).run_id == first, "one that runs is left alone"
         await sweep.cancel()
 
@@ -150,7 +150,7 @@ async def test_a_cancelled_sweep_is_started_again(real_world: Any) -> None:
             return not (await progress_of(world.client, SWEEP_ID)).running
 
         await until(ended)
-        await nets.look()
+        await nets.check()
         assert (await progress_of(world.client, SWEEP_ID)).running
 
 
@@ -169,9 +169,9 @@ async def test_a_sweep_without_progress_is_replaced(real_world: Any, monkeypatch
 
             await until(fails)
             nets = SafetyNets(world.client, spec)
-            await nets.look()
+            await nets.check()
             await asyncio.sleep(1.1)
-        await nets.look()
+        await nets.check()
         found = await progress_of(world.client, SWEEP_ID)
         assert found.running
         assert found.run_id != first
