@@ -119,7 +119,7 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         if any(len(secret) < 16 for secret in self.secrets):
-            raise ValueError("the engine's secret must be at least 16 random bytes")
+            raise ValueError("the engine's secret must be at least 16 bytes of random data")
         for name, key in (*self.accounts.items(), *self.accounts_previous.items()):
             if len(key) < 16:
                 raise ValueError(f"the key of account {name!r} is shorter than 16 characters")
