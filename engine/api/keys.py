@@ -13,6 +13,9 @@ from aiohttp import web
 
 from stoker_wire.problem import Problem
 
+_KEY_FIELDS = ("x-api-key", "api-key")
+"""Where clients of Anthropic's and Azure's APIs put the key."""
+
 
 def presented(request: web.Request, body_key: object = None) -> Iterator[str]:
     """The keys of a call in the order of precedence: header, query, body."""
@@ -20,6 +23,9 @@ def presented(request: web.Request, body_key: object = None) -> Iterator[str]:
     scheme, _, key = header.partition(" ")
     if key and scheme.lower() == "bearer":
         yield key.strip()
+    for name in _KEY_FIELDS:
+        if name in request.headers:
+            yield request.headers[name].strip()
     if "api_key=" in request.query_string:
         yield request.query.get("api_key", "")
     if isinstance(body_key, str):
