@@ -51,7 +51,7 @@ class Serverless:
         connections_max: sockets per pool (one to the engine, one to the workers); None: half of the process's limit.
 
     Raises:
-        Invalid: no address, no key, or a proxy variable that cannot be used.
+        Invalid: no address or no key.
     """
 
     def __init__(

@@ -20,8 +20,8 @@ class ProxySettings:
     Loopback addresses never use a proxy: a proxy on another machine would connect to itself.
     """
 
-    by_scheme: Mapping[str, httpx.Proxy]
-    """Scheme of the target (`http` or `https`) → proxy."""
+    by_scheme: Mapping[str, httpx.Proxy | Invalid]
+    """Scheme of the target (`http` or `https`) → proxy, or the error of a proxy address that cannot be used."""
     excluded: tuple[str, ...] = ()
     """Entries of NO_PROXY: a host, a domain with its subdomains, `host:port`, an address, a network, or `*`."""
 
@@ -30,9 +30,6 @@ class ProxySettings:
         """Read the variables. The lower-case name wins, as for curl; an empty value means no proxy.
 
         HTTP_PROXY is ignored in a CGI program (REQUEST_METHOD is set), where the header `Proxy:` of a request sets it.
-
-        Raises:
-            Invalid: a proxy's address cannot be used.
         """
         by_scheme = {}
         for scheme in ("http", "https"):
@@ -47,22 +44,30 @@ class ProxySettings:
         return cls(by_scheme, tuple(entry for entry in entries if entry))
 
     def proxy_for(self, url: httpx.URL) -> httpx.Proxy | None:
-        """The proxy through which this URL is reached; None: directly."""
+        """The proxy through which this URL is reached; None: directly.
+
+        Raises:
+            Invalid: the address of the proxy cannot be used.
+        """
         proxy = self.by_scheme.get(url.scheme)
         if proxy is None or _is_loopback(url.host):
             return None
         host, port = url.host.lower().rstrip("."), url.port or {"http": 80, "https": 443}[url.scheme]
-        return None if any(_matches(entry, host, port) for entry in self.excluded) else proxy
+        if any(_matches(entry, host, port) for entry in self.excluded):
+            return None
+        if isinstance(proxy, Invalid):
+            raise Invalid(*proxy.args)
+        return proxy
 
 
-def _read_proxy(name: str, address: str) -> httpx.Proxy:
+def _read_proxy(name: str, address: str) -> httpx.Proxy | Invalid:
     try:
         url = httpx.URL(address if "://" in address else f"http://{address}")
         usable = url.scheme in PROXY_SCHEMES and bool(url.host)
     except httpx.InvalidURL:
         usable = False
     if not usable:
-        raise Invalid(
+        return Invalid(
             f"{name} is not the address of an HTTP proxy; expected one like http://proxy.example:3128. "
             "Correct or unset it, or list the engine's and the workers' hosts in NO_PROXY"
         )

@@ -287,7 +287,11 @@ def test_the_variable_of_the_scheme_wins_and_lower_case_wins():
 
 
 @pytest.mark.parametrize("address", ["socks5://p:1", "ftp://p:1", "http://", "http://p:many"])
-def test_a_proxy_address_that_cannot_be_used_is_refused_by_its_variable(monkeypatch, address):
-    monkeypatch.setenv("HTTPS_PROXY", address)
-    with pytest.raises(stoker.Invalid, match="HTTPS_PROXY"):
-        remote_client()
+async def test_a_proxy_that_cannot_be_used_is_named_where_it_is_needed(peers, monkeypatch, address):
+    monkeypatch.setenv("ALL_PROXY", address)
+    async with remote_client() as client:
+        with pytest.raises(stoker.Invalid, match="ALL_PROXY"):
+            await client.endpoints.list()
+    async with stoker.Serverless(ACCOUNT_KEY, url=peers.url, retry=QUICK) as client:
+        endpoint = await client.get_endpoint("llm")
+        assert (await endpoint.request("/x", {})).status == 200
