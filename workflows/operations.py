@@ -160,7 +160,7 @@ class Operations:
             "recruit",
             operation.launch_id,
             operation.reason,
-            numbers={"dollars_per_hour": offer.dph_total, "offer": float(offer.id)},
+            numbers=operation.numbers,
             workergroup_id=group.id,
         )
         self._spawn(operation.launch_id, self._create(operation.launch_id, offer, asked_before=False))
@@ -170,7 +170,13 @@ class Operations:
         worker = self._book.record.workers.get(asked.launch_id)
         if worker is None or worker.operation:
             return
-        self._note(asked.op, asked.launch_id, asked.reason, workergroup_id=worker.workergroup_id)
+        self._note(
+            asked.op,
+            asked.launch_id,
+            asked.reason,
+            numbers=asked.numbers,
+            workergroup_id=worker.workergroup_id,
+        )
         try:
             ordered_worker = apply_operation(worker, asked, now)
         except InvalidTransition as fault:

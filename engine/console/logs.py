@@ -71,12 +71,11 @@ def render_levels(lines: list[DecisionLine]) -> dict[str, str]:
 
 
 def render_line(line: DecisionLine) -> str:
-    """One line of text."""
+    """One line of text. The reason contains its numbers."""
     at = datetime.fromtimestamp(line.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
     subject = f" {line.subject}" if line.subject else ""
-    numbers = " ".join(f"{name}={value:g}" for name, value in line.numbers.items())
     message = line.reason.replace("\n", " ")
-    return f"{at}Z {line.kind}{subject}: {message}" + (f" ({numbers})" if numbers else "")
+    return f"{at}Z {line.kind}{subject}: {message}"
 
 
 def _parse(lines: list[dict[str, Any]]) -> list[DecisionLine]:

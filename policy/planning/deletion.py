@@ -1,34 +1,37 @@
-"""The end of an endpoint, planned without asking what load is expected: for when the planner fails.
+"""A plan that releases every worker of a deleted endpoint without a forecast.
 
-What it takes to be rid of every machine depends on the machines alone. A fault in how load is forecast or capacity is
-counted must not keep them rented.
+It is used when the planner fails: a fault in the forecast or the demand must not keep machines rented.
 """
 
-from policy.planning.drain import delete_all, finish_drains, release_again
-from policy.planning.planned_fleet import PlannedFleet
-from policy.planning.polling import look
-from policy.state.observation import Memory, Observation
+from policy.capacity.performance import PerfEstimates
+from policy.planning.drain import finish_drains, release_all, repeat_releases
+from policy.planning.plan_builder import PlanBuilder
+from policy.planning.polling import list_instances
+from policy.state.liveness import mark_unresponsive
+from policy.state.observation import Observation
 from policy.state.plan import Plan, Targets
 from policy.tuning import DEFAULT_TUNING, Tuning
 
 
 def plan_deletion(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> Plan:
-    """Drain what takes requests, destroy the rest, and ask again until the marketplace confirms. Pure, like every plan.
+    """Drain hot workers, destroy the others, repeat until the marketplace confirms. Pure.
 
-    The observation is of an endpoint that is being deleted.
+    The endpoint of the observation is being deleted.
     """
-    orders = PlannedFleet(observation, tuning)
-    finish_drains(orders)
-    delete_all(orders)
-    release_again(orders)
-    look(orders)
+    observation = mark_unresponsive(observation, tuning)
+    perfs = PerfEstimates.of(observation.workers, observation.learned)
+    builder = PlanBuilder(observation, tuning, perfs)
+    builder.step(finish_drains)
+    builder.step(release_all)
+    builder.step(repeat_releases)
+    builder.step(list_instances)
     return Plan(
-        operations=tuple(orders.operations),
+        operations=tuple(builder.operations),
         targets=Targets(
             dollars_per_hour=sum([worker.burn_dollars_per_hour for worker in observation.workers]),
             reason="the endpoint is being deleted",
         ),
-        waits=tuple(orders.waits),
-        replan_at=orders.replan_at,
-        memory=observation.memory or Memory(),
+        waits=tuple(builder.waits),
+        replan_at=builder.replan_at,
+        memory=builder.memory,
     )

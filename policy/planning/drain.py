@@ -1,17 +1,21 @@
-"""Ways out: finish drains, dismiss strangers, stop all, delete all. Drain before stop, always."""
+"""Workers that leave service: a ready worker is drained before it is stopped, updated or released."""
 
 from policy.capacity.supply import holds_requests, stays_after_drain
-from policy.planning.planned_fleet import PlannedFleet
+from policy.planning.plan_builder import PlanBuilder
 from policy.state.lifecycle import is_booting, is_hot
-from policy.state.plan import CancelDrain, Destroy, Stop, Update
 from policy.state.worker import Drain, Goal, Worker
-from policy.wording import duration, machine, requests
+from policy.wording import Reason, count, duration, machine, requests
 from stoker_wire.states import WorkerState as S
+
+_STOPPED = Reason("endpoint_state is stopped")
+_DELETED = Reason("the endpoint is being deleted")
 
 
 def is_drained(worker: Worker) -> bool:
-    """Nothing on it, and nothing on its way: every live engine has seen the drain, no ticket is open, and the worker
-    itself has said, after the drain began, that it holds nothing."""
+    """Whether a draining worker is empty and stays empty.
+
+    Every live engine has seen the drain, no ticket is open, and a report made after the drain began says that it is empty.
+    """
     drain = worker.drain
     return (
         drain is not None
@@ -22,132 +26,130 @@ def is_drained(worker: Worker) -> bool:
     )
 
 
-def finish_drains(draft: PlannedFleet) -> None:
-    """Carry out what each drain was for, once the worker is empty, broken, or past its deadline."""
-    for worker in draft:
+def finish_drains(builder: PlanBuilder) -> None:
+    """Carry out the goal of each drain once the worker is empty, does not respond, or is past its deadline."""
+    for worker in builder:
         drain = worker.drain
-        if drain is None or not is_hot(worker) or not draft.free(worker):
+        if drain is None or not is_hot(worker) or not builder.is_free(worker):
             continue
-        name = machine(worker, draft.perfs)
         if is_drained(worker):
-            why = f"drained after {draft.now - drain.since:.0f} s"
-        elif _is_past_deadline(draft, drain):
-            why = f"drain deadline of {drain.deadline - drain.since:.0f} s passed with {requests(worker)}"
-        elif is_mute(draft, worker):
-            why = "it drains and does not answer"
+            how = f"drained in {builder.now - drain.since:.0f} s"
+        elif _is_past_deadline(builder, drain):
+            how = f"drain deadline of {drain.deadline - drain.since:.0f} s passed with {requests(worker)}"
+        elif does_not_respond(builder, worker):
+            how = "does not respond while it drains"
         else:
-            if drain.until_idle and draft.now >= drain.deadline:
-                said = f"{name} drains since {duration(draft.now - drain.since)} and holds {requests(worker)}"
-                draft.wait("busy", worker.launch_id, f"{said}: it is stopped when they end")
-            draft.wakes.append(drain.deadline)
+            if drain.until_idle and builder.now >= drain.deadline:
+                since = duration(builder.now - drain.since)
+                builder.wait(
+                    "busy",
+                    worker.launch_id,
+                    f"{machine(worker)} drains for {since} and stops when its requests end; {requests(worker)}",
+                )
+            builder.wakes.append(drain.deadline)
             continue
-        _carry_out(draft, worker, drain.goal, f"{name}: {why}; {drain.reason}")
+        seconds = builder.now - drain.since
+        _carry_out(builder, worker, drain.goal, Reason(f"{how} ({drain.reason})", {"drain_seconds": seconds}))
 
 
-def _is_past_deadline(draft: PlannedFleet, drain: Drain) -> bool:
-    """Whether its time is over. A worker stopped only to save money would be started again for the same requests."""
-    if draft.now < max(
-        drain.deadline, draft.observation.listening_since + draft.tuning.suspect_reboot_seconds
-    ):
+def _is_past_deadline(builder: PlanBuilder, drain: Drain) -> bool:
+    """Whether a drain is cut off. A drain that only saves money waits for its requests as long as they take."""
+    listening = builder.observation.listening_since + builder.tuning.suspect_reboot_seconds
+    if builder.now < max(drain.deadline, listening):
         return False
-    return drain.goal is not Goal.STOP or (draft.is_known and not drain.until_idle)
+    return drain.goal is not Goal.STOP or (builder.is_known and not drain.until_idle)
 
 
-def is_mute(draft: PlannedFleet, worker: Worker) -> bool:
-    """Whether a ready worker has not answered for so long that waiting for its requests is in vain."""
+def does_not_respond(builder: PlanBuilder, worker: Worker) -> bool:
+    """Whether a ready worker has not responded for so long that its requests are lost."""
     since = worker.suspect_since
-    if since is None or not draft.is_known:
+    if since is None or not builder.is_known:
         return False
-    return draft.now - max(since, draft.observation.listening_since) >= draft.tuning.suspect_reboot_seconds
+    return (
+        builder.now - max(since, builder.observation.listening_since) >= builder.tuning.suspect_reboot_seconds
+    )
 
 
-def bound_drains(draft: PlannedFleet, why: str) -> None:
-    """Workers that drain until they are idle get a deadline: it is not only to save money any more."""
-    for worker in draft:
+def set_drain_deadlines(builder: PlanBuilder, why: Reason) -> None:
+    """Give drains that wait until their worker is idle a deadline: the reason is no longer only to save money."""
+    for worker in builder:
         drain = worker.drain
-        if drain is not None and drain.until_idle and is_hot(worker) and draft.free(worker):
-            draft.drain(worker, drain.goal, f"{drain.reason}; {why}")
+        if drain is not None and drain.until_idle and is_hot(worker) and builder.is_free(worker):
+            limit = f"the drain ends after {duration(builder.config.drain_seconds_max)} at the latest"
+            builder.drain(worker, drain.goal, why.also(limit), cause=why.text)
 
 
-def let_go(draft: PlannedFleet, worker: Worker, goal: Goal, why: str) -> None:
-    """Take a ready worker out of service: through a drain, or at once if it does not answer anyway."""
-    name = machine(worker, draft.perfs)
-    if is_mute(draft, worker):
-        _carry_out(draft, worker, goal, f"{name}: {why}, and it does not answer")
+def retire(builder: PlanBuilder, worker: Worker, goal: Goal, why: Reason) -> None:
+    """Take a ready worker out of service: by a drain, or at once if it does not respond."""
+    if does_not_respond(builder, worker):
+        _carry_out(builder, worker, goal, why.also("it does not respond"))
     else:
-        draft.drain(worker, goal, f"drain {name}: {why}")
+        builder.drain(worker, goal, why)
 
 
-def _carry_out(draft: PlannedFleet, worker: Worker, goal: Goal, reason: str) -> None:
-    group = draft.groups.get(worker.workergroup_id)
-    if goal is Goal.DESTROY or group is None or draft.observation.deleting:
-        draft.order(Destroy(launch_id=worker.launch_id, reason=f"release {reason}"))
+def _carry_out(builder: PlanBuilder, worker: Worker, goal: Goal, why: Reason) -> None:
+    if goal is Goal.DESTROY or worker.workergroup_id not in builder.groups or builder.observation.deleting:
+        builder.destroy(worker, why)
     elif goal is Goal.UPDATE:
-        draft.order(
-            Update(launch_id=worker.launch_id, revision=group.revision, reason=f"update {reason}"),
-        )
+        builder.update(worker, why)
     else:
-        draft.order(Stop(launch_id=worker.launch_id, reason=f"stop {reason}"))
+        builder.stop(worker, why)
 
 
-def dismiss(draft: PlannedFleet, worker: Worker, why: str) -> None:
-    """Release a worker: at once if it takes no requests, else through a drain."""
-    if worker.state is S.DESTROYING or not draft.free(worker):
+def release(builder: PlanBuilder, worker: Worker, why: Reason) -> None:
+    """Release a worker for good: at once if it takes no requests, else through a drain."""
+    if worker.state is S.DESTROYING or not builder.is_free(worker):
         return
-    name = machine(worker, draft.perfs)
     if not is_hot(worker):
-        draft.order(Destroy(launch_id=worker.launch_id, reason=f"release {name}: {why}"))
+        builder.destroy(worker, why)
     elif stays_after_drain(worker):
-        let_go(draft, worker, Goal.DESTROY, why)
+        retire(builder, worker, Goal.DESTROY, why)
 
 
-def dismiss_orphans(draft: PlannedFleet) -> None:
-    """Workers whose workergroup was removed."""
-    for worker in draft:
-        if worker.workergroup_id not in draft.groups:
-            dismiss(draft, worker, f"its workergroup {worker.workergroup_id} was removed")
+def release_orphans(builder: PlanBuilder) -> None:
+    """Release workers whose workergroup was removed."""
+    for worker in builder:
+        if worker.workergroup_id not in builder.groups:
+            release(builder, worker, Reason(f"workergroup {worker.workergroup_id} was removed"))
 
 
-def delete_all(draft: PlannedFleet) -> None:
-    """The endpoint is being deleted."""
-    for worker in draft:
-        dismiss(draft, worker, "the endpoint is being deleted")
-    if draft.workers:
-        draft.wait("stopped", "endpoint", f"{len(draft.workers)} worker(s) to be released before it is gone")
+def release_all(builder: PlanBuilder) -> None:
+    """Release every worker of an endpoint that is being deleted."""
+    for worker in builder:
+        release(builder, worker, _DELETED)
+    if builder.workers:
+        left = count(len(builder.workers), "worker")
+        builder.wait("stopped", "endpoint", f"the endpoint is being deleted; {left} to release")
 
 
-def release_again(draft: PlannedFleet) -> None:
-    """What is being released, and was not confirmed."""
-    for worker in draft:
-        if worker.state is S.DESTROYING and draft.free(worker):
-            reason = f"release {machine(worker, draft.perfs)}: the marketplace has not confirmed it yet"
-            draft.order(Destroy(launch_id=worker.launch_id, reason=reason))
+def repeat_releases(builder: PlanBuilder) -> None:
+    """Repeat releases that the marketplace has not confirmed."""
+    for worker in builder:
+        if worker.state is S.DESTROYING and builder.is_free(worker):
+            since = duration(builder.now - worker.since)
+            builder.destroy(worker, Reason(f"not confirmed by the marketplace; release ordered {since} ago"))
 
 
-def stop_all(draft: PlannedFleet) -> None:
-    """The endpoint is stopped: every worker goes cold."""
-    bound_drains(draft, "the endpoint is stopped")
-    for worker in draft:
-        if not draft.free(worker):
+def stop_all(builder: PlanBuilder) -> None:
+    """Stop every worker of an endpoint whose `endpoint_state` is stopped."""
+    set_drain_deadlines(builder, _STOPPED)
+    for worker in builder:
+        if not builder.is_free(worker):
             continue
-        name = machine(worker, draft.perfs)
         if is_hot(worker) and worker.drain is None:
-            let_go(draft, worker, Goal.STOP, "the endpoint is stopped")
+            retire(builder, worker, Goal.STOP, _STOPPED)
         elif is_booting(worker) and worker.state is not S.PENDING:
-            draft.order(Stop(launch_id=worker.launch_id, reason=f"stop {name}: the endpoint is stopped"))
-    draft.wait("stopped", "endpoint", "the endpoint is stopped; set endpoint_state to active to serve again")
+            builder.stop(worker, _STOPPED)
+    builder.wait("stopped", "endpoint", "endpoint_state is stopped; set it to active to serve requests")
 
 
-def keep_all(draft: PlannedFleet) -> None:
-    """The endpoint is suspended: drains that only saved money are called off."""
-    for worker in draft:
+def keep_all(builder: PlanBuilder) -> None:
+    """Keep the workers of a suspended endpoint as they are: cancel drains that only save money."""
+    for worker in builder:
         drain = worker.drain
-        if is_hot(worker) and drain is not None and drain.goal is Goal.STOP and draft.free(worker):
-            reason = (
-                f"keep {machine(worker, draft.perfs)}: the endpoint is suspended, workers stay as they are"
-            )
-            draft.order(CancelDrain(launch_id=worker.launch_id, reason=reason))
-    if draft.observation.load.backlog_requests:
-        draft.wait(
-            "busy", "endpoint", "the endpoint is suspended: it is not scaled, requests wait for its workers"
+        if is_hot(worker) and drain is not None and drain.goal is Goal.STOP and builder.is_free(worker):
+            builder.cancel_drain(worker, Reason("endpoint_state is suspended; workers stay as they are"))
+    if builder.observation.load.backlog_requests:
+        builder.wait(
+            "busy", "endpoint", "endpoint_state is suspended; requests wait for the existing workers"
         )

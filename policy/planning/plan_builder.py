@@ -1,126 +1,120 @@
-"""A plan in the making: orders, with what is wanted and what the caps leave room for."""
+"""A plan under construction: the operations ordered so far, and the workers as these operations leave them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cached_property
+from typing import Concatenate, ParamSpec
 
-from policy.capacity.boot_time import boot_seconds, is_slower_than_start, overdue_at, start_seconds
+from policy.capacity.boot_time import is_slower_than_start, overdue_at
 from policy.capacity.budget import BudgetTracker
-from policy.capacity.demand import Demand, ScalingParameters, estimate_demand
-from policy.capacity.limits import workers_max, workers_min
+from policy.capacity.limits import workers_max
+from policy.capacity.performance import PerfEstimates
 from policy.capacity.supply import Supply, measure_supply
-from policy.keepalive.candidates import Retention
-from policy.keepalive.evaluation import (
-    EvaluationParameters,
-    KeepaliveState,
-    chosen_retention,
-    demand_window_seconds,
-    evaluate,
-)
-from policy.load.forecast import Forecast, forecast
-from policy.load.seasonality import seasonal_level
-from policy.planning.planned_fleet import PlannedFleet
 from policy.state.host_failures import cause_of
 from policy.state.machine_stats import remember_hosts
 from policy.state.observation import Memory, Observation
-from policy.state.worker import HostFailure, Worker
+from policy.state.plan import (
+    Activate,
+    CancelDrain,
+    Destroy,
+    Operation,
+    Reboot,
+    Recruit,
+    StartDrain,
+    Stop,
+    Update,
+    Wait,
+)
+from policy.state.plan_effects import apply_operation, launched_worker
+from policy.state.worker import Drain, Goal, HostFailure, Worker
 from policy.tuning import Tuning
-from policy.wording import price
+from policy.wording import Reason, price
+from stoker_wire.workergroup import Workergroup
+
+_P = ParamSpec("_P")
 
 
-class PlanBuilder(PlannedFleet):
-    """PlannedFleet for an endpoint that is scaled: what is known, what is wanted, and what the caps leave room for."""
+class PlanBuilder:
+    """Collects operations and waits. Each step works on the workers as the previous steps leave them.
 
-    def __init__(self, observation: Observation, tuning: Tuning) -> None:
-        super().__init__(observation, tuning)
-        observation = self.observation
+    The builder knows the fleet, the caps and the budget, but no demand: a deletion is planned without a forecast.
+    `observation` has unresponsive workers marked.
+    """
+
+    def __init__(self, observation: Observation, tuning: Tuning, perfs: PerfEstimates) -> None:
+        self.observation = observation
+        self.tuning = tuning
+        self.perfs = perfs
+        self.now = observation.now
+        self.config = observation.config
         self.memory = observation.memory or Memory()
-        self.rules = ScalingParameters.of(observation.config, observation.workergroups)
-        self.seasonal_lead_seconds = self._seasonal_lead_seconds()
-        self.keepalive, self.keep = self._live()
-        self.forecast: Forecast = forecast(
-            observation.load,
-            observation.now,
-            tuning,
-            window_seconds=demand_window_seconds(self.config.target_queue_time, self.service_seconds, tuning),
-            seasonal_load=seasonal_level(
-                self.keepalive.minute_peaks, self.now, self.seasonal_lead_seconds, tuning
-            )
-            if self.keep.seasonal
-            else 0.0,
-        )
-        self.want: Demand = estimate_demand(
-            observation, self.forecast, self.rules, self.perfs, tuning, self.keep
-        )
+        self.groups: dict[int, Workergroup] = {group.id: group for group in observation.workergroups}
+        self.workers: dict[str, Worker] = {worker.launch_id: worker for worker in observation.workers}
+        self.operations: list[Operation] = []
+        self.waits: dict[Wait, None] = {}
+        """Each once, in the order in which they were added."""
+        self.wakes: list[float] = []
+        """Times at which a new plan is due without any event."""
         self.failed_hosts: list[HostFailure] = []
-        self.outdated = any(
-            worker.workergroup_id in self.groups
-            and worker.revision < self.groups[worker.workergroup_id].revision
-            for worker in observation.workers
-        )
-        """Whether any worker is of an older revision than its workergroup: most of the time none is."""
-        self._have: Supply | None = None
-        """The capacity, until the next order changes it."""
-        self._purse: BudgetTracker | None = None
-        """What the budget leaves, once somebody has asked."""
-        self._ids = [each for each in observation.launch_ids if each not in self.workers]
+        self._step = ""
+        self._ordered: set[str] = set()
+        """Workers with an operation in this plan."""
+        self._launch_ids = [each for each in observation.launch_ids if each not in self.workers]
+        self._supply: Supply | None = None
+        """Valid until the next operation."""
+
+    def __iter__(self) -> Iterator[Worker]:
+        """The workers after the operations so far."""
+        return iter(tuple(self.workers.values()))
+
+    def __repr__(self) -> str:
+        return f"<PlanBuilder {len(self.operations)} operations on {len(self.workers)} workers>"
+
+    def step(
+        self, function: Callable[Concatenate["PlanBuilder", _P], None], *args: _P.args, **more: _P.kwargs
+    ) -> None:
+        """Run one step of the planner. Its operations carry its name: the plan's report, step by step."""
+        self._step = function.__name__
+        function(self, *args, **more)
+
+    # -- the fleet
 
     @property
     def is_known(self) -> bool:
-        """Whether the load is: the engines spoke lately, and of long enough."""
-        return self.forecast.known
+        """Whether the engines reported recently. If not, missing reports are no evidence of anything."""
+        return self.observation.load.is_known(self.now, self.tuning.metrics_stale_seconds)
 
-    @property
-    def service_seconds(self) -> float:
-        """What a request keeps one worker busy for; as long as a minute's window is told apart from chance while unknown."""
-        cost, perf = self.observation.load.mean_cost, self.perfs.mean
-        if cost <= 0 or perf <= 0:
-            return self.tuning.medium_window_seconds - self.config.target_queue_time
-        return cost / perf
-
-    def _live(self) -> tuple[KeepaliveState, Retention]:
-        learned, tuning = self.observation.learned, self.tuning
-        loaded = any(worker.loaded_once for worker in self.observation.workers)
-        seconds = (
-            start_seconds(learned, tuning) if loaded and self.keeps_cold else boot_seconds(learned, tuning)
-        )
-        on = EvaluationParameters(
-            worker_load_per_second=self.perfs.mean * self.rules.target_util,
-            service_seconds=max(self.service_seconds, 0.05),
-            start_seconds=min(seconds, tuning.sustained_window_seconds),
-            lead_seconds=self.seasonal_lead_seconds,
-            billed_seconds=seconds,
-            target_queue_seconds=self.config.target_queue_time,
-        )
-        experience = evaluate(self.memory.keepalive, self.observation.load, on, tuning)
-        return experience, chosen_retention(experience, tuning)
-
-    def _seasonal_lead_seconds(self) -> float:
-        """Twice as long as a boot takes, where nothing is kept cold: nine of ten have come by then, as of starts in 45 s."""
-        tuning = self.tuning
-        if self.keeps_cold:
-            return tuning.seasonal_lead_seconds
-        boot = tuning.overdue_factor * boot_seconds(self.observation.learned, tuning)
-        return max(tuning.seasonal_lead_seconds, min(boot, tuning.seasonal_lead_seconds_max))
-
-    @property
-    def keeps_cold(self) -> bool:
-        """Whether the endpoint keeps cold workers at all, or coming back is a boot."""
-        return (
-            self.rules.cold_mult > 1
-            or self.config.min_cold_load > 0
-            or workers_min(self.observation) > 0
-            or any(record.starts > 0 for record in self.observation.learned.kinds)
+    @cached_property
+    def has_outdated(self) -> bool:
+        """Whether any worker has an older revision than its workergroup."""
+        return any(
+            worker.workergroup_id in self.groups
+            and worker.revision < self.groups[worker.workergroup_id].revision
+            for worker in self.observation.workers
         )
 
-    def have(self) -> Supply:
-        """The capacity after what was decided so far."""
-        if self._have is None:
-            self._have = measure_supply(
-                self.workers.values(), self.perfs, is_overtaken=self._is_late, is_overdue=self._is_overdue
+    def is_free(self, worker: Worker) -> bool:
+        """Whether an operation may be ordered: none is in progress or ordered, and no retry pause runs."""
+        if worker.retry_at > self.now:
+            self.wakes.append(worker.retry_at)
+        return not worker.operation and worker.retry_at <= self.now and worker.launch_id not in self._ordered
+
+    def supply(self) -> Supply:
+        """The capacity after the operations so far."""
+        if self._supply is None:
+            self._supply = measure_supply(
+                self.workers.values(),
+                self.perfs,
+                is_overtaken=self._is_overtaken,
+                is_overdue=self._is_overdue,
             )
-        return self._have
+        return self._supply
 
-    def _is_late(self, booting: Worker) -> bool:
+    def supply_of(self, workers: Iterable[Worker]) -> Supply:
+        """The capacity of these workers alone."""
+        return measure_supply(workers, self.perfs)
+
+    def _is_overtaken(self, booting: Worker) -> bool:
         return is_slower_than_start(booting, self.observation.learned, self.now, self.tuning)
 
     def _is_overdue(self, booting: Worker) -> bool:
@@ -129,34 +123,155 @@ class PlanBuilder(PlannedFleet):
             self.wakes.append(due)
         return due <= self.now
 
-    def have_of(self, workers: Iterable[Worker]) -> Supply:
-        """The capacity of these workers alone."""
-        return measure_supply(workers, self.perfs)
+    # -- caps
+
+    @property
+    def workers_left(self) -> int:
+        """How many more workers may exist."""
+        return workers_max(self.config) - len(self.workers)
+
+    @cached_property
+    def budget(self) -> BudgetTracker | None:
+        """The budget after the operations so far; None: there is no budget."""
+        if self.config.dollars_per_hour_max is None:
+            return None
+        return BudgetTracker(self.config.dollars_per_hour_max, self.workers.values())
+
+    @property
+    def dollars_left(self) -> float:
+        """$/h that may still be committed."""
+        return float("inf") if self.budget is None else self.budget.left
+
+    def affords(self, dollars_per_hour: float, instead_of: float = 0.0) -> bool:
+        """Whether the budget allows this price in addition, or in place of what a worker costs now."""
+        return self.budget is None or self.budget.affords(dollars_per_hour, instead_of)
+
+    def next_launch_id(self) -> str | None:
+        """An unused launch id; None: the observation has no more."""
+        return self._launch_ids.pop(0) if self._launch_ids else None
+
+    # -- operations
+
+    def order(self, operation: Operation) -> None:
+        """Add an operation to the plan and apply it to the fleet."""
+        operation = replace(operation, step=self._step)
+        self.operations.append(operation)
+        if isinstance(operation, Recruit):
+            self._change(None, launched_worker(operation, self.now))
+        elif launch_id := getattr(operation, "launch_id", ""):
+            self._ordered.add(launch_id)
+            worker = self.workers[launch_id]
+            self._change(worker, apply_operation(worker, operation, self.now))
 
     def _change(self, before: Worker | None, after: Worker) -> None:
-        super()._change(before, after)
-        self._have = None
-        if self._purse is not None:
-            self._purse.exchange(before, after)
+        if "budget" in self.__dict__ and self.budget is not None:
+            self.budget.exchange(before, after)
+        self.workers[after.launch_id] = after
+        self._supply = None
 
-    def wait_for_budget(self, wish: str) -> None:
-        """Say what the budget leaves no room for."""
+    def activate(self, worker: Worker, why: Reason) -> None:
+        """Start a cold worker."""
+        self.order(Activate(launch_id=worker.launch_id, reason=why.text, numbers=self._numbers(worker, why)))
+
+    def stop(self, worker: Worker, why: Reason) -> None:
+        """Stop a worker and keep its disk."""
+        self.order(Stop(launch_id=worker.launch_id, reason=why.text, numbers=self._numbers(worker, why)))
+
+    def destroy(self, worker: Worker, why: Reason) -> None:
+        """Release a worker for good."""
+        self.order(Destroy(launch_id=worker.launch_id, reason=why.text, numbers=self._numbers(worker, why)))
+
+    def reboot(self, worker: Worker, why: Reason) -> None:
+        """Restart a worker's container."""
+        self.order(Reboot(launch_id=worker.launch_id, reason=why.text, numbers=self._numbers(worker, why)))
+
+    def update(self, worker: Worker, why: Reason) -> None:
+        """Bring a worker to the current revision of its workergroup."""
+        self.order(
+            Update(
+                launch_id=worker.launch_id,
+                revision=self.groups[worker.workergroup_id].revision,
+                reason=why.text,
+                numbers=self._numbers(worker, why),
+            )
+        )
+
+    def drain(
+        self,
+        worker: Worker,
+        goal: Goal,
+        why: Reason,
+        *,
+        cause: str = "",
+        until_idle: bool = False,
+    ) -> None:
+        """Send no more requests to a ready worker, then do what `goal` says.
+
+        `cause` is the short form of the reason, repeated by the operation that ends the drain.
+        """
+        drain = Drain(
+            since=self.now,
+            deadline=self.now + self.config.drain_seconds_max,
+            goal=goal,
+            reason=cause or why.text,
+            until_idle=until_idle,
+        )
+        self.order(
+            StartDrain(
+                launch_id=worker.launch_id, drain=drain, reason=why.text, numbers=self._numbers(worker, why)
+            )
+        )
+
+    def cancel_drain(self, worker: Worker, why: Reason) -> None:
+        """Take a draining worker back into service."""
+        self.order(
+            CancelDrain(launch_id=worker.launch_id, reason=why.text, numbers=self._numbers(worker, why))
+        )
+
+    def _numbers(self, worker: Worker, why: Reason) -> dict[str, float]:
+        return {
+            "perf": self.perfs.worker(worker),
+            "dollars_per_hour": worker.dollars_per_hour,
+            **why.numbers,
+        }
+
+    # -- waits
+
+    def wait(self, code: str, subject: str, reason: str, until: float | None = None) -> None:
+        """Record what the plan waits for."""
+        self.waits[Wait(subject=subject, reason=reason, until=until, code=code)] = None
+        if until is not None:
+            self.wakes.append(until)
+
+    def wait_for_budget(self, why: Reason) -> None:
+        """Record that the budget is exhausted."""
         left, budget = max(self.dollars_left, 0.0), self.config.dollars_per_hour_max or 0.0
-        self.wait("budget", "endpoint", f"{wish}: {price(left)} left of the budget of {price(budget)}")
+        self.wait("budget", "endpoint", f"{why}; {price(left)} left of the budget of {price(budget)}")
+
+    @property
+    def replan_at(self) -> float | None:
+        """The earliest time at which a new plan is due without any event."""
+        return min((wake for wake in self.wakes if wake > self.now), default=None)
+
+    # -- what later plans remember
 
     def record_host_failure(
         self, worker: Worker, failure: str, *, cause: str = "", after_ready: bool = False
     ) -> None:
-        """A launch failed on this machine: do not try it again for a while, unless the failure is not the host's.
+        """Block the worker's host for a while, unless other hosts fail in the same way.
 
-        `cause` is what the failure has in common with the same one on another host; without it, the failure itself.
+        `cause` identifies the same failure on other hosts; default: the failure without its numbers and ids.
         """
-        said = f"{worker.kind}{failure}"
-        shared = cause or cause_of(failure.removeprefix(": "))
-        self._avoid(worker, said, failed_at=self.now, cause=shared, after_ready=after_ready)
+        self._avoid(
+            worker,
+            f"{worker.kind}: {failure}",
+            failed_at=self.now,
+            cause=cause or cause_of(failure),
+            after_ready=after_ready,
+        )
 
     def avoid_host(self, worker: Worker, reason: str) -> None:
-        """Do not try this machine again for a while, although nothing has failed on it."""
+        """Block the worker's host for a while although nothing failed on it."""
         self._avoid(worker, reason, failed_at=0.0)
 
     def _avoid(
@@ -178,37 +293,12 @@ class PlanBuilder(PlannedFleet):
 
     @property
     def all_failed_hosts(self) -> tuple[HostFailure, ...]:
-        """Those that are remembered, and those that this plan adds."""
+        """The remembered host failures and those of this plan."""
         learned = self.observation.learned
         if self.failed_hosts:
             learned = remember_hosts(learned, self.failed_hosts, self.now)
         return learned.failed_hosts
 
-    def next_id(self) -> str | None:
-        """A fresh launch id, if the caller gave enough."""
-        return self._ids.pop(0) if self._ids else None
-
-    @property
-    def workers_left(self) -> int:
-        """How many more may exist."""
-        return workers_max(self.config) - len(self.workers)
-
-    @property
-    def purse(self) -> BudgetTracker | None:
-        """What the budget leaves after what was decided so far; None: there is no budget."""
-        if self._purse is None and self.config.dollars_per_hour_max is not None:
-            self._purse = BudgetTracker(self.config.dollars_per_hour_max, self.workers.values())
-        return self._purse
-
-    @property
-    def dollars_left(self) -> float:
-        """How many more $/h may be committed."""
-        return float("inf") if self.purse is None else self.purse.left
-
-    def affords(self, dollars_per_hour: float, instead_of: float = 0.0) -> bool:
-        """Whether the budget has room for so much more, or for so much instead of what a worker takes now."""
-        return self.purse is None or self.purse.affords(dollars_per_hour, instead_of)
-
-    def with_memory(self, **changes: object) -> None:
-        """Ask to be reminded."""
+    def remember(self, **changes: object) -> None:
+        """Change what the next plan is given as `Observation.memory`."""
         self.memory = replace(self.memory, **changes)  # type: ignore[arg-type]  # the fields are Memory's own

@@ -1,36 +1,39 @@
 """From an observation to a plan: what to do, why, and what is waited for.
 
-The order is the story: what leaves, what is broken, what is outdated, what is missing, what is too much. Every step works
-on the fleet as the steps before leave it, so a plan never contradicts itself, and planning on its result changes nothing.
+Each step works on the workers as the steps before leave them, so a plan does not contradict itself, and planning on its
+result changes nothing. `docs/explanation/scaling.md` explains the scaling steps one by one.
 """
 
 from collections.abc import Iterable
 
-from policy.capacity.demand import is_known_idle, is_past_inactivity_timeout
+from policy.capacity.demand import is_known_idle
 from policy.capacity.limits import workers_min
 from policy.capacity.performance import LOAD_EPSILON
+from policy.capacity.supply import Supply
 from policy.keepalive.evaluation import last_worker_kept_until, peak_demand_since
 from policy.load.peaks import held_level, next_release, update_peaks
 from policy.load.seasonality import next_rise
 from policy.planning.drain import (
-    delete_all,
-    dismiss_orphans,
     finish_drains,
     keep_all,
-    release_again,
+    release_all,
+    release_orphans,
+    repeat_releases,
     stop_all,
 )
+from policy.planning.inputs import PlanInputs, gather
 from policy.planning.plan_builder import PlanBuilder
-from policy.planning.polling import explain_booting, look
+from policy.planning.polling import explain_booting, list_instances
 from policy.planning.recruit import recruit
 from policy.planning.repair import repair
-from policy.planning.rolling_update import surge, update_idle, update_ready
-from policy.planning.scale_down import obey_budget, obey_max_workers, shrink_hot, shrink_total
-from policy.planning.scale_up import activate, can_start, grow_hot
+from policy.planning.rolling_update import update_idle_workers, update_ready_workers, update_surge
+from policy.planning.scale_down import drain_surplus, enforce_budget, enforce_max_workers, release_surplus
+from policy.planning.scale_up import can_start, scale_up, start
+from policy.state.liveness import mark_unresponsive
 from policy.state.observation import Observation
 from policy.state.plan import QUEUE_SECONDS_MAX, Plan, Targets
 from policy.tuning import DEFAULT_TUNING, Tuning
-from policy.wording import load
+from policy.wording import Reason, count, duration, figure, load
 from stoker_wire.endpoint import EndpointState
 from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
@@ -40,270 +43,341 @@ _GROWTH = frozenset({"cancel_drain", "activate", "recruit"})
 
 def plan(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> Plan:
     """Decide everything that is to be done now. Pure: the same observation gives the same plan."""
-    draft = PlanBuilder(observation, tuning)
-    _remember_wants(draft)
-    finish_drains(draft)
+    observation = mark_unresponsive(observation, tuning)
+    inputs = gather(observation, tuning)
+    builder = PlanBuilder(observation, tuning, inputs.perfs)
+    builder.step(remember_demand, inputs)
+    builder.step(finish_drains)
     if observation.deleting:
-        delete_all(draft)
-        release_again(draft)
+        builder.step(release_all)
+        builder.step(repeat_releases)
     else:
-        dismiss_orphans(draft)
-        repair(draft)
+        builder.step(release_orphans)
+        builder.step(repair)
         match observation.config.endpoint_state:
             case EndpointState.STOPPED:
-                stop_all(draft)
+                builder.step(stop_all)
             case EndpointState.SUSPENDED:
-                keep_all(draft)
+                builder.step(keep_all)
             case EndpointState.ACTIVE:
-                scale(draft)
-    explain_booting(draft)
-    look(draft)
-    return _finish(draft)
+                _scale(builder, inputs)
+    builder.step(explain_booting)
+    builder.step(list_instances)
+    return _build(builder, inputs)
 
 
-def scale(draft: PlanBuilder) -> None:
+def _scale(builder: PlanBuilder, inputs: PlanInputs) -> None:
     """Bring the fleet to what the parameters ask for under this load."""
-    obey_max_workers(draft)
-    obey_budget(draft)
-    update_idle(draft)
-    _grow(draft)
-    update_ready(draft, draft.want.hot)
-    sure = draft.forecast.settled or is_past_inactivity_timeout(draft.observation, draft.forecast)
-    if draft.want.over_target:
+    builder.step(enforce_max_workers)
+    builder.step(enforce_budget)
+    builder.step(update_idle_workers)
+    before = len(builder.operations)
+    builder.step(add_hot_capacity, inputs)
+    builder.step(overtake_slow_boots, inputs)
+    builder.step(meet_workergroup_floors)
+    if any(each.op in _GROWTH for each in builder.operations[before:]):
+        builder.remember(grew_at=builder.now)
+    builder.step(fill_cold_pool, inputs)
+    builder.step(update_ready_workers, inputs)
+    if inputs.demand.over_target:
         return
-    if sure:
-        _shrink_hot(draft)
-    if sure or is_known_idle(draft.observation, draft.tuning):
-        _shrink_total(draft)
+    is_settled = inputs.forecast.settled or inputs.is_inactive
+    if is_settled:
+        builder.step(remove_hot_capacity, inputs)
+    if is_settled or is_known_idle(builder.observation, builder.tuning):
+        builder.step(remove_cold_capacity, inputs)
 
 
-def _grow(draft: PlanBuilder) -> None:
-    want, extra = draft.want, surge(draft)
-    have = draft.have()
-    wanted = want.hot + extra
-    gap = 0.0 if have.unknown_booting else wanted - have.hot
-    before = len(draft.operations)
-    if gap > LOAD_EPSILON / 2:
-        since = draft.memory.above_since if draft.memory.above_since is not None else draft.now
-        draft.with_memory(above_since=since)
-        if _is_urgent(draft, gap) or draft.now - since >= draft.tuning.scale_up_hold_seconds:
-            grow_hot(
-                draft, gap, _why_more(draft, wanted, have.hot, extra), rent=want.rented + extra - have.hot
-            )
-        else:
-            draft.wakes.append(since + draft.tuning.scale_up_hold_seconds)
-    elif draft.memory.above_since is not None:
-        draft.with_memory(above_since=None)
-    _overtake(draft)
-    _grow_groups(draft)
-    if any(each.op in _GROWTH for each in draft.operations[before:]):
-        draft.with_memory(grew_at=draft.now)
-    _grow_total(draft)
+# -- hysteresis
 
 
-def _overtake(draft: PlanBuilder) -> None:
-    """Wake cold workers for what is wanted now, where machines that boot would come minutes later.
-
-    A rolling update can wait for them.
-    """
-    have, wanted = draft.have(), draft.want.hot
-    need = wanted - (have.hot - have.overtaken)
-    if need > LOAD_EPSILON / 2 and have.overtaken > 0 and have.cold > 0 and _is_urgent(draft, need):
-        why = _why_more(draft, wanted, have.hot - have.overtaken, 0.0)
-        grow_hot(
-            draft, need, f"{why}, {load(have.overtaken)} of it boots for longer than a start takes", rent=0.0
-        )
-
-
-def _is_urgent(draft: PlanBuilder, gap: float) -> bool:
-    """A queue, a burst, a floor, or more than jitter: at once."""
-    have = draft.have().hot
-    below_floor = have < draft.want.hot_floor
-    return (
-        draft.want.over_target
-        or draft.forecast.burst
-        or have <= 0
-        or below_floor
-        or gap > have * draft.tuning.scale_up_tolerance
-    )
-
-
-def _why_more(draft: PlanBuilder, wanted: float, hot: float, extra: float) -> str:
-    if extra:
-        return f"rolling update: {load(extra)} on top of {load(draft.want.hot)} over {load(hot)} hot"
-    want, util = draft.want, draft.rules.target_util
-    if want.predicted / util < want.hot_floor:
-        return f"at least {load(want.hot_floor)} are kept hot, {load(hot)} are"
-    because = [f"target_util {util:g}"] if util < 1 else []
-    because += [draft.keep.reason] if draft.keep.reason else []
-    spare = f" ({load(wanted)} at {', '.join(because)})" if because else ""
-    queue = ""
-    if want.over_target:
-        waits = (
-            "nobody to clear it" if want.queue_seconds >= QUEUE_SECONDS_MAX else f"{want.queue_seconds:.0f} s"
-        )
-        queue = f"queue {waits}, target {draft.config.target_queue_time:g} s: "
-    return f"{queue}predicted {load(want.predicted)}{spare} over {load(hot)} hot"
-
-
-def _grow_groups(draft: PlanBuilder) -> None:
-    """The floors of single workergroups."""
-    for group in draft.groups.values():
-        if not (group.min_load or group.cold_workers or group.min_cold_load):
-            continue
-        mine = [worker for worker in draft if worker.workergroup_id == group.id]
-        there = draft.have_of(mine)
-        if group.min_load and not there.unknown_booting and there.hot < group.min_load:
-            why = f"min_load of workergroup {group.id} is {load(group.min_load)}, {load(there.hot)} hot"
-            grow_hot(draft, group.min_load - there.hot, why, [group])
-            there = draft.have_of(worker for worker in draft if worker.workergroup_id == group.id)
-        missing = (group.cold_workers or 0) - there.keepable
-        need = 0.0 if there.unknown_booting else (group.min_cold_load or 0.0) - there.total
-        if missing > 0 or need > LOAD_EPSILON:
-            why = f"workergroup {group.id} keeps {group.cold_workers or 0} worker(s) and {load(group.min_cold_load or 0)}"
-            _load_once(draft, need=need, count=missing, why=why, groups=[group])
-
-
-def _grow_total(draft: PlanBuilder) -> None:
-    """The cold pool: workers that load once, then wait on disk."""
-    there = draft.have()
-    floor = workers_min(draft.observation)
-    missing = floor - there.keepable
-    need = 0.0 if there.unknown_booting else draft.want.total - there.total
-    if missing > 0:
-        why = f"min_workers {floor}, {there.keepable} loaded or booting"
-    elif need > draft.want.total * draft.tuning.scale_up_tolerance:
-        why = f"{load(draft.want.total)} hot and cold wanted, {load(there.total)} there"
-    else:
-        return
-    _load_once(draft, need=need, count=missing, why=why, groups=draft.groups.values())
-
-
-def _load_once(
-    draft: PlanBuilder, *, need: float, count: int, why: str, groups: Iterable[Workergroup]
-) -> None:
-    """Let `need` load/s and `count` workers load that have not: first those that were stopped before, then new ones."""
-    allowed = {group.id: group for group in groups}
-    for worker in draft:
-        if count <= 0 and need <= 0:
-            return
-        stopped = worker.state is WorkerState.CREATED and worker.workergroup_id in allowed
-        if stopped and can_start(draft, worker) and activate(draft, worker, why):
-            count -= 1
-            need -= draft.perfs.worker(worker) or need
-    if count > 0 or need > LOAD_EPSILON:
-        recruit(draft, need=max(need, 0.0), count=max(count, 0), why=why, groups=allowed.values())
-
-
-def _held_hot(draft: PlanBuilder) -> float:
-    want, level = draft.want, draft.keep.level(draft.memory.hot_peaks, draft.now)
-    last = LOAD_EPSILON if _last_is_kept_until(draft) > draft.now else 0.0
-    return max(level / draft.rules.target_util, want.hot_floor, want.clearing, last)
-
-
-def _last_is_kept_until(draft: PlanBuilder) -> float:
-    """By experience; 0: it is let go like the others."""
-    if not draft.keep.keep_last_worker or is_past_inactivity_timeout(draft.observation, draft.forecast):
-        return 0.0
-    return last_worker_kept_until(draft.keepalive)
-
-
-def _shrink_hot(draft: PlanBuilder) -> None:
-    grew_at, hold = draft.memory.grew_at, draft.tuning.scale_down_cooldown_seconds
-    if (
-        grew_at is not None
-        and draft.now - grew_at < hold
-        and not is_past_inactivity_timeout(draft.observation, draft.forecast)
-    ):
-        if draft.have().ready > _held_hot(draft):
-            draft.wakes.append(grew_at + hold)
-        return
-    hot = _held_hot(draft)
-    spare = f" with {draft.keep.reason}" if draft.keep.reason else ""
-    why = f"{load(draft.want.hot)} hot wanted, {load(hot)} held{spare}"
-    shrink_hot(draft, hot + surge(draft), why)
-
-
-def _shrink_total(draft: PlanBuilder) -> None:
-    want = draft.want
-    slow = max(
-        held_level(draft.memory.total_peaks, draft.now, draft.tuning.total_hold_seconds)
-        / draft.rules.target_util,
-        want.hot_floor * draft.rules.cold_mult,
-    )
-    total = max(_held_hot(draft), slow, want.total, draft.config.min_cold_load)
-    why = f"{load(want.total)} hot and cold wanted, {load(total)} held"
-    shrink_total(draft, total + surge(draft), why)
-
-
-def _remember_wants(draft: PlanBuilder) -> None:
-    """Hysteresis: what was wanted lately, so that a lull does not cost a start."""
-    tuning, want, memory = draft.tuning, draft.want, draft.memory
-    hold = draft.keep.longest_seconds
-    # what was needed for a moment counts, whether or not a plan was made in it
-    needed = peak_demand_since(draft.keepalive, draft.now - tuning.demand_hold_seconds)
-    hot = update_peaks(memory.hot_peaks, max(want.arrivals, needed), draft.now, hold)
-    # what was hot once is worth its disk for as long as the disk costs less than the boot that it saves
-    pool = max(want.sustained * draft.rules.cold_mult, want.predicted)
-    total = update_peaks(memory.total_peaks, pool, draft.now, tuning.total_hold_seconds)
-    if draft.observation.memory is None:
-        # without a memory the present scale is what was wanted until now: a planner that has just begun cuts nothing
-        there, util = draft.have(), draft.rules.target_util
-        hot = update_peaks(((draft.now, there.ready * util),), want.arrivals, draft.now, hold)
-        total = update_peaks(((draft.now, there.total * util),), pool, draft.now, tuning.total_hold_seconds)
-    if is_past_inactivity_timeout(draft.observation, draft.forecast):
-        # the user said how long a pause is the end of the work: no hold on top of it
-        hot = ((draft.now, want.arrivals),)
-    ready = draft.have().ready
-    below = want.hot < ready
-    cold_below = want.total < draft.have().total
-    draft.with_memory(
+def remember_demand(builder: PlanBuilder, inputs: PlanInputs) -> None:
+    """Record today's demand among the recent peaks, so that a lull does not cost a start."""
+    tuning, demand, memory, now = builder.tuning, inputs.demand, builder.memory, builder.now
+    hold = inputs.retention.longest_seconds
+    # A peak between two plans counts as well.
+    needed = peak_demand_since(inputs.keepalive, now - tuning.demand_hold_seconds)
+    hot = update_peaks(memory.hot_peaks, max(demand.arrivals, needed), now, hold)
+    # The disk of a worker that was hot once is kept while it costs less than the boot that it saves.
+    pool = max(demand.sustained * inputs.parameters.cold_mult, demand.predicted)
+    total = update_peaks(memory.total_peaks, pool, now, tuning.total_hold_seconds)
+    supply, util = builder.supply(), inputs.target_util
+    if builder.observation.memory is None:
+        # A planner without memory removes nothing: it takes the present capacity for the recent demand.
+        hot = update_peaks(((now, supply.ready * util),), demand.arrivals, now, hold)
+        total = update_peaks(((now, supply.total * util),), pool, now, tuning.total_hold_seconds)
+    if inputs.is_inactive:
+        # The user defined the pause that ends the work: no hold in addition.
+        hot = ((now, demand.arrivals),)
+    builder.remember(
         hot_peaks=hot,
         total_peaks=total,
-        keepalive=draft.keepalive,
-        below_since=(memory.below_since if memory.below_since is not None else draft.now) if below else None,
-        cold_below_since=(memory.cold_below_since if memory.cold_below_since is not None else draft.now)
-        if cold_below
-        else None,
+        keepalive=inputs.keepalive,
+        below_since=_since(memory.below_since, now) if demand.hot < supply.ready else None,
+        cold_below_since=_since(memory.cold_below_since, now) if demand.total < supply.total else None,
     )
-    lead = draft.seasonal_lead_seconds
-    if (
-        draft.keep.seasonal
-        and (rise := next_rise(draft.keepalive.minute_peaks, draft.now, lead, tuning)) is not None
-    ):
-        draft.wakes.append(rise)
+    if inputs.retention.seasonal:
+        rise = next_rise(inputs.keepalive.minute_peaks, now, inputs.seasonal_lead_seconds, tuning)
+        if rise is not None:
+            builder.wakes.append(rise)
     for due in (
-        next_release(hot, draft.now, draft.keep.seconds),
-        next_release(hot, draft.now, draft.keep.tail_seconds),
-        next_release(total, draft.now, tuning.total_hold_seconds),
-        _last_is_kept_until(draft),
+        next_release(hot, now, inputs.retention.seconds),
+        next_release(hot, now, inputs.retention.tail_seconds),
+        next_release(total, now, tuning.total_hold_seconds),
+        _last_worker_kept_until(inputs),
     ):
         if due:
-            draft.wakes.append(due)
-    timeout, last = draft.config.inactivity_timeout, draft.observation.load.last_request_at
+            builder.wakes.append(due)
+    timeout, last = builder.config.inactivity_timeout, builder.observation.load.last_request_at
     if timeout and timeout > 0 and last is not None:
-        draft.wakes.append(last + timeout)
+        builder.wakes.append(last + timeout)
 
 
-def _finish(draft: PlanBuilder) -> Plan:
-    have, want = draft.have(), draft.want
+def _since(before: float | None, now: float) -> float:
+    return before if before is not None else now
+
+
+def _last_worker_kept_until(inputs: PlanInputs) -> float:
+    """Until when the last hot worker is kept longer than the others; 0: it is not."""
+    if not inputs.retention.keep_last_worker or inputs.is_inactive:
+        return 0.0
+    return last_worker_kept_until(inputs.keepalive)
+
+
+# -- more
+
+
+def add_hot_capacity(builder: PlanBuilder, inputs: PlanInputs) -> None:
+    """Add the hot capacity that is missing: at once if it is urgent, else after it was missing for `scale_up_hold_seconds`."""
+    demand, supply, extra = inputs.demand, builder.supply(), update_surge(builder)
+    wanted = demand.hot + extra
+    gap = 0.0 if supply.unknown_booting else wanted - supply.hot
+    if gap > LOAD_EPSILON / 2:
+        since = _since(builder.memory.above_since, builder.now)
+        builder.remember(above_since=since)
+        if _is_urgent(builder, inputs, gap) or builder.now - since >= builder.tuning.scale_up_hold_seconds:
+            why = _why_more(builder, inputs, wanted, supply.hot, extra)
+            scale_up(builder, gap, why, rent_max=demand.rented + extra - supply.hot)
+        else:
+            builder.wakes.append(since + builder.tuning.scale_up_hold_seconds)
+    elif builder.memory.above_since is not None:
+        builder.remember(above_since=None)
+
+
+def overtake_slow_boots(builder: PlanBuilder, inputs: PlanInputs) -> None:
+    """Start cold workers for urgent demand that only machines with minutes left to boot would cover."""
+    supply, wanted = builder.supply(), inputs.demand.hot
+    in_time = supply.hot - supply.overtaken
+    need = wanted - in_time
+    if (
+        need > LOAD_EPSILON / 2
+        and supply.overtaken > 0
+        and supply.cold > 0
+        and _is_urgent(builder, inputs, need)
+    ):
+        why = Reason(
+            f"{load(supply.overtaken)} boot for longer than a start takes,"
+            f" {figure(in_time)} of {load(wanted)} are hot in time",
+            {"hot_wanted": wanted, "hot": in_time, "overtaken": supply.overtaken},
+        )
+        scale_up(builder, need, why, rent_max=0.0)
+
+
+def _is_urgent(builder: PlanBuilder, inputs: PlanInputs, gap: float) -> bool:
+    """Whether to act at once: a long queue, a burst, a floor, or a gap larger than noise."""
+    hot = builder.supply().hot
+    return (
+        inputs.demand.over_target
+        or inputs.forecast.burst
+        or hot <= 0
+        or hot < inputs.demand.hot_floor
+        or gap > hot * builder.tuning.scale_up_tolerance
+    )
+
+
+def _why_more(builder: PlanBuilder, inputs: PlanInputs, wanted: float, hot: float, extra: float) -> Reason:
+    demand, util = inputs.demand, inputs.target_util
+    numbers = {"predicted_load": demand.predicted, "hot_wanted": wanted, "hot": hot}
+    figures = f"{figure(hot)} of {load(wanted)} hot"
+    if extra:
+        return Reason(f"rolling update, {load(extra)} more during it, {figures}", numbers)
+    if demand.predicted / util < demand.hot_floor:
+        if demand.hot_floor <= LOAD_EPSILON:
+            return Reason("inactivity_timeout keeps one worker hot, none is", numbers)
+        return Reason(f"below min_load, {figures}", numbers)
+    if demand.over_target:
+        target = builder.config.target_queue_time
+        numbers |= {"target_queue_time": target}
+        if demand.queue_seconds >= QUEUE_SECONDS_MAX:
+            return Reason(f"requests wait and no worker is ready, {figures}", numbers)
+        numbers |= {"queue_seconds": demand.queue_seconds}
+        return Reason(
+            f"queue time {duration(demand.queue_seconds)} over target {target:g} s, {figures}", numbers
+        )
+    spare = [f"target_util {util:g}"] if util < 1 else []
+    spare += [inputs.retention.reason] if inputs.retention.reason else []
+    at = f" at {', '.join(spare)}" if spare else ""
+    return Reason(f"predicted {load(demand.predicted)}{at}, {figures}", numbers)
+
+
+def meet_workergroup_floors(builder: PlanBuilder) -> None:
+    """Meet min_load, cold_workers and min_cold_load of single workergroups."""
+    for group in builder.groups.values():
+        if not (group.min_load or group.cold_workers or group.min_cold_load):
+            continue
+        supply = _supply_of_group(builder, group)
+        if group.min_load and not supply.unknown_booting and supply.hot < group.min_load:
+            why = Reason(
+                f"below min_load of workergroup {group.id}, {figure(supply.hot)} of {load(group.min_load)} hot",
+                {"hot_wanted": group.min_load, "hot": supply.hot},
+            )
+            scale_up(builder, group.min_load - supply.hot, why, [group])
+            supply = _supply_of_group(builder, group)
+        missing = (group.cold_workers or 0) - supply.keepable
+        need = 0.0 if supply.unknown_booting else (group.min_cold_load or 0.0) - supply.total
+        if missing > 0:
+            why = Reason(
+                f"below cold_workers of workergroup {group.id}, {supply.keepable} of {group.cold_workers} exist",
+                {"workers_wanted": float(group.cold_workers or 0), "workers": supply.keepable},
+            )
+            _load_workers(builder, need=need, missing=missing, why=why, groups=[group])
+        elif need > LOAD_EPSILON:
+            wanted = group.min_cold_load or 0.0
+            why = Reason(
+                f"below min_cold_load of workergroup {group.id}, {figure(supply.total)} of {load(wanted)} exist",
+                {"total_wanted": wanted, "total": supply.total},
+            )
+            _load_workers(builder, need=need, missing=missing, why=why, groups=[group])
+
+
+def _supply_of_group(builder: PlanBuilder, group: Workergroup) -> Supply:
+    return builder.supply_of(worker for worker in builder if worker.workergroup_id == group.id)
+
+
+def fill_cold_pool(builder: PlanBuilder, inputs: PlanInputs) -> None:
+    """Let workers load until min_workers and the total capacity are met. They stop when they are not needed hot."""
+    demand, supply = inputs.demand, builder.supply()
+    floor = workers_min(builder.observation)
+    missing = floor - supply.keepable
+    need = 0.0 if supply.unknown_booting else demand.total - supply.total
+    if missing > 0:
+        why = Reason(
+            f"below min_workers, {supply.keepable} of {count(floor, 'worker')} loaded or booting",
+            {"workers_wanted": floor, "workers": supply.keepable},
+        )
+    elif need > demand.total * builder.tuning.scale_up_tolerance:
+        name = (
+            "min_cold_load"
+            if demand.total <= builder.config.min_cold_load
+            else f"cold_mult {inputs.parameters.cold_mult:g}"
+        )
+        why = Reason(
+            f"below {name}, {figure(supply.total)} of {load(demand.total)} exist hot and cold",
+            {"total_wanted": demand.total, "total": supply.total},
+        )
+    else:
+        return
+    _load_workers(builder, need=need, missing=missing, why=why, groups=builder.groups.values())
+
+
+def _load_workers(
+    builder: PlanBuilder, *, need: float, missing: int, why: Reason, groups: Iterable[Workergroup]
+) -> None:
+    """Load `need` load/s and `missing` workers: first workers that were stopped before they loaded, then new ones."""
+    allowed = {group.id: group for group in groups}
+    for worker in builder:
+        if missing <= 0 and need <= 0:
+            return
+        stopped = worker.state is WorkerState.CREATED and worker.workergroup_id in allowed
+        if stopped and can_start(builder, worker) and start(builder, worker, why):
+            missing -= 1
+            need -= builder.perfs.worker(worker) or need
+    if missing > 0 or need > LOAD_EPSILON:
+        recruit(builder, need=max(need, 0.0), count=max(missing, 0), why=why, groups=allowed.values())
+
+
+# -- less
+
+
+def remove_hot_capacity(builder: PlanBuilder, inputs: PlanInputs) -> None:
+    """Drain ready workers that neither the demand nor its recent peaks need."""
+    grew_at, hold = builder.memory.grew_at, builder.tuning.scale_down_cooldown_seconds
+    kept, keeper = _kept_hot(builder, inputs)
+    if grew_at is not None and builder.now - grew_at < hold and not inputs.is_inactive:
+        if builder.supply().ready > kept:
+            builder.wakes.append(grew_at + hold)
+        return
+    drain_surplus(builder, kept + update_surge(builder), _why_fewer_hot(builder, inputs, kept, keeper))
+
+
+def _kept_hot(builder: PlanBuilder, inputs: PlanInputs) -> tuple[float, str]:
+    """The hot capacity that is kept, load/s, and what it is kept for."""
+    demand, util = inputs.demand, inputs.target_util
+    level = inputs.retention.level(builder.memory.hot_peaks, builder.now)
+    recent = (
+        "recent peaks"
+        if level > demand.arrivals * (1.0 + inputs.retention.spare_share)
+        else "the predicted load"
+    )
+    kept = {
+        recent: level / util,
+        "inactivity_timeout" if demand.hot_floor <= LOAD_EPSILON else "min_load": demand.hot_floor,
+        "the queue": demand.clearing,
+        "the next burst": LOAD_EPSILON if _last_worker_kept_until(inputs) > builder.now else 0.0,
+    }
+    keeper = max(kept, key=kept.__getitem__)
+    return kept[keeper], keeper
+
+
+def _why_fewer_hot(builder: PlanBuilder, inputs: PlanInputs, kept: float, keeper: str) -> Reason:
+    numbers = {"hot_wanted": inputs.demand.hot, "hot_kept": kept}
+    last = builder.observation.load.last_request_at
+    if inputs.is_inactive and last is not None:
+        numbers["idle_seconds"] = builder.now - last
+        return Reason(f"idle for {duration(builder.now - last)} (inactivity_timeout)", numbers)
+    if kept < LOAD_EPSILON:
+        numbers["keepalive_seconds"] = inputs.retention.longest_seconds
+        return Reason(f"no load for {duration(inputs.retention.longest_seconds)} (keep-alive)", numbers)
+    needed = load(kept) if kept > LOAD_EPSILON else "one worker"
+    is_spare = inputs.retention.reason and keeper in ("recent peaks", "the predicted load")
+    spare = f", {inputs.retention.reason}" if is_spare else ""
+    return Reason(f"{needed} needed hot for {keeper}{spare}", numbers)
+
+
+def remove_cold_capacity(builder: PlanBuilder, inputs: PlanInputs) -> None:
+    """Release cold workers that neither the total demand nor its peaks of the last hours need."""
+    demand, tuning = inputs.demand, builder.tuning
+    peak = held_level(builder.memory.total_peaks, builder.now, tuning.total_hold_seconds)
+    kept = max(
+        _kept_hot(builder, inputs)[0],
+        peak / inputs.target_util,
+        demand.hot_floor * inputs.parameters.cold_mult,
+        demand.total,
+        builder.config.min_cold_load,
+    )
+    why = Reason(f"{load(kept)} needed hot and cold", {"total_wanted": demand.total, "total_kept": kept})
+    release_surplus(builder, kept + update_surge(builder), why)
+
+
+def _build(builder: PlanBuilder, inputs: PlanInputs) -> Plan:
+    supply, demand = builder.supply(), inputs.demand
     targets = Targets(
-        predicted_load=want.predicted,
-        hot_wanted=want.hot,
-        hot_ready=have.ready,
-        hot_booting=have.booting,
-        total_wanted=want.total,
-        total_have=have.total,
-        workers_wanted_min=workers_min(draft.observation),
-        queue_seconds=min(want.queue_seconds, QUEUE_SECONDS_MAX),
-        dollars_per_hour=sum([worker.burn_dollars_per_hour for worker in draft.observation.workers]),
-        reason=want.reason,
+        predicted_load=demand.predicted,
+        hot_wanted=demand.hot,
+        hot_ready=supply.ready,
+        hot_booting=supply.booting,
+        total_wanted=demand.total,
+        total_have=supply.total,
+        workers_wanted_min=workers_min(builder.observation),
+        queue_seconds=min(demand.queue_seconds, QUEUE_SECONDS_MAX),
+        dollars_per_hour=sum([worker.burn_dollars_per_hour for worker in builder.observation.workers]),
+        reason=demand.reason,
     )
     return Plan(
-        operations=tuple(draft.operations),
+        operations=tuple(builder.operations),
         targets=targets,
-        waits=tuple(draft.waits),
-        replan_at=draft.replan_at,
-        memory=draft.memory,
-        failed_hosts=tuple(draft.failed_hosts),
+        waits=tuple(builder.waits),
+        replan_at=builder.replan_at,
+        memory=builder.memory,
+        failed_hosts=tuple(builder.failed_hosts),
     )

@@ -1,4 +1,4 @@
-"""Renting offers until what is needed is on its way, or a cap, the budget, the market or the caller's ids end it."""
+"""Rent offers until the needed capacity is on its way or a cap, the budget or the market ends it."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,84 +11,89 @@ from policy.planning.plan_builder import PlanBuilder
 from policy.state.host_failures import shared_causes, split
 from policy.state.observation import Offers
 from policy.state.plan import Recruit, Search
-from policy.wording import load, price
+from policy.wording import Reason, capacity, price
 from stoker_wire.market import Offer
 from stoker_wire.workergroup import Workergroup
 
-_EVERYTHING = float("inf")
+_UNLIMITED = float("inf")
 
 
-def recruit(draft: PlanBuilder, *, need: float, count: int, why: str, groups: Iterable[Workergroup]) -> None:
-    """Rent offers until `need` load/s and `count` workers are on their way; every reason to stop short is a wait."""
-    allowed = [group for group in groups if not _is_looping(draft, group)]
-    if not allowed or not _offers_at_hand(draft, allowed, why):
+def recruit(
+    builder: PlanBuilder, *, need: float, count: int, why: Reason, groups: Iterable[Workergroup]
+) -> None:
+    """Rent offers until `need` load/s and `count` workers are on their way. What prevents more becomes a wait."""
+    allowed = [group for group in groups if not _is_failing(builder, group)]
+    if not allowed or not _has_offers(builder, allowed, why):
         return
-    desk = _Desk(draft, allowed)
+    choice = _OfferChoice(builder, allowed)
     while need > LOAD_EPSILON / 2 or count > 0:
-        # a workergroup on probation gets one try, and with that the next one has to wait
-        allowed = [group for group in allowed if not _is_looping(draft, group)]
+        # A failing workergroup gets one attempt; the next attempt has to wait for its result.
+        allowed = [group for group in allowed if not _is_failing(builder, group)]
         if not allowed:
             return
-        if draft.workers_left <= 0:
-            _say_full(draft, why)
+        if builder.workers_left <= 0:
+            _wait_for_room(builder, why)
             return
-        open_groups = [group for group in allowed if desk.has_room(group)]
+        open_groups = [group for group in allowed if choice.has_room(group)]
         if not open_groups:
-            draft.wait("busy", "endpoint", f"{why}: the workergroups' max_workers are reached")
+            builder.wait("busy", "endpoint", f"{why}; max_workers of its workergroups is reached")
             return
-        chosen = desk.choose(open_groups, need)
+        chosen = choice.take(open_groups, need)
         if chosen is None:
-            _explain_no_offer(draft, desk, open_groups, why)
+            _explain_no_offer(builder, choice, open_groups, why)
             return
-        launch_id = draft.next_id()
+        launch_id = builder.next_launch_id()
         if launch_id is None:
-            draft.wait("recruiting", "endpoint", f"{why}: more at the next look", draft.now + 1.0)
+            builder.wait("recruiting", "endpoint", f"{why}; more in the next plan", builder.now + 1.0)
             return
-        draft.order(_recruit(launch_id, chosen, why))
-        need -= chosen.perf or _EVERYTHING
+        builder.order(_recruit(launch_id, chosen, why))
+        need -= chosen.perf or _UNLIMITED
         count -= 1
 
 
-def _say_full(draft: PlanBuilder, why: str) -> None:
-    if draft.config.max_workers <= WORKERS_MAX:
-        said = f"all {draft.config.max_workers} of max_workers exist"
-    else:
-        said = f"{WORKERS_MAX} workers exist, the most that one endpoint can have; give a second endpoint a part of its load"
-    draft.wait("busy", "endpoint", f"{why}: {said}")
+def _wait_for_room(builder: PlanBuilder, why: Reason) -> None:
+    limit = f"max_workers {builder.config.max_workers} is reached"
+    if builder.config.max_workers > WORKERS_MAX:
+        limit = f"{WORKERS_MAX} workers is the limit of one endpoint, split the load over two endpoints"
+    builder.wait("busy", "endpoint", f"{why}; {limit}")
 
 
-class _Desk:
-    """What may be rented, kept up to date with what was."""
+class _OfferChoice:
+    """The offers that may be rented, without those taken in this plan."""
 
-    def __init__(self, draft: PlanBuilder, groups: Iterable[Workergroup]) -> None:
-        self._draft = draft
-        blocked, lifted = split(draft.all_failed_hosts, draft.observation.workers, draft.now)
-        self._failed = {each.machine_id for each in blocked}
-        self._last = {each.machine_id for each in lifted}
-        """Hosts that failed as others did: tried when no other is free."""
-        self._rented = {worker.offer_id for worker in draft}
-        self._members = Counter(worker.workergroup_id for worker in draft)
-        self._ranking = Ranking(groups, fresh_offers(draft), perfs=draft.perfs, workers=draft)
+    def __init__(self, builder: PlanBuilder, groups: Iterable[Workergroup]) -> None:
+        self._builder = builder
+        blocked, shared = split(builder.all_failed_hosts, builder.observation.workers, builder.now)
+        self._blocked = {each.machine_id for each in blocked}
+        self._last_resort = {each.machine_id for each in shared}
+        """Hosts whose failure is not their own: tried when no other is free."""
+        self._rented = {worker.offer_id for worker in builder}
+        self._members = Counter(worker.workergroup_id for worker in builder)
+        self._ranking = Ranking(groups, fresh_offers(builder), perfs=builder.perfs, workers=builder)
         self._last_ranking = (
-            Ranking(groups, fresh_offers(draft), perfs=draft.perfs, workers=draft) if self._last else None
+            Ranking(groups, fresh_offers(builder), perfs=builder.perfs, workers=builder)
+            if self._last_resort
+            else None
         )
 
     def has_room(self, group: Workergroup) -> bool:
-        """Whether the workergroup's own max_workers allows one more."""
+        """Whether the workergroup's max_workers allows one more worker."""
         return group.max_workers is None or self._members[group.id] < group.max_workers
 
-    def choose(self, groups: Iterable[Workergroup], need: float) -> Placement | None:
-        """The offer to be rented next, for one of these workergroups; it counts as rented."""
+    def take(self, groups: Iterable[Workergroup], need: float) -> Placement | None:
+        """The next offer to rent for one of these workergroups. It counts as rented."""
         ids = {group.id for group in groups}
 
-        def eligible(place: Placement) -> bool:
-            offer = place.offer
-            return place.group.id in ids and self.is_free(offer) and self._draft.affords(offer.dph_total)
+        def eligible(placement: Placement) -> bool:
+            offer = placement.offer
+            return (
+                placement.group.id in ids and self.is_free(offer) and self._builder.affords(offer.dph_total)
+            )
 
-        def untried(place: Placement) -> bool:
-            return place.offer.machine_id not in self._last and eligible(place)
+        def preferred(placement: Placement) -> bool:
+            return placement.offer.machine_id not in self._last_resort and eligible(placement)
 
-        chosen = self._ranking.take(need, untried if self._last else eligible)
+        chosen = self._ranking.take(need, preferred if self._last_resort else eligible)
         if chosen is None and self._last_ranking is not None:
             chosen = self._last_ranking.take(need, eligible)
         if chosen is not None:
@@ -97,97 +102,109 @@ class _Desk:
         return chosen
 
     def is_free(self, offer: Offer) -> bool:
-        """Whether it is not rented by us, and not on a host that failed lately."""
-        return offer.id not in self._rented and (not offer.machine_id or offer.machine_id not in self._failed)
+        """Whether the offer is not rented by this endpoint, and not on a blocked host."""
+        return offer.id not in self._rented and (
+            not offer.machine_id or offer.machine_id not in self._blocked
+        )
 
 
-def _recruit(launch_id: str, chosen: Placement, why: str) -> Recruit:
+def _recruit(launch_id: str, chosen: Placement, why: Reason) -> Recruit:
     offer = chosen.offer
-    able = f"about {load(chosen.perf)}" if chosen.perf > 0 else "perf not known yet"
-    learning = ", a kind not tried yet" if chosen.learning else ""
+    new = ", new kind" if chosen.is_new_kind else ""
+    adds = f" adds {capacity(chosen.perf)}" if chosen.perf > 0 else ", perf unknown"
+    reason = why.also(
+        f"{offer.kind} ({price(offer.dph_total)}){adds}{new}",
+        perf=chosen.perf,
+        dollars_per_hour=offer.dph_total,
+        offer=float(offer.id),
+    )
     return Recruit(
         launch_id=launch_id,
         workergroup_id=chosen.group.id,
         offer=offer,
-        reason=f"{why}: recruit {offer.kind} (offer {offer.id}, {able}, {price(offer.dph_total)}{learning})",
+        reason=reason.text,
+        numbers=dict(reason.numbers),
         perf_estimate=chosen.perf,
         revision=chosen.group.revision,
     )
 
 
-def fresh_offers(draft: PlanBuilder) -> list[Offers]:
-    """Search results young enough, and of the workergroups' current revisions."""
-    oldest = draft.now - draft.tuning.offers_age_seconds_max
+def fresh_offers(builder: PlanBuilder) -> list[Offers]:
+    """Search results that are recent and of the workergroups' current revisions."""
+    oldest = builder.now - builder.tuning.offers_age_seconds_max
     return [
         each
-        for each in draft.observation.offers
+        for each in builder.observation.offers
         if each.searched_at >= oldest
-        and each.workergroup_id in draft.groups
-        and each.revision == draft.groups[each.workergroup_id].revision
+        and each.workergroup_id in builder.groups
+        and each.revision == builder.groups[each.workergroup_id].revision
     ]
 
 
-def _offers_at_hand(draft: PlanBuilder, groups: Iterable[Workergroup], why: str) -> bool:
-    known = {each.workergroup_id for each in fresh_offers(draft)}
+def _has_offers(builder: PlanBuilder, groups: Iterable[Workergroup], why: Reason) -> bool:
+    """Whether every workergroup has fresh offers; orders the searches that are missing."""
+    known = {each.workergroup_id for each in fresh_offers(builder)}
     missing = [group for group in groups if group.id not in known]
-    asked = {each.workergroup_id for each in draft.operations if isinstance(each, Search)}
+    ordered = {each.workergroup_id for each in builder.operations if isinstance(each, Search)}
     for group in missing:
-        if group.id not in draft.observation.searching and group.id not in asked:
-            reason = f"{why}: no offers of the last {draft.tuning.offers_age_seconds_max:.0f} s at hand"
-            draft.order(Search(workergroup_id=group.id, reason=reason))
+        if group.id not in builder.observation.searching and group.id not in ordered:
+            reason = why.also(f"no offers younger than {builder.tuning.offers_age_seconds_max:.0f} s")
+            builder.order(Search(workergroup_id=group.id, reason=reason.text, numbers=dict(reason.numbers)))
     if missing:
-        draft.wait("recruiting", "endpoint", f"{why}: searching the market for offers")
+        builder.wait("recruiting", "endpoint", f"{why}; searching the marketplace for offers")
     return not missing
 
 
-def _is_looping(draft: PlanBuilder, group: Workergroup) -> bool:
-    """Launch after launch fails on host after host and none is ready: it is the template, not the machines."""
+def _is_failing(builder: PlanBuilder, group: Workergroup) -> bool:
+    """Whether the workergroup pauses: its launches fail on several hosts and none is ready, so the template is at fault."""
     failed = [
         each
-        for each in draft.all_failed_hosts
+        for each in builder.all_failed_hosts
         if each.workergroup_id == group.id and each.failed_at > 0 and each.revision == group.revision
     ]
-    recent = [each for each in failed if draft.now - each.failed_at < draft.tuning.host_block_seconds]
-    shared = shared_causes(recent, draft.observation.workers)
-    in_common = max(shared.values(), default=0)
-    count = sum(each.times for each in recent)
-    if in_common < draft.tuning.shared_failures_max and count < draft.tuning.failures_per_hour_max:
+    recent = [each for each in failed if builder.now - each.failed_at < builder.tuning.host_block_seconds]
+    shared = shared_causes(recent, builder.observation.workers)
+    same = max(shared.values(), default=0)
+    failures = sum(each.times for each in recent)
+    if same < builder.tuning.shared_failures_max and failures < builder.tuning.failures_per_hour_max:
         return False
-    if any(takes_requests(worker) and worker.workergroup_id == group.id for worker in draft):
+    if any(takes_requests(worker) and worker.workergroup_id == group.id for worker in builder):
         return False
     last = max(recent, key=lambda each: each.failed_at)
-    again = last.failed_at + draft.tuning.failures_pause_seconds
-    if again <= draft.now and not any(
-        worker.workergroup_id == group.id and worker.launched_at > last.failed_at for worker in draft
+    again = last.failed_at + builder.tuning.failures_pause_seconds
+    if again <= builder.now and not any(
+        worker.workergroup_id == group.id and worker.launched_at > last.failed_at for worker in builder
     ):
         return False
     reason = (
-        f"{count} launches of workergroup {group.id} failed within the hour and none is ready:"
+        f"{failures} launches of workergroup {group.id} failed within an hour and none is ready;"
         f" check its template (last: {last.reason})"
     )
-    if in_common >= draft.tuning.shared_failures_max:
+    if same >= builder.tuning.shared_failures_max:
         reason = (
-            f"workergroup {group.id} pauses: {in_common} failures on several hosts are the same, so its template or a"
-            f" request causes them, not the hosts; a new revision of it ends the pause (last: {last.reason})"
+            f"workergroup {group.id} pauses after {same} equal failures on several hosts; check its template or the"
+            f" request, a new revision ends the pause (last: {last.reason})"
         )
-    draft.wait("worker_failed", f"workergroup {group.id}", reason, max(again, draft.now + 1.0))
+    builder.wait("worker_failed", f"workergroup {group.id}", reason, max(again, builder.now + 1.0))
     return True
 
 
-def _explain_no_offer(draft: PlanBuilder, desk: _Desk, groups: Iterable[Workergroup], why: str) -> None:
-    results, ids = fresh_offers(draft), {group.id for group in groups}
-    if any(desk.is_free(offer) for each in results if each.workergroup_id in ids for offer in each.offers):
-        draft.wait_for_budget(f"{why}: recruit more")
+def _explain_no_offer(
+    builder: PlanBuilder, choice: _OfferChoice, groups: Iterable[Workergroup], why: Reason
+) -> None:
+    results, ids = fresh_offers(builder), {group.id for group in groups}
+    if any(choice.is_free(offer) for each in results if each.workergroup_id in ids for offer in each.offers):
+        builder.wait_for_budget(why)
         return
     again = min(
-        (each.searched_at + draft.tuning.offers_age_seconds_max for each in results), default=draft.now
+        (each.searched_at + builder.tuning.offers_age_seconds_max for each in results), default=builder.now
     )
     errors = "; ".join(each.error for each in results if each.error)
     found = sum(len(each.offers) for each in results)
     if errors:
-        reason = f"the market search failed: {errors}"
+        reason = f"the marketplace search failed: {errors}"
     elif found:
-        reason = f"none of {found} offers is eligible: rented by us, or on hosts that failed lately"
+        reason = f"no usable offer among {found}: each is rented already or on a host that failed"
     else:
-        reason = "the market has no offer for the workergroup's search"
-    draft.wait("no_capacity", "endpoint", f"{why}: {reason}", max(again, draft.now) + 0.5)
+        reason = "the marketplace has no offer for the workergroup's search"
+    builder.wait("no_capacity", "endpoint", f"{why}; {reason}", max(again, builder.now) + 0.5)

@@ -1,197 +1,208 @@
-"""Less capacity: worst price-performance first, drained before it is stopped, and only what was not needed for a while."""
+"""Less capacity: the lowest price-performance first, and only what was not needed for a while."""
 
 from collections import Counter
 from collections.abc import Callable
 
 from policy.capacity.exact_sum import billionths
 from policy.capacity.limits import workers_min
+from policy.capacity.performance import LOAD_EPSILON
 from policy.capacity.supply import takes_requests
-from policy.planning.drain import bound_drains, dismiss, let_go
+from policy.planning.drain import release, retire, set_drain_deadlines
 from policy.planning.placement import price_performance
 from policy.planning.plan_builder import PlanBuilder
 from policy.state.lifecycle import is_booting, is_cold, is_hot
-from policy.state.plan import Destroy, Stop
 from policy.state.worker import Goal, Worker
-from policy.wording import duration, load, machine, price
+from policy.wording import Reason, count, duration, load, machine, price
 from stoker_wire.states import WorkerState as S
 from stoker_wire.workergroup import Workergroup
 
+_NOT_READY_RANK = {S.CREATED: 0, S.ERROR: 0}
+"""Surplus workers that never loaded or are broken go before those that boot (1), cold ones (2) and hot ones (3)."""
 
-def release_order(draft: PlanBuilder, worker: Worker) -> tuple[bool, float, str]:
-    """Who goes first: an outdated revision, then the worst price-performance."""
-    group = draft.groups.get(worker.workergroup_id)
+
+def release_order(builder: PlanBuilder, worker: Worker) -> tuple[bool, float, str]:
+    """Sort key: outdated revisions first, then the lowest price-performance."""
+    group = builder.groups.get(worker.workergroup_id)
     current = group is not None and worker.revision >= group.revision
-    return (current, price_performance(worker, draft.perfs), worker.launch_id)
+    return (current, price_performance(worker, builder.perfs), worker.launch_id)
 
 
-def shrink_hot(draft: PlanBuilder, keep: float, why: str) -> None:
-    """Drain ready workers while `keep` load/s, with a margin, stay ready without them."""
-    ready = [worker for worker in draft if takes_requests(worker)]
-    left = sum([draft.perfs.worker(worker) for worker in ready])
-    if not _any_to_spare(draft, ready, left, keep):
+def drain_surplus(builder: PlanBuilder, keep: float, why: Reason) -> None:
+    """Drain ready workers as long as `keep` load/s, with a margin, stay ready without them."""
+    ready = [worker for worker in builder if takes_requests(worker)]
+    left = sum([builder.perfs.worker(worker) for worker in ready])
+    if not _has_surplus(builder, ready, left, keep):
         return
-    floors = _GroupFloors(draft, takes_requests)
-    for worker in sorted(ready, key=lambda each: release_order(draft, each)):
-        perf = draft.perfs.worker(worker)
-        if not draft.free(worker) or not _enough(left - perf, keep, draft.tuning.scale_down_margin):
+    floors = _GroupFloors(builder, takes_requests)
+    for worker in sorted(ready, key=lambda each: release_order(builder, each)):
+        perf = builder.perfs.worker(worker)
+        if not builder.is_free(worker) or not _covers(left - perf, keep, builder.tuning.scale_down_margin):
             continue
         if not floors.keep_hot_without(worker):
             continue
-        floors.leaves(worker)
+        floors.remove(worker)
         left -= perf
-        reason = f"{why}, {load(left)} stay ready: drain {machine(worker, draft.perfs)}"
-        draft.drain(worker, Goal.STOP, reason, until_idle=True)
+        builder.drain(worker, Goal.STOP, _surplus(worker, why, left), cause=why.text, until_idle=True)
 
 
-def shrink_total(draft: PlanBuilder, keep: float, why: str) -> None:
-    """Release cold workers while `keep` load/s, hot and cold, and the floors in number stay."""
-    there = draft.have()
-    total, count = there.total, there.keepable
-    floor = workers_min(draft.observation)
-    cold = [worker for worker in draft if worker.state in (S.INACTIVE, S.CREATED)]
-    if all(worker.loaded_once for worker in cold) and not _any_to_spare(draft, cold, total, keep):
+def _surplus(worker: Worker, why: Reason, left: float) -> Reason:
+    if left < LOAD_EPSILON:
+        return why.also("scaling to zero", ready_after=0.0)
+    return why.also(f"{load(left)} ready without {machine(worker)}", ready_after=left)
+
+
+def release_surplus(builder: PlanBuilder, keep: float, why: Reason) -> None:
+    """Release cold workers as long as `keep` load/s, hot and cold, and the minimum number of workers stay."""
+    supply = builder.supply()
+    total, workers = supply.total, supply.keepable
+    floor = workers_min(builder.observation)
+    cold = [worker for worker in builder if worker.state in (S.INACTIVE, S.CREATED)]
+    if all(worker.loaded_once for worker in cold) and not _has_surplus(builder, cold, total, keep):
         return
-    floors = _GroupFloors(draft, _loaded_or_loading)
-    for worker in sorted(cold, key=lambda each: (each.loaded_once, release_order(draft, each))):
-        if not draft.free(worker):
+    floors = _GroupFloors(builder, _has_loaded_or_boots)
+    for worker in sorted(cold, key=lambda each: (each.loaded_once, release_order(builder, each))):
+        if not builder.is_free(worker):
             continue
-        perf = draft.perfs.worker(worker) if worker.loaded_once else 0.0
-        if not _enough(total - perf, keep, draft.tuning.scale_down_margin) and perf > 0:
+        perf = builder.perfs.worker(worker) if worker.loaded_once else 0.0
+        if not _covers(total - perf, keep, builder.tuning.scale_down_margin) and perf > 0:
             continue
-        if worker.loaded_once and (count <= floor or not floors.keep_cold_without(worker)):
+        if worker.loaded_once and (workers <= floor or not floors.keep_cold_without(worker)):
             continue
-        if not worker.loaded_once and count < floor:
+        if not worker.loaded_once and workers < floor:
             continue
-        total, count = total - perf, count - worker.loaded_once
+        total, workers = total - perf, workers - worker.loaded_once
         if worker.loaded_once:
-            floors.leaves(worker)
-        rest = duration(draft.now - worker.since)
-        reason = (
-            f"{why}, {load(total)} and {count} worker(s) stay:"
-            f" release {machine(worker, draft.perfs)}, cold for {rest}"
-        )
-        draft.order(Destroy(launch_id=worker.launch_id, reason=reason))
+            floors.remove(worker)
+        cold_for = builder.now - worker.since
+        stays = f"{load(total)} and {count(workers, 'worker')} stay without {machine(worker)}"
+        more = {"total_after": total, "workers_after": workers, "cold_seconds": cold_for}
+        builder.destroy(worker, why.also(f"{stays}, cold for {duration(cold_for)}", **more))
 
 
-def obey_max_workers(draft: PlanBuilder) -> None:
-    """After max_workers was lowered: release the surplus, the least useful first."""
-    _release_surplus(draft, list(draft), draft.config.max_workers, "max_workers")
-    for group in draft.groups.values():
+def enforce_max_workers(builder: PlanBuilder) -> None:
+    """Release workers beyond max_workers of the endpoint and of its workergroups, the least useful first."""
+    _enforce_cap(builder, list(builder), builder.config.max_workers, "max_workers")
+    for group in builder.groups.values():
         if group.max_workers is not None:
-            mine = [worker for worker in draft if worker.workergroup_id == group.id]
-            _release_surplus(draft, mine, group.max_workers, f"max_workers of workergroup {group.id}")
+            members = [worker for worker in builder if worker.workergroup_id == group.id]
+            _enforce_cap(builder, members, group.max_workers, f"max_workers of workergroup {group.id}")
 
 
-def obey_budget(draft: PlanBuilder) -> None:
-    """After the budget was lowered, or prices rose: stop running the worst until what stays is within it."""
-    budget, purse = draft.config.dollars_per_hour_max, draft.purse
-    if budget is None or purse is None:
+def enforce_budget(builder: PlanBuilder) -> None:
+    """Stop running workers, the least useful first, until the others fit the budget."""
+    limit, budget = builder.config.dollars_per_hour_max, builder.budget
+    if limit is None or budget is None:
         return
-    if purse.left < 0:
-        bound_drains(draft, f"running all costs more than the budget of {price(budget)}")
-    if purse.left_after_drains >= 0:
+    running_cost = limit - budget.left
+    why = Reason(
+        f"over budget; all workers running cost {price(running_cost)}, the budget is {price(limit)}",
+        {"running_dollars_per_hour": running_cost, "budget_dollars_per_hour": limit},
+    )
+    if budget.left < 0:
+        set_drain_deadlines(builder, why)
+    if budget.left_after_drains >= 0:
         return
     running = [
         worker
-        for worker in draft
-        if draft.free(worker)
+        for worker in builder
+        if builder.is_free(worker)
         and (
             (is_booting(worker) and worker.state is not S.PENDING)
             or (is_hot(worker) and worker.drain is None)
         )
     ]
-    left = purse.left_after_drains + sum(_running_dollars(worker) for worker in running)
+    left = budget.left_after_drains + sum(_stop_saves(worker) for worker in running)
     stopped = []
-    best_first = sorted(running, key=lambda each: release_order(draft, each), reverse=True)
+    best_first = sorted(running, key=lambda each: release_order(builder, each), reverse=True)
     for worker in sorted(best_first, key=is_booting):
-        if _running_dollars(worker) <= left:
-            left -= _running_dollars(worker)
+        if _stop_saves(worker) <= left:
+            left -= _stop_saves(worker)
             continue
-        reason = f"running all would cost more than the budget of {price(budget)}"
         if is_hot(worker):
-            let_go(draft, worker, Goal.STOP, reason)
+            retire(builder, worker, Goal.STOP, why)
         else:
-            name = machine(worker, draft.perfs)
-            draft.order(Stop(launch_id=worker.launch_id, reason=f"stop {name}: {reason}"))
+            builder.stop(worker, why)
             stopped.append(worker)
     for worker in stopped:
-        _avoid_if_dearer_than_offered(draft, worker, left)
+        _avoid_if_dearer_than_offered(builder, worker, left)
 
 
-def _avoid_if_dearer_than_offered(draft: PlanBuilder, worker: Worker, left: float) -> None:
-    """Its offer promises to fit into what is left, and it does not: rented again it would be stopped again."""
+def _avoid_if_dearer_than_offered(builder: PlanBuilder, worker: Worker, left: float) -> None:
+    """Block a host whose offer fits the budget although its real price does not: it would be rented and stopped again."""
     cost, offered = worker.dollars_per_hour, worker.offered_dollars_per_hour
     if not worker.loaded_once and offered and offered - worker.storage_dollars_per_hour <= left:
-        reason = f"it costs {price(cost)} and its offer said {price(offered)}: that is beyond the budget"
-        draft.avoid_host(worker, reason)
+        builder.avoid_host(worker, f"it costs {price(cost)}, offered for {price(offered)}; over budget")
 
 
-def _running_dollars(worker: Worker) -> float:
-    """What it saves to stop it."""
+def _stop_saves(worker: Worker) -> float:
+    """$/h that a stop saves."""
     return worker.dollars_per_hour - worker.storage_dollars_per_hour
 
 
-def _release_surplus(draft: PlanBuilder, workers: list[Worker], cap: int, name: str) -> None:
+def _enforce_cap(builder: PlanBuilder, workers: list[Worker], cap: int, name: str) -> None:
     staying = [worker for worker in workers if worker.state is not S.DESTROYING]
     staying = [worker for worker in staying if worker.drain is None or worker.drain.goal is not Goal.DESTROY]
     surplus = len(staying) - cap
     if surplus <= 0:
         return
-    rank = {S.CREATED: 0, S.ERROR: 0, S.PENDING: 1, S.CREATING: 1, S.LOADING: 1, S.MODEL_LOADING: 1}
+    why = Reason(
+        f"{name} exceeded; {count(len(staying), 'worker')} exist, the limit is {cap}",
+        {"workers": len(staying), "max_workers": cap},
+    )
     order = sorted(
         staying,
         key=lambda each: (
-            3 if is_hot(each) else 2 if is_cold(each) else rank.get(each.state, 1),
-            release_order(draft, each),
+            3 if is_hot(each) else 2 if is_cold(each) else _NOT_READY_RANK.get(each.state, 1),
+            release_order(builder, each),
         ),
     )
     for worker in order:
         if surplus <= 0:
             return
-        if draft.free(worker):
-            dismiss(draft, worker, f"{name} is {cap}, {len(staying)} exist")
+        if builder.is_free(worker):
+            release(builder, worker, why)
             surplus -= 1
 
 
-def _any_to_spare(draft: PlanBuilder, workers: list[Worker], total: float, keep: float) -> bool:
-    """Whether a closer look is worth it: without even the smallest of them there is too little. Most looks end here."""
-    smallest = min((draft.perfs.worker(worker) for worker in workers), default=0.0)
-    cooling = any(worker.retry_at > draft.now for worker in workers)
-    return cooling or smallest <= 0 or _enough(total - smallest, keep, draft.tuning.scale_down_margin)
+def _has_surplus(builder: PlanBuilder, workers: list[Worker], total: float, keep: float) -> bool:
+    """A cheap test before the full one: whether the smallest of the workers can go at all."""
+    smallest = min((builder.perfs.worker(worker) for worker in workers), default=0.0)
+    pausing = any(worker.retry_at > builder.now for worker in workers)
+    return pausing or smallest <= 0 or _covers(total - smallest, keep, builder.tuning.scale_down_margin)
 
 
-def _enough(left: float, keep: float, margin: float) -> bool:
+def _covers(left: float, keep: float, margin: float) -> bool:
     return keep <= 0 or left >= keep * (1 + margin)
 
 
 class _GroupFloors:
-    """What each workergroup has beyond its own floors, as its workers leave one by one."""
+    """Workers and perf of each workergroup that has floors, as workers are removed one by one."""
 
-    def __init__(self, draft: PlanBuilder, counts: Callable[[Worker], bool]) -> None:
-        self._draft = draft
+    def __init__(self, builder: PlanBuilder, counts: Callable[[Worker], bool]) -> None:
+        self._builder = builder
         self._members: Counter[int] = Counter()
         self._perf: Counter[int] = Counter()
-        for worker in draft if any(map(_has_floor, draft.groups.values())) else ():
+        for worker in builder if any(map(_has_floor, builder.groups.values())) else ():
             if counts(worker):
                 self._members[worker.workergroup_id] += 1
                 self._perf[worker.workergroup_id] += self._billionths(worker)
 
     def keep_hot_without(self, worker: Worker) -> bool:
-        """Whether the workergroup's min_load is kept by those that count, without this one of them."""
-        group = self._draft.groups.get(worker.workergroup_id)
+        """Whether the workergroup keeps its min_load without this worker."""
+        group = self._builder.groups.get(worker.workergroup_id)
         return group is None or not group.min_load or self._perf_without(worker) >= billionths(group.min_load)
 
     def keep_cold_without(self, worker: Worker) -> bool:
-        """Whether the workergroup's cold_workers and min_cold_load are."""
-        group = self._draft.groups.get(worker.workergroup_id)
+        """Whether the workergroup keeps its cold_workers and min_cold_load without this worker."""
+        group = self._builder.groups.get(worker.workergroup_id)
         if group is None:
             return True
         if group.cold_workers and self._members[group.id] <= group.cold_workers:
             return False
         return not group.min_cold_load or self._perf_without(worker) >= billionths(group.min_cold_load)
 
-    def leaves(self, worker: Worker) -> None:
-        """One of those that count goes."""
+    def remove(self, worker: Worker) -> None:
+        """Subtract a worker."""
         self._members[worker.workergroup_id] -= 1
         self._perf[worker.workergroup_id] -= self._billionths(worker)
 
@@ -199,12 +210,12 @@ class _GroupFloors:
         return self._perf[worker.workergroup_id] - self._billionths(worker)
 
     def _billionths(self, worker: Worker) -> int:
-        return billionths(self._draft.perfs.worker(worker))
+        return billionths(self._builder.perfs.worker(worker))
 
 
 def _has_floor(group: Workergroup) -> bool:
     return bool(group.min_load or group.cold_workers or group.min_cold_load)
 
 
-def _loaded_or_loading(worker: Worker) -> bool:
+def _has_loaded_or_boots(worker: Worker) -> bool:
     return worker.state is not S.DESTROYING and (worker.loaded_once or is_booting(worker))

@@ -1,6 +1,6 @@
 """The planner's output: operations with reasons, targets, and what is waited for. The controller carries it out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from policy.state.observation import Memory
@@ -9,22 +9,32 @@ from stoker_wire.market import Offer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
+class _Decision:
+    """The part that every operation has: why it is ordered."""
+
+    reason: str
+    """For people: one clause of cause, one of numbers."""
+    numbers: dict[str, float] = field(default_factory=dict)
+    """The numbers of the reason, for programs."""
+    step: str = ""
+    """The planner's step that ordered it; `docs/explanation/scaling.md` explains each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search(_Decision):
     """Search the marketplace for offers that match a workergroup."""
 
     workergroup_id: int
-    reason: str
     op: Literal["search"] = "search"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recruit:
+class Recruit(_Decision):
     """Rent this offer. The launch id is in the instance's label, so that a retry never rents twice."""
 
     launch_id: str
     workergroup_id: int
     offer: Offer
-    reason: str
     perf_estimate: float = 0.0
     """Expected perf, load/s; 0: unknown."""
     revision: int = 1
@@ -33,75 +43,67 @@ class Recruit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Activate:
+class Activate(_Decision):
     """Start a cold worker."""
 
     launch_id: str
-    reason: str
     op: Literal["activate"] = "activate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StartDrain:
+class StartDrain(_Decision):
     """Stop routing requests to a ready worker."""
 
     launch_id: str
     drain: Drain
-    reason: str
     op: Literal["drain"] = "drain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CancelDrain:
+class CancelDrain(_Decision):
     """Route requests to a draining worker again: the cheapest way to add capacity."""
 
     launch_id: str
-    reason: str
     op: Literal["cancel_drain"] = "cancel_drain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
+class Stop(_Decision):
     """Stop a worker and keep its disk."""
 
     launch_id: str
-    reason: str
     op: Literal["stop"] = "stop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Destroy:
+class Destroy(_Decision):
     """Release a worker. Repeated until the marketplace reports it gone."""
 
     launch_id: str
-    reason: str
     op: Literal["destroy"] = "destroy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reboot:
+class Reboot(_Decision):
     """Restart a worker's container after a failure."""
 
     launch_id: str
-    reason: str
     op: Literal["reboot"] = "reboot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
+class Update(_Decision):
     """Update a worker to its workergroup's current revision. It is inactive or drained."""
 
     launch_id: str
     revision: int
-    reason: str
     op: Literal["update"] = "update"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PollInstances:
+class PollInstances(_Decision):
     """List the endpoint's instances on the marketplace and reconcile the workers with them."""
 
-    reason: str
     whole: bool = True
     """List by label, which also finds orphans; else list the known instances only, which is one call."""
     op: Literal["poll"] = "poll"

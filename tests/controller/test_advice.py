@@ -114,7 +114,7 @@ def test_machines_that_only_the_advised_config_would_rent_are_told_with_and_with
     stale = replace(seen, offers=())
     told = advance(advice, stale, decide(stale))
     assert differences_in_words(told) == "advised only: search workergroup 1"
-    assert "min_workers 3" in told.differences[0].reason
+    assert "below min_workers, 1 of 3 workers" in told.differences[0].reason
 
 
 def test_what_only_the_live_config_would_do_is_told_too() -> None:

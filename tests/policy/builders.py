@@ -170,8 +170,17 @@ def printed(decided: Plan, at: float = NOW) -> str:
         f" at least {wanted.workers_wanted_min} workers, queue {wanted.queue_seconds:.4g} s"
     )
     lines = [capacity, f"  because {wanted.reason}"]
-    lines += [f"{each.op:<12} {each.reason}" for each in decided.operations]
-    lines += [f"wait {each.code:<7} {each.reason}" for each in decided.waits]
+    lines += [_line(each) for each in decided.operations]
+    lines += [f"{'wait':<12} {each.reason} ({each.code})" for each in decided.waits]
     look = decided.replan_at
     lines.append("plan again on news" if look is None else f"plan again in {look - at:.0f} s")
     return "\n".join(lines) + "\n"
+
+
+def _line(operation) -> str:
+    subject = getattr(operation, "launch_id", "")
+    return (
+        f"{operation.op:<12} {subject}: {operation.reason}"
+        if subject
+        else f"{operation.op:<12} {operation.reason}"
+    )

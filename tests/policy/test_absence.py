@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from policy.capacity.performance import PerfEstimates
 from policy.planning.plan_builder import PlanBuilder
 from policy.planning.scale_down import release_order
 from policy.state.worker import Goal
@@ -68,6 +69,7 @@ def test_missing_reports_count_from_the_restart():
 
 def test_an_outdated_worker_is_released_before_a_more_expensive_one():
     cheap_old, dear_new = worker("old", price=0.1), worker("new", price=0.9, revision=2)
-    draft = PlanBuilder(see(cheap_old, dear_new, workergroups=(group(revision=2),)), DEFAULT_TUNING)
-    order = sorted((cheap_old, dear_new), key=lambda each: release_order(draft, each))
+    seen = see(cheap_old, dear_new, workergroups=(group(revision=2),))
+    builder = PlanBuilder(seen, DEFAULT_TUNING, PerfEstimates.of(seen.workers, seen.learned))
+    order = sorted((cheap_old, dear_new), key=lambda each: release_order(builder, each))
     assert [each.launch_id for each in order] == ["old", "new"]

@@ -106,7 +106,7 @@ class OneRequest:
             if not isinstance(operation, Activate | Stop | StartDrain | CancelDrain):
                 continue
             name = operation.launch_id
-            self.log.append(f"{self.now - NOW:.0f} s: {operation.reason}")
+            self.log.append(f"{self.now - NOW:.0f} s: {operation.op} {operation.reason}")
             if isinstance(operation, Stop) and name == self.on:
                 self.on = ""  # it is lost with its worker, and asked again
             self.workers[name] = apply_operation(self.workers[name], operation, self.now).replace(
@@ -157,7 +157,7 @@ def test_a_drain_that_saves_money_waits_for_what_it_holds_and_says_so():
     late = late.replace(drain=replace(late.drain, until_idle=True))
     decided = decide(see(late))
     assert brief(decided) == []
-    assert "drains since 30 s and holds 1 in flight: it is stopped when they end" in decided.waits[0].reason
+    assert "drains for 30 s and stops when its requests end; 1 in flight" in decided.waits[0].reason
     mute = late.replace(suspect_since=NOW - 60)
     assert brief(decide(see(mute))) == ["stop w"]
 

@@ -48,7 +48,7 @@ def test_max_workers_caps_all_workers_hot_cold_and_being_created():
 def test_at_max_workers_growth_waits_and_says_so():
     decided = decide(see(worker("hot"), config=endpoint(max_workers=1), load=steady(500)))
     assert recruits(decided) == 0
-    assert any("all 1 of max_workers exist" in wait.reason for wait in decided.waits)
+    assert any("max_workers 1 is reached" in wait.reason for wait in decided.waits)
 
 
 def test_lowering_max_workers_releases_cold_workers_first_and_drains_hot_ones():
@@ -357,7 +357,7 @@ def test_a_machine_that_is_dearer_than_its_offer_said_is_let_be_for_an_hour_and_
     assert brief(decided)[0] == "stop w1"
     (avoided,) = decided.failed_hosts
     assert (avoided.machine_id, avoided.until, avoided.failed_at) == (9, NOW + 3600, 0.0)
-    assert avoided.reason == "it costs $0.50/h and its offer said $0.30/h: that is beyond the budget"
+    assert avoided.reason == "it costs $0.50/h, offered for $0.30/h; over budget"
 
 
 def test_what_its_offer_said_is_kept_with_a_worker():

@@ -1,4 +1,4 @@
-"""A deletion that needs no forecast: what is left to do when the planner fails."""
+"""The plan of a deletion without a forecast, for when the planner fails."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from tests.policy.test_properties import observations, some
 
 @some
 @given(observations)
-def test_without_a_forecast_a_deletion_is_planned_like_with_one(observation):
+def test_a_deletion_without_a_forecast_orders_the_same_operations(observation):
     deleted = replace(observation, deleting=True)
     decided = plan_deletion(deleted)
     assert find_faults(deleted, decided) == ()
@@ -24,27 +24,27 @@ def test_without_a_forecast_a_deletion_is_planned_like_with_one(observation):
     assert plan_deletion(after(deleted, decided)).operations == ()
 
 
-def test_it_drains_what_is_hot_and_destroys_the_rest_until_all_is_confirmed():
-    crowd = [
+def test_a_deletion_drains_hot_workers_and_destroys_the_others():
+    fleet = [
         worker("hot"),
         draining("held", Goal.DESTROY, in_flight=1),
         draining("empty", Goal.DESTROY),
         worker("cold", COLD),
         worker("unconfirmed", S.DESTROYING),
     ]
-    decided = plan_deletion(see(*crowd, deleting=True))
+    decided = plan_deletion(see(*fleet, deleting=True))
     assert brief(decided) == [
         "destroy empty",
         "drain hot to destroy",
         "destroy cold",
         "destroy unconfirmed",
     ]
-    assert decided.waits[0].reason == "5 worker(s) to be released before it is gone"
+    assert decided.waits[0].reason == "the endpoint is being deleted; 5 workers to release"
     assert decided.replan_at is not None
     assert NOW < decided.replan_at <= NOW + 570
 
 
-def test_what_the_planner_remembered_is_kept():
+def test_a_deletion_keeps_the_memory_of_the_planner():
     seen = see(worker("hot"), deleting=True)
     remembered = plan(seen).memory
     assert plan_deletion(replace(seen, memory=remembered)).memory == remembered

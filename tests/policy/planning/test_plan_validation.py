@@ -64,12 +64,12 @@ def test_an_operation_without_a_reason_is_refused():
     assert faults(see(), PollInstances(reason=" ")) == ("poll: it gives no reason",)
 
 
-def test_an_operation_on_a_stranger_a_busy_or_a_cooling_worker_is_refused():
+def test_an_operation_on_an_unknown_a_busy_or_a_pausing_worker_is_refused():
     assert "no such worker" in faults(see(), Activate(launch_id="w1", reason=WHY))[0]
     busy = worker("w1", COLD, operation="update")
-    assert "update is still under way" in faults(see(busy), Activate(launch_id="w1", reason=WHY))[0]
+    assert "update is still in progress" in faults(see(busy), Activate(launch_id="w1", reason=WHY))[0]
     cooling = worker("w1", COLD, retry_at=NOW + 5)
-    assert "not be tried again for 5 s" in faults(see(cooling), Activate(launch_id="w1", reason=WHY))[0]
+    assert "not be retried for 5 s" in faults(see(cooling), Activate(launch_id="w1", reason=WHY))[0]
 
 
 def test_an_impossible_operation_is_refused():
@@ -81,7 +81,7 @@ def test_an_impossible_operation_is_refused():
 
 def test_a_recruit_of_an_unknown_offer_or_launch_is_refused():
     assert "not among those found" in faults(see(), recruit(999))[0]
-    assert "not a fresh one" in faults(see(), recruit(1, "old"))[0]
+    assert "not an unused one" in faults(see(), recruit(1, "old"))[0]
     assert "rented twice" in faults(see(), recruit(1), recruit(1, IDS[1]))[0]
     assert "no workergroup 1" in faults(see(workergroups=()), recruit(1))[0]
     assert "no workergroup 9" in faults(see(), Search(workergroup_id=9, reason=WHY))[0]
@@ -90,24 +90,24 @@ def test_a_recruit_of_an_unknown_offer_or_launch_is_refused():
 def test_a_recruit_on_a_host_that_failed_is_refused():
     blamed = HostFailure(machine_id=1001, until=NOW + 1, reason="x")
     seen = see(learned=replace(knows(), failed_hosts=(blamed,)))
-    assert "machine 1001 failed lately" in faults(seen, recruit(1))[0]
+    assert "machine 1001 failed recently" in faults(seen, recruit(1))[0]
 
 
-def test_a_cut_while_the_engines_are_silent_is_refused():
+def test_a_removal_while_metrics_are_missing_is_refused():
     silent = see(worker("w1"), worker("cold", COLD), load=steady(0, until=NOW - 1000))
-    assert "no data is not no load" in faults(silent, drain("w1"))[0]
-    assert "no data is not no load" in faults(silent, Destroy(launch_id="cold", reason=WHY))[0]
+    assert "missing data is not zero load" in faults(silent, drain("w1"))[0]
+    assert "missing data is not zero load" in faults(silent, Destroy(launch_id="cold", reason=WHY))[0]
     crowded = replace(silent, config=endpoint(max_workers=1))
     assert faults(crowded, Destroy(launch_id="cold", reason=WHY)) == ()
     assert faults(replace(silent, config=endpoint(endpoint_state="stopped")), drain("w1")) == ()
 
 
-def test_an_endpoint_that_is_not_active_is_not_grown():
+def test_capacity_is_not_added_to_an_endpoint_that_is_not_active():
     for seen in (see(worker("c", COLD), config=endpoint(endpoint_state="suspended")), see(deleting=True)):
         assert "not scaled now" in faults(seen, recruit(1))[0]
 
 
-def test_a_sound_plan_keeps_what_may_be_done():
+def test_a_plan_keeps_its_valid_operations():
     seen = see(worker("w1", S.INACTIVE), config=endpoint(max_workers=2))
     planned = Plan(operations=(recruit(1), recruit(2, IDS[1]), Activate(launch_id="w1", reason=WHY)))
     kept, refused = drop_faulty(seen, planned)

@@ -50,7 +50,7 @@ def test_the_time_spent_loading_counts_from_the_launch():
     assert brief(decide(see(boots))) == ["destroy w1"]
 
 
-def test_a_start_that_the_market_does_not_carry_out_is_given_up_and_tried_later():
+def test_a_start_that_the_marketplace_does_not_carry_out_is_stopped_and_tried_later():
     stuck = worker("w1", S.STARTING, since=NOW - 45, market_status="stopped")
     seen = see(stuck, load=steady(50))
     decided = decide(seen)
@@ -61,26 +61,26 @@ def test_a_start_that_the_market_does_not_carry_out_is_given_up_and_tried_later(
     assert brief(decide(replace(seen, workers=(rested,)))) == ["activate w1"]
 
 
-def test_the_second_start_that_hangs_is_the_last():
+def test_a_worker_is_released_when_its_second_start_hangs():
     stuck = worker("w1", S.STARTING, since=NOW - 45, market_status="exited", starts_given_up=1)
     assert brief(decide(see(stuck)))[0] == "destroy w1"
 
 
-def test_a_start_is_not_given_up_without_a_look_since_it_began():
+def test_a_start_is_not_given_up_without_a_listing_since_it_began():
     stuck = worker("w1", S.STARTING, since=NOW - 45, market_status="stopped")
     assert brief(decide(see(stuck, listed_at=NOW - 46))) == ["poll"]
 
 
-def test_a_first_load_that_the_market_has_stopped_is_not_waited_for():
+def test_a_first_boot_that_the_marketplace_stopped_is_released():
     outbid = worker("w1", S.LOADING, since=NOW - 45, loaded_once=False, market_status="stopped")
     decided = decide(see(outbid))
     assert brief(decided)[0] == "destroy w1"
-    assert "the market says stopped for 45 s" in decided.operations[0].reason
+    assert "stopped on the marketplace for 45 s before its first load" in decided.operations[0].reason
     assert "destroy w1" not in brief(decide(see(outbid.replace(since=NOW - 44))))
     assert "destroy w1" not in brief(decide(see(outbid.replace(market_status="created"))))
 
 
-def test_a_start_that_runs_is_given_its_time():
+def test_a_running_start_has_until_its_deadline():
     # learned: 20 s, four times that is under the floor of 90
     assert brief(decide(see(worker("w1", S.STARTING, since=NOW - 89, market_status="running")))) == []
     assert brief(decide(see(worker("w1", S.STARTING, since=NOW - 90, market_status="running")))) == [
@@ -136,58 +136,58 @@ def test_a_failing_template_is_tried_once_in_ten_minutes():
     assert len(brief(decide(seen))) == 1
 
 
-def test_a_suspect_is_out_of_capacity_at_once_and_rebooted_after_twenty_seconds():
+def test_a_suspect_is_no_capacity_at_once_and_is_rebooted_after_twenty_seconds():
     ill = worker("ill", suspect_since=NOW - 19)
-    crowd = [worker(f"w{n}") for n in range(4)]
-    seen = see(ill, *crowd, load=steady(450))
+    fleet = [worker(f"w{n}") for n in range(4)]
+    seen = see(ill, *fleet, load=steady(450))
     assert brief(decide(seen)) == ["recruit 1x RTX 4090 1"]
-    assert "reboot ill" in brief(decide(replace(seen, workers=(ill.replace(suspect_since=NOW - 20), *crowd))))
+    assert "reboot ill" in brief(decide(replace(seen, workers=(ill.replace(suspect_since=NOW - 20), *fleet))))
 
 
 def test_a_silent_worker_is_rebooted_then_released():
-    crowd = [worker(f"w{n}") for n in range(4)]
+    fleet = [worker(f"w{n}") for n in range(4)]
     silent = worker("ill", reported_at=NOW - 121)
-    assert brief(decide(see(silent, *crowd, load=steady(390)))) == ["reboot ill"]
-    assert brief(decide(see(silent.replace(reboots=1), *crowd, load=steady(390)))) == ["destroy ill"]
-    assert brief(decide(see(silent.replace(reported_at=NOW - 120), *crowd, load=steady(490)))) == []
+    assert brief(decide(see(silent, *fleet, load=steady(390)))) == ["reboot ill"]
+    assert brief(decide(see(silent.replace(reboots=1), *fleet, load=steady(390)))) == ["destroy ill"]
+    assert brief(decide(see(silent.replace(reported_at=NOW - 120), *fleet, load=steady(490)))) == []
 
 
-def test_silence_of_most_workers_is_the_lines_fault():
-    crowd = [worker(f"w{n}", reported_at=NOW - 500) for n in range(3)]
-    decided = decide(see(*crowd, worker("w9"), load=steady(390)))
+def test_missing_reports_of_most_workers_are_not_their_fault():
+    fleet = [worker(f"w{n}", reported_at=NOW - 500) for n in range(3)]
+    decided = decide(see(*fleet, worker("w9"), load=steady(390)))
     assert brief(decided) == []
     assert decided.targets.hot_ready == 400
 
 
-def test_silence_of_the_engines_says_nothing_about_the_workers():
-    crowd = [worker("w1", reported_at=NOW - 500), worker("w2", reported_at=NOW - 500), worker("w3")]
-    assert brief(decide(see(*crowd, load=steady(290, until=NOW - 500)))) == []
+def test_missing_engine_reports_are_no_evidence_against_workers():
+    fleet = [worker("w1", reported_at=NOW - 500), worker("w2", reported_at=NOW - 500), worker("w3")]
+    assert brief(decide(see(*fleet, load=steady(290, until=NOW - 500)))) == []
 
 
-def test_only_a_fifth_is_mended_at_a_time():
-    crowd = [worker(f"w{n}", suspect_since=NOW - 60) for n in range(3)] + [worker(f"x{n}") for n in range(7)]
-    decided = decide(see(*crowd, load=steady(690), config=endpoint(max_workers=10)))
+def test_at_most_a_fifth_is_repaired_at_a_time():
+    fleet = [worker(f"w{n}", suspect_since=NOW - 60) for n in range(3)] + [worker(f"x{n}") for n in range(7)]
+    decided = decide(see(*fleet, load=steady(690), config=endpoint(max_workers=10)))
     assert brief(decided) == ["reboot w0", "reboot w1"]
-    assert any("enough others are being mended" in wait.reason for wait in decided.waits)
+    assert any("waits for other repairs" in wait.reason for wait in decided.waits)
 
 
-def test_a_draining_worker_that_does_not_answer_is_not_waited_for():
+def test_a_draining_worker_that_does_not_respond_is_stopped_at_once():
     assert brief(decide(see(draining("w1", seen=None, suspect_since=NOW - 20, in_flight=1)))) == ["stop w1"]
 
 
-def test_an_unconfirmed_release_is_asked_for_again():
+def test_an_unconfirmed_release_is_repeated():
     leaving = worker("w1", S.DESTROYING, retry_at=NOW)
     assert brief(decide(see(leaving))) == ["destroy w1"]
     assert brief(decide(see(leaving.replace(retry_at=NOW + 1)))) == []
     assert brief(decide(see(leaving.replace(operation="destroy")))) == []
 
 
-def test_a_stop_that_does_not_come_about_is_asked_for_again():
+def test_a_stop_that_has_no_effect_is_repeated():
     assert brief(decide(see(worker("w1", S.STOPPING, since=NOW - 120)))) == ["stop w1"]
     assert brief(decide(see(worker("w1", S.STOPPING, since=NOW - 119), listed_at=NOW - 1))) == []
 
 
-def test_a_stop_that_was_accepted_again_is_given_as_much_time_as_the_first():
+def test_a_repeated_stop_gets_as_much_time_as_the_first():
     ordered = worker("w1", S.STOPPING, since=NOW - 1800, operation="stop")
     accepted = fold_operation_result(ordered, "stop", now=NOW - 1, learned=MachineStats(), ok=True).worker
     seen = see(accepted, listed_at=NOW - 1)
@@ -198,7 +198,7 @@ def test_a_stop_that_was_accepted_again_is_given_as_much_time_as_the_first():
     assert "still not stopped after 32 min" in again.operations[0].reason
 
 
-def test_nothing_is_repeated_while_it_is_under_way_or_cooling_down():
+def test_no_operation_is_repeated_while_it_runs_or_its_retry_pause_lasts():
     broken = worker("w1", S.ERROR, error="boom")
     assert brief(decide(see(broken.replace(operation="reboot")))) == []
     cooling = decide(see(broken.replace(retry_at=NOW + 40)))
@@ -210,15 +210,15 @@ def test_nothing_is_repeated_while_it_is_under_way_or_cooling_down():
 
 
 def test_inactive_workers_are_updated_first():
-    crowd = [worker("hot"), worker("cold", COLD)]
+    fleet = [worker("hot"), worker("cold", COLD)]
     found = offers(offer(1), revision=2)
-    seen = see(*crowd, workergroups=(group(revision=2),), offers=(found,), load=steady(90))
+    seen = see(*fleet, workergroups=(group(revision=2),), offers=(found,), load=steady(90))
     assert brief(decide(seen))[0] == "update cold"
 
 
 def test_a_ready_worker_is_drained_for_its_update_when_enough_stay_ready():
-    crowd = [worker("w1"), worker("w2", in_flight=3)]
-    seen = see(*crowd, workergroups=(group(revision=2),), load=steady(90))
+    fleet = [worker("w1"), worker("w2", in_flight=3)]
+    seen = see(*fleet, workergroups=(group(revision=2),), load=steady(90))
     assert brief(decide(seen)) == ["drain w1 to update"]
 
 
@@ -250,8 +250,8 @@ def test_a_lone_worker_is_updated_when_nothing_is_asked_of_it():
 
 
 def test_only_a_fifth_is_updated_at_a_time():
-    crowd = [worker(f"w{n}") for n in range(10)]
-    seen = see(*crowd, workergroups=(group(revision=2),), load=steady(300))
+    fleet = [worker(f"w{n}") for n in range(10)]
+    seen = see(*fleet, workergroups=(group(revision=2),), load=steady(300))
     drained = [each for each in brief(decide(seen)) if each.endswith("to update")]
     assert len(drained) == 2
 
@@ -277,12 +277,12 @@ def test_an_update_that_keeps_failing_is_replaced_by_a_new_worker():
 
 
 def test_a_worker_in_error_is_released_where_the_budget_has_no_room_to_run_it_again():
-    """Its machine stands and counts at nothing; the budget was lowered, or its replacement has taken its room."""
+    """Its machine is stopped and costs nothing. The budget was lowered, or a replacement uses it up."""
     broken = worker("w1", S.ERROR, loaded_once=True, price=0.3, error="boom", market_status="exited")
     other = worker("w2", price=0.3)
     tight = decide(see(broken, other, load=steady(50), config=endpoint(dollars_per_hour_max=0.55)))
     assert brief(tight)[:1] == ["destroy w1"]
-    assert "$0.25/h are left of the budget" in tight.operations[0].reason
+    assert "$0.25/h left of the budget" in tight.operations[0].reason
     assert brief(decide(see(broken, other, load=steady(50), config=endpoint(dollars_per_hour_max=0.6))))[
         :1
     ] == ["reboot w1"]
@@ -290,7 +290,7 @@ def test_a_worker_in_error_is_released_where_the_budget_has_no_room_to_run_it_ag
 
 @pytest.mark.parametrize("status", ["running", "loading", ""])
 def test_a_worker_in_error_counts_in_the_budget_while_its_machine_runs(status):
-    """The marketplace bills the machine, whatever its worker says."""
+    """The marketplace bills the machine whatever its worker reports."""
     broken = worker("w1", S.ERROR, loaded_once=True, price=0.3, error="boom", market_status=status)
     roomy, tight = endpoint(dollars_per_hour_max=0.6), endpoint(dollars_per_hour_max=0.55)
     ready, cold = worker("w2", price=0.3), worker("w2", S.INACTIVE, price=0.3)
@@ -298,13 +298,13 @@ def test_a_worker_in_error_counts_in_the_budget_while_its_machine_runs(status):
     assert brief(decide(see(broken, ready, load=steady(50), config=tight)))[:1] == ["destroy w1"]
     hopeless = decide(see(broken.replace(reboots=1), cold, load=steady(90), config=tight))
     assert brief(hopeless)[:1] == ["destroy w1"]
-    assert "activate w2" not in brief(hopeless), "what is released is billed until it is gone"
+    assert "activate w2" not in brief(hopeless), "a released machine is billed until it is gone"
 
 
-# looks
+# listings
 
 
-def test_the_market_is_looked_at_often_while_something_moves():
+def test_instances_are_listed_often_while_workers_change_state():
     young = worker("w1", S.STOPPING, since=NOW - 4)
     assert brief(decide(see(young, listed_at=NOW - 3))) == ["poll"]
     assert brief(decide(see(young, listed_at=NOW - 2))) == []
@@ -313,68 +313,68 @@ def test_the_market_is_looked_at_often_while_something_moves():
     assert brief(decide(see(old, listed_at=NOW - 25, load=steady(50)))) == ["poll"]
 
 
-def test_the_market_is_asked_soon_about_a_worker_that_does_not_answer():
-    """An outbid machine is stopped by the market: its listing says so minutes before anybody would reboot it."""
+def test_instances_are_listed_soon_when_a_worker_does_not_respond():
+    """The listing shows an outbid machine as stopped, long before a reboot would be ordered."""
     ill = worker("w1", suspect_since=NOW - 1)
     assert "poll" not in brief(decide(see(ill, load=steady(90), listed_at=NOW - 2)))
     assert "poll" in brief(decide(see(ill, load=steady(90), listed_at=NOW - 3)))
 
 
-def test_the_market_is_looked_at_every_other_minute_when_workers_run():
+def test_instances_are_listed_every_two_minutes_while_workers_run():
     just_listed = decide(see(worker("w1"), load=steady(90), listed_at=NOW - 100))
     assert (brief(just_listed), just_listed.replan_at) == ([], NOW + 20)
     assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 120))) == ["poll"]
 
 
-def test_a_plan_that_is_made_anyway_takes_a_look_along_that_is_nearly_due():
+def test_a_listing_that_is_nearly_due_joins_a_plan():
     assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 107))) == []
     assert brief(decide(see(worker("w1"), load=steady(90), listed_at=NOW - 108))) == ["poll"]
 
 
-def test_the_market_is_looked_at_every_quarter_of_an_hour_when_nothing_runs():
+def test_instances_are_listed_every_quarter_of_an_hour_while_no_worker_runs():
     assert brief(decide(see(listed_at=NOW - 809))) == []
     assert brief(decide(see(listed_at=NOW - 900))) == ["poll"]
     assert brief(decide(see(listed_at=0.0))) == ["poll"]
 
 
-def test_a_look_under_way_is_not_repeated():
+def test_a_listing_in_progress_is_not_repeated():
     assert brief(decide(see(listed_at=0.0, listing_in_progress=True))) == []
 
 
-def looks(seen: Observation) -> list[bool]:
-    """Whether each listing that is ordered is a whole one."""
+def listings(seen: Observation) -> list[bool]:
+    """For each ordered listing: whether it lists all instances of the endpoint."""
     return [each.whole for each in decide(seen).operations if isinstance(each, PollInstances)]
 
 
-def test_while_something_moves_only_the_known_machines_are_looked_at_but_every_two_minutes_all():
+def test_while_workers_change_state_all_instances_are_listed_every_two_minutes_only():
     moving = worker("w1", S.LOADING, since=NOW - 12)
     seen = see(moving, listed_at=NOW - 3, listed_whole_at=NOW - 100)
-    assert looks(seen) == [False]
-    assert looks(replace(seen, listed_whole_at=NOW - 120)) == [True]
-    assert looks(replace(seen, listed_at=0.0, listed_whole_at=0.0)) == [True]
+    assert listings(seen) == [False]
+    assert listings(replace(seen, listed_whole_at=NOW - 120)) == [True]
+    assert listings(replace(seen, listed_at=0.0, listed_whole_at=0.0)) == [True]
 
 
-def test_a_steady_fleet_and_one_with_a_stranger_are_looked_at_whole():
+def test_all_instances_are_listed_if_the_fleet_is_steady_or_has_an_orphan():
     calm = see(worker("w1"), load=steady(90), listed_at=NOW - 120, listed_whole_at=NOW - 100)
-    assert looks(calm) == [True]
-    stranger = worker("s1-9", S.DESTROYING, since=NOW - 12, workergroup_id=ORPHAN_GROUP)
-    assert looks(see(stranger, listed_at=NOW - 3, listed_whole_at=NOW - 3)) == [True]
+    assert listings(calm) == [True]
+    orphan = worker("s1-9", S.DESTROYING, since=NOW - 12, workergroup_id=ORPHAN_GROUP)
+    assert listings(see(orphan, listed_at=NOW - 3, listed_whole_at=NOW - 3)) == [True]
 
 
-def test_while_a_look_is_under_way_the_next_one_is_due_all_the_same():
-    """It found a worker that still stops: no news, no plan, and the workflow slept until something else was due."""
+def test_while_a_listing_runs_the_next_one_has_a_time():
+    """Its result may change nothing and cause no plan: the next listing must not depend on it."""
     stopping = worker("w1", S.STOPPING, since=NOW - 4)
     assert decide(see(stopping, listed_at=NOW - 4, listing_in_progress=True)).replan_at == NOW + 3
 
 
-def test_the_silence_of_the_second_of_two_is_doubted_while_the_first_reboots():
+def test_the_second_of_two_workers_is_not_suspected_while_the_first_reboots():
     rebooting = worker("w1", S.REBOOTING, since=NOW - 5, operation="reboot")
     silent = worker("w2", reported_at=NOW - 500)
     assert brief(decide(see(rebooting, silent, load=steady(190)))) == []
 
 
 @pytest.mark.parametrize("state", [S.STOPPING, S.DESTROYING])
-def test_the_silence_of_the_second_of_two_is_doubted_when_the_first_was_just_let_go(state):
+def test_the_second_of_two_workers_is_not_suspected_right_after_the_first_was_stopped(state):
     leaving = worker("w1", state, since=NOW - 5, operation="stop", ran_at_release=True)
     silent = worker("w2", reported_at=NOW - 500)
     seen = see(leaving, silent, load=steady(190))

@@ -45,30 +45,29 @@ def test_the_reason_of_an_activation_can_be_read_by_an_operator():
     (operation,) = decide(seen).operations
     assert isinstance(operation, Activate)
     assert operation.reason == (
-        "predicted 420 load/s over 380 load/s hot:"
-        " activate 4f1c22 (1x RTX 4090, 210 load/s, $0.31/h), cold for 12 min"
+        "predicted 420 load/s, 380 of 420 load/s hot; 1x RTX 4090 ($0.31/h) adds 210 load/s"
     )
 
 
 def test_the_best_price_performance_is_woken_first():
-    crowd = [
+    fleet = [
         worker("dear", COLD, price=0.9),
         worker("cheap", COLD, price=0.2),
         worker("fair", COLD, price=0.4),
     ]
-    decided = decide(see(*crowd, load=steady(200)))
+    decided = decide(see(*fleet, load=steady(200)))
     assert brief(decided) == ["activate cheap", "activate fair"]
 
 
 def test_the_worst_price_performance_is_drained_first():
-    crowd = [worker("dear", price=0.9), worker("cheap", price=0.2), worker("fair", price=0.4)]
-    seen = held_before(see(*crowd, load=steady(100), config=endpoint(min_load=150)))
+    fleet = [worker("dear", price=0.9), worker("cheap", price=0.2), worker("fair", price=0.4)]
+    seen = held_before(see(*fleet, load=steady(100), config=endpoint(min_load=150)))
     assert brief(decide(seen)) == ["drain dear to stop"]
 
 
 def test_booting_capacity_is_credited():
-    crowd = [worker("hot"), worker("boots", S.MODEL_LOADING, since=NOW - 20)]
-    assert brief(decide(see(*crowd, load=steady(200)))) == []
+    fleet = [worker("hot"), worker("boots", S.MODEL_LOADING, since=NOW - 20)]
+    assert brief(decide(see(*fleet, load=steady(200)))) == []
 
 
 def test_a_worker_of_an_unknown_kind_is_taken_to_suffice_until_it_has_benchmarked():
@@ -87,7 +86,7 @@ def test_once_benchmarked_the_rest_is_recruited_at_once():
 def test_a_stopping_worker_is_waited_for_rather_than_replaced():
     decided = decide(see(worker("w1", S.STOPPING, since=NOW - 2, operation="stop"), load=steady(50)))
     assert brief(decided) == []
-    assert decided.waits[0].reason.endswith("can be woken once it has stopped")
+    assert decided.waits[0].reason.endswith("can start once it has stopped")
 
 
 def test_a_worker_that_the_market_does_not_stop_is_not_waited_for():
@@ -141,8 +140,8 @@ def test_a_lull_does_not_stop_a_worker_before_the_hold_is_over():
 def test_a_cold_worker_is_kept_until_its_disk_has_cost_a_boot():
     config = endpoint(cold_mult=2)
     memory = Memory(hot_peaks=((NOW, 100.0),), total_peaks=((NOW - 8999, 400.0), (NOW, 200.0)))
-    crowd = [worker("w1"), *(worker(f"cold{n}", COLD) for n in range(3))]
-    seen = see(*crowd, config=config, load=steady(90), memory=memory)
+    fleet = [worker("w1"), *(worker(f"cold{n}", COLD) for n in range(3))]
+    seen = see(*fleet, config=config, load=steady(90), memory=memory)
     assert brief(decide(seen)) == []
     late = replace(seen, memory=replace(memory, total_peaks=((NOW - 9001, 400.0), (NOW, 200.0))))
     assert brief(decide(late)) == ["destroy cold0"]

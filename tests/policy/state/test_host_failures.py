@@ -112,7 +112,7 @@ def test_a_shared_failure_pauses_the_workergroup_with_a_reason() -> None:
     assert brief(decided) == []
     (wait,) = [each for each in decided.waits if each.code == "worker_failed"]
     assert wait.subject == "workergroup 1"
-    assert "3 failures on several hosts are the same" in wait.reason
+    assert "pauses after 3 equal failures on several hosts" in wait.reason
     assert "no such file" in wait.reason
     assert wait.until == NOW - 100 + 600
     assert len(brief(decide(wanting(failed(2), offers=(offers(offer(50)),))))) == 1

@@ -18,8 +18,8 @@ def test_growth_ends_at_the_worker_limit_with_a_reason():
     plan = decide(crowded(WORKERS_MAX - 2))
     assert len([each for each in plan.operations if isinstance(each, Recruit)]) == 2
     reasons = " ".join(wait.reason for wait in plan.waits)
-    assert f"{WORKERS_MAX} workers exist, the most that one endpoint can have" in reasons
-    assert "a second endpoint" in reasons
+    assert f"{WORKERS_MAX} workers is the limit of one endpoint" in reasons
+    assert "two endpoints" in reasons
 
 
 def test_a_floor_above_the_limit_does_not_exceed_it():

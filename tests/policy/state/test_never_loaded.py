@@ -54,7 +54,7 @@ def test_min_workers_starts_a_machine_that_never_loaded_and_counts_it_once_loade
     seen = held_before(see(worker("cold", S.INACTIVE), made(), config=endpoint(**given)))
     decided = decide(seen)
     assert brief(decided) == ["activate made"]
-    assert decided.operations[0].reason.startswith("min_workers 2, 1 loaded or booting")
+    assert decided.operations[0].reason.startswith("below min_workers, 1 of 2 workers loaded or booting")
 
 
 def test_the_cold_workers_of_a_workergroup_start_one_too():
