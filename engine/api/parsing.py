@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class FastRouteRequest(msgspec.Struct, gc=False):
-    """`stoker_wire.route.RouteRequest` for the hot path. What it rejects is parsed again by the slow path."""
+    """`stoker_wire.route.RouteRequest` for the hot path. The slow path parses rejected bodies again."""
 
     endpoint: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     api_key: str = ""

@@ -124,7 +124,7 @@ class Dispatcher:
             endpoint.request_queue.end_hold(request)
 
     def unassign(self, endpoint: Endpoint, request: QueuedRequest, now: float) -> None:
-        """A worker was assigned, but the client had disconnected: nobody holds the ticket."""
+        """A worker was assigned, but the client had disconnected: the ticket was not delivered."""
         worker = request.worker
         if worker is None:
             return

@@ -1,4 +1,4 @@
-"""What the endpoint's memo says about one worker."""
+"""One worker's entry in the endpoint's memo."""
 
 from dataclasses import dataclass
 from typing import Self

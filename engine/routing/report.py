@@ -1,4 +1,4 @@
-"""What one worker last reported about itself."""
+"""The last status report of one worker."""
 
 from dataclasses import dataclass
 from typing import Self

@@ -87,7 +87,7 @@ class KnownWorker:
         self.token_secret: bytes | None = None
         """The deployment secret that its token was made with, possibly the previous one; None: no token seen yet."""
         self.sent: Snapshot | None = None
-        """What the last batch contained; None: send it with the next batch."""
+        """Values in the last batch; None: include the worker in the next batch."""
         self.sent_at = 0.0
 
     def __repr__(self) -> str:

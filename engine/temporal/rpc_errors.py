@@ -3,7 +3,7 @@
 from temporalio.service import RPCError, RPCStatusCode
 
 TEMPORAL_FAULTS = (RPCError, RuntimeError, TimeoutError, OSError)
-"""What a call raises when Temporal does not answer. A client that connects lazily raises RuntimeError."""
+"""Exceptions of calls that Temporal does not answer. A client that connects lazily raises RuntimeError."""
 
 
 def is_gone(fault: Exception) -> bool:

@@ -124,7 +124,7 @@ class SignalSender:
             log.info("last_signal_failed", endpoint=endpoint.name, error=rpc_error_text(fault))
 
     def batches(self, endpoint: Endpoint, urgent: str, now: float) -> list[MetricsBatch]:
-        """What is due. An idle period before the current window is a batch of its own."""
+        """The due batches. An idle period before the current window is a batch of its own."""
         gauges = endpoint.gauges()
         windows = endpoint.metrics_batcher.take_windows(gauges, now)
         queue = endpoint.request_queue

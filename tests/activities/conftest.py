@@ -49,7 +49,7 @@ def hands(market: FakeMarket, secrets: DeploymentSecrets) -> MarketActivities:
 
 @pytest.fixture
 def run() -> Any:
-    """Runs an activity, as its n-th attempt."""
+    """Run an activity as its n-th attempt."""
 
     async def run(activity: Any, asked: Any, *, attempt: int = 1) -> Any:
         environment = ActivityEnvironment()

@@ -1,4 +1,4 @@
-"""What every marketplace behind the port promises: the one in memory, and the host marketplace over HTTP."""
+"""Contract tests of the market port: the in-memory market and the host marketplace over HTTP."""
 
 import asyncio
 import time
@@ -79,7 +79,7 @@ async def until(market: Market, instance_id: int, true: Callable[[Instance], boo
             await asyncio.sleep(0.02)
 
 
-async def test_a_search_filters_and_puts_the_best_first(market: Market) -> None:
+async def test_a_search_filters_and_sorts_by_price_performance(market: Market) -> None:
     small = await market.search(OfferQuery(filters={"gpu_name": {"eq": "CPU small"}}))
     assert {offer.gpu_name for offer in small} == {"CPU small"}
     assert len(await market.search(OfferQuery(filters={}, limit=2))) == 2
@@ -114,7 +114,7 @@ async def test_an_instance_runs_stops_starts_and_reboots(market: Market) -> None
     await until(market, instance_id, lambda seen: seen.actual_status == "running")
 
 
-async def test_instances_are_found_by_the_start_of_their_label(market: Market) -> None:
+async def test_instances_are_found_by_label_prefix(market: Market) -> None:
     mine, other = await rent(market), await rent(market, "stoker:other:000000000002")
     assert {instance.id for instance in await market.list()} == {mine, other}
     [found] = await market.list(label_prefix="stoker:contract:")
@@ -131,7 +131,7 @@ async def test_instances_are_found_by_their_exact_labels(market: Market) -> None
     assert await market.labelled([]) == []
 
 
-async def test_a_destroyed_instance_is_gone_and_destroying_again_is_no_fault(market: Market) -> None:
+async def test_a_destroyed_instance_is_gone_and_a_second_destroy_succeeds(market: Market) -> None:
     instance_id = await rent(market)
     await market.destroy(instance_id)
     await market.destroy(instance_id)

@@ -42,7 +42,7 @@ _KEYS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of the room share one event loop, because they share one Temporal server."""
+    """All tests of this folder share one event loop, because they share one Temporal server."""
     for item in items:
         if "tests/engine/" in str(item.path) and pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
@@ -58,7 +58,7 @@ async def start_temporal() -> WorkflowEnvironment:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def temporal() -> AsyncIterator[WorkflowEnvironment]:
-    """A dev server on which every endpoint's workflow is the stand-in."""
+    """A dev server on which the stand-in runs as every endpoint's workflow."""
     env = await start_temporal()
     worker = Worker(
         env.client, task_queue=TASK_QUEUE, workflows=[StandIn], workflow_runner=UnsandboxedWorkflowRunner()
@@ -80,7 +80,7 @@ def settings(**changes: Any) -> EngineSettings:
 
 
 class WorkerDouble:
-    """The reporting half of a worker: it says what the test wants, to any engine, with its own token."""
+    """The reporting part of a worker: sends the test's values with its own token to any engine."""
 
     def __init__(self, stage: "Stage", endpoint_id: int, launch_id: str, instance_id: int) -> None:
         self.stage = stage
@@ -91,7 +91,7 @@ class WorkerDouble:
         self.url = f"http://10.0.0.{instance_id % 250 + 1}:3000"
 
     def member(self, state: WorkerState = WorkerState.READY, **changes: Any) -> dict[str, Any]:
-        """Its line in the memo."""
+        """Its entry in the memo."""
         return {
             "l": self.launch_id,
             "i": self.instance_id,
@@ -161,7 +161,7 @@ class EndpointDouble:
             await worker.report(**status)
 
     async def told(self) -> list[dict[str, Any]]:
-        """Every batch that its workflow was told."""
+        """Every batch that its workflow received."""
         return await self.handle.query("told")
 
     async def route(self, server: Server | None = None, **asked: Any) -> dict[str, Any]:
@@ -172,11 +172,11 @@ class EndpointDouble:
         return answered
 
     def begin(self, server: Server | None = None, **asked: Any) -> "asyncio.Task[dict[str, Any]]":
-        """A route call under way."""
+        """A route call in progress."""
         return asyncio.ensure_future(self.route(server, **asked))
 
     async def lined_up(self, count: int) -> None:
-        """Wait until so many requests are held."""
+        """Wait until this number of requests is held."""
         endpoint = self.stage.server.engine.directory.named(self.name)
         await until(lambda: endpoint.request_queue.held_count == count, f"{count} calls are held")
 
@@ -271,7 +271,7 @@ class Stage:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def bare_stage(temporal: WorkflowEnvironment) -> AsyncIterator[Stage]:
-    """A stage on which no engine runs yet."""
+    """A stage without an engine."""
     async with aiohttp.ClientSession() as http:
         stage = Stage(temporal, http)
         yield stage

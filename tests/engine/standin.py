@@ -1,4 +1,4 @@
-"""A stand-in for an endpoint's workflow: its memo is scripted by the test, and what engines tell it is recorded."""
+"""A stand-in for an endpoint's workflow: the test scripts its memo, and it records the batches of engines."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ FLEET_CHANGED_AT = SearchAttributeKey.for_datetime("FleetChangedAt")
 
 @workflow.defn(name="EndpointWorkflow")
 class StandIn:
-    """Does what it is told, and remembers what it was told."""
+    """Publishes the scripted memo and records received batches."""
 
     @workflow.init
     def __init__(self, spec: EndpointSpec) -> None:
@@ -47,7 +47,7 @@ class StandIn:
 
     @workflow.signal
     def report_metrics(self, batch: dict[str, Any]) -> None:
-        """Remember."""
+        """Record the batch."""
         self.batches.append(MetricsBatch.model_validate(batch).model_dump(mode="json"))
 
     @workflow.query
@@ -63,7 +63,7 @@ class StandIn:
 
 
 async def until(condition: Any, what: str, *, seconds: float = 15.0) -> Any:
-    """Wait for a condition, bounded; the condition may be sync or async, and its first true value is the answer."""
+    """Wait for a sync or async condition for a bounded time; returns its first true value."""
     try:
         async with asyncio.timeout(seconds):
             while True:

@@ -1,4 +1,4 @@
-"""Certificates for workers: who waits for one takes nobody else's place."""
+"""Certificates for workers; waiting calls do not block each other."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from engine.engine import Engine
 from engine.tls.certificate_authority import WAITING_MAX, CertificateApi
-from tests.engine.api.test_odd_bytes import CA_PEM
+from tests.engine.api.test_malformed_http import CA_PEM
 from tests.engine.conftest import Stage
 from tests.engine.standin import until
 
@@ -29,14 +29,14 @@ def request_pem() -> bytes:
 async def ask(
     stage: Stage, http: aiohttp.ClientSession, instance_id: int, body: bytes, token: str = ""
 ) -> int:
-    """The status of the answer."""
+    """The status of the response."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     url = f"{stage.server.url}/api/v0/sign_cert/?instance_id={instance_id}"
     async with http.post(url, data=body, headers=headers) as answer:
         return answer.status
 
 
-async def test_strangers_who_wait_do_not_keep_a_worker_from_its_certificate(
+async def test_waiting_unknown_callers_do_not_keep_a_worker_from_its_certificate(
     bare_stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desks: list[CertificateApi] = []
@@ -56,20 +56,20 @@ async def test_strangers_who_wait_do_not_keep_a_worker_from_its_certificate(
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         crowd = [asyncio.ensure_future(ask(bare_stage, http, 5000 + n, body)) for n in range(WAITING_MAX)]
         await until(lambda: route_api.waiting[False] == WAITING_MAX, "the crowd waits")
-        assert await ask(bare_stage, http, 9999, body) == 503, "one more stranger has no place"
+        assert await ask(bare_stage, http, 9999, body) == 503, "the limit of unknown callers is reached"
         assert await ask(bare_stage, http, worker.instance_id, body, worker.token) == 200
         waits = asyncio.ensure_future(ask(bare_stage, http, young.instance_id, body, young.token))
         await until(lambda: route_api.waiting[True] == 1, "a worker waits too")
         await endpoint.script(
             groups=[1], members=[worker.member(a="10.0.0.9:3000"), young.member(a="10.0.0.8:3000")]
         )
-        assert await waits == 200, "and one that is known may wait for its address"
-        assert route_api.waiting == {True: 0, False: WAITING_MAX}, "while the crowd still stands there"
+        assert await waits == 200, "a known instance may wait for its address"
+        assert route_api.waiting == {True: 0, False: WAITING_MAX}, "while the unknown callers still wait"
         monkeypatch.setattr("engine.tls.certificate_authority._UNKNOWN_SECONDS_MAX", 0.0)
         assert set(await asyncio.gather(*crowd)) == {404}
 
 
-async def test_who_brings_no_request_does_not_wait(bare_stage: Stage) -> None:
+async def test_an_invalid_request_is_refused_without_a_wait(bare_stage: Stage) -> None:
     await bare_stage.start_engine(ca_key_pem=CA_PEM)
     async with aiohttp.ClientSession() as http, asyncio.timeout(2):
         assert await ask(bare_stage, http, 4711, b"none") == 400

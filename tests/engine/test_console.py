@@ -1,4 +1,4 @@
-"""The console API against the real workflow: the Vast routes for endpoints and workergroups."""
+"""The console API with the real workflow: Vast's calls for endpoints and workergroups."""
 
 import asyncio
 import time
@@ -85,7 +85,7 @@ def bob(real_stage: Stage) -> Console:
     return Console(real_stage, BOB)
 
 
-async def test_what_is_created_is_listed_at_once_with_the_fields_that_the_official_client_demands(
+async def test_a_created_endpoint_is_listed_at_once_with_the_official_fields(
     alice: Console,
 ) -> None:
     endpoint_id = await alice.create(
@@ -109,7 +109,7 @@ async def test_what_is_created_is_listed_at_once_with_the_fields_that_the_offici
     assert shown["result"] == row
 
 
-async def test_the_same_create_again_is_the_same_endpoint_and_another_one_of_that_name_is_refused(
+async def test_a_repeated_create_returns_the_same_endpoint_and_a_different_one_is_refused(
     alice: Console, bob: Console
 ) -> None:
     first = await alice.create("twice", max_workers=3)
@@ -125,9 +125,7 @@ async def test_the_same_create_again_is_the_same_endpoint_and_another_one_of_tha
 @pytest.mark.parametrize(
     "name", ["4090", "0", "-1", "--help", "None", "true", "1e3", "n" * ENDPOINT_NAME_CHARS_MAX]
 )
-async def test_an_endpoint_is_used_and_deleted_whatever_its_name_looks_like(
-    alice: Console, name: str
-) -> None:
+async def test_an_endpoint_with_any_valid_name_is_used_and_deleted(alice: Console, name: str) -> None:
     endpoint_id = await alice.create(name, min_load=0, min_workers=0)
     one = f"/api/v0/endptjobs/{endpoint_id}/"
     assert (await alice.good("GET", one))["result"]["endpoint_name"] == name
@@ -149,10 +147,10 @@ async def test_an_endpoint_is_used_and_deleted_whatever_its_name_looks_like(
         ("/get_workergroup_workers/", {"id": 2_000_000_000}),
     ],
 )
-async def test_workers_of_what_does_not_exist_are_answered_as_the_official_engine_does(
+async def test_workers_of_a_missing_endpoint_are_answered_in_the_official_way(
     alice: Console, bob: Console, path: str, body: Any
 ) -> None:
-    """200 with `error_msg`: its client turns this into an empty list, and raises at a 404."""
+    """200 with `error_msg`: the official client reads it as an empty list, and raises at a 404."""
     message = await alice.good("POST", path, body)
     assert "there is no" in message["error_msg"] == message["error"]
     assert message["code"].startswith("no_such_")
@@ -167,7 +165,7 @@ async def test_many_equal_creates_at_once_make_one_endpoint(alice: Console) -> N
     assert len(set(ids)) == 1
 
 
-async def test_a_change_leaves_what_is_null_and_is_read_back_at_once(alice: Console) -> None:
+async def test_a_change_ignores_null_fields_and_is_visible_at_once(alice: Console) -> None:
     endpoint_id = await alice.create("changed", max_workers=3, min_load=0)
 
     body = {"max_workers": 5, "target_util": None, "endptjob_id": endpoint_id, "endpoint_state": "suspended"}
@@ -178,7 +176,7 @@ async def test_a_change_leaves_what_is_null_and_is_read_back_at_once(alice: Cons
     assert row["endpoint_state"] == "suspended"
 
 
-async def test_a_change_that_no_temporal_worker_takes_up_is_answered_in_time_and_named() -> None:
+async def test_a_change_without_a_temporal_worker_is_answered_in_time_with_the_reason() -> None:
     env = await start_temporal()
     async with aiohttp.ClientSession() as http:
         stage = Stage(env, http)
@@ -244,7 +242,9 @@ async def test_a_create_waits_for_the_end_of_a_deleted_endpoint_of_its_name(
     listed = (await alice.good("GET", "/api/v0/endptjobs/"))["results"]
     assert [row["endpoint_state"] for row in listed if row["id"] == first] == ["deleting"]
     status, problem = await bob("POST", "/api/v0/endptjobs/", {"endpoint_name": "reborn"})
-    assert (status, problem["error"]) == (400, "endpoint_exists"), "of another account's nothing is told"
+    assert (status, problem["error"]) == (400, "endpoint_exists"), (
+        "the problem does not mention another account's endpoint"
+    )
 
     with monkeypatch.context() as impatient:
         impatient.setattr("engine.console.endpoints._DELETION_SECONDS_MAX", 0.0)
@@ -277,7 +277,7 @@ async def test_a_deleted_endpoint_takes_no_requests_and_its_name_is_free_again(
     assert await alice.create("deleted", max_workers=1) != endpoint_id
 
 
-async def test_an_account_sees_and_opens_only_its_own(alice: Console, bob: Console) -> None:
+async def test_an_account_sees_and_uses_only_its_own_endpoints(alice: Console, bob: Console) -> None:
     endpoint_id = await alice.create("mine", min_load=0)
     body = {"endpoint_id": endpoint_id, "template_hash": "tmpl", "search_params": ""}
     group_id = (await alice.good("POST", "/api/v0/workergroups/", body))["id"]
@@ -327,7 +327,7 @@ async def test_a_workergroup_is_created_changed_listed_and_deleted_under_both_na
     assert (await alice("GET", f"/api/v0/workergroups/{group_id}/"))[0] == 404
 
 
-async def test_workers_logs_status_and_costs_tell_of_a_fleet_that_is_being_recruited(alice: Console) -> None:
+async def test_workers_logs_status_and_costs_show_a_fleet_during_recruiting(alice: Console) -> None:
     endpoint_id = await alice.create("recruiting", min_load=1, min_workers=1, max_workers=2)
     body = {"endpoint_id": endpoint_id, "template_hash": "tmpl", "search_params": ""}
     group_id = (await alice.good("POST", "/api/v0/workergroups/", body))["id"]
@@ -364,7 +364,7 @@ async def test_workers_logs_status_and_costs_tell_of_a_fleet_that_is_being_recru
     assert cancelled == {"success": True, "cancelled": True}
 
 
-async def test_a_second_config_is_advised_looked_at_and_stopped(alice: Console, bob: Console) -> None:
+async def test_a_second_config_is_advised_shown_and_stopped(alice: Console, bob: Console) -> None:
     endpoint_id = await alice.create("advised", min_load=0, min_workers=0, target_util=0.9)
     path = f"/api/v0/endptjobs/{endpoint_id}/advice/"
     assert (await alice.good("GET", path))["advice"]["active"] is False
@@ -393,10 +393,10 @@ async def test_hosts_are_listed_and_unblocked_by_their_owner(alice: Console, bob
     assert (await bob("POST", path + "unblock/", {}))[0] == 404
 
 
-async def test_a_request_recruits_a_worker_and_is_answered_when_that_reports_ready(
+async def test_a_request_recruits_a_worker_and_is_answered_when_the_worker_is_ready(
     alice: Console, real_stage: Stage
 ) -> None:
-    """The whole way: request at zero, signal, plan, instance, report, route, and the workflow knows that it is ready."""
+    """The whole path: request without workers, signal, plan, instance, report, route, state in the workflow."""
     endpoint_id = await alice.create("whole-way", min_load=0, min_workers=0, max_workers=1)
     body = {"endpoint_id": endpoint_id, "template_hash": "tmpl", "search_params": ""}
     await alice.good("POST", "/api/v0/workergroups/", body)
@@ -421,14 +421,14 @@ async def test_a_request_recruits_a_worker_and_is_answered_when_that_reports_rea
     await until(idle, "the workflow has taken the worker for ready")
 
 
-async def test_a_rotated_key_opens_and_the_old_one_does_not(alice: Console, real_stage: Stage) -> None:
+async def test_after_a_rotation_only_the_new_key_is_accepted(alice: Console, real_stage: Stage) -> None:
     endpoint_id = await alice.create("rotated", min_load=0, min_workers=0)
     old = (await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/"))["result"]["api_key"]
     answered = await alice.good("POST", f"/api/v0/endptjobs/{endpoint_id}/rotate_key/", {})
     assert answered["api_key"] != old
 
     asked = {"endpoint": "rotated", "request_idx": 5, "replay_timeout": 0}
-    real_stage.server.engine.stop_holding()  # so that Waiting comes at once
+    real_stage.server.engine.stop_holding()  # so that Waiting is returned at once
     assert (await real_stage.post("/route/", asked, key=answered["api_key"]))[0] == 200
     assert (await real_stage.post("/route/", asked, key=old))[0] == 401
 
@@ -493,7 +493,7 @@ BAD_CALLS: list[tuple[str, str, Any, int, str]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status", "word"), BAD_CALLS)
-async def test_a_bad_call_is_a_problem_that_says_what_to_do(
+async def test_an_invalid_call_is_a_problem_that_says_what_to_do(
     alice: Console, method: str, path: str, body: Any, status: int, word: str
 ) -> None:
     endpoint_id = await alice.create("for-bad-calls", min_load=0, min_workers=0)
@@ -511,7 +511,7 @@ async def test_a_bad_call_is_a_problem_that_says_what_to_do(
     assert after == before
 
 
-async def test_an_endpoint_made_by_an_engine_whose_clock_is_ahead_is_heard(
+async def test_memos_of_an_endpoint_created_with_a_fast_clock_are_applied(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ahead = SimpleNamespace(time=lambda: time.time() + 120.0, monotonic=time.monotonic)

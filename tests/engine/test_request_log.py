@@ -1,4 +1,4 @@
-"""The engine's own record of requests: one line each, whatever became of it."""
+"""The request log: one line per request, with its outcome."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ def queued(number: int = 1, *, at: float = 100.0) -> QueuedRequest:
 
 
 class Recorded:
-    """A router's world, and what it says of requests that ended."""
+    """A dispatcher's world and the requests that ended in it."""
 
     def __init__(self, **changes: object) -> None:
         self.world = World(**changes)
@@ -45,7 +45,7 @@ class Recorded:
         )
 
 
-def test_a_request_is_recorded_once_with_its_wait_and_its_service() -> None:
+def test_a_request_is_recorded_once_with_wait_and_duration() -> None:
     recorded = Recorded()
     request = recorded.world.ask()
     recorded.later(3)
@@ -53,14 +53,14 @@ def test_a_request_is_recorded_once_with_its_wait_and_its_service() -> None:
     recorded.later(2)
     recorded.finish(request.request_idx)
     recorded.sweep()
-    assert recorded.ended == []  # its client may still come again: the worker says more than the client
+    assert recorded.ended == []  # its client may still retry
     recorded.later(6)
     recorded.sweep()
     recorded.sweep()
     assert recorded.ended == [(request.request_idx, "done", 3.0, 2.0)]
 
 
-def test_a_request_that_failed_and_came_again_is_one_request_with_its_first_wait() -> None:
+def test_a_rerouted_request_is_one_line_with_its_first_wait() -> None:
     recorded = Recorded(max_queue_time=1e9)
     recorded.world.ready("a", "b")
     request = recorded.world.ask()
@@ -83,7 +83,7 @@ def test_a_request_that_failed_and_came_again_is_one_request_with_its_first_wait
     assert recorded.ended == [(request.request_idx, "done", 0.0, 4.0)]
 
 
-def test_every_way_to_end_has_its_word() -> None:
+def test_every_outcome_is_recorded() -> None:
     recorded = Recorded(limits=Limits(queue_places_max=1))
     waiting = recorded.world.ask()
     away = recorded.world.ask()
@@ -115,7 +115,7 @@ def test_a_request_that_another_engine_counted_is_marked() -> None:
     assert not recorded.world.ask().counted_elsewhere
 
 
-async def test_lines_hold_times_and_work_and_nothing_else(tmp_path: Path) -> None:
+async def test_lines_contain_times_and_cost_only(tmp_path: Path) -> None:
     request_log = RequestLog(RequestLogSettings(path=tmp_path / "deep" / "r.jsonl"))
     served = queued(at=1_700_000_000.1234)
     served.waited_s, served.took_s = 0.25, 1.5
@@ -137,7 +137,7 @@ async def test_lines_hold_times_and_work_and_nothing_else(tmp_path: Path) -> Non
     assert request_log.written == 2
 
 
-def test_the_record_is_bounded_and_the_oldest_goes(tmp_path: Path) -> None:
+def test_the_log_is_bounded_and_the_oldest_file_is_deleted(tmp_path: Path) -> None:
     request_log = RequestLog(RequestLogSettings(path=tmp_path / "r.jsonl", file_bytes_max=1024, files_max=3))
     for number in range(60):
         request_log.record("llm", queued(number, at=float(number)), Outcome.DONE)
@@ -151,7 +151,7 @@ def test_the_record_is_bounded_and_the_oldest_goes(tmp_path: Path) -> None:
     assert kept == [float(number) for number in range(60 - len(kept), 60)]
 
 
-async def test_a_line_that_a_killed_engine_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
+async def test_an_incomplete_line_of_a_killed_engine_does_not_damage_the_next(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_bytes(b'{"at":1.0,"cost":2.0}\n{"at":2.0,"co')
     request_log = RequestLog(RequestLogSettings(path=path))
@@ -160,7 +160,7 @@ async def test_a_line_that_a_killed_engine_cut_off_does_not_spoil_the_next(tmp_p
     assert json.loads(path.read_bytes().splitlines()[-1])["at"] == 100.0
 
 
-async def test_a_disk_that_fails_is_counted_and_never_raises(tmp_path: Path) -> None:
+async def test_a_disk_fault_is_counted_and_never_raised(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where the folder should be")
     request_log = RequestLog(RequestLogSettings(path=tmp_path / "taken" / "r.jsonl"))
     request_log.record("llm", queued(), Outcome.DONE)
@@ -168,7 +168,7 @@ async def test_a_disk_that_fails_is_counted_and_never_raises(tmp_path: Path) -> 
     assert (request_log.written, request_log.dropped) == (0, 1)
 
 
-def test_what_is_not_written_yet_is_bounded(tmp_path: Path) -> None:
+def test_the_number_of_pending_lines_is_bounded(tmp_path: Path) -> None:
     request_log = RequestLog(RequestLogSettings(path=tmp_path / "r.jsonl"))
     for number in range(PENDING_MAX + 5):
         request_log.record("llm", queued(number), Outcome.DONE)
@@ -180,7 +180,7 @@ def test_a_log_too_small_for_a_line_is_refused(tmp_path: Path) -> None:
         RequestLogSettings(path=tmp_path / "r", file_bytes_max=10)
 
 
-async def test_an_engine_records_what_it_routes_and_the_simulator_reads_it(bare_stage, tmp_path) -> None:
+async def test_the_simulator_reads_the_engines_request_log(bare_stage, tmp_path) -> None:
     path = tmp_path / "requests.jsonl"
     server = await bare_stage.start_engine(request_log=RequestLogSettings(path=path))
     endpoint = await bare_stage.endpoint(max_queue_time=1000)

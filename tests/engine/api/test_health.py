@@ -1,4 +1,4 @@
-"""Health, metrics, limits, and secrets that stay secret."""
+"""Health, metrics, limits, and secrets in logs and reprs."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ async def test_a_running_engine_is_healthy_and_ready_for_everyone(stage: Stage) 
     assert await stage.call("GET", "/readyz") == (200, {"ready": True, "reason": ""})
 
 
-async def test_answers_and_problems_are_exactly_application_json_as_the_official_cli_demands(
+async def test_replies_and_problems_have_exactly_the_content_type_application_json(
     stage: Stage,
 ) -> None:
     for path, status in [("/healthz", 200), ("/api/v0/endptjobs/", 401), ("/nothing/", 404)]:
@@ -28,7 +28,7 @@ async def test_answers_and_problems_are_exactly_application_json_as_the_official
             assert (response.status, response.headers["Content-Type"]) == (status, "application/json")
 
 
-async def test_an_engine_that_stops_or_has_lost_temporal_is_not_ready_and_says_why(stage: Stage) -> None:
+async def test_a_stopping_engine_or_one_without_temporal_is_not_ready_and_says_why(stage: Stage) -> None:
     engine = stage.server.engine
     engine.endpoint_watcher.polled_at -= 1000
     reason = engine.readiness()
@@ -39,7 +39,7 @@ async def test_an_engine_that_stops_or_has_lost_temporal_is_not_ready_and_says_w
     assert "stopping" in body["reason"]
 
 
-async def test_metrics_tell_of_routes_queues_and_workers_to_account_holders(stage: Stage) -> None:
+async def test_account_holders_read_metrics_of_routes_queues_and_workers(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     await endpoint.ready(endpoint.worker())
     await endpoint.route()
@@ -62,17 +62,17 @@ async def test_metrics_tell_of_routes_queues_and_workers_to_account_holders(stag
     assert "sk-ep-" not in text
 
 
-async def test_an_account_sees_the_figures_of_its_own_endpoints_only(stage: Stage) -> None:
+async def test_an_account_sees_metrics_of_its_own_endpoints_only(stage: Stage) -> None:
     mine, theirs = await stage.endpoint(owner="alice"), await stage.endpoint(owner="bob")
     _, text = await stage.call("GET", "/metrics", key=ALICE)
     assert f'"{mine.name}"' in text
     assert f'"{theirs.name}"' not in text
 
 
-async def test_connections_over_the_limit_are_turned_away_and_the_others_live_on(bare_stage: Stage) -> None:
+async def test_connections_over_the_limit_are_refused_and_the_others_continue(bare_stage: Stage) -> None:
     server = await bare_stage.start_engine(limits=Limits(connections=ConnectionLimits(connections_max=2)))
     held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
-    for _, writer in held:  # each is at work: one that only idled would make room
+    for _, writer in held:  # busy connections: an idle one would be closed to make room
         writer.write(b"POST /route/ HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
     await until(
         lambda: server.limiter.connections == 2 and not server.limiter.idle, "two connections are at work"
@@ -97,7 +97,7 @@ async def test_connections_over_the_limit_are_turned_away_and_the_others_live_on
         b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(200)) + b"\r\n",
     ],
 )
-async def test_what_is_no_http_is_a_400_and_no_traceback(
+async def test_malformed_http_is_a_400_without_traceback(
     stage: Stage, sent: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", stage.server.port)
@@ -109,7 +109,7 @@ async def test_what_is_no_http_is_a_400_and_no_traceback(
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-async def test_a_body_that_never_ends_is_given_up(bare_stage: Stage) -> None:
+async def test_a_body_that_never_ends_times_out(bare_stage: Stage) -> None:
     server = await bare_stage.start_engine(limits=Limits(body_seconds_max=0.1))
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"POST /route/ HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -139,7 +139,7 @@ def test_settings_and_keys_do_not_show_their_secrets() -> None:
         ({"public_url": "http://x/"}, "slash"),
     ],
 )
-def test_settings_that_would_be_unsafe_are_refused(changes: dict[str, object], word: str) -> None:
+def test_unsafe_settings_are_refused(changes: dict[str, object], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         EngineSettings(**{"secret": SECRET, "rsa_private_key_pem": b""} | changes)  # type: ignore[arg-type]
 

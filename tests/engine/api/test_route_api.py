@@ -20,7 +20,7 @@ from tests.engine.standin import until
 QUICK = Timing(watch_seconds=0.05, hold_seconds=0.05)
 
 
-async def test_a_request_goes_to_a_ready_worker_with_everything_that_an_official_client_needs(
+async def test_a_route_answer_contains_everything_that_an_official_client_needs(
     stage: Stage,
 ) -> None:
     endpoint = await stage.endpoint()
@@ -39,7 +39,7 @@ async def test_a_request_goes_to_a_ready_worker_with_everything_that_an_official
     assert (ticket.e, ticket.c, ticket.r) == (endpoint.name, 42, answer["request_idx"])
 
 
-async def test_the_signature_is_the_one_that_the_official_worker_checks_with_the_public_key(
+async def test_the_official_worker_accepts_the_signature_with_the_public_key(
     stage: Stage,
 ) -> None:
     endpoint = await stage.endpoint()
@@ -56,7 +56,7 @@ async def test_the_signature_is_the_one_that_the_official_worker_checks_with_the
     public_key.verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
 
 
-async def test_a_ticket_opens_the_worker_that_it_was_made_for_and_no_other(stage: Stage) -> None:
+async def test_a_ticket_is_valid_for_its_worker_only(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     worker, other = endpoint.worker(), endpoint.worker("bbbbbbbbbbbb", 102)
     await endpoint.ready(worker)
@@ -80,7 +80,7 @@ async def test_a_held_call_is_answered_as_soon_as_a_worker_is_ready(stage: Stage
     assert answer["waited_ms"] > 0
 
 
-async def test_held_calls_are_served_first_come_first_as_workers_free_up(stage: Stage) -> None:
+async def test_held_calls_are_served_in_order_of_arrival(stage: Stage) -> None:
     endpoint = await stage.endpoint(max_queue_time=1)  # 100 load/s: one request of 100 at a time
     worker = endpoint.worker()
     await endpoint.ready(worker)
@@ -101,7 +101,7 @@ async def test_held_calls_are_served_first_come_first_as_workers_free_up(stage: 
         running = served[-1].result()["request_idx"]
 
 
-async def test_a_call_that_finds_no_worker_says_why_and_keeps_its_place(bare_stage: Stage) -> None:
+async def test_a_call_without_a_worker_gets_the_reason_and_keeps_its_position(bare_stage: Stage) -> None:
     stage = bare_stage
     await stage.start_engine(timing=QUICK)
     endpoint = await stage.endpoint()
@@ -132,7 +132,7 @@ async def test_a_call_that_finds_no_worker_says_why_and_keeps_its_place(bare_sta
         ),
     ],
 )
-async def test_the_reason_for_waiting_is_a_word_that_clients_know(
+async def test_the_reason_for_waiting_is_a_documented_code(
     bare_stage: Stage, scripted: dict[str, Any], reason: str
 ) -> None:
     await bare_stage.start_engine(timing=QUICK)
@@ -142,7 +142,7 @@ async def test_the_reason_for_waiting_is_a_word_that_clients_know(
     assert (answer["reason"], bool(answer["status"])) == (reason, True)
 
 
-async def test_busy_workers_are_a_reason_with_an_expected_time(bare_stage: Stage) -> None:
+async def test_busy_workers_are_a_reason_with_an_expected_queue_time(bare_stage: Stage) -> None:
     await bare_stage.start_engine(timing=QUICK)
     endpoint = await bare_stage.endpoint(max_queue_time=1)
     await endpoint.ready(endpoint.worker())
@@ -151,7 +151,7 @@ async def test_busy_workers_are_a_reason_with_an_expected_time(bare_stage: Stage
     assert (answer["reason"], answer["eta_s"]) == ("busy", 2.0)
 
 
-async def test_a_request_that_comes_again_gets_another_worker_and_the_failed_one_is_reported(
+async def test_a_rerouted_request_gets_another_worker_and_the_failed_one_is_signalled(
     stage: Stage,
 ) -> None:
     endpoint = await stage.endpoint()
@@ -170,7 +170,7 @@ async def test_a_request_that_comes_again_gets_another_worker_and_the_failed_one
     assert suspects[0]["instance_id"] == first["worker_id"]
 
 
-async def test_a_client_in_a_hot_loop_is_told_to_wait_at_once(stage: Stage) -> None:
+async def test_a_client_that_retries_without_pause_is_answered_at_once(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     workers = [endpoint.worker(letter * 12, 101 + n) for n, letter in enumerate("abcdef")]
     await endpoint.ready(*workers)
@@ -180,7 +180,7 @@ async def test_a_client_in_a_hot_loop_is_told_to_wait_at_once(stage: Stage) -> N
     assert routed[1:] == [False] * 19
 
 
-async def test_a_draining_member_gets_nothing_and_its_workflow_is_told_that_this_was_seen(
+async def test_a_draining_worker_gets_no_requests_and_its_workflow_learns_that_the_drain_was_seen(
     stage: Stage,
 ) -> None:
     endpoint = await stage.endpoint()
@@ -205,7 +205,7 @@ async def test_a_draining_member_gets_nothing_and_its_workflow_is_told_that_this
     await until(drained, "the workflow is told that it is empty")
 
 
-async def test_a_new_engine_routes_at_once_from_what_the_memo_says(bare_stage: Stage) -> None:
+async def test_a_new_engine_routes_at_once_from_the_memo(bare_stage: Stage) -> None:
     old = await bare_stage.start_engine()
     endpoint = await bare_stage.endpoint()
     worker = endpoint.worker()
@@ -220,7 +220,7 @@ async def test_a_new_engine_routes_at_once_from_what_the_memo_says(bare_stage: S
     assert (answer["url"], answer["request_idx"]) == (worker.url, request_idx)
 
 
-async def test_an_engine_that_stops_answers_held_calls_first(bare_stage: Stage) -> None:
+async def test_a_stopping_engine_answers_held_calls_first(bare_stage: Stage) -> None:
     server = await bare_stage.start_engine()
     endpoint = await bare_stage.endpoint()
     call = endpoint.begin()
@@ -231,7 +231,7 @@ async def test_an_engine_that_stops_answers_held_calls_first(bare_stage: Stage) 
     assert "restart" in answer["status"]
 
 
-async def test_a_client_that_leaves_while_it_is_held_takes_no_worker_away(stage: Stage) -> None:
+async def test_a_client_that_disconnects_while_it_is_held_occupies_no_worker(stage: Stage) -> None:
     endpoint = await stage.endpoint(max_queue_time=1)
     worker = endpoint.worker()
     await endpoint.script(groups=[1], members=[worker.member()])
@@ -265,7 +265,7 @@ async def test_two_engines_serve_the_same_endpoint_with_indices_and_batches_of_t
     await until(both, "both engines have spoken")
 
 
-async def test_account_and_endpoint_keys_open_an_endpoint_from_header_query_or_body(stage: Stage) -> None:
+async def test_account_and_endpoint_keys_are_accepted_in_header_query_and_body(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     await endpoint.ready(endpoint.worker())
     for key in (endpoint.key, ALICE):
@@ -276,7 +276,7 @@ async def test_account_and_endpoint_keys_open_an_endpoint_from_header_query_or_b
         assert (await stage.post("/route/", asked | {"api_key": key}, key="stale"))[0] == 200
 
 
-async def test_keys_of_others_open_nothing(stage: Stage) -> None:
+async def test_keys_of_other_accounts_are_refused(stage: Stage) -> None:
     endpoint, other = await stage.endpoint(), await stage.endpoint(owner="bob")
     await endpoint.ready(endpoint.worker())
     asked = {"endpoint": endpoint.name}
@@ -329,14 +329,14 @@ async def test_a_malformed_route_request_is_a_400_that_names_the_field(
     assert word in problem["error_msg"]
 
 
-async def test_what_the_wire_type_takes_the_hot_path_takes_too(stage: Stage) -> None:
+async def test_the_hot_path_accepts_what_the_wire_type_accepts(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     await endpoint.ready(endpoint.worker())
     answer = await endpoint.route(cost="7", request_idx="0", a_newer_field={"is": "ignored"})
     assert answer["cost"] == 7
 
 
-async def test_a_starting_worker_is_not_routed_to_before_its_own_report(bare_stage: Stage) -> None:
+async def test_a_starting_worker_is_not_routable_before_its_own_report(bare_stage: Stage) -> None:
     await bare_stage.start_engine(timing=QUICK)
     endpoint = await bare_stage.endpoint()
     worker = endpoint.worker()

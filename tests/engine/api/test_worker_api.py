@@ -1,4 +1,4 @@
-"""What workers send: authenticated, bound to their launch, and never believed when absurd."""
+"""Calls of workers: authenticated, bound to their launch, implausible values refused."""
 
 import asyncio
 from typing import Any
@@ -30,7 +30,7 @@ async def test_a_report_without_a_token_of_this_deployment_is_refused(stage: Sta
             assert token == "" or len(token) < 9 or token not in problem["msg"]
 
 
-async def test_a_token_speaks_for_its_own_instance_only(stage: Stage) -> None:
+async def test_a_token_is_valid_for_its_own_instance_only(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     worker = endpoint.worker()
     await endpoint.script(groups=[1], members=[worker.member()])
@@ -39,7 +39,7 @@ async def test_a_token_speaks_for_its_own_instance_only(stage: Stage) -> None:
     assert stage.server.engine.directory.named(endpoint.name).candidates == []
 
 
-async def test_a_worker_of_an_endpoint_that_is_gone_is_told_so(stage: Stage) -> None:
+async def test_a_worker_of_a_deleted_endpoint_gets_a_404(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     worker = endpoint.worker()
     worker.token = mint_worker_token(SECRET, 999_999, worker.launch_id)
@@ -47,7 +47,7 @@ async def test_a_worker_of_an_endpoint_that_is_gone_is_told_so(stage: Stage) -> 
     assert (status, problem["error"]) == (404, "no_such_endpoint")
 
 
-async def test_a_worker_that_the_memo_does_not_list_yet_is_heard_and_served_once_it_does(
+async def test_reports_of_an_unlisted_worker_count_once_the_memo_lists_it(
     stage: Stage,
 ) -> None:
     endpoint = await stage.endpoint()
@@ -82,7 +82,9 @@ async def test_a_worker_that_the_memo_does_not_list_yet_is_heard_and_served_once
         {"url": "javascript:alert(1)"},
     ],
 )
-async def test_an_absurd_report_is_refused_and_changes_nothing(stage: Stage, changes: dict[str, Any]) -> None:
+async def test_an_implausible_report_is_refused_and_changes_nothing(
+    stage: Stage, changes: dict[str, Any]
+) -> None:
     endpoint = await stage.endpoint()
     worker = endpoint.worker()
     await endpoint.script(groups=[1], members=[worker.member(i=0)])
@@ -93,7 +95,7 @@ async def test_an_absurd_report_is_refused_and_changes_nothing(stage: Stage, cha
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e999"])
-async def test_a_number_that_is_none_is_refused(stage: Stage, number: bytes) -> None:
+async def test_nan_and_infinity_are_refused(stage: Stage, number: bytes) -> None:
     endpoint = await stage.endpoint()
     worker = endpoint.worker()
     await endpoint.script(groups=[1], members=[worker.member()])
@@ -101,7 +103,7 @@ async def test_a_number_that_is_none_is_refused(stage: Stage, number: bytes) -> 
     assert (await stage.post("/worker_status/", body))[0] == 400
 
 
-def test_an_address_is_scheme_host_and_port_and_loses_its_last_slash() -> None:
+def test_an_address_is_scheme_host_and_port_without_trailing_slash() -> None:
     assert checked_url("http://1.2.3.4:3000/") == "http://1.2.3.4:3000"
     assert checked_url("https://[2001:db8::1]:443") == "https://[2001:db8::1]:443"
     assert checked_url("") == ""
@@ -110,7 +112,7 @@ def test_an_address_is_scheme_host_and_port_and_loses_its_last_slash() -> None:
             checked_url(bad)
 
 
-async def test_reports_about_requests_that_were_not_given_to_a_worker_are_ignored(stage: Stage) -> None:
+async def test_reports_about_unassigned_requests_are_ignored(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     mine, other = endpoint.worker(), endpoint.worker("bbbbbbbbbbbb", 102)
     await endpoint.ready(mine, other)
@@ -125,7 +127,7 @@ async def test_reports_about_requests_that_were_not_given_to_a_worker_are_ignore
     assert known[holder.launch_id].outstanding.load == 0
 
 
-async def test_a_worker_that_is_ready_or_fails_is_told_to_the_workflow_at_once(stage: Stage) -> None:
+async def test_a_ready_or_failed_worker_is_signalled_at_once(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     worker = endpoint.worker()
     await endpoint.script(groups=[1], members=[worker.member()])
@@ -142,10 +144,10 @@ async def test_a_worker_that_is_ready_or_fails_is_told_to_the_workflow_at_once(s
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-async def test_a_ready_worker_that_its_workflow_knows_as_ready_is_no_news(
+async def test_a_ready_worker_that_the_memo_lists_as_ready_is_not_signalled(
     stage: Stage, elsewhere: bool
 ) -> None:
-    """After the start of an engine ten thousand workers are heard for the first time: that is not ten thousand signals."""
+    """The first reports of ten thousand workers after an engine start must not cause ten thousand signals."""
     endpoint = await stage.endpoint()
     worker = endpoint.worker()
     known_at = "http://10.9.9.9:3000" if elsewhere else worker.url
@@ -158,7 +160,7 @@ async def test_a_ready_worker_that_its_workflow_knows_as_ready_is_no_news(
     assert urged == (["a worker is ready"] if elsewhere else [])
 
 
-async def test_a_burst_of_first_requests_is_few_signals_and_every_arrival_is_told(stage: Stage) -> None:
+async def test_a_burst_of_first_requests_needs_few_signals_and_counts_every_arrival(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     await endpoint.script(groups=[1])
     calls = [endpoint.begin(cost=10) for _ in range(64)]
@@ -177,7 +179,7 @@ async def test_a_burst_of_first_requests_is_few_signals_and_every_arrival_is_tol
     await asyncio.gather(*calls)
 
 
-async def test_a_worker_that_says_that_it_leaves_gets_nothing_new(stage: Stage) -> None:
+async def test_a_worker_that_reports_draining_gets_no_new_requests(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     leaving, staying = endpoint.worker(), endpoint.worker("bbbbbbbbbbbb", 102)
     await endpoint.ready(leaving, staying)
@@ -185,8 +187,8 @@ async def test_a_worker_that_says_that_it_leaves_gets_nothing_new(stage: Stage) 
     assert {(await endpoint.route(cost=1))["url"] for _ in range(6)} == {staying.url}
 
 
-async def test_a_worker_that_leaves_of_its_own_is_told_as_one_that_does_not_answer(stage: Stage) -> None:
-    """Outbid or stopped by hand: the workflow has to ask the market, and no client will complain of a worker that is routed to no more."""
+async def test_a_worker_that_drains_without_an_order_is_signalled_as_suspect(stage: Stage) -> None:
+    """An outbid or stopped worker gets no requests, so no client reports it; the workflow has to ask the market."""
     endpoint = await stage.endpoint()
     leaving = endpoint.worker()
     await endpoint.ready(leaving)
@@ -199,7 +201,7 @@ async def test_a_worker_that_leaves_of_its_own_is_told_as_one_that_does_not_answ
     await until(doubted, "the workflow is told")
 
 
-async def test_an_engine_that_stops_says_goodbye_to_the_workflows_whose_workers_it_knows(
+async def test_a_stopping_engine_sends_a_last_batch_to_each_workflow(
     stage: Stage,
 ) -> None:
     endpoint = await stage.endpoint()
@@ -215,8 +217,8 @@ async def test_an_engine_that_stops_says_goodbye_to_the_workflows_whose_workers_
 
 
 @pytest.mark.parametrize("name", ["num_requests_working", "queued", "num_requests_recieved"])
-async def test_a_count_beyond_all_floats_is_refused(stage: Stage, name: str) -> None:
-    """Whole numbers have no end in JSON: the planner would divide by it."""
+async def test_a_count_beyond_the_range_of_floats_is_refused(stage: Stage, name: str) -> None:
+    """JSON integers are unbounded, and the planner divides by them."""
     endpoint = await stage.endpoint()
     worker = endpoint.worker()
     await endpoint.ready(worker)
@@ -246,7 +248,7 @@ async def test_a_clients_cost_never_fails_an_honest_workers_report(stage: Stage,
     assert (status, body["known"]) == (200, 2)
 
 
-async def test_a_port_is_written_in_ascii_digits(stage: Stage) -> None:
+async def test_a_port_must_have_ascii_digits(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     worker = endpoint.worker()
     await endpoint.ready(worker)
@@ -256,7 +258,7 @@ async def test_a_port_is_written_in_ascii_digits(stage: Stage) -> None:
     assert (status, body["error"]) == (400, "invalid_url")
 
 
-async def test_a_late_report_of_an_ended_process_is_taken_and_changes_nothing(stage: Stage) -> None:
+async def test_a_late_report_of_an_ended_process_is_accepted_and_changes_nothing(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     worker = endpoint.worker()
     await endpoint.ready(worker, incarnation="a", uptime_seconds=3600.0)

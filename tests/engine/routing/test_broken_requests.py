@@ -1,4 +1,4 @@
-"""A request that breaks workers: retried once, elsewhere, then refused. The router is pure; the time is given."""
+"""A request that breaks workers is retried once on another worker, then refused. Pure, with a given time."""
 
 import itertools
 
@@ -17,7 +17,7 @@ POISON = "f" * 32
 
 
 class Fleet(World):
-    """An endpoint with ready workers, and clients that come again as stoker's own do."""
+    """An endpoint with ready workers, and clients that retry as stoker's own client does."""
 
     def __init__(self, *launch_ids: str) -> None:
         super().__init__(max_queue_time=1000)
@@ -38,7 +38,7 @@ class Fleet(World):
         return request
 
     def breaks(self, launch_id: str, error: str = "the model server died") -> None:
-        """The worker's report of its error."""
+        """The worker reports an error."""
         worker = self.worker(launch_id)
         held = worker.outstanding.requests
         self.report(launch_id, error_msg=error)
@@ -48,7 +48,7 @@ class Fleet(World):
         self.report(launch_id)
 
     def passes(self, seconds: float, *well: str) -> None:
-        """Time passes; these workers report that they are well."""
+        """Time passes; these workers report without error."""
         for _ in range(round(seconds)):
             self.now += 1
             for launch_id in well:
@@ -62,7 +62,7 @@ def on(request: QueuedRequest) -> str:
 
 def test_a_request_is_refused_after_two_broken_workers_and_the_others_keep_serving() -> None:
     fleet = Fleet("a", "b", "c")
-    request = fleet.send()  # an official client: it tells no fingerprint, its index is all there is
+    request = fleet.send()  # an official client sends an index but no fingerprint
     first = on(request)
     fleet.breaks(first)
     fleet.send(again=request)
@@ -78,21 +78,21 @@ def test_a_request_is_refused_after_two_broken_workers_and_the_others_keep_servi
     assert on(fleet.send()) not in ("", first, second)
 
 
-def test_the_client_may_come_again_before_its_worker_says_that_it_broke() -> None:
+def test_the_client_may_retry_before_the_worker_reports_that_it_broke() -> None:
     fleet = Fleet("a", "b", "c")
     request = fleet.send(POISON)
     first = on(request)
-    fleet.send(POISON, again=request)  # the connection was cut; the report is on its way
+    fleet.send(POISON, again=request)  # the connection broke before the report arrived
     second = on(request)
     fleet.breaks(first)
     fleet.send(POISON, again=request)
-    assert (on(request), request.refusal) == ("", "")  # whether the second broke too is not known yet
+    assert (on(request), request.refusal) == ("", "")  # it is not known yet whether the second worker broke
     fleet.breaks(second)
     assert request.refusal
     assert fleet.woken[request.request_idx] is False
 
 
-def test_a_failed_end_that_comes_before_the_error_waits_for_the_verdict_too() -> None:
+def test_a_failed_end_before_the_error_report_delays_the_retry() -> None:
     fleet = Fleet("a", "b", "c")
     request = fleet.send(POISON)
     fleet.breaks(on(request))
@@ -107,14 +107,14 @@ def test_a_failed_end_that_comes_before_the_error_waits_for_the_verdict_too() ->
     assert request.refusal
 
 
-def test_a_second_worker_that_turns_out_well_sets_the_request_free() -> None:
+def test_a_second_worker_that_reports_well_clears_the_request() -> None:
     fleet = Fleet("a", "b", "c")
     request = fleet.send(POISON)
     first = on(request)
     fleet.breaks(first)
     fleet.send(POISON, again=request)
     second = on(request)
-    fleet.send(POISON, again=request)  # its connection broke, for another reason
+    fleet.send(POISON, again=request)  # its connection broke for another reason
     assert on(request) == ""
     fleet.passes(1, second)
     assert on(request) == ""
@@ -123,7 +123,7 @@ def test_a_second_worker_that_turns_out_well_sets_the_request_free() -> None:
     assert not request.refusal
 
 
-def test_a_second_worker_that_refused_the_request_has_not_broken_with_it() -> None:
+def test_a_second_worker_that_rejected_the_request_did_not_break() -> None:
     fleet = Fleet("a", "b", "c")
     request = fleet.send(POISON)
     fleet.breaks(on(request))
@@ -138,13 +138,13 @@ def test_a_second_worker_that_refused_the_request_has_not_broken_with_it() -> No
     assert not request.refusal
 
 
-def test_a_fresh_copy_of_another_client_is_the_same_request() -> None:
+def test_another_clients_copy_is_the_same_request() -> None:
     fleet = Fleet("a", "b", "c", "d")
     first = fleet.send(POISON)
     fleet.breaks(on(first))
     copy = fleet.send(POISON)
     assert on(copy) not in ("", on(first))
-    waiting = fleet.send(POISON)  # one retry at a time, however many copies there are
+    waiting = fleet.send(POISON)  # one retry at a time, for any number of copies
     assert on(waiting) == ""
     assert on(fleet.send("0" * 32)) != ""
     fleet.breaks(on(copy))
@@ -157,7 +157,7 @@ def test_a_fresh_copy_of_another_client_is_the_same_request() -> None:
     assert arrivals is fleet.endpoint.metrics_batcher
 
 
-def test_a_request_that_another_worker_serves_was_not_to_blame() -> None:
+def test_a_request_that_another_worker_serves_is_cleared() -> None:
     fleet = Fleet("a", "b", "c")
     request = fleet.send(POISON)
     fleet.breaks(on(request))
@@ -171,7 +171,7 @@ def test_a_request_that_another_worker_serves_was_not_to_blame() -> None:
     assert len(fleet.endpoint.broken_requests) == 0
 
 
-def test_the_only_worker_may_break_twice_and_not_a_third_time() -> None:
+def test_the_only_worker_breaks_at_most_twice() -> None:
     fleet = Fleet("a")
     request = fleet.send(POISON)
     fleet.breaks("a")
@@ -184,7 +184,7 @@ def test_the_only_worker_may_break_twice_and_not_a_third_time() -> None:
     assert request.refusal
 
 
-def test_a_worker_that_falls_silent_broke_with_what_it_held() -> None:
+def test_a_worker_that_stops_reporting_broke_with_its_requests() -> None:
     fleet = Fleet("a", "b", "c")
     request = fleet.send(POISON)
     first = on(request)
@@ -198,7 +198,7 @@ def test_a_worker_that_falls_silent_broke_with_what_it_held() -> None:
     assert request.refusal
 
 
-def test_an_engine_that_was_asleep_takes_no_worker_for_silent() -> None:
+def test_after_a_suspension_of_the_engine_no_worker_counts_as_silent() -> None:
     fleet = Fleet("a", "b")
     fleet.send(POISON)
     fleet.passes(1, "a", "b")
@@ -207,7 +207,7 @@ def test_an_engine_that_was_asleep_takes_no_worker_for_silent() -> None:
     assert len(fleet.endpoint.broken_requests) == 0
 
 
-def test_the_word_of_the_workflow_counts_where_no_report_came() -> None:
+def test_the_workflows_state_counts_when_no_report_arrived() -> None:
     fleet = Fleet("a", "b")
     request = fleet.send(POISON)
     fleet.members(on(request), state=WorkerState.REBOOTING)
@@ -215,7 +215,7 @@ def test_the_word_of_the_workflow_counts_where_no_report_came() -> None:
     assert len(fleet.endpoint.broken_requests) == 1
 
 
-def test_a_client_that_left_is_remembered_for_the_break_that_follows() -> None:
+def test_a_request_that_left_shortly_before_the_break_counts() -> None:
     fleet = Fleet("a", "b", "c")
     request = fleet.send(POISON)
     worker = fleet.worker(on(request))
@@ -227,7 +227,7 @@ def test_a_client_that_left_is_remembered_for_the_break_that_follows() -> None:
     assert len(fleet.endpoint.broken_requests) == 1
 
 
-def test_a_request_that_failed_long_before_the_break_is_not_blamed() -> None:
+def test_a_request_that_failed_long_before_the_break_does_not_count() -> None:
     fleet = Fleet("a", "b", "c")
     request = fleet.send(POISON)
     worker = fleet.worker(on(request))
@@ -245,7 +245,7 @@ def broken(launch_id: str, at: float) -> KnownWorker:
     return worker
 
 
-def test_a_refusal_ends_after_an_hour_and_its_sentence_is_bounded() -> None:
+def test_a_refusal_ends_after_an_hour_and_its_message_is_bounded() -> None:
     records = BrokenRequests()
     for launch_id, at in (("a", 1000.0), ("b", 1010.0)):
         records.add(POISON, broken(launch_id, at), at)
@@ -257,7 +257,7 @@ def test_a_refusal_ends_after_an_hour_and_its_sentence_is_bounded() -> None:
     assert len(records) == 0
 
 
-def test_one_break_told_twice_counts_once() -> None:
+def test_a_break_reported_twice_counts_once() -> None:
     records = BrokenRequests()
     for now in (1000.0, 1004.0):
         records.add(POISON, broken("a", 1000.0), now)
@@ -266,7 +266,7 @@ def test_one_break_told_twice_counts_once() -> None:
     assert not record.is_refused
 
 
-def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_records_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broken_requests, "_REMEMBERED_MAX", 3)
     records = BrokenRequests()
     for number in range(10):

@@ -1,4 +1,4 @@
-"""The router and its line: pure, the time is given."""
+"""The dispatcher and the request queue: pure, with a given time."""
 
 import itertools
 
@@ -20,7 +20,7 @@ TIMING = Timing()
 
 
 class World:
-    """One endpoint, its router, and a clock that the test moves."""
+    """One endpoint, its dispatcher, and a clock that the test advances."""
 
     def __init__(self, *, limits: Limits | None = None, **config: float) -> None:
         self.limits = limits or Limits()
@@ -98,7 +98,7 @@ class World:
         return self.endpoint.workers[launch_id]
 
 
-def test_requests_wait_in_the_order_of_their_first_call_and_are_served_in_it() -> None:
+def test_requests_are_served_in_the_order_of_their_first_call() -> None:
     world = World(max_queue_time=10)  # perf 10: a worker takes one request of 100 at a time
     first, second, third = world.ask(), world.ask(), world.ask()
     assert [world.position(p) for p in (first, second, third)] == [0, 1, 2]
@@ -106,7 +106,7 @@ def test_requests_wait_in_the_order_of_their_first_call_and_are_served_in_it() -
     world.ready("a")
 
     assert world.woken == {first.request_idx: True}
-    world.report("a", load=0)  # it has seen nothing yet: the ticket is still open
+    world.report("a", load=0)  # the request has not arrived yet: the ticket is open
     assert world.woken == {first.request_idx: True}
     world.dispatcher.request_finished(
         world.endpoint, world.worker("a"), first.request_idx, success=True, now=world.now
@@ -116,7 +116,7 @@ def test_requests_wait_in_the_order_of_their_first_call_and_are_served_in_it() -
     assert third.worker is None
 
 
-def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
+def test_a_new_request_does_not_overtake_queued_ones() -> None:
     world = World(max_queue_time=10)
     world.ready("a")
     world.ask()
@@ -126,10 +126,10 @@ def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
     assert (waiting.worker is not None, newcomer.worker) == (True, None)
 
 
-def test_who_is_late_lets_those_pass_who_can_still_be_served_in_time() -> None:
+def test_late_requests_yield_to_requests_that_can_meet_the_target() -> None:
     world = World(max_queue_time=10, target_queue_time=10)
     late = world.ask()
-    world.now += 6  # over half of the target is gone before it is even given to a worker
+    world.now += 6  # more than half of the target queue time has passed
     first, second = world.ask(), world.ask()
     assert [world.position(p) for p in (first, second, late)] == [0, 1, 2]
 
@@ -141,7 +141,7 @@ def test_who_is_late_lets_those_pass_who_can_still_be_served_in_time() -> None:
         )
 
 
-def test_a_request_whose_worker_failed_it_goes_before_all_others_however_late() -> None:
+def test_a_rerouted_request_is_served_before_all_others() -> None:
     world = World(max_queue_time=10, target_queue_time=10)
     world.ready("a")
     failed = world.ask()
@@ -154,7 +154,7 @@ def test_a_request_whose_worker_failed_it_goes_before_all_others_however_late() 
     assert [world.position(p) for p in (failed, newest, waiting)] == [0, 1, 2]
 
 
-def test_a_request_between_two_calls_keeps_its_turn_but_blocks_nobody() -> None:
+def test_a_request_between_two_calls_keeps_its_position_without_blocking_others() -> None:
     world = World(max_queue_time=10)
     first, second = world.ask(), world.ask()
     world.end_hold(first)
@@ -168,7 +168,7 @@ def test_a_request_between_two_calls_keeps_its_turn_but_blocks_nobody() -> None:
     assert [world.position(p) for p in (first, third)] == [0, 1]
 
 
-def test_a_place_that_nobody_asks_for_is_dropped_after_its_replay_timeout() -> None:
+def test_a_request_without_calls_expires_after_its_replay_timeout() -> None:
     world = World()
     request = world.ask()
     world.now += 100
@@ -183,7 +183,7 @@ def test_a_place_that_nobody_asks_for_is_dropped_after_its_replay_timeout() -> N
     assert len(world.endpoint.request_queue) == 0
 
 
-def test_an_index_of_an_engine_that_is_gone_is_taken_over_as_it_is() -> None:
+def test_an_index_of_another_engine_is_accepted() -> None:
     world = World()
     assert world.ask(777).request_idx == 777
 
@@ -198,7 +198,7 @@ def test_a_second_call_for_the_same_request_ends_the_first() -> None:
     assert woken == [True]
 
 
-def test_a_request_that_comes_again_was_failed_by_its_worker_and_gets_another() -> None:
+def test_a_rerouted_request_gets_another_worker() -> None:
     world = World()
     world.ready("a", "b")
     request = world.ask()
@@ -211,7 +211,7 @@ def test_a_request_that_comes_again_was_failed_by_its_worker_and_gets_another() 
     assert failed.outstanding.load == 0
 
 
-def test_a_suspect_worker_gets_nothing_until_it_reports_again() -> None:
+def test_a_suspect_worker_gets_no_requests_until_it_reports() -> None:
     world = World()
     world.ready("a")
     request = world.ask()
@@ -221,7 +221,7 @@ def test_a_suspect_worker_gets_nothing_until_it_reports_again() -> None:
     assert request.worker is not None
 
 
-def test_a_worker_that_said_the_request_ended_is_avoided_but_not_suspected() -> None:
+def test_a_worker_that_reported_the_end_is_avoided_but_not_suspected() -> None:
     world = World()
     world.ready("a", "b")
     request = world.ask()
@@ -235,7 +235,7 @@ def test_a_worker_that_said_the_request_ended_is_avoided_but_not_suspected() -> 
     assert request.worker is not failed
 
 
-def test_failed_url_takes_the_worker_out_of_rotation_at_once_and_alarms() -> None:
+def test_failed_url_makes_the_worker_suspect_at_once_and_signals_it() -> None:
     world = World()
     world.ready("a", "b")
     request = world.ask(777, failed_url="http://a:1")
@@ -260,7 +260,7 @@ def test_a_request_rerouted_twice_within_a_second_is_paused() -> None:
     assert request.worker is world.worker("c") or request.worker is not None
 
 
-def test_a_worker_that_fails_again_and_again_is_paused_although_it_reports() -> None:
+def test_a_worker_with_repeated_failures_is_excluded_despite_its_reports() -> None:
     world = World()
     world.ready("a")
     for _ in range(6):
@@ -272,7 +272,7 @@ def test_a_worker_that_fails_again_and_again_is_paused_although_it_reports() -> 
     assert world.ask().worker is not None
 
 
-def test_a_draining_worker_gets_no_new_requests_and_the_rest_does() -> None:
+def test_a_draining_worker_gets_no_new_requests_but_the_others_do() -> None:
     world = World()
     world.ready("a", "b")
     world.now += 1
@@ -280,7 +280,7 @@ def test_a_draining_worker_gets_no_new_requests_and_the_rest_does() -> None:
     assert world.ask().worker is None
 
 
-def test_a_drained_worker_is_called_so_once_its_own_later_report_is_empty() -> None:
+def test_a_worker_is_drained_once_a_later_report_is_empty() -> None:
     world = World()
     world.ready("a")
     request = world.ask()
@@ -301,7 +301,7 @@ def test_a_drained_worker_is_called_so_once_its_own_later_report_is_empty() -> N
     "state",
     [WorkerState.STOPPING, WorkerState.INACTIVE, WorkerState.DESTROYING, WorkerState.UPDATE_REBOOTING],
 )
-def test_a_member_that_its_workflow_stops_is_not_routed_to_whatever_it_reports(state: WorkerState) -> None:
+def test_a_worker_that_its_workflow_stops_is_not_routable_whatever_it_reports(state: WorkerState) -> None:
     world = World()
     world.ready("a")
     world.now += 1
@@ -331,7 +331,7 @@ def test_a_report_from_before_a_stop_does_not_count_after_the_start() -> None:
         WorkerState.UPDATE_STARTING,
     ],
 )
-def test_a_worker_whose_readiness_its_workflow_passed_over_is_told_again_until_the_memo_agrees(
+def test_a_ready_worker_is_sent_again_until_the_memo_agrees(
     state: WorkerState,
 ) -> None:
     world = World()
@@ -347,7 +347,7 @@ def test_a_worker_whose_readiness_its_workflow_passed_over_is_told_again_until_t
     assert endpoint.changed_workers(world.now) == ()
 
 
-def test_a_worker_that_is_ready_again_after_a_stop_is_news_although_it_says_the_same() -> None:
+def test_a_worker_that_is_ready_again_after_a_stop_is_sent_although_nothing_changed() -> None:
     world = World()
     world.ready("a")
     assert len(world.endpoint.changed_workers(world.now)) == 1
@@ -359,7 +359,7 @@ def test_a_worker_that_is_ready_again_after_a_stop_is_news_although_it_says_the_
     assert len(world.endpoint.changed_workers(world.now)) == 1
 
 
-def test_a_worker_that_falls_silent_gets_nothing() -> None:
+def test_a_worker_that_stops_reporting_gets_no_requests() -> None:
     world = World()
     world.ready("a")
     world.now += TIMING.report_fresh_seconds
@@ -370,7 +370,7 @@ def test_a_worker_that_falls_silent_gets_nothing() -> None:
     assert world.ask().worker is None
 
 
-def test_a_worker_that_the_memo_does_not_list_gets_nothing() -> None:
+def test_an_unlisted_worker_gets_no_requests() -> None:
     world = World()
     world.report("a")
     assert world.ask().worker is None
@@ -390,7 +390,7 @@ def test_a_new_engine_trusts_the_memo_for_a_while_and_then_only_reports() -> Non
     assert world.ask().worker is None
 
 
-def test_the_first_request_without_a_ready_worker_alarms_and_then_each_doubling_does() -> None:
+def test_the_first_request_without_a_ready_worker_is_signalled_and_each_doubling_after_it() -> None:
     world = World()
     for _ in range(16):
         world.now += 0.2
@@ -399,7 +399,7 @@ def test_the_first_request_without_a_ready_worker_alarms_and_then_each_doubling_
     assert len(world.urgent_causes) == 5  # at 1, 2, 4, 8 and 16 requests
 
 
-def test_a_queue_over_target_alarms_when_it_passes_and_when_it_has_grown_by_half() -> None:
+def test_a_queue_over_target_is_signalled_and_again_each_time_it_grows_by_half() -> None:
     world = World(target_queue_time=10, max_queue_time=1000)
     world.ready("a")  # perf 10: every request of 100 is 10 s of queue
     for _ in range(8):
@@ -409,14 +409,14 @@ def test_a_queue_over_target_alarms_when_it_passes_and_when_it_has_grown_by_half
     assert len(world.urgent_causes) == 4  # at 20, 30, 50 and 80 s
 
 
-def test_a_full_line_turns_the_newest_away_and_keeps_no_place_for_it() -> None:
+def test_a_full_queue_turns_the_newest_request_away() -> None:
     world = World(limits=Limits(queue_places_max=2))
     assert [world.ask().turned_away for _ in range(3)] == [False, False, True]
     assert len(world.endpoint.request_queue) == 2
     assert len(world.endpoint.waiting) == 2
 
 
-def test_a_worker_given_to_a_client_that_had_gone_is_free_again_and_the_request_keeps_its_turn() -> None:
+def test_an_assignment_to_a_disconnected_client_is_withdrawn_and_the_request_keeps_its_position() -> None:
     world = World(max_queue_time=10)
     first, second = world.ask(), world.ask()
     world.ready("a")
@@ -425,7 +425,7 @@ def test_a_worker_given_to_a_client_that_had_gone_is_free_again_and_the_request_
     assert world.position(first) == 0
 
 
-def test_what_is_remembered_of_given_requests_is_bounded() -> None:
+def test_the_number_of_remembered_requests_is_bounded() -> None:
     world = World(limits=Limits(requests_known_max=10), max_queue_time=1e9)
     world.ready("a")
     for _ in range(50):
@@ -440,7 +440,7 @@ def test_what_is_remembered_of_given_requests_is_bounded() -> None:
 
 
 def _reports(world: World, process: str, *, age: float = 100.0, **message: object) -> None:
-    """A report of this process, unless it is late."""
+    """Apply a report of this process, unless it is late."""
     worker = world.worker("a")
     status = WorkerStatus(id=1, loadtime=1.0, max_perf=10.0).model_copy(
         update={"incarnation": process, "uptime_seconds": age, **message}
@@ -450,7 +450,7 @@ def _reports(world: World, process: str, *, age: float = 100.0, **message: objec
         world.dispatcher.refresh(world.endpoint, world.now)
 
 
-def test_a_new_process_holds_nothing_that_the_old_one_held() -> None:
+def test_a_new_process_has_no_requests_of_the_old_one() -> None:
     world = World()
     world.members("a")
     _reports(world, "a1")
@@ -461,12 +461,12 @@ def test_a_new_process_holds_nothing_that_the_old_one_held() -> None:
     world.now += 5
     _reports(world, "a2", age=1.0, loadtime=0.0)
     assert (worker.outstanding.load, worker.report.in_flight, worker.holds) == (0.0, 0, False)
-    # the old one's last report was on its way
+    # the last report of the old process arrives late
     _reports(world, "a1", age=105.0, cur_load=50.0, num_requests_working=1, error_msg="dying")
     assert (worker.outstanding.load, worker.report.in_flight, worker.report.error) == (0.0, 0, "")
 
 
-def test_a_request_that_died_with_the_old_process_does_not_blame_the_new_one() -> None:
+def test_a_request_lost_with_the_old_process_does_not_make_the_new_one_suspect() -> None:
     world = World()
     world.members("a")
     _reports(world, "a1")
@@ -482,7 +482,7 @@ def test_a_request_that_died_with_the_old_process_does_not_blame_the_new_one() -
     assert world.worker("a").suspicion.since == world.now
 
 
-def test_what_clients_said_of_the_old_process_ends_with_it() -> None:
+def test_failures_of_the_old_process_end_with_it() -> None:
     world = World()
     world.members("a")
     _reports(world, "a1")
@@ -498,7 +498,7 @@ def test_what_clients_said_of_the_old_process_ends_with_it() -> None:
     )
 
 
-def test_an_end_that_the_old_process_tells_does_not_praise_the_new_one() -> None:
+def test_a_success_reported_by_the_old_process_does_not_count_for_the_new_one() -> None:
     world = World()
     world.members("a")
     _reports(world, "a1")
@@ -511,12 +511,12 @@ def test_an_end_that_the_old_process_tells_does_not_praise_the_new_one() -> None
     world.dispatcher.request_finished(world.endpoint, worker, old.request_idx, **told)
     assert old.finished
     assert worker.suspicion.failures_in_row == 1
-    # a request that was given to the new process is not ended by the old one
+    # the old process cannot end a request of the new one
     assert not world.dispatcher.request_finished(world.endpoint, worker, new.request_idx, **told)
     assert (new.finished, worker.outstanding.tickets_open) == (False, 1)
 
 
-def test_a_stopped_worker_is_heard_once_every_late_report_has_come() -> None:
+def test_reports_of_a_stopped_worker_count_after_the_time_for_late_reports() -> None:
     world = World()
     world.members("a")
     _reports(world, "a1")
@@ -531,7 +531,7 @@ def test_a_stopped_worker_is_heard_once_every_late_report_has_come() -> None:
     assert not worker.is_routable(world.now, TIMING, trust_memo=True)
 
 
-def test_a_stopped_worker_with_a_new_process_is_heard_at_once() -> None:
+def test_a_new_process_of_a_stopped_worker_counts_at_once() -> None:
     world = World()
     world.members("a")
     _reports(world, "a1")
@@ -541,7 +541,7 @@ def test_a_stopped_worker_with_a_new_process_is_heard_at_once() -> None:
     assert world.worker("a").metrics().incarnation == "a2"
 
 
-def test_an_engine_that_stood_still_says_since_when_it_listens() -> None:
+def test_a_suspended_engine_restarts_its_listening_time() -> None:
     world = World()
     world.ready("a")
     clock = [world.now]

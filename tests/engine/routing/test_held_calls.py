@@ -1,4 +1,4 @@
-"""What happens to a held call in one turn of the loop: its time is over or its client leaves, and a worker is free."""
+"""A held call whose timeout or disconnect happens in the same loop iteration as its assignment."""
 
 import asyncio
 import time
@@ -33,13 +33,13 @@ class Scene:
         self.worker: KnownWorker = self.endpoint.workers[LAUNCH]
 
     def report(self) -> None:
-        """The worker says that it is ready: whoever is held is given it."""
+        """The worker reports ready, so the held call gets it."""
         status = WorkerStatus(id=101, loadtime=1, max_perf=100)
         self.worker.apply_report(status, "http://10.0.0.1:3000", time.time())
         self.engine.dispatcher.refresh(self.endpoint, time.time())
 
     async def call(self) -> "asyncio.Task[dict[str, Any]]":
-        """The call, held."""
+        """Start a call and wait until it is held."""
         asked = FastRouteRequest(endpoint="llm", cost=1)
         call = asyncio.create_task(RouteApi(self.engine).route(self.endpoint, asked))
         await asyncio.sleep(0)
@@ -47,12 +47,12 @@ class Scene:
         return call
 
 
-async def test_a_call_that_is_given_a_worker_in_the_moment_in_which_its_time_is_over_is_told_so() -> None:
+async def test_an_assignment_in_the_moment_of_the_timeout_is_answered() -> None:
     scene = Scene(hold_seconds=0.1)
     call = await scene.call()
     asyncio.get_running_loop().call_later(0.1, scene.report)
     await asyncio.sleep(0.05)
-    time.sleep(0.1)  # noqa: ASYNC251 - the loop is kept busy until both are due in one turn
+    time.sleep(0.1)  # noqa: ASYNC251 - block the loop until both are due in one iteration
 
     answer = await call
 
@@ -60,7 +60,7 @@ async def test_a_call_that_is_given_a_worker_in_the_moment_in_which_its_time_is_
     assert scene.worker.outstanding.tickets_open == 1
 
 
-async def test_a_call_whose_client_leaves_in_the_moment_in_which_a_worker_is_free_gives_it_back() -> None:
+async def test_an_assignment_in_the_moment_of_the_disconnect_is_withdrawn() -> None:
     scene = Scene(hold_seconds=60.0)
     call = await scene.call()
     call.cancel()
@@ -70,4 +70,4 @@ async def test_a_call_whose_client_leaves_in_the_moment_in_which_a_worker_is_fre
         await call
 
     assert scene.worker.outstanding.tickets_open == 0
-    assert len(scene.endpoint.request_queue) == 1, "its turn is kept for when it comes again"
+    assert len(scene.endpoint.request_queue) == 1, "it keeps its position for a retry"

@@ -1,4 +1,4 @@
-"""What a worker holds: pure."""
+"""Outstanding load of a worker. Pure."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ def issue(outstanding: OutstandingLoad, request_idx: int, cost: float = 100.0, n
     outstanding.issue(request_idx, cost, now=now, expires_at=now + 60)
 
 
-def test_a_routed_request_counts_until_the_worker_shows_it_in_its_load() -> None:
+def test_an_assigned_request_counts_until_a_report_contains_it() -> None:
     outstanding = OutstandingLoad()
     issue(outstanding, 1)
     assert (outstanding.load, outstanding.tickets_open) == (100, 1)
@@ -19,7 +19,7 @@ def test_a_routed_request_counts_until_the_worker_shows_it_in_its_load() -> None
     assert (outstanding.load, outstanding.tickets_open) == (120, 0)
 
 
-def test_a_request_that_ends_between_two_reports_is_taken_off_the_reported_load() -> None:
+def test_a_request_that_ends_between_two_reports_is_subtracted() -> None:
     outstanding = OutstandingLoad()
     issue(outstanding, 1)
     outstanding.report(100.0, [1], now=1.0)
@@ -28,7 +28,7 @@ def test_a_request_that_ends_between_two_reports_is_taken_off_the_reported_load(
     assert not outstanding.finish(1)
 
 
-def test_requests_that_this_engine_never_gave_are_no_business_of_its_ledger() -> None:
+def test_requests_of_other_engines_are_ignored() -> None:
     outstanding = OutstandingLoad()
     issue(outstanding, 1)
     outstanding.report(70.0, [2, 3], now=1.0)
@@ -36,7 +36,7 @@ def test_requests_that_this_engine_never_gave_are_no_business_of_its_ledger() ->
     assert (outstanding.load, outstanding.tickets_open) == (170, 1)
 
 
-def test_a_ticket_that_nobody_shows_runs_out() -> None:
+def test_an_unused_ticket_expires() -> None:
     outstanding = OutstandingLoad()
     issue(outstanding, 1, now=0.0)
     issue(outstanding, 2, now=10.0)
@@ -47,7 +47,7 @@ def test_a_ticket_that_nobody_shows_runs_out() -> None:
     assert outstanding.load == 0
 
 
-def test_a_withdrawn_request_is_expected_no_more() -> None:
+def test_a_withdrawn_request_is_no_longer_expected() -> None:
     outstanding = OutstandingLoad()
     issue(outstanding, 1)
     outstanding.withdraw(1)
@@ -55,14 +55,14 @@ def test_a_withdrawn_request_is_expected_no_more() -> None:
     assert outstanding.load == 0
 
 
-def test_an_idle_worker_that_has_not_shown_a_ticket_in_time_has_no_work_from_it() -> None:
+def test_an_idle_worker_that_does_not_report_a_ticket_in_time_has_no_load_from_it() -> None:
     outstanding = OutstandingLoad()
     outstanding.report(0.0, [], now=0.0)
     issue(outstanding, 1, now=1.0)
     outstanding.expire(1.0 + DEFAULT_TUNING.ticket_shown_seconds - 0.001)
     assert outstanding.load == 100
     outstanding.expire(1.0 + DEFAULT_TUNING.ticket_shown_seconds)
-    # The client may still come with it, so a drain goes on waiting for the ticket.
+    # The client may still use the ticket, so a drain waits for it.
     assert (outstanding.load, outstanding.tickets_open, outstanding.first_open) == (0, 1, None)
     outstanding.report(100.0, [1], now=9.0)
     assert (outstanding.load, outstanding.tickets_open) == (100, 0)
@@ -70,7 +70,7 @@ def test_an_idle_worker_that_has_not_shown_a_ticket_in_time_has_no_work_from_it(
     assert outstanding.load == 0
 
 
-def test_a_busy_worker_is_believed_when_it_reports_and_not_while_it_is_silent() -> None:
+def test_expectations_of_a_busy_worker_end_with_a_report_only() -> None:
     outstanding = OutstandingLoad()
     outstanding.report(70.0, [9], now=0.0)
     issue(outstanding, 1, now=0.0)
@@ -82,7 +82,7 @@ def test_a_busy_worker_is_believed_when_it_reports_and_not_while_it_is_silent() 
     assert outstanding.load == 70
 
 
-def test_the_silence_of_a_worker_that_reports_to_another_engine_says_nothing() -> None:
+def test_missing_reports_of_a_worker_of_another_engine_are_no_evidence() -> None:
     outstanding = OutstandingLoad()
     issue(outstanding, 1, now=0.0)
     outstanding.expire(DEFAULT_TUNING.ticket_shown_seconds + 5)
@@ -94,7 +94,7 @@ def test_the_silence_of_a_worker_that_reports_to_another_engine_says_nothing() -
     assert outstanding.load == 100
 
 
-def test_a_ticket_that_is_expected_no_more_is_not_taken_off_twice() -> None:
+def test_an_unexpected_ticket_is_not_subtracted_twice() -> None:
     outstanding = OutstandingLoad()
     outstanding.report(0.0, [], now=0.0)
     issue(outstanding, 1, 30.0, now=0.0)
@@ -119,7 +119,7 @@ def test_a_ticket_that_is_expected_no_more_is_not_taken_off_twice() -> None:
         max_size=60,
     )
 )
-def test_open_load_is_the_sum_of_open_tickets_whatever_happens(events: list[tuple[str, int, float]]) -> None:
+def test_open_load_is_always_the_sum_of_expected_tickets(events: list[tuple[str, int, float]]) -> None:
     outstanding, now, expected, late = OutstandingLoad(), 0.0, {}, set()
     heard, working = False, set()
     for name, request_idx, number in events:

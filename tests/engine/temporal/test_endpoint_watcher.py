@@ -1,4 +1,4 @@
-"""The watch on Temporal: endpoints come, change and go; and an engine outlives Temporal's absence."""
+"""The endpoint watcher: endpoints appear, change and disappear; the engine survives an outage of Temporal."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ async def test_an_endpoint_started_directly_on_temporal_is_found(stage: Stage) -
     assert (known.id, known.config.max_workers, known.key) == (endpoint.id, 7, endpoint.key)
 
 
-async def test_a_route_call_finds_an_endpoint_that_the_watch_has_not_seen_yet(bare_stage: Stage) -> None:
+async def test_a_route_call_finds_an_endpoint_before_the_next_poll(bare_stage: Stage) -> None:
     await bare_stage.start_engine(timing=Timing(watch_seconds=3600, hold_seconds=0.01))
     server, bare_stage.servers = bare_stage.servers[0], []
     endpoint = await bare_stage.endpoint()
@@ -54,7 +54,7 @@ async def test_a_changed_config_and_a_rotated_key_are_read(stage: Stage) -> None
     assert (await stage.post("/route/", asked, key=mint_endpoint_key(SECRET, endpoint.id, 2)))[0] == 200
 
 
-async def test_an_endpoint_that_ends_is_dropped_and_who_waits_is_told(stage: Stage) -> None:
+async def test_an_ended_endpoint_is_dropped_and_its_held_calls_are_answered(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     asked = {"endpoint": endpoint.name, "api_key": endpoint.key}
     call = asyncio.ensure_future(stage.post("/route/", asked))
@@ -69,7 +69,7 @@ async def test_an_endpoint_that_ends_is_dropped_and_who_waits_is_told(stage: Sta
     stage.endpoints.remove(endpoint)
 
 
-async def test_an_endpoint_that_was_terminated_is_noticed_by_the_full_look(bare_stage: Stage) -> None:
+async def test_a_terminated_endpoint_is_detected_by_the_full_poll(bare_stage: Stage) -> None:
     timing = Timing(watch_seconds=0.05, watch_full_seconds=0.2, watch_overlap_seconds=0.0)
     server = await bare_stage.start_engine(timing=timing)
     endpoint = await bare_stage.endpoint()
@@ -78,7 +78,7 @@ async def test_an_endpoint_that_was_terminated_is_noticed_by_the_full_look(bare_
     await until(lambda: server.engine.directory.named(endpoint.name) is None, "the engine drops it")
 
 
-async def test_signalling_a_closed_workflow_makes_the_engine_look(bare_stage: Stage) -> None:
+async def test_a_signal_to_a_closed_workflow_triggers_a_refresh(bare_stage: Stage) -> None:
     timing = Timing(watch_seconds=3600, hold_seconds=0.01)
     server = await bare_stage.start_engine(timing=timing)
     bare_stage.servers = []
@@ -94,7 +94,7 @@ async def test_signalling_a_closed_workflow_makes_the_engine_look(bare_stage: St
 
 
 class Flaky:
-    """A client whose next looks fail, as a server does that is busy or away."""
+    """A client whose next polls fail, like a busy or unreachable server."""
 
     def __init__(self, client: Any, faults: list[Exception]) -> None:
         self._client = client
@@ -110,7 +110,7 @@ class Flaky:
 
 
 @pytest.mark.parametrize("code", [RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.UNAVAILABLE])
-async def test_a_look_that_fails_keeps_what_is_known_and_readiness_says_how_old_it_is(
+async def test_a_failed_poll_keeps_the_known_state_and_readiness_reports_its_age(
     stage: Stage, code: RPCStatusCode
 ) -> None:
     endpoint = await stage.endpoint()
@@ -132,7 +132,7 @@ async def test_a_look_that_fails_keeps_what_is_known_and_readiness_says_how_old_
     assert not watcher.is_stale()
 
 
-async def test_an_engine_without_temporal_starts_is_not_ready_and_tells_key_holders_to_wait(
+async def test_an_engine_without_temporal_starts_unready_and_tells_key_holders_to_retry(
     bare_stage: Stage,
 ) -> None:
     nowhere = await Client.connect("127.0.0.1:9", lazy=True, data_converter=pydantic_data_converter)
@@ -152,7 +152,7 @@ async def test_an_engine_without_temporal_starts_is_not_ready_and_tells_key_hold
     assert (status, problem["error"]) == (503, "temporal_unavailable")
 
 
-async def test_a_batch_that_could_not_be_sent_is_sent_again_as_it_was(stage: Stage) -> None:
+async def test_a_failed_batch_is_resent_unchanged(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     engine = stage.server.engine
     known = engine.directory.named(endpoint.name)
@@ -171,13 +171,13 @@ async def test_a_batch_that_could_not_be_sent_is_sent_again_as_it_was(stage: Sta
     assert [(b["sequence"], b["arrived_load"], b["urgent"]) for b in batches] == [(1, 100.0, "test")]
 
 
-async def test_what_is_wrong_with_one_endpoint_does_not_silence_or_starve_the_others(
+async def test_a_fault_of_one_endpoint_does_not_stop_the_others(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken, sound = await stage.endpoint(), await stage.endpoint()
     engine = stage.server.engine
     names = [each.name for each in engine.directory]
-    assert names.index(broken.name) < names.index(sound.name), "or the test shows nothing"
+    assert names.index(broken.name) < names.index(sound.name), "otherwise the test proves nothing"
 
     def fails(*_: Any) -> None:
         raise ZeroDivisionError("an unlucky figure")
@@ -186,9 +186,7 @@ async def test_what_is_wrong_with_one_endpoint_does_not_silence_or_starve_the_ot
     monkeypatch.setattr(known.metrics_batcher, "due", fails)
     monkeypatch.setattr(known, "refresh", fails)
     other = engine.directory.named(sound.name)
-    other.metrics_batcher.record_arrival(
-        100.0, time.time()
-    )  # told with the next slice, by the loop and by nobody else
+    other.metrics_batcher.record_arrival(100.0, time.time())  # sent with the next batch by the loop only
     other.request_queue.add(place := QueuedRequest(7, 1.0, time.time() - 1e5, 1.0))
     other.waiting[7] = place
 
@@ -200,7 +198,7 @@ async def test_what_is_wrong_with_one_endpoint_does_not_silence_or_starve_the_ot
 
 
 class Sealing(PayloadCodec):
-    """Another deployment's codec, which nobody here can read."""
+    """Another deployment's codec, which this engine cannot decode."""
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
         return [
@@ -212,7 +210,7 @@ class Sealing(PayloadCodec):
         return list(payloads)
 
 
-async def test_a_memo_that_nobody_can_decode_does_not_blind_the_engine(bare_stage: Stage) -> None:
+async def test_an_undecodable_memo_does_not_hide_other_endpoints(bare_stage: Stage) -> None:
     config = bare_stage.env.client.config()
     converter = replace(config["data_converter"], payload_codec=Sealing())
     sealed = Client(**{**config, "data_converter": converter})
@@ -235,15 +233,15 @@ async def test_a_memo_that_nobody_can_decode_does_not_blind_the_engine(bare_stag
             endpoint = await bare_stage.endpoint()
         assert (await endpoint.route())["endpoint"] == endpoint.name
         message = [each for each in logs if each["event"] == "memo_unreadable"]
-        assert [each["workflow"] for each in message] == ["endpoint/odd"], "once, not with every look"
+        assert [each["workflow"] for each in message] == ["endpoint/odd"], "once, not with every poll"
     finally:
         await odd.terminate()
 
 
-async def test_an_endpoint_that_a_list_does_not_name_is_not_taken_for_gone(
+async def test_an_endpoint_missing_from_a_list_is_not_dropped(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A visibility store that is being rebuilt answers every list, and names nobody."""
+    """A visibility store that is being rebuilt answers every list with no workflows."""
     kept, ended = await stage.endpoint(), await stage.endpoint()
     watcher, directory = stage.server.engine.endpoint_watcher, stage.server.engine.directory
 
@@ -256,7 +254,7 @@ async def test_an_endpoint_that_a_list_does_not_name_is_not_taken_for_gone(
     monkeypatch.setattr(watcher, "_client", Blind(watcher._client, nobody))
     await watcher._poll_all(time.time())
     assert directory.named(kept.name) is not None
-    assert directory.named(ended.name) is None, "its workflow says that it is closed"
+    assert directory.named(ended.name) is None, "its workflow is closed"
 
 
 class Blind:
@@ -267,10 +265,10 @@ class Blind:
         self.get_workflow_handle = client.get_workflow_handle
 
 
-async def test_while_temporal_is_down_an_unknown_name_is_not_called_wrong(
+async def test_while_temporal_is_down_an_unknown_name_is_not_a_404(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """404 is final for clients, and all that is known is that nobody can look."""
+    """Clients treat a 404 as final, so it must not be sent while Temporal does not answer."""
 
     async def down(name: str) -> bool:
         raise RPCError("down", RPCStatusCode.UNAVAILABLE, b"")
@@ -282,7 +280,7 @@ async def test_while_temporal_is_down_an_unknown_name_is_not_called_wrong(
     assert "Temporal does not answer" in body["status"]
 
 
-def test_a_skipped_endpoint_is_spoken_of_once_a_minute() -> None:
+def test_a_skipped_endpoint_is_logged_once_a_minute() -> None:
     now = [0.0]
     throttle = LogThrottle("herald", now=lambda: now[0])
     with capture_logs() as logs:
@@ -300,7 +298,7 @@ def test_a_skipped_endpoint_is_spoken_of_once_a_minute() -> None:
 
 
 class Unreachable:
-    """A client whose first signals are lost on the way."""
+    """A client whose first signals are lost."""
 
     def __init__(self, client: Client, *, failures: int) -> None:
         self._client = client
@@ -322,7 +320,7 @@ class Unreachable:
         return handle
 
 
-async def test_a_memo_that_this_engine_cannot_read_is_left_alone(stage: Stage) -> None:
+async def test_an_unreadable_memo_is_ignored(stage: Stage) -> None:
     good = await stage.endpoint()
     bad = await stage.endpoint()
     await bad.handle.signal("script", {"config": {"max_workers": "many", "newer": 1}})
@@ -332,7 +330,7 @@ async def test_a_memo_that_this_engine_cannot_read_is_left_alone(stage: Stage) -
     assert directory.named(good.name).memo.wait_reason == "still read"
 
 
-async def test_foreign_instances_that_the_sweep_told_of_are_a_metric(bare_stage: Stage) -> None:
+async def test_foreign_instances_of_the_sweeps_memo_are_a_metric(bare_stage: Stage) -> None:
     server = await bare_stage.start_engine(timing=Timing(watch_seconds=0.05, watch_full_seconds=0.1))
     status, text = await bare_stage.call("GET", "/metrics", key=ALICE)
     assert status == 200

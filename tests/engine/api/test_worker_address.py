@@ -1,4 +1,4 @@
-"""Where a worker may be, and whom an engine that has just started may route to."""
+"""Allowed addresses of workers, and routing from the memo after an engine start."""
 
 import pytest
 
@@ -38,16 +38,16 @@ def routable(worker: KnownWorker) -> bool:
         ("203.0.113.7:40001", "", True),
     ],
 )
-def test_a_url_is_held_to_the_marketplaces_word(address, url, allowed):
+def test_a_url_must_match_the_address_of_the_marketplace(address, url, allowed):
     assert listed(a=address).listing.allows(url) is allowed
 
 
-def test_a_worker_whose_remembered_url_is_not_at_its_address_is_not_routed_to():
+def test_a_worker_whose_memo_url_is_not_at_its_address_is_not_routable():
     assert routable(listed(a="203.0.113.7:40001"))
     assert not routable(listed(a="203.0.113.7:40002"))
 
 
-def test_an_official_worker_is_routed_to_only_after_its_signing_key_was_heard():
+def test_an_official_worker_is_routable_only_after_it_reported_its_signing_key():
     worker = listed(o=1)
     assert not routable(worker)
     worker.sealed_key = "the key in its path"
@@ -58,7 +58,7 @@ def test_an_official_worker_is_routed_to_only_after_its_signing_key_was_heard():
 @pytest.mark.parametrize(
     "host",
     [
-        "169.254.169.254",  # where clouds answer their machines with credentials
+        "169.254.169.254",  # metadata service that hands out credentials
         "[fe80::1]",
         "[::ffff:169.254.169.254]",
         "[fd00:ec2::254]",
@@ -73,26 +73,24 @@ def test_an_official_worker_is_routed_to_only_after_its_signing_key_was_heard():
         "a.name.that.points.anywhere",
     ],
 )
-async def test_an_address_that_the_marketplace_has_not_confirmed_must_be_one_that_a_worker_can_have(
-    stage, host
-):
+async def test_an_unconfirmed_address_must_be_possible_for_a_worker(stage, host):
     endpoint = await stage.endpoint()
     worker = endpoint.worker()
     await endpoint.script(groups=[1], members=[worker.member()])
     message = worker.status(url=f"http://{host}:80")
     status, problem = await stage.post("/worker_status/", message)
     assert (status, problem["error"]) == (400, "invalid_url")
-    # Where the marketplace itself says that it is, it may be.
+    # An address that the marketplace lists is allowed.
     await endpoint.script(members=[worker.member(a="10.1.2.3:80")])
     assert (await stage.post("/worker_status/", message))[0] == 403
     assert (await stage.post("/worker_status/", worker.status(url="http://10.1.2.3:80")))[0] == 200
 
 
-async def test_a_claim_that_the_workflow_does_not_believe_draws_no_more_than_it_allows(stage):
+async def test_an_implausible_perf_attracts_only_the_traffic_of_the_confirmed_perf(stage):
     endpoint = await stage.endpoint()
     honest, rogue = endpoint.worker("aaaaaaaaaaaa", 101), endpoint.worker("bbbbbbbbbbbb", 102)
     await endpoint.script(groups=[1], members=[honest.member(p=100.0), rogue.member(p=300.0)])
     await honest.report()
     await rogue.report(max_perf=1e12)
     urls = [(await endpoint.route(cost=10))["url"] for _ in range(40)]
-    assert 5 <= urls.count(honest.url) <= 15  # a hundred of four hundred
+    assert 5 <= urls.count(honest.url) <= 15  # 100 of 400 load/s

@@ -1,4 +1,4 @@
-"""Keys are changed without a moment in which an honest caller is refused; afterwards the old ones open nothing."""
+"""Keys are rotated without refusing a valid caller; afterwards the old ones are refused."""
 
 import time
 
@@ -24,7 +24,7 @@ async def routes(stage: Stage, endpoint, key: str) -> int:
 
 
 def opens(ticket: str, secret: bytes, endpoint_id: int) -> bool:
-    """Whether the worker that was launched with this secret takes the ticket."""
+    """Whether a worker that was launched with this secret accepts the ticket."""
     verifier = TicketVerifier(ticket_key(mint_worker_token(secret, endpoint_id, LAUNCH)), LAUNCH)
     try:
         verifier.verify(ticket, time.time())
@@ -33,7 +33,7 @@ def opens(ticket: str, secret: bytes, endpoint_id: int) -> bool:
     return True
 
 
-async def test_an_account_key_is_rotated_with_both_accepted_in_between(bare_stage: Stage) -> None:
+async def test_both_account_keys_are_accepted_during_a_rotation(bare_stage: Stage) -> None:
     stage = bare_stage
     seen = {}
     for step, accounts, previous in [
@@ -58,11 +58,11 @@ async def test_workers_of_the_old_secret_are_served_until_it_is_dropped(bare_sta
     stage = bare_stage
     server = await stage.start_engine(secret=NEW_SECRET, secrets_previous=(SECRET,))
     endpoint = await stage.endpoint()
-    worker = endpoint.worker(LAUNCH)  # its token is of the old secret
+    worker = endpoint.worker(LAUNCH)  # its token was made with the old secret
     sealed = sealed_signing_key(SECRET, LAUNCH)
     await endpoint.script(groups=[1], members=[worker.member(p=100.0, u=worker.url)])
 
-    # Not heard yet: nobody knows which secret it was launched with, so its ticket opens either.
+    # Before its first report the secret of its token is unknown, so its ticket is valid with either.
     unheard = await endpoint.route(cost=1)
     assert opens(unheard["ticket"], SECRET, endpoint.id)
     assert opens(unheard["ticket"], NEW_SECRET, endpoint.id)
@@ -74,14 +74,14 @@ async def test_workers_of_the_old_secret_are_served_until_it_is_dropped(bare_sta
     assert not opens(heard["ticket"], NEW_SECRET, endpoint.id)
     assert (await stage.call("GET", f"/w/{LAUNCH}/{sealed}/pubkey/"))[0] == 200
 
-    # Updated: its new token is of the new secret.
+    # After an update its token is made with the new secret.
     worker.token = mint_worker_token(NEW_SECRET, endpoint.id, LAUNCH)
     await worker.report()
     updated = await endpoint.route(cost=1)
     assert opens(updated["ticket"], NEW_SECRET, endpoint.id)
     assert not opens(updated["ticket"], SECRET, endpoint.id)
 
-    # The endpoint's key, which was made with the old secret, opens until that is dropped.
+    # The endpoint key of the old secret is valid until that secret is dropped.
     fresh = mint_endpoint_key(NEW_SECRET, endpoint.id, 1)
     assert [await routes(stage, endpoint, key) for key in (endpoint.key, fresh)] == [200, 200]
     await stage.stop_engine(server)
@@ -94,7 +94,7 @@ async def test_workers_of_the_old_secret_are_served_until_it_is_dropped(bare_sta
     assert (await stage.call("GET", f"/w/{LAUNCH}/{sealed}/pubkey/"))[0] == 404
 
 
-async def test_an_endpoint_key_is_valid_through_its_overlap_and_not_beyond(stage: Stage) -> None:
+async def test_an_old_endpoint_key_is_valid_until_its_overlap_ends(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     await endpoint.ready(endpoint.worker())
     first, second = (mint_endpoint_key(SECRET, endpoint.id, version) for version in (1, 2))
@@ -109,8 +109,8 @@ async def test_an_endpoint_key_is_valid_through_its_overlap_and_not_beyond(stage
     assert [await routes(stage, endpoint, key) for key in (first, second)] == [401, 200]
 
 
-def test_a_ticket_takes_no_third_seal() -> None:
-    """Whoever could add seals could try as many as a ticket has room for."""
+def test_a_ticket_with_a_third_signature_is_refused() -> None:
+    """Otherwise an attacker could try many signatures with one ticket."""
     from stoker_wire.security.ticket import Ticket, TicketRefused, sign_ticket, verify_ticket
 
     ticket = Ticket(e="e", w=LAUNCH, c=1, r=1, n=1, x=time.time() + 60)

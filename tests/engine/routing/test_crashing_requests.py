@@ -1,4 +1,4 @@
-"""One request that kills the model wherever it runs, through the OpenAI door and through `/route/`. Real HTTP."""
+"""A request that crashes every model, through the OpenAI proxy and through `/route/`. Real HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ POISON = {"prompt": "x", "temperature": -7}
 
 
 class Fragile(ModelWorker):
-    """A worker whose model dies of one request: the connection breaks, and a moment later its report says so."""
+    """A worker whose model crashes with one request: the connection breaks, and a report follows."""
 
     broken = False
     reporting: "asyncio.Task[None] | None" = None
@@ -32,7 +32,7 @@ class Fragile(ModelWorker):
         return await super()._handle(request)
 
     async def _report(self) -> None:
-        await asyncio.sleep(0.1)  # its probe finds the model dead
+        await asyncio.sleep(0.1)  # its probe detects the crash
         await self.worker.report(error_msg="CUDA error: device-side assert")
 
 
@@ -54,7 +54,7 @@ def seen(models: list[Fragile]) -> int:
     return sum(len(model.seen) for model in models)
 
 
-async def test_the_door_sends_it_to_two_workers_and_then_refuses_it_for_every_client(
+async def test_the_proxy_sends_it_to_two_workers_and_then_refuses_it_for_every_client(
     stage: Stage, fleet: tuple[EndpointDouble, list[Fragile]]
 ) -> None:
     endpoint, models = fleet
@@ -64,7 +64,7 @@ async def test_the_door_sends_it_to_two_workers_and_then_refuses_it_for_every_cl
     assert "change the request" in problem["error"]["message"]
     assert sum(model.broken for model in models) == 2
 
-    # Another client's copy, its keys in another order, reaches no worker at all.
+    # Another client's copy with reordered keys reaches no worker.
     copy = dict(reversed(POISON.items()))
     status, problem = await stage.call("POST", path(endpoint, "completions"), copy, key=endpoint.key)
     assert (status, problem["error"]["code"]) == (422, "request_breaks_workers")
@@ -79,7 +79,7 @@ async def test_the_door_sends_it_to_two_workers_and_then_refuses_it_for_every_cl
     assert (asked[0], asked[1]["error"]) == (422, "request_breaks_workers")
     assert sum(model.broken for model in models) == 2
 
-    # Everybody else is served.
+    # Other requests are served.
     for number in range(6):
         status, answer = await stage.call(
             "POST", path(endpoint, "completions"), {"n": number}, key=endpoint.key
@@ -87,7 +87,7 @@ async def test_the_door_sends_it_to_two_workers_and_then_refuses_it_for_every_cl
         assert (status, answer["got"]) == (200, {"n": number})
 
 
-async def test_an_official_client_that_comes_again_with_its_index_is_told_to_stop(
+async def test_an_official_client_that_retries_with_its_index_is_refused(
     stage: Stage, fleet: tuple[EndpointDouble, list[Fragile]]
 ) -> None:
     endpoint, models = fleet
@@ -111,7 +111,7 @@ async def test_an_official_client_that_comes_again_with_its_index_is_told_to_sto
     assert sum(model.broken for model in models) == 2
 
 
-async def test_copies_that_come_at_once_break_no_third_worker_once_the_first_is_known_to_be_broken(
+async def test_simultaneous_copies_break_no_third_worker_once_the_first_break_is_known(
     stage: Stage, fleet: tuple[EndpointDouble, list[Fragile]]
 ) -> None:
     endpoint, models = fleet

@@ -1,4 +1,4 @@
-"""The marketplace's hands: idempotent, classified, and without a secret in what they say."""
+"""Marketplace activities: idempotent, with classified errors and without secrets in messages."""
 
 import asyncio
 from dataclasses import asdict
@@ -45,7 +45,7 @@ async def fault_of(run: Any, activity: Any, asked: Any, **how: Any) -> Applicati
     return failed.value
 
 
-async def test_a_create_rents_once_and_says_what_it_costs(
+async def test_a_create_rents_once_and_returns_the_price(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any
 ) -> None:
     made = await run(hands.create_instance, create(market, group))
@@ -55,7 +55,7 @@ async def test_a_create_rents_once_and_says_what_it_costs(
     assert market.labels() == ["stoker:llm:0123456789ab"]
 
 
-async def test_a_first_try_does_not_ask_for_the_list(
+async def test_a_first_attempt_does_not_list_instances(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any
 ) -> None:
     await run(hands.create_instance, create(market, group))
@@ -63,7 +63,7 @@ async def test_a_first_try_does_not_ask_for_the_list(
 
 
 @pytest.mark.parametrize("how", [{"attempt": 2}, {"asked_before": True}])
-async def test_a_later_try_adopts_what_a_lost_answer_rented(
+async def test_a_retry_adopts_the_instance_of_a_lost_answer(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any, how: dict[str, Any]
 ) -> None:
     market.lose_next_answer("create")
@@ -94,7 +94,7 @@ async def test_a_known_instance_with_an_edited_label_is_found_by_its_id(
 @pytest.mark.parametrize(
     ("flags", "says"), [("-e GREETING=don't", "never closed"), ("-e NAME", "NAME=value after -e")]
 )
-async def test_a_template_whose_environment_cannot_be_read_is_launched_with_a_warning_that_names_it(
+async def test_a_template_with_a_malformed_environment_is_launched_with_a_warning(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any, flags: str, says: str
 ) -> None:
     template = market.templates["tmpl"]
@@ -106,7 +106,7 @@ async def test_a_template_whose_environment_cannot_be_read_is_launched_with_a_wa
     (warning,) = made.warnings
     assert "template 'greeter' (hash tmpl)" in warning
     assert says in warning
-    assert market.launches[0].env["HF_TOKEN"] == SECRET, "what can be read takes effect"
+    assert market.launches[0].env["HF_TOKEN"] == SECRET, "valid variables take effect"
     await run(
         hands.update_instance,
         UpdateInstance(
@@ -119,7 +119,7 @@ async def test_a_template_whose_environment_cannot_be_read_is_launched_with_a_wa
     )
 
 
-async def test_a_market_that_does_not_answer_denies_no_instance(
+async def test_an_unreachable_market_reports_no_instance_as_gone(
     run: Any, hands: MarketActivities, market: FakeMarket
 ) -> None:
     market.fail_next("show", Unavailable("503"))
@@ -128,7 +128,7 @@ async def test_a_market_that_does_not_answer_denies_no_instance(
     assert (await listed(run, hands, 4711)).gone == (4711,)
 
 
-async def test_after_an_empty_list_of_a_large_fleet_every_id_has_its_turn(
+async def test_after_an_empty_list_of_a_large_fleet_every_id_is_looked_up_eventually(
     run: Any, hands: MarketActivities, market: FakeMarket
 ) -> None:
     known = tuple(range(1, 101))
@@ -139,7 +139,7 @@ async def test_after_an_empty_list_of_a_large_fleet_every_id_has_its_turn(
     assert denied == set(known)
 
 
-async def test_a_label_that_only_begins_the_same_is_not_adopted(
+async def test_a_label_with_the_same_prefix_is_not_adopted(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any
 ) -> None:
     await run(hands.create_instance, create(market, group, launch_id="0123456789abcd"))
@@ -148,7 +148,7 @@ async def test_a_label_that_only_begins_the_same_is_not_adopted(
     assert len(market.instances) == 2
 
 
-async def test_the_instance_gets_what_it_needs_to_report(
+async def test_an_instance_gets_the_environment_that_it_needs_to_report(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any, secrets: DeploymentSecrets
 ) -> None:
     launch_args = "--env '-e MODE=fast -e MASTER_TOKEN=mine -e KEY=secret:HF_TOKEN' --disk 40 --image me/it:2"
@@ -167,7 +167,7 @@ async def test_the_instance_gets_what_it_needs_to_report(
     assert (launch.disk_gb, launch.image) == (40, "me/it:2")
 
 
-async def test_an_unknown_secret_is_a_final_error_that_names_the_name_only(
+async def test_an_unknown_secret_is_a_final_error_that_contains_only_the_name(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any
 ) -> None:
     asked = create(market, group, workergroup=group(launch_args="--env '-e KEY=secret:NOPE'"))
@@ -191,7 +191,7 @@ async def test_no_secret_shows_in_errors_results_or_reprs(
     assert "the deployment's secret" not in said
 
 
-async def test_a_fault_of_the_adapter_does_not_carry_its_words_into_the_history(
+async def test_an_adapter_bug_does_not_write_its_message_to_the_history(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: Any) -> int:
@@ -216,7 +216,7 @@ async def test_a_fault_of_the_adapter_does_not_carry_its_words_into_the_history(
         (RateLimited("slow down", retry_after_s=7), False, True),
     ],
 )
-async def test_each_error_says_whether_another_try_makes_sense(
+async def test_each_error_says_whether_a_retry_makes_sense(
     run: Any, hands: MarketActivities, market: FakeMarket, error: Any, final: bool, benign: bool
 ) -> None:
     market.fail_next("start", error)
@@ -226,7 +226,7 @@ async def test_each_error_says_whether_another_try_makes_sense(
     assert (fault.category is ApplicationErrorCategory.BENIGN) is benign
 
 
-async def test_a_429_sets_the_next_try_and_no_later_than_two_minutes(
+async def test_a_429_delays_the_retry_by_at_most_two_minutes(
     run: Any, hands: MarketActivities, market: FakeMarket
 ) -> None:
     waits = []
@@ -237,7 +237,7 @@ async def test_a_429_sets_the_next_try_and_no_later_than_two_minutes(
     assert waits == [7.0, 120.0, None]
 
 
-async def test_a_search_is_trimmed_and_keeps_every_kind(
+async def test_a_trimmed_search_keeps_every_machine_kind(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any
 ) -> None:
     found = await run(hands.search_offers, SearchOffers(workergroup=group(), limit=7))
@@ -246,7 +246,7 @@ async def test_a_search_is_trimmed_and_keeps_every_kind(
     assert {offer.kind for offer in found.offers} == {"1x RTX 3090", "1x RTX 4090", "1x H100"}
 
 
-async def test_a_search_obeys_the_params_and_the_templates_filters(
+async def test_a_search_applies_the_params_and_the_templates_filters(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any
 ) -> None:
     template = market.templates["tmpl"]
@@ -265,7 +265,7 @@ async def test_a_search_obeys_the_params_and_the_templates_filters(
         ({"template_hash": "nope"}, "no template"),
     ],
 )
-async def test_a_workergroup_that_cannot_be_read_is_a_final_error(
+async def test_a_malformed_workergroup_is_a_final_error(
     run: Any, hands: MarketActivities, group: Any, changes: dict[str, Any], says: str
 ) -> None:
     fault = await fault_of(run, hands.search_offers, SearchOffers(workergroup=group(**changes)))
@@ -274,13 +274,13 @@ async def test_a_workergroup_that_cannot_be_read_is_a_final_error(
     assert says in fault.message
 
 
-async def test_a_destroy_is_done_when_the_market_says_so(
+async def test_a_destroy_succeeds_only_after_the_market_confirms_it(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = await run(hands.create_instance, create(market, group))
 
     async def slow(instance_id: int) -> None:
-        """Accepted, and not done yet."""
+        """The destroy was accepted but has not happened yet."""
 
     with monkeypatch.context() as patch:
         patch.setattr(market, "destroy", slow)
@@ -292,7 +292,7 @@ async def test_a_destroy_is_done_when_the_market_says_so(
     await run(hands.destroy_instance, DestroyInstance(instance_id=made.instance_id))
 
 
-async def test_a_destroy_without_an_id_releases_what_carries_exactly_the_label(
+async def test_a_destroy_without_an_id_releases_instances_with_exactly_the_label(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any
 ) -> None:
     await run(hands.create_instance, create(market, group))
@@ -300,10 +300,10 @@ async def test_a_destroy_without_an_id_releases_what_carries_exactly_the_label(
     await run(hands.destroy_instance, DestroyInstance(label="stoker:llm:0123456789ab"))
     assert list(market.instances) == [other.instance_id]
     await run(hands.destroy_instance, DestroyInstance(label=""))
-    assert list(market.instances) == [other.instance_id], "no label names nothing"
+    assert list(market.instances) == [other.instance_id], "without a label nothing is destroyed"
 
 
-async def test_an_update_restarts_only_what_runs(
+async def test_an_update_restarts_only_running_instances(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any
 ) -> None:
     made = await run(hands.create_instance, create(market, group))
@@ -324,7 +324,7 @@ async def test_an_update_restarts_only_what_runs(
     assert market.instances[made.instance_id].launch.env["MASTER_TOKEN"], "it keeps its token"
 
 
-async def test_a_listing_leaves_out_what_no_decision_needs(
+async def test_a_listing_omits_fields_that_no_decision_needs(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any
 ) -> None:
     await run(hands.create_instance, create(market, group))
@@ -336,14 +336,14 @@ async def test_a_listing_leaves_out_what_no_decision_needs(
 
 
 @pytest.mark.parametrize("label", [None, "", "mine", "stoker:", "stoker:llm", "stoker::abc", "stoker:llm:"])
-def test_a_label_of_somebody_else_is_not_read(label: str | None) -> None:
+def test_a_foreign_label_is_not_parsed(label: str | None) -> None:
     assert read_label(label) is None
 
 
-async def test_a_list_that_takes_long_says_that_its_worker_lives(
+async def test_a_long_listing_sends_heartbeats(
     hands: MarketActivities, market: FakeMarket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without it the death of the worker in a list of minutes would be noticed only after all of them."""
+    """Without heartbeats Temporal would detect a dead worker only after the timeout of minutes."""
     monkeypatch.setattr("activities.instances._HEARTBEAT_SECONDS", 0.001)
     beaten = asyncio.Event()
     environment = ActivityEnvironment()
@@ -358,7 +358,7 @@ async def test_a_list_that_takes_long_says_that_its_worker_lives(
         await environment.run(hands.list_instances, ListInstances(prefix="stoker:"))
 
 
-async def test_offers_without_a_price_that_can_be_believed_are_left_out(
+async def test_offers_without_a_plausible_price_are_omitted(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any
 ) -> None:
     sound = next(iter(market.offers.values()))

@@ -1,4 +1,4 @@
-"""Workers that take one request at a time: what the router knows of them, and when it gives them the next."""
+"""Prefetch: when workers that run one request at a time get their next request."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.engine.routing.test_dispatcher import World
 
 
 class Serial(World):
-    """Workers of perf 10 that say what they are at; requests of 100 take the 10 s that they declare."""
+    """Workers of perf 10 that report their progress; requests of 100 take the declared 10 s."""
 
     def __init__(self, **config: float) -> None:
         super().__init__(**config)
@@ -16,7 +16,7 @@ class Serial(World):
             self.endpoint.service_times.learn(100.0, 10.0, 10.0)
 
     def at(self, launch_id: str, load: float = 0.0, seconds: float = 0.0, queued: float = 0.0) -> None:
-        """The worker reports a request of this load that it is at for so long, and what waits behind it."""
+        """The worker reports a running request, its running time and the load queued behind it."""
         self.report(
             launch_id,
             load + queued,
@@ -26,7 +26,7 @@ class Serial(World):
         )
 
     def show(self, launch_id: str, request: QueuedRequest, seconds: float = 0.0) -> None:
-        """The worker has the request and says so."""
+        """The worker reports that the request runs."""
         self.report(
             launch_id,
             request.cost,
@@ -56,7 +56,7 @@ def test_a_request_is_held_until_a_worker_is_nearly_free() -> None:
     assert second.worker is not None
     third = world.ask(cost=300.0)
     assert third.worker is None
-    # 10 s of work on each; it may be given when 1 s is left, a tenth of the mean, plus 1 s for news on its way
+    # 10 s of work on each; prefetch starts when 1 s is left, a tenth of the mean, plus 1 s for delayed reports
     assert 5.0 < world.later[-1] < 9.0
 
     world.now += world.later[-1] + 0.01
@@ -64,13 +64,13 @@ def test_a_request_is_held_until_a_worker_is_nearly_free() -> None:
     assert third.worker is not None
 
 
-def test_the_first_that_becomes_free_gets_the_first_in_line() -> None:
+def test_the_first_free_worker_gets_the_first_request() -> None:
     world = serial("a", "b")
     first, second = world.ask(), world.ask()
     third = world.ask(cost=300.0)
     assert second.worker is not None
     world.now += 2.0
-    world.at(second.worker.launch_id)  # idle, much earlier than it had declared
+    world.at(second.worker.launch_id)  # idle much earlier than declared
     world.dispatcher.request_finished(
         world.endpoint, second.worker, second.request_idx, success=True, now=world.now
     )
@@ -80,7 +80,7 @@ def test_the_first_that_becomes_free_gets_the_first_in_line() -> None:
     assert first.worker is not third.worker
 
 
-def test_how_far_a_worker_has_got_counts() -> None:
+def test_the_progress_of_a_running_request_counts() -> None:
     world = serial("a", "b")
     world.at("a", load=100.0, seconds=8.0)
     world.at("b", load=100.0, seconds=1.0)
@@ -90,7 +90,7 @@ def test_how_far_a_worker_has_got_counts() -> None:
     assert world.queue("b") == pytest.approx(8.0, abs=0.8)
 
 
-def test_one_that_takes_longer_than_it_said_is_not_taken_for_free() -> None:
+def test_an_overdue_worker_does_not_count_as_free() -> None:
     world = serial("a")
     world.at("a", load=100.0)
     world.now += 15.0
@@ -98,13 +98,13 @@ def test_one_that_takes_longer_than_it_said_is_not_taken_for_free() -> None:
     assert world.ask(cost=300.0).worker is None
 
 
-def test_what_other_engines_gave_it_counts() -> None:
+def test_load_from_other_engines_counts() -> None:
     world = serial("a")
     world.at("a", load=100.0, seconds=0.0, queued=200.0)
     assert world.queue("a") == pytest.approx(30.0, abs=2.0)
 
 
-def test_what_was_routed_and_is_not_seen_yet_counts_from_then_on() -> None:
+def test_an_assigned_request_counts_before_it_is_reported() -> None:
     world = serial("a")
     request = world.ask()
     assert request.worker is not None
@@ -115,7 +115,7 @@ def test_what_was_routed_and_is_not_seen_yet_counts_from_then_on() -> None:
     assert world.queue("a") == pytest.approx(6.0, abs=0.8)
 
 
-def test_a_worker_that_does_not_say_what_it_is_at_gets_requests_as_ever() -> None:
+def test_a_worker_that_reports_no_progress_gets_requests_without_prefetch_limits() -> None:
     world = serial("a")
     world.members("a", "official")
     world.report("official")
@@ -123,22 +123,22 @@ def test_a_worker_that_does_not_say_what_it_is_at_gets_requests_as_ever() -> Non
     assert all(request.worker is not None for request in places)
 
 
-def test_nothing_is_held_back_before_it_is_known_how_long_requests_take() -> None:
+def test_no_request_is_held_back_before_service_times_are_known() -> None:
     world = World()
     world.members("a")
     world.report("a", ends_told_seconds=0.5)
     assert [world.ask().worker is not None for _ in range(3)] == [True, True, True]
 
 
-def test_max_queue_time_stays_the_bound_of_what_waits_on_a_worker() -> None:
+def test_max_queue_time_bounds_the_queue_of_a_worker() -> None:
     world = serial("a", max_queue_time=5.0)
     world.at("a", load=100.0, seconds=0.0)
     for _ in range(50):
-        world.ask()  # a long line would give out far ahead
+        world.ask()  # a long queue would prefetch early
     assert world.queue("a") < 11.0
 
 
-def test_the_engine_learns_from_what_workers_measured() -> None:
+def test_service_times_are_learned_from_workers() -> None:
     world = serial("a")
     endpoint: Endpoint = world.endpoint
     before = endpoint.service_times.count
@@ -151,7 +151,7 @@ def test_the_engine_learns_from_what_workers_measured() -> None:
     assert endpoint.service_times.count == before + 1
 
 
-def test_a_failed_request_teaches_nothing() -> None:
+def test_a_failed_request_does_not_change_service_times() -> None:
     world = serial("a")
     before = world.endpoint.service_times.count
     request = world.ask()

@@ -1,4 +1,4 @@
-"""An engine that cannot read Temporal says so: what it does not know is not answered as empty or missing."""
+"""While Temporal cannot be read, unknown endpoints are not answered as empty or missing."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ READS = [
 ]
 
 
-async def test_before_the_first_look_every_read_is_told_to_come_again(bare_stage: Stage) -> None:
+async def test_before_the_first_poll_every_read_is_answered_with_a_retry(bare_stage: Stage) -> None:
     nowhere = await Client.connect("127.0.0.1:9", lazy=True, data_converter=data_converter)
     server = await start_server(settings(market_url="http://127.0.0.1:9"), nowhere)
     bare_stage.servers.append(server)
@@ -51,14 +51,14 @@ async def test_before_the_first_look_every_read_is_told_to_come_again(bare_stage
             assert int(answer.headers["Retry-After"]) >= 1, (method, path)
     status, message = await bare_stage.post("/route/", {"endpoint": "llm"}, key=ALICE)
     assert (status, "url" in message) == (200, False), (
-        "the official client gives up at a 503: it is told to wait"
+        "the official client gives up at a 503, so it gets Waiting"
     )
 
 
 @pytest.mark.parametrize(
     ("path", "status"), [("/api/v0/endptjobs/2000000000/", 404), ("/api/v0/endptjobs/", 200)]
 )
-async def test_while_temporal_does_not_answer_what_is_known_is_shown_and_nothing_is_denied(
+async def test_while_temporal_does_not_answer_known_endpoints_are_shown_and_unknown_ones_get_503(
     stage: Stage, path: str, status: int
 ) -> None:
     endpoint = await stage.endpoint()

@@ -1,4 +1,4 @@
-"""One endpoint whose workflow makes no progress: lists show it as broken, and a delete says what it did."""
+"""An endpoint whose workflow makes no progress: lists mark it as broken, and deletes report what they did."""
 
 import asyncio
 import uuid
@@ -23,7 +23,7 @@ GROUP = {"template_hash": "tmpl", "search_params": "gpu_name=RTX_4090"}
 async def two_endpoints(
     alice: Console, monkeypatch: pytest.MonkeyPatch, **config: Any
 ) -> tuple[tuple[str, int], tuple[str, int]]:
-    """A whole endpoint and a broken one, each with a workergroup: name and id."""
+    """A working endpoint and a broken one, each with a workergroup: name and id."""
     made = []
     for kind in ("whole", "broken"):
         name = f"{kind}-{uuid.uuid4().hex[:8]}"
@@ -67,14 +67,14 @@ async def test_one_broken_endpoint_does_not_hide_the_others_workergroups(
         assert "its workflow task fails: a mistake of this build" in rows[sick[0]]["broken"]
     await alice.good("DELETE", f"/api/v0/endptjobs/{whole[1]}/?force=true")
     status, answered = await alice("GET", "/api/v0/workergroups/")
-    assert status == 200, "the only one is shown, too"
+    assert status == 200, "a single broken endpoint is listed too"
     assert [row["endpoint_name"] for row in answered["results"] if row["broken"]] == [sick[0]]
     status, answered = await alice("GET", f"/api/v0/endptjobs/{sick[1]}/costs/")
-    assert status >= 500, "of this one alone an error is right"
+    assert status >= 500, "a query of only this endpoint fails"
     await alice("DELETE", f"/api/v0/endptjobs/{sick[1]}/?force=true")
 
 
-async def test_a_delete_that_nothing_took_up_says_so_and_a_forced_one_ends_it(
+async def test_a_delete_without_progress_says_so_and_a_forced_delete_succeeds(
     alice: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, sick = await two_endpoints(alice, monkeypatch, min_load=1, cold_workers=1)
@@ -110,7 +110,7 @@ async def test_a_delete_that_nothing_took_up_says_so_and_a_forced_one_ends_it(
     await alice.good("DELETE", f"/api/v0/endptjobs/{whole[1]}/")
 
 
-async def test_the_list_of_endpoints_says_which_one_makes_no_progress(
+async def test_the_list_of_endpoints_marks_the_one_without_progress(
     alice: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, sick = await two_endpoints(alice, monkeypatch)
@@ -131,7 +131,7 @@ async def test_the_list_of_endpoints_says_which_one_makes_no_progress(
     await asyncio.sleep(0)
 
 
-def test_a_memo_is_read_without_the_members_and_fields_that_cannot_be_read() -> None:
+def test_a_memo_is_read_without_its_unreadable_parts() -> None:
     good = {"l": "a", "i": 1, "g": 1, "s": "idle"}
     memo, omitted = read_valid_parts(
         {"id": 1, "name": "llm", "members": [good, {"l": "b"}, good | {"s": "new"}], "wait_until": "soon"}

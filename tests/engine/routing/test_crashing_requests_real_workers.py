@@ -1,4 +1,4 @@
-"""The same with real PyWorkers: a model server that dies of one request, its 502, its probe and its report."""
+"""Crashing requests with real PyWorkers: a model server that crashes, its 502, its probe and its report."""
 
 import asyncio
 import json
@@ -15,13 +15,13 @@ from stoker_pyworker.http.limits import Limits
 from stoker_pyworker.worker import WorkerRuntime
 from tests.engine.api.test_openai import path
 from tests.engine.conftest import EndpointDouble, Stage
-from tests.engine.routing.test_poison import POISON
+from tests.engine.routing.test_crashing_requests import POISON
 from tests.engine.standin import until
 from tests.pyworker.harness import Model
 
 
 class Mortal(Model):
-    """Its process ends in the middle of the request that it cannot stand."""
+    """Its process exits during the crashing request."""
 
     died = False
 
@@ -96,7 +96,7 @@ def dead(boxes: list[Box]) -> int:
     return sum(box.model.died for box in boxes)
 
 
-async def test_a_deadly_request_ends_two_models_and_every_other_request_is_served(
+async def test_a_crashing_request_ends_two_models_and_every_other_request_is_served(
     stage: Stage, boxes: tuple[EndpointDouble, list[Box]]
 ) -> None:
     endpoint, made = boxes
@@ -116,7 +116,7 @@ async def test_a_deadly_request_ends_two_models_and_every_other_request_is_serve
         assert await send({"n": number}) == (200, {"n": number})
 
 
-async def test_a_client_that_comes_again_with_its_index_as_fast_as_it_can_ends_two_models(
+async def test_a_client_that_retries_as_fast_as_possible_ends_two_models(
     stage: Stage, boxes: tuple[EndpointDouble, list[Box]]
 ) -> None:
     endpoint, made = boxes
@@ -141,7 +141,7 @@ async def test_a_client_that_comes_again_with_its_index_as_fast_as_it_can_ends_t
     assert dead(made) == 2
 
 
-async def test_a_call_to_a_path_that_no_worker_has_leaves_the_worker_free(
+async def test_a_call_to_an_unknown_path_leaves_the_worker_free(
     stage: Stage, boxes: tuple[EndpointDouble, list[Box]]
 ) -> None:
     endpoint, _ = boxes
@@ -156,7 +156,7 @@ async def test_a_call_to_a_path_that_no_worker_has_leaves_the_worker_free(
     )
 
 
-async def test_a_client_that_never_comes_keeps_its_worker_busy_for_three_seconds_only(
+async def test_an_unused_ticket_occupies_its_worker_for_three_seconds_only(
     stage: Stage, boxes: tuple[EndpointDouble, list[Box]]
 ) -> None:
     endpoint, _ = boxes

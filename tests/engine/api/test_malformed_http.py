@@ -1,4 +1,4 @@
-"""Bytes that no client of ours sends: each is answered with a problem."""
+"""Malformed HTTP is answered with a problem."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ CA_PEM = ec.generate_private_key(ec.SECP256R1()).private_bytes(
 
 
 async def exchange(stage: Stage, sent: bytes) -> tuple[int, Any]:
-    """Status and body of the answer to these bytes."""
+    """Status and body of the response to these bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", stage.server.port)
     writer.write(sent)
     head, _, body = (await reader.read()).partition(b"\r\n\r\n")
@@ -24,7 +24,7 @@ async def exchange(stage: Stage, sent: bytes) -> tuple[int, Any]:
     return int(head.split()[1]), json.loads(body)
 
 
-async def test_a_certificate_is_not_given_for_a_key_that_is_no_text(bare_stage: Stage) -> None:
+async def test_a_key_that_is_not_text_gets_no_certificate(bare_stage: Stage) -> None:
     await bare_stage.start_engine(ca_key_pem=CA_PEM)
     endpoint = await bare_stage.endpoint()
     await endpoint.script(groups=[1], members=[endpoint.worker().member(a="10.0.0.9:3000")])
@@ -37,7 +37,7 @@ async def test_a_certificate_is_not_given_for_a_key_that_is_no_text(bare_stage: 
     "sent",
     [b"NOT HTTP\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"GET / HTTP/1.1\r\nA\x00: 2\r\n\r\n"],
 )  # fmt: skip
-async def test_what_is_not_http_is_answered_with_a_problem(stage: Stage, sent: bytes) -> None:
+async def test_malformed_http_is_answered_with_a_problem(stage: Stage, sent: bytes) -> None:
     status, body = await exchange(stage, sent)
     assert (status, body["error"]) == (400, "malformed_http")
     assert body["msg"] == body["error_msg"]

@@ -1,4 +1,4 @@
-"""What a ticket promises, at the edges of its time and of the caches. No I/O."""
+"""Lifetime of tickets, and the caches of the ticket issuer. No I/O."""
 
 import base64
 import json
@@ -52,7 +52,7 @@ def key_of(secret: bytes, launch_id: str = "a", endpoint_id: int = 7) -> bytes:
     return ticket_key(mint_worker_token(secret, endpoint_id, launch_id))
 
 
-def test_a_ticket_opens_for_exactly_its_seconds(ticket_issuer: TicketIssuer) -> None:
+def test_a_ticket_is_valid_for_exactly_its_lifetime(ticket_issuer: TicketIssuer) -> None:
     text = ticket(ticket_issuer, now=1000.0)
     opened = verify_ticket(text, key_of(NEW), worker="a", now=1000.0 + TICKET_SECONDS)
     assert (opened.e, opened.w, opened.c, opened.r, opened.n, opened.x) == ("llm", "a", 5.0, 3, 9, 1060.0)
@@ -61,14 +61,14 @@ def test_a_ticket_opens_for_exactly_its_seconds(ticket_issuer: TicketIssuer) -> 
     assert refused.value.code == "ticket_expired"
 
 
-def test_the_books_drop_a_ticket_at_the_moment_after_which_it_is_worthless() -> None:
+def test_outstanding_load_drops_a_ticket_when_it_expires() -> None:
     ledger = OutstandingLoad()
     ledger.issue(1, 5.0, now=1000.0, expires_at=1000.0 + TICKET_SECONDS)
     assert ledger.expire(999.999 + TICKET_SECONDS) == 0
     assert ledger.expire(1000.0 + TICKET_SECONDS) == 1
 
 
-def test_a_ticket_is_sealed_for_the_secret_that_its_worker_has_shown(ticket_issuer: TicketIssuer) -> None:
+def test_a_ticket_is_signed_with_the_secret_of_the_workers_token(ticket_issuer: TicketIssuer) -> None:
     unknown = ticket(ticket_issuer)
     for secret in (NEW, OLD):
         assert verify_ticket(unknown, key_of(secret), worker="a", now=1000.0).r == 3
@@ -79,7 +79,7 @@ def test_a_ticket_is_sealed_for_the_secret_that_its_worker_has_shown(ticket_issu
 
 
 @pytest.mark.usefixtures("small_caches")
-def test_a_full_cache_of_keys_seals_for_the_right_worker(ticket_issuer: TicketIssuer) -> None:
+def test_a_full_key_cache_signs_for_the_right_worker(ticket_issuer: TicketIssuer) -> None:
     for name in "abcdabcd":
         text = ticket(ticket_issuer, launch_id=name)
         assert verify_ticket(text, key_of(NEW, name), worker=name, now=1000.0).w == name
