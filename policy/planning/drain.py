@@ -14,7 +14,7 @@ _DELETED = Reason("the endpoint is being deleted")
 def is_drained(worker: Worker) -> bool:
     """Whether a draining worker is empty and stays empty.
 
-    Every live engine has seen the drain, no ticket is open, and a report made after the drain began says that it is empty.
+    Every live engine has seen the drain, no ticket is open, and a report made after its begin shows no requests.
     """
     drain = worker.drain
     return (

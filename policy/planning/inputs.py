@@ -99,7 +99,7 @@ def _keeps_cold(observation: Observation, parameters: ScalingParameters) -> bool
 
 
 def _service_seconds(observation: Observation, perfs: PerfEstimates, tuning: Tuning) -> float:
-    """Seconds that a request keeps one worker busy. While unknown, so long that the demand window is a minute."""
+    """Seconds that a request keeps one worker busy. While unknown: the value that makes the demand window a minute."""
     cost, perf = observation.load.mean_cost, perfs.mean
     if cost <= 0 or perf <= 0:
         return tuning.medium_window_seconds - observation.config.target_queue_time

@@ -130,7 +130,7 @@ def price_performance(worker: Worker, perfs: PerfEstimates) -> float:
 
 
 def _perf_per_dlperf(workergroup_id: int, offers: Iterable[Offer], perfs: PerfEstimates) -> float:
-    """Mean ratio of perf to the marketplace's `dlperf` benchmark, over kinds with both; 0: there are none."""
+    """Mean ratio of perf to the marketplace's `dlperf` benchmark, over kinds with both; 0 without any."""
     ratios = {}
     for offer in offers:
         perf = perfs.kind(workergroup_id, offer.kind)

@@ -148,7 +148,7 @@ def _last_worker_kept_until(inputs: PlanInputs) -> float:
 
 
 def add_hot_capacity(builder: PlanBuilder, inputs: PlanInputs) -> None:
-    """Add the hot capacity that is missing: at once if it is urgent, else after it was missing for `scale_up_hold_seconds`."""
+    """Add missing hot capacity: at once if it is urgent, else after `scale_up_hold_seconds`."""
     demand, supply, extra = inputs.demand, builder.supply(), update_surge(builder)
     wanted = demand.hot + extra
     gap = 0.0 if supply.unknown_booting else wanted - supply.hot

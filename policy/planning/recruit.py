@@ -156,7 +156,7 @@ def _has_offers(builder: PlanBuilder, groups: Iterable[Workergroup], why: Reason
 
 
 def _is_failing(builder: PlanBuilder, group: Workergroup) -> bool:
-    """Whether the workergroup pauses: its launches fail on several hosts and none is ready, so the template is at fault."""
+    """Whether the workergroup pauses: launches fail on several hosts and none is ready, so the template is at fault."""
     failed = [
         each
         for each in builder.all_failed_hosts

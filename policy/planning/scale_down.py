@@ -128,7 +128,7 @@ def enforce_budget(builder: PlanBuilder) -> None:
 
 
 def _avoid_if_dearer_than_offered(builder: PlanBuilder, worker: Worker, left: float) -> None:
-    """Block a host whose offer fits the budget although its real price does not: it would be rented and stopped again."""
+    """Block a host whose real price is over budget although its offer fits: it would be rented and stopped again."""
     cost, offered = worker.dollars_per_hour, worker.offered_dollars_per_hour
     if not worker.loaded_once and offered and offered - worker.storage_dollars_per_hour <= left:
         builder.avoid_host(worker, f"it costs {price(cost)}, offered for {price(offered)}; over budget")

@@ -97,7 +97,7 @@ def _start_cold_workers(builder: PlanBuilder, need: float, why: Reason, ids: set
 
 
 def _is_soon_cold(builder: PlanBuilder, worker: Worker) -> bool:
-    """Whether a worker can be started in a moment. A stop that takes longer is not waited for: its host may be offline."""
+    """Whether a worker can be started in a moment. A stop that takes longer does not count: the host may be offline."""
     if worker.state is S.STOPPING:
         return builder.now - worker.since < builder.tuning.stop_retry_seconds
     return worker.state is S.INACTIVE and worker.operation != ""

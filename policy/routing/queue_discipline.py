@@ -1,8 +1,9 @@
 """Deadline-aware FIFO: requests past half of their target yield to requests that can still meet it.
 
-In strict FIFO order an overload makes every request late until the backlog is gone, because each one waits behind a queue
-that is longer than its target. When late requests yield, as many requests are on time as the capacity allows. The amount
-of work and the time to clear the backlog stay the same. One request in ten is a late one even then: none waits without end.
+In strict FIFO order an overload makes every request late until the backlog is gone, because each one waits behind a
+queue that is longer than its target. When late requests yield, as many requests are on time as the capacity allows. The
+amount of work and the time to clear the backlog stay the same. One request in ten is a late one even then, so that each
+is served.
 """
 
 from bisect import bisect_left, bisect_right, insort

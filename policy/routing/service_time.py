@@ -1,7 +1,7 @@
 """Service times relative to declared cost, learned per endpoint from requests that ended. Pure.
 
-Declared costs are estimates. The remaining time of a running request is the mean of what longer requests took beyond its
-present age: a mean residual life, read from a histogram.
+Declared costs are estimates. The remaining time of a running request is the mean of what longer requests took beyond
+its present age: a mean residual life, read from a histogram.
 """
 
 import itertools
@@ -48,7 +48,8 @@ class ServiceTimes:
         self._tabulate()
 
     def __repr__(self) -> str:
-        return f"<ServiceTimes of {self.count} requests, {self._mean_ratio:.2f} of declared, {self._mean_seconds:.3g} s>"
+        means = f"{self._mean_ratio:.2f} of declared, {self._mean_seconds:.3g} s"
+        return f"<ServiceTimes of {self.count} requests, {means}>"
 
     def learn(self, cost: float, perf: float, seconds: float) -> None:
         """Add a request of this declared cost that kept a worker of this perf busy for this time."""

@@ -3,8 +3,9 @@
 Workers are compared by finish time, (outstanding + cost) / perf. Queue time, outstanding / perf, is zero for every idle
 worker: among workers of different speed it would send long requests to the slowest one.
 
-A dispatched request cannot be moved when the request before it runs long. Workers that run one request at a time and report
-which one therefore get the next request only shortly before they are free; the rest stays in the endpoint's queue.
+A dispatched request cannot be moved when the request before it runs long. Workers that run one request at a time and
+report which one therefore get the next request only shortly before they are free. The other requests stay in the
+endpoint's queue.
 """
 
 import math
@@ -204,8 +205,8 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
 
     With `prefetch` a busy serial worker gets the request only within these limits, unless some worker is idle.
     `cost_ratio` is the mean service time as a multiple of the declared one. `avoid` names workers that just failed this
-    request: they are used only if no other worker is healthy. Ties go to the first in the order that starts at `sequence`,
-    so that equal idle workers take turns. Thousands of calls a second scan a hundred candidates: hence one plain loop.
+    request: they are used only if no other worker is healthy. Ties go to the first in the order that starts at
+    `sequence`, so that equal idle workers take turns. One plain loop, because it runs thousands of times a second.
     """
     count = len(candidates)
     if not count:

@@ -1,7 +1,7 @@
 """When an engine reports an endpoint's metrics to its workflow, so that a steady endpoint costs few actions.
 
-Urgent causes are reported at once, changes of load at most every few seconds, steady load with a slow heartbeat. An idle
-endpoint without workers is not reported.
+Urgent causes are reported at once, changes of load at most every few seconds, steady load with a slow heartbeat. An
+idle endpoint without workers is not reported.
 """
 
 import math

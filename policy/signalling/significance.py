@@ -74,8 +74,8 @@ def activity_report_due_at(
 ) -> float:
     """When a last request that is later than the `reported` one must be reported; infinite: never.
 
-    The workflow counts `inactivity_timeout` from the last reported request. Without this report it would take an endpoint
-    with steady traffic for idle, because steady arrivals are not significant.
+    The workflow counts `inactivity_timeout` from the last reported request. Without this report an endpoint with steady
+    traffic would look idle, because steady arrivals are not significant.
     """
     if (
         not inactivity_timeout

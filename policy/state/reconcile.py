@@ -113,7 +113,7 @@ def fold_listing(
             orphans.append(_orphan(unclaimed, name, now))
             known.add(name)
     lines += [
-        f"instance {orphan.instance_id} ({orphan.launch_id}) belongs to no worker and is released"
+        f"instance {orphan.instance_id} ({orphan.launch_id}) belongs to no worker; releasing it"
         for orphan in orphans
     ]
     return Listing(
@@ -137,8 +137,10 @@ def _with_label_checked(folded: FoldResult, instance: Instance, label_prefix: st
     logged: tuple[str, ...] = ()
     if edited and not folded.worker.relabelled:
         label = (instance.label or "")[:_LABEL_CHARS]
-        line = f"instance {instance.id} carries the label {label!r}, expected {label_prefix}…: it was edited outside"
-        logged = (f"{line}; the worker is kept by its id",)
+        line = (
+            f"instance {instance.id} has the label {label!r}, expected {label_prefix}…; it was edited outside"
+        )
+        logged = (f"{line}, the worker is kept by its id",)
     worker = folded.worker.replace(relabelled=edited)
     return FoldResult(worker=worker, learned=folded.learned, lines=(*folded.lines, *logged))
 

@@ -221,7 +221,7 @@ def _report_while_ending(
         if report.condition == "ready" and not report.error:
             # The start time is unknown, so its duration is not recorded.
             running = advance(running, S.READY, now, error="", perf=worker.perf or report.perf)
-        line = f"{name} runs although it was stopped {after} ago: it is put to use, or stopped again"
+        line = f"{name} runs although it was stopped {after} ago; it is used or stopped again"
         return FoldResult(worker=running, learned=learned, lines=(line,))
     if worker.state is S.STOPPING:
         # An earlier `since` and no accepted stop make the planner repeat the stop now.
@@ -229,9 +229,9 @@ def _report_while_ending(
             still_reporting=True, since=min(worker.since, now - DEFAULT_TUNING.stop_retry_seconds)
         )
         again = again.replace(stop_accepted_at=0.0)
-        line = f"{name} still runs {after} after its stop was ordered: it is billed, and stopped again"
+        line = f"{name} still runs {after} after its stop was ordered; billed, stopping again"
         return FoldResult(worker=again, learned=learned, lines=(line,))
-    line = f"{name} still runs {after} after its release was ordered: it is billed, and released again"
+    line = f"{name} still runs {after} after its release was ordered; billed, releasing again"
     return FoldResult(
         worker=worker.replace(still_reporting=True, retry_at=0.0), learned=learned, lines=(line,)
     )
@@ -269,7 +269,7 @@ def _report_ready(
         return FoldResult(worker=worker, learned=learned)
     folded = _ready(worker, report, bound.perf, now, cap_perf(learned, worker, bound.perf))
     line = (
-        f"{worker.launch_id[:6]} ({worker.kind}) claims {report.perf:.4g} load/s, but {bound.reason}: "
+        f"{worker.launch_id[:6]} ({worker.kind}) reports {report.perf:.4g} load/s, but {bound.reason}; "
         f"it counts as {bound.perf:.4g}"
     )
     return replace(folded, lines=(*folded.lines, line))
@@ -282,7 +282,7 @@ def _ready(
     if worker.state is S.READY:
         if perf == worker.perf:
             return FoldResult(worker=worker, learned=learned)
-        line = f"{worker.launch_id[:6]} measured {perf:.4g} load/s, {worker.perf:.4g} before"
+        line = f"{worker.launch_id[:6]} measured {perf:.4g} load/s; {worker.perf:.4g} before"
         return FoldResult(
             worker=worker.replace(perf=perf), learned=learn_perf(learned, worker, perf), lines=(line,)
         )
@@ -297,7 +297,7 @@ def _ready(
         learned = learn_boot(learned, worker, took)
     if perf > 0 and perf != worker.perf:
         learned = learn_perf(learned, worker, perf)
-    line = f"{worker.launch_id[:6]} ({worker.kind}) is ready after {duration(took)} with {perf:.4g} load/s"
+    line = f"{worker.launch_id[:6]} ({worker.kind}) is ready after {duration(took)}; {perf:.4g} load/s"
     ready = advance(worker, S.READY, now, perf=perf, loaded_once=True, error="", drain=None)
     return FoldResult(worker=ready, learned=learned, lines=(line,))
 
@@ -334,7 +334,7 @@ def fold_error(worker: Worker, error: str, now: float, learned: MachineStats) ->
         if is_hot(worker) and now - worker.since > DEFAULT_TUNING.reboot_forgiven_seconds
         else worker.reboots
     )
-    line = f"{worker.launch_id[:6]} ({worker.kind}) {worker.state.printed} broke: {error}"
+    line = f"{worker.launch_id[:6]} ({worker.kind}) {worker.state.printed} failed: {error}"
     broken = advance(worker, S.ERROR, now, error=error[:_ERROR_CHARS], reboots=reboots)
     return FoldResult(worker=broken, learned=learned, lines=(line,))
 

@@ -1,4 +1,4 @@
-"""The policy against a small world, for hours of its time."""
+"""The planner in a closed loop with a simulated fleet, for hours of simulated time."""
 
 import math
 import random
@@ -17,7 +17,7 @@ def jitter(level, seed, requests_per_second=2.0):
     chance = random.Random(seed)
 
     def arrivals(_tick):
-        # Knuth's count of arrivals in 5 s
+        # Knuth's algorithm: the number of Poisson arrivals in 5 s
         limit, product, count = math.exp(-requests_per_second * 5), chance.random(), 0
         while product > limit:
             product *= chance.random()
@@ -28,19 +28,19 @@ def jitter(level, seed, requests_per_second=2.0):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_an_hour_of_jitter_around_one_level_does_not_churn(seed):
+def test_an_hour_of_jitter_around_one_level_causes_few_operations(seed):
     world = World(endpoint(target_util=0.8, min_workers=2, cold_mult=1.5))
     world.run(900, jitter(400, seed))
     begun = world.elapsed
     world.run(3600, jitter(400, seed))
-    # 400 / 0.8: five hot. Chance may wake one worker now and then; it must not pump
+    # 400 / 0.8: five hot. Chance may start a worker now and then, but not repeatedly.
     assert 5 <= world.hot <= 8
     moves = world.count("activate", "drain", "recruit", "destroy", since=begun)
     assert moves <= 12, world.log[-20:]
     assert world.count("recruit", since=begun) <= 2
 
 
-def test_a_queue_never_stays_over_its_target_once_capacity_has_come():
+def test_the_queue_is_within_its_target_once_capacity_is_ready():
     world = World(endpoint(target_util=0.8))
     world.run(1800, jitter(400, 1))
     assert world.waiting / (world.hot * world.perf) < 10
@@ -58,12 +58,12 @@ def test_from_nothing_to_a_burst_to_calm_to_nothing():
     assert 8 <= world.hot <= 10
     assert world.waiting < 700 * 10
     world.run(600, lambda _: 80.0)
-    # one would do, but a spare would have met the step to 700 sooner, and it is the only one that there ever was
+    # One is enough, but a spare would have served the step to 700 sooner, so the keep-alive evaluation keeps it.
     assert world.hot == 2
     assert "25% spare by keep-alive evaluation" in world.log[-1][2]
     world.run(300, lambda _: 0.0)
     assert world.hot == 0
-    # the cold pool shrinks to min_workers when its disks have cost as much as a boot
+    # The cold pool shrinks to min_workers once its disks have cost as much as a boot.
     world.run(10_000, lambda _: 0.0)
     assert [worker.state for worker in world.workers] == [S.INACTIVE, S.INACTIVE]
 
@@ -89,7 +89,7 @@ def test_the_budget_holds_through_a_storm():
     assert world.hot == 3
 
 
-def test_a_planner_that_lost_its_memory_does_not_cut():
+def test_a_planner_without_memory_removes_no_capacity():
     world = World(endpoint(target_util=0.8))
     world.run(900, jitter(400, 1))
     hot = world.hot

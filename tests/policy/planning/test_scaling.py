@@ -24,19 +24,19 @@ from tests.policy.builders import (
 )
 
 
-def test_a_cold_worker_is_woken_before_anything_is_recruited():
+def test_cold_workers_are_started_before_offers_are_rented():
     decided = decide(see(worker("hot"), worker("cold", COLD), load=steady(300)))
     assert brief(decided) == ["activate cold", "recruit 1x RTX 4090 1"]
 
 
-def test_a_drain_is_called_off_before_a_cold_worker_is_woken():
+def test_a_drain_is_cancelled_before_a_cold_worker_is_started():
     decided = decide(see(draining("leaving"), worker("cold", COLD), load=steady(90)))
     assert brief(decided)[0] in ("cancel_drain leaving", "stop leaving")
     decided = decide(see(draining("leaving", seen=None), worker("cold", COLD), load=steady(90)))
     assert brief(decided) == ["cancel_drain leaving"]
 
 
-def test_the_reason_of_an_activation_can_be_read_by_an_operator():
+def test_the_reason_of_an_activation_has_cause_and_numbers():
     seen = see(
         worker("hot", perf=380),
         worker("4f1c22", COLD, perf=210, price=0.31, since=NOW - 720),
@@ -47,9 +47,25 @@ def test_the_reason_of_an_activation_can_be_read_by_an_operator():
     assert operation.reason == (
         "predicted 420 load/s, 380 of 420 load/s hot; 1x RTX 4090 ($0.31/h) adds 210 load/s"
     )
+    assert operation.step == "add_hot_capacity"
+    assert operation.numbers == {
+        "perf": 210,
+        "dollars_per_hour": 0.31,
+        "predicted_load": 420,
+        "hot_wanted": 420,
+        "hot": 380,
+        "cold_seconds": 720,
+    }
 
 
-def test_the_best_price_performance_is_woken_first():
+def test_a_worker_without_load_is_drained_for_its_inactivity_timeout():
+    seen = see(worker("hot"), config=endpoint(inactivity_timeout=30), load=steady(0, last=NOW - 30))
+    (operation,) = decide(held_before(seen)).operations
+    assert operation.reason == "idle for 30 s (inactivity_timeout); scaling to zero"
+    assert operation.numbers["idle_seconds"] == 30
+
+
+def test_the_best_price_performance_is_started_first():
     fleet = [
         worker("dear", COLD, price=0.9),
         worker("cheap", COLD, price=0.2),
@@ -65,38 +81,38 @@ def test_the_worst_price_performance_is_drained_first():
     assert brief(decide(seen)) == ["drain dear to stop"]
 
 
-def test_booting_capacity_is_credited():
+def test_booting_capacity_counts():
     fleet = [worker("hot"), worker("boots", S.MODEL_LOADING, since=NOW - 20)]
     assert brief(decide(see(*fleet, load=steady(200)))) == []
 
 
-def test_a_worker_of_an_unknown_kind_is_taken_to_suffice_until_it_has_benchmarked():
+def test_a_booting_worker_with_unknown_perf_counts_as_enough():
     first = see(config=endpoint(min_load=5000), learned=MachineStats())
     assert len(decide(first).operations) == 1
     boots = worker("boots", S.MODEL_LOADING, since=NOW - 20)
     assert brief(decide(replace(first, workers=(boots,)))) == []
 
 
-def test_once_benchmarked_the_rest_is_recruited_at_once():
+def test_missing_capacity_is_rented_as_soon_as_the_perf_is_known():
     ready = worker("w1", perf=100)
     seen = see(ready, config=endpoint(min_load=500), learned=MachineStats())
     assert sum(each.startswith("recruit") for each in brief(decide(seen))) == 4
 
 
-def test_a_stopping_worker_is_waited_for_rather_than_replaced():
+def test_a_stopping_worker_is_started_again_instead_of_replaced():
     decided = decide(see(worker("w1", S.STOPPING, since=NOW - 2, operation="stop"), load=steady(50)))
     assert brief(decided) == []
     assert decided.waits[0].reason.endswith("can start once it has stopped")
 
 
-def test_a_worker_that_the_market_does_not_stop_is_not_waited_for():
+def test_a_worker_whose_stop_takes_too_long_is_replaced():
     stuck = worker("w1", S.STOPPING, since=NOW - 1800, stop_accepted_at=NOW - 20, market_status="offline")
     decided = decide(see(stuck, load=steady(50), listed_at=NOW - 1))
     assert brief(decided) == ["recruit 1x RTX 4090 1"]
     assert not any("once it has stopped" in wait.reason for wait in decided.waits)
 
 
-def test_nothing_is_rented_for_a_queue_that_is_gone_before_a_new_machine_could_help():
+def test_no_offer_is_rented_for_a_queue_that_clears_before_a_boot_ends():
     fleet = [*(worker(name) for name in ("a", "b")), *(worker(name, COLD) for name in ("c", "d", "e"))]
 
     def rented(load):
@@ -111,7 +127,7 @@ def test_nothing_is_rented_for_a_queue_that_is_gone_before_a_new_machine_could_h
     assert rented(steady(300, waiting=40_000, requests=400)) > 0
 
 
-def test_a_little_more_than_there_is_waits_for_ten_seconds():
+def test_a_small_gap_waits_for_ten_seconds():
     seen = see(worker("w1"), load=steady(104))
     first = decide(seen)
     assert brief(first) == []
@@ -147,13 +163,13 @@ def test_a_cold_worker_is_kept_until_its_disk_has_cost_a_boot():
     assert brief(decide(late)) == ["destroy cold0"]
 
 
-def test_nothing_is_cut_before_a_minute_is_known():
+def test_no_capacity_is_removed_before_a_minute_of_load_is_known():
     seen = held_before(see(worker("w1"), load=steady(0, seconds=59.0)))
     assert brief(decide(seen)) == []
     assert brief(decide(replace(seen, load=steady(0, seconds=60.0)))) == ["drain w1 to stop"]
 
 
-def test_no_data_is_not_no_load():
+def test_missing_data_is_not_zero_load():
     seen = held_before(see(worker("w1"), worker("cold", COLD), load=LoadHistory()))
     assert brief(decide(seen)) == []
     outage = held_before(see(worker("w1", reported_at=NOW - 999), load=steady(0, until=NOW - 181)))
@@ -171,13 +187,13 @@ def test_the_last_known_level_holds_through_an_outage_of_the_engines():
     assert len(brief(decided)) == 2
 
 
-def test_growth_without_offers_searches_and_waits():
+def test_scaling_up_without_offers_searches_and_waits():
     decided = decide(see(load=steady(100), offers=()))
     assert brief(decided) == ["search 1"]
     assert decided.waits[0].code == "recruiting"
 
 
-def test_offers_of_over_a_minute_ago_are_searched_again():
+def test_offers_older_than_a_minute_are_searched_again():
     assert brief(decide(see(load=steady(100), offers=(offers(offer(1), at=NOW - 60),)))) == [
         "recruit 1x RTX 4090 1"
     ]
@@ -196,7 +212,7 @@ def test_a_search_that_found_nothing_is_a_wait_and_not_an_error():
     assert decided.waits[0].until == NOW + 55.5
 
 
-def test_a_search_that_failed_says_why():
+def test_a_failed_search_is_a_wait_with_its_error():
     decided = decide(see(load=steady(100), offers=(offers(error="429 from the market"),)))
     assert "429 from the market" in decided.waits[0].reason
 
@@ -208,7 +224,7 @@ def test_a_booting_worker_is_announced_with_the_time_its_kind_takes():
     assert wait.reason.endswith("MODEL_LOADING, expected in 100 s") or "expected in" in wait.reason
 
 
-def test_recruiting_beyond_the_given_ids_is_put_off_to_the_next_look():
+def test_recruits_without_a_launch_id_wait_for_the_next_plan():
     decided = decide(see(config=endpoint(min_workers=5), launch_ids=("a" * 12,)))
     assert len(brief(decided)) == 1
     assert decided.replan_at == NOW + 1
@@ -220,7 +236,7 @@ def test_an_offer_is_not_rented_twice():
     assert brief(decided) == ["recruit 1x RTX 4090 2"]
 
 
-def test_a_machine_of_eight_gpus_is_not_rented_for_a_trickle():
+def test_a_machine_with_eight_gpus_is_not_rented_for_little_load():
     small = KindRecord(workergroup_id=1, kind="1x RTX 4090", perf=100.0, samples=1)
     large = KindRecord(workergroup_id=1, kind="1x H100", perf=4000.0, samples=1)
     listed = offers(offer(1, gpu="H100", price=2.0), offer(2, gpu="RTX 4090", price=0.3))
@@ -229,7 +245,7 @@ def test_a_machine_of_eight_gpus_is_not_rented_for_a_trickle():
     assert brief(decide(replace(seen, config=endpoint(min_load=3000)))) == ["recruit 1x H100 1"]
 
 
-def test_an_untried_kind_is_judged_by_its_dlperf_beside_the_known_ones():
+def test_the_perf_of_a_new_kind_is_estimated_from_dlperf():
     # 100 load/s at dlperf 20: 5 per unit, so dlperf 60 is worth 300
     listed = offers(
         offer(1, gpu="RTX 4090", price=0.3, dlperf=20.0), offer(2, gpu="RTX 5090", price=0.5, dlperf=60.0)
@@ -268,7 +284,7 @@ def test_a_drain_waits_for_a_report_younger_than_itself():
     assert brief(decide(see(draining("w1", reported_at=NOW - 29)))) == ["stop w1"]
 
 
-def test_a_drain_past_its_deadline_is_a_decision_with_its_reason():
+def test_a_drain_past_its_deadline_stops_the_worker_with_a_reason():
     late = draining("w1", in_flight=2, deadline=NOW, began=NOW - 600)
     (operation,) = decide(see(late)).operations
     assert operation.op == "stop"
@@ -280,7 +296,7 @@ def test_a_drain_to_destroy_ends_in_a_release():
     assert brief(decide(see(draining("w1", Goal.DESTROY)))) == ["destroy w1"]
 
 
-def test_a_sleeping_endpoint_is_spoken_of_seldom_and_still_releases_its_cold_workers():
+def test_an_idle_endpoint_releases_cold_workers_although_reports_are_rare():
     asleep = held_before(see(worker("w1", COLD), load=steady(0, until=NOW - 900)))
     assert brief(decide(asleep)) == ["destroy w1"]
     assert brief(decide(replace(asleep, load=steady(0, until=NOW - 901)))) == []

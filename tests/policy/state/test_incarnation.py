@@ -226,7 +226,7 @@ def test_a_worker_that_starts_late_is_used():
     assert folded.worker.state is S.STARTING
     assert folded.worker.burn_dollars_per_hour == 0.3
     assert folded.lines == (
-        "w (1x RTX 4090) runs although it was stopped 11 min ago: it is put to use, or stopped again",
+        "w (1x RTX 4090) runs although it was stopped 11 min ago; it is used or stopped again",
     )
     assert (
         fold_report(folded.worker, incarnation="b", age=12.0, reported_at=NOW + 670).worker.state is S.READY
@@ -255,7 +255,7 @@ def test_a_machine_that_runs_after_its_stop_is_billed_and_stopped_again():
     folded = fold_report(stopping, age=3700.0, reported_at=NOW + 32)
     assert (folded.worker.state, folded.worker.burn_dollars_per_hour) == (S.STOPPING, 0.3)
     assert folded.lines == (
-        "w (1x RTX 4090) still runs 32 s after its stop was ordered: it is billed, and stopped again",
+        "w (1x RTX 4090) still runs 32 s after its stop was ordered; billed, stopping again",
     )
     seen = see(folded.worker, now=NOW + 32, listed_at=NOW + 31)
     assert brief(decide(seen)) == ["stop w"]
@@ -281,7 +281,7 @@ def test_a_cold_worker_that_runs_while_it_is_released_is_billed_and_released_aga
     folded = fold_report(leaves, incarnation="b", age=1.0, condition="loading", reported_at=NOW + 25)
     assert folded.worker.burn_dollars_per_hour == counted_dollars_per_hour(folded.worker) == 0.3
     assert folded.lines == (
-        "w (1x RTX 4090) still runs 5 s after its release was ordered: it is billed, and released again",
+        "w (1x RTX 4090) still runs 5 s after its release was ordered; billed, releasing again",
     )
     assert "destroy w" in brief(decide(see(folded.worker, now=NOW + 25, listed_at=NOW + 24)))
 

@@ -43,7 +43,7 @@ def test_the_first_ready_report_ends_the_boot_and_records_time_and_perf(state):
     assert folded.worker.loaded_once
     record = folded.learned.kind(1, "1x RTX 4090")
     assert (record.boot_seconds, record.boots, record.perf, record.samples) == (140, 1, 120.0, 1)
-    assert folded.lines == ("w (1x RTX 4090) is ready after 2 min with 120 load/s",)
+    assert folded.lines == ("w (1x RTX 4090) is ready after 2 min; 120 load/s",)
 
 
 def test_a_ready_report_ends_a_start_and_records_its_time():
