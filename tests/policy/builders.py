@@ -1,4 +1,4 @@
-"""Builders that show only what matters in a test: perf 100 at $0.30/h, everything quiet, every floor at zero."""
+"""Builders with defaults that tests override: perf 100 at $0.30/h, no load, every floor at zero."""
 
 from dataclasses import replace
 
@@ -23,13 +23,13 @@ READY, COLD, BOOTING = S.READY, S.INACTIVE, S.MODEL_LOADING
 
 
 def endpoint(**given) -> EndpointConfig:
-    """A config with every floor at zero, so that a test names the one that it is about."""
+    """A config with every floor at zero. Tests set the parameter that they are about."""
     quiet = {"max_workers": 16, "min_workers": 0, "min_load": 0, "cold_mult": 1, "target_util": 1.0}
     return EndpointConfig(**quiet | given)
 
 
 def committed_dollars_per_hour(workers) -> float:
-    """What the budget caps: $/h once everything that boots is running."""
+    """The $/h that the budget limits: the cost once all booting workers run."""
     return sum(map(counted_dollars_per_hour, workers))
 
 
@@ -80,7 +80,7 @@ def plenty(count=64, price=0.3, at=NOW - 5) -> Offers:
 
 
 def steady(rate: float, *, until=NOW, seconds=300.0, waiting=0.0, requests=0, last=None) -> LoadHistory:
-    """`rate` load/s for five minutes, and so much waiting in the queue at the end of it."""
+    """`rate` load/s for five minutes, with a queue at the end."""
     last = until if last is None and rate > 0 else last
     return fold(
         LoadHistory(),
@@ -96,7 +96,7 @@ def steady(rate: float, *, until=NOW, seconds=300.0, waiting=0.0, requests=0, la
 
 
 def knows(perf=100.0, *, kind="1x RTX 4090", boot=120.0, start=20.0, group=1) -> MachineStats:
-    """One kind, well known."""
+    """Statistics of one machine kind with many samples."""
     record = KindRecord(
         workergroup_id=group,
         kind=kind,
@@ -112,7 +112,7 @@ def knows(perf=100.0, *, kind="1x RTX 4090", boot=120.0, start=20.0, group=1) ->
 
 
 def see(*workers: Worker, config: EndpointConfig | None = None, **given) -> Observation:
-    """One endpoint with one workergroup, listed a moment ago, with known kinds and plenty of offers."""
+    """An observation of one endpoint: one workergroup, a recent listing, known kinds and many offers."""
     return Observation(
         **{
             "now": NOW,
@@ -130,7 +130,7 @@ def see(*workers: Worker, config: EndpointConfig | None = None, **given) -> Obse
 
 
 def decide(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> Plan:
-    """The plan, having passed its checks, and having changed nothing when made again on its result."""
+    """The plan, validated. Planning again on its result must change nothing."""
     decided = plan(observation, tuning)
     assert find_faults(observation, decided) == ()
     again = plan(after(observation, decided), tuning)
@@ -139,7 +139,7 @@ def decide(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> Plan:
 
 
 def brief(decided: Plan) -> list[str]:
-    """`activate w1`, `recruit 1x RTX 4090`, `drain w1 → stop`: what is done to whom."""
+    """The operations in short form: `activate w1`, `recruit 1x RTX 4090`, `drain w1 → stop`."""
     return [_brief(each) for each in decided.operations]
 
 
@@ -156,13 +156,13 @@ def _brief(operation) -> str:
 
 
 def held_before(observation: Observation, *, predicted=0.0, seconds=36_000.0) -> Observation:
-    """The planner has wanted this little for so long that no hold is left."""
+    """The observation with a low demand for longer than any hold time."""
     peaks = ((observation.now - seconds, predicted),)
     return replace(observation, memory=Memory(hot_peaks=peaks, total_peaks=peaks))
 
 
 def printed(decided: Plan, at: float = NOW) -> str:
-    """The plan as an operator would read it."""
+    """The plan as text."""
     wanted = decided.targets
     capacity = (
         f"predicted {wanted.predicted_load:.4g}, hot {wanted.hot_ready:.4g} + {wanted.hot_booting:.4g} booting"

@@ -1,8 +1,7 @@
-"""One golden per sentence of the parameter page: the plan that shows it, in numbers that do not depend on the policy's
-constants.
+"""One golden plan per sentence of the parameter page, with numbers that do not depend on the policy's constants.
 
-Loads are five minutes of one level without counted requests, so that no forecast and no spare for chance is in the
-numbers; what was wanted before is past. A golden's file is named after its sentence, and quotes it.
+The load is constant for five minutes without counted requests, so forecast and spare do not change the numbers, and
+no hold is active. Each golden file is named after its sentence and quotes it.
 """
 
 import itertools
@@ -39,13 +38,13 @@ FOLDER = "parameters"
 
 
 def calm(*workers, load=0.0, last=None, **given) -> Observation:
-    """So much load for five minutes, and nothing else before it."""
+    """A history of five minutes with this load."""
     given["config"] = endpoint(**given.pop("config", {}))
     return held_before(see(*workers, load=steady(load, last=last), **given), predicted=load)
 
 
 def hot(count, *, load=0.0, **given):
-    """So many ready workers of 100 load/s."""
+    """This number of ready workers of 100 load/s."""
     return [worker(f"hot{number}", load=load, **given) for number in range(1, count + 1)]
 
 
@@ -237,8 +236,8 @@ EXAMPLES: dict[str, tuple[str, Observation]] = {
 
 
 def printed(sentence: str, seen: Observation, made: Plan) -> str:
-    """What a parameter's meaning is made of: the numbers, what is done to whom, what is waited for; no reasons, for
-    those tell of windows and holds."""
+    """The parts of a plan that define a parameter: numbers, operations and waits. Reasons are left out, because they depend
+    on windows and hold times."""
     config = seen.config.model_dump(mode="json", exclude_defaults=True)
     said = ", ".join(f"{name} {value}" for name, value in config.items())
     fleet = [
@@ -263,7 +262,7 @@ def printed(sentence: str, seen: Observation, made: Plan) -> str:
 
 
 def _done(made: Plan) -> list[str]:
-    """Recruits by number, kind and workergroup: which offer it is, is the market's."""
+    """Recruits by number, kind and workergroup; the offer does not matter."""
     words = [
         f"recruit {each.offer.kind} in workergroup {each.workergroup_id}"
         if isinstance(each, Recruit)
@@ -281,7 +280,7 @@ def test_a_documented_example(name):
 
 
 def test_every_parameter_takes_effect_at_once_on_a_live_endpoint():
-    """Every parameter can be changed on a live endpoint and takes effect at once: the plan after the change is another."""
+    """Changing a parameter of a live endpoint changes the next plan."""
     changes = {
         "max_workers": 1, "min_workers": 6, "min_load": 450, "target_util": 0.4, "cold_mult": 4, "min_cold_load": 900,
         "endpoint_state": "stopped", "target_queue_time": 0.5, "dollars_per_hour_max": 0.4,
@@ -302,7 +301,7 @@ def test_every_parameter_takes_effect_at_once_on_a_live_endpoint():
 
 
 def test_max_queue_time_is_routings_limit():
-    """A worker whose expected queue time is at this limit takes no more; when all are, requests wait in the queue."""
+    """A worker at this expected queue time gets no more requests; if all are, requests wait in the queue."""
     lines = []
     for held in ((2999.0, 3000.0), (3000.0, 3000.0)):
         workers = [Candidate(f"w{n}", perf=100.0, outstanding=load) for n, load in enumerate(held, start=1)]
@@ -323,8 +322,8 @@ def test_a_200_perf_worker_does_a_100_load_request_in_half_a_second():
     )
 
 
-def test_min_workers_wins_over_its_other_name():
-    """The REST API and CLI call it cold_workers: both names are accepted, min_workers wins when both are given."""
+def test_min_workers_wins_over_cold_workers():
+    """The REST API and CLI also accept `cold_workers`; `min_workers` wins if both are given."""
     given = [
         {"cold_workers": 3},
         {"min_workers": 2, "cold_workers": 3},
@@ -342,8 +341,8 @@ def test_the_defaults_are_those_of_the_create_dialog():
     compare("\n".join(f"{name} {value}" for name, value in shown.items()) + "\n", f"{FOLDER}/the_defaults")
 
 
-def test_no_golden_of_a_sentence_is_left_over():
-    """Which sentence a file belongs to is its name: one without a sentence is stale."""
+def test_every_golden_belongs_to_an_example():
+    """A golden file is named after its example; a file without one is stale."""
     here = Path(__file__).read_text()
     stale = [
         path.stem

@@ -1,4 +1,4 @@
-"""Plans as an operator reads them. The text is product: a change here is a change that users see."""
+"""Goldens of plans as text. Users see these reasons, so changes need a review."""
 
 from dataclasses import replace
 
@@ -109,7 +109,7 @@ def test_a_rolling_update(golden):
     golden(printed(decide(seen)))
 
 
-def test_silent_engines(golden):
+def test_missing_engine_reports(golden):
     crowd = [worker("a1hot", reported_at=NOW - 900), worker("b2cold", COLD)]
     golden(printed(decide(held_before(see(*crowd, load=steady(80, until=NOW - 900))))))
 

@@ -1,7 +1,4 @@
-"""A plan for thousands of workers takes as many times longer as there are more of them, not the square of that.
-
-Counted in calls of functions: these are the same on every machine.
-"""
+"""Planning time is linear in the number of workers. Measured in function calls, which are equal on every machine."""
 
 import sys
 from dataclasses import replace
@@ -27,7 +24,7 @@ from tests.policy.builders import (
 
 FLEET = 100
 BUDGETS = (None, 9.0, 1e6)
-"""None, far too little, and enough."""
+"""No budget, a budget far too small, and a sufficient one."""
 
 
 def _config(budget, **given):
@@ -86,7 +83,7 @@ def _delete(count, budget):
 
 
 def _calls(observation):
-    """How many functions are called, and how many operations come of it, when this is planned and checked."""
+    """The number of function calls of planning and validation, and of planned operations."""
     count = 0
 
     def counted(_, event, __):
@@ -120,7 +117,7 @@ def _calls(observation):
     ],
     ids=lambda fleet: fleet.__name__.strip("_"),
 )
-def test_twice_the_workers_are_twice_the_work(fleet, budget):
+def test_planning_time_is_linear_in_the_number_of_workers(fleet, budget):
     once, _ = _calls(fleet(FLEET, budget))
     twice, operations = _calls(fleet(2 * FLEET, budget))
     assert operations > 0

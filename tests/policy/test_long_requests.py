@@ -1,4 +1,4 @@
-"""Work in flight holds its worker: no endpoint stops a worker for its price and starts it again for the same request."""
+"""Long requests: a worker with requests in flight is not stopped to save money."""
 
 from dataclasses import dataclass, field, replace
 
@@ -22,7 +22,7 @@ STEP_SECONDS = 5.0
 
 @dataclass
 class OneRequest:
-    """Cold workers, and one request that arrives at NOW and runs `seconds` on whatever worker takes it."""
+    """Cold workers, and one request that arrives at NOW and runs for `seconds`."""
 
     config: EndpointConfig
     seconds: float
@@ -108,7 +108,7 @@ class OneRequest:
             name = operation.launch_id
             self.log.append(f"{self.now - NOW:.0f} s: {operation.op} {operation.reason}")
             if isinstance(operation, Stop) and name == self.on:
-                self.on = ""  # it is lost with its worker, and asked again
+                self.on = ""  # lost with its worker, and retried
             self.workers[name] = apply_operation(self.workers[name], operation, self.now).replace(
                 operation=""
             )
@@ -121,7 +121,7 @@ class OneRequest:
     drain=st.sampled_from([0.0, 5.0, 20.0, 600.0]) | st.floats(0, 700),
     count=st.integers(1, 3),
 )
-def test_no_endpoint_loops_over_the_same_request(seconds, timeout, drain, count):
+def test_a_long_request_is_not_restarted_in_a_loop(seconds, timeout, drain, count):
     config = endpoint(
         min_workers=count, max_workers=count, inactivity_timeout=timeout, drain_seconds_max=drain
     )
@@ -133,26 +133,26 @@ def test_no_endpoint_loops_over_the_same_request(seconds, timeout, drain, count)
     assert not any(is_hot(one) for one in world.workers.values()), "it goes cold in the end"
 
 
-def test_idle_is_counted_from_the_end_of_the_last_request():
+def test_inactivity_counts_from_the_end_of_the_last_request():
     config = endpoint(min_workers=1, max_workers=1, inactivity_timeout=15, drain_seconds_max=20)
     world = OneRequest(config, 90.0, {"w": worker("w", COLD)})
     world.live(300)
     stopped = [line for line in world.log if "stop" in line]
     assert world.starts == 1
-    # its worker has started after 25 s, it runs 90 s, and is idle for 15 s: then the worker drains
+    # The worker starts in 25 s, the request runs 90 s, and after 15 s idle the worker drains.
     assert world.ended_at == NOW + 115
     assert [float(line.split()[0]) >= 130 for line in stopped] == [True] * len(stopped)
     assert stopped
 
 
-def test_a_request_that_runs_on_is_not_idleness():
+def test_a_running_request_prevents_the_inactivity_timeout():
     busy = worker("w", in_flight=1, load=5.0)
     idle = see(busy, config=endpoint(inactivity_timeout=15), load=steady(0, last=NOW - 3000))
     assert brief(decide(idle)) == []
     assert brief(decide(replace(idle, workers=(busy.replace(in_flight=0, load=0.0),)))) == ["drain w to stop"]
 
 
-def test_a_drain_that_saves_money_waits_for_what_it_holds_and_says_so():
+def test_a_drain_to_save_money_waits_for_its_requests_with_a_reason():
     late = draining("w", in_flight=1, load=5.0, began=NOW - 30, deadline=NOW - 10)
     late = late.replace(drain=replace(late.drain, until_idle=True))
     decided = decide(see(late))
@@ -163,7 +163,7 @@ def test_a_drain_that_saves_money_waits_for_what_it_holds_and_says_so():
 
 
 @pytest.mark.parametrize("bound", [{"endpoint_state": "stopped"}, {"dollars_per_hour_max": 0.1}])
-def test_a_drain_that_must_end_gets_its_deadline(bound):
+def test_a_mandatory_drain_has_a_deadline(bound):
     late = draining("w", in_flight=1, load=5.0, began=NOW - 900, deadline=NOW - 300)
     late = late.replace(drain=replace(late.drain, until_idle=True))
     (operation,) = decide(see(late, config=endpoint(drain_seconds_max=20, **bound))).operations

@@ -1,4 +1,4 @@
-"""One story per row of the parameter table."""
+"""Tests of each row of the parameter table."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ def test_max_workers_caps_all_workers_hot_cold_and_being_created():
     assert recruits(decided) == 2
 
 
-def test_at_max_workers_growth_waits_and_says_so():
+def test_at_max_workers_growth_waits_with_a_reason():
     decided = decide(see(worker("hot"), config=endpoint(max_workers=1), load=steady(500)))
     assert recruits(decided) == 0
     assert any("max_workers 1 is reached" in wait.reason for wait in decided.waits)
@@ -77,7 +77,7 @@ def test_min_workers_keeps_its_number_cold_after_they_have_loaded():
     assert brief(decide(asleep)) == []
 
 
-def test_workers_above_min_workers_are_released_once_nothing_needs_them():
+def test_workers_above_min_workers_are_released_without_demand():
     asleep = held_before(
         see(worker("w1", COLD), worker("w2", COLD, price=0.9), config=endpoint(min_workers=1))
     )
@@ -93,7 +93,7 @@ def test_any_min_load_keeps_one_worker_hot():
 
 
 def test_hot_capacity_is_at_least_min_load():
-    # 250 over workers of 100: three
+    # 250 load/s need three workers of 100.
     assert recruits(decide(see(config=endpoint(min_load=250)))) == 3
 
 
@@ -123,7 +123,7 @@ def test_900_load_at_target_util_090_asks_for_1000():
 
 
 def test_cold_mult_multiplies_hot_capacity_into_total_capacity():
-    # hot 100 x 2 = 200 total: one hot is there, one more is recruited to be cold
+    # 100 hot x 2 = 200 total: one hot worker exists, one cold worker is recruited.
     decided = decide(see(worker("hot"), config=endpoint(cold_mult=2), load=steady(100)))
     assert decided.targets.total_wanted == pytest.approx(200)
     assert recruits(decided) == 1
@@ -146,7 +146,7 @@ def test_a_burst_of_seconds_does_not_multiply_the_cold_pool():
 
 
 def test_min_cold_load_sets_total_capacity_directly():
-    # hot 100, total 300: two cold
+    # 100 hot, 300 total: two cold workers.
     decided = decide(see(worker("hot"), config=endpoint(min_cold_load=300), load=steady(100)))
     assert decided.targets.total_wanted == 300
     assert recruits(decided) == 2
@@ -163,7 +163,7 @@ def test_max_workers_caps_the_cold_floors():
     assert recruits(decide(see(config=endpoint(min_workers=9, min_cold_load=5000, max_workers=4)))) == 4
 
 
-# inactivity_timeout: idle for 100 s in all of these
+# inactivity_timeout; the endpoint has been idle for 100 s in all of these
 
 
 def idle_since(seconds, **config):
@@ -174,7 +174,7 @@ def idle_since(seconds, **config):
 
 
 @pytest.mark.parametrize("timeout", [None, 0])
-def test_without_an_inactivity_timeout_nothing_gates_scaling_to_zero(timeout):
+def test_without_an_inactivity_timeout_scaling_to_zero_is_allowed(timeout):
     assert len(drains(decide(idle_since(1, inactivity_timeout=timeout)))) == 2
 
 
@@ -219,7 +219,7 @@ def test_with_both_floors_at_zero_an_idle_endpoint_keeps_no_workers_at_all():
 
 
 def test_a_queue_over_its_target_adds_capacity_until_it_clears_within_it():
-    # 100 load/s arrive at one worker of 100; 3000 wait: 30 s to clear, target 10, so 100 + 3000 / 10 load/s
+    # 100 load/s arrive at one worker of 100 and 3000 are queued: 30 s to clear, target 10 s, so 100 + 3000 / 10.
     seen = see(worker("w1"), load=steady(100, waiting=3000, requests=30))
     decided = decide(seen)
     assert decided.targets.queue_seconds == pytest.approx(30)
@@ -232,13 +232,13 @@ def test_a_queue_within_its_target_adds_nothing():
 
 
 def test_load_held_by_workers_counts_towards_the_queue_time():
-    # of 30 requests of 100 load one is worked on and 29 wait
+    # Of 30 requests of 100 load, one runs and 29 wait.
     busy = worker("w1", load=3000.0, in_flight=30)
     assert decide(see(busy, load=steady(100))).targets.hot_wanted == pytest.approx(390)
 
 
 def test_cost_equal_to_perf_does_not_hide_the_queue():
-    # one request is one second of a worker; 1.5 arrive a second, so utilisation of the one worker is exactly 100 %
+    # A request takes one worker-second and 1.5 arrive per second, so the utilisation of one worker is 100 %.
     seen = see(worker("w1", load=100.0, in_flight=1), load=steady(100, waiting=2000, requests=20))
     assert recruits(decide(seen)) >= 1
 
@@ -249,16 +249,16 @@ def test_a_queue_without_any_worker_recruits_one_at_once():
 
 
 def test_one_huge_request_does_not_rent_fifty_machines():
-    # 100,000 load in one request: a request keeps one worker busy, not a hundred
+    # 100,000 load in one request, which runs on one worker.
     assert recruits(decide(see(load=steady(0, waiting=100_000, requests=1)))) == 1
 
 
-def test_queue_pressure_is_bounded_by_a_multiple_of_the_calm_want():
+def test_the_backlog_boost_is_bounded_by_a_multiple_of_the_demand():
     seen = see(worker("w1"), load=steady(100, waiting=20_000, requests=200))
     assert decide(seen).targets.hot_wanted == pytest.approx(400)
 
 
-def test_a_queue_that_keeps_new_workers_busy_for_as_long_as_they_boot_is_worth_them_all():
+def test_a_large_queue_exceeds_the_boost_limit_while_it_keeps_workers_busy():
     boots = 120.0
     seen = see(worker("w1"), load=steady(100, waiting=10 * 100 * boots, requests=600))
     assert decide(seen).targets.hot_wanted == pytest.approx(100 + 10 * 100)
@@ -274,12 +274,12 @@ def test_a_suspended_endpoint_is_not_scaled():
         assert brief(decide(seen)) == []
 
 
-def test_suspending_calls_off_drains_that_only_saved_money():
+def test_suspending_cancels_drains_that_only_save_money():
     seen = see(draining("w1", seen=None), config=endpoint(endpoint_state="suspended"))
     assert brief(decide(seen)) == ["cancel_drain w1"]
 
 
-def test_a_stopped_endpoint_drains_what_is_hot_and_stops_what_boots():
+def test_a_stopped_endpoint_drains_hot_workers_and_stops_booting_ones():
     crowd = [worker("w1"), worker("boots", S.MODEL_LOADING, since=NOW - 20), worker("cold", COLD)]
     seen = see(*crowd, config=endpoint(endpoint_state="stopped"), load=steady(500))
     decided = decide(seen)
@@ -287,7 +287,7 @@ def test_a_stopped_endpoint_drains_what_is_hot_and_stops_what_boots():
     assert decided.waits[0].code == "stopped"
 
 
-def test_deleting_drains_what_is_hot_and_destroys_the_rest():
+def test_deletion_drains_hot_workers_and_destroys_the_rest():
     crowd = [worker("w1"), worker("boots", S.MODEL_LOADING, since=NOW - 20), worker("cold", COLD)]
     assert brief(decide(see(*crowd, deleting=True))) == [
         "drain w1 to destroy",
@@ -311,7 +311,7 @@ def test_an_offer_over_the_budget_is_passed_over_for_a_cheaper_one():
     assert brief(decide(seen)) == ["recruit 1x RTX 3060 2"]
 
 
-def test_a_cold_worker_is_not_woken_over_the_budget():
+def test_a_cold_worker_is_not_started_over_the_budget():
     seen = see(
         worker("hot"),
         worker("cold", COLD),
@@ -331,14 +331,14 @@ def test_lowering_the_budget_drains_the_worst_until_it_is_kept():
 
 
 @pytest.mark.parametrize("price", [0.3, 0.31])
-def test_nobody_is_blamed_for_a_budget_that_was_lowered_while_machines_boot(price):
-    """A machine often costs a little more than its offer said, for its disk: that is not why it has to go."""
+def test_a_lowered_budget_blocks_no_hosts(price):
+    """A machine often costs slightly more than its offer because of its disk. That must not block its host."""
     crowd = [ordered_at(0.3, f"w{number}", price=price, machine_id=1 + number) for number in range(7)]
     seen = see(*crowd, config=endpoint(dollars_per_hour_max=0.7, min_workers=7))
     decided = decide(seen)
     assert [each.split()[0] for each in brief(decided)] == ["stop"] * 5
     assert decided.failed_hosts == ()
-    # all five are stopped, and the budget is raised again: the template is not suspected, and they may be rented
+    # All five are stopped and the budget is raised again: no pause, and their hosts may be rented.
     stopped = tuple(
         each.replace(state=S.DESTROYING if each.state is S.STOPPING else each.state, operation="")
         for each in after(seen, decided).workers
@@ -349,8 +349,8 @@ def test_nobody_is_blamed_for_a_budget_that_was_lowered_while_machines_boot(pric
     assert "recruit 1x RTX 4090 1" in brief(plan(raised))
 
 
-def test_a_machine_that_is_dearer_than_its_offer_said_is_let_be_for_an_hour_and_has_not_failed_either():
-    """Rented again at once for the price of its offer it would be stopped again."""
+def test_a_host_dearer_than_its_offer_is_blocked_for_an_hour_without_a_failure():
+    """Rented again at once, it would exceed the budget again."""
     decided = decide(
         see(ordered_at(0.3, "w1", price=0.5, machine_id=9), config=endpoint(dollars_per_hour_max=0.4))
     )
@@ -360,18 +360,18 @@ def test_a_machine_that_is_dearer_than_its_offer_said_is_let_be_for_an_hour_and_
     assert avoided.reason == "it costs $0.50/h, offered for $0.30/h; over budget"
 
 
-def test_what_its_offer_said_is_kept_with_a_worker():
+def test_the_offered_price_is_recorded_with_the_worker():
     recruit = Recruit(launch_id="w1", workergroup_id=1, offer=offer(1, price=0.3), reason="asked")
     assert launched_worker(recruit, NOW).offered_dollars_per_hour == 0.3
 
 
 def ordered_at(offered, name, **given):
-    """A worker that boots, rented from an offer at this price."""
+    """A booting worker, rented from an offer at this price."""
     more = {"since": NOW - 20, "offered_dollars_per_hour": offered} | given
     return worker(name, S.MODEL_LOADING, **more)
 
 
-def test_a_worker_that_is_released_is_in_the_budget_until_it_is_gone():
+def test_a_released_worker_counts_in_the_budget_until_it_is_gone():
     released = apply_operation(worker("w", price=0.4), Destroy(launch_id="w", reason="asked"), NOW)
     assert committed_dollars_per_hour([released]) == 0.4
     from_cold = apply_operation(worker("c", COLD, price=0.4), Destroy(launch_id="c", reason="asked"), NOW)
@@ -401,14 +401,14 @@ def test_a_workergroups_min_load_keeps_it_hot():
     assert drains(decide(seen)) == ["drain w1 to stop"]
 
 
-def test_a_workergroups_target_util_and_cold_mult_take_the_place_of_the_endpoints():
+def test_a_workergroups_target_util_and_cold_mult_override_the_endpoints():
     groups = (group(target_util=0.5, cold_mult=2),)
     wanted = decide(see(workergroups=groups, load=steady(100))).targets
     assert wanted.hot_wanted == pytest.approx(200)
     assert wanted.total_wanted == pytest.approx(400)
 
 
-def test_test_workers_is_how_many_kinds_are_tried():
+def test_test_workers_is_the_number_of_kinds_to_try():
     listed = offers(*(offer(n, gpu=f"GPU {n % 5}", price=0.3 + 0.01 * (n % 5)) for n in range(1, 30)))
     seen = see(
         config=endpoint(min_workers=6),
@@ -421,7 +421,7 @@ def test_test_workers_is_how_many_kinds_are_tried():
     assert len(set(kinds)) == 3
 
 
-def test_learning_recruits_nothing_that_is_not_needed_anyway():
+def test_trying_kinds_recruits_no_extra_workers():
     seen = see(worker("w1"), workergroups=(group(test_workers=3),), load=steady(50))
     assert brief(decide(seen)) == []
 

@@ -115,7 +115,7 @@ configs = st.builds(
 
 @st.composite
 def calm_observations(draw):
-    """Nothing is broken: what is left to decide is how much."""
+    """Observations without failures: only the capacity is to be decided."""
     states = st.sampled_from(
         [S.READY, S.READY, S.INACTIVE, S.INACTIVE, S.STARTING, S.MODEL_LOADING, S.PENDING]
     )
@@ -163,7 +163,7 @@ def calm_observations(draw):
 
 @st.composite
 def wild_observations(draw):
-    """Anything at all."""
+    """Arbitrary observations."""
     records = [
         KindRecord(
             workergroup_id=1,
@@ -225,7 +225,7 @@ def test_planning_twice_changes_nothing(observation):
 
 @some
 @given(observations)
-def test_every_plan_passes_its_checks(observation):
+def test_every_plan_is_valid(observation):
     assert find_faults(observation, plan(observation)) == ()
 
 
@@ -244,7 +244,7 @@ def test_a_plan_never_goes_beyond_max_workers_or_the_budget(observation):
 
 @some
 @given(observations, st.sampled_from([1.1, 2.0, 10.0]), st.sampled_from([0, 1, 50]))
-def test_more_load_never_means_less_wanted_capacity(observation, factor, requests):
+def test_more_load_never_reduces_the_demand(observation, factor, requests):
     less = plan(observation).targets
     history = observation.load
     more = plan(
@@ -265,7 +265,7 @@ def test_more_load_never_means_less_wanted_capacity(observation, factor, request
 
 @some
 @given(observations, st.floats(0.0, 5000.0), st.integers(0, 59))
-def test_one_more_request_never_means_less_wanted_capacity(observation, load, second):
+def test_one_more_request_never_reduces_the_demand(observation, load, second):
     history = observation.load
     if history.known_until is None:
         return
@@ -279,7 +279,7 @@ def test_one_more_request_never_means_less_wanted_capacity(observation, load, se
 
 @some
 @given(observations)
-def test_silence_of_the_engines_never_cuts_an_active_endpoint(observation):
+def test_missing_engine_reports_never_reduce_capacity(observation):
     config = observation.config.model_copy(
         update={"endpoint_state": EndpointState.ACTIVE, "max_workers": 50, "dollars_per_hour_max": None}
     )
@@ -332,8 +332,8 @@ def test_every_operation_and_every_wait_gives_a_reason(observation):
 
 @some
 @given(observations, st.booleans())
-def test_every_plan_says_when_the_market_is_looked_at_again(observation, listing_in_progress):
-    """Also while a listing is under way: what it finds may be no news, and then nobody plans."""
+def test_every_plan_schedules_the_next_listing(observation, listing_in_progress):
+    """Also during a listing: if it finds no change, no event triggers the next plan."""
     decided = plan(replace(observation, listing_in_progress=listing_in_progress))
     ordered = [each for each in observation.workers if not each.operation]
     moving = any(each.state in (S.STOPPING, S.DESTROYING) for each in ordered)

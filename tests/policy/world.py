@@ -1,4 +1,4 @@
-"""A small closed loop: plan, apply, let time pass. Workers boot and start in fixed times, requests are a fluid."""
+"""A small closed loop of planning, applying and time steps. Boot times are fixed, requests are a fluid."""
 
 from dataclasses import dataclass, field, replace
 
@@ -20,7 +20,7 @@ TICK = 5.0
 
 @dataclass
 class World:
-    """One endpoint on a market of endless equal machines."""
+    """One endpoint on a market with unlimited equal machines."""
 
     config: EndpointConfig
     perf: float = 100.0
@@ -34,7 +34,7 @@ class World:
     offers: tuple[Offers, ...] = ()
     listed_at: float = 0.0
     waiting: float = 0.0
-    """Load in the queue."""
+    """Queued load."""
     ticks: int = 0
     served: float = 0.0
     log: list[tuple[float, str, str]] = field(default_factory=list)
@@ -42,7 +42,7 @@ class World:
     last_request_at: float | None = None
 
     def run(self, seconds: float, arrivals) -> None:
-        """Let time pass; `arrivals(tick)` is load/s."""
+        """Advance the time; `arrivals(tick)` is in load/s."""
         for _ in range(int(seconds / TICK)):
             self._pass(arrivals(self.ticks))
             self._plan()
