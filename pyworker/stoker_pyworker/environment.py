@@ -109,7 +109,9 @@ class Environment:
     def url(self, listening_port: int) -> str:
         """The worker's address for clients, as reported to the engine."""
         scheme = "https" if self.use_ssl else "http"
-        return f"{scheme}://{self.public_host}:{self.public_port or listening_port}"
+        host = self.public_host
+        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        return f"{scheme}://{host}:{self.public_port or listening_port}"
 
 
 _MODEL_VARIABLES = ("MODEL_NAME", "MODEL_ID", "MODEL_REVISION", "MODEL_ARGS", "VLLM_MODEL", "VLLM_ARGS")

@@ -136,3 +136,25 @@ def test_secrets_in_a_log_line_are_hidden_in_the_error():
     health = HealthState(secrets_to_hide=Environment.read(variables).secrets)
     health.failed("log", "401 for token hf_canary_0123456789 at the hub; 7.0123456789ab.ffffffffffffffffffff")
     assert health.error == "401 for token *** at the hub; ***"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("203.0.113.7", "http://203.0.113.7:3000"),
+        ("2001:db8::7", "http://[2001:db8::7]:3000"),
+        ("[2001:db8::7]", "http://[2001:db8::7]:3000"),
+        ("gpu.example.com", "http://gpu.example.com:3000"),
+    ],
+)
+def test_the_address_of_a_worker_is_a_url_for_every_kind_of_host(host, url):
+    environment = Environment.read(
+        {
+            "WORKER_PORT": "3000",
+            "CONTAINER_ID": "1",
+            "MASTER_TOKEN": "7.abc.0",
+            "REPORT_ADDR": "http://e",
+            "PUBLIC_IPADDR": host,
+        }
+    )
+    assert environment.url(3000) == url

@@ -237,15 +237,16 @@ class UpstreamConnection(asyncio.Protocol):
     # --- the end of a request
 
     def _was_not_read(self, exc: Exception | None) -> bool:
-        """Whether the server had closed before it received the request: then its kernel rejects the bytes (EPIPE).
+        """Whether the server closed before it had read the whole request.
 
-        A model server that crashes on a request also only closes. EPIPE distinguishes the two cases, so a request
-        that the server has read is never sent twice.
+        Then its kernel rejects the bytes: with EPIPE if they come after the close, with a reset if they were waiting
+        to be read. A model server that crashes on a request that it has read closes without either, so such a request
+        is never sent twice.
         """
         if exc is None:
             known: socket.socket | None = self.transport.get_extra_info("socket")
             return known is not None and known.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EPIPE
-        return isinstance(exc, BrokenPipeError)
+        return isinstance(exc, BrokenPipeError | ConnectionResetError)
 
     def _finish(self) -> None:
         sink, self._sink = self._sink, None

@@ -27,7 +27,8 @@ class UpstreamPool:
             raise ValueError(f"expected an address like http://127.0.0.1:8000, received {origin!r}")
         self.host = parts.hostname
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
-        self.authority = f"{parts.hostname}:{self.port}".encode()
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        self.authority = f"{host}:{self.port}".encode()
         self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
         self._connections_max = connections_max
         # Less than the 5 s after which common model servers close an idle connection.

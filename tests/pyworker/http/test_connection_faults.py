@@ -340,3 +340,38 @@ async def test_an_invalid_host_name_is_an_upstream_error():
     with pytest.raises(UpstreamError, match="takes no connection"):
         await fetch(pool, "GET", "/", seconds_max=ANSWER_SECONDS)
     pool.close()
+
+
+class ClosingServer(asyncio.Protocol):
+    """Answers one request per connection, and closes with the next one in its kernel's buffer."""
+
+    answered = 0
+    connections: "list[ClosingServer]" = []
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.connections.append(self)
+
+    def data_received(self, data):
+        type(self).answered += 1
+        self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        self.transport.pause_reading()
+
+
+async def test_a_request_that_the_server_did_not_read_before_it_closed_is_sent_again():
+    ClosingServer.answered, ClosingServer.connections = 0, []
+    server = await asyncio.get_running_loop().create_server(ClosingServer, "127.0.0.1", 0)
+    pool = UpstreamPool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    for number in range(1, 20):
+        first = asyncio.create_task(fetch(pool, "POST", "/", b"{}", seconds_max=ANSWER_SECONDS))
+        if number > 1:
+            await asyncio.sleep(0)  # the request is written
+            ClosingServer.connections[-1].transport.abort()
+        assert (await first).status == 200
+    assert ClosingServer.answered == 19
+    pool.close()
+    server.close()
+
+
+async def test_the_host_field_of_an_ipv6_address_has_brackets():
+    assert UpstreamPool("http://[::1]:8000").authority == b"[::1]:8000"
