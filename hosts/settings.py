@@ -10,7 +10,7 @@ from stoker_wire.base import StrictModel
 from stoker_wire.security.loopback import is_loopback
 
 PORTS_PER_INSTANCE = 10
-"""First: worker; second: its plain HTTP port; third: model server; tenth: held by the marketplace to reserve the block."""
+"""First: worker; second: its plain HTTP port; third: model server; tenth: bound by the marketplace as reservation."""
 
 KEY_LENGTH_MIN = 8
 

@@ -129,7 +129,7 @@ class Market(Protocol):
         ...
 
     async def list(self, *, label_prefix: str = "") -> list[Instance]:
-        """All instances of the account whose label starts with the prefix. For a large account this can take a minute."""
+        """All instances of the account whose label starts with the prefix. For large accounts it can take a minute."""
         ...
 
     async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:

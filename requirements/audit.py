@@ -83,9 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         found = vulnerable(packages, options.url)
     except Unreachable as fault:
-        message = (
-            f"audit: not done for {len(packages)} packages, the advisory database cannot be reached ({fault})"
-        )
+        message = f"audit: not done, the advisory database cannot be reached ({fault}); {len(packages)} packages are unchecked"
         print(message, file=sys.stderr)
         return int(options.required)
     for name, version, advisories in found:

@@ -87,7 +87,7 @@ def rollout(
     build_id: BuildId = None,
     seconds: Annotated[float, typer.Option(help="How long to wait for the workflows.", min=1)] = 120.0,
 ) -> None:
-    """Move every running endpoint to this build of the workers; an older one is a downgrade. See docs/how-to/upgrade.md."""
+    """Move every running endpoint to this worker build; an older one is a downgrade. See docs/how-to/upgrade.md."""
     from run.commands.rollout import roll_out  # noqa: PLC0415
     from run.processes.temporal_server import connect_to, temporal_target  # noqa: PLC0415
 

@@ -33,7 +33,7 @@ def external_ports(record: InstanceRecord) -> dict[int, int]:
 def environment(
     record: InstanceRecord, slot: Slot, settings: HostMarketSettings, disk: Path
 ) -> dict[str, str]:
-    """The variables of the instance's processes. Later sources override: system, settings, template and launch, host."""
+    """The variables of the instance's processes, in rising priority: system, settings, template and launch, host."""
     base = record.port_base
     system = {
         "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",

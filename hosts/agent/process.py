@@ -141,7 +141,7 @@ class InstanceProcess:
         return sorted(found)
 
     async def end(self, *, grace_seconds: float, hurry: Callable[[], bool]) -> None:
-        """Send SIGTERM to all processes, and SIGKILL when the grace is over or `hurry()` is true. Return when all exited.
+        """Send SIGTERM to all processes, then SIGKILL after the grace or when `hurry()` is true; return when all exited.
 
         Raises:
             ProcessesLeft: some processes survive SIGKILL.

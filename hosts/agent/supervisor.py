@@ -30,7 +30,7 @@ LAST_LINE_CHARS = 160
 
 
 class InstanceSupervisor:
-    """Runs one instance. Commands set the intended state; `_step` moves towards it, so the order of commands is irrelevant."""
+    """Runs one instance. Commands set the intended state, and `_step` moves towards it, one step at a time."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class InstanceSupervisor:
             try:
                 if not await self._step():
                     await self._wake.wait()
-            except Exception as error:  # noqa: BLE001  one instance's error, e.g. a full disk, must not stop the marketplace
+            except Exception as error:  # noqa: BLE001  an instance's error must not stop the marketplace
                 await self._on_failure(error)
 
     async def _on_failure(self, error: Exception) -> None:

@@ -143,7 +143,7 @@ async def problem_responses(request: web.Request, handler: Handler) -> web.Strea
 
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Check the key in the Authorization header or `?api_key=`. An instance's own key is valid for that instance only."""
+    """Check the key in the Authorization header or `?api_key=`. An instance's key is valid for that instance only."""
     if request.path.startswith(OPEN_PATHS):
         return await handler(request)
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")

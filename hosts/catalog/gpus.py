@@ -49,6 +49,6 @@ def _text(value: str | bytes) -> str:
 
 
 def _short_name(name: str) -> str:
-    """`NVIDIA GeForce RTX 4090` → `RTX 4090`, the hosted marketplace's name, in characters that a search can contain."""
+    """`NVIDIA GeForce RTX 4090` → `RTX 4090`, as on the hosted marketplace, in characters that searches allow."""
     short = name.removeprefix("NVIDIA ").removeprefix("GeForce ")
     return re.sub(r"[^A-Za-z0-9 _.-]+", " ", short).strip(" _.-")[:64] or "GPU"

@@ -12,7 +12,7 @@ class NoPorts(RuntimeError):
 
 
 class Ports:
-    """Allocates free blocks. It keeps the last port of each block bound, so that no other marketplace takes the block."""
+    """Allocates free blocks, and keeps the last port of each bound, so that no other marketplace takes the block."""
 
     def __init__(self, port_min: int, port_max: int, *, start: int, host: str | None = None) -> None:
         """`host` is the address that instances listen on; None: all interfaces."""

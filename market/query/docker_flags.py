@@ -30,7 +30,8 @@ def parse_env(text: str) -> dict[str, str]:
 def read_env(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """A template's flags as the marketplace parses them, and a warning for each part that it ignores.
 
-    With an open quote, the marketplace splits at blanks. It ignores parts without `NAME=value`. Warnings repeat no value.
+    With an open quote, the marketplace splits at blanks. It ignores parts without `NAME=value`. Warnings contain no
+    values.
     """
     warnings: list[str] = []
     try:

@@ -207,8 +207,8 @@ class VastMarket(Market):
     async def labelled(self, labels: Sequence[str]) -> Sequence[Instance]:
         """The instances whose label is one of these, by a filter with up to 25 labels per call.
 
-        Callers treat a missing instance as destroyed, or rent again. So an empty result counts only after the filter has
-        found an instance once; otherwise, and if the marketplace ignores the filter, the whole account is listed.
+        Callers treat a missing instance as destroyed, or rent again. So an empty result counts only after the filter
+        has found an instance once; otherwise, and if the marketplace ignores the filter, the whole account is listed.
         """
         if self._filters_labels is not False:
             found = await self._lookup.labelled(labels)

@@ -121,7 +121,7 @@ class DevStack:
         self._record.write(self.pids)
 
     def listening(self) -> list[ListeningSocket] | None:
-        """The listening TCP sockets of this process, its children and their instances; None if the system has no /proc."""
+        """The listening TCP sockets of this process, its children and their instances; None without /proc."""
         return listening_sockets(proc.descendants(os.getpid()))
 
     async def _prepare_temporal(self) -> Client:

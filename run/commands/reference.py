@@ -17,7 +17,8 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 def lifecycle_page() -> str:
     """The worker states, as the one table in `policy/state/lifecycle.py` has them."""
     return (
-        "# The life of a worker\n\nMade from `policy/state/lifecycle.py` by `python -m run.commands.reference`.\n\n"
+        "# The worker lifecycle\n\n"
+        "Generated from `policy/state/lifecycle.py` by `python -m run.commands.reference`.\n\n"
         f"{table()}\n\n```mermaid\n{diagram()}\n```\n"
     )
 
@@ -25,8 +26,8 @@ def lifecycle_page() -> str:
 def parameters_page() -> str:
     """Every parameter of endpoints and workergroups with its default and bounds."""
     return (
-        "# Parameters\n\nMade from `stoker_wire` by `python -m run.commands.reference`. Load is the summed cost of requests, in units that the "
-        "application picks; perf is load that a worker does per second.\n\n## Endpoint\n\n"
+        "# Parameters\n\nGenerated from `stoker_wire` by `python -m run.commands.reference`. "
+        "Load is the summed cost of requests, in units that the\napplication chooses; perf is the load that a worker completes per second.\n\n## Endpoint\n\n"
         f"{_rows(EndpointConfig)}\n## Workergroup\n\n{_rows(Workergroup)}"
     )
 
@@ -142,12 +143,12 @@ _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "min_length": "length 
 
 
 def _bound(bound: object) -> str:
-    said = [
+    bounds = [
         f"{sign} {getattr(bound, name)}"
         for name, sign in _SIGNS.items()
         if getattr(bound, name, None) is not None
     ]
-    return " ".join(said)
+    return " ".join(bounds)
 
 
 def _default(value: object) -> str:

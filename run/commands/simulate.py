@@ -1,4 +1,4 @@
-"""`stokerd simulate`: a trace through the production policy, and what it says about a config."""
+"""`stokerd simulate`: replays a trace through the production policy and evaluates a config."""
 
 from pathlib import Path
 
@@ -34,10 +34,10 @@ def run_simulate(
     """Simulate and print.
 
     Raises:
-        CommandError: the trace or the config cannot be used, or pictures cannot be drawn (2); nothing that was tried meets what
-            was wanted (1).
+        CommandError: the trace or the config is invalid, or charts cannot be drawn (exit code 2); or no tried config
+            meets the target (exit code 1).
     """
-    asked = read_config(config)
+    given = read_config(config)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     try:
         screen = Terminal(stderr=True)
@@ -45,7 +45,7 @@ def run_simulate(
             task = bar.add_task("simulating", total=1.0)
             report = simulate_trace(
                 trace,
-                asked,
+                given,
                 endpoint=only,
                 perf=perf,
                 dollars_per_hour=dollars_per_hour,
@@ -65,9 +65,7 @@ def run_simulate(
     for path in report.pictures:
         console.print(f"drew {path}", markup=False, soft_wrap=True)
     if not report.met:
-        raise CommandError(
-            "nothing that was tried meets what was wanted; see above for what comes nearest", exit_code=1
-        )
+        raise CommandError("no tried config meets the target; see above for the nearest one", exit_code=1)
     return report
 
 

@@ -82,8 +82,8 @@ def dev_server_command(settings: DevSettings, *, ui: tuple[str, int] | None = No
     dynamic = {
         name: value for name, value in temporal.dynamic_config.items() if name.lower() != _HTTP_HOSTS.lower()
     }
-    # The HTTP API accepts cross-site POSTs, so a web page could signal workflows, and it cannot be disabled. So its only
-    # allowed host name is random. An empty list would allow requests without a Host field.
+    # The HTTP API accepts cross-site POSTs, so a web page could signal workflows, and it cannot be disabled. So its
+    # only allowed host name is random. An empty list would allow requests without a Host field.
     dynamic[_HTTP_HOSTS] = [f"{secrets.token_hex(16)}.invalid"]
     for name, value in dynamic.items():
         command += ["--dynamic-config-value", f"{name}={json.dumps(value)}"]

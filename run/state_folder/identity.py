@@ -242,5 +242,5 @@ def _read(path: Path) -> dict[str, Any] | None:
             f"{path} is not JSON ({fault}); correct it, or remove it: the identity is then read from Temporal"
         ) from fault
     if not isinstance(found, dict):
-        raise CommandError(f"{path} should contain a JSON object; correct or remove it")
+        raise CommandError(f"{path} should contain a JSON object; correct it, or remove it")
     return found

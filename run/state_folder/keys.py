@@ -1,7 +1,7 @@
 """The deployment's keys, from the environment or the state folder, where `stokerd dev` generates them.
 
-They never reach Temporal. Only its owner can read `keys.json`. Each role gets only the keys that it needs, and each child
-process gets only its role's secrets from the environment.
+They never reach Temporal. Only its owner can read `keys.json`. Each role gets only the keys that it needs, and each
+child process gets only its role's secrets from the environment.
 """
 
 import json

@@ -73,8 +73,8 @@ class ChildRecord:
     def refuse_stale(self) -> None:
         """Check that no child of an earlier run is still running.
 
-        Pids are valid only if this folder's deployment recorded them during this boot; those in a copied folder belong to
-        another deployment.
+        Pids are valid only if this folder's deployment recorded them during this boot; those in a copied folder belong
+        to another deployment.
 
         Raises:
             CommandError: a child is still running.

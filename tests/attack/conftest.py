@@ -1,4 +1,4 @@
-"""The three servers that strangers can reach, each as it is served, and raw sockets to them."""
+"""Fixtures: the three public servers (engine, marketplace, worker) and raw sockets to them."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ SERVERS = ("engine", "market", "worker")
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """The limits that a test sets on whichever server."""
+    """The limits that a test sets on a server."""
 
     connections_max: int = 1000
     head_seconds_max: float = 10.0
@@ -65,7 +65,7 @@ class Target:
         return await asyncio.open_connection("127.0.0.1", self.port)
 
     async def say(self, data: bytes, *, seconds: float = 20) -> bytes:
-        """Send bytes; everything that comes until the server closes."""
+        """Send bytes and return everything that the server sends until it closes."""
         reader, writer = await self.connect()
         try:
             with contextlib.suppress(ConnectionError):
@@ -77,7 +77,7 @@ class Target:
             writer.close()
 
     async def serves(self) -> bool:
-        """Whether an honest client is served now."""
+        """Whether a regular client is served."""
         return (await self.say(self.request(close=True))).startswith(b"HTTP/1.1 200")
 
     def request(self, *, close: bool = False) -> bytes:
@@ -85,13 +85,13 @@ class Target:
         return f"GET {self.open_path} HTTP/1.1\r\nHost: w\r\n{closing}\r\n".encode()
 
     def head(self, *fields: str) -> bytes:
-        """The beginning of a POST that brings the key."""
+        """The head of a POST with the key."""
         lines = [f"POST {self.body_path} HTTP/1.1", "Host: w", f"Authorization: Bearer {KEY}", *fields]
         return "\r\n".join([*lines, ""]).encode()
 
 
 async def read_all(reader: asyncio.StreamReader) -> bytes:
-    """Until the peer closes, however it does."""
+    """Read until the peer closes or resets the connection."""
     data = b""
     with contextlib.suppress(ConnectionError):
         while piece := await reader.read(65536):
@@ -100,12 +100,12 @@ async def read_all(reader: asyncio.StreamReader) -> bytes:
 
 
 def answers_in(data: bytes) -> int:
-    """How many requests these bytes answer."""
+    """The number of responses in these bytes."""
     return len(re.findall(rb"HTTP/1\.[01] \d{3} ", data))
 
 
 def problem_in(answer: bytes) -> tuple[int, str]:
-    """Status and code of the one answer in these bytes, and that it is a whole problem in JSON."""
+    """Status and code of the only response in these bytes, which must be a complete problem."""
     assert answers_in(answer) == 1, answer
     head, _, body = answer.partition(b"\r\n\r\n")
     said = json.loads(body)
@@ -119,7 +119,7 @@ def problem_in(answer: bytes) -> tuple[int, str]:
 
 @contextlib.asynccontextmanager
 async def engine(bounds: Bounds, **more: Any) -> AsyncIterator[Target]:
-    """An engine that finds no Temporal: it serves health, and refuses what it is asked, like any other."""
+    """An engine without Temporal: it serves health and refuses other calls."""
     nowhere = await Client.connect(
         f"127.0.0.1:{free_port()}", lazy=True, data_converter=pydantic_data_converter
     )
@@ -155,7 +155,7 @@ async def engine(bounds: Bounds, **more: Any) -> AsyncIterator[Target]:
 
 @contextlib.asynccontextmanager
 async def market(bounds: Bounds, folder: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Target]:
-    """The marketplace of this machine, without machines."""
+    """The host marketplace, without machines."""
     monkeypatch.setattr("hosts.api.http.BODY_SECONDS_MAX", bounds.body_seconds_max)
     app = create_app(HostMarketSettings(state_dir=folder, api_keys=(KEY,)), gpus=list)
     runner = web.AppRunner(app, access_log=None)
@@ -184,7 +184,7 @@ async def market(bounds: Bounds, folder: Any, monkeypatch: pytest.MonkeyPatch) -
 
 @contextlib.asynccontextmanager
 async def worker(bounds: Bounds) -> AsyncIterator[Target]:
-    """The worker's HTTP server, with an application that answers everything."""
+    """The worker's HTTP server, with an application that answers every request."""
     limits = WorkerLimits(
         connections_max=bounds.connections_max,
         head_seconds_max=bounds.head_seconds_max,
@@ -206,7 +206,7 @@ async def worker(bounds: Bounds) -> AsyncIterator[Target]:
 async def target(
     request: pytest.FixtureRequest, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Callable[..., Any]]:
-    """Starts the server of a name, with the bounds that the test wants."""
+    """Starts a server by name, with the given limits."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(name: str, **bounds: Any) -> Target:

@@ -1,4 +1,4 @@
-"""The deployment that a web page attacks: Temporal with its guarded UI, an engine and a marketplace on this machine."""
+"""The target of web page attacks: Temporal with its protected UI, an engine and a marketplace on this machine."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ VICTIM = "victim"
 SIGNAL_PATH = f"/api/v1/namespaces/{NAMESPACE}/workflows/{VICTIM}/signal/set_workergroup"
 SIGNAL_BODY = '{"input": [{"id": 1, "onstart_cmd": "touch /tmp/owned"}]}'
 BATCH_PATH = f"/api/v1/namespaces/{NAMESPACE}/batch-operations/attack"
-"""A batch reaches workflows whose id holds a slash, such as `endpoint/<name>`."""
+"""A batch operation can address workflow ids with a slash, such as `endpoint/<name>`."""
 BATCH_BODY = json.dumps(
     {
         "visibilityQuery": "WorkflowType = 'EndpointWorkflow'",
@@ -84,13 +84,13 @@ const inFrame = (url) => {
 
 
 class Attacker:
-    """The attacker's web site, and a server without any guard that shows which requests the page really sends."""
+    """The attacker's web site, and an unprotected server that records which requests the page sends."""
 
     def __init__(self, targets: list[dict[str, object]]) -> None:
         self.targets = targets
         self.said: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
         self.arrived: list[tuple[str, str, str]] = []
-        """Method, host and body of what reached the server without a guard."""
+        """Method, host and body of each request to the unprotected server."""
         self._runners: list[web.AppRunner] = []
 
     async def open(self) -> str:
@@ -128,7 +128,7 @@ class Attacker:
 
 
 async def visit(url: str, profile: Path, until: "asyncio.Future[dict[str, str]]") -> dict[str, str]:
-    """Open the page in a headless browser; what the page says of its attempts."""
+    """Open the page in a headless browser and return its report of its attempts."""
     assert BROWSER is not None
     process = await asyncio.create_subprocess_exec(
         BROWSER,
@@ -159,18 +159,18 @@ class Temporal:
     grpc_port: int
 
     def ports(self) -> list[int]:
-        """Every port that the server or the UI's guard listens on."""
+        """Every port on which the server or the UI's proxy listens."""
         found = listening_sockets([self.pid])
         assert found is not None
         assert all(one.is_loopback for one in found)
         return sorted({one.port for one in found} | {self.ui_port})
 
     def backend_ports(self) -> list[tuple[str, int]]:
-        """The server's own listeners, as host and port."""
+        """Host and port of the server's own sockets."""
         return [(one.host, one.port) for one in listening_sockets([self.pid]) or []]
 
     async def signals(self) -> int:
-        """How many signals reached the workflow, and batches the server."""
+        """The number of signals at the workflow, and of batch operations at the server."""
         history = await self.client.get_workflow_handle(VICTIM).fetch_history()
         signaled = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED
         batches = await self.client.workflow_service.list_batch_operations(
@@ -181,7 +181,7 @@ class Temporal:
 
 @contextlib.asynccontextmanager
 async def temporal(folder: Path) -> AsyncIterator[Temporal]:
-    """The server and its guard, as the dev stack puts them together."""
+    """The server and its proxy, connected as in the dev stack."""
     grpc, ui = free_port(), free_port()
     settings = DevSettings.model_validate(
         {"state_dir": folder, "temporal": {"port": grpc, "ui_port": ui, "db_filename": None}}
@@ -208,7 +208,7 @@ async def temporal(folder: Path) -> AsyncIterator[Temporal]:
 
 
 async def raw(host: str, port: int, data: bytes, *, seconds: float = 30) -> bytes:
-    """Send bytes; what comes until the peer closes or is silent for a second after it spoke."""
+    """Send bytes and return the answer, until the peer closes or sends nothing for a second."""
     reader, writer = await asyncio.open_connection(host, port)
     got = b""
     try:

@@ -1,4 +1,4 @@
-"""Bodies that break a reader: every path of every server answers them with a problem of the client's."""
+"""Malformed bodies: every path of every server answers them with a client error."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ DEEP_CASES = {"1,000 deep", "deep without an end", "deep in objects"}
 
 
 def paths(app: web.Application) -> list[tuple[str, str]]:
-    """Method and path of every route that takes a body."""
+    """Method and path of every route with a body."""
     found = set()
     for route in app.router.routes():
         path = route.resource.canonical if route.resource is not None else ""

@@ -1,4 +1,4 @@
-"""A real browser opens a page of another origin, and the page tries everything that a page can send."""
+"""A real browser opens a page of another origin, which tries every kind of request."""
 
 import asyncio
 import os
@@ -61,7 +61,7 @@ async def test_a_page_in_a_browser_changes_nothing_on_this_machine(target, tmp_p
             said = await visit(await attacker.open(), tmp_path / "profile", attacker.said)
         finally:
             await attacker.close()
-        # The page does what it says: all of it arrives where nothing is guarded.
+        # Control: all requests of the page arrive at the unprotected server.
         assert {method for method, _, _ in attacker.arrived} >= {"POST", "GET", "OPTIONS"}
         assert {host for _, host, _ in attacker.arrived} == {"127.0.0.1", "rebound.example"}
         assert sum(body == "{}" for _, _, body in attacker.arrived) >= 2

@@ -103,7 +103,7 @@ def test_no_secret_is_compared_with_an_operator_that_stops_at_the_first_differen
         ("if place == worker: pass", False),
     ],
 )
-def test_the_reading_finds_what_it_looks_for(source, seen):
+def test_comparisons_of_secrets_are_recognised(source, seen):
     assert bool(list(comparisons(source))) is seen
 
 

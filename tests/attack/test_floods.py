@@ -1,4 +1,4 @@
-"""Too many, too large, too slow: whoever overdoes it is told so and closed, and everybody else is served meanwhile."""
+"""Connections and requests over a limit are refused and closed, while other clients are served."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ async def flood(server, count):
 
 
 @pytest.mark.parametrize("name", SERVERS)
-async def test_thousands_of_idle_connections_keep_nobody_out(target, name):
+async def test_thousands_of_idle_connections_do_not_block_others(target, name):
     server = await target(name, connections_max=FLOOD // 2)
     async with flood(server, FLOOD):
         assert await server.serves()
@@ -63,7 +63,7 @@ async def test_a_client_that_comes_again_and_again_is_not_the_one_that_makes_roo
 
 
 @pytest.mark.parametrize("name", SERVERS)
-async def test_when_every_connection_is_at_work_one_more_is_told_so(target, name):
+async def test_a_connection_over_the_limit_gets_a_503(target, name):
     server = await target(name, connections_max=4)
     at_work = [await server.connect() for _ in range(4)]
     for _, writer in at_work:
@@ -167,7 +167,7 @@ def test_the_processs_open_files_bound_the_connections(monkeypatch):
 
 
 def test_a_process_with_few_files_is_not_stopped_by_idle_connections(tmp_path):
-    """A real process whose limit is far under its wish: without a bound of its own, accept would fail for everybody."""
+    """A process with a low limit of open files must bound its connections; otherwise accept fails for all clients."""
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps({"state_dir": str(tmp_path / "state"), "api_keys": [KEY]}))
     command = [sys.executable, "-m", "hosts", "--settings", str(settings)]

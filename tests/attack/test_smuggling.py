@@ -1,4 +1,4 @@
-"""Requests that two readers of HTTP could understand differently: each is refused, and what hides behind it is not answered."""
+"""Requests that two HTTP parsers could interpret differently are refused, and a smuggled request is not answered."""
 
 import asyncio
 
@@ -59,7 +59,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("name", SERVERS)
-async def test_what_could_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_answered(target, name):
+async def test_an_ambiguous_request_is_refused_and_the_rest_is_not_answered(target, name):
     server = await target(name)
     cases = {case: server.head() + fields + b"\r\n\r\n" + body for case, (fields, body) in FIELDS.items()}
     chunked = server.head("Transfer-Encoding: chunked", "")
@@ -90,7 +90,7 @@ async def test_a_body_cut_into_chunks_with_extensions_is_one_body(target, name):
 
 @pytest.mark.parametrize("name", SERVERS)
 @pytest.mark.parametrize("sent", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"canary-5f\r\n\r\n"])
-async def test_a_refusal_repeats_nothing_of_what_was_sent(target, name, sent, capfd):
+async def test_a_refusal_repeats_no_input(target, name, sent, capfd):
     server = await target(name)
     answer = await server.say(sent)
     assert problem_in(answer) == (400, "malformed_http")

@@ -1,4 +1,4 @@
-"""Connections to a worker's TLS port that never finish their hello: bounded like all others, and they keep nobody out."""
+"""Unfinished TLS handshakes at a worker's port count towards the limits and do not block other clients."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ HALF_A_HELLO = b"\x16\x03\x01\x02\x00\x01\x00"
 
 
 class Guarded:
-    """A worker's server on TLS, and who comes to it."""
+    """A worker's TLS server and its clients."""
 
     def __init__(self, server: HttpServer, port: int, trust: ssl.SSLContext) -> None:
         self.server = server
@@ -27,13 +27,13 @@ class Guarded:
         self._trust = trust
 
     async def silent(self, sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """One that begins, and says no more."""
+        """A client that begins a handshake and then sends nothing."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(sent)
         return reader, writer
 
     async def ask(self) -> bytes:
-        """An honest client's answer."""
+        """The response for a regular client."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self._trust)
         writer.write(REQUEST)
         try:
@@ -99,7 +99,7 @@ async def test_a_handshake_that_takes_too_long_is_cut_and_forgotten(guarded):
         writer.close()
 
 
-async def test_what_is_no_hello_ends_at_once(guarded):
+async def test_bytes_that_are_not_tls_close_the_connection(guarded):
     async with guarded(head_seconds_max=600.0) as worker:
         reader, writer = await worker.silent(REQUEST)
         assert b"HTTP/1.1 200" not in await read_all(reader)
@@ -117,7 +117,7 @@ async def test_a_server_that_closes_does_not_wait_for_handshakes(guarded):
 
 
 class Slowed:
-    """A client that does its TLS by hand, so that it decides what goes out with what."""
+    """A client that controls which TLS records it sends together."""
 
     def __init__(self, worker: Guarded, raw: socket.socket) -> None:
         self._raw = raw
@@ -126,7 +126,7 @@ class Slowed:
         raw.setblocking(False)
 
     async def handshake(self) -> None:
-        """Up to its own last words, which are not sent yet."""
+        """Run the handshake up to the client's last message, without sending it."""
         while True:
             try:
                 return self._tls.do_handshake()
@@ -135,17 +135,17 @@ class Slowed:
                 self._heard.write(await self.receive())
 
     async def send(self, data: bytes = b"") -> None:
-        """What is not sent yet, and this."""
+        """Send the pending bytes together with this data."""
         if data:
             self._tls.write(data)
         await asyncio.get_running_loop().sock_sendall(self._raw, self._said.read())
 
     async def receive(self) -> bytes:
-        """As it comes, undecrypted."""
+        """Receive encrypted bytes."""
         return await asyncio.get_running_loop().sock_recv(self._raw, 65536)
 
     async def read(self) -> bytes:
-        """The first bytes of an answer."""
+        """The first decrypted bytes of a response."""
         while True:
             self._heard.write(await self.receive())
             with contextlib.suppress(ssl.SSLWantReadError):

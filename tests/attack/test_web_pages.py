@@ -1,4 +1,4 @@
-"""What a web page in a browser of this machine can send, byte by byte: none of it changes anything or reads anything."""
+"""Requests that a web page on this machine can send change nothing and read nothing."""
 
 import json
 
@@ -35,7 +35,7 @@ def simple_posts(host: str, path: str, body: str) -> dict[str, bytes]:
 
 
 def rebound(port: int, path: str, body: str) -> dict[str, bytes]:
-    """Requests of a page whose own name was pointed at this machine: to the browser they are same-origin."""
+    """Requests of a page whose host name points at this machine (DNS rebinding), so they are same-origin."""
     host = f"attacker.example:{port}"
     own = {"Origin": f"http://{host}", "Sec_Fetch_Site": "same-origin", "Content_Type": "application/json"}
     return {
@@ -100,7 +100,7 @@ async def test_a_person_uses_the_ui_through_its_guard(tmp_path):
         assert await server.signals() == 1
 
 
-async def test_the_guard_of_the_ui_names_what_it_refuses(tmp_path):
+async def test_the_ui_proxy_answers_refusals_with_problems(tmp_path):
     async with temporal(tmp_path) as server:
         port = server.ui_port
         answer = await raw("127.0.0.1", port, request("GET", "/", f"attacker.example:{port}"))

@@ -1,4 +1,4 @@
-"""Whatever an instance's processes do to leave it, they end with it."""
+"""Processes that detach from their instance end with it."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ DETACHED = {
 
 
 def named(name: str) -> list[int]:
-    """Living processes whose command line begins with the name."""
+    """Running processes whose command line begins with the name."""
     found = []
     for pid in proc.pids():
         try:
@@ -39,7 +39,7 @@ def named(name: str) -> list[int]:
 
 @pytest.fixture(params=["cgroup", "child subreaper"])
 def contained(request, monkeypatch):
-    """By what the next marketplace contains its instances."""
+    """Sets the containment mechanism of the next marketplace."""
     if request.param == "child subreaper":
         monkeypatch.setattr(cgroup, "find_controller", lambda: None)
         monkeypatch.setattr(cgroup, "find_hierarchy", lambda: None)
@@ -114,7 +114,7 @@ async def test_a_detached_process_ends_when_the_first_process_does(contained, ma
     assert "exited with code 7" in (await bench.row(instance_id))["status_msg"]
 
 
-async def test_an_instance_whose_processes_live_on_is_not_called_destroyed(market_of_means, monkeypatch):
+async def test_an_instance_whose_processes_survive_is_not_reported_destroyed(market_of_means, monkeypatch):
     bench = await market_of_means()
     instance_id = await bench.rent()
     await bench.reaches(instance_id, "running")

@@ -105,6 +105,6 @@ def test_a_small_share_gets_a_longer_period_so_that_its_quota_stays_legal(percen
         assert (quota, period) == expected
 
 
-def test_version_2_is_told_quota_and_period_in_one_line(tmp_path):
+def test_cgroup_v2_gets_quota_and_period_in_one_line(tmp_path):
     cgroup.CgroupV2(tmp_path).write_limit(tmp_path, 25)
     assert (tmp_path / "cpu.max").read_text() == "5000 20000"

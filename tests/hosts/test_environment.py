@@ -1,4 +1,4 @@
-"""An instance sees what a rented machine shows it, and nothing of the marketplace's own."""
+"""An instance has the environment of a rented machine, without the marketplace's own variables."""
 
 import pytest
 
@@ -12,7 +12,7 @@ async def env_of(bench, instance_id: int) -> dict[str, str]:
 SHOW = "echo BEGIN_OF_ENV; env; echo END_OF_ENV; exec sleep 1000"
 
 
-async def test_the_host_tells_the_instance_who_and_where_it_is(bench):
+async def test_the_environment_has_the_instances_id_and_address(bench):
     instance_id = await bench.rent(onstart=SHOW, env={"-p 3000:3000": "1"})
     env = await env_of(bench, instance_id)
     port = env["WORKER_PORT"]
@@ -73,12 +73,12 @@ async def test_further_published_ports_get_ports_of_their_own(bench):
     assert all(block <= int(port) < block + 9 for port in outside)
 
 
-async def test_two_instances_have_ports_that_do_not_meet(bench):
+async def test_the_ports_of_two_instances_do_not_overlap(bench):
     one, two = [await env_of(bench, await bench.rent(onstart=SHOW)) for _ in range(2)]
     assert abs(int(one["WORKER_PORT"]) - int(two["WORKER_PORT"])) >= 10
 
 
-async def test_args_are_the_program_when_there_is_no_start_command(bench):
+async def test_args_are_run_without_a_start_command(bench):
     instance_id = await bench.rent(args=("bash", "-c", "echo got '$1' $1; exec sleep 1000", "x", "a  b"))
     assert "got $1 a b" in await bench.printed(instance_id, "got")
 

@@ -1,4 +1,4 @@
-"""A template whose model path does not exist: the worker names it within seconds, as a user would run it."""
+"""The worker of a template with a missing model path names the path within seconds."""
 
 import time
 

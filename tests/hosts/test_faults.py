@@ -1,4 +1,4 @@
-"""The marketplace misbehaves when told to, and the client sees what it would see of strangers' machines."""
+"""Injected faults of the marketplace, as the client sees them."""
 
 import pytest
 
@@ -12,7 +12,7 @@ async def test_an_offer_can_be_gone(bench):
     await bench.rent()
 
 
-async def test_a_fault_strikes_as_often_as_it_was_armed_and_only_what_it_matches(bench):
+async def test_a_fault_applies_as_often_as_armed_to_matching_calls(bench):
     await bench.arm(fault="offer_gone", times=2, machine="CPU_small")
     await bench.rent(kind="CPU large")
     for _ in range(2):
@@ -23,7 +23,7 @@ async def test_a_fault_strikes_as_often_as_it_was_armed_and_only_what_it_matches
 
 
 @pytest.mark.parametrize("seconds", [None, 7.0])
-async def test_a_rate_limit_says_when_to_come_back_if_it_knows(bench, seconds):
+async def test_a_rate_limit_has_retry_after_if_it_is_set(bench, seconds):
     await bench.arm(fault="rate_limited", path="/bundles/", retry_after_s=seconds)
     with pytest.raises(RateLimited) as limited:
         await bench.offers()
@@ -48,7 +48,7 @@ async def test_a_lost_answer_leaves_an_instance_that_the_label_finds(bench):
     await bench.reaches(found[0].id, "running")
 
 
-async def test_a_lost_answer_of_another_call_is_told_by_its_path(bench):
+async def test_a_lost_answer_can_be_armed_by_path(bench):
     instance_id = await bench.rent()
     await bench.arm(fault="lost_answer", path=f"/instances/{instance_id}/", method="PUT")
     with pytest.raises(Unavailable, match="no answer"):
@@ -86,7 +86,7 @@ async def test_outbid_stops_a_running_instance_which_may_be_started_again(bench)
     await bench.reaches(instance_id, "running")
 
 
-async def test_outbid_strikes_the_next_instance_when_none_runs(bench):
+async def test_outbid_applies_to_the_next_instance_if_no_one_runs(bench):
     await bench.arm(fault="outbid")
     await bench.reaches(await bench.rent(), "stopped")
 

@@ -1,4 +1,4 @@
-"""Bad input is answered with a problem and a sentence; nothing else changes."""
+"""Invalid input is answered with a problem and changes nothing."""
 
 import json
 
@@ -20,7 +20,7 @@ async def problem(response, status: int, code: str) -> str:
     "path", ["/api/v1/instances/", "/host/charges/", "/host/faults/", "/api/v0/template/"]
 )
 @pytest.mark.parametrize("key", ["", "Bearer wrong", "Bearer", "Basic test-key-0123456789", "Bearer ключ"])
-async def test_nobody_gets_in_without_a_known_key(bench, path, key):
+async def test_a_call_without_a_known_key_is_refused(bench, path, key):
     response = await bench.http.get(path, headers={"Authorization": key.encode()})
     await problem(response, 401, "auth_error")
 
@@ -33,7 +33,7 @@ async def test_the_key_may_come_in_the_query(bench, tools):
 @pytest.mark.parametrize(
     "body", [b"{", b"[1]", b'"x"', b"\xff\xfe", b"nul", b"[" * 100_000, b'{"a": NaN}x', b"1" * 5000]
 )
-async def test_a_body_that_is_no_json_object_is_refused(bench, body):
+async def test_a_body_that_is_not_a_json_object_is_refused(bench, body):
     for method, path in (("POST", "/api/v0/bundles/"), ("PUT", f"/api/v0/asks/{await bench.offer()}/")):
         response = await bench.http.request(method, path, content=body)
         await problem(response, 400, "invalid_args")

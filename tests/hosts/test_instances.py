@@ -59,7 +59,7 @@ async def test_a_destroyed_instance_leaves_nothing_and_its_slot_is_free_again(be
     assert len(await bench.offers(filters={"gpu_name": {"eq": "CPU large"}})) == 1
 
 
-async def test_destroying_what_is_gone_already_is_a_success(bench):
+async def test_destroying_a_destroyed_instance_succeeds(bench):
     instance_id = await bench.rent()
     await bench.market.destroy(instance_id)
     await bench.market.destroy(instance_id)
@@ -73,7 +73,7 @@ async def test_a_taken_offer_is_gone(bench):
 
 
 @pytest.mark.parametrize("verb", ["start", "stop", "reboot", "show", "logs"])
-async def test_a_call_on_an_unknown_instance_says_that_it_is_gone(bench, verb):
+async def test_a_call_on_an_unknown_instance_raises_instance_gone(bench, verb):
     with pytest.raises(InstanceGone):
         await getattr(bench.market, verb)(424242)
 
@@ -270,7 +270,7 @@ async def test_a_full_machine_offers_nothing_and_goes_on(bench):
     assert len(await bench.offers()) == 3
 
 
-async def test_of_many_who_want_one_offer_one_gets_it(bench):
+async def test_of_concurrent_creates_of_one_offer_one_succeeds(bench):
     offer = await bench.offer("CPU large")
     launch = Launch(label="x", template_hash="sleeper", disk_gb=1)
     answers = await asyncio.gather(
@@ -312,7 +312,7 @@ async def test_whatever_the_order_of_commands_an_instance_never_runs_twice(bench
     assert proc.tagged(supervisor.tag) == {}
 
 
-async def test_an_instance_that_exits_tells_its_last_words_without_its_secrets(bench):
+async def test_the_status_of_an_exited_instance_has_its_last_log_line_without_secrets(bench):
     script = "echo begin; printf '\\033[31mno model at /models/none with %s\\n\\n' \"$HF_TOKEN\" >&2; exit 3"
     instance_id = await bench.rent(onstart=script, env={"HF_TOKEN": "hf_canary_0123456789"})
     exited = await bench.reaches(instance_id, "exited")

@@ -1,4 +1,4 @@
-"""Instances of a marketplace on the loopback address listen there and nowhere else."""
+"""Instances of a marketplace on the loopback address listen only there."""
 
 import os
 
@@ -27,7 +27,7 @@ async def test_a_pyworker_of_a_loopback_marketplace_listens_on_loopback(bench):
     assert {one.host for one in sockets} == {"127.0.0.1"}
 
 
-async def test_the_seals_on_port_blocks_are_on_loopback(bench):
+async def test_port_blocks_are_reserved_on_loopback(bench):
     instance_id = await bench.rent()
     await bench.reaches(instance_id, "running")
     found = listening_sockets([os.getpid()])

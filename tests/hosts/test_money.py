@@ -1,4 +1,4 @@
-"""The host's own account: what each instance cost, by the second, in the states in which it is billed."""
+"""Charges of instances: billed by the second, depending on the state."""
 
 import pytest
 
@@ -42,13 +42,13 @@ def test_other_states_bill_the_disk_only(status):
     assert record.charge(3600)["dollars"] == pytest.approx(0.36)
 
 
-def test_asking_changes_nothing_and_time_only_adds():
+def test_reading_a_charge_changes_nothing_and_charges_only_grow():
     record = record_at(0)
     record.set_actual("running", 0)
     assert [record.charge(now)["gpu_seconds"] for now in (10, 10, 20)] == [10, 10, 20]
 
 
-def test_a_clock_that_goes_back_takes_nothing_back():
+def test_a_clock_that_goes_back_reduces_no_charge():
     record = record_at(100)
     record.set_actual("running", 100)
     record.set_actual("stopped", 50)

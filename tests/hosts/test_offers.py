@@ -1,4 +1,4 @@
-"""What is offered: one offer per free slot, at the settings' prices, found with the search grammar."""
+"""Offers: one per free slot, at the settings' prices, found with the search grammar."""
 
 import pytest
 from pydantic import ValidationError
@@ -58,7 +58,7 @@ async def test_a_query_of_an_unknown_kind_is_refused(bench):
         await bench.offers(type="gift")
 
 
-async def test_gpus_that_nobody_named_are_offered_at_the_settings_price(tmp_path, tools):
+async def test_unnamed_gpus_are_offered_at_the_settings_price(tmp_path, tools):
     settings = tools.settings_for(tmp_path / "m", gpus=GpuSettings(dollars_per_hour=2.5), machines=())
     async with tools.running(settings, gpus=lambda: [H200]) as bench:
         (offer,) = await bench.offers()
@@ -68,7 +68,7 @@ async def test_gpus_that_nobody_named_are_offered_at_the_settings_price(tmp_path
         await bench.printed(instance_id, "gpu 0")
 
 
-async def test_a_machine_kind_may_name_a_gpu_and_is_left_out_where_there_is_none(tmp_path, tools):
+async def test_a_machine_kind_with_a_missing_gpu_is_not_offered(tmp_path, tools):
     machines = (MachineSettings(name="H200 half", count=2, dollars_per_hour=1, gpu_index=0),)
     settings = tools.settings_for(tmp_path / "m", machines=machines)
     async with tools.running(settings, gpus=lambda: [H200]) as bench:
@@ -77,7 +77,7 @@ async def test_a_machine_kind_may_name_a_gpu_and_is_left_out_where_there_is_none
         assert await bench.offers() == []
 
 
-def test_a_machine_without_a_gpu_is_no_fault():
+def test_a_machine_without_gpus_is_supported():
     assert all(gpu.ram_mb > 0 for gpu in find_gpus())
 
 

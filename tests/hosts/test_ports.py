@@ -1,4 +1,4 @@
-"""Blocks of ten ports, free when they are handed out, sealed against other marketplaces."""
+"""Port blocks: free when allocated, and reserved against other marketplaces."""
 
 import socket
 
@@ -8,7 +8,7 @@ from hosts.catalog.ports import NoPorts, Ports
 
 
 def free_range(blocks: int) -> int:
-    """The first port of a range that is free now."""
+    """The first port of a free range."""
     for base in range(11000, 20000, 10 * blocks):
         ports = Ports(base, base + 10 * blocks - 1, start=0)
         try:
@@ -22,7 +22,7 @@ def free_range(blocks: int) -> int:
     raise AssertionError("no free ports on this machine")
 
 
-def test_blocks_do_not_meet_and_run_out():
+def test_blocks_do_not_overlap_and_run_out():
     base = free_range(3)
     ports = Ports(base, base + 34, start=1)
     taken = [ports.take() for _ in range(3)]
@@ -34,7 +34,7 @@ def test_blocks_do_not_meet_and_run_out():
     ports.close()
 
 
-def test_a_block_with_a_listener_in_it_is_not_handed_out():
+def test_a_block_with_a_listener_in_it_is_not_allocated():
     base = free_range(2)
     ports = Ports(base, base + 19, start=0)
     with socket.create_server(("127.0.0.1", base + 4)):
@@ -42,7 +42,7 @@ def test_a_block_with_a_listener_in_it_is_not_handed_out():
     ports.close()
 
 
-def test_two_marketplaces_never_hand_out_the_same_block():
+def test_two_marketplaces_never_allocate_the_same_block():
     base = free_range(2)
     one, two = Ports(base, base + 19, start=0), Ports(base, base + 19, start=0)
     assert {one.take(), two.take()} == {base, base + 10}
@@ -50,7 +50,7 @@ def test_two_marketplaces_never_hand_out_the_same_block():
     two.close()
 
 
-def test_the_wished_block_comes_back_when_it_is_free():
+def test_the_preferred_block_is_returned_if_it_is_free():
     base = free_range(2)
     ports = Ports(base, base + 19, start=0)
     assert ports.take(base + 10) == base + 10
@@ -66,7 +66,7 @@ async def test_an_instance_keeps_its_ports_over_a_stop(bench):
     assert (await bench.reaches(instance_id, "running")).ports == before
 
 
-async def test_an_instance_that_finds_no_ports_says_so(tmp_path, tools):
+async def test_the_status_of_an_instance_without_ports_names_the_reason(tmp_path, tools):
     base = free_range(1)
     settings = tools.settings_for(tmp_path / "m", port_min=base, port_max=base + 9)
     async with tools.running(settings) as bench:

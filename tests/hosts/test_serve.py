@@ -1,4 +1,4 @@
-"""The marketplace as a command of its own."""
+"""The marketplace as a command."""
 
 import asyncio
 import re
@@ -42,7 +42,7 @@ def test_settings_that_cannot_be_read_are_one_sentence(tmp_path, capsys, text):
     assert said.count("\n") == 1
 
 
-def test_a_second_market_on_the_same_state_says_who_holds_it(market_process):
+def test_a_second_market_on_the_same_state_names_the_first(market_process):
     market = market_process()
     ended = run("--settings", str(market.file))
     assert ended.returncode == 2
@@ -50,7 +50,7 @@ def test_a_second_market_on_the_same_state_says_who_holds_it(market_process):
     assert "Traceback" not in ended.stderr
 
 
-async def test_a_taken_port_is_said_before_any_instance_is_touched(market_process, tools):
+async def test_a_port_in_use_is_reported_before_any_instance_is_touched(market_process, tools):
     market = market_process()
     bench = tools.Bench(market.url)
     instance_id = await bench.rent()

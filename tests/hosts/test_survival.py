@@ -1,4 +1,4 @@
-"""The marketplace may be killed: what it rented out lives on, is found again, and nothing is left behind in the end."""
+"""Instances survive a killed marketplace, are adopted by the next one, and leave nothing behind at the end."""
 
 import asyncio
 import contextlib
@@ -130,9 +130,7 @@ async def test_sigterm_leaves_no_process_and_no_cgroup_behind(market_process, to
     assert cgroups_of(tmp_path / "market") == []
 
 
-async def test_a_market_that_was_told_to_end_runs_its_instances_again_with_the_next_one(
-    market_process, tools
-):
+async def test_a_stopped_market_starts_its_instances_again_at_the_next_start(market_process, tools):
     market = market_process()
     bench = tools.Bench(market.url)
     instance_id = await bench.rent()
@@ -161,7 +159,7 @@ async def test_a_market_may_leave_its_instances_running(market_process, tools):
     await bench.close()
 
 
-async def test_a_process_that_nobody_recorded_is_killed_at_the_next_start(tmp_path, tools):
+async def test_an_unrecorded_process_is_killed_at_the_next_start(tmp_path, tools):
     import asyncio
 
     settings = tools.settings_for(tmp_path / "m")
@@ -228,7 +226,7 @@ async def test_a_market_killed_in_the_middle_of_a_pull_goes_on_with_it(market_pr
 async def test_a_market_on_a_copied_folder_leaves_the_originals_instances_alone(
     market_process, tools, tmp_path
 ):
-    """A backup or a template that is started elsewhere holds the original's pids, marks and ports."""
+    """A backup that is started elsewhere contains the original's pids, tags and ports."""
     original = market_process()
     bench = tools.Bench(original.url)
     instance_id = await bench.rent(onstart="echo pid $$; exec sleep 1000")

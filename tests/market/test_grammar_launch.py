@@ -88,13 +88,13 @@ def test_a_volume_is_described_as_the_api_wants_it():
         ("--", "expected an option"),
     ],
 )
-def test_what_cannot_be_read_says_what_to_write(text, says):
+def test_an_error_says_what_to_write(text, says):
     with pytest.raises(GrammarError) as refused:
         parse_launch_args(text)
     assert says in str(refused.value)
 
 
-def test_laid_over_a_launch_the_launch_keeps_its_identity():
+def test_a_launch_keeps_its_label_under_launch_args():
     launch = Launch(label="stoker:a:b", template_hash="h", template_id=None, env={"MASTER_TOKEN": "own"})
     said = parse_launch_args(
         "--label other --disk 40 --env '-e MASTER_TOKEN=x -e A=1' --template_hash h2 --args a b"
@@ -173,7 +173,7 @@ def test_no_almost_right_text_crashes_the_readers(text):
         max_size=4,
     )
 )
-def test_what_a_shell_would_quote_is_read_back(env):
+def test_shell_quoted_text_is_parsed_back(env):
     import shlex
 
     assert parse_env(" ".join(f"-e {shlex.quote(f'{name}={value}')}" for name, value in env.items())) == env
@@ -196,7 +196,7 @@ def test_a_templates_flags_are_read_as_the_marketplace_reads_them(text, env, say
     assert (len(faults), says in "".join(faults)) == (bool(says), True)
 
 
-def test_what_is_said_of_a_templates_flags_repeats_no_value():
+def test_warnings_about_a_templates_flags_repeat_no_value():
     _, faults = read_env("-e hf_abcdefghijk -e TOKEN=it's")
     assert len(faults) == 2
     assert not any("hf_abc" in fault or "it's" in fault for fault in faults)

@@ -1,4 +1,4 @@
-"""Search and order strings, as people type them."""
+"""The grammars of search and order strings."""
 
 import contextlib
 import json
@@ -101,7 +101,7 @@ def test_a_given_field_replaces_its_default():
         ("num_gpus=1,2", "num_gpus in [1,2]"),
     ],
 )
-def test_what_cannot_be_read_says_where_and_what_to_write(text, says):
+def test_an_error_says_where_and_what_to_write(text, says):
     with pytest.raises(GrammarError) as refused:
         parse_search(text)
     assert says in str(refused.value)
@@ -275,6 +275,6 @@ def test_an_object_may_come_as_text():
     assert query_of('[{"num_gpus": {"eq": 1}}]') == query_of([{"num_gpus": {"eq": 1}}])
 
 
-def test_text_that_only_begins_like_json_is_said_to_be_none():
+def test_text_that_only_begins_like_json_is_refused():
     with pytest.raises(GrammarError, match="JSON"):
         query_of('{"type": "bid"')

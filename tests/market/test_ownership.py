@@ -1,4 +1,4 @@
-"""Two deployments on one account: each sees and touches its own instances only."""
+"""Two deployments on one account: each sees and changes only its own instances."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def launch(label=LABEL):
     return Launch(label=label, template_hash="t")
 
 
-async def test_the_account_shows_whose_an_instance_is_and_the_deployment_does_not_see_it(account, ours):
+async def test_labels_have_the_identity_on_the_account_only(account, ours):
     number = await ours.create(1, launch())
     assert account.labels() == [f"stoker:{OURS}:llm:aaaaaaaaaaaa"]
     assert (await ours.show(number)).label == LABEL
@@ -58,7 +58,7 @@ async def test_equal_names_and_launches_of_two_deployments_are_not_mixed(ours, t
 
 
 @pytest.mark.parametrize("verb", ["start", "stop", "reboot", "logs"])
-async def test_an_id_of_another_deployment_is_not_there(account, ours, theirs, verb):
+async def test_an_instance_of_another_deployment_is_gone(account, ours, theirs, verb):
     number = await theirs.create(2, launch())
     with pytest.raises(InstanceGone, match=f"belongs to the deployment {THEIRS}"):
         await getattr(ours, verb)(number)
@@ -88,7 +88,7 @@ async def test_an_id_is_looked_at_once_and_a_fault_of_the_look_changes_nothing(a
     assert account.count("show") == 2
 
 
-async def test_an_edited_label_stays_with_the_deployment_that_knows_the_id(account, ours):
+async def test_an_instance_with_an_edited_label_remains_accessible_by_id(account, ours):
     number = await ours.create(1, launch())
     await account.relabel(number, "renamed by hand")
     after_a_restart = DeploymentMarket(account, OURS)
@@ -96,7 +96,7 @@ async def test_an_edited_label_stays_with_the_deployment_that_knows_the_id(accou
     assert account.labels() == []
 
 
-async def test_the_account_is_told_apart_by_owner(account, ours, theirs):
+async def test_the_accounts_instances_are_separated_by_owner(account, ours, theirs):
     mine = await ours.create(1, launch())
     other = await theirs.create(2, launch())
     old = await account.create(3, launch())
@@ -145,11 +145,11 @@ def test_a_label_outside_is_the_label_inside_with_the_identity():
     [None, "", "x", "stoker:", "stoker:a", "stoker:a:", "stoker::b", f"stoker:{OURS}:a:", f"stoker:{OURS}::b",
      f"stoker:{OURS.upper()}:a:b", "stoker:short:a:b", f"stoker:{OURS}:a:b:c", f" stoker:{OURS}:a:b"],
 )  # fmt: skip
-def test_what_is_no_label_of_stoker_has_no_owner(label):
+def test_other_labels_have_no_owner(label):
     assert owner_of(label) is None
 
 
 @pytest.mark.parametrize("identity", ["", "short", "0123456789AB", "0123456789a:", "0123456789abc"])
-def test_what_cannot_be_an_identity_is_refused(account, identity):
+def test_an_invalid_identity_is_refused(account, identity):
     with pytest.raises(ValueError, match="identity"):
         DeploymentMarket(account, identity)

@@ -1,4 +1,4 @@
-"""One list of the account serves every endpoint that asked before it began, and nobody else."""
+"""A listing of the account answers every caller that called before it started, and no later one."""
 
 import asyncio
 import itertools
@@ -20,19 +20,19 @@ def instance(number: int, label: str | None) -> Instance:
 
 
 class Account:
-    """A marketplace whose lists answer when the test says so."""
+    """A marketplace whose listings are answered by the test."""
 
     def __init__(self) -> None:
         self.instances = [instance(1, "stoker:a:1"), instance(2, "stoker:b:1"), instance(3, "stoker:a:2")]
         self.begun = 0
         self.since: list[float] = []
-        """From when each list was asked for."""
+        """The `since` of each listing."""
         self.answers: asyncio.Queue[Exception | None] = asyncio.Queue()
 
     async def everything(self, since: float) -> list[Instance]:
         self.begun += 1
         self.since.append(since)
-        seen = list(self.instances)  # what is rented from now on is not on it
+        seen = list(self.instances)  # instances rented from now on are not in the listing
         fault = await self.answers.get()
         if fault is not None:
             raise fault
@@ -58,7 +58,7 @@ def ids(found: list[Instance]) -> list[int]:
     return [each.id for each in found]
 
 
-async def test_everybody_finds_their_own_and_in_the_markets_order(account, listing):
+async def test_each_caller_gets_its_own_in_the_markets_order(account, listing):
     account.instances += [instance(9, "stoker:ab:1"), instance(8, None), instance(7, "stoker:a:0")]
     for _ in range(4):
         account.answers.put_nowait(None)
@@ -80,7 +80,7 @@ async def test_a_thousand_callers_share_two_lists(account, listing):
     assert account.begun == 2
 
 
-async def test_nobody_is_answered_by_a_list_that_had_begun_before(account, listing):
+async def test_a_caller_is_not_answered_by_a_listing_that_started_before(account, listing):
     early = asyncio.create_task(listing.starting_with("stoker:a:"))
     await account.begins(1)
     account.instances.append(instance(4, "stoker:a:3"))
@@ -92,7 +92,7 @@ async def test_nobody_is_answered_by_a_list_that_had_begun_before(account, listi
     assert ids(await late) == [1, 3, 4]
 
 
-async def test_who_gives_up_does_not_take_the_list_from_the_others(account, listing):
+async def test_a_cancelled_caller_does_not_cancel_the_listing_of_others(account, listing):
     impatient = asyncio.create_task(listing.starting_with("stoker:a:"))
     patient = asyncio.create_task(listing.starting_with("stoker:a:"))
     await account.begins(1)
@@ -102,7 +102,7 @@ async def test_who_gives_up_does_not_take_the_list_from_the_others(account, list
     assert account.begun == 1
 
 
-async def test_a_fault_reaches_all_who_waited_and_nobody_after_them(account, listing):
+async def test_an_error_reaches_all_waiting_callers_and_no_later_one(account, listing):
     waiting = [asyncio.create_task(listing.starting_with("")) for _ in range(3)]
     await account.begins(1)
     account.answers.put_nowait(Unavailable("list: the market answered 503"))
@@ -112,7 +112,7 @@ async def test_a_fault_reaches_all_who_waited_and_nobody_after_them(account, lis
     assert ids(await listing.starting_with("stoker:b:")) == [2]
 
 
-async def test_who_waits_together_gets_what_the_earliest_asked_for(account, listing):
+async def test_a_shared_listing_uses_the_earliest_since(account, listing):
     first = asyncio.create_task(listing.starting_with("stoker:a:", since=500.0))
     await account.begins(1)
     later = [
@@ -150,7 +150,7 @@ def run_in_virtual_time(life: Coroutine[None, None, T]) -> T:
 
 
 class Clocked:
-    """An account whose lists take a second."""
+    """An account whose listings take a second."""
 
     def __init__(self) -> None:
         self.began: list[float] = []
@@ -177,7 +177,7 @@ def test_a_tenth_of_the_time_is_spent_on_lists():
     assert second - first == pytest.approx(1 + 9, abs=0.1)
 
 
-def test_those_who_waited_together_are_answered_one_by_one():
+def test_callers_of_a_shared_listing_are_answered_one_by_one():
     async def life() -> list[float]:
         clocked = Clocked()
         return await asyncio.gather(*(clocked.ask() for _ in range(100)))
@@ -187,7 +187,7 @@ def test_those_who_waited_together_are_answered_one_by_one():
     assert gaps == pytest.approx([9 / 100] * 99), "spread over the pause after the list"
 
 
-def test_one_who_waited_alone_is_answered_at_once():
+def test_a_single_caller_is_answered_at_once():
     async def life() -> float:
         return await Clocked().ask()
 

@@ -1,4 +1,4 @@
-"""Labels are looked up in calls that callers share, one at a time."""
+"""Concurrent lookups of labels share calls, one at a time."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from stoker_wire.market import Instance
 
 
 class Account:
-    """A marketplace in which every label is rented once, but for those that begin with `no`."""
+    """A marketplace with one instance for every label that does not begin with `no`."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
@@ -50,7 +50,7 @@ async def test_one_caller_is_answered_in_one_call(account, lookup):
     assert account.calls == [["a", "no", "b"]]
 
 
-async def test_who_asks_for_nothing_asks_nobody(account, lookup):
+async def test_a_lookup_of_no_labels_makes_no_call(account, lookup):
     assert await lookup.labelled([]) == []
     assert account.calls == []
 
@@ -68,7 +68,7 @@ async def test_a_large_fleet_is_asked_for_in_parts(account, lookup):
     assert [len(call) for call in account.calls] == [4, 4, 2]
 
 
-async def test_a_fault_is_told_to_those_of_that_call_alone(account, lookup):
+async def test_an_error_reaches_only_the_callers_of_that_call(account, lookup):
     account.faults = [None, Unavailable("503")]
     calls = [lookup.labelled([f"{name}{n}" for n in range(4)]) for name in "abc"]
     first, second, third = await asyncio.gather(*calls, return_exceptions=True)
@@ -77,7 +77,7 @@ async def test_a_fault_is_told_to_those_of_that_call_alone(account, lookup):
     assert labels(await lookup.labelled(["b"])) == {"b"}, "and not to whoever asks later"
 
 
-async def test_when_it_is_closed_nobody_waits_for_ever(account, lookup):
+async def test_closing_cancels_all_lookups(account, lookup):
     calls = [asyncio.create_task(lookup.labelled([f"{name}{n}" for n in range(4)])) for name in "ab"]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -87,7 +87,7 @@ async def test_when_it_is_closed_nobody_waits_for_ever(account, lookup):
     assert [type(each) for each in ended] == [asyncio.CancelledError] * 2
 
 
-async def test_whoever_gave_up_is_not_asked_for(account, lookup):
+async def test_labels_of_cancelled_callers_are_not_looked_up(account, lookup):
     first = asyncio.create_task(lookup.labelled(["a", "b", "c", "d"]))
     gone = asyncio.create_task(lookup.labelled(["x"]))
     stays = asyncio.create_task(lookup.labelled(["y"]))

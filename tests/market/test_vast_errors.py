@@ -1,4 +1,4 @@
-"""Answers that the host marketplace cannot give: the wire shapes of other marketplaces, proxies and networks."""
+"""Answers of other marketplaces, proxies and networks, which the host marketplace does not give."""
 
 import json
 import time
@@ -24,7 +24,7 @@ LAUNCH = Launch(label="stoker:a:b", template_hash="h", env={"TOKEN": "env-secret
 
 
 def market_of(*answers, base="http://market.test") -> tuple[VastMarket, list[httpx.Request]]:
-    """A client whose calls are answered in turn; the last answer repeats."""
+    """A client whose calls get these answers in order; the last one repeats."""
     seen: list[httpx.Request] = []
     left = list(answers)
 
@@ -85,7 +85,7 @@ async def test_each_answer_to_a_create_call_means_one_error(answer, error):
     await market.close()
 
 
-async def test_a_missing_instance_is_told_by_code_and_never_by_a_proxys_page():
+async def test_a_missing_instance_is_recognised_by_code_and_not_from_a_proxys_page():
     market, _ = market_of(said(404, {"success": False, "error": "no_such_instance", "msg": "gone"}))
     with pytest.raises(InstanceGone):
         await market.start(7)
@@ -109,7 +109,7 @@ async def test_a_missing_instance_is_told_by_code_and_never_by_a_proxys_page():
         market, _ = market_of(said(404, nobody))
         with pytest.raises(Unavailable):
             await market.destroy(7)
-    # Another of our own servers under the market's address: it knows no such route, which says nothing of the instance.
+    # Another server of stoker at the market's address: its "no route" does not mean that the instance is gone.
     for path in ("", " /marketplace/api/v0/instances/7/"):
         no_route = {"success": False, "error": "not_found", "msg": f"there is no route{path}"}
         market, _ = market_of(said(404, no_route))
@@ -121,7 +121,7 @@ async def test_a_missing_instance_is_told_by_code_and_never_by_a_proxys_page():
 @pytest.mark.parametrize(
     "body", [{"msg": "Instance 7 not found"}, {"detail": "no such instance: 7 (see /docs)"}]
 )
-async def test_a_missing_instance_may_be_told_by_the_sentence_alone(body):
+async def test_a_missing_instance_is_recognised_by_the_message_alone(body):
     market, _ = market_of(said(404, body))
     with pytest.raises(InstanceGone):
         await market.start(7)
@@ -152,7 +152,7 @@ def test_retry_after_may_be_a_date():
     assert retry_after("Thu, 01 Jan 1970 00:00:00 GMT") == 0
 
 
-async def test_an_error_never_tells_a_key_or_a_secret():
+async def test_an_error_contains_no_key_and_no_secret():
     echo = f"bad env TOKEN=env-secret-9876 for {KEY}\x1b[31m\n" + "x" * 5000
     for answer in (said(400, {"error": "invalid_args", "msg": echo}), httpx.Response(500, text=echo)):
         market, _ = market_of(answer)
@@ -179,7 +179,7 @@ async def test_a_bid_that_fails_but_leaves_an_instance_releases_it():
     ]
 
 
-async def test_a_half_made_instance_that_cannot_be_released_does_not_hide_the_error():
+async def test_a_failed_release_after_a_failed_create_does_not_hide_the_error():
     market, _ = market_of(
         said(400, {"success": False, "error": "invalid_price", "new_contract": 55}), said(500)
     )
@@ -187,7 +187,7 @@ async def test_a_half_made_instance_that_cannot_be_released_does_not_hide_the_er
         await market.create(7, LAUNCH)
 
 
-async def test_create_sends_what_the_launch_says_and_extra_cannot_change_it():
+async def test_create_sends_the_launch_and_extra_cannot_change_it():
     market, seen = market_of(said(200, {"success": True, "new_contract": 12}))
     launch = Launch(
         label="stoker:a:b",
@@ -286,7 +286,7 @@ async def test_logs_are_fetched_without_the_key_and_as_soon_as_they_are_there():
 
 
 @pytest.mark.parametrize("base", ["market.test", "ftp://market.test", "http://", "http://a@b", ""])
-def test_an_address_that_is_none_is_refused_at_once(base):
+def test_an_invalid_address_is_refused_at_once(base):
     with pytest.raises(ValueError, match="address"):
         VastMarket(base, KEY)
 

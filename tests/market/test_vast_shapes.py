@@ -1,4 +1,4 @@
-"""The client of the hosted marketplace against its public documents: every request, every answer, every error body."""
+"""The client of the hosted marketplace against its public documents: requests, answers and error bodies."""
 
 import json
 from collections.abc import Callable
@@ -40,7 +40,7 @@ Answer = httpx.Response | Callable[[httpx.Request], httpx.Response]
 
 
 class Hosted:
-    """The hosted marketplace as its documents describe it: refuses what they do not name, answers what it was told."""
+    """The hosted marketplace by its documents: refuses undocumented fields and returns the test's answers."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
@@ -179,7 +179,7 @@ async def test_nothing_is_believed_to_be_absent_before_a_label_was_found(hosted)
     assert ["select_filters" in query for _, _, _, query in hosted.seen] == [True, False, False]
 
 
-async def test_once_a_label_was_found_what_is_not_found_is_gone(hosted):
+async def test_after_a_label_was_found_a_missing_label_means_gone(hosted):
     row = INSTANCE | {"id": 2, "label": "stoker:llm:2"}
     for rows in ([row], []):
         hosted.says({"success": True, "instances": rows, "next_token": None})
@@ -188,7 +188,7 @@ async def test_once_a_label_was_found_what_is_not_found_is_gone(hosted):
     assert ["select_filters" in query for _, _, _, query in hosted.seen] == [True, True]
 
 
-async def test_a_marketplace_that_ignores_labels_is_read_whole_and_once_for_all(hosted):
+async def test_a_marketplace_that_ignores_labels_is_listed_whole(hosted):
     rows = [INSTANCE | {"id": number, "label": f"stoker:llm:{number}"} for number in (1, 2, 3)]
     everything = {"success": True, "instances": rows, "next_token": None}
     for _ in range(2):
@@ -274,8 +274,8 @@ async def test_each_error_of_a_create_means(hosted, status, body, error):
     assert KEY not in str(seen.value)
 
 
-async def test_a_404_of_a_create_for_another_reason_is_no_lost_offer(hosted):
-    """A template that is gone is not mended by choosing another offer."""
+async def test_a_404_of_a_create_for_another_reason_is_not_offer_gone(hosted):
+    """A missing template is not OfferGone, because another offer does not help."""
     hosted.says(refused("invalid_args", "error 404/3610: template not found"), status=404)
     with pytest.raises(Refused):
         await hosted.market.create(7, LAUNCH)
@@ -284,7 +284,7 @@ async def test_a_404_of_a_create_for_another_reason_is_no_lost_offer(hosted):
 @pytest.mark.parametrize(
     ("header", "seconds"), [("7", 7.0), (None, None), ("soon", None)], ids=["given", "absent", "unreadable"]
 )
-async def test_a_429_waits_as_long_as_it_says_if_it_says(hosted, header, seconds):
+async def test_a_429_carries_its_retry_after(hosted, header, seconds):
     headers = {} if header is None else {"Retry-After": header}
     hosted.says({"detail": "API requests too frequent endpoint threshold=1.0"}, status=429, headers=headers)
     with pytest.raises(RateLimited) as seen:
@@ -316,12 +316,12 @@ async def test_an_instance_that_is_null_is_gone(hosted):
         await hosted.market.show(312)
 
 
-async def test_destroying_what_is_gone_is_done(hosted):
+async def test_destroying_a_missing_instance_succeeds(hosted):
     hosted.says(refused("not_found", "Instance not found"), status=404)
     await hosted.market.destroy(312)
 
 
-async def test_starting_what_is_gone_is_an_instance_gone(hosted):
+async def test_starting_a_missing_instance_raises_instance_gone(hosted):
     hosted.says(refused("no_such_instance", "no such instance"), status=404)
     with pytest.raises(InstanceGone):
         await hosted.market.start(312)
@@ -334,7 +334,7 @@ async def test_a_start_without_credit_is_refused_for_good(hosted):
 
 
 async def test_an_instance_stuck_in_scheduling_is_seen_as_not_running(hosted):
-    """It is wanted running and does not run: the planner's start deadline judges that, not this client."""
+    """The client reports the state; the planner's start deadline decides about the instance."""
     stuck = {
         "actual_status": "exited",
         "cur_state": "stopped",

@@ -1,6 +1,6 @@
-"""The shapes of the hosted marketplace's calls, from its public documents (2026): what may be sent, what may come back.
+"""Requests and answers of the hosted marketplace's calls, from its public documents (2026).
 
-Only the calls that stoker makes, only the fields that matter to it. Types are named as in those documents; `?` marks null.
+It has only the calls and fields that stoker uses. Types are named as in the documents; `?` means nullable.
 """
 
 import json
@@ -82,7 +82,7 @@ OPERATORS = frozenset({"eq", "neq", "gt", "lt", "gte", "lte", "in", "notin"})
 
 @dataclass(frozen=True)
 class Shape:
-    """One call: what its body and query may hold."""
+    """One call, with the fields of its body and query."""
 
     method: str
     path: str
@@ -93,7 +93,7 @@ class Shape:
     """Other fields of the body are search filters."""
 
     def faults(self, body: Any, query: Mapping[str, str]) -> list[str]:
-        """What is sent and not documented, or not of its type."""
+        """The sent fields that are undocumented or of the wrong type."""
         found = [f"query {name}" for name in query if name not in self.query]
         found += [
             f"{name} is not JSON" for name in ("select_filters", "order_by") if not _json(query.get(name))
@@ -109,7 +109,7 @@ class Shape:
 
 
 def fits(value: Any, kind: str) -> bool:
-    """Whether the value is of the kind; a boolean is no number."""
+    """Whether the value has the type; a boolean is not a number."""
     if kind.endswith("?"):
         return value is None or fits(value, kind[:-1])
     kinds = tuple(one for name in kind.split("|") for one in _TYPES[name])

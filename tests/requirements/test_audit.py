@@ -1,4 +1,4 @@
-"""`make audit`: fails on what is known to be vulnerable, and says in one line when it cannot know."""
+"""`make audit` fails on known vulnerabilities, and prints one line if the database is unreachable."""
 
 import http.server
 import importlib.util
@@ -19,7 +19,7 @@ CLEAN, FLAWED = (
 
 
 class Database:
-    """An advisory database on a real socket, which knows one flaw."""
+    """An advisory database on a real socket, with one vulnerability."""
 
     def __init__(self) -> None:
         self.asked = []
@@ -65,7 +65,7 @@ def database():
 
 @pytest.fixture
 def audit(tmp_path, capsys):
-    """Runs it on a lock of this text: exit status, standard output, standard error."""
+    """Runs the audit on a lock with this text; returns exit status, stdout and stderr."""
 
     def run(text: str, *options: str) -> tuple[int, str, str]:
         (tmp_path / "lock.txt").write_text(text)
@@ -90,7 +90,7 @@ def test_no_known_vulnerability_passes(audit, database):
 @pytest.mark.parametrize(
     "broken", [b"<html>", b"[]", b'{"results": []}', b'{"results": [1]}', b'{"results": null}']
 )
-def test_a_database_that_cannot_be_read_is_said_and_stops_nobody(audit, database, broken):
+def test_an_unreadable_database_is_reported_and_does_not_fail(audit, database, broken):
     database.broken = broken
     code, said, errors = audit(CLEAN, "--url", database.url)
     assert (code, said) == (0, "")
@@ -98,7 +98,7 @@ def test_a_database_that_cannot_be_read_is_said_and_stops_nobody(audit, database
     assert errors.count("\n") == 1
 
 
-def test_without_a_network_it_says_so_in_one_line(audit):
+def test_without_a_network_it_prints_one_line(audit):
     unreachable = ("--url", "http://127.0.0.1:9/")
     code, said, errors = audit(CLEAN + FLAWED, *unreachable)
     assert (code, said) == (0, "")

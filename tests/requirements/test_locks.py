@@ -1,4 +1,4 @@
-"""The locks: every package pinned and hashed, in step with what is asked for, and naming no place to get it from."""
+"""The locks pin and hash every package, match the requirements, and contain no index address."""
 
 import re
 import shutil
@@ -62,7 +62,7 @@ def test_every_package_is_pinned_with_hashes(lock):
 
 
 @pytest.mark.parametrize("name", [f"{lock}.{kind}" for lock in LOCKS for kind in ("in", "txt")])
-def test_no_lock_says_where_packages_come_from(name):
+def test_no_lock_contains_an_index_address(name):
     text = (FOLDER / name).read_text()
     for forbidden in ("://", "--index", "--extra-index", "--find-links", "--trusted-host", " @ ", "-e "):
         assert forbidden not in text, f"{name} holds {forbidden!r}"
@@ -81,7 +81,7 @@ def test_a_lock_is_in_step_with_its_input(lock):
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_holds_nothing_that_nobody_asked_for(lock):
+def test_a_lock_contains_only_required_packages(lock):
     asked = {canonicalize_name(one.name) for one in asked_in(lock)}
     for block in blocks(lock):
         name = canonicalize_name(Requirement(block[0].rstrip(" \\")).name)
@@ -92,7 +92,7 @@ def test_a_lock_holds_nothing_that_nobody_asked_for(lock):
 
 @pytest.mark.parametrize("lock", ["dev", "controller", "pyworker"])
 def test_what_pinned_packages_need_is_pinned_in_a_version_that_suits_them(lock):
-    """By the metadata of the installed packages; a package that is not installed is skipped."""
+    """Requirements from the metadata of installed packages; packages that are not installed are skipped."""
     pins = pinned(lock)
     looked = 0
     for name, versions in pins.items():
@@ -120,7 +120,7 @@ def project(path: str) -> dict:
 
 
 def declared(lines: list[str]) -> dict[str, Requirement]:
-    """By name, our own packages left out: they are installed from here."""
+    """Installed versions by name, without stoker's own packages, which are installed from this repository."""
     read = [Requirement(line) for line in lines]
     return {canonicalize_name(one.name): one for one in read if not OURS & {canonicalize_name(one.name)}}
 
@@ -133,7 +133,7 @@ def same(one: Requirement, other: Requirement) -> bool:
     return (one.specifier, str(one.marker)) == (other.specifier, str(other.marker))
 
 
-def test_the_controllers_lock_asks_for_what_its_project_declares():
+def test_the_controllers_lock_matches_its_project():
     wanted = declared(project("pyproject.toml")["project"]["dependencies"])
     client = project("sdk/pyproject.toml")["project"]
     wanted |= declared(client["dependencies"] + client["optional-dependencies"]["cli"])
@@ -143,7 +143,7 @@ def test_the_controllers_lock_asks_for_what_its_project_declares():
     assert all(same(asked[name], wanted[name]) for name in wanted)
 
 
-def test_the_workers_lock_asks_for_what_its_project_declares():
+def test_the_workers_lock_matches_its_project():
     wanted = declared(project("pyworker/pyproject.toml")["project"]["dependencies"])
     asked = told("pyworker")
     assert asked.keys() == wanted.keys()
@@ -167,7 +167,7 @@ def test_what_several_locks_pin_they_pin_in_the_same_version():
             assert [version for version, _ in versions] == [version for version, _ in dev[name]], name
 
 
-def test_this_environment_is_what_the_lock_says():
+def test_this_environment_matches_the_lock():
     for name, versions in pinned("dev").items():
         due = [pin for _, pin in versions if pin.marker is None or pin.marker.evaluate()]
         for pin in due:

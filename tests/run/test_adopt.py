@@ -1,4 +1,4 @@
-"""Instances without an owner are given to this deployment, after a person said so."""
+"""`stokerd adopt` assigns instances without an owner to this deployment after confirmation."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What is wrong with the machine or the settings ends a role with one sentence and an exit code, never with a traceback."""
+"""Errors of the system or the settings end a command with one sentence and an exit code, without a traceback."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
-    """Each role of this file ends before it serves; what it would set for its whole process stays as it is."""
+    """Keep the process's global settings: each role of this file ends before it serves."""
     monkeypatch.setattr("run.cli.configure_logs", lambda **_: None)
     monkeypatch.setattr("run.cli.os.umask", lambda _: 0)
     for name in ("STOKER_MARKET_KEY", "VAST_API_KEY"):
@@ -96,17 +96,17 @@ def test_what_stands_where_a_deployment_writes_is_named(tmp_path, name):
         (OSError(errno.ENOSPC, "No space left on device"), "cannot write: No space left on device; free"),
         (OSError(errno.EROFS, "Read-only file system"), "cannot write: Read-only file system; free"),
         (OSError(errno.EADDRINUSE, "in use"), "cannot listen: in use; free the port"),
-        (socket.gaierror(socket.EAI_NONAME, "unknown"), "cannot listen: unknown; give engine.host"),
+        (socket.gaierror(socket.EAI_NONAME, "unknown"), "cannot listen: unknown; set engine.host"),
     ],
 )
-def test_a_fault_of_the_machine_is_told_for_what_it_is(capsys, fault, said):
+def test_a_system_error_is_reported_with_advice(capsys, fault, said):
     with pytest.raises(SystemExit) as ended, _faults():
         raise fault
     assert ended.value.code == 3
     assert said in capsys.readouterr().err
 
 
-def test_a_fault_that_nobody_can_mend_by_settings_keeps_its_traceback(capsys):
+def test_an_unknown_error_keeps_its_traceback(capsys):
     with pytest.raises(OSError, match="wire"), _faults():
         raise OSError(errno.EPIPE, "wire")
     assert capsys.readouterr().err == ""
@@ -130,7 +130,7 @@ def test_output_that_cannot_be_written_is_one_sentence_and_no_success(tmp_path):
     assert "cannot write: No space left on device" in said
 
 
-def test_a_reader_that_went_away_is_no_traceback(tmp_path):
+def test_a_closed_pipe_causes_no_traceback(tmp_path):
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as broken:
@@ -168,7 +168,7 @@ def test_a_damaged_database_of_the_market_is_one_sentence_with_the_remedy(tmp_pa
     assert "restore it from a backup" in done.stderr
 
 
-def test_a_damaged_database_of_temporal_ends_in_its_last_words_and_the_remedy(tmp_path):
+def test_a_damaged_temporal_database_is_reported_with_log_and_advice(tmp_path):
     path = tmp_path / "state" / "temporal.db"
     path.parent.mkdir(mode=0o700)
     path.write_bytes(b"no database" * 1000)

@@ -1,4 +1,4 @@
-"""The identity of a deployment: where it comes from, and which copy decides."""
+"""The identity of a deployment: its source, and which copy is used."""
 
 import asyncio
 import json
@@ -126,7 +126,7 @@ def test_a_folder_on_another_machine_is_a_copy_even_where_all_else_is_the_same(
         require_original(folder)
 
 
-def test_a_card_that_was_added_or_an_id_that_cannot_be_read_is_no_copy():
+def test_an_added_card_or_an_unreadable_id_does_not_make_a_copy():
     kept = FolderLocation("machine", 7, ("card",))
     assert not kept.differs_from(FolderLocation("machine", 7, ("card", "new card")))
     assert not kept.differs_from(FolderLocation("machine", 7, ()))

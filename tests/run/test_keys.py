@@ -1,4 +1,4 @@
-"""Keys come from the environment or an owner-only file, and show themselves nowhere."""
+"""Keys are read from the environment or an owner-only file, and are never shown."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def test_development_generates_keys_once_readable_by_their_owner_only(tmp_path):
     assert load_keys(tmp_path, generate=True) == first
 
 
-def test_production_says_which_key_is_missing(tmp_path):
+def test_a_missing_key_is_named_in_production(tmp_path):
     with pytest.raises(CommandError, match="STOKER_ACCOUNT_KEY is not set"):
         load_keys(tmp_path, generate=False)
 
@@ -65,7 +65,7 @@ def test_a_broken_file_is_named_with_what_to_do(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["previous", "named", "account_keys"])
-def test_a_part_of_the_file_that_is_no_object_is_named(tmp_path, name):
+def test_a_part_of_the_file_that_is_not_an_object_is_named(tmp_path, name):
     load_keys(tmp_path, generate=True)
     path = tmp_path / "keys.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: "text"}))
@@ -73,7 +73,7 @@ def test_a_part_of_the_file_that_is_no_object_is_named(tmp_path, name):
         load_keys(tmp_path, generate=False)
 
 
-def test_a_part_of_the_file_that_is_null_is_none(tmp_path):
+def test_a_part_of_the_file_that_is_null_is_absent(tmp_path):
     load_keys(tmp_path, generate=True)
     path = tmp_path / "keys.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"previous": None}))
@@ -130,7 +130,7 @@ def with_password() -> str:
 
 @pytest.mark.parametrize("variable", ["STOKER_SIGNING_KEY_FILE", "STOKER_CA_KEY_FILE"])
 @pytest.mark.parametrize("wrong", ["no PEM", "the other's kind", "with a password"])
-def test_an_engine_is_told_that_a_file_holds_no_key_of_its_kind(tmp_path, monkeypatch, variable, wrong):
+def test_an_engine_refuses_a_file_without_the_required_key_type(tmp_path, monkeypatch, variable, wrong):
     load_keys(tmp_path, generate=True)
     stored = json.loads((tmp_path / "keys.json").read_text())
     other = "ca_key_pem" if variable == "STOKER_SIGNING_KEY_FILE" else "signing_key_pem"
@@ -161,11 +161,9 @@ def test_the_key_of_a_hosted_marketplace_is_never_invented(tmp_path, no_market_k
 
 
 @pytest.mark.parametrize("role", ["engine", "worker", "market", None])
-def test_a_key_that_was_generated_for_this_machines_marketplace_is_none_of_a_hosted_one(
-    tmp_path, no_market_key, monkeypatch, role
-):
+def test_a_generated_market_key_is_refused_for_the_hosted_market(tmp_path, no_market_key, monkeypatch, role):
     generated = load_keys(tmp_path, generate=True).market_key
-    with pytest.raises(CommandError, match="was generated for this machine's own marketplace") as told:
+    with pytest.raises(CommandError, match="was generated for the host marketplace") as told:
         load_keys(tmp_path, generate=False, role=role, hosted_market=True)
     assert generated not in str(told.value)
     monkeypatch.setenv("VAST_API_KEY", "a" * 64)
@@ -188,7 +186,7 @@ def test_a_blank_key_or_one_with_line_breaks_is_refused(tmp_path, monkeypatch, n
         load_keys(tmp_path, generate=False)
 
 
-def test_the_account_key_is_told_where_no_other_key_is_set(tmp_path, no_market_key):
+def test_the_account_key_is_printed_without_other_keys(tmp_path, no_market_key):
     with pytest.raises(CommandError, match="STOKER_ACCOUNT_KEY is not set"):
         load_account_key(tmp_path)
     expected = load_keys(tmp_path, generate=True).account_key

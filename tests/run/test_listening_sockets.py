@@ -1,4 +1,4 @@
-"""What processes listen on is read from the kernel."""
+"""Listening sockets of processes are read from /proc."""
 
 import os
 import socket

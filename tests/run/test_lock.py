@@ -1,4 +1,4 @@
-"""One deployment per state folder, on ports that are free."""
+"""One deployment per state folder, and free ports."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ def test_a_released_lock_can_be_taken_again(tmp_path, lock):
     lock.acquire()
 
 
-def test_a_lock_whose_holder_died_can_be_taken(tmp_path, lock):
+def test_a_lock_whose_holder_died_can_be_acquired(tmp_path, lock):
     script = f"from pathlib import Path; from run.state_folder.lock import StateLock; StateLock(Path({str(tmp_path)!r})).acquire()"
     subprocess.run([sys.executable, "-c", script], check=True)
     lock.acquire()
@@ -56,13 +56,15 @@ def test_a_child_left_from_an_earlier_run_is_named_with_what_to_do(tmp_path):
         try:
             record = ChildRecord(tmp_path)
             record.write({"temporal": left.pid})
-            with pytest.raises(CommandError, match=f"temporal, pid {left.pid}, is left .* kill {left.pid}"):
+            with pytest.raises(
+                CommandError, match=f"temporal, pid {left.pid}, still runs .* kill {left.pid}"
+            ):
                 record.refuse_stale()
         finally:
             left.kill()
 
 
-def test_a_pid_that_now_belongs_to_another_process_is_no_stale_child(tmp_path):
+def test_a_reused_pid_is_not_a_stale_child(tmp_path):
     record = ChildRecord(tmp_path)
     record.write({"temporal": os.getpid()})
     text = (tmp_path / "children.json").read_text()
@@ -71,7 +73,7 @@ def test_a_pid_that_now_belongs_to_another_process_is_no_stale_child(tmp_path):
 
 
 def test_pids_in_a_copied_folder_are_not_the_copys(tmp_path):
-    """The original runs on: its children must not be named to be killed."""
+    """The original deployment may still run, so its children must not be reported as leftover."""
     original, copy = tmp_path / "original", tmp_path / "copy"
     original.mkdir()
     ChildRecord(original).write({"temporal": os.getpid()})
@@ -83,18 +85,18 @@ def test_pids_in_a_copied_folder_are_not_the_copys(tmp_path):
 
 def test_pids_of_an_earlier_boot_are_not_ours(tmp_path, monkeypatch):
     ChildRecord(tmp_path).write({"temporal": os.getpid()})
-    monkeypatch.setattr("run.state_folder.lock.boot", lambda: "a later boot")
+    monkeypatch.setattr("run.state_folder.lock.boot_id", lambda: "a later boot")
     ChildRecord(tmp_path).refuse_stale()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"children": []}', '{"children": {"a": 1}}', "no JSON"])
-def test_a_damaged_record_of_children_names_nobody(tmp_path, text):
+def test_a_damaged_record_of_children_is_ignored(tmp_path, text):
     (tmp_path / "children.json").write_text(text)
     ChildRecord(tmp_path).refuse_stale()
 
 
 def test_a_pid_that_does_not_hold_the_lock_is_not_named_to_be_killed(tmp_path, lock):
-    """The holder may be in another container or on another machine, and its number another process here."""
+    """The holder may run in another container or machine, and its pid may be another process here."""
     lock.acquire()
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
         try:

@@ -1,4 +1,4 @@
-"""Stopping everything: what is destroyed, what is left alone, and what is said when something does not answer."""
+"""`stokerd panic`: which instances it destroys or keeps, and its errors if a service does not answer."""
 
 import io
 import json
@@ -131,7 +131,7 @@ async def test_a_wrong_market_key_is_a_fault_that_names_the_variable(market, con
 
 
 class Temporal:
-    """The part of a client that panic uses: workflows with their memos, and signals."""
+    """The part of a Temporal client that panic uses: workflows with memos, and signals."""
 
     def __init__(self, **members):
         self.members = members
@@ -163,9 +163,7 @@ class Execution:
 
 
 @pytest.mark.parametrize("endpoint", [None, "llm"])
-async def test_known_instances_are_destroyed_whatever_their_labels_and_the_list_say(
-    market, console, endpoint
-):
+async def test_known_instances_are_destroyed_regardless_of_labels_and_list(market, console, endpoint):
     ids = list(market.instances)
     market.edit_label(ids[0], "do not touch")
     market.omits = lambda instance: instance.id == ids[1]
@@ -185,7 +183,7 @@ async def test_known_instances_are_destroyed_whatever_their_labels_and_the_list_
 
 @pytest.fixture
 async def cluster(monkeypatch):
-    """A Temporal that TEMPORAL_ADDRESS names, while nothing listens at the settings' address."""
+    """A Temporal at TEMPORAL_ADDRESS, while the settings' address is unreachable."""
     async with await WorkflowEnvironment.start_local(
         namespace="production", dev_server_existing_path=str(temporal_binary())
     ) as env:
@@ -233,7 +231,7 @@ async def test_another_deployments_endpoints_are_not_stopped(cluster, market, co
     assert await endpoints_told(cluster, "llm") == []
 
 
-async def test_without_temporal_the_folder_tells_the_identity_of_the_same_temporal_only(
+async def test_without_temporal_the_folders_identity_counts_for_the_same_temporal_only(
     console, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("run.commands.panic.TEMPORAL_SECONDS_MAX", 0.1)

@@ -1,4 +1,4 @@
-"""A proxy of the environment is used for a marketplace elsewhere, and never for this machine."""
+"""The environment's proxy is used for a remote marketplace and never for this machine."""
 
 import ast
 from pathlib import Path
@@ -24,10 +24,10 @@ ROOMS = (
 CLIENTS = {"httpx.AsyncClient", "httpx.Client", "aiohttp.ClientSession"}
 FOLLOW_THE_ENVIRONMENT = ("httpx.get(", "httpx.post(", "httpx.request(", "urllib.request", "import requests")
 AIOHTTP_USES_NONE = "aiohttp.ClientSession"
-"""Its default is not to look at the environment."""
+"""Ignores the environment by default."""
 
 
-def test_every_http_client_says_whether_it_follows_the_environment():
+def test_every_http_client_sets_trust_env():
     silent = []
     for path in sorted(one for room in ROOMS for one in (ROOT / room).rglob("*.py")):
         text = path.read_text()

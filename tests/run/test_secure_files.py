@@ -1,4 +1,4 @@
-"""What a deployment writes, its owner alone can read; and what a child process is told, it needs."""
+"""Only the owner can read a deployment's files, and each child process gets only the secrets that it needs."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ STRANGERS = {"AWS_SECRET_ACCESS_KEY": "not ours", "PATH": "/bin"}
         ("engine", set(SECRETS) - {"STOKER_SECRET_HF_TOKEN", "STOKER_API_KEY"}),
     ],
 )
-def test_a_child_is_told_only_the_secrets_that_its_role_works_with(role, given):
+def test_a_child_gets_only_the_secrets_of_its_role(role, given):
     told = environment_for(role, SECRETS | SETTING | STRANGERS)
     assert set(told) & set(SECRETS) == given
     assert set(told) - set(SECRETS) == (set() if role is None else set(SETTING))
@@ -80,7 +80,7 @@ def test_a_state_folder_that_others_may_write_to_is_refused(tmp_path, mode):
     folder = tmp_path / "shared"
     folder.mkdir()
     folder.chmod(mode)
-    with pytest.raises(CommandError, match="shared with other users.*state_dir of its own"):
+    with pytest.raises(CommandError, match="shared with other users.*separate state_dir"):
         StateLock(folder).acquire()
     assert folder.stat().st_mode & 0o7777 == mode
 
@@ -127,11 +127,11 @@ async def _a_child_writes(tmp_path):
         ("127.0.0.1", "this machine only"),
         ("::1", "this machine only"),
         ("localhost", "this machine only"),
-        ("0.0.0.0", "WARNING: the engine listens on 0.0.0.0, without TLS"),
-        ("192.168.1.5", "WARNING: the engine listens on 192.168.1.5, without TLS"),
+        ("0.0.0.0", "WARNING: the engine listens on 0.0.0.0 without TLS"),
+        ("192.168.1.5", "WARNING: the engine listens on 192.168.1.5 without TLS"),
     ],
 )
-def test_a_deployment_says_who_can_reach_it(host, said):
+def test_the_banner_says_whether_the_network_can_reach_the_deployment(host, said):
     settings = DevSettings.model_validate(json.loads(json.dumps({"engine": {"host": host}})))
     assert said in describe_exposure(settings, [ListeningSocket(1, "127.0.0.1", 8080)])
     assert said in describe_exposure(settings, None)

@@ -1,4 +1,4 @@
-"""`temporal-dev.yaml` is checked, and what is wrong in it is said with what to do."""
+"""Validation of `temporal-dev.yaml`, with errors that say what to do."""
 
 import json
 from pathlib import Path

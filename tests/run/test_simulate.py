@@ -1,4 +1,4 @@
-"""`stokerd simulate` as a user runs it: answers, pictures, errors with their exit codes."""
+"""`stokerd simulate` as a command: output, charts, errors and exit codes."""
 
 import gzip
 import json
@@ -45,7 +45,7 @@ def test_a_trace_is_answered_with_a_table_by_the_installed_command(trace, config
     assert "wait p50 / p99 / p99.9" in done.stdout
 
 
-def test_a_wanted_queue_time_is_answered_with_a_line_to_paste_and_whole_pictures(trace, config, tmp_path):
+def test_a_queue_time_gives_a_command_to_paste_and_complete_charts(trace, config, tmp_path):
     pytest.importorskip("matplotlib")
     out = tmp_path / "out"
     done = simulate(trace, "--endpoint", config, "--perf", 100, "--queue", 1000, "--pictures", out)
@@ -55,7 +55,7 @@ def test_a_wanted_queue_time_is_answered_with_a_line_to_paste_and_whole_pictures
     assert "99 % of requests begin within 1000 s for $" in done.stdout
     line = next(line for line in done.stdout.splitlines() if "stoker endpoints update" in line)
     words = line.replace("ENDPOINT", "llm").split()[1:]
-    # the line is one that the CLI reads: it fails on the engine that is not there, not on its options
+    # The CLI accepts the command: it fails because there is no engine, not because of its options.
     tried = CliRunner().invoke(
         stoker_app, ["--url", "http://127.0.0.1:9", "--api-key", "a-key-0123456789", *words]
     )
@@ -80,11 +80,11 @@ def test_a_recorded_request_log_is_replayed_for_one_endpoint(tmp_path, config):
     assert (several.exit_code, "say which with --only NAME" in several.stderr) == (2, True)
 
 
-def test_a_wish_that_nothing_meets_is_said_with_what_comes_nearest(trace, config):
+def test_an_impossible_target_is_reported_with_the_nearest_config(trace, config):
     done = simulate(trace, "--endpoint", config, "--perf", 100, "--budget", "0.0001")
     assert done.exit_code == 1
     assert "nothing tried costs at most $0.0001/h; the least is $" in done.stdout
-    assert "nothing that was tried meets what was wanted" in done.stderr
+    assert "no tried config meets the target" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_running_endpoint_is_assumed_unless_its_first_boots_are_asked_for(tmp_
     assert within[warm] > within[cold]
 
 
-def test_a_cap_that_the_load_exceeds_is_said(trace, tmp_path):
+def test_a_load_over_max_workers_is_reported(trace, tmp_path):
     config = tmp_path / "endpoint.yaml"
     config.write_text("min_workers: 0\nmax_workers: 1\nmin_load: 0\n")
     done = simulate(trace, "--endpoint", config, "--perf", 10)

@@ -1,4 +1,4 @@
-"""The supervisor keeps children running and leaves none behind."""
+"""The supervisor restarts children and stops all of them."""
 
 import asyncio
 import os
@@ -64,7 +64,7 @@ async def test_a_child_that_cannot_be_started_now_is_tried_again(supervisor, tmp
     sleeper = child(tmp_path, SLEEPER)
     await supervisor.start(sleeper)
     sleeper.log_file.unlink()
-    sleeper.log_file.mkdir()  # as good as a full disk: it cannot be opened
+    sleeper.log_file.mkdir()  # like on a full disk, the file cannot be opened
     with capture_logs() as said:
         os.kill(sleeper.pid, signal.SIGKILL)
         await until(lambda: sum(line["event"] == "child.not_started" for line in said) >= 2)
@@ -99,7 +99,7 @@ async def test_a_stopped_child_is_not_started_again(supervisor, tmp_path):
 
 
 def children() -> set[int]:
-    """Every living child of this process."""
+    """Every running child of this process."""
     found = set()
     for process in Path("/proc").iterdir():
         try:

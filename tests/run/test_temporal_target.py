@@ -1,4 +1,4 @@
-"""Every command finds Temporal by one rule, and says which it found."""
+"""All commands determine their Temporal target in the same way, and print it."""
 
 import socket
 
@@ -62,8 +62,8 @@ async def test_a_temporal_that_does_not_answer_is_a_sentence_that_names_it(monke
     assert told.value.exit_code == 4
 
 
-async def test_a_port_that_takes_connections_and_says_nothing_ends_in_time(monkeypatch):
-    monkeypatch.setattr("run.processes.temporal_server._ANSWER_SECONDS", 0.2)
+async def test_a_port_that_accepts_connections_and_never_answers_times_out(monkeypatch):
+    monkeypatch.setattr("run.processes.temporal_server._RPC_SECONDS_MAX", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings = TemporalSettings(port=silent.getsockname()[1])
         with pytest.raises(CommandError, match="did not answer"):

@@ -1,4 +1,4 @@
-"""Which requests a web page may have sent."""
+"""Detection of cross-origin requests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Text from outside on a person's terminal."""
+"""Escaping of external text for terminals."""
 
 import json
 import unicodedata

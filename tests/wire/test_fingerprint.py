@@ -34,7 +34,7 @@ def test_the_route_counts():
 
 
 @given(st.binary(max_size=40))
-def test_what_is_not_json_is_taken_as_it_is(payload):
+def test_a_payload_that_is_not_json_is_hashed_as_it_is(payload):
     assert fingerprint("/x", payload) == fingerprint("/x", payload)
 
 

@@ -10,5 +10,5 @@ def test_digits_are_an_id() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "llm", "-1", "1.0", " 1", "²", "٣", "9" * 19, "9" * 5000])
-def test_anything_else_is_none_and_no_fault(text: str) -> None:
+def test_other_text_is_none_and_not_an_error(text: str) -> None:
     assert read_id(text) is None

@@ -1,4 +1,4 @@
-"""What peers send: strict where a person types, tolerant where a peer speaks."""
+"""Wire types: strict for user input, tolerant for messages of peers."""
 
 import pytest
 from pydantic import ValidationError
@@ -27,7 +27,7 @@ def test_a_route_request_of_the_official_client_is_read():
     assert (asked.endpoint, asked.cost, asked.request_idx) == ("llm", 256.0, 0)
 
 
-def test_a_route_request_has_defaults_and_ignores_what_it_does_not_know():
+def test_a_route_request_has_defaults_and_ignores_unknown_fields():
     asked = RouteRequest.model_validate({"endpoint": "llm", "from_the_future": 1})
     assert (asked.cost, asked.request_idx, asked.replay_timeout, asked.failed_url) == (100.0, 0, 60.0, "")
 
@@ -60,7 +60,7 @@ def test_every_field_that_the_worker_needs_is_demanded_of_a_route(field):
         Route.model_validate({name: value for name, value in ROUTE.items() if name != field})
 
 
-def test_a_route_keeps_what_it_does_not_know_for_the_worker():
+def test_a_route_keeps_unknown_fields_for_the_worker():
     route = Route.model_validate(ROUTE | {"__request_id": "abc"})
     assert route.model_dump()["__request_id"] == "abc"
 
@@ -122,7 +122,7 @@ def test_no_negative_or_endless_figure_is_believed(field, value):
         WorkerStatus.model_validate(OFFICIAL_REPORT | {field: value})
 
 
-def test_a_report_of_a_newer_worker_is_read_without_what_is_new():
+def test_unknown_fields_of_a_newer_worker_are_ignored():
     status = WorkerStatus.model_validate(
         OFFICIAL_REPORT | {"mood": "fine", "gpus": [{"index": 0, "name": "H100", "fan": 3}]}
     )
@@ -159,7 +159,7 @@ def test_an_offer_names_its_machine_kind():
         Offer.model_validate({"id": 1, "dph_total": -1})
 
 
-def test_an_instance_that_says_little_is_an_instance():
+def test_an_instance_with_few_fields_is_valid():
     instance = Instance.model_validate({"id": 5, "actual_status": None, "something": {}})
     assert (instance.actual_status, instance.label) == (None, None)
 
@@ -223,7 +223,7 @@ def test_states_are_printed_in_capitals_and_spoken_in_small_letters():
     assert WorkerState("stopped") is WorkerState.INACTIVE
 
 
-def test_a_problem_says_itself_to_both_kinds_of_client():
+def test_a_problem_is_readable_by_both_kinds_of_client():
     problem = Problem(409, "name_taken", "there is one; take another name", headers={"Retry-After": "1"})
     assert problem.body() == {
         "success": False,
@@ -235,7 +235,7 @@ def test_a_problem_says_itself_to_both_kinds_of_client():
     assert str(problem) == problem.message
 
 
-def test_a_description_names_field_expectation_and_what_came():
+def test_a_description_names_the_field_the_expected_and_the_received_value():
     with pytest.raises(ValidationError) as caught:
         RouteRequest.model_validate({"endpoint": "llm", "cost": "a lot"})
     said = describe(caught.value)

@@ -1,4 +1,4 @@
-"""Numbers that come as text."""
+"""Parsing of numbers in text."""
 
 import math
 
@@ -24,12 +24,12 @@ def test_a_decimal_number_is_read(number: float) -> None:
 
 
 @pytest.mark.parametrize("text", PYTHONS_OWN)
-def test_what_only_python_calls_a_number_is_none(text: str) -> None:
+def test_python_only_number_syntax_is_none(text: str) -> None:
     assert read_number(text) is read_whole(text) is finite(text) is None
 
 
 @pytest.mark.parametrize("value", [None, True, [], {}, math.nan, math.inf, 10**400])
-def test_a_json_value_that_is_no_finite_number_is_none(value: object) -> None:
+def test_a_json_value_that_is_not_a_finite_number_is_none(value: object) -> None:
     assert finite(value) is None
 
 

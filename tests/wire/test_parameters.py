@@ -1,4 +1,4 @@
-"""Every row of the parameters' table: its default, its bounds, and one step beyond."""
+"""Defaults and bounds of every documented parameter, and values just outside."""
 
 import pytest
 from hypothesis import given
@@ -51,7 +51,7 @@ def test_the_defaults_are_those_of_the_documentation():
     assert {name: config[name] for name in DEFAULTS} == DEFAULTS
 
 
-def test_what_is_added_to_the_documented_parameters_is_off_or_generous_by_default():
+def test_additional_parameters_are_off_or_generous_by_default():
     config = EndpointConfig().model_dump()
     assert {name: config[name] for name in config.keys() - DEFAULTS.keys()} == {
         "dollars_per_hour_max": None,
@@ -91,7 +91,7 @@ def test_a_misspelt_parameter_is_refused(model):
     assert "max_worker" in describe(caught.value)
 
 
-def test_a_patch_changes_what_it_gives_and_nothing_else():
+def test_a_patch_changes_only_its_fields():
     config = EndpointConfig(max_workers=4, min_load=7)
     patch = EndpointPatch.model_validate({"max_workers": 9, "min_load": None, "endpoint_state": "stopped"})
     changed = config.patched(patch)

@@ -1,4 +1,4 @@
-"""Every exception of every package travels whole: by pickle, copy and deepcopy."""
+"""Every exception of every package survives pickle, copy and deepcopy."""
 
 import copy
 import importlib
@@ -8,6 +8,7 @@ import pkgutil
 import typing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from enum import Enum
 from multiprocessing import get_context
 from types import ModuleType
 
@@ -32,7 +33,7 @@ def modules() -> Iterator[ModuleType]:
 
 
 def exceptions() -> list[type[BaseException]]:
-    """Every exception class that a room defines, nested ones too."""
+    """Every exception class of the packages, including nested ones."""
     found = {
         each
         for module in modules()
@@ -46,7 +47,7 @@ def exceptions() -> list[type[BaseException]]:
 
 
 def value_of(annotation: object) -> object:
-    """A value that is not the default of anything."""
+    """A value that is not a default."""
     samples = {
         str: "said", int: 418, float: 1.5, bool: True, bytes: b"raw", dict: {"deep": [1, {"er": None}]}, list: [1],
         tuple: (1,), typing.Any: {"deep": [1, {"er": None}]},
@@ -55,6 +56,8 @@ def value_of(annotation: object) -> object:
         return samples[annotation]
     if inspect.isclass(annotation) and issubclass(annotation, BaseException):
         return made(annotation)
+    if inspect.isclass(annotation) and issubclass(annotation, Enum):
+        return list(annotation)[-1]
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in samples:
         return samples[origin]
@@ -62,7 +65,7 @@ def value_of(annotation: object) -> object:
 
 
 def made(kind: type[BaseException]) -> BaseException:
-    """One with every argument that the class takes."""
+    """An exception with all arguments of its class."""
     if "__init__" not in {
         name for each in kind.__mro__ if each.__module__.split(".")[0] in ROOMS for name in vars(each)
     }:
@@ -91,7 +94,7 @@ def test_the_walk_finds_the_exceptions() -> None:
         "ModelError",
         "RequestTimedOut",
         "Refused",
-        "Away",
+        "WorkerFailed",
         "Problem",
         "TicketRefused",
         "OriginFault",

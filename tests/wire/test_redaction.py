@@ -1,4 +1,4 @@
-"""Secrets are known by their variables' names, and leave no text."""
+"""Secrets are recognised by variable names and redacted in text."""
 
 import pytest
 
@@ -10,18 +10,18 @@ from stoker_wire.security.redaction import is_secret_name, plaintext_secrets, re
     ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "DB_PASSWORD", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "MASTER_TOKEN",
      "CONTAINER_API_KEY", "GITHUB_TOKEN_2", "hf_token", "SECRET", "AWS_ACCESS_KEY_ID"],
 )  # fmt: skip
-def test_a_name_that_says_secret_is_one(name):
+def test_a_secret_name_is_recognised(name):
     assert is_secret_name(name)
 
 
 @pytest.mark.parametrize(
     "name", ["MAX_TOKENS", "TOKENIZER", "MODEL_NAME", "KEYS", "KEYBOARD", "PORT", "MONKEY", "TOKEN_LIMIT", "CACHE_KEY_LEN"]
 )  # fmt: skip
-def test_a_name_that_only_sounds_alike_is_none(name):
+def test_a_similar_name_is_not_a_secret_name(name):
     assert not is_secret_name(name)
 
 
-def test_a_reference_is_no_plain_secret():
+def test_a_reference_is_not_a_plaintext_secret():
     given = {
         "HF_TOKEN": "secret:HF_TOKEN",
         "DB_PASSWORD": "in plain text",

@@ -1,4 +1,4 @@
-"""JSON from outside: one reading, or one error with a sentence."""
+"""Parsing of external JSON: one value, or one error with a message."""
 
 import json
 import math
@@ -54,7 +54,7 @@ def test_anything_else_is_one_error_with_a_sentence(text: str | bytes, said: str
 @pytest.mark.parametrize(
     "text", ["", "{", "1" * 5000, "[" * 1000 + "]" * 1000, "[" * 100_000, b"\xff", b"\xff\xfe[\x00"]
 )
-def test_a_peers_answer_that_is_no_json_is_the_same_error(text: str | bytes) -> None:
+def test_a_peers_answer_that_is_not_json_raises_not_json(text: str | bytes) -> None:
     with pytest.raises(NotJson):
         parse_answer(text)
 

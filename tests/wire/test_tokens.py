@@ -1,4 +1,4 @@
-"""Tokens, keys and tickets: what opens, and what must not."""
+"""Tokens, keys and tickets: valid and invalid ones."""
 
 import string
 
@@ -24,14 +24,14 @@ launch_ids = st.text("0123456789abcdef", min_size=12, max_size=12)
 
 
 @given(st.integers(1, 2**31), launch_ids)
-def test_a_worker_token_says_who_it_was_made_for(endpoint_id, launch_id):
+def test_a_worker_token_names_its_endpoint_and_launch(endpoint_id, launch_id):
     assert read_worker_token(SECRET, mint_worker_token(SECRET, endpoint_id, launch_id)) == (
         endpoint_id,
         launch_id,
     )
 
 
-def test_a_worker_token_of_another_deployment_says_nothing():
+def test_a_worker_token_of_another_deployment_is_refused():
     assert read_worker_token(b"another secret", TOKEN) is None
 
 
@@ -58,7 +58,7 @@ def test_no_changed_worker_token_is_accepted(place, character):
         "9" * 5000 + ".a.b",
     ],
 )
-def test_what_is_no_worker_token_is_none(text):
+def test_text_that_is_not_a_worker_token_is_none(text):
     assert read_worker_token(SECRET, text) is None
 
 
@@ -74,7 +74,7 @@ def test_an_endpoint_key_opens_its_endpoint_in_its_version_only():
     assert not endpoint_key_matches(SECRET, "\ud800", 7, 1)
 
 
-def test_a_worker_token_is_no_endpoint_key_and_the_ids_do_not_run_together():
+def test_a_worker_token_is_not_an_endpoint_key_and_ids_are_separated():
     assert mint_worker_token(SECRET, 1, "12") != mint_worker_token(SECRET, 11, "2")
     assert mint_worker_token(SECRET, 1, "1").split(".")[-1] != mint_endpoint_key(SECRET, 1, 1).split("-")[-1]
 
@@ -112,7 +112,7 @@ def test_no_changed_ticket_is_accepted(data):
 
 @given(
     st.text(st.characters(exclude_categories=()), max_size=200)
-)  # half surrogate pairs too: JSON carries them
+)  # also lone surrogates, which JSON can contain
 def test_no_text_is_a_ticket(text):
     with pytest.raises(TicketRefused) as caught:
         verify_ticket(text, KEY, worker=TICKET.w, now=0)

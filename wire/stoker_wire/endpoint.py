@@ -47,13 +47,13 @@ class EndpointConfig(StrictModel):
     """
 
     max_workers: int = Field(16, ge=0, le=10_000)
-    """Hard cap on all workers that exist or are being created, hot and cold together. An endpoint grows to 1000 at most."""
+    """Maximum number of workers, hot, cold and being created. An endpoint grows to at most 1000."""
 
     min_workers: int = Field(5, ge=0, le=10_000, validation_alias=_MIN_WORKERS)
-    """Floor on workers with the model loaded at least once, hot + cold. The REST API calls it `cold_workers`."""
+    """Minimum number of workers with the model loaded at least once, hot + cold. `cold_workers` in the REST API."""
 
     min_load: float = Field(1.0, ge=0)
-    """Floor under the hot capacity, load/s: any value > 0 keeps at least one worker hot."""
+    """Minimum hot capacity, load/s: any value > 0 keeps at least one worker hot."""
 
     target_util: float = Field(0.9, gt=0, le=1)
     """Hot capacity = predicted load / target_util. 900 load/s at 0.9 -> 1000."""
@@ -65,7 +65,7 @@ class EndpointConfig(StrictModel):
     """Total capacity (hot + cold) target, load/s, set directly."""
 
     inactivity_timeout: float | None = None
-    """Seconds since the last request that gate scaling to zero. None or 0: no gate. Negative: never to zero."""
+    """Seconds without a request before scaling to zero. None or 0: no delay. Negative: never scale to zero."""
 
     max_queue_time: float = Field(30.0, gt=0)
     """Seconds: a worker whose expected queue time is at this limit takes no more requests."""
@@ -74,10 +74,10 @@ class EndpointConfig(StrictModel):
     """Seconds: when the endpoint's expected queue time passes this, capacity is added."""
 
     endpoint_state: EndpointState = EndpointState.ACTIVE
-    """`active`: routed and scaled. `suspended`: routed, not scaled. `stopped`: not scaled, every worker is stopped (cold)."""
+    """`active`: routed and scaled. `suspended`: routed, not scaled. `stopped`: every worker is stopped (cold)."""
 
     dollars_per_hour_max: float | None = Field(None, gt=0)
-    """Hard budget: the workers of this endpoint together never cost more, running, in $/h. None: no budget."""
+    """Budget: the maximum price of all running workers together, $/h. None: no budget."""
 
     drain_seconds_max: float = Field(600.0, ge=0)
     """How long a draining worker may finish what it holds before it is stopped. One that is stopped only to save money

@@ -11,7 +11,7 @@ COST_MAX = 1e12
 
 
 class RouteRequest(TolerantModel):
-    """A client's request for a worker. `request_idx` is 0 for a new request, else the earlier index (poll or re-route)."""
+    """A client's request for a worker. `request_idx`: 0 for a new request, else the earlier index (poll or re-route)."""
 
     endpoint: str = Field(min_length=1, max_length=255)
     api_key: str = ""
@@ -22,7 +22,7 @@ class RouteRequest(TolerantModel):
     failed_url: str = Field("", max_length=2048)
     """Sent by stoker's client: url of the worker that just refused or dropped this request."""
     fingerprint: str = Field("", max_length=64)
-    """Sent by stoker's client: equal for all copies of a request (`stoker_wire.security.fingerprint`); empty: unknown."""
+    """Sent by stoker's client: equal for all copies of a request (`stoker_wire.security.fingerprint`)."""
 
 
 class Route(BaseModel):

@@ -62,8 +62,8 @@ class WorkerStatus(TolerantModel):
     def process(self) -> str:
         """Id of the reporting process; empty: unknown, e.g. while an official worker loads.
 
-        An official worker sends no `incarnation`. Its `loadtime` has microseconds and is constant during the life of the
-        process, so it identifies the process. A value in whole milliseconds is not such a measurement.
+        An official worker sends no `incarnation`. Its `loadtime` has microseconds and is constant during the life of
+        the process, so it identifies the process. A value in whole milliseconds is not such a measurement.
         """
         if self.incarnation or self.loadtime == round(self.loadtime, 3):
             return self.incarnation

@@ -33,7 +33,7 @@ class Workergroup(StrictModel):
     """Id of the marketplace template that the instances run."""
 
     search_params: SearchParams = ""
-    """Filters for eligible offers: `gpu_name=RTX_4090 num_gpus=1 dph_total<0.6`, `{"verified": {"eq": true}}`, or a list."""
+    """Filters for offers: `gpu_name=RTX_4090 num_gpus=1 dph_total<0.6`, `{"verified": {"eq": true}}`, or a list."""
 
     launch_args: str = Field("", max_length=16_384)
     """Options of instance creation, e.g. `--env "-e A=b" --disk 40`."""

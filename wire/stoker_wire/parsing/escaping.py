@@ -12,7 +12,7 @@ _JOINERS = "\u200c\u200d"
 """Joiners inside words and emoji; they have no effect on a terminal."""
 _ODD = re.compile(r"[^\x20-\x7e]")
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Unicode categories: control, format (direction marks too), surrogate, private, unassigned, line and paragraph separator."""
+"""Unicode categories: control, format (with direction marks), surrogate, private, unassigned, line and paragraph."""
 
 
 def escape_line(text: str) -> str:

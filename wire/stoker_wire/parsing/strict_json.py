@@ -1,7 +1,7 @@
 """A strict JSON parser for external input.
 
-Python's `json` also accepts NaN, Infinity, lone surrogates and UTF-16, turns 1e999 into infinity, and raises three kinds
-of errors. It accepts deep values that other programs cannot serialise.
+Python's `json` also accepts NaN, Infinity, lone surrogates and UTF-16, turns 1e999 into infinity, and raises three
+kinds of errors. It accepts deep values that other programs cannot serialise.
 """
 
 import json

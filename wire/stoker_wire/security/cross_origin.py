@@ -58,9 +58,9 @@ def cross_origin_problem(
 
     Args:
         method: in upper case.
-        host: the `Host` field; empty if there is none.
-        origin: the `Origin` field, if there is one.
-        fetch_site: the `Sec-Fetch-Site` field, if there is one.
+        host: the `Host` field; empty if it is missing.
+        origin: the `Origin` field, if present.
+        fetch_site: the `Sec-Fetch-Site` field, if present.
         names: the server's public host names, in lower case.
     """
     if host and not is_own_host(host, names):
