@@ -1,7 +1,7 @@
 """The constants that change behaviour: one record, grouped by theme. Units are in the names.
 
-Every docstring says what the constant does, and what happens when it is doubled. `docs/reference/tuning.md` is
-generated from this file. Users set the parameters of their endpoints instead; `policy.temperaments` names a few variants.
+Every docstring says what the constant does and what happens when it is doubled. `docs/reference/tuning.md` is
+generated from this file. Users set the parameters of their endpoints instead; `policy.temperaments` names variants.
 """
 
 from dataclasses import dataclass

@@ -15,12 +15,18 @@ def counted_dollars_per_hour(worker: Worker) -> float:
 class BudgetTracker:
     """The committed part of a budget. Amounts are dollars per hour, summed in billionths."""
 
-    def __init__(self, dollars_per_hour_max: float, workers: Iterable[Worker]) -> None:
-        self._budget = billionths(dollars_per_hour_max)
+    def __init__(self, budget_billionths: int) -> None:
+        self._budget = budget_billionths
         self._committed = 0
         self._released_by_drains = 0
+
+    @classmethod
+    def of(cls, dollars_per_hour_max: float, workers: Iterable[Worker]) -> "BudgetTracker":
+        """The tracker of a budget that these workers use."""
+        tracker = cls(billionths(dollars_per_hour_max))
         for worker in workers:
-            self._count(worker, 1)
+            tracker._count(worker, 1)
+        return tracker
 
     def exchange(self, before: Worker | None, after: Worker) -> None:
         """Account for a changed worker, or a new one if `before` is None."""

@@ -135,7 +135,7 @@ class PlanBuilder:
         """The budget after the operations so far; None: there is no budget."""
         if self.config.dollars_per_hour_max is None:
             return None
-        return BudgetTracker(self.config.dollars_per_hour_max, self.workers.values())
+        return BudgetTracker.of(self.config.dollars_per_hour_max, self.workers.values())
 
     @property
     def dollars_left(self) -> float:

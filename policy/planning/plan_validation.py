@@ -59,7 +59,7 @@ def _validator(observation: Observation, tuning: Tuning) -> "_Validator":
     observation = mark_unresponsive(observation, tuning)
     config, members = observation.config, Counter(each.workergroup_id for each in observation.workers)
     limit = config.dollars_per_hour_max
-    budget = None if limit is None else BudgetTracker(limit, observation.workers)
+    budget = None if limit is None else BudgetTracker.of(limit, observation.workers)
     blocked, _ = split(observation.learned.failed_hosts, observation.workers, observation.now)
     return _Validator(
         observation=observation,

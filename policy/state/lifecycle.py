@@ -201,11 +201,6 @@ _HOT, _BOOTING, _COLD = (
 # Tuples compare by identity. Sets would hash the enum members in Python code, a hundred times per plan.
 
 
-def readiness(worker: Worker) -> Readiness:
-    """The readiness of the worker's state."""
-    return LIFECYCLE[worker.state].readiness
-
-
 _MACHINE_NOT_RUNNING = frozenset({"stopped", "exited", "frozen", "offline", "created", "scheduling"})
 """Marketplace statuses of machines that do not run. A machine without a status has reported its error, so it runs."""
 
@@ -223,11 +218,6 @@ def is_booting(worker: Worker) -> bool:
 def is_cold(worker: Worker) -> bool:
     """Stopped or stopping, with the model on its disk."""
     return worker.loaded_once and worker.state in _COLD
-
-
-def exists(worker: Worker) -> bool:
-    """Whether it counts against max_workers, as every worker does until the marketplace reports it gone."""
-    return worker.state in LIFECYCLE
 
 
 def runs_or_will(worker: Worker) -> bool:

@@ -81,8 +81,8 @@ def fold_listing(
     ]
     if missing_ids:
         lines.append(
-            f"the marketplace's list lacks {len(missing_ids)} of {len(workers)} known instances (first: {missing_ids[0]})"
-            " that a query by id did not report as gone; the workers are kept"
+            f"the marketplace's list lacks {len(missing_ids)} of {len(workers)} known instances"
+            f" (first: {missing_ids[0]}) that a query by id did not report as gone; the workers are kept"
         )
     for worker in workers:
         instance = (

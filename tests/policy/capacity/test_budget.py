@@ -16,15 +16,15 @@ def test_the_tracked_rest_equals_a_fresh_sum(changes):
     """A running sum of floats would accumulate rounding errors."""
     before = [worker(f"w{number}", state, price=price) for number, (state, price, _, _) in enumerate(changes)]
     after = [worker(f"w{number}", state, price=price) for number, (_, _, state, price) in enumerate(changes)]
-    purse = BudgetTracker(20.0, before)
+    purse = BudgetTracker.of(20.0, before)
     for old, new in zip(before, after, strict=True):
         purse.exchange(old, new)
-    fresh = BudgetTracker(20.0, after)
+    fresh = BudgetTracker.of(20.0, after)
     assert (purse.left, purse.left_after_drains) == (fresh.left, fresh.left_after_drains)
 
 
 def test_draining_workers_count_until_they_have_stopped():
-    purse = BudgetTracker(1.0, [worker("hot"), draining("leaving")])
+    purse = BudgetTracker.of(1.0, [worker("hot"), draining("leaving")])
     assert (purse.left, purse.left_after_drains) == (0.4, 0.69)
     assert purse.affords(0.4)
     assert not purse.affords(0.41)

@@ -7,7 +7,6 @@ from policy.state.lifecycle import (
     advance,
     diagram,
     is_cold,
-    readiness,
     table,
 )
 from stoker_wire.states import GPU_BILLED
@@ -27,7 +26,7 @@ def test_every_state_but_the_first_can_be_reached():
 
 
 def test_every_billed_state_is_hot_or_booting():
-    assert {readiness(worker("w", state)) for state in GPU_BILLED} == {Readiness.HOT, Readiness.BOOTING}
+    assert {LIFECYCLE[state].readiness for state in GPU_BILLED} == {Readiness.HOT, Readiness.BOOTING}
 
 
 def test_a_transition_sets_since_and_the_same_state_keeps_it():
