@@ -39,30 +39,39 @@ class Ranking:
     """
 
     def __init__(
-        self,
+        self, placements: list[Placement], kinds_tried: dict[int, set[str]], perfs: PerfEstimates
+    ) -> None:
+        self._placements = placements
+        self._tried = kinds_tried
+        self._perfs = perfs
+        self._success_rates: dict[tuple[int, str], float] = {}
+        self._sorted: list[tuple[_Key, int]] = []
+        """Worst first; the second item is the index of the placement."""
+        self._any_perf_counts: bool | None = None
+        """Whether the order was made for a need of 0, which any perf satisfies; None: not sorted yet."""
+
+    @classmethod
+    def of(
+        cls,
         groups: Iterable[Workergroup],
         offers: Iterable[Offers],
         *,
         perfs: PerfEstimates,
         workers: Iterable[Worker],
-    ) -> None:
+    ) -> "Ranking":
+        """The offers that were found for these workergroups."""
         by_group = {each.workergroup_id: each.offers for each in offers}
         workers = tuple(workers)
-        self._perfs = perfs
-        self._tried: dict[int, set[str]] = {}
-        self._success_rates: dict[tuple[int, str], float] = {}
-        self._placements: list[Placement] = []
-        self._sorted: list[tuple[_Key, int]] = []
-        """Worst first; the second item is the index of the placement."""
-        self._any_perf_counts: bool | None = None
-        """Whether the order was made for a need of 0, which any perf satisfies; None: not sorted yet."""
+        tried: dict[int, set[str]] = {}
+        placements = []
         for group in groups:
             listed = by_group.get(group.id, ())
             ratio = _perf_per_dlperf(group.id, listed, perfs)
-            self._tried[group.id] = set(kinds_tried(group.id, perfs.learned, workers))
+            tried[group.id] = set(kinds_tried(group.id, perfs.learned, workers))
             for offer in listed:
                 perf = perfs.kind(group.id, offer.kind) or (offer.dlperf or 0.0) * ratio or perfs.mean
-                self._placements.append(Placement(group=group, offer=offer, perf=perf, is_new_kind=False))
+                placements.append(Placement(group=group, offer=offer, perf=perf, is_new_kind=False))
+        return cls(placements, tried, perfs)
 
     def take(self, need: float, eligible: Callable[[Placement], bool]) -> Placement | None:
         """Remove and return the best eligible placement; None: none is left. Ineligible ones are removed for good.

@@ -25,7 +25,7 @@ def recruit(
     allowed = [group for group in groups if not _is_failing(builder, group)]
     if not allowed or not _has_offers(builder, allowed, why):
         return
-    choice = _OfferChoice(builder, allowed)
+    choice = _OfferChoice.of(builder, allowed)
     while need > LOAD_EPSILON / 2 or count > 0:
         # A failing workergroup gets one attempt; the next attempt has to wait for its result.
         allowed = [group for group in allowed if not _is_failing(builder, group)]
@@ -61,19 +61,35 @@ def _wait_for_room(builder: PlanBuilder, why: Reason) -> None:
 class _OfferChoice:
     """The offers that may be rented, without those taken in this plan."""
 
-    def __init__(self, builder: PlanBuilder, groups: Iterable[Workergroup]) -> None:
+    def __init__(
+        self,
+        builder: PlanBuilder,
+        ranking: Ranking,
+        last_ranking: Ranking,
+        blocked: frozenset[int],
+        last_resort: frozenset[int],
+    ) -> None:
         self._builder = builder
-        blocked, shared = split(builder.all_failed_hosts, builder.observation.workers, builder.now)
-        self._blocked = {each.machine_id for each in blocked}
-        self._last_resort = {each.machine_id for each in shared}
+        self._ranking = ranking
+        self._last_ranking = last_ranking
+        self._blocked = blocked
+        """Hosts that failed."""
+        self._last_resort = last_resort
         """Hosts whose failure is not their own: tried when no other is free."""
         self._rented = {worker.offer_id for worker in builder}
         self._members = Counter(worker.workergroup_id for worker in builder)
-        self._ranking = Ranking(groups, fresh_offers(builder), perfs=builder.perfs, workers=builder)
-        self._last_ranking = (
-            Ranking(groups, fresh_offers(builder), perfs=builder.perfs, workers=builder)
-            if self._last_resort
-            else None
+
+    @classmethod
+    def of(cls, builder: PlanBuilder, groups: Iterable[Workergroup]) -> "_OfferChoice":
+        """The fresh offers for these workergroups, on hosts that are not blocked."""
+        groups, offers = tuple(groups), fresh_offers(builder)
+        blocked, shared = split(builder.all_failed_hosts, builder.observation.workers, builder.now)
+        return cls(
+            builder,
+            Ranking.of(groups, offers, perfs=builder.perfs, workers=builder),
+            Ranking.of(groups if shared else (), offers, perfs=builder.perfs, workers=builder),
+            frozenset(each.machine_id for each in blocked),
+            frozenset(each.machine_id for each in shared),
         )
 
     def has_room(self, group: Workergroup) -> bool:
@@ -94,7 +110,7 @@ class _OfferChoice:
             return placement.offer.machine_id not in self._last_resort and eligible(placement)
 
         chosen = self._ranking.take(need, preferred if self._last_resort else eligible)
-        if chosen is None and self._last_ranking is not None:
+        if chosen is None and self._last_resort:
             chosen = self._last_ranking.take(need, eligible)
         if chosen is not None:
             self._rented.add(chosen.offer.id)

@@ -1,7 +1,7 @@
 """Less capacity: the lowest price-performance first, and only what was not needed for a while."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable
 
 from policy.capacity.exact_sum import billionths
 from policy.capacity.limits import workers_min
@@ -33,7 +33,7 @@ def drain_surplus(builder: PlanBuilder, keep: float, why: Reason) -> None:
     left = sum([builder.perfs.worker(worker) for worker in ready])
     if not _has_surplus(builder, ready, left, keep):
         return
-    floors = _GroupFloors(builder, takes_requests)
+    floors = _GroupFloors(builder, ready)
     for worker in sorted(ready, key=lambda each: release_order(builder, each)):
         perf = builder.perfs.worker(worker)
         if not builder.is_free(worker) or not _covers(left - perf, keep, builder.tuning.scale_down_margin):
@@ -59,7 +59,7 @@ def release_surplus(builder: PlanBuilder, keep: float, why: Reason) -> None:
     cold = [worker for worker in builder if worker.state in (S.INACTIVE, S.CREATED)]
     if all(worker.loaded_once for worker in cold) and not _has_surplus(builder, cold, total, keep):
         return
-    floors = _GroupFloors(builder, _has_loaded_or_boots)
+    floors = _GroupFloors(builder, filter(_has_loaded_or_boots, builder))
     for worker in sorted(cold, key=lambda each: (each.loaded_once, release_order(builder, each))):
         if not builder.is_free(worker):
             continue
@@ -178,14 +178,13 @@ def _covers(left: float, keep: float, margin: float) -> bool:
 class _GroupFloors:
     """Workers and perf of each workergroup that has floors, as workers are removed one by one."""
 
-    def __init__(self, builder: PlanBuilder, counts: Callable[[Worker], bool]) -> None:
+    def __init__(self, builder: PlanBuilder, workers: Iterable[Worker]) -> None:
         self._builder = builder
         self._members: Counter[int] = Counter()
         self._perf: Counter[int] = Counter()
-        for worker in builder if any(map(_has_floor, builder.groups.values())) else ():
-            if counts(worker):
-                self._members[worker.workergroup_id] += 1
-                self._perf[worker.workergroup_id] += self._billionths(worker)
+        if any(map(_has_floor, builder.groups.values())):
+            for worker in workers:
+                self._add(worker, 1)
 
     def keep_hot_without(self, worker: Worker) -> bool:
         """Whether the workergroup keeps its min_load without this worker."""
@@ -203,8 +202,11 @@ class _GroupFloors:
 
     def remove(self, worker: Worker) -> None:
         """Subtract a worker."""
-        self._members[worker.workergroup_id] -= 1
-        self._perf[worker.workergroup_id] -= self._billionths(worker)
+        self._add(worker, -1)
+
+    def _add(self, worker: Worker, sign: int) -> None:
+        self._members[worker.workergroup_id] += sign
+        self._perf[worker.workergroup_id] += sign * self._billionths(worker)
 
     def _perf_without(self, worker: Worker) -> int:
         return self._perf[worker.workergroup_id] - self._billionths(worker)
