@@ -292,7 +292,7 @@ class _OpenAICall:
         try:
             return await self._client.send(call)
         except WorkerFailed as fault:
-            if fault.failure is not Failure.BROKE_OFF or not call.reused:
+            if fault.failure != Failure.BROKE_OFF or not call.reused:
                 raise
         # The worker may have closed an idle connection as the request came. A ticket opens once, so that a request
         # that was read all the same is refused and not run again.
@@ -416,17 +416,17 @@ class _OpenAICall:
             "openai_worker_failed",
             endpoint=self._endpoint.name,
             worker=route["worker_id"],
-            failure=fault.failure.name,
+            failure=fault.failure,
             error=str(fault),
         )
-        if fault.failure is Failure.SILENT:
+        if fault.failure == Failure.SILENT:
             seconds = self._endpoint.config.silence_seconds_max
             said = (
                 f"the worker sent nothing for {seconds:g} s and the request was cancelled; it is not run again; "
                 "raise silence_seconds_max of the endpoint if the model needs longer"
             )
             raise Problem(504, "worker_silent", said)
-        if fault.failure is Failure.CERTIFICATE:
+        if fault.failure == Failure.CERTIFICATE:
             self._turn.return_ticket()
             if self._turn.has_alternative and self._may_retry(attempt):
                 return
@@ -440,7 +440,7 @@ class _OpenAICall:
                 f"{attempt + 1} workers failed this request, the last one: {fault}; see the endpoint's logs"
             )
             raise Problem(502, "workers_failed", said)
-        self._failed_url = "" if fault.failure is Failure.MALFORMED else route["url"]
+        self._failed_url = "" if fault.failure == Failure.MALFORMED else route["url"]
 
 
 def _model(endpoint: Endpoint, name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import StrEnum
 from types import SimpleNamespace, TracebackType
 from typing import Self
 
@@ -18,26 +18,27 @@ _AUTO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """aiohttp would add these where the client sent none."""
 
 
-class Failure(Enum):
+class Failure(StrEnum):
     """Why a request has no answer."""
 
-    UNREACHABLE = auto()
+    UNREACHABLE = "unreachable"
     """No connection: the worker did not get the request."""
-    CERTIFICATE = auto()
+    CERTIFICATE = "certificate"
     """The worker's certificate is not trusted, or TLS failed otherwise."""
-    BROKE_OFF = auto()
+    BROKE_OFF = "broke_off"
     """The connection ended before the head of an answer was complete."""
-    MALFORMED = auto()
+    MALFORMED = "malformed"
     """The answer is not HTTP."""
-    SILENT = auto()
+    SILENT = "silent"
     """No byte came for as long as the endpoint allows."""
 
 
 class WorkerFailed(PicklableError, Exception):
     """The worker failed before a byte of its answer was passed on."""
 
-    def __init__(self, failure: Failure, message: str) -> None:
+    def __init__(self, failure: str, message: str) -> None:
         self.failure = failure
+        """A `Failure`."""
         super().__init__(message)
 
 
