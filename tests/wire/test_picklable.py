@@ -97,7 +97,7 @@ def test_the_walk_finds_the_exceptions() -> None:
         "WorkerFailed",
         "Problem",
         "TicketRefused",
-        "OriginFault",
+        "UpstreamError",
         "CommandError",
     } <= names
 
