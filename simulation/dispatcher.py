@@ -151,7 +151,7 @@ class SimulatedDispatcher:
         if not self.candidates:
             return False
         cost = self._costs[request]
-        told = self._world.settings.ends_told_seconds
+        told = self._world.settings.end_report_seconds
         chosen = choose(
             self.candidates,
             cost,
@@ -190,7 +190,7 @@ class SimulatedDispatcher:
         """Progress of the running request, as the engine knows it."""
         if not self._serial:
             return
-        candidate, told = member.candidate, self._world.settings.ends_told_seconds
+        candidate, told = member.candidate, self._world.settings.end_report_seconds
         if member.running < 0:
             candidate.set_idle(self._service_times, told)
             return

@@ -94,7 +94,7 @@ class WorldSettings:
     """Delay of an end report of a worker that serves one request at a time, seconds."""
     end_gap_seconds: float = 0.25
     """Least interval between two such reports, seconds."""
-    ends_told_seconds: float = 0.5
+    end_report_seconds: float = 0.5
     """The delay that an engine assumes for both, seconds."""
     signal_seconds: float = 0.3
     """Delay from engine to policy, seconds."""

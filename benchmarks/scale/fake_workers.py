@@ -207,7 +207,7 @@ class SimWorker(asyncio.Protocol):
             draining=False,
             queued=max(0, len(self._held) - 1),
             gpus=(),
-            ends_told_seconds=0.0,
+            end_report_seconds=0.0,
             incarnation=f"crowd-{self.id}",
             uptime_seconds=0.0,
             running_load=0.0,

@@ -346,7 +346,7 @@ def _check_figures(status: WorkerStatus) -> None:
     for name in ("num_requests_working", "queued", "num_requests_recieved"):
         if getattr(status, name) > _COUNT_MAX:
             raise Problem(400, "invalid_args", f"{name}: must be at most {_COUNT_MAX:,}")
-    for name in ("loadtime", "running_seconds", "ends_told_seconds"):
+    for name in ("loadtime", "running_seconds", "end_report_seconds"):
         if getattr(status, name) > _SECONDS_MAX:
             raise Problem(
                 400,

@@ -46,7 +46,7 @@ class Report:
             loadtime_s=status.loadtime,
             in_flight=status.num_requests_working,
             queued=status.queued,
-            end_report_seconds=status.ends_told_seconds,
+            end_report_seconds=status.end_report_seconds,
             running_load=status.running_load,
             running_since=now - status.running_seconds,
             error=status.error_msg,

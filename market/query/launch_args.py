@@ -80,7 +80,7 @@ class LaunchArgs:
 def parse_launch_args(text: str) -> LaunchArgs:
     """Parse a `launch_args` string with shell-like quoting. Raises GrammarError."""
     words = split_words(text)
-    said: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     at = 0
     while at < len(words):
         word = words[at]
@@ -94,30 +94,30 @@ def parse_launch_args(text: str) -> LaunchArgs:
         name = name.replace("-", "_")
         if name == "args":
             rest = ([attached] if equals else []) + [later.text for later in words[at + 1 :]]
-            said["args"] = tuple(rest)
+            options["args"] = tuple(rest)
             break
         if name in _SWITCHES:
             if equals:
                 raise GrammarError(f"--{name} takes no value", position=word.position)
-            said[_SWITCHES[name]] = True
+            options[_SWITCHES[name]] = True
             at += 1
             continue
         value = Word(attached, word.position) if equals else _value(words, at)
         at += 1 if equals else 2
-        _option(said, name, value, word)
-    return _launch_args(said)
+        _option(options, name, value, word)
+    return _launch_args(options)
 
 
-def _option(said: dict[str, Any], name: str, value: Word, word: Word) -> None:
+def _option(options: dict[str, Any], name: str, value: Word, word: Word) -> None:
     if name == "env":
         try:
-            said["env"] = {**said.get("env", {}), **parse_env(value.text)}
+            options["env"] = {**options.get("env", {}), **parse_env(value.text)}
         except GrammarError as error:
             raise GrammarError(f"--env: {error}", position=value.position) from None
     elif name in _TEXT:
-        said[_TEXT[name]] = value.text
+        options[_TEXT[name]] = value.text
     elif name in _NUMBERS:
-        said[_NUMBERS[name]] = _number(name, value)
+        options[_NUMBERS[name]] = _number(name, value)
     elif name == "onstart":
         raise GrammarError(
             "--onstart names a file on the user's machine, which cannot be read here",
@@ -147,26 +147,26 @@ def _number(name: str, value: Word) -> float:
     return number
 
 
-def _launch_args(said: dict[str, Any]) -> LaunchArgs:
-    runtype = _runtype(said)
-    entrypoint = said.pop("entrypoint", None)
-    volume = _volume(said)
+def _launch_args(options: dict[str, Any]) -> LaunchArgs:
+    runtype = _runtype(options)
+    entrypoint = options.pop("entrypoint", None)
+    volume = _volume(options)
     known = {f.name for f in fields(LaunchArgs)} - {"extra", "runtype"}
-    extra = {name: value for name, value in said.items() if name not in known}
+    extra = {name: value for name, value in options.items() if name not in known}
     if entrypoint is not None:
         extra["entrypoint"] = entrypoint
     if volume:
         extra["volume_info"] = volume
     return LaunchArgs(
-        runtype=runtype, extra=extra, **{name: value for name, value in said.items() if name in known}
+        runtype=runtype, extra=extra, **{name: value for name, value in options.items() if name in known}
     )
 
 
-def _runtype(said: dict[str, Any]) -> str | None:
-    ssh, jupyter, direct = (said.pop(name, False) for name in ("ssh", "jupyter", "direct"))
-    if said.get("jupyter_dir") or said.get("use_jupyter_lab"):
+def _runtype(options: dict[str, Any]) -> str | None:
+    ssh, jupyter, direct = (options.pop(name, False) for name in ("ssh", "jupyter", "direct"))
+    if options.get("jupyter_dir") or options.get("use_jupyter_lab"):
         jupyter = True
-    if jupyter and said.get("args") is not None:
+    if jupyter and options.get("args") is not None:
         raise GrammarError("--jupyter and --args exclude each other", advice="use --onstart-cmd")
     if jupyter:
         return "jupyter_direc ssh_direc ssh_proxy" if direct else "jupyter_proxy ssh_proxy"
@@ -174,12 +174,12 @@ def _runtype(said: dict[str, Any]) -> str | None:
         return "ssh_direc ssh_proxy" if direct else "ssh_proxy"
     if direct:
         raise GrammarError("--direct alone has no meaning", advice="add --ssh or --jupyter")
-    return "args" if said.get("args") is not None else None
+    return "args" if options.get("args") is not None else None
 
 
-def _volume(said: dict[str, Any]) -> dict[str, Any]:
-    create, link = said.pop("create_volume", None), said.pop("link_volume", None)
-    size, path, label = (said.pop(name, None) for name in ("volume_size", "mount_path", "volume_label"))
+def _volume(options: dict[str, Any]) -> dict[str, Any]:
+    create, link = options.pop("create_volume", None), options.pop("link_volume", None)
+    size, path, label = (options.pop(name, None) for name in ("volume_size", "mount_path", "volume_label"))
     if create is None and link is None:
         if size is not None or path or label:
             raise GrammarError("volume options need --create-volume or --link-volume")

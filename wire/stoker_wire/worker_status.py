@@ -42,7 +42,7 @@ class WorkerStatus(TolerantModel):
     draining: bool = False
     queued: int = Field(0, ge=0)
     """Requests waiting inside the worker for the model server."""
-    ends_told_seconds: float = Field(0.0, ge=0)
+    end_report_seconds: float = Field(0.0, ge=0)
     """The worker runs one request at a time and reports its end within this time. 0: several at a time, or unknown."""
     running_load: float = Field(0.0, ge=0)
     """Workload of the running request of such a worker, part of `cur_load`; 0: no request runs."""

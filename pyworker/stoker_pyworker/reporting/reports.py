@@ -64,7 +64,7 @@ class Report(msgspec.Struct):
     draining: bool
     queued: int
     gpus: tuple[GpuReading, ...]
-    ends_told_seconds: float
+    end_report_seconds: float
     running_load: float
     running_seconds: float
     incarnation: str
@@ -288,7 +288,7 @@ class Reporter:
             draining=health.draining,
             queued=self._queued(),
             gpus=self._gpus.readings,
-            ends_told_seconds=_ENDS_TOLD_SECONDS if running is not None else 0.0,
+            end_report_seconds=_ENDS_TOLD_SECONDS if running is not None else 0.0,
             running_load=_clamped(running.load) if running is not None else 0.0,
             running_seconds=running.seconds if running is not None else 0.0,
             incarnation=health.incarnation,

@@ -231,7 +231,7 @@ async def test_a_count_beyond_the_range_of_floats_is_refused(stage: Stage, name:
 async def test_a_clients_cost_never_fails_an_honest_workers_report(stage: Stage, cost: float) -> None:
     endpoint = await stage.endpoint()
     worker = endpoint.worker()
-    await endpoint.ready(worker, ends_told_seconds=1.0)
+    await endpoint.ready(worker, end_report_seconds=1.0)
     given = [await endpoint.route(cost=cost), await endpoint.route(cost=1)]
     ended = [
         {

@@ -22,7 +22,7 @@ class Serial(World):
             load + queued,
             running_load=load,
             running_seconds=seconds,
-            ends_told_seconds=0.5,
+            end_report_seconds=0.5,
         )
 
     def show(self, launch_id: str, request: QueuedRequest, seconds: float = 0.0) -> None:
@@ -33,7 +33,7 @@ class Serial(World):
             (request.request_idx,),
             running_load=request.cost,
             running_seconds=seconds,
-            ends_told_seconds=0.5,
+            end_report_seconds=0.5,
         )
 
     def queue(self, launch_id: str) -> float:
@@ -126,7 +126,7 @@ def test_a_worker_that_reports_no_progress_gets_requests_without_prefetch_limits
 def test_no_request_is_held_back_before_service_times_are_known() -> None:
     world = World()
     world.members("a")
-    world.report("a", ends_told_seconds=0.5)
+    world.report("a", end_report_seconds=0.5)
     assert [world.ask().worker is not None for _ in range(3)] == [True, True, True]
 
 

@@ -242,7 +242,7 @@ async def test_the_status_needs_the_workers_token_and_does_not_show_it(worker):
 async def test_a_serial_worker_reports_its_running_request(make_worker, model, engine):
     worker = await make_worker(handlers=handlers(allow_parallel_requests=False))
     await until(lambda: engine.statuses and engine.statuses[-1]["loadtime"] > 0)
-    assert engine.statuses[-1]["ends_told_seconds"] > 0
+    assert engine.statuses[-1]["end_report_seconds"] > 0
     assert engine.statuses[-1]["running_load"] == 0
     first = asyncio.create_task(worker.post("/held", cost=40))
     await until(lambda: model.answering == 1)
@@ -275,6 +275,6 @@ async def test_the_start_of_the_next_queued_request_is_reported_at_once(
 async def test_a_parallel_worker_reports_no_running_request(worker, model, engine):
     held = asyncio.create_task(worker.post("/held", cost=40))
     await until(lambda: engine.statuses and engine.statuses[-1]["cur_load"] == 40)
-    assert engine.statuses[-1]["ends_told_seconds"] == engine.statuses[-1]["running_load"] == 0
+    assert engine.statuses[-1]["end_report_seconds"] == engine.statuses[-1]["running_load"] == 0
     model.go.set()
     await held
