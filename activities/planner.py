@@ -47,9 +47,9 @@ def _decide(observation: Observation) -> tuple[Plan, str]:
     except Exception as fault:
         if not observation.deleting:
             raise
-        said = f"{type(fault).__name__}: {fault}"[:_FAULT_CHARS]
-        _log.error("planner_failed", error=said)
-        return plan_deletion(observation), said
+        message = f"{type(fault).__name__}: {fault}"[:_FAULT_CHARS]
+        _log.error("planner_failed", error=message)
+        return plan_deletion(observation), message
 
 
 def _advised(advice: Advice | None, observation: Observation, live: Plan) -> Advice | None:

@@ -190,9 +190,9 @@ class EndpointsApi:
         if done.left:
             reason = done.fault or "the marketplace still lists them"
             message += f", {len(done.left)} are left ({reason}); the sweep continues"
-        told = _deleted(message, deleted=len(done.destroyed), failed=len(done.left), begun=True)
+        reply = _deleted(message, deleted=len(done.destroyed), failed=len(done.left), begun=True)
         return answer(
-            told | {"destroyed_instances": list(done.destroyed), "left_instances": list(done.left)},
+            reply | {"destroyed_instances": list(done.destroyed), "left_instances": list(done.left)},
             202 if done.left else 200,
         )
 

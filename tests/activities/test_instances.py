@@ -186,9 +186,9 @@ async def test_no_secret_shows_in_errors_results_or_reprs(
     assert SECRET not in repr(fault) + str(fault.__cause__)
     assert "***" in fault.message
     made = await run(hands.create_instance, create(market, group))
-    said = repr(asdict(made)) + repr(secrets) + repr(market.launches) + repr(create(market, group))
-    assert SECRET not in said
-    assert "the deployment's secret" not in said
+    shown = repr(asdict(made)) + repr(secrets) + repr(market.launches) + repr(create(market, group))
+    assert SECRET not in shown
+    assert "the deployment's secret" not in shown
 
 
 async def test_an_adapter_bug_does_not_write_its_message_to_the_history(

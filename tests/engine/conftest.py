@@ -160,9 +160,9 @@ class EndpointDouble:
         for worker in workers:
             await worker.report(**status)
 
-    async def told(self) -> list[dict[str, Any]]:
+    async def received(self) -> list[dict[str, Any]]:
         """Every batch that its workflow received."""
-        return await self.handle.query("told")
+        return await self.handle.query("received")
 
     async def route(self, server: Server | None = None, **asked: Any) -> dict[str, Any]:
         """A route call with the endpoint's key."""

@@ -51,7 +51,7 @@ class StandIn:
         self.batches.append(MetricsBatch.model_validate(batch).model_dump(mode="json"))
 
     @workflow.query
-    def told(self) -> list[dict[str, Any]]:
+    def received(self) -> list[dict[str, Any]]:
         """Every batch, in order."""
         return self.batches
 

@@ -162,11 +162,11 @@ async def test_a_rerouted_request_gets_another_worker_and_the_failed_one_is_sign
     assert second["url"] != first["url"]
     assert second["reqnum"] != first["reqnum"]
 
-    async def told() -> list[dict[str, Any]]:
-        batches = await endpoint.told()
+    async def sent() -> list[dict[str, Any]]:
+        batches = await endpoint.received()
         return [w for b in batches if b["urgent"] for w in b["workers"] if w["suspect_since"]]
 
-    suspects = await until(told, "the workflow is told of the suspect")
+    suspects = await until(sent, "the suspect is signalled")
     assert suspects[0]["instance_id"] == first["worker_id"]
 
 
@@ -192,17 +192,17 @@ async def test_a_draining_worker_gets_no_requests_and_its_workflow_learns_that_t
 
     assert urls == {staying.url}
 
-    async def told() -> list[dict[str, Any]]:
-        batches = await endpoint.told()
+    async def sent() -> list[dict[str, Any]]:
+        batches = await endpoint.received()
         return [w for b in batches if b["urgent"] for w in b["workers"] if w["drain_seen"]]
 
-    assert (await until(told, "the drain is seen"))[0]["launch_id"] == leaving.launch_id
+    assert (await until(sent, "the drain is seen"))[0]["launch_id"] == leaving.launch_id
     await leaving.report()
 
     async def drained() -> bool:
-        return any("holds nothing" in batch["urgent"] for batch in await endpoint.told())
+        return any("holds nothing" in batch["urgent"] for batch in await endpoint.received())
 
-    await until(drained, "the workflow is told that it is empty")
+    await until(drained, "the drained worker is signalled")
 
 
 async def test_a_new_engine_routes_at_once_from_the_memo(bare_stage: Stage) -> None:
@@ -260,7 +260,7 @@ async def test_two_engines_serve_the_same_endpoint_with_indices_and_batches_of_t
     assert len({answer["reqnum"] for answer in answers}) == 10
 
     async def both() -> bool:
-        return len({batch["engine_id"] for batch in await endpoint.told()}) == 2
+        return len({batch["engine_id"] for batch in await endpoint.received()}) == 2
 
     await until(both, "both engines have spoken")
 

@@ -117,11 +117,11 @@ async def test_reports_about_unassigned_requests_are_ignored(stage: Stage) -> No
     mine, other = endpoint.worker(), endpoint.worker("bbbbbbbbbbbb", 102)
     await endpoint.ready(mine, other)
     answer = await endpoint.route()
-    holder, stranger = (mine, other) if answer["url"] == mine.url else (other, mine)
+    holder, other_worker = (mine, other) if answer["url"] == mine.url else (other, mine)
     known = stage.server.engine.directory.named(endpoint.name).workers
 
-    assert (await stranger.finish(answer["request_idx"], 12345))["known"] == 0
-    await stranger.report(working_request_idxs=[answer["request_idx"]])
+    assert (await other_worker.finish(answer["request_idx"], 12345))["known"] == 0
+    await other_worker.report(working_request_idxs=[answer["request_idx"]])
     assert known[holder.launch_id].outstanding.load == 100
     assert (await holder.finish(answer["request_idx"]))["known"] == 1
     assert known[holder.launch_id].outstanding.load == 0
@@ -134,13 +134,15 @@ async def test_a_ready_or_failed_worker_is_signalled_at_once(stage: Stage) -> No
     await worker.report()
 
     async def message(condition: str) -> list[dict[str, Any]]:
-        batches = [batch for batch in await endpoint.told() if batch["urgent"]]
+        batches = [batch for batch in await endpoint.received() if batch["urgent"]]
         return [w for batch in batches for w in batch["workers"] if w["condition"] == condition]
 
-    told = (await until(lambda: message("ready"), "ready is told"))[0]
-    assert (told["perf"], told["url"], told["loadtime_s"]) == (100.0, worker.url, 12.5)
+    sent = (await until(lambda: message("ready"), "ready is signalled"))[0]
+    assert (sent["perf"], sent["url"], sent["loadtime_s"]) == (100.0, worker.url, 12.5)
     await worker.report(error_msg="CUDA out of memory")
-    assert (await until(lambda: message("error"), "the error is told"))[0]["error"] == "CUDA out of memory"
+    assert (await until(lambda: message("error"), "the error is signalled"))[0][
+        "error"
+    ] == "CUDA out of memory"
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -166,11 +168,11 @@ async def test_a_burst_of_first_requests_needs_few_signals_and_counts_every_arri
     calls = [endpoint.begin(cost=10) for _ in range(64)]
     await endpoint.lined_up(64)
 
-    async def all_told() -> list[dict[str, Any]]:
-        batches = await endpoint.told()
+    async def all_sent() -> list[dict[str, Any]]:
+        batches = await endpoint.received()
         return batches if sum(batch["arrived_requests"] for batch in batches) == 64 else []
 
-    batches = await until(all_told, "every arrival is told")
+    batches = await until(all_sent, "every arrival is sent")
     assert sum(batch["arrived_load"] for batch in batches) == 640
     assert len(batches) <= 10
     assert "first request" in batches[0]["urgent"]
@@ -195,10 +197,10 @@ async def test_a_worker_that_drains_without_an_order_is_signalled_as_suspect(sta
     await leaving.report(draining=True)
 
     async def doubted() -> bool:
-        told = [worker for batch in await endpoint.told() for worker in batch["workers"]]
-        return any(worker.get("suspect_since") for worker in told)
+        sent = [worker for batch in await endpoint.received() for worker in batch["workers"]]
+        return any(worker.get("suspect_since") for worker in sent)
 
-    await until(doubted, "the workflow is told")
+    await until(doubted, "the workflow is signalled")
 
 
 async def test_a_stopping_engine_sends_a_last_batch_to_each_workflow(
@@ -209,11 +211,11 @@ async def test_a_stopping_engine_sends_a_last_batch_to_each_workflow(
     await stage.server.engine.signal_sender.close()
 
     async def goodbye() -> list[dict[str, Any]]:
-        return [batch for batch in await endpoint.told() if batch["stopping"]]
+        return [batch for batch in await endpoint.received() if batch["stopping"]]
 
     (last,) = await until(goodbye, "the goodbye")
     assert last["queued_requests"] == 0
-    assert last == (await endpoint.told())[-1]
+    assert last == (await endpoint.received())[-1]
 
 
 @pytest.mark.parametrize("name", ["num_requests_working", "queued", "num_requests_recieved"])
@@ -269,8 +271,8 @@ async def test_a_late_report_of_an_ended_process_is_accepted_and_changes_nothing
     await worker.report(incarnation="b", uptime_seconds=1.0, loadtime=0.0)
     await worker.report(incarnation="a", uptime_seconds=3602.0, error_msg="dying", num_requests_working=3)
     assert (known.process.id, known.report.error, known.report.in_flight) == ("b", "", 0)
-    told = known.metrics()
-    assert (told.incarnation, told.condition, told.error) == ("b", "loading", "")
+    sent = known.metrics()
+    assert (sent.incarnation, sent.condition, sent.error) == ("b", "loading", "")
 
 
 async def test_the_name_of_a_process_is_bounded(stage: Stage) -> None:

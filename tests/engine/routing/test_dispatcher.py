@@ -507,12 +507,12 @@ def test_a_success_reported_by_the_old_process_does_not_count_for_the_new_one() 
     _reports(world, "a2", age=1.0)
     worker, new = world.worker("a"), world.ask()
     worker.suspicion.record_failure(world.now)
-    told = {"success": True, "now": world.now, "earlier": True}
-    world.dispatcher.request_finished(world.endpoint, worker, old.request_idx, **told)
+    sent = {"success": True, "now": world.now, "earlier": True}
+    world.dispatcher.request_finished(world.endpoint, worker, old.request_idx, **sent)
     assert old.finished
     assert worker.suspicion.failures_in_row == 1
     # the old process cannot end a request of the new one
-    assert not world.dispatcher.request_finished(world.endpoint, worker, new.request_idx, **told)
+    assert not world.dispatcher.request_finished(world.endpoint, worker, new.request_idx, **sent)
     assert (new.finished, worker.outstanding.tickets_open) == (False, 1)
 
 

@@ -163,10 +163,10 @@ async def test_a_failed_batch_is_resent_unchanged(stage: Stage) -> None:
     known.metrics_batcher.request_urgent("test", time.time())
     signal_sender.flush(known)
 
-    async def told() -> list[dict[str, Any]]:
-        return [batch for batch in await endpoint.told() if batch["engine_id"] == "other"]
+    async def sent() -> list[dict[str, Any]]:
+        return [batch for batch in await endpoint.received() if batch["engine_id"] == "other"]
 
-    batches = await until(told, "the batch arrives at last")
+    batches = await until(sent, "the batch arrives at last")
     await signal_sender.close()
     assert [(b["sequence"], b["arrived_load"], b["urgent"]) for b in batches] == [(1, 100.0, "test")]
 
@@ -190,10 +190,10 @@ async def test_a_fault_of_one_endpoint_does_not_stop_the_others(
     other.request_queue.add(place := QueuedRequest(7, 1.0, time.time() - 1e5, 1.0))
     other.waiting[7] = place
 
-    async def told() -> list[dict[str, Any]]:
-        return [batch for batch in await sound.told() if batch["arrived_load"]]
+    async def sent() -> list[dict[str, Any]]:
+        return [batch for batch in await sound.received() if batch["arrived_load"]]
 
-    await until(told, "the endpoint behind it is told about")
+    await until(sent, "the other endpoint is signalled")
     await until(lambda: 7 not in other.waiting, "the line behind it is swept")
 
 
@@ -282,7 +282,7 @@ async def test_while_temporal_is_down_an_unknown_name_is_not_a_404(
 
 def test_a_skipped_endpoint_is_logged_once_a_minute() -> None:
     now = [0.0]
-    throttle = LogThrottle("herald", now=lambda: now[0])
+    throttle = LogThrottle("signal_sender", now=lambda: now[0])
     with capture_logs() as logs:
         for second in range(125):
             now[0] = float(second)
