@@ -12,11 +12,8 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from activities.failures import converted_errors
 from activities.launch import build_launch, priced, search_query, storage_dollars_per_hour, template_warnings
 from activities.messages import (
-    CreatedInstance,
     CreateInstance,
     DestroyInstance,
-    FoundOffers,
-    ListedInstances,
     ListInstances,
     OnInstance,
     SearchOffers,
@@ -26,6 +23,7 @@ from activities.messages import (
 from activities.offers import trimmed
 from activities.secrets import DeploymentSecrets
 from activities.signing import report_address, sealed_signing_key
+from controller.effects import CreatedInstance, FoundOffers, ListedInstances
 from market.ownership import LABEL_PREFIX, Account, DeploymentMarket
 from market.port import InstanceGone, Launch, Market, MarketError
 from stoker_wire.market import Charge, Instance, Offer, Template

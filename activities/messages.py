@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from market.ownership import LABEL_PREFIX
-from stoker_wire.market import Charge, Instance, Offer
+from stoker_wire.market import Offer
 from stoker_wire.workergroup import Workergroup
 
 
@@ -34,15 +34,6 @@ class SearchOffers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FoundOffers:
-    """The offers, trimmed, best price-performance first within each machine kind."""
-
-    offers: tuple[Offer, ...] = ()
-    matched: int = 0
-    """Number of offers before trimming."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateInstance:
     """Rent one offer for one launch. Never rents twice for one launch id."""
 
@@ -53,21 +44,6 @@ class CreateInstance:
     offer: Offer
     asked_before: bool = False
     """An earlier run may have rented already: look up the label before the first attempt too."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreatedInstance:
-    """The rented machine and its price."""
-
-    instance_id: int
-    machine_id: int = 0
-    dollars_per_hour: float = 0.0
-    """Price while it runs, with storage."""
-    storage_dollars_per_hour: float = 0.0
-    adopted: bool = False
-    """The instance existed: the answer of an earlier attempt was lost."""
-    warnings: tuple[str, ...] = ()
-    """Parts of its template that may not take effect as intended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,17 +85,3 @@ class ListInstances:
     """Only these launches, which is fast; empty: all, which may take a minute for a large account."""
     known_ids: tuple[int, ...] = ()
     """Instances that the caller knows. Those that the list does not contain are looked up by id."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedInstances:
-    """The instances as the marketplace lists them."""
-
-    instances: tuple[Instance, ...] = ()
-    """Listed instances, and known instances that were found by id only."""
-    shown: tuple[int, ...] = ()
-    """Known instances that exist but were not listed: their label was edited, or the list is incomplete."""
-    gone: tuple[int, ...] = ()
-    """Known instances that do not exist, confirmed by a lookup of the id."""
-    charges: tuple[Charge, ...] | None = None
-    """Bills, including those of destroyed instances; None: not requested or not available."""

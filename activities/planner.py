@@ -1,10 +1,9 @@
 """The planner as an activity, so that the history contains each plan with its reasons."""
 
-from dataclasses import dataclass
-
 import structlog
 from temporalio import activity
 
+from controller.effects import Decision
 from controller.whatif.advice import Advice, advance, is_news
 from policy.planning.deletion import plan_deletion
 from policy.planning.plan_validation import drop_faulty
@@ -16,28 +15,15 @@ _log = structlog.get_logger(__name__)
 _FAULT_CHARS = 300
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
-    """A validated plan, with the operations that validation removed."""
-
-    plan: Plan
-    refused: tuple[str, ...] = ()
-    """Why operations were removed, one sentence each. Each is a bug of the planner."""
-    advice: Advice | None = None
-    """The updated advice, if it changed."""
-    fault: str = ""
-    """The planner's error, if a deletion was planned despite it; empty: no error."""
-
-
 @activity.defn
-async def plan(observation: Observation, advice: Advice | None = None) -> Decided:
+async def plan(observation: Observation, advice: Advice | None = None) -> Decision:
     """Plan the next operations, and those of an advised config. Deterministic for equal inputs."""
     made, failure = _decide(observation)
     accepted, faults = drop_faulty(observation, made)
     for fault in faults:
         _log.error("plan_refused", fault=fault)
     advised = _advised(advice, observation, accepted)
-    return Decided(plan=accepted, refused=faults, advice=advised, fault=failure)
+    return Decision(plan=accepted, refused=faults, advice=advised, fault=failure)
 
 
 def _decide(observation: Observation) -> tuple[Plan, str]:

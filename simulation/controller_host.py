@@ -1,40 +1,38 @@
-"""The production policy at the controls: the same planner, the same folding of news, in place of the workflow.
+"""Hosts the production controller in the simulated world, in place of the workflow.
 
-What the endpoint's workflow does with signals and activity results is done here with simulated ones, in the same order:
-fold, and plan when something material changed, when an operation ended, or when the plan asked to be reminded.
+Batches, results and listings of the simulated engine and marketplace become the controller's events; its effects become
+calls of the simulated marketplace.
 """
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from policy.load import history as load_windows
-from policy.load.history import LoadHistory
-from policy.planning.planner import plan as decide
-from policy.state.billing import CostLedger
-from policy.state.observation import LAUNCH_IDS_PER_PLAN, Memory, Observation, Offers
-from policy.state.plan import (
-    Activate,
-    CancelDrain,
-    Destroy,
-    Operation,
-    Plan,
-    PollInstances,
-    Reboot,
-    Recruit,
-    Search,
-    StartDrain,
-    Stop,
+from controller.controller import EndpointController
+from controller.effects import (
+    ChangeInstance,
+    CreatedInstance,
+    CreateInstance,
+    Decision,
+    Done,
+    Effect,
+    Failed,
+    FoundOffers,
+    ListedInstances,
+    ListInstances,
+    Result,
+    SearchOffers,
 )
-from policy.state.plan_effects import expected, expected_learned
-from policy.state.reconcile import fold_listing
-from policy.state.worker import MachineStats, Worker
-from policy.state.worker_events import FoldResult, fold_drain_seen, fold_metrics, fold_operation_result
+from controller.state import EndpointStateBook
+from policy.planning.planner import plan
+from policy.state.observation import LAUNCH_IDS_PER_PLAN
+from policy.state.plan import CancelDrain, Plan, PollInstances, Search, StartDrain
+from policy.state.worker import MachineStats
 from policy.tuning import DEFAULT_TUNING, Tuning
 from simulation.machine import Machine, Stage
 from simulation.signal_sender import Batch, EngineNotice
+from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Instance, Offer
-from stoker_wire.states import WorkerState as S
+from stoker_wire.messages import Condition, MetricsBatch, WorkerMetrics
 from stoker_wire.workergroup import Workergroup
 
 if TYPE_CHECKING:
@@ -45,12 +43,13 @@ EPOCH = 1_699_833_600.0
 
 GROUP = Workergroup(id=1, template_hash="simulated")
 LABEL_PREFIX = "stoker:simulated:"
-RATE_SECONDS = 30.0
-RATE_MOVED = 0.15
-ALARM_LATE_SECONDS = 0.2
-ALARM_SECONDS_MIN = 0.5
-"""As the workflow's alarm rings: a little late, so that what is due in the same moment is due then, and never at
-once."""
+TIMER_LATE_SECONDS = 0.2
+TIMER_SECONDS_MIN = 0.5
+"""As the workflow's timer: a little late, so that what is due in the same moment is due then, and never at once."""
+
+_BATCH = MetricsBatch(engine_id="engine", sequence=0, sent_at=0.0)
+_WORKER = WorkerMetrics(launch_id="", instance_id=0, condition=Condition.READY)
+"""Copied with other values: several times as fast as a new model."""
 
 STATUS: dict[Stage, str] = {
     Stage.CREATING: "",
@@ -64,27 +63,8 @@ STATUS: dict[Stage, str] = {
 }
 
 
-@dataclass(slots=True)
-class Told:
-    """One worker in the words that the policy expects."""
-
-    instance_id: int
-    condition: str
-    perf: float
-    load: float
-    in_flight: int
-    tickets_open: int
-    reported_at: float
-    url: str
-    error: str
-    suspect_since: float | None
-    official: bool = False
-    incarnation: str = ""
-    started_at: float = 0.0
-
-
 class SimulatedController:
-    """Drives `policy.planning.planner`. `decisions` keeps what was ordered and why, bounded."""
+    """Hosts an `EndpointController`. `decisions` keeps what was ordered and why, bounded."""
 
     def __init__(
         self,
@@ -98,287 +78,158 @@ class SimulatedController:
         self.name = name
         self.config = config
         self.tuning = tuning
-        self.group = group
         self.plans = 0
         self.decisions: list[tuple[float, str, str]] = []
         self._decisions_max = decisions_max
-        self._workers: dict[str, Worker] = {}
+        spec = EndpointSpec(endpoint_name="simulated", endpoint_id=1, config=config, workergroups=(group,))
+        self._state = EndpointStateBook(spec, tuning=tuning, counts_dollars=False)
+        self._controller = EndpointController(self._state, label_prefix=LABEL_PREFIX)
         self._machines: dict[str, Machine] = {}
-        self._load = LoadHistory()
-        self._learned = MachineStats()
-        self._memory = Memory()
-        self._ledger = CostLedger()
-        self._offers: tuple[Offers, ...] = ()
-        self._listed_at = 0.0
-        self._listing_in_progress = False
-        self._searching: tuple[int, ...] = ()
         self._launches = 0
         self._ids = _launch_ids(0)
         self._shown: dict[int, tuple[Stage, Instance]] = {}
-        """Each machine as the listing showed it last: most look the same next time."""
-        self._load_at_plan = 0.0
-        self._hot_at_plan = 0.0
-        self._alarm = 0
-        self._due = False
+        """Each machine as the last listing showed it: most look the same next time."""
+        self._timer = 0
+        self._planning = False
         self._world: World
 
     @property
     def learned(self) -> MachineStats:
         """What it learned so far."""
-        return self._learned
+        return self._state.record.learned
 
     def begin(self, world: "World") -> None:
-        """The endpoint's workflow starts."""
+        """The endpoint starts."""
         self._world = world
         self._plan_soon()
 
-    # -- news
+    # events
 
     def hear(self, batch: Batch, now: float) -> None:
-        """A signal with metrics."""
-        unix = EPOCH + now
-        queued_before = self._load.backlog_load
+        """A signal with metrics: as many batches as there are windows, the workers in the last one."""
         last = batch.last_request_at
+        sent = []
         for number, window in enumerate(batch.windows):
-            self._load = load_windows.fold(
-                self._load,
-                engine_id="engine",
-                sequence=batch.sequence * 2 + number,
-                at=EPOCH + window.ended_at,
-                window_s=window.seconds,
-                load=window.load,
-                requests=window.requests,
-                queued_load=batch.queued_load,
-                queued_requests=batch.queued_requests,
-                oldest_wait_s=batch.oldest_wait_s,
-                last_request_at=None if last is None else EPOCH + last,
+            final = number == len(batch.windows) - 1
+            sent.append(
+                _BATCH.model_copy(
+                    update={
+                        "sequence": batch.sequence * 2 + number,
+                        "sent_at": EPOCH + window.ended_at,
+                        "window_s": window.seconds,
+                        "arrived_load": window.load,
+                        "arrived_requests": window.requests,
+                        "queued_load": batch.queued_load,
+                        "queued_requests": batch.queued_requests,
+                        "oldest_wait_s": batch.oldest_wait_s,
+                        "last_request_at": None if last is None else EPOCH + last,
+                        "urgent": batch.urgent if final else "",
+                        "workers": tuple(_metrics(each, EPOCH + now) for each in batch.words)
+                        if final
+                        else (),
+                    }
+                )
             )
-        material = bool(batch.urgent)
-        for word in batch.words:
-            material |= self._hear_worker(word, unix)
-        if material or self._queue_moved(queued_before) or self._level_moved():
+        self._controller.on_metrics(sent, EPOCH + now)
+        if self._controller.due:
             self._plan()
 
-    def _hear_worker(self, word: EngineNotice, unix: float) -> bool:
-        worker = self._workers.get(word.machine.launch_id)
-        if worker is None:
-            return False
-        told = Told(
-            instance_id=word.machine.id,
-            condition="ready",
-            perf=word.perf,
-            load=word.load,
-            in_flight=word.in_flight,
-            tickets_open=0,
-            reported_at=EPOCH + word.reported_at if not word.gone else 0.0,
-            url="",
-            error="",
-            suspect_since=unix if word.gone else None,
-        )
-        folded = fold_metrics(worker, told, now=unix, learned=self._learned)
-        drained = self._take(worker.launch_id, folded)
-        after = self._workers.get(worker.launch_id)
-        if after is not None and after.drain is not None:
-            if word.drain_seen:
-                self._workers[worker.launch_id] = fold_drain_seen(after, at=unix)
-            drained |= _holding(worker) != _holding(after)
-        return drained or word.gone
+    def _on_timer(self, timer: int) -> None:
+        if timer == self._timer:
+            self._controller.on_timer()
+            self._plan()
 
-    def _take(self, launch_id: str, folded: FoldResult) -> bool:
-        self._learned = folded.learned
-        if folded.worker is None:
-            self._workers.pop(launch_id, None)
-            self._machines.pop(launch_id, None)
-        else:
-            self._workers[launch_id] = folded.worker
-        return folded.material
+    def _on_result(self, effect: Effect, result: Result) -> None:
+        self._controller.on_result(effect, result, EPOCH + self._world.now)
+        if self._controller.due:
+            self._plan_soon()
 
-    def _queue_moved(self, before: float) -> bool:
-        queued = self._load.backlog_load
-        return (queued > 0 and (before <= 0 or queued > before * (1 + RATE_MOVED))) or (before > 0 >= queued)
-
-    def _level_moved(self) -> bool:
-        level = load_windows.rate(self._load, RATE_SECONDS)
-        if level is None:
-            return False
-        slack = max(self._load_at_plan * RATE_MOVED, 0.01 * self._hot_at_plan, 1e-9)
-        return abs(level - self._load_at_plan) > slack
-
-    # -- plans
+    # plans
 
     def _plan_soon(self) -> None:
         """Several results at one moment make one plan."""
-        if not self._due:
-            self._due = True
+        if not self._planning:
+            self._planning = True
             self._world.after(0.0, self._plan_now)
 
     def _plan_now(self, _: Any) -> None:
-        self._due = False
+        self._planning = False
         self._plan()
 
-    def _wake(self, alarm: int) -> None:
-        if alarm == self._alarm:
-            self._plan()
-
     def _plan(self) -> None:
-        now = EPOCH + self._world.now
-        plan = decide(
-            Observation(
-                now=now,
-                config=self.config,
-                workergroups=(self.group,),
-                workers=tuple(self._workers.values()),
-                load=self._load,
-                offers=self._offers,
-                learned=self._learned,
-                listed_at=self._listed_at,
-                launch_ids=self._ids,
-                memory=self._memory,
-                listing_in_progress=self._listing_in_progress,
-                searching=self._searching,
-            ),
-            self.tuning,
-        )
+        world, now = self._world, EPOCH + self._world.now
+        observation = self._controller.observe(self._ids, now)
+        made = plan(observation, self.tuning)
         self.plans += 1
-        self._memory = plan.memory
-        self._load_at_plan = load_windows.rate(self._load, RATE_SECONDS) or 0.0
-        self._hot_at_plan = plan.targets.hot_ready
-        if plan.operations:
-            self._carry_out(plan, now)
-        if plan.failed_hosts:
-            self._learned = expected_learned(self._learned, plan, now)
-        self._alarm += 1
-        if plan.replan_at is not None:
-            due = plan.replan_at - EPOCH + ALARM_LATE_SECONDS
-            self._world.at(max(due, self._world.now + ALARM_SECONDS_MIN), self._wake, self._alarm)
+        effects = self._controller.on_plan(Decision(plan=made), observation, now)
+        self._note(made)
+        for effect in effects:
+            self._carry_out(effect)
+        self._timer += 1
+        due = self._state.record.replan_at
+        if due is not None:
+            at = max(due - EPOCH + TIMER_LATE_SECONDS, world.now + TIMER_SECONDS_MIN)
+            world.at(at, self._on_timer, self._timer)
 
-    def _carry_out(self, plan: Plan, now: float) -> None:
-        before = self._workers
-        self._workers = {worker.launch_id: worker for worker in expected(before.values(), plan, now)}
-        for operation in plan.operations:
-            self._note(operation)
-            self._begin(operation)
-
-    def _note(self, operation: Operation) -> None:
-        if not isinstance(operation, PollInstances | Search) and len(self.decisions) < self._decisions_max:
-            self.decisions.append((self._world.now, operation.op, operation.reason))
-
-    def _begin(self, operation: Operation) -> None:
-        world = self._world
-        match operation:
-            case Search():
-                self._searching = (operation.workergroup_id,)
-                world.search(self._found)
-            case PollInstances():
-                self._listing_in_progress = True
-                asked_at = EPOCH + world.now
-                world.after(world.settings.operation_seconds, self._listed, asked_at)
-            case Recruit():
-                self._launches += 1
-                self._ids = _launch_ids(self._launches)
-                launch_id = operation.launch_id
-                world.create(launch_id, operation.offer.id, lambda made: self._created(launch_id, made))
-            case StartDrain() | CancelDrain():
+    def _note(self, made: Plan) -> None:
+        """Keeps what was ordered, and shows the engine which workers drain."""
+        for operation in made.operations:
+            if isinstance(operation, PollInstances | Search):
+                continue
+            if len(self.decisions) < self._decisions_max:
+                self.decisions.append((self._world.now, operation.op, operation.reason))
+            if isinstance(operation, StartDrain | CancelDrain):
                 machine = self._machines.get(operation.launch_id)
                 if machine is not None:
-                    world.front.drain(machine, isinstance(operation, StartDrain))
-            case Activate():
-                self._call(operation.launch_id, "start", world.start)
-            case Stop():
-                self._call(operation.launch_id, "stop", world.stop)
-            case Destroy():
-                self._call(operation.launch_id, "destroy", world.destroy)
-            case Reboot():
-                self._call(operation.launch_id, "reboot", world.reboot)
-            case _:
-                raise NotImplementedError(f"the simulated endpoint never changes its revision: {operation}")
+                    self._world.front.drain(machine, isinstance(operation, StartDrain))
 
-    def _call(self, launch_id: str, name: str, call: Any) -> None:
-        machine = self._machines.get(launch_id)
+    # effects
+
+    def _carry_out(self, effect: Effect) -> None:
+        world = self._world
+        match effect:
+            case SearchOffers():
+                world.search(lambda offers: self._found(effect, offers))
+            case ListInstances():
+                world.after(world.settings.operation_seconds, self._list, effect)
+            case CreateInstance():
+                self._launches += 1
+                self._ids = _launch_ids(self._launches)
+                world.create(effect.key, effect.offer.id, lambda machine: self._created(effect, machine))
+            case ChangeInstance():
+                self._change(effect)
+
+    def _found(self, effect: SearchOffers, offers: tuple[Offer, ...]) -> None:
+        self._on_result(effect, FoundOffers(offers=offers))
+
+    def _created(self, effect: CreateInstance, machine: Machine | None) -> None:
         if machine is None:
-            self._world.after(0.0, lambda _: self._ended(launch_id, name, False))
+            self._on_result(effect, Failed(kind="OfferGone", text=""))
+            return
+        self._machines[effect.key] = machine
+        created = CreatedInstance(instance_id=machine.id, storage_dollars_per_hour=machine.storage_price)
+        self._on_result(effect, created)
+
+    def _change(self, effect: ChangeInstance) -> None:
+        world, machine = self._world, self._machines.get(effect.key)
+        call = {"start": world.start, "stop": world.stop, "reboot": world.reboot, "destroy": world.destroy}
+        if machine is None:
+            world.after(0.0, lambda _: self._changed(effect, False))
         else:
-            call(machine, lambda ok: self._ended(launch_id, name, ok))
+            call[effect.worker.operation](machine, lambda ok: self._changed(effect, ok))
 
-    # -- results
+    def _changed(self, effect: ChangeInstance, ok: bool) -> None:
+        # the world answers when the machine has reached the state, not when it accepts the call
+        self._on_result(effect, Done(confirmed=True) if ok else Failed(kind="InstanceGone", text=""))
 
-    def _found(self, offers: tuple[Offer, ...]) -> None:
-        now = EPOCH + self._world.now
-        self._searching = ()
-        self._offers = (Offers(workergroup_id=self.group.id, searched_at=now, offers=offers),)
-        self._plan_soon()
-
-    def _created(self, launch_id: str, machine: Machine | None) -> None:
-        worker = self._workers.get(launch_id)
-        now = EPOCH + self._world.now
-        if worker is None:
-            return
-        if machine is not None:
-            self._machines[launch_id] = machine
-        folded = fold_operation_result(
-            worker,
-            "create",
-            now=now,
-            learned=self._learned,
-            ok=machine is not None,
-            error_kind="" if machine is not None else "offer_gone",
-            instance_id=None if machine is None else machine.id,
-            tuning=self.tuning,
+    def _list(self, effect: ListInstances) -> None:
+        machines, workers = self._world.machines, self._state.record.workers.values()
+        known = [worker.instance_id for worker in workers if worker.instance_id is not None]
+        listed = ListedInstances(
+            instances=tuple(self._instance(machine) for machine in machines.values()),
+            gone=tuple(each for each in known if each not in machines),
         )
-        self._take(launch_id, folded)
-        after = self._workers.get(launch_id)
-        if after is not None and machine is not None:
-            self._workers[launch_id] = after.replace(storage_dollars_per_hour=machine.storage_price)
-        self._plan_soon()
-
-    def _ended(self, launch_id: str, name: str, ok: bool) -> None:
-        worker = self._workers.get(launch_id)
-        if worker is None:
-            return
-        now = EPOCH + self._world.now
-        folded = fold_operation_result(
-            worker,
-            name,
-            now=now,
-            learned=self._learned,
-            ok=ok,
-            error_kind="" if ok else "instance_gone",
-            tuning=self.tuning,
-        )
-        self._take(launch_id, folded)
-        after = self._workers.get(launch_id)
-        if ok and after is not None:
-            if name == "stop":
-                stopped = S.INACTIVE if after.loaded_once else S.CREATED
-                self._workers[launch_id] = after.replace(state=stopped, since=now, drain=None, retry_at=0.0)
-            elif name == "destroy":
-                del self._workers[launch_id]
-                self._machines.pop(launch_id, None)
-        self._plan_soon()
-
-    def _listed(self, asked_at: float) -> None:
-        now = EPOCH + self._world.now
-        self._listing_in_progress = False
-        self._listed_at = asked_at
-        listing = fold_listing(
-            self._workers.values(),
-            [self._instance(machine) for machine in self._world.machines.values()],
-            gone={
-                worker.instance_id
-                for worker in self._workers.values()
-                if worker.instance_id is not None and worker.instance_id not in self._world.machines
-            },
-            now=now,
-            asked_at=asked_at,
-            label_prefix=LABEL_PREFIX,
-            learned=self._learned,
-        )
-        self._workers = {worker.launch_id: worker for worker in (*listing.workers, *listing.orphans)}
-        self._learned = listing.learned
-        for worker in listing.gone:
-            self._machines.pop(worker.launch_id, None)
-        if listing.material:
-            self._plan_soon()
+        self._on_result(effect, listed)
 
     def _instance(self, machine: Machine) -> Instance:
         shown = self._shown.get(machine.id)
@@ -391,8 +242,19 @@ def _launch_ids(used: int) -> tuple[str, ...]:
     return tuple(f"{used + number:012x}" for number in range(LAUNCH_IDS_PER_PLAN))
 
 
-def _holding(worker: Worker) -> tuple[bool, bool]:
-    return (worker.in_flight > 0, worker.load > 0)
+def _metrics(notice: EngineNotice, now: float) -> WorkerMetrics:
+    return _WORKER.model_copy(
+        update={
+            "launch_id": notice.machine.launch_id,
+            "instance_id": notice.machine.id,
+            "perf": notice.perf,
+            "load": notice.load,
+            "in_flight": notice.in_flight,
+            "reported_at": 0.0 if notice.gone else EPOCH + notice.reported_at,
+            "drain_seen": notice.drain_seen,
+            "suspect_since": now if notice.gone else None,
+        }
+    )
 
 
 def _instance(machine: Machine) -> Instance:

@@ -1,259 +1,264 @@
-"""What signals and updates do to the record. Each function answers why a new plan is due, or nothing."""
+"""The signals, updates and queries of an endpoint's workflow.
 
-from collections.abc import Collection
-from dataclasses import replace
+A signal that cannot be used leaves a line in the decision log; an update answers with the fault and leaves no trace in
+the history. Both read and apply a message in the same way, by the table `MESSAGES`.
+"""
 
-from policy.capacity.supply import holds_requests
-from policy.load import history as load_windows
-from policy.planning.rolling_update import UPDATING
-from policy.state.lifecycle import InvalidTransition
-from policy.state.worker import Goal, Worker
-from policy.state.worker_events import fold_metrics
-from stoker_wire.endpoint import EndpointPatch
-from stoker_wire.messages import MetricsBatch, WorkerMetrics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+
+from controller import answers, query_results
+from controller.controller import EndpointController
+from controller.state import EndpointStateBook, Record
+from policy.load.history import LoadHistory
+from policy.state.worker import Worker
+from stoker_wire import control
+from stoker_wire.messages import DecisionLine
 from stoker_wire.workergroup import Workergroup
-from workflows.drain_handshake import TICKETS_SECONDS, open_tickets
-from workflows.engine_clocks import told_in_time
-from workflows.operation_results import keep
-from workflows.state import ENGINE_ENTRIES_KEPT, ENGINES_KEPT, EndpointStateBook, EngineRecord, Record
-
-RATE_SECONDS = 30.0
-"""Arrivals are compared over so long: shorter is noise."""
-RATE_MOVED = 0.15
-"""A level that moved by a seventh may change what is wanted; less is inside every target_util's spare."""
+from workflows import message_validation
+from workflows.message_validation import InvalidMessage
 
 
-def metrics(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str:
-    """Folds one engine's batch in; an older or doubled one is dropped."""
-    record = book.record
-    before = record.engines.get(batch.engine_id)
-    if before is not None and batch.sequence <= before.sequence:
-        return ""
-    batch = told_in_time(batch, now)
-    record.engines.pop(batch.engine_id, None)
-    record.engines[batch.engine_id] = _engine(batch, record.workers.keys(), now)
-    _forget_engines(record, now)
-    record.listening_since = max(record.listening_since, batch.listening_since)
-    queued_before = record.load.backlog_load
-    record.load = load_windows.fold(
-        record.load,
-        engine_id=batch.engine_id,
-        sequence=batch.sequence,
-        at=batch.sent_at,
-        window_s=batch.window_s,
-        load=batch.arrived_load,
-        requests=batch.arrived_requests,
-        queued_load=batch.queued_load,
-        queued_requests=batch.queued_requests,
-        oldest_wait_s=batch.oldest_wait_s,
-        last_request_at=batch.last_request_at,
-    )
-    news = [_worker(book, told, now) for told in batch.workers]
-    reasons = [batch.urgent, *news, _queue(book, queued_before), _level(book)]
-    return next((reason for reason in reasons if reason), "")
+@dataclass(frozen=True, slots=True)
+class Message:
+    """How one kind of message is read and applied."""
+
+    read: Callable[[Any, Record], Any]
+    """Raises InvalidMessage."""
+    apply: Callable[[EndpointController, Any, float], Any]
+    """Returns what an update answers."""
 
 
-def config(book: EndpointStateBook, patch: EndpointPatch, now: float) -> str:
-    """Changes the config; the result is validated as a whole (pydantic's ValidationError)."""
-    before = book.record.config
-    after = before.patched(patch)
-    changed = {
-        name: value
-        for name, value in after.model_dump(mode="json").items()
-        if value != before.model_dump(mode="json")[name]
-    }
-    if not changed:
-        return ""
-    book.record.config = after
-    words = ", ".join(f"{name} = {value}" for name, value in changed.items())
-    book.log.note(now, "config", f"changed: {words}")
-    return "the config changed"
+def _config(controller: EndpointController, patch: Any, now: float) -> dict[str, Any]:
+    controller.on_config(patch, now)
+    return controller.state.record.config.model_dump(mode="json")
 
 
-def set_workergroup(book: EndpointStateBook, group: Workergroup, now: float) -> str:
-    """Adds the workergroup, or replaces the one of its id; what runs changes with its revision."""
-    record = book.record
-    before = book.workergroup(group.id)
-    if before is None:
-        record.workergroups.append(group)
-        book.log.note(now, "config", "workergroup added", subject=str(group.id), workergroup_id=group.id)
-        return "a workergroup was added"
-    # Who changes a bound need not know the revision: it only ever goes up, and at once when what runs changes.
-    due = before.revision + (_runs(before) != _runs(group))
-    group = group.model_copy(update={"revision": max(group.revision, due)})
-    if before == group:
-        return ""
-    record.workergroups = [group if old.id == group.id else old for old in record.workergroups]
-    book.offers.pop(group.id, None)
-    book.log.note(
-        now,
-        "config",
-        f"workergroup changed, revision {group.revision}",
-        subject=str(group.id),
-        workergroup_id=group.id,
-    )
-    return "a workergroup changed"
+def _workergroup(controller: EndpointController, group: Workergroup, now: float) -> dict[str, Any]:
+    controller.on_workergroup(group, now)
+    return (controller.state.workergroup(group.id) or group).model_dump(mode="json")
 
 
-def remove_workergroup(book: EndpointStateBook, workergroup_id: int, now: float) -> str:
-    """Removes the workergroup; its workers are released by the next plans."""
-    if book.workergroup(workergroup_id) is None:
-        return ""
-    book.record.workergroups = [group for group in book.record.workergroups if group.id != workergroup_id]
-    book.offers.pop(workergroup_id, None)
-    book.log.note(
-        now, "config", "workergroup removed", subject=str(workergroup_id), workergroup_id=workergroup_id
-    )
-    return "a workergroup was removed"
+def _advise(controller: EndpointController, asked: Any, now: float) -> bool:
+    controller.on_advise(asked, now)
+    return asked is not None
 
 
-def update_workers(book: EndpointStateBook, workergroup_id: int, now: float) -> str:
-    """A rolling update on demand: the workergroup's revision goes up, so that every worker of it is due."""
-    group = book.workergroup(workergroup_id)
-    if group is None:
-        return ""
-    return set_workergroup(book, group.model_copy(update={"revision": group.revision + 1}), now)
+def _existing(sent: Any, record: Record) -> int:
+    return message_validation.existing_workergroup(sent, record.workergroups)
 
 
-def cancel_update(book: EndpointStateBook, workergroup_id: int, now: float) -> str:
-    """Ends a rolling update: what is not updated yet is kept as it is. An update that has begun is finished."""
-    group = book.workergroup(workergroup_id)
-    if group is None:
-        return ""
-    kept = []
-    for worker in list(book.record.workers.values()):
-        outdated = worker.workergroup_id == group.id and worker.revision < group.revision
-        if not outdated or worker.operation == "update" or worker.state in UPDATING:
-            continue
-        stays = worker.drain is None or worker.drain.goal is not Goal.UPDATE
-        book.record.workers[worker.launch_id] = worker.replace(
-            revision=group.revision, drain=worker.drain if stays else None
-        )
-        kept.append(worker.launch_id)
-    book.log.note(
-        now,
-        "config",
-        f"update to revision {group.revision} cancelled: {len(kept)} workers are kept as they are",
-        subject=str(group.id),
-        workergroup_id=group.id,
-    )
-    return "an update was cancelled"
-
-
-def unblock_hosts(book: EndpointStateBook, machine_ids: tuple[int, ...], now: float) -> tuple[int, ...]:
-    """Forgets the failures of these hosts, or of all; answers which were forgotten."""
-    known = book.record.learned.failed_hosts
-    gone = [each for each in known if not machine_ids or each.machine_id in machine_ids]
-    if not gone:
-        return ()
-    kept = tuple(each for each in known if each not in gone)
-    book.record.learned = replace(book.record.learned, failed_hosts=kept)
-    freed = tuple(sorted(each.machine_id for each in gone))
-    named = ", ".join(map(str, freed[:10])) + (" …" if len(freed) > 10 else "")
-    book.log.note(now, "config", f"{len(freed)} hosts may be rented again: {named}", subject="hosts")
-    return freed
-
-
-def _runs(group: Workergroup) -> tuple[object, ...]:
-    return (group.template_hash, group.template_id, group.search_params, group.launch_args)
-
-
-def _forget_engines(record: Record, now: float) -> None:
-    """Bounds what is kept of engines: the oldest of too many, and tickets that have run out."""
-    for stale in list(record.engines)[:-ENGINES_KEPT]:
-        del record.engines[stale]
-    for engine in list(record.engines.values()):
-        if engine.tickets and now - engine.heard_at > TICKETS_SECONDS:
-            record.engines[engine.engine_id] = replace(engine, tickets={})
-    kept = sum(len(engine.tickets) + len(engine.drains_seen) for engine in record.engines.values())
-    for engine in list(record.engines.values())[:-1]:
-        if kept <= ENGINE_ENTRIES_KEPT:
-            return
-        kept -= len(engine.tickets) + len(engine.drains_seen)
-        del record.engines[engine.engine_id]
-
-
-def _engine(batch: MetricsBatch, known: Collection[str], now: float) -> EngineRecord:
-    """The engine after its batch, as far as that concerns workers on record.
-
-    An engine names each worker that drains or has open tickets in every batch: one without them says that there are
-    none. So what it said before is not kept, or a worker that drains a second time would pass for seen already.
-    """
-    return EngineRecord(
-        engine_id=batch.engine_id,
-        sequence=batch.sequence,
-        heard_at=now,
-        tickets={
-            worker.launch_id: worker.tickets_open
-            for worker in batch.workers
-            if worker.tickets_open and worker.launch_id in known
-        },
-        drains_seen=tuple(
-            dict.fromkeys(
-                each.launch_id for each in batch.workers if each.drain_seen and each.launch_id in known
-            )
+MESSAGES: dict[str, Message] = {
+    control.REPORT_METRICS: Message(
+        lambda sent, _: message_validation.metrics(sent),
+        lambda controller, batch, now: controller.on_metrics((batch,), now),
+    ),
+    control.UPDATE_CONFIG: Message(
+        lambda sent, record: message_validation.patch(sent, record.config), _config
+    ),
+    control.SET_WORKERGROUP: Message(
+        lambda sent, record: message_validation.workergroup(sent, record.workergroups), _workergroup
+    ),
+    control.REMOVE_WORKERGROUP: Message(_existing, EndpointController.on_workergroup_removed),
+    control.UPDATE_WORKERS: Message(_existing, EndpointController.on_update_workers),
+    control.CANCEL_UPDATE: Message(_existing, EndpointController.on_update_cancelled),
+    control.ROTATE_KEY: Message(
+        lambda sent, _: message_validation.overlap_seconds(sent), EndpointController.on_key_rotated
+    ),
+    control.ADVISE: Message(lambda sent, record: message_validation.advise(sent, record.config), _advise),
+    control.UNBLOCK_HOSTS: Message(
+        lambda sent, _: message_validation.machine_ids(sent),
+        lambda controller, ids, now: list(controller.on_hosts_unblocked(ids, now)),
+    ),
+    control.DELETE: Message(
+        lambda sent, _: message_validation.nothing(sent),
+        lambda controller, _, now: controller.on_delete(
+            "the endpoint is deleted: every worker is released", now
         ),
-        left=batch.stopping,
+    ),
+}
+
+
+class MessageHandlers:
+    """Hands messages to the controller. `_changed` is set after each, for the main loop to look at."""
+
+    _controller: EndpointController
+    _changed: bool
+
+    @property
+    def _state(self) -> EndpointStateBook:
+        return self._controller.state
+
+    def _signalled(self, name: str, sent: tuple[Any, ...]) -> None:
+        message = MESSAGES[name]
+        self._changed = True
+        try:
+            read = message.read(message_validation.only(sent), self._state.record)
+        except InvalidMessage as fault:
+            self._refuse(name, str(fault))
+        else:
+            message.apply(self._controller, read, workflow.time())
+
+    def _updated(self, name: str, sent: Any) -> Any:
+        message = MESSAGES[name]
+        self._changed = True
+        return message.apply(self._controller, self._read(name, sent), workflow.time())
+
+    def _check(self, name: str, sent: Any) -> None:
+        if self._state.record.deleting:
+            raise ApplicationError(f"endpoint {self._state.name} is being deleted", type="deleting")
+        self._read(name, sent)
+
+    def _read(self, name: str, sent: Any) -> Any:
+        try:
+            return MESSAGES[name].read(sent, self._state.record)
+        except InvalidMessage as fault:
+            raise ApplicationError(str(fault), type=fault.code) from None
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self._state.log.note(workflow.time(), "config", f"refused: {reason}", subject=name)
+
+    # signals
+
+    @workflow.signal(name=control.REPORT_METRICS, description="what an engine saw since its last batch")
+    def _signal_metrics(self, *sent: Any) -> None:
+        self._signalled(control.REPORT_METRICS, sent)
+
+    @workflow.signal(name=control.UPDATE_CONFIG, description="change config fields")
+    def _signal_config(self, *sent: Any) -> None:
+        self._signalled(control.UPDATE_CONFIG, sent)
+
+    @workflow.signal(name=control.SET_WORKERGROUP, description="add or change a workergroup")
+    def _signal_workergroup(self, *sent: Any) -> None:
+        self._signalled(control.SET_WORKERGROUP, sent)
+
+    @workflow.signal(name=control.REMOVE_WORKERGROUP, description="remove a workergroup")
+    def _signal_removal(self, *sent: Any) -> None:
+        self._signalled(control.REMOVE_WORKERGROUP, sent)
+
+    @workflow.signal(name=control.UPDATE_WORKERS, description="roll a workergroup's workers over")
+    def _signal_update(self, *sent: Any) -> None:
+        self._signalled(control.UPDATE_WORKERS, sent)
+
+    @workflow.signal(name=control.DELETE, description="destroy every worker, then end")
+    def _signal_delete(self, *sent: Any) -> None:
+        self._signalled(control.DELETE, sent)
+
+    @workflow.signal(dynamic=True, description="none of the above: refused")
+    def _signal_unknown(self, name: str, _: Sequence[RawValue]) -> None:
+        self._changed = True
+        self._refuse(name[:80], "there is no such signal; see the reference for those there are")
+
+    # updates
+
+    @workflow.update(name=control.UPDATE_CONFIG, description="change config fields")
+    def _update_config(self, sent: Any) -> dict[str, Any]:
+        """Answers the whole config after the change."""
+        config: dict[str, Any] = self._updated(control.UPDATE_CONFIG, sent)
+        return config
+
+    @_update_config.validator
+    def _check_config(self, sent: Any) -> None:
+        self._check(control.UPDATE_CONFIG, sent)
+
+    @workflow.update(name=control.SET_WORKERGROUP, description="add or change a workergroup")
+    def _update_workergroup(self, sent: Any) -> dict[str, Any]:
+        """Answers the workergroup as it is now, with its revision."""
+        group: dict[str, Any] = self._updated(control.SET_WORKERGROUP, sent)
+        return group
+
+    @_update_workergroup.validator
+    def _check_workergroup(self, sent: Any) -> None:
+        self._check(control.SET_WORKERGROUP, sent)
+
+    @workflow.update(name=control.REMOVE_WORKERGROUP, description="remove a workergroup")
+    def _update_removal(self, sent: Any) -> None:
+        self._updated(control.REMOVE_WORKERGROUP, sent)
+
+    @_update_removal.validator
+    def _check_removal(self, sent: Any) -> None:
+        self._check(control.REMOVE_WORKERGROUP, sent)
+
+    @workflow.update(name=control.UPDATE_WORKERS, description="roll a workergroup's workers over")
+    def _update_workers(self, sent: Any) -> None:
+        self._updated(control.UPDATE_WORKERS, sent)
+
+    @_update_workers.validator
+    def _check_update_workers(self, sent: Any) -> None:
+        self._check(control.UPDATE_WORKERS, sent)
+
+    @workflow.update(name=control.CANCEL_UPDATE, description="keep the workers that are not updated yet")
+    def _update_cancel(self, sent: Any) -> None:
+        self._updated(control.CANCEL_UPDATE, sent)
+
+    @_update_cancel.validator
+    def _check_cancel(self, sent: Any) -> None:
+        self._check(control.CANCEL_UPDATE, sent)
+
+    @workflow.update(name=control.ROTATE_KEY, description="make the endpoint key invalid, a new one valid")
+    def _update_key(self, overlap_seconds: Any = None) -> int:
+        """Answers the version of the new key."""
+        return int(self._updated(control.ROTATE_KEY, overlap_seconds))
+
+    @_update_key.validator
+    def _check_key(self, overlap_seconds: Any = None) -> None:
+        self._check(control.ROTATE_KEY, overlap_seconds)
+
+    @workflow.update(name=control.ADVISE, description="plan a second config beside the live one, or stop it")
+    def _update_advice(self, sent: Any = None) -> bool:
+        """Answers whether a second config is planned from now on."""
+        return bool(self._updated(control.ADVISE, sent))
+
+    @_update_advice.validator
+    def _check_advice(self, sent: Any = None) -> None:
+        self._check(control.ADVISE, sent)
+
+    @workflow.update(name=control.UNBLOCK_HOSTS, description="let hosts that failed be rented again")
+    def _update_hosts(self, sent: Any = None) -> list[int]:
+        """Answers the machine ids that were blocked and are not any more."""
+        return list(self._updated(control.UNBLOCK_HOSTS, sent))
+
+    @_update_hosts.validator
+    def _check_hosts(self, sent: Any = None) -> None:
+        self._check(control.UNBLOCK_HOSTS, sent)
+
+    # queries
+
+    @workflow.query(name=control.QUERY_STATUS, description="what it has, what it wants, what it waits for")
+    def _status(self) -> answers.EndpointStatus:
+        return query_results.status(self._state, tuple(self._controller.in_flight))
+
+    @workflow.query(name=control.QUERY_WORKERS, description="every worker as recorded")
+    def _workers(self) -> list[Worker]:
+        return query_results.workers(self._state)
+
+    @workflow.query(name=control.QUERY_DECISIONS, description="the last decisions and why, oldest first")
+    def _decisions(self, tail: int = 50) -> list[DecisionLine]:
+        return self._state.log.tail(tail)
+
+    @workflow.query(name=control.QUERY_HOSTS, description="hosts that are not rented for a while, and why")
+    def _hosts(self) -> answers.Hosts:
+        return query_results.hosts(self._state, workflow.time())
+
+    @workflow.query(name=control.QUERY_COSTS, description="dollars spent, and dollars per hour now")
+    def _costs(self) -> answers.Costs:
+        return query_results.costs(self._state)
+
+    @workflow.query(
+        name=control.QUERY_ADVICE, description="a second config beside the live one, and what differs"
     )
+    def _advice(self) -> answers.AdviceView:
+        return query_results.advice(self._state, workflow.time())
 
+    @workflow.query(name=control.QUERY_LOAD, description="arrivals at several resolutions, and the backlog")
+    def _load(self) -> LoadHistory:
+        return self._state.record.load
 
-def _worker(book: EndpointStateBook, told: WorkerMetrics, now: float) -> str:
-    record = book.record
-    worker = record.workers.get(told.launch_id)
-    if worker is None or worker.instance_id not in {None, told.instance_id}:
-        return ""
-    tickets = open_tickets(book, told.launch_id, now)
-    try:
-        folded = fold_metrics(
-            worker,
-            told,
-            now=now,
-            learned=record.learned,
-            tickets_open=tickets,
-            fleet=record.workers.values(),
-        )
-    except InvalidTransition as fault:
-        book.log.note(now, "worker", str(fault), subject=told.launch_id, level=2)
-        return ""
-    keep(book, worker, folded, now)
-    if folded.lines:
-        return folded.lines[0]
-    after = folded.worker
-    if after is None:
-        return ""
-    if after.drain is not None and _emptied(worker, after):
-        return f"draining worker {told.launch_id} moved on"
-    if worker.load > 0 and after.load <= 0 and _is_idle(book):
-        return f"worker {told.launch_id} finished the last request: the inactivity timeout begins"
-    if (after.suspect_since is None) != (worker.suspect_since is None):
-        return f"worker {told.launch_id} is suspected, or is not any more"
-    return ""
-
-
-def _is_idle(book: EndpointStateBook) -> bool:
-    """Whether nothing runs and the timeout counts from now on. Without a plan now, no timer is set for its end."""
-    timeout = book.record.config.inactivity_timeout
-    if timeout is None or timeout <= 0:
-        return False
-    return not any(holds_requests(worker) for worker in book.record.workers.values())
-
-
-def _emptied(before: Worker, after: Worker) -> bool:
-    was = (before.in_flight, before.tickets_open > 0, before.load > 0)
-    return was != (after.in_flight, after.tickets_open > 0, after.load > 0)
-
-
-def _queue(book: EndpointStateBook, before: float) -> str:
-    queued = book.record.load.backlog_load
-    if queued > 0 and (before <= 0 or queued > before * (1 + RATE_MOVED)):
-        return f"{queued:.4g} load waits"
-    return "the queue is empty" if before > 0 and queued <= 0 else ""
-
-
-def _level(book: EndpointStateBook) -> str:
-    level = load_windows.rate(book.record.load, RATE_SECONDS)
-    if level is None:
-        return ""
-    planned = book.record.load_at_plan
-    slack = max(planned * RATE_MOVED, 0.01 * book.record.targets.hot_ready, 1e-9)
-    return f"load moved from {planned:.4g} to {level:.4g}/s" if abs(level - planned) > slack else ""
+    @workflow.query(name=control.QUERY_WORKERGROUPS, description="the workergroups")
+    def _workergroups(self) -> list[dict[str, Any]]:
+        return [group.model_dump(mode="json") for group in self._state.record.workergroups]

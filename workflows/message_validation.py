@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from controller.state import EndpointStateBook
 from market.query import GrammarError, parse_filters, parse_launch_args
 from stoker_wire.control import Advise, EndpointSpec
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
@@ -20,11 +21,14 @@ from stoker_wire.parsing.limits import (
 )
 from stoker_wire.problem import describe
 from stoker_wire.workergroup import Workergroup, check_workergroups
-from workflows.state import EndpointStateBook
 
 
 class InvalidMessage(ValueError):
-    """What came cannot be used; the text says which field, what was expected and what came."""
+    """What came cannot be used; the text says which field, what was expected and what came. `code` is for programs."""
+
+    def __init__(self, text: str, code: str = "invalid_args") -> None:
+        super().__init__(text)
+        self.code = code
 
 
 def only(sent: tuple[Any, ...]) -> Any:
@@ -32,6 +36,12 @@ def only(sent: tuple[Any, ...]) -> Any:
     if len(sent) > 1:
         raise InvalidMessage(f"expected one value, {len(sent)} came; send one")
     return sent[0] if sent else None
+
+
+def nothing(sent: Any) -> None:
+    """A message without a value."""
+    if sent is not None:
+        raise InvalidMessage("no value is expected, one came; send it without")
 
 
 def spec(sent: Any) -> EndpointSpec:
@@ -52,12 +62,12 @@ def spec(sent: Any) -> EndpointSpec:
 
 def patch(sent: Any, config: EndpointConfig) -> EndpointPatch:
     """A config patch whose result is a valid config."""
-    _check_message(sent)
+    _check_message(sent, "invalid_config")
     try:
         read = EndpointPatch.model_validate(_plain(sent))
         config.patched(read)
     except ValidationError as fault:
-        raise InvalidMessage(describe(fault)) from None
+        raise InvalidMessage(describe(fault), "invalid_config") from None
     return read
 
 
@@ -65,42 +75,52 @@ def advise(sent: Any, config: EndpointConfig) -> Advise | None:
     """A second config whose patch fits the live one; None: no advice any more."""
     if sent is None:
         return None
-    _check_message(sent)
+    _check_message(sent, "invalid_config")
     try:
         read = Advise.model_validate(_plain(sent))
         config.patched(read.config)
     except ValidationError as fault:
-        raise InvalidMessage(describe(fault)) from None
+        raise InvalidMessage(describe(fault), "invalid_config") from None
     return read
 
 
 def workergroup(sent: Any, others: Sequence[Workergroup] = ()) -> Workergroup:
     """A workergroup whose search params and launch_args can be read, and that the endpoint can have beside the others."""
-    _check_message(sent)
+    _check_message(sent, "invalid_workergroup")
     try:
         group = Workergroup.model_validate(_plain(sent))
     except ValidationError as fault:
-        raise InvalidMessage(describe(fault)) from None
+        raise InvalidMessage(describe(fault), "invalid_workergroup") from None
     try:
         parse_filters(group.search_params)
     except GrammarError as fault:
-        raise InvalidMessage(f"search_params: {fault}") from None
+        raise InvalidMessage(f"search_params: {fault}", "invalid_workergroup") from None
     try:
         parse_launch_args(group.launch_args)
     except GrammarError as fault:
-        raise InvalidMessage(f"launch_args: {fault}") from None
+        raise InvalidMessage(f"launch_args: {fault}", "invalid_workergroup") from None
     try:
         check_workergroups([*(each for each in others if each.id != group.id), group])
     except TooLarge as fault:
-        raise InvalidMessage(str(fault)) from None
+        raise InvalidMessage(str(fault), "invalid_workergroup") from None
     return group
 
 
 def workergroup_id(sent: Any) -> int:
     """The id of a workergroup."""
     if isinstance(sent, bool) or not isinstance(sent, int) or sent < 1:
-        raise InvalidMessage(f"workergroup id: expected a whole number from 1 up, got {sent!r:.40}")
+        raise InvalidMessage(
+            f"workergroup id: expected a whole number from 1 up, got {sent!r:.40}", "invalid_workergroup"
+        )
     return sent
+
+
+def existing_workergroup(sent: Any, groups: Sequence[Workergroup]) -> int:
+    """The id of a workergroup that the endpoint has."""
+    group_id = workergroup_id(sent)
+    if all(group.id != group_id for group in groups):
+        raise InvalidMessage(f"there is no workergroup {group_id}", "no_such_workergroup")
+    return group_id
 
 
 MACHINES_MAX = 1000
@@ -128,11 +148,11 @@ def metrics(sent: Any) -> MetricsBatch:
         raise InvalidMessage(describe(fault)) from None
 
 
-def _check_message(sent: Any) -> None:
+def _check_message(sent: Any, code: str) -> None:
     try:
         check_size(_plain(sent), MESSAGE_BYTES_MAX, "the message")
     except TooLarge as fault:
-        raise InvalidMessage(str(fault)) from None
+        raise InvalidMessage(str(fault), code) from None
 
 
 def _check_size(sent: Any, bytes_max: int) -> None:

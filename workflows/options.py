@@ -5,18 +5,12 @@ from typing import Any
 
 from temporalio.common import Priority, RetryPolicy
 
+from controller.controller import LIST_LAG_SECONDS
 from policy.state.worker import Worker
 from stoker_wire.market import Offer
 
-LIST_LAG_SECONDS = 5.0
-"""A listing may miss an instance that is younger than this. A retried create looks its label up, so its first retry
-waits longer than the lag: sooner, and the lost answer's instance would be rented a second time."""
-
 TRY_SECONDS_MAX = 60.0
 """One try of a create or an update: a label is looked up, a template read, an offer rented or a container restarted."""
-
-BILLS_SECONDS = 3600.0
-"""Bills are asked for with a listing, once an hour and when an instance is gone; between two, states are counted."""
 
 LIST_SECONDS = 300.0
 """A page of 25 a second, the list before it and two pauses to wait for: an account of 2,500 instances is listed in less."""

@@ -10,13 +10,14 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 
+from controller.query_results import endpoint_state
+from controller.state import EndpointStateBook
 from controller.whatif.advice import differences_in_words, said
 from policy.state.worker import Worker
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import MEMO_KEY, EndpointMemo, Member
 from stoker_wire.states import WorkerState
 from workflows.markdown import literal
-from workflows.state import EndpointStateBook
 
 ENDPOINT_NAME = SearchAttributeKey.for_keyword("EndpointName")
 ENDPOINT_ID = SearchAttributeKey.for_int("EndpointId")
@@ -64,11 +65,6 @@ class Publisher:
         known = self._attributes.get(update.key.name)
         self._attributes[update.key.name] = update.value
         return known != update.value
-
-
-def endpoint_state(book: EndpointStateBook) -> str:
-    """`active`, `suspended`, `stopped`, or `deleting`."""
-    return "deleting" if book.record.deleting else book.record.config.endpoint_state.value
 
 
 def config_differences(config: EndpointConfig) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from temporalio.client import Client
 
 from benchmarks.scale.fake_workers import MODEL_SECONDS, PERF
 from benchmarks.scale.market import DOLLARS_PER_HOUR, KIND, TEMPLATE_HASH, Marketplace, Rented, address_of
+from controller.state import EndpointStateBook
 from market.ownership import Owner
 from policy.state.observation import Memory
 from policy.state.worker import KindRecord, MachineStats, Worker
@@ -19,7 +20,6 @@ from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.security.token import mint_endpoint_key
 from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
-from workflows.state import EndpointStateBook
 
 STARTS_PER_SECOND = 40
 """Workflow starts per second; at a higher rate the server's task queues grow."""

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
+from controller import plan_due
 from controller.whatif.fleet import WhatIfFleet, WhatIfMachine, WhatIfTotals
 from controller.whatif.market import assumed_offers
 from controller.whatif.past_load import arrived, as_of
@@ -114,10 +115,8 @@ class _Life:
             for each in self._machines.values()
         )
         load = self._load()
-        level = rate(load, DEFAULT_TUNING.replan_rate_seconds) or 0.0
-        moved = abs(level - self._level) > max(
-            self._level * DEFAULT_TUNING.replan_rate_change, 0.01 * self._ready(), 1e-9
-        )
+        level = plan_due.level(load) or 0.0
+        moved = plan_due.level_moved(level, self._level, self._ready())
         due = self._replan_at is not None and self.clock >= self._replan_at
         if (
             any(came)

@@ -23,14 +23,14 @@ class PerfBound:
 def perf_bound(worker: Worker, fleet: Iterable[Worker], learned: MachineStats) -> PerfBound | None:
     """The highest accepted perf of the worker; None: there is nothing to compare with."""
     tuning = DEFAULT_TUNING
-    peers = [
-        each
-        for each in fleet
-        if each.workergroup_id == worker.workergroup_id
-        and each.perf > 0
-        and each.launch_id != worker.launch_id
-    ]
-    same_kind = [each.perf for each in peers if each.kind == worker.kind]
+    same_kind, others = list[float](), list[float]()
+    for each in fleet:
+        if (
+            each.workergroup_id == worker.workergroup_id
+            and each.perf > 0
+            and each.launch_id != worker.launch_id
+        ):
+            (same_kind if each.kind == worker.kind else others).append(each.perf)
     if len(same_kind) >= tuning.perf_bound_peers_min:
         usual = median(same_kind)
         return PerfBound(usual * tuning.perf_over_kind_max, f"other workers of its kind reach {usual:.4g}")
@@ -38,8 +38,8 @@ def perf_bound(worker: Worker, fleet: Iterable[Worker], learned: MachineStats) -
     if record is not None and record.samples >= tuning.perf_bound_samples_min and record.perf > 0:
         reason = f"its kind reached {record.perf:.4g} on average"
         return PerfBound(record.perf * tuning.perf_over_kind_max, reason)
-    if len(peers) >= tuning.perf_bound_peers_min:
-        usual = median([each.perf for each in peers])
+    if len(same_kind) + len(others) >= tuning.perf_bound_peers_min:
+        usual = median([*same_kind, *others])
         reason = f"other workers of its workergroup reach {usual:.4g}"
         return PerfBound(usual * tuning.perf_over_workergroup_max, reason)
     return None

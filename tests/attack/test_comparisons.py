@@ -38,8 +38,8 @@ HARMLESS = {
     ("wire/stoker_wire/endpoint.py", "dropped"),
     ("run/yaml_files.py", "_MERGE"),
     ("workflows/sweep/sweep.py", "foreign"),
-    ("workflows/carryover.py", "first"),
-    ("workflows/operations.py", "LOOK"),
+    ("controller/carryover.py", "first"),
+    ("controller/effects.py", "LIST"),
 }
 
 

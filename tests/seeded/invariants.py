@@ -83,9 +83,10 @@ class Invariants:
 
     def _read_record(self) -> None:
         instance = self.world.server.found(workflow_id("llm")).run.instance
-        record = getattr(getattr(getattr(instance, "_object", None), "_book", None), "record", None)
-        if record is None:
+        live = getattr(instance, "_object", None)
+        if live is None:
             return
+        record = live._controller.state.record
         self._known = {
             worker.instance_id for worker in record.workers.values() if worker.instance_id is not None
         }

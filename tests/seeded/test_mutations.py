@@ -14,14 +14,15 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.instances import MarketActivities, _created
-from activities.messages import CreatedInstance, CreateInstance, FoundOffers, SearchOffers
+from activities.messages import CreateInstance, SearchOffers
+from controller.effects import CreatedInstance, FoundOffers
+from controller.state import EndpointStateBook
 from policy.state.reconcile import fold_listing
 from policy.state.worker_events import FoldResult, fold_operation_result
 from tests.seeded.engines import SECRETS
 from tests.seeded.scenario import Event, Lines, Phase, Scenario
 from tests.seeded.troubles import CALM, Troubles
 from tests.seeded.world import live
-from workflows.state import EndpointStateBook
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -140,13 +141,13 @@ MUTATIONS = (
     ),
     Mutation(
         "orphans are not swept",
-        lambda: patch("workflows.operation_results.fold_listing", leaves_orphans),
+        lambda: patch("controller.operation_results.fold_listing", leaves_orphans),
         a_stranger_comes,
         "nobody knows instance",
     ),
     Mutation(
         "a stop that was accepted and ignored is repeated at once",
-        lambda: patch("workflows.operation_results.fold_operation_result", forgets_that_a_stop_was_accepted),
+        lambda: patch("controller.operation_results.fold_operation_result", forgets_that_a_stop_was_accepted),
         stops_are_ignored,
         "within a minute",
     ),
@@ -158,13 +159,13 @@ MUTATIONS = (
     ),
     Mutation(
         "a worker takes requests while its restart is still asked for",
-        lambda: patch("workflows.message_handlers.RESTARTS", frozenset()),
+        lambda: patch("policy.state.worker_events.RESTARTS", frozenset()),
         answers_are_lost,
         "while it held",
     ),
     Mutation(
         "an instance that one list lacks counts as gone",
-        lambda: patch("workflows.operation_results.fold_listing", believes_the_list),
+        lambda: patch("controller.operation_results.fold_listing", believes_the_list),
         lists_are_empty,
         "max_workers is 1",
     ),
@@ -185,7 +186,7 @@ MUTATIONS = (
     ),
     Mutation(
         "bills are not taken over",
-        lambda: patch("workflows.operation_results.settle", lambda ledger, *args, **how: ledger),
+        lambda: patch("controller.operation_results.settle", lambda ledger, *args, **how: ledger),
         dear,
         "the market charged",
     ),

@@ -26,7 +26,7 @@ CHANGES = {
             "    warmth: float | None = None\n    max_workers: int | None = Field(None,",
         ),
     ],
-    "workflows/state.py": [
+    "controller/state.py": [
         ("    version: int = 1\n", '    version: int = 2\n    mood: str = ""\n'),
         (
             "        self.record.decisions = list(self.log.lines)\n",

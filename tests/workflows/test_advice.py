@@ -7,6 +7,7 @@ import pytest
 from temporalio.client import WorkflowUpdateFailedError
 
 from activities.planner import plan as planner
+from controller.whatif import lifecycle
 from controller.whatif.advice import begin
 from policy.state.worker import Worker
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
@@ -16,7 +17,7 @@ from tests.policy.builders import see, steady
 from tests.policy.builders import worker as a_worker
 from tests.workflows.test_records import full_book
 from tests.workflows.world import group
-from workflows import message_validation, whatif_handlers
+from workflows import message_validation
 from workflows.publish import details_of
 
 LOADED = EndpointConfig(min_load=0, min_workers=0, max_workers=8, cold_mult=1, target_util=0.5)
@@ -105,7 +106,7 @@ async def test_a_deleted_endpoint_ends_with_its_advice(a_world: Any) -> None:
 def test_what_is_not_asked_for_is_not_carried() -> None:
     book = full_book(3)
     assert "advice" not in book.carried()
-    whatif_handlers.advise(
+    lifecycle.advise(
         book, message_validation.advise({"config": {"target_util": 0.8}}, book.record.config), 1.0
     )
     assert "advice" in book.carried()
@@ -114,7 +115,7 @@ def test_what_is_not_asked_for_is_not_carried() -> None:
 def test_a_hundred_workers_and_their_two_shadows_stay_far_under_what_a_new_run_may_carry() -> None:
     book = full_book()
     without = len(json.dumps(book.carried(), separators=(",", ":")))
-    whatif_handlers.advise(
+    lifecycle.advise(
         book, message_validation.advise({"config": {"target_util": 0.8}}, book.record.config), 1795447200.0
     )
     more = len(json.dumps(book.carried(), separators=(",", ":"))) - without
@@ -136,18 +137,18 @@ async def test_a_planner_whose_advice_fails_still_plans(monkeypatch: pytest.Monk
 
 def test_a_late_answer_to_other_advice_changes_nothing() -> None:
     book = full_book(2)
-    whatif_handlers.advise(
+    lifecycle.advise(
         book, message_validation.advise({"config": {"target_util": 0.8}}, book.record.config), 1.0
     )
     old = book.record.advice
-    whatif_handlers.advise(
+    lifecycle.advise(
         book, message_validation.advise({"config": {"target_util": 0.7}}, book.record.config), 1.0
     )
     new = book.record.advice
-    whatif_handlers.adopt(book, old, 20.0)
+    lifecycle.adopt(book, old, 20.0)
     assert book.record.advice is new
-    whatif_handlers.advise(book, None, 30.0)
-    whatif_handlers.adopt(book, new, 40.0)
+    lifecycle.advise(book, None, 30.0)
+    lifecycle.adopt(book, new, 40.0)
     assert book.record.advice is None
 
 
@@ -156,7 +157,7 @@ def test_a_worker_of_the_book_is_copied_as_it_is() -> None:
     book.record.workers["aaaaaaaaaaaa"] = Worker(
         **{name: getattr(a_worker("aaaaaaaaaaaa"), name) for name in Worker.__dataclass_fields__}
     ).replace(state=S.ERROR)
-    whatif_handlers.advise(
+    lifecycle.advise(
         book, message_validation.advise({"config": {"target_util": 0.8}}, book.record.config), 1.0
     )
     advice = book.record.advice

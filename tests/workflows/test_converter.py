@@ -5,7 +5,7 @@ from typing import Annotated
 import pytest
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from activities.messages import ListedInstances
+from controller.effects import ListedInstances
 from stoker_wire.market import Instance
 from workflows.hosting import converter
 

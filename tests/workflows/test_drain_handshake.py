@@ -1,12 +1,12 @@
 """When has every engine stopped giving a draining worker out?"""
 
+from controller import metrics_events
+from controller.drain_handshake import TICKETS_SECONDS, note_drains_seen, open_tickets
+from controller.state import EndpointStateBook
 from policy.state.worker import Drain, Goal, Worker
 from stoker_wire.control import EndpointSpec
 from stoker_wire.messages import Condition, MetricsBatch, WorkerMetrics
 from stoker_wire.states import WorkerState
-from workflows import message_handlers
-from workflows.drain_handshake import TICKETS_SECONDS, note_drains_seen, open_tickets
-from workflows.state import EndpointStateBook
 
 DRAINED_AT = 1000.0
 
@@ -42,7 +42,7 @@ def hear(
         tickets_open=tickets,
     )
     batch = MetricsBatch(engine_id=engine, sequence=int(at), sent_at=at, workers=(told,), stopping=leaving)
-    return message_handlers.metrics(book, batch, at)
+    return metrics_events.fold(book, (batch,), at)
 
 
 def seen_at(book: EndpointStateBook) -> float | None:
@@ -112,6 +112,6 @@ def test_the_last_open_ticket_of_a_draining_worker_is_news() -> None:
 def test_a_batch_without_the_worker_takes_back_what_was_said_of_it() -> None:
     fleet = book()
     hear(fleet, "a", 1001, seen=True, tickets=2)
-    message_handlers.metrics(fleet, MetricsBatch(engine_id="a", sequence=1002, sent_at=1002), 1002)
+    metrics_events.fold(fleet, (MetricsBatch(engine_id="a", sequence=1002, sent_at=1002),), 1002)
     assert fleet.record.engines["a"].tickets == {}
     assert not note_drains_seen(fleet, 1002), "it may be the word about an earlier drain"

@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from pydantic import ValidationError
 
+from controller import config_events, metrics_events
+from controller.decision_log import LINES_KEPT
+from controller.state import EndpointStateBook, EngineRecord
 from policy.capacity.limits import WORKERS_MAX
 from policy.state.worker import Drain, Goal
 from stoker_wire.control import EndpointSpec
@@ -23,10 +26,8 @@ from stoker_wire.workergroup import Workergroup, check_workergroups
 from tests.workflows.test_messages import refusal
 from tests.workflows.test_size import BLOB_BYTES_MAX, NOW, payload_bytes, worker
 from tests.workflows.world import group
-from workflows import message_handlers, message_validation
-from workflows.decision_log import LINES_KEPT
+from workflows import message_validation
 from workflows.publish import memo_of
-from workflows.state import EndpointStateBook, EngineRecord
 
 CALM = EndpointConfig(min_load=0, min_workers=0, max_workers=2)
 
@@ -222,7 +223,7 @@ def test_no_sequence_of_accepted_messages_makes_the_state_exceed_its_bound(
                 said = {"id": number, "template_hash": "t", "launch_args": filler * size}
                 sent = message_validation.Workergroup.model_validate(said)  # as the edge would take it
                 check_workergroups([*(g for g in book.record.workergroups if g.id != number), sent])
-                message_handlers.set_workergroup(book, sent, NOW)
+                config_events.set_workergroup(book, sent, NOW)
             elif kind == "metrics":
                 told = [
                     {
@@ -241,12 +242,12 @@ def test_no_sequence_of_accepted_messages_makes_the_state_exceed_its_bound(
                     "workers": told,
                 }
                 read = message_validation.metrics(batch)
-                book.record.engines[read.engine_id] = message_handlers._engine(
+                book.record.engines[read.engine_id] = metrics_events._engine(
                     read, book.record.workers.keys(), NOW
                 )
-                message_handlers._forget_engines(book.record, NOW)
+                metrics_events._forget_engines(book.record, NOW)
             elif kind == "config":
-                message_handlers.config(
+                config_events.config(
                     book, message_validation.patch({"max_workers": number}, book.record.config), NOW
                 )
             else:
@@ -278,7 +279,7 @@ def test_open_tickets_and_seen_drains_of_all_engines_are_bounded() -> None:
         book.record.engines[f"e{number}"] = EngineRecord(
             engine_id=f"e{number}", sequence=1, heard_at=NOW, tickets=tickets, drains_seen=tuple(tickets)
         )
-    message_handlers._forget_engines(book.record, NOW)
+    metrics_events._forget_engines(book.record, NOW)
     kept = book.record.engines
     assert sum(len(each.tickets) + len(each.drains_seen) for each in kept.values()) <= 12_000
     assert "e31" in kept, "the last to speak stays"
@@ -288,7 +289,7 @@ def test_open_tickets_and_seen_drains_of_all_engines_are_bounded() -> None:
         sent_at=NOW,
         workers=(WorkerMetrics(launch_id="stranger", instance_id=1, condition="ready", tickets_open=1),),
     )
-    assert message_handlers._engine(unknown, book.record.workers.keys(), NOW).tickets == {}
+    assert metrics_events._engine(unknown, book.record.workers.keys(), NOW).tickets == {}
 
 
 def test_the_reference_lists_every_limit_with_its_value() -> None:

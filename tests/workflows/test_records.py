@@ -2,6 +2,8 @@
 
 import json
 
+from controller.decision_log import LINES_KEPT, DecisionLog
+from controller.state import EndpointStateBook, EngineRecord
 from policy.keepalive.candidates import CANDIDATES, CandidateTotals
 from policy.keepalive.evaluation import SEASON_MINUTES, KeepaliveState
 from policy.state.observation import Memory
@@ -10,9 +12,7 @@ from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
 from tests.workflows.world import group, offers
-from workflows.decision_log import LINES_KEPT, DecisionLog
 from workflows.publish import details_of, memo_of
-from workflows.state import EndpointStateBook, EngineRecord
 
 
 def full_book(workers: int = 100) -> EndpointStateBook:

@@ -124,7 +124,7 @@ async def test_a_recorded_history_replays_under_an_absurd_policy(
     tuning = asdict(DEFAULT_TUNING)
     absurd = {name: value * 7 + 1 for name, value in tuning.items() if isinstance(value, int | float)}
     monkeypatch.setattr("activities.planner.decide", never)
-    monkeypatch.setattr("workflows.state.DEFAULT_TUNING", replace(DEFAULT_TUNING, **absurd))
+    monkeypatch.setattr("controller.state.DEFAULT_TUNING", replace(DEFAULT_TUNING, **absurd))
     assert await replay_failure(path) is None
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from activities.messages import ListedInstances
+from controller.effects import ListedInstances
+from controller.state import EndpointStateBook, EngineRecord
 from controller.whatif.advice import begin
 from policy.capacity.limits import WORKERS_MAX
 from policy.state.incarnation import Process
@@ -18,7 +19,6 @@ from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
 from workflows.hosting.converter import data_converter
 from workflows.publish import memo_of
-from workflows.state import EndpointStateBook, EngineRecord
 
 BLOB_BYTES_MAX = 2 * 1024 * 1024
 NOW = 1_795_000_000.123456

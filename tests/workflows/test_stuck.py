@@ -11,11 +11,11 @@ from temporalio.client import WorkflowExecutionStatus
 
 from activities.progress import Progress, progress_of
 from activities.safety_nets import SafetyNets, StalledEndpoint, SweepSpec, ensure_sweep
+from controller.state import EndpointStateBook
 from stoker.control import Control
 from stoker_wire.control import SWEEP_ID
 from stoker_wire.endpoint import EndpointConfig
 from tests.workflows.world import World, group
-from workflows.state import EndpointStateBook
 from workflows.sweep.sweep import _since
 
 SMALL = EndpointConfig(min_load=0, min_workers=2, max_workers=4, cold_mult=1)

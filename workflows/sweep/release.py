@@ -7,6 +7,7 @@ from temporalio.exceptions import ActivityError
 
 from activities.instances import MarketActivities
 from activities.messages import DestroyInstance
+from controller.controller import LIST_LAG_SECONDS
 from stoker_wire.control import MARKET_TASK_QUEUE, RELEASE_WORKFLOW_TYPE, Release, Released
 from workflows import options
 from workflows.sweep.sweep import EndEndpoint, SweepActivities
@@ -42,7 +43,7 @@ class ReleaseWorkflow:
         if not await self._end():
             return self.so_far()
         # A create that was under way may show up only now.
-        await workflow.sleep(options.LIST_LAG_SECONDS, summary="a listing may lag")
+        await workflow.sleep(LIST_LAG_SECONDS, summary="a listing may lag")
         began = workflow.time()
         while await self._list() and self._left and workflow.time() - began < SECONDS_MAX:
             await asyncio.gather(*(self._destroy(each) for each in self._left))

@@ -8,12 +8,12 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 
 from activities.progress import progress_of
+from controller.state import EndpointStateBook
 from engine.settings import Timing
 from engine.temporal.endpoint_watcher import read_valid_parts
 from stoker_wire.control import workflow_id
 from tests.engine.standin import until
 from tests.engine.test_console import Console, alice, real_stage, real_temporal
-from workflows.state import EndpointStateBook
 
 __all__ = ["alice", "real_stage", "real_temporal"]  # fixtures
 

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
-from activities.messages import CreatedInstance, ListedInstances, label_prefix
+from controller.effects import CreatedInstance, Done, Failed, ListedInstances, Result
+from controller.state import EndpointStateBook
 from policy.state.billing import settle
 from policy.state.reconcile import fold_listing
 from policy.state.worker import Worker
 from policy.state.worker_events import FoldResult, fold_instance_gone, fold_operation_result
-from workflows.state import EndpointStateBook
+from stoker_wire.states import WorkerState
 
 _ERROR_KINDS = {
     "OfferGone": "offer_gone",
@@ -52,13 +53,14 @@ def created(book: EndpointStateBook, launch_id: str, made: CreatedInstance, now:
 def ended(
     book: EndpointStateBook,
     worker: Worker,
+    result: Result,
     now: float,
     *,
-    fault: tuple[str, str] | None = None,
     revision: int | None = None,
-    confirmed_gone: bool = False,
 ) -> None:
-    """The operation of `worker` (as it was when it began) ended; `fault` is the error's type and its text."""
+    """The operation of `worker` (as it was when it began) ended."""
+    failed = result if isinstance(result, Failed) else None
+    confirmed = isinstance(result, Done) and result.confirmed
     launch_id, operation = worker.launch_id, worker.operation
     current = book.record.workers.get(launch_id)
     if operation == "create":
@@ -67,28 +69,33 @@ def ended(
         return
     book.count_dollars(now)
     learned = book.record.learned
-    if confirmed_gone and fault is None:
+    if confirmed and operation == "destroy":
         folded = fold_instance_gone(current, "released", learned)
     else:
-        kind, said = fault or ("", "")
         folded = fold_operation_result(
             current,
             operation,
             now=now,
             learned=learned,
-            ok=fault is None,
-            error_kind=_ERROR_KINDS.get(kind, kind),
-            error=said,
+            ok=failed is None,
+            error_kind=_ERROR_KINDS.get(failed.kind, failed.kind) if failed else "",
+            error=failed.text if failed else "",
             revision=revision,
             tuning=book.tuning,
         )
-    if operation == "create" and fault is not None:
+    if operation == "create" and failed:
         _drop_offer(book, current)
-    keep(book, current, folded, now, kind="fail" if fault else "worker", level=0 if fault else 1)
+    keep(book, current, folded, now, kind="fail" if failed else "worker", level=0 if failed else 1)
+    stopped = book.record.workers.get(launch_id)
+    if confirmed and operation == "stop" and stopped is not None:
+        state = WorkerState.INACTIVE if stopped.loaded_once else WorkerState.CREATED
+        book.record.workers[launch_id] = stopped.replace(state=state, since=now, drain=None, retry_at=0.0)
 
 
-def listed(book: EndpointStateBook, found: ListedInstances, asked_at: float, now: float) -> str:
-    """Reconciles with the marketplace's own list: what vanished leaves, what nobody knows is added to be destroyed.
+def listed(
+    book: EndpointStateBook, found: ListedInstances, asked_at: float, now: float, *, label_prefix: str
+) -> str:
+    """Reconciles with the marketplace's own list: what fold_instance_gone leaves, what nobody knows is added to be destroyed.
     Its bills, if it brought them, settle the ledger.
 
     Answers why a plan is due, or nothing: most listings say what is known.
@@ -102,7 +109,7 @@ def listed(book: EndpointStateBook, found: ListedInstances, asked_at: float, now
         shown=found.shown,
         now=now,
         asked_at=asked_at,
-        label_prefix=label_prefix(book.name),
+        label_prefix=label_prefix,
         learned=record.learned,
     )
     record.workers = {worker.launch_id: worker for worker in (*listing.workers, *listing.orphans)}

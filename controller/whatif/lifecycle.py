@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from controller.state import EndpointStateBook
 from controller.whatif.advice import Advice, begin, differences_in_words, said, summary
 from stoker_wire.control import Advise
-from workflows.state import EndpointStateBook
 
 FIRST_SUMMARY_SECONDS = 600.0
 SUMMARY_SECONDS = 3600.0

@@ -1,5 +1,6 @@
 """Makes the answers to the queries from the record."""
 
+from controller import plan_due
 from controller.answers import (
     AdviceView,
     BlockedHost,
@@ -9,17 +10,21 @@ from controller.answers import (
     Hosts,
     Side,
 )
+from controller.state import EndpointStateBook
 from controller.whatif.advice import summary
 from controller.whatif.fleet import WhatIfFleet
 from policy.state.host_failures import split
 from policy.state.lifecycle import is_booting
 from policy.state.worker import HostFailure, Worker
 from stoker_wire.states import WorkerState
-from workflows.publish import endpoint_state
-from workflows.state import EndpointStateBook
 
 
-def status(book: EndpointStateBook, under_way: tuple[str, ...], load_per_second: float) -> EndpointStatus:
+def endpoint_state(book: EndpointStateBook) -> str:
+    """`active`, `suspended`, `stopped`, or `deleting`."""
+    return "deleting" if book.record.deleting else book.record.config.endpoint_state.value
+
+
+def status(book: EndpointStateBook, under_way: tuple[str, ...]) -> EndpointStatus:
     """The status now."""
     record = book.record
     counts: dict[str, int] = {}
@@ -33,7 +38,7 @@ def status(book: EndpointStateBook, under_way: tuple[str, ...], load_per_second:
         workers=counts,
         targets=record.targets,
         waits=record.waits,
-        load_per_second=load_per_second,
+        load_per_second=plan_due.level(record.load) or 0.0,
         queued_load=record.load.backlog_load,
         queued_requests=record.load.backlog_requests,
         dollars_per_hour=book.burn_dollars_per_hour(),

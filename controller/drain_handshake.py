@@ -1,9 +1,9 @@
 """The draining handshake: when has every engine stopped giving a worker out?"""
 
+from controller.state import ENGINE_LIVE_SECONDS, EndpointStateBook
 from policy.state.worker import Worker
 from policy.state.worker_events import fold_drain_seen
 from stoker_wire.security.ticket import TICKET_SECONDS
-from workflows.state import ENGINE_LIVE_SECONDS, EndpointStateBook
 
 SLOW_ENGINE_SECONDS = 180.0
 """An engine with nothing to tell speaks about once a minute; three missed words, and it is gone."""

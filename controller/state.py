@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from controller.carryover import read_or_forget
+from controller.decision_log import DecisionLog
 from controller.whatif.advice import Advice
 from policy.load.history import LoadHistory
 from policy.state.billing import CostLedger, accrue
@@ -20,8 +22,6 @@ from stoker_wire.market import Offer
 from stoker_wire.messages import DecisionLine
 from stoker_wire.parsing.limits import STATE_BYTES_MAX, json_bytes, shortened
 from stoker_wire.workergroup import Workergroup
-from workflows.carryover import read_or_forget
-from workflows.decision_log import DecisionLog
 
 ENGINE_LIVE_SECONDS = 30.0
 """An engine that spoke within this time takes part in the handshakes; one that is silent longer is gone."""
@@ -110,7 +110,9 @@ _MEMORIES = frozenset(
 class EndpointStateBook:
     """The record in use, with the offers found lately; those are not carried, a new run searches again."""
 
-    def __init__(self, spec: EndpointSpec) -> None:
+    def __init__(
+        self, spec: EndpointSpec, *, tuning: Tuning | None = None, counts_dollars: bool = True
+    ) -> None:
         self.name = spec.endpoint_name
         self.id = spec.endpoint_id
         self.owner = spec.owner
@@ -128,7 +130,21 @@ class EndpointStateBook:
             self.record, self.unknown, self.forgotten = read
         self.log = DecisionLog(self.record.decisions)
         self.offers: dict[int, Offers] = {}
-        self.tuning: Tuning = DEFAULT_TUNING
+        self.tuning = tuning or DEFAULT_TUNING
+        self._counts_dollars = counts_dollars
+
+    def note_what_is_missing(self, unknown: tuple[str, ...], now: float) -> None:
+        """Says in the decision log what of a carried state could not be taken over; `unknown` are fields of its spec."""
+        if unknown := (*unknown, *self.unknown):
+            words = f"left out, for this build does not know it: {', '.join(unknown)}"
+            self.log.note(now, "config", words, subject="state")
+        if self.record.left_out:
+            words = f"left out of a state over {STATE_BYTES_MAX} bytes: {', '.join(self.record.left_out)}"
+            self.log.note(now, "config", words, subject="state")
+            self.record.left_out = ()
+        if self.forgotten:
+            words = f"could not be read, and begins anew: {', '.join(self.forgotten)}"
+            self.log.note(now, "config", words, subject="state")
 
     def carried(self) -> dict[str, Any]:
         """The record as continue-as-new hands it on: JSON values, what equals its default left out."""
@@ -195,7 +211,12 @@ class EndpointStateBook:
         return sum(worker.burn_dollars_per_hour for worker in self.record.workers.values())
 
     def count_dollars(self, now: float) -> None:
-        """Adds what the workers cost since the last count; call it before a worker's state changes."""
+        """Adds what the workers cost since the last count; call it before a worker's state changes.
+
+        Counts nothing where the host keeps its own accounts, as the simulator does.
+        """
+        if not self._counts_dollars:
+            return
         self.record.ledger = accrue(self.record.ledger, self.record.workers.values(), now)
 
     def workergroup(self, workergroup_id: int) -> Workergroup | None:

@@ -1,0 +1,126 @@
+"""What a change of config or workergroups does to the record. Each function answers why a new plan is due, or nothing."""
+
+from dataclasses import replace
+
+from controller.state import EndpointStateBook
+from policy.planning.rolling_update import UPDATING
+from policy.state.worker import Goal
+from stoker_wire.endpoint import EndpointPatch
+from stoker_wire.workergroup import Workergroup
+
+
+def config(book: EndpointStateBook, patch: EndpointPatch, now: float) -> str:
+    """Changes the config; the result is validated as a whole (pydantic's ValidationError)."""
+    before = book.record.config
+    after = before.patched(patch)
+    changed = {
+        name: value
+        for name, value in after.model_dump(mode="json").items()
+        if value != before.model_dump(mode="json")[name]
+    }
+    if not changed:
+        return ""
+    book.record.config = after
+    words = ", ".join(f"{name} = {value}" for name, value in changed.items())
+    book.log.note(now, "config", f"changed: {words}")
+    return "the config changed"
+
+
+def set_workergroup(book: EndpointStateBook, group: Workergroup, now: float) -> str:
+    """Adds the workergroup, or replaces the one of its id; what runs changes with its revision."""
+    record = book.record
+    before = book.workergroup(group.id)
+    if before is None:
+        record.workergroups.append(group)
+        book.log.note(now, "config", "workergroup added", subject=str(group.id), workergroup_id=group.id)
+        return "a workergroup was added"
+    # Who changes a bound need not know the revision: it only ever goes up, and at once when what runs changes.
+    due = before.revision + (_runs(before) != _runs(group))
+    group = group.model_copy(update={"revision": max(group.revision, due)})
+    if before == group:
+        return ""
+    record.workergroups = [group if old.id == group.id else old for old in record.workergroups]
+    book.offers.pop(group.id, None)
+    book.log.note(
+        now,
+        "config",
+        f"workergroup changed, revision {group.revision}",
+        subject=str(group.id),
+        workergroup_id=group.id,
+    )
+    return "a workergroup changed"
+
+
+def remove_workergroup(book: EndpointStateBook, workergroup_id: int, now: float) -> str:
+    """Removes the workergroup; its workers are released by the next plans."""
+    if book.workergroup(workergroup_id) is None:
+        return ""
+    book.record.workergroups = [group for group in book.record.workergroups if group.id != workergroup_id]
+    book.offers.pop(workergroup_id, None)
+    book.log.note(
+        now, "config", "workergroup removed", subject=str(workergroup_id), workergroup_id=workergroup_id
+    )
+    return "a workergroup was removed"
+
+
+def update_workers(book: EndpointStateBook, workergroup_id: int, now: float) -> str:
+    """A rolling update on demand: the workergroup's revision goes up, so that every worker of it is due."""
+    group = book.workergroup(workergroup_id)
+    if group is None:
+        return ""
+    return set_workergroup(book, group.model_copy(update={"revision": group.revision + 1}), now)
+
+
+def cancel_update(book: EndpointStateBook, workergroup_id: int, now: float) -> str:
+    """Ends a rolling update: what is not updated yet is kept as it is. An update that has begun is finished."""
+    group = book.workergroup(workergroup_id)
+    if group is None:
+        return ""
+    kept = []
+    for worker in list(book.record.workers.values()):
+        outdated = worker.workergroup_id == group.id and worker.revision < group.revision
+        if not outdated or worker.operation == "update" or worker.state in UPDATING:
+            continue
+        stays = worker.drain is None or worker.drain.goal is not Goal.UPDATE
+        book.record.workers[worker.launch_id] = worker.replace(
+            revision=group.revision, drain=worker.drain if stays else None
+        )
+        kept.append(worker.launch_id)
+    book.log.note(
+        now,
+        "config",
+        f"update to revision {group.revision} cancelled: {len(kept)} workers are kept as they are",
+        subject=str(group.id),
+        workergroup_id=group.id,
+    )
+    return "an update was cancelled"
+
+
+def unblock_hosts(book: EndpointStateBook, machine_ids: tuple[int, ...], now: float) -> tuple[int, ...]:
+    """Forgets the failures of these hosts, or of all; answers which were forgotten."""
+    known = book.record.learned.failed_hosts
+    gone = [each for each in known if not machine_ids or each.machine_id in machine_ids]
+    if not gone:
+        return ()
+    kept = tuple(each for each in known if each not in gone)
+    book.record.learned = replace(book.record.learned, failed_hosts=kept)
+    freed = tuple(sorted(each.machine_id for each in gone))
+    named = ", ".join(map(str, freed[:10])) + (" …" if len(freed) > 10 else "")
+    book.log.note(now, "config", f"{len(freed)} hosts may be rented again: {named}", subject="hosts")
+    return freed
+
+
+def rotate_key(book: EndpointStateBook, overlap_seconds: float, now: float) -> int:
+    """Makes a new endpoint key valid, and the one before for the overlap only. Returns the new key's version."""
+    record = book.record
+    record.key_version += 1
+    record.key_overlap_until = now + overlap_seconds if overlap_seconds else 0.0
+    said = f"endpoint key rotated, version {record.key_version}"
+    if overlap_seconds:
+        said += f"; the key before is accepted for another {overlap_seconds:.0f} s"
+    book.log.note(now, "config", said)
+    return record.key_version
+
+
+def _runs(group: Workergroup) -> tuple[object, ...]:
+    return (group.template_hash, group.template_id, group.search_params, group.launch_args)

@@ -1,0 +1,412 @@
+"""The controller of one endpoint, sans I/O: events with their time come in, effects go out.
+
+The workflow, and the simulator in place of the workflow, host it: they pass events on, ask `due` after each of them,
+have a plan made when there is a reason, carry effects out and report their results.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from controller import config_events, metrics_events, operation_results, plan_due
+from controller.drain_handshake import note_drains_seen, recheck_at
+from controller.effects import (
+    LIST,
+    ChangeInstance,
+    CreatedInstance,
+    CreateInstance,
+    Decision,
+    Effect,
+    Failed,
+    FoundOffers,
+    ListedInstances,
+    ListInstances,
+    Result,
+    SearchOffers,
+)
+from controller.state import EndpointStateBook
+from controller.whatif import lifecycle as whatif
+from controller.whatif.advice import Advice
+from policy.state.billing import bills_due
+from policy.state.lifecycle import InvalidTransition, is_hot
+from policy.state.observation import Observation, Offers
+from policy.state.plan import (
+    Activate,
+    CancelDrain,
+    Destroy,
+    Operation,
+    PollInstances,
+    Reboot,
+    Recruit,
+    Search,
+    StartDrain,
+    Stop,
+    Update,
+)
+from policy.state.plan_effects import apply_operation, launched_worker
+from policy.state.worker import Worker
+from stoker_wire.control import Advise
+from stoker_wire.endpoint import EndpointPatch
+from stoker_wire.messages import MetricsBatch
+from stoker_wire.parsing.limits import ERROR_BYTES_MAX, shortened
+from stoker_wire.workergroup import Workergroup
+
+OnWorker = Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update
+
+FALLBACK_SECONDS = 3600.0
+"""The next plan comes after this time without any event. Doubled: an endpoint without events is planned half as often."""
+REPLAN_SECONDS = 10.0
+"""After a planner that failed. Doubled: a passing fault costs ten more seconds."""
+CONFIRM_SECONDS = 30.0
+"""Between two lists of a deleted endpoint that has no worker left. Doubled: a delete ends up to 30 s later."""
+LIST_LAG_SECONDS = 5.0
+"""A list may miss an instance that is younger than this. Too short, and a retried create rents a second instance."""
+BILLS_SECONDS = 3600.0
+"""Between two looks at the bills while instances run. Doubled: the recorded costs are estimates for twice as long."""
+_FAULT_CHARS = 300
+
+
+class EndpointController:
+    """Owns an endpoint's state and decides when a plan is due. Every method that takes `now` takes Unix seconds."""
+
+    def __init__(self, state: EndpointStateBook, *, label_prefix: str) -> None:
+        self.state = state
+        self.due = "the endpoint starts"
+        """Why a plan is due; empty: none is."""
+        self.in_flight: dict[str, Effect] = {}
+        """Effects without a result yet, by key, oldest first."""
+        self._label_prefix = label_prefix
+        self._why = ""
+        """Why the plan that is being made was due."""
+        self._found_nothing_at = 0.0
+        """When the last list was asked for that showed no instance at all."""
+
+    def __repr__(self) -> str:
+        workers = len(self.state.record.workers)
+        return f"<EndpointController {self.state.name}, {workers} workers, plan due: {self.due or 'no'}>"
+
+    # events: what engines and people sent
+
+    def on_metrics(self, batches: Sequence[MetricsBatch], now: float) -> None:
+        """Batches of one engine, oldest first."""
+        self.state.count_dollars(now)
+        self._set_due(metrics_events.fold(self.state, batches, now))
+        if note_drains_seen(self.state, now):
+            self._set_due("every engine has seen the drain")
+
+    def on_config(self, patch: EndpointPatch, now: float) -> None:
+        """New config values; the config with them is valid."""
+        self.state.count_dollars(now)
+        self._set_due(config_events.config(self.state, patch, now))
+
+    def on_workergroup(self, group: Workergroup, now: float) -> None:
+        """A new or changed workergroup."""
+        self.state.count_dollars(now)
+        self._set_due(config_events.set_workergroup(self.state, group, now))
+
+    def on_workergroup_removed(self, group_id: int, now: float) -> None:
+        """The next plans release its workers."""
+        self.state.count_dollars(now)
+        self._set_due(config_events.remove_workergroup(self.state, group_id, now))
+
+    def on_update_workers(self, group_id: int, now: float) -> None:
+        """A rolling update was asked for."""
+        self.state.count_dollars(now)
+        self._set_due(config_events.update_workers(self.state, group_id, now))
+
+    def on_update_cancelled(self, group_id: int, now: float) -> None:
+        """Workers that are not updated yet keep their revision."""
+        self.state.count_dollars(now)
+        self._set_due(config_events.cancel_update(self.state, group_id, now))
+
+    def on_hosts_unblocked(self, machine_ids: tuple[int, ...], now: float) -> tuple[int, ...]:
+        """Hosts that failed may be rented again; none named: all. Returns those that were blocked."""
+        self.state.count_dollars(now)
+        freed = config_events.unblock_hosts(self.state, machine_ids, now)
+        if freed:
+            self._set_due(f"{len(freed)} hosts may be rented again")
+        return freed
+
+    def on_key_rotated(self, overlap_seconds: float, now: float) -> int:
+        """The key before stays valid for the overlap. Returns the version of the new key."""
+        self.state.count_dollars(now)
+        return config_events.rotate_key(self.state, overlap_seconds, now)
+
+    def on_advise(self, asked: Advise | None, now: float) -> None:
+        """Plan a second config beside the live one; None: stop."""
+        self.state.count_dollars(now)
+        self._set_due(whatif.advise(self.state, asked, now))
+
+    def on_delete(self, why: str, now: float) -> None:
+        """Release every worker."""
+        if not self.state.record.deleting:
+            self.state.count_dollars(now)
+            self.state.record.deleting = True
+            self.state.log.note(now, "config", why)
+        self._set_due("the endpoint is deleted")
+
+    def on_timer(self) -> None:
+        """The time that `replan_at` named has come."""
+        self.state.record.replan_at = None
+        self._set_due("the time has come")
+
+    # plans
+
+    @property
+    def advice(self) -> Advice | None:
+        """The second config to plan beside the live one."""
+        return None if self.state.record.deleting else self.state.record.advice
+
+    def observe(self, launch_ids: tuple[str, ...], now: float) -> Observation:
+        """What a plan is made of. From here on no plan is due until the next event."""
+        self._why, self.due = self.due, ""
+        self.state.count_dollars(now)
+        note_drains_seen(self.state, now)
+        record = self.state.record
+        record.load_at_plan = plan_due.level(record.load) or 0.0
+        return self.state.observation(
+            now,
+            launch_ids=launch_ids,
+            listing_in_progress=LIST in self.in_flight,
+            searching=tuple(
+                each.workergroup.id for each in self.in_flight.values() if isinstance(each, SearchOffers)
+            ),
+        )
+
+    def on_plan(self, decision: Decision, observation: Observation, now: float) -> tuple[Effect, ...]:
+        """Adopts the plan that was made of the observation. Returns what the host has to carry out, in this order."""
+        planned_at = observation.now
+        if decision.fault:
+            self._note_planner(decision.fault, planned_at)
+        for sentence in decision.refused:
+            self.state.log.note(planned_at, "fail", f"refused: {sentence}", subject="plan")
+        self.state.adopt(decision.plan, planned_at)
+        whatif.adopt(self.state, decision.advice, planned_at)
+        before = {worker.launch_id: worker for worker in observation.workers}
+        effects = [
+            effect
+            for operation in decision.plan.operations
+            if not self._is_stale(operation, before, now)
+            for effect in self._begin(operation, now)
+        ]
+        record = self.state.record
+        due = [record.replan_at or planned_at + FALLBACK_SECONDS, recheck_at(self.state, planned_at)]
+        record.replan_at = min(at for at in due if at is not None)
+        if record.deleting:
+            effects += self._confirm_empty(now)
+        return tuple(effects)
+
+    def on_plan_failed(self, fault: str, observation: Observation, now: float) -> None:
+        """No plan could be made: the next one is due soon."""
+        self._note_planner(fault, observation.now)
+        self.state.record.replan_at = now + REPLAN_SECONDS
+
+    # results
+
+    def resume(self, now: float) -> tuple[Effect, ...]:
+        """In a new run: what an earlier run had in flight is asked for again."""
+        effects = []
+        for worker in list(self.state.record.workers.values()):
+            if worker.operation:
+                effects += self._resume(worker, now)
+        return tuple(effects)
+
+    def on_result(self, effect: Effect, result: Result, now: float) -> None:
+        """An effect was carried out, or failed for good."""
+        self.in_flight.pop(effect.key, None)
+        match effect:
+            case ListInstances():
+                self.on_listing(effect, result, now)
+            case SearchOffers():
+                self._on_offers(effect, result, now)
+            case CreateInstance():
+                if isinstance(result, CreatedInstance):
+                    operation_results.created(self.state, effect.key, result, now)
+                else:
+                    operation_results.ended(self.state, effect.worker, result, now)
+                self._set_due(f"the create of {effect.key} ended")
+            case ChangeInstance():
+                group = effect.workergroup
+                revision = group.revision if group is not None else None
+                operation_results.ended(self.state, effect.worker, result, now, revision=revision)
+                self._set_due(f"the {effect.worker.operation} of {effect.key} ended")
+
+    def on_listing(self, effect: ListInstances, result: Result, now: float) -> None:
+        """The marketplace answered a list."""
+        if isinstance(result, Failed):
+            self.state.log.note(now, "fail", f"list: {result.text}")
+        if not isinstance(result, ListedInstances):
+            return
+        if not effect.launch_ids:
+            self.state.record.listed_whole_at = effect.asked_at
+            if not result.instances:
+                self._found_nothing_at = effect.asked_at
+        prefix = self._label_prefix
+        self._set_due(operation_results.listed(self.state, result, effect.asked_at, now, label_prefix=prefix))
+
+    def _on_offers(self, effect: SearchOffers, result: Result, now: float) -> None:
+        group = effect.workergroup
+        found = Offers(workergroup_id=group.id, searched_at=now, revision=group.revision)
+        if isinstance(result, FoundOffers):
+            found = Offers(
+                workergroup_id=group.id, searched_at=now, revision=group.revision, offers=result.offers
+            )
+        elif isinstance(result, Failed):
+            reason = shortened(
+                ": ".join(part for part in (result.kind, result.text) if part), ERROR_BYTES_MAX
+            )
+            self.state.log.note(
+                now, "fail", f"search: {reason}", subject=str(group.id), workergroup_id=group.id
+            )
+            found = Offers(workergroup_id=group.id, searched_at=now, revision=group.revision, error=reason)
+        self.state.offers[group.id] = found
+        self._set_due("a search answered")
+
+    # the end
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the endpoint is deleted and the marketplace has shown that nothing of it is left."""
+        record = self.state.record
+        if not record.deleting or record.workers or self.in_flight or record.emptied_at is None:
+            return False
+        return self._found_nothing_at >= record.emptied_at + LIST_LAG_SECONDS
+
+    def _confirm_empty(self, now: float) -> list[Effect]:
+        """A deleted endpoint without workers lists once more, late enough for the marketplace to have caught up."""
+        record = self.state.record
+        changing = any(isinstance(each, CreateInstance | ChangeInstance) for each in self.in_flight.values())
+        if record.workers or changing:
+            record.emptied_at = None
+            return []
+        if record.emptied_at is None:
+            record.emptied_at = now
+        due, effects = record.emptied_at + LIST_LAG_SECONDS, list[Effect]()
+        if now >= due:
+            effects = self._list("the endpoint is deleted: nothing may be left", whole=True, now=now)
+            due = now + CONFIRM_SECONDS
+        record.replan_at = min(record.replan_at or due, due)
+        return effects
+
+    # what each operation does to the record before it is carried out
+
+    def _is_stale(self, operation: Operation, before: Mapping[str, Worker], now: float) -> bool:
+        """A worker that became ready while the plan was made is not stopped as if it were idle: the next plan drains it."""
+        if not isinstance(operation, Stop | Destroy | Update):
+            return False
+        then, current = before.get(operation.launch_id), self.state.record.workers.get(operation.launch_id)
+        if then is None or current is None or is_hot(then) or not is_hot(current):
+            return False
+        said = f"{operation.op} was decided while it was {then.state.printed}: it takes requests now"
+        self._note(now, "wait", operation.launch_id, said, level=1, group_id=current.workergroup_id)
+        self._set_due("a worker was ready before a plan knew it")
+        return True
+
+    def _begin(self, operation: Operation, now: float) -> list[Effect]:
+        match operation:
+            case Search():
+                group = self.state.workergroup(operation.workergroup_id)
+                return [] if group is None else self._start(SearchOffers(workergroup=group))
+            case PollInstances():
+                return self._list(operation.reason, whole=operation.whole, now=now)
+            case Recruit():
+                return self._recruit(operation, now)
+            case _:
+                return self._on_worker(operation, now)
+
+    def _list(self, reason: str, *, whole: bool, now: float) -> list[Effect]:
+        record = self.state.record
+        ledger = record.ledger
+        bills_since = ledger.bills_since if bills_due(ledger, now, BILLS_SECONDS) else None
+        whole = whole or bills_since is not None
+        return self._start(
+            ListInstances(
+                reason=reason,
+                asked_at=now,
+                launch_ids=() if whole else tuple(record.workers),
+                known_ids=_known_ids(record.workers.values()),
+                bills_since=bills_since,
+            )
+        )
+
+    def _recruit(self, operation: Recruit, now: float) -> list[Effect]:
+        record, offer = self.state.record, operation.offer
+        group = self.state.workergroup(operation.workergroup_id)
+        if group is None or operation.launch_id in record.workers:
+            return []
+        worker = launched_worker(operation, now)
+        record.pending_offers[operation.launch_id] = offer
+        record.workers[operation.launch_id] = worker
+        self.state.log.note(
+            now,
+            "recruit",
+            operation.reason,
+            subject=operation.launch_id,
+            numbers=operation.numbers,
+            workergroup_id=group.id,
+        )
+        return self._start(CreateInstance(worker=worker, workergroup=group, offer=offer))
+
+    def _on_worker(self, asked: OnWorker, now: float) -> list[Effect]:
+        worker = self.state.record.workers.get(asked.launch_id)
+        if worker is None or worker.operation:
+            return []
+        group_id = worker.workergroup_id
+        self.state.log.note(
+            now,
+            asked.op,
+            asked.reason,
+            subject=asked.launch_id,
+            numbers=asked.numbers,
+            workergroup_id=group_id,
+        )
+        try:
+            changed = apply_operation(worker, asked, now)
+        except InvalidTransition as fault:
+            self._note(now, "fail", asked.launch_id, f"{asked.op}: {fault}", group_id=group_id)
+            return []
+        if changed.operation not in {"", "destroy"} and worker.instance_id is None:
+            self._note(now, "fail", asked.launch_id, f"{asked.op}: it has no instance yet", level=2)
+            return []
+        self.state.record.workers[worker.launch_id] = changed
+        if not changed.operation:
+            return []
+        return self._start(ChangeInstance(worker=changed, workergroup=self.state.workergroup(group_id)))
+
+    def _resume(self, worker: Worker, now: float) -> list[Effect]:
+        group = self.state.workergroup(worker.workergroup_id)
+        if worker.operation != "create":
+            return self._start(ChangeInstance(worker=worker, workergroup=group, resumed=True))
+        offer = self.state.record.pending_offers.get(worker.launch_id)
+        if offer is not None and group is not None:
+            return self._start(CreateInstance(worker=worker, workergroup=group, offer=offer, resumed=True))
+        lost = "its offer was not carried over" if offer is None else "its workergroup was removed"
+        operation_results.ended(self.state, worker, Failed(kind="", text=lost), now)
+        return []
+
+    # bookkeeping
+
+    def _start(self, effect: Effect) -> list[Effect]:
+        """Registers the effect, unless one of this key is in flight."""
+        if effect.key in self.in_flight:
+            return []
+        self.in_flight[effect.key] = effect
+        return [effect]
+
+    def _set_due(self, reason: str) -> None:
+        self.due = self.due or reason
+
+    def _note_planner(self, fault: str, at: float) -> None:
+        self.state.log.note(at, "fail", f"planner: {fault}"[:_FAULT_CHARS], subject=self._why)
+
+    def _note(
+        self, now: float, kind: str, launch_id: str, reason: str, *, level: int = 0, group_id: int = 0
+    ) -> None:
+        self.state.log.note(now, kind, reason, subject=launch_id, level=level, workergroup_id=group_id)
+
+
+def _known_ids(workers: Iterable[Worker]) -> tuple[int, ...]:
+    """Instances whose absence from a list is read as news; a destroy in flight confirms its own end."""
+    return tuple(
+        worker.instance_id
+        for worker in workers
+        if worker.instance_id is not None and worker.operation != "destroy"
+    )

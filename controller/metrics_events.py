@@ -1,0 +1,142 @@
+"""What a batch of metrics does to the record. Each function answers why a new plan is due, or nothing."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from controller import plan_due
+from controller.drain_handshake import TICKETS_SECONDS, open_tickets
+from controller.engine_clocks import told_in_time
+from controller.operation_results import keep
+from controller.state import ENGINE_ENTRIES_KEPT, ENGINES_KEPT, EndpointStateBook, EngineRecord, Record
+from policy.capacity.supply import holds_requests
+from policy.load import history as load_windows
+from policy.state.lifecycle import InvalidTransition
+from policy.state.worker import Worker
+from policy.state.worker_events import fold_metrics
+from stoker_wire.messages import MetricsBatch, WorkerMetrics
+
+
+def fold(book: EndpointStateBook, batches: Sequence[MetricsBatch], now: float) -> str:
+    """Folds the batches of one engine in, oldest first; an older or doubled one is dropped."""
+    record = book.record
+    queued_before = record.load.backlog_load
+    folded = [_fold(book, batch, now) for batch in batches]
+    if all(each is None for each in folded):
+        return ""
+    reasons = [
+        *folded,
+        plan_due.queue_reason(record.load.backlog_load, queued_before),
+        plan_due.level_reason(record.load, record.load_at_plan, record.targets.hot_ready),
+    ]
+    return next((reason for reason in reasons if reason), "")
+
+
+def _fold(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str | None:
+    record = book.record
+    before = record.engines.get(batch.engine_id)
+    if before is not None and batch.sequence <= before.sequence:
+        return None
+    batch = told_in_time(batch, now)
+    record.engines.pop(batch.engine_id, None)
+    record.engines[batch.engine_id] = _engine(batch, record.workers.keys(), now)
+    _forget_engines(record, now)
+    record.load = load_windows.fold(
+        record.load,
+        engine_id=batch.engine_id,
+        sequence=batch.sequence,
+        at=batch.sent_at,
+        window_s=batch.window_s,
+        load=batch.arrived_load,
+        requests=batch.arrived_requests,
+        queued_load=batch.queued_load,
+        queued_requests=batch.queued_requests,
+        oldest_wait_s=batch.oldest_wait_s,
+        last_request_at=batch.last_request_at,
+    )
+    reasons = [batch.urgent, *(_worker(book, told, now) for told in batch.workers)]
+    return next((reason for reason in reasons if reason), "")
+
+
+def _forget_engines(record: Record, now: float) -> None:
+    """Bounds what is kept of engines: the oldest of too many, and tickets that have run out."""
+    for stale in list(record.engines)[:-ENGINES_KEPT]:
+        del record.engines[stale]
+    for engine in list(record.engines.values()):
+        if engine.tickets and now - engine.heard_at > TICKETS_SECONDS:
+            record.engines[engine.engine_id] = replace(engine, tickets={})
+    kept = sum(len(engine.tickets) + len(engine.drains_seen) for engine in record.engines.values())
+    for engine in list(record.engines.values())[:-1]:
+        if kept <= ENGINE_ENTRIES_KEPT:
+            return
+        kept -= len(engine.tickets) + len(engine.drains_seen)
+        del record.engines[engine.engine_id]
+
+
+def _engine(batch: MetricsBatch, known: Collection[str], now: float) -> EngineRecord:
+    """The engine after its batch, as far as that concerns workers on record.
+
+    An engine names each worker that drains or has open tickets in every batch: one without them says that there are
+    none. So what it said before is not kept, or a worker that drains a second time would pass for seen already.
+    """
+    return EngineRecord(
+        engine_id=batch.engine_id,
+        sequence=batch.sequence,
+        heard_at=now,
+        tickets={
+            worker.launch_id: worker.tickets_open
+            for worker in batch.workers
+            if worker.tickets_open and worker.launch_id in known
+        },
+        drains_seen=tuple(
+            dict.fromkeys(
+                each.launch_id for each in batch.workers if each.drain_seen and each.launch_id in known
+            )
+        ),
+        left=batch.stopping,
+    )
+
+
+def _worker(book: EndpointStateBook, told: WorkerMetrics, now: float) -> str:
+    record = book.record
+    worker = record.workers.get(told.launch_id)
+    if worker is None or worker.instance_id not in {None, told.instance_id}:
+        return ""
+    tickets = open_tickets(book, told.launch_id, now)
+    try:
+        folded = fold_metrics(
+            worker,
+            told,
+            now=now,
+            learned=record.learned,
+            tickets_open=tickets,
+            fleet=record.workers.values(),
+        )
+    except InvalidTransition as fault:
+        book.log.note(now, "worker", str(fault), subject=told.launch_id, level=2)
+        return ""
+    keep(book, worker, folded, now)
+    if folded.lines:
+        return folded.lines[0]
+    after = folded.worker
+    if after is None:
+        return ""
+    if after.drain is not None and _emptied(worker, after):
+        return f"draining worker {told.launch_id} moved on"
+    if worker.load > 0 and after.load <= 0 and _is_idle(book):
+        return f"worker {told.launch_id} finished the last request: the inactivity timeout begins"
+    if (after.suspect_since is None) != (worker.suspect_since is None):
+        return f"worker {told.launch_id} is suspected, or is not any more"
+    return ""
+
+
+def _is_idle(book: EndpointStateBook) -> bool:
+    """Whether nothing runs and the timeout counts from now on. Without a plan now, no timer is set for its end."""
+    timeout = book.record.config.inactivity_timeout
+    if timeout is None or timeout <= 0:
+        return False
+    return not any(holds_requests(worker) for worker in book.record.workers.values())
+
+
+def _emptied(before: Worker, after: Worker) -> bool:
+    was = (before.in_flight, before.tickets_open > 0, before.load > 0)
+    return was != (after.in_flight, after.tickets_open > 0, after.load > 0)

@@ -1,0 +1,173 @@
+"""Carries the controller's effects out as activities, each in a task of its own that reports its result to the controller."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from activities import messages
+from activities.instances import MarketActivities
+from controller.controller import LIST_LAG_SECONDS, EndpointController
+from controller.effects import (
+    ChangeInstance,
+    CreatedInstance,
+    CreateInstance,
+    Done,
+    Effect,
+    Failed,
+    FoundOffers,
+    ListedInstances,
+    ListInstances,
+    Result,
+    SearchOffers,
+)
+from policy.state.worker import Worker
+from policy.state.worker_events import RESTARTS
+from stoker_wire.control import MARKET_TASK_QUEUE
+from stoker_wire.states import WorkerState
+from workflows import options
+
+
+class Effects:
+    """Everything that is in flight for one endpoint. `done` is called after each result."""
+
+    def __init__(self, controller: EndpointController, done: Callable[[], None]) -> None:
+        self._controller = controller
+        self._done = done
+        self._name = controller.state.name
+        self._endpoint_id = controller.state.id
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._fault: Exception | None = None
+        """A fault of this code, for the main loop to raise: in a task it would go unnoticed."""
+
+    def raise_fault(self) -> None:
+        """Fails the workflow task with a fault of this code, for an operator to see and a deploy to mend."""
+        if self._fault is not None:
+            raise self._fault
+
+    def start(self, effects: Iterable[Effect]) -> None:
+        """Start each of them, in this order."""
+        for effect in effects:
+            self._tasks[effect.key] = asyncio.create_task(self._run(effect), name=effect.key)
+
+    async def _run(self, effect: Effect) -> None:
+        try:
+            result = await self._carry_out(effect)
+            self._controller.on_result(effect, result, workflow.time())
+        except Exception as fault:  # noqa: BLE001 - raised again by the main loop
+            self._fault = self._fault or fault
+        finally:
+            self._tasks.pop(effect.key, None)
+            self._done()
+
+    async def _carry_out(self, effect: Effect) -> Result:
+        try:
+            match effect:
+                case SearchOffers():
+                    return await self._search(effect)
+                case ListInstances():
+                    return await self._list(effect)
+                case CreateInstance():
+                    return await self._create(effect)
+                case ChangeInstance():
+                    return await self._change(effect)
+        except ActivityError as error:
+            return _failed(error)
+
+    async def _search(self, effect: SearchOffers) -> FoundOffers:
+        return await workflow.execute_activity_method(
+            MarketActivities.search_offers,
+            messages.SearchOffers(workergroup=effect.workergroup),
+            task_queue=MARKET_TASK_QUEUE,
+            **options.search_options(effect.workergroup.id),
+        )
+
+    async def _list(self, effect: ListInstances) -> ListedInstances:
+        return await workflow.execute_activity_method(
+            MarketActivities.list_instances,
+            messages.ListInstances(
+                prefix=messages.label_prefix(self._name),
+                bills_since=effect.bills_since,
+                launch_ids=effect.launch_ids,
+                known_ids=effect.known_ids,
+            ),
+            **options.list_options(effect.reason),
+        )
+
+    async def _create(self, effect: CreateInstance) -> CreatedInstance:
+        if effect.resumed:
+            # An attempt of the run before has to end, and its instance to be listed, before it can be adopted.
+            seconds = options.TRY_SECONDS_MAX + LIST_LAG_SECONDS + 1
+            await workflow.sleep(seconds, summary="the run before may be renting it")
+        return await workflow.execute_activity_method(
+            MarketActivities.create_instance,
+            messages.CreateInstance(
+                endpoint_name=self._name,
+                endpoint_id=self._endpoint_id,
+                launch_id=effect.key,
+                workergroup=effect.workergroup,
+                offer=effect.offer,
+                asked_before=effect.resumed,
+            ),
+            task_queue=MARKET_TASK_QUEUE,
+            **options.create_options(effect.offer),
+        )
+
+    async def _change(self, effect: ChangeInstance) -> Done:
+        worker = effect.worker
+        if effect.resumed and worker.operation in RESTARTS:
+            # An attempt of the run before has to end, or it restarts a worker that serves again.
+            await workflow.sleep(options.TRY_SECONDS_MAX + 1, summary="the run before may be restarting it")
+        if worker.operation == "destroy":
+            await self._destroy(worker)
+            return Done(confirmed=worker.instance_id is not None)
+        if worker.operation == "update":
+            await self._update(effect)
+        else:
+            await self._ask(worker)
+        return Done()
+
+    async def _ask(self, worker: Worker) -> None:
+        activity, how = {
+            "start": (MarketActivities.start_instance, options.start_options(worker)),
+            "stop": (MarketActivities.stop_instance, options.stop_options(worker)),
+            "reboot": (MarketActivities.reboot_instance, options.reboot_options(worker)),
+        }[worker.operation]
+        target = messages.OnInstance(instance_id=worker.instance_id or 0)
+        await workflow.execute_activity_method(activity, target, task_queue=MARKET_TASK_QUEUE, **how)
+
+    async def _destroy(self, worker: Worker) -> None:
+        label = messages.launch_label(self._name, worker.launch_id)
+        await workflow.execute_activity_method(
+            MarketActivities.destroy_instance,
+            messages.DestroyInstance(instance_id=worker.instance_id, label=label),
+            task_queue=MARKET_TASK_QUEUE,
+            **options.destroy_options(options.named(worker)),
+        )
+
+    async def _update(self, effect: ChangeInstance) -> None:
+        worker, group = effect.worker, effect.workergroup
+        if group is None:
+            return  # The planner releases it: its workergroup was removed.
+        await workflow.execute_activity_method(
+            MarketActivities.update_instance,
+            messages.UpdateInstance(
+                endpoint_name=self._name,
+                endpoint_id=self._endpoint_id,
+                launch_id=worker.launch_id,
+                instance_id=worker.instance_id or 0,
+                workergroup=group,
+                restart=worker.state is WorkerState.UPDATE_REBOOTING,
+            ),
+            task_queue=MARKET_TASK_QUEUE,
+            **options.update_options(worker),
+        )
+
+
+def _failed(error: ActivityError) -> Failed:
+    """The error's type, as the activity named it, and what it says."""
+    cause = error.cause
+    if isinstance(cause, ApplicationError):
+        return Failed(kind=cause.type or "", text=cause.message)
+    return Failed(kind=type(cause).__name__, text=str(cause or error))
