@@ -160,3 +160,49 @@ async def test_a_client_that_resets_as_its_worker_answers_is_no_fault_of_the_wor
         worker = known(stage, endpoint, model.worker)
         assert (worker.suspicion.since, worker.suspicion.failures_in_row) == (None, 0)
     await model.server.close()
+
+
+class ClosingWorker(asyncio.Protocol):
+    """Answers one request per connection, and closes with the next one in its kernel's buffer."""
+
+    def __init__(self, made: "list[ClosingWorker]") -> None:
+        self._made = made
+        self._received = b""
+        made.append(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if self._received.endswith(b"}}"):
+            self.transport.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+            )
+            self.transport.pause_reading()
+
+
+async def test_a_request_that_a_closing_worker_did_not_read_is_sent_again_to_it(stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    made: list[ClosingWorker] = []
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: ClosingWorker(made), "127.0.0.1", 0)
+    worker = endpoint.worker()
+    worker.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    await endpoint.ready(worker)
+    given = known(stage, endpoint, worker).outstanding
+
+    async def call() -> int:
+        return (await stage.call("POST", path(endpoint, "completions"), {"n": 1}, key=endpoint.key))[0]
+
+    assert await call() == 200
+    tickets = given.tickets_open
+    second = asyncio.ensure_future(call())
+    await until(lambda: given.tickets_open > tickets, "the request is on its way to the worker")
+    await asyncio.sleep(0.05)  # its bytes are in the kernel
+    made[0].transport.abort()
+    assert await second == 200
+    assert len(made) == 2
+    assert known(stage, endpoint, worker).suspicion.since is None
+    server.close()
