@@ -1,4 +1,4 @@
-"""`/openai/<endpoint>/…`: clients of OpenAI's and other model APIs. Routes, waits, calls the worker, streams its answer back."""
+"""`/openai/<endpoint>/…`: routes calls of OpenAI's and other model APIs to workers and streams the answers back."""
 
 import asyncio
 import math
@@ -35,18 +35,18 @@ from stoker_wire.workload import WORKLOAD_HEADER
 log = structlog.get_logger("engine.api.openai_api")
 
 WAIT_SECONDS_MAX = 600.0
-"""How long a plain client waits for a worker: it knows no polling, so the door polls for it."""
+"""Longest wait for a worker. These clients cannot poll, so the engine holds the call."""
 ATTEMPTS_MAX = 4
 _PAUSE_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 5
 _RETRY_AFTER_SECONDS_MAX = 60
 _COST_HEADER = "X-Stoker-Cost"
 _KEEP_ALIVE_HEADER = "X-Stoker-Keep-Alive"
-"""`spaces`: a call without a stream gets white space while it waits, at the price of its status."""
+"""`spaces`: a call without a stream gets white space while it waits. Its status is then always 200."""
 _WORKER_HEADER = "X-Stoker-Worker"
-"""On what the model answers; what the worker answers by itself has none."""
+"""Present on the model's answers, absent on answers that the worker makes itself."""
 _RESERVED = ("/session/", "/pyworker/", "/healthz")
-"""Paths of the worker's own."""
+"""Paths that the worker serves itself."""
 _STORED = tuple(
     f"/v1/{name}"
     for name in ("assistants", "batches", "containers", "evals", "files", "fine_tuning", "threads", "uploads")
@@ -68,11 +68,11 @@ _MODEL_CALL: dict[str, Any] = {
 
 
 class OpenAIApi:
-    """Plain clients in, routed calls out. A client that leaves cancels the worker's call."""
+    """Handles `/openai/…`. When a client disconnects, its call to the worker is cancelled."""
 
-    def __init__(self, engine: Engine, desk: RouteApi, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, engine: Engine, route_api: RouteApi, tls: ssl.SSLContext | None = None) -> None:
         self._engine = engine
-        self._desk = desk
+        self._route_api = route_api
         self._bodies = RequestBuffer(engine.settings.limits)
         self._client = WorkerClient(tls)
         self._budgets: WeakKeyDictionary[Endpoint, RetryBudget] = WeakKeyDictionary()
@@ -115,7 +115,7 @@ class OpenAIApi:
         problem=shapes.OpenAIProblem,
     )
     async def preflight(self, request: web.Request) -> web.Response:
-        """What a browser asks before it sends a page's request. The answer says nothing about keys."""
+        """Answer the preflight of a browser. No key is needed."""
         asked = request.headers.get("Access-Control-Request-Headers", "")
         allowed = {
             "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE",
@@ -151,14 +151,14 @@ class OpenAIApi:
         problem=shapes.OpenAIProblem,
     )
     async def model(self, request: web.Request) -> web.Response:
-        """One of them; the endpoint's name is an alias of the first."""
+        """One model. The endpoint's name is an alias of the first."""
         endpoint = await self._endpoint(request)
         name = request.match_info["model"]
         names = endpoint.served.models
         if name not in (*names, endpoint.name):
             known = ", ".join(names or (endpoint.name,))
-            said = f"the model {name[:200]!r} is not served by this endpoint; these are: {known[:500]}"
-            raise Problem(404, "model_not_found", said)
+            message = f"the model {name[:200]!r} is not served by this endpoint; these are: {known[:500]}"
+            raise Problem(404, "model_not_found", message)
         return answer(_model(endpoint, name))
 
     # -- calls
@@ -166,18 +166,18 @@ class OpenAIApi:
     @handles("POST /openai/{endpoint}/{path:.+}", body=dict[str, Any], **_MODEL_CALL)
     @handles(*(f"{method} /openai/{{endpoint}}/{{path:.+}}" for method in _OTHER_METHODS), **_MODEL_CALL)
     async def call(self, request: web.Request) -> web.StreamResponse:
-        """Route, call, stream back; a worker that fails before its first byte is replaced by another."""
+        """Route the request, call the worker and pass its answer on. Until the first byte, a failed worker is replaced."""
         endpoint = await self._endpoint(request)
         path = _path_of(endpoint, request)
         with (
             BufferedBody(self._bodies, endpoint.memo.owner) as body,
-            OpenAIQueueEntry(self._engine, self._desk, endpoint) as turn,
+            OpenAIQueueEntry(self._engine, self._route_api, endpoint) as entry,
         ):
             payload = await body.arrive(request)
-            reply = ClientAnswer(request, _signs(request, payload), lambda: turn.reason)
+            reply = ClientAnswer(request, _signs(request, payload), lambda: entry.reason)
             budget = self._budgets.setdefault(endpoint, RetryBudget())
             call = _OpenAICall(
-                self._engine, self._client, endpoint, turn, body, payload, request, path, budget
+                self._engine, self._client, endpoint, entry, body, payload, request, path, budget
             )
             try:
                 return await call.serve(reply)
@@ -187,10 +187,10 @@ class OpenAIApi:
                 return await reply.fail(problem)
 
     async def _endpoint(self, request: web.Request) -> Endpoint:
-        endpoint = await self._desk.locate(request, request.match_info["endpoint"])
+        endpoint = await self._route_api.locate(request, request.match_info["endpoint"])
         if endpoint is None:
-            said = "the engine has just started and does not know its endpoints yet; try again"
-            raise Problem(503, "starting", said, headers={"Retry-After": "2"})
+            message = "the engine has just started and does not know its endpoints yet; try again"
+            raise Problem(503, "starting", message, headers={"Retry-After": "2"})
         return endpoint
 
 
@@ -202,7 +202,7 @@ class _OpenAICall:
         engine: Engine,
         client: WorkerClient,
         endpoint: Endpoint,
-        turn: OpenAIQueueEntry,
+        entry: OpenAIQueueEntry,
         body: BufferedBody,
         payload: dict[str, Any] | None,
         request: web.Request,
@@ -212,7 +212,7 @@ class _OpenAICall:
         self._engine = engine
         self._client = client
         self._endpoint = endpoint
-        self._turn = turn
+        self._entry = entry
         self._body = body
         self._payload = payload
         self._request = request
@@ -262,13 +262,13 @@ class _OpenAICall:
                 fingerprint=fingerprint,
             )
             began = time.monotonic()
-            route = await self._turn.route(asked)
+            route = await self._entry.route(asked)
             self._request_idx, self._failed_url = route["request_idx"], ""
             if "url" in route:
                 return route
             if time.monotonic() > self._deadline or self._engine.stopping:
                 raise self._no_worker(route)
-            if time.monotonic() - began < _PAUSE_SECONDS:  # answered at once: it wants a pause
+            if time.monotonic() - began < _PAUSE_SECONDS:  # answered without a hold
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     def _no_worker(self, route: dict[str, Any]) -> Problem:
@@ -279,8 +279,8 @@ class _OpenAICall:
         if eta is not None and not self._engine.stopping:
             seconds = min(max(math.ceil(eta), _RETRY_AFTER_SECONDS), _RETRY_AFTER_SECONDS_MAX)
             expected = f"; expected in {eta:.0f} s"
-        said = f"{waited}: {route['status']} ({route['reason']}){expected}"
-        return Problem(503, "no_worker", said, headers={"Retry-After": str(seconds)})
+        message = f"{waited}: {route['status']} ({route['reason']}){expected}"
+        return Problem(503, "no_worker", message, headers={"Retry-After": str(seconds)})
 
     async def _ask(self, route: dict[str, Any], reply: ClientAnswer) -> aiohttp.ClientResponse:
         """The head of the worker's answer.
@@ -304,7 +304,7 @@ class _OpenAICall:
 
     def _call_to(self, route: dict[str, Any], reply: ClientAnswer) -> Call:
         request, body = self._request, self._body
-        worker = self._turn.worker
+        worker = self._entry.worker
         fields = headers.to_worker(request.headers)
         if reply.may_begin_early:
             fields.popall("Accept-Encoding", None)  # the head may be sent before the coding is known
@@ -312,8 +312,10 @@ class _OpenAICall:
         data = self._renamed(worker.launch_id if worker is not None else "")
         if worker is not None and worker.is_official:
             if request.method != "POST" or not body.is_json:
-                said = "the workers of this endpoint run the official package, which takes POST with a JSON body only"
-                raise Problem(415, "json_only", said)
+                message = (
+                    "the workers of this endpoint run the official package, which takes only POST with JSON"
+                )
+                raise Problem(415, "json_only", message)
             sent = Envelope(route, data)
             fields["Content-Type"] = "application/json"
         else:
@@ -331,7 +333,7 @@ class _OpenAICall:
             headers=fields,
             body=sent.parts if has_body else None,
             silence_seconds_max=self._endpoint.config.silence_seconds_max,
-            sent=self._turn.show_ticket,
+            sent=self._entry.show_ticket,
         )
 
     def _renamed(self, launch_id: str) -> bytes:
@@ -361,13 +363,13 @@ class _OpenAICall:
             if (status == 503 or is_full) and self._retries_elsewhere(attempt):
                 return True
             if status < 500:
-                self._turn.refused()
+                self._entry.refused()
             return False
         if status == 502:  # its model server did not answer
             raise WorkerFailed(Failure.MALFORMED, problem.code)
-        self._turn.refused()
+        self._entry.refused()
         if status in {429, 503} and self._may_retry(attempt):
-            self._turn.return_ticket()
+            self._entry.return_ticket()
             return True
         if status == 401:  # of the ticket, not of the client's key
             raise Problem(502, "worker_refused", f"the worker refused its ticket: {problem.message}")
@@ -381,7 +383,7 @@ class _OpenAICall:
         if answered.status != 403 or _WORKER_HEADER in answered.headers or workload is None or self._repriced:
             return False
         self._repriced = True
-        self._turn.return_ticket(cost=workload)
+        self._entry.return_ticket(cost=workload)
         return True
 
     def _learn(self, answered: aiohttp.ClientResponse) -> float | None:
@@ -397,13 +399,13 @@ class _OpenAICall:
 
     def _retries_elsewhere(self, attempt: int) -> bool:
         """Return the ticket if another worker may take the request."""
-        worker = self._turn.worker
+        worker = self._entry.worker
         if worker is None:
             return False
         others = any(each.launch_id != worker.launch_id for each in self._endpoint.candidates)
-        if self._turn.tried or not others or not self._may_retry(attempt):
+        if self._entry.tried or not others or not self._may_retry(attempt):
             return False
-        self._turn.return_ticket()
+        self._entry.return_ticket()
         return True
 
     def _failed(self, route: dict[str, Any], fault: WorkerFailed, attempt: int) -> None:
@@ -421,25 +423,25 @@ class _OpenAICall:
         )
         if fault.failure == Failure.SILENT:
             seconds = self._endpoint.config.silence_seconds_max
-            said = (
+            message = (
                 f"the worker sent nothing for {seconds:g} s and the request was cancelled; it is not run again; "
                 "raise silence_seconds_max of the endpoint if the model needs longer"
             )
-            raise Problem(504, "worker_silent", said)
+            raise Problem(504, "worker_silent", message)
         if fault.failure == Failure.CERTIFICATE:
-            self._turn.return_ticket()
-            if self._turn.has_alternative and self._may_retry(attempt):
+            self._entry.return_ticket()
+            if self._entry.has_alternative and self._may_retry(attempt):
                 return
-            said = (
+            message = (
                 f"the certificate of the worker at {route['url']} is not trusted: {fault}; give the worker a "
                 "certificate of the engine's authority (POST /api/v0/sign_cert/), or let it speak http"
             )
-            raise Problem(502, "worker_certificate", said)
+            raise Problem(502, "worker_certificate", message)
         if not self._may_retry(attempt):
-            said = (
+            message = (
                 f"{attempt + 1} workers failed this request, the last one: {fault}; see the endpoint's logs"
             )
-            raise Problem(502, "workers_failed", said)
+            raise Problem(502, "workers_failed", message)
         self._failed_url = "" if fault.failure == Failure.MALFORMED else route["url"]
 
 
@@ -473,18 +475,18 @@ def _signs(request: web.Request, payload: dict[str, Any] | None) -> SignsOfLife:
     if not asked:
         return SignsOfLife.NONE
     if asked.strip().lower() != SignsOfLife.SPACES.value:
-        said = f"{_KEEP_ALIVE_HEADER}: 'spaces' was expected, {asked[:40]!r} came"
-        raise Problem(400, "invalid_args", said)
+        message = f"{_KEEP_ALIVE_HEADER}: 'spaces' was expected, {asked[:40]!r} came"
+        raise Problem(400, "invalid_args", message)
     return SignsOfLife.SPACES
 
 
 def _check_final(status: int) -> None:
     if 300 <= status < 400:
-        said = f"the model server answered with a redirect ({status}), which is not followed"
-        raise Problem(502, "worker_redirects", said)
+        message = f"the model server answered with a redirect ({status}), which is not followed"
+        raise Problem(502, "worker_redirects", message)
     if status < 200:
-        said = f"the model server answered with status {status}, which is no answer to this call"
-        raise Problem(502, "worker_answers_nothing", said)
+        message = f"the model server answered with status {status}, which is no answer to this call"
+        raise Problem(502, "worker_answers_nothing", message)
 
 
 async def _first_bytes(answered: aiohttp.ClientResponse) -> bytes:

@@ -1,4 +1,4 @@
-"""A call of the OpenAI door has its one turn in an endpoint's line, and nobody can come again for it once the call has ended."""
+"""The queue entry of one call of the OpenAI API. It leaves the queue when the call ends."""
 
 import time
 from types import TracebackType
@@ -15,15 +15,15 @@ from engine.routing.worker import KnownWorker
 
 
 class OpenAIQueueEntry:
-    """Routes one call, and knows its place, so that the place does not outlast the call.
+    """Routes one call, and removes its request from the queue when the call ends.
 
-    A client of `/route/` may come again with its index, so its place is kept for a while. A plain client has no index: what
-    stayed behind it would be taken for load that waits, and would rent machines for nobody.
+    A client of `/route/` may ask again with its index, so its request stays queued for a while. These clients have no
+    index: a request that stayed behind would count as waiting load and would rent machines for no client.
     """
 
-    def __init__(self, engine: Engine, desk: RouteApi, endpoint: Endpoint) -> None:
+    def __init__(self, engine: Engine, route_api: RouteApi, endpoint: Endpoint) -> None:
         self._engine = engine
-        self._desk = desk
+        self._route_api = route_api
         self._endpoint = endpoint
         self._place: QueuedRequest | None = None
         self._shown = False
@@ -38,7 +38,7 @@ class OpenAIQueueEntry:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         place = self._place
-        # What the worker was shown is in its hands: it says itself how that ended.
+        # A worker that has the ticket reports the end of the request itself.
         if place is not None and not (place.worker is not None and self._shown):
             outcome = Outcome.CUT_OFF if self._engine.stopping else Outcome.EXPIRED
             self._engine.dispatcher.abandon(self._endpoint, place, outcome, time.time())
@@ -49,18 +49,18 @@ class OpenAIQueueEntry:
         Raises:
             Problem: 404, the endpoint is being deleted.
         """
-        return await self._desk.route(self._endpoint, asked, placed=self._take)
+        return await self._route_api.route(self._endpoint, asked, placed=self._take)
 
     def show_ticket(self) -> None:
-        """The request is on its way to the worker: the ticket counts as used."""
+        """The request is being sent to the worker, so the ticket counts as used."""
         self._shown = True
 
     def refused(self) -> None:
-        """The worker turned the request away: its ticket is no work, whether or not the worker reports that."""
+        """The worker refused the request, so its ticket counts as no load, even without a report."""
         self._shown = False
 
     def return_ticket(self, *, cost: float | None = None) -> None:
-        """Back into the queue after a refusal that is no fault of the worker; `cost` replaces the one that was booked."""
+        """Queue again after a refusal that is not the worker's fault. `cost` replaces the booked cost."""
         place = self._place
         if place is None or place.worker is None:
             return
@@ -102,5 +102,5 @@ class OpenAIQueueEntry:
         return f"{reason.sentence}{eta} ({reason.code})"
 
     def _take(self, place: QueuedRequest) -> None:
-        """Its place from now on; a ticket that comes with it is a new one."""
+        """Remember the queued request. Its next ticket is a new one."""
         self._place, self._shown = place, False

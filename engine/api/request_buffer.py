@@ -1,4 +1,4 @@
-"""RequestBuffer that the OpenAI door holds while their calls wait for a worker: the bytes as they came, bounded in sum and shared among accounts."""
+"""Bodies of calls that wait for a worker: unchanged bytes, bounded in sum and shared among accounts."""
 
 import json
 import re
@@ -27,10 +27,10 @@ _SLICE_BYTES = 64 * 1024
 
 
 class RequestBuffer:
-    """What all calls hold together. One call is bounded too, but as many as there are connections would be a terabyte.
+    """Counts the bytes that all calls hold, because a limit per call alone would allow terabytes.
 
-    An account holds no more than it leaves free, except by one body alone: half of the whole by itself, a third beside
-    another that holds as much as it may, and so on, so that no account's crowd keeps the others out.
+    Beyond its first body, an account may hold at most as much as it leaves free. So one account gets half of the
+    buffer, two get a third each, and no account can fill it.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -43,7 +43,7 @@ class RequestBuffer:
         return f"<RequestBuffer {self.held} of {self._all_max} bytes, {len(self._held_by)} accounts>"
 
     def take(self, account: str, size: int, of_body: int) -> None:
-        """Room for so many bytes more of a body of this account that has had so many.
+        """Reserve `size` more bytes for a body of this account that already holds `of_body` bytes.
 
         Raises:
             Problem: 413, the body is too large; 429, the account's bodies together are; 503, all bodies together are.
@@ -69,7 +69,7 @@ class RequestBuffer:
         self._held_by[account] += size
 
     def give(self, account: str, size: int) -> None:
-        """So many bytes of this account are let go."""
+        """Release bytes of this account."""
         self.held -= size
         self._held_by[account] -= size
         if not self._held_by[account]:
@@ -77,7 +77,7 @@ class RequestBuffer:
 
 
 class BufferedBody:
-    """One call's body. It is not kept parsed: objects take many times the room of their JSON."""
+    """One call's body as bytes: parsed objects would take many times the memory."""
 
     def __init__(self, bodies: RequestBuffer, account: str) -> None:
         self._bodies = bodies
@@ -149,12 +149,12 @@ class BufferedBody:
             return json.dumps(_value(self._data) | {"model": name}).encode()
 
     def drop(self) -> None:
-        """It is not needed again."""
+        """Release the bytes."""
         self._bodies.give(self._account, self._taken)
         self._data, self._taken = b"", 0
 
     def fingerprint(self, path: str) -> str:
-        """What all copies of this call have in common (`stoker_wire.security.fingerprint`)."""
+        """Equal for all copies of this call (`stoker_wire.security.fingerprint`)."""
         return fingerprint(path, self._data)
 
     def names_model(self, alias: str, payload: dict[str, Any] | None) -> bool:
@@ -219,7 +219,7 @@ class Envelope:
 
 
 def _value(data: bytes) -> Any:
-    """The value of a JSON text, as far as Python reads it: what a model server may take is not for the engine to refuse.
+    """The value of a JSON text, as tolerant as Python's reader, because the model server decides what it accepts.
 
     Raises:
         Problem: 400, malformed or nested too deeply.

@@ -1,4 +1,4 @@
-"""The answer to a client of the OpenAI API: passed on from a worker, with signs of life while there is nothing to pass on."""
+"""The answer to a client of the OpenAI API: passed on from a worker, with signs of life while the request waits."""
 
 import asyncio
 import contextlib
@@ -87,7 +87,7 @@ class ClientAnswer:
         return response
 
     async def pass_on(self, reply: aiohttp.ClientResponse, first: bytes) -> web.StreamResponse:
-        """The worker's answer. A client whose connection breaks ends the call, and no worker is marked as failed for it."""
+        """Pass the worker's answer on. If the client's connection breaks, no worker is marked as failed."""
         response = self._response
         if response is None:
             response = self._response = web.StreamResponse(

@@ -1,4 +1,4 @@
-"""What the workers of an endpoint serve, by their reports: routes, model names, and how a request's workload is computed."""
+"""Routes, models and workload rules of an endpoint's workers, by their reports."""
 
 from collections.abc import Collection, Mapping
 from typing import Any

@@ -1,7 +1,7 @@
 """Workload rules: how much load a request brings, computed by the same code in the engine and in the worker.
 
 A rule is data, so that a worker can report it. It is also a function of the payload, so that it can stand in
-`HandlerConfig.workload_calculator`. A rule never raises: a field that is missing or is not a number counts as its default.
+`HandlerConfig.workload_calculator`. A rule never raises: a missing or invalid field counts as its default.
 """
 
 import re
@@ -155,7 +155,7 @@ class ServedRoute(TolerantModel):
 
 
 WORKLOAD_HEADER = "X-Stoker-Workload"
-"""Of a worker's answer: the workload of the request, where only the worker can compute it, and where the ticket is too small."""
+"""Field of a worker's answer: the computed workload, if only the worker can compute it or the ticket is too small."""
 
 
 def _first_number(payload: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
