@@ -1,6 +1,7 @@
 """Bounds retries per endpoint, so that a broken model server is not sent several times the load."""
 
-_TOKENS_MAX = 20.0
+_TOKENS_MAX = 200.0
+"""A worker that fails returns its whole queue at once."""
 _TOKENS_PER_REQUEST = 0.2
 """At most one retry for five requests, beyond a burst."""
 _BACKOFF_SECONDS = 0.1
