@@ -1,20 +1,20 @@
-"""Times that engines tell are read on one clock, the workflow's: engines run on other machines, whose clocks may be wrong."""
+"""Converts the times in an engine's batch to the controller's clock, because the engine's clock may be wrong."""
 
 from stoker_wire.messages import MetricsBatch, WorkerMetrics
 
 AHEAD_SECONDS_MAX = 5.0
-"""So far may an engine's clock be ahead before its times are moved: clocks that are kept in step differ by much less."""
+"""A clock that is further ahead is corrected. Synchronized clocks differ by much less."""
 OLD_SECONDS_MAX = 7 * 86_400.0
-"""What was told longer ago says nothing of any load that is still remembered."""
+"""The oldest accepted send time, as an age. The load history does not reach further back."""
 
 
-def told_in_time(batch: MetricsBatch, now: float) -> MetricsBatch:
-    """The batch as the workflow can believe it.
+def on_controller_clock(batch: MetricsBatch, now: float) -> MetricsBatch:
+    """The batch with its times on the controller's clock.
 
-    A batch that was sent later than now comes from a clock that is ahead: all its times are moved back by that. Without this a
-    worker that it praised from the future would not be missed when it died, and right engines would tell of a load long past.
-    One that comes from before all memory is of the oldest time that is remembered. A clock that is behind cannot be told
-    from a batch that was late: what it says is old, from which nothing is concluded.
+    A send time in the future shows that the engine's clock is ahead, and by how much. All times of the batch are
+    moved back by that. Otherwise a dead worker would count as responsive until that time, and correct engines would
+    seem to report an old load. A send time before the load history is moved to its beginning. An engine's clock that
+    is behind looks the same as a delayed batch, so it is not corrected.
     """
     ahead = batch.sent_at - now
     latest = now + AHEAD_SECONDS_MAX
@@ -47,7 +47,7 @@ def _worker(worker: WorkerMetrics, back: float, now: float) -> WorkerMetrics:
     reported = worker.reported_at
     return worker.model_copy(
         update={
-            # 0 is "never", and stays that
+            # 0 means "never".
             "reported_at": reported if reported <= 0 else max(0.0, min(reported - back, now)),
             "suspect_since": _earlier(worker.suspect_since, back, now),
             "started_at": worker.started_at

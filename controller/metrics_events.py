@@ -1,11 +1,11 @@
-"""What a batch of metrics does to the record. Each function answers why a new plan is due, or nothing."""
+"""Updates the record with batches of metrics. Each function returns why a new plan is due; empty: no plan is due."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from controller import plan_due
 from controller.drain_handshake import TICKETS_SECONDS, open_tickets
-from controller.engine_clocks import told_in_time
+from controller.engine_clocks import on_controller_clock
 from controller.operation_results import keep
 from controller.state import ENGINE_ENTRIES_KEPT, ENGINES_KEPT, EndpointStateBook, EngineRecord, Record
 from policy.capacity.supply import holds_requests
@@ -17,7 +17,7 @@ from stoker_wire.messages import MetricsBatch, WorkerMetrics
 
 
 def fold(book: EndpointStateBook, batches: Sequence[MetricsBatch], now: float) -> str:
-    """Folds the batches of one engine in, oldest first; an older or doubled one is dropped."""
+    """Folds the batches of one engine, oldest first. Outdated and repeated batches are dropped."""
     record = book.record
     queued_before = record.load.backlog_load
     folded = [_fold(book, batch, now) for batch in batches]
@@ -36,7 +36,7 @@ def _fold(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str | Non
     before = record.engines.get(batch.engine_id)
     if before is not None and batch.sequence <= before.sequence:
         return None
-    batch = told_in_time(batch, now)
+    batch = on_controller_clock(batch, now)
     record.engines.pop(batch.engine_id, None)
     record.engines[batch.engine_id] = _engine(batch, record.workers.keys(), now)
     _forget_engines(record, now)
@@ -53,12 +53,12 @@ def _fold(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str | Non
         oldest_wait_s=batch.oldest_wait_s,
         last_request_at=batch.last_request_at,
     )
-    reasons = [batch.urgent, *(_worker(book, told, now) for told in batch.workers)]
+    reasons = [batch.urgent, *(_worker(book, report, now) for report in batch.workers)]
     return next((reason for reason in reasons if reason), "")
 
 
 def _forget_engines(record: Record, now: float) -> None:
-    """Bounds what is kept of engines: the oldest of too many, and tickets that have run out."""
+    """Removes the oldest engine records over the limit, and expired tickets."""
     for stale in list(record.engines)[:-ENGINES_KEPT]:
         del record.engines[stale]
     for engine in list(record.engines.values()):
@@ -73,10 +73,10 @@ def _forget_engines(record: Record, now: float) -> None:
 
 
 def _engine(batch: MetricsBatch, known: Collection[str], now: float) -> EngineRecord:
-    """The engine after its batch, as far as that concerns workers on record.
+    """The engine's record after the batch: open tickets and confirmed drains of workers on record.
 
-    An engine names each worker that drains or has open tickets in every batch: one without them says that there are
-    none. So what it said before is not kept, or a worker that drains a second time would pass for seen already.
+    Each batch lists all such workers, so it replaces the previous one. Otherwise an old confirmation would count for
+    a worker's second drain.
     """
     return EngineRecord(
         engine_id=batch.engine_id,
@@ -96,23 +96,23 @@ def _engine(batch: MetricsBatch, known: Collection[str], now: float) -> EngineRe
     )
 
 
-def _worker(book: EndpointStateBook, told: WorkerMetrics, now: float) -> str:
+def _worker(book: EndpointStateBook, report: WorkerMetrics, now: float) -> str:
     record = book.record
-    worker = record.workers.get(told.launch_id)
-    if worker is None or worker.instance_id not in {None, told.instance_id}:
+    worker = record.workers.get(report.launch_id)
+    if worker is None or worker.instance_id not in {None, report.instance_id}:
         return ""
-    tickets = open_tickets(book, told.launch_id, now)
+    tickets = open_tickets(book, report.launch_id, now)
     try:
         folded = fold_metrics(
             worker,
-            told,
+            report,
             now=now,
             learned=record.learned,
             tickets_open=tickets,
             fleet=record.workers.values(),
         )
     except InvalidTransition as fault:
-        book.log.note(now, "worker", str(fault), subject=told.launch_id, level=2)
+        book.log.note(now, "worker", str(fault), subject=report.launch_id, level=2)
         return ""
     keep(book, worker, folded, now)
     if folded.lines:
@@ -120,23 +120,24 @@ def _worker(book: EndpointStateBook, told: WorkerMetrics, now: float) -> str:
     after = folded.worker
     if after is None:
         return ""
-    if after.drain is not None and _emptied(worker, after):
-        return f"draining worker {told.launch_id} moved on"
+    if after.drain is not None and _holdings_changed(worker, after):
+        return f"draining worker {report.launch_id} holds other requests or tickets"
     if worker.load > 0 and after.load <= 0 and _is_idle(book):
-        return f"worker {told.launch_id} finished the last request: the inactivity timeout begins"
+        return f"worker {report.launch_id} finished the last request: the inactivity timeout begins"
     if (after.suspect_since is None) != (worker.suspect_since is None):
-        return f"worker {told.launch_id} is suspected, or is not any more"
+        answers = after.suspect_since is None
+        return f"worker {report.launch_id} " + ("answers again" if answers else "does not answer clients")
     return ""
 
 
 def _is_idle(book: EndpointStateBook) -> bool:
-    """Whether nothing runs and the timeout counts from now on. Without a plan now, no timer is set for its end."""
+    """Whether no worker holds requests and an inactivity timeout is set. Its end needs a timer, which a plan sets."""
     timeout = book.record.config.inactivity_timeout
     if timeout is None or timeout <= 0:
         return False
     return not any(holds_requests(worker) for worker in book.record.workers.values())
 
 
-def _emptied(before: Worker, after: Worker) -> bool:
-    was = (before.in_flight, before.tickets_open > 0, before.load > 0)
-    return was != (after.in_flight, after.tickets_open > 0, after.load > 0)
+def _holdings_changed(before: Worker, after: Worker) -> bool:
+    held = (before.in_flight, before.tickets_open > 0, before.load > 0)
+    return held != (after.in_flight, after.tickets_open > 0, after.load > 0)

@@ -1,4 +1,4 @@
-"""What an operation's result, or a listing of the marketplace, does to the record."""
+"""Updates the record after an operation ended or the marketplace listed its instances."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ _ERROR_KINDS = {
     "Refused": "refused",
     "Unauthorised": "refused",
 }
-"""The marketplace's errors in the policy's words; every other one may pass."""
+"""Final marketplace errors, by the policy's name. Any other error is temporary and is retried."""
 
 
 def created(book: EndpointStateBook, launch_id: str, made: CreatedInstance, now: float) -> None:
@@ -95,10 +95,10 @@ def ended(
 def listed(
     book: EndpointStateBook, found: ListedInstances, asked_at: float, now: float, *, label_prefix: str
 ) -> str:
-    """Reconciles with the marketplace's own list: what fold_instance_gone leaves, what nobody knows is added to be destroyed.
-    Its bills, if it brought them, settle the ledger.
+    """Reconcile the record with the marketplace's list: remove workers that are gone; add unknown instances so that
+    they are destroyed. Charges in the listing correct the ledger.
 
-    Answers why a plan is due, or nothing: most listings say what is known.
+    Returns why a plan is due; empty if the listing changed nothing significant.
     """
     record = book.record
     book.count_dollars(now)
@@ -115,7 +115,7 @@ def listed(
     record.workers = {worker.launch_id: worker for worker in (*listing.workers, *listing.orphans)}
     record.learned = listing.learned
     record.listed_at = asked_at
-    book.count_dollars(now)  # who has just left has no worker from now on
+    book.count_dollars(now)  # removed workers are billed up to now
     if found.charges is not None:
         record.ledger = settle(record.ledger, found.charges, record.workers.values(), asked_at=asked_at)
     record.workers_gone += len(listing.gone)
@@ -135,7 +135,7 @@ def keep(
     kind: str = "worker",
     level: int = 1,
 ) -> None:
-    """Records what the policy made of a piece of news about one worker."""
+    """Stores the policy's result for one worker and logs its lines."""
     record = book.record
     record.learned = folded.learned
     if folded.worker is None:
@@ -151,7 +151,7 @@ def keep(
 
 
 def _drop_offer(book: EndpointStateBook, worker: Worker) -> None:
-    """An offer that could not be rented is not offered to the planner again by an old search."""
+    """Removes an offer that could not be rented from the search result that the planner uses."""
     found = book.offers.get(worker.workergroup_id)
     if found is not None:
         left = tuple(offer for offer in found.offers if offer.id != worker.offer_id)

@@ -105,7 +105,7 @@ def test_tickets_are_counted_over_all_engines() -> None:
 def test_the_last_open_ticket_of_a_draining_worker_is_news() -> None:
     fleet = book()
     hear(fleet, "a", 1001, seen=True, tickets=1)
-    assert "moved on" in hear(fleet, "a", 1002, seen=True, tickets=0)
+    assert "holds other requests or tickets" in hear(fleet, "a", 1002, seen=True, tickets=0)
     assert hear(fleet, "a", 1003, seen=True, tickets=0) == ""
 
 
