@@ -70,12 +70,16 @@ def _check_boot(builder: PlanBuilder, worker: Worker) -> None:
     if worker.state is S.STARTING and _is_stuck(worker, builder):
         attempt = worker.starts_given_up + 1
         if attempt >= builder.tuning.start_attempts_max:
-            why = f"its GPU is probably rented to someone else; start {attempt} hangs for {waited:.0f} s"
+            why = (
+                f"start {attempt} has not run for {waited:.0f} s; its GPU is probably rented to someone else"
+            )
             builder.destroy(worker, Reason(why))
         else:
-            builder.stop(
-                worker, Reason(f"the marketplace has not run it for {waited:.0f} s; try the start later")
+            why = (
+                f"the marketplace accepted the start {waited:.0f} s ago and has not run it;"
+                " stopping it, the start is retried later"
             )
+            builder.stop(worker, Reason(why))
     elif not worker.loaded_once and _is_stuck(worker, builder, _STOPPED):
         why = f"{worker.market_status} on the marketplace for {waited:.0f} s before its first load"
         builder.destroy(worker, Reason(why))

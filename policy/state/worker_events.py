@@ -132,9 +132,9 @@ def fold_metrics(
 
     `fleet` are all workers of the endpoint; they bound the accepted perf.
 
-    Only the tickets are used from a report of an ended process. The same applies while a restart is being requested:
-    a worker that became ready before a repeated restart would lose its requests. `drain.seen_at` is set by
-    `fold_drain_seen`, because only the caller knows the live engines.
+    A report of an ended process changes only the open tickets. While a restart is requested, a report changes only the
+    tickets and the suspicion: a worker counted as ready now would lose its requests if the restart is repeated.
+    `drain.seen_at` is set by `fold_drain_seen`, because only the caller knows the live engines.
     """
     worker = worker.replace(tickets_open=report.tickets_open if tickets_open is None else tickets_open)
     if _is_late(worker, report, now):
