@@ -1,7 +1,7 @@
 """A stateful, scriptable marketplace in memory for tests, simulations and benchmarks.
 
-It passes the port's contract tests, and its clock is an argument. `fail_next` scripts errors, and `calls` records every
-call.
+It passes the contract tests (`tests/activities/test_market_contract.py`), and its clock is an argument. `fail_next`
+scripts errors, and `calls` records every call.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
