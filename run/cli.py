@@ -114,9 +114,9 @@ def rollout(
 @app.command()
 def market(config: Config = _DEFAULT) -> None:
     """Run the marketplace of this machine: the Vast REST API over its GPUs and CPU slots."""
-    from run.roles.market import run_market  # noqa: PLC0415
+    from run.roles.host_market import run_host_market  # noqa: PLC0415
 
-    _run("market", config, run_market)
+    _run("market", config, run_host_market)
 
 
 @app.command()
@@ -138,9 +138,7 @@ def panic(
     done: list[Panic] = []
 
     async def act(settings: DevSettings) -> None:
-        keys = load_keys(
-            settings.state_dir, generate=False, role="market", hosted_market=settings.hosted_market
-        )
+        keys = load_keys(settings.state_dir, generate=False, role="market", uses_vast=settings.uses_vast)
         target = temporal_target(settings.temporal)
         identity, client = await find_deployment(target, settings.state_dir, deployment, console)
         market = DeploymentMarket(settings.market_client(keys.market_key), identity)
@@ -224,9 +222,7 @@ def adopt(
     console = Terminal(highlight=False)
 
     async def act(settings: DevSettings) -> None:
-        keys = load_keys(
-            settings.state_dir, generate=False, role="market", hosted_market=settings.hosted_market
-        )
+        keys = load_keys(settings.state_dir, generate=False, role="market", uses_vast=settings.uses_vast)
         target = temporal_target(settings.temporal)
         console.print(f"Temporal {target}", markup=False)
         client = await connect_to(target)

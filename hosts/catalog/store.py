@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from hosts.catalog.record import InstanceRecord
-from market.folder_location import locate_folder
+from market.copy_detection import locate_folder
 
 log = structlog.get_logger(__name__)
 

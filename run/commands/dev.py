@@ -80,7 +80,7 @@ class DevStack:
             require_original(self.state_dir)
             self._record.refuse_stale()
             require_free(self._ports())
-            self.keys = load_keys(self.state_dir, generate=True, hosted_market=self.settings.hosted_market)
+            self.keys = load_keys(self.state_dir, generate=True, uses_vast=self.settings.uses_vast)
             self._write_effective()
             await self._start_children()
         except BaseException:

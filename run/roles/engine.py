@@ -35,7 +35,7 @@ def limits_of(listen: ListenLimits) -> Limits:
 async def run_engine(settings: DevSettings) -> None:
     """Serve routing, worker reports and the console API until a stop signal."""
     stop = stop_event()
-    keys = load_keys(settings.state_dir, generate=False, role="engine", hosted_market=settings.hosted_market)
+    keys = load_keys(settings.state_dir, generate=False, role="engine", uses_vast=settings.uses_vast)
     target = temporal_target(settings.temporal)
     client = await connect_to(target)
     trust = settings.engine.memo_trust_seconds

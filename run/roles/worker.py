@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 async def run_worker(settings: DevSettings) -> None:
     """Run endpoint workflows, the planner and marketplace calls until a stop signal."""
     stop = stop_event()
-    keys = load_keys(settings.state_dir, generate=False, role="worker", hosted_market=settings.hosted_market)
+    keys = load_keys(settings.state_dir, generate=False, role="worker", uses_vast=settings.uses_vast)
     target = temporal_target(settings.temporal)
     client = await connect_to(target, runtime=forwarding_runtime())
     deployment = await ensure_identity(client, settings.state_dir)

@@ -25,7 +25,7 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNa
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from market.folder_location import FolderLocation, locate_folder
+from market.copy_detection import FolderLocation, locate_folder
 from market.ownership import DEPLOYMENT_PATTERN
 from run.errors import CommandError
 from run.state_folder.secure_files import private_folder, write_private

@@ -116,9 +116,7 @@ def environment_for(role: Role | None, environ: Mapping[str, str]) -> dict[str, 
     }
 
 
-def load_keys(
-    state_dir: Path, *, generate: bool, role: Role | None = None, hosted_market: bool = False
-) -> Keys:
+def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None, uses_vast: bool = False) -> Keys:
     """The keys of this deployment, or of one role.
 
     Environment variables override `keys.json`: `STOKER_ACCOUNT_KEY`, `STOKER_HMAC_SECRET`, `STOKER_SIGNING_KEY_FILE`,
@@ -128,7 +126,7 @@ def load_keys(
 
     Args:
         generate: generate missing keys and write them to the file.
-        hosted_market: the marketplace is the hosted one. Its key is never generated, and a generated one is refused.
+        uses_vast: workers are rented on Vast.ai. Its key is never generated, and a generated one is refused.
 
     Raises:
         CommandError: a key is missing or invalid, or a file is readable by others, unreadable or not writable. Messages
@@ -136,8 +134,8 @@ def load_keys(
     """
     path = state_dir / _FILE
     stored = _read(path)
-    if generate and not _complete(stored, hosted_market):
-        stored = _generated(hosted_market) | stored
+    if generate and not _complete(stored, uses_vast):
+        stored = _generated(uses_vast) | stored
         _write(path, stored)
     environ = os.environ
     account_keys = _texts(stored, "account_keys", path)
@@ -153,8 +151,8 @@ def load_keys(
     market_key = environ.get("STOKER_MARKET_KEY") or environ.get("VAST_API_KEY") or ""
     if not market_key:
         market_key = _text(stored, "market_key", path)
-        if hosted_market:
-            _require_hosted_key(market_key, path)
+        if uses_vast:
+            _require_vast_key(market_key, path)
     for name, value in (
         (_ACCOUNT, account_keys),
         (_HMAC, secret),
@@ -206,7 +204,7 @@ def load_account_key(state_dir: Path) -> str:
     return next(iter(keys.values()))
 
 
-def _require_hosted_key(market_key: str, path: Path) -> None:
+def _require_vast_key(market_key: str, path: Path) -> None:
     if not market_key or _GENERATED.fullmatch(market_key):
         raise CommandError(
             "market.kind is vast, but its key is missing: set VAST_API_KEY or STOKER_MARKET_KEY, or "
@@ -224,19 +222,19 @@ def _require_clean(given: Mapping[str, str], path: Path) -> None:
             )
 
 
-def _complete(stored: dict[str, Any], hosted_market: bool) -> bool:
+def _complete(stored: dict[str, Any], uses_vast: bool) -> bool:
     required = {"account_keys", "secret", "signing_key_pem", "ca_key_pem"}
-    return (required if hosted_market else required | {"market_key"}) <= stored.keys()
+    return (required if uses_vast else required | {"market_key"}) <= stored.keys()
 
 
-def _generated(hosted_market: bool) -> dict[str, Any]:
+def _generated(uses_vast: bool) -> dict[str, Any]:
     pem = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     authority = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    market = {} if hosted_market else {"market_key": _GENERATED_START + secrets.token_urlsafe(24)}
+    market = {} if uses_vast else {"market_key": _GENERATED_START + secrets.token_urlsafe(24)}
     return {
         "account_keys": {"default": "sk-" + secrets.token_urlsafe(24)},
         "secret": secrets.token_urlsafe(32),

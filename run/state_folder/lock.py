@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from market.folder_location import boot_id, locate_folder
+from market.copy_detection import boot_id, locate_folder
 from run.errors import CommandError
 from run.state_folder.secure_files import open_private, private_folder, write_private
 

@@ -9,7 +9,7 @@ import pytest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.testing import WorkflowEnvironment
 
-from market.folder_location import FolderLocation, locate_folder
+from market.copy_detection import FolderLocation, locate_folder
 from run.errors import CommandError
 from run.processes.temporal_server import temporal_binary
 from run.state_folder.identity import (

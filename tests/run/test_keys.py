@@ -157,24 +157,24 @@ def no_market_key(monkeypatch):
 @pytest.mark.parametrize("generate", [True, False])
 def test_the_key_of_a_hosted_marketplace_is_never_invented(tmp_path, no_market_key, generate):
     with pytest.raises(CommandError, match="market.kind is vast.*set VAST_API_KEY"):
-        load_keys(tmp_path, generate=generate, hosted_market=True)
+        load_keys(tmp_path, generate=generate, uses_vast=True)
 
 
 @pytest.mark.parametrize("role", ["engine", "worker", "market", None])
 def test_a_generated_market_key_is_refused_for_the_hosted_market(tmp_path, no_market_key, monkeypatch, role):
     generated = load_keys(tmp_path, generate=True).market_key
     with pytest.raises(CommandError, match="was generated for the host marketplace") as told:
-        load_keys(tmp_path, generate=False, role=role, hosted_market=True)
+        load_keys(tmp_path, generate=False, role=role, uses_vast=True)
     assert generated not in str(told.value)
     monkeypatch.setenv("VAST_API_KEY", "a" * 64)
-    assert load_keys(tmp_path, generate=False, role=role, hosted_market=True).market_key == "a" * 64
+    assert load_keys(tmp_path, generate=False, role=role, uses_vast=True).market_key == "a" * 64
 
 
 def test_a_key_of_the_hosted_marketplace_in_the_file_is_taken(tmp_path, no_market_key):
     load_keys(tmp_path, generate=True)
     path = tmp_path / "keys.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"market_key": "b" * 64}))
-    assert load_keys(tmp_path, generate=True, hosted_market=True).market_key == "b" * 64
+    assert load_keys(tmp_path, generate=True, uses_vast=True).market_key == "b" * 64
 
 
 @pytest.mark.parametrize("name", ["STOKER_ACCOUNT_KEY", "STOKER_HMAC_SECRET", "STOKER_MARKET_KEY"])

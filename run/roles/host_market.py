@@ -19,7 +19,7 @@ HOME = Path(__file__).parents[2]
 """The folder with the examples, which instances get as `STOKER_HOME`."""
 
 
-async def run_market(settings: DevSettings) -> None:
+async def run_host_market(settings: DevSettings) -> None:
     """Offer this machine until a stop signal; then stop the instances and keep their disks."""
     stop = stop_event()
     keys = load_keys(settings.state_dir, generate=False, role="market")
