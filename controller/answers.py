@@ -1,4 +1,4 @@
-"""What the workflow's queries answer, and what a deleted endpoint leaves behind."""
+"""Results of the workflow's queries, and the summary of a deleted endpoint."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from policy.state.worker import MachineStats
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointStatus:
-    """The `status` query: what an operator asks first."""
+    """The `status` query: the overview for operators."""
 
     name: str
     id: int
@@ -29,12 +29,12 @@ class EndpointStatus:
     replan_at: float | None = None
     listed_at: float = 0.0
     under_way: tuple[str, ...] = ()
-    """Operations whose results are still out."""
+    """Operations without a result yet."""
     learned: MachineStats = MachineStats()
     key_version: int = 1
     created_at: float = 0.0
     engines: tuple[str, ...] = ()
-    """Engines that were heard of."""
+    """Engines on record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +43,11 @@ class BlockedHost:
 
     machine_id: int
     until: float
-    """It is not rented before, Unix seconds."""
+    """It is not rented before this time, Unix seconds."""
     reason: str
     workergroup_id: int = 0
     failed_at: float = 0.0
-    """0: nothing failed on it; it is passed over for another reason."""
+    """0: nothing failed on it; it is excluded for another reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +63,13 @@ class Hosts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """The `costs` query. Dollars, as the marketplace billed them; since its last bill, as the recorded states say."""
+    """The `costs` query. Dollars are as billed; since the last bill, computed from the recorded states."""
 
     dollars: float = 0.0
     by_state: dict[str, float] = field(default_factory=dict)
-    """Dollars spent, by the state that the workers were in (as the API says it)."""
+    """Dollars spent by worker state, with the API's state names."""
     difference: float = 0.0
-    """What the marketplace billed beyond that, bandwidth too; below zero: what it did not bill."""
+    """The marketplace's bills minus the computed dollars, with bandwidth; negative: it billed less."""
     settled_at: float | None = None
     """When its bills were last read; None: never."""
     dollars_per_hour: float = 0.0
@@ -98,7 +98,7 @@ class Side:
     wait_seconds_mean: float | None = None
     """Expected queue time of a unit of load; None: not measured here."""
     late_share: float | None = None
-    """Of the load, that waits longer than the live config's target_queue_time."""
+    """Share of the load that waits longer than the live config's target_queue_time."""
     starts: int | None = None
     creates: int | None = None
     stops: int | None = None
@@ -107,7 +107,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdviceView:
-    """The `advice` query: a second config beside the live one. Nothing of it is carried out."""
+    """The `advice` query: a second config beside the live one. None of its operations are carried out."""
 
     active: bool
     config: dict[str, Any] = field(default_factory=dict)
@@ -115,20 +115,20 @@ class AdviceView:
     tuning: str = "default"
     since: float = 0.0
     until: float = 0.0
-    """Up to when the shadows have lived."""
+    """Time up to which both configs are simulated."""
     live: Side = Side()
-    """The endpoint as it is, in truth."""
+    """The real endpoint."""
     live_imagined: Side = Side()
-    """The live config in imagination: what `advised` is to be compared with."""
+    """The simulation under the live config: the baseline for `advised`."""
     advised: Side = Side()
     differences: tuple[Difference, ...] = ()
-    """What one of the two configs would do now with the live fleet, and the other would not."""
+    """Operations that only one of the two configs would order now for the live fleet."""
     summary: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deleted:
-    """The result of an endpoint's workflow: nothing of it is left on the marketplace."""
+    """The result of a deleted endpoint's workflow: none of its instances are left on the marketplace."""
 
     endpoint_name: str
     workers_rented: int

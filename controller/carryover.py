@@ -1,4 +1,4 @@
-"""What a run is handed by the one before it, which may have been another build's."""
+"""Reads the state of the previous run, which another build may have written."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,13 +9,13 @@ T = TypeVar("T")
 
 
 def read_handed_on(read: Callable[[Any], T], sent: Any) -> tuple[T, tuple[str, ...]]:
-    """What `read` makes of it once the fields are left out that this build does not know, and their names.
+    """Parse `sent` without the fields that this build does not know; returns the value and their names.
 
-    A person's unknown field is a spelling mistake. Here it is a newer build's, in whose place this older one was put back:
-    refused, a live endpoint would stand still, its instances paid for.
+    After a rollback the state may hold fields of a newer build. Refusing it would stop a live endpoint whose instances
+    are billed.
 
     Raises:
-        ValidationError: something else is wrong with it.
+        ValidationError: it has another fault.
     """
     unknown: list[str] = []
     while True:
@@ -33,11 +33,12 @@ def read_handed_on(read: Callable[[Any], T], sent: Any) -> tuple[T, tuple[str, .
 def read_or_forget(
     read: Callable[[Any], T], sent: dict[str, Any], forgettable: frozenset[str]
 ) -> tuple[T, tuple[str, ...], tuple[str, ...]]:
-    """The same for a state of which some fields are only memories: those that cannot be read are left out, too, and are the
-    third of what is returned. A run that begins them anew is better than one that stands still.
+    """Like `read_handed_on`, but unreadable `forgettable` fields are dropped, too; their names are the third result.
+
+    The run learns such fields again, which is better than a stopped endpoint.
 
     Raises:
-        ValidationError: something is wrong with a field that cannot be done without.
+        ValidationError: a required field is invalid.
     """
     forgotten: set[str] = set()
     while True:

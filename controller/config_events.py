@@ -1,4 +1,4 @@
-"""What a change of config or workergroups does to the record. Each function answers why a new plan is due, or nothing."""
+"""Changes the config or the workergroups of the record. Most functions return why a new plan is due; empty: none is."""
 
 from dataclasses import replace
 
@@ -27,14 +27,14 @@ def config(book: EndpointStateBook, patch: EndpointPatch, now: float) -> str:
 
 
 def set_workergroup(book: EndpointStateBook, group: Workergroup, now: float) -> str:
-    """Adds the workergroup, or replaces the one of its id; what runs changes with its revision."""
+    """Adds or replaces a workergroup. If its template or launch changes, its revision goes up."""
     record = book.record
     before = book.workergroup(group.id)
     if before is None:
         record.workergroups.append(group)
         book.log.note(now, "config", "workergroup added", subject=str(group.id), workergroup_id=group.id)
         return "a workergroup was added"
-    # Who changes a bound need not know the revision: it only ever goes up, and at once when what runs changes.
+    # A change of limits may come without the revision. The revision never goes down; a new launch raises it.
     due = before.revision + (_runs(before) != _runs(group))
     group = group.model_copy(update={"revision": max(group.revision, due)})
     if before == group:
@@ -64,7 +64,7 @@ def remove_workergroup(book: EndpointStateBook, workergroup_id: int, now: float)
 
 
 def update_workers(book: EndpointStateBook, workergroup_id: int, now: float) -> str:
-    """A rolling update on demand: the workergroup's revision goes up, so that every worker of it is due."""
+    """Starts a rolling update: the workergroup's revision goes up, so all its workers are outdated."""
     group = book.workergroup(workergroup_id)
     if group is None:
         return ""
@@ -72,7 +72,7 @@ def update_workers(book: EndpointStateBook, workergroup_id: int, now: float) -> 
 
 
 def cancel_update(book: EndpointStateBook, workergroup_id: int, now: float) -> str:
-    """Ends a rolling update: what is not updated yet is kept as it is. An update that has begun is finished."""
+    """Ends a rolling update: outdated workers stay as they are. A worker whose update has begun finishes it."""
     group = book.workergroup(workergroup_id)
     if group is None:
         return ""
@@ -97,7 +97,7 @@ def cancel_update(book: EndpointStateBook, workergroup_id: int, now: float) -> s
 
 
 def unblock_hosts(book: EndpointStateBook, machine_ids: tuple[int, ...], now: float) -> tuple[int, ...]:
-    """Forgets the failures of these hosts, or of all; answers which were forgotten."""
+    """Removes the failures of these hosts, or of all if none are given; returns the ids of the hosts."""
     known = book.record.learned.failed_hosts
     gone = [each for each in known if not machine_ids or each.machine_id in machine_ids]
     if not gone:
@@ -111,7 +111,7 @@ def unblock_hosts(book: EndpointStateBook, machine_ids: tuple[int, ...], now: fl
 
 
 def rotate_key(book: EndpointStateBook, overlap_seconds: float, now: float) -> int:
-    """Makes a new endpoint key valid, and the one before for the overlap only. Returns the new key's version."""
+    """Makes a new endpoint key valid; the previous one stays valid for the overlap. Returns the new version."""
     record = book.record
     record.key_version += 1
     record.key_overlap_until = now + overlap_seconds if overlap_seconds else 0.0

@@ -52,7 +52,7 @@ from stoker_wire.workergroup import Workergroup
 OnWorker = Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update
 
 FALLBACK_SECONDS = 3600.0
-"""The next plan comes after this time without any event. Doubled: an endpoint without events is planned half as often."""
+"""Longest time between plans without events. Doubled: an endpoint without events is planned half as often."""
 REPLAN_SECONDS = 10.0
 """After a planner that failed. Doubled: a passing fault costs ten more seconds."""
 CONFIRM_SECONDS = 30.0
@@ -156,7 +156,7 @@ class EndpointController:
         return None if self.state.record.deleting else self.state.record.advice
 
     def observe(self, launch_ids: tuple[str, ...], now: float) -> Observation:
-        """What a plan is made of. From here on no plan is due until the next event."""
+        """The planner's input. After this call no plan is due until the next event."""
         self._why, self.due = self.due, ""
         self.state.count_dollars(now)
         note_drains_seen(self.state, now)
@@ -202,7 +202,7 @@ class EndpointController:
     # results
 
     def resume(self, now: float) -> tuple[Effect, ...]:
-        """In a new run: what an earlier run had in flight is asked for again."""
+        """In a new run: the effects that were in flight in the previous run, to be requested again."""
         effects = []
         for worker in list(self.state.record.workers.values()):
             if worker.operation:
@@ -289,7 +289,7 @@ class EndpointController:
     # what each operation does to the record before it is carried out
 
     def _is_stale(self, operation: Operation, before: Mapping[str, Worker], now: float) -> bool:
-        """A worker that became ready while the plan was made is not stopped as if it were idle: the next plan drains it."""
+        """Whether the worker became ready while the plan was made: the next plan drains it instead of stopping it."""
         if not isinstance(operation, Stop | Destroy | Update):
             return False
         then, current = before.get(operation.launch_id), self.state.record.workers.get(operation.launch_id)

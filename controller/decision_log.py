@@ -1,4 +1,4 @@
-"""The decision log: what an operator reads to learn why. Bounded, and carried through every restart."""
+"""The decision log: the reasons of decisions, for operators. Bounded, and kept by continue-as-new."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,7 +6,7 @@ from stoker_wire.messages import DecisionLine
 from stoker_wire.parsing.limits import DECISION_REASON_BYTES_MAX, DECISION_SUBJECT_BYTES_MAX, shortened
 
 LINES_KEPT = 150
-"""About 30 KB: two days of a calm endpoint, an hour of a stormy one. The history has them all."""
+"""About 30 KB: two days of an endpoint with few events, or one hour of many. The workflow history has all lines."""
 
 
 class DecisionLog:
@@ -26,7 +26,7 @@ class DecisionLog:
         level: int = 0,
         workergroup_id: int = 0,
     ) -> None:
-        """Writes a line. The same line again is not news: it replaces the earlier one's time."""
+        """Append a line. A repeat of the last line only updates its time and numbers."""
         line = DecisionLine(
             at=at,
             kind=kind,
@@ -42,7 +42,7 @@ class DecisionLog:
         del self._lines[:-LINES_KEPT]
 
     def tail(self, count: int, *, level_max: int = 3) -> list[DecisionLine]:
-        """The last `count` lines that are no finer than `level_max`, oldest first."""
+        """The last `count` lines with at most the level `level_max`, oldest first."""
         if count <= 0:
             return []
         return [line for line in self._lines if line.level <= level_max][-count:]

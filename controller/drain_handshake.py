@@ -1,4 +1,4 @@
-"""The draining handshake: when has every engine stopped giving a worker out?"""
+"""The drain handshake: every engine confirms that it assigns no more requests to a draining worker."""
 
 from controller.state import ENGINE_LIVE_SECONDS, EndpointStateBook
 from policy.state.worker import Worker
@@ -6,18 +6,18 @@ from policy.state.worker_events import fold_drain_seen
 from stoker_wire.security.ticket import TICKET_SECONDS
 
 SLOW_ENGINE_SECONDS = 180.0
-"""An engine with nothing to tell speaks about once a minute; three missed words, and it is gone."""
+"""An engine without changes reports once a minute; after three missed reports it counts as dead."""
 
 NOTICE_SECONDS = 10.0
-"""Engines look at the memo every second, so by now even a calm one has seen the drain and said so."""
+"""Engines read the memo every second, so after this time every live engine has confirmed the drain."""
 
 
 TICKETS_SECONDS = TICKET_SECONDS + 5.0
-"""An engine that died left tickets behind; this long after its last word the last of them has run out."""
+"""This long after the last report of a dead engine, all its tickets have expired."""
 
 
 def open_tickets(book: EndpointStateBook, launch_id: str, now: float) -> int:
-    """Route answers that name the worker and may still be used, over all engines."""
+    """Unexpired tickets for the worker, summed over all engines."""
     return sum(
         engine.tickets.get(launch_id, 0)
         for engine in book.record.engines.values()
@@ -26,7 +26,7 @@ def open_tickets(book: EndpointStateBook, launch_id: str, now: float) -> int:
 
 
 def recheck_at(book: EndpointStateBook, now: float) -> float | None:
-    """When the silence of an engine will have freed a draining worker, if nobody speaks before."""
+    """When the timeout of a silent engine next changes a drain; None: no timeout is pending."""
     engines = book.record.engines.values()
     moments = []
     for worker in book.record.workers.values():
@@ -44,14 +44,15 @@ def recheck_at(book: EndpointStateBook, now: float) -> float | None:
 
 
 def note_drains_seen(book: EndpointStateBook, now: float) -> bool:
-    """Writes `seen_at` on each drain that all engines know of; whether any was new.
+    """Set `seen_at` on each drain that all engines have confirmed; True if any was new.
 
-    Tickets of draining workers are counted anew: those of a dead engine run out without anybody saying so.
+    Tickets of draining workers are summed again, because those of a dead engine expire without a report.
     """
     news = False
     for worker in list(book.record.workers.values()):
         if worker.drain is not None and worker.tickets_open:
-            worker = worker.replace(tickets_open=open_tickets(book, worker.launch_id, now))  # noqa: PLW2901 - the same worker
+            tickets = open_tickets(book, worker.launch_id, now)
+            worker = worker.replace(tickets_open=tickets)  # noqa: PLW2901 - the same worker
             book.record.workers[worker.launch_id] = worker
         if worker.drain is not None and worker.drain.seen_at is None and _all_have_seen(book, worker, now):
             book.record.workers[worker.launch_id] = fold_drain_seen(worker, at=now)
@@ -60,10 +61,10 @@ def note_drains_seen(book: EndpointStateBook, now: float) -> bool:
 
 
 def _all_have_seen(book: EndpointStateBook, worker: Worker, now: float) -> bool:
-    """Whether each engine that may still give the worker out has said that it does not.
+    """Whether each live engine has confirmed the drain.
 
-    A calm engine speaks seldom: for the first seconds of a drain it is waited for, after that only engines that spoke
-    lately count. With no engine heard of, nothing is known, and the drain's deadline decides.
+    During the first seconds of a drain, engines that report once a minute count as live as well. After that, only
+    engines with a recent report count. Without a live engine the drain's deadline decides.
     """
     drain = worker.drain
     if drain is None:

@@ -1,4 +1,4 @@
-"""What the controller asks of its host, and what the host answers. A host carries each effect out once and reports its result."""
+"""Effects that the controller requests, and their results. The host carries each out once and reports its result."""
 
 from dataclasses import dataclass
 
@@ -34,9 +34,9 @@ class ListInstances:
     launch_ids: tuple[str, ...] = ()
     """Only the instances of these launches; empty: all that carry the endpoint's label."""
     known_ids: tuple[int, ...] = ()
-    """Instances whose absence from the list is read as news; the host asks for each by its id."""
+    """Instances that should be on the list; the host looks up each missing one by its id."""
     bills_since: float | None = None
-    """Bring the bills since then; None: no bills."""
+    """Fetch the bills since then, Unix s; None: no bills."""
 
     @property
     def key(self) -> str:
@@ -149,4 +149,4 @@ class Decision:
     advice: Advice | None = None
     """The second config's analysis, if it has news."""
     fault: str = ""
-    """What the planner failed of, where a plan could be made regardless."""
+    """The planner's error, if a plan could be made regardless."""

@@ -1,4 +1,4 @@
-"""Whether a plan is due because arrivals or the queue moved. Asked by the live endpoint, the simulator and the what-if analysis."""
+"""Whether a change of arrivals or queue makes a plan due; for the live endpoint, the simulator and what-if analysis."""
 
 from policy.load.history import LoadHistory, rate
 from policy.tuning import DEFAULT_TUNING

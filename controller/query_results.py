@@ -1,4 +1,4 @@
-"""Makes the answers to the queries from the record."""
+"""Builds the results of the queries from the record."""
 
 from controller import plan_due
 from controller.answers import (
@@ -75,7 +75,7 @@ def _host(failure: HostFailure) -> BlockedHost:
 
 
 def costs(book: EndpointStateBook) -> Costs:
-    """What it has cost and costs."""
+    """The costs so far and the present prices."""
     record = book.record
     return Costs(
         dollars=record.ledger.dollars,
@@ -149,7 +149,7 @@ def workers(book: EndpointStateBook) -> list[Worker]:
 
 
 def deleted(book: EndpointStateBook, now: float) -> Deleted:
-    """The summary that an endpoint leaves."""
+    """The summary of a deleted endpoint."""
     record = book.record
     return Deleted(
         endpoint_name=book.name,

@@ -1,4 +1,4 @@
-"""Everything that an endpoint's workflow knows, in one record that continue-as-new hands on whole."""
+"""The state of an endpoint in one record, which continue-as-new passes to the next run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,30 +24,30 @@ from stoker_wire.parsing.limits import STATE_BYTES_MAX, json_bytes, shortened
 from stoker_wire.workergroup import Workergroup
 
 ENGINE_LIVE_SECONDS = 30.0
-"""An engine that spoke within this time takes part in the handshakes; one that is silent longer is gone."""
+"""An engine that reported within this time takes part in the handshakes; otherwise it counts as dead."""
 
 ENGINES_KEPT = 32
 """Engine processes come and go with every deploy; a dozen is a large deployment."""
 
 ENGINE_ENTRIES_KEPT = 12_000
-"""Open tickets and seen drains that are kept of all engines together, 300 KB: a dozen engines that speak of 1,000 workers."""
+"""Open tickets and confirmed drains of all engines together, 300 KB: a dozen engines with 1,000 workers each."""
 
 LAUNCH_ID_CHARS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRecord:
-    """What one engine process said last."""
+    """The last batch of one engine process."""
 
     engine_id: str
     sequence: int
     heard_at: float
     tickets: dict[str, int] = field(default_factory=dict)
-    """Open tickets by launch id; none is not written."""
+    """Open tickets by launch id, without zeros."""
     drains_seen: tuple[str, ...] = ()
-    """Launch ids of draining workers that it gives out no more."""
+    """Launch ids of draining workers to which it assigns no more requests."""
     left: bool = False
-    """It said goodbye: only its tickets count still."""
+    """It has stopped: only its tickets still count."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,10 +70,10 @@ class Record:
     """Instances that were released, or taken from us."""
     engines: dict[str, EngineRecord] = field(default_factory=dict)
     pending_offers: dict[str, Offer] = field(default_factory=dict)
-    """Launch id → what is being rented for it: a create that a new run must ask for again."""
+    """Launch id → the offer that is being rented. A new run requests these creates again."""
     decisions: list[DecisionLine] = field(default_factory=list)
     listening_since: float = 0.0
-    """When an engine last began to listen, at its start or after a pause: no silence of a worker counts from before."""
+    """When an engine last began to listen, at its start or after a pause. Missing reports count only from then."""
     listed_at: float = 0.0
     listed_whole_at: float = 0.0
     deleting: bool = False
@@ -90,7 +90,7 @@ class Record:
     moved_at: float = 0.0
     """When it last moved to another build of the workers."""
     left_out: tuple[str, ...] = ()
-    """What the run before left out of its state, because it was too large."""
+    """Fields that the previous run dropped because its state was too large."""
     memo: dict[str, Any] | None = None
     """The memo as last published, so that a new run knows whether it changed."""
 
@@ -104,11 +104,11 @@ _RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 _MEMORIES = frozenset(
     {"load", "learned", "memory", "targets", "waits", "load_at_plan", "replan_at", "advice"}
 )
-"""What a new run can do without: it is learned again, or planned again. JSON has no word for an infinite figure, for one."""
+"""Fields that a new run can learn or plan again, e.g. if one holds an infinite number, which JSON cannot express."""
 
 
 class EndpointStateBook:
-    """The record in use, with the offers found lately; those are not carried, a new run searches again."""
+    """The record in use and the recently found offers. Offers are not passed on; a new run searches again."""
 
     def __init__(
         self, spec: EndpointSpec, *, tuning: Tuning | None = None, counts_dollars: bool = True
@@ -118,9 +118,9 @@ class EndpointStateBook:
         self.owner = spec.owner
         self.created_at = spec.created_at
         self.unknown: tuple[str, ...] = ()
-        """Fields of the state that only the build which handed it on knows."""
+        """Fields of the state that this build does not know."""
         self.forgotten: tuple[str, ...] = ()
-        """Memories that could not be read, and begin anew."""
+        """Fields that could not be read and are reset."""
         if spec.carried is None:
             self.record = Record(
                 config=spec.config, key_version=spec.key_version, workergroups=list(spec.workergroups)
@@ -134,7 +134,7 @@ class EndpointStateBook:
         self._counts_dollars = counts_dollars
 
     def note_what_is_missing(self, unknown: tuple[str, ...], now: float) -> None:
-        """Says in the decision log what of a carried state could not be taken over; `unknown` are fields of its spec."""
+        """Log the fields of the carried state that could not be read; `unknown` are fields of its spec."""
         if unknown := (*unknown, *self.unknown):
             words = f"left out, for this build does not know it: {', '.join(unknown)}"
             self.log.note(now, "config", words, subject="state")
@@ -147,7 +147,7 @@ class EndpointStateBook:
             self.log.note(now, "config", words, subject="state")
 
     def carried(self) -> dict[str, Any]:
-        """The record as continue-as-new hands it on: JSON values, what equals its default left out."""
+        """The record for continue-as-new: JSON values, without fields that equal their defaults."""
         self.record.decisions = list(self.log.lines)
         dumped = _RECORD.dump_python(self.record, mode="json", exclude_defaults=True)
         return within_bounds({str(key): value for key, value in dumped.items()})
@@ -173,7 +173,7 @@ class EndpointStateBook:
         listing_in_progress: bool = False,
         searching: tuple[int, ...] = (),
     ) -> Observation:
-        """What the planner is given."""
+        """The planner's input."""
         record = self.record
         known = {group.id for group in record.workergroups}
         return Observation(
@@ -195,7 +195,7 @@ class EndpointStateBook:
         )
 
     def adopt(self, plan: Plan, now: float) -> None:
-        """Remembers what the plan wants, waits for and was reminded of; its operations are somebody else's."""
+        """Store the plan's memory, targets and waits. Its operations are applied by the controller."""
         record = self.record
         record.memory = plan.memory
         record.learned = expected_learned(record.learned, plan, now)
@@ -207,13 +207,13 @@ class EndpointStateBook:
         record.replan_at = plan.replan_at
 
     def burn_dollars_per_hour(self) -> float:
-        """What all workers cost now."""
+        """Cost of all workers now, $/h."""
         return sum(worker.burn_dollars_per_hour for worker in self.record.workers.values())
 
     def count_dollars(self, now: float) -> None:
-        """Adds what the workers cost since the last count; call it before a worker's state changes.
+        """Add the cost of the workers since the last call. Call it before a worker's state changes.
 
-        Counts nothing where the host keeps its own accounts, as the simulator does.
+        No-op if the host keeps its own accounts, as the simulator does.
         """
         if not self._counts_dollars:
             return
@@ -225,9 +225,9 @@ class EndpointStateBook:
 
 
 def within_bounds(dumped: dict[str, Any]) -> dict[str, Any]:
-    """A state of at most `STATE_BYTES_MAX` bytes: what is over it is left out, the most dispensable first.
+    """Reduce the state to `STATE_BYTES_MAX` bytes: drop fields in the order of `_SHED` until it fits.
 
-    What remains in any case (config, workergroups, workers, ledger) is bounded by their own limits.
+    The fields that are always kept (config, workergroups, workers, ledger) have limits of their own.
     """
     left_out: list[str] = []
     for name, shed in _SHED:
@@ -263,4 +263,4 @@ _SHED: tuple[tuple[str, Callable[[dict[str, Any]], dict[str, Any]]], ...] = (
     ("what was learned", _without("learned", "memory")),
     ("the load history", _without("load")),
 )
-"""What a state over its bound does without, the most dispensable first."""
+"""Fields that a too large state drops, the least important first."""

@@ -25,7 +25,7 @@ _LAST = "\U0010ffff"
 PAUSE_FACTOR = 9.0
 """Pause after a listing, as a multiple of its duration: 18 s after a listing that took 2 s."""
 PAUSE_SECONDS_MAX = 25.0
-"""Upper limit of the pause. Callers are answered one by one over the pause, so that workflows do not wake all at once."""
+"""Upper limit of the pause. Callers get their answers spread over the pause, so that workflows do not wake all at once."""
 
 
 class SharedListing(Generic[T]):

@@ -144,8 +144,8 @@ class ListenLimits(StrictModel):
     openai_body_bytes_max: int = Field(32 * 1024 * 1024, ge=4096)
     """Body of a call through `/openai/…`."""
     openai_held_bytes_max: int = Field(256 * 1024 * 1024, ge=4096)
-    """Bodies of all calls through `/openai/…` that wait for a worker or for its first byte. One account's share may not
-    exceed the bytes that are still free, so one account alone gets at most half."""
+    """Bodies of all calls through `/openai/…` that wait for a worker or for its first byte. One account's share may
+    not exceed the bytes that are still free, so one account alone gets at most half."""
 
 
 class EngineListen(StrictModel):

@@ -88,14 +88,14 @@ class SimulatedController:
         self._launches = 0
         self._ids = _launch_ids(0)
         self._shown: dict[int, tuple[Stage, Instance]] = {}
-        """Each machine as the last listing showed it: most look the same next time."""
+        """Each machine in the last listing, reused while it is unchanged."""
         self._timer = 0
         self._planning = False
         self._world: World
 
     @property
     def learned(self) -> MachineStats:
-        """What it learned so far."""
+        """Statistics of machine kinds and hosts, so far."""
         return self._state.record.learned
 
     def begin(self, world: "World") -> None:

@@ -1,4 +1,4 @@
-"""Carries the controller's effects out as activities, each in a task of its own that reports its result to the controller."""
+"""Carries out the controller's effects as activities, each in its own task that reports the result."""
 
 import asyncio
 from collections.abc import Callable, Iterable

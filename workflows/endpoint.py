@@ -1,4 +1,4 @@
-"""Hosts the controller of one endpoint: passes messages on, has plans made, carries effects out. A crash loses nothing."""
+"""Temporal host of one endpoint's controller: passes messages to it, runs the planner, carries out effects."""
 
 import asyncio
 from typing import Any
@@ -23,12 +23,13 @@ from workflows.publish import Publisher
 from workflows.wake_timer import WakeTimer
 
 HAND_OVER_SECONDS = 20.0
-"""How long a continue-as-new waits for effects in flight; the next run asks for the rest again."""
+"""How long a continue-as-new waits for effects in flight; the next run requests the rest again."""
 MOVE_SECONDS_MIN = 10.0
 """Between two moves to another build. Without it, a deployment that is switched back and forth makes endpoints spin."""
 CANCELLED_EVENTS_MAX = 40_000
-"""A cancelled run does not continue as new below this length: the request is not handed on to the next run, which would end
-as completed. Temporal terminates at 51,200 events; at 30 s between two listings this length takes more than a day."""
+"""A cancelled run does not continue as new below this length, because the next run would not know of the cancellation
+and would end as completed. Temporal terminates at 51,200 events; at 30 s between two listings this length takes more
+than a day."""
 
 
 @workflow.defn(name=control.WORKFLOW_TYPE)
@@ -41,7 +42,7 @@ class EndpointWorkflow(MessageHandlers):
     @workflow.init
     def __init__(self, sent: Any) -> None:
         self._unusable = ""
-        """What is wrong with the input: `run` ends with it. Signals that came before find an empty endpoint."""
+        """Error of the input: `run` fails with it. Earlier signals are applied to an empty endpoint."""
         unknown: tuple[str, ...] = ()
         try:
             if workflow.info().continued_run_id is None:
@@ -57,7 +58,7 @@ class EndpointWorkflow(MessageHandlers):
         self._publisher = Publisher(state)
         self._timer = WakeTimer(self._controller.on_timer)
         self._changed = False
-        """Something happened that the main loop has to look at."""
+        """The state changed, so the main loop has to run."""
         self._history_events_max = spec.history_events_max
 
     @workflow.run

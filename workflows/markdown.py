@@ -1,4 +1,4 @@
-"""Text from outside inside the Markdown that the Temporal UI shows."""
+"""Escapes external text for the Markdown of the Temporal UI."""
 
 import re
 
@@ -6,11 +6,11 @@ from stoker_wire.parsing.escaping import escape_line
 
 _ACTIVE = re.compile(
     r"[\\`*\[\]<>|&$~@#!]"  # code, emphasis, links, images, HTML, tables, entities, formulas, addresses, headings
-    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # emphasis; within a word it is none
+    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # emphasis, except within a word
     r"|:(?=//)|(?<=[wW]{3})\."  # addresses that become links by themselves
 )
 
 
 def literal(text: str) -> str:
-    """The text on one line, shown as it is: what Markdown or HTML would act on is written as a numeric entity."""
+    """The text on one line, shown as it is: markup characters of Markdown and HTML become numeric entities."""
     return _ACTIVE.sub(lambda match: f"&#{ord(match[0])};", escape_line(text))

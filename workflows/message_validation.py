@@ -1,4 +1,4 @@
-"""What a person or a peer sent, checked before it changes anything: each fault is one sentence."""
+"""Validates messages before they change state. Each error is one sentence."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ from stoker_wire.workergroup import Workergroup, check_workergroups
 
 
 class InvalidMessage(ValueError):
-    """What came cannot be used; the text says which field, what was expected and what came. `code` is for programs."""
+    """The message is invalid. The text names the field, the expected and the received value; `code` is for programs."""
 
     def __init__(self, text: str, code: str = "invalid_args") -> None:
         super().__init__(text)
@@ -32,7 +32,7 @@ class InvalidMessage(ValueError):
 
 
 def only(sent: tuple[Any, ...]) -> Any:
-    """What a signal brought: nothing, or one value. A handler that took no more than one would stop the workflow over the second."""
+    """The value of a signal, or None. A handler with one parameter would fail the workflow task on a second value."""
     if len(sent) > 1:
         raise InvalidMessage(f"expected one value, {len(sent)} came; send one")
     return sent[0] if sent else None
@@ -52,7 +52,7 @@ def spec(sent: Any) -> EndpointSpec:
         read = EndpointSpec.model_validate(_plain(sent))
     except ValidationError as fault:
         raise InvalidMessage(describe(fault)) from None
-    if read.carried is not None:  # a state from elsewhere, for which nobody vouches
+    if read.carried is not None:  # a carried state from outside is not trusted
         try:
             EndpointStateBook(read)
         except ValidationError as fault:
@@ -85,7 +85,7 @@ def advise(sent: Any, config: EndpointConfig) -> Advise | None:
 
 
 def workergroup(sent: Any, others: Sequence[Workergroup] = ()) -> Workergroup:
-    """A workergroup whose search params and launch_args can be read, and that the endpoint can have beside the others."""
+    """A workergroup with valid search params and launch_args, without conflicts with the endpoint's others."""
     _check_message(sent, "invalid_workergroup")
     try:
         group = Workergroup.model_validate(_plain(sent))

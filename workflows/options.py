@@ -1,4 +1,4 @@
-"""How long each activity may take, how it is retried, and what goes first when the marketplace is slow."""
+"""Timeouts, retries and priorities of the activities."""
 
 from datetime import timedelta
 from typing import Any
@@ -13,15 +13,15 @@ TRY_SECONDS_MAX = 60.0
 """One try of a create or an update: a label is looked up, a template read, an offer rented or a container restarted."""
 
 LIST_SECONDS = 300.0
-"""A page of 25 a second, the list before it and two pauses to wait for: an account of 2,500 instances is listed in less."""
+"""Long enough for 2,500 instances at a page of 25 per second, after the previous list and two pauses."""
 SILENT_SECONDS = 30.0
-"""A list whose worker has died is asked for again after this."""
+"""Heartbeat timeout of a list: it is retried this long after its worker died."""
 
 GIVE_UP_SECONDS = 120.0
-"""After that the workflow takes the matter back, visibly: a fleet should not hang on one call."""
+"""After this time the activity fails and the workflow logs it, so that one call cannot block a fleet."""
 
 _RELEASE, _DEFAULT, _LOOK = Priority(priority_key=1), Priority(priority_key=2), Priority(priority_key=3)
-"""Releasing saves money at once; a search that waits costs nothing."""
+"""A release saves money at once; a delayed search costs nothing."""
 
 
 def plan_options() -> dict[str, Any]:
@@ -92,14 +92,13 @@ def update_options(worker: Worker) -> dict[str, Any]:
 
 
 def destroy_options(subject: str) -> dict[str, Any]:
-    """Releasing for good; what is not gone in ten minutes is reported, and tried again by the next plan."""
+    """Options of a destroy. One that fails for ten minutes is logged, and the next plan tries it again."""
     return _options(f"destroy {subject}", _RELEASE, give_up_seconds=600)
 
 
 def list_options(reason: str) -> dict[str, Any]:
-    """Asking the marketplace what there is. On the workflows' own task queue: the lists of all endpoints share one call
-    (`market.shared_listing`), so the marketplace's rate is not theirs to keep, and what waits for a list must not hold up what
-    rents."""
+    """Options of a listing. It runs on the workflows' own task queue, without the marketplace's rate limit: all
+    endpoints share one call (`market.shared_listing`), and a waiting list must not delay creates."""
     how = _options(
         f"list instances: {reason}", _LOOK, tries_seconds=LIST_SECONDS, give_up_seconds=2 * LIST_SECONDS
     )

@@ -1,6 +1,6 @@
-"""What the world sees of an endpoint: the memo for engines, search attributes for lists, Markdown for the Temporal UI.
+"""Publishes an endpoint's state: the memo for engines, search attributes for lists, Markdown for the Temporal UI.
 
-Memo and search attributes are history events, so they are written when they changed; the details cost nothing.
+Memo and search attributes are history events, so they are written only when they change. The details cost no event.
 """
 
 from collections.abc import Iterable
@@ -110,7 +110,7 @@ def search_attributes_of(book: EndpointStateBook) -> list[SearchAttributeUpdate[
 
 
 def details_of(book: EndpointStateBook, now: float) -> str:
-    """The workflow's current details, in Markdown: what it has, what it wants, and why."""
+    """The workflow's current details, in Markdown: workers, targets and recent decisions."""
     record = book.record
     workers = list(record.workers.values())
     burn = sum(worker.burn_dollars_per_hour for worker in workers)
@@ -235,7 +235,8 @@ def _fleet(workers: list[Worker], now: float) -> str:
 
 def _decisions(book: EndpointStateBook) -> str:
     lines = [
-        f"- {datetime.fromtimestamp(line.at, UTC):%m-%d %H:%M:%S} **{line.kind}** {literal(line.subject)} {literal(line.reason)}"
+        f"- {datetime.fromtimestamp(line.at, UTC):%m-%d %H:%M:%S} **{line.kind}**"
+        f" {literal(line.subject)} {literal(line.reason)}"
         for line in reversed(book.log.tail(_LINES_SHOWN, level_max=1))
     ]
     return "\n".join(lines) or "none yet"

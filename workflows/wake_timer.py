@@ -1,4 +1,4 @@
-"""One long timer, re-armed as seldom as can be: every timer started is an event and an action."""
+"""One timer for the next wake-up, restarted rarely, because each timer is an event and a billed action."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,19 +6,19 @@ from collections.abc import Callable
 from temporalio import workflow
 
 SECONDS_MIN = 0.5
-"""A plan that wants to look again at once waits at least so long: no plan can make the workflow spin."""
+"""Shortest timer, so that no plan can make the workflow spin."""
 
 
 LATE_SECONDS = 0.2
-"""Rings a little after the wanted time: what is due a few milliseconds later (a listing is due so long after the last
-one was *asked for*) is due then, too. On the dot it would cost a second timer and a second plan."""
+"""The timer fires this long after the wanted time, so that work due a few milliseconds later is due as well. Otherwise
+such work would need a second timer and a second plan."""
 
 
 class WakeTimer:
     """Calls `ring` at the wanted time.
 
-    When that moves later the running timer is kept: it wakes nobody, and is set anew then. Only an earlier time starts
-    another one. So a wish that moves on with every signal costs one timer per period, not one per signal.
+    If the time moves later, the running timer is kept; when it fires, it is restarted for the rest. Only an earlier
+    time starts another timer. So a time that moves with every signal costs one timer per period, not one per signal.
     """
 
     def __init__(self, ring: Callable[[], None]) -> None:
@@ -28,13 +28,13 @@ class WakeTimer:
         self._timer: asyncio.Task[None] | None = None
 
     def set(self, at: float | None) -> None:
-        """Ring at this Unix time; None: not at all."""
+        """Call `ring` at this Unix time; None: never."""
         self._wanted = at
         if at is not None and (self._armed_for is None or at < self._armed_for):
             self._arm(at)
 
     def cancel(self) -> None:
-        """Not at all."""
+        """Stop the timer."""
         self._wanted = None
         if self._timer is not None:
             self._timer.cancel()

@@ -1,8 +1,8 @@
-"""Advice: a second config, planned beside the live one on a live endpoint. Nothing of it is carried out.
+"""Advice: a second config, planned beside the live one on a live endpoint. None of its operations are carried out.
 
-Two things are compared. Over time: two shadows live through the endpoint's own load, one under the live config and one
-under the advised one, so that what differs is the config and not the imagination. Now: what the advised config would do
-with the live fleet, which names real workers.
+It compares twice. Over time: two fleets are simulated with the endpoint's own load, one under the live config and one
+under the advised config, so that they differ only by the config. Now: the operations that the advised config would
+order for the live fleet, with the names of real workers.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ _REASON_CHARS = 240
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Something that one of the two configs would do now with the live fleet, and the other would not."""
+    """An operation that only one of the two configs would order now for the live fleet."""
 
     side: str
     """`advised`: only the advised config; `live`: only the live one."""
@@ -39,26 +39,26 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """A second config under observation, with everything that it is to be reminded of."""
+    """A second config under comparison, with its state."""
 
     patch: EndpointPatch = EndpointPatch()
-    """What differs from the live config; the rest follows it."""
+    """The difference from the live config. All other fields follow the live config."""
     tuning: str = "default"
     """One of `policy.temperaments`."""
     since: float
     live: WhatIfFleet
-    """The live config in imagination: what the advised one is compared with."""
+    """The fleet simulated under the live config: the baseline."""
     advised: WhatIfFleet
     memory: Memory = Memory()
-    """The advised config's, for the live fleet."""
+    """The planner memory of the advised config for the live fleet."""
     differences: tuple[Difference, ...] = ()
     """At the last look, at most DIFFERENCES_MAX."""
     dollars_before: float = 0.0
-    """What the endpoint had cost when advice was asked for."""
+    """Cost of the endpoint when advice was requested, dollars."""
     summed_up_at: float = 0.0
-    """When the comparison was last told in the decision log."""
+    """When the decision log last got a comparison."""
     told: str = ""
-    """The differences as they were last told there."""
+    """The differences as last logged there."""
     told_at: float = 0.0
 
     def __repr__(self) -> str:
@@ -66,7 +66,7 @@ class Advice:
 
 
 def begin(seen: Observation, patch: EndpointPatch, tuning: str, *, dollars: float) -> Advice:
-    """Advice as of now: both shadows begin as the live fleet is, reminded of what it is reminded of."""
+    """Advice as of now: both simulated fleets begin as a copy of the live fleet and its memory."""
     shadow = whatif_fleet(seen)
     return Advice(
         patch=patch,
@@ -81,16 +81,16 @@ def begin(seen: Observation, patch: EndpointPatch, tuning: str, *, dollars: floa
 
 
 def advised_config(advice: Advice, config: EndpointConfig) -> EndpointConfig:
-    """The advised config: the live one of now with the patch.
+    """The advised config: the present live config with the patch.
 
     Raises:
-        pydantic.ValidationError: the live config has changed so that the patch does not fit it any more.
+        pydantic.ValidationError: the live config has changed, and the patch is no longer valid for it.
     """
     return config.patched(advice.patch)
 
 
 def advance(advice: Advice, seen: Observation, live_plan: Plan, tuning: Tuning = DEFAULT_TUNING) -> Advice:
-    """The advice after this look at the live endpoint, for which `live_plan` was made."""
+    """The advice after this observation, from which `live_plan` was made."""
     config = advised_config(advice, seen.config)
     other = TUNINGS.get(advice.tuning, tuning)
     made = plan(replace(seen, config=config, memory=advice.memory), other)
@@ -109,12 +109,12 @@ def advance(advice: Advice, seen: Observation, live_plan: Plan, tuning: Tuning =
 
 
 def is_news(before: Advice, after: Advice) -> bool:
-    """Whether it is worth to be written down: shadows moved, or the differences are others."""
+    """Whether the advice has to be stored: the simulation advanced, or the differences changed."""
     return before.live.clock != after.live.clock or _keys(before) != _keys(after)
 
 
 def differences_in_words(advice: Advice) -> str:
-    """The steps that differ now, without their reasons, whose numbers move: `advised only: drain a1 b2; live only: …`."""
+    """The operations that differ now, without their reasons: `advised only: drain a1 b2; live only: …`."""
     sides: dict[str, dict[str, Counter[str]]] = {}
     for each in advice.differences:
         sides.setdefault(each.side, {}).setdefault(each.op, Counter())[each.subject] += 1
@@ -132,7 +132,7 @@ def _counted(subjects: Counter[str]) -> str:
 
 
 def said(advice: Advice) -> str:
-    """What was asked, e.g. `target_util = 0.8, tuning thrifty`."""
+    """The requested change, e.g. `target_util = 0.8, tuning thrifty`."""
     given = advice.patch.model_dump(mode="json", exclude_none=True)
     words = [f"{name} = {value}" for name, value in given.items()]
     if advice.tuning != "default":
@@ -141,10 +141,11 @@ def said(advice: Advice) -> str:
 
 
 def summary(advice: Advice) -> str:
-    """Both lives in one sentence."""
+    """Both simulations in one sentence."""
     hours = advice.advised.tally.seconds / 3600.0
     if hours <= 0:
-        return f"advised ({said(advice)}): nothing to compare yet, shadows live {DEFAULT_TUNING.whatif_lag_seconds:.0f} s behind"
+        lag = DEFAULT_TUNING.whatif_lag_seconds
+        return f"advised ({said(advice)}): nothing to compare yet, shadows live {lag:.0f} s behind"
     span = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
     return (
         f"over {span}, in imagination: the live config {_sum(advice.live.tally)};"
@@ -178,9 +179,9 @@ def _difference(side: str, key: tuple[str, str, int], operation: Operation) -> D
 
 
 def _steps(made: Plan) -> dict[tuple[str, str, int], Operation]:
-    """Operations by what they do to whom; recruits are told apart by their number, for ids and offers are chance.
+    """Operations by kind and subject. Recruits are numbered, because their launch ids and offers are random.
 
-    A search is one: it is what recruits begin with, and as the advised one is never made, all that there is to see of them.
+    A search counts as an operation: recruits begin with one, and the advised config's search is never carried out.
     """
     steps: dict[tuple[str, str, int], Operation] = {}
     recruits: dict[str, int] = {}

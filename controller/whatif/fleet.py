@@ -1,6 +1,6 @@
-"""A fleet in imagination, as it is carried along: machines, what they cost and what they made wait.
+"""State of a simulated fleet: machines, their cost, and the queue time of requests.
 
-`controller.whatif.replay` lets it live.
+`controller.whatif.replay` advances it.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from stoker_wire.states import WorkerState as S
 
 
 class WhatIfMachine(NamedTuple):
-    """A worker in imagination, as short as can be: a hundred of them are carried through every plan."""
+    """A simulated worker. It is compact, because the state of every plan holds up to a hundred of them."""
 
     launch_id: str
     group: int
@@ -31,7 +31,7 @@ class WhatIfMachine(NamedTuple):
 
     @property
     def burn_dollars_per_hour(self) -> float:
-        """What it costs per hour in the state that it is in."""
+        """Cost in its present state, $/h."""
         if self.state in GPU_BILLED:
             return self.price
         return 0.0 if self.state in STORAGE_UNBILLED else self.storage
@@ -39,12 +39,12 @@ class WhatIfMachine(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIfTotals:
-    """What a shadow's life added up to."""
+    """Totals of a simulated fleet."""
 
     seconds: float = 0.0
     dollars: float = 0.0
     hot_seconds: float = 0.0
-    """Of workers, ready."""
+    """Sum of the ready time of all workers."""
     arrived: float = 0.0
     """Load."""
     waited: float = 0.0
@@ -78,7 +78,7 @@ class WhatIfTotals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIfFleet:
-    """A fleet in imagination at `clock` (Unix seconds), and how it got there."""
+    """A simulated fleet at `clock` (Unix seconds), and its totals so far."""
 
     clock: float
     machines: tuple[WhatIfMachine, ...] = ()
@@ -99,17 +99,17 @@ class WhatIfFleet:
 
     @property
     def booting(self) -> int:
-        """Workers on their way."""
+        """Workers that load or start."""
         return sum(machine.state in (S.LOADING, S.STARTING) for machine in self.machines)
 
     @property
     def burn_dollars_per_hour(self) -> float:
-        """What it costs now."""
+        """Cost of all machines now, $/h."""
         return sum(machine.burn_dollars_per_hour for machine in self.machines)
 
 
 def whatif_fleet(seen: Observation) -> WhatIfFleet:
-    """A shadow that begins as the live fleet is."""
+    """A simulated fleet that begins as a copy of the live fleet."""
     perfs = PerfEstimates.of(seen.workers, seen.learned)
     machines = (_machine(worker, perfs.worker(worker)) for worker in seen.workers)
     return WhatIfFleet(
@@ -127,7 +127,7 @@ _STATES = {
     S.STARTING: S.STARTING, S.REBOOTING: S.STARTING,
     S.UPDATE_READY: S.STARTING, S.UPDATE_REBOOTING: S.STARTING, S.UPDATE_STARTING: S.STARTING,
 }  # fmt: skip
-"""What is broken or being released is not imagined."""
+"""States of simulated machines. Broken workers and workers under release are left out."""
 
 
 def _machine(worker: Worker, perf: float) -> WhatIfMachine | None:

@@ -1,4 +1,4 @@
-"""Advice on a live endpoint: begun, ended, and told. Nothing of it is ever carried out: no operation comes from here."""
+"""Begins, ends and logs advice on a live endpoint. It orders no operations."""
 
 from dataclasses import replace
 
@@ -9,11 +9,11 @@ from stoker_wire.control import Advise
 FIRST_SUMMARY_SECONDS = 600.0
 SUMMARY_SECONDS = 3600.0
 DIFFERENCES_SECONDS = 60.0
-"""A burst changes the steps with every plan; the query and the UI always show the last ones."""
+"""Shortest time between two log lines of differences. A burst changes the differences with every plan."""
 
 
 def advise(book: EndpointStateBook, asked: Advise | None, now: float) -> str:
-    """Begins advice, or ends it. Answers why a plan is due, or nothing."""
+    """Begins or ends advice. Returns why a plan is due; empty: none is."""
     record = book.record
     if asked is None:
         if record.advice is not None:

@@ -1,4 +1,4 @@
-"""A market in imagination: it always has another machine of each kind that was rented or offered, at its usual price."""
+"""A simulated market: it always offers another machine of each known kind, at the kind's usual price."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _KIND = re.compile(r"(\d+)x (.*)")
 
 
 def assumed_offers(seen: Observation, now: float) -> tuple[Offers, ...]:
-    """A fresh search result per workergroup; ids are nobody's."""
+    """A new search result per workergroup. The ids belong to no real offers."""
     results = []
     for number, group in enumerate(seen.workergroups):
         listed: list[Offer] = []
@@ -28,7 +28,7 @@ def assumed_offers(seen: Observation, now: float) -> tuple[Offers, ...]:
 
 
 def _kinds(seen: Observation, group_id: int) -> Iterator[Offer]:
-    """One offer per kind: at the price that was paid on average, else the cheapest that was offered."""
+    """One offer per kind, at the average price paid, otherwise at the lowest price offered."""
     offered: dict[str, Offer] = {}
     for found in seen.offers:
         for offer in found.offers if found.workergroup_id == group_id else ():

@@ -1,4 +1,4 @@
-"""What was known of the load at an earlier moment: a plan made then must not know what came after."""
+"""The load history as known at an earlier time. A simulated plan must not use later load."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def as_of(history: LoadHistory, at: float) -> LoadHistory:
 
 
 def arrived(history: LoadHistory, start: float, end: float) -> float:
-    """Load that arrived between the two moments, as far as it was told."""
+    """Load that arrived between two times, as far as it is reported."""
     total = 0.0
     for bucket, load in _fine(history, start - BUCKET_SECONDS, end):
         inside = min(bucket + BUCKET_SECONDS, end) - max(bucket, start)
@@ -42,8 +42,10 @@ def arrived(history: LoadHistory, start: float, end: float) -> float:
 
 
 def _fine(history: LoadHistory, start: float, end: float) -> Series:
-    """Buckets of 5 s that begin in start..end, the last one as far as it lies before `end`; where they are not kept any
-    more, a twelfth of their minute."""
+    """Buckets of 5 s that begin in start..end; the last one is cut at `end`.
+
+    Times without such buckets get a twelfth of their minute's load.
+    """
     if history.known_until is None:
         return ()
     kept_from = -((_FINE_SECONDS - history.known_until) // BUCKET_SECONDS) * BUCKET_SECONDS
@@ -59,8 +61,7 @@ def _fine(history: LoadHistory, start: float, end: float) -> Series:
 
 
 def _so_far(series: Series, at: float, width: float, finer: Series) -> Series:
-    """The buckets before `at`; the one that it falls into holds what the finer ones show of it, and nothing of what came
-    after."""
+    """The buckets before `at`. The bucket that contains `at` holds the sum of the finer ones before `at`."""
     begun = at // width * width
     kept = [(start, load) for start, load in series if start + width <= at]
     load = sum(load for start, load in finer if begun <= start < at)
@@ -68,7 +69,7 @@ def _so_far(series: Series, at: float, width: float, finer: Series) -> Series:
 
 
 def _cut(series: Series, at: float, width: float, *, told_until: float | None = None) -> Series:
-    """The buckets before `at`, the one that it falls into in proportion."""
+    """The buckets before `at`. The bucket that contains `at` is reduced in proportion."""
     kept = []
     for start, load in series:
         filled = width if told_until is None else min(width, told_until - start)

@@ -1,8 +1,8 @@
-"""The life of a fleet in imagination: the same planner under some config, its operations carried out by expected outcomes.
+"""Simulates a fleet: the real planner under a given config, with the expected result of each operation.
 
-It lives through the load that the real endpoint had. A boot takes what its kind took before, a start likewise, every
-machine comes, the market always has another one of a kind that was rented or offered, and requests are a fluid with
-chance's waits on top. So two shadows differ by their configs and by nothing else; neither is the real fleet.
+The input is the real endpoint's load. Boots and starts take as long as those of their kind before, every launch
+succeeds, and the market always has another machine of each known kind. Requests are a fluid, with the expected wait of
+random arrivals added. So two simulated fleets differ only by their configs; neither is the real fleet.
 """
 
 import math
@@ -169,7 +169,7 @@ class _Life:
         )
 
     def _work_within(self, seconds: float) -> float:
-        """Load that what is ready, and what will be by then, does in so long."""
+        """Load that ready and booting workers can serve in the next `seconds`."""
         horizon = self.clock + seconds
         booting = (each for each in self._machines.values() if _boots(each))
         return self._ready() * seconds + sum(

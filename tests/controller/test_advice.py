@@ -138,7 +138,7 @@ def test_the_live_fleet_and_plan_are_not_touched() -> None:
 def test_shadows_live_behind_the_engines_words_and_stand_still_without_them() -> None:
     seen = see(worker("w1"), load=steady(50))
     advice = begin(seen, EndpointPatch(target_util=0.5), "default", dollars=0.0)
-    later = replace(seen, now=NOW + 3600)  # no engine has spoken for an hour: no data is not no load
+    later = replace(seen, now=NOW + 3600)  # no engine report for an hour: the load is unknown
     assert advance(advice, later, Plan()).live.clock == NOW
     told = replace(later, load=steady(50, until=NOW + 60, seconds=360))
     assert advance(advice, told, Plan()).live.clock == NOW + 60 - DEFAULT_TUNING.whatif_lag_seconds

@@ -1,4 +1,4 @@
-"""What was known earlier."""
+"""The load history as known at an earlier time."""
 
 import pytest
 from hypothesis import given, settings
@@ -34,7 +34,7 @@ def test_hindsight_is_what_was_known_then(rates: list[float], back: int) -> None
     now, then = told(rates), told(rates[: len(rates) - back])
     seen = as_of(now, then.known_until)
     for window in (10.0, 30.0, 60.0):
-        # what is older than five minutes now is known by the minute only
+        # load older than five minutes is stored per minute
         if (back * 5 + window) <= 290:
             assert rate(seen, window) == pytest.approx(rate(then, window), abs=1e-2)
     assert seen.known_until == then.known_until

@@ -1,7 +1,7 @@
-"""Histories of the main scenarios, replayed: workflow code may change, what it did in the past may not.
+"""Replays the histories of the main scenarios: changed workflow code must issue the same commands.
 
-`STOKER_RECORD_HISTORIES=1 pytest tests/workflows/test_replay.py` lives the scenarios anew and writes their histories.
-Do that when a scenario is added or on purpose; a failing replay is no reason: a running endpoint would fail the same.
+`STOKER_RECORD_HISTORIES=1 pytest tests/workflows/test_replay.py` runs the scenarios and writes their histories. Do
+that for a new scenario or an intended change. A failing replay alone is no reason: running endpoints would fail, too.
 The same variable records `upgraded` in test_upgrade.py, and `faults`, of real processes that were killed, in
 `python -m benchmarks.faults kill-…`.
 """

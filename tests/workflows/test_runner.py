@@ -13,7 +13,7 @@ from workflows.hosting.runner import workflow_runner
 
 
 def test_nothing_that_converts_asks_to_what_a_payload_belongs():
-    """The runner answers for all workflows that it does not matter: a codec or store that asks must be told to it first."""
+    """The runner gives every payload the same context, so no codec or store may depend on it."""
     assert data_converter.payload_codec is None
     assert data_converter.external_storage is None
     for each in (data_converter.payload_converter, data_converter.failure_converter):

@@ -1,4 +1,4 @@
-"""What a workflow hands on, answers and takes in stays within Temporal's 2 MiB for as many workers as there can be."""
+"""A workflow's state, query results and inputs stay within Temporal's 2 MiB at the maximum number of workers."""
 
 import dataclasses
 from typing import Any
@@ -30,7 +30,7 @@ PROCESS = Process(
 
 
 def payload_bytes(value: Any) -> int:
-    """What it takes in a history."""
+    """Size of the value in a history."""
     (payload,) = data_converter.payload_converter.to_payloads([value])
     return len(payload.data)
 

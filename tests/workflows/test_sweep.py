@@ -89,7 +89,7 @@ async def test_machines_of_a_terminated_endpoint_are_released_whatever_their_lab
 
 
 async def test_the_list_of_a_large_account_never_enters_the_history(a_world: Any) -> None:
-    """Ten thousand instances are four megabytes, and what Temporal takes is two: the sweep would fail for ever."""
+    """Ten thousand instances are 4 MB and Temporal accepts 2 MB: in the history, every sweep would fail."""
     async with a_world() as world:
         await world.start(EndpointConfig(min_load=0, min_workers=0), [group()])
         orphan = await world.market.create(129, Launch(label="stoker:gone:0123456789ab"))
@@ -99,7 +99,7 @@ async def test_the_list_of_a_large_account_never_enters_the_history(a_world: Any
                 id=10_000 + number,
                 offer=world.market.offers[100],
                 launch=Launch(label=f"stoker:other:{number:012x}"),
-                created_at=world.now,  # too young to be swept, and on the list all the same
+                created_at=world.now,  # listed, but too young to be swept
             )
             world.market.instances[one.id] = one
         await ensure_sweep(world.client, SweepSpec(every_seconds=300, young_seconds=86_400))

@@ -90,7 +90,7 @@ async def test_up_and_down_under_a_stream_of_signals_nothing_is_lost(builds: Any
                 batch |= {"window_s": 1.0, "arrived_load": 1.0, "last_request_at": time.time()}
                 await world.handle.signal("report_metrics", batch)
                 await world.handle.signal("update_config", {"max_queue_time": 10.0 + sent})
-                await asyncio.sleep(0.5 if ASKED_FOR else 0.02)  # what is kept should be small
+                await asyncio.sleep(0.5 if ASKED_FOR else 0.02)  # keeps the committed history small
 
         sending = asyncio.create_task(send())
         for build_id, before in (("2", "1"), ("1", "2")):

@@ -1,6 +1,6 @@
-"""A small world around one endpoint: a marketplace in memory, workers that load and report, an engine that signals.
+"""A simulated world around one endpoint: a marketplace in memory, workers that load and report, an engine that signals.
 
-Time is the test server's: `World.live` moves it on and lets everybody act.
+The time is that of the test server: `World.live` advances it and runs all parts.
 """
 
 import contextlib
@@ -132,7 +132,7 @@ class World:
         )
 
     async def memo(self) -> EndpointMemo:
-        """What an engine reads."""
+        """The memo as engines read it."""
         assert self.handle is not None
         described = await self.client.get_workflow_handle(self.handle.id).describe()
         memo = await described.memo()
@@ -221,7 +221,7 @@ class World:
         await self.client.get_workflow_handle(self.handle.id).signal("report_metrics", batch)
 
     def reports(self, memo: EndpointMemo, load: float) -> list[WorkerMetrics]:
-        """What the engine knows of each running worker, the load shared out among the ready ones by perf."""
+        """The engine's report of each running worker. The load is divided among ready workers by perf."""
         draining = {member.l for member in memo.members if member.d}
         told, hot = [], []
         for instance in self.market.instances.values():

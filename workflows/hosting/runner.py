@@ -23,7 +23,7 @@ the start-up time of a workflow."""
 
 
 class Runner(SandboxedWorkflowRunner):
-    """The SDK's sandbox, but for one question that it is asked six times for each payload."""
+    """The SDK's sandbox without the lookup of a serialization context, which runs six times per payload."""
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         """A workflow in its sandbox."""
@@ -31,10 +31,10 @@ class Runner(SandboxedWorkflowRunner):
 
 
 class _AlikeForAll(WorkflowInstance):
-    """A workflow whose payloads are read and written alike, whatever command they belong to.
+    """A workflow with the same serialization context for all its payloads.
 
-    The SDK asks the workflow, inside its sandbox, to what a payload belongs, for codecs and stores that make a
-    difference. Ours (`workflows.hosting.converter`) make none, and each of these questions compiles and enters: a sixth of the
+    The SDK looks up the context of each payload inside the sandbox, for codecs and stores that depend on it. Ours
+    (`workflows.hosting.converter`) do not. Each lookup compiles code and enters the sandbox, which took a sixth of the
     Temporal worker's CPU with a thousand endpoints.
     """
 

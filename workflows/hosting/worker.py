@@ -18,13 +18,13 @@ from workflows.sweep.release import ReleaseWorkflow
 from workflows.sweep.sweep import SweepActivities, SweepWorkflow
 
 STICKY_SECONDS = 5.0
-"""How long a task waits for the worker that holds its workflow in memory. One that was killed never comes: after this
-another replays the history, a second or two of work. A busy one answers within a few hundred milliseconds, a crowded one
-within two seconds: what it then had to replay made it later still, and a thousand endpoints never recovered."""
+"""How long a task waits for the worker that caches its workflow. After this, another worker replays the history, which
+takes one or two seconds. A busy worker answers within a few hundred milliseconds, an overloaded one within two seconds.
+A shorter time adds replays to an overloaded worker: with a thousand endpoints it never recovered."""
 
 WORKFLOW_POLLS = 20
-"""Questions for work that are open at a time. One in five is for workflows that are not in memory: with the SDK's five
-one by one came back after a crowded moment, a thousand of them in minutes."""
+"""Concurrent polls for workflow tasks. One in five is for workflows outside the cache: with the SDK's default of five,
+a thousand workflows took minutes to return after an overload."""
 ACTIVITY_POLLS = 10
 
 

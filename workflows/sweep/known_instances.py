@@ -11,7 +11,7 @@ from stoker_wire.control import WORKFLOW_TYPE
 from stoker_wire.messages import MEMO_KEY, EndpointMemo
 
 ENDED_DAYS = 7.0
-"""Endpoints that ended without releasing their workers are looked at for so long."""
+"""How long endpoints that ended without releasing their workers are examined."""
 _RPC = timedelta(seconds=10)
 _RUNNING = f"WorkflowType = '{WORKFLOW_TYPE}' AND ExecutionStatus = 'Running'"
 _BROKEN = " OR ".join(
@@ -32,7 +32,7 @@ class KnownInstances:
 
 
 async def known_instances(client: Client, now: float) -> KnownInstances:
-    """What all endpoints of the namespace know. A completed deletion has released everything and is left out.
+    """The instances of all endpoints of the namespace. Completed deletions have released theirs and are left out.
 
     Raises:
         RPCError: Temporal does not answer.
@@ -50,10 +50,10 @@ async def known_instances(client: Client, now: float) -> KnownInstances:
 
 
 async def instances_of_workflow(client: Client, workflow: str) -> frozenset[int]:
-    """What the newest workflow of this id knows, if it did not complete.
+    """The instances in the memo of the newest workflow of this id; empty if it completed.
 
     Raises:
-        RPCError: there is none, or Temporal does not answer.
+        RPCError: the workflow does not exist, or Temporal does not answer.
     """
     found = await client.get_workflow_handle(workflow).describe(rpc_timeout=_RPC)
     if found.status is WorkflowExecutionStatus.COMPLETED:

@@ -69,7 +69,7 @@ class EndEndpoint:
 
 
 class SweepActivities:
-    """What the sweep and a forced delete ask of Temporal and of the marketplace."""
+    """Activities of the sweep and of a forced delete: calls to Temporal and the marketplace."""
 
     def __init__(self, client: Client, market: MarketActivities) -> None:
         self._client = client
@@ -144,12 +144,14 @@ class SweepActivities:
         listed = {one.id for one in account.own}
         missing = sorted(frozenset[int]().union(*known.ended.values()) - listed)
         found = await self._market.existing(missing)
-        # A marketplace that began anew may have given the id to a running endpoint.
+        # A marketplace that lost its state may have given the id to a running endpoint.
         return [one.id for one in found if (read_label(one.label) or ("",))[0] not in known.running]
 
     async def _looked_at(self, names: Iterable[str]) -> dict[str, Progress]:
-        """Each endpoint's progress, asked one by one: a list may lag, this does not. One that cannot be told is left
-        out: its instances are left alone."""
+        """Each endpoint's progress, from single lookups, which do not lag as a list does.
+
+        An endpoint whose lookup fails is left out, so its instances are kept.
+        """
         turn = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
 
         async def look(name: str) -> tuple[str, Progress | None]:
