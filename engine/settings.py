@@ -32,7 +32,8 @@ class Limits:
     openai_held_bytes_max: int = 256 * 1024 * 1024
     """Summed bodies of such calls that wait for a worker or for its first byte; a further one gets 503.
 
-    An account with several such calls may hold at most as much as it leaves free; a further one gets 429.
+    The share of an account with several such calls may not exceed the bytes that are still free; a further call gets
+    429.
     """
     body_seconds_max: float = 30.0
     """Longest time for a body to arrive."""

@@ -29,8 +29,8 @@ _SLICE_BYTES = 64 * 1024
 class RequestBuffer:
     """Counts the bytes that all calls hold, because a limit per call alone would allow terabytes.
 
-    Beyond its first body, an account may hold at most as much as it leaves free. So one account gets half of the
-    buffer, two get a third each, and no account can fill it.
+    Beyond its first body, an account's share may not exceed the bytes that are still free. So one account gets half of
+    the buffer, two get a third each, and no account can fill it.
     """
 
     def __init__(self, limits: Limits) -> None:

@@ -120,8 +120,8 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None, uses
     """The keys of this deployment, or of one role.
 
     Environment variables override `keys.json`: `STOKER_ACCOUNT_KEY`, `STOKER_HMAC_SECRET`, `STOKER_SIGNING_KEY_FILE`,
-    `STOKER_CA_KEY_FILE`, `STOKER_MARKET_KEY` (or `VAST_API_KEY`) and `STOKER_SECRET_<NAME>`. For a rotation, the previous
-    keys are in `STOKER_ACCOUNT_KEY_PREVIOUS` and `STOKER_HMAC_SECRET_PREVIOUS`, or under `previous` in the file; see
+    `STOKER_CA_KEY_FILE`, `STOKER_MARKET_KEY` (or `VAST_API_KEY`) and `STOKER_SECRET_<NAME>`. For a rotation, the
+    previous keys are in `STOKER_ACCOUNT_KEY_PREVIOUS` and `STOKER_HMAC_SECRET_PREVIOUS`, or under `previous` in the file; see
     `docs/how-to/production.md`.
 
     Args:
