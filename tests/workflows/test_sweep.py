@@ -88,6 +88,21 @@ async def test_machines_of_a_terminated_endpoint_are_released_whatever_their_lab
         assert named == (lost,), "a forced delete finds it, too"
 
 
+async def test_machines_of_a_running_endpoint_are_kept_while_the_list_of_workflows_lags(a_world: Any) -> None:
+    """After a reset, Temporal's list may show the terminated run before it shows the run that replaces it."""
+    async with a_world() as world:
+        await world.start(EndpointConfig(min_load=0, min_workers=1, max_workers=2), [group()])
+        await world.live(120)
+        (serving,) = world.market.instances
+        reset = await world.handle.describe()
+        world.market.edit_label(serving, "do not touch")
+        hands = MarketActivities(DeploymentMarket(world.market, "0123456789ab"), SECRETS)
+        activities = SweepActivities(Listing(world.client, ended=[reset]), hands)
+        asked = FindOrphans(now=world.now + 9000, young_seconds=60, stuck_seconds=900)
+        found = await ActivityEnvironment().run(activities.find_orphans, asked)
+        assert found.instance_ids == ()
+
+
 async def test_the_list_of_a_large_account_never_enters_the_history(a_world: Any) -> None:
     """Ten thousand instances are 4 MB and Temporal accepts 2 MB: in the history, every sweep would fail."""
     async with a_world() as world:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from pydantic import ValidationError
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
 
 from stoker_wire.control import WORKFLOW_TYPE
 from stoker_wire.messages import MEMO_KEY, EndpointMemo
@@ -57,6 +58,25 @@ async def instances_of_workflow(client: Client, workflow: str) -> frozenset[int]
     """
     found = await client.get_workflow_handle(workflow).describe(rpc_timeout=_RPC)
     if found.status is WorkflowExecutionStatus.COMPLETED:
+        return frozenset()
+    known: dict[str, frozenset[int]] = {}
+    await _add(known, found)
+    return frozenset[int]().union(*known.values())
+
+
+async def instances_in_use(client: Client, workflow: str) -> frozenset[int]:
+    """The instances of the workflow of this id, if it runs. A description does not lag, unlike a list of workflows.
+
+    Raises:
+        RPCError: Temporal does not answer.
+    """
+    try:
+        found = await client.get_workflow_handle(workflow).describe(rpc_timeout=_RPC)
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return frozenset()
+        raise
+    if found.status is not WorkflowExecutionStatus.RUNNING:
         return frozenset()
     known: dict[str, frozenset[int]] = {}
     await _add(known, found)

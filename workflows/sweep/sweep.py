@@ -21,7 +21,12 @@ from stoker_wire.market import Instance
 from stoker_wire.messages import FOREIGN_KEY, ForeignInstances
 from workflows import options
 from workflows.markdown import literal
-from workflows.sweep.known_instances import KnownInstances, instances_of_workflow, known_instances
+from workflows.sweep.known_instances import (
+    KnownInstances,
+    instances_in_use,
+    instances_of_workflow,
+    known_instances,
+)
 
 __all__ = ["SWEEP_ID", "SweepActivities", "SweepSpec", "SweepWorkflow", "ensure_sweep"]
 
@@ -142,10 +147,30 @@ class SweepActivities:
     async def _unlisted(self, account: Account, known: KnownInstances) -> list[int]:
         """Instances of endpoints that ended without releasing them, and that do not carry their label any more."""
         listed = {one.id for one in account.own}
-        missing = sorted(frozenset[int]().union(*known.ended.values()) - listed)
-        found = await self._market.existing(missing)
+        missing = frozenset[int]().union(*known.ended.values()) - listed
+        found = await self._market.existing(sorted(missing))
+        if found:
+            in_use = await self._in_use(name for name, ids in known.ended.items() if ids & missing)
+            found = [] if in_use is None else [one for one in found if one.id not in in_use]
         # A marketplace that lost its state may have given the id to a running endpoint.
         return [one.id for one in found if (read_label(one.label) or ("",))[0] not in known.running]
+
+    async def _in_use(self, names: Iterable[str]) -> frozenset[int] | None:
+        """Instances of these endpoints' running workflows; None: unknown, Temporal does not answer.
+
+        After a reset, the list of workflows may show the terminated run before the run that replaces it.
+        """
+        turn = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
+
+        async def ask(name: str) -> frozenset[int]:
+            async with turn:
+                return await instances_in_use(self._client, workflow_id(name))
+
+        try:
+            return frozenset[int]().union(*await asyncio.gather(*map(ask, names)))
+        except RPCError as error:
+            log.warning("instances_in_use_not_read", reason=error.message[:200])
+            return None
 
     async def _looked_at(self, names: Iterable[str]) -> dict[str, Progress]:
         """Each endpoint's progress, from single lookups, which do not lag as a list does.
