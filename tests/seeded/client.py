@@ -1,5 +1,6 @@
 """The part of `temporalio.client` that engines and operators use."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -87,6 +88,8 @@ class Client:
         return Handle(self.server, id)
 
     async def list_workflows(self, query: str, **_: Any) -> AsyncIterator[Seen]:
+        """Executions with a memo. Of the query's conditions, `ExecutionStatus` and `FleetChangedAt` are applied."""
+        statuses = {each.upper() for each in re.findall(r"ExecutionStatus = '(\w+)'", query)}
         answer = await self.server.rpc()
         seen_at = self.server.now() - self.server.weather.visibility_seconds
         since = None
@@ -99,7 +102,7 @@ class Client:
             if not shown:
                 continue
             _, memo, status = shown[-1]
-            if since is None and status is not WorkflowExecutionStatus.RUNNING:
+            if statuses and status.name.replace("_", "") not in statuses:
                 continue
             if MEMO_KEY not in memo or (since is not None and memo[MEMO_KEY].get("changed_at", 0.0) <= since):
                 continue

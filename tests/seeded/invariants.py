@@ -62,6 +62,8 @@ class Invariants:
         self._known: set[int] = set()
         self._pending: set[str] = set()
         self._destroying: set[int] = set()
+        self._judged: dict[int, frozenset[int]] = {}
+        """By instance: the tickets and requests that it held when its first destroy was carried out."""
 
     # plans
 
@@ -162,9 +164,21 @@ class Invariants:
             world.violated(f"${spent:.3f}/h is spent and the budget is ${most:.3f}/h")
 
     def _held_nothing(self, what: str, machine: Machine, reason: str) -> None:
-        """A stopped worker holds no request and no ticket, unless it is broken or past its deadline."""
+        """A stopped worker holds no request and no ticket, unless it is broken or past its deadline.
+
+        The marketplace cannot take back a destroy that it has carried out. A repetition, for example after a lost
+        answer, is therefore judged only by the tickets and requests that the worker got since the first destroy.
+        """
         world = self.world
+        now = world.now()
         box = world.boxes.get(machine.id)
+        jobs = frozenset(box.jobs if box else ())
+        open_tickets = world.tickets.get(box.launch_id, {}) if box else {}
+        tickets = frozenset(number for number, expires_at in open_tickets.items() if expires_at > now)
+        if what == "destroy":
+            judged = self._judged.get(machine.id, frozenset())
+            self._judged.setdefault(machine.id, jobs | tickets)
+            jobs, tickets = jobs - judged, tickets - judged
         if (
             box is None
             or not box.ready
@@ -173,10 +187,8 @@ class Invariants:
             or any(word in reason for word in _WAITED_LONG_ENOUGH)
         ):
             return
-        now = world.now()
-        tickets = [at for at in world.tickets.get(box.launch_id, {}).values() if at > now]
-        if box.jobs or tickets:
-            held = f"{len(box.jobs)} requests and {len(tickets)} tickets"
+        if jobs or tickets:
+            held = f"{len(jobs)} requests and {len(tickets)} tickets"
             world.violated(
                 f"{what} of instance {machine.id} ({box.launch_id}) while it held {held}: {reason}"
             )
