@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import structlog
 from aiohttp import web
 
+from engine.api.keys import same_key
 from engine.api.parsing import answer, parse, read_body
 from engine.engine import Engine
 from engine.openapi import shapes
@@ -154,7 +155,7 @@ class WorkerApi:
             Problem: 403, the path belongs to another launch; 404, it was not issued by this deployment.
         """
         sealed = request.match_info.get("sealed", "")
-        if not sealed or sealed == worker.sealed_key:
+        if not sealed or same_key(sealed.encode(), worker.sealed_key):
             return sealed
         if request.match_info["launch"] != worker.launch_id:
             message = "this path belongs to another launch; report to REPORT_ADDR unchanged"

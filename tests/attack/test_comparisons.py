@@ -34,6 +34,8 @@ HARMLESS = {
     ("sdk/stoker/endpoint.py", "refused"),
     # wire: the launch id in a ticket whose signature is valid
     ("wire/stoker_wire/security/ticket.py", "worker"),
+    # engine: the name of a query parameter
+    ("engine/proxy/headers.py", "_KEY_PARAMETER"),
     # keys of mappings
     ("wire/stoker_wire/endpoint.py", "dropped"),
     ("run/yaml_files.py", "_MERGE"),

@@ -10,7 +10,7 @@ from temporalio.client import WorkflowFailureError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from benchmarks.scale import measure
+from benchmarks.scale.__main__ import measure
 from benchmarks.scale.checks import what_became_of_them
 from stoker_wire.control import TASK_QUEUE, WORKFLOW_TYPE
 from tests.system.conftest import until

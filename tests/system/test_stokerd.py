@@ -147,7 +147,7 @@ async def test_a_state_folder_that_is_a_file_is_one_sentence(stokerd):
     )
     _, said = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 3
-    assert b"cannot be made a folder" in said
+    assert b"cannot be created" in said
     assert b"Traceback" not in said
 
 

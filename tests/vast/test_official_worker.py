@@ -171,7 +171,7 @@ def test_a_rolling_update_restarts_it_on_the_same_instance(life: Life) -> None:
         return [each["status"] for each in rows] == ["idle"] and life.process(row["id"]) not in {before, None}
 
     life.waits(updated, "the same instance runs and is ready, with a new process")
-    assert "to update it from revision 1 to 2" in life.log()
+    assert "rolling update to revision 2" in life.log()
     assert life.request({"tokens": 1}).status_code == 200
 
 

@@ -24,7 +24,7 @@ async def test_a_blocked_host_is_listed_and_rented_again_once_it_is_unblocked(a_
         assert await world.live(3600, until=lambda _: world.market.count("destroy") == 1)
         (host,) = (await world.handle.query("hosts"))["blocked"]
         assert host["machine_id"] == 500
-        assert "did not become ready" in host["reason"]
+        assert "not ready" in host["reason"]
         assert host["until"] > world.clock()
 
         assert await world.handle.execute_update("unblock_hosts", [7]) == []

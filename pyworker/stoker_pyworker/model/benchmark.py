@@ -95,13 +95,13 @@ def _code_hash(code: CodeType) -> str:
     return hashlib.sha256(code.co_code + repr((constants, code.co_names, inner)).encode()).hexdigest()
 
 
-def load_cached(directory: Path, key: str) -> float | None:
+def load_cached(directory: Path, fingerprint: str) -> float | None:
     """The cached perf of the same fingerprint, or None."""
     try:
         cached = msgspec.json.decode((directory / CACHE_FILE).read_bytes(), type=CachedPerf)
     except (OSError, ValueError):
         return None
-    return cached.perf if cached.fingerprint == key and 0 < cached.perf < math.inf else None
+    return cached.perf if cached.fingerprint == fingerprint and 0 < cached.perf < math.inf else None
 
 
 def save_cached(directory: Path, key: str, perf: float) -> None:

@@ -1,6 +1,7 @@
 """The OpenAI door when a worker breaks off, or speaks no proper HTTP, and when its client breaks off."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -35,8 +36,10 @@ NOT_FINAL = {
 async def answering(raw: bytes, worker: WorkerDouble) -> AsyncIterator[list[bytes]]:
     """The worker reads a request, answers these bytes and hangs up; yields the heads that it has read."""
     heads: list[bytes] = []
+    writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         heads.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(raw)
         await writer.drain()
@@ -48,6 +51,15 @@ async def answering(raw: bytes, worker: WorkerDouble) -> AsyncIterator[list[byte
         yield heads
     finally:
         server.close()
+        await close_all(writers)
+
+
+async def close_all(writers: list[asyncio.StreamWriter]) -> None:
+    """Closes connections before the event loop ends."""
+    for writer in writers:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """What the OpenAI door's calls hold while they wait: a place in the line, a ticket, and a body."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,8 +106,10 @@ async def test_an_engine_that_stops_cuts_its_waiting_calls_off(bare_stage: Stage
 async def test_a_ticket_that_no_worker_was_shown_is_void_when_its_client_leaves(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     reached = asyncio.Event()
+    writers: list[asyncio.StreamWriter] = []
 
     async def never_shake_hands(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         reached.set()
         await reader.read()
         writer.close()
@@ -125,6 +128,10 @@ async def test_a_ticket_that_no_worker_was_shown_is_void_when_its_client_leaves(
         await until(lambda: outstanding.tickets_open == 0, "the ticket is withdrawn")
     assert (len(here.assigned), here.load, told) == (0, 0.0, [Outcome.UNKNOWN])
     server.close()
+    for writer in writers:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 async def test_of_a_ticket_that_a_worker_was_shown_the_worker_says_the_end(stage: Stage) -> None:
