@@ -218,3 +218,6 @@ async def test_a_request_that_a_closing_worker_did_not_read_is_sent_again_to_it(
     assert len(made) == 2
     assert known(stage, endpoint, worker).suspicion.since is None
     server.close()
+    for connection in made:
+        connection.transport.abort()
+    await asyncio.sleep(0)
