@@ -227,7 +227,7 @@ class _OpenAICall:
         """The worker's answer, passed on.
 
         Raises:
-            Problem: there is none.
+            Problem: no worker became available.
         """
         self._budget.request()
         cost = _cost_of(self._request)
@@ -412,7 +412,7 @@ class _OpenAICall:
         """Make the request ready for another attempt.
 
         Raises:
-            Problem: there is none.
+            Problem: no worker became available.
         """
         log.warning(
             "openai_worker_failed",

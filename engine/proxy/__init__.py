@@ -1,1 +1,1 @@
-"""What the OpenAI API needs to hand a request to a worker and the worker's answer to the client."""
+"""Forwards requests of the OpenAI API to workers, and their answers to clients."""

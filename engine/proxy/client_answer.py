@@ -26,7 +26,7 @@ _SPACE = b" "
 
 
 class SignsOfLife(Enum):
-    """What the client gets while its request waits."""
+    """The answer that a client receives while its request waits."""
 
     NONE = "none"
     COMMENTS = "comments"

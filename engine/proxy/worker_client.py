@@ -93,7 +93,7 @@ class WorkerClient:
         """The head of the worker's answer.
 
         Raises:
-            WorkerFailed: there is none.
+            WorkerFailed: the worker sent no head.
         """
         session = self._fresh if fresh else self._kept
         if session is None:

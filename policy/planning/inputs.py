@@ -22,7 +22,7 @@ from policy.tuning import Tuning
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanInputs:
-    """What is known and wanted. Capacities are load/s."""
+    """The inputs of a plan: known state and wanted capacity. Capacities are load/s."""
 
     perfs: PerfEstimates
     parameters: ScalingParameters

@@ -1,4 +1,4 @@
-"""What the invariants and the stand-in for Temporal's client see."""
+"""Tests of the invariants and of the stand-in for Temporal's client."""
 
 from types import SimpleNamespace
 from typing import Any

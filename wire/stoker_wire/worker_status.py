@@ -50,7 +50,7 @@ class WorkerStatus(TolerantModel):
     """For how long that request has been running."""
     gpus: tuple["GpuStatus", ...] = ()
     routes: Annotated[tuple[ServedRoute, ...], Field(max_length=256)] = ()
-    """What it serves; empty: not said."""
+    """Routes that the worker serves; empty if it does not report them."""
     models: Annotated[tuple[ModelName, ...], Field(max_length=256)] = ()
     """Names under which its model server serves its models; empty: not known."""
     incarnation: str = Field("", max_length=64)

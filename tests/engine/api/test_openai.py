@@ -19,7 +19,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ModelWorker:
-    """A worker's HTTP side; what it answers is the test's."""
+    """A worker's HTTP side; the test chooses its answer."""
 
     def __init__(self, worker: WorkerDouble) -> None:
         self.worker = worker
@@ -134,7 +134,7 @@ async def test_a_worker_that_is_gone_is_replaced_and_suspected(stage: Stage) -> 
     model = ModelWorker(endpoint.worker("bbbbbbbbbbbb", 102))
     await model.start()
     gone = endpoint.worker()
-    gone.url = "http://127.0.0.1:9"  # nobody listens on the discard port
+    gone.url = "http://127.0.0.1:9"  # no server listens on the discard port
     await endpoint.ready(gone, model.worker)
     await model.worker.report(cur_load=500.0)  # the other one looks better
     status, _ = await stage.call("POST", path(endpoint, "completions"), {}, key=endpoint.key)

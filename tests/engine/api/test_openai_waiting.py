@@ -1,4 +1,4 @@
-"""What the OpenAI door's calls hold while they wait: a place in the line, a ticket, and a body."""
+"""Resources that waiting calls of the OpenAI API hold: a queue position, a ticket, and a body."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ def known(stage: Stage, endpoint: EndpointDouble) -> Endpoint:
 
 @contextmanager
 def outcomes(stage: Stage) -> Iterator[list[Outcome]]:
-    """How requests end, as the request log is told."""
+    """The outcomes of requests in the request log."""
     told: list[Outcome] = []
     stage.server.engine.dispatcher._on_ended = lambda _, __, outcome: told.append(outcome)
     yield told
