@@ -30,17 +30,24 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Config = Annotated[Path, typer.Option("--config", "-c", help="The settings file.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="The settings file. Default: temporal-dev.yaml in this folder, else the built-in settings.",
+        show_default=False,
+    ),
+]
 BuildId = Annotated[
     str | None,
     typer.Option(help="Build of the worker's code, if worker.deployment is set.", envvar="STOKER_BUILD_ID"),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-_DEFAULT = Path("temporal-dev.yaml")
 
 
 @app.command()
-def dev(config: Config = _DEFAULT) -> None:
+def dev(config: Config = None) -> None:
     """Run everything on this machine: Temporal with its UI, marketplace, Temporal worker, engine."""
     from run.commands.dev import run_dev  # noqa: PLC0415 - each role loads only what it needs
 
@@ -49,7 +56,7 @@ def dev(config: Config = _DEFAULT) -> None:
 
 @app.command()
 def demo(
-    config: Config = _DEFAULT,
+    config: Config = None,
     chaos: Annotated[bool, typer.Option(help="Kill the worker, the engine and a PyWorker.")] = False,
     state_dir: Annotated[Path, typer.Option(help="Emptied at the start.")] = Path(".demo"),
     picture: Annotated[Path, typer.Option(help="PNG or SVG to draw.")] = Path(".demo/demo.png"),
@@ -66,7 +73,7 @@ def demo(
 
 
 @app.command()
-def engine(config: Config = _DEFAULT) -> None:
+def engine(config: Config = None) -> None:
     """Run one engine: routing, worker reports, console API. Several can run side by side."""
     from run.roles.engine import run_engine  # noqa: PLC0415
 
@@ -74,7 +81,7 @@ def engine(config: Config = _DEFAULT) -> None:
 
 
 @app.command()
-def worker(config: Config = _DEFAULT, build_id: BuildId = None) -> None:
+def worker(config: Config = None, build_id: BuildId = None) -> None:
     """Run one Temporal worker: endpoint workflows, planner and marketplace calls."""
     from run.roles.worker import run_worker  # noqa: PLC0415
 
@@ -83,7 +90,7 @@ def worker(config: Config = _DEFAULT, build_id: BuildId = None) -> None:
 
 @app.command()
 def rollout(
-    config: Config = _DEFAULT,
+    config: Config = None,
     build_id: BuildId = None,
     seconds: Annotated[float, typer.Option(help="How long to wait for the workflows.", min=1)] = 120.0,
 ) -> None:
@@ -112,7 +119,7 @@ def rollout(
 
 
 @app.command()
-def market(config: Config = _DEFAULT) -> None:
+def market(config: Config = None) -> None:
     """Run the marketplace of this machine: the Vast REST API over its GPUs and CPU slots."""
     from run.roles.host_market import run_host_market  # noqa: PLC0415
 
@@ -121,7 +128,7 @@ def market(config: Config = _DEFAULT) -> None:
 
 @app.command()
 def panic(
-    config: Config = _DEFAULT,
+    config: Config = None,
     endpoint: Annotated[str | None, typer.Option(help="Only this endpoint's instances.")] = None,
     deployment: Annotated[
         str | None, typer.Option(help="The deployment's identity, if Temporal does not answer.")
@@ -162,7 +169,7 @@ def panic(
 
 @app.command()
 def identity(
-    config: Config = _DEFAULT,
+    config: Config = None,
     new: Annotated[bool, typer.Option("--new", help="Make this state folder a new deployment.")] = False,
     to: Annotated[
         str | None, typer.Option("--set", help="Make this state folder that deployment, moved here.")
@@ -205,7 +212,7 @@ def identity(
 
 @app.command()
 def adopt(
-    config: Config = _DEFAULT,
+    config: Config = None,
     origin: Annotated[
         str | None,
         typer.Option("--from", help="A deployment that no longer exists; else instances without one."),
@@ -239,7 +246,7 @@ def adopt(
 
 
 @app.command()
-def key(config: Config = _DEFAULT) -> None:
+def key(config: Config = None) -> None:
     """Print the account key, for `export STOKER_API_KEY=$(stokerd key)`."""
     with _faults():
         settings = load_settings(config)
@@ -305,7 +312,11 @@ def _confirmation(yes: bool, word: str) -> Callable[[str], bool]:
 
 
 def _run(
-    role: str, config: Path, main: Callable[[DevSettings], Coroutine[Any, Any, None]], *, level: str = "info"
+    role: str,
+    config: Path | None,
+    main: Callable[[DevSettings], Coroutine[Any, Any, None]],
+    *,
+    level: str = "info",
 ) -> None:
     os.umask(UMASK)
     raise_open_files_max()

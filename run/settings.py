@@ -14,6 +14,7 @@ from hosts.settings import GpuSettings, HostMarketSettings, MachineSettings, Tem
 from market.vast.bodies import origin
 from market.vast.client import VastMarket
 from run.errors import CommandError
+from run.packaged_files import DEFAULT_SETTINGS
 from run.yaml_files import read_yaml
 from stoker_wire.base import StrictModel
 from stoker_wire.messages import SEARCH_ATTRIBUTES
@@ -264,7 +265,8 @@ class DevSettings(StrictModel):
     """All settings in `temporal-dev.yaml`."""
 
     state_dir: Path = Path(".stoker")
-    """Folder of keys, databases, logs and the host marketplace's disks; relative to the settings file."""
+    """Folder of keys, databases, logs and the host marketplace's disks. Relative to the settings file; with the packaged
+    default settings, to the current folder."""
     temporal: TemporalSettings = TemporalSettings()
     engine: EngineListen = EngineListen()
     worker: WorkerChoice = WorkerChoice()
@@ -360,12 +362,16 @@ class DevSettings(StrictModel):
             raise CommandError(str(fault)) from fault
 
 
-def load_settings(path: Path) -> DevSettings:
-    """The settings in the file.
+def load_settings(path: Path | None) -> DevSettings:
+    """The settings in the file. None: `temporal-dev.yaml` in the current folder, else the packaged default settings.
 
     Raises:
         CommandError: the file is missing, not YAML, or has an invalid value. The message names the file and the field.
     """
+    base = Path.cwd() if path is None else path.parent
+    if path is None:
+        here = Path(DEFAULT_SETTINGS.name)
+        path = here if here.exists() else DEFAULT_SETTINGS
     data = read_yaml(path, "the settings of a deployment (give the file with --config)")
     if data is None:
         data = {}
@@ -376,7 +382,7 @@ def load_settings(path: Path) -> DevSettings:
     except ValidationError as fault:
         raise CommandError(f"{path}: {describe(fault)}") from fault
     try:
-        state_dir = (path.parent / settings.state_dir).resolve()
+        state_dir = (base / settings.state_dir).resolve()
     except (OSError, ValueError) as fault:
         raise CommandError(
             f"{path}: state_dir: {str(settings.state_dir)!r} cannot be a folder: {fault}"

@@ -1,22 +1,18 @@
 """The host marketplace's process."""
 
-from pathlib import Path
-
 import structlog
 from pydantic import ValidationError
 
 from hosts import StateDamaged, StateInUse, UnsupportedMachine
 from hosts.serve import serve
 from run.errors import CommandError
+from run.packaged_files import HOME
 from run.roles.stopping import stop_event
 from run.settings import DevSettings, describe_model_error
 from run.state_folder.keys import load_keys
 from run.state_folder.lock import require_free
 
 log = structlog.get_logger(__name__)
-
-HOME = Path(__file__).parents[2]
-"""The folder with the examples, which instances get as `STOKER_HOME`."""
 
 
 async def run_host_market(settings: DevSettings) -> None:

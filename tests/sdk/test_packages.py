@@ -25,7 +25,7 @@ def test_the_wire_depends_on_pydantic_alone():
 
 def test_the_client_depends_on_three_packages_and_two_extras():
     assert project("sdk")["dependencies"] == [
-        "stoker-wire",
+        "stoker-wire~=0.2.0",
         "httpx>=0.28",
         "pydantic>=2.12",
         "sniffio>=1.3",
@@ -40,7 +40,7 @@ def test_the_client_depends_on_three_packages_and_two_extras():
 def test_the_worker_depends_on_six_packages_and_no_extra():
     """The worker shares an environment with the user's pinned packages, so the list is short and fixed."""
     assert project("pyworker")["dependencies"] == [
-        "stoker-wire",
+        "stoker-wire~=0.2.0",
         "pydantic>=2.12",
         "httptools>=0.7",
         "msgspec>=0.21",
