@@ -1,0 +1,119 @@
+"""The presets of model servers as data, for clients that create templates and endpoints from them.
+
+The worker's half (commands, readiness, benchmarks) is `stoker_pyworker.presets`; a test compares the two.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ModelKind = Literal["huggingface", "gguf", "ollama", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresetSummary:
+    """What a client needs to know about a preset before a worker runs."""
+
+    name: str
+    """The argument of `python -m stoker_pyworker.presets`."""
+    title: str
+    image: str
+    """A public container image that carries the model server; empty: install it, or bring an image."""
+    model: ModelKind
+    """What `MODEL_NAME` holds: a Hugging Face repository or a folder, a GGUF file, an Ollama tag, or nothing."""
+    example_model: str
+    """A small model to try first; empty: none is needed."""
+    routes: tuple[str, ...]
+    """Paths that the worker serves without further settings."""
+    needs_gpu: bool = True
+
+
+PRESETS: dict[str, PresetSummary] = {
+    each.name: each
+    for each in (
+        PresetSummary(
+            name="vllm",
+            title="vLLM",
+            image="vllm/vllm-openai:latest",
+            model="huggingface",
+            example_model="Qwen/Qwen2.5-0.5B-Instruct",
+            routes=("/v1/chat/completions", "/v1/completions", "/v1/responses"),
+        ),
+        PresetSummary(
+            name="sglang",
+            title="SGLang",
+            image="lmsysorg/sglang:latest",
+            model="huggingface",
+            example_model="Qwen/Qwen2.5-0.5B-Instruct",
+            routes=("/v1/chat/completions", "/v1/completions", "/generate"),
+        ),
+        PresetSummary(
+            name="llama-server",
+            title="llama.cpp server",
+            image="ghcr.io/ggml-org/llama.cpp:server-cuda",
+            model="gguf",
+            example_model="ggml-org/SmolLM3-3B-GGUF",
+            routes=("/v1/chat/completions", "/v1/completions", "/completion"),
+            needs_gpu=False,
+        ),
+        PresetSummary(
+            name="llama-cpp-python",
+            title="llama-cpp-python's server",
+            image="",
+            model="gguf",
+            example_model="./SmolLM2-135M-Instruct.Q4_1.gguf",
+            routes=("/v1/chat/completions", "/v1/completions"),
+            needs_gpu=False,
+        ),
+        PresetSummary(
+            name="ollama",
+            title="Ollama",
+            image="ollama/ollama:latest",
+            model="ollama",
+            example_model="qwen2.5:0.5b",
+            routes=("/v1/chat/completions", "/v1/completions", "/api/chat", "/api/generate"),
+            needs_gpu=False,
+        ),
+        PresetSummary(
+            name="tgi",
+            title="Text Generation Inference",
+            image="ghcr.io/huggingface/text-generation-inference:latest",
+            model="huggingface",
+            example_model="Qwen/Qwen2.5-0.5B-Instruct",
+            routes=("/v1/chat/completions", "/generate", "/generate_stream"),
+        ),
+        PresetSummary(
+            name="embeddings",
+            title="Embeddings with vLLM",
+            image="vllm/vllm-openai:latest",
+            model="huggingface",
+            example_model="sentence-transformers/all-MiniLM-L6-v2",
+            routes=("/v1/embeddings",),
+            needs_gpu=False,
+        ),
+        PresetSummary(
+            name="whisper",
+            title="Transcription with vLLM or a faster-whisper server",
+            image="vllm/vllm-openai:latest",
+            model="huggingface",
+            example_model="openai/whisper-small",
+            routes=("/v1/audio/transcriptions", "/v1/audio/translations"),
+        ),
+        PresetSummary(
+            name="comfyui",
+            title="ComfyUI",
+            image="",
+            model="none",
+            example_model="",
+            routes=("/prompt",),
+        ),
+        PresetSummary(
+            name="http",
+            title="Any HTTP server",
+            image="",
+            model="none",
+            example_model="",
+            routes=(),
+            needs_gpu=False,
+        ),
+    )
+}
