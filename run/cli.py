@@ -19,10 +19,12 @@ from run.output import drop_output, is_reader_closed, open_standard_files
 from run.settings import DevSettings, load_settings
 from run.state_folder.keys import load_account_key, load_keys
 from run.state_folder.secure_files import UMASK
+from stoker.cli.numbers import StrictGroup
 from stoker_wire.parsing.escaping import escape_text
 from webserver.open_files import raise_open_files_max
 
 app = typer.Typer(
+    cls=StrictGroup,
     name="stokerd",
     help="The stoker deployment: an open, self-hosted serverless GPU engine on Temporal.",
     no_args_is_help=True,

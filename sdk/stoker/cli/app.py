@@ -13,12 +13,14 @@ from stoker.cli.context import Globals
 from stoker.cli.endpoints import app as endpoints
 from stoker.cli.hosts import app as hosts
 from stoker.cli.inspect import costs, decisions, logs, workers
+from stoker.cli.numbers import StrictGroup
 from stoker.cli.request import request
 from stoker.cli.watch import watch
 from stoker.cli.workergroups import app as workergroups
 from stoker.transport import version
 
 app = typer.Typer(
+    cls=StrictGroup,
     name="stoker",
     no_args_is_help=True,
     add_completion=True,

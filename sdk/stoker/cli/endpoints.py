@@ -10,6 +10,7 @@ import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, run
 from stoker.cli.fields import mapping, parameter_rows, status_rows, worker_counts
+from stoker.cli.numbers import StrictGroup
 from stoker.cli.output import (
     console,
     format_time,
@@ -25,7 +26,9 @@ from stoker.client import Serverless
 from stoker.errors import StokerError
 from stoker.management.records import EndpointRecord
 
-app = typer.Typer(no_args_is_help=True, help="Endpoints: how much capacity, at which queue time.")
+app = typer.Typer(
+    cls=StrictGroup, no_args_is_help=True, help="Endpoints: how much capacity, at which queue time."
+)
 
 ShowKey = Annotated[bool, typer.Option("--show-key", help="Print the endpoint's routing key.")]
 

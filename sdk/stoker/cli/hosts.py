@@ -8,10 +8,12 @@ import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, run
 from stoker.cli.fields import objects
+from stoker.cli.numbers import StrictGroup
 from stoker.cli.output import format_time, print_json, print_line, print_table
 from stoker.client import Serverless
 
 app = typer.Typer(
+    cls=StrictGroup,
     invoke_without_command=True,
     help="Hosts that are temporarily not rented because of failures.",
 )

@@ -8,12 +8,15 @@ import typer
 
 from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, run
 from stoker.cli.fields import parameter_rows
+from stoker.cli.numbers import StrictGroup
 from stoker.cli.output import console, make_table, print_json, print_line, print_table
 from stoker.cli.parameters import WORKERGROUP_OPTIONS, with_options
 from stoker.client import Serverless
 from stoker.management.records import WorkergroupRecord
 
-app = typer.Typer(no_args_is_help=True, help="Workergroups: which template, on which machines.")
+app = typer.Typer(
+    cls=StrictGroup, no_args_is_help=True, help="Workergroups: which template, on which machines."
+)
 
 Number = Annotated[int, typer.Argument(metavar="WORKERGROUP", help="Id of the workergroup.")]
 
