@@ -22,6 +22,8 @@ _DEFAULT_TYPES = frozenset(
     {"", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain"}
 )
 """Content types of clients that do not choose one: such a body is JSON if it looks like an object."""
+_PART_HEAD_BYTES_MAX = 1024
+_MODEL_PART = re.compile(rb'form-data; name="?model"?[;\r\n]|form-data; name="?model"?\Z')
 _SLICE_BYTES = 64 * 1024
 """Handed to the connection at a time, so that it has no second copy of a large body to keep."""
 
@@ -140,8 +142,8 @@ class BufferedBody:
     def rename_model(self, alias: str, name: str) -> bytes:
         """The body with the model's name in place of the alias; only called for bodies that name the alias."""
         if not self.is_json:
-            field = rb'(form-data; name="?model"?(?:\r\n[^\r\n]+)*\r\n\r\n)' + re.escape(alias).encode()
-            return re.sub(field + rb"(?=\r\n--)", lambda found: found[1] + name.encode(), self._data, count=1)
+            at = _model_field(self._data, alias.encode())
+            return b"".join((self._data[:at], name.encode(), self._data[at + len(alias.encode()) :]))
         try:
             fields = msgspec.json.decode(self._data, type=dict[str, msgspec.Raw])
             return msgspec.json.encode(fields | {"model": name})
@@ -161,10 +163,7 @@ class BufferedBody:
         """Whether the request asks for the model of this name."""
         if payload is not None:
             return payload.get("model") == alias
-        return (
-            self.content_type.startswith("multipart/")
-            and b'name="model"\r\n\r\n' + alias.encode() in self._data
-        )
+        return self.content_type.startswith("multipart/") and _model_field(self._data, alias.encode()) >= 0
 
     @property
     def data(self) -> bytes:
@@ -216,6 +215,17 @@ class Envelope:
         async for part in RawBody(self._payload).parts():
             yield part
         yield b"}"
+
+
+def _model_field(data: bytes, value: bytes) -> int:
+    """Where a form contains this value of its field `model`; -1 if it does not. Takes linear time for any input."""
+    at = data.find(b"\r\n\r\n" + value + b"\r\n--")
+    while at >= 0:
+        head = data[max(0, at - _PART_HEAD_BYTES_MAX) : at].rpartition(b"\r\n--")[2]
+        if _MODEL_PART.search(head):
+            return at + 4
+        at = data.find(b"\r\n\r\n" + value + b"\r\n--", at + 1)
+    return -1
 
 
 def _value(data: bytes) -> Any:

@@ -63,7 +63,7 @@ _FIELD = re.compile(r"[A-Za-z0-9_]+")
 _SYMBOL = re.compile(r"\s*(==|!=|>=|<=|=|>|<)(?![=<>!])")
 _WORD_OPERATOR = re.compile(r"\s+(not\s+eq|not\s+in|noteq|notin|neq|nin|eq|gte|gt|lte|lt|in)(?=[\s\[])")
 _VALUE = re.compile(r"\s*(\"[^\"]*\"|'[^']*'|\[[^\]]*\]|[^\s\"'\[\]]+)(?=\s|$)")
-_JOINED = re.compile(r"(?P<by>[,;&|]+)(?=[A-Za-z0-9_]+(?:==|!=|>=|<=|=|>|<))|(?P<twice>[=<>])")
+_JOINED = re.compile(r"(?<![,;&|])(?P<by>[,;&|]+)(?=[A-Za-z0-9_]+(?:==|!=|>=|<=|=|>|<))|(?P<twice>[=<>])")
 """In an unquoted value: a separator before a second term, or a second operator."""
 _COMMA = re.compile(r",(?!_)")
 """In an unquoted value. A comma before a blank (`_`) is part of a name: `geolocation=Sweden,_SE`."""

@@ -4,12 +4,17 @@ import asyncio
 import json
 import time
 
+import msgspec
 import pytest
 from aiohttp import web
 
+from engine.api.parsing import json_object, parse, parse_route
+from engine.api.request_buffer import BufferedBody, RequestBuffer
 from engine.app import create_app as create_engine
-from engine.settings import EngineSettings
+from engine.settings import EngineSettings, Limits
 from hosts import HostMarketSettings, create_app
+from stoker_wire.parsing.strict_json import parse_json
+from stoker_wire.route import RouteRequest
 from tests.attack.conftest import KEY, SERVERS, SIGNING_KEY, answers_in, problem_in
 
 DEEP = b"[" * 1000 + b"]" * 1000
@@ -104,3 +109,30 @@ async def test_two_keys_are_refused(target, name):
     assert answers_in(answer) == 1
     assert problem_in(answer) == (400, "header_repeated")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["msg"].startswith("a request has one Authorization")
+
+
+DUPLICATE = b'{"endpoint":"first","cost":1,"endpoint":"llm","cost":2}'
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        parse_json,
+        json_object,
+        lambda body: vars(parse(RouteRequest, body)),
+        lambda body: msgspec.structs.asdict(parse_route(body)),
+        msgspec.json.decode,  # the worker's envelope
+        json.loads,
+    ],
+    ids=["market", "engine", "route, slow", "route, fast", "worker", "python"],
+)
+def test_every_reader_takes_the_last_value_of_a_duplicate_key(read):
+    """Readers that disagree would let a check and an effect see different values."""
+    found = read(DUPLICATE)
+    assert (found["endpoint"], found["cost"]) == ("llm", 2)
+
+
+async def test_the_cost_of_a_call_with_a_duplicate_key_is_the_one_that_the_model_gets():
+    body = BufferedBody(RequestBuffer(Limits()), "account")
+    body.is_json, body._data = True, b'{"model":"other","max_tokens":1,"model":"llm","max_tokens":9}'
+    assert json.loads(body.rename_model("llm", "tiny")) == {"model": "tiny", "max_tokens": 9}
