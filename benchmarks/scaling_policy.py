@@ -3,7 +3,7 @@ benchmarks.scaling_policy [--quick]`.
 
 Prints every run with its waits, dollars and capacity; the peers at their defaults and with settings chosen in
 hindsight; the same without a cold pool; the bounds without foresight; the price of work on a market of several
-machine kinds; routing against one central queue; the simulator's speed; and the goals beside the results. `--json`
+machine kinds; routing against one central queue; affinity on prefix-heavy traffic; the simulator's speed; and the goals beside the results. `--json`
 writes all results, `--pictures` draws a run per workload. Method and limits: docs/explanation/simulation.md.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaling import frontier, routing
+from benchmarks.scaling import affinity, frontier, routing
 from benchmarks.scaling.goals import goals
 from benchmarks.scaling.measure import (
     Row,
@@ -41,7 +41,18 @@ from simulation.generators import diurnal
 from simulation.run import run
 from simulation.settings import DEFAULT_WORLD, KINDS, WorldSettings, calm
 
-PARTS = ("pool", "hindsight", "nopool", "bounds", "reacting", "frontier", "kinds", "routing", "speed")
+PARTS = (
+    "pool",
+    "hindsight",
+    "nopool",
+    "bounds",
+    "reacting",
+    "frontier",
+    "kinds",
+    "routing",
+    "affinity",
+    "speed",
+)
 POOL, RELEASED = calm(DEFAULT_WORLD), calm(DEFAULT_WORLD.but(cold_pool=False))
 
 
@@ -173,6 +184,16 @@ def routes(quick: bool) -> list[dict[str, Any]]:
     return made
 
 
+def prefixes(quick: bool) -> list[dict[str, Any]]:
+    """The affinity table."""
+    print(f"\n## Affinity: prefix-heavy traffic\n\n{affinity.HEADING}")
+    made = []
+    for line in affinity.table(10_000 if quick else 60_000, 3):
+        print(line, flush=True)
+        made.append(asdict(line))
+    return made
+
+
 def draw(chosen: Sequence[Workload], world: WorldSettings, folder: Path, processes: int) -> None:
     """A picture of the policy's run per workload."""
     from simulation.pictures import picture  # noqa: PLC0415 - matplotlib only for pictures
@@ -240,6 +261,7 @@ def main() -> int:
         },
         "kinds": lambda: kinds(12.0 if args.quick else 48.0),
         "routing": lambda: routes(args.quick),
+        "affinity": lambda: prefixes(args.quick),
         "speed": speed,
     }
     for name, part in parts.items():

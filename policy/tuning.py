@@ -309,6 +309,12 @@ class RoutingTuning:
     longer."""
     service_time_remaining_min: float = 0.02
     """Lower bound for the remaining time, as a share of the age. Doubled: little effect."""
+    affinity_saved_share: float = 0.5
+    """Share of a request's cost that the worker with its prefix in the cache saves. The request goes elsewhere when the
+    queue there takes longer. Doubled: a request waits for its worker up to its own whole duration."""
+    affinity_owners: int = 4
+    """Workers of one affinity key. The next one is used when the queue of the one before is too long. Doubled: keys
+    with much traffic are cached on more workers, which leaves less room for others."""
 
 
 @dataclass(frozen=True, kw_only=True)

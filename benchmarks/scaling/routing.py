@@ -11,7 +11,7 @@ import random
 import statistics
 from bisect import insort
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from policy.routing.service_time import ServiceTimes
@@ -180,8 +180,16 @@ class Fleet:
 
     def _begin(self, number: int) -> None:
         self.began[number] = self.now
-        seconds = self.rows[self.held[number][0]][1] / self.case.perfs[number]
+        seconds = self.work(self.held[number][0], number) / self.case.perfs[number]
         heapq.heappush(self.events, (self.now + seconds, 0, number, 0))
+
+    def work(self, request: int, number: int) -> float:
+        """The work of the request on this worker, in seconds at perf 1."""
+        return self.rows[request][1]
+
+    def owners_of(self, request: int) -> Sequence[Candidate]:
+        """The workers that have the request's prefix in their cache, by `policy.routing.affinity`."""
+        return ()
 
     def _end(self, number: int) -> None:
         request = self.held[number].popleft()
@@ -238,6 +246,7 @@ class Fleet:
             now=self.now,
             prefetch=allowed,
             cost_ratio=self.service_times.mean_ratio,
+            owners=self.owners_of(request),
         )
         if isinstance(chosen, Choice):
             self.put(request, int(chosen.candidate.launch_id))

@@ -19,8 +19,9 @@ from engine.api.request_buffer import BufferedBody, Envelope, RawBody, RequestBu
 from engine.api.route_api import RouteApi
 from engine.engine import Engine
 from engine.openapi import shapes
-from engine.openapi.declarations import CLIENT, COST, ENDPOINT_NAME, ok
+from engine.openapi.declarations import AFFINITY, CLIENT, COST, ENDPOINT_NAME, ok
 from engine.proxy import headers
+from engine.proxy.affinity_key import affinity_key
 from engine.proxy.client_answer import ClientAnswer, SignsOfLife
 from engine.proxy.errors import PREFIX, read_problem
 from engine.proxy.retry_budget import RetryBudget, backoff_seconds
@@ -60,7 +61,7 @@ _OTHER_METHODS = ("GET", "PUT", "PATCH", "DELETE")
 _MODEL_CALL: dict[str, Any] = {
     "tag": "requests",
     "security": CLIENT,
-    "parameters": (ENDPOINT_NAME, COST),
+    "parameters": (ENDPOINT_NAME, COST, AFFINITY),
     "replies": {ANY: Reply(about="The model's own reply, with its own status", content_type="*/*")},
     "refuses": (400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 502, 503, 504),
     "problem": shapes.OpenAIProblem,
@@ -234,10 +235,12 @@ class _OpenAICall:
         if cost is None:
             cost = self._endpoint.served.workload(self._path, self._payload, self._body.size)
         fingerprint = self._body.fingerprint(self._path)
+        prefix_bytes = self._endpoint.config.affinity_prefix_bytes
+        affinity = affinity_key(self._request.headers, self._payload, prefix_bytes)
         with reply.signs_of_life() as stop_signs:
             attempt = 0
             while True:
-                route = await self._worker(cost, fingerprint)
+                route = await self._worker(cost, fingerprint, affinity)
                 try:
                     async with await self._ask(route, reply) as answered:
                         if self._reprices(answered):
@@ -252,7 +255,7 @@ class _OpenAICall:
                 await asyncio.sleep(backoff_seconds(attempt, random.random()))
                 attempt += 1
 
-    async def _worker(self, cost: float, fingerprint: str) -> dict[str, Any]:
+    async def _worker(self, cost: float, fingerprint: str, affinity: str) -> dict[str, Any]:
         while True:
             asked = FastRouteRequest(
                 endpoint=self._endpoint.name,
@@ -260,6 +263,7 @@ class _OpenAICall:
                 request_idx=self._request_idx,
                 failed_url=self._failed_url,
                 fingerprint=fingerprint,
+                affinity=affinity,
             )
             began = time.monotonic()
             route = await self._entry.route(asked)

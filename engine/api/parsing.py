@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from stoker_wire.parsing.ids import read_id
 from stoker_wire.parsing.strict_json import DEPTH_MAX, is_too_deep
 from stoker_wire.problem import Problem, describe
-from stoker_wire.route import COST_MAX, DEFAULT_COST, RouteRequest
+from stoker_wire.route import AFFINITY_CHARS_MAX, COST_MAX, DEFAULT_COST, RouteRequest
 from webserver.request_checks import reject_oversized_body
 
 BODY_SECONDS: web.AppKey[float] = web.AppKey("body_seconds", float)
@@ -30,6 +30,7 @@ class FastRouteRequest(msgspec.Struct, gc=False):
     replay_timeout: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 60.0
     failed_url: Annotated[str, msgspec.Meta(max_length=2048)] = ""
     fingerprint: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    affinity: Annotated[str, msgspec.Meta(max_length=AFFINITY_CHARS_MAX)] = ""
 
 
 _decoder = msgspec.json.Decoder(FastRouteRequest)

@@ -37,6 +37,12 @@ COST = Parameter(
     type=float,
 )
 
+AFFINITY = Parameter(
+    name="X-Stoker-Affinity",
+    about="Equal for requests with a common prefix; one worker serves them while its queue is short",
+    where="header",
+)
+
 
 def ok(body: Any, about: str = "Done", status: int = 200) -> dict[int, Reply]:
     """A JSON reply."""

@@ -10,6 +10,7 @@ from engine.routing.request_queue import BreakSuspect, QueuedRequest
 from engine.routing.suspicion import Unserved
 from engine.routing.worker import KnownWorker
 from engine.settings import Limits, Timing
+from policy.routing.affinity import affinity_point, owners
 from policy.routing.worker_selection import AllBusy, Choice, choose
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.security.ticket import TICKET_SECONDS
@@ -51,6 +52,11 @@ class RoutedCall(Protocol):
     @property
     def fingerprint(self) -> str:
         """Equal for all copies of the request; empty: not given."""
+        ...
+
+    @property
+    def affinity(self) -> str:
+        """Equal for requests that one worker serves best; empty: not given."""
         ...
 
 
@@ -306,6 +312,7 @@ class Dispatcher:
         # An unknown index was drawn by another engine, or by this one before a restart: queue the request as new.
         request = QueuedRequest(request_idx, asked.cost, now, asked.replay_timeout, asked.fingerprint)
         request.counted_elsewhere = asked.request_idx != 0
+        request.affinity = affinity_point(asked.affinity)
         if asked.failed_url:
             request.avoid = frozenset(
                 w.launch_id for w in endpoint.workers.values() if w.route_url == asked.failed_url
@@ -381,6 +388,7 @@ class Dispatcher:
             now=now,
             prefetch=endpoint.prefetch,
             cost_ratio=endpoint.service_times.mean_ratio,
+            owners=owners(endpoint.candidates, request.affinity, request.avoid),
         )
         if not isinstance(chosen, Choice):
             if isinstance(chosen, AllBusy):

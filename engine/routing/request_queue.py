@@ -21,6 +21,7 @@ class QueuedRequest:
     """One request of an endpoint: waiting for a worker, or assigned to one and remembered for a re-route."""
 
     __slots__ = (
+        "affinity",
         "arrived_at",
         "assigned_at",
         "avoid",
@@ -51,6 +52,8 @@ class QueuedRequest:
         self.key = fingerprint or f"#{request_idx}"
         """Equal for all copies of the request, if the client sends fingerprints."""
         self.cost = cost
+        self.affinity = 0
+        """`policy.routing.affinity.affinity_point` of the client's key; 0: it sent none."""
         self.arrived_at = now
         self.seen_at = now
         """Time of the last call, or end of the last held call, Unix seconds."""

@@ -200,13 +200,16 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
     now: float = 0.0,
     prefetch: PrefetchLimits | None = None,
     cost_ratio: float = 1.0,
+    owners: Sequence[Candidate] = (),
 ) -> Choice | Full | AllBusy:
     """The worker with the least expected finish time among those below `max_queue_time` seconds of queue.
 
     With `prefetch` a busy serial worker gets the request only within these limits, unless some worker is idle.
     `cost_ratio` is the mean service time as a multiple of the declared one. `avoid` names workers that just failed this
     request: they are used only if no other worker is healthy. Ties go to the first in the order that starts at
-    `sequence`, so that equal idle workers take turns. One plain loop, because it runs thousands of times a second.
+    `sequence`, so that equal idle workers take turns. `owners` have the request's prefix in their cache
+    (`policy.routing.affinity`): each is expected to save `Tuning.affinity_saved_share` of the cost, and is given up
+    for the next one when its queue takes longer than that. One plain loop, because it runs thousands of times a second.
     """
     count = len(candidates)
     if not count:
@@ -250,6 +253,13 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
             best_finish = finish
             best_queue = queue
     if best is not None:
+        for owner in owners:
+            queue = owner.queue_seconds(now)
+            seconds = cost * (cost_ratio if owner.serial else 1.0) / owner.perf
+            finish = queue + seconds * (1.0 - DEFAULT_TUNING.affinity_saved_share)
+            if queue < max_queue_time and finish <= best_finish:
+                best, best_finish, best_queue = owner, finish, queue
+                break
         if prefetch is not None and not at_once:
             soon = max(best_finish - prefetch.finish_seconds, best_queue - prefetch.queue_seconds_max)
             wait = min(best_queue - prefetch.queue_seconds, soon)

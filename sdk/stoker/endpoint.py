@@ -69,8 +69,8 @@ class Endpoint:
         Args:
             route: the worker's handler, e.g. `/v1/completions`.
             payload: sent to the model as JSON.
-            options: `cost`, `timeout` (s), `retry`, `idempotency_key`, `on_wait`; instead of a payload `content` with
-                `content_type`, or `files` and `data`. See `stoker.Request`.
+            options: `cost`, `timeout` (s), `retry`, `idempotency_key`, `affinity`, `on_wait`; instead of a payload
+                `content` with `content_type`, or `files` and `data`. See `stoker.Request`.
 
         Raises:
             StokerError: see `stoker.errors`.

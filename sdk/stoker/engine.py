@@ -77,10 +77,9 @@ class Engine:
             Unauthorised, EndpointNotFound, Refused, MalformedAnswer: a repetition would not help.
         """
         body = request.model_dump(exclude={"api_key"})
-        if not body["failed_url"]:
-            del body["failed_url"]
-        if not body["fingerprint"]:
-            del body["fingerprint"]
+        for name in ("failed_url", "fingerprint", "affinity"):
+            if not body[name]:
+                del body[name]
         response = await self._send("POST", "/route/", key=key, body=body, read_seconds_max=ROUTE_SECONDS_MAX)
         if not response.is_success:
             self._refuse(response, request.endpoint)

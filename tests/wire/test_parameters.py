@@ -43,6 +43,7 @@ ROWS = [
         [(), ("*",), ("https://chat.example.com", "http://localhost:3000")],
         [("chat.example.com",), ("https://a/b",), ("https://a, https://b",), ("https://*.a",)],
     ),
+    ("affinity_prefix_bytes", [0, 2048, 1_000_000], [-1, 1_000_001, 0.5, "x"]),
 ]
 
 
@@ -58,6 +59,7 @@ def test_additional_parameters_are_off_or_generous_by_default():
         "drain_seconds_max": 600,
         "silence_seconds_max": 3600,
         "allowed_origins": (),
+        "affinity_prefix_bytes": 0,
     }
 
 

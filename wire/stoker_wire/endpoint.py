@@ -89,6 +89,10 @@ class EndpointConfig(StrictModel):
     allowed_origins: Origins = ()
     """Origins of the web pages that may call the OpenAI API from a browser. Empty: none."""
 
+    affinity_prefix_bytes: int = Field(0, ge=0, le=1_000_000)
+    """OpenAI API: requests whose prompts begin with the same bytes prefer the same worker, which has them in its cache.
+    This is the number of bytes. 0: only requests with an affinity key do."""
+
     @model_validator(mode="before")
     @classmethod
     def _min_workers_wins(cls, data: Any) -> Any:
@@ -116,6 +120,7 @@ class EndpointPatch(StrictModel):
     drain_seconds_max: float | None = Field(None, ge=0)
     silence_seconds_max: float | None = Field(None, gt=0)
     allowed_origins: Origins | None = None
+    affinity_prefix_bytes: int | None = Field(None, ge=0, le=1_000_000)
 
     @model_validator(mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from stoker_wire.base import TolerantModel
 
 DEFAULT_COST = 100.0
 COST_MAX = 1e12
+AFFINITY_CHARS_MAX = 256
 
 
 class RouteRequest(TolerantModel):
@@ -23,6 +24,9 @@ class RouteRequest(TolerantModel):
     """Sent by stoker's client: url of the worker that just refused or dropped this request."""
     fingerprint: str = Field("", max_length=64)
     """Sent by stoker's client: equal for all copies of a request (`stoker_wire.security.fingerprint`)."""
+    affinity: str = Field("", max_length=AFFINITY_CHARS_MAX)
+    """Equal for requests with a common prefix, e.g. the id of a conversation. They go to one worker while its queue is
+    short."""
 
 
 class Route(BaseModel):

@@ -43,6 +43,10 @@ ENDPOINT_OPTIONS: Mapping[str, Any] = {
         list[str] | None,
         typer.Option("--allowed-origin", help="OpenAI API: origin of web pages that may call; repeatable."),
     ],
+    "affinity_prefix_bytes": Annotated[
+        int | None,
+        typer.Option(help="OpenAI API: prompts that begin with the same bytes prefer one worker; 0: off."),
+    ],
 }
 """By the parameter's name in an endpoint's config."""
 

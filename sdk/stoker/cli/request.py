@@ -29,6 +29,9 @@ def request(
         float, typer.Option(min=0, help="The work in it, in the endpoint's units.")
     ] = DEFAULT_COST,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for everything.")] = 600.0,
+    affinity: Annotated[
+        str, typer.Option(help="Equal for requests with a common prefix; one worker serves them.")
+    ] = "",
     stream: Annotated[
         bool, typer.Option("--stream", help="Print the events of a stream as they come.")
     ] = False,
@@ -46,11 +49,11 @@ def request(
 
     async def whole(client: Serverless) -> Answer:
         handle = await client.get_endpoint(endpoint)
-        return await handle.request(route, body, cost=cost, on_wait=_print_wait)
+        return await handle.request(route, body, cost=cost, affinity=affinity, on_wait=_print_wait)
 
     async def streamed(client: Serverless) -> None:
         handle = await client.get_endpoint(endpoint)
-        async with handle.stream(route, body, cost=cost, on_wait=_print_wait) as events:
+        async with handle.stream(route, body, cost=cost, affinity=affinity, on_wait=_print_wait) as events:
             async for event in events:
                 line = json.dumps({"event": event.event, "data": event.data}) if as_json else event.data
                 write_model_text(line + "\n")

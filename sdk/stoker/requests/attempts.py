@@ -90,6 +90,7 @@ class RequestAttempts:
     cost: float
     idempotency_key: str
     progress: Progress
+    affinity: str = ""
     accept: str = "*/*"
     session: SessionWorker | None = None
     """The session that the request belongs to; None: any worker serves it."""
@@ -243,6 +244,7 @@ class RequestAttempts:
             replay_timeout=REPLAY_SECONDS,
             failed_url=self._failed_url,
             fingerprint=content_fingerprint,
+            affinity=self.affinity,
         )
 
     def _report_outage(self, error: TransientEngineError, outage_s: float) -> None:

@@ -33,6 +33,9 @@ class Request:
     """False: one worker, one attempt."""
     idempotency_key: str | None = None
     """Sent with every attempt; None: a random one."""
+    affinity: str = ""
+    """Equal for requests with a common prefix, e.g. the id of a conversation. They go to the worker that has it in its
+    cache while its queue is short."""
     on_wait: OnWait | None = None
     """Called with a `Wait` whenever the engine reports why the request waits."""
 
@@ -48,4 +51,5 @@ class RequestOptions(TypedDict, total=False):
     data: Mapping[str, Any] | None
     retry: bool
     idempotency_key: str | None
+    affinity: str
     on_wait: OnWait | None

@@ -15,7 +15,7 @@ from stoker.requests.progress import Progress, RequestStatus
 from stoker.requests.request import Request
 from stoker.requests.stream import Stream
 from stoker.transport import ConnectionPool, Reply
-from stoker_wire.route import COST_MAX
+from stoker_wire.route import AFFINITY_CHARS_MAX, COST_MAX
 
 STREAM_ACCEPT = "text/event-stream, application/x-ndjson;q=0.9, */*;q=0.5"
 
@@ -85,6 +85,10 @@ class RequestSender:
             raise Invalid(
                 f"cost is {request.cost}; expected a number from 0 to {COST_MAX:g}, in the endpoint's units of work"
             )
+        if len(request.affinity) > AFFINITY_CHARS_MAX:
+            raise Invalid(
+                f"affinity has {len(request.affinity)} characters; expected at most {AFFINITY_CHARS_MAX}"
+            )
         key = request.idempotency_key or uuid.uuid4().hex
         if not key.isascii() or not key.isprintable() or len(key) > 255:
             raise Invalid("the idempotency key must be printable ASCII of at most 255 characters")
@@ -98,6 +102,7 @@ class RequestSender:
             body=make_body(request),
             cost=request.cost,
             idempotency_key=key,
+            affinity=request.affinity,
             progress=progress or Progress(on_wait=request.on_wait),
             accept=accept,
             session=session,

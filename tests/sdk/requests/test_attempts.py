@@ -86,6 +86,14 @@ async def test_a_request_is_retried_on_another_worker(peers, endpoint, fault):
     assert [route.body["request_idx"] for route in peers.route_calls] == [0, 1]
 
 
+async def test_the_affinity_key_goes_to_the_engine(peers, endpoint):
+    await endpoint.request("/x", {}, affinity="conversation 17")
+    await endpoint.request("/x", {})
+    first, second = peers.route_calls
+    assert first.body["affinity"] == "conversation 17"
+    assert "affinity" not in second.body
+
+
 async def test_all_attempts_carry_the_same_idempotency_key(peers, endpoint):
     peers.worker_replies += [drop(), problem(503, "draining", "draining")]
     await endpoint.request("/x", {})
@@ -328,6 +336,7 @@ async def test_a_route_that_is_no_path_is_refused_before_the_call(peers, endpoin
         ({"content": b"x", "content_type": "a/b\r\nX: y"}, "content type"),
         ({"files": {"a": object()}}, "form"),
         ({"idempotency_key": "a\nb"}, "idempotency"),
+        ({"affinity": "k" * 257}, "affinity has 257 characters"),
     ],
 )
 async def test_arguments_that_cannot_be_sent_are_refused_before_the_call(peers, endpoint, options, sentence):
