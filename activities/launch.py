@@ -135,6 +135,11 @@ def storage_dollars_per_hour(offer: Offer, disk_gb: float) -> float:
     return offer.storage_cost * disk_gb / _HOURS_PER_MONTH
 
 
+def disk_gb_of(group: Workergroup, template: Template) -> float:
+    """The size of an instance's disk, GB."""
+    return _disk_gb(_args(group), template)
+
+
 def _args(group: Workergroup) -> LaunchArgs:
     return parse_launch_args(group.launch_args)
 

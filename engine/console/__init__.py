@@ -6,6 +6,8 @@ from engine.console.endpoint_workflows import EndpointWorkflows
 from engine.console.endpoints import EndpointsApi
 from engine.console.logs import LogsApi
 from engine.console.market import MarketApi
+from engine.console.offers import OffersApi
+from engine.console.templates import TemplatesApi
 from engine.console.users import UsersApi
 from engine.console.workergroups import WorkergroupsApi
 from engine.console.workers import WorkersApi
@@ -17,13 +19,16 @@ def add_console(app: web.Application, engine: Engine) -> None:
     """Add the console's routes to the application."""
     workflows = EndpointWorkflows(engine)
     market = MarketApi(engine)
+    offers = OffersApi(engine, market)
     for api in (
         EndpointsApi(engine, workflows),
-        WorkergroupsApi(engine, workflows, market),
+        WorkergroupsApi(engine, workflows, market, offers),
         WorkersApi(engine, workflows),
         LogsApi(engine, workflows),
         UsersApi(engine),
         market,
+        offers,
+        TemplatesApi(engine, workflows, market),
     ):
         app.add_routes(routes_of(api))
     app.cleanup_ctx.append(market.open_session)

@@ -1,4 +1,4 @@
-"""Read-only view of the marketplace: official tools expect offers, templates and instances at the console's address.
+"""The marketplace at the console's address, where official tools expect offers, templates and instances.
 
 Searches use the deployment's market key. An account sees the instances of its own endpoints, without the values of
 their environment, which include the workers' tokens.
@@ -16,10 +16,12 @@ from engine.api.parsing import answer, path_id, read_object
 from engine.engine import Engine
 from engine.openapi import shapes
 from engine.openapi.declarations import ACCOUNT, BODY, ID, MARKET, ok
+from market.port import OfferQuery
 from market.query import GrammarError, parse_env
 from stoker_wire.openapi import Parameter, handles
 from stoker_wire.parsing.strict_json import parse_json
 from stoker_wire.problem import Problem
+from stoker_wire.security.loopback import is_loopback_url
 from stoker_wire.security.redaction import redact, secret_values
 
 log = structlog.get_logger("engine.market")
@@ -60,7 +62,7 @@ class MarketApi:
         """Search offers."""
         body = await read_object(request)
         self._engine.accounts.authenticate(request, body)
-        return answer(await self._call(request.method, request.path, body=_without_key(body)))
+        return answer(await self.call(request.method, request.path, body=without_key(body)))
 
     @handles(
         "GET /api/v0/template/",
@@ -73,18 +75,39 @@ class MarketApi:
     async def templates(self, request: web.Request) -> web.Response:
         """List templates."""
         self._engine.accounts.authenticate(request)
-        found = await self._call("GET", request.path, query=_without_key(request.query))
+        found = await self.call("GET", request.path, query=without_key(request.query))
         rows = _rows(found, "templates")
         return answer({**found, "templates": [without_secrets(row) for row in rows]})
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the marketplace is on this machine."""
+        return is_loopback_url(self._engine.settings.market_url)
+
+    async def template(self, hash_id: str | None, template_id: int | None) -> dict[str, Any] | None:
+        """The template's row; None: the marketplace has none. Raises Problem."""
+        wanted = {"hash_id": {"eq": hash_id}} if hash_id is not None else {"id": {"eq": template_id}}
+        found = await self.call("GET", "/api/v0/template/", query={"select_filters": json.dumps(wanted)})
+        rows = _rows(found, "templates")
+        return rows[0] if rows else None
+
     async def has_template(self, hash_id: str | None, template_id: int | None) -> bool | None:
         """Whether the marketplace has the template; None: the marketplace does not answer."""
-        wanted = {"hash_id": {"eq": hash_id}} if hash_id is not None else {"id": {"eq": template_id}}
         try:
-            found = await self._call("GET", "/api/v0/template/", query={"select_filters": json.dumps(wanted)})
-            return bool(_rows(found, "templates"))
+            return await self.template(hash_id, template_id) is not None
         except Problem:
             return None
+
+    async def find_offers(self, query: OfferQuery, limit: int) -> list[dict[str, Any]]:
+        """The rows of a search. Raises Problem."""
+        body = {
+            **query.filters,
+            "order": [list(pair) for pair in query.order],
+            "limit": limit,
+            "type": query.type,
+            "allocated_storage": query.disk_gb,
+        }
+        return _rows(await self.call("POST", "/api/v0/bundles/", body=body), "offers")
 
     @handles(
         "GET /api/v0/benchmarks",
@@ -98,7 +121,7 @@ class MarketApi:
         """Benchmarks of the marketplace; empty if it has no such table."""
         self._engine.accounts.authenticate(request)
         try:
-            found = await self._call("GET", "/api/v0/benchmarks", query=_without_key(request.query))
+            found = await self.call("GET", "/api/v0/benchmarks", query=without_key(request.query))
         except Problem as problem:
             if problem.status != 404:
                 raise
@@ -119,7 +142,7 @@ class MarketApi:
         number = path_id(request)
         if number not in self._own_instance_ids(owner):
             return answer({"instances": None})
-        found = await self._call("GET", f"/api/v0/instances/{number}/", query={"owner": "me"})
+        found = await self.call("GET", f"/api/v0/instances/{number}/", query={"owner": "me"})
         row = found.get("instances")
         return answer({"instances": without_environment(row) if isinstance(row, dict) else None})
 
@@ -165,7 +188,7 @@ class MarketApi:
         rows: list[dict[str, Any]] = []
         query = {"limit": str(_PAGE)}
         for _ in range(_PAGES_MAX):
-            page = await self._call("GET", "/api/v1/instances/", query=query)
+            page = await self.call("GET", "/api/v1/instances/", query=query)
             rows += _rows(page, "instances")
             token = page.get("next_token")
             if not token:
@@ -177,9 +200,10 @@ class MarketApi:
             )
         return rows
 
-    async def _call(
+    async def call(
         self, method: str, path: str, *, body: Any = None, query: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
+        """The marketplace's answer, with the deployment's key. Raises Problem."""
         settings = self._engine.settings
         if not settings.market_url or self._session is None:
             raise Problem(404, "no_market", "this engine has no marketplace; set market_url")
@@ -245,6 +269,6 @@ def without_environment(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "extra_env": pairs, "onstart": None, "image_args": [], "instance_api_key": None}
 
 
-def _without_key(values: Mapping[str, Any]) -> dict[str, Any]:
+def without_key(values: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters without the caller's key."""
     return {name: value for name, value in values.items() if name not in _CREDENTIALS}

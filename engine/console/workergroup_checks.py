@@ -15,8 +15,7 @@ async def check(group: Workergroup, market: MarketApi) -> None:
     Raises:
         Problem: 400, search params or launch args cannot be parsed, or the template does not exist.
     """
-    _check_grammar("invalid_search_params", "search_params", lambda: parse_filters(group.search_params))
-    _check_grammar("invalid_launch_args", "launch_args", lambda: parse_launch_args(group.launch_args))
+    check_search(group)
     _check_secrets(group)
     if await market.has_template(group.template_hash, group.template_id) is False:
         message = f"hash {group.template_hash!r}" if group.template_hash else f"id {group.template_id}"
@@ -25,6 +24,16 @@ async def check(group: Workergroup, market: MarketApi) -> None:
             "no_such_template",
             f"the marketplace has no template with {message}; create it there, or correct the name",
         )
+
+
+def check_search(group: Workergroup) -> None:
+    """Check that search params and launch args can be parsed.
+
+    Raises:
+        Problem: 400.
+    """
+    _check_grammar("invalid_search_params", "search_params", lambda: parse_filters(group.search_params))
+    _check_grammar("invalid_launch_args", "launch_args", lambda: parse_launch_args(group.launch_args))
 
 
 def _check_secrets(group: Workergroup) -> None:

@@ -12,6 +12,7 @@ from engine.api.keys import user_id
 from engine.api.parsing import answer, path_id, read_object
 from engine.console.endpoint_workflows import EndpointWorkflows, new_id
 from engine.console.market import MarketApi
+from engine.console.offers import OffersApi
 from engine.console.workergroup_checks import check
 from engine.engine import Engine
 from engine.openapi import shapes
@@ -44,10 +45,13 @@ _UNSUPPORTED = frozenset({"docker_login_user", "docker_login_pass", "docker_logi
 class WorkergroupsApi:
     """Create, list, show, change, delete."""
 
-    def __init__(self, engine: Engine, workflows: EndpointWorkflows, market: MarketApi) -> None:
+    def __init__(
+        self, engine: Engine, workflows: EndpointWorkflows, market: MarketApi, offers: OffersApi
+    ) -> None:
         self._engine = engine
         self._workflows = workflows
         self._market = market
+        self._offers = offers
 
     @handles(
         "GET /api/v0/workergroups/",
@@ -96,13 +100,14 @@ class WorkergroupsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def create(self, request: web.Request) -> web.Response:
-        """Create a workergroup of an endpoint given by id or name."""
+        """Create a workergroup of an endpoint given by id or name. `warning` says if no offer matches now."""
         body = await read_object(request)
         owner = self._engine.accounts.authenticate(request, body)
         endpoint = await self._endpoint_of(body, owner)
         group = _group({"id": new_id()} | _given(body))
         stored = await self._store(endpoint, group)
-        return answer({"success": True, "id": stored["id"]})
+        warning = await self._offers.warning_of(group)
+        return answer({"success": True, "id": stored["id"]} | ({"warning": warning} if warning else {}))
 
     @handles(
         "GET /api/v0/workergroups/{id}/",

@@ -224,10 +224,11 @@ class WorkergroupShown(Said):
 
 
 class WorkergroupMade(Said):
-    """The new workergroup's id."""
+    """The new workergroup's id, and a warning if no offer matches its search now."""
 
     success: Literal[True]
     id: int
+    warning: str | None = None
 
 
 class NoWorkers(Said):
@@ -314,6 +315,49 @@ class Offers(BaseModel):
     """Offers of the marketplace."""
 
     offers: list[Offer]
+
+
+class OfferSearch(Keyed):
+    """The search of a workergroup."""
+
+    search_params: Any = None
+    launch_args: str | None = None
+    template_hash: str | None = None
+    template_id: int | None = None
+
+
+class PricedOffer(Offer):
+    """An offer with its prices for the workergroup."""
+
+    hot_dollars_per_hour: float
+    cold_dollars_per_hour: float
+
+
+class PricedOffers(Said):
+    """Offers, cheapest first; `reason` explains an empty list."""
+
+    success: Literal[True]
+    offers: list[PricedOffer]
+    disk_gb: float
+    market: Literal["host", "vast"]
+    reason: str
+
+
+NewTemplate = _optional("NewTemplate", Template, without=["id", "hash_id"], **_KEY)
+
+
+class TemplateMade(Said):
+    """The new template, or an equal older one."""
+
+    success: Literal[True]
+    template: Template
+
+
+class TemplateNamed(Keyed):
+    """A template by hash or id."""
+
+    hash_id: str | None = None
+    template_id: int | None = None
 
 
 class Templates(BaseModel):
