@@ -25,8 +25,9 @@ from controller.effects import (
 from controller.state import EndpointStateBook
 from controller.whatif import lifecycle as whatif
 from controller.whatif.advice import Advice
+from policy.capacity.supply import holds_requests
 from policy.state.billing import bills_due
-from policy.state.lifecycle import InvalidTransition, is_hot
+from policy.state.lifecycle import InvalidTransition, is_booting, is_hot
 from policy.state.observation import Observation, Offers
 from policy.state.plan import (
     Activate,
@@ -47,6 +48,7 @@ from stoker_wire.control import Advise
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.messages import MetricsBatch
 from stoker_wire.parsing.limits import ERROR_BYTES_MAX, shortened
+from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
 
 OnWorker = Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update
@@ -61,6 +63,9 @@ LIST_LAG_SECONDS = 5.0
 """A list may miss an instance that is younger than this. Too short, and a retried create rents a second instance."""
 BILLS_SECONDS = 3600.0
 """Between two looks at the bills while instances run. Doubled: the recorded costs are estimates for twice as long."""
+NOTICE_SECONDS = 3.0
+"""Engines read the memo every second, so after this time none routes to a worker that is released. Doubled: the
+release of a loading worker costs three more seconds."""
 _FAULT_CHARS = 300
 
 
@@ -260,6 +265,11 @@ class EndpointController:
         self.state.offers[group.id] = found
         self._set_due("a search answered")
 
+    def holds_requests(self, launch_id: str) -> bool:
+        """Whether requests would be lost with the worker, by the newest reports."""
+        worker = self.state.record.workers.get(launch_id)
+        return worker is not None and holds_requests(worker)
+
     # the end
 
     @property
@@ -369,7 +379,13 @@ class EndpointController:
         self.state.record.workers[worker.launch_id] = changed
         if not changed.operation:
             return []
-        return self._start(ChangeInstance(worker=changed, workergroup=self.state.workergroup(group_id)))
+        return self._start(
+            ChangeInstance(
+                worker=changed,
+                workergroup=self.state.workergroup(group_id),
+                may_get_requests=isinstance(asked, Stop | Destroy) and _may_become_ready(worker),
+            )
+        )
 
     def _resume(self, worker: Worker, now: float) -> list[Effect]:
         group = self.state.workergroup(worker.workergroup_id)
@@ -401,6 +417,12 @@ class EndpointController:
         self, now: float, kind: str, launch_id: str, reason: str, *, level: int = 0, group_id: int = 0
     ) -> None:
         self.state.log.note(now, kind, reason, subject=launch_id, level=level, workergroup_id=group_id)
+
+
+def _may_become_ready(worker: Worker) -> bool:
+    """Whether the worker's process reports while it boots, so that engines may route to it at any moment."""
+    reports = worker.state is WorkerState.MODEL_LOADING or (worker.reported_at or 0.0) >= worker.since
+    return is_booting(worker) and reports
 
 
 def _known_ids(workers: Iterable[Worker]) -> tuple[int, ...]:

@@ -72,6 +72,10 @@ class ChangeInstance:
     resumed: bool = False
     """An earlier run asked already, and its attempt may still be under way."""
 
+    may_get_requests: bool = False
+    """It is booting, and engines route to it as soon as it is ready, before its controller knows. The host carries the
+    stop or release out once every engine knows of it and no request is left."""
+
     @property
     def key(self) -> str:
         """Names the effect among those in flight."""

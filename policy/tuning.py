@@ -205,8 +205,8 @@ class FailureTuning:
     """A suspected worker is rebooted after this time. Doubled: repairs begin later, fewer reboots during network
     faults."""
     repair_share_max: float = 0.2
-    """Share of workers that may be repaired at once: more suspicion means a network fault. Doubled: a network fault
-    reboots more healthy workers."""
+    """Share of suspected workers that may be repaired at once, repairs of errors included: more suspicion means a
+    network fault. Doubled: a network fault reboots more healthy workers."""
     reboots_max: int = 1
     """Reboots before a worker is replaced. Doubled: a broken machine is kept for one more reboot."""
     reboot_forgiven_seconds: float = 3600.0

@@ -1,6 +1,7 @@
 """Carries out the controller's effects as activities, each in its own task that reports the result."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 
 from temporalio import workflow
@@ -8,7 +9,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 from activities import messages
 from activities.instances import MarketActivities
-from controller.controller import LIST_LAG_SECONDS, EndpointController
+from controller.controller import LIST_LAG_SECONDS, NOTICE_SECONDS, EndpointController
 from controller.effects import (
     ChangeInstance,
     CreatedInstance,
@@ -119,6 +120,8 @@ class Effects:
         if effect.resumed and worker.operation in RESTARTS:
             # An attempt of the run before has to end, or it restarts a worker that serves again.
             await workflow.sleep(options.TRY_SECONDS_MAX + 1, summary="the run before may be restarting it")
+        if effect.may_get_requests:
+            await self._let_requests_end(worker.launch_id)
         if worker.operation == "destroy":
             await self._destroy(worker)
             return Done(confirmed=worker.instance_id is not None)
@@ -127,6 +130,18 @@ class Effects:
         else:
             await self._ask(worker)
         return Done()
+
+    async def _let_requests_end(self, launch_id: str) -> None:
+        """Wait until no engine routes to the worker and it holds no request, at most for the drain deadline."""
+        await workflow.sleep(NOTICE_SECONDS, summary="engines stop routing to it")
+        if self._controller.holds_requests(launch_id):
+            seconds_max = self._controller.state.record.config.drain_seconds_max
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: not self._controller.holds_requests(launch_id),
+                    timeout=seconds_max,
+                    timeout_summary="it became ready and holds requests",
+                )
 
     async def _ask(self, worker: Worker) -> None:
         activity, how = {

@@ -18,6 +18,7 @@ from temporalio.api.workflowservice.v1 import ListBatchOperationsRequest
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.service import RPCError
 
+from benchmarks.faults import model_cases
 from benchmarks.faults.stage import Stage
 from run.demo.chaos import instance_pid
 from run.state_folder.lock import free_port
@@ -32,6 +33,11 @@ LISTED_SECONDS = 130.0
 FULL_SECONDS = 20.0
 RELEASED_SECONDS_MAX = 60.0
 """Time for the sweep to release the machines of a cancelled or terminated endpoint, seconds."""
+ASLEEP_SECONDS = 120.0
+"""Longer than every interval after which a silent worker is repaired; shorter than the clients' timeout, seconds."""
+LONG_SECONDS = 90.0
+STREAM_SECONDS = 30.0
+"""Longer than the interval of health probes, seconds."""
 SWEEP_SECONDS = 2.0
 """Sweep settings of the second deployment: it looks for orphans at once and then every few seconds."""
 _CHUNK = b"\0" * 65536
@@ -304,6 +310,7 @@ def _stokerd(command: str, config: Path, *more: str) -> list[str]:
 def cases(*, quick: bool = False) -> list[Case]:
     """All faults in the order of the run; `quick` shortens their durations."""
     stop, cut, listed = (5.0, 8.0, 10.0) if quick else (STOP_SECONDS, CUT_SECONDS, LISTED_SECONDS)
+    asleep, long, stream = (45.0, 15.0, 6.0) if quick else (ASLEEP_SECONDS, LONG_SECONDS, STREAM_SECONDS)
     targets = ["temporal-worker", "engine", "pyworker", "model-server", "temporal-server", "marketplace"]
     return [
         *(_kill(target) for target in targets),
@@ -319,6 +326,27 @@ def cases(*, quick: bool = False) -> list[Case]:
             "list-empty",
             f"the marketplace's list is empty for {listed:.0f} s",
             functools.partial(_empty_lists, seconds=listed),
+        ),
+        Case(
+            "poison-request",
+            "a request crashes the model of every worker that it reaches",
+            model_cases.poison_request,
+        ),
+        Case("idle-crash", "kill -9 of the model server of an idle worker", model_cases.idle_crash),
+        Case(
+            "long-request",
+            f"a request of {long:.0f} s on an endpoint with an inactivity timeout of {long / 6:.1f} s",
+            functools.partial(model_cases.long_request, seconds=long),
+        ),
+        Case(
+            "serial-probes",
+            f"streams of {stream:.0f} s from a serial model server whose streams end when it is probed",
+            functools.partial(model_cases.serial_probes, seconds=stream),
+        ),
+        Case(
+            "asleep",
+            f"every process of the deployment stops for {asleep:.0f} s",
+            functools.partial(model_cases.sleep, seconds=asleep),
         ),
         Case("ui-cancel", "an endpoint's workflow is cancelled in the Temporal UI", _cancel),
         Case(

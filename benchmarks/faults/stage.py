@@ -18,6 +18,7 @@ from temporalio.service import RPCError
 import stoker
 from benchmarks.faults.cut import Wire
 from benchmarks.faults.traffic import ROUTE, TOKENS, Traffic
+from hosts.settings import TemplateSettings
 from market.ownership import owner_of
 from market.port import MarketError
 from market.vast.client import VastMarket
@@ -43,6 +44,14 @@ WORKERGROUP: dict[str, Any] = {
     "gpu_ram": 0.0,
 }
 SECOND_PARAMETERS: dict[str, Any] = {"min_load": 1.0, "min_workers": 1, "max_workers": 1}
+ODD_MODEL = TemplateSettings(
+    name="odd-model",
+    hash_id="odd-model",
+    env="-p 3000:3000",
+    onstart='STOKER_EXAMPLE_DIR="$STOKER_HOME/benchmarks/faults/odd_model" '
+    'bash "$STOKER_HOME/examples/text_model/start.sh"',
+)
+"""The template of `benchmarks/faults/odd_model`."""
 SWEEP = SweepSettings(every_seconds=10.0, young_seconds=5.0, ensure_seconds=5.0)
 """The production settings, sixty times as often: machines of a terminated endpoint are gone within every + ensure +
 young."""
@@ -70,14 +79,19 @@ class Stage:
     launches_known: set[str] = field(default_factory=set)
     """Every launch id that the workflow has reported."""
 
-    async def second_endpoint(self, name: str) -> WorkflowHandle[Any, Any]:
-        """Another endpoint with one hot worker, to be struck beside the one under traffic; its workflow."""
-        made = await self.client.endpoints.create(name, **PARAMETERS | SECOND_PARAMETERS)
-        await self.client.workergroups.create(made.id, **WORKERGROUP | {"search_params": "gpu_name=CPU_M"})
+    async def second_endpoint(
+        self, name: str, *, template: str = "text-model", **parameters: Any
+    ) -> WorkflowHandle[Any, Any]:
+        """Another endpoint with hot workers (`min_workers`, default 1), struck beside the first; its workflow."""
+        config = PARAMETERS | SECOND_PARAMETERS | parameters
+        made = await self.client.endpoints.create(name, **config)
+        await self.client.workergroups.create(
+            made.id, **WORKERGROUP | {"search_params": "gpu_name=CPU_M", "template_hash": template}
+        )
         async with asyncio.timeout(WHOLE_SECONDS_MAX):
             while True:
                 workers = await self.client.endpoints.workers(made.id)
-                if any(worker.status == "idle" for worker in workers):
+                if sum(worker.status == "idle" for worker in workers) >= config["min_workers"]:
                     break
                 await asyncio.sleep(0.2)
         handle = self.temporal.get_workflow_handle(f"endpoint/{name}")
@@ -262,7 +276,12 @@ async def staged(state_dir: Path) -> AsyncIterator[Stage]:
                 "engine": settings.engine.model_copy(
                     update={"port": engine_port, "public_url": f"http://127.0.0.1:{wire.port}"}
                 ),
-                "host_market": settings.host_market.model_copy(update={"port": free_port()}),
+                "host_market": settings.host_market.model_copy(
+                    update={
+                        "port": free_port(),
+                        "templates": (*settings.host_market.templates, ODD_MODEL),
+                    }
+                ),
             }
         )
     )

@@ -55,11 +55,15 @@ class Traffic:
         """Starts sending."""
         self._sending = asyncio.create_task(self._send_on_time())
 
-    async def stop(self) -> None:
-        """Stops sending, and waits until every request has ended."""
+    async def pause(self) -> None:
+        """Stops sending; requests that were sent go on."""
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Stops sending, and waits until every request has ended."""
+        await self.pause()
         await asyncio.gather(*self._tasks)
 
     def busiest(self, among: set[int]) -> int:

@@ -24,8 +24,6 @@ def repair(builder: PlanBuilder) -> None:
     repeat_releases(builder)
     hot = [worker for worker in builder if is_hot(worker)]
     suspects = [worker for worker in hot if worker.suspect_since is not None]
-    rebooting = sum([worker.state is S.REBOOTING for worker in builder])
-    at_once = max(1, math.ceil(len(hot) * builder.tuning.repair_share_max)) - rebooting
     for worker in builder:
         if not builder.is_free(worker):
             continue
@@ -35,6 +33,10 @@ def repair(builder: PlanBuilder) -> None:
             _repair_error(builder, worker)
         elif is_booting(worker):
             _check_boot(builder, worker)
+    # A worker that reports an error serves nothing, so its repair takes no capacity and does not wait. A suspect may
+    # still serve: its repair waits for those of both kinds.
+    repaired = sum(worker.state in (S.REBOOTING, S.ERROR) for worker in builder)
+    at_once = max(1, math.ceil(len(hot) * builder.tuning.repair_share_max)) - repaired
     for worker in suspects:
         if builder.is_free(worker) and stays_after_drain(worker):
             at_once -= _repair_suspect(builder, worker, allowed=at_once > 0)

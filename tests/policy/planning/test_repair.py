@@ -171,6 +171,15 @@ def test_at_most_a_fifth_is_repaired_at_a_time():
     assert any("waits for other repairs" in wait.reason for wait in decided.waits)
 
 
+def test_errors_are_repaired_at_once_and_suspects_wait_for_them():
+    # five hot workers: one repair at a time; the two that report errors serve nothing, so they do not wait
+    broken = [worker(f"e{n}", S.ERROR, error="CUDA error", loaded_once=True) for n in range(2)]
+    fleet = [worker("ill", suspect_since=NOW - 60)] + [worker(f"x{n}") for n in range(4)]
+    decided = decide(see(*broken, *fleet))
+    assert [each for each in brief(decided) if each.startswith("reboot")] == ["reboot e0", "reboot e1"]
+    assert any("its reboot waits for other repairs" in each.reason for each in decided.waits)
+
+
 def test_a_draining_worker_that_does_not_respond_is_stopped_at_once():
     assert brief(decide(see(draining("w1", seen=None, suspect_since=NOW - 20, in_flight=1)))) == ["stop w1"]
 
