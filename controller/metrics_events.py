@@ -13,7 +13,7 @@ from policy.load import history as load_windows
 from policy.state.lifecycle import InvalidTransition
 from policy.state.worker import Worker
 from policy.state.worker_events import fold_metrics
-from stoker_wire.messages import MetricsBatch, WorkerMetrics
+from stoker_wire.messages import REQUEST_BREAKS_MAX, MetricsBatch, RequestBreak, WorkerMetrics
 
 
 def fold(book: EndpointStateBook, batches: Sequence[MetricsBatch], now: float) -> str:
@@ -40,6 +40,7 @@ def _fold(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str | Non
     record.engines.pop(batch.engine_id, None)
     record.engines[batch.engine_id] = _engine(batch, record.workers.keys(), now)
     _forget_engines(record, now)
+    record.request_breaks = _request_breaks(book, batch, now)
     record.load = load_windows.fold(
         record.load,
         engine_id=batch.engine_id,
@@ -55,6 +56,16 @@ def _fold(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str | Non
     )
     reasons = [batch.urgent, *(_worker(book, report, now) for report in batch.workers)]
     return next((reason for reason in reasons if reason), "")
+
+
+def _request_breaks(book: EndpointStateBook, batch: MetricsBatch, now: float) -> tuple[RequestBreak, ...]:
+    """The newest breaks with those of the batch; each once, without those that no longer count."""
+    known = book.record.request_breaks
+    if not known and not batch.breaks:
+        return known
+    oldest = now - book.tuning.request_refused_seconds
+    breaks = {(each.f, each.l, each.t): each for each in (*known, *batch.breaks) if each.t > oldest}
+    return tuple(breaks.values())[-REQUEST_BREAKS_MAX:]
 
 
 def _forget_engines(record: Record, now: float) -> None:

@@ -19,7 +19,7 @@ from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer
-from stoker_wire.messages import DecisionLine
+from stoker_wire.messages import DecisionLine, RequestBreak
 from stoker_wire.parsing.limits import STATE_BYTES_MAX, json_bytes, shortened
 from stoker_wire.workergroup import Workergroup
 
@@ -79,6 +79,8 @@ class Record:
     deleting: bool = False
     emptied_at: float | None = None
     """Since when a deleted endpoint has no worker; a listing made well after it must be empty, too."""
+    request_breaks: tuple[RequestBreak, ...] = ()
+    """The newest breaks of workers by requests, for all engines."""
     replan_at: float | None = None
     targets: Targets = Targets()
     waits: tuple[Wait, ...] = ()

@@ -90,6 +90,7 @@ def memo_of(book: EndpointStateBook) -> dict[str, Any]:
         wait_code=wait.code if wait else "",
         wait_reason=wait.reason[:_MEMO_REASON_CHARS] if wait else "",
         wait_until=round(wait.until) if wait and wait.until is not None else None,
+        b=record.request_breaks,
     )
     return memo.model_dump(mode="json", exclude_defaults=True)
 

@@ -30,7 +30,7 @@ from run.state_folder.lock import free_port
 ROOT = Path(__file__).parents[2]
 HOT = 2
 PARAMETERS: dict[str, Any] = {
-    "min_load": 50.0,  # more than one worker of this machine kind serves, and less than two
+    "min_load": 80.0,  # more than one worker of this machine kind serves, and less than two
     "min_workers": HOT,
     "max_workers": 4,
     "cold_mult": 1.0,

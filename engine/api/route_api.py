@@ -149,6 +149,7 @@ class RouteApi:
                 reqnum=queued.reqnum,
                 now=queued.assigned_at,
                 secret=worker.token_secret,
+                refused=() if queued.is_identified else endpoint.broken_requests.refused(queued.assigned_at),
             ),
             "waited_ms": round(waited * 1000, 3),
             "worker_id": worker.instance_id,

@@ -121,6 +121,7 @@ class WorkerApi:
                 now=now,
                 busy_seconds=_busy_seconds(item),
                 status=item.status,
+                fingerprint=item.fingerprint,
                 earlier=worker.process.has_ended(ended.incarnation),
             )
             for item in ended.requests

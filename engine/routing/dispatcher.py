@@ -198,6 +198,7 @@ class Dispatcher:
         now: float,
         busy_seconds: float = 0.0,
         status: str = "",
+        fingerprint: str = "",
         earlier: bool = False,
     ) -> bool:
         """Handle a worker's report that a request ended; False if this engine never assigned it.
@@ -205,6 +206,7 @@ class Dispatcher:
         Args:
             busy_seconds: how long the worker was busy with the request; 0: not reported.
             status: the worker's word for how the request ended.
+            fingerprint: the request's, if the model failed with it; official clients send none.
             earlier: the report is about an earlier process of the worker, so it says nothing about the current one.
         """
         request = endpoint.assigned.get(request_idx)
@@ -213,6 +215,8 @@ class Dispatcher:
         known = worker.outstanding.finish(request_idx)
         endpoint.update_load(worker)
         endpoint.metrics_batcher.record_activity(now)
+        if fingerprint:
+            _identify(endpoint, request or endpoint.waiting.get(request_idx), fingerprint)
         if request is None or request.worker is not worker:
             self._finish_left(endpoint, worker, request_idx, status, success=success, now=now)
             return known
@@ -471,6 +475,8 @@ class Dispatcher:
         self, endpoint: Endpoint, worker: KnownWorker, request: QueuedRequest, now: float
     ) -> None:
         record = endpoint.broken_requests.add(request.key, worker, now)
+        if request.is_identified:
+            endpoint.metrics_batcher.mark_changed()  # other engines have to know
         if request.worker is worker:
             return
         # The client asked again before the worker's report arrived.
@@ -574,6 +580,18 @@ class Dispatcher:
         ):
             worker.breaks.unserved.pop(request.key, None)
             request.break_suspect = None
+
+
+def _identify(endpoint: Endpoint, request: QueuedRequest | None, fingerprint: str) -> None:
+    """The worker names the content of a request whose client sent no fingerprint."""
+    if request is None or request.is_identified:
+        return
+    before, request.key = request.key, fingerprint
+    endpoint.broken_requests.identify(before, fingerprint)
+    for worker in endpoint.workers.values():
+        unserved = worker.breaks.unserved.pop(before, None)
+        if unserved is not None:
+            worker.breaks.unserved[fingerprint] = unserved
 
 
 def _is_retried(endpoint: Endpoint, retry: QueuedRequest | None, request: QueuedRequest) -> bool:

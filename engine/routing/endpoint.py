@@ -130,6 +130,7 @@ class Endpoint:
     def apply(self, memo: EndpointMemo, now: float) -> None:
         """Apply a memo. If a newer workflow's config cannot be read, the last one stays in force."""
         self.memo = memo
+        self.broken_requests.apply_shared(memo.b, now)
         try:
             self.config = EndpointConfig.model_validate(memo.config)
         except ValueError:

@@ -89,6 +89,11 @@ class QueuedRequest:
         """Sort key. A request whose worker failed it comes before those that had no worker yet."""
         return (self.waited_s is None, self.arrived_at, self.request_idx)
 
+    @property
+    def is_identified(self) -> bool:
+        """Whether its key names its content."""
+        return not self.key.startswith("#")
+
     def __repr__(self) -> str:
         where = (
             f"assigned to {self.worker.launch_id}"

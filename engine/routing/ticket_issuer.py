@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from activities.signing import open_signing_key
+from stoker_wire.security.fingerprint import TICKET_CHARS
 from stoker_wire.security.ticket import TICKET_SECONDS, Ticket, sign_ticket
 from stoker_wire.security.token import mint_worker_token, ticket_key
 
@@ -67,11 +68,13 @@ class TicketIssuer:
         reqnum: int,
         now: float,
         secret: bytes | None = None,
+        refused: tuple[str, ...] = (),
     ) -> str:
         """A signed ticket.
 
         Args:
             reqnum: a random number that makes the ticket unique over all engines.
+            refused: fingerprints that the worker refuses.
             secret: the one of the worker's token; None: unknown, so the ticket is signed with each secret.
         """
         cached = (endpoint_id, launch_id, secret)
@@ -85,7 +88,13 @@ class TicketIssuer:
             )
             self._ticket_keys[cached] = keys
         ticket = Ticket(
-            e=endpoint_name, w=launch_id, c=cost, r=request_idx, n=reqnum, x=round(now + TICKET_SECONDS, 3)
+            e=endpoint_name,
+            w=launch_id,
+            c=cost,
+            r=request_idx,
+            n=reqnum,
+            x=round(now + TICKET_SECONDS, 3),
+            b=tuple(each[:TICKET_CHARS] for each in refused),
         )
         return sign_ticket(ticket, *keys)
 

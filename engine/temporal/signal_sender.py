@@ -130,6 +130,7 @@ class SignalSender:
         queue = endpoint.request_queue
         oldest = queue.oldest
         workers = endpoint.changed_workers(now)
+        breaks = endpoint.broken_requests.unshared(endpoint.memo.b)
         made = []
         for window in windows:
             last = window is windows[-1]
@@ -147,6 +148,7 @@ class SignalSender:
                     last_request_at=endpoint.metrics_batcher.last_request_at,
                     urgent=urgent if last else "",
                     workers=workers,
+                    breaks=breaks if last else (),
                     listening_since=self._update_listening_since(now),
                 )
             )

@@ -5,8 +5,16 @@ from controller.drain_handshake import TICKETS_SECONDS, note_drains_seen, open_t
 from controller.state import EndpointStateBook
 from policy.state.worker import Drain, Goal, Worker
 from stoker_wire.control import EndpointSpec
-from stoker_wire.messages import Condition, MetricsBatch, WorkerMetrics
+from stoker_wire.messages import (
+    REQUEST_BREAKS_MAX,
+    Condition,
+    EndpointMemo,
+    MetricsBatch,
+    RequestBreak,
+    WorkerMetrics,
+)
 from stoker_wire.states import WorkerState
+from workflows.publish import memo_of
 
 DRAINED_AT = 1000.0
 
@@ -115,3 +123,15 @@ def test_a_batch_without_the_worker_takes_back_what_was_said_of_it() -> None:
     metrics_events.fold(fleet, (MetricsBatch(engine_id="a", sequence=1002, sent_at=1002),), 1002)
     assert fleet.record.engines["a"].tickets == {}
     assert not note_drains_seen(fleet, 1002), "it may be the word about an earlier drain"
+
+
+def test_breaks_of_workers_by_requests_reach_the_memo_and_are_bounded() -> None:
+    fleet = book()
+    for number in range(2 * REQUEST_BREAKS_MAX):
+        found = RequestBreak(f=f"{number:032x}", l="w", t=1000.0 + number)
+        batch = MetricsBatch(engine_id="a", sequence=number, sent_at=1100, breaks=(found, found))
+        metrics_events.fold(fleet, (batch,), 1100)
+    kept = [each.f for each in EndpointMemo.model_validate(memo_of(fleet)).b]
+    assert kept == [f"{number:032x}" for number in range(REQUEST_BREAKS_MAX, 2 * REQUEST_BREAKS_MAX)]
+    metrics_events.fold(fleet, (MetricsBatch(engine_id="a", sequence=99, sent_at=9000),), 9000)
+    assert fleet.record.request_breaks == (), "after an hour they no longer count"

@@ -79,6 +79,25 @@ class WorkerMetrics(TolerantModel):
     """Start of that process (engine's clock), from its reported age; 0: unknown."""
 
 
+class RequestBreak(TolerantModel):
+    """A worker broke while it held a request. Names are short because the memo contains them."""
+
+    f: str = Field(max_length=64)
+    """Fingerprint of the request."""
+    l: LaunchId  # noqa: E741 - short on purpose
+    """Launch id of the worker."""
+    t: float
+    """When the worker broke, Unix seconds."""
+    c: Annotated[
+        str, BeforeValidator(lambda text: shortened(text, 80) if isinstance(text, str) else text)
+    ] = ""
+    """Cause."""
+
+
+REQUEST_BREAKS_MAX = 32
+"""Newest breaks that the engines of an endpoint share."""
+
+
 class MetricsBatch(TolerantModel):
     """Metrics of one endpoint from one engine since its last batch."""
 
@@ -100,6 +119,8 @@ class MetricsBatch(TolerantModel):
     workers: tuple[WorkerMetrics, ...] = Field((), max_length=METRICS_WORKERS_MAX)
     listening_since: float = 0.0
     """Since when the engine runs without a pause (its start, or its last resume); 0: unknown."""
+    breaks: tuple[RequestBreak, ...] = Field((), max_length=REQUEST_BREAKS_MAX)
+    """Breaks that the endpoint's memo does not contain yet."""
     stopping: bool = False
     """Whether this is the last batch of an engine that shuts down. It routes no more; its tickets remain valid."""
 
@@ -158,6 +179,8 @@ class EndpointMemo(TolerantModel):
     wait_reason: str = ""
     wait_until: float | None = None
     changed_at: float = 0.0
+    b: tuple[RequestBreak, ...] = ()
+    """The newest breaks of workers by requests, from all engines."""
 
 
 class ForeignInstances(TolerantModel):

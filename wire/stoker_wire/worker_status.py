@@ -102,6 +102,10 @@ class FinishedRequest(TolerantModel):
     work_started_at: float | None = None
     work_completed_at: float | None = None
 
+    # Sent by stoker's worker only:
+    fingerprint: str = Field("", max_length=64)
+    """The fingerprint of the request's content (`stoker_wire.security.fingerprint`), if the model failed with it."""
+
 
 class FinishedRequests(TolerantModel):
     """`POST /delete_requests/`: the requests that ended since the last such report."""

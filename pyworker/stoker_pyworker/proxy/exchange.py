@@ -7,11 +7,13 @@ from stoker_pyworker.http.messages import BODILESS, HOP_BY_HOP, LAST_CHUNK, name
 from stoker_pyworker.http.response_cycle import ResponseCycle
 from stoker_pyworker.http.upstream_connection import ResponseHead, UpstreamConnection, UpstreamError
 from stoker_pyworker.http.upstream_pool import UpstreamPool
+from stoker_pyworker.proxy import request_envelope
 from stoker_pyworker.proxy.request_envelope import ParsedRequest
 from stoker_pyworker.proxy.routes import PreparedRoute
 from stoker_pyworker.proxy.sessions import Session
 from stoker_pyworker.reporting.request_counts import Outcome, Work
 from stoker_wire.problem import Problem
+from stoker_wire.security.fingerprint import fingerprint
 from stoker_wire.workload import WORKLOAD_HEADER
 
 _WORKLOAD_HEADER = WORKLOAD_HEADER.lower().encode()
@@ -193,4 +195,8 @@ class Exchange:
 
     def _end(self, outcome: Outcome) -> None:
         self._ended = True
+        if outcome is Outcome.ERROR:
+            # The request as it came, because hooks may have changed `parsed`: equal for all copies.
+            content = request_envelope.parse(self.cycle.request).body
+            self.work.fingerprint = fingerprint(self.route.config.route, bytes(content))
         self._owner.exchange_ended(self, outcome)

@@ -24,6 +24,7 @@ from stoker_pyworker.proxy.worker_queue import RunningRequest, WorkerQueue, expe
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts, Work
 from stoker_pyworker.ticket_clock import TicketClock
 from stoker_wire.problem import Problem
+from stoker_wire.security.fingerprint import TICKET_CHARS, fingerprint
 from stoker_wire.security.ticket import Ticket
 from stoker_wire.workload import WORKLOAD_HEADER
 
@@ -81,6 +82,7 @@ class RequestProxy:
         else:
             ticket, work = self.authorize(parsed.auth)
             try:
+                _check_harmless(ticket, route, parsed)
                 work.workload, payload = route.prepare(parsed, work.workload)
                 self._check_cost(ticket, work)
                 self._check_queue(route)
@@ -239,3 +241,20 @@ class RequestProxy:
                 f"a request would wait {wait:.1f} s here, the limit is {most:g} s; route again",
                 headers={"Retry-After": str(math.ceil(min(wait - most, 60)) or 1)},
             )
+
+
+def _check_harmless(ticket: Ticket | None, route: PreparedRoute, parsed: ParsedRequest) -> None:
+    """Refuse a request whose earlier copies broke workers.
+
+    Raises:
+        Problem: 422.
+    """
+    if ticket is None or not ticket.b:
+        return
+    if fingerprint(route.config.route, bytes(parsed.body))[:TICKET_CHARS] in ticket.b:
+        raise Problem(
+            422,
+            "request_breaks_workers",
+            "this request was on several workers when they broke, so no worker takes it for an hour; change the request,"
+            " or find the fault with the endpoint's logs",
+        )

@@ -22,6 +22,7 @@ class _TicketFields(msgspec.Struct, forbid_unknown_fields=True):
     r: int
     n: int
     x: float
+    b: tuple[str, ...] = ()
 
 
 _fields = msgspec.json.Decoder(_TicketFields)
@@ -43,7 +44,7 @@ def verify_ticket_fast(text: str, key: bytes, *, worker: str, now: float) -> Tic
             pass
         else:
             if wire.w == worker and wire.c >= 0 and now <= wire.x:
-                return Ticket(e=wire.e, w=wire.w, c=wire.c, r=wire.r, n=wire.n, x=wire.x)
+                return Ticket(e=wire.e, w=wire.w, c=wire.c, r=wire.r, n=wire.n, x=wire.x, b=wire.b)
     return verify_ticket(text, key, worker=worker, now=now)
 
 

@@ -23,7 +23,7 @@ class Outcome(StrEnum):
 class Work:
     """A request, or a session, that uses the worker's capacity."""
 
-    __slots__ = ("entered_at", "is_session", "request_idx", "started_at", "workload")
+    __slots__ = ("entered_at", "fingerprint", "is_session", "request_idx", "started_at", "workload")
 
     def __init__(self, request_idx: int, workload: float, *, is_session: bool = False) -> None:
         self.request_idx = request_idx
@@ -33,6 +33,8 @@ class Work:
         """Unix time, s."""
         self.started_at = 0.0
         """Unix time, s; 0 while it waits in the queue."""
+        self.fingerprint = ""
+        """Of the request's content, if the model failed with it."""
 
 
 class Finished(msgspec.Struct):
@@ -44,6 +46,7 @@ class Finished(msgspec.Struct):
     entered_queue_at: float
     work_started_at: float
     work_completed_at: float
+    fingerprint: str = ""
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -126,6 +129,7 @@ class RequestCounts:
                 work.entered_at,
                 work.started_at or work.entered_at,
                 time.time(),
+                work.fingerprint,
             )
         )
 

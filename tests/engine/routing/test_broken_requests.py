@@ -273,3 +273,70 @@ def test_the_number_of_records_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
         records.add(f"{number}", broken("a", 1000.0), 1000.0)
     assert len(records) == 3
     assert records.get("9", 1000.0) is not None
+
+
+def share(*fleets: Fleet) -> None:
+    """What the workflow does with the engines' batches: the memo of each has the breaks of all."""
+    breaks = [each for fleet in fleets for each in fleet.endpoint.broken_requests.unshared(())]
+    for fleet in fleets:
+        memo = fleet.endpoint.memo.model_copy(update={"b": tuple(breaks)})
+        fleet.endpoint.apply(memo, fleet.now)
+
+
+def test_breaks_that_two_engines_saw_count_together() -> None:
+    one, two = Fleet("a", "b", "c", "d"), Fleet("a", "b", "c", "d")
+    first = on(one.send(POISON))
+    one.breaks(first)
+    share(one, two)
+    request = two.send(POISON)
+    assert on(request) not in ("", first), "it goes to a worker that did not break with it"
+    two.breaks(on(request))
+    share(one, two)
+    assert one.send(POISON).refusal
+    assert two.send(POISON).refusal
+
+
+def test_one_break_that_two_engines_saw_is_one() -> None:
+    one, two = Fleet("a", "b"), Fleet("a", "b")
+    first = on(one.send(POISON))
+    while on(request := two.send(POISON)) != first:
+        assert on(request), "no worker is left"
+    one.breaks(first)
+    two.now += 2  # it read the error in the memo
+    two.breaks(first)
+    share(one, two)
+    assert not two.send(POISON).refusal
+
+
+def test_a_request_that_was_served_since_is_not_refused_for_an_old_break() -> None:
+    fleet, other = Fleet("a", "b", "c"), Fleet("a", "b", "c")
+    fleet.breaks(on(fleet.send(POISON)))
+    share(fleet, other)
+    request = fleet.send(POISON)
+    fleet.dispatcher.request_finished(
+        fleet.endpoint, fleet.worker(on(request)), request.request_idx, success=True, now=fleet.now + 1
+    )
+    fleet.endpoint.apply(fleet.endpoint.memo, fleet.now + 1)  # the memo still has the break
+    assert len(fleet.endpoint.broken_requests) == 0
+
+
+def test_a_request_without_a_fingerprint_is_identified_by_the_worker() -> None:
+    fleet = Fleet("a", "b", "c")
+    for _ in range(2):
+        request = fleet.send()
+        launch_id = on(request)
+        fleet.dispatcher.request_finished(
+            fleet.endpoint,
+            fleet.worker(launch_id),
+            request.request_idx,
+            success=False,
+            now=fleet.now,
+            status="Error",
+            fingerprint=POISON,
+        )
+        fleet.dispatcher.worker_broke(
+            fleet.endpoint, fleet.worker(launch_id), (), "died", fleet.now, reports_ends=True
+        )
+        fleet.report(launch_id, error_msg="died")
+        fleet.now += 1
+    assert fleet.endpoint.broken_requests.refused(fleet.now) == (POISON,)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,31 @@ async def test_a_client_that_retries_as_fast_as_possible_ends_two_models(
                 continue
     assert (status, route["error"]) == (422, "request_breaks_workers")
     assert dead(made) == 2
+
+
+async def test_fresh_copies_of_a_client_without_fingerprints_end_two_models(
+    stage: Stage, boxes: tuple[EndpointDouble, list[Box]]
+) -> None:
+    """Official clients send no fingerprint, and a new call of theirs has a new index."""
+    endpoint, made = boxes
+    known = stage.server.engine.directory.named(endpoint.name)
+
+    async def send(payload: dict[str, Any]) -> tuple[int, Any]:
+        route = await endpoint.route(cost=1)
+        envelope = json.dumps({"auth_data": route, "payload": payload})
+        headers = {"Content-Type": "application/json"}
+        async with stage.http.post(f"{route['url']}/v1/completions", data=envelope, headers=headers) as reply:
+            return reply.status, await reply.json()
+
+    for left in (len(made) - 1, len(made) - 2):
+        assert (await send(POISON))[0] == 502
+        await until(lambda left=left: len(known.candidates) == left, f"{left} workers are left")
+    await until(lambda: known.broken_requests.refused(time.time()), "the engine knows the content")
+    for copy in (POISON, dict(reversed(POISON.items()))):
+        status, problem = await send(copy)
+        assert (status, problem["error"]) == (422, "request_breaks_workers"), problem
+    assert dead(made) == 2
+    assert (await send({"n": 1})) == (200, {"n": 1})
 
 
 async def test_a_call_to_an_unknown_path_leaves_the_worker_free(

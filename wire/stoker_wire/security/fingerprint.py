@@ -5,6 +5,8 @@ import hashlib
 import json
 
 FINGERPRINT_CHARS = 32
+TICKET_CHARS = 16
+"""Characters of a fingerprint in a ticket."""
 _CANONICAL_BYTES_MAX = 256 * 1024
 """Larger payloads are hashed as they are: sorting their keys would take longer than routing the request."""
 

@@ -44,12 +44,17 @@ class Ticket:
     """Number of the route answer for this request: a re-route gets a new ticket."""
     x: float
     """Unix time of expiry."""
+    b: tuple[str, ...] = ()
+    """Starts of the fingerprints of requests that broke workers, which the worker refuses. Only in tickets of clients
+    that send no fingerprint: the engine refuses the others itself."""
 
     def check(self) -> None:
         """Raise ValueError for a field of the wrong type, or a number that is negative or not finite."""
         texts = [name for name in ("e", "w", "c", "x") if isinstance(getattr(self, name), str)]
         whole = type(self.r) is int and type(self.n) is int
         cost, expiry = finite(self.c), finite(self.x)
+        if not isinstance(self.b, tuple) or not all(isinstance(each, str) for each in self.b):
+            raise ValueError("not the fields of a ticket")
         if texts != ["e", "w"] or not whole or cost is None or cost < 0 or expiry is None or expiry < 0:
             raise ValueError("not the fields of a ticket")
 
@@ -57,7 +62,16 @@ class Ticket:
 def sign_ticket(ticket: Ticket, *keys: bytes) -> str:
     """The signed ticket as text. Several keys are given during key rotation, when the worker's key is unknown."""
     # Not asdict(): it takes longer than the HMAC, and this runs for every route answer.
-    fields = {"e": ticket.e, "w": ticket.w, "c": ticket.c, "r": ticket.r, "n": ticket.n, "x": ticket.x}
+    fields: dict[str, object] = {
+        "e": ticket.e,
+        "w": ticket.w,
+        "c": ticket.c,
+        "r": ticket.r,
+        "n": ticket.n,
+        "x": ticket.x,
+    }
+    if ticket.b:
+        fields["b"] = ticket.b
     body = base64.urlsafe_b64encode(json.dumps(fields, separators=(",", ":")).encode()).rstrip(b"=")
     macs = [base64.urlsafe_b64encode(hmac.digest(key, body, hashlib.sha256)).rstrip(b"=") for key in keys]
     return b".".join([body, *macs]).decode()
@@ -76,9 +90,12 @@ def verify_ticket(text: str, key: bytes, *, worker: str, now: float) -> Ticket:
     if not dot or not any(hmac.compare_digest(one, expected) for one in mac.split(b".")[:_MACS_MAX]):
         raise TicketRefused("ticket_forged", "the ticket is not signed with this worker's key; route again")
     try:
-        ticket = Ticket(**parse_json(base64.urlsafe_b64decode(body + b"=" * (-len(body) % 4))))
+        fields = parse_json(base64.urlsafe_b64decode(body + b"=" * (-len(body) % 4)))
+        if isinstance(fields.get("b"), list):
+            fields["b"] = tuple(fields["b"])
+        ticket = Ticket(**fields)
         ticket.check()
-    except (ValueError, TypeError) as fault:
+    except (ValueError, TypeError, AttributeError) as fault:
         raise TicketRefused("ticket_unreadable", "the ticket is of another version; route again") from fault
     if ticket.w != worker:
         raise TicketRefused("ticket_for_another_worker", "the ticket is for another worker; route again")
