@@ -38,7 +38,7 @@ def open_signing_key(secret: bytes, launch_id: str, sealed: str) -> rsa.RSAPriva
     if not sealed.isascii() or len(sealed) > _SEALED_CHARS:
         return None
     try:
-        data = base64.urlsafe_b64decode(sealed.encode() + b"=" * (-len(sealed) % 4))
+        data = base64.urlsafe_b64decode(sealed.encode() + b"==")
         primes = AESGCM(_sealing_key(secret)).decrypt(
             data[:_NONCE_BYTES], data[_NONCE_BYTES:], launch_id.encode()
         )

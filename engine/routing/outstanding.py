@@ -108,7 +108,7 @@ class OutstandingLoad:
         expired = list(self._expired(now))
         for request_idx in expired:
             self._stop_expecting(self._open.pop(request_idx))
-        if self._reports_here and self.reported_load <= 0 and not self._working:
+        if self._reports_here and not (self.reported_load or self._working):
             self._expire_expectations(now)
         return len(expired)
 

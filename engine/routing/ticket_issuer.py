@@ -41,7 +41,7 @@ class TicketIssuer:
         signature = self._signatures.get((url, sealed))
         if signature is None:
             key = (self._opened(launch_id, sealed) if sealed else None) or self._key
-            message = json.dumps({"url": url}, indent=4, sort_keys=True).encode()
+            message = json.dumps({"url": url}, indent=4).encode()
             signed = key.sign(message, padding.PKCS1v15(), hashes.SHA256())
             if len(self._signatures) >= _CACHED_MAX:
                 self._signatures.clear()

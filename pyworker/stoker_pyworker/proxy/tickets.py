@@ -8,7 +8,7 @@ import hmac
 import msgspec
 
 from stoker_wire.problem import Problem
-from stoker_wire.security.ticket import Ticket, TicketRefused, verify_ticket
+from stoker_wire.security.ticket import PADDING, Ticket, TicketRefused, verify_ticket
 
 _BUCKET_SECONDS = 10
 
@@ -39,7 +39,7 @@ def verify_ticket_fast(text: str, key: bytes, *, worker: str, now: float) -> Tic
     # 32 bytes are 44 characters of base64; the last one is padding and is removed.
     if dot and hmac.compare_digest(mac, expected[:43].translate(_URLSAFE)):
         try:
-            wire = _fields.decode(base64.urlsafe_b64decode(body + b"=" * (-len(body) % 4)))
+            wire = _fields.decode(base64.urlsafe_b64decode(body + PADDING))
         except (msgspec.DecodeError, ValueError, RecursionError):
             pass
         else:

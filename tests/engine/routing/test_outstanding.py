@@ -47,6 +47,46 @@ def test_an_unused_ticket_expires() -> None:
     assert outstanding.load == 0
 
 
+def test_tickets_that_expired_a_while_ago_are_dropped() -> None:
+    outstanding = OutstandingLoad()
+    issue(outstanding, 1, now=0.0)
+    assert outstanding.expire(75.0) == 1
+    assert outstanding.tickets_open == 0
+
+
+def test_assigned_requests_are_listed_until_they_end() -> None:
+    outstanding = OutstandingLoad()
+    issue(outstanding, 1)
+    issue(outstanding, 2)
+    outstanding.report(100.0, [1], now=1.0)
+    assert outstanding.requests == {1, 2}
+    assert [outstanding.knows(request_idx) for request_idx in (1, 2, 3)] == [True, True, False]
+    assert outstanding.finish(2), "it ended before a report showed it"
+    assert outstanding.finish(1)
+    assert outstanding.requests == set()
+
+
+def test_the_load_after_an_end_is_what_was_reported_without_the_request_and_not_below_zero() -> None:
+    outstanding = OutstandingLoad()
+    issue(outstanding, 1)
+    issue(outstanding, 2)
+    outstanding.report(250.0, [1, 2], now=1.0)
+    outstanding.finish(1)
+    assert outstanding.load == 150  # 250 - 100
+    outstanding.report(30.0, [2], now=2.0)
+    outstanding.finish(2)
+    assert outstanding.load == 0  # the worker had done 70 of the 100
+
+
+def test_without_open_tickets_the_open_load_is_exactly_zero() -> None:
+    outstanding = OutstandingLoad()
+    for request_idx, cost in enumerate([0.1, 0.2, 0.3]):
+        issue(outstanding, request_idx, cost)
+    for request_idx in range(3):
+        outstanding.withdraw(request_idx)
+    assert outstanding.open_load == 0.0  # 0.1 + 0.2 + 0.3 - 0.1 - 0.2 - 0.3 is 5.6e-17
+
+
 def test_a_withdrawn_request_is_no_longer_expected() -> None:
     outstanding = OutstandingLoad()
     issue(outstanding, 1)

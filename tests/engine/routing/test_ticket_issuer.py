@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from activities.signing import sealed_signing_key
 from engine.routing import ticket_issuer as ticket_issuer_module
 from engine.routing.outstanding import OutstandingLoad
 from engine.routing.ticket_issuer import TicketIssuer
@@ -80,20 +82,45 @@ def test_a_ticket_is_signed_with_the_secret_of_the_workers_token(ticket_issuer: 
 
 @pytest.mark.usefixtures("small_caches")
 def test_a_full_key_cache_signs_for_the_right_worker(ticket_issuer: TicketIssuer) -> None:
+    kept = []
     for name in "abcdabcd":
         text = ticket(ticket_issuer, launch_id=name)
         assert verify_ticket(text, key_of(NEW, name), worker=name, now=1000.0).w == name
-        assert len(ticket_issuer._ticket_keys) <= 3
+        kept.append(len(ticket_issuer._ticket_keys))
+    assert kept == [1, 2, 3, 1, 2, 3, 1, 2], "a fourth key empties the cache"
 
 
 @pytest.mark.usefixtures("small_caches")
 def test_a_signature_is_made_once_per_url_and_is_of_that_url(ticket_issuer: TicketIssuer) -> None:
     public = load_pem_public_key(ticket_issuer.public_key_pem)
     assert isinstance(public, rsa.RSAPublicKey)
+    kept = []
     for number in (1, 2, 3, 4, 1):
         url = f"http://10.0.0.{number}:3000"
         signature = ticket_issuer.signature(url)
         signed = json.dumps({"url": url}, indent=4, sort_keys=True).encode()
         public.verify(base64.b64decode(signature), signed, padding.PKCS1v15(), hashes.SHA256())
         assert ticket_issuer.signature(url) == signature
-        assert len(ticket_issuer._signatures) <= 3
+        kept.append(len(ticket_issuer._signatures))
+    assert kept == [1, 2, 3, 1, 2]
+
+
+def test_a_worker_that_reports_on_its_launchs_path_gets_a_signature_of_the_launchs_key(
+    ticket_issuer: TicketIssuer,
+) -> None:
+    sealed = sealed_signing_key(OLD, "a")
+    signature = base64.b64decode(ticket_issuer.signature("http://10.0.0.1:3000", "a", sealed))
+    pem = ticket_issuer.public_key_of("a", sealed)
+    assert pem is not None
+    launch, deployment = load_pem_public_key(pem), load_pem_public_key(ticket_issuer.public_key_pem)
+    assert isinstance(launch, rsa.RSAPublicKey)
+    assert isinstance(deployment, rsa.RSAPublicKey)
+    signed = json.dumps({"url": "http://10.0.0.1:3000"}, indent=4).encode()
+    launch.verify(signature, signed, padding.PKCS1v15(), hashes.SHA256())
+    with pytest.raises(InvalidSignature):
+        deployment.verify(signature, signed, padding.PKCS1v15(), hashes.SHA256())
+
+
+def test_the_expiry_of_a_ticket_is_rounded_to_milliseconds(ticket_issuer: TicketIssuer) -> None:
+    text = ticket(ticket_issuer, now=1000.1236)
+    assert verify_ticket(text, key_of(NEW), worker="a", now=1000.0).x == 1060.124
