@@ -11,9 +11,9 @@ from controller.decision_log import DecisionLog
 from controller.whatif.advice import Advice
 from policy.load.history import LoadHistory
 from policy.state.billing import CostLedger, accrue
+from policy.state.machine_stats import remember_hosts
 from policy.state.observation import Memory, Observation, Offers
 from policy.state.plan import Plan, Targets, Wait
-from policy.state.plan_effects import expected_learned
 from policy.state.worker import MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.control import EndpointSpec
@@ -200,7 +200,7 @@ class EndpointStateBook:
         """Store the plan's memory, targets and waits. Its operations are applied by the controller."""
         record = self.record
         record.memory = plan.memory
-        record.learned = expected_learned(record.learned, plan, now)
+        record.learned = remember_hosts(record.learned, plan.failed_hosts, now)
         before = {(wait.subject, wait.code) for wait in record.waits}
         for wait in plan.waits:
             if (wait.subject, wait.code) not in before:

@@ -34,11 +34,6 @@ from stoker_wire.states import WorkerState as S
 from stoker_wire.workergroup import Workergroup
 
 
-def find_faults(observation: Observation, plan: Plan, tuning: Tuning = DEFAULT_TUNING) -> tuple[str, ...]:
-    """The faults of the plan, one sentence each; empty: the plan may be carried out."""
-    return drop_faulty(observation, plan, tuning)[1]
-
-
 def drop_faulty(
     observation: Observation, plan: Plan, tuning: Tuning = DEFAULT_TUNING
 ) -> tuple[Plan, tuple[str, ...]]:

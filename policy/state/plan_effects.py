@@ -1,62 +1,19 @@
-"""The effect of a plan on the records: the state right after its operations have begun."""
-
-from collections.abc import Iterable
-from dataclasses import replace
+"""The effect of an operation on a worker's record: its state right after the operation has begun."""
 
 from policy.state.lifecycle import InvalidTransition, advance, counts_in_full
-from policy.state.machine_stats import remember_hosts
-from policy.state.observation import Observation
 from policy.state.plan import (
     Activate,
     CancelDrain,
     Destroy,
     Operation,
-    Plan,
-    PollInstances,
     Reboot,
     Recruit,
-    Search,
     StartDrain,
     Stop,
     Update,
 )
-from policy.state.worker import MachineStats, Worker
+from policy.state.worker import Worker
 from stoker_wire.states import WorkerState as S
-
-
-def expected(fleet: Iterable[Worker], plan: Plan, now: float) -> tuple[Worker, ...]:
-    """The workers once these operations have begun. Operations on workers that are gone are ignored."""
-    workers = {worker.launch_id: worker for worker in fleet}
-    for operation in plan.operations:
-        if isinstance(operation, Recruit):
-            recruited = launched_worker(operation, now)
-            workers[recruited.launch_id] = recruited
-        elif not isinstance(operation, Search | PollInstances) and operation.launch_id in workers:
-            worker = workers[operation.launch_id]
-            workers[worker.launch_id] = apply_operation(worker, operation, now)
-    return tuple(workers.values())
-
-
-def expected_learned(learned: MachineStats, plan: Plan, now: float) -> MachineStats:
-    """The machine statistics with the hosts that the plan blocks."""
-    return remember_hosts(learned, plan.failed_hosts, now)
-
-
-def after(observation: Observation, plan: Plan) -> Observation:
-    """The observation at the same time with the plan's operations begun. Planning on it changes nothing."""
-    recruited = {each.launch_id for each in plan.operations if isinstance(each, Recruit)}
-    searching = {each.workergroup_id for each in plan.operations if isinstance(each, Search)}
-    return replace(
-        observation,
-        workers=expected(observation.workers, plan, observation.now),
-        learned=expected_learned(observation.learned, plan, observation.now),
-        memory=plan.memory,
-        listing_in_progress=observation.listing_in_progress
-        or any(isinstance(each, PollInstances) for each in plan.operations),
-        searching=tuple(sorted(searching.union(observation.searching))),
-        launch_ids=tuple(each for each in observation.launch_ids if each not in recruited),
-    )
-
 
 _ALLOWED = {
     "activate": frozenset({S.INACTIVE, S.CREATED}),

@@ -6,7 +6,6 @@ decision log.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from policy.capacity.perf_bounds import PerfBound, perf_bound
 from policy.state.host_failures import cause_of
@@ -22,78 +21,10 @@ from policy.state.machine_stats import (
 from policy.state.worker import HostFailure, MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
 from policy.wording import duration
+from stoker_wire.messages import WorkerMetrics
 from stoker_wire.states import WorkerState as S
 
 _ERROR_CHARS = 300
-
-
-class WorkerReport(Protocol):
-    """A worker report as forwarded by an engine. `stoker_wire.messages.WorkerMetrics` satisfies it."""
-
-    @property
-    def instance_id(self) -> int:
-        """The marketplace instance; 0: unknown."""
-        ...
-
-    @property
-    def condition(self) -> str:
-        """`loading`, `ready` or `error`."""
-        ...
-
-    @property
-    def perf(self) -> float:
-        """Benchmark result, load/s; 0 before the benchmark."""
-        ...
-
-    @property
-    def load(self) -> float:
-        """Load that it holds, including load routed to it."""
-        ...
-
-    @property
-    def in_flight(self) -> int:
-        """Requests that it holds, from its own report."""
-        ...
-
-    @property
-    def tickets_open(self) -> int:
-        """Tickets of this engine that it has not received yet."""
-        ...
-
-    @property
-    def reported_at(self) -> float:
-        """When its last report arrived, Unix seconds; 0: no report."""
-        ...
-
-    @property
-    def url(self) -> str:
-        """The URL of its server."""
-        ...
-
-    @property
-    def official(self) -> bool:
-        """It runs the official package's worker."""
-        ...
-
-    @property
-    def error(self) -> str:
-        """Its error message, or empty."""
-        ...
-
-    @property
-    def suspect_since(self) -> float | None:
-        """Since when clients report that it does not answer, without a later report of its own."""
-        ...
-
-    @property
-    def incarnation(self) -> str:
-        """Id of the reporting process; empty: unknown."""
-        ...
-
-    @property
-    def started_at(self) -> float:
-        """When that process started, from the engine's clock and the process's age; 0: unknown."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +37,6 @@ class FoldResult:
     lines: tuple[str, ...] = ()
     """Lines for the decision log; empty if nothing significant changed."""
 
-    @property
-    def material(self) -> bool:
-        """Whether a new plan could differ: a line was logged."""
-        return bool(self.lines)
-
 
 _RESTARTING = frozenset({S.STARTING, S.REBOOTING, S.UPDATE_REBOOTING, S.UPDATE_STARTING})
 RESTARTS = frozenset({"reboot", "update"})
@@ -121,7 +47,7 @@ _ENDING = frozenset({S.STOPPING, S.INACTIVE, S.DESTROYING})
 
 def fold_metrics(
     worker: Worker,
-    report: WorkerReport,
+    report: WorkerMetrics,
     *,
     now: float,
     learned: MachineStats,
@@ -167,7 +93,7 @@ def fold_metrics(
     return _report_loading(worker, report, now, learned, replaced=replaced)
 
 
-def _is_late(worker: Worker, report: WorkerReport, now: float) -> bool:
+def _is_late(worker: Worker, report: WorkerMetrics, now: float) -> bool:
     """Whether the report comes from a process that has ended."""
     if report.reported_at <= 0:
         return False
@@ -194,14 +120,14 @@ def _is_late(worker: Worker, report: WorkerReport, now: float) -> bool:
     )
 
 
-def _is_after_late_reports(worker: Worker, report: WorkerReport) -> bool:
+def _is_after_late_reports(worker: Worker, report: WorkerMetrics) -> bool:
     """Whether a worker that was ordered to end reports later than any late report could arrive."""
     ordered_at = max(worker.since, worker.stop_accepted_at if worker.state is S.STOPPING else 0.0)
     return report.reported_at > ordered_at + DEFAULT_TUNING.late_report_seconds
 
 
 def _report_while_ending(
-    worker: Worker, report: WorkerReport, now: float, learned: MachineStats
+    worker: Worker, report: WorkerMetrics, now: float, learned: MachineStats
 ) -> FoldResult:
     """The worker still runs after a stop or release: count its cost, and repeat the operation or use it."""
     if report.reported_at <= 0 or worker.operation or worker.still_reporting:
@@ -237,7 +163,7 @@ def _report_while_ending(
     )
 
 
-def _suspicion(worker: Worker, report: WorkerReport) -> float | None:
+def _suspicion(worker: Worker, report: WorkerMetrics) -> float | None:
     """The suspicion after a report. One older than the process concerns an earlier process.
 
     Only a later report of the worker clears it; a missing suspicion at another engine does not.
@@ -258,7 +184,7 @@ def fold_drain_seen(worker: Worker, *, at: float) -> Worker:
 
 
 def _report_ready(
-    worker: Worker, report: WorkerReport, now: float, learned: MachineStats, bound: PerfBound | None
+    worker: Worker, report: WorkerMetrics, now: float, learned: MachineStats, bound: PerfBound | None
 ) -> FoldResult:
     perf = report.perf or worker.perf
     if bound is None or perf <= bound.perf:
@@ -276,7 +202,7 @@ def _report_ready(
 
 
 def _ready(
-    worker: Worker, report: WorkerReport, perf: float, now: float, learned: MachineStats
+    worker: Worker, report: WorkerMetrics, perf: float, now: float, learned: MachineStats
 ) -> FoldResult:
     """The worker after it reported ready with an accepted perf."""
     if worker.state is S.READY:
@@ -303,7 +229,7 @@ def _ready(
 
 
 def _report_loading(
-    worker: Worker, report: WorkerReport, now: float, learned: MachineStats, *, replaced: bool
+    worker: Worker, report: WorkerMetrics, now: float, learned: MachineStats, *, replaced: bool
 ) -> FoldResult:
     if worker.state is S.READY or (worker.state is S.ERROR and worker.loaded_once and replaced):
         if report.reported_at <= worker.since:
@@ -316,7 +242,7 @@ def _report_loading(
     return FoldResult(worker=worker, learned=learned)
 
 
-def _report_error(worker: Worker, report: WorkerReport, now: float, learned: MachineStats) -> FoldResult:
+def _report_error(worker: Worker, report: WorkerMetrics, now: float, learned: MachineStats) -> FoldResult:
     error = (report.error or "it reports an error without a message")[:_ERROR_CHARS]
     if worker.state is S.ERROR:
         return FoldResult(worker=worker.replace(error=error), learned=learned)

@@ -4,15 +4,17 @@ from dataclasses import replace
 
 from policy.capacity.budget import counted_dollars_per_hour
 from policy.load.history import LoadHistory, fold
-from policy.planning.plan_validation import find_faults
+from policy.planning.plan_validation import drop_faulty
 from policy.planning.planner import plan
+from policy.state.machine_stats import remember_hosts
 from policy.state.observation import Memory, Observation, Offers
-from policy.state.plan import Plan, Recruit, Search, StartDrain
-from policy.state.plan_effects import after
+from policy.state.plan import Plan, PollInstances, Recruit, Search, StartDrain
+from policy.state.plan_effects import apply_operation, launched_worker
 from policy.state.worker import Drain, Goal, KindRecord, MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer
+from stoker_wire.messages import WorkerMetrics
 from stoker_wire.states import WorkerState as S
 from stoker_wire.workergroup import Workergroup
 
@@ -58,6 +60,12 @@ def worker(name: str, state=READY, *, perf=100.0, price=0.3, since=NOW - 1000, *
         }
         | given
     )
+
+
+def report(**given) -> WorkerMetrics:
+    """What an engine sends of a ready worker. Tests set the field that they are about."""
+    usual = {"launch_id": "w", "instance_id": 77, "condition": "ready", "perf": 120.0, "reported_at": NOW}
+    return WorkerMetrics(**usual | {"url": "http://w"} | given)
 
 
 def draining(
@@ -126,6 +134,35 @@ def see(*workers: Worker, config: EndpointConfig | None = None, **given) -> Obse
             "launch_ids": IDS,
         }
         | given
+    )
+
+
+def find_faults(observation: Observation, decided: Plan) -> tuple[str, ...]:
+    """What the validation takes out of a plan, one sentence each."""
+    return drop_faulty(observation, decided)[1]
+
+
+def after(observation: Observation, decided: Plan) -> Observation:
+    """The observation at the same time with the plan's operations begun. Planning on it changes nothing."""
+    now, workers = observation.now, {worker.launch_id: worker for worker in observation.workers}
+    searching = set(observation.searching)
+    for operation in decided.operations:
+        if isinstance(operation, Search):
+            searching.add(operation.workergroup_id)
+        elif isinstance(operation, Recruit):
+            workers[operation.launch_id] = launched_worker(operation, now)
+        elif not isinstance(operation, PollInstances) and operation.launch_id in workers:
+            workers[operation.launch_id] = apply_operation(workers[operation.launch_id], operation, now)
+    recruited = {each.launch_id for each in decided.operations if isinstance(each, Recruit)}
+    return replace(
+        observation,
+        workers=tuple(workers.values()),
+        learned=remember_hosts(observation.learned, decided.failed_hosts, now),
+        memory=decided.memory,
+        listing_in_progress=observation.listing_in_progress
+        or any(isinstance(each, PollInstances) for each in decided.operations),
+        searching=tuple(sorted(searching)),
+        launch_ids=tuple(each for each in observation.launch_ids if each not in recruited),
     )
 
 

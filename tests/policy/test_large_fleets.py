@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from policy.planning.plan_validation import find_faults
 from policy.planning.planner import plan
 from tests.policy.builders import (
     BOOTING,
@@ -14,6 +13,7 @@ from tests.policy.builders import (
     NOW,
     draining,
     endpoint,
+    find_faults,
     group,
     held_before,
     plenty,

@@ -6,12 +6,13 @@ import pytest
 
 from policy.planning.planner import plan
 from policy.state.plan import Destroy, Recruit
-from policy.state.plan_effects import after, apply_operation, launched_worker
+from policy.state.plan_effects import apply_operation, launched_worker
 from policy.state.worker import Goal, MachineStats
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (
     COLD,
     NOW,
+    after,
     brief,
     committed_dollars_per_hour,
     decide,

@@ -4,16 +4,24 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from policy.load.history import LoadHistory, fold
-from policy.planning.plan_validation import find_faults
 from policy.planning.planner import plan
 from policy.state.observation import Observation
 from policy.state.plan import Destroy, StartDrain, Stop
-from policy.state.plan_effects import after
 from policy.state.worker import Drain, Goal, HostFailure, KindRecord, MachineStats
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.endpoint import EndpointConfig, EndpointState
 from stoker_wire.states import WorkerState as S
-from tests.policy.builders import IDS, NOW, committed_dollars_per_hour, group, offer, offers, worker
+from tests.policy.builders import (
+    IDS,
+    NOW,
+    after,
+    committed_dollars_per_hour,
+    find_faults,
+    group,
+    offer,
+    offers,
+    worker,
+)
 
 KINDS = ("RTX 3090", "RTX 4090", "H100", "A100")
 some = settings(

@@ -3,17 +3,21 @@
 from dataclasses import dataclass, field, replace
 
 from policy.load.history import LoadHistory, fold
-from policy.planning.plan_validation import find_faults
 from policy.planning.planner import plan
 from policy.state.lifecycle import advance, is_booting
-from policy.state.machine_stats import learn_boot, learn_perf, learn_start
+from policy.state.machine_stats import learn_boot, learn_perf, learn_start, remember_hosts
 from policy.state.observation import Memory, Observation, Offers
 from policy.state.plan import PollInstances, Search
-from policy.state.plan_effects import after, expected_learned
 from policy.state.worker import MachineStats, Worker
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S
-from tests.policy.builders import NOW, group, offer
+from tests.policy.builders import (
+    NOW,
+    after,
+    find_faults,
+    group,
+    offer,
+)
 
 TICK = 5.0
 
@@ -121,7 +125,7 @@ class World:
         assert again.operations == (), [each.reason for each in again.operations]
         result = after(seen, decided)
         self.workers = tuple(each for each in result.workers if each.operation != "destroy")
-        self.learned = expected_learned(self.learned, decided, self.now)
+        self.learned = remember_hosts(self.learned, decided.failed_hosts, self.now)
         self.memory = decided.memory
         for operation in decided.operations:
             if isinstance(operation, PollInstances):

@@ -1,6 +1,6 @@
 """Bounds for reported perfs: a false report attracts a bounded share of requests and is not recorded."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,26 +12,9 @@ from policy.state.worker import KindRecord, MachineStats
 from policy.state.worker_events import fold_metrics
 from policy.tuning import DEFAULT_TUNING as TUNING
 from stoker_wire.states import WorkerState as S
-from tests.policy.builders import NOW, worker
+from tests.policy.builders import NOW, report, worker
 
 KIND, OTHER = "1x RTX 4090", "1x H100"
-
-
-@dataclass(frozen=True)
-class Claims:
-    perf: float
-    condition: str = "ready"
-    instance_id: int = 77
-    load: float = 0.0
-    in_flight: int = 0
-    tickets_open: int = 0
-    reported_at: float = NOW
-    url: str = "http://w"
-    error: str = ""
-    suspect_since: float | None = None
-    official: bool = False
-    incarnation: str = ""
-    started_at: float = 0.0
 
 
 def fleet(*perfs, kind=KIND):
@@ -44,7 +27,7 @@ def record(perf, samples, kind=KIND):
 
 def fold_report(about, perf, beside=(), learned=None):
     return fold_metrics(
-        about, Claims(perf), now=NOW, learned=learned or MachineStats(), fleet=[about, *beside]
+        about, report(perf=perf), now=NOW, learned=learned or MachineStats(), fleet=[about, *beside]
     )
 
 

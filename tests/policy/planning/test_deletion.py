@@ -5,12 +5,19 @@ from dataclasses import replace
 from hypothesis import given
 
 from policy.planning.deletion import plan_deletion
-from policy.planning.plan_validation import find_faults
 from policy.planning.planner import plan
-from policy.state.plan_effects import after
 from policy.state.worker import Goal
 from stoker_wire.states import WorkerState as S
-from tests.policy.builders import COLD, NOW, brief, draining, see, worker
+from tests.policy.builders import (
+    COLD,
+    NOW,
+    after,
+    brief,
+    draining,
+    find_faults,
+    see,
+    worker,
+)
 from tests.policy.test_properties import observations, some
 
 

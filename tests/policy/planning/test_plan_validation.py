@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from policy.planning.plan_validation import drop_faulty, find_faults
+from policy.planning.plan_validation import drop_faulty
 from policy.state.plan import (
     Activate,
     Destroy,
@@ -14,7 +14,19 @@ from policy.state.plan import (
 )
 from policy.state.worker import Drain, Goal, HostFailure
 from stoker_wire.states import WorkerState as S
-from tests.policy.builders import COLD, IDS, NOW, draining, endpoint, knows, offer, see, steady, worker
+from tests.policy.builders import (
+    COLD,
+    IDS,
+    NOW,
+    draining,
+    endpoint,
+    find_faults,
+    knows,
+    offer,
+    see,
+    steady,
+    worker,
+)
 
 WHY = "because the test says so"
 

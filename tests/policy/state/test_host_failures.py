@@ -7,11 +7,21 @@ import pytest
 from policy.state.host_failures import cause_of, split
 from policy.state.machine_stats import remember_hosts
 from policy.state.observation import Observation
-from policy.state.plan_effects import expected_learned
 from policy.state.worker import HostFailure, MachineStats, Worker
 from policy.state.worker_events import fold_operation_result
 from stoker_wire.states import WorkerState as S
-from tests.policy.builders import NOW, brief, decide, endpoint, group, knows, offer, offers, see, worker
+from tests.policy.builders import (
+    NOW,
+    brief,
+    decide,
+    endpoint,
+    group,
+    knows,
+    offer,
+    offers,
+    see,
+    worker,
+)
 
 ASSERT = "the model's log says: CUDA error: device-side assert triggered (pid {}, port 180{})"
 
@@ -25,7 +35,7 @@ def broken(number: int, error: str = ASSERT, **changes: object) -> Worker:
 def after(*workers: Worker, learned: MachineStats | None = None, **more: object) -> MachineStats:
     """The machine statistics after these workers were given up."""
     seen = see(*workers, learned=learned or knows(), **more)
-    return expected_learned(seen.learned, decide(seen), NOW)
+    return remember_hosts(seen.learned, decide(seen).failed_hosts, NOW)
 
 
 def blocked(learned: MachineStats, *workers: Worker, now: float = NOW) -> list[int]:

@@ -1,7 +1,5 @@
 """Late reports of ended processes are ignored; machines that run after a stop are stopped again."""
 
-from dataclasses import dataclass
-
 import pytest
 
 from policy.capacity.budget import counted_dollars_per_hour
@@ -12,35 +10,16 @@ from policy.state.plan_effects import apply_operation
 from policy.state.worker import MachineStats, Worker
 from policy.state.worker_events import fold_metrics, fold_operation_result
 from stoker_wire.states import WorkerState as S
-from tests.policy.builders import NOW, brief, decide, draining, endpoint, see, steady, worker
+from tests.policy.builders import NOW, brief, decide, draining, endpoint, report, see, steady, worker
 
 
-@dataclass(frozen=True)
-class Report:
+def fold_report(about: Worker, now: float | None = None, *, age: float = 3600.0, **fields):
     """A report of process `incarnation`, which is `age` seconds old when it arrives at the engine."""
-
-    incarnation: str = "a"
-    condition: str = "ready"
-    error: str = ""
-    reported_at: float = NOW
-    age: float = 3600.0
-    perf: float = 100.0
-    load: float = 0.0
-    in_flight: int = 0
-    tickets_open: int = 0
-    suspect_since: float | None = None
-    url: str = "http://w"
-    official: bool = False
-    instance_id: int = 77
-
-    @property
-    def started_at(self) -> float:
-        return self.reported_at - self.age if self.age else 0.0
-
-
-def fold_report(about: Worker, now: float | None = None, **fields):
-    report = Report(**fields)
-    return fold_metrics(about, report, now=report.reported_at if now is None else now, learned=MachineStats())
+    usual = {"incarnation": "a", "perf": 100.0, "reported_at": NOW}
+    fields = usual | fields
+    started_at = fields["reported_at"] - age if age else 0.0
+    at = fields["reported_at"] if now is None else now
+    return fold_metrics(about, report(started_at=started_at, **fields), now=at, learned=MachineStats())
 
 
 def ready(**given) -> Worker:

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from policy.state.lifecycle import advance
-from policy.state.plan_effects import after
 from policy.state.reconcile import fold_listing
 from policy.state.worker import MachineStats
 from stoker_wire.market import Instance
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (
     NOW,
+    after,
     brief,
     decide,
     endpoint,

@@ -1,5 +1,3 @@
-from dataclasses import dataclass
-
 import pytest
 
 from policy.state.billing import CostLedger, accrue
@@ -9,28 +7,11 @@ from policy.state.worker import HostFailure, MachineStats
 from policy.state.worker_events import fold_drain_seen, fold_metrics, fold_operation_result
 from stoker_wire.market import Instance
 from stoker_wire.states import WorkerState as S
-from tests.policy.builders import COLD, NOW, committed_dollars_per_hour, draining, worker
-
-
-@dataclass(frozen=True)
-class Report:
-    condition: str = "ready"
-    instance_id: int = 77
-    perf: float = 120.0
-    load: float = 0.0
-    in_flight: int = 0
-    tickets_open: int = 0
-    reported_at: float = NOW
-    url: str = "http://w"
-    error: str = ""
-    suspect_since: float | None = None
-    official: bool = False
-    incarnation: str = ""
-    started_at: float = 0.0
+from tests.policy.builders import COLD, NOW, committed_dollars_per_hour, draining, report, worker
 
 
 def fold_report(about, **fields):
-    return fold_metrics(about, Report(**fields), now=NOW, learned=MachineStats())
+    return fold_metrics(about, report(**fields), now=NOW, learned=MachineStats())
 
 
 # Reports
@@ -57,7 +38,7 @@ def test_a_ready_report_ends_a_start_and_records_its_time():
 def test_a_report_from_before_a_restart_does_not_end_it(state):
     folded = fold_report(worker("w", state, since=NOW, loaded_once=True), reported_at=NOW)
     assert folded.worker.state is state
-    assert not folded.material
+    assert folded.lines == ()
 
 
 @pytest.mark.parametrize(("state", "operation"), [(S.REBOOTING, "reboot"), (S.UPDATE_REBOOTING, "update")])
@@ -80,7 +61,7 @@ def test_an_older_report_updates_only_the_tickets():
 
 def test_tickets_of_several_engines_are_passed_as_a_sum():
     folded = fold_metrics(
-        worker("w"), Report(tickets_open=1), now=NOW, learned=MachineStats(), tickets_open=4
+        worker("w"), report(tickets_open=1), now=NOW, learned=MachineStats(), tickets_open=4
     )
     assert folded.worker.tickets_open == 4
 
