@@ -171,30 +171,23 @@ class PlanBuilder:
 
     def activate(self, worker: Worker, why: Reason) -> None:
         """Start a cold worker."""
-        self.order(Activate(launch_id=worker.launch_id, reason=why.text, numbers=self._numbers(worker, why)))
+        self._order_on(Activate, worker, why)
 
     def stop(self, worker: Worker, why: Reason) -> None:
         """Stop a worker and keep its disk."""
-        self.order(Stop(launch_id=worker.launch_id, reason=why.text, numbers=self._numbers(worker, why)))
+        self._order_on(Stop, worker, why)
 
     def destroy(self, worker: Worker, why: Reason) -> None:
         """Release a worker for good."""
-        self.order(Destroy(launch_id=worker.launch_id, reason=why.text, numbers=self._numbers(worker, why)))
+        self._order_on(Destroy, worker, why)
 
     def reboot(self, worker: Worker, why: Reason) -> None:
         """Restart a worker's container."""
-        self.order(Reboot(launch_id=worker.launch_id, reason=why.text, numbers=self._numbers(worker, why)))
+        self._order_on(Reboot, worker, why)
 
     def update(self, worker: Worker, why: Reason) -> None:
         """Bring a worker to the current revision of its workergroup."""
-        self.order(
-            Update(
-                launch_id=worker.launch_id,
-                revision=self.groups[worker.workergroup_id].revision,
-                reason=why.text,
-                numbers=self._numbers(worker, why),
-            )
-        )
+        self._order_on(Update, worker, why, revision=self.groups[worker.workergroup_id].revision)
 
     def drain(
         self,
@@ -216,24 +209,16 @@ class PlanBuilder:
             reason=cause or why.text,
             until_idle=until_idle,
         )
-        self.order(
-            StartDrain(
-                launch_id=worker.launch_id, drain=drain, reason=why.text, numbers=self._numbers(worker, why)
-            )
-        )
+        self._order_on(StartDrain, worker, why, drain=drain)
 
     def cancel_drain(self, worker: Worker, why: Reason) -> None:
         """Take a draining worker back into service."""
-        self.order(
-            CancelDrain(launch_id=worker.launch_id, reason=why.text, numbers=self._numbers(worker, why))
-        )
+        self._order_on(CancelDrain, worker, why)
 
-    def _numbers(self, worker: Worker, why: Reason) -> dict[str, float]:
-        return {
-            "perf": self.perfs.worker(worker),
-            "dollars_per_hour": worker.dollars_per_hour,
-            **why.numbers,
-        }
+    def _order_on(self, kind: Callable[..., Operation], worker: Worker, why: Reason, **more: object) -> None:
+        numbers = {"perf": self.perfs.worker(worker), "dollars_per_hour": worker.dollars_per_hour}
+        given = {"reason": why.text, "numbers": {**numbers, **why.numbers}, **more}
+        self.order(kind(launch_id=worker.launch_id, **given))
 
     # -- waits
 
