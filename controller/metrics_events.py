@@ -51,7 +51,6 @@ def _fold(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str | Non
         requests=batch.arrived_requests,
         queued_load=batch.queued_load,
         queued_requests=batch.queued_requests,
-        oldest_wait_s=batch.oldest_wait_s,
         last_request_at=batch.last_request_at,
     )
     reasons = [batch.urgent, *(_worker(book, report, now) for report in batch.workers)]

@@ -224,13 +224,10 @@ class _Life:
     def _load(self) -> LoadHistory:
         """What its engines would say: the arrivals up to now, and its own queue."""
         load = as_of(self._seen.load, self.clock)
-        capacity = self._ready()
         return replace(
             load,
             backlog_load=self._backlog,
             backlog_requests=math.ceil(self._backlog / self._cost),
-            oldest_wait_s=self._backlog / capacity if capacity > 0 else DEFAULT_TUNING.whatif_step_seconds,
-            backlog_at=self.clock,
         )
 
     def _worker(self, machine: WhatIfMachine, *, busy: bool) -> Worker:

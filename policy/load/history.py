@@ -1,7 +1,6 @@
 """Load history: how much load arrived, in time buckets of several resolutions, and how much is queued."""
 
 from dataclasses import dataclass, replace
-from typing import TypedDict
 
 from policy.tuning import DEFAULT_TUNING
 
@@ -38,7 +37,6 @@ class EngineReport:
     at: float
     load: float = 0.0
     requests: int = 0
-    oldest_wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +57,6 @@ class LoadHistory:
     backlog_load: float = 0.0
     """Load in the engines' queues now, not yet routed to a worker."""
     backlog_requests: int = 0
-    oldest_wait_s: float = 0.0
-    """How long the first queued request has waited."""
-    backlog_at: float = 0.0
-    """When the backlog was reported."""
     last_request_at: float | None = None
     mean_cost: float = 0.0
     """Load per request, smoothed; 0: the engines have not counted requests."""
@@ -92,7 +86,6 @@ def fold(
     requests: int = 0,
     queued_load: float = 0.0,
     queued_requests: int = 0,
-    oldest_wait_s: float = 0.0,
     last_request_at: float | None = None,
 ) -> LoadHistory:
     """The history with one engine's report added: `load` arrived in the `window_s` seconds before `at`, as `requests`.
@@ -103,12 +96,7 @@ def fold(
     if before is not None and sequence <= before.sequence:
         return history
     report = EngineReport(
-        engine_id=engine_id,
-        sequence=sequence,
-        at=at,
-        load=queued_load,
-        requests=queued_requests,
-        oldest_wait_s=oldest_wait_s,
+        engine_id=engine_id, sequence=sequence, at=at, load=queued_load, requests=queued_requests
     )
     known_until = max(at, history.known_until or at)
     start = at - max(window_s, 0.0)
@@ -126,6 +114,7 @@ def fold(
     last_requests = [each for each in (history.last_request_at, last_request_at) if each is not None]
     engines = [other for other in history.engines if other.engine_id != engine_id]
     engines = sorted((*engines, report), key=lambda each: each.engine_id)
+    live = tuple([each for each in engines if _is_live(each, known_until)]) or tuple(engines)
     return replace(
         history,
         seconds=grown["seconds"],
@@ -135,7 +124,9 @@ def fold(
         known_until=known_until,
         last_request_at=max(last_requests, default=None),
         mean_cost=_mean_cost(history.mean_cost, load, requests),
-        **_backlog(tuple(engines), history.backlog_at, known_until),
+        engines=live,
+        backlog_load=sum([each.load for each in live]),
+        backlog_requests=sum([each.requests for each in live]),
     )
 
 
@@ -144,26 +135,6 @@ def _mean_cost(before: float, load: float, requests: int) -> float:
         return before
     share = min(1.0, requests / DEFAULT_TUNING.mean_cost_requests) if before > 0 else 1.0
     return before + (load / requests - before) * share
-
-
-class _Backlog(TypedDict):
-    engines: tuple[EngineReport, ...]
-    backlog_load: float
-    backlog_requests: int
-    oldest_wait_s: float
-    backlog_at: float
-
-
-def _backlog(engines: tuple[EngineReport, ...], before: float, now: float) -> _Backlog:
-    """The backlog fields, from the engines that still report."""
-    live = tuple([report for report in engines if _is_live(report, now)]) or engines
-    return _Backlog(
-        engines=live,
-        backlog_load=sum([report.load for report in live]),
-        backlog_requests=sum([report.requests for report in live]),
-        oldest_wait_s=max([report.oldest_wait_s for report in live], default=0.0),
-        backlog_at=max([report.at for report in live], default=before),
-    )
 
 
 def _is_live(report: EngineReport, now: float) -> bool:

@@ -101,8 +101,8 @@ def remember_demand(builder: PlanBuilder, inputs: PlanInputs) -> None:
     # The disk of a worker that was hot once is kept while it costs less than the boot that it saves.
     pool = max(demand.sustained * inputs.parameters.cold_mult, demand.predicted)
     total = update_peaks(memory.total_peaks, pool, now, tuning.total_hold_seconds)
-    supply, util = builder.supply(), inputs.target_util
     if builder.observation.memory is None:
+        supply, util = builder.supply(), inputs.target_util
         # A planner without memory removes nothing: it takes the present capacity for the recent demand.
         hot = update_peaks(((now, supply.ready * util),), demand.arrivals, now, hold)
         total = update_peaks(((now, supply.total * util),), pool, now, tuning.total_hold_seconds)
@@ -113,8 +113,6 @@ def remember_demand(builder: PlanBuilder, inputs: PlanInputs) -> None:
         hot_peaks=hot,
         total_peaks=total,
         keepalive=inputs.keepalive,
-        below_since=_since(memory.below_since, now) if demand.hot < supply.ready else None,
-        cold_below_since=_since(memory.cold_below_since, now) if demand.total < supply.total else None,
     )
     if inputs.retention.seasonal:
         rise = next_rise(inputs.keepalive.minute_peaks, now, inputs.seasonal_lead_seconds, tuning)
@@ -133,10 +131,6 @@ def remember_demand(builder: PlanBuilder, inputs: PlanInputs) -> None:
         builder.wakes.append(last + timeout)
 
 
-def _since(before: float | None, now: float) -> float:
-    return before if before is not None else now
-
-
 def _last_worker_kept_until(inputs: PlanInputs) -> float:
     """Until when the last hot worker is kept longer than the others; 0: it is not."""
     if not inputs.retention.keep_last_worker or inputs.is_inactive:
@@ -153,7 +147,8 @@ def add_hot_capacity(builder: PlanBuilder, inputs: PlanInputs) -> None:
     wanted = demand.hot + extra
     gap = 0.0 if supply.unknown_booting else wanted - supply.hot
     if gap > LOAD_EPSILON / 2:
-        since = _since(builder.memory.above_since, builder.now)
+        above_since = builder.memory.above_since
+        since = builder.now if above_since is None else above_since
         builder.remember(above_since=since)
         if _is_urgent(builder, inputs, gap) or builder.now - since >= builder.tuning.scale_up_hold_seconds:
             why = _why_more(builder, inputs, wanted, supply.hot, extra)

@@ -71,10 +71,6 @@ class CostLedger:
         """Billed minus estimated dollars."""
         return self.closed_difference + sum(each.dollars - each.estimated for each in self.accounts)
 
-    def of(self, state: str) -> float:
-        """The estimated cost of workers in this state."""
-        return dict(self.by_state).get(state, 0.0)
-
     @property
     def bills_since(self) -> float | None:
         """The start of the time for which bills are needed; None: nothing was recorded.

@@ -65,10 +65,6 @@ class Memory:
 
     above_since: float | None = None
     """Since when the demand has exceeded the hot capacity."""
-    below_since: float | None = None
-    """Since when the hot demand has been below the ready capacity."""
-    cold_below_since: float | None = None
-    """Since when the total demand has been below the total capacity."""
     grew_at: float | None = None
     """When hot capacity was last added; drains wait for `Tuning.scale_down_cooldown_seconds` after it."""
     hot_peaks: tuple[tuple[float, float], ...] = ()

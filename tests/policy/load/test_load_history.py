@@ -32,14 +32,10 @@ def test_an_older_or_repeated_report_changes_nothing():
 
 
 def test_the_backlog_is_the_sum_over_engines():
-    history = with_report(
-        LoadHistory(), 1, 1000.0, 100.0, queued_load=30.0, queued_requests=3, oldest_wait_s=4.0
-    )
-    history = with_report(
-        history, 1, 1000.0, 50.0, engine="e2", queued_load=10.0, queued_requests=1, oldest_wait_s=9.0
-    )
+    history = with_report(LoadHistory(), 1, 1000.0, 100.0, queued_load=30.0, queued_requests=3)
+    history = with_report(history, 1, 1000.0, 50.0, engine="e2", queued_load=10.0, queued_requests=1)
     assert history.seconds == ((995.0, 150.0),)
-    assert (history.backlog_load, history.backlog_requests, history.oldest_wait_s) == (40.0, 4, 9.0)
+    assert (history.backlog_load, history.backlog_requests) == (40.0, 4)
 
 
 def test_the_queue_of_a_gone_engine_is_removed():

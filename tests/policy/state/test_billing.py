@@ -49,7 +49,7 @@ def test_a_bill_replaces_the_estimate_of_the_time_it_covers() -> None:
     assert ledger.dollars == pytest.approx(0.20 + 0.18)
     ledger = accrue(ledger, crowd, 2 * HOUR)
     assert ledger.dollars == pytest.approx(0.20 + 0.18 + 0.36)
-    assert ledger.of("idle") == pytest.approx(0.72), "the figures by state stay what was recorded"
+    assert dict(ledger.by_state)["idle"] == pytest.approx(0.72), "the figures by state stay what was recorded"
 
 
 def test_the_final_bill_of_a_gone_instance_closes_its_account() -> None:

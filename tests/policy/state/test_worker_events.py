@@ -344,7 +344,7 @@ def test_host_blocks_expire():
 def test_dollars_are_counted_by_state():
     crowd = [worker("hot", price=0.36), worker("cold", COLD), worker("new", S.PENDING)]
     ledger = accrue(accrue(CostLedger(), crowd, NOW), crowd, NOW + 1000)
-    assert ledger.of("idle") == pytest.approx(0.1)
-    assert ledger.of("stopped") == pytest.approx(0.01 * 1000 / 3600)
+    assert dict(ledger.by_state).get("idle", 0.0) == pytest.approx(0.1)
+    assert dict(ledger.by_state).get("stopped", 0.0) == pytest.approx(0.01 * 1000 / 3600)
     assert ledger.dollars == pytest.approx(0.1 + 0.01 * 1000 / 3600)
     assert accrue(ledger, crowd, NOW) == ledger
