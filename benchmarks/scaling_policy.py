@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scaling import affinity, frontier, routing
+from benchmarks.scaling.generators import diurnal
 from benchmarks.scaling.goals import goals
 from benchmarks.scaling.measure import (
     Row,
@@ -37,7 +38,6 @@ from benchmarks.scaling.scalers import FIXED, NO_POOL, PEERS, Setting, defaults,
 from benchmarks.scaling.workloads import Workload, workloads
 from simulation.controller_host import SimulatedController
 from simulation.figures import Figures
-from simulation.generators import diurnal
 from simulation.run import run
 from simulation.settings import DEFAULT_WORLD, KINDS, WorldSettings, calm
 

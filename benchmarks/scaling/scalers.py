@@ -4,10 +4,9 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.scaling.workloads import Workload
-from simulation.baselines.foresight import RateOracle
-from simulation.baselines.replicas import Peer
-from simulation.baselines.rules import (
+from benchmarks.scaling.peers.foresight import RateOracle
+from benchmarks.scaling.peers.replicas import Peer
+from benchmarks.scaling.peers.rules import (
     HPA,
     Dstack,
     KnativeKPA,
@@ -17,6 +16,7 @@ from simulation.baselines.rules import (
     Static,
     VastRule,
 )
+from benchmarks.scaling.workloads import Workload
 from simulation.controller_host import SimulatedController
 from simulation.market import PERF_UNIT
 from simulation.world import FleetController

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from simulation import generators
+from benchmarks.scaling import generators
 from simulation.market import PERF_UNIT
 from simulation.trace import Trace, read_trace
 

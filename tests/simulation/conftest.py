@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
-from simulation.baselines.replicas import Peer
-from simulation.baselines.rules import Static
+from benchmarks.scaling.peers.replicas import Peer
+from benchmarks.scaling.peers.rules import Static
 from simulation.controller_host import SimulatedController
 from simulation.settings import Spread, WorldSettings
 from simulation.trace import Trace

@@ -6,8 +6,8 @@ workload: `service_seconds` is the mean time that one request keeps one worker b
 
 import math
 
-from simulation.baselines.replicas import Signals
-from simulation.baselines.windows import Mean, Peak, Rate
+from benchmarks.scaling.peers.replicas import Signals
+from benchmarks.scaling.peers.windows import Mean, Peak, Rate
 
 
 class SkyServe:

@@ -6,7 +6,7 @@ No online policy has this knowledge, so better forecasts cannot exceed its resul
 import math
 from collections.abc import Sequence
 
-from simulation.baselines.replicas import Signals
+from benchmarks.scaling.peers.replicas import Signals
 
 MINUTE_SECONDS = 60.0
 

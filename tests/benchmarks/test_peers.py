@@ -5,8 +5,17 @@ from dataclasses import dataclass
 
 import pytest
 
-from simulation.baselines.foresight import RateOracle
-from simulation.baselines.rules import HPA, Dstack, KnativeKPA, RayServe, RunPodQueueDelay, SkyServe, VastRule
+from benchmarks.scaling.peers.foresight import RateOracle
+from benchmarks.scaling.peers.replicas import Peer
+from benchmarks.scaling.peers.rules import (
+    HPA,
+    Dstack,
+    KnativeKPA,
+    RayServe,
+    RunPodQueueDelay,
+    SkyServe,
+    VastRule,
+)
 from simulation.run import run
 
 
@@ -144,8 +153,6 @@ def test_vasts_rule_divides_load_by_target_util():
 
 
 def test_a_peer_that_asks_for_more_gets_it_and_releases_it(steady, even):
-    from simulation.baselines.replicas import Peer
-
     trace = even(every=0.25, work=90.0, seconds=1800.0)
     result = run(trace, Peer(KnativeKPA()), steady, warmup_seconds=900.0)
     assert result.within_10 > 0.95

@@ -1,6 +1,6 @@
 import pytest
 
-from simulation import generators
+from benchmarks.scaling import generators
 
 
 @pytest.mark.parametrize("name", ["diurnal", "bursty", "flash_crowd", "on_off", "sparse"])

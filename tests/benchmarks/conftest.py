@@ -1,0 +1,3 @@
+from tests.simulation.conftest import even, steady
+
+__all__ = ["even", "steady"]
