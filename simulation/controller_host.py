@@ -4,6 +4,7 @@ Batches, results and listings of the simulated engine and marketplace become the
 calls of the simulated marketplace.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from controller.controller import EndpointController
@@ -25,31 +26,23 @@ from controller.state import EndpointStateBook
 from policy.planning.planner import plan
 from policy.state.observation import LAUNCH_IDS_PER_PLAN
 from policy.state.plan import CancelDrain, Plan, PollInstances, Search, StartDrain
-from policy.state.worker import MachineStats
 from policy.tuning import DEFAULT_TUNING, Tuning
 from simulation.machine import Machine, Stage
-from simulation.signal_sender import Batch, EngineNotice
+from simulation.settings import EPOCH
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
-from stoker_wire.market import Instance, Offer
-from stoker_wire.messages import Condition, MetricsBatch, WorkerMetrics
+from stoker_wire.market import Instance
+from stoker_wire.messages import MetricsBatch
 from stoker_wire.workergroup import Workergroup
 
 if TYPE_CHECKING:
     from simulation.world import World
 
-EPOCH = 1_699_833_600.0
-"""The world's zero in Unix seconds, a Monday at midnight UTC: the policy treats 0 as "never"."""
-
-GROUP = Workergroup(id=1, template_hash="simulated")
 LABEL_PREFIX = "stoker:simulated:"
 TIMER_LATE_SECONDS = 0.2
 TIMER_SECONDS_MIN = 0.5
 """As the workflow's timer: a little late, so that what is due in the same moment is due then, and never at once."""
-
-_BATCH = MetricsBatch(engine_id="engine", sequence=0, sent_at=0.0)
-_WORKER = WorkerMetrics(launch_id="", instance_id=0, condition=Condition.READY)
-"""Copied with other values: several times as fast as a new model."""
+DECISIONS_MAX = 2000
 
 STATUS: dict[Stage, str] = {
     Stage.CREATING: "",
@@ -66,37 +59,21 @@ STATUS: dict[Stage, str] = {
 class SimulatedController:
     """Hosts an `EndpointController`. `decisions` keeps what was ordered and why, bounded."""
 
-    def __init__(
-        self,
-        config: EndpointConfig,
-        *,
-        tuning: Tuning = DEFAULT_TUNING,
-        name: str = "stoker",
-        group: Workergroup = GROUP,
-        decisions_max: int = 2000,
-    ) -> None:
-        self.name = name
-        self.config = config
-        self.tuning = tuning
+    name = "stoker"
+
+    def __init__(self, config: EndpointConfig, *, tuning: Tuning = DEFAULT_TUNING) -> None:
         self.plans = 0
         self.decisions: list[tuple[float, str, str]] = []
-        self._decisions_max = decisions_max
+        self._tuning = tuning
+        group = Workergroup(id=1, template_hash="simulated")
         spec = EndpointSpec(endpoint_name="simulated", endpoint_id=1, config=config, workergroups=(group,))
-        self._state = EndpointStateBook(spec, tuning=tuning, counts_dollars=False)
-        self._controller = EndpointController(self._state, label_prefix=LABEL_PREFIX)
+        state = EndpointStateBook(spec, tuning=tuning, counts_dollars=False)
+        self._controller = EndpointController(state, label_prefix=LABEL_PREFIX)
         self._machines: dict[str, Machine] = {}
-        self._launches = 0
         self._ids = _launch_ids(0)
-        self._shown: dict[int, tuple[Stage, Instance]] = {}
-        """Each machine in the last listing, reused while it is unchanged."""
         self._timer = 0
         self._planning = False
         self._world: World
-
-    @property
-    def learned(self) -> MachineStats:
-        """Statistics of machine kinds and hosts, so far."""
-        return self._state.record.learned
 
     def begin(self, world: "World") -> None:
         """The endpoint starts."""
@@ -105,32 +82,9 @@ class SimulatedController:
 
     # events
 
-    def hear(self, batch: Batch, now: float) -> None:
-        """A signal with metrics: as many batches as there are windows, the workers in the last one."""
-        last = batch.last_request_at
-        sent = []
-        for number, window in enumerate(batch.windows):
-            final = number == len(batch.windows) - 1
-            sent.append(
-                _BATCH.model_copy(
-                    update={
-                        "sequence": batch.sequence * 2 + number,
-                        "sent_at": EPOCH + window.ended_at,
-                        "window_s": window.seconds,
-                        "arrived_load": window.load,
-                        "arrived_requests": window.requests,
-                        "queued_load": batch.queued_load,
-                        "queued_requests": batch.queued_requests,
-                        "oldest_wait_s": batch.oldest_wait_s,
-                        "last_request_at": None if last is None else EPOCH + last,
-                        "urgent": batch.urgent if final else "",
-                        "workers": tuple(_metrics(each, EPOCH + now) for each in batch.words)
-                        if final
-                        else (),
-                    }
-                )
-            )
-        self._controller.on_metrics(sent, EPOCH + now)
+    def on_metrics(self, batches: Sequence[MetricsBatch]) -> None:
+        """A signal with metrics."""
+        self._controller.on_metrics(batches, EPOCH + self._world.now)
         if self._controller.due:
             self._plan()
 
@@ -159,14 +113,14 @@ class SimulatedController:
     def _plan(self) -> None:
         world, now = self._world, EPOCH + self._world.now
         observation = self._controller.observe(self._ids, now)
-        made = plan(observation, self.tuning)
+        made = plan(observation, self._tuning)
         self.plans += 1
         effects = self._controller.on_plan(Decision(plan=made), observation, now)
         self._note(made)
         for effect in effects:
             self._carry_out(effect)
         self._timer += 1
-        due = self._state.record.replan_at
+        due = self._controller.state.record.replan_at
         if due is not None:
             at = max(due - EPOCH + TIMER_LATE_SECONDS, world.now + TIMER_SECONDS_MIN)
             world.at(at, self._on_timer, self._timer)
@@ -176,12 +130,11 @@ class SimulatedController:
         for operation in made.operations:
             if isinstance(operation, PollInstances | Search):
                 continue
-            if len(self.decisions) < self._decisions_max:
+            if len(self.decisions) < DECISIONS_MAX:
                 self.decisions.append((self._world.now, operation.op, operation.reason))
-            if isinstance(operation, StartDrain | CancelDrain):
-                machine = self._machines.get(operation.launch_id)
-                if machine is not None:
-                    self._world.front.drain(machine, isinstance(operation, StartDrain))
+            if isinstance(operation, StartDrain | CancelDrain) and operation.launch_id in self._machines:
+                machine = self._machines[operation.launch_id]
+                self._world.dispatcher.drain(machine, isinstance(operation, StartDrain))
 
     # effects
 
@@ -189,18 +142,14 @@ class SimulatedController:
         world = self._world
         match effect:
             case SearchOffers():
-                world.search(lambda offers: self._found(effect, offers))
+                world.search(lambda offers: self._on_result(effect, FoundOffers(offers=offers)))
             case ListInstances():
                 world.after(world.settings.operation_seconds, self._list, effect)
             case CreateInstance():
-                self._launches += 1
-                self._ids = _launch_ids(self._launches)
+                self._ids = _launch_ids(int(effect.key, 16) + 1)
                 world.create(effect.key, effect.offer.id, lambda machine: self._created(effect, machine))
             case ChangeInstance():
                 self._change(effect)
-
-    def _found(self, effect: SearchOffers, offers: tuple[Offer, ...]) -> None:
-        self._on_result(effect, FoundOffers(offers=offers))
 
     def _created(self, effect: CreateInstance, machine: Machine | None) -> None:
         if machine is None:
@@ -219,42 +168,21 @@ class SimulatedController:
             call[effect.worker.operation](machine, lambda ok: self._changed(effect, ok))
 
     def _changed(self, effect: ChangeInstance, ok: bool) -> None:
-        # the world answers when the machine has reached the state, not when it accepts the call
+        # The world answers when the machine has reached the state, not when it accepts the call.
         self._on_result(effect, Done(confirmed=True) if ok else Failed(kind="InstanceGone", text=""))
 
     def _list(self, effect: ListInstances) -> None:
-        machines, workers = self._world.machines, self._state.record.workers.values()
+        machines, workers = self._world.machines, self._controller.state.record.workers.values()
         known = [worker.instance_id for worker in workers if worker.instance_id is not None]
         listed = ListedInstances(
-            instances=tuple(self._instance(machine) for machine in machines.values()),
+            instances=tuple(map(_instance, machines.values())),
             gone=tuple(each for each in known if each not in machines),
         )
         self._on_result(effect, listed)
 
-    def _instance(self, machine: Machine) -> Instance:
-        shown = self._shown.get(machine.id)
-        if shown is None or shown[0] is not machine.stage:
-            shown = self._shown[machine.id] = (machine.stage, _instance(machine))
-        return shown[1]
 
-
-def _launch_ids(used: int) -> tuple[str, ...]:
-    return tuple(f"{used + number:012x}" for number in range(LAUNCH_IDS_PER_PLAN))
-
-
-def _metrics(notice: EngineNotice, now: float) -> WorkerMetrics:
-    return _WORKER.model_copy(
-        update={
-            "launch_id": notice.machine.launch_id,
-            "instance_id": notice.machine.id,
-            "perf": notice.perf,
-            "load": notice.load,
-            "in_flight": notice.in_flight,
-            "reported_at": 0.0 if notice.gone else EPOCH + notice.reported_at,
-            "drain_seen": notice.drain_seen,
-            "suspect_since": now if notice.gone else None,
-        }
-    )
+def _launch_ids(first: int) -> tuple[str, ...]:
+    return tuple(f"{first + number:012x}" for number in range(LAUNCH_IDS_PER_PLAN))
 
 
 def _instance(machine: Machine) -> Instance:

@@ -55,7 +55,7 @@ def figures(world: World) -> Figures:
     begin, end = world.score_from, world.trace.seconds
     times, works = world.trace.times, world.trace.works
     scored = [number for number, at in enumerate(times) if at >= begin]
-    started, finished = world.front.started, world.front.finished
+    started, finished = world.dispatcher.started, world.dispatcher.finished
     all_waits = [start - at if start >= 0 else math.inf for start, at in zip(started, times, strict=True)]
     waits = sorted(all_waits[n] for n in scored)
     responses = sorted(finished[n] - times[n] if finished[n] >= 0 else math.inf for n in scored)
@@ -68,7 +68,7 @@ def figures(world: World) -> Figures:
     over, under = world.final_areas
     return Figures(
         trace=world.trace.name,
-        scaler=world.pilot.name,
+        scaler=world.controller.name,
         requests=len(scored),
         hours=hours,
         within_2=_share(waits, 2.0),

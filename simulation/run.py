@@ -8,7 +8,7 @@ from simulation.world import FleetController, Progress, World
 
 def run(
     trace: Trace,
-    pilot: FleetController,
+    controller: FleetController,
     settings: WorldSettings = DEFAULT_WORLD,
     *,
     seed: int = 0,
@@ -26,7 +26,7 @@ def run(
     played = with_warmup(trace, warmup_seconds) if warmup_seconds > 0 else trace
     world = World(
         played,
-        pilot,
+        controller,
         settings,
         seed=seed,
         max_queue_time=max_queue_time,

@@ -3,12 +3,11 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from simulation.engine.dispatcher import SimulatedDispatcher
+from simulation.fleet import SimulatedFleet
 from simulation.machine import Stage
-
-if TYPE_CHECKING:
-    from simulation.world import World
 
 SAMPLES = 1500
 
@@ -56,43 +55,37 @@ class Samples:
 class Series:
     """Takes samples at equal intervals."""
 
-    def __init__(self, world: "World") -> None:
-        self._world = world
-        self._step = max(world.trace.seconds / SAMPLES, 1.0)
-        self._arrived = 0.0
+    def __init__(self, fleet: SimulatedFleet, dispatcher: SimulatedDispatcher, seconds: float) -> None:
+        self._fleet = fleet
+        self._dispatcher = dispatcher
+        self._step = max(seconds / SAMPLES, 1.0)
         self.samples = Samples()
 
     def begin(self) -> None:
         """The first sample is taken one step after the start."""
-        self._world.after(self._step, self._sample)
+        self._fleet.after(self._step, self._sample)
 
     def end(self) -> None:
         """Ends the sampling."""
         self._take()
 
-    def arrived(self, work: float) -> None:
-        """Counts a request."""
-        self._arrived += work
-
     def _sample(self, _: Any) -> None:
-        if self._world.ended:
+        if self._fleet.ended:
             return
         self._take()
-        self._world.after(self._step, self._sample)
+        self._fleet.after(self._step, self._sample)
 
     def _take(self) -> None:
-        world, samples = self._world, self.samples
-        stages = [machine.stage for machine in world.machines.values()]
+        fleet, samples = self._fleet, self.samples
+        stages = [machine.stage for machine in fleet.machines.values()]
         cold = stages.count(Stage.STOPPED) + stages.count(Stage.STOPPING)
         ready = stages.count(Stage.READY)
-        for machine in world.machines.values():
-            machine.bill(world.now)
-        samples.at.append(world.now)
-        samples.load.append(self._arrived / self._step)
+        fleet.bill_all()
+        samples.at.append(fleet.now)
+        samples.load.append(self._dispatcher.take_arrived_work() / self._step)
         samples.ready.append(ready)
         samples.cold.append(cold)
         samples.booting.append(len(stages) - ready - cold)
-        samples.waiting.append(world.front.waiting)
-        samples.wait_seconds.append(world.front.oldest_wait())
-        samples.dollars.append(sum(world.bill.dollars.values()))
-        self._arrived = 0.0
+        samples.waiting.append(len(self._dispatcher.state.queue))
+        samples.wait_seconds.append(self._dispatcher.state.oldest_wait(fleet.now))
+        samples.dollars.append(sum(fleet.bill.dollars.values()))

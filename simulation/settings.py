@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Self
 
+EPOCH = 1_699_833_600.0
+"""The world's zero in Unix seconds, a Monday at midnight UTC: the policy treats 0 as "never"."""
+
 Z95 = 1.6448536
 """The normal distribution's 95th percentile, in standard deviations."""
 

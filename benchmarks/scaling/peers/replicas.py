@@ -5,11 +5,12 @@ where the market keeps one, failed boots replaced, and the cheapest machine per 
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from simulation.machine import Machine, Stage
-from simulation.signal_sender import Batch
 from stoker_wire.market import Offer
+from stoker_wire.messages import MetricsBatch
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -36,12 +37,12 @@ class Signals:
     @property
     def arrived(self) -> int:
         """Requests since the start."""
-        return self._world.front.arrived
+        return self._world.dispatcher.arrived
 
     @property
     def arrived_load(self) -> float:
         """Load since the start, as declared."""
-        return self._world.front.arrived_load
+        return self._world.dispatcher.arrived_load
 
     @property
     def ongoing(self) -> int:
@@ -51,7 +52,7 @@ class Signals:
     @property
     def oldest_wait(self) -> float:
         """Wait of the first queued request, seconds."""
-        return self._world.front.oldest_unserved_wait()
+        return self._world.dispatcher.state.oldest_unserved_wait(self._world.now)
 
     @property
     def busy(self) -> int:
@@ -118,7 +119,7 @@ class Peer:
         self._signals = Signals(world)
         self._tick(None)
 
-    def hear(self, batch: Batch, now: float) -> None:
+    def on_metrics(self, batches: Sequence[MetricsBatch]) -> None:
         """Ignored: peers poll."""
 
     def _tick(self, _: Any) -> None:
@@ -186,7 +187,7 @@ class Peer:
         world = self._world
         for machine in [m for m in self._machines.values() if m.id in self._draining][:missing]:
             self._draining.discard(machine.id)
-            world.front.drain(machine, False)
+            world.dispatcher.drain(machine, False)
             missing -= 1
         for machine in [m for m in self._cold() if m.id not in self._asked][:missing]:
             self._asked[machine.id] = world.now
@@ -227,7 +228,7 @@ class Peer:
         for machine in order[:surplus]:
             if machine.stage is Stage.READY:
                 self._draining.add(machine.id)
-                self._world.front.drain(machine, True)
+                self._world.dispatcher.drain(machine, True)
             elif machine.id not in self._stopping:
                 self._asked.pop(machine.id, None)
                 self._stopping.add(machine.id)

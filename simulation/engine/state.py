@@ -1,0 +1,90 @@
+"""What the simulated engine knows: its queue, and the workers as they last reported."""
+
+import math
+from collections.abc import Sequence
+
+from policy.routing.queue_discipline import DeadlineQueue, SortKey
+from policy.routing.worker_selection import Candidate
+from simulation.machine import Machine
+
+
+class Member:
+    """A ready worker as the engine knows it."""
+
+    __slots__ = (
+        "candidate",
+        "costs",
+        "done",
+        "drain_seen",
+        "draining",
+        "machine",
+        "report_due",
+        "reported_at",
+        "running",
+        "running_since",
+        "seen_at",
+        "sent_at",
+    )
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.candidate = Candidate(machine.launch_id, perf=machine.perf)
+        self.costs: dict[int, float] = {}
+        """Declared cost of its requests that are not known to be finished."""
+        self.done: list[int] = []
+        """Requests that are finished and not reported yet."""
+        self.report_due = False
+        self.reported_at = -math.inf
+        self.running = -1
+        """The running request of a worker that takes one at a time, as known; -1: none."""
+        self.running_since = 0.0
+        self.seen_at = 0.0
+        self.draining = False
+        self.drain_seen = False
+        self.sent_at = 0.0
+        """When a batch last contained it."""
+
+
+class EngineState:
+    """The queue and the workers. `arrivals` are the arrival times of all requests of the trace."""
+
+    def __init__(self, arrivals: Sequence[float]) -> None:
+        self._arrivals = arrivals
+        self.queue: DeadlineQueue[int] = DeadlineQueue(self._order)
+        self.queued_load = 0.0
+        self.returned: set[int] = set()
+        """Requests whose machine is gone."""
+        self.members: dict[int, Member] = {}
+        self.candidates: list[Candidate] = []
+        """Workers that get requests."""
+        self.changed: dict[int, Member] = {}
+        """Workers with changes to report."""
+        self.departed: list[Machine] = []
+        """Workers that stopped without a drain."""
+
+    def _order(self, request: int) -> SortKey:
+        return (request not in self.returned, self._arrivals[request], request)
+
+    def oldest_wait(self, now: float) -> float:
+        """Wait of the first request in the queue, seconds."""
+        oldest = self.queue.oldest
+        return 0.0 if oldest is None else now - self._arrivals[oldest]
+
+    def oldest_unserved_wait(self, now: float) -> float:
+        """Longest wait of a request, in the queue or on a worker, seconds."""
+        oldest = self.queue.oldest
+        firsts = [] if oldest is None else [oldest]
+        firsts += [each.machine.line[0][0] for each in self.members.values() if each.machine.line]
+        return now - min((self._arrivals[request] for request in firsts), default=now)
+
+    def queue_seconds(self) -> float:
+        """Expected queue time of the endpoint, seconds; infinite with work and no worker."""
+        held = self.queued_load + sum(candidate.outstanding for candidate in self.candidates)
+        if held <= 0:
+            return 0.0
+        perf = sum(candidate.perf for candidate in self.candidates)
+        return held / perf if perf > 0 else math.inf
+
+    def update_candidates(self) -> None:
+        """After a worker joined, left or drains."""
+        self.candidates = [each.candidate for each in self.members.values() if not each.draining]

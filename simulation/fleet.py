@@ -1,0 +1,236 @@
+"""The rented machines of the simulated world, and its clock: operations, boots, faults and bills.
+
+Everything is an event (time, number, function, argument) on one heap, and every draw comes from a stream with a seed,
+so the same seed gives the same result to the bit.
+"""
+
+import heapq
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from simulation.machine import Bill, Machine, Stage
+from simulation.market import Stock
+from simulation.settings import WorldSettings
+
+
+class SimulatedFleet(ABC):
+    """Machines, from the create call to the release. Times are seconds from the start of the trace."""
+
+    def __init__(self, settings: WorldSettings, seed: int) -> None:
+        self.settings = settings
+        self.now = 0.0
+        self.stock = Stock(settings, seed)
+        self.bill = Bill()
+        self.machines: dict[int, Machine] = {}
+        self.busy_seconds_of_the_gone = 0.0
+        self.counts = dict.fromkeys(
+            ("creates", "starts", "stops", "destroys", "failures", "lost_requests"), 0
+        )
+        self.ended = False
+        self.hot = 0
+        """Ready machines, including draining ones."""
+        self.inside = 0
+        """Requests waiting or being served."""
+        self.over_hours = 0.0
+        self.under_hours = 0.0
+        self._area_at = 0.0
+        self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
+        self._number = 0
+        self._next_machine = 0
+
+    @abstractmethod
+    def _joined(self, machine: Machine) -> None:
+        """The machine became ready."""
+
+    @abstractmethod
+    def _left(self, machine: Machine, lost: list[int]) -> None:
+        """The machine was ready and is not; these requests were interrupted."""
+
+    # -- time
+
+    def at(self, when: float, what: Callable[[Any], None], argument: Any = None) -> None:
+        """Schedules a call at a time."""
+        self._number += 1
+        heapq.heappush(self._events, (max(self.now, when), self._number, what, argument))
+
+    def after(self, seconds: float, what: Callable[[Any], None], argument: Any = None) -> None:
+        """Schedules a call after a delay."""
+        self.at(self.now + seconds, what, argument)
+
+    @property
+    def busy_seconds(self) -> float:
+        """Total service time of all machines, seconds."""
+        alive = 0.0
+        for machine in self.machines.values():
+            alive += machine.busy_seconds
+            if machine.running:
+                alive += self.now - machine.virtual_at
+        return self.busy_seconds_of_the_gone + alive
+
+    def measure_areas(self) -> None:
+        """Accounts for idle hot slots and for requests without a worker since the last change."""
+        hours = (self.now - self._area_at) / 3600.0
+        self._area_at = self.now
+        gap = self.hot * self.settings.slots - self.inside
+        if gap > 0:
+            self.over_hours += gap * hours / self.settings.slots
+        else:
+            self.under_hours -= gap * hours / self.settings.slots
+
+    def bill_all(self) -> None:
+        """Accounts for the cost of every machine up to now."""
+        for machine in self.machines.values():
+            machine.bill(self.now)
+
+    # -- operations of a fleet controller; every call returns later, through `done`
+
+    def search(self, done: Callable[[Any], None]) -> None:
+        """Offers, `done(tuple[Offer, ...])`."""
+        self.after(self.settings.search_seconds, lambda _: done(self.stock.search()))
+
+    def create(self, launch_id: str, offer_id: int, done: Callable[[Machine | None], None]) -> None:
+        """Rent: `done(machine)`, or `done(None)` if it was rented by another customer."""
+        self.after(self.settings.operation_seconds, self._created, (launch_id, offer_id, done))
+
+    def start(self, machine: Machine, done: Callable[[bool], None]) -> None:
+        """Wake a stopped machine: `done(True)` once the market accepted, `done(False)` if it is gone."""
+        self.after(self.settings.operation_seconds, self._started, (machine, done))
+
+    def stop(self, machine: Machine, done: Callable[[bool], None]) -> None:
+        """Stop it: `done(True)` once it is stopped, `done(False)` if it is gone."""
+        self.after(self.settings.operation_seconds, self._stopping, (machine, done))
+
+    def destroy(self, machine: Machine, done: Callable[[bool], None]) -> None:
+        """Release it for good: `done(True)`."""
+        self.after(self.settings.operation_seconds, self._destroyed, (machine, done))
+
+    def reboot(self, machine: Machine, done: Callable[[bool], None]) -> None:
+        """Restart its container: `done(True)` once the market accepted, `done(False)` if it is gone."""
+        self.after(self.settings.operation_seconds, self._rebooted, (machine, done))
+
+    # -- market events
+
+    def _created(self, asked: tuple[str, int, Callable[[Machine | None], None]]) -> None:
+        launch_id, offer_id, done = asked
+        stocked = self.stock.rent(offer_id)
+        if stocked is None:
+            done(None)
+            return
+        self._next_machine += 1
+        price = stocked.offer.dph_total
+        machine = Machine(
+            id=self._next_machine,
+            launch_id=launch_id,
+            offer_id=offer_id,
+            machine_id=stocked.offer.machine_id,
+            kind=stocked.offer.kind,
+            perf=stocked.perf,
+            price=price,
+            storage_price=price * self.settings.storage_share,
+            slots=self.settings.slots,
+            bill=self.bill,
+            now=self.now,
+        )
+        self.machines[machine.id] = machine
+        self.counts["creates"] += 1
+        self.after(self.stock.between(*self.settings.create_seconds), self._pulls, (machine, machine.epoch))
+        done(machine)
+
+    def _pulls(self, what: tuple[Machine, int]) -> None:
+        machine, epoch = what
+        if machine.epoch != epoch:
+            return
+        dud = self.stock.happens(self.settings.never_loads)
+        seconds = self.stock.seconds(self.settings.loading)
+        machine.become(Stage.DUD if dud else Stage.LOADING, self.now)
+        if dud:
+            self.counts["failures"] += 1
+        else:
+            self.after(seconds, self._ready, (machine, machine.epoch))
+
+    def _started(self, asked: tuple[Machine, Callable[[bool], None]]) -> None:
+        machine, done = asked
+        if machine.stage is not Stage.STOPPED:
+            done(machine.stage is not Stage.GONE)
+            return
+        stuck = self.stock.happens(self.settings.never_restarts)
+        seconds = self.stock.seconds(self.settings.start if machine.loaded_once else self.settings.loading)
+        self.counts["starts"] += 1
+        machine.become(Stage.STUCK if stuck else Stage.STARTING, self.now)
+        if stuck:
+            self.counts["failures"] += 1
+        else:
+            self.after(seconds, self._ready, (machine, machine.epoch))
+        done(True)
+
+    def _ready(self, what: tuple[Machine, int]) -> None:
+        machine, epoch = what
+        if machine.epoch != epoch:
+            return
+        machine.become(Stage.READY, self.now)
+        machine.loaded_once = True
+        machine.virtual_at = self.now
+        self.measure_areas()
+        self.hot += 1
+        self.after(self.stock.wait(self.settings.outbid_per_hour), self._outbid, (machine, self.now))
+        machine.ready_since = self.now
+        self._joined(machine)
+
+    def _outbid(self, what: tuple[Machine, float]) -> None:
+        machine, ready_since = what
+        if machine.stage is Stage.READY and machine.ready_since == ready_since:
+            self.counts["failures"] += 1
+            self._leave_service(machine)
+            self._gone(machine)
+
+    def _stopping(self, asked: tuple[Machine, Callable[[bool], None]]) -> None:
+        machine, done = asked
+        if machine.stage is Stage.GONE:
+            done(False)
+            return
+        self.counts["stops"] += 1
+        self._leave_service(machine)
+        if not self.settings.cold_pool:
+            self._gone(machine)
+            done(False)
+            return
+        machine.become(Stage.STOPPING, self.now)
+        self.after(self.settings.stop_seconds, self._stopped, (machine, machine.epoch, done))
+
+    def _stopped(self, what: tuple[Machine, int, Callable[[bool], None]]) -> None:
+        machine, epoch, done = what
+        if machine.epoch == epoch:
+            machine.become(Stage.STOPPED, self.now)
+        done(machine.stage is not Stage.GONE)
+
+    def _destroyed(self, asked: tuple[Machine, Callable[[bool], None]]) -> None:
+        machine, done = asked
+        if machine.stage is not Stage.GONE:
+            self.counts["destroys"] += 1
+            self._leave_service(machine)
+            self._gone(machine)
+        done(True)
+
+    def _rebooted(self, asked: tuple[Machine, Callable[[bool], None]]) -> None:
+        machine, done = asked
+        if machine.stage is Stage.READY:
+            self._leave_service(machine)
+            machine.become(Stage.STARTING, self.now)
+            self.after(self.stock.seconds(self.settings.start), self._ready, (machine, machine.epoch))
+        done(machine.stage is not Stage.GONE)
+
+    def _leave_service(self, machine: Machine) -> None:
+        if machine.stage is not Stage.READY:
+            return
+        self.measure_areas()
+        self.hot -= 1
+        lost = machine.drop_all(self.now)
+        self.counts["lost_requests"] += len(lost)
+        self._left(machine, lost)
+
+    def _gone(self, machine: Machine) -> None:
+        machine.become(Stage.GONE, self.now)
+        self.busy_seconds_of_the_gone += machine.busy_seconds
+        del self.machines[machine.id]
+        self.stock.give_back(machine.offer_id)
