@@ -45,6 +45,7 @@ def test_every_sealed_key_is_new():
         (SECRET, "0123456789ab", ""),
         (SECRET, "0123456789ab", "no base64!"),
         (SECRET, "0123456789ab", "ü" * 20),
+        (SECRET, "0123456789ab", "\ud800"),
         (SECRET, "0123456789ab", "A" * 100_000),
     ],
 )
@@ -63,3 +64,8 @@ def test_the_address_contains_launch_and_key_and_fits_a_header_line():
     address = report_address("https://engine.example:8443/base", "0123456789ab", SEALED)
     assert address == f"https://engine.example:8443/base/w/0123456789ab/{SEALED}"
     assert len(address) < 512
+
+
+def test_without_an_engine_or_a_sealed_key_the_address_is_the_engines():
+    assert report_address("", "0123456789ab", SEALED) == ""
+    assert report_address("https://engine.example", "0123456789ab", "") == "https://engine.example"

@@ -51,16 +51,16 @@ def test_a_workergroup_that_is_set_again_unchanged_changes_nothing():
     ],
 )
 def test_a_workergroup_that_launches_something_else_gets_a_new_revision(changed):
-    book = a_book(groups=(group(1, revision=3), group(2)))
-    book.offers = {1: offers(group=1), 2: offers(group=2)}
-    assert config_events.set_workergroup(book, group(1, **changed), NOW) == "a workergroup changed"
-    assert [each.revision for each in book.record.workergroups] == [4, 1]
+    book = a_book(groups=(group(2), group(5, revision=3), group(7)))
+    book.offers = {2: offers(group=2), 5: offers(group=5)}
+    assert config_events.set_workergroup(book, group(5, **changed), NOW) == "a workergroup changed"
+    assert [(each.id, each.revision) for each in book.record.workergroups] == [(2, 1), (5, 4), (7, 1)]
     assert list(book.offers) == [2], "the offers were found for the earlier launch"
     (line,) = book.log.lines
     assert (line.reason, line.subject, line.workergroup_id) == (
         "workergroup changed, revision 4",
-        "1",
-        1,
+        "5",
+        5,
     )
 
 
@@ -80,14 +80,14 @@ def test_a_revision_is_raised_by_request_and_never_goes_down():
 
 
 def test_a_workergroup_is_removed_with_its_offers():
-    book = a_book(groups=(group(1), group(2)))
-    book.offers = {1: offers(group=1), 2: offers(group=2)}
-    assert config_events.remove_workergroup(book, 1, NOW) == "a workergroup was removed"
-    assert [each.id for each in book.record.workergroups] == [2]
-    assert list(book.offers) == [2]
+    book = a_book(groups=(group(1), group(5), group(7)))
+    book.offers = {1: offers(group=1), 5: offers(group=5)}
+    assert config_events.remove_workergroup(book, 5, NOW) == "a workergroup was removed"
+    assert [each.id for each in book.record.workergroups] == [1, 7]
+    assert list(book.offers) == [1]
     (line,) = book.log.lines
-    assert (line.reason, line.subject, line.workergroup_id) == ("workergroup removed", "1", 1)
-    assert config_events.remove_workergroup(book, 1, NOW) == "", "it is gone already"
+    assert (line.reason, line.subject, line.workergroup_id) == ("workergroup removed", "5", 5)
+    assert config_events.remove_workergroup(book, 5, NOW) == "", "it is gone already"
 
 
 def test_a_rolling_update_raises_the_revision_by_one():
@@ -99,6 +99,7 @@ def test_a_rolling_update_raises_the_revision_by_one():
 
 def test_a_cancelled_update_keeps_the_workers_that_have_not_begun():
     book = a_book(
+        worker("orphan", workergroup_id=0, revision=1),
         worker("old", revision=1),
         worker("older", revision=0),
         draining("draining", goal=Goal.UPDATE),
@@ -113,6 +114,7 @@ def test_a_cancelled_update_keeps_the_workers_that_have_not_begun():
     assert config_events.cancel_update(book, 1, NOW) == "an update was cancelled"
     workers = book.record.workers
     assert {name: each.revision for name, each in workers.items()} == {
+        "orphan": 1,
         "old": 2,
         "older": 2,
         "draining": 2,
