@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from stoker_pyworker.server_config import ModelServerConfig
 from stoker_wire.picklable import PicklableError
 from stoker_wire.route import COST_MAX
 
@@ -107,6 +108,8 @@ class WorkerConfig:
     """Part of the benchmark's fingerprint: after a change the benchmark runs again."""
     body_bytes_max: int = 64 * 1024 * 1024
     model_connections_max: int = 1024
+    server: ModelServerConfig | None = None
+    """The worker runs this model server itself. `model_log_file` is then written by the worker."""
 
     @property
     def origin(self) -> str:
@@ -132,6 +135,8 @@ class WorkerConfig:
             faults.append(f"model_server_port: expected a port number, received {port!r}")
         if not self.handlers:
             faults.append("handlers: expected at least one HandlerConfig")
+        if self.server is not None:
+            faults += _server_faults(self.server, has_lifecycle=self.lifecycle is not None)
         if not self.cost_tolerance > 0:
             faults.append(f"cost_tolerance: expected a number above 0, received {self.cost_tolerance!r}")
         routes = [handler.route for handler in self.handlers]
@@ -162,6 +167,26 @@ def _is_host(url: str) -> bool:
         return False
     bare = not (parts.path or parts.query or parts.fragment or parts.username or port)
     return parts.scheme in ("http", "https") and bool(parts.hostname) and bare
+
+
+def _server_faults(server: ModelServerConfig, *, has_lifecycle: bool) -> list[str]:
+    faults = []
+    if not server.command or not all(isinstance(each, str) and each for each in server.command[:1]):
+        faults.append(
+            f"command: expected a program and its arguments as a list, received {server.command!r:.100}"
+        )
+    faults += [
+        f"command: expected text for each argument, received {each!r:.100}"
+        for each in server.command
+        if not isinstance(each, str)
+    ]
+    if not server.startup_seconds_max > 0:
+        faults.append(
+            f"startup_seconds_max: expected seconds above 0, received {server.startup_seconds_max!r}"
+        )
+    if has_lifecycle:
+        faults.append("command and lifecycle: expected one of them; both start the model server")
+    return faults
 
 
 _RESERVED = ("/session/", "/pyworker/", "/healthz")

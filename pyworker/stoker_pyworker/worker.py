@@ -6,7 +6,8 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from stoker_pyworker.proxy.tickets import TicketVerifier
 from stoker_pyworker.proxy.worker_queue import WorkerQueue
 from stoker_pyworker.reporting.reports import VERSION, Reporter
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts
+from stoker_pyworker.server_config import STARTUP_SECONDS_MAX, ModelServerConfig
 from stoker_pyworker.ticket_clock import TicketClock
 from stoker_wire.problem import Problem
 from stoker_wire.security import cross_origin
@@ -47,7 +49,29 @@ _FLUSH_SECONDS = 5.0
 class Worker:
     """`Worker(WorkerConfig(...)).run()`: proxies, benchmarks, watches and reports one model server."""
 
-    def __init__(self, config: WorkerConfig, *, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        config: WorkerConfig,
+        *,
+        command: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        startup_seconds_max: float = STARTUP_SECONDS_MAX,
+        limits: Limits | None = None,
+    ) -> None:
+        """`command` is the model server's program and arguments: the worker runs it. `env` are further variables for it.
+
+        Raises:
+            ConfigError: with every error of the configuration.
+        """
+        if command is not None:
+            if isinstance(command, str):
+                raise ConfigError(
+                    f"command: expected a list such as ['vllm', 'serve', …], received {command!r}"
+                )
+            server = ModelServerConfig(
+                command=tuple(command), env=dict(env or {}), startup_seconds_max=startup_seconds_max
+            )
+            config = replace(config, server=server)
         config.check()
         self._config = config
         self._limits = limits or Limits(body_bytes_max=config.body_bytes_max)
@@ -180,6 +204,8 @@ class WorkerRuntime:
         try:
             self._start(self.sessions.sweep(), "sessions")
             self._start(self.startup.run(), "startup")
+            if self.startup.supervisor is not None:
+                self._start(self.startup.supervisor.run(), "model server")
             if self.startup.reads_log:
                 self._start(self.startup.watch_log(), "log")
             await self._serve_until_drained()
@@ -318,6 +344,8 @@ class WorkerRuntime:
         await self.server.close(_FLUSH_SECONDS)
         await self.local_server.close(0)
         await self.startup.exit_lifecycle()
+        if self.startup.supervisor is not None:
+            await self.startup.supervisor.stop()
         self.pool.close()
         log.info("ended", received=self.counts.received)
 

@@ -52,14 +52,18 @@ class LogWatch:
         self._read_error = read_error
 
     async def run(self) -> None:
-        """Evaluate each line. Runs until cancelled; `failed` receives the line."""
+        """Evaluate each line. Runs until cancelled."""
         async for line in LogFile(self._path, on_read_error=self._read_error).lines():
-            if any(text in line for text in self._actions.on_error):
-                self._failed(line[:300])
-            elif any(text in line for text in self._actions.on_load):
-                self._loaded()
-            elif any(text in line for text in self._actions.on_info):
-                log.info("model_log", line=line[:1000])
+            self.evaluate(line)
+
+    def evaluate(self, line: str) -> None:
+        """Act on one line; `failed` receives it."""
+        if any(text in line for text in self._actions.on_error):
+            self._failed(line[:300])
+        elif any(text in line for text in self._actions.on_load):
+            self._loaded()
+        elif any(text in line for text in self._actions.on_info):
+            log.info("model_log", line=line[:1000])
 
 
 class Probe:

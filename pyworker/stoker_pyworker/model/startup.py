@@ -16,11 +16,13 @@ from stoker_pyworker.model.health import HealthState
 from stoker_pyworker.model.model_process import ModelProcess
 from stoker_pyworker.model.readiness import LogWatch, Probe
 from stoker_pyworker.model.served_models import ServedModels
+from stoker_pyworker.model.supervisor import ModelSupervisor
 from stoker_pyworker.proxy.routes import PreparedRoute
 from stoker_wire.security.loopback import is_loopback
 
 log = structlog.get_logger(room="startup")
 
+_RESTART_POLL_SECONDS = 0.2
 _RETRY_SECONDS = 30.0
 """Delay after a failed benchmark, unless the model's log reports earlier that it is loaded."""
 
@@ -53,6 +55,7 @@ class Startup:
         self._has_model = any(handler.remote_function is None for handler in config.handlers)
         self._lifecycle_entered = False
         self._models = models
+        self.supervisor = self._model_supervisor() if config.server is not None else None
         self._lists_models = any(
             handler.route.startswith("/v1/") and handler.remote_function is None
             for handler in config.handlers
@@ -68,7 +71,34 @@ class Startup:
     @property
     def reads_log(self) -> bool:
         """Whether the log is followed."""
-        return bool(self._config.model_log_file) and self._config.lifecycle is None
+        return (
+            bool(self._config.model_log_file)
+            and self._config.lifecycle is None
+            and self._config.server is None
+        )
+
+    @property
+    def _waits_for_log(self) -> bool:
+        """Whether a line of the log tells that the model is loaded."""
+        return (self.reads_log or self.supervisor is not None) and bool(
+            self._config.log_action_config.on_load
+        )
+
+    def _model_supervisor(self) -> ModelSupervisor:
+        assert self._config.server is not None
+        watch = self._log_watch()
+        return ModelSupervisor(
+            self._config.server,
+            log_file=self._directory / (self._config.model_log_file or "model.log"),
+            directory=self._directory,
+            on_line=watch.evaluate,
+            on_failed=self._model_server_failed,
+            accepts_connections=self._accepts_connections,
+        )
+
+    def _model_server_failed(self, fault: str) -> None:
+        self._log_loaded.clear()
+        self._health.failed("model process", fault)
 
     async def run(self) -> None:
         """Make the worker ready, then watch model server and GPUs. Runs until cancelled."""
@@ -80,7 +110,7 @@ class Startup:
             if self._config.lifecycle is not None:
                 self._lifecycle_entered = True
                 await self._config.lifecycle.__aenter__()
-            elif self.reads_log and self._config.log_action_config.on_load:
+            elif self._waits_for_log:
                 await self._log_loaded.wait()
             await find_gpus
             perf = await self._measure_until_successful()
@@ -104,17 +134,18 @@ class Startup:
         """Whether the model server runs on this machine, so that its processes are visible."""
         return self._has_model and is_loopback(self._pool.host)
 
-    async def _watch_process(self) -> None:
-        async def accepts_connections() -> bool:
-            try:
-                _, writer = await asyncio.open_connection(self._pool.host, self._pool.port)
-            except OSError:
-                return False
-            writer.close()
-            return True
+    async def _accepts_connections(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection(self._pool.host, self._pool.port)
+        except OSError:
+            return False
+        writer.close()
+        return True
 
+    async def _watch_process(self) -> None:
         process = ModelProcess(
-            self._directory / (self._config.model_log_file or ""), accepts_connections=accepts_connections
+            self._directory / (self._config.model_log_file or ""),
+            accepts_connections=self._accepts_connections,
         )
         await process.watch(
             lambda fault: self._health.failed("model process", fault),
@@ -152,14 +183,16 @@ class Startup:
 
     async def watch_log(self) -> None:
         """Evaluate the model's log. Runs until cancelled."""
-        watch = LogWatch(
+        await self._log_watch().run()
+
+    def _log_watch(self) -> LogWatch:
+        return LogWatch(
             Path(self._config.model_log_file or ""),
             self._config.log_action_config,
             loaded=self._log_line_loaded,
             failed=self._log_line_failed,
             read_error=self._log_read_error,
         )
-        await watch.run()
 
     def _log_line_failed(self, line: str) -> None:
         """An error line counts while the model loads. Later one bad request may cause it, so a probe must confirm it."""
@@ -184,13 +217,26 @@ class Startup:
         while True:
             try:
                 await self.probe.wait_until_healthy()
-                return
             except TimeoutError:
                 log.warning("probe_timeout")
+                continue
+            if self._server_runs():
+                return
+            await asyncio.sleep(_RESTART_POLL_SECONDS)
+
+    def _server_runs(self) -> bool:
+        """Whether a healthy probe came from the worker's own model server. It is ready then."""
+        if self.supervisor is None:
+            return True
+        if self.supervisor.running:
+            self.supervisor.ready()
+            self._health.recovered("model process")
+        return self.supervisor.running
 
     def _probe_healthy(self) -> None:
-        for source in ("probe", "connection", "log"):
-            self._health.recovered(source)
+        if self._server_runs():
+            for source in ("probe", "connection", "log"):
+                self._health.recovered(source)
 
     def _probe_failed(self, fault: str) -> None:
         self._health.failed("probe", fault)

@@ -1,0 +1,77 @@
+"""Finds and ends the processes of a model server, whatever sessions they have made for themselves."""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+MARK = "STOKER_MODEL_SERVER_OF"
+"""Variable in the environment of a model server and of its descendants: the worker that started it."""
+
+
+def own_mark() -> str:
+    """The mark of this process: its id and start time, so that a reused id is another mark."""
+    return f"{os.getpid()}-{_start_time(os.getpid())}"
+
+
+def marked(mark: str) -> list[int]:
+    """The processes that carry the mark."""
+    return [pid for pid, found in _marks() if found == mark]
+
+
+def abandoned() -> list[int]:
+    """Processes of model servers whose worker has ended without stopping them."""
+    return [pid for pid, mark in _marks() if not _alive(mark)]
+
+
+def kill(pids: list[int], number: signal.Signals = signal.SIGKILL) -> None:
+    """Send the signal to each process that is still there."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def oom_kills() -> int:
+    """How many processes of this control group the kernel has killed for memory; 0 if unknown."""
+    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+        with contextlib.suppress(OSError, ValueError):
+            for line in Path(path).read_text().splitlines():
+                name, _, count = line.partition(" ")
+                if name == "oom_kill":
+                    return int(count)
+    return 0
+
+
+def prefer_for_oom_kill(pid: int) -> None:
+    """Let the kernel kill the model server before the worker, which reports why."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text("500")
+
+
+def _marks() -> list[tuple[int, str]]:
+    found = []
+    wanted = f"{MARK}=".encode()
+    for entry in os.scandir("/proc") if Path("/proc").is_dir() else ():
+        if not entry.name.isdigit():
+            continue
+        try:
+            variables = Path(entry.path, "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        for each in variables:
+            if each.startswith(wanted):
+                found.append((int(entry.name), each[len(wanted) :].decode("utf-8", "replace")))
+                break
+    return found
+
+
+def _alive(mark: str) -> bool:
+    pid, _, started = mark.partition("-")
+    return pid.isdigit() and _start_time(int(pid)) == started
+
+
+def _start_time(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return "0"

@@ -1,0 +1,292 @@
+"""Runs the model server: starts it, reads its output, explains its exit, starts it again, stops it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import structlog
+
+from stoker_pyworker.model import process_group
+from stoker_pyworker.model.failure_causes import CauseFinder
+from stoker_pyworker.model.output_log import OutputLog
+from stoker_pyworker.server_config import ModelServerConfig
+
+log = structlog.get_logger(room="model_server")
+
+_PAUSE_SECONDS = 1.0
+_PAUSE_SECONDS_MAX = 60.0
+_STABLE_SECONDS = 300.0
+"""A run that was ready for so long ends the count of exits."""
+_EXITS_MAX = 5
+"""Exits in a row after which the server is not started again: a crash loop."""
+_OUTPUT_SECONDS = 0.3
+"""Time to read the last output of an exited process; its descendants may keep the pipe open."""
+_PORT_SECONDS = 10.0
+_READ_BYTES = 64 * 1024
+_LOADING_LINES_MAX = 2000
+"""Lines of a run that are copied to the worker's log until the server is ready."""
+_OUT_OF_MEMORY = (
+    "the machine's memory (RAM) is full, and the kernel killed the model server: choose a smaller model or context,"
+    " or an offer with more memory"
+)
+_CREDENTIALS = ("MASTER_TOKEN", "REPORT_ADDR", "CONTAINER_API_KEY")
+"""Variables of the worker that its model server does not need."""
+
+
+class ModelSupervisor:
+    """Keeps one model server running until `stop`."""
+
+    def __init__(
+        self,
+        config: ModelServerConfig,
+        *,
+        log_file: Path,
+        directory: Path,
+        on_line: Callable[[str], None],
+        on_failed: Callable[[str], None],
+        accepts_connections: Callable[[], Awaitable[bool]],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`on_line` receives each line of output, `on_failed` the sentence for people when the server has exited.
+
+        `accepts_connections` tells whether a process listens on the server's port.
+        """
+        self._config = config
+        self._directory = directory
+        self._on_line = on_line
+        self._on_failed = on_failed
+        self._accepts_connections = accepts_connections
+        self._environment = os.environ if environment is None else environment
+        self._mark = process_group.own_mark()
+        self._output = OutputLog(log_file, bytes_max=config.log_bytes_max)
+        self._causes = CauseFinder(config.causes)
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader = -1
+        self._started_at = 0.0
+        self._ready = asyncio.Event()
+        self._ready_at = 0.0
+        self._stopping = False
+        self._lines_copied = 0
+        self._oom_kills = 0
+        self.exits = 0
+        """Exits in a row without a stable run between them."""
+        self.gave_up = False
+        """The server is not started again."""
+
+    def __repr__(self) -> str:
+        pid = "no process" if self._process is None else f"pid {self._process.pid}"
+        return f"<ModelSupervisor {self._config.command[0]}, {pid}, {self.exits} exits>"
+
+    @property
+    def running(self) -> bool:
+        """Whether the model server's process runs."""
+        return self._process is not None and self._process.returncode is None
+
+    def ready(self) -> None:
+        """Record that the running server is ready: its startup deadline ends."""
+        if self.running and not self._ready.is_set():
+            self._ready_at = time.monotonic()
+            self._ready.set()
+
+    async def run(self) -> None:
+        """Start the server, and start it again after an exit. Returns after `stop`, or when it gives up."""
+        process_group.kill(await asyncio.to_thread(process_group.abandoned))
+        pause = _PAUSE_SECONDS
+        while not self._stopping:
+            fault, final = await self._run_once()
+            if self._stopping:
+                return
+            if self._ready_at and time.monotonic() - self._ready_at > _STABLE_SECONDS:
+                self.exits, pause = 0, _PAUSE_SECONDS
+            self.exits += 1
+            self.gave_up = final or self.exits >= _EXITS_MAX
+            if self.gave_up and not final:
+                fault = f"{fault}; crash loop: {self.exits} exits in a row, so it is not started again"
+            self._on_failed(fault)
+            log.warning(
+                "model_server_ended", exits=self.exits, restart_in_seconds=None if self.gave_up else pause
+            )
+            if self.gave_up:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _PAUSE_SECONDS_MAX)
+
+    async def stop(self) -> None:
+        """Stop the server: SIGTERM to its process group, then SIGKILL to all that is left."""
+        self._stopping = True
+        process = self._process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            try:
+                async with asyncio.timeout(self._config.stop_seconds_max):
+                    await process.wait()
+            except TimeoutError:
+                log.warning("model_server_killed", after_seconds=self._config.stop_seconds_max)
+        await self._clean_up()
+        self._output.close()
+
+    # --- one run
+
+    async def _run_once(self) -> tuple[str, bool]:
+        """Start the server and wait for its exit. The sentence for people, and whether a restart is useless."""
+        self._ready.clear()
+        self._ready_at = 0.0
+        self._causes.reset()
+        self._output.tail.clear()
+        self._lines_copied = 0
+        self._oom_kills = process_group.oom_kills()
+        self._started_at = time.monotonic()
+        if await self._port_is_taken():
+            return (
+                "another process already listens on the model server's port: set MODEL_PORT to a free port",
+                False,
+            )
+        spawn = asyncio.ensure_future(self._spawn())
+        try:
+            # Cancelled half-way, uvloop kills the process without waiting for it.
+            await asyncio.shield(spawn)
+        except OSError as fault:
+            reason = fault.strerror or str(fault)
+            program = self._config.command[0]
+            return (
+                f"the model server cannot be started: {program}: {reason}; install it or correct the name",
+                True,
+            )
+        except asyncio.CancelledError:
+            await asyncio.gather(spawn, return_exceptions=True)
+            raise
+        assert self._process is not None
+        status = await self._wait()
+        if status is None:
+            last = self._last_line()
+            seconds = self._config.startup_seconds_max
+            await self._clean_up()
+            return f"the model server was not ready after {seconds:.0f} s{last}", True
+        await self._clean_up()
+        return self._describe(status)
+
+    async def _wait(self) -> int | None:
+        """The exit status, or None if the server was not ready in time."""
+        assert self._process is not None
+        exited = asyncio.ensure_future(self._process.wait())
+        ready = asyncio.ensure_future(self._ready.wait())
+        try:
+            await asyncio.wait(
+                {exited, ready},
+                timeout=self._config.startup_seconds_max,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if not exited.done() and not ready.done():
+                return None
+            return await exited
+        finally:
+            for each in (exited, ready):
+                each.cancel()
+
+    async def _port_is_taken(self) -> bool:
+        """Whether another process keeps the port. One that is just ending gets some seconds."""
+        deadline = time.monotonic() + _PORT_SECONDS
+        while await self._accepts_connections():
+            if time.monotonic() > deadline:
+                return True
+            await asyncio.sleep(0.2)
+        return False
+
+    async def _spawn(self) -> None:
+        self._reader, writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        environment = {name: value for name, value in self._environment.items() if name not in _CREDENTIALS}
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._config.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writer,
+                stderr=writer,
+                cwd=self._directory,
+                env={**environment, **self._config.env, process_group.MARK: self._mark},
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(self._reader)
+            self._reader = -1
+            raise
+        finally:
+            os.close(writer)
+        asyncio.get_running_loop().add_reader(self._reader, self._readable)
+        process_group.prefer_for_oom_kill(self._process.pid)
+        log.info("model_server_started", pid=self._process.pid, program=self._config.command[0])
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._reader, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close_reader()
+            return
+        self._see(self._output.feed(data))
+
+    def _see(self, lines: list[str]) -> None:
+        for line in lines:
+            self._causes.see(line)
+            if not self._ready.is_set() and self._lines_copied < _LOADING_LINES_MAX:
+                self._lines_copied += 1
+                log.info("model_log", line=line[:1000])
+            self._on_line(line)
+
+    def _close_reader(self) -> None:
+        if self._reader >= 0:
+            asyncio.get_running_loop().remove_reader(self._reader)
+            os.close(self._reader)
+            self._reader = -1
+            self._see(self._output.end())
+
+    async def _clean_up(self) -> None:
+        """Kill what is left of the server, and read its last output."""
+        for _ in range(3):
+            left = await asyncio.to_thread(process_group.marked, self._mark)
+            if not left:
+                break
+            process_group.kill(left)
+        if self._process is not None:
+            await self._process.wait()
+        deadline = time.monotonic() + _OUTPUT_SECONDS
+        while self._reader >= 0 and time.monotonic() < deadline:  # noqa: ASYNC110 - the reader closes by callback
+            await asyncio.sleep(0.01)
+        self._close_reader()
+
+    # --- the sentence
+
+    def _describe(self, status: int) -> tuple[str, bool]:
+        """What happened, and whether a restart is useless."""
+        after = f"after {time.monotonic() - self._started_at:.1f} s"
+        how = f"was killed by {_signal_name(-status)}" if status < 0 else f"exited with status {status}"
+        ended = f"the model server {how} {after}"
+        if process_group.oom_kills() > self._oom_kills:
+            return f"{_OUT_OF_MEMORY}; {ended}{self._last_line()}", False
+        if self._causes.found is not None:
+            cause, line = self._causes.found
+            return f"{cause.sentence}; {ended}; its log says: {line}", cause.final
+        if status == -signal.SIGKILL:
+            ended += (
+                "; probably the memory (RAM) is full: choose a smaller model, or an offer with more memory"
+            )
+        return f"{ended}{self._last_line()}", False
+
+    def _last_line(self) -> str:
+        lines = self._output.tail
+        return f"; its log ends with: {' | '.join(list(lines)[-3:])}" if lines else "; its log is empty"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,241 @@
+"""The worker runs the model server itself: exit, restart, crash loop, output, environment, stop."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from stoker_pyworker import ConfigError, HandlerConfig, LogActionConfig, Worker, WorkerConfig
+from stoker_pyworker.model import process_group, supervisor
+from stoker_pyworker.model.output_log import OutputLog
+from stoker_pyworker.server_config import FailureCause, ModelServerConfig
+from tests.pyworker.harness import handlers, until
+
+SERVER = textwrap.dedent("""
+    import http.server, json, os, signal, sys
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        def answer(self, body):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        def do_GET(self):
+            self.answer(json.dumps({"pid": os.getpid(), "env": dict(os.environ)}).encode())
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if b"crash" in body:
+                print("RuntimeError: CUDA error: device-side assert triggered", flush=True)
+                os._exit(3)
+            self.answer(body)
+        def log_message(self, *_):
+            pass
+    def ended(*_):
+        print("bye", flush=True)
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, ended)
+    http.server.ThreadingHTTPServer.allow_reuse_address = True
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+    print("\\x1b[32mmodel ready\\x1b[0m", flush=True)
+    server.serve_forever()
+""")
+CHILD = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+"""A child with a session of its own, which a signal to the process group does not reach."""
+CAUSES = (
+    FailureCause(name="gpu", pattern=r"cuda error", sentence="the GPU failed: choose another offer"),
+    FailureCause(
+        name="no_model", pattern=r"no such model", sentence="no such model: correct MODEL_NAME", final=True
+    ),
+)
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(supervisor, "_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(supervisor, "_PORT_SECONDS", 0.3)
+
+
+@pytest.fixture
+def run(make_worker, port, quick):
+    """A worker that runs the script as its model server."""
+
+    async def run(script=SERVER, *, ready=True, on_load=(), health="/health", **options):
+        server = ModelServerConfig(
+            command=(sys.executable, "-c", script, str(port)),
+            causes=CAUSES,
+            **({"stop_seconds_max": 5.0} | options),
+        )
+        config = WorkerConfig(
+            handlers=handlers(),
+            model_server_port=port,
+            model_healthcheck_url=health,
+            log_action_config=LogActionConfig(on_load=list(on_load)),
+            server=server,
+        )
+        return await make_worker(config, ready=ready)
+
+    return run
+
+
+def pid_of(worker):
+    return worker.runtime.startup.supervisor._process.pid
+
+
+async def test_the_worker_starts_the_server_serves_and_stops_it(run, tmp_path):
+    worker = await run(on_load=["model ready"])
+    assert (await worker.post("/echo", {"n": 1})).json() == {"n": 1}
+    pid = pid_of(worker)
+    await worker.stop()
+    await until(lambda: not Path(f"/proc/{pid}").exists())
+    assert (tmp_path / "model.log").read_text() == "\x1b[32mmodel ready\x1b[0m\nbye\n"
+
+
+async def test_an_exit_while_loading_is_an_error_with_status_and_last_lines(run):
+    worker = await run("print('loading'); print('cannot open the file'); raise SystemExit(7)", ready=False)
+    health = worker.runtime.health
+    await until(lambda: "exited with status 7" in health.error)
+    assert health.error.endswith("its log ends with: loading | cannot open the file")
+    await until(lambda: "status 7" in worker.engine.statuses[-1]["error_msg"])
+
+
+async def test_a_crash_loop_ends_after_five_exits(run):
+    worker = await run("raise SystemExit(1)", ready=False)
+    await until(lambda: worker.runtime.startup.supervisor.gave_up)
+    assert worker.runtime.health.error.endswith("crash loop: 5 exits in a row, so it is not started again")
+
+
+async def test_a_cause_that_a_restart_cannot_mend_is_final(run):
+    worker = await run("print('OSError: no such model: x/y'); raise SystemExit(1)", ready=False)
+    own = worker.runtime.startup.supervisor
+    await until(lambda: own.gave_up)
+    assert own.exits == 1
+    assert worker.runtime.health.error.startswith(
+        "no such model: correct MODEL_NAME; the model server exited"
+    )
+    assert worker.runtime.health.error.endswith("its log says: OSError: no such model: x/y")
+
+
+async def test_a_program_that_is_not_there_is_named(make_worker, port, quick):
+    config = WorkerConfig(
+        handlers=handlers(),
+        model_server_port=port,
+        server=ModelServerConfig(command=("no-such-program", "serve")),
+    )
+    worker = await make_worker(config, ready=False)
+    await until(lambda: worker.runtime.health.error)
+    assert worker.runtime.health.error == (
+        "the model server cannot be started: no-such-program: No such file or directory;"
+        " install it or correct the name"
+    )
+
+
+async def test_a_server_that_crashes_in_use_is_started_again(run):
+    worker = await run()
+    first = pid_of(worker)
+    assert (await worker.post("/echo", {"do": "crash"})).status_code == 502
+    await until(lambda: worker.runtime.health.error.startswith("the GPU failed: choose another offer"))
+    await until(lambda: not worker.runtime.health.error)
+    assert pid_of(worker) != first
+    assert (await worker.post("/echo", {"n": 2})).json() == {"n": 2}
+
+
+async def test_the_server_gets_the_environment_without_the_workers_credentials(run, monkeypatch):
+    for name in ("MASTER_TOKEN", "REPORT_ADDR", "HF_TOKEN"):
+        monkeypatch.setenv(name, f"value of {name}")
+    worker = await run(env={"CHOSEN": "yes $HOME; `ls`"})
+    async with contextlib.AsyncExitStack() as stack:
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.runtime.pool.port)
+        stack.callback(writer.close)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n")
+        seen = json.loads((await reader.read()).partition(b"\r\n\r\n")[2])["env"]
+    assert seen["CHOSEN"] == "yes $HOME; `ls`"
+    assert seen["HF_TOKEN"] == "value of HF_TOKEN"
+    assert not {"MASTER_TOKEN", "REPORT_ADDR"} & seen.keys()
+
+
+async def test_a_server_that_is_not_ready_in_time_is_stopped(run):
+    worker = await run(
+        "import time; print('loading', flush=True); time.sleep(60)", ready=False, startup_seconds_max=0.5
+    )
+    own = worker.runtime.startup.supervisor
+    await until(lambda: own.gave_up)
+    assert (
+        worker.runtime.health.error == "the model server was not ready after 0 s; its log ends with: loading"
+    )
+    assert not own.running
+
+
+async def test_a_server_that_ignores_sigterm_is_killed_with_its_children(run):
+    ignores = SERVER.replace("sys.exit(0)", "pass")
+    ignores = ignores.replace("signal.signal(", CHILD + "signal.signal(", 1)
+    worker = await run(ignores, stop_seconds_max=0.2)
+    own = worker.runtime.startup.supervisor
+    await until(lambda: len(process_group.marked(own._mark)) >= 2)
+    await worker.stop()
+    await until(lambda: not process_group.marked(own._mark))
+
+
+async def test_a_port_that_another_process_keeps_is_an_error(run, port):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        worker = await run(ready=False)
+        await until(lambda: "another process already listens" in worker.runtime.health.error)
+    await worker.ready()
+    await until(lambda: not worker.runtime.health.error)
+
+
+async def test_a_server_that_an_ended_worker_left_behind_is_found():
+    mark = "1-999999999999"  # the process 1 has another start time
+    left = await asyncio.create_subprocess_exec("sleep", "600", env={**os.environ, process_group.MARK: mark})
+    try:
+        await until(lambda: left.pid in process_group.abandoned())
+        assert process_group.own_mark() not in process_group.abandoned()
+        process_group.kill(process_group.abandoned())
+        assert await left.wait() == -signal.SIGKILL
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            left.kill()
+
+
+def test_the_log_file_is_bounded_and_the_tail_is_clean(tmp_path):
+    log = OutputLog(tmp_path / "logs" / "model.log", bytes_max=1000)
+    for number in range(100):
+        log.feed(b"\x1b[1mline %d\x1b[0m of a server that prints a lot\n" % number)
+    assert log.feed(b"10 %\r20 %\r") == ["10 %", "20 %"]
+    assert log.feed(b"half") == []
+    assert log.end() == ["half"]
+    log.close()
+    sizes = [path.stat().st_size for path in (tmp_path / "logs").iterdir()]
+    assert len(sizes) == 2
+    assert max(sizes) <= 1000
+    assert list(log.tail)[-4:] == ["line 99 of a server that prints a lot", "10 %", "20 %", "half"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"command": []}, "expected a program and its arguments"),
+        ({"command": "vllm serve"}, "expected a list such as"),
+        ({"command": ["vllm", 8000]}, "expected text for each argument, received 8000"),
+        ({"command": ["x"], "startup_seconds_max": 0}, "expected seconds above 0"),
+    ],
+)
+def test_an_invalid_command_is_refused_with_a_sentence(options, message):
+    config = WorkerConfig(handlers=[HandlerConfig(route="/x")], model_server_port=1)
+    with pytest.raises(ConfigError, match=message):
+        Worker(config, **options)
