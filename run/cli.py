@@ -83,6 +83,14 @@ def engine(config: Config = None) -> None:
 
 
 @app.command()
+def dashboard(config: Config = None) -> None:
+    """Run the web page: endpoints, workers, requests, decisions and costs."""
+    from run.roles.dashboard import run_dashboard  # noqa: PLC0415
+
+    _run("dashboard", config, run_dashboard)
+
+
+@app.command()
 def worker(config: Config = None, build_id: BuildId = None) -> None:
     """Run one Temporal worker: endpoint workflows, planner and marketplace calls."""
     from run.roles.worker import run_worker  # noqa: PLC0415

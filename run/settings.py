@@ -177,6 +177,27 @@ class EngineListen(StrictModel):
         return f"http://{bracketed(self.host)}:{self.port}"
 
 
+class DashboardListen(StrictModel):
+    """The web page's address."""
+
+    host: Annotated[str, AfterValidator(_listening)] = "127.0.0.1"
+    port: Port | None = None
+    """None: no dashboard."""
+    public_url: str | None = Field(None, pattern=r"^https?://[^/]+$")
+    """URL for browsers, if a TLS proxy is in front."""
+    allowed_hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = ()
+    """Further host names of the page."""
+    engine_url: str | None = Field(None, pattern=r"^https?://[^/]+(/[^/]+)*$")
+    """The engine as the dashboard reaches it. None: the engine of these settings on this machine."""
+
+    @property
+    def url(self) -> str | None:
+        """The URL for browsers; None without a dashboard."""
+        if self.port is None:
+            return None
+        return self.public_url or f"http://{bracketed(self.host)}:{self.port}"
+
+
 class HostMarket(StrictModel):
     """The marketplace of this machine: machines, prices and templates."""
 
@@ -271,6 +292,7 @@ class DevSettings(StrictModel):
     engine: EngineListen = EngineListen()
     worker: WorkerChoice = WorkerChoice()
     sweep: SweepSettings = SweepSettings()
+    dashboard: DashboardListen = DashboardListen()
     market: MarketChoice = MarketChoice()
     host_market: HostMarket = HostMarket()
 
@@ -280,6 +302,7 @@ class DevSettings(StrictModel):
             "temporal.port": self.temporal.port,
             "temporal.ui_port": self.temporal.ui_port,
             "engine.port": self.engine.port,
+            "dashboard.port": self.dashboard.port,
         }
         if self.market.kind == "host":
             ports["host_market.port"] = self.host_market.port

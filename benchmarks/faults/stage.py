@@ -276,6 +276,7 @@ async def staged(state_dir: Path) -> AsyncIterator[Stage]:
                 "engine": settings.engine.model_copy(
                     update={"port": engine_port, "public_url": f"http://127.0.0.1:{wire.port}"}
                 ),
+                "dashboard": settings.dashboard.model_copy(update={"port": None}),
                 "host_market": settings.host_market.model_copy(
                     update={
                         "port": free_port(),

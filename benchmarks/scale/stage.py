@@ -29,6 +29,7 @@ def settings_for(state_dir: Path, market_port: int, calls_per_second_max: float)
             "state_dir": state_dir,
             "temporal": settings.temporal.model_copy(update={"port": free_port(), "ui_port": None}),
             "engine": settings.engine.model_copy(update={"port": free_port(), "public_url": None}),
+            "dashboard": settings.dashboard.model_copy(update={"port": None}),
             "market": settings.market.model_copy(
                 update={
                     "kind": "vast",

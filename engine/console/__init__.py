@@ -7,6 +7,7 @@ from engine.console.endpoints import EndpointsApi
 from engine.console.logs import LogsApi
 from engine.console.market import MarketApi
 from engine.console.offers import OffersApi
+from engine.console.overview import OverviewApi
 from engine.console.templates import TemplatesApi
 from engine.console.users import UsersApi
 from engine.console.workergroups import WorkergroupsApi
@@ -26,6 +27,7 @@ def add_console(app: web.Application, engine: Engine) -> None:
         WorkersApi(engine, workflows),
         LogsApi(engine, workflows),
         UsersApi(engine),
+        OverviewApi(engine),
         market,
         offers,
         TemplatesApi(engine, workflows, market),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 from engine.request_log import Outcome
+from engine.request_stats import EndedRequest
 from engine.routing.endpoint import Endpoint
 from engine.routing.request_queue import BreakSuspect, QueuedRequest
 from engine.routing.suspicion import Unserved
@@ -21,6 +22,7 @@ AVOIDING_SCAN_MAX = 64
 
 _BROKEN = frozenset({WorkerState.ERROR, WorkerState.REBOOTING})
 _REJECTED, _CANCELLED = "Rejected", "Cancelled"
+_NO_RESULT = frozenset({_REJECTED, _CANCELLED})
 
 CAUSE_SUSPECT = "a worker does not answer its clients"
 CAUSE_DRAINED = "a draining worker holds nothing"
@@ -229,6 +231,9 @@ class Dispatcher:
         request.finished = True
         request.succeeded = success
         request.took_s = now - request.assigned_at
+        endpoint.stats.end(
+            _ended(request, status.lower() if status in _NO_RESULT else _outcome(request), busy_seconds)
+        )
         request.assigned_at = now
         endpoint.finished[request_idx] = endpoint.assigned.pop(request_idx)
         if success and not earlier:
@@ -289,6 +294,8 @@ class Dispatcher:
     # -- requests
 
     def _log_end(self, endpoint: Endpoint, request: QueuedRequest, outcome: Outcome) -> None:
+        if not request.finished:
+            endpoint.stats.end(_ended(request, outcome))
         if self._on_ended is not None:
             self._on_ended(endpoint.name, request, outcome)
 
@@ -313,6 +320,7 @@ class Dispatcher:
             while request_idx in endpoint.waiting or request_idx in endpoint.assigned:
                 request_idx = self._draw()
             endpoint.metrics_batcher.record_arrival(asked.cost, now)
+            endpoint.stats.arrive(asked.cost)
         # An unknown index was drawn by another engine, or by this one before a restart: queue the request as new.
         request = QueuedRequest(request_idx, asked.cost, now, asked.replay_timeout, asked.fingerprint)
         request.counted_elsewhere = asked.request_idx != 0
@@ -406,6 +414,7 @@ class Dispatcher:
         request.worker, request.assigned_at, request.reqnum = worker, now, self._draw()
         if request.waited_s is None:
             request.waited_s = now - request.arrived_at
+            endpoint.stats.waited.observe(request.waited_s)
         endpoint.assigned[request.request_idx] = request
         if len(endpoint.assigned) > self._limits.requests_known_max:
             self._log_end(endpoint, endpoint.assigned.popitem(last=False)[1], Outcome.UNKNOWN)
@@ -609,6 +618,20 @@ def _outcome(request: QueuedRequest) -> Outcome:
     if not request.finished:
         return Outcome.UNKNOWN
     return Outcome.DONE if request.succeeded else Outcome.FAILED
+
+
+def _ended(request: QueuedRequest, outcome: str, busy_seconds: float = 0.0) -> EndedRequest:
+    waited = request.seen_at - request.arrived_at if request.waited_s is None else request.waited_s
+    return EndedRequest(
+        request_idx=request.request_idx,
+        arrived_at=request.arrived_at,
+        cost=request.cost,
+        waited_s=waited,
+        took_s=request.took_s or 0.0,
+        busy_s=busy_seconds,
+        launch_id=request.worker.launch_id if request.worker else "",
+        outcome=outcome,
+    )
 
 
 def _forget(

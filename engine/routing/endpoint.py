@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from engine.api.keys import same_key
+from engine.request_stats import RequestStats
 from engine.routing.broken_requests import BrokenRequests
 from engine.routing.request_queue import QueuedRequest, RequestQueue
 from engine.routing.served_routes import ServedRoutes
@@ -83,6 +84,7 @@ class Endpoint:
         """Requests whose worker reported the end, oldest first."""
         self.metrics_batcher = MetricsBatcher(now, spread=memo.id * _GOLDEN % 1.0)
         self.counters = EndpointCounters()
+        self.stats = RequestStats()
         self.gone = False
         """The workflow is closed."""
         self.fault = ""

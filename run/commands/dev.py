@@ -118,6 +118,11 @@ class DevStack:
         await self.supervisor.start(self._role("engine"))
         await self._wait_for_pollers(client)
         await self._wait_for_ok(f"{settings.engine.own_url}/readyz", "engine")
+        if settings.dashboard.port is not None:
+            await self.supervisor.start(self._role("dashboard"))
+            await self._wait_for_ok(
+                f"http://{bracketed(settings.dashboard.host)}:{settings.dashboard.port}/healthz", "dashboard"
+            )
         self._record.write(self.pids)
 
     def listening(self) -> list[ListeningSocket] | None:
@@ -175,6 +180,8 @@ class DevStack:
         }
         if settings.temporal.ui_port is not None:
             ports["temporal.ui_port"] = (settings.temporal.ip, settings.temporal.ui_port)
+        if settings.dashboard.port is not None:
+            ports["dashboard.port"] = (settings.dashboard.host, settings.dashboard.port)
         if settings.market.kind == "host":
             ports["host_market.port"] = ("127.0.0.1", settings.host_market.port)
         return ports
@@ -308,6 +315,8 @@ def banner(stack: DevStack) -> str:
     """Addresses and paths of the deployment, for the user."""
     settings = stack.settings
     lines = [f"deployment   {stack.deployment}", f"engine       {settings.engine.url}"]
+    if (page := settings.dashboard.url) is not None:
+        lines.append(f"dashboard    {page} (sign in with the account key)")
     if (ui := settings.temporal.ui_url) is not None:
         lines.append(f"Temporal UI  {ui}/namespaces/{settings.temporal.namespace}/workflows")
     lines.append(f"Temporal     {settings.temporal.address}, namespace {settings.temporal.namespace}")

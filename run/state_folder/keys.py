@@ -23,7 +23,7 @@ from run.state_folder.secure_files import write_private
 _FILE = "keys.json"
 _NAMED_SECRET_PREFIX = "STOKER_SECRET_"  # noqa: S105 - the name of a variable, not a secret
 
-Role = Literal["engine", "worker", "market"]
+Role = Literal["engine", "worker", "market", "dashboard"]
 
 _ACCOUNT = "STOKER_ACCOUNT_KEY"
 _HMAC = "STOKER_HMAC_SECRET"
@@ -40,6 +40,7 @@ _VARIABLES: dict[Role, tuple[str, ...]] = {
     "engine": (_ACCOUNT, _ACCOUNT_PREVIOUS, _HMAC, _HMAC_PREVIOUS, _SIGNING, _CA, *_MARKET),
     "worker": (_HMAC, *_MARKET),
     "market": _MARKET,
+    "dashboard": (_ACCOUNT,),
 }
 """The environment variables with a role's secrets. Only the Temporal worker also reads `STOKER_SECRET_<NAME>`."""
 
@@ -88,6 +89,15 @@ class Keys:
                 "secret": b"",
                 "signing_key_pem": "",
                 "ca_key_pem": "",
+                "account_keys_previous": {},
+                "secrets_previous": (),
+                "named": {},
+            },
+            "dashboard": {
+                "secret": b"",
+                "signing_key_pem": "",
+                "ca_key_pem": "",
+                "market_key": "",
                 "account_keys_previous": {},
                 "secrets_previous": (),
                 "named": {},

@@ -207,12 +207,13 @@ def is_ready(url: str) -> bool:
 def settings_with_free_ports(folder: Path) -> str:
     """Write the default settings with ports that no other deployment of this machine has; returns the engine's URL."""
     settings = yaml.safe_load((ROOT / "temporal-dev.yaml").read_text())
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
-    temporal, ui, engine, market = (each.getsockname()[1] for each in sockets)
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
+    temporal, ui, engine, market, page = (each.getsockname()[1] for each in sockets)
     for each in sockets:
         each.close()
     settings["temporal"] |= {"port": temporal, "ui_port": ui}
     settings["engine"]["port"] = engine
+    settings["dashboard"]["port"] = page
     settings["host_market"] |= {"port": market, "instance_port_min": 31000, "instance_port_max": 31999}
     (folder / "temporal-dev.yaml").write_text(yaml.safe_dump(settings))
     return f"http://127.0.0.1:{engine}"

@@ -123,6 +123,19 @@ class Endpoints(ConsoleApi):
         answer = await self._call("GET", path, what=str(endpoint), tail=str(tail))
         return [row for row in rows_of(answer, "decisions", path) if isinstance(row, dict)]
 
+    async def overview(self) -> dict[str, Any]:
+        """Live figures of all endpoints of this account: `endpoints`, each with health, load, capacity and queue.
+
+        Queues and counters are those of the engine that answers.
+        """
+        answer = await self._call("GET", "/api/v0/overview/")
+        rows_of(answer, "endpoints", "/api/v0/overview/")
+        return answer if isinstance(answer, dict) else {"endpoints": answer}
+
+    async def requests(self, endpoint: str | int) -> dict[str, Any]:
+        """The last, slowest and failed requests at the engine that answers: `recent`, `slow`, `failed`."""
+        return await self._get_page(endpoint, "requests")
+
     async def costs(self, endpoint: str | int) -> dict[str, Any]:
         """Dollars by worker state."""
         return await self._get_page(endpoint, "costs")

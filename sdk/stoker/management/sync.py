@@ -61,6 +61,14 @@ class SyncEndpoints:
         """The last decisions, each with its reason."""
         return self._loop.run(self._endpoints.decisions(endpoint, tail=tail))
 
+    def overview(self) -> dict[str, Any]:
+        """Live figures of all endpoints of this account."""
+        return self._loop.run(self._endpoints.overview())
+
+    def requests(self, endpoint: str | int) -> dict[str, Any]:
+        """The last, slowest and failed requests."""
+        return self._loop.run(self._endpoints.requests(endpoint))
+
     def costs(self, endpoint: str | int) -> dict[str, Any]:
         """Dollars by worker state."""
         return self._loop.run(self._endpoints.costs(endpoint))

@@ -1,0 +1,44 @@
+"""The config form: which parameters it shows, and how its text becomes values. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stoker import Invalid
+from stoker_wire.endpoint import EndpointConfig, EndpointPatch
+from stoker_wire.parsing.numbers import read_number
+
+_SHOWN = (
+    *("min_load", "target_util", "target_queue_time", "max_queue_time", "min_workers", "max_workers"),
+    *("cold_mult", "min_cold_load", "inactivity_timeout", "dollars_per_hour_max", "drain_seconds_max"),
+    "silence_seconds_max",
+)
+
+
+def _about(name: str) -> str:
+    return (EndpointConfig.model_fields[name].description or "").split("\n")[0]
+
+
+FIELDS: dict[str, str] = {name: _about(name) for name in _SHOWN if name in EndpointPatch.model_fields}
+"""The parameters on the form, with what each means."""
+
+ADVISABLE = frozenset(EndpointPatch.model_fields) - {"endpoint_state"}
+"""What a what-if analysis can vary."""
+
+
+def read_fields(given: Mapping[str, str], present: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that differ from the present ones. An empty field stays as it is.
+
+    Raises:
+        Invalid: a field is not a number; the message names it.
+    """
+    changes: dict[str, Any] = {}
+    for name, text in given.items():
+        if not text.strip():
+            continue
+        value = read_number(text.strip())
+        if value is None:
+            raise Invalid(f"{name}: should be a number, got {text[:40]!r}")
+        known = present.get(name)
+        if known is None or float(known) != value:
+            changes[name] = int(value) if value == int(value) and abs(value) < 2**53 else value
+    return changes

@@ -1,0 +1,145 @@
+"""The last day of every endpoint: samples of an hour in memory, minutes of a day in SQLite."""
+
+import sqlite3
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import astuple, fields
+from pathlib import Path
+
+from dashboard.samples import Sample
+
+DAY_SECONDS = 86_400.0
+HOUR_SECONDS = 3_600.0
+MINUTE_SECONDS = 60.0
+FINE_MAX = 1_800
+"""Samples in memory per endpoint: an hour at one sample every two seconds, about 300 KB."""
+_NAMES = tuple(field.name for field in fields(Sample))
+_PEAKS = frozenset({"queue", "queue_oldest", "wait_p50", "wait_p99", "took_p50", "took_p99"})
+"""A minute keeps the highest value of these, and the mean of the others."""
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS minutes (account TEXT, endpoint INTEGER, "
+    + ", ".join(f"{name} REAL" for name in _NAMES)
+    + ", PRIMARY KEY (account, endpoint, at)) WITHOUT ROWID"
+)
+_INSERT = f"INSERT OR REPLACE INTO minutes VALUES ({', '.join('?' * (len(_NAMES) + 2))})"  # noqa: S608 - constants
+_SELECT = (
+    f"SELECT {', '.join(_NAMES)} FROM minutes WHERE account = ? AND endpoint = ? AND at >= ? ORDER BY at"  # noqa: S608 - constants
+)
+_DELETE = "DELETE FROM minutes WHERE at < ?"
+
+Key = tuple[str, int]
+"""Account name and endpoint id."""
+
+
+class History:
+    """Samples by endpoint. Bounded: an hour in memory, a day on disk.
+
+    A damaged or unwritable file costs the older part of the charts and nothing else.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._fine: dict[Key, deque[Sample]] = {}
+        self._minute: dict[Key, list[Sample]] = {}
+        self._database = self._open(file)
+
+    def __repr__(self) -> str:
+        return f"<History of {len(self._fine)} endpoints in {self._file or 'memory'}>"
+
+    @staticmethod
+    def _open(file: Path | None) -> sqlite3.Connection:
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(file or ":memory:", check_same_thread=False, isolation_level=None)
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=OFF")
+            database.execute(_TABLE)
+            database.execute(_SELECT, ("", 0, 0.0))  # another version's columns raise here
+        except sqlite3.DatabaseError:
+            database.close()
+            if file is None:
+                raise
+            for part in (file, file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm")):
+                part.unlink(missing_ok=True)
+            return History._open(file)
+        return database
+
+    def close(self) -> None:
+        """Write the begun minutes and close the file."""
+        self._write([(key, minute) for key, minute in self._minute.items() if minute])
+        self._database.close()
+
+    def add(self, samples: Iterable[tuple[Key, Sample]]) -> None:
+        """Record samples. Ended minutes are written together."""
+        ended = []
+        for key, sample in samples:
+            fine = self._fine.setdefault(key, deque(maxlen=FINE_MAX))
+            fine.append(sample)
+            while fine[0].at < sample.at - HOUR_SECONDS:
+                fine.popleft()
+            minute = self._minute.setdefault(key, [])
+            if minute and sample.at // MINUTE_SECONDS != minute[0].at // MINUTE_SECONDS:
+                ended.append((key, minute))
+                minute = self._minute[key] = []
+            minute.append(sample)
+        if ended:
+            self._write(ended)
+
+    def forget(self, kept: set[Key]) -> None:
+        """Drop the samples in memory of endpoints that no longer exist."""
+        for key in [key for key in self._fine if key not in kept]:
+            del self._fine[key]
+            self._minute.pop(key, None)
+
+    def latest(self, key: Key) -> Sample | None:
+        """The newest sample."""
+        fine = self._fine.get(key)
+        return fine[-1] if fine else None
+
+    def window(self, key: Key, seconds: float, now: float) -> list[Sample]:
+        """The samples of the last `seconds`, oldest first: every sample of the last hour, or minutes."""
+        fine = [sample for sample in self._fine.get(key, ()) if sample.at >= now - seconds]
+        first = fine[0].at if fine else now
+        if first - (now - seconds) <= MINUTE_SECONDS:
+            return fine
+        try:
+            rows = self._database.execute(_SELECT, (*key, now - seconds)).fetchall()
+        except sqlite3.DatabaseError:
+            return fine
+        older = [Sample(**dict(zip(_NAMES, row, strict=True))) for row in rows if row[0] < first]
+        return (
+            older + fine if seconds <= HOUR_SECONDS else older + [_merged(part) for part in _by_minute(fine)]
+        )
+
+    def _write(self, minutes: list[tuple[Key, list[Sample]]]) -> None:
+        rows = [(*key, *astuple(_merged(samples))) for key, samples in minutes]
+        newest = max((samples[-1].at for _, samples in minutes), default=0.0)
+        try:
+            self._database.execute("BEGIN")
+            self._database.executemany(_INSERT, rows)
+            self._database.execute(_DELETE, (newest - DAY_SECONDS,))
+            self._database.execute("COMMIT")
+        except sqlite3.DatabaseError:  # a full disk: these minutes are lost
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+
+
+def _by_minute(samples: list[Sample]) -> list[list[Sample]]:
+    parts: list[list[Sample]] = []
+    for sample in samples:
+        if parts and parts[-1][0].at // MINUTE_SECONDS == sample.at // MINUTE_SECONDS:
+            parts[-1].append(sample)
+        else:
+            parts.append([sample])
+    return parts
+
+
+def _merged(samples: list[Sample]) -> Sample:
+    """One sample for a minute, at its start."""
+    values = {}
+    for name in _NAMES:
+        of = [getattr(sample, name) for sample in samples]
+        values[name] = max(of) if name in _PEAKS else sum(of) / len(of)
+    values["at"] = samples[0].at
+    return Sample(**values)

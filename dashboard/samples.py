@@ -1,0 +1,124 @@
+"""One sample of an endpoint: what a chart shows at one time. Pure."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+WINDOW_SECONDS = 60.0
+"""Window of rates and percentiles. Doubled: smoother charts that react later."""
+_RATE_SECONDS_MIN = 10.0
+"""Shortest time over which a rate is computed, so that a first burst does not look like hours of load."""
+_BOOTING = (
+    *("pending", "creating", "created", "loading", "model_loading", "starting"),
+    *("update_ready", "update_rebooting", "update_starting", "rebooting"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """An endpoint at one time. Loads and capacities in load/s, times in seconds."""
+
+    at: float
+    """Unix seconds."""
+    load: float = 0.0
+    """Arrived load per second over the last window."""
+    requests: float = 0.0
+    """Arrived requests per second."""
+    capacity_hot: float = 0.0
+    capacity_booting: float = 0.0
+    capacity_cold: float = 0.0
+    hot: float = 0.0
+    booting: float = 0.0
+    cold: float = 0.0
+    failed: float = 0.0
+    """Workers with an error."""
+    queue: float = 0.0
+    """Waiting requests."""
+    queue_oldest: float = 0.0
+    wait_p50: float = 0.0
+    wait_p99: float = 0.0
+    took_p50: float = 0.0
+    took_p99: float = 0.0
+    dollars_hot: float = 0.0
+    """$/h of ready workers."""
+    dollars_booting: float = 0.0
+    """$/h of workers on the way to ready."""
+
+
+def percentile(counts: Sequence[int], bounds: Sequence[float], share: float) -> float:
+    """An estimate from bucket counts: linear within a bucket, and the last bound for longer values.
+
+    Zero without any count.
+    """
+    total = sum(counts)
+    if total <= 0:
+        return 0.0
+    wanted, seen, lower = share * total, 0.0, 0.0
+    for count, upper in zip(counts, bounds, strict=False):
+        if seen + count >= wanted and count > 0:
+            return lower + (upper - lower) * (wanted - seen) / count
+        seen, lower = seen + count, upper
+    return lower
+
+
+@dataclass(frozen=True, slots=True)
+class _Counters:
+    at: float
+    load: float
+    requests: float
+    waited: tuple[int, ...]
+    took: tuple[int, ...]
+
+
+class Differ:
+    """Turns an endpoint's counters into rates and percentiles over a sliding window."""
+
+    def __init__(self) -> None:
+        self._engine = ""
+        self._seen: deque[_Counters] = deque()
+
+    def sample(
+        self, figures: dict[str, Any], *, at: float, engine_id: str, bounds: Sequence[float]
+    ) -> Sample:
+        """The sample for these figures. Counters of a restarted or another engine begin a new window."""
+        now = _Counters(
+            at,
+            figures["arrived_load"],
+            figures["arrived_requests"],
+            tuple(figures["waited"]["counts"]),
+            tuple(figures["took"]["counts"]),
+        )
+        if engine_id != self._engine:
+            self._engine = engine_id
+            self._seen.clear()
+        if not self._seen:
+            self._seen.append(now)
+        while len(self._seen) > 1 and self._seen[1].at <= at - WINDOW_SECONDS:
+            self._seen.popleft()
+        first = self._seen[0]
+        self._seen.append(now)
+        seconds = max(at - first.at, _RATE_SECONDS_MIN)
+        waited = [after - before for after, before in zip(now.waited, first.waited, strict=True)]
+        took = [after - before for after, before in zip(now.took, first.took, strict=True)]
+        workers, capacity, dollars = figures["workers"], figures["capacity"], figures["dollars_per_hour"]
+        return Sample(
+            at=at,
+            load=(now.load - first.load) / seconds if now is not first else 0.0,
+            requests=(now.requests - first.requests) / seconds if now is not first else 0.0,
+            capacity_hot=capacity["hot"],
+            capacity_booting=capacity["booting"],
+            capacity_cold=capacity["cold"],
+            hot=workers.get("idle", 0),
+            booting=sum(workers.get(state, 0) for state in _BOOTING),
+            cold=workers.get("stopped", 0),
+            failed=workers.get("error", 0),
+            queue=figures["queue_requests"],
+            queue_oldest=figures["queue_oldest_s"],
+            wait_p50=percentile(waited, bounds, 0.5),
+            wait_p99=percentile(waited, bounds, 0.99),
+            took_p50=percentile(took, bounds, 0.5),
+            took_p99=percentile(took, bounds, 0.99),
+            dollars_hot=dollars["hot"],
+            dollars_booting=dollars["booting"],
+        )

@@ -1,0 +1,28 @@
+"""Settings of the dashboard's process."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DashboardSettings:
+    """Where it listens, which engine it reads, and who may sign in. The repr omits the keys."""
+
+    accounts: dict[str, str] = field(repr=False)
+    """Keys by account name: who may sign in, and whose endpoints are sampled."""
+    engine_url: str
+    """The engine as this process reaches it."""
+    host: str = "127.0.0.1"
+    port: int = 8090
+    public_url: str = ""
+    """URL for browsers, if a TLS proxy is in front; with https the session cookie is marked `Secure`."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further host names of this server."""
+    clients_url: str = ""
+    """The engine's URL as clients reach it, for examples on the page; empty: `engine_url`."""
+    temporal_ui_url: str = ""
+    """The Temporal UI's list of workflows; empty: no link."""
+    history_file: Path | None = None
+    """SQLite file of the last day; None: in memory, lost at the end."""
+    sample_seconds: float = 2.0
+    """Interval of samples. Doubled: half the load on the engine, and charts that move half as often."""

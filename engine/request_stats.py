@@ -1,0 +1,112 @@
+"""What an endpoint's requests experienced at this engine: histograms of their times, and the last requests."""
+
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass, field
+
+BUCKET_SECONDS = (
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+)
+"""Upper bounds of the histogram buckets; a last bucket takes everything longer."""
+
+RECENT_MAX = 100
+SLOW_MAX = 20
+FAILED_MAX = 50
+DONE = "done"
+_FAULTS = frozenset({"failed", "expired", "turned_away"})
+_SLOW_SECONDS = 3600.0
+"""How long a slow request is listed."""
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts of durations by bucket, since the start of this engine."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKET_SECONDS) + 1))
+    """One per bucket, not cumulative."""
+    seconds: float = 0.0
+    """Sum of all durations."""
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(BUCKET_SECONDS, seconds)] += 1
+        self.seconds += seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedRequest:
+    """A request that ended, and where its time went."""
+
+    request_idx: int
+    arrived_at: float
+    """Unix seconds."""
+    cost: float
+    waited_s: float
+    """In the engine's queue, until the first assignment."""
+    took_s: float
+    """At the worker, until its report of the end arrived; 0: it had no worker."""
+    busy_s: float
+    """Of this, the time in the model; 0: the worker does not report it."""
+    launch_id: str
+    """The worker; empty: it had none."""
+    outcome: str
+
+    @property
+    def total_s(self) -> float:
+        """From arrival to the end."""
+        return self.waited_s + self.took_s
+
+
+@dataclass(slots=True)
+class RequestStats:
+    """Histograms since the engine's start, and bounded lists of the last, slowest and failed requests."""
+
+    arrived_requests: int = 0
+    arrived_load: float = 0.0
+    waited: Histogram = field(default_factory=Histogram)
+    """Time in the engine's queue, of requests that got a worker."""
+    took: Histogram = field(default_factory=Histogram)
+    """From assignment to the worker's report of a successful end."""
+    outcomes: dict[str, int] = field(default_factory=dict)
+    recent: deque[EndedRequest] = field(default_factory=lambda: deque(maxlen=RECENT_MAX))
+    failed: deque[EndedRequest] = field(default_factory=lambda: deque(maxlen=FAILED_MAX))
+    slow: list[EndedRequest] = field(default_factory=list)
+    """The slowest of the last hour, slowest first."""
+
+    def arrive(self, cost: float) -> None:
+        """A request arrived for the first time."""
+        self.arrived_requests += 1
+        self.arrived_load += cost
+
+    def end(self, ended: EndedRequest) -> None:
+        """A request ended."""
+        self.outcomes[ended.outcome] = self.outcomes.get(ended.outcome, 0) + 1
+        self.recent.append(ended)
+        if ended.outcome in _FAULTS:
+            self.failed.append(ended)
+        elif ended.outcome == DONE:
+            self.took.observe(ended.took_s)
+            if len(self.slow) < SLOW_MAX or ended.total_s > self.slow[-1].total_s:
+                self._add_slow(ended)
+
+    def _add_slow(self, ended: EndedRequest) -> None:
+        oldest = ended.arrived_at + ended.total_s - _SLOW_SECONDS
+        kept = [known for known in self.slow if known.arrived_at + known.total_s >= oldest]
+        kept.append(ended)
+        kept.sort(key=lambda known: -known.total_s)
+        self.slow = kept[:SLOW_MAX]

@@ -1,0 +1,44 @@
+"""The dashboard's process."""
+
+import structlog
+
+from dashboard.app import serve
+from dashboard.settings import DashboardSettings
+from run.errors import CommandError
+from run.roles.stopping import stop_event
+from run.settings import DevSettings
+from run.state_folder.keys import load_keys
+from stoker_wire.security.loopback import is_loopback
+
+log = structlog.get_logger(__name__)
+
+
+async def run_dashboard(settings: DevSettings) -> None:
+    """Serve the web page until a stop signal."""
+    stop = stop_event()
+    listen = settings.dashboard
+    if listen.port is None:
+        raise CommandError("dashboard.port is not set; set it in the settings file, for example to 8090")
+    keys = load_keys(settings.state_dir, generate=False, role="dashboard")
+    temporal = settings.temporal
+    page = DashboardSettings(
+        accounts=keys.account_keys,
+        engine_url=listen.engine_url or settings.engine.own_url,
+        host=listen.host,
+        port=listen.port,
+        public_url=listen.public_url or "",
+        allowed_hosts=listen.allowed_hosts,
+        clients_url=settings.engine.url,
+        temporal_ui_url=f"{temporal.ui_url}/namespaces/{temporal.namespace}/workflows"
+        if temporal.ui_url
+        else "",
+        history_file=settings.state_dir / "dashboard.sqlite",
+    )
+    if not is_loopback(page.host) and not page.public_url.startswith("https://"):
+        log.warning(
+            "dashboard.reachable_from_outside",
+            host=page.host,
+            advice="it serves HTTP without TLS: put a TLS proxy in front of it and set dashboard.public_url",
+        )
+    log.info("dashboard.listening", host=page.host, port=page.port, engine=page.engine_url)
+    await serve(page, stop=stop)

@@ -1,0 +1,83 @@
+"""Rates and percentiles from the engine's counters."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboard.samples import Differ, percentile
+from engine.request_stats import BUCKET_SECONDS, Histogram
+
+ZEROS = [0] * (len(BUCKET_SECONDS) + 1)
+
+
+def figures(
+    *, load: float = 0, requests: int = 0, waited: list[float] | None = None, **more: Any
+) -> dict[str, Any]:
+    histogram = Histogram()
+    for seconds in waited or []:
+        histogram.observe(seconds)
+    return {
+        "arrived_load": load,
+        "arrived_requests": requests,
+        "waited": {"counts": histogram.counts},
+        "took": {"counts": ZEROS},
+        "workers": {"idle": 2, "model_loading": 1, "stopped": 3, "error": 1},
+        "capacity": {"hot": 20.0, "booting": 10.0, "cold": 30.0},
+        "dollars_per_hour": {"hot": 0.4, "booting": 0.2},
+        "queue_requests": 5,
+        "queue_oldest_s": 1.5,
+    } | more
+
+
+def test_load_is_the_growth_of_the_counter_over_a_minute() -> None:
+    differ = Differ()
+    for second in range(0, 121, 2):
+        sample = differ.sample(
+            figures(load=50.0 * second), at=1000.0 + second, engine_id="e", bounds=BUCKET_SECONDS
+        )
+    assert sample.load == pytest.approx(50.0)
+
+
+def test_a_first_burst_is_spread_over_ten_seconds() -> None:
+    differ = Differ()
+    differ.sample(figures(), at=1000.0, engine_id="e", bounds=BUCKET_SECONDS)
+    sample = differ.sample(figures(load=100.0), at=1001.0, engine_id="e", bounds=BUCKET_SECONDS)
+    assert sample.load == 10.0
+
+
+def test_counters_of_a_restarted_engine_do_not_give_a_negative_load() -> None:
+    differ = Differ()
+    differ.sample(figures(load=1e6), at=1000.0, engine_id="old", bounds=BUCKET_SECONDS)
+    sample = differ.sample(figures(load=10.0), at=1002.0, engine_id="new", bounds=BUCKET_SECONDS)
+    assert sample.load == 0.0
+
+
+def test_workers_are_counted_by_stage() -> None:
+    sample = Differ().sample(figures(), at=1.0, engine_id="e", bounds=BUCKET_SECONDS)
+    assert (sample.hot, sample.booting, sample.cold, sample.failed) == (2, 1, 3, 1)
+
+
+def test_percentiles_are_of_the_last_minute_only() -> None:
+    differ = Differ()
+    old = [100.0] * 50
+    differ.sample(figures(waited=[]), at=0.0, engine_id="e", bounds=BUCKET_SECONDS)
+    differ.sample(figures(waited=old), at=10.0, engine_id="e", bounds=BUCKET_SECONDS)
+    sample = differ.sample(figures(waited=old + [0.2] * 50), at=80.0, engine_id="e", bounds=BUCKET_SECONDS)
+    assert 0.1 <= sample.wait_p99 <= 0.25
+
+
+@given(st.lists(st.floats(0, 600), min_size=1, max_size=100), st.floats(0.01, 1.0))
+def test_a_percentile_lies_in_the_bucket_of_the_exact_one(values: list[float], share: float) -> None:
+    histogram = Histogram()
+    for value in values:
+        histogram.observe(value)
+    exact = sorted(values)[max(0, min(len(values) - 1, -(-int(share * len(values) * 1e9) // 10**9) - 1))]
+    estimate = percentile(histogram.counts, BUCKET_SECONDS, share)
+    upper = next((bound for bound in BUCKET_SECONDS if bound >= exact), BUCKET_SECONDS[-1])
+    assert estimate <= upper + 1e-9
+
+
+def test_no_request_has_no_percentile() -> None:
+    assert percentile(ZEROS, BUCKET_SECONDS, 0.99) == 0.0
