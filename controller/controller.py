@@ -6,7 +6,7 @@ have a plan made when there is a reason, carry effects out and report their resu
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from controller import config_events, metrics_events, operation_results, plan_due
+from controller import config_events, key_events, metrics_events, operation_results, plan_due
 from controller.drain_handshake import note_drains_seen, recheck_at
 from controller.effects import (
     LIST,
@@ -44,6 +44,7 @@ from policy.state.plan import (
 )
 from policy.state.plan_effects import apply_operation, launched_worker
 from policy.state.worker import Worker
+from stoker_wire.client_key import KeyEdit
 from stoker_wire.control import Advise
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.messages import MetricsBatch
@@ -134,6 +135,11 @@ class EndpointController:
         """The key before stays valid for the overlap. Returns the version of the new key."""
         self.state.count_dollars(now)
         return config_events.rotate_key(self.state, overlap_seconds, now)
+
+    def on_keys_edited(self, change: KeyEdit, now: float) -> None:
+        """A named key is created, changed or revoked."""
+        self.state.count_dollars(now)
+        key_events.edit(self.state, change, now)
 
     def on_advise(self, asked: Advise | None, now: float) -> None:
         """Plan a second config beside the live one; None: stop."""

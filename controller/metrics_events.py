@@ -6,6 +6,7 @@ from dataclasses import replace
 from controller import plan_due
 from controller.drain_handshake import TICKETS_SECONDS, open_tickets
 from controller.engine_clocks import on_controller_clock
+from controller.key_events import count_use
 from controller.operation_results import keep
 from controller.state import ENGINE_ENTRIES_KEPT, ENGINES_KEPT, EndpointStateBook, EngineRecord, Record
 from policy.capacity.supply import holds_requests
@@ -41,6 +42,7 @@ def _fold(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str | Non
     record.engines[batch.engine_id] = _engine(batch, record.workers.keys(), now)
     _forget_engines(record, now)
     record.request_breaks = _request_breaks(book, batch, now)
+    count_use(record, batch.keys, now)
     record.load = load_windows.fold(
         record.load,
         engine_id=batch.engine_id,

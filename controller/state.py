@@ -16,6 +16,7 @@ from policy.state.observation import Memory, Observation, Offers
 from policy.state.plan import Plan, Targets, Wait
 from policy.state.worker import MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
+from stoker_wire.client_key import ClientKey
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer
@@ -50,6 +51,17 @@ class EngineRecord:
     """It has stopped: only its tickets still count."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRecord:
+    """A named key, and what all engines reported of its use on one day."""
+
+    key: ClientKey
+    day: int = 0
+    """Days since 1970, UTC."""
+    dollars: float = 0.0
+    load: float = 0.0
+
+
 @dataclass(slots=True, kw_only=True)
 class Record:
     """The part of the state that outlives a run. Times are Unix seconds."""
@@ -58,6 +70,8 @@ class Record:
     config: EndpointConfig
     key_version: int = 1
     key_overlap_until: float = 0.0
+    keys: dict[str, KeyRecord] = field(default_factory=dict)
+    """Named keys by name, in the order of their creation."""
     workergroups: list[Workergroup] = field(default_factory=list)
     workers: dict[str, Worker] = field(default_factory=dict)
     """By launch id, in the order of their launches."""

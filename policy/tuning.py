@@ -309,6 +309,11 @@ class RoutingTuning:
     longer."""
     service_time_remaining_min: float = 0.02
     """Lower bound for the remaining time, as a share of the age. Doubled: little effect."""
+    priority_factor: float = 4.0
+    """While requests of several priority classes queue, each class gets this many times the share of the next lower
+    one. Doubled: lower classes wait longer."""
+    key_burst_seconds: float = 10.0
+    """Seconds of a key's rate limit that it may use at once. Doubled: larger bursts pass."""
     affinity_saved_share: float = 0.5
     """Share of a request's cost that the worker with its prefix in the cache saves. The request goes elsewhere when the
     queue there takes longer. Doubled: a request waits for its worker up to its own whole duration."""

@@ -70,6 +70,9 @@ MESSAGES: dict[str, Message] = {
     control.ROTATE_KEY: Message(
         lambda sent, _: message_validation.overlap_seconds(sent), EndpointController.on_key_rotated
     ),
+    control.EDIT_KEYS: Message(
+        lambda sent, record: message_validation.key_edit(sent, record.keys), EndpointController.on_keys_edited
+    ),
     control.ADVISE: Message(lambda sent, record: message_validation.advise(sent, record.config), _advise),
     control.UNBLOCK_HOSTS: Message(
         lambda sent, _: message_validation.machine_ids(sent),
@@ -208,6 +211,14 @@ class MessageHandlers:
     @_update_key.validator
     def _check_key(self, overlap_seconds: Any = None) -> None:
         self._check(control.ROTATE_KEY, overlap_seconds)
+
+    @workflow.update(name=control.EDIT_KEYS, description="create, change or revoke a named key")
+    def _update_keys(self, sent: Any) -> None:
+        self._updated(control.EDIT_KEYS, sent)
+
+    @_update_keys.validator
+    def _check_keys(self, sent: Any) -> None:
+        self._check(control.EDIT_KEYS, sent)
 
     @workflow.update(name=control.ADVISE, description="plan a second config beside the live one, or stop it")
     def _update_advice(self, sent: Any = None) -> bool:

@@ -1,16 +1,18 @@
 """Validates messages before they change state. Each error is one sentence."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from controller.state import EndpointStateBook
+from controller.state import EndpointStateBook, KeyRecord
 from market.query import GrammarError, parse_filters, parse_launch_args
+from stoker_wire.client_key import KeyEdit
 from stoker_wire.control import Advise, EndpointSpec
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.messages import MetricsBatch
 from stoker_wire.parsing.limits import (
+    KEYS_MAX,
     MESSAGE_BYTES_MAX,
     METRICS_BYTES_MAX,
     SPEC_BYTES_MAX,
@@ -121,6 +123,30 @@ def existing_workergroup(sent: Any, groups: Sequence[Workergroup]) -> int:
     if all(group.id != group_id for group in groups):
         raise InvalidMessage(f"there is no workergroup {group_id}", "no_such_workergroup")
     return group_id
+
+
+def key_edit(sent: Any, keys: Mapping[str, KeyRecord]) -> KeyEdit:
+    """A change of the named keys that is possible with the present ones."""
+    _check_message(sent, "invalid_key")
+    try:
+        read = KeyEdit.model_validate(_plain(sent))
+    except ValidationError as fault:
+        raise InvalidMessage(describe(fault), "invalid_key") from None
+    known = keys.get(read.name)
+    if read.op == "create":
+        if known is not None:
+            raise InvalidMessage(
+                f"there is a key named {read.name!r} already; revoke it, or choose another name", "key_exists"
+            )
+        if any(each.key.digest == read.digest for each in keys.values()):
+            raise InvalidMessage("digest: another key has it", "invalid_key")
+        if len(keys) >= KEYS_MAX:
+            raise InvalidMessage(
+                f"an endpoint has at most {KEYS_MAX} keys; revoke one that is not used", "too_many_keys"
+            )
+    elif known is None:
+        raise InvalidMessage(f"there is no key named {read.name!r}; list the keys", "no_such_key")
+    return read
 
 
 MACHINES_MAX = 1000

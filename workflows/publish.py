@@ -10,6 +10,7 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 
+from controller.key_events import engines_sharing, memo_keys
 from controller.query_results import endpoint_state
 from controller.state import EndpointStateBook
 from controller.whatif.advice import differences_in_words, said
@@ -91,6 +92,8 @@ def memo_of(book: EndpointStateBook) -> dict[str, Any]:
         wait_reason=wait.reason[:_MEMO_REASON_CHARS] if wait else "",
         wait_until=round(wait.until) if wait and wait.until is not None else None,
         b=record.request_breaks,
+        keys=memo_keys(record),
+        engines=engines_sharing(record),
     )
     return memo.model_dump(mode="json", exclude_defaults=True)
 

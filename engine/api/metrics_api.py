@@ -83,6 +83,7 @@ class _EngineCollector(Collector):
             counters = endpoint.counters
             routes.add_metric([endpoint.name, "given"], counters.routes_given)
             routes.add_metric([endpoint.name, "waiting"], counters.routes_waiting)
+            routes.add_metric([endpoint.name, "limited"], counters.routes_limited)
             for kind, count in counters.signals.items():
                 signals.add_metric([endpoint.name, kind], count)
             for field, family in plain.items():

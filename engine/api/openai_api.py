@@ -16,7 +16,7 @@ from aiohttp import web
 from engine.api.openai_queue import OpenAIQueueEntry
 from engine.api.parsing import FastRouteRequest, answer
 from engine.api.request_buffer import BufferedBody, Envelope, RawBody, RequestBuffer
-from engine.api.route_api import RouteApi
+from engine.api.route_api import Access, RouteApi
 from engine.engine import Engine
 from engine.openapi import shapes
 from engine.openapi.declarations import AFFINITY, CLIENT, COST, ENDPOINT_NAME, ok
@@ -138,7 +138,7 @@ class OpenAIApi:
     )
     async def models(self, request: web.Request) -> web.Response:
         """The names that the workers' model servers serve; the endpoint's name while they are not known."""
-        endpoint = await self._endpoint(request)
+        endpoint, _ = await self._access(request)
         names = endpoint.served.models or (endpoint.name,)
         return answer({"object": "list", "data": [_model(endpoint, name) for name in names]})
 
@@ -153,7 +153,7 @@ class OpenAIApi:
     )
     async def model(self, request: web.Request) -> web.Response:
         """One model. The endpoint's name is an alias of the first."""
-        endpoint = await self._endpoint(request)
+        endpoint, _ = await self._access(request)
         name = request.match_info["model"]
         names = endpoint.served.models
         if name not in (*names, endpoint.name):
@@ -168,11 +168,12 @@ class OpenAIApi:
     @handles(*(f"{method} /openai/{{endpoint}}/{{path:.+}}" for method in _OTHER_METHODS), **_MODEL_CALL)
     async def call(self, request: web.Request) -> web.StreamResponse:
         """Route the request, call the worker and pass its answer on. Until the first byte, a failed worker is replaced."""
-        endpoint = await self._endpoint(request)
+        access = await self._access(request)
+        endpoint = access.endpoint
         path = _path_of(endpoint, request)
         with (
             BufferedBody(self._bodies, endpoint.memo.owner) as body,
-            OpenAIQueueEntry(self._engine, self._route_api, endpoint) as entry,
+            OpenAIQueueEntry(self._engine, self._route_api, access) as entry,
         ):
             payload = await body.arrive(request)
             reply = ClientAnswer(request, _signs(request, payload), lambda: entry.reason)
@@ -187,12 +188,12 @@ class OpenAIApi:
                     raise
                 return await reply.fail(problem)
 
-    async def _endpoint(self, request: web.Request) -> Endpoint:
-        endpoint = await self._route_api.locate(request, request.match_info["endpoint"])
-        if endpoint is None:
+    async def _access(self, request: web.Request) -> Access:
+        access = await self._route_api.locate(request, request.match_info["endpoint"])
+        if access is None:
             message = "the engine has just started and does not know its endpoints yet; try again"
             raise Problem(503, "starting", message, headers={"Retry-After": "2"})
-        return endpoint
+        return access
 
 
 class _OpenAICall:
@@ -234,6 +235,7 @@ class _OpenAICall:
         cost = _cost_of(self._request)
         if cost is None:
             cost = self._endpoint.served.workload(self._path, self._payload, self._body.size)
+        self._entry.admit(cost)
         fingerprint = self._body.fingerprint(self._path)
         prefix_bytes = self._endpoint.config.affinity_prefix_bytes
         affinity = affinity_key(self._request.headers, self._payload, prefix_bytes)

@@ -5,10 +5,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from engine.api.parsing import FastRouteRequest
-from engine.api.route_api import RouteApi
+from engine.api.route_api import Access, RouteApi
 from engine.engine import Engine
 from engine.request_log import Outcome
-from engine.routing.endpoint import Endpoint
 from engine.routing.request_queue import QueuedRequest
 from engine.routing.wait_reasons import why_waiting
 from engine.routing.worker import KnownWorker
@@ -21,10 +20,10 @@ class OpenAIQueueEntry:
     index: a request that stayed behind would count as waiting load and would rent machines for no client.
     """
 
-    def __init__(self, engine: Engine, route_api: RouteApi, endpoint: Endpoint) -> None:
+    def __init__(self, engine: Engine, route_api: RouteApi, access: Access) -> None:
         self._engine = engine
         self._route_api = route_api
-        self._endpoint = endpoint
+        self._endpoint, self._account = access
         self._place: QueuedRequest | None = None
         self._shown = False
 
@@ -49,7 +48,17 @@ class OpenAIQueueEntry:
         Raises:
             Problem: 404, the endpoint is being deleted.
         """
-        return await self._route_api.route(self._endpoint, asked, placed=self._take)
+        return await self._route_api.route(self._endpoint, asked, account=self._account, placed=self._take)
+
+    def admit(self, cost: float) -> None:
+        """Count the call against the limits of its key, once for all its attempts.
+
+        Raises:
+            Problem: 429, a limit is reached.
+        """
+        if self._account is not None:
+            asked = FastRouteRequest(endpoint=self._endpoint.name, cost=cost)
+            self._engine.dispatcher.admit(self._endpoint, self._account, asked, time.time())
 
     def show_ticket(self) -> None:
         """The request is being sent to the worker, so the ticket counts as used."""
@@ -67,6 +76,8 @@ class OpenAIQueueEntry:
         if cost is None:
             place.avoid |= {place.worker.launch_id}
         else:
+            if self._account is not None:
+                self._account.count(cost - place.cost, time.time())
             place.cost = cost
         self._endpoint.finished.pop(place.request_idx, None)
         place.finished = self._shown = False

@@ -6,7 +6,7 @@ Known endpoints are routed without a call to Temporal.
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -14,6 +14,7 @@ from engine.api.keys import presented, unauthorised
 from engine.api.parsing import FastRouteRequest, answer, parse_route, read_body
 from engine.engine import Engine, draw_index
 from engine.openapi.declarations import CLIENT, ok
+from engine.routing.client_keys import ClientKeyAccount
 from engine.routing.endpoint import Endpoint
 from engine.routing.request_queue import QueuedRequest
 from engine.routing.wait_reasons import why_waiting
@@ -22,9 +23,17 @@ from stoker_wire.openapi import handles
 from stoker_wire.parsing.numbers import read_whole
 from stoker_wire.problem import Problem
 from stoker_wire.route import Route, RouteRequest, Waiting
-from stoker_wire.security.token import endpoint_key_matches
+from stoker_wire.security.token import client_key_endpoint, endpoint_key_matches
 
 RouteAsked = FastRouteRequest | RouteRequest
+
+
+class Access(NamedTuple):
+    """The endpoint of a call, and the named key that calls."""
+
+    endpoint: Endpoint
+    account: ClientKeyAccount | None = None
+    """None: the endpoint's own key or an account's key, which have no limits."""
 
 
 class RouteApi:
@@ -39,34 +48,46 @@ class RouteApi:
         security=CLIENT,
         body=RouteRequest,
         replies=ok(Route | Waiting, "A worker and a ticket for it, or why there is none yet"),
-        refuses=(400, 401, 404, 408, 413, 422),
+        refuses=(400, 401, 404, 408, 413, 422, 429),
     )
     async def handle(self, request: web.Request) -> web.Response:
         """Route a request: a worker and a ticket, or the reason to wait."""
         asked = parse_route(await read_body(request))
         endpoint = self._engine.directory.named(asked.endpoint)
-        if endpoint is None or not self.allows(request, endpoint, asked.api_key):
-            endpoint = await self.locate(request, asked.endpoint, asked.api_key)
-            if endpoint is None:
+        access = None if endpoint is None else self.access(request, endpoint, asked.api_key)
+        if access is None:
+            access = await self.locate(request, asked.endpoint, asked.api_key)
+            if access is None:
                 return answer(_starting_answer(asked))
-        return answer(await self.route(endpoint, asked))
+        if access.account is not None:
+            self._engine.dispatcher.admit(access.endpoint, access.account, asked, time.time())
+        return answer(await self.route(access.endpoint, asked, account=access.account))
 
     async def route(
-        self, endpoint: Endpoint, asked: RouteAsked, *, placed: Callable[[QueuedRequest], None] | None = None
+        self,
+        endpoint: Endpoint,
+        asked: RouteAsked,
+        *,
+        account: ClientKeyAccount | None = None,
+        placed: Callable[[QueuedRequest], None] | None = None,
     ) -> dict[str, Any]:
         """The answer as JSON values: a route, or why there is none yet.
 
         Args:
+            account: the named key that calls, after its limits were checked.
             placed: called with the queued request before it waits and before its ticket is issued.
 
         Raises:
-            Problem: 404, the endpoint is being deleted; 422, workers broke with this request.
+            Problem: 401, the key was revoked meanwhile; 404, the endpoint is being deleted; 422, workers broke with this
+                request.
         """
         if endpoint.deleting or endpoint.gone:
             raise _deleted(endpoint)
+        if account is not None and account.revoked:
+            raise unauthorised()
         engine = self._engine
         now = time.time()
-        queued = engine.dispatcher.route(endpoint, asked, now)
+        queued = engine.dispatcher.route(endpoint, asked, now, account)
         if placed is not None:
             placed(queued)
         _check_refusal(queued)
@@ -74,19 +95,24 @@ class RouteApi:
             if endpoint.gone or endpoint.deleting:
                 raise _deleted(endpoint)
             _check_refusal(queued)
+            if account is not None and account.revoked:
+                raise unauthorised()
             endpoint.counters.routes_waiting += 1
             return waiting_answer(endpoint, queued, time.time(), stopping=engine.stopping)
         return self._route_answer(endpoint, queued)
 
-    def allows(self, request: web.Request, endpoint: Endpoint, body_key: str) -> bool:
-        """Whether one of the call's keys gives access to this endpoint."""
+    def access(self, request: web.Request, endpoint: Endpoint, body_key: str) -> Access | None:
+        """What the first of the call's keys that is valid for this endpoint gives access to."""
         for key in presented(request, body_key):
             if endpoint.accepts_key(key, time.time()):
-                return True
+                return Access(endpoint)
+            account = endpoint.client_keys.find(key)
+            if account is not None:
+                return Access(endpoint, account)
             owner = self._engine.accounts.owner_of(key)
             if owner is not None and owner == endpoint.memo.owner:
-                return True
-        return False
+                return Access(endpoint)
+        return None
 
     async def _hold(self, endpoint: Endpoint, queued: QueuedRequest, now: float) -> bool:
         """Hold the call until a worker is assigned; False if none was assigned in time."""
@@ -155,7 +181,7 @@ class RouteApi:
             "worker_id": worker.instance_id,
         }
 
-    async def locate(self, request: web.Request, name: str, body_key: str = "") -> Endpoint | None:
+    async def locate(self, request: web.Request, name: str, body_key: str = "") -> Access | None:
         """The endpoint of this name, if one of the call's keys gives access; None: Temporal does not answer.
 
         Unknown names are looked up in Temporal, because the state may be a second old, but only for callers with a key.
@@ -165,6 +191,8 @@ class RouteApi:
         """
         engine = self._engine
         if not self._known_key(request, body_key):
+            if not engine.endpoint_watcher.has_read_all and _has_client_key(request, body_key):
+                return None
             raise unauthorised()
         try:
             endpoint = await engine.find(name)
@@ -173,8 +201,9 @@ class RouteApi:
         if endpoint is None and not engine.endpoint_watcher.has_read_all:
             return None
         if endpoint is not None:
-            if self.allows(request, endpoint, body_key):
-                return endpoint
+            access = self.access(request, endpoint, body_key)
+            if access is not None:
+                return access
             if not any(engine.accounts.owner_of(key) for key in presented(request, body_key)):
                 raise unauthorised()
         message = (
@@ -188,6 +217,11 @@ class RouteApi:
         for key in presented(request, body_key):
             if engine.accounts.owner_of(key) is not None:
                 return True
+            of_client = client_key_endpoint(key)
+            if of_client is not None:
+                endpoint = engine.directory.with_id(of_client)
+                if endpoint is not None and endpoint.client_keys.find(key) is not None:
+                    return True
             parts = key.split("-")
             if len(parts) != 5:
                 continue
@@ -199,6 +233,10 @@ class RouteApi:
             ):
                 return True
         return False
+
+
+def _has_client_key(request: web.Request, body_key: str) -> bool:
+    return any(client_key_endpoint(key) is not None for key in presented(request, body_key))
 
 
 def waiting_answer(

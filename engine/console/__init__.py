@@ -4,6 +4,7 @@ from aiohttp import web
 
 from engine.console.endpoint_workflows import EndpointWorkflows
 from engine.console.endpoints import EndpointsApi
+from engine.console.keys import KeysApi
 from engine.console.logs import LogsApi
 from engine.console.market import MarketApi
 from engine.console.offers import OffersApi
@@ -23,6 +24,7 @@ def add_console(app: web.Application, engine: Engine) -> None:
     offers = OffersApi(engine, market)
     for api in (
         EndpointsApi(engine, workflows),
+        KeysApi(engine, workflows),
         WorkergroupsApi(engine, workflows, market, offers),
         WorkersApi(engine, workflows),
         LogsApi(engine, workflows),

@@ -28,6 +28,7 @@ MARKET = (400, 404, 429, 502, 503)
 """Refusals of a call that asks the marketplace."""
 
 ID = Parameter(name="id", about="The number that create answered", where="path", type=int)
+KEY_NAME = Parameter(name="name", about="The key's name", where="path")
 TAIL = Parameter(name="tail", about="Number of lines, at most 1000", type=int)
 ENDPOINT_NAME = Parameter(name="endpoint", about="The endpoint's name", where="path")
 COST = Parameter(

@@ -7,6 +7,7 @@ from typing import Any, Literal, Optional
 from pydantic import BaseModel, ConfigDict, create_model
 
 from controller.answers import AdviceView, Hosts
+from stoker_wire.client_key import KeyLimits, KeyName, Priority
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.market import Instance, Offer, Template
 from stoker_wire.messages import DecisionLine
@@ -171,6 +172,48 @@ class KeyRotated(Said):
     success: Literal[True]
     api_key: str
     key_version: int
+
+
+class NewKey(KeyLimits):
+    """A named key to create."""
+
+    name: KeyName
+    api_key: str | None = None
+    """The account's key may come here."""
+
+
+class KeyChange(KeyLimits):
+    """The limits of a named key that change; null removes one."""
+
+    api_key: str | None = None
+    """The account's key may come here."""
+
+
+class KeyMade(Said):
+    """The new key. No other answer shows its text."""
+
+    success: Literal[True]
+    name: str
+    api_key: str
+
+
+class KeyShown(Said):
+    """A named key without its text."""
+
+    name: str
+    created_at: float
+    load_per_second: float | None
+    dollars_per_day: float | None
+    priority: Priority
+    dollars_today: float
+    """Dollars of this UTC day, as far as this engine knows."""
+
+
+class Keys(Said):
+    """The named keys of an endpoint."""
+
+    success: Literal[True]
+    keys: list[KeyShown]
 
 
 class Decisions(Said):

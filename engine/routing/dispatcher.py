@@ -6,6 +6,7 @@ from typing import Protocol
 
 from engine.request_log import Outcome
 from engine.request_stats import EndedRequest
+from engine.routing.client_keys import ClientKeyAccount
 from engine.routing.endpoint import Endpoint
 from engine.routing.request_queue import BreakSuspect, QueuedRequest
 from engine.routing.suspicion import Unserved
@@ -14,6 +15,7 @@ from engine.settings import Limits, Timing
 from policy.routing.affinity import affinity_point, owners
 from policy.routing.worker_selection import AllBusy, Choice, choose
 from policy.tuning import DEFAULT_TUNING
+from stoker_wire.problem import Problem
 from stoker_wire.security.ticket import TICKET_SECONDS
 from stoker_wire.states import WorkerState
 
@@ -93,8 +95,13 @@ class Dispatcher:
 
     # -- calls of clients
 
-    def route(self, endpoint: Endpoint, asked: RoutedCall, now: float) -> QueuedRequest:
-        """Handle a call of `/route/`: the returned request has a worker, is queued, or is refused."""
+    def route(
+        self, endpoint: Endpoint, asked: RoutedCall, now: float, account: ClientKeyAccount | None = None
+    ) -> QueuedRequest:
+        """Handle a call of `/route/`: the returned request has a worker, is queued, or is refused.
+
+        `account` is the named key that calls. Its limits are checked before, by `admit`.
+        """
         endpoint.metrics_batcher.last_request_at = now
         if asked.failed_url:
             self._record_failed_url(endpoint, asked, now)
@@ -102,7 +109,7 @@ class Dispatcher:
         if request is None and (refused := self._refused_copy(endpoint, asked, now)) is not None:
             return refused
         if request is None:
-            request = self._arrive(endpoint, asked, now)
+            request = self._arrive(endpoint, asked, now, account)
         if self.is_paused(request, now) or self._refuse(endpoint, request, now):
             return request
         if not endpoint.request_queue.held_count:
@@ -110,8 +117,24 @@ class Dispatcher:
         if request.worker is None:
             self._signal_backlog(endpoint, now)
             if len(endpoint.request_queue) > self._limits.queue_places_max and request.arrived_at == now:
-                self._turn_away(endpoint, request)
+                self._turn_away(endpoint, endpoint.request_queue.displaced_by(request))
         return request
+
+    def admit(self, endpoint: Endpoint, account: ClientKeyAccount, asked: RoutedCall, now: float) -> None:
+        """Count a call against the limits of its key: every call that may get another ticket, and no poll.
+
+        Raises:
+            Problem: 429, a limit is reached.
+        """
+        request_idx = asked.request_idx
+        if request_idx in endpoint.waiting:
+            return
+        known = endpoint.assigned.get(request_idx) or endpoint.finished.get(request_idx)
+        try:
+            account.admit(asked.cost if known is None else max(known.cost, asked.cost), now)
+        except Problem:
+            endpoint.counters.routes_limited += 1
+            raise
 
     def is_paused(self, request: QueuedRequest, now: float) -> bool:
         """Whether the request was re-routed so often in so short a time that its client has to pause."""
@@ -139,6 +162,8 @@ class Dispatcher:
         worker.outstanding.withdraw(request.request_idx)
         endpoint.update_load(worker)
         endpoint.assigned.pop(request.request_idx, None)
+        if request.account is not None:
+            request.account.spend(-request.dollars, now)
         request.worker = None
         request.seen_at = now
         self._enqueue(endpoint, request)
@@ -296,6 +321,8 @@ class Dispatcher:
     def _log_end(self, endpoint: Endpoint, request: QueuedRequest, outcome: Outcome) -> None:
         if not request.finished:
             endpoint.stats.end(_ended(request, outcome))
+        if request.account is not None and request.waited_s is None and request.worker is None:
+            request.account.give_back(request.cost)  # it never got a worker
         if self._on_ended is not None:
             self._on_ended(endpoint.name, request, outcome)
 
@@ -313,7 +340,9 @@ class Dispatcher:
         request.replay_timeout = asked.replay_timeout
         return request
 
-    def _arrive(self, endpoint: Endpoint, asked: RoutedCall, now: float) -> QueuedRequest:
+    def _arrive(
+        self, endpoint: Endpoint, asked: RoutedCall, now: float, account: ClientKeyAccount | None
+    ) -> QueuedRequest:
         request_idx = asked.request_idx
         if not request_idx:
             request_idx = self._draw()
@@ -325,6 +354,8 @@ class Dispatcher:
         request = QueuedRequest(request_idx, asked.cost, now, asked.replay_timeout, asked.fingerprint)
         request.counted_elsewhere = asked.request_idx != 0
         request.affinity = affinity_point(asked.affinity)
+        if account is not None:
+            request.account, request.priority_class = account, account.priority_class
         if asked.failed_url:
             request.avoid = frozenset(
                 w.launch_id for w in endpoint.workers.values() if w.route_url == asked.failed_url
@@ -337,10 +368,13 @@ class Dispatcher:
         endpoint.request_queue.add(request)
 
     def _turn_away(self, endpoint: Endpoint, request: QueuedRequest) -> None:
-        """The queue is full: the newest request is not kept."""
+        """The queue is full: this request is not kept."""
+        wake = request.wake
         endpoint.request_queue.remove(request)
         endpoint.waiting.pop(request.request_idx, None)
         request.turned_away = True
+        if wake is not None:
+            wake(False)
         self._log_end(endpoint, request, Outcome.TURNED_AWAY)
 
     def _reroute(self, endpoint: Endpoint, request: QueuedRequest, now: float) -> None:
@@ -415,6 +449,10 @@ class Dispatcher:
         if request.waited_s is None:
             request.waited_s = now - request.arrived_at
             endpoint.stats.waited.observe(request.waited_s)
+        if request.account is not None:
+            request.dollars = _dollars(worker, request.cost)
+            if request.account.spend(request.dollars, now):
+                endpoint.metrics_batcher.mark_changed()
         endpoint.assigned[request.request_idx] = request
         if len(endpoint.assigned) > self._limits.requests_known_max:
             self._log_end(endpoint, endpoint.assigned.popitem(last=False)[1], Outcome.UNKNOWN)
@@ -612,6 +650,11 @@ def _is_retried(endpoint: Endpoint, retry: QueuedRequest | None, request: Queued
     worker = retry.worker
     assigned = endpoint.assigned.get(retry.request_idx) is retry
     return assigned and worker is not None and worker.outstanding.knows(retry.request_idx)
+
+
+def _dollars(worker: KnownWorker, cost: float) -> float:
+    """What the request costs: its time on the worker by its declared cost, at the worker's price."""
+    return cost / worker.trusted_perf * worker.listing.price / 3600.0 if worker.trusted_perf > 0 else 0.0
 
 
 def _outcome(request: QueuedRequest) -> Outcome:

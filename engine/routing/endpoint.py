@@ -10,6 +10,7 @@ import structlog
 from engine.api.keys import same_key
 from engine.request_stats import RequestStats
 from engine.routing.broken_requests import BrokenRequests
+from engine.routing.client_keys import ClientKeys
 from engine.routing.request_queue import QueuedRequest, RequestQueue
 from engine.routing.served_routes import ServedRoutes
 from engine.routing.worker import KnownWorker
@@ -39,6 +40,7 @@ class EndpointCounters:
 
     routes_given: int = 0
     routes_waiting: int = 0
+    routes_limited: int = 0
     reroutes: int = 0
     waited_seconds: float = 0.0
     reports: int = 0
@@ -49,7 +51,7 @@ class EndpointCounters:
 
 @dataclass(frozen=True, slots=True)
 class EndpointKey:
-    """A key that routes requests of the endpoint."""
+    """The endpoint's own key, which has no limits."""
 
     key: bytes
     valid_until: float
@@ -71,6 +73,7 @@ class Endpoint:
         self.config = EndpointConfig()
         self.key = ""
         self._keys: list[EndpointKey] = []
+        self.client_keys = ClientKeys()
         self.workers: dict[str, KnownWorker] = {}
         self.candidates: list[Candidate] = []
         """Routable workers with their current load."""
@@ -141,6 +144,8 @@ class Endpoint:
         self._keys = self._valid_keys(memo.key_version, math.inf)
         if memo.key_overlap_until > now:
             self._keys += self._valid_keys(memo.key_version - 1, memo.key_overlap_until)
+        if self.client_keys.apply(memo.keys, memo.engines, now):
+            self._end_revoked_calls()
         listed = {member.l for member in memo.members}
         for launch_id in [known for known, worker in self.workers.items() if worker.listed]:
             if launch_id not in listed:
@@ -161,6 +166,14 @@ class Endpoint:
     def accepts_key(self, key: str, now: float) -> bool:
         """Whether this is a valid key of the endpoint; the previous one is valid until its overlap ends."""
         return any(same_key(each.key, key) and now < each.valid_until for each in self._keys)
+
+    def _end_revoked_calls(self) -> None:
+        """Held calls of revoked keys end; the caller answers 401."""
+        for request in self.request_queue.held():
+            wake = request.wake
+            if request.account is not None and request.account.revoked and wake is not None:
+                self.request_queue.end_hold(request)
+                wake(False)
 
     def worker(self, launch_id: str) -> KnownWorker | None:
         """The worker of this launch; None: too many unlisted workers. The memo may lag, so some are accepted."""

@@ -1,11 +1,13 @@
-"""An endpoint's queue of requests. `policy.routing.queue_discipline` decides the order of service."""
+"""An endpoint's queue of requests. `policy.routing.priority_queue` decides the order of service."""
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from engine.routing.client_keys import NORMAL_CLASS, ClientKeyAccount
 from engine.routing.worker import KnownWorker
-from policy.routing.queue_discipline import DeadlineQueue, SortKey
+from policy.routing.priority_queue import PriorityQueue
+from policy.routing.queue_discipline import SortKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class QueuedRequest:
     """One request of an endpoint: waiting for a worker, or assigned to one and remembered for a re-route."""
 
     __slots__ = (
+        "account",
         "affinity",
         "arrived_at",
         "assigned_at",
@@ -28,9 +31,11 @@ class QueuedRequest:
         "break_suspect",
         "cost",
         "counted_elsewhere",
+        "dollars",
         "finished",
         "key",
         "paused_until",
+        "priority_class",
         "refusal",
         "replay_timeout",
         "reqnum",
@@ -54,6 +59,12 @@ class QueuedRequest:
         self.cost = cost
         self.affinity = 0
         """`policy.routing.affinity.affinity_point` of the client's key; 0: it sent none."""
+        self.account: ClientKeyAccount | None = None
+        """The named key that sent it; None: the endpoint's key or an account's."""
+        self.dollars = 0.0
+        """What its worker's time costs, as counted against the key."""
+        self.priority_class = NORMAL_CLASS
+        """Fixed on arrival, because the queue is sorted by it."""
         self.arrived_at = now
         self.seen_at = now
         """Time of the last call, or end of the last held call, Unix seconds."""
@@ -109,14 +120,22 @@ def _order(request: QueuedRequest) -> SortKey:
     return request.order
 
 
+def _class(request: QueuedRequest) -> int:
+    return request.priority_class
+
+
+def _cost(request: QueuedRequest) -> float:
+    return request.cost
+
+
 class RequestQueue:
     """The waiting requests. Only those with a held call can be served; the others keep their position."""
 
     __slots__ = ("_all", "_held", "load")
 
     def __init__(self) -> None:
-        self._all: DeadlineQueue[QueuedRequest] = DeadlineQueue(_order)
-        self._held: DeadlineQueue[QueuedRequest] = DeadlineQueue(_order)
+        self._all: PriorityQueue[QueuedRequest] = PriorityQueue(_order, class_of=_class, cost_of=_cost)
+        self._held: PriorityQueue[QueuedRequest] = PriorityQueue(_order, class_of=_class, cost_of=_cost)
         self.load = 0.0
         """Summed cost of all waiting requests."""
 
@@ -182,6 +201,10 @@ class RequestQueue:
     def position(self, request: QueuedRequest, late_cutoff: float) -> int:
         """Number of requests that are served before it."""
         return self._all.position(request, late_cutoff)
+
+    def displaced_by(self, request: QueuedRequest) -> QueuedRequest:
+        """The request that leaves the full queue when this one arrives."""
+        return self._all.displaced_by(request)
 
     def expired(self, now: float) -> list[QueuedRequest]:
         """Requests whose client has not asked again within the replay timeout."""

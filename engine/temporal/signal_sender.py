@@ -131,6 +131,7 @@ class SignalSender:
         oldest = queue.oldest
         workers = endpoint.changed_workers(now)
         breaks = endpoint.broken_requests.unshared(endpoint.memo.b)
+        keys = endpoint.client_keys.take_uses()
         made = []
         for window in windows:
             last = window is windows[-1]
@@ -150,6 +151,7 @@ class SignalSender:
                     workers=workers,
                     breaks=breaks if last else (),
                     listening_since=self._update_listening_since(now),
+                    keys=keys if last else (),
                 )
             )
         endpoint.counters.signals["urgent" if urgent else "regular"] += len(made)

@@ -59,6 +59,11 @@ class DeadlineQueue(Generic[T]):
             return min(items[0], items[retried], key=lambda each: self._key(each)[1:])
         return items[0]
 
+    @property
+    def newest(self) -> T | None:
+        """The request that arrived last, of those that are not retried if there are any."""
+        return self._items[-1] if self._items else None
+
     def add(self, item: T) -> None:
         """Queue a request."""
         insort(self._items, item, key=self._key)

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from pydantic import BaseModel
+
 import policy.tuning
 from policy.state.lifecycle import diagram, table
+from stoker_wire.client_key import KeyLimits
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.workergroup import Workergroup
 
@@ -24,11 +27,14 @@ def lifecycle_page() -> str:
 
 
 def parameters_page() -> str:
-    """Every parameter of endpoints and workergroups with its default and bounds."""
+    """Every parameter of endpoints, workergroups and named keys with its default and bounds."""
     return (
         "# Parameters\n\nGenerated from `stoker_wire` by `python -m run.commands.reference`. "
         "Load is the summed cost of requests, in units that the\napplication chooses; perf is the load that a worker completes per second.\n\n## Endpoint\n\n"
-        f"{_rows(EndpointConfig)}\n## Workergroup\n\n{_rows(Workergroup)}"
+        f"{_rows(EndpointConfig)}\n## Workergroup\n\n{_rows(Workergroup)}\n"
+        "## Named key\n\n"
+        "Limits of one client's key (`stoker keys`, [how-to](../how-to/keys-and-limits.md)).\n\n"
+        f"{_rows(KeyLimits)}"
     )
 
 
@@ -129,7 +135,7 @@ def _constants(group: ast.ClassDef) -> Iterator[Constant]:
 PAGES = {"lifecycle.md": lifecycle_page, "parameters.md": parameters_page, "tuning.md": tuning_page}
 
 
-def _rows(model: type[EndpointConfig] | type[Workergroup]) -> str:
+def _rows(model: type[BaseModel]) -> str:
     lines = ["| parameter | default | bounds | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         bounds = ", ".join(filter(None, map(_bound, field.metadata))) or "none"

@@ -22,7 +22,7 @@ from stoker.errors import (
     Unauthorised,
     WorkerFailed,
 )
-from stoker.management.records import EndpointRecord, Logs, WorkergroupRecord, WorkerRecord
+from stoker.management.records import EndpointRecord, KeyRecord, Logs, WorkergroupRecord, WorkerRecord
 from stoker.requests.answer import Answer
 from stoker.requests.backoff import RetryPolicy
 from stoker.requests.events import Event
@@ -42,6 +42,7 @@ __all__ = [
     "EngineUnavailable",
     "Event",
     "Invalid",
+    "KeyRecord",
     "Logs",
     "MalformedAnswer",
     "ModelError",

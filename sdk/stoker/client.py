@@ -16,6 +16,7 @@ from stoker.endpoint import Endpoint, RoutingKey
 from stoker.engine import Engine
 from stoker.errors import EndpointNotFound, Invalid, StokerError
 from stoker.management.endpoints import Endpoints
+from stoker.management.keys import Keys
 from stoker.management.records import EndpointRecord
 from stoker.management.workergroups import Workergroups
 from stoker.proxies import ProxySettings
@@ -83,6 +84,7 @@ class Serverless:
         )
         self._engine = Engine(settings.url, self._engine_pool, self.retry)
         self.endpoints = Endpoints(self._engine, settings.api_key)
+        self.keys = Keys(self._engine, settings.api_key, self.endpoints)
         self.workergroups = Workergroups(self._engine, settings.api_key)
         self._background = BackgroundRequests()
 

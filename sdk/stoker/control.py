@@ -45,8 +45,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from stoker.errors import EndpointNotFound, Invalid, Refused, RequestTimedOut, TemporalUnavailable
 from stoker_wire import control as wire
+from stoker_wire.client_key import KeyEdit
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.problem import describe
+from stoker_wire.security.token import CLIENT_KEY_BYTES, client_key_digest, mint_client_key
 from stoker_wire.workergroup import Workergroup
 
 ENDPOINT_ID_LIMIT = 2**31
@@ -264,6 +266,40 @@ class Control:
     async def rotate_key(self, endpoint_name: str) -> int:
         """Replace the endpoint's routing key. Returns the version of the new key."""
         return int(await self._update(endpoint_name, wire.ROTATE_KEY))
+
+    async def create_key(self, endpoint_name: str, name: str, **limits: Any) -> str:
+        """Create a named key and return its text. Temporal receives only its hash.
+
+        Args:
+            limits: `load_per_second`, `dollars_per_day`, and `priority` (high, normal or low).
+
+        Raises:
+            Invalid: a limit is unknown or out of bounds.
+            Refused: the name is taken.
+        """
+        with _temporal_errors(endpoint_name):
+            described = await self._handle(endpoint_name).describe(rpc_timeout=self._call)
+        endpoint_id = described.typed_search_attributes[_ID]
+        text = mint_client_key(endpoint_id, secrets.token_bytes(CLIENT_KEY_BYTES))
+        await self._edit_key(
+            endpoint_name, op="create", name=name, digest=client_key_digest(text), limits=limits
+        )
+        return text
+
+    async def update_key(self, endpoint_name: str, name: str, **limits: Any) -> None:
+        """Change limits of a named key; None removes one."""
+        await self._edit_key(endpoint_name, op="change", name=name, limits=limits)
+
+    async def revoke_key(self, endpoint_name: str, name: str) -> None:
+        """Make a named key invalid."""
+        await self._edit_key(endpoint_name, op="revoke", name=name)
+
+    async def _edit_key(self, endpoint_name: str, **fields: Any) -> None:
+        try:
+            edit = KeyEdit.model_validate(fields)
+        except ValidationError as fault:
+            raise Invalid(describe(fault).replace("limits.", "")) from None
+        await self._update(endpoint_name, wire.EDIT_KEYS, edit.message())
 
     async def advise(self, endpoint_name: str, *, tuning: str = "default", **parameters: Any) -> None:
         """Start a what-if analysis: a second config is planned beside the live one and not carried out.

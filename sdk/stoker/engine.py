@@ -33,6 +33,9 @@ ROUTE_SECONDS_MAX = 20.0
 CALL_SECONDS_MAX = 60.0
 
 _TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
+RATE_LIMIT_CODE = "key_load_per_second"
+"""Problem code of a named key whose rate is used up for some seconds."""
+_USED_UP_CODE = "key_dollars_per_day"
 _NOT_BEGUN_CODES = frozenset({"endpoints_not_read", "endpoint_deleting", "starting"})
 """Problem codes of an engine that has not begun the call."""
 
@@ -48,6 +51,7 @@ class TransientEngineError(PicklableError, Exception):
         retry_after_s: float | None = None,
         refusal: Refused | None = None,
         message: str = "",
+        code: str = "",
     ) -> None:
         self.sentence = sentence
         self.may_have_arrived = may_have_arrived
@@ -58,6 +62,8 @@ class TransientEngineError(PicklableError, Exception):
         """Set when the engine named the fault: a repetition would get the same answer."""
         self.message = message
         """The message of the engine's error answer; "" without an answer."""
+        self.code = code
+        """Its problem code."""
         super().__init__(sentence)
 
 
@@ -202,12 +208,15 @@ class Engine:
             code, message = problem_of(response)
             status = response.status_code
             named = bool(code) and status in {500, 502}
+            if code == _USED_UP_CODE:
+                raise Refused(message, status=status, code=code)
             raise TransientEngineError(
                 f"it answered {status}{': ' + message if message else ''}",
                 may_have_arrived=status != 429 and code not in _NOT_BEGUN_CODES,
                 retry_after_s=retry_after(response.headers.get("Retry-After"), seconds_max=30.0),
                 refusal=Refused(message, status=status, code=code) if named else None,
                 message=message if code else "",
+                code=code,
             )
         return response
 

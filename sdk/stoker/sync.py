@@ -14,7 +14,7 @@ from stoker.client import Serverless
 from stoker.endpoint import Endpoint
 from stoker.loop_thread import LoopThread
 from stoker.management.records import EndpointRecord, Logs, WorkerRecord
-from stoker.management.sync import SyncEndpoints, SyncWorkergroups
+from stoker.management.sync import SyncEndpoints, SyncKeys, SyncWorkergroups
 from stoker.requests.answer import Answer
 from stoker.requests.events import Event
 from stoker.requests.progress import RequestStatus, Wait
@@ -253,6 +253,7 @@ class SyncServerless:
         self._client = Serverless(api_key, url=url, **options)
         self._loop = LoopThread(self._client.aclose)
         self.endpoints = SyncEndpoints(self._loop, self._client.endpoints)
+        self.keys = SyncKeys(self._loop, self._client.keys)
         self.workergroups = SyncWorkergroups(self._loop, self._client.workergroups)
 
     def __repr__(self) -> str:

@@ -82,6 +82,16 @@ async def test_an_endpoint_lives_from_start_to_deletion(control, workers):
     assert await control.workergroups("llm") == []
 
     assert await control.rotate_key("llm") == 2
+    key = await control.create_key("llm", "app", load_per_second=10, priority="low")
+    assert key.startswith("sk-ep-")
+    await control.update_key("llm", "app", load_per_second=None, dollars_per_day=2.5)
+    with pytest.raises(stoker.Refused, match="already"):
+        await control.create_key("llm", "app")
+    with pytest.raises(stoker.Invalid, match="load_per_second"):
+        await control.create_key("llm", "another", load_per_second=float("nan"))
+    await control.revoke_key("llm", "app")
+    with pytest.raises(stoker.Refused, match="no key named 'app'"):
+        await control.revoke_key("llm", "app")
     assert await control.workers("llm") == []
     decisions = await control.decisions("llm", tail=3)
     assert 0 < len(decisions) <= 3

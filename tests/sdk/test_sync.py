@@ -12,7 +12,8 @@ from aiohttp import web
 import stoker
 from stoker import Request, RequestStatus, sync
 from stoker.management.endpoints import Endpoints
-from stoker.management.sync import SyncEndpoints, SyncWorkergroups
+from stoker.management.keys import Keys
+from stoker.management.sync import SyncEndpoints, SyncKeys, SyncWorkergroups
 from stoker.management.workergroups import Workergroups
 from tests.sdk.conftest import QUICK
 from tests.sdk.peers import ACCOUNT_KEY, Peers, chunks, json_reply, problem
@@ -213,11 +214,13 @@ def test_the_sync_client_has_the_names_of_the_async_client():
         (sync.SyncEndpoint, stoker.Endpoint),
         (SyncEndpoints, Endpoints),
         (SyncWorkergroups, Workergroups),
+        (SyncKeys, Keys),
     ]:
         names = {name for name in vars(twin) if not name.startswith("_")} - {"close"}
         assert names <= {name for name in dir(origin) if not name.startswith("_")} | {"id", "name"}, twin
     for twin, origin in [
         (SyncEndpoints, Endpoints),
         (SyncWorkergroups, Workergroups),
+        (SyncKeys, Keys),
     ]:
         assert {name for name in vars(origin) if not name.startswith("_")} <= set(vars(twin))

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from stoker_wire.base import TolerantModel
+from stoker_wire.client_key import Priority
 from stoker_wire.parsing.limits import (
     ENGINE_ID_BYTES_MAX,
     ERROR_BYTES_MAX,
+    KEYS_MAX,
     LAUNCH_ID_BYTES_MAX,
     METRICS_WORKERS_MAX,
     WORKER_URL_BYTES_MAX,
@@ -98,6 +100,15 @@ REQUEST_BREAKS_MAX = 32
 """Newest breaks that the engines of an endpoint share."""
 
 
+class KeyUse(TolerantModel):
+    """What one named key used since the last batch."""
+
+    key: str = Field(max_length=64)
+    """Digest of the key."""
+    dollars: Seconds = 0.0
+    load: Load = 0.0
+
+
 class MetricsBatch(TolerantModel):
     """Metrics of one endpoint from one engine since its last batch."""
 
@@ -123,6 +134,8 @@ class MetricsBatch(TolerantModel):
     """Breaks that the endpoint's memo does not contain yet."""
     stopping: bool = False
     """Whether this is the last batch of an engine that shuts down. It routes no more; its tickets remain valid."""
+    keys: tuple[KeyUse, ...] = Field((), max_length=KEYS_MAX)
+    """Use of the named keys."""
 
 
 class Member(TolerantModel):
@@ -157,6 +170,26 @@ class Member(TolerantModel):
     """Its address by the marketplace, `host:port,port…`; empty while unknown."""
 
 
+class MemoKey(TolerantModel):
+    """One named key in the memo (`stoker_wire.client_key`)."""
+
+    n: str
+    """Name."""
+    h: str
+    """Digest."""
+    r: float | None = None
+    """Limit of load per second."""
+    b: float | None = None
+    """Limit of dollars per UTC day."""
+    p: Priority = Priority.NORMAL
+    t: float = 0.0
+    """When it was created."""
+    s: float = 0.0
+    """Dollars spent on day `d` by all engines, rounded down to a fiftieth of the limit; 0 without a limit."""
+    d: int = 0
+    """The day of `s`, in days since 1970."""
+
+
 class EndpointMemo(TolerantModel):
     """An endpoint's config, members and wait reason, which engines read from `list_workflows`."""
 
@@ -178,6 +211,10 @@ class EndpointMemo(TolerantModel):
     """Why requests wait, e.g. `booting`, `recruiting`, `no_capacity`, `budget`."""
     wait_reason: str = ""
     wait_until: float | None = None
+    keys: tuple[MemoKey, ...] = ()
+    """The named keys."""
+    engines: int = Field(1, ge=1)
+    """Engines that share the rate limits of the keys."""
     changed_at: float = 0.0
     b: tuple[RequestBreak, ...] = ()
     """The newest breaks of workers by requests, from all engines."""

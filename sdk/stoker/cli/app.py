@@ -13,6 +13,7 @@ from stoker.cli.context import Globals
 from stoker.cli.endpoints import app as endpoints
 from stoker.cli.hosts import app as hosts
 from stoker.cli.inspect import costs, decisions, logs, workers
+from stoker.cli.keys import app as keys
 from stoker.cli.numbers import StrictGroup
 from stoker.cli.request import request
 from stoker.cli.watch import watch
@@ -54,7 +55,12 @@ def options(
     context.obj = Globals(url, api_key, insecure)
 
 
-for group, name in ((endpoints, "endpoints"), (workergroups, "workergroups"), (hosts, "hosts")):
+for group, name in (
+    (endpoints, "endpoints"),
+    (workergroups, "workergroups"),
+    (keys, "keys"),
+    (hosts, "hosts"),
+):
     app.add_typer(group, name=name)
 for command in (workers, logs, decisions, costs, advise, request, watch):
     app.command(command.__name__)(command)

@@ -62,6 +62,17 @@ class WorkergroupRecord(_Record):
     gpu_ram: float | None = None
 
 
+class KeyRecord(_Record):
+    """A named key of an endpoint, without its text."""
+
+    name: str
+    created_at: float = 0.0
+    load_per_second: float | None = None
+    dollars_per_day: float | None = None
+    priority: str = "normal"
+    dollars_today: float = 0.0
+
+
 class WorkerRecord(_Record):
     """A worker, by the reports of the engine and the marketplace."""
 

@@ -1,13 +1,16 @@
-"""`client.endpoints` and `client.workergroups` of the sync client."""
+"""`client.endpoints`, `client.keys` and `client.workergroups` of the sync client."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import SecretStr
+
 from stoker.loop_thread import LoopThread
 from stoker.management.endpoints import DecisionRows, Endpoints, MachineIds, WorkerRows
-from stoker.management.records import EndpointRecord, Logs, WorkergroupRecord
+from stoker.management.keys import Keys
+from stoker.management.records import EndpointRecord, KeyRecord, Logs, WorkergroupRecord
 from stoker.management.workergroups import Workergroups
 from stoker_wire.endpoint import EndpointConfig
 
@@ -92,6 +95,30 @@ class SyncEndpoints:
     def stop_advice(self, endpoint: str | int) -> None:
         """Stop the what-if analysis."""
         self._loop.run(self._endpoints.stop_advice(endpoint))
+
+
+class SyncKeys:
+    """See `stoker.management.keys.Keys`."""
+
+    def __init__(self, loop: LoopThread, keys: Keys) -> None:
+        self._loop = loop
+        self._keys = keys
+
+    def list(self, endpoint: str | int) -> list[KeyRecord]:
+        """The named keys with their limits, without their texts."""
+        return self._loop.run(self._keys.list(endpoint))
+
+    def create(self, endpoint: str | int, name: str, **limits: Any) -> SecretStr:
+        """Create a key and return its text, which no other call shows."""
+        return self._loop.run(self._keys.create(endpoint, name, **limits))
+
+    def update(self, endpoint: str | int, name: str, **limits: Any) -> None:
+        """Change limits of a key; None removes one."""
+        self._loop.run(self._keys.update(endpoint, name, **limits))
+
+    def revoke(self, endpoint: str | int, name: str) -> None:
+        """Make a key invalid."""
+        self._loop.run(self._keys.revoke(endpoint, name))
 
 
 class SyncWorkergroups:

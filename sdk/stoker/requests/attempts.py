@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import httpx
 
-from stoker.engine import Engine, TransientEngineError
+from stoker.engine import RATE_LIMIT_CODE, Engine, TransientEngineError
 from stoker.errors import MalformedAnswer, RequestTimedOut, StokerError, Unauthorised
 from stoker.requests.backoff import RetryPolicy, retry_after
 from stoker.requests.body import Body
@@ -215,6 +215,13 @@ class RequestAttempts:
                 key = other
                 continue
             except TransientEngineError as error:
+                if error.code == RATE_LIMIT_CODE:
+                    waited_s = self.timer.waited_s + time.monotonic() - polling_since
+                    self.progress.report_wait(
+                        Wait(reason="rate_limit", status=error.message, waited_s=waited_s)
+                    )
+                    await asyncio.sleep(error.retry_after_s or self.policy.pause(1))
+                    continue
                 failed_calls += 1
                 outage_since = called_at if outage_since is None else outage_since
                 outage_s = time.monotonic() - outage_since

@@ -20,6 +20,10 @@ WORKERGROUPS_MAX = 64
 """Workergroups of one endpoint."""
 WORKERGROUPS_BYTES_MAX = 256 * KIB
 """All workergroups of one endpoint together, as JSON."""
+KEYS_MAX = 100
+"""Named keys of one endpoint."""
+KEY_NAME_CHARS_MAX = 64
+"""Name of a named key."""
 MESSAGE_BYTES_MAX = 64 * KIB
 """A user's signal or update to a workflow, as JSON."""
 SPEC_BYTES_MAX = 320 * KIB

@@ -3,14 +3,21 @@
 * A *worker token* (`MASTER_TOKEN`, `mtoken`) authenticates a worker of one endpoint and launch:
   `<endpoint id>.<launch id>.<hmac>`.
 * An *endpoint key* only authorises routing requests of one endpoint: `sk-ep-<endpoint id>-<version>-<hmac>`.
+
+A *client key* does the same for one client, with limits: `sk-ep-<endpoint id>-<random>`. It is random, and the
+endpoint's workflow stores its SHA-256 (`stoker_wire.client_key`).
 """
 
 import hashlib
 import hmac
+import re
 from typing import NamedTuple
 
 _MAC_CHARS = 40
 _ID_DIGITS_MAX = 19
+CLIENT_KEY_BYTES = 20
+"""Of randomness in a client key."""
+_CLIENT_KEY = re.compile(r"sk-ep-([0-9]{1,19})-[0-9a-f]{40}")
 
 
 def _bytes(text: str) -> bytes:
@@ -53,6 +60,24 @@ def mint_endpoint_key(secret: bytes, endpoint_id: int, version: int) -> str:
 def endpoint_key_matches(secret: bytes, key: str, endpoint_id: int, version: int) -> bool:
     """Whether the key is this version of the endpoint's key. The comparison takes constant time."""
     return hmac.compare_digest(_bytes(mint_endpoint_key(secret, endpoint_id, version)), _bytes(key))
+
+
+def mint_client_key(endpoint_id: int, random: bytes) -> str:
+    """A new client key from `CLIENT_KEY_BYTES` random bytes."""
+    if len(random) != CLIENT_KEY_BYTES:
+        raise ValueError(f"a client key needs {CLIENT_KEY_BYTES} random bytes, got {len(random)}")
+    return f"sk-ep-{endpoint_id}-{random.hex()}"
+
+
+def client_key_endpoint(key: str) -> int | None:
+    """The endpoint id in a text that has the form of a client key; None: it has another form."""
+    match = _CLIENT_KEY.fullmatch(key)
+    return None if match is None else int(match[1])
+
+
+def client_key_digest(key: str) -> str:
+    """What is stored of a client key: its SHA-256, hexadecimal. The key is random, so it needs no salt."""
+    return hashlib.sha256(_bytes(key)).hexdigest()
 
 
 def ticket_key(worker_token: str) -> bytes:

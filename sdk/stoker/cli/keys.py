@@ -1,0 +1,93 @@
+"""`stoker keys`: named keys of an endpoint, with limits and a priority class."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from pydantic import SecretStr
+
+from stoker.cli.context import AsJson, EndpointArgument, run
+from stoker.cli.numbers import StrictGroup
+from stoker.cli.output import format_time, print_json, print_line, print_notice, print_table
+from stoker.client import Serverless
+from stoker.management.records import KeyRecord
+from stoker_wire.client_key import Priority
+
+app = typer.Typer(
+    cls=StrictGroup, no_args_is_help=True, help="Named keys of an endpoint: one for each client, with limits."
+)
+
+Name = Annotated[str, typer.Argument(help="The key's name, e.g. that of its client.")]
+LoadPerSecond = Annotated[float | None, typer.Option(help="Limit of load per second; none: no limit.")]
+DollarsPerDay = Annotated[float | None, typer.Option(help="Limit of dollars per UTC day; none: no limit.")]
+PriorityClass = Annotated[Priority, typer.Option("--priority", help="Class of its requests in the queue.")]
+
+COLUMNS = ("name", "priority", "load/s", "$/day", "$ today", "created (UTC)")
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    endpoint: EndpointArgument,
+    name: Name,
+    load_per_second: LoadPerSecond = None,
+    dollars_per_day: DollarsPerDay = None,
+    priority: PriorityClass = Priority.NORMAL,
+    as_json: AsJson = False,
+) -> None:
+    """Create a key and print it. It is shown only now: the engine stores its hash."""
+    limits: dict[str, Any] = {
+        "load_per_second": load_per_second,
+        "dollars_per_day": dollars_per_day,
+        "priority": priority.value,
+    }
+
+    async def work(client: Serverless) -> SecretStr:
+        return await client.keys.create(endpoint, name, **limits)
+
+    key = run(context, work).get_secret_value()
+    if as_json:
+        print_json({"success": True, "name": name, "api_key": key})
+    else:
+        print_line(key)
+        print_notice(f"key {name} of endpoint {endpoint}; it is not shown again")
+
+
+@app.command("list")
+def list_(context: typer.Context, endpoint: EndpointArgument, as_json: AsJson = False) -> None:
+    """The keys with their limits and what they used today. Their texts are not stored."""
+
+    async def work(client: Serverless) -> list[KeyRecord]:
+        return await client.keys.list(endpoint)
+
+    keys = run(context, work)
+    if as_json:
+        print_json([key.as_json() for key in keys])
+        return
+    rows = [
+        [
+            key.name,
+            key.priority,
+            key.load_per_second,
+            key.dollars_per_day,
+            key.dollars_today,
+            format_time(key.created_at),
+        ]
+        for key in keys
+    ]
+    print_table(COLUMNS, rows, empty=f"no keys; create one with: stoker keys create {endpoint} NAME")
+
+
+@app.command()
+def revoke(context: typer.Context, endpoint: EndpointArgument, name: Name, as_json: AsJson = False) -> None:
+    """Make a key invalid. Requests that are on workers finish."""
+
+    async def work(client: Serverless) -> None:
+        await client.keys.revoke(endpoint, name)
+
+    run(context, work)
+    if as_json:
+        print_json({"success": True})
+    else:
+        print_line(f"key {name} of endpoint {endpoint} is revoked")
