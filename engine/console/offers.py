@@ -61,6 +61,7 @@ class OffersApi:
                 "offers": rows,
                 "disk_gb": query.disk_gb,
                 "market": "host" if self._market.is_local else "vast",
+                "engine_url": self._engine.settings.public_url,
                 "reason": reason,
             }
         )

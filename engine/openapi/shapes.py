@@ -383,6 +383,7 @@ class PricedOffers(Said):
     offers: list[PricedOffer]
     disk_gb: float
     market: Literal["host", "vast"]
+    engine_url: str
     reason: str
 
 

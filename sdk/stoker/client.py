@@ -17,6 +17,7 @@ from stoker.engine import Engine
 from stoker.errors import EndpointNotFound, Invalid, StokerError
 from stoker.management.endpoints import Endpoints
 from stoker.management.keys import Keys
+from stoker.management.marketplace import Marketplace
 from stoker.management.records import EndpointRecord
 from stoker.management.workergroups import Workergroups
 from stoker.proxies import ProxySettings
@@ -86,6 +87,7 @@ class Serverless:
         self.endpoints = Endpoints(self._engine, settings.api_key)
         self.keys = Keys(self._engine, settings.api_key, self.endpoints)
         self.workergroups = Workergroups(self._engine, settings.api_key)
+        self.marketplace = Marketplace(self._engine, settings.api_key)
         self._background = BackgroundRequests()
 
     def __repr__(self) -> str:

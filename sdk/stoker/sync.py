@@ -14,7 +14,7 @@ from stoker.client import Serverless
 from stoker.endpoint import Endpoint
 from stoker.loop_thread import LoopThread
 from stoker.management.records import EndpointRecord, Logs, WorkerRecord
-from stoker.management.sync import SyncEndpoints, SyncKeys, SyncWorkergroups
+from stoker.management.sync import SyncEndpoints, SyncKeys, SyncMarketplace, SyncWorkergroups
 from stoker.requests.answer import Answer
 from stoker.requests.events import Event
 from stoker.requests.progress import RequestStatus, Wait
@@ -255,6 +255,7 @@ class SyncServerless:
         self.endpoints = SyncEndpoints(self._loop, self._client.endpoints)
         self.keys = SyncKeys(self._loop, self._client.keys)
         self.workergroups = SyncWorkergroups(self._loop, self._client.workergroups)
+        self.marketplace = SyncMarketplace(self._loop, self._client.marketplace)
 
     def __repr__(self) -> str:
         return f"<SyncServerless {self._client.url}>"

@@ -11,14 +11,16 @@ import typer
 from stoker.cli.advise import advise
 from stoker.cli.context import Globals
 from stoker.cli.endpoints import app as endpoints
-from stoker.cli.hosts import app as hosts
 from stoker.cli.inspect import costs, decisions, logs, workers
 from stoker.cli.keys import app as keys
+from stoker.cli.machines.hosts import app as hosts
+from stoker.cli.machines.market import offers, templates
 from stoker.cli.numbers import StrictGroup
 from stoker.cli.request import request
 from stoker.cli.watch import watch
 from stoker.cli.workergroups import app as workergroups
 from stoker.transport import version
+from stoker.up.command import up
 
 app = typer.Typer(
     cls=StrictGroup,
@@ -59,8 +61,9 @@ for group, name in (
     (endpoints, "endpoints"),
     (workergroups, "workergroups"),
     (keys, "keys"),
+    (templates, "templates"),
     (hosts, "hosts"),
 ):
     app.add_typer(group, name=name)
-for command in (workers, logs, decisions, costs, advise, request, watch):
+for command in (up, offers, workers, logs, decisions, costs, advise, request, watch):
     app.command(command.__name__)(command)

@@ -9,7 +9,7 @@ import typer
 from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, run
 from stoker.cli.fields import parameter_rows
 from stoker.cli.numbers import StrictGroup
-from stoker.cli.output import console, make_table, print_json, print_line, print_table
+from stoker.cli.output import console, make_table, print_json, print_line, print_notice, print_table
 from stoker.cli.parameters import WORKERGROUP_OPTIONS, with_options
 from stoker.client import Serverless
 from stoker.management.records import WorkergroupRecord
@@ -64,6 +64,8 @@ def create(
         print_json(record.as_json())
     else:
         print_line(f"created workergroup {record.id} of endpoint {endpoint}")
+        if record.warning:
+            print_notice(f"warning: {record.warning}")
 
 
 @app.command()

@@ -60,6 +60,8 @@ class WorkergroupRecord(_Record):
     search_params: Any = None
     launch_args: str | None = None
     gpu_ram: float | None = None
+    warning: str = ""
+    """Why no offer matched the search when the workergroup was created; "" if some did."""
 
 
 class KeyRecord(_Record):
@@ -89,6 +91,45 @@ class WorkerRecord(_Record):
     dph_total: float | None = Field(None, validation_alias=AliasChoices("dph_total", "dollars_per_hour"))
     """$/h while running."""
     url: str | None = None
+
+
+class OfferRecord(_Record):
+    """A machine for rent, with the prices that a workergroup would pay."""
+
+    id: int
+    gpu_name: str = ""
+    num_gpus: int = 1
+    gpu_ram: float = 0.0
+    """MiB per GPU; 0: no GPU."""
+    cpu_ram: float | None = None
+    """MB."""
+    hot_dollars_per_hour: float = 0.0
+    """While running, its disk included."""
+    cold_dollars_per_hour: float = 0.0
+    """While stopped: the disk."""
+    inet_down: float | None = None
+    """Mbit/s."""
+    reliability: float | None = None
+    geolocation: str | None = None
+    machine_id: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """The machine kind, e.g. `2x RTX 4090`."""
+        return f"{self.num_gpus}x {self.gpu_name}"
+
+
+class TemplateRecord(_Record):
+    """The code that an instance runs."""
+
+    id: int = 0
+    hash_id: str = ""
+    name: str = ""
+    image: str | None = None
+    env: str | None = None
+    onstart: str | None = None
+    runtype: str | None = None
+    recommended_disk_space: float | None = None
 
 
 class Logs(_Record):

@@ -1,4 +1,4 @@
-"""`client.endpoints`, `client.keys` and `client.workergroups` of the sync client."""
+"""`client.endpoints`, `client.keys`, `client.workergroups` and `client.marketplace` of the sync client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from stoker.loop_thread import LoopThread
 from stoker.management.endpoints import DecisionRows, Endpoints, MachineIds, WorkerRows
 from stoker.management.keys import Keys
-from stoker.management.records import EndpointRecord, KeyRecord, Logs, WorkergroupRecord
+from stoker.management.marketplace import FoundOffers, Marketplace, TemplateRows
+from stoker.management.records import EndpointRecord, KeyRecord, Logs, TemplateRecord, WorkergroupRecord
 from stoker.management.workergroups import Workergroups
 from stoker_wire.endpoint import EndpointConfig
 
@@ -159,3 +160,31 @@ class SyncWorkergroups:
     def update_workers(self, workergroup_id: int, *, cancel: bool = False) -> int:
         """Update every worker without dropping a request. Returns how many workers are due."""
         return self._loop.run(self._workergroups.update_workers(workergroup_id, cancel=cancel))
+
+
+class SyncMarketplace:
+    """See `stoker.management.marketplace.Marketplace`."""
+
+    def __init__(self, loop: LoopThread, marketplace: Marketplace) -> None:
+        self._loop = loop
+        self._marketplace = marketplace
+
+    def offers(self, search: Any = "", **group: Any) -> FoundOffers:
+        """The offers that a workergroup with this search would rent, with their prices."""
+        return self._loop.run(self._marketplace.offers(search, **group))
+
+    def templates(self, *, name: str | None = None) -> TemplateRows:
+        """All templates, or those with this name."""
+        return self._loop.run(self._marketplace.templates(name=name))
+
+    def create_template(self, **template: Any) -> TemplateRecord:
+        """Create a template."""
+        return self._loop.run(self._marketplace.create_template(**template))
+
+    def delete_template(self, hash_id: str) -> None:
+        """Delete a template that no workergroup uses."""
+        self._loop.run(self._marketplace.delete_template(hash_id))
+
+    def instance(self, instance_id: int) -> dict[str, Any]:
+        """The marketplace's row of one of this account's instances."""
+        return self._loop.run(self._marketplace.instance(instance_id))

@@ -65,10 +65,11 @@ class Workergroups(ConsoleApi):
         number = answer.get("id") if isinstance(answer, dict) else None
         if not isinstance(number, int):
             raise MalformedAnswer(f"{WORKERGROUPS} created a workergroup but did not return its id")
+        warning = str(answer.get("warning") or "")
         try:
-            return await self.get(number)
+            return (await self.get(number)).model_copy(update={"warning": warning})
         except NotFound:  # another engine behind the same address sees it within a second
-            return WorkergroupRecord.model_validate({"id": number, **where, **given})
+            return WorkergroupRecord.model_validate({"id": number, **where, **given, "warning": warning})
 
     async def _endpoint_reference(self, endpoint: str | int) -> dict[str, Any]:
         """The fields that name the endpoint. Digits are looked up, because they may be a name or an id."""

@@ -1,0 +1,1 @@
+"""`stoker offers`, `stoker templates` and `stoker hosts`."""

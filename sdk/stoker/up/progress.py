@@ -1,0 +1,107 @@
+"""Waits for the first worker and reports each phase of its boot."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stoker.client import Serverless
+from stoker.errors import NotFound, StokerError
+from stoker.management.records import WorkerRecord
+from stoker_wire.states import WorkerState
+
+POLL_SECONDS = 1.0
+
+_PHASES: Mapping[str, str] = {
+    WorkerState.PENDING: "waits for its order",
+    WorkerState.CREATING: "the marketplace creates the instance",
+    WorkerState.CREATED: "the host pulls the image",
+    WorkerState.LOADING: "the instance boots and installs the worker",
+    WorkerState.MODEL_LOADING: "the model loads: download, load, benchmark",
+    WorkerState.READY: "ready",
+    WorkerState.STARTING: "starts again",
+    WorkerState.STOPPING: "stops",
+    WorkerState.INACTIVE: "stopped with the model on its disk",
+    WorkerState.ERROR: "failed",
+    WorkerState.DESTROYING: "is destroyed",
+}
+_BOOTING = frozenset({WorkerState.CREATING, WorkerState.CREATED, WorkerState.LOADING})
+_LOADED = frozenset({WorkerState.READY, WorkerState.INACTIVE})
+
+Say = Callable[[float, str], None]
+
+
+@dataclass(slots=True)
+class BootProgress:
+    """Turns what the engine shows into one line for each change."""
+
+    said: dict[str, str] = field(default_factory=dict)
+    decisions_until: float = 0.0
+
+    def lines(
+        self, workers: list[WorkerRecord], decisions: list[dict[str, Any]], hosts: Mapping[int, str]
+    ) -> list[str]:
+        """The new lines. `hosts`: what the marketplace says about instances that boot."""
+        found = []
+        for each in decisions:
+            at = each.get("at")
+            if isinstance(at, int | float) and at > self.decisions_until:
+                self.decisions_until = float(at)
+                found.append(f"{each.get('kind', 'decision')}: {each.get('reason', '')}")
+        for worker in workers:
+            for key, text in self._texts(worker, hosts.get(worker.id, "")):
+                if text and self.said.get(key) != text:
+                    self.said[key] = text
+                    found.append(f"worker {worker.id}: {text}")
+        return found
+
+    def _texts(self, worker: WorkerRecord, host: str) -> list[tuple[str, str]]:
+        extra = worker.model_extra or {}
+        where = f" on {extra.get('kind') or worker.gpu_name}" if worker.status == WorkerState.CREATING else ""
+        price = f", ${worker.dph_total:.4g}/h" if where and worker.dph_total else ""
+        phase = _PHASES.get(worker.status, worker.status)
+        error = str(extra.get("error_msg") or "")
+        return [
+            (f"{worker.id} state", f"{phase}{where}{price}"),
+            (f"{worker.id} host", host),
+            (f"{worker.id} error", f"error: {error}" if error else ""),
+        ]
+
+
+async def wait_until_loaded(client: Serverless, endpoint_id: int, *, seconds_max: float, say: Say) -> bool:
+    """Report the boot until a worker has loaded the model; False if none has in time."""
+    started = time.monotonic()
+    progress = BootProgress()
+    first = True
+    while True:
+        workers, decisions = await asyncio.gather(
+            client.endpoints.workers(endpoint_id), client.endpoints.decisions(endpoint_id, tail=5)
+        )
+        if first:  # decisions of an earlier run
+            first = False
+            if any(worker.status in _LOADED for worker in workers):
+                progress.decisions_until = time.time()
+        hosts = {
+            worker.id: await _host_says(client, worker) for worker in workers if worker.status in _BOOTING
+        }
+        passed = time.monotonic() - started
+        for line in progress.lines(workers, decisions, hosts):
+            say(passed, line)
+        if any(worker.status in _LOADED for worker in workers):
+            return True
+        if passed > seconds_max:
+            return False
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _host_says(client: Serverless, worker: WorkerRecord) -> str:
+    """The marketplace's message about an instance that boots, e.g. the progress of the image."""
+    try:
+        row = await client.marketplace.instance(worker.id)
+    except (NotFound, StokerError):
+        return ""
+    message = " ".join(str(row.get("status_msg") or "").split())
+    return message[:160]

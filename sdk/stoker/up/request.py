@@ -1,0 +1,146 @@
+"""What the user asked for, and the template and search that follow from it."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stoker.errors import Invalid
+from stoker.preflight.memory import BATCHING_SERVER, LLAMA_CPP, ServerMemory
+from stoker_wire.presets import PRESETS, PresetSummary
+from stoker_wire.security.redaction import REFERENCE
+
+WORKER_PORT = 3000
+IMAGE_GB = 20.0
+"""Disk for the container image and the worker's environment."""
+SPARE_GB = 5.0
+CUDA_MIN = "12.8"
+"""CUDA version that the driver of a rented machine must support, for the images of the presets."""
+INET_DOWN_MIN = 200
+"""Mbit/s of a rented machine."""
+
+_LLAMA_CPP_PRESETS = frozenset({"llama-server", "llama-cpp-python", "ollama"})
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_GPUS_TERM = re.compile(r"\bnum_gpus\s*(?:==|=|>=|eq|gte)\s*([0-9]{1,3})\b")
+
+
+_RAM_TERM = re.compile(r"\bgpu_ram\s*>=\s*([0-9]+(?:\.[0-9]+)?)(?![^\s])")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpRequest:
+    """The arguments of `stoker up`, checked."""
+
+    preset: PresetSummary
+    endpoint: str
+    model: str = ""
+    context: int | None = None
+    parallel: int | None = None
+    gpus: int | None = None
+    cpu_only: bool = False
+    gpu_ram_gb: float | None = None
+    """VRAM per GPU that the user states; then the model is not read."""
+    search: str = ""
+    command: str = ""
+    server_args: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    disk_gb: float | None = None
+
+    @property
+    def server(self) -> ServerMemory:
+        """The memory profile of the preset's server."""
+        return LLAMA_CPP if self.preset.name in _LLAMA_CPP_PRESETS else BATCHING_SERVER
+
+    @property
+    def gpus_wanted(self) -> int | None:
+        """The number of GPUs, from the option or the search; None: the cheapest that fits."""
+        if self.gpus is not None:
+            return self.gpus
+        found = _GPUS_TERM.search(self.search)
+        return int(found[1]) if found else None
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the model is a GGUF file."""
+        return self.preset.model == "gguf"
+
+    @property
+    def template_name(self) -> str:
+        """The name by which a later run finds the template and the workergroup."""
+        return f"stoker up {self.endpoint}"
+
+    def template(self, *, gpus: int, context: int | None, disk_gb: float, local: bool) -> dict[str, Any]:
+        """The template's fields. `local`: for the host marketplace, whose instances have the worker already."""
+        return {
+            "name": self.template_name,
+            "image": self.preset.image or ("host" if local else "python:3.12-slim"),
+            "env": shlex.join(self._flags(gpus=gpus, context=context)),
+            "onstart": ON_START_LOCAL if local else ON_START,
+            "runtype": "args" if local else "ssh_direct",
+            "recommended_disk_space": disk_gb,
+        }
+
+    def _flags(self, *, gpus: int, context: int | None) -> list[str]:
+        variables = {
+            "STOKER_PRESET": self.preset.name,
+            "MODEL_NAME": self.model,
+            "MODEL_CONTEXT": str(context or ""),
+            "MODEL_PARALLEL": str(self.parallel or ""),
+            "MODEL_GPUS": str(gpus) if gpus > 1 else "",
+            "MODEL_COMMAND": self.command,
+            "MODEL_ARGS": shlex.join(self.server_args),
+            **self.variables,
+            **{name: f"{REFERENCE}{name}" for name in self.secrets},
+        }
+        flags = ["-p", f"{WORKER_PORT}:{WORKER_PORT}"]
+        for name, value in variables.items():
+            if value:
+                flags += ["-e", f"{name}={value}"]
+        return flags
+
+
+ON_START = (
+    'curl --fail --silent --show-error --location --retry 8 --retry-all-errors "${REPORT_ADDR%%,*}/worker/bootstrap.sh"'
+    ' | bash -s -- "$STOKER_PRESET"'
+)
+"""The start command on a rented machine: install the engine's own worker, and run the preset."""
+ON_START_LOCAL = 'exec python -m stoker_pyworker.presets "$STOKER_PRESET"'
+
+
+def find_preset(name: str) -> PresetSummary:
+    """The preset. Raises Invalid."""
+    if (found := PRESETS.get(name)) is None:
+        raise Invalid(f"unknown preset {name!r:.60}; there are: {', '.join(sorted(PRESETS))}")
+    return found
+
+
+def read_variables(given: list[str]) -> dict[str, str]:
+    """`NAME=value` arguments. Raises Invalid."""
+    found = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or not _VARIABLE.fullmatch(name):
+            raise Invalid(f"--env takes NAME=value, got {each!r:.60}")
+        found[name] = value
+    return found
+
+
+def disk_gb(download_bytes: float, given: float | None) -> float:
+    """The disk of an instance: image, weights with a tenth to spare, logs."""
+    return given if given is not None else math.ceil(IMAGE_GB + 1.1 * download_bytes / 1e9 + SPARE_GB)
+
+
+def raise_gpu_ram(search: str, gigabytes: float) -> str:
+    """The search with its lower bound on `gpu_ram` raised to what the model needs."""
+    return _RAM_TERM.sub(lambda found: f"gpu_ram>={max(float(found[1]), gigabytes):g}", search)
+
+
+def add_terms(search: str, terms: Mapping[str, str]) -> str:
+    """The search with these terms, except for fields that it has already."""
+    missing = [term for name, term in terms.items() if not re.search(rf"\b{name}\b", search)]
+    return " ".join([*([search] if search else []), *missing])

@@ -1,0 +1,59 @@
+"""The lines to paste: the same request with curl, OpenAI's package and the SDK."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from stoker_wire.presets import PresetSummary
+
+_CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 100}
+_BODIES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": _CHAT,
+    "/v1/embeddings": {"input": "hello"},
+    "/generate": {"inputs": "hello"},
+    "/prompt": {"prompt": {}},
+}
+_AUDIO = "/v1/audio/transcriptions"
+
+
+def usage_lines(preset: PresetSummary, *, engine_url: str, endpoint: str) -> list[str]:
+    """Lines for a shell and for Python. The key is read from STOKER_API_KEY, so that none is printed."""
+    route = preset.routes[0] if preset.routes else "/"
+    base = f"{engine_url}/openai/{endpoint}"
+    lines = [f"export OPENAI_BASE_URL={base}/v1 OPENAI_API_KEY=$STOKER_API_KEY", ""]
+    auth = '-H "Authorization: Bearer $STOKER_API_KEY"'
+    if route == _AUDIO:
+        lines += ["# curl", f"curl {base}{route} {auth} -F file=@speech.wav -F model={endpoint}"]
+        lines += ["", "# openai", "from openai import OpenAI"]
+        lines += [
+            f'OpenAI().audio.transcriptions.create(model="{endpoint}", file=open("speech.wav", "rb")).text'
+        ]
+        return lines
+    body = (
+        {"model": endpoint} | _BODIES.get(route, {}) if route.startswith("/v1/") else _BODIES.get(route, {})
+    )
+    text = json.dumps(body)
+    lines += [
+        "# curl",
+        f"curl {base}{route} {auth} -H 'Content-Type: application/json' -d {shlex.quote(text)}",
+        "",
+    ]
+    if route == "/v1/chat/completions":
+        lines += ["# openai", "from openai import OpenAI"]
+        lines += [
+            f'OpenAI().chat.completions.create(model="{endpoint}", messages={_CHAT["messages"]}, max_tokens=100)',
+            "",
+        ]
+    elif route == "/v1/embeddings":
+        lines += ["# openai", "from openai import OpenAI"]
+        lines += [f'OpenAI().embeddings.create(model="{endpoint}", input="hello").data[0].embedding', ""]
+    lines += [
+        "# stoker",
+        "import stoker",
+        "with stoker.SyncServerless() as client:",
+        f'    answer = client.get_endpoint("{endpoint}").request("{route}", {text}, cost=100)',
+        "    print(answer.json())",
+    ]
+    return lines

@@ -1,0 +1,174 @@
+"""The choice of machines for a model, its price, and the refusal before anything is rented."""
+
+import pytest
+
+from market.query import matches, parse_filters
+from stoker.errors import Invalid
+from stoker.management.marketplace import FoundOffers
+from stoker.management.records import OfferRecord
+from stoker.preflight.model_config import read_shape
+from stoker.preflight.sources import Model
+from stoker.up.plan import make_plan
+from stoker.up.request import UpRequest, add_terms, find_preset, raise_gpu_ram
+from tests.sdk.preflight.test_published_sizes import PUBLISHED
+
+
+def offer(number, name, gigabytes, dollars, gpus=1, **more):
+    return {
+        "id": number,
+        "gpu_name": name,
+        "num_gpus": gpus,
+        "gpu_ram": gigabytes,
+        "cpu_ram": 64_000.0,
+        "hot_dollars_per_hour": dollars,
+        "cold_dollars_per_hour": 0.01,
+        "inet_down": 1000.0,
+        "cuda_max_good": 13.0,
+        **more,
+    }
+
+
+RTX_4090 = offer(1, "RTX 4090", 24_564, 0.40)
+A100 = offer(2, "A100 SXM4", 81_920, 1.20)
+H100 = offer(3, "H100 SXM", 81_559, 2.00)
+FOUR_A100 = offer(4, "A100 SXM4", 81_920, 4.80, gpus=4)
+TWO_H200 = offer(5, "H200", 143_771, 6.00, gpus=2)
+CPU = offer(6, "CPU_L", 0, 0.30)
+
+
+def market(*rows, kind="vast", url="https://engine.example.org"):
+    """The engine's search over these rows, with the marketplace's own grammar."""
+
+    async def search(text="", **group):
+        filters = parse_filters(text)
+        found = sorted(
+            (row for row in rows if matches(filters, row)), key=lambda row: row["hot_dollars_per_hour"]
+        )
+        return FoundOffers(
+            offers=[OfferRecord.model_validate(row) for row in found],
+            market=kind,
+            engine_url=url,
+            reason="" if found else "no offer matches now",
+        )
+
+    return search
+
+
+def model(name):
+    shape = read_shape(PUBLISHED[name][0] | {"max_position_embeddings": 131_072})
+    return Model(
+        name=name, shape=shape, weights_bytes=shape.weights_bytes, download_bytes=shape.weights_bytes
+    )
+
+
+def asked(preset="vllm", name="meta-llama/Llama-3.1-8B", **more):
+    return UpRequest(preset=find_preset(preset), endpoint="llm", model=name, **more)
+
+
+LLAMA_8B, LLAMA_70B = model("meta-llama/Llama-3.1-8B"), model("meta-llama/Llama-3.1-70B")
+
+
+async def test_an_8b_model_gets_the_cheapest_card_that_holds_it():
+    plan = await make_plan(asked(), LLAMA_8B, market(RTX_4090, A100, H100))
+    assert plan.offers[0].gpu_name == "RTX 4090"
+    # GiB: weights 14.96, KV cache 1.00, activations 0.29, runtime 1.00; 17.25 / 0.9 = 19.17 = 19,627 MiB
+    assert plan.search == "num_gpus=1 gpu_ram>=19.7 cuda_max_good>=12.8 inet_down>=200"
+    assert plan.workergroup["gpu_ram"] == 19.7
+    text = "\n".join(plan.lines(max_workers=2))
+    assert "weights 14.96 GiB" in text
+    assert "$0.4/h while it serves, $0.01/h while stopped; at most 2 workers, $0.8/h" in text
+    # 16.06 GB at 1000 Mbit/s
+    assert "download   2.1 min for the weights at 1000 Mbit/s" in text
+
+
+async def test_a_70b_model_on_a_24_gb_card_is_refused_before_anything_is_rented():
+    with pytest.raises(Invalid) as refused:
+        await make_plan(
+            asked(name=LLAMA_70B.name, search="gpu_name=RTX_4090"), LLAMA_70B, market(RTX_4090, A100)
+        )
+    said = str(refused.value)
+    assert said.startswith("nothing was rented: meta-llama/Llama-3.1-70B needs 15")
+    assert "weights 131.4, KV cache 2.5 for 8192 tokens" in said
+    assert "the largest machine that matches is 1x RTX 4090 with 24.0 GiB a GPU" in said
+    assert "Take a quantised model, or more memory with --search or --gpus" in said
+
+
+async def test_a_70b_model_is_split_over_the_cheapest_number_of_gpus():
+    plan = await make_plan(asked(name=LLAMA_70B.name), LLAMA_70B, market(RTX_4090, A100, FOUR_A100, TWO_H200))
+    assert (plan.gpus, plan.offers[0].gpu_name) == (4, "A100 SXM4")
+    assert "num_gpus=4" in plan.search
+    assert "-e MODEL_GPUS=4" in plan.template["env"]
+    plan = await make_plan(asked(name=LLAMA_70B.name, gpus=2), LLAMA_70B, market(FOUR_A100, TWO_H200))
+    assert plan.offers[0].gpu_name == "H200"
+
+
+@pytest.mark.parametrize("search", ["num_gpus=2", "num_gpus>=2 gpu_ram>=10"])
+async def test_the_number_of_gpus_in_the_search_counts(search):
+    plan = await make_plan(asked(name=LLAMA_70B.name, search=search), LLAMA_70B, market(FOUR_A100, TWO_H200))
+    assert plan.gpus == 2
+    assert {each.gpu_name for each in plan.offers} <= {"A100 SXM4", "H200"}
+
+
+async def test_a_lower_bound_on_memory_is_raised_and_a_higher_one_kept():
+    plan = await make_plan(asked(search="gpu_ram>=10"), LLAMA_8B, market(RTX_4090, H100))
+    assert plan.search.startswith("gpu_ram>=19.7 num_gpus=1")
+    plan = await make_plan(asked(search="gpu_ram>=80"), LLAMA_8B, market(RTX_4090, H100))
+    assert plan.search.startswith("gpu_ram>=80 num_gpus=1")
+    assert raise_gpu_ram("gpu_ram=24 dph<1", 30) == "gpu_ram=24 dph<1"
+    assert (
+        add_terms("num_gpus=2", {"num_gpus": "num_gpus=1", "gpu_ram": "gpu_ram>=8"})
+        == "num_gpus=2 gpu_ram>=8"
+    )
+
+
+async def test_a_card_that_the_search_names_and_that_is_too_small_is_refused():
+    with pytest.raises(Invalid, match="nothing was rented"):
+        await make_plan(asked(name=LLAMA_70B.name, search="gpu_ram=24.564"), LLAMA_70B, market(RTX_4090))
+
+
+async def test_more_context_needs_more_memory_and_more_than_the_model_has_is_refused():
+    plan = await make_plan(asked(context=65_536), LLAMA_8B, market(RTX_4090, A100))
+    assert plan.offers[0].gpu_name == "A100 SXM4"
+    assert "-e MODEL_CONTEXT=65536" in plan.template["env"]
+    with pytest.raises(Invalid, match="at most 131072 tokens"):
+        await make_plan(asked(context=200_000), LLAMA_8B, market(A100))
+
+
+async def test_llama_cpp_runs_on_a_cpu_where_there_is_no_gpu_and_vllm_does_not():
+    small = model("HuggingFaceTB/SmolLM2-135M")
+    plan = await make_plan(asked("llama-server", small.name), small, market(CPU, kind="host"))
+    assert plan.on_cpu
+    assert plan.search.startswith("gpu_ram=0 cpu_ram>=")
+    assert plan.template["onstart"] == 'exec python -m stoker_pyworker.presets "$STOKER_PRESET"'
+    with pytest.raises(
+        Invalid, match="needs .* GiB on 1 GPU .*largest machine that matches is 1x CPU_L without a GPU"
+    ):
+        await make_plan(asked(name=small.name), small, market(CPU, kind="host"))
+
+
+async def test_an_engine_on_loopback_rents_nothing_elsewhere():
+    with pytest.raises(Invalid, match="cannot report to http://127.0.0.1:8080: set engine.public_url"):
+        await make_plan(asked(), LLAMA_8B, market(RTX_4090, url="http://127.0.0.1:8080"))
+
+
+async def test_a_file_of_this_machine_is_not_promised_to_a_rented_one(tmp_path):
+    with pytest.raises(Invalid, match="cannot read a file of this one"):
+        await make_plan(asked(name=str(tmp_path)), LLAMA_8B, market(RTX_4090))
+
+
+async def test_a_search_without_offers_gives_the_marketplaces_reason():
+    with pytest.raises(Invalid, match="nothing was rented: no offer matches now"):
+        await make_plan(asked(search="gpu_name=B200"), LLAMA_8B, market(RTX_4090))
+
+
+async def test_the_template_quotes_what_the_user_gave_and_names_secrets_by_reference():
+    request = asked(
+        server_args=("--served-model-name", "my model"), variables={"A": "b c"}, secrets=("HF_TOKEN",)
+    )
+    plan = await make_plan(request, LLAMA_8B, market(RTX_4090))
+    from market.query import parse_env
+
+    env = parse_env(plan.template["env"])
+    assert env["MODEL_ARGS"] == "--served-model-name 'my model'"
+    assert (env["A"], env["HF_TOKEN"], env["MODEL_NAME"]) == ("b c", "secret:HF_TOKEN", LLAMA_8B.name)
+    assert "/worker/bootstrap.sh" in plan.template["onstart"]
