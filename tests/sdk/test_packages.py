@@ -209,3 +209,12 @@ def test_importing_the_client_does_not_import_temporal():
         "import sys, stoker; print(any(m.split('.')[0] == 'temporalio' for m in sys.modules))",
     )
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_the_controllers_wheel_and_source_have_every_package_of_the_controller():
+    """A new folder of the controller that is missing there fails only when it is installed."""
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    own = set(tool["mypy"]["packages"]) - {"stoker", "stoker_wire", "stoker_pyworker"}
+    targets = tool["hatch"]["build"]["targets"]
+    assert own | {"hosts", "webserver"} == set(targets["wheel"]["packages"])
+    assert own <= set(targets["sdist"]["only-include"])

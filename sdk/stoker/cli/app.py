@@ -15,12 +15,12 @@ from stoker.cli.inspect import costs, decisions, logs, workers
 from stoker.cli.keys import app as keys
 from stoker.cli.machines.hosts import app as hosts
 from stoker.cli.machines.market import offers, templates
+from stoker.cli.machines.up import up
 from stoker.cli.numbers import StrictGroup
 from stoker.cli.request import request
 from stoker.cli.watch import watch
 from stoker.cli.workergroups import app as workergroups
 from stoker.transport import version
-from stoker.up.command import up
 
 app = typer.Typer(
     cls=StrictGroup,

@@ -1,1 +1,1 @@
-"""`stoker offers`, `stoker templates` and `stoker hosts`."""
+"""`stoker up`, `stoker offers`, `stoker templates` and `stoker hosts`."""
