@@ -39,6 +39,8 @@ class SweepSpec:
     destroyed: int = 0
     stalled: "tuple[StalledEndpoint, ...]" = ()
     """Endpoints without progress at the last sweep."""
+    looked_at: float = 0.0
+    """When the last sweep began, Unix seconds; 0: none did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,24 @@ class TransientEngineError(PicklableError, Exception):
         super().__init__(sentence)
 
 
+class Outage:
+    """The length of an outage, without the time in which this process was suspended."""
+
+    def __init__(self, began_at: float, *, step_seconds_max: float = ROUTE_SECONDS_MAX + 10) -> None:
+        """`began_at`: when the first call that failed began, monotonic clock."""
+        self.seconds = 0.0
+        self._step_seconds_max = step_seconds_max
+        self._counted_to = began_at
+
+    def failed(self) -> float:
+        """Another call has failed. Returns the seconds so far."""
+        now = time.monotonic()
+        # A call and the pause before it take no longer, unless the process was suspended.
+        self.seconds += min(now - self._counted_to, self._step_seconds_max)
+        self._counted_to = now
+        return self.seconds
+
+
 class Engine:
     """One engine (or several behind one address)."""
 
@@ -120,7 +138,7 @@ class Engine:
             EngineUnavailable: the outage was longer than tolerated.
             Unauthorised, NotFound, Refused, MalformedAnswer: by the engine's answer.
         """
-        started = time.monotonic()
+        outage = Outage(time.monotonic(), step_seconds_max=CALL_SECONDS_MAX + 10)
         tries = 0
         while True:
             try:
@@ -128,7 +146,7 @@ class Engine:
                     method, path, key=key, body=body, params=params, read_seconds_max=CALL_SECONDS_MAX
                 )
             except TransientEngineError as error:
-                outage_s = time.monotonic() - started
+                outage_s = outage.failed()
                 if error.refusal is not None:
                     raise error.refusal from None
                 if error.may_have_arrived and not repeatable:

@@ -201,6 +201,7 @@ class SweepWorkflow:
         self._rounds = spec.rounds
         self._destroyed = spec.destroyed
         self._stalled = spec.stalled
+        self._looked_at = spec.looked_at
         self._due = True
 
     @workflow.run
@@ -223,7 +224,13 @@ class SweepWorkflow:
                     timeout_summary="until the next sweep",
                 )
         workflow.continue_as_new(
-            replace(self._spec, rounds=self._rounds, destroyed=self._destroyed, stalled=self._stalled),
+            replace(
+                self._spec,
+                rounds=self._rounds,
+                destroyed=self._destroyed,
+                stalled=self._stalled,
+                looked_at=self._looked_at,
+            ),
             initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE
             if self._should_move()
             else None,
@@ -265,6 +272,12 @@ class SweepWorkflow:
 
     async def _sweep(self) -> None:
         spec = self._spec
+        now = workflow.time()
+        if self._looked_at:
+            self._stalled = without_absence(
+                self._stalled, self._looked_at, now, every_seconds=spec.every_seconds
+            )
+        self._looked_at = now
         found = await workflow.execute_activity_method(
             SweepActivities.find_orphans,
             FindOrphans(
@@ -335,8 +348,18 @@ def _reported(account: Account) -> ForeignInstances:
     return foreign
 
 
+def without_absence(
+    stalled: tuple[StalledEndpoint, ...], looked_at: float, now: float, *, every_seconds: float
+) -> tuple[StalledEndpoint, ...]:
+    """The endpoints, without the time in which no sweep ran: then no worker ran that could have made progress."""
+    absent = now - looked_at - 2 * every_seconds
+    if absent <= 0:
+        return stalled
+    return tuple(replace(each, since=min(now, each.since + absent)) for each in stalled)
+
+
 def _settings(spec: SweepSpec) -> SweepSpec:
-    return replace(spec, rounds=0, destroyed=0, stalled=())
+    return replace(spec, rounds=0, destroyed=0, stalled=(), looked_at=0.0)
 
 
 def _of_stuck(

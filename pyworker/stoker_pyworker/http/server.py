@@ -12,6 +12,10 @@ from stoker_pyworker.http.sockets import enable_keepalive
 from stoker_pyworker.http.tls_listener import TlsListener
 
 _TICK_SECONDS = 0.25
+_ABSENT_SECONDS = 5.0
+"""A longer time between two ticks means that this process was suspended. Its clients could not proceed either."""
+_GRACE_SECONDS = 10.0
+"""After a suspension no connection expires for this time."""
 _BACKLOG = 1024
 
 
@@ -30,6 +34,8 @@ class HttpServer:
         self._connections_max = min(limits.connections_max, connections_possible())
         self._listeners: list[asyncio.Server | TlsListener] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._ticked_at = time.monotonic()
+        self._expires_from = float("-inf")
         self._emptied = asyncio.Event()
 
     async def listen(self, host: str | None, port: int, *, tls: ssl.SSLContext | None = None) -> int:
@@ -113,6 +119,9 @@ class HttpServer:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        for connection in list(self._connections):
+        if now - self._ticked_at > _ABSENT_SECONDS:
+            self._expires_from = now + _GRACE_SECONDS
+        self._ticked_at = now
+        for connection in list(self._connections) if now >= self._expires_from else ():
             connection.expire(now)
         self._timer = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import structlog
@@ -31,6 +31,8 @@ from stoker_pyworker.proxy.routes import PreparedRoute, multipart_fields
 log = structlog.get_logger(room="benchmark")
 
 CACHE_FILE = ".has_benchmark.json"
+_RUN_ATTEMPTS_MAX = 3
+_SUSPENDED_SECONDS = 10.0
 _REQUEST_SECONDS_MAX = 600.0
 _DEFAULT_CONCURRENCY = 10
 
@@ -114,6 +116,33 @@ def save_cached(directory: Path, key: str, perf: float) -> None:
         log.warning("benchmark_not_cached", error=str(fault))
 
 
+class SuspensionWatch:
+    """Notices that this process was suspended: a timer of a second fires much later."""
+
+    def __init__(self) -> None:
+        self.was_suspended = False
+        self._ticked_at = time.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        self._tick()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._look()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._look()
+        self._timer = asyncio.get_running_loop().call_later(1.0, self._tick)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        self.was_suspended = self.was_suspended or now - self._ticked_at > _SUSPENDED_SECONDS
+        self._ticked_at = now
+
+
 class _FormFields(dict[str, Any]):
     """The fields of a multipart form, as opposed to a JSON object."""
 
@@ -149,9 +178,9 @@ class Benchmark:
         concurrency = (config.concurrency or _DEFAULT_CONCURRENCY) if self._route.parallel else 1
         done = seconds = 0.0
         for _ in range(config.runs):
-            started = time.perf_counter()
-            done += await self._run(concurrency)
-            seconds += time.perf_counter() - started
+            run_done, run_seconds = await self._timed_run(concurrency)
+            done += run_done
+            seconds += run_seconds
         perf = done / seconds
         if not 0 < perf < math.inf:
             raise BenchmarkFailed(
@@ -165,6 +194,23 @@ class Benchmark:
             seconds=round(seconds, 3),
         )
         return perf
+
+    async def _timed_run(self, concurrency: int) -> tuple[float, float]:
+        """Workload and seconds of a run. A run during which the machine was suspended says nothing and is repeated."""
+        for attempt in range(_RUN_ATTEMPTS_MAX):
+            started = time.perf_counter()
+            watch = SuspensionWatch()
+            try:
+                async with watch:
+                    done = await self._run(concurrency)
+            except BenchmarkFailed:
+                if not watch.was_suspended or attempt == _RUN_ATTEMPTS_MAX - 1:
+                    raise
+            else:
+                if not watch.was_suspended or attempt == _RUN_ATTEMPTS_MAX - 1:
+                    return done, time.perf_counter() - started
+            log.warning("benchmark_repeated", reason="the machine was suspended during the run")
+        raise AssertionError("the last attempt returns or raises")
 
     async def check_once(self) -> str | None:
         """Send one request. The error of its response, or None; also None if no payload could be generated."""

@@ -17,6 +17,8 @@ _BUSY_SECONDS = 60.0
 """The same while the start script runs another process, which may start the model server next."""
 _TAIL_BYTES = 8192
 _TAIL_LINES = 20
+_ABSENT_SECONDS = 10.0
+"""A longer time between two looks means that this process was suspended."""
 _LINE_CHARS = 200
 _FATAL = ("traceback", "error", "no such file", "not found", "failed", "fatal", "killed", "out of memory")
 _IDLE = frozenset({"sleep", "tail"})
@@ -32,6 +34,7 @@ class ModelProcess:
         self._accepts_connections = accepts_connections
         self._seen_writer = False
         self._gone_since: float | None = None
+        self._looked_at = time.monotonic()
 
     async def watch(self, failed: Callable[[str], None], recovered: Callable[[], None]) -> None:
         """Call `failed` when the model server exits before it is loaded, `recovered` when it is started again.
@@ -61,8 +64,10 @@ class ModelProcess:
         if not self._seen_writer and not any(word in line.lower() for line in lines for word in _FATAL):
             return ""
         now = time.monotonic()
-        if self._gone_since is None:
+        # While this machine was suspended, no process could start a model server.
+        if self._gone_since is None or now - self._looked_at > _ABSENT_SECONDS:
             self._gone_since = now
+        self._looked_at = now
         alone = not await asyncio.to_thread(_other_processes)
         if now - self._gone_since < (_ALONE_SECONDS if alone else _BUSY_SECONDS):
             return ""

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import httpx
 
-from stoker.engine import RATE_LIMIT_CODE, Engine, TransientEngineError
+from stoker.engine import RATE_LIMIT_CODE, Engine, Outage, TransientEngineError
 from stoker.errors import MalformedAnswer, RequestTimedOut, StokerError, Unauthorised
 from stoker.requests.backoff import RetryPolicy, retry_after
 from stoker.requests.body import Body
@@ -198,7 +198,7 @@ class RequestAttempts:
     async def _find_worker(self) -> Placement:
         """Poll the engine until it routes the request to a worker."""
         polling_since = time.monotonic()
-        outage_since: float | None = None
+        outage: Outage | None = None
         quick_answers = failed_calls = 0
         content_fingerprint = fingerprint(self.path, self.body.content_bytes)
         key = await self.keys.current()
@@ -223,14 +223,14 @@ class RequestAttempts:
                     await asyncio.sleep(error.retry_after_s or self.policy.pause(1))
                     continue
                 failed_calls += 1
-                outage_since = called_at if outage_since is None else outage_since
-                outage_s = time.monotonic() - outage_since
+                outage = outage or Outage(called_at)
+                outage_s = outage.failed()
                 if outage_s >= self.policy.engine_outage_seconds_max:
                     raise self.engine.unavailable(error, outage_s) from None
                 self._report_outage(error, outage_s)
                 await asyncio.sleep(error.retry_after_s or self.policy.pause(failed_calls))
                 continue
-            outage_since, failed_calls = None, 0
+            outage, failed_calls = None, 0
             self._failed_url = ""
             self.progress.request_idx = answer.request_idx
             if isinstance(answer, Route):
