@@ -198,6 +198,9 @@ class FailureTuning:
     are blocked for a broken template."""
     failures_pause_seconds: float = 600.0
     """Time between attempts during that pause. Doubled: a repaired template is noticed up to 20 min later."""
+    boot_error_seconds: float = 60.0
+    """A boot whose host reports an error of the container for this long has failed. Doubled: a template with a wrong
+    image is noticed a minute later."""
     unresponsive_seconds: float = 120.0
     """A ready worker without reports for this long is suspected. Doubled: a dead worker counts as capacity for 2
     min more; below 60 s, a missed engine report would suspect all."""

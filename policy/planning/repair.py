@@ -87,7 +87,7 @@ def _check_boot(builder: PlanBuilder, worker: Worker) -> None:
         builder.destroy(worker, Reason(why))
     elif builder.now >= deadline:
         took, allowed = builder.now - began, deadline - began
-        what = f"{worker.state.printed} for {duration(took)}, allowed {duration(allowed)}"
+        what = f"{worker.state.printed} for {duration(took)}, allowed {duration(allowed)}{_silence(worker)}"
         builder.record_host_failure(
             worker, f"not ready; {what}", cause=f"not ready in {worker.state.printed}"
         )
@@ -96,6 +96,18 @@ def _check_boot(builder: PlanBuilder, worker: Worker) -> None:
         builder.wakes.append(deadline)
         if worker.market_status in (_NOT_RUNNING if worker.state is S.STARTING else _STOPPED):
             builder.wakes.append(worker.since + builder.tuning.start_stuck_seconds)
+
+
+def _silence(worker: Worker) -> str:
+    """What a running container without any report means."""
+    if worker.state not in (S.MODEL_LOADING, S.STARTING) or worker.market_status != "running":
+        return ""
+    if (worker.reported_at or 0.0) >= worker.launched_at:
+        return ""
+    return (
+        "; its container runs, but no worker in it ever reported: the start script ended or cannot reach the engine,"
+        " see the instance's log"
+    )
 
 
 def _is_stuck(worker: Worker, builder: PlanBuilder, idle: frozenset[str] = _NOT_RUNNING) -> bool:

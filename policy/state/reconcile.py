@@ -11,7 +11,18 @@ from stoker_wire.market import Instance
 from stoker_wire.states import WorkerState as S
 
 _LABEL_CHARS = 80
+_MESSAGE_CHARS = 200
+_WAITS_FOR_CONTAINER = frozenset({S.PENDING, S.CREATING, S.LOADING, S.STARTING})
 _STOPPED = frozenset({"stopped", "exited", "frozen"})
+_BOOT_ERRORS = (
+    "error response from daemon",
+    "manifest unknown",
+    "pull access denied",
+    "no such image",
+    "oci runtime create failed",
+    "no space left on device",
+)
+"""Texts of a host's status message that mean that the container does not start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +188,15 @@ def _listed(
     if asked_at <= worker.since or worker.operation:
         return FoldResult(worker=worker, learned=learned)
     worker = worker.replace(market_status=status, address=_address(worker, instance, status))
+    if _is_boot_error(worker, instance):
+        return _boot_error(worker, instance, now, learned)
+    return _state_after(worker, instance, status, now, learned)
+
+
+def _state_after(
+    worker: Worker, instance: Instance, status: str, now: float, learned: MachineStats
+) -> FoldResult:
+    """The worker after the marketplace listed it with this status."""
     is_stopped = status in _STOPPED and (instance.intended_status or "stopped").lower() in _STOPPED
     exited = status == "exited" and not is_stopped
     status_text = instance.status_msg or f"the market says {status}"
@@ -190,7 +210,7 @@ def _listed(
         case S.PENDING | S.CREATING | S.LOADING | S.MODEL_LOADING if exited:
             return fold_error(worker, f"its container exited: {status_text}", now, learned)
         case S.PENDING | S.CREATING | S.LOADING if status == "running":
-            return _moved(worker, S.MODEL_LOADING, now, learned, "runs and loads its model")
+            return _moved(worker, S.MODEL_LOADING, now, learned, "runs and loads its model", error="")
         case S.PENDING | S.CREATING:
             return _moved(worker, S.LOADING, now, learned, "pulls its image")
         case S.STOPPING if status in _STOPPED:
@@ -209,6 +229,24 @@ def _listed(
             return FoldResult(worker=worker.replace(suspect_since=now), learned=learned, lines=(line,))
         case _:
             return FoldResult(worker=worker, learned=learned)
+
+
+def _is_boot_error(worker: Worker, instance: Instance) -> bool:
+    if worker.market_status in {"running", *_STOPPED} or worker.state not in _WAITS_FOR_CONTAINER:
+        return False
+    message = (instance.status_msg or "").lower()
+    return any(text in message for text in _BOOT_ERRORS)
+
+
+def _boot_error(worker: Worker, instance: Instance, now: float, learned: MachineStats) -> FoldResult:
+    """Hosts repeat a failed pull by themselves, so the first message is only recorded."""
+    message = f"its host says: {(instance.status_msg or '')[:_MESSAGE_CHARS]}"
+    if worker.error == message and now - worker.since >= DEFAULT_TUNING.boot_error_seconds:
+        return fold_error(worker, message, now, learned)
+    if worker.error == message:
+        return FoldResult(worker=worker, learned=learned)
+    line = f"{worker.launch_id[:6]} ({worker.kind}) does not start; {message}"
+    return FoldResult(worker=worker.replace(error=message), learned=learned, lines=(line,))
 
 
 def _address(worker: Worker, instance: Instance, status: str) -> str:

@@ -38,6 +38,13 @@ def test_a_boot_deadline_is_three_times_what_the_kind_takes():
     assert brief(decide(see(worker("w1", S.MODEL_LOADING, since=NOW - 359)))) == []
 
 
+def test_a_container_that_runs_without_a_report_is_named():
+    silent = worker("w1", S.MODEL_LOADING, since=NOW - 360, launched_at=NOW - 360, market_status="running")
+    said = "no worker in it ever reported: the start script ended or cannot reach the engine"
+    assert said in decide(see(silent.replace(reported_at=None))).operations[0].reason
+    assert said not in decide(see(silent.replace(reported_at=NOW - 5))).operations[0].reason
+
+
 def test_a_boot_deadline_has_a_floor_and_a_ceiling():
     boots, tuning = worker("w1", S.LOADING, since=NOW), Tuning()
     assert boot_deadline(boots, see(learned=knows(boot=1)), tuning) == NOW + 300

@@ -210,6 +210,33 @@ def test_each_market_status_leads_to_a_state(state, status, intended, after):
     assert listed(worker("w", state), status=status, intended=intended).state is after
 
 
+PULL = "Error response from daemon: manifest for vllm/vllm:nope not found: manifest unknown"
+
+
+def test_a_host_that_repeats_an_error_of_the_container_fails_the_boot_and_is_quoted():
+    # the first message only counts as a failure if it is still there after a minute
+    loading = worker("w", S.LOADING, since=NOW - 90, loaded_once=False)
+    first = listing([loading.replace(instance_id=77)], instance(status="loading", status_msg=PULL))
+    assert first.workers[0].state is S.LOADING
+    assert "manifest unknown" in first.lines[0]
+    second = listing(first.workers, instance(status="loading", status_msg=PULL))
+    assert second.workers[0].state is S.ERROR
+    assert "its host says: Error response from daemon" in second.workers[0].error
+
+
+def test_a_host_whose_error_passes_keeps_its_worker():
+    loading = worker("w", S.LOADING, since=NOW - 90, loaded_once=False, instance_id=77)
+    first = listing([loading], instance(status="loading", status_msg=PULL))
+    after = listing(first.workers, instance(status="running", status_msg="success, running"))
+    assert (after.workers[0].state, after.workers[0].error) == (S.MODEL_LOADING, "")
+
+
+def test_progress_of_a_pull_is_no_error():
+    loading = worker("w", S.LOADING, since=NOW - 900, loaded_once=False, instance_id=77)
+    after = listing([loading], instance(status="loading", status_msg="Pulling fs layer 3 of 17"))
+    assert (after.workers[0].state, after.lines) == (S.LOADING, ())
+
+
 def test_a_listing_older_than_the_last_change_changes_no_state():
     fresh = worker("w", COLD, since=NOW, instance_id=77)
     assert listing([fresh], instance(), asked=NOW - 1).workers == (fresh,)
