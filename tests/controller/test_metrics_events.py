@@ -51,12 +51,11 @@ def test_arrivals_count_in_the_load_history():
         arrived_requests=5,
         queued_load=40.0,
         queued_requests=2,
-        oldest_wait_s=3.0,
         last_request_at=NOW - 1,
     )
     assert "load" in fold(book, [arrived], NOW)
     load = book.record.load
-    assert (load.backlog_load, load.backlog_requests, load.oldest_wait_s) == (40.0, 2, 3.0)
+    assert (load.backlog_load, load.backlog_requests) == (40.0, 2)
     assert (load.last_request_at, load.known_until, load.mean_cost) == (NOW - 1, NOW, 100.0)
     assert sum(amount for _, amount in load.seconds) == pytest.approx(500.0)
 

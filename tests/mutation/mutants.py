@@ -45,8 +45,8 @@ class Target:
     name: str
     files: list[str]
     tests: list[str]
-    title: str = ""
-    """How the table names it; empty: by its file."""
+    title: str
+    """The file or folder, for the table."""
     select: str = ""
     """Pytest's -k."""
     without: list[str] = field(default_factory=list)
@@ -64,18 +64,24 @@ class Equivalent:
     file: str
     line: str
     reason: str
-    becomes: list[str] = field(default_factory=list)
+    becomes: tuple[str, ...] = ()
 
     def covers(self, file: str, before: str, after: str) -> bool:
         """Whether this entry names the mutant."""
-        return file == self.file and before == self.line and (not self.becomes or after in self.becomes)
+        return (
+            file == self.file
+            and " ".join(before.split()) == self.line
+            and (not self.becomes or " ".join(after.split()) in self.becomes)
+        )
 
 
 def targets(root: Path) -> dict[str, Target]:
     """The targets of `targets.toml`; a folder among the files stands for its modules."""
     read = tomllib.loads((HERE / "targets.toml").read_text())
     return {
-        name: Target(name=name, **(entry | {"files": [*_modules(root, entry["files"])]}))
+        name: Target(
+            name=name, title=" ".join(entry["files"]), **entry | {"files": [*_modules(root, entry["files"])]}
+        )
         for name, entry in read.items()
     }
 
@@ -90,7 +96,10 @@ def _modules(root: Path, names: list[str]) -> Iterator[str]:
 def equivalents() -> list[Equivalent]:
     """The survivors that were judged equivalent."""
     read = tomllib.loads((HERE / "equivalents.toml").read_text())
-    return [Equivalent(**entry) for entry in read.get("equivalent", [])]
+    return [
+        Equivalent(**(entry | {"becomes": tuple(entry.get("becomes", ()))}))
+        for entry in read.get("equivalent", [])
+    ]
 
 
 def open_session(target: Target, folder: Path, root: Path, *, seed: int) -> WorkDB:
