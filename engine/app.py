@@ -8,20 +8,30 @@ from aiohttp import web
 from temporalio.client import Client
 
 from engine.api.health_api import HealthApi
+from engine.api.job_api import JobApi
 from engine.api.metrics_api import MetricsApi
 from engine.api.openai_api import OpenAIApi
 from engine.api.parsing import BODY_SECONDS
 from engine.api.problems import problems
 from engine.api.route_api import RouteApi
+from engine.api.web_pages import WebPages
 from engine.api.worker_api import WorkerApi
 from engine.console import add_console
 from engine.engine import Engine
 from engine.openapi.document import OpenApiApi
+from engine.proxy.errors import JOBS
+from engine.proxy.errors import PREFIX as OPENAI
+from engine.proxy.tunnel import close_after_handshake, is_sound_handshake
 from engine.settings import EngineSettings
 from engine.tls.certificate_authority import CertificateApi, worker_trust
 from stoker_wire.security.cross_origin import host_names
 from webserver.connections import ConnectionLimiter, listen
-from webserver.request_checks import LARGEST_BODY_BYTES, reject_ambiguous_requests, reject_cross_origin
+from webserver.request_checks import (
+    LARGEST_BODY_BYTES,
+    TAKES_WEBSOCKET,
+    reject_ambiguous_requests,
+    reject_cross_origin,
+)
 from webserver.routes import routes_of
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
@@ -38,12 +48,13 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     route_api = RouteApi(engine)
     trusted = settings.worker_ssl_context or worker_trust(settings.ca_key_pem)
     openai_api = OpenAIApi(engine, route_api, trusted)
+    pages = WebPages(engine)
     names = host_names(settings.public_url, settings.host, *settings.allowed_hosts)
     app = web.Application(
         middlewares=[
             problems,
             reject_ambiguous_requests,
-            reject_cross_origin(names, allows=openai_api.allows_page),
+            reject_cross_origin(names, allows=pages.allows),
         ],
         client_max_size=settings.limits.body_bytes_max,
     )
@@ -57,10 +68,13 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
         MetricsApi(engine),
         OpenApiApi(),
         openai_api,
+        JobApi(engine, route_api, openai_api),
         CertificateApi(engine),
     ):
         app.add_routes(routes_of(api))
-    app.on_response_prepare.append(openai_api.add_cors)
+    app[TAKES_WEBSOCKET] = _takes_websocket
+    app.on_response_prepare.append(pages.add_cors)
+    app.on_response_prepare.append(close_after_handshake)
     add_console(app, engine)
 
     async def run_engine(_: web.Application) -> AsyncIterator[None]:
@@ -71,10 +85,16 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
 
     async def end_held_calls(_: web.Application) -> None:
         engine.stop_holding()
+        for tunnel in list(openai_api.tunnels):
+            tunnel.close()
 
     app.cleanup_ctx.append(run_engine)
     app.on_shutdown.append(end_held_calls)
     return app
+
+
+def _takes_websocket(request: web.Request) -> bool:
+    return request.path.startswith((OPENAI, JOBS)) and is_sound_handshake(request)
 
 
 class Server:

@@ -15,6 +15,9 @@ from webserver.connections import LimitedConnection
 LARGEST_BODY_BYTES: web.AppKey[int] = web.AppKey("largest_body_bytes", int)
 """Set by an application that has a path with a larger body than its `client_max_size`."""
 
+TAKES_WEBSOCKET: web.AppKey[Callable[[web.Request], bool]] = web.AppKey("takes_websocket")
+"""Set by an application that takes WebSocket handshakes: whether it takes this one. It checks the handshake itself."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SINGLE_FIELDS = ("Host", "Authorization")
@@ -24,7 +27,7 @@ _CLOSE = {"Connection": "close"}
 
 @web.middleware
 async def reject_ambiguous_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse WebSocket, unusual transfer codings, compressed bodies and repeated header fields.
+    """Refuse WebSocket where none is taken, unusual transfer codings, compressed bodies and repeated header fields.
 
     HTTP readers interpret these differently, which allows request smuggling. The middleware also marks the connection
     as busy while the request runs, and refuses bodies over the application's limit.
@@ -37,7 +40,8 @@ async def reject_ambiguous_requests(request: web.Request, handler: Handler) -> w
 
 
 async def _check_and_handle(request: web.Request, handler: Handler) -> web.StreamResponse:
-    _reject_ambiguous_head(request)
+    takes_websocket = request.app.get(TAKES_WEBSOCKET)
+    _reject_ambiguous_head(request, websocket=takes_websocket is not None and takes_websocket(request))
     reject_oversized_body(request, request.app.get(LARGEST_BODY_BYTES, request.client_max_size))
     return await handler(request)
 
@@ -78,7 +82,7 @@ def reject_cross_origin(
     return check_origin
 
 
-def _reject_ambiguous_head(request: web.Request) -> None:
+def _reject_ambiguous_head(request: web.Request, *, websocket: bool) -> None:
     headers = request.headers
     for name in _SINGLE_FIELDS:
         if len(headers.getall(name, ())) > 1:
@@ -86,7 +90,7 @@ def _reject_ambiguous_head(request: web.Request) -> None:
             raise Problem(400, "header_repeated", reason, headers=_CLOSE)
     # Other offers are ignored (RFC 9110 §7.8). After an offer of WebSocket, aiohttp reads frames instead of requests.
     is_websocket = "websocket" in headers.get("Upgrade", "").lower()
-    if is_websocket or request.method == "CONNECT":
+    if (is_websocket and not websocket) or request.method == "CONNECT":
         raise Problem(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only", headers=_CLOSE)
     transfer_coding = headers.get("Transfer-Encoding")
     if transfer_coding is not None and transfer_coding.strip().lower() != "chunked":

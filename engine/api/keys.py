@@ -12,13 +12,17 @@ from typing import Any
 from aiohttp import web
 
 from stoker_wire.problem import Problem
+from stoker_wire.websocket import KEY_PROTOCOLS, split_protocols
 
 _KEY_FIELDS = ("x-api-key", "api-key")
 """Where clients of Anthropic's and Azure's APIs put the key."""
 
 
 def presented(request: web.Request, body_key: object = None) -> Iterator[str]:
-    """The keys of a call in the order of precedence: header, query, body."""
+    """The keys of a call in the order of precedence: header, query, body.
+
+    A page in a browser can set no header fields on a WebSocket, so its key may be among the offered subprotocols.
+    """
     header = request.headers.get("Authorization", "")
     scheme, _, key = header.partition(" ")
     if key and scheme.lower() == "bearer":
@@ -26,6 +30,8 @@ def presented(request: web.Request, body_key: object = None) -> Iterator[str]:
     for name in _KEY_FIELDS:
         if name in request.headers:
             yield request.headers[name].strip()
+    for name in request.headers.getall("Sec-WebSocket-Protocol", ()):
+        yield split_protocols((name,), *KEY_PROTOCOLS)[1]
     if "api_key=" in request.query_string:
         yield request.query.get("api_key", "")
     if isinstance(body_key, str):

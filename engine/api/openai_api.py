@@ -1,10 +1,8 @@
 """`/openai/<endpoint>/…`: routes calls of OpenAI's and other model APIs to workers and streams the answers back."""
 
 import asyncio
-import math
 import random
 import ssl
-import time
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -14,9 +12,10 @@ import structlog
 from aiohttp import web
 
 from engine.api.openai_queue import OpenAIQueueEntry
-from engine.api.parsing import FastRouteRequest, answer
+from engine.api.parsing import answer
 from engine.api.request_buffer import BufferedBody, Envelope, RawBody, RequestBuffer
 from engine.api.route_api import Access, RouteApi
+from engine.api.web_pages import is_preflight, preflight_answer
 from engine.engine import Engine
 from engine.openapi import shapes
 from engine.openapi.declarations import AFFINITY, CLIENT, COST, ENDPOINT_NAME, ok
@@ -25,22 +24,18 @@ from engine.proxy.affinity_key import affinity_key
 from engine.proxy.client_answer import ClientAnswer, SignsOfLife
 from engine.proxy.errors import PREFIX, read_problem
 from engine.proxy.retry_budget import RetryBudget, backoff_seconds
+from engine.proxy.tunnel import Tunnel, handshake_fields, is_handshake, run_tunnel
 from engine.proxy.worker_client import Call, Failure, WorkerClient, WorkerFailed, worker_failed
 from engine.routing.endpoint import Endpoint
 from stoker_wire.openapi import ANY, Reply, handles
 from stoker_wire.parsing.numbers import read_number
 from stoker_wire.problem import Problem
 from stoker_wire.route import COST_MAX
-from stoker_wire.workload import WORKLOAD_HEADER
+from stoker_wire.workload import WORKLOAD_HEADER, ServedRoute
 
 log = structlog.get_logger("engine.api.openai_api")
 
-WAIT_SECONDS_MAX = 600.0
-"""Longest wait for a worker. These clients cannot poll, so the engine holds the call."""
 ATTEMPTS_MAX = 4
-_PAUSE_SECONDS = 1.0
-_RETRY_AFTER_SECONDS = 5
-_RETRY_AFTER_SECONDS_MAX = 60
 _COST_HEADER = "X-Stoker-Cost"
 _KEEP_ALIVE_HEADER = "X-Stoker-Keep-Alive"
 """`spaces`: a call without a stream gets white space while it waits. Its status is then always 200."""
@@ -53,9 +48,8 @@ _STORED = tuple(
     for name in ("assistants", "batches", "containers", "evals", "files", "fine_tuning", "threads", "uploads")
 )
 """OpenAI's APIs about objects that it stores. A model server has none, so they start no worker."""
-_PREFLIGHT_SECONDS = "600"
+_SWITCHING = 101
 _ERROR_BYTES_MAX = 64 * 1024
-CORS_ORIGIN = web.RequestKey("cors_origin", str)
 
 _OTHER_METHODS = ("GET", "PUT", "PATCH", "DELETE")
 _MODEL_CALL: dict[str, Any] = {
@@ -74,39 +68,20 @@ class OpenAIApi:
     def __init__(self, engine: Engine, route_api: RouteApi, tls: ssl.SSLContext | None = None) -> None:
         self._engine = engine
         self._route_api = route_api
-        self._bodies = RequestBuffer(engine.settings.limits)
-        self._client = WorkerClient(tls)
+        self.bodies = RequestBuffer(engine.settings.limits)
+        self.client = WorkerClient(tls)
+        self.tunnels: set[Tunnel] = set()
+        """Open WebSockets."""
         self._budgets: WeakKeyDictionary[Endpoint, RetryBudget] = WeakKeyDictionary()
 
     async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
+        await self.client.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.__aexit__(kind, fault, trace)
-
-    # -- web pages
-
-    def allows_page(self, request: web.Request) -> bool:
-        """Whether the request comes from a web page that the endpoint's `allowed_origins` name."""
-        origin = request.headers.get("Origin")
-        if origin is None or not request.path.startswith(PREFIX):
-            return False
-        endpoint = self._engine.directory.named(request.path[len(PREFIX) :].partition("/")[0])
-        if endpoint is None or not {origin, "*"} & set(endpoint.config.allowed_origins):
-            return False
-        request[CORS_ORIGIN] = origin
-        return True
-
-    async def add_cors(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Let the page read the answer; for `Application.on_response_prepare`."""
-        origin = request.get(CORS_ORIGIN)
-        if origin is not None:
-            response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = "*"
-            response.headers.add("Vary", "Origin")
+        await self.client.__aexit__(kind, fault, trace)
 
     @handles(
         "OPTIONS /openai/{endpoint}/{path:.+}",
@@ -115,15 +90,9 @@ class OpenAIApi:
         replies={204: Reply(about="The methods and headers that a web page may send", content_type="")},
         problem=shapes.OpenAIProblem,
     )
-    async def preflight(self, request: web.Request) -> web.Response:
-        """Answer the preflight of a browser. No key is needed."""
-        asked = request.headers.get("Access-Control-Request-Headers", "")
-        allowed = {
-            "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE",
-            "Access-Control-Allow-Headers": asked or "Authorization, Content-Type",
-            "Access-Control-Max-Age": _PREFLIGHT_SECONDS,
-        }
-        return web.Response(status=204, headers=allowed if CORS_ORIGIN in request else None)
+    async def preflight(self, request: web.Request) -> web.StreamResponse:
+        """Answer the preflight of a browser. No key is needed. Other calls with OPTIONS go to a worker."""
+        return preflight_answer(request) if is_preflight(request) else await self.call(request)
 
     # -- models
 
@@ -138,7 +107,7 @@ class OpenAIApi:
     )
     async def models(self, request: web.Request) -> web.Response:
         """The names that the workers' model servers serve; the endpoint's name while they are not known."""
-        endpoint, _ = await self._access(request)
+        endpoint, _ = await self.access_of(request)
         names = endpoint.served.models or (endpoint.name,)
         return answer({"object": "list", "data": [_model(endpoint, name) for name in names]})
 
@@ -153,7 +122,7 @@ class OpenAIApi:
     )
     async def model(self, request: web.Request) -> web.Response:
         """One model. The endpoint's name is an alias of the first."""
-        endpoint, _ = await self._access(request)
+        endpoint, _ = await self.access_of(request)
         name = request.match_info["model"]
         names = endpoint.served.models
         if name not in (*names, endpoint.name):
@@ -168,19 +137,20 @@ class OpenAIApi:
     @handles(*(f"{method} /openai/{{endpoint}}/{{path:.+}}" for method in _OTHER_METHODS), **_MODEL_CALL)
     async def call(self, request: web.Request) -> web.StreamResponse:
         """Route the request, call the worker and pass its answer on. Until the first byte, a failed worker is replaced."""
-        access = await self._access(request)
+        access = await self.access_of(request)
         endpoint = access.endpoint
-        path = _path_of(endpoint, request)
+        path, served = _path_of(endpoint, request)
         with (
-            BufferedBody(self._bodies, endpoint.memo.owner) as body,
+            BufferedBody(self.bodies, endpoint.memo.owner) as body,
             OpenAIQueueEntry(self._engine, self._route_api, access) as entry,
         ):
-            payload = await body.arrive(request)
+            payload = None if is_handshake(request) else await body.arrive(request)
             reply = ClientAnswer(request, _signs(request, payload), lambda: entry.reason)
             budget = self._budgets.setdefault(endpoint, RetryBudget())
             call = _OpenAICall(
-                self._engine, self._client, endpoint, entry, body, payload, request, path, budget
+                self._engine, self.client, endpoint, entry, body, payload, request, path, served, budget
             )
+            call.tunnels = self.tunnels
             try:
                 return await call.serve(reply)
             except Problem as problem:
@@ -188,7 +158,12 @@ class OpenAIApi:
                     raise
                 return await reply.fail(problem)
 
-    async def _access(self, request: web.Request) -> Access:
+    async def access_of(self, request: web.Request) -> Access:
+        """The endpoint that a call with a key names, and the key.
+
+        Raises:
+            Problem: 401, 404 or 503.
+        """
         access = await self._route_api.locate(request, request.match_info["endpoint"])
         if access is None:
             message = "the engine has just started and does not know its endpoints yet; try again"
@@ -209,6 +184,7 @@ class _OpenAICall:
         payload: dict[str, Any] | None,
         request: web.Request,
         path: str,
+        served: ServedRoute | None,
         budget: RetryBudget,
     ) -> None:
         self._engine = engine
@@ -219,11 +195,11 @@ class _OpenAICall:
         self._payload = payload
         self._request = request
         self._path = path
+        self._served = served
+        self._is_websocket = is_handshake(request)
+        self.tunnels: set[Tunnel] = set()
         self._budget = budget
-        self._request_idx = 0
-        self._failed_url = ""
         self._repriced = False
-        self._deadline = time.monotonic() + WAIT_SECONDS_MAX
 
     async def serve(self, reply: ClientAnswer) -> web.StreamResponse:
         """The worker's answer, passed on.
@@ -232,21 +208,30 @@ class _OpenAICall:
             Problem: no worker became available.
         """
         self._budget.request()
-        cost = _cost_of(self._request)
+        cost = cost_of(self._request)
         if cost is None:
-            cost = self._endpoint.served.workload(self._path, self._payload, self._body.size)
+            served = self._endpoint.served
+            cost = served.workload(self._served, self._path, self._payload, self._body.size)
         self._entry.admit(cost)
-        fingerprint = self._body.fingerprint(self._path)
+        # Calls without a body are equal and harmless, so a copy of one says nothing about the others.
+        fingerprint = self._body.fingerprint(self._path) if self._body.size else ""
         prefix_bytes = self._endpoint.config.affinity_prefix_bytes
         affinity = affinity_key(self._request.headers, self._payload, prefix_bytes)
         with reply.signs_of_life() as stop_signs:
             attempt = 0
             while True:
-                route = await self._worker(cost, fingerprint, affinity)
+                route = await self._entry.find_worker(cost, fingerprint, affinity)
                 try:
                     async with await self._ask(route, reply) as answered:
                         if self._reprices(answered):
                             continue
+                        if self._is_websocket and answered.status == _SWITCHING:
+                            return await run_tunnel(
+                                self.tunnels,
+                                self._request,
+                                answered,
+                                self._endpoint.config.silence_seconds_max,
+                            )
                         first = await _first_bytes(answered)
                         if not self._is_retried(answered, first, attempt):
                             self._body.drop()
@@ -256,37 +241,6 @@ class _OpenAICall:
                     self._failed(route, fault, attempt)
                 await asyncio.sleep(backoff_seconds(attempt, random.random()))
                 attempt += 1
-
-    async def _worker(self, cost: float, fingerprint: str, affinity: str) -> dict[str, Any]:
-        while True:
-            asked = FastRouteRequest(
-                endpoint=self._endpoint.name,
-                cost=cost,
-                request_idx=self._request_idx,
-                failed_url=self._failed_url,
-                fingerprint=fingerprint,
-                affinity=affinity,
-            )
-            began = time.monotonic()
-            route = await self._entry.route(asked)
-            self._request_idx, self._failed_url = route["request_idx"], ""
-            if "url" in route:
-                return route
-            if time.monotonic() > self._deadline or self._engine.stopping:
-                raise self._no_worker(route)
-            if time.monotonic() - began < _PAUSE_SECONDS:  # answered without a hold
-                await asyncio.sleep(_PAUSE_SECONDS)
-
-    def _no_worker(self, route: dict[str, Any]) -> Problem:
-        waited = "no worker" if self._engine.stopping else f"no worker in {WAIT_SECONDS_MAX:.0f} s"
-        eta = route["eta_s"]
-        seconds = _RETRY_AFTER_SECONDS
-        expected = ""
-        if eta is not None and not self._engine.stopping:
-            seconds = min(max(math.ceil(eta), _RETRY_AFTER_SECONDS), _RETRY_AFTER_SECONDS_MAX)
-            expected = f"; expected in {eta:.0f} s"
-        message = f"{waited}: {route['status']} ({route['reason']}){expected}"
-        return Problem(503, "no_worker", message, headers={"Retry-After": str(seconds)})
 
     async def _ask(self, route: dict[str, Any], reply: ClientAnswer) -> aiohttp.ClientResponse:
         """The head of the worker's answer.
@@ -312,12 +266,14 @@ class _OpenAICall:
         request, body = self._request, self._body
         worker = self._entry.worker
         fields = headers.to_worker(request.headers)
+        if self._is_websocket:
+            fields.extend(handshake_fields(request))
         if reply.may_begin_early:
             fields.popall("Accept-Encoding", None)  # the head may be sent before the coding is known
         sent: Envelope | RawBody
         data = self._renamed(worker.launch_id if worker is not None else "")
         if worker is not None and worker.is_official:
-            if request.method != "POST" or not body.is_json:
+            if request.method != "POST" or not body.is_json or (self._served and self._served.in_job):
                 message = (
                     "the workers of this endpoint run the official package, which takes only POST with JSON"
                 )
@@ -397,7 +353,7 @@ class _OpenAICall:
         workload = read_number(answered.headers.get(WORKLOAD_HEADER, ""))
         if workload is None or not 0 <= workload <= COST_MAX:
             return None
-        self._endpoint.served.learn(self._path, self._payload, workload)
+        self._endpoint.served.learn(self._served, self._path, self._payload, workload)
         return workload
 
     def _may_retry(self, attempt: int) -> bool:
@@ -448,7 +404,7 @@ class _OpenAICall:
                 f"{attempt + 1} workers failed this request, the last one: {fault}; see the endpoint's logs"
             )
             raise Problem(502, "workers_failed", message)
-        self._failed_url = "" if fault.failure == Failure.MALFORMED else route["url"]
+        self._entry.failed_url = "" if fault.failure == Failure.MALFORMED else route["url"]
 
 
 def _model(endpoint: Endpoint, name: str) -> dict[str, Any]:
@@ -456,22 +412,39 @@ def _model(endpoint: Endpoint, name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": "stoker"}
 
 
-def _path_of(endpoint: Endpoint, request: web.Request) -> str:
-    """The path at the worker.
+def _path_of(endpoint: Endpoint, request: web.Request) -> tuple[str, ServedRoute | None]:
+    """The path at the worker, and its route if workers report their routes.
 
     Raises:
-        Problem: 404, no worker serves it.
+        Problem: 404, no worker serves it; 405, none serves it by this method.
     """
     path = "/" + request.rel_url.raw_path[len(PREFIX) :].partition("/")[2]
-    served = endpoint.served.paths
-    path = path if path in served else path.rstrip("/")
-    unknown = path not in served if served else path.startswith(_STORED)
+    served, websocket = endpoint.served, is_handshake(request)
+    for each in (path, path.rstrip("/")):
+        route = served.find(request.method, each, websocket=websocket)
+        if route is not None and not each.startswith(_RESERVED):
+            return each, route
+    path = path.rstrip("/")
+    unknown = bool(served.paths) or path.startswith(_STORED)
+    if (allowed := served.methods(path)) and unknown and not path.startswith(_RESERVED):
+        raise _wrong_method(path, allowed, request, websocket=websocket)
     if unknown or path.startswith(_RESERVED):
-        known = ", ".join(served) or "see the handlers of its workers"
+        known = ", ".join(served.paths) or "see the handlers of its workers"
         raise Problem(
             404, "not_found", f"{path[:80]} is not served by this endpoint; these are: {known[:500]}"
         )
-    return path
+    return path, None
+
+
+def _wrong_method(path: str, allowed: tuple[str, ...], request: web.Request, *, websocket: bool) -> Problem:
+    names = ", ".join(allowed)
+    if websocket:
+        message = f"{path[:80]} takes no WebSocket; send an HTTP request, without Upgrade"
+        return Problem(400, "upgrade_unsupported", message)
+    if request.method in allowed:
+        message = f"{path[:80]} takes a WebSocket handshake"
+        return Problem(426, "websocket_expected", message, headers={"Upgrade": "websocket"})
+    return Problem(405, "method_not_allowed", f"{path[:80]} takes {names}", headers={"Allow": names})
 
 
 def _signs(request: web.Request, payload: dict[str, Any] | None) -> SignsOfLife:
@@ -511,7 +484,7 @@ async def _first_bytes(answered: aiohttp.ClientResponse) -> bytes:
         raise worker_failed(fault) from None
 
 
-def _cost_of(request: web.Request) -> float | None:
+def cost_of(request: web.Request) -> float | None:
     """The load that the client names; None: it does not."""
     given = request.headers.getall(_COST_HEADER, [])
     if not given:

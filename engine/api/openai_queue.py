@@ -1,5 +1,7 @@
 """The queue entry of one call of the OpenAI API. It leaves the queue when the call ends."""
 
+import asyncio
+import math
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +13,13 @@ from engine.request_log import Outcome
 from engine.routing.request_queue import QueuedRequest
 from engine.routing.wait_reasons import why_waiting
 from engine.routing.worker import KnownWorker
+from stoker_wire.problem import Problem
+
+WAIT_SECONDS_MAX = 600.0
+"""Longest wait for a worker. These clients cannot poll, so the engine holds the call."""
+_PAUSE_SECONDS = 1.0
+_RETRY_AFTER_SECONDS = 5
+_RETRY_AFTER_SECONDS_MAX = 60
 
 
 class OpenAIQueueEntry:
@@ -26,6 +35,10 @@ class OpenAIQueueEntry:
         self._endpoint, self._account = access
         self._place: QueuedRequest | None = None
         self._shown = False
+        self._request_idx = 0
+        self.failed_url = ""
+        """Address of the worker that has just failed."""
+        self._deadline = time.monotonic() + WAIT_SECONDS_MAX
 
     def __repr__(self) -> str:
         return f"<OpenAIQueueEntry at {self._endpoint.name}, {self._place!r}>"
@@ -42,7 +55,43 @@ class OpenAIQueueEntry:
             outcome = Outcome.CUT_OFF if self._engine.stopping else Outcome.EXPIRED
             self._engine.dispatcher.abandon(self._endpoint, place, outcome, time.time())
 
-    async def route(self, asked: FastRouteRequest) -> dict[str, Any]:
+    async def find_worker(self, cost: float, fingerprint: str = "", affinity: str = "") -> dict[str, Any]:
+        """The route to a worker.
+
+        Raises:
+            Problem: 503, no worker became available; 404, the endpoint is being deleted.
+        """
+        while True:
+            asked = FastRouteRequest(
+                endpoint=self._endpoint.name,
+                cost=cost,
+                request_idx=self._request_idx,
+                failed_url=self.failed_url,
+                fingerprint=fingerprint,
+                affinity=affinity,
+            )
+            began = time.monotonic()
+            route = await self._route(asked)
+            self._request_idx, self.failed_url = route["request_idx"], ""
+            if "url" in route:
+                return route
+            if time.monotonic() > self._deadline or self._engine.stopping:
+                raise self._no_worker(route)
+            if time.monotonic() - began < _PAUSE_SECONDS:  # answered without a hold
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _no_worker(self, route: dict[str, Any]) -> Problem:
+        waited = "no worker" if self._engine.stopping else f"no worker in {WAIT_SECONDS_MAX:.0f} s"
+        eta = route["eta_s"]
+        seconds = _RETRY_AFTER_SECONDS
+        expected = ""
+        if eta is not None and not self._engine.stopping:
+            seconds = min(max(math.ceil(eta), _RETRY_AFTER_SECONDS), _RETRY_AFTER_SECONDS_MAX)
+            expected = f"; expected in {eta:.0f} s"
+        message = f"{waited}: {route['status']} ({route['reason']}){expected}"
+        return Problem(503, "no_worker", message, headers={"Retry-After": str(seconds)})
+
+    async def _route(self, asked: FastRouteRequest) -> dict[str, Any]:
         """As `RouteApi.route` answers.
 
         Raises:

@@ -15,7 +15,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from engine.api.parsing import answer
 from engine.proxy.errors import PREFIX as OPENAI
-from engine.proxy.errors import error_body
+from engine.proxy.errors import error_body, logged_path
 from stoker_wire.control import TASK_QUEUE
 from stoker_wire.problem import Problem
 
@@ -55,7 +55,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except WorkflowUpdateFailedError as fault:
         return problem_answer(request, of_update(fault))
     except (WorkflowQueryFailedError, WorkflowQueryRejectedError) as fault:
-        log.error("query_failed", path=request.path, error=type(fault).__name__)
+        log.error("query_failed", path=logged_path(request.path), error=type(fault).__name__)
         return problem_answer(
             request,
             Problem(
@@ -96,7 +96,7 @@ def _runtime_fault(request: web.Request, fault: RuntimeError) -> web.Response:
 
 def _internal_error(request: web.Request, fault: Exception) -> web.Response:
     where = _where(fault)
-    log.error("handler_failed", path=request.path, error=type(fault).__name__, where=where)
+    log.error("handler_failed", path=logged_path(request.path), error=type(fault).__name__, where=where)
     return problem_answer(
         request, Problem(500, "internal_error", f"internal error in {where}; see the engine's log")
     )

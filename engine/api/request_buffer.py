@@ -103,12 +103,21 @@ class BufferedBody:
         self.drop()
 
     async def arrive(self, request: web.Request) -> dict[str, Any] | None:
-        """Read it, up to limits of its own: prompts with images are larger than control calls.
-
-        Returns the object if the body is a JSON object.
+        """Read it. Returns the object if the body is a JSON object.
 
         Raises:
             Problem: 400, malformed JSON; 408; 413; 429; 503.
+        """
+        await self.read(request)
+        payload = self._read_json(request)
+        self.size = len(self._data)
+        return payload if isinstance(payload, dict) else None
+
+    async def read(self, request: web.Request) -> None:
+        """Read it as bytes, up to limits of its own: prompts with images are larger than control calls.
+
+        Raises:
+            Problem: 408; 413; 429; 503.
         """
         reject_oversized_body(request, self._bodies.each_max)
         chunks = []
@@ -118,10 +127,8 @@ class BufferedBody:
                 self._taken += len(chunk)
                 chunks.append(chunk)
         self._data = b"".join(chunks)
-        self.content_type = request.headers.get("Content-Type", "")
-        payload = self._read_json(request)
         self.size = len(self._data)
-        return payload if isinstance(payload, dict) else None
+        self.content_type = request.headers.get("Content-Type", "")
 
     def _read_json(self, request: web.Request) -> Any:
         """The value of a JSON body; None for other bodies, and for none at all."""

@@ -553,6 +553,21 @@ class OpenAIProblem(Said):
     error: OpenAIError
 
 
+class OpenedJob(Said):
+    """A job that has a worker. Its first call opens it there."""
+
+    url: str
+    """The base address of the job's calls at the engine."""
+    worker_url: str
+    """The base address of the same calls at the worker."""
+    worker_id: int
+    request_idx: int
+    cost: float
+    """Workload that the job may bring."""
+    opens_within_seconds: float
+    """The first call must come within this time."""
+
+
 class Models(Said):
     """The models of this base URL."""
 

@@ -10,7 +10,7 @@ import aiohttp
 import structlog
 from aiohttp import web
 
-from engine.proxy.errors import error_body
+from engine.proxy.errors import error_body, logged_path
 from engine.proxy.headers import to_client
 from stoker_wire.problem import Problem
 
@@ -140,7 +140,7 @@ class ClientAnswer:
 
     def _cut(self, response: web.StreamResponse) -> web.StreamResponse:
         """The answer has begun, so it cannot become an error any more. A broken connection tells the client."""
-        log.warning("openai_worker_broke_off", path=self._request.path)
+        log.warning("openai_worker_broke_off", path=logged_path(self._request.path))
         if self._request.transport is not None:
             self._request.transport.abort()
         return response

@@ -22,6 +22,17 @@ _TYPES = {
 _TYPE_CHARS = 499
 
 
+JOBS = "/job/"
+
+
+def logged_path(path: str) -> str:
+    """The path for logs: without the ticket of a job."""
+    if not path.startswith(JOBS):
+        return path
+    endpoint, _, rest = path.removeprefix(JOBS).partition("/")
+    return f"{JOBS}{endpoint}/***/{rest.partition('/')[2]}"
+
+
 def error_body(problem: Problem) -> dict[str, Any]:
     """`{"error": {"message", "type", "code", "param"}}`."""
     kind = _TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")

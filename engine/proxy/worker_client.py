@@ -12,6 +12,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from stoker_wire.picklable import PicklableError
+from stoker_wire.security.certificate_faults import certificate_fault
 
 _CONNECT_SECONDS_MAX = 10.0
 _AUTO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
@@ -109,6 +110,7 @@ class WorkerClient:
                 data=None if call.body is None else call.body(),
                 headers=call.headers,
                 allow_redirects=False,
+                read_until_eof="Upgrade" not in call.headers,
                 timeout=timeout,
                 trace_request_ctx=call,
             )
@@ -120,7 +122,7 @@ def worker_failed(fault: aiohttp.ClientError | TimeoutError) -> WorkerFailed:
     """The failure behind a fault of aiohttp's client."""
     if isinstance(fault, aiohttp.ClientSSLError):
         reason = getattr(fault, "certificate_error", None) or getattr(fault, "os_error", None) or fault
-        said = getattr(reason, "verify_message", "") or getattr(reason, "reason", "") or str(reason)
+        said = certificate_fault(reason) or getattr(reason, "reason", "") or str(reason)
         return WorkerFailed(Failure.CERTIFICATE, str(said)[:200])
     if isinstance(fault, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError):
         return WorkerFailed(Failure.UNREACHABLE, type(fault).__name__)

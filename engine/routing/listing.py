@@ -1,6 +1,7 @@
 """One worker's entry in the endpoint's memo."""
 
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Self
 
 from stoker_wire.messages import Member
@@ -61,4 +62,14 @@ class Listing:
         given, colon, port = url.partition("://")[2].rpartition(":")
         if not colon or not port.isdigit():
             given, port = url.partition("://")[2], "443" if url.startswith("https:") else "80"
-        return given.lower() == host.lower() and (not ports or port in ports.split(","))
+        return _is_same_host(given, host) and (not ports or port in ports.split(","))
+
+
+def _is_same_host(one: str, other: str) -> bool:
+    """Whether two hosts are equal. An IPv6 address, in brackets, has several spellings."""
+    if one.lower() == other.lower():
+        return True
+    try:
+        return IPv6Address(one.strip("[]")) == IPv6Address(other.strip("[]"))
+    except ValueError:
+        return False

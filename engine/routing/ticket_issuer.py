@@ -1,6 +1,7 @@
 """Signatures and tickets of route answers: the official signature of the url, and stoker's own ticket."""
 
 import base64
+import contextlib
 import json
 
 from cryptography.hazmat.primitives import hashes
@@ -9,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from activities.signing import open_signing_key
 from stoker_wire.security.fingerprint import TICKET_CHARS
-from stoker_wire.security.ticket import TICKET_SECONDS, Ticket, sign_ticket
+from stoker_wire.security.ticket import TICKET_SECONDS, Ticket, TicketRefused, sign_ticket, verify_ticket
 from stoker_wire.security.token import mint_worker_token, ticket_key
 
 _CACHED_MAX = 20_000
@@ -77,16 +78,7 @@ class TicketIssuer:
             refused: fingerprints that the worker refuses.
             secret: the one of the worker's token; None: unknown, so the ticket is signed with each secret.
         """
-        cached = (endpoint_id, launch_id, secret)
-        keys = self._ticket_keys.get(cached)
-        if keys is None:
-            if len(self._ticket_keys) >= _CACHED_MAX:
-                self._ticket_keys.clear()
-            keys = tuple(
-                ticket_key(mint_worker_token(each, endpoint_id, launch_id))
-                for each in (self._secrets if secret is None else (secret,))
-            )
-            self._ticket_keys[cached] = keys
+        keys = self._keys_of(endpoint_id, launch_id, secret)
         ticket = Ticket(
             e=endpoint_name,
             w=launch_id,
@@ -97,6 +89,26 @@ class TicketIssuer:
             b=tuple(each[:TICKET_CHARS] for each in refused),
         )
         return sign_ticket(ticket, *keys)
+
+    def ticket_of(self, text: str, *, endpoint_id: int, launch_id: str) -> Ticket | None:
+        """The contents of a ticket for this worker, expired or not; None: it was not issued by this deployment."""
+        for key in self._keys_of(endpoint_id, launch_id, None):
+            with contextlib.suppress(TicketRefused):
+                return verify_ticket(text, key, worker=launch_id, now=0.0)
+        return None
+
+    def _keys_of(self, endpoint_id: int, launch_id: str, secret: bytes | None) -> tuple[bytes, ...]:
+        cached = (endpoint_id, launch_id, secret)
+        keys = self._ticket_keys.get(cached)
+        if keys is None:
+            if len(self._ticket_keys) >= _CACHED_MAX:
+                self._ticket_keys.clear()
+            keys = tuple(
+                ticket_key(mint_worker_token(each, endpoint_id, launch_id))
+                for each in (self._secrets if secret is None else (secret,))
+            )
+            self._ticket_keys[cached] = keys
+        return keys
 
 
 def _pem(key: rsa.RSAPrivateKey) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stoker_pyworker.server_config import ModelServerConfig
+from stoker_wire.path_pattern import METHODS, PathPattern, overlap
 from stoker_wire.picklable import PicklableError
 from stoker_wire.route import COST_MAX
 
@@ -58,6 +59,7 @@ class HandlerConfig:
     """One route of the model server."""
 
     route: str
+    """A path, or a pattern: `/history/{id}` for one segment, `/files/{path:path}` for the rest of the path."""
     healthcheck: str | None = None
     allow_parallel_requests: bool = False
     """False: requests wait in the queue that all such routes of the worker share."""
@@ -80,6 +82,21 @@ class HandlerConfig:
     is_remote_dispatch: bool = False
     remote_function: Callable[..., Awaitable[Any]] | None = None
     """Called with the payload instead of a model server. The response is `{"result": …}`."""
+
+    # Not in the official package.
+    methods: tuple[str, ...] = ("POST",)
+    """HTTP methods. GET includes HEAD."""
+    websocket: bool = False
+    """The route takes WebSocket handshakes, and no other requests. Its request lasts until the WebSocket closes."""
+    in_job: bool = False
+    """One ticket is valid for all calls of one job: for routes with this flag, until the job ends.
+
+    Calls without a body (GET, HEAD, OPTIONS, WebSocket) add no workload to the job, unless they have a rule."""
+
+    @property
+    def pattern(self) -> PathPattern:
+        """The paths of the route. Raises ValueError for an invalid pattern."""
+        return PathPattern(self.route)
 
 
 @dataclass
@@ -110,6 +127,11 @@ class WorkerConfig:
     model_connections_max: int = 1024
     server: ModelServerConfig | None = None
     """The worker runs this model server itself. `model_log_file` is then written by the worker."""
+    job_seconds_max: float = 3600.0
+    """A job ends at this age, and so does a WebSocket outside of a job and of a session."""
+    job_idle_seconds: float = 10.0
+    """After this time without a running call, a job no longer counts as load and takes no more work."""
+    job_calls_max: int = 10_000
 
     @property
     def origin(self) -> str:
@@ -139,12 +161,21 @@ class WorkerConfig:
             faults += _server_faults(self.server, has_lifecycle=self.lifecycle is not None)
         if not self.cost_tolerance > 0:
             faults.append(f"cost_tolerance: expected a number above 0, received {self.cost_tolerance!r}")
-        routes = [handler.route for handler in self.handlers]
+        faults += [
+            f"{name}: expected a number above 0, received {getattr(self, name)!r}"
+            for name in ("job_seconds_max", "job_idle_seconds", "job_calls_max")
+            if not getattr(self, name) > 0
+        ]
+        valid: list[HandlerConfig] = []
         for handler in self.handlers:
-            faults += _handler_faults(handler)
-            if routes.count(handler.route) > 1:
+            found = _handler_faults(handler)
+            faults += found
+            if found:
+                continue
+            if any(overlap(handler, other) for other in valid):
                 faults.append(f"handlers: the route {handler.route!r} is configured twice")
                 break
+            valid.append(handler)
         if sum(handler.benchmark_config is not None for handler in self.handlers) != 1:
             faults.append(
                 "handlers: expected benchmark_config on exactly one handler, to measure the worker's perf"
@@ -199,6 +230,12 @@ def _handler_faults(handler: HandlerConfig) -> list[str]:
         faults.append(f"{name}: expected a path like /v1/completions")
     elif handler.route.startswith(_RESERVED):
         faults.append(f"{name}: the worker itself uses this path; use another one")
+    else:
+        try:
+            PathPattern(handler.route)
+        except ValueError as fault:
+            faults.append(f"{name}: {fault}")
+    faults += _method_faults(name, handler)
     if handler.handler_class is not None:
         faults.append(f"{name}: handler_class is not supported; use request_parser and response_generator")
     if handler.max_queue_time is not None and not handler.max_queue_time > 0:
@@ -207,10 +244,33 @@ def _handler_faults(handler: HandlerConfig) -> list[str]:
         )
     benchmark = handler.benchmark_config
     if benchmark is not None:
+        if "POST" not in handler.methods or handler.websocket or "{" in handler.route:
+            faults.append(f"{name}: benchmark_config needs a route without variables that takes POST")
         if not benchmark.dataset and benchmark.generator is None and handler.payload_class is None:
             faults.append(f"{name}: benchmark_config needs a dataset or a generator")
         if benchmark.runs < 1 or (benchmark.concurrency is not None and benchmark.concurrency < 1):
             faults.append(f"{name}: benchmark_config needs runs and concurrency of 1 or more")
+    return faults
+
+
+def _method_faults(name: str, handler: HandlerConfig) -> list[str]:
+    faults = []
+    if isinstance(handler.methods, str) or not handler.methods or not set(handler.methods) <= set(METHODS):
+        faults.append(f"{name}: methods: expected some of {', '.join(METHODS)}, received {handler.methods!r}")
+    elif handler.websocket and handler.methods != ("POST",):
+        faults.append(
+            f"{name}: a route with websocket=True takes no methods; declare another handler for them"
+        )
+    reads_json = (
+        handler.request_parser
+        or handler.payload_class
+        or handler.response_generator
+        or handler.remote_function
+    )
+    if reads_json and (handler.websocket or not set(handler.methods) <= {"POST", "PUT", "PATCH"}):
+        faults.append(f"{name}: hooks need a JSON body; use them with POST, PUT and PATCH only")
+    if handler.in_job and not handler.allow_parallel_requests:
+        faults.append(f"{name}: in_job needs allow_parallel_requests=True: the calls of a job overlap")
     return faults
 
 

@@ -13,6 +13,7 @@ from stoker_pyworker.http.response_cycle import ResponseCycle
 from stoker_pyworker.proxy import request_envelope
 from stoker_pyworker.proxy.request_envelope import AuthData
 from stoker_pyworker.proxy.request_proxy import RequestProxy
+from stoker_pyworker.proxy.routes import PreparedRoute, method_problem
 from stoker_pyworker.proxy.sessions import Session, SessionReference, new_session_id
 from stoker_wire.problem import Problem
 
@@ -118,6 +119,17 @@ class ManagementApi:
     def _session(self, request: Request) -> Session:
         return self._proxy.sessions.find(_read(request, SessionReference))
 
+    # --- jobs
+
+    def job(self, request: Request, cycle: ResponseCycle) -> None:
+        """Read (GET) or end (DELETE) the job of the ticket in the path."""
+        if request.method not in (b"GET", b"HEAD", b"DELETE"):
+            raise method_problem("GET", "HEAD", "DELETE")
+        record = self._proxy.jobs.record(request.ticket)
+        if request.method == b"DELETE":
+            self._proxy.jobs.end(request.ticket)
+        _respond(cycle, record | {"ended": request.method == b"DELETE"})
+
     # --- operation
 
     def update(self, request: Request, cycle: ResponseCycle) -> None:
@@ -160,15 +172,19 @@ class ManagementApi:
         management = [
             (method.decode(), path.decode(), handler.__name__, handler.__doc__)
             for path, (method, handler) in self.routes.items()
-            if path not in self._proxy.routes
+            if path not in self._proxy.routes.paths
         ]
-        routes = [path.decode() for path in self._proxy.routes]
+        routes = [(method, route) for route in self._proxy.routes for method in _documented(route)]
         return openapi.build_document(self._version, routes, management)
 
     def _authorize(self, request: Request) -> None:
         given = (request.header(b"authorization") or b"").removeprefix(b"Bearer ").strip()
         if not self._token or not hmac.compare_digest(given, self._token.encode()):
             raise Problem(401, "token_wrong", "send Authorization: Bearer <the worker's MASTER_TOKEN>")
+
+
+def _documented(route: PreparedRoute) -> tuple[str, ...]:
+    return ("GET",) if route.websocket else route.methods
 
 
 def _read(request: Request, kind: type[_T]) -> _T:

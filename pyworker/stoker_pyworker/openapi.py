@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from stoker_pyworker.proxy.routes import PreparedRoute
 from stoker_wire.openapi import ANY, Operation, Parameter, Reply, Said, document
 
 _ABOUT = (
@@ -96,6 +97,22 @@ class SessionHealth(Said):
     ok: bool
 
 
+class Job(Said):
+    """A job of one ticket."""
+
+    calls: int
+    calls_max: int
+    running: int
+    cost: float
+    """Workload that the ticket allows."""
+    used: float
+    """Workload of its calls so far."""
+    settled: bool
+    """It no longer counts as load, and takes only calls without workload."""
+    ends_in_seconds: float
+    ended: bool
+
+
 class Updating(Said):
     """The worker drains for an update."""
 
@@ -173,11 +190,33 @@ PROXIED = Operation(
 """A configured route."""
 
 
+JOB = Operation(replies=_ok(Job), refuses=(410,))
+"""`/pyworker/job/<ticket>`; with a path of a route behind it, a call of the job."""
+
+
+def _template(route: str) -> str:
+    return route.replace(":path}", "}")
+
+
+def _operation(method: str, route: PreparedRoute) -> Operation:
+    if route.websocket:
+        about = "Opens a WebSocket; the ticket may be a subprotocol `stoker.ticket.<ticket>`"
+        return replace(PROXIED, body=None, replies={101: Reply(about=about, content_type="")})
+    return PROXIED if method == "POST" else replace(PROXIED, body=None)
+
+
 def build_document(
-    version: str, routes: Iterable[str], management: Iterable[tuple[str, str, str, str | None]]
+    version: str,
+    routes: Iterable[tuple[str, PreparedRoute]],
+    management: Iterable[tuple[str, str, str, str | None]],
 ) -> dict[str, Any]:
-    """The document of the configured `routes` and of the `management` calls (method, path, name, docstring)."""
-    table = {("POST", route): PROXIED for route in routes}
+    """The document of the configured `routes` by method, and of the `management` calls.
+
+    A management call is method, path, name of its handler, and docstring.
+    """
+    table = {(method, _template(route.config.route)): _operation(method, route) for method, route in routes}
+    for method, about in (("GET", "Read a job"), ("DELETE", "End a job")):
+        table[method, "/pyworker/job/{ticket}"] = replace(JOB, summary=about)
     for method, path, name, docstring in management:
         summary = (docstring or "").partition("\n")[0]
         table[method, path] = replace(OPERATIONS[name], summary=summary)

@@ -26,8 +26,10 @@ from stoker_pyworker.model.gpu import Gpus
 from stoker_pyworker.model.health import HealthState
 from stoker_pyworker.model.served_models import ServedModels
 from stoker_pyworker.model.startup import Startup
+from stoker_pyworker.proxy.jobs import PREFIX as JOB_PREFIX
+from stoker_pyworker.proxy.jobs import Jobs
 from stoker_pyworker.proxy.request_proxy import RequestProxy
-from stoker_pyworker.proxy.routes import PreparedRoute
+from stoker_pyworker.proxy.routes import PreparedRoute, RouteIndex, method_problem
 from stoker_pyworker.proxy.sessions import Sessions
 from stoker_pyworker.proxy.tickets import TicketVerifier
 from stoker_pyworker.proxy.worker_queue import WorkerQueue
@@ -42,6 +44,11 @@ from stoker_wire.security.token import ticket_key
 log = structlog.get_logger(room="worker")
 
 _ENDING = Problem(503, "worker_ending", "this worker stopped before the answer was complete; route again")
+_NOT_IN_JOB = Problem(
+    403,
+    "route_not_in_job",
+    "calls of a job may use only routes with in_job; route this request on its own, or declare the route so",
+)
 _LAST_REPORT_SECONDS = 3.0
 _FLUSH_SECONDS = 5.0
 
@@ -119,12 +126,11 @@ class WorkerRuntime:
         self.counts = RequestCounts(on_work_ended=self._work_ended)
         self.queue = WorkerQueue()
         self.pool = UpstreamPool(config.origin, connections_max=config.model_connections_max)
-        self.routes = {
-            handler.route.encode(): PreparedRoute(handler, self.pool.authority) for handler in config.handlers
-        }
+        self.routes = RouteIndex(PreparedRoute(handler, self.pool.authority) for handler in config.handlers)
         self.sessions = Sessions(
             self.pool, self.counts, self.queue, config.max_sessions or 0, on_empty=self._check_drained
         )
+        self.jobs = Jobs(config, self.counts, on_empty=self._check_drained)
         self.models = ServedModels(self.pool.separate_pool(1))
         self.startup = Startup(
             config,
@@ -145,6 +151,7 @@ class WorkerRuntime:
             config,
             pool=self.pool,
             routes=self.routes,
+            jobs=self.jobs,
             counts=self.counts,
             sessions=self.sessions,
             queue=self.queue,
@@ -167,7 +174,7 @@ class WorkerRuntime:
             running_request=self.proxy.running_request,
             clock=self.clock,
             report_now=report_now,
-            routes=tuple(route.served for route in self.routes.values()),
+            routes=tuple(route.served for route in self.routes),
             models=lambda: self.models.names,
         )
         self.management = ManagementApi(
@@ -203,6 +210,7 @@ class WorkerRuntime:
         reports = self._start(self.reporter.run(), "reports")
         try:
             self._start(self.sessions.sweep(), "sessions")
+            self._start(self.jobs.sweep(), "jobs")
             self._start(self.startup.run(), "startup")
             if self.startup.supervisor is not None:
                 self._start(self.startup.supervisor.run(), "model server")
@@ -218,25 +226,38 @@ class WorkerRuntime:
     def _handle(self, request: Request, cycle: ResponseCycle) -> None:
         """Route a request to the proxy or to the management API."""
         if self.settings.log_requests:
-            log.info("request", method=request.method.decode(), path=request.path.decode("utf-8", "replace"))
+            log.info("request", method=request.method.decode(), path=_logged(request.path))
         if self.settings.unsecured:
             self._refuse_web_pages(request)
-        route = self.routes.get(request.path)
-        if route is not None:
-            if request.method != b"POST":
+        if request.path.startswith(JOB_PREFIX):
+            self._handle_job(request, cycle)
+            return
+        own = None if request.path in self.routes.paths else self.management.routes.get(request.path)
+        if own is None:
+            route = self.routes.find(request)
+            if route is None:
                 self.proxy.reject_unrouted(request)
-                raise _method_problem(b"POST")
+                raise self.routes.refusal(request)
             self.proxy.handle(route, request, cycle)
             return
-        own = self.management.routes.get(request.path)
-        if own is None:
-            self.proxy.reject_unrouted(request)
-            raise Problem(404, "route_unknown", "this worker serves no such path")
         method, handler = own
         if request.method != method and not (method == b"GET" and request.method == b"HEAD"):
             self.proxy.reject_unrouted(request)
-            raise _method_problem(method)
+            raise method_problem(method.decode())
         handler(request, cycle)
+
+    def _handle_job(self, request: Request, cycle: ResponseCycle) -> None:
+        """A call of a job, whose ticket is in the path. The rest of the path is the route."""
+        ticket, slash, path = request.path[len(JOB_PREFIX) :].partition(b"/")
+        request.ticket = ticket.decode("latin-1")
+        if not slash:
+            self.management.job(request, cycle)
+            return
+        request.path = b"/" + path
+        route = self.routes.find(request)
+        if route is None or not route.in_job:
+            raise self.routes.refusal(request) if route is None else _NOT_IN_JOB
+        self.proxy.handle(route, request, cycle)
 
     def _refuse_web_pages(self, request: Request) -> None:
         """Refuse requests of web pages in a browser on this machine: without tickets nothing else would."""
@@ -305,7 +326,8 @@ class WorkerRuntime:
         self.reporter.work_ended()
 
     def _check_drained(self) -> None:
-        if self.health.draining and not self.proxy.active and not len(self.sessions):
+        held = len(self.proxy.active) + len(self.sessions) + len(self.jobs)
+        if self.health.draining and not held:
             self._drained.set()
 
     # --- stop
@@ -327,6 +349,7 @@ class WorkerRuntime:
         self.health.drain("stopping")
         self.server.closing = True
         self.sessions.end_all()
+        self.jobs.end_all(_ENDING)
         for exchange in list(self.proxy.active):
             exchange.cancel(Outcome.ERROR, _ENDING)
         await self.sessions.wait_for_on_close()
@@ -367,6 +390,7 @@ class WorkerRuntime:
             "requests_unreported": counts.unreported,
             "requests_dropped": counts.dropped,
             "sessions": len(self.sessions),
+            "jobs": len(self.jobs),
             "clock_ahead_seconds": self.clock.ahead_seconds,
             "tickets_used": 0 if verifier is None else verifier.used_count,
             "client_connections": self.server.connections,
@@ -386,6 +410,8 @@ def process_started_at() -> float:
         return now
 
 
-def _method_problem(method: bytes) -> Problem:
-    name = method.decode()
-    return Problem(405, "method_wrong", f"expected method {name}", headers={"Allow": name})
+def _logged(path: bytes) -> str:
+    """The path without the ticket of a job."""
+    if path.startswith(JOB_PREFIX):
+        path = JOB_PREFIX + b"***" + path[len(JOB_PREFIX) :].partition(b"/")[2]
+    return path.decode("utf-8", "replace")

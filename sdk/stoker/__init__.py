@@ -8,6 +8,7 @@ async with stoker.Serverless() as client:
 from stoker.client import Serverless
 from stoker.endpoint import Endpoint
 from stoker.errors import (
+    CertificateNotTrusted,
     EndpointNotFound,
     EngineUnavailable,
     Invalid,
@@ -26,6 +27,7 @@ from stoker.management.records import EndpointRecord, KeyRecord, Logs, Workergro
 from stoker.requests.answer import Answer
 from stoker.requests.backoff import RetryPolicy
 from stoker.requests.events import Event
+from stoker.requests.job import Job
 from stoker.requests.progress import RequestStatus, Wait
 from stoker.requests.request import Request
 from stoker.requests.session import Session
@@ -36,12 +38,14 @@ from stoker.sync import SyncServerless
 
 __all__ = [
     "Answer",
+    "CertificateNotTrusted",
     "Endpoint",
     "EndpointNotFound",
     "EndpointRecord",
     "EngineUnavailable",
     "Event",
     "Invalid",
+    "Job",
     "KeyRecord",
     "Logs",
     "MalformedAnswer",

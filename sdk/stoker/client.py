@@ -26,6 +26,7 @@ from stoker.requests.sender import RequestSender
 from stoker.requests.submission import BackgroundRequests
 from stoker.settings import read_settings
 from stoker.transport import ConnectionPool
+from stoker.trust import Trust
 from stoker_wire.parsing.ids import read_id
 from stoker_wire.problem import describe
 from stoker_wire.route import RouteRequest
@@ -49,6 +50,7 @@ class Serverless:
         timeout: default for the timeout of requests, s.
         retry: bounds on retries.
         verify: check TLS certificates of engine and workers: True, False, or an `ssl.SSLContext` with your own CA.
+            True trusts the system's authorities, those of the file STOKER_CA_FILE, and for workers the engine's own.
         verify_workers: the same for workers alone; None: as `verify`.
         connections_max: sockets per pool (one to the engine, one to the workers); None: half of the process's limit.
 
@@ -77,13 +79,19 @@ class Serverless:
         self.retry = retry or RetryPolicy()
         self._key = settings.api_key
         proxies = ProxySettings.from_environment(os.environ)
-        self._engine_pool = ConnectionPool(verify=verify, connections_max=connections_max, proxies=proxies)
-        self._workers_pool = ConnectionPool(
-            verify=verify if verify_workers is None else verify_workers,
+        ca_file = settings.ca_file
+        self._engine_pool = ConnectionPool(
+            verify=Trust(ca_file) if verify is True else verify,
             connections_max=connections_max,
             proxies=proxies,
         )
         self._engine = Engine(settings.url, self._engine_pool, self.retry)
+        checks = verify if verify_workers is None else verify_workers
+        self._workers_pool = ConnectionPool(
+            verify=Trust(ca_file, fetch=self._engine.worker_authority) if checks is True else checks,
+            connections_max=connections_max,
+            proxies=proxies,
+        )
         self.endpoints = Endpoints(self._engine, settings.api_key)
         self.keys = Keys(self._engine, settings.api_key, self.endpoints)
         self.workergroups = Workergroups(self._engine, settings.api_key)

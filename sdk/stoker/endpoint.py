@@ -10,12 +10,14 @@ from stoker.bounded_map import map_bounded
 from stoker.management.endpoints import Endpoints
 from stoker.management.records import EndpointRecord, Logs, WorkerRecord
 from stoker.requests.answer import Answer
+from stoker.requests.job import Job, JobOptions
 from stoker.requests.progress import Progress
 from stoker.requests.request import Request, RequestOptions
 from stoker.requests.sender import RequestSender
 from stoker.requests.session import Session, SessionOptions, SessionSpec
 from stoker.requests.stream import Stream
 from stoker.requests.submission import BackgroundRequests, Submission
+from stoker_wire.route import DEFAULT_COST
 
 
 class RoutingKey:
@@ -104,6 +106,14 @@ class Endpoint:
             Invalid: `lifetime` is not above 0, or `on_close_route` is no path.
         """
         return Session(self._sender, SessionSpec(**options).request())
+
+    def job(self, *, cost: float = DEFAULT_COST, **options: Unpack[JobOptions]) -> Job:
+        """One worker for the calls of one job: `async with endpoint.job(cost=…) as job: … job.url …`.
+
+        For clients of other APIs, such as ComfyUI's: `job.url` is the base address of their calls. `cost` must cover
+        the workload of all of them.
+        """
+        return Job(self._sender, Request(route="/", cost=cost, **options))
 
     def submit(self, route: str, payload: Any = None, **options: Unpack[RequestOptions]) -> Submission:
         """`request` in the background; closing the client cancels it."""

@@ -12,20 +12,27 @@ import httpx
 from pydantic import ValidationError
 
 from stoker.errors import (
+    CertificateNotTrusted,
     EndpointNotFound,
     EngineUnavailable,
     Invalid,
     MalformedAnswer,
     NotFound,
     Refused,
+    StokerError,
     Unauthorised,
 )
 from stoker.requests.backoff import RetryPolicy, retry_after
+from stoker.settings import CA_VARIABLE
 from stoker.transport import ConnectionPool
 from stoker_wire.parsing.strict_json import NotJson, parse_answer
 from stoker_wire.picklable import PicklableError
 from stoker_wire.problem import describe
 from stoker_wire.route import Route, RouteAnswer, RouteRequest, Waiting, is_route
+from stoker_wire.security.certificate_faults import certificate_fault
+
+WORKER_AUTHORITY_PATH = "/static/jvastai_root.cer"
+"""The path that official clients use."""
 
 ROUTE_SECONDS_MAX = 20.0
 """The engine holds a route call for 8 s at most; a longer call is lost."""
@@ -98,7 +105,7 @@ class Engine:
 
         Raises:
             TransientEngineError: no answer, or a server error; repeat the call.
-            Unauthorised, EndpointNotFound, Refused, MalformedAnswer: a repetition would not help.
+            Unauthorised, EndpointNotFound, Refused, MalformedAnswer, CertificateNotTrusted: a repetition would not help.
         """
         body = request.model_dump(exclude={"api_key"})
         for name in ("failed_url", "fingerprint", "affinity"):
@@ -117,6 +124,16 @@ class Engine:
                 f"{self.url}/route/ answered neither a route nor a wait: {describe(fault)}; "
                 "is this address a stoker engine of this version?"
             ) from None
+
+    async def worker_authority(self) -> str | None:
+        """The root certificate of this deployment's workers, in PEM; None: there is none, or the engine does not answer."""
+        try:
+            response = await self._send(
+                "GET", WORKER_AUTHORITY_PATH, key="", body=None, read_seconds_max=CALL_SECONDS_MAX
+            )
+        except (TransientEngineError, StokerError):
+            return None
+        return response.text if response.is_success else None
 
     async def call(
         self,
@@ -190,7 +207,7 @@ class Engine:
         read_seconds_max: float,
         params: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {key}"}
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         content = None
         if body is not None:
             try:
@@ -208,6 +225,11 @@ class Engine:
                 read_seconds_max=read_seconds_max,
             )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as fault:
+            if (reason := certificate_fault(fault)) is not None:
+                raise CertificateNotTrusted(
+                    f"the certificate of the engine at {self.url} is not trusted: {reason}; use the host name that the "
+                    f"certificate is for, or name the issuer's certificate in {CA_VARIABLE}"
+                ) from None
             raise TransientEngineError(
                 f"connection failed: {fault or type(fault).__name__}", may_have_arrived=False
             ) from None

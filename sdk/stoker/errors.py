@@ -6,6 +6,7 @@
      ├─ NotFound               the engine has no such object
      │   └─ EndpointNotFound
      ├─ Refused                the engine understood and refused
+     ├─ CertificateNotTrusted  the TLS certificate of an engine or a worker is not trusted
      ├─ EngineUnavailable      an outage of the engine longer than tolerated
      ├─ TemporalUnavailable    Temporal, or a Temporal worker, did not answer (`stoker.control`)
      ├─ RequestTimedOut        the timeout passed; names what the request was waiting for
@@ -51,6 +52,13 @@ class Refused(StokerError):
         self.status = status
         self.code = code
         super().__init__(message)
+
+
+class CertificateNotTrusted(StokerError):
+    """The TLS certificate of an engine or a worker has expired, is for another host, or has an unknown issuer.
+
+    Nothing was sent, and a worker is not reported as failed.
+    """
 
 
 class EngineUnavailable(StokerError):

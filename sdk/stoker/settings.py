@@ -13,10 +13,12 @@ from stoker.errors import Invalid
 
 URL_VARIABLE = "STOKER_URL"
 KEY_VARIABLE = "STOKER_API_KEY"
+CA_VARIABLE = "STOKER_CA_FILE"
+"""The path of certificates in PEM, which are trusted in addition to the system's."""
 CONFIG_VARIABLE = "STOKER_CONFIG"
 """The path of the config file, if it is not `~/.config/stoker/config.toml`."""
 
-_SETTINGS = frozenset({"url", "api_key"})
+_SETTINGS = frozenset({"url", "api_key", "ca_file"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class Settings:
 
     url: str
     api_key: str = field(repr=False)
+    ca_file: str = ""
+    """Certificates in PEM that are trusted in addition to the system's; empty: none."""
 
 
 def config_path(environ: Mapping[str, str]) -> Path:
@@ -56,7 +60,8 @@ def read_settings(
         raise Invalid(f'no key: pass api_key=…, set {KEY_VARIABLE}, or write api_key = "…" into {path}')
     if not key.isascii() or not key.isprintable() or " " in key:
         raise Invalid("the key contains blanks or characters that are not printable ASCII; copy it again")
-    return Settings(check_url(address), key)
+    ca_file = environ.get(CA_VARIABLE) or file_settings.get("ca_file", "")
+    return Settings(check_url(address), key, ca_file)
 
 
 def check_url(address: str) -> str:

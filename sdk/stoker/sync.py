@@ -17,6 +17,7 @@ from stoker.management.records import EndpointRecord, Logs, WorkerRecord
 from stoker.management.sync import SyncEndpoints, SyncKeys, SyncMarketplace, SyncWorkergroups
 from stoker.requests.answer import Answer
 from stoker.requests.events import Event
+from stoker.requests.job import Job
 from stoker.requests.progress import RequestStatus, Wait
 from stoker.requests.request import Request, RequestOptions
 from stoker.requests.session import Session, SessionOptions
@@ -118,6 +119,33 @@ class SyncSession:
         )
 
 
+class SyncJob:
+    """See `stoker.Job`."""
+
+    def __init__(self, loop: LoopThread, job: Job) -> None:
+        self._loop = loop
+        self._job = job
+
+    def __enter__(self) -> Self:
+        self._loop.run(self._job.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.run(self._job.__aexit__(kind, fault, trace))
+
+    @property
+    def url(self) -> str:
+        """The base address of the job's calls at the worker."""
+        return self._job.url
+
+    @property
+    def engine_url(self) -> str:
+        """The base address of the same calls through the engine."""
+        return self._job.engine_url
+
+
 class SyncSubmission:
     """See `stoker.Submission`; `result()` waits."""
 
@@ -199,6 +227,10 @@ class SyncEndpoint:
     def session(self, **options: Unpack[SessionOptions]) -> SyncSession:
         """A worker reserved for one caller: `with endpoint.session(cost=…, lifetime=…) as session: …`."""
         return SyncSession(self._loop, self._endpoint.session(**options))
+
+    def job(self, **options: Any) -> SyncJob:
+        """One worker for the calls of one job: `with endpoint.job(cost=…) as job: … job.url …`."""
+        return SyncJob(self._loop, self._endpoint.job(**options))
 
     def map(self, requests: Iterable[Request], **options: Any) -> Iterator[Any]:
         """The answers to many requests; options as of `Endpoint.map`."""

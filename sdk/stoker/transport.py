@@ -17,6 +17,7 @@ from typing import Any, Self
 import httpx
 
 from stoker.proxies import ProxySettings
+from stoker.trust import Trust
 
 CONNECT_SECONDS_MAX = 10.0
 CONNECTION_WAIT_SECONDS_MAX = 1.0
@@ -74,7 +75,7 @@ def _proxy_named(proxy: httpx.Proxy | None) -> Iterator[None]:
     except (httpx.ConnectError, httpx.ConnectTimeout) as fault:
         if proxy is None:
             raise
-        raise type(fault)(f"{fault or type(fault).__name__}, through the proxy {proxy.url}") from None
+        raise type(fault)(f"{fault or type(fault).__name__}, through the proxy {proxy.url}") from fault
 
 
 class Reply:
@@ -149,7 +150,7 @@ class ConnectionPool:
     def __init__(
         self,
         *,
-        verify: ssl.SSLContext | bool = True,
+        verify: ssl.SSLContext | bool | Trust = True,
         connections_max: int | None = None,
         keepalive_seconds: float = 10.0,
         proxies: ProxySettings | None = None,
@@ -208,6 +209,8 @@ class ConnectionPool:
         )
         await self._free.acquire()
         try:
+            if isinstance(self._verify, Trust) and request.url.scheme == "https":
+                await self._verify.load()
             connection = await self._acquire(request.url)
         except BaseException:
             self._free.release()
@@ -299,15 +302,15 @@ class ConnectionPool:
             await connection.transport.aclose()
 
     def _new_transport(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
-        if isinstance(
-            self._verify, bool
-        ):  # reading the CA bundle takes tens of ms, so it is read once per pool
+        if isinstance(self._verify, bool):
+            # Reading the CA bundle takes tens of ms, so it is read once per pool.
             self._verify = httpx.create_ssl_context(verify=self._verify)
+        context = self._verify.context if isinstance(self._verify, Trust) else self._verify
         one = httpx.Limits(
             max_connections=1, max_keepalive_connections=1, keepalive_expiry=self._keepalive_seconds
         )
         return httpx.AsyncHTTPTransport(
-            verify=self._verify,
+            verify=context,
             limits=one,
             socket_options=self._options,
             proxy=self._proxies.proxy_for(url),

@@ -13,9 +13,10 @@ from engine.app import create_app
 from engine.openapi.document import build_document
 from hosts import HostMarketSettings
 from hosts import create_app as create_market
-from stoker_pyworker import WorkerConfig, openapi
+from stoker_pyworker import HandlerConfig, WorkerConfig, openapi
 from stoker_pyworker.environment import Environment
 from stoker_pyworker.http.limits import Limits
+from stoker_pyworker.proxy.routes import PreparedRoute, RouteIndex
 from stoker_pyworker.worker import WorkerRuntime
 from tests.engine.conftest import settings
 from tests.pyworker.harness import LAUNCH, TOKEN, handlers
@@ -66,13 +67,15 @@ async def test_the_workers_document_names_every_route_and_no_other(runtime: Work
     assert set(openapi.OPERATIONS) == handlers
     told = runtime.management.openapi_document()
     named = {(method.upper(), path) for path, methods in told["paths"].items() for method in methods}
-    assert named == own | {("POST", route.path.decode()) for route in runtime.proxy.routes.values()}
+    job = {(method, "/pyworker/job/{ticket}") for method in ("GET", "DELETE")}
+    assert named == own | job | {("POST", route.pattern.text) for route in runtime.proxy.routes}
 
 
 async def test_a_users_route_wins_over_the_workers_own_document(
     tmp_path: Path, runtime: WorkerRuntime
 ) -> None:
-    runtime.proxy.routes[b"/openapi.json"] = runtime.proxy.routes[b"/echo"]
+    config = HandlerConfig(route="/openapi.json")
+    runtime.proxy.routes = RouteIndex([PreparedRoute(config, b"127.0.0.1:1")])
     assert list(runtime.management.openapi_document()["paths"]["/openapi.json"]) == ["post"]
 
 

@@ -66,6 +66,11 @@ async def endpoint(client: stoker.Serverless) -> stoker.Endpoint:
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """A self-signed certificate for 127.0.0.1 and worker.test, with its key, as a PEM file."""
+    return make_certificate(tmp_path)
+
+
+def make_certificate(tmp_path: Path, *, address: str = "127.0.0.1", hours: int = 1) -> Path:
+    """A self-signed certificate with its key, valid for some hours; negative: expired so long ago."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a worker")])
     now = dt.datetime.now(dt.UTC)
@@ -75,11 +80,11 @@ def certificate(tmp_path: Path) -> Path:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(1)
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
+        .not_valid_before(now - dt.timedelta(hours=1 + abs(hours)))
+        .not_valid_after(now + dt.timedelta(hours=hours))
         .add_extension(
             x509.SubjectAlternativeName(
-                [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("worker.test")]
+                [x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName("worker.test")]
             ),
             False,
         )

@@ -110,6 +110,8 @@ class Peers:
     console_replies: dict[tuple[str, str], Reply] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
     endpoint_key: str = ENDPOINT_KEY
+    root_pem: str | None = None
+    """The root certificate of the workers, which needs no key."""
     working_now: int = 0
     working_max: int = 0
     client_disconnected: asyncio.Event = field(default_factory=asyncio.Event)
@@ -186,6 +188,7 @@ class Peers:
     async def start_engine(self) -> None:
         app = web.Application()
         app.router.add_post("/route/", self._route)
+        app.router.add_get("/static/jvastai_root.cer", self._root)
         app.router.add_route("*", "/{path:.*}", self._console)
         self._engine, self.port = await _serve(app, self.port)
 
@@ -237,6 +240,11 @@ class Peers:
             raise
         finally:
             self.working_now -= 1
+
+    async def _root(self, request: web.Request) -> web.StreamResponse:
+        if self.root_pem is None:
+            return await problem(404, "no_authority", "no authority")(request, None)
+        return web.Response(text=self.root_pem)
 
     async def _console(self, request: web.Request) -> web.StreamResponse:
         received = await _read(request)

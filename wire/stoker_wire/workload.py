@@ -148,6 +148,12 @@ class ServedRoute(TolerantModel):
     """A path that a worker serves, and how it computes the workload of a request to it."""
 
     path: Annotated[str, Field(max_length=512)]
+    """A path, or a pattern (`stoker_wire.path_pattern`)."""
+    methods: Annotated[tuple[Annotated[str, Field(max_length=16)], ...], Field(max_length=16)] = ("POST",)
+    websocket: bool = False
+    """It takes WebSocket handshakes, and `methods` does not count."""
+    in_job: bool = False
+    """One ticket is valid for several calls (`HandlerConfig.in_job`)."""
     rule: Annotated[WorkloadRule | None, BeforeValidator(_known_rule)] = None
     """None: `calculated` says how the worker gets the workload."""
     calculated: bool = True

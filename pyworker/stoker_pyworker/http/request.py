@@ -8,7 +8,18 @@ from stoker_pyworker.http.messages import Header
 class Request:
     """One request with its complete body."""
 
-    __slots__ = ("body", "headers", "held_bytes", "http_1_0", "keep_alive", "method", "path", "query")
+    __slots__ = (
+        "body",
+        "headers",
+        "held_bytes",
+        "http_1_0",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "ticket",
+        "websocket",
+    )
 
     def __init__(self) -> None:
         self.method = b""
@@ -20,6 +31,10 @@ class Request:
         """Approximate memory use."""
         self.keep_alive = True
         self.http_1_0 = False
+        self.ticket = ""
+        """The ticket from the path of a job's call."""
+        self.websocket = False
+        """The request is the handshake of a WebSocket."""
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of the field, or None; `name` in lower case."""
@@ -30,6 +45,16 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method.decode()} {self.path.decode(errors='replace')} {len(self.body)} B>"
+
+
+class TunnelListener(Protocol):
+    """Receives what a client sends after the handshake of its WebSocket."""
+
+    def client_data(self, data: bytes) -> None:
+        """Bytes came."""
+
+    def client_finished(self) -> None:
+        """The client sends no more, but still reads."""
 
 
 class ResponseListener(Protocol):

@@ -48,6 +48,7 @@ class RequestReader:
         "_parser",
         "_pieces",
         "_request",
+        "after_handshake",
         "body_bytes",
         "expects_continue",
         "head_received_at",
@@ -77,9 +78,14 @@ class RequestReader:
         """When the current head was complete, monotonic clock."""
         self.expects_continue = False
         """The client waits for `100 Continue` before it sends the body."""
+        self.after_handshake: bytearray | None = None
+        """What came after the handshake of a WebSocket. It is not HTTP, so no further request is read."""
 
     def feed(self, data: bytes) -> None:
         """Parse received bytes."""
+        if self.after_handshake is not None:
+            self.after_handshake += data
+            return
         if self.state is ReadState.IDLE:
             self._head_bytes = 0
             self.state = ReadState.HEAD
@@ -101,6 +107,9 @@ class RequestReader:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
                 if self.problem is not None:
+                    return
+                if self._request.websocket:
+                    self.after_handshake = bytearray(data[offer.args[0] :])
                     return
                 # The parser has skipped the body, because it takes what follows for the other protocol.
                 data = data[offer.args[0] :]
@@ -164,7 +173,7 @@ class RequestReader:
             return
         request.http_1_0 = version == "1.0"
         request.method = self._parser.get_method()
-        request.keep_alive = self._parser.should_keep_alive()
+        request.keep_alive = self._parser.should_keep_alive() and not request.websocket
         target = request.path
         if not target.startswith(b"/"):
             target = _origin_form(target)
@@ -214,7 +223,10 @@ class RequestReader:
         if version not in ("1.1", "1.0"):
             self._fail(505, "http_version_unsupported", f"this server speaks HTTP/1.1, not {version}")
         elif self._parser.should_upgrade() and self._needs_tunnel():
-            self._fail(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only; send no Upgrade")
+            if self._is_handshake() and version == "1.1":
+                self._request.websocket = True
+            else:
+                self._fail(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only; send no Upgrade")
         elif self._parser.should_upgrade():
             self._head_without_offer = _without_offer(self._parser.get_method(), self._request, version)
         return self.problem is None and not self._head_without_offer
@@ -223,6 +235,18 @@ class RequestReader:
         """Whether what follows the head is no HTTP, whatever this server answers."""
         offers = [value.lower() for name, value in self._request.headers if name == b"upgrade"]
         return self._parser.get_method() == b"CONNECT" or any(b"websocket" in offer for offer in offers)
+
+    def _is_handshake(self) -> bool:
+        """Whether the head is a WebSocket handshake. With a body, two readers could see its end differently."""
+        fields = [name for name, _ in self._request.headers]
+        offers = [value.strip().lower() for name, value in self._request.headers if name == b"upgrade"]
+        return (
+            self._parser.get_method() == b"GET"
+            and offers == [b"websocket"]
+            and fields.count(b"sec-websocket-key") == 1
+            and b"content-length" not in fields
+            and b"transfer-encoding" not in fields
+        )
 
     def _has_one_host(self, request: Request) -> bool:
         if self._host_count > 1:

@@ -13,7 +13,7 @@ from stoker_pyworker.http.messages import (
     problem_json,
     status_line,
 )
-from stoker_pyworker.http.request import Request, ResponseListener
+from stoker_pyworker.http.request import Request, ResponseListener, TunnelListener
 from stoker_pyworker.http.sockets import reset_when_closed
 from stoker_wire.problem import Problem
 
@@ -27,6 +27,12 @@ class CycleOwner(Protocol):
 
     def response_complete(self, cycle: "ResponseCycle", *, stays_open: bool) -> None:
         """The response is complete; start the next request, or close."""
+
+    def switch_protocols(self, tunnel: TunnelListener) -> None:
+        """Pass everything that the client sends to the tunnel."""
+
+    def set_reading(self, reading: bool) -> None:
+        """Pause or resume reading from the client."""
 
 
 class _Framing(Enum):
@@ -116,6 +122,14 @@ class ResponseCycle:
         self.started = False
         self.listener = None
         self._owner.response_complete(self, stays_open=self.stays_open)
+
+    def switch_protocols(self, tunnel: TunnelListener) -> None:
+        """The connection is a WebSocket from now on. `write` sends to the client; `complete` ends it."""
+        self._owner.switch_protocols(tunnel)
+
+    def set_reading(self, reading: bool) -> None:
+        """Pause or resume reading from the client."""
+        self._owner.set_reading(reading)
 
     def abort(self) -> None:
         """Cut the connection, so that the client sees an incomplete response."""

@@ -11,7 +11,7 @@ import structlog
 from stoker_pyworker.http.flow_control import FlowControl
 from stoker_pyworker.http.limits import Limits
 from stoker_pyworker.http.messages import CONTINUE, problem_json, status_line
-from stoker_pyworker.http.request import Request
+from stoker_pyworker.http.request import Request, TunnelListener
 from stoker_pyworker.http.request_reader import ReadState, RequestMemory, RequestReader
 from stoker_pyworker.http.response_cycle import ResponseCycle
 from stoker_wire.problem import Problem
@@ -19,6 +19,8 @@ from stoker_wire.problem import Problem
 log = structlog.get_logger(room="http")
 
 _PIPELINED_MAX = 8
+_AFTER_HANDSHAKE_BYTES_MAX = 64 * 1024
+"""A client waits for the answer to its handshake before it sends frames (RFC 6455 §4.1)."""
 _NEVER = float("inf")
 
 Application = Callable[[Request, ResponseCycle], None]
@@ -59,6 +61,7 @@ class ServerConnection(asyncio.Protocol):
         "_reader",
         "_server",
         "_starting",
+        "_tunnel",
         "_waiting",
         "transport",
     )
@@ -70,6 +73,7 @@ class ServerConnection(asyncio.Protocol):
         self._reader = RequestReader(server.limits, server.memory, self._waiting)
         self._cycle: ResponseCycle | None = None
         self._starting = False
+        self._tunnel: TunnelListener | None = None
         self._closing = False
         """No further request is served."""
         self._deadline = _NEVER
@@ -103,10 +107,16 @@ class ServerConnection(asyncio.Protocol):
         """Parse received bytes and start the next complete request."""
         if self._closing:
             return
+        if self._tunnel is not None:
+            self._tunnel.client_data(data)
+            return
         reader, waiting = self._reader, len(self._waiting)
         if reader.state is ReadState.IDLE:
             self._deadline = time.monotonic() + self._limits.head_seconds_max
         reader.feed(data)
+        if reader.after_handshake is not None and len(reader.after_handshake) > _AFTER_HANDSHAKE_BYTES_MAX:
+            self.transport.abort()
+            return
         if reader.problem is not None:
             self._closing = True
         elif reader.state is ReadState.BODY:
@@ -125,8 +135,11 @@ class ServerConnection(asyncio.Protocol):
             self._start_next()
 
     def eof_received(self) -> bool:
-        """Close a half-open connection."""
-        return False
+        """Close a half-open connection. A WebSocket stays open until the other direction has ended."""
+        if self._tunnel is None or self._closing:
+            return False
+        self._tunnel.client_finished()
+        return not self.transport.is_closing()
 
     def pause_writing(self) -> None:
         """The write buffer is full: pipelined requests wait until the client has read."""
@@ -150,6 +163,17 @@ class ServerConnection(asyncio.Protocol):
     def closing(self) -> bool:
         """Whether the connection closes after the current response."""
         return self._server.closing
+
+    def switch_protocols(self, tunnel: TunnelListener) -> None:
+        """Pass everything that the client sends to the tunnel."""
+        self._tunnel = tunnel
+        early, self._reader.after_handshake = self._reader.after_handshake, bytearray()
+        if early:
+            tunnel.client_data(bytes(early))
+
+    def set_reading(self, reading: bool) -> None:
+        """Pause or resume reading from the client."""
+        self._flow.set_reading(reading)
 
     def response_complete(self, cycle: ResponseCycle, *, stays_open: bool) -> None:
         """Start the next request, or close."""

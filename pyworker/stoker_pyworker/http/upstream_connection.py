@@ -4,7 +4,7 @@ import asyncio
 import errno
 import socket
 import time
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import httptools
 
@@ -69,6 +69,19 @@ class ResponseSink(Protocol):
         """The response will not be completed."""
 
 
+@runtime_checkable
+class SwitchingSink(ResponseSink, Protocol):
+    """A sink whose request asks for another protocol."""
+
+    def switched(
+        self, head: ResponseHead, connection: "UpstreamConnection", early: bytes
+    ) -> asyncio.Protocol:
+        """The server has agreed (101), and `early` came after its head. Returns who receives the rest.
+
+        The connection belongs to the sink from now on. `connection.lost()` must be called when it is closed.
+        """
+
+
 class ConnectionOwner(Protocol):
     """The pool, as its connections see it."""
 
@@ -91,6 +104,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_complete",
         "_head",
+        "_is_head_request",
         "_parser",
         "_pool",
         "_request",
@@ -109,6 +123,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head: ResponseHead | None = None
         self._request: tuple[bytes, ...] = ()
         """The request, kept on a reused connection to send it again if the server had already closed."""
+        self._is_head_request = False
         self._complete = False
         self._reusable = True
         self.paused = False
@@ -122,6 +137,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head = None
         self._complete = False
         self._request = request if self.reused else ()
+        self._is_head_request = request[0].startswith(b"HEAD ")
         sink.connection = self
         for part in request:
             self.transport.write(part)
@@ -162,6 +178,8 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if isinstance(error, httptools.HttpParserUpgrade) and self._switch(data[error.args[0] :]):
+                return
             self._reusable = False
             if not self._complete:
                 self._fail(UpstreamError("malformed", f"the model server's answer is not HTTP/1.1: {error}"))
@@ -190,6 +208,21 @@ class UpstreamConnection(asyncio.Protocol):
                     "closed", "the model server closed the connection before its answer was complete"
                 )
             )
+
+    def lost(self) -> None:
+        """The connection is closed, after it was given to a sink."""
+        self._pool.discard(self)
+
+    def _switch(self, early: bytes) -> bool:
+        """Give the connection to a sink that has asked for another protocol."""
+        sink, head = self._sink, self._head
+        if head is None or head.status != 101 or not isinstance(sink, SwitchingSink):
+            return False
+        self._sink, self._request = None, ()
+        sink.connection = None
+        self.resume()
+        self.transport.set_protocol(sink.switched(head, self, early))
+        return True
 
     # --- parser callbacks
 
@@ -223,6 +256,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._reusable = self._parser.should_keep_alive()
         if sink is not None:
             sink.head(head)
+        if self._is_head_request:
+            # The parser expects the body that the length announces, so it cannot read another response.
+            self._complete, self._reusable = True, False
 
     def on_body(self, data: bytes) -> None:
         """Deliver a piece of the body."""

@@ -1,7 +1,7 @@
 """Makes the worker ready (log line, probe, benchmark), then watches the model server."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -17,7 +17,7 @@ from stoker_pyworker.model.model_process import ModelProcess
 from stoker_pyworker.model.readiness import LogWatch, Probe
 from stoker_pyworker.model.served_models import ServedModels
 from stoker_pyworker.model.supervisor import ModelSupervisor
-from stoker_pyworker.proxy.routes import PreparedRoute
+from stoker_pyworker.proxy.routes import RouteIndex
 from stoker_wire.security.loopback import is_loopback
 
 log = structlog.get_logger(room="startup")
@@ -35,7 +35,7 @@ class Startup:
         config: WorkerConfig,
         *,
         pool: UpstreamPool,
-        routes: Mapping[bytes, PreparedRoute],
+        routes: RouteIndex,
         health: HealthState,
         gpus: Gpus,
         health_path: str,
@@ -251,7 +251,7 @@ class Startup:
         return await self._benchmark().check_once()
 
     def _benchmark(self) -> Benchmark:
-        return Benchmark(self._pool, self._routes[self._config.benchmark_handler.route.encode()])
+        return Benchmark(self._pool, self._routes.exact[self._config.benchmark_handler.route.encode()])
 
     async def _perf(self) -> float:
         """The worker's perf, from the cache on disk or measured now."""

@@ -10,7 +10,6 @@ from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.proxy import request_envelope
 from stoker_pyworker.proxy.request_envelope import ParsedRequest
 from stoker_pyworker.proxy.routes import PreparedRoute
-from stoker_pyworker.proxy.sessions import Session
 from stoker_pyworker.reporting.request_counts import Outcome, Work
 from stoker_wire.problem import Problem
 from stoker_wire.security.fingerprint import fingerprint
@@ -36,6 +35,13 @@ class ExchangeOwner(Protocol):
         """The model server did not answer a request."""
 
 
+class CallHolder(Protocol):
+    """A session or a job, which holds the counted work of its calls."""
+
+    def call_ended(self, call: "Exchange", outcome: Outcome) -> None:
+        """A call has ended."""
+
+
 class Exchange:
     """Listens to the client (`ResponseListener`), receives from the model (`ResponseSink`) and waits in the queue."""
 
@@ -49,9 +55,9 @@ class Exchange:
         "connection",
         "cycle",
         "entered_at",
+        "holder",
         "parsed",
         "route",
-        "session",
         "status",
         "work",
     )
@@ -63,14 +69,15 @@ class Exchange:
         route: PreparedRoute,
         parsed: ParsedRequest,
         work: Work,
-        session: Session | None,
+        holder: CallHolder | None,
     ) -> None:
         self._owner = owner
         self.cycle = cycle
         self.route = route
         self.parsed = parsed
         self.work = work
-        self.session = session
+        self.holder = holder
+        """The session or job of the call; None: the work counts by itself."""
         self.connection: UpstreamConnection | None = None
         self.status = 0
         self.entered_at = time.perf_counter()
@@ -134,7 +141,7 @@ class Exchange:
         )
         if self.route.calculates:
             parts.append(b"%b: %b\r\n" % (_WORKLOAD_HEADER, repr(self.work.workload).encode()))
-        if head.length is None and status not in BODILESS:
+        if head.length is None and status not in BODILESS and self.cycle.request.method != b"HEAD":
             if self.cycle.request.http_1_0:
                 self.cycle.request.keep_alive = False
             else:
@@ -183,7 +190,7 @@ class Exchange:
     # --- the end
 
     def cancel(self, outcome: Outcome, problem: Problem) -> None:
-        """End the exchange because its session has ended or the worker stops."""
+        """End the exchange because its session or job has ended, or the worker stops."""
         if self._ended:
             return
         self._end(outcome)

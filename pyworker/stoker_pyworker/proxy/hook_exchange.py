@@ -9,11 +9,10 @@ import structlog
 from stoker_pyworker.http.messages import header_fields
 from stoker_pyworker.http.response_cycle import ResponseCycle
 from stoker_pyworker.http.upstream_connection import UpstreamError
-from stoker_pyworker.proxy.exchange import Exchange, ExchangeOwner
+from stoker_pyworker.proxy.exchange import CallHolder, Exchange, ExchangeOwner
 from stoker_pyworker.proxy.hooks import ClientRequest, ModelResponse, as_response, is_streamed, json_response
 from stoker_pyworker.proxy.request_envelope import ParsedRequest
 from stoker_pyworker.proxy.routes import PreparedRoute
-from stoker_pyworker.proxy.sessions import Session
 from stoker_pyworker.reporting.request_counts import Outcome, Work
 from stoker_wire.problem import Problem
 
@@ -32,10 +31,10 @@ class HookExchange(Exchange):
         route: PreparedRoute,
         parsed: ParsedRequest,
         work: Work,
-        session: Session | None,
+        holder: CallHolder | None,
         payload: dict[str, Any] | None,
     ) -> None:
-        super().__init__(owner, cycle, route, parsed, work, session)
+        super().__init__(owner, cycle, route, parsed, work, holder)
         self._payload = payload
         self._view = ClientRequest(cycle)
         self._model: ModelResponse | None = None

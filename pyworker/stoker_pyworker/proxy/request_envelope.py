@@ -13,6 +13,7 @@ import msgspec
 from stoker_pyworker.http.request import Request
 from stoker_wire.parsing.strict_json import DEPTH_MAX, is_too_deep
 from stoker_wire.problem import Problem
+from stoker_wire.websocket import TICKET_PROTOCOL, split_protocols
 
 AUTH_HEADER = b"x-stoker-auth"
 SESSION_HEADER = b"x-stoker-session"
@@ -42,7 +43,7 @@ class Envelope(msgspec.Struct):
 class ParsedRequest:
     """The parts of a request, from either form."""
 
-    __slots__ = ("auth", "body", "content_type", "is_json", "session_id")
+    __slots__ = ("auth", "body", "content_type", "has_body", "is_json", "session_id")
 
     def __init__(
         self,
@@ -58,9 +59,12 @@ class ParsedRequest:
         self.body = body
         self.content_type = content_type
         self.is_json = is_json
+        self.has_body = True
+        """False: the request has no body, and its method needs none."""
 
 
 _JSON = b"application/json"
+_METHODS_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _envelope = msgspec.json.Decoder(Envelope)
 _auth = msgspec.json.Decoder(AuthData)
 
@@ -71,6 +75,8 @@ def parse(request: Request) -> ParsedRequest:
     Raises:
         Problem: 422 if the body is not the envelope, 401 if a raw body has no `X-Stoker-Auth`.
     """
+    if request.method != b"POST" or request.ticket:
+        return _any_method(request)
     header = content_type = None
     for name, value in request.headers:
         if name == AUTH_HEADER:
@@ -93,6 +99,26 @@ def parse(request: Request) -> ParsedRequest:
     return ParsedRequest(
         envelope.auth_data, envelope.session_id, memoryview(envelope.payload), _JSON, is_json=True
     )
+
+
+def _any_method(request: Request) -> ParsedRequest:
+    """A request whose ticket is in the path, in `X-Stoker-Auth` or among the subprotocols of a WebSocket."""
+    header = request.ticket.encode("latin-1") or request.header(AUTH_HEADER)
+    if not header and request.websocket:
+        header = websocket_protocols(request)[1].encode("latin-1")
+    if not header:
+        message = "send the ticket of the /route/ answer in the header X-Stoker-Auth"
+        raise Problem(401, "auth_missing", message)
+    content_type = request.header(b"content-type")
+    parsed = _raw(request, header, content_type or b"application/octet-stream")
+    parsed.has_body = bool(request.body) or request.method in _METHODS_WITH_BODY
+    return parsed
+
+
+def websocket_protocols(request: Request) -> tuple[list[str], str]:
+    """The offered subprotocols for the model server, and the ticket among them; "" without one."""
+    offers = [value.decode("latin-1") for name, value in request.headers if name == b"sec-websocket-protocol"]
+    return split_protocols(offers, TICKET_PROTOCOL)
 
 
 def decode_json(body: bytes | memoryview) -> Any:

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -16,10 +17,12 @@ from stoker_pyworker.model.health import HealthState
 from stoker_pyworker.proxy import request_envelope
 from stoker_pyworker.proxy.exchange import Exchange
 from stoker_pyworker.proxy.hook_exchange import HookExchange
+from stoker_pyworker.proxy.jobs import Job, Jobs
 from stoker_pyworker.proxy.request_envelope import AuthData, ParsedRequest
-from stoker_pyworker.proxy.routes import PreparedRoute
+from stoker_pyworker.proxy.routes import PreparedRoute, RouteIndex
 from stoker_pyworker.proxy.sessions import OnCloseCall, Session, SessionOptions, Sessions
 from stoker_pyworker.proxy.tickets import TicketVerifier
+from stoker_pyworker.proxy.websocket_exchange import WebSocketExchange
 from stoker_pyworker.proxy.worker_queue import RunningRequest, WorkerQueue, expected_wait_seconds
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts, Work
 from stoker_pyworker.ticket_clock import TicketClock
@@ -39,7 +42,8 @@ class RequestProxy:
         config: WorkerConfig,
         *,
         pool: UpstreamPool,
-        routes: Mapping[bytes, PreparedRoute],
+        routes: RouteIndex,
+        jobs: Jobs,
         counts: RequestCounts,
         sessions: Sessions,
         queue: WorkerQueue,
@@ -55,6 +59,7 @@ class RequestProxy:
         self.routes = routes
         self.counts = counts
         self.sessions = sessions
+        self.jobs = jobs
         self.queue = queue
         self.health = health
         self.verifier = verifier
@@ -65,6 +70,7 @@ class RequestProxy:
         self._on_model_failed = on_model_failed
         self._on_idle = on_idle
         self._tolerance = config.cost_tolerance
+        self._websocket_seconds_max = config.job_seconds_max
         self._parallel = any(handler.allow_parallel_requests for handler in config.handlers)
 
     def handle(self, route: PreparedRoute, request: Request, cycle: ResponseCycle) -> None:
@@ -75,35 +81,67 @@ class RequestProxy:
         """
         parsed = request_envelope.parse(request)
         session: Session | None = None
+        job: Job | None = None
         if parsed.session_id is not None:
             session = self.sessions.use(parsed.session_id, parsed.auth.ticket)
             _, payload = route.prepare(parsed, 0.0)
             work = Work(session.work.request_idx, 0.0)
+        elif route.in_job and (job := self.jobs.find(parsed.auth.ticket)) is not None:
+            workload, payload = route.prepare(parsed, job.cost)
+            self.jobs.use(job, workload)
+            work = Work(job.work.request_idx, workload)
         else:
             ticket, work = self.authorize(parsed.auth)
+            cost = work.workload
             try:
-                _check_harmless(ticket, route, parsed)
-                work.workload, payload = route.prepare(parsed, work.workload)
+                _check_harmless(ticket, request, parsed)
+                work.workload, payload = route.prepare(parsed, cost)
                 self._check_cost(ticket, work)
                 self._check_queue(route)
             except Problem:
                 self.counts.reject(work)
                 raise
             self.use_ticket(ticket)
-            self.counts.accept(work)
-        exchange: Exchange
-        if route.answers_with_hook:
-            exchange = HookExchange(self, cycle, route, parsed, work, session, payload)
-        else:
-            exchange = Exchange(self, cycle, route, parsed, work, session)
+            if route.in_job and parsed.auth.ticket:
+                work, job = self._open_job(parsed.auth.ticket, work, cost)
+            else:
+                self.counts.accept(work)
+        exchange = self._exchange(route, cycle, parsed, work, session or job, payload)
         if session is not None:
             session.running.add(exchange)
+        elif job is not None:
+            job.start_call(exchange, work.workload)
         self.active.add(exchange)
         cycle.listener = exchange
         if route.parallel:
             exchange.start()
         else:
             self.queue.join(exchange)
+
+    def _open_job(self, ticket: str, first: Work, cost: float) -> tuple[Work, Job]:
+        """A job with the cost of its ticket as load, and the work of its first call, which adds none."""
+        cost = max(cost, first.workload)  # without tickets, no cost bounds the workload
+        whole = Work(first.request_idx, cost)
+        self.counts.accept(whole)
+        job = self.jobs.open(ticket, whole, cost)
+        self.jobs.use(job, first.workload)
+        return first, job
+
+    def _exchange(
+        self,
+        route: PreparedRoute,
+        cycle: ResponseCycle,
+        parsed: ParsedRequest,
+        work: Work,
+        holder: Session | Job | None,
+        payload: dict[str, Any] | None,
+    ) -> Exchange:
+        if route.websocket:
+            seconds_max = self._websocket_seconds_max if holder is None else None
+            return WebSocketExchange(self, cycle, route, parsed, work, holder, seconds_max=seconds_max)
+        if route.answers_with_hook:
+            return HookExchange(self, cycle, route, parsed, work, holder, payload)
+        return Exchange(self, cycle, route, parsed, work, holder)
 
     def authorize(self, auth: AuthData) -> tuple[Ticket | None, Work]:
         """The ticket, and the work that it allows. The ticket is not marked as used yet.
@@ -146,10 +184,10 @@ class RequestProxy:
         """
         if options.on_close_route is None:
             return None
-        route = self.routes.get(options.on_close_route.encode())
+        route = self.routes.exact.get(options.on_close_route.encode())
         if route is None or route.answers_with_hook:
             known = ", ".join(
-                path.decode() for path, each in self.routes.items() if not each.answers_with_hook
+                path.decode() for path, each in self.routes.exact.items() if not each.answers_with_hook
             )
             raise Problem(
                 422,
@@ -204,8 +242,8 @@ class RequestProxy:
         self.active.discard(exchange)
         if not exchange.route.parallel:
             self.queue.leave(exchange)
-        if exchange.session is not None:
-            exchange.session.running.discard(exchange)
+        if exchange.holder is not None:
+            exchange.holder.call_ended(exchange, outcome)
         else:
             self.counts.finish(exchange.work, outcome)
         if not self.active:
@@ -243,15 +281,15 @@ class RequestProxy:
             )
 
 
-def _check_harmless(ticket: Ticket | None, route: PreparedRoute, parsed: ParsedRequest) -> None:
+def _check_harmless(ticket: Ticket | None, request: Request, parsed: ParsedRequest) -> None:
     """Refuse a request whose earlier copies broke workers.
 
     Raises:
         Problem: 422.
     """
-    if ticket is None or not ticket.b:
+    if ticket is None or not ticket.b or not parsed.has_body:
         return
-    if fingerprint(route.config.route, bytes(parsed.body))[:TICKET_CHARS] in ticket.b:
+    if fingerprint(request.path.decode("latin-1"), bytes(parsed.body))[:TICKET_CHARS] in ticket.b:
         raise Problem(
             422,
             "request_breaks_workers",

@@ -1,6 +1,7 @@
-"""A configured route: runs its hooks on a payload and builds the request to the model."""
+"""Configured routes: finds the one of a request, runs its hooks on a payload and builds the request to the model."""
 
 import json
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from stoker_pyworker.http.request import Request
 from stoker_pyworker.proxy import multipart, request_envelope
 from stoker_pyworker.proxy.request_envelope import AUTH_HEADER, SESSION_HEADER, ParsedRequest
 from stoker_wire.parsing.strict_json import NotJson, parse_answer
+from stoker_wire.path_pattern import RouteTable
 from stoker_wire.problem import Problem
 from stoker_wire.workload import ServedRoute, WorkloadRule
 
@@ -32,6 +34,11 @@ _NOT_FORWARDED = HOP_BY_HOP | {
 }
 """Hop-by-hop fields, fields that the worker sets, and the client's credentials."""
 
+_NOT_FORWARDED_BY_WEBSOCKET = _NOT_FORWARDED | {b"origin", b"sec-websocket-protocol"}
+"""The ticket admits a page of any origin, and a model server would compare the origin with its own address."""
+_BODILESS_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_OWN_PREFIXES = (b"/pyworker/", b"/session/")
+"""A pattern of a route does not cover these paths."""
 _PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive"})
 _JOIN_BYTES_MAX = 256 * 1024
 """Smaller bodies are joined with the head for one write; larger ones are not copied."""
@@ -42,7 +49,10 @@ class PreparedRoute:
 
     def __init__(self, config: HandlerConfig, authority: bytes) -> None:
         self.config = config
-        self.path = config.route.encode()
+        self.pattern = config.pattern
+        self.methods = config.methods
+        self.websocket = config.websocket
+        self.in_job = config.in_job
         self._authority = authority
         self.parallel = config.allow_parallel_requests
         self.max_queue_time = config.max_queue_time
@@ -53,12 +63,20 @@ class PreparedRoute:
         self._rule = calculator if isinstance(calculator, WorkloadRule) else None
         self.calculates = self._rule is None and (calculator is not None or config.payload_class is not None)
         """Only this worker can compute the workload, so its responses name it."""
+        self._is_free = config.in_job and (config.websocket or _BODILESS_METHODS.issuperset(config.methods))
         self._reads_payload = changes or calculator is not None or config.remote_function is not None
 
     @property
     def served(self) -> ServedRoute:
         """The route as the worker reports it."""
-        return ServedRoute(path=self.config.route, rule=self._rule, calculated=self.calculates)
+        return ServedRoute(
+            path=self.config.route,
+            methods=self.methods,
+            websocket=self.websocket,
+            in_job=self.in_job,
+            rule=self._rule,
+            calculated=self.calculates,
+        )
 
     def prepare(self, parsed: ParsedRequest, cost: float) -> tuple[float, JsonObject | None]:
         """Run the hooks: the workload, and the decoded payload if a hook needed it. Updates `parsed.body`.
@@ -67,7 +85,9 @@ class PreparedRoute:
             Problem: 422, the payload is not valid for the hooks.
         """
         if not self._reads_payload:
-            return cost, None
+            return (0.0 if self._is_free else cost), None
+        if not parsed.has_body:
+            return (self.workload({}, cost) if self._rule is None else self._rule.workload(None)), None
         try:
             payload = request_envelope.decode_json(parsed.body)
         except Problem:
@@ -145,26 +165,89 @@ class PreparedRoute:
 
     def upstream_request(self, request: Request, parsed: ParsedRequest) -> tuple[bytes, ...]:
         """The request to the model server, as bytes."""
-        lines = [b"POST ", self.path]
+        lines = [request.method, b" ", request.path]
         if request.query:
             query = without_key(request.query)
             if query:
                 lines += (b"?", query)
         lines += (b" HTTP/1.1\r\nhost: ", self._authority, b"\r\n")
         named: frozenset[bytes] = frozenset()
+        dropped = _NOT_FORWARDED if not request.websocket else _NOT_FORWARDED_BY_WEBSOCKET
         for name, value in request.headers:
-            if name not in _NOT_FORWARDED:
+            if name not in dropped:
                 lines += (name, b": ", value, b"\r\n")
             elif name == b"connection" and value not in _PLAIN_CONNECTION:
                 named = named_by_connection(request.headers)
         if named:
             lines = _without(lines, named)
+        if not parsed.has_body:
+            lines.append(self._handshake(request) if request.websocket else b"\r\n")
+            return (b"".join(lines),)
         body = parsed.body
         lines += (b"content-type: ", parsed.content_type, b"\r\ncontent-length: %d\r\n\r\n" % len(body))
         if len(body) <= _JOIN_BYTES_MAX:
             lines.append(bytes(body))
             return (b"".join(lines),)
         return b"".join(lines), bytes(body)
+
+    def _handshake(self, request: Request) -> bytes:
+        """The last header fields of a WebSocket handshake."""
+        lines = [b"connection: Upgrade\r\nupgrade: websocket\r\n"]
+        protocols, _ = request_envelope.websocket_protocols(request)
+        if protocols:
+            lines += (b"sec-websocket-protocol: ", ", ".join(protocols).encode("latin-1"), b"\r\n")
+        return b"".join([*lines, b"\r\n"])
+
+
+class RouteIndex:
+    """Finds the route of a request. Most requests are POST to an exact path, found by one lookup."""
+
+    def __init__(self, routes: Iterable[PreparedRoute]) -> None:
+        self._table = RouteTable(routes)
+        self.exact = {
+            route.config.route.encode(): route
+            for route in self._table.routes
+            if route.pattern.is_exact and not route.websocket and "POST" in route.methods
+        }
+        """Routes that take POST at one path, by that path."""
+        self.paths = {route.config.route.encode() for route in self._table.routes if route.pattern.is_exact}
+        """Paths of routes without variables. They win over the worker's own."""
+
+    def __repr__(self) -> str:
+        return f"<RouteIndex {self._table!r}>"
+
+    def __iter__(self) -> Iterator[PreparedRoute]:
+        return iter(self._table.routes)
+
+    def find(self, request: Request) -> PreparedRoute | None:
+        """The route of the request."""
+        if request.method == b"POST" and (route := self.exact.get(request.path)) is not None:
+            return route
+        if request.path.startswith(_OWN_PREFIXES):
+            return None
+        method, path = request.method.decode("latin-1"), request.path.decode("latin-1")
+        return self._table.find(method, path, websocket=request.websocket)
+
+    def refusal(self, request: Request) -> Problem:
+        """The problem of a request without a route."""
+        path = request.path.decode("latin-1")
+        allowed = () if request.path.startswith(_OWN_PREFIXES) else self._table.allowed(path)
+        if not allowed:
+            return Problem(404, "route_unknown", "this worker serves no such path")
+        if request.websocket:
+            message = "this path takes no WebSocket; send an HTTP request, without Upgrade"
+            return Problem(400, "upgrade_unsupported", message)
+        method = request.method.decode("latin-1")
+        if method in allowed:
+            message = "this path takes a WebSocket handshake: Upgrade, and one Sec-WebSocket-Key"
+            return Problem(426, "websocket_expected", message, headers={"Upgrade": "websocket"})
+        return method_problem(*allowed)
+
+
+def method_problem(*allowed: str) -> Problem:
+    """The problem of a method that the path does not take."""
+    names = ", ".join(allowed)
+    return Problem(405, "method_wrong", f"expected method {names}", headers={"Allow": names})
 
 
 def multipart_fields(typed: Any) -> dict[str, Any] | None:

@@ -110,6 +110,10 @@ class Session:
         self.expires_at = self.created_at + options.lifetime
         self.running: set[Cancellable] = set()
 
+    def call_ended(self, call: Cancellable, outcome: Outcome) -> None:
+        """A request of the session has ended."""
+        self.running.discard(call)
+
     def record(self) -> dict[str, Any]:
         """The response of `/session/get`."""
         return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -110,9 +110,20 @@ class RequestAttempts:
         Raises:
             StokerError: see `stoker.errors`; RequestTimedOut after `timeout_seconds`.
         """
+        return await self._bounded(self._run(finish), timeout_seconds)
+
+    async def place(self, *, timeout_seconds: float | None) -> Placement:
+        """Wait for a worker, and send it nothing.
+
+        Raises:
+            StokerError: see `stoker.errors`; RequestTimedOut after `timeout_seconds`.
+        """
+        return await self._bounded(self._find_worker(), timeout_seconds)
+
+    async def _bounded(self, work: Coroutine[Any, Any, T], timeout_seconds: float | None) -> T:
         try:
             async with asyncio.timeout(timeout_seconds) as limit:
-                return await self._run(finish)
+                return await work
         except TimeoutError:
             if not limit.expired():
                 raise

@@ -9,8 +9,17 @@ from typing import Any
 import httpx
 
 from stoker.engine import problem_of
-from stoker.errors import ModelError, SessionClosed, StokerError, Unauthorised, WorkerFailed
+from stoker.errors import (
+    CertificateNotTrusted,
+    ModelError,
+    SessionClosed,
+    StokerError,
+    Unauthorised,
+    WorkerFailed,
+)
+from stoker.settings import CA_VARIABLE
 from stoker_wire.parsing.strict_json import NotJson, parse_answer
+from stoker_wire.security.certificate_faults import certificate_fault
 
 _TICKET_CODES = frozenset({"auth_missing", "session_foreign"})
 """Codes of a worker's 401 that are about the ticket, besides `ticket_…`."""
@@ -39,6 +48,12 @@ class AttemptError:
 
 def classify_transport_error(fault: Exception, worker_url: str, attempts: int) -> AttemptError:
     """The class of a connection that could not be made, or broke."""
+    if (reason := certificate_fault(fault)) is not None:
+        message = (
+            f"the certificate of the worker {worker_url} is not trusted: {reason}; give the worker a certificate of the "
+            f"engine's authority, or name its issuer's certificate in {CA_VARIABLE}"
+        )
+        return AttemptError(ErrorKind.FINAL, CertificateNotTrusted(message))
     cause = str(fault) or type(fault).__name__
     if isinstance(fault, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
         sentence = f"the worker {worker_url} could not be reached ({cause})"

@@ -56,6 +56,14 @@ class RequestSender:
         attempts.progress.status = RequestStatus.COMPLETE
         return result
 
+    async def place(self, request: Request) -> Placement:
+        """Wait for a worker without sending it anything.
+
+        Raises:
+            StokerError: see `stoker.errors`.
+        """
+        return await self._attempts(request).place(timeout_seconds=self._timeout(request))
+
     def stream(
         self, request: Request, *, idle_timeout: float | None, session: SessionWorker | None = None
     ) -> Stream:

@@ -147,8 +147,9 @@ async def pyworker(
     config = WorkerConfig(
         model_server_url="http://127.0.0.1",
         model_server_port=model.server.port,
-        model_healthcheck_url="/health",
-        handlers=_handlers(**options.pop("chat", {})),
+        model_healthcheck_url=options.pop("health", "/health"),
+        handlers=options.pop("handlers", None) or _handlers(**options.pop("chat", {})),
+        **options.pop("config", {}),
     )
     environment = Environment(
         **{
@@ -161,9 +162,10 @@ async def pyworker(
         }
         | changes
     )
+    host = options.pop("host", "127.0.0.1")
     await asyncio.to_thread(folder.mkdir, exist_ok=True)
     life = WorkerRuntime(config, environment, Limits(body_bytes_max=config.body_bytes_max), directory=folder)
-    task = asyncio.ensure_future(life.serve("127.0.0.1"))
+    task = asyncio.ensure_future(life.serve(host))
     try:
         known = stage.server.engine.directory.named(endpoint.name)
         members = [*known.memo.model_dump(mode="json")["members"], double.member()]

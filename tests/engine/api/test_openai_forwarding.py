@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
+from engine.routing.endpoint import Endpoint
 from tests.engine.api.model_server import MODEL, ModelServer, pyworker
 from tests.engine.api.test_openai import ModelWorker, path
 from tests.engine.conftest import EndpointDouble, Stage
@@ -113,9 +114,15 @@ async def test_a_request_is_booked_with_the_workload_that_the_worker_computes(
     known = stage.server.engine.directory.named(endpoint.name)
     for tokens, load in ((4000, 4000), (7, 7), (None, 100)):
         payload = CHAT if tokens is None else CHAT | {"max_tokens": tokens}
-        assert known.served.workload("/v1/chat/completions", payload, 0) == load
+        assert workload_of(known, payload) == load
         async with begin(stage, endpoint, payload) as response:
             assert response.status == 200, await response.text()
+
+
+def workload_of(known: Endpoint, payload: dict[str, object]) -> float:
+    """The workload that the engine expects of a chat."""
+    served, chat = known.served, "/v1/chat/completions"
+    return served.workload(served.find("POST", chat), chat, payload, 0)
 
 
 async def test_a_workload_of_the_users_own_code_is_taken_from_the_refusal_and_learned(
@@ -129,7 +136,7 @@ async def test_a_workload_of_the_users_own_code_is_taken_from_the_refusal_and_le
             assert "X-Stoker-Workload" not in response.headers
         assert life.counts.totals().rejected == 1500, "refused once"
         known = stage.server.engine.directory.named(endpoint.name)
-        assert known.served.workload("/v1/chat/completions", {"max_tokens": 10}, 0) == 30
+        assert workload_of(known, {"max_tokens": 10}) == 30
         async with begin(stage, endpoint, CHAT | {"max_tokens": 900}) as response:
             assert response.status == 200
         assert life.counts.totals().rejected == 1500, "not again"

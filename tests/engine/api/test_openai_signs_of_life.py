@@ -71,7 +71,7 @@ show(said)
 async def test_a_wait_that_ends_without_a_worker_is_an_error_in_the_stream(
     bare_stage: Stage, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.api.openai_api.WAIT_SECONDS_MAX", 0.3)
+    monkeypatch.setattr("engine.api.openai_queue.WAIT_SECONDS_MAX", 0.3)
     await bare_stage.start_engine(timing=Timing(watch_seconds=0.05, hold_seconds=0.3))
     endpoint = await bare_stage.endpoint()
     await endpoint.script(groups=[1], wait_code="no_capacity", wait_reason="no offer fits", wait_until=4e9)

@@ -77,7 +77,7 @@ async def test_who_hangs_up_takes_nobody_elses_place(stage: Stage) -> None:
 async def test_a_client_told_that_there_is_no_worker_leaves_no_place_behind(
     bare_stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.api.openai_api.WAIT_SECONDS_MAX", 0.0)
+    monkeypatch.setattr("engine.api.openai_queue.WAIT_SECONDS_MAX", 0.0)
     await bare_stage.start_engine(timing=Timing(watch_seconds=0.05, hold_seconds=0.05))
     endpoint = await bare_stage.endpoint()
     with outcomes(bare_stage) as told:

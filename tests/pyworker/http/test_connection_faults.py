@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import json
+import random
 import socket
 import time
 import tracemalloc
 
 import pytest
+from aiohttp import web
 
 from stoker_pyworker import BenchmarkConfig, HandlerConfig, WorkerConfig
 from stoker_pyworker.http.client import fetch
@@ -371,6 +373,30 @@ async def test_a_request_that_the_server_did_not_read_before_it_closed_is_sent_a
     assert ClosingServer.answered == 19
     pool.close()
     server.close()
+
+
+async def test_a_server_that_closes_idle_connections_sooner_than_the_pool_fails_no_request():
+    """The server closes after 20 ms; the requests come about when it does."""
+    handled = 0
+
+    async def handle(_):
+        nonlocal handled
+        handled += 1
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_post("/", handle)
+    runner = web.AppRunner(app, keepalive_timeout=0.02, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    pool = UpstreamPool(f"http://127.0.0.1:{runner.addresses[0][1]}")
+    draw = random.Random(1)
+    for _ in range(100):
+        assert (await fetch(pool, "POST", "/", b"{}", seconds_max=ANSWER_SECONDS)).status == 200
+        await asyncio.sleep(draw.uniform(0.018, 0.023))
+    assert handled == 100
+    pool.close()
+    await runner.cleanup()
 
 
 async def test_the_host_field_of_an_ipv6_address_has_brackets():

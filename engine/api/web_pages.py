@@ -1,0 +1,54 @@
+"""Calls of web pages that an endpoint's `allowed_origins` name (CORS). Without them, pages of other origins may not call."""
+
+from aiohttp import web
+
+from engine.engine import Engine
+from engine.proxy.errors import JOBS, PREFIX
+
+_OPEN_TO_PAGES = (PREFIX, JOBS)
+_PREFLIGHT_SECONDS = "600"
+_CORS_ORIGIN = web.RequestKey("cors_origin", str)
+
+
+class WebPages:
+    """Which pages may call, and what their browsers need to see."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def allows(self, request: web.Request) -> bool:
+        """Whether the request comes from a web page that the endpoint's `allowed_origins` name."""
+        origin = request.headers.get("Origin")
+        prefix = next((each for each in _OPEN_TO_PAGES if request.path.startswith(each)), None)
+        if origin is None or prefix is None:
+            return False
+        endpoint = self._engine.directory.named(request.path[len(prefix) :].partition("/")[0])
+        if endpoint is None or not {origin, "*"} & set(endpoint.config.allowed_origins):
+            return False
+        request[_CORS_ORIGIN] = origin
+        return True
+
+    @staticmethod
+    async def add_cors(request: web.Request, response: web.StreamResponse) -> None:
+        """Let the page read the answer; for `Application.on_response_prepare`."""
+        origin = request.get(_CORS_ORIGIN)
+        if origin is not None:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Expose-Headers"] = "*"
+            response.headers.add("Vary", "Origin")
+
+
+def is_preflight(request: web.Request) -> bool:
+    """Whether a browser asks what a page may send."""
+    return request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+
+
+def preflight_answer(request: web.Request) -> web.Response:
+    """The answer to a preflight."""
+    asked = request.headers.get("Access-Control-Request-Headers", "")
+    allowed = {
+        "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE",
+        "Access-Control-Allow-Headers": asked or "Authorization, Content-Type",
+        "Access-Control-Max-Age": _PREFLIGHT_SECONDS,
+    }
+    return web.Response(status=204, headers=allowed if _CORS_ORIGIN in request else None)

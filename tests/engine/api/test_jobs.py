@@ -1,0 +1,296 @@
+"""Jobs and WebSockets through the engine, with a real worker before a server with ComfyUI's API."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from engine.app import Server
+from stoker_pyworker.worker import WorkerRuntime
+from tests.comfyui import PNG, ComfyUI, comfyui_handlers, make_image
+from tests.engine.api.model_server import pyworker
+from tests.engine.conftest import ALICE, BOB, EndpointDouble, Stage
+from tests.engine.standin import until
+
+PAGE = "https://images.example.com"
+
+
+class ComfyModel:
+    """ComfyUI as the model server of `pyworker`."""
+
+    def __init__(self) -> None:
+        self.comfyui = ComfyUI()
+        self.server = self
+        self.port = 0
+
+    async def start_server(self) -> None:
+        await self.comfyui.start()
+        self.port = self.comfyui.port
+
+    async def close(self) -> None:
+        await self.comfyui.stop()
+
+
+class Place:
+    """An endpoint with one worker."""
+
+    def __init__(
+        self, stage: Stage, endpoint: EndpointDouble, comfyui: ComfyUI, worker: WorkerRuntime
+    ) -> None:
+        self.stage, self.endpoint, self.comfyui, self.worker = stage, endpoint, comfyui, worker
+        self.http = stage.http
+        self.door = f"{stage.server.url}/openai/{endpoint.name}"
+        self.key = {"Authorization": f"Bearer {endpoint.key}"}
+
+    async def other_engine(self) -> Server:
+        """A second engine, which knows the worker from the endpoint's memo."""
+        member = self.endpoint.worker().member(u=f"http://127.0.0.1:{self.worker.port}")
+        await self.endpoint.script(members=[member])
+        other = await self.stage.start_engine()
+
+        def known() -> bool:
+            endpoint = other.engine.directory.named(self.endpoint.name)
+            return endpoint is not None and any(each.route_url for each in endpoint.workers.values())
+
+        await until(known, "the engine knows the worker")
+        return other
+
+    async def open(self, **headers: str) -> dict[str, object]:
+        url = f"{self.stage.server.url}/job/{self.endpoint.name}"
+        async with self.http.post(url, headers=self.key | headers) as answered:
+            assert answered.status == 201, await answered.text()
+            return await answered.json()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def place(stage: Stage, tmp_path: Path) -> AsyncIterator[Place]:
+    endpoint = await stage.endpoint(allowed_origins=[PAGE])
+    model = ComfyModel()
+    async with pyworker(
+        stage, endpoint, model, tmp_path / "worker", handlers=comfyui_handlers(), health="/queue"
+    ) as worker:
+        yield Place(stage, endpoint, model.comfyui, worker)
+
+
+async def test_a_client_of_comfyui_works_with_the_address_of_a_job_and_without_a_key(place: Place) -> None:
+    job = await place.open()
+    assert job["cost"] == 100, "the default of the largest rule among the job's routes"
+    for base in (job["url"], (await place.open())["worker_url"]):
+        images, events = await make_image(place.http, base)
+        assert images == [PNG]
+        assert events[-1]["data"]["node"] is None
+    served = {"routes_given": 2}
+    counters = place.stage.server.engine.directory.named(place.endpoint.name).counters
+    assert {name: getattr(counters, name) for name in served} == served
+    async with place.http.delete(job["url"]) as answered:
+        assert (answered.status, (await answered.json())["ended"]) == (200, True)
+    async with place.http.get(f"{job['url']}/history/1") as answered:
+        assert (answered.status, (await answered.json())["error"]) == (401, "ticket_used")
+
+
+async def test_another_engine_serves_the_same_job(place: Place) -> None:
+    job = await place.open()
+    other = await place.other_engine()
+    base = str(job["url"]).replace(place.stage.server.url, other.url)
+    async with place.http.get(f"{base}/history/1") as answered:
+        assert (answered.status, await answered.json()) == (200, {})
+
+
+async def test_a_job_needs_a_key_to_open_and_a_ticket_of_its_endpoint_for_its_calls(place: Place) -> None:
+    url = f"{place.stage.server.url}/job/{place.endpoint.name}"
+    for headers, status in (
+        ({}, 401),
+        ({"Authorization": f"Bearer {BOB}"}, 404),
+        ({"Authorization": "Bearer x"}, 401),
+    ):
+        async with place.http.post(url, headers=headers) as answered:
+            assert answered.status == status
+    async with place.http.post(url, headers={"Authorization": f"Bearer {ALICE}"}) as answered:
+        job = await answered.json()
+    ticket = job["url"].rpartition("/")[2]
+    body, _, mac = ticket.partition(".")
+    seen = len(place.comfyui.seen)
+    other = await place.stage.endpoint()
+    for bad in (
+        f"{url}/x/history/1",
+        f"{url}/{body}/history/1",
+        f"{url}/{body}.{mac[::-1]}/history/1",
+        f"{url}/{body[:-4]}AAAA.{mac}/history/1",
+        f"{place.stage.server.url}/job/none/{ticket}/history/1",
+    ):
+        async with place.http.get(bad, headers=place.key) as answered:
+            assert (answered.status, (await answered.json())["error"]) == (401, "ticket_forged")
+    async with place.http.get(f"{place.stage.server.url}/job/{other.name}/{ticket}/history/1") as answered:
+        assert answered.status == 410
+    assert len(place.comfyui.seen) == seen
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["history/..%2fadmin", "files/%2e%2e/admin", "files/a/%252e%252e/%252e%252e/admin", "admin", "queue"],
+)
+async def test_a_job_reaches_only_the_routes_of_jobs(place: Place, path: str) -> None:
+    job = await place.open()
+    seen = len(place.comfyui.seen)
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.stage.server.port)
+    target = str(job["url"]).removeprefix(place.stage.server.url)
+    writer.write(f"GET {target}/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+    head = await reader.readline()
+    assert head.split()[1] in (b"404", b"403")
+    writer.close()
+    assert [target for _, target in place.comfyui.seen[seen:] if target != "/queue"] == []
+
+
+async def test_paths_and_query_strings_pass_unchanged(place: Place) -> None:
+    job = await place.open()
+    for target in ("/files/a%20b/%C3%A9+c.png?x=1&x=2&y=%2F..%2F&z", "/view?filename=a%26b.png&q=..%2f.."):
+        for base, headers in ((job["url"], {}), (place.door, place.key)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", place.stage.server.port)
+            path = str(base).removeprefix(place.stage.server.url) + target
+            lines = [
+                f"GET {path} HTTP/1.1",
+                "Host: 127.0.0.1",
+                "Connection: close",
+                *(f"{k}: {v}" for k, v in headers.items()),
+            ]
+            writer.write("\r\n".join([*lines, "", ""]).encode())
+            assert (await reader.readline()).split()[1] == b"200"
+            writer.close()
+            assert place.comfyui.seen[-1] == ("GET", target)
+
+
+async def test_any_method_that_a_route_takes_passes_the_openai_address(place: Place) -> None:
+    for method, path, status in (
+        ("GET", "/history/1", 200),
+        ("HEAD", "/view?filename=a.png", 200),
+        ("OPTIONS", "/prompt", 204),
+        ("GET", "/prompt", 200),
+        ("DELETE", "/prompt", 405),
+        ("GET", "/history", 404),
+    ):
+        async with place.http.request(method, place.door + path, headers=place.key) as answered:
+            assert answered.status == status, (method, path, await answered.text())
+            if status == 405:
+                assert answered.headers["Allow"] == "GET, POST, HEAD, OPTIONS"
+            if method == "HEAD":
+                assert answered.headers["Content-Length"] == str(len(PNG))
+
+
+async def test_one_websocket_passes_the_openai_address_with_its_pings_and_close_codes(place: Place) -> None:
+    url = f"{place.door}/echo"
+    async with place.http.ws_connect(
+        url, headers=place.key, autoping=False, compress=15, max_msg_size=0
+    ) as socket:
+        assert socket.compress == 15
+        await socket.send_bytes(bytes(3 * 2**20))
+        assert len((await socket.receive()).data) == 3 * 2**20
+        await socket.ping(b"there?")
+        assert (await socket.receive())[:2] == (aiohttp.WSMsgType.PONG, b"there?")
+        await socket.send_str("close 4001")
+        closed = await socket.receive()
+        assert (closed.data, closed.extra) == (4001, "as asked")
+    await until(lambda: not place.worker.proxy.active, "the worker has ended the WebSocket")
+
+
+async def test_a_page_sends_its_key_as_a_subprotocol(place: Place) -> None:
+    for offers, chosen in ((("stoker",), "stoker"), (("chat",), "chat")):
+        protocols = (*offers, f"openai-insecure-api-key.{place.endpoint.key}")
+        async with place.http.ws_connect(f"{place.door}/echo", protocols=protocols) as socket:
+            assert socket.protocol == chosen
+    assert not any(place.endpoint.key in str(headers) for headers in place.comfyui.headers)
+
+
+async def test_pages_of_other_origins_open_no_websocket(place: Place) -> None:
+    job = await place.open()
+    for url, headers in ((f"{place.door}/echo", place.key), (f"{job['url']}/echo", {})):
+        for origin in ("https://evil.example", "null"):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await place.http.ws_connect(url, headers=headers | {"Origin": origin})
+            assert refused.value.status == 403
+        async with place.http.ws_connect(url, headers=headers | {"Origin": PAGE}) as socket:
+            await socket.send_str("hello")
+            assert (await socket.receive()).data == "hello"
+
+
+async def test_without_a_key_no_websocket_opens_and_no_worker_is_asked(place: Place) -> None:
+    seen = len(place.comfyui.seen)
+    for url in (f"{place.door}/echo", f"{place.door}/prompt", f"{place.stage.server.url}/echo"):
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await place.http.ws_connect(url)
+        assert refused.value.status in (400, 401)
+    assert [target for _, target in place.comfyui.seen[seen:] if target != "/queue"] == []
+
+
+async def test_the_answer_of_a_model_that_refuses_a_websocket_is_passed_on(place: Place) -> None:
+    headers = place.key | {
+        "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+    }  # fmt: skip
+    async with place.http.get(f"{place.door}/refuses", headers=headers) as answered:
+        assert (answered.status, answered.headers["X-Why"]) == (403, "full")
+        assert answered.headers["Connection"] == "close"
+        assert await answered.json() == {"detail": "no more sockets"}
+
+
+async def test_a_model_that_drops_a_websocket_is_seen_as_a_failure(place: Place) -> None:
+    async with place.http.ws_connect(f"{place.door}/drops", headers=place.key) as socket:
+        closed = await socket.receive()
+        assert (closed.type, closed.data) == (aiohttp.WSMsgType.CLOSE, 1011)
+
+
+async def test_a_client_that_disappears_ends_the_websocket_at_the_model(place: Place) -> None:
+    socket = await place.http.ws_connect(f"{place.door}/echo", headers=place.key)
+    cut = place.comfyui.cut
+    socket._response.connection.transport.abort()
+    await until(lambda: place.comfyui.cut == cut + 1, "the model sees the end")
+    await until(lambda: not place.worker.proxy.active, "the worker has ended it")
+
+
+async def test_a_client_that_has_sent_its_last_byte_still_gets_the_answer(place: Place) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.stage.server.port)
+    path = place.door.removeprefix(place.stage.server.url)
+    writer.write(
+        f"GET {path}/echo HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Authorization: Bearer {place.endpoint.key}\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    writer.write(b"\x81\x85\0\0\0\0hello" + b"\x88\x82\0\0\0\0" + (4003).to_bytes(2))
+    writer.write_eof()
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    assert answer == b"\x81\x05hello" + b"\x88\x02" + (1000).to_bytes(2)
+    writer.close()
+    await until(lambda: not place.worker.proxy.active, "the worker has ended it")
+
+
+async def test_a_stopping_engine_closes_websockets_as_going_away(place: Place) -> None:
+    other = await place.other_engine()
+    job = await place.open()
+    base = str(job["url"]).replace(place.stage.server.url, other.url)
+    async with place.http.ws_connect(f"{base}/echo") as socket:
+        place.stage.servers.remove(other)
+        closing = asyncio.create_task(other.close())
+        closed = await socket.receive()
+        assert (closed.data, closed.extra) == (1001, "engine_stopping")
+    await closing
+
+
+async def test_a_handshake_with_a_body_is_refused(place: Place) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.stage.server.port)
+    path = place.door.removeprefix(place.stage.server.url)
+    smuggled = "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    writer.write(
+        f"GET {path}/echo HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Authorization: Bearer {place.endpoint.key}\r\nSec-WebSocket-Version: 13\r\n"
+        f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nContent-Length: 3\r\n\r\nabc{smuggled}".encode()
+    )
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 4") == 1
+    assert b"HTTP/1.1 200" not in answer
+    writer.close()
