@@ -4,7 +4,8 @@ import structlog
 from temporalio import activity
 
 from controller.effects import Decision
-from controller.whatif.advice import Advice, advance, is_news
+from controller.whatif.advice import Advice
+from controller.whatif.compare import advance, is_news
 from policy.planning.deletion import plan_deletion
 from policy.planning.plan_validation import drop_faulty
 from policy.planning.planner import plan as decide

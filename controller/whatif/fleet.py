@@ -3,12 +3,13 @@
 `controller.whatif.replay` advances it.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple, Self
 
 from policy.capacity.performance import PerfEstimates
 from policy.state.observation import Memory, Observation
-from policy.state.worker import Goal, Worker
+from policy.state.worker import Drain, Goal, Worker
 from stoker_wire.states import GPU_BILLED, STORAGE_UNBILLED
 from stoker_wire.states import WorkerState as S
 
@@ -54,6 +55,10 @@ class WhatIfTotals:
     starts: int = 0
     creates: int = 0
     stops: int = 0
+
+    def rounded(self) -> Self:
+        """With six digits after the point, to limit its size."""
+        return replace(self, **{each.name: round(getattr(self, each.name), 6) for each in fields(self)})
 
     @property
     def dollars_per_hour(self) -> float:
@@ -110,14 +115,46 @@ class WhatIfFleet:
 
 def whatif_fleet(seen: Observation) -> WhatIfFleet:
     """A simulated fleet that begins as a copy of the live fleet."""
-    perfs = PerfEstimates.of(seen.workers, seen.learned)
-    machines = (_machine(worker, perfs.worker(worker)) for worker in seen.workers)
     return WhatIfFleet(
         clock=seen.now,
-        machines=tuple(machine for machine in machines if machine is not None),
+        machines=whatif_machines(seen.workers, PerfEstimates.of(seen.workers, seen.learned)),
         memory=seen.memory or Memory(),
         backlog_load=seen.load.backlog_load,
         replan_at=seen.now,
+    )
+
+
+def whatif_machines(workers: Iterable[Worker], perfs: PerfEstimates) -> tuple[WhatIfMachine, ...]:
+    """The compact form of these workers."""
+    machines = (_machine(worker, perfs.worker(worker)) for worker in workers)
+    return tuple(machine for machine in machines if machine is not None)
+
+
+def simulated_worker(machine: WhatIfMachine, revision: int, drain_seconds_max: float) -> Worker:
+    """The full record of a simulated machine."""
+    drain, since = None, machine.drain_since
+    if since is not None and machine.drain_goal is not None:
+        drain = Drain(
+            since=since,
+            deadline=since + drain_seconds_max,
+            goal=machine.drain_goal,
+            reason="it is not needed",
+        )
+    return Worker(
+        launch_id=machine.launch_id,
+        workergroup_id=machine.group,
+        revision=revision,
+        kind=machine.kind,
+        state=machine.state,
+        since=machine.since,
+        launched_at=machine.launched_at,
+        instance_id=1,
+        dollars_per_hour=machine.price,
+        storage_dollars_per_hour=machine.storage,
+        perf=machine.perf if machine.loaded else 0.0,
+        perf_estimate=machine.perf,
+        loaded_once=machine.loaded,
+        drain=drain,
     )
 
 

@@ -5,16 +5,8 @@ from dataclasses import replace
 import pytest
 from pydantic import TypeAdapter
 
-from controller.whatif.advice import (
-    DIFFERENCES_MAX,
-    Advice,
-    advance,
-    begin,
-    differences_in_words,
-    is_news,
-    said,
-    summary,
-)
+from controller.whatif.advice import Advice, begin, differences_in_words, said, summary
+from controller.whatif.compare import DIFFERENCES_MAX, advance, is_news
 from controller.whatif.fleet import whatif_fleet
 from controller.whatif.replay import advance_fleet
 from policy.planning.planner import plan
