@@ -8,9 +8,9 @@ import structlog
 
 from tests.seeded.world import live
 
-SEEDS = 50
+SEEDS = 20
 SEEDS_LONG = 1000
-SEEDS_PER_TEST = 25
+SEEDS_PER_TEST = 10
 """Seeds per test, so that xdist can distribute them and a report shows progress."""
 
 

@@ -80,6 +80,7 @@ async def test_an_endpoint_without_progress_loses_its_machines_and_is_ended_late
         await until(ended)
 
 
+@pytest.mark.long  # the server waits up to 20 s between attempts of a failed workflow task
 async def test_an_endpoint_whose_build_is_repaired_rents_again(
     real_world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,12 @@
 """Endpoints, workergroups, workers and logs through the console API."""
 
+from dataclasses import replace
+
 import pytest
 
 import stoker
 from stoker_wire.endpoint import ENDPOINT_NAME_CHARS_MAX, EndpointConfig
-from tests.sdk.conftest import QUICK
+from tests.sdk.conftest import ACCOUNT_KEY, QUICK
 from tests.sdk.peers import json_reply, problem, raw_reply
 
 ENDPOINTS = "/api/v0/endptjobs/"
@@ -67,7 +69,13 @@ async def test_workergroups_of_an_id_differ_from_those_of_a_name_of_the_same_dig
     }
 
 
-async def test_a_503_is_retried_and_its_message_is_in_the_final_error(peers, client):
+async def test_a_503_is_retried_and_its_message_is_in_the_final_error(peers):
+    short = replace(QUICK, engine_outage_seconds_max=0.3)
+    async with stoker.Serverless(ACCOUNT_KEY, url=peers.url, retry=short) as client:
+        await _is_refused_for_a_while(peers, client)
+
+
+async def _is_refused_for_a_while(peers, client):
     peers.console_replies["POST", GROUPS] = problem(503, "endpoints_not_read", "Temporal cannot be read now")
     with pytest.raises(stoker.EngineUnavailable, match="Temporal cannot be read now"):
         await client.workergroups.create(7, template_id=4)
