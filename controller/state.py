@@ -66,7 +66,6 @@ class KeyRecord:
 class Record:
     """The part of the state that outlives a run. Times are Unix seconds."""
 
-    version: int = 1
     config: EndpointConfig
     key_version: int = 1
     key_overlap_until: float = 0.0

@@ -4,9 +4,12 @@ import pytest
 
 from controller import query_results
 from controller.state import EngineRecord
+from controller.whatif import lifecycle as whatif
 from policy.state.billing import CostLedger
 from policy.state.plan import Targets, Wait
 from policy.state.worker import HostFailure, MachineStats
+from stoker_wire.control import Advise
+from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.states import WorkerState as S
 from tests.controller.book import a_book
 from tests.policy.builders import NOW, group, steady, worker
@@ -90,6 +93,32 @@ def test_costs_are_those_of_the_ledger_and_the_present_prices():
 
 def test_without_advice_there_is_nothing_to_compare():
     assert not query_results.advice(a_book(), NOW).active
+
+
+def test_advice_compares_the_live_fleet_with_both_simulated_ones():
+    book = a_book(
+        worker("a", price=0.4),
+        worker("b", S.MODEL_LOADING, price=0.4),
+        worker("c", S.INACTIVE),
+        worker("d", S.CREATED),
+        worker("e", S.CREATED),
+        max_workers=7,
+    )
+    record = book.record
+    record.ledger = CostLedger(by_state=(("ready", 1.0),))
+    whatif.advise(book, Advise(config=EndpointPatch(max_workers=5)), NOW)
+    record.ledger = CostLedger(by_state=(("ready", 4.0),))
+    record.targets = Targets(hot_wanted=60.0, reason="50 load/s")
+    shown = query_results.advice(book, NOW + 2 * 3600)
+    assert (shown.active, shown.config, shown.since, shown.until) == (True, {"max_workers": 5}, NOW, NOW)
+    live = shown.live
+    assert (live.hot, live.booting, live.cold, live.hot_wanted, live.reason) == (1, 1, 3, 60.0, "50 load/s")
+    assert live.dollars_per_hour == pytest.approx(0.83)  # two at 0.40, three disks at 0.01
+    assert (live.dollars, live.dollars_per_hour_mean) == (3.0, 1.5)
+    assert query_results.advice(book, NOW).live.dollars_per_hour_mean == 0.0
+    assert shown.live_imagined == shown.advised, "both begin as copies of the live fleet"
+    assert (shown.advised.hot, shown.advised.booting, shown.advised.cold) == (1, 1, 3)
+    assert shown.advised.dollars_per_hour == pytest.approx(0.83)
 
 
 def test_the_summary_of_a_deleted_endpoint_rounds_its_sums():

@@ -19,10 +19,16 @@ from cosmic_ray.work_db import WorkDB
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
 
 HERE = Path(__file__).parent
-IDENTITY = {"Is_Eq", "IsNot_NotEq"} | {
-    f"{one}_{other}" for one in ("Eq", "NotEq", "Lt", "LtE", "Gt", "GtE") for other in ("Is", "IsNot")
+ORDERS = ("Lt", "LtE", "Gt", "GtE")
+IDENTITY = {
+    *("Is_Eq", "IsNot_NotEq"),
+    *(f"{one}_{other}" for one in ("Eq", "NotEq", *ORDERS) for other in ("Is", "IsNot")),
+    *(f"{one}_{order}" for one in ("Is", "IsNot") for order in ORDERS),
 }
-"""`is` in place of a comparison of values does the same as `==` or leaves it to the interpreter's caches."""
+"""`is` in place of a comparison of values does the same as `==`, or depends on the interpreter's caches. An order in place
+of `is` raises an error for None and follows the alphabet for members of an enum."""
+SMALL_CHANGE = 0.02
+"""Numbers change by one. If that is a smaller share of the number, the mutant is not run."""
 LOGGERS = {"log", "logger", "_log"}
 FORM = {"frozen", "slots", "kw_only", "repr"}
 """Options of a dataclass that change how it may be written, not what it computes."""
@@ -31,7 +37,8 @@ SKIPPED_AS = {
     "log": "arguments of log calls",
     "repr": "`__repr__`",
     "form": "`frozen`, `slots`, `kw_only` and `repr` of dataclasses",
-    "identity": "`is` in place of a comparison of values, and the reverse",
+    "identity": "identity into a comparison of values or an order, and the reverse",
+    "number": "a number changed by less than 2 %",
 }
 NOT_SAMPLED = "not sampled"
 Place = tuple[int, int]
@@ -153,10 +160,18 @@ def _reason_to_skip(root: Path, mutation: MutationSpec) -> str | None:
     if mutation.operator_name.rpartition("Operator_")[2] in IDENTITY:
         return "identity"
     line, column = mutation.start_pos
+    if mutation.operator_name == "core/NumberReplacer" and _is_large(root, mutation):
+        return "number"
     for first, last, reason in _ignored(root / mutation.module_path):
         if first <= (line, column) < last:
             return reason
     return None
+
+
+def _is_large(root: Path, mutation: MutationSpec) -> bool:
+    (line, first), (_, last) = mutation.start_pos, mutation.end_pos
+    text = (root / mutation.module_path).read_text().splitlines()[line - 1][first:last]
+    return 1 / max(abs(ast.literal_eval(text)), 1) < SMALL_CHANGE
 
 
 @functools.cache

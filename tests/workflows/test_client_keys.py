@@ -86,6 +86,50 @@ def test_an_endpoint_has_a_bounded_number_of_keys() -> None:
     assert len(memo_keys(book.record)) == KEYS_MAX
 
 
+def test_an_edit_is_logged_with_the_limits_and_only_if_something_changes() -> None:
+    book = book_with(
+        create(load_per_second=2.0, dollars_per_day=0.5),
+        KeyEdit.model_validate({"op": "change", "name": "app", "limits": {"dollars_per_day": None}}),
+        KeyEdit.model_validate({"op": "change", "name": "app", "limits": {"dollars_per_day": None}}),
+        KeyEdit(op="revoke", name="app"),
+    )
+    assert [line.reason for line in book.log.lines] == [
+        "key 'app' created: priority normal, 2 load/s, $0.5 a day",
+        "key 'app' changed: priority normal, 2 load/s",
+        "key 'app' revoked",
+    ]
+    assert book.record.keys == {}
+
+
+@pytest.mark.parametrize(
+    ("dollars", "shown"),
+    [(0.0, 0.0), (0.1, 0.0), (0.3, 0.2), (3.99, 3.8), (9.99, 9.8), (10.0, 10.0), (99.0, 10.0)],
+)
+def test_spending_is_published_in_fiftieths_of_the_limit(dollars: float, shown: float) -> None:
+    assert spent_in_steps(dollars, 10.0) == pytest.approx(shown)
+    assert spent_in_steps(dollars, None) == 0.0
+
+
+def test_a_key_without_a_budget_publishes_no_day() -> None:
+    book = book_with(create(), create("two", "b" * 64, dollars_per_day=1.0))
+    count_use(book.record, [KeyUse(key=DIGEST, dollars=1.0), KeyUse(key="b" * 64, dollars=0.5)], NOON)
+    assert [(key.n, key.s, key.d) for key in memo_keys(book.record)] == [
+        ("app", 0.0, 0),
+        ("two", 0.5, 20_000),
+    ]
+
+
+def test_an_earlier_day_does_not_forget_what_was_used() -> None:
+    record = book_with(create(dollars_per_day=1.0)).record
+    count_use(record, [KeyUse(key=DIGEST, dollars=0.25, load=1.0)], NOON)
+    count_use(record, [KeyUse(key=DIGEST, dollars=0.25, load=2.0)], NOON - DAY_SECONDS)
+    known = record.keys["app"]
+    assert (known.dollars, known.load, known.day) == (0.5, 3.0, 20_000)
+    count_use(record, [KeyUse(key=DIGEST, dollars=0.25, load=4.0)], NOON + DAY_SECONDS)
+    known = record.keys["app"]
+    assert (known.dollars, known.load, known.day) == (0.25, 4.0, 20_001)
+
+
 def test_use_of_all_engines_adds_up_on_the_controllers_day() -> None:
     record = book_with(create(dollars_per_day=1.0)).record
     for dollars in (0.25, 0.5):
@@ -123,4 +167,6 @@ def test_engines_that_report_share_a_rate() -> None:
         record.engines[name] = EngineRecord(engine_id=name, sequence=1, heard_at=heard_at, left=left)
     record.engines["d"] = EngineRecord(engine_id="d", sequence=1, heard_at=NOON - 60)
     assert engines_sharing(record) == 2
+    record.engines.clear()
+    assert engines_sharing(record) == 1, "no engine has reported yet"
     assert engines_sharing(book_with(create()).record) == 1, "without a rate the memo does not change"

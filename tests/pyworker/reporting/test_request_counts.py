@@ -12,6 +12,12 @@ def counted(*works: Work) -> RequestCounts:
     return counts
 
 
+def test_nothing_is_counted_at_first():
+    counts = RequestCounts()
+    assert (counts.received, counts.refused, counts.dropped, counts.held) == (0, 0, 0, 0)
+    assert (counts.load, counts.changed, counts.totals()) == (0.0, False, Totals())
+
+
 def test_accepted_work_is_held_and_counted_once():
     counts = counted(Work(1, 40.0), Work(2, 7.0, is_session=True))
     assert (counts.received, counts.held, sorted(counts.held_indices())) == (2, 2, [1, 2])
@@ -86,7 +92,8 @@ def test_marks_count_from_the_start():
     assert (mark, [item.request_idx for item in items]) == (2, [0, 1])
     counts.acknowledge(mark)
     counts.acknowledge(mark)
-    assert counts.unreported == 3, "a repeated acknowledgement changes nothing"
+    counts.acknowledge(mark - 1)
+    assert counts.unreported == 3, "a repeated or older acknowledgement changes nothing"
     mark, items = counts.next_finished(1)
     assert (mark, [item.request_idx for item in items]) == (3, [2])
     counts.drop(mark)
