@@ -28,6 +28,11 @@ def test_a_plain_config_is_accepted():
     Worker(WorkerConfig("http://127.0.0.1", 8000, handlers=[benchmarked()]))
 
 
+def test_one_path_may_have_a_handler_for_each_method_and_one_for_websockets():
+    more = [HandlerConfig(route="/x", methods=("GET",)), HandlerConfig(route="/x", websocket=True)]
+    Worker(WorkerConfig("http://127.0.0.1", 8000, handlers=[benchmarked(), *more]))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -46,6 +51,29 @@ def test_a_plain_config_is_accepted():
         ({"handlers": [benchmarked(benchmark_config=BenchmarkConfig(dataset=[{}], runs=0))]}, "1 or more"),
         ({"handlers": [benchmarked(max_queue_time=0)]}, "max_queue_time"),
         ({"handlers": [benchmarked(handler_class=object)]}, "handler_class"),
+        ({"handlers": [benchmarked(methods=("TRACE",))]}, "methods: expected some of GET, POST"),
+        ({"handlers": [benchmarked(methods="POST")]}, "methods: expected some of GET, POST"),
+        ({"handlers": [benchmarked(methods=("GET",))]}, "benchmark_config needs a route .* that takes POST"),
+        ({"handlers": [benchmarked(route="/a/{x}")]}, "benchmark_config needs a route without variables"),
+        ({"handlers": [benchmarked(), HandlerConfig(route="/a/{x:path}/b")]}, "at the end"),
+        ({"handlers": [benchmarked(), HandlerConfig(route="/pyworker/{x}")]}, "the worker itself uses"),
+        (
+            {"handlers": [benchmarked(), HandlerConfig(route="/a/{x}"), HandlerConfig(route="/a/{y}")]},
+            "configured twice",
+        ),
+        (
+            {"handlers": [benchmarked(), HandlerConfig(route="/ws", websocket=True, methods=("GET",))]},
+            "takes no methods",
+        ),
+        (
+            {"handlers": [benchmarked(), HandlerConfig(route="/ws", websocket=True, request_parser=dict)]},
+            "hooks need a JSON body",
+        ),
+        (
+            {"handlers": [benchmarked(), HandlerConfig(route="/a", in_job=True)]},
+            "in_job needs allow_parallel_requests",
+        ),
+        ({"job_calls_max": 0}, "job_calls_max"),
     ],
 )
 def test_an_invalid_config_names_what_was_expected(options, message):

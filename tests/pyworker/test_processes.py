@@ -226,7 +226,7 @@ def kill_model(pid):
 
 def test_the_dependencies_are_the_documented_ones():
     project = tomllib.loads((ROOT / "pyworker" / "pyproject.toml").read_text())["project"]
-    names = {re.split(r"[>=<; ]", line)[0] for line in project["dependencies"]}
+    names = {re.split(r"[~>=<; ]", line)[0] for line in project["dependencies"]}
     assert names == {"stoker-wire", "pydantic", "httptools", "msgspec", "nvidia-ml-py", "structlog", "uvloop"}
     pinned = set(
         re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements" / "pyworker.txt").read_text(), re.MULTILINE)

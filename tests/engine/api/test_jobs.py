@@ -1,6 +1,7 @@
 """Jobs and WebSockets through the engine, with a real worker before a server with ComfyUI's API."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 import pytest_asyncio
 
 from engine.app import Server
+from engine.tls.certificate_authority import Authority
 from stoker_pyworker.worker import WorkerRuntime
 from tests.comfyui import PNG, ComfyUI, comfyui_handlers, make_image
 from tests.engine.api.model_server import pyworker
+from tests.engine.api.test_openai_tls import CA_PEM, certificate
 from tests.engine.conftest import ALICE, BOB, EndpointDouble, Stage
 from tests.engine.standin import until
 
@@ -265,6 +268,39 @@ async def test_a_client_that_has_sent_its_last_byte_still_gets_the_answer(place:
     assert answer == b"\x81\x05hello" + b"\x88\x02" + (1000).to_bytes(2)
     writer.close()
     await until(lambda: not place.worker.proxy.active, "the worker has ended it")
+
+
+async def test_websockets_reach_workers_that_speak_tls(bare_stage: Stage, tmp_path: Path) -> None:
+    await bare_stage.start_engine(ca_key_pem=CA_PEM)
+    endpoint = await bare_stage.endpoint()
+    model = ComfyModel()
+    async with pyworker(
+        bare_stage,
+        endpoint,
+        model,
+        tmp_path / "worker",
+        handlers=comfyui_handlers(),
+        health="/queue",
+        environment=certificate(CA_PEM, tmp_path),
+    ) as worker:
+        place = Place(bare_stage, endpoint, model.comfyui, worker)
+        job = await place.open()
+        images, _ = await make_image(bare_stage.http, job["url"])
+        assert images == [PNG]
+        trust = ssl.create_default_context(cadata=Authority(CA_PEM).root_pem.decode())
+        job = await place.open()
+        assert str(job["worker_url"]).startswith("https://")
+        images, _ = await make_image(bare_stage.http, job["worker_url"], ssl=trust)
+        assert images == [PNG]
+        async with bare_stage.http.ws_connect(
+            f"{place.door}/echo", headers=place.key, max_msg_size=0
+        ) as socket:
+            await socket.send_bytes(bytes(3 * 2**20))
+            assert len((await socket.receive()).data) == 3 * 2**20
+            await socket.send_str("close 4001")
+            assert (await socket.receive()).data == 4001
+        async with bare_stage.http.ws_connect(f"{place.door}/drops", headers=place.key) as socket:
+            assert (await socket.receive()).data == 1011
 
 
 async def test_a_stopping_engine_closes_websockets_as_going_away(place: Place) -> None:
