@@ -297,12 +297,33 @@ def checked_url(url: str) -> str:
     url = url.removesuffix("/")
     if not url:
         return ""
+    url = _bracketed(url)
     match = _URL.fullmatch(url)
-    if match is None or int(match[1] or 1) not in range(1, _PORT_MAX + 1):
+    if match is None or int(match[1] or 1) not in range(1, _PORT_MAX + 1) or not _has_valid_ipv6(url):
         raise Problem(
             400, "invalid_url", f"url must be http[s]://host:port and nothing else, not {url[:100]!r}"
         )
     return url
+
+
+def _bracketed(url: str) -> str:
+    """The url with brackets around an IPv6 address: official workers leave them out."""
+    scheme, separator, rest = url.partition("://")
+    host, colon, port = rest.rpartition(":")
+    return f"{scheme}{separator}[{host}]{colon}{port}" if _is_ipv6(host) else url
+
+
+def _has_valid_ipv6(url: str) -> bool:
+    host = url.partition("://")[2]
+    return not host.startswith("[") or _is_ipv6(host[1:].partition("]")[0])
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_unconfirmed(url: str) -> None:

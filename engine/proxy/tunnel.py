@@ -120,18 +120,21 @@ class _Side(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._tunnel.active = True
         self.frames.feed(data)
-        self.peer.transport.write(data)
+        if not self.peer.lost:
+            self.peer.transport.write(data)
 
     def pause_writing(self) -> None:
-        self.peer.transport.pause_reading()
+        if not self.peer.lost:
+            self.peer.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self.peer.transport.resume_reading()
+        if not self.peer.lost:
+            self.peer.transport.resume_reading()
 
     def eof_received(self) -> bool:
         self.finished = True
         peer = self.peer
-        if peer.finished or peer.transport.is_closing() or not peer.transport.can_write_eof():
+        if peer.finished or peer.lost or peer.transport.is_closing() or not peer.transport.can_write_eof():
             return False
         peer.transport.write_eof()
         self._tunnel.finish_soon()

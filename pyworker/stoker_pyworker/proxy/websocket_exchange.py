@@ -69,14 +69,14 @@ class WebSocketExchange(Exchange):
 
     def client_data(self, data: bytes) -> None:
         """Pass bytes to the model server."""
-        if self._model is not None:
+        if self._model is not None and not self._ended:
             self._from_client.feed(data)
             self._model.transport.write(data)
 
     def client_finished(self) -> None:
         """The client sends no more: the model server may still answer, within a time limit."""
         self._client_finished = True
-        if self._model is not None and self._model.transport.can_write_eof():
+        if self._model is not None and not self._ended and self._model.transport.can_write_eof():
             self._model.transport.write_eof()
             self._start_timer(_FINISH_SECONDS)
 

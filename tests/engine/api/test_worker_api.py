@@ -106,8 +106,20 @@ async def test_nan_and_infinity_are_refused(stage: Stage, number: bytes) -> None
 def test_an_address_is_scheme_host_and_port_without_trailing_slash() -> None:
     assert checked_url("http://1.2.3.4:3000/") == "http://1.2.3.4:3000"
     assert checked_url("https://[2001:db8::1]:443") == "https://[2001:db8::1]:443"
+    assert checked_url("http://2001:db8::1:3000") == "http://[2001:db8::1]:3000", "as official workers say it"
+    assert checked_url("http://::1:3000") == "http://[::1]:3000"
     assert checked_url("") == ""
-    for bad in ("http://1.2.3.4:0", "http://-x", "http://a b:1", "http://a/../b", "http://a//"):
+    for bad in (
+        "http://[::::]:80",
+        "http://2001:db8::1",
+        "http://[1.2.3.4]:80",
+        "http://::1%lo:80",
+        "http://1.2.3.4:0",
+        "http://-x",
+        "http://a b:1",
+        "http://a/../b",
+        "http://a//",
+    ):
         with pytest.raises(Problem):
             checked_url(bad)
 
