@@ -44,15 +44,12 @@ def _times(batch: MetricsBatch) -> list[float]:
 
 
 def _worker(worker: WorkerMetrics, back: float, now: float) -> WorkerMetrics:
-    reported = worker.reported_at
     return worker.model_copy(
         update={
-            # 0 means "never".
-            "reported_at": reported if reported <= 0 else max(0.0, min(reported - back, now)),
+            # 0 means "never", and stays 0.
+            "reported_at": max(0.0, min(worker.reported_at - back, now)),
             "suspect_since": _earlier(worker.suspect_since, back, now),
-            "started_at": worker.started_at
-            if worker.started_at <= 0
-            else max(0.0, min(worker.started_at - back, now)),
+            "started_at": max(0.0, min(worker.started_at - back, now)),
         }
     )
 

@@ -27,6 +27,11 @@ def test_plausible_times_stay_as_they_are(sent_at):
     assert on_controller_clock(batch, NOW) == batch
 
 
+@pytest.mark.parametrize(("days", "kept"), [(6.9, 6.9), (7.1, 7.0)])
+def test_the_load_history_goes_back_a_week(days, kept):
+    assert on_controller_clock(a_batch(NOW - days * 86_400), NOW).sent_at == NOW - kept * 86_400
+
+
 def test_all_times_of_an_engine_whose_clock_is_ahead_are_moved_back_by_as_much():
     sent_at = NOW + 100
     batch = a_batch(

@@ -16,6 +16,7 @@ from policy.routing.worker_selection import (
     choose,
     prefetch_limits,
 )
+from policy.tuning import DEFAULT_TUNING
 
 LIMITS = PrefetchLimits(queue_seconds=1.0, finish_seconds=4.0)
 
@@ -177,3 +178,19 @@ def test_a_choice_is_healthy_and_below_the_limit_and_no_request_waits_beside_an_
         assert 0.0 < chosen.retry_seconds < math.inf
     else:
         assert not open_ones
+
+
+def test_the_queue_behind_the_running_request_counts_in_full():
+    # 100 at 100 load/s runs, 25 waits behind it: 1.25 s, as requests take what they declare
+    assert math.isclose(busy("w", 100.0, queued_load=25.0).queue_seconds(0.0), 1.25, rel_tol=0.1)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 4.0])
+def test_the_limits_are_multiples_of_the_mean_service_time(seconds):
+    service_times = ServiceTimes()
+    for _ in range(DEFAULT_TUNING.service_time_samples_min):
+        service_times.learn(100.0, 100.0, seconds)
+    limits = prefetch_limits(service_times, end_report_seconds=0.0, queue_seconds_max=100.0)
+    assert math.isclose(limits.queue_seconds, DEFAULT_TUNING.prefetch_means * seconds)
+    assert math.isclose(limits.finish_seconds, DEFAULT_TUNING.prefetch_finish_means * seconds)
+    assert limits.queue_seconds_max == 100.0

@@ -145,3 +145,26 @@ def test_the_position_counts_the_share_of_the_other_classes():
     queue = queue_of([*(Item(number, priority=HIGH) for number in range(40)), low])
     assert queue.position(low, -1.0) == 16
     assert queue.position(Item(600, priority=HIGH, at=600), -1.0) == 41
+
+
+def test_a_full_queue_counts_the_requests_of_a_class_over_its_weight():
+    few = [Item(number, priority=LOW) for number in range(3)]  # 3 x 16 = 48
+    assert (
+        queue_of([*few, *(Item(100 + n, priority=HIGH) for n in range(47))]).displaced_by(few[0]).number == 0
+    )
+    queue = queue_of([*few, *(Item(100 + n, priority=HIGH) for n in range(49))])
+    assert queue.displaced_by(few[0]).number == 148
+
+
+def test_a_request_of_a_class_that_has_none_waits_for_nobody():
+    assert queue_of().position(Item(1), -1.0) == 0
+
+
+def test_a_service_counts_within_a_hundredth_and_a_hundred_times_of_the_mean_cost():
+    queue = queue_of(Item(number, cost=cost) for number, cost in enumerate([0.5, 0.0, 1.0, 1e6]))
+    for expected in [0.5, (0.5 + 0.005) / 2, (0.5 + 0.005 + 1.0) / 3]:
+        serve_next(queue)
+        assert abs(queue._mean_cost - expected) < 1e-12
+    mean = queue._mean_cost
+    serve_next(queue)
+    assert abs(queue._mean_cost - (mean * 3 + mean * 100) / 4) < 1e-12

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.routing.service_time import ServiceTimes
+from policy.tuning import DEFAULT_TUNING
 
 
 def learned(*ratios, times=100):
@@ -77,3 +78,25 @@ def test_the_remaining_time_matches_the_mean_of_the_samples():
     for done in (0.25, 0.6, 1.0, 1.5):
         left = [ratio - done for ratio in ratios[-1000:] if ratio > done]
         assert math.isclose(service_times.remaining(done), sum(left) / len(left), rel_tol=0.12)
+
+
+def test_what_is_assumed_first_counts_as_a_few_requests():
+    service_times = learned(4.0, times=16)
+    prior = DEFAULT_TUNING.service_time_prior_requests
+    expected = (prior * 1.08 + 16 * 4.0) / (prior + 16)
+    assert math.isclose(service_times.mean_ratio, expected, rel_tol=0.05)
+
+
+def test_the_mean_follows_every_sixteenth_request():
+    before = ServiceTimes().mean_ratio
+    assert learned(4.0, times=15).mean_ratio == before
+    after = learned(4.0, times=16).mean_ratio
+    assert after > before
+    assert learned(4.0, times=31).mean_ratio == after
+    assert learned(4.0, times=32).mean_ratio > after
+
+
+def test_the_oldest_age_that_the_histogram_covers_is_one_without_longer_requests():
+    service_times = learned(1.0)
+    assert service_times.remaining(30.0) == 7.5
+    assert math.isclose(service_times.remaining(math.nextafter(32.0, 0.0)), 8.0)

@@ -47,6 +47,10 @@ def test_an_avoided_worker_is_used_if_it_is_the_only_one():
     assert pick(candidate("bad"), candidate("ill", healthy=False), avoid={"bad"}) == "bad"
 
 
+def test_the_first_of_equal_idle_workers_is_chosen_at_first():
+    assert pick(candidate("a"), candidate("b"), candidate("c")) == "a"
+
+
 def test_equal_idle_workers_take_turns():
     workers = [candidate(name) for name in "abc"]
     assert [pick(*workers, sequence=number) for number in range(4)] == ["a", "b", "c", "a"]
