@@ -29,6 +29,8 @@ SLOW_MAX = 20
 FAILED_MAX = 50
 DONE = "done"
 _FAULTS = frozenset({"failed", "expired", "turned_away"})
+_CHECKPOINT_SECONDS = 10.0
+_CHECKPOINTS = 7
 _SLOW_SECONDS = 3600.0
 """How long a slow request is listed."""
 
@@ -87,11 +89,26 @@ class RequestStats:
     failed: deque[EndedRequest] = field(default_factory=lambda: deque(maxlen=FAILED_MAX))
     slow: list[EndedRequest] = field(default_factory=list)
     """The slowest of the last hour, slowest first."""
+    _checkpoints: deque[tuple[float, int, float]] = field(default_factory=lambda: deque(maxlen=_CHECKPOINTS))
+    """Time, arrived requests and arrived load every ten seconds of the last minute."""
 
     def arrive(self, cost: float) -> None:
         """A request arrived for the first time."""
         self.arrived_requests += 1
         self.arrived_load += cost
+
+    def tick(self, now: float) -> None:
+        """Called about once a second, for `rates`."""
+        if not self._checkpoints or now - self._checkpoints[-1][0] >= _CHECKPOINT_SECONDS:
+            self._checkpoints.append((now, self.arrived_requests, self.arrived_load))
+
+    def rates(self, now: float) -> tuple[float, float]:
+        """Requests and load per second over the last minute, or since the start if that is shorter."""
+        if not self._checkpoints:
+            return 0.0, 0.0
+        at, requests, load = self._checkpoints[0]
+        seconds = max(now - at, _CHECKPOINT_SECONDS)
+        return (self.arrived_requests - requests) / seconds, (self.arrived_load - load) / seconds
 
     def end(self, ended: EndedRequest) -> None:
         """A request ended."""

@@ -105,6 +105,8 @@ class EngineSettings:
     """Additional host names that are accepted in the `Host` field, besides IP addresses and that of `public_url`."""
     worker_ssl_context: ssl.SSLContext | None = None
     """TLS context with which the OpenAI proxy verifies workers; None: the system's certificate authorities."""
+    dashboard_url: str = ""
+    """URL of the dashboard for browsers, which `stoker open` opens; empty: none."""
     market_url: str = ""
     """URL of the marketplace, for the console's read-only view; empty: no view."""
     market_key: str = ""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 from aiohttp import web
@@ -46,6 +47,9 @@ class OverviewApi:
                 "at": now,
                 "engine_id": self._engine.engine_id,
                 "started_at": self._engine.started_at,
+                "version": version("stoker-wire"),
+                "dashboard_url": self._engine.settings.dashboard_url,
+                "not_ready": self._engine.readiness(),
                 "bucket_seconds": BUCKET_SECONDS,
                 "endpoints": [figures(endpoint, now) for endpoint in found],
             }
@@ -80,6 +84,7 @@ def figures(endpoint: Endpoint, now: float) -> dict[str, Any]:
     for worker in listed:
         states[worker.listing.state.value] = states.get(worker.listing.state.value, 0) + 1
     oldest = queue.oldest
+    requests_per_second, load_per_second = stats.rates(now)
     return {
         "id": endpoint.id,
         "name": endpoint.name,
@@ -100,6 +105,8 @@ def figures(endpoint: Endpoint, now: float) -> dict[str, Any]:
         "queue_oldest_s": now - oldest.arrived_at if oldest else 0.0,
         "queue_expected_s": endpoint.queue_seconds if endpoint.perf > 0 else None,
         "dollars_per_hour": _dollars(listed),
+        "requests_per_second": requests_per_second,
+        "load_per_second": load_per_second,
         "arrived_requests": stats.arrived_requests,
         "arrived_load": stats.arrived_load,
         "outcomes": stats.outcomes,

@@ -484,6 +484,9 @@ class EndpointFigures(Said):
     queue_expected_s: float | None
     """Null: no worker is routable."""
     dollars_per_hour: GpuDollars
+    requests_per_second: float
+    """Arrivals of the last minute."""
+    load_per_second: float
     arrived_requests: int
     """Since the engine's start."""
     arrived_load: float
@@ -500,6 +503,11 @@ class Overview(Said):
     at: float
     engine_id: str
     started_at: float
+    version: str
+    dashboard_url: str
+    """Empty: no dashboard is configured."""
+    not_ready: str
+    """Why the engine is not ready; empty: it is."""
     bucket_seconds: list[float]
     endpoints: list[EndpointFigures]
 

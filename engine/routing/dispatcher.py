@@ -279,6 +279,7 @@ class Dispatcher:
         if now - endpoint.swept_at > DEFAULT_TUNING.sweep_gap_seconds:
             endpoint.sweeping_since = now
         endpoint.swept_at = now
+        endpoint.stats.tick(now)
         for request in endpoint.request_queue.expired(now):
             endpoint.request_queue.remove(request)
             endpoint.waiting.pop(request.request_idx, None)

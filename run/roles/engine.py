@@ -52,6 +52,7 @@ async def run_engine(settings: DevSettings) -> None:
         allowed_hosts=settings.engine.allowed_hosts,
         timing=Timing(memo_trust_seconds=math.inf if trust is None else trust),
         limits=limits_of(settings.engine.limits),
+        dashboard_url=settings.dashboard.url or "",
         market_url=settings.market_url,
         market_key=keys.market_key,
         request_log=settings.request_log_settings,

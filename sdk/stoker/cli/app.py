@@ -17,6 +17,9 @@ from stoker.cli.machines.hosts import app as hosts
 from stoker.cli.machines.market import offers, templates
 from stoker.cli.machines.up import up
 from stoker.cli.numbers import StrictGroup
+from stoker.cli.overview.doctor import doctor
+from stoker.cli.overview.page import open_page
+from stoker.cli.overview.status import status, top
 from stoker.cli.request import request
 from stoker.cli.watch import watch
 from stoker.cli.workergroups import app as workergroups
@@ -65,5 +68,6 @@ for group, name in (
     (hosts, "hosts"),
 ):
     app.add_typer(group, name=name)
-for command in (up, offers, workers, logs, decisions, costs, advise, request, watch):
+for command in (status, top, watch, up, offers, workers, logs, decisions, costs, advise, request, doctor):
     app.command(command.__name__)(command)
+app.command("open")(open_page)

@@ -1,0 +1,1 @@
+"""Commands over all endpoints: `stoker status`, `top`, `open` and `doctor`."""

@@ -1,0 +1,132 @@
+"""`stoker status`, `top`, `open` and `doctor`."""
+
+import json
+import time
+from typing import Any
+
+from stoker.transport import version
+from tests.sdk.peers import json_reply, problem
+
+ROW: dict[str, Any] = {
+    "id": 7,
+    "name": "llm",
+    "state": "active",
+    "health": "waiting",
+    "fault": "",
+    "wait_reason": "no offer matches\x1b[31m the search",
+    "workers": {"idle": 1, "model_loading": 2, "stopped": 3},
+    "capacity": {"hot": 60.0, "booting": 0.0, "cold": 0.0},
+    "dollars_per_hour": {"hot": 0.1, "booting": 0.2},
+    "load_per_second": 12.345,
+    "queue_requests": 4,
+    "queue_oldest_s": 150.0,
+}
+
+
+def overview(*rows: dict[str, Any], **more: Any) -> dict[str, Any]:
+    made = {
+        "at": time.time(),
+        "version": version(),
+        "dashboard_url": "http://127.0.0.1:8090",
+        "not_ready": "",
+        "endpoints": list(rows),
+    }
+    return made | more
+
+
+def answers(peers, body: Any) -> None:
+    peers.console_replies["GET", "/api/v0/overview/"] = json_reply(body)
+
+
+def test_the_status_shows_every_endpoint_with_its_last_decision(peers, stoker):
+    answers(peers, overview(ROW))
+    shown = stoker("status")
+    assert shown.exit_code == 0
+    assert "\x1b" not in shown.stdout
+    row = next(line for line in shown.stdout.splitlines() if line.startswith("llm"))
+    assert row.split() == ["llm", "waiting", "12.35", "60", "1", "2", "3", "4", "2", "min", "0.3"]
+    assert "waiting: no offer matches" in shown.stdout
+    assert "recruit" in shown.stdout
+
+
+def test_the_status_as_json_has_the_figures_and_the_decisions(peers, stoker):
+    answers(peers, overview(ROW))
+    shown = json.loads(stoker("status", "--json").stdout)
+    assert shown["endpoints"][0]["health"] == "waiting"
+    assert shown["last_decisions"]["llm"]["kind"] == "recruit"
+
+
+def test_the_status_names_an_engine_that_is_not_ready(peers, stoker):
+    answers(peers, overview(ROW, not_ready="Temporal has not answered for 40 s"))
+    assert "engine: Temporal has not answered for 40 s" in stoker("status").stdout
+
+
+def test_an_empty_status_names_the_command_that_creates_an_endpoint(peers, stoker):
+    answers(peers, overview())
+    shown = stoker("status")
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert "stoker endpoints create" in shown.stderr
+
+
+def test_top_prints_one_object_per_update(peers, stoker):
+    answers(peers, overview(ROW))
+    lines = stoker("top", "--count", "2", "--interval", "0.2", "--json").stdout.splitlines()
+    assert [json.loads(line)["endpoints"][0]["name"] for line in lines] == ["llm", "llm"]
+
+
+def test_top_ends_its_output_with_a_line_break(peers, stoker):
+    answers(peers, overview(ROW))
+    assert stoker("top", "--count", "1").stdout.endswith("\n")
+
+
+def test_open_prints_the_page_of_an_endpoint(peers, stoker):
+    answers(peers, overview(ROW))
+    assert stoker("open", "llm", "--print").stdout == "http://127.0.0.1:8090/endpoints/7\n"
+    assert stoker("open", "--print").stdout == "http://127.0.0.1:8090\n"
+
+
+def test_open_without_a_dashboard_says_what_to_set(peers, stoker):
+    answers(peers, overview(ROW, dashboard_url=""))
+    shown = stoker("open")
+    assert shown.exit_code == 1
+    assert "dashboard.port" in shown.stderr
+
+
+def findings(shown: Any) -> dict[str, dict[str, Any]]:
+    return {row["check"]: row for row in json.loads(shown.stdout)}
+
+
+def test_a_sound_deployment_passes_every_check(peers, stoker):
+    answers(peers, overview(ROW | {"health": "ok", "wait_reason": ""}))
+    peers.console_replies["POST", "/api/v0/offers/"] = json_reply({"offers": []})
+    peers.console_replies["POST", "/get_endpoint_workers/"] = json_reply(
+        [{"id": 9, "status": "idle", "url": peers.worker_url}]
+    )
+    shown = stoker("doctor", "--json")
+    assert {check: row["ok"] for check, row in findings(shown).items()} == dict.fromkeys(
+        ["engine and key", "clocks", "versions", "Temporal", "marketplace", "endpoint llm", "worker 9"], True
+    )
+    assert shown.exit_code == 0
+
+
+def test_every_finding_has_a_remedy(peers, stoker):
+    answers(peers, overview(ROW, at=time.time() + 60, version="9.9.9", not_ready="no answer yet"))
+    peers.console_replies["POST", "/api/v0/offers/"] = problem(502, "market_refused", "the key is wrong")
+    peers.console_replies["POST", "/get_endpoint_workers/"] = json_reply(
+        [{"id": 9, "status": "idle", "url": "http://127.0.0.1:1"}]
+    )
+    shown = stoker("doctor", "--json")
+    found = findings(shown)
+    assert shown.exit_code == 1
+    assert found.pop("engine and key")["ok"]
+    assert {check: bool(row["remedy"]) for check, row in found.items() if not row["ok"]} == dict.fromkeys(
+        ["clocks", "versions", "Temporal", "marketplace", "endpoint llm", "worker 9"], True
+    )
+
+
+def test_a_wrong_key_is_one_finding(peers, stoker):
+    peers.console_replies["GET", "/api/v0/overview/"] = problem(401, "auth_error", "no such key")
+    shown = stoker("doctor")
+    assert shown.exit_code == 1
+    assert shown.stdout.count("FAIL") == 1
+    assert "STOKER_API_KEY" in shown.stdout
