@@ -22,6 +22,7 @@ from engine.openapi.declarations import AFFINITY, CLIENT, COST, ENDPOINT_NAME, o
 from engine.proxy import headers
 from engine.proxy.affinity_key import affinity_key
 from engine.proxy.client_answer import ClientAnswer, SignsOfLife
+from engine.proxy.dialects import Dialect, dialect_of, streams
 from engine.proxy.errors import PREFIX, read_problem
 from engine.proxy.retry_budget import RetryBudget, backoff_seconds
 from engine.proxy.tunnel import Tunnel, handshake_fields, is_handshake, run_tunnel
@@ -145,7 +146,9 @@ class OpenAIApi:
             OpenAIQueueEntry(self._engine, self._route_api, access) as entry,
         ):
             payload = None if is_handshake(request) else await body.arrive(request)
-            reply = ClientAnswer(request, _signs(request, payload), lambda: entry.reason)
+            dialect = dialect_of(path)
+            signs = _signs(request, path, payload, dialect)
+            reply = ClientAnswer(request, signs, lambda: entry.reason, dialect)
             budget = self._budgets.setdefault(endpoint, RetryBudget())
             call = _OpenAICall(
                 self._engine, self.client, endpoint, entry, body, payload, request, path, served, budget
@@ -447,9 +450,9 @@ def _wrong_method(path: str, allowed: tuple[str, ...], request: web.Request, *, 
     return Problem(405, "method_not_allowed", f"{path[:80]} takes {names}", headers={"Allow": names})
 
 
-def _signs(request: web.Request, payload: dict[str, Any] | None) -> SignsOfLife:
-    if payload is not None and payload.get("stream") is True:
-        return SignsOfLife.COMMENTS
+def _signs(request: web.Request, path: str, payload: dict[str, Any] | None, dialect: Dialect) -> SignsOfLife:
+    if streams(path, payload):
+        return SignsOfLife.SPACES if dialect is Dialect.OLLAMA else SignsOfLife.COMMENTS
     asked = request.headers.get(_KEEP_ALIVE_HEADER, "")
     if not asked:
         return SignsOfLife.NONE

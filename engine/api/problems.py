@@ -15,7 +15,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from engine.api.parsing import answer
 from engine.proxy.errors import PREFIX as OPENAI
-from engine.proxy.errors import error_body, logged_path
+from engine.proxy.errors import dialect_of_door, error_body, logged_path
 from stoker_wire.control import TASK_QUEUE
 from stoker_wire.problem import Problem
 
@@ -33,7 +33,8 @@ _HTTP_SENTENCES = {
 
 def problem_answer(request: web.Request, problem: Problem) -> web.Response:
     """The problem as a response, in the format that clients of this path read."""
-    body = error_body(problem) if request.path.startswith(OPENAI) else problem.body()
+    path = request.path
+    body = error_body(problem, dialect_of_door(path)) if path.startswith(OPENAI) else problem.body()
     return answer(body, problem.status, problem.headers or None)
 
 

@@ -23,7 +23,9 @@ class WebPages:
         if origin is None or prefix is None:
             return False
         endpoint = self._engine.directory.named(request.path[len(prefix) :].partition("/")[0])
-        if endpoint is None or not {origin, "*"} & set(endpoint.config.allowed_origins):
+        # Browsers write an origin in lower case.
+        allowed = () if endpoint is None else map(str.lower, endpoint.config.allowed_origins)
+        if not {origin.lower(), "*"} & set(allowed):
             return False
         request[_CORS_ORIGIN] = origin
         return True
@@ -31,11 +33,14 @@ class WebPages:
     @staticmethod
     async def add_cors(request: web.Request, response: web.StreamResponse) -> None:
         """Let the page read the answer; for `Application.on_response_prepare`."""
+        if not request.path.startswith(_OPEN_TO_PAGES):
+            return
+        # Without the Origin field too, because a cache must not answer a page with what a program got.
+        response.headers.add("Vary", "Origin")
         origin = request.get(_CORS_ORIGIN)
         if origin is not None:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Expose-Headers"] = "*"
-            response.headers.add("Vary", "Origin")
 
 
 def is_preflight(request: web.Request) -> bool:

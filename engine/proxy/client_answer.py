@@ -10,6 +10,7 @@ import aiohttp
 import structlog
 from aiohttp import web
 
+from engine.proxy.dialects import Dialect
 from engine.proxy.errors import error_body, logged_path
 from engine.proxy.headers import to_client
 from stoker_wire.problem import Problem
@@ -32,16 +33,23 @@ class SignsOfLife(Enum):
     COMMENTS = "comments"
     """Server-sent events: comments with the reason and the expected time, which clients skip."""
     SPACES = "spaces"
-    """JSON: white space before the value."""
+    """JSON: white space before the value, or before the first line of a stream of JSON lines."""
 
 
 class ClientAnswer:
     """One answer. Its head goes out with the worker's head, or with the first sign of life."""
 
-    def __init__(self, request: web.Request, signs: SignsOfLife, reason: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        request: web.Request,
+        signs: SignsOfLife,
+        reason: Callable[[], str],
+        dialect: Dialect = Dialect.OPENAI,
+    ) -> None:
         self._request = request
         self._signs = signs
         self._reason = reason
+        self._dialect = dialect
         self._response: web.StreamResponse | None = None
 
     def __repr__(self) -> str:
@@ -80,7 +88,8 @@ class ClientAnswer:
                 await asyncio.sleep(SIGN_SECONDS)
 
     async def _begin(self) -> web.StreamResponse:
-        kind = _EVENT_STREAM if self._signs is SignsOfLife.COMMENTS else "application/json"
+        json_kind = "application/x-ndjson" if self._dialect is Dialect.OLLAMA else "application/json"
+        kind = _EVENT_STREAM if self._signs is SignsOfLife.COMMENTS else json_kind
         headers = {"Content-Type": kind, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         response = self._response = web.StreamResponse(headers=headers)
         await response.prepare(self._request)
@@ -110,7 +119,7 @@ class ClientAnswer:
 
     async def fail(self, problem: Problem) -> web.StreamResponse:
         """The error, in an answer that has begun."""
-        return await self._end_with(json.dumps(error_body(problem)).encode())
+        return await self._end_with(json.dumps(error_body(problem, self._dialect)).encode(), is_error=True)
 
     async def _as_event(self, reply: aiohttp.ClientResponse, first: bytes) -> web.StreamResponse:
         """What is no stream, an error most of all, as an event of the stream that has begun."""
@@ -128,13 +137,17 @@ class ClientAnswer:
             return await self.fail(
                 Problem(reply.status, "model_error", said or f"the model answered {reply.status}")
             )
-        return await self._end_with(json.dumps(value).encode() if value is not None else b"")
+        said_json = json.dumps(value).encode() if value is not None else b""
+        return await self._end_with(said_json, is_error=reply.status >= 400)
 
-    async def _end_with(self, body: bytes) -> web.StreamResponse:
+    async def _end_with(self, body: bytes, *, is_error: bool) -> web.StreamResponse:
         response = self._response
         assert response is not None, "only an answer that has begun ends so"
         if body:
-            await response.write(b"data: " + body + b"\n\n" if self._signs is SignsOfLife.COMMENTS else body)
+            # Anthropic's clients know an error by the name of its event.
+            name = b"event: error\n" if is_error and self._dialect is Dialect.ANTHROPIC else b""
+            event = name + b"data: " + body + b"\n\n"
+            await response.write(event if self._signs is SignsOfLife.COMMENTS else body)
         await response.write_eof()
         return response
 

@@ -1,8 +1,9 @@
-"""Errors under `/openai/…` in the shape that OpenAI's clients read."""
+"""Errors under `/openai/…` in the shape that the clients of the called API read."""
 
 import json
 from typing import Any
 
+from engine.proxy.dialects import Dialect, dialect_of
 from stoker_wire.problem import Problem
 
 PREFIX = "/openai/"
@@ -33,10 +34,18 @@ def logged_path(path: str) -> str:
     return f"{JOBS}{endpoint}/***/{rest.partition('/')[2]}"
 
 
-def error_body(problem: Problem) -> dict[str, Any]:
-    """`{"error": {"message", "type", "code", "param"}}`."""
+def error_body(problem: Problem, dialect: Dialect) -> dict[str, Any]:
+    """`{"error": {"message", "type", "code", "param"}}`; for Ollama's clients `{"error": message}`."""
+    if dialect is Dialect.OLLAMA:
+        return {"error": problem.message, "code": problem.code}
     kind = _TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")
-    return {"error": {"message": problem.message, "type": kind, "code": problem.code, "param": None}}
+    error = {"message": problem.message, "type": kind, "code": problem.code, "param": None}
+    return {"type": "error", "error": error} if dialect is Dialect.ANTHROPIC else {"error": error}
+
+
+def dialect_of_door(path: str) -> Dialect:
+    """The dialect of a path of the engine, `/openai/<endpoint>/…`."""
+    return dialect_of("/" + path[len(PREFIX) :].partition("/")[2])
 
 
 def read_problem(status: int, body: bytes) -> Problem | None:

@@ -26,6 +26,7 @@ from stoker_wire.messages import SEARCH_ATTRIBUTES
 from stoker_wire.security.token import mint_endpoint_key, mint_worker_token
 from stoker_wire.states import WorkerState
 from tests.engine.standin import StandIn, until
+from tests.environments import python_of
 from workflows.hosting.converter import data_converter
 
 SECRET = b"a secret of the tests, 32 bytes!"
@@ -272,6 +273,12 @@ class Stage:
             await self.stop_engine(server)
         for endpoint in self.endpoints:
             await endpoint.handle.terminate()
+
+
+@pytest.fixture(scope="session")
+def clients_installed() -> None:
+    """The packages of other projects are installed before a test waits for their calls."""
+    python_of("clients")
 
 
 @pytest_asyncio.fixture(loop_scope="session")

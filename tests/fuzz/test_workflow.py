@@ -10,6 +10,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHistory, Workflow
 from temporalio.exceptions import ApplicationError
 
 from stoker_wire import control
+from stoker_wire.client_key import KeyEdit
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.messages import MetricsBatch
 from stoker_wire.openapi import Operation, Reply, document
@@ -24,11 +25,11 @@ SIGNALS = [
 ]  # fmt: skip
 UPDATES = [
     control.UPDATE_CONFIG, control.SET_WORKERGROUP, control.REMOVE_WORKERGROUP, control.ROTATE_KEY,
-    control.UPDATE_WORKERS, control.CANCEL_UPDATE, control.ADVISE, "no_such_update",
+    control.UPDATE_WORKERS, control.CANCEL_UPDATE, control.ADVISE, control.EDIT_KEYS, "no_such_update",
 ]  # fmt: skip
 KNOWN = set(SIGNALS[:5])
 
-_MODELS = {"metrics": MetricsBatch, "patch": EndpointPatch, "group": Workergroup}
+_MODELS = {"metrics": MetricsBatch, "patch": EndpointPatch, "group": Workergroup, "keys": KeyEdit}
 _TOLD = document(
     "the workflow's messages", "0", "", {("POST", f"/{name}"): Operation(body=model, replies={200: Reply()}) for name, model in _MODELS.items()}, security={}
 )  # fmt: skip
@@ -50,6 +51,7 @@ PAYLOADS = {
     control.REPORT_METRICS: payload("metrics"),
     control.UPDATE_CONFIG: payload("patch"),
     control.SET_WORKERGROUP: payload("group"),
+    control.EDIT_KEYS: payload("keys"),
 }
 IDS = st.sampled_from([1, 2, 9, 0, -1, 2**63, True, "1", None, 1.0]) | anything
 

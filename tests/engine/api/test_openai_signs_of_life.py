@@ -13,7 +13,7 @@ from tests.engine.conftest import EndpointDouble, Stage
 
 CHAT = {"model": MODEL, "messages": [], "stream": True}
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("clients_installed")]
 
 
 @pytest.fixture
