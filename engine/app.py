@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 from temporalio.client import Client
 
+from engine.api.bootstrap_api import BootstrapApi
 from engine.api.health_api import HealthApi
 from engine.api.job_api import JobApi
 from engine.api.metrics_api import MetricsApi
@@ -64,6 +65,7 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     for api in (
         route_api,
         WorkerApi(engine),
+        BootstrapApi(engine),
         HealthApi(engine),
         MetricsApi(engine),
         OpenApiApi(),

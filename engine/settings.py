@@ -80,6 +80,15 @@ class RequestLogSettings:
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPackage:
+    """The worker for machines that install it from the engine."""
+
+    version: str
+    files: Mapping[str, bytes] = field(repr=False)
+    """Wheels, and `requirements.txt` with the pinned packages that they need."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class EngineSettings:
     """Everything that an engine needs besides its Temporal client."""
@@ -107,6 +116,8 @@ class EngineSettings:
     """TLS context with which the OpenAI proxy verifies workers; None: the system's certificate authorities."""
     dashboard_url: str = ""
     """URL of the dashboard for browsers, which `stoker open` opens; empty: none."""
+    worker_package: WorkerPackage | None = None
+    """None: machines cannot install the worker from this engine."""
     market_url: str = ""
     """URL of the marketplace, for the console's read-only view; empty: no view."""
     market_key: str = ""

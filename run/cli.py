@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import uvloop
@@ -45,6 +45,7 @@ BuildId = Annotated[
     str | None,
     typer.Option(help="Build of the worker's code, if worker.deployment is set.", envvar="STOKER_BUILD_ID"),
 ]
+MarketName = Literal["hosts", "vast"]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -261,6 +262,26 @@ def key(config: Config = None) -> None:
     with _faults():
         settings = load_settings(config)
         typer.echo(load_account_key(settings.state_dir))
+
+
+@app.command()
+def init(
+    market: Annotated[
+        MarketName, typer.Option(help="hosts: this machine; vast: the Vast.ai marketplace.")
+    ] = "hosts",
+    public_url: Annotated[
+        str | None, typer.Option(help="Address at which rented machines reach the engine; required for vast.")
+    ] = None,
+    config: Annotated[Path, typer.Option("--config", "-c", help="The file to write.")] = Path(
+        "temporal-dev.yaml"
+    ),
+) -> None:
+    """Write the settings file of a new deployment; the other commands read it."""
+    from run.commands.init import write_settings  # noqa: PLC0415
+
+    with _faults():
+        for line in write_settings(config, market, public_url=public_url):
+            typer.echo(line)
 
 
 @app.command()

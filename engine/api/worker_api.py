@@ -34,7 +34,7 @@ _COUNT_MAX = 1_000_000_000
 _ID_MAX = 2**63 - 1
 _TOKEN_CHARS_MAX = 200
 
-_LAUNCH_PATH = r"/w/{launch:[0-9a-f]{1,64}}/{sealed:[A-Za-z0-9_-]{1,512}}"
+LAUNCH_PATH = r"/w/{launch:[0-9a-f]{1,64}}/{sealed:[A-Za-z0-9_-]{1,512}}"
 
 _METADATA = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "192.0.0.192", "fd00:ec2::254")))
 """Metadata services of clouds that hand out credentials; 169.254.169.254 is covered as link-local."""
@@ -73,7 +73,7 @@ class WorkerApi:
 
     @handles(
         "POST /worker_status/",
-        f"POST {_LAUNCH_PATH}/worker_status/",
+        f"POST {LAUNCH_PATH}/worker_status/",
         tag="workers",
         body=WorkerStatus,
         replies=ok(Done),
@@ -99,7 +99,7 @@ class WorkerApi:
 
     @handles(
         "POST /delete_requests/",
-        f"POST {_LAUNCH_PATH}/delete_requests/",
+        f"POST {LAUNCH_PATH}/delete_requests/",
         tag="workers",
         body=FinishedRequests,
         replies=ok(shapes.Closed),
@@ -135,7 +135,7 @@ class WorkerApi:
 
     @handles(
         "GET /pubkey/",
-        f"GET {_LAUNCH_PATH}/pubkey/",
+        f"GET {LAUNCH_PATH}/pubkey/",
         tag="workers",
         replies=text("text/plain", "The public key, PEM"),
         refuses=(404,),
@@ -146,7 +146,7 @@ class WorkerApi:
         tickets = self._engine.ticket_issuer
         pem = tickets.public_key_of(launch_id, sealed) if sealed else tickets.public_key_pem
         if pem is None:
-            raise _no_such_path()
+            raise no_such_path()
         return web.Response(body=pem, content_type="text/plain")
 
     def _sealed(self, request: web.Request, worker: KnownWorker) -> str:
@@ -162,7 +162,7 @@ class WorkerApi:
             message = "this path belongs to another launch; report to REPORT_ADDR unchanged"
             raise Problem(403, "wrong_path", message)
         if self._engine.ticket_issuer.public_key_of(worker.launch_id, sealed) is None:
-            raise _no_such_path()
+            raise no_such_path()
         return sealed
 
     def _authenticate(self, token: str, instance_id: int) -> tuple[Endpoint, KnownWorker]:
@@ -282,7 +282,8 @@ class WorkerApi:
             endpoint.metrics_batcher.mark_changed()
 
 
-def _no_such_path() -> Problem:
+def no_such_path() -> Problem:
+    """The refusal of a path that was not issued by this deployment."""
     return Problem(
         404, "no_such_launch", "this path was not issued by this deployment; report to REPORT_ADDR unchanged"
     )

@@ -11,6 +11,7 @@ from run.processes.temporal_server import connect_to, temporal_target
 from run.roles.stopping import stop_event
 from run.settings import DevSettings, ListenLimits
 from run.state_folder.keys import load_keys
+from run.worker_package import worker_package
 from stoker_wire.security.loopback import is_loopback
 from webserver.connections import ConnectionLimits
 
@@ -53,6 +54,7 @@ async def run_engine(settings: DevSettings) -> None:
         timing=Timing(memo_trust_seconds=math.inf if trust is None else trust),
         limits=limits_of(settings.engine.limits),
         dashboard_url=settings.dashboard.url or "",
+        worker_package=worker_package(),
         market_url=settings.market_url,
         market_key=keys.market_key,
         request_log=settings.request_log_settings,

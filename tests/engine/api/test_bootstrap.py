@@ -1,0 +1,193 @@
+"""The worker from the engine: bound to a launch's own path, checked by hash, installed into an environment of its own."""
+
+import asyncio
+import hashlib
+import io
+import os
+import re
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from activities.signing import report_address, sealed_signing_key
+from run.worker_package import worker_package
+from tests.engine.conftest import SECRET, Stage
+from tests.engine.standin import until
+
+LAUNCH = "aaaaaaaaaaaa"
+UV = Path(sys.executable).with_name("uv")
+PACKAGE = worker_package()
+
+
+@pytest.fixture(scope="module")
+def sealed() -> str:
+    return sealed_signing_key(SECRET, LAUNCH)
+
+
+async def fetch(stage: Stage, path: str) -> tuple[int, bytes]:
+    async with stage.http.get(f"{stage.server.url}{path}") as reply:
+        return reply.status, await reply.read()
+
+
+async def test_the_script_names_each_file_with_its_hash_and_the_engine_serves_them(
+    bare_stage: Stage, sealed: str
+) -> None:
+    await bare_stage.start_engine(worker_package=PACKAGE)
+    own = f"/w/{LAUNCH}/{sealed}/worker"
+    status, script = await fetch(bare_stage, f"{own}/bootstrap.sh")
+    assert status == 200
+    named = re.findall(rb"([0-9a-f]{64})  ([\w.-]+)", script)
+    assert sorted(name.decode() for _, name in named) == sorted(PACKAGE.files)
+    for digest, name in named:
+        status, data = await fetch(bare_stage, f"{own}/{name.decode()}")
+        assert (status, hashlib.sha256(data).hexdigest()) == (200, digest.decode())
+    for name, data in PACKAGE.files.items():
+        if name.endswith(".whl"):
+            with zipfile.ZipFile(io.BytesIO(data)) as wheel:
+                assert wheel.testzip() is None
+                assert any(each.endswith("/py.typed") for each in wheel.namelist())
+
+
+async def test_equal_packages_give_equal_files() -> None:
+    """Several engines behind one address must serve what the script of any of them names."""
+    assert worker_package() == PACKAGE
+
+
+@pytest.mark.parametrize("name", ["bootstrap.sh", "requirements.txt"])
+async def test_only_a_launch_of_this_deployment_gets_them(bare_stage: Stage, sealed: str, name: str) -> None:
+    await bare_stage.start_engine(worker_package=PACKAGE)
+    other = sealed_signing_key(b"another deployment's secret 32 b", LAUNCH)
+    for path in (
+        f"/worker/{name}",
+        f"/w/bbbbbbbbbbbb/{sealed}/worker/{name}",
+        f"/w/{LAUNCH}/{other}/worker/{name}",
+    ):
+        status, _ = await fetch(bare_stage, path)
+        assert status == 404, path
+    status, _ = await fetch(bare_stage, f"/w/{LAUNCH}/{sealed}/worker/absent.whl")
+    assert status == 404
+
+
+async def test_an_engine_without_the_package_says_so(bare_stage: Stage, sealed: str) -> None:
+    await bare_stage.start_engine()
+    status, body = await fetch(bare_stage, f"/w/{LAUNCH}/{sealed}/worker/bootstrap.sh")
+    assert status == 404
+    assert b"bring it in the image" in body
+
+
+async def bootstrap(address: str, folder: Path, *arguments: str, **environ: str) -> tuple[int, str, str]:
+    """The start line of a rented machine, with an empty home."""
+    line = f'curl -fsSL "{address}/worker/bootstrap.sh" | bash -s -- {" ".join(arguments)}'
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        "-o",
+        "pipefail",
+        "-c",
+        line,
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"HOME": str(folder), "PATH": "/usr/bin:/bin", "REPORT_ADDR": address, **environ},
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+WORKER_FILE = """
+import sys, stoker_pyworker, stoker_wire
+print(sys.prefix, sys.argv[1:])
+"""
+
+
+def kinds() -> list:
+    """Machines with uv, and with a plain Python."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    plain = sorted(pyenv.glob("3.12.*/bin"))
+    return [pytest.param("uv", id="uv"), *(pytest.param(str(plain[-1]), id="venv") for _ in plain[:1])]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", kinds())
+async def test_an_empty_machine_gets_the_worker_once_and_keeps_its_own_packages(
+    bare_stage: Stage, sealed: str, tmp_path: Path, kind: str
+) -> None:
+    server = await bare_stage.start_engine(worker_package=PACKAGE)
+    address = report_address(server.url, LAUNCH, sealed)
+    (tmp_path / "worker.py").write_text(WORKER_FILE)
+    if kind == "uv":
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "uv").symlink_to(UV)
+    path = f"{tmp_path / 'bin' if kind == 'uv' else kind}:/usr/bin:/bin"
+    # An image's PYTHONPATH with another pydantic must not reach the worker.
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image" / "pydantic.py").write_text("raise SystemExit('the packages of the image')")
+    environ = {
+        "PATH": path,
+        "PYTHONPATH": str(tmp_path / "image"),
+        "SSL_CERT_FILE": os.environ.get("SSL_CERT_FILE", ""),
+    }
+    environ = {name: value for name, value in environ.items() if value} | {
+        name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))
+    }
+    code, out, err = await bootstrap(address, tmp_path, "worker.py", "--flag", **environ)
+    assert code == 0, err
+    assert out == f"{tmp_path}/.stoker-worker/{PACKAGE.version} ['--flag']\n"
+    assert "installing stoker-pyworker" in err
+    code, out, err = await bootstrap(address, tmp_path, "worker.py", **environ)
+    assert (code, err) == (0, ""), "a second start installs nothing"
+
+
+async def test_a_failure_names_the_step_and_reaches_the_engine(bare_stage: Stage, tmp_path: Path) -> None:
+    server = await bare_stage.start_engine(worker_package=PACKAGE)
+    endpoint = await bare_stage.endpoint()
+    double = endpoint.worker(LAUNCH)
+    await endpoint.script(groups=[1], members=[double.member()])
+    address = report_address(server.url, LAUNCH, sealed_signing_key(SECRET, LAUNCH))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "uv").symlink_to(UV)
+    code, _, err = await bootstrap(
+        address,
+        tmp_path,
+        "vllm",
+        PATH=f"{tmp_path / 'bin'}:/usr/bin:/bin",
+        STOKER_BOOTSTRAP_ATTEMPTS="1",
+        UV_DEFAULT_INDEX="http://127.0.0.1:9/simple",
+        UV_HTTP_RETRIES="0",
+        UV_CACHE_DIR=str(tmp_path / "cache"),
+        MASTER_TOKEN=double.token,
+        CONTAINER_ID=str(double.instance_id),
+        PUBLIC_IPADDR=f"10.0.0.{double.instance_id % 250 + 1}",
+        VAST_TCP_PORT_3000="3000",
+    )
+    assert code == 3
+    assert "the installation of the worker's packages failed" in err
+    assert "Does this machine reach the package index?" in err
+    known = server.engine.directory.named(endpoint.name).worker(LAUNCH)
+    await until(
+        lambda: known.report.error.startswith("bootstrap: the installation"), "the engine has the failure"
+    )
+
+
+async def test_a_file_that_was_changed_on_the_way_is_not_installed(
+    bare_stage: Stage, sealed: str, tmp_path: Path
+) -> None:
+    server = await bare_stage.start_engine(worker_package=PACKAGE)
+    address = report_address(server.url, LAUNCH, sealed)
+    status, script = await fetch(bare_stage, f"/w/{LAUNCH}/{sealed}/worker/bootstrap.sh")
+    assert status == 200
+    changed = re.sub(rb"[0-9a-f]{64}", b"0" * 64, script)
+    (tmp_path / "changed.sh").write_bytes(changed)
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        str(tmp_path / "changed.sh"),
+        "vllm",
+        stderr=asyncio.subprocess.PIPE,
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "REPORT_ADDR": address},
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 3
+    assert b"does not have the expected SHA-256" in err
+    assert not (tmp_path / ".stoker-worker" / PACKAGE.version).exists()
