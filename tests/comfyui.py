@@ -196,7 +196,7 @@ class ComfyUI:
 
 
 async def make_image(session, base, prompt=None, **options):
-    """What a client of ComfyUI does (its `websockets_api_example.py`): images of one prompt, and the events."""
+    """The calls of ComfyUI's `websockets_api_example.py`. Returns the images of one prompt, and the events."""
     client_id = uuid.uuid4().hex
     events = []
     async with session.ws_connect(f"{base}/ws?clientId={client_id}", max_msg_size=0, **options) as socket:

@@ -97,7 +97,7 @@ class _Early:
 
 
 class _Side(asyncio.Protocol):
-    """One of the two connections. It replaces aiohttp's protocol on the transport, which is told of the end."""
+    """One of the two connections. It replaces aiohttp's protocol on the transport, and reports the end to it."""
 
     def __init__(self, tunnel: "Tunnel", before: _Upgradable, transport: asyncio.Transport) -> None:
         self._tunnel = tunnel
@@ -138,7 +138,7 @@ class _Side(asyncio.Protocol):
             return False
         peer.transport.write_eof()
         self._tunnel.finish_soon()
-        return True
+        return self.transport.can_write_eof()  # TLS has no half-closed connections
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True

@@ -18,7 +18,7 @@ class Trust:
     def __init__(
         self, ca_file: str = "", *, fetch: Callable[[], Awaitable[str | None]] | None = None
     ) -> None:
-        """`ca_file`: certificates in PEM. `fetch` returns one more authority in PEM; None: there is none now.
+        """`ca_file`: certificates in PEM. `fetch` returns one more authority in PEM, or None without one.
 
         Raises:
             Invalid: the file cannot be read.
@@ -67,4 +67,4 @@ class Trust:
             try:
                 self.context.load_verify_locations(cadata=pem)
             except (ssl.SSLError, ValueError):
-                return  # what the engine sent is no certificate; the system's authorities remain
+                return  # not a certificate; the system's authorities remain

@@ -1,4 +1,4 @@
-"""Patterns of paths: what they match, and which of several routes serves a request."""
+"""Patterns of paths, and the choice among several routes of a request."""
 
 from dataclasses import dataclass
 

@@ -79,7 +79,7 @@ class RequestReader:
         self.expects_continue = False
         """The client waits for `100 Continue` before it sends the body."""
         self.after_handshake: bytearray | None = None
-        """What came after the handshake of a WebSocket. It is not HTTP, so no further request is read."""
+        """Bytes after the handshake of a WebSocket. They are not HTTP, so no further request is read."""
 
     def feed(self, data: bytes) -> None:
         """Parse received bytes."""

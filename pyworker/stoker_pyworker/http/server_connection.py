@@ -139,7 +139,8 @@ class ServerConnection(asyncio.Protocol):
         if self._tunnel is None or self._closing:
             return False
         self._tunnel.client_finished()
-        return not self.transport.is_closing()
+        # TLS has no half-closed connections.
+        return self.transport.can_write_eof() and not self.transport.is_closing()
 
     def pause_writing(self) -> None:
         """The write buffer is full: pipelined requests wait until the client has read."""

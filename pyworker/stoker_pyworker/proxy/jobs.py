@@ -43,7 +43,7 @@ class Job:
         """The running calls, each with whether it brings workload."""
         self.opened_at = self.idle_since = time.monotonic()
         self.outcome = Outcome.CANCELLED
-        """That of its calls with workload; cancelled while there was none."""
+        """Outcome of its calls with workload; cancelled before the first one."""
         self.settled = False
 
     def __repr__(self) -> str:

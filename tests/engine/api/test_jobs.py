@@ -270,6 +270,19 @@ async def test_a_client_that_has_sent_its_last_byte_still_gets_the_answer(place:
     await until(lambda: not place.worker.proxy.active, "the worker has ended it")
 
 
+async def test_an_open_websocket_is_load_of_its_worker_until_it_closes(place: Place) -> None:
+    known = place.stage.server.engine.directory.named(place.endpoint.name)
+    (worker,) = known.workers.values()
+    job = await place.open()
+    async with place.http.ws_connect(f"{job['url']}/echo"):
+        await until(lambda: job["request_idx"] in worker.report.status.working_request_idxs, "it is reported")
+        assert worker.report.status.cur_load == 100
+        assert worker.outstanding.load == 100
+    async with place.http.delete(str(job["url"])) as answered:
+        assert answered.status == 200
+    await until(lambda: worker.outstanding.load == 0, "the worker is free again")
+
+
 async def test_websockets_reach_workers_that_speak_tls(bare_stage: Stage, tmp_path: Path) -> None:
     await bare_stage.start_engine(ca_key_pem=CA_PEM)
     endpoint = await bare_stage.endpoint()
