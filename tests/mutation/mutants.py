@@ -62,6 +62,8 @@ class Target:
     """Number of mutants drawn at random; 0: all of them."""
     slowest: float = 1.0
     """CPU seconds; tests that take longer do not run."""
+    budget: float = 5.0
+    """CPU seconds of the tests that run for one mutant, the fastest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ def _draw(seed: int, mutation: MutationSpec) -> bytes:
 
 
 def _reason_to_skip(root: Path, mutation: MutationSpec) -> str | None:
-    if mutation.operator_name.rpartition("Operator_")[2] in IDENTITY:
+    if _is_identity(mutation):
         return "identity"
     line, column = mutation.start_pos
     if mutation.operator_name == "core/NumberReplacer" and _is_large(root, mutation):
@@ -166,6 +168,10 @@ def _reason_to_skip(root: Path, mutation: MutationSpec) -> str | None:
         if first <= (line, column) < last:
             return reason
     return None
+
+
+def _is_identity(mutation: MutationSpec) -> bool:
+    return mutation.operator_name.rpartition("Operator_")[2] in IDENTITY
 
 
 def _is_large(root: Path, mutation: MutationSpec) -> bool:

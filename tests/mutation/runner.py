@@ -10,6 +10,7 @@ import gc
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import itertools
 import json
 import os
 import resource
@@ -21,7 +22,6 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -37,6 +37,8 @@ WALL_SECONDS = 300.0
 SPARE_CPU_SECONDS = 3.0
 OPTIONS = ["-q", "-s", "-x", "--timeout=120", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
 OPTIONS += ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:faulthandler"]
+KILLER = "MUTATION_KILLER"
+"""Names the environment variable with the test that failed."""
 ROOTS = ("wire", "sdk", "pyworker")
 
 Key = tuple[str, str, int]
@@ -79,12 +81,12 @@ class Reports:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Called for setup, call and teardown of every test."""
         if report.failed:
-            os.environ["MUTATION_KILLER"] = report.nodeid
+            os.environ[KILLER] = report.nodeid
 
 
 def killer() -> str | None:
     """The test that failed in this process."""
-    return os.environ.get("MUTATION_KILLER")
+    return os.environ.get(KILLER)
 
 
 class Selected:
@@ -176,14 +178,13 @@ class Runner:
         items = {name: item for name, item in items.items() if slow.get(name, 0.0) <= self._target.slowest}
         make_deterministic(items.values())
         found = fork(lambda: self._baseline(items), 3600.0)
-        if not isinstance(found, dict) or found.get("failed"):
-            self.failure = f"the tests fail without a mutant: {found}"
+        if not isinstance(found, dict) or not found["cost"]:
+            self.failure = f"no test passes without a mutant: {found}"
             return True
-        if not found["cost"]:
-            self.failure = "no test is selected"
-            return True
+        for name in found["failed"]:
+            print(f"{self._target.name}: left out, because it fails without a mutant: {name}", flush=True)
         self._cost = {name: cost for name, cost in found["cost"].items() if cost <= self._target.slowest}
-        slow |= {name: cost for name, cost in found["cost"].items() if cost > 0.5}
+        slow |= {name: cost for name, cost in found["cost"].items() if cost > 0.2}
         self._slow.write_text(json.dumps(slow))
         for file, function, line, names in found["calls"]:
             self._tests[file, function, line] = self._cost.keys() & set(names)
@@ -199,24 +200,30 @@ class Runner:
     def _baseline(self, items: dict[str, pytest.Item]) -> dict[str, Any]:
         """Cost of each test and the functions that it calls; what a module's setup calls belongs to all its tests."""
         calls: dict[Key, set[str]] = defaultdict(set)
+        failed: list[str] = []
         cost: dict[str, float] = {}
         shared: dict[str, set[Key]] = defaultdict(set)
         order = list(items.values())
-        for item, following in pairwise([*order, None]):
+        for item, following in itertools.pairwise([*order, None]):
             self._seen = set()
             started = time.process_time()
             sys.settrace(self.trace)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             sys.settrace(None)
+            if os.environ.pop(KILLER, None):
+                failed.append(item.nodeid)
+                continue
             cost[item.nodeid] = time.process_time() - started
-            if killer():
-                return {"failed": killer()}
             used: Iterable[str] = getattr(item, "fixturenames", ())
             if any(name in self._wide_fixtures(item) for name in used):
                 shared[item.location[0]] |= self._seen
             for key in self._seen | shared[item.location[0]]:
                 calls[key].add(item.nodeid)
-        return {"cost": cost, "calls": [[*key, sorted(names)] for key, names in calls.items()]}
+        return {
+            "failed": failed,
+            "cost": cost,
+            "calls": [[*key, sorted(names)] for key, names in calls.items()],
+        }
 
     @staticmethod
     def _wide_fixtures(item: pytest.Item) -> set[str]:
@@ -262,6 +269,8 @@ class Runner:
         )
         names = self._tests[key] if key and inside else self._cost.keys()
         order = sorted(names, key=lambda name: self._cost[name])
+        spent = itertools.accumulate(self._cost[name] for name in order)
+        order = [name for name, total in zip(order, spent, strict=True) if total <= self._target.budget]
         limit = SPARE_CPU_SECONDS + 4 * sum(self._cost[name] for name in order)
         if inside and key and code:
             found = fork(lambda: run_inside(self._objects[key], code, [items[name] for name in order]), limit)
@@ -288,7 +297,7 @@ def run_inside(objects: list[FunctionType], code: CodeType, items: list[pytest.I
     """Exchange the code and run the tests; the one that failed, or an empty text."""
     for each in objects:
         each.__code__ = code
-    for item, following in pairwise([*items, None]):
+    for item, following in itertools.pairwise([*items, None]):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if killer():
             return killer() or ""

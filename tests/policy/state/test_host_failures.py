@@ -178,3 +178,11 @@ def test_an_offer_that_is_gone_does_not_shorten_the_block_for_a_failure() -> Non
     learned = remember_hosts(MachineStats(), [failure()], NOW)
     gone = failure(failed_at=0.0, until=NOW + 300, cause="", reason="its offer was rented by someone else")
     assert remember_hosts(learned, [gone], NOW).failed_hosts == (failure(),)
+
+
+def test_a_block_that_is_over_is_neither_blocked_nor_lifted() -> None:
+    over = failure(until=NOW - 1)
+    assert split([over, failure(until=NOW), failure(until=NOW + 1)], [], NOW) == (
+        (failure(until=NOW + 1),),
+        (),
+    )

@@ -9,6 +9,7 @@ from policy.state.plan import Activate, Destroy, Reboot, Stop, Update
 from policy.state.plan_effects import apply_operation
 from policy.state.worker import MachineStats, Worker
 from policy.state.worker_events import fold_metrics, fold_operation_result
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import NOW, brief, decide, draining, endpoint, report, see, steady, worker
 
@@ -272,3 +273,22 @@ def test_late_reports_of_a_worker_stopped_before_it_loaded_are_ignored():
     assert fold_report(
         created, incarnation="b", condition="loading", age=1.0, reported_at=NOW + 3
     ).worker.state is (S.MODEL_LOADING)
+
+
+def test_the_earliest_reported_start_of_a_process_counts():
+    process = Process(id="a", started_at=NOW)
+    assert process.with_report("a", NOW - 2).started_at == NOW - 2
+    assert process.with_report("a", NOW + 2).started_at == NOW
+    assert process.with_report("a", 0.0).started_at == NOW, "the age is unknown"
+    assert Process(id="a").with_report("a", NOW).started_at == NOW
+
+
+def test_an_unknown_process_that_started_clearly_earlier_is_late():
+    process, order = Process(id="a", started_at=NOW), DEFAULT_TUNING.process_order_seconds
+    late = [
+        process.is_late("b", at, reported_at=NOW, quiet_since=None)
+        for at in (NOW - order - 1, NOW - order + 1)
+    ]
+    assert late == [True, False]
+    assert not process.is_late("b", 0.0, reported_at=NOW, quiet_since=None), "its age is unknown"
+    assert not process.is_late("a", NOW - 9 * order, reported_at=NOW, quiet_since=None)

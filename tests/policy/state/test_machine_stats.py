@@ -1,0 +1,49 @@
+"""Statistics of machine kinds: means over the samples."""
+
+import pytest
+
+from policy.state.machine_stats import learn_boot, learn_failure, learn_perf, learn_start, remember_hosts
+from policy.state.worker import HostFailure, MachineStats
+from policy.tuning import DEFAULT_TUNING
+from tests.policy.builders import NOW, worker
+
+KIND = "1x RTX 4090"
+
+
+def test_perf_and_price_are_means_of_the_samples():
+    learned = MachineStats()
+    for perf, price in ((100.0, 0.3), (130.0, 0.4), (160.0, 0.8)):
+        learned = learn_perf(learned, worker("w", price=price), perf)
+    record = learned.kind(1, KIND)
+    assert (record.perf, record.dollars_per_hour, record.samples) == (
+        pytest.approx(130.0),
+        pytest.approx(0.5),
+        3,
+    )
+
+
+def test_a_mean_of_many_samples_still_follows_new_ones():
+    learned = MachineStats()
+    for _ in range(100):
+        learned = learn_perf(learned, worker("w"), 100.0)
+    most = DEFAULT_TUNING.perf_samples_max
+    record = learn_perf(learned, worker("w"), 200.0).kind(1, KIND)
+    assert record.perf == pytest.approx(100.0 + 100.0 / most)
+    assert record.samples == 101
+
+
+def test_boots_starts_and_failures_are_counted_by_kind_and_workergroup():
+    learned = learn_boot(MachineStats(), worker("w"), 90.0)
+    learned = learn_start(learned, worker("w"), 20.0)
+    learned = learn_failure(learn_failure(learned, worker("w")), worker("v", workergroup_id=2))
+    record, other = learned.kind(1, KIND), learned.kind(2, KIND)
+    assert (record.boots, record.boot_seconds, record.starts, record.start_seconds) == (1, 90.0, 1, 20.0)
+    assert (record.failures, other.failures, other.boots) == (1, 1, 0)
+
+
+def test_the_hosts_that_are_blocked_longest_are_remembered():
+    failures = [
+        HostFailure(machine_id=number, until=NOW + 1000 - number, reason="r") for number in range(130)
+    ]
+    kept = remember_hosts(MachineStats(), failures, NOW).failed_hosts
+    assert [each.machine_id for each in kept] == list(range(99, -1, -1))
