@@ -8,6 +8,7 @@ from stoker_pyworker.config import (
     LogActionConfig,
     WorkerConfig,
 )
+from stoker_pyworker.payloads import Body, Form
 from stoker_pyworker.worker import Worker
 from stoker_wire.workload import (
     AudioWorkload,
@@ -20,9 +21,11 @@ from stoker_wire.workload import (
 __all__ = [
     "AudioWorkload",
     "BenchmarkConfig",
+    "Body",
     "ConfigError",
     "ConstantWorkload",
     "FieldWorkload",
+    "Form",
     "HandlerConfig",
     "JsonDataException",
     "LogActionConfig",

@@ -1,12 +1,13 @@
 """The configuration in a user's `worker.py`, with the classes and names of the official package."""
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from stoker_pyworker.payloads import Body
 from stoker_pyworker.server_config import ModelServerConfig
 from stoker_wire.path_pattern import METHODS, PathPattern, overlap
 from stoker_wire.picklable import PicklableError
@@ -44,9 +45,9 @@ class LogActionConfig:
 class BenchmarkConfig:
     """The benchmark that measures the worker's perf, in workload per second."""
 
-    dataset: list[JsonObject] | None = None
-    """Payloads, used in turn."""
-    generator: Callable[[], JsonObject] | None = None
+    dataset: Sequence[JsonObject | Body] | None = None
+    """Payloads, used in turn: JSON objects, a `Form` or a `Body`."""
+    generator: Callable[[], JsonObject | Body] | None = None
     """A function that generates a payload, instead of a dataset."""
     runs: int = 8
     concurrency: int | None = 10
@@ -176,7 +177,8 @@ class WorkerConfig:
                 faults.append(f"handlers: the route {handler.route!r} is configured twice")
                 break
             valid.append(handler)
-        if sum(handler.benchmark_config is not None for handler in self.handlers) != 1:
+        measured = sum(handler.benchmark_config is not None for handler in self.handlers)
+        if measured != 1 and not (measured == 0 and self.server is not None and self.server.initial_perf > 0):
             faults.append(
                 "handlers: expected benchmark_config on exactly one handler, to measure the worker's perf"
             )
@@ -184,9 +186,9 @@ class WorkerConfig:
             raise ConfigError("; ".join(faults))
 
     @property
-    def benchmark_handler(self) -> HandlerConfig:
-        """The one handler with a benchmark."""
-        return next(handler for handler in self.handlers if handler.benchmark_config is not None)
+    def benchmark_handler(self) -> HandlerConfig | None:
+        """The one handler with a benchmark. None: the server's `initial_perf` counts."""
+        return next((handler for handler in self.handlers if handler.benchmark_config is not None), None)
 
 
 def _is_host(url: str) -> bool:

@@ -143,6 +143,8 @@ class WorkerRuntime:
             directory=directory,
             serves_serial=lambda: self.queue.current is not None,
             models=self.models,
+            counts=self.counts,
+            report_now=report_now.set,
         )
         self.verifier: TicketVerifier | None = None
         if not settings.unsecured:
@@ -176,6 +178,7 @@ class WorkerRuntime:
             report_now=report_now,
             routes=tuple(route.served for route in self.routes),
             models=lambda: self.models.names,
+            model=lambda: None if self.startup.metrics is None else self.startup.metrics.reading,
         )
         self.management = ManagementApi(
             self.proxy,
@@ -396,6 +399,7 @@ class WorkerRuntime:
             "client_connections": self.server.connections,
             "model_connections": self.pool.open_count,
             "gpus": self.gpus.readings,
+            "model": None if self.startup.metrics is None else self.startup.metrics.reading,
         }
 
 

@@ -53,6 +53,8 @@ class WorkerStatus(TolerantModel):
     """Routes that the worker serves; empty if it does not report them."""
     models: Annotated[tuple[ModelName, ...], Field(max_length=256)] = ()
     """Names under which its model server serves its models; empty: not known."""
+    model: "ModelStatus | None" = None
+    """From the model server's metrics; None: it has none, or they are not known."""
     incarnation: str = Field("", max_length=64)
     """Random id of the worker's process, in every report."""
     uptime_seconds: float = Field(0.0, ge=0)
@@ -89,6 +91,19 @@ class GpuStatus(TolerantModel):
     """Uncorrected ECC errors since the driver was loaded."""
     xid: int = 0
     """The last critical Xid event; 0: no event."""
+
+
+class ModelStatus(TolerantModel):
+    """The load of the model server from its own metrics."""
+
+    running: int = 0
+    waiting: int = 0
+    """Requests that the model server has accepted and not started."""
+    cache_used: float = 0.0
+    """Share of the KV cache in use, 0 to 1."""
+    output_tokens_per_second: float = 0.0
+    full: bool = False
+    """The KV cache is full and requests wait: another worker should get the next request."""
 
 
 class FinishedRequest(TolerantModel):

@@ -25,7 +25,9 @@ from stoker_pyworker.config import (
 from stoker_pyworker.http.client import fetch
 from stoker_pyworker.http.upstream_connection import UpstreamError
 from stoker_pyworker.http.upstream_pool import UpstreamPool
+from stoker_pyworker.payloads import Body, Form
 from stoker_pyworker.proxy import multipart
+from stoker_pyworker.proxy.request_envelope import AuthData, ParsedRequest
 from stoker_pyworker.proxy.routes import PreparedRoute, multipart_fields
 
 log = structlog.get_logger(room="benchmark")
@@ -143,10 +145,6 @@ class SuspensionWatch:
         self._ticked_at = now
 
 
-class _FormFields(dict[str, Any]):
-    """The fields of a multipart form, as opposed to a JSON object."""
-
-
 @dataclass(frozen=True, slots=True)
 class _RequestResult:
     """The result of one benchmark request."""
@@ -164,7 +162,7 @@ class Benchmark:
         self._pool = pool
         self._route = route
         self._config = route.config.benchmark_config or BenchmarkConfig()
-        self._dataset: Iterator[JsonObject] = itertools.cycle(self._config.dataset or [])
+        self._dataset: Iterator[JsonObject | Body] = itertools.cycle(self._config.dataset or [])
 
     async def measure(self) -> float:
         """The mean workload per second over all runs. A single fast run does not raise it much.
@@ -230,15 +228,17 @@ class Benchmark:
 
     async def _send_one(self) -> _RequestResult:
         config = self._route.config
+        workload = 0.0
         try:
-            payload, workload = self._payload()
+            payload, counted = self._payload()
+            body, content_type = self._encoded(payload)
+            workload = self._workload(payload, body, content_type) if counted is None else counted
         except Exception as fault:  # noqa: BLE001 - the user's generator
             raise BenchmarkFailed(f"the benchmark's generator failed: {fault!r:.200}") from None
         try:
             if config.remote_function is not None:
                 await config.remote_function(**payload)
                 return _RequestResult(True, workload)
-            body, content_type = self._encoded(payload)
             response = await fetch(
                 self._pool,
                 "POST",
@@ -256,28 +256,38 @@ class Benchmark:
 
     def _encoded(self, payload: Any) -> tuple[bytes, str]:
         """Body and content type."""
-        if isinstance(payload, _FormFields):
+        if isinstance(payload, Body):
+            return payload.content, payload.content_type
+        if self._route.config.remote_function is not None:
+            return b"", "application/json"
+        if isinstance(payload, Form):
             body, kind = multipart.encode(payload)
             return body, kind.decode()
         return msgspec.json.encode(payload), "application/json"
 
-    def _workload(self, counted: Any) -> float:
-        workload = parse_workload(counted)
-        if workload is None:
-            raise ValueError(f"count_workload: expected a number of 0 or more, received {counted!r:.80}")
-        return workload
+    def _workload(self, payload: Any, body: bytes, content_type: str) -> float:
+        """The workload as a request of a client has it."""
+        if isinstance(payload, Form | Body):
+            parsed = ParsedRequest(AuthData(), None, body, content_type.encode(), is_json=False)
+            return self._route.prepare(parsed, DEFAULT_WORKLOAD)[0]
+        return self._route.workload(payload, DEFAULT_WORKLOAD, body_bytes=len(body))
 
-    def _payload(self) -> tuple[JsonObject, float]:
+    def _payload(self) -> tuple[Any, float | None]:
+        """The payload, and its workload if its class counts it."""
         config = self._route.config
         if config.payload_class is not None:
             typed = config.payload_class.for_test()
             fields = multipart_fields(typed)
-            payload = dict(typed.generate_payload_json()) if fields is None else _FormFields(fields)
-            return payload, self._workload(typed.count_workload())
+            payload = dict(typed.generate_payload_json()) if fields is None else Form(fields)
+            counted = parse_workload(typed.count_workload())
+            if counted is None:
+                raise ValueError(
+                    f"count_workload: expected a number of 0 or more, received {typed.count_workload()!r:.80}"
+                )
+            return payload, counted
         if self._config.dataset:
-            payload = dict(next(self._dataset))
-        elif self._config.generator is not None:
-            payload = self._config.generator()
-        else:
+            given = next(self._dataset)
+            return (given if isinstance(given, Form | Body) else dict(given)), None
+        if self._config.generator is None:
             raise BenchmarkFailed("benchmark_config has neither dataset nor generator")
-        return payload, self._route.workload(payload, DEFAULT_WORKLOAD)
+        return self._config.generator(), None

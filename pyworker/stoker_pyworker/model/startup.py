@@ -1,23 +1,26 @@
 """Makes the worker ready (log line, probe, benchmark), then watches the model server."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import structlog
 
-from stoker_pyworker.config import WorkerConfig
+from stoker_pyworker.config import HandlerConfig, WorkerConfig
 from stoker_pyworker.http.upstream_connection import UpstreamError
 from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.model import benchmark
 from stoker_pyworker.model.benchmark import Benchmark, BenchmarkFailed
+from stoker_pyworker.model.deferred_benchmark import DeferredBenchmark
 from stoker_pyworker.model.gpu import Gpus
 from stoker_pyworker.model.health import HealthState
 from stoker_pyworker.model.model_process import ModelProcess
 from stoker_pyworker.model.readiness import LogWatch, Probe
 from stoker_pyworker.model.served_models import ServedModels
+from stoker_pyworker.model.server_metrics import ServerMetrics
 from stoker_pyworker.model.supervisor import ModelSupervisor
 from stoker_pyworker.proxy.routes import RouteIndex
+from stoker_pyworker.reporting.request_counts import RequestCounts
 from stoker_wire.security.loopback import is_loopback
 
 log = structlog.get_logger(room="startup")
@@ -43,6 +46,8 @@ class Startup:
         directory: Path,
         serves_serial: Callable[[], bool],
         models: ServedModels,
+        counts: RequestCounts,
+        report_now: Callable[[], None],
     ) -> None:
         self._config = config
         self._pool = pool
@@ -55,6 +60,12 @@ class Startup:
         self._has_model = any(handler.remote_function is None for handler in config.handlers)
         self._lifecycle_entered = False
         self._models = models
+        self._counts = counts
+        self._deferred: DeferredBenchmark | None = None
+        names = None if config.server is None else config.server.metrics
+        self.metrics = (
+            None if names is None else ServerMetrics(pool.separate_pool(1), names, changed=report_now)
+        )
         self.supervisor = self._model_supervisor() if config.server is not None else None
         self._lists_models = any(
             handler.route.startswith("/v1/") and handler.remote_function is None
@@ -127,6 +138,10 @@ class Startup:
             watches.append(self.probe.watch(self._probe_healthy, self._probe_failed))
         if self._lists_models:
             watches.append(self._models.watch())
+        if self.metrics is not None:
+            watches.append(self.metrics.watch(self._is_busy))
+        if self._deferred is not None:
+            watches.append(self._deferred.run())
         await asyncio.gather(*watches)
 
     @property
@@ -247,15 +262,30 @@ class Startup:
             self._health.failed("connection", str(fault))
         self.probe.recheck()
 
-    async def _send_benchmark_request(self) -> str | None:
-        return await self._benchmark().check_once()
+    def _is_busy(self) -> bool:
+        return self._counts.held > 0
 
-    def _benchmark(self) -> Benchmark:
-        return Benchmark(self._pool, self._routes.exact[self._config.benchmark_handler.route.encode()])
+    def _is_limited(self) -> bool:
+        """Whether the server works at its limit: one request at a time, or others wait inside it."""
+        if not any(handler.allow_parallel_requests for handler in self._config.handlers):
+            return self._is_busy()
+        reading = None if self.metrics is None else self.metrics.reading
+        return reading is not None and reading.waiting > 0
+
+    async def _send_benchmark_request(self) -> str | None:
+        handler = self._config.benchmark_handler
+        return None if handler is None else await self._benchmark(handler).check_once()
+
+    def _benchmark(self, handler: HandlerConfig) -> Benchmark:
+        return Benchmark(self._pool, self._routes.exact[handler.route.encode()])
 
     async def _perf(self) -> float:
-        """The worker's perf, from the cache on disk or measured now."""
+        """The worker's perf: from the cache on disk, an estimate that is replaced while it serves, or measured now."""
         handler = self._config.benchmark_handler
+        initial = 0.0 if self._config.server is None else self._config.server.initial_perf
+        if handler is None:
+            self._defer(None, initial)
+            return initial
         fingerprint = benchmark.fingerprint(
             handler, model=(self._config.model_name, *self._model_settings), gpus=self._gpus.names
         )
@@ -263,6 +293,23 @@ class Startup:
         if perf is not None:
             log.info("benchmark_cached", perf=round(perf, 3))
             return perf
-        perf = await self._benchmark().measure()
-        benchmark.save_cached(self._directory, fingerprint, perf)
-        return perf
+
+        async def measure() -> float:
+            measured = await self._benchmark(handler).measure()
+            benchmark.save_cached(self._directory, fingerprint, measured)
+            return measured
+
+        if initial > 0:
+            self._defer(measure, initial)
+            return initial
+        return await measure()
+
+    def _defer(self, measure: Callable[[], Awaitable[float]] | None, perf: float) -> None:
+        self._deferred = DeferredBenchmark(
+            measure,
+            perf=perf,
+            busy=self._is_busy,
+            limited=self._is_limited,
+            served=lambda: self._counts.totals().served,
+            changed=self._health.loaded,
+        )

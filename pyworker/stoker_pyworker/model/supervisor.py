@@ -27,7 +27,7 @@ _OUTPUT_SECONDS = 0.3
 """Time to read the last output of an exited process; its descendants may keep the pipe open."""
 _PORT_SECONDS = 10.0
 _READ_BYTES = 64 * 1024
-_LOADING_LINES_MAX = 2000
+_LOADING_LINES_MAX = 200
 """Lines of a run that are copied to the worker's log until the server is ready."""
 _OUT_OF_MEMORY = (
     "the machine's memory (RAM) is full, and the kernel killed the model server: choose a smaller model or context,"

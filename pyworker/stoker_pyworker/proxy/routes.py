@@ -131,23 +131,26 @@ class PreparedRoute:
         if config.request_parser is not None:
             payload = config.request_parser(payload)
         calculate: Any = config.workload_calculator
-        if self._rule is not None:
-            calculate = partial(self._rule.workload, body_bytes=len(parsed.body))
+        body_bytes = len(parsed.body)
         if config.payload_class is not None:
             typed = config.payload_class.from_json_msg(payload)
             payload = typed.generate_payload_json()
             calculate = calculate or (lambda _: typed.count_workload())
             if (fields := multipart_fields(typed)) is not None:
                 parsed.body, parsed.content_type = multipart.encode(fields)
-                return self.workload(payload, cost, calculate), payload
+                return self.workload(payload, cost, calculate, body_bytes=body_bytes), payload
         # Send what the hooks have read: of a duplicate key, the model server might read the other value.
         if config.remote_function is None:
             parsed.body = msgspec.json.encode(payload)
-        return self.workload(payload, cost, calculate), payload
+        return self.workload(payload, cost, calculate, body_bytes=body_bytes), payload
 
-    def workload(self, payload: JsonObject, cost: float, calculate: Any = None) -> float:
+    def workload(
+        self, payload: JsonObject, cost: float, calculate: Any = None, *, body_bytes: int = 0
+    ) -> float:
         """The workload of a payload. Falls back to the cost if the calculator fails or returns no valid number."""
         calculate = calculate or self.config.workload_calculator
+        if self._rule is not None and calculate is self._rule:
+            calculate = partial(self._rule.workload, body_bytes=body_bytes)
         if calculate is None:
             return cost
         try:

@@ -16,6 +16,7 @@ from stoker_pyworker.http.upstream_connection import UpstreamError
 from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.model.gpu import GpuReading, Gpus
 from stoker_pyworker.model.health import HealthState
+from stoker_pyworker.model.server_metrics import ModelReading
 from stoker_pyworker.proxy.worker_queue import RunningRequest
 from stoker_pyworker.reporting.request_counts import RequestCounts, Totals
 from stoker_pyworker.ticket_clock import TicketClock
@@ -71,6 +72,7 @@ class Report(msgspec.Struct):
     uptime_seconds: float
     routes: tuple[dict[str, Any], ...] = ()
     models: tuple[str, ...] = ()
+    model: ModelReading | None = None
     cur_capacity: float = 0.0
     max_capacity: float = 0.0
 
@@ -108,6 +110,7 @@ class Reporter:
         report_now: asyncio.Event,
         routes: tuple[ServedRoute, ...] = (),
         models: Callable[[], tuple[str, ...]] = tuple,
+        model: Callable[[], ModelReading | None] = lambda: None,
     ) -> None:
         """`report_now` is set by others to request a report at once."""
         self._engines = [
@@ -125,6 +128,7 @@ class Reporter:
         self._clock = clock
         self._routes = tuple(route.model_dump() for route in routes)
         self._models = models
+        self._model = model
         self._report_now = report_now
         self._acknowledged = Totals()
         self._acknowledged_disk = _disk_gib()
@@ -295,6 +299,7 @@ class Reporter:
             uptime_seconds=time.monotonic() - health.started_at,
             routes=self._routes,
             models=self._models(),
+            model=self._model(),
         )
 
     def close(self) -> None:

@@ -1,0 +1,1 @@
+"""What the presets share: their declaration, settings, benchmarks and causes of failure."""

@@ -1,0 +1,46 @@
+"""vLLM: `vllm serve`."""
+
+from stoker_pyworker.presets.base import benchmarks, causes
+from stoker_pyworker.presets.base.preset import Preset, PresetRoute
+from stoker_pyworker.presets.base.settings import PresetSettings
+from stoker_pyworker.server_config import MetricNames
+
+METRICS = MetricNames(
+    running=("vllm:num_requests_running",),
+    waiting=("vllm:num_requests_waiting",),
+    cache_used=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+    output_tokens=("vllm:generation_tokens_total",),
+)
+
+
+def command(settings: PresetSettings) -> list[str]:
+    """The server on the loopback address, with as many GPUs as the machine has."""
+    words = ["vllm", "serve", settings.model, "--host", "127.0.0.1", "--port", str(settings.port)]
+    if settings.alias:
+        words += ["--served-model-name", settings.alias]
+    if settings.context:
+        words += ["--max-model-len", str(settings.context)]
+    if settings.parallel:
+        words += ["--max-num-seqs", str(settings.parallel)]
+    if settings.gpus > 1:
+        words += ["--tensor-parallel-size", str(settings.gpus)]
+    return words
+
+
+PRESET = Preset(
+    name="vllm",
+    command=command,
+    program_words=2,
+    model="a Hugging Face repository or a folder, such as Qwen/Qwen2.5-0.5B-Instruct",
+    health_path="/health",  # answered by the API server's process, while the engine computes in another
+    routes=(
+        PresetRoute(path="/v1/chat/completions"),
+        PresetRoute(path="/v1/completions"),
+        PresetRoute(path="/v1/responses"),
+    ),
+    benchmark_path="/v1/completions",
+    benchmark=lambda settings: benchmarks.completions(settings.served_name, extra={"ignore_eos": True}),
+    metrics=METRICS,
+    perf=1000.0,
+    causes=causes.TRANSFORMERS,
+)

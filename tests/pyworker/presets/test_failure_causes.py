@@ -1,0 +1,80 @@
+"""The log of a failed start names the cause. Transcripts are from real runs, single lines from public reports."""
+
+from pathlib import Path
+
+import pytest
+
+from stoker_pyworker import presets
+from stoker_pyworker.model.failure_causes import CauseFinder
+from stoker_pyworker.presets.base.causes import COMMON
+
+TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
+
+
+def cause(preset, text):
+    finder = CauseFinder((*presets.load(preset).causes, *COMMON))
+    for line in text.splitlines():
+        finder.see(line)
+    return None if finder.found is None else finder.found[0].name
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_a_recorded_log_reveals_its_cause(path):
+    preset, expected = path.name.removesuffix(".txt").split(".")
+    found = cause(preset, path.read_text())
+    assert found == (None if expected == "healthy" else expected)
+
+
+LINES = [
+    ("vllm", "gated_model", "OSError: You are trying to access a gated repo."),
+    ("vllm", "gated_model", "Access to model meta-llama/Llama-3.1-8B-Instruct is restricted. You must have access"),
+    ("vllm", "unknown_model", "OSError: nope/nope is not a local folder and is not a valid model identifier listed on"),
+    ("vllm", "token", "requests.exceptions.HTTPError: 401 Client Error: Unauthorized for url: https://huggingface.co/x"),
+    ("vllm", "gpu_memory", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.96 GiB. GPU 0 has"),
+    ("vllm", "cache_memory", "ValueError: No available memory for the cache blocks. Try increasing"),
+    ("vllm", "cache_memory", "ValueError: Free memory on device (3.22/4.0 GiB) on startup is less than desired GPU"),
+    ("vllm", "cache_memory", "(16.00 GiB KV cache is needed, which is larger than the available KV cache memory"),
+    ("vllm", "context_too_long", "User-specified max_model_len (200000) is greater than the derived max_model_len"),
+    ("vllm", "unsupported_model", "ValueError: Model architectures ['FooForCausalLM'] are not supported for now."),
+    ("vllm", "driver", "RuntimeError: The NVIDIA driver on your system is too old (found version 11040)."),
+    ("vllm", "driver", "RuntimeError: CUDA error: no kernel image is available for execution on the device"),
+    ("vllm", "no_gpu", "RuntimeError: Failed to infer device type, please set the environment variable"),
+    ("vllm", "gpu_type", "ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0."),
+    ("vllm", "gpu_count", "Total number of attention heads (14) must be divisible by tensor parallel size (4)."),
+    ("vllm", "disk_full", "OSError: [Errno 28] No space left on device"),
+    ("vllm", "port_taken", "OSError: [Errno 98] Address already in use"),
+    ("vllm", "arguments", "vllm: error: unrecognized arguments: --max-modellen 4096"),
+    ("vllm", "not_installed", "/usr/bin/python3: No module named vllm"),
+    ("vllm", "shared_memory", "RuntimeError: unable to open shared memory object </torch_123> in read-write mode"),
+    ("vllm", "network", "Failed to resolve 'huggingface.co' ([Errno -3] Temporary failure in name resolution)"),
+    ("sglang", "cache_memory", "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static."),
+    ("llama-server", "port_taken", "srv start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 8000"),
+    ("llama-server", "gpu_memory", "ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory"),
+    ("llama-server", "not_gguf", "gguf_init_from_reader: invalid magic characters: 'not ', expected 'GGUF'"),
+    ("llama-server", "unsupported_model", "error loading model: unknown model architecture: 'foo'"),
+    ("llama-server", "arguments", "error: invalid argument: --contxt"),
+    ("ollama", "unknown_model", "stoker: the model cannot be pulled: pull model manifest: file does not exist"),
+    ("ollama", "memory", "Error: model requires more system memory (24.0 GiB) than is available (7.6 GiB)"),
+    ("tgi", "cache_memory", "RuntimeError: Not enough memory to handle 4096 prefill tokens. You need to decrease"),
+    ("comfyui", "gpu_memory", "torch.cuda.OutOfMemoryError: CUDA out of memory."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("preset", "expected", "line"), LINES, ids=lambda value: str(value)[:30])
+def test_a_reported_line_reveals_its_cause(preset, expected, line):
+    assert (
+        cause(preset, f"INFO: loading\n(EngineCore pid=7) ERROR 09-28 15:47:24 [core.py:718] {line}\nbye")
+        == expected
+    )
+
+
+def test_the_most_specific_cause_counts_whatever_comes_first():
+    text = "huggingface_hub.errors.GatedRepoError: 401 Client Error.\nOSError: You are trying to access a gated repo."
+    assert cause("vllm", "HTTPError: 401 Client Error: Unauthorized\n" + text) == "gated_model"
+
+
+@pytest.mark.parametrize("name", presets.NAMES)
+def test_every_cause_has_a_remedy(name):
+    for each in (*presets.load(name).causes, *COMMON):
+        assert ": " in each.sentence or each.name == "network", each.name
+        assert 40 < len(each.sentence) < 200
