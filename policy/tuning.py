@@ -118,8 +118,6 @@ class HysteresisTuning:
     slightly more waiting under growing load."""
     scale_up_hold_seconds: float = 10.0
     """How long a small shortage must last. Doubled: small rises of load are followed 10 s later."""
-    scale_down_cooldown_seconds: float = 10.0
-    """No drain for this long after capacity was added. Doubled: idle workers after a burst cost 10 s more."""
     scale_down_margin: float = 0.02
     """Capacity left after a drain must exceed the held demand by this share. Doubled: slightly later drains."""
     total_hold_seconds: float = 9000.0

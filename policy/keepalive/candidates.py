@@ -18,9 +18,6 @@ _SPARE_HOLD_SECONDS = (45.0, 90.0, 180.0, 600.0)
 _TAILS = ((45.0, 0.5, 600.0), (90.0, 0.3, 600.0), (90.0, 0.5, 1200.0), (45.0, 0.7, 3600.0))
 """(seconds, tail share, tail seconds) of the candidates with a tail. For bursts at irregular intervals, a part of the
 capacity that survives the pause prevents most of the waiting."""
-_HOLD_SECONDS_WITH_LAST_WORKER = (45.0, 90.0, 300.0)
-LAST_WORKER_HOLD_SECONDS = HOLD_SECONDS[-1]
-"""How long the last hot worker is kept under `Retention.keep_last_worker`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +30,6 @@ class Retention:
     """Start workers ahead of the load that occurred at this minute of each of the last hours."""
     spare_share: float = 0.0
     """Spare capacity, as a share of the level."""
-    keep_last_worker: bool = False
-    """Keep the last worker for `LAST_WORKER_HOLD_SECONDS`. Rare requests need one; a second one would be
-    expensive."""
     tail_share: float = 0.0
     """The share of the level that stays hot for `tail_seconds`."""
     tail_seconds: float = 0.0
@@ -44,7 +38,7 @@ class Retention:
     @property
     def is_plain(self) -> bool:
         """Whether the rule is only a hold time."""
-        return not (self.seasonal or self.spare_share or self.keep_last_worker or self.tail_share)
+        return not (self.seasonal or self.spare_share or self.tail_share)
 
     @property
     def reason(self) -> str:
@@ -66,7 +60,6 @@ CANDIDATES = (
     *(Retention(hold) for hold in HOLD_SECONDS),
     *(Retention(hold, seasonal=True) for hold in HOLD_SECONDS),
     *(Retention(hold, spare_share=spare) for spare in SPARE_SHARES for hold in _SPARE_HOLD_SECONDS),
-    *(Retention(hold, keep_last_worker=True) for hold in _HOLD_SECONDS_WITH_LAST_WORKER),
     *(Retention(hold, tail_share=share, tail_seconds=longer) for hold, share, longer in _TAILS),
 )
 """All evaluated rules. `CandidateTotals` and `KeepaliveState.chosen` refer to them by index."""

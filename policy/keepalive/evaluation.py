@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from policy.keepalive.candidates import (
     CANDIDATES,
     HOLD_SECONDS,
-    LAST_WORKER_HOLD_SECONDS,
     CandidateTotals,
     Retention,
     cheapest,
@@ -32,7 +31,6 @@ _WORKER_LOAD_MIN = 1e-9
 _SPARES = tuple(
     (HOLD_SECONDS.index(each.seconds), 1.0 + each.spare_share) for each in CANDIDATES if each.spare_share
 )
-_LAST_WORKER_HOLDS = tuple(HOLD_SECONDS.index(each.seconds) for each in CANDIDATES if each.keep_last_worker)
 _TAIL_HOLDS = tuple(
     (HOLD_SECONDS.index(each.seconds), HOLD_SECONDS.index(each.tail_seconds), each.tail_share)
     for each in CANDIDATES
@@ -257,12 +255,10 @@ class _Evaluator:
             plain.append(count)
             seasonal.append(prepared)
         spared = [math.ceil(levels[hold] * factor - slack) for hold, factor in _SPARES]
-        least = 1 if levels[-1] > 0 else 0
-        with_last = [max(plain[hold], least) for hold in _LAST_WORKER_HOLDS]
         with_tail = [
             max(plain[hold], math.ceil(levels[longer] * share - slack)) for hold, longer, share in _TAIL_HOLDS
         ]
-        return plain + seasonal + spared + with_last + with_tail
+        return plain + seasonal + spared + with_tail
 
     def _totals_after(
         self, hot: list[int], work: float, share: float, demanded: float, *, has_started: bool
@@ -356,18 +352,6 @@ def chosen_retention(state: KeepaliveState, tuning: Tuning) -> Retention:
     if state.chosen < 0 or len(state.totals) != len(CANDIDATES):
         return Retention(tuning.hot_hold_seconds_default)
     return CANDIDATES[state.chosen]
-
-
-def last_worker_kept_until(state: KeepaliveState) -> float:
-    """Until when the last worker is kept under `Retention.keep_last_worker`; 0: no recent demand."""
-    count = len(state.recent_demand)
-    moments = [at for at, level in state.peaks if level > 0]
-    moments += [
-        state.evaluated_until - (count - number) * BUCKET_SECONDS
-        for number, demand in enumerate(state.recent_demand)
-        if demand > 0
-    ]
-    return max(moments) + LAST_WORKER_HOLD_SECONDS if moments else 0.0
 
 
 def peak_demand_since(state: KeepaliveState, moment: float) -> float:

@@ -10,7 +10,7 @@ from policy.capacity.demand import is_known_idle
 from policy.capacity.limits import workers_min
 from policy.capacity.performance import LOAD_EPSILON
 from policy.capacity.supply import Supply
-from policy.keepalive.evaluation import last_worker_kept_until, peak_demand_since
+from policy.keepalive.evaluation import peak_demand_since
 from policy.load.peaks import held_level, next_release, update_peaks
 from policy.load.seasonality import next_rise
 from policy.planning.drain import (
@@ -122,20 +122,12 @@ def remember_demand(builder: PlanBuilder, inputs: PlanInputs) -> None:
         next_release(hot, now, inputs.retention.seconds),
         next_release(hot, now, inputs.retention.tail_seconds),
         next_release(total, now, tuning.total_hold_seconds),
-        _last_worker_kept_until(inputs),
     ):
         if due:
             builder.wakes.append(due)
     timeout, last = builder.config.inactivity_timeout, builder.observation.load.last_request_at
     if timeout and timeout > 0 and last is not None:
         builder.wakes.append(last + timeout)
-
-
-def _last_worker_kept_until(inputs: PlanInputs) -> float:
-    """Until when the last hot worker is kept longer than the others; 0: it is not."""
-    if not inputs.retention.keep_last_worker or inputs.is_inactive:
-        return 0.0
-    return last_worker_kept_until(inputs.keepalive)
 
 
 # -- more
@@ -296,12 +288,7 @@ def _load_workers(
 
 def remove_hot_capacity(builder: PlanBuilder, inputs: PlanInputs) -> None:
     """Drain ready workers that neither the demand nor its recent peaks need."""
-    grew_at, hold = builder.memory.grew_at, builder.tuning.scale_down_cooldown_seconds
     kept, keeper = _kept_hot(builder, inputs)
-    if grew_at is not None and builder.now - grew_at < hold and not inputs.is_inactive:
-        if builder.supply().ready > kept:
-            builder.wakes.append(grew_at + hold)
-        return
     drain_surplus(builder, kept + update_surge(builder), _why_fewer_hot(builder, inputs, kept, keeper))
 
 
@@ -318,7 +305,6 @@ def _kept_hot(builder: PlanBuilder, inputs: PlanInputs) -> tuple[float, str]:
         recent: level / util,
         "inactivity_timeout" if demand.hot_floor <= LOAD_EPSILON else "min_load": demand.hot_floor,
         "the queue": demand.clearing,
-        "the next burst": LOAD_EPSILON if _last_worker_kept_until(inputs) > builder.now else 0.0,
     }
     keeper = max(kept, key=kept.__getitem__)
     return kept[keeper], keeper

@@ -66,7 +66,7 @@ class Memory:
     above_since: float | None = None
     """Since when the demand has exceeded the hot capacity."""
     grew_at: float | None = None
-    """When hot capacity was last added; drains wait for `Tuning.scale_down_cooldown_seconds` after it."""
+    """When hot capacity was last added; rolling updates leave it alone for `Tuning.scale_up_hold_seconds`."""
     hot_peaks: tuple[tuple[float, float], ...] = ()
     """Peaks of the hot demand, load/s (`policy.load.peaks`): what stays hot until its hold time has passed."""
     total_peaks: tuple[tuple[float, float], ...] = ()

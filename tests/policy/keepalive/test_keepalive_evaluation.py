@@ -8,14 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.capacity.boot_time import boot_seconds
-from policy.keepalive.candidates import CANDIDATES, LAST_WORKER_HOLD_SECONDS, CandidateTotals, Retention
+from policy.keepalive.candidates import CANDIDATES, CandidateTotals, Retention
 from policy.keepalive.evaluation import (
     EvaluationParameters,
     KeepaliveState,
     chosen_retention,
     demand_window_seconds,
     evaluate,
-    last_worker_kept_until,
     peak_demand_since,
 )
 from policy.load.history import LoadHistory, fold
@@ -253,21 +252,6 @@ def test_requests_longer_than_the_queue_time_need_a_worker_each():
     assert late(long) > 2 * late(short)
 
 
-def seldom():
-    """Ten worker-seconds every 870 s, and fifty every fourth time."""
-    return lambda at: (1000.0 if at % 3480 < 5 else 200.0) if at % 870 < 5 else 0.0
-
-
-def test_rare_requests_keep_the_last_worker_only():
-    single = replace(PARAMETERS, service_seconds=10.0)
-    state, _ = evaluated(seldom(), seconds=6 * 3600, parameters=single)
-    kept = chosen_retention(state, DEFAULT_TUNING)
-    assert kept.keep_last_worker
-    assert kept.seconds < 300
-    paid = state.totals.paid_seconds
-    assert paid[state.chosen] < 0.8 * paid[CANDIDATES.index(Retention(LAST_WORKER_HOLD_SECONDS))]
-
-
 def test_only_work_beyond_the_capacity_counts_as_late():
     # Work for two workers with one hot worker, for three minutes: half of it is late.
     slow = replace(PARAMETERS, start_seconds=300.0)
@@ -278,24 +262,6 @@ def test_only_work_beyond_the_capacity_counts_as_late():
 
 
 # The planner's use of the rule
-
-
-def test_the_last_worker_is_kept_for_an_hour_under_that_rule():
-    hot = [worker(name, READY, since=START) for name in ("a", "b")]
-
-    def drains(seconds, retention):
-        state, history = evaluated(lambda at: 100.0 if at < 3000 else 0.0, seconds=seconds)
-        until = last_worker_kept_until(state)
-        assert until == pytest.approx(START + 3000 + LAST_WORKER_HOLD_SECONDS, abs=60) or (
-            not until and seconds > 6600
-        )
-        moment, memory = START + seconds, Memory(keepalive=replace(state, chosen=CANDIDATES.index(retention)))
-        decided = decide(see(*hot, now=moment, load=history, memory=memory, listed_at=moment - 1))
-        return sum(each.startswith("drain") for each in brief(decided))
-
-    assert drains(4200, Retention(300.0, keep_last_worker=True)) == 1
-    assert drains(4200, Retention(300.0)) == 2
-    assert drains(6660, Retention(300.0, keep_last_worker=True)) == 2
 
 
 def test_a_tail_keeps_a_part_of_the_level_longer():
