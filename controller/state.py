@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from controller.carryover import read_or_forget
 from controller.decision_log import DecisionLog
 from controller.whatif.advice import Advice
+from policy.capacity.performance import LOAD_EPSILON
 from policy.load.history import LoadHistory
 from policy.state.billing import CostLedger, accrue
 from policy.state.machine_stats import remember_hosts
@@ -16,6 +17,7 @@ from policy.state.observation import Memory, Observation, Offers
 from policy.state.plan import Plan, Targets, Wait
 from policy.state.worker import MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
+from policy.wording import load
 from stoker_wire.client_key import ClientKey
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
@@ -34,6 +36,8 @@ ENGINE_ENTRIES_KEPT = 12_000
 """Open tickets and confirmed drains of all engines together, 300 KB: a dozen engines with 1,000 workers each."""
 
 LAUNCH_ID_CHARS = 12
+KEEP_LINE_SECONDS = 300.0
+"""Shortest time between two log lines about the cause of kept capacity: it changes with every burst."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +100,9 @@ class Record:
     """The newest breaks of workers by requests, for all engines."""
     replan_at: float | None = None
     targets: Targets = Targets()
+    kept_for: str = ""
+    """Cause of the kept capacity in the last `keep` line of the log."""
+    kept_said_at: float = 0.0
     waits: tuple[Wait, ...] = ()
     load_at_plan: float = 0.0
     """Arrivals, load/s, when the last plan was made."""
@@ -219,7 +226,31 @@ class EndpointStateBook:
             if (wait.subject, wait.code) not in before:
                 self.log.note(now, "wait", wait.reason, subject=wait.subject, level=1)
         record.targets, record.waits = plan.targets, plan.waits
+        self._note_kept(now)
         record.replan_at = plan.replan_at
+
+    def _note_kept(self, now: float) -> None:
+        """Logs for what capacity is kept hot when that changes: a plan that drains nothing has no line of its own."""
+        record, targets = self.record, self.record.targets
+        if targets.kept_for == record.kept_for or (
+            record.kept_for and targets.kept_for and now - record.kept_said_at < KEEP_LINE_SECONDS
+        ):
+            return
+        record.kept_for, record.kept_said_at = targets.kept_for, now
+        if targets.kept_for:
+            level = load(targets.hot_kept) if targets.hot_kept > LOAD_EPSILON else "one worker"
+            self.log.note(
+                now,
+                "keep",
+                f"{level} stays hot for {targets.kept_for}; sentence {targets.kept_sentence}, {targets.kept_by}",
+                subject="endpoint",
+                numbers={
+                    "hot_kept": targets.hot_kept,
+                    "hot_ready": targets.hot_ready,
+                    "sentence": targets.kept_sentence,
+                },
+                level=1,
+            )
 
     def burn_dollars_per_hour(self) -> float:
         """Cost of all workers now, $/h."""

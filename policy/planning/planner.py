@@ -5,6 +5,7 @@ result changes nothing. `docs/explanation/scaling.md` explains the scaling steps
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from policy.capacity.demand import is_known_idle
 from policy.capacity.limits import workers_min
@@ -288,26 +289,37 @@ def _load_workers(
 
 def remove_hot_capacity(builder: PlanBuilder, inputs: PlanInputs) -> None:
     """Drain ready workers that neither the demand nor its recent peaks need."""
-    kept, keeper = _kept_hot(builder, inputs)
-    drain_surplus(builder, kept + update_surge(builder), _why_fewer_hot(builder, inputs, kept, keeper))
+    kept = _kept_hot(builder, inputs)
+    why = _why_fewer_hot(builder, inputs, kept.load, kept.cause)
+    drain_surplus(builder, kept.load + update_surge(builder), why)
 
 
-def _kept_hot(builder: PlanBuilder, inputs: PlanInputs) -> tuple[float, str]:
-    """The hot capacity that is kept, load/s, and what it is kept for."""
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The hot capacity that is kept, load/s, its cause, and the function and sentence that decided it."""
+
+    load: float
+    cause: str
+    by: str
+    sentence: int
+
+
+def _kept_hot(builder: PlanBuilder, inputs: PlanInputs) -> _Kept:
+    """The largest of the held peaks, the floor and what clears the queue."""
     demand, util = inputs.demand, inputs.target_util
     level = inputs.retention.level(builder.memory.hot_peaks, builder.now)
-    recent = (
-        "recent peaks"
-        if level > demand.arrivals * (1.0 + inputs.retention.spare_share)
-        else "the predicted load"
+    is_peak = level > demand.arrivals * (1.0 + inputs.retention.spare_share)
+    floor = "inactivity_timeout" if demand.hot_floor <= LOAD_EPSILON else "min_load"
+    return max(
+        (
+            _Kept(level / util, "recent peaks", "remember_demand", 6)
+            if is_peak
+            else _Kept(level / util, "the predicted load", "forecast", 3),
+            _Kept(demand.hot_floor, floor, "estimate_demand", 4),
+            _Kept(demand.clearing, "the queue", "surge_capacity", 5),
+        ),
+        key=lambda each: each.load,
     )
-    kept = {
-        recent: level / util,
-        "inactivity_timeout" if demand.hot_floor <= LOAD_EPSILON else "min_load": demand.hot_floor,
-        "the queue": demand.clearing,
-    }
-    keeper = max(kept, key=kept.__getitem__)
-    return kept[keeper], keeper
 
 
 def _why_fewer_hot(builder: PlanBuilder, inputs: PlanInputs, kept: float, keeper: str) -> Reason:
@@ -330,7 +342,7 @@ def remove_cold_capacity(builder: PlanBuilder, inputs: PlanInputs) -> None:
     demand, tuning = inputs.demand, builder.tuning
     peak = held_level(builder.memory.total_peaks, builder.now, tuning.total_hold_seconds)
     kept = max(
-        _kept_hot(builder, inputs)[0],
+        _kept_hot(builder, inputs).load,
         peak / inputs.target_util,
         demand.hot_floor * inputs.parameters.cold_mult,
         demand.total,
@@ -342,6 +354,9 @@ def remove_cold_capacity(builder: PlanBuilder, inputs: PlanInputs) -> None:
 
 def _build(builder: PlanBuilder, inputs: PlanInputs) -> Plan:
     supply, demand = builder.supply(), inputs.demand
+    config, kept = builder.config, _kept_hot(builder, inputs)
+    is_kept = config.endpoint_state is EndpointState.ACTIVE and not builder.observation.deleting
+    is_kept = is_kept and kept.load > 0
     targets = Targets(
         predicted_load=demand.predicted,
         hot_wanted=demand.hot,
@@ -353,6 +368,10 @@ def _build(builder: PlanBuilder, inputs: PlanInputs) -> Plan:
         queue_seconds=min(demand.queue_seconds, QUEUE_SECONDS_MAX),
         dollars_per_hour=sum([worker.burn_dollars_per_hour for worker in builder.observation.workers]),
         reason=demand.reason,
+        hot_kept=kept.load if is_kept else 0.0,
+        kept_for=kept.cause if is_kept else "",
+        kept_by=kept.by if is_kept else "",
+        kept_sentence=kept.sentence if is_kept else 0,
     )
     return Plan(
         operations=tuple(builder.operations),

@@ -143,6 +143,14 @@ class Targets:
     """Expected queue time; `QUEUE_SECONDS_MAX` if requests wait and no worker is ready."""
     dollars_per_hour: float = 0.0
     reason: str = ""
+    hot_kept: float = 0.0
+    """Capacity below which no ready worker is drained."""
+    kept_for: str = ""
+    """The cause of `hot_kept`; empty: nothing is kept, or the endpoint is not scaled."""
+    kept_by: str = ""
+    """The function that decided it; `docs/explanation/scaling.md` has a numbered sentence for each."""
+    kept_sentence: int = 0
+    """The number of that sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

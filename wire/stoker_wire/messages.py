@@ -252,7 +252,8 @@ class DecisionLine(TolerantModel):
 
     at: float
     kind: str
-    """`search`, `recruit`, `activate`, `drain`, `stop`, `destroy`, `reboot`, `update`, `wait`, `fail`, `config`, `worker`, `advise`."""
+    """`search`, `recruit`, `activate`, `drain`, `stop`, `destroy`, `reboot`, `update`, `keep`, `wait`, `fail`, `config`,
+    `worker`, `advise`."""
     subject: str = ""
     """Launch id, workergroup or field that the decision concerns."""
     reason: str

@@ -70,6 +70,8 @@ def status_rows(status: Mapping[str, Any]) -> list[list[str]]:
         "spent": _amount(status.get("dollars"), "$"),
     }
     rows = [[name, cell(value)] for name, value in known.items()]
+    if kept_for := targets.get("kept_for"):
+        rows.append(["kept hot for", f"{kept_for}, {_amount(targets.get('hot_kept'), 'load/s')}"])
     rows += [["waiting", describe(wait)] for wait in objects(status.get("waits"))]
     shown = {
         "success", "name", "id", "created_at", "config", "state", "targets", "workers", "waits", "load_per_second",

@@ -79,3 +79,33 @@ def test_every_operation_names_a_step_of_the_planner():
     steps = [each.step for each in decided.operations]
     assert "add_hot_capacity" in steps
     assert all(steps)
+
+
+def kept_before(predicted: float, **given) -> Observation:
+    """One hot worker at 50 load/s, after a peak of `predicted` load/s."""
+    return held_before(see(worker("hot"), **{"load": steady(50)} | given), predicted=predicted)
+
+
+@pytest.mark.parametrize(
+    ("observation", "cause"),
+    [
+        (kept_before(50), "the predicted load"),
+        (kept_before(90), "recent peaks"),
+        (kept_before(50, config=endpoint(min_load=80)), "min_load"),
+        (kept_before(0, config=endpoint(inactivity_timeout=-1), load=steady(0)), "inactivity_timeout"),
+        # 900 load is cleared in 10 s by 90 load/s
+        (kept_before(50, load=steady(50, waiting=900, requests=9)), "the queue"),
+    ],
+    ids=["load", "peaks", "min_load", "timeout", "queue"],
+)
+def test_a_plan_says_which_sentence_keeps_capacity_hot(observation, cause):
+    targets = plan(observation).targets
+    assert targets.kept_for == cause
+    assert targets.hot_kept > 0
+    assert FUNCTIONS[targets.kept_sentence - 1] == targets.kept_by
+
+
+@pytest.mark.parametrize("state", ["stopped", "suspended"])
+def test_an_endpoint_that_is_not_scaled_keeps_nothing_for_a_load(state):
+    targets = plan(see(worker("hot"), config=endpoint(endpoint_state=state), load=steady(50))).targets
+    assert (targets.hot_kept, targets.kept_for, targets.kept_sentence) == (0.0, "", 0)
