@@ -1,6 +1,6 @@
-"""The endpoint controller: events with their time come in, effects go out, and every change leaves a reason."""
+"""The controller without a host: events and results come in, effects go out."""
 
-from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,12 +24,9 @@ from controller.effects import (
     ListInstances,
     SearchOffers,
 )
-from controller.state import KEEP_LINE_SECONDS
-from policy.planning.planner import plan
 from policy.state.billing import CostLedger
 from policy.state.plan import (
     Activate,
-    CancelDrain,
     Destroy,
     Plan,
     PollInstances,
@@ -38,361 +35,488 @@ from policy.state.plan import (
     Search,
     StartDrain,
     Stop,
-    Targets,
+    Wait,
 )
-from policy.state.worker import Drain, Goal, HostFailure, MachineStats, Worker
+from policy.state.worker import Drain, Goal, HostFailure, MachineStats
 from stoker_wire.control import Advise
 from stoker_wire.endpoint import EndpointPatch
-from stoker_wire.market import Instance
-from stoker_wire.messages import MetricsBatch
+from stoker_wire.messages import Condition, MetricsBatch, WorkerMetrics
 from stoker_wire.states import WorkerState as S
 from tests.controller.book import a_book, reasons
-from tests.policy.builders import COLD, NOW, group, offer, worker
+from tests.policy.builders import NOW, draining, group, offer, offers, steady, worker
 
-PREFIX = "stoker:llm:"
-IDS = tuple(f"{number:012x}" for number in range(64))
-
-
-def a_controller(*workers: Worker, **config: object) -> EndpointController:
-    """A controller of an endpoint with one workergroup; the plan of its start is made."""
-    controller = EndpointController(a_book(*workers, groups=(group(),), **config), label_prefix=PREFIX)
-    controller.due = ""
-    return controller
+GROUPS = (group(),)
 
 
-def ordered(controller: EndpointController, *operations, targets: Targets | None = None, at: float = NOW):
+def controller(*workers, groups=GROUPS, planned=True, **config) -> EndpointController:
+    made = EndpointController(a_book(*workers, groups=groups, **config), label_prefix="stoker:llm:")
+    if planned:
+        made.due = ""
+    return made
+
+
+def planned(made, *operations, at=NOW, before=None, now=None, **plan):
     """The effects of a plan with these operations."""
-    made = Plan(operations=operations, targets=targets or Targets())
-    return controller.on_plan(Decision(plan=made), controller.observe(IDS, at), at)
+    observation = made.observe((), at)
+    if before is not None:
+        observation = SimpleNamespace(now=at, workers=before)
+    decision = Decision(plan=Plan(operations=operations, **plan))
+    return made.on_plan(decision, observation, at if now is None else now)
 
 
-def known(controller: EndpointController, name: str = "w1") -> Worker | None:
-    return controller.state.record.workers.get(name)
+# events
 
 
-# events that engines and people send
+def test_a_plan_is_due_when_an_endpoint_starts():
+    made = controller(planned=False)
+    assert made.due == "the endpoint starts"
+    made.observe((), NOW)
+    assert made.due == ""
 
 
-def test_a_plan_is_due_at_the_start():
-    controller = EndpointController(a_book(), label_prefix=PREFIX)
-    assert controller.due == "the endpoint starts"
+EVENTS = {
+    "the config changed": lambda made: made.on_config(EndpointPatch(max_workers=3), NOW),
+    "a workergroup was added": lambda made: made.on_workergroup(group(2), NOW),
+    "a workergroup was removed": lambda made: made.on_workergroup_removed(1, NOW),
+    "a workergroup changed": lambda made: made.on_update_workers(1, NOW),
+    "an update was cancelled": lambda made: made.on_update_cancelled(1, NOW),
+    "advice was asked for": lambda made: made.on_advise(Advise(config=EndpointPatch(max_workers=2)), NOW),
+    "the endpoint is deleted": lambda made: made.on_delete("a user deleted it", NOW),
+    "urgent": lambda made: made.on_metrics([batch(urgent="urgent")], NOW),
+}
 
 
-def test_metrics_with_a_changed_load_make_a_plan_due():
-    controller = a_controller(worker("w1"))
-    batch = MetricsBatch(engine_id="e", sequence=1, sent_at=NOW, window_s=10.0, arrived_load=900.0)
-    controller.on_metrics([batch], NOW)
-    assert controller.due == "load moved from 0 to 90/s"
-    assert controller.state.record.load.known_until == NOW
+def batch(*workers, sequence=1, **given):
+    return MetricsBatch(engine_id="e", sequence=sequence, sent_at=NOW, workers=workers, **given)
 
 
-def test_the_first_reason_for_a_plan_is_kept():
-    controller = a_controller()
-    controller.on_config(EndpointPatch(max_workers=3), NOW)
-    controller.on_timer()
-    assert controller.due == "the config changed"
+@pytest.mark.parametrize(("reason", "event"), EVENTS.items(), ids=EVENTS)
+def test_an_event_makes_a_plan_due_and_counts_the_cost_up_to_it(reason, event):
+    made = controller(worker("w", price=3.6))
+    made.state.count_dollars(NOW - 1000)
+    event(made)
+    assert made.due == reason
+    assert made.state.record.ledger.dollars == pytest.approx(1.0)  # 1000 s at $3.60/h
+    made.on_delete("a user deleted it", NOW)
+    assert made.due == reason, "the first reason counts"
 
 
-def test_a_config_patch_without_a_change_makes_no_plan_due():
-    controller = a_controller(max_workers=3)
-    controller.on_config(EndpointPatch(max_workers=3), NOW)
-    assert controller.due == ""
-
-
-def test_a_new_workergroup_makes_a_plan_due_and_its_removal_as_well():
-    controller = a_controller()
-    controller.on_workergroup(group(2), NOW)
-    assert controller.due == "a workergroup was added"
-    controller.observe(IDS, NOW)
-    controller.on_workergroup_removed(2, NOW)
-    assert controller.due == "a workergroup was removed"
-
-
-def test_a_rolling_update_raises_the_revision_and_its_cancel_keeps_the_workers():
-    controller = a_controller(worker("w1"))
-    controller.on_update_workers(1, NOW)
-    assert controller.state.workergroup(1).revision == 2
-    assert known(controller).revision == 1
-    controller.on_update_cancelled(1, NOW)
-    assert known(controller).revision == 2
-
-
-def test_unblocked_hosts_make_a_plan_due_only_if_one_was_blocked():
-    controller = a_controller()
-    assert controller.on_hosts_unblocked((), NOW) == ()
-    assert controller.due == ""
-    failure = HostFailure(machine_id=7, until=NOW + 100, reason="no GPU")
-    controller.state.record.learned = MachineStats(failed_hosts=(failure,))
-    assert controller.on_hosts_unblocked((), NOW) == (7,)
-    assert controller.due == "1 hosts may be rented again"
+def test_freed_hosts_make_a_plan_due():
+    made = controller()
+    assert made.on_hosts_unblocked((), NOW) == ()
+    assert made.due == ""
+    failure = HostFailure(machine_id=7, until=NOW + 60, reason="boot")
+    made.state.record.learned = MachineStats(failed_hosts=(failure,))
+    assert made.on_hosts_unblocked((7,), NOW) == (7,)
+    assert made.due == "1 hosts may be rented again"
 
 
 def test_a_rotated_key_needs_no_plan():
-    controller = a_controller()
-    assert controller.on_key_rotated(60.0, NOW) == 2
-    assert controller.state.record.key_overlap_until == NOW + 60
-    assert controller.due == ""
+    made = controller()
+    assert made.on_key_rotated(60.0, NOW) == 2
+    assert made.due == ""
 
 
-def test_advice_is_planned_until_it_is_withdrawn_or_the_endpoint_is_deleted():
-    controller = a_controller(worker("w1"))
-    controller.on_advise(Advise(config=EndpointPatch(target_util=0.5)), NOW)
-    assert controller.advice is not None
-    controller.on_delete("deleted by a user", NOW)
-    assert controller.advice is None
+def test_the_timer_makes_a_plan_due_once():
+    made = controller()
+    made.state.record.replan_at = NOW
+    made.on_timer()
+    assert (made.due, made.state.record.replan_at) == ("the time has come", None)
 
 
-def test_a_delete_is_noted_once():
-    controller = a_controller()
-    controller.on_delete("deleted by a user", NOW)
-    controller.on_delete("deleted again", NOW)
-    assert reasons(controller.state) == ["deleted by a user"]
-    assert controller.due == "the endpoint is deleted"
+def test_a_drain_that_every_engine_has_seen_makes_a_plan_due():
+    made = controller(draining("w", seen=None, instance_id=5, reported_at=NOW - 1))
+    seen = WorkerMetrics(
+        launch_id="w",
+        instance_id=5,
+        condition=Condition.READY,
+        perf=100,
+        reported_at=NOW - 1,
+        drain_seen=True,
+    )
+    made.on_metrics([batch(seen)], NOW)
+    assert made.due == "every engine has seen the drain"
 
 
-# plans and the operations in them
+def test_a_delete_is_logged_once_and_ends_advice():
+    made = controller()
+    made.on_advise(Advise(config=EndpointPatch(max_workers=2)), NOW)
+    assert made.advice is not None
+    made.on_delete("a user deleted it", NOW)
+    made.on_delete("again", NOW)
+    assert made.advice is None
+    assert reasons(made.state)[-1] == "a user deleted it"
 
 
-def test_no_plan_is_due_after_an_observation():
-    controller = a_controller()
-    controller.on_timer()
-    controller.observe(IDS, NOW)
-    assert controller.due == ""
+# plans
 
 
-def test_a_plan_without_a_time_is_repeated_after_the_fallback():
-    controller = a_controller()
-    assert ordered(controller) == ()
-    assert controller.state.record.replan_at == NOW + FALLBACK_SECONDS
+def test_an_observation_names_what_is_in_flight_and_the_level_of_the_load():
+    made = controller(groups=(group(1), group(2)))
+    made.state.record.load = steady(50.0)
+    planned(made, Search(reason="r", workergroup_id=2), PollInstances(reason="r"))
+    observed = made.observe(("a", "b"), NOW + 1)
+    assert (observed.searching, observed.listing_in_progress, observed.launch_ids) == ((2,), True, ("a", "b"))
+    assert made.state.record.load_at_plan == 50.0
+    made.on_result(made.in_flight["list"], ListedInstances(), NOW + 2)
+    made.on_result(made.in_flight["search:2"], FoundOffers(), NOW + 2)
+    observed = made.observe((), NOW + 3)
+    assert (observed.searching, observed.listing_in_progress) == ((), False)
+
+
+def test_a_plan_is_kept_and_its_faults_are_logged():
+    made = controller()
+    made.on_config(EndpointPatch(max_workers=3), NOW)
+    wait = Wait(code="no_offers", subject="1", reason="no offers")
+    decision = Decision(
+        plan=Plan(replan_at=NOW + 7, waits=(wait,)), refused=("too many workers",), fault="f" * 400
+    )
+    assert made.on_plan(decision, made.observe((), NOW), NOW + 1) == ()
+    assert made.state.record.replan_at == NOW + 7
+    _, fault, refused, waits = made.state.log.lines
+    assert (fault.reason, fault.subject) == ("planner: " + "f" * 291, "the config changed")
+    assert (refused.kind, refused.reason, refused.subject) == ("fail", "refused: too many workers", "plan")
+    assert (waits.kind, waits.reason, waits.at, waits.level) == ("wait", "no offers", NOW, 1)
+    made.on_plan(Decision(plan=Plan(waits=(wait,))), made.observe((), NOW + 9), NOW + 9)
+    assert len(made.state.log.lines) == 4, "a wait is logged when it begins"
+    assert made.state.record.replan_at == NOW + 9 + FALLBACK_SECONDS
+
+
+def test_a_plan_is_due_when_a_silent_engine_times_out():
+    made = controller(draining("w", seen=None, began=NOW - 1, instance_id=5))
+    made.on_metrics([batch()], NOW)
+    planned(made, replan_at=NOW + 500)
+    assert made.state.record.replan_at == NOW + 30, "after 30 s without a batch the engine counts as dead"
 
 
 def test_a_failed_planner_is_asked_again_soon():
-    controller = a_controller()
-    controller.on_plan_failed("division by zero", controller.observe(IDS, NOW), NOW)
-    assert controller.state.record.replan_at == NOW + REPLAN_SECONDS
-    assert reasons(controller.state) == ["planner: division by zero"]
+    made = controller()
+    made.on_config(EndpointPatch(max_workers=3), NOW)
+    made.on_plan_failed("ZeroDivisionError", made.observe((), NOW), NOW + 1)
+    assert made.state.record.replan_at == NOW + 1 + REPLAN_SECONDS
+    assert (made.state.log.lines[-1].reason, made.state.log.lines[-1].at) == (
+        "planner: ZeroDivisionError",
+        NOW,
+    )
 
 
-def test_a_refused_operation_leaves_a_line():
-    controller = a_controller()
-    decision = Decision(plan=Plan(), refused=("stop w1: it takes requests and was not drained",))
-    controller.on_plan(decision, controller.observe(IDS, NOW), NOW)
-    assert reasons(controller.state) == ["refused: stop w1: it takes requests and was not drained"]
+# operations
 
 
-def test_a_recruit_records_the_worker_before_it_is_rented():
-    controller = a_controller()
-    rent = Recruit(launch_id="a1", workergroup_id=1, offer=offer(5), reason="load", perf_estimate=90.0)
-    (effect,) = ordered(controller, rent)
+def recruit(name="n", number=4, **given):
+    return Recruit(
+        reason="more load",
+        launch_id=name,
+        workergroup_id=1,
+        offer=offer(number),
+        numbers={"load": 2.0},
+        **given,
+    )
+
+
+def test_a_recruit_is_recorded_before_it_is_carried_out():
+    made = controller()
+    (effect,) = planned(made, recruit())
     assert isinstance(effect, CreateInstance)
-    assert (known(controller, "a1").state, known(controller, "a1").operation) == (S.PENDING, "create")
-    assert controller.state.record.pending_offers["a1"].id == 5
-    assert ordered(controller, rent) == ()
+    assert (effect.key, effect.workergroup.id, effect.offer.id, effect.resumed) == ("n", 1, 4, False)
+    launched = made.state.record.workers["n"]
+    assert (launched.state, launched.operation, launched.since) == (S.PENDING, "create", NOW)
+    assert made.state.record.pending_offers == {"n": offer(4)}
+    assert made.in_flight == {"n": effect}
+    (line,) = made.state.log.lines
+    assert (line.kind, line.reason, line.subject, line.numbers, line.workergroup_id) == (
+        "recruit",
+        "more load",
+        "n",
+        {"load": 2.0},
+        1,
+    )
+
+
+@pytest.mark.parametrize("groups", [(), (group(),)])
+def test_a_recruit_for_a_removed_workergroup_or_a_known_launch_is_dropped(groups):
+    made = controller(*([worker("n")] if groups else []), groups=groups)
+    assert planned(made, recruit()) == ()
+    assert made.state.record.pending_offers == {}
+    assert reasons(made.state) == []
+
+
+def test_an_operation_changes_the_record_and_asks_the_host():
+    made = controller(worker("w", S.INACTIVE))
+    asked = Activate(reason="more load", launch_id="w", numbers={"load": 2.0})
+    (effect,) = planned(made, asked)
+    assert isinstance(effect, ChangeInstance)
+    assert (effect.worker.operation, effect.worker.state) == ("start", S.STARTING)
+    assert (effect.workergroup, effect.resumed, effect.may_get_requests) == (group(), False, False)
+    assert made.state.record.workers["w"] == effect.worker
+    (line,) = made.state.log.lines
+    assert (line.kind, line.reason, line.subject, line.numbers, line.workergroup_id) == (
+        "activate",
+        "more load",
+        "w",
+        {"load": 2.0},
+        1,
+    )
+    assert planned(made, asked) == (), "the start is under way"
+
+
+def test_a_drain_needs_no_host():
+    made = controller(worker("w"))
+    drain = Drain(since=NOW, deadline=NOW + 60, goal=Goal.STOP, reason="calm")
+    assert planned(made, StartDrain(reason="calm", launch_id="w", drain=drain)) == ()
+    assert made.state.record.workers["w"].drain == drain
+
+
+def test_an_operation_on_an_unknown_worker_is_dropped():
+    made = controller()
+    assert planned(made, Activate(reason="r", launch_id="w")) == ()
+    assert reasons(made.state) == []
+
+
+def test_an_operation_that_the_state_does_not_allow_is_logged_and_dropped():
+    made = controller(worker("w", S.STOPPING))
+    assert planned(made, Activate(reason="r", launch_id="w")) == ()
+    assert made.state.record.workers["w"].operation == ""
+    _, line = made.state.log.lines
+    assert line.reason.startswith("activate: activate of worker w")
+    assert (line.kind, line.subject, line.workergroup_id, line.level) == ("fail", "w", 1, 0)
+
+
+def test_only_a_destroy_is_possible_without_an_instance():
+    made = controller(worker("w", S.CREATING, instance_id=None))
+    assert planned(made, Stop(reason="r", launch_id="w")) == ()
+    assert reasons(made.state)[-1] == "stop: it has no instance yet"
+    assert made.state.log.lines[-1].level == 2
+    (effect,) = planned(made, Destroy(reason="r", launch_id="w"))
+    assert effect.worker.operation == "destroy"
 
 
 @pytest.mark.parametrize(
-    ("operation", "state", "after", "asked"),
+    ("state", "reported", "operation", "may"),
     [
-        (Activate(launch_id="w1", reason="load"), COLD, S.STARTING, "start"),
-        (Reboot(launch_id="w1", reason="error"), S.ERROR, S.REBOOTING, "reboot"),
-        (Destroy(launch_id="w1", reason="surplus"), COLD, S.DESTROYING, "destroy"),
-        (Stop(launch_id="w1", reason="surplus"), S.STARTING, S.STOPPING, "stop"),
+        (S.MODEL_LOADING, None, Destroy, True),
+        (S.MODEL_LOADING, None, Stop, True),
+        (S.STARTING, None, Stop, False),
+        (S.STARTING, NOW - 5, Stop, True),
+        (S.STARTING, NOW - 6, Stop, False),
+        (S.READY, NOW - 1, Destroy, False),
+        (S.READY, NOW - 1, Reboot, False),
     ],
-    ids=["activate", "reboot", "destroy", "stop"],
 )
-def test_an_operation_changes_the_record_and_asks_the_marketplace(operation, state, after, asked):
-    controller = a_controller(worker("w1", state, loaded_once=True, instance_id=9))
-    (effect,) = ordered(controller, operation)
-    assert isinstance(effect, ChangeInstance)
-    assert (known(controller).state, known(controller).operation) == (after, asked)
-    assert reasons(controller.state) == [operation.reason]
-    assert list(controller.in_flight) == ["w1"]
+def test_a_booting_worker_that_reports_may_get_requests_until_it_is_released(state, reported, operation, may):
+    since = NOW - 5
+    made = controller(worker("w", state, since=since, reported_at=reported))
+    (effect,) = planned(made, operation(reason="r", launch_id="w"))
+    assert effect.may_get_requests is may
 
 
-def test_a_drain_and_its_cancel_ask_the_marketplace_for_nothing():
-    controller = a_controller(worker("w1"))
-    drain = Drain(since=NOW, deadline=NOW + 60, goal=Goal.STOP, reason="surplus")
-    assert ordered(controller, StartDrain(launch_id="w1", drain=drain, reason="surplus")) == ()
-    assert known(controller).drain == drain
-    assert ordered(controller, CancelDrain(launch_id="w1", reason="load")) == ()
-    assert known(controller).drain is None
+def test_a_worker_that_became_ready_while_the_plan_was_made_is_not_stopped():
+    for operation in (Stop, Destroy):
+        made = controller(worker("w"))
+        booting = worker("w", S.MODEL_LOADING)
+        assert planned(made, operation(reason="r", launch_id="w"), before=(booting,)) == ()
+        assert made.due == "a worker was ready before a plan knew it"
+        assert made.state.record.workers["w"].operation == ""
+        (line,) = made.state.log.lines
+        assert (line.kind, line.level, line.subject, line.workergroup_id) == ("wait", 1, "w", 1)
+        assert "it takes requests now" in line.reason
 
 
-def test_an_operation_on_a_worker_with_another_one_in_flight_is_dropped():
-    controller = a_controller(worker("w1", COLD, operation="stop"))
-    assert ordered(controller, Activate(launch_id="w1", reason="load")) == ()
+def test_a_stop_of_a_worker_whose_state_did_not_change_is_not_stale():
+    made = controller(draining("ready"), worker("booting", S.MODEL_LOADING), worker("w"))
+    operations = [Destroy(reason="r", launch_id=name) for name in ("ready", "booting", "unknown")]
+    operations.append(Reboot(reason="r", launch_id="w"))
+    before = (draining("ready"), worker("booting", S.MODEL_LOADING), worker("w", S.MODEL_LOADING))
+    effects = planned(made, *operations, before=before)
+    assert [effect.key for effect in effects] == ["ready", "booting", "w"]
+    assert made.due == ""
 
 
-def test_an_operation_that_the_lifecycle_forbids_is_noted_as_a_failure():
-    controller = a_controller(worker("w1"))
-    assert ordered(controller, Activate(launch_id="w1", reason="load")) == ()
-    assert "activate of worker w1, which is IDLE" in reasons(controller.state)[-1]
+def test_a_search_is_started_once_and_for_known_workergroups_only():
+    made = controller()
+    (effect,) = planned(made, Search(reason="r", workergroup_id=1), Search(reason="r", workergroup_id=5))
+    assert effect == SearchOffers(workergroup=group())
+    assert planned(made, Search(reason="r", workergroup_id=1)) == ()
 
 
-def test_a_worker_without_an_instance_is_not_stopped():
-    controller = a_controller(worker("w1", S.LOADING, instance_id=None, loaded_once=False))
-    assert ordered(controller, Stop(launch_id="w1", reason="surplus")) == ()
-    assert reasons(controller.state)[-1] == "stop: it has no instance yet"
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_list_names_the_known_launches_and_instances(whole):
+    made = controller(
+        worker("a", instance_id=1),
+        worker("b", S.DESTROYING, instance_id=2, operation="destroy"),
+        worker("c", S.CREATING, instance_id=None, operation="create"),
+    )
+    made.state.record.ledger = CostLedger(since=NOW - 9000, settled_at=NOW - BILLS_SECONDS + 1)
+    (effect,) = planned(made, PollInstances(reason="to look", whole=whole))
+    assert effect == ListInstances(
+        reason="to look", asked_at=NOW, launch_ids=() if whole else ("a", "b", "c"), known_ids=(1,)
+    )
 
 
-def test_a_stop_is_dropped_if_the_worker_became_ready_while_the_plan_was_made():
-    controller = a_controller(worker("w1", S.MODEL_LOADING, loaded_once=False))
-    seen = controller.observe(IDS, NOW)
-    controller.state.record.workers["w1"] = worker("w1")
-    stop = Plan(operations=(Stop(launch_id="w1", reason="surplus"),))
-    assert controller.on_plan(Decision(plan=stop), seen, NOW) == ()
-    assert controller.due == "a worker was ready before a plan knew it"
-
-
-def test_one_list_and_one_search_of_a_workergroup_are_in_flight_at_a_time():
-    controller = a_controller()
-    asked = (Search(workergroup_id=1, reason="load"), PollInstances(reason="steady"))
-    assert [type(each) for each in ordered(controller, *asked)] == [SearchOffers, ListInstances]
-    assert ordered(controller, *asked) == ()
-    seen = controller.observe(IDS, NOW)
-    assert (seen.listing_in_progress, seen.searching) == (True, (1,))
-
-
-def test_a_list_of_known_workers_asks_for_their_launches_unless_bills_are_due():
-    controller = a_controller(worker("w1", instance_id=9))
-    controller.state.record.ledger = CostLedger(since=NOW, settled_at=NOW)
-    (known_only,) = ordered(controller, PollInstances(reason="moving", whole=False))
-    assert (known_only.launch_ids, known_only.known_ids) == (("w1",), (9,))
-    controller.on_result(known_only, ListedInstances(), NOW)
-    later = NOW + BILLS_SECONDS
-    (whole,) = ordered(controller, PollInstances(reason="moving", whole=False), at=later)
-    assert (whole.launch_ids, whole.bills_since is None) == ((), False)
-
-
-def test_what_keeps_capacity_hot_is_logged_when_it_changes_and_not_at_every_burst():
-    controller = a_controller(worker("w1"))
-    load = Targets(hot_kept=420.0, kept_for="the predicted load", kept_by="forecast", kept_sentence=3)
-    peaks = replace(load, kept_for="recent peaks", kept_by="remember_demand", kept_sentence=6)
-    for number, targets in enumerate((load, load, peaks, load, peaks)):
-        ordered(controller, targets=targets, at=NOW + number)
-    assert reasons(controller.state) == ["420 load/s stays hot for the predicted load; sentence 3, forecast"]
-    ordered(controller, targets=peaks, at=NOW + KEEP_LINE_SECONDS)
-    (_, line) = controller.state.log.lines
-    assert (line.kind, line.subject) == ("keep", "endpoint")
-    assert line.reason == "420 load/s stays hot for recent peaks; sentence 6, remember_demand"
-    assert line.numbers == {"hot_kept": 420.0, "hot_ready": 0.0, "sentence": 6.0}
-
-
-def test_the_planner_of_a_real_endpoint_says_what_it_keeps():
-    controller = a_controller(worker("w1"), min_load=80.0)
-    seen = controller.observe(IDS, NOW)
-    controller.on_plan(Decision(plan=plan(seen)), seen, NOW)
-    (line,) = [each for each in controller.state.log.lines if each.kind == "keep"]
-    assert line.numbers["hot_kept"] == 80.0
-    assert line.reason == "80 load/s stays hot for min_load; sentence 4, estimate_demand"
+def test_a_list_reads_the_bills_once_an_hour_and_is_whole_then():
+    made = controller(worker("a", instance_id=1, launched_at=NOW - BILLS_SECONDS))
+    made.state.count_dollars(NOW - BILLS_SECONDS)
+    (effect,) = planned(made, PollInstances(reason="to look", whole=False))
+    assert (effect.launch_ids, effect.bills_since) == ((), NOW - BILLS_SECONDS)
 
 
 # results
 
 
-def test_the_offers_of_a_search_are_kept_with_their_revision():
-    controller = a_controller()
-    (effect,) = ordered(controller, Search(workergroup_id=1, reason="load"))
-    controller.on_result(effect, FoundOffers(offers=(offer(5),)), NOW + 1)
-    found = controller.state.offers[1]
-    assert (found.offers[0].id, found.searched_at, found.revision, found.error) == (5, NOW + 1, 1, "")
-    assert controller.due == "a search answered"
-    assert controller.in_flight == {}
+def test_offers_are_kept_with_the_revision_that_they_were_found_for():
+    made = controller(groups=(group(1, revision=4),))
+    (effect,) = planned(made, Search(reason="r", workergroup_id=1))
+    made.on_result(effect, FoundOffers(offers=(offer(1), offer(2))), NOW + 3)
+    found = made.state.offers[1]
+    assert ([each.id for each in found.offers], found.searched_at, found.revision) == ([1, 2], NOW + 3, 4)
+    assert (made.due, made.in_flight, found.error) == ("a search answered", {}, "")
 
 
-def test_a_failed_search_is_kept_as_an_error():
-    controller = a_controller()
-    (effect,) = ordered(controller, Search(workergroup_id=1, reason="load"))
-    controller.on_result(effect, Failed(kind="Unauthorised", text="the key is wrong"), NOW)
-    assert controller.state.offers[1].error == "Unauthorised: the key is wrong"
-    assert reasons(controller.state)[-1] == "search: Unauthorised: the key is wrong"
+def test_a_failed_search_is_logged_and_kept_as_such():
+    made = controller()
+    (effect,) = planned(made, Search(reason="r", workergroup_id=1))
+    made.on_result(effect, Failed(kind="Refused", text="no key"), NOW)
+    assert (made.state.offers[1].error, made.state.offers[1].offers) == ("Refused: no key", ())
+    (line,) = made.state.log.lines
+    assert (line.reason, line.subject, line.workergroup_id) == ("search: Refused: no key", "1", 1)
+    made.on_result(effect, Failed(kind="", text="no key"), NOW)
+    assert made.state.offers[1].error == "no key"
 
 
-def test_a_created_instance_belongs_to_its_worker():
-    controller = a_controller()
-    (effect,) = ordered(controller, Recruit(launch_id="a1", workergroup_id=1, offer=offer(5), reason="load"))
-    controller.on_result(effect, CreatedInstance(instance_id=9), NOW)
-    assert (known(controller, "a1").instance_id, known(controller, "a1").state) == (9, S.CREATING)
-    assert controller.state.record.pending_offers == {}
-    assert controller.due == "the create of a1 ended"
+def test_the_end_of_a_create_makes_a_plan_due():
+    made = controller()
+    (effect,) = planned(made, recruit())
+    made.on_result(effect, CreatedInstance(instance_id=77), NOW)
+    assert (made.due, made.in_flight) == ("the create of n ended", {})
+    assert made.state.record.workers["n"].instance_id == 77
 
 
-def test_a_create_that_lost_its_offer_removes_the_worker():
-    controller = a_controller()
-    (effect,) = ordered(controller, Recruit(launch_id="a1", workergroup_id=1, offer=offer(5), reason="load"))
-    controller.on_result(effect, Failed(kind="OfferGone", text="rented"), NOW)
-    assert known(controller, "a1") is None
+def test_a_failed_create_removes_the_worker():
+    made = controller()
+    (effect,) = planned(made, recruit())
+    made.on_result(effect, Failed(kind="OfferGone", text="gone"), NOW)
+    assert (made.due, made.state.record.workers) == ("the create of n ended", {})
 
 
-def test_a_confirmed_destroy_removes_the_worker():
-    controller = a_controller(worker("w1", COLD, instance_id=9))
-    (effect,) = ordered(controller, Destroy(launch_id="w1", reason="surplus"))
-    controller.on_result(effect, Done(confirmed=True), NOW)
-    assert known(controller) is None
-    assert controller.state.record.workers_gone == 1
+def test_the_end_of_an_operation_makes_a_plan_due():
+    made = controller(worker("w", S.INACTIVE, revision=1), groups=(group(1, revision=4),))
+    (effect,) = planned(made, Activate(reason="r", launch_id="w"))
+    made.on_result(effect, Failed(kind="", text="busy"), NOW)
+    assert made.due == "the start of w ended"
+    assert made.state.record.workers["w"].state is S.INACTIVE
 
 
-def test_a_failed_list_changes_no_worker():
-    controller = a_controller(worker("w1", instance_id=9))
-    (effect,) = ordered(controller, PollInstances(reason="steady"))
-    controller.on_result(effect, Failed(kind="", text="503"), NOW)
-    assert known(controller) is not None
-    assert reasons(controller.state)[-1] == "list: 503"
+def test_a_list_of_the_known_instances_is_no_proof_of_emptiness():
+    made = controller()
+    effect = ListInstances(reason="r", asked_at=NOW, launch_ids=("a",))
+    made.on_result(effect, ListedInstances(), NOW + 1)
+    assert (made.state.record.listed_at, made.state.record.listed_whole_at) == (NOW, 0.0)
+    made.on_result(ListInstances(reason="r", asked_at=NOW), ListedInstances(), NOW + 1)
+    assert made.state.record.listed_whole_at == NOW
 
 
-def test_a_list_releases_an_instance_that_no_worker_knows():
-    controller = a_controller()
-    (effect,) = ordered(controller, PollInstances(reason="steady"))
-    orphan = Instance(id=9, label=f"{PREFIX}gone", actual_status="running")
-    controller.on_result(effect, ListedInstances(instances=(orphan,)), NOW)
-    assert known(controller, "gone").state is S.DESTROYING
-    assert controller.due == "the marketplace's list brought news"
+def test_a_failed_list_is_logged():
+    made = controller()
+    made.on_result(ListInstances(reason="r", asked_at=NOW), Failed(kind="", text="503"), NOW + 1)
+    assert (reasons(made.state), made.state.record.listed_at, made.due) == (["list: 503"], 0.0, "")
 
 
-# a new run, and the end
+def test_a_new_run_repeats_what_was_in_flight():
+    made = controller(
+        worker("calm"),
+        worker("starting", S.STARTING, operation="start"),
+        worker("new", S.PENDING, operation="create", instance_id=None),
+        worker("lost", S.PENDING, operation="create", instance_id=None),
+        worker("homeless", S.PENDING, operation="create", instance_id=None, workergroup_id=5),
+    )
+    made.state.record.pending_offers = {"new": offer(4), "homeless": offer(5)}
+    starting, new = made.resume(NOW)
+    assert isinstance(starting, ChangeInstance)
+    assert isinstance(new, CreateInstance)
+    assert (starting.key, starting.resumed, starting.workergroup) == ("starting", True, group())
+    assert (new.key, new.resumed, new.offer.id) == ("new", True, 4)
+    operations = {name: each.operation for name, each in made.state.record.workers.items()}
+    lost = {"lost": "", "homeless": ""}
+    assert operations == {"calm": "", "starting": "start", "new": "create"} | lost
+    without_offer, without_group = reasons(made.state)
+    assert "its offer was not carried over" in without_offer
+    assert "its workergroup was removed" in without_group
 
 
-def test_a_new_run_asks_again_for_what_was_in_flight():
-    waking = worker("w1", S.STARTING, operation="start", instance_id=9)
-    renting = worker("w2", S.PENDING, operation="create", instance_id=None)
-    controller = a_controller(waking, renting)
-    controller.state.record.pending_offers["w2"] = offer(5)
-    effects = controller.resume(NOW)
-    assert [(type(each), each.key, each.resumed) for each in effects] == [
-        (ChangeInstance, "w1", True),
-        (CreateInstance, "w2", True),
-    ]
+@pytest.mark.parametrize(
+    ("given", "holds"), [({"in_flight": 1}, True), ({"tickets_open": 1}, True), ({}, False)]
+)
+def test_a_worker_holds_requests_by_its_newest_report(given, holds):
+    made = controller(worker("w", **given))
+    assert made.holds_requests("w") is holds
+    assert not made.holds_requests("unknown")
 
 
-def test_a_new_run_releases_a_launch_whose_offer_was_not_carried_over():
-    controller = a_controller(worker("w2", S.PENDING, operation="create", instance_id=None))
-    assert controller.resume(NOW) == ()
-    assert known(controller, "w2").state is S.DESTROYING
-    assert "its offer was not carried over" in reasons(controller.state)[-1]
+# the end
 
 
-def test_a_deleted_endpoint_is_gone_after_a_late_list_without_instances():
-    controller = a_controller()
-    controller.on_delete("deleted by a user", NOW)
-    assert ordered(controller) == ()
-    assert controller.state.record.replan_at == NOW + LIST_LAG_SECONDS
-    at = NOW + LIST_LAG_SECONDS
-    (effect,) = ordered(controller, at=at)
-    assert isinstance(effect, ListInstances)
-    assert controller.state.record.replan_at == at + CONFIRM_SECONDS
-    assert not controller.is_gone
-    controller.on_result(effect, ListedInstances(), at)
-    assert controller.is_gone
+def empty_list(made, asked_at):
+    made.on_result(ListInstances(reason="r", asked_at=asked_at), ListedInstances(), asked_at + 1)
 
 
-def test_a_deleted_endpoint_with_a_worker_is_not_gone():
-    controller = a_controller(worker("w1"))
-    controller.on_delete("deleted by a user", NOW)
-    ordered(controller, at=NOW + 60)
-    assert controller.state.record.emptied_at is None
-    assert not controller.is_gone
+def test_an_endpoint_is_gone_once_a_late_list_shows_nothing():
+    made = controller(worker("w", S.DESTROYING, instance_id=5, operation="destroy"))
+    made.on_delete("a user deleted it", NOW)
+    planned(made)
+    assert made.state.record.emptied_at is None
+    made.on_result(
+        ChangeInstance(worker=made.state.record.workers["w"], workergroup=None), Done(confirmed=True), NOW
+    )
+    assert planned(made, at=NOW + 1) == ()
+    assert (made.state.record.emptied_at, made.state.record.replan_at) == (
+        NOW + 1,
+        NOW + 1 + LIST_LAG_SECONDS,
+    )
+    empty_list(made, NOW + 5.9)
+    assert not made.is_gone, "the list may lack an instance that is younger than 5 s"
+    (effect,) = planned(made, at=NOW + 6)
+    assert (effect.launch_ids, effect.reason) == ((), "the endpoint is deleted: nothing may be left")
+    assert made.state.record.replan_at == NOW + 6 + CONFIRM_SECONDS
+    assert not made.is_gone
+    made.on_result(effect, ListedInstances(), NOW + 7)
+    assert made.is_gone
 
 
-def test_it_prints_its_workers_and_why_a_plan_is_due():
-    controller = a_controller(worker("w1"))
-    assert repr(controller) == "<EndpointController llm, 1 workers, plan due: no>"
+def test_a_live_endpoint_without_workers_is_not_gone():
+    made = controller()
+    empty_list(made, NOW)
+    planned(made)
+    assert made.state.record.emptied_at is None
+    assert not made.is_gone
+
+
+def test_an_instance_on_the_list_starts_the_wait_again():
+    made = controller()
+    made.on_delete("a user deleted it", NOW)
+    planned(made)
+    assert made.state.record.emptied_at == NOW
+    made.state.record.workers["w"] = worker("w", S.DESTROYING)
+    planned(made, at=NOW + 9)
+    assert made.state.record.emptied_at is None
+
+
+def test_a_create_in_flight_is_waited_for():
+    made = controller()
+    made.on_delete("a user deleted it", NOW)
+    gone = worker("n", S.PENDING, operation="create", instance_id=None)
+    made.in_flight["n"] = CreateInstance(worker=gone, workergroup=group(), offer=offer(4))
+    planned(made)
+    assert made.state.record.emptied_at is None
+    made.in_flight = {"search:1": SearchOffers(workergroup=group())}
+    planned(made)
+    assert made.state.record.emptied_at == NOW, "a search rents nothing"
+    empty_list(made, NOW + 60)
+    assert not made.is_gone, "a search is in flight"
+    made.in_flight.clear()
+    assert made.is_gone
+
+
+def test_the_offers_of_removed_workergroups_are_not_observed():
+    made = controller(groups=(group(1),))
+    made.state.offers = {1: offers(group=1), 2: offers(group=2)}
+    assert [each.workergroup_id for each in made.observe((), NOW).offers] == [1]
