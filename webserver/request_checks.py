@@ -5,7 +5,7 @@ They raise `Problem`, so they go inside the middleware that turns problems into 
 
 from collections.abc import Awaitable, Callable, Collection
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 from aiohttp.typedefs import Middleware
 
 from stoker_wire.problem import Problem
@@ -84,6 +84,8 @@ def reject_cross_origin(
 
 def _reject_ambiguous_head(request: web.Request, *, websocket: bool) -> None:
     headers = request.headers
+    if request.version < HttpVersion10:  # no header, so none of the checks below applies
+        raise Problem(505, "http_version_unsupported", "this server speaks HTTP/1.1, not 0.9", headers=_CLOSE)
     for name in _SINGLE_FIELDS:
         if len(headers.getall(name, ())) > 1:
             reason = f"a request has one {name} header, this one has several"

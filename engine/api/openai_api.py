@@ -30,6 +30,7 @@ from engine.proxy.worker_client import Call, Failure, WorkerClient, WorkerFailed
 from engine.routing.endpoint import Endpoint
 from stoker_wire.openapi import ANY, Reply, handles
 from stoker_wire.parsing.numbers import read_number
+from stoker_wire.path_pattern import is_ambiguous
 from stoker_wire.problem import Problem
 from stoker_wire.route import COST_MAX
 from stoker_wire.workload import WORKLOAD_HEADER, ServedRoute
@@ -423,12 +424,14 @@ def _path_of(endpoint: Endpoint, request: web.Request) -> tuple[str, ServedRoute
     """
     path = "/" + request.rel_url.raw_path[len(PREFIX) :].partition("/")[2]
     served, websocket = endpoint.served, is_handshake(request)
-    for each in (path, path.rstrip("/")):
+    # An HTTP client or a model server resolves `..`, and would reach another route than the one checked here.
+    has_dots = is_ambiguous(path)
+    for each in () if has_dots else (path, path.rstrip("/")):
         route = served.find(request.method, each, websocket=websocket)
         if route is not None and not each.startswith(_RESERVED):
             return each, route
     path = path.rstrip("/")
-    unknown = bool(served.paths) or path.startswith(_STORED)
+    unknown = has_dots or bool(served.paths) or path.startswith(_STORED)
     if (allowed := served.methods(path)) and unknown and not path.startswith(_RESERVED):
         raise _wrong_method(path, allowed, request, websocket=websocket)
     if unknown or path.startswith(_RESERVED):

@@ -20,6 +20,7 @@ from hosts.agent import proc
 from run.errors import CommandError
 from run.output import say
 from run.processes.listening_sockets import ListeningSocket, listening_sockets
+from run.processes.proxy_environment import proxy_environment
 from run.processes.supervisor import Child, ProcessSupervisor
 from run.processes.temporal_server import connect, dev_server_command, prepare
 from run.processes.temporal_ui import GuardedUi, blocked_address
@@ -252,6 +253,8 @@ def log_tail(log_file: Path, *, lines: int = 2) -> str:
 def _environment(role: Role | None) -> dict[str, str]:
     """The environment of a child: a few system variables, and stoker's for its role. Temporal gets no secrets."""
     kept = {key: value for key, value in os.environ.items() if key in _KEPT_VARIABLES}
+    if role is not None:
+        kept |= proxy_environment(os.environ)
     return kept | environment_for(role, os.environ)
 
 

@@ -1,5 +1,7 @@
 """The host marketplace's process."""
 
+import os
+
 import structlog
 from pydantic import ValidationError
 
@@ -7,6 +9,7 @@ from hosts import StateDamaged, StateInUse, UnsupportedMachine
 from hosts.serve import serve
 from run.errors import CommandError
 from run.packaged_files import HOME
+from run.processes.proxy_environment import proxy_environment
 from run.roles.stopping import stop_event
 from run.settings import DevSettings, describe_model_error
 from run.state_folder.keys import load_keys
@@ -20,7 +23,9 @@ async def run_host_market(settings: DevSettings) -> None:
     stop = stop_event()
     keys = load_keys(settings.state_dir, generate=False, role="market")
     try:
-        host = settings.host_market_settings(market_key=keys.market_key, env={"STOKER_HOME": str(HOME)})
+        host = settings.host_market_settings(
+            market_key=keys.market_key, env=proxy_environment(os.environ) | {"STOKER_HOME": str(HOME)}
+        )
     except ValidationError as fault:
         # The settings file was validated before, so only the key can be invalid.
         raise CommandError(

@@ -111,6 +111,14 @@ async def test_two_keys_are_refused(target, name):
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["msg"].startswith("a request has one Authorization")
 
 
+@pytest.mark.parametrize("name", SERVERS)
+async def test_a_request_without_a_version_is_refused(target, name):
+    """HTTP/0.9 has no header fields: neither Host nor Origin can be checked."""
+    server = await target(name)
+    answer = await server.say(b"GET /healthz\r\n\r\n")
+    assert answer[9:12] == b"505", answer
+
+
 DUPLICATE = b'{"endpoint":"first","cost":1,"endpoint":"llm","cost":2}'
 
 

@@ -133,7 +133,7 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
 async def _furnish(made: Stage, fake: FakeMarket, url: str, stack: contextlib.AsyncExitStack) -> None:
     calm = {"min_workers": 0, "min_load": 0, "max_workers": 1}
     victims = [await made.endpoint(f"victim-{number}", **calm) for number in range(VICTIMS)]
-    main, group = await made.endpoint("main", min_workers=2, max_workers=2, max_queue_time=1e15)
+    main, group = await made.endpoint("main", min_workers=2, max_workers=2, max_queue_time=1e9)
     async with asyncio.timeout(30):
         while len(workers := await made.call("POST", "/get_endpoint_workers/", {"id": main})) < 2 or not all(
             row["id"] for row in workers

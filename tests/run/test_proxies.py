@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from run.commands.dev import _environment
 from run.errors import CommandError
+from run.processes.proxy_environment import proxy_environment
 from run.settings import DevSettings
 
 ROOT = Path(__file__).parents[2]
@@ -56,3 +58,25 @@ def test_a_proxy_that_cannot_be_used_is_one_sentence_without_its_password(monkey
 async def test_a_marketplace_on_this_machine_needs_no_proxy(monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     await DevSettings().market_client("a-key-of-the-market").close()
+
+
+def test_children_and_instances_get_the_operators_proxy_and_never_use_it_for_loopback(monkeypatch):
+    for name in ("ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "intranet.example, localhost")
+    expected = "intranet.example,localhost,127.0.0.1,::1"
+    for role in ("market", "worker", "engine"):
+        given = _environment(role)
+        assert given["HTTPS_PROXY"] == "http://proxy.example:3128"
+        assert given["NO_PROXY"] == given["no_proxy"] == expected
+    assert "HTTPS_PROXY" not in _environment(None), "Temporal calls nothing"
+    assert proxy_environment({"NO_PROXY": "x"}) == {}
+
+
+def test_an_instance_sees_the_proxy():
+    settings = DevSettings().host_market_settings(
+        market_key="a-market-key", env=proxy_environment({"http_proxy": "http://proxy.example:3128"})
+    )
+    assert settings.env["http_proxy"] == "http://proxy.example:3128"
+    assert settings.env["no_proxy"] == "127.0.0.1,localhost,::1"

@@ -1,16 +1,19 @@
 """Parsing of numbers in text."""
 
 import math
+from types import NoneType
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.market import Offer
 from stoker_wire.parsing.numbers import finite, read_number, read_whole
 from stoker_wire.route import RouteRequest
+from stoker_wire.workergroup import Workergroup
 
 PYTHONS_OWN = [
     "1_0", "1__0", "_1", " 10", "10 ", "\t1", "1\n", "+1", "inf", "-inf", "Infinity", "nan", "NaN", "٣", "²",
@@ -63,3 +66,15 @@ def test_a_number_in_a_body_that_comes_as_text_is_decimal(model: type, given: di
 
 def test_a_text_stays_a_text() -> None:
     assert RouteRequest.model_validate({"endpoint": "1_0", "failed_url": "+1"}).endpoint == "1_0"
+
+
+@pytest.mark.parametrize("model", [EndpointConfig, EndpointPatch, Workergroup])
+def test_every_number_of_a_config_has_bounds_and_is_no_boolean(model: type[BaseModel]) -> None:
+    fixed = {"id": 1, "template_hash": "t"} if model is Workergroup else {}
+    for name, field in model.model_fields.items():
+        kinds = set(get_args(field.annotation)) or {field.annotation}
+        if not kinds <= {int, float, NoneType}:
+            continue
+        for odd in (True, 1e300, -1e300):
+            with pytest.raises(ValidationError):
+                pytest.fail(f"{name} took {odd}: {model.model_validate(fixed | {name: odd})!r}")

@@ -10,20 +10,25 @@ from stoker_wire.parsing.numbers import read_number
 
 
 class _DecimalNumbers(BaseModel):
-    """Reads numbers in text as decimal numbers only; pydantic alone also accepts `1_0` and ` +1`."""
+    """Reads numbers in text as decimal numbers only; pydantic alone also accepts `1_0`, ` +1` and true."""
 
     @model_validator(mode="before")
     @classmethod
     def _numbers_are_decimal(cls, given: Any) -> Any:
-        """Quote text that is not a decimal number, so that its field's validation fails."""
+        """Quote values that are not decimal numbers, so that its field's validation fails."""
         if not isinstance(given, dict):
             return given
         odd = {
-            name: repr(value[:40])
+            name: repr(value)[:42]
             for name, value in given.items()
-            if type(value) is str and name in _numeric_fields(cls) and read_number(value) is None
+            if name in _numeric_fields(cls) and _is_odd(value)
         }
         return given | odd if odd else given
+
+
+def _is_odd(value: Any) -> bool:
+    """Whether pydantic would read this value as a number although it is none: `1_0`, true."""
+    return type(value) is bool or (type(value) is str and read_number(value) is None)
 
 
 @cache

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import AliasChoices, Field, model_validator
 
 from stoker_wire.base import StrictModel
+from stoker_wire.parsing.limits import DURATION_SECONDS_MAX, FACTOR_MAX, LOAD_MAX, PRICE_MAX
 
 ENDPOINT_NAME_PATTERN = r"^[A-Za-z0-9_-]+( [A-Za-z0-9_-]+)*$"
 """Letters, digits, `_`, `-` and single inner blanks, which the official CLI's `run benchmarks` uses."""
@@ -52,38 +53,38 @@ class EndpointConfig(StrictModel):
     min_workers: int = Field(5, ge=0, le=10_000, validation_alias=_MIN_WORKERS)
     """Minimum number of workers with the model loaded at least once, hot + cold. `cold_workers` in the REST API."""
 
-    min_load: float = Field(1.0, ge=0)
+    min_load: float = Field(1.0, ge=0, le=LOAD_MAX)
     """Minimum hot capacity, load/s: any value > 0 keeps at least one worker hot."""
 
     target_util: float = Field(0.9, gt=0, le=1)
     """Hot capacity = predicted load / target_util. 900 load/s at 0.9 -> 1000."""
 
-    cold_mult: float = Field(3.0, ge=1)
+    cold_mult: float = Field(3.0, ge=1, le=FACTOR_MAX)
     """Total capacity (hot + cold) target = hot capacity x cold_mult."""
 
-    min_cold_load: float = Field(0.0, ge=0)
+    min_cold_load: float = Field(0.0, ge=0, le=LOAD_MAX)
     """Total capacity (hot + cold) target, load/s, set directly."""
 
-    inactivity_timeout: float | None = None
+    inactivity_timeout: float | None = Field(None, ge=-DURATION_SECONDS_MAX, le=DURATION_SECONDS_MAX)
     """Seconds without a request before scaling to zero. None or 0: no delay. Negative: never scale to zero."""
 
-    max_queue_time: float = Field(30.0, gt=0)
+    max_queue_time: float = Field(30.0, gt=0, le=DURATION_SECONDS_MAX)
     """Seconds: a worker whose expected queue time is at this limit takes no more requests."""
 
-    target_queue_time: float = Field(10.0, gt=0)
+    target_queue_time: float = Field(10.0, gt=0, le=DURATION_SECONDS_MAX)
     """Seconds: when the endpoint's expected queue time passes this, capacity is added."""
 
     endpoint_state: EndpointState = EndpointState.ACTIVE
     """`active`: routed and scaled. `suspended`: routed, not scaled. `stopped`: every worker is stopped (cold)."""
 
-    dollars_per_hour_max: float | None = Field(None, gt=0)
+    dollars_per_hour_max: float | None = Field(None, gt=0, le=PRICE_MAX)
     """Budget: the maximum price of all running workers together, $/h. None: no budget."""
 
-    drain_seconds_max: float = Field(600.0, ge=0)
+    drain_seconds_max: float = Field(600.0, ge=0, le=DURATION_SECONDS_MAX)
     """How long a draining worker may finish what it holds before it is stopped. One that is stopped only to save money
     finishes it first."""
 
-    silence_seconds_max: float = Field(3600.0, gt=0)
+    silence_seconds_max: float = Field(3600.0, gt=0, le=DURATION_SECONDS_MAX)
     """Seconds that a request through the OpenAI API waits for the next byte of a worker, the first one included."""
 
     allowed_origins: Origins = ()
@@ -108,17 +109,17 @@ class EndpointPatch(StrictModel):
 
     max_workers: int | None = Field(None, ge=0, le=10_000)
     min_workers: int | None = Field(None, ge=0, le=10_000, validation_alias=_MIN_WORKERS)
-    min_load: float | None = Field(None, ge=0)
+    min_load: float | None = Field(None, ge=0, le=LOAD_MAX)
     target_util: float | None = Field(None, gt=0, le=1)
-    cold_mult: float | None = Field(None, ge=1)
-    min_cold_load: float | None = Field(None, ge=0)
-    inactivity_timeout: float | None = None
-    max_queue_time: float | None = Field(None, gt=0)
-    target_queue_time: float | None = Field(None, gt=0)
+    cold_mult: float | None = Field(None, ge=1, le=FACTOR_MAX)
+    min_cold_load: float | None = Field(None, ge=0, le=LOAD_MAX)
+    inactivity_timeout: float | None = Field(None, ge=-DURATION_SECONDS_MAX, le=DURATION_SECONDS_MAX)
+    max_queue_time: float | None = Field(None, gt=0, le=DURATION_SECONDS_MAX)
+    target_queue_time: float | None = Field(None, gt=0, le=DURATION_SECONDS_MAX)
     endpoint_state: EndpointState | None = None
-    dollars_per_hour_max: float | None = Field(None, gt=0)
-    drain_seconds_max: float | None = Field(None, ge=0)
-    silence_seconds_max: float | None = Field(None, gt=0)
+    dollars_per_hour_max: float | None = Field(None, gt=0, le=PRICE_MAX)
+    drain_seconds_max: float | None = Field(None, ge=0, le=DURATION_SECONDS_MAX)
+    silence_seconds_max: float | None = Field(None, gt=0, le=DURATION_SECONDS_MAX)
     allowed_origins: Origins | None = None
     affinity_prefix_bytes: int | None = Field(None, ge=0, le=1_000_000)
 

@@ -7,7 +7,9 @@ from pydantic import Field, field_validator, model_validator
 
 from stoker_wire.base import StrictModel
 from stoker_wire.parsing.limits import (
+    FACTOR_MAX,
     LAUNCH_ARGS_BYTES_MAX,
+    LOAD_MAX,
     SEARCH_PARAMS_BYTES_MAX,
     WORKERGROUPS_BYTES_MAX,
     WORKERGROUPS_MAX,
@@ -38,7 +40,7 @@ class Workergroup(StrictModel):
     launch_args: str = Field("", max_length=16_384)
     """Options of instance creation, e.g. `--env "-e A=b" --disk 40`."""
 
-    gpu_ram: float = Field(24.0, ge=0)
+    gpu_ram: float = Field(24.0, ge=0, le=FACTOR_MAX)
     """GB of VRAM that the model needs; for estimates only, the hard filter is in `search_params`."""
 
     cold_workers: int | None = Field(None, ge=0, le=10_000)
@@ -47,16 +49,16 @@ class Workergroup(StrictModel):
     max_workers: int | None = Field(None, ge=0, le=10_000)
     """Maximum number of workers of this workergroup."""
 
-    min_load: float | None = Field(None, ge=0)
+    min_load: float | None = Field(None, ge=0, le=LOAD_MAX)
     """Minimum hot capacity of this workergroup, load/s."""
 
     target_util: float | None = Field(None, gt=0, le=1)
     """As in the endpoint; the smallest of all workergroups applies."""
 
-    cold_mult: float | None = Field(None, ge=1)
+    cold_mult: float | None = Field(None, ge=1, le=FACTOR_MAX)
     """As in the endpoint; the largest of all workergroups applies."""
 
-    min_cold_load: float | None = Field(None, ge=0)
+    min_cold_load: float | None = Field(None, ge=0, le=LOAD_MAX)
     """Minimum capacity, hot and cold, of this workergroup, load/s."""
 
     test_workers: int = Field(3, ge=0, le=100)

@@ -204,6 +204,8 @@ class Exchange:
         self._ended = True
         if outcome is Outcome.ERROR:
             # The request as it came, because hooks may have changed `parsed`: equal for all copies.
-            content = request_envelope.parse(self.cycle.request).body
-            self.work.fingerprint = fingerprint(self.route.config.route, bytes(content))
+            request = self.cycle.request
+            original = request_envelope.parse(request)
+            if original.has_body:
+                self.work.fingerprint = fingerprint(request.path.decode("latin-1"), bytes(original.body))
         self._owner.exchange_ended(self, outcome)

@@ -16,6 +16,7 @@ from stoker.errors import Invalid, StokerError
 from stoker.preflight import gguf, model_config
 from stoker.preflight.model_config import ModelShape
 from stoker_wire.parsing.numbers import finite
+from stoker_wire.security.loopback import is_loopback
 
 HUB = "https://huggingface.co"
 HUB_SECONDS_MAX = 20.0
@@ -59,7 +60,11 @@ async def read_model(name: str, *, is_gguf: bool = False, token: str | None = No
         raise Invalid(f"{name}: no such file or folder here, and not the form owner/repository")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     async with httpx.AsyncClient(
-        base_url=hub, headers=headers, timeout=HUB_SECONDS_MAX, follow_redirects=True
+        base_url=hub,
+        headers=headers,
+        timeout=HUB_SECONDS_MAX,
+        follow_redirects=True,
+        trust_env=not is_loopback(httpx.URL(hub).host),
     ) as http:
         try:
             return await (_hub_gguf(http, name) if is_gguf else _hub(http, name))

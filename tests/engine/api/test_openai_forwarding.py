@@ -95,7 +95,16 @@ async def test_the_other_dialects_reach_the_servers_that_speak_them(
             assert (await response.json())["path"] == f"/{rest}"
 
 
-@pytest.mark.parametrize("rest", ["session/create", "pyworker/status", "healthz", "v1/none"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "session/create",
+        "pyworker/status",
+        "healthz",
+        "v1/none",
+        "v1/%2e%2e/session/create",
+    ],
+)
 async def test_the_workers_own_paths_and_unknown_ones_are_not_served(
     stage: Stage, endpoint: EndpointDouble, model: ModelServer, rest: str
 ) -> None:

@@ -43,5 +43,5 @@ def test_an_absurd_price_does_not_break_planning():
     found = offers(offer(1, price=1e308), offer(2, price=0.3))
     seen = see(worker("cold", COLD, price=1e308), offers=(found,), config=endpoint(min_workers=3))
     assert brief(decide(seen)) == ["recruit 1x RTX 4090 2", "recruit 1x RTX 4090 1"]
-    bounded = replace(seen, config=endpoint(min_workers=3, dollars_per_hour_max=1e308))
+    bounded = replace(seen, config=endpoint(min_workers=3, dollars_per_hour_max=1e6))
     assert brief(decide(bounded))[0] == "recruit 1x RTX 4090 2"

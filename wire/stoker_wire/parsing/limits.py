@@ -91,3 +91,13 @@ def shortened(text: str, bytes_max: int) -> str:
         return text
     encoded = text[: bytes_max + 1].encode(errors="replace")
     return text if len(encoded) <= bytes_max else encoded[:bytes_max].decode(errors="ignore")
+
+
+LOAD_MAX = 1e12
+"""Largest load or load/s in a config. Sums and products of such values stay exact enough to be compared."""
+DURATION_SECONDS_MAX = 1e9
+"""Longest duration in a config: thirty years, so that timers can express it."""
+PRICE_MAX = 1e6
+"""Largest budget, $/h."""
+FACTOR_MAX = 1e6
+"""Largest factor in a config."""
