@@ -3,7 +3,15 @@
 import subprocess
 import sys
 
-NAMES = ("pyworker_proxy", "engine_route", "reaction", "temporal_actions", "scaling_policy", "scale")
+NAMES = (
+    "pyworker_proxy",
+    "openai_door",
+    "engine_route",
+    "reaction",
+    "temporal_actions",
+    "scaling_policy",
+    "scale",
+)
 ALWAYS = {"scale": ["--quick"]}
 """A thousand endpoints need ten minutes and two idle cores, so that benchmark runs only by name."""
 

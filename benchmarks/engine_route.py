@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
@@ -39,11 +40,16 @@ async def routes(runs: int, seconds: float, *request_log: str) -> None:
             before = cpu_seconds(engine.pid)
             fast = [await generator.flat_out(seconds) for _ in range(runs)]
             used = cpu_seconds(engine.pid) - before
+            peer_each = await hello_world(runs, seconds, route_request(memo))
             most = statistics.median(run.per_second for run in fast)
             report(f"flat out, {CONNECTIONS} connections", fast)
             each = used / sum(len(run.latencies) for run in fast)
             print(
                 f"engine CPU per route: {each * 1e6:.0f} us -> {1 / each:,.0f} routes/s on a core of its own"
+            )
+            print(
+                f"aiohttp hello-world: {peer_each * 1e6:.0f} us; the engine routes "
+                f"{peer_each / each:.2f} of its requests per CPU second (goal: at least 1.5)"
             )
             for title, rate in (
                 ("half the maximum", most / 2),
@@ -61,6 +67,26 @@ async def routes(runs: int, seconds: float, *request_log: str) -> None:
                 await feeding
             generator.close()
             await engine.stop()
+
+
+async def hello_world(runs: int, seconds: float, request: bytes) -> float:
+    """CPU seconds per request of an aiohttp server that answers the same calls with a constant."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.peers.hello", stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    generator = Generator(int(await process.stdout.readline()), CONNECTIONS, [request])
+    await generator.open()
+    try:
+        await generator.flat_out(1.0)
+        before = cpu_seconds(process.pid)
+        fast = [await generator.flat_out(seconds) for _ in range(runs)]
+        report(f"aiohttp hello-world, {CONNECTIONS} connections", fast)
+        return (cpu_seconds(process.pid) - before) / sum(len(run.latencies) for run in fast)
+    finally:
+        generator.close()
+        process.terminate()
+        await process.wait()
 
 
 async def memory(workers: int) -> None:

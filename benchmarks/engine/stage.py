@@ -28,6 +28,8 @@ from workflows.hosting.converter import data_converter
 SECRET = b"benchmark secret, 32 bytes long!"
 PERF = 1e6
 """High enough that workers never fill up, so that routing is measured without waits."""
+VERSION = "stoker-0.2.0"
+"""Of the workers: stoker's own."""
 _FLEET_CHANGED_AT = SearchAttributeKey.for_datetime("FleetChangedAt")
 
 
@@ -119,8 +121,11 @@ def route_request(memo: EndpointMemo) -> bytes:
 class Feeder:
     """Sends a report for every member once a second, as a busy worker does, with the ended requests."""
 
-    def __init__(self, port: int, memos: list[EndpointMemo], generator: Generator | None = None) -> None:
+    def __init__(
+        self, port: int, memos: list[EndpointMemo], generator: Generator | None = None, worker_url: str = ""
+    ) -> None:
         self._port = port
+        self._worker_url = worker_url
         self._memos = memos
         self._generator = generator
         self._tokens = {
@@ -148,10 +153,13 @@ class Feeder:
             await self.round(spread_seconds=1.0)
 
     async def _report(self, connection: Connection, member: Member) -> None:
-        url = f"http://10.{member.i >> 16 & 255}.{member.i >> 8 & 255}.{member.i & 255}:3000"
+        url = (
+            self._worker_url
+            or f"http://10.{member.i >> 16 & 255}.{member.i >> 8 & 255}.{member.i & 255}:3000"
+        )
         token = self._tokens[member.l]
         status = {
-            "id": member.i, "mtoken": token, "version": "1.1.0", "loadtime": 10.0, "cur_load": 0.0, "new_load": 0.0,
+            "id": member.i, "mtoken": token, "version": VERSION, "loadtime": 10.0, "cur_load": 0.0, "new_load": 0.0,
             "rej_load": 0.0, "cur_perf": 0.0, "max_perf": PERF, "error_msg": "", "num_requests_working": 0,
             "num_requests_recieved": 0, "working_request_idxs": [], "additional_disk_usage": 0.0, "disk_usage": 1.0,
             "cur_capacity": 0, "max_capacity": 0, "url": url,

@@ -89,6 +89,7 @@ async def run(job: dict[str, Any]) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     head = (
         f"POST {job['path']} HTTP/1.1\r\nhost: 127.0.0.1:{job['port']}\r\naccept: */*\r\n"
+        f"{job.get('headers', '')}"
         "accept-encoding: gzip, deflate\r\nuser-agent: load\r\ncontent-type: application/json\r\ncontent-length: "
     ).encode()
     bodies = Path(job["bodies"]).read_bytes().splitlines()  # noqa: ASYNC240 - before the clock starts

@@ -18,6 +18,7 @@ from typing import Any, Self
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from benchmarks.engine.machine import cpu_seconds
 from stoker_wire.security.ticket import Ticket, sign_ticket
 from stoker_wire.security.token import mint_worker_token, ticket_key
 
@@ -148,8 +149,7 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """CPU time used so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.process.pid)
 
 
 class Load:
@@ -171,13 +171,14 @@ class Load:
         seconds: float,
         requests: int | None = None,
         repeat: bool = True,
+        headers: str = "",
     ) -> dict[str, Any]:
         """Sends these bodies for a time or a number, and returns the result."""
         file = Path(self.folder) / "bodies"
         file.write_bytes(b"\n".join(bodies))
         job = {
             "port": port, "path": path, "bodies": str(file), "connections": connections, "seconds": seconds,
-            "requests": requests, "repeat": repeat,
+            "requests": requests, "repeat": repeat, "headers": headers,
         }  # fmt: skip
         self.process.tell(json.dumps(job))
         result: dict[str, Any] = json.loads(self.process.line())
