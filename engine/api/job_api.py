@@ -123,7 +123,7 @@ class JobApi:
         parts = None
         if body or (body is not None and request.method in {"POST", "PUT", "PATCH"}):
             fields["Content-Length"] = str(len(body))
-            parts = RawBody(body).parts
+            parts = RawBody(body).content
         call = Call(request.method, url, fields, parts, silence, lambda: None)
         reply = ClientAnswer(request, SignsOfLife.NONE, lambda: "")
         try:

@@ -179,7 +179,7 @@ class BufferedBody:
 
 
 class RawBody:
-    """A body in parts."""
+    """A body as the client sent it."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -190,18 +190,13 @@ class RawBody:
     def __len__(self) -> int:
         return len(self._data)
 
-    async def parts(self) -> AsyncIterator[bytes | memoryview]:
-        """All of it; one part if it is small."""
-        if len(self._data) <= _SLICE_BYTES:
-            yield self._data
-            return
-        view = memoryview(self._data)
-        for at in range(0, len(view), _SLICE_BYTES):
-            yield view[at : at + _SLICE_BYTES]
+    def content(self) -> bytes | AsyncIterator[bytes | memoryview]:
+        """All of it if it is small, else parts: an iterator costs the HTTP client a task of its own."""
+        return self._data if len(self._data) <= _SLICE_BYTES else _slices(self._data)
 
 
 class Envelope:
-    """The payload with its ticket, as JSON, in parts: what workers of the official package read."""
+    """The payload with its ticket, as JSON: what workers of the official package read."""
 
     def __init__(self, route: dict[str, Any], payload: bytes) -> None:
         self._head = b'{"auth_data":' + msgspec.json.encode(route) + b',"session_id":null,"payload":'
@@ -213,15 +208,23 @@ class Envelope:
     def __len__(self) -> int:
         return len(self._head) + len(self._payload) + 1
 
-    async def parts(self) -> AsyncIterator[bytes | memoryview]:
-        """All of it; one part if it is small."""
+    def content(self) -> bytes | AsyncIterator[bytes | memoryview]:
+        """All of it if it is small, else parts."""
         if len(self) <= _SLICE_BYTES:
-            yield self._head + self._payload + b"}"
-            return
+            return self._head + self._payload + b"}"
+        return self._parts()
+
+    async def _parts(self) -> AsyncIterator[bytes | memoryview]:
         yield self._head
-        async for part in RawBody(self._payload).parts():
+        async for part in _slices(self._payload):
             yield part
         yield b"}"
+
+
+async def _slices(data: bytes) -> AsyncIterator[bytes | memoryview]:
+    view = memoryview(data)
+    for at in range(0, len(view), _SLICE_BYTES):
+        yield view[at : at + _SLICE_BYTES]
 
 
 def _model_field(data: bytes, value: bytes) -> int:

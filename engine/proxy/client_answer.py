@@ -99,9 +99,13 @@ class ClientAnswer:
         """Pass the worker's answer on. If the client's connection breaks, no worker is marked as failed."""
         response = self._response
         if response is None:
-            response = self._response = web.StreamResponse(
-                status=reply.status, headers=to_client(reply.headers)
-            )
+            headers = to_client(reply.headers)
+            if first and len(first) == reply.content_length:  # aiohttp sends head and body in one piece
+                whole = self._response = web.Response(status=reply.status, headers=headers, body=first)
+                await whole.prepare(self._request)
+                await whole.write_eof()
+                return whole
+            response = self._response = web.StreamResponse(status=reply.status, headers=headers)
             if reply.content_length is not None and reply.status != _NO_CONTENT:
                 response.content_length = reply.content_length
             await response.prepare(self._request)

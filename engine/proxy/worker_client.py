@@ -50,7 +50,7 @@ class Call:
     method: str
     url: str
     headers: "CIMultiDict[str]"
-    body: Callable[[], AsyncIterator[bytes | memoryview]] | None
+    body: Callable[[], bytes | AsyncIterator[bytes | memoryview]] | None
     silence_seconds_max: float
     sent: Callable[[], None]
     """Called when the head of the request goes out: the worker may have seen the ticket."""
