@@ -11,6 +11,7 @@ from engine.api.bootstrap_api import BootstrapApi
 from engine.api.health_api import HealthApi
 from engine.api.job_api import JobApi
 from engine.api.metrics_api import MetricsApi
+from engine.api.models_api import ModelsApi
 from engine.api.openai_api import OpenAIApi
 from engine.api.parsing import BODY_SECONDS
 from engine.api.problems import problems
@@ -69,6 +70,7 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
         HealthApi(engine),
         MetricsApi(engine),
         OpenApiApi(),
+        ModelsApi(engine, route_api, openai_api),
         openai_api,
         JobApi(engine, route_api, openai_api),
         CertificateApi(engine),

@@ -12,13 +12,12 @@ import structlog
 from aiohttp import web
 
 from engine.api.openai_queue import OpenAIQueueEntry
-from engine.api.parsing import answer
 from engine.api.request_buffer import BufferedBody, Envelope, RawBody, RequestBuffer
 from engine.api.route_api import Access, RouteApi
 from engine.api.web_pages import is_preflight, preflight_answer
 from engine.engine import Engine
 from engine.openapi import shapes
-from engine.openapi.declarations import AFFINITY, CLIENT, COST, ENDPOINT_NAME, ok
+from engine.openapi.declarations import AFFINITY, CLIENT, COST, ENDPOINT_NAME
 from engine.proxy import headers
 from engine.proxy.affinity_key import affinity_key
 from engine.proxy.client_answer import ClientAnswer, SignsOfLife
@@ -96,43 +95,6 @@ class OpenAIApi:
         """Answer the preflight of a browser. No key is needed. Other calls with OPTIONS go to a worker."""
         return preflight_answer(request) if is_preflight(request) else await self.call(request)
 
-    # -- models
-
-    @handles(
-        "GET /openai/{endpoint}/v1/models",
-        tag="requests",
-        security=CLIENT,
-        parameters=(ENDPOINT_NAME,),
-        replies=ok(shapes.Models),
-        refuses=(401, 404, 503),
-        problem=shapes.OpenAIProblem,
-    )
-    async def models(self, request: web.Request) -> web.Response:
-        """The names that the workers' model servers serve; the endpoint's name while they are not known."""
-        endpoint, _ = await self.access_of(request)
-        names = endpoint.served.models or (endpoint.name,)
-        return answer({"object": "list", "data": [_model(endpoint, name) for name in names]})
-
-    @handles(
-        "GET /openai/{endpoint}/v1/models/{model:.+}",
-        tag="requests",
-        security=CLIENT,
-        parameters=(ENDPOINT_NAME,),
-        replies=ok(shapes.Model),
-        refuses=(401, 404, 503),
-        problem=shapes.OpenAIProblem,
-    )
-    async def model(self, request: web.Request) -> web.Response:
-        """One model. The endpoint's name is an alias of the first."""
-        endpoint, _ = await self.access_of(request)
-        name = request.match_info["model"]
-        names = endpoint.served.models
-        if name not in (*names, endpoint.name):
-            known = ", ".join(names or (endpoint.name,))
-            message = f"the model {name[:200]!r} is not served by this endpoint; these are: {known[:500]}"
-            raise Problem(404, "model_not_found", message)
-        return answer(_model(endpoint, name))
-
     # -- calls
 
     @handles("POST /openai/{endpoint}/{path:.+}", body=dict[str, Any], **_MODEL_CALL)
@@ -168,7 +130,11 @@ class OpenAIApi:
         Raises:
             Problem: 401, 404 or 503.
         """
-        access = await self._route_api.locate(request, request.match_info["endpoint"])
+        name = request.match_info["endpoint"]
+        known = self._engine.directory.named(name)
+        access = None if known is None else self._route_api.access(request, known, "")
+        if access is None:
+            access = await self._route_api.locate(request, name)
         if access is None:
             message = "the engine has just started and does not know its endpoints yet; try again"
             raise Problem(503, "starting", message, headers={"Retry-After": "2"})
@@ -297,7 +263,7 @@ class _OpenAICall:
             method=request.method,
             url=route["url"] + self._path + (f"?{query}" if query else ""),
             headers=fields,
-            body=sent.parts if has_body else None,
+            body=sent.content if has_body else None,
             silence_seconds_max=self._endpoint.config.silence_seconds_max,
             sent=self._entry.show_ticket,
         )
@@ -409,11 +375,6 @@ class _OpenAICall:
             )
             raise Problem(502, "workers_failed", message)
         self._entry.failed_url = "" if fault.failure == Failure.MALFORMED else route["url"]
-
-
-def _model(endpoint: Endpoint, name: str) -> dict[str, Any]:
-    created = int(endpoint.memo.created_at)
-    return {"id": name, "object": "model", "created": created, "owned_by": "stoker"}
 
 
 def _path_of(endpoint: Endpoint, request: web.Request) -> tuple[str, ServedRoute | None]:

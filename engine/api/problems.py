@@ -14,8 +14,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.api.parsing import answer
-from engine.proxy.errors import PREFIX as OPENAI
-from engine.proxy.errors import dialect_of_door, error_body, logged_path
+from engine.proxy.errors import PREFIXES, dialect_of_door, error_body, logged_path
 from stoker_wire.control import TASK_QUEUE
 from stoker_wire.problem import Problem
 
@@ -34,7 +33,7 @@ _HTTP_SENTENCES = {
 def problem_answer(request: web.Request, problem: Problem) -> web.Response:
     """The problem as a response, in the format that clients of this path read."""
     path = request.path
-    body = error_body(problem, dialect_of_door(path)) if path.startswith(OPENAI) else problem.body()
+    body = error_body(problem, dialect_of_door(path)) if path.startswith(PREFIXES) else problem.body()
     return answer(body, problem.status, problem.headers or None)
 
 
@@ -49,6 +48,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if fault.status < 400:
             raise
         code, sentence = _HTTP_SENTENCES.get(fault.status, ("http_error", fault.reason))
+        if request.path.startswith("/v1/"):
+            sentence = "the base address of the OpenAI API is /openai/<name of the endpoint>/v1"
         headers = {"Allow": fault.headers["Allow"]} if "Allow" in fault.headers else None
         return problem_answer(request, Problem(fault.status, code, sentence, headers=headers))
     except RPCError as fault:

@@ -1,4 +1,4 @@
-"""Errors under `/openai/…` in the shape that the clients of the called API read."""
+"""Errors of the model APIs in the shape that the clients of the called API read."""
 
 import json
 from typing import Any
@@ -7,6 +7,8 @@ from engine.proxy.dialects import Dialect, dialect_of
 from stoker_wire.problem import Problem
 
 PREFIX = "/openai/"
+PREFIXES = (PREFIX, "/v1/")
+"""Paths whose errors have this shape."""
 
 _TYPES = {
     400: "invalid_request_error",
@@ -44,8 +46,8 @@ def error_body(problem: Problem, dialect: Dialect) -> dict[str, Any]:
 
 
 def dialect_of_door(path: str) -> Dialect:
-    """The dialect of a path of the engine, `/openai/<endpoint>/…`."""
-    return dialect_of("/" + path[len(PREFIX) :].partition("/")[2])
+    """The dialect of a path of the engine, `/openai/<endpoint>/…` or `/v1/…`."""
+    return dialect_of("/" + path[len(PREFIX) :].partition("/")[2] if path.startswith(PREFIX) else path)
 
 
 def read_problem(status: int, body: bytes) -> Problem | None:

@@ -48,7 +48,7 @@ def pinned(lock: str) -> dict[str, list[tuple[Version, Requirement]]]:
 
 
 def test_every_input_has_its_lock():
-    assert LOCKS == ["clients", "controller", "dev", "peer", "pyworker"]
+    assert LOCKS == ["clients", "controller", "dev", "langchain", "litellm", "llamaindex", "peer", "pyworker"]
     assert sorted(path.stem for path in FOLDER.glob("*.txt")) == LOCKS
 
 
@@ -152,7 +152,7 @@ def test_the_workers_lock_matches_its_project():
 
 def test_the_development_lock_asks_for_all_of_them_and_the_tools():
     root = project("pyproject.toml")
-    wanted = declared(root["dependency-groups"]["dev"] + root["dependency-groups"]["demo"])
+    wanted = declared(root["dependency-groups"]["dev"] + root["project"]["optional-dependencies"]["demo"])
     asked = told("dev")
     # editables: what hatchling needs to install our own packages in place.
     assert asked.keys() == wanted.keys() | told("controller").keys() | told("pyworker").keys() | {"editables"}

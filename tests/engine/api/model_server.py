@@ -1,7 +1,9 @@
 """A model server that checks the model's name as vLLM does, behind a real PyWorker, behind the engine."""
 
 import asyncio
+import base64
 import json
+import struct
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,16 +24,21 @@ from tests.environments import python_of
 
 MODEL = "Qwen/Qwen3-8B"
 SPEECH = bytes(range(256)) * 400
+USAGE = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ModelServer:
-    """Chat, embeddings, audio, images and moderations. `answer` replaces the next answers to chat calls."""
+    """Chat, embeddings, audio, images and moderations. `answer` replaces the next answers to chat calls.
+
+    A prompt that begins with `slow` is answered for as long as the client stays; `left` then has the prompt.
+    """
 
     def __init__(self, name: str = MODEL) -> None:
         self.name = name
         self.requests: list[web.Request] = []
         self.bodies: list[bytes] = []
+        self.left: set[str] = set()
         self.answer: Handler | None = None
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_get("/v1/models", self._models)
@@ -63,11 +70,18 @@ class ModelServer:
             return refused
         if self.answer is not None:
             return await self.answer(request)
+        return self._other(path, payload) or await self._complete(request, payload)
+
+    def _other(self, path: str, payload: dict[str, Any]) -> web.Response | None:
+        """The answer to a call that is no completion."""
         match path:
             case "/v1/audio/speech":
                 return web.Response(body=SPEECH, content_type="audio/mpeg")
             case "/v1/embeddings":
-                data = [{"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}]
+                vector: Any = [0.5, 0.25]
+                if payload.get("encoding_format") == "base64":
+                    vector = base64.b64encode(struct.pack("<2f", *vector)).decode()
+                data = [{"object": "embedding", "index": 0, "embedding": vector}]
                 usage = {"prompt_tokens": 2, "total_tokens": 2}
                 return web.json_response({"object": "list", "data": data, "model": self.name, "usage": usage})
             case "/v1/images/generations":
@@ -76,9 +90,18 @@ class ModelServer:
                 return web.json_response({"id": "m", "model": self.name, "results": []})
             case "/v1/messages" | "/api/chat":
                 return web.json_response({"role": "assistant", "path": path})
+        return None
+
+    async def _complete(self, request: web.Request, payload: dict[str, Any]) -> web.StreamResponse:
+        prompt = _prompt_of(payload)
+        if prompt.startswith("slow"):
+            return await self._answer_until_left(request, prompt, is_stream=bool(payload.get("stream")))
         if payload.get("stream"):
-            return await self._stream(request)
-        return web.json_response(_completion(self.name, "hello"), headers={"X-Request-Id": "r-1"})
+            return await self._stream(request, payload)
+        answer = (_text_completion if request.path == "/v1/completions" else _completion)(self.name, "hello")
+        if payload.get("tools"):
+            answer["choices"] = [_tool_choice(payload["tools"][0]["function"]["name"])]
+        return web.json_response(answer, headers={"X-Request-Id": "r-1"})
 
     def _checked(self, name: Any) -> web.Response | None:
         if name == self.name:
@@ -86,15 +109,51 @@ class ModelServer:
         error = {"message": f"The model `{name}` does not exist.", "type": "NotFoundError", "code": 404}
         return web.json_response({"error": error}, status=404)
 
-    async def _stream(self, request: web.Request) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, payload: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        is_chat = request.path != "/v1/completions"
         for word in ("hel", "lo"):
-            delta = {"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": None}
-            event = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": self.name}
-            await response.write(f"data: {json.dumps(event | {'choices': [delta]})}\n\n".encode())
+            await response.write(_event(self.name, word, is_chat=is_chat))
+        if (payload.get("stream_options") or {}).get("include_usage"):
+            await response.write(_event(self.name, None, is_chat=is_chat))
         await response.write(b"data: [DONE]\n\n")
         return response
+
+    async def _answer_until_left(
+        self, request: web.Request, prompt: str, *, is_stream: bool
+    ) -> web.StreamResponse:
+        """An event every few milliseconds, or none at all for a call without a stream, until the client leaves."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        try:
+            if is_stream:
+                await response.prepare(request)
+            while True:
+                if is_stream:
+                    await response.write(_event(self.name, "word ", is_chat=True))
+                await asyncio.sleep(0.02)
+        finally:  # cancelled, or the connection is broken
+            self.left.add(prompt)
+
+
+def _prompt_of(payload: dict[str, Any]) -> str:
+    messages = payload.get("messages")
+    prompt = messages[-1]["content"] if messages else payload.get("prompt", "")
+    return prompt if isinstance(prompt, str) else ""
+
+
+def _event(name: str, word: str | None, *, is_chat: bool) -> bytes:
+    """One event of a stream; without a word, the event that has the usage."""
+    event: dict[str, Any] = {"id": "c", "created": 1, "model": name, "choices": []}
+    event["object"] = "chat.completion.chunk" if is_chat else "text_completion"
+    if word is None:
+        event["usage"] = USAGE
+    elif is_chat:
+        delta = {"role": "assistant", "content": word}
+        event["choices"] = [{"index": 0, "delta": delta, "finish_reason": None}]
+    else:
+        event["choices"] = [{"index": 0, "text": word, "finish_reason": None}]
+    return f"data: {json.dumps(event)}\n\n".encode()
 
 
 def _field_name(head: bytes) -> str:
@@ -103,15 +162,25 @@ def _field_name(head: bytes) -> str:
 
 def _completion(name: str, text: str) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
     return {
         "id": "c",
         "object": "chat.completion",
         "created": 1,
         "model": name,
         "choices": [choice],
-        "usage": usage,
+        "usage": USAGE,
     }
+
+
+def _text_completion(name: str, text: str) -> dict[str, Any]:
+    choice = {"index": 0, "text": text, "finish_reason": "stop", "logprobs": None}
+    return _completion(name, text) | {"object": "text_completion", "choices": [choice]}
+
+
+def _tool_choice(name: str) -> dict[str, Any]:
+    call = {"id": "t", "type": "function", "function": {"name": name, "arguments": '{"city": "Bonn"}'}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    return {"index": 0, "message": message, "finish_reason": "tool_calls"}
 
 
 PATHS = (

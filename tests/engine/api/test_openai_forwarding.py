@@ -13,7 +13,7 @@ from aiohttp import web
 from engine.routing.endpoint import Endpoint
 from tests.engine.api.model_server import MODEL, ModelServer, pyworker
 from tests.engine.api.test_openai import ModelWorker, path
-from tests.engine.conftest import EndpointDouble, Stage
+from tests.engine.conftest import ALICE, EndpointDouble, Stage
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
 
@@ -224,3 +224,25 @@ async def test_retries_are_bounded_per_endpoint(stage: Stage) -> None:
     status, problem = await stage.call("POST", path(endpoint, "completions"), {}, key=endpoint.key)
     assert (status, problem["error"]["code"]) == (502, "workers_failed")
     assert "4 workers failed" in problem["error"]["message"]
+
+
+async def test_the_models_of_a_key_are_listed_without_the_name_of_an_endpoint(stage: Stage) -> None:
+    first, second = await stage.endpoint(), await stage.endpoint()
+    other = await stage.endpoint(owner="bob")
+
+    async def listed(key: str) -> set[str]:
+        status, answered = await stage.call("GET", "/v1/models", key=key)
+        assert status == 200
+        return {model["id"] for model in answered["data"]}
+
+    assert await listed(first.key) == {first.name}
+    assert {first.name, second.name} <= await listed(ALICE)
+    assert other.name not in await listed(ALICE)
+    status, answered = await stage.call("GET", "/v1/models", key="sk-wrong")
+    assert (status, answered["error"]["code"]) == (401, "auth_error")
+
+
+async def test_a_call_without_the_name_of_an_endpoint_says_the_base_address(stage: Stage) -> None:
+    status, answered = await stage.post("/v1/chat/completions", {}, key=ALICE)
+    assert (status, answered["error"]["code"]) == (404, "not_found")
+    assert "/openai/<name of the endpoint>/v1" in answered["error"]["message"]
