@@ -1,16 +1,33 @@
 """Handlers for templates, the account, charges and injected faults."""
 
 import time
+from typing import Any
 
 from aiohttp import web
 
 from hosts.api.http import host_of, json_response, read_json_query, read_model, read_object
+from hosts.api.shapes import (
+    FAULTS,
+    FILTERS,
+    SECURED,
+    Bill,
+    Charges,
+    Healthy,
+    TemplateDeleted,
+    TemplateMade,
+    TemplateNamed,
+    TemplatesFound,
+    User,
+    ok,
+)
 from hosts.faults import Fault
 from market.query import GrammarError, parse_filters
+from stoker_wire.openapi import handles
 from stoker_wire.parsing.numbers import finite
 from stoker_wire.problem import Problem
 
 
+@handles("GET /api/v0/template/", **SECURED, parameters=(FILTERS,), replies=ok(TemplatesFound))
 async def list_templates(request: web.Request) -> web.Response:
     """Templates that match `select_filters`."""
     try:
@@ -21,12 +38,14 @@ async def list_templates(request: web.Request) -> web.Response:
     return json_response({"success": True, "templates_found": len(found), "templates": found})
 
 
+@handles("POST /api/v0/template/", **SECURED, body=dict[str, Any], replies=ok(TemplateMade))
 async def create_template(request: web.Request) -> web.Response:
     """Create a template; equal content gives the same template."""
     template = host_of(request).templates.create(await read_object(request))
     return json_response({"success": True, "template": template, "msg": f"template {template['hash_id']}"})
 
 
+@handles("DELETE /api/v0/template/", **SECURED, body=TemplateNamed, replies=ok(TemplateDeleted))
 async def delete_template(request: web.Request) -> web.Response:
     """Delete a template by `hash_id` or `template_id`."""
     body = await read_object(request)
@@ -36,6 +55,7 @@ async def delete_template(request: web.Request) -> web.Response:
     return json_response({"success": True, "msg": "deleted"})
 
 
+@handles("GET /api/v0/users/current", "GET /api/v0/users/current/", **SECURED, replies=ok(User))
 async def current_user(request: web.Request) -> web.Response:
     """The only account of this marketplace."""
     spent = host_of(request).charges()["total_dollars"]
@@ -53,16 +73,19 @@ async def current_user(request: web.Request) -> web.Response:
     )
 
 
+@handles("GET /healthz", replies=ok(Healthy))
 async def healthy(request: web.Request) -> web.Response:
     """The health of the marketplace."""
     return json_response({"ok": True, "instances": len(host_of(request).instances), "now": time.time()})
 
 
+@handles("GET /host/charges/", **SECURED, replies=ok(Charges))
 async def charges(request: web.Request) -> web.Response:
     """The cost of every instance."""
     return json_response(host_of(request).charges())
 
 
+@handles("GET /api/v0/charges/", **SECURED | {"parameters": (FILTERS,)}, replies=ok(Bill))
 async def bill(request: web.Request) -> web.Response:
     """The bill in the hosted API's form: one row per instance that existed since the requested day."""
     try:
@@ -92,6 +115,7 @@ async def bill(request: web.Request) -> web.Response:
     )
 
 
+@handles("GET /host/faults/", **FAULTS)
 async def list_faults(request: web.Request) -> web.Response:
     """The armed faults."""
     return json_response(
@@ -99,12 +123,14 @@ async def list_faults(request: web.Request) -> web.Response:
     )
 
 
+@handles("POST /host/faults/", **FAULTS, body=Fault)
 async def arm_fault(request: web.Request) -> web.Response:
     """Arm a fault and list the armed faults."""
     host_of(request).arm(await read_model(request, Fault))
     return await list_faults(request)
 
 
+@handles("DELETE /host/faults/", **FAULTS)
 async def clear_faults(request: web.Request) -> web.Response:
     """Disarm all faults."""
     host_of(request).clear_faults()

@@ -4,14 +4,16 @@ from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
+from hosts.api import account_routes, openapi, routes
 from hosts.api.http import BODY_BYTES_MAX, HOST, authenticate, inject_faults, problem_responses
 from hosts.api.log_view import LogView
-from hosts.api.routes import LOGS, add_routes
+from hosts.api.routes import LOGS
 from hosts.catalog.gpus import Gpu, find_gpus
 from hosts.host import Host
 from hosts.settings import HostMarketSettings
 from stoker_wire.security.cross_origin import host_names
 from webserver.request_checks import reject_ambiguous_requests, reject_cross_origin
+from webserver.routes import routes_of
 
 
 def create_app(settings: HostMarketSettings, *, gpus: Callable[[], list[Gpu]] = find_gpus) -> web.Application:
@@ -33,5 +35,6 @@ def create_app(settings: HostMarketSettings, *, gpus: Callable[[], list[Gpu]] = 
 
     app[LOGS] = LogView()
     app.cleanup_ctx.append(lifespan)
-    add_routes(app)
+    for module in (routes, account_routes, openapi):
+        app.add_routes(routes_of(module))
     return app

@@ -1,70 +1,53 @@
-"""The route table, and the handlers for offers, instances and logs."""
+"""Handlers for offers, instances and logs."""
 
 from typing import Any
 
 from aiohttp import web
 
-from hosts.api import account_routes
 from hosts.api.http import host_of, json_response, path_id, read_json_query, read_model, read_object
 from hosts.api.instance_view import instance_row
 from hosts.api.log_view import LogView
-from hosts.api.openapi import openapi
 from hosts.api.paging import page_begin, page_limit, page_token, read_order
 from hosts.api.requests import CreateBody, InstanceChange, OfferSearch, TemplateChange
+from hosts.api.shapes import (
+    ID,
+    PAGE,
+    SECURED,
+    AllInstances,
+    Bid,
+    ChangeMany,
+    Created,
+    DestroyMany,
+    InstancePage,
+    LogRequest,
+    LogsGranted,
+    Offers,
+    OneInstance,
+    Search,
+    SearchUnder,
+    TemplateUpdated,
+    ok,
+)
 from hosts.faults import FaultKind
 from hosts.host import Host
 from market.query import GrammarError, matches, parse_filters, sorted_by
+from stoker_wire.openapi import Done, Reply, handles
 from stoker_wire.problem import Problem
 
 LOGS: web.AppKey[LogView] = web.AppKey("logs", LogView)
 
 
-def add_routes(app: web.Application) -> None:
-    """Add the routes of the REST API, and the host's own under /host/."""
-    number = r"{id:\d{1,15}}"
-    app.add_routes(
-        [
-            web.post("/api/v0/bundles/", search_bundles),
-            web.put("/api/v0/search/asks/", search_asks),
-            web.put(f"/api/v0/asks/{number}/", create),
-            web.get("/api/v0/instances/", list_all),
-            web.put("/api/v0/instances/", change_many),
-            web.delete("/api/v0/instances/", destroy_many),
-            web.get("/api/v1/instances/", list_page),
-            web.get(f"/api/v0/instances/{number}/", show),
-            web.put(f"/api/v0/instances/{number}/", change),
-            web.delete(f"/api/v0/instances/{number}/", destroy),
-            web.put(f"/api/v0/instances/reboot/{number}/", reboot),
-            web.put(f"/api/v0/instances/recycle/{number}/", recycle),
-            web.put(f"/api/v0/instances/update_template/{number}/", update_template),
-            web.put(f"/api/v0/instances/bid_price/{number}/", bid_price),
-            web.put(f"/api/v0/instances/request_logs/{number}/", request_logs),
-            web.get("/api/v0/template/", account_routes.list_templates),
-            web.post("/api/v0/template/", account_routes.create_template),
-            web.delete("/api/v0/template/", account_routes.delete_template),
-            web.get("/api/v0/users/current", account_routes.current_user),
-            web.get("/api/v0/users/current/", account_routes.current_user),
-            web.get("/healthz", account_routes.healthy),
-            web.get("/openapi.json", openapi),
-            web.get("/host/charges/", account_routes.charges),
-            web.get("/api/v0/charges/", account_routes.bill),
-            web.get("/host/faults/", account_routes.list_faults),
-            web.post("/host/faults/", account_routes.arm_fault),
-            web.delete("/host/faults/", account_routes.clear_faults),
-            web.get("/host/logs/{token}", read_log),
-        ]
-    )
-
-
 # offers
 
 
+@handles("POST /api/v0/bundles/", **SECURED, body=Search, body_required=False, replies=ok(Offers))
 async def search_bundles(request: web.Request) -> web.Response:
     """Search offers; the body is the query."""
     body = await read_object(request)
     return json_response({"offers": host_of(request).search(OfferSearch.read(body))})
 
 
+@handles("PUT /api/v0/search/asks/", **SECURED, body=SearchUnder, body_required=False, replies=ok(Offers))
 async def search_asks(request: web.Request) -> web.Response:
     """Search offers; the query is under `q`."""
     query = (await read_object(request)).get("q") or {}
@@ -73,6 +56,7 @@ async def search_asks(request: web.Request) -> web.Response:
     return json_response({"offers": host_of(request).search(OfferSearch.read(query))})
 
 
+@handles(r"PUT /api/v0/asks/{id:\d{1,15}}/", **ID, body=CreateBody, replies=ok(Created))
 async def create(request: web.Request) -> web.Response:
     """Rent an offer."""
     body = await read_model(request, CreateBody)
@@ -89,17 +73,20 @@ def _row(request: web.Request, instance_id: int) -> dict[str, Any] | None:
     return instance_row(one, host.catalog) if one is not None else None
 
 
+@handles(r"GET /api/v0/instances/{id:\d{1,15}}/", **ID, replies=ok(OneInstance))
 async def show(request: web.Request) -> web.Response:
     """One instance, or null, under `instances`."""
     return json_response({"instances": _row(request, path_id(request))})
 
 
+@handles("GET /api/v0/instances/", **SECURED, replies=ok(AllInstances))
 async def list_all(request: web.Request) -> web.Response:
     """All instances in one response."""
     host = host_of(request)
     return json_response({"instances": [instance_row(one, host.catalog) for one in host.instances.values()]})
 
 
+@handles("GET /api/v1/instances/", **SECURED, parameters=PAGE, replies=ok(InstancePage))
 async def list_page(request: web.Request) -> web.Response:
     """A page of instances, at most 25."""
     host = host_of(request)
@@ -141,6 +128,7 @@ def _apply(host: Host, instance_id: int, wish: InstanceChange) -> None:
         one.set_intended(wish.state)
 
 
+@handles(r"PUT /api/v0/instances/{id:\d{1,15}}/", **ID, body=InstanceChange, replies=ok(Done))
 async def change(request: web.Request) -> web.Response:
     """Start, stop or relabel an instance."""
     wish = await read_model(request, InstanceChange)
@@ -148,6 +136,7 @@ async def change(request: web.Request) -> web.Response:
     return json_response({"success": True})
 
 
+@handles("PUT /api/v0/instances/", **SECURED, body=ChangeMany, replies=ok(Done))
 async def change_many(request: web.Request) -> web.Response:
     """Start, stop or relabel the instances in `ids`."""
     ids = _ids(await read_object(request), "ids")
@@ -159,12 +148,14 @@ async def change_many(request: web.Request) -> web.Response:
     return json_response({"success": True})
 
 
+@handles(r"DELETE /api/v0/instances/{id:\d{1,15}}/", **ID, replies=ok(Done))
 async def destroy(request: web.Request) -> web.Response:
     """Destroy an instance; the response comes after its processes and its disk are gone."""
     await host_of(request).destroy(path_id(request))
     return json_response({"success": True})
 
 
+@handles("DELETE /api/v0/instances/", **SECURED, body=DestroyMany, replies=ok(Done))
 async def destroy_many(request: web.Request) -> web.Response:
     """Destroy the instances in `instance_ids`."""
     for instance_id in _ids(await read_object(request), "instance_ids"):
@@ -179,18 +170,26 @@ def _ids(body: dict[str, Any], name: str) -> list[int]:
     return list(dict.fromkeys(ids))
 
 
+@handles(r"PUT /api/v0/instances/reboot/{id:\d{1,15}}/", **ID, replies=ok(Done))
 async def reboot(request: web.Request) -> web.Response:
     """Stop and start the instance's processes."""
     host_of(request).instance(path_id(request)).restart("reboot")
     return json_response({"success": True})
 
 
+@handles(r"PUT /api/v0/instances/recycle/{id:\d{1,15}}/", **ID, replies=ok(Done))
 async def recycle(request: web.Request) -> web.Response:
     """Restart the instance with an empty disk and a newly pulled image."""
     host_of(request).instance(path_id(request)).restart("recycle")
     return json_response({"success": True})
 
 
+@handles(
+    r"PUT /api/v0/instances/update_template/{id:\d{1,15}}/",
+    **ID,
+    body=TemplateChange,
+    replies=ok(TemplateUpdated),
+)
 async def update_template(request: web.Request) -> web.Response:
     """Change what the instance runs from its next start on."""
     change_to = await read_model(request, TemplateChange)
@@ -199,6 +198,7 @@ async def update_template(request: web.Request) -> web.Response:
     return json_response({"success": True, "updated_instance": _row(request, instance_id)})
 
 
+@handles(r"PUT /api/v0/instances/bid_price/{id:\d{1,15}}/", **ID, body=Bid, replies=ok(Done))
 async def bid_price(request: web.Request) -> web.Response:
     """Change the price of an interruptible instance."""
     price = (await read_object(request)).get("price")
@@ -211,6 +211,13 @@ async def bid_price(request: web.Request) -> web.Response:
 # logs
 
 
+@handles(
+    r"PUT /api/v0/instances/request_logs/{id:\d{1,15}}/",
+    **ID,
+    body=LogRequest,
+    body_required=False,
+    replies=ok(LogsGranted),
+)
 async def request_logs(request: web.Request) -> web.Response:
     """An address from which the log's last lines can be read for five minutes."""
     body = await read_object(request)
@@ -221,6 +228,11 @@ async def request_logs(request: web.Request) -> web.Response:
     )
 
 
+@handles(
+    "GET /host/logs/{token}",
+    replies={200: Reply(about="The granted lines", content_type="text/plain")},
+    refuses=(404,),
+)
 async def read_log(request: web.Request) -> web.Response:
     """The log lines that the token grants, as text."""
     host = host_of(request)

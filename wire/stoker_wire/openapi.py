@@ -220,18 +220,6 @@ def operations_of(routes: Iterable[tuple[str, str, object]]) -> Table:
     return table
 
 
-def told(table: Table, handlers: Iterable[tuple[str, str, str | None]]) -> Table:
-    """The table in the order of a server's routes (method, path, docstring), with the docstrings' first lines.
-
-    Raises:
-        KeyError: a route that the table does not have.
-    """
-    return {
-        (method, path): replace(table[method, path], summary=(about or "").strip().partition("\n")[0])
-        for method, path, about in handlers
-    }
-
-
 def document(
     title: str,
     version: str,
