@@ -1,15 +1,12 @@
 """Steps of the plan at their limits."""
 
 import math
-from dataclasses import replace
 
 from policy.state.observation import Memory
 from policy.state.worker import Goal
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.states import WorkerState as S
-from tests.policy.builders import NOW, brief, decide, endpoint, group, held_before, see, steady, worker
-
-COOLDOWN = DEFAULT_TUNING.scale_down_cooldown_seconds
+from tests.policy.builders import NOW, brief, decide, group, held_before, see, steady, worker
 
 
 def test_enough_hot_capacity_is_no_gap():
@@ -25,18 +22,6 @@ def test_a_worker_below_the_min_load_of_its_workergroup_is_not_enough():
     assert brief(decide(enough)) == []
 
 
-def test_no_worker_is_drained_shortly_after_the_endpoint_grew():
-    calm = held_before(see(worker("w1"), worker("w2"), load=steady(50), config=endpoint(min_load=50)))
-    assert brief(decide(calm)) == ["drain w1 to stop"]
-    for ago, drained in ((COOLDOWN - 1, False), (COOLDOWN, True), (COOLDOWN + 60, True)):
-        grown = replace(calm, memory=replace(calm.memory, grew_at=NOW - ago))
-        plan = decide(grown)
-        assert bool(brief(plan)) is drained
-        if not drained:
-            assert plan.replan_at is not None
-            assert plan.replan_at <= NOW + 1, "it looks again when the cooldown ends"
-
-
 def test_a_rolling_update_counts_the_workers_that_are_being_updated():
     ready = [worker(f"w{number}", revision=1) for number in range(8)]
     updating = worker("u", S.UPDATE_REBOOTING, revision=1, since=NOW - 5, operation="update")
@@ -47,3 +32,27 @@ def test_a_rolling_update_counts_the_workers_that_are_being_updated():
     assert len(drains) == math.ceil(9 * DEFAULT_TUNING.update_share_max) - 1
     first = drains[0]
     assert (first.numbers["ready_after"], first.numbers["hot_wanted"]) == (700.0, 50.0)
+
+
+def cold(count: int, **floors: float):
+    """Cold workers of 100 load/s in a workergroup with these floors, without demand for hours."""
+    workers = [worker(f"c{number}", S.INACTIVE, price=0.3 + number / 100) for number in range(count)]
+    return held_before(see(*workers, workergroups=(group(**floors),)))
+
+
+def test_cold_workers_are_released_down_to_the_floors_of_their_workergroup():
+    for floors, kept in (
+        ({}, 0),
+        ({"cold_workers": 1}, 1),
+        ({"cold_workers": 2}, 2),
+        ({"min_cold_load": 150}, 2),
+        ({"min_cold_load": 200}, 2),
+        ({"min_cold_load": 201}, 3),
+        ({"cold_workers": 3, "min_cold_load": 100}, 3),
+    ):
+        released = [each for each in decide(cold(4, **floors)).operations if each.op == "destroy"]
+        assert 4 - len(released) == kept, floors
+
+
+def test_the_dearest_cold_worker_is_released_first():
+    assert brief(decide(cold(3, cold_workers=1))) == ["destroy c2", "destroy c1"]
