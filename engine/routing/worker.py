@@ -240,6 +240,8 @@ class KnownWorker:
         outstanding, report = self.outstanding, self.report
         within = report.end_report_seconds
         candidate.outstanding = outstanding.load
+        model = None if report.status is None else report.status.model
+        candidate.full = model is not None and model.full
         if within <= 0:
             candidate.serial = False
             return

@@ -24,6 +24,7 @@ class Candidate:
         "end_report_seconds",
         "expected_end_at",
         "free_at",
+        "full",
         "healthy",
         "launch_id",
         "outstanding",
@@ -46,6 +47,8 @@ class Candidate:
         """Load that the worker holds or is about to receive."""
         self.healthy = healthy
         """The worker reports, is ready and does not drain."""
+        self.full = False
+        """Its model server has no room in its KV cache: it gets no request until it has."""
         self.serial = False
         """The worker runs one request at a time and reports which one. The fields below are valid only then."""
         self.service_times: ServiceTimes | None = None
@@ -127,18 +130,22 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """Every worker is at `max_queue_time`, or none is ready: the request waits in the endpoint's queue."""
+    """Every worker is at `max_queue_time` or full, or none is ready: the request waits in the endpoint's queue."""
 
     healthy: int
     """Number of workers that can serve requests."""
     queue_seconds: float | None
     """Expected queue time of the least loaded worker; None without workers."""
+    cache_full: int = 0
+    """Number of workers without room in their KV cache."""
 
     @property
     def reason(self) -> str:
         """One sentence for people."""
         if not self.healthy:
             return "no worker is ready"
+        if self.cache_full:
+            return f"{self.cache_full} of {self.healthy} ready worker(s) have a full KV cache, the rest a full queue"
         return (
             f"all {self.healthy} ready worker(s) are at max_queue_time (shortest: {self.queue_seconds:.1f} s)"
         )
@@ -218,7 +225,7 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
     best: Candidate | None = None
     best_finish = best_queue = 0.0
     shortest = -1.0
-    healthy = avoided = 0
+    healthy = avoided = cache_full = 0
     at_once = prefetch is None
     order = candidates if not offset else (*candidates[offset:], *candidates[:offset])
     for candidate in order:
@@ -246,6 +253,9 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
                 at_once = True
         if shortest < 0.0 or queue < shortest:
             shortest = queue
+        if candidate.full:
+            cache_full += 1
+            continue
         if queue >= max_queue_time:
             continue
         if best is None or finish < best_finish:
@@ -276,4 +286,4 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
             prefetch=prefetch,
             cost_ratio=cost_ratio,
         )
-    return Full(healthy, shortest if healthy else None)
+    return Full(healthy, shortest if healthy else None, cache_full)

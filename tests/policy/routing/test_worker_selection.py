@@ -29,6 +29,15 @@ def test_a_worker_at_max_queue_time_gets_no_request():
     assert full.reason == "all 1 ready worker(s) are at max_queue_time (shortest: 30.0 s)"
 
 
+def test_a_worker_with_a_full_kv_cache_gets_no_request():
+    full = candidate("full", 1000)
+    full.full = True
+    assert pick(full, candidate("slow", 10)) == "slow"
+    waits = pick(full, candidate("late", 100, 3000))
+    assert waits == Full(2, 0.0, 1)
+    assert waits.reason == "1 of 2 ready worker(s) have a full KV cache, the rest a full queue"
+
+
 def test_a_worker_without_perf_or_health_is_never_chosen():
     assert pick(candidate("new", 0), candidate("ill", healthy=False)) == Full(0, None)
     assert Full(0, None).reason == "no worker is ready"
