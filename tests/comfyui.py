@@ -79,6 +79,8 @@ class ComfyUI:
         body = await request.json()
         if not isinstance(body.get("prompt"), dict):
             return web.json_response({"error": {"type": "no_prompt"}, "node_errors": {}}, status=400)
+        if "crash" in body["prompt"]:
+            request.transport.abort()
         prompt_id = str(uuid.uuid4())
         await self.queue.put((prompt_id, body))
         return web.json_response(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stoker_pyworker.config import WorkerConfig
-from stoker_pyworker.proxy.sessions import Cancellable
+from stoker_pyworker.proxy.exchange import Exchange
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts, Work
 from stoker_wire.problem import Problem
 
@@ -30,16 +30,29 @@ _ENDED = Problem(410, "job_ended", "the job of this ticket has ended; route agai
 class Job:
     """One open job."""
 
-    __slots__ = ("calls", "cost", "idle_since", "opened_at", "outcome", "running", "settled", "used", "work")
+    __slots__ = (
+        "calls",
+        "cost",
+        "idle_since",
+        "opened_at",
+        "outcome",
+        "refused",
+        "running",
+        "settled",
+        "used",
+        "work",
+    )
 
-    def __init__(self, work: Work, cost: float) -> None:
+    def __init__(self, work: Work, cost: float, refused: tuple[str, ...]) -> None:
         self.work = work
         self.cost = cost
         """Workload that its ticket allows."""
+        self.refused = refused
+        """Starts of the fingerprints of requests that broke workers, from its ticket."""
         self.used = 0.0
         """Workload of its calls so far."""
         self.calls = 0
-        self.running: dict[Cancellable, bool] = {}
+        self.running: dict[Exchange, bool] = {}
         """The running calls, each with whether it brings workload."""
         self.opened_at = self.idle_since = time.monotonic()
         self.outcome = Outcome.CANCELLED
@@ -49,14 +62,15 @@ class Job:
     def __repr__(self) -> str:
         return f"<Job of request {self.work.request_idx}, {self.calls} calls, {self.used:g} of {self.cost:g}>"
 
-    def start_call(self, call: Cancellable, workload: float) -> None:
+    def start_call(self, call: Exchange, workload: float) -> None:
         """A call begins."""
         self.running[call] = workload > 0
 
-    def call_ended(self, call: Cancellable, outcome: Outcome) -> None:
+    def call_ended(self, call: Exchange, outcome: Outcome) -> None:
         """A call has ended."""
         if self.running.pop(call, False) and self.outcome is not Outcome.SUCCESS:
             self.outcome = outcome
+            self.work.fingerprint = call.work.fingerprint
         self.idle_since = time.monotonic()
 
 
@@ -81,9 +95,9 @@ class Jobs:
         """The open job of this ticket."""
         return self._open.get(_digest(ticket)) if self._open and ticket else None
 
-    def open(self, ticket: str, work: Work, cost: float) -> Job:
+    def open(self, ticket: str, work: Work, cost: float, refused: tuple[str, ...]) -> Job:
         """A job begins. Its work was accepted with the cost of the ticket."""
-        job = self._open[_digest(ticket)] = Job(work, cost)
+        job = self._open[_digest(ticket)] = Job(work, cost, refused)
         self._unsettled += 1
         work.started_at = work.entered_at
         return job

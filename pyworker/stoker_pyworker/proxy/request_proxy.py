@@ -87,6 +87,7 @@ class RequestProxy:
             _, payload = route.prepare(parsed, 0.0)
             work = Work(session.work.request_idx, 0.0)
         elif route.in_job and (job := self.jobs.find(parsed.auth.ticket)) is not None:
+            _check_harmless(job.refused, request, parsed)
             workload, payload = route.prepare(parsed, job.cost)
             self.jobs.use(job, workload)
             work = Work(job.work.request_idx, workload)
@@ -94,7 +95,7 @@ class RequestProxy:
             ticket, work = self.authorize(parsed.auth)
             cost = work.workload
             try:
-                _check_harmless(ticket, request, parsed)
+                _check_harmless(() if ticket is None else ticket.b, request, parsed)
                 work.workload, payload = route.prepare(parsed, cost)
                 self._check_cost(ticket, work)
                 self._check_queue(route)
@@ -103,7 +104,7 @@ class RequestProxy:
                 raise
             self.use_ticket(ticket)
             if route.in_job and parsed.auth.ticket:
-                work, job = self._open_job(parsed.auth.ticket, work, cost)
+                work, job = self._open_job(parsed.auth.ticket, ticket, work, cost)
             else:
                 self.counts.accept(work)
         exchange = self._exchange(route, cycle, parsed, work, session or job, payload)
@@ -118,12 +119,12 @@ class RequestProxy:
         else:
             self.queue.join(exchange)
 
-    def _open_job(self, ticket: str, first: Work, cost: float) -> tuple[Work, Job]:
+    def _open_job(self, text: str, ticket: Ticket | None, first: Work, cost: float) -> tuple[Work, Job]:
         """A job with the cost of its ticket as load, and the work of its first call, which adds none."""
         cost = max(cost, first.workload)  # without tickets, no cost bounds the workload
         whole = Work(first.request_idx, cost)
         self.counts.accept(whole)
-        job = self.jobs.open(ticket, whole, cost)
+        job = self.jobs.open(text, whole, cost, () if ticket is None else ticket.b)
         self.jobs.use(job, first.workload)
         return first, job
 
@@ -281,15 +282,15 @@ class RequestProxy:
             )
 
 
-def _check_harmless(ticket: Ticket | None, request: Request, parsed: ParsedRequest) -> None:
+def _check_harmless(refused: tuple[str, ...], request: Request, parsed: ParsedRequest) -> None:
     """Refuse a request whose earlier copies broke workers.
 
     Raises:
         Problem: 422.
     """
-    if ticket is None or not ticket.b or not parsed.has_body:
+    if not refused or not parsed.has_body:
         return
-    if fingerprint(request.path.decode("latin-1"), bytes(parsed.body))[:TICKET_CHARS] in ticket.b:
+    if fingerprint(request.path.decode("latin-1"), bytes(parsed.body))[:TICKET_CHARS] in refused:
         raise Problem(
             422,
             "request_breaks_workers",

@@ -27,6 +27,8 @@ from stoker_wire.security.fingerprint import fingerprint
 
 T = TypeVar("T")
 
+SESSION_PATH = "/session/create"
+
 REPLAY_SECONDS = 60.0
 """How long the engine keeps a request's place between two polls."""
 
@@ -118,7 +120,7 @@ class RequestAttempts:
         Raises:
             StokerError: see `stoker.errors`; RequestTimedOut after `timeout_seconds`.
         """
-        return await self._bounded(self._find_worker(), timeout_seconds)
+        return await self._bounded(self._find_worker(""), timeout_seconds)
 
     async def _bounded(self, work: Coroutine[Any, Any, T], timeout_seconds: float | None) -> T:
         try:
@@ -138,8 +140,11 @@ class RequestAttempts:
             raise
 
     async def _run(self, finish: Callable[[Reply, Placement], Awaitable[T]]) -> T:
+        # The options of a session are equal for many sessions, and do not say what its requests contain.
+        opens_session = self.path == SESSION_PATH
+        content = "" if opens_session else fingerprint(self.path, self.body.content_bytes)
         while True:
-            placement = self.session.placement if self.session else await self._find_worker()
+            placement = self.session.placement if self.session else await self._find_worker(content)
             sent_at = time.monotonic()
             self.progress.status = RequestStatus.IN_PROGRESS
             self.progress.wait = None
@@ -206,12 +211,11 @@ class RequestAttempts:
         elif failed > 1 or self.session is not None:
             await asyncio.sleep(self.policy.pause(failed))
 
-    async def _find_worker(self) -> Placement:
+    async def _find_worker(self, content_fingerprint: str) -> Placement:
         """Poll the engine until it routes the request to a worker."""
         polling_since = time.monotonic()
         outage: Outage | None = None
         quick_answers = failed_calls = 0
-        content_fingerprint = fingerprint(self.path, self.body.content_bytes)
         key = await self.keys.current()
         if self.progress.status is RequestStatus.NEW:
             self.progress.status = RequestStatus.QUEUED

@@ -11,7 +11,7 @@ import httpx
 
 from stoker.errors import Invalid, MalformedAnswer, SessionClosed, StokerError, WorkerFailed
 from stoker.requests.answer import Answer
-from stoker.requests.attempts import SessionWorker
+from stoker.requests.attempts import SESSION_PATH, SessionWorker
 from stoker.requests.body import check_path, compact_json
 from stoker.requests.progress import OnWait
 from stoker.requests.request import Request, RequestOptions
@@ -53,7 +53,7 @@ class SessionSpec:
             "on_close_payload": self.on_close_payload,
         }
         return Request(
-            route="/session/create",
+            route=SESSION_PATH,
             payload=payload,
             cost=self.cost,
             timeout=self.timeout,

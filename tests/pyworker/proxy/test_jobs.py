@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import time
 
 import aiohttp
 import pytest
 
 from stoker_pyworker import WorkerConfig
+from stoker_wire.security.fingerprint import TICKET_CHARS, fingerprint
+from stoker_wire.security.ticket import Ticket, sign_ticket
+from stoker_wire.security.token import ticket_key
 from tests.comfyui import PNG, ComfyUI, comfyui_handlers, make_image, part
-from tests.pyworker.harness import BOUND_SECONDS, until
+from tests.pyworker.harness import BOUND_SECONDS, LAUNCH, TOKEN, until
 
 
 @pytest.fixture
@@ -265,6 +269,34 @@ async def test_the_end_of_a_drain_closes_websockets_as_going_away(job_worker, se
         assert (closed.data, closed.extra) == (1001, "worker_ending")
     assert await asyncio.wait_for(worker.task, BOUND_SECONDS) == 0
     assert comfyui.cut == 0
+
+
+async def test_a_prompt_that_breaks_the_model_is_reported_and_refused_in_other_jobs(
+    job_worker, session, engine
+):
+    worker = await job_worker()
+    base = job_url(worker)
+    broken = json.dumps({"prompt": {"crash": 1}}).encode()
+    async with session.get(f"{base}/history/1") as answered:
+        assert answered.status == 200
+    async with session.post(f"{base}/prompt", data=broken) as answered:
+        assert (answered.status, (await answered.json())["error"]) == (502, "model_failed")
+    async with session.delete(base) as answered:
+        assert answered.status == 200
+    await until(lambda: engine.finished)
+    found = fingerprint("/prompt", broken)
+    assert (engine.finished[0]["status"], engine.finished[0]["fingerprint"]) == ("Error", found)
+    worker.request_idx += 1
+    ticket = Ticket(
+        e="llm", w=LAUNCH, c=100.0, r=worker.request_idx, n=1, x=time.time() + 60, b=(found[:TICKET_CHARS],)
+    )
+    base = job_url(worker, sign_ticket(ticket, ticket_key(TOKEN)))
+    async with session.get(f"{base}/history/1") as answered:
+        assert answered.status == 200
+    async with session.post(f"{base}/prompt", data=broken) as answered:
+        assert (answered.status, (await answered.json())["error"]) == (422, "request_breaks_workers")
+    async with session.post(f"{base}/prompt", json={"prompt": {}}) as answered:
+        assert answered.status == 200
 
 
 async def test_uploads_with_any_content_type_pass_through(job_worker, session, comfyui):

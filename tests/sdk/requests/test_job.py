@@ -15,6 +15,9 @@ async def test_a_job_is_the_address_of_one_workers_calls_and_ends_with_its_block
         assert "ticket." not in repr(job)
         assert peers.worker_calls == []
     assert [call.body["cost"] for call in peers.route_calls] == [7, 7]
+    assert all("fingerprint" not in call.body for call in peers.route_calls), (
+        "jobs are no copies of each other"
+    )
     assert [call.path for call in peers.worker_calls] == ["/pyworker/job/ticket.of-this-request"]
 
 

@@ -26,6 +26,7 @@ async def test_a_session_keeps_its_worker_and_its_authorisation(opened, endpoint
     assert first.body["session_id"] == second.body["session_id"] == "s-1"
     assert first.body["auth_data"] == second.body["auth_data"] == create.body["auth_data"]
     assert len(opened.route_calls) == 1
+    assert "fingerprint" not in opened.route_calls[0].body, "sessions with equal options are no copies"
     assert end.path == "/session/end"
     assert end.body == {"session_id": "s-1", "session_auth": create.body["auth_data"]}
 
