@@ -121,7 +121,7 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
             timing=Timing(watch_seconds=0.05, hold_seconds=0.02, temporal_call_seconds=60.0),
         )
         # A plain client is held for minutes until a worker is ready; most endpoints here never have one.
-        stack.enter_context(mock.patch("engine.api.openai_api.WAIT_SECONDS_MAX", 1.0))
+        stack.enter_context(mock.patch("engine.api.openai_queue.WAIT_SECONDS_MAX", 1.0))
         server = await start_server(given_settings, temporal.client)
         stack.push_async_callback(server.close)
         http = await stack.enter_async_context(aiohttp.ClientSession())
