@@ -1,4 +1,4 @@
-"""The mutants of a target: cosmic-ray's work items in a session file, without those that nobody could notice."""
+"""The mutants of a target: cosmic-ray's work items in a session file, without those that no test could notice."""
 
 import ast
 import difflib
@@ -25,8 +25,8 @@ IDENTITY = {
     *(f"{one}_{other}" for one in ("Eq", "NotEq", *ORDERS) for other in ("Is", "IsNot")),
     *(f"{one}_{order}" for one in ("Is", "IsNot") for order in ORDERS),
 }
-"""`is` in place of a comparison of values does the same as `==`, or depends on the interpreter's caches. An order in place
-of `is` raises an error for None and follows the alphabet for members of an enum."""
+"""Mutations between identity and the comparison of values or an order. `is` does the same as `==` there, or depends on the
+interpreter's caches. An order raises an error for None, and follows the alphabet for members of an enum."""
 SMALL_CHANGE = 0.02
 """Numbers change by one. If that is a smaller share of the number, the mutant is not run."""
 LOGGERS = {"log", "logger", "_log"}

@@ -1,7 +1,7 @@
 """Runs the mutants of one target in forks of one process that has collected the tests.
 
-The first fork runs every test and notes which functions of the target it calls. A mutant inside a function then needs
-no import: its fork exchanges the function's code and runs the tests that call it, the fastest first, until one fails. A
+The first fork runs every test and notes the functions of the target that it calls. A mutant inside a function needs no
+import: its fork exchanges the function's code and runs the tests that call it, the fastest first, until one fails. A
 mutant of a constant, a default or a decorator imports the project again in its fork and runs all tests.
 """
 
@@ -188,17 +188,15 @@ class Runner:
         self._slow.write_text(json.dumps(slow))
         for file, function, line, names in found["calls"]:
             self._tests[file, function, line] = self._cost.keys() & set(names)
-        print(
-            f"{self._target.name}: {len(self._cost)} of {len(session.items)} tests, {sum(self._cost.values()):.1f} s CPU",
-            flush=True,
-        )
+        seconds = sum(self._cost.values())
+        print(f"{self._target.name}: {len(self._cost)} tests, {seconds:.1f} s CPU", flush=True)
         self._objects = self._function_objects()
         for item in self._due():
             self._judge(item, items)
         return True
 
     def _baseline(self, items: dict[str, pytest.Item]) -> dict[str, Any]:
-        """Cost of each test and the functions that it calls; what a module's setup calls belongs to all its tests."""
+        """Cost of each test and the functions that it calls. Calls in a module's setup count for all its tests."""
         calls: dict[Key, set[str]] = defaultdict(set)
         failed: list[str] = []
         cost: dict[str, float] = {}
@@ -320,7 +318,7 @@ def run_again(target: Target, root: Path, mutation: MutationSpec, text: str, nam
 
 
 def fork(work: Callable[[], Any], cpu_seconds: float) -> Any:
-    """What the work returns in a fork, or a text that says how the fork ended."""
+    """The result of the work in a fork, or a text that says how the fork ended."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
