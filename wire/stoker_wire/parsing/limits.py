@@ -93,11 +93,11 @@ def shortened(text: str, bytes_max: int) -> str:
     return text if len(encoded) <= bytes_max else encoded[:bytes_max].decode(errors="ignore")
 
 
-LOAD_MAX = 1e12
+LOAD_MAX = 10**12
 """Largest load or load/s in a config. Sums and products of such values stay exact enough to be compared."""
-DURATION_SECONDS_MAX = 1e9
+DURATION_SECONDS_MAX = 10**9
 """Longest duration in a config: thirty years, so that timers can express it."""
-PRICE_MAX = 1e6
+PRICE_MAX = 10**6
 """Largest budget, $/h."""
-FACTOR_MAX = 1e6
+FACTOR_MAX = 10**6
 """Largest factor in a config."""
