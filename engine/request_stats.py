@@ -43,11 +43,16 @@ class Histogram:
     """One per bucket, not cumulative."""
     seconds: float = 0.0
     """Sum of all durations."""
+    last: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """The last request of each bucket, by index, and its duration: OpenMetrics calls it an exemplar."""
 
-    def observe(self, seconds: float) -> None:
-        """Count one duration."""
-        self.counts[bisect_left(BUCKET_SECONDS, seconds)] += 1
+    def observe(self, seconds: float, request_idx: int = 0) -> None:
+        """Count one duration, of this request if it is known."""
+        place = bisect_left(BUCKET_SECONDS, seconds)
+        self.counts[place] += 1
         self.seconds += seconds
+        if request_idx:
+            self.last[place] = (request_idx, seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +122,7 @@ class RequestStats:
         if ended.outcome in _FAULTS:
             self.failed.append(ended)
         elif ended.outcome == DONE:
-            self.took.observe(ended.took_s)
+            self.took.observe(ended.took_s, ended.request_idx)
             if len(self.slow) < SLOW_MAX or ended.total_s > self.slow[-1].total_s:
                 self._add_slow(ended)
 

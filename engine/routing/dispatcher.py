@@ -449,7 +449,7 @@ class Dispatcher:
         request.worker, request.assigned_at, request.reqnum = worker, now, self._draw()
         if request.waited_s is None:
             request.waited_s = now - request.arrived_at
-            endpoint.stats.waited.observe(request.waited_s)
+            endpoint.stats.waited.observe(request.waited_s, request.request_idx)
         if request.account is not None:
             request.dollars = _dollars(worker, request.cost)
             if request.account.spend(request.dollars, now):

@@ -132,7 +132,40 @@ def _constants(group: ast.ClassDef) -> Iterator[Constant]:
         yield Constant(field.target.id, f"{default:g}", effect.strip().replace("|", "/"), doubled)
 
 
-PAGES = {"lifecycle.md": lifecycle_page, "parameters.md": parameters_page, "tuning.md": tuning_page}
+def metrics_page() -> str:
+    """Every metric of the engine."""
+    from engine.metrics.families import HISTOGRAMS, OF_ENDPOINTS, OF_ENGINE  # noqa: PLC0415 - loads the engine
+
+    rows: list[tuple[str, str, tuple[str, ...], str]] = [
+        (family.sample_name, family.kind, (*labels, *family.labels), family.about)
+        for found, labels in ((OF_ENGINE, ()), (OF_ENDPOINTS, ("endpoint",)))
+        for family in found
+    ]
+    rows += [(family.name, "histogram", ("endpoint",), family.about) for family in HISTOGRAMS]
+    lines = [
+        "# Metrics",
+        "",
+        "Generated from `engine/metrics/families.py` by `python -m run.commands.reference`. An engine serves them at `/metrics`,",
+        "as Prometheus text or as OpenMetrics, whose histograms name the last request of each bucket. It also serves the",
+        "`process_*` metrics of its process. Each engine reports its own queue and requests; workers and dollars are the",
+        "endpoint's, so take their maximum over engines, not their sum. Alert rules: [alerts](../how-to/alerts.md).",
+        "",
+        "| metric | kind | labels | meaning |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels) or '–'} | {about} |"  # noqa: RUF001
+        for name, kind, labels, about in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {
+    "metrics.md": metrics_page,
+    "lifecycle.md": lifecycle_page,
+    "parameters.md": parameters_page,
+    "tuning.md": tuning_page,
+}
 
 
 def _rows(model: type[BaseModel]) -> str:

@@ -1,0 +1,1 @@
+"""The engine's metrics for Prometheus: what they are, and their text."""

@@ -1,0 +1,89 @@
+"""Prometheus text of the engine's metrics. A thousand endpoints have 70,000 lines, so lines are made directly.
+
+Source of the formats: https://prometheus.io/docs/instrumenting/exposition_formats/ and the OpenMetrics specification.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import generate_latest
+
+from engine.engine import Engine
+from engine.metrics.families import HISTOGRAMS, OF_ENDPOINTS, OF_ENGINE, Family, HistogramFamily
+from engine.request_stats import BUCKET_SECONDS, Histogram
+from engine.routing.endpoint import Endpoint
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+_BOUNDS = (*(f"{bound:g}" if bound != int(bound) else f"{bound:.1f}" for bound in BUCKET_SECONDS), "+Inf")
+_PROCESS = CollectorRegistry(auto_describe=False)
+ProcessCollector(registry=_PROCESS)
+
+
+def parts(engine: Engine, endpoints: Sequence[Endpoint], *, open_metrics: bool) -> Iterator[str]:
+    """The text, in parts after which other tasks may run.
+
+    Args:
+        open_metrics: the OpenMetrics format, whose histograms name the last request of each bucket.
+    """
+    yield "".join(_family(family, [("", engine)], open_metrics=open_metrics) for family in OF_ENGINE)
+    labelled = [(f'endpoint="{_escape(endpoint.name)}"', endpoint) for endpoint in endpoints]
+    for family in OF_ENDPOINTS:
+        yield _family(family, labelled, open_metrics=open_metrics)
+    for histogram in HISTOGRAMS:
+        yield _head(histogram.name, "histogram", histogram.about)
+        for first in range(0, len(labelled), 200):
+            yield "".join(_histogram(histogram, labelled[first : first + 200], open_metrics=open_metrics))
+    if open_metrics:
+        yield "# EOF\n"
+    else:
+        yield generate_latest(_PROCESS).decode()
+
+
+def _head(name: str, kind: str, about: str) -> str:
+    return f"# HELP {name} {about}\n# TYPE {name} {kind}\n"
+
+
+def _family(
+    family: Family[Engine] | Family[Endpoint], subjects: Iterable[tuple[str, object]], *, open_metrics: bool
+) -> str:
+    name = family.sample_name
+    lines = [_head(family.name if open_metrics else name, family.kind, family.about)]
+    for label, subject in subjects:
+        for values, value in family.read(subject):  # type: ignore[arg-type] # the subject is of the family's type
+            pairs = [label] if label else []
+            pairs += [f'{key}="{_escape(text)}"' for key, text in zip(family.labels, values, strict=True)]
+            lines.append(
+                f"{name}{{{','.join(pairs)}}} {_number(value)}\n" if pairs else f"{name} {_number(value)}\n"
+            )
+    return "".join(lines)
+
+
+def _histogram(
+    family: HistogramFamily, subjects: Iterable[tuple[str, Endpoint]], *, open_metrics: bool
+) -> Iterator[str]:
+    for label, endpoint in subjects:
+        histogram = family.read(endpoint)
+        total = 0
+        for place, (count, bound) in enumerate(zip(histogram.counts, _BOUNDS, strict=True)):
+            total += count
+            exemplar = _exemplar(histogram, place) if open_metrics else ""
+            yield f'{family.name}_bucket{{{label},le="{bound}"}} {total}{exemplar}\n'
+        yield f"{family.name}_count{{{label}}} {total}\n{family.name}_sum{{{label}}} {_number(histogram.seconds)}\n"
+
+
+def _exemplar(histogram: Histogram, place: int) -> str:
+    last = histogram.last.get(place)
+    return "" if last is None else f' # {{request_id="{last[0]}"}} {_number(last[1])}'
+
+
+def _number(value: float) -> str:
+    if value == math.inf:
+        return "+Inf"
+    return "NaN" if math.isnan(value) else str(value)
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,153 @@
+"""Alert rules and dashboards, with the real promtool and a real Prometheus that scrapes a real engine."""
+
+import asyncio
+import contextlib
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from engine.metrics.families import HISTOGRAMS, OF_ENDPOINTS, OF_ENGINE
+from run.state_folder.lock import free_port
+from tests.engine.conftest import ALICE, Stage
+
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "deploy" / "monitoring"
+PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
+needs_prometheus = pytest.mark.skipif(
+    PROMETHEUS is None or PROMTOOL is None, reason="no Prometheus is installed (apt-get install prometheus)"
+)
+_NAMES = {family.sample_name for family in (*OF_ENGINE, *OF_ENDPOINTS)} | {
+    f"{family.name}_bucket" for family in HISTOGRAMS
+}
+
+
+@pytest.fixture(scope="module")
+def dashboards() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dashboards", MONITORING / "dashboards.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def rules() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]
+    return group["rules"]
+
+
+def test_the_dashboards_are_the_ones_that_the_code_makes(dashboards: ModuleType) -> None:
+    for name in dashboards.DASHBOARDS:
+        assert (dashboards.FOLDER / f"{name}.json").read_text() == dashboards.render(name)
+
+
+def test_every_rule_and_query_uses_metrics_that_exist(dashboards: ModuleType) -> None:
+    for expression in [rule["expr"] for rule in rules()] + dashboards.queries():
+        used = set(re.findall(r"\bstoker_\w+", expression))
+        assert used <= _NAMES, expression
+
+
+def test_every_alert_has_a_runbook() -> None:
+    page = (ROOT / "docs" / "how-to" / "alerts.md").read_text()
+    headings = {heading.lower() for heading in re.findall(r"^## (\w+)$", page, re.MULTILINE)}
+    for rule in rules():
+        file, _, section = rule["annotations"]["runbook_url"].partition("#")
+        assert file == "docs/how-to/alerts.md"
+        assert section == rule["alert"].lower()
+        assert section in headings
+
+
+@needs_prometheus
+def test_the_alert_rules_pass_their_tests() -> None:
+    assert PROMTOOL is not None
+    done = subprocess.run(
+        [PROMTOOL, "test", "rules", "alerts_test.yaml"],
+        cwd=MONITORING,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    tested = set(re.findall(r"alertname: (\w+)", (MONITORING / "alerts_test.yaml").read_text()))
+    assert tested == {rule["alert"] for rule in rules()}
+
+
+@needs_prometheus
+@pytest.mark.long  # a rate needs several scrapes
+async def test_every_query_of_the_dashboards_has_a_result_in_a_real_prometheus(
+    stage: Stage, dashboards: ModuleType, tmp_path: Path
+) -> None:
+    endpoint = await stage.endpoint(dollars_per_hour_max=3.0)
+    worker, booting = endpoint.worker(), endpoint.worker("bbbbbbbbbbbb", 102)
+    await endpoint.script(
+        groups=[1], members=[worker.member(c=0.5), booting.member(s="model_loading", c=0.25, p=10.0)]
+    )
+    await worker.report()
+    async with _prometheus(stage, tmp_path) as url:
+        # The sweep that counts foreign instances does not run here.
+        missing = [query for query in dashboards.queries() if "foreign_instances" not in query]
+        for _ in range(90):  # the subquery over a day has a value at each full minute
+            given = await endpoint.route(cost=40)  # a rate needs growth between scrapes
+            await worker.finish(given["request_idx"])
+            await worker.report()
+            await asyncio.sleep(1.0)
+            missing = [query for query in missing if not await _result(stage, url, query)]
+            if not missing:
+                break
+        assert missing == []
+
+
+async def _result(stage: Stage, url: str, query: str) -> list[Any]:
+    query = query.replace("$endpoint", ".*")
+    async with stage.http.get(f"{url}/api/v1/query", params={"query": query}) as answer:
+        found = await answer.json()
+    assert found["status"] == "success", (query, found)
+    return found["data"]["result"]
+
+
+@contextlib.asynccontextmanager
+async def _prometheus(stage: Stage, folder: Path) -> Any:
+    assert PROMETHEUS is not None
+    port = free_port()
+    (folder / "key").write_text(ALICE)
+    job = {
+        "job_name": "stoker",
+        "authorization": {"credentials_file": str(folder / "key")},
+        "static_configs": [{"targets": [stage.server.url.removeprefix("http://")]}],
+    }
+    settings = {
+        "global": {"scrape_interval": "1s"},
+        "scrape_configs": [job],
+        "rule_files": [str(MONITORING / "alerts.yaml")],
+    }
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
+    with (folder / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            PROMETHEUS,
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            stdout=log,
+            stderr=log,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with asyncio.timeout(60):
+            while True:
+                with contextlib.suppress(OSError):
+                    async with stage.http.get(f"{url}/-/ready") as answer:
+                        if answer.status == 200:
+                            break
+                await asyncio.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        await process.wait()
