@@ -22,7 +22,7 @@ FIELDS: dict[str, str] = {name: _about(name) for name in _SHOWN if name in Endpo
 """The parameters on the form, with what each means."""
 
 ADVISABLE = frozenset(EndpointPatch.model_fields) - {"endpoint_state"}
-"""What a what-if analysis can vary."""
+"""The parameters that a what-if analysis can vary."""
 
 
 def read_fields(given: Mapping[str, str], present: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ _WARNING_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Details:
-    """What the page of an endpoint shows besides its samples."""
+    """The part of an endpoint's page besides its samples."""
 
     record: EndpointRecord
     workers: list[WorkerRecord] = field(default_factory=list)
@@ -99,7 +99,7 @@ class Account:
             return await self._read(endpoint_id, known, now)
 
     def forget_details(self, endpoint_id: int) -> None:
-        """Something was changed: the next page reads everything anew."""
+        """Something was changed: the next page reads everything again."""
         self._details.pop(endpoint_id, None)
 
     async def _read(self, endpoint_id: int, known: Details | None, now: float) -> Details:

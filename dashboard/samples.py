@@ -1,4 +1,4 @@
-"""One sample of an endpoint: what a chart shows at one time. Pure."""
+"""One sample of an endpoint: the values of a chart at one time. Pure."""
 
 from collections import deque
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What an endpoint's requests experienced at this engine: histograms of their times, and the last requests."""
+"""An endpoint's requests at this engine: histograms of their times, and the last requests."""
 
 from bisect import bisect_left
 from collections import deque

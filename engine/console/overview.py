@@ -116,7 +116,7 @@ def figures(endpoint: Endpoint, now: float) -> dict[str, Any]:
 
 
 def health(endpoint: Endpoint, listed: list[KnownWorker]) -> str:
-    """The endpoint's condition in a word: what an operator should look at first."""
+    """The endpoint's condition in a word, for operators."""
     failed = any(w.listing.state in _FAILED or w.report.error or w.suspicion.since for w in listed)
     if endpoint.fault:
         return "stuck"

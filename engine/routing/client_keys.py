@@ -43,7 +43,7 @@ class ClientKeyAccount:
         self._spent_here = 0.0
         """Dollars of today's requests through this engine."""
         self._known_before = key.s if key.d == self._day else 0.0
-        """What the memo said of today before this engine spent anything."""
+        """Today's amount in the memo before this engine spent anything."""
         self._unreported = 0.0
         self._unreported_load = 0.0
 
@@ -67,10 +67,10 @@ class ClientKeyAccount:
             self._rate.set_rate(key.r * share, now)
 
     def dollars_today(self, now: float) -> float:
-        """What it spent today through all engines, as far as this engine knows."""
+        """Dollars that it spent today through all engines, as far as this engine knows."""
         self._turn_day(now)
         known = self.key.s if self.key.d == self._day else 0.0
-        # What is not reported yet may be of yesterday.
+        # Unreported amounts may be of yesterday.
         unreported = min(self._unreported, self._spent_here)
         return max(known + unreported, self._known_before + self._spent_here)
 
@@ -122,7 +122,7 @@ class ClientKeyAccount:
         )
 
     def take_use(self) -> KeyUse | None:
-        """What was used since the last call, for the workflow; None: nothing."""
+        """The use since the last call, for the workflow; None: nothing."""
         dollars, load = self._unreported, self._unreported_load
         if dollars <= 0.0 and load <= 0.0:
             return None

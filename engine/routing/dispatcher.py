@@ -654,7 +654,7 @@ def _is_retried(endpoint: Endpoint, retry: QueuedRequest | None, request: Queued
 
 
 def _dollars(worker: KnownWorker, cost: float) -> float:
-    """What the request costs: its time on the worker by its declared cost, at the worker's price."""
+    """The cost of the request: its time on the worker by its declared cost, at the worker's price."""
     return cost / worker.trusted_perf * worker.listing.price / 3600.0 if worker.trusted_perf > 0 else 0.0
 
 

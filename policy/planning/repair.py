@@ -99,7 +99,7 @@ def _check_boot(builder: PlanBuilder, worker: Worker) -> None:
 
 
 def _silence(worker: Worker) -> str:
-    """What a running container without any report means."""
+    """The meaning of a running container without any report."""
     if worker.state not in (S.MODEL_LOADING, S.STARTING) or worker.market_status != "running":
         return ""
     if (worker.reported_at or 0.0) >= worker.launched_at:

@@ -25,7 +25,7 @@ class RateLimit:
         return self._rate * DEFAULT_TUNING.key_burst_seconds
 
     def set_rate(self, rate: float, now: float) -> None:
-        """Change the rate. What was used stays used."""
+        """Change the rate. The used amount stays used."""
         if rate == self._rate:
             return
         self._fill(now)

@@ -1,4 +1,4 @@
-"""What the simulated engine knows: its queue, and the workers as they last reported."""
+"""State of the simulated engine: its queue, and the workers as they last reported."""
 
 import math
 from collections.abc import Sequence

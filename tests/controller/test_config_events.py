@@ -1,4 +1,4 @@
-"""Changes of the config and of workergroups: what they change, what they log, and whether a plan is due."""
+"""Changes of the config and of workergroups: their effects, their log lines, and whether a plan is due."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Batches of metrics: what the record keeps of them, and which of them make a plan due."""
+"""Batches of metrics: their effect on the record, and which of them make a plan due."""
 
 import pytest
 

@@ -63,7 +63,7 @@ def worker(name: str, state=READY, *, perf=100.0, price=0.3, since=NOW - 1000, *
 
 
 def report(**given) -> WorkerMetrics:
-    """What an engine sends of a ready worker. Tests set the field that they are about."""
+    """A ready worker as an engine reports it. Tests set the field that they are about."""
     usual = {"launch_id": "w", "instance_id": 77, "condition": "ready", "perf": 120.0, "reported_at": NOW}
     return WorkerMetrics(**usual | {"url": "http://w"} | given)
 
@@ -138,7 +138,7 @@ def see(*workers: Worker, config: EndpointConfig | None = None, **given) -> Obse
 
 
 def find_faults(observation: Observation, decided: Plan) -> tuple[str, ...]:
-    """What the validation takes out of a plan, one sentence each."""
+    """The faults that the validation finds in a plan, one sentence each."""
     return drop_faulty(observation, decided)[1]
 
 

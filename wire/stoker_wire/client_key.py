@@ -26,7 +26,7 @@ class Priority(StrEnum):
 
 
 class KeyLimits(StrictModel):
-    """What the requests of one key may use."""
+    """Limits of the requests of one key."""
 
     load_per_second: float | None = Field(None, gt=0, le=1e12)
     """Load per second on average; ten seconds of it at once. None: no limit."""

@@ -11,7 +11,7 @@ ModelKind = Literal["huggingface", "gguf", "ollama", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresetSummary:
-    """What a client needs to know about a preset before a worker runs."""
+    """Facts about a preset that a client needs before a worker runs."""
 
     name: str
     """The argument of `python -m stoker_pyworker.presets`."""

@@ -31,7 +31,7 @@ GPU_COUNTS = (1, 2, 4, 8)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerMemory:
-    """What a model server needs besides weights and KV cache."""
+    """Memory of a model server besides weights and KV cache."""
 
     utilization: float
     """Share of a GPU's memory that it uses."""

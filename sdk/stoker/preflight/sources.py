@@ -42,7 +42,7 @@ class Model:
     shape: ModelShape
     weights_bytes: float
     download_bytes: float
-    """What an instance downloads; 0: the file is on this machine."""
+    """Bytes that an instance downloads; 0: the file is on this machine."""
     gated: bool = False
     """Whether the download needs a token."""
 

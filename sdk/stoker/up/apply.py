@@ -64,7 +64,7 @@ async def _template(
 
 
 def _content(template: Mapping[str, Any]) -> dict[str, Any]:
-    """What a template does, independent of the marketplace's spelling."""
+    """The effect of a template, independent of the marketplace's spelling."""
     found = {name: template.get(name) for name in _COMPARED}
     found["env"] = sorted(shlex.split(str(found["env"] or "")))
     return found
@@ -88,7 +88,7 @@ async def _endpoint(
 
 
 async def _own_workergroup(client: Serverless, endpoint: str, hashes: set[str]) -> WorkergroupRecord | None:
-    """The workergroup of an earlier run; None if there is none.
+    """The workergroup of an earlier run; None without one.
 
     Raises:
         Invalid: the endpoint has only workergroups that somebody else created.

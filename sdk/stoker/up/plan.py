@@ -203,7 +203,7 @@ def _check_context(model: Model, context: int) -> None:
 
 
 def _check_reachable(request: UpRequest, found: FoundOffers) -> None:
-    """What a rented machine could never reach."""
+    """Addresses that a rented machine can never reach."""
     if found.market == "host":
         return
     if request.model and local_path(request.model) is not None:

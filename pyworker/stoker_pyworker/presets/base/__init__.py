@@ -1,1 +1,1 @@
-"""What the presets share: their declaration, settings, benchmarks and causes of failure."""
+"""Shared by the presets: their declaration, settings, benchmarks and causes of failure."""

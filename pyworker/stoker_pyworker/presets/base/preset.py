@@ -1,4 +1,4 @@
-"""What a preset says about its model server, and the worker that follows from it."""
+"""A preset's description of its model server, and the worker that follows from it."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
