@@ -9,9 +9,9 @@ from temporalio.exceptions import ApplicationError, CancelledError, FailureError
 from activities.messages import label_prefix
 from activities.planner import plan
 from controller import query_results
-from controller.answers import Deleted
 from controller.carryover import read_handed_on
 from controller.controller import EndpointController
+from controller.query_results import Deleted
 from controller.state import LAUNCH_ID_CHARS, EndpointStateBook
 from policy.state.observation import LAUNCH_IDS_PER_PLAN
 from stoker_wire import control

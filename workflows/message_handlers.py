@@ -12,7 +12,7 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from controller import answers, query_results
+from controller import query_results
 from controller.controller import EndpointController
 from controller.state import EndpointStateBook, Record
 from policy.load.history import LoadHistory
@@ -241,7 +241,7 @@ class MessageHandlers:
     # queries
 
     @workflow.query(name=control.QUERY_STATUS, description="what it has, what it wants, what it waits for")
-    def _status(self) -> answers.EndpointStatus:
+    def _status(self) -> query_results.EndpointStatus:
         return query_results.status(self._state, tuple(self._controller.in_flight))
 
     @workflow.query(name=control.QUERY_WORKERS, description="every worker as recorded")
@@ -253,17 +253,17 @@ class MessageHandlers:
         return self._state.log.tail(tail)
 
     @workflow.query(name=control.QUERY_HOSTS, description="hosts that are not rented for a while, and why")
-    def _hosts(self) -> answers.Hosts:
+    def _hosts(self) -> query_results.Hosts:
         return query_results.hosts(self._state, workflow.time())
 
     @workflow.query(name=control.QUERY_COSTS, description="dollars spent, and dollars per hour now")
-    def _costs(self) -> answers.Costs:
+    def _costs(self) -> query_results.Costs:
         return query_results.costs(self._state)
 
     @workflow.query(
         name=control.QUERY_ADVICE, description="a second config beside the live one, and what differs"
     )
-    def _advice(self) -> answers.AdviceView:
+    def _advice(self) -> query_results.AdviceView:
         return query_results.advice(self._state, workflow.time())
 
     @workflow.query(name=control.QUERY_LOAD, description="arrivals at several resolutions, and the backlog")

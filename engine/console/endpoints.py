@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
-from controller.answers import Costs, EndpointStatus
+from controller.query_results import Costs, EndpointStatus
 from engine.api.keys import user_id
 from engine.api.parsing import answer, path_id, read_object
 from engine.console.endpoint_workflows import EndpointExistsError, EndpointWorkflows

@@ -6,7 +6,7 @@ from typing import Any, Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from controller.answers import AdviceView, Hosts
+from controller.query_results import AdviceView, Hosts
 from stoker_wire.client_key import KeyLimits, KeyName, Priority
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.market import Instance, Offer, Template
