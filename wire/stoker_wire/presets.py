@@ -104,7 +104,7 @@ PRESETS: dict[str, PresetSummary] = {
             image="",
             model="none",
             example_model="",
-            routes=("/prompt",),
+            routes=("/api/prompt", "/prompt", "/ws", "/history/{id}", "/view", "/upload/image"),
         ),
         PresetSummary(
             name="http",

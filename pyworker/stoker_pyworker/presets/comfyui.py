@@ -1,4 +1,4 @@
-"""ComfyUI: `python main.py`. A request waits for its workflow and receives the images."""
+"""ComfyUI: `python main.py`. Its own clients use a job; `/api/prompt` answers one call with the images."""
 
 import asyncio
 import base64
@@ -15,6 +15,7 @@ from stoker_pyworker.presets.base.preset import Preset, PresetRoute
 from stoker_pyworker.presets.base.settings import PresetSettings
 from stoker_pyworker.proxy.hooks import Response, json_response
 from stoker_wire.parsing.numbers import finite
+from stoker_wire.workload import ConstantWorkload
 
 _POLL_SECONDS = 0.25
 _ANSWER_SECONDS_MAX = 60.0
@@ -120,6 +121,14 @@ PRESET = Preset(
     model="",
     health_path="/queue",  # answered while a workflow runs
     ready_lines=("To see the GUI go to:",),
-    routes=(PresetRoute(path="/prompt", rule=workload, parallel=False, responder=responder),),
+    routes=(
+        # ComfyUI serves every path with the prefix /api too, so the two ways do not get in each other's way.
+        PresetRoute(path="/api/prompt", rule=workload, parallel=False, responder=responder),
+        PresetRoute(path="/prompt", rule=workload, in_job=True),
+        PresetRoute(path="/ws", rule=None, websocket=True, in_job=True),
+        PresetRoute(path="/history/{id}", rule=None, methods=("GET",), in_job=True),
+        PresetRoute(path="/view", rule=None, methods=("GET",), in_job=True),
+        PresetRoute(path="/upload/image", rule=ConstantWorkload(load=0.0), in_job=True),
+    ),
     perf=10.0,
 )

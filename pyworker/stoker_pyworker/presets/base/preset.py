@@ -23,11 +23,14 @@ class PresetRoute:
     """A route of the model server."""
 
     path: str
-    rule: WorkloadRule | Callable[[JsonObject], float] = TokenWorkload()
+    rule: WorkloadRule | Callable[[JsonObject], float] | None = TokenWorkload()
     parallel: bool = True
     responder: Callable[[PresetSettings], Callable[[Any, Any], Awaitable[Any]]] | None = None
     """Makes the `response_generator` of the route."""
     max_queue_time: float | None = None
+    methods: tuple[str, ...] = ("POST",)
+    websocket: bool = False
+    in_job: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +118,9 @@ def _handlers(preset: Preset, settings: PresetSettings) -> list[HandlerConfig]:
                 workload_calculator=route.rule,
                 response_generator=None if route.responder is None else route.responder(settings),
                 benchmark_config=benchmark,
+                methods=route.methods,
+                websocket=route.websocket,
+                in_job=route.in_job,
             )
         )
     for path, each in added.items():
