@@ -192,6 +192,8 @@ def _ignored(path: Path) -> list[tuple[Place, Place, str]]:
             found += [(node, "repr")] if node.name == "__repr__" else []
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             found.append((node, "annotation"))
+        elif isinstance(node, ast.ClassDef):
+            found += [(word.value, "form") for word in node.keywords if word.arg in FORM]
         elif isinstance(node, ast.Call):
             parts = ast.unparse(node.func).split(".")
             if len(parts) > 1 and parts[-2] in LOGGERS:

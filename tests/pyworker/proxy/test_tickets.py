@@ -64,6 +64,12 @@ def test_a_plainly_valid_ticket_does_not_need_the_slow_check(monkeypatch, cost, 
     assert verify_ticket_fast(sign_ticket(ticket, KEY), KEY, worker=LAUNCH, now=1000.0) == ticket
 
 
+@pytest.mark.parametrize("worker", ["000000000000", "zzzzzzzzzzzz"])
+def test_a_ticket_of_another_worker_is_refused(worker):
+    text = sign_ticket(Ticket(e="e", w=worker, c=1, r=1, n=1, x=2000), KEY)
+    assert status_for(verify_ticket_fast, text) == "ticket_for_another_worker"
+
+
 @pytest.mark.parametrize("text", ["", ".", "\ud800", "\ud800.\ud800"])
 def test_a_text_that_is_no_ticket_is_refused_with_401(text):
     code = "ticket_forged" if text else "ticket_missing"
