@@ -212,6 +212,39 @@ async def test_without_an_address_there_are_no_reports():
     await Alone().reporter.run()
 
 
+def test_the_schedule_is_the_documented_one():
+    assert (reports._BUSY_SECONDS, reports._CALM_SECONDS) == (1.0, 10.0)
+    assert reports._BACKOFF_SECONDS == (0.5, 1.0, 2.0, 4.0, 8.0)
+    assert 2 * reports._END_GAP_SECONDS == reports._ENDS_TOLD_SECONDS == 0.5, (
+        "the gap, and as much for transport"
+    )
+
+
+async def test_an_idle_reporter_pauses_until_it_is_asked(alone):
+    pause = asyncio.create_task(alone.reporter._pause(60.0))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not pause.done()
+    alone.now.set()
+    await pause
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0])
+async def test_a_pause_that_is_over_does_not_wait(alone, seconds):
+    await alone.reporter._pause(seconds)
+    assert not alone.now.is_set()
+
+
+@pytest.mark.parametrize("changed", [{"changed": True}, {}])
+async def test_a_busy_worker_is_reported_every_second_and_a_calm_one_is_not(alone, monkeypatch, changed):
+    monkeypatch.setattr(reports, "_BUSY_SECONDS", 0.02)
+    if not changed:
+        alone.ended(1.0)  # not acknowledged yet
+    alone.counts.changed = bool(changed)
+    await alone.reporter._pause(60.0)
+    assert not alone.now.is_set(), "the time has passed, although nobody asked"
+
+
 @pytest.mark.parametrize(
     ("address", "path"),
     [
