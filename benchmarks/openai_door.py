@@ -114,7 +114,7 @@ def medians(rows: list[Figures]) -> Figures:
     return Figures(*map(statistics.median, columns))
 
 
-def report(measured: dict[str, list[Figures]], streams: dict[str, Streams]) -> dict[str, Figures]:
+def report(measured: dict[str, list[Figures]]) -> dict[str, Figures]:
     """Print the table and the goals."""
     middle = {name: medians(rows) for name, rows in measured.items()}
     base = middle[DIRECT]
@@ -126,9 +126,6 @@ def report(measured: dict[str, list[Figures]], streams: dict[str, Streams]) -> d
             added = (row.p50 - base.p50, row.p99 - base.p99, row.first - base.first)
             cells[1:5] = [f"{row.cpu * 1e6:.0f} us", *(f"{value * 1e3:.3f} ms" for value in added)]
         print(f"{name:16}" + "".join(f"{cell:>14}" for cell in cells))
-    print()
-    for name, seen in streams.items():
-        print(f"{name:16} {seen}")
     ours, peer = middle[OURS], middle[NGINX]
     print(f"\nrequests/s against nginx      {ours.rate / peer.rate:6.2f}   (goal: at least 0.3)")
     print(f"CPU per request against nginx {ours.cpu / max(peer.cpu, 1e-9):6.2f}   (0.3 of the rate is 3.33)")
@@ -173,10 +170,10 @@ async def compare(size: Size, folder: Path, *, litellm: bool, streams: bool) -> 
                     proxy = stack.enter_context(litellm_proxy(folder, upstream, "bench"))
                     key = f"authorization: Bearer {MASTER_KEY}\r\n"
                     subjects.append(Subject(LITELLM, *proxy, headers=key, share=0.05))
-                return report(
-                    await rounds(subjects, load, size),
-                    {each.name: await long_streams(each) for each in subjects[1:]} if streams else {},
-                )
+                middle = report(await rounds(subjects, load, size))
+                for each in subjects[1:] if streams else ():
+                    await long_streams(each)
+                return middle
             finally:
                 feeding.cancel()
                 await engine.stop()
@@ -195,8 +192,9 @@ async def rounds(subjects: list[Subject], load: Load, size: Size) -> dict[str, l
 
 async def long_streams(subject: Subject) -> Streams:
     """500 streams of a minute at once."""
-    print(f"{STREAMS} streams through {subject.name}", flush=True)
-    return await open_streams(subject.port, subject.pid, subject.path, subject.headers, LONG, STREAMS)
+    seen = await open_streams(subject.port, subject.pid, subject.path, subject.headers, LONG, STREAMS)
+    print(f"{subject.name:16} {seen}", flush=True)
+    return seen
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ page's origin; the `Host` field still names the page's host. In cross-site reque
 sends a request that needs no preflight; a page cannot change its `Origin` and `Sec-Fetch-Site` fields.
 """
 
+import functools
 import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -40,6 +41,13 @@ def is_own_host(authority: str, names: Collection[str]) -> bool:
     IP addresses are accepted, because rebinding needs a name. Names without a dot are accepted, because they are not in
     the public DNS. Other names must be among `names` (lower case).
     """
+    known = _is_local(authority)
+    return known if isinstance(known, bool) else known in names
+
+
+@functools.lru_cache(maxsize=256)  # every request has a Host field, and few of them differ
+def _is_local(authority: str) -> bool | str:
+    """Whether the `Host` field names this server for certain, or certainly not; else its host name."""
     host = parse_host(authority)
     if host is None:
         return False
@@ -47,7 +55,7 @@ def is_own_host(authority: str, names: Collection[str]) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        return "." not in host or host.endswith(".localhost") or host in names
+        return True if "." not in host or host.endswith(".localhost") else host
     return True
 
 
