@@ -87,6 +87,31 @@ MESSAGES: dict[str, Message] = {
 }
 
 
+def _signal(name: str, description: str) -> Callable[..., None]:
+    """A signal of this name. It takes any number of values: a wrong number would fail the workflow task."""
+
+    def handle(self: Any, *sent: Any) -> None:
+        self._signalled(name, sent)
+
+    handle.__name__ = f"signal_{name}"
+    return workflow.signal(name=name, description=description)(handle)
+
+
+def _update(name: str, description: str, answer: Any = None) -> Callable[..., Any]:
+    """An update of this name, with its validator. `answer` is the type of its answer."""
+
+    def handle(self: Any, sent: Any = None) -> Any:
+        return self._updated(name, sent)
+
+    def check(self: Any, sent: Any = None) -> None:
+        self._check(name, sent)
+
+    handle.__name__, handle.__annotations__["return"] = f"update_{name}", answer
+    update = workflow.update(name=name, description=description)(handle)
+    update.validator(check)
+    return update
+
+
 class MessageHandlers:
     """Hands messages to the controller. `_changed` is set after each, for the main loop to look at."""
 
@@ -128,115 +153,29 @@ class MessageHandlers:
 
     # signals
 
-    @workflow.signal(name=control.REPORT_METRICS, description="what an engine saw since its last batch")
-    def _signal_metrics(self, *sent: Any) -> None:
-        self._signalled(control.REPORT_METRICS, sent)
-
-    @workflow.signal(name=control.UPDATE_CONFIG, description="change config fields")
-    def _signal_config(self, *sent: Any) -> None:
-        self._signalled(control.UPDATE_CONFIG, sent)
-
-    @workflow.signal(name=control.SET_WORKERGROUP, description="add or change a workergroup")
-    def _signal_workergroup(self, *sent: Any) -> None:
-        self._signalled(control.SET_WORKERGROUP, sent)
-
-    @workflow.signal(name=control.REMOVE_WORKERGROUP, description="remove a workergroup")
-    def _signal_removal(self, *sent: Any) -> None:
-        self._signalled(control.REMOVE_WORKERGROUP, sent)
-
-    @workflow.signal(name=control.UPDATE_WORKERS, description="roll a workergroup's workers over")
-    def _signal_update(self, *sent: Any) -> None:
-        self._signalled(control.UPDATE_WORKERS, sent)
-
-    @workflow.signal(name=control.DELETE, description="destroy every worker, then end")
-    def _signal_delete(self, *sent: Any) -> None:
-        self._signalled(control.DELETE, sent)
+    _signal_metrics = _signal(control.REPORT_METRICS, "what an engine saw since its last batch")
+    _signal_config = _signal(control.UPDATE_CONFIG, "change config fields")
+    _signal_workergroup = _signal(control.SET_WORKERGROUP, "add or change a workergroup")
+    _signal_removal = _signal(control.REMOVE_WORKERGROUP, "remove a workergroup")
+    _signal_update = _signal(control.UPDATE_WORKERS, "roll a workergroup's workers over")
+    _signal_delete = _signal(control.DELETE, "destroy every worker, then end")
 
     @workflow.signal(dynamic=True, description="none of the above: refused")
     def _signal_unknown(self, name: str, _: Sequence[RawValue]) -> None:
         self._changed = True
         self._refuse(name[:80], "there is no such signal; see the reference for those there are")
 
-    # updates
+    # updates; the last argument is the type of the answer
 
-    @workflow.update(name=control.UPDATE_CONFIG, description="change config fields")
-    def _update_config(self, sent: Any) -> dict[str, Any]:
-        """Answers the whole config after the change."""
-        config: dict[str, Any] = self._updated(control.UPDATE_CONFIG, sent)
-        return config
-
-    @_update_config.validator
-    def _check_config(self, sent: Any) -> None:
-        self._check(control.UPDATE_CONFIG, sent)
-
-    @workflow.update(name=control.SET_WORKERGROUP, description="add or change a workergroup")
-    def _update_workergroup(self, sent: Any) -> dict[str, Any]:
-        """Answers the workergroup as it is now, with its revision."""
-        group: dict[str, Any] = self._updated(control.SET_WORKERGROUP, sent)
-        return group
-
-    @_update_workergroup.validator
-    def _check_workergroup(self, sent: Any) -> None:
-        self._check(control.SET_WORKERGROUP, sent)
-
-    @workflow.update(name=control.REMOVE_WORKERGROUP, description="remove a workergroup")
-    def _update_removal(self, sent: Any) -> None:
-        self._updated(control.REMOVE_WORKERGROUP, sent)
-
-    @_update_removal.validator
-    def _check_removal(self, sent: Any) -> None:
-        self._check(control.REMOVE_WORKERGROUP, sent)
-
-    @workflow.update(name=control.UPDATE_WORKERS, description="roll a workergroup's workers over")
-    def _update_workers(self, sent: Any) -> None:
-        self._updated(control.UPDATE_WORKERS, sent)
-
-    @_update_workers.validator
-    def _check_update_workers(self, sent: Any) -> None:
-        self._check(control.UPDATE_WORKERS, sent)
-
-    @workflow.update(name=control.CANCEL_UPDATE, description="keep the workers that are not updated yet")
-    def _update_cancel(self, sent: Any) -> None:
-        self._updated(control.CANCEL_UPDATE, sent)
-
-    @_update_cancel.validator
-    def _check_cancel(self, sent: Any) -> None:
-        self._check(control.CANCEL_UPDATE, sent)
-
-    @workflow.update(name=control.ROTATE_KEY, description="make the endpoint key invalid, a new one valid")
-    def _update_key(self, overlap_seconds: Any = None) -> int:
-        """Answers the version of the new key."""
-        return int(self._updated(control.ROTATE_KEY, overlap_seconds))
-
-    @_update_key.validator
-    def _check_key(self, overlap_seconds: Any = None) -> None:
-        self._check(control.ROTATE_KEY, overlap_seconds)
-
-    @workflow.update(name=control.EDIT_KEYS, description="create, change or revoke a named key")
-    def _update_keys(self, sent: Any) -> None:
-        self._updated(control.EDIT_KEYS, sent)
-
-    @_update_keys.validator
-    def _check_keys(self, sent: Any) -> None:
-        self._check(control.EDIT_KEYS, sent)
-
-    @workflow.update(name=control.ADVISE, description="plan a second config beside the live one, or stop it")
-    def _update_advice(self, sent: Any = None) -> bool:
-        """Answers whether a second config is planned from now on."""
-        return bool(self._updated(control.ADVISE, sent))
-
-    @_update_advice.validator
-    def _check_advice(self, sent: Any = None) -> None:
-        self._check(control.ADVISE, sent)
-
-    @workflow.update(name=control.UNBLOCK_HOSTS, description="let hosts that failed be rented again")
-    def _update_hosts(self, sent: Any = None) -> list[int]:
-        """Answers the machine ids that were blocked and are not any more."""
-        return list(self._updated(control.UNBLOCK_HOSTS, sent))
-
-    @_update_hosts.validator
-    def _check_hosts(self, sent: Any = None) -> None:
-        self._check(control.UNBLOCK_HOSTS, sent)
+    _update_config = _update(control.UPDATE_CONFIG, "change config fields", dict[str, Any])
+    _update_workergroup = _update(control.SET_WORKERGROUP, "add or change a workergroup", dict[str, Any])
+    _update_removal = _update(control.REMOVE_WORKERGROUP, "remove a workergroup")
+    _update_workers = _update(control.UPDATE_WORKERS, "roll a workergroup's workers over")
+    _update_cancel = _update(control.CANCEL_UPDATE, "keep the workers that are not updated yet")
+    _update_key = _update(control.ROTATE_KEY, "make the endpoint key invalid, a new one valid", int)
+    _update_keys = _update(control.EDIT_KEYS, "create, change or revoke a named key")
+    _update_advice = _update(control.ADVISE, "plan a second config beside the live one, or stop it", bool)
+    _update_hosts = _update(control.UNBLOCK_HOSTS, "let hosts that failed be rented again", list[int])
 
     # queries
 
