@@ -165,7 +165,12 @@ def _filter_text(name: str, conditions: Any) -> str:
     """`gpu_ram>=80000`."""
     if not isinstance(conditions, Mapping):
         return name
-    return " ".join(f"{name}{_SYMBOLS.get(op, op)}{value}" for op, value in conditions.items())
+    return " ".join(f"{name}{_SYMBOLS.get(op, op)}{_value_text(value)}" for op, value in conditions.items())
+
+
+def _value_text(value: Any) -> str:
+    number = None if isinstance(value, bool) else finite(value)
+    return str(value)[:80] if number is None else f"{number:g}"
 
 
 def _nearest(name: str, rows: list[dict[str, Any]]) -> str:

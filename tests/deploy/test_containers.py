@@ -111,11 +111,25 @@ def test_the_controllers_image_runs_as_a_user_with_a_read_only_root(base, tmp_pa
         assert "wrote /var/lib/stoker/temporal-dev.yaml" in printed
         code = "import pathlib; pathlib.Path('/opt/stoker/x').write_text('x')"
         refused = podman(
-            "run", "--rm", "--read-only", "--entrypoint", "python3", image, "-c", code, check=False
+            "run",
+            "--rm",
+            "--ulimit",
+            "host",
+            "--network",
+            "host",
+            "--read-only",
+            "--entrypoint",
+            "python3",
+            image,
+            "-c",
+            code,
+            check=False,
         )
         assert refused.returncode != 0
         assert "Read-only file system" in refused.stderr or "Permission denied" in refused.stderr
-        tools = podman("run", "--rm", "--entrypoint", "ls", image, "/opt").stdout.split()
+        tools = podman(
+            "run", "--rm", "--ulimit", "host", "--network", "host", "--entrypoint", "ls", image, "/opt"
+        ).stdout.split()
         assert tools == ["stoker"], "the environment of the build is not in the image"
     finally:
         podman("rmi", "--force", image, check=False)

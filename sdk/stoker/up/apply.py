@@ -64,7 +64,7 @@ async def _template(
 
 
 def _content(template: Mapping[str, Any]) -> dict[str, Any]:
-    """The effect of a template, independent of the marketplace's spelling."""
+    """The content of a template, independent of the marketplace's spelling."""
     found = {name: template.get(name) for name in _COMPARED}
     found["env"] = sorted(shlex.split(str(found["env"] or "")))
     return found
@@ -88,10 +88,10 @@ async def _endpoint(
 
 
 async def _own_workergroup(client: Serverless, endpoint: str, hashes: set[str]) -> WorkergroupRecord | None:
-    """The workergroup of an earlier run; None without one.
+    """The workergroup of an earlier run; None if there is none.
 
     Raises:
-        Invalid: the endpoint has only workergroups that somebody else created.
+        Invalid: the endpoint has only workergroups that `stoker up` did not create.
     """
     groups = [group for group in await client.workergroups.list() if group.endpoint_name == endpoint]
     own = [group for group in groups if group.template_hash in hashes]

@@ -74,11 +74,15 @@ class Plan:
                 )
         lines.append(f"search     {self.search or '(every machine)'}, disk {self.disk_gb:g} GB")
         lines.append(f"offers     {len(self.offers)} match; the cheapest:")
-        for offer in self.offers[:SHOWN_OFFERS]:
-            ram = f"{offer.gpu_ram / 1024:.1f} GiB a GPU" if offer.gpu_ram else "no GPU"
+        kinds: dict[tuple[str, float, float, float], int] = {}
+        for offer in self.offers:
+            kind = (offer.kind, offer.gpu_ram, offer.hot_dollars_per_hour, offer.cold_dollars_per_hour)
+            kinds[kind] = kinds.get(kind, 0) + 1
+        for (name, gpu_ram, running, stopped), count in list(kinds.items())[:SHOWN_OFFERS]:
+            ram = f"{gpu_ram / 1024:.1f} GiB a GPU" if gpu_ram else "no GPU"
+            several = f" ({count} of them)" if count > 1 else ""
             lines.append(
-                f"           {offer.kind}, {ram}: ${offer.hot_dollars_per_hour:.4g}/h running, "
-                f"${offer.cold_dollars_per_hour:.2g}/h stopped"
+                f"           {name}, {ram}: ${running:.4g}/h running, ${stopped:.2g}/h stopped{several}"
             )
         hot, cold = best.hot_dollars_per_hour, best.cold_dollars_per_hour
         lines.append(
@@ -203,7 +207,7 @@ def _check_context(model: Model, context: int) -> None:
 
 
 def _check_reachable(request: UpRequest, found: FoundOffers) -> None:
-    """Addresses that a rented machine can never reach."""
+    """Refuse files and addresses that a rented machine cannot reach."""
     if found.market == "host":
         return
     if request.model and local_path(request.model) is not None:

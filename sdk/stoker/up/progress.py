@@ -14,6 +14,8 @@ from stoker.management.records import WorkerRecord
 from stoker_wire.states import WorkerState
 
 POLL_SECONDS = 1.0
+FAILURES_MAX = 3
+"""Workers that may fail before the wait ends. Each costs a boot; the endpoint itself pauses after repeated failures."""
 
 _PHASES: Mapping[str, str] = {
     WorkerState.PENDING: "waits for its order",
@@ -39,12 +41,14 @@ class BootProgress:
     """Turns what the engine shows into one line for each change."""
 
     said: dict[str, str] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+    """The last error of each worker that reported one."""
     decisions_until: float = 0.0
 
     def lines(
         self, workers: list[WorkerRecord], decisions: list[dict[str, Any]], hosts: Mapping[int, str]
     ) -> list[str]:
-        """The new lines. `hosts`: what the marketplace says about instances that boot."""
+        """The new lines. `hosts`: the marketplace's messages about instances that boot."""
         found = []
         for each in decisions:
             at = each.get("at")
@@ -52,6 +56,8 @@ class BootProgress:
                 self.decisions_until = float(at)
                 found.append(f"{each.get('kind', 'decision')}: {each.get('reason', '')}")
         for worker in workers:
+            if error := str((worker.model_extra or {}).get("error_msg") or ""):
+                self.failures[worker.id] = error
             for key, text in self._texts(worker, hosts.get(worker.id, "")):
                 if text and self.said.get(key) != text:
                     self.said[key] = text
@@ -71,8 +77,8 @@ class BootProgress:
         ]
 
 
-async def wait_until_loaded(client: Serverless, endpoint_id: int, *, seconds_max: float, say: Say) -> bool:
-    """Report the boot until a worker has loaded the model; False if none has in time."""
+async def wait_until_loaded(client: Serverless, endpoint_id: int, *, seconds_max: float, say: Say) -> str:
+    """Report the boot until a worker has loaded the model; returns "" then, else why the wait ended."""
     started = time.monotonic()
     progress = BootProgress()
     first = True
@@ -91,9 +97,12 @@ async def wait_until_loaded(client: Serverless, endpoint_id: int, *, seconds_max
         for line in progress.lines(workers, decisions, hosts):
             say(passed, line)
         if any(worker.status in _LOADED for worker in workers):
-            return True
+            return ""
+        if len(progress.failures) >= FAILURES_MAX:
+            last = list(progress.failures.values())[-1]
+            return f"{len(progress.failures)} workers failed before they were ready; the last: {last}"
         if passed > seconds_max:
-            return False
+            return f"no worker has loaded the model after {seconds_max:g} s"
         await asyncio.sleep(POLL_SECONDS)
 
 

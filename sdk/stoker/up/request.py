@@ -1,4 +1,4 @@
-"""What the user asked for, and the template and search that follow from it."""
+"""The arguments of `stoker up`, and the template and search that follow from them."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from typing import Any
+from urllib.parse import quote
 
 from stoker_wire.presets import PresetSummary
 
@@ -15,13 +16,15 @@ _BODIES: dict[str, dict[str, Any]] = {
     "/generate": {"inputs": "hello"},
     "/prompt": {"prompt": {}},
 }
+_COST = 150
+"""Covers 100 tokens of output and a short prompt by the presets' workload rules."""
 _AUDIO = "/v1/audio/transcriptions"
 
 
 def usage_lines(preset: PresetSummary, *, engine_url: str, endpoint: str) -> list[str]:
     """Lines for a shell and for Python. The key is read from STOKER_API_KEY, so that none is printed."""
     route = preset.routes[0] if preset.routes else "/"
-    base = f"{engine_url}/openai/{endpoint}"
+    base = f"{engine_url}/openai/{quote(endpoint)}"
     lines = [f"export OPENAI_BASE_URL={base}/v1 OPENAI_API_KEY=$STOKER_API_KEY", ""]
     auth = '-H "Authorization: Bearer $STOKER_API_KEY"'
     if route == _AUDIO:
@@ -53,7 +56,7 @@ def usage_lines(preset: PresetSummary, *, engine_url: str, endpoint: str) -> lis
         "# stoker",
         "import stoker",
         "with stoker.SyncServerless() as client:",
-        f'    answer = client.get_endpoint("{endpoint}").request("{route}", {text}, cost=100)',
+        f'    answer = client.get_endpoint("{endpoint}").request("{route}", {text}, cost={_COST})',
         "    print(answer.json())",
     ]
     return lines

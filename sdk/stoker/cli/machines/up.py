@@ -107,7 +107,7 @@ def up(
     async def apply_it(client: Serverless) -> Applied:
         return await apply_plan(client, plan, parameters)
 
-    async def wait(client: Serverless) -> bool:
+    async def wait(client: Serverless) -> str:
         return await wait_until_loaded(client, applied.endpoint.id, seconds_max=wait_seconds, say=_say)
 
     plan = run(context, plan_it)
@@ -119,11 +119,12 @@ def up(
     applied = run(context, apply_it)
     for action in applied.actions or ("everything is as asked already",):
         print_line(action)
-    ready = run(context, wait, timeout_seconds=wait_seconds + 60, patient=True)
-    if not ready:
+    fault = run(context, wait, timeout_seconds=wait_seconds + 60, patient=True)
+    if fault:
+        endpoint = applied.endpoint.endpoint_name
         print_notice(
-            f"stoker: no worker has loaded the model after {wait_seconds:g} s; it goes on. See: stoker watch "
-            f"{applied.endpoint.endpoint_name}, or stop it: stoker endpoints delete {applied.endpoint.endpoint_name}"
+            f"stoker: {fault}. The endpoint goes on: correct the arguments and run the command again, see stoker watch "
+            f"{endpoint}, or stop it: stoker endpoints delete {endpoint}"
         )
         raise typer.Exit(1)
     print_line("")

@@ -1,0 +1,72 @@
+"""The progress of a boot, and the lines to paste at its end."""
+
+import ast
+import json
+import shlex
+
+import pytest
+
+from stoker.management.records import WorkerRecord
+from stoker.up.progress import BootProgress
+from stoker.up.usage import usage_lines
+from stoker_wire.presets import PRESETS
+
+
+def worker(status, number=10001, **more):
+    return WorkerRecord.model_validate(
+        {"id": number, "status": status, "kind": "1x RTX 4090", "dph_total": 0.41, "error_msg": "", **more}
+    )
+
+
+def test_each_phase_is_told_once():
+    progress = BootProgress()
+    steps = [
+        ("creating", "Pulling from vllm/vllm-openai"),
+        ("creating", "Pulling from vllm/vllm-openai"),
+        ("created", "Pulling from vllm/vllm-openai: 40 %"),
+        ("model_loading", ""),
+        ("idle", ""),
+    ]
+    told = [progress.lines([worker(status)], [], {10001: host}) for status, host in steps]
+    assert told == [
+        [
+            "worker 10001: the marketplace creates the instance on 1x RTX 4090, $0.41/h",
+            "worker 10001: Pulling from vllm/vllm-openai",
+        ],
+        [],
+        ["worker 10001: the host pulls the image", "worker 10001: Pulling from vllm/vllm-openai: 40 %"],
+        ["worker 10001: the model loads: download, load, benchmark"],
+        ["worker 10001: ready"],
+    ]
+
+
+def test_new_decisions_are_told_and_failures_counted_by_worker():
+    progress = BootProgress()
+    decision = {"at": 100.0, "kind": "recruit", "reason": "below min_workers"}
+    failed = worker("error", error_msg="bootstrap: the download of uv failed")
+    assert progress.lines([failed], [decision], {}) == [
+        "recruit: below min_workers",
+        "worker 10001: failed",
+        "worker 10001: error: bootstrap: the download of uv failed",
+    ]
+    assert progress.lines([failed], [decision], {}) == []
+    progress.lines([worker("error", 10002, error_msg="out of VRAM")], [], {})
+    assert list(progress.failures.values()) == ["bootstrap: the download of uv failed", "out of VRAM"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_lines_to_paste_are_a_shell_and_python_and_hold_no_key(name):
+    lines = usage_lines(PRESETS[name], engine_url="https://engine.example.org", endpoint="my model")
+    text = "\n".join(lines)
+    assert lines[0].startswith("export OPENAI_BASE_URL=https://engine.example.org/openai/")
+    (curl,) = (line for line in lines if line.startswith("curl "))
+    words = shlex.split(curl)
+    assert words[1].startswith("https://engine.example.org/openai/my%20model/")
+    if "-d" in words:
+        json.loads(words[words.index("-d") + 1])
+    ast.parse(
+        "\n".join(
+            lines[lines.index(next(line for line in lines if line.startswith(("# openai", "# stoker")))) :]
+        )
+    )
+    assert "sk-" not in text
