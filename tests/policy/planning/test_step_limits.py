@@ -1,12 +1,14 @@
 """Steps of the plan at their limits."""
 
 import math
+from dataclasses import replace
 
+from policy.planning.inputs import gather
 from policy.state.observation import Memory
-from policy.state.worker import Goal
+from policy.state.worker import Goal, KindRecord, MachineStats
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.states import WorkerState as S
-from tests.policy.builders import NOW, brief, decide, group, held_before, see, steady, worker
+from tests.policy.builders import NOW, brief, decide, endpoint, group, held_before, see, steady, worker
 
 
 def test_enough_hot_capacity_is_no_gap():
@@ -56,3 +58,17 @@ def test_cold_workers_are_released_down_to_the_floors_of_their_workergroup():
 
 def test_the_dearest_cold_worker_is_released_first():
     assert brief(decide(cold(3, cold_workers=1))) == ["destroy c2", "destroy c1"]
+
+
+BOOTED = KindRecord(workergroup_id=1, kind="1x RTX 4090", perf=100.0, samples=3, boots=3, boot_seconds=120.0)
+
+
+def test_without_cold_workers_a_seasonal_peak_is_prepared_a_slow_boot_ahead():
+    def lead(learned: KindRecord = BOOTED, **config: float) -> float:
+        seen = see(learned=MachineStats(kinds=(learned,)), config=endpoint(**config))
+        return gather(seen, DEFAULT_TUNING).seasonal_lead_seconds
+
+    short, boot = DEFAULT_TUNING.seasonal_lead_seconds, DEFAULT_TUNING.overdue_factor * 120.0
+    assert lead() == min(boot, DEFAULT_TUNING.seasonal_lead_seconds_max) > short
+    assert lead(min_workers=1) == lead(min_cold_load=1) == lead(cold_mult=2) == short
+    assert lead(replace(BOOTED, starts=1, start_seconds=20.0)) == short
