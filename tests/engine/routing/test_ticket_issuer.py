@@ -124,3 +124,14 @@ def test_a_worker_that_reports_on_its_launchs_path_gets_a_signature_of_the_launc
 def test_the_expiry_of_a_ticket_is_rounded_to_milliseconds(ticket_issuer: TicketIssuer) -> None:
     text = ticket(ticket_issuer, now=1000.1236)
     assert verify_ticket(text, key_of(NEW), worker="a", now=1000.0).x == 1060.124
+
+
+def test_the_contents_of_an_own_ticket_can_be_read_after_it_expired(ticket_issuer: TicketIssuer) -> None:
+    for secret in (NEW, OLD, None):
+        text = ticket(ticket_issuer, now=1.0, secret=secret)
+        opened = ticket_issuer.ticket_of(text, endpoint_id=7, launch_id="a")
+        assert opened is not None
+        assert (opened.r, opened.x) == (3, 61.0)
+    assert ticket_issuer.ticket_of(text, endpoint_id=8, launch_id="a") is None
+    assert ticket_issuer.ticket_of(text, endpoint_id=7, launch_id="b") is None
+    assert ticket_issuer.ticket_of("no ticket", endpoint_id=7, launch_id="a") is None
