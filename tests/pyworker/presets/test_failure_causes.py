@@ -73,6 +73,12 @@ def test_the_most_specific_cause_counts_whatever_comes_first():
     assert cause("vllm", "HTTPError: 401 Client Error: Unauthorized\n" + text) == "gated_model"
 
 
+def test_a_warning_long_before_the_exit_is_no_cause():
+    warning = "ModuleNotFoundError: No module named 'flash_attn'; using another backend\n"
+    assert cause("vllm", warning + "INFO: loading\n" * 100) == "not_installed"
+    assert cause("vllm", warning + "INFO: loading\n" * 500) is None
+
+
 @pytest.mark.parametrize("name", presets.NAMES)
 def test_every_cause_has_a_remedy(name):
     for each in (*presets.load(name).causes, *COMMON):
