@@ -1,7 +1,7 @@
 """`make mutation`: changes one operator, number or branch at a time, and counts the changes that no test notices.
 
 Runs on a copy of the tracked files, so the working tree stays as it is. Each target's session is kept under
-`.mutation/`; a second run continues where the first one stopped, and starts again if the target's files changed.
+`.mutation/`; a second run continues where the first one stopped, and judges the mutants of changed files again.
 """
 
 import argparse

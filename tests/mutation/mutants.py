@@ -112,15 +112,29 @@ def equivalents() -> list[Equivalent]:
 
 
 def open_session(target: Target, folder: Path, root: Path, *, seed: int) -> WorkDB:
-    """The target's session file; a new one if the files, the sample or the seed changed."""
+    """The target's session file; a new one if the sample or the seed changed. Changed files are judged again."""
     path, note = folder / f"{target.name}.sqlite", folder / f"{target.name}.json"
-    state = {
+    state: dict[str, Any] = {
         "sources": {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in target.files},
         "sample": target.sample,
         "seed": seed,
     }
-    if path.exists() and note.exists() and json.loads(note.read_text()) == state:
-        return WorkDB(path, WorkDB.Mode.open)
+    earlier: dict[tuple[str, str, int], WorkResult] = {}
+    if path.exists() and note.exists():
+        before = json.loads(note.read_text())
+        session = WorkDB(path, WorkDB.Mode.open)
+        if before == state:
+            return session
+        if (before["sample"], before["seed"]) == (target.sample, seed):
+            same = {
+                name for name, digest in state["sources"].items() if before["sources"].get(name) == digest
+            }
+            earlier = {
+                _place(item.mutations[0]): result
+                for item, result in session.completed_work_items
+                if result.test_outcome is not None and str(item.mutations[0].module_path) in same
+            }
+        session.close()
     path.unlink(missing_ok=True)
     session = WorkDB(path, WorkDB.Mode.create)
     items = [item for name in target.files for item in _items(root, name)]
@@ -133,9 +147,13 @@ def open_session(target: Target, folder: Path, root: Path, *, seed: int) -> Work
         else:
             kept.append(item)
     if target.sample:
-        drawn = sorted(kept, key=lambda item: _draw(seed, item.mutations[0]))
-        left = [item.job_id for item in drawn[target.sample :]]
+        kept.sort(key=lambda item: _draw(seed, item.mutations[0]))
+        left = [item.job_id for item in kept[target.sample :]]
         session.set_multiple_results(left, WorkResult(WorkerOutcome.SKIPPED, NOT_SAMPLED))
+        kept = kept[: target.sample]
+    for item in kept:
+        if result := earlier.get(_place(item.mutations[0])):
+            session.set_result(item.job_id, result)
     note.write_text(json.dumps(state))
     return session
 
@@ -150,6 +168,10 @@ def _items(root: Path, name: str) -> Iterator[WorkItem]:
         for occurrence, (start, end) in enumerate(places):
             mutation = MutationSpec(name, operator_name, occurrence, start, end)
             yield WorkItem.single(uuid.uuid4().hex, mutation)
+
+
+def _place(mutation: MutationSpec) -> tuple[str, str, int]:
+    return str(mutation.module_path), mutation.operator_name, mutation.occurrence
 
 
 def _draw(seed: int, mutation: MutationSpec) -> bytes:
