@@ -22,12 +22,12 @@ def read_handed_on(read: Callable[[Any], T], sent: Any) -> tuple[T, tuple[str, .
         try:
             return read(sent), tuple(unknown)
         except ValidationError as fault:
-            places = [error["loc"] for error in fault.errors() if error["type"] == "extra_forbidden"]
-            if not places:
+            locations = [error["loc"] for error in fault.errors() if error["type"] == "extra_forbidden"]
+            if not locations:
                 raise
-            for place in places:
-                sent = _without(sent, place)
-                unknown.append(".".join(map(str, place)))
+            for location in locations:
+                sent = _without(sent, location)
+                unknown.append(".".join(map(str, location)))
 
 
 def read_or_forget(
@@ -46,17 +46,17 @@ def read_or_forget(
         try:
             value, unknown = read_handed_on(read, kept)
         except ValidationError as fault:
-            places = {str(error["loc"][0]) if error["loc"] else "" for error in fault.errors()}
-            if not places <= forgettable - forgotten:
+            locations = {str(error["loc"][0]) if error["loc"] else "" for error in fault.errors()}
+            if not locations <= forgettable - forgotten:
                 raise
-            forgotten |= places
+            forgotten |= locations
         else:
             return value, unknown, tuple(sorted(forgotten))
 
 
-def _without(value: Any, place: tuple[int | str, ...]) -> Any:
-    """A copy without what is at this place."""
-    first, *rest = place
+def _without(value: Any, location: tuple[int | str, ...]) -> Any:
+    """A copy without what is at this location."""
+    first, *rest = location
     if not rest:
         return {key: inner for key, inner in value.items() if key != first}
     if isinstance(value, dict):

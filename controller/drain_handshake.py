@@ -69,7 +69,7 @@ def _all_have_seen(book: EndpointStateBook, worker: Worker, now: float) -> bool:
     drain = worker.drain
     if drain is None:
         return False
-    silence = SLOW_ENGINE_SECONDS if now - drain.since < NOTICE_SECONDS else ENGINE_LIVE_SECONDS
+    limit = SLOW_ENGINE_SECONDS if now - drain.since < NOTICE_SECONDS else ENGINE_LIVE_SECONDS
     present = [engine for engine in book.record.engines.values() if not engine.left]
-    live = [engine for engine in present if now - engine.heard_at <= silence]
+    live = [engine for engine in present if now - engine.heard_at <= limit]
     return bool(live) and all(worker.launch_id in engine.drains_seen for engine in live)

@@ -49,9 +49,9 @@ class Advice:
     """Cost of the endpoint when advice was requested, dollars."""
     summed_up_at: float = 0.0
     """When the decision log last got a comparison."""
-    told: str = ""
+    logged: str = ""
     """The differences as last logged there."""
-    told_at: float = 0.0
+    logged_at: float = 0.0
 
     def __repr__(self) -> str:
         return f"<Advice {said(self)}, {len(self.differences)} differences now>"

@@ -34,10 +34,10 @@ def adopt(book: EndpointStateBook, advised: Advice | None, now: float) -> None:
     if advised is None or before is None or not _same(before, advised):
         return
     words = differences_in_words(advised)
-    if words != advised.told and now - advised.told_at >= DIFFERENCES_SECONDS:
+    if words != advised.logged and now - advised.logged_at >= DIFFERENCES_SECONDS:
         first = f" ({advised.differences[0].reason})" if advised.differences else ""
         book.log.note(now, "advise", f"{words}{first}", level=1)
-        advised = replace(advised, told=words, told_at=now)
+        advised = replace(advised, logged=words, logged_at=now)
     first_due = advised.summed_up_at == advised.since
     if now - advised.summed_up_at >= (FIRST_SUMMARY_SECONDS if first_due else SUMMARY_SECONDS):
         book.log.note(now, "advise", summary(advised))

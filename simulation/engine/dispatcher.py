@@ -99,7 +99,7 @@ class SimulatedDispatcher:
         if not self.state.candidates:
             return False
         cost = self._costs[request]
-        told = self._fleet.settings.end_report_seconds
+        report_delay = self._fleet.settings.end_report_seconds
         chosen = choose(
             self.state.candidates,
             cost,
@@ -107,7 +107,7 @@ class SimulatedDispatcher:
             now=self._fleet.now,
             prefetch=prefetch_limits(
                 self._service_times,
-                end_report_seconds=told,
+                end_report_seconds=report_delay,
                 queue_seconds_max=worker_wait_seconds(self._target_queue_time),
             )
             if self._serial
@@ -138,9 +138,9 @@ class SimulatedDispatcher:
         """Progress of the running request, as the engine knows it."""
         if not self._serial:
             return
-        candidate, told = member.candidate, self._fleet.settings.end_report_seconds
+        candidate, report_delay = member.candidate, self._fleet.settings.end_report_seconds
         if member.running < 0:
-            candidate.set_idle(self._service_times, told)
+            candidate.set_idle(self._service_times, report_delay)
             return
         cost = self._costs[member.running]
         candidate.set_running(
@@ -148,7 +148,7 @@ class SimulatedDispatcher:
             queued_load=max(0.0, candidate.outstanding - cost),
             started_at=member.running_since,
             seen_at=member.seen_at,
-            end_report_seconds=told,
+            end_report_seconds=report_delay,
             service_times=self._service_times,
         )
 

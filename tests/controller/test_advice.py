@@ -104,9 +104,9 @@ def test_machines_that_only_the_advised_config_would_rent_are_told_with_and_with
     fresh = advance(advice, seen, decide(seen))
     assert differences_in_words(fresh) == "advised only: recruit workergroup 1 (2 times)"
     stale = replace(seen, offers=())
-    told = advance(advice, stale, decide(stale))
-    assert differences_in_words(told) == "advised only: search workergroup 1"
-    assert "below min_workers, 1 of 3 workers" in told.differences[0].reason
+    later_advice = advance(advice, stale, decide(stale))
+    assert differences_in_words(later_advice) == "advised only: search workergroup 1"
+    assert "below min_workers, 1 of 3 workers" in later_advice.differences[0].reason
 
 
 def test_what_only_the_live_config_would_do_is_told_too() -> None:
@@ -132,8 +132,8 @@ def test_shadows_live_behind_the_engines_words_and_stand_still_without_them() ->
     advice = begin(seen, EndpointPatch(target_util=0.5), "default", dollars=0.0)
     later = replace(seen, now=NOW + 3600)  # no engine report for an hour: the load is unknown
     assert advance(advice, later, Plan()).live.clock == NOW
-    told = replace(later, load=steady(50, until=NOW + 60, seconds=360))
-    assert advance(advice, told, Plan()).live.clock == NOW + 60 - DEFAULT_TUNING.whatif_lag_seconds
+    later_advice = replace(later, load=steady(50, until=NOW + 60, seconds=360))
+    assert advance(advice, later_advice, Plan()).live.clock == NOW + 60 - DEFAULT_TUNING.whatif_lag_seconds
 
 
 def test_a_long_pause_is_caught_up_with_in_a_bounded_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,9 +219,9 @@ def test_a_summary_tells_both_lives() -> None:
     assert said(advice) == "target_util = 0.5, tuning thrifty"
     assert "nothing to compare yet" in summary(advice)
     later = replace(seen, now=NOW + 615, load=steady(50, until=NOW + 615, seconds=900))
-    told = summary(advance(advice, later, Plan()))
-    assert told.startswith("over 10 min, in imagination: the live config 1.0 hot, $0.30/h, waits ")
-    assert "advised (target_util = 0.5, tuning thrifty) " in told
+    later_advice = summary(advance(advice, later, Plan()))
+    assert later_advice.startswith("over 10 min, in imagination: the live config 1.0 hot, $0.30/h, waits ")
+    assert "advised (target_util = 0.5, tuning thrifty) " in later_advice
 
 
 def test_the_names_of_tunings_are_those_of_the_wire() -> None:

@@ -42,8 +42,12 @@ def test_all_times_of_an_engine_whose_clock_is_ahead_are_moved_back_by_as_much()
     )
     moved = on_controller_clock(batch, NOW)
     assert (moved.sent_at, moved.last_request_at, moved.listening_since) == (NOW, NOW - 4, NOW - 5)
-    (told,) = moved.workers
-    assert (told.reported_at, told.suspect_since, told.started_at) == (NOW - 1, NOW - 2, NOW - 3)
+    (corrected,) = moved.workers
+    assert (corrected.reported_at, corrected.suspect_since, corrected.started_at) == (
+        NOW - 1,
+        NOW - 2,
+        NOW - 3,
+    )
 
 
 def test_a_time_before_the_load_history_becomes_its_beginning_and_nothing_else_moves():
@@ -67,16 +71,16 @@ def test_a_time_before_the_load_history_becomes_its_beginning_and_nothing_else_m
 def test_a_single_time_in_the_future_becomes_now(given):
     moved = on_controller_clock(a_batch(NOW - 20, **given), NOW)
     assert moved.sent_at == NOW - 20, "its clock is not ahead, so nothing is moved back"
-    told = moved.workers[0] if moved.workers else None
+    corrected = moved.workers[0] if moved.workers else None
     times = [moved.last_request_at, moved.listening_since]
-    times += [told.reported_at, told.suspect_since, told.started_at] if told else []
+    times += [corrected.reported_at, corrected.suspect_since, corrected.started_at] if corrected else []
     assert sorted(time for time in times if time) == [NOW]
 
 
 def test_times_that_mean_never_stay_zero():
     moved = on_controller_clock(a_batch(NOW + 100, worker={}), NOW)
-    (told,) = moved.workers
-    assert (told.reported_at, told.suspect_since, told.started_at) == (0.0, None, 0.0)
+    (corrected,) = moved.workers
+    assert (corrected.reported_at, corrected.suspect_since, corrected.started_at) == (0.0, None, 0.0)
     assert (moved.listening_since, moved.last_request_at) == (0.0, None)
 
 

@@ -12,7 +12,7 @@ from tests.controller.book import a_book
 from tests.policy.builders import NOW, draining, worker
 
 
-def told(name: str = "w", number: int = 5, **given: object) -> WorkerMetrics:
+def reported(name: str = "w", number: int = 5, **given: object) -> WorkerMetrics:
     fields = {"launch_id": name, "instance_id": number, "condition": Condition.READY, "perf": 100.0}
     return WorkerMetrics(**{"reported_at": NOW} | fields | given)
 
@@ -66,9 +66,9 @@ def test_an_engine_keeps_open_tickets_and_confirmed_drains_of_known_workers_only
         book,
         [
             batch(
-                told(tickets_open=2, drain_seen=True),
-                told("gone", tickets_open=3, drain_seen=True),
-                told("idle", drain_seen=False),
+                reported(tickets_open=2, drain_seen=True),
+                reported("gone", tickets_open=3, drain_seen=True),
+                reported("idle", drain_seen=False),
                 stopping=True,
             )
         ],
@@ -93,7 +93,7 @@ def test_the_engines_that_were_heard_longest_ago_are_forgotten():
 
 def test_the_tickets_of_an_engine_expire_after_its_last_batch():
     book = ready()
-    fold(book, [batch(told(tickets_open=2))], NOW)
+    fold(book, [batch(reported(tickets_open=2))], NOW)
     fold(book, [batch(engine="f")], NOW + TICKETS_SECONDS)
     assert book.record.engines["e"].tickets == {"w": 2}
     fold(book, [batch(engine="f", sequence=2)], NOW + TICKETS_SECONDS + 1)
@@ -103,7 +103,7 @@ def test_the_tickets_of_an_engine_expire_after_its_last_batch():
 
 def test_the_tickets_of_a_dead_engine_leave_a_draining_worker():
     book = a_book(draining("w", instance_id=5))
-    fold(book, [batch(told(tickets_open=2))], NOW)
+    fold(book, [batch(reported(tickets_open=2))], NOW)
     assert book.record.workers["w"].tickets_open == 2
     note_drains_seen(book, NOW + TICKETS_SECONDS)
     assert book.record.workers["w"].tickets_open == 2
@@ -114,11 +114,11 @@ def test_the_tickets_of_a_dead_engine_leave_a_draining_worker():
 def test_the_entries_of_all_engines_are_bounded(monkeypatch):
     monkeypatch.setattr(metrics_events, "ENGINE_ENTRIES_KEPT", 4)
     book = a_book(*(worker(name) for name in "abc"))
-    workers = [told(name, book.record.workers[name].instance_id, tickets_open=1) for name in "abc"]
+    workers = [reported(name, book.record.workers[name].instance_id, tickets_open=1) for name in "abc"]
     fold(book, [batch(*workers, engine="one")], NOW)
     fold(book, [batch(workers[0], engine="two")], NOW)
     assert list(book.record.engines) == ["one", "two"], "3 + 1 entries"
-    seen = told("a", book.record.workers["a"].instance_id, drain_seen=True)
+    seen = reported("a", book.record.workers["a"].instance_id, drain_seen=True)
     fold(book, [batch(seen, engine="three")], NOW)
     assert list(book.record.engines) == ["two", "three"], "3 + 1 + 1 entries are too many"
 
@@ -126,27 +126,27 @@ def test_the_entries_of_all_engines_are_bounded(monkeypatch):
 def test_the_latest_engine_is_kept_even_over_the_bound(monkeypatch):
     monkeypatch.setattr(metrics_events, "ENGINE_ENTRIES_KEPT", 1)
     book = a_book(*(worker(name) for name in "abc"))
-    workers = [told(name, book.record.workers[name].instance_id, tickets_open=1) for name in "abc"]
+    workers = [reported(name, book.record.workers[name].instance_id, tickets_open=1) for name in "abc"]
     fold(book, [batch(*workers)], NOW)
     assert list(book.record.engines) == ["e"]
 
 
 def test_a_report_of_an_unknown_worker_or_of_another_instance_is_ignored():
     book = ready()
-    assert fold(book, [batch(told("x"), told(number=6, load=50.0, tickets_open=1))], NOW) == ""
+    assert fold(book, [batch(reported("x"), reported(number=6, load=50.0, tickets_open=1))], NOW) == ""
     assert "x" not in book.record.workers
     assert book.record.workers["w"].load == 0.0
 
 
 def test_a_worker_whose_instance_is_not_known_yet_accepts_reports():
     book = a_book(worker("w", S.MODEL_LOADING, instance_id=None))
-    assert "ready" in fold(book, [batch(told())], NOW)
+    assert "ready" in fold(book, [batch(reported())], NOW)
     assert book.record.workers["w"].state is S.READY
 
 
 def test_the_first_line_about_a_worker_is_the_reason():
     book = a_book(worker("w", S.MODEL_LOADING, instance_id=5))
-    reason = fold(book, [batch(told())], NOW)
+    reason = fold(book, [batch(reported())], NOW)
     assert reason == book.log.lines[0].reason
     assert book.log.lines[0].subject == "w"
 
@@ -164,30 +164,30 @@ def test_the_first_line_about_a_worker_is_the_reason():
 )
 def test_a_draining_worker_that_holds_something_else_makes_a_plan_due(before, after, due):
     book = a_book(draining("w", instance_id=5))
-    fold(book, [batch(told(**before))], NOW)
-    reason = fold(book, [batch(told(**after), sequence=2)], NOW)
+    fold(book, [batch(reported(**before))], NOW)
+    reason = fold(book, [batch(reported(**after), sequence=2)], NOW)
     assert reason == ("draining worker w holds other requests or tickets" if due else "")
 
 
 @pytest.mark.parametrize("timeout", [None, 0, -1, 60])
 def test_the_last_end_of_a_request_makes_a_plan_due_if_there_is_an_inactivity_timeout(timeout):
     book = a_book(worker("w", instance_id=5), inactivity_timeout=timeout)
-    fold(book, [batch(told(load=50.0, in_flight=1))], NOW)
-    reason = fold(book, [batch(told(), sequence=2)], NOW)
+    fold(book, [batch(reported(load=50.0, in_flight=1))], NOW)
+    reason = fold(book, [batch(reported(), sequence=2)], NOW)
     begins = "worker w finished the last request: the inactivity timeout begins"
     assert reason == (begins if timeout == 60 else "")
 
 
 def test_the_inactivity_timeout_does_not_begin_while_another_worker_holds_a_request():
     book = a_book(worker("w", instance_id=5), worker("v", load=10.0, in_flight=1), inactivity_timeout=60)
-    fold(book, [batch(told(load=50.0, in_flight=1))], NOW)
-    assert fold(book, [batch(told(load=20.0, in_flight=1), sequence=2)], NOW) == "", "not yet the last"
-    assert fold(book, [batch(told(), sequence=3)], NOW) == ""
+    fold(book, [batch(reported(load=50.0, in_flight=1))], NOW)
+    assert fold(book, [batch(reported(load=20.0, in_flight=1), sequence=2)], NOW) == "", "not yet the last"
+    assert fold(book, [batch(reported(), sequence=3)], NOW) == ""
 
 
 def test_a_suspicion_and_its_end_make_a_plan_due():
     book = ready()
     suspect = {"suspect_since": NOW, "reported_at": NOW - 2}
-    assert fold(book, [batch(told(**suspect))], NOW) == "worker w does not answer clients"
-    assert fold(book, [batch(told(**suspect), sequence=2)], NOW) == ""
-    assert fold(book, [batch(told(reported_at=NOW + 1), sequence=3)], NOW + 1) == "worker w answers again"
+    assert fold(book, [batch(reported(**suspect))], NOW) == "worker w does not answer clients"
+    assert fold(book, [batch(reported(**suspect), sequence=2)], NOW) == ""
+    assert fold(book, [batch(reported(reported_at=NOW + 1), sequence=3)], NOW + 1) == "worker w answers again"
