@@ -112,6 +112,7 @@ class Peers:
     endpoint_key: str = ENDPOINT_KEY
     root_pem: str | None = None
     """The root certificate of the workers, which needs no key."""
+    root_calls: int = 0
     working_now: int = 0
     working_max: int = 0
     client_disconnected: asyncio.Event = field(default_factory=asyncio.Event)
@@ -242,6 +243,7 @@ class Peers:
             self.working_now -= 1
 
     async def _root(self, request: web.Request) -> web.StreamResponse:
+        self.root_calls += 1
         if self.root_pem is None:
             return await problem(404, "no_authority", "no authority")(request, None)
         return web.Response(text=self.root_pem)

@@ -73,6 +73,34 @@ async def test_workers_of_the_engines_own_authority_are_trusted(peers, client, c
     assert (await endpoint.request("/x", {})).json() == {"over": "tls"}
 
 
+async def test_an_engine_without_an_authority_is_not_asked_before_every_request(
+    peers, client, serve_tls, tmp_path
+):
+    await serve_tls(make_certificate(tmp_path))
+    endpoint = await client.get_endpoint("llm")
+    for _ in range(3):
+        with pytest.raises(stoker.CertificateNotTrusted):
+            await endpoint.request("/x", {})
+    assert peers.root_calls == 1
+
+
+async def test_an_authority_with_a_new_key_is_trusted_by_a_client_that_runs(
+    peers, client, certificate, tls_worker, monkeypatch
+):
+    monkeypatch.setattr("stoker.trust.FETCH_AGAIN_SECONDS", 0.0)
+    endpoint = await client.get_endpoint("llm")
+    with pytest.raises(stoker.CertificateNotTrusted):
+        await endpoint.request("/x", {})
+    peers.root_pem = certificates_of(certificate)
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                assert (await endpoint.request("/x", {})).json() == {"over": "tls"}
+                break
+            except stoker.CertificateNotTrusted:
+                await asyncio.sleep(0.01)
+
+
 async def test_an_engine_that_sends_no_certificate_changes_nothing(peers, client, tls_worker):
     peers.root_pem = "<html>no certificate</html>"
     endpoint = await client.get_endpoint("llm")
