@@ -16,7 +16,8 @@ SECONDS = 300
 
 
 def chat(tokens, **more):
-    return {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": tokens, **more}
+    messages = [{"role": "user", "content": "Say hello."}]
+    return {"model": "smollm2", "messages": messages, "max_tokens": tokens, **more}
 
 
 async def deploy(client, name, template, **parameters):

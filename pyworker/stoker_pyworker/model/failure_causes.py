@@ -9,6 +9,9 @@ _LINES_MAX = 400
 """Age of a line that may explain an exit: a harmless warning of the start does not. Tracebacks have hundreds of lines."""
 
 
+_ERROR = re.compile(r"\b[A-Z]\w*(Error|Exception)\b: \S|^(error|fatal error|fatal|panic): ", re.IGNORECASE)
+
+
 class CauseFinder:
     """Remembers which causes the log of one run has revealed."""
 
@@ -19,14 +22,18 @@ class CauseFinder:
         self._found: dict[int, tuple[int, str]] = {}
         """The number and text of the last line that matched, by cause."""
         self._lines = 0
+        self._error: tuple[int, str] | None = None
 
     def reset(self) -> None:
         """Forget the lines of an earlier run, or of a start that has succeeded."""
         self._found.clear()
+        self._error = None
 
     def see(self, line: str) -> None:
         """Compare a line with the causes."""
         self._lines += 1
+        if (self._error is None or not self._is_recent(self._error[0])) and _ERROR.search(line):
+            self._error = (self._lines, line[:_SHOWN_CHARS])
         if self._any.search(line) is None:
             return
         for index, pattern in enumerate(self._patterns):
@@ -36,7 +43,15 @@ class CauseFinder:
     @property
     def found(self) -> tuple[FailureCause, str] | None:
         """The most specific cause among the last lines, and its line."""
-        recent = [index for index, (at, _) in self._found.items() if self._lines - at < _LINES_MAX]
+        recent = [index for index, (at, _) in self._found.items() if self._is_recent(at)]
         if not recent:
             return None
         return self._causes[min(recent)], self._found[min(recent)][1]
+
+    @property
+    def error(self) -> str:
+        """The first error among the last lines, if no cause is known: later ones are often its consequences."""
+        return self._error[1] if self._error is not None and self._is_recent(self._error[0]) else ""
+
+    def _is_recent(self, line: int) -> bool:
+        return self._lines - line < _LINES_MAX

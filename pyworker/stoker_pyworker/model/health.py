@@ -23,6 +23,9 @@ _DRAINING = Problem(
 )
 
 
+_CONSEQUENCES = frozenset({"probe", "connection"})
+
+
 class HealthState:
     """The worker's state. Every change calls `on_change`, which triggers a report."""
 
@@ -56,8 +59,9 @@ class HealthState:
 
     @property
     def error(self) -> str:
-        """All current errors, or an empty string."""
-        return "; ".join(self._errors.values())
+        """All current errors, or an empty string. The exit of the model server explains that it does not answer."""
+        hidden = _CONSEQUENCES if "model process" in self._errors else frozenset()
+        return "; ".join(message for source, message in self._errors.items() if source not in hidden)
 
     def loaded(self, perf: float) -> None:
         """The model is loaded and its perf is measured."""

@@ -282,6 +282,8 @@ class ModelSupervisor:
         return f"{ended}{self._last_line()}", False
 
     def _last_line(self) -> str:
+        if self._causes.error:
+            return f"; its log says: {self._causes.error}"
         lines = self._output.tail
         return f"; its log ends with: {' | '.join(list(lines)[-3:])}" if lines else "; its log is empty"
 

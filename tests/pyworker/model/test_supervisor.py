@@ -112,6 +112,15 @@ async def test_an_exit_while_loading_is_an_error_with_status_and_last_lines(run)
     await until(lambda: "status 7" in worker.engine.statuses[-1]["error_msg"])
 
 
+async def test_the_first_error_of_the_log_is_shown_and_not_its_consequences(run):
+    lines = ["RuntimeError: unsupported head_dim=16", "EngineDeadError: see above", "shutdown complete"]
+    worker = await run(f"for line in {lines}: print('(core pid=7) ERROR [core.py:1]', line)", ready=False)
+    await until(lambda: worker.runtime.health.error)
+    assert worker.runtime.health.error.endswith(
+        "its log says: (core pid=7) ERROR [core.py:1] RuntimeError: unsupported head_dim=16"
+    )
+
+
 async def test_a_crash_loop_ends_after_five_exits(run):
     worker = await run("raise SystemExit(1)", ready=False)
     await until(lambda: worker.runtime.startup.supervisor.gave_up)
