@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[2]
 BASE_VARIABLE = "STOKER_TEST_ROOTFS"
 """A root file system with Python 3.11, venv and ca-certificates; without it debootstrap makes one."""
 RUNTIME = ["--runtime", "/usr/sbin/runc", "--cgroup-manager", "cgroupfs"]
+LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+"""podman's defaults are higher than a container in a container may set."""
 BASE = "localhost/stoker-test-base:latest"
 MIRROR = "http://deb.debian.org/debian"
 
@@ -77,6 +79,7 @@ def run(
 ) -> str:
     options = [
         "--rm",
+        *LIMITS,
         "--read-only",
         "--network",
         "host",
@@ -113,8 +116,7 @@ def test_the_controllers_image_runs_as_a_user_with_a_read_only_root(base, tmp_pa
         refused = podman(
             "run",
             "--rm",
-            "--ulimit",
-            "host",
+            *LIMITS,
             "--network",
             "host",
             "--read-only",
@@ -128,7 +130,7 @@ def test_the_controllers_image_runs_as_a_user_with_a_read_only_root(base, tmp_pa
         assert refused.returncode != 0
         assert "Read-only file system" in refused.stderr or "Permission denied" in refused.stderr
         tools = podman(
-            "run", "--rm", "--ulimit", "host", "--network", "host", "--entrypoint", "ls", image, "/opt"
+            "run", "--rm", *LIMITS, "--network", "host", "--entrypoint", "ls", image, "/opt"
         ).stdout.split()
         assert tools == ["stoker"], "the environment of the build is not in the image"
     finally:

@@ -232,6 +232,11 @@ def _refusal(request: UpRequest, needs: list[MemoryNeed], every: FoundOffers) ->
         if best.gpu_ram
         else f"{best.kind} without a GPU"
     )
+    if request.cpu_only:
+        return (
+            f"nothing was rented: no machine without a GPU is free that has enough memory for {name}; {len(every.offers)} "
+            f"others match, such as {what}"
+        )
     if not needs:
         return (
             f"nothing was rented: {request.preset.name} needs a GPU, and the largest machine that matches is {what}; "

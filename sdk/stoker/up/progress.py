@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +15,13 @@ from stoker.management.records import WorkerRecord
 from stoker_wire.states import WorkerState
 
 POLL_SECONDS = 1.0
-FAILURES_MAX = 3
-"""Workers that may fail before the wait ends. Each costs a boot; the endpoint itself pauses after repeated failures."""
+SAME_FAILURES_MAX = 2
+"""Workers that may fail for the same reason before the wait ends. Each failed boot is billed."""
+FAILURES_MAX = 4
+"""Workers that may fail for any reason. A host may be broken, so one failure says little about the model."""
+_CAUSE_CHARACTERS = 60
+_FAILED_BOOT = "error before it was ever ready: "
+"""Beginning of the reason for which the planner destroys such a worker."""
 
 _PHASES: Mapping[str, str] = {
     WorkerState.PENDING: "waits for its order",
@@ -41,8 +47,8 @@ class BootProgress:
     """Turns what the engine shows into one line for each change."""
 
     said: dict[str, str] = field(default_factory=dict)
-    failures: dict[int, str] = field(default_factory=dict)
-    """The last error of each worker that reported one."""
+    failures: list[str] = field(default_factory=list)
+    """The error of each worker that was destroyed before it was ready."""
     decisions_until: float = 0.0
 
     def lines(
@@ -54,15 +60,24 @@ class BootProgress:
             at = each.get("at")
             if isinstance(at, int | float) and at > self.decisions_until:
                 self.decisions_until = float(at)
-                found.append(f"{each.get('kind', 'decision')}: {each.get('reason', '')}")
+                reason = str(each.get("reason", ""))
+                found.append(f"{each.get('kind', 'decision')}: {reason}")
+                if each.get("kind") == "destroy" and reason.startswith(_FAILED_BOOT):
+                    self.failures.append(reason.removeprefix(_FAILED_BOOT))
         for worker in workers:
-            if error := str((worker.model_extra or {}).get("error_msg") or ""):
-                self.failures[worker.id] = error
             for key, text in self._texts(worker, hosts.get(worker.id, "")):
                 if text and self.said.get(key) != text:
                     self.said[key] = text
                     found.append(f"worker {worker.id}: {text}")
         return found
+
+    def verdict(self) -> str:
+        """Why further boots would fail too; "" as long as that is not known."""
+        count = len(self.failures)
+        causes = Counter(each[:_CAUSE_CHARACTERS] for each in self.failures)
+        if count and (count >= FAILURES_MAX or max(causes.values()) >= SAME_FAILURES_MAX):
+            return f"{count} workers failed before they were ready; the last: {self.failures[-1]}"
+        return ""
 
     def _texts(self, worker: WorkerRecord, host: str) -> list[tuple[str, str]]:
         extra = worker.model_extra or {}
@@ -77,19 +92,29 @@ class BootProgress:
         ]
 
 
-async def wait_until_loaded(client: Serverless, endpoint_id: int, *, seconds_max: float, say: Say) -> str:
-    """Report the boot until a worker has loaded the model; returns "" then, else why the wait ended."""
+async def last_decision_at(client: Serverless, endpoint: str) -> float:
+    """Time of the endpoint's last decision; 0 without one."""
+    try:
+        decisions = await client.endpoints.decisions(endpoint, tail=1)
+    except NotFound:
+        return 0.0
+    return float(decisions[-1].get("at") or 0.0) if decisions else 0.0
+
+
+async def wait_until_loaded(
+    client: Serverless, endpoint_id: int, *, since: float, seconds_max: float, say: Say
+) -> str:
+    """Report the boot until a worker has loaded the model; returns "" then, else why the wait ended.
+
+    Args:
+        since: decisions up to this time are not told.
+    """
     started = time.monotonic()
-    progress = BootProgress()
-    first = True
+    progress = BootProgress(decisions_until=since)
     while True:
         workers, decisions = await asyncio.gather(
-            client.endpoints.workers(endpoint_id), client.endpoints.decisions(endpoint_id, tail=5)
+            client.endpoints.workers(endpoint_id), client.endpoints.decisions(endpoint_id, tail=20)
         )
-        if first:  # decisions of an earlier run
-            first = False
-            if any(worker.status in _LOADED for worker in workers):
-                progress.decisions_until = time.time()
         hosts = {
             worker.id: await _host_says(client, worker) for worker in workers if worker.status in _BOOTING
         }
@@ -98,9 +123,8 @@ async def wait_until_loaded(client: Serverless, endpoint_id: int, *, seconds_max
             say(passed, line)
         if any(worker.status in _LOADED for worker in workers):
             return ""
-        if len(progress.failures) >= FAILURES_MAX:
-            last = list(progress.failures.values())[-1]
-            return f"{len(progress.failures)} workers failed before they were ready; the last: {last}"
+        if verdict := progress.verdict():
+            return verdict
         if passed > seconds_max:
             return f"no worker has loaded the model after {seconds_max:g} s"
         await asyncio.sleep(POLL_SECONDS)

@@ -146,6 +146,15 @@ async def test_llama_cpp_runs_on_a_cpu_where_there_is_no_gpu_and_vllm_does_not()
         await make_plan(asked(name=small.name), small, market(CPU, kind="host"))
 
 
+async def test_cpu_machines_that_are_all_rented_are_not_called_a_lack_of_gpus():
+    small = model("HuggingFaceTB/SmolLM2-135M")
+    request = asked("llama-server", small.name, cpu_only=True)
+    with pytest.raises(
+        Invalid, match="no machine without a GPU is free .* 1 others match, such as 1x RTX 4090"
+    ):
+        await make_plan(request, small, market(RTX_4090, kind="host"))
+
+
 async def test_an_engine_on_loopback_rents_nothing_elsewhere():
     with pytest.raises(Invalid, match="cannot report to http://127.0.0.1:8080: set engine.public_url"):
         await make_plan(asked(), LLAMA_8B, market(RTX_4090, url="http://127.0.0.1:8080"))

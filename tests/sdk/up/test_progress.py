@@ -40,7 +40,7 @@ def test_each_phase_is_told_once():
     ]
 
 
-def test_new_decisions_are_told_and_failures_counted_by_worker():
+def test_decisions_and_errors_are_told_once():
     progress = BootProgress()
     decision = {"at": 100.0, "kind": "recruit", "reason": "below min_workers"}
     failed = worker("error", error_msg="bootstrap: the download of uv failed")
@@ -50,8 +50,28 @@ def test_new_decisions_are_told_and_failures_counted_by_worker():
         "worker 10001: error: bootstrap: the download of uv failed",
     ]
     assert progress.lines([failed], [decision], {}) == []
-    progress.lines([worker("error", 10002, error_msg="out of VRAM")], [], {})
-    assert list(progress.failures.values()) == ["bootstrap: the download of uv failed", "out of VRAM"]
+
+
+def verdict_after(*causes: str) -> str:
+    progress = BootProgress()
+    decisions = [
+        {"at": float(at), "kind": "destroy", "reason": f"error before it was ever ready: {cause}"}
+        for at, cause in enumerate(causes, start=1)
+    ]
+    progress.lines([], decisions, {})
+    return progress.verdict()
+
+
+def test_the_wait_ends_when_a_second_worker_fails_for_the_same_reason():
+    argument = "the model server does not know an argument: correct MODEL_ARGS"
+    assert verdict_after() == ""
+    assert verdict_after(argument) == ""
+    assert verdict_after("the disk is full", argument) == ""
+    assert verdict_after(argument, "the disk is full", argument) == (
+        f"3 workers failed before they were ready; the last: {argument}"
+    )
+    assert verdict_after("a", "b", "c") == ""
+    assert verdict_after("a", "b", "c", "d").startswith("4 workers failed")
 
 
 @pytest.mark.parametrize("name", PRESETS)

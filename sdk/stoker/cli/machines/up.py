@@ -16,7 +16,7 @@ from stoker.errors import Invalid, StokerError
 from stoker.preflight.sources import HUB, Model, ModelUnavailable, local_path, read_model
 from stoker.up.apply import ENDPOINT_DEFAULTS, Applied, apply_plan
 from stoker.up.plan import Plan, make_plan
-from stoker.up.progress import wait_until_loaded
+from stoker.up.progress import last_decision_at, wait_until_loaded
 from stoker.up.request import UpRequest, find_preset, read_variables
 from stoker.up.usage import usage_lines
 
@@ -104,11 +104,14 @@ def up(
         read, notes = await _read(request)
         return await make_plan(request, read, client.marketplace.offers, notes)
 
-    async def apply_it(client: Serverless) -> Applied:
-        return await apply_plan(client, plan, parameters)
+    async def apply_it(client: Serverless) -> tuple[float, Applied]:
+        since = await last_decision_at(client, plan.request.endpoint)
+        return since, await apply_plan(client, plan, parameters)
 
     async def wait(client: Serverless) -> str:
-        return await wait_until_loaded(client, applied.endpoint.id, seconds_max=wait_seconds, say=_say)
+        return await wait_until_loaded(
+            client, applied.endpoint.id, since=since, seconds_max=wait_seconds, say=_say
+        )
 
     plan = run(context, plan_it)
     for line in plan.lines(int(parameters.get("max_workers", ENDPOINT_DEFAULTS["max_workers"]))):
@@ -116,7 +119,7 @@ def up(
     if dry_run:
         return
     _confirm(plan, yes)
-    applied = run(context, apply_it)
+    since, applied = run(context, apply_it)
     for action in applied.actions or ("everything is as asked already",):
         print_line(action)
     fault = run(context, wait, timeout_seconds=wait_seconds + 60, patient=True)
