@@ -3,17 +3,27 @@
 The text of a key is stored nowhere. The endpoint's workflow knows its SHA-256 only.
 """
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from stoker_wire.base import StrictModel
 from stoker_wire.parsing.limits import KEY_NAME_CHARS_MAX
 
-KEY_NAME_PATTERN = r"^[A-Za-z0-9_](?:[A-Za-z0-9 _.@-]*[A-Za-z0-9_])?$"
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9 _.@-]*[A-Za-z0-9_])?")
 
-KeyName = Annotated[str, Field(pattern=KEY_NAME_PATTERN, max_length=KEY_NAME_CHARS_MAX)]
+
+def _is_name(text: str) -> str:
+    if len(text) > KEY_NAME_CHARS_MAX or _NAME.fullmatch(text) is None:
+        raise ValueError(
+            f"expected 1 to {KEY_NAME_CHARS_MAX} letters, digits, `_`, `-`, `.`, `@` and inner blanks"
+        )
+    return text
+
+
+KeyName = Annotated[str, AfterValidator(_is_name)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
