@@ -1,4 +1,4 @@
-"""The named keys of an endpoint in the engine: who calls, and what the key may still use.
+"""The named keys of an endpoint in the engine: the caller of a request, and the rest of its limits.
 
 Limits are checked and counted at once in one thread, so requests cannot pass together. Several engines share a rate
 limit equally. Each knows what the others spent from the endpoint's memo, some seconds late.
@@ -178,7 +178,7 @@ class ClientKeys:
         return iter(self._accounts.values())
 
     def take_uses(self) -> tuple[KeyUse, ...]:
-        """What all keys used since the last call."""
+        """The use of all keys since the last call."""
         return tuple(use for account in self if (use := account.take_use()) is not None)
 
 

@@ -14,6 +14,7 @@ from policy.routing.worker_selection import Candidate
 from policy.tuning import DEFAULT_TUNING
 
 _BITS = (1 << 64) - 1
+_UNIT = float(1 << 52)
 _LAUNCHES_KEPT = 16_384
 
 
@@ -31,31 +32,25 @@ def owners(candidates: Sequence[Candidate], point: int, avoid: Collection[str] =
     """
     if not point:
         return ()
+    log, launch_point = math.log, _launch_point  # one plain loop: it runs for each request with a key
     scored = [
-        (candidate.perf / -math.log(_share(point, candidate.launch_id)), candidate.launch_id, candidate)
-        for candidate in candidates
-        if candidate.perf > 0.0 and candidate.healthy and candidate.launch_id not in avoid
+        (
+            perf / -log(((((point * launch_point(each.launch_id)) & _BITS) >> 12) + 0.5) / _UNIT),
+            each.launch_id,
+            each,
+        )
+        for each in candidates
+        if (perf := each.perf) > 0.0 and each.healthy and each.launch_id not in avoid
     ]
     return [candidate for *_, candidate in heapq.nlargest(DEFAULT_TUNING.affinity_owners, scored)]
 
 
-def _share(point: int, launch_id: str) -> float:
-    """A number between 0 and 1, both excluded, that is random in both arguments."""
-    return ((_mix(point ^ _launch_point(launch_id)) >> 12) + 0.5) / (1 << 52)
-
-
 @lru_cache(maxsize=_LAUNCHES_KEPT)
 def _launch_point(launch_id: str) -> int:
-    return _hash64(launch_id)
+    """An odd multiplier: the high bits of its product with a key's point are the pair's hash."""
+    return _hash64(launch_id) | 1
 
 
 def _hash64(text: str) -> int:
     data = text.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
-
-
-def _mix(number: int) -> int:
-    """The finaliser of splitmix64: a change of any bit changes about half of the bits."""
-    number = (number ^ (number >> 30)) * 0xBF58476D1CE4E5B9 & _BITS
-    number = (number ^ (number >> 27)) * 0x94D049BB133111EB & _BITS
-    return number ^ (number >> 31)

@@ -82,6 +82,8 @@ class PriorityQueue(Generic[T]):
         queue.serve(item, late_cutoff)
         if len(queue) < before:
             charge = self._charge(self._cost_of(item))
+            if len(self._classes) == 1 and not self._ahead and len(queue):
+                return  # the only class stays level with itself
             self._ahead[number] = self._ahead.get(number, 0.0) + charge / _weight(number)
             self._settle()
 

@@ -1,4 +1,4 @@
-"""Named keys in the endpoint's state: what is refused, what engines report, what survives continue-as-new."""
+"""Named keys in the endpoint's state: refused changes, reports of engines, continue-as-new."""
 
 from typing import Any
 

@@ -24,6 +24,7 @@ from stoker_wire.states import WorkerState
 Load = Annotated[float, Field(ge=0, le=1e18)]
 """Up to a million requests of the maximum cost. The limit keeps sums finite."""
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
+Dollars = Annotated[float, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 """Bounded, because integers in JSON have no size limit."""
 
@@ -105,7 +106,7 @@ class KeyUse(TolerantModel):
 
     key: str = Field(max_length=64)
     """Digest of the key."""
-    dollars: Seconds = 0.0
+    dollars: Dollars = 0.0
     load: Load = 0.0
 
 

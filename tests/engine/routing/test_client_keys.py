@@ -1,4 +1,4 @@
-"""Named keys: who may call, the limits of load and dollars, several engines, restarts, revocation."""
+"""Named keys: access, the limits of load and dollars, several engines, restarts, revocation."""
 
 import asyncio
 import time
