@@ -91,6 +91,7 @@ class JobApi:
         tag="requests",
         parameters=(ENDPOINT_NAME,),
         replies={204: Reply(about="The methods and headers that a web page may send", content_type="")},
+        refuses=(404,),
     )
     async def preflight(self, request: web.Request) -> web.Response:
         """Answer the preflight of a browser. No key is needed."""

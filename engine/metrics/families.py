@@ -96,7 +96,11 @@ def _oldest(endpoint: Endpoint) -> float:
 
 def _routes(endpoint: Endpoint) -> Samples:
     counters = endpoint.counters
-    return ((("given",), counters.routes_given), (("waiting",), counters.routes_waiting))
+    return (
+        (("given",), counters.routes_given),
+        (("waiting",), counters.routes_waiting),
+        (("limited",), counters.routes_limited),
+    )
 
 
 OF_ENDPOINTS: tuple[Family[Endpoint], ...] = (
@@ -158,7 +162,7 @@ OF_ENDPOINTS: tuple[Family[Endpoint], ...] = (
     Family(
         name="stoker_routes",
         kind="counter",
-        about="Route calls answered: given a worker, or told to wait",
+        about="Route calls answered: given a worker, waiting, or limited by the key",
         labels=("outcome",),
         read=_routes,
     ),
