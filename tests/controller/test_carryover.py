@@ -56,6 +56,12 @@ def test_fields_that_can_be_learned_again_are_forgotten_if_they_cannot_be_read()
     assert (unknown, forgotten) == (("new",), ("learned", "memory"))
 
 
+def test_a_fault_deep_in_a_field_forgets_the_whole_field():
+    sent = {"needed": 1, "inner": {"a": "bad"}, "learned": 3.0}
+    value, _, forgotten = read_or_forget(read, sent, frozenset({"inner", "learned"}))
+    assert (value, forgotten) == (Outer(needed=1, learned=3.0), ("inner",))
+
+
 @pytest.mark.parametrize("sent", [{"needed": "x", "learned": "much"}, {"needed": 1, "inner": 7}, "no object"])
 def test_a_field_that_is_needed_is_an_error(sent):
     with pytest.raises(ValidationError):
