@@ -102,6 +102,7 @@ def test_advice_compares_the_live_fleet_with_both_simulated_ones():
         worker("c", S.INACTIVE),
         worker("d", S.CREATED),
         worker("e", S.CREATED),
+        worker("f", S.CREATED),
         max_workers=7,
     )
     record = book.record
@@ -112,13 +113,13 @@ def test_advice_compares_the_live_fleet_with_both_simulated_ones():
     shown = query_results.advice(book, NOW + 2 * 3600)
     assert (shown.active, shown.config, shown.since, shown.until) == (True, {"max_workers": 5}, NOW, NOW)
     live = shown.live
-    assert (live.hot, live.booting, live.cold, live.hot_wanted, live.reason) == (1, 1, 3, 60.0, "50 load/s")
-    assert live.dollars_per_hour == pytest.approx(0.83)  # two at 0.40, three disks at 0.01
+    assert (live.hot, live.booting, live.cold, live.hot_wanted, live.reason) == (1, 1, 4, 60.0, "50 load/s")
+    assert live.dollars_per_hour == pytest.approx(0.84)  # two at 0.40, four disks at 0.01
     assert (live.dollars, live.dollars_per_hour_mean) == (3.0, 1.5)
     assert query_results.advice(book, NOW).live.dollars_per_hour_mean == 0.0
     assert shown.live_imagined == shown.advised, "both begin as copies of the live fleet"
-    assert (shown.advised.hot, shown.advised.booting, shown.advised.cold) == (1, 1, 3)
-    assert shown.advised.dollars_per_hour == pytest.approx(0.83)
+    assert (shown.advised.hot, shown.advised.booting, shown.advised.cold) == (1, 1, 4)
+    assert shown.advised.dollars_per_hour == pytest.approx(0.84)
 
 
 def test_the_summary_of_a_deleted_endpoint_rounds_its_sums():
