@@ -281,7 +281,7 @@ def judged(session: WorkDB) -> list[Judged]:
     found = [
         _judged(item, result)
         for item, result in session.completed_work_items
-        if result.test_outcome is not None
+        if result.test_outcome is not None and not _is_identity(item.mutations[0])
     ]
     return sorted(
         found, key=lambda each: (str(each.mutation.module_path), each.mutation.start_pos, each.after)

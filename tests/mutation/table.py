@@ -61,11 +61,13 @@ def write_table(root: Path, folder: Path) -> None:
 
 def read(target: Target, folder: Path) -> Result | None:
     """The results of the target's session; None if it has none."""
-    path = folder / f"{target.name}.sqlite"
-    if not path.exists():
+    path, note = folder / f"{target.name}.sqlite", folder / f"{target.name}.json"
+    if not path.exists() or not note.exists():
         return None
     session = WorkDB(path, WorkDB.Mode.open)
     run = judged(session)
+    if not run:
+        return None
     left_out = sum(result.output == NOT_SAMPLED for _, result in session.results)
     named: dict[Equivalent, int] = defaultdict(int)
     known = equivalents()
@@ -75,7 +77,7 @@ def read(target: Target, folder: Path) -> Result | None:
             entry = next((one for one in known if one.covers(file, each.before, each.after)), None)
             if entry is not None:
                 named[entry] += 1
-    seed = json.loads((folder / f"{target.name}.json").read_text())["seed"]
+    seed = json.loads(note.read_text())["seed"]
     return Result(target, seed, len(run) + left_out, run, dict(named))
 
 

@@ -64,9 +64,9 @@ def test_a_plainly_valid_ticket_does_not_need_the_slow_check(monkeypatch, cost, 
     assert verify_ticket_fast(sign_ticket(ticket, KEY), KEY, worker=LAUNCH, now=1000.0) == ticket
 
 
-@pytest.mark.parametrize("worker", ["000000000000", "zzzzzzzzzzzz"])
-def test_a_ticket_of_another_worker_is_refused(worker):
-    text = sign_ticket(Ticket(e="e", w=worker, c=1, r=1, n=1, x=2000), KEY)
+@pytest.mark.parametrize("other", ["000000000000", "zzzzzzzzzzzz"])
+def test_a_ticket_of_another_worker_is_refused(other):
+    text = sign_ticket(Ticket(e="e", w=other, c=1, r=1, n=1, x=2000), KEY)
     assert status_for(verify_ticket_fast, text) == "ticket_for_another_worker"
 
 
