@@ -1,6 +1,7 @@
 """The names under which the model server serves its models, so that the engine can list them."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from stoker_pyworker.http.client import fetch
@@ -26,11 +27,12 @@ class ServedModels:
     def __repr__(self) -> str:
         return f"<ServedModels {', '.join(self.names) or 'not known'}>"
 
-    async def watch(self) -> None:
-        """Ask again and again, until cancelled."""
+    async def watch(self, *, skip: Callable[[], bool] = lambda: False) -> None:
+        """Ask again and again, until cancelled, except while `skip` is true: the call may wait for a running request."""
         while True:
             await asyncio.sleep(_AGAIN_SECONDS)
-            await self.ask()
+            if not skip():
+                await self.ask()
 
     async def ask(self) -> None:
         """Ask once. A server that does not answer now keeps its names."""

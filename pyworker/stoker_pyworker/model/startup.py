@@ -60,6 +60,7 @@ class Startup:
         self._has_model = any(handler.remote_function is None for handler in config.handlers)
         self._lifecycle_entered = False
         self._models = models
+        self._serves_serial = serves_serial
         self._counts = counts
         self._deferred: DeferredBenchmark | None = None
         names = None if config.server is None else config.server.metrics
@@ -137,7 +138,7 @@ class Startup:
         if self._has_model:
             watches.append(self.probe.watch(self._probe_healthy, self._probe_failed))
         if self._lists_models:
-            watches.append(self._models.watch())
+            watches.append(self._models.watch(skip=self._serves_serial))
         if self.metrics is not None:
             watches.append(self.metrics.watch(self._is_busy))
         if self._deferred is not None:

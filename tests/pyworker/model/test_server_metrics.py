@@ -1,5 +1,7 @@
 """Metrics of model servers, folded into the worker's report."""
 
+from pathlib import Path
+
 import pytest
 
 from stoker_pyworker import presets
@@ -50,6 +52,15 @@ async def test_a_page_becomes_a_reading(name):
     assert (later.running, later.waiting, later.cache_used) == (15, 4, 0.97)
     assert later.output_tokens_per_second == 250.0  # 500 tokens in 2 s
     assert later.full
+
+
+async def test_a_page_of_a_real_vllm_under_load_becomes_a_reading():
+    metrics = reader("vllm")
+    page = (Path(__file__).parents[1] / "presets" / "transcripts" / "vllm.busy.prom").read_text()
+    reading = metrics.parse(page, 10.0)
+    # vLLM 0.32 with --max-num-seqs 4 and 16 requests
+    assert (reading.running, reading.waiting, reading.full) == (4, 12, False)
+    assert 0 < reading.cache_used < 0.01
 
 
 async def test_a_full_server_has_room_again_below_four_fifths():

@@ -25,6 +25,14 @@ def test_a_recorded_log_reveals_its_cause(path):
     assert found == (None if expected == "healthy" else expected)
 
 
+def test_an_unknown_cause_is_explained_by_the_first_error_of_the_log():
+    finder = CauseFinder((*presets.load("vllm").causes, *COMMON))
+    for line in (TRANSCRIPTS[0].parent / "vllm.crash.out").read_text().splitlines():
+        finder.see(line)
+    assert finder.found is None
+    assert "Unsupported CPU attention configuration" in finder.error
+
+
 LINES = [
     ("vllm", "gated_model", "OSError: You are trying to access a gated repo."),
     ("vllm", "gated_model", "Access to model meta-llama/Llama-3.1-8B-Instruct is restricted. You must have access"),
