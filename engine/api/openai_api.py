@@ -89,6 +89,7 @@ class OpenAIApi:
         tag="requests",
         parameters=(ENDPOINT_NAME,),
         replies={204: Reply(about="The methods and headers that a web page may send", content_type="")},
+        refuses=(404,),
         problem=shapes.OpenAIProblem,
     )
     async def preflight(self, request: web.Request) -> web.StreamResponse:
