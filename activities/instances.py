@@ -209,6 +209,7 @@ class MarketActivities:
             worker_token=self._secrets.worker_token(asked.endpoint_id, asked.launch_id),
             secrets=self._secrets,
             offer=asked.offer if isinstance(asked, CreateInstance) else None,
+            perf_estimate=asked.perf_estimate if isinstance(asked, CreateInstance) else 0.0,
             report_address=report_address(self._secrets.report_address, asked.launch_id, sealed),
         )
 

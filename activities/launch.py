@@ -58,11 +58,13 @@ def build_launch(
     secrets: DeploymentSecrets,
     offer: Offer | None = None,
     report_address: str | None = None,
+    perf_estimate: float = 0.0,
 ) -> Launch:
     """The launch with resolved secrets. The market merges the template's environment, except secret references.
 
     Args:
         report_address: the launch's own; None: the deployment's.
+        perf_estimate: load/s, with which a worker may serve before its benchmark; 0: unknown.
 
     Raises:
         Refused: the launch args cannot be parsed, or a secret does not exist.
@@ -81,6 +83,8 @@ def build_launch(
         "STOKER_ENDPOINT": endpoint_name,
         f"-p {WORKER_PORT}:{WORKER_PORT}": "1",
     }
+    if perf_estimate > 0:
+        env["STOKER_PERF"] = f"{perf_estimate:.4g}"
     launch = args.over(
         Launch(
             label=label,

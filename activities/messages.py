@@ -44,6 +44,8 @@ class CreateInstance:
     offer: Offer
     asked_before: bool = False
     """An earlier run may have rented already: look up the label before the first attempt too."""
+    perf_estimate: float = 0.0
+    """Load/s that the endpoint has learned for such machines; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,6 +110,7 @@ class Effects:
                 workergroup=effect.workergroup,
                 offer=effect.offer,
                 asked_before=effect.resumed,
+                perf_estimate=effect.worker.perf_estimate,
             ),
             task_queue=MARKET_TASK_QUEUE,
             **options.create_options(effect.offer),

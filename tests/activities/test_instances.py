@@ -167,6 +167,14 @@ async def test_an_instance_gets_the_environment_that_it_needs_to_report(
     assert (launch.disk_gb, launch.image) == (40, "me/it:2")
 
 
+async def test_an_instance_gets_the_perf_that_was_learned_for_such_machines(
+    run: Any, hands: MarketActivities, market: FakeMarket, group: Any
+) -> None:
+    await run(hands.create_instance, create(market, group, perf_estimate=1234.5678))
+    await run(hands.create_instance, create(market, group, offer=1, launch_id="f" * 12))
+    assert [launch.env.get("STOKER_PERF") for launch in market.launches] == ["1235", None]
+
+
 async def test_an_unknown_secret_is_a_final_error_that_contains_only_the_name(
     run: Any, hands: MarketActivities, market: FakeMarket, group: Any
 ) -> None:

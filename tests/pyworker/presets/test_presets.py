@@ -84,6 +84,13 @@ def test_an_unset_variable_of_a_template_counts_as_absent():
     assert build("vllm", empty).server.command == words("vllm serve org/model --host 127.0.0.1 --port 8000")
 
 
+def test_the_first_perf_is_the_users_then_the_learned_then_the_presets():
+    model = {"MODEL_NAME": "org/model"}
+    assert build("vllm", model).server.initial_perf == 1000.0
+    assert build("vllm", model | {"STOKER_PERF": "640"}).server.initial_perf == 640.0
+    assert build("vllm", model | {"STOKER_PERF": "640", "MODEL_PERF": "0"}).server.initial_perf == 0.0
+
+
 def test_routes_can_be_added_with_rules():
     config = build(
         "http",

@@ -79,7 +79,7 @@ class PresetSettings:
             args=args,
             command=read.words("MODEL_COMMAND"),
             cache=variables.get("MODEL_CACHE", "").strip(),
-            perf=read.number("MODEL_PERF"),
+            perf=read.number("MODEL_PERF") if variables.get("MODEL_PERF") else read.number("STOKER_PERF"),
             startup_seconds_max=read.number("MODEL_STARTUP_SECONDS") or STARTUP_SECONDS_MAX,
             log_file=variables.get("MODEL_LOG", "").strip() or "model.log",
             health_path=variables.get("MODEL_HEALTH_ENDPOINT", "").strip(),
