@@ -21,6 +21,7 @@ from activities.messages import (
     launch_label,
 )
 from activities.offers import trimmed
+from activities.saved_logs import LINES_MAX, SavedLogs
 from activities.secrets import DeploymentSecrets
 from activities.signing import report_address, sealed_signing_key
 from controller.effects import CreatedInstance, FoundOffers, ListedInstances
@@ -35,6 +36,7 @@ _STATUS_MESSAGE_CHARS_MAX = 200
 _PORTS_MAX = 32
 SHOWS_MAX = 32
 """Instances looked up by id after one listing. Doubled: missing instances are checked faster, with more calls."""
+_LOG_SECONDS_MAX = 10.0
 _HEARTBEAT_SECONDS = 5.0
 """Most listings finish before the first heartbeat, which Temporal Cloud would bill as an action."""
 
@@ -42,9 +44,13 @@ _HEARTBEAT_SECONDS = 5.0
 class MarketActivities:
     """Operations of a deployment on its marketplace. They fail with ApplicationError; `type` names the MarketError."""
 
-    def __init__(self, market: Market, secrets: DeploymentSecrets) -> None:
+    def __init__(
+        self, market: Market, secrets: DeploymentSecrets, saved_logs: SavedLogs | None = None
+    ) -> None:
+        """`saved_logs`: where the last lines of an instance go before it is rebooted or destroyed; None: nowhere."""
         self._market = market
         self._secrets = secrets
+        self._saved_logs = saved_logs
         self._lookups = itertools.count()
 
     @activity.defn
@@ -90,6 +96,7 @@ class MarketActivities:
     @activity.defn
     async def reboot_instance(self, asked: OnInstance) -> None:
         """Restart the instance's container."""
+        await self._save_log(asked.instance_id)
         with converted_errors(self._secrets):
             await self._market.reboot(asked.instance_id)
 
@@ -102,6 +109,7 @@ class MarketActivities:
         with converted_errors(self._secrets):
             ids = [asked.instance_id] if asked.instance_id is not None else await self._labelled(asked.label)
             for instance_id in ids:
+                await self._save_log(instance_id)
                 await self._market.destroy(instance_id)
             left = [instance_id for instance_id in ids if await self._exists(instance_id)]
         if left:
@@ -183,6 +191,22 @@ class MarketActivities:
         except MarketError as error:
             _log.warning("bills_not_read", prefix=asked.prefix, reason=self._secrets.redact(str(error)))
             return None
+
+    async def _save_log(self, instance_id: int) -> None:
+        """Save the last lines before they are lost. No fault and no slow marketplace delays the operation for long."""
+        if self._saved_logs is None:
+            return
+        try:
+            async with asyncio.timeout(_LOG_SECONDS_MAX):
+                instance = await self._market.show(instance_id)
+                text = await self._market.logs(instance_id, tail=LINES_MAX)
+            await asyncio.to_thread(
+                self._saved_logs.save, instance_id, instance.label or "", self._secrets.redact(text)
+            )
+        except (MarketError, TimeoutError, OSError) as fault:
+            _log.info(
+                "log_not_saved", instance_id=instance_id, error=str(fault)[:200] or type(fault).__name__
+            )
 
     async def _labelled(self, label: str) -> list[int]:
         return [i.id for i in await self._market.labelled([label])] if label else []

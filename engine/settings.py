@@ -114,6 +114,8 @@ class EngineSettings:
     """Additional host names that are accepted in the `Host` field, besides IP addresses and that of `public_url`."""
     worker_ssl_context: ssl.SSLContext | None = None
     """TLS context with which the OpenAI proxy verifies workers; None: the system's certificate authorities."""
+    saved_logs_dir: Path | None = None
+    """The folder in which Temporal workers save logs of released instances; None: only live logs are shown."""
     dashboard_url: str = ""
     """URL of the dashboard for browsers, which `stoker open` opens; empty: none."""
     worker_package: WorkerPackage | None = None

@@ -373,6 +373,11 @@ class DevSettings(StrictModel):
             return f"http://127.0.0.1:{self.host_market.port}"
         return self.market.url
 
+    @property
+    def saved_logs_dir(self) -> Path:
+        """The folder with the last log lines of instances that were rebooted or destroyed."""
+        return self.state_dir / "instance-logs"
+
     def market_client(self, key: str) -> VastMarket:
         """A client of the marketplace with this API key.
 

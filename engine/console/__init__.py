@@ -21,13 +21,14 @@ def add_console(app: web.Application, engine: Engine) -> None:
     """Add the console's routes to the application."""
     workflows = EndpointWorkflows(engine)
     market = MarketApi(engine)
+    logs = LogsApi(engine, workflows)
     offers = OffersApi(engine, market)
     for api in (
         EndpointsApi(engine, workflows),
         KeysApi(engine, workflows),
         WorkergroupsApi(engine, workflows, market, offers),
         WorkersApi(engine, workflows),
-        LogsApi(engine, workflows),
+        logs,
         UsersApi(engine),
         OverviewApi(engine),
         market,
@@ -36,3 +37,4 @@ def add_console(app: web.Application, engine: Engine) -> None:
     ):
         app.add_routes(routes_of(api))
     app.cleanup_ctx.append(market.open_session)
+    app.cleanup_ctx.append(logs.open_market)

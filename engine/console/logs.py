@@ -1,10 +1,15 @@
 """`/get_endpoint_logs/` and related calls: the decision log as text, in four levels of detail."""
 
+import asyncio
+import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
+from activities.messages import read_label
+from activities.saved_logs import LINES_MAX, SavedLog, SavedLogs
 from engine.api.parsing import answer, read_object
 from engine.console.endpoint_workflows import EndpointWorkflows
 from engine.console.endpoints import read_tail
@@ -12,9 +17,14 @@ from engine.console.workers import endpoint_of, positive_int
 from engine.engine import Engine
 from engine.openapi import shapes
 from engine.openapi.declarations import ACCOUNT, BODY, TEMPORAL, ok
+from engine.routing.endpoint import Endpoint
+from market.port import MarketError
+from market.vast.client import VastMarket
 from stoker_wire.control import QUERY_DECISIONS
 from stoker_wire.messages import DecisionLine
 from stoker_wire.openapi import handles
+from stoker_wire.parsing.numbers import read_whole
+from stoker_wire.problem import Problem
 
 LEVELS = ("info0", "info1", "trace", "debug")
 """By `DecisionLine.level`; each level includes the less detailed ones."""
@@ -26,6 +36,16 @@ class LogsApi:
     def __init__(self, engine: Engine, workflows: EndpointWorkflows) -> None:
         self._engine = engine
         self._workflows = workflows
+        self._market: VastMarket | None = None
+
+    async def open_market(self, _: web.Application) -> AsyncIterator[None]:
+        """Keep the connection to the marketplace open while the application runs."""
+        settings = self._engine.settings
+        if settings.market_url:
+            self._market = VastMarket(settings.market_url, settings.market_key)
+        yield
+        if self._market is not None:
+            await self._market.close()
 
     @handles(
         "POST /get_endpoint_logs/",
@@ -60,6 +80,67 @@ class LogsApi:
         endpoint = self._engine.directory.of_group(group_id, owner)
         lines = await self._workflows.query(endpoint, QUERY_DECISIONS, read_tail(body.get("tail")))
         return answer(render_levels([line for line in _parse(lines) if line.workergroup_id == group_id]))
+
+    @handles(
+        "POST /get_worker_logs/",
+        tag="fleet",
+        security=ACCOUNT,
+        body=shapes.NamedWorker,
+        replies=ok(shapes.WorkerLog),
+        refuses=(*BODY, *TEMPORAL),
+    )
+    async def of_worker(self, request: web.Request) -> web.Response:
+        """The last lines of a worker's machine: start script and model server. After its end, the saved lines."""
+        body = await read_object(request)
+        owner = self._engine.accounts.authenticate(request, body)
+        endpoint = await endpoint_of(self._engine, body, owner)
+        instance_id = _instance_id(endpoint, body.get("worker"))
+        tail = min(read_tail(body.get("tail")), LINES_MAX)
+        fault = ""
+        if self._market is not None and any(w.instance_id == instance_id for w in endpoint.workers.values()):
+            try:
+                text = await self._market.logs(instance_id, tail=tail)
+                return answer({"success": True, "live": True, "at": time.time(), "log": text})
+            except MarketError as caught:
+                fault = str(caught)
+        saved = await asyncio.to_thread(self._saved, endpoint, instance_id)
+        if saved is not None:
+            lines = "\n".join(saved.text.splitlines()[-tail:])
+            return answer({"success": True, "live": False, "at": saved.at, "log": lines})
+        raise Problem(
+            404,
+            "no_such_log",
+            f"there is no log of instance {instance_id}"
+            + (f": {fault}" if fault else "; logs of released instances are saved by the Temporal worker"),
+        )
+
+    def _saved(self, endpoint: Endpoint, instance_id: int) -> SavedLog | None:
+        """The saved log, if the instance belonged to this endpoint."""
+        folder = self._engine.settings.saved_logs_dir
+        saved = SavedLogs(folder).read(instance_id) if folder is not None else None
+        named = read_label(saved.label) if saved is not None else None
+        return saved if named is not None and named[0] == endpoint.name else None
+
+
+def _instance_id(endpoint: Endpoint, worker: object) -> int:
+    """The instance of a worker that is given by its instance id or its launch id.
+
+    Raises:
+        Problem: 400, neither.
+    """
+    if isinstance(worker, int) and not isinstance(worker, bool) and worker > 0:
+        return worker
+    for known in endpoint.workers.values():
+        if isinstance(worker, str) and worker and known.launch_id.startswith(worker) and known.instance_id:
+            return known.instance_id
+    number = read_whole(worker) if isinstance(worker, str) else None
+    if number:
+        return number
+    raise Problem(
+        400,
+        "invalid_args",
+        f"worker: should be an instance id, or a launch id of this endpoint (got {worker!r:.40})",
+    )
 
 
 def render_levels(lines: list[DecisionLine]) -> dict[str, str]:

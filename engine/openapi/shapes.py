@@ -69,6 +69,12 @@ class NamedEndpoint(Keyed):
     """Number of log lines, at most 1000."""
 
 
+class NamedWorker(NamedEndpoint):
+    """A worker of an endpoint, by the id of its instance or by its launch id."""
+
+    worker: int | str
+
+
 class NamedWorkergroup(Keyed):
     """A workergroup by `id`."""
 
@@ -332,6 +338,17 @@ class UpdateCancelled(Said):
 
     success: Literal[True]
     cancelled: Literal[True]
+
+
+class WorkerLog(Said):
+    """The last lines of a worker's machine."""
+
+    success: Literal[True]
+    live: bool
+    """False: saved before the instance was rebooted or destroyed."""
+    at: float
+    """When the lines were read, Unix seconds."""
+    log: str
 
 
 class Logs(Said):

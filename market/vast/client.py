@@ -27,6 +27,7 @@ from market.vast.errors import About, failure, no_answer
 from stoker_wire.market import Charge, Instance, Offer, Template
 from stoker_wire.parsing.strict_json import NotJson, parse_answer
 from stoker_wire.security.loopback import is_loopback
+from stoker_wire.security.redaction import redact, secret_values
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,13 @@ LOG_TRIES = 30
 LOG_PAUSE_SECONDS = 0.3
 HOSTED_LOG_ORIGINS = ("https://s3.amazonaws.com",)
 """Origins of the hosted marketplace's logs. Other result addresses are refused: they could point into this network."""
+
+
+def _environment(row: Mapping[str, Any]) -> dict[str, str]:
+    """The environment in an instance's row, `extra_env`: a list of pairs."""
+    pairs = row.get("extra_env")
+    found = pairs if isinstance(pairs, list) else []
+    return {str(pair[0]): str(pair[1]) for pair in found if isinstance(pair, list | tuple) and len(pair) == 2}
 
 
 def _client(*, trust_env: bool, **options: Any) -> httpx.AsyncClient:
@@ -186,6 +194,9 @@ class VastMarket(Market):
     async def show(self, instance_id: int) -> Instance:
         """The instance's current state."""
         doing = f"show of instance {instance_id}"
+        return read_row(Instance, await self._row(instance_id, doing), doing)
+
+    async def _row(self, instance_id: int, doing: str) -> Mapping[str, Any]:
         answer = await self._call(
             "GET",
             f"/api/v0/instances/{instance_id}/",
@@ -198,7 +209,7 @@ class VastMarket(Market):
             raise InstanceGone(f"{doing}: there is no such instance")
         if not isinstance(row, Mapping):
             raise Unavailable(f"{doing}: the answer has no instance")
-        return read_row(Instance, row, doing)
+        return row
 
     async def list(self, *, label_prefix: str = "") -> "list[Instance]":
         """All instances of the account whose label starts with the prefix. Concurrent calls share a listing."""
@@ -289,7 +300,7 @@ class VastMarket(Market):
         raise Refused(f"there is no template with {named}", code="no_such_template")
 
     async def logs(self, instance_id: int, *, tail: int = 200) -> str:
-        """The last `tail` lines of the instance's log."""
+        """The last `tail` lines of the instance's log, without the values of secrets in its environment."""
         doing = f"logs of instance {instance_id}"
         answer = await self._call(
             "PUT",
@@ -307,7 +318,8 @@ class VastMarket(Market):
                 await asyncio.sleep(LOG_PAUSE_SECONDS)
             text = await self._fetch(address, doing)
             if text is not None:
-                return "\n".join(text.splitlines()[-tail:])
+                secrets = secret_values(_environment(await self._row(instance_id, doing)))
+                return redact("\n".join(text.splitlines()[-tail:]), secrets)
         raise Unavailable(f"{doing}: the log did not appear in {LOG_TRIES * LOG_PAUSE_SECONDS:.0f} s")
 
     async def close(self) -> None:

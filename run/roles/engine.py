@@ -53,6 +53,7 @@ async def run_engine(settings: DevSettings) -> None:
         allowed_hosts=settings.engine.allowed_hosts,
         timing=Timing(memo_trust_seconds=math.inf if trust is None else trust),
         limits=limits_of(settings.engine.limits),
+        saved_logs_dir=settings.saved_logs_dir,
         dashboard_url=settings.dashboard.url or "",
         worker_package=worker_package(),
         market_url=settings.market_url,

@@ -8,6 +8,7 @@ import structlog
 
 from activities.instances import MarketActivities
 from activities.safety_nets import SafetyNets, ensure_sweep
+from activities.saved_logs import SavedLogs
 from activities.secrets import DeploymentSecrets
 from market.ownership import DeploymentMarket
 from run.gc_tuning import tune_garbage_collector
@@ -32,7 +33,7 @@ async def run_worker(settings: DevSettings) -> None:
     secrets = DeploymentSecrets(hmac_secret=keys.secret, named=keys.named, report_address=settings.engine.url)
     workers = build_workers(
         client,
-        MarketActivities(market, secrets),
+        MarketActivities(market, secrets, SavedLogs(settings.saved_logs_dir)),
         WorkerSettings(
             market_calls_per_second=settings.market.calls_per_second_max, version=settings.worker.version()
         ),

@@ -157,14 +157,14 @@ async def test_a_recycle_begins_with_an_empty_disk(bench, tools):
 
 async def test_an_updated_template_takes_effect_at_the_next_start_and_keeps_what_the_launch_gave(bench):
     instance_id = await bench.rent(
-        template_hash="server", env={"MASTER_TOKEN": "own-token", "-p 3000:3000": "1"}
+        template_hash="server", env={"GIVEN": "by the launch", "-p 3000:3000": "1"}
     )
     await bench.reaches(instance_id, "running")
     await bench.http.post(
         "/api/v0/template/",
         json={
             "name": "new",
-            "onstart": "echo $MASTER_TOKEN from $FROM; exec sleep 1000",
+            "onstart": "echo $GIVEN from $FROM; exec sleep 1000",
             "env": "-e FROM=new",
         },
     )
@@ -172,7 +172,7 @@ async def test_an_updated_template_takes_effect_at_the_next_start_and_keeps_what
     await bench.market.update_template(instance_id, Launch(label="", template_hash=newest["hash_id"]))
     assert bench.host.instances[instance_id].process.alive
     await bench.market.reboot(instance_id)
-    await bench.printed(instance_id, "own-token from new")
+    await bench.printed(instance_id, "by the launch from new")
 
 
 async def test_an_instance_created_stopped_waits_to_be_started(bench):

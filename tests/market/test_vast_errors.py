@@ -280,9 +280,20 @@ async def test_logs_are_fetched_without_the_key_and_as_soon_as_they_are_there():
         said(200, {"success": True, "result_url": "http://market.test/logs/1"}),
         httpx.Response(404),
         httpx.Response(200, text="one\ntwo\nthree\n"),
+        said(200, {"instances": {"id": 7}}),
     )
     assert await market.logs(7, tail=2) == "two\nthree"
     assert "Authorization" not in seen[1].headers
+
+
+async def test_a_log_has_no_secret_of_the_instances_environment():
+    environment = [["HF_TOKEN", "hf_0123456789"], ["MODEL", "small-model"], ["odd"], 7]
+    market, _ = market_of(
+        said(200, {"success": True, "result_url": "http://market.test/logs/1"}),
+        httpx.Response(200, text="login with hf_0123456789 for small-model"),
+        said(200, {"instances": {"id": 7, "extra_env": environment}}),
+    )
+    assert await market.logs(7) == "login with *** for small-model"
 
 
 @pytest.mark.parametrize("base", ["market.test", "ftp://market.test", "http://", "http://a@b", ""])

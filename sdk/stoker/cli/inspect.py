@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -9,9 +11,20 @@ import typer
 
 from stoker.cli.context import ENDPOINT_HELP, AsJson, EndpointArgument, WorkergroupOption, run
 from stoker.cli.fields import DECISION_COLUMNS, WORKER_COLUMNS, decision_rows, describe, mapping, worker_rows
-from stoker.cli.output import console, make_table, print_json, print_lines, print_table
+from stoker.cli.output import (
+    console,
+    format_time,
+    make_table,
+    print_json,
+    print_lines,
+    print_notice,
+    print_table,
+)
 from stoker.client import Serverless
 from stoker.management.records import Logs, WorkerRecord
+
+FOLLOW_SECONDS = 2.0
+"""Interval of --follow. Doubled: half the calls of the marketplace, and lines that appear later."""
 
 
 def _one_of(endpoint: str | None, workergroup: int | None) -> None:
@@ -46,10 +59,22 @@ def logs(
     workergroup: WorkergroupOption = None,
     level: Annotated[int, typer.Option(min=0, max=3, help="Detail: 0 for operators … 3 everything.")] = 0,
     tail: Annotated[int | None, typer.Option(min=1, help="Only the last lines.")] = None,
+    worker: Annotated[
+        str | None,
+        typer.Option(
+            "--worker", "-w", help="The log of this worker's machine: its instance id or launch id."
+        ),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines until Ctrl-C.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The log of an endpoint, or of a workergroup."""
+    """The decision log of an endpoint or workergroup; with --worker, the log of a machine, also after its end."""
     _one_of(endpoint, workergroup)
+    if worker is not None or follow:
+        if endpoint is None or worker is None:
+            raise typer.BadParameter("--worker needs ENDPOINT, and --follow needs --worker")
+        _worker_log(context, endpoint, worker, tail=tail or 200, follow=follow, as_json=as_json)
+        return
 
     async def work(client: Serverless) -> Logs:
         if workergroup is not None:
@@ -61,6 +86,41 @@ def logs(
         print_json(found.as_json())
     else:
         print_lines(found.level(level))
+
+
+def _worker_log(
+    context: typer.Context, endpoint: str, worker: str, *, tail: int, follow: bool, as_json: bool
+) -> None:
+    async def work(client: Serverless) -> None:
+        number = (await client.endpoints.get(endpoint)).id
+        shown: list[str] = []
+        while True:
+            found = await client.endpoints.worker_log(number, worker, tail=tail)
+            if as_json:
+                print_json(found)
+                return
+            lines = str(found.get("log") or "").splitlines()
+            print_lines("\n".join(new_lines(shown, lines)))
+            if not found.get("live"):
+                print_notice(
+                    f"saved at {format_time(found.get('at'))} UTC, before it was rebooted or destroyed"
+                )
+                return
+            if not follow:
+                return
+            shown = lines
+            sys.stdout.flush()
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+    run(context, work, patient=follow)
+
+
+def new_lines(shown: list[str], found: list[str]) -> list[str]:
+    """The lines of `found` that follow those already shown: both are the end of one growing log."""
+    for overlap in range(min(len(shown), len(found)), 0, -1):
+        if shown[-overlap:] == found[:overlap]:
+            return found[overlap:]
+    return found
 
 
 def decisions(

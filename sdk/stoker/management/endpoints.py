@@ -113,6 +113,19 @@ class Endpoints(ConsoleApi):
         """The log of an endpoint; `tail`: only the last lines of each level."""
         return await self._post_for_logs("/get_endpoint_logs/", await self._id(endpoint), tail)
 
+    async def worker_log(self, endpoint: str | int, worker: str | int, *, tail: int = 200) -> dict[str, Any]:
+        """The last lines of a worker's machine: `log`, `live`, `at`. After its end, the saved lines.
+
+        Args:
+            worker: the id of its instance, or its launch id.
+
+        Raises:
+            NotFound: no log of this worker exists.
+        """
+        body = {"id": await self._id(endpoint), "worker": worker, "tail": tail}
+        answer = await self._call("POST", "/get_worker_logs/", body, what=str(worker))
+        return answer if isinstance(answer, dict) else {}
+
     async def status(self, endpoint: str | int) -> dict[str, Any]:
         """Load against capacity, the queue, the workers, and why requests wait."""
         return await self._get_page(endpoint, "status")

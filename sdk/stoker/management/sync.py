@@ -57,6 +57,10 @@ class SyncEndpoints:
         """The log of an endpoint."""
         return self._loop.run(self._endpoints.logs(endpoint, tail=tail))
 
+    def worker_log(self, endpoint: str | int, worker: str | int, *, tail: int = 200) -> dict[str, Any]:
+        """The last lines of a worker's machine."""
+        return self._loop.run(self._endpoints.worker_log(endpoint, worker, tail=tail))
+
     def status(self, endpoint: str | int) -> dict[str, Any]:
         """Load against capacity, the queue, the workers, and why requests wait."""
         return self._loop.run(self._endpoints.status(endpoint))

@@ -4,6 +4,7 @@ import json
 import time
 from typing import Any
 
+from stoker.cli.inspect import new_lines
 from stoker.transport import version
 from tests.sdk.peers import json_reply, problem
 
@@ -130,3 +131,33 @@ def test_a_wrong_key_is_one_finding(peers, stoker):
     assert shown.exit_code == 1
     assert shown.stdout.count("FAIL") == 1
     assert "STOKER_API_KEY" in shown.stdout
+
+
+def test_the_log_of_a_machine_is_printed_without_control_characters(peers, stoker):
+    peers.console_replies["POST", "/get_worker_logs/"] = json_reply(
+        {"success": True, "live": True, "at": time.time(), "log": "loading\n\x1b[31mout of memory"}
+    )
+    shown = stoker("logs", "llm", "--worker", "0a1b")
+    assert shown.stdout == "loading\n\\x1b[31mout of memory\n"
+
+
+def test_the_saved_log_of_a_released_machine_says_when_it_was_saved(peers, stoker):
+    peers.console_replies["POST", "/get_worker_logs/"] = json_reply(
+        {"success": True, "live": False, "at": 1_800_000_000.0, "log": "bye"}
+    )
+    shown = stoker("logs", "llm", "--worker", "10001", "--follow")
+    assert shown.stdout == "bye\n"
+    assert "saved at 2027-01-15 08:00:00 UTC" in shown.stderr
+
+
+def test_following_prints_each_line_once():
+    assert new_lines([], ["a", "b"]) == ["a", "b"]
+    assert new_lines(["a", "b"], ["a", "b", "c"]) == ["c"]
+    assert new_lines(["a", "b", "c"], ["b", "c", "d"]) == ["d"]
+    assert new_lines(["a"], ["x", "y"]) == ["x", "y"]
+    assert new_lines(["a", "a"], ["a", "a"]) == []
+
+
+def test_a_worker_without_an_endpoint_is_wrong_use(stoker):
+    assert stoker("logs", "--workergroup", "5", "--worker", "1").exit_code == 2
+    assert stoker("logs", "llm", "--follow").exit_code == 2
