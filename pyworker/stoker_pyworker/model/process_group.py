@@ -10,8 +10,8 @@ MARK = "STOKER_MODEL_SERVER_OF"
 
 
 def own_mark() -> str:
-    """The mark of this process: its id and start time, so that a reused id is another mark."""
-    return f"{os.getpid()}-{_start_time(os.getpid())}"
+    """The mark of this process: its id, start time and namespace, so that a reused id is another mark."""
+    return f"{os.getpid()}-{_start_time(os.getpid())}-{_namespace()}"
 
 
 def marked(mark: str) -> list[int]:
@@ -20,8 +20,12 @@ def marked(mark: str) -> list[int]:
 
 
 def abandoned() -> list[int]:
-    """Processes of model servers whose worker has ended without stopping them."""
-    return [pid for pid, mark in _marks() if not _alive(mark)]
+    """Processes of model servers whose worker has ended without stopping them.
+
+    A worker outside of containers sees their processes, but ids of their workers mean nothing to it.
+    """
+    own = _namespace()
+    return [pid for pid, mark in _marks() if mark.rpartition("-")[2] == own and not _alive(mark)]
 
 
 def kill(pids: list[int], number: signal.Signals = signal.SIGKILL) -> None:
@@ -66,8 +70,16 @@ def _marks() -> list[tuple[int, str]]:
 
 
 def _alive(mark: str) -> bool:
-    pid, _, started = mark.partition("-")
-    return pid.isdigit() and _start_time(int(pid)) == started
+    pid, started = mark.split("-")[:2]
+    return not pid.isdigit() or _start_time(int(pid)) == started
+
+
+def _namespace() -> str:
+    """Id of the process namespace; empty if unknown."""
+    try:
+        return str(os.stat("/proc/self/ns/pid").st_ino)  # noqa: PTH116
+    except OSError:
+        return ""
 
 
 def _start_time(pid: int) -> str:

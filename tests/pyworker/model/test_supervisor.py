@@ -209,16 +209,23 @@ async def test_a_port_that_another_process_keeps_is_an_error(run, port):
 
 
 async def test_a_server_that_an_ended_worker_left_behind_is_found():
-    mark = "1-999999999999"  # the process 1 has another start time
+    *_, namespace = process_group.own_mark().split("-")
+    mark = f"1-999999999999-{namespace}"  # the process 1 has another start time
+    container = await asyncio.create_subprocess_exec(
+        "sleep", "600", env={**os.environ, process_group.MARK: "1-999999999999-7"}
+    )
     left = await asyncio.create_subprocess_exec("sleep", "600", env={**os.environ, process_group.MARK: mark})
     try:
         await until(lambda: left.pid in process_group.abandoned())
         assert process_group.own_mark() not in process_group.abandoned()
         process_group.kill(process_group.abandoned())
         assert await left.wait() == -signal.SIGKILL
+        assert container.returncode is None
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            left.kill()
+        for each in (left, container):
+            with contextlib.suppress(ProcessLookupError):
+                each.kill()
+            await each.wait()
 
 
 def test_the_log_file_is_bounded_and_the_tail_is_clean(tmp_path):

@@ -11,7 +11,7 @@ GATED = FailureCause(
 UNKNOWN_MODEL = FailureCause(
     name="unknown_model",
     pattern=r"RepositoryNotFoundError|Repository Not Found for url|is not a valid model identifier"
-    r"|HFValidationError|Repo id must|does not appear to have a file named config\.json|EntryNotFoundError"
+    r"|HFValidationError|Repo id must|does not appear to have a file named config\.json|\bEntryNotFoundError"
     r"|failed to open GGUF file|Model path does not exist|model '[^']*' not found|pull model manifest: file does not exist",
     sentence="there is no such model: correct MODEL_NAME, or set HF_TOKEN if the repository is private",
     final=True,
@@ -74,7 +74,7 @@ SHARED_MEMORY = FailureCause(
 NETWORK = FailureCause(
     name="network",
     pattern=r"Temporary failure in name resolution|NameResolutionError|couldn't connect to .*huggingface|Connection timed out"
-    r"|Max retries exceeded with url|LocalEntryNotFoundError",
+    r"|Max retries exceeded with url|LocalEntryNotFoundError|We couldn't connect to 'https",
     sentence="the weights could not be downloaded, because the machine's network failed",
 )
 ACCESS = FailureCause(
