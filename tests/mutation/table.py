@@ -60,13 +60,13 @@ def write_table(root: Path, folder: Path) -> None:
 
 
 def read(target: Target, folder: Path) -> Result | None:
-    """The results of the target's session; None if it has none."""
+    """The results of the target's session; None if it is not complete."""
     path, note = folder / f"{target.name}.sqlite", folder / f"{target.name}.json"
     if not path.exists() or not note.exists():
         return None
     session = WorkDB(path, WorkDB.Mode.open)
     run = judged(session)
-    if not run:
+    if not run or session.pending_work_items:
         return None
     left_out = sum(result.output == NOT_SAMPLED for _, result in session.results)
     named: dict[Equivalent, int] = defaultdict(int)
