@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stoker_pyworker.model.process_group import MARK
+from stoker_pyworker.model.server.process_group import MARK
 from tests.system.conftest import QUICK, until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]

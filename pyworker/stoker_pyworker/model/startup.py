@@ -17,8 +17,8 @@ from stoker_pyworker.model.health import HealthState
 from stoker_pyworker.model.model_process import ModelProcess
 from stoker_pyworker.model.readiness import LogWatch, Probe
 from stoker_pyworker.model.served_models import ServedModels
-from stoker_pyworker.model.server_metrics import ServerMetrics
-from stoker_pyworker.model.supervisor import ModelSupervisor
+from stoker_pyworker.model.server.server_metrics import ServerMetrics
+from stoker_pyworker.model.server.supervisor import ModelSupervisor
 from stoker_pyworker.proxy.routes import RouteIndex
 from stoker_pyworker.reporting.request_counts import RequestCounts
 from stoker_wire.security.loopback import is_loopback

@@ -16,7 +16,7 @@ from stoker_pyworker.http.upstream_connection import UpstreamError
 from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.model.gpu import GpuReading, Gpus
 from stoker_pyworker.model.health import HealthState
-from stoker_pyworker.model.server_metrics import ModelReading
+from stoker_pyworker.model.server.server_metrics import ModelReading
 from stoker_pyworker.proxy.worker_queue import RunningRequest
 from stoker_pyworker.reporting.request_counts import RequestCounts, Totals
 from stoker_pyworker.ticket_clock import TicketClock

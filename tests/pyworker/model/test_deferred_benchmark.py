@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from stoker_pyworker import BenchmarkConfig, Body, Form, HandlerConfig, WorkerConfig
-from stoker_pyworker.model import deferred_benchmark, supervisor
+from stoker_pyworker.model import deferred_benchmark
 from stoker_pyworker.model.deferred_benchmark import TrafficRate
+from stoker_pyworker.model.server import supervisor
 from stoker_pyworker.server_config import ModelServerConfig
 from stoker_wire.workload import AudioWorkload, ConstantWorkload
 from tests.pyworker.harness import until

@@ -6,7 +6,7 @@ import pytest
 
 from stoker_pyworker import presets
 from stoker_pyworker.http.upstream_pool import UpstreamPool
-from stoker_pyworker.model.server_metrics import ServerMetrics
+from stoker_pyworker.model.server.server_metrics import ServerMetrics
 from stoker_wire.worker_status import WorkerStatus
 
 PAGES = {

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from stoker_pyworker import ConfigError, HandlerConfig, LogActionConfig, Worker, WorkerConfig
-from stoker_pyworker.model import process_group, supervisor
-from stoker_pyworker.model.output_log import OutputLog
+from stoker_pyworker.model.server import process_group, supervisor
+from stoker_pyworker.model.server.output_log import OutputLog
 from stoker_pyworker.server_config import FailureCause, ModelServerConfig
 from tests.pyworker.harness import handlers, until
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stoker_pyworker import presets
-from stoker_pyworker.model.failure_causes import CauseFinder
+from stoker_pyworker.model.server.failure_causes import CauseFinder
 from stoker_pyworker.presets.base.causes import COMMON
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))

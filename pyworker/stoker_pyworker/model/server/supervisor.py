@@ -10,9 +10,9 @@ from pathlib import Path
 
 import structlog
 
-from stoker_pyworker.model import process_group
-from stoker_pyworker.model.failure_causes import CauseFinder
-from stoker_pyworker.model.output_log import OutputLog
+from stoker_pyworker.model.server import process_group
+from stoker_pyworker.model.server.failure_causes import CauseFinder
+from stoker_pyworker.model.server.output_log import OutputLog
 from stoker_pyworker.server_config import ModelServerConfig
 
 log = structlog.get_logger(room="model_server")
