@@ -287,7 +287,7 @@ def test_an_unknown_process_that_started_clearly_earlier_is_late():
     process, order = Process(id="a", started_at=NOW), DEFAULT_TUNING.process_order_seconds
     late = [
         process.is_late("b", at, reported_at=NOW, quiet_since=None)
-        for at in (NOW - order - 1, NOW - order + 1)
+        for at in (NOW - order - 1, NOW - order + 0.5)
     ]
     assert late == [True, False]
     assert not process.is_late("b", 0.0, reported_at=NOW, quiet_since=None), "its age is unknown"
