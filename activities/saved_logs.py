@@ -51,7 +51,7 @@ class SavedLogs:
         self._forget_oldest()
 
     def read(self, instance_id: int) -> SavedLog | None:
-        """The saved log of an instance; None: there is none."""
+        """The saved log of an instance; None: no log was saved."""
         try:
             return SavedLog(**json.loads(self._path(instance_id).read_text()))
         except (OSError, ValueError, TypeError):

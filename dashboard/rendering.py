@@ -106,7 +106,7 @@ def environment() -> jinja2.Environment:
 
 def rows(overview: dict[int, dict[str, Any]], windows: dict[int, list[Sample]], now: float) -> list[Row]:
     """The rows of the list, worst health first, then by name."""
-    order = {name: place for place, name in enumerate(reversed(HEALTH))}
+    order = {name: rank for rank, name in enumerate(reversed(HEALTH))}
     found = [
         Row(
             figures,

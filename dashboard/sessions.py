@@ -1,4 +1,4 @@
-"""Who is signed in: an account's key is exchanged for a cookie that scripts cannot read."""
+"""Signed-in browsers: an account's key is exchanged for a cookie that scripts cannot read."""
 
 import hashlib
 import hmac

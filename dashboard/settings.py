@@ -9,7 +9,7 @@ class DashboardSettings:
     """Where it listens, which engine it reads, and who may sign in. The repr omits the keys."""
 
     accounts: dict[str, str] = field(repr=False)
-    """Keys by account name: who may sign in, and whose endpoints are sampled."""
+    """Keys by account name. These accounts may sign in, and their endpoints are sampled."""
     engine_url: str
     """The engine as this process reaches it."""
     host: str = "127.0.0.1"

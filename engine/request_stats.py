@@ -48,11 +48,11 @@ class Histogram:
 
     def observe(self, seconds: float, request_idx: int = 0) -> None:
         """Count one duration, of this request if it is known."""
-        place = bisect_left(BUCKET_SECONDS, seconds)
-        self.counts[place] += 1
+        bucket = bisect_left(BUCKET_SECONDS, seconds)
+        self.counts[bucket] += 1
         self.seconds += seconds
         if request_idx:
-            self.last[place] = (request_idx, seconds)
+            self.last[bucket] = (request_idx, seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""The engine's metrics for Prometheus: what they are, and their text."""
+"""The engine's metrics for Prometheus: their declarations, and the text."""

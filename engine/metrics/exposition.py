@@ -67,15 +67,15 @@ def _histogram(
     for label, endpoint in subjects:
         histogram = family.read(endpoint)
         total = 0
-        for place, (count, bound) in enumerate(zip(histogram.counts, _BOUNDS, strict=True)):
+        for bucket, (count, bound) in enumerate(zip(histogram.counts, _BOUNDS, strict=True)):
             total += count
-            exemplar = _exemplar(histogram, place) if open_metrics else ""
+            exemplar = _exemplar(histogram, bucket) if open_metrics else ""
             yield f'{family.name}_bucket{{{label},le="{bound}"}} {total}{exemplar}\n'
         yield f"{family.name}_count{{{label}}} {total}\n{family.name}_sum{{{label}}} {_number(histogram.seconds)}\n"
 
 
-def _exemplar(histogram: Histogram, place: int) -> str:
-    last = histogram.last.get(place)
+def _exemplar(histogram: Histogram, bucket: int) -> str:
+    last = histogram.last.get(bucket)
     return "" if last is None else f' # {{request_id="{last[0]}"}} {_number(last[1])}'
 
 

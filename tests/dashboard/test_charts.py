@@ -1,4 +1,4 @@
-"""What a chart shows, and that no text of another machine becomes markup."""
+"""A chart shows every sample, and no text of another machine becomes markup."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The last day of an endpoint: what is kept, in which detail, and what a damaged file costs."""
+"""The last day of an endpoint: its detail, its bounds, and the effect of a damaged file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Who is signed in, and until when."""
+"""Sessions begin with a key and end in time."""
 
 from dashboard.sessions import (
     FAILURES_MAX,

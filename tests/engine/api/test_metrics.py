@@ -95,7 +95,7 @@ def test_a_histogram_puts_each_duration_into_the_first_bucket_that_holds_it(valu
     for value in values:
         histogram.observe(value)
     below = [sum(value <= bound for value in values) for bound in BUCKET_SECONDS]
-    assert [sum(histogram.counts[: place + 1]) for place in range(len(BUCKET_SECONDS))] == below
+    assert [sum(histogram.counts[: bucket + 1]) for bucket in range(len(BUCKET_SECONDS))] == below
     assert sum(histogram.counts) == len(values)
 
 
