@@ -63,6 +63,7 @@ def demo(
     chaos: Annotated[bool, typer.Option(help="Kill the worker, the engine and a PyWorker.")] = False,
     state_dir: Annotated[Path, typer.Option(help="Emptied at the start.")] = Path(".demo"),
     picture: Annotated[Path, typer.Option(help="PNG or SVG to draw.")] = Path(".demo/demo.png"),
+    keep: Annotated[bool, typer.Option("--keep", help="Wait for Enter before the end.")] = False,
 ) -> None:
     """Scale from zero workers to a burst and back to zero on this machine, in under three minutes."""
     from run.demo.scenario import run_demo  # noqa: PLC0415
@@ -70,7 +71,9 @@ def demo(
     _run(
         "demo",
         config,
-        lambda settings: run_demo(settings, state_dir=state_dir.resolve(), chaos=chaos, picture=picture),
+        lambda settings: run_demo(
+            settings, state_dir=state_dir.resolve(), chaos=chaos, picture=picture, keep=keep
+        ),
         level="error",
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -46,8 +47,13 @@ WORKERGROUP: dict[str, Any] = {
 }
 
 
-async def run_demo(settings: DevSettings, *, state_dir: Path, chaos: bool, picture: Path) -> None:
+async def run_demo(
+    settings: DevSettings, *, state_dir: Path, chaos: bool, picture: Path, keep: bool = False
+) -> None:
     """Run the demo.
+
+    Args:
+        keep: before the endpoint is deleted, wait for Enter, so that its page on the dashboard can be looked at.
 
     Raises:
         CommandError: a request failed, or an expected state was not reached; exit code 1.
@@ -62,7 +68,7 @@ async def run_demo(settings: DevSettings, *, state_dir: Path, chaos: bool, pictu
     try:
         await stack.start()
         console.print(banner(stack))
-        await _run_scenario(stack, console, chaos=chaos, picture=picture)
+        await _run_scenario(stack, console, chaos=chaos, picture=picture, keep=keep)
     except TimeoutError as fault:
         raise CommandError(f"the demo did not finish: {fault}", exit_code=1) from fault
     finally:
@@ -70,7 +76,7 @@ async def run_demo(settings: DevSettings, *, state_dir: Path, chaos: bool, pictu
     console.print(f"done in {time.monotonic() - began:.0f} s; every process has ended")
 
 
-async def _run_scenario(stack: DevStack, console: Console, *, chaos: bool, picture: Path) -> None:
+async def _run_scenario(stack: DevStack, console: Console, *, chaos: bool, picture: Path, keep: bool) -> None:
     assert stack.keys is not None
     traffic = burst(requests=REQUESTS)
     record = Record()
@@ -81,6 +87,10 @@ async def _run_scenario(stack: DevStack, console: Console, *, chaos: bool, pictu
         made = await client.endpoints.create(ENDPOINT, **PARAMETERS)
         await client.workergroups.create(made.id, **WORKERGROUP)
         endpoint = await client.get_endpoint(ENDPOINT)
+        if (page := stack.settings.dashboard.url) is not None:
+            console.print(
+                f"watch it: {page}/endpoints/{made.id}?range=10m (sign in with {stack.keys.account_key})"
+            )
         async with (
             FleetSampler(client, made.id, record) as sampler,
             _decisions_on_timeout(client, made.id, console),
@@ -108,6 +118,9 @@ async def _run_scenario(stack: DevStack, console: Console, *, chaos: bool, pictu
             )
             costs = await client.endpoints.costs(made.id)
             decisions = await client.endpoints.decisions(made.id, tail=200)
+            if keep:
+                console.print("press Enter to delete the endpoint and end")
+                await asyncio.to_thread(sys.stdin.readline)
             sampler.start_phase("the endpoint is deleted: all instances are destroyed", "deleted")
             await client.endpoints.delete(made.id)
             left = await _until_released(stack)
