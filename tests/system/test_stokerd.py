@@ -183,6 +183,15 @@ async def test_a_proxy_of_the_environment_is_not_used_for_this_machine(stokerd, 
     assert await stokerd.interrupted() == 0
 
 
+@pytest.fixture
+def hangup_not_ignored():
+    """A suite that runs under `nohup` ignores SIGHUP, and children inherit that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup_not_ignored")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
 async def test_a_signal_ends_everything_in_order_when_the_output_has_no_reader(stokerd, number):
     """`stokerd dev 2>&1 | tee`: Ctrl-C ends tee first, and the terminal's end (SIGHUP) takes the reader along."""
