@@ -1,7 +1,10 @@
 """The reporter with a real engine and no worker: what it sends, and when it is due."""
 
 import asyncio
+import random
+import shutil
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -75,10 +78,22 @@ async def test_a_report_contains_the_state_and_the_changes_since_the_last_one(al
     loads = ("cur_load", "new_load", "rej_load", "cur_perf")
     assert [first[name] for name in loads] == [40.0, 52.0, 2.0, 12.0]
     assert [second[name] for name in loads] == [40.0, 4.0, 3.0, 4.0]
-    assert first["disk_usage"] > 0
-    assert abs(second["additional_disk_usage"]) < 1, "GiB since the report before"
+    assert first["cur_capacity"] == first["max_capacity"] == 0, "part of the protocol, and not used"
     assert first["uptime_seconds"] <= second["uptime_seconds"] < 600
     assert [item["request_idx"] for item in engine.finished] == [1, 2, 10, 1, 10]
+
+
+async def test_the_used_disk_is_reported_in_gib_with_its_growth(engine, monkeypatch):
+    disk = SimpleNamespace(used=1.25 * 2**30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: disk)
+    alone = Alone(engine.url)
+    disk.used = 1.5 * 2**30
+    await alone.reporter.report()
+    disk.used = 2.25 * 2**30
+    await alone.reporter.report()
+    alone.reporter.close()
+    names = ("disk_usage", "additional_disk_usage")
+    assert [[status[name] for name in names] for status in engine.statuses] == [[1.5, 0.25], [2.25, 0.75]]
 
 
 async def test_a_failed_report_loses_nothing(alone, engine):
@@ -208,12 +223,32 @@ async def test_the_loop_sends_a_last_report_and_ends(alone, engine):
     assert engine.total("cur_perf") == 5.0
 
 
+@pytest.mark.parametrize("failing", ["status", "finished"])
+async def test_the_pause_after_failures_doubles_up_to_eight_seconds(alone, engine, failing, monkeypatch):
+    pauses = []
+
+    async def pause(seconds):
+        pauses.append(seconds)
+        engine.failing = failing if len(pauses) < 7 else ""
+        if len(pauses) == 8:
+            alone.reporter.end()
+
+    monkeypatch.setattr(alone.reporter, "_pause", pause)
+    monkeypatch.setattr(random, "uniform", lambda low, high: (low + high) / 2)
+    engine.failing = failing
+    alone.ended(1.0)
+    await alone.reporter.run()
+    # three quarters of 0.5, 1, 2, 4, 8, 8, 8; then ten seconds after the report that arrived
+    assert pauses == [0.375, 0.75, 1.5, 3.0, 6.0, 6.0, 6.0, 10.0]
+
+
 async def test_without_an_address_there_are_no_reports():
     await Alone().reporter.run()
 
 
 def test_the_schedule_is_the_documented_one():
     assert (reports._BUSY_SECONDS, reports._CALM_SECONDS) == (1.0, 10.0)
+    assert reports._COALESCE_SECONDS == 0.03
     assert reports._BACKOFF_SECONDS == (0.5, 1.0, 2.0, 4.0, 8.0)
     assert 2 * reports._END_GAP_SECONDS == reports._ENDS_TOLD_SECONDS == 0.5, (
         "the gap, and as much for transport"
@@ -226,7 +261,7 @@ async def test_an_idle_reporter_pauses_until_it_is_asked(alone):
         await asyncio.sleep(0)
     assert not pause.done()
     alone.now.set()
-    await pause
+    await asyncio.wait_for(pause, 20.0)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0])
@@ -236,13 +271,23 @@ async def test_a_pause_that_is_over_does_not_wait(alone, seconds):
 
 
 @pytest.mark.parametrize("changed", [{"changed": True}, {}])
-async def test_a_busy_worker_is_reported_every_second_and_a_calm_one_is_not(alone, monkeypatch, changed):
+async def test_a_busy_worker_is_reported_every_second(alone, monkeypatch, changed):
     monkeypatch.setattr(reports, "_BUSY_SECONDS", 0.02)
     if not changed:
         alone.ended(1.0)  # not acknowledged yet
     alone.counts.changed = bool(changed)
-    await alone.reporter._pause(60.0)
+    began = time.monotonic()
+    async with asyncio.timeout(20.0):
+        await alone.reporter._pause(60.0)
+    assert time.monotonic() - began >= 0.02
     assert not alone.now.is_set(), "the time has passed, although nobody asked"
+
+
+async def test_a_worker_without_changes_is_not_reported_every_second(alone, monkeypatch):
+    monkeypatch.setattr(reports, "_BUSY_SECONDS", 0.01)
+    began = time.monotonic()
+    await alone.reporter._pause(0.1)
+    assert time.monotonic() - began >= 0.1
 
 
 @pytest.mark.parametrize(
