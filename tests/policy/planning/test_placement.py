@@ -53,6 +53,11 @@ def test_any_perf_counts_when_nothing_is_needed():
     assert taken(*listed, kinds=(FAST, SLOW), need=0.5) == [2, 1], "half a unit costs least on the cheap one"
 
 
+def test_the_last_offer_for_a_need_below_one_is_followed_by_the_best_of_all():
+    listed = (offer(1, "fast", 0.7), offer(2, "slow", 0.2), offer(3, "slow", 0.21))
+    assert taken(*listed, kinds=(FAST, SLOW), need=0.5) == [2, 1, 3]
+
+
 def test_perf_below_one_counts_like_any_other():
     small, tiny = kind("small", 0.8), kind("tiny", 0.4)
     assert taken(offer(1, "tiny", 0.3), offer(2, "small", 0.3), kinds=(small, tiny), need=0.4) == [1, 2]

@@ -13,6 +13,7 @@ from policy.state.plan import (
     Update,
 )
 from policy.state.worker import Drain, Goal, HostFailure
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (
     COLD,
@@ -21,6 +22,7 @@ from tests.policy.builders import (
     draining,
     endpoint,
     find_faults,
+    group,
     knows,
     offer,
     see,
@@ -112,6 +114,14 @@ def test_a_removal_while_metrics_are_missing_is_refused():
     crowded = replace(silent, config=endpoint(max_workers=1))
     assert faults(crowded, Destroy(launch_id="cold", reason=WHY)) == ()
     assert faults(replace(silent, config=endpoint(endpoint_state="stopped")), drain("w1")) == ()
+
+
+def test_a_worker_whose_update_fails_is_removed_although_metrics_are_missing():
+    often = DEFAULT_TUNING.update_attempts_max
+    for revision, failures, refused in ((1, often, False), (1, often - 1, True), (2, often, True)):
+        failing = worker("w1", revision=revision, failures=failures)
+        silent = see(failing, load=steady(0, until=NOW - 1000), workergroups=(group(revision=2),))
+        assert bool(faults(silent, drain("w1"))) is refused, (revision, failures)
 
 
 def test_capacity_is_not_added_to_an_endpoint_that_is_not_active():

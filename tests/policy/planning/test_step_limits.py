@@ -24,6 +24,36 @@ def test_a_worker_below_the_min_load_of_its_workergroup_is_not_enough():
     assert brief(decide(enough)) == []
 
 
+def test_min_load_of_one_workergroup_is_not_met_by_another():
+    groups = (group(1), group(2, min_load=150))
+    workers = [worker(f"w{number}") for number in range(3)]
+    workers += [
+        worker(f"v{number}", state, workergroup_id=2) for number, state in enumerate((S.READY, S.INACTIVE))
+    ]
+    assert brief(decide(see(*workers, load=steady(290), workergroups=groups))) == ["activate v1"]
+
+
+def test_workers_that_never_ran_and_broken_ones_are_released_by_their_price():
+    for prices in ((0.3, 0.5), (0.5, 0.3)):
+        created, broken = worker("c", S.CREATED, price=prices[0]), worker("e", S.ERROR, price=prices[1])
+        seen = see(created, broken, worker("w"), load=steady(90), config=endpoint(max_workers=2))
+        dearer = "c" if prices[0] > prices[1] else "e"
+        assert f"destroy {dearer}" in brief(decide(seen))
+
+
+def test_a_worker_in_its_retry_pause_is_looked_at_when_the_pause_ends():
+    seen = see(worker("w1", retry_at=NOW + 3), load=steady(95))
+    assert decide(seen).replan_at == NOW + 3
+
+
+def test_arrivals_are_averaged_over_the_time_that_a_request_may_take():
+    # requests of 2,000 load take 20 s at 100 load/s; the endpoint lets them wait for 10 s
+    seen = see(
+        worker("w1"), load=replace(steady(50), mean_cost=2000.0), config=endpoint(target_queue_time=10.0)
+    )
+    assert gather(seen, DEFAULT_TUNING).forecast.reason == "50 load/s in the last 30 s"
+
+
 def test_a_rolling_update_counts_the_workers_that_are_being_updated():
     ready = [worker(f"w{number}", revision=1) for number in range(8)]
     updating = worker("u", S.UPDATE_REBOOTING, revision=1, since=NOW - 5, operation="update")
