@@ -58,7 +58,7 @@ def _family(
             lines.append(
                 f"{name}{{{','.join(pairs)}}} {_number(value)}\n" if pairs else f"{name} {_number(value)}\n"
             )
-    return "".join(lines)
+    return "".join(lines) if len(lines) > 1 else ""  # a name without a sample says nothing
 
 
 def _histogram(

@@ -88,9 +88,7 @@ async def _run_scenario(stack: DevStack, console: Console, *, chaos: bool, pictu
         await client.workergroups.create(made.id, **WORKERGROUP)
         endpoint = await client.get_endpoint(ENDPOINT)
         if (page := stack.settings.dashboard.url) is not None:
-            console.print(
-                f"watch it: {page}/endpoints/{made.id}?range=10m (sign in with {stack.keys.account_key})"
-            )
+            console.print(f"watch it: {page}/endpoints/{made.id}?range=10m (sign in with the account key)")
         async with (
             FleetSampler(client, made.id, record) as sampler,
             _decisions_on_timeout(client, made.id, console),

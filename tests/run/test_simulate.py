@@ -122,7 +122,7 @@ def test_a_trace_that_cannot_be_used_is_one_sentence(tmp_path, content, said):
     [
         (("--perf", "0"), "perf: expected a number above 0, got 0"),
         (("--perf", "-5"), "perf: expected a number above 0"),
-        (("--perf", "nan"), "perf: expected a number above 0, got nan"),
+        (("--perf", "nan"), "expected a number, e.g. 12 or 0.5, not 'nan'"),
         (("--perf", "0.0001"), "perf has to be in the units of the trace's work"),
         (("--perf", "100", "--price", "0"), "price: expected a number above 0"),
         (("--perf", "100", "--queue", "0"), "queue: expected a number above 0"),

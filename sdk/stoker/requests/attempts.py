@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import httpx
 
-from stoker.engine import RATE_LIMIT_CODE, Engine, Outage, TransientEngineError
+from stoker.engine import RATE_LIMIT_CODE, Engine, Outage, TransientEngineError, problem_of
 from stoker.errors import MalformedAnswer, RequestTimedOut, StokerError, Unauthorised
 from stoker.requests.backoff import RetryPolicy, retry_after
 from stoker.requests.body import Body
@@ -22,8 +22,10 @@ from stoker.requests.error_class import AttemptError, ErrorKind, classify_answer
 from stoker.requests.progress import Progress, RequestStatus, Wait, wait_of
 from stoker.settings import check_url
 from stoker.transport import ConnectionPool, Reply
-from stoker_wire.route import Route, RouteRequest
+from stoker_wire.parsing.numbers import read_number
+from stoker_wire.route import COST_MAX, Route, RouteRequest
 from stoker_wire.security.fingerprint import fingerprint
+from stoker_wire.workload import WORKLOAD_HEADER
 
 T = TypeVar("T")
 
@@ -101,6 +103,7 @@ class RequestAttempts:
     _refusals: int = 0
     _failures: int = 0
     _tickets_refused: int = 0
+    _repriced: bool = False
 
     async def run(
         self, finish: Callable[[Reply, Placement], Awaitable[T]], *, timeout_seconds: float | None
@@ -156,6 +159,8 @@ class RequestAttempts:
                     if reply.response.is_success:
                         return await finish(reply, placement)
                     await reply.response.aread()
+                    if self._reprices(reply.response):
+                        continue
                     error = self._classify(reply.response)
                     pause_s = retry_after(
                         reply.response.headers.get("Retry-After"), seconds_max=self.policy.pause_seconds_max
@@ -175,6 +180,22 @@ class RequestAttempts:
         headers["Accept"] = self.accept
         url = placement.route.url + self.path
         return await self.workers.open("POST", url, content=content, headers=headers)
+
+    def _reprices(self, response: httpx.Response) -> bool:
+        """Whether the request is routed once more, as a new one, with the workload that the worker computed.
+
+        The worker refused it because its ticket allows less; no work was done and nobody failed.
+        """
+        code, _ = problem_of(response)
+        workload = read_number(response.headers.get(WORKLOAD_HEADER, ""))
+        if code != "ticket_cost_exceeded" or self.session is not None or self._repriced:
+            return False
+        if workload is None or not self.cost < workload <= COST_MAX:
+            return False
+        self._repriced = True
+        self.cost = workload
+        self.progress.request_idx = 0
+        return True
 
     def _classify(self, response: httpx.Response) -> AttemptError:
         return classify_answer(

@@ -346,7 +346,7 @@ async def test_foreign_instances_of_the_sweeps_memo_are_a_metric(bare_stage: Sta
             lambda: server.engine.endpoint_watcher.foreign is not None, "the engine reads the sweep's memo"
         )
         _, text = await bare_stage.call("GET", "/metrics", key=ALICE)
-        assert 'stoker_foreign_instances{owner="other"} 3.0' in text
-        assert 'stoker_foreign_instances{owner="none"} 1.0' in text
+        assert 'stoker_foreign_instances{owner="other"} 3' in text
+        assert 'stoker_foreign_instances{owner="none"} 1' in text
     finally:
         await sweep.terminate()

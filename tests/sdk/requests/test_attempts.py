@@ -32,6 +32,37 @@ async def test_a_waiting_request_polls_with_its_index_and_reports_the_reason(pee
     assert [route.body["request_idx"] for route in peers.route_calls] == [0, 1, 1]
 
 
+def too_small(workload: str):
+    return problem(
+        403, "ticket_cost_exceeded", "its ticket allows less; route again", **{"X-Stoker-Workload": workload}
+    )
+
+
+async def test_a_cost_below_the_workload_is_routed_once_more_with_the_workload(peers, endpoint):
+    peers.worker_replies.append(too_small("250.5"))
+    answer = await endpoint.request("/x", {}, cost=20)
+    assert answer.status == 200
+    first, second = (route.body for route in peers.route_calls)
+    assert (first["cost"], second["cost"]) == (20, 250.5)
+    # a new request: with the old index the engine would take the worker for a broken one
+    assert (second["request_idx"], second.get("failed_url", "")) == (0, "")
+
+
+@pytest.mark.parametrize("workload", ["", "nan", "-1", "1e300", "19"])
+async def test_a_workload_that_is_no_larger_number_is_the_error_of_the_worker(peers, endpoint, workload):
+    peers.worker_replies.append(too_small(workload))
+    with pytest.raises(stoker.ModelError, match="its ticket allows less"):
+        await endpoint.request("/x", {}, cost=20)
+    assert len(peers.route_calls) == 1
+
+
+async def test_a_worker_that_never_has_enough_is_asked_twice(peers, endpoint):
+    peers.worker_replies += [too_small("250"), too_small("500"), too_small("900")]
+    with pytest.raises(stoker.ModelError, match="its ticket allows less"):
+        await endpoint.request("/x", {}, cost=20)
+    assert len(peers.route_calls) == 2
+
+
 async def test_a_request_that_never_gets_a_worker_times_out_with_the_reason(peers, endpoint):
     peers.route_replies += [peers.wait("no_capacity", "no offer matches the search")] * 10_000
     with pytest.raises(stoker.RequestTimedOut, match="no offer matches the search") as caught:
