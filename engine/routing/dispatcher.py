@@ -9,7 +9,7 @@ from engine.request_stats import EndedRequest
 from engine.routing.client_keys import ClientKeyAccount
 from engine.routing.endpoint import Endpoint
 from engine.routing.request_queue import BreakSuspect, QueuedRequest
-from engine.routing.suspicion import Unserved
+from engine.routing.suspicion import FailedRequest, Unserved
 from engine.routing.worker import KnownWorker
 from engine.settings import Limits, Timing
 from policy.routing.affinity import affinity_point, owners
@@ -510,17 +510,19 @@ class Dispatcher:
             if now - each.at <= DEFAULT_TUNING.request_blame_seconds
         }
         breaks.unserved = {key: each for key, each in recent.items() if reports_ends and not each.reported}
-        requests = [each.request for key, each in recent.items() if key not in breaks.unserved]
+        requests: list[FailedRequest] = [
+            each.request for key, each in recent.items() if key not in breaks.unserved
+        ]
         for request_idx in () if reports_ends else held:
-            request = endpoint.assigned.get(request_idx)
-            if request is not None and request.worker is worker:
-                requests.append(request)
+            assigned = endpoint.assigned.get(request_idx)
+            if assigned is not None and assigned.worker is worker:
+                requests.append(assigned)
         for request in requests:
             self._count_break(endpoint, worker, request, now)
         self.serve_queue(endpoint, now)
 
     def _count_break(
-        self, endpoint: Endpoint, worker: KnownWorker, request: QueuedRequest, now: float
+        self, endpoint: Endpoint, worker: KnownWorker, request: FailedRequest, now: float
     ) -> None:
         record = endpoint.broken_requests.add(request.key, worker, now)
         if request.is_identified:
@@ -528,15 +530,17 @@ class Dispatcher:
         if request.worker is worker:
             return
         # The client asked again before the worker's report arrived.
-        if endpoint.assigned.get(request.request_idx) is request:
-            record.retry = request
-        elif endpoint.waiting.get(request.request_idx) is request and request.break_suspect is None:
+        assigned = endpoint.assigned.get(request.request_idx)
+        waiting = endpoint.waiting.get(request.request_idx)
+        if assigned is request:
+            record.retry = assigned
+        elif waiting is not None and waiting is request and waiting.break_suspect is None:
             for other in endpoint.workers.values():
-                if other is not worker and (left := other.breaks.unserved.get(request.key)) is not None:
-                    record.retry, request.break_suspect = request, BreakSuspect(other, left.at)
+                if other is not worker and (left := other.breaks.unserved.get(waiting.key)) is not None:
+                    record.retry, waiting.break_suspect = waiting, BreakSuspect(other, left.at)
 
     def _record_failed_request(
-        self, endpoint: Endpoint, worker: KnownWorker, request: QueuedRequest, now: float
+        self, endpoint: Endpoint, worker: KnownWorker, request: FailedRequest, now: float
     ) -> None:
         """The worker reports a failed request. Count it as a break if the worker just broke, else remember it."""
         if now - worker.breaks.at <= DEFAULT_TUNING.request_blame_seconds:
