@@ -9,6 +9,7 @@ NAMES = (
     "engine_route",
     "reaction",
     "temporal_actions",
+    "dashboard",
     "scaling_policy",
     "scale",
 )
