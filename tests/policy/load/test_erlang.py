@@ -1,6 +1,7 @@
 """The queueing model against closed forms and a simulated queue."""
 
 import heapq
+import math
 import random
 
 import pytest
@@ -25,7 +26,30 @@ def test_the_wait_is_zero_without_arrivals_and_for_missing_capacity() -> None:
 
 def test_the_mean_wait_of_one_worker_matches_m_m_1() -> None:
     # M/M/1, 0.5 requests/s of mean 1 s: W = rho / (mu - lambda) = 0.5 / 0.5 = 1 s
-    assert expected_wait(50, 100, perf=100, cost=100, spread=2, limit=10).mean_seconds == pytest.approx(1.0)
+    found = expected_wait(50, 100, perf=100, cost=100, spread=2, limit=4)
+    assert found.mean_seconds == pytest.approx(1.0)
+    assert found.late_share == pytest.approx(0.5 * math.exp(-0.5 * 4))
+    # M/D/1 waits half as long
+    assert expected_wait(50, 100, perf=100, cost=100, spread=1, limit=4).mean_seconds == pytest.approx(0.5)
+
+
+def test_the_wait_is_unknown_without_perf_or_cost() -> None:
+    for perf, cost in ((0.0, 10.0), (10.0, 0.0), (-1.0, 10.0), (10.0, -1.0)):
+        found = expected_wait(50, 100, perf=perf, cost=cost, spread=2, limit=10)
+        assert (found.mean_seconds, found.late_share) == (0.0, 0.0)
+    # below one: the same as a hundred times all of it
+    small = expected_wait(0.4, 0.8, perf=0.8, cost=0.8, spread=2, limit=4)
+    assert small.mean_seconds == pytest.approx(1.0)
+
+
+def test_the_number_of_workers_is_at_least_one_and_bounded() -> None:
+    assert expected_wait(50, 100, perf=1000, cost=100, spread=2, limit=4).mean_seconds == pytest.approx(1.0)
+    assert expected_wait(1e15, 2e15, perf=1.0, cost=1.0, spread=2, limit=4).mean_seconds < 1e-9
+
+
+@pytest.mark.parametrize(("busy", "waits"), [(-1.0, 0.0), (0.0, 0.0), (2.0, 1.0), (3.0, 1.0)])
+def test_no_load_never_waits_and_overload_always_does(busy: float, waits: float) -> None:
+    assert erlang_c(2, busy) == waits
 
 
 @pytest.mark.parametrize(("workers", "utilisation"), [(4, 0.8), (8, 0.9)])

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.load.peaks import held_level, next_release, update_peaks
+from policy.load.peaks import held_level, merge_closest_peaks, next_release, update_peaks
 
 
 def test_a_level_is_held_from_its_last_use():
@@ -28,6 +28,23 @@ def test_a_longer_memory_allows_shorter_holds():
     )
     assert (next_release(peaks, 90, 600), next_release(peaks, 90, 60)) == (600, 110)
     assert next_release(peaks, 90, 10) is None
+
+
+def test_an_expired_peak_is_forgotten():
+    peaks = ((5.0, 300.0), (50.0, 200.0))
+    assert update_peaks(peaks, 100, 64, 60) == ((5.0, 300.0), (64, 200.0), (64, 100))
+    assert update_peaks(peaks, 100, 65, 60) == ((65, 200.0), (65, 100))
+
+
+def test_the_closest_of_too_many_peaks_are_merged_into_the_higher_and_later_one():
+    levels = [1000.0 - 10 * number for number in range(26)]
+    levels[12] = levels[11] - 3  # the closest two; then 17 lie before the next one
+    levels[20] = levels[19] - 5
+    peaks = [(float(number), level) for number, level in enumerate(levels)]
+    expected = [(at, level) for at, level in peaks if at not in {11.0, 12.0, 19.0, 20.0}]
+    expected += [(12.0, levels[11]), (20.0, levels[19])]
+    assert merge_closest_peaks(list(peaks)) == tuple(sorted(expected))
+    assert merge_closest_peaks(peaks[:24]) == tuple(peaks[:24])
 
 
 def test_growth_removes_lower_peaks():
