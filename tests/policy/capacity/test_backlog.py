@@ -66,6 +66,12 @@ def test_the_example_of_the_description():
     assert wanted == min(900.0 + 800.0 * 20.0 / 10.0, 900.0 * DEFAULT_TUNING.backlog_boost_max)
 
 
+def test_a_queue_that_shrinks_does_not_reduce_the_capacity():
+    # 500 load/s are ready for arrivals of 100: the queue of 1,000 needs 100 more, and nothing is subtracted
+    cold = worker("c", S.INACTIVE)
+    assert surge(cold, backlog=waiting(1000.0, ready=500.0), rising=100.0, target=10.0) == 200.0
+
+
 def test_rented_machines_are_for_the_present_backlog_only():
     assert surge(backlog=waiting(50.0), rent=True, target=1.0) == 50.0
     boost = DEFAULT_TUNING.backlog_boost_max
@@ -81,6 +87,8 @@ def test_more_workers_than_requests_do_not_help():
     # 10 load/s for 20 s are 4 requests of cost 50
     cold = worker("c", S.INACTIVE)
     wanted = surge(cold, backlog=waiting(1000.0, requests=0), rising=10.0, cost=50.0, target=1.0)
+    # … and of cost 80 they are two and a half on average
+    assert surge(cold, backlog=waiting(1000.0, requests=0), rising=10.0, cost=80.0, target=1.0) == 250.0
     assert wanted == min(400.0, max(100.0 * DEFAULT_TUNING.backlog_boost_max, 10.0 + 1000.0 / 20.0))
 
 

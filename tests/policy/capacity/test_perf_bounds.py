@@ -74,6 +74,7 @@ def test_without_two_peers_the_record_of_the_kind_is_the_bound():
     about = worker("new", S.MODEL_LOADING, perf=0.0)
     assert fold_report(about, 1e9, fleet(100.0), record(100.0, 3)).worker.perf == 300.0
     assert fold_report(about, 1e9, fleet(100.0), record(100.0, 2)).worker.perf == 1e9
+    assert fold_report(about, 1e9, fleet(100.0), record(0.5, 3)).worker.perf == 1.5
 
 
 def test_the_first_worker_of_a_kind_is_bounded_by_other_kinds():

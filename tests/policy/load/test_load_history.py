@@ -43,6 +43,16 @@ def test_five_minutes_of_buckets_are_kept():
             assert (995.0 in buckets) is kept, (at, load)
 
 
+def test_a_report_that_is_five_minutes_late_is_not_in_the_short_history():
+    history = with_report(LoadHistory(), 1, 1300.0, 10.0)
+    assert with_report(history, 1, 1000.0, 50.0, engine="e2").seconds == history.seconds
+    assert with_report(history, 1, 1001.0, 50.0, engine="e2").seconds == ((1000.0, 10.0), *history.seconds)
+
+
+def test_nothing_waits_before_the_first_report():
+    assert (LoadHistory().backlog_load, LoadHistory().backlog_requests, LoadHistory().mean_cost) == (0, 0, 0)
+
+
 def test_the_last_request_and_the_beginning_are_those_of_all_engines():
     history = with_report(LoadHistory(), 1, 1000.0, 1.0, last_request_at=990.0)
     history = with_report(history, 1, 1001.0, 1.0, engine="e2", window=30.0, last_request_at=980.0)

@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import pytest
+
 from policy.load.history import LoadHistory
 from policy.state.observation import Memory
 from policy.state.plan import Activate
@@ -302,3 +304,10 @@ def test_an_idle_endpoint_releases_cold_workers_although_reports_are_rare():
     assert brief(decide(replace(asleep, load=steady(0, until=NOW - 901)))) == []
     awake = replace(asleep, workers=(*asleep.workers, worker("w2", reported_at=NOW - 900)))
     assert brief(decide(awake)) == []
+
+
+@pytest.mark.parametrize(("min_load", "named"), [(126, True), (125, False), (120, False)])
+def test_a_floor_is_part_of_the_reason_if_the_load_needs_less(min_load, named):
+    # 100 load/s at target_util 0.8 need 125 load/s
+    seen = see(worker("w"), load=steady(100), config=endpoint(min_load=min_load, target_util=0.8))
+    assert (f"; floor {min_load} load/s" in decide(seen).targets.reason) is named

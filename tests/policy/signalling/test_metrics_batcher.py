@@ -89,6 +89,41 @@ def test_changing_load_is_reported_every_five_seconds() -> None:
     assert 18 <= sent <= 22
 
 
+def test_the_spread_places_the_first_slice_and_the_first_heartbeat() -> None:
+    # 0.05 of the heartbeat are 3 s, so 2 s of the first slice are left; 0.5 of it are 30 s
+    assert MetricsBatcher(100.0, spread=0.05).not_due_before(None) == pytest.approx(102.0)
+    batcher = MetricsBatcher(100.0, spread=0.5)
+    due = [second for second in range(100, 161, 5) if batcher.due(ONE_WORKER, second) is not None]
+    assert due[0] == 130
+
+
+def test_a_stretch_of_silence_is_reported_after_load_and_not_after_silence() -> None:
+    batcher = MetricsBatcher(0.0)
+    assert batcher.due(ONE_WORKER, 5.0) is None
+    assert [window.seconds for window in batcher.take_windows(ONE_WORKER, 7.0)] == [2.0]
+    batcher.record_arrival(100.0, 8.0)
+    batcher.take_windows(ONE_WORKER, 12.0)
+    assert batcher.due(ONE_WORKER, 17.0) is None, "one request more or less is chance"
+    windows = batcher.take_windows(ONE_WORKER, 19.0)
+    assert [(window.seconds, window.load) for window in windows] == [(5.0, 0.0), (2.0, 0.0)]
+
+
+def test_a_later_request_is_due_when_half_of_a_short_inactivity_timeout_is_over() -> None:
+    batcher, gauges = MetricsBatcher(0.0), Gauges(workers=1, inactivity_timeout=4.0)
+    batcher.record_arrival(100.0, 1.0)
+    batcher.take_windows(gauges, 1.0)
+    batcher.record_activity(2.0)
+    assert batcher.due(gauges, 2.9) is None
+    assert batcher.not_due_before(4.0) == 3.0
+    assert batcher.due(gauges, 3.0) == ""
+
+
+def test_an_urgent_cause_is_still_due_later() -> None:
+    batcher = MetricsBatcher(0.0)
+    batcher.request_urgent("first request", 1.0)
+    assert batcher.due(IDLE, 1.2) == "first request"
+
+
 def test_an_urgent_cause_is_due_at_once_and_again_only_after_a_gap() -> None:
     batcher = MetricsBatcher(0.0)
     batcher.request_urgent("first request", 1.0)

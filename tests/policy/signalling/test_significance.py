@@ -71,8 +71,12 @@ def test_any_declared_load_is_compared_without_an_error(reported, seen):
     assert arrivals_changed(reported, seen) in {True, False}
 
 
+def test_costs_too_small_to_compare_are_a_change():
+    assert arrivals_changed(Arrivals(5.0, 1e-322, 1), Arrivals(5.0, 0.0, 1000))
+
+
 def test_a_queue_time_counts_above_half_of_its_target_and_while_a_worker_is_ready():
-    assert QueueState.of(0, 4.9, 10.0) == QueueState.of(0, math.inf, 10.0) == QueueState(0, 0.0)
+    assert QueueState.of(0, 5.0, 10.0) == QueueState.of(0, math.inf, 10.0) == QueueState(0, 0.0)
     assert queue_changed(QueueState(0, 0.0), QueueState.of(0, 5.1, 10.0))
     assert not queue_changed(QueueState(0, 6.0), QueueState(0, 7.4))
     assert queue_changed(QueueState(0, 6.0), QueueState(0, 7.6))
