@@ -66,6 +66,12 @@ def test_the_example_of_the_description():
     assert wanted == min(900.0 + 800.0 * 20.0 / 10.0, 900.0 * DEFAULT_TUNING.backlog_boost_max)
 
 
+def test_a_queue_that_grows_during_a_slow_start_is_cleared_within_as_long():
+    # 100 load/s more arrive for 20 s; a target of 1 s would ask for 20 times that for a moment
+    cold = worker("c", S.INACTIVE)
+    assert surge(cold, backlog=waiting(0.0), rising=100.0, target=1.0) == 100.0 + 100.0
+
+
 def test_a_queue_that_shrinks_does_not_reduce_the_capacity():
     # 500 load/s are ready for arrivals of 100: the queue of 1,000 needs 100 more, and nothing is subtracted
     cold = worker("c", S.INACTIVE)

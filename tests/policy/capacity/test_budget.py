@@ -32,6 +32,16 @@ def test_draining_workers_count_until_they_have_stopped():
     assert purse.affords_after_drains(0.69)
 
 
+def test_a_change_is_allowed_within_the_budget_or_if_it_costs_no_more():
+    tracker, hot, dear = BudgetTracker.of(0.5, [worker("hot")]), worker("hot"), worker("dear", price=0.6)
+    assert (tracker.committed_with(None, worker("more")), tracker.committed_with(hot, dear)) == (0.6, 0.6)
+    assert tracker.allows(None, worker("small", price=0.2))
+    assert not tracker.allows(None, worker("large", price=0.21))
+    exceeded = BudgetTracker.of(0.5, [dear])
+    assert exceeded.allows(dear, worker("same", price=0.6))
+    assert not exceeded.allows(dear, worker("more", price=0.61))
+
+
 def test_a_budget_is_used_to_the_cent():
     """In floats, 0.5 - 0.1 - 0.1 - 0.1 - 0.1 is less than 0.1."""
     found = offers(*(offer(number, price=0.1) for number in range(1, 9)))

@@ -31,6 +31,9 @@ def test_a_queue_time_around_its_target_is_reported_again_only_after_it_fell_bel
     assert escalation.on_queue_time(2.1, 2.0) == CAUSE_QUEUE
     assert [escalation.on_queue_time(seconds, 2.0) for seconds in (1.9, 2.1, 1.5, 2.2)] == [None] * 4
     assert [escalation.on_queue_time(seconds, 2.0) for seconds in (0.9, 2.1)] == [None, CAUSE_QUEUE]
+    assert [escalation.on_queue_time(seconds, 1.0) for seconds in (0.5, 1.1, 0.4, 1.1)] == [
+        None, None, None, CAUSE_QUEUE,
+    ]  # fmt: skip
 
 
 def test_an_infinite_queue_time_is_left_to_the_backlog():

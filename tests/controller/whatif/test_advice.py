@@ -98,6 +98,14 @@ def test_steps_that_differ_name_real_workers_with_their_reasons() -> None:
     assert differences_in_words(advice).startswith("advised only: drain w")
 
 
+def test_at_most_a_dozen_differences_are_kept() -> None:
+    fleet = [worker(f"w{number}") for number in range(40)]
+    config = endpoint(target_util=0.5, max_workers=50)
+    seen = held_before(see(*fleet, load=steady(2000), config=config), predicted=2000)
+    advice = begin(seen, EndpointPatch(target_util=1.0), "default", dollars=0.0)
+    assert len(advance(advice, seen, decide(seen)).differences) == DIFFERENCES_MAX == 12
+
+
 def test_machines_that_only_the_advised_config_would_rent_are_told_with_and_without_fresh_offers() -> None:
     seen = see(worker("w1"), load=steady(50), config=endpoint(min_workers=1))
     advice = begin(seen, EndpointPatch(min_workers=3), "default", dollars=0.0)

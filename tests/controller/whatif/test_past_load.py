@@ -65,3 +65,16 @@ def test_arrivals_between_two_moments_add_up_and_overlap_nothing() -> None:
 def test_older_than_five_minutes_a_minute_counts_as_spread_evenly() -> None:
     history = told([100.0] * 200)  # 1,000 s
     assert arrived(history, NOW + 240.0, NOW + 300.0) == pytest.approx(6000.0, rel=0.01)
+
+
+def test_a_minute_without_details_counts_in_its_own_time_only() -> None:
+    # a minute of load from NOW + 20 on, then seven and a half minutes without
+    history = told([0.0] * 4 + [120.0] * 12 + [0.0] * 90 + [50.0] * 2)
+    for start, end, load in ((-40, 20, 0.0), (20, 50, 3600.0), (50, 80, 3600.0), (80, 140, 0.0)):
+        assert arrived(history, NOW + start, NOW + end) == pytest.approx(load)
+
+
+def test_the_last_request_before_a_long_silence_came_within_its_minute() -> None:
+    history = told([0.0] * 4 + [120.0] * 12 + [0.0] * 90 + [50.0] * 2)
+    assert as_of(history, NOW + 500.0).last_request_at == NOW + 80.0
+    assert as_of(history, NOW + 60.0).last_request_at == NOW + 60.0
