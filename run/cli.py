@@ -54,7 +54,7 @@ def dev(config: Config = None) -> None:
     """Run everything on this machine: Temporal with its UI, marketplace, Temporal worker, engine."""
     from run.commands.dev import run_dev  # noqa: PLC0415 - each role loads only what it needs
 
-    _run("dev", config, run_dev)
+    _run("dev", config, lambda settings: run_dev(settings, config=config))
 
 
 @app.command()

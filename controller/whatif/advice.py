@@ -104,7 +104,7 @@ def summary(advice: Advice) -> str:
     hours = advice.advised.tally.seconds / 3600.0
     if hours <= 0:
         lag = DEFAULT_TUNING.whatif_lag_seconds
-        return f"advised ({said(advice)}): nothing to compare yet, shadows live {lag:.0f} s behind"
+        return f"advised ({said(advice)}): nothing to compare yet; the replay runs {lag:.0f} s behind"
     span = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
     return (
         f"over {span}, in imagination: the live config {_sum(advice.live.tally)};"

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -258,8 +260,8 @@ def _environment(role: Role | None) -> dict[str, str]:
     return kept | environment_for(role, os.environ)
 
 
-async def run_dev(settings: DevSettings) -> None:
-    """Run until SIGINT, SIGTERM or SIGHUP."""
+async def run_dev(settings: DevSettings, *, config: Path | None = None) -> None:
+    """Run until SIGINT, SIGTERM or SIGHUP. `config` is the settings file, if the command named one."""
     stack = DevStack(settings)
     stopping = stop_event()
     starting = asyncio.create_task(stack.start())
@@ -272,6 +274,8 @@ async def run_dev(settings: DevSettings) -> None:
     await starting
     try:
         say(banner(stack))
+        say(exports(settings, config))
+        say("Ctrl-C stops everything; the state is kept")
         watch = asyncio.create_task(_watch_listeners(stack), name="listeners")
         await stopping.wait()
         watch.cancel()
@@ -324,8 +328,19 @@ def banner(stack: DevStack) -> str:
         lines.append(f"Temporal UI  {ui}/namespaces/{settings.temporal.namespace}/workflows")
     lines.append(f"Temporal     {settings.temporal.address}, namespace {settings.temporal.namespace}")
     lines.append(f"marketplace  {settings.market_url}")
-    lines.append(f"account key  in {stack.state_dir / 'keys.json'} (export STOKER_API_KEY=$(stokerd key))")
+    lines.append(f"account key  in {stack.state_dir / 'keys.json'}")
     lines.append(f"logs         {stack.state_dir / 'logs'}")
     lines.append(describe_exposure(settings, stack.listening()))
-    lines.append("Ctrl-C stops everything; the state is kept")
     return "\n".join(lines)
+
+
+def exports(settings: DevSettings, config: Path | None, *, program: str = sys.argv[0]) -> str:
+    """The line that prepares another terminal for `stoker`, with the command and the settings file of this one."""
+    on_path = (
+        Path(program).name != "stokerd"
+        or Path(shutil.which("stokerd") or "").resolve() == Path(program).resolve()
+    )
+    key = ["stokerd" if on_path else program, "key"]
+    if config is not None:
+        key += ["--config", str(config)]
+    return f"in a shell   export STOKER_URL={settings.engine.url} STOKER_API_KEY=$({shlex.join(key)})"

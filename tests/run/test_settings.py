@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from run.commands.dev import DevStack, banner
+from run.commands.dev import DevStack, banner, exports
 from run.errors import CommandError
 from run.processes.temporal_server import connect, dev_server_command
 from run.settings import DevSettings, load_settings
@@ -183,3 +183,12 @@ def test_an_anchor_may_be_merged(tmp_path):
     path = tmp_path / "value.yaml"
     path.write_text("a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  y: 3\n")
     assert read_yaml(path, "a mapping")["b"] == {"x": 1, "y": 3}
+
+
+def test_the_line_for_another_terminal_names_the_command_and_the_settings_file_of_this_one():
+    settings = DevSettings.model_validate({"engine": {"port": 9080}})
+    line = exports(settings, Path("my dev.yaml"), program=".venv/bin/stokerd")
+    assert line.endswith(
+        "export STOKER_URL=http://127.0.0.1:9080 STOKER_API_KEY=$(.venv/bin/stokerd key --config 'my dev.yaml')"
+    )
+    assert exports(settings, None, program="run/__main__.py").endswith("STOKER_API_KEY=$(stokerd key)")

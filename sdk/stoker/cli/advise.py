@@ -57,7 +57,7 @@ def advise(
     if as_json:
         print_json(found)
     elif stop:
-        print_line(f"endpoint {endpoint}: the analysis is stopped")
+        print_line(f"endpoint {endpoint}: advice is stopped")
     elif not found.get("active"):
         print_line(
             f"endpoint {endpoint}: no second config is planned; try: stoker advise {endpoint} --target-util 0.8"
