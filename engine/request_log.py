@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from engine.routing.request_queue import QueuedRequest
+from engine.routing.requests.request_queue import QueuedRequest
 from engine.settings import RequestLogSettings
 
 log = structlog.get_logger("engine.request_log")

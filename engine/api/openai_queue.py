@@ -10,7 +10,7 @@ from engine.api.parsing import FastRouteRequest
 from engine.api.route_api import Access, RouteApi
 from engine.engine import Engine
 from engine.request_log import Outcome
-from engine.routing.request_queue import QueuedRequest
+from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.wait_reasons import why_waiting
 from engine.routing.worker import KnownWorker
 from stoker_wire.problem import Problem

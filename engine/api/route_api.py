@@ -16,7 +16,7 @@ from engine.engine import Engine, draw_index
 from engine.openapi.declarations import CLIENT, ok
 from engine.routing.client_keys import ClientKeyAccount
 from engine.routing.endpoint import Endpoint
-from engine.routing.request_queue import QueuedRequest
+from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.wait_reasons import why_waiting
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS
 from stoker_wire.openapi import handles

@@ -1,15 +1,24 @@
 """Assigns requests to workers, or queues them. No I/O: time and random numbers are arguments."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
-from typing import Protocol
+from collections.abc import Callable, Collection
 
 from engine.request_log import Outcome
-from engine.request_stats import EndedRequest
+from engine.routing.breaks.break_detection import (
+    detect_break,
+    finish_left,
+    identify,
+    is_retried,
+    record_break,
+    record_failed_request,
+    record_left,
+    settle_suspect,
+)
 from engine.routing.client_keys import ClientKeyAccount
 from engine.routing.endpoint import Endpoint
-from engine.routing.request_queue import BreakSuspect, QueuedRequest
-from engine.routing.suspicion import FailedRequest, Unserved
+from engine.routing.requests.ended_requests import ended_request, forget_oldest, outcome_of
+from engine.routing.requests.request_queue import QueuedRequest
+from engine.routing.requests.routed_call import RoutedCall
+from engine.routing.urgent_signals import CAUSE_DRAINED, CAUSE_SUSPECT, UrgentSignals
 from engine.routing.worker import KnownWorker
 from engine.settings import Limits, Timing
 from policy.routing.affinity import affinity_point, owners
@@ -17,51 +26,12 @@ from policy.routing.worker_selection import AllBusy, Choice, choose
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.problem import Problem
 from stoker_wire.security.ticket import TICKET_SECONDS
-from stoker_wire.states import WorkerState
 
 AVOIDING_SCAN_MAX = 64
 """Number of requests skipped in one pass because they avoid the free worker."""
 
-_BROKEN = frozenset({WorkerState.ERROR, WorkerState.REBOOTING})
 _REJECTED, _CANCELLED = "Rejected", "Cancelled"
 _NO_RESULT = frozenset({_REJECTED, _CANCELLED})
-
-CAUSE_SUSPECT = "a worker does not answer its clients"
-CAUSE_DRAINED = "a draining worker holds nothing"
-
-
-class RoutedCall(Protocol):
-    """A parsed route request."""
-
-    @property
-    def cost(self) -> float:
-        """Load of the request."""
-        ...
-
-    @property
-    def request_idx(self) -> int:
-        """0: a new request."""
-        ...
-
-    @property
-    def replay_timeout(self) -> float:
-        """Seconds for which the request keeps its position between two calls."""
-        ...
-
-    @property
-    def failed_url(self) -> str:
-        """Address of the worker that just failed the request; empty: none."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal for all copies of the request; empty: not given."""
-        ...
-
-    @property
-    def affinity(self) -> str:
-        """Equal for requests that one worker serves best; empty: not given."""
-        ...
 
 
 class Dispatcher:
@@ -90,6 +60,7 @@ class Dispatcher:
         self._started_at = started_at
         self._draw = draw
         self.on_urgent = on_urgent
+        self._signals = UrgentSignals(on_urgent)
         self._on_later = on_later
         self._on_ended = on_ended
 
@@ -115,7 +86,7 @@ class Dispatcher:
         if not endpoint.request_queue.held_count:
             self._assign(endpoint, request, now)
         if request.worker is None:
-            self._signal_backlog(endpoint, now)
+            self._signals.signal_backlog(endpoint, now)
             if len(endpoint.request_queue) > self._limits.queue_places_max and request.arrived_at == now:
                 self._turn_away(endpoint, endpoint.request_queue.displaced_by(request))
         return request
@@ -183,7 +154,7 @@ class Dispatcher:
             request.worker.outstanding.withdraw(request.request_idx)
             endpoint.update_load(request.worker)
             del endpoint.assigned[request.request_idx]
-            self._log_end(endpoint, request, _outcome(request))
+            self._log_end(endpoint, request, outcome_of(request))
             self.serve_queue(endpoint, now)
 
     # -- capacity changes
@@ -243,21 +214,25 @@ class Dispatcher:
         endpoint.update_load(worker)
         endpoint.metrics_batcher.record_activity(now)
         if fingerprint:
-            _identify(endpoint, request or endpoint.waiting.get(request_idx), fingerprint)
+            identify(endpoint, request or endpoint.waiting.get(request_idx), fingerprint)
         if request is None or request.worker is not worker:
-            self._finish_left(endpoint, worker, request_idx, status, success=success, now=now)
+            harmless = status == _REJECTED or (success and status != _CANCELLED)
+            if finish_left(endpoint, worker, request_idx, harmless=harmless, now=now):
+                self.serve_queue(endpoint, now)
             return known
         if status == _REJECTED:
             pass  # it never reached the model
         elif success and status != _CANCELLED:
             endpoint.broken_requests.remove_served(request.key)
         else:
-            self._record_failed_request(endpoint, worker, request, now)
+            record_failed_request(endpoint, worker, request, now)
         request.finished = True
         request.succeeded = success
         request.took_s = now - request.assigned_at
         endpoint.stats.end(
-            _ended(request, status.lower() if status in _NO_RESULT else _outcome(request), busy_seconds)
+            ended_request(
+                request, status.lower() if status in _NO_RESULT else outcome_of(request), busy_seconds
+            )
         )
         request.assigned_at = now
         endpoint.finished[request_idx] = endpoint.assigned.pop(request_idx)
@@ -271,8 +246,7 @@ class Dispatcher:
         """Signal once, at once, that a draining worker is empty."""
         if worker.is_drained and not worker.drain_signalled:
             worker.drain_signalled = True
-            endpoint.metrics_batcher.request_urgent(CAUSE_DRAINED, now)
-            self.on_urgent(endpoint)
+            self._signals.signal(endpoint, CAUSE_DRAINED, now)
 
     def sweep(self, endpoint: Endpoint, now: float) -> None:
         """Once a second: expire requests and tickets, detect broken workers, serve the queue."""
@@ -290,7 +264,8 @@ class Dispatcher:
             unlisted_seconds = 0.0 if worker.listed else now - worker.report.reported_at
             if unlisted_seconds > self._timing.report_fresh_seconds * 2:
                 del endpoint.workers[worker.launch_id]
-            self._detect_break(endpoint, worker, now)
+            if detect_break(endpoint, worker, self._timing, now):
+                self.serve_queue(endpoint, now)
             self.signal_if_drained(endpoint, worker, now)
             if worker.contradicts_workflow:
                 endpoint.metrics_batcher.mark_changed()
@@ -298,13 +273,13 @@ class Dispatcher:
             (endpoint.assigned, DEFAULT_TUNING.routed_memory_seconds),
             (endpoint.finished, DEFAULT_TUNING.routed_ended_memory_seconds),
         ):
-            for request in _forget(record, now - seconds, self._limits.requests_known_max):
-                self._log_end(endpoint, request, _outcome(request))
+            for request in forget_oldest(record, now - seconds, self._limits.requests_known_max):
+                self._log_end(endpoint, request, outcome_of(request))
         if any(worker.holds and worker.is_fresh(now, self._timing) for worker in endpoint.workers.values()):
             endpoint.metrics_batcher.record_activity(now)
         self.refresh(endpoint, now)
         if endpoint.request_queue:
-            self._signal_backlog(endpoint, now)
+            self._signals.signal_backlog(endpoint, now)
         else:
             endpoint.escalation.reset_backlog()
 
@@ -313,7 +288,7 @@ class Dispatcher:
         for request in (*endpoint.waiting.values(), *endpoint.assigned.values()):
             self._log_end(endpoint, request, Outcome.CUT_OFF)
         for request in endpoint.finished.values():
-            self._log_end(endpoint, request, _outcome(request))
+            self._log_end(endpoint, request, outcome_of(request))
         endpoint.assigned.clear()
         endpoint.finished.clear()
 
@@ -321,7 +296,7 @@ class Dispatcher:
 
     def _log_end(self, endpoint: Endpoint, request: QueuedRequest, outcome: Outcome) -> None:
         if not request.finished:
-            endpoint.stats.end(_ended(request, outcome))
+            endpoint.stats.end(ended_request(request, outcome))
         if request.account is not None and request.waited_s is None and request.worker is None:
             request.account.give_back(request.cost)  # it never got a worker
         if self._on_ended is not None:
@@ -386,12 +361,7 @@ class Dispatcher:
             worker.outstanding.withdraw(request.request_idx)
             endpoint.update_load(worker)
             request.avoid |= {worker.launch_id}
-            record = endpoint.broken_requests.get(request.key, now)
-            counted = record is not None and (worker.launch_id, worker.breaks.at) in record.breaks
-            if not request.finished and not counted:
-                worker.breaks.add_unserved(request, now, reported=False)
-            if record is not None and request.key in worker.breaks.unserved:
-                request.break_suspect = BreakSuspect(worker, now)
+            record_left(endpoint, worker, request, now)
             if not request.finished and not worker.started_after(request.assigned_at):
                 self._record_failure(endpoint, worker, now)
         request.finished = request.succeeded = False
@@ -416,14 +386,13 @@ class Dispatcher:
     def _record_failure(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
         worker.suspicion.record_failure(now)
         self.refresh(endpoint, now)
-        endpoint.metrics_batcher.request_urgent(CAUSE_SUSPECT, now)
-        self.on_urgent(endpoint)
+        self._signals.signal(endpoint, CAUSE_SUSPECT, now)
 
     def _assign(self, endpoint: Endpoint, request: QueuedRequest, now: float) -> bool:
         """Assign the best worker; False if none can take the request now."""
         record = endpoint.broken_requests.get(request.key, now) if endpoint.broken_requests else None
         if record is not None:
-            if request.break_suspect is not None or _is_retried(endpoint, record.retry, request):
+            if request.break_suspect is not None or is_retried(endpoint, record.retry, request):
                 return False
             request.avoid |= record.launch_ids
         chosen = choose(
@@ -459,30 +428,8 @@ class Dispatcher:
             self._log_end(endpoint, endpoint.assigned.popitem(last=False)[1], Outcome.UNKNOWN)
         worker.outstanding.issue(request.request_idx, request.cost, now=now, expires_at=now + TICKET_SECONDS)
         endpoint.update_load(worker)
-        self._signal_queue_time(endpoint, now)
+        self._signals.signal_queue_time(endpoint, now)
         return True
-
-    # -- signals to the workflow
-
-    def _signal_backlog(self, endpoint: Endpoint, now: float) -> None:
-        """Signal when requests begin to wait without any routable worker, and each time their load doubles."""
-        if endpoint.candidates:
-            endpoint.escalation.reset_backlog()
-            self._signal_queue_time(endpoint, now)
-        elif not endpoint.stopped:
-            # The count is added because a cost of 0 is a request too.
-            backlog = endpoint.request_queue.load + len(endpoint.request_queue)
-            self._signal(endpoint, endpoint.escalation.on_backlog(backlog), now)
-
-    def _signal_queue_time(self, endpoint: Endpoint, now: float) -> None:
-        """Signal when the expected queue time exceeds its target, and each time it has grown by half."""
-        target = endpoint.config.target_queue_time
-        self._signal(endpoint, endpoint.escalation.on_queue_time(endpoint.queue_seconds, target), now)
-
-    def _signal(self, endpoint: Endpoint, cause: str | None, now: float) -> None:
-        if cause is not None:
-            endpoint.metrics_batcher.request_urgent(cause, now)
-            self.on_urgent(endpoint)
 
     # -- requests that break workers
 
@@ -499,97 +446,10 @@ class Dispatcher:
         """A worker broke while it held these requests: each is retried once, on another worker.
 
         Args:
-            reports_ends: the worker still reports how each request ended. Then only requests that had reached the model
-                count; requests in the worker's own queue had not.
+            reports_ends: see `record_break`.
         """
-        breaks = worker.breaks
-        breaks.at, breaks.cause = now, cause
-        recent = {
-            key: each
-            for key, each in breaks.unserved.items()
-            if now - each.at <= DEFAULT_TUNING.request_blame_seconds
-        }
-        breaks.unserved = {key: each for key, each in recent.items() if reports_ends and not each.reported}
-        requests: list[FailedRequest] = [
-            each.request for key, each in recent.items() if key not in breaks.unserved
-        ]
-        for request_idx in () if reports_ends else held:
-            assigned = endpoint.assigned.get(request_idx)
-            if assigned is not None and assigned.worker is worker:
-                requests.append(assigned)
-        for request in requests:
-            self._count_break(endpoint, worker, request, now)
+        record_break(endpoint, worker, held, cause, now, reports_ends=reports_ends)
         self.serve_queue(endpoint, now)
-
-    def _count_break(
-        self, endpoint: Endpoint, worker: KnownWorker, request: FailedRequest, now: float
-    ) -> None:
-        record = endpoint.broken_requests.add(request.key, worker, now)
-        if request.is_identified:
-            endpoint.metrics_batcher.mark_changed()  # other engines have to know
-        if request.worker is worker:
-            return
-        # The client asked again before the worker's report arrived.
-        assigned = endpoint.assigned.get(request.request_idx)
-        waiting = endpoint.waiting.get(request.request_idx)
-        if assigned is request:
-            record.retry = assigned
-        elif waiting is not None and waiting is request and waiting.break_suspect is None:
-            for other in endpoint.workers.values():
-                if other is not worker and (left := other.breaks.unserved.get(waiting.key)) is not None:
-                    record.retry, waiting.break_suspect = waiting, BreakSuspect(other, left.at)
-
-    def _record_failed_request(
-        self, endpoint: Endpoint, worker: KnownWorker, request: FailedRequest, now: float
-    ) -> None:
-        """The worker reports a failed request. Count it as a break if the worker just broke, else remember it."""
-        if now - worker.breaks.at <= DEFAULT_TUNING.request_blame_seconds:
-            worker.breaks.unserved.pop(request.key, None)
-            self._count_break(endpoint, worker, request, now)
-        else:
-            worker.breaks.add_unserved(request, now, reported=True)
-
-    def _finish_left(
-        self,
-        endpoint: Endpoint,
-        worker: KnownWorker,
-        request_idx: int,
-        status: str,
-        *,
-        success: bool,
-        now: float,
-    ) -> None:
-        """The worker reports the end of a request whose client has already asked for another worker."""
-        request = endpoint.waiting.get(request_idx) or endpoint.assigned.get(request_idx)
-        if request is None or request.key not in worker.breaks.unserved:
-            return
-        if status == _REJECTED or (success and status != _CANCELLED):
-            del worker.breaks.unserved[request.key]  # it did not break the worker
-        else:
-            self._record_failed_request(endpoint, worker, request, now)
-        self.serve_queue(endpoint, now)
-
-    def _detect_break(self, endpoint: Endpoint, worker: KnownWorker, now: float) -> None:
-        """Detect a worker that broke without reporting it: its reports stopped, or its workflow says so."""
-        breaks, listing, reported_at = worker.breaks, worker.listing, worker.report.reported_at
-        if now - breaks.at <= DEFAULT_TUNING.request_blame_seconds:
-            for each in list(breaks.unserved.values()):
-                if not each.reported and now - each.at >= DEFAULT_TUNING.request_end_report_seconds:
-                    self._record_failed_request(endpoint, worker, each.request, now)
-        by_workflow = listing.state in _BROKEN and listing.since != breaks.state_since
-        silent = reported_at > max(0.0, breaks.at) and (
-            now - max(reported_at, endpoint.sweeping_since) > self._timing.report_fresh_seconds
-        )
-        if by_workflow:
-            breaks.state_since = listing.since
-        if not silent and not (by_workflow and now - breaks.at > DEFAULT_TUNING.request_blame_seconds):
-            return
-        held = [idx for idx, request in endpoint.assigned.items() if request.worker is worker]
-        # Requests that left the worker since its last report left it because of the break.
-        for key, each in breaks.unserved.items():
-            left_at = now if each.at >= reported_at - DEFAULT_TUNING.request_blame_seconds else each.at
-            breaks.unserved[key] = Unserved(left_at, each.request, each.reported)
-        self.worker_broke(endpoint, worker, held, listing.error or "it stopped reporting", now)
 
     def _refused_copy(self, endpoint: Endpoint, asked: RoutedCall, now: float) -> QueuedRequest | None:
         """A new copy of a refused request; it is not counted as an arrival."""
@@ -606,7 +466,7 @@ class Dispatcher:
         """Whether the request is refused because two workers broke with it; it leaves the queue then."""
         if not endpoint.broken_requests:
             return False
-        self._settle_break_suspect(endpoint, request, now)
+        settle_suspect(endpoint, request, now)
         record = endpoint.broken_requests.get(request.key, now)
         if record is None or not record.is_refused:
             return False
@@ -616,79 +476,7 @@ class Dispatcher:
         self._log_end(endpoint, request, Outcome.FAILED)
         return True
 
-    def _settle_break_suspect(self, endpoint: Endpoint, request: QueuedRequest, now: float) -> None:
-        """Clear the suspect if it reports without error since, or count a break if the worker has disappeared."""
-        suspect = request.break_suspect
-        if suspect is None:
-            return
-        worker = suspect.worker
-        if endpoint.workers.get(worker.launch_id) is not worker:
-            request.break_suspect = None
-            if not worker.listing.draining:
-                endpoint.broken_requests.add(request.key, worker, now)
-        elif request.key not in worker.breaks.unserved or (
-            worker.report.reported_at >= suspect.failed_at + DEFAULT_TUNING.request_verdict_seconds
-            and not worker.report.error
-        ):
-            worker.breaks.unserved.pop(request.key, None)
-            request.break_suspect = None
-
-
-def _identify(endpoint: Endpoint, request: QueuedRequest | None, fingerprint: str) -> None:
-    """The worker names the content of a request whose client sent no fingerprint."""
-    if request is None or request.is_identified:
-        return
-    before, request.key = request.key, fingerprint
-    endpoint.broken_requests.identify(before, fingerprint)
-    for worker in endpoint.workers.values():
-        unserved = worker.breaks.unserved.pop(before, None)
-        if unserved is not None:
-            worker.breaks.unserved[fingerprint] = unserved
-
-
-def _is_retried(endpoint: Endpoint, retry: QueuedRequest | None, request: QueuedRequest) -> bool:
-    """Whether another copy of the request is on a worker now, or waits until its last worker is judged."""
-    if retry is None or retry is request:
-        return False
-    if retry.break_suspect is not None and endpoint.waiting.get(retry.request_idx) is retry:
-        return True
-    worker = retry.worker
-    assigned = endpoint.assigned.get(retry.request_idx) is retry
-    return assigned and worker is not None and worker.outstanding.knows(retry.request_idx)
-
 
 def _dollars(worker: KnownWorker, cost: float) -> float:
     """The cost of the request: its time on the worker by its declared cost, at the worker's price."""
     return cost / worker.trusted_perf * worker.listing.price / 3600.0 if worker.trusted_perf > 0 else 0.0
-
-
-def _outcome(request: QueuedRequest) -> Outcome:
-    if not request.finished:
-        return Outcome.UNKNOWN
-    return Outcome.DONE if request.succeeded else Outcome.FAILED
-
-
-def _ended(request: QueuedRequest, outcome: str, busy_seconds: float = 0.0) -> EndedRequest:
-    waited = request.seen_at - request.arrived_at if request.waited_s is None else request.waited_s
-    return EndedRequest(
-        request_idx=request.request_idx,
-        arrived_at=request.arrived_at,
-        cost=request.cost,
-        waited_s=waited,
-        took_s=request.took_s or 0.0,
-        busy_s=busy_seconds,
-        launch_id=request.worker.launch_id if request.worker else "",
-        outcome=outcome,
-    )
-
-
-def _forget(
-    requests: OrderedDict[int, QueuedRequest], before: float, keep_max: int
-) -> Iterator[QueuedRequest]:
-    """Remove and yield the oldest requests: those assigned before this time, and those beyond the number kept."""
-    while requests:
-        request = next(iter(requests.values()))
-        if request.assigned_at > before and len(requests) <= keep_max:
-            return
-        requests.popitem(last=False)
-        yield request

@@ -9,9 +9,9 @@ import structlog
 
 from engine.api.keys import same_key
 from engine.request_stats import RequestStats
-from engine.routing.broken_requests import BrokenRequests
+from engine.routing.breaks.broken_requests import BrokenRequests
 from engine.routing.client_keys import ClientKeys
-from engine.routing.request_queue import QueuedRequest, RequestQueue
+from engine.routing.requests.request_queue import QueuedRequest, RequestQueue
 from engine.routing.served_routes import ServedRoutes
 from engine.routing.worker import KnownWorker
 from engine.settings import Limits, Timing

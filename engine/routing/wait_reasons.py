@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from engine.routing.endpoint import Endpoint
-from engine.routing.request_queue import QueuedRequest
+from engine.routing.requests.request_queue import QueuedRequest
 from stoker_wire.states import WorkerState
 
 _BOOTING = frozenset(

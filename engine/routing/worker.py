@@ -1,9 +1,9 @@
 """One worker in the engine's soft state: memo listing, last report, outstanding requests, evidence of failures."""
 
+from engine.routing.breaks.suspicion import Breaks, Suspicion
 from engine.routing.listing import Listing
 from engine.routing.outstanding import OutstandingLoad
 from engine.routing.report import Report
-from engine.routing.suspicion import Breaks, Suspicion
 from engine.settings import Timing
 from policy.routing.service_time import ServiceTimes
 from policy.routing.worker_selection import Candidate

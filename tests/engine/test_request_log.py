@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.request_log import PENDING_MAX, Outcome, RequestLog
-from engine.routing.request_queue import QueuedRequest
+from engine.routing.requests.request_queue import QueuedRequest
 from engine.settings import Limits, RequestLogSettings
 from simulation.trace import read_trace
 from tests.engine.routing.test_dispatcher import World

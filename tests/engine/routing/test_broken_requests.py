@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from engine.api.parsing import FastRouteRequest
-from engine.routing import broken_requests
-from engine.routing.broken_requests import BrokenRequests
-from engine.routing.request_queue import QueuedRequest
+from engine.routing.breaks import broken_requests
+from engine.routing.breaks.broken_requests import BrokenRequests
+from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.worker import KnownWorker
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.states import WorkerState

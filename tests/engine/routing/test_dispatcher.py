@@ -8,7 +8,7 @@ from engine.api.parsing import FastRouteRequest
 from engine.request_log import Outcome
 from engine.routing.dispatcher import Dispatcher
 from engine.routing.endpoint import Endpoint
-from engine.routing.request_queue import QueuedRequest
+from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.worker import KnownWorker
 from engine.settings import Limits, Timing
 from engine.temporal.signal_sender import SignalSender

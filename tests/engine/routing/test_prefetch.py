@@ -3,7 +3,7 @@
 import pytest
 
 from engine.routing.endpoint import Endpoint
-from engine.routing.request_queue import QueuedRequest
+from engine.routing.requests.request_queue import QueuedRequest
 from tests.engine.routing.test_dispatcher import World
 
 

@@ -15,7 +15,7 @@ from temporalio.converter import PayloadCodec
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.app import start_server
-from engine.routing.request_queue import QueuedRequest
+from engine.routing.requests.request_queue import QueuedRequest
 from engine.settings import Timing
 from engine.temporal.endpoint_watcher import EndpointWatcher
 from engine.temporal.log_throttle import LogThrottle

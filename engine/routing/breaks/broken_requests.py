@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from engine.routing.request_queue import QueuedRequest
+from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.worker import KnownWorker
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.messages import REQUEST_BREAKS_MAX, RequestBreak

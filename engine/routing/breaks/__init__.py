@@ -1,0 +1,1 @@
+"""Requests that break workers, and the evidence against workers."""
