@@ -1,11 +1,16 @@
-"""The config form: which parameters it shows, and how its text becomes values. Pure."""
+"""Reading of forms, and the config form: which parameters it shows, and how its text becomes values. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 from stoker import Invalid
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.parsing.numbers import read_number
+from stoker_wire.problem import Problem
+
+FORM_TYPE = "application/x-www-form-urlencoded"
+_FORM_FIELDS_MAX = 100
 
 _SHOWN = (
     *("min_load", "target_util", "target_queue_time", "max_queue_time", "min_workers", "max_workers"),
@@ -23,6 +28,25 @@ FIELDS: dict[str, str] = {name: _about(name) for name in _SHOWN if name in Endpo
 
 ADVISABLE = frozenset(EndpointPatch.model_fields) - {"endpoint_state"}
 """The parameters that a what-if analysis can vary."""
+
+
+def read_form(content_type: str, body: bytes) -> dict[str, str]:
+    """The fields of a submitted form; of a repeated field the first value.
+
+    Raises:
+        Problem: 415, another content type than that of the dashboard's forms; 400, not the text of a form.
+    """
+    if not body:
+        return {}
+    if content_type != FORM_TYPE:
+        message = f"this path takes forms only: send {FORM_TYPE} (got {content_type[:80]!r})"
+        raise Problem(415, "not_a_form", message)
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_FORM_FIELDS_MAX)
+    except ValueError:  # also of bytes that are not ASCII
+        message = f"the body should be a form of at most {_FORM_FIELDS_MAX} percent-encoded fields"
+        raise Problem(400, "not_a_form", message) from None
+    return dict(reversed(pairs))
 
 
 def read_fields(given: Mapping[str, str], present: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 import stoker
-from dashboard.forms import ADVISABLE, FIELDS, read_fields
+from dashboard.forms import ADVISABLE, FIELDS, read_fields, read_form
 from dashboard.history import History
 from dashboard.rendering import (
     DECISIONS_SHOWN,
@@ -89,7 +89,7 @@ class Pages:
 
     def _changing(self, page: _Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def checked(request: web.Request, session: Session, account: Account) -> web.StreamResponse:
-            form = await request.post()
+            form = await _form(request)
             if not accepts_token(session, form.get("csrf")):
                 raise Problem(403, "stale_form", "this form is not from this session; go back and reload it")
             return await page(request, session, account)
@@ -110,8 +110,8 @@ class Pages:
                 "too many wrong keys were tried; wait a minute",
                 headers={"Retry-After": "60"},
             )
-        key = (await request.post()).get("key")
-        cookie = self._sessions.open(key.strip(), now) if isinstance(key, str) else None
+        key = (await _form(request)).get("key")
+        cookie = self._sessions.open(key.strip(), now) if key else None
         if cookie is None:
             fault = (
                 "No account has this key. `stokerd key` prints the account key of a development deployment."
@@ -259,9 +259,9 @@ class Pages:
 
     async def _change_config(self, request: web.Request, session: Session, account: Account) -> web.Response:
         number = _number(request, account)
-        form = await request.post()
+        form = await _form(request)
         details = await self._details(account, number)
-        given = {name: str(form[name]) for name in FIELDS if name in form}
+        given = {name: form[name] for name in FIELDS if name in form}
         action, here = form.get("action"), f"/endpoints/{number}"
         try:
             changes = read_fields(given, details.record.model_dump())
@@ -271,6 +271,8 @@ class Pages:
                 return self._done(
                     account, number, session, f"{here}/config", "The what-if analysis has ended."
                 )
+            if action not in {"advise", "apply"}:
+                raise stoker.Invalid(f"action: should be advise, apply or stop-advice (got {action!r:.40})")
             if not changes:
                 raise stoker.Invalid("nothing was changed: every field has its present value")
             if action == "advise":
@@ -289,7 +291,7 @@ class Pages:
 
     async def _change_state(self, request: web.Request, session: Session, account: Account) -> web.Response:
         number = _number(request, account)
-        state = str((await request.post()).get("state"))
+        state = (await _form(request)).get("state", "")
         return await self._act(
             account,
             number,
@@ -301,7 +303,7 @@ class Pages:
     async def _delete(self, request: web.Request, session: Session, account: Account) -> web.Response:
         number = _number(request, account)
         name = account.overview[number]["name"]
-        if (await request.post()).get("name") != name:
+        if (await _form(request)).get("name") != name:
             raise Problem(400, "not_confirmed", f"type the endpoint's name ({name}) to confirm its deletion")
         return await self._act(
             account,
@@ -314,10 +316,10 @@ class Pages:
 
     async def _update_workers(self, request: web.Request, session: Session, account: Account) -> web.Response:
         number = _number(request, account)
-        form = await request.post()
+        form = await _form(request)
         details = await self._details(account, number)
         groups = {str(group.id): group.id for group in details.groups}
-        group = groups.get(str(form.get("group")))
+        group = groups.get(form.get("group", ""))
         if group is None:
             raise Problem(400, "invalid_args", "group: is not a workergroup of this endpoint")
         cancel = form.get("cancel") == "1"
@@ -446,6 +448,10 @@ def _number(request: web.Request, account: Account) -> int:
     if number not in account.overview:
         raise Problem(404, "no_such_endpoint", f"this account has no endpoint {text[:20]}; see the list")
     return number
+
+
+async def _form(request: web.Request) -> dict[str, str]:
+    return read_form(request.content_type, await request.read())
 
 
 def _range(request: web.Request) -> str:

@@ -185,3 +185,38 @@ async def test_a_wrong_address_is_a_page_and_no_traceback(browser: Browser, path
     status, text = await browser.get(path)
     assert status == 404
     assert "<h1>404</h1>" in text
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "status"),
+    [
+        ("application/x-www-form-urlencoded", b"csrf=\xff\xfe&key=\xff", 400),
+        ("application/x-www-form-urlencoded", b"&".join(b"a=1" for _ in range(200)), 400),
+        ("application/x-www-form-urlencoded; charset=unknown", b"csrf=a&key=b", 403),
+        ("application/x-www-form-urlencoded; charset=utf-7", b"csrf=%2B2AA-&key=b", 403),
+        ("application/x-www-form-urlencoded", b"csrf=%ED%A0%80&key=%00", 403),
+        ("multipart/form-data", b"x", 415),
+        ("multipart/form-data; boundary=x", b"--x\r\n", 415),
+        ("application/json", b'{"csrf": 1}', 415),
+    ],
+)
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-out"])
+async def test_a_body_that_is_not_a_form_is_refused_on_a_page(
+    browser: Browser, path: str, content_type: str, body: bytes, status: int
+) -> None:
+    await browser.sign_in()
+    sent = browser.http.post(browser.url + path, data=body, headers={"Content-Type": content_type})
+    async with sent as answer:
+        assert (answer.status, answer.content_type) == (status, "text/html")
+    await browser.page("/")
+
+
+async def test_a_config_is_applied_by_its_own_button_only(browser: Browser, stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    await browser.sign_in()
+    await until_page(browser, "/", endpoint.name)
+    for action in ({}, {"action": "guess"}):
+        status, text = await browser.submit(f"/endpoints/{endpoint.id}/config", max_workers="3", **action)
+        assert status == 400
+        assert "action: should be advise, apply or stop-advice" in text
+    assert stage.server.engine.directory.named(endpoint.name).config.max_workers != 3
