@@ -85,6 +85,7 @@ class DevStack:
             require_free(self._ports())
             self.keys = load_keys(self.state_dir, generate=True, uses_vast=self.settings.uses_vast)
             self._write_effective()
+            self._write_client()
             await self._start_children()
         except BaseException:
             await self.stop()
@@ -192,6 +193,12 @@ class DevStack:
     def _write_effective(self) -> None:
         # A template's environment may contain secrets.
         write_private(self._effective, json.dumps(self.settings.model_dump(mode="json"), indent=1))
+
+    def _write_client(self) -> None:
+        """The address and key for `stoker` in the same directory, so that nothing has to be exported."""
+        assert self.keys is not None
+        url, key = json.dumps(self.settings.engine.url), json.dumps(self.keys.account_key)
+        write_private(self.state_dir / "client.toml", f"url = {url}\napi_key = {key}\n")
 
     async def _wait_for_ok(self, url: str, name: str) -> None:
         deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX

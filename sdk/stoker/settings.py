@@ -1,4 +1,4 @@
-"""The engine's address and the key: from arguments, else the environment, else the config file."""
+"""The engine's address and the key: from arguments, the environment, the config file, or a local dev deployment."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ CA_VARIABLE = "STOKER_CA_FILE"
 """The path of certificates in PEM, which are trusted in addition to the system's."""
 CONFIG_VARIABLE = "STOKER_CONFIG"
 """The path of the config file, if it is not `~/.config/stoker/config.toml`."""
+
+LOCAL_FILE = Path(".stoker") / "client.toml"
+"""Written by `stokerd dev` into its state folder: the address and key of the deployment in the working directory."""
 
 _SETTINGS = frozenset({"url", "api_key", "ca_file"})
 
@@ -45,13 +48,16 @@ def read_settings(
     """The settings of a client.
 
     Raises:
-        Invalid: no address or no key in the three places, or the address is not an http(s) URL.
+        Invalid: no address or no key in these places, or the address is not an http(s) URL.
     """
     environ = os.environ if environ is None else environ
     path = config_path(environ)
     file_settings = _read_file(path)
     address = url or environ.get(URL_VARIABLE) or file_settings.get("url", "")
     key = api_key or environ.get(KEY_VARIABLE) or file_settings.get("api_key", "")
+    if not address and not key:  # never the key of one deployment with the address of another
+        local = _read_local(LOCAL_FILE)
+        address, key = local.get("url", ""), local.get("api_key", "")
     if not address:
         raise Invalid(
             f'no engine address: pass url=…, set {URL_VARIABLE}, or write url = "http://…" into {path}'
@@ -62,6 +68,17 @@ def read_settings(
         raise Invalid("the key contains blanks or characters that are not printable ASCII; copy it again")
     ca_file = environ.get(CA_VARIABLE) or file_settings.get("ca_file", "")
     return Settings(check_url(address), key, ca_file)
+
+
+def _read_local(path: Path) -> dict[str, str]:
+    """The settings of the dev deployment in this directory; empty if others can read or could have written the file."""
+    try:
+        about = path.stat()
+    except OSError:
+        return {}
+    if about.st_mode & 0o077 or about.st_uid != os.getuid():
+        return {}
+    return _read_file(path)
 
 
 def check_url(address: str) -> str:

@@ -6,6 +6,12 @@ import stoker
 from stoker.settings import read_settings
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A directory without a dev deployment: the checkout may have one."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def config(tmp_path):
     """Writes a config file and returns an environment that names it."""
@@ -92,3 +98,35 @@ def test_the_key_is_in_no_repr():
 def test_a_client_with_bad_options_is_refused(options):
     with pytest.raises(stoker.Invalid):
         stoker.Serverless("key", url="http://engine:1", **options)
+
+
+@pytest.fixture
+def local(tmp_path, monkeypatch):
+    """A directory with the state folder of a dev deployment."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".stoker").mkdir()
+    file = tmp_path / ".stoker" / "client.toml"
+    file.write_text('url = "http://127.0.0.1:8080"\napi_key = "sk-dev"\n')
+    file.chmod(0o600)
+    return file
+
+
+NOTHING = {"HOME": "/nonexistent"}
+
+
+def test_beside_a_dev_deployment_nothing_has_to_be_set(local):
+    settings = read_settings(environ=NOTHING)
+    assert (settings.url, settings.api_key) == ("http://127.0.0.1:8080", "sk-dev")
+
+
+def test_the_key_of_a_dev_deployment_is_never_sent_to_another_address(local):
+    with pytest.raises(stoker.Invalid, match="no key"):
+        read_settings(environ=NOTHING | {"STOKER_URL": "http://elsewhere:1"})
+    with pytest.raises(stoker.Invalid, match="no engine address"):
+        read_settings(environ=NOTHING | {"STOKER_API_KEY": "sk-mine"})
+
+
+def test_a_file_that_others_can_read_is_not_used(local):
+    local.chmod(0o644)
+    with pytest.raises(stoker.Invalid, match="no engine address"):
+        read_settings(environ=NOTHING)
