@@ -4,7 +4,7 @@ from aiohttp import web
 
 from engine.api.parsing import answer
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import live_shapes
 from engine.openapi.declarations import ok
 from stoker_wire.openapi import Reply, handles
 
@@ -15,7 +15,7 @@ class HealthApi:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    @handles("GET /healthz", tag="health", replies=ok(shapes.Healthy))
+    @handles("GET /healthz", tag="health", replies=ok(live_shapes.Healthy))
     async def healthz(self, request: web.Request) -> web.Response:
         """The process is alive."""
         return answer({"ok": True, "engine_id": self._engine.engine_id})
@@ -24,8 +24,8 @@ class HealthApi:
         "GET /readyz",
         tag="health",
         replies={
-            200: Reply(about="Ready", type=shapes.Readiness),
-            503: Reply(about="Not ready, and why", type=shapes.Readiness),
+            200: Reply(about="Ready", type=live_shapes.Readiness),
+            503: Reply(about="Not ready, and why", type=live_shapes.Readiness),
         },
     )
     async def readyz(self, request: web.Request) -> web.Response:

@@ -19,7 +19,7 @@ from engine.api.request_buffer import BufferedBody, RawBody
 from engine.api.route_api import RouteApi
 from engine.api.web_pages import is_preflight, preflight_answer
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import openai_shapes
 from engine.openapi.declarations import CLIENT, COST, ENDPOINT_NAME, ok
 from engine.proxy import headers
 from engine.proxy.client_answer import ClientAnswer, SignsOfLife
@@ -59,7 +59,7 @@ class JobApi:
         tag="requests",
         security=CLIENT,
         parameters=(ENDPOINT_NAME, COST),
-        replies=ok(shapes.OpenedJob, "The job's address", 201),
+        replies=ok(openai_shapes.OpenedJob, "The job's address", 201),
         refuses=(400, 401, 404, 415, 429, 503),
     )
     async def open(self, request: web.Request) -> web.Response:

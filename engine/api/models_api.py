@@ -9,7 +9,7 @@ from engine.api.openai_api import OpenAIApi
 from engine.api.parsing import answer
 from engine.api.route_api import RouteApi
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import openai_shapes
 from engine.openapi.declarations import CLIENT, ENDPOINT_NAME, ok
 from engine.routing.endpoint import Endpoint
 from stoker_wire.openapi import handles
@@ -28,9 +28,9 @@ class ModelsApi:
         "GET /v1/models",
         tag="requests",
         security=CLIENT,
-        replies=ok(shapes.Models),
+        replies=ok(openai_shapes.Models),
         refuses=(401,),
-        problem=shapes.OpenAIProblem,
+        problem=openai_shapes.OpenAIProblem,
     )
     async def all_models(self, request: web.Request) -> web.Response:
         """The models of every endpoint that the key opens. Some clients ask here, whatever their base address is."""
@@ -53,9 +53,9 @@ class ModelsApi:
         tag="requests",
         security=CLIENT,
         parameters=(ENDPOINT_NAME,),
-        replies=ok(shapes.Models),
+        replies=ok(openai_shapes.Models),
         refuses=(401, 404, 503),
-        problem=shapes.OpenAIProblem,
+        problem=openai_shapes.OpenAIProblem,
     )
     async def models(self, request: web.Request) -> web.Response:
         """The names that the workers' model servers serve; the endpoint's name while they are not known."""
@@ -67,9 +67,9 @@ class ModelsApi:
         tag="requests",
         security=CLIENT,
         parameters=(ENDPOINT_NAME,),
-        replies=ok(shapes.Model),
+        replies=ok(openai_shapes.Model),
         refuses=(401, 404, 503),
-        problem=shapes.OpenAIProblem,
+        problem=openai_shapes.OpenAIProblem,
     )
     async def model(self, request: web.Request) -> web.Response:
         """One model. The endpoint's name is an alias of the first."""

@@ -16,7 +16,7 @@ from engine.api.request_buffer import BufferedBody, Envelope, RawBody, RequestBu
 from engine.api.route_api import Access, RouteApi
 from engine.api.web_pages import is_preflight, preflight_answer
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import openai_shapes
 from engine.openapi.declarations import AFFINITY, CLIENT, COST, ENDPOINT_NAME
 from engine.proxy import headers
 from engine.proxy.affinity_key import affinity_key
@@ -59,7 +59,7 @@ _MODEL_CALL: dict[str, Any] = {
     "parameters": (ENDPOINT_NAME, COST, AFFINITY),
     "replies": {ANY: Reply(about="The model's own reply, with its own status", content_type="*/*")},
     "refuses": (400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 502, 503, 504),
-    "problem": shapes.OpenAIProblem,
+    "problem": openai_shapes.OpenAIProblem,
 }
 
 
@@ -90,7 +90,7 @@ class OpenAIApi:
         parameters=(ENDPOINT_NAME,),
         replies={204: Reply(about="The methods and headers that a web page may send", content_type="")},
         refuses=(404,),
-        problem=shapes.OpenAIProblem,
+        problem=openai_shapes.OpenAIProblem,
     )
     async def preflight(self, request: web.Request) -> web.StreamResponse:
         """Answer the preflight of a browser. No key is needed. Other calls with OPTIONS go to a worker."""

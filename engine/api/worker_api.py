@@ -12,7 +12,7 @@ from aiohttp import web
 from engine.api.keys import same_key
 from engine.api.parsing import answer, parse, read_body
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import live_shapes
 from engine.openapi.declarations import ok, text
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
@@ -102,7 +102,7 @@ class WorkerApi:
         f"POST {LAUNCH_PATH}/delete_requests/",
         tag="workers",
         body=FinishedRequests,
-        replies=ok(shapes.Closed),
+        replies=ok(live_shapes.Closed),
         refuses=(400, 401, 403, 404, 408, 413, 429, 503),
     )
     async def delete_requests(self, request: web.Request) -> web.Response:

@@ -13,7 +13,7 @@ from engine.api.keys import user_id
 from engine.api.parsing import answer, path_id, read_object
 from engine.console.endpoint_workflows import EndpointExistsError, EndpointWorkflows
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import common, endpoint_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, ID, TAIL, TEMPORAL, ok
 from engine.routing.endpoint import Endpoint
 from stoker_wire.control import (
@@ -64,7 +64,7 @@ class EndpointsApi:
         "GET /api/v0/endptjobs/",
         tag="endpoints",
         security=ACCOUNT,
-        replies=ok(shapes.Endpoints),
+        replies=ok(endpoint_shapes.Endpoints),
         refuses=(*BODY, 503),
     )
     async def list_all(self, request: web.Request) -> web.Response:
@@ -78,8 +78,8 @@ class EndpointsApi:
         "POST /api/v0/endptjobs/",
         tag="endpoints",
         security=ACCOUNT,
-        body=shapes.NewEndpoint,
-        replies=ok(shapes.EndpointMade),
+        body=endpoint_shapes.NewEndpoint,
+        replies=ok(endpoint_shapes.EndpointMade),
         refuses=(*BODY, *TEMPORAL),
     )
     async def create(self, request: web.Request) -> web.Response:
@@ -105,7 +105,7 @@ class EndpointsApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID,),
-        replies=ok(shapes.EndpointShown),
+        replies=ok(endpoint_shapes.EndpointShown),
         refuses=(400, 401, 404, 503),
     )
     async def show(self, request: web.Request) -> web.Response:
@@ -118,7 +118,7 @@ class EndpointsApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID,),
-        body=shapes.EndpointChange,
+        body=endpoint_shapes.EndpointChange,
         replies=ok(Done),
         refuses=(*BODY, *TEMPORAL),
     )
@@ -151,9 +151,10 @@ class EndpointsApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID,),
-        body=shapes.EndpointDelete,
+        body=endpoint_shapes.EndpointDelete,
         body_required=False,
-        replies=ok(shapes.EndpointDeleted) | ok(shapes.EndpointDeleted, "Not begun, or not complete", 202),
+        replies=ok(endpoint_shapes.EndpointDeleted)
+        | ok(endpoint_shapes.EndpointDeleted, "Not begun, or not complete", 202),
         refuses=(*BODY, *TEMPORAL),
     )
     async def delete(self, request: web.Request) -> web.Response:
@@ -201,9 +202,9 @@ class EndpointsApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID,),
-        body=shapes.Keyed,
+        body=common.Keyed,
         body_required=False,
-        replies=ok(shapes.KeyRotated),
+        replies=ok(endpoint_shapes.KeyRotated),
         refuses=(*BODY, *TEMPORAL),
     )
     async def rotate_key(self, request: web.Request) -> web.Response:
@@ -236,7 +237,7 @@ class EndpointsApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID, TAIL),
-        replies=ok(shapes.Decisions),
+        replies=ok(endpoint_shapes.Decisions),
         refuses=(400, 401, *TEMPORAL),
     )
     async def decisions(self, request: web.Request) -> web.Response:
@@ -268,7 +269,7 @@ class EndpointsApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID,),
-        replies=ok(shapes.Advice),
+        replies=ok(endpoint_shapes.Advice),
         refuses=(400, 401, *TEMPORAL),
     )
     async def advice(self, request: web.Request) -> web.Response:
@@ -281,7 +282,7 @@ class EndpointsApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID,),
-        body=shapes.Advised,
+        body=endpoint_shapes.Advised,
         replies=ok(Done),
         refuses=(*BODY, *TEMPORAL),
     )
@@ -305,7 +306,7 @@ class EndpointsApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID,),
-        body=shapes.Keyed,
+        body=common.Keyed,
         body_required=False,
         replies=ok(Done),
         refuses=(*BODY, *TEMPORAL),
@@ -321,7 +322,7 @@ class EndpointsApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID,),
-        replies=ok(shapes.HostsShown),
+        replies=ok(endpoint_shapes.HostsShown),
         refuses=(400, 401, *TEMPORAL),
     )
     async def hosts(self, request: web.Request) -> web.Response:
@@ -334,9 +335,9 @@ class EndpointsApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID,),
-        body=shapes.UnblockHosts,
+        body=endpoint_shapes.UnblockHosts,
         body_required=False,
-        replies=ok(shapes.HostsUnblocked),
+        replies=ok(endpoint_shapes.HostsUnblocked),
         refuses=(*BODY, *TEMPORAL),
     )
     async def unblock_hosts(self, request: web.Request) -> web.Response:

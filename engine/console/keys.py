@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from engine.api.parsing import answer, path_id, read_object
 from engine.console.endpoint_workflows import EndpointWorkflows
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import common, endpoint_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, ID, KEY_NAME, TEMPORAL, ok
 from engine.routing.client_keys import ClientKeyAccount
 from engine.routing.endpoint import Endpoint
@@ -35,7 +35,7 @@ class KeysApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID,),
-        replies=ok(shapes.Keys),
+        replies=ok(endpoint_shapes.Keys),
         refuses=(400, 401, 404, 503),
     )
     async def list_all(self, request: web.Request) -> web.Response:
@@ -48,8 +48,8 @@ class KeysApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID,),
-        body=shapes.NewKey,
-        replies=ok(shapes.KeyMade),
+        body=endpoint_shapes.NewKey,
+        replies=ok(endpoint_shapes.KeyMade),
         refuses=(*BODY, *TEMPORAL),
     )
     async def create(self, request: web.Request) -> web.Response:
@@ -70,7 +70,7 @@ class KeysApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID, KEY_NAME),
-        body=shapes.KeyChange,
+        body=endpoint_shapes.KeyChange,
         replies=ok(Done),
         refuses=(*BODY, *TEMPORAL),
     )
@@ -88,7 +88,7 @@ class KeysApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID, KEY_NAME),
-        body=shapes.Keyed,
+        body=common.Keyed,
         body_required=False,
         replies=ok(Done),
         refuses=(*BODY, *TEMPORAL),

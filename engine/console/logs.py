@@ -15,7 +15,7 @@ from engine.console.endpoint_workflows import EndpointWorkflows
 from engine.console.endpoints import read_tail
 from engine.console.workers import endpoint_of, positive_int
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import common, endpoint_shapes, workergroup_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, TEMPORAL, ok
 from engine.routing.endpoint import Endpoint
 from market.port import MarketError
@@ -51,8 +51,8 @@ class LogsApi:
         "POST /get_endpoint_logs/",
         tag="fleet",
         security=ACCOUNT,
-        body=shapes.NamedEndpoint,
-        replies=ok(shapes.Logs),
+        body=common.NamedEndpoint,
+        replies=ok(endpoint_shapes.Logs),
         refuses=(*BODY, *TEMPORAL),
     )
     async def of_endpoint(self, request: web.Request) -> web.Response:
@@ -68,8 +68,8 @@ class LogsApi:
         "POST /get_workergroup_logs/",
         tag="fleet",
         security=ACCOUNT,
-        body=shapes.NamedWorkergroup,
-        replies=ok(shapes.Logs),
+        body=workergroup_shapes.NamedWorkergroup,
+        replies=ok(endpoint_shapes.Logs),
         refuses=(*BODY, *TEMPORAL),
     )
     async def of_group(self, request: web.Request) -> web.Response:
@@ -85,8 +85,8 @@ class LogsApi:
         "POST /get_worker_logs/",
         tag="fleet",
         security=ACCOUNT,
-        body=shapes.NamedWorker,
-        replies=ok(shapes.WorkerLog),
+        body=workergroup_shapes.NamedWorker,
+        replies=ok(workergroup_shapes.WorkerLog),
         refuses=(*BODY, *TEMPORAL),
     )
     async def of_worker(self, request: web.Request) -> web.Response:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from engine.api.parsing import answer, path_id, read_object
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import market_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, ID, MARKET, ok
 from market.port import OfferQuery
 from market.query import GrammarError, parse_env
@@ -55,7 +55,7 @@ class MarketApi:
         security=ACCOUNT,
         body=dict[str, Any],
         body_required=False,
-        replies=ok(shapes.Offers, "Offers"),
+        replies=ok(market_shapes.Offers, "Offers"),
         refuses=(*BODY, *MARKET),
     )
     async def search(self, request: web.Request) -> web.Response:
@@ -69,7 +69,7 @@ class MarketApi:
         tag="marketplace",
         security=ACCOUNT,
         parameters=(_FILTERS,),
-        replies=ok(shapes.Templates),
+        replies=ok(market_shapes.Templates),
         refuses=(401, *MARKET),
     )
     async def templates(self, request: web.Request) -> web.Response:
@@ -114,7 +114,7 @@ class MarketApi:
         "GET /api/v0/benchmarks/",
         tag="marketplace",
         security=ACCOUNT,
-        replies=ok(shapes.Benchmarks),
+        replies=ok(market_shapes.Benchmarks),
         refuses=(401, *MARKET),
     )
     async def benchmarks(self, request: web.Request) -> web.Response:
@@ -133,7 +133,7 @@ class MarketApi:
         tag="marketplace",
         security=ACCOUNT,
         parameters=(ID,),
-        replies=ok(shapes.OneInstance),
+        replies=ok(market_shapes.OneInstance),
         refuses=(401, *MARKET),
     )
     async def instance(self, request: web.Request) -> web.Response:
@@ -151,7 +151,7 @@ class MarketApi:
         "GET /api/v1/instances/",
         tag="marketplace",
         security=ACCOUNT,
-        replies=ok(shapes.Instances),
+        replies=ok(market_shapes.Instances),
         refuses=(*BODY, *MARKET),
     )
     async def instances(self, request: web.Request) -> web.Response:

@@ -13,7 +13,7 @@ from engine.api.parsing import answer, read_object
 from engine.console.market import MarketApi
 from engine.console.workergroup_checks import check_search
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import market_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, MARKET, ok
 from market.port import OfferQuery, Refused
 from stoker_wire.market import Offer, Template
@@ -41,8 +41,8 @@ class OffersApi:
         "POST /api/v0/offers/",
         tag="marketplace",
         security=ACCOUNT,
-        body=shapes.OfferSearch,
-        replies=ok(shapes.PricedOffers, "Offers with prices, cheapest first"),
+        body=market_shapes.OfferSearch,
+        replies=ok(market_shapes.PricedOffers, "Offers with prices, cheapest first"),
         refuses=(*BODY, *MARKET),
     )
     async def offers(self, request: web.Request) -> web.Response:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from engine.api.parsing import answer, path_id, read_object
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import live_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, ID, ok
 from engine.request_stats import BUCKET_SECONDS, EndedRequest, Histogram
 from engine.routing.endpoint import Endpoint
@@ -34,7 +34,7 @@ class OverviewApi:
         "GET /api/v0/overview/",
         tag="endpoints",
         security=ACCOUNT,
-        replies=ok(shapes.Overview),
+        replies=ok(live_shapes.Overview),
         refuses=(*BODY, 503),
     )
     async def overview(self, request: web.Request) -> web.Response:
@@ -60,7 +60,7 @@ class OverviewApi:
         tag="endpoints",
         security=ACCOUNT,
         parameters=(ID,),
-        replies=ok(shapes.Requests),
+        replies=ok(live_shapes.Requests),
         refuses=(400, 401, 404, 503),
     )
     async def requests(self, request: web.Request) -> web.Response:

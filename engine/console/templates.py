@@ -10,7 +10,7 @@ from engine.api.parsing import answer, read_object
 from engine.console.endpoint_workflows import EndpointWorkflows
 from engine.console.market import MarketApi, without_key, without_secrets
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import market_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, MARKET, ok
 from engine.routing.endpoint import Endpoint
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS
@@ -36,8 +36,8 @@ class TemplatesApi:
         f"POST {_PATH}",
         tag="marketplace",
         security=ACCOUNT,
-        body=shapes.NewTemplate,
-        replies=ok(shapes.TemplateMade),
+        body=market_shapes.NewTemplate,
+        replies=ok(market_shapes.TemplateMade),
         refuses=(*BODY, *MARKET),
     )
     async def create(self, request: web.Request) -> web.Response:
@@ -55,7 +55,7 @@ class TemplatesApi:
         f"DELETE {_PATH}",
         tag="marketplace",
         security=ACCOUNT,
-        body=shapes.TemplateNamed,
+        body=market_shapes.TemplateNamed,
         replies=ok(Done),
         refuses=(*BODY, 409, *MARKET),
     )

@@ -5,7 +5,7 @@ from aiohttp import web
 from engine.api.keys import user_id
 from engine.api.parsing import answer
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import market_shapes
 from engine.openapi.declarations import ACCOUNT, ok
 from stoker_wire.openapi import handles
 
@@ -21,7 +21,7 @@ class UsersApi:
         "GET /api/v0/users/current/",
         tag="account",
         security=ACCOUNT,
-        replies=ok(shapes.User),
+        replies=ok(market_shapes.User),
         refuses=(401,),
     )
     async def current(self, request: web.Request) -> web.Response:

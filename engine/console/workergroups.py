@@ -15,7 +15,7 @@ from engine.console.market import MarketApi
 from engine.console.offers import OffersApi
 from engine.console.workergroup_checks import check
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import common, workergroup_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, ID, TEMPORAL, ok
 from engine.routing.endpoint import Endpoint
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS, rpc_error_text
@@ -58,7 +58,7 @@ class WorkergroupsApi:
         "GET /api/v0/autojobs/",
         tag="workergroups",
         security=ACCOUNT,
-        replies=ok(shapes.Workergroups),
+        replies=ok(workergroup_shapes.Workergroups),
         refuses=(*BODY, *TEMPORAL),
     )
     async def list_all(self, request: web.Request) -> web.Response:
@@ -95,8 +95,8 @@ class WorkergroupsApi:
         "POST /api/v0/autojobs/",
         tag="workergroups",
         security=ACCOUNT,
-        body=shapes.NewWorkergroup,
-        replies=ok(shapes.WorkergroupMade),
+        body=workergroup_shapes.NewWorkergroup,
+        replies=ok(workergroup_shapes.WorkergroupMade),
         refuses=(*BODY, *TEMPORAL),
     )
     async def create(self, request: web.Request) -> web.Response:
@@ -115,7 +115,7 @@ class WorkergroupsApi:
         tag="workergroups",
         security=ACCOUNT,
         parameters=(ID,),
-        replies=ok(shapes.WorkergroupShown),
+        replies=ok(workergroup_shapes.WorkergroupShown),
         refuses=(400, 401, *TEMPORAL),
     )
     async def show(self, request: web.Request) -> web.Response:
@@ -129,7 +129,7 @@ class WorkergroupsApi:
         tag="workergroups",
         security=ACCOUNT,
         parameters=(ID,),
-        body=shapes.WorkergroupChange,
+        body=workergroup_shapes.WorkergroupChange,
         replies=ok(Done),
         refuses=(*BODY, *TEMPORAL),
     )
@@ -149,7 +149,7 @@ class WorkergroupsApi:
         tag="workergroups",
         security=ACCOUNT,
         parameters=(ID,),
-        body=shapes.Keyed,
+        body=common.Keyed,
         body_required=False,
         replies=ok(Done),
         refuses=(*BODY, *TEMPORAL),

@@ -9,7 +9,7 @@ from aiohttp import web
 from engine.api.parsing import answer, read_object
 from engine.console.endpoint_workflows import EndpointWorkflows
 from engine.engine import Engine
-from engine.openapi import shapes
+from engine.openapi import common, workergroup_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, TEMPORAL, ok
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
@@ -19,7 +19,7 @@ from stoker_wire.problem import Problem
 
 _COUNT = re.compile(r"^\d+x ")
 _WORKERS = ok(
-    list[shapes.WorkerRow] | shapes.NoWorkers,
+    list[workergroup_shapes.WorkerRow] | workergroup_shapes.NoWorkers,
     "A bare list, as official clients expect it; an object with the reason if the subject does not exist",
 )
 
@@ -35,7 +35,7 @@ class WorkersApi:
         "POST /get_endpoint_workers/",
         tag="fleet",
         security=ACCOUNT,
-        body=shapes.NamedEndpoint,
+        body=common.NamedEndpoint,
         replies=_WORKERS,
         refuses=(*BODY, *TEMPORAL),
     )
@@ -54,7 +54,7 @@ class WorkersApi:
         "POST /get_workergroup_workers/",
         tag="fleet",
         security=ACCOUNT,
-        body=shapes.NamedWorkergroup,
+        body=workergroup_shapes.NamedWorkergroup,
         replies=_WORKERS,
         refuses=(*BODY, *TEMPORAL),
     )
@@ -73,8 +73,8 @@ class WorkersApi:
         "POST /update_workers/",
         tag="fleet",
         security=ACCOUNT,
-        body=shapes.RollingUpdate,
-        replies=ok(shapes.UpdateBegun | shapes.UpdateCancelled),
+        body=workergroup_shapes.RollingUpdate,
+        replies=ok(workergroup_shapes.UpdateBegun | workergroup_shapes.UpdateCancelled),
         refuses=(*BODY, *TEMPORAL),
     )
     async def update(self, request: web.Request) -> web.Response:
