@@ -114,7 +114,7 @@ def test_small_numbers_of_load_make_no_difference():
         seen = see(boots, load=steady(80 * scale), learned=knows(100.0 * scale))
         return advanced(seen, 95.0, rate=80 * scale).tally
 
-    large, small = simulated(1.0), simulated(0.01)
+    large, small = simulated(1.0), simulated(1e-4)
     assert small.late_share == pytest.approx(large.late_share, rel=0.02)
     assert small.wait_seconds == pytest.approx(large.wait_seconds, rel=0.02)
     assert large.late_share > 0.5

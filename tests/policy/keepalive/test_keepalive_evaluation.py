@@ -1,6 +1,5 @@
 """Keep-alive evaluation: which rule each kind of traffic leads to, and what the planner does with it."""
 
-import math
 import random
 from dataclasses import fields, replace
 
@@ -222,6 +221,9 @@ def test_peak_demand_covers_only_the_requested_time():
     assert peak_demand_since(state, state.evaluated_until - 20.0) == pytest.approx(300.0, rel=0.4)
     assert peak_demand_since(state, state.evaluated_until) == 0.0
     assert peak_demand_since(state, state.evaluated_until + 100.0) == 0.0
+    falling = KeepaliveState(evaluated_until=NOW, recent_demand=(500.0, 400.0, 300.0))
+    for since, peak in ((5.0, 300.0), (5.1, 400.0), (10.0, 400.0), (11.0, 500.0), (99.0, 500.0)):
+        assert peak_demand_since(falling, NOW - since) == peak
 
 
 def test_for_bursts_at_random_intervals_a_tail_prevents_most_of_the_waiting():
@@ -268,59 +270,6 @@ def test_only_work_beyond_the_capacity_counts_as_late():
     late = state.totals.late_work[CANDIDATES.index(Retention(60.0))]
     came = 180.0 * 2
     assert came * 0.3 < late <= came * 0.5
-
-
-def before_and_after(arrivals, *, seconds, parameters=PARAMETERS):
-    """The totals of the last two buckets."""
-    states = [
-        evaluated(arrivals, seconds=end, every=5, parameters=parameters)[0] for end in (seconds - 5, seconds)
-    ]
-    return [state.totals for state in states]
-
-
-KEPT_SHARE = math.exp(-5.0 / DEFAULT_TUNING.keepalive_memory_seconds)
-A_MINUTE = CANDIDATES.index(Retention(60.0))
-
-
-def test_work_is_late_as_far_as_it_cannot_wait():
-    # One hot worker, and work for two: 5 worker-seconds more wait after each bucket. 11 may wait, so of the third
-    # bucket 4 are late, and of the fourth all 5.
-    slow = replace(PARAMETERS, start_seconds=300.0)
-    for buckets, late in ((2, 0.0), (3, 4.0), (4, 5.0)):
-        before, after = before_and_after(
-            lambda at: 100.0 if at < 1800 else 200.0, seconds=1800 + 5 * buckets, parameters=slow
-        )
-        grown = after.late_work[A_MINUTE] - before.late_work[A_MINUTE] * KEPT_SHARE
-        assert grown == pytest.approx(late, abs=0.02)
-
-
-def test_a_long_request_is_late_if_it_finds_all_workers_busy():
-    # 8 workers are hot. Over the window of 110 s, 8.09 are needed; 90 of 110 s of the work are longer than the wait.
-    long = replace(PARAMETERS, service_seconds=100.0, start_seconds=60.0)
-    before, after = before_and_after(lambda at: 800.0 if at < 2400 else 1000.0, seconds=2405, parameters=long)
-    demanded = (800.0 * 105 + 1000.0 * 5) / 110 / 100
-    grown = after.late_work[A_MINUTE] - before.late_work[A_MINUTE] * KEPT_SHARE
-    assert grown == pytest.approx(50 * 90 / 110 * (1 - 8 / demanded), abs=0.02)
-
-
-def test_every_bucket_costs_its_hot_workers_and_every_start_its_price():
-    price = PARAMETERS.billed_seconds * DEFAULT_TUNING.start_cost_factor
-    starts = 0
-    for seconds in range(600, 660, 5):
-        before, after = before_and_after(lambda at: 200.0 if at < 590 else 700.0, seconds=seconds)
-        for number, (was, now) in enumerate(zip(before.workers, after.workers, strict=True)):
-            paid = before.paid_seconds[number] * KEPT_SHARE + now * 5.0 + max(0, now - was) * price
-            assert after.paid_seconds[number] == pytest.approx(paid, abs=0.2)
-            starts += max(0, now - was) > 0 and was > 0
-    assert starts > 0
-
-
-def test_the_stored_totals_are_rounded():
-    slow = replace(PARAMETERS, start_seconds=300.0)
-    state, _ = evaluated(lambda at: 100.0 if at < 900 else 217.137, seconds=925, parameters=slow, every=5)
-    for column in (state.totals.pending_work, state.totals.late_work):
-        assert any(column)
-        assert all(each == round(each, 2) for each in column)
 
 
 # The planner's use of the rule
