@@ -176,7 +176,8 @@ class EndpointsApi:
                 "use a forced delete to avoid the wait"
             )
             return answer(_deleted(message, deleted=0, failed=workers, begun=False), 202)
-        message = f"endpoint {endpoint.name} is being deleted; {workers} workers are released"
+        released = "1 worker is" if workers == 1 else f"{workers} workers are"
+        message = f"endpoint {endpoint.name} is being deleted; {released} released"
         return answer(_deleted(message, deleted=workers, failed=0, begun=True))
 
     async def _release(self, endpoint: Endpoint) -> web.Response:

@@ -65,6 +65,8 @@ class BootProgress:
                 if each.get("kind") == "destroy" and reason.startswith(_FAILED_BOOT):
                     self.failures.append(reason.removeprefix(_FAILED_BOOT))
         for worker in workers:
+            if not worker.id:  # nothing is rented yet: the decisions tell of it
+                continue
             for key, text in self._texts(worker, hosts.get(worker.id, "")):
                 if text and self.said.get(key) != text:
                     self.said[key] = text

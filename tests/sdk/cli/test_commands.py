@@ -171,7 +171,7 @@ def test_a_second_config_is_advised_and_shown_beside_the_live_one(peers, stoker)
 
 
 def test_the_analysis_is_stopped_and_without_one_the_command_that_starts_it_is_named(peers, stoker):
-    assert "the analysis is stopped" in stoker("advise", "llm", "--stop").stdout
+    assert "advice is stopped" in stoker("advise", "llm", "--stop").stdout
     peers.console_replies["GET", "/api/v0/endptjobs/7/advice/"] = json_reply({"advice": {"active": False}})
     assert "try: stoker advise llm --target-util 0.8" in stoker("advise", "llm").stdout
     assert stoker("advise", "llm", "--stop", "--min-load", "3").exit_code == 2

@@ -90,3 +90,12 @@ def test_the_lines_to_paste_are_a_shell_and_python_and_hold_no_key(name):
         )
     )
     assert "sk-" not in text
+
+
+def test_a_worker_without_an_instance_has_no_line_of_its_own():
+    """The decision to rent it has one."""
+    progress = BootProgress()
+    assert progress.lines([worker("pending", 0)], [], {}) == []
+    assert progress.lines([worker("creating")], [], {}) == [
+        "worker 10001: the marketplace creates the instance on 1x RTX 4090, $0.41/h"
+    ]
