@@ -11,8 +11,7 @@ import contextlib
 import secrets
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Self
 
@@ -28,9 +27,6 @@ from temporalio.client import (
     Client,
     WorkflowFailureError,
     WorkflowHandle,
-    WorkflowQueryFailedError,
-    WorkflowUpdateFailedError,
-    WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import (
     SearchAttributeKey,
@@ -40,9 +36,10 @@ from temporalio.common import (
 )
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
-from temporalio.exceptions import ApplicationError, CancelledError, WorkflowAlreadyStartedError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.exceptions import CancelledError
+from temporalio.service import RPCError
 
+from stoker.control_errors import NAME_TAKEN, temporal_errors
 from stoker.errors import EndpointNotFound, Invalid, Refused, RequestTimedOut, TemporalUnavailable
 from stoker_wire import control as wire
 from stoker_wire.client_key import KeyEdit
@@ -64,8 +61,6 @@ marketplace has confirmed that the last worker is gone."""
 
 STATE_SECONDS_MAX = 2.0
 """For the query whether a live endpoint is being deleted; without a Temporal worker it gets no answer."""
-
-NAME_TAKEN = "name_taken"
 
 atexit.register(time.sleep, EXIT_SECONDS)
 
@@ -178,7 +173,7 @@ class Control:
                 SearchAttributePair(_STATE, spec.config.endpoint_state.value),
             ]
         )
-        with _temporal_errors(spec.endpoint_name):
+        with temporal_errors(spec.endpoint_name):
             await self.client.start_workflow(
                 wire.WORKFLOW_TYPE,
                 spec,
@@ -194,13 +189,13 @@ class Control:
 
         The search attribute needs no Temporal worker. The query also sees a delete signal that was just sent.
         """
-        with _temporal_errors(endpoint_name):
+        with temporal_errors(endpoint_name):
             described = await self._handle(endpoint_name).describe(rpc_timeout=self._call)
         if described.typed_search_attributes.get(_STATE) == "deleting":
             return True
         timeout = min(self._call, timedelta(seconds=STATE_SECONDS_MAX))
         try:
-            with _temporal_errors(endpoint_name):
+            with temporal_errors(endpoint_name):
                 status = await self._handle(endpoint_name).query(wire.QUERY_STATUS, rpc_timeout=timeout)
         except EndpointNotFound:
             return True
@@ -211,7 +206,7 @@ class Control:
     async def _wait_for_deletion(self, endpoint_name: str, seconds_max: float) -> None:
         try:
             async with asyncio.timeout(seconds_max):
-                with _temporal_errors(endpoint_name), contextlib.suppress(EndpointNotFound):
+                with temporal_errors(endpoint_name), contextlib.suppress(EndpointNotFound):
                     await self._deletion_result(endpoint_name)
         except TimeoutError:
             raise Refused(
@@ -277,7 +272,7 @@ class Control:
             Invalid: a limit is unknown or out of bounds.
             Refused: the name is taken.
         """
-        with _temporal_errors(endpoint_name):
+        with temporal_errors(endpoint_name):
             described = await self._handle(endpoint_name).describe(rpc_timeout=self._call)
         endpoint_id = described.typed_search_attributes[_ID]
         text = mint_client_key(endpoint_id, secrets.token_bytes(CLIENT_KEY_BYTES))
@@ -349,7 +344,7 @@ class Control:
             return None
         try:
             async with asyncio.timeout(wait_seconds):
-                with _temporal_errors(endpoint_name):
+                with temporal_errors(endpoint_name):
                     return await self._deletion_result(endpoint_name)
         except TimeoutError:
             raise RequestTimedOut(
@@ -396,7 +391,7 @@ class Control:
     async def list_endpoints(self) -> list[str]:
         """The names of the live endpoints."""
         query = f'WorkflowType="{wire.WORKFLOW_TYPE}" AND ExecutionStatus="Running"'
-        with _temporal_errors("*"):
+        with temporal_errors("*"):
             found = [each.id async for each in self.client.list_workflows(query, rpc_timeout=self._call)]
         return sorted(each.removeprefix(wire.workflow_id("")) for each in found)
 
@@ -409,7 +404,7 @@ class Control:
         Raises:
             RequestTimedOut: it did not end within `wait_seconds`; it continues.
         """
-        with _temporal_errors(endpoint_name):
+        with temporal_errors(endpoint_name):
             handle = await self.client.start_workflow(
                 wire.RELEASE_WORKFLOW_TYPE,
                 wire.Release(endpoint_name=endpoint_name),
@@ -423,7 +418,7 @@ class Control:
             return None
         try:
             async with asyncio.timeout(wait_seconds):
-                with _temporal_errors(endpoint_name):
+                with temporal_errors(endpoint_name):
                     released: wire.Released = await handle.result()
                     return released
         except TimeoutError:
@@ -437,18 +432,18 @@ class Control:
         return self.client.get_workflow_handle(wire.workflow_id(endpoint_name))
 
     async def _signal(self, endpoint_name: str, signal: str, *arguments: Any) -> None:
-        with _temporal_errors(endpoint_name):
+        with temporal_errors(endpoint_name):
             await self._handle(endpoint_name).signal(signal, args=arguments, rpc_timeout=self._call)
 
     async def _update(self, endpoint_name: str, update: str, *arguments: Any) -> Any:
         # with an id, a retry of the RPC layer is the same update, not a second one
-        with _temporal_errors(endpoint_name):
+        with temporal_errors(endpoint_name):
             return await self._handle(endpoint_name).execute_update(
                 update, args=arguments, id=uuid.uuid4().hex, rpc_timeout=self._call
             )
 
     async def _query(self, endpoint_name: str, query: str, *arguments: Any) -> Any:
-        with _temporal_errors(endpoint_name):
+        with temporal_errors(endpoint_name):
             return await self._handle(endpoint_name).query(query, args=arguments, rpc_timeout=self._call)
 
 
@@ -465,50 +460,3 @@ def _patch(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _workergroup_json(workergroup: Workergroup) -> dict[str, Any]:
     return workergroup.model_dump(mode="json", exclude_none=True)
-
-
-@contextmanager
-def _temporal_errors(endpoint_name: str) -> Iterator[None]:
-    """Raise Temporal's errors as this package's errors."""
-    try:
-        yield
-    except WorkflowAlreadyStartedError:
-        raise Refused(
-            f"there is a live endpoint {endpoint_name!r}; delete it or take another name",
-            status=409,
-            code=NAME_TAKEN,
-        ) from None
-    except WorkflowUpdateFailedError as fault:
-        cause = fault.cause
-        code = (cause.type or "") if isinstance(cause, ApplicationError) else ""
-        raise Refused(str(cause or fault), status=400, code=code) from None
-    except WorkflowQueryFailedError as fault:
-        raise Refused(
-            f"endpoint {endpoint_name} could not answer: {fault}", status=400, code="query_failed"
-        ) from None
-    except WorkflowFailureError as fault:
-        raise Refused(
-            f"the workflow of endpoint {endpoint_name} failed: {fault.cause}", status=500, code="failed"
-        ) from None
-    except WorkflowUpdateRPCTimeoutOrCancelledError:
-        raise _no_worker(endpoint_name) from None
-    except RPCError as fault:
-        if fault.status is RPCStatusCode.NOT_FOUND:
-            raise EndpointNotFound(f"no live endpoint {endpoint_name!r} in this namespace") from None
-        if fault.status in {
-            RPCStatusCode.DEADLINE_EXCEEDED,
-            RPCStatusCode.CANCELLED,
-            RPCStatusCode.FAILED_PRECONDITION,  # a query, when no worker has polled for a while
-        }:
-            raise _no_worker(endpoint_name) from None
-        if fault.status is RPCStatusCode.UNAVAILABLE:
-            raise TemporalUnavailable(f"Temporal does not answer: {fault.message}") from None
-        raise Refused(
-            f"Temporal refused: {fault.message}", status=400, code=fault.status.name.lower()
-        ) from None
-
-
-def _no_worker(endpoint_name: str) -> TemporalUnavailable:
-    return TemporalUnavailable(
-        f"endpoint {endpoint_name} did not answer in time: is a Temporal worker (`stokerd worker`) running?"
-    )
