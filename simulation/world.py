@@ -105,7 +105,7 @@ class World(SimulatedFleet):
                     break
                 self.now = when
                 what(argument)
-                if self.ended and self.inside == 0:
+                if self.ended and self.inside == 0 and arrived == count:  # the trace may end with an arrival
                     break
             elif arrived < count:
                 self.now = next_arrival

@@ -25,6 +25,12 @@ def test_a_report_shows_waits_and_money(trace):
     assert report.frontier == ()
 
 
+def test_a_request_at_the_very_end_of_a_trace_is_served(tmp_path):
+    path = tmp_path / "sparse.csv"
+    path.write_text("\n".join(["t_s,work", *(f"{20 * n},30" for n in range(100))]) + "\n")
+    assert "never" not in simulate_trace(path, CONFIG, perf=800.0).table()
+
+
 def test_the_frontier_costs_more_and_waits_less_step_by_step(trace):
     told = []
     report = simulate_trace(
