@@ -44,11 +44,11 @@ from policy.state.plan import (
 )
 from policy.state.plan_effects import apply_operation, launched_worker
 from policy.state.worker import Worker
-from stoker_wire.client_key import KeyEdit
 from stoker_wire.control import Advise
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.messages import MetricsBatch
 from stoker_wire.parsing.limits import ERROR_BYTES_MAX, shortened
+from stoker_wire.security.client_key import KeyEdit
 from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from controller.state import ENGINE_LIVE_SECONDS, EndpointStateBook, KeyRecord, Record
-from stoker_wire.client_key import ClientKey, KeyEdit, KeyLimits
 from stoker_wire.messages import KeyUse, MemoKey
+from stoker_wire.security.client_key import ClientKey, KeyEdit, KeyLimits
 
 DAY_SECONDS = 86_400.0
 SPENT_STEPS = 50

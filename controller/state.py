@@ -18,12 +18,12 @@ from policy.state.plan import Plan, Targets, Wait
 from policy.state.worker import MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
 from policy.wording import load
-from stoker_wire.client_key import ClientKey
 from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer
 from stoker_wire.messages import DecisionLine, RequestBreak
 from stoker_wire.parsing.limits import STATE_BYTES_MAX, json_bytes, shortened
+from stoker_wire.security.client_key import ClientKey
 from stoker_wire.workergroup import Workergroup
 
 ENGINE_LIVE_SECONDS = 30.0

@@ -1,8 +1,8 @@
-"""aiohttp routes from the calls that handlers declare with `stoker_wire.openapi.handles`."""
+"""aiohttp routes from the calls that handlers declare with `stoker_wire.http.openapi.handles`."""
 
 from aiohttp import web
 
-from stoker_wire.openapi import Table, declared_calls, operations_of
+from stoker_wire.http.openapi import Table, declared_calls, operations_of
 
 
 def routes_of(owner: object) -> list[web.RouteDef]:

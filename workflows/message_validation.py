@@ -7,7 +7,6 @@ from pydantic import ValidationError
 
 from controller.state import EndpointStateBook, KeyRecord
 from market.query import GrammarError, parse_filters, parse_launch_args
-from stoker_wire.client_key import KeyEdit
 from stoker_wire.control import Advise, EndpointSpec
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.messages import MetricsBatch
@@ -22,6 +21,7 @@ from stoker_wire.parsing.limits import (
     json_bytes,
 )
 from stoker_wire.problem import describe
+from stoker_wire.security.client_key import KeyEdit
 from stoker_wire.workergroup import Workergroup, check_workergroups
 
 

@@ -6,7 +6,7 @@ from engine.api.parsing import answer
 from engine.engine import Engine
 from engine.openapi import live_shapes
 from engine.openapi.declarations import ok
-from stoker_wire.openapi import Reply, handles
+from stoker_wire.http.openapi import Reply, handles
 
 
 class HealthApi:

@@ -28,7 +28,7 @@ from engine.proxy.tunnel import handshake_fields, is_handshake, run_tunnel
 from engine.proxy.worker_client import Call, Failure, WorkerFailed, worker_failed
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
-from stoker_wire.openapi import ANY, Parameter, Reply, handles
+from stoker_wire.http.openapi import ANY, Parameter, Reply, handles
 from stoker_wire.problem import Problem
 from stoker_wire.security.ticket import TICKET_SECONDS
 

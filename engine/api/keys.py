@@ -11,8 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
+from stoker_wire.http.websocket import KEY_PROTOCOLS, split_protocols
 from stoker_wire.problem import Problem
-from stoker_wire.websocket import KEY_PROTOCOLS, split_protocols
 
 _KEY_FIELDS = ("x-api-key", "api-key")
 """Where clients of Anthropic's and Azure's APIs put the key."""

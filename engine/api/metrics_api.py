@@ -7,7 +7,7 @@ from aiohttp import web
 from engine.engine import Engine
 from engine.metrics.exposition import OPEN_METRICS, TEXT, parts
 from engine.openapi.declarations import ACCOUNT, text
-from stoker_wire.openapi import handles
+from stoker_wire.http.openapi import handles
 
 
 class MetricsApi:

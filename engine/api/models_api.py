@@ -12,7 +12,7 @@ from engine.engine import Engine
 from engine.openapi import openai_shapes
 from engine.openapi.declarations import CLIENT, ENDPOINT_NAME, ok
 from engine.routing.endpoint import Endpoint
-from stoker_wire.openapi import handles
+from stoker_wire.http.openapi import handles
 from stoker_wire.problem import Problem
 
 

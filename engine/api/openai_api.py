@@ -27,9 +27,9 @@ from engine.proxy.retry_budget import RetryBudget, backoff_seconds
 from engine.proxy.tunnel import Tunnel, handshake_fields, is_handshake, run_tunnel
 from engine.proxy.worker_client import Call, Failure, WorkerClient, WorkerFailed, worker_failed
 from engine.routing.endpoint import Endpoint
-from stoker_wire.openapi import ANY, Reply, handles
+from stoker_wire.http.openapi import ANY, Reply, handles
+from stoker_wire.http.path_pattern import is_ambiguous
 from stoker_wire.parsing.numbers import read_number
-from stoker_wire.path_pattern import is_ambiguous
 from stoker_wire.problem import Problem
 from stoker_wire.route import COST_MAX
 from stoker_wire.workload import WORKLOAD_HEADER, ServedRoute

@@ -19,7 +19,7 @@ from engine.routing.endpoint import Endpoint
 from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.wait_reasons import why_waiting
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS
-from stoker_wire.openapi import handles
+from stoker_wire.http.openapi import handles
 from stoker_wire.parsing.numbers import read_whole
 from stoker_wire.problem import Problem
 from stoker_wire.route import Route, RouteRequest, Waiting

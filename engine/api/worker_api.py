@@ -17,7 +17,7 @@ from engine.openapi.declarations import ok, text
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
 from engine.settings import Timing
-from stoker_wire.openapi import Done, handles
+from stoker_wire.http.openapi import Done, handles
 from stoker_wire.problem import Problem
 from stoker_wire.security.token import WorkerIdentity, read_worker_token
 from stoker_wire.worker_status import FinishedRequest, FinishedRequests, WorkerStatus

@@ -35,8 +35,8 @@ from stoker_wire.endpoint import (
     EndpointConfig,
     EndpointPatch,
 )
+from stoker_wire.http.openapi import Done, handles
 from stoker_wire.messages import EndpointMemo
-from stoker_wire.openapi import Done, handles
 from stoker_wire.parsing.numbers import read_whole
 from stoker_wire.problem import Problem, describe
 

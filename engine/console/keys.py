@@ -14,10 +14,10 @@ from engine.openapi import common, endpoint_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, ID, KEY_NAME, TEMPORAL, ok
 from engine.routing.client_keys import ClientKeyAccount
 from engine.routing.endpoint import Endpoint
-from stoker_wire.client_key import KeyEdit
 from stoker_wire.control import EDIT_KEYS
-from stoker_wire.openapi import Done, handles
+from stoker_wire.http.openapi import Done, handles
 from stoker_wire.problem import Problem, describe
+from stoker_wire.security.client_key import KeyEdit
 from stoker_wire.security.token import CLIENT_KEY_BYTES, client_key_digest, mint_client_key
 
 _LIMITS = ("load_per_second", "dollars_per_day", "priority")

@@ -21,8 +21,8 @@ from engine.routing.endpoint import Endpoint
 from market.port import MarketError
 from market.vast.client import VastMarket
 from stoker_wire.control import QUERY_DECISIONS
+from stoker_wire.http.openapi import handles
 from stoker_wire.messages import DecisionLine
-from stoker_wire.openapi import handles
 from stoker_wire.parsing.numbers import read_whole
 from stoker_wire.problem import Problem
 

@@ -15,7 +15,7 @@ from engine.openapi.declarations import ACCOUNT, BODY, ID, ok
 from engine.request_stats import BUCKET_SECONDS, EndedRequest, Histogram
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
-from stoker_wire.openapi import handles
+from stoker_wire.http.openapi import handles
 from stoker_wire.states import GPU_BILLED, WorkerState
 
 BOOTING = GPU_BILLED - {WorkerState.READY} | {WorkerState.PENDING, WorkerState.CREATING, WorkerState.CREATED}

@@ -7,7 +7,7 @@ from engine.api.parsing import answer
 from engine.engine import Engine
 from engine.openapi import market_shapes
 from engine.openapi.declarations import ACCOUNT, ok
-from stoker_wire.openapi import handles
+from stoker_wire.http.openapi import handles
 
 
 class UsersApi:

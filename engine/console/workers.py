@@ -14,7 +14,7 @@ from engine.openapi.declarations import ACCOUNT, BODY, TEMPORAL, ok
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
 from stoker_wire.control import CANCEL_UPDATE, UPDATE_WORKERS
-from stoker_wire.openapi import handles
+from stoker_wire.http.openapi import handles
 from stoker_wire.problem import Problem
 
 _COUNT = re.compile(r"^\d+x ")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stoker_wire.openapi import Parameter, Reply
+from stoker_wire.http.openapi import Parameter, Reply
 
 SECURITY: dict[str, dict[str, str]] = {
     "accountKey": {

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from engine.api.parsing import answer
 from engine.openapi.declarations import SECURITY, ok
-from stoker_wire.openapi import document, handles
+from stoker_wire.http.openapi import document, handles
 from webserver.routes import operations_of_app
 
 _ABOUT = (

@@ -4,10 +4,10 @@ from typing import Literal
 
 from controller.query_results import AdviceView, Hosts
 from engine.openapi.common import KEY, Keyed, optional
-from stoker_wire.client_key import KeyLimits, KeyName, Priority
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
+from stoker_wire.http.openapi import Said
 from stoker_wire.messages import DecisionLine
-from stoker_wire.openapi import Said
+from stoker_wire.security.client_key import KeyLimits, KeyName, Priority
 
 NewEndpoint = optional("NewEndpoint", EndpointPatch, endpoint_name=(str, ...), **KEY)
 

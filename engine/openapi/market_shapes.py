@@ -5,8 +5,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from engine.openapi.common import KEY, Keyed, optional
+from stoker_wire.http.openapi import Said
 from stoker_wire.market import Instance, Offer, Template
-from stoker_wire.openapi import Said
 
 
 class User(Said):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from stoker_wire.openapi import Said
+from stoker_wire.http.openapi import Said
 
 
 class Model(Said):

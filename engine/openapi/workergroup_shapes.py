@@ -3,7 +3,7 @@
 from typing import Literal
 
 from engine.openapi.common import KEY, Keyed, NamedEndpoint, optional
-from stoker_wire.openapi import Said
+from stoker_wire.http.openapi import Said
 from stoker_wire.workergroup import Workergroup
 
 NewWorkergroup = optional(

@@ -8,7 +8,7 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 
-from stoker_wire.websocket import (
+from stoker_wire.http.websocket import (
     FAILED,
     GOING_AWAY,
     KEY_PROTOCOLS,

@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterable, Iterator
 
 from policy.routing.rate_limit import RateLimit
-from stoker_wire.client_key import Priority
 from stoker_wire.messages import KeyUse, MemoKey
 from stoker_wire.problem import Problem
+from stoker_wire.security.client_key import Priority
 from stoker_wire.security.token import client_key_digest, client_key_endpoint
 
 DAY_SECONDS = 86_400.0

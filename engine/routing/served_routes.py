@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stoker_wire.path_pattern import PathPattern, RouteTable
+from stoker_wire.http.path_pattern import PathPattern, RouteTable
 from stoker_wire.route import DEFAULT_COST
 from stoker_wire.worker_status import WorkerStatus
 from stoker_wire.workload import OUTPUT_TOKEN_FIELDS, FieldWorkload, ServedRoute

@@ -25,7 +25,7 @@ from engine.api.parsing import read_body
 from engine.engine import Engine
 from engine.openapi.declarations import text
 from engine.routing.worker import KnownWorker
-from stoker_wire.openapi import Parameter, handles
+from stoker_wire.http.openapi import Parameter, handles
 from stoker_wire.parsing.ids import read_id
 from stoker_wire.problem import Problem
 from stoker_wire.security.token import mint_worker_token

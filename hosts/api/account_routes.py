@@ -22,7 +22,7 @@ from hosts.api.shapes import (
 )
 from hosts.faults import Fault
 from market.query import GrammarError, parse_filters
-from stoker_wire.openapi import handles
+from stoker_wire.http.openapi import handles
 from stoker_wire.parsing.numbers import finite
 from stoker_wire.problem import Problem
 

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from hosts.api.http import json_response
 from hosts.api.shapes import ok
-from stoker_wire.openapi import document, handles
+from stoker_wire.http.openapi import document, handles
 from webserver.routes import operations_of_app
 
 _ABOUT = "Rents the machines of this host: the marketplace's REST API over local processes."

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from hosts.api.requests import InstanceChange
 from hosts.faults import Fault
 from hosts.settings import TemplateSettings
-from stoker_wire.openapi import Parameter, Reply, Said
+from stoker_wire.http.openapi import Parameter, Reply, Said
 
 
 class _Row(BaseModel):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from stoker_pyworker.proxy.routes import PreparedRoute
-from stoker_wire.openapi import ANY, Operation, Parameter, Reply, Said, document
+from stoker_wire.http.openapi import ANY, Operation, Parameter, Reply, Said, document
 
 _ABOUT = (
     "Forwards requests to a model server and streams its responses. A request carries the answer of `/route/` as "

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 import policy.tuning
 from policy.state.lifecycle import diagram, table
-from stoker_wire.client_key import KeyLimits
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.security.client_key import KeyLimits
 from stoker_wire.workergroup import Workergroup
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"

@@ -37,7 +37,7 @@ HARMLESS = {
     # engine: the name of a query parameter
     ("engine/proxy/headers.py", "_KEY_PARAMETER"),
     # named keys: names, days and limits; digests of keys that the deployment itself stored
-    ("wire/stoker_wire/client_key.py", "'create')"),
+    ("wire/stoker_wire/security/client_key.py", "'create')"),
     ("workflows/message_validation.py", "read.digest"),
     ("engine/console/keys.py", "digest"),
     ("engine/console/keys.py", "value"),

@@ -10,10 +10,10 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHistory, Workflow
 from temporalio.exceptions import ApplicationError
 
 from stoker_wire import control
-from stoker_wire.client_key import KeyEdit
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
+from stoker_wire.http.openapi import Operation, Reply, document
 from stoker_wire.messages import MetricsBatch
-from stoker_wire.openapi import Operation, Reply, document
+from stoker_wire.security.client_key import KeyEdit
 from stoker_wire.workergroup import Workergroup
 from tests.fuzz import size
 from tests.fuzz.values import Schemas, Text, anything

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from stoker_wire.path_pattern import PathPattern, RouteTable, is_ambiguous, overlap
+from stoker_wire.http.path_pattern import PathPattern, RouteTable, is_ambiguous, overlap
 
 
 @dataclass(frozen=True)

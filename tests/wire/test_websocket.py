@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker_wire.websocket import FrameTracker, close_frame, split_protocols
+from stoker_wire.http.websocket import FrameTracker, close_frame, split_protocols
 
 
 def frame(payload, *, opcode=2, masked=False):

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from controller import key_events
 from controller.key_events import DAY_SECONDS, count_use, engines_sharing, memo_keys, spent_in_steps
 from controller.state import EndpointStateBook, EngineRecord
-from stoker_wire.client_key import KeyEdit
 from stoker_wire.control import EndpointSpec
 from stoker_wire.messages import KeyUse
 from stoker_wire.parsing.limits import KEYS_MAX
+from stoker_wire.security.client_key import KeyEdit
 from tests.workflows.test_messages import CALM, refusal
 from workflows import message_validation
 from workflows.message_validation import InvalidMessage

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from stoker_wire.base import TolerantModel
-from stoker_wire.client_key import Priority
 from stoker_wire.parsing.limits import (
     ENGINE_ID_BYTES_MAX,
     ERROR_BYTES_MAX,
@@ -19,6 +18,7 @@ from stoker_wire.parsing.limits import (
     WORKER_URL_BYTES_MAX,
     shortened,
 )
+from stoker_wire.security.client_key import Priority
 from stoker_wire.states import WorkerState
 
 Load = Annotated[float, Field(ge=0, le=1e18)]
@@ -172,7 +172,7 @@ class Member(TolerantModel):
 
 
 class MemoKey(TolerantModel):
-    """One named key in the memo (`stoker_wire.client_key`)."""
+    """One named key in the memo (`stoker_wire.security.client_key`)."""
 
     n: str
     """Name."""

@@ -148,7 +148,7 @@ class ServedRoute(TolerantModel):
     """A path that a worker serves, and how it computes the workload of a request to it."""
 
     path: Annotated[str, Field(max_length=512)]
-    """A path, or a pattern (`stoker_wire.path_pattern`)."""
+    """A path, or a pattern (`stoker_wire.http.path_pattern`)."""
     methods: Annotated[tuple[Annotated[str, Field(max_length=16)], ...], Field(max_length=16)] = ("POST",)
     websocket: bool = False
     """It takes WebSocket handshakes, and `methods` does not count."""

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from stoker_pyworker.http.request import Request
+from stoker_wire.http.websocket import TICKET_PROTOCOL, split_protocols
 from stoker_wire.parsing.strict_json import DEPTH_MAX, is_too_deep
 from stoker_wire.problem import Problem
-from stoker_wire.websocket import TICKET_PROTOCOL, split_protocols
 
 AUTH_HEADER = b"x-stoker-auth"
 SESSION_HEADER = b"x-stoker-session"

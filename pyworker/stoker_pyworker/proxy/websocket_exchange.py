@@ -9,8 +9,8 @@ from stoker_pyworker.proxy.exchange import CallHolder, Exchange, ExchangeOwner
 from stoker_pyworker.proxy.request_envelope import ParsedRequest, websocket_protocols
 from stoker_pyworker.proxy.routes import PreparedRoute
 from stoker_pyworker.reporting.request_counts import Outcome, Work
+from stoker_wire.http.websocket import FAILED, GOING_AWAY, POLICY, PROTOCOL, FrameTracker, close_frame
 from stoker_wire.problem import Problem
-from stoker_wire.websocket import FAILED, GOING_AWAY, POLICY, PROTOCOL, FrameTracker, close_frame
 
 _FINISH_SECONDS = 10.0
 """For the model server to end after the client has sent its last byte."""

@@ -12,7 +12,7 @@ from stoker.cli.numbers import StrictGroup
 from stoker.cli.output import format_time, print_json, print_line, print_notice, print_table
 from stoker.client import Serverless
 from stoker.management.records import KeyRecord
-from stoker_wire.client_key import Priority
+from stoker_wire.security.client_key import Priority
 
 app = typer.Typer(
     cls=StrictGroup, no_args_is_help=True, help="Named keys of an endpoint: one for each client, with limits."

@@ -1,1 +1,1 @@
-"""Tokens, tickets, redaction of secrets, and checks against web pages."""
+"""Tokens, tickets, named keys, redaction of secrets, and checks against web pages."""

@@ -5,7 +5,7 @@
 * An *endpoint key* only authorises routing requests of one endpoint: `sk-ep-<endpoint id>-<version>-<hmac>`.
 
 A *client key* does the same for one client, with limits: `sk-ep-<endpoint id>-<random>`. It is random, and the
-endpoint's workflow stores its SHA-256 (`stoker_wire.client_key`).
+endpoint's workflow stores its SHA-256 (`stoker_wire.security.client_key`).
 """
 
 import hashlib
