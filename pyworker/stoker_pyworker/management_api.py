@@ -17,7 +17,7 @@ from stoker_pyworker.proxy.routes import PreparedRoute, method_problem
 from stoker_pyworker.proxy.sessions import Session, SessionReference, new_session_id
 from stoker_wire.problem import Problem
 
-log = structlog.get_logger(room="management")
+log = structlog.get_logger(component="management")
 
 UPDATE_FILE = ".force_update"
 _SESSION_BYTES_MAX = 1024 * 1024

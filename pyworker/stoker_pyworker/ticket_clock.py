@@ -5,7 +5,7 @@ from email.utils import parsedate_to_datetime
 
 import structlog
 
-log = structlog.get_logger(room="clock")
+log = structlog.get_logger(component="clock")
 
 _SKEW_SECONDS_MIN = 5.0
 """Smaller differences are ignored. Synchronised clocks differ by less, and a `Date` has a resolution of 1 s."""

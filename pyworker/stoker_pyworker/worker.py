@@ -41,7 +41,7 @@ from stoker_wire.problem import Problem
 from stoker_wire.security import cross_origin
 from stoker_wire.security.token import ticket_key
 
-log = structlog.get_logger(room="worker")
+log = structlog.get_logger(component="worker")
 
 _ENDING = Problem(503, "worker_ending", "this worker stopped before the answer was complete; route again")
 _NOT_IN_JOB = Problem(

@@ -68,7 +68,7 @@ async def test_logs_are_json_lines_without_secrets(start):
     text = json.dumps(worker.events)
     for secret in (TOKEN, auth["ticket"], "sk-ep-secret"):
         assert secret not in text
-    assert all({"event", "level", "timestamp", "room"} <= event.keys() for event in worker.events)
+    assert all({"event", "level", "timestamp", "component"} <= event.keys() for event in worker.events)
 
 
 async def test_use_ssl_serves_tls_and_reports_an_https_address(start, engine, tmp_path):

@@ -16,7 +16,7 @@ from stoker_pyworker.http.request_reader import ReadState, RequestMemory, Reques
 from stoker_pyworker.http.response_cycle import ResponseCycle
 from stoker_wire.problem import Problem
 
-log = structlog.get_logger(room="http")
+log = structlog.get_logger(component="http")
 
 _PIPELINED_MAX = 8
 _AFTER_HANDSHAKE_BYTES_MAX = 64 * 1024

@@ -17,7 +17,7 @@ import structlog
 from stoker_pyworker.http.limits import Limits, handshakes_possible
 from stoker_pyworker.http.sockets import enable_keepalive
 
-log = structlog.get_logger(room="http")
+log = structlog.get_logger(component="http")
 
 _PAUSE_SECONDS = 0.2
 """After a failed accept, most likely for lack of file descriptors."""

@@ -30,7 +30,7 @@ from stoker_pyworker.proxy import multipart
 from stoker_pyworker.proxy.request_envelope import AuthData, ParsedRequest
 from stoker_pyworker.proxy.routes import PreparedRoute, multipart_fields
 
-log = structlog.get_logger(room="benchmark")
+log = structlog.get_logger(component="benchmark")
 
 CACHE_FILE = ".has_benchmark.json"
 _RUN_ATTEMPTS_MAX = 3

@@ -8,7 +8,7 @@ import structlog
 
 from stoker_pyworker.model.benchmark import BenchmarkFailed
 
-log = structlog.get_logger(room="benchmark")
+log = structlog.get_logger(component="benchmark")
 
 _POLL_SECONDS = 0.05
 _IDLE_SECONDS = 2.0

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import structlog
 
-log = structlog.get_logger(room="gpu")
+log = structlog.get_logger(component="gpu")
 
 _POLL_SECONDS = 5.0
 _GIB = 2**30

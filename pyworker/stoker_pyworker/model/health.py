@@ -10,7 +10,7 @@ import structlog
 from stoker_wire.problem import Problem
 from stoker_wire.security.redaction import redact
 
-log = structlog.get_logger(room="health")
+log = structlog.get_logger(component="health")
 
 _LOADING = Problem(
     503,

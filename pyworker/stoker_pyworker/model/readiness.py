@@ -13,7 +13,7 @@ from stoker_pyworker.http.upstream_connection import UpstreamError
 from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.model.log_file import LogFile
 
-log = structlog.get_logger(room="readiness")
+log = structlog.get_logger(component="readiness")
 
 _LOADING_POLL_SECONDS = 0.1
 _POLL_SECONDS = 5.0

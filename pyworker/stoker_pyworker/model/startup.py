@@ -23,7 +23,7 @@ from stoker_pyworker.proxy.routes import RouteIndex
 from stoker_pyworker.reporting.request_counts import RequestCounts
 from stoker_wire.security.loopback import is_loopback
 
-log = structlog.get_logger(room="startup")
+log = structlog.get_logger(component="startup")
 
 _RESTART_POLL_SECONDS = 0.2
 _RETRY_SECONDS = 30.0

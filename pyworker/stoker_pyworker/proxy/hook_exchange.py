@@ -16,7 +16,7 @@ from stoker_pyworker.proxy.routes import PreparedRoute
 from stoker_pyworker.reporting.request_counts import Outcome, Work
 from stoker_wire.problem import Problem
 
-log = structlog.get_logger(room="hooks")
+log = structlog.get_logger(component="hooks")
 
 
 class HookExchange(Exchange):

@@ -18,7 +18,7 @@ from stoker_wire.parsing.strict_json import NotJson, parse_answer
 from stoker_wire.problem import Problem
 from stoker_wire.workload import ServedRoute, WorkloadRule
 
-log = structlog.get_logger(room="routes")
+log = structlog.get_logger(component="routes")
 
 _NOT_FORWARDED = HOP_BY_HOP | {
     b"host",

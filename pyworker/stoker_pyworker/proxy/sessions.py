@@ -17,7 +17,7 @@ from stoker_pyworker.proxy.worker_queue import WorkerQueue
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts, Work
 from stoker_wire.problem import Problem
 
-log = structlog.get_logger(room="sessions")
+log = structlog.get_logger(component="sessions")
 
 _ID_BYTES = 16
 _SWEEP_SECONDS = 1.0

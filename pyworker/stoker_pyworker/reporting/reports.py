@@ -23,7 +23,7 @@ from stoker_pyworker.ticket_clock import TicketClock
 from stoker_wire.route import COST_MAX
 from stoker_wire.workload import ServedRoute
 
-log = structlog.get_logger(room="reports")
+log = structlog.get_logger(component="reports")
 
 VERSION = "stoker-0.2.0"
 

@@ -15,7 +15,7 @@ from stoker_pyworker.model.server.failure_causes import CauseFinder
 from stoker_pyworker.model.server.output_log import OutputLog
 from stoker_pyworker.server_config import ModelServerConfig
 
-log = structlog.get_logger(room="model_server")
+log = structlog.get_logger(component="model_server")
 
 _PAUSE_SECONDS = 1.0
 _PAUSE_SECONDS_MAX = 60.0
