@@ -28,6 +28,7 @@ from stoker_wire.problem import Problem
 
 LEVELS = ("info0", "info1", "trace", "debug")
 """By `DecisionLine.level`; each level includes the less detailed ones."""
+_ID_LIMIT = 2**63
 
 
 class LogsApi:
@@ -115,25 +116,32 @@ class LogsApi:
         )
 
     def _saved(self, endpoint: Endpoint, instance_id: int) -> SavedLog | None:
-        """The saved log, if the instance belonged to this endpoint."""
+        """The saved log, if the instance belonged to this endpoint, and not to a deleted one of the same name."""
         folder = self._engine.settings.saved_logs_dir
         saved = SavedLogs(folder).read(instance_id) if folder is not None else None
         named = read_label(saved.label) if saved is not None else None
-        return saved if named is not None and named[0] == endpoint.name else None
+        if saved is None or named is None or named[0] != endpoint.name:
+            return None
+        return saved if saved.at >= endpoint.memo.created_at else None
 
 
 def _instance_id(endpoint: Endpoint, worker: object) -> int:
-    """The instance of a worker that is given by its instance id or its launch id.
+    """The instance of a worker that is given by its instance id or by the beginning of its launch id.
 
     Raises:
-        Problem: 400, neither.
+        Problem: 400, neither, or several launches begin so.
     """
-    if isinstance(worker, int) and not isinstance(worker, bool) and worker > 0:
-        return worker
-    for known in endpoint.workers.values():
-        if isinstance(worker, str) and worker and known.launch_id.startswith(worker) and known.instance_id:
-            return known.instance_id
-    number = read_whole(worker) if isinstance(worker, str) else None
+    text = worker if isinstance(worker, str) else ""
+    number = worker if type(worker) is int and 0 < worker < _ID_LIMIT else read_whole(text)
+    rented = {known.launch_id: known.instance_id for known in endpoint.workers.values() if known.instance_id}
+    if number in rented.values():
+        return number or 0
+    found = [instance for launch, instance in rented.items() if text and launch.startswith(text)]
+    if text in rented or len(found) == 1:
+        return rented.get(text) or found[0]
+    if found:
+        message = f"worker: {len(found)} launches of this endpoint begin with {text!r:.40}; give the whole launch id"
+        raise Problem(400, "invalid_args", message)
     if number:
         return number
     raise Problem(

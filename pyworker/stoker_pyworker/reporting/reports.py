@@ -214,7 +214,7 @@ class Reporter:
                 sent = await self._send_finished(pool, path)
                 self._failures = 0 if sent else self._failures + 1
                 return sent
-            self._warn(pool, path + "/worker_status/", result)
+            self._warn(pool, "/worker_status/", result)
         self._counts.changed = True
         self._failures += 1
         return False
@@ -239,7 +239,7 @@ class Reporter:
                 self._counts.acknowledge(mark)
                 limit = min(limit * 2, _FINISHED_PER_REPORT)
             elif result.status not in _FINAL_STATUSES:
-                self._warn(pool, path + "/delete_requests/", result)
+                self._warn(pool, "/delete_requests/", result)
                 return False
             elif len(items) > 1:
                 limit = len(items) // 2
@@ -266,6 +266,7 @@ class Reporter:
         return result
 
     def _warn(self, pool: UpstreamPool, path: str, result: _PostResult) -> None:
+        """`path`: without the launch's own path, which is a secret."""
         if self._failures in (0, 10, 100):
             log.warning("report_failed", engine=pool.authority.decode(), path=path, error=result.error)
 

@@ -167,6 +167,15 @@ async def test_the_next_address_is_used_when_the_first_does_not_answer(make_work
         await until(lambda: engine.total("cur_perf") == 100)
 
 
+async def test_the_launchs_own_path_is_not_logged(make_worker, engine):
+    engine.failing = "status"
+    with capture_logs() as logs:
+        await make_worker(settings={"report_addresses": (engine.url + "/w/17/sealed-key",)})
+        await until(lambda: [line for line in logs if line["event"] == "report_failed"])
+    assert "sealed-key" not in repr(logs)
+    assert {line["path"] for line in logs if line["event"] == "report_failed"} == {"/worker_status/"}
+
+
 async def test_reports_keep_their_connection(worker, engine):
     for number in range(3):
         await worker.post("/echo")
