@@ -8,10 +8,10 @@ from aiohttp import web
 from temporalio.client import Client
 
 from engine.api.bootstrap_api import BootstrapApi
-from engine.api.health_api import HealthApi
 from engine.api.job_api import JobApi
-from engine.api.metrics_api import MetricsApi
 from engine.api.models_api import ModelsApi
+from engine.api.monitoring.health_api import HealthApi
+from engine.api.monitoring.metrics_api import MetricsApi
 from engine.api.openai_api import OpenAIApi
 from engine.api.parsing import BODY_SECONDS
 from engine.api.problems import problems

@@ -25,11 +25,11 @@ from stoker.errors import (
 )
 from stoker.management.records import EndpointRecord, KeyRecord, Logs, WorkergroupRecord, WorkerRecord
 from stoker.requests.answer import Answer
-from stoker.requests.backoff import RetryPolicy
 from stoker.requests.events import Event
 from stoker.requests.job import Job
 from stoker.requests.progress import RequestStatus, Wait
 from stoker.requests.request import Request
+from stoker.requests.retry.backoff import RetryPolicy
 from stoker.requests.session import Session
 from stoker.requests.stream import Stream
 from stoker.requests.submission import Submission

@@ -21,7 +21,7 @@ from stoker.management.marketplace import Marketplace
 from stoker.management.records import EndpointRecord
 from stoker.management.workergroups import Workergroups
 from stoker.proxies import ProxySettings
-from stoker.requests.backoff import RetryPolicy
+from stoker.requests.retry.backoff import RetryPolicy
 from stoker.requests.sender import RequestSender
 from stoker.requests.submission import BackgroundRequests
 from stoker.settings import read_settings

@@ -22,7 +22,7 @@ from stoker.errors import (
     StokerError,
     Unauthorised,
 )
-from stoker.requests.backoff import RetryPolicy, retry_after
+from stoker.requests.retry.backoff import RetryPolicy, retry_after
 from stoker.settings import CA_VARIABLE
 from stoker.transport import ConnectionPool
 from stoker_wire.parsing.strict_json import NotJson, parse_answer

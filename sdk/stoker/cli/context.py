@@ -12,7 +12,7 @@ import typer
 from stoker.cli.output import fail
 from stoker.client import Serverless
 from stoker.errors import StokerError
-from stoker.requests.backoff import RetryPolicy
+from stoker.requests.retry.backoff import RetryPolicy
 
 T = TypeVar("T")
 

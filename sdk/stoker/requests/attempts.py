@@ -16,10 +16,15 @@ import httpx
 
 from stoker.engine import RATE_LIMIT_CODE, Engine, Outage, TransientEngineError, problem_of
 from stoker.errors import MalformedAnswer, RequestTimedOut, StokerError, Unauthorised
-from stoker.requests.backoff import RetryPolicy, retry_after
 from stoker.requests.body import Body
-from stoker.requests.error_class import AttemptError, ErrorKind, classify_answer, classify_transport_error
 from stoker.requests.progress import Progress, RequestStatus, Wait, wait_of
+from stoker.requests.retry.backoff import RetryPolicy, retry_after
+from stoker.requests.retry.error_class import (
+    AttemptError,
+    ErrorKind,
+    classify_answer,
+    classify_transport_error,
+)
 from stoker.settings import check_url
 from stoker.transport import ConnectionPool, Reply
 from stoker_wire.parsing.numbers import read_number

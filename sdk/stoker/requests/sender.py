@@ -9,10 +9,10 @@ from stoker.engine import Engine
 from stoker.errors import Invalid
 from stoker.requests.answer import Answer, make_answer
 from stoker.requests.attempts import KeyProvider, Placement, RequestAttempts, SessionWorker
-from stoker.requests.backoff import NO_RETRY, RetryPolicy
 from stoker.requests.body import check_path, make_body
 from stoker.requests.progress import Progress, RequestStatus
 from stoker.requests.request import Request
+from stoker.requests.retry.backoff import NO_RETRY, RetryPolicy
 from stoker.requests.stream import Stream
 from stoker.transport import ConnectionPool, Reply
 from stoker_wire.route import AFFINITY_CHARS_MAX, COST_MAX

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.requests.backoff import RetryPolicy, retry_after
+from stoker.requests.retry.backoff import RetryPolicy, retry_after
 from stoker.requests.timing import read_server_timing, split_time
 
 
