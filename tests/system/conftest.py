@@ -26,6 +26,8 @@ QUICK = {
 }
 TEXT_MODEL = {"template_hash": "text-model", "search_params": "num_gpus=1", "gpu_ram": 0.0}
 ROUTE = "/v1/completions"
+SECONDS_MAX = 240.0
+"""A deployment starts in 5 s on an idle machine, and took over a minute on one with ten times the work."""
 
 
 def payload(tokens: int) -> dict[str, object]:
@@ -46,7 +48,7 @@ def settings_in(state_dir: Path) -> DevSettings:
     )
 
 
-async def until(condition, *, seconds_max: float = 60, what: str = ""):
+async def until(condition, *, seconds_max: float = SECONDS_MAX, what: str = ""):
     """Waits for the condition's first true value; the condition may be async."""
     value = None
     try:

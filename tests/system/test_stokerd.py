@@ -14,7 +14,9 @@ import pytest
 import stoker
 from run.state_folder.keys import load_keys
 
-from .conftest import QUICK, ROUTE, TEXT_MODEL, payload, settings_in, until
+from .conftest import QUICK, ROUTE, SECONDS_MAX, TEXT_MODEL, payload, settings_in, until
+
+pytestmark = pytest.mark.timeout(900)  # several starts of a deployment, on a machine that may be busy
 
 
 class Stokerd:
@@ -47,7 +49,7 @@ class Stokerd:
 
     async def interrupted(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        return await asyncio.wait_for(self.process.wait(), 60)
+        return await asyncio.wait_for(self.process.wait(), SECONDS_MAX)
 
     def started_pids(self) -> set[int]:
         """Every process whose command line or environment names this deployment's folder."""
@@ -103,7 +105,7 @@ async def test_a_second_deployment_on_the_same_state_is_refused_with_what_to_do(
     second = Stokerd(tmp_path)
     second.output = tmp_path / "second"
     await second.start()
-    assert await asyncio.wait_for(second.process.wait(), 60) == 3
+    assert await asyncio.wait_for(second.process.wait(), SECONDS_MAX) == 3
     said = second.output.read_text()
     assert f"in use by stokerd, pid {stokerd.process.pid}" in said
     assert "Traceback" not in said
@@ -114,7 +116,7 @@ async def test_a_port_in_use_is_named(stokerd):
     port = stokerd.settings.engine.port
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
     await stokerd.start()
-    assert await asyncio.wait_for(stokerd.process.wait(), 60) == 3
+    assert await asyncio.wait_for(stokerd.process.wait(), SECONDS_MAX) == 3
     said = stokerd.output.read_text()
     assert f"port {port} on 127.0.0.1 is in use" in said
     assert "engine.port" in said
@@ -156,7 +158,7 @@ async def test_a_wrong_setting_ends_with_exit_code_2_and_one_sentence(stokerd):
     data["engine"]["port"] = 99_999
     stokerd.config.write_text(json.dumps(data))
     await stokerd.start()
-    assert await asyncio.wait_for(stokerd.process.wait(), 60) == 2
+    assert await asyncio.wait_for(stokerd.process.wait(), SECONDS_MAX) == 2
     said = stokerd.output.read_text()
     assert "engine.port" in said
     assert "Traceback" not in said
@@ -205,7 +207,7 @@ async def test_a_signal_ends_everything_in_order_when_the_output_has_no_reader(s
     assert said
     assert len(stokerd.started_pids()) >= 5
     stokerd.process.send_signal(number)
-    assert await asyncio.wait_for(stokerd.process.wait(), 60) == 0
+    assert await asyncio.wait_for(stokerd.process.wait(), SECONDS_MAX) == 0
     assert stokerd.started_pids() == set()
     assert json.loads((stokerd.settings.state_dir / "children.json").read_text())["children"] == {}
 
@@ -230,7 +232,7 @@ async def test_a_copied_state_folder_runs_only_after_a_person_decided(stokerd, t
     shutil.copytree(stokerd.settings.state_dir, tmp_path / "copy" / "state")
     copy = Stokerd(tmp_path / "copy")
     await copy.start()
-    assert await asyncio.wait_for(copy.process.wait(), 60) == 3
+    assert await asyncio.wait_for(copy.process.wait(), SECONDS_MAX) == 3
     assert f"identity --set {original}" in copy.output.read_text()
     command = (sys.executable, "-m", "run", "identity", "--config", str(copy.config), "--new")
     decided = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
