@@ -53,8 +53,8 @@ def _host_name(value: str) -> str:
 
 
 def describe_model_error(fault: ValidationError) -> str:
-    """A ValidationError as one sentence, without pydantic's prefix for errors of the whole model."""
-    return describe(fault).replace("body: Value error, ", "")
+    """A ValidationError as one sentence; an error of the whole model names its fields itself."""
+    return describe(fault).replace("body: ", "")
 
 
 def _loopback(value: str) -> str:

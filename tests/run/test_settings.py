@@ -49,11 +49,11 @@ def test_an_empty_file_means_every_default(tmp_path):
         ("host_market: {instance_port_min: 80}", r"host_market.instance_port_min: .*1024 \(got 80\)"),
         (
             "host_market: {instance_port_min: 21000, instance_port_max: 21003}",
-            "Value error, host_market: ports 21000-21003 are fewer than the 10",
+            "host_market: ports 21000-21003 are fewer than the 10",
         ),
         (
             "host_market: {machines: [{name: a, dollars_per_hour: 1}, {name: a, dollars_per_hour: 2}]}",
-            "Value error, host_market: two machines have the same name",
+            "host_market: two machines have the same name",
         ),
         ("engine: {host: '[::1]'}", "engine.host: .*without brackets"),
         ("engine: {host: ''}", "engine.host: .*should be an IP address"),

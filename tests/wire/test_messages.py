@@ -7,6 +7,7 @@ from stoker_wire.control import EndpointSpec, workflow_id
 from stoker_wire.market import Instance, Offer, Template
 from stoker_wire.problem import Problem, describe
 from stoker_wire.route import Route, RouteRequest, Waiting, is_route
+from stoker_wire.security.client_key import KeyEdit
 from stoker_wire.states import GPU_BILLED, STORAGE_UNBILLED, WorkerState
 from stoker_wire.worker_status import FinishedRequests, WorkerStatus
 
@@ -257,3 +258,9 @@ def test_a_report_names_its_process_by_its_incarnation_or_by_its_exact_loading_t
     assert WorkerStatus(id=1, loadtime=0.0).process == ""
     # rounded times are the same for many processes
     assert WorkerStatus(id=1, loadtime=12.345).process == ""
+
+
+def test_the_message_of_an_own_check_is_shown_without_the_words_of_pydantic():
+    with pytest.raises(ValidationError) as caught:
+        KeyEdit.model_validate({"op": "create", "name": "a/b"})
+    assert describe(caught.value).startswith("name: expected 1 to 64 letters")

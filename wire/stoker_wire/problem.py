@@ -32,6 +32,10 @@ class Problem(PicklableError, Exception):
         return f"<Problem {self.status} {self.code}: {self.message}>"
 
 
+_OWN_CHECK = "Value error, "
+"""What pydantic writes before the message of a check of ours."""
+
+
 def describe(fault: Exception) -> str:
     """A pydantic ValidationError as one sentence: field, expected value and received value."""
     errors = getattr(fault, "errors", None)
@@ -43,7 +47,8 @@ def describe(fault: Exception) -> str:
         where = ".".join(str(part) for part in error["loc"]) or "body"
         got = error.get("input")
         received = "" if error["type"] == "missing" or isinstance(got, dict | list) else f" (got {got!r:.80})"
-        sentences.append(f"{where}: {error['msg']}{received}")
+        message = error["msg"].removeprefix(_OWN_CHECK)
+        sentences.append(f"{where}: {message}{received}")
     if len(found) > FAULTS_LISTED_MAX:
         sentences.append(f"and {len(found) - FAULTS_LISTED_MAX} more")
     return "; ".join(sentences)
