@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ from stoker_wire.problem import Problem
 COOKIE = "stoker_session"
 _SESSION: web.RequestKey[Session] = web.RequestKey("session", Session)
 STREAMS_MAX = 200
+"""Open pages of one account, so that one account cannot end the updates of another one's pages."""
 _DETAILS_SECONDS = 1.5
 _KEEPALIVE = b": \n\n"
 
@@ -45,7 +47,8 @@ class Pages:
         self._history = history
         self._sessions = sessions
         self._templates = environment()
-        self._streams = 0
+        self._streams: Counter[str] = Counter()
+        """Pages with live updates by account."""
         self._ending = asyncio.Event()
         self._flash: dict[str, tuple[str, str]] = {}
         """By the session's token: kind and text of a message for the next page."""
@@ -394,7 +397,8 @@ class Pages:
         self, request: web.Request, parts: Callable[[], Awaitable[dict[str, str]]]
     ) -> web.StreamResponse:
         """Server-sent events: after each round of samples, the parts of the page that changed."""
-        if self._streams >= STREAMS_MAX:
+        account = request[_SESSION].account
+        if self._streams[account] >= STREAMS_MAX:
             raise Problem(503, "too_many_pages", "too many pages are open", headers={"Retry-After": "30"})
         response = web.StreamResponse(
             headers={
@@ -406,7 +410,7 @@ class Pages:
         await response.prepare(request)
         cookie = request.cookies.get(COOKIE)
         sent: dict[str, str] = {}
-        self._streams += 1
+        self._streams[account] += 1
         try:
             while not self._ending.is_set() and self._sessions.get(cookie, time.time()) is not None:
                 try:
@@ -422,7 +426,7 @@ class Pages:
         except ConnectionError:  # the page was closed
             pass
         finally:
-            self._streams -= 1
+            self._streams[account] -= 1
         return response
 
     async def _next_round(self) -> None:

@@ -220,3 +220,16 @@ async def test_a_config_is_applied_by_its_own_button_only(browser: Browser, stag
         assert status == 400
         assert "action: should be advise, apply or stop-advice" in text
     assert stage.server.engine.directory.named(endpoint.name).config.max_workers != 3
+
+
+async def test_the_open_pages_of_an_account_leave_room_for_those_of_another(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dashboard.pages.STREAMS_MAX", 1)
+    await browser.sign_in(ALICE)
+    async with browser.http.get(browser.url + "/events") as first:
+        assert first.status == 200
+        assert (await browser.get("/events"))[0] == 503
+        await browser.post("/sign-in", key=BOB)
+        async with browser.http.get(browser.url + "/events") as other:
+            assert other.status == 200
