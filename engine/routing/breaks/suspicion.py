@@ -11,7 +11,7 @@ _UNSERVED_SECONDS = 60.0
 
 
 class FailedRequest(Protocol):
-    """What the evidence against a worker has to know about a request."""
+    """A failed request, with the properties that the evidence against its worker needs."""
 
     @property
     def request_idx(self) -> int:
