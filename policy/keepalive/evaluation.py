@@ -158,7 +158,10 @@ class _Evaluator:
             recent_demand=list(state.recent_demand[-start_buckets:]),
             peaks=list(state.peaks),
             minute_peaks=list(state.minute_peaks) or [0.0] * SEASON_MINUTES,
-            last_minute=int(state.evaluated_until // MINUTE_SECONDS) if state.evaluated_until else None,
+            # Of the last evaluated bucket: the minute that begins at `evaluated_until` still holds an old peak.
+            last_minute=int((state.evaluated_until - BUCKET_SECONDS) // MINUTE_SECONDS)
+            if state.evaluated_until
+            else None,
             work=state.work,
             totals=state.totals if comparable else CandidateTotals.zero(),
             chosen=state.chosen if comparable else -1,

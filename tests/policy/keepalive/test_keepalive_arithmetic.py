@@ -94,3 +94,9 @@ def test_the_stored_totals_are_rounded():
     for column in (state.totals.pending_work, state.totals.late_work):
         assert any(column)
         assert all(each == round(each, 2) for each in column)
+
+
+@pytest.mark.parametrize("every", [5, 60, 95])
+def test_a_minutes_peak_is_forgotten_after_128_minutes(every):
+    state, _ = evaluated(lambda at: 500.0 if at < 300 else 0.0, seconds=135 * 60, every=every)
+    assert not any(state.minute_peaks)
