@@ -277,12 +277,16 @@ def within_bounds(dumped: dict[str, Any]) -> dict[str, Any]:
     """
     left_out: list[str] = []
     for name, shed in _SHED:
-        if json_bytes(dumped) <= STATE_BYTES_MAX:
+        if json_bytes(_with_left_out(dumped, left_out)) <= STATE_BYTES_MAX:
             break
         before = json_bytes(dumped)
         dumped = shed(dumped)
         if json_bytes(dumped) < before:
             left_out.append(name)
+    return _with_left_out(dumped, left_out)
+
+
+def _with_left_out(dumped: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
     return dumped | {"left_out": left_out} if left_out else dumped
 
 
