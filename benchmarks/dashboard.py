@@ -66,6 +66,7 @@ class StandIn:
             "wait_until": None,
             "changed_at": self.began + seconds // 10,
             "workers": {"idle": 6, "model_loading": 2, "stopped": 2},
+            "stages": {"hot": 6, "booting": 2, "cold": 2, "failed": 0},
             "routable": 6,
             "draining": 0,
             "capacity": {"hot": 600.0, "booting": 200.0, "cold": 200.0},

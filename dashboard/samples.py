@@ -9,10 +9,6 @@ WINDOW_SECONDS = 60.0
 """Window of rates and percentiles. Doubled: smoother charts that react later."""
 _RATE_SECONDS_MIN = 10.0
 """Shortest time over which a rate is computed, so that a first burst does not look like hours of load."""
-_BOOTING = (
-    *("pending", "creating", "created", "loading", "model_loading", "starting"),
-    *("update_ready", "update_rebooting", "update_starting", "rebooting"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +97,7 @@ class Differ:
         seconds = max(at - first.at, _RATE_SECONDS_MIN)
         waited = [after - before for after, before in zip(now.waited, first.waited, strict=True)]
         took = [after - before for after, before in zip(now.took, first.took, strict=True)]
-        workers, capacity, dollars = figures["workers"], figures["capacity"], figures["dollars_per_hour"]
+        stages, capacity, dollars = figures["stages"], figures["capacity"], figures["dollars_per_hour"]
         return Sample(
             at=at,
             load=(now.load - first.load) / seconds if now is not first else 0.0,
@@ -109,10 +105,10 @@ class Differ:
             capacity_hot=capacity["hot"],
             capacity_booting=capacity["booting"],
             capacity_cold=capacity["cold"],
-            hot=workers.get("idle", 0),
-            booting=sum(workers.get(state, 0) for state in _BOOTING),
-            cold=workers.get("stopped", 0),
-            failed=workers.get("error", 0),
+            hot=stages["hot"],
+            booting=stages["booting"],
+            cold=stages["cold"],
+            failed=stages["failed"],
             queue=figures["queue_requests"],
             queue_oldest=figures["queue_oldest_s"],
             wait_p50=percentile(waited, bounds, 0.5),

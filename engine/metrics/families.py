@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Generic, Literal, TypeVar
 
-from engine.console.overview import BOOTING, health
+from engine import figures
 from engine.engine import Engine
 from engine.request_stats import Histogram
 from engine.routing.endpoint import Endpoint
-from stoker_wire.states import GPU_BILLED, WorkerState
 
 Subject = TypeVar("Subject", Engine, Endpoint)
 Samples = Iterable[tuple[tuple[str, ...], float]]
@@ -56,42 +55,11 @@ def _gauge(name: str, about: str, read: Callable[[Endpoint], float]) -> Family[E
     return Family(name=name, kind="gauge", about=about, read=_one(read))
 
 
-def _states(endpoint: Endpoint) -> Samples:
-    states: dict[str, int] = {}
-    for worker in endpoint.workers.values():
-        if worker.listed:
-            states[worker.listing.state.value] = states.get(worker.listing.state.value, 0) + 1
-    return [((state,), count) for state, count in states.items()]
-
-
-def _capacity(endpoint: Endpoint) -> Samples:
-    booting = cold = 0.0
-    for worker in endpoint.workers.values():
-        if worker.listed and worker.listing.state in BOOTING:
-            booting += worker.trusted_perf
-        elif worker.listed and worker.listing.state is WorkerState.INACTIVE:
-            cold += worker.trusted_perf
-    return ((("hot",), endpoint.perf), (("booting",), booting), (("cold",), cold))
-
-
-def _dollars(endpoint: Endpoint) -> Samples:
-    hot = booting = 0.0
-    for worker in endpoint.workers.values():
-        if worker.listed and worker.listing.state in GPU_BILLED:
-            if worker.listing.state is WorkerState.READY:
-                hot += worker.listing.price
-            else:
-                booting += worker.listing.price
-    return ((("hot",), hot), (("booting",), booting))
-
-
-def _health(endpoint: Endpoint) -> Samples:
-    return (((health(endpoint, [w for w in endpoint.workers.values() if w.listed]),), 1),)
-
-
-def _oldest(endpoint: Endpoint) -> float:
-    oldest = endpoint.request_queue.oldest
-    return max(0.0, time.time() - oldest.arrived_at) if oldest else 0.0
+def _labelled(
+    read: Callable[[Endpoint], dict[str, float]] | Callable[[Endpoint], dict[str, int]],
+) -> Callable[[Endpoint], Samples]:
+    """One sample per key of a mapping."""
+    return lambda endpoint: [((key,), value) for key, value in read(endpoint).items()]
 
 
 def _routes(endpoint: Endpoint) -> Samples:
@@ -109,9 +77,15 @@ OF_ENDPOINTS: tuple[Family[Endpoint], ...] = (
         kind="gauge",
         about="1 for the endpoint's condition: ok, idle, waiting, late, degraded, stopped, deleting or stuck",
         labels=("health",),
-        read=_health,
+        read=lambda e: (((figures.health(e),), 1),),
     ),
-    Family(name="stoker_workers", kind="gauge", about="Workers by state", labels=("state",), read=_states),
+    Family(
+        name="stoker_workers",
+        kind="gauge",
+        about="Workers by state",
+        labels=("state",),
+        read=_labelled(figures.workers_by_state),
+    ),
     _gauge("stoker_workers_max", "The endpoint's max_workers", lambda e: e.config.max_workers),
     _gauge("stoker_workers_routable", "Workers that can take a request now", lambda e: len(e.candidates)),
     _gauge("stoker_workers_load", "Outstanding load of routable workers", lambda e: e.load),
@@ -119,16 +93,16 @@ OF_ENDPOINTS: tuple[Family[Endpoint], ...] = (
     Family(
         name="stoker_capacity_load_per_second",
         kind="gauge",
-        about="Load per second of the workers with a measured perf, by stage: hot, booting, cold",
+        about="Load per second by stage: hot, booting, cold; a worker without a measured perf counts with the mean",
         labels=("stage",),
-        read=_capacity,
+        read=_labelled(figures.capacity),
     ),
     Family(
         name="stoker_gpu_dollars_per_hour",
         kind="gauge",
         about="Price of the workers whose GPU is billed, by stage: hot, booting; without storage",
         labels=("stage",),
-        read=_dollars,
+        read=_labelled(figures.gpu_dollars_per_hour),
     ),
     _gauge(
         "stoker_gpu_dollars_per_hour_max",
@@ -147,7 +121,11 @@ OF_ENDPOINTS: tuple[Family[Endpoint], ...] = (
         "The endpoint's target_queue_time",
         lambda e: e.config.target_queue_time,
     ),
-    _gauge("stoker_queue_oldest_seconds", "Waiting time of the oldest queued request", _oldest),
+    _gauge(
+        "stoker_queue_oldest_seconds",
+        "Waiting time of the oldest queued request",
+        lambda e: figures.oldest_wait_seconds(e, time.time()),
+    ),
     _counter(
         "stoker_arrived_requests", "Requests that arrived here first", lambda e: e.stats.arrived_requests
     ),
@@ -157,7 +135,7 @@ OF_ENDPOINTS: tuple[Family[Endpoint], ...] = (
         kind="counter",
         about="Requests that ended, by outcome: done, failed, cancelled, rejected, expired, turned_away, unknown, cut_off",
         labels=("outcome",),
-        read=lambda e: [((outcome,), count) for outcome, count in e.stats.outcomes.items()],
+        read=_labelled(lambda e: e.stats.outcomes),
     ),
     Family(
         name="stoker_routes",
@@ -171,7 +149,7 @@ OF_ENDPOINTS: tuple[Family[Endpoint], ...] = (
         kind="counter",
         about="Metrics batches sent to the workflow: urgent, regular",
         labels=("kind",),
-        read=lambda e: [((kind,), count) for kind, count in e.counters.signals.items()],
+        read=_labelled(lambda e: e.counters.signals),
     ),
     _counter(
         "stoker_reroutes",

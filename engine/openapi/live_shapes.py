@@ -50,6 +50,15 @@ class GpuDollars(Said):
     booting: float
 
 
+class Stages(Said):
+    """Number of workers by stage; those that are ending are in none."""
+
+    hot: int
+    booting: int
+    cold: int
+    failed: int
+
+
 class EndpointFigures(Said):
     """Live figures of an endpoint at this engine."""
 
@@ -68,6 +77,7 @@ class EndpointFigures(Said):
     """When the workflow last changed its fleet or config, Unix seconds."""
     workers: dict[str, int]
     """Number of workers by status."""
+    stages: Stages
     routable: int
     draining: int
     capacity: Capacity

@@ -23,7 +23,7 @@ def figures(
         "arrived_requests": requests,
         "waited": {"counts": histogram.counts},
         "took": {"counts": ZEROS},
-        "workers": {"idle": 2, "model_loading": 1, "stopped": 3, "error": 1},
+        "stages": {"hot": 2, "booting": 1, "cold": 3, "failed": 1},
         "capacity": {"hot": 20.0, "booting": 10.0, "cold": 30.0},
         "dollars_per_hour": {"hot": 0.4, "booting": 0.2},
         "queue_requests": 5,

@@ -122,3 +122,33 @@ async def test_the_text_is_made_in_parts_between_which_other_tasks_run(stage: St
     print(f"1,000 endpoints: {time.process_time() - began:.3f} s of CPU, {sum(map(len, made)) / 1e6:.1f} MB")
     assert len(made) > len(OF_ENDPOINTS)
     assert max(map(len, made)) < sum(map(len, made)) / 5
+
+
+async def test_metrics_and_overview_have_the_same_figures(stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    hot, booting, cold = (endpoint.worker(name * 12, 100 + n) for n, name in enumerate("abc"))
+    members = [
+        hot.member(c=0.5),
+        booting.member(s="model_loading", c=0.25),
+        cold.member(s="stopped", c=0.1, p=80.0),
+    ]
+    await endpoint.script(groups=[1], members=members)
+    await hot.report()
+    status, overview = await stage.call("GET", "/api/v0/overview/", key=ALICE)
+    assert status == 200
+    row = next(row for row in overview["endpoints"] if row["id"] == endpoint.id)
+    assert row["stages"] == {"hot": 1, "booting": 1, "cold": 1, "failed": 0}
+    # no perf is known of the booting worker: the mean of 100 and 80
+    assert row["capacity"] == {"hot": 100.0, "booting": 90.0, "cold": 80.0}
+    assert row["dollars_per_hour"] == {"hot": 0.5, "booting": 0.25}
+    samples = {
+        (sample.name, sample.labels.get("stage", sample.labels.get("health"))): sample.value
+        for family in parse_text(await scrape(stage))
+        for sample in family.samples
+        if sample.labels.get("endpoint") == endpoint.name
+    }
+    for stage_name, value in row["capacity"].items():
+        assert samples["stoker_capacity_load_per_second", stage_name] == value
+    for stage_name, value in row["dollars_per_hour"].items():
+        assert samples["stoker_gpu_dollars_per_hour", stage_name] == value
+    assert samples["stoker_endpoint_health", row["health"]] == 1

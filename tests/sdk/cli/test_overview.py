@@ -15,7 +15,7 @@ ROW: dict[str, Any] = {
     "health": "waiting",
     "fault": "",
     "wait_reason": "no offer matches\x1b[31m the search",
-    "workers": {"idle": 1, "model_loading": 2, "stopped": 3},
+    "stages": {"hot": 1, "booting": 2, "cold": 3, "failed": 0},
     "capacity": {"hot": 60.0, "booting": 0.0, "cold": 0.0},
     "dollars_per_hour": {"hot": 0.1, "booting": 0.2},
     "load_per_second": 12.345,

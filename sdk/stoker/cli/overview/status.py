@@ -43,7 +43,6 @@ COLUMNS = (
     "oldest",
     "GPU $/h",
 )
-_BOOTING_ENDS = frozenset({"idle", "stopped", "error", "destroying", "stopping"})
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
@@ -118,16 +117,14 @@ def draw(overview: dict[str, Any], decisions: dict[str, dict[str, Any]]) -> Rend
 
 
 def _row(row: dict[str, Any]) -> list[Any]:
-    workers, capacity = mapping(row.get("workers")), mapping(row.get("capacity"))
+    stages, capacity = mapping(row.get("stages")), mapping(row.get("capacity"))
     dollars = mapping(row.get("dollars_per_hour"))
     return [
         row.get("name"),
         row.get("health"),
         round(row.get("load_per_second", 0.0), 2),
         round(capacity.get("hot", 0.0), 2),
-        workers.get("idle", 0),
-        sum(number for state, number in workers.items() if state not in _BOOTING_ENDS),
-        workers.get("stopped", 0),
+        *(stages.get(stage, 0) for stage in ("hot", "booting", "cold")),
         row.get("queue_requests"),
         format_seconds(row.get("queue_oldest_s")) if row.get("queue_requests") else "",
         round(sum(dollars.values()), 4),

@@ -1,0 +1,97 @@
+"""An endpoint's live figures, for metrics, the overview and the dashboard. No I/O."""
+
+from collections.abc import Iterable
+
+from engine.routing.endpoint import Endpoint
+from engine.routing.worker import KnownWorker
+from stoker_wire.states import GPU_BILLED, WorkerState
+
+_BOOTING = GPU_BILLED - {WorkerState.READY} | {WorkerState.PENDING, WorkerState.CREATING, WorkerState.CREATED}
+"""States on the way to ready."""
+STAGES = ("hot", "booting", "cold", "failed")
+
+
+def listed_workers(endpoint: Endpoint) -> list[KnownWorker]:
+    """The workers that the endpoint's workflow knows."""
+    return [worker for worker in endpoint.workers.values() if worker.listed]
+
+
+def workers_by_state(endpoint: Endpoint) -> dict[str, int]:
+    """Number of workers by status."""
+    states: dict[str, int] = {}
+    for worker in listed_workers(endpoint):
+        states[worker.listing.state.value] = states.get(worker.listing.state.value, 0) + 1
+    return states
+
+
+def workers_by_stage(endpoint: Endpoint) -> dict[str, int]:
+    """Number of workers that are ready, on the way to ready, stopped, or have an error. Others are ending."""
+    stages = dict.fromkeys(STAGES, 0)
+    for worker in listed_workers(endpoint):
+        stage = _stage(worker)
+        if stage:
+            stages[stage] += 1
+    return stages
+
+
+def capacity(endpoint: Endpoint) -> dict[str, float]:
+    """Load per second by stage. A worker without a measured perf counts with the mean of the others."""
+    listed = listed_workers(endpoint)
+    known = [worker.trusted_perf for worker in listed if worker.trusted_perf > 0]
+    mean = sum(known) / len(known) if known else 0.0
+
+    def total(workers: Iterable[KnownWorker]) -> float:
+        return sum(worker.trusted_perf or mean for worker in workers)
+
+    return {
+        "hot": endpoint.perf,
+        "booting": total(worker for worker in listed if _stage(worker) == "booting"),
+        "cold": total(worker for worker in listed if _stage(worker) == "cold"),
+    }
+
+
+def gpu_dollars_per_hour(endpoint: Endpoint) -> dict[str, float]:
+    """$/h of the workers whose GPU is billed, by stage; storage of stopped workers is in the costs."""
+    dollars = {"hot": 0.0, "booting": 0.0}
+    for worker in listed_workers(endpoint):
+        if worker.listing.state in GPU_BILLED:
+            dollars["hot" if worker.listing.state is WorkerState.READY else "booting"] += worker.listing.price
+    return dollars
+
+
+def oldest_wait_seconds(endpoint: Endpoint, now: float) -> float:
+    """Waiting time of the oldest queued request; 0 without one."""
+    oldest = endpoint.request_queue.oldest
+    return max(0.0, now - oldest.arrived_at) if oldest else 0.0
+
+
+def health(endpoint: Endpoint) -> str:
+    """The endpoint's condition in a word, for operators."""
+    if endpoint.fault:
+        return "stuck"
+    if endpoint.deleting:
+        return "deleting"
+    if endpoint.stopped:
+        return "stopped"
+    if endpoint.request_queue and not endpoint.candidates:
+        return "waiting"
+    if endpoint.perf > 0 and endpoint.queue_seconds > endpoint.config.target_queue_time:
+        return "late"
+    if any(_fails(worker) for worker in listed_workers(endpoint)):
+        return "degraded"
+    return "ok" if endpoint.candidates else "idle"
+
+
+def _fails(worker: KnownWorker) -> bool:
+    return bool(_stage(worker) == "failed" or worker.report.error or worker.suspicion.since)
+
+
+def _stage(worker: KnownWorker) -> str:
+    state = worker.listing.state
+    if state is WorkerState.READY:
+        return "hot"
+    if state in _BOOTING:
+        return "booting"
+    if state is WorkerState.INACTIVE:
+        return "cold"
+    return "failed" if state is WorkerState.ERROR else ""
