@@ -3,6 +3,7 @@
 They never enter a Temporal history: a model's log may contain what only its owner may read.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -61,6 +62,10 @@ class SavedLogs:
         return self._folder / f"{int(instance_id)}.json"
 
     def _forget_oldest(self) -> None:
-        files = sorted(self._folder.glob("*.json"), key=lambda file: file.stat().st_mtime)
-        for file in files[:-FILES_MAX]:
+        """Includes temporary files of a process that was killed while it wrote."""
+        ages = []
+        for file in self._folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another process deleted or renamed it
+                ages.append((file.stat().st_mtime, file))
+        for _, file in sorted(ages)[:-FILES_MAX]:
             file.unlink(missing_ok=True)

@@ -50,8 +50,6 @@ class Pages:
         self._streams: Counter[str] = Counter()
         """Pages with live updates by account."""
         self._ending = asyncio.Event()
-        self._flash: dict[str, tuple[str, str]] = {}
-        """By the session's token: kind and text of a message for the next page."""
 
     def routes(self) -> list[web.RouteDef]:
         """All paths."""
@@ -348,13 +346,13 @@ class Pages:
         try:
             await work
         except stoker.StokerError as fault:
-            self._flash[session.csrf] = ("fault", str(fault))
+            session.flash = ("fault", str(fault))
             return web.Response(status=303, headers={"Location": f"/endpoints/{number}"})
         return self._done(account, number, session, target, message)
 
     def _done(self, account: Account, number: int, session: Session, to: str, message: str) -> web.Response:
         account.forget_details(number)
-        self._flash[session.csrf] = ("done", message)
+        session.flash = ("done", message)
         return web.Response(status=303, headers={"Location": to})
 
     # -- rendering
@@ -373,7 +371,9 @@ class Pages:
     def _render(
         self, template: str, session: Session | None = None, *, status: int = 200, **values: Any
     ) -> web.Response:
-        flash = self._flash.pop(session.csrf, None) if session else None
+        flash = session.flash if session else None
+        if session:
+            session.flash = None
         defaults: dict[str, Any] = {"title": "stoker", "live": "", "parts": {}}
         text = self._templates.get_template(template).render(
             defaults | {"session": session, "flash": flash} | values

@@ -24,6 +24,8 @@ class Session:
     csrf: str = field(repr=False)
     """Every form that changes something sends it back; pages of other origins cannot read it."""
     seen_at: float = 0.0
+    flash: tuple[str, str] | None = None
+    """Kind and text of a message for the next page."""
 
 
 class Sessions:

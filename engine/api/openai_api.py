@@ -225,8 +225,8 @@ class _OpenAICall:
         except WorkerFailed as fault:
             if fault.failure != Failure.BROKE_OFF or not call.reused:
                 raise
-        # The worker may have closed an idle connection as the request came. A ticket opens once, so that a request
-        # that was read all the same is refused and not run again.
+        # The worker may have closed an idle connection as the request came. A ticket opens once, so a
+        # request that was read nevertheless is refused and not run again.
         answered = await self._client.send(call, fresh=True)
         if answered.status == 401 and _WORKER_HEADER not in answered.headers:
             answered.close()
@@ -437,7 +437,7 @@ def _check_final(status: int) -> None:
 
 
 async def _first_bytes(answered: aiohttp.ClientResponse) -> bytes:
-    """What the answer begins with; all of it where it may be a short error.
+    """The first bytes of the answer; all of it where it may be a short error.
 
     Raises:
         WorkerFailed: the answer broke off.

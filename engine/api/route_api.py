@@ -47,7 +47,7 @@ class RouteApi:
         tag="requests",
         security=CLIENT,
         body=RouteRequest,
-        replies=ok(Route | Waiting, "A worker and a ticket for it, or why there is none yet"),
+        replies=ok(Route | Waiting, "A worker and a ticket for it, or why the request waits"),
         refuses=(400, 401, 404, 408, 413, 422, 429),
     )
     async def handle(self, request: web.Request) -> web.Response:
@@ -71,7 +71,7 @@ class RouteApi:
         account: ClientKeyAccount | None = None,
         placed: Callable[[QueuedRequest], None] | None = None,
     ) -> dict[str, Any]:
-        """The answer as JSON values: a route, or why there is none yet.
+        """The answer as JSON values: a route, or why the request waits.
 
         Args:
             account: the named key that calls, after its limits were checked.
@@ -102,7 +102,7 @@ class RouteApi:
         return self._route_answer(endpoint, queued)
 
     def access(self, request: web.Request, endpoint: Endpoint, body_key: str) -> Access | None:
-        """What the first of the call's keys that is valid for this endpoint gives access to."""
+        """The access that the call has: that of the first of its keys that is valid for this endpoint."""
         for key in presented(request, body_key):
             if endpoint.accepts_key(key, time.time()):
                 return Access(endpoint)

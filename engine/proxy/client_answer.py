@@ -126,7 +126,7 @@ class ClientAnswer:
         return await self._end_with(json.dumps(error_body(problem, self._dialect)).encode(), is_error=True)
 
     async def _as_event(self, reply: aiohttp.ClientResponse, first: bytes) -> web.StreamResponse:
-        """What is no stream, an error most of all, as an event of the stream that has begun."""
+        """A complete answer, usually an error, as an event of the stream that has begun."""
         try:
             body = first + await reply.content.read()
         except (aiohttp.ClientError, TimeoutError):

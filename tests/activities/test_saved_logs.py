@@ -74,6 +74,7 @@ async def test_a_folder_that_cannot_be_written_delays_nothing(market: Talking, t
 
 def test_files_and_their_length_are_bounded(tmp_path: Path) -> None:
     saved = SavedLogs(tmp_path)
+    (tmp_path / "7.1234.new").write_text("of a process that was killed while it wrote")
     for number in range(FILES_MAX + 5):
         saved.save(number, "stoker:llm:a", "x" * 10)
     assert len(list(tmp_path.iterdir())) == FILES_MAX
