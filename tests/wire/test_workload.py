@@ -46,6 +46,11 @@ NAMES = st.sampled_from(["max_tokens", "messages", "prompt", "size", "width", "h
         # 400 characters / 4 * 0.1 + 50 tokens * 2 answers
         (RULES[2], {"messages": [{"content": "x" * 400}], "max_tokens": 50, "n": 2}, 110),
         (RULES[2], {"prompt": "x" * 40}, 257),
+        # No model generates a billion tokens: what a client declares is limited by the model's context.
+        (RULES[2], {"max_tokens": 1e9}, 131_072),
+        (TokenWorkload(output_max=4096), {"max_tokens": 1e9, "n": 1e9}, 4096 * 128),
+        (FieldWorkload(fields=("max_tokens",), maximum=50, factor=2), {"max_tokens": 1e9}, 100),
+        (RULES[3], {"width": 1e9, "height": 1e9}, 100_000),
         (RULES[3], {}, 1024 * 1024 / 1e6 * 30),
         (RULES[3], {"size": "512x512", "n": 2, "steps": 10}, 512 * 512 / 1e6 * 20),
         (RULES[3], {"width": 100, "height": 100, "num_inference_steps": 4}, 0.04),

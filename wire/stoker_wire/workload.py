@@ -17,6 +17,8 @@ from stoker_wire.route import COST_MAX, DEFAULT_COST
 OUTPUT_TOKEN_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
 """Names that model servers give to the limit of generated tokens."""
 PROMPT_FIELDS = ("messages", "prompt", "input", "system", "instructions", "query", "documents", "inputs")
+_ANSWERS_MAX = 128.0
+"""The largest `n` of OpenAI's API."""
 _DATA_URL_CHARS = 4000
 """A `data:` url is an image or a sound: the model reads about as much from it as from so many characters."""
 _SIZE = re.compile(r"(\d{1,6})[xX](\d{1,6})")
@@ -60,10 +62,12 @@ class FieldWorkload(_Rule):
     default: Amount = DEFAULT_COST
     """The workload without such a field; `factor` does not apply."""
     factor: Amount = 1.0
+    maximum: Amount = COST_MAX
+    """The largest number that a client can declare; a larger one counts as this."""
 
     def _load(self, payload: Mapping[str, Any], body_bytes: int) -> float:
         number = _first_number(payload, self.fields)
-        return self.default if number is None else number * self.factor
+        return self.default if number is None else min(number, self.maximum) * self.factor
 
 
 class TokenWorkload(_Rule):
@@ -74,6 +78,8 @@ class TokenWorkload(_Rule):
     output_default: Amount = 256.0
     """Output tokens of a request that sets no limit."""
     output_weight: Amount = 1.0
+    output_max: Amount = 131_072.0
+    """Output tokens that the model's context can hold. A client that declares more cannot get more."""
     prompt_fields: FieldNames = PROMPT_FIELDS
     prompt_weight: Amount = 0.1
     """Reading a token costs about a tenth of generating one."""
@@ -82,8 +88,8 @@ class TokenWorkload(_Rule):
     def _load(self, payload: Mapping[str, Any], body_bytes: int) -> float:
         characters = sum(_characters(payload.get(name)) for name in self.prompt_fields)
         output = _first_number(payload, self.output_fields)
-        answers = max(1.0, _first_number(payload, ("n",)) or 1.0)
-        output = self.output_default if output is None else output
+        answers = min(max(1.0, _first_number(payload, ("n",)) or 1.0), _ANSWERS_MAX)
+        output = self.output_default if output is None else min(output, self.output_max)
         return (
             characters / self.characters_per_token * self.prompt_weight
             + output * self.output_weight * answers
@@ -99,12 +105,15 @@ class PixelWorkload(_Rule):
     steps_fields: FieldNames = ("steps", "num_inference_steps")
     steps_default: Amount = 30.0
     count_fields: FieldNames = ("n", "batch_size", "num_images_per_prompt")
+    load_max: Amount = 100_000.0
+    """A request that declares more counts as this: 100 images of 4096 x 4096 pixels in 60 steps."""
 
     def _load(self, payload: Mapping[str, Any], body_bytes: int) -> float:
         width, height = self._size(payload)
         steps = _first_number(payload, self.steps_fields)
         count = max(1.0, _first_number(payload, self.count_fields) or 1.0)
-        return width * height / 1e6 * (self.steps_default if steps is None else steps) * count
+        load = width * height / 1e6 * (self.steps_default if steps is None else steps) * count
+        return min(load, self.load_max)
 
     def _size(self, payload: Mapping[str, Any]) -> tuple[float, float]:
         size = payload.get("size")

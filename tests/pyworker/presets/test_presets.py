@@ -54,6 +54,13 @@ def test_ollama_is_configured_by_variables():
     assert server.env["OLLAMA_MODELS"] == "/models"
 
 
+@pytest.mark.parametrize("name", ["vllm", "sglang", "llama-server", "tgi"])
+def test_a_request_cannot_declare_more_tokens_than_the_context_holds(name):
+    handler = build(name, FULL).handlers[0]
+    assert handler.workload_calculator({"max_tokens": 1_000_000}) <= 4096
+    assert handler.workload_calculator({"parameters": {"max_new_tokens": 1_000_000}}) <= 4096
+
+
 @pytest.mark.parametrize("name", presets.NAMES)
 def test_the_published_list_names_the_same_routes(name):
     variables = FULL | ({"MODEL_COMMAND": "serve-it", "MODEL_ROUTES": "/x"} if name == "http" else {})

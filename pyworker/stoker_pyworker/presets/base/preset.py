@@ -102,6 +102,13 @@ def _environment(preset: Preset, settings: PresetSettings) -> dict[str, str]:
     return {"PYTHONUNBUFFERED": "1", **cache, **preset.environment(settings)}
 
 
+def _within_context(rule: WorkloadRule | Callable[[JsonObject], float] | None, context: int) -> Any:
+    """The rule with the server's context length as the limit of output tokens; 0: the rule's own limit."""
+    if context and isinstance(rule, TokenWorkload):
+        return rule.model_copy(update={"output_max": float(context)})
+    return rule
+
+
 def _handlers(preset: Preset, settings: PresetSettings) -> list[HandlerConfig]:
     added = {route.path: route for route in settings.routes}
     measured = next((route.path for route in settings.routes if route.benchmark), preset.benchmark_path)
@@ -115,7 +122,7 @@ def _handlers(preset: Preset, settings: PresetSettings) -> list[HandlerConfig]:
                 route=route.path,
                 allow_parallel_requests=route.parallel,
                 max_queue_time=route.max_queue_time,
-                workload_calculator=route.rule,
+                workload_calculator=_within_context(route.rule, settings.context),
                 response_generator=None if route.responder is None else route.responder(settings),
                 benchmark_config=benchmark,
                 methods=route.methods,
