@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,6 +25,7 @@ from dashboard.rendering import (
 from dashboard.sampler import Account, Details, Sampler
 from dashboard.sessions import Session, Sessions, accepts_token
 from dashboard.settings import DashboardSettings
+from dashboard.sign_in_limit import SignInLimit, client_address
 from stoker_wire.problem import Problem
 
 COOKIE = "stoker_session"
@@ -46,6 +48,7 @@ class Pages:
         self._sampler = sampler
         self._history = history
         self._sessions = sessions
+        self._sign_in_limit = SignInLimit()
         self._templates = environment()
         self._streams: Counter[str] = Counter()
         """Pages with live updates by account."""
@@ -104,16 +107,19 @@ class Pages:
 
     async def _sign_in(self, request: web.Request) -> web.Response:
         now = time.time()
-        if self._sessions.is_locked(now):
-            raise Problem(
-                429,
-                "too_many_keys",
-                "too many wrong keys were tried; wait a minute",
-                headers={"Retry-After": "60"},
-            )
+        address = client_address(
+            request.remote,
+            request.headers.get("X-Forwarded-For", ""),
+            behind_proxy=bool(self._settings.public_url),
+        )
+        if wait := self._sign_in_limit.wait_seconds(address, now):
+            message = "too many wrong keys were tried from this address; wait a minute"
+            headers = {"Retry-After": str(math.ceil(wait))}
+            raise Problem(429, "too_many_keys", message, headers=headers)
         key = (await _form(request)).get("key")
         cookie = self._sessions.open(key.strip(), now) if key else None
         if cookie is None:
+            self._sign_in_limit.note_wrong(address, now)
             fault = (
                 "No account has this key. `stokerd key` prints the account key of a development deployment."
             )

@@ -3,16 +3,13 @@
 import hashlib
 import hmac
 import secrets
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 SESSION_SECONDS = 12 * 3600.0
 """A session ends this long after its last request."""
 SESSIONS_MAX = 1_000
-FAILURES_MAX = 20
-FAILURES_SECONDS = 60.0
-"""At most FAILURES_MAX wrong keys in this time, from all browsers together: keys cannot be guessed one by one."""
 
 
 @dataclass(slots=True)
@@ -35,14 +32,9 @@ class Sessions:
         self._digests = [(name, key, _digest(key)) for name, key in accounts.items()]
         self._open: OrderedDict[str, Session] = OrderedDict()
         """By the digest of the cookie, the longest unused first."""
-        self._failures: deque[float] = deque(maxlen=FAILURES_MAX)
 
     def __repr__(self) -> str:
         return f"<Sessions {len(self._open)} open>"
-
-    def is_locked(self, now: float) -> bool:
-        """Whether too many wrong keys were tried in the last minute."""
-        return len(self._failures) == FAILURES_MAX and self._failures[0] > now - FAILURES_SECONDS
 
     def open(self, key: str, now: float) -> str | None:
         """The cookie of a new session; None: no account has this key."""
@@ -51,7 +43,6 @@ class Sessions:
             if hmac.compare_digest(known, digest):
                 found = Session(name, own, secrets.token_urlsafe(24), now)
         if found is None:
-            self._failures.append(now)
             return None
         cookie = secrets.token_urlsafe(32)
         self._open[_digest(cookie)] = found

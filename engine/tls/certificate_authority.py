@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import ssl
 import time
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -41,7 +42,9 @@ _UNKNOWN_SECONDS_MAX = 3.0
 """An instance may be missing from its endpoint's memo for this time after it was created."""
 _POLL_SECONDS = 0.2
 WAITING_MAX = 128
-"""Limit of waiting calls, because callers without a key are held too."""
+"""Limit of waiting calls of unknown instances, because callers without a key are held too."""
+WAITING_EACH_MAX = 8
+"""Limit of waiting calls of one known instance: ids can be guessed, and the others must not wait for it."""
 _RSA_BITS_MIN = 2048
 
 
@@ -124,8 +127,8 @@ class CertificateApi:
         self._engine = engine
         pem = engine.settings.ca_key_pem
         self._authority = Authority(pem) if pem else None
-        self.waiting = {True: 0, False: 0}
-        """Waiting calls, by whether their instance was known on arrival; each kind has its own limit."""
+        self.waiting: Counter[int | None] = Counter()
+        """Waiting calls by instance id; None: those of instances that were unknown on arrival."""
         self._known_at = -1
         self._known: dict[int, tuple[int, KnownWorker]] = {}
 
@@ -199,8 +202,8 @@ class CertificateApi:
     async def _wait_for_address(self, request: web.Request, instance_id: int) -> str:
         """Wait until the instance's address is known. Calls of unknown instances wait too, with their own limit."""
         began = time.monotonic()
-        known = self._worker(instance_id)[1] is not None
-        self._count_waiting(known)
+        waits_as = instance_id if self._worker(instance_id)[1] is not None else None
+        self._count_waiting(waits_as)
         try:
             while (address := self._known_address(request, instance_id)) is None:
                 here = self._worker(instance_id)[1] is not None
@@ -211,13 +214,15 @@ class CertificateApi:
                 await asyncio.sleep(_POLL_SECONDS)
             return address
         finally:
-            self.waiting[known] -= 1
+            self.waiting[waits_as] -= 1
+            if not self.waiting[waits_as]:
+                del self.waiting[waits_as]
 
-    def _count_waiting(self, known: bool) -> None:
-        if self.waiting[known] >= WAITING_MAX:
+    def _count_waiting(self, waits_as: int | None) -> None:
+        if self.waiting[waits_as] >= (WAITING_MAX if waits_as is None else WAITING_EACH_MAX):
             message = "too many instances request a certificate at the same time; retry"
             raise Problem(503, "busy", message, headers={"Retry-After": "5"})
-        self.waiting[known] += 1
+        self.waiting[waits_as] += 1
 
     def _worker(self, instance_id: int) -> tuple[int, KnownWorker | None]:
         directory = self._engine.directory

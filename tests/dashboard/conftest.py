@@ -75,6 +75,7 @@ async def dashboard(stage: Stage, tmp_path: Path) -> AsyncIterator[str]:
         engine_url=stage.server.url,
         history_file=tmp_path / "day.sqlite",
         sample_seconds=0.05,
+        public_url="http://dashboard.test",  # behind a proxy, so X-Forwarded-For names the client
     )
     server = TestServer(create_app(settings), handler_cancellation=True)
     await server.start_server()

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from dashboard.sign_in_limit import WRONG_MAX
 from tests.dashboard.conftest import Browser, until_page
 from tests.engine.conftest import ALICE, BOB, Stage
 
@@ -29,6 +30,18 @@ async def test_a_wrong_key_is_refused_and_not_repeated_on_the_page(browser: Brow
     assert status == 403
     assert "No account has this key" in text
     assert "sk-guess-1234" not in text
+
+
+async def test_wrong_keys_lock_the_sign_in_of_their_own_address_only(browser: Browser) -> None:
+    form = {"data": {"key": "sk-guess"}, "headers": {"X-Forwarded-For": "203.0.113.9"}}
+    for _ in range(WRONG_MAX):
+        async with browser.http.post(browser.url + "/sign-in", **form) as answer:
+            assert answer.status == 403
+    form["data"] = {"key": ALICE}
+    async with browser.http.post(browser.url + "/sign-in", **form) as answer:
+        assert answer.status == 429
+        assert 0 < int(answer.headers["Retry-After"]) <= 60
+    await browser.sign_in()
 
 
 async def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(browser: Browser) -> None:

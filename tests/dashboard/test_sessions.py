@@ -1,8 +1,6 @@
 """Sessions begin with a key and end in time."""
 
 from dashboard.sessions import (
-    FAILURES_MAX,
-    FAILURES_SECONDS,
     SESSION_SECONDS,
     SESSIONS_MAX,
     Sessions,
@@ -45,15 +43,6 @@ def test_the_number_of_sessions_is_bounded_and_the_longest_unused_ends() -> None
     cookies = [sessions.open("sk-alice", 0.0) for _ in range(SESSIONS_MAX + 1)]
     assert sessions.get(cookies[0], 1.0) is None
     assert sessions.get(cookies[-1], 1.0) is not None
-
-
-def test_many_wrong_keys_lock_the_sign_in_for_a_minute() -> None:
-    sessions = Sessions(KEYS)
-    for number in range(FAILURES_MAX):
-        assert not sessions.is_locked(float(number))
-        sessions.open("guess", float(number))
-    assert sessions.is_locked(float(FAILURES_MAX))
-    assert not sessions.is_locked(FAILURES_SECONDS + 1.0)
 
 
 def test_a_form_needs_the_token_of_its_own_session() -> None:
