@@ -16,11 +16,6 @@ import structlog
 from stoker_pyworker import logs
 from stoker_pyworker.config import ConfigError, WorkerConfig
 from stoker_pyworker.environment import Environment
-from stoker_pyworker.http.limits import Limits, raise_files_max
-from stoker_pyworker.http.request import Request
-from stoker_pyworker.http.response_cycle import ResponseCycle
-from stoker_pyworker.http.server import HttpServer
-from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.management_api import ManagementApi
 from stoker_pyworker.model.gpu import Gpus
 from stoker_pyworker.model.health import HealthState
@@ -37,6 +32,11 @@ from stoker_pyworker.reporting.reports import VERSION, Reporter
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts
 from stoker_pyworker.server_config import STARTUP_SECONDS_MAX, ModelServerConfig
 from stoker_pyworker.ticket_clock import TicketClock
+from stoker_wire.http1.limits import Limits, raise_files_max
+from stoker_wire.http1.request import Request
+from stoker_wire.http1.response_cycle import ResponseCycle
+from stoker_wire.http1.server import HttpServer
+from stoker_wire.http1.upstream_pool import UpstreamPool
 from stoker_wire.problem import Problem
 from stoker_wire.security import cross_origin
 from stoker_wire.security.token import ticket_key

@@ -20,8 +20,8 @@ from engine.settings import EngineSettings, Limits
 from hosts import HostMarketSettings, create_app
 from hosts.api.http import HOST
 from run.state_folder.lock import free_port
-from stoker_pyworker.http.limits import Limits as WorkerLimits
-from stoker_pyworker.http.server import HttpServer
+from stoker_wire.http1.limits import Limits as WorkerLimits
+from stoker_wire.http1.server import HttpServer
 from tests.engine.standin import until
 from webserver.connections import ConnectionLimits, listen
 

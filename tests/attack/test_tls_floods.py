@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from stoker_pyworker.http.limits import Limits
-from stoker_pyworker.http.server import HttpServer
+from stoker_wire.http1.limits import Limits
+from stoker_wire.http1.server import HttpServer
 from tests.attack.conftest import read_all, until
 from tests.pyworker.test_processes import self_signed
 

@@ -15,9 +15,9 @@ from hosts import HostMarketSettings
 from hosts import create_app as create_market
 from stoker_pyworker import HandlerConfig, WorkerConfig, openapi
 from stoker_pyworker.environment import Environment
-from stoker_pyworker.http.limits import Limits
 from stoker_pyworker.proxy.routes import PreparedRoute, RouteIndex
 from stoker_pyworker.worker import WorkerRuntime
+from stoker_wire.http1.limits import Limits
 from tests.engine.conftest import settings
 from tests.pyworker.harness import LAUNCH, TOKEN, handlers
 

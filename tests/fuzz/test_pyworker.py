@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from stoker_pyworker import WorkerConfig
 from stoker_pyworker.environment import Environment
-from stoker_pyworker.http.limits import Limits
 from stoker_pyworker.worker import WorkerRuntime
+from stoker_wire.http1.limits import Limits
 from stoker_wire.security.ticket import Ticket, sign_ticket
 from stoker_wire.security.token import ticket_key
 from tests.fuzz.calls import Call, Server, send

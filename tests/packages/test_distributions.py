@@ -106,7 +106,8 @@ def test_all_parts_have_one_version_and_need_each_other_in_it():
     needed = {
         line for project in projects.values() for line in project["dependencies"] if line.startswith("stoker")
     }
-    assert needed == {f"{name}~={version}" for name in ("stoker", "stoker-wire", "stoker-pyworker")}
+    names = ("stoker", "stoker-wire", "stoker-wire[http1]", "stoker-pyworker")
+    assert needed == {f"{name}~={version}" for name in names}
 
 
 def test_every_project_has_the_licence_of_the_repository():
@@ -126,8 +127,9 @@ print("imported")
 """
 
 ALONE = {
-    "stoker-wire": ("stoker-wire", "stoker_wire", "-"),
-    "stoker": ("stoker", "stoker,stoker_wire", "stoker.cli.,stoker.control"),
+    "stoker-wire": ("stoker-wire", "stoker_wire", "stoker_wire.http1."),
+    "stoker-wire-http1": ("stoker-wire[http1]", "stoker_wire", "-"),
+    "stoker": ("stoker", "stoker,stoker_wire", "stoker.cli.,stoker.control,stoker_wire.http1."),
     "stoker-cli": ("stoker[cli,temporal]", "stoker", "-"),
     "stoker-pyworker": ("stoker-pyworker", "stoker_pyworker", "-"),
     "stoker-controller": (

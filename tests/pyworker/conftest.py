@@ -12,8 +12,8 @@ import pytest
 
 from stoker_pyworker import WorkerConfig
 from stoker_pyworker.environment import Environment
-from stoker_pyworker.http.limits import Limits
 from stoker_pyworker.worker import WorkerRuntime
+from stoker_wire.http1.limits import Limits
 from tests.pyworker.harness import (
     BOUND_SECONDS,
     LAUNCH,

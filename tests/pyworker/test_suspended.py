@@ -4,10 +4,10 @@ import asyncio
 import time
 
 from stoker_pyworker import BenchmarkConfig, HandlerConfig
-from stoker_pyworker.http import server
-from stoker_pyworker.http.limits import Limits
 from stoker_pyworker.model import benchmark, model_process
 from stoker_pyworker.model.model_process import ModelProcess
+from stoker_wire.http1 import server
+from stoker_wire.http1.limits import Limits
 from tests.pyworker.harness import until
 
 

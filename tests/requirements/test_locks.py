@@ -125,6 +125,12 @@ def declared(lines: list[str]) -> dict[str, Requirement]:
     return {canonicalize_name(one.name): one for one in read if not OURS & {canonicalize_name(one.name)}}
 
 
+def of_the_wire() -> list[str]:
+    """What the wire needs with its HTTP server and client."""
+    wire = project("wire/pyproject.toml")["project"]
+    return wire["dependencies"] + wire["optional-dependencies"]["http1"]
+
+
 def told(lock: str) -> dict[str, Requirement]:
     return {canonicalize_name(one.name): one for one in asked_in(lock)}
 
@@ -137,14 +143,14 @@ def test_the_controllers_lock_matches_its_project():
     wanted = declared(project("pyproject.toml")["project"]["dependencies"])
     client = project("sdk/pyproject.toml")["project"]
     wanted |= declared(client["dependencies"] + client["optional-dependencies"]["cli"])
-    wanted |= declared(project("wire/pyproject.toml")["project"]["dependencies"])
+    wanted |= declared(of_the_wire())
     asked = told("controller")
     assert asked.keys() == wanted.keys()
     assert all(same(asked[name], wanted[name]) for name in wanted)
 
 
 def test_the_workers_lock_matches_its_project():
-    wanted = declared(project("pyworker/pyproject.toml")["project"]["dependencies"])
+    wanted = declared(project("pyworker/pyproject.toml")["project"]["dependencies"] + of_the_wire())
     asked = told("pyworker")
     assert asked.keys() == wanted.keys()
     assert all(same(asked[name], wanted[name]) for name in wanted)

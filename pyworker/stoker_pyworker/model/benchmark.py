@@ -22,13 +22,13 @@ from stoker_pyworker.config import (
     JsonObject,
     parse_workload,
 )
-from stoker_pyworker.http.client import fetch
-from stoker_pyworker.http.upstream_connection import UpstreamError
-from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.payloads import Body, Form
 from stoker_pyworker.proxy import multipart
 from stoker_pyworker.proxy.request_envelope import AuthData, ParsedRequest
 from stoker_pyworker.proxy.routes import PreparedRoute, multipart_fields
+from stoker_wire.http1.client import fetch
+from stoker_wire.http1.upstream_connection import UpstreamError
+from stoker_wire.http1.upstream_pool import UpstreamPool
 
 log = structlog.get_logger(component="benchmark")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import structlog
 
 from stoker_pyworker.config import LogActionConfig
-from stoker_pyworker.http.client import fetch
-from stoker_pyworker.http.upstream_connection import UpstreamError
-from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.model.log_file import LogFile
+from stoker_wire.http1.client import fetch
+from stoker_wire.http1.upstream_connection import UpstreamError
+from stoker_wire.http1.upstream_pool import UpstreamPool
 
 log = structlog.get_logger(component="readiness")
 

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from stoker_pyworker.http.client import fetch
-from stoker_pyworker.http.upstream_connection import UpstreamError
-from stoker_pyworker.http.upstream_pool import UpstreamPool
+from stoker_wire.http1.client import fetch
+from stoker_wire.http1.upstream_connection import UpstreamError
+from stoker_wire.http1.upstream_pool import UpstreamPool
 from stoker_wire.parsing.strict_json import NotJson, parse_answer
 
 _PATH = "/v1/models"

@@ -7,8 +7,6 @@ from pathlib import Path
 import structlog
 
 from stoker_pyworker.config import HandlerConfig, WorkerConfig
-from stoker_pyworker.http.upstream_connection import UpstreamError
-from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.model import benchmark
 from stoker_pyworker.model.benchmark import Benchmark, BenchmarkFailed
 from stoker_pyworker.model.deferred_benchmark import DeferredBenchmark
@@ -21,6 +19,8 @@ from stoker_pyworker.model.server.server_metrics import ServerMetrics
 from stoker_pyworker.model.server.supervisor import ModelSupervisor
 from stoker_pyworker.proxy.routes import RouteIndex
 from stoker_pyworker.reporting.request_counts import RequestCounts
+from stoker_wire.http1.upstream_connection import UpstreamError
+from stoker_wire.http1.upstream_pool import UpstreamPool
 from stoker_wire.security.loopback import is_loopback
 
 log = structlog.get_logger(component="startup")

@@ -9,11 +9,11 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from stoker_pyworker.config import JsonObject
-from stoker_pyworker.http.client import fetch
-from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.presets.base.preset import Preset, PresetRoute
 from stoker_pyworker.presets.base.settings import PresetSettings
 from stoker_pyworker.proxy.hooks import Response, json_response
+from stoker_wire.http1.client import fetch
+from stoker_wire.http1.upstream_pool import UpstreamPool
 from stoker_wire.parsing.numbers import finite
 from stoker_wire.workload import ConstantWorkload
 

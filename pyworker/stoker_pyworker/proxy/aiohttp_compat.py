@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from stoker_pyworker.http.messages import Header, header_fields
+from stoker_wire.http1.messages import Header, header_fields
 
 SERVER_FIELDS = frozenset({"content-length", "transfer-encoding", "connection", "date", "server"})
 """Header fields that the worker's own server sets."""

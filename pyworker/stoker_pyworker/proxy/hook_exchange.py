@@ -6,14 +6,14 @@ from typing import Any
 
 import structlog
 
-from stoker_pyworker.http.messages import header_fields
-from stoker_pyworker.http.response_cycle import ResponseCycle
-from stoker_pyworker.http.upstream_connection import UpstreamError
 from stoker_pyworker.proxy.exchange import CallHolder, Exchange, ExchangeOwner
 from stoker_pyworker.proxy.hooks import ClientRequest, ModelResponse, as_response, is_streamed, json_response
 from stoker_pyworker.proxy.request_envelope import ParsedRequest
 from stoker_pyworker.proxy.routes import PreparedRoute
 from stoker_pyworker.reporting.request_counts import Outcome, Work
+from stoker_wire.http1.messages import header_fields
+from stoker_wire.http1.response_cycle import ResponseCycle
+from stoker_wire.http1.upstream_connection import UpstreamError
 from stoker_wire.problem import Problem
 
 log = structlog.get_logger(component="hooks")

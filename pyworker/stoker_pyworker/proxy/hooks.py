@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from stoker_pyworker.http.messages import Header, header_fields
-from stoker_pyworker.http.response_cycle import ResponseCycle
-from stoker_pyworker.http.upstream_connection import ResponseHead, UpstreamConnection, UpstreamError
 from stoker_pyworker.proxy import request_envelope
 from stoker_pyworker.proxy.aiohttp_compat import SERVER_FIELDS, ClientWriter
+from stoker_wire.http1.messages import Header, header_fields
+from stoker_wire.http1.response_cycle import ResponseCycle
+from stoker_wire.http1.upstream_connection import ResponseHead, UpstreamConnection, UpstreamError
 
 _BUFFER_BYTES = 256 * 1024
 

@@ -8,11 +8,6 @@ from typing import Any
 import msgspec
 
 from stoker_pyworker.config import DEFAULT_WORKLOAD, WorkerConfig
-from stoker_pyworker.http.messages import JSON
-from stoker_pyworker.http.request import Request
-from stoker_pyworker.http.response_cycle import ResponseCycle
-from stoker_pyworker.http.upstream_connection import UpstreamError
-from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.model.health import HealthState
 from stoker_pyworker.proxy import request_envelope
 from stoker_pyworker.proxy.exchange import Exchange
@@ -26,6 +21,11 @@ from stoker_pyworker.proxy.websocket_exchange import WebSocketExchange
 from stoker_pyworker.proxy.worker_queue import RunningRequest, WorkerQueue, expected_wait_seconds
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts, Work
 from stoker_pyworker.ticket_clock import TicketClock
+from stoker_wire.http1.messages import JSON
+from stoker_wire.http1.request import Request
+from stoker_wire.http1.response_cycle import ResponseCycle
+from stoker_wire.http1.upstream_connection import UpstreamError
+from stoker_wire.http1.upstream_pool import UpstreamPool
 from stoker_wire.problem import Problem
 from stoker_wire.security.fingerprint import TICKET_CHARS, fingerprint
 from stoker_wire.security.ticket import Ticket

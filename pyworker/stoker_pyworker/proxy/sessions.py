@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from stoker_pyworker.http.client import fetch
-from stoker_pyworker.http.upstream_connection import UpstreamError
-from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.proxy.worker_queue import WorkerQueue
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts, Work
+from stoker_wire.http1.client import fetch
+from stoker_wire.http1.upstream_connection import UpstreamError
+from stoker_wire.http1.upstream_pool import UpstreamPool
 from stoker_wire.problem import Problem
 
 log = structlog.get_logger(component="sessions")

@@ -2,14 +2,14 @@
 
 import asyncio
 
-from stoker_pyworker.http.messages import HOP_BY_HOP, status_line
-from stoker_pyworker.http.response_cycle import ResponseCycle
-from stoker_pyworker.http.upstream_connection import ResponseHead, UpstreamConnection, UpstreamError
 from stoker_pyworker.proxy.exchange import CallHolder, Exchange, ExchangeOwner
 from stoker_pyworker.proxy.request_envelope import ParsedRequest, websocket_protocols
 from stoker_pyworker.proxy.routes import PreparedRoute
 from stoker_pyworker.reporting.request_counts import Outcome, Work
 from stoker_wire.http.websocket import FAILED, GOING_AWAY, POLICY, PROTOCOL, FrameTracker, close_frame
+from stoker_wire.http1.messages import HOP_BY_HOP, status_line
+from stoker_wire.http1.response_cycle import ResponseCycle
+from stoker_wire.http1.upstream_connection import ResponseHead, UpstreamConnection, UpstreamError
 from stoker_wire.problem import Problem
 
 _FINISH_SECONDS = 10.0

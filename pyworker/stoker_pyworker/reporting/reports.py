@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 import structlog
 
-from stoker_pyworker.http.client import fetch
-from stoker_pyworker.http.upstream_connection import UpstreamError
-from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.model.gpu import GpuReading, Gpus
 from stoker_pyworker.model.health import HealthState
 from stoker_pyworker.model.server.server_metrics import ModelReading
 from stoker_pyworker.proxy.worker_queue import RunningRequest
 from stoker_pyworker.reporting.request_counts import RequestCounts, Totals
 from stoker_pyworker.ticket_clock import TicketClock
+from stoker_wire.http1.client import fetch
+from stoker_wire.http1.upstream_connection import UpstreamError
+from stoker_wire.http1.upstream_pool import UpstreamPool
 from stoker_wire.route import COST_MAX
 from stoker_wire.workload import ServedRoute
 

@@ -15,8 +15,8 @@ from aiohttp.test_utils import TestServer
 
 from stoker_pyworker import BenchmarkConfig, HandlerConfig, WorkerConfig
 from stoker_pyworker.environment import Environment
-from stoker_pyworker.http.limits import Limits
 from stoker_pyworker.worker import WorkerRuntime
+from stoker_wire.http1.limits import Limits
 from stoker_wire.workload import FieldWorkload
 from tests.engine.conftest import EndpointDouble, Stage
 from tests.engine.standin import until

@@ -12,8 +12,8 @@ import pytest_asyncio
 
 from stoker_pyworker import BenchmarkConfig, HandlerConfig, WorkerConfig
 from stoker_pyworker.environment import Environment
-from stoker_pyworker.http.limits import Limits
 from stoker_pyworker.worker import WorkerRuntime
+from stoker_wire.http1.limits import Limits
 from tests.engine.api.test_openai import path
 from tests.engine.conftest import EndpointDouble, Stage
 from tests.engine.routing.test_crashing_requests import POISON

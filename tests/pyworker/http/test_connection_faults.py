@@ -12,12 +12,12 @@ import pytest
 from aiohttp import web
 
 from stoker_pyworker import BenchmarkConfig, HandlerConfig, WorkerConfig
-from stoker_pyworker.http.client import fetch
-from stoker_pyworker.http.flow_control import FlowControl
-from stoker_pyworker.http.limits import Limits
-from stoker_pyworker.http.upstream_connection import UpstreamError
-from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.proxy.hooks import Response
+from stoker_wire.http1.client import fetch
+from stoker_wire.http1.flow_control import FlowControl
+from stoker_wire.http1.limits import Limits
+from stoker_wire.http1.upstream_connection import UpstreamError
+from stoker_wire.http1.upstream_pool import UpstreamPool
 from tests.pyworker.harness import until
 
 BENCH = BenchmarkConfig(dataset=[{"prompt": "x"}], runs=1, concurrency=1)

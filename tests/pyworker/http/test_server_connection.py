@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from stoker_pyworker.http.limits import Limits
+from stoker_wire.http1.limits import Limits
 from tests.pyworker.harness import BOUND_SECONDS, until
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: w\r\n"

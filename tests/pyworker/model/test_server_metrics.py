@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from stoker_pyworker import presets
-from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.model.server.server_metrics import ServerMetrics
+from stoker_wire.http1.upstream_pool import UpstreamPool
 from stoker_wire.worker_status import WorkerStatus
 
 PAGES = {

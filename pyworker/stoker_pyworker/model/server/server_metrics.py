@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from stoker_pyworker.http.client import fetch
-from stoker_pyworker.http.upstream_connection import UpstreamError
-from stoker_pyworker.http.upstream_pool import UpstreamPool
 from stoker_pyworker.server_config import MetricNames
+from stoker_wire.http1.client import fetch
+from stoker_wire.http1.upstream_connection import UpstreamError
+from stoker_wire.http1.upstream_pool import UpstreamPool
 
 _BUSY_SECONDS = 1.0
 _IDLE_SECONDS = 15.0

@@ -8,12 +8,12 @@ from typing import Protocol, cast
 
 import structlog
 
-from stoker_pyworker.http.flow_control import FlowControl
-from stoker_pyworker.http.limits import Limits
-from stoker_pyworker.http.messages import CONTINUE, problem_json, status_line
-from stoker_pyworker.http.request import Request, TunnelListener
-from stoker_pyworker.http.request_reader import ReadState, RequestMemory, RequestReader
-from stoker_pyworker.http.response_cycle import ResponseCycle
+from stoker_wire.http1.flow_control import FlowControl
+from stoker_wire.http1.limits import Limits
+from stoker_wire.http1.messages import CONTINUE, problem_json, status_line
+from stoker_wire.http1.request import Request, TunnelListener
+from stoker_wire.http1.request_reader import ReadState, RequestMemory, RequestReader
+from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.problem import Problem
 
 log = structlog.get_logger(component="http")

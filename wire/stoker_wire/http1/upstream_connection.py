@@ -8,7 +8,7 @@ from typing import Protocol, cast, runtime_checkable
 
 import httptools
 
-from stoker_pyworker.http.messages import Header
+from stoker_wire.http1.messages import Header
 from stoker_wire.picklable import PicklableError
 
 

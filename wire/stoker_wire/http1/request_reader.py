@@ -7,8 +7,8 @@ from enum import Enum, auto
 
 import httptools
 
-from stoker_pyworker.http.limits import Limits
-from stoker_pyworker.http.request import Request
+from stoker_wire.http1.limits import Limits
+from stoker_wire.http1.request import Request
 from stoker_wire.problem import Problem
 
 _PIECE_BYTES = 4096

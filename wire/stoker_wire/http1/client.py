@@ -2,8 +2,8 @@
 
 import asyncio
 
-from stoker_pyworker.http.upstream_connection import ResponseHead, UpstreamConnection, UpstreamError
-from stoker_pyworker.http.upstream_pool import UpstreamPool
+from stoker_wire.http1.upstream_connection import ResponseHead, UpstreamConnection, UpstreamError
+from stoker_wire.http1.upstream_pool import UpstreamPool
 
 _RESPONSE_BYTES_MAX = 64 * 1024 * 1024
 

@@ -14,8 +14,8 @@ from functools import partial
 
 import structlog
 
-from stoker_pyworker.http.limits import Limits, handshakes_possible
-from stoker_pyworker.http.sockets import enable_keepalive
+from stoker_wire.http1.limits import Limits, handshakes_possible
+from stoker_wire.http1.sockets import enable_keepalive
 
 log = structlog.get_logger(component="http")
 

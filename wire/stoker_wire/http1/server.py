@@ -5,11 +5,11 @@ import ssl
 import time
 from collections import OrderedDict
 
-from stoker_pyworker.http.limits import Limits, connections_possible
-from stoker_pyworker.http.request_reader import RequestMemory
-from stoker_pyworker.http.server_connection import Application, ServerConnection
-from stoker_pyworker.http.sockets import enable_keepalive
-from stoker_pyworker.http.tls_listener import TlsListener
+from stoker_wire.http1.limits import Limits, connections_possible
+from stoker_wire.http1.request_reader import RequestMemory
+from stoker_wire.http1.server_connection import Application, ServerConnection
+from stoker_wire.http1.sockets import enable_keepalive
+from stoker_wire.http1.tls_listener import TlsListener
 
 _TICK_SECONDS = 0.25
 _ABSENT_SECONDS = 5.0

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from stoker_pyworker.http.messages import Header
+from stoker_wire.http1.messages import Header
 
 
 class Request:

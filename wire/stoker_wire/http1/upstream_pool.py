@@ -6,7 +6,7 @@ import time
 from collections import deque
 from urllib.parse import urlsplit
 
-from stoker_pyworker.http.upstream_connection import ResponseSink, UpstreamConnection, UpstreamError
+from stoker_wire.http1.upstream_connection import ResponseSink, UpstreamConnection, UpstreamError
 
 
 class UpstreamPool:

@@ -4,7 +4,7 @@ import asyncio
 from enum import Enum, auto
 from typing import Protocol
 
-from stoker_pyworker.http.messages import (
+from stoker_wire.http1.messages import (
     BODILESS,
     JSON,
     LAST_CHUNK,
@@ -13,8 +13,8 @@ from stoker_pyworker.http.messages import (
     problem_json,
     status_line,
 )
-from stoker_pyworker.http.request import Request, ResponseListener, TunnelListener
-from stoker_pyworker.http.sockets import reset_when_closed
+from stoker_wire.http1.request import Request, ResponseListener, TunnelListener
+from stoker_wire.http1.sockets import reset_when_closed
 from stoker_wire.problem import Problem
 
 
