@@ -24,13 +24,13 @@ from benchmarks.scaling.measure import (
     best_fixed,
     best_per_workload,
     by_state,
-    hindsight,
     measure,
     one,
     oracle,
     prepare,
     show,
     summary,
+    tuned_per_workload,
 )
 from benchmarks.scaling.oracle import Prices, lower_bound
 from benchmarks.scaling.pool import cores, in_order
@@ -92,9 +92,9 @@ class Bench:
         if not tried:
             return tried
         print("\n## Each peer in the setting that hindsight would choose for the workload\n")
-        for each in hindsight(tried):
+        for each in tuned_per_workload(tried):
             show(each)
-        summary([*hindsight(tried), *best_per_workload(tried)])
+        summary([*tuned_per_workload(tried), *best_per_workload(tried)])
         fixed = best_fixed(tried)
         print(f"\nthe best peer in one setting for all: {fixed[0]['scaler']}, {fixed[0]['setting']}")
         summary(fixed)

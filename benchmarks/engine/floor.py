@@ -33,7 +33,7 @@ class Floor:
         self._signals = 0
 
     @workflow.signal
-    def poke(self) -> None:
+    def signal(self) -> None:
         """A bare signal."""
         self._signals += 1
 
@@ -60,7 +60,7 @@ async def floor_ms(client: Client, rounds: int) -> list[float]:
         handle = await client.start_workflow(Floor.run, id=f"floor-{uuid.uuid4()}", task_queue=_TASK_QUEUE)
         for number in range(rounds + 1):
             sent = time.time()
-            await handle.signal(Floor.poke)
+            await handle.signal(Floor.signal)
             started = await _started.get()
             if number:  # the first one also fills caches
                 taken.append((started - sent) * 1000)

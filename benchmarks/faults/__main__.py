@@ -19,7 +19,7 @@ import uvloop
 from benchmarks.engine.machine import facts
 from benchmarks.faults.cases import Case, cases
 from benchmarks.faults.stage import Stage, can_mount, small_disk, staged
-from benchmarks.faults.traffic import Outcomes, tally
+from benchmarks.faults.traffic import Outcomes, outcomes_of
 from market.ownership import owner_of
 from run.logs import configure_logs
 from tests.attack.pages import BROWSER
@@ -75,7 +75,7 @@ async def struck(stage: Stage, case: Case) -> Row:
     book = [sent for sent in stage.traffic.since(began) if sent.ended_at is not None]
     answers = [sent.ended_at for sent in book if not sent.lost and sent.ended_at and sent.ended_at > ended]
     answered = min(answers, default=float("nan")) - ended
-    return Row(case, answered, recovery, tally(book), leaked, dollars, restarts, failure)
+    return Row(case, answered, recovery, outcomes_of(book), leaked, dollars, restarts, failure)
 
 
 async def played(chosen: list[Case], folder: Path, *, why: bool) -> list[Row]:

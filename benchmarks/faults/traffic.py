@@ -147,7 +147,7 @@ class Outcomes:
     reasons: tuple[str, ...]
 
 
-def tally(book: list[Sent]) -> Outcomes:
+def outcomes_of(book: list[Sent]) -> Outcomes:
     """Count."""
     keys = Counter(sent.key for sent in book if sent.key)
     return Outcomes(

@@ -50,10 +50,10 @@ async def measure(
             await until_known(stage, client, endpoints)
             for seeded in stage.endpoints:
                 for one in seeded.running:
-                    stage.crowd.join(one, loaded=True)
+                    stage.fake_workers.join(one, loaded=True)
             drive = Drive(stage, random.Random(1), rate=rate)
             traffic = asyncio.create_task(drive.traffic())
-            said(f"{len(stage.crowd.workers)} workers report; {settle:.0f} s to settle")
+            said(f"{len(stage.fake_workers.workers)} workers report; {settle:.0f} s to settle")
             await asyncio.sleep(settle)
             findings = Findings(endpoints, workers)
             before, written = await engine_counts(stage), await events_written(stage, client)
@@ -90,8 +90,8 @@ async def tell(stage: Stage) -> None:
         asked, events = stage.clients.asked, stage.events
         taken = events.seconds().get("all", [])
         said(
-            f"{asked.given} of {asked.sent} requests given, {stage.crowd.told} told, {stage.crowd.reports} reports"
-            f" ({stage.crowd.refused} refused), {len(taken)} of {len(events.all)} events answered,"
+            f"{asked.given} of {asked.sent} requests given, {stage.fake_workers.acknowledged} told, {stage.fake_workers.reports} reports"
+            f" ({stage.fake_workers.refused} refused), {len(taken)} of {len(events.all)} events answered,"
             f" p50 {quantile(taken, 0.5):.2f} s, worst {quantile(taken, 1.0):.2f} s"
         )
 

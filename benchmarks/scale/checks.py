@@ -11,7 +11,7 @@ from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from benchmarks.scale.gauges import Gauges
-from benchmarks.scale.phases import Stretches, slowest
+from benchmarks.scale.phases import EventPhases, slowest
 from benchmarks.scale.seed import Part
 from benchmarks.scale.stage import Stage
 from market.ownership import owner_of
@@ -45,7 +45,7 @@ class Findings:
     route_seconds: list[float] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    slowest: list[Stretches] = field(default_factory=list)
+    slowest: list[EventPhases] = field(default_factory=list)
 
 
 async def engine_counts(stage: Stage) -> dict[str, float]:
@@ -124,18 +124,21 @@ async def check(findings: Findings, stage: Stage, client: Client) -> None:
     findings.latencies = stage.events.seconds()
     findings.slowest = await slowest(client, stage.events.all)
     findings.route_seconds = sorted(stage.clients.route_seconds)
-    asked, crowd, lost = stage.clients.asked, stage.crowd, findings.lost
+    asked, fake_workers, lost = stage.clients.asked, stage.fake_workers, findings.lost
     findings.lines.append(
-        f"{asked.sent} requests sent, {asked.given} given to a worker, {crowd.finished} finished, {crowd.told} told to the"
-        f" engine, {asked.rerouted} routed again; {crowd.reports} reports; {len(stage.events.all)} urgent events;"
+        f"{asked.sent} requests sent, {asked.given} given to a worker, {fake_workers.finished} finished, {fake_workers.acknowledged} told to the"
+        f" engine, {asked.rerouted} routed again; {fake_workers.reports} reports; {len(stage.events.all)} urgent events;"
         f" a scrape of /metrics took {stage.scrape_seconds * 1000:.0f} ms"
     )
     for said, count in (
         ("requests without a worker", asked.sent - asked.given),
-        ("requests given and not finished", asked.given - crowd.finished),
-        ("finished requests that the engine does not know of", crowd.finished - crowd.told),
+        ("requests given and not finished", asked.given - fake_workers.finished),
+        (
+            "finished requests that the engine does not know of",
+            fake_workers.finished - fake_workers.acknowledged,
+        ),
         (f"calls of clients that failed ({asked.last_fault})", asked.faults),
-        (f"reports refused ({crowd.last_refusal})", crowd.refused),
+        (f"reports refused ({fake_workers.last_refusal})", fake_workers.refused),
         (f"urgent events without a decision ({stage.events.open[:3]})", len(stage.events.open)),
         ("processes that had to be started again", stage.restarts()),
         (f"scrapes of /metrics that failed ({stage.scrape_faults[:3]})", len(stage.scrape_faults)),
@@ -167,17 +170,17 @@ async def _workflows(findings: Findings, stage: Stage, client: Client) -> None:
             f"{len(members)} endpoints of {findings.endpoints} run; the machines of {len(wrong)} differ from their memos ({wrong[:3]})"
         )
     names = [seeded.name for seeded in stage.endpoints]
-    told, faults = await _told(client, names)
-    if untold := _differing(stage, told):
+    counted, faults = await _counted_load(client, names)
+    if missing := _differing(stage, counted):
         # a last interval within random variation is reported with the next heartbeat
         await asyncio.sleep(DEFAULT_TUNING.metrics_heartbeat_seconds)
-        told |= (await _told(client, untold))[0]
-        findings.lines.append(f"{len(untold)} endpoints were told of their last requests by a heartbeat")
+        counted |= (await _counted_load(client, missing))[0]
+        findings.lines.append(f"{len(missing)} endpoints were told of their last requests by a heartbeat")
     findings.lost += [
-        f"{name}: {stage.clients.load_of.get(name, 0.0):.1f} load was sent and its workflow counted {told[name]:.1f}"
-        for name in _differing(stage, told)
+        f"{name}: {stage.clients.load_of.get(name, 0.0):.1f} load was sent and its workflow counted {counted[name]:.1f}"
+        for name in _differing(stage, counted)
     ]
-    in_books, sent = sum(told.values()), stage.clients.asked.load
+    in_books, sent = sum(counted.values()), stage.clients.asked.load
     findings.lines.append(f"{in_books:.0f} load in the workflows' books of {sent:.0f} sent")
     if faults:
         findings.lines.append(
@@ -185,24 +188,24 @@ async def _workflows(findings: Findings, stage: Stage, client: Client) -> None:
         )
 
 
-async def _told(client: Client, names: list[str]) -> tuple[dict[str, float], Counter[str]]:
+async def _counted_load(client: Client, names: list[str]) -> tuple[dict[str, float], Counter[str]]:
     """The load in each workflow's state, and the failures in their decision logs."""
-    told, faults = dict[str, float](), Counter[str]()
+    counted, faults = dict[str, float](), Counter[str]()
     for start in range(0, len(names), 20):
         some = names[start : start + 20]
         for name, (load, failed) in zip(
             some, await asyncio.gather(*(_asked(client, name) for name in some)), strict=True
         ):
-            told[name] = load
+            counted[name] = load
             faults.update(failed)
-    return told, faults
+    return counted, faults
 
 
-def _differing(stage: Stage, told: dict[str, float]) -> list[str]:
+def _differing(stage: Stage, counted: dict[str, float]) -> list[str]:
     sent = stage.clients.load_of
     return [
         name
-        for name, load in told.items()
+        for name, load in counted.items()
         if abs(load - sent.get(name, 0.0)) > max(_LOAD_SLACK * sent.get(name, 0.0), 0.5)
     ]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from benchmarks.engine.load import Answer, Connection, request_bytes
-from benchmarks.scale.fake_workers import Crowd
+from benchmarks.scale.fake_workers import FakeWorkers
 
 _AGAIN_SECONDS = 0.2
 
@@ -28,9 +28,9 @@ class Asked:
 class Clients:
     """One client per request; connections are used again."""
 
-    def __init__(self, port: int, crowd: Crowd) -> None:
+    def __init__(self, port: int, fake_workers: FakeWorkers) -> None:
         self._port = port
-        self._crowd = crowd
+        self._fake_workers = fake_workers
         self._free: list[_Connection] = []
         self._decoder = msgspec.json.Decoder(Answer)
         self.asked = Asked()
@@ -73,7 +73,7 @@ class Clients:
                 await asyncio.sleep(1.0)
                 continue
             index = answer.request_idx
-            worker = self._crowd.by_url.get(answer.url)
+            worker = self._fake_workers.by_url.get(answer.url)
             if worker is not None and worker.loaded:
                 if not self.asked.polls or time.perf_counter() - began < 1.0:
                     self.route_seconds.append(time.perf_counter() - began)

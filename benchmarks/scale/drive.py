@@ -66,10 +66,10 @@ class Drive:
         """Waits until every request is finished and reported, and every event has its decision."""
         stage, deadline = self._stage, time.monotonic() + seconds_max
         while time.monotonic() < deadline:
-            asked, crowd = stage.clients.asked, stage.crowd
+            asked, fake_workers = stage.clients.asked, stage.fake_workers
             if (
                 asked.given == asked.sent
-                and crowd.told + crowd.lost_by_stop >= asked.given
+                and fake_workers.acknowledged + fake_workers.lost_by_stop >= asked.given
                 and not stage.events.open
             ):
                 await asyncio.sleep(_LAST_WORD_SECONDS)
@@ -88,4 +88,4 @@ class Drive:
                     send(endpoint.name, endpoint.key, BURST_COST)
             case "error":
                 one = self._chance.choice(endpoint.running)
-                self._stage.crowd.workers[one.id].fail("CUDA error: device-side assert triggered")
+                self._stage.fake_workers.workers[one.id].fail("CUDA error: device-side assert triggered")

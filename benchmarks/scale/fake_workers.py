@@ -25,7 +25,7 @@ request."""
 _RETRY_SECONDS = 1.0
 
 
-class Crowd:
+class FakeWorkers:
     """Every simulated worker, and the outcome of its requests."""
 
     def __init__(self, port: int, credentials: Callable[[Rented], tuple[str, str]]) -> None:
@@ -37,7 +37,7 @@ class Crowd:
         self.refused = 0
         self.last_refusal = ""
         self.finished = 0
-        self.told = 0
+        self.acknowledged = 0
         self.lost_by_stop = 0
 
     def join(self, rented: Rented, *, loaded: bool) -> "SimWorker":
@@ -69,8 +69,8 @@ class SimWorker(asyncio.Protocol):
         "_busy_until",
         "_changed",
         "_connecting",
-        "_crowd",
         "_ended",
+        "_fake_workers",
         "_held",
         "_path",
         "_report_at",
@@ -89,14 +89,14 @@ class SimWorker(asyncio.Protocol):
         "url",
     )
 
-    def __init__(self, crowd: Crowd, rented: Rented, token: str, path: str) -> None:
+    def __init__(self, fake_workers: FakeWorkers, rented: Rented, token: str, path: str) -> None:
         self.id = rented.id
         self.endpoint = rented.endpoint
         self.url = f"http://{address_of(rented.id)}:3000"
         self.loaded = False
         self.error = ""
         self.received = 0
-        self._crowd = crowd
+        self._fake_workers = fake_workers
         self._token = token
         self._path = path
         self._transport: asyncio.Transport | None = None
@@ -125,7 +125,7 @@ class SimWorker(asyncio.Protocol):
     def stop(self) -> None:
         """Its container ends, and its requests are lost."""
         self._stopped = True
-        self._crowd.lost_by_stop += len(self._held)
+        self._fake_workers.lost_by_stop += len(self._held)
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:
@@ -157,7 +157,7 @@ class SimWorker(asyncio.Protocol):
             return
         del self._held[request_idx]
         self._ended.append(request_idx)
-        self._crowd.finished += 1
+        self._fake_workers.finished += 1
         self._change(BUSY_SECONDS if self._held else IDLE_SECONDS)
 
     def _change(self, seconds: float) -> None:
@@ -208,7 +208,7 @@ class SimWorker(asyncio.Protocol):
             queued=max(0, len(self._held) - 1),
             gpus=(),
             end_report_seconds=0.0,
-            incarnation=f"crowd-{self.id}",
+            incarnation=f"fake-{self.id}",
             uptime_seconds=0.0,
             running_load=0.0,
             running_seconds=0.0,
@@ -229,21 +229,21 @@ class SimWorker(asyncio.Protocol):
         items = [{"request_idx": idx, "success": True, "status": "Success"} for idx in self._ended]
         self._telling = True
 
-        def told(accepted: bool) -> None:
+        def done(accepted: bool) -> None:
             self._telling = False
             if accepted:
                 for _ in items:
                     self._ended.popleft()
-                self._crowd.told += len(items)
+                self._fake_workers.acknowledged += len(items)
             self._report_in(BUSY_SECONDS if self._changed or self._ended else CALM_SECONDS)
 
         body = {"worker_id": self.id, "mtoken": self._token, "requests": items}
-        self._post("/delete_requests/", msgspec.json.encode(body), told)
+        self._post("/delete_requests/", msgspec.json.encode(body), done)
 
     def _post(self, path: str, body: bytes, then: Callable[[bool], None]) -> None:
         assert self._transport is not None
         self._answers.append(then)
-        self._crowd.reports += 1
+        self._fake_workers.reports += 1
         self._transport.write(request_bytes(self._path + path, body))
 
     # connection
@@ -251,7 +251,7 @@ class SimWorker(asyncio.Protocol):
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_connection(lambda: self, "127.0.0.1", self._crowd.port)
+            await loop.create_connection(lambda: self, "127.0.0.1", self._fake_workers.port)
         except OSError:
             self._connecting = False
             self._report_in(_RETRY_SECONDS)
@@ -275,7 +275,7 @@ class SimWorker(asyncio.Protocol):
         segment."""
         accepted = data[9:12] == b"200"
         if not accepted:
-            self._crowd.refused += 1
-            self._crowd.last_refusal = f"{time.time():.1f} {data[:400]!r}"
+            self._fake_workers.refused += 1
+            self._fake_workers.last_refusal = f"{time.time():.1f} {data[:400]!r}"
         if self._answers:
             self._answers.popleft()(accepted)

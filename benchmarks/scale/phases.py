@@ -14,7 +14,7 @@ _ANSWERED_SLACK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Stretches:
+class EventPhases:
     """The phases of one event, seconds."""
 
     kind: str
@@ -32,7 +32,7 @@ class Stretches:
         )
 
 
-async def slowest(client: Client, events: list[Event]) -> list[Stretches]:
+async def slowest(client: Client, events: list[Event]) -> list[EventPhases]:
     """The slowest events with a decision, slowest first."""
     answered = [(event.answered_at - event.at, event) for event in events if event.answered_at is not None]
     answered.sort(key=lambda pair: -pair[0])
@@ -40,7 +40,7 @@ async def slowest(client: Client, events: list[Event]) -> list[Stretches]:
     return [await _of(client, event, first) for _, event in answered[:SHOWN]]
 
 
-async def _of(client: Client, event: Event, first: float) -> Stretches:
+async def _of(client: Client, event: Event, first: float) -> EventPhases:
     assert event.answered_at is not None
     until = event.answered_at + _ANSWERED_SLACK_SECONDS
     marks: list[tuple[str, float]] = []
@@ -74,4 +74,6 @@ async def _of(client: Client, event: Event, first: float) -> Stretches:
             break
         parts.append((name, at - last))
         last = at
-    return Stretches(event.kind, event.endpoint, event.at - first, event.answered_at - event.at, tuple(parts))
+    return EventPhases(
+        event.kind, event.endpoint, event.at - first, event.answered_at - event.at, tuple(parts)
+    )

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from benchmarks.scale.clients import Clients
 from benchmarks.scale.events import Events
-from benchmarks.scale.fake_workers import Crowd
+from benchmarks.scale.fake_workers import FakeWorkers
 from benchmarks.scale.market import Called, Marketplace, Rented
 from benchmarks.scale.seed import Seeded, prepare
 from run.commands.dev import DevStack
@@ -52,8 +52,8 @@ class Stage:
         self.secret, self.account_key = keys.secret, keys.account_key
         self.stack = DevStack(self.settings)
         self.market = Marketplace(keys.market_key)
-        self.crowd = Crowd(self.settings.engine.port, self._credentials)
-        self.clients = Clients(self.settings.engine.port, self.crowd)
+        self.fake_workers = FakeWorkers(self.settings.engine.port, self._credentials)
+        self.clients = Clients(self.settings.engine.port, self.fake_workers)
         self.events = Events()
         self.endpoints: list[Seeded] = []
         self.known = 0
@@ -69,14 +69,14 @@ class Stage:
         try:
             await web.TCPSite(runner, "127.0.0.1", self._market_port, backlog=1024).start()
             self.market.runs = self._runs
-            self.market.stops = self.crowd.leave
+            self.market.stops = self.fake_workers.leave
             self.market.heard = self._heard
             await self.stack.start()
             try:
                 yield
             finally:
                 self.clients.close()
-                self.crowd.close()
+                self.fake_workers.close()
                 await self.stack.stop()
         finally:
             await runner.cleanup()
@@ -96,8 +96,8 @@ class Stage:
         return mint_worker_token(self.secret, self._ids[one.endpoint], one.label.rpartition(":")[2]), ""
 
     def _runs(self, one: Rented) -> None:
-        self.crowd.leave(one)
-        self.crowd.join(one, loaded=False)
+        self.fake_workers.leave(one)
+        self.fake_workers.join(one, loaded=False)
 
     def _heard(self, call: Called) -> None:
         self.events.called(call)

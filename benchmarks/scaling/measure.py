@@ -149,7 +149,7 @@ def measure(
     return rows
 
 
-def hindsight(rows: Sequence[Row]) -> list[Row]:
+def tuned_per_workload(rows: Sequence[Row]) -> list[Row]:
     """Per peer and workload, the setting that attains 0.99 at the lowest cost; if none does, the highest attainment."""
     groups: dict[tuple[str, int, str], list[Row]] = {}
     for each in rows:

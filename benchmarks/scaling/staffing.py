@@ -55,7 +55,7 @@ def cheapest_schedule(
     return best
 
 
-class _Crew:
+class _Pool:
     """Running and stopped workers; the last stopped is started first. Counts their cost in running seconds."""
 
     def __init__(self, prices: Prices) -> None:
@@ -115,7 +115,7 @@ def replay(
         if count != (counts[number - 1] if number else 0)
     )
     arrivals = deque(enumerate(times))
-    crew = _Crew(prices)
+    pool = _Pool(prices)
     waiting: deque[tuple[int, float]] = deque()
     late: deque[int] = deque()
     ends: list[tuple[float, int]] = []
@@ -129,26 +129,26 @@ def replay(
         while changes and changes[0][0] <= now:
             wanted = changes.popleft()[1]
         while ends and ends[0][0] <= now:
-            crew.idle.append(heapq.heappop(ends)[1])
+            pool.idle.append(heapq.heappop(ends)[1])
         while arrivals and arrivals[0][1] <= now:
             waiting.append(arrivals.popleft())
-        crew.become(wanted, now)
+        pool.become(wanted, now)
         while waiting and now - waiting[0][1] > slack + 1e-9:
             late.append(waiting.popleft()[0])
             missed += 1
-        while crew.idle and (waiting or late):
+        while pool.idle and (waiting or late):
             request = waiting.popleft()[0] if waiting else late.popleft()
-            heapq.heappush(ends, (now + services[request], crew.idle.pop()))
-    crew.end(now)
+            heapq.heappush(ends, (now + services[request], pool.idle.pop()))
+    pool.end(now)
     # requests that never started are late, and are served after all others
     rest = sum(services[request] for request in (*(each for each, _ in waiting), *late))
     return Schedule(
-        seconds=crew.on_seconds + crew.gap_seconds + rest,
-        hot_seconds=crew.on_seconds + rest,
+        seconds=pool.on_seconds + pool.gap_seconds + rest,
+        hot_seconds=pool.on_seconds + rest,
         busy_seconds=sum(services),
-        starts=crew.starts,
+        starts=pool.starts,
         missed=missed + len(waiting),
-        workers=crew.workers,
+        workers=pool.workers,
     )
 
 

@@ -181,7 +181,7 @@ class Tunnel:
         for side, more in ((client, ()), (worker, (None,))):
             if early := side.take_over(*more):
                 side.data_received(early)
-        self._check_later(self._silence_seconds_max, self._check_silence)
+        self._check_later(self._silence_seconds_max, self._check_idle)
         try:
             await self._ended
         finally:
@@ -202,10 +202,10 @@ class Tunnel:
         """One side has sent its last byte."""
         self._check_later(_FINISH_SECONDS, self._set_ended)
 
-    def _check_silence(self) -> None:
+    def _check_idle(self) -> None:
         if self.active:
             self.active = False
-            self._check_later(self._silence_seconds_max, self._check_silence)
+            self._check_later(self._silence_seconds_max, self._check_idle)
         else:
             self._end(POLICY, "silence_seconds_max")
 

@@ -87,7 +87,7 @@ def _check_boot(builder: PlanBuilder, worker: Worker) -> None:
         builder.destroy(worker, Reason(why))
     elif builder.now >= deadline:
         took, allowed = builder.now - began, deadline - began
-        what = f"{worker.state.printed} for {duration(took)}, allowed {duration(allowed)}{_silence(worker)}"
+        what = f"{worker.state.printed} for {duration(took)}, allowed {duration(allowed)}{_no_report(worker)}"
         builder.record_host_failure(
             worker, f"not ready; {what}", cause=f"not ready in {worker.state.printed}"
         )
@@ -98,7 +98,7 @@ def _check_boot(builder: PlanBuilder, worker: Worker) -> None:
             builder.wakes.append(worker.since + builder.tuning.start_stuck_seconds)
 
 
-def _silence(worker: Worker) -> str:
+def _no_report(worker: Worker) -> str:
     """The meaning of a running container without any report."""
     if worker.state not in (S.MODEL_LOADING, S.STARTING) or worker.market_status != "running":
         return ""

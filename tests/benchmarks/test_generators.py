@@ -20,7 +20,7 @@ def test_off_is_off():
     assert all(at % 1800.0 < 600.0 for at in trace.times)
 
 
-def test_a_crowd_comes_at_once():
+def test_a_flash_of_requests_comes_at_once():
     trace = generators.flash_crowd(requests=5000)
     before = len(trace.part(6000.0, 7200.0)) / 1200.0
     after = len(trace.part(7230.0, 7530.0)) / 300.0

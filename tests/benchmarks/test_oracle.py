@@ -20,11 +20,11 @@ def _cheapest(times, services, misses):
     ):
         late = sum(services[n] for n in given_up)
         rest = [n for n in range(len(times)) if n not in given_up]
-        best = min(best, late + _place(rest, times, services, ()))
+        best = min(best, late + _assign(rest, times, services, ()))
     return best
 
 
-def _place(rest, times, services, lines):
+def _assign(rest, times, services, lines):
     """The lowest remaining cost of these requests, in order of arrival; `lines` is when each worker is free."""
     if not rest:
         return 0.0
@@ -32,12 +32,12 @@ def _place(rest, times, services, lines):
     best = float("inf")
     for begin in range(times[request], times[request] + SLACK + 1):
         end = begin + services[request]
-        best = min(best, 5.0 + services[request] + _place(others, times, services, (*lines, end)))
+        best = min(best, 5.0 + services[request] + _assign(others, times, services, (*lines, end)))
         for index, free in enumerate(lines):
             if free <= begin and lines.index(free) == index:
                 through = min(begin - free, 5.0)
                 moved = (*lines[:index], end, *lines[index + 1 :])
-                best = min(best, through + services[request] + _place(others, times, services, moved))
+                best = min(best, through + services[request] + _assign(others, times, services, moved))
     return best
 
 

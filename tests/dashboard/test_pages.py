@@ -145,7 +145,7 @@ async def test_foreign_text_is_text_on_every_part_of_the_page(browser: Browser, 
     held.cancel()
 
 
-async def test_an_open_page_is_told_what_changes(browser: Browser, stage: Stage) -> None:
+async def test_an_open_page_receives_changes(browser: Browser, stage: Stage) -> None:
     endpoint = await stage.endpoint()
     await browser.sign_in()
     await until_page(browser, "/", endpoint.name)

@@ -41,11 +41,11 @@ async def test_waiting_unknown_callers_do_not_keep_a_worker_from_its_certificate
 ) -> None:
     desks: list[CertificateApi] = []
 
-    def open_desk(engine: Engine) -> CertificateApi:
+    def open_api(engine: Engine) -> CertificateApi:
         desks.append(CertificateApi(engine))
         return desks[0]
 
-    monkeypatch.setattr("engine.app.CertificateApi", open_desk)
+    monkeypatch.setattr("engine.app.CertificateApi", open_api)
     monkeypatch.setattr("engine.tls.certificate_authority._UNKNOWN_SECONDS_MAX", 60.0)
     await bare_stage.start_engine(ca_key_pem=CA_PEM)
     route_api = desks[0]

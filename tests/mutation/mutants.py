@@ -41,7 +41,7 @@ SKIPPED_AS = {
     "number": "a number changed by less than 2 %",
 }
 NOT_SAMPLED = "not sampled"
-Place = tuple[int, int]
+Location = tuple[int, int]
 """Line and column."""
 
 
@@ -130,7 +130,7 @@ def open_session(target: Target, folder: Path, root: Path, *, seed: int) -> Work
                 name for name, digest in state["sources"].items() if before["sources"].get(name) == digest
             }
             earlier = {
-                _place(item.mutations[0]): result
+                _location(item.mutations[0]): result
                 for item, result in session.completed_work_items
                 if result.test_outcome is not None and str(item.mutations[0].module_path) in same
             }
@@ -152,7 +152,7 @@ def open_session(target: Target, folder: Path, root: Path, *, seed: int) -> Work
         session.set_multiple_results(left, WorkResult(WorkerOutcome.SKIPPED, NOT_SAMPLED))
         kept = kept[: target.sample]
     for item in kept:
-        if result := earlier.get(_place(item.mutations[0])):
+        if result := earlier.get(_location(item.mutations[0])):
             session.set_result(item.job_id, result)
     note.write_text(json.dumps(state))
     return session
@@ -170,7 +170,7 @@ def _items(root: Path, name: str) -> Iterator[WorkItem]:
             yield WorkItem.single(uuid.uuid4().hex, mutation)
 
 
-def _place(mutation: MutationSpec) -> tuple[str, str, int]:
+def _location(mutation: MutationSpec) -> tuple[str, str, int]:
     return str(mutation.module_path), mutation.operator_name, mutation.occurrence
 
 
@@ -203,7 +203,7 @@ def _is_large(root: Path, mutation: MutationSpec) -> bool:
 
 
 @functools.cache
-def _ignored(path: Path) -> list[tuple[Place, Place, str]]:
+def _ignored(path: Path) -> list[tuple[Location, Location, str]]:
     """Start, end and reason of the stretches of source that are not mutated."""
     found: list[tuple[ast.AST, str]] = []
     tree = ast.parse(path.read_text())
@@ -225,10 +225,10 @@ def _ignored(path: Path) -> list[tuple[Place, Place, str]]:
     return places + [gap for node in ast.walk(tree) for gap in _signature(node)]
 
 
-def _signature(node: ast.AST) -> Iterator[tuple[Place, Place, str]]:
+def _signature(node: ast.AST) -> Iterator[tuple[Location, Location, str]]:
     """The parts of a function's first lines between its default values: names, annotations, `*` and `/`."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        start: Place = (node.lineno, node.col_offset)
+        start: Location = (node.lineno, node.col_offset)
         for default in sorted(filter(None, [*node.args.defaults, *node.args.kw_defaults]), key=_span):
             first, last = _span(default)
             yield start, first, "annotation"
@@ -236,7 +236,7 @@ def _signature(node: ast.AST) -> Iterator[tuple[Place, Place, str]]:
         yield start, _span(node.body[0])[0], "annotation"
 
 
-def _span(node: Any) -> tuple[Place, Place]:
+def _span(node: Any) -> tuple[Location, Location]:
     return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
 
 

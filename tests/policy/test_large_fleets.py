@@ -31,17 +31,17 @@ def _config(budget, **given):
     return endpoint(max_workers=10_000, dollars_per_hour_max=budget, **given)
 
 
-def _crowd(count, *given, make=worker, **more):
+def _fleet(count, *given, make=worker, **more):
     return (make(f"w{number:05}", *given, price=0.2 + number % 7 / 100, **more) for number in range(count))
 
 
 def _wake(count, budget):
-    return see(*_crowd(count, COLD), config=_config(budget), load=steady(100.0 * count), offers=())
+    return see(*_fleet(count, COLD), config=_config(budget), load=steady(100.0 * count), offers=())
 
 
 def _call_off_drains(count, budget):
-    crowd = _crowd(count, make=draining, seen=None)
-    return see(*crowd, config=_config(budget), load=steady(100.0 * count), offers=())
+    fleet = _fleet(count, make=draining, seen=None)
+    return see(*fleet, config=_config(budget), load=steady(100.0 * count), offers=())
 
 
 def _recruit(count, budget):
@@ -52,34 +52,34 @@ def _recruit(count, budget):
 
 
 def _recruit_beside_many(count, budget):
-    crowd = _crowd(count)
-    return see(*crowd, config=_config(budget), load=steady(100.0 * (count + len(IDS))))
+    fleet = _fleet(count)
+    return see(*fleet, config=_config(budget), load=steady(100.0 * (count + len(IDS))))
 
 
 def _drain(count, budget):
-    return held_before(see(*_crowd(count), config=_config(budget), workergroups=(group(min_load=250.0),)))
+    return held_before(see(*_fleet(count), config=_config(budget), workergroups=(group(min_load=250.0),)))
 
 
 def _stop(count, budget):
-    return see(*_crowd(count, make=draining), config=_config(budget))
+    return see(*_fleet(count, make=draining), config=_config(budget))
 
 
 def _stop_beyond_the_budget(count, _):
-    return see(*_crowd(count, BOOTING, since=NOW - 10), config=_config(1.0), load=steady(100.0 * count))
+    return see(*_fleet(count, BOOTING, since=NOW - 10), config=_config(1.0), load=steady(100.0 * count))
 
 
 def _release(count, budget):
     groups = (group(cold_workers=2, min_cold_load=250.0),)
-    return held_before(see(*_crowd(count, COLD), config=_config(budget), workergroups=groups))
+    return held_before(see(*_fleet(count, COLD), config=_config(budget), workergroups=groups))
 
 
 def _release_beyond_max_workers(count, _):
-    silent = see(*_crowd(count, COLD), config=endpoint(max_workers=1), load=steady(0, until=NOW - 1000))
+    silent = see(*_fleet(count, COLD), config=endpoint(max_workers=1), load=steady(0, until=NOW - 1000))
     return replace(silent, workergroups=(group(max_workers=1),))
 
 
 def _delete(count, budget):
-    return see(*_crowd(count, COLD), config=_config(budget), deleting=True)
+    return see(*_fleet(count, COLD), config=_config(budget), deleting=True)
 
 
 def _calls(observation):

@@ -131,7 +131,7 @@ def of_the_wire() -> list[str]:
     return wire["dependencies"] + wire["optional-dependencies"]["http1"]
 
 
-def told(lock: str) -> dict[str, Requirement]:
+def declared_in_lock(lock: str) -> dict[str, Requirement]:
     return {canonicalize_name(one.name): one for one in asked_in(lock)}
 
 
@@ -144,14 +144,14 @@ def test_the_controllers_lock_matches_its_project():
     client = project("sdk/pyproject.toml")["project"]
     wanted |= declared(client["dependencies"] + client["optional-dependencies"]["cli"])
     wanted |= declared(of_the_wire())
-    asked = told("controller")
+    asked = declared_in_lock("controller")
     assert asked.keys() == wanted.keys()
     assert all(same(asked[name], wanted[name]) for name in wanted)
 
 
 def test_the_workers_lock_matches_its_project():
     wanted = declared(project("pyworker/pyproject.toml")["project"]["dependencies"] + of_the_wire())
-    asked = told("pyworker")
+    asked = declared_in_lock("pyworker")
     assert asked.keys() == wanted.keys()
     assert all(same(asked[name], wanted[name]) for name in wanted)
 
@@ -159,10 +159,12 @@ def test_the_workers_lock_matches_its_project():
 def test_the_development_lock_asks_for_all_of_them_and_the_tools():
     root = project("pyproject.toml")
     wanted = declared(root["dependency-groups"]["dev"] + root["project"]["optional-dependencies"]["demo"])
-    asked = told("dev")
+    asked = declared_in_lock("dev")
     # editables: what hatchling needs to install our own packages in place.
-    assert asked.keys() == wanted.keys() | told("controller").keys() | told("pyworker").keys() | {"editables"}
-    for name, one in {**told("controller"), **told("pyworker"), **wanted}.items():
+    assert asked.keys() == wanted.keys() | declared_in_lock("controller").keys() | declared_in_lock(
+        "pyworker"
+    ).keys() | {"editables"}
+    for name, one in {**declared_in_lock("controller"), **declared_in_lock("pyworker"), **wanted}.items():
         assert same(asked[name], one), f"{asked[name]} in dev.in, {one} elsewhere"
 
 

@@ -135,7 +135,7 @@ class Temporal:
 
     def __init__(self, **members):
         self.members = members
-        self.told = []
+        self.updates = []
 
     async def list_workflows(self, query, **_):
         if "'Running'" in query:
@@ -143,11 +143,11 @@ class Temporal:
                 yield Execution(name, ids)
 
     def get_workflow_handle(self, workflow):
-        told = self.told
+        updates = self.updates
 
         class Handle:
             async def signal(self, *_, **__):
-                told.append(workflow)
+                updates.append(workflow)
 
         return Handle()
 
@@ -178,7 +178,7 @@ async def test_known_instances_are_destroyed_regardless_of_labels_and_list(marke
     assert set(done.destroyed) == set(ids[:2] if endpoint else ids[:3])
     assert done.left == ()
     assert set(market.instances) == set(ids) - set(done.destroyed)
-    assert client.told == ["endpoint/llm"] if endpoint else ["endpoint/llm", "endpoint/other"]
+    assert client.updates == ["endpoint/llm"] if endpoint else ["endpoint/llm", "endpoint/other"]
 
 
 @pytest.fixture
@@ -196,14 +196,14 @@ def settings():
     return TemporalSettings(port=free_port())
 
 
-async def endpoints_told(client, *names):
-    told = []
+async def config_updates(client, *names):
+    updates = []
     for name in names:
         async for event in client.get_workflow_handle(f"endpoint/{name}").fetch_history_events():
             signalled = event.workflow_execution_signaled_event_attributes
             if signalled.signal_name == UPDATE_CONFIG:
-                told.append((name, json.loads(signalled.input.payloads[0].data)))
-    return told
+                updates.append((name, json.loads(signalled.input.payloads[0].data)))
+    return updates
 
 
 async def test_endpoints_are_stopped_on_the_temporal_that_the_variables_name(
@@ -220,7 +220,7 @@ async def test_endpoints_are_stopped_on_the_temporal_that_the_variables_name(
     assert done.endpoints.names == ("llm", "other")
     assert done.faults() == []
     stopped = {"endpoint_state": "stopped", "max_workers": 0}
-    assert await endpoints_told(cluster, "llm", "other") == [("llm", stopped), ("other", stopped)]
+    assert await config_updates(cluster, "llm", "other") == [("llm", stopped), ("other", stopped)]
     assert "(from TEMPORAL_ADDRESS)" in console.file.getvalue()
 
 
@@ -228,7 +228,7 @@ async def test_another_deployments_endpoints_are_not_stopped(cluster, market, co
     await cluster.start_workflow(WORKFLOW_TYPE, id="endpoint/llm", task_queue="nobody")
     identity, client = await find_deployment(temporal_target(settings()), tmp_path, OURS, console)
     assert (identity, client) == (OURS, None)
-    assert await endpoints_told(cluster, "llm") == []
+    assert await config_updates(cluster, "llm") == []
 
 
 async def test_without_temporal_the_folders_identity_counts_for_the_same_temporal_only(

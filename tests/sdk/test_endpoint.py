@@ -93,7 +93,7 @@ async def test_the_first_error_ends_a_map_and_cancels_the_rest(peers, endpoint):
     await asyncio.wait_for(peers.client_disconnected.wait(), 10)
 
 
-async def test_errors_can_be_yielded_in_the_place_of_answers(peers, endpoint):
+async def test_errors_can_be_yielded_instead_of_answers(peers, endpoint):
     async def fail_odd(request, body):
         number = body["payload"]["n"]
         say = problem(422, "bad", "odd") if number % 2 else json_reply(number)

@@ -127,7 +127,7 @@ async def test_a_connection_that_the_server_closed_is_replaced(servers, pool):
     assert one.opened == 2
 
 
-async def test_cancelling_a_queued_request_keeps_the_place_of_the_others(servers):
+async def test_cancelling_a_queued_request_keeps_the_positions_of_the_others(servers):
     one, _ = servers
     pool = ConnectionPool(connections_max=1)
     holding = await pool.open("GET", one.url)

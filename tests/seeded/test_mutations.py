@@ -118,7 +118,7 @@ def stops_are_ignored(scenario: Scenario) -> Scenario:
     return replace(busy(scenario), troubles=Troubles(stop_ignored=0.8), phases=phases)
 
 
-def a_stranger_comes(scenario: Scenario) -> Scenario:
+def an_orphan_appears(scenario: Scenario) -> Scenario:
     quiet = replace(busy(scenario), phases=(Phase(seconds=900.0, requests_per_second=0.01),))
     return replace(quiet, events=(Event(at=40.0, what="strange instance"),))
 
@@ -145,7 +145,7 @@ MUTATIONS = (
     Mutation(
         "orphans are not swept",
         lambda: patch("controller.operation_results.fold_listing", leaves_orphans),
-        a_stranger_comes,
+        an_orphan_appears,
         "nobody knows instance",
     ),
     Mutation(

@@ -39,7 +39,7 @@ def even() -> Callable[..., Trace]:
 
 
 @pytest.fixture
-def pilot() -> Callable[..., SimulatedController]:
+def controller() -> Callable[..., SimulatedController]:
     def make(**config: object) -> SimulatedController:
         given = {"max_workers": 64, "min_workers": 0, "min_load": 0.0} | config
         return SimulatedController(EndpointConfig.model_validate(given))

@@ -68,9 +68,9 @@ def test_what_does_not_fit_waits_and_is_counted(steady, even, static):
     assert result.utilisation == pytest.approx(1.0, abs=0.02)
 
 
-def test_the_same_seed_gives_the_same_result_to_the_bit(pilot):
+def test_the_same_seed_gives_the_same_result_to_the_bit(controller):
     trace = Trace.of("noise", ((n * 0.9 + (n * 7919 % 13) / 13, 20.0 + n % 50 * 4) for n in range(3000)))
-    first, second, other = (run(trace, pilot(), seed=seed) for seed in (5, 5, 6))
+    first, second, other = (run(trace, controller(), seed=seed) for seed in (5, 5, 6))
     assert first == second
     assert first.dollars != other.dollars
 
@@ -82,33 +82,33 @@ def test_a_request_on_a_machine_that_is_taken_away_is_served_by_another(steady, 
     assert result.wait_p999 < 1000.0
 
 
-def test_a_market_that_keeps_no_stopped_machines_releases_them(steady, pilot):
+def test_a_market_that_keeps_no_stopped_machines_releases_them(steady, controller):
     trace = Trace.of("two", [(float(n), 50.0) for n in range(600)] + [(5000.0 + n, 50.0) for n in range(600)])
-    kept = run(trace, pilot(), steady)
-    released = run(trace, pilot(), steady.but(cold_pool=False))
+    kept = run(trace, controller(), steady)
+    released = run(trace, controller(), steady.but(cold_pool=False))
     assert kept.starts_per_hour > 0
     assert released.starts_per_hour == 0
     assert released.creates_per_hour > kept.creates_per_hour
 
 
-def test_an_idle_worker_among_busy_ones_is_not_taken_for_dead(steady, pilot):
+def test_an_idle_worker_among_busy_ones_is_not_taken_for_dead(steady, controller):
     # three stay hot, one serves all requests: the others send heartbeats
     # and every 5 s the load changes, so there is never a heartbeat for all workers
     trace = Trace.of("uneven", ((n * 1.3 + n % 11, 20.0) for n in range(2000)), seconds=2700.0)
-    policy = pilot(min_load=250.0)
+    policy = controller(min_load=250.0)
     result = run(trace, policy, steady)
     assert [reason for _, op, reason in policy.decisions if op in ("reboot", "destroy")] == []
     assert result.failures == 0
 
 
 @pytest.mark.parametrize("timeout", [12.0, 50.0])
-def test_a_steady_endpoint_is_not_stopped_by_its_inactivity_timeout(steady, even, pilot, timeout):
+def test_a_steady_endpoint_is_not_stopped_by_its_inactivity_timeout(steady, even, controller, timeout):
     trace = even(every=1.0, work=5.0, seconds=7200.0)
-    made = pilot(inactivity_timeout=timeout, min_workers=2)
+    made = controller(inactivity_timeout=timeout, min_workers=2)
     result = run(trace, made, steady, warmup_seconds=1000.0, inactivity_timeout=timeout)
     assert [reason for _, _, reason in made.decisions if "inactivity" in reason] == []
     assert result.stops_per_hour == 0
     assert result.within_2 == 1.0
     # without the engine's renewal, steady requests are not significant, and the endpoint counts as idle each minute
-    deaf = run(trace, pilot(inactivity_timeout=timeout, min_workers=2), steady, warmup_seconds=1000.0)
+    deaf = run(trace, controller(inactivity_timeout=timeout, min_workers=2), steady, warmup_seconds=1000.0)
     assert deaf.stops_per_hour > 10

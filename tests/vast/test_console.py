@@ -114,7 +114,7 @@ def _status(deployment: Deployment, method: str, path: str) -> int:
 
 
 @call("user")
-def test_the_account_is_told_with_and_without_a_slash(deployment: Deployment) -> None:
+def test_the_account_is_answered_with_and_without_a_slash(deployment: Deployment) -> None:
     for path in ("/api/v0/users/current", "/api/v0/users/current/"):
         assert deployment.api("GET", path)["username"] == "default"
 

@@ -186,7 +186,7 @@ def test_deleting_the_endpoint_leaves_no_instance(life: Life) -> None:
 
 
 @call("route-again")
-def test_a_request_that_comes_again_at_once_is_sent_elsewhere_or_told_to_wait(
+def test_a_request_that_comes_again_at_once_is_sent_elsewhere_or_has_to_wait(
     deployment: Deployment, fleet: dict[str, int]
 ) -> None:
     deployment.ready(fleet["pair"])

@@ -175,7 +175,7 @@ async def test_metrics_of_a_worker_that_nobody_knows_change_nothing(a_world: Any
         assert await world.handle.query("workers") == []
 
 
-async def test_a_worker_is_told_apart_by_its_instance_too(a_world: Any) -> None:
+async def test_a_worker_is_identified_by_its_instance_too(a_world: Any) -> None:
     async with a_world() as world:
         await world.start(CALM.model_copy(update={"min_workers": 1}), [group()])
         assert await world.live(300, until=lambda memo: any(member.s is S.READY for member in memo.members))

@@ -122,7 +122,7 @@ class RequestAttempts:
         """
         return await self._bounded(self._run(finish), timeout_seconds)
 
-    async def place(self, *, timeout_seconds: float | None) -> Placement:
+    async def find_worker(self, *, timeout_seconds: float | None) -> Placement:
         """Wait for a worker, and send it nothing.
 
         Raises:

@@ -42,7 +42,7 @@ class Job:
         return f"<Job at {self._worker_url or 'no worker yet'}>"
 
     async def __aenter__(self) -> Self:
-        placement = await self._sender.place(self._opening)
+        placement = await self._sender.find_worker(self._opening)
         self._worker_url, self._ticket = placement.route.url, placement.route.ticket
         return self
 

@@ -56,13 +56,13 @@ class RequestSender:
         attempts.progress.status = RequestStatus.COMPLETE
         return result
 
-    async def place(self, request: Request) -> Placement:
+    async def find_worker(self, request: Request) -> Placement:
         """Wait for a worker without sending it anything.
 
         Raises:
             StokerError: see `stoker.errors`.
         """
-        return await self._attempts(request).place(timeout_seconds=self._timeout(request))
+        return await self._attempts(request).find_worker(timeout_seconds=self._timeout(request))
 
     def stream(
         self, request: Request, *, idle_timeout: float | None, session: SessionWorker | None = None

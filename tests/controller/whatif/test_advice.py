@@ -106,7 +106,7 @@ def test_at_most_a_dozen_differences_are_kept() -> None:
     assert len(advance(advice, seen, decide(seen)).differences) == DIFFERENCES_MAX == 12
 
 
-def test_machines_that_only_the_advised_config_would_rent_are_told_with_and_without_fresh_offers() -> None:
+def test_machines_that_only_the_advised_config_would_rent_are_listed_with_and_without_fresh_offers() -> None:
     seen = see(worker("w1"), load=steady(50), config=endpoint(min_workers=1))
     advice = begin(seen, EndpointPatch(min_workers=3), "default", dollars=0.0)
     fresh = advance(advice, seen, decide(seen))
@@ -117,7 +117,7 @@ def test_machines_that_only_the_advised_config_would_rent_are_told_with_and_with
     assert "below min_workers, 1 of 3 workers" in later_advice.differences[0].reason
 
 
-def test_what_only_the_live_config_would_do_is_told_too() -> None:
+def test_what_only_the_live_config_would_do_is_listed_too() -> None:
     seen = see(worker("w1"), worker("w2", COLD), load=steady(150), config=endpoint(target_util=0.5))
     advice = begin(seen, EndpointPatch(target_util=1.0, max_workers=2), "default", dollars=0.0)
     live = decide(seen)

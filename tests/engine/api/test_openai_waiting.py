@@ -58,7 +58,7 @@ async def test_clients_that_hang_up_leave_the_line_at_once(stage: Stage) -> None
     assert told == [Outcome.EXPIRED] * 24
 
 
-async def test_who_hangs_up_takes_nobody_elses_place(stage: Stage) -> None:
+async def test_a_client_that_hangs_up_keeps_the_queue_positions_of_others(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     model = ModelWorker(endpoint.worker())
     await model.start()
@@ -74,7 +74,7 @@ async def test_who_hangs_up_takes_nobody_elses_place(stage: Stage) -> None:
     await model.server.close()
 
 
-async def test_a_client_told_that_there_is_no_worker_leaves_no_place_behind(
+async def test_a_request_refused_for_want_of_a_worker_leaves_nothing_in_the_queue(
     bare_stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.api.openai_queue.WAIT_SECONDS_MAX", 0.0)

@@ -280,7 +280,7 @@ async def test_while_temporal_is_down_an_unknown_name_is_not_a_404(
     assert "Temporal does not answer" in body["status"]
 
 
-def test_a_skipped_endpoint_is_logged_once_a_minute() -> None:
+def test_an_unreadable_endpoint_is_logged_once_a_minute() -> None:
     now = [0.0]
     throttle = LogThrottle("signal_sender", now=lambda: now[0])
     with capture_logs() as logs:

@@ -97,7 +97,7 @@ def test_the_spread_places_the_first_slice_and_the_first_heartbeat() -> None:
     assert due[0] == 130
 
 
-def test_a_stretch_of_silence_is_reported_after_load_and_not_after_silence() -> None:
+def test_a_window_without_requests_is_reported_after_load_and_not_after_another() -> None:
     batcher = MetricsBatcher(0.0)
     assert batcher.due(ONE_WORKER, 5.0) is None
     assert [window.seconds for window in batcher.take_windows(ONE_WORKER, 7.0)] == [2.0]

@@ -33,12 +33,12 @@ def test_a_change_of_many_requests_is_significant_above_a_tenth():
     assert not arrivals_changed(MANY, Arrivals(5.0, 54_000.0, 540))
 
 
-def test_the_first_request_after_silence_is_always_significant():
+def test_the_first_request_after_a_pause_is_always_significant():
     assert arrivals_changed(Arrivals(5.0, 0.0, 0), Arrivals(5.0, 1.0, 1))
     assert arrivals_changed(Arrivals(), Arrivals(5.0, 1.0, 1))
 
 
-def test_silence_after_one_request_becomes_significant_with_time():
+def test_a_pause_after_one_request_becomes_significant_with_time():
     one = Arrivals(5.0, 100.0, 1)
     assert not arrivals_changed(one, Arrivals(5.0, 0.0, 0))
     assert arrivals_changed(one, Arrivals(15.0, 0.0, 0))

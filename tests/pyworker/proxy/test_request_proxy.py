@@ -100,7 +100,7 @@ async def test_a_response_without_a_length_ends_when_the_model_closes(worker, mo
     assert answer.text == "no length but an end"
 
 
-async def test_an_interim_response_of_the_model_is_skipped(worker):
+async def test_an_interim_response_of_the_model_is_dropped(worker):
     answer = await worker.post("/interim")
     assert (answer.status_code, answer.text) == (200, "{}")
 
@@ -154,7 +154,7 @@ async def test_a_chunked_upload_is_assembled(worker, model):
     assert "transfer-encoding" not in model.seen[-1].headers
 
 
-async def test_a_body_larger_than_any_buffer_is_forwarded_both_ways(worker):
+async def test_a_body_larger_than_any_buffer_is_forwarded_in_both_directions(worker):
     payload = {"text": "y" * 5_000_000}
     answer = await worker.post("/echo", payload)
     assert answer.json() == payload

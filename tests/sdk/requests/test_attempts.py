@@ -234,7 +234,7 @@ async def test_a_request_survives_an_engine_restart(peers, endpoint):
     assert answer.attempts == 1
 
 
-async def test_an_engine_restart_keeps_the_place_of_a_request_in_the_queue(peers, endpoint):
+async def test_an_engine_restart_keeps_the_queue_position_of_a_request(peers, endpoint):
     peers.route_replies += [
         peers.wait(),
         problem(503, "starting", "the engine starts"),

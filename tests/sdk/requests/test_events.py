@@ -49,7 +49,7 @@ def test_a_line_end_cut_in_two_is_one_line_end():
     assert parse(SseParser(), b"data: a\r", b"\ndata: b\r", b"\n\r", b"\n") == [Event("a\nb")]
 
 
-def test_a_byte_order_mark_is_skipped_even_in_pieces():
+def test_a_byte_order_mark_is_dropped_even_in_pieces():
     assert parse(SseParser(), b"\xef", b"\xbb", b"\xbfdata: a\n\n") == [Event("a")]
 
 

@@ -98,7 +98,7 @@ async def test_a_stalled_stream_ends_at_the_idle_timeout(peers, endpoint):
             await anext(events)
 
 
-async def test_leaving_a_stream_stops_the_model(peers, endpoint):
+async def test_closing_a_stream_stops_the_model(peers, endpoint):
     async def talk_for_ever(request, _):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)

@@ -18,7 +18,7 @@ def worker(status, number=10001, **more):
     )
 
 
-def test_each_phase_is_told_once():
+def test_each_phase_is_reported_once():
     progress = BootProgress()
     steps = [
         ("creating", "Pulling from vllm/vllm-openai"),
@@ -40,7 +40,7 @@ def test_each_phase_is_told_once():
     ]
 
 
-def test_decisions_and_errors_are_told_once():
+def test_decisions_and_errors_are_reported_once():
     progress = BootProgress()
     decision = {"at": 100.0, "kind": "recruit", "reason": "below min_workers"}
     failed = worker("error", error_msg="bootstrap: the download of uv failed")

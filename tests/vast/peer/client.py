@@ -210,10 +210,10 @@ async def a_session_ends_with_a_call_to_the_model(client, endpoint):
     ) as session:
         url, session_id = session.url, session.session_id
 
-    async def told():
+    async def closed():
         return [one for one in (await model(url))["closed"] if one.get("name") == name]
 
-    return [one["session_id"] == session_id for one in await until(told)]
+    return [one["session_id"] == session_id for one in await until(closed)]
 
 
 @case
