@@ -8,11 +8,14 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
+from stoker_pyworker import openapi as shapes
+from stoker_pyworker.openapi import BODY, TOKEN, ok
 from stoker_pyworker.proxy import request_envelope
 from stoker_pyworker.proxy.request_envelope import AuthData
 from stoker_pyworker.proxy.request_proxy import RequestProxy
 from stoker_pyworker.proxy.routes import PreparedRoute, method_problem
 from stoker_pyworker.proxy.sessions import Session, SessionReference, new_session_id
+from stoker_wire.http.openapi import Reply, declared_calls, handles
 from stoker_wire.http1.request import Request
 from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.problem import Problem
@@ -20,6 +23,7 @@ from stoker_wire.problem import Problem
 log = structlog.get_logger(component="management")
 
 UPDATE_FILE = ".force_update"
+JOB = "/pyworker/job/{ticket}"
 _SESSION_BYTES_MAX = 1024 * 1024
 
 Handler = Callable[[Request, ResponseCycle], None]
@@ -53,20 +57,20 @@ class ManagementApi:
         self._status = status
         self._version = version
         self._document = b""
+        self.calls = tuple(declared_calls(self))
+        """Method, path and handler of each call."""
         self.routes: dict[bytes, tuple[bytes, Handler]] = {
-            b"/session/create": (b"POST", self.session_create),
-            b"/session/get": (b"POST", self.session_get),
-            b"/session/end": (b"POST", self.session_end),
-            b"/session/health": (b"POST", self.session_health),
-            b"/pyworker/update": (b"POST", self.update),
-            b"/pyworker/drain": (b"POST", self.drain),
-            b"/pyworker/status": (b"GET", self.status),
-            b"/healthz": (b"GET", self.health),
-            b"/openapi.json": (b"GET", self.openapi),
+            path.encode(): (method.encode(), handler) for method, path, handler in self.calls if path != JOB
         }
 
     # --- sessions
 
+    @handles(
+        "POST /session/create",
+        body=shapes.CreateSession,
+        replies=ok(shapes.SessionCreated, "Open", 201),
+        refuses=(*BODY, 429, 503),
+    )
     def session_create(self, request: Request, cycle: ResponseCycle) -> None:
         """Open a session. It needs a ticket like any request."""
         if len(request.body) > _SESSION_BYTES_MAX:
@@ -95,16 +99,34 @@ class ManagementApi:
         proxy.sessions.open(session)
         _respond(cycle, {"session_id": session.id, "expiration": session.expires_at}, status=201)
 
+    @handles(
+        "POST /session/get",
+        body=shapes.SessionReference,
+        replies=ok(shapes.SessionRecord),
+        refuses=(400, *BODY),
+    )
     def session_get(self, request: Request, cycle: ResponseCycle) -> None:
         """Read a session."""
         _respond(cycle, self._session(request).record())
 
+    @handles(
+        "POST /session/end",
+        body=shapes.SessionReference,
+        replies=ok(shapes.SessionEnded),
+        refuses=(400, *BODY),
+    )
     def session_end(self, request: Request, cycle: ResponseCycle) -> None:
         """End a session."""
         session = self._session(request)
         self._proxy.sessions.end(session)
         _respond(cycle, {"ended": True, "removed_session": session.id})
 
+    @handles(
+        "POST /session/health",
+        body=shapes.SessionReference,
+        replies=ok(shapes.SessionHealth),
+        refuses=BODY,
+    )
     def session_health(self, request: Request, cycle: ResponseCycle) -> None:
         """Tell whether a session is open."""
         try:
@@ -121,8 +143,9 @@ class ManagementApi:
 
     # --- jobs
 
+    @handles(f"GET {JOB}", f"DELETE {JOB}", replies=ok(shapes.Job), refuses=(410,))
     def job(self, request: Request, cycle: ResponseCycle) -> None:
-        """Read (GET) or end (DELETE) the job of the ticket in the path."""
+        """Read or end the job of the ticket in the path."""
         if request.method not in (b"GET", b"HEAD", b"DELETE"):
             raise method_problem("GET", "HEAD", "DELETE")
         record = self._proxy.jobs.record(request.ticket)
@@ -132,6 +155,7 @@ class ManagementApi:
 
     # --- operation
 
+    @handles("POST /pyworker/update", security=TOKEN, replies=ok(shapes.Updating), refuses=(401, 500))
     def update(self, request: Request, cycle: ResponseCycle) -> None:
         """Drain for a rolling update, and leave the file that makes the start script start again."""
         self._authorize(request)
@@ -142,23 +166,33 @@ class ManagementApi:
         self._drain("update")
         _respond(cycle, {"ok": True})
 
+    @handles("POST /pyworker/drain", security=TOKEN, replies=ok(shapes.Draining), refuses=(401,))
     def drain(self, request: Request, cycle: ResponseCycle) -> None:
         """Finish the running requests, refuse new ones, then end the process."""
         self._authorize(request)
         self._drain("requested")
         _respond(cycle, {"ok": True, "holding": self._proxy.counts.held})
 
+    @handles("GET /pyworker/status", security=TOKEN, replies=ok(shapes.Status), refuses=(401,))
     def status(self, request: Request, cycle: ResponseCycle) -> None:
         """Read the worker's state."""
         self._authorize(request)
         _respond(cycle, self._status())
 
+    @handles(
+        "GET /healthz",
+        replies={
+            200: Reply(about="Accepts requests", type=shapes.Health),
+            503: Reply(about="Refuses requests", type=shapes.Health),
+        },
+    )
     def health(self, request: Request, cycle: ResponseCycle) -> None:
         """Answer 200 while the worker accepts requests, else 503."""
         health = self._proxy.health
         ready = health.refusal is None and not health.error
         _respond(cycle, {"ready": ready, "draining": health.draining}, status=200 if ready else 503)
 
+    @handles("GET /openapi.json", replies=ok(dict[str, Any], "This document"))
     def openapi(self, request: Request, cycle: ResponseCycle) -> None:
         """Read this document."""
         if not self._document:
@@ -167,15 +201,10 @@ class ManagementApi:
 
     def openapi_document(self) -> dict[str, Any]:
         """The OpenAPI document of this worker."""
-        from stoker_pyworker import openapi  # noqa: PLC0415 - building its schemas takes time, and few workers need them
-
-        management = [
-            (method.decode(), path.decode(), handler.__name__, handler.__doc__)
-            for path, (method, handler) in self.routes.items()
-            if path not in self._proxy.routes.paths
-        ]
         routes = [(method, route) for route in self._proxy.routes for method in _documented(route)]
-        return openapi.build_document(self._version, routes, management)
+        paths = self._proxy.routes.paths
+        own = [each for each in self.calls if each[1].encode() not in paths]
+        return shapes.build_document(self._version, routes, own)
 
     def _authorize(self, request: Request) -> None:
         given = (request.header(b"authorization") or b"").removeprefix(b"Bearer ").strip()

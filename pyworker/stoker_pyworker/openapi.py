@@ -1,4 +1,7 @@
-"""Builds the worker's OpenAPI 3.1 document. Imported only for `GET /openapi.json`: the schemas take time to build."""
+"""The worker's OpenAPI 3.1 document: bodies and replies of its own calls, and the document itself.
+
+The schemas are built with the document: a worker starts without them.
+"""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -7,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from stoker_pyworker.proxy.routes import PreparedRoute
-from stoker_wire.http.openapi import ANY, Operation, Parameter, Reply, Said, document
+from stoker_wire.http.openapi import ANY, Operation, Parameter, Reply, Said, document, operations_of
 
 _ABOUT = (
     "Forwards requests to a model server and streams its responses. A request carries the answer of `/route/` as "
@@ -21,10 +24,14 @@ SECURITY: dict[str, dict[str, str]] = {
 }
 
 
-class AuthData(BaseModel):
-    """The complete answer of `/route/`. The worker reads the typed fields."""
+class _Body(BaseModel):
+    """Base of request bodies; the schema is built with the document."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(defer_build=True)
+
+
+class AuthData(_Body, extra="allow"):
+    """The complete answer of `/route/`. The worker reads the typed fields."""
 
     ticket: str = ""
     cost: float = 0.0
@@ -33,7 +40,7 @@ class AuthData(BaseModel):
     endpoint: str = ""
 
 
-class Envelope(BaseModel):
+class Envelope(_Body):
     """A JSON request: its authorization, and the payload for the model."""
 
     auth_data: AuthData
@@ -41,7 +48,7 @@ class Envelope(BaseModel):
     session_id: str | None = None
 
 
-class SessionOptions(BaseModel):
+class SessionOptions(_Body):
     """The lifetime of a session, and the request at its end."""
 
     lifetime: float = Field(60.0, gt=0)
@@ -51,14 +58,14 @@ class SessionOptions(BaseModel):
     on_close_payload: Any = None
 
 
-class CreateSession(BaseModel):
+class CreateSession(_Body):
     """Opens a session."""
 
     auth_data: AuthData
     payload: SessionOptions | None = None
 
 
-class SessionReference(BaseModel):
+class SessionReference(_Body):
     """Names a session."""
 
     session_id: str
@@ -126,7 +133,7 @@ class Draining(Said):
     holding: int
 
 
-class Status(BaseModel):
+class Status(_Body):
     """The state of the worker."""
 
     version: str
@@ -148,32 +155,15 @@ class Health(Said):
     draining: bool
 
 
-def _ok(type_: Any, about: str = "Done", status: int = 200) -> dict[int, Reply]:
-    return {status: Reply(about=about, type=type_)}
+BODY = (401, 408, 413, 422)
+"""Refusals of a call with a body."""
+TOKEN = ("workerToken",)
 
 
-_BODY = (401, 408, 413, 422)
-_TOKEN = ("workerToken",)
+def ok(body: Any, about: str = "Done", status: int = 200) -> dict[int, Reply]:
+    """A JSON reply."""
+    return {status: Reply(about=about, type=body)}
 
-OPERATIONS: dict[str, Operation] = {
-    "session_create": Operation(
-        body=CreateSession, replies=_ok(SessionCreated, "Open", 201), refuses=(*_BODY, 429, 503)
-    ),
-    "session_get": Operation(body=SessionReference, replies=_ok(SessionRecord), refuses=(400, *_BODY)),
-    "session_end": Operation(body=SessionReference, replies=_ok(SessionEnded), refuses=(400, *_BODY)),
-    "session_health": Operation(body=SessionReference, replies=_ok(SessionHealth), refuses=_BODY),
-    "update": Operation(security=_TOKEN, replies=_ok(Updating), refuses=(401, 500)),
-    "drain": Operation(security=_TOKEN, replies=_ok(Draining), refuses=(401,)),
-    "status": Operation(security=_TOKEN, replies=_ok(Status), refuses=(401,)),
-    "health": Operation(
-        replies={
-            200: Reply(about="Accepts requests", type=Health),
-            503: Reply(about="Refuses requests", type=Health),
-        }
-    ),
-    "openapi": Operation(replies=_ok(dict[str, Any], "This document")),
-}
-"""The bodies and replies of the methods of `ManagementApi`, by name. Its `routes` declare path and method."""
 
 PROXIED = Operation(
     tag="model",
@@ -190,10 +180,6 @@ PROXIED = Operation(
 """A configured route."""
 
 
-JOB = Operation(replies=_ok(Job), refuses=(410,))
-"""`/pyworker/job/<ticket>`; with a path of a route behind it, a call of the job."""
-
-
 def _template(route: str) -> str:
     return route.replace(":path}", "}")
 
@@ -208,16 +194,9 @@ def _operation(method: str, route: PreparedRoute) -> Operation:
 def build_document(
     version: str,
     routes: Iterable[tuple[str, PreparedRoute]],
-    management: Iterable[tuple[str, str, str, str | None]],
+    management: Iterable[tuple[str, str, object]],
 ) -> dict[str, Any]:
-    """The document of the configured `routes` by method, and of the `management` calls.
-
-    A management call is method, path, name of its handler, and docstring.
-    """
+    """The document of the configured `routes` by method, and of the `management` calls (method, path, handler)."""
     table = {(method, _template(route.config.route)): _operation(method, route) for method, route in routes}
-    for method, about in (("GET", "Read a job"), ("DELETE", "End a job")):
-        table[method, "/pyworker/job/{ticket}"] = replace(JOB, summary=about)
-    for method, path, name, docstring in management:
-        summary = (docstring or "").partition("\n")[0]
-        table[method, path] = replace(OPERATIONS[name], summary=summary)
+    table |= operations_of(management)
     return document("stoker worker", version, _ABOUT, table, security=SECURITY, everywhere=_EVERYWHERE)

@@ -46,7 +46,7 @@ REFUSALS: Mapping[int, str] = {
 class Said(BaseModel):
     """Base of reply bodies: exactly these fields."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
 
 class ProblemBody(Said):
