@@ -173,6 +173,8 @@ class Engine:
                     ) from None
                 if outage_s >= self._policy.engine_outage_seconds_max:
                     raise self.unavailable(error, outage_s) from None
+                if self._policy.on_outage is not None:
+                    self._policy.on_outage(outage_s, error.message or error.sentence)
                 tries += 1
                 await asyncio.sleep(error.retry_after_s or self._policy.pause(tries))
                 continue

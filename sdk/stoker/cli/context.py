@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from stoker.cli.output import fail
+from stoker.cli.output import fail, print_notice
 from stoker.client import Serverless
 from stoker.errors import StokerError
 from stoker.requests.retry.backoff import RetryPolicy
@@ -18,12 +18,33 @@ T = TypeVar("T")
 
 ENGINE_SECONDS_MAX = 10.0
 """Tolerated outage of the engine; short, because a person waits at the terminal."""
+PATIENT_SECONDS_MAX = 120.0
+"""The same for commands that run on for long, such as `stoker watch`."""
+SILENT_SECONDS_MAX = 2.0
+"""An outage that lasts longer is said on standard error."""
 
 ENDPOINT_HELP = "The endpoint's name, or its id as id:123. Before a name that begins with a dash write --."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 EndpointArgument = Annotated[str, typer.Argument(metavar="ENDPOINT", help=ENDPOINT_HELP)]
 EndpointOption = Annotated[str | None, typer.Option("--endpoint", "-e", help=ENDPOINT_HELP)]
 WorkergroupOption = Annotated[int | None, typer.Option("--workergroup", "-g", help="Id of a workergroup.")]
+
+
+class OutageNotice:
+    """Says once per outage that the engine does not answer, so that a command that waits for it is not silent."""
+
+    def __init__(self, tolerated_seconds: float) -> None:
+        self._tolerated_seconds = tolerated_seconds
+        self._said_at = 0.0
+
+    def __call__(self, outage_seconds: float, reason: str) -> None:
+        """The outage has lasted this long."""
+        if outage_seconds < self._said_at:
+            self._said_at = 0.0  # another outage
+        if outage_seconds >= SILENT_SECONDS_MAX and not self._said_at:
+            self._said_at = outage_seconds
+            left = self._tolerated_seconds - outage_seconds
+            print_notice(f"stoker: the engine does not answer ({reason}); trying for another {left:.0f} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +55,12 @@ class Globals:
     api_key: str | None = field(default=None, repr=False)
     insecure: bool = False
 
-    def client(self, *, timeout_seconds: float = 600.0, patient: bool = False) -> Serverless:
-        """A client of the engine."""
-        retry = RetryPolicy() if patient else RetryPolicy(engine_outage_seconds_max=ENGINE_SECONDS_MAX)
+    def client(
+        self, *, timeout_seconds: float = 600.0, outage_seconds_max: float | None = None
+    ) -> Serverless:
+        """A client of the engine, which tolerates its outage for this time, or for ENGINE_SECONDS_MAX."""
+        tolerated = ENGINE_SECONDS_MAX if outage_seconds_max is None else outage_seconds_max
+        retry = RetryPolicy(engine_outage_seconds_max=tolerated, on_outage=OutageNotice(tolerated))
         return Serverless(
             self.api_key, url=self.url, timeout=timeout_seconds, retry=retry, verify=not self.insecure
         )
@@ -47,16 +71,18 @@ def run(
     work: Callable[[Serverless], Awaitable[T]],
     *,
     timeout_seconds: float = 600.0,
-    patient: bool = False,
+    outage_seconds_max: float | None = None,
 ) -> T:
     """Run a command's work with a client; an error ends the program with one line.
 
-    `patient` tolerates a longer outage of the engine.
+    `outage_seconds_max` is the tolerated outage of the engine, s; None: ENGINE_SECONDS_MAX.
     """
     given = context.find_object(Globals) or Globals()
 
     async def run_with_client() -> T:
-        async with given.client(timeout_seconds=timeout_seconds, patient=patient) as client:
+        async with given.client(
+            timeout_seconds=timeout_seconds, outage_seconds_max=outage_seconds_max
+        ) as client:
             return await work(client)
 
     try:

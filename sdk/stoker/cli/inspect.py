@@ -9,7 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from stoker.cli.context import ENDPOINT_HELP, AsJson, EndpointArgument, WorkergroupOption, run
+from stoker.cli.context import (
+    ENDPOINT_HELP,
+    PATIENT_SECONDS_MAX,
+    AsJson,
+    EndpointArgument,
+    WorkergroupOption,
+    run,
+)
 from stoker.cli.fields import DECISION_COLUMNS, WORKER_COLUMNS, decision_rows, describe, mapping, worker_rows
 from stoker.cli.output import (
     console,
@@ -112,7 +119,7 @@ def _worker_log(
             sys.stdout.flush()
             await asyncio.sleep(FOLLOW_SECONDS)
 
-    run(context, work, patient=follow)
+    run(context, work, outage_seconds_max=PATIENT_SECONDS_MAX if follow else None)
 
 
 def new_lines(shown: list[str], found: list[str]) -> list[str]:

@@ -7,22 +7,28 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from stoker.errors import Invalid, StokerError
 from stoker_wire.parsing.escaping import escape_json, escape_line, escape_text
 
-PIPED_WIDTH = 200
-"""Columns of a table that is written to a pipe."""
+PIPED_WIDTH = 100_000
+"""Columns of a table that is written to a pipe: each row is one line, which other programs can read."""
+
+COLUMN_WIDTH_MIN = 24
+"""Narrower columns are not made for long cells; a table without this space is printed as one block per row."""
 
 EXPONENT_FROM = 1e15
 """Numbers from here on are printed with an exponent; smaller ones never."""
@@ -39,10 +45,42 @@ class Terminal(Console):
         return super().render_str(escape_text(text), **options)
 
 
+class _WithoutTrailingBlanks:
+    """Standard output, without the blanks with which rich fills the last column of a table."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(re.sub(" +$", "", text, flags=re.MULTILINE))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stdout, name)
+
+
 def console() -> Terminal:
     """The console for tables: as wide as the terminal; into a pipe without colour."""
     terminal = Terminal()
-    return terminal if terminal.is_terminal else Terminal(width=PIPED_WIDTH, highlight=False)
+    if terminal.is_terminal:
+        return terminal
+    return Terminal(file=cast("IO[str]", _WithoutTrailingBlanks()), width=PIPED_WIDTH, highlight=False)
+
+
+@contextmanager
+def frames() -> Iterator[Callable[[RenderableType], None]]:
+    """Shows each frame in the place of the one before; where that is not possible, one after another."""
+    terminal = console()
+    if terminal.is_terminal and not terminal.is_dumb_terminal:
+        with Live(console=terminal, auto_refresh=False) as screen:
+            yield lambda frame: screen.update(frame, refresh=True)
+        return
+
+    def append(frame: RenderableType) -> None:
+        terminal.print(frame)
+        terminal.print()
+        sys.stdout.flush()
+
+    yield append
 
 
 def print_line(sentence: str) -> None:
@@ -80,22 +118,58 @@ def print_json(value: Any) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
     """A table; without rows the notice `empty`."""
     table = make_table(columns, rows)
-    if table.row_count:
+    if table.rows:
         console().print(table)
     else:
         print_notice(empty)
 
 
-def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:
+class FittingTable:
+    """A table; where its columns do not fit side by side, one block per row, with a line per column."""
+
+    def __init__(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        self.columns = columns
+        self.rows = [list(row) for row in rows]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        cells = [in_cells(*row) for row in self.rows]
+        widths = [self._width_min(number, cells) for number in range(len(self.columns))]
+        if sum(widths) + 2 * (len(widths) - 1) <= options.max_width:
+            yield self._side_by_side(cells, widths)
+        else:
+            yield from self._in_blocks(cells)
+
+    def _width_min(self, number: int, cells: list[list[Text]]) -> int:
+        word = max((len(word) for word in self.columns[number].split()), default=1)
+        longest = max((row[number].cell_len for row in cells), default=1)
+        return max(word, min(longest, COLUMN_WIDTH_MIN))
+
+    def _side_by_side(self, cells: list[list[Text]], widths: list[int]) -> Table:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for number, (column, width) in enumerate(zip(self.columns, widths, strict=True)):
+            numeric = any(isinstance(row[number], int | float) for row in self.rows)
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold", min_width=width)
+        for row in cells:
+            table.add_row(*row)
+        return table
+
+    def _in_blocks(self, cells: list[list[Text]]) -> Iterator[Text]:
+        """Of two columns, the first names the second."""
+        if len(self.columns) == 2:
+            yield Text(": ".join(self.columns), style="bold")
+        for number, row in enumerate(cells):
+            if len(row) == 2:
+                yield Text.assemble(row[0], ": ", row[1])
+                continue
+            if number:
+                yield Text("")
+            for place, (column, value) in enumerate(zip(self.columns, row, strict=True)):
+                yield Text.assemble(f"{column}: " if column else "", value, style="" if place else "bold")
+
+
+def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> FittingTable:
     """A table; columns with numbers are aligned to the right."""
-    rows = [list(row) for row in rows]
-    table = Table(box=None, header_style="bold", pad_edge=False, title=title, title_justify="left")
-    for number, column in enumerate(columns):
-        numeric = any(isinstance(row[number], int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*in_cells(*row))
-    return table
+    return FittingTable(columns, rows)
 
 
 def in_cells(*values: Any) -> list[Text]:

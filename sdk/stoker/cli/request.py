@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stoker.cli.context import AsJson, EndpointArgument, run
+from stoker.cli.context import PATIENT_SECONDS_MAX, AsJson, EndpointArgument, run
 from stoker.cli.output import print_json, print_notice, write_model_text
 from stoker.client import Serverless
 from stoker.requests.answer import Answer
@@ -60,9 +60,9 @@ def request(
             print_notice(f"worker {events.worker_id}: {events.timing}")
 
     if stream:
-        run(context, streamed, timeout_seconds=timeout, patient=True)
+        run(context, streamed, timeout_seconds=timeout, outage_seconds_max=PATIENT_SECONDS_MAX)
         return
-    answer = run(context, whole, timeout_seconds=timeout, patient=True)
+    answer = run(context, whole, timeout_seconds=timeout, outage_seconds_max=PATIENT_SECONDS_MAX)
     if output is not None:
         _write(output, answer.content)
     if as_json:

@@ -11,10 +11,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
-from stoker.cli.context import AsJson, EndpointArgument, run
+from stoker.cli.context import PATIENT_SECONDS_MAX, AsJson, EndpointArgument, run
 from stoker.cli.fields import (
     DECISION_COLUMNS,
     WORKER_COLUMNS,
@@ -26,7 +25,7 @@ from stoker.cli.fields import (
     worker_counts,
     worker_rows,
 )
-from stoker.cli.output import cell, console, make_table, print_line
+from stoker.cli.output import cell, frames, make_table, print_line
 from stoker.client import Serverless
 from stoker.management.records import WorkerRecord
 from stoker_wire.parsing.escaping import escape_line
@@ -62,23 +61,27 @@ def watch(
 ) -> None:
     """Load, capacity, workers and decisions, live. With --json: one object per line."""
 
+    async def find(client: Serverless) -> int:
+        return (await client.endpoints.get(endpoint)).id
+
+    number = run(context, find)
+
     async def lines(client: Serverless) -> None:
-        async for snapshot in _snapshots(client, endpoint, interval, count):
+        async for snapshot in _snapshots(client, number, interval, count):
             print_line(json.dumps(snapshot.as_json(), default=str))
             sys.stdout.flush()
 
     async def live(client: Serverless) -> None:
-        with Live(console=console(), auto_refresh=False) as screen:
-            async for snapshot in _snapshots(client, endpoint, interval, count):
-                screen.update(draw(endpoint, snapshot), refresh=True)
+        with frames() as show:
+            async for snapshot in _snapshots(client, number, interval, count):
+                show(draw(endpoint, snapshot))
 
-    run(context, lines if as_json else live, patient=True)
+    run(context, lines if as_json else live, outage_seconds_max=PATIENT_SECONDS_MAX)
 
 
 async def _snapshots(
-    client: Serverless, endpoint: str, interval: float, count: int | None
+    client: Serverless, number: int, interval: float, count: int | None
 ) -> AsyncIterator[Snapshot]:
-    number = (await client.endpoints.get(endpoint)).id
     done = 0
     while True:
         status, workers, decisions = await asyncio.gather(

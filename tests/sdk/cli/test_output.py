@@ -1,10 +1,12 @@
 """Numbers, times and texts as the command prints them."""
 
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.cli.output import cell, format_number, format_seconds, format_time, shorten
+from stoker.cli.output import Terminal, cell, format_number, format_seconds, format_time, make_table, shorten
 
 
 @pytest.mark.parametrize("at", [None, "soon", float("nan"), float("inf"), -1e300, 253402300800.0, 10**400])
@@ -74,3 +76,33 @@ def test_cells_have_no_python_values():
         "1",
         "text",
     ]
+
+
+ENDPOINTS = make_table(["endpoint", "hot load/s", "reason"], [["llm", 719_480_000.0, "no load " * 10]])
+
+
+def drawn(table, width: int) -> list[str]:
+    file = io.StringIO()
+    Terminal(file=file, width=width, highlight=False).print(table)
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+def test_a_table_that_fits_wraps_its_long_cells_only():
+    lines = drawn(ENDPOINTS, 60)
+    assert lines[0].split() == ["endpoint", "hot", "load/s", "reason"]
+    assert lines[1].startswith("llm        719480000  no load")
+
+
+@pytest.mark.parametrize("width", [22, 40])
+def test_on_a_narrow_terminal_each_row_is_a_block_of_named_values(width):
+    lines = drawn(ENDPOINTS, width)
+    assert lines[:2] == ["endpoint: llm", "hot load/s: 719480000"]
+    assert lines[2].startswith("reason: no load")
+    assert max(map(len, lines)) <= width
+
+
+def test_on_a_narrow_terminal_the_first_of_two_columns_names_the_second():
+    costs = make_table(["spent", "dollars"], [["billed beyond that by the marketplace", 0.5], ["idle", 1.0]])
+    assert drawn(costs, 20) == [
+        "spent: dollars", "billed beyond that", "by the marketplace:", "0.5", "idle: 1"
+    ]  # fmt: skip

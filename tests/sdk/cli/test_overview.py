@@ -1,10 +1,18 @@
 """`stoker status`, `top`, `open` and `doctor`."""
 
+import asyncio
 import json
+import socket
 import time
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
+import pytest
+
+from stoker.cli.context import OutageNotice
 from stoker.cli.inspect import new_lines
+from stoker.cli.overview.findings import Check, Finding, run_checks
 from stoker.transport import version
 from tests.sdk.peers import json_reply, problem
 
@@ -75,9 +83,32 @@ def test_top_prints_one_object_per_update(peers, stoker):
     assert [json.loads(line)["endpoints"][0]["name"] for line in lines] == ["llm", "llm"]
 
 
-def test_top_ends_its_output_with_a_line_break(peers, stoker):
+def test_into_a_pipe_top_prints_one_frame_after_another(peers, stoker):
     answers(peers, overview(ROW))
-    assert stoker("top", "--count", "1").stdout.endswith("\n")
+    shown = stoker("top", "--count", "2", "--interval", "0.2").stdout
+    assert shown.count("endpoint  health") == 2
+    assert shown.endswith("\n")
+
+
+@pytest.mark.parametrize("command", [["top"], ["watch", "llm"]])
+def test_a_live_command_without_an_engine_says_so_soon_and_ends(stoker, monkeypatch, command):
+    monkeypatch.setattr("stoker.cli.context.ENGINE_SECONDS_MAX", 0.6)
+    monkeypatch.setattr("stoker.cli.context.SILENT_SECONDS_MAX", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    shown = stoker(*command, STOKER_URL=f"http://127.0.0.1:{port}")
+    assert shown.exit_code == 1
+    first, last = shown.stderr.splitlines()
+    assert first.startswith("stoker: the engine does not answer (connection failed")
+    assert "has not answered" in last
+
+
+def test_each_outage_is_said_once(capsys):
+    notice = OutageNotice(100.0)
+    for seconds in (0.5, 3.0, 5.0, 0.5, 4.0):
+        notice(seconds, "connection failed")
+    said = capsys.readouterr().err.splitlines()
+    assert [line.rpartition("for another ")[2] for line in said] == ["97 s", "96 s"]
 
 
 def test_open_prints_the_page_of_an_endpoint(peers, stoker):
@@ -104,8 +135,8 @@ def test_a_sound_deployment_passes_every_check(peers, stoker):
         [{"id": 9, "status": "idle", "url": peers.worker_url}]
     )
     shown = stoker("doctor", "--json")
-    assert {check: row["ok"] for check, row in findings(shown).items()} == dict.fromkeys(
-        ["engine and key", "clocks", "versions", "Temporal", "marketplace", "endpoint llm", "worker 9"], True
+    assert {check: row["result"] for check, row in findings(shown).items()} == dict.fromkeys(
+        ["engine and key", "clocks", "versions", "Temporal", "marketplace", "endpoint llm", "worker 9"], "ok"
     )
     assert shown.exit_code == 0
 
@@ -119,10 +150,46 @@ def test_every_finding_has_a_remedy(peers, stoker):
     shown = stoker("doctor", "--json")
     found = findings(shown)
     assert shown.exit_code == 1
-    assert found.pop("engine and key")["ok"]
-    assert {check: bool(row["remedy"]) for check, row in found.items() if not row["ok"]} == dict.fromkeys(
-        ["clocks", "versions", "Temporal", "marketplace", "endpoint llm", "worker 9"], True
-    )
+    assert found.pop("engine and key")["result"] == "ok"
+    assert {
+        check: bool(row["remedy"]) for check, row in found.items() if row["result"] == "failed"
+    } == dict.fromkeys(["clocks", "versions", "Temporal", "marketplace", "endpoint llm", "worker 9"], True)
+
+
+def test_an_engine_that_does_not_answer_is_one_finding_without_retries(peers, stoker):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    shown = stoker("doctor", "--json", STOKER_URL=f"http://127.0.0.1:{port}")
+    (found,) = json.loads(shown.stdout)
+    assert (shown.exit_code, found["check"], found["result"]) == (1, "engine and key", "failed")
+    assert "for 0 s" in found["found"]
+
+
+async def test_checks_run_side_by_side_and_a_silent_or_broken_one_does_not_hide_the_others():
+    meet = asyncio.Barrier(2)
+
+    async def sound(name: str) -> AsyncIterator[Finding]:
+        await meet.wait()  # never ends unless the other check runs at the same time
+        yield Finding(name, "ok", "sound")
+
+    async def silent() -> AsyncIterator[Finding]:
+        yield Finding("silent", "ok", "begun")
+        await asyncio.Event().wait()
+
+    async def broken() -> AsyncIterator[Finding]:
+        raise LookupError("a fault of the check itself")
+        yield
+
+    checks = [
+        Check("silent", silent, "start it"),
+        Check("broken", broken, "report it"),
+        Check("a", partial(sound, "a"), ""),
+        Check("b", partial(sound, "b"), ""),
+    ]
+    found = [(each.check, each.result) async for each in run_checks(checks, seconds_max=2.0)]
+    assert found == [
+        ("silent", "ok"), ("silent", "failed"), ("broken", "unknown"), ("a", "ok"), ("b", "ok")
+    ]  # fmt: skip
 
 
 def test_a_wrong_key_is_one_finding(peers, stoker):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stoker.cli.context import Globals, run
+from stoker.cli.context import PATIENT_SECONDS_MAX, Globals, run
 from stoker.cli.output import print_line, print_notice
 from stoker.client import Serverless
 from stoker.errors import Invalid, StokerError
@@ -122,7 +122,7 @@ def up(
     since, applied = run(context, apply_it)
     for action in applied.actions or ("everything is as asked already",):
         print_line(action)
-    fault = run(context, wait, timeout_seconds=wait_seconds + 60, patient=True)
+    fault = run(context, wait, timeout_seconds=wait_seconds + 60, outage_seconds_max=PATIENT_SECONDS_MAX)
     if fault:
         endpoint = applied.endpoint.endpoint_name
         print_notice(

@@ -5,25 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import typer
-from rich.text import Text
 
 from stoker.cli.context import AsJson, run
-from stoker.cli.output import console, print_json
+from stoker.cli.overview.addresses import connection_fault, host_and_port, resolve
+from stoker.cli.overview.findings import Check, Finding, found, report, run_checks
 from stoker.client import Serverless
 from stoker.errors import StokerError
 from stoker.transport import version
-from stoker_wire.parsing.escaping import escape_line
 
 SKEW_SECONDS_MAX = 5.0
 """Clock difference from which tickets and reports begin to be refused or to count as old."""
-CONNECT_SECONDS_MAX = 5.0
 WORKERS_TRIED_MAX = 20
-_REMEDIES = {
+_ENGINE_REMEDY = "is STOKER_URL the engine's address and STOKER_API_KEY the account key (`stokerd key`)?"
+_MARKET_REMEDY = "check the deployment's market key and market.url, and that the marketplace runs"
+_WORKERS_REMEDY = "open the worker's port to clients, or use the engine's OpenAI API instead"
+_HEALTH_REMEDIES = {
     "stuck": "its workflow makes no progress: see `stoker endpoints show`, and the how-to on operation",
     "waiting": "requests wait for a worker: see `stoker decisions`",
     "late": "the queue is over its target: raise max_workers, or see `stoker decisions`",
@@ -31,148 +31,106 @@ _REMEDIES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check."""
-
-    check: str
-    ok: bool
-    found: str
-    remedy: str = ""
-    """Empty if the check passed."""
-
-
 def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     """Check engine, key, clocks, marketplace, endpoints and workers. Exit code 1 if a check failed."""
 
-    async def work(client: Serverless) -> list[Finding]:
-        return [finding async for finding in check(client)]
+    async def work(client: Serverless) -> None:
+        await report(check(client), as_json=as_json)
 
-    findings = run(context, work)
-    if as_json:
-        print_json([asdict(finding) for finding in findings])
-    else:
-        for finding in findings:
-            _show(finding)
-    if not all(finding.ok for finding in findings):
-        raise typer.Exit(1)
-
-
-def _show(finding: Finding) -> None:
-    terminal = console()
-    mark, style = ("ok  ", "green") if finding.ok else ("FAIL", "bold red")
-    terminal.print(
-        Text.assemble((mark, style), " ", escape_line(f"{finding.check}: {finding.found}")), soft_wrap=True
-    )
-    if finding.remedy:
-        terminal.print(Text(escape_line(f"     {finding.remedy}")), soft_wrap=True)
+    run(context, work, outage_seconds_max=0.0)
 
 
 async def check(client: Serverless) -> AsyncIterator[Finding]:
-    """The findings in the order of the checks. A check without which the next ones mean nothing ends them."""
-    began = time.time()
-    try:
-        overview = await client.endpoints.overview()
-    except StokerError as fault:
-        yield Finding(
-            "engine and key",
-            False,
-            str(fault),
-            "is STOKER_URL the engine's address and STOKER_API_KEY the account key (`stokerd key`)?",
-        )
-        return
-    yield Finding("engine and key", True, f"{client.url} answers and accepts the key")
-    yield _clock(overview, began, time.time())
-    yield _version(overview)
-    reason = str(overview.get("not_ready") or "")
-    yield Finding(
-        "Temporal",
-        not reason,
-        reason or "the engine reads the endpoints",
-        "start the Temporal server and a Temporal worker (`stokerd worker`)" if reason else "",
-    )
-    yield await _market(client)
-    for row in overview["endpoints"]:
-        health = str(row.get("health"))
-        yield Finding(
-            f"endpoint {row.get('name')}",
-            health not in _REMEDIES,
-            health
-            + (
-                f": {row['fault'] or row['wait_reason']}"
-                if row.get("fault") or row.get("wait_reason")
-                else ""
-            ),
-            _REMEDIES.get(health, ""),
-        )
-    async for finding in _workers(client, overview["endpoints"]):
+    """The findings in the order of the checks. Without an answer of the engine the others mean nothing."""
+    overviews: list[dict[str, Any]] = []
+
+    async def engine() -> AsyncIterator[Finding]:
+        try:
+            await resolve(host_and_port(client.url)[0])
+            began = time.time()
+            overview = await client.endpoints.overview()
+        except StokerError as fault:
+            yield Finding("engine and key", "failed", str(fault), _ENGINE_REMEDY)
+            return
+        except OSError as fault:
+            reason = fault.strerror or "no answer of the resolver"
+            yield Finding(
+                "engine and key", "failed", f"{client.url} does not resolve: {reason}", _ENGINE_REMEDY
+            )
+            return
+        overviews.append(overview)
+        yield Finding("engine and key", "ok", f"{client.url} answers and accepts the key")
+        yield clock_finding("clocks", "the engine's clock", overview.get("at"), began, time.time())
+        yield version_finding(overview.get("version"), version(), "this client")
+        reason = str(overview.get("not_ready") or "")
+        remedy = "start the Temporal server and a Temporal worker (`stokerd worker`)"
+        yield found("Temporal", reason, "the engine reads the endpoints", remedy)
+
+    async for finding in run_checks([Check("engine and key", engine, _ENGINE_REMEDY)]):
         yield finding
+    for overview in overviews:
+        rows = overview["endpoints"]
+        rest = [
+            Check("marketplace", partial(_market, client), _MARKET_REMEDY),
+            Check("endpoints", partial(_endpoints, rows), ""),
+            Check("workers", partial(_workers, client, rows), _WORKERS_REMEDY),
+        ]
+        async for finding in run_checks(rest):
+            yield finding
 
 
-def _clock(overview: dict[str, Any], before: float, after: float) -> Finding:
-    """The engine's time lies between the two readings of this machine's clock, but for their difference."""
-    at = float(overview.get("at") or 0.0)
+def clock_finding(name: str, whose: str, at: Any, before: float, after: float) -> Finding:
+    """Whether a clock that showed `at` lies between two readings of this machine's, but for a small difference."""
+    if not isinstance(at, int | float) or at <= 0:
+        return Finding(name, "unknown", f"{whose} was not told", "update the other side to this version")
     skew = at - after if at > after else at - before if at < before else 0.0
-    ok = abs(skew) <= SKEW_SECONDS_MAX
-    return Finding(
-        "clocks",
-        ok,
-        f"the engine's clock differs from this machine's by {abs(skew):.1f} s",
-        "" if ok else "synchronise the clocks of both machines (NTP)",
-    )
+    fault = f"{whose} is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
+    remedy = "synchronise the clocks of both machines (NTP)"
+    ok = f"{whose} differs from this machine's by {abs(skew):.1f} s"
+    return found(name, fault if abs(skew) > SKEW_SECONDS_MAX else "", ok, remedy)
 
 
-def _version(overview: dict[str, Any]) -> Finding:
-    theirs, ours = str(overview.get("version") or "unknown"), version()
-    ok = theirs.split(".")[:2] == ours.split(".")[:2]
-    return Finding(
+def version_finding(theirs: Any, ours: str, whose: str) -> Finding:
+    """Whether the engine and the other part have the same minor version."""
+    text = f"engine {theirs or 'unknown'}, {whose} {ours}"
+    differ = str(theirs).split(".")[:2] != ours.split(".")[:2]
+    return found(
         "versions",
-        ok,
-        f"engine {theirs}, this client {ours}",
-        "" if ok else "install the client and the engine from the same minor version",
+        text if differ else "",
+        text,
+        "install the client and the engine from the same minor version",
     )
 
 
-async def _market(client: Serverless) -> Finding:
+async def _market(client: Serverless) -> AsyncIterator[Finding]:
     try:
         await client.marketplace.offers()
     except StokerError as fault:
-        return Finding(
-            "marketplace",
-            False,
-            str(fault),
-            "check the deployment's market key and market.url, and that the marketplace runs",
-        )
-    return Finding("marketplace", True, "answers a search")
+        yield Finding("marketplace", "failed", str(fault), _MARKET_REMEDY)
+        return
+    yield Finding("marketplace", "ok", "answers a search")
 
 
-async def _workers(client: Serverless, endpoints: list[dict[str, Any]]) -> AsyncIterator[Finding]:
+async def _endpoints(rows: list[dict[str, Any]]) -> AsyncIterator[Finding]:
+    for row in rows:
+        health, reason = str(row.get("health")), row.get("fault") or row.get("wait_reason")
+        text = f"{health}: {reason}" if reason else health
+        remedy = _HEALTH_REMEDIES.get(health, "")
+        yield found(f"endpoint {row.get('name')}", text if remedy else "", text, remedy)
+
+
+async def _workers(client: Serverless, rows: list[dict[str, Any]]) -> AsyncIterator[Finding]:
     """Whether this machine reaches the ready workers: clients talk to them directly."""
-    tried = 0
-    for row in endpoints:
-        for worker in await client.endpoints.workers(row["id"]):
-            if worker.status != "idle" or not worker.url or tried >= WORKERS_TRIED_MAX:
-                continue
-            tried += 1
-            fault = await _connect(worker.url)
-            yield Finding(
-                f"worker {worker.id}",
-                not fault,
-                fault or f"{worker.url} is reachable from here",
-                ""
-                if not fault
-                else "open the worker's port to clients, or use the engine's OpenAI API instead",
-            )
-
-
-async def _connect(url: str) -> str:
-    """Why no connection could be made; empty: one could."""
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS_MAX):
-            _, writer = await asyncio.open_connection(parts.hostname, port)
-    except (OSError, TimeoutError) as fault:
-        return f"{url} cannot be reached from here: {fault or 'no answer in time'}"
-    writer.close()
-    return ""
+    listed = await asyncio.gather(
+        *(client.endpoints.workers(row["id"]) for row in rows), return_exceptions=True
+    )
+    ready = [
+        worker
+        for workers in listed
+        if not isinstance(workers, BaseException)
+        for worker in workers
+        if worker.status == "idle" and worker.url
+    ][:WORKERS_TRIED_MAX]
+    faults = await asyncio.gather(*(connection_fault(worker.url or "") for worker in ready))
+    for worker, fault in zip(ready, faults, strict=True):
+        yield found(f"worker {worker.id}", fault, f"{worker.url} is reachable from here", _WORKERS_REMEDY)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
-from stoker.cli.context import AsJson, run
+from stoker.cli.context import PATIENT_SECONDS_MAX, AsJson, run
 from stoker.cli.fields import mapping
 from stoker.cli.output import (
     console,
     format_seconds,
+    frames,
     make_table,
     print_json,
     print_line,
@@ -67,24 +69,31 @@ def top(
 ) -> None:
     """All endpoints, live. With --json: one object per line."""
 
-    async def live(client: Serverless) -> None:
-        terminal = console()
-        with Live(console=terminal, auto_refresh=False) as screen:
-            done = 0
-            while count is None or done < count:
-                overview = await client.endpoints.overview()
-                if as_json:
-                    print_line(json.dumps(overview))
-                    sys.stdout.flush()
-                else:
-                    screen.update(draw(overview, {}), refresh=True)
-                done += 1
-                if count is None or done < count:
-                    await asyncio.sleep(interval)
-        if not as_json and not terminal.is_terminal:
-            print_line("")  # outside a terminal, rich leaves the last line open
+    first = run(context, _overview)
 
-    run(context, live, patient=True)
+    async def live(client: Serverless) -> None:
+        overview, done = first, 1
+        shown: AbstractContextManager[Callable[[Any], None]] = (
+            nullcontext(_show_json) if as_json else frames()
+        )
+        with shown as show:
+            while True:
+                show(overview if as_json else draw(overview, {}))
+                if count is not None and done >= count:
+                    return
+                await asyncio.sleep(interval)
+                overview, done = await client.endpoints.overview(), done + 1
+
+    run(context, live, outage_seconds_max=PATIENT_SECONDS_MAX)
+
+
+def _show_json(overview: Any) -> None:
+    print_line(json.dumps(overview))
+    sys.stdout.flush()
+
+
+async def _overview(client: Serverless) -> dict[str, Any]:
+    return await client.endpoints.overview()
 
 
 async def _status(client: Serverless) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from stoker_wire.parsing.numbers import read_number
 
@@ -20,6 +21,8 @@ class RetryPolicy:
     """Tolerated outage of the engine; covers a restart on a slow machine with an image pull."""
     pause_seconds_first: float = 0.1
     pause_seconds_max: float = 5.0
+    on_outage: Callable[[float, str], None] | None = field(default=None, repr=False, compare=False)
+    """Called before a management call is repeated: the length of the engine's outage in seconds, and its reason."""
 
     def pause(self, tries: int) -> float:
         """Seconds before attempt `tries` + 1: exponential backoff with jitter, at least half of the bound.
