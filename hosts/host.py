@@ -26,7 +26,7 @@ from hosts.catalog.record import InstanceRecord
 from hosts.catalog.store import Store
 from hosts.catalog.templates import Templates, env_of
 from hosts.faults import Fault, FaultKind, Faults
-from hosts.settings import HostMarketSettings, MachineSettings
+from hosts.settings import HostMarketSettings
 from market.query import matches, sorted_by
 from stoker_wire.problem import Problem
 
@@ -80,7 +80,7 @@ class Host:
         for record in self.store.records():
             if record.hold_reason in ("offline", "scheduling"):
                 record.hold_reason = ""
-            self.instances[record.id] = self._supervisor(record, self._slot_of(record))
+            self.instances[record.id] = self._supervisor(record, self.catalog.slot_of(record))
         for supervisor in self.instances.values():
             supervisor.start()
         self._kill_orphans()
@@ -109,13 +109,6 @@ class Host:
             record, slot, self.resources, on_removed=lambda number: self.instances.pop(number, None)
         )
 
-    def _slot_of(self, record: InstanceRecord) -> Slot:
-        """The instance's slot, rebuilt from the record if the settings no longer offer that machine."""
-        if record.offer_id in self.catalog.slots:
-            return self.catalog.slots[record.offer_id]
-        machine = MachineSettings(name=record.machine, dollars_per_hour=record.dollars_per_hour)
-        return Slot(record.offer_id, machine, record.slot, None)
-
     def _kill_orphans(self) -> None:
         """Kill processes of unknown instances: a marketplace that dies between start and save leaves them behind."""
         adopted = {one.tag for one in self.instances.values() if one.process is not None}
@@ -131,25 +124,25 @@ class Host:
         if search.type == "reserved":
             return []
         bid = search.type in ("bid", "interruptible")
-        rented = {one.record.offer_id for one in self.instances.values()}
         offers = [
             self.catalog.offer(slot, bid=bid, disk_gb=search.allocated_storage)
-            for slot in self.catalog.slots.values()
-            if slot.offer_id not in rented
-            and not (bid and slot.machine.min_bid_dollars_per_hour is None)
+            for slot in self._free_slots()
+            if not (bid and slot.machine.min_bid_dollars_per_hour is None)
             and slot.machine.disk_gb >= search.allocated_storage
         ]
         found = [offer for offer in offers if matches(search.filters, offer)]
         return sorted_by(search.order, found)[: search.limit]
 
+    def _free_slots(self) -> list[Slot]:
+        return self.catalog.free(one.record for one in self.instances.values())
+
     # instances
 
     def create(self, offer_id: int, body: CreateBody) -> InstanceRecord:
         """Rent a slot. Raises Problem: 404 no_such_ask, 400 invalid_args or invalid_price."""
-        slot = self.catalog.slots.get(offer_id)
+        slot = next((slot for slot in self._free_slots() if slot.offer_id == offer_id), None)
         facts = {"label": body.label, "machine": slot.machine.name if slot else ""}
-        taken = any(one.record.offer_id == offer_id for one in self.instances.values())
-        if slot is None or taken or self.faults.take(FaultKind.OFFER_GONE, **facts):
+        if slot is None or self.faults.take(FaultKind.OFFER_GONE, **facts):
             raise Problem(404, "no_such_ask", f"offer {offer_id} is not available: search again")
         record = self._record(slot, body)
         self.store.save(record)
@@ -188,6 +181,8 @@ class Host:
             offer_id=slot.offer_id,
             machine=machine.name,
             slot=slot.index,
+            num_gpus=machine.num_gpus,
+            gpu_indices=tuple(gpu.index for gpu in slot.gpus),
             created_at=now,
             start_date=now,
             label=body.label,

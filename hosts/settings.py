@@ -1,7 +1,7 @@
 """Settings of the host marketplace: machines, prices, templates. `run/` reads them from a file."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -28,9 +28,13 @@ class MachineSettings(StrictModel):
     storage_dollars_per_gb_month: float = Field(0.1, ge=0)
     cpu_percent: float | None = Field(None, gt=0, le=6400)
     """Upper limit of an instance's CPU time, in percent of one CPU; None: no limit."""
-    gpu_ram_mb: float = Field(0.0, ge=0)
-    gpu_index: int | None = Field(None, ge=0)
-    """NVML index of the machine's GPU; None: a CPU slot."""
+    gpu_ram_mb: float | None = Field(None, ge=0)
+    """Memory of one GPU; None: what NVML reports, divided among the slots that share the GPU."""
+    num_gpus: int = Field(1, ge=1, le=64)
+    """GPUs of each slot."""
+    gpu_indices: tuple[Annotated[int, Field(ge=0, lt=1024)], ...] = ()
+    """NVML indices of the kind's GPUs. Each slot gets the next `num_gpus` of them; further slots share them. Empty: CPU
+    slots."""
     dlperf: float = Field(1.0, ge=0)
     reliability: float = Field(0.99, ge=0, le=1)
     disk_gb: float = Field(64.0, gt=0)
@@ -39,14 +43,47 @@ class MachineSettings(StrictModel):
     pull_mb_per_second: float = Field(100.0, gt=0)
     geolocation: str = "Local, XX"
 
+    @property
+    def kind(self) -> str:
+        """The machine kind, e.g. `2x RTX 4090`."""
+        return f"{self.num_gpus}x {self.name}"
+
+    def gpus_of(self, slot: int) -> tuple[int, ...]:
+        """NVML indices of the GPUs of a slot."""
+        groups = len(self.gpu_indices) // self.num_gpus
+        first = slot % groups * self.num_gpus if groups else 0
+        return self.gpu_indices[first : first + self.num_gpus]
+
+    @property
+    def slots_per_gpu(self) -> int:
+        """How many slots share a GPU."""
+        groups = len(self.gpu_indices) // self.num_gpus
+        return -(-self.count // groups) if groups else 1
+
+    @model_validator(mode="after")
+    def _gpus_fill_the_slots(self) -> Self:
+        if len(set(self.gpu_indices)) != len(self.gpu_indices):
+            raise ValueError(f"{self.name}: gpu_indices names a GPU twice")
+        if len(self.gpu_indices) % self.num_gpus:
+            raise ValueError(
+                f"{self.name}: gpu_indices names {len(self.gpu_indices)} GPUs, which slots of num_gpus {self.num_gpus}"
+                " cannot share evenly: name a multiple"
+            )
+        return self
+
 
 class GpuSettings(StrictModel):
-    """Terms for GPUs that NVML finds and that no entry of `machines` names."""
+    """Terms for GPUs that NVML finds and that no entry of `machines` names.
+
+    Equal GPUs are offered singly and in groups of 2, 4, 8 …; renting one offer withdraws those that share a GPU with it.
+    """
 
     enabled: bool = True
     dollars_per_hour: float = Field(0.5, gt=0)
+    """Per GPU."""
     storage_dollars_per_gb_month: float = Field(0.1, ge=0)
     dlperf: float = Field(100.0, ge=0)
+    """Per GPU."""
     reliability: float = Field(0.99, ge=0, le=1)
     disk_gb: float = Field(64.0, gt=0)
 
@@ -70,7 +107,7 @@ class TemplateSettings(StrictModel):
     """The template's hash in the API; None: derived from its content."""
 
     @model_validator(mode="after")
-    def _env_can_be_read(self) -> "TemplateSettings":
+    def _env_can_be_read(self) -> Self:
         try:
             parse_env(self.env)
         except GrammarError as error:
@@ -106,7 +143,7 @@ class HostMarketSettings(StrictModel):
         return self.public_ip if is_loopback(self.public_ip) else None
 
     @model_validator(mode="after")
-    def _holds_together(self) -> "HostMarketSettings":
+    def _holds_together(self) -> Self:
         if self.port_max - self.port_min + 1 < PORTS_PER_INSTANCE:
             raise ValueError(
                 f"ports {self.port_min}-{self.port_max} are fewer than the {PORTS_PER_INSTANCE} of one instance"
@@ -114,7 +151,7 @@ class HostMarketSettings(StrictModel):
         # Not a field constraint: its error message would contain the key.
         if any(len(key.get_secret_value()) < KEY_LENGTH_MIN for key in self.api_keys):
             raise ValueError(f"api_keys: a key has at least {KEY_LENGTH_MIN} characters")
-        names = [machine.name.replace("_", " ") for machine in self.machines]
-        if len(set(names)) != len(names):
-            raise ValueError("two machines have the same name: give each kind its own")
+        kinds = [machine.kind.replace("_", " ") for machine in self.machines]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError("two machines have the same name and num_gpus: give each kind its own name")
         return self

@@ -49,15 +49,18 @@ def environment(
         "CONTAINER_API_KEY": record.api_key,
         "VAST_CONTAINERLABEL": f"C.{record.id}",
         "PUBLIC_IPADDR": settings.public_ip,
-        "GPU_COUNT": "1",
+        "GPU_COUNT": str(slot.machine.num_gpus),
         "WORKER_PORT": str(base),
         "MODEL_PORT": str(base + 2),
         **{f"VAST_TCP_PORT_{inside}": str(outside) for inside, outside in external_ports(record).items()},
     }
     if settings.listen_host is not None:
         host["WORKER_HOST"] = settings.listen_host
-    if slot.gpu is not None:
-        host["CUDA_VISIBLE_DEVICES"] = host["NVIDIA_VISIBLE_DEVICES"] = str(slot.gpu.index)
+    if slot.gpus:
+        gpus = ",".join(str(gpu.index) for gpu in slot.gpus)
+        host["CUDA_VISIBLE_DEVICES"] = host["NVIDIA_VISIBLE_DEVICES"] = gpus
+        # NVML counts by bus address; CUDA counts the fastest GPU first unless it is told otherwise.
+        host["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     return {**system, **settings.env, **variables, **host}
 
 

@@ -3,19 +3,22 @@
 import os
 import time
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from hosts.catalog.gpus import Gpu
-from hosts.catalog.record import HOURS_PER_MONTH
+from hosts.catalog.record import HOURS_PER_MONTH, InstanceRecord
 from hosts.settings import HostMarketSettings, MachineSettings
 
 log = structlog.get_logger(__name__)
 
 HOST_ID = 1
 PROMISED_SECONDS = 365 * 86_400.0
+_GROUPS = (1, 2, 4, 8, 16, 32, 64)
+"""Sizes in which equal GPUs are offered: the numbers of GPUs that tensor parallelism uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,20 @@ class Slot:
     offer_id: int
     machine: MachineSettings
     index: int
-    gpu: Gpu | None
+    gpus: tuple[Gpu, ...]
+    """Empty: a CPU slot."""
 
     @property
     def name(self) -> str:
-        """E.g. `CPU small#2`."""
-        return f"{self.machine.name}#{self.index}"
+        """E.g. `1x CPU small#2`."""
+        return f"{self.machine.kind}#{self.index}"
+
+    @property
+    def gpu_ram_mb(self) -> float:
+        """Memory per GPU for this slot."""
+        if self.machine.gpu_ram_mb is not None:
+            return self.machine.gpu_ram_mb
+        return min((gpu.ram_mb for gpu in self.gpus), default=0.0) / self.machine.slots_per_gpu
 
 
 class Catalog:
@@ -38,21 +49,57 @@ class Catalog:
 
     def __init__(self, settings: HostMarketSettings, gpus: list[Gpu]) -> None:
         self.slots: dict[int, Slot] = {}
-        by_index = {gpu.index: gpu for gpu in gpus}
+        self._gpus = {gpu.index: gpu for gpu in gpus}
         for machine in [*settings.machines, *_unclaimed(settings, gpus)]:
-            if machine.gpu_index is not None and machine.gpu_index not in by_index:
-                log.warning("gpu_not_found", machine=machine.name, gpu_index=machine.gpu_index)
+            if missing := sorted(set(machine.gpu_indices) - self._gpus.keys()):
+                log.warning("gpu_not_found", machine=machine.name, gpu_indices=missing)
                 continue
-            gpu = by_index[machine.gpu_index] if machine.gpu_index is not None else None
+            name = machine.kind if machine.num_gpus > 1 else machine.name
             for index in range(machine.count):
-                offer_id = self._free_id(f"{machine.name}/{index}")
-                self.slots[offer_id] = Slot(offer_id, machine, index, gpu)
+                offer_id = self._free_id(f"{name}/{index}")
+                self.slots[offer_id] = Slot(offer_id, machine, index, self._found(machine.gpus_of(index)))
 
     def _free_id(self, name: str) -> int:
         offer_id = 1_000_000 + zlib.crc32(name.encode()) % 1_000_000_000
         while offer_id in self.slots:
             offer_id += 1
         return offer_id
+
+    def _found(self, indices: Iterable[int]) -> tuple[Gpu, ...]:
+        return tuple(self._gpus[index] for index in indices if index in self._gpus)
+
+    def slot_of(self, record: InstanceRecord) -> Slot:
+        """The instance's slot, with the GPUs that it was rented with, also if the settings have changed since."""
+        slot = self.slots.get(record.offer_id)
+        if slot is not None and record.gpu_indices in ((), tuple(gpu.index for gpu in slot.gpus)):
+            return slot
+        machine = (
+            slot.machine
+            if slot is not None
+            else MachineSettings(
+                name=record.machine, dollars_per_hour=record.dollars_per_hour, num_gpus=record.num_gpus
+            )
+        )
+        return Slot(record.offer_id, machine, record.slot, self._found(record.gpu_indices))
+
+    def free(self, rented: Iterable[InstanceRecord]) -> list[Slot]:
+        """The slots that can be rented: no instance has them, or a GPU of theirs under other terms."""
+        rented = list(rented)
+        offers = {record.offer_id for record in rented}
+        users: dict[int, list[str]] = {}
+        for record in rented:
+            for index in record.gpu_indices:
+                users.setdefault(index, []).append(record.kind)
+
+        def has_room(slot: Slot, gpu: Gpu) -> bool:
+            kinds = users.get(gpu.index, [])
+            return len(kinds) < slot.machine.slots_per_gpu and set(kinds) <= {slot.machine.kind}
+
+        return [
+            slot
+            for slot in self.slots.values()
+            if slot.offer_id not in offers and all(has_room(slot, gpu) for gpu in slot.gpus)
+        ]
 
     def offer(self, slot: Slot, *, bid: bool, disk_gb: float, rented: bool = False) -> dict[str, Any]:
         """The slot as a row of the API. `dph_total` includes a disk of `disk_gb`."""
@@ -65,12 +112,12 @@ class Catalog:
             "machine_id": slot.offer_id,
             "host_id": HOST_ID,
             "gpu_name": machine.name,
-            "num_gpus": 1,
-            "gpu_frac": 1.0,
-            "gpu_ram": machine.gpu_ram_mb,
-            "gpu_total_ram": machine.gpu_ram_mb,
-            "gpu_arch": "nvidia" if slot.gpu else "cpu",
-            "driver_version": slot.gpu.driver if slot.gpu else None,
+            "num_gpus": machine.num_gpus,
+            "gpu_frac": machine.num_gpus / len(self._gpus) if slot.gpus else 1.0,
+            "gpu_ram": slot.gpu_ram_mb,
+            "gpu_total_ram": slot.gpu_ram_mb * machine.num_gpus,
+            "gpu_arch": "nvidia" if slot.gpus else "cpu",
+            "driver_version": slot.gpus[0].driver if slot.gpus else None,
             "cpu_cores": os.cpu_count() or 1,
             "cpu_cores_effective": (machine.cpu_percent or 100.0 * (os.cpu_count() or 1)) / 100,
             "cpu_ram": _memory_mb(),
@@ -107,31 +154,35 @@ def storage_dollars_per_hour(machine: MachineSettings, disk_gb: float) -> float:
 
 
 def _unclaimed(settings: HostMarketSettings, gpus: list[Gpu]) -> list[MachineSettings]:
-    """GPUs that no configured machine kind names."""
+    """GPUs that no configured machine kind names: equal ones as kinds of 1, 2, 4 … GPUs."""
     if not settings.gpus.enabled:
         return []
-    claimed = {machine.gpu_index for machine in settings.machines}
+    claimed = {index for machine in settings.machines for index in machine.gpu_indices}
+    equal: dict[tuple[str, float], list[int]] = {}
+    for gpu in gpus:
+        if gpu.index not in claimed:
+            equal.setdefault((gpu.name, gpu.ram_mb), []).append(gpu.index)
     taken = {machine.name for machine in settings.machines}
     terms = settings.gpus
     found = []
-    for gpu in gpus:
-        if gpu.index in claimed:
-            continue
-        name = gpu.name if gpu.name not in taken else f"{gpu.name} {gpu.index}"
+    for (gpu_name, _), indices in equal.items():
+        name = gpu_name if gpu_name not in taken else f"{gpu_name} {indices[0]}"
         taken.add(name)
-        found.append(
+        found += [
             MachineSettings(
                 name=name,
-                count=1,
-                dollars_per_hour=terms.dollars_per_hour,
+                count=len(indices) // size,
+                dollars_per_hour=terms.dollars_per_hour * size,
                 storage_dollars_per_gb_month=terms.storage_dollars_per_gb_month,
-                gpu_ram_mb=gpu.ram_mb,
-                gpu_index=gpu.index,
-                dlperf=terms.dlperf,
+                num_gpus=size,
+                gpu_indices=tuple(indices[: len(indices) // size * size]),
+                dlperf=terms.dlperf * size,
                 reliability=terms.reliability,
                 disk_gb=terms.disk_gb,
             )
-        )
+            for size in _GROUPS
+            if size <= len(indices)
+        ]
     return found
 
 

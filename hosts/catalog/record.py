@@ -49,6 +49,9 @@ class InstanceRecord(BaseModel):
     offer_id: int
     machine: str
     slot: int
+    num_gpus: int = 1
+    gpu_indices: tuple[int, ...] = ()
+    """NVML indices of its GPUs, fixed at creation; empty: a CPU slot."""
     created_at: float
     label: str | None = None
     template_id: int | None = None
@@ -81,6 +84,11 @@ class InstanceRecord(BaseModel):
     """The process's start time in clock ticks since boot; with the pid it identifies the process."""
     boot_id: str = ""
     meter: Meter = Field(default_factory=Meter)
+
+    @property
+    def kind(self) -> str:
+        """The machine kind, e.g. `2x RTX 4090`."""
+        return f"{self.num_gpus}x {self.machine}"
 
     @property
     def dollars_per_hour_total(self) -> float:

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from hosts import GpuSettings, HostMarketSettings, MachineSettings, TemplateSettings
 from hosts.catalog.gpus import Gpu, find_gpus
-from market.port import Refused
+from market.port import Launch, OfferGone, Refused
 from market.query import parse_order, query_of
 
 H200 = Gpu(index=0, name="H200", ram_mb=143_771, driver="580.65.06")
@@ -69,11 +69,78 @@ async def test_unnamed_gpus_are_offered_at_the_settings_price(tmp_path, tools):
 
 
 async def test_a_machine_kind_with_a_missing_gpu_is_not_offered(tmp_path, tools):
-    machines = (MachineSettings(name="H200 half", count=2, dollars_per_hour=1, gpu_index=0),)
+    machines = (MachineSettings(name="H200 half", count=2, dollars_per_hour=1, gpu_indices=(0,)),)
     settings = tools.settings_for(tmp_path / "m", machines=machines)
     async with tools.running(settings, gpus=lambda: [H200]) as bench:
-        assert [one.gpu_name for one in await bench.offers()] == ["H200 half", "H200 half"]
+        halves = await bench.offers()
+        assert [one.gpu_name for one in halves] == ["H200 half", "H200 half"]
+        assert [one.gpu_ram for one in halves] == [143_771 / 2] * 2
     async with tools.running(settings, gpus=list) as bench:
+        assert await bench.offers() == []
+
+
+def gpus(count: int) -> list[Gpu]:
+    return [Gpu(index=index, name="RTX 4090", ram_mb=24_564, driver="580.65.06") for index in range(count)]
+
+
+SHOW_GPUS = 'echo "gpus $CUDA_VISIBLE_DEVICES of $GPU_COUNT"; exec sleep 1000'
+
+
+async def kinds(bench, text: str = "") -> list[str]:
+    return sorted(one.kind for one in await bench.market.search(query_of(text)))
+
+
+async def test_equal_gpus_are_offered_singly_and_in_groups(tmp_path, tools):
+    settings = tools.settings_for(
+        tmp_path / "m", gpus=GpuSettings(dollars_per_hour=0.5, dlperf=90), machines=()
+    )
+    async with tools.running(settings, gpus=lambda: gpus(5)) as bench:
+        assert await kinds(bench) == ["1x RTX 4090"] * 5 + ["2x RTX 4090"] * 2 + ["4x RTX 4090"]
+        pair, _, four = await bench.offers(filters={"num_gpus": {"gte": 2}}, order=parse_order("num_gpus"))
+        assert (pair.num_gpus, pair.gpu_ram, pair.dph_base, pair.dlperf) == (2, 24_564, 1.0, 180)
+        assert (four.num_gpus, four.dph_base) == (4, 2.0)
+        assert await kinds(bench, "num_gpus>=2 gpu_total_ram>=90") == ["4x RTX 4090"]
+
+
+async def test_no_gpu_is_rented_twice(tmp_path, tools):
+    settings = tools.settings_for(tmp_path / "m", machines=())
+    async with tools.running(settings, gpus=lambda: gpus(4)) as bench:
+        offers = await bench.offers(order=parse_order("num_gpus-"))
+        pair = next(one for one in offers if one.num_gpus == 2)
+        instance_id = await bench.market.create(
+            pair.id, Launch(label="stoker:a:0", onstart=SHOW_GPUS, disk_gb=1.0)
+        )
+        # GPUs 0 and 1 are in use: left are 2 and 3, singly or together.
+        assert await kinds(bench) == ["1x RTX 4090"] * 2 + ["2x RTX 4090"]
+        for taken in (offers[0], pair):
+            with pytest.raises(OfferGone):
+                await bench.market.create(
+                    taken.id, Launch(label="stoker:b:0", onstart=SHOW_GPUS, disk_gb=1.0)
+                )
+        await bench.printed(instance_id, "gpus 0,1 of 2")
+        row = await bench.row(instance_id)
+        assert (row["num_gpus"], row["gpu_total_ram"]) == (2, 2 * 24_564)
+        last = await bench.market.create(
+            (await bench.offers(filters={"num_gpus": {"eq": 2}}))[0].id,
+            Launch(label="stoker:c:0", onstart=SHOW_GPUS, disk_gb=1.0),
+        )
+        await bench.printed(last, "gpus 2,3 of 2")
+        assert await kinds(bench) == []
+        await bench.market.destroy(instance_id)
+        assert await kinds(bench) == ["1x RTX 4090"] * 2 + ["2x RTX 4090"]
+
+
+async def test_an_instance_keeps_its_gpus_when_the_settings_change(tmp_path, tools):
+    def settings(*indices):
+        pair = MachineSettings(name="pair", num_gpus=2, gpu_indices=indices, dollars_per_hour=1)
+        return tools.settings_for(tmp_path / "m", machines=(pair,))
+
+    async with tools.running(settings(0, 1), gpus=lambda: gpus(4)) as bench:
+        instance_id = await bench.rent(kind="pair", onstart=SHOW_GPUS)
+        await bench.printed(instance_id, "gpus 0,1 of 2")
+    async with tools.running(settings(2, 3), gpus=lambda: gpus(4)) as bench:
+        await bench.printed(instance_id, "gpus 0,1 of 2\ngpus 0,1 of 2")
+        # The pair is rented, and GPUs 0 and 1, which the settings no longer name, are in use.
         assert await bench.offers() == []
 
 
@@ -93,6 +160,11 @@ def test_a_machine_without_gpus_is_supported():
             "same name",
         ),
         ({"machines": ({"name": "a", "dollars_per_hour": 1, "cpu": 3},)}, "cpu"),
+        ({"machines": ({"name": "a", "dollars_per_hour": 1, "gpu_indices": (0, 0)},)}, "twice"),
+        (
+            {"machines": ({"name": "a", "dollars_per_hour": 1, "num_gpus": 2, "gpu_indices": (0,)},)},
+            "a multiple",
+        ),
         ({"machines": ({"name": "a", "dollars_per_hour": float("nan")},)}, "dollars_per_hour"),
         ({"templates": ({"name": "a", "env": "-e 'open"},)}, "never closed"),
         ({"instances_on_exit": "burn"}, "instances_on_exit"),

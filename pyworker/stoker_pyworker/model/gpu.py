@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +48,8 @@ class Gpus:
         self._on_broken = on_broken
         self._nvml: Any = None
         self._events: Any = None
-        self._handles: list[Any] = []
+        self._handles: dict[int, Any] = {}
+        """By index."""
         self._xids: dict[int, int] = {}
         self._read_failed = False
 
@@ -78,9 +80,12 @@ class Gpus:
             import pynvml  # noqa: PLC0415 - needs a driver
 
             pynvml.nvmlInit()
-            self._handles = [
-                pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
-            ]
+            visible = _visible()
+            self._handles = {
+                index: pynvml.nvmlDeviceGetHandleByIndex(index)
+                for index in range(pynvml.nvmlDeviceGetCount())
+                if visible is None or index in visible
+            }
             self._nvml = pynvml
         except Exception as fault:  # noqa: BLE001 - no driver, no permission or another version
             log.info("no_gpu", reason=str(fault)[:200])
@@ -93,7 +98,7 @@ class Gpus:
         nvml = self._nvml
         try:
             self._events = nvml.nvmlEventSetCreate()
-            for handle in self._handles:
+            for handle in self._handles.values():
                 nvml.nvmlDeviceRegisterEvents(handle, nvml.nvmlEventTypeXidCriticalError, self._events)
         except nvml.NVMLError as fault:
             self._events = None
@@ -107,7 +112,7 @@ class Gpus:
             except nvml.NVMLError:
                 return
             source = _address(event.device)
-            for index, handle in enumerate(self._handles):
+            for index, handle in self._handles.items():
                 if _address(handle) == source:
                     self._xids[index] = int(event.eventData)
                     log.error("gpu_xid", gpu=index, xid=self._xids[index])
@@ -126,7 +131,7 @@ class Gpus:
 
     def _read(self) -> tuple[GpuReading, ...]:
         self._read_xids()
-        return tuple(self._read_one(index, handle) for index, handle in enumerate(self._handles))
+        return tuple(self._read_one(index, handle) for index, handle in self._handles.items())
 
     def _read_one(self, index: int, handle: Any) -> GpuReading:
         nvml = self._nvml
@@ -159,6 +164,12 @@ class Gpus:
             ecc_errors=int(ecc),
             xid=self._xids.get(index, 0),
         )
+
+
+def _visible() -> frozenset[int] | None:
+    """The GPUs of the model, where several workers share a machine without containers; None: all."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(",")
+    return frozenset(map(int, named)) if all(name.isdecimal() for name in named) else None
 
 
 def _address(handle: Any) -> int | None:

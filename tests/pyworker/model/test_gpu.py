@@ -46,6 +46,15 @@ async def test_two_gpus_are_reported_and_a_broken_one_is_an_error(start, engine,
     assert worker.event("gpus")["names"] == ["NVIDIA Test 4090"] * 2
 
 
+async def test_a_worker_reads_only_the_gpus_that_its_model_sees(start, engine, driver):
+    """On one machine with several slots, the broken GPU 1 belongs to another worker."""
+    worker = await start(LD_LIBRARY_PATH=str(driver), CUDA_VISIBLE_DEVICES="0")
+    await until(lambda: engine.statuses and engine.statuses[-1]["max_perf"])
+    status = WorkerStatus.model_validate(engine.statuses[-1])
+    assert ([gpu.index for gpu in status.gpus], status.error_msg) == ([0], "")
+    assert worker.event("gpus")["names"] == ["NVIDIA Test 4090"]
+
+
 async def test_without_a_driver_there_are_no_gpus_and_no_error():
     gpus = Gpus()
     await gpus.find()
