@@ -7,15 +7,12 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import generate_latest
 
 from engine.engine import Engine
 from engine.metrics.families import HISTOGRAMS, OF_ENDPOINTS, OF_ENGINE, Family, HistogramFamily
 from engine.request_stats import BUCKET_SECONDS, Histogram
 from engine.routing.endpoint import Endpoint
-
-TEXT = "text/plain; version=0.0.4; charset=utf-8"
-OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+from webserver.metrics_page import END, text_of
 
 _BOUNDS = (*(f"{bound:g}" if bound != int(bound) else f"{bound:.1f}" for bound in BUCKET_SECONDS), "+Inf")
 _PROCESS = CollectorRegistry(auto_describe=False)
@@ -36,10 +33,9 @@ def parts(engine: Engine, endpoints: Sequence[Endpoint], *, open_metrics: bool) 
         yield _head(histogram.name, "histogram", histogram.about)
         for first in range(0, len(labelled), 200):
             yield "".join(_histogram(histogram, labelled[first : first + 200], open_metrics=open_metrics))
+    yield text_of(_PROCESS, in_open_metrics=open_metrics)
     if open_metrics:
-        yield "# EOF\n"
-    else:
-        yield generate_latest(_PROCESS).decode()
+        yield END
 
 
 def _head(name: str, kind: str, about: str) -> str:

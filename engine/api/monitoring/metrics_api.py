@@ -5,9 +5,10 @@ import asyncio
 from aiohttp import web
 
 from engine.engine import Engine
-from engine.metrics.exposition import OPEN_METRICS, TEXT, parts
+from engine.metrics.exposition import parts
 from engine.openapi.declarations import ACCOUNT, text
 from stoker_wire.http.openapi import handles
+from webserver.metrics_page import OPEN_METRICS, TEXT, wants_open_metrics
 
 
 class MetricsApi:
@@ -31,7 +32,7 @@ class MetricsApi:
         engine, public = self._engine, self._engine.settings.metrics_public
         owner = None if public else engine.accounts.authenticate(request)
         found = list(engine.directory) if owner is None else engine.directory.known_of(owner)
-        wanted = "application/openmetrics-text" in request.headers.get("Accept", "")
+        wanted = wants_open_metrics(request)
         lines = []
         for part in parts(engine, found, open_metrics=wanted):
             lines.append(part)

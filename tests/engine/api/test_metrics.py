@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from engine.metrics.exposition import OPEN_METRICS, parts
+from engine.metrics.exposition import parts
 from engine.metrics.families import HISTOGRAMS, OF_ENDPOINTS, OF_ENGINE
 from engine.request_stats import BUCKET_SECONDS, Histogram
 from tests.engine.conftest import ALICE, EndpointDouble, Stage
+from webserver.metrics_page import OPEN_METRICS
 
 PROMTOOL = shutil.which("promtool")
 
@@ -52,6 +53,34 @@ async def test_both_formats_have_the_same_samples(stage: Stage) -> None:
         )
     assert found[0] == found[1]
     assert len(found[0]) > 60
+
+
+_PROMETHEUS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_open"),
+    [
+        ("", False),
+        ("*/*", False),
+        (_PROMETHEUS, True),
+        ("Application/OpenMetrics-Text", True),
+        ("application/openmetrics-text;q=0", False),
+        ("application/openmetrics-text; q=0.0, text/plain", False),
+        ("application/openmetrics-text;version=1.0.0;q=0.2, text/plain;q=0.7", False),
+        ("application/openmetrics-text;q=nonsense", False),
+        ("text/html, xapplication/openmetrics-text-too", False),
+    ],
+)
+async def test_the_format_is_the_one_that_the_client_prefers(
+    stage: Stage, accept: str, is_open: bool
+) -> None:
+    assert (await scrape(stage, accept)).endswith("# EOF\n") is is_open
+
+
+@pytest.mark.parametrize("accept", ["text/plain", OPEN_METRICS])
+async def test_both_formats_have_the_metrics_of_the_process(stage: Stage, accept: str) -> None:
+    assert "process_cpu_seconds_total " in await scrape(stage, accept)
 
 
 async def test_a_histogram_counts_every_request_and_names_the_last_of_its_bucket(stage: Stage) -> None:
