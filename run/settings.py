@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -240,6 +241,10 @@ class WorkerChoice(StrictModel):
     """Name of the worker deployment. None: no versioning, every worker runs every workflow."""
     build_id: str | None = Field(None, pattern=r"^[A-Za-z0-9_.+-]{1,200}$")
     """Build of this worker's code; `stokerd worker --build-id` and STOKER_BUILD_ID override it."""
+    metrics_host: Annotated[str, AfterValidator(_listening)] = "127.0.0.1"
+    metrics_port: Port | None = None
+    """`/metrics` of the Temporal worker's process, without a key. None: it serves none. Each worker of a machine needs
+    its own port."""
 
     def version(self) -> WorkerDeploymentVersion | None:
         """The worker's version; None without a deployment.
@@ -303,6 +308,7 @@ class DevSettings(StrictModel):
             "temporal.ui_port": self.temporal.ui_port,
             "engine.port": self.engine.port,
             "dashboard.port": self.dashboard.port,
+            "worker.metrics_port": self.worker.metrics_port,
         }
         if self.market.kind == "host":
             ports["host_market.port"] = self.host_market.port
@@ -329,7 +335,7 @@ class DevSettings(StrictModel):
         if build_id is None:
             return self
         try:
-            worker = WorkerChoice(deployment=self.worker.deployment, build_id=build_id)
+            worker = WorkerChoice.model_validate({**self.worker.model_dump(), "build_id": build_id})
         except ValidationError as fault:
             raise CommandError(f"--build-id: {describe(fault)}") from fault
         return self.model_copy(update={"worker": worker})
@@ -378,14 +384,16 @@ class DevSettings(StrictModel):
         """The folder with the last log lines of instances that were rebooted or destroyed."""
         return self.state_dir / "instance-logs"
 
-    def market_client(self, key: str) -> VastMarket:
-        """A client of the marketplace with this API key.
+    def market_client(
+        self, key: str, *, on_call: Callable[[str, str, float], None] = lambda _, __, ___: None
+    ) -> VastMarket:
+        """A client of the marketplace with this API key; `on_call` as `VastMarket` takes it.
 
         Raises:
             CommandError: the environment names a proxy that cannot be used.
         """
         try:
-            return VastMarket(self.market_url, key)
+            return VastMarket(self.market_url, key, on_call=on_call)
         except ValueError as fault:
             raise CommandError(str(fault)) from fault
 

@@ -1,18 +1,71 @@
-"""A page of metrics for Prometheus: the choice of its format, and its text."""
+"""Metrics for Prometheus: their declarations, the choice of the page's format, and its text."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client import exposition as classic
 from prometheus_client.openmetrics import exposition as open_metrics
 
 from stoker_wire.parsing.numbers import read_number
+from webserver.connections import ConnectionLimits, listen
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 END = "# EOF\n"
 """The last line of OpenMetrics."""
+
+disable_created_metrics()
+"""Prometheus would store the samples `_created` as metrics of their own."""
+
+_CONNECTIONS = ConnectionLimits(connections_max=64)
+_BUCKET_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """One metric of a process, for its registry and for the reference page."""
+
+    name: str
+    """As queries name it; a counter ends with `_total`."""
+    labels: tuple[str, ...] = ()
+    about: str
+
+    def counter(self, registry: CollectorRegistry) -> Counter:
+        """A counter in the registry."""
+        return Counter(self.name, self.about, self.labels, registry=registry)
+
+    def gauge(self, registry: CollectorRegistry) -> Gauge:
+        """A gauge in the registry."""
+        return Gauge(self.name, self.about, self.labels, registry=registry)
+
+    def histogram(self, registry: CollectorRegistry) -> Histogram:
+        """A histogram of seconds in the registry."""
+        return Histogram(self.name, self.about, self.labels, registry=registry, buckets=_BUCKET_SECONDS)
+
+    @property
+    def kind(self) -> str:
+        """The type of the metric, by its name."""
+        if self.name.endswith("_total"):
+            return "counter"
+        return "histogram" if self.name.endswith("_seconds") else "gauge"
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry with the metrics of the process: CPU time, memory, open files, start time."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return registry
 
 
 def wants_open_metrics(request: web.Request) -> bool:
@@ -48,3 +101,30 @@ async def page_of(request: web.Request, registry: CollectorRegistry) -> web.Resp
     text = await asyncio.to_thread(text_of, registry, in_open_metrics=asked)
     body = (text + END if asked else text).encode()
     return web.Response(body=body, headers={"Content-Type": OPEN_METRICS if asked else TEXT})
+
+
+@asynccontextmanager
+async def served_page(registry: CollectorRegistry, host: str, port: int) -> AsyncIterator[str]:
+    """Serve the registry at `/metrics`, for a process without a web server of its own. Yields the URL.
+
+    Raises:
+        OSError: the address is in use or does not belong to this machine.
+    """
+
+    async def page(request: web.Request) -> web.Response:
+        return await page_of(request, registry)
+
+    app = web.Application(client_max_size=1024)
+    app.router.add_get("/metrics", page)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        server, limiter = await listen(runner, host, port, limits=_CONNECTIONS)
+        bound = server.sockets[0].getsockname()[1]
+        try:
+            yield f"http://{f'[{host}]' if ':' in host else host}:{bound}/metrics"
+        finally:
+            server.close()
+            limiter.close()
+    finally:
+        await runner.cleanup()

@@ -63,6 +63,50 @@ FLEET: tuple[Panel, ...] = (
         False,
         [("max by (owner) (stoker_foreign_instances)", "{{owner}}")],
     ),
+    (
+        "Marketplace calls by outcome",
+        "reqps",
+        True,
+        [("sum by (outcome) (rate(stoker_market_call_seconds_count[5m]))", "{{outcome}}")],
+    ),
+    (
+        "Marketplace calls, p99",
+        "s",
+        False,
+        [
+            (
+                "histogram_quantile(0.99, sum by (call, le) (rate(stoker_market_call_seconds_bucket[5m])))",
+                "{{call}}",
+            )
+        ],
+    ),
+    (
+        "Time of workflow tasks and plans, p99",
+        "s",
+        False,
+        [
+            (
+                "histogram_quantile(0.99, sum by (workflow, le) (rate(stoker_workflow_task_seconds_bucket[5m])))",
+                "{{workflow}}",
+            ),
+            (
+                'histogram_quantile(0.99, sum by (le) (rate(stoker_activity_seconds_bucket{activity="plan"}[5m])))',
+                "planner",
+            ),
+        ],
+    ),
+    (
+        "Temporal actions per day, at the rate of the last hour",
+        "short",
+        True,
+        [("sum by (action) (rate(stoker_temporal_actions_total[1h])) * 86400", "{{action}}")],
+    ),
+    (
+        "Slots of the host marketplace",
+        "short",
+        True,
+        [("sum by (machine, state) (stoker_host_slots)", "{{machine}} {{state}}")],
+    ),
 )
 
 ONE: tuple[Panel, ...] = (

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
-from hosts.api import account_routes, openapi, routes
+from hosts.api import account_routes, metrics, openapi, routes
 from hosts.api.http import BODY_BYTES_MAX, HOST, authenticate, inject_faults, problem_responses
 from hosts.api.log_view import LogView
 from hosts.api.routes import LOGS
@@ -20,7 +20,14 @@ def create_app(settings: HostMarketSettings, *, gpus: Callable[[], list[Gpu]] = 
     """The application. Its startup opens the state (raises StateInUse); its cleanup closes the host."""
     guard = reject_cross_origin(host_names(settings.public_ip))
     app = web.Application(
-        middlewares=[problem_responses, reject_ambiguous_requests, guard, authenticate, inject_faults],
+        middlewares=[
+            metrics.measured,
+            problem_responses,
+            reject_ambiguous_requests,
+            guard,
+            authenticate,
+            inject_faults,
+        ],
         client_max_size=BODY_BYTES_MAX,
     )
 
@@ -34,7 +41,8 @@ def create_app(settings: HostMarketSettings, *, gpus: Callable[[], list[Gpu]] = 
             await host.close()
 
     app[LOGS] = LogView()
+    metrics.add_metrics(app)
     app.cleanup_ctx.append(lifespan)
-    for module in (routes, account_routes, openapi):
+    for module in (routes, account_routes, openapi, metrics):
         app.add_routes(routes_of(module))
     return app

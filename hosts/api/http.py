@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 HOST: web.AppKey[Host] = web.AppKey("host", Host)
 BODY_BYTES_MAX = 1_000_000
 BODY_SECONDS_MAX = 30.0
-OPEN_PATHS = ("/healthz", "/openapi.json", "/host/logs/")
+OPEN_PATHS = ("/healthz", "/metrics", "/openapi.json", "/host/logs/")
 """Paths that need no key. A log address contains its own secret, as in the hosted API."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

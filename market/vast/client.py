@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import structlog
 
-from market.port import InstanceGone, Launch, Market, OfferQuery, Refused, Unavailable
+from market.port import InstanceGone, Launch, Market, MarketError, OfferQuery, Refused, Unavailable
 from market.shared_listing import SharedListing
 from market.shared_lookup import SharedLookup
 from market.vast.bodies import (
@@ -79,8 +79,11 @@ class VastMarket(Market):
         transport: httpx.AsyncBaseTransport | None = None,
         log_origins: tuple[str, ...] = HOSTED_LOG_ORIGINS,
         now: Callable[[], float] = time.time,
+        on_call: Callable[[str, str, float], None] = lambda _, __, ___: None,
     ) -> None:
+        """`on_call` gets every ended call: its kind, "done" or the name of its MarketError, and its seconds."""
         self._now = now
+        self._on_call = on_call
         self._base_url = base_url.rstrip("/")
         own = origin(self._base_url)
         if own is None:
@@ -234,7 +237,7 @@ class VastMarket(Market):
 
     async def _with_labels(self, labels: Sequence[str]) -> "builtins.list[Instance]":
         filters = {"label": {"in": builtins.list(labels)}}
-        found = await self._instances("look at labels", {"select_filters": json.dumps(filters)})
+        found = await self._instances("lookup of labels", {"select_filters": json.dumps(filters)})
         wanted = set(labels)
         ours = [one for one in found if one.label in wanted]
         if len(ours) < len(found):
@@ -370,7 +373,34 @@ class VastMarket(Market):
         params: dict[str, str] | None = None,
         secrets: Iterable[str] = (),
     ) -> dict[str, Any]:
-        """Send one request and return the JSON object of a successful answer. Raises MarketError."""
+        """Send one request and return the JSON object of a successful answer. Raises MarketError.
+
+        The first word of `doing` is the kind of the call.
+        """
+        outcome, began = "cancelled", time.perf_counter()
+        try:
+            answer = await self._send(
+                method, path, about=about, doing=doing, body=body, params=params, secrets=secrets
+            )
+            outcome = "done"
+            return answer
+        except MarketError as fault:
+            outcome = type(fault).__name__
+            raise
+        finally:
+            self._on_call(doing.partition(" ")[0], outcome, time.perf_counter() - began)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        about: About,
+        doing: str,
+        body: dict[str, Any] | None,
+        params: dict[str, str] | None,
+        secrets: Iterable[str],
+    ) -> dict[str, Any]:
         try:
             response = await self._client.request(method, path, json=body, params=params)
         except (httpx.HTTPError, httpx.InvalidURL) as error:

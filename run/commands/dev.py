@@ -186,6 +186,8 @@ class DevStack:
             ports["temporal.ui_port"] = (settings.temporal.ip, settings.temporal.ui_port)
         if settings.dashboard.port is not None:
             ports["dashboard.port"] = (settings.dashboard.host, settings.dashboard.port)
+        if settings.worker.metrics_port is not None:
+            ports["worker.metrics_port"] = (settings.worker.metrics_host, settings.worker.metrics_port)
         if settings.market.kind == "host":
             ports["host_market.port"] = ("127.0.0.1", settings.host_market.port)
         return ports

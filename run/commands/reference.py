@@ -133,10 +133,13 @@ def _constants(group: ast.ClassDef) -> Iterator[Constant]:
 
 
 def metrics_page() -> str:
-    """Every metric of the engine."""
-    from engine.metrics.families import HISTOGRAMS, OF_ENDPOINTS, OF_ENGINE  # noqa: PLC0415 - loads the engine
+    """Every metric of the engine, the Temporal worker and the host marketplace."""
+    # Loads the three programs.
+    from engine.metrics.families import HISTOGRAMS, OF_ENDPOINTS, OF_ENGINE  # noqa: PLC0415
+    from hosts.api.metrics import DECLARED as OF_HOSTS  # noqa: PLC0415
+    from workflows.hosting.metrics import DECLARED as OF_WORKERS  # noqa: PLC0415
 
-    rows: list[tuple[str, str, tuple[str, ...], str]] = [
+    rows: list[_MetricRow] = [
         (family.sample_name, family.kind, (*labels, *family.labels), family.about)
         for found, labels in ((OF_ENGINE, ()), (OF_ENDPOINTS, ("endpoint",)))
         for family in found
@@ -145,19 +148,42 @@ def metrics_page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Generated from `engine/metrics/families.py` by `python -m run.commands.reference`. An engine serves them at `/metrics`,",
-        "as Prometheus text or as OpenMetrics, whose histograms name the last request of each bucket. It also serves the",
-        "`process_*` metrics of its process. Each engine reports its own queue and requests; workers and dollars are the",
-        "endpoint's, so take their maximum over engines, not their sum. Alert rules: [alerts](../how-to/alerts.md).",
+        "Generated from the code by `python -m run.commands.reference`. Every process serves `/metrics` as Prometheus text or,",
+        "if `Accept` prefers it, as OpenMetrics. Each page has also the `process_*` metrics of its process. How to scrape them:",
+        "[alerts and dashboards](../how-to/alerts.md).",
         "",
-        "| metric | kind | labels | meaning |",
-        "|---|---|---|---|",
+        "## Engine",
+        "",
+        "`/metrics` with an account key, which sees its own endpoints. In OpenMetrics, histograms name the last request of each",
+        "bucket. Each engine reports its own queue and requests; workers and dollars are the endpoint's, so take their maximum",
+        "over engines, not their sum.",
+        "",
+        *_metric_table(rows),
+        "",
+        "## Temporal worker",
+        "",
+        "`/metrics` at `worker.metrics_port`, if the settings name one; it needs no key.",
+        "",
+        *_metric_table([(each.name, each.kind, each.labels, each.about) for each in OF_WORKERS]),
+        "",
+        "## Host marketplace",
+        "",
+        "`/metrics` at `host_market.port`; it needs no key.",
+        "",
+        *_metric_table([(each.name, each.kind, each.labels, each.about) for each in OF_HOSTS]),
     ]
-    lines += [
+    return "\n".join(lines) + "\n"
+
+
+_MetricRow = tuple[str, str, tuple[str, ...], str]
+"""Name, kind, labels, meaning."""
+
+
+def _metric_table(rows: list[_MetricRow]) -> list[str]:
+    return ["| metric | kind | labels | meaning |", "|---|---|---|---|"] + [
         f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels) or '–'} | {about} |"  # noqa: RUF001
         for name, kind, labels, about in rows
     ]
-    return "\n".join(lines) + "\n"
 
 
 PAGES = {

@@ -1,6 +1,7 @@
 """The Temporal worker's process."""
 
 import asyncio
+import contextlib
 import os
 import sys
 
@@ -11,12 +12,16 @@ from activities.safety_nets import SafetyNets, ensure_sweep
 from activities.saved_logs import SavedLogs
 from activities.secrets import DeploymentSecrets
 from market.ownership import DeploymentMarket
+from run.errors import CommandError
 from run.gc_tuning import tune_garbage_collector
 from run.processes.temporal_server import connect_to, temporal_target
 from run.roles.stopping import stop_event
-from run.settings import DevSettings
+from run.settings import DevSettings, WorkerChoice
 from run.state_folder.identity import ensure_identity
 from run.state_folder.keys import load_keys
+from stoker_wire.security.loopback import is_loopback
+from webserver.metrics_page import served_page
+from workflows.hosting.metrics import WorkerMetrics
 from workflows.hosting.worker import WorkerSettings, build_workers, forwarding_runtime
 
 log = structlog.get_logger(__name__)
@@ -26,10 +31,15 @@ async def run_worker(settings: DevSettings) -> None:
     """Run endpoint workflows, the planner and marketplace calls until a stop signal."""
     stop = stop_event()
     keys = load_keys(settings.state_dir, generate=False, role="worker", uses_vast=settings.uses_vast)
+    metrics = WorkerMetrics(settings.worker.build_id or "")
+    pages = contextlib.AsyncExitStack()
+    await _serve_metrics(settings.worker, metrics, pages)
     target = temporal_target(settings.temporal)
     client = await connect_to(target, runtime=forwarding_runtime())
     deployment = await ensure_identity(client, settings.state_dir)
-    market = DeploymentMarket(settings.market_client(keys.market_key), deployment)
+    market = DeploymentMarket(
+        settings.market_client(keys.market_key, on_call=metrics.market_call), deployment
+    )
     secrets = DeploymentSecrets(hmac_secret=keys.secret, named=keys.named, report_address=settings.engine.url)
     workers = build_workers(
         client,
@@ -37,6 +47,7 @@ async def run_worker(settings: DevSettings) -> None:
         WorkerSettings(
             market_calls_per_second=settings.market.calls_per_second_max, version=settings.worker.version()
         ),
+        metrics,
     )
     tune_garbage_collector()
     running = [asyncio.create_task(worker.run()) for worker in workers]
@@ -61,6 +72,7 @@ async def run_worker(settings: DevSettings) -> None:
     stopping.cancel()
     nets.cancel()
     await market.close()
+    await pages.aclose()
     log.info("worker.stopped")
     for result in results:
         if isinstance(result, BaseException) and done != {stopping}:
@@ -69,3 +81,26 @@ async def run_worker(settings: DevSettings) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+async def _serve_metrics(
+    choice: WorkerChoice, metrics: WorkerMetrics, pages: contextlib.AsyncExitStack
+) -> None:
+    """Serve `/metrics` if the settings name a port. First of all: a worker that waits for Temporal is alive too.
+
+    Raises:
+        CommandError: the address cannot be listened on.
+    """
+    if choice.metrics_port is None:
+        return
+    host, port = choice.metrics_host, choice.metrics_port
+    try:
+        url = await pages.enter_async_context(served_page(metrics.registry, host, port))
+    except OSError as fault:
+        raise CommandError(
+            f"worker.metrics_port: cannot listen on {host}:{port} ({fault.strerror or fault}); "
+            "choose another port for each worker of this machine"
+        ) from None
+    if not is_loopback(host):
+        log.warning("worker.metrics_reachable_from_outside", host=host, advice="the page needs no key")
+    log.info("worker.metrics", url=url)

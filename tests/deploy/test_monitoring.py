@@ -12,10 +12,20 @@ from typing import Any
 
 import pytest
 import yaml
+from temporalio.bridge.proto.workflow_activation import (
+    SignalWorkflow,
+    WorkflowActivation,
+    WorkflowActivationJob,
+)
+from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 
 from engine.metrics.families import HISTOGRAMS, OF_ENDPOINTS, OF_ENGINE
+from hosts.api.metrics import DECLARED as OF_HOSTS
 from run.state_folder.lock import free_port
 from tests.engine.conftest import ALICE, Stage
+from webserver.metrics_page import served_page
+from workflows.hosting.metrics import DECLARED as OF_WORKERS
+from workflows.hosting.metrics import WorkerMetrics
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"
@@ -23,9 +33,20 @@ PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
 needs_prometheus = pytest.mark.skipif(
     PROMETHEUS is None or PROMTOOL is None, reason="no Prometheus is installed (apt-get install prometheus)"
 )
-_NAMES = {family.sample_name for family in (*OF_ENGINE, *OF_ENDPOINTS)} | {
-    f"{family.name}_bucket" for family in HISTOGRAMS
-}
+_NAMES = (
+    {family.sample_name for family in (*OF_ENGINE, *OF_ENDPOINTS)}
+    | {f"{family.name}_bucket" for family in HISTOGRAMS}
+    | {
+        f"{each.name}{suffix}"
+        for each in (*OF_WORKERS, *OF_HOSTS)
+        for suffix in (("_bucket", "_count") if each.kind == "histogram" else ("",))
+    }
+)
+
+_TASK = WorkflowActivation(
+    jobs=[WorkflowActivationJob(signal_workflow=SignalWorkflow(signal_name="metrics"))]
+)
+_COMMANDS = WorkflowActivationCompletion()
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +112,21 @@ async def test_every_query_of_the_dashboards_has_a_result_in_a_real_prometheus(
         groups=[1], members=[worker.member(c=0.5), booting.member(s="model_loading", c=0.25, p=10.0)]
     )
     await worker.report()
-    async with _prometheus(stage, tmp_path) as url:
-        # The sweep that counts foreign instances does not run here.
-        missing = [query for query in dashboards.queries() if "foreign_instances" not in query]
+    process = WorkerMetrics()
+    async with (
+        served_page(process.registry, "127.0.0.1", 0) as page,
+        _prometheus(stage, tmp_path, page) as url,
+    ):
+        # Neither the sweep that counts foreign instances nor a host marketplace runs here.
+        absent = ("foreign_instances", "stoker_host_")
+        missing = [query for query in dashboards.queries() if not any(name in query for name in absent)]
         for _ in range(90):  # the subquery over a day has a value at each full minute
             given = await endpoint.route(cost=40)  # a rate needs growth between scrapes
             await worker.finish(given["request_idx"])
             await worker.report()
+            process.market_call("list", "done", 0.1)
+            process.activity("plan", "done", 0.01)
+            process.workflow_task("EndpointWorkflow", _TASK, _COMMANDS, 0.02)
             await asyncio.sleep(1.0)
             missing = [query for query in missing if not await _result(stage, url, query)]
             if not missing:
@@ -114,7 +143,7 @@ async def _result(stage: Stage, url: str, query: str) -> list[Any]:
 
 
 @contextlib.asynccontextmanager
-async def _prometheus(stage: Stage, folder: Path) -> Any:
+async def _prometheus(stage: Stage, folder: Path, worker_page: str) -> Any:
     assert PROMETHEUS is not None
     port = free_port()
     (folder / "key").write_text(ALICE)
@@ -123,9 +152,13 @@ async def _prometheus(stage: Stage, folder: Path) -> Any:
         "authorization": {"credentials_file": str(folder / "key")},
         "static_configs": [{"targets": [stage.server.url.removeprefix("http://")]}],
     }
+    worker = {
+        "job_name": "stoker-worker",
+        "static_configs": [{"targets": [worker_page.removeprefix("http://").removesuffix("/metrics")]}],
+    }
     settings = {
         "global": {"scrape_interval": "1s"},
-        "scrape_configs": [job],
+        "scrape_configs": [job, worker],
         "rule_files": [str(MONITORING / "alerts.yaml")],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))

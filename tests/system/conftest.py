@@ -43,6 +43,7 @@ def settings_in(state_dir: Path) -> DevSettings:
             "temporal": settings.temporal.model_copy(update={"port": free_port(), "ui_port": free_port()}),
             "engine": settings.engine.model_copy(update={"port": free_port()}),
             "dashboard": settings.dashboard.model_copy(update={"port": free_port()}),
+            "worker": settings.worker.model_copy(update={"metrics_port": free_port()}),
             "host_market": settings.host_market.model_copy(update={"port": free_port()}),
         }
     )

@@ -50,6 +50,13 @@ async def test_an_endpoint_serves_from_zero_goes_cold_wakes_and_leaves_nothing_b
     await until(released, what="the marketplace's list to be empty")
     await market.close()
 
+    async with httpx.AsyncClient(trust_env=False) as scraper:
+        worker = await scraper.get(f"http://127.0.0.1:{stack.settings.worker.metrics_port}/metrics")
+        hosts = await scraper.get(f"{stack.settings.market_url}/metrics")
+    assert 'stoker_market_call_seconds_count{call="create",outcome="done"} 1.0' in worker.text
+    assert 'stoker_activity_seconds_count{activity="plan",outcome="done"}' in worker.text
+    assert 'stoker_host_calls_total{method="PUT",route="/api/v0/asks/{id}/",status="200"} 1.0' in hosts.text
+
 
 async def test_nothing_is_lost_or_leaked_when_each_process_is_killed_in_turn(stack, client):
     endpoint = await deployed(client, "killed", min_workers=2, inactivity_timeout=-1.0, min_load=1.0)

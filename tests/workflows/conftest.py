@@ -14,6 +14,7 @@ from market.ownership import DeploymentMarket
 from stoker_wire.messages import SEARCH_ATTRIBUTES
 from tests.workflows.world import World, make_market, make_workers
 from workflows.hosting.converter import data_converter
+from workflows.hosting.metrics import WorkerMetrics
 from workflows.publish import (
     DOLLARS_PER_HOUR,
     ENDPOINT_ID,
@@ -55,13 +56,17 @@ def a_world(skipping: WorkflowEnvironment) -> Any:
 
     @asynccontextmanager
     async def make(
-        *, market: dict[str, Any] | None = None, deployment: str | None = None, **how: Any
+        *,
+        market: dict[str, Any] | None = None,
+        deployment: str | None = None,
+        metrics: WorkerMetrics | None = None,
+        **how: Any,
     ) -> AsyncIterator[World]:
         world = World(skipping, skipping.client, None, **how)  # type: ignore[arg-type]
         world.market = make_market(world.clock, **(market or {}))
         async with AsyncExitStack() as stack:
             seen = DeploymentMarket(world.market, deployment) if deployment else world.market
-            for worker in make_workers(skipping.client, seen):
+            for worker in make_workers(skipping.client, seen, metrics):
                 await stack.enter_async_context(worker)
             yield world
 

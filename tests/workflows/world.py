@@ -28,6 +28,7 @@ from stoker_wire.messages import MEMO_KEY, Condition, EndpointMemo, MetricsBatch
 from stoker_wire.workergroup import Workergroup
 from workflows.endpoint import EndpointWorkflow
 from workflows.hosting.converter import data_converter
+from workflows.hosting.metrics import WorkerMetrics as ProcessMetrics
 from workflows.hosting.runner import workflow_runner
 from workflows.hosting.worker import WorkerSettings, build_workers
 from workflows.sweep.release import ReleaseWorkflow
@@ -294,10 +295,10 @@ def make_market(world_clock: Callable[[], float], **how: Any) -> FakeMarket:
     return FakeMarket(how.pop("offers", offers()), clock=world_clock, templates=[TEMPLATE], **how)
 
 
-def make_workers(client: Client, market: Market) -> list[Worker]:
+def make_workers(client: Client, market: Market, metrics: ProcessMetrics | None = None) -> list[Worker]:
     """The deployment's Temporal workers over this marketplace, in a hurry."""
     settings = WorkerSettings(market_calls_per_second=10_000, graceful_shutdown_seconds=1)
-    return build_workers(client, MarketActivities(market, SECRETS), settings)
+    return build_workers(client, MarketActivities(market, SECRETS), settings, metrics)
 
 
 def replayer() -> Replayer:

@@ -1,11 +1,15 @@
 """How workflows are run: in the sandbox, our own packages shared, payloads handled without entering it."""
 
+import time
+
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.converter import SerializationContext, StorageDriverStoreContext
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 from temporalio.workflow import Info
+
+from workflows.hosting.metrics import WorkerMetrics
 
 PASSTHROUGH = (
     "activities",
@@ -25,9 +29,13 @@ the start-up time of a workflow."""
 class Runner(SandboxedWorkflowRunner):
     """The SDK's sandbox without the lookup of a serialization context, which runs six times per payload."""
 
+    metrics: WorkerMetrics | None = None
+    """Where workflow tasks are counted; None: nowhere."""
+
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         """A workflow in its sandbox."""
-        return _AlikeForAll(super().create_instance(det))
+        made = _AlikeForAll(super().create_instance(det))
+        return made if self.metrics is None else _Measured(made, self.metrics, det.info.workflow_type)
 
 
 class _AlikeForAll(WorkflowInstance):
@@ -63,6 +71,24 @@ class _AlikeForAll(WorkflowInstance):
         return self._sandboxed.get_thread_id()
 
 
-def workflow_runner() -> Runner:
+class _Measured(_AlikeForAll):
+    """A workflow whose tasks are counted, outside its sandbox."""
+
+    def __init__(self, sandboxed: WorkflowInstance, metrics: WorkerMetrics, workflow: str) -> None:
+        super().__init__(sandboxed)
+        self._metrics = metrics
+        self._workflow = workflow
+
+    def activate(self, act: WorkflowActivation) -> WorkflowActivationCompletion:
+        """As the sandbox does."""
+        began = time.perf_counter()
+        made = super().activate(act)
+        self._metrics.workflow_task(self._workflow, act, made, time.perf_counter() - began)
+        return made
+
+
+def workflow_runner(metrics: WorkerMetrics | None = None) -> Runner:
     """For workers, and for those that replay histories."""
-    return Runner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSTHROUGH))
+    runner = Runner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSTHROUGH))
+    runner.metrics = metrics
+    return runner

@@ -13,6 +13,7 @@ from activities.instances import MarketActivities
 from activities.planner import plan
 from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
 from workflows.endpoint import EndpointWorkflow
+from workflows.hosting.metrics import MeasuredActivities, WorkerMetrics
 from workflows.hosting.runner import workflow_runner
 from workflows.sweep.release import ReleaseWorkflow
 from workflows.sweep.sweep import SweepActivities, SweepWorkflow
@@ -50,12 +51,14 @@ def build_workers(
     client: Client,
     market_activities: MarketActivities,
     settings: WorkerSettings | None = None,
+    metrics: WorkerMetrics | None = None,
 ) -> list[Worker]:
     """The workers of one process, to be run together (`async with` each, or `run()`).
 
-    The client must use `workflows.hosting.converter.data_converter`.
+    The client must use `workflows.hosting.converter.data_converter`. Without `metrics` nothing is counted.
     """
     settings = settings or WorkerSettings()
+    interceptors = [] if metrics is None else [MeasuredActivities(metrics)]
     grace = timedelta(seconds=settings.graceful_shutdown_seconds)
     sweep = SweepActivities(client, market_activities)
     deployment = (
@@ -80,7 +83,8 @@ def build_workers(
                 sweep.instances_of,
                 market_activities.list_instances,
             ],
-            workflow_runner=workflow_runner(),
+            workflow_runner=workflow_runner(metrics),
+            interceptors=interceptors,
             max_cached_workflows=settings.cached_workflows_max,
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_SECONDS),
             workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(WORKFLOW_POLLS),
@@ -104,6 +108,7 @@ def build_workers(
             ],
             activity_task_poller_behavior=PollerBehaviorSimpleMaximum(ACTIVITY_POLLS),
             max_concurrent_activities=settings.market_calls_at_once_max,
+            interceptors=interceptors,
             max_task_queue_activities_per_second=settings.market_calls_per_second,
             graceful_shutdown_timeout=grace,
             deployment_config=deployment,
