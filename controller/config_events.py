@@ -4,7 +4,9 @@ from dataclasses import replace
 
 from controller.state import EndpointStateBook
 from policy.planning.rolling_update import UPDATING
+from policy.state.operator_actions import ask
 from policy.state.worker import Goal
+from stoker_wire.control import WorkerChange
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.workergroup import Workergroup
 
@@ -94,6 +96,25 @@ def cancel_update(book: EndpointStateBook, workergroup_id: int, now: float) -> s
         workergroup_id=group.id,
     )
     return "an update was cancelled"
+
+
+def change_worker(book: EndpointStateBook, change: WorkerChange, now: float) -> str:
+    """Records what an operator asked of a worker; the next plan carries it out."""
+    worker = book.record.workers.get(change.launch_id)
+    if worker is None:
+        return ""
+    asked = ask(worker, change.action)
+    if asked is worker:
+        return ""
+    book.record.workers[worker.launch_id] = asked
+    book.log.note(
+        now,
+        "config",
+        f"an operator asked to {change.action.value} it while it was {worker.state.printed}",
+        subject=worker.launch_id,
+        workergroup_id=worker.workergroup_id,
+    )
+    return f"an operator asked to {change.action.value} a worker"
 
 
 def unblock_hosts(book: EndpointStateBook, machine_ids: tuple[int, ...], now: float) -> tuple[int, ...]:

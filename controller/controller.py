@@ -44,7 +44,7 @@ from policy.state.plan import (
 )
 from policy.state.plan_effects import apply_operation, launched_worker
 from policy.state.worker import Worker
-from stoker_wire.control import Advise
+from stoker_wire.control import Advise, WorkerChange
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.messages import MetricsBatch
 from stoker_wire.parsing.limits import ERROR_BYTES_MAX, shortened
@@ -122,6 +122,11 @@ class EndpointController:
         """Workers that are not updated yet keep their revision."""
         self.state.count_dollars(now)
         self._set_due(config_events.cancel_update(self.state, group_id, now))
+
+    def on_worker_changed(self, change: WorkerChange, now: float) -> None:
+        """An operator acts on one worker; `policy.state.operator_actions.refusal` has let it pass."""
+        self.state.count_dollars(now)
+        self._set_due(config_events.change_worker(self.state, change, now))
 
     def on_hosts_unblocked(self, machine_ids: tuple[int, ...], now: float) -> tuple[int, ...]:
         """Hosts that failed may be rented again; none named: all. Returns those that were blocked."""

@@ -74,6 +74,10 @@ MESSAGES: dict[str, Message] = {
         lambda sent, record: message_validation.key_edit(sent, record.keys), EndpointController.on_keys_edited
     ),
     control.ADVISE: Message(lambda sent, record: message_validation.advise(sent, record.config), _advise),
+    control.CHANGE_WORKER: Message(
+        lambda sent, record: message_validation.worker_change(sent, record.workers),
+        EndpointController.on_worker_changed,
+    ),
     control.UNBLOCK_HOSTS: Message(
         lambda sent, _: message_validation.machine_ids(sent),
         lambda controller, ids, now: list(controller.on_hosts_unblocked(ids, now)),
@@ -176,6 +180,7 @@ class MessageHandlers:
     _update_keys = _update(control.EDIT_KEYS, "create, change or revoke a named key")
     _update_advice = _update(control.ADVISE, "plan a second config beside the live one, or stop it", bool)
     _update_hosts = _update(control.UNBLOCK_HOSTS, "let hosts that failed be rented again", list[int])
+    _update_worker = _update(control.CHANGE_WORKER, "drain, resume, reboot or destroy one worker")
 
     # queries
 

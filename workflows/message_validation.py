@@ -7,7 +7,9 @@ from pydantic import ValidationError
 
 from controller.state import EndpointStateBook, KeyRecord
 from market.query import GrammarError, parse_filters, parse_launch_args
-from stoker_wire.control import Advise, EndpointSpec
+from policy.state.operator_actions import refusal
+from policy.state.worker import Worker
+from stoker_wire.control import Advise, EndpointSpec, WorkerChange
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.messages import MetricsBatch
 from stoker_wire.parsing.limits import (
@@ -146,6 +148,21 @@ def key_edit(sent: Any, keys: Mapping[str, KeyRecord]) -> KeyEdit:
             )
     elif known is None:
         raise InvalidMessage(f"there is no key named {read.name!r}; list the keys", "no_such_key")
+    return read
+
+
+def worker_change(sent: Any, workers: Mapping[str, Worker]) -> WorkerChange:
+    """An action that is possible with the worker in its present state."""
+    _check_message(sent, "invalid_args")
+    try:
+        read = WorkerChange.model_validate(_plain(sent))
+    except ValidationError as fault:
+        raise InvalidMessage(describe(fault)) from None
+    worker = workers.get(read.launch_id)
+    if worker is None:
+        raise InvalidMessage(f"there is no worker {read.launch_id}; list the workers", "no_such_worker")
+    if reason := refusal(worker, read.action):
+        raise InvalidMessage(reason, "not_possible")
     return read
 
 

@@ -15,6 +15,7 @@ from controller.query_results import endpoint_state
 from controller.state import EndpointStateBook
 from controller.whatif.advice import differences_in_words, said
 from policy.state.worker import Worker
+from stoker_wire.control import WorkerAction
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import MEMO_KEY, EndpointMemo, Member
 from stoker_wire.states import WorkerState
@@ -149,6 +150,7 @@ def _member(book: EndpointStateBook, worker: Worker) -> Member:
         n=int(group is not None and worker.revision < group.revision),
         e=worker.error[:_MEMO_ERROR_CHARS],
         o=int(worker.official),
+        h=int(worker.asked is WorkerAction.DRAIN),
         a=worker.address,
     )
 

@@ -13,7 +13,7 @@ from activities.saved_logs import LINES_MAX, SavedLog, SavedLogs
 from engine.api.parsing import answer, read_object
 from engine.console.endpoint_workflows import EndpointWorkflows
 from engine.console.endpoints import read_tail
-from engine.console.workers import endpoint_of, positive_int
+from engine.console.workers import endpoint_of, find_worker, positive_int
 from engine.engine import Engine
 from engine.openapi import common, endpoint_shapes, workergroup_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, TEMPORAL, ok
@@ -131,18 +131,11 @@ def _instance_id(endpoint: Endpoint, worker: object) -> int:
     Raises:
         Problem: 400, neither, or several launches begin so.
     """
-    text = worker if isinstance(worker, str) else ""
-    number = worker if type(worker) is int and 0 < worker < _ID_LIMIT else read_whole(text)
-    rented = {known.launch_id: known.instance_id for known in endpoint.workers.values() if known.instance_id}
-    if number in rented.values():
-        return number or 0
-    found = [instance for launch, instance in rented.items() if text and launch.startswith(text)]
-    if text in rented or len(found) == 1:
-        return rented.get(text) or found[0]
-    if found:
-        message = f"worker: {len(found)} launches of this endpoint begin with {text!r:.40}; give the whole launch id"
-        raise Problem(400, "invalid_args", message)
-    if number:
+    known = find_worker(endpoint, worker)
+    if known is not None and known.instance_id:
+        return known.instance_id
+    number = worker if type(worker) is int else read_whole(worker) if isinstance(worker, str) else None
+    if number and 0 < number < _ID_LIMIT:
         return number
     raise Problem(
         400,

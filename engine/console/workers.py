@@ -13,8 +13,15 @@ from engine.openapi import common, workergroup_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, TEMPORAL, ok
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
-from stoker_wire.control import CANCEL_UPDATE, UPDATE_WORKERS
+from stoker_wire.control import (
+    CANCEL_UPDATE,
+    CHANGE_WORKER,
+    UPDATE_WORKERS,
+    WorkerAction,
+    WorkerChange,
+)
 from stoker_wire.http.openapi import handles
+from stoker_wire.parsing.numbers import read_whole
 from stoker_wire.problem import Problem
 
 _COUNT = re.compile(r"^\d+x ")
@@ -90,6 +97,56 @@ class WorkersApi:
         await self._workflows.update(endpoint, UPDATE_WORKERS, group_id)
         return answer({"success": True, "workers_to_update": due})
 
+    @handles(
+        "POST /change_worker/",
+        tag="fleet",
+        security=ACCOUNT,
+        body=workergroup_shapes.WorkerChange,
+        replies=ok(workergroup_shapes.WorkerChanged),
+        refuses=(*BODY, *TEMPORAL),
+    )
+    async def change(self, request: web.Request) -> web.Response:
+        """Drain, resume, reboot or destroy one worker. A ready worker is drained first; no request is dropped."""
+        body = await read_object(request)
+        owner = self._engine.accounts.authenticate(request, body)
+        endpoint = await endpoint_of(self._engine, body, owner)
+        action = _action(body.get("action"))
+        worker = find_worker(endpoint, body.get("worker"))
+        if worker is None or not worker.listed:
+            message = f"worker: the endpoint has no worker {body.get('worker')!r:.40}; list its workers"
+            raise Problem(404, "no_such_worker", message)
+        change = WorkerChange(launch_id=worker.launch_id, action=action)
+        await self._workflows.update(endpoint, CHANGE_WORKER, change.model_dump(mode="json"))
+        return answer({"success": True, "launch_id": worker.launch_id, "action": action})
+
+
+def _action(given: object) -> WorkerAction:
+    try:
+        return WorkerAction(str(given))
+    except ValueError:
+        names = ", ".join(WorkerAction)
+        raise Problem(400, "invalid_args", f"action: should be one of {names} (got {given!r:.40})") from None
+
+
+def find_worker(endpoint: Endpoint, given: object) -> KnownWorker | None:
+    """The worker of an instance id, or of a launch id or its beginning; None: the endpoint knows none.
+
+    Raises:
+        Problem: 400, several launches begin so.
+    """
+    text = given if isinstance(given, str) else ""
+    number = given if type(given) is int else read_whole(text)
+    for known in endpoint.workers.values():
+        if number and known.instance_id == number:
+            return known
+    if text in endpoint.workers:
+        return endpoint.workers[text]
+    found = [known for known in endpoint.workers.values() if text and known.launch_id.startswith(text)]
+    if len(found) > 1:
+        message = f"worker: {len(found)} launches of this endpoint begin with {text!r:.40}; give the whole launch id"
+        raise Problem(400, "invalid_args", message)
+    return found[0] if found else None
+
 
 def _unknown(problem: Problem) -> web.Response:
     """The official reply for a missing endpoint or workergroup: 200, which the official client reads as no workers.
@@ -161,6 +218,7 @@ def row(endpoint: Endpoint, worker: KnownWorker, now: float) -> dict[str, Any]:
         "endpoint_id": endpoint.id,
         "launch_id": worker.launch_id,
         "draining": worker.listing.draining,
+        "held": worker.listing.held,
         "suspect": worker.suspicion.since is not None,
         "update_pending": worker.listing.update_pending,
         "queued": worker.report.queued,

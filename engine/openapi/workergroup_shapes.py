@@ -3,6 +3,7 @@
 from typing import Literal
 
 from engine.openapi.common import KEY, Keyed, NamedEndpoint, optional
+from stoker_wire.control import WorkerAction
 from stoker_wire.http.openapi import Said
 from stoker_wire.workergroup import Workergroup
 
@@ -23,6 +24,13 @@ class NamedWorker(NamedEndpoint):
     """A worker of an endpoint, by the id of its instance or by its launch id."""
 
     worker: int | str
+
+
+class WorkerChange(NamedEndpoint):
+    """An action on a worker, which is given by the id of its instance or the beginning of its launch id."""
+
+    worker: int | str
+    action: WorkerAction
 
 
 class NamedWorkergroup(Keyed):
@@ -109,6 +117,8 @@ class WorkerRow(Said):
     endpoint_id: int
     launch_id: str
     draining: bool
+    held: bool
+    """An operator drained it: it takes no requests until it is resumed."""
     suspect: bool
     update_pending: bool
     queued: int
@@ -123,6 +133,14 @@ class UpdateBegun(Said):
 
     success: Literal[True]
     workers_to_update: int
+
+
+class WorkerChanged(Said):
+    """What was asked of the worker. The decision log tells when it is carried out."""
+
+    success: Literal[True]
+    launch_id: str
+    action: WorkerAction
 
 
 class UpdateCancelled(Said):

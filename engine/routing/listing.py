@@ -30,6 +30,8 @@ class Listing:
     kind: str = ""
     """Machine kind, for example `2x RTX 4090`."""
     update_pending: bool = False
+    held: bool = False
+    """An operator drained it."""
 
     @classmethod
     def of(cls, member: Member) -> Self:
@@ -47,6 +49,7 @@ class Listing:
             price=member.c,
             kind=member.k,
             update_pending=bool(member.n),
+            held=bool(member.h),
         )
 
     @property

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 from policy.capacity.performance import LOAD_EPSILON, PerfEstimates
 from policy.state.lifecycle import is_booting, is_cold, is_hot
+from policy.state.operator_actions import is_held
 from policy.state.worker import Goal, Worker
+
+_RESTARTS = (Goal.UPDATE, Goal.REBOOT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,23 +72,23 @@ def measure_supply(
     for worker in workers:
         count += 1
         perf = worker.perf or perfs.worker(worker)
-        stays = stays_after_drain(worker)
+        stays = stays_after_drain(worker) and not is_held(worker)
         if is_hot(worker):
             if worker.drain is None and worker.suspect_since is None:
                 ready += perf
-            elif worker.drain is not None and worker.drain.goal is Goal.UPDATE:
+            elif worker.drain is not None and worker.drain.goal in _RESTARTS:
                 booting += perf
             else:
                 draining += perf if stays else 0.0
             keepable += stays
         elif is_booting(worker):
-            if not is_overdue(worker):
+            if stays and not is_overdue(worker):
                 booting += perf
                 overtaken += perf if is_overtaken(worker) else 0.0
                 unknown += perf <= 0
             keepable += stays
         elif is_cold(worker):
-            cold += perf
+            cold += perf if stays else 0.0
             keepable += stays
     return Supply(
         ready=ready,

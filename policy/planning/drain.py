@@ -3,10 +3,14 @@
 from policy.capacity.supply import holds_requests, stays_after_drain
 from policy.planning.plan_builder import PlanBuilder
 from policy.state.lifecycle import is_booting, is_hot
+from policy.state.operator_actions import GOALS, begun_drain, is_held
 from policy.state.worker import Drain, Goal, Worker
 from policy.wording import Reason, count, duration, machine, requests
+from stoker_wire.control import WorkerAction
 from stoker_wire.states import WorkerState as S
 
+_NOT_STOPPED = frozenset({S.PENDING, S.STOPPING, S.INACTIVE, S.CREATED})
+"""States of a worker that has no instance yet, or needs no stop."""
 _STOPPED = Reason("endpoint_state is stopped")
 _DELETED = Reason("the endpoint is being deleted")
 
@@ -70,6 +74,23 @@ def does_not_respond(builder: PlanBuilder, worker: Worker) -> bool:
     )
 
 
+def carry_out_actions(builder: PlanBuilder) -> None:
+    """Do what an operator asked of single workers. A ready worker is drained first."""
+    for worker in builder:
+        if worker.asked is None or worker.state is S.DESTROYING or not builder.is_free(worker):
+            continue
+        goal, why = GOALS[worker.asked], Reason(f"an operator asked to {worker.asked.value} it")
+        if is_hot(worker):
+            if not begun_drain(worker):
+                retire(builder, worker, goal, why)
+        elif worker.asked is WorkerAction.DESTROY:
+            builder.destroy(worker, why)
+        elif worker.asked is WorkerAction.REBOOT and worker.state is S.ERROR:
+            builder.reboot(worker, why)
+        elif worker.asked is WorkerAction.DRAIN and worker.state not in _NOT_STOPPED:
+            builder.stop(worker, why)
+
+
 def set_drain_deadlines(builder: PlanBuilder, why: Reason) -> None:
     """Give drains that wait until their worker is idle a deadline: the reason is no longer only to save money."""
     for worker in builder:
@@ -92,6 +113,8 @@ def _carry_out(builder: PlanBuilder, worker: Worker, goal: Goal, why: Reason) ->
         builder.destroy(worker, why)
     elif goal is Goal.UPDATE:
         builder.update(worker, why)
+    elif goal is Goal.REBOOT:
+        builder.reboot(worker, why)
     else:
         builder.stop(worker, why)
 
@@ -147,7 +170,8 @@ def keep_all(builder: PlanBuilder) -> None:
     """Keep the workers of a suspended endpoint as they are: cancel drains that only save money."""
     for worker in builder:
         drain = worker.drain
-        if is_hot(worker) and drain is not None and drain.goal is Goal.STOP and builder.is_free(worker):
+        saves = drain is not None and drain.goal is Goal.STOP and not is_held(worker)
+        if is_hot(worker) and saves and builder.is_free(worker):
             builder.cancel_drain(worker, Reason("endpoint_state is suspended; workers stay as they are"))
     if builder.observation.load.backlog_requests:
         builder.wait(

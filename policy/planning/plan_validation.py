@@ -209,6 +209,11 @@ class _Validator:
     def _is_required(self, worker: Worker) -> bool:
         """Whether a rule that does not depend on load demands the removal."""
         group = self.groups.get(worker.workergroup_id)
-        if group is None or self.is_over_a_cap or group.id in self.groups_over_their_cap:
+        if (
+            worker.asked is not None
+            or group is None
+            or self.is_over_a_cap
+            or group.id in self.groups_over_their_cap
+        ):
             return True
         return worker.revision < group.revision and worker.failures >= self.tuning.update_attempts_max

@@ -15,6 +15,7 @@ from policy.keepalive.evaluation import peak_demand_since
 from policy.load.peaks import held_level, next_release, update_peaks
 from policy.load.seasonality import next_rise
 from policy.planning.drain import (
+    carry_out_actions,
     finish_drains,
     keep_all,
     release_all,
@@ -54,6 +55,7 @@ def plan(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> Plan:
         builder.step(repeat_releases)
     else:
         builder.step(release_orphans)
+        builder.step(carry_out_actions)
         builder.step(repair)
         match observation.config.endpoint_state:
             case EndpointState.STOPPED:

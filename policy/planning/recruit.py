@@ -10,6 +10,7 @@ from policy.planning.placement import Placement, Ranking
 from policy.planning.plan_builder import PlanBuilder
 from policy.state.host_failures import shared_causes, split
 from policy.state.observation import Offers
+from policy.state.operator_actions import is_held
 from policy.state.plan import Recruit, Search
 from policy.wording import Reason, capacity, price
 from stoker_wire.market import Offer
@@ -55,6 +56,8 @@ def _wait_for_room(builder: PlanBuilder, why: Reason) -> None:
     limit = f"max_workers {builder.config.max_workers} is reached"
     if builder.config.max_workers > WORKERS_MAX:
         limit = f"{WORKERS_MAX} workers is the limit of one endpoint, split the load over two endpoints"
+    if held := sum(is_held(worker) for worker in builder):
+        limit += f", {held} of them taken out of service by an operator"
     builder.wait("busy", "endpoint", f"{why}; {limit}")
 
 

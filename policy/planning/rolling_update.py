@@ -7,6 +7,7 @@ from policy.capacity.supply import holds_requests, takes_requests
 from policy.planning.inputs import PlanInputs
 from policy.planning.plan_builder import PlanBuilder
 from policy.state.lifecycle import is_booting, is_hot
+from policy.state.operator_actions import is_held
 from policy.state.worker import Goal, Worker
 from policy.wording import Reason, load
 from stoker_wire.states import WorkerState as S
@@ -26,7 +27,7 @@ def update_idle_workers(builder: PlanBuilder) -> None:
     if not builder.has_outdated:
         return
     for worker in builder:
-        if not is_outdated(builder, worker) or not builder.is_free(worker):
+        if not is_outdated(builder, worker) or is_held(worker) or not builder.is_free(worker):
             continue
         revision = builder.groups[worker.workergroup_id].revision
         outdated = f"revision {worker.revision} is outdated, current is {revision}"

@@ -11,6 +11,7 @@ from policy.planning.drain import release, retire, set_drain_deadlines
 from policy.planning.placement import price_performance
 from policy.planning.plan_builder import PlanBuilder
 from policy.state.lifecycle import is_booting, is_cold, is_hot
+from policy.state.operator_actions import is_held
 from policy.state.worker import Goal, Worker
 from policy.wording import Reason, count, duration, load, machine, price
 from stoker_wire.states import WorkerState as S
@@ -56,7 +57,7 @@ def release_surplus(builder: PlanBuilder, keep: float, why: Reason) -> None:
     supply = builder.supply()
     total, workers = supply.total, supply.keepable
     floor = workers_min(builder.observation)
-    cold = [worker for worker in builder if worker.state in (S.INACTIVE, S.CREATED)]
+    cold = [worker for worker in builder if worker.state in (S.INACTIVE, S.CREATED) and not is_held(worker)]
     if all(worker.loaded_once for worker in cold) and not _has_surplus(builder, cold, total, keep):
         return
     floors = _GroupFloors(builder, filter(_has_loaded_or_boots, builder))
@@ -220,4 +221,5 @@ def _has_floor(group: Workergroup) -> bool:
 
 
 def _has_loaded_or_boots(worker: Worker) -> bool:
-    return worker.state is not S.DESTROYING and (worker.loaded_once or is_booting(worker))
+    stays = worker.state is not S.DESTROYING and not is_held(worker)
+    return stays and (worker.loaded_once or is_booting(worker))

@@ -8,6 +8,7 @@ from policy.planning.placement import price_performance
 from policy.planning.plan_builder import PlanBuilder
 from policy.planning.recruit import recruit
 from policy.state.lifecycle import is_hot
+from policy.state.operator_actions import is_held
 from policy.state.worker import Goal, Worker
 from policy.wording import Reason, capacity, machine
 from stoker_wire.states import WorkerState as S
@@ -42,6 +43,7 @@ def _cancel_drains(builder: PlanBuilder, need: float, why: Reason, ids: set[int]
         if is_hot(worker)
         and worker.drain is not None
         and worker.drain.goal is Goal.STOP
+        and not is_held(worker)
         and worker.suspect_since is None
         and worker.workergroup_id in ids
         and builder.is_free(worker)
@@ -98,6 +100,8 @@ def _start_cold_workers(builder: PlanBuilder, need: float, why: Reason, ids: set
 
 def _is_soon_cold(builder: PlanBuilder, worker: Worker) -> bool:
     """Whether a worker can be started in a moment. A stop that takes longer does not count: the host may be offline."""
+    if is_held(worker):
+        return False
     if worker.state is S.STOPPING:
         return builder.now - worker.since < builder.tuning.stop_retry_seconds
     return worker.state is S.INACTIVE and worker.operation != ""
@@ -116,8 +120,11 @@ def start(builder: PlanBuilder, worker: Worker, why: Reason) -> bool:
 
 
 def can_start(builder: PlanBuilder, worker: Worker) -> bool:
-    """Whether a worker can be started now: no operation runs, and the pause after a given-up start is over."""
-    if not builder.is_free(worker):
+    """Whether a worker can be started now: no operation runs, and the pause after a given-up start is over.
+
+    A worker that an operator drained is not started.
+    """
+    if is_held(worker) or not builder.is_free(worker):
         return False
     again = worker.since + worker.starts_given_up * builder.tuning.start_retry_seconds
     if again > builder.now:

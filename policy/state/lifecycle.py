@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from policy.state.worker import Worker
+from stoker_wire.control import WorkerAction
 from stoker_wire.states import GPU_BILLED, STORAGE_UNBILLED
 from stoker_wire.states import WorkerState as S
 
@@ -269,6 +270,8 @@ def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:
     moved: dict[str, object] = {"address": ""} if to in _MAY_MOVE else {}
     if to in _ENDS_PROCESS:
         moved["process"] = worker.process.with_end(now)
+        if worker.asked is WorkerAction.REBOOT:
+            moved["asked"] = None  # its next process is the restarted one
     if worker.still_reporting and to is not S.DESTROYING:
         moved["still_reporting"] = False
     if worker.state is S.CREATED and to in _BOOTING:

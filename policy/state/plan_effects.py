@@ -13,6 +13,7 @@ from policy.state.plan import (
     Update,
 )
 from policy.state.worker import Worker
+from stoker_wire.control import WorkerAction
 from stoker_wire.states import WorkerState as S
 
 _ALLOWED = {
@@ -73,7 +74,9 @@ def apply_operation(worker: Worker, operation: Operation, now: float) -> Worker:
             left = counts_in_full(worker)
             return advance(worker, S.DESTROYING, now, operation="destroy", ran_at_release=left)
         case Reboot():
-            return advance(worker, S.REBOOTING, now, operation="reboot", reboots=worker.reboots + 1)
+            # An operator's reboot is no failure of the worker.
+            reboots = worker.reboots + (worker.asked is not WorkerAction.REBOOT)
+            return advance(worker, S.REBOOTING, now, operation="reboot", reboots=reboots)
         case Update():
             if worker.state in (S.INACTIVE, S.CREATED):
                 return worker.replace(operation="update")

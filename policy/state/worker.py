@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any, Self
 
 from policy.state.incarnation import Process
+from stoker_wire.control import WorkerAction
 from stoker_wire.states import GPU_BILLED, STORAGE_UNBILLED, WorkerState
 
 
@@ -16,6 +17,7 @@ class Goal(StrEnum):
     STOP = "stop"
     DESTROY = "destroy"
     UPDATE = "update"
+    REBOOT = "reboot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,8 @@ class Worker:
     loaded_once: bool = False
     """Whether it was ever ready. Only then is the model on its disk, so that it counts as cold when stopped."""
     drain: Drain | None = None
+    asked: WorkerAction | None = None
+    """What an operator asked of it and is not carried out yet; a drain stays here until the worker is resumed."""
     error: str = ""
     suspect_since: float | None = None
     """Since when clients or the engine report that it does not answer."""

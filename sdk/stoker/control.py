@@ -330,6 +330,13 @@ class Control:
         freed: list[int] = await self._update(endpoint_name, wire.UNBLOCK_HOSTS, [*machine_ids])
         return freed
 
+    async def change_worker(
+        self, endpoint_name: str, launch_id: str, action: wire.WorkerAction | str
+    ) -> None:
+        """Drain, resume, reboot or destroy one worker; a ready one is drained first."""
+        change = {"launch_id": launch_id, "action": str(action)}
+        await self._update(endpoint_name, wire.CHANGE_WORKER, change)
+
     async def delete(self, endpoint_name: str, *, wait_seconds: float | None = None) -> dict[str, Any] | None:
         """Delete an endpoint: every worker is destroyed.
 

@@ -4,6 +4,7 @@ import pytest
 
 from controller import config_events
 from policy.state.worker import Goal, HostFailure, MachineStats
+from stoker_wire.control import WorkerAction, WorkerChange
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.states import WorkerState as S
 from tests.controller.book import a_book, reasons
@@ -172,3 +173,20 @@ def test_a_rotated_key_leaves_the_key_before_valid_for_the_overlap():
         "endpoint key rotated, version 2; the key before is accepted for another 60 s",
         "endpoint key rotated, version 3",
     ]
+
+
+def test_an_operators_action_is_recorded_logged_and_a_plan_is_due():
+    book = a_book(worker("w1"))
+    drain = WorkerChange(launch_id="w1", action=WorkerAction.DRAIN)
+    assert config_events.change_worker(book, drain, NOW) == "an operator asked to drain a worker"
+    assert book.record.workers["w1"].asked is WorkerAction.DRAIN
+    (line,) = book.log.lines
+    assert (line.kind, line.subject, line.reason) == (
+        "config",
+        "w1",
+        "an operator asked to drain it while it was IDLE",
+    )
+    assert config_events.change_worker(book, drain, NOW) == "", "it is asked for already"
+    unknown = WorkerChange(launch_id="w9", action=WorkerAction.DRAIN)
+    assert config_events.change_worker(book, unknown, NOW) == "", "it went in the meantime"
+    assert len(book.log.lines) == 1

@@ -298,6 +298,7 @@ async def test_an_account_sees_and_uses_only_its_own_endpoints(alice: Console, b
         ("POST", "/get_endpoint_logs/", {"id": endpoint_id}),
         ("POST", "/get_autogroup_logs/", {"id": group_id}),
         ("POST", "/update_workers/", {"workergroup_id": group_id}),
+        ("POST", "/change_worker/", {"id": endpoint_id, "worker": 1, "action": "destroy"}),
         ("POST", "/route/", {"endpoint": "mine"}),
     ]:
         status, problem = await bob(method, path, sent)
@@ -355,6 +356,10 @@ async def test_workers_logs_status_and_costs_show_a_fleet_during_recruiting(alic
     decisions = await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/decisions/?tail=5")
     assert 1 <= len(decisions["decisions"]) <= 5
     assert "dollars_per_hour" in await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/costs/")
+    change = {"id": endpoint_id, "worker": row["launch_id"][:6], "action": "destroy"}
+    asked = await alice.good("POST", "/change_worker/", change)
+    assert asked == {"success": True, "launch_id": row["launch_id"], "action": "destroy"}
+    assert (await alice("POST", "/change_worker/", change | {"worker": "f" * 12}))[0] == 404
     updated = await alice.good("POST", "/update_workers/", {"workergroup_id": group_id})
     assert updated["success"] is True
     assert updated["workers_to_update"] >= 1
@@ -487,6 +492,9 @@ BAD_CALLS: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/get_endpoint_workers/", {"id": None}, 400, "id"),
     ("POST", "/get_endpoint_logs/", {"id": "{id}", "tail": -1}, 400, "tail"),
     ("POST", "/update_workers/", {"workergroup_id": "x"}, 400, "workergroup_id"),
+    ("POST", "/change_worker/", {"id": "{id}", "worker": 5, "action": "explode"}, 400, "drain, resume"),
+    ("POST", "/change_worker/", {"id": "{id}", "worker": 5, "action": "drain"}, 404, "no worker 5"),
+    ("POST", "/change_worker/", {"id": "{id}", "action": "drain"}, 404, "no worker None"),
     ("GET", "/no/such/path/", None, 404, "path"),
     ("PATCH", "/api/v0/endptjobs/", {}, 405, "method"),
 ]

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from policy.load.history import LoadHistory, fold
 from policy.planning.planner import plan
 from policy.state.observation import Observation
+from policy.state.operator_actions import GOALS
 from policy.state.plan import Destroy, StartDrain, Stop
 from policy.state.worker import Drain, Goal, HostFailure, KindRecord, MachineStats
 from policy.tuning import DEFAULT_TUNING
@@ -57,6 +58,7 @@ def workers(draw, name, state):
         reboots=draw(st.integers(0, 1)),
         starts_given_up=draw(st.integers(0, 1)),
         error="boom" if state is S.ERROR else "",
+        asked=draw(st.sampled_from([None, None, None, *GOALS])),
     )
     if state is S.ERROR and draw(st.booleans()):
         return made.replace(loaded_once=True, market_status="running")
@@ -307,6 +309,7 @@ def test_missing_engine_reports_never_reduce_capacity(observation):
         if each.state in (S.READY, S.INACTIVE)
         and each.workergroup_id in groups
         and each.drain is None
+        and each.asked is None
         and each.revision >= groups[each.workergroup_id]
     }
     for operation in plan(silent).operations:

@@ -1,11 +1,13 @@
 """Names, ids and inputs of an endpoint's workflow on Temporal, shared by controller and SDK."""
 
+from enum import StrEnum
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from stoker_wire.base import StrictModel, TolerantModel
 from stoker_wire.endpoint import EndpointConfig, EndpointName, EndpointPatch
+from stoker_wire.messages import LaunchId
 from stoker_wire.workergroup import Workergroup, check_workergroups
 
 WORKFLOW_TYPE = "EndpointWorkflow"
@@ -25,11 +27,12 @@ SET_WORKERGROUP = "set_workergroup"
 REMOVE_WORKERGROUP = "remove_workergroup"
 UPDATE_WORKERS = "update_workers"
 CANCEL_UPDATE = "cancel_update"
-"""An update, like the next four."""
+"""An update, like the next five."""
 ADVISE = "advise"
 ROTATE_KEY = "rotate_key"
 EDIT_KEYS = "edit_keys"
 UNBLOCK_HOSTS = "unblock_hosts"
+CHANGE_WORKER = "change_worker"
 DELETE = "delete"
 """A signal."""
 QUERY_STATUS = "status"
@@ -71,6 +74,26 @@ class Released(TolerantModel):
     """Instances that the marketplace still lists. The sweep continues to destroy them."""
     fault: str = ""
     """Why instances are left, or why the marketplace could not be read."""
+
+
+class WorkerAction(StrEnum):
+    """What an operator can ask of one worker."""
+
+    DRAIN = "drain"
+    """No new request. Once it is empty it is stopped, and it stays out of service until it is resumed."""
+    RESUME = "resume"
+    """Back in service: a drain or a release that has not ended yet is cancelled."""
+    REBOOT = "reboot"
+    """Drained, then restarted."""
+    DESTROY = "destroy"
+    """Drained, then released for good."""
+
+
+class WorkerChange(StrictModel):
+    """An action on one worker."""
+
+    launch_id: LaunchId
+    action: WorkerAction
 
 
 class Advise(StrictModel):

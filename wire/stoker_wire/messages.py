@@ -167,6 +167,8 @@ class Member(TolerantModel):
     """Error, shortened."""
     o: int = 0
     """1: it runs the official package. An engine without its launch's signing key cannot route to it."""
+    h: int = 0
+    """1: an operator drained it, and it stays out of service until it is resumed."""
     a: str = ""
     """Its address by the marketplace, `host:port,port…`; empty while unknown."""
 

@@ -11,11 +11,12 @@ import typer
 from stoker.cli.advise import advise
 from stoker.cli.context import Globals
 from stoker.cli.endpoints import app as endpoints
-from stoker.cli.inspect import costs, decisions, logs, workers
+from stoker.cli.inspect import costs, decisions, logs
 from stoker.cli.keys import app as keys
 from stoker.cli.machines.hosts import app as hosts
 from stoker.cli.machines.market import offers, templates
 from stoker.cli.machines.up import up
+from stoker.cli.machines.workers import app as workers
 from stoker.cli.numbers import StrictGroup
 from stoker.cli.overview.doctor import doctor
 from stoker.cli.overview.page import open_page
@@ -63,11 +64,12 @@ def options(
 for group, name in (
     (endpoints, "endpoints"),
     (workergroups, "workergroups"),
+    (workers, "workers"),
     (keys, "keys"),
     (templates, "templates"),
     (hosts, "hosts"),
 ):
     app.add_typer(group, name=name)
-for command in (status, top, watch, up, offers, workers, logs, decisions, costs, advise, request, doctor):
+for command in (status, top, watch, up, offers, logs, decisions, costs, advise, request, doctor):
     app.command(command.__name__)(command)
 app.command("open")(open_page)

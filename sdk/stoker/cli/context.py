@@ -47,6 +47,12 @@ class OutageNotice:
             print_notice(f"stoker: the engine does not answer ({reason}); trying for another {left:.0f} s")
 
 
+def one_of(endpoint: str | None, workergroup: int | None) -> None:
+    """Check that exactly one of both is given."""
+    if (endpoint is None) == (workergroup is None):
+        raise typer.BadParameter("give either ENDPOINT or --workergroup ID")
+
+
 @dataclass(frozen=True, slots=True)
 class Globals:
     """The options before the command."""

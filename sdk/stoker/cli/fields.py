@@ -107,7 +107,7 @@ def worker_counts(status: Mapping[str, Any]) -> str:
 def worker_state(worker: WorkerRecord) -> str:
     """The worker's state as an operator needs it: draining, suspect and busy are shown instead of idle."""
     extra = worker.model_extra or {}
-    notes = [name for name in ("draining", "suspect") if extra.get(name) is True]
+    notes = [name for name in ("draining", "held", "suspect") if extra.get(name) is True]
     if extra.get("update_pending") is True:
         notes.append("update pending")
     busy = worker.status == "idle" and (worker.reqs_working > 0 or load_in_flight(worker) > 0)

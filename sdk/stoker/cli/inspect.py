@@ -1,4 +1,4 @@
-"""`stoker workers`, `logs`, `decisions`, `costs`: an endpoint's workers, log, decisions and dollars."""
+"""`stoker logs`, `decisions`, `costs`: an endpoint's log, decisions and dollars."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from stoker.cli.context import (
     AsJson,
     EndpointArgument,
     WorkergroupOption,
+    one_of,
     run,
 )
-from stoker.cli.fields import DECISION_COLUMNS, WORKER_COLUMNS, decision_rows, describe, mapping, worker_rows
+from stoker.cli.fields import DECISION_COLUMNS, decision_rows, describe, mapping
 from stoker.cli.output import (
     console,
     format_time,
@@ -28,36 +29,10 @@ from stoker.cli.output import (
     print_table,
 )
 from stoker.client import Serverless
-from stoker.management.records import Logs, WorkerRecord
+from stoker.management.records import Logs
 
 FOLLOW_SECONDS = 2.0
 """Interval of --follow. Doubled: half the calls of the marketplace, and lines that appear later."""
-
-
-def _one_of(endpoint: str | None, workergroup: int | None) -> None:
-    if (endpoint is None) == (workergroup is None):
-        raise typer.BadParameter("give either ENDPOINT or --workergroup ID")
-
-
-def workers(
-    context: typer.Context,
-    endpoint: Annotated[str | None, typer.Argument(help=ENDPOINT_HELP)] = None,
-    workergroup: WorkergroupOption = None,
-    as_json: AsJson = False,
-) -> None:
-    """The workers of an endpoint, or of a workergroup."""
-    _one_of(endpoint, workergroup)
-
-    async def work(client: Serverless) -> list[WorkerRecord]:
-        if workergroup is not None:
-            return await client.workergroups.workers(workergroup)
-        return await client.endpoints.workers(endpoint or "")
-
-    records = run(context, work)
-    if as_json:
-        print_json([record.as_json() for record in records])
-    else:
-        print_table(WORKER_COLUMNS, worker_rows(records), empty="no workers")
 
 
 def logs(
@@ -76,7 +51,7 @@ def logs(
     as_json: AsJson = False,
 ) -> None:
     """The decision log of an endpoint or workergroup; with --worker, the log of a machine, also after its end."""
-    _one_of(endpoint, workergroup)
+    one_of(endpoint, workergroup)
     if worker is not None or follow:
         if endpoint is None or worker is None:
             raise typer.BadParameter("--worker needs ENDPOINT, and --follow needs --worker")

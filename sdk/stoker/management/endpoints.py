@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from stoker.errors import EndpointNotFound, Invalid, MalformedAnswer
 from stoker.management.console_api import ConsoleApi, endpoint_candidates, read_rows, rows_of
 from stoker.management.records import EndpointRecord, Logs, WorkerRecord
-from stoker_wire.control import Advise
+from stoker_wire.control import Advise, WorkerAction
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.problem import describe
 
@@ -124,6 +124,24 @@ class Endpoints(ConsoleApi):
         """
         body = {"id": await self._id(endpoint), "worker": worker, "tail": tail}
         answer = await self._call("POST", "/get_worker_logs/", body, what=str(worker))
+        return answer if isinstance(answer, dict) else {}
+
+    async def change_worker(
+        self, endpoint: str | int, worker: str | int, action: WorkerAction | str
+    ) -> dict[str, Any]:
+        """Drain, resume, reboot or destroy one worker; a ready one is drained first, so no request is lost.
+
+        A drained worker stays out of service until it is resumed.
+
+        Args:
+            worker: the id of its instance, or its launch id.
+
+        Raises:
+            NotFound: the endpoint has no such worker.
+            Invalid: the action is not possible in the worker's state.
+        """
+        body = {"id": await self._id(endpoint), "worker": worker, "action": str(action)}
+        answer = await self._call("POST", "/change_worker/", body, what=str(worker))
         return answer if isinstance(answer, dict) else {}
 
     async def status(self, endpoint: str | int) -> dict[str, Any]:

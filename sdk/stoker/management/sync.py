@@ -13,6 +13,7 @@ from stoker.management.keys import Keys
 from stoker.management.marketplace import FoundOffers, Marketplace, TemplateRows
 from stoker.management.records import EndpointRecord, KeyRecord, Logs, TemplateRecord, WorkergroupRecord
 from stoker.management.workergroups import Workergroups
+from stoker_wire.control import WorkerAction
 from stoker_wire.endpoint import EndpointConfig
 
 
@@ -60,6 +61,12 @@ class SyncEndpoints:
     def worker_log(self, endpoint: str | int, worker: str | int, *, tail: int = 200) -> dict[str, Any]:
         """The last lines of a worker's machine."""
         return self._loop.run(self._endpoints.worker_log(endpoint, worker, tail=tail))
+
+    def change_worker(
+        self, endpoint: str | int, worker: str | int, action: WorkerAction | str
+    ) -> dict[str, Any]:
+        """Drain, resume, reboot or destroy one worker."""
+        return self._loop.run(self._endpoints.change_worker(endpoint, worker, action))
 
     def status(self, endpoint: str | int) -> dict[str, Any]:
         """Load against capacity, the queue, the workers, and why requests wait."""

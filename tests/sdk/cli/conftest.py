@@ -39,6 +39,9 @@ def peers(threaded_peers: Peers) -> Peers:
         ("POST", "/api/v0/workergroups/"): json_reply({"success": True, "id": 5}),
         ("PUT", "/api/v0/workergroups/5/"): ok,
         ("DELETE", "/api/v0/workergroups/5/"): ok,
+        ("POST", "/change_worker/"): json_reply(
+            {"success": True, "launch_id": "0a1b2c3d4e5f", "action": "drain"}
+        ),
         ("POST", "/update_workers/"): json_reply({"success": True, "workers_to_update": 2}),
     }
     return threaded_peers

@@ -32,6 +32,21 @@ def test_endpoints_are_listed_without_their_keys(peers, stoker):
     )
 
 
+@pytest.mark.parametrize("action", ["drain", "resume", "reboot", "destroy"])
+def test_a_worker_is_drained_resumed_rebooted_and_destroyed(peers, stoker, action):
+    shown = stoker("workers", action, "llm", "0a1b", *(["--yes"] if action == "destroy" else []))
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.startswith("worker 0a1b2c3d4e5f: ")
+    assert sent(peers, "POST", "/change_worker/") == [{"id": 7, "worker": "0a1b", "action": action}]
+
+
+def test_a_worker_is_destroyed_only_after_a_confirmation(peers, stoker):
+    refused = stoker("workers", "destroy", "llm", "41", stdin="n\n")
+    assert refused.exit_code == 1
+    assert "Destroy worker 41 of endpoint llm?" in refused.stderr
+    assert sent(peers, "POST", "/change_worker/") == []
+
+
 def test_an_empty_list_names_the_command_that_creates_an_endpoint(peers, stoker):
     peers.records.clear()
     shown = stoker("endpoints", "list")

@@ -1,0 +1,122 @@
+"""`stoker workers`: an endpoint's workers, and what an operator does with one of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from stoker.cli.context import (
+    ENDPOINT_HELP,
+    AsJson,
+    EndpointArgument,
+    WorkergroupOption,
+    one_of,
+    run,
+)
+from stoker.cli.fields import WORKER_COLUMNS, worker_rows
+from stoker.cli.numbers import StrictGroup
+from stoker.cli.output import print_json, print_line, print_table
+from stoker.client import Serverless
+from stoker.management.records import WorkerRecord
+from stoker_wire.control import WorkerAction
+
+_LIST = "list"
+
+
+class _WorkersGroup(StrictGroup):
+    """`stoker workers llm` stands for `stoker workers list llm`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = [_LIST, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_WorkersGroup,
+    help="The workers of an endpoint: `stoker workers ENDPOINT` lists them; the commands act on one.",
+)
+WorkerArgument = Annotated[
+    str,
+    typer.Argument(metavar="WORKER", help="Its instance id, or its launch id or the beginning of it."),
+]
+
+
+@app.command(_LIST)
+def list_workers(
+    context: typer.Context,
+    endpoint: Annotated[str | None, typer.Argument(help=ENDPOINT_HELP)] = None,
+    workergroup: WorkergroupOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """The workers of an endpoint, or of a workergroup."""
+    one_of(endpoint, workergroup)
+
+    async def work(client: Serverless) -> list[WorkerRecord]:
+        if workergroup is not None:
+            return await client.workergroups.workers(workergroup)
+        return await client.endpoints.workers(endpoint or "")
+
+    records = run(context, work)
+    if as_json:
+        print_json([record.as_json() for record in records])
+    else:
+        print_table(WORKER_COLUMNS, worker_rows(records), empty="no workers")
+
+
+@app.command()
+def drain(
+    context: typer.Context, endpoint: EndpointArgument, worker: WorkerArgument, as_json: AsJson = False
+) -> None:
+    """Take a worker out of service: no new request, then it is stopped with its disk, until it is resumed."""
+    _change(context, endpoint, worker, WorkerAction.DRAIN, as_json)
+
+
+@app.command()
+def resume(
+    context: typer.Context, endpoint: EndpointArgument, worker: WorkerArgument, as_json: AsJson = False
+) -> None:
+    """Put a drained worker back in service, or cancel what has not been carried out yet."""
+    _change(context, endpoint, worker, WorkerAction.RESUME, as_json)
+
+
+@app.command()
+def reboot(
+    context: typer.Context, endpoint: EndpointArgument, worker: WorkerArgument, as_json: AsJson = False
+) -> None:
+    """Restart the container of a worker that is ready or failed. A ready one is drained first."""
+    _change(context, endpoint, worker, WorkerAction.REBOOT, as_json)
+
+
+@app.command()
+def destroy(
+    context: typer.Context,
+    endpoint: EndpointArgument,
+    worker: WorkerArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Release a worker's machine with its disk. A ready worker is drained first; another may be rented for it."""
+    if not yes:
+        typer.confirm(f"Destroy worker {worker} of endpoint {endpoint}?", abort=True, err=True)
+    _change(context, endpoint, worker, WorkerAction.DESTROY, as_json)
+
+
+_DONE = {
+    WorkerAction.DRAIN: "gets no new request, and is stopped once it is empty; stoker workers resume ends that",
+    WorkerAction.RESUME: "is back in service",
+    WorkerAction.REBOOT: "is rebooted once it is empty",
+    WorkerAction.DESTROY: "is destroyed once it is empty",
+}
+
+
+def _change(context: typer.Context, endpoint: str, worker: str, action: WorkerAction, as_json: bool) -> None:
+    async def work(client: Serverless) -> dict[str, Any]:
+        return await client.endpoints.change_worker(endpoint, worker, action)
+
+    done = run(context, work)
+    if as_json:
+        print_json(done)
+    else:
+        print_line(f"worker {done.get('launch_id') or worker}: {_DONE[action]}")
