@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from aiohttp import web
 from temporalio.client import Client
@@ -20,29 +21,49 @@ from engine.api.web_pages import WebPages
 from engine.api.worker_api import WorkerApi
 from engine.console import add_console
 from engine.engine import Engine
+from engine.http.front import Front, http_limits
 from engine.openapi.document import OpenApiApi
 from engine.proxy.errors import JOBS
 from engine.proxy.errors import PREFIX as OPENAI
 from engine.proxy.tunnel import close_after_handshake, is_sound_handshake
 from engine.settings import EngineSettings
 from engine.tls.certificate_authority import CertificateApi, worker_trust
+from stoker_wire.http1.server import HttpServer
 from stoker_wire.security.cross_origin import host_names
-from webserver.connections import ConnectionLimiter, listen
+from webserver.aiohttp_bridge import AiohttpBridge
+from webserver.connections import connections_possible
 from webserver.request_checks import (
     LARGEST_BODY_BYTES,
     TAKES_WEBSOCKET,
     reject_ambiguous_requests,
     reject_cross_origin,
 )
-from webserver.routes import routes_of
-
-ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
+from webserver.routes import not_served_here, routes_of
 
 _SHUTDOWN_SECONDS = 5.0
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The engine, and what its server needs of it."""
+
+    engine: Engine
+    app: web.Application
+    """Starts and stops the engine, and holds the calls that are not on the hot path."""
+    route_api: RouteApi
+    openai_api: OpenAIApi
+    job_api: JobApi
+    pages: WebPages
+    names: frozenset[str]
+
+
 def create_app(settings: EngineSettings, temporal_client: Client) -> web.Application:
-    """The engine as an application; it starts and stops with the application.
+    """The engine's calls as an application."""
+    return create_parts(settings, temporal_client).app
+
+
+def create_parts(settings: EngineSettings, temporal_client: Client) -> Parts:
+    """The engine, not started.
 
     The client must use `workflows.hosting.converter.data_converter`.
     """
@@ -50,6 +71,7 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     route_api = RouteApi(engine)
     trusted = settings.worker_ssl_context or worker_trust(settings.ca_key_pem)
     openai_api = OpenAIApi(engine, route_api, trusted)
+    job_api = JobApi(engine, route_api, openai_api)
     pages = WebPages(engine)
     names = host_names(settings.public_url, settings.host, *settings.allowed_hosts)
     app = web.Application(
@@ -60,11 +82,9 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
         ],
         client_max_size=settings.limits.body_bytes_max,
     )
-    app[ENGINE] = engine
     app[LARGEST_BODY_BYTES] = max(settings.limits.body_bytes_max, settings.limits.openai_body_bytes_max)
     app[BODY_SECONDS] = settings.limits.body_seconds_max
     for api in (
-        route_api,
         WorkerApi(engine),
         BootstrapApi(engine),
         HealthApi(engine),
@@ -72,10 +92,11 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
         OpenApiApi(),
         ModelsApi(engine, route_api, openai_api),
         openai_api,
-        JobApi(engine, route_api, openai_api),
+        job_api,
         CertificateApi(engine),
     ):
         app.add_routes(routes_of(api))
+    app.add_routes(routes_of(route_api, not_served_here))
     app[TAKES_WEBSOCKET] = _takes_websocket
     app.on_response_prepare.append(pages.add_cors)
     app.on_response_prepare.append(close_after_handshake)
@@ -87,14 +108,8 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
             yield
         await engine.close()
 
-    async def end_held_calls(_: web.Application) -> None:
-        engine.stop_holding()
-        for tunnel in list(openai_api.tunnels):
-            tunnel.close()
-
     app.cleanup_ctx.append(run_engine)
-    app.on_shutdown.append(end_held_calls)
-    return app
+    return Parts(engine, app, route_api, openai_api, job_api, pages, names)
 
 
 def _takes_websocket(request: web.Request) -> bool:
@@ -104,19 +119,11 @@ def _takes_websocket(request: web.Request) -> bool:
 class Server:
     """A running engine with its listening socket."""
 
-    def __init__(
-        self,
-        runner: web.AppRunner,
-        sockets: asyncio.Server,
-        limiter: ConnectionLimiter,
-        engine: Engine,
-        url: str,
-        port: int,
-    ) -> None:
+    def __init__(self, runner: web.AppRunner, http: HttpServer, parts: Parts, url: str, port: int) -> None:
         self._runner = runner
-        self._sockets = sockets
-        self.limiter = limiter
-        self.engine = engine
+        self._parts = parts
+        self.http = http
+        self.engine = parts.engine
         self.url = url
         self.port = port
 
@@ -125,10 +132,13 @@ class Server:
 
     async def close(self) -> None:
         """End held calls, finish running requests, stop."""
-        self._sockets.close()
+        self.http.stop_listening()
         self.engine.stop_holding()
+        for tunnel in list(self._parts.openai_api.tunnels):
+            tunnel.close()
+        await self.http.drain(_SHUTDOWN_SECONDS)
+        await self.http.close(0)
         await self._runner.cleanup()
-        self.limiter.close()
 
 
 async def start_server(settings: EngineSettings, temporal_client: Client) -> Server:
@@ -137,23 +147,31 @@ async def start_server(settings: EngineSettings, temporal_client: Client) -> Ser
     Raises:
         OSError: the address is in use or does not belong to this machine.
     """
-    app = create_app(settings, temporal_client)
-    runner = web.AppRunner(
-        app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_SECONDS
-    )
+    parts = create_parts(settings, temporal_client)
+    runner = web.AppRunner(parts.app, access_log=None)
     await runner.setup()
+    assert runner.server is not None, "set by setup()"
+    front = Front(
+        parts.engine,
+        route_api=parts.route_api,
+        job_api=parts.job_api,
+        pages=parts.pages,
+        names=parts.names,
+        others=AiohttpBridge(runner.server),
+    )
+    http = HttpServer(
+        front,
+        http_limits(settings.limits),
+        budget_of=front.budget_of,
+        describe=front.describe,
+        connections_max=connections_possible(settings.limits.connections),
+    )
     try:
-        sockets, limiter = await listen(
-            runner,
-            settings.host,
-            settings.port,
-            limits=settings.limits.connections,
-        )
+        port = await http.listen(settings.host, settings.port)
     except BaseException:
         await runner.cleanup()
         raise
-    port = int(sockets.sockets[0].getsockname()[1])
-    return Server(runner, sockets, limiter, app[ENGINE], f"http://{_reachable(settings.host)}:{port}", port)
+    return Server(runner, http, parts, f"http://{_reachable(settings.host)}:{port}", port)
 
 
 def _reachable(host: str) -> str:

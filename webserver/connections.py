@@ -160,18 +160,12 @@ class ConnectionLimiter:
 
     def __init__(self, server: web.Server, limits: ConnectionLimits) -> None:
         self.limits = limits
-        self.connections_max = min(limits.connections_max, max(16, open_files_max() - RESERVED_FILES))
+        self.connections_max = connections_possible(limits)
         self.idle: OrderedDict[LimitedConnection, None] = OrderedDict()
         """Idle connections, the longest idle first."""
         self._server = server
         self._open: set[LimitedConnection] = set()
         self._timer: asyncio.TimerHandle | None = None
-        if self.connections_max < limits.connections_max:
-            log.warning(
-                "connections_limited_by_open_files",
-                connections_max=self.connections_max,
-                configured=limits.connections_max,
-            )
 
     def __repr__(self) -> str:
         return f"<ConnectionLimiter {len(self._open)} of {self.connections_max} connections, {len(self.idle)} idle>"
@@ -215,6 +209,16 @@ class ConnectionLimiter:
             reason = "the head of the request arrived too slowly; send it at once"
             connection.evict(Problem(408, "request_timeout", reason))
         self.start()
+
+
+def connections_possible(limits: ConnectionLimits) -> int:
+    """The limit of connections, or the number that the limit of open files allows."""
+    possible = min(limits.connections_max, max(16, open_files_max() - RESERVED_FILES))
+    if possible < limits.connections_max:
+        log.warning(
+            "connections_limited_by_open_files", connections_max=possible, configured=limits.connections_max
+        )
+    return possible
 
 
 async def listen(

@@ -103,7 +103,7 @@ class JobApi:
         """Pass a call of a job to its worker; without a path, read or end the job."""
         if is_preflight(request):
             return preflight_answer(request)
-        endpoint, worker = self._job_of(request)
+        endpoint, worker = self.find(request.match_info["endpoint"], request.match_info["ticket"])
         rest = request.rel_url.raw_path[len(JOBS) :].partition("/")[2]
         query = request.rel_url.raw_query_string
         url = worker.route_url + _AT_WORKER + rest + (f"?{query}" if query else "")
@@ -139,22 +139,21 @@ class JobApi:
         except WorkerFailed as fault:
             raise _problem_of(fault) from None
 
-    def _job_of(self, request: web.Request) -> tuple[Endpoint, KnownWorker]:
-        """The endpoint and the worker of the ticket in the path.
+    def find(self, name: str, ticket: str) -> tuple[Endpoint, KnownWorker]:
+        """The endpoint of this name and the worker of the ticket.
 
         Raises:
             Problem: 401, not a ticket of this endpoint; 410, its worker is gone.
         """
-        text = request.match_info["ticket"]
-        endpoint = self._engine.directory.named(request.match_info["endpoint"])
-        launch_id = _launch_of(text)
+        endpoint = self._engine.directory.named(name)
+        launch_id = _launch_of(ticket)
         if endpoint is None or not launch_id:
             raise _FORGED
         worker = endpoint.workers.get(launch_id)
         if worker is None or not worker.route_url:
             raise _GONE
         issuer = self._engine.ticket_issuer
-        if issuer.ticket_of(text, endpoint_id=endpoint.id, launch_id=launch_id) is None:
+        if issuer.ticket_of(ticket, endpoint_id=endpoint.id, launch_id=launch_id) is None:
             raise _FORGED
         return endpoint, worker
 

@@ -8,21 +8,28 @@ import hmac
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote_plus
 
 from aiohttp import web
 
 from stoker_wire.http.websocket import KEY_PROTOCOLS, split_protocols
+from stoker_wire.http1.request import Request
 from stoker_wire.problem import Problem
 
 _KEY_FIELDS = ("x-api-key", "api-key")
 """Where clients of Anthropic's and Azure's APIs put the key."""
 
 
-def presented(request: web.Request, body_key: object = None) -> Iterator[str]:
+def presented(request: web.Request | Request, body_key: object = None) -> Iterator[str]:
     """The keys of a call in the order of precedence: header, query, body.
 
     A page in a browser can set no header fields on a WebSocket, so its key may be among the offered subprotocols.
     """
+    if isinstance(request, Request):
+        yield from _in_head(request)
+        if isinstance(body_key, str):
+            yield body_key
+        return
     header = request.headers.get("Authorization", "")
     scheme, _, key = header.partition(" ")
     if key and scheme.lower() == "bearer":
@@ -36,6 +43,34 @@ def presented(request: web.Request, body_key: object = None) -> Iterator[str]:
         yield request.query.get("api_key", "")
     if isinstance(body_key, str):
         yield body_key
+
+
+def _in_head(request: Request) -> Iterator[str]:
+    fields = request.headers
+    for name, value in fields:
+        if name == b"authorization":
+            scheme, _, key = text(value).partition(" ")
+            if key and scheme.lower() == "bearer":
+                yield key.strip()
+    for wanted in (b"x-api-key", b"api-key"):
+        for name, value in fields:
+            if name == wanted:
+                yield text(value).strip()
+                break
+    for name, value in fields:
+        if name == b"sec-websocket-protocol":
+            yield split_protocols((text(value),), *KEY_PROTOCOLS)[1]
+    if b"api_key=" in request.query:
+        for part in text(request.query).split("&"):
+            name_in_query, _, key = part.partition("=")
+            if unquote_plus(name_in_query) == "api_key":
+                yield unquote_plus(key)
+                break
+
+
+def text(value: bytes) -> str:
+    """A header field's value as aiohttp reads it."""
+    return value.decode("utf-8", "surrogateescape")
 
 
 def unauthorised() -> Problem:

@@ -42,8 +42,6 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     """Convert whatever a handler raises to a problem."""
     try:
         return await handler(request)
-    except Problem as problem:
-        return problem_answer(request, problem)
     except web.HTTPException as fault:
         if fault.status < 400:
             raise
@@ -52,56 +50,44 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             sentence = "the base address of the OpenAI API is /openai/<name of the endpoint>/v1"
         headers = {"Allow": fault.headers["Allow"]} if "Allow" in fault.headers else None
         return problem_answer(request, Problem(fault.status, code, sentence, headers=headers))
-    except RPCError as fault:
-        return problem_answer(request, of_rpc(fault))
-    except WorkflowUpdateFailedError as fault:
-        return problem_answer(request, of_update(fault))
-    except (WorkflowQueryFailedError, WorkflowQueryRejectedError) as fault:
-        log.error("query_failed", path=logged_path(request.path), error=type(fault).__name__)
-        return problem_answer(
-            request,
-            Problem(
-                502, "query_failed", "the endpoint's workflow could not answer; see its page in Temporal"
-            ),
-        )
-    except (TimeoutError, RPCTimeoutOrCancelledError):  # Temporal's client raises these on a timeout
-        sentence = (
-            "Temporal or its worker did not answer in time; the change may still happen, "
-            "so check before you repeat it"
-        )
-        return problem_answer(
-            request, Problem(503, "temporal_timeout", sentence, headers={"Retry-After": "2"})
-        )
-    except (ConnectionError, web.RequestPayloadError):
-        return problem_answer(
-            request, Problem(400, "bad_request", "the connection was closed before the request was complete")
-        )
-    except RuntimeError as fault:
-        return _runtime_fault(request, fault)
     except Exception as fault:  # noqa: BLE001 - the last resort: log the bug and answer 500
-        return _internal_error(request, fault)
+        return problem_answer(request, problem_of(fault, request.path))
 
 
-def _runtime_fault(request: web.Request, fault: RuntimeError) -> web.Response:
-    """aiohttp and temporalio raise RuntimeError for disconnected clients and failed connections."""
-    if str(fault) == "Connection closed.":  # aiohttp: the client disconnected before its body was read
-        return problem_answer(
-            request, Problem(400, "bad_request", "the connection was closed before the request was complete")
-        )
-    if str(fault).startswith("Failed client connect"):
-        message = "Temporal cannot be reached now; try again"
-        return problem_answer(
-            request, Problem(503, "temporal_unavailable", message, headers={"Retry-After": "2"})
-        )
-    return _internal_error(request, fault)
+def problem_of(fault: Exception, path: str) -> Problem:
+    """The problem for what a handler of this path raised."""
+    match fault:
+        case Problem():
+            return fault
+        case RPCError():
+            return of_rpc(fault)
+        case WorkflowUpdateFailedError():
+            return of_update(fault)
+        case WorkflowQueryFailedError() | WorkflowQueryRejectedError():
+            log.error("query_failed", path=logged_path(path), error=type(fault).__name__)
+            sentence = "the endpoint's workflow could not answer; see its page in Temporal"
+            return Problem(502, "query_failed", sentence)
+        case TimeoutError() | RPCTimeoutOrCancelledError():  # Temporal's client raises these on a timeout
+            sentence = (
+                "Temporal or its worker did not answer in time; the change may still happen, "
+                "so check before you repeat it"
+            )
+            return Problem(503, "temporal_timeout", sentence, headers={"Retry-After": "2"})
+        case ConnectionError() | web.RequestPayloadError():
+            return _incomplete()
+        case RuntimeError() if str(fault) == "Connection closed.":  # aiohttp: before the body was read
+            return _incomplete()
+        case RuntimeError() if str(fault).startswith("Failed client connect"):  # temporalio
+            message = "Temporal cannot be reached now; try again"
+            return Problem(503, "temporal_unavailable", message, headers={"Retry-After": "2"})
+        case _:
+            where = _where(fault)
+            log.error("handler_failed", path=logged_path(path), error=type(fault).__name__, where=where)
+            return Problem(500, "internal_error", f"internal error in {where}; see the engine's log")
 
 
-def _internal_error(request: web.Request, fault: Exception) -> web.Response:
-    where = _where(fault)
-    log.error("handler_failed", path=logged_path(request.path), error=type(fault).__name__, where=where)
-    return problem_answer(
-        request, Problem(500, "internal_error", f"internal error in {where}; see the engine's log")
-    )
+def _incomplete() -> Problem:
+    return Problem(400, "bad_request", "the connection was closed before the request was complete")
 
 
 def of_rpc(fault: RPCError) -> Problem:

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
 from aiohttp import web
 
 from engine.api.keys import presented, unauthorised
-from engine.api.parsing import FastRouteRequest, answer, parse_route, read_body
+from engine.api.parsing import FastRouteRequest, parse_route
 from engine.engine import Engine, draw_index
+from engine.http.calls import respond_later
 from engine.openapi.declarations import CLIENT, ok
 from engine.routing.client_keys import ClientKeyAccount
 from engine.routing.endpoint import Endpoint
@@ -20,12 +22,16 @@ from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.wait_reasons import why_waiting
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS
 from stoker_wire.http.openapi import handles
+from stoker_wire.http1.request import Request
+from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.parsing.numbers import read_whole
 from stoker_wire.problem import Problem
 from stoker_wire.route import Route, RouteRequest, Waiting
 from stoker_wire.security.token import client_key_endpoint, endpoint_key_matches
 
 RouteAsked = FastRouteRequest | RouteRequest
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Access(NamedTuple):
@@ -50,18 +56,35 @@ class RouteApi:
         replies=ok(Route | Waiting, "A worker and a ticket for it, or why the request waits"),
         refuses=(400, 401, 404, 408, 413, 422, 429),
     )
-    async def handle(self, request: web.Request) -> web.Response:
+    def handle(self, request: Request, cycle: ResponseCycle) -> None:
         """Route a request: a worker and a ticket, or the reason to wait."""
-        asked = parse_route(await read_body(request))
+        asked = parse_route(request.body)
         endpoint = self._engine.directory.named(asked.endpoint)
         access = None if endpoint is None else self.access(request, endpoint, asked.api_key)
         if access is None:
-            access = await self.locate(request, asked.endpoint, asked.api_key)
-            if access is None:
-                return answer(_starting_answer(asked))
+            respond_later(cycle, self._locate_and_route(request, asked))
+            return
+        queued = self._place(access, asked)
+        if queued.worker is not None:
+            cycle.respond(200, _encode(self._route_answer(access.endpoint, queued)))
+        else:
+            respond_later(cycle, self._finish(access.endpoint, queued, access.account))
+
+    async def _locate_and_route(self, request: Request, asked: RouteAsked) -> dict[str, Any]:
+        access = await self.locate(request, asked.endpoint, asked.api_key)
+        if access is None:
+            return _starting_answer(asked)
+        return await self._finish(access.endpoint, self._place(access, asked), access.account)
+
+    def _place(self, access: Access, asked: RouteAsked) -> QueuedRequest:
+        """Check the limits of the call's key, and assign or queue the request.
+
+        Raises:
+            Problem: as `route`.
+        """
         if access.account is not None:
             self._engine.dispatcher.admit(access.endpoint, access.account, asked, time.time())
-        return answer(await self.route(access.endpoint, asked, account=access.account))
+        return self._dispatch(access.endpoint, asked, access.account)
 
     async def route(
         self,
@@ -81,17 +104,27 @@ class RouteApi:
             Problem: 401, the key was revoked meanwhile; 404, the endpoint is being deleted; 422, workers broke with this
                 request.
         """
+        queued = self._dispatch(endpoint, asked, account)
+        if placed is not None:
+            placed(queued)
+        return await self._finish(endpoint, queued, account)
+
+    def _dispatch(
+        self, endpoint: Endpoint, asked: RouteAsked, account: ClientKeyAccount | None
+    ) -> QueuedRequest:
         if endpoint.deleting or endpoint.gone:
             raise _deleted(endpoint)
         if account is not None and account.revoked:
             raise unauthorised()
+        return self._engine.dispatcher.route(endpoint, asked, time.time(), account)
+
+    async def _finish(
+        self, endpoint: Endpoint, queued: QueuedRequest, account: ClientKeyAccount | None
+    ) -> dict[str, Any]:
+        """Hold the call if the request has no worker, and answer it."""
         engine = self._engine
-        now = time.time()
-        queued = engine.dispatcher.route(endpoint, asked, now, account)
-        if placed is not None:
-            placed(queued)
         _check_refusal(queued)
-        if queued.worker is None and not await self._hold(endpoint, queued, now):
+        if queued.worker is None and not await self._hold(endpoint, queued, time.time()):
             if endpoint.gone or endpoint.deleting:
                 raise _deleted(endpoint)
             _check_refusal(queued)
@@ -101,7 +134,7 @@ class RouteApi:
             return waiting_answer(endpoint, queued, time.time(), stopping=engine.stopping)
         return self._route_answer(endpoint, queued)
 
-    def access(self, request: web.Request, endpoint: Endpoint, body_key: str) -> Access | None:
+    def access(self, request: web.Request | Request, endpoint: Endpoint, body_key: str) -> Access | None:
         """The access that the call has: that of the first of its keys that is valid for this endpoint."""
         for key in presented(request, body_key):
             if endpoint.accepts_key(key, time.time()):
@@ -181,7 +214,7 @@ class RouteApi:
             "worker_id": worker.instance_id,
         }
 
-    async def locate(self, request: web.Request, name: str, body_key: str = "") -> Access | None:
+    async def locate(self, request: web.Request | Request, name: str, body_key: str = "") -> Access | None:
         """The endpoint of this name, if one of the call's keys gives access; None: Temporal does not answer.
 
         Unknown names are looked up in Temporal, because the state may be a second old, but only for callers with a key.
@@ -190,7 +223,7 @@ class RouteApi:
             Problem: 401 or 404.
         """
         engine = self._engine
-        if not self._known_key(request, body_key):
+        if not self.is_known(request, body_key):
             if not engine.endpoint_watcher.has_read_all and _has_client_key(request, body_key):
                 return None
             raise unauthorised()
@@ -211,7 +244,14 @@ class RouteApi:
         )
         raise Problem(404, "no_such_endpoint", message)
 
-    def _known_key(self, request: web.Request, body_key: str) -> bool:
+    def may_have_access(self, request: Request, name: str) -> bool:
+        """Whether the call may turn out to have access to the endpoint of this name, once Temporal was asked."""
+        endpoint = self._engine.directory.named(name)
+        if endpoint is not None and self.access(request, endpoint, "") is not None:
+            return True
+        return not self._engine.endpoint_watcher.has_read_all or self.is_known(request)
+
+    def is_known(self, request: web.Request | Request, body_key: str = "") -> bool:
         """Whether the call has any key of this deployment. Other callers learn nothing about endpoint names."""
         engine = self._engine
         for key in presented(request, body_key):
@@ -235,7 +275,7 @@ class RouteApi:
         return False
 
 
-def _has_client_key(request: web.Request, body_key: str) -> bool:
+def _has_client_key(request: web.Request | Request, body_key: str) -> bool:
     return any(client_key_endpoint(key) is not None for key in presented(request, body_key))
 
 

@@ -4,6 +4,8 @@ from aiohttp import web
 
 from engine.engine import Engine
 from engine.proxy.errors import JOBS, PREFIX
+from stoker_wire.http1.messages import Header
+from stoker_wire.http1.request import Request
 
 _OPEN_TO_PAGES = (PREFIX, JOBS)
 _PREFLIGHT_SECONDS = "600"
@@ -19,16 +21,30 @@ class WebPages:
     def allows(self, request: web.Request) -> bool:
         """Whether the request comes from a web page that the endpoint's `allowed_origins` name."""
         origin = request.headers.get("Origin")
-        prefix = next((each for each in _OPEN_TO_PAGES if request.path.startswith(each)), None)
-        if origin is None or prefix is None:
-            return False
-        endpoint = self._engine.directory.named(request.path[len(prefix) :].partition("/")[0])
-        # Browsers write an origin in lower case.
-        allowed = () if endpoint is None else map(str.lower, endpoint.config.allowed_origins)
-        if not {origin.lower(), "*"} & set(allowed):
+        if origin is None or not self._allows(request.path, origin):
             return False
         request[_CORS_ORIGIN] = origin
         return True
+
+    def _allows(self, path: str, origin: str) -> bool:
+        prefix = next((each for each in _OPEN_TO_PAGES if path.startswith(each)), None)
+        if prefix is None:
+            return False
+        endpoint = self._engine.directory.named(path[len(prefix) :].partition("/")[0])
+        # Browsers write an origin in lower case.
+        allowed = () if endpoint is None else map(str.lower, endpoint.config.allowed_origins)
+        return bool({origin.lower(), "*"} & set(allowed))
+
+    def cors_fields(self, request: Request) -> tuple[Header, ...]:
+        """The header fields that let the page read the answer."""
+        path = request.path.decode("utf-8", "replace")
+        if not path.startswith(_OPEN_TO_PAGES):
+            return ()
+        vary = (b"vary", b"Origin")
+        origin = request.header(b"origin")
+        if origin is None or not self._allows(path, origin.decode("latin-1")):
+            return (vary,)
+        return vary, (b"access-control-allow-origin", origin), (b"access-control-expose-headers", b"*")
 
     @staticmethod
     async def add_cors(request: web.Request, response: web.StreamResponse) -> None:

@@ -146,8 +146,8 @@ async def engine(bounds: Bounds, **more: Any) -> AsyncIterator[Target]:
             server.port,
             "/healthz",
             "/api/v0/bundles/",
-            connections=lambda: server.limiter.connections,
-            idle=lambda: len(server.limiter.idle),
+            connections=lambda: server.http.connections,
+            idle=lambda: server.http.idle,
         )
     finally:
         await server.close()
@@ -196,7 +196,7 @@ async def worker(bounds: Bounds) -> AsyncIterator[Target]:
     port = await server.listen("127.0.0.1", 0)
     try:
         yield Target(
-            port, "/healthz", "/echo", connections=lambda: server.connections, idle=lambda: len(server._idle)
+            port, "/healthz", "/echo", connections=lambda: server.connections, idle=lambda: server.idle
         )
     finally:
         await server.close(0.0)

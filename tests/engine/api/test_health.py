@@ -74,9 +74,7 @@ async def test_connections_over_the_limit_are_refused_and_the_others_continue(ba
     held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
     for _, writer in held:  # busy connections: an idle one would be closed to make room
         writer.write(b"POST /route/ HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
-    await until(
-        lambda: server.limiter.connections == 2 and not server.limiter.idle, "two connections are at work"
-    )
+    await until(lambda: server.http.connections == 2 and not server.http.idle, "two connections are at work")
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     answer = await asyncio.wait_for(reader.read(), 10)
     assert answer.startswith(b"HTTP/1.1 503")
@@ -93,7 +91,7 @@ async def test_connections_over_the_limit_are_refused_and_the_others_continue(ba
         b"GARBAGE\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"POST /route/ HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 9000 + b"\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 40_000 + b"\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(200)) + b"\r\n",
     ],
 )

@@ -34,10 +34,15 @@ async def test_a_key_that_is_not_text_gets_no_certificate(bare_stage: Stage) -> 
 
 
 @pytest.mark.parametrize(
-    "sent",
-    [b"NOT HTTP\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"GET / HTTP/1.1\r\nA\x00: 2\r\n\r\n"],
-)  # fmt: skip
-async def test_malformed_http_is_answered_with_a_problem(stage: Stage, sent: bytes) -> None:
+    ("sent", "code"),
+    [
+        (b"NOT HTTP\r\n\r\n", "malformed_http"),
+        (b"\x16\x03\x01\x02\x00\r\n", "malformed_http"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "header_repeated"),
+        (b"GET / HTTP/1.1\r\nA\x00: 2\r\n\r\n", "malformed_http"),
+    ],
+)
+async def test_malformed_http_is_answered_with_a_problem(stage: Stage, sent: bytes, code: str) -> None:
     status, body = await exchange(stage, sent)
-    assert (status, body["error"]) == (400, "malformed_http")
+    assert (status, body["error"]) == (400, code)
     assert body["msg"] == body["error_msg"]

@@ -145,7 +145,7 @@ async def test_a_client_that_resets_as_its_worker_answers_is_no_fault_of_the_wor
     await model.start()
     await endpoint.ready(model.worker)
     client = None
-    connections = stage.server.limiter.connections
+    connections = stage.server.http.connections
 
     async def answer_as_the_client_resets(request: web.Request) -> web.StreamResponse:
         assert client is not None
@@ -166,9 +166,7 @@ async def test_a_client_that_resets_as_its_worker_answers_is_no_fault_of_the_wor
     for calls in range(1, 4):
         client = RawClient(stage, endpoint)
         await until(lambda calls=calls: len(model.seen) == calls, "the worker is called")
-        await until(
-            lambda: stage.server.limiter.connections == connections, "the client's connection is gone"
-        )
+        await until(lambda: stage.server.http.connections == connections, "the client's connection is gone")
         worker = known(stage, endpoint, model.worker)
         assert (worker.suspicion.since, worker.suspicion.failures_in_row) == (None, 0)
     await model.server.close()

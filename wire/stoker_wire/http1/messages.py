@@ -75,3 +75,8 @@ def chunk(data: bytes) -> bytes:
 def problem_json(problem: Problem) -> bytes:
     """The response body of a problem."""
     return msgspec.json.encode(problem.body())
+
+
+def problem_fields(problem: Problem) -> tuple[Header, ...]:
+    """The header fields of a problem."""
+    return tuple((name.lower().encode(), value.encode()) for name, value in problem.headers.items())

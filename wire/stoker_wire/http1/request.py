@@ -5,11 +5,30 @@ from typing import Protocol
 from stoker_wire.http1.messages import Header
 
 
+class BodyBudget(Protocol):
+    """Bounds the memory of request bodies."""
+
+    bytes_max: int
+    """Largest body."""
+
+    def take(self, size: int) -> None:
+        """Count bytes that came.
+
+        Raises:
+            Problem: too many bytes are held.
+        """
+
+    def give(self, size: int) -> None:
+        """The bytes are released."""
+
+
 class Request:
     """One request with its complete body."""
 
     __slots__ = (
         "body",
+        "body_held",
+        "budget",
         "headers",
         "held_bytes",
         "http_1_0",
@@ -28,7 +47,10 @@ class Request:
         self.headers: list[Header] = []
         self.body = b""
         self.held_bytes = 0
-        """Approximate memory use."""
+        """Approximate memory use of the head."""
+        self.budget: BodyBudget | None = None
+        self.body_held = 0
+        """Bytes of the body that its budget counts."""
         self.keep_alive = True
         self.http_1_0 = False
         self.ticket = ""
@@ -42,6 +64,12 @@ class Request:
             if known == name:
                 return value
         return None
+
+    def release_body(self) -> None:
+        """Return the body's bytes to its budget."""
+        held, self.body_held = self.body_held, 0
+        if held and self.budget is not None:
+            self.budget.give(held)
 
     def __repr__(self) -> str:
         return f"<Request {self.method.decode()} {self.path.decode(errors='replace')} {len(self.body)} B>"

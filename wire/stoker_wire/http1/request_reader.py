@@ -2,13 +2,14 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
 import httptools
 
 from stoker_wire.http1.limits import Limits
-from stoker_wire.http1.request import Request
+from stoker_wire.http1.request import BodyBudget, Request
 from stoker_wire.problem import Problem
 
 _PIECE_BYTES = 4096
@@ -19,10 +20,31 @@ _REQUEST_BYTES, _FIELD_BYTES = 300, 150
 
 @dataclass(slots=True)
 class RequestMemory:
-    """Memory used by the requests of all connections of a server."""
+    """Memory used by the requests of all connections of a server; the budget of bodies that have no other."""
 
     bytes_max: int
+    """Largest body."""
+    held_bytes_max: int
     held_bytes: int = 0
+
+    def take(self, size: int) -> None:
+        """Count bytes.
+
+        Raises:
+            Problem: 503, all requests together use too much.
+        """
+        self.held_bytes += size
+        if self.held_bytes > self.held_bytes_max:
+            self.held_bytes -= size
+            raise Problem(503, "bodies_too_large", "this server holds too much request data; try again")
+
+    def give(self, size: int) -> None:
+        """Release bytes."""
+        self.held_bytes -= size
+
+
+BudgetOf = Callable[[Request], BodyBudget]
+"""The budget of a request's body, by its head. A `Problem` that it raises refuses the request before its body."""
 
 
 class ReadState(Enum):
@@ -37,36 +59,44 @@ class RequestReader:
     """Appends each complete request to `complete`, or the problem that ends the connection."""
 
     __slots__ = (
+        "_budget_of",
         "_complete",
         "_field_count",
         "_head_bytes",
         "_head_without_offer",
-        "_held_bytes",
         "_host_count",
         "_limits",
         "_memory",
         "_parser",
         "_pieces",
-        "_request",
         "after_handshake",
         "body_bytes",
         "expects_continue",
         "head_received_at",
         "problem",
+        "request",
         "state",
     )
 
-    def __init__(self, limits: Limits, memory: RequestMemory, complete: deque[Request | Problem]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        memory: RequestMemory,
+        budget_of: BudgetOf | None,
+        complete: deque[Request | Problem],
+    ) -> None:
+        """`budget_of` None: `memory` is the budget of every body."""
         self._limits = limits
+        self._budget_of = budget_of
         self._memory = memory
         self._complete = complete
         self._parser = httptools.HttpRequestParser(self)
-        self._request = Request()
+        self.request = Request()
+        """The one that is being read."""
         self._pieces: list[bytes | bytearray] = []
         self._head_bytes = 0
         self._field_count = 0
         self._host_count = 0
-        self._held_bytes = 0
         self._head_without_offer = b""
         """Head of a request that offers another protocol, to be parsed again without the offer."""
         self.state = ReadState.IDLE
@@ -108,7 +138,7 @@ class RequestReader:
             except httptools.HttpParserUpgrade as offer:
                 if self.problem is not None:
                     return
-                if self._request.websocket:
+                if self.request.websocket:
                     self.after_handshake = bytearray(data[offer.args[0] :])
                     return
                 # The parser has skipped the body, because it takes what follows for the other protocol.
@@ -119,14 +149,11 @@ class RequestReader:
             else:
                 return
 
-    def release(self, size: int) -> None:
+    def release(self, request: Request) -> None:
         """Return the memory of an answered request."""
-        self._held_bytes -= size
-        self._memory.held_bytes -= size
-
-    def release_all(self) -> None:
-        """Return the memory of every request of this connection."""
-        self.release(self._held_bytes)
+        request.release_body()
+        self._memory.give(request.held_bytes)
+        request.held_bytes = 0
 
     # --- parser callbacks
 
@@ -135,7 +162,7 @@ class RequestReader:
         if self.state is ReadState.IDLE:
             self._head_bytes = 0
         self.state = ReadState.HEAD
-        self._request = Request()
+        self.request = Request()
         self._pieces = []
         self.body_bytes = 0
         self._field_count = 0
@@ -143,8 +170,8 @@ class RequestReader:
 
     def on_url(self, url: bytes) -> None:
         """Append a piece of the request target."""
-        self._request.path += url
-        if len(self._request.path) > self._limits.head_bytes_max:
+        self.request.path += url
+        if len(self.request.path) > self._limits.head_bytes_max:
             self._fail_head_too_large()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -157,7 +184,7 @@ class RequestReader:
         if self.state is ReadState.HEAD:
             if name == b"host":
                 self._host_count += 1
-            self._request.headers.append((name, value))
+            self.request.headers.append((name, value))
         else:
             self._head_bytes += len(name) + len(value)
             if self._head_bytes > self._limits.head_bytes_max:
@@ -167,7 +194,7 @@ class RequestReader:
         """Check everything that does not depend on the body."""
         if self.problem is not None:
             return
-        request = self._request
+        request = self.request
         version = self._parser.get_http_version()
         if not self._is_supported(version):
             return
@@ -182,23 +209,42 @@ class RequestReader:
         self.head_received_at = time.monotonic()
         if not self._has_one_host(request):
             return
-        head_bytes = len(target) + self._check_fields(request)
+        length, head_bytes = self._check_fields(request)
+        head_bytes += len(target)
         if head_bytes > self._limits.head_bytes_max:
             self._fail_head_too_large()
-        self._hold(_REQUEST_BYTES + head_bytes + len(request.headers) * _FIELD_BYTES)
+        if self.problem is not None:
+            return
+        size = _REQUEST_BYTES + head_bytes + len(request.headers) * _FIELD_BYTES
+        try:
+            self._memory.take(size)
+            request.held_bytes = size
+            if length:
+                request.budget = self._memory if self._budget_of is None else self._budget_of(request)
+        except Problem as problem:
+            self.problem = problem
+            return
+        if request.budget is not None and length > request.budget.bytes_max:
+            self._fail_body_too_large()
 
     def on_body(self, data: bytes) -> None:
         """Append a piece of the body."""
         if self.problem is not None:
             return
+        request = self.request
         self.body_bytes += len(data)
-        self._hold(len(data))
-        if self.problem is not None:
-            self._pieces.clear()
-        elif self.body_bytes > self._limits.body_bytes_max:
+        if request.budget is None or self.body_bytes > request.budget.bytes_max:
             self._pieces.clear()
             self._fail_body_too_large()
-        elif len(data) >= _PIECE_BYTES or not self._pieces:
+            return
+        try:
+            request.budget.take(len(data))
+        except Problem as problem:
+            self._pieces.clear()
+            self.problem = problem
+            return
+        request.body_held += len(data)
+        if len(data) >= _PIECE_BYTES or not self._pieces:
             self._pieces.append(data)
         elif isinstance(last := self._pieces[-1], bytearray):
             last += data
@@ -209,7 +255,7 @@ class RequestReader:
         """Hand over the complete request."""
         if self.problem is not None or self._head_without_offer:
             return
-        request, pieces = self._request, self._pieces
+        request, pieces = self.request, self._pieces
         if pieces:
             first = pieces[0]
             request.body = first if len(pieces) == 1 and isinstance(first, bytes) else b"".join(pieces)
@@ -224,22 +270,22 @@ class RequestReader:
             self._fail(505, "http_version_unsupported", f"this server speaks HTTP/1.1, not {version}")
         elif self._parser.should_upgrade() and self._needs_tunnel():
             if self._is_handshake() and version == "1.1":
-                self._request.websocket = True
+                self.request.websocket = True
             else:
                 self._fail(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only; send no Upgrade")
         elif self._parser.should_upgrade():
-            self._head_without_offer = _without_offer(self._parser.get_method(), self._request, version)
+            self._head_without_offer = _without_offer(self._parser.get_method(), self.request, version)
         return self.problem is None and not self._head_without_offer
 
     def _needs_tunnel(self) -> bool:
         """Whether what follows the head is no HTTP, whatever this server answers."""
-        offers = [value.lower() for name, value in self._request.headers if name == b"upgrade"]
+        offers = [value.lower() for name, value in self.request.headers if name == b"upgrade"]
         return self._parser.get_method() == b"CONNECT" or any(b"websocket" in offer for offer in offers)
 
     def _is_handshake(self) -> bool:
         """Whether the head is a WebSocket handshake. With a body, two readers could see its end differently."""
-        fields = [name for name, _ in self._request.headers]
-        offers = [value.strip().lower() for name, value in self._request.headers if name == b"upgrade"]
+        fields = [name for name, _ in self.request.headers]
+        offers = [value.strip().lower() for name, value in self.request.headers if name == b"upgrade"]
         return (
             self._parser.get_method() == b"GET"
             and offers == [b"websocket"]
@@ -255,29 +301,22 @@ class RequestReader:
             self._fail(400, "host_missing", "an HTTP/1.1 request needs a Host header")
         return self.problem is None
 
-    def _check_fields(self, request: Request) -> int:
-        """Check the header fields that concern the body. Returns the size of all fields in bytes."""
-        size = 0
+    def _check_fields(self, request: Request) -> tuple[int, int]:
+        """Check the header fields that concern the body. Returns its length (1: unknown) and the fields' size."""
+        size = length = 0
         for name, value in request.headers:
             size += len(name) + len(value) + 4
             if name == b"content-length":
-                if int(value) > self._limits.body_bytes_max:
-                    self._fail_body_too_large()
+                length = int(value)
             elif name == b"transfer-encoding":
+                length = 1
                 if value.lower() != b"chunked" or request.http_1_0:
                     self._fail(400, "malformed_http", "the only Transfer-Encoding accepted is chunked")
             elif name == b"expect":
                 self.expects_continue = True
                 if value.lower() != b"100-continue":
                     self._fail(417, "expectation_unknown", "the only expectation supported is 100-continue")
-        return size
-
-    def _hold(self, size: int) -> None:
-        """Count memory of the current request; fail it when all requests together use too much."""
-        self._request.held_bytes += size
-        self.release(-size)
-        if self._memory.held_bytes > self._memory.bytes_max:
-            self._fail(503, "bodies_too_large", "this worker holds too much request data; route again")
+        return length, size
 
     def _fail(self, status: int, code: str, message: str) -> None:
         if self.problem is None:
@@ -288,8 +327,13 @@ class RequestReader:
         self._fail(431, "head_too_large", f"the request's head is over {most}; send less in headers")
 
     def _fail_body_too_large(self) -> None:
-        most = self._limits.body_bytes_max
-        self._fail(413, "body_too_large", f"the body is over {most} bytes; send less, or send a link")
+        budget = self.request.budget
+        most = 0 if budget is None else budget.bytes_max
+        self._fail(
+            413,
+            "body_too_large",
+            f"the body is larger than the {most} bytes that this path takes; send less, or a link",
+        )
 
 
 def _origin_form(target: bytes) -> bytes:

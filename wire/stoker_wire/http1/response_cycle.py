@@ -10,7 +10,6 @@ from stoker_wire.http1.messages import (
     LAST_CHUNK,
     Header,
     chunk,
-    problem_json,
     status_line,
 )
 from stoker_wire.http1.request import Request, ResponseListener, TunnelListener
@@ -28,11 +27,17 @@ class CycleOwner(Protocol):
     def response_complete(self, cycle: "ResponseCycle", *, stays_open: bool) -> None:
         """The response is complete; start the next request, or close."""
 
+    def describe(self, problem: Problem, request: Request) -> tuple[bytes, tuple[Header, ...]]:
+        """Body, as JSON, and header fields of a problem's response."""
+
     def switch_protocols(self, tunnel: TunnelListener) -> None:
         """Pass everything that the client sends to the tunnel."""
 
     def set_reading(self, reading: bool) -> None:
         """Pause or resume reading from the client."""
+
+    def take_early(self) -> bytes:
+        """What has come after a handshake, for a protocol that replaces the connection's on the transport."""
 
 
 class _Framing(Enum):
@@ -72,7 +77,10 @@ class ResponseCycle:
         """Send a complete response."""
         lines = [status_line(status), b"content-type: ", content_type, b"\r\n"]
         for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
+            if name == b"connection":
+                self.request.keep_alive &= value.lower() != b"close"
+            else:
+                lines += (name, b": ", value, b"\r\n")
         if not self.stays_open:
             lines.append(b"connection: close\r\n")
         if status in BODILESS:
@@ -86,8 +94,8 @@ class ResponseCycle:
 
     def respond_problem(self, problem: Problem) -> None:
         """Send a problem as the complete response."""
-        headers = tuple((name.lower().encode(), value.encode()) for name, value in problem.headers.items())
-        self.respond(problem.status, problem_json(problem), headers=headers)
+        body, headers = self._owner.describe(problem, self.request)
+        self.respond(problem.status, body, headers=headers)
 
     def start(self, status: int, headers: tuple[Header, ...]) -> None:
         """Start a response of unknown length; `write_piece` and `finish` follow."""
@@ -126,6 +134,10 @@ class ResponseCycle:
     def switch_protocols(self, tunnel: TunnelListener) -> None:
         """The connection is a WebSocket from now on. `write` sends to the client; `complete` ends it."""
         self._owner.switch_protocols(tunnel)
+
+    def take_early(self) -> bytes:
+        """What has come after a handshake, for a protocol that replaces the connection's on the transport."""
+        return self._owner.take_early()
 
     def set_reading(self, reading: bool) -> None:
         """Pause or resume reading from the client."""

@@ -1,15 +1,19 @@
 """The HTTP server: listening sockets, connection registry and timer."""
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections import OrderedDict
 
 from stoker_wire.http1.limits import Limits, connections_possible
-from stoker_wire.http1.request_reader import RequestMemory
-from stoker_wire.http1.server_connection import Application, ServerConnection
+from stoker_wire.http1.messages import Header, problem_fields, problem_json
+from stoker_wire.http1.request import Request
+from stoker_wire.http1.request_reader import BudgetOf, RequestMemory
+from stoker_wire.http1.server_connection import Application, DescribeProblem, ServerConnection
 from stoker_wire.http1.sockets import enable_keepalive
 from stoker_wire.http1.tls_listener import TlsListener
+from stoker_wire.problem import Problem
 
 _TICK_SECONDS = 0.25
 _ABSENT_SECONDS = 5.0
@@ -22,16 +26,32 @@ _BACKLOG = 1024
 class HttpServer:
     """Listens, limits the number of connections and expires them."""
 
-    def __init__(self, application: Application, limits: Limits) -> None:
+    def __init__(
+        self,
+        application: Application,
+        limits: Limits,
+        *,
+        budget_of: BudgetOf | None = None,
+        describe: DescribeProblem | None = None,
+        connections_max: int | None = None,
+    ) -> None:
+        """
+        Args:
+            budget_of: the budget of a request's body; None: the limits are the budget of all bodies.
+            describe: a problem's response; None: stoker's usual one.
+            connections_max: replaces the limits' number, which is bounded by open files for two sockets each.
+        """
         self.application = application
         self.limits = limits
-        self.memory = RequestMemory(limits.bodies_bytes_max)
+        self.memory = RequestMemory(limits.body_bytes_max, limits.bodies_bytes_max)
+        self.budget_of = budget_of
+        self.describe = describe or _describe
         self.closing = False
         """While true, every response closes its connection."""
         self._connections: set[ServerConnection] = set()
         self._idle: OrderedDict[ServerConnection, None] = OrderedDict()
         """Connections that wait for a request, the longest idle first."""
-        self._connections_max = min(limits.connections_max, connections_possible())
+        self._connections_max = connections_max or min(limits.connections_max, connections_possible())
         self._listeners: list[asyncio.Server | TlsListener] = []
         self._timer: asyncio.TimerHandle | None = None
         self._ticked_at = time.monotonic()
@@ -54,6 +74,22 @@ class HttpServer:
             self._timer = loop.call_later(_TICK_SECONDS, self._tick)
         return port
 
+    def stop_listening(self) -> None:
+        """Take no more connections, close the idle ones, and the others after their response."""
+        self.closing = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(self._idle):
+            connection.transport.close()
+
+    async def drain(self, seconds_max: float) -> None:
+        """Wait until every connection has ended, after `stop_listening`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds_max):
+                while self._connections:
+                    self._emptied.clear()
+                    await self._emptied.wait()
+
     async def close(self, flush_seconds: float) -> None:
         """Stop listening, send what is written for at most `flush_seconds`, then abort the remaining connections."""
         self.closing = True
@@ -63,14 +99,9 @@ class HttpServer:
             # A second close() of an asyncio TLS transport would make its abort() fail.
             if not connection.transport.is_closing():
                 connection.transport.close()
-        try:
-            async with asyncio.timeout(flush_seconds):
-                while self._connections:
-                    self._emptied.clear()
-                    await self._emptied.wait()
-        except TimeoutError:
-            for connection in list(self._connections):
-                connection.transport.abort()
+        await self.drain(flush_seconds)
+        for connection in list(self._connections):
+            connection.transport.abort()
         if self._timer is not None:
             self._timer.cancel()
         for listener in self._listeners:
@@ -80,6 +111,11 @@ class HttpServer:
     def connections(self) -> int:
         """Open client connections."""
         return len(self._connections)
+
+    @property
+    def idle(self) -> int:
+        """Connections that wait for a request."""
+        return len(self._idle)
 
     @property
     def handshakes(self) -> int:
@@ -125,3 +161,7 @@ class HttpServer:
         for connection in list(self._connections) if now >= self._expires_from else ():
             connection.expire(now)
         self._timer = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+
+
+def _describe(problem: Problem, _: Request) -> tuple[bytes, tuple[Header, ...]]:
+    return problem_json(problem), problem_fields(problem)

@@ -10,9 +10,9 @@ import structlog
 
 from stoker_wire.http1.flow_control import FlowControl
 from stoker_wire.http1.limits import Limits
-from stoker_wire.http1.messages import CONTINUE, problem_json, status_line
+from stoker_wire.http1.messages import CONTINUE, Header, status_line
 from stoker_wire.http1.request import Request, TunnelListener
-from stoker_wire.http1.request_reader import ReadState, RequestMemory, RequestReader
+from stoker_wire.http1.request_reader import BudgetOf, ReadState, RequestMemory, RequestReader
 from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.problem import Problem
 
@@ -26,6 +26,9 @@ _NEVER = float("inf")
 Application = Callable[[Request, ResponseCycle], None]
 """Answers a request at once or later. A `Problem` that it raises becomes the response."""
 
+DescribeProblem = Callable[[Problem, Request], tuple[bytes, tuple[Header, ...]]]
+"""Body, as JSON, and header fields of a problem's response; the request may be incomplete."""
+
 
 class ConnectionRegistry(Protocol):
     """The server's state that its connections share."""
@@ -33,6 +36,8 @@ class ConnectionRegistry(Protocol):
     limits: Limits
     memory: RequestMemory
     application: Application
+    budget_of: BudgetOf | None
+    describe: DescribeProblem
     closing: bool
     """While true, every response closes its connection."""
 
@@ -70,7 +75,7 @@ class ServerConnection(asyncio.Protocol):
         self._server = server
         self._limits = server.limits
         self._waiting: deque[Request | Problem] = deque()
-        self._reader = RequestReader(server.limits, server.memory, self._waiting)
+        self._reader = RequestReader(server.limits, server.memory, server.budget_of, self._waiting)
         self._cycle: ResponseCycle | None = None
         self._starting = False
         self._tunnel: TunnelListener | None = None
@@ -90,15 +95,22 @@ class ServerConnection(asyncio.Protocol):
         self._deadline = time.monotonic() + self._limits.idle_seconds_max
         if not self._server.admit(self):
             self._refuse(
-                Problem(503, "too_many_connections", "this worker has no connection left; route again")
+                Problem(
+                    503,
+                    "too_many_connections",
+                    "too many connections are open, and all of them are busy; try again",
+                    headers={"Retry-After": "1"},
+                )
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has disconnected; the listener of its current request hears of it."""
         self._server.remove(self)
-        self._reader.release_all()
-        self._waiting.clear()
         cycle, self._cycle = self._cycle, None
+        for request in (self._reader.request, *self._waiting, None if cycle is None else cycle.request):
+            if isinstance(request, Request):
+                self._reader.release(request)
+        self._waiting.clear()
         if cycle is not None and cycle.listener is not None:
             listener, cycle.listener = cycle.listener, None
             listener.client_disconnected()
@@ -165,12 +177,21 @@ class ServerConnection(asyncio.Protocol):
         """Whether the connection closes after the current response."""
         return self._server.closing
 
+    def describe(self, problem: Problem, request: Request) -> tuple[bytes, tuple[Header, ...]]:
+        """Body, as JSON, and header fields of a problem's response."""
+        return self._server.describe(problem, request)
+
     def switch_protocols(self, tunnel: TunnelListener) -> None:
         """Pass everything that the client sends to the tunnel."""
         self._tunnel = tunnel
         early, self._reader.after_handshake = self._reader.after_handshake, bytearray()
         if early:
             tunnel.client_data(bytes(early))
+
+    def take_early(self) -> bytes:
+        """What has come after a handshake, for a protocol that replaces this one on the transport."""
+        early, self._reader.after_handshake = self._reader.after_handshake, bytearray()
+        return bytes(early or b"")
 
     def set_reading(self, reading: bool) -> None:
         """Pause or resume reading from the client."""
@@ -180,7 +201,7 @@ class ServerConnection(asyncio.Protocol):
         """Start the next request, or close."""
         if cycle is not self._cycle:
             return
-        self._reader.release(cycle.request.held_bytes)
+        self._reader.release(cycle.request)
         self._cycle = None
         if not stays_open:
             self._close()
@@ -215,11 +236,10 @@ class ServerConnection(asyncio.Protocol):
                 self._server.application(request, cycle)
             except Problem as problem:
                 cycle.respond_problem(problem)
-            except Exception as fault:  # noqa: BLE001 - a failing request must not end the worker
+            except Exception as fault:  # noqa: BLE001 - a failing request must not end the server
                 log.error("request_failed", error=type(fault).__name__, detail=str(fault)[:200])
-                cycle.respond_problem(
-                    Problem(500, "internal_error", "the worker failed on this request; see its log")
-                )
+                message = "the server failed on this request; see its log"
+                cycle.respond_problem(Problem(500, "internal_error", message))
         self._starting = False
         # Bounds the memory of pipelined requests. With a full write buffer reading goes on until one request
         # waits: only reading detects that the client has disconnected.
@@ -256,9 +276,10 @@ class ServerConnection(asyncio.Protocol):
         """Send the problem, then close so that the peer can read it."""
         self._closing = True
         self._deadline = time.monotonic() + self._limits.linger_seconds
-        body = problem_json(problem)
+        body, headers = self.describe(problem, self._reader.request)
         self.transport.write(
             status_line(problem.status)
+            + b"".join(b"%b: %b\r\n" % field for field in headers if field[0] != b"connection")
             + b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
             + body
         )
