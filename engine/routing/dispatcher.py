@@ -390,9 +390,11 @@ class Dispatcher:
 
     def _assign(self, endpoint: Endpoint, request: QueuedRequest, now: float) -> bool:
         """Assign the best worker; False if none can take the request now."""
+        if request.break_suspect is not None:
+            return False
         record = endpoint.broken_requests.get(request.key, now) if endpoint.broken_requests else None
         if record is not None:
-            if request.break_suspect is not None or is_retried(endpoint, record.retry, request):
+            if is_retried(endpoint, record.retry, request):
                 return False
             request.avoid |= record.launch_ids
         chosen = choose(
@@ -464,7 +466,7 @@ class Dispatcher:
 
     def _refuse(self, endpoint: Endpoint, request: QueuedRequest, now: float) -> bool:
         """Whether the request is refused because two workers broke with it; it leaves the queue then."""
-        if not endpoint.broken_requests:
+        if not endpoint.broken_requests and request.break_suspect is None:
             return False
         settle_suspect(endpoint, request, now)
         record = endpoint.broken_requests.get(request.key, now)

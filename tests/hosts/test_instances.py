@@ -186,7 +186,7 @@ async def test_an_instance_created_stopped_waits_to_be_started(bench):
     await bench.reaches(instance_id, "running")
 
 
-async def test_commands_in_any_order_end_where_the_last_one_wants(bench):
+async def test_commands_in_any_order_end_where_the_last_one_wants(bench, tools):
     instance_id = await bench.rent()
     for verb in ("stop", "start", "reboot", "stop", "start", "start", "stop"):
         await getattr(bench.market, verb)(instance_id)
@@ -194,8 +194,13 @@ async def test_commands_in_any_order_end_where_the_last_one_wants(bench):
     assert bench.host.instances[instance_id].process is None
     for verb in ("start", "reboot", "stop", "start"):
         await getattr(bench.market, verb)(instance_id)
-    await bench.reaches(instance_id, "running")
-    assert bench.host.instances[instance_id].process.alive
+
+    async def runs():
+        process = bench.host.instances[instance_id].process
+        shown = await bench.market.show(instance_id)
+        return shown.actual_status == "running" and process is not None and process.alive
+
+    await tools.until(runs, what="the process of the last start")
 
 
 async def test_the_list_holds_every_page_and_filters_by_label(tmp_path, tools):

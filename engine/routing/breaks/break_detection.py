@@ -135,7 +135,14 @@ def record_left(endpoint: Endpoint, worker: KnownWorker, request: QueuedRequest,
     counted = record is not None and (worker.launch_id, worker.breaks.at) in record.breaks
     if not request.finished and not counted:
         worker.breaks.add_unserved(request, now, reported=False)
-    if record is not None and request.key in worker.breaks.unserved:
+    if request.key not in worker.breaks.unserved:
+        return
+    # Two workers failed it within seconds: before a third one gets it, their reports say whether they broke.
+    if record is not None or any(
+        other is not worker and now - left.at <= DEFAULT_TUNING.request_blame_seconds
+        for other in endpoint.workers.values()
+        if (left := other.breaks.unserved.get(request.key)) is not None
+    ):
         request.break_suspect = BreakSuspect(worker, now)
 
 

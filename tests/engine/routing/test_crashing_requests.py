@@ -19,6 +19,8 @@ class Fragile(ModelWorker):
     """A worker whose model crashes with one request: the connection breaks, and a report follows."""
 
     broken = False
+    probe_seconds = 0.1
+    """Until its probe detects the crash."""
     reporting: "asyncio.Task[None] | None" = None
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -32,7 +34,7 @@ class Fragile(ModelWorker):
         return await super()._handle(request)
 
     async def _report(self) -> None:
-        await asyncio.sleep(0.1)  # its probe detects the crash
+        await asyncio.sleep(self.probe_seconds)
         await self.worker.report(error_msg="CUDA error: device-side assert")
 
 
@@ -85,6 +87,17 @@ async def test_the_proxy_sends_it_to_two_workers_and_then_refuses_it_for_every_c
             "POST", path(endpoint, "completions"), {"n": number}, key=endpoint.key
         )
         assert (status, answer["got"]) == (200, {"n": number})
+
+
+async def test_two_workers_are_judged_before_a_third_gets_the_request_when_their_reports_are_late(
+    stage: Stage, fleet: tuple[EndpointDouble, list[Fragile]]
+) -> None:
+    endpoint, models = fleet
+    for model in models:
+        model.probe_seconds = 1.8  # longer than the pause of a request that is routed twice
+    status, problem = await stage.call("POST", path(endpoint, "completions"), POISON, key=endpoint.key)
+    assert (status, problem["error"]["code"]) == (422, "request_breaks_workers"), problem
+    assert sum(model.broken for model in models) == 2
 
 
 async def test_an_official_client_that_retries_with_its_index_is_refused(
