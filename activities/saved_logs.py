@@ -58,6 +58,15 @@ class SavedLogs:
         except (OSError, ValueError, TypeError):
             return None
 
+    def find(self, launch_id: str) -> SavedLog | None:
+        """The saved log of a launch; None: no log was saved."""
+        for file in self._folder.glob("*.json") if launch_id else ():
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                saved = SavedLog(**json.loads(file.read_text()))
+                if saved.label.endswith(f":{launch_id}"):
+                    return saved
+        return None
+
     def _path(self, instance_id: int) -> Path:
         return self._folder / f"{int(instance_id)}.json"
 

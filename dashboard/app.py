@@ -9,9 +9,11 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from dashboard.history import History
-from dashboard.pages import Pages
+from dashboard.pages.endpoint_pages import EndpointPages
+from dashboard.pages.sessions import Sessions
+from dashboard.pages.shell import Shell
+from dashboard.pages.worker_pages import WorkerPages
 from dashboard.sampler import Sampler
-from dashboard.sessions import Sessions
 from dashboard.settings import DashboardSettings
 from stoker_wire.problem import Problem
 from stoker_wire.security.cross_origin import host_names
@@ -36,13 +38,14 @@ def create_app(settings: DashboardSettings) -> web.Application:
     """The dashboard; it starts to sample when the application starts."""
     history = History(settings.history_file)
     sampler = Sampler(settings, history)
-    pages = Pages(settings, sampler, history, Sessions(settings.accounts))
+    shell = Shell(sampler, Sessions(settings.accounts))
+    pages = EndpointPages(settings, shell, history)
     names = host_names(settings.public_url, settings.host, *settings.allowed_hosts)
     app = web.Application(
-        middlewares=[_as_page(pages), reject_ambiguous_requests, reject_cross_origin(names)],
+        middlewares=[_as_page(shell), reject_ambiguous_requests, reject_cross_origin(names)],
         client_max_size=_BODY_BYTES_MAX,
     )
-    app.add_routes(pages.routes())
+    app.add_routes([*pages.routes(), *WorkerPages(shell).routes()])
     app.router.add_static("/static/", _STATIC)
     app.on_response_prepare.append(_add_headers)
 
@@ -55,7 +58,7 @@ def create_app(settings: DashboardSettings) -> web.Application:
         history.close()
 
     async def end_streams(_: web.Application) -> None:
-        pages.end_streams()
+        shell.end_streams()
 
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(end_streams)
@@ -69,17 +72,17 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
     response.headers.setdefault("Cache-Control", cache)
 
 
-def _as_page(pages: Pages) -> Middleware:
+def _as_page(shell: Shell) -> Middleware:
     @web.middleware
     async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
         except Problem as problem:
-            return pages.fault(request, problem.status, problem.message, problem.headers)
+            return shell.fault(request, problem.status, problem.message, problem.headers)
         except web.HTTPException as fault:
             if fault.status < 400:
                 raise
-            return pages.fault(request, fault.status, fault.reason or "", fault.headers)
+            return shell.fault(request, fault.status, fault.reason or "", fault.headers)
 
     return handle
 

@@ -1,11 +1,13 @@
 """Templates, and the parts of pages that are sent again while a page is open."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+import stoker
 from dashboard import text
 from dashboard.charts import Marker, Series, chart, spark
 from dashboard.sampler import Details
@@ -17,6 +19,7 @@ DECISIONS_SHOWN = 60
 MARKERS_SHOWN = 60
 RANGES = {"10m": 600.0, "1h": 3600.0, "6h": 21_600.0, "24h": 86_400.0}
 
+_LAUNCH_ID = re.compile(r"[0-9a-f]{12}")
 _FOLDER = Path(__file__).parent / "templates"
 
 HEALTH = {
@@ -155,13 +158,21 @@ def numbered(decisions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for line in reversed(decisions):
         at = int(line["at"] * 1000)
         seen[at] = seen.get(at, 0) + 1
-        found.append({"subject": "", "reason": "", "numbers": {}, **line, "number": f"{at}-{seen[at]}"})
+        each = {"subject": "", "reason": "", "numbers": {}, **line, "number": f"{at}-{seen[at]}"}
+        found.append(each | {"is_worker": _LAUNCH_ID.fullmatch(str(each["subject"])) is not None})
     return found[::-1]
+
+
+def worker_row(record: stoker.WorkerRecord) -> dict[str, Any]:
+    """One worker. A field that an engine of another version does not send is empty."""
+    return (
+        {"held": False, "gpus": [], "boot": []} | record.model_dump() | {"style": state_style(record.status)}
+    )
 
 
 def worker_rows(details: Details, everything: bool) -> list[dict[str, Any]]:
     """The workers: hot first, then booting, then the others; without `everything` only the first ones."""
     places = {"error": 0, "hot": 1, "booting": 2, "cold": 3}
-    found = [record.model_dump() | {"style": state_style(record.status)} for record in details.workers]
+    found = [worker_row(record) for record in details.workers]
     found.sort(key=lambda row: (places[row["style"]], row["id"]))
     return found if everything else found[:WORKERS_SHOWN]

@@ -20,6 +20,7 @@ log = structlog.get_logger("dashboard")
 SLOW_SECONDS = 15.0
 """Interval of details that change with decisions only, if no decision was taken. Doubled: costs lag by half a minute."""
 DECISIONS_MAX = 200
+LOGS_KEPT = 20
 _WARNING_SECONDS = 60.0
 
 
@@ -57,6 +58,8 @@ class Account:
         self._differs: dict[int, Differ] = {}
         self._details: dict[int, Details] = {}
         self._locks: dict[int, asyncio.Lock] = {}
+        self._logs: dict[tuple[int, str], tuple[float, dict[str, Any]]] = {}
+        """By endpoint and worker: when it was read, and the log."""
 
     def __repr__(self) -> str:
         return f"<Account {self.name}, {len(self.overview)} endpoints>"
@@ -97,6 +100,26 @@ class Account:
             if known is not None and now - known.read_at < seconds_max:
                 return known
             return await self._read(endpoint_id, known, now)
+
+    async def worker_log(
+        self, endpoint_id: int, worker: str, *, lines: int, seconds_max: float
+    ) -> dict[str, Any]:
+        """The end of a machine's log, at most `seconds_max` old: `lines`, `live`, `at`, or `fault`."""
+        key, now = (endpoint_id, worker), time.monotonic()
+        known = self._logs.get(key)
+        if known is not None and now - known[0] < seconds_max:
+            return known[1]
+        try:
+            answer = await self.client.endpoints.worker_log(endpoint_id, worker, tail=lines)
+        except stoker.StokerError as fault:
+            log: dict[str, Any] = {"fault": str(fault)}
+        else:
+            text = str(answer.get("log") or "").splitlines()
+            log = {"fault": "", "live": bool(answer.get("live")), "at": answer.get("at"), "lines": text}
+        self._logs[key] = (now, log)
+        while len(self._logs) > LOGS_KEPT:
+            self._logs.pop(next(iter(self._logs)))
+        return log
 
     def forget_details(self, endpoint_id: int) -> None:
         """Something was changed: the next page reads everything again."""

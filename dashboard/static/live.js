@@ -10,13 +10,20 @@ function replace(id, html) {
   const focused = part.contains(document.activeElement) ? document.activeElement : null;
   const link = focused && focused.getAttribute("href");
   const opened = new Map([...part.querySelectorAll("details[id]")].map((each) => [each.id, each.open]));
+  const before = part.querySelector(".log");
+  const place = before && { atEnd: before.scrollTop + before.clientHeight >= before.scrollHeight - 4, top: before.scrollTop };
+  const focusedLog = before && before === document.activeElement;
   part.innerHTML = html;
+  const log = part.querySelector(".log");
+  if (log && place) { log.scrollTop = place.atEnd ? log.scrollHeight : place.top; if (focusedLog) log.focus(); }
   for (const [name, open] of opened) {
     const details = document.getElementById(name);
     if (details) details.open = open;
   }
   if (link) part.querySelector(`[href="${CSS.escape(link)}"]`)?.focus();
 }
+
+for (const log of document.querySelectorAll(".log")) log.scrollTop = log.scrollHeight;
 
 if (page) {
   const source = new EventSource(page);

@@ -1,6 +1,7 @@
 """`/get_endpoint_logs/` and related calls: the decision log as text, in four levels of detail."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from stoker_wire.problem import Problem
 LEVELS = ("info0", "info1", "trace", "debug")
 """By `DecisionLine.level`; each level includes the less detailed ones."""
 _ID_LIMIT = 2**63
+_LAUNCH_ID = re.compile(r"[0-9a-f]{12}")
 
 
 class LogsApi:
@@ -95,7 +97,7 @@ class LogsApi:
         body = await read_object(request)
         owner = self._engine.accounts.authenticate(request, body)
         endpoint = await endpoint_of(self._engine, body, owner)
-        instance_id = _instance_id(endpoint, body.get("worker"))
+        instance_id, launch_id = _named(endpoint, body.get("worker"))
         tail = min(read_tail(body.get("tail")), LINES_MAX)
         fault = ""
         if self._market is not None and any(w.instance_id == instance_id for w in endpoint.workers.values()):
@@ -104,39 +106,46 @@ class LogsApi:
                 return answer({"success": True, "live": True, "at": time.time(), "log": text})
             except MarketError as caught:
                 fault = str(caught)
-        saved = await asyncio.to_thread(self._saved, endpoint, instance_id)
+        saved = await asyncio.to_thread(self._saved, endpoint, instance_id, launch_id)
         if saved is not None:
             lines = "\n".join(saved.text.splitlines()[-tail:])
             return answer({"success": True, "live": False, "at": saved.at, "log": lines})
         raise Problem(
             404,
             "no_such_log",
-            f"there is no log of instance {instance_id}"
+            f"there is no log of {f'instance {instance_id}' if instance_id else f'launch {launch_id}'}"
             + (f": {fault}" if fault else "; logs of released instances are saved by the Temporal worker"),
         )
 
-    def _saved(self, endpoint: Endpoint, instance_id: int) -> SavedLog | None:
+    def _saved(self, endpoint: Endpoint, instance_id: int, launch_id: str) -> SavedLog | None:
         """The saved log, if the instance belonged to this endpoint, and not to a deleted one of the same name."""
         folder = self._engine.settings.saved_logs_dir
-        saved = SavedLogs(folder).read(instance_id) if folder is not None else None
+        if folder is None:
+            return None
+        logs = SavedLogs(folder)
+        saved = (logs.read(instance_id) if instance_id else None) or logs.find(launch_id)
         named = read_label(saved.label) if saved is not None else None
         if saved is None or named is None or named[0] != endpoint.name:
             return None
         return saved if saved.at >= endpoint.memo.created_at else None
 
 
-def _instance_id(endpoint: Endpoint, worker: object) -> int:
-    """The instance of a worker that is given by its instance id or by the beginning of its launch id.
+def _named(endpoint: Endpoint, worker: object) -> tuple[int, str]:
+    """The instance id and the launch id of a worker, which is given by one of them or the beginning of the latter.
+
+    Of a worker that is gone, the other one is 0 or empty.
 
     Raises:
         Problem: 400, neither, or several launches begin so.
     """
     known = find_worker(endpoint, worker)
-    if known is not None and known.instance_id:
-        return known.instance_id
-    number = worker if type(worker) is int else read_whole(worker) if isinstance(worker, str) else None
-    if number and 0 < number < _ID_LIMIT:
-        return number
+    if known is not None:
+        return known.instance_id, known.launch_id
+    text = worker if isinstance(worker, str) else ""
+    number = worker if type(worker) is int else read_whole(text)
+    launch_id = text if _LAUNCH_ID.fullmatch(text) else ""
+    if (number and 0 < number < _ID_LIMIT) or launch_id:
+        return number or 0, launch_id
     raise Problem(
         400,
         "invalid_args",

@@ -225,4 +225,5 @@ def row(endpoint: Endpoint, worker: KnownWorker, now: float) -> dict[str, Any]:
         "tickets_open": worker.outstanding.tickets_open,
         "last_report_s": round(now - worker.report.reported_at, 3) if worker.report.reported_at > 0 else -1.0,
         "error_msg": worker.report.error or worker.listing.error,
+        "gpus": [] if status is None else [gpu.model_dump() for gpu in status.gpus],
     }

@@ -5,6 +5,7 @@ from typing import Literal
 from engine.openapi.common import KEY, Keyed, NamedEndpoint, optional
 from stoker_wire.control import WorkerAction
 from stoker_wire.http.openapi import Said
+from stoker_wire.worker_status import GpuStatus
 from stoker_wire.workergroup import Workergroup
 
 NewWorkergroup = optional(
@@ -126,6 +127,8 @@ class WorkerRow(Said):
     last_report_s: float
     """Seconds since its last report; -1: no report yet."""
     error_msg: str
+    gpus: list[GpuStatus]
+    """From its last report; empty: none is known."""
 
 
 class UpdateBegun(Said):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from dashboard.sign_in_limit import WRONG_MAX
+from dashboard.pages.sign_in_limit import WRONG_MAX
 from tests.dashboard.conftest import Browser, until_page
 from tests.engine.conftest import ALICE, BOB, Stage
 
@@ -238,7 +238,7 @@ async def test_a_config_is_applied_by_its_own_button_only(browser: Browser, stag
 async def test_the_open_pages_of_an_account_leave_room_for_those_of_another(
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dashboard.pages.STREAMS_MAX", 1)
+    monkeypatch.setattr("dashboard.pages.shell.STREAMS_MAX", 1)
     await browser.sign_in(ALICE)
     async with browser.http.get(browser.url + "/events") as first:
         assert first.status == 200

@@ -1,6 +1,6 @@
 """Sessions begin with a key and end in time."""
 
-from dashboard.sessions import (
+from dashboard.pages.sessions import (
     SESSION_SECONDS,
     SESSIONS_MAX,
     Sessions,

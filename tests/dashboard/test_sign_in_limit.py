@@ -2,7 +2,7 @@
 
 import pytest
 
-from dashboard.sign_in_limit import (
+from dashboard.pages.sign_in_limit import (
     ADDRESSES_MAX,
     ALL_WRONG_MAX,
     PRESSED_MAX,

@@ -6,8 +6,9 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import ApplicationError
 
-from stoker_wire.control import EndpointSpec
+from stoker_wire.control import EndpointSpec, WorkerChange
 from stoker_wire.messages import MEMO_KEY, EndpointMemo, MetricsBatch
 
 FLEET_CHANGED_AT = SearchAttributeKey.for_datetime("FleetChangedAt")
@@ -27,6 +28,8 @@ class StandIn:
             created_at=spec.created_at,
         )
         self.batches: list[dict[str, Any]] = []
+        self.changes: list[dict[str, Any]] = []
+        self.lines: list[dict[str, Any]] = []
         self.ended = False
 
     @workflow.run
@@ -54,6 +57,31 @@ class StandIn:
     def received(self) -> list[dict[str, Any]]:
         """Every batch, in order."""
         return self.batches
+
+    @workflow.update
+    def change_worker(self, change: dict[str, Any]) -> None:
+        """Record the action."""
+        self.changes.append(WorkerChange.model_validate(change).model_dump(mode="json"))
+
+    @change_worker.validator
+    def _check_change(self, change: dict[str, Any]) -> None:
+        if change["action"] == "reboot":
+            raise ApplicationError("worker is LOADING, it cannot be rebooted <b>now</b>", type="not_possible")
+
+    @workflow.query
+    def changed(self) -> list[dict[str, Any]]:
+        """Every action on a worker, in order."""
+        return self.changes
+
+    @workflow.query
+    def decisions(self, tail: int = 50) -> list[dict[str, Any]]:
+        """The decision log as scripted."""
+        return self.lines[-tail:]
+
+    @workflow.signal
+    def log(self, line: dict[str, Any]) -> None:
+        """Add a line to the decision log."""
+        self.lines.append({"at": workflow.time(), **line})
 
     def _publish(self) -> None:
         now = workflow.time()

@@ -25,6 +25,11 @@ async def test_a_saved_log_is_shown_to_the_endpoint_that_it_is_of(bare_stage: St
     status, answer = await log_of(stage, endpoint, 7)
     assert (status, answer["log"], answer["live"]) == (200, "one\ntwo", False)
     assert (await log_of(stage, endpoint, "7"))[0] == 200
+    assert (await log_of(stage, endpoint, "aaaaaaaaaaaa"))[0] == 200, (
+        "by the launch id of a worker that is gone"
+    )
+    assert (await log_of(stage, endpoint, "bbbbbbbbbbbb"))[1]["error"] == "no_such_log"
+    assert (await log_of(stage, other, "aaaaaaaaaaaa", BOB))[1]["error"] == "no_such_log"
     assert (await log_of(stage, other, 7, BOB))[1]["error"] == "no_such_log"
     assert (await log_of(stage, endpoint, 7, BOB))[1]["error"] == "no_such_endpoint"
 
