@@ -225,6 +225,9 @@ class MachineStatsTuning:
 
     boot_smoothing: float = 0.3
     """Weight of the newest boot or start in the mean. Doubled: means follow changes faster and vary more."""
+    boot_spread_seconds: float = 3600.0
+    """Service time over which the dollars of a boot are spread when offers are compared. Doubled: the boot time counts
+    half as much beside the price."""
     perf_samples_max: int = 20
     """Number of benchmarks that the mean perf of a kind covers. Doubled: a new template shows half as fast."""
     perf_over_kind_max: float = 3.0

@@ -20,6 +20,9 @@ class Report:
     """Benchmarked load per second; 0: not benchmarked yet."""
     loadtime_s: float = 0.0
     """How long the model took to load; 0: not loaded yet."""
+    provisional: bool = False
+    """The perf is an estimate."""
+    download_seconds: float = 0.0
     in_flight: int = 0
     queued: int = 0
     end_report_seconds: float = 0.0
@@ -44,6 +47,8 @@ class Report:
             url=url,
             perf=status.max_perf,
             loadtime_s=status.loadtime,
+            provisional=status.provisional,
+            download_seconds=status.download_seconds,
             in_flight=status.num_requests_working,
             queued=status.queued,
             end_report_seconds=status.end_report_seconds,

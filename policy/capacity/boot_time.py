@@ -2,6 +2,7 @@
 
 from policy.state.worker import MachineStats, Worker
 from policy.tuning import Tuning
+from stoker_wire.market import Offer
 
 
 def ready_at(worker: Worker, learned: MachineStats, tuning: Tuning) -> float:
@@ -20,6 +21,20 @@ def expected_seconds(worker: Worker, learned: MachineStats, tuning: Tuning) -> f
         return own or start_seconds(learned, tuning)
     own = record.boot_seconds if record is not None and record.boots else 0.0
     return own or boot_seconds(learned, tuning)
+
+
+def seconds_on(offer: Offer, workergroup_id: int, learned: MachineStats, tuning: Tuning) -> float:
+    """Expected duration of a boot on an offered machine.
+
+    Sources in this order: earlier boots on this host, measurements of its machine kind, of all kinds, the default.
+    """
+    host = learned.host(workergroup_id, offer.machine_id) if offer.machine_id else None
+    if host is not None:
+        return host.boot_seconds
+    record = learned.kind(workergroup_id, offer.kind)
+    if record is not None and record.boots:
+        return record.boot_seconds
+    return boot_seconds(learned, tuning)
 
 
 def boot_seconds(learned: MachineStats, tuning: Tuning) -> float:

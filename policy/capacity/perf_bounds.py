@@ -28,6 +28,7 @@ def perf_bound(worker: Worker, fleet: Iterable[Worker], learned: MachineStats) -
         if (
             each.workergroup_id == worker.workergroup_id
             and each.perf > 0
+            and not each.provisional
             and each.launch_id != worker.launch_id
         ):
             (same_kind if each.kind == worker.kind else others).append(each.perf)

@@ -32,8 +32,14 @@ class PerfEstimates:
     def worker(self, worker: Worker) -> float:
         """Perf of a worker, load/s; 0: unknown.
 
-        Sources in this order: its own measurement, its machine kind, the estimate at recruiting, the mean.
+        Sources in this order: its own measurement, its machine kind, its own estimate, the estimate at recruiting, the
+        mean.
         """
+        measured = 0.0 if worker.provisional else worker.perf
         return (
-            worker.perf or self.kind(worker.workergroup_id, worker.kind) or worker.perf_estimate or self.mean
+            measured
+            or self.kind(worker.workergroup_id, worker.kind)
+            or worker.perf
+            or worker.perf_estimate
+            or self.mean
         )

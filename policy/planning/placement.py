@@ -4,9 +4,11 @@ from bisect import insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from policy.capacity.boot_time import seconds_on
 from policy.capacity.performance import PerfEstimates
 from policy.state.observation import Offers
 from policy.state.worker import MachineStats, Worker
+from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.market import Offer
 from stoker_wire.workergroup import Workergroup
 
@@ -21,6 +23,8 @@ class Placement:
     """Load/s; 0: unknown."""
     is_new_kind: bool
     """The workergroup has had no worker of this machine kind."""
+    boot_seconds: float = 0.0
+    """Expected time until it serves, which is billed."""
 
     def __repr__(self) -> str:
         return f"<Placement {self.offer.kind} offer {self.offer.id} ${self.offer.dph_total:.2f}/h>"
@@ -32,16 +36,22 @@ _Key = tuple[float, float, float, float, int]
 class Ranking:
     """Offers of some workergroups in the order in which they are worth renting.
 
-    Only the capacity that is still needed counts, so a machine with eight GPUs is not rented for little load. While a
+    The price includes the dollars of the boot, by what the host or its kind has needed before. Only the capacity that is
+    still needed counts, so a machine with eight GPUs is not rented for little load. While a
     workergroup has tried fewer than `test_workers` machine kinds, new kinds come first.
 
     A falling need makes offers worth less, never more. So they are sorted once, and only the first is rated again.
     """
 
     def __init__(
-        self, placements: list[Placement], kinds_tried: dict[int, set[str]], perfs: PerfEstimates
+        self,
+        placements: list[Placement],
+        kinds_tried: dict[int, set[str]],
+        perfs: PerfEstimates,
+        boot_spread_seconds: float,
     ) -> None:
         self._placements = placements
+        self._boot_spread_seconds = boot_spread_seconds
         self._tried = kinds_tried
         self._perfs = perfs
         self._success_rates: dict[tuple[int, str], float] = {}
@@ -58,6 +68,7 @@ class Ranking:
         *,
         perfs: PerfEstimates,
         workers: Iterable[Worker],
+        tuning: Tuning = DEFAULT_TUNING,
     ) -> "Ranking":
         """The offers that were found for these workergroups."""
         by_group = {each.workergroup_id: each.offers for each in offers}
@@ -70,8 +81,11 @@ class Ranking:
             tried[group.id] = set(kinds_tried(group.id, perfs.learned, workers))
             for offer in listed:
                 perf = perfs.kind(group.id, offer.kind) or (offer.dlperf or 0.0) * ratio or perfs.mean
-                placements.append(Placement(group=group, offer=offer, perf=perf, is_new_kind=False))
-        return cls(placements, tried, perfs)
+                boot = seconds_on(offer, group.id, perfs.learned, tuning)
+                placements.append(
+                    Placement(group=group, offer=offer, perf=perf, is_new_kind=False, boot_seconds=boot)
+                )
+        return cls(placements, tried, perfs, tuning.boot_spread_seconds)
 
     def take(self, need: float, eligible: Callable[[Placement], bool]) -> Placement | None:
         """Remove and return the best eligible placement; None: none is left. Ineligible ones are removed for good.
@@ -103,7 +117,8 @@ class Ranking:
         placement = self._placements[number]
         perf, offer = placement.perf, placement.offer
         useful = min(perf, need) if perf > 0 and need > 0 else perf
-        price = max(offer.dph_total, 1e-6)
+        # The boot is billed as well: its dollars are spread over the service that follows.
+        price = max(offer.dph_total, 1e-6) * (1 + placement.boot_seconds / self._boot_spread_seconds)
         # With unknown perf the cheapest offer wins: a wrong guess then costs least.
         score = (useful or 1.0) / price * self._success_rate(placement)
         return (float(self._is_new_kind(placement)), score, -price, -float(offer.id), -number)
@@ -128,7 +143,7 @@ def kinds_tried(workergroup_id: int, learned: MachineStats, workers: Iterable[Wo
     tried = {
         record.kind
         for record in learned.kinds
-        if record.workergroup_id == workergroup_id and (record.samples > 0 or record.failures > 0)
+        if record.workergroup_id == workergroup_id and (record.boots or record.samples or record.failures)
     }
     return frozenset(tried.union(each.kind for each in workers if each.workergroup_id == workergroup_id))
 

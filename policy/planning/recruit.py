@@ -89,8 +89,10 @@ class _OfferChoice:
         blocked, shared = split(builder.all_failed_hosts, builder.observation.workers, builder.now)
         return cls(
             builder,
-            Ranking.of(groups, offers, perfs=builder.perfs, workers=builder),
-            Ranking.of(groups if shared else (), offers, perfs=builder.perfs, workers=builder),
+            Ranking.of(groups, offers, perfs=builder.perfs, workers=builder, tuning=builder.tuning),
+            Ranking.of(
+                groups if shared else (), offers, perfs=builder.perfs, workers=builder, tuning=builder.tuning
+            ),
             frozenset(each.machine_id for each in blocked),
             frozenset(each.machine_id for each in shared),
         )
@@ -135,6 +137,7 @@ def _recruit(launch_id: str, chosen: Placement, why: Reason) -> Recruit:
         f"{offer.kind} ({price(offer.dph_total)}){adds}{new}",
         perf=chosen.perf,
         dollars_per_hour=offer.dph_total,
+        boot_dollars=offer.dph_total * chosen.boot_seconds / 3600,
         offer=float(offer.id),
     )
     return Recruit(

@@ -64,6 +64,8 @@ class Worker:
     """Price of the offer it was rented from, storage included; 0: unknown."""
     perf: float = 0.0
     """Measured perf, load/s; 0 before its benchmark."""
+    provisional: bool = False
+    """Its perf is its own estimate, which no benchmark has confirmed: no sample and no bound for others."""
     perf_estimate: float = 0.0
     """Estimated perf at recruiting, load/s; 0: unknown."""
     url: str = ""
@@ -157,6 +159,10 @@ class KindRecord:
     samples: int = 0
     boot_seconds: float = 0.0
     """Time from the create call to ready, smoothed."""
+    pull_seconds: float = 0.0
+    """Part of it until the container ran, smoothed; 0: never seen."""
+    download_seconds: float = 0.0
+    """Part of it for the download of the weights, smoothed; 0: none, or not known."""
     start_seconds: float = 0.0
     """Time from the start call to ready, smoothed."""
     boots: int = 0
@@ -186,15 +192,35 @@ class HostFailure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostBoot:
+    """The boots of one host for one workergroup: its network and disk, and what earlier boots left on them."""
+
+    workergroup_id: int
+    machine_id: int
+    boot_seconds: float
+    """Time from the create call to ready, smoothed."""
+    boots: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MachineStats:
-    """Statistics of machine kinds and failed hosts, kept for the life of the endpoint."""
+    """Statistics of machine kinds and hosts, and failed hosts, kept for the life of the endpoint."""
 
     kinds: tuple[KindRecord, ...] = ()
+    hosts: tuple[HostBoot, ...] = ()
+    """The latest boots last."""
     failed_hosts: tuple[HostFailure, ...] = ()
 
     def kind(self, workergroup_id: int, kind: str) -> KindRecord | None:
         """The record of this kind in this workergroup, if there is one."""
         for record in self.kinds:
             if record.workergroup_id == workergroup_id and record.kind == kind:
+                return record
+        return None
+
+    def host(self, workergroup_id: int, machine_id: int) -> HostBoot | None:
+        """The boots of this host for this workergroup, if there were any."""
+        for record in self.hosts:
+            if record.workergroup_id == workergroup_id and record.machine_id == machine_id:
                 return record
         return None

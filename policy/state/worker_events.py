@@ -11,6 +11,7 @@ from policy.capacity.perf_bounds import PerfBound, perf_bound
 from policy.state.host_failures import cause_of
 from policy.state.lifecycle import LIFECYCLE, advance, is_booting, is_hot
 from policy.state.machine_stats import (
+    Boot,
     cap_perf,
     learn_boot,
     learn_failure,
@@ -186,14 +187,15 @@ def fold_drain_seen(worker: Worker, *, at: float) -> Worker:
 def _report_ready(
     worker: Worker, report: WorkerMetrics, now: float, learned: MachineStats, bound: PerfBound | None
 ) -> FoldResult:
-    perf = report.perf or worker.perf
+    perf, provisional = _perf(worker, report)
     if bound is None or perf <= bound.perf:
-        return _ready(worker, report, perf, now, learned)
+        return _ready(worker, report, perf, now, learned, provisional=provisional)
     change = abs(worker.perf - bound.perf)
     if worker.state is S.READY and change <= DEFAULT_TUNING.perf_bound_log_share * bound.perf:
         # Logged before. The bound itself changes slightly with every report.
         return FoldResult(worker=worker, learned=learned)
-    folded = _ready(worker, report, bound.perf, now, cap_perf(learned, worker, bound.perf))
+    learned = cap_perf(learned, worker, bound.perf)
+    folded = _ready(worker, report, bound.perf, now, learned, provisional=provisional)
     line = (
         f"{worker.launch_id[:6]} ({worker.kind}) reports {report.perf:.4g} load/s, but {bound.reason}; "
         f"it counts as {bound.perf:.4g}"
@@ -201,31 +203,64 @@ def _report_ready(
     return replace(folded, lines=(*folded.lines, line))
 
 
+def _perf(worker: Worker, report: WorkerMetrics) -> tuple[float, bool]:
+    """The perf after a report, and whether it is an estimate. An estimate does not replace a measurement."""
+    if not report.perf or (report.provisional and worker.perf > 0 and not worker.provisional):
+        return worker.perf, worker.provisional
+    return report.perf, report.provisional
+
+
 def _ready(
-    worker: Worker, report: WorkerMetrics, perf: float, now: float, learned: MachineStats
+    worker: Worker,
+    report: WorkerMetrics,
+    perf: float,
+    now: float,
+    learned: MachineStats,
+    *,
+    provisional: bool,
 ) -> FoldResult:
     """The worker after it reported ready with an accepted perf."""
+    is_sample = perf > 0 and not provisional and (perf != worker.perf or worker.provisional)
     if worker.state is S.READY:
-        if perf == worker.perf:
+        if perf == worker.perf and provisional == worker.provisional:
             return FoldResult(worker=worker, learned=learned)
-        line = f"{worker.launch_id[:6]} measured {perf:.4g} load/s; {worker.perf:.4g} before"
+        found = "estimates" if provisional else "measured"
+        line = f"{worker.launch_id[:6]} {found} {perf:.4g} load/s; {worker.perf:.4g} before"
         return FoldResult(
-            worker=worker.replace(perf=perf), learned=learn_perf(learned, worker, perf), lines=(line,)
+            worker=worker.replace(perf=perf, provisional=provisional),
+            learned=learn_perf(learned, worker, perf) if is_sample else learned,
+            lines=(line,),
         )
     if worker.state is S.ERROR and report.reported_at <= worker.since:
         return FoldResult(worker=worker, learned=learned)
     if worker.loaded_once:
-        took = now - worker.since
+        seconds = now - worker.since
+        took = duration(seconds)
         if worker.state is S.STARTING:
-            learned = learn_start(learned, worker, took)
+            learned = learn_start(learned, worker, seconds)
     else:
-        took = now - worker.launched_at
-        learned = learn_boot(learned, worker, took)
-    if perf > 0 and perf != worker.perf:
+        boot = _boot(worker, report, now)
+        took = str(boot)
+        learned = learn_boot(learned, worker, boot)
+    if is_sample:
         learned = learn_perf(learned, worker, perf)
-    line = f"{worker.launch_id[:6]} ({worker.kind}) is ready after {duration(took)}; {perf:.4g} load/s"
-    ready = advance(worker, S.READY, now, perf=perf, loaded_once=True, error="", drain=None)
+    estimated = ", estimated" if provisional else ""
+    line = f"{worker.launch_id[:6]} ({worker.kind}) is ready after {took}; {perf:.4g} load/s{estimated}"
+    ready = advance(
+        worker, S.READY, now, perf=perf, provisional=provisional, loaded_once=True, error="", drain=None
+    )
     return FoldResult(worker=ready, learned=learned, lines=(line,))
+
+
+def _boot(worker: Worker, report: WorkerMetrics, now: float) -> Boot:
+    """The worker's first boot. Its container runs since it entered MODEL_LOADING."""
+    if worker.state is not S.MODEL_LOADING:
+        return Boot(seconds=now - worker.launched_at)
+    return Boot(
+        seconds=now - worker.launched_at,
+        pull=max(0.0, worker.since - worker.launched_at),
+        download=min(report.download_s, max(0.0, now - worker.since)),
+    )
 
 
 def _report_loading(

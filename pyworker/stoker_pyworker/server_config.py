@@ -50,6 +50,9 @@ class ModelServerConfig:
     """The log file is renamed to `<name>.1` at this size."""
     causes: tuple[FailureCause, ...] = ()
     """The first one of the tuple that a line of the log matched explains an exit."""
+    downloaded_pattern: str = ""
+    """Regular expression for the log line that ends the download of the weights. Its group `seconds`, if it has one,
+    is the duration; else the time since the start is. Empty: the duration is not known."""
     metrics: MetricNames | None = None
     initial_perf: float = 0.0
     """Workload per second to report until the benchmark has run in an idle moment. 0: benchmark before serving."""

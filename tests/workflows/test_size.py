@@ -11,7 +11,7 @@ from controller.whatif.advice import begin
 from policy.capacity.limits import WORKERS_MAX
 from policy.state.incarnation import Process
 from policy.state.worker import Drain, Goal, Worker
-from stoker_wire.control import EndpointSpec
+from stoker_wire.control import EndpointSpec, WorkerAction
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
 from stoker_wire.market import Charge, Instance
 from stoker_wire.messages import WorkerMetrics
@@ -78,6 +78,8 @@ BROKEN = {
     "stop_accepted_at": NOW,
     "failures": 3,
     "still_reporting": True,
+    "provisional": True,
+    "asked": WorkerAction.REBOOT,
 }
 
 

@@ -67,7 +67,11 @@ class WorkerMetrics(TolerantModel):
     """Unexpired tickets of this engine that the worker has not received."""
     reported_at: float = 0.0
     """Arrival of the last report (engine's clock); 0: no report yet, only the ticket count is known."""
+    provisional: bool = False
+    """`perf` is the worker's own estimate, which nothing has measured yet."""
     loadtime_s: float = 0.0
+    download_s: float = 0.0
+    """Part of `loadtime_s`, for the weights; 0: none, or unknown."""
     url: WorkerUrl = ""
     official: bool = False
     """Whether it runs the official package, which checks only the signature made with its launch's key."""

@@ -59,6 +59,10 @@ class WorkerStatus(TolerantModel):
     """Random id of the worker's process, in every report."""
     uptime_seconds: float = Field(0.0, ge=0)
     """Age of the process; 0: unknown."""
+    download_seconds: float = Field(0.0, ge=0)
+    """How long its model server downloaded the weights, part of `loadtime`; 0: not at all, or unknown."""
+    provisional: bool = False
+    """`max_perf` is an estimate that the benchmark will replace."""
 
     @property
     def process(self) -> str:

@@ -60,9 +60,12 @@ class DeferredBenchmark:
         busy: Callable[[], bool],
         limited: Callable[[], bool],
         served: Callable[[], float],
-        changed: Callable[[float], None],
+        changed: Callable[..., None],
     ) -> None:
-        """`measure` runs the benchmark (None: there is none), `changed` receives each better value."""
+        """`measure` runs the benchmark (None: there is none). `changed(perf, provisional=…)` receives each better value.
+
+        A rate at the server's limit is a measurement; one below it is only a lower bound.
+        """
         self._measure = measure
         self._perf = perf
         self._busy = busy
@@ -70,6 +73,11 @@ class DeferredBenchmark:
         self._served = served
         self._changed = changed
         self._traffic = TrafficRate()
+
+    @property
+    def measures(self) -> bool:
+        """Whether a benchmark will run."""
+        return self._measure is not None
 
     async def run(self) -> None:
         """Returns when the benchmark has run."""
@@ -91,7 +99,7 @@ class DeferredBenchmark:
                 continue
             if perf is not None:
                 self._perf = perf
-                self._changed(perf)
+                self._changed(perf, provisional=False)
                 return
             pause = min(pause * 2, _IDLE_SECONDS_MAX)
             idle_since = time.monotonic()
@@ -105,7 +113,7 @@ class DeferredBenchmark:
         if abs(better - self._perf) > _CHANGE_SHARE * self._perf:
             log.info("perf_from_traffic", perf=round(better, 3), before=round(self._perf, 3))
             self._perf = better
-            self._changed(better)
+            self._changed(better, provisional=not at_limit and self._measure is not None)
 
     async def _measure_unless_busy(self, measure: Callable[[], Awaitable[float]]) -> float | None:
         """The result, or None if a request arrived meanwhile: it must not wait for the benchmark."""

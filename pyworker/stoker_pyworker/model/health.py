@@ -44,8 +44,12 @@ class HealthState:
         """Identifies this process in its reports, so that a late report is not counted for its successor."""
         self.perf = 0.0
         """Measured workload per second; 0 until then."""
+        self.provisional = False
+        """The perf is an estimate that the benchmark will replace."""
         self.load_seconds = 0.0
         """From process start to ready; 0 until then."""
+        self.download_seconds = 0.0
+        """How long the model server downloaded the weights, part of `load_seconds`."""
         self.draining = False
         self.drain_began = asyncio.Event()
         self.refusal: Problem | None = _LOADING
@@ -63,9 +67,16 @@ class HealthState:
         hidden = _CONSEQUENCES if "model process" in self._errors else frozenset()
         return "; ".join(message for source, message in self._errors.items() if source not in hidden)
 
-    def loaded(self, perf: float) -> None:
-        """The model is loaded and its perf is measured."""
-        self.perf = perf
+    def downloaded(self, seconds: float) -> None:
+        """The weights are downloaded. Later downloads, by restarts of the model server, are no part of the boot."""
+        if not self.ready and seconds > self.download_seconds:
+            self.download_seconds = seconds
+            log.info("weights_downloaded", seconds=round(seconds, 3))
+            self._on_change()
+
+    def loaded(self, perf: float, *, provisional: bool = False) -> None:
+        """The model is loaded, and its perf is measured or, if provisional, estimated."""
+        self.perf, self.provisional = perf, provisional
         if not self.ready:
             self.load_seconds = max(time.monotonic() - self.started_at, 1e-3)
             log.info("ready", perf=round(perf, 3), load_seconds=round(self.load_seconds, 3))

@@ -105,6 +105,7 @@ class Startup:
             directory=self._directory,
             on_line=watch.evaluate,
             on_failed=self._model_server_failed,
+            on_downloaded=self._health.downloaded,
             accepts_connections=self._accepts_connections,
         )
 
@@ -128,7 +129,8 @@ class Startup:
             perf = await self._measure_until_successful()
             if self._lists_models:
                 await self._models.ask()
-            self._health.loaded(perf)
+            # Without a benchmark, the declared perf is all there will be.
+            self._health.loaded(perf, provisional=self._deferred is not None and self._deferred.measures)
         finally:
             find_gpus.cancel()
             if process_watch is not None:

@@ -32,6 +32,7 @@ PRESET = Preset(
     routes=(PresetRoute(path="/v1/embeddings", rule=_RULE),),
     benchmark_path="/v1/embeddings",
     benchmark=benchmark,
+    downloaded=vllm.DOWNLOADED,
     metrics=vllm.METRICS,
     perf=2000.0,
     causes=causes.TRANSFORMERS,

@@ -41,6 +41,7 @@ PRESET = Preset(
     environment=lambda settings: {"LLAMA_CACHE": settings.cache} if settings.cache else {},
     model="a GGUF file or a repository, such as ./model.gguf or ggml-org/SmolLM3-3B-GGUF:Q4_K_M",
     health_path="/health",  # 503 while the model loads; answered by an HTTP thread, not by a slot
+    downloaded=r"load_model: loading model",
     routes=(
         PresetRoute(path="/v1/chat/completions"),
         PresetRoute(path="/v1/completions"),

@@ -37,6 +37,7 @@ PRESET = Preset(
     model="an Ollama tag, such as qwen2.5:0.5b",
     health_path="/api/version",  # answered without the model
     ready_lines=("stoker: the model is loaded",),
+    downloaded=r"stoker: pull: success",
     routes=(
         PresetRoute(path="/v1/chat/completions"),
         PresetRoute(path="/v1/completions"),

@@ -38,6 +38,7 @@ PRESET = Preset(
     environment=lambda settings: {"HUGGINGFACE_HUB_CACHE": settings.cache} if settings.cache else {},
     model="a Hugging Face repository or a folder, such as Qwen/Qwen2.5-0.5B-Instruct",
     health_path="/health",
+    downloaded=r"Successfully downloaded weights",
     routes=(
         PresetRoute(path="/v1/chat/completions"),
         PresetRoute(path="/generate", rule=_GENERATE),

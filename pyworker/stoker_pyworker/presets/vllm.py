@@ -12,6 +12,8 @@ METRICS = MetricNames(
     output_tokens=("vllm:generation_tokens_total",),
 )
 
+DOWNLOADED = r"Time spent downloading weights for .*: (?P<seconds>[0-9]+\.[0-9]+) seconds"
+
 
 def command(settings: PresetSettings) -> list[str]:
     """The server on the loopback address, with as many GPUs as the machine has."""
@@ -33,6 +35,7 @@ PRESET = Preset(
     program_words=2,
     model="a Hugging Face repository or a folder, such as Qwen/Qwen2.5-0.5B-Instruct",
     health_path="/health",  # answered by the API server's process, while the engine computes in another
+    downloaded=DOWNLOADED,
     routes=(
         PresetRoute(path="/v1/chat/completions"),
         PresetRoute(path="/v1/completions"),

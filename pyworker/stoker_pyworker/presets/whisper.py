@@ -55,6 +55,7 @@ PRESET = Preset(
     ),
     benchmark_path="/v1/audio/transcriptions",
     benchmark=benchmark,
+    downloaded=vllm.DOWNLOADED,
     metrics=vllm.METRICS,
     perf=20.0,
     causes=causes.TRANSFORMERS,

@@ -70,6 +70,8 @@ class Report(msgspec.Struct):
     running_seconds: float
     incarnation: str
     uptime_seconds: float
+    download_seconds: float
+    provisional: bool
     routes: tuple[dict[str, Any], ...] = ()
     models: tuple[str, ...] = ()
     model: ModelReading | None = None
@@ -298,6 +300,8 @@ class Reporter:
             running_seconds=running.seconds if running is not None else 0.0,
             incarnation=health.incarnation,
             uptime_seconds=time.monotonic() - health.started_at,
+            download_seconds=health.download_seconds,
+            provisional=health.provisional,
             routes=self._routes,
             models=self._models(),
             model=self._model(),

@@ -6,7 +6,7 @@ import pytest
 
 from policy.capacity.performance import PerfEstimates
 from policy.planning.placement import Ranking, kinds_tried, price_performance
-from policy.state.worker import KindRecord, MachineStats
+from policy.state.worker import HostBoot, KindRecord, MachineStats
 from tests.policy.builders import group, offer, offers, worker
 
 
@@ -15,9 +15,11 @@ def kind(name: str, perf: float = 0.0, **given: object) -> KindRecord:
     return KindRecord(workergroup_id=1, kind=f"1x {name}", perf=perf, **fields)
 
 
-def taken(*listed, need=1000.0, kinds=(), workers=(), test_workers=0, eligible=lambda _: True) -> list[int]:
+def taken(
+    *listed, need=1000.0, kinds=(), hosts=(), workers=(), test_workers=0, eligible=lambda _: True
+) -> list[int]:
     """Ids of the offers in the order in which they are taken."""
-    learned = MachineStats(kinds=tuple(kinds))
+    learned = MachineStats(kinds=tuple(kinds), hosts=tuple(hosts))
     ranking = Ranking.of(
         (group(1, test_workers=test_workers),),
         (offers(*listed),),
@@ -101,6 +103,33 @@ def test_a_kind_whose_launches_fail_is_worth_less():
     listed = (offer(1, "flaky", 0.4), offer(2, "fast", 0.9))
     assert taken(*listed, kinds=(flaky, FAST), need=5000.0) == [2, 1]
     assert taken(offer(1, "flaky", 0.4), offer(2, "fast", 1.1), kinds=(flaky, FAST), need=5000.0) == [1, 2]
+
+
+def host(number: int, seconds: float, group=1) -> HostBoot:
+    return HostBoot(workergroup_id=group, machine_id=1000 + number, boot_seconds=seconds)
+
+
+def test_the_dollars_of_the_boot_count_by_what_the_host_needed():
+    # Spread over an hour: 0.40 * (1 + 1800 / 3600) = 0.60, 0.50 * (1 + 60 / 3600) = 0.508
+    slow, quick = offer(1, "fast", 0.40), offer(2, "fast", 0.50)
+    assert taken(slow, quick, kinds=(FAST,), hosts=(host(1, 1800.0), host(2, 60.0))) == [2, 1]
+    assert taken(slow, quick, kinds=(FAST,), hosts=(host(1, 1800.0, group=2),)) == [1, 2], (
+        "another model's boots"
+    )
+    assert taken(slow, quick, kinds=(FAST,)) == [1, 2]
+
+
+def test_a_host_without_boots_counts_as_its_kind():
+    # 0.40 * (1 + 600 / 3600) = 0.467; 0.45 * (1 + 60 / 3600) = 0.4575
+    near, far = (
+        kind("near", 400.0, boots=3, boot_seconds=60.0),
+        kind("far", 400.0, boots=3, boot_seconds=600.0),
+    )
+    listed = (offer(1, "far", 0.40), offer(2, "near", 0.45))
+    assert taken(*listed, kinds=(near, far), need=5000.0) == [2, 1]
+    assert taken(*listed, kinds=(near, far), hosts=(host(1, 30.0),), need=5000.0) == [1, 2], (
+        "this one is quick"
+    )
 
 
 def test_offers_that_are_not_eligible_are_left_out_for_good():

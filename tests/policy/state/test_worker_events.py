@@ -1,7 +1,7 @@
 import pytest
 
 from policy.state.billing import CostLedger, accrue
-from policy.state.machine_stats import learn_boot, learn_perf, remember_hosts
+from policy.state.machine_stats import Boot, learn_boot, learn_perf, remember_hosts
 from policy.state.reconcile import fold_listing
 from policy.state.worker import HostFailure, MachineStats
 from policy.state.worker_events import fold_drain_seen, fold_metrics, fold_operation_result
@@ -24,7 +24,55 @@ def test_the_first_ready_report_ends_the_boot_and_records_time_and_perf(state):
     assert folded.worker.loaded_once
     record = folded.learned.kind(1, "1x RTX 4090")
     assert (record.boot_seconds, record.boots, record.perf, record.samples) == (140, 1, 120.0, 1)
-    assert folded.lines == ("w (1x RTX 4090) is ready after 2 min; 120 load/s",)
+    parts = " (image 100 s, load 40 s)" if state is S.MODEL_LOADING else ""
+    assert folded.lines == (f"w (1x RTX 4090) is ready after 2 min{parts}; 120 load/s",)
+
+
+def test_the_parts_of_a_boot_come_from_the_listing_and_from_the_worker():
+    booting = worker("w", S.MODEL_LOADING, since=NOW - 60, launched_at=NOW - 90)
+    folded = fold_report(booting, download_s=45.0)
+    assert folded.lines == (
+        "w (1x RTX 4090) is ready after 90 s (image 30 s, download 45 s, load 15 s); 120 load/s",
+    )
+    record = folded.learned.kind(1, "1x RTX 4090")
+    assert (record.pull_seconds, record.download_seconds, record.boot_seconds) == (30.0, 45.0, 90.0)
+    assert fold_report(booting, download_s=1e6).learned.kind(1, "1x RTX 4090").download_seconds == 60.0
+
+
+def test_an_estimated_perf_is_no_sample_until_it_is_measured():
+    folded = fold_report(worker("w", S.MODEL_LOADING, since=NOW - 60), perf=1000.0, provisional=True)
+    assert (folded.worker.perf, folded.worker.provisional) == (1000.0, True)
+    assert folded.lines[0].endswith("1000 load/s, estimated")
+    assert folded.learned.kind(1, "1x RTX 4090").samples == 0
+    raised = fold_report(folded.worker, perf=1200.0, provisional=True)
+    assert (raised.worker.perf, raised.learned.kinds) == (1200.0, ())
+    # A benchmark that confirms the estimate is a sample as well.
+    measured = fold_report(raised.worker, perf=1200.0)
+    assert (measured.worker.provisional, measured.learned.kind(1, "1x RTX 4090").perf) == (False, 1200.0)
+    assert fold_report(measured.worker, perf=1200.0).lines == ()
+
+
+def test_an_estimate_after_a_restart_does_not_replace_the_measurement():
+    folded = fold_report(worker("w", S.STARTING, since=NOW - 25, perf=300.0), perf=40.0, provisional=True)
+    assert (folded.worker.state, folded.worker.perf, folded.worker.provisional) == (S.READY, 300.0, False)
+    assert folded.learned.kind(1, "1x RTX 4090").samples == 0
+
+
+def test_estimates_of_others_do_not_bound_a_measurement():
+    others = [worker(name, perf=40.0, provisional=True) for name in ("a", "b", "c")]
+    new = worker("w", perf=40.0, provisional=True)
+    folded = fold_metrics(new, report(perf=900.0), now=NOW, learned=MachineStats(), fleet=[*others, new])
+    assert folded.worker.perf == 900.0
+    assert (
+        fold_metrics(
+            new,
+            report(perf=900.0),
+            now=NOW,
+            learned=MachineStats(),
+            fleet=[*(one.replace(provisional=False) for one in others), new],
+        ).worker.perf
+        == 120.0
+    ), "three times what measured workers of its kind reach"
 
 
 def test_a_ready_report_ends_a_start_and_records_its_time():
@@ -356,7 +404,9 @@ def replace_label(instance, label):
 
 
 def test_boot_times_are_smoothed_and_perfs_averaged():
-    learned = learn_boot(learn_boot(MachineStats(), worker("w"), 100), worker("w"), 200)
+    learned = learn_boot(
+        learn_boot(MachineStats(), worker("w"), Boot(seconds=100)), worker("w"), Boot(seconds=200)
+    )
     assert learned.kind(1, "1x RTX 4090").boot_seconds == pytest.approx(130)
     learned = learn_perf(learn_perf(learned, worker("w"), 100), worker("w"), 200)
     assert learned.kind(1, "1x RTX 4090").perf == pytest.approx(150)

@@ -44,9 +44,11 @@ async def test_the_first_request_does_not_wait_for_the_benchmark(make_serving, m
     assert worker.runtime.health.perf == 7.0
     await until(lambda: model.answering == 1)  # the benchmark, which the model holds
     await until(lambda: worker.engine.statuses and worker.engine.statuses[-1]["max_perf"] == 7.0)
+    assert worker.engine.statuses[-1]["provisional"]
     model.go.set()
     await until(lambda: worker.runtime.health.perf != 7.0)
     await until(lambda: worker.engine.statuses[-1]["max_perf"] == worker.runtime.health.perf)
+    assert not worker.engine.statuses[-1]["provisional"]
 
 
 async def test_a_request_interrupts_the_benchmark(make_serving, model):
@@ -72,7 +74,8 @@ async def test_a_failing_benchmark_is_no_error_of_a_serving_worker(make_serving,
 async def test_without_a_benchmark_the_initial_perf_counts(make_serving, model):
     worker = await make_serving("/echo", perf=3.0, benchmark=None)
     assert (await worker.post("/echo", {"n": 1})).json() == {"n": 1}
-    assert worker.runtime.health.perf == 3.0
+    health = worker.runtime.health
+    assert (health.perf, health.provisional) == (3.0, False), "nothing better will come"
 
 
 @pytest.mark.parametrize(

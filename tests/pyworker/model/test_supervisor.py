@@ -255,3 +255,18 @@ def test_an_invalid_command_is_refused_with_a_sentence(options, message):
     config = WorkerConfig(handlers=[HandlerConfig(route="/x")], model_server_port=1)
     with pytest.raises(ConfigError, match=message):
         Worker(config, **options)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line", "least", "most"),
+    [
+        (r"weights for .*: (?P<seconds>[0-9.]+) seconds", "Time spent on weights for org/m: 67.5 seconds", 67.5, 67.5),
+        (r"^weights are there", "weights are there", 0.0, 60.0),
+        (r"weights for .*: (?P<seconds>[0-9.]+) seconds", "weights were on the disk", 0.0, 0.0),
+    ],
+)  # fmt: skip
+async def test_the_time_of_the_download_is_reported_apart(run, pattern, line, least, most):
+    worker = await run(f"print({line!r}, flush=True)\n{SERVER}", downloaded_pattern=pattern)
+    await until(lambda: worker.engine.statuses and worker.engine.statuses[-1]["loadtime"])
+    assert least <= worker.engine.statuses[-1]["download_seconds"] <= most
+    assert (worker.engine.statuses[-1]["download_seconds"] > 0) == line.startswith(("Time", "weights are"))

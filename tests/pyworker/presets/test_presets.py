@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -96,6 +97,23 @@ def test_the_first_perf_is_the_users_then_the_learned_then_the_presets():
     assert build("vllm", model).server.initial_perf == 1000.0
     assert build("vllm", model | {"STOKER_PERF": "640"}).server.initial_perf == 640.0
     assert build("vllm", model | {"STOKER_PERF": "640", "MODEL_PERF": "0"}).server.initial_perf == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "seconds"),
+    [
+        ("vllm", "INFO [weight_utils.py:581] Time spent downloading weights for org/m: 17.034664 seconds", "17.034664"),
+        ("whisper", "INFO [weight_utils.py:581] Time spent downloading weights for org/m: 5.3 seconds", "5.3"),
+        ("embeddings", "INFO [weight_utils.py:581] Time spent downloading weights for org/m: 5.3 seconds", "5.3"),
+        ("llama-server", "0.00.037.521 I srv    load_model: loading model '/models/SmolLM2.gguf'", None),
+        ("tgi", "INFO download: text_generation_launcher: Successfully downloaded weights for org/m", None),
+        ("ollama", "stoker: pull: success", None),
+    ],
+)  # fmt: skip
+def test_the_log_line_after_the_download_is_known(name, line, seconds):
+    found = re.search(build(name, {"MODEL_NAME": "org/m"}).server.downloaded_pattern, line)
+    assert found
+    assert found.groupdict().get("seconds") == seconds
 
 
 def test_routes_can_be_added_with_rules():

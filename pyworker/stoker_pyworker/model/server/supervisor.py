@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -48,10 +49,12 @@ class ModelSupervisor:
         directory: Path,
         on_line: Callable[[str], None],
         on_failed: Callable[[str], None],
+        on_downloaded: Callable[[float], None],
         accepts_connections: Callable[[], Awaitable[bool]],
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """`on_line` receives each line of output, `on_failed` the sentence for people when the server has exited.
+        `on_downloaded` receives the seconds that the download of the weights took.
 
         `accepts_connections` tells whether a process listens on the server's port.
         """
@@ -59,6 +62,8 @@ class ModelSupervisor:
         self._directory = directory
         self._on_line = on_line
         self._on_failed = on_failed
+        self._on_downloaded = on_downloaded
+        self._downloaded = re.compile(config.downloaded_pattern) if config.downloaded_pattern else None
         self._accepts_connections = accepts_connections
         self._environment = os.environ if environment is None else environment
         self._mark = process_group.own_mark()
@@ -240,7 +245,14 @@ class ModelSupervisor:
             if not self._ready.is_set() and self._lines_copied < _LOADING_LINES_MAX:
                 self._lines_copied += 1
                 log.info("model_log", line=line[:1000])
+            if self._downloaded is not None and not self._ready.is_set():
+                self._see_download(self._downloaded, line)
             self._on_line(line)
+
+    def _see_download(self, pattern: re.Pattern[str], line: str) -> None:
+        if found := pattern.search(line):
+            stated = found.groupdict().get("seconds")
+            self._on_downloaded(float(stated) if stated else time.monotonic() - self._started_at)
 
     def _close_reader(self) -> None:
         if self._reader >= 0:

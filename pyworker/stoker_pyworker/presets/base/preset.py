@@ -49,6 +49,8 @@ class Preset:
     """Chosen so that a probe disturbs no running request. Empty: the port accepts connections."""
     ready_lines: tuple[str, ...] = ()
     """Texts of a log line that tells that the model is loaded, for a server without such a health path."""
+    downloaded: str = ""
+    """Pattern of the log line after the download of the weights (`ModelServerConfig.downloaded_pattern`)."""
     routes: tuple[PresetRoute, ...] = ()
     benchmark_path: str = ""
     benchmark: Callable[[PresetSettings], BenchmarkConfig] | None = None
@@ -89,6 +91,7 @@ def worker_config(preset: Preset, settings: PresetSettings) -> WorkerConfig:
             env=_environment(preset, settings),
             startup_seconds_max=settings.startup_seconds_max,
             causes=(*preset.causes, *COMMON),
+            downloaded_pattern=preset.downloaded,
             metrics=preset.metrics,
             initial_perf=perf,
         ),
