@@ -268,6 +268,19 @@ def key(config: Config = None) -> None:
 
 
 @app.command()
+def doctor(
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Check keys, clocks, ports, Temporal, engine, marketplace, TLS and workers. Exit code 1 if a check failed."""
+    from run.commands.doctor import run_doctor  # noqa: PLC0415
+
+    configure_logs(process="doctor", level="critical")
+    with _faults():
+        asyncio.run(run_doctor(config, as_json=as_json))
+
+
+@app.command()
 def init(
     market: Annotated[
         MarketName, typer.Option(help="hosts: this machine; vast: the Vast.ai marketplace.")

@@ -301,20 +301,24 @@ class DevSettings(StrictModel):
     market: MarketChoice = MarketChoice()
     host_market: HostMarket = HostMarket()
 
+    def ports(self) -> dict[str, tuple[str, int]]:
+        """Host and port of every server of this deployment, by the name of the setting."""
+        temporal, dashboard = self.temporal, self.dashboard
+        ports = {
+            "temporal.port": (temporal.ip, temporal.port),
+            "temporal.ui_port": (temporal.ip, temporal.ui_port),
+            "engine.port": (self.engine.host, self.engine.port),
+            "dashboard.port": (dashboard.host, dashboard.port),
+            "worker.metrics_port": (self.worker.metrics_host, self.worker.metrics_port),
+            "host_market.port": ("127.0.0.1", self.host_market.port if self.market.kind == "host" else None),
+        }
+        return {name: (host, port) for name, (host, port) in ports.items() if port is not None}
+
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
-        ports = {
-            "temporal.port": self.temporal.port,
-            "temporal.ui_port": self.temporal.ui_port,
-            "engine.port": self.engine.port,
-            "dashboard.port": self.dashboard.port,
-            "worker.metrics_port": self.worker.metrics_port,
-        }
-        if self.market.kind == "host":
-            ports["host_market.port"] = self.host_market.port
         taken: dict[int, str] = {}
-        for name, port in ports.items():
-            if port is not None and (other := taken.setdefault(port, name)) != name:
+        for name, (_, port) in self.ports().items():
+            if (other := taken.setdefault(port, name)) != name:
                 raise ValueError(f"{other} and {name} are both {port}; give each its own port")
         return self
 

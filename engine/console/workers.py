@@ -214,6 +214,7 @@ def row(endpoint: Endpoint, worker: KnownWorker, now: float) -> dict[str, Any]:
         "url": worker.route_url,
         "address": worker.listing.address,
         "official": worker.is_official,
+        "version": status.version if status else "",
         "workergroup_id": worker.listing.workergroup_id,
         "endpoint_id": endpoint.id,
         "launch_id": worker.launch_id,

@@ -114,6 +114,8 @@ class WorkerRow(Said):
     url: str
     address: str
     official: bool
+    version: str
+    """Of its PyWorker, by its report."""
     workergroup_id: int
     endpoint_id: int
     launch_id: str

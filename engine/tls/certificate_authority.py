@@ -73,6 +73,14 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
 
+    def issued_root(self, root_pem: bytes) -> bool:
+        """Whether a root certificate has this authority's key. Each engine makes a certificate of its own."""
+        try:
+            key = x509.load_pem_x509_certificate(root_pem).public_key()
+        except ValueError:
+            return False
+        return key == self._key.public_key()
+
     def issue(self, request_pem: bytes, address: str) -> bytes:
         """A certificate in PEM for the request's key and this address, an IP address or host name.
 

@@ -25,6 +25,7 @@ from market.vast.bodies import (
 )
 from market.vast.errors import About, failure, no_answer
 from stoker_wire.market import Charge, Instance, Offer, Template
+from stoker_wire.parsing.numbers import finite
 from stoker_wire.parsing.strict_json import NotJson, parse_answer
 from stoker_wire.security.loopback import is_loopback
 from stoker_wire.security.redaction import redact, secret_values
@@ -324,6 +325,16 @@ class VastMarket(Market):
                 secrets = secret_values(_environment(await self._row(instance_id, doing)))
                 return redact("\n".join(text.splitlines()[-tail:]), secrets)
         raise Unavailable(f"{doing}: the log did not appear in {LOG_TRIES * LOG_PAUSE_SECONDS:.0f} s")
+
+    async def credit(self) -> float:
+        """The prepaid dollars that are left on the account."""
+        doing = "read the account"
+        answer = await self._call("GET", "/api/v0/users/current/", about="account", doing=doing)
+        for name in ("credit", "balance"):
+            dollars = finite(answer.get(name))
+            if dollars is not None:
+                return dollars
+        raise Unavailable(f"{doing}: the answer names no credit")
 
     async def close(self) -> None:
         """Close connections."""

@@ -82,7 +82,7 @@ class DevStack:
         try:
             require_original(self.state_dir)
             self._record.refuse_stale()
-            require_free(self._ports())
+            require_free(self.settings.ports())
             self.keys = load_keys(self.state_dir, generate=True, uses_vast=self.settings.uses_vast)
             self._write_effective()
             self._write_client()
@@ -175,22 +175,6 @@ class DevStack:
     def _role(self, role: Role, *, stop_seconds_max: float = 10) -> Child:
         command = [sys.executable, "-m", "run", role, "--config", str(self._effective)]
         return self._child(role, command, role=role, stop_seconds_max=stop_seconds_max)
-
-    def _ports(self) -> dict[str, tuple[str, int]]:
-        settings = self.settings
-        ports = {
-            "temporal.port": (settings.temporal.ip, settings.temporal.port),
-            "engine.port": (settings.engine.host, settings.engine.port),
-        }
-        if settings.temporal.ui_port is not None:
-            ports["temporal.ui_port"] = (settings.temporal.ip, settings.temporal.ui_port)
-        if settings.dashboard.port is not None:
-            ports["dashboard.port"] = (settings.dashboard.host, settings.dashboard.port)
-        if settings.worker.metrics_port is not None:
-            ports["worker.metrics_port"] = (settings.worker.metrics_host, settings.worker.metrics_port)
-        if settings.market.kind == "host":
-            ports["host_market.port"] = ("127.0.0.1", settings.host_market.port)
-        return ports
 
     def _write_effective(self) -> None:
         # A template's environment may contain secrets.

@@ -38,7 +38,7 @@ _TEMPORAL_VARIABLES = ("TEMPORAL_ADDRESS", "TEMPORAL_PROFILE", "TEMPORAL_CONFIG_
 _REFUSALS = (RPCStatusCode.UNAUTHENTICATED,)
 _HTTP_HOSTS = "frontend.httpAllowedHosts"
 
-_TYPES = {
+SEARCH_ATTRIBUTE_TYPES = {
     "Bool": IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
     "Datetime": IndexedValueType.INDEXED_VALUE_TYPE_DATETIME,
     "Double": IndexedValueType.INDEXED_VALUE_TYPE_DOUBLE,
@@ -227,7 +227,7 @@ async def prepare(client: Client, temporal: TemporalSettings) -> None:
         ListSearchAttributesRequest(namespace=temporal.namespace)
     )
     missing = {
-        name: _TYPES[kind]
+        name: SEARCH_ATTRIBUTE_TYPES[kind]
         for name, kind in temporal.search_attributes.items()
         if name not in known.custom_attributes
     }

@@ -190,12 +190,11 @@ class Engine:
 
     def unavailable(self, error: TransientEngineError, outage_s: float) -> EngineUnavailable:
         """The error for an outage of `outage_s` seconds, or for a call that failed as long."""
+        lasting = f" for {outage_s:.0f} s" if outage_s >= 1 else ""
         if error.message:
-            return EngineUnavailable(
-                f"the engine at {self.url} could not do it for {outage_s:.0f} s: {error.message}"
-            )
+            return EngineUnavailable(f"the engine at {self.url} could not do it{lasting}: {error.message}")
         return EngineUnavailable(
-            f"the engine at {self.url} has not answered for {outage_s:.0f} s ({error.sentence}); "
+            f"the engine at {self.url} has not answered{lasting} ({error.sentence}); "
             "check the address and that the engine runs"
         )
 

@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
+from importlib import metadata
 
 import httpx
 
 import stoker
 from market.vast.client import VastMarket
+from run.commands.doctor import findings_of
 from run.demo.chaos import instance_pid
 
 from .conftest import QUICK, ROUTE, TEXT_MODEL, payload, until
@@ -35,6 +37,10 @@ async def test_an_endpoint_serves_from_zero_goes_cold_wakes_and_leaves_nothing_b
     await until(cold, what="the worker to go cold after the inactivity timeout")
     woken = await endpoint.request(ROUTE, payload(8), cost=8, timeout=60)
     assert woken.worker_id == first.worker_id
+    findings = [each async for each in findings_of(stack.state_dir / "settings.json", seconds_max=60)]
+    assert [each for each in findings if each.result == "failed"] == []
+    versions = next(each for each in findings if each.check == "worker versions")
+    assert versions.found == f"1 of version {metadata.version('stoker-pyworker')}"
 
     kinds = [line["kind"] for line in await client.endpoints.decisions(endpoint.id, tail=200)]
     for kind in ("recruit", "drain", "stop", "activate"):

@@ -1,0 +1,1 @@
+"""Checks of `stokerd doctor`: the deployment as its operator sees it."""
