@@ -48,7 +48,7 @@ check: $(STAMP)  ## format, lint, imports, types, known vulnerabilities
 	@$(MAKE) --no-print-directory audit
 
 audit: $(STAMP)  ## known vulnerabilities of what is locked; without a network it says so and passes
-	@$(BIN)/python requirements/audit.py requirements/controller.txt requirements/pyworker.txt requirements/dev.txt
+	@$(BIN)/python requirements/audit.py requirements/controller.txt requirements/pyworker-otel.txt requirements/dev.txt
 
 format: $(STAMP)
 	@$(BIN)/ruff format .

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from temporalio.client import Client
@@ -40,6 +41,9 @@ from webserver.request_checks import (
 )
 from webserver.routes import not_served_here, routes_of
 
+if TYPE_CHECKING:  # loads OpenTelemetry
+    from stoker_wire.tracing.tracer import Tracing
+
 _SHUTDOWN_SECONDS = 5.0
 
 
@@ -62,12 +66,14 @@ def create_app(settings: EngineSettings, temporal_client: Client) -> web.Applica
     return create_parts(settings, temporal_client).app
 
 
-def create_parts(settings: EngineSettings, temporal_client: Client) -> Parts:
+def create_parts(
+    settings: EngineSettings, temporal_client: Client, *, tracing: "Tracing | None" = None
+) -> Parts:
     """The engine, not started.
 
     The client must use `workflows.hosting.converter.data_converter`.
     """
-    engine = Engine(settings, temporal_client)
+    engine = Engine(settings, temporal_client, tracing=tracing)
     route_api = RouteApi(engine)
     trusted = settings.worker_ssl_context or worker_trust(settings.ca_key_pem)
     openai_api = OpenAIApi(engine, route_api, trusted)
@@ -141,13 +147,15 @@ class Server:
         await self._runner.cleanup()
 
 
-async def start_server(settings: EngineSettings, temporal_client: Client) -> Server:
+async def start_server(
+    settings: EngineSettings, temporal_client: Client, *, tracing: "Tracing | None" = None
+) -> Server:
     """Listen on the address of the settings.
 
     Raises:
         OSError: the address is in use or does not belong to this machine.
     """
-    parts = create_parts(settings, temporal_client)
+    parts = create_parts(settings, temporal_client, tracing=tracing)
     runner = web.AppRunner(parts.app, access_log=None)
     await runner.setup()
     assert runner.server is not None, "set by setup()"
@@ -181,10 +189,14 @@ def _reachable(host: str) -> str:
 
 
 async def serve(
-    settings: EngineSettings, temporal_client: Client, *, stop: asyncio.Event | None = None
+    settings: EngineSettings,
+    temporal_client: Client,
+    *,
+    stop: asyncio.Event | None = None,
+    tracing: "Tracing | None" = None,
 ) -> None:
     """Serve until `stop` is set or the task is cancelled."""
-    server = await start_server(settings, temporal_client)
+    server = await start_server(settings, temporal_client, tracing=tracing)
     try:
         await (stop or asyncio.Event()).wait()
     finally:

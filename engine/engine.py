@@ -5,7 +5,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from temporalio.client import Client
@@ -23,6 +23,9 @@ from engine.temporal.log_throttle import LogThrottle
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS
 from engine.temporal.signal_sender import SignalSender
 from stoker_wire.problem import Problem
+
+if TYPE_CHECKING:  # loads OpenTelemetry
+    from stoker_wire.tracing.tracer import Tracing
 
 log = structlog.get_logger("engine")
 
@@ -47,9 +50,16 @@ class Engine:
     """Soft state of all endpoints and the tasks that keep it current. All of it can be rebuilt after a restart."""
 
     def __init__(
-        self, settings: EngineSettings, client: Client, *, now: Callable[[], float] = time.time
+        self,
+        settings: EngineSettings,
+        client: Client,
+        *,
+        tracing: "Tracing | None" = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        """`tracing` None: no request is traced."""
         self.settings = settings
+        self.tracing = tracing
         self.client = client
         self.engine_id = f"engine-{secrets.token_hex(6)}"
         self.started_at = now()

@@ -12,3 +12,4 @@ HOME = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1]
 
 DEFAULT_SETTINGS = HOME / "temporal-dev.yaml"
 WORKER_REQUIREMENTS = HOME / "requirements" / "pyworker.txt"
+TRACED_WORKER_REQUIREMENTS = HOME / "requirements" / "pyworker-otel.txt"

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from engine.settings import WorkerPackage
-from run.packaged_files import WORKER_REQUIREMENTS
+from run.packaged_files import TRACED_WORKER_REQUIREMENTS, WORKER_REQUIREMENTS
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +27,7 @@ def worker_package() -> WorkerPackage | None:
     try:
         files = dict(_wheel(name, package) for name, package in _PARTS.items())
         files["requirements.txt"] = WORKER_REQUIREMENTS.read_bytes()
+        files["requirements-otel.txt"] = TRACED_WORKER_REQUIREMENTS.read_bytes()
         return WorkerPackage(version=metadata.version("stoker-pyworker"), files=files)
     except (metadata.PackageNotFoundError, OSError) as fault:
         log.warning("worker_package_missing", error=str(fault)[:200])

@@ -10,6 +10,12 @@ base="${REPORT_ADDR:-}"
 base="${base%%,*}/worker"
 attempts="${STOKER_BOOTSTRAP_ATTEMPTS:-6}"
 venv="$home/$version"
+requirements=requirements.txt
+# The variables that ask for traces need further packages, in an environment of its own.
+if [ -n "${OTEL_TRACES_EXPORTER:-}${OTEL_EXPORTER_OTLP_ENDPOINT:-}${OTEL_EXPORTER_OTLP_TRACES_ENDPOINT:-}" ]; then
+    requirements=requirements-otel.txt
+    venv="$venv-otel"
+fi
 
 say() { printf 'stoker bootstrap: %s\n' "$*" >&2; }
 
@@ -81,13 +87,13 @@ install_worker() {
     if [ -n "$uv" ]; then
         retry "the environment" "$remedy" "$uv" venv --quiet --clear --python "${python:-3.12}" "$venv"
         retry "the installation of the worker's packages" "$remedy" \
-            "$uv" pip install --quiet --python "$venv/bin/python" --require-hashes -r "$wheels/requirements.txt"
+            "$uv" pip install --quiet --python "$venv/bin/python" --require-hashes -r "$wheels/$requirements"
         retry "the installation of the worker" "$remedy" \
             "$uv" pip install --quiet --python "$venv/bin/python" --no-deps "${packages[@]}"
     else
         retry "the environment" "$remedy" "$python" -m venv --clear "$venv"
         retry "the installation of the worker's packages" "$remedy" \
-            "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$wheels/requirements.txt"
+            "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$wheels/$requirements"
         retry "the installation of the worker" "$remedy" \
             "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "${packages[@]}"
     fi

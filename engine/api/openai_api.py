@@ -4,7 +4,7 @@ import asyncio
 import random
 import ssl
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -33,6 +33,9 @@ from stoker_wire.parsing.numbers import read_number
 from stoker_wire.problem import Problem
 from stoker_wire.route import COST_MAX
 from stoker_wire.workload import WORKLOAD_HEADER, ServedRoute
+
+if TYPE_CHECKING:  # belongs to the extra `otel`
+    from opentelemetry.trace import Span
 
 log = structlog.get_logger("engine.api.openai_api")
 
@@ -103,12 +106,30 @@ class OpenAIApi:
     async def call(self, request: web.Request) -> web.StreamResponse:
         """Route the request, call the worker and pass its answer on. Until the first byte, a failed worker is replaced."""
         access = await self.access_of(request)
+        path, served = _path_of(access.endpoint, request)
+        tracing = self._engine.tracing
+        if tracing is None:
+            return await self._serve(request, access, path, served)
+        attributes = {"stoker.endpoint": access.endpoint.name, "http.route": served.path if served else ""}
+        with tracing.serving("stoker.openai", request.headers, attributes) as span:
+            response = await self._serve(request, access, path, served, span)
+            span.set_attribute("http.response.status_code", response.status)
+            return response
+
+    async def _serve(
+        self,
+        request: web.Request,
+        access: Access,
+        path: str,
+        served: ServedRoute | None,
+        span: "Span | None" = None,
+    ) -> web.StreamResponse:
         endpoint = access.endpoint
-        path, served = _path_of(endpoint, request)
         with (
             BufferedBody(self.bodies, endpoint.memo.owner) as body,
             OpenAIQueueEntry(self._engine, self._route_api, access) as entry,
         ):
+            entry.span = span
             payload = None if is_handshake(request) else await body.arrive(request)
             dialect = dialect_of(path)
             signs = _signs(request, path, payload, dialect)
@@ -123,6 +144,8 @@ class OpenAIApi:
             except Problem as problem:
                 if not reply.begun:
                     raise
+                if self._engine.tracing is not None and span is not None:
+                    self._engine.tracing.fail(span, problem.code)
                 return await reply.fail(problem)
 
     async def access_of(self, request: web.Request) -> Access:
@@ -241,6 +264,7 @@ class _OpenAICall:
             fields.extend(handshake_fields(request))
         if reply.may_begin_early:
             fields.popall("Accept-Encoding", None)  # the head may be sent before the coding is known
+        self._entry.add_trace(fields)
         sent: Envelope | RawBody
         data = self._renamed(worker.launch_id if worker is not None else "")
         if worker is not None and worker.is_official:

@@ -1,10 +1,14 @@
 """The queue entry of one call of the OpenAI API. It leaves the queue when the call ends."""
 
+from __future__ import annotations
+
 import asyncio
 import math
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+from multidict import CIMultiDict
 
 from engine.api.parsing import FastRouteRequest
 from engine.api.route_api import Access, RouteApi
@@ -14,6 +18,10 @@ from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.wait_reasons import why_waiting
 from engine.routing.worker import KnownWorker
 from stoker_wire.problem import Problem
+from stoker_wire.tracing.start import TRACE_FIELDS
+
+if TYPE_CHECKING:  # belongs to the extra `otel`
+    from opentelemetry.trace import Span
 
 WAIT_SECONDS_MAX = 600.0
 """Longest wait for a worker. These clients cannot poll, so the engine holds the call."""
@@ -38,6 +46,8 @@ class OpenAIQueueEntry:
         self._request_idx = 0
         self.failed_url = ""
         """Address of the worker that has just failed."""
+        self.span: Span | None = None
+        """Of the call; None: it is not traced."""
         self._deadline = time.monotonic() + WAIT_SECONDS_MAX
 
     def __repr__(self) -> str:
@@ -97,7 +107,9 @@ class OpenAIQueueEntry:
         Raises:
             Problem: 404, the endpoint is being deleted.
         """
-        return await self._route_api.route(self._endpoint, asked, account=self._account, placed=self._take)
+        return await self._route_api.route(
+            self._endpoint, asked, account=self._account, placed=self._take, span=self.span
+        )
 
     def admit(self, cost: float) -> None:
         """Count the call against the limits of its key, once for all its attempts.
@@ -132,6 +144,14 @@ class OpenAIQueueEntry:
         place.finished = self._shown = False
         self._engine.dispatcher.unassign(self._endpoint, place, time.time())
 
+    def add_trace(self, fields: CIMultiDict[str]) -> None:
+        """The worker's span becomes a child of this call's. Without tracing, the client's own fields pass."""
+        tracing = self._engine.tracing
+        if tracing is not None and self.span is not None:
+            for name in TRACE_FIELDS:
+                fields.popall(name, None)
+            fields.update(tracing.fields_of(self.span))
+
     @property
     def worker(self) -> KnownWorker | None:
         """The worker that it was given."""
@@ -164,3 +184,5 @@ class OpenAIQueueEntry:
     def _take(self, place: QueuedRequest) -> None:
         """Remember the queued request. Its next ticket is a new one."""
         self._place, self._shown = place, False
+        if self.span is not None:
+            self.span.set_attribute("stoker.request_id", str(place.request_idx))

@@ -6,7 +6,7 @@ Known endpoints are routed without a call to Temporal.
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -28,6 +28,9 @@ from stoker_wire.parsing.numbers import read_whole
 from stoker_wire.problem import Problem
 from stoker_wire.route import Route, RouteRequest, Waiting
 from stoker_wire.security.token import client_key_endpoint, endpoint_key_matches
+
+if TYPE_CHECKING:  # belongs to the extra `otel`
+    from opentelemetry.trace import Span
 
 RouteAsked = FastRouteRequest | RouteRequest
 
@@ -64,6 +67,9 @@ class RouteApi:
         if access is None:
             respond_later(cycle, self._locate_and_route(request, asked))
             return
+        if self._engine.tracing is not None:
+            respond_later(cycle, self._place_and_finish(request, access, asked))
+            return
         queued = self._place(access, asked)
         if queued.worker is not None:
             cycle.respond(200, _encode(self._route_answer(access.endpoint, queued)))
@@ -74,7 +80,20 @@ class RouteApi:
         access = await self.locate(request, asked.endpoint, asked.api_key)
         if access is None:
             return _starting_answer(asked)
-        return await self._finish(access.endpoint, self._place(access, asked), access.account)
+        return await self._place_and_finish(request, access, asked)
+
+    async def _place_and_finish(self, request: Request, access: Access, asked: RouteAsked) -> dict[str, Any]:
+        tracing = self._engine.tracing
+        if tracing is None:
+            return await self._finish(access.endpoint, self._place(access, asked), access.account)
+        attributes = {"stoker.endpoint": access.endpoint.name}
+        with tracing.serving("stoker.route", request.headers, attributes) as span:
+            queued = self._place(access, asked)
+            span.set_attribute("stoker.request_id", str(queued.request_idx))
+            made = await self._finish(access.endpoint, queued, access.account)
+            self._record_wait(span, access.endpoint, queued)
+            span.set_attribute("stoker.outcome", "given" if "url" in made else made["reason"])
+            return made
 
     def _place(self, access: Access, asked: RouteAsked) -> QueuedRequest:
         """Check the limits of the call's key, and assign or queue the request.
@@ -93,12 +112,14 @@ class RouteApi:
         *,
         account: ClientKeyAccount | None = None,
         placed: Callable[[QueuedRequest], None] | None = None,
+        span: "Span | None" = None,
     ) -> dict[str, Any]:
         """The answer as JSON values: a route, or why the request waits.
 
         Args:
             account: the named key that calls, after its limits were checked.
             placed: called with the queued request before it waits and before its ticket is issued.
+            span: of the call, which gets the time in the queue as a child; None: the call is not traced.
 
         Raises:
             Problem: 401, the key was revoked meanwhile; 404, the endpoint is being deleted; 422, workers broke with this
@@ -107,7 +128,24 @@ class RouteApi:
         queued = self._dispatch(endpoint, asked, account)
         if placed is not None:
             placed(queued)
-        return await self._finish(endpoint, queued, account)
+        made = await self._finish(endpoint, queued, account)
+        if span is not None:
+            self._record_wait(span, endpoint, queued)
+        return made
+
+    def _record_wait(self, span: "Span", endpoint: Endpoint, queued: QueuedRequest) -> None:
+        """The time in the queue as a span; it may have begun with an earlier call of the request."""
+        worker, tracing = queued.worker, self._engine.tracing
+        if worker is None or tracing is None:
+            return
+        attributes: dict[str, str | float] = {
+            "stoker.endpoint": endpoint.name,
+            "stoker.request_id": str(queued.request_idx),
+            "stoker.launch_id": worker.launch_id,
+            "stoker.cost": queued.cost,
+        }
+        began = max(queued.arrived_at, queued.rerouted_at)
+        tracing.record("stoker.wait", span, began, queued.assigned_at, attributes)
 
     def _dispatch(
         self, endpoint: Endpoint, asked: RouteAsked, account: ClientKeyAccount | None

@@ -9,7 +9,7 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -30,6 +30,7 @@ from stoker_pyworker.proxy.tickets import TicketVerifier
 from stoker_pyworker.proxy.worker_queue import WorkerQueue
 from stoker_pyworker.reporting.reports import VERSION, Reporter
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts
+from stoker_pyworker.reporting.traces import RequestTraces
 from stoker_pyworker.server_config import STARTUP_SECONDS_MAX, ModelServerConfig
 from stoker_pyworker.ticket_clock import TicketClock
 from stoker_wire.http1.limits import Limits, raise_files_max
@@ -40,6 +41,10 @@ from stoker_wire.http1.upstream_pool import UpstreamPool
 from stoker_wire.problem import Problem
 from stoker_wire.security import cross_origin
 from stoker_wire.security.token import ticket_key
+from stoker_wire.tracing.start import TracingUnavailable, start_tracing
+
+if TYPE_CHECKING:  # loads OpenTelemetry
+    from stoker_wire.tracing.tracer import Tracing
 
 log = structlog.get_logger(component="worker")
 
@@ -88,17 +93,23 @@ class Worker:
         logs.configure()
         try:
             settings = Environment.read(os.environ)
-        except ConfigError as fault:
+            tracing = _tracing()
+        except (ConfigError, TracingUnavailable) as fault:
             log.error("environment_invalid", error=str(fault))
             sys.exit(2)
         raise_files_max()
-        runtime = WorkerRuntime(self._config, settings, self._limits)
+        runtime = WorkerRuntime(self._config, settings, self._limits, tracing=tracing)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             sys.exit(runner.run(runtime.serve(host, catch_signals=True)))
 
     async def run_async(self, *, host: str | None = None) -> None:
         """Serve inside a running event loop. Cancel the task to stop."""
-        await WorkerRuntime(self._config, Environment.read(os.environ), self._limits).serve(host)
+        settings = Environment.read(os.environ)
+        await WorkerRuntime(self._config, settings, self._limits, tracing=_tracing()).serve(host)
+
+
+def _tracing() -> "Tracing | None":
+    return start_tracing("stoker-pyworker", package="stoker-pyworker")
 
 
 def _loop_factory() -> Any:
@@ -113,7 +124,13 @@ class WorkerRuntime:
     """One run of a worker: builds the components and connects them."""
 
     def __init__(
-        self, config: WorkerConfig, settings: Environment, limits: Limits, *, directory: Path | None = None
+        self,
+        config: WorkerConfig,
+        settings: Environment,
+        limits: Limits,
+        *,
+        directory: Path | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         directory = directory or Path.cwd()
         self.settings = settings
@@ -163,6 +180,7 @@ class WorkerRuntime:
             worker_id=settings.container_id,
             on_model_failed=self.startup.model_failed,
             on_idle=self._check_drained,
+            traces=None if tracing is None else RequestTraces(tracing, settings.launch_id),
         )
         self.reporter = Reporter(
             settings.report_addresses,

@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.namespace.v1 import NamespaceConfig
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
-from temporalio.client import Client
+from temporalio.client import Client, Interceptor
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
@@ -151,7 +151,11 @@ async def connect(temporal: TemporalSettings, *, wait_seconds_max: float = 30.0)
 
 
 async def connect_to(
-    target: Target, *, runtime: Runtime | None = None, wait_seconds_max: float = 30.0
+    target: Target,
+    *,
+    runtime: Runtime | None = None,
+    interceptors: Sequence[Interceptor] = (),
+    wait_seconds_max: float = 30.0,
 ) -> Client:
     """Wait until this Temporal answers and has the namespace, and return a client.
 
@@ -164,7 +168,9 @@ async def connect_to(
     while True:
         try:
             async with asyncio.timeout_at(deadline + _RPC_SECONDS_MAX):
-                client = await Client.connect(**target.config, data_converter=data_converter, runtime=runtime)
+                client = await Client.connect(
+                    **target.config, data_converter=data_converter, runtime=runtime, interceptors=interceptors
+                )
                 await _require_namespace(client)
             return client
         except ValueError as fault:

@@ -1,5 +1,6 @@
 """The engine's process."""
 
+import asyncio
 import math
 
 import structlog
@@ -9,6 +10,7 @@ from engine.settings import EngineSettings, Limits, Timing
 from run.gc_tuning import tune_garbage_collector
 from run.processes.temporal_server import connect_to, temporal_target
 from run.roles.stopping import stop_event
+from run.roles.tracing import interceptors_of, tracing_of
 from run.settings import DevSettings, ListenLimits
 from run.state_folder.keys import load_keys
 from run.worker_package import worker_package
@@ -36,9 +38,10 @@ def limits_of(listen: ListenLimits) -> Limits:
 async def run_engine(settings: DevSettings) -> None:
     """Serve routing, worker reports and the console API until a stop signal."""
     stop = stop_event()
+    tracing = tracing_of("engine")
     keys = load_keys(settings.state_dir, generate=False, role="engine", uses_vast=settings.uses_vast)
     target = temporal_target(settings.temporal)
-    client = await connect_to(target)
+    client = await connect_to(target, interceptors=interceptors_of(tracing))
     trust = settings.engine.memo_trust_seconds
     engine = EngineSettings(
         accounts=keys.account_keys,
@@ -77,4 +80,6 @@ async def run_engine(settings: DevSettings) -> None:
         temporal_from=target.source,
     )
     tune_garbage_collector()
-    await serve(engine, client, stop=stop)
+    await serve(engine, client, stop=stop, tracing=tracing)
+    if tracing is not None:
+        await asyncio.to_thread(tracing.close)

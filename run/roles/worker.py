@@ -16,6 +16,7 @@ from run.errors import CommandError
 from run.gc_tuning import tune_garbage_collector
 from run.processes.temporal_server import connect_to, temporal_target
 from run.roles.stopping import stop_event
+from run.roles.tracing import interceptors_of, tracing_of
 from run.settings import DevSettings, WorkerChoice
 from run.state_folder.identity import ensure_identity
 from run.state_folder.keys import load_keys
@@ -30,12 +31,13 @@ log = structlog.get_logger(__name__)
 async def run_worker(settings: DevSettings) -> None:
     """Run endpoint workflows, the planner and marketplace calls until a stop signal."""
     stop = stop_event()
+    tracing = tracing_of("worker")
     keys = load_keys(settings.state_dir, generate=False, role="worker", uses_vast=settings.uses_vast)
     metrics = WorkerMetrics(settings.worker.build_id or "")
     pages = contextlib.AsyncExitStack()
     await _serve_metrics(settings.worker, metrics, pages)
     target = temporal_target(settings.temporal)
-    client = await connect_to(target, runtime=forwarding_runtime())
+    client = await connect_to(target, runtime=forwarding_runtime(), interceptors=interceptors_of(tracing))
     deployment = await ensure_identity(client, settings.state_dir)
     market = DeploymentMarket(
         settings.market_client(keys.market_key, on_call=metrics.market_call), deployment
@@ -73,6 +75,8 @@ async def run_worker(settings: DevSettings) -> None:
     nets.cancel()
     await market.close()
     await pages.aclose()
+    if tracing is not None:
+        await asyncio.to_thread(tracing.close)
     log.info("worker.stopped")
     for result in results:
         if isinstance(result, BaseException) and done != {stopping}:

@@ -36,6 +36,8 @@ _GENERATED = re.compile(rf"{_GENERATED_START}[A-Za-z0-9_-]{{32}}")
 """A generated key of the host marketplace."""
 _MARKET = ("STOKER_MARKET_KEY", "VAST_API_KEY")
 
+_TRACED: tuple[Role, ...] = ("engine", "worker")
+"""They get the OTEL_… variables, which may name a key of the collector."""
 _VARIABLES: dict[Role, tuple[str, ...]] = {
     "engine": (_ACCOUNT, _ACCOUNT_PREVIOUS, _HMAC, _HMAC_PREVIOUS, _SIGNING, _CA, *_MARKET),
     "worker": (_HMAC, *_MARKET),
@@ -117,6 +119,7 @@ def environment_for(role: Role | None, environ: Mapping[str, str]) -> dict[str, 
         for name, value in environ.items()
         if name in own
         or (role == "worker" and name.startswith(_NAMED_SECRET_PREFIX))
+        or (role in _TRACED and name.startswith("OTEL_"))
         or (
             role is not None
             and name.startswith("STOKER_")

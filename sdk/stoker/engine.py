@@ -23,6 +23,7 @@ from stoker.errors import (
     Unauthorised,
 )
 from stoker.requests.retry.backoff import RetryPolicy, retry_after
+from stoker.requests.tracing import NO_FIELDS
 from stoker.settings import CA_VARIABLE
 from stoker.transport import ConnectionPool
 from stoker_wire.parsing.strict_json import NotJson, parse_answer
@@ -100,8 +101,12 @@ class Engine:
         self._pool = pool
         self._policy = policy
 
-    async def route(self, request: RouteRequest, *, key: str) -> tuple[RouteAnswer, dict[str, Any]]:
+    async def route(
+        self, request: RouteRequest, *, key: str, trace: Mapping[str, str] = NO_FIELDS
+    ) -> tuple[RouteAnswer, dict[str, Any]]:
         """Ask once for a worker. Returns the parsed answer, and its JSON, which the worker must receive.
+
+        `trace` are the header fields of the request's trace.
 
         Raises:
             TransientEngineError: no answer, or a server error; repeat the call.
@@ -111,7 +116,9 @@ class Engine:
         for name in ("failed_url", "fingerprint", "affinity"):
             if not body[name]:
                 del body[name]
-        response = await self._send("POST", "/route/", key=key, body=body, read_seconds_max=ROUTE_SECONDS_MAX)
+        response = await self._send(
+            "POST", "/route/", key=key, body=body, read_seconds_max=ROUTE_SECONDS_MAX, trace=trace
+        )
         if not response.is_success:
             self._refuse(response, request.endpoint)
         answer = self._object(response)
@@ -207,8 +214,10 @@ class Engine:
         body: Mapping[str, Any] | None,
         read_seconds_max: float,
         params: Mapping[str, str] | None = None,
+        trace: Mapping[str, str] = NO_FIELDS,
     ) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers.update(trace)
         content = None
         if body is not None:
             try:

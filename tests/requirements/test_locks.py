@@ -48,7 +48,8 @@ def pinned(lock: str) -> dict[str, list[tuple[Version, Requirement]]]:
 
 
 def test_every_input_has_its_lock():
-    assert LOCKS == ["clients", "controller", "dev", "langchain", "litellm", "llamaindex", "peer", "pyworker"]
+    others = ["clients", "controller", "dev", "langchain", "litellm", "llamaindex", "peer"]
+    assert [*others, "pyworker", "pyworker-otel"] == LOCKS
     assert sorted(path.stem for path in FOLDER.glob("*.txt")) == LOCKS
 
 
@@ -90,7 +91,7 @@ def test_a_lock_contains_only_required_packages(lock):
             assert any(f"-r {lock}.in" in line for line in block), f"{name}: run `make lock`"
 
 
-@pytest.mark.parametrize("lock", ["dev", "controller", "pyworker"])
+@pytest.mark.parametrize("lock", ["dev", "controller", "pyworker", "pyworker-otel"])
 def test_what_pinned_packages_need_is_pinned_in_a_version_that_suits_them(lock):
     """Requirements from the metadata of installed packages; packages that are not installed are skipped."""
     pins = pinned(lock)
@@ -156,9 +157,18 @@ def test_the_workers_lock_matches_its_project():
     assert all(same(asked[name], wanted[name]) for name in wanted)
 
 
+def test_the_workers_lock_with_traces_adds_the_extra():
+    extra = declared(project("wire/pyproject.toml")["project"]["optional-dependencies"]["otel"])
+    wanted = declared_in_lock("pyworker") | extra
+    asked = declared_in_lock("pyworker-otel")
+    assert asked.keys() == wanted.keys()
+    assert all(same(asked[name], wanted[name]) for name in wanted)
+
+
 def test_the_development_lock_asks_for_all_of_them_and_the_tools():
     root = project("pyproject.toml")
     wanted = declared(root["dependency-groups"]["dev"] + root["project"]["optional-dependencies"]["demo"])
+    wanted |= declared(project("wire/pyproject.toml")["project"]["optional-dependencies"]["otel"])
     asked = declared_in_lock("dev")
     # editables: what hatchling needs to install our own packages in place.
     assert asked.keys() == wanted.keys() | declared_in_lock("controller").keys() | declared_in_lock(
@@ -170,7 +180,7 @@ def test_the_development_lock_asks_for_all_of_them_and_the_tools():
 
 def test_what_several_locks_pin_they_pin_in_the_same_version():
     dev = pinned("dev")
-    for lock in ("controller", "pyworker"):
+    for lock in ("controller", "pyworker", "pyworker-otel"):
         for name, versions in pinned(lock).items():
             assert [version for version, _ in versions] == [version for version, _ in dev[name]], name
 

@@ -13,6 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
+TRACER = "stoker_wire.tracing.tracer"
+"""The one module that needs the extra `otel`."""
 
 
 def project(room: str) -> dict:
@@ -23,7 +25,7 @@ def test_the_wire_depends_on_pydantic_alone():
     assert project("wire")["dependencies"] == ["pydantic>=2.12"]
 
 
-def test_the_client_depends_on_three_packages_and_two_extras():
+def test_the_client_depends_on_three_packages_and_three_extras():
     assert project("sdk")["dependencies"] == [
         "stoker-wire~=0.2.0",
         "httpx>=0.28",
@@ -33,22 +35,22 @@ def test_the_client_depends_on_three_packages_and_two_extras():
     assert project("sdk")["optional-dependencies"] == {
         "temporal": ["temporalio>=1.35"],
         "cli": ["typer>=0.20", "rich>=14"],
+        "otel": ["stoker-wire[otel]~=0.2.0"],
     }
     assert project("sdk")["scripts"] == {"stoker": "stoker.cli:main"}
 
 
-def test_the_worker_depends_on_six_packages_and_no_extra():
+def test_the_worker_depends_on_five_packages_and_the_wire_s_and_one_extra():
     """The worker shares an environment with the user's pinned packages, so the list is short and fixed."""
     assert project("pyworker")["dependencies"] == [
-        "stoker-wire~=0.2.0",
+        "stoker-wire[http1]~=0.2.0",
         "pydantic>=2.12",
-        "httptools>=0.7",
         "msgspec>=0.21",
         "nvidia-ml-py>=13",
         "structlog>=25",
         "uvloop>=0.22; platform_python_implementation == 'CPython' and sys_platform != 'win32'",
     ]
-    assert "optional-dependencies" not in project("pyworker")
+    assert project("pyworker")["optional-dependencies"] == {"otel": ["stoker-wire[otel]~=0.2.0"]}
     assert project("pyworker")["scripts"] == {"stoker-pyworker": "stoker_pyworker.presets.__main__:main"}
 
 
@@ -172,10 +174,10 @@ def test_the_client_imports_with_its_declared_dependencies_alone(bare):
 
 def test_every_module_that_needs_no_extra_imports_bare(bare):
     code = (
-        "import importlib, pkgutil, stoker, stoker_wire\n"
+        f"import importlib, pkgutil, stoker, stoker_wire\n_TRACER = {TRACER!r}\n"
         "for package in (stoker, stoker_wire):\n"
         "    for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
-        "        if not found.name.startswith(('stoker.cli.', 'stoker.control')):\n"
+        "        if not found.name.startswith(('stoker.cli.', 'stoker.control', 'stoker_wire.http1.', _TRACER)):\n"
         "            importlib.import_module(found.name)\n"
         "print('all')\n"
     )
@@ -185,10 +187,11 @@ def test_every_module_that_needs_no_extra_imports_bare(bare):
 
 def test_every_module_of_the_worker_imports_bare(bare_worker):
     code = (
-        "import importlib, pkgutil, sys, stoker_pyworker, stoker_wire\n"
+        f"import importlib, pkgutil, sys, stoker_pyworker, stoker_wire\n_TRACER = {TRACER!r}\n"
         "for package in (stoker_pyworker, stoker_wire):\n"
         "    for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
-        "        importlib.import_module(found.name)\n"
+        "        if found.name != _TRACER:\n"
+        "            importlib.import_module(found.name)\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'stoker', 'temporalio', 'httpx', 'aiohttp'}))\n"
     )
     done = run(bare_worker, code)
@@ -202,6 +205,23 @@ def test_a_missing_extra_is_named(bare):
     assert "Traceback" not in done.stderr
     done = run(bare, "import stoker.control")
     assert 'pip install "stoker[temporal]"' in done.stderr
+
+
+def test_a_worker_that_cannot_make_the_traces_it_is_asked_for_ends_with_one_sentence(
+    bare_worker, monkeypatch
+):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    monkeypatch.setenv("UNSECURED", "true")
+    done = run(
+        bare_worker,
+        "from stoker_pyworker import BenchmarkConfig, HandlerConfig, Worker, WorkerConfig\n"
+        "benchmark = BenchmarkConfig(dataset=[{}])\n"
+        "handlers = [HandlerConfig(route='/v1/completions', benchmark_config=benchmark)]\n"
+        "Worker(WorkerConfig(model_server_url='http://127.0.0.1', model_server_port=1, handlers=handlers)).run()\n",
+    )
+    assert done.returncode == 2
+    assert 'pip install \\"stoker-pyworker[otel]\\"' in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_importing_the_client_does_not_import_temporal():

@@ -21,6 +21,7 @@ PASSTHROUGH = (
     "structlog",
     "pydantic",
     "httpx",
+    "opentelemetry",
 )
 """Our packages hold no state of a module's own, so every workflow may share them: a third of the memory and a fifth of
 the start-up time of a workflow."""

@@ -1,7 +1,9 @@
 """One request between client and model server, streamed in both directions at the pace of the slower side."""
 
+from __future__ import annotations
+
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from stoker_pyworker.proxy import request_envelope
 from stoker_pyworker.proxy.request_envelope import ParsedRequest
@@ -14,6 +16,9 @@ from stoker_wire.http1.upstream_pool import UpstreamPool
 from stoker_wire.problem import Problem
 from stoker_wire.security.fingerprint import fingerprint
 from stoker_wire.workload import WORKLOAD_HEADER
+
+if TYPE_CHECKING:  # belongs to the extra `otel`
+    from opentelemetry.trace import Span
 
 _WORKLOAD_HEADER = WORKLOAD_HEADER.lower().encode()
 _NOT_FORWARDED = HOP_BY_HOP | {b"x-stoker-worker", _WORKLOAD_HEADER}
@@ -28,7 +33,7 @@ class ExchangeOwner(Protocol):
     worker_header: bytes
     """The field `x-stoker-worker` with its line end."""
 
-    def exchange_ended(self, exchange: "Exchange", outcome: Outcome) -> None:
+    def exchange_ended(self, exchange: Exchange, outcome: Outcome) -> None:
         """The exchange needs no more resources."""
 
     def model_failed(self, fault: UpstreamError) -> None:
@@ -38,7 +43,7 @@ class ExchangeOwner(Protocol):
 class CallHolder(Protocol):
     """A session or a job, which holds the counted work of its calls."""
 
-    def call_ended(self, call: "Exchange", outcome: Outcome) -> None:
+    def call_ended(self, call: Exchange, outcome: Outcome) -> None:
         """A call has ended."""
 
 
@@ -51,13 +56,14 @@ class Exchange:
         "_head_sent",
         "_owner",
         "_parts",
-        "_started_at",
         "connection",
         "cycle",
         "entered_at",
         "holder",
         "parsed",
         "route",
+        "span",
+        "started_at",
         "status",
         "work",
     )
@@ -81,7 +87,10 @@ class Exchange:
         self.connection: UpstreamConnection | None = None
         self.status = 0
         self.entered_at = time.perf_counter()
-        self._started_at = 0.0
+        self.started_at = 0.0
+        """When the model got the request, as `entered_at`; 0: not yet."""
+        self.span: Span | None = None
+        """None: the request is not traced."""
         self._parts: list[bytes] = []
         self._chunking = False
         self._head_sent = False
@@ -115,7 +124,7 @@ class Exchange:
 
     def sent(self) -> None:
         """The model has the request; the time in the queue ends."""
-        self._started_at = time.perf_counter()
+        self.started_at = time.perf_counter()
         self.work.started_at = time.time()
 
     def head(self, head: ResponseHead) -> None:
@@ -134,8 +143,8 @@ class Exchange:
         parts.append(
             b"server-timing: queue;dur=%.2f, model;dur=%.2f\r\n%b"
             % (
-                (self._started_at - self.entered_at) * 1e3,
-                (now - self._started_at) * 1e3,
+                (self.started_at - self.entered_at) * 1e3,
+                (now - self.started_at) * 1e3,
                 self._owner.worker_header,
             )
         )

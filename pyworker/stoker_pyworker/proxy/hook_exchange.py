@@ -111,8 +111,8 @@ class HookExchange(Exchange):
 
     def _send(self, answer: Any) -> None:
         timing = b"queue;dur=%.2f, model;dur=%.2f" % (
-            (self._started_at - self.entered_at) * 1e3,
-            (time.perf_counter() - self._started_at) * 1e3,
+            (self.started_at - self.entered_at) * 1e3,
+            (time.perf_counter() - self.started_at) * 1e3,
         )
         if is_streamed(answer):
             self._end(Outcome.SUCCESS if answer.status < 500 else Outcome.ERROR)

@@ -20,6 +20,7 @@ from stoker_pyworker.proxy.tickets import TicketVerifier
 from stoker_pyworker.proxy.websocket_exchange import WebSocketExchange
 from stoker_pyworker.proxy.worker_queue import RunningRequest, WorkerQueue, expected_wait_seconds
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts, Work
+from stoker_pyworker.reporting.traces import RequestTraces
 from stoker_pyworker.ticket_clock import TicketClock
 from stoker_wire.http1.messages import JSON
 from stoker_wire.http1.request import Request
@@ -53,8 +54,11 @@ class RequestProxy:
         worker_id: int,
         on_model_failed: Callable[[UpstreamError], None],
         on_idle: Callable[[], None],
+        traces: RequestTraces | None = None,
     ) -> None:
-        """`verifier` None: requests need no ticket, for development. `on_idle` is called when the last exchange ends."""
+        """`verifier` None: requests need no ticket, for development. `on_idle` is called when the last exchange ends.
+        `traces` None: no request is traced.
+        """
         self.pool = pool
         self.routes = routes
         self.counts = counts
@@ -69,6 +73,7 @@ class RequestProxy:
         self._clock = clock
         self._on_model_failed = on_model_failed
         self._on_idle = on_idle
+        self._traces = traces
         self._tolerance = config.cost_tolerance
         self._websocket_seconds_max = config.job_seconds_max
         self._parallel = any(handler.allow_parallel_requests for handler in config.handlers)
@@ -108,6 +113,8 @@ class RequestProxy:
             else:
                 self.counts.accept(work)
         exchange = self._exchange(route, cycle, parsed, work, session or job, payload)
+        if self._traces is not None:
+            exchange.span = self._traces.begin(request, route.config.route, work.request_idx)
         if session is not None:
             session.running.add(exchange)
         elif job is not None:
@@ -241,6 +248,14 @@ class RequestProxy:
     def exchange_ended(self, exchange: Exchange, outcome: Outcome) -> None:
         """Release the queue and the counted work of an exchange."""
         self.active.discard(exchange)
+        if self._traces is not None and exchange.span is not None:
+            self._traces.end(
+                exchange.span,
+                entered_at=exchange.entered_at,
+                started_at=exchange.started_at,
+                status=exchange.status,
+                outcome=outcome,
+            )
         if not exchange.route.parallel:
             self.queue.leave(exchange)
         if exchange.holder is not None:

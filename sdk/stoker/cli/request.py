@@ -12,12 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from stoker.cli.context import PATIENT_SECONDS_MAX, AsJson, EndpointArgument, run
-from stoker.cli.output import print_json, print_notice, write_model_text
+from stoker.cli.output import fail, print_json, print_notice, write_model_text
 from stoker.client import Serverless
+from stoker.errors import Invalid
 from stoker.requests.answer import Answer
 from stoker.requests.progress import Wait
 from stoker_wire.parsing.strict_json import parse_json
 from stoker_wire.route import DEFAULT_COST
+from stoker_wire.tracing.start import TracingUnavailable, start_tracing
 
 
 def request(
@@ -41,6 +43,7 @@ def request(
     as_json: AsJson = False,
 ) -> None:
     """Send a request; the answer goes to standard output, its timing to standard error."""
+    _start_tracing()
     body = _payload(payload)
     if stream and output is not None:
         raise typer.BadParameter("--stream and --output do not go together")
@@ -72,6 +75,16 @@ def request(
         _print_body(answer)
     tries = f" after {answer.attempts} attempts" if answer.attempts > 1 else ""
     print_notice(f"worker {answer.worker_id}{tries}: {answer.timing}")
+
+
+def _start_tracing() -> None:
+    """Trace the request if the OTEL_… variables ask for it. At the end of the program its spans are exported."""
+    try:
+        tracing = start_tracing("stoker", package="stoker")
+    except TracingUnavailable as fault:
+        fail(Invalid(str(fault)))
+    if tracing is not None:
+        tracing.use_for_program()
 
 
 def _payload(text: str) -> Any:

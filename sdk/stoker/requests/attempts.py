@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -25,6 +25,7 @@ from stoker.requests.retry.error_class import (
     classify_answer,
     classify_transport_error,
 )
+from stoker.requests.tracing import NO_FIELDS, RequestTrace, trace_of
 from stoker.settings import check_url
 from stoker.transport import ConnectionPool, Reply
 from stoker_wire.parsing.numbers import read_number
@@ -109,18 +110,25 @@ class RequestAttempts:
     _failures: int = 0
     _tickets_refused: int = 0
     _repriced: bool = False
+    _trace: RequestTrace | None = None
 
     async def run(
         self, finish: Callable[[Reply, Placement], Awaitable[T]], *, timeout_seconds: float | None
     ) -> T:
         """Send until a worker serves the request; `finish(reply, placement)` reads the answer and makes the result.
 
-        httpx.TransportError from `finish` counts as a dropped request and starts another attempt.
+        httpx.TransportError from `finish` counts as a dropped request and starts another attempt. After the answer's end
+        the caller calls `end_trace`.
 
         Raises:
             StokerError: see `stoker.errors`; RequestTimedOut after `timeout_seconds`.
         """
-        return await self._bounded(self._run(finish), timeout_seconds)
+        self._trace = trace_of(self.endpoint, self.path)
+        try:
+            return await self._bounded(self._run(finish), timeout_seconds)
+        except BaseException as error:
+            self.end_trace(error)
+            raise
 
     async def find_worker(self, *, timeout_seconds: float | None) -> Placement:
         """Wait for a worker, and send it nothing.
@@ -129,6 +137,11 @@ class RequestAttempts:
             StokerError: see `stoker.errors`; RequestTimedOut after `timeout_seconds`.
         """
         return await self._bounded(self._find_worker(""), timeout_seconds)
+
+    def end_trace(self, error: BaseException | None = None) -> None:
+        """The caller has the whole answer, or the error."""
+        if self._trace is not None:
+            self._trace.end(self.progress, error)
 
     async def _bounded(self, work: Coroutine[Any, Any, T], timeout_seconds: float | None) -> T:
         try:
@@ -183,8 +196,13 @@ class RequestAttempts:
         content, headers = self.body.render(placement.auth_data, session_id)
         headers["Idempotency-Key"] = self.idempotency_key
         headers["Accept"] = self.accept
+        headers.update(self._trace_fields)
         url = placement.route.url + self.path
         return await self.workers.open("POST", url, content=content, headers=headers)
+
+    @property
+    def _trace_fields(self) -> Mapping[str, str]:
+        return NO_FIELDS if self._trace is None else self._trace.fields
 
     def _reprices(self, response: httpx.Response) -> bool:
         """Whether the request is routed once more, as a new one, with the workload that the worker computed.
@@ -248,7 +266,9 @@ class RequestAttempts:
         while True:
             called_at = time.monotonic()
             try:
-                answer, auth_data = await self.engine.route(self._route_request(content_fingerprint), key=key)
+                answer, auth_data = await self.engine.route(
+                    self._route_request(content_fingerprint), key=key, trace=self._trace_fields
+                )
             except Unauthorised:
                 other = await self.keys.renew(key)
                 if other is None:

@@ -54,6 +54,7 @@ class RequestSender:
 
         result = await attempts.run(read, timeout_seconds=self._timeout(request))
         attempts.progress.status = RequestStatus.COMPLETE
+        attempts.end_trace()
         return result
 
     async def find_worker(self, request: Request) -> Placement:

@@ -60,6 +60,7 @@ class Stream:
         if self._reply is not None:
             if not self._attempts.progress.status.finished:
                 self._attempts.progress.status = RequestStatus.CANCELLED
+            self._attempts.end_trace()
             await self._reply.aclose()
 
     async def _begin(self, reply: Reply, placement: Placement) -> tuple[Reply, Placement]:

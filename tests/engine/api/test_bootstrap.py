@@ -55,7 +55,7 @@ async def test_equal_packages_give_equal_files() -> None:
     assert worker_package() == PACKAGE
 
 
-@pytest.mark.parametrize("name", ["bootstrap.sh", "requirements.txt"])
+@pytest.mark.parametrize("name", ["bootstrap.sh", "requirements-otel.txt"])
 async def test_only_a_launch_of_this_deployment_gets_them(bare_stage: Stage, sealed: str, name: str) -> None:
     await bare_stage.start_engine(worker_package=PACKAGE)
     other = sealed_signing_key(b"another deployment's secret 32 b", LAUNCH)
@@ -138,6 +138,10 @@ async def test_an_empty_machine_gets_the_worker_once_and_keeps_its_own_packages(
     assert "installing stoker-pyworker" in err
     code, out, err = await bootstrap(address, tmp_path, "worker.py", **environ)
     assert (code, err) == (0, ""), "a second start installs nothing"
+    (tmp_path / "worker.py").write_text(f"import stoker_wire.tracing.tracer\n{WORKER_FILE}")
+    asking = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
+    code, out, err = await bootstrap(address, tmp_path, "worker.py", **environ, **asking)
+    assert (code, out) == (0, f"{tmp_path}/.stoker-worker/{PACKAGE.version}-otel []\n"), err
 
 
 async def test_a_failure_names_the_step_and_reaches_the_engine(bare_stage: Stage, tmp_path: Path) -> None:

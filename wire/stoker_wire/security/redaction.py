@@ -11,7 +11,8 @@ VALUE_CHARS_MIN = 8
 """Shorter values are not treated as secrets: redacting them would make text unreadable."""
 
 _NAME = re.compile(
-    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|APIKEY|(API|ACCESS|PRIVATE|AUTH|SECRET|LICENSE)_?KEY)($|_ID$|_[0-9]+$)",
+    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|APIKEY|(API|ACCESS|PRIVATE|AUTH|SECRET|LICENSE)_?KEY)($|_ID$|_[0-9]+$)"
+    r"|^OTEL_EXPORTER_OTLP_([A-Z]+_)?HEADERS$",
     re.IGNORECASE,
 )
 

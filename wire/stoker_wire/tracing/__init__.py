@@ -1,0 +1,1 @@
+"""Traces with OpenTelemetry, off unless the `OTEL_…` variables ask for them."""
