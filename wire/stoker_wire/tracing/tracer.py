@@ -30,7 +30,7 @@ _NS = 1_000_000_000
 Attributes = Mapping[str, str | int | float | bool]
 
 
-class _Headers(Getter[Any]):
+class _Headers(Getter[Any]):  # type: ignore[misc, unused-ignore] # without the extra it is not known
     """Reads header fields of a multidict, or of `stoker_wire.http1`.
 
     A `traceparent` that came twice is invalid, as W3C Trace Context says.
