@@ -18,6 +18,7 @@ from hosts.agent.cpu import CpuShares
 from hosts.agent.process import ProcessesLeft
 from hosts.agent.resources import SharedResources
 from hosts.agent.supervisor import InstanceSupervisor
+from hosts.agent.volumes import Volumes, check_references
 from hosts.api.requests import CreateBody, OfferSearch, TemplateChange
 from hosts.catalog.catalog import Catalog, Slot, storage_dollars_per_hour
 from hosts.catalog.gpus import Gpu, find_gpus
@@ -69,6 +70,7 @@ class Host:
                 settings.port_min, settings.port_max, start=int(self.store.uid, 16), host=settings.listen_host
             ),
             faults=self.faults,
+            volumes=Volumes(settings.state_dir / "volumes", bytes_max=settings.volumes_gb_max * 1e9),
             now=now,
         )
         self.instances: dict[int, InstanceSupervisor] = {}
@@ -175,6 +177,8 @@ class Host:
                 rule = "takes no bids" if min_bid is None else f"takes no bid under ${min_bid:g}/h"
                 raise Problem(400, "invalid_price", f"offer {slot.offer_id} {rule}")
             price = body.price
+        env = {**env_of(template), **body.env_map()}
+        check_references(env)
         now = self.resources.now()
         record = InstanceRecord(
             id=0,
@@ -189,7 +193,7 @@ class Host:
             template_id=(template or {}).get("id"),
             template_hash=(template or {}).get("hash_id"),
             image=body.image or (template or {}).get("image") or "host",
-            env={**env_of(template), **body.env_map()},
+            env=env,
             onstart=onstart,
             args=tuple(args),
             runtype=body.runtype or (template or {}).get("runtype") or "args",
@@ -236,6 +240,7 @@ class Host:
         record = self.instance(instance_id).record
         template = self._template(change.template_hash_id, change.template_id)
         env = change.env_map()
+        check_references({**env_of(template), **env})
         if template is not None:
             # Variables given at creation (addresses, tokens) belong to the instance, not to the old template.
             old = self.templates.find(hash_id=record.template_hash, template_id=record.template_id)

@@ -134,6 +134,8 @@ class HostMarketSettings(StrictModel):
     """Time between SIGTERM and SIGKILL."""
     instances_on_exit: Literal["stop", "keep"] = "stop"
     """What happens to running instances when the marketplace stops."""
+    volumes_gb_max: float = Field(200.0, ge=0)
+    """Disk for all volumes; those unused for longest are dropped first."""
     cpu_limit: Literal["auto", "governor", "off"] = "auto"
     """`auto`: a control group if one is writable, else the governor (SIGSTOP and SIGCONT)."""
 

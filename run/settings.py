@@ -210,6 +210,8 @@ class HostMarket(StrictModel):
     instance_port_min: PortOfInstance = 21000
     instance_port_max: PortOfInstance = 29999
     stop_grace_seconds: float = Field(5.0, ge=0, le=600)
+    volumes_gb_max: float = Field(200.0, ge=0)
+    """Disk for the volumes that instances leave for later ones; those unused for longest are dropped first."""
 
 
 class MarketChoice(StrictModel):
@@ -357,6 +359,7 @@ class DevSettings(StrictModel):
             templates=host.templates,
             env=env,
             stop_grace_seconds=host.stop_grace_seconds,
+            volumes_gb_max=host.volumes_gb_max,
         )
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hosts.agent.cpu import CpuShares
+from hosts.agent.volumes import Volumes
 from hosts.catalog.ports import Ports
 from hosts.catalog.store import Store
 from hosts.faults import Faults
@@ -21,6 +22,7 @@ class SharedResources:
     cpu: CpuShares
     ports: Ports
     faults: Faults
+    volumes: Volumes
     now: Callable[[], float] = time.time
 
     def home(self, instance_id: int) -> Path:

@@ -75,6 +75,7 @@ class InstanceSupervisor:
         record.pid = record.pid if self.process else None
         if self.process is not None:
             self.resources.ports.hold(record.port_base)
+            self.resources.volumes.claim(record)
             # A killed governor may have left it suspended.
             proc.send(self.process.living(), signal.SIGCONT)
             self.resources.cpu.started(self.tag, self.process.pid, self.slot.machine.cpu_percent)
@@ -219,6 +220,8 @@ class InstanceSupervisor:
             record.hold_reason = "exited"
             self._set("exited", str(error))
             return
+        resources.volumes.claim(record)
+        await resources.volumes.trim()
         fails = resources.faults.take(FaultKind.LOAD_FAILURE, **facts)
         self._spawn(["bash", "-c", "echo 'cannot load: fault injected' >&2; exit 1"] if fails else None)
         self._set("running", "running")
@@ -252,7 +255,8 @@ class InstanceSupervisor:
         self.process = InstanceProcess.start(
             instead or command(record, self._home),
             tag=self.tag,
-            env=environment(record, self.slot, resources.settings, disk),
+            env=environment(record, self.slot, resources.settings, disk)
+            | resources.volumes.variables(record),
             cwd=disk,
             log=output,
             group=resources.cpu.prepare(record.id, self.slot.machine.cpu_percent),
@@ -326,6 +330,7 @@ class InstanceSupervisor:
             )
             self.process = None
         self.resources.cpu.ended(self.record.id)
+        self.resources.volumes.release(self.record.id)
         self.record.pid = None
         self.resources.store.save(self.record)
 

@@ -49,7 +49,8 @@ class Plan:
     @property
     def workergroup(self) -> dict[str, Any]:
         """The workergroup's fields, without the template."""
-        fields: dict[str, Any] = {"search_params": self.search, "launch_args": f"--disk {self.disk_gb:g}"}
+        args = f"--disk {self.disk_gb:g} {self.request.volume_args(local=self.local)}".strip()
+        fields: dict[str, Any] = {"search_params": self.search, "launch_args": args}
         if self.need is not None and not self.on_cpu:
             fields["gpu_ram"] = self.need.gpu_ram
         return fields
@@ -117,6 +118,11 @@ async def make_plan(
     every = await search(request.search, launch_args=args)
     _check_reachable(request, every)
     local = every.market == "host"
+    if request.volume_args(local=local) and "machine_id" not in request.search:
+        notes = (
+            *notes,
+            "a volume belongs to one machine: add its machine_id to --search, else other machines are tried in vain",
+        )
     context = None
     if model is not None and model.shape.kv_values_per_token:
         context = request.context or default_context(model.shape)

@@ -20,10 +20,14 @@ IMAGE_GB = 20.0
 SPARE_GB = 5.0
 CUDA_MIN = "12.8"
 """CUDA version that the driver of a rented machine must support, for the images of the presets."""
+MOUNT_PATH = "/models"
+"""Where a volume is mounted unless its path is given."""
 INET_DOWN_MIN = 200
 """Mbit/s of a rented machine."""
 
 _LLAMA_CPP_PRESETS = frozenset({"llama-server", "llama-cpp-python", "ollama"})
+_VOLUME = re.compile(r"([0-9]{1,15})(?::(/[A-Za-z0-9_./-]+))?")
+_VOLUME_NAME = re.compile(r"(?:shared/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _GPUS_TERM = re.compile(r"\bnum_gpus\s*(?:==|=|>=|eq|gte)\s*([0-9]{1,3})\b")
 
@@ -50,6 +54,8 @@ class UpRequest:
     variables: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     disk_gb: float | None = None
+    cache: str = ""
+    """Where the weights stay for later workers: a name on the host marketplace, `ID[:path]` of a volume on Vast.ai."""
 
     @property
     def server(self) -> ServerMemory:
@@ -79,19 +85,42 @@ class UpRequest:
         return {
             "name": self.template_name,
             "image": self.preset.image or ("host" if local else "python:3.12-slim"),
-            "env": shlex.join(self._flags(gpus=gpus, context=context)),
+            "env": shlex.join(self._flags(gpus=gpus, context=context, local=local)),
             "onstart": ON_START_LOCAL if local else ON_START,
             "runtype": "args" if local else "ssh_direct",
             "recommended_disk_space": disk_gb,
         }
 
-    def _flags(self, *, gpus: int, context: int | None) -> list[str]:
+    def volume_args(self, *, local: bool) -> str:
+        """The launch arguments that attach the volume. Raises Invalid."""
+        if not self.cache:
+            return ""
+        if local:
+            if not _VOLUME_NAME.fullmatch(self.cache):
+                raise Invalid(
+                    f"--cache: expected a name such as weights, or shared/weights, got {self.cache!r:.60}"
+                )
+            return ""
+        found = _VOLUME.fullmatch(self.cache)
+        if found is None:
+            raise Invalid(
+                f"--cache: expected the number of a volume of the account, such as 1234 or 1234:/models, got {self.cache!r:.60}"
+            )
+        return f"--link-volume {found[1]} --mount-path {found[2] or MOUNT_PATH}"
+
+    def _cache_folder(self, *, local: bool) -> str:
+        if not self.cache:
+            return ""
+        return f"volume:{self.cache}" if local else self.cache.partition(":")[2] or MOUNT_PATH
+
+    def _flags(self, *, gpus: int, context: int | None, local: bool) -> list[str]:
         variables = {
             "STOKER_PRESET": self.preset.name,
             "MODEL_NAME": self.model,
             "MODEL_CONTEXT": str(context or ""),
             "MODEL_PARALLEL": str(self.parallel or ""),
             "MODEL_GPUS": str(gpus) if gpus > 1 else "",
+            "MODEL_CACHE": self._cache_folder(local=local),
             "MODEL_COMMAND": self.command,
             "MODEL_ARGS": shlex.join(self.server_args),
             **self.variables,

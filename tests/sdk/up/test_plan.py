@@ -181,3 +181,28 @@ async def test_the_template_quotes_what_the_user_gave_and_names_secrets_by_refer
     assert env["MODEL_ARGS"] == "--served-model-name 'my model'"
     assert (env["A"], env["HF_TOKEN"], env["MODEL_NAME"]) == ("b c", "secret:HF_TOKEN", LLAMA_8B.name)
     assert "/worker/bootstrap.sh" in plan.template["onstart"]
+
+
+async def test_the_weights_stay_on_a_volume_of_the_account():
+    plan = await make_plan(
+        asked(cache="1234", search="machine_id=77"), None, market(A100 | {"machine_id": 77})
+    )
+    assert plan.workergroup["launch_args"].endswith("--link-volume 1234 --mount-path /models")
+    assert "MODEL_CACHE=/models" in plan.template["env"]
+    assert plan.notes == ()
+    plan = await make_plan(asked(cache="1234:/data/hub"), None, market(A100))
+    assert plan.workergroup["launch_args"].endswith("--link-volume 1234 --mount-path /data/hub")
+    assert "MODEL_CACHE=/data/hub" in plan.template["env"]
+    assert "machine_id" in plan.notes[0]
+
+
+async def test_the_weights_stay_in_a_folder_of_the_own_machine():
+    plan = await make_plan(asked(cache="weights"), None, market(A100, kind="host"))
+    assert "MODEL_CACHE=volume:weights" in plan.template["env"]
+    assert "volume" not in plan.workergroup["launch_args"]
+
+
+@pytest.mark.parametrize(("cache", "kind"), [("weights", "vast"), ("12:models", "vast"), ("../x", "host")])
+async def test_a_cache_that_cannot_be_attached_is_refused(cache, kind):
+    with pytest.raises(Invalid, match="--cache: expected"):
+        await make_plan(asked(cache=cache), None, market(A100, kind=kind))

@@ -49,6 +49,12 @@ def up(
         int | None, typer.Option(min=1, help="Requests that the server runs at the same time.")
     ] = None,
     disk: Annotated[float | None, typer.Option(min=1, help="Disk of an instance, GB.")] = None,
+    cache: Annotated[
+        str,
+        typer.Option(
+            help="Keep the weights for later workers: a name on your own machines; Vast.ai: volume ID[:path]."
+        ),
+    ] = "",
     max_workers: Annotated[int | None, typer.Option(min=1, help="Most workers at the same time (2).")] = None,
     min_workers: Annotated[
         int | None, typer.Option(min=0, help="Workers that keep the model on disk (1).")
@@ -100,6 +106,7 @@ def up(
             variables=variables,
             secrets=tuple(secret or ()),
             disk_gb=disk,
+            cache=cache,
         )
         read, notes = await _read(request)
         return await make_plan(request, read, client.marketplace.offers, notes)
