@@ -268,7 +268,7 @@ class DeclaredOnly(Fleet):
     """Counts the whole declared cost until the end is reported, as for workers that do not report running requests."""
 
     def _gauge(self, number: int) -> None:
-        self.candidates[number].serial = False
+        self.candidates[number].set_parallel(full=False)
 
 
 class FewestRequests(DeclaredOnly):

@@ -83,9 +83,9 @@ class Dispatcher:
             request = self._arrive(endpoint, asked, now, account)
         if self.is_paused(request, now) or self._refuse(endpoint, request, now):
             return request
-        if not endpoint.request_queue.held_count:
-            self._assign(endpoint, request, now)
-        if request.worker is None:
+        if endpoint.request_queue.held_count or not self._assign(endpoint, request, now):
+            if request.request_idx not in endpoint.waiting:
+                self._enqueue(endpoint, request)
             self._signals.signal_backlog(endpoint, now)
             if len(endpoint.request_queue) > self._limits.queue_places_max and request.arrived_at == now:
                 self._turn_away(endpoint, endpoint.request_queue.displaced_by(request))
@@ -336,7 +336,6 @@ class Dispatcher:
             request.avoid = frozenset(
                 w.launch_id for w in endpoint.workers.values() if w.route_url == asked.failed_url
             )
-        self._enqueue(endpoint, request)
         return request
 
     def _enqueue(self, endpoint: Endpoint, request: QueuedRequest) -> None:
@@ -415,8 +414,8 @@ class Dispatcher:
         worker = endpoint.workers[chosen.candidate.launch_id]
         if record is not None:
             record.retry = request
-        endpoint.request_queue.serve(request, endpoint.late_cutoff(now))
-        del endpoint.waiting[request.request_idx]
+        if endpoint.waiting.pop(request.request_idx, None) is not None:
+            endpoint.request_queue.serve(request, endpoint.late_cutoff(now))
         request.worker, request.assigned_at, request.reqnum = worker, now, self._draw()
         if request.waited_s is None:
             request.waited_s = now - request.arrived_at

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from activities.signing import open_signing_key
 from stoker_wire.security.fingerprint import TICKET_CHARS
-from stoker_wire.security.ticket import TICKET_SECONDS, Ticket, TicketRefused, sign_ticket, verify_ticket
+from stoker_wire.security.ticket import TICKET_SECONDS, Ticket, TicketRefused, sign_fields, verify_ticket
 from stoker_wire.security.token import mint_worker_token, ticket_key
 
 _CACHED_MAX = 20_000
@@ -79,16 +79,9 @@ class TicketIssuer:
             secret: the one of the worker's token; None: unknown, so the ticket is signed with each secret.
         """
         keys = self._keys_of(endpoint_id, launch_id, secret)
-        ticket = Ticket(
-            e=endpoint_name,
-            w=launch_id,
-            c=cost,
-            r=request_idx,
-            n=reqnum,
-            x=round(now + TICKET_SECONDS, 3),
-            b=tuple(each[:TICKET_CHARS] for each in refused),
-        )
-        return sign_ticket(ticket, *keys)
+        expires = round(now + TICKET_SECONDS, 3)
+        shown = tuple(each[:TICKET_CHARS] for each in refused) if refused else ()
+        return sign_fields(endpoint_name, launch_id, cost, request_idx, reqnum, expires, shown, keys)
 
     def ticket_of(self, text: str, *, endpoint_id: int, launch_id: str) -> Ticket | None:
         """The contents of a ticket for this worker, expired or not; None: it was not issued by this deployment."""

@@ -241,10 +241,11 @@ class KnownWorker:
         within = report.end_report_seconds
         candidate.outstanding = outstanding.load
         model = None if report.status is None else report.status.model
-        candidate.full = model is not None and model.full
+        full = model is not None and model.full
         if within <= 0:
-            candidate.serial = False
+            candidate.set_parallel(full=full)
             return
+        candidate.full = full
         reported = outstanding.reported_load
         running = min(report.running_load, reported)
         first = outstanding.first_open

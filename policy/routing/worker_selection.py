@@ -28,6 +28,7 @@ class Candidate:
         "healthy",
         "launch_id",
         "outstanding",
+        "parallel_perf",
         "perf",
         "queued_load",
         "running_cost",
@@ -47,6 +48,8 @@ class Candidate:
         """Load that the worker holds or is about to receive."""
         self.healthy = healthy
         """The worker reports, is ready and does not drain."""
+        self.parallel_perf = perf if healthy else 0.0
+        """The perf of a worker that takes several requests at a time and has room; 0: the worker is another one."""
         self.full = False
         """Its model server has no room in its KV cache: it gets no request until it has."""
         self.serial = False
@@ -67,9 +70,15 @@ class Candidate:
         self.free_at = 0.0
         """When the worker is expected to have finished everything that it holds."""
 
+    def set_parallel(self, *, full: bool) -> None:
+        """Record that the worker takes several requests at a time, and whether its KV cache is full."""
+        self.serial, self.full = False, full
+        self.parallel_perf = self.perf if self.healthy and not full else 0.0
+
     def set_idle(self, service_times: ServiceTimes, end_report_seconds: float) -> None:
         """Record that a serial worker runs no request."""
         self.serial, self.service_times, self.end_report_seconds = True, service_times, end_report_seconds
+        self.parallel_perf = 0.0
         self.running_cost = self.queued_load = self.free_at = 0.0
         self.expected_end_at = math.inf
 
@@ -86,6 +95,7 @@ class Candidate:
         """Record that a serial worker runs a request of this cost, with `queued_load` waiting behind it."""
         same = self.serial and self.started_at == started_at and self.expected_end_at < math.inf
         self.serial, self.service_times, self.end_report_seconds = True, service_times, end_report_seconds
+        self.parallel_perf = 0.0
         self.running_cost, self.queued_load, self.started_at = cost, queued_load, started_at
         self.seen_at = max(seen_at, self.seen_at) if same else seen_at
         self._estimate_end()
@@ -197,6 +207,26 @@ def prefetch_limits(
     )
 
 
+def _choose_parallel(
+    candidates: Sequence[Candidate], cost: float, max_queue_time: float, offset: int
+) -> Choice | None:
+    """The choice where every worker takes several requests at a time and has room; None: look at each one.
+
+    A comprehension takes a fifth of the time of the loop in `choose`.
+    """
+    try:
+        finishes = [(each.outstanding + cost) / each.parallel_perf for each in candidates]
+    except ZeroDivisionError:
+        return None
+    finish = min(finishes)
+    try:
+        best = candidates[finishes.index(finish, offset)]
+    except ValueError:
+        best = candidates[finishes.index(finish)]
+    queue = best.outstanding / best.perf
+    return Choice(best, queue, finish) if queue < max_queue_time else None
+
+
 def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call per candidate would double its time
     candidates: Sequence[Candidate],
     cost: float,
@@ -222,6 +252,10 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
     if not count:
         return Full(0, None)
     offset = sequence % count
+    if not avoid and not owners:
+        quick = _choose_parallel(candidates, cost, max_queue_time, offset)
+        if quick is not None:
+            return quick
     best: Candidate | None = None
     best_finish = best_queue = 0.0
     shortest = -1.0

@@ -1,5 +1,7 @@
 """Tokens, keys and tickets: valid and invalid ones."""
 
+import base64
+import hmac
 import math
 import string
 from dataclasses import replace
@@ -8,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker_wire.security.ticket import TICKET_SECONDS, Ticket, TicketRefused, sign_ticket, verify_ticket
+from stoker_wire.security.ticket import (
+    TICKET_SECONDS,
+    Ticket,
+    TicketRefused,
+    sign_ticket,
+    ticket_mac,
+    verify_ticket,
+)
 from stoker_wire.security.token import (
     endpoint_key_matches,
     mint_endpoint_key,
@@ -174,3 +183,8 @@ def test_a_ticket_of_another_version_is_refused_not_crashed_on():
 )
 def test_every_ticket_survives_its_journey(ticket):
     assert verify_ticket(sign_ticket(ticket, KEY), KEY, worker=ticket.w, now=0) == ticket
+
+
+@given(st.binary(max_size=200), st.binary(max_size=300))
+def test_the_signature_of_a_ticket_is_hmac_sha256(key, body):
+    assert base64.urlsafe_b64decode(ticket_mac(key, body) + b"=") == hmac.digest(key, body, "sha256")

@@ -122,6 +122,8 @@ class BrokenRequests:
 
     def refused(self, now: float) -> tuple[str, ...]:
         """The fingerprints of the newest refused requests, for workers to compare with."""
+        if not self._by_key:
+            return ()
         keys = [key for key in reversed(self._by_key) if not key.startswith("#")]
         found = [key for key in keys if (record := self.get(key, now)) is not None and record.is_refused]
         return tuple(found[:REFUSED_IN_TICKET_MAX])

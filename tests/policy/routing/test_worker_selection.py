@@ -31,7 +31,7 @@ def test_a_worker_at_max_queue_time_gets_no_request():
 
 def test_a_worker_with_a_full_kv_cache_gets_no_request():
     full = candidate("full", 1000)
-    full.full = True
+    full.set_parallel(full=True)
     assert pick(full, candidate("slow", 10)) == "slow"
     waits = pick(full, candidate("late", 100, 3000))
     assert waits == Full(2, 0.0, 1)

@@ -55,6 +55,10 @@ class ReadState(Enum):
     BODY = auto()
 
 
+_HEAD = ReadState.HEAD
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+
+
 class RequestReader:
     """Appends each complete request to `complete`, or the problem that ends the connection."""
 
@@ -64,7 +68,6 @@ class RequestReader:
         "_field_count",
         "_head_bytes",
         "_head_without_offer",
-        "_host_count",
         "_limits",
         "_memory",
         "_parser",
@@ -96,7 +99,6 @@ class RequestReader:
         self._pieces: list[bytes | bytearray] = []
         self._head_bytes = 0
         self._field_count = 0
-        self._host_count = 0
         self._head_without_offer = b""
         """Head of a request that offers another protocol, to be parsed again without the offer."""
         self.state = ReadState.IDLE
@@ -166,7 +168,6 @@ class RequestReader:
         self._pieces = []
         self.body_bytes = 0
         self._field_count = 0
-        self._host_count = 0
 
     def on_url(self, url: bytes) -> None:
         """Append a piece of the request target."""
@@ -179,12 +180,8 @@ class RequestReader:
         self._field_count += 1
         if self._field_count > self._limits.head_fields_max:
             self._fail_head_too_large()
-            return
-        name = name.lower()
-        if self.state is ReadState.HEAD:
-            if name == b"host":
-                self._host_count += 1
-            self.request.headers.append((name, value))
+        elif self.state is _HEAD:
+            self.request.headers.append((name.lower(), value))
         else:
             self._head_bytes += len(name) + len(value)
             if self._head_bytes > self._limits.head_bytes_max:
@@ -207,8 +204,6 @@ class RequestReader:
         request.path, _, request.query = target.partition(b"?")
         self.state = ReadState.BODY
         self.head_received_at = time.monotonic()
-        if not self._has_one_host(request):
-            return
         length, head_bytes = self._check_fields(request)
         head_bytes += len(target)
         if head_bytes > self._limits.head_bytes_max:
@@ -294,19 +289,16 @@ class RequestReader:
             and b"transfer-encoding" not in fields
         )
 
-    def _has_one_host(self, request: Request) -> bool:
-        if self._host_count > 1:
-            self._fail(400, "header_repeated", "a request has one Host header, this one has several")
-        elif not self._host_count and not request.http_1_0:
-            self._fail(400, "host_missing", "an HTTP/1.1 request needs a Host header")
-        return self.problem is None
-
     def _check_fields(self, request: Request) -> tuple[int, int]:
-        """Check the header fields that concern the body. Returns its length (1: unknown) and the fields' size."""
-        size = length = 0
+        """Check the header fields that frame the request. Returns the body's length (1: unknown), and their size."""
+        size = length = hosts = 0
         for name, value in request.headers:
             size += len(name) + len(value) + 4
-            if name == b"content-length":
+            if name not in _FRAMING:
+                continue
+            if name == b"host":
+                hosts += 1
+            elif name == b"content-length":
                 length = int(value)
             elif name == b"transfer-encoding":
                 length = 1
@@ -316,6 +308,10 @@ class RequestReader:
                 self.expects_continue = True
                 if value.lower() != b"100-continue":
                     self._fail(417, "expectation_unknown", "the only expectation supported is 100-continue")
+        if hosts > 1:
+            self._fail(400, "header_repeated", "a request has one Host header, this one has several")
+        elif not hosts and not request.http_1_0:
+            self._fail(400, "host_missing", "an HTTP/1.1 request needs a Host header")
         return length, size
 
     def _fail(self, status: int, code: str, message: str) -> None:
