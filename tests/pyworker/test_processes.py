@@ -227,12 +227,12 @@ def kill_model(pid):
 def test_the_dependencies_are_the_documented_ones():
     project = tomllib.loads((ROOT / "pyworker" / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[~>=<; ]", line)[0] for line in project["dependencies"]}
-    assert names == {"stoker-wire", "pydantic", "httptools", "msgspec", "nvidia-ml-py", "structlog", "uvloop"}
+    assert names == {"stoker-wire[http1]", "pydantic", "msgspec", "nvidia-ml-py", "structlog", "uvloop"}
     pinned = set(
         re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements" / "pyworker.txt").read_text(), re.MULTILINE)
     )
-    assert pinned == (names - {"stoker-wire"}) | {
-        "annotated-types", "pydantic-core", "typing-extensions", "typing-inspection",
+    assert pinned == (names - {"stoker-wire[http1]"}) | {
+        "httptools", "annotated-types", "pydantic-core", "typing-extensions", "typing-inspection",
     }  # fmt: skip
 
 
