@@ -100,7 +100,10 @@ class Worker:
         raise_files_max()
         runtime = WorkerRuntime(self._config, settings, self._limits, tracing=tracing)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            sys.exit(runner.run(runtime.serve(host, catch_signals=True)))
+            status = runner.run(runtime.serve(host, catch_signals=True))
+        if tracing is not None:
+            tracing.close()
+        sys.exit(status)
 
     async def run_async(self, *, host: str | None = None) -> None:
         """Serve inside a running event loop. Cancel the task to stop."""

@@ -5,7 +5,10 @@ Spans carry names of endpoints, ids, paths without their query, and outcomes; no
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import entry_points, version
@@ -16,7 +19,7 @@ from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from stoker_wire.problem import Problem
@@ -26,6 +29,8 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 _BY_PROTOCOL = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 _GROUP = "opentelemetry_traces_exporter"
 _NS = 1_000_000_000
+CLOSE_SECONDS = 2.0
+"""For the last spans. A collector that does not answer holds up no process for longer."""
 
 Attributes = Mapping[str, str | int | float | bool]
 
@@ -54,8 +59,10 @@ _HEADERS = _Headers()
 class Tracing:
     """Makes the spans of one process and exports them in the background."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, exporter: SpanExporter) -> None:
         self.provider = provider
+        self._exporter = exporter
+        self._closed = False
         self._tracer = provider.get_tracer("stoker", version("stoker-wire"))
 
     @classmethod
@@ -67,15 +74,21 @@ class Tracing:
         """
         try:
             named = Resource({"service.name": service, "service.version": version("stoker-wire")})
-            provider = TracerProvider(resource=named.merge(OTELResourceDetector().detect()))
-            provider.add_span_processor(BatchSpanProcessor(_exporter(os.environ)))
+            resource = named.merge(OTELResourceDetector().detect())
+            provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+            exporter = _exporter(os.environ)
+            provider.add_span_processor(BatchSpanProcessor(exporter))
         except TracingUnavailable:
             raise
         except Exception as fault:  # noqa: BLE001 - whatever the libraries make of a variable
             raise TracingUnavailable(
                 f"the OTEL_… variables cannot be used: {type(fault).__name__}: {fault}"
             ) from None
-        return cls(provider)
+        # An exporter warns at each of its attempts, and says at the end that it failed.
+        logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
+        tracing = cls(provider, exporter)
+        atexit.register(tracing.close)
+        return tracing
 
     def parent_of(self, headers: Any) -> Context:
         """The context that header fields name. Invalid fields are ignored."""
@@ -133,8 +146,18 @@ class Tracing:
         trace.set_tracer_provider(self.provider)
 
     def close(self) -> None:
-        """Export what is left. It may take as long as the exporter's timeout."""
-        self.provider.shutdown()
+        """Export what is left, within CLOSE_SECONDS. The end of the program does it too; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        work = threading.Thread(target=self.provider.shutdown, name="last spans", daemon=True)
+        try:
+            work.start()
+        except RuntimeError:  # some Pythons start no thread at their end
+            self._exporter.shutdown()
+            return
+        work.join(CLOSE_SECONDS)
+        self._exporter.shutdown()
 
 
 def _exporter(variables: Mapping[str, str]) -> Any:
