@@ -98,3 +98,20 @@ def _completed_at(newest: list[HistoryEvent]) -> float:
 
 def _unix(at: Timestamp) -> float:
     return at.seconds + at.nanos / 1e9
+
+
+class Stall:
+    """For how long one workflow has been without progress, from repeated looks at it."""
+
+    def __init__(self) -> None:
+        self._since: tuple[str, float] | None = None
+        """Run id of the stalled run and since when."""
+
+    def seconds(self, found: Progress, now: float) -> float:
+        """Time since the first look that found this run stalled; 0: it makes progress."""
+        if not found.running or not found.fault:
+            self._since = None
+            return 0.0
+        if self._since is None or self._since[0] != found.run_id:
+            self._since = (found.run_id, now)
+        return now - self._since[1]

@@ -11,7 +11,7 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from activities.progress import Progress, progress_of
+from activities.progress import Stall, progress_of
 from stoker_wire.control import SWEEP_ID, SWEEP_WORKFLOW_TYPE, TASK_QUEUE
 
 log = structlog.get_logger(__name__)
@@ -96,8 +96,7 @@ class SafetyNets:
         self._client = client
         self._spec = spec or SweepSpec()
         self._every_seconds = every_seconds
-        self._stalled_for: tuple[str, float] | None = None
-        """Run id of the stalled sweep and since when, in loop time."""
+        self._stall = Stall()
 
     async def run(self) -> None:
         """Check until cancelled. A failed check is repeated at the next interval."""
@@ -115,7 +114,8 @@ class SafetyNets:
             RPCError: Temporal does not answer.
         """
         found = await progress_of(self._client, SWEEP_ID)
-        if found.running and not self._is_stuck(found):
+        stalled = self._stall.seconds(found, asyncio.get_running_loop().time())
+        if found.running and not (found.fault and stalled >= self._spec.stuck_seconds):
             return
         if found.running:
             log.error("sweep_replaced", run_id=found.run_id, reason=found.fault)
@@ -123,12 +123,3 @@ class SafetyNets:
         else:
             log.info("sweep_started")
             await ensure_sweep(self._client, self._spec)
-
-    def _is_stuck(self, found: Progress) -> bool:
-        now = asyncio.get_running_loop().time()
-        if not found.fault:
-            self._stalled_for = None
-            return False
-        if self._stalled_for is None or self._stalled_for[0] != found.run_id:
-            self._stalled_for = (found.run_id, now)
-        return now - self._stalled_for[1] >= self._spec.stuck_seconds

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import secrets
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from temporalio.client import Client
 
+from activities.notices.reporting import AlertReporter
 from activities.safety_nets import SafetyNets
+from engine.alerts import AlertWatch
 from engine.api.keys import Accounts
 from engine.request_log import RequestLog
 from engine.routing.directory import Directory, end_held_calls
@@ -99,6 +102,7 @@ class Engine:
         self._queue_timers: dict[str, asyncio.TimerHandle] = {}
         """By endpoint name: serves its queue when a busy worker is expected to be nearly free."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._alert_reporter: AlertReporter | None = None
 
     def __repr__(self) -> str:
         return f"<Engine {self.engine_id} {self.directory!r}, {self.held_calls} calls held>"
@@ -119,6 +123,14 @@ class Engine:
                 self.client, self.settings.sweep, every_seconds=self.settings.sweep_ensure_seconds
             )
             self._run(_restarted(nets.run, "safety_nets"), "safety_nets")
+        if self.settings.notices is not None:
+            self._alert_reporter = AlertReporter(
+                self.client,
+                self.settings.notices,
+                role="engine",
+                place=f"{socket.gethostname()}:{self.settings.port}",
+            )
+            self._run(_restarted(AlertWatch(self, self._alert_reporter).run, "alerts"), "alerts")
         log.info("engine_started", engine_id=self.engine_id, endpoints=len(self.directory))
 
     def stop_holding(self) -> None:
@@ -138,6 +150,8 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.signal_sender.close()
+        if self._alert_reporter is not None:
+            await self._alert_reporter.stop()
         if self.request_log is not None:
             for endpoint in self.directory:
                 self.dispatcher.log_unfinished(endpoint)

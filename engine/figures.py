@@ -82,6 +82,12 @@ def health(endpoint: Endpoint) -> str:
     return "ok" if endpoint.candidates else "idle"
 
 
+def worker_error(endpoint: Endpoint) -> str:
+    """The error of a worker that fails; empty: none names one."""
+    failing = (worker for worker in listed_workers(endpoint) if _fails(worker))
+    return next((text for worker in failing if (text := worker.report.error or worker.listing.error)), "")
+
+
 def _fails(worker: KnownWorker) -> bool:
     return bool(_stage(worker) == "failed" or worker.report.error or worker.suspicion.since)
 

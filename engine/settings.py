@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from activities.notices.reporting import NoticePlan
 from activities.safety_nets import ENSURE_SECONDS, SweepSpec
 from webserver.connections import ConnectionLimits
 
@@ -130,6 +131,8 @@ class EngineSettings:
     sweep: SweepSpec | None = None
     """The engine keeps the sweep running with these settings; None: only the Temporal workers do."""
     sweep_ensure_seconds: float = ENSURE_SECONDS
+    notices: NoticePlan | None = None
+    """Who receives notices of alerts; None: alerts are not reported."""
     limits: Limits = Limits()
     timing: Timing = Timing()
 

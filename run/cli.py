@@ -301,6 +301,24 @@ def init(
 
 
 @app.command()
+def notify(
+    config: Config = None,
+    channel: Annotated[str | None, typer.Option(help="Only the channel of this name.")] = None,
+) -> None:
+    """Send a test notice through every channel of the settings, from this machine, and show each answer."""
+    from run.commands.notify import send_test  # noqa: PLC0415
+
+    failed: list[str] = []
+
+    async def act(settings: DevSettings) -> None:
+        failed.extend(await send_test(settings.notify, only=channel, say=typer.echo))
+
+    _run("notify", config, act, level="error")
+    if failed:
+        raise SystemExit(1)
+
+
+@app.command()
 def simulate(
     trace: Annotated[
         Path, typer.Argument(help="CSV (t_s,input_tokens,output_tokens or t_s,work) or a request log.")

@@ -15,6 +15,7 @@ from hosts.settings import GpuSettings, HostMarketSettings, MachineSettings, Tem
 from market.vast.bodies import origin
 from market.vast.client import VastMarket
 from run.errors import CommandError
+from run.notifications import NotifySettings
 from run.packaged_files import DEFAULT_SETTINGS
 from run.yaml_files import read_yaml
 from stoker_wire.base import StrictModel
@@ -300,6 +301,7 @@ class DevSettings(StrictModel):
     worker: WorkerChoice = WorkerChoice()
     sweep: SweepSettings = SweepSettings()
     dashboard: DashboardListen = DashboardListen()
+    notify: NotifySettings = NotifySettings()
     market: MarketChoice = MarketChoice()
     host_market: HostMarket = HostMarket()
 
@@ -430,4 +432,6 @@ def load_settings(path: Path | None) -> DevSettings:
         raise CommandError(
             f"{path}: state_dir: {str(settings.state_dir)!r} cannot be a folder: {fault}"
         ) from fault
-    return settings.model_copy(update={"state_dir": state_dir})
+    return settings.model_copy(
+        update={"state_dir": state_dir, "notify": settings.notify.relative_to(base.absolute())}
+    )

@@ -84,6 +84,7 @@ class DevStack:
             self._record.refuse_stale()
             require_free(self.settings.ports())
             self.keys = load_keys(self.state_dir, generate=True, uses_vast=self.settings.uses_vast)
+            self.settings.notify.channels(os.environ)  # a missing secret is reported before anything starts
             self._write_effective()
             self._write_client()
             await self._start_children()

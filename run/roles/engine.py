@@ -2,13 +2,19 @@
 
 import asyncio
 import math
+import os
+from collections.abc import Mapping
 
 import structlog
+from temporalio.client import Client
 
+from activities.notices.deliver import Channel
+from activities.notices.reporting import end_notifier
 from engine.app import serve
 from engine.settings import EngineSettings, Limits, Timing
 from run.gc_tuning import tune_garbage_collector
 from run.processes.temporal_server import connect_to, temporal_target
+from run.roles.notices import start_notifier_worker
 from run.roles.stopping import stop_event
 from run.roles.tracing import interceptors_of, tracing_of
 from run.settings import DevSettings, ListenLimits
@@ -40,6 +46,7 @@ async def run_engine(settings: DevSettings) -> None:
     stop = stop_event()
     tracing = tracing_of("engine")
     keys = load_keys(settings.state_dir, generate=False, role="engine", uses_vast=settings.uses_vast)
+    channels = settings.notify.channels(os.environ)
     target = temporal_target(settings.temporal)
     client = await connect_to(target, interceptors=interceptors_of(tracing))
     trust = settings.engine.memo_trust_seconds
@@ -64,6 +71,7 @@ async def run_engine(settings: DevSettings) -> None:
         request_log=settings.request_log_settings,
         sweep=settings.sweep.spec,
         sweep_ensure_seconds=settings.sweep.ensure_seconds,
+        notices=settings.notify.plan(),
     )
     if not is_loopback(engine.host):
         log.warning(
@@ -80,6 +88,26 @@ async def run_engine(settings: DevSettings) -> None:
         temporal_from=target.source,
     )
     tune_garbage_collector()
+    notifier = await _start_notifier(client, settings, channels)
     await serve(engine, client, stop=stop, tracing=tracing)
+    if notifier is not None:
+        notifier.cancel()
+        await asyncio.gather(notifier, return_exceptions=True)
     if tracing is not None:
         await asyncio.to_thread(tracing.close)
+
+
+async def _start_notifier(
+    client: Client, settings: DevSettings, channels: Mapping[str, Channel]
+) -> asyncio.Task[None] | None:
+    """Carry the notifier in this engine, too, so that notices are sent while no Temporal worker runs."""
+    if not channels:
+        await end_notifier(client)
+        return None
+    if settings.worker.deployment is not None and settings.worker.build_id is None:
+        log.info(
+            "engine.carries_no_notifier",
+            advice="give engines STOKER_BUILD_ID, too: then notices are sent while no Temporal worker runs",
+        )
+        return None
+    return start_notifier_worker(client, settings, channels)

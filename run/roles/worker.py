@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import os
+import socket
 import sys
 
 import structlog
 
 from activities.instances import MarketActivities
+from activities.notices.reporting import AlertReporter
 from activities.safety_nets import SafetyNets, ensure_sweep
 from activities.saved_logs import SavedLogs
 from activities.secrets import DeploymentSecrets
@@ -15,6 +17,7 @@ from market.ownership import DeploymentMarket
 from run.errors import CommandError
 from run.gc_tuning import tune_garbage_collector
 from run.processes.temporal_server import connect_to, temporal_target
+from run.roles.notices import WorkerAlerts, start_notifier_worker
 from run.roles.stopping import stop_event
 from run.roles.tracing import interceptors_of, tracing_of
 from run.settings import DevSettings, WorkerChoice
@@ -33,6 +36,7 @@ async def run_worker(settings: DevSettings) -> None:
     stop = stop_event()
     tracing = tracing_of("worker")
     keys = load_keys(settings.state_dir, generate=False, role="worker", uses_vast=settings.uses_vast)
+    channels = settings.notify.channels(os.environ)
     metrics = WorkerMetrics(settings.worker.build_id or "")
     pages = contextlib.AsyncExitStack()
     await _serve_metrics(settings.worker, metrics, pages)
@@ -55,9 +59,17 @@ async def run_worker(settings: DevSettings) -> None:
     running = [asyncio.create_task(worker.run()) for worker in workers]
     sweep = settings.sweep.spec
     await ensure_sweep(client, sweep, configure=True)
-    nets = asyncio.create_task(
-        SafetyNets(client, sweep, every_seconds=settings.sweep.ensure_seconds).run(), name="safety nets"
+    nets = SafetyNets(client, sweep, every_seconds=settings.sweep.ensure_seconds)
+    side_tasks = [asyncio.create_task(nets.run(), name="safety nets")]
+    plan = settings.notify.plan()
+    reporter = (
+        None if plan is None else AlertReporter(client, plan, role="worker", place=socket.gethostname())
     )
+    if reporter is not None:
+        side_tasks += [
+            start_notifier_worker(client, settings, channels),
+            asyncio.create_task(reporter.run(WorkerAlerts(metrics).active), name="alert reports"),
+        ]
     log.info(
         "worker.polling",
         temporal=target.address,
@@ -72,7 +84,11 @@ async def run_worker(settings: DevSettings) -> None:
     await asyncio.gather(*(worker.shutdown() for worker in workers))
     results = await asyncio.gather(*running, return_exceptions=True)
     stopping.cancel()
-    nets.cancel()
+    for task in side_tasks:
+        task.cancel()
+    await asyncio.gather(*side_tasks, return_exceptions=True)
+    if reporter is not None and done == {stopping}:
+        await reporter.stop()
     await market.close()
     await pages.aclose()
     if tracing is not None:

@@ -22,6 +22,8 @@ from run.state_folder.secure_files import write_private
 
 _FILE = "keys.json"
 _NAMED_SECRET_PREFIX = "STOKER_SECRET_"  # noqa: S105 - the name of a variable, not a secret
+NOTIFY_SECRET_PREFIX = "STOKER_NOTIFY_SECRET_"  # noqa: S105 - the name of a variable, not a secret
+"""`STOKER_NOTIFY_SECRET_<NAME>`: the secret of the notice channel of this name, upper case, `_` for `-`."""
 
 Role = Literal["engine", "worker", "market", "dashboard"]
 
@@ -36,15 +38,20 @@ _GENERATED = re.compile(rf"{_GENERATED_START}[A-Za-z0-9_-]{{32}}")
 """A generated key of the host marketplace."""
 _MARKET = ("STOKER_MARKET_KEY", "VAST_API_KEY")
 
-_TRACED: tuple[Role, ...] = ("engine", "worker")
-"""They get the OTEL_… variables, which may name a key of the collector."""
 _VARIABLES: dict[Role, tuple[str, ...]] = {
     "engine": (_ACCOUNT, _ACCOUNT_PREVIOUS, _HMAC, _HMAC_PREVIOUS, _SIGNING, _CA, *_MARKET),
     "worker": (_HMAC, *_MARKET),
     "market": _MARKET,
     "dashboard": (_ACCOUNT,),
 }
-"""The environment variables with a role's secrets. Only the Temporal worker also reads `STOKER_SECRET_<NAME>`."""
+"""The environment variables with a role's secrets. See also `_ROLES_OF_PREFIX`."""
+_ROLES_OF_PREFIX: dict[str, tuple[Role, ...]] = {
+    _NAMED_SECRET_PREFIX: ("worker",),
+    NOTIFY_SECRET_PREFIX: ("worker", "engine"),
+    "OTEL_": ("worker", "engine"),
+}
+"""Variables of which a deployment has any number, by their beginning. Those of OpenTelemetry may name a key of the
+collector."""
 
 _SECRET_VARIABLES = frozenset({*_VARIABLES["engine"], *_VARIABLES["worker"], "STOKER_API_KEY"})
 
@@ -117,16 +124,15 @@ def environment_for(role: Role | None, environ: Mapping[str, str]) -> dict[str, 
     return {
         name: value
         for name, value in environ.items()
-        if name in own
-        or (role == "worker" and name.startswith(_NAMED_SECRET_PREFIX))
-        or (role in _TRACED and name.startswith("OTEL_"))
-        or (
-            role is not None
-            and name.startswith("STOKER_")
-            and name not in _SECRET_VARIABLES
-            and not name.startswith(_NAMED_SECRET_PREFIX)
-        )
+        if name in own or (role is not None and _may_have(role, name))
     }
+
+
+def _may_have(role: Role, name: str) -> bool:
+    for prefix, roles in _ROLES_OF_PREFIX.items():
+        if name.startswith(prefix):
+            return role in roles
+    return name.startswith("STOKER_") and name not in _SECRET_VARIABLES
 
 
 def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None, uses_vast: bool = False) -> Keys:

@@ -7,6 +7,7 @@ The body is `{"success": false, "error": <code>, "msg": <sentence>, "error_msg":
 from typing import Any
 
 from stoker_wire.picklable import PicklableError
+from stoker_wire.security.redaction import is_secret_name
 
 FAULTS_LISTED_MAX = 8
 """Number of validation faults that an error message lists; further ones are counted."""
@@ -46,7 +47,10 @@ def describe(fault: Exception) -> str:
     for error in found[:FAULTS_LISTED_MAX]:
         where = ".".join(str(part) for part in error["loc"]) or "body"
         got = error.get("input")
-        received = "" if error["type"] == "missing" or isinstance(got, dict | list) else f" (got {got!r:.80})"
+        hidden = (
+            error["type"] == "missing" or isinstance(got, dict | list) or is_secret_name(where.split(".")[-1])
+        )
+        received = "" if hidden else f" (got {got!r:.80})"
         message = error["msg"].removeprefix(_OWN_CHECK)
         sentences.append(f"{where}: {message}{received}")
     if len(found) > FAULTS_LISTED_MAX:

@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
+from prometheus_client import Histogram
 from temporalio import activity
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
@@ -95,6 +97,25 @@ class WorkerMetrics:
     def market_call(self, call: str, outcome: str, seconds: float) -> None:
         """A call of the marketplace has ended."""
         self._calls.labels(call, outcome).observe(seconds)
+
+    def tasks_failed(self) -> dict[str, float]:
+        """Failed workflow tasks, by workflow."""
+        return _counts(self._tasks, "workflow", lambda labels: labels["outcome"] == "failed")
+
+    def market_outcomes(self) -> dict[str, float]:
+        """Calls of the marketplace, by outcome."""
+        return _counts(self._calls, "outcome")
+
+
+def _counts(
+    histogram: Histogram, label: str, chosen: Callable[[dict[str, str]], bool] = lambda _: True
+) -> dict[str, float]:
+    counts: dict[str, float] = {}
+    for sample in (each for metric in histogram.collect() for each in metric.samples):
+        if sample.name.endswith("_count") and chosen(sample.labels):
+            name = sample.labels[label]
+            counts[name] = counts.get(name, 0.0) + sample.value
+    return counts
 
 
 class MeasuredActivities(Interceptor):

@@ -10,11 +10,14 @@ from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, Tele
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker, WorkerDeploymentConfig
 
 from activities.instances import MarketActivities
+from activities.notices.deliver import NoticeActivities
 from activities.planner import plan
+from stoker_wire.alerts import NOTIFIER_TASK_QUEUE
 from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
 from workflows.endpoint import EndpointWorkflow
 from workflows.hosting.metrics import MeasuredActivities, WorkerMetrics
 from workflows.hosting.runner import workflow_runner
+from workflows.notifier import NotifierWorkflow
 from workflows.sweep.release import ReleaseWorkflow
 from workflows.sweep.sweep import SweepActivities, SweepWorkflow
 
@@ -27,6 +30,8 @@ WORKFLOW_POLLS = 20
 """Concurrent polls for workflow tasks. One in five is for workflows outside the cache: with the SDK's default of five,
 a thousand workflows took minutes to return after an overload."""
 ACTIVITY_POLLS = 10
+NOTIFIER_SHUTDOWN_SECONDS = 5.0
+"""For deliveries under way. Others repeat a delivery that did not end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +66,7 @@ def build_workers(
     interceptors = [] if metrics is None else [MeasuredActivities(metrics)]
     grace = timedelta(seconds=settings.graceful_shutdown_seconds)
     sweep = SweepActivities(client, market_activities)
-    deployment = (
-        WorkerDeploymentConfig(
-            version=settings.version,
-            use_worker_versioning=True,
-            # said here and not by the workflows: a worker that is not versioned may not name a behaviour
-            default_versioning_behavior=VersioningBehavior.PINNED,
-        )
-        if settings.version
-        else None
-    )
+    deployment = _deployment(settings.version)
     return [
         Worker(
             client,
@@ -114,6 +110,36 @@ def build_workers(
             deployment_config=deployment,
         ),
     ]
+
+
+def build_notifier_worker(
+    client: Client,
+    activities: NoticeActivities,
+    version: WorkerDeploymentVersion | None = None,
+    *,
+    graceful_shutdown_seconds: float = NOTIFIER_SHUTDOWN_SECONDS,
+) -> Worker:
+    """The worker of the notifier, for engines and Temporal workers: each can report the loss of the other."""
+    return Worker(
+        client,
+        task_queue=NOTIFIER_TASK_QUEUE,
+        workflows=[NotifierWorkflow],
+        activities=[activities.deliver_notices],
+        workflow_runner=workflow_runner(),
+        graceful_shutdown_timeout=timedelta(seconds=graceful_shutdown_seconds),
+        deployment_config=_deployment(version),
+    )
+
+
+def _deployment(version: WorkerDeploymentVersion | None) -> WorkerDeploymentConfig | None:
+    if version is None:
+        return None
+    return WorkerDeploymentConfig(
+        version=version,
+        use_worker_versioning=True,
+        # said here and not by the workflows: a worker that is not versioned may not name a behaviour
+        default_versioning_behavior=VersioningBehavior.PINNED,
+    )
 
 
 def forwarding_runtime(logger: logging.Logger | None = None, *, level: str = "WARN") -> Runtime:

@@ -1,0 +1,1 @@
+"""Alerts: which conditions hold, when they become incidents, and what waits for delivery."""

@@ -1,0 +1,52 @@
+"""An engine reports its active alerts to the notifier's workflow, and that it stops."""
+
+import json
+
+from activities.notices.reporting import NoticePlan, end_notifier
+from engine.alerts import AlertWatch
+from stoker_wire.alerts import NOTIFIER_ID, REPORT_ALERTS, NoticeChannel
+from stoker_wire.states import WorkerState
+from tests.engine.conftest import Stage
+from tests.engine.standin import until
+
+PLAN = NoticePlan(deployment="test", channels=(NoticeChannel(name="ops"),))
+
+
+async def reports(stage: Stage) -> list[dict]:
+    """What the engines reported to the notifier, which no process carries here."""
+    history = await stage.env.client.get_workflow_handle(NOTIFIER_ID).fetch_history()
+    signals = [event.workflow_execution_signaled_event_attributes for event in history.events]
+    return [json.loads(each.input.payloads[0].data) for each in signals if each.signal_name == REPORT_ALERTS]
+
+
+async def test_an_engine_reports_that_requests_wait_without_a_worker_and_that_it_stops(stage: Stage) -> None:
+    server = await stage.start_engine(notices=PLAN)
+    endpoint = await stage.endpoint(max_workers=1)
+    await endpoint.script(wait_reason="no offer matches the search")
+    call = endpoint.begin(server)
+
+    async def is_reported() -> bool:
+        return any(
+            alert["subject"] == endpoint.name for each in await reports(stage) for alert in each["alerts"]
+        )
+
+    await until(is_reported, "the alert is reported", seconds=30)
+    await stage.stop_engine(server)
+    told = await reports(stage)
+    await end_notifier(stage.env.client)
+    await call
+    (alert,) = [each for each in told[-2]["alerts"] if each["name"] == "StokerNoCapacity"]
+    assert alert["text"] == "no worker can take 1 waiting request: no offer matches the search"
+    assert told[-1]["stopping"]
+    assert {(each["role"], each["place"]) for each in told} == {("engine", told[0]["place"])}
+
+
+async def test_a_failing_worker_s_error_is_in_the_alert(stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker()
+    await endpoint.script(groups=[1], members=[worker.member(WorkerState.ERROR, e="CUDA out of memory")])
+    watch = AlertWatch(stage.server.engine, None)  # type: ignore[arg-type]
+    found = [each for each in await watch.active(0.0) if each.subject == endpoint.name]
+    assert [(each.name, each.text) for each in found] == [
+        ("StokerWorkersFailing", "a worker keeps failing: CUDA out of memory")
+    ]

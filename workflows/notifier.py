@@ -1,0 +1,180 @@
+"""The notifier: follows what engines and Temporal workers report, and delivers a notice when an alert begins or ends."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
+from temporalio.workflow import ActivityCancellationType
+
+from activities.notices.deliver import NoticeActivities
+from policy.alerting.incidents import CHECK_SECONDS, AlertBook, check, with_report
+from policy.alerting.outbox import (
+    EXPIRE_SECONDS,
+    Outbox,
+    with_batch,
+    with_channels,
+    with_notices,
+    without_batch,
+)
+from stoker_wire.alerts import (
+    NOTIFIER_TASK_QUEUE,
+    NOTIFIER_WORKFLOW_TYPE,
+    QUERY_FIRING,
+    REPORT_ALERTS,
+    ActiveAlert,
+    AlertReport,
+    Delivery,
+)
+from workflows.markdown import literal
+
+TRY_SECONDS_MAX = 25.0
+"""One try, after which another process repeats it; longer than the timeouts of webhooks and e-mail."""
+RETRY_SECONDS_MAX = 600.0
+_SHOWN_MAX = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifierState:
+    """What a run hands on to the next one. The default is a new notifier."""
+
+    book: AlertBook = AlertBook()
+    outboxes: tuple[Outbox, ...] = ()
+    deployment: str = ""
+    first_retry_seconds: float = 5.0
+    """Between the first and the second try of a delivery; doubled with every further one."""
+    history_events_max: int | None = None
+    """History length at which the workflow continues as new; None: when Temporal suggests it."""
+
+
+@workflow.defn(name=NOTIFIER_WORKFLOW_TYPE)
+class NotifierWorkflow:
+    """One per deployment, without an end. It exists where notifications are configured."""
+
+    @workflow.init
+    def __init__(self, state: NotifierState) -> None:
+        self._book = state.book
+        self._outboxes = {each.channel.name: each for each in state.outboxes}
+        self._deployment = state.deployment
+        self._first_retry = timedelta(seconds=state.first_retry_seconds)
+        self._history_events_max = state.history_events_max
+        self._moving = False
+        self._senders: dict[str, asyncio.Task[None]] = {}
+        """Deliveries in progress, one per channel, so that a slow receiver delays no other."""
+
+    @workflow.run
+    async def run(self, state: NotifierState) -> None:
+        """Continues as new when its history is long or the workers have another build."""
+        while not self._should_continue_as_new():
+            self._book, notices = check(self._book, workflow.time(), deployment=self._deployment)
+            self._outboxes = {name: with_notices(outbox, notices) for name, outbox in self._outboxes.items()}
+            self._start_senders()
+            workflow.set_current_details(self._details())
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(
+                    self._should_continue_as_new,
+                    timeout=CHECK_SECONDS,
+                    timeout_summary="until the next check",
+                )
+        await self._stop_senders()
+        workflow.continue_as_new(
+            NotifierState(
+                book=self._book,
+                outboxes=tuple(self._outboxes.values()),
+                deployment=self._deployment,
+                first_retry_seconds=self._first_retry.total_seconds(),
+                history_events_max=self._history_events_max,
+            ),
+            initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE
+            if self._has_other_build()
+            else None,
+        )
+
+    @workflow.signal(name=REPORT_ALERTS, description="what an engine or a Temporal worker sees")
+    def report_alerts(self, report: AlertReport) -> None:
+        """Its channels are those of the settings that the process was started with."""
+        self._book = with_report(self._book, report)
+        self._deployment = report.deployment
+        outboxes = with_channels(self._outboxes.values(), report.channels)
+        self._outboxes = {each.channel.name: each for each in outboxes}
+
+    @workflow.query(name=QUERY_FIRING, description="the open incidents")
+    def firing(self) -> list[ActiveAlert]:
+        """As last seen."""
+        return [each.alert for each in self._book.firing]
+
+    @staticmethod
+    def _has_other_build() -> bool:
+        return workflow.info().is_target_worker_deployment_version_changed()
+
+    def _should_continue_as_new(self) -> bool:
+        info, most = workflow.info(), self._history_events_max
+        return (
+            info.is_continue_as_new_suggested()
+            or (most is not None and info.get_current_history_length() >= most)
+            or self._has_other_build()
+        )
+
+    def _start_senders(self) -> None:
+        for name, outbox in self._outboxes.items():
+            sender = self._senders.get(name)
+            if outbox.queue and (sender is None or sender.done()):
+                self._senders[name] = asyncio.create_task(self._send(name), name=f"channel {name}")
+
+    async def _send(self, name: str) -> None:
+        """Delivers the channel's queue in order."""
+        while not self._moving and name in self._outboxes:
+            outbox = self._outboxes[name] = with_batch(self._outboxes[name], workflow.time())
+            if not outbox.batch:
+                return
+            batch = outbox.queue[: outbox.batch]
+            try:
+                await workflow.execute_activity_method(
+                    NoticeActivities.deliver_notices,
+                    Delivery(channel=name, notices=batch),
+                    task_queue=NOTIFIER_TASK_QUEUE,
+                    start_to_close_timeout=timedelta(seconds=TRY_SECONDS_MAX),
+                    schedule_to_close_timeout=timedelta(seconds=EXPIRE_SECONDS),
+                    retry_policy=RetryPolicy(
+                        initial_interval=self._first_retry,
+                        backoff_coefficient=2.0,
+                        maximum_interval=timedelta(seconds=RETRY_SECONDS_MAX),
+                    ),
+                    # A try that is under way ends before the next run repeats it.
+                    cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+                    summary=f"{batch[0].alert} {batch[0].state}, to {name}"[:200],
+                )
+            except ActivityError as error:
+                if self._moving:
+                    return  # the next run delivers it
+                workflow.logger.warning(
+                    "notice_dropped", extra={"channel": name, "reason": str(error.cause or error)}
+                )
+                delivered = False
+            else:
+                delivered = True
+            if name in self._outboxes:
+                self._outboxes[name] = without_batch(self._outboxes[name], delivered=delivered)
+                workflow.set_current_details(self._details())
+
+    async def _stop_senders(self) -> None:
+        self._moving = True
+        for sender in self._senders.values():
+            sender.cancel()
+        await asyncio.gather(*self._senders.values(), return_exceptions=True)
+
+    def _details(self) -> str:
+        firing = self._book.firing
+        lines = [f"{len(firing)} alerts fire, {len(self._book.processes)} processes report"]
+        lines += [
+            f"- {literal(each.alert.name)} {literal(each.alert.subject)}: {literal(each.alert.text)}"
+            for each in firing[:_SHOWN_MAX]
+        ]
+        lines += [
+            f"- channel {literal(name)}: {len(outbox.queue)} wait, {outbox.delivered} delivered, {outbox.dropped} dropped"
+            for name, outbox in self._outboxes.items()
+        ]
+        return "\n".join(lines)
