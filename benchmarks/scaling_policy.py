@@ -143,7 +143,7 @@ def kinds(hours: float) -> dict[str, float]:
             world,
             seed=2,
             score_from=day,
-            target_queue_time=FIXED.target_queue_time,
+            config=FIXED,
         )
 
     mixed, alone = played(settings), played(settings.but(kinds=(best,)))
@@ -160,7 +160,7 @@ def speed() -> dict[str, float]:
     trace = diurnal(requests=300_000, days=7.0).scaled(mean_load=300.0)
     began = time.process_time()
     pilot = SimulatedController(FIXED)
-    result = run(trace, pilot, seed=1, target_queue_time=FIXED.target_queue_time)
+    result = run(trace, pilot, seed=1, config=FIXED)
     seconds = time.process_time() - began
     print("\n## Speed\n")
     print(

@@ -161,11 +161,10 @@ class SimulatedController:
 
     def _change(self, effect: ChangeInstance) -> None:
         world, machine = self._world, self._machines.get(effect.key)
-        call = {"start": world.start, "stop": world.stop, "reboot": world.reboot, "destroy": world.destroy}
         if machine is None:
             world.after(0.0, lambda _: self._changed(effect, False))
         else:
-            call[effect.worker.operation](machine, lambda ok: self._changed(effect, ok))
+            world.change(effect.worker.operation, machine, lambda ok: self._changed(effect, ok))
 
     def _changed(self, effect: ChangeInstance, ok: bool) -> None:
         # The world answers when the machine has reached the state, not when it accepts the call.

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from simulation.series import Samples
 from simulation.world import World
 
-_HEADINGS = ("loading", "starting", "ready", "storage")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
@@ -60,12 +58,11 @@ def figures(world: World) -> Figures:
     waits = sorted(all_waits[n] for n in scored)
     responses = sorted(finished[n] - times[n] if finished[n] >= 0 else math.inf for n in scored)
     hours = max(end - begin, 1e-9) / 3600.0
-    bill, before = world.final_bill, world.bill_before
-    dollars = {name: bill.dollars[name] - before.dollars[name] for name in _HEADINGS}
-    gpu = {name: bill.gpu_hours[name] - before.gpu_hours[name] for name in _HEADINGS[:3]}
-    counts = {name: world.final_counts[name] - world.counts_before[name] for name in world.final_counts}
-    busy = (world.final_busy - world.busy_before) / 3600.0
-    over, under = world.final_areas
+    final, before = world.final, world.before
+    dollars = {name: spent - before.dollars[name] for name, spent in final.dollars.items()}
+    gpu = {name: used - before.gpu_hours[name] for name, used in final.gpu_hours.items()}
+    counts = {name: count - before.counts[name] for name, count in final.counts.items()}
+    busy = (final.busy_seconds - before.busy_seconds) / 3600.0
     return Figures(
         trace=world.trace.name,
         scaler=world.controller.name,
@@ -81,8 +78,8 @@ def figures(world: World) -> Figures:
         dollars_by_state=dollars,
         gpu_hours_by_state=gpu,
         utilisation=busy / gpu["ready"] if gpu["ready"] > 0 else 0.0,
-        over_hours=over,
-        under_hours=under,
+        over_hours=final.over_hours,
+        under_hours=final.under_hours,
         starts_per_hour=counts["starts"] / hours,
         stops_per_hour=counts["stops"] / hours,
         creates_per_hour=counts["creates"] / hours,

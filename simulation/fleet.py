@@ -58,6 +58,15 @@ class SimulatedFleet(ABC):
         """Schedules a call after a delay."""
         self.at(self.now + seconds, what, argument)
 
+    def at_stage(self, when: float, what: Callable[[Machine], None], machine: Machine) -> None:
+        """Schedules a call that is dropped if the machine's stage or service changes before."""
+        self.at(when, self._at_stage, (machine, machine.epoch, what))
+
+    def _at_stage(self, asked: tuple[Machine, int, Callable[[Machine], None]]) -> None:
+        machine, epoch, what = asked
+        if machine.epoch == epoch:
+            what(machine)
+
     @property
     def busy_seconds(self) -> float:
         """Total service time of all machines, seconds."""
@@ -93,21 +102,18 @@ class SimulatedFleet(ABC):
         """Rent: `done(machine)`, or `done(None)` if it was rented by another customer."""
         self.after(self.settings.operation_seconds, self._created, (launch_id, offer_id, done))
 
-    def start(self, machine: Machine, done: Callable[[bool], None]) -> None:
-        """Wake a stopped machine: `done(True)` once the market accepted, `done(False)` if it is gone."""
-        self.after(self.settings.operation_seconds, self._started, (machine, done))
+    def change(self, operation: str, machine: Machine, done: Callable[[bool], None]) -> None:
+        """Start, stop, reboot or destroy a machine: `done(False)` if it is gone.
 
-    def stop(self, machine: Machine, done: Callable[[bool], None]) -> None:
-        """Stop it: `done(True)` once it is stopped, `done(False)` if it is gone."""
-        self.after(self.settings.operation_seconds, self._stopping, (machine, done))
-
-    def destroy(self, machine: Machine, done: Callable[[bool], None]) -> None:
-        """Release it for good: `done(True)`."""
-        self.after(self.settings.operation_seconds, self._destroyed, (machine, done))
-
-    def reboot(self, machine: Machine, done: Callable[[bool], None]) -> None:
-        """Restart its container: `done(True)` once the market accepted, `done(False)` if it is gone."""
-        self.after(self.settings.operation_seconds, self._rebooted, (machine, done))
+        Start and reboot are done when the market accepted, stop and destroy when the machine has reached the state.
+        """
+        call = {
+            "start": self._started,
+            "stop": self._stopping,
+            "reboot": self._rebooted,
+            "destroy": self._destroyed,
+        }[operation]
+        self.after(self.settings.operation_seconds, call, (machine, done))
 
     # -- market events
 
@@ -129,25 +135,22 @@ class SimulatedFleet(ABC):
             price=price,
             storage_price=price * self.settings.storage_share,
             slots=self.settings.slots,
-            bill=self.bill,
+            account=self.bill,
             now=self.now,
         )
         self.machines[machine.id] = machine
         self.counts["creates"] += 1
-        self.after(self.stock.between(*self.settings.create_seconds), self._pulls, (machine, machine.epoch))
+        self.at_stage(self.now + self.stock.between(*self.settings.create_seconds), self._pulls, machine)
         done(machine)
 
-    def _pulls(self, what: tuple[Machine, int]) -> None:
-        machine, epoch = what
-        if machine.epoch != epoch:
-            return
+    def _pulls(self, machine: Machine) -> None:
         dud = self.stock.happens(self.settings.never_loads)
         seconds = self.stock.seconds(self.settings.loading)
         machine.become(Stage.DUD if dud else Stage.LOADING, self.now)
         if dud:
             self.counts["failures"] += 1
         else:
-            self.after(seconds, self._ready, (machine, machine.epoch))
+            self.at_stage(self.now + seconds, self._ready, machine)
 
     def _started(self, asked: tuple[Machine, Callable[[bool], None]]) -> None:
         machine, done = asked
@@ -161,13 +164,10 @@ class SimulatedFleet(ABC):
         if stuck:
             self.counts["failures"] += 1
         else:
-            self.after(seconds, self._ready, (machine, machine.epoch))
+            self.at_stage(self.now + seconds, self._ready, machine)
         done(True)
 
-    def _ready(self, what: tuple[Machine, int]) -> None:
-        machine, epoch = what
-        if machine.epoch != epoch:
-            return
+    def _ready(self, machine: Machine) -> None:
         machine.become(Stage.READY, self.now)
         machine.loaded_once = True
         machine.virtual_at = self.now
@@ -217,7 +217,7 @@ class SimulatedFleet(ABC):
         if machine.stage is Stage.READY:
             self._leave_service(machine)
             machine.become(Stage.STARTING, self.now)
-            self.after(self.stock.seconds(self.settings.start), self._ready, (machine, machine.epoch))
+            self.at_stage(self.now + self.stock.seconds(self.settings.start), self._ready, machine)
         done(machine.stage is not Stage.GONE)
 
     def _leave_service(self, machine: Machine) -> None:

@@ -2,6 +2,7 @@
 
 import heapq
 from collections import deque
+from dataclasses import InitVar, dataclass, field
 from enum import StrEnum
 
 SECONDS_PER_HOUR = 3600.0
@@ -21,99 +22,60 @@ class Stage(StrEnum):
     GONE = "gone"
 
 
-BILLED: dict[Stage, str | None] = {
-    Stage.CREATING: None,
+BILLED: dict[Stage, str] = {
     Stage.LOADING: "loading",
     Stage.DUD: "loading",
     Stage.STARTING: "starting",
-    Stage.STUCK: None,
     Stage.READY: "ready",
-    Stage.STOPPING: None,
-    Stage.STOPPED: None,
-    Stage.GONE: None,
 }
-"""The account of the GPU bill; None: only the disk is billed."""
+"""The account of the GPU bill; in other stages only the disk is billed."""
 
 
+@dataclass(slots=True)
 class Bill:
     """Dollars and GPU-hours by state, over all machines."""
 
-    __slots__ = ("dollars", "gpu_hours")
+    dollars: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("loading", "starting", "ready", "storage"), 0.0)
+    )
+    gpu_hours: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("loading", "starting", "ready"), 0.0)
+    )
 
-    def __init__(self) -> None:
-        self.dollars = {"loading": 0.0, "starting": 0.0, "ready": 0.0, "storage": 0.0}
-        self.gpu_hours = {"loading": 0.0, "starting": 0.0, "ready": 0.0}
 
-
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Machine:
     """A rented machine. Perf is load/s, prices are dollars per hour, storage included while the GPU is billed."""
 
-    __slots__ = (
-        "account",
-        "billed_until",
-        "busy_seconds",
-        "created_at",
-        "epoch",
-        "held",
-        "id",
-        "kind",
-        "launch_id",
-        "line",
-        "loaded_once",
-        "machine_id",
-        "offer_id",
-        "perf",
-        "price",
-        "ready_since",
-        "running",
-        "slots",
-        "stage",
-        "storage_price",
-        "virtual",
-        "virtual_at",
-    )
+    id: int
+    launch_id: str
+    offer_id: int
+    machine_id: int
+    kind: str
+    perf: float
+    price: float
+    storage_price: float
+    slots: int
+    account: Bill
+    now: InitVar[float]
+    stage: Stage = Stage.CREATING
+    loaded_once: bool = False
+    ready_since: float = -1.0
+    epoch: int = 0
+    """Increases with each change that makes scheduled events obsolete."""
+    line: deque[tuple[int, float]] = field(default_factory=deque)
+    running: list[tuple[float, int]] = field(default_factory=list)
+    """Heap of (virtual finish, request)."""
+    held: dict[int, float] = field(default_factory=dict)
+    """Work of every request on this machine, by request."""
+    virtual: float = 0.0
+    """Work done for each running request since the machine became busy."""
+    virtual_at: float = field(init=False)
+    busy_seconds: float = 0.0
+    billed_until: float = field(init=False)
 
-    def __init__(
-        self,
-        *,
-        id: int,  # noqa: A002 - the marketplace's word
-        launch_id: str,
-        offer_id: int,
-        machine_id: int,
-        kind: str,
-        perf: float,
-        price: float,
-        storage_price: float,
-        slots: int,
-        bill: Bill,
-        now: float,
-    ) -> None:
-        self.id = id
-        self.launch_id = launch_id
-        self.offer_id = offer_id
-        self.machine_id = machine_id
-        self.kind = kind
-        self.perf = perf
-        self.price = price
-        self.storage_price = storage_price
-        self.slots = slots
-        self.stage = Stage.CREATING
-        self.created_at = now
-        self.loaded_once = False
-        self.ready_since = -1.0
-        self.epoch = 0
-        """Increases with each change that makes scheduled events obsolete."""
-        self.line: deque[tuple[int, float]] = deque()
-        self.running: list[tuple[float, int]] = []
-        """Heap of (virtual finish, request)."""
-        self.held: dict[int, float] = {}
-        """Work of every request on this machine, by request."""
-        self.virtual = 0.0
-        """Work done for each running request since the machine became busy."""
-        self.virtual_at = now
-        self.busy_seconds = 0.0
-        self.account = bill
-        self.billed_until = now
+    def __post_init__(self, now: float) -> None:
+        self.virtual_at = self.billed_until = now
 
     def __repr__(self) -> str:
         return f"<Machine {self.id} {self.stage} {self.kind} ${self.price:.2f}/h, {len(self.held)} requests>"
@@ -126,7 +88,7 @@ class Machine:
         self.billed_until = now
         if hours <= 0 or self.stage is Stage.GONE:
             return
-        heading = BILLED[self.stage]
+        heading = BILLED.get(self.stage)
         if heading is None:
             self.account.dollars["storage"] += hours * self.storage_price
         else:

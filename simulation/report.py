@@ -228,10 +228,8 @@ def _try(
         trace,
         SimulatedController(scaled),
         world,
+        config=config,
         seed=seed,
-        max_queue_time=config.max_queue_time,
-        target_queue_time=config.target_queue_time,
-        inactivity_timeout=config.inactivity_timeout,
         warmup_seconds=warm_up,
         progress=progress,
     )

@@ -4,6 +4,9 @@ from simulation.figures import Figures, figures
 from simulation.settings import DEFAULT_WORLD, WorldSettings
 from simulation.trace import Trace
 from simulation.world import FleetController, Progress, World
+from stoker_wire.endpoint import EndpointConfig
+
+DEFAULT_CONFIG = EndpointConfig()
 
 
 def run(
@@ -11,15 +14,13 @@ def run(
     controller: FleetController,
     settings: WorldSettings = DEFAULT_WORLD,
     *,
+    config: EndpointConfig = DEFAULT_CONFIG,
     seed: int = 0,
-    max_queue_time: float = 30.0,
-    target_queue_time: float = 10.0,
-    inactivity_timeout: float | None = None,
     warmup_seconds: float = 0.0,
     score_from: float = 0.0,
     progress: Progress | None = None,
 ) -> Figures:
-    """Runs the trace and scores it from `score_from` on.
+    """Runs the trace and scores it from `score_from` on. `config` gives the queue and inactivity times of the engine.
 
     The first `warmup_seconds` of the trace are played before it, unscored, because a trace has no earlier day.
     """
@@ -28,10 +29,8 @@ def run(
         played,
         controller,
         settings,
+        config,
         seed=seed,
-        max_queue_time=max_queue_time,
-        target_queue_time=target_queue_time,
-        inactivity_timeout=inactivity_timeout,
         score_from=warmup_seconds + score_from,
         progress=progress,
     )

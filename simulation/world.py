@@ -3,14 +3,16 @@
 import gc
 import heapq
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from simulation.engine.dispatcher import SimulatedDispatcher
 from simulation.fleet import SimulatedFleet
-from simulation.machine import Bill, Machine
+from simulation.machine import Machine
 from simulation.series import Series
 from simulation.settings import WorldSettings
 from simulation.trace import Trace
+from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import MetricsBatch
 
 Progress = Callable[[float], None]
@@ -18,6 +20,18 @@ Progress = Callable[[float], None]
 
 TAIL_SECONDS = 3600.0
 """Time after the last arrival for requests that still wait, seconds, unbilled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Costs, operations and service time of all machines so far."""
+
+    dollars: dict[str, float]
+    gpu_hours: dict[str, float]
+    counts: dict[str, int]
+    busy_seconds: float
+    over_hours: float
+    under_hours: float
 
 
 class FleetController(Protocol):
@@ -42,31 +56,20 @@ class World(SimulatedFleet):
         trace: Trace,
         controller: FleetController,
         settings: WorldSettings,
+        config: EndpointConfig,
         *,
         seed: int = 0,
-        max_queue_time: float = 30.0,
-        target_queue_time: float = 10.0,
-        inactivity_timeout: float | None = None,
         score_from: float = 0.0,
         progress: Progress | None = None,
     ) -> None:
         super().__init__(settings, seed)
         self.trace = trace
         self.controller = controller
-        self.bill_before = Bill()
-        self.busy_before = 0.0
         self.score_from = score_from
-        self.counts_before = dict(self.counts)
+        self.before = self.final = self.totals()
+        """Totals before the scored part, and at its end."""
         self._progress = progress
-        self.dispatcher = SimulatedDispatcher(
-            self,
-            trace,
-            controller.on_metrics,
-            seed=seed,
-            max_queue_time=max_queue_time,
-            target_queue_time=target_queue_time,
-            inactivity_timeout=inactivity_timeout,
-        )
+        self.dispatcher = SimulatedDispatcher(self, trace, controller.on_metrics, config, seed)
         self.series = Series(self, self.dispatcher, trace.seconds)
 
     def _joined(self, machine: Machine) -> None:
@@ -120,24 +123,25 @@ class World(SimulatedFleet):
         if self._progress is not None:
             self._progress(1.0)
 
-    def _begin_scoring(self, _: Any) -> None:
+    def totals(self) -> Totals:
+        """What was spent and done so far."""
         self.bill_all()
         self.measure_areas()
+        return Totals(
+            dollars=dict(self.bill.dollars),
+            gpu_hours=dict(self.bill.gpu_hours),
+            counts=dict(self.counts),
+            busy_seconds=self.busy_seconds,
+            over_hours=self.over_hours,
+            under_hours=self.under_hours,
+        )
+
+    def _begin_scoring(self, _: Any) -> None:
+        self.before = self.totals()
         self.over_hours = self.under_hours = 0.0
-        self.bill_before.dollars = dict(self.bill.dollars)
-        self.bill_before.gpu_hours = dict(self.bill.gpu_hours)
-        self.counts_before = dict(self.counts)
-        self.busy_before = self.busy_seconds
 
     def _end(self, _: Any) -> None:
         """Ends the trace and the bill."""
-        self.bill_all()
-        self.measure_areas()
-        self.final_bill = Bill()
-        self.final_bill.dollars = dict(self.bill.dollars)
-        self.final_bill.gpu_hours = dict(self.bill.gpu_hours)
-        self.final_busy = self.busy_seconds
-        self.final_areas = (self.over_hours, self.under_hours)
-        self.final_counts = dict(self.counts)
+        self.final = self.totals()
         self.series.end()
         self.ended = True

@@ -32,8 +32,7 @@ def one(workload: Workload, setting: Setting, world: WorldSettings, seed: int = 
         world,
         seed=seed,
         score_from=workload.score_from,
-        max_queue_time=FIXED.max_queue_time,
-        target_queue_time=setting.line_seconds,
+        config=FIXED.model_copy(update={"target_queue_time": setting.line_seconds}),
     )
 
 

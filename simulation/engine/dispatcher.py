@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 
 from policy.routing.queue_discipline import late_cutoff, worker_wait_seconds
 from policy.routing.service_time import ServiceTimes
-from policy.routing.worker_selection import AllBusy, Choice, choose, prefetch_limits
+from policy.routing.worker_selection import AllBusy, Candidate, Choice, choose, prefetch_limits
 from simulation.engine.signal_sender import SimulatedSignalSender
 from simulation.engine.state import EngineState, Member
 from simulation.fleet import SimulatedFleet
 from simulation.machine import Machine
 from simulation.trace import Trace
+from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import MetricsBatch
 
 PUMP_SECONDS = 0.02
@@ -32,16 +33,12 @@ class SimulatedDispatcher:
         fleet: SimulatedFleet,
         trace: Trace,
         deliver: Callable[[Sequence[MetricsBatch]], None],
-        *,
+        config: EndpointConfig,
         seed: int,
-        max_queue_time: float,
-        target_queue_time: float,
-        inactivity_timeout: float | None,
     ) -> None:
         self._fleet = fleet
         self._works = trace.works
-        self._max_queue_time = max_queue_time
-        self._target_queue_time = target_queue_time
+        self._config = config
         error = fleet.settings.cost_error
         span = math.log(error)
         lying = random.Random(f"{seed} costs")
@@ -61,14 +58,7 @@ class SimulatedDispatcher:
         self.arrived = 0
         self.arrived_load = 0.0
         self._work_since_sample = 0.0
-        self.signal_sender = SimulatedSignalSender(
-            fleet,
-            self.state,
-            deliver,
-            seed=seed,
-            target_queue_time=target_queue_time,
-            inactivity_timeout=inactivity_timeout,
-        )
+        self.signal_sender = SimulatedSignalSender(fleet, self.state, deliver, config, seed)
 
     def take_arrived_work(self) -> float:
         """Work that arrived since the last call."""
@@ -103,12 +93,12 @@ class SimulatedDispatcher:
         chosen = choose(
             self.state.candidates,
             cost,
-            max_queue_time=self._max_queue_time,
+            max_queue_time=self._config.max_queue_time,
             now=self._fleet.now,
             prefetch=prefetch_limits(
                 self._service_times,
                 end_report_seconds=report_delay,
-                queue_seconds_max=worker_wait_seconds(self._target_queue_time),
+                queue_seconds_max=worker_wait_seconds(self._config.target_queue_time),
             )
             if self._serial
             else None,
@@ -130,7 +120,7 @@ class SimulatedDispatcher:
         if machine.admit(request, self._works[request], self._fleet.now):
             self.started[request] = self._fleet.now
             self._plan_finish(machine)
-        if chosen.queue_seconds > self._target_queue_time / 2:
+        if chosen.queue_seconds > self._config.target_queue_time / 2:
             self.signal_sender.escalate_queue_time()
         return True
 
@@ -164,7 +154,7 @@ class SimulatedDispatcher:
             self._pump()
 
     def _pump(self) -> None:
-        queue, late = self.state.queue, late_cutoff(self._fleet.now, self._target_queue_time)
+        queue, late = self.state.queue, late_cutoff(self._fleet.now, self._config.target_queue_time)
         while (request := next(queue.in_service_order(late), None)) is not None and self._give(request):
             queue.serve(request, late)
             self.state.queued_load -= self._costs[request]
@@ -174,12 +164,9 @@ class SimulatedDispatcher:
     def _plan_finish(self, machine: Machine) -> None:
         finish = machine.next_finish()
         if finish is not None:
-            self._fleet.at(finish, self._finish, (machine, machine.epoch))
+            self._fleet.at_stage(finish, self._finish, machine)
 
-    def _finish(self, what: tuple[Machine, int]) -> None:
-        machine, epoch = what
-        if machine.epoch != epoch:
-            return
+    def _finish(self, machine: Machine) -> None:
         fleet = self._fleet
         machine.epoch += 1
         fleet.measure_areas()
@@ -224,7 +211,7 @@ class SimulatedDispatcher:
         if not member.costs:
             member.candidate.outstanding = 0.0
         self._gauge(member)
-        if not member.costs and member.draining and member.drain_seen:
+        if not member.costs and member.draining:
             self.signal_sender.request_urgent("a draining worker holds nothing")
         self.state.changed[member.machine.id] = member
         if self.state.queue:
@@ -234,13 +221,11 @@ class SimulatedDispatcher:
 
     def joined(self, machine: Machine) -> None:
         """Handles the first ready report after a start."""
-        self._fleet.after(self._fleet.settings.report_seconds / 2, self._hear_ready, (machine, machine.epoch))
+        fleet = self._fleet
+        fleet.at_stage(fleet.now + fleet.settings.report_seconds / 2, self._hear_ready, machine)
 
-    def _hear_ready(self, what: tuple[Machine, int]) -> None:
-        machine, epoch = what
-        if machine.epoch != epoch:
-            return
-        member = Member(machine)
+    def _hear_ready(self, machine: Machine) -> None:
+        member = Member(machine, Candidate(machine.launch_id, perf=machine.perf))
         self._gauge(member)
         self.state.members[machine.id] = member
         self._by_launch[machine.launch_id] = member
@@ -258,7 +243,7 @@ class SimulatedDispatcher:
         member = self.state.members.get(machine.id)
         if member is None:
             return
-        member.draining = member.drain_seen = draining
+        member.draining = draining
         self.state.changed[machine.id] = member
         self.state.update_candidates()
         if draining:

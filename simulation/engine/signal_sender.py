@@ -14,6 +14,7 @@ from simulation.engine.state import EngineState, Member
 from simulation.fleet import SimulatedFleet
 from simulation.machine import Machine, Stage
 from simulation.settings import EPOCH
+from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import Condition, MetricsBatch, WorkerMetrics
 
 TICK_SECONDS = 0.25
@@ -34,17 +35,14 @@ class SimulatedSignalSender:
         fleet: SimulatedFleet,
         state: EngineState,
         deliver: Callable[[Sequence[MetricsBatch]], None],
-        *,
+        config: EndpointConfig,
         seed: int,
-        target_queue_time: float,
-        inactivity_timeout: float | None,
     ) -> None:
         self._fleet = fleet
         self._state = state
         self._deliver_to = deliver
         self._chance = random.Random(f"{seed} metrics")
-        self._target_queue_time = target_queue_time
-        self._inactivity_timeout = inactivity_timeout
+        self._config = config
         self._batcher = MetricsBatcher(fleet.now)
         self._escalation = Escalation()
         self._sequence = 0
@@ -75,7 +73,7 @@ class SimulatedSignalSender:
 
     def escalate_queue_time(self) -> None:
         """Escalates an expected queue time over its target, and each growth by half."""
-        cause = self._escalation.on_queue_time(self._state.queue_seconds(), self._target_queue_time)
+        cause = self._escalation.on_queue_time(self._state.queue_seconds(), self._config.target_queue_time)
         if cause is not None:
             self.request_urgent(cause)
 
@@ -83,7 +81,9 @@ class SimulatedSignalSender:
         """Schedules the next check of the metrics batcher."""
         at = self._batcher.urgent_due_at()
         if at is None:
-            at = max(self._batcher.not_due_before(self._inactivity_timeout), self._fleet.now + TICK_SECONDS)
+            at = max(
+                self._batcher.not_due_before(self._config.inactivity_timeout), self._fleet.now + TICK_SECONDS
+            )
         if at < self._look_at:
             self._look_at = at
             self._fleet.at(at, self._look, at)
@@ -102,11 +102,11 @@ class SimulatedSignalSender:
     def _gauges(self) -> Gauges:
         state, machines = self._state, self._fleet.machines
         return Gauges(
-            queue=QueueState.of(len(state.queue), state.queue_seconds(), self._target_queue_time),
+            queue=QueueState.of(len(state.queue), state.queue_seconds(), self._config.target_queue_time),
             workers=len(machines),
             workers_cold=sum(machine.stage is Stage.STOPPED for machine in machines.values()),
             holding=any(member.costs for member in state.members.values()),
-            inactivity_timeout=self._inactivity_timeout,
+            inactivity_timeout=self._config.inactivity_timeout,
         )
 
     def _send(self, gauges: Gauges, urgent: str) -> None:
@@ -153,7 +153,7 @@ class SimulatedSignalSender:
                 "load": member.candidate.outstanding,
                 "in_flight": len(member.costs),
                 "reported_at": EPOCH + self._fleet.now,
-                "drain_seen": member.drain_seen,
+                "drain_seen": member.draining,
             }
         )
 

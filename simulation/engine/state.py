@@ -2,47 +2,33 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from policy.routing.queue_discipline import DeadlineQueue, SortKey
 from policy.routing.worker_selection import Candidate
 from simulation.machine import Machine
 
 
+@dataclass(slots=True, eq=False)
 class Member:
     """A ready worker as the engine knows it."""
 
-    __slots__ = (
-        "candidate",
-        "costs",
-        "done",
-        "drain_seen",
-        "draining",
-        "machine",
-        "report_due",
-        "reported_at",
-        "running",
-        "running_since",
-        "seen_at",
-        "sent_at",
-    )
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.candidate = Candidate(machine.launch_id, perf=machine.perf)
-        self.costs: dict[int, float] = {}
-        """Declared cost of its requests that are not known to be finished."""
-        self.done: list[int] = []
-        """Requests that are finished and not reported yet."""
-        self.report_due = False
-        self.reported_at = -math.inf
-        self.running = -1
-        """The running request of a worker that takes one at a time, as known; -1: none."""
-        self.running_since = 0.0
-        self.seen_at = 0.0
-        self.draining = False
-        self.drain_seen = False
-        self.sent_at = 0.0
-        """When a batch last contained it."""
+    machine: Machine
+    candidate: Candidate
+    costs: dict[int, float] = field(default_factory=dict)
+    """Declared cost of its requests that are not known to be finished."""
+    done: list[int] = field(default_factory=list)
+    """Requests that are finished and not reported yet."""
+    report_due: bool = False
+    reported_at: float = -math.inf
+    running: int = -1
+    """The running request of a worker that takes one at a time, as known; -1: none."""
+    running_since: float = 0.0
+    seen_at: float = 0.0
+    draining: bool = False
+    """The engine has seen the drain."""
+    sent_at: float = 0.0
+    """When a batch last contained it."""
 
 
 class EngineState:

@@ -5,12 +5,13 @@ import pytest
 from simulation.machine import Bill, Machine, Stage
 from simulation.run import run
 from simulation.trace import Trace
+from stoker_wire.endpoint import EndpointConfig
 
 
 def _machine(slots: int = 1) -> Machine:
     machine = Machine(
         id=1, launch_id="a", offer_id=1, machine_id=1, kind="1x RTX 4090", perf=100.0, price=0.36,
-        storage_price=0.036, slots=slots, bill=Bill(), now=0.0,
+        storage_price=0.036, slots=slots, account=Bill(), now=0.0,
     )  # fmt: skip
     machine.become(Stage.READY, 0.0)
     return machine
@@ -105,7 +106,8 @@ def test_an_idle_worker_among_busy_ones_is_not_taken_for_dead(steady, controller
 def test_a_steady_endpoint_is_not_stopped_by_its_inactivity_timeout(steady, even, controller, timeout):
     trace = even(every=1.0, work=5.0, seconds=7200.0)
     made = controller(inactivity_timeout=timeout, min_workers=2)
-    result = run(trace, made, steady, warmup_seconds=1000.0, inactivity_timeout=timeout)
+    config = EndpointConfig(inactivity_timeout=timeout)
+    result = run(trace, made, steady, config=config, warmup_seconds=1000.0)
     assert [reason for _, _, reason in made.decisions if "inactivity" in reason] == []
     assert result.stops_per_hour == 0
     assert result.within_2 == 1.0

@@ -159,12 +159,12 @@ class Peer:
         """Stops the machine if the market keeps it and the model is on its disk, else releases it."""
         if machine.loaded_once and self._world.settings.cold_pool:
             self._cold_since[machine.id] = self._world.now
-            self._world.stop(machine, lambda _: self._stopping.discard(machine.id))
+            self._world.change("stop", machine, lambda _: self._stopping.discard(machine.id))
         else:
             self._destroy(machine)
 
     def _destroy(self, machine: Machine) -> None:
-        self._world.destroy(machine, lambda _: self._forget(machine))
+        self._world.change("destroy", machine, lambda _: self._forget(machine))
 
     def _cold(self) -> list[Machine]:
         return [m for m in self._machines.values() if m.stage is Stage.STOPPED and m.id not in self._stopping]
@@ -191,7 +191,7 @@ class Peer:
             missing -= 1
         for machine in [m for m in self._cold() if m.id not in self._asked][:missing]:
             self._asked[machine.id] = world.now
-            world.start(machine, lambda _: None)
+            world.change("start", machine, lambda _: None)
             missing -= 1
         if missing <= 0:
             return
