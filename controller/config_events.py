@@ -1,5 +1,6 @@
-"""Changes the config or the workergroups of the record. Most functions return why a new plan is due; empty: none is."""
+"""Changes that operators ask for. Each function returns why a new plan is due; empty: none is."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from controller.state import EndpointStateBook
@@ -34,7 +35,7 @@ def set_workergroup(book: EndpointStateBook, group: Workergroup, now: float) -> 
     before = book.workergroup(group.id)
     if before is None:
         record.workergroups.append(group)
-        book.log.note(now, "config", "workergroup added", subject=str(group.id), workergroup_id=group.id)
+        _note(book, now, "workergroup added", group.id)
         return "a workergroup was added"
     # A change of limits may come without the revision. The revision never goes down; a new launch raises it.
     due = before.revision + (_runs(before) != _runs(group))
@@ -43,13 +44,7 @@ def set_workergroup(book: EndpointStateBook, group: Workergroup, now: float) -> 
         return ""
     record.workergroups = [group if old.id == group.id else old for old in record.workergroups]
     book.offers.pop(group.id, None)
-    book.log.note(
-        now,
-        "config",
-        f"workergroup changed, revision {group.revision}",
-        subject=str(group.id),
-        workergroup_id=group.id,
-    )
+    _note(book, now, f"workergroup changed, revision {group.revision}", group.id)
     return "a workergroup changed"
 
 
@@ -59,9 +54,7 @@ def remove_workergroup(book: EndpointStateBook, workergroup_id: int, now: float)
         return ""
     book.record.workergroups = [group for group in book.record.workergroups if group.id != workergroup_id]
     book.offers.pop(workergroup_id, None)
-    book.log.note(
-        now, "config", "workergroup removed", subject=str(workergroup_id), workergroup_id=workergroup_id
-    )
+    _note(book, now, "workergroup removed", workergroup_id)
     return "a workergroup was removed"
 
 
@@ -88,13 +81,8 @@ def cancel_update(book: EndpointStateBook, workergroup_id: int, now: float) -> s
             revision=group.revision, drain=worker.drain if stays else None
         )
         kept.append(worker.launch_id)
-    book.log.note(
-        now,
-        "config",
-        f"update to revision {group.revision} cancelled: {len(kept)} workers are kept as they are",
-        subject=str(group.id),
-        workergroup_id=group.id,
-    )
+    words = f"update to revision {group.revision} cancelled: {len(kept)} workers are kept as they are"
+    _note(book, now, words, group.id)
     return "an update was cancelled"
 
 
@@ -117,22 +105,27 @@ def change_worker(book: EndpointStateBook, change: WorkerChange, now: float) -> 
     return f"an operator asked to {change.action.value} a worker"
 
 
-def unblock_hosts(book: EndpointStateBook, machine_ids: tuple[int, ...], now: float) -> tuple[int, ...]:
-    """Removes the failures of these hosts, or of all if none are given; returns the ids of the hosts."""
-    known = book.record.learned.failed_hosts
-    gone = [each for each in known if not machine_ids or each.machine_id in machine_ids]
-    if not gone:
-        return ()
-    kept = tuple(each for each in known if each not in gone)
-    book.record.learned = replace(book.record.learned, failed_hosts=kept)
-    freed = tuple(sorted(each.machine_id for each in gone))
+def blocked_hosts(book: EndpointStateBook, machine_ids: Collection[int]) -> tuple[int, ...]:
+    """The hosts among these that are not rented because something failed on them; none given: all such hosts."""
+    failed = (each.machine_id for each in book.record.learned.failed_hosts)
+    return tuple(sorted(each for each in failed if not machine_ids or each in machine_ids))
+
+
+def unblock_hosts(book: EndpointStateBook, machine_ids: tuple[int, ...], now: float) -> str:
+    """Removes the failures of these hosts."""
+    freed = blocked_hosts(book, machine_ids) if machine_ids else ()
+    if not freed:
+        return ""
+    learned = book.record.learned
+    kept = tuple(each for each in learned.failed_hosts if each.machine_id not in freed)
+    book.record.learned = replace(learned, failed_hosts=kept)
     named = ", ".join(map(str, freed[:10])) + (" …" if len(freed) > 10 else "")
     book.log.note(now, "config", f"{len(freed)} hosts may be rented again: {named}", subject="hosts")
-    return freed
+    return f"{len(freed)} hosts may be rented again"
 
 
-def rotate_key(book: EndpointStateBook, overlap_seconds: float, now: float) -> int:
-    """Makes a new endpoint key valid; the previous one stays valid for the overlap. Returns the new version."""
+def rotate_key(book: EndpointStateBook, overlap_seconds: float, now: float) -> str:
+    """Makes a new endpoint key valid; the previous one stays valid for the overlap."""
     record = book.record
     record.key_version += 1
     record.key_overlap_until = now + overlap_seconds if overlap_seconds else 0.0
@@ -140,7 +133,19 @@ def rotate_key(book: EndpointStateBook, overlap_seconds: float, now: float) -> i
     if overlap_seconds:
         said += f"; the key before is accepted for another {overlap_seconds:.0f} s"
     book.log.note(now, "config", said)
-    return record.key_version
+    return ""
+
+
+def delete(book: EndpointStateBook, why: str, now: float) -> str:
+    """The next plans release every worker."""
+    if not book.record.deleting:
+        book.record.deleting = True
+        book.log.note(now, "config", why)
+    return "the endpoint is deleted"
+
+
+def _note(book: EndpointStateBook, now: float, reason: str, group_id: int) -> None:
+    book.log.note(now, "config", reason, subject=str(group_id), workergroup_id=group_id)
 
 
 def _runs(group: Workergroup) -> tuple[object, ...]:

@@ -4,9 +4,10 @@ The workflow, and the simulator in place of the workflow, host it: they pass eve
 have a plan made when there is a reason, carry effects out and report their results.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from controller import config_events, key_events, metrics_events, operation_results, plan_due
+from controller import metrics_events, operation_results, plan_due
 from controller.drain_handshake import note_drains_seen, recheck_at
 from controller.effects import (
     LIST,
@@ -44,14 +45,11 @@ from policy.state.plan import (
 )
 from policy.state.plan_effects import apply_operation, launched_worker
 from policy.state.worker import Worker
-from stoker_wire.control import Advise, WorkerChange
-from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.messages import MetricsBatch
 from stoker_wire.parsing.limits import ERROR_BYTES_MAX, shortened
-from stoker_wire.security.client_key import KeyEdit
 from stoker_wire.states import WorkerState
-from stoker_wire.workergroup import Workergroup
 
+T = TypeVar("T")
 OnWorker = Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update
 
 FALLBACK_SECONDS = 3600.0
@@ -93,71 +91,15 @@ class EndpointController:
 
     def on_metrics(self, batches: Sequence[MetricsBatch], now: float) -> None:
         """Batches of one engine, oldest first."""
-        self.state.count_dollars(now)
-        self._set_due(metrics_events.fold(self.state, batches, now))
-        if note_drains_seen(self.state, now):
-            self._set_due("every engine has seen the drain")
+        self.on_change(metrics_events.receive, batches, now)
 
-    def on_config(self, patch: EndpointPatch, now: float) -> None:
-        """New config values; the config with them is valid."""
-        self.state.count_dollars(now)
-        self._set_due(config_events.config(self.state, patch, now))
+    def on_change(self, change: Callable[[EndpointStateBook, T, float], str], value: T, now: float) -> None:
+        """Something came from outside: `change` (`config_events`, `key_events`, …) applies it to the state.
 
-    def on_workergroup(self, group: Workergroup, now: float) -> None:
-        """A new or changed workergroup."""
+        It returns why a plan is due; empty: none is.
+        """
         self.state.count_dollars(now)
-        self._set_due(config_events.set_workergroup(self.state, group, now))
-
-    def on_workergroup_removed(self, group_id: int, now: float) -> None:
-        """The next plans release its workers."""
-        self.state.count_dollars(now)
-        self._set_due(config_events.remove_workergroup(self.state, group_id, now))
-
-    def on_update_workers(self, group_id: int, now: float) -> None:
-        """A rolling update was asked for."""
-        self.state.count_dollars(now)
-        self._set_due(config_events.update_workers(self.state, group_id, now))
-
-    def on_update_cancelled(self, group_id: int, now: float) -> None:
-        """Workers that are not updated yet keep their revision."""
-        self.state.count_dollars(now)
-        self._set_due(config_events.cancel_update(self.state, group_id, now))
-
-    def on_worker_changed(self, change: WorkerChange, now: float) -> None:
-        """An operator acts on one worker; `policy.state.operator_actions.refusal` has let it pass."""
-        self.state.count_dollars(now)
-        self._set_due(config_events.change_worker(self.state, change, now))
-
-    def on_hosts_unblocked(self, machine_ids: tuple[int, ...], now: float) -> tuple[int, ...]:
-        """Hosts that failed may be rented again; none named: all. Returns those that were blocked."""
-        self.state.count_dollars(now)
-        freed = config_events.unblock_hosts(self.state, machine_ids, now)
-        if freed:
-            self._set_due(f"{len(freed)} hosts may be rented again")
-        return freed
-
-    def on_key_rotated(self, overlap_seconds: float, now: float) -> int:
-        """The key before stays valid for the overlap. Returns the version of the new key."""
-        self.state.count_dollars(now)
-        return config_events.rotate_key(self.state, overlap_seconds, now)
-
-    def on_keys_edited(self, change: KeyEdit, now: float) -> None:
-        """A named key is created, changed or revoked."""
-        self.state.count_dollars(now)
-        key_events.edit(self.state, change, now)
-
-    def on_advise(self, asked: Advise | None, now: float) -> None:
-        """Plan a second config beside the live one; None: stop."""
-        self.state.count_dollars(now)
-        self._set_due(whatif.advise(self.state, asked, now))
-
-    def on_delete(self, why: str, now: float) -> None:
-        """Release every worker."""
-        if not self.state.record.deleting:
-            self.state.count_dollars(now)
-            self.state.record.deleting = True
-            self.state.log.note(now, "config", why)
-        self._set_due("the endpoint is deleted")
+        self._set_due(change(self.state, value, now))
 
     def on_timer(self) -> None:
         """The time that `replan_at` named has come."""
@@ -259,21 +201,20 @@ class EndpointController:
         self._set_due(operation_results.listed(self.state, result, effect.asked_at, now, label_prefix=prefix))
 
     def _on_offers(self, effect: SearchOffers, result: Result, now: float) -> None:
-        group = effect.workergroup
-        found = Offers(workergroup_id=group.id, searched_at=now, revision=group.revision)
-        if isinstance(result, FoundOffers):
-            found = Offers(
-                workergroup_id=group.id, searched_at=now, revision=group.revision, offers=result.offers
-            )
-        elif isinstance(result, Failed):
-            reason = shortened(
-                ": ".join(part for part in (result.kind, result.text) if part), ERROR_BYTES_MAX
-            )
+        group, reason = effect.workergroup, ""
+        if isinstance(result, Failed):
+            words = ": ".join(part for part in (result.kind, result.text) if part)
+            reason = shortened(words, ERROR_BYTES_MAX)
             self.state.log.note(
                 now, "fail", f"search: {reason}", subject=str(group.id), workergroup_id=group.id
             )
-            found = Offers(workergroup_id=group.id, searched_at=now, revision=group.revision, error=reason)
-        self.state.offers[group.id] = found
+        self.state.offers[group.id] = Offers(
+            workergroup_id=group.id,
+            searched_at=now,
+            revision=group.revision,
+            offers=result.offers if isinstance(result, FoundOffers) else (),
+            error=reason,
+        )
         self._set_due("a search answered")
 
     def holds_requests(self, launch_id: str) -> bool:

@@ -45,13 +45,9 @@ class ListInstances:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CreateInstance:
-    """Rent an offer for a launch. Answered by `CreatedInstance` or `Failed`."""
-
+class _OnWorker:
     worker: Worker
-    """As recorded when it was ordered."""
-    workergroup: Workergroup
-    offer: Offer
+    """As recorded when the operation was ordered."""
     resumed: bool = False
     """An earlier run asked already, and its attempt may still be under way."""
 
@@ -62,24 +58,22 @@ class CreateInstance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeInstance:
+class CreateInstance(_OnWorker):
+    """Rent an offer for a launch. Answered by `CreatedInstance` or `Failed`."""
+
+    workergroup: Workergroup
+    offer: Offer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeInstance(_OnWorker):
     """Carry out `worker.operation` (start, stop, reboot, update or destroy). Answered by `Done` or `Failed`."""
 
-    worker: Worker
-    """As recorded when the operation was ordered."""
     workergroup: Workergroup | None
     """None: it was removed meanwhile; then an update has nothing to do."""
-    resumed: bool = False
-    """An earlier run asked already, and its attempt may still be under way."""
-
     may_get_requests: bool = False
     """It is booting, and engines route to it as soon as it is ready, before its controller knows. The host carries the
     stop or release out once every engine knows of it and no request is left."""
-
-    @property
-    def key(self) -> str:
-        """Names the effect among those in flight."""
-        return self.worker.launch_id
 
 
 Effect = SearchOffers | ListInstances | CreateInstance | ChangeInstance

@@ -12,23 +12,23 @@ SPENT_STEPS = 50
 """Spending is published in steps of this share of the limit, because each change of the memo is a history event."""
 
 
-def edit(book: EndpointStateBook, change: KeyEdit, now: float) -> None:
+def edit(book: EndpointStateBook, change: KeyEdit, now: float) -> str:
     """Creates, changes or revokes a key. `workflows.message_validation.key_edit` has checked that this is possible."""
     keys, name = book.record.keys, change.name
     known = keys.get(name)
     if change.op == "revoke":
         keys.pop(name, None)
         book.log.note(now, "config", f"key {name!r} revoked")
-        return
-    if known is None:
+    elif known is None:
         made = ClientKey(name=name, digest=change.digest or "", created_at=now, **change.limits.model_dump())
         keys[name] = KeyRecord(key=made)
         book.log.note(now, "config", f"key {name!r} created: {_said(made)}")
-        return
-    changed = ClientKey.model_validate(known.key.model_dump() | change.given())
-    if changed != known.key:
-        keys[name] = replace(known, key=changed)
-        book.log.note(now, "config", f"key {name!r} changed: {_said(changed)}")
+    else:
+        changed = ClientKey.model_validate(known.key.model_dump() | change.given())
+        if changed != known.key:
+            keys[name] = replace(known, key=changed)
+            book.log.note(now, "config", f"key {name!r} changed: {_said(changed)}")
+    return ""
 
 
 def count_use(record: Record, uses: Iterable[KeyUse], now: float) -> None:

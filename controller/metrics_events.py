@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from controller import plan_due
-from controller.drain_handshake import TICKETS_SECONDS, open_tickets
+from controller.drain_handshake import TICKETS_SECONDS, note_drains_seen, open_tickets
 from controller.engine_clocks import on_controller_clock
 from controller.key_events import count_use
 from controller.operation_results import keep
@@ -15,6 +15,13 @@ from policy.state.lifecycle import InvalidTransition
 from policy.state.worker import Worker
 from policy.state.worker_events import fold_metrics
 from stoker_wire.messages import REQUEST_BREAKS_MAX, MetricsBatch, RequestBreak, WorkerMetrics
+
+
+def receive(book: EndpointStateBook, batches: Sequence[MetricsBatch], now: float) -> str:
+    """Folds the batches of one engine, and notes the drains that every engine has seen with them."""
+    due = fold(book, batches, now)
+    seen = note_drains_seen(book, now)
+    return due or ("every engine has seen the drain" if seen else "")
 
 
 def fold(book: EndpointStateBook, batches: Sequence[MetricsBatch], now: float) -> str:
@@ -29,7 +36,7 @@ def fold(book: EndpointStateBook, batches: Sequence[MetricsBatch], now: float) -
         plan_due.queue_reason(record.load.backlog_load, queued_before),
         plan_due.level_reason(record.load, record.load_at_plan, record.targets.hot_ready),
     ]
-    return next((reason for reason in reasons if reason), "")
+    return next(filter(None, reasons), "")
 
 
 def _fold(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str | None:
@@ -56,7 +63,7 @@ def _fold(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str | Non
         last_request_at=batch.last_request_at,
     )
     reasons = [batch.urgent, *(_worker(book, report, now) for report in batch.workers)]
-    return next((reason for reason in reasons if reason), "")
+    return next(filter(None, reasons), "")
 
 
 def _request_breaks(book: EndpointStateBook, batch: MetricsBatch, now: float) -> tuple[RequestBreak, ...]:

@@ -10,7 +10,7 @@ from controller.whatif.fleet import WhatIfFleet
 from policy.state.host_failures import split
 from policy.state.lifecycle import is_booting
 from policy.state.plan import Targets, Wait
-from policy.state.worker import HostFailure, MachineStats, Worker
+from policy.state.worker import HostFailure, MachineStats
 from stoker_wire.states import WorkerState
 
 
@@ -265,11 +265,6 @@ def _side(shadow: WhatIfFleet) -> Side:
         stops=tally.stops,
         reason=shadow.reason,
     )
-
-
-def workers(book: EndpointStateBook) -> list[Worker]:
-    """Every worker, in the order of their launches."""
-    return list(book.record.workers.values())
 
 
 def deleted(book: EndpointStateBook, now: float) -> Deleted:

@@ -261,49 +261,24 @@ def suggest(
         return None, "", True
     quick = [each for each in tried if queue_seconds is None or each.figures.wait_p99 <= queue_seconds]
     fitting = [each for each in quick if budget is None or each.dollars_per_hour <= budget]
+    cheapest = min(fitting or quick or tried, key=lambda each: each.figures.dollars)
+    quickest = min(fitting or tried, key=lambda each: (each.figures.wait_p99, each.figures.dollars))
+    best = cheapest if (quick if queue_seconds is not None else not fitting) else quickest
+    cost, wait = _price(best), _seconds(best.figures.wait_p99)
     if queue_seconds is not None and fitting:
-        best = min(fitting, key=lambda each: each.figures.dollars)
-        return (
-            best,
-            f"99 % of requests begin within {queue_seconds:g} s for {_price(best)}, with {best.label}:",
-            True,
+        because = f"99 % of requests begin within {queue_seconds:g} s for {cost}"
+    elif queue_seconds is not None and quick:
+        because = (
+            f"no tried config keeps the 99th percentile within {queue_seconds:g} s for at most ${budget:g}/h;"
+            f" the cheapest that is so quick costs {cost}"
         )
-    if queue_seconds is not None and quick:
-        best = min(quick, key=lambda each: each.figures.dollars)
-        return (
-            best,
-            (
-                f"no tried config keeps the 99th percentile within {queue_seconds:g} s for at most ${budget:g}/h;"
-                f" the cheapest that is so quick costs {_price(best)}, with {best.label}:"
-            ),
-            False,
-        )
-    if queue_seconds is not None:
-        best = min(tried, key=lambda each: (each.figures.wait_p99, each.figures.dollars))
-        return (
-            best,
-            (
-                f"no tried config keeps the 99th percentile within {queue_seconds:g} s; the nearest is"
-                f" {_seconds(best.figures.wait_p99)} for {_price(best)}, with {best.label}:"
-            ),
-            False,
-        )
-    if fitting:
-        best = min(fitting, key=lambda each: (each.figures.wait_p99, each.figures.dollars))
-        return (
-            best,
-            (
-                f"${budget:g}/h buys a 99th percentile of {_seconds(best.figures.wait_p99)} ({_price(best)}),"
-                f" with {best.label}:"
-            ),
-            True,
-        )
-    best = min(tried, key=lambda each: each.figures.dollars)
-    return (
-        best,
-        f"nothing tried costs at most ${budget:g}/h; the least is {_price(best)}, with {best.label}:",
-        False,
-    )
+    elif queue_seconds is not None:
+        because = f"no tried config keeps the 99th percentile within {queue_seconds:g} s; the nearest is {wait} for {cost}"
+    elif fitting:
+        because = f"${budget:g}/h buys a 99th percentile of {wait} ({cost})"
+    else:
+        because = f"nothing tried costs at most ${budget:g}/h; the least is {cost}"
+    return best, f"{because}, with {best.label}:", bool(fitting)
 
 
 def _price(tried: Tried) -> str:

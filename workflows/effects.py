@@ -145,12 +145,13 @@ class Effects:
                 )
 
     async def _ask(self, worker: Worker) -> None:
-        activity, how = {
-            "start": (MarketActivities.start_instance, options.start_options(worker)),
-            "stop": (MarketActivities.stop_instance, options.stop_options(worker)),
-            "reboot": (MarketActivities.reboot_instance, options.reboot_options(worker)),
+        activity = {
+            "start": MarketActivities.start_instance,
+            "stop": MarketActivities.stop_instance,
+            "reboot": MarketActivities.reboot_instance,
         }[worker.operation]
         target = messages.OnInstance(instance_id=worker.instance_id or 0)
+        how = options.worker_options(worker)
         await workflow.execute_activity_method(activity, target, task_queue=MARKET_TASK_QUEUE, **how)
 
     async def _destroy(self, worker: Worker) -> None:
@@ -177,7 +178,7 @@ class Effects:
                 restart=worker.state is WorkerState.UPDATE_REBOOTING,
             ),
             task_queue=MARKET_TASK_QUEUE,
-            **options.update_options(worker),
+            **options.worker_options(worker),
         )
 
 

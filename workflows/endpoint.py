@@ -8,7 +8,7 @@ from temporalio.exceptions import ApplicationError, CancelledError, FailureError
 
 from activities.messages import label_prefix
 from activities.planner import plan
-from controller import query_results
+from controller import config_events, query_results
 from controller.carryover import read_handed_on
 from controller.controller import EndpointController
 from controller.query_results import Deleted
@@ -78,7 +78,7 @@ class EndpointWorkflow(MessageHandlers):
                 if not _is_cancelled():  # the worker evicts this workflow from its cache
                     raise
                 why = "cancel was requested: every worker is released, then the workflow ends as cancelled"
-                self._controller.on_delete(why, workflow.time())
+                self._controller.on_change(config_events.delete, why, workflow.time())
         left = life.result()
         if _is_cancelled():
             raise CancelledError(f"cancelled: endpoint {left.endpoint_name} was deleted")

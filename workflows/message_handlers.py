@@ -12,15 +12,16 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from controller import query_results
+from controller import config_events, key_events, metrics_events, query_results
 from controller.controller import EndpointController
-from controller.state import EndpointStateBook, Record
+from controller.state import EndpointStateBook
+from controller.whatif import lifecycle as whatif
 from policy.load.history import LoadHistory
 from policy.state.worker import Worker
 from stoker_wire import control
 from stoker_wire.messages import DecisionLine
 from stoker_wire.workergroup import Workergroup
-from workflows import message_validation
+from workflows import message_validation as valid
 from workflows.message_validation import InvalidMessage
 
 
@@ -28,64 +29,40 @@ from workflows.message_validation import InvalidMessage
 class Message:
     """How one kind of message is read and applied."""
 
-    read: Callable[[Any, Record], Any]
+    read: Callable[[Any, EndpointStateBook], Any]
     """Raises InvalidMessage."""
-    apply: Callable[[EndpointController, Any, float], Any]
-    """Returns what an update answers."""
+    change: Callable[[EndpointStateBook, Any, float], str]
+    """For `EndpointController.on_change`."""
+    answer: Callable[[EndpointStateBook, Any], Any] = lambda *_: None
+    """The answer of an update, after the change."""
 
 
-def _config(controller: EndpointController, patch: Any, now: float) -> dict[str, Any]:
-    controller.on_config(patch, now)
-    return controller.state.record.config.model_dump(mode="json")
-
-
-def _workergroup(controller: EndpointController, group: Workergroup, now: float) -> dict[str, Any]:
-    controller.on_workergroup(group, now)
-    return (controller.state.workergroup(group.id) or group).model_dump(mode="json")
-
-
-def _advise(controller: EndpointController, asked: Any, now: float) -> bool:
-    controller.on_advise(asked, now)
-    return asked is not None
-
-
-def _existing(sent: Any, record: Record) -> int:
-    return message_validation.existing_workergroup(sent, record.workergroups)
+def _workergroup(book: EndpointStateBook, group: Workergroup) -> dict[str, Any]:
+    return (book.workergroup(group.id) or group).model_dump(mode="json")
 
 
 MESSAGES: dict[str, Message] = {
-    control.REPORT_METRICS: Message(
-        lambda sent, _: message_validation.metrics(sent),
-        lambda controller, batch, now: controller.on_metrics((batch,), now),
-    ),
+    control.REPORT_METRICS: Message(valid.metrics, metrics_events.receive),
     control.UPDATE_CONFIG: Message(
-        lambda sent, record: message_validation.patch(sent, record.config), _config
+        valid.patch, config_events.config, lambda book, _: book.record.config.model_dump(mode="json")
     ),
-    control.SET_WORKERGROUP: Message(
-        lambda sent, record: message_validation.workergroup(sent, record.workergroups), _workergroup
-    ),
-    control.REMOVE_WORKERGROUP: Message(_existing, EndpointController.on_workergroup_removed),
-    control.UPDATE_WORKERS: Message(_existing, EndpointController.on_update_workers),
-    control.CANCEL_UPDATE: Message(_existing, EndpointController.on_update_cancelled),
-    control.ROTATE_KEY: Message(
-        lambda sent, _: message_validation.overlap_seconds(sent), EndpointController.on_key_rotated
-    ),
-    control.EDIT_KEYS: Message(
-        lambda sent, record: message_validation.key_edit(sent, record.keys), EndpointController.on_keys_edited
-    ),
-    control.ADVISE: Message(lambda sent, record: message_validation.advise(sent, record.config), _advise),
-    control.CHANGE_WORKER: Message(
-        lambda sent, record: message_validation.worker_change(sent, record.workers),
-        EndpointController.on_worker_changed,
-    ),
+    control.SET_WORKERGROUP: Message(valid.workergroup, config_events.set_workergroup, _workergroup),
+    control.REMOVE_WORKERGROUP: Message(valid.existing_workergroup, config_events.remove_workergroup),
+    control.UPDATE_WORKERS: Message(valid.existing_workergroup, config_events.update_workers),
+    control.CANCEL_UPDATE: Message(valid.existing_workergroup, config_events.cancel_update),
+    control.CHANGE_WORKER: Message(valid.worker_change, config_events.change_worker),
     control.UNBLOCK_HOSTS: Message(
-        lambda sent, _: message_validation.machine_ids(sent),
-        lambda controller, ids, now: list(controller.on_hosts_unblocked(ids, now)),
+        valid.failed_hosts, config_events.unblock_hosts, lambda _, freed: list(freed)
     ),
+    control.ROTATE_KEY: Message(
+        valid.overlap_seconds, config_events.rotate_key, lambda book, _: book.record.key_version
+    ),
+    control.EDIT_KEYS: Message(valid.key_edit, key_events.edit),
+    control.ADVISE: Message(valid.advise, whatif.advise, lambda _, asked: asked is not None),
     control.DELETE: Message(
-        lambda sent, _: message_validation.nothing(sent),
-        lambda controller, _, now: controller.on_delete(
-            "the endpoint is deleted: every worker is released", now
+        valid.nothing,
+        lambda book, _, now: config_events.delete(
+            book, "the endpoint is deleted: every worker is released", now
         ),
     ),
 }
@@ -127,19 +104,19 @@ class MessageHandlers:
         return self._controller.state
 
     def _signalled(self, name: str, sent: tuple[Any, ...]) -> None:
-        message = MESSAGES[name]
         self._changed = True
         try:
-            read = message.read(message_validation.only(sent), self._state.record)
+            read = MESSAGES[name].read(valid.only(sent), self._state)
         except InvalidMessage as fault:
             self._refuse(name, str(fault))
         else:
-            message.apply(self._controller, read, workflow.time())
+            self._controller.on_change(MESSAGES[name].change, read, workflow.time())
 
     def _updated(self, name: str, sent: Any) -> Any:
-        message = MESSAGES[name]
         self._changed = True
-        return message.apply(self._controller, self._read(name, sent), workflow.time())
+        read = self._read(name, sent)
+        self._controller.on_change(MESSAGES[name].change, read, workflow.time())
+        return MESSAGES[name].answer(self._state, read)
 
     def _check(self, name: str, sent: Any) -> None:
         if self._state.record.deleting:
@@ -148,7 +125,7 @@ class MessageHandlers:
 
     def _read(self, name: str, sent: Any) -> Any:
         try:
-            return MESSAGES[name].read(sent, self._state.record)
+            return MESSAGES[name].read(sent, self._state)
         except InvalidMessage as fault:
             raise ApplicationError(str(fault), type=fault.code) from None
 
@@ -190,7 +167,7 @@ class MessageHandlers:
 
     @workflow.query(name=control.QUERY_WORKERS, description="every worker as recorded")
     def _workers(self) -> list[Worker]:
-        return query_results.workers(self._state)
+        return list(self._state.record.workers.values())
 
     @workflow.query(name=control.QUERY_DECISIONS, description="the last decisions and why, oldest first")
     def _decisions(self, tail: int = 50) -> list[DecisionLine]:

@@ -1,16 +1,17 @@
 """Validates messages before they change state. Each error is one sentence."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import contextlib
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from controller.state import EndpointStateBook, KeyRecord
+from controller.config_events import blocked_hosts
+from controller.state import EndpointStateBook
 from market.query import GrammarError, parse_filters, parse_launch_args
 from policy.state.operator_actions import refusal
-from policy.state.worker import Worker
 from stoker_wire.control import Advise, EndpointSpec, WorkerChange
-from stoker_wire.endpoint import EndpointConfig, EndpointPatch
+from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.messages import MetricsBatch
 from stoker_wire.parsing.limits import (
     KEYS_MAX,
@@ -25,6 +26,11 @@ from stoker_wire.parsing.limits import (
 from stoker_wire.problem import describe
 from stoker_wire.security.client_key import KeyEdit
 from stoker_wire.workergroup import Workergroup, check_workergroups
+
+Read = TypeVar("Read", bound=BaseModel)
+
+MACHINES_MAX = 1000
+OVERLAP_SECONDS_MAX = 86_400.0
 
 
 class InvalidMessage(ValueError):
@@ -42,98 +48,74 @@ def only(sent: tuple[Any, ...]) -> Any:
     return sent[0] if sent else None
 
 
-def nothing(sent: Any) -> None:
+def spec(sent: Any) -> EndpointSpec:
+    """The input of an endpoint's workflow."""
+    carried = isinstance(sent, dict) and sent.get("carried") is not None
+    read = _read(EndpointSpec, sent, SPEC_BYTES_MAX + STATE_BYTES_MAX if carried else SPEC_BYTES_MAX)
+    if read.carried is not None:  # a carried state from outside is not trusted
+        with _refusing(field="carried: "):
+            EndpointStateBook(read)
+    return read
+
+
+# The value of each message, valid for the endpoint's present state.
+
+
+def nothing(sent: Any, _: EndpointStateBook) -> None:
     """A message without a value."""
     if sent is not None:
         raise InvalidMessage("no value is expected, one came; send it without")
 
 
-def spec(sent: Any) -> EndpointSpec:
-    """The input of an endpoint's workflow."""
-    carried = isinstance(sent, dict) and sent.get("carried") is not None
-    _check_size(sent, SPEC_BYTES_MAX + STATE_BYTES_MAX if carried else SPEC_BYTES_MAX)
-    try:
-        read = EndpointSpec.model_validate(_plain(sent))
-    except ValidationError as fault:
-        raise InvalidMessage(describe(fault)) from None
-    if read.carried is not None:  # a carried state from outside is not trusted
-        try:
-            EndpointStateBook(read)
-        except ValidationError as fault:
-            raise InvalidMessage(f"carried: {describe(fault)}") from None
-    return read
+def metrics(sent: Any, _: EndpointStateBook) -> tuple[MetricsBatch]:
+    """An engine's batch."""
+    return (_read(MetricsBatch, sent, METRICS_BYTES_MAX),)
 
 
-def patch(sent: Any, config: EndpointConfig) -> EndpointPatch:
+def patch(sent: Any, book: EndpointStateBook) -> EndpointPatch:
     """A config patch whose result is a valid config."""
-    _check_message(sent, "invalid_config")
-    try:
-        read = EndpointPatch.model_validate(_plain(sent))
-        config.patched(read)
-    except ValidationError as fault:
-        raise InvalidMessage(describe(fault), "invalid_config") from None
+    read = _message(EndpointPatch, sent, "invalid_config")
+    with _refusing("invalid_config"):
+        book.record.config.patched(read)
     return read
 
 
-def advise(sent: Any, config: EndpointConfig) -> Advise | None:
+def advise(sent: Any, book: EndpointStateBook) -> Advise | None:
     """A second config whose patch fits the live one; None: no advice any more."""
     if sent is None:
         return None
-    _check_message(sent, "invalid_config")
-    try:
-        read = Advise.model_validate(_plain(sent))
-        config.patched(read.config)
-    except ValidationError as fault:
-        raise InvalidMessage(describe(fault), "invalid_config") from None
+    read = _message(Advise, sent, "invalid_config")
+    with _refusing("invalid_config"):
+        book.record.config.patched(read.config)
     return read
 
 
-def workergroup(sent: Any, others: Sequence[Workergroup] = ()) -> Workergroup:
+def workergroup(sent: Any, book: EndpointStateBook) -> Workergroup:
     """A workergroup with valid search params and launch_args, without conflicts with the endpoint's others."""
-    _check_message(sent, "invalid_workergroup")
-    try:
-        group = Workergroup.model_validate(_plain(sent))
-    except ValidationError as fault:
-        raise InvalidMessage(describe(fault), "invalid_workergroup") from None
-    try:
+    group = _message(Workergroup, sent, "invalid_workergroup")
+    with _refusing("invalid_workergroup", "search_params: "):
         parse_filters(group.search_params)
-    except GrammarError as fault:
-        raise InvalidMessage(f"search_params: {fault}", "invalid_workergroup") from None
-    try:
+    with _refusing("invalid_workergroup", "launch_args: "):
         parse_launch_args(group.launch_args)
-    except GrammarError as fault:
-        raise InvalidMessage(f"launch_args: {fault}", "invalid_workergroup") from None
-    try:
-        check_workergroups([*(each for each in others if each.id != group.id), group])
-    except TooLarge as fault:
-        raise InvalidMessage(str(fault), "invalid_workergroup") from None
+    with _refusing("invalid_workergroup"):
+        check_workergroups([*(each for each in book.record.workergroups if each.id != group.id), group])
     return group
 
 
-def workergroup_id(sent: Any) -> int:
-    """The id of a workergroup."""
+def existing_workergroup(sent: Any, book: EndpointStateBook) -> int:
+    """The id of a workergroup that the endpoint has."""
     if isinstance(sent, bool) or not isinstance(sent, int) or sent < 1:
         raise InvalidMessage(
             f"workergroup id: expected a whole number from 1 up, got {sent!r:.40}", "invalid_workergroup"
         )
+    if book.workergroup(sent) is None:
+        raise InvalidMessage(f"there is no workergroup {sent}", "no_such_workergroup")
     return sent
 
 
-def existing_workergroup(sent: Any, groups: Sequence[Workergroup]) -> int:
-    """The id of a workergroup that the endpoint has."""
-    group_id = workergroup_id(sent)
-    if all(group.id != group_id for group in groups):
-        raise InvalidMessage(f"there is no workergroup {group_id}", "no_such_workergroup")
-    return group_id
-
-
-def key_edit(sent: Any, keys: Mapping[str, KeyRecord]) -> KeyEdit:
+def key_edit(sent: Any, book: EndpointStateBook) -> KeyEdit:
     """A change of the named keys that is possible with the present ones."""
-    _check_message(sent, "invalid_key")
-    try:
-        read = KeyEdit.model_validate(_plain(sent))
-    except ValidationError as fault:
-        raise InvalidMessage(describe(fault), "invalid_key") from None
+    read, keys = _message(KeyEdit, sent, "invalid_key"), book.record.keys
     known = keys.get(read.name)
     if read.op == "create":
         if known is not None:
@@ -151,14 +133,10 @@ def key_edit(sent: Any, keys: Mapping[str, KeyRecord]) -> KeyEdit:
     return read
 
 
-def worker_change(sent: Any, workers: Mapping[str, Worker]) -> WorkerChange:
+def worker_change(sent: Any, book: EndpointStateBook) -> WorkerChange:
     """An action that is possible with the worker in its present state."""
-    _check_message(sent, "invalid_args")
-    try:
-        read = WorkerChange.model_validate(_plain(sent))
-    except ValidationError as fault:
-        raise InvalidMessage(describe(fault)) from None
-    worker = workers.get(read.launch_id)
+    read = _message(WorkerChange, sent)
+    worker = book.record.workers.get(read.launch_id)
     if worker is None:
         raise InvalidMessage(f"there is no worker {read.launch_id}; list the workers", "no_such_worker")
     if reason := refusal(worker, read.action):
@@ -166,11 +144,8 @@ def worker_change(sent: Any, workers: Mapping[str, Worker]) -> WorkerChange:
     return read
 
 
-MACHINES_MAX = 1000
-
-
-def machine_ids(sent: Any) -> tuple[int, ...]:
-    """Machine ids of hosts; none: all of them."""
+def failed_hosts(sent: Any, book: EndpointStateBook) -> tuple[int, ...]:
+    """The blocked hosts among these machine ids; nothing sent: all blocked hosts."""
     machines = [] if sent is None else sent
     if not isinstance(machines, list | tuple) or len(machines) > MACHINES_MAX:
         raise InvalidMessage(
@@ -179,48 +154,46 @@ def machine_ids(sent: Any) -> tuple[int, ...]:
     for machine in machines:
         if isinstance(machine, bool) or not isinstance(machine, int) or not 0 < machine < 2**63:
             raise InvalidMessage(f"machines: expected whole numbers from 1 up, got {machine!r:.40}")
-    return tuple(machines)
+    return blocked_hosts(book, machines)
 
 
-def metrics(sent: Any) -> MetricsBatch:
-    """An engine's batch."""
-    _check_size(sent, METRICS_BYTES_MAX)
-    try:
-        return MetricsBatch.model_validate(_plain(sent))
-    except ValidationError as fault:
-        raise InvalidMessage(describe(fault)) from None
-
-
-def _check_message(sent: Any, code: str) -> None:
-    try:
-        check_size(_plain(sent), MESSAGE_BYTES_MAX, "the message")
-    except TooLarge as fault:
-        raise InvalidMessage(str(fault), code) from None
-
-
-def _check_size(sent: Any, bytes_max: int) -> None:
-    """Before anything is read: reading a value of megabytes takes longer than a workflow task may."""
-    try:
-        size = json_bytes(sent)
-    except TooLarge as fault:
-        raise InvalidMessage(str(fault)) from None
-    if size > bytes_max:
-        raise InvalidMessage(f"at most {bytes_max} bytes are accepted, got {size}")
-
-
-def _plain(sent: Any) -> Any:
-    """Models that reach us as models, in a test or by another converter, are read as what they say."""
-    return sent.model_dump(mode="json") if hasattr(sent, "model_dump") else sent
-
-
-OVERLAP_SECONDS_MAX = 86_400.0
-
-
-def overlap_seconds(sent: Any) -> float:
-    """For how long a rotated endpoint key stays valid; nothing sent: not at all. Raises InvalidMessage."""
+def overlap_seconds(sent: Any, _: EndpointStateBook) -> float:
+    """For how long a rotated endpoint key stays valid; nothing sent: not at all."""
     if sent is None:
         return 0.0
     if isinstance(sent, bool) or not isinstance(sent, int | float) or not 0 <= sent <= OVERLAP_SECONDS_MAX:
         said = f"seconds from 0 to {OVERLAP_SECONDS_MAX:.0f} were expected, not {repr(sent)[:80]}"
         raise InvalidMessage(f"overlap_seconds: {said}")
     return float(sent)
+
+
+@contextlib.contextmanager
+def _refusing(code: str = "invalid_args", field: str = "") -> Iterator[None]:
+    """Faults of a value become `InvalidMessage`."""
+    try:
+        yield
+    except ValidationError as fault:
+        raise InvalidMessage(field + describe(fault), code) from None
+    except (GrammarError, TooLarge) as fault:
+        raise InvalidMessage(f"{field}{fault}", code) from None
+
+
+def _message(model: type[Read], sent: Any, code: str = "invalid_args") -> Read:
+    with _refusing(code):
+        value = _plain(sent)
+        check_size(value, MESSAGE_BYTES_MAX, "the message")
+        return model.model_validate(value)
+
+
+def _read(model: type[Read], sent: Any, bytes_max: int) -> Read:
+    """A value that may be large. Its size is checked first: reading megabytes takes longer than a workflow task may."""
+    with _refusing():
+        size = json_bytes(sent)
+        if size > bytes_max:
+            raise InvalidMessage(f"at most {bytes_max} bytes are accepted, got {size}")
+        return model.model_validate(_plain(sent))
+
+
+def _plain(sent: Any) -> Any:
+    """Models that reach us as models, in a test or by another converter, are read as what they say."""
+    return sent.model_dump(mode="json") if hasattr(sent, "model_dump") else sent

@@ -71,24 +71,13 @@ def create_options(offer: Offer) -> dict[str, Any]:
     )
 
 
-def start_options(worker: Worker) -> dict[str, Any]:
-    """Waking a cold worker."""
-    return _options(f"start {named(worker)}", _DEFAULT)
-
-
-def stop_options(worker: Worker) -> dict[str, Any]:
-    """Stopping: saves money, goes first."""
-    return _options(f"stop {named(worker)}", _RELEASE)
-
-
-def reboot_options(worker: Worker) -> dict[str, Any]:
-    """Restarting a container."""
-    return _options(f"reboot {named(worker)}", _DEFAULT)
-
-
-def update_options(worker: Worker) -> dict[str, Any]:
-    """Bringing a worker to its workergroup's revision."""
-    return _options(f"update {named(worker)}", _DEFAULT, tries_seconds=TRY_SECONDS_MAX)
+def worker_options(worker: Worker) -> dict[str, Any]:
+    """Options of the worker's operation: a start, stop, reboot or update. A stop saves money and goes first."""
+    return _options(
+        f"{worker.operation} {named(worker)}",
+        _RELEASE if worker.operation == "stop" else _DEFAULT,
+        tries_seconds=TRY_SECONDS_MAX if worker.operation == "update" else 30.0,
+    )
 
 
 def destroy_options(subject: str) -> dict[str, Any]:

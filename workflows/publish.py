@@ -16,7 +16,6 @@ from controller.state import EndpointStateBook
 from controller.whatif.advice import differences_in_words, said
 from policy.state.worker import Worker
 from stoker_wire.control import WorkerAction
-from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import MEMO_KEY, EndpointMemo, Member
 from stoker_wire.states import WorkerState
 from workflows.markdown import literal
@@ -69,11 +68,6 @@ class Publisher:
         return known != update.value
 
 
-def config_differences(config: EndpointConfig) -> dict[str, Any]:
-    """What differs from the defaults: the memo has to stay small."""
-    return config.model_dump(mode="json", exclude_defaults=True)
-
-
 def memo_of(book: EndpointStateBook) -> dict[str, Any]:
     """The memo as JSON; `changed_at` is left for the publisher."""
     record = book.record
@@ -82,7 +76,7 @@ def memo_of(book: EndpointStateBook) -> dict[str, Any]:
         id=book.id,
         name=book.name,
         owner=book.owner,
-        config=config_differences(record.config),
+        config=record.config.model_dump(mode="json", exclude_defaults=True),
         groups=tuple(group.id for group in record.workergroups),
         members=tuple(_member(book, worker) for worker in record.workers.values()),
         key_version=record.key_version,
@@ -102,14 +96,13 @@ def memo_of(book: EndpointStateBook) -> dict[str, Any]:
 def search_attributes_of(book: EndpointStateBook) -> list[SearchAttributeUpdate[Any]]:
     """Every search attribute of `stoker_wire.messages.SEARCH_ATTRIBUTES`."""
     workers = list(book.record.workers.values())
-    burn = sum(worker.burn_dollars_per_hour for worker in workers)
     return [
         ENDPOINT_NAME.value_set(book.name),
         ENDPOINT_ID.value_set(book.id),
         ENDPOINT_STATE.value_set(endpoint_state(book)),
         READY_WORKERS.value_set(sum(worker.state is WorkerState.READY for worker in workers)),
         TOTAL_WORKERS.value_set(len(workers)),
-        DOLLARS_PER_HOUR.value_set(round(float(burn), 4)),
+        DOLLARS_PER_HOUR.value_set(round(float(book.burn_dollars_per_hour()), 4)),
         FLEET_CHANGED_AT.value_set(datetime.fromtimestamp(book.record.changed_at, UTC)),
     ]
 
@@ -118,10 +111,10 @@ def details_of(book: EndpointStateBook, now: float) -> str:
     """The workflow's current details, in Markdown: workers, targets and recent decisions."""
     record = book.record
     workers = list(record.workers.values())
-    burn = sum(worker.burn_dollars_per_hour for worker in workers)
     parts = [
         f"# {book.name} is {endpoint_state(book)}",
-        _counts(workers) + f" · **${burn:.2f}/h** now · ${record.ledger.dollars:.2f} so far",
+        _counts(workers)
+        + f" · **${book.burn_dollars_per_hour():.2f}/h** now · ${record.ledger.dollars:.2f} so far",
         "## Load and capacity",
         _capacity(book),
         "## Fleet",

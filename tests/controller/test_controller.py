@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from controller import config_events
 from controller.controller import (
     BILLS_SECONDS,
     CONFIRM_SECONDS,
@@ -24,6 +25,7 @@ from controller.effects import (
     ListInstances,
     SearchOffers,
 )
+from controller.whatif import lifecycle as whatif
 from policy.state.billing import CostLedger
 from policy.state.plan import (
     Activate,
@@ -37,7 +39,7 @@ from policy.state.plan import (
     Stop,
     Wait,
 )
-from policy.state.worker import Drain, Goal, HostFailure, MachineStats
+from policy.state.worker import Drain, Goal
 from stoker_wire.control import Advise
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.messages import Condition, MetricsBatch, WorkerMetrics
@@ -75,13 +77,17 @@ def test_a_plan_is_due_when_an_endpoint_starts():
 
 
 EVENTS = {
-    "the config changed": lambda made: made.on_config(EndpointPatch(max_workers=3), NOW),
-    "a workergroup was added": lambda made: made.on_workergroup(group(2), NOW),
-    "a workergroup was removed": lambda made: made.on_workergroup_removed(1, NOW),
-    "a workergroup changed": lambda made: made.on_update_workers(1, NOW),
-    "an update was cancelled": lambda made: made.on_update_cancelled(1, NOW),
-    "advice was asked for": lambda made: made.on_advise(Advise(config=EndpointPatch(max_workers=2)), NOW),
-    "the endpoint is deleted": lambda made: made.on_delete("a user deleted it", NOW),
+    "the config changed": lambda made: made.on_change(
+        config_events.config, EndpointPatch(max_workers=3), NOW
+    ),
+    "a workergroup was added": lambda made: made.on_change(config_events.set_workergroup, group(2), NOW),
+    "a workergroup was removed": lambda made: made.on_change(config_events.remove_workergroup, 1, NOW),
+    "a workergroup changed": lambda made: made.on_change(config_events.update_workers, 1, NOW),
+    "an update was cancelled": lambda made: made.on_change(config_events.cancel_update, 1, NOW),
+    "advice was asked for": lambda made: made.on_change(
+        whatif.advise, Advise(config=EndpointPatch(max_workers=2)), NOW
+    ),
+    "the endpoint is deleted": lambda made: made.on_change(config_events.delete, "a user deleted it", NOW),
     "urgent": lambda made: made.on_metrics([batch(urgent="urgent")], NOW),
 }
 
@@ -97,23 +103,14 @@ def test_an_event_makes_a_plan_due_and_counts_the_cost_up_to_it(reason, event):
     event(made)
     assert made.due == reason
     assert made.state.record.ledger.dollars == pytest.approx(1.0)  # 1000 s at $3.60/h
-    made.on_delete("a user deleted it", NOW)
+    made.on_change(config_events.delete, "a user deleted it", NOW)
     assert made.due == reason, "the first reason counts"
 
 
-def test_freed_hosts_make_a_plan_due():
+def test_a_change_that_needs_no_plan_makes_none_due():
     made = controller()
-    assert made.on_hosts_unblocked((), NOW) == ()
-    assert made.due == ""
-    failure = HostFailure(machine_id=7, until=NOW + 60, reason="boot")
-    made.state.record.learned = MachineStats(failed_hosts=(failure,))
-    assert made.on_hosts_unblocked((7,), NOW) == (7,)
-    assert made.due == "1 hosts may be rented again"
-
-
-def test_a_rotated_key_needs_no_plan():
-    made = controller()
-    assert made.on_key_rotated(60.0, NOW) == 2
+    made.on_change(config_events.unblock_hosts, (7,), NOW)
+    made.on_change(config_events.rotate_key, 60.0, NOW)
     assert made.due == ""
 
 
@@ -140,10 +137,10 @@ def test_a_drain_that_every_engine_has_seen_makes_a_plan_due():
 
 def test_a_delete_is_logged_once_and_ends_advice():
     made = controller()
-    made.on_advise(Advise(config=EndpointPatch(max_workers=2)), NOW)
+    made.on_change(whatif.advise, Advise(config=EndpointPatch(max_workers=2)), NOW)
     assert made.advice is not None
-    made.on_delete("a user deleted it", NOW)
-    made.on_delete("again", NOW)
+    made.on_change(config_events.delete, "a user deleted it", NOW)
+    made.on_change(config_events.delete, "again", NOW)
     assert made.advice is None
     assert reasons(made.state)[-1] == "a user deleted it"
 
@@ -166,7 +163,7 @@ def test_an_observation_names_what_is_in_flight_and_the_level_of_the_load():
 
 def test_a_plan_is_kept_and_its_faults_are_logged():
     made = controller()
-    made.on_config(EndpointPatch(max_workers=3), NOW)
+    made.on_change(config_events.config, EndpointPatch(max_workers=3), NOW)
     wait = Wait(code="no_offers", subject="1", reason="no offers")
     decision = Decision(
         plan=Plan(replan_at=NOW + 7, waits=(wait,)), refused=("too many workers",), fault="f" * 400
@@ -191,7 +188,7 @@ def test_a_plan_is_due_when_a_silent_engine_times_out():
 
 def test_a_failed_planner_is_asked_again_soon():
     made = controller()
-    made.on_config(EndpointPatch(max_workers=3), NOW)
+    made.on_change(config_events.config, EndpointPatch(max_workers=3), NOW)
     made.on_plan_failed("ZeroDivisionError", made.observe((), NOW), NOW + 1)
     assert made.state.record.replan_at == NOW + 1 + REPLAN_SECONDS
     assert (made.state.log.lines[-1].reason, made.state.log.lines[-1].at) == (
@@ -461,7 +458,7 @@ def empty_list(made, asked_at):
 
 def test_an_endpoint_is_gone_once_a_late_list_shows_nothing():
     made = controller(worker("w", S.DESTROYING, instance_id=5, operation="destroy"))
-    made.on_delete("a user deleted it", NOW)
+    made.on_change(config_events.delete, "a user deleted it", NOW)
     planned(made)
     assert made.state.record.emptied_at is None
     made.on_result(
@@ -492,7 +489,7 @@ def test_a_live_endpoint_without_workers_is_not_gone():
 
 def test_an_instance_on_the_list_starts_the_wait_again():
     made = controller()
-    made.on_delete("a user deleted it", NOW)
+    made.on_change(config_events.delete, "a user deleted it", NOW)
     planned(made)
     assert made.state.record.emptied_at == NOW
     made.state.record.workers["w"] = worker("w", S.DESTROYING)
@@ -502,7 +499,7 @@ def test_an_instance_on_the_list_starts_the_wait_again():
 
 def test_a_create_in_flight_is_waited_for():
     made = controller()
-    made.on_delete("a user deleted it", NOW)
+    made.on_change(config_events.delete, "a user deleted it", NOW)
     gone = worker("n", S.PENDING, operation="create", instance_id=None)
     made.in_flight["n"] = CreateInstance(worker=gone, workergroup=group(), offer=offer(4))
     planned(made)

@@ -131,7 +131,3 @@ def test_the_summary_of_a_deleted_endpoint_rounds_its_sums():
     assert (summary.dollars, summary.lived_seconds) == (1.234568, 1000.123)
     book.created_at = 0.0
     assert query_results.deleted(book, NOW).lived_seconds == 0.0, "the time of its creation is unknown"
-
-
-def test_workers_are_listed_in_the_order_of_their_launches():
-    assert [each.launch_id for each in query_results.workers(a_book(worker("b"), worker("a")))] == ["b", "a"]

@@ -106,18 +106,14 @@ async def test_a_deleted_endpoint_ends_with_its_advice(a_world: Any) -> None:
 def test_what_is_not_asked_for_is_not_carried() -> None:
     book = full_book(3)
     assert "advice" not in book.carried()
-    lifecycle.advise(
-        book, message_validation.advise({"config": {"target_util": 0.8}}, book.record.config), 1.0
-    )
+    lifecycle.advise(book, message_validation.advise({"config": {"target_util": 0.8}}, book), 1.0)
     assert "advice" in book.carried()
 
 
 def test_a_hundred_workers_and_their_two_shadows_stay_far_under_what_a_new_run_may_carry() -> None:
     book = full_book()
     without = len(json.dumps(book.carried(), separators=(",", ":")))
-    lifecycle.advise(
-        book, message_validation.advise({"config": {"target_util": 0.8}}, book.record.config), 1795447200.0
-    )
+    lifecycle.advise(book, message_validation.advise({"config": {"target_util": 0.8}}, book), 1795447200.0)
     more = len(json.dumps(book.carried(), separators=(",", ":"))) - without
     assert more < 36_000
     assert len(details_of(book, now=1795447200.0).encode()) < 20_000
@@ -137,13 +133,9 @@ async def test_a_planner_whose_advice_fails_still_plans(monkeypatch: pytest.Monk
 
 def test_a_late_answer_to_other_advice_changes_nothing() -> None:
     book = full_book(2)
-    lifecycle.advise(
-        book, message_validation.advise({"config": {"target_util": 0.8}}, book.record.config), 1.0
-    )
+    lifecycle.advise(book, message_validation.advise({"config": {"target_util": 0.8}}, book), 1.0)
     old = book.record.advice
-    lifecycle.advise(
-        book, message_validation.advise({"config": {"target_util": 0.7}}, book.record.config), 1.0
-    )
+    lifecycle.advise(book, message_validation.advise({"config": {"target_util": 0.7}}, book), 1.0)
     new = book.record.advice
     lifecycle.adopt(book, old, 20.0)
     assert book.record.advice is new
@@ -157,9 +149,7 @@ def test_a_worker_of_the_book_is_copied_as_it_is() -> None:
     book.record.workers["aaaaaaaaaaaa"] = Worker(
         **{name: getattr(a_worker("aaaaaaaaaaaa"), name) for name in Worker.__dataclass_fields__}
     ).replace(state=S.ERROR)
-    lifecycle.advise(
-        book, message_validation.advise({"config": {"target_util": 0.8}}, book.record.config), 1.0
-    )
+    lifecycle.advise(book, message_validation.advise({"config": {"target_util": 0.8}}, book), 1.0)
     advice = book.record.advice
     assert advice is not None
     assert advice.live.hot == 20  # the broken one is not imagined

@@ -74,15 +74,15 @@ async def test_a_key_is_created_changed_and_revoked_by_updates(a_world: Any) -> 
     ],
 )
 def test_a_change_that_is_not_possible_is_refused(sent: Any, says: str) -> None:
-    keys = book_with(create()).record.keys
+    book = book_with(create())
     with pytest.raises(InvalidMessage, match=says):
-        message_validation.key_edit(sent, keys)
+        message_validation.key_edit(sent, book)
 
 
 def test_an_endpoint_has_a_bounded_number_of_keys() -> None:
     book = book_with(*(create(f"key {number}", f"{number:064x}") for number in range(KEYS_MAX)))
     with pytest.raises(InvalidMessage, match="at most 100 keys"):
-        message_validation.key_edit(create("one more").message(), book.record.keys)
+        message_validation.key_edit(create("one more").message(), book)
     assert len(memo_keys(book.record)) == KEYS_MAX
 
 

@@ -241,15 +241,13 @@ def test_no_sequence_of_accepted_messages_makes_the_state_exceed_its_bound(
                     "sent_at": NOW,
                     "workers": told,
                 }
-                read = message_validation.metrics(batch)
+                (read,) = message_validation.metrics(batch, book)
                 book.record.engines[read.engine_id] = metrics_events._engine(
                     read, book.record.workers.keys(), NOW
                 )
                 metrics_events._forget_engines(book.record, NOW)
             elif kind == "config":
-                config_events.config(
-                    book, message_validation.patch({"max_workers": number}, book.record.config), NOW
-                )
+                config_events.config(book, message_validation.patch({"max_workers": number}, book), NOW)
             else:
                 for _ in range(LINES_KEPT):
                     book.log.note(NOW + number, kind, filler * 5000, subject=filler * 500)

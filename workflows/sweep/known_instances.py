@@ -50,22 +50,10 @@ async def known_instances(client: Client, now: float) -> KnownInstances:
     return KnownInstances(running, {name: ids - in_use for name, ids in ended.items() if ids - in_use})
 
 
-async def instances_of_workflow(client: Client, workflow: str) -> frozenset[int]:
-    """The instances in the memo of the newest workflow of this id; empty if it completed.
+async def instances_of_workflow(client: Client, workflow: str, *, if_running: bool = False) -> frozenset[int]:
+    """The instances in the memo of the newest workflow of this id; empty if it completed or does not exist.
 
-    Raises:
-        RPCError: the workflow does not exist, or Temporal does not answer.
-    """
-    found = await client.get_workflow_handle(workflow).describe(rpc_timeout=_RPC)
-    if found.status is WorkflowExecutionStatus.COMPLETED:
-        return frozenset()
-    known: dict[str, frozenset[int]] = {}
-    await _add(known, found)
-    return frozenset[int]().union(*known.values())
-
-
-async def instances_in_use(client: Client, workflow: str) -> frozenset[int]:
-    """The instances of the workflow of this id, if it runs. A description does not lag, unlike a list of workflows.
+    `if_running`: empty unless it runs. A description does not lag, unlike a list of workflows.
 
     Raises:
         RPCError: Temporal does not answer.
@@ -76,7 +64,8 @@ async def instances_in_use(client: Client, workflow: str) -> frozenset[int]:
         if error.status is RPCStatusCode.NOT_FOUND:
             return frozenset()
         raise
-    if found.status is not WorkflowExecutionStatus.RUNNING:
+    states = WorkflowExecutionStatus
+    if found.status is states.COMPLETED or (if_running and found.status is not states.RUNNING):
         return frozenset()
     known: dict[str, frozenset[int]] = {}
     await _add(known, found)

@@ -5,12 +5,10 @@ import asyncio
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
-from activities.instances import MarketActivities
-from activities.messages import DestroyInstance
 from controller.controller import LIST_LAG_SECONDS
-from stoker_wire.control import MARKET_TASK_QUEUE, RELEASE_WORKFLOW_TYPE, Release, Released
+from stoker_wire.control import RELEASE_WORKFLOW_TYPE, Release, Released
 from workflows import options
-from workflows.sweep.sweep import EndEndpoint, SweepActivities
+from workflows.sweep.sweep import EndEndpoint, SweepActivities, destroy_instance, end_endpoint
 
 SECONDS_MAX = 900.0
 """Then it ends and names what is left; the sweep goes on with it."""
@@ -38,9 +36,7 @@ class ReleaseWorkflow:
     @workflow.run
     async def run(self, asked: Release) -> Released:
         """Answers what was done and what is left."""
-        if not await self._list():
-            return self.so_far()
-        if not await self._end():
+        if not (await self._list() and await self._end()):
             return self.so_far()
         # A create that was under way may show up only now.
         await workflow.sleep(LIST_LAG_SECONDS, summary="a listing may lag")
@@ -79,25 +75,13 @@ class ReleaseWorkflow:
         return True
 
     async def _end(self) -> bool:
-        try:
-            await workflow.execute_activity_method(
-                SweepActivities.end_endpoint,
-                EndEndpoint(name=self._name, reason=self._reason),
-                **options.ask_options(f"terminate {self._name}"),
-            )
-        except ActivityError as error:
-            self._fault = f"its workflow could not be terminated: {error.cause or error}"[:_FAULT_CHARS_MAX]
-            return False
-        self._ended = True
-        return True
+        fault = await end_endpoint(EndEndpoint(name=self._name, reason=self._reason))
+        if fault:
+            self._fault = f"its workflow could not be terminated: {fault}"[:_FAULT_CHARS_MAX]
+        self._ended = not fault
+        return self._ended
 
     async def _destroy(self, instance_id: int) -> None:
-        try:
-            await workflow.execute_activity_method(
-                MarketActivities.destroy_instance,
-                DestroyInstance(instance_id=instance_id),
-                task_queue=MARKET_TASK_QUEUE,
-                **options.destroy_options(f"instance {instance_id}, by a forced delete"),
-            )
-        except ActivityError as error:
-            self._fault = f"instance {instance_id}: {error.cause or error}"[:_FAULT_CHARS_MAX]
+        fault = await destroy_instance(instance_id, "by a forced delete")
+        if fault:
+            self._fault = f"instance {instance_id}: {fault}"[:_FAULT_CHARS_MAX]

@@ -23,7 +23,6 @@ from workflows import options
 from workflows.markdown import literal
 from workflows.sweep.known_instances import (
     KnownInstances,
-    instances_in_use,
     instances_of_workflow,
     known_instances,
 )
@@ -125,12 +124,7 @@ class SweepActivities:
     @activity.defn
     async def instances_of(self, name: str) -> tuple[int, ...]:
         """The ids of the instances that carry the endpoint's label, or that its workflow knows."""
-        try:
-            known = await instances_of_workflow(self._client, workflow_id(name))
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
-            known = frozenset()
+        known = await instances_of_workflow(self._client, workflow_id(name))
         listed = await self._market.list_instances(
             ListInstances(prefix=label_prefix(name), known_ids=tuple(sorted(known)))
         )
@@ -164,7 +158,7 @@ class SweepActivities:
 
         async def ask(name: str) -> frozenset[int]:
             async with turn:
-                return await instances_in_use(self._client, workflow_id(name))
+                return await instances_of_workflow(self._client, workflow_id(name), if_running=True)
 
         try:
             return frozenset[int]().union(*await asyncio.gather(*map(ask, names)))
@@ -301,33 +295,43 @@ class SweepWorkflow:
                 await self._end(each)
 
     async def _end(self, stalled: StalledEndpoint) -> None:
-        reason = f"no progress for {workflow.time() - stalled.since:.0f} s: {stalled.fault}"
-        try:
-            await workflow.execute_activity_method(
-                SweepActivities.end_endpoint,
-                EndEndpoint(name=stalled.name, run_id=stalled.run_id, reason=reason),
-                **options.ask_options(f"terminate {stalled.name}"),
-            )
-        except ActivityError as error:
-            workflow.logger.warning(
-                "endpoint_not_ended", extra={"endpoint": stalled.name, "reason": str(error.cause or error)}
-            )
+        why = f"no progress for {workflow.time() - stalled.since:.0f} s: {stalled.fault}"
+        fault = await end_endpoint(EndEndpoint(name=stalled.name, run_id=stalled.run_id, reason=why))
+        if fault:
+            extra = {"endpoint": stalled.name, "reason": fault}
+            workflow.logger.warning("endpoint_not_ended", extra=extra)
 
     async def _destroy(self, instance_id: int, why: str) -> None:
-        try:
-            await workflow.execute_activity_method(
-                MarketActivities.destroy_instance,
-                DestroyInstance(instance_id=instance_id),
-                task_queue=MARKET_TASK_QUEUE,
-                **options.destroy_options(f"instance {instance_id}, {why}"),
-            )
-        except ActivityError as error:
-            workflow.logger.warning(
-                "orphan_not_destroyed",
-                extra={"instance_id": instance_id, "reason": str(error.cause or error)},
-            )
-        else:
-            self._destroyed += 1
+        fault = await destroy_instance(instance_id, why)
+        self._destroyed += not fault
+        if fault:
+            extra = {"instance_id": instance_id, "reason": fault}
+            workflow.logger.warning("orphan_not_destroyed", extra=extra)
+
+
+async def end_endpoint(asked: EndEndpoint) -> str:
+    """Terminates an endpoint's workflow. Returns the fault; empty: it is done."""
+    try:
+        await workflow.execute_activity_method(
+            SweepActivities.end_endpoint, asked, **options.ask_options(f"terminate {asked.name}")
+        )
+    except ActivityError as error:
+        return str(error.cause or error)
+    return ""
+
+
+async def destroy_instance(instance_id: int, why: str) -> str:
+    """Destroys an instance by its id. Returns the fault; empty: it is done."""
+    try:
+        await workflow.execute_activity_method(
+            MarketActivities.destroy_instance,
+            DestroyInstance(instance_id=instance_id),
+            task_queue=MARKET_TASK_QUEUE,
+            **options.destroy_options(f"instance {instance_id}, {why}"),
+        )
+    except ActivityError as error:
+        return str(error.cause or error)
+    return ""
 
 
 def _reported(account: Account) -> ForeignInstances:
