@@ -12,6 +12,7 @@ from dashboard import text
 from dashboard.charts import Marker, Series, chart, spark
 from dashboard.sampler import Details
 from dashboard.samples import Sample
+from stoker.up.progress import PHASES
 from stoker_wire.states import WorkerState
 
 WORKERS_SHOWN = 100
@@ -103,7 +104,7 @@ def environment() -> jinja2.Environment:
         "clock": text.clock,
         "state_style": state_style,
     }
-    made.globals["health_words"] = HEALTH
+    made.globals |= {"health_words": HEALTH, "phases": PHASES}
     return made
 
 
@@ -166,8 +167,25 @@ def numbered(decisions: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def worker_row(record: stoker.WorkerRecord) -> dict[str, Any]:
     """One worker. A field that an engine of another version does not send is empty."""
     return (
-        {"held": False, "gpus": [], "boot": []} | record.model_dump() | {"style": state_style(record.status)}
+        {"held": False, "gpus": [], "boot": [], "phase": "", "error_msg": ""}
+        | record.model_dump()
+        | {"style": state_style(record.status)}
     )
+
+
+def boot_rows(phases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The phases of a boot that took time, in words, and its end."""
+    found = []
+    for place, phase in enumerate(phases):
+        is_last = place == len(phases) - 1
+        if phase["seconds"] < 0.05 and not is_last:
+            continue
+        style = {"idle": "hot", "error": "error"}.get(phase["phase"], "booting")
+        text = PHASES.get(phase["phase"], phase["phase"])
+        found.append(
+            {"text": text, "style": style, "seconds": phase["seconds"], "is_end": style != "booting"}
+        )
+    return found
 
 
 def worker_rows(details: Details, everything: bool) -> list[dict[str, Any]]:

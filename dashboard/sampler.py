@@ -20,7 +20,7 @@ log = structlog.get_logger("dashboard")
 SLOW_SECONDS = 15.0
 """Interval of details that change with decisions only, if no decision was taken. Doubled: costs lag by half a minute."""
 DECISIONS_MAX = 200
-LOGS_KEPT = 20
+WORKERS_KEPT = 20
 _WARNING_SECONDS = 60.0
 
 
@@ -58,8 +58,8 @@ class Account:
         self._differs: dict[int, Differ] = {}
         self._details: dict[int, Details] = {}
         self._locks: dict[int, asyncio.Lock] = {}
-        self._logs: dict[tuple[int, str], tuple[float, dict[str, Any]]] = {}
-        """By endpoint and worker: when it was read, and the log."""
+        self._workers: dict[tuple[int, str], tuple[float, WorkerRecord | None, dict[str, Any]]] = {}
+        """By endpoint and worker: when it was read, the worker in detail, and its log."""
 
     def __repr__(self) -> str:
         return f"<Account {self.name}, {len(self.overview)} endpoints>"
@@ -101,14 +101,21 @@ class Account:
                 return known
             return await self._read(endpoint_id, known, now)
 
-    async def worker_log(
+    async def worker(
         self, endpoint_id: int, worker: str, *, lines: int, seconds_max: float
-    ) -> dict[str, Any]:
-        """The end of a machine's log, at most `seconds_max` old: `lines`, `live`, `at`, or `fault`."""
+    ) -> tuple[WorkerRecord | None, dict[str, Any]]:
+        """A worker in detail, and the end of its machine's log: `lines`, `live`, `at`, or `fault`.
+
+        Both are at most `seconds_max` old. None: the worker is gone.
+        """
         key, now = (endpoint_id, worker), time.monotonic()
-        known = self._logs.get(key)
+        known = self._workers.get(key)
         if known is not None and now - known[0] < seconds_max:
-            return known[1]
+            return known[1], known[2]
+        try:
+            record = await self.client.endpoints.worker(endpoint_id, worker)
+        except stoker.StokerError:
+            record = None
         try:
             answer = await self.client.endpoints.worker_log(endpoint_id, worker, tail=lines)
         except stoker.StokerError as fault:
@@ -116,14 +123,15 @@ class Account:
         else:
             text = str(answer.get("log") or "").splitlines()
             log = {"fault": "", "live": bool(answer.get("live")), "at": answer.get("at"), "lines": text}
-        self._logs[key] = (now, log)
-        while len(self._logs) > LOGS_KEPT:
-            self._logs.pop(next(iter(self._logs)))
-        return log
+        self._workers[key] = (now, record, log)
+        while len(self._workers) > WORKERS_KEPT:
+            self._workers.pop(next(iter(self._workers)))
+        return record, log
 
     def forget_details(self, endpoint_id: int) -> None:
         """Something was changed: the next page reads everything again."""
         self._details.pop(endpoint_id, None)
+        self._workers.clear()
 
     async def _read(self, endpoint_id: int, known: Details | None, now: float) -> Details:
         endpoints = self.client.endpoints

@@ -29,7 +29,7 @@ DOLLARS_PER_HOUR = SearchAttributeKey.for_float("DollarsPerHour")
 FLEET_CHANGED_AT = SearchAttributeKey.for_datetime("FleetChangedAt")
 
 _MEMO_ERROR_CHARS = 80
-_MEMO_REASON_CHARS = 160
+_MEMO_REASON_CHARS = 240
 _ROWS_MAX = 40
 _NOTE_CHARS = 120
 _LINES_SHOWN = 12

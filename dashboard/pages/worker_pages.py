@@ -8,14 +8,14 @@ from aiohttp import web
 import stoker
 from dashboard.pages.sessions import Session
 from dashboard.pages.shell import Shell, endpoint_number, form
-from dashboard.rendering import numbered, worker_row
+from dashboard.rendering import boot_rows, numbered, worker_row
 from dashboard.sampler import Account
 from stoker_wire.control import WorkerAction
 from stoker_wire.problem import Problem
 
 LOG_LINES = 300
-LOG_SECONDS = 3.0
-"""Shortest time between two readings of a machine's log. Doubled: half the calls of the marketplace."""
+WORKER_SECONDS = 3.0
+"""Shortest time between two readings of a worker and its log. Doubled: half the calls of the marketplace."""
 
 ACTIONS = {
     WorkerAction.DRAIN: (
@@ -84,7 +84,12 @@ class WorkerPages:
         decisions = [line for line in numbered(details.decisions) if line["subject"] == worker]
         if row is None and not decisions:
             raise Problem(404, "no_such_worker", f"this endpoint has no worker {worker}; see its page")
-        log = await account.worker_log(number, worker, lines=LOG_LINES, seconds_max=LOG_SECONDS)
+        record, log = await account.worker(number, worker, lines=LOG_LINES, seconds_max=WORKER_SECONDS)
+        if row is not None and record is not None:
+            row |= {
+                "boot": boot_rows(worker_row(record)["boot"]),
+                "error_msg": worker_row(record)["error_msg"],
+            }
         parts = {
             "notice": self._shell.part("notice.html", fault=account.fault, details=details),
             "worker": self._shell.part("worker_head.html", w=row, now=time.time()),

@@ -25,13 +25,13 @@ report() {
     local text port="VAST_TCP_PORT_${WORKER_PORT:-3000}"
     text=$(printf '%s' "$1" | tr -d '"\\' | tr -c '[:print:]' ' ' | cut -c1-500)
     curl -fsS --max-time 20 --retry 3 -o /dev/null -H 'Content-Type: application/json' "${base%/worker}/worker_status/" \
-        --data "{\"id\": $CONTAINER_ID, \"mtoken\": \"$MASTER_TOKEN\", \"error_msg\": \"$text\",
+        --data "{\"id\": $CONTAINER_ID, \"mtoken\": \"$MASTER_TOKEN\", \"error_msg\": \"$text\", \"error_everywhere\": ${2:-false},
                  \"url\": \"http://${PUBLIC_IPADDR:-127.0.0.1}:${!port:-3000}\"}" || say "cannot report this to the engine"
 }
 
 fail() {
     say "$1"
-    report "bootstrap: $1"
+    report "bootstrap: $1" "${2:-false}"
     exit 3
 }
 
@@ -102,7 +102,7 @@ install_worker() {
 }
 
 main() {
-    [ $# -gt 0 ] || fail "expected a preset or a worker file: … | bash -s -- PRESET"
+    [ $# -gt 0 ] || fail "expected a preset or a worker file: … | bash -s -- PRESET" true
     [ -n "${REPORT_ADDR:-}" ] || fail "REPORT_ADDR is not set; the engine sets it on the instances that it rents"
     # A stopped instance starts again with its disk: nothing is downloaded then.
     if [ ! -e "$venv/.complete" ]; then
@@ -114,7 +114,12 @@ main() {
             unset PYTHONPATH PYTHONHOME
             exec "$venv/bin/python" "$@"
             ;;
-        *) exec "$venv/bin/python" -I -m stoker_pyworker.presets "$@" ;;
+        *)
+            local fault
+            fault=$("$venv/bin/python" -I -m stoker_pyworker.presets "$1" --dry-run "${@:2}" 2>&1 >/dev/null)
+            [ $? -ne 2 ] || fail "${fault##*stoker: }; correct the template" true
+            exec "$venv/bin/python" -I -m stoker_pyworker.presets "$@"
+            ;;
     esac
 }
 

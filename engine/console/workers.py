@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
@@ -16,6 +17,7 @@ from engine.routing.worker import KnownWorker
 from stoker_wire.control import (
     CANCEL_UPDATE,
     CHANGE_WORKER,
+    QUERY_WORKERS,
     UPDATE_WORKERS,
     WorkerAction,
     WorkerChange,
@@ -23,6 +25,7 @@ from stoker_wire.control import (
 from stoker_wire.http.openapi import handles
 from stoker_wire.parsing.numbers import read_whole
 from stoker_wire.problem import Problem
+from stoker_wire.states import WorkerState
 
 _COUNT = re.compile(r"^\d+x ")
 _WORKERS = ok(
@@ -77,6 +80,32 @@ class WorkersApi:
         return answer(rows(endpoint, group_id))
 
     @handles(
+        "POST /get_worker/",
+        tag="fleet",
+        security=ACCOUNT,
+        body=workergroup_shapes.NamedWorker,
+        replies=ok(workergroup_shapes.WorkerShown),
+        refuses=(*BODY, *TEMPORAL),
+    )
+    async def show(self, request: web.Request) -> web.Response:
+        """One worker with its whole error, what an operator asked of it, and the phases of its last boot."""
+        body = await read_object(request)
+        owner = self._engine.accounts.authenticate(request, body)
+        endpoint = await endpoint_of(self._engine, body, owner)
+        worker = _listed_worker(endpoint, body.get("worker"))
+        recorded = await self._workflows.query(endpoint, QUERY_WORKERS)
+        known: dict[str, Any] = next((each for each in recorded if each["launch_id"] == worker.launch_id), {})
+        now = time.time()
+        shown = row(endpoint, worker, now) | {
+            "machine_id": known.get("machine_id") or 0,
+            "reboots": known.get("reboots") or 0,
+            "asked": known.get("asked") or "",
+            "boot": boot_phases(known.get("boot") or (), now),
+        }
+        shown["error_msg"] = worker.report.error or known.get("error") or shown["error_msg"]
+        return answer({"success": True, "worker": shown})
+
+    @handles(
         "POST /update_workers/",
         tag="fleet",
         security=ACCOUNT,
@@ -111,10 +140,7 @@ class WorkersApi:
         owner = self._engine.accounts.authenticate(request, body)
         endpoint = await endpoint_of(self._engine, body, owner)
         action = _action(body.get("action"))
-        worker = find_worker(endpoint, body.get("worker"))
-        if worker is None or not worker.listed:
-            message = f"worker: the endpoint has no worker {body.get('worker')!r:.40}; list its workers"
-            raise Problem(404, "no_such_worker", message)
+        worker = _listed_worker(endpoint, body.get("worker"))
         change = WorkerChange(launch_id=worker.launch_id, action=action)
         await self._workflows.update(endpoint, CHANGE_WORKER, change.model_dump(mode="json"))
         return answer({"success": True, "launch_id": worker.launch_id, "action": action})
@@ -126,6 +152,27 @@ def _action(given: object) -> WorkerAction:
     except ValueError:
         names = ", ".join(WorkerAction)
         raise Problem(400, "invalid_args", f"action: should be one of {names} (got {given!r:.40})") from None
+
+
+def boot_phases(boot: Sequence[Sequence[Any]], now: float) -> list[dict[str, Any]]:
+    """The phases of a boot with their seconds; the last one lasts until now, or is the end of the boot with 0 s."""
+    ends = [float(at) for _, at in boot[1:]] + [now]
+    phases = []
+    for (name, began), end in zip(boot, ends, strict=True):
+        is_end = name in {WorkerState.READY, WorkerState.ERROR}
+        phases.append(
+            {"phase": name, "at": began, "seconds": 0.0 if is_end else round(max(0.0, end - began), 3)}
+        )
+    return phases
+
+
+def _listed_worker(endpoint: Endpoint, given: object) -> KnownWorker:
+    worker = find_worker(endpoint, given)
+    if worker is None or not worker.listed:
+        raise Problem(
+            404, "no_such_worker", f"worker: the endpoint has no worker {given!r:.40}; list its workers"
+        )
+    return worker
 
 
 def find_worker(endpoint: Endpoint, given: object) -> KnownWorker | None:
@@ -226,5 +273,6 @@ def row(endpoint: Endpoint, worker: KnownWorker, now: float) -> dict[str, Any]:
         "tickets_open": worker.outstanding.tickets_open,
         "last_report_s": round(now - worker.report.reported_at, 3) if worker.report.reported_at > 0 else -1.0,
         "error_msg": worker.report.error or worker.listing.error,
+        "phase": worker.report.phase,
         "gpus": [] if status is None else [gpu.model_dump() for gpu in status.gpus],
     }

@@ -129,8 +129,38 @@ class WorkerRow(Said):
     last_report_s: float
     """Seconds since its last report; -1: no report yet."""
     error_msg: str
+    phase: str
+    """`download`, `load` or `benchmark` while it boots; empty: unknown, or ready."""
     gpus: list[GpuStatus]
     """From its last report; empty: none is known."""
+
+
+class BootPhase(Said):
+    """One phase of a boot."""
+
+    phase: str
+    """A state of the worker, or `download`, `load` or `benchmark`; `idle` and `error` end a boot."""
+    at: float
+    """When it began, Unix seconds."""
+    seconds: float
+
+
+class WorkerDetails(WorkerRow):
+    """One worker as its endpoint's workflow records it."""
+
+    machine_id: int
+    reboots: int
+    asked: str
+    """What an operator asked of it and is not carried out yet; empty: nothing."""
+    boot: list[BootPhase]
+    """The phases of its last boot, in order."""
+
+
+class WorkerShown(Said):
+    """One worker."""
+
+    success: Literal[True]
+    worker: WorkerDetails
 
 
 class UpdateBegun(Said):

@@ -32,6 +32,8 @@ class Report:
     running_since: float = 0.0
     """When the running request was started, Unix seconds."""
     error: str = ""
+    error_everywhere: bool = False
+    phase: str = ""
     draining: bool = False
     """The worker itself takes no more requests, for example after SIGTERM."""
     requests_received: int = 0
@@ -55,6 +57,8 @@ class Report:
             running_load=status.running_load,
             running_since=now - status.running_seconds,
             error=status.error_msg,
+            error_everywhere=status.error_everywhere and bool(status.error_msg),
+            phase=status.phase,
             draining=status.draining,
             requests_received=status.num_requests_recieved,
             status=status,

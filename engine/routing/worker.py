@@ -40,7 +40,7 @@ _MEMO_ROUNDING = 0.006
 OWN_VERSION = "stoker-"
 """Prefix of the version that stoker's own worker reports."""
 
-Snapshot = tuple[int, Condition, float, float, int, int, str, str, bool, float | None, str]
+Snapshot = tuple[int, Condition, float, float, int, int, str, str, str, bool, float | None, str]
 """The values whose change makes a worker part of the next batch; see `KnownWorker.snapshot`."""
 
 
@@ -348,6 +348,8 @@ class KnownWorker:
             url=self.route_url,
             official=self.is_official,
             error=self.report.error[:500],
+            error_everywhere=self.report.error_everywhere,
+            phase=self.report.phase,
             drain_seen=self.listing.draining,
             suspect_since=self.suspicion.since,
             incarnation=self.process.id,
@@ -365,6 +367,7 @@ class KnownWorker:
             self.outstanding.tickets_open,
             self.report.url,
             self.report.error,
+            self.report.phase,
             self.listing.draining,
             self.suspicion.since,
             self.process.id,

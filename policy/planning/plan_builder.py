@@ -253,6 +253,7 @@ class PlanBuilder:
             failed_at=self.now,
             cause=cause or cause_of(failure),
             after_ready=after_ready,
+            everywhere=worker.error_everywhere and not after_ready,
         )
 
     def avoid_host(self, worker: Worker, reason: str) -> None:
@@ -260,7 +261,14 @@ class PlanBuilder:
         self._avoid(worker, reason, failed_at=0.0)
 
     def _avoid(
-        self, worker: Worker, reason: str, *, failed_at: float, cause: str = "", after_ready: bool = False
+        self,
+        worker: Worker,
+        reason: str,
+        *,
+        failed_at: float,
+        cause: str = "",
+        after_ready: bool = False,
+        everywhere: bool = False,
     ) -> None:
         if not worker.machine_id:
             return
@@ -273,6 +281,7 @@ class PlanBuilder:
             revision=worker.revision,
             cause=cause,
             after_ready=after_ready,
+            everywhere=everywhere,
         )
         self.failed_hosts.append(failure)
 

@@ -12,6 +12,7 @@ from policy.state.host_failures import shared_causes, split
 from policy.state.observation import Offers
 from policy.state.operator_actions import is_held
 from policy.state.plan import Recruit, Search
+from policy.state.worker import HostFailure
 from policy.wording import Reason, capacity, price
 from stoker_wire.market import Offer
 from stoker_wire.workergroup import Workergroup
@@ -188,6 +189,9 @@ def _is_failing(builder: PlanBuilder, group: Workergroup) -> bool:
     shared = shared_causes(recent, builder.observation.workers)
     same = max(shared.values(), default=0)
     failures = sum(each.times for each in recent)
+    hopeless = [each for each in recent if each.everywhere]
+    if hopeless and _is_hopeless(builder, group, hopeless):
+        return True
     if same < builder.tuning.shared_failures_max and failures < builder.tuning.failures_per_hour_max:
         return False
     if any(takes_requests(worker) and worker.workergroup_id == group.id for worker in builder):
@@ -207,6 +211,24 @@ def _is_failing(builder: PlanBuilder, group: Workergroup) -> bool:
             f"workergroup {group.id} pauses after {same} equal failures on several hosts; check its template or the"
             f" request, a new revision ends the pause (last: {last.reason})"
         )
+    builder.wait("worker_failed", f"workergroup {group.id}", reason, max(again, builder.now + 1.0))
+    return True
+
+
+def _is_hopeless(builder: PlanBuilder, group: Workergroup, failures: list[HostFailure]) -> bool:
+    """Whether the workergroup pauses because no machine can run it. A pause per failure, then one attempt an hour."""
+    tuning = builder.tuning
+    if any(
+        worker.workergroup_id == group.id and worker.revision == group.revision and worker.loaded_once
+        for worker in builder
+    ):
+        return False  # it runs on another machine, so the failure says less than it claims
+    last = max(failures, key=lambda each: each.failed_at)
+    pause = tuning.failures_pause_seconds if len(failures) == 1 else tuning.host_block_seconds
+    again = last.failed_at + pause
+    if again <= builder.now:
+        return False
+    reason = f"no machine can run workergroup {group.id} before its template, model or secrets change: {last.reason}"
     builder.wait("worker_failed", f"workergroup {group.id}", reason, max(again, builder.now + 1.0))
     return True
 

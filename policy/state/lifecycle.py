@@ -195,6 +195,20 @@ _ENDS_PROCESS = frozenset({S.STOPPING, S.INACTIVE, S.CREATED, S.REBOOTING, S.UPD
 _KEEPS_REQUESTS = frozenset({S.READY, S.ERROR, S.UPDATE_READY, S.DESTROYING})
 
 
+_BOOT_BEGINS = (S.STARTING, S.REBOOTING, S.UPDATE_REBOOTING)
+_BOOT_PHASES = (
+    *_BOOT_BEGINS,
+    S.CREATING,
+    S.LOADING,
+    S.MODEL_LOADING,
+    S.UPDATE_STARTING,
+    S.READY,
+    S.ERROR,
+)
+"""States that are phases of a boot, with its ends."""
+_BOOT_PHASES_MAX = 10
+"""With its end. A thousand workers with 10 phases take 300 KB of the workflow's state."""
+
 _HOT, _BOOTING, _COLD = (
     tuple(state for state, row in LIFECYCLE.items() if row.readiness is worth)
     for worth in (Readiness.HOT, Readiness.BOOTING, Readiness.COLD)
@@ -274,9 +288,22 @@ def advance(worker: Worker, to: S, now: float, **changes: object) -> Worker:
             moved["asked"] = None  # its next process is the restarted one
     if worker.still_reporting and to is not S.DESTROYING:
         moved["still_reporting"] = False
+    if to in _BOOT_PHASES and (is_booting(worker) or to in _BOOTING):
+        begins = to in _BOOT_BEGINS or worker.state is S.CREATED
+        moved["boot"] = (*(() if begins else worker.boot[: _BOOT_PHASES_MAX - 1]), (to.value, round(now, 1)))
+    if to is not S.ERROR:
+        moved["error_everywhere"] = False
     if worker.state is S.CREATED and to in _BOOTING:
         moved["launched_at"] = now  # a first boot, with the deadline of a boot
     return worker.replace(**(kept | moved | {"state": to, "since": now} | changes))
+
+
+def enter_phase(worker: Worker, phase: str, now: float) -> Worker:
+    """The booting worker, which reports that it downloads, loads or benchmarks."""
+    last = worker.boot[-1][0] if worker.boot else ""
+    if phase in {"", last} or not is_booting(worker) or len(worker.boot) >= _BOOT_PHASES_MAX - 1:
+        return worker
+    return worker.replace(boot=(*worker.boot, (phase, round(now, 1))))
 
 
 def table() -> str:

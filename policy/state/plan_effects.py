@@ -43,6 +43,7 @@ def launched_worker(operation: Recruit, now: float) -> Worker:
         offered_dollars_per_hour=offer.dph_total,
         perf_estimate=operation.perf_estimate,
         operation="create",
+        boot=((S.PENDING.value, round(now, 1)),),
     )
 
 

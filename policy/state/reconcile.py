@@ -24,6 +24,8 @@ _BOOT_ERRORS = (
 )
 """Texts of a host's status message that mean that the container does not start."""
 
+_IMAGE_FAULTS = ("manifest unknown", "pull access denied", "no such image", "invalid reference format")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
@@ -242,11 +244,16 @@ def _boot_error(worker: Worker, instance: Instance, now: float, learned: Machine
     """Hosts repeat a failed pull by themselves, so the first message is only recorded."""
     message = f"its host says: {(instance.status_msg or '')[:_MESSAGE_CHARS]}"
     if worker.error == message and now - worker.since >= DEFAULT_TUNING.boot_error_seconds:
-        return fold_error(worker, message, now, learned)
+        return fold_error(worker, message, now, learned, everywhere=_is_image_fault(message))
     if worker.error == message:
         return FoldResult(worker=worker, learned=learned)
     line = f"{worker.launch_id[:6]} ({worker.kind}) does not start; {message}"
     return FoldResult(worker=worker.replace(error=message), learned=learned, lines=(line,))
+
+
+def _is_image_fault(message: str) -> bool:
+    """Whether the image does not exist or may not be pulled, on any machine."""
+    return any(text in message.lower() for text in _IMAGE_FAULTS)
 
 
 def _address(worker: Worker, instance: Instance, status: str) -> str:

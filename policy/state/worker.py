@@ -89,6 +89,10 @@ class Worker:
     asked: WorkerAction | None = None
     """What an operator asked of it and is not carried out yet; a drain stays here until the worker is resumed."""
     error: str = ""
+    error_everywhere: bool = False
+    """Whether the error would occur on every machine."""
+    boot: tuple[tuple[str, float], ...] = ()
+    """When each phase of its last boot began: states, and the phases that the worker itself reports."""
     suspect_since: float | None = None
     """Since when clients or the engine report that it does not answer."""
     operation: str = ""
@@ -189,6 +193,8 @@ class HostFailure:
     """Whether the worker had been ready before: a request may then be the cause."""
     times: int = 1
     """Number of consecutive failures with this cause."""
+    everywhere: bool = False
+    """No other machine can help: the template, the model or a secret has to change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from policy.capacity.perf_bounds import PerfBound, perf_bound
 from policy.state.host_failures import cause_of
-from policy.state.lifecycle import LIFECYCLE, advance, is_booting, is_hot
+from policy.state.lifecycle import LIFECYCLE, advance, enter_phase, is_booting, is_hot
 from policy.state.machine_stats import (
     Boot,
     cap_perf,
@@ -91,7 +91,10 @@ def fold_metrics(
             line = f"{worker.launch_id[:6]} ({worker.kind}) restarted by itself and is ready again"
             folded = replace(folded, lines=(line,))
         return folded
-    return _report_loading(worker, report, now, learned, replaced=replaced)
+    folded = _report_loading(worker, report, now, learned, replaced=replaced)
+    if folded.worker is None:
+        return folded
+    return replace(folded, worker=enter_phase(folded.worker, report.phase, report.reported_at))
 
 
 def _is_late(worker: Worker, report: WorkerMetrics, now: float) -> bool:
@@ -280,12 +283,16 @@ def _report_loading(
 def _report_error(worker: Worker, report: WorkerMetrics, now: float, learned: MachineStats) -> FoldResult:
     error = (report.error or "it reports an error without a message")[:_ERROR_CHARS]
     if worker.state is S.ERROR:
-        return FoldResult(worker=worker.replace(error=error), learned=learned)
-    return fold_error(worker, error, now, learned)
+        return FoldResult(
+            worker=worker.replace(error=error, error_everywhere=report.error_everywhere), learned=learned
+        )
+    return fold_error(worker, error, now, learned, everywhere=report.error_everywhere)
 
 
-def fold_error(worker: Worker, error: str, now: float, learned: MachineStats) -> FoldResult:
-    """The worker in ERROR, if its state allows that transition."""
+def fold_error(
+    worker: Worker, error: str, now: float, learned: MachineStats, *, everywhere: bool = False
+) -> FoldResult:
+    """The worker in ERROR, if its state allows that transition. `everywhere`: no other machine can help."""
     if S.ERROR not in LIFECYCLE[worker.state].moves:
         return FoldResult(worker=worker, learned=learned)
     if not worker.loaded_once:
@@ -296,7 +303,9 @@ def fold_error(worker: Worker, error: str, now: float, learned: MachineStats) ->
         else worker.reboots
     )
     line = f"{worker.launch_id[:6]} ({worker.kind}) {worker.state.printed} failed: {error}"
-    broken = advance(worker, S.ERROR, now, error=error[:_ERROR_CHARS], reboots=reboots)
+    broken = advance(
+        worker, S.ERROR, now, error=error[:_ERROR_CHARS], error_everywhere=everywhere, reboots=reboots
+    )
     return FoldResult(worker=broken, learned=learned, lines=(line,))
 
 

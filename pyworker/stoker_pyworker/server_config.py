@@ -17,6 +17,8 @@ class FailureCause:
     """The cause and its remedy."""
     final: bool = False
     """A restart on this machine cannot help, so the server is not started again."""
+    everywhere: bool = False
+    """No other machine can help either: the template, the model or a secret has to change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,8 @@ PROCESS = Process(
     id="e" * 16, started_at=NOW, ended=tuple(f"{number:016x}" for number in range(4)), ended_at=NOW
 )
 
+BOOT = (("model_loading", round(NOW, 1)),) * 10
+
 
 def payload_bytes(value: Any) -> int:
     """Size of the value in a history."""
@@ -43,7 +45,7 @@ def worker(number: int, state: WorkerState, **more: Any) -> Worker:
         dollars_per_hour=0.823456789, storage_dollars_per_hour=0.0123456789, perf=1234.56789, perf_estimate=1234.56789,
         offered_dollars_per_hour=0.823456789,
         load=1234.56789, in_flight=12, tickets_open=12, url="https://123.123.123.123:40000", address=ADDRESS,
-        reported_at=NOW, loaded_once=True, market_status="running", process=PROCESS, **more,
+        reported_at=NOW, loaded_once=True, market_status="running", process=PROCESS, boot=BOOT, **more,
     )  # fmt: skip
 
 
@@ -72,6 +74,8 @@ def full(state: WorkerState, **more: Any) -> EndpointStateBook:
 
 BROKEN = {
     "error": "e" * 300,
+    "error_everywhere": True,
+    "asked": WorkerAction.DESTROY,
     "drain": Drain(since=NOW, deadline=NOW, goal=Goal.UPDATE, reason="r" * 80, seen_at=NOW),
     "operation": "reboot",
     "retry_at": NOW,
@@ -79,7 +83,6 @@ BROKEN = {
     "failures": 3,
     "still_reporting": True,
     "provisional": True,
-    "asked": WorkerAction.REBOOT,
 }
 
 

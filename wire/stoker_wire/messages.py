@@ -76,6 +76,10 @@ class WorkerMetrics(TolerantModel):
     official: bool = False
     """Whether it runs the official package, which checks only the signature made with its launch's key."""
     error: ErrorText = ""
+    error_everywhere: bool = False
+    """Whether the error would occur on every machine: only another template, model or secret helps."""
+    phase: str = Field("", max_length=16)
+    """`download`, `load` or `benchmark` while it boots; empty: unknown."""
     drain_seen: bool = False
     """Whether the engine knows that the worker drains, and no longer routes to it."""
     suspect_since: float | None = None

@@ -63,6 +63,10 @@ class WorkerStatus(TolerantModel):
     """How long its model server downloaded the weights, part of `loadtime`; 0: not at all, or unknown."""
     provisional: bool = False
     """`max_perf` is an estimate that the benchmark will replace."""
+    error_everywhere: bool = False
+    """Whether `error_msg` would occur on every machine: only another template, model or secret helps."""
+    phase: str = Field("", max_length=16)
+    """What it does until it is ready: `download`, `load` or `benchmark`; empty: unknown, or ready."""
 
     @property
     def process(self) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from enum import StrEnum
 
 import structlog
 
@@ -24,6 +25,14 @@ _DRAINING = Problem(
 
 
 _CONSEQUENCES = frozenset({"probe", "connection"})
+
+
+class Phase(StrEnum):
+    """What the worker does until it is ready."""
+
+    LOAD = "load"
+    DOWNLOAD = "download"
+    BENCHMARK = "benchmark"
 
 
 class HealthState:
@@ -55,6 +64,9 @@ class HealthState:
         self.refusal: Problem | None = _LOADING
         """The reason why new work is refused."""
         self._errors: dict[str, str] = {}
+        self._everywhere: set[str] = set()
+        """Sources whose error would occur on every machine."""
+        self.phase = Phase.LOAD
 
     @property
     def ready(self) -> bool:
@@ -74,6 +86,17 @@ class HealthState:
             log.info("weights_downloaded", seconds=round(seconds, 3))
             self._on_change()
 
+    @property
+    def error_everywhere(self) -> bool:
+        """Whether an error would occur on every machine."""
+        return any(source in self._errors for source in self._everywhere)
+
+    def enter(self, phase: Phase) -> None:
+        """The boot is in this phase now."""
+        if not self.ready and phase is not self.phase:
+            self.phase = phase
+            self._on_change()
+
     def loaded(self, perf: float, *, provisional: bool = False) -> None:
         """The model is loaded, and its perf is measured or, if provisional, estimated."""
         self.perf, self.provisional = perf, provisional
@@ -84,9 +107,10 @@ class HealthState:
             self.refusal = None
         self._on_change()
 
-    def failed(self, source: str, message: str) -> None:
-        """Set the error of `source` (log, probe, connection, benchmark …)."""
+    def failed(self, source: str, message: str, *, everywhere: bool = False) -> None:
+        """Set the error of `source` (log, probe, connection, benchmark …); `everywhere`: no other machine can help."""
         message = redact(message, self._secrets)
+        (self._everywhere.add if everywhere else self._everywhere.discard)(source)
         if self._errors.get(source) == message:
             return
         self._errors[source] = message

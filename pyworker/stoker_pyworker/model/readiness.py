@@ -1,6 +1,7 @@
 """Detects from its log and by probes whether the model server is healthy."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from stoker_pyworker.config import LogActionConfig
+from stoker_pyworker.model.health import Phase
 from stoker_pyworker.model.log_file import LogFile
 from stoker_wire.http1.client import fetch
 from stoker_wire.http1.upstream_connection import UpstreamError
@@ -32,6 +34,19 @@ _LOG_LINE_SECONDS = 60.0
 _CONNECTION_CLOSE = (("connection", "close"),)
 """A single-threaded server would wait for the next request of a connection that stays open."""
 
+_DOWNLOADS = re.compile(
+    r"\bdownloading\b|\bto download\b|fetching \d+ files|pull: pulling|check and download process"
+    r"|\d%\|.*\d[kmg]?b/s\b",
+    re.IGNORECASE,
+)
+"""Lines of Hugging Face's client, llama.cpp, Ollama and TGI while weights are downloaded."""
+_LOADS = re.compile(
+    r"time spent downloading weights|successfully downloaded weights|pull: success|starting to load model"
+    r"|loading (safetensors|pt|model|weights)|load weight begin|llama_model_loader|load_tensors|starting shard",
+    re.IGNORECASE,
+)
+"""Lines that follow a download, or tell that none is needed."""
+
 
 class LogWatch:
     """Follows the model's log and calls a function for each meaningful line."""
@@ -44,7 +59,10 @@ class LogWatch:
         loaded: Callable[[], None],
         failed: Callable[[str], None],
         read_error: Callable[[str], None],
+        phase: Callable[[Phase], None] = lambda _: None,
     ) -> None:
+        """`phase` receives what a line of the log tells of the load."""
+        self._phase = phase
         self._path = path
         self._actions = actions
         self._loaded = loaded
@@ -58,6 +76,10 @@ class LogWatch:
 
     def evaluate(self, line: str) -> None:
         """Act on one line; `failed` receives it."""
+        if _LOADS.search(line) is not None:
+            self._phase(Phase.LOAD)
+        elif _DOWNLOADS.search(line) is not None:
+            self._phase(Phase.DOWNLOAD)
         if any(text in line for text in self._actions.on_error):
             self._failed(line[:300])
         elif any(text in line for text in self._actions.on_load):

@@ -11,12 +11,12 @@ from stoker_pyworker.model import benchmark
 from stoker_pyworker.model.benchmark import Benchmark, BenchmarkFailed
 from stoker_pyworker.model.deferred_benchmark import DeferredBenchmark
 from stoker_pyworker.model.gpu import Gpus
-from stoker_pyworker.model.health import HealthState
+from stoker_pyworker.model.health import HealthState, Phase
 from stoker_pyworker.model.model_process import ModelProcess
 from stoker_pyworker.model.readiness import LogWatch, Probe
 from stoker_pyworker.model.served_models import ServedModels
 from stoker_pyworker.model.server.server_metrics import ServerMetrics
-from stoker_pyworker.model.server.supervisor import ModelSupervisor
+from stoker_pyworker.model.server.supervisor import ModelSupervisor, ServerFailure
 from stoker_pyworker.proxy.routes import RouteIndex
 from stoker_pyworker.reporting.request_counts import RequestCounts
 from stoker_wire.http1.upstream_connection import UpstreamError
@@ -109,9 +109,10 @@ class Startup:
             accepts_connections=self._accepts_connections,
         )
 
-    def _model_server_failed(self, fault: str) -> None:
+    def _model_server_failed(self, fault: ServerFailure) -> None:
         self._log_loaded.clear()
-        self._health.failed("model process", fault)
+        self._health.enter(Phase.LOAD)
+        self._health.failed("model process", fault.sentence, everywhere=fault.everywhere)
 
     async def run(self) -> None:
         """Make the worker ready, then watch model server and GPUs. Runs until cancelled."""
@@ -186,6 +187,7 @@ class Startup:
             if self._has_model:
                 await self._wait_until_healthy()
             self._log_loaded.clear()
+            self._health.enter(Phase.BENCHMARK)
             try:
                 perf = await self._perf()
             except BenchmarkFailed as fault:
@@ -210,6 +212,7 @@ class Startup:
             loaded=self._log_line_loaded,
             failed=self._log_line_failed,
             read_error=self._log_read_error,
+            phase=self._health.enter,
         )
 
     def _log_line_failed(self, line: str) -> None:

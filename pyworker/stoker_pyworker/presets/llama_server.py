@@ -64,6 +64,7 @@ PRESET = Preset(
             pattern=r"invalid magic characters|expected 'GGUF'",
             sentence="the file is not in GGUF format: correct MODEL_NAME, or convert the model",
             final=True,
+            everywhere=True,
         ),
         causes.UNSUPPORTED_MODEL,
         FailureCause(

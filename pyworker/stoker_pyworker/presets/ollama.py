@@ -55,6 +55,7 @@ PRESET = Preset(
             pattern=r"stoker: the model cannot be pulled: .*(file does not exist|not found|invalid model name)",
             sentence="there is no such model in Ollama's library: correct MODEL_NAME",
             final=True,
+            everywhere=True,
         ),
         FailureCause(
             name="memory",

@@ -72,6 +72,8 @@ class Report(msgspec.Struct):
     uptime_seconds: float
     download_seconds: float
     provisional: bool
+    error_everywhere: bool
+    phase: str
     routes: tuple[dict[str, Any], ...] = ()
     models: tuple[str, ...] = ()
     model: ModelReading | None = None
@@ -302,6 +304,8 @@ class Reporter:
             uptime_seconds=time.monotonic() - health.started_at,
             download_seconds=health.download_seconds,
             provisional=health.provisional,
+            error_everywhere=health.error_everywhere,
+            phase="" if health.ready else health.phase,
             routes=self._routes,
             models=self._models(),
             model=self._model(),

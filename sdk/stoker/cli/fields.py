@@ -142,6 +142,20 @@ def worker_rows(workers: Sequence[WorkerRecord]) -> list[list[Any]]:
     ]
 
 
+def worker_table(workers: Sequence[WorkerRecord]) -> tuple[Sequence[str], list[list[Any]]]:
+    """Columns and rows; a worker that failed or boots adds a column with its error or its phase."""
+    notes = [_note(worker) for worker in workers]
+    if not any(notes):
+        return WORKER_COLUMNS, worker_rows(workers)
+    rows = [[*row, note] for row, note in zip(worker_rows(workers), notes, strict=True)]
+    return (*WORKER_COLUMNS, "note"), rows
+
+
+def _note(worker: WorkerRecord) -> str:
+    extra = worker.model_extra or {}
+    return str(extra.get("error_msg") or extra.get("phase") or "")
+
+
 def decision_rows(decisions: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Time, kind, subject and reason of each decision."""
     return [

@@ -16,14 +16,13 @@ from rich.text import Text
 from stoker.cli.context import PATIENT_SECONDS_MAX, AsJson, EndpointArgument, run
 from stoker.cli.fields import (
     DECISION_COLUMNS,
-    WORKER_COLUMNS,
     decision_rows,
     describe,
     mapping,
     objects,
     queue_time,
     worker_counts,
-    worker_rows,
+    worker_table,
 )
 from stoker.cli.output import cell, frames, make_table, print_line
 from stoker.client import Serverless
@@ -101,9 +100,7 @@ def draw(endpoint: str, snapshot: Snapshot) -> RenderableType:
     return Group(
         Text(escape_line(_headline(endpoint, snapshot.status)), style="bold"),
         Text(""),
-        make_table(WORKER_COLUMNS, worker_rows(snapshot.workers))
-        if snapshot.workers
-        else Text("no workers", style="dim"),
+        make_table(*worker_table(snapshot.workers)) if snapshot.workers else Text("no workers", style="dim"),
         Text(""),
         make_table(DECISION_COLUMNS, decision_rows(snapshot.decisions)),
         *(Text(escape_line(f"waiting: {sentence}")) for sentence in _waits(snapshot.status)),

@@ -126,6 +126,17 @@ class Endpoints(ConsoleApi):
         answer = await self._call("POST", "/get_worker_logs/", body, what=str(worker))
         return answer if isinstance(answer, dict) else {}
 
+    async def worker(self, endpoint: str | int, worker: str | int) -> WorkerRecord:
+        """One worker with its whole error, the phases of its last boot, and what an operator asked of it.
+
+        Raises:
+            NotFound: the endpoint has no such worker.
+        """
+        body = {"id": await self._id(endpoint), "worker": worker}
+        answer = await self._call("POST", "/get_worker/", body, what=str(worker))
+        row = answer.get("worker") if isinstance(answer, dict) else None
+        return read_rows(WorkerRecord, [row], "worker", "/get_worker/")[0]
+
     async def change_worker(
         self, endpoint: str | int, worker: str | int, action: WorkerAction | str
     ) -> dict[str, Any]:

@@ -11,7 +11,14 @@ from stoker.loop_thread import LoopThread
 from stoker.management.endpoints import DecisionRows, Endpoints, MachineIds, WorkerRows
 from stoker.management.keys import Keys
 from stoker.management.marketplace import FoundOffers, Marketplace, TemplateRows
-from stoker.management.records import EndpointRecord, KeyRecord, Logs, TemplateRecord, WorkergroupRecord
+from stoker.management.records import (
+    EndpointRecord,
+    KeyRecord,
+    Logs,
+    TemplateRecord,
+    WorkergroupRecord,
+    WorkerRecord,
+)
 from stoker.management.workergroups import Workergroups
 from stoker_wire.control import WorkerAction
 from stoker_wire.endpoint import EndpointConfig
@@ -61,6 +68,10 @@ class SyncEndpoints:
     def worker_log(self, endpoint: str | int, worker: str | int, *, tail: int = 200) -> dict[str, Any]:
         """The last lines of a worker's machine."""
         return self._loop.run(self._endpoints.worker_log(endpoint, worker, tail=tail))
+
+    def worker(self, endpoint: str | int, worker: str | int) -> WorkerRecord:
+        """One worker with its whole error and the phases of its last boot."""
+        return self._loop.run(self._endpoints.worker(endpoint, worker))
 
     def change_worker(
         self, endpoint: str | int, worker: str | int, action: WorkerAction | str

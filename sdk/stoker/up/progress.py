@@ -23,12 +23,15 @@ _CAUSE_CHARACTERS = 60
 _FAILED_BOOT = "error before it was ever ready: "
 """Beginning of the reason for which the planner destroys such a worker."""
 
-_PHASES: Mapping[str, str] = {
+PHASES: Mapping[str, str] = {
     WorkerState.PENDING: "waits for its order",
     WorkerState.CREATING: "the marketplace creates the instance",
     WorkerState.CREATED: "the host pulls the image",
     WorkerState.LOADING: "the instance boots and installs the worker",
     WorkerState.MODEL_LOADING: "the model loads: download, load, benchmark",
+    "download": "downloads the model",
+    "load": "loads the model",
+    "benchmark": "runs the benchmark",
     WorkerState.READY: "ready",
     WorkerState.STARTING: "starts again",
     WorkerState.STOPPING: "stops",
@@ -85,7 +88,7 @@ class BootProgress:
         extra = worker.model_extra or {}
         where = f" on {extra.get('kind') or worker.gpu_name}" if worker.status == WorkerState.CREATING else ""
         price = f", ${worker.dph_total:.4g}/h" if where and worker.dph_total else ""
-        phase = _PHASES.get(worker.status, worker.status)
+        phase = PHASES.get(str(extra.get("phase") or ""), PHASES.get(worker.status, worker.status))
         error = str(extra.get("error_msg") or "")
         return [
             (f"{worker.id} state", f"{phase}{where}{price}"),

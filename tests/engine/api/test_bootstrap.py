@@ -144,6 +144,35 @@ async def test_an_empty_machine_gets_the_worker_once_and_keeps_its_own_packages(
     assert (code, out) == (0, f"{tmp_path}/.stoker-worker/{PACKAGE.version}-otel []\n"), err
 
 
+async def test_a_setting_that_no_machine_can_use_reaches_the_engine_as_such(
+    bare_stage: Stage, tmp_path: Path
+) -> None:
+    server = await bare_stage.start_engine(worker_package=PACKAGE)
+    endpoint = await bare_stage.endpoint()
+    double = endpoint.worker(LAUNCH)
+    await endpoint.script(groups=[1], members=[double.member(s="model_loading")])
+    installed = tmp_path / ".stoker-worker" / PACKAGE.version
+    (installed / "bin").mkdir(parents=True)
+    (installed / ".complete").touch()
+    python = installed / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o700)
+    code, _, err = await bootstrap(
+        report_address(server.url, LAUNCH, sealed_signing_key(SECRET, LAUNCH)),
+        tmp_path,
+        "vllm",
+        MASTER_TOKEN=double.token,
+        CONTAINER_ID=str(double.instance_id),
+        PUBLIC_IPADDR=f"10.0.0.{double.instance_id % 250 + 1}",
+        VAST_TCP_PORT_3000="3000",
+    )
+    assert (code, "MODEL_NAME (--model): expected" in err) == (3, True)
+    known = server.engine.directory.named(endpoint.name).worker(LAUNCH)
+    await until(lambda: known.report.error_everywhere, "no other machine can help")
+    assert known.report.error.startswith("bootstrap: MODEL_NAME (--model): expected")
+    assert known.metrics().error_everywhere
+
+
 async def test_a_failure_names_the_step_and_reaches_the_engine(bare_stage: Stage, tmp_path: Path) -> None:
     server = await bare_stage.start_engine(worker_package=PACKAGE)
     endpoint = await bare_stage.endpoint()

@@ -397,3 +397,58 @@ def test_the_second_of_two_workers_is_not_suspected_right_after_the_first_was_st
     assert mark_unresponsive(seen, DEFAULT_TUNING).workers[1].suspect_since is None
     long_ago = see(leaving.replace(since=NOW - 121), silent, load=steady(190))
     assert mark_unresponsive(long_ago, DEFAULT_TUNING).workers[1].suspect_since is not None
+
+
+def hopeless(name="w1", error="the repository is gated: accept its licence", **given):
+    return worker(name, S.ERROR, error=error, error_everywhere=True, loaded_once=False, **given)
+
+
+def test_a_failure_that_no_other_machine_can_help_stops_recruiting_at_once():
+    seen = see(hopeless(), load=steady(50))
+    decided = decide(seen)
+    assert brief(decided) == ["destroy w1"], "no other machine is rented"
+    (wait,) = [each for each in decided.waits if each.code == "worker_failed"]
+    assert "no machine can run workergroup 1 before its template, model or secrets change" in wait.reason
+    assert "the repository is gated" in wait.reason
+    assert wait.until == NOW + 600  # one attempt after failures_pause_seconds
+    # without the word of the worker, one failed boot says nothing about the next host
+    assert brief(decide(see(hopeless().replace(error_everywhere=False), load=steady(50)))) == [
+        "destroy w1",
+        "recruit 1x RTX 4090 1",
+    ]
+
+
+def failed(machine_id, ago, **given):
+    return HostFailure(
+        **{
+            "machine_id": machine_id,
+            "until": NOW - ago + 3600,
+            "reason": "gated",
+            "workergroup_id": 1,
+            "failed_at": NOW - ago,
+            "cause": "gated",
+            "everywhere": True,
+        }
+        | given
+    )
+
+
+@pytest.mark.parametrize(
+    ("failures", "rents"),
+    [
+        ([failed(1, 599)], False),
+        ([failed(1, 600)], True),
+        ([failed(1, 1200), failed(2, 600)], False),  # the second attempt failed as well: an hour
+        ([failed(1, 599, revision=0)], True),  # the template has changed since
+        ([failed(1, 599, workergroup_id=2)], True),
+    ],
+)
+def test_such_a_workergroup_gets_one_attempt_then_one_an_hour(failures, rents):
+    learned = replace(knows(), failed_hosts=tuple(failures))
+    assert ("recruit 1x RTX 4090 1" in brief(decide(see(learned=learned, load=steady(50))))) is rents
+
+
+def test_a_worker_that_runs_contradicts_a_failure_that_claims_to_be_everywhere():
+    learned = replace(knows(), failed_hosts=(failed(1, 10),))
+    serving = worker("w2", in_flight=1)
+    assert "recruit 1x RTX 4090 1" in brief(decide(see(serving, learned=learned, load=steady(150))))

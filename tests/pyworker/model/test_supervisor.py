@@ -51,7 +51,11 @@ CHILD = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session
 CAUSES = (
     FailureCause(name="gpu", pattern=r"cuda error", sentence="the GPU failed: choose another offer"),
     FailureCause(
-        name="no_model", pattern=r"no such model", sentence="no such model: correct MODEL_NAME", final=True
+        name="no_model",
+        pattern=r"no such model",
+        sentence="no such model: correct MODEL_NAME",
+        final=True,
+        everywhere=True,
     ),
 )
 
@@ -136,6 +140,14 @@ async def test_a_cause_that_a_restart_cannot_mend_is_final(run):
         "no such model: correct MODEL_NAME; the model server exited"
     )
     assert worker.runtime.health.error.endswith("its log says: OSError: no such model: x/y")
+    await until(lambda: worker.engine.statuses[-1]["error_everywhere"])
+
+
+async def test_the_phases_of_a_boot_are_reported(run):
+    script = "import time\nprint('model.gguf: 10%|x| 1/9 [00:01, 9.1MB/s]', flush=True); time.sleep(60)"
+    worker = await run(script, ready=False)
+    await until(lambda: worker.engine.statuses and worker.engine.statuses[-1]["phase"] == "download")
+    assert worker.engine.statuses[-1]["error_everywhere"] is False
 
 
 async def test_a_program_that_is_not_there_is_named(make_worker, port, quick):
@@ -150,6 +162,7 @@ async def test_a_program_that_is_not_there_is_named(make_worker, port, quick):
         "the model server cannot be started: no-such-program: No such file or directory;"
         " install it or correct the name"
     )
+    assert worker.runtime.health.error_everywhere
 
 
 async def test_a_server_that_crashes_in_use_is_started_again(run):

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from stoker_pyworker import presets
+from stoker_pyworker.config import LogActionConfig
+from stoker_pyworker.model.readiness import LogWatch
 from stoker_pyworker.model.server.failure_causes import CauseFinder
 from stoker_pyworker.presets.base.causes import COMMON
 
@@ -31,6 +33,39 @@ def test_an_unknown_cause_is_explained_by_the_first_error_of_the_log():
         finder.see(line)
     assert finder.found is None
     assert "Unsupported CPU attention configuration" in finder.error
+
+
+@pytest.mark.parametrize(
+    ("line", "phase"),
+    [
+        ("model-00001-of-00004.safetensors:  12%|#2  | 600M/4.98G [00:10<01:20, 54.2MB/s]", "download"),
+        ("Fetching 12 files:   8%|8 | 1/12 [00:02<00:30,  2.7s/it]", "download"),
+        (
+            "common_download_file_single_online: trying to download model from https://huggingface.co/x",
+            "download",
+        ),
+        ("stoker: pull: pulling 6a0746a1ec1a", "download"),
+        ("INFO text_generation_launcher: Starting check and download process for x", "download"),
+        ("INFO [weight_utils.py:296] Time spent downloading weights for x: 42.1 seconds", "load"),
+        ("Loading safetensors checkpoint shards:  25% Completed | 1/4 [00:01<00:03,  1.2s/it]", "load"),
+        ("llama_model_loader: loaded meta data with 34 key-value pairs", "load"),
+        ("stoker: pull: success", "load"),
+        ("INFO text_generation_launcher: Successfully downloaded weights for x", "load"),
+        ("INFO:     Application startup complete.", None),
+        ("GET /health 200 OK", None),
+    ],
+)
+def test_lines_of_the_log_tell_the_phase_of_the_load(line, phase):
+    entered = []
+    LogWatch(
+        Path(),
+        LogActionConfig(),
+        loaded=list,
+        failed=lambda _: None,
+        read_error=lambda _: None,
+        phase=entered.append,
+    ).evaluate(line)
+    assert entered == ([] if phase is None else [phase])
 
 
 LINES = [

@@ -39,6 +39,20 @@ def peers(threaded_peers: Peers) -> Peers:
         ("POST", "/api/v0/workergroups/"): json_reply({"success": True, "id": 5}),
         ("PUT", "/api/v0/workergroups/5/"): ok,
         ("DELETE", "/api/v0/workergroups/5/"): ok,
+        ("POST", "/get_worker/"): json_reply(
+            {
+                "success": True,
+                "worker": WORKER
+                | {
+                    "error_msg": "the repository is gated: accept its licence",
+                    "boot": [
+                        {"phase": "pending", "at": 1_700_000_000.0, "seconds": 1.5},
+                        {"phase": "download", "at": 1_700_000_001.5, "seconds": 30.0},
+                        {"phase": "error", "at": 1_700_000_031.5, "seconds": 0.0},
+                    ],
+                },
+            }
+        ),
         ("POST", "/change_worker/"): json_reply(
             {"success": True, "launch_id": "0a1b2c3d4e5f", "action": "drain"}
         ),

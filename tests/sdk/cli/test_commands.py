@@ -40,6 +40,23 @@ def test_a_worker_is_drained_resumed_rebooted_and_destroyed(peers, stoker, actio
     assert sent(peers, "POST", "/change_worker/") == [{"id": 7, "worker": "0a1b", "action": action}]
 
 
+def test_a_worker_is_shown_with_its_error_and_the_phases_of_its_boot(peers, stoker):
+    shown = stoker("workers", "show", "llm", "41", COLUMNS="120")
+    assert shown.exit_code == 0, shown.output
+    assert "the repository is gated: accept its licence" in shown.stdout
+    for line in ("downloads the model", "30 s", "failed"):
+        assert line in shown.stdout
+    record = json.loads(stoker("workers", "show", "llm", "41", "--json").stdout)
+    assert [each["phase"] for each in record["boot"]] == ["pending", "download", "error"]
+    assert sent(peers, "POST", "/get_worker/") == [{"id": 7, "worker": "41"}] * 2
+
+
+def test_the_list_of_workers_names_the_cause_of_a_failed_boot(peers, stoker):
+    failed = WORKER | {"status": "error", "error_msg": "the disk is full: rent with a larger disk"}
+    peers.console_replies["POST", "/get_endpoint_workers/"] = json_reply([failed])
+    assert "the disk is full: rent with a larger disk" in stoker("workers", "llm", COLUMNS="200").stdout
+
+
 def test_a_worker_is_destroyed_only_after_a_confirmation(peers, stoker):
     refused = stoker("workers", "destroy", "llm", "41", stdin="n\n")
     assert refused.exit_code == 1

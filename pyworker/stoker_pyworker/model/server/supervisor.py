@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -38,6 +39,18 @@ _CREDENTIALS = ("MASTER_TOKEN", "REPORT_ADDR", "CONTAINER_API_KEY")
 """Variables of the worker that its model server does not need."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServerFailure:
+    """Why a run of the model server ended."""
+
+    sentence: str
+    """For people: the cause, and its remedy where it is known."""
+    final: bool = False
+    """A restart on this machine cannot help."""
+    everywhere: bool = False
+    """No other machine can help either."""
+
+
 class ModelSupervisor:
     """Keeps one model server running until `stop`."""
 
@@ -48,12 +61,12 @@ class ModelSupervisor:
         log_file: Path,
         directory: Path,
         on_line: Callable[[str], None],
-        on_failed: Callable[[str], None],
+        on_failed: Callable[[ServerFailure], None],
         on_downloaded: Callable[[float], None],
         accepts_connections: Callable[[], Awaitable[bool]],
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`on_line` receives each line of output, `on_failed` the sentence for people when the server has exited.
+        """`on_line` receives each line of output, `on_failed` the reason when the server has exited.
         `on_downloaded` receives the seconds that the download of the weights took.
 
         `accepts_connections` tells whether a process listens on the server's port.
@@ -103,15 +116,16 @@ class ModelSupervisor:
         process_group.kill(await asyncio.to_thread(process_group.abandoned))
         pause = _PAUSE_SECONDS
         while not self._stopping:
-            fault, final = await self._run_once()
+            fault = await self._run_once()
             if self._stopping:
                 return
             if self._ready_at and time.monotonic() - self._ready_at > _STABLE_SECONDS:
                 self.exits, pause = 0, _PAUSE_SECONDS
             self.exits += 1
-            self.gave_up = final or self.exits >= _EXITS_MAX
-            if self.gave_up and not final:
-                fault = f"{fault}; crash loop: {self.exits} exits in a row, so it is not started again"
+            self.gave_up = fault.final or self.exits >= _EXITS_MAX
+            if self.gave_up and not fault.final:
+                loop = f"crash loop: {self.exits} exits in a row, so it is not started again"
+                fault = ServerFailure(f"{fault.sentence}; {loop}")
             self._on_failed(fault)
             log.warning(
                 "model_server_ended", exits=self.exits, restart_in_seconds=None if self.gave_up else pause
@@ -138,8 +152,8 @@ class ModelSupervisor:
 
     # --- one run
 
-    async def _run_once(self) -> tuple[str, bool]:
-        """Start the server and wait for its exit. The sentence for people, and whether a restart is useless."""
+    async def _run_once(self) -> ServerFailure:
+        """Start the server and wait for its exit."""
         self._ready.clear()
         self._ready_at = 0.0
         self._causes.reset()
@@ -148,9 +162,8 @@ class ModelSupervisor:
         self._oom_kills = process_group.oom_kills()
         self._started_at = time.monotonic()
         if await self._port_is_taken():
-            return (
-                "another process already listens on the model server's port: set MODEL_PORT to a free port",
-                False,
+            return ServerFailure(
+                "another process already listens on the model server's port: set MODEL_PORT to a free port"
             )
         spawn = asyncio.ensure_future(self._spawn())
         try:
@@ -159,9 +172,10 @@ class ModelSupervisor:
         except OSError as fault:
             reason = fault.strerror or str(fault)
             program = self._config.command[0]
-            return (
+            return ServerFailure(
                 f"the model server cannot be started: {program}: {reason}; install it or correct the name",
-                True,
+                final=True,
+                everywhere=isinstance(fault, FileNotFoundError | PermissionError),
             )
         except asyncio.CancelledError:
             await asyncio.gather(spawn, return_exceptions=True)
@@ -172,7 +186,7 @@ class ModelSupervisor:
             last = self._last_line()
             seconds = self._config.startup_seconds_max
             await self._clean_up()
-            return f"the model server was not ready after {seconds:.0f} s{last}", True
+            return ServerFailure(f"the model server was not ready after {seconds:.0f} s{last}", final=True)
         await self._clean_up()
         return self._describe(status)
 
@@ -277,21 +291,22 @@ class ModelSupervisor:
 
     # --- the sentence
 
-    def _describe(self, status: int) -> tuple[str, bool]:
-        """What happened, and whether a restart is useless."""
+    def _describe(self, status: int) -> ServerFailure:
+        """What happened."""
         after = f"after {time.monotonic() - self._started_at:.1f} s"
         how = f"was killed by {_signal_name(-status)}" if status < 0 else f"exited with status {status}"
         ended = f"the model server {how} {after}"
         if process_group.oom_kills() > self._oom_kills:
-            return f"{_OUT_OF_MEMORY}; {ended}{self._last_line()}", False
+            return ServerFailure(f"{_OUT_OF_MEMORY}; {ended}{self._last_line()}")
         if self._causes.found is not None:
             cause, line = self._causes.found
-            return f"{cause.sentence}; {ended}; its log says: {line}", cause.final
+            sentence = f"{cause.sentence}; {ended}; its log says: {line}"
+            return ServerFailure(sentence, final=cause.final, everywhere=cause.everywhere)
         if status == -signal.SIGKILL:
             ended += (
                 "; probably the memory (RAM) is full: choose a smaller model, or an offer with more memory"
             )
-        return f"{ended}{self._last_line()}", False
+        return ServerFailure(f"{ended}{self._last_line()}")
 
     def _last_line(self) -> str:
         if self._causes.error:

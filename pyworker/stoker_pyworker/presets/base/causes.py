@@ -7,6 +7,7 @@ GATED = FailureCause(
     pattern=r"GatedRepoError|gated repo|Access to model .* is restricted|must have access to it and be authenticated",
     sentence="the repository is gated: accept its licence on huggingface.co and set HF_TOKEN to a token with access",
     final=True,
+    everywhere=True,
 )
 UNKNOWN_MODEL = FailureCause(
     name="unknown_model",
@@ -15,6 +16,7 @@ UNKNOWN_MODEL = FailureCause(
     r"|failed to open GGUF file|Model path does not exist|model '[^']*' not found|pull model manifest: file does not exist",
     sentence="there is no such model: correct MODEL_NAME, or set HF_TOKEN if the repository is private",
     final=True,
+    everywhere=True,
 )
 GPU_MEMORY = FailureCause(
     name="gpu_memory",
@@ -57,6 +59,7 @@ ARGUMENTS = FailureCause(
     r"|error: the following arguments are required|unknown flag:|unknown shorthand flag",
     sentence="the model server does not know an argument: correct MODEL_ARGS, or use another version of the server",
     final=True,
+    everywhere=True,
 )
 NOT_INSTALLED = FailureCause(
     name="not_installed",
@@ -64,6 +67,7 @@ NOT_INSTALLED = FailureCause(
     r"|ImportError: .* requires the",
     sentence="a part of the model server is not installed: use an image that carries it, or install it before the start",
     final=True,
+    everywhere=True,
 )
 SHARED_MEMORY = FailureCause(
     name="shared_memory",
@@ -82,6 +86,7 @@ ACCESS = FailureCause(
     pattern=r"401 Client Error|403 Client Error|Invalid (user|username or) (token|password)|status code:? 401",
     sentence="the download was refused: set HF_TOKEN to a valid token, and check the spelling of MODEL_NAME",
     final=True,
+    everywhere=True,
 )
 
 COMMON = (
@@ -112,6 +117,7 @@ CONTEXT_TOO_LONG = FailureCause(
     pattern=r"max_model_len \(\d+\) is greater than the derived max_model_len|longer than .*derived context length",
     sentence="MODEL_CONTEXT is longer than the model allows: lower it",
     final=True,
+    everywhere=True,
 )
 UNSUPPORTED_MODEL = FailureCause(
     name="unsupported_model",
@@ -119,6 +125,7 @@ UNSUPPORTED_MODEL = FailureCause(
     r"|Unsupported architecture|is not supported in this version",
     sentence="this version of the model server does not support the model's architecture: use a newer image",
     final=True,
+    everywhere=True,
 )
 GPU_TYPE = FailureCause(
     name="gpu_type",

@@ -14,11 +14,21 @@ from stoker.cli.context import (
     one_of,
     run,
 )
-from stoker.cli.fields import WORKER_COLUMNS, worker_rows
+from stoker.cli.fields import describe, objects, worker_table
 from stoker.cli.numbers import StrictGroup
-from stoker.cli.output import print_json, print_line, print_table
+from stoker.cli.output import (
+    cell,
+    console,
+    format_seconds,
+    format_time,
+    make_table,
+    print_json,
+    print_line,
+    print_table,
+)
 from stoker.client import Serverless
 from stoker.management.records import WorkerRecord
+from stoker.up.progress import PHASES
 from stoker_wire.control import WorkerAction
 
 _LIST = "list"
@@ -62,7 +72,45 @@ def list_workers(
     if as_json:
         print_json([record.as_json() for record in records])
     else:
-        print_table(WORKER_COLUMNS, worker_rows(records), empty="no workers")
+        columns, rows = worker_table(records)
+        print_table(columns, rows, empty="no workers")
+
+
+@app.command()
+def show(
+    context: typer.Context, endpoint: EndpointArgument, worker: WorkerArgument, as_json: AsJson = False
+) -> None:
+    """One worker: its figures, its error with the remedy, and the phases of its last boot with their seconds."""
+
+    async def work(client: Serverless) -> WorkerRecord:
+        return await client.endpoints.worker(endpoint, worker)
+
+    record = run(context, work).as_json()
+    if as_json:
+        print_json(record)
+        return
+    boot = objects(record.pop("boot", None))
+    gpus = objects(record.pop("gpus", None))
+    rows = [[name, describe(value, name)] for name, value in record.items() if name not in _NOT_SHOWN]
+    rows += [[f"gpu {cell(each.get('index'))}", describe(each)] for each in gpus]
+    console().print(make_table(["field", "value"], rows))
+    console().print()
+    print_table(
+        ["boot phase", "began (UTC)", "took"],
+        [
+            [
+                PHASES.get(str(each.get("phase")), str(each.get("phase"))),
+                format_time(each.get("at")),
+                format_seconds(each.get("seconds")) if each.get("seconds") else "-",
+            ]
+            for each in boot
+        ],
+        empty="no boot is recorded",
+    )
+
+
+_NOT_SHOWN = frozenset({"dlperf", "reliability", "gpu_name", "cur_perf", "new_load", "success"})
+"""Fields of the official format that say nothing here."""
 
 
 @app.command()
