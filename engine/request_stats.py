@@ -1,8 +1,17 @@
 """An endpoint's requests at this engine: histograms of their times, and the last requests."""
 
 from bisect import bisect_left
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
+from math import ceil, log2
+
+NATIVE_SCHEMA = 3
+"""A native bucket ends at 2^(1/8) times the end of the one before: its values differ by 9 % at most."""
+NATIVE_ZERO_SECONDS = 2.0**-10
+"""Shorter durations are in the zero bucket."""
+_NATIVE_PER_DOUBLING = 1 << NATIVE_SCHEMA
+_NATIVE_SECONDS_MAX = 2.0**18
+"""Longer durations are in the bucket of 73 hours."""
 
 BUCKET_SECONDS = (
     0.005,
@@ -41,6 +50,9 @@ class Histogram:
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKET_SECONDS) + 1))
     """One per bucket, not cumulative."""
+    native: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    """Counts by the index of the native bucket; bucket n ends at 2^(n / 8) s."""
+    native_zero: int = 0
     seconds: float = 0.0
     """Sum of all durations."""
     last: dict[int, tuple[int, float]] = field(default_factory=dict)
@@ -51,6 +63,10 @@ class Histogram:
         bucket = bisect_left(BUCKET_SECONDS, seconds)
         self.counts[bucket] += 1
         self.seconds += seconds
+        if seconds > NATIVE_ZERO_SECONDS:
+            self.native[ceil(log2(min(seconds, _NATIVE_SECONDS_MAX)) * _NATIVE_PER_DOUBLING)] += 1
+        else:
+            self.native_zero += 1
         if request_idx:
             self.last[bucket] = (request_idx, seconds)
 

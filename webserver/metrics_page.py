@@ -22,6 +22,8 @@ from webserver.connections import ConnectionLimits, listen
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+PROTOBUF = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+_MESSAGE = {"proto=io.prometheus.client.metricfamily", "encoding=delimited"}
 END = "# EOF\n"
 """The last line of OpenMetrics."""
 
@@ -68,15 +70,16 @@ def new_registry() -> CollectorRegistry:
     return registry
 
 
-def wants_open_metrics(request: web.Request) -> bool:
-    """Whether `Accept` prefers OpenMetrics to Prometheus text, which is the answer to every other client."""
-    wanted = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
+def preferred(request: web.Request, *, offered: tuple[str, ...] = (OPEN_METRICS, TEXT)) -> str:
+    """The content type that `Accept` prefers, of equal ones the first that is offered; else Prometheus text."""
+    wanted = dict.fromkeys(offered, 0.0)
     for entry in ",".join(request.headers.getall("Accept", [])).split(","):
         kind, *parameters = (part.strip().lower() for part in entry.split(";"))
-        if kind in wanted:
-            wanted[kind] = max(wanted[kind], _quality(parameters))
-    best, text = wanted.values()
-    return best > 0 and best >= text
+        for each in offered:
+            if kind == each.partition(";")[0] and (each != PROTOBUF or set(parameters) >= _MESSAGE):
+                wanted[each] = max(wanted[each], _quality(parameters))
+    best = max(wanted, key=lambda each: wanted[each])
+    return best if wanted[best] > 0 else TEXT
 
 
 def _quality(parameters: list[str]) -> float:
@@ -97,10 +100,11 @@ def text_of(registry: CollectorRegistry, *, in_open_metrics: bool) -> str:
 
 async def page_of(request: web.Request, registry: CollectorRegistry) -> web.Response:
     """The page of one registry."""
-    asked = wants_open_metrics(request)
-    text = await asyncio.to_thread(text_of, registry, in_open_metrics=asked)
-    body = (text + END if asked else text).encode()
-    return web.Response(body=body, headers={"Content-Type": OPEN_METRICS if asked else TEXT})
+    kind = preferred(request)
+    is_open = kind == OPEN_METRICS
+    text = await asyncio.to_thread(text_of, registry, in_open_metrics=is_open)
+    body = (text + END if is_open else text).encode()
+    return web.Response(body=body, headers={"Content-Type": kind})
 
 
 @asynccontextmanager

@@ -26,7 +26,9 @@ Panel = tuple[str, str, bool, Sequence[Query]]
 
 
 def _quantile(share: float, name: str, by: str = "endpoint") -> str:
-    return f"histogram_quantile({share}, sum by ({by}, le) (rate({name}_bucket{ENDPOINT}[5m])))"
+    """Of native histograms where Prometheus has them, else of classic ones."""
+    native = f"histogram_quantile({share}, sum by ({by}) (rate({name}{ENDPOINT}[5m])))"
+    return f"{native} or histogram_quantile({share}, sum by ({by}, le) (rate({name}_bucket{ENDPOINT}[5m])))"
 
 
 FLEET: tuple[Panel, ...] = (

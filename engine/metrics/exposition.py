@@ -15,8 +15,8 @@ from engine.routing.endpoint import Endpoint
 from webserver.metrics_page import END, text_of
 
 _BOUNDS = (*(f"{bound:g}" if bound != int(bound) else f"{bound:.1f}" for bound in BUCKET_SECONDS), "+Inf")
-_PROCESS = CollectorRegistry(auto_describe=False)
-ProcessCollector(registry=_PROCESS)
+PROCESS = CollectorRegistry(auto_describe=False)
+ProcessCollector(registry=PROCESS)
 
 
 def parts(engine: Engine, endpoints: Sequence[Endpoint], *, open_metrics: bool) -> Iterator[str]:
@@ -33,7 +33,7 @@ def parts(engine: Engine, endpoints: Sequence[Endpoint], *, open_metrics: bool) 
         yield _head(histogram.name, "histogram", histogram.about)
         for first in range(0, len(labelled), 200):
             yield "".join(_histogram(histogram, labelled[first : first + 200], open_metrics=open_metrics))
-    yield text_of(_PROCESS, in_open_metrics=open_metrics)
+    yield text_of(PROCESS, in_open_metrics=open_metrics)
     if open_metrics:
         yield END
 

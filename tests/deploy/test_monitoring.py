@@ -35,7 +35,7 @@ needs_prometheus = pytest.mark.skipif(
 )
 _NAMES = (
     {family.sample_name for family in (*OF_ENGINE, *OF_ENDPOINTS)}
-    | {f"{family.name}_bucket" for family in HISTOGRAMS}
+    | {f"{family.name}{suffix}" for family in HISTOGRAMS for suffix in ("", "_bucket")}
     | {
         f"{each.name}{suffix}"
         for each in (*OF_WORKERS, *OF_HOSTS)
@@ -134,6 +134,38 @@ async def test_every_query_of_the_dashboards_has_a_result_in_a_real_prometheus(
         assert missing == []
 
 
+@needs_prometheus
+async def test_a_prometheus_that_reads_native_histograms_gets_finer_quantiles(
+    stage: Stage, dashboards: ModuleType, tmp_path: Path
+) -> None:
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker()
+    await endpoint.ready(worker)
+    await endpoint.route(cost=1)
+    took = stage.server.engine.directory.named(endpoint.name).stats.took
+    for _ in range(200):
+        took.observe(3.0, 7)  # between the classic ends 2.5 and 5
+    features = ("--enable-feature=native-histograms",)
+    async with _prometheus(stage, tmp_path, "http://127.0.0.1:1/metrics", *features) as url:
+        found: list[Any] = []
+        while not found:
+            query = f'histogram_quantile(0.5, stoker_request_worker_seconds{{endpoint="{endpoint.name}"}})'
+            found = await _result(stage, url, query)
+            await asyncio.sleep(0.2)
+        # The native bucket of 3 s is (2.83, 3.08]; the classic one says 3.75.
+        assert 2.83 < float(found[0]["value"][1]) <= 3.09
+        for count in ("wait", "worker"):
+            (one,) = await _result(
+                stage, url, f'histogram_count(stoker_request_{count}_seconds{{endpoint="{endpoint.name}"}})'
+            )
+            assert float(one["value"][1]) == {"wait": 1, "worker": 200}[count]
+        for query in dashboards.queries():
+            await _result(stage, url, query)  # none is refused
+        (scraped,) = await _result(stage, url, 'up{job="stoker"}')
+        assert scraped["value"][1] == "1"
+        assert await _result(stage, url, 'process_cpu_seconds_total{job="stoker"}')
+
+
 async def _result(stage: Stage, url: str, query: str) -> list[Any]:
     query = query.replace("$endpoint", ".*")
     async with stage.http.get(f"{url}/api/v1/query", params={"query": query}) as answer:
@@ -143,7 +175,7 @@ async def _result(stage: Stage, url: str, query: str) -> list[Any]:
 
 
 @contextlib.asynccontextmanager
-async def _prometheus(stage: Stage, folder: Path, worker_page: str) -> Any:
+async def _prometheus(stage: Stage, folder: Path, worker_page: str, *features: str) -> Any:
     assert PROMETHEUS is not None
     port = free_port()
     (folder / "key").write_text(ALICE)
@@ -168,6 +200,7 @@ async def _prometheus(stage: Stage, folder: Path, worker_page: str) -> Any:
             f"--config.file={folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
+            *features,
             stdout=log,
             stderr=log,
         )

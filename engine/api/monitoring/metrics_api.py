@@ -1,14 +1,18 @@
 """`GET /metrics` for Prometheus."""
 
 import asyncio
+from collections.abc import Iterator
+from typing import TypeVar
 
 from aiohttp import web
 
 from engine.engine import Engine
-from engine.metrics.exposition import parts
+from engine.metrics import exposition, protobuf
 from engine.openapi.declarations import ACCOUNT, text
 from stoker_wire.http.openapi import handles
-from webserver.metrics_page import OPEN_METRICS, TEXT, wants_open_metrics
+from webserver.metrics_page import OPEN_METRICS, PROTOBUF, TEXT, preferred
+
+Part = TypeVar("Part", str, bytes)
 
 
 class MetricsApi:
@@ -24,7 +28,7 @@ class MetricsApi:
         "GET /metrics",
         tag="health",
         security=ACCOUNT,
-        replies=text("text/plain", "Prometheus text, or OpenMetrics if `Accept` asks for it"),
+        replies=text("text/plain", "Prometheus text; OpenMetrics or protobuf if `Accept` asks for it"),
         refuses=(401,),
     )
     async def handle(self, request: web.Request) -> web.Response:
@@ -32,13 +36,21 @@ class MetricsApi:
         engine, public = self._engine, self._engine.settings.metrics_public
         owner = None if public else engine.accounts.authenticate(request)
         found = list(engine.directory) if owner is None else engine.directory.known_of(owner)
-        wanted = wants_open_metrics(request)
-        lines = []
-        for part in parts(engine, found, open_metrics=wanted):
-            lines.append(part)
-            await asyncio.sleep(0)
-        body = await asyncio.to_thread(_encoded, lines)
-        return web.Response(body=body, headers={"Content-Type": OPEN_METRICS if wanted else TEXT})
+        kind = preferred(request, offered=(PROTOBUF, OPEN_METRICS, TEXT))
+        if kind == PROTOBUF:
+            body = b"".join(await _with_pauses(protobuf.parts(engine, found)))
+        else:
+            made = await _with_pauses(exposition.parts(engine, found, open_metrics=kind == OPEN_METRICS))
+            body = await asyncio.to_thread(_encoded, made)
+        return web.Response(body=body, headers={"Content-Type": kind})
+
+
+async def _with_pauses(parts: Iterator[Part]) -> list[Part]:
+    made = []
+    for part in parts:
+        made.append(part)
+        await asyncio.sleep(0)
+    return made
 
 
 def _encoded(lines: list[str]) -> bytes:

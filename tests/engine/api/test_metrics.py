@@ -4,18 +4,22 @@ import re
 import shutil
 import subprocess
 import time
+from typing import Any
 
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.internal import decoder
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from engine.metrics import protobuf
 from engine.metrics.exposition import parts
 from engine.metrics.families import HISTOGRAMS, OF_ENDPOINTS, OF_ENGINE
 from engine.request_stats import BUCKET_SECONDS, Histogram
 from tests.engine.conftest import ALICE, EndpointDouble, Stage
-from webserver.metrics_page import OPEN_METRICS
+from webserver.metrics_page import OPEN_METRICS, PROTOBUF
 
 PROMTOOL = shutil.which("promtool")
 
@@ -70,6 +74,11 @@ _PROMETHEUS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0
         ("application/openmetrics-text;version=1.0.0;q=0.2, text/plain;q=0.7", False),
         ("application/openmetrics-text;q=nonsense", False),
         ("text/html, xapplication/openmetrics-text-too", False),
+        ("application/vnd.google.protobuf;q=0.9, text/plain;q=0.1", False),
+        (
+            "application/vnd.google.protobuf;proto=x;encoding=delimited, application/openmetrics-text;q=0.1",
+            True,
+        ),
     ],
 )
 async def test_the_format_is_the_one_that_the_client_prefers(
@@ -128,7 +137,132 @@ def test_a_histogram_puts_each_duration_into_the_first_bucket_that_holds_it(valu
     assert sum(histogram.counts) == len(values)
 
 
-async def test_a_hostile_endpoint_name_cannot_break_a_line(stage: Stage) -> None:
+_DOUBLE, _TEXT, _UINT64, _MESSAGE, _SINT32, _UINT32, _SINT64 = 1, 9, 4, 11, 17, 13, 18
+_PROTO = {
+    "LabelPair": [("name", 1, _TEXT), ("value", 2, _TEXT)],
+    "Gauge": [("value", 1, _DOUBLE)],
+    "Exemplar": [("label", 1, "LabelPair"), ("value", 2, _DOUBLE)],
+    "Bucket": [("cumulative_count", 1, _UINT64), ("upper_bound", 2, _DOUBLE), ("exemplar", 3, "Exemplar")],
+    "BucketSpan": [("offset", 1, _SINT32), ("length", 2, _UINT32)],
+    "Histogram": [
+        ("sample_count", 1, _UINT64),
+        ("sample_sum", 2, _DOUBLE),
+        ("bucket", 3, "Bucket"),
+        ("schema", 5, _SINT32),
+        ("zero_threshold", 6, _DOUBLE),
+        ("zero_count", 7, _UINT64),
+        ("positive_span", 12, "BucketSpan"),
+        ("positive_delta", 13, _SINT64),
+    ],
+    "Metric": [
+        ("label", 1, "LabelPair"),
+        ("gauge", 2, "Gauge"),
+        ("counter", 3, "Gauge"),
+        ("histogram", 7, "Histogram"),
+    ],
+    "MetricFamily": [("name", 1, _TEXT), ("help", 2, _TEXT), ("type", 3, _UINT32), ("metric", 4, "Metric")],
+}
+"""Of `io.prometheus.client`: name, number and type of each field that the engine writes."""
+_REPEATED = {"label", "bucket", "positive_span", "positive_delta", "metric"}
+
+
+def message_class() -> Any:
+    file = descriptor_pb2.FileDescriptorProto(name="metrics.proto", package="p", syntax="proto2")
+    for name, fields in _PROTO.items():
+        message = file.message_type.add(name=name)
+        for field, number, kind in fields:
+            made = message.field.add(name=field, number=number, label=3 if field in _REPEATED else 1)
+            made.type = _MESSAGE if isinstance(kind, str) else kind
+            if isinstance(kind, str):
+                made.type_name = f".p.{kind}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("p.MetricFamily"))
+
+
+def families_of(body: bytes) -> list[Any]:
+    made, at, kind = [], 0, message_class()
+    while at < len(body):
+        length, at = decoder._DecodeVarint32(body, at)
+        made.append(kind.FromString(body[at : at + length]))
+        assert made[-1].SerializeToString() == body[at : at + length], "no field is unknown or out of order"
+        at += length
+    return made
+
+
+async def test_protobuf_has_the_samples_of_the_text(stage: Stage) -> None:
+    endpoint = await served(stage)
+    headers = {"Authorization": f"Bearer {ALICE}", "Accept": f"{PROTOBUF},{OPEN_METRICS};q=0.8"}
+    async with stage.http.get(f"{stage.server.url}/metrics", headers=headers) as answer:
+        assert answer.headers["Content-Type"] == PROTOBUF
+        body = await answer.read()
+    found: dict[tuple[str, ...], float] = {}
+    for family in families_of(body):
+        for metric in family.metric:
+            labels = tuple(sorted((pair.name, pair.value) for pair in metric.label))
+            if metric.HasField("histogram"):
+                found[f"{family.name}_count", *labels] = metric.histogram.sample_count
+                assert len(metric.histogram.bucket) == len(BUCKET_SECONDS) + 1
+            else:
+                found[family.name, *labels] = (
+                    metric.gauge if metric.HasField("gauge") else metric.counter
+                ).value
+    in_text = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in parse_text(await scrape(stage))
+        for sample in family.samples
+        if not sample.name.endswith(("_bucket", "_sum"))
+    }
+    assert found.keys() == in_text.keys()
+    steady = (
+        "stoker_requests_total",
+        "stoker_workers",
+        "stoker_routes_total",
+        "stoker_request_wait_seconds_count",
+    )
+    for key, value in in_text.items():
+        if key[0] in steady:
+            assert found[key] == value, key
+    assert any(endpoint.name in dict(key[1:]).values() for key in found)
+
+
+@given(st.lists(st.floats(0, 1e7), max_size=30))
+def test_native_buckets_hold_every_duration_within_their_ends(values: list[float]) -> None:
+    histogram = Histogram()
+    for value in values:
+        histogram.observe(value, 1)
+    message = message_class()()
+    message.metric.add().histogram.MergeFromString(protobuf._native(histogram))
+    native = message.metric[0].histogram
+    counts: list[tuple[float, float, int]] = []
+    index, count, deltas = 0, 0, iter(native.positive_delta)
+    for span in native.positive_span:
+        index += span.offset
+        for _ in range(span.length):
+            count += next(deltas)
+            counts.append((2 ** ((index - 1) / 8), 2 ** (index / 8), count))
+            index += 1
+    assert next(deltas, None) is None
+    assert native.zero_count + sum(count for *_, count in counts) == len(values)
+    assert native.zero_count == sum(value <= native.zero_threshold for value in values)
+    longest = 2.0**18
+    for low, high, count in counts:
+        inside = [v for v in values if low * (1 - 1e-9) < min(v, longest) <= high * (1 + 1e-9)]
+        assert count <= len(inside)
+
+
+async def test_a_hostile_endpoint_name_is_a_label_of_its_own_in_protobuf(stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    known = stage.server.engine.directory.named(endpoint.name)
+    known.name = 'a"b\\c\n\x00\ud800 é' * 3
+    body = b"".join(protobuf.parts(stage.server.engine, [known]))
+    names = {
+        pair.value for f in families_of(body) for m in f.metric for pair in m.label if pair.name == "endpoint"
+    }
+    assert names == {'a"b\\c\n\x00? é' * 3}
+
+
+async def test_a_hostile_endpoint_name_cannot_cannot_break_a_line(stage: Stage) -> None:
     endpoint = await stage.endpoint()
     known = stage.server.engine.directory.named(endpoint.name)
     known.name = 'a"b\\c\nstoker_fake 1'
@@ -143,14 +277,23 @@ async def test_a_hostile_endpoint_name_cannot_break_a_line(stage: Stage) -> None
     assert "\nstoker_fake" not in text
 
 
-async def test_the_text_is_made_in_parts_between_which_other_tasks_run(stage: Stage) -> None:
+@pytest.mark.parametrize("in_protobuf", [False, True])
+async def test_a_page_is_made_in_parts_between_which_other_tasks_run(stage: Stage, in_protobuf: bool) -> None:
     endpoint = await served(stage)
     known = stage.server.engine.directory.named(endpoint.name)
+    for n in range(1000):
+        known.stats.took.observe(0.01 * 1.01**n)
+    engine, thousand = stage.server.engine, [known] * 1000
     began = time.process_time()
-    made = list(parts(stage.server.engine, [known] * 1000, open_metrics=False))
+    made: list[str] | list[bytes] = (
+        list(protobuf.parts(engine, thousand))
+        if in_protobuf
+        else list(parts(engine, thousand, open_metrics=False))
+    )
     print(f"1,000 endpoints: {time.process_time() - began:.3f} s of CPU, {sum(map(len, made)) / 1e6:.1f} MB")
     assert len(made) > len(OF_ENDPOINTS)
-    assert max(map(len, made)) < sum(map(len, made)) / 5
+    if not in_protobuf:  # the length of a message comes before it
+        assert max(map(len, made)) < sum(map(len, made)) / 5
 
 
 async def test_metrics_and_overview_have_the_same_figures(stage: Stage) -> None:
