@@ -71,9 +71,11 @@ class HandlerConfig:
     payload_class: type[Any] | None = None
     """A class with `from_json_msg`, `generate_payload_json`, `count_workload` and `for_test`.
 
-    With `generate_payload_multipart`, its fields are sent to the model as a multipart form."""
+    `from_json_msg` receives a JSON object, a `Form` or a `Body`, as the client sent it; an exception for the latter two
+    is answered with 415. `generate_payload_json` may return each of them. With `generate_payload_multipart`, its fields
+    are sent to the model as a multipart form."""
     request_parser: Callable[[JsonObject], JsonObject] | None = None
-    """Changes the payload for the model. May raise JsonDataException."""
+    """Changes the payload for the model: a JSON object, or a `Form`. May raise JsonDataException."""
     response_generator: Callable[[Any, Any], Awaitable[Any]] | None = None
     """Makes the client's response from the model's (`stoker_pyworker.proxy.hooks`)."""
     workload_calculator: Callable[[JsonObject], float] | None = None

@@ -25,6 +25,8 @@ class PresetSummary:
     routes: tuple[str, ...]
     """Paths that the worker serves without further settings."""
     needs_gpu: bool = True
+    program: tuple[str, ...] = ()
+    """The words that `MODEL_COMMAND` replaces; empty: the preset has no program of its own, or more than one."""
 
 
 PRESETS: dict[str, PresetSummary] = {
@@ -37,6 +39,7 @@ PRESETS: dict[str, PresetSummary] = {
             model="huggingface",
             example_model="Qwen/Qwen2.5-0.5B-Instruct",
             routes=("/v1/chat/completions", "/v1/completions", "/v1/responses"),
+            program=("vllm", "serve"),
         ),
         PresetSummary(
             name="sglang",
@@ -45,6 +48,7 @@ PRESETS: dict[str, PresetSummary] = {
             model="huggingface",
             example_model="Qwen/Qwen2.5-0.5B-Instruct",
             routes=("/v1/chat/completions", "/v1/completions", "/generate"),
+            program=("python3", "-m", "sglang.launch_server"),
         ),
         PresetSummary(
             name="llama-server",
@@ -54,6 +58,7 @@ PRESETS: dict[str, PresetSummary] = {
             example_model="ggml-org/SmolLM3-3B-GGUF",
             routes=("/v1/chat/completions", "/v1/completions", "/completion"),
             needs_gpu=False,
+            program=("llama-server",),
         ),
         PresetSummary(
             name="llama-cpp-python",
@@ -63,6 +68,7 @@ PRESETS: dict[str, PresetSummary] = {
             example_model="./SmolLM2-135M-Instruct.Q4_1.gguf",
             routes=("/v1/chat/completions", "/v1/completions"),
             needs_gpu=False,
+            program=("python3", "-m", "llama_cpp.server"),
         ),
         PresetSummary(
             name="ollama",
@@ -80,6 +86,7 @@ PRESETS: dict[str, PresetSummary] = {
             model="huggingface",
             example_model="Qwen/Qwen2.5-0.5B-Instruct",
             routes=("/v1/chat/completions", "/generate", "/generate_stream"),
+            program=("text-generation-launcher",),
         ),
         PresetSummary(
             name="embeddings",
@@ -89,6 +96,7 @@ PRESETS: dict[str, PresetSummary] = {
             example_model="sentence-transformers/all-MiniLM-L6-v2",
             routes=("/v1/embeddings",),
             needs_gpu=False,
+            program=("vllm", "serve"),
         ),
         PresetSummary(
             name="whisper",
@@ -97,6 +105,7 @@ PRESETS: dict[str, PresetSummary] = {
             model="huggingface",
             example_model="openai/whisper-small",
             routes=("/v1/audio/transcriptions", "/v1/audio/translations"),
+            program=("vllm", "serve"),
         ),
         PresetSummary(
             name="comfyui",

@@ -23,9 +23,7 @@ from stoker_pyworker.config import (
     parse_workload,
 )
 from stoker_pyworker.payloads import Body, Form
-from stoker_pyworker.proxy import multipart
-from stoker_pyworker.proxy.request_envelope import AuthData, ParsedRequest
-from stoker_pyworker.proxy.routes import PreparedRoute, multipart_fields
+from stoker_pyworker.proxy.routes import PreparedRoute, encoded, multipart_fields
 from stoker_wire.http1.client import fetch
 from stoker_wire.http1.upstream_connection import UpstreamError
 from stoker_wire.http1.upstream_pool import UpstreamPool
@@ -232,7 +230,9 @@ class Benchmark:
         try:
             payload, counted = self._payload()
             body, content_type = self._encoded(payload)
-            workload = self._workload(payload, body, content_type) if counted is None else counted
+            if counted is None:
+                counted = self._route.workload(payload, DEFAULT_WORKLOAD, body_bytes=len(body))
+            workload = counted
         except Exception as fault:  # noqa: BLE001 - the user's generator
             raise BenchmarkFailed(f"the benchmark's generator failed: {fault!r:.200}") from None
         try:
@@ -256,21 +256,10 @@ class Benchmark:
 
     def _encoded(self, payload: Any) -> tuple[bytes, str]:
         """Body and content type."""
-        if isinstance(payload, Body):
-            return payload.content, payload.content_type
         if self._route.config.remote_function is not None:
             return b"", "application/json"
-        if isinstance(payload, Form):
-            body, kind = multipart.encode(payload)
-            return body, kind.decode()
-        return msgspec.json.encode(payload), "application/json"
-
-    def _workload(self, payload: Any, body: bytes, content_type: str) -> float:
-        """The workload as a request of a client has it."""
-        if isinstance(payload, Form | Body):
-            parsed = ParsedRequest(AuthData(), None, body, content_type.encode(), is_json=False)
-            return self._route.prepare(parsed, DEFAULT_WORKLOAD)[0]
-        return self._route.workload(payload, DEFAULT_WORKLOAD, body_bytes=len(body))
+        body, kind = encoded(payload)
+        return body, kind.decode()
 
     def _payload(self) -> tuple[Any, float | None]:
         """The payload, and its workload if its class counts it."""
@@ -278,7 +267,8 @@ class Benchmark:
         if config.payload_class is not None:
             typed = config.payload_class.for_test()
             fields = multipart_fields(typed)
-            payload = dict(typed.generate_payload_json()) if fields is None else Form(fields)
+            given = typed.generate_payload_json() if fields is None else Form(fields)
+            payload = given if isinstance(given, Form | Body) else dict(given)
             counted = parse_workload(typed.count_workload())
             if counted is None:
                 raise ValueError(

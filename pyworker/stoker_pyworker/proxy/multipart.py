@@ -1,13 +1,23 @@
-"""Encodes the fields of a `payload_class` (`generate_payload_multipart`) as a multipart form."""
+"""Multipart forms: the fields as bytes for the model, and the fields of a client's form for hooks."""
 
 import json
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stoker_pyworker.payloads import Form
+
+_PARTS_MAX = 1000
+_TYPE = re.compile(
+    rb"multipart/form-data\s*;(?:.*;)?\s*boundary=(?:\"([^\"\r\n]{1,70})\"|([^\s\";,]{1,70}))", re.IGNORECASE
+)
+_NAMED = re.compile(r';\s*(name|filename)="([^"]*)"', re.IGNORECASE)
+_ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n"}
+
 
 class FormError(TypeError):
-    """A field cannot be encoded; the message names it."""
+    """A field cannot be encoded, or a form cannot be read; the message says which."""
 
 
 def encode(fields: Mapping[str, Any]) -> tuple[bytes, bytes]:
@@ -60,3 +70,61 @@ def _quoted(text: str) -> str:
 
 def _line(text: str) -> str:
     return text.replace("\r", "").replace("\n", "")
+
+
+def decode(body: bytes | memoryview, content_type: bytes) -> Form | None:
+    """The fields of a form, as `encode` takes them; None: the content type is not a form's.
+
+    Raises:
+        FormError: the body is not the form that its content type promises.
+    """
+    if not content_type.lower().startswith(b"multipart/form-data"):
+        return None
+    found = _TYPE.match(content_type)
+    if found is None:
+        raise FormError("the form's Content-Type has no boundary")
+    delimiter = b"\r\n--" + (found[1] or found[2])
+    _, *parts = (b"\r\n" + bytes(body)).split(delimiter, _PARTS_MAX + 1)
+    if not parts or not parts[-1].startswith(b"--"):
+        raise FormError(f"the form does not end with its boundary, or has over {_PARTS_MAX} fields")
+    form = Form()
+    for part in parts[:-1]:
+        name, value = _field(part)
+        before = form.get(name)
+        if name not in form:
+            form[name] = value
+        else:
+            form[name] = [*(before if isinstance(before, list) else [before]), value]
+    return form
+
+
+def _field(part: bytes) -> tuple[str, Any]:
+    """Name and value of one part: text, or a file as `(file name, bytes, content type)`."""
+    head, blank, content = part.partition(b"\r\n\r\n")
+    if not blank or head.partition(b"\r\n")[0].strip(b" \t"):
+        raise FormError("a part of the form has no header")
+    try:
+        lines = head.decode().split("\r\n")[1:]
+    except UnicodeDecodeError:
+        raise FormError("the header of a part of the form is not UTF-8") from None
+    headers = {line.partition(":")[0].strip().lower(): line.partition(":")[2].strip() for line in lines}
+    named = {
+        key.lower(): _unquoted(text) for key, text in _NAMED.findall(headers.get("content-disposition", ""))
+    }
+    if "name" not in named:
+        raise FormError("a part of the form has no name")
+    if "filename" in named:
+        kind = headers.get("content-type", "application/octet-stream")
+        return named["name"], (named["filename"], content, kind)
+    try:
+        return named["name"], content.decode()
+    except UnicodeDecodeError:
+        raise FormError(
+            f"form field {named['name']!r:.80}: a text is not UTF-8, and a file needs a filename"
+        ) from None
+
+
+def _unquoted(text: str) -> str:
+    for escape, character in _ESCAPES.items():
+        text = text.replace(escape, character)
+    return text

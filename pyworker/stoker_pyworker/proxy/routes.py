@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import msgspec
 import structlog
 
 from stoker_pyworker.config import HandlerConfig, JsonDataException, JsonObject, parse_workload
+from stoker_pyworker.payloads import Body, Form
 from stoker_pyworker.proxy import multipart, request_envelope
 from stoker_pyworker.proxy.request_envelope import AUTH_HEADER, SESSION_HEADER, ParsedRequest
 from stoker_wire.http.path_pattern import RouteTable
@@ -92,18 +92,18 @@ class PreparedRoute:
             payload = request_envelope.decode_json(parsed.body)
         except Problem:
             if not parsed.is_json:
-                return self._raw_body(parsed, cost)
+                return self._other_body(parsed, cost)
             if self._rule is not None and not self._changes_payload:
                 return self._weighed_as_python(parsed, self._rule)
             raise
         if not isinstance(payload, dict):
             if not parsed.is_json:
-                return self._raw_body(parsed, cost)
+                return self._other_body(parsed, cost)
             raise Problem(422, "payload_invalid", "the payload must be a JSON object")
         try:
             return self._run_hooks(parsed, payload, cost)
         except JsonDataException as fault:
-            raise Problem(422, "payload_invalid", _sentence(fault.message)) from None
+            raise _invalid(fault) from None
 
     def _weighed_as_python(self, parsed: ParsedRequest, rule: WorkloadRule) -> tuple[float, None]:
         """Lone surrogates and NaN are no JSON, but model servers in Python read them. User code never gets them."""
@@ -115,21 +115,44 @@ class PreparedRoute:
         parsed.body = json.dumps(payload).encode()
         return rule.workload(payload if isinstance(payload, dict) else None, len(parsed.body)), None
 
-    def _raw_body(self, parsed: ParsedRequest, cost: float) -> tuple[float, None]:
-        """The workload of a body that is not JSON: by the rule, or the cost of its ticket.
+    def _other_body(self, parsed: ParsedRequest, cost: float) -> tuple[float, JsonObject | None]:
+        """The workload of a body that is not JSON: by the hooks that can read it, by the rule, or the ticket's cost.
 
         Whether it is JSON does not depend on the content type: model servers may ignore the type, and the request would
         then bypass the hooks.
         """
-        if self._changes_payload or self.config.remote_function is not None:
-            message = "this route takes a JSON object: send Content-Type: application/json"
+        hooks_read = self._changes_payload or self.config.remote_function is not None
+        if self._rule is not None and not hooks_read:
+            return self._rule.workload(None, len(parsed.body)), None
+        try:
+            payload = multipart.decode(parsed.body, parsed.content_type)
+        except multipart.FormError as fault:
+            raise Problem(422, "payload_invalid", str(fault)) from None
+        if payload is None and not hooks_read:
+            return cost, None
+        if payload is None and (self.config.payload_class is None or self.config.request_parser is not None):
+            message = "this route takes a JSON object or a multipart form: send its Content-Type"
             raise Problem(415, "payload_not_json", message)
-        return (cost if self._rule is None else self._rule.workload(None, len(parsed.body))), None
+        body = Body(bytes(parsed.body), parsed.content_type.decode("latin-1")) if payload is None else None
+        try:
+            return self._run_hooks(parsed, body if payload is None else payload, cost)
+        except JsonDataException as fault:
+            raise _invalid(fault) from None
+        except Exception as fault:  # noqa: BLE001 - user code that expects JSON
+            log.warning("form_not_read", route=self.config.route, error=repr(fault)[:200])
+            message = (
+                "this route cannot read such a body: send a JSON object with Content-Type: application/json"
+            )
+            raise Problem(415, "payload_not_json", message) from None
 
-    def _run_hooks(self, parsed: ParsedRequest, payload: JsonObject, cost: float) -> tuple[float, JsonObject]:
+    def _run_hooks(self, parsed: ParsedRequest, payload: Any, cost: float) -> tuple[float, JsonObject | None]:
+        """`payload`: a JSON object, a Form, or, for a payload class, a Body."""
         config = self.config
         if config.request_parser is not None:
+            is_form = isinstance(payload, Form)
             payload = config.request_parser(payload)
+            if is_form and isinstance(payload, dict):
+                payload = Form(payload)
         calculate: Any = config.workload_calculator
         body_bytes = len(parsed.body)
         if config.payload_class is not None:
@@ -141,17 +164,20 @@ class PreparedRoute:
                 return self.workload(payload, cost, calculate, body_bytes=body_bytes), payload
         # Send what the hooks have read: of a duplicate key, the model server might read the other value.
         if config.remote_function is None:
-            parsed.body = msgspec.json.encode(payload)
-        return self.workload(payload, cost, calculate, body_bytes=body_bytes), payload
+            parsed.body, parsed.content_type = encoded(payload)
+        workload = self.workload(payload, cost, calculate, body_bytes=body_bytes)
+        return workload, None if isinstance(payload, Body) else payload
 
     def workload(
-        self, payload: JsonObject, cost: float, calculate: Any = None, *, body_bytes: int = 0
+        self, payload: JsonObject | Body, cost: float, calculate: Any = None, *, body_bytes: int = 0
     ) -> float:
         """The workload of a payload. Falls back to the cost if the calculator fails or returns no valid number."""
         calculate = calculate or self.config.workload_calculator
         if self._rule is not None and calculate is self._rule:
-            calculate = partial(self._rule.workload, body_bytes=body_bytes)
-        if calculate is None:
+            # The engine sees only the size of a form or a binary body.
+            known = None if isinstance(payload, Form | Body) else payload
+            return self._rule.workload(known, body_bytes)
+        if calculate is None or (isinstance(payload, Body) and self.config.payload_class is None):
             return cost
         try:
             value = calculate(payload)
@@ -251,6 +277,19 @@ def method_problem(*allowed: str) -> Problem:
     """The problem of a method that the path does not take."""
     names = ", ".join(allowed)
     return Problem(405, "method_wrong", f"expected method {names}", headers={"Allow": names})
+
+
+def encoded(payload: JsonObject | Body) -> tuple[bytes, bytes]:
+    """The body in the payload's form, and its content type."""
+    if isinstance(payload, Body):
+        return payload.content, payload.content_type.encode("latin-1")
+    if isinstance(payload, Form):
+        return multipart.encode(payload)
+    return msgspec.json.encode(payload), b"application/json"
+
+
+def _invalid(fault: JsonDataException) -> Problem:
+    return Problem(422, "payload_invalid", _sentence(fault.message))
 
 
 def multipart_fields(typed: Any) -> dict[str, Any] | None:

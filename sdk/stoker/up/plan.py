@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stoker.errors import Invalid
@@ -12,7 +12,9 @@ from stoker.management.marketplace import FoundOffers
 from stoker.management.records import OfferRecord
 from stoker.preflight.memory import GIB, MIB, MemoryNeed, default_context, gpu_counts, memory_need
 from stoker.preflight.sources import Model, local_path
+from stoker.up.local_program import local_program
 from stoker.up.request import CUDA_MIN, INET_DOWN_MIN, UpRequest, add_terms, disk_gb, raise_gpu_ram
+from stoker_wire.presets import PresetSummary
 from stoker_wire.security.loopback import is_loopback_url
 
 SHOWN_OFFERS = 3
@@ -103,12 +105,18 @@ class Plan:
 
 
 async def make_plan(
-    request: UpRequest, model: Model | None, search: Search, notes: tuple[str, ...] = ()
+    request: UpRequest,
+    model: Model | None,
+    search: Search,
+    notes: tuple[str, ...] = (),
+    *,
+    find_program: Callable[[PresetSummary], str] = local_program,
 ) -> Plan:
     """The cheapest machines on which the model fits.
 
     Args:
         search: `client.marketplace.offers`.
+        find_program: finds the model server, if the workers run on this machine.
 
     Raises:
         Invalid: no machine fits, with the reason and what to change; nothing was rented.
@@ -118,6 +126,8 @@ async def make_plan(
     every = await search(request.search, launch_args=args)
     _check_reachable(request, every)
     local = every.market == "host"
+    if local and is_loopback_url(every.engine_url) and not request.command:
+        request = replace(request, command=find_program(request.preset))
     if request.volume_args(local=local) and "machine_id" not in request.search:
         notes = (
             *notes,

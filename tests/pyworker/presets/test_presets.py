@@ -63,10 +63,12 @@ def test_a_request_cannot_declare_more_tokens_than_the_context_holds(name):
 
 
 @pytest.mark.parametrize("name", presets.NAMES)
-def test_the_published_list_names_the_same_routes(name):
+def test_the_published_list_names_the_same_routes_and_program(name):
     variables = FULL | ({"MODEL_COMMAND": "serve-it", "MODEL_ROUTES": "/x"} if name == "http" else {})
     routes = [handler.route for handler in build(name, variables).handlers]
     assert tuple(routes) == (PRESETS[name].routes or ("/x",))
+    if program := PRESETS[name].program:
+        assert build(name, {"MODEL_NAME": "org/model"}).server.command[: len(program)] == program
 
 
 def test_another_program_replaces_the_first_words():

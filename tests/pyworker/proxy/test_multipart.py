@@ -3,6 +3,7 @@
 import email.parser
 import email.policy
 
+import httpx
 import pytest
 
 from stoker_pyworker.proxy import multipart
@@ -46,6 +47,57 @@ def test_a_list_repeats_its_field_and_none_is_omitted():
 def test_quotes_and_line_ends_in_names_are_escaped():
     body, _ = multipart.encode({'a"; filename="x\r\nEvil: 1': ("n\r\nEvil: 2", b"", "text/plain\r\nEvil: 3")})
     assert not [line for line in body.split(b"\r\n") if line.startswith(b"Evil")]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"text": "a\r\nb", "größe": "ü", 'q"u\r\no': "--x"},
+        {"file": ("a b.bin", bytes(range(256)) + b"\r\n--", "image/png"), "note": ""},
+        {"tag": ["a", "b", "c"], "files": [("1", b"", "text/plain"), ("2", b"\r\n", "text/plain")]},
+    ],
+)
+def test_a_form_that_was_encoded_is_read_back(fields):
+    body, kind = multipart.encode(fields)
+    assert multipart.decode(body, kind) == fields
+
+
+async def test_a_form_of_a_client_library_is_read():
+    request = httpx.Request(
+        "POST",
+        "http://x",
+        files={"audio": ("ä.wav", b"RIFF\x00\xff", "audio/wav")},
+        data={"lang": "en", "n": ["1", "2"]},
+    )
+    form = multipart.decode(request.read(), request.headers["content-type"].encode())
+    assert form["audio"][1:] == (b"RIFF\x00\xff", "audio/wav")
+    assert (form["lang"], form["n"]) == ("en", ["1", "2"])
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"text/plain; boundary=x", b""])
+def test_other_content_types_are_no_form(kind):
+    assert multipart.decode(b"--x--", kind) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"", b"multipart/form-data; boundary=x"),
+        (b"--x\r\n", b"multipart/form-data; boundary=x"),
+        (b"--x--", b"multipart/form-data"),
+        (b"--x\r\nContent-Disposition: form-data\r\n\r\n1\r\n--x--", b"multipart/form-data; boundary=x"),
+        (b"--x\r\n\r\n1\r\n--x--", b'multipart/form-data; boundary="x"'),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\xff\r\n--x--',
+            b"multipart/form-data; boundary=x",
+        ),
+        (b"--x\r\n" * 1002, b"multipart/form-data; boundary=x"),
+    ],
+)
+def test_a_damaged_form_is_an_error(body, kind):
+    with pytest.raises(multipart.FormError):
+        multipart.decode(body, kind)
 
 
 def test_bytes_without_a_file_name_are_refused():

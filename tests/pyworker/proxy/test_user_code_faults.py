@@ -159,7 +159,7 @@ async def test_the_workload_of_json_is_calculated_for_any_content_type(make_work
     )
 
 
-async def test_a_route_that_changes_payloads_accepts_only_json(make_worker: Any) -> None:
+async def test_a_parser_gets_no_body_that_is_neither_json_nor_a_form(make_worker: Any) -> None:
     worker = await make_worker(handlers=[echo(request_parser=lambda payload: payload)])
     headers = {"X-Stoker-Auth": worker.auth(cost=1.0)["ticket"], "Content-Type": "text/plain"}
     answer = await worker.client.post("/echo", content=b"not json", headers=headers)

@@ -1,5 +1,7 @@
 """The choice of machines for a model, its price, and the refusal before anything is rented."""
 
+import sys
+
 import pytest
 
 from market.query import matches, parse_filters
@@ -8,6 +10,7 @@ from stoker.management.marketplace import FoundOffers
 from stoker.management.records import OfferRecord
 from stoker.preflight.model_config import read_shape
 from stoker.preflight.sources import Model
+from stoker.up.local_program import local_program
 from stoker.up.plan import make_plan
 from stoker.up.request import UpRequest, add_terms, find_preset, raise_gpu_ram
 from tests.sdk.preflight.test_published_sizes import PUBLISHED
@@ -206,3 +209,30 @@ async def test_the_weights_stay_in_a_folder_of_the_own_machine():
 async def test_a_cache_that_cannot_be_attached_is_refused(cache, kind):
     with pytest.raises(Invalid, match="--cache: expected"):
         await make_plan(asked(cache=cache), None, market(A100, kind=kind))
+
+
+async def test_a_worker_on_this_machine_runs_the_program_of_this_shell():
+    here = market(CPU, kind="host", url="http://127.0.0.1:8080")
+    wanted = asked("llama-server", "/m.gguf", gpu_ram_gb=0)
+    plan = await make_plan(wanted, None, here, find_program=lambda preset: f"/opt/my bin/{preset.program[0]}")
+    assert "'MODEL_COMMAND=/opt/my bin/llama-server'" in plan.template["env"]
+    plan = await make_plan(asked("llama-server", "/m.gguf", command="/else"), None, here)
+    assert "MODEL_COMMAND=/else" in plan.template["env"]
+    rented = market(CPU, url="https://engine.example.org")
+    plan = await make_plan(asked("llama-server", "org/m"), None, rented)
+    assert "MODEL_COMMAND" not in plan.template["env"]
+
+
+def test_a_program_is_found_where_the_shell_finds_it(tmp_path, monkeypatch):
+    program = tmp_path / "bin dir" / "llama-server"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert local_program(find_preset("llama-server")) == f"'{program}'"
+    assert local_program(find_preset("http")) == ""
+    with pytest.raises(Invalid, match="nothing was rented: vllm is not installed on this machine"):
+        local_program(find_preset("vllm"))
+    (program.parent / "python3").symlink_to(sys.executable)
+    with pytest.raises(Invalid, match="has no module llama_cpp.server"):
+        local_program(find_preset("llama-cpp-python"))
