@@ -24,21 +24,12 @@ from engine.console import add_console
 from engine.engine import Engine
 from engine.http.front import Front, http_limits
 from engine.openapi.document import OpenApiApi
-from engine.proxy.errors import JOBS
-from engine.proxy.errors import PREFIX as OPENAI
-from engine.proxy.tunnel import close_after_handshake, is_sound_handshake
 from engine.settings import EngineSettings
 from engine.tls.certificate_authority import CertificateApi, worker_trust
 from stoker_wire.http1.server import HttpServer
 from stoker_wire.security.cross_origin import host_names
 from webserver.aiohttp_bridge import AiohttpBridge
 from webserver.connections import connections_possible
-from webserver.request_checks import (
-    LARGEST_BODY_BYTES,
-    TAKES_WEBSOCKET,
-    reject_ambiguous_requests,
-    reject_cross_origin,
-)
 from webserver.routes import not_served_here, routes_of
 
 if TYPE_CHECKING:  # loads OpenTelemetry
@@ -55,6 +46,7 @@ class Parts:
     app: web.Application
     """Starts and stops the engine, and holds the calls that are not on the hot path."""
     route_api: RouteApi
+    models_api: ModelsApi
     openai_api: OpenAIApi
     job_api: JobApi
     pages: WebPages
@@ -76,19 +68,12 @@ def create_parts(
     engine = Engine(settings, temporal_client, tracing=tracing)
     route_api = RouteApi(engine)
     trusted = settings.worker_ssl_context or worker_trust(settings.ca_key_pem)
-    openai_api = OpenAIApi(engine, route_api, trusted)
-    job_api = JobApi(engine, route_api, openai_api)
     pages = WebPages(engine)
+    openai_api = OpenAIApi(engine, route_api, pages, trusted)
+    job_api = JobApi(engine, route_api, openai_api, pages)
     names = host_names(settings.public_url, settings.host, *settings.allowed_hosts)
-    app = web.Application(
-        middlewares=[
-            problems,
-            reject_ambiguous_requests,
-            reject_cross_origin(names, allows=pages.allows),
-        ],
-        client_max_size=settings.limits.body_bytes_max,
-    )
-    app[LARGEST_BODY_BYTES] = max(settings.limits.body_bytes_max, settings.limits.openai_body_bytes_max)
+    # `engine.http.front` checks the heads of requests.
+    app = web.Application(middlewares=[problems], client_max_size=settings.limits.body_bytes_max)
     app[BODY_SECONDS] = settings.limits.body_seconds_max
     for api in (
         WorkerApi(engine),
@@ -96,16 +81,12 @@ def create_parts(
         HealthApi(engine),
         MetricsApi(engine),
         OpenApiApi(),
-        ModelsApi(engine, route_api, openai_api),
-        openai_api,
-        job_api,
         CertificateApi(engine),
     ):
         app.add_routes(routes_of(api))
-    app.add_routes(routes_of(route_api, not_served_here))
-    app[TAKES_WEBSOCKET] = _takes_websocket
-    app.on_response_prepare.append(pages.add_cors)
-    app.on_response_prepare.append(close_after_handshake)
+    models_api = ModelsApi(engine, route_api, openai_api, pages)
+    for native in (route_api, models_api, openai_api, job_api):
+        app.add_routes(routes_of(native, not_served_here))
     add_console(app, engine)
 
     async def run_engine(_: web.Application) -> AsyncIterator[None]:
@@ -115,11 +96,7 @@ def create_parts(
         await engine.close()
 
     app.cleanup_ctx.append(run_engine)
-    return Parts(engine, app, route_api, openai_api, job_api, pages, names)
-
-
-def _takes_websocket(request: web.Request) -> bool:
-    return request.path.startswith((OPENAI, JOBS)) and is_sound_handshake(request)
+    return Parts(engine, app, route_api, models_api, openai_api, job_api, pages, names)
 
 
 class Server:
@@ -162,6 +139,8 @@ async def start_server(
     front = Front(
         parts.engine,
         route_api=parts.route_api,
+        models_api=parts.models_api,
+        openai_api=parts.openai_api,
         job_api=parts.job_api,
         pages=parts.pages,
         names=parts.names,

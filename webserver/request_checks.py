@@ -12,12 +12,6 @@ from stoker_wire.problem import Problem
 from stoker_wire.security.cross_origin import cross_origin_problem
 from webserver.connections import LimitedConnection
 
-LARGEST_BODY_BYTES: web.AppKey[int] = web.AppKey("largest_body_bytes", int)
-"""Set by an application that has a path with a larger body than its `client_max_size`."""
-
-TAKES_WEBSOCKET: web.AppKey[Callable[[web.Request], bool]] = web.AppKey("takes_websocket")
-"""Set by an application that takes WebSocket handshakes: whether it takes this one. It checks the handshake itself."""
-
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SINGLE_FIELDS = ("Host", "Authorization")
@@ -27,7 +21,7 @@ _CLOSE = {"Connection": "close"}
 
 @web.middleware
 async def reject_ambiguous_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse WebSocket where none is taken, unusual transfer codings, compressed bodies and repeated header fields.
+    """Refuse WebSocket, unusual transfer codings, compressed bodies and repeated header fields.
 
     HTTP readers interpret these differently, which allows request smuggling. The middleware also marks the connection
     as busy while the request runs, and refuses bodies over the application's limit.
@@ -40,9 +34,8 @@ async def reject_ambiguous_requests(request: web.Request, handler: Handler) -> w
 
 
 async def _check_and_handle(request: web.Request, handler: Handler) -> web.StreamResponse:
-    takes_websocket = request.app.get(TAKES_WEBSOCKET)
-    _reject_ambiguous_head(request, websocket=takes_websocket is not None and takes_websocket(request))
-    reject_oversized_body(request, request.app.get(LARGEST_BODY_BYTES, request.client_max_size))
+    _reject_ambiguous_head(request)
+    reject_oversized_body(request, request.client_max_size)
     return await handler(request)
 
 
@@ -58,13 +51,10 @@ def reject_oversized_body(request: web.Request, bytes_max: int) -> None:
         raise Problem(413, "body_too_large", reason, headers=_CLOSE)
 
 
-def reject_cross_origin(
-    names: Collection[str] = (), *, allows: Callable[[web.Request], bool] = lambda _: False
-) -> Middleware:
+def reject_cross_origin(names: Collection[str] = ()) -> Middleware:
     """A middleware that refuses requests that a web page of another origin sends.
 
     Args:
-        allows: whether a page may send this request although its origin is another one.
         names: the host names under which clients reach this server, in lower case. IP addresses are always accepted.
     """
 
@@ -72,8 +62,6 @@ def reject_cross_origin(
     async def check_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
         fields = request.headers
         origin, site = fields.get("Origin"), fields.get("Sec-Fetch-Site")
-        if origin is not None and allows(request):
-            origin = site = None
         problem = cross_origin_problem(request.method, fields.get("Host", ""), origin, site, names=names)
         if problem is not None:
             raise problem
@@ -82,7 +70,7 @@ def reject_cross_origin(
     return check_origin
 
 
-def _reject_ambiguous_head(request: web.Request, *, websocket: bool) -> None:
+def _reject_ambiguous_head(request: web.Request) -> None:
     headers = request.headers
     if request.version < HttpVersion10:  # no header, so none of the checks below applies
         raise Problem(505, "http_version_unsupported", "this server speaks HTTP/1.1, not 0.9", headers=_CLOSE)
@@ -91,8 +79,7 @@ def _reject_ambiguous_head(request: web.Request, *, websocket: bool) -> None:
             reason = f"a request has one {name} header, this one has several"
             raise Problem(400, "header_repeated", reason, headers=_CLOSE)
     # Other offers are ignored (RFC 9110 §7.8). After an offer of WebSocket, aiohttp reads frames instead of requests.
-    is_websocket = "websocket" in headers.get("Upgrade", "").lower()
-    if (is_websocket and not websocket) or request.method == "CONNECT":
+    if "websocket" in headers.get("Upgrade", "").lower() or request.method == "CONNECT":
         raise Problem(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only", headers=_CLOSE)
     transfer_coding = headers.get("Transfer-Encoding")
     if transfer_coding is not None and transfer_coding.strip().lower() != "chunked":

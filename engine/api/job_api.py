@@ -4,37 +4,42 @@ The ticket authenticates every call, so a client of another API needs no key: it
 bounds the job (`stoker_pyworker.proxy.jobs`). Any engine of the deployment serves the address.
 """
 
+import asyncio
 import base64
 import binascii
 import json
 from typing import Any
+from urllib.parse import unquote
 
-import aiohttp
-from aiohttp import web
-
+from engine.api.keys import text
 from engine.api.openai_api import OpenAIApi, cost_of
 from engine.api.openai_queue import OpenAIQueueEntry
-from engine.api.parsing import answer
-from engine.api.request_buffer import BufferedBody, RawBody
+from engine.api.problems import problem_of
+from engine.api.request_buffer import BufferedBody
 from engine.api.route_api import RouteApi
-from engine.api.web_pages import is_preflight, preflight_answer
+from engine.api.web_pages import WebPages, is_preflight
 from engine.engine import Engine
+from engine.http.calls import respond_later
 from engine.openapi import openai_shapes
 from engine.openapi.declarations import CLIENT, COST, ENDPOINT_NAME, ok
 from engine.proxy import headers
-from engine.proxy.client_answer import ClientAnswer, SignsOfLife
+from engine.proxy.client_answer import ClientAnswer
 from engine.proxy.errors import JOBS
-from engine.proxy.tunnel import handshake_fields, is_handshake, run_tunnel
-from engine.proxy.worker_client import Call, Failure, WorkerFailed, worker_failed
+from engine.proxy.tunnel import Tunnel, handshake_fields
+from engine.proxy.worker_client import Call, Failure, WorkerFailed
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
 from stoker_wire.http.openapi import ANY, Parameter, Reply, handles
+from stoker_wire.http1.messages import Header
+from stoker_wire.http1.request import Request
+from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.problem import Problem
 from stoker_wire.security.ticket import TICKET_SECONDS
 
 _AT_WORKER = "/pyworker/job/"
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _SWITCHING = 101
+_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _FORGED = Problem(401, "ticket_forged", "the ticket in the address is not of this endpoint; open a job")
 _GONE = Problem(410, "job_gone", "the worker of this job no longer exists; open another job")
 _TICKET = Parameter(name="ticket", about="The ticket in the job's address", where="path")
@@ -49,8 +54,9 @@ _JOB_CALL: dict[str, Any] = {
 class JobApi:
     """Opens jobs, and passes their calls to the worker."""
 
-    def __init__(self, engine: Engine, route_api: RouteApi, openai_api: OpenAIApi) -> None:
+    def __init__(self, engine: Engine, route_api: RouteApi, openai_api: OpenAIApi, pages: WebPages) -> None:
         self._engine = engine
+        self._pages = pages
         self._route_api = route_api
         self._openai = openai_api
 
@@ -62,9 +68,12 @@ class JobApi:
         replies=ok(openai_shapes.OpenedJob, "The job's address", 201),
         refuses=(400, 401, 404, 415, 429, 503),
     )
-    async def open(self, request: web.Request) -> web.Response:
+    def open(self, request: Request, cycle: ResponseCycle) -> None:
         """Choose a worker for a job, and answer the address that serves its calls."""
-        access = await self._openai.access_of(request)
+        respond_later(cycle, self._open(request), status=201, headers=self._pages.cors_fields(request))
+
+    async def _open(self, request: Request) -> dict[str, Any]:
+        access = await self._openai.access_of(request, unquote(text(request.path[len(JOBS) :])))
         endpoint, cost = access.endpoint, cost_of(request)
         with OpenAIQueueEntry(self._engine, self._route_api, access) as entry:
             cost = endpoint.served.job_cost if cost is None else cost
@@ -74,8 +83,8 @@ class JobApi:
                 message = "the workers of this endpoint run the official package, which has no jobs"
                 raise Problem(415, "no_jobs", message)
             entry.show_ticket()
-        origin = self._engine.settings.public_url or str(request.url.origin())
-        opened = {
+        origin = self._engine.settings.public_url or f"http://{text(request.header(b'host') or b'')}"
+        return {
             "url": f"{origin}{JOBS}{endpoint.name}/{route['ticket']}",
             "worker_url": f"{route['url']}{_AT_WORKER}{route['ticket']}",
             "worker_id": route["worker_id"],
@@ -83,7 +92,6 @@ class JobApi:
             "cost": route["cost"],
             "opens_within_seconds": TICKET_SECONDS,
         }
-        return answer(opened, 201)
 
     @handles(
         "OPTIONS /job/{endpoint}",
@@ -93,51 +101,68 @@ class JobApi:
         replies={204: Reply(about="The methods and headers that a web page may send", content_type="")},
         refuses=(404,),
     )
-    async def preflight(self, request: web.Request) -> web.Response:
+    def preflight(self, request: Request, cycle: ResponseCycle) -> None:
         """Answer the preflight of a browser. No key is needed."""
-        return preflight_answer(request)
+        self._pages.answer_preflight(request, cycle)
 
     @handles(*(f"{method} /job/{{endpoint}}/{{ticket}}" for method in ("GET", "DELETE")), **_JOB_CALL)
     @handles(*(f"{method} /job/{{endpoint}}/{{ticket}}/{{path:.*}}" for method in _METHODS), **_JOB_CALL)
-    async def call(self, request: web.Request) -> web.StreamResponse:
+    def call(self, request: Request, cycle: ResponseCycle) -> None:
         """Pass a call of a job to its worker; without a path, read or end the job."""
         if is_preflight(request):
-            return preflight_answer(request)
-        endpoint, worker = self.find(request.match_info["endpoint"], request.match_info["ticket"])
-        rest = request.rel_url.raw_path[len(JOBS) :].partition("/")[2]
-        query = request.rel_url.raw_query_string
-        url = worker.route_url + _AT_WORKER + rest + (f"?{query}" if query else "")
-        fields = headers.to_worker(request.headers)
-        if is_handshake(request):
-            fields.extend(handshake_fields(request))
-            return await self._send(request, endpoint, url, fields, None)
-        with BufferedBody(self._openai.bodies, endpoint.memo.owner) as body:
-            await body.read(request)
-            if body.content_type:
-                fields["Content-Type"] = body.content_type
-            return await self._send(request, endpoint, url, fields, body.data)
+            self._pages.answer_preflight(request, cycle)
+            return
+        name, _, rest = text(request.path[len(JOBS) :]).partition("/")
+        endpoint, worker = self.find(unquote(name), unquote(rest.partition("/")[0]))
+        reply = ClientAnswer(cycle, self._pages.cors_fields(request))
+        reply.task = asyncio.get_running_loop().create_task(
+            self._run(request, reply, endpoint, worker.route_url, rest)
+        )
+
+    async def _run(
+        self, request: Request, reply: ClientAnswer, endpoint: Endpoint, origin: str, rest: str
+    ) -> None:
+        try:
+            with BufferedBody(request):
+                await self._send(request, reply, endpoint, origin, rest)
+        except Exception as fault:  # noqa: BLE001 - every fault has a problem
+            problem = _problem_of(fault) if isinstance(fault, WorkerFailed) else problem_of(fault, JOBS)
+            if reply.begun:
+                reply.cycle.abort()
+            else:
+                reply.cycle.respond_problem(problem)
 
     async def _send(
-        self, request: web.Request, endpoint: Endpoint, url: str, fields: Any, body: bytes | None
-    ) -> web.StreamResponse:
+        self, request: Request, reply: ClientAnswer, endpoint: Endpoint, origin: str, rest: str
+    ) -> None:
         silence = endpoint.config.silence_seconds_max
-        parts = None
-        if body or (body is not None and request.method in {"POST", "PUT", "PATCH"}):
-            fields["Content-Length"] = str(len(body))
-            parts = RawBody(body).content
-        call = Call(request.method, url, fields, parts, silence, lambda: None)
-        reply = ClientAnswer(request, SignsOfLife.NONE, lambda: "")
-        try:
-            async with await self._openai.client.send(call) as answered:
-                if answered.status == _SWITCHING and is_handshake(request):
-                    return await run_tunnel(self._openai.tunnels, request, answered, silence)
-                try:
-                    first = await answered.content.readany()
-                except (aiohttp.ClientError, TimeoutError) as fault:
-                    raise worker_failed(fault) from None
-                return await reply.pass_on(answered, first)
-        except WorkerFailed as fault:
-            raise _problem_of(fault) from None
+        fields: list[Header] = headers.to_worker(request.headers)
+        tunnel = None
+        if request.websocket:
+            fields += handshake_fields(request)
+            tunnel = Tunnel(self._openai.tunnels, reply.cycle, silence, reply.cors)
+        kind = request.header(b"content-type")
+        if kind is not None:
+            fields.append((b"content-type", kind))
+        if request.body or request.method in _WITH_BODY:
+            fields.append((b"content-length", b"%d" % len(request.body)))
+        query = b"?" + request.query if request.query else b""
+        call = Call(
+            method=request.method,
+            origin=origin,
+            target=_AT_WORKER.encode() + rest.encode("utf-8", "surrogateescape") + query,
+            headers=fields,
+            body=(request.body,) if request.body else (),
+            silence_seconds_max=silence,
+            sent=lambda: None,
+            switch=None if tunnel is None else tunnel.switch,
+        )
+        with await self._openai.client.send(call) as answered:
+            if tunnel is not None and answered.status == _SWITCHING:
+                reply.status = _SWITCHING
+                await tunnel.ended
+                return
+            await reply.pass_on(answered, await answered.read())
 
     def find(self, name: str, ticket: str) -> tuple[Endpoint, KnownWorker]:
         """The endpoint of this name and the worker of the ticket.

@@ -1,26 +1,34 @@
 """The lists of models of the OpenAI API: of one endpoint, and of every endpoint that a key opens."""
 
 from typing import Any
+from urllib.parse import unquote
 
-from aiohttp import web
+import msgspec
 
-from engine.api.keys import presented, unauthorised
+from engine.api.keys import presented, text, unauthorised
 from engine.api.openai_api import OpenAIApi
-from engine.api.parsing import answer
 from engine.api.route_api import RouteApi
+from engine.api.web_pages import WebPages
 from engine.engine import Engine
+from engine.http.calls import respond_later
 from engine.openapi import openai_shapes
 from engine.openapi.declarations import CLIENT, ENDPOINT_NAME, ok
+from engine.proxy.errors import PREFIX
 from engine.routing.endpoint import Endpoint
 from stoker_wire.http.openapi import handles
+from stoker_wire.http1.request import Request
+from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.problem import Problem
+
+MODELS = "/v1/models"
 
 
 class ModelsApi:
     """Handles the `GET` calls about models."""
 
-    def __init__(self, engine: Engine, route_api: RouteApi, openai_api: OpenAIApi) -> None:
+    def __init__(self, engine: Engine, route_api: RouteApi, openai_api: OpenAIApi, pages: WebPages) -> None:
         self._engine = engine
+        self._pages = pages
         self._route_api = route_api
         self._openai_api = openai_api
 
@@ -32,7 +40,7 @@ class ModelsApi:
         refuses=(401,),
         problem=openai_shapes.OpenAIProblem,
     )
-    async def all_models(self, request: web.Request) -> web.Response:
+    def all_models(self, request: Request, cycle: ResponseCycle) -> None:
         """The models of every endpoint that the key opens. Some clients ask here, whatever their base address is."""
         opened = [
             endpoint
@@ -41,12 +49,8 @@ class ModelsApi:
         ]
         if not opened and not any(self._engine.accounts.owner_of(key) for key in presented(request)):
             raise unauthorised()
-        return answer(
-            {
-                "object": "list",
-                "data": [_model(endpoint, name) for endpoint in opened for name in _names(endpoint)],
-            }
-        )
+        data = [_model(endpoint, name) for endpoint in opened for name in _names(endpoint)]
+        cycle.respond(200, msgspec.json.encode({"object": "list", "data": data}))
 
     @handles(
         "GET /openai/{endpoint}/v1/models",
@@ -57,10 +61,13 @@ class ModelsApi:
         refuses=(401, 404, 503),
         problem=openai_shapes.OpenAIProblem,
     )
-    async def models(self, request: web.Request) -> web.Response:
+    def models(self, request: Request, cycle: ResponseCycle) -> None:
         """The names that the workers' model servers serve; the endpoint's name while they are not known."""
-        endpoint, _ = await self._openai_api.access_of(request)
-        return answer({"object": "list", "data": [_model(endpoint, name) for name in _names(endpoint)]})
+        respond_later(cycle, self._models(request), headers=self._pages.cors_fields(request))
+
+    async def _models(self, request: Request) -> dict[str, Any]:
+        endpoint = await self._endpoint_of(request)
+        return {"object": "list", "data": [_model(endpoint, name) for name in _names(endpoint)]}
 
     @handles(
         "GET /openai/{endpoint}/v1/models/{model:.+}",
@@ -71,16 +78,23 @@ class ModelsApi:
         refuses=(401, 404, 503),
         problem=openai_shapes.OpenAIProblem,
     )
-    async def model(self, request: web.Request) -> web.Response:
+    def model(self, request: Request, cycle: ResponseCycle) -> None:
         """One model. The endpoint's name is an alias of the first."""
-        endpoint, _ = await self._openai_api.access_of(request)
-        name = request.match_info["model"]
+        respond_later(cycle, self._model(request), headers=self._pages.cors_fields(request))
+
+    async def _model(self, request: Request) -> dict[str, Any]:
+        endpoint = await self._endpoint_of(request)
+        name = unquote(text(request.path).partition(MODELS)[2][1:])
         names = _names(endpoint)
         if name not in (*names, endpoint.name):
             known = ", ".join(names)
             message = f"the model {name[:200]!r} is not served by this endpoint; these are: {known[:500]}"
             raise Problem(404, "model_not_found", message)
-        return answer(_model(endpoint, name))
+        return _model(endpoint, name)
+
+    async def _endpoint_of(self, request: Request) -> Endpoint:
+        name = unquote(text(request.path[len(PREFIX) :].partition(b"/")[0]))
+        return (await self._openai_api.access_of(request, name)).endpoint
 
 
 def _names(endpoint: Endpoint) -> tuple[str, ...]:

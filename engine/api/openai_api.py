@@ -5,30 +5,34 @@ import random
 import ssl
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
-import aiohttp
 import structlog
 from aiohttp import web
 
+from engine.api.keys import text
 from engine.api.openai_queue import OpenAIQueueEntry
-from engine.api.request_buffer import BufferedBody, Envelope, RawBody, RequestBuffer
+from engine.api.problems import problem_of
+from engine.api.request_buffer import BufferedBody, RequestBuffer, envelope
 from engine.api.route_api import Access, RouteApi
-from engine.api.web_pages import is_preflight, preflight_answer
+from engine.api.web_pages import WebPages, is_preflight
 from engine.engine import Engine
 from engine.openapi import openai_shapes
 from engine.openapi.declarations import AFFINITY, CLIENT, COST, ENDPOINT_NAME
 from engine.proxy import headers
-from engine.proxy.affinity_key import affinity_key
+from engine.proxy.affinity_key import AFFINITY_FIELD, affinity_key
 from engine.proxy.client_answer import ClientAnswer, SignsOfLife
 from engine.proxy.dialects import Dialect, dialect_of, streams
 from engine.proxy.errors import PREFIX, read_problem
 from engine.proxy.retry_budget import RetryBudget, backoff_seconds
-from engine.proxy.tunnel import Tunnel, handshake_fields, is_handshake, run_tunnel
-from engine.proxy.worker_client import Call, Failure, WorkerClient, WorkerFailed, worker_failed
+from engine.proxy.tunnel import Tunnel, handshake_fields
+from engine.proxy.worker_client import Call, Failure, WorkerAnswer, WorkerClient, WorkerFailed
 from engine.routing.endpoint import Endpoint
 from stoker_wire.http.openapi import ANY, Reply, handles
 from stoker_wire.http.path_pattern import is_ambiguous
+from stoker_wire.http1.request import Request
+from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.parsing.numbers import read_number
 from stoker_wire.problem import Problem
 from stoker_wire.route import COST_MAX
@@ -41,9 +45,11 @@ log = structlog.get_logger("engine.api.openai_api")
 
 ATTEMPTS_MAX = 4
 _COST_HEADER = "X-Stoker-Cost"
+_COST_FIELD = _COST_HEADER.lower().encode()
 _KEEP_ALIVE_HEADER = "X-Stoker-Keep-Alive"
+_KEEP_ALIVE_FIELD = _KEEP_ALIVE_HEADER.lower().encode()
 """`spaces`: a call without a stream gets white space while it waits. Its status is then always 200."""
-_WORKER_HEADER = "X-Stoker-Worker"
+_WORKER_HEADER = b"x-stoker-worker"
 """Present on the model's answers, absent on answers that the worker makes itself."""
 _RESERVED = ("/session/", "/pyworker/", "/healthz")
 """Paths that the worker serves itself."""
@@ -53,6 +59,8 @@ _STORED = tuple(
 )
 """OpenAI's APIs about objects that it stores. A model server has none, so they start no worker."""
 _SWITCHING = 101
+_WORKLOAD_FIELD = WORKLOAD_HEADER.lower().encode()
+_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _ERROR_BYTES_MAX = 64 * 1024
 
 _OTHER_METHODS = ("GET", "PUT", "PATCH", "DELETE")
@@ -69,9 +77,12 @@ _MODEL_CALL: dict[str, Any] = {
 class OpenAIApi:
     """Handles `/openai/…`. When a client disconnects, its call to the worker is cancelled."""
 
-    def __init__(self, engine: Engine, route_api: RouteApi, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, engine: Engine, route_api: RouteApi, pages: WebPages, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._engine = engine
         self._route_api = route_api
+        self._pages = pages
         self.bodies = RequestBuffer(engine.settings.limits)
         self.client = WorkerClient(tls)
         self.tunnels: set[Tunnel] = set()
@@ -95,66 +106,87 @@ class OpenAIApi:
         refuses=(404,),
         problem=openai_shapes.OpenAIProblem,
     )
-    async def preflight(self, request: web.Request) -> web.StreamResponse:
+    def preflight(self, request: Request, cycle: ResponseCycle) -> None:
         """Answer the preflight of a browser. No key is needed. Other calls with OPTIONS go to a worker."""
-        return preflight_answer(request) if is_preflight(request) else await self.call(request)
+        if is_preflight(request):
+            self._pages.answer_preflight(request, cycle)
+        else:
+            self.call(request, cycle)
 
     # -- calls
 
     @handles("POST /openai/{endpoint}/{path:.+}", body=dict[str, Any], **_MODEL_CALL)
     @handles(*(f"{method} /openai/{{endpoint}}/{{path:.+}}" for method in _OTHER_METHODS), **_MODEL_CALL)
-    async def call(self, request: web.Request) -> web.StreamResponse:
+    def call(self, request: Request, cycle: ResponseCycle) -> None:
         """Route the request, call the worker and pass its answer on. Until the first byte, a failed worker is replaced."""
-        access = await self.access_of(request)
-        path, served = _path_of(access.endpoint, request)
+        reply = ClientAnswer(cycle, self._pages.cors_fields(request))
+        reply.task = asyncio.get_running_loop().create_task(self._run(request, reply))
+
+    async def _run(self, request: Request, reply: ClientAnswer) -> None:
+        try:
+            await self._trace(request, reply)
+        except Exception as fault:  # noqa: BLE001 - every fault has a problem
+            reply.stop_signs()
+            problem = problem_of(fault, text(request.path))
+            if reply.begun:
+                reply.cycle.abort()
+            else:
+                reply.cycle.respond_problem(problem)
+
+    async def _trace(self, request: Request, reply: ClientAnswer) -> None:
+        name, _, rest = text(request.path[len(PREFIX) :]).partition("/")
+        access = await self.access_of(request, unquote(name))
+        path, served = _path_of(access.endpoint, request, "/" + rest)
         tracing = self._engine.tracing
         if tracing is None:
-            return await self._serve(request, access, path, served)
+            await self._serve(request, reply, access, path, served)
+            return
         attributes = {"stoker.endpoint": access.endpoint.name, "http.route": served.path if served else ""}
         with tracing.serving("stoker.openai", request.headers, attributes) as span:
-            response = await self._serve(request, access, path, served, span)
-            span.set_attribute("http.response.status_code", response.status)
-            return response
+            await self._serve(request, reply, access, path, served, span)
+            span.set_attribute("http.response.status_code", reply.status)
 
     async def _serve(
         self,
-        request: web.Request,
+        request: Request,
+        reply: ClientAnswer,
         access: Access,
         path: str,
         served: ServedRoute | None,
         span: "Span | None" = None,
-    ) -> web.StreamResponse:
+    ) -> None:
         endpoint = access.endpoint
         with (
-            BufferedBody(self.bodies, endpoint.memo.owner) as body,
+            BufferedBody(request) as body,
             OpenAIQueueEntry(self._engine, self._route_api, access) as entry,
         ):
             entry.span = span
-            payload = None if is_handshake(request) else await body.arrive(request)
-            dialect = dialect_of(path)
-            signs = _signs(request, path, payload, dialect)
-            reply = ClientAnswer(request, signs, lambda: entry.reason, dialect)
+            payload = None if request.websocket else body.read()
+            reply.dialect = dialect_of(path)
+            reply.signs = _signs(request, path, payload, reply.dialect)
+            reply.reason = lambda: entry.reason
             budget = self._budgets.setdefault(endpoint, RetryBudget())
             call = _OpenAICall(
                 self._engine, self.client, endpoint, entry, body, payload, request, path, served, budget
             )
             call.tunnels = self.tunnels
+            reply.start_signs()
             try:
-                return await call.serve(reply)
+                await call.serve(reply)
             except Problem as problem:
+                reply.stop_signs()
                 if not reply.begun:
                     raise
                 if self._engine.tracing is not None and span is not None:
                     self._engine.tracing.fail(span, problem.code)
-                return await reply.fail(problem)
+                reply.fail(problem)
 
-    async def access_of(self, request: web.Request) -> Access:
-        """The endpoint that a call with a key names, and the key.
+    async def access_of(self, request: web.Request | Request, name: str) -> Access:
+        """The endpoint of this name, and the key of the call.
 
         Raises:
             Problem: 401, 404 or 503.
         """
-        name = request.match_info["endpoint"]
         known = self._engine.directory.named(name)
         access = None if known is None else self._route_api.access(request, known, "")
         if access is None:
@@ -176,7 +208,7 @@ class _OpenAICall:
         entry: OpenAIQueueEntry,
         body: BufferedBody,
         payload: dict[str, Any] | None,
-        request: web.Request,
+        request: Request,
         path: str,
         served: ServedRoute | None,
         budget: RetryBudget,
@@ -190,12 +222,11 @@ class _OpenAICall:
         self._request = request
         self._path = path
         self._served = served
-        self._is_websocket = is_handshake(request)
         self.tunnels: set[Tunnel] = set()
         self._budget = budget
         self._repriced = False
 
-    async def serve(self, reply: ClientAnswer) -> web.StreamResponse:
+    async def serve(self, reply: ClientAnswer) -> None:
         """The worker's answer, passed on.
 
         Raises:
@@ -209,40 +240,43 @@ class _OpenAICall:
         self._entry.admit(cost)
         # Calls without a body are equal and harmless, so a copy of one says nothing about the others.
         fingerprint = self._body.fingerprint(self._path) if self._body.size else ""
+        given = self._request.header(AFFINITY_FIELD)
         prefix_bytes = self._endpoint.config.affinity_prefix_bytes
-        affinity = affinity_key(self._request.headers, self._payload, prefix_bytes)
-        with reply.signs_of_life() as stop_signs:
-            attempt = 0
-            while True:
-                route = await self._entry.find_worker(cost, fingerprint, affinity)
-                try:
-                    async with await self._ask(route, reply) as answered:
-                        if self._reprices(answered):
-                            continue
-                        if self._is_websocket and answered.status == _SWITCHING:
-                            return await run_tunnel(
-                                self.tunnels,
-                                self._request,
-                                answered,
-                                self._endpoint.config.silence_seconds_max,
-                            )
-                        first = await _first_bytes(answered)
-                        if not self._is_retried(answered, first, attempt):
-                            self._body.drop()
-                            stop_signs()
-                            return await reply.pass_on(answered, first)
-                except WorkerFailed as fault:
-                    self._failed(route, fault, attempt)
-                await asyncio.sleep(backoff_seconds(attempt, random.random()))
-                attempt += 1
+        affinity = affinity_key("" if given is None else text(given), self._payload, prefix_bytes)
+        attempt = 0
+        while True:
+            route = await self._entry.find_worker(cost, fingerprint, affinity)
+            try:
+                tunnel = self._tunnel(reply) if self._request.websocket else None
+                with await self._ask(route, reply, tunnel) as answered:
+                    if self._reprices(answered):
+                        continue
+                    if tunnel is not None and answered.status == _SWITCHING:
+                        reply.status = _SWITCHING
+                        await tunnel.ended
+                        return
+                    first = await _first_bytes(answered)
+                    if not self._is_retried(answered, first, attempt):
+                        self._body.drop()
+                        reply.stop_signs()
+                        await reply.pass_on(answered, first)
+                        return
+            except WorkerFailed as fault:
+                self._failed(route, fault, attempt)
+            await asyncio.sleep(backoff_seconds(attempt, random.random()))
+            attempt += 1
 
-    async def _ask(self, route: dict[str, Any], reply: ClientAnswer) -> aiohttp.ClientResponse:
+    def _tunnel(self, reply: ClientAnswer) -> Tunnel:
+        silence = self._endpoint.config.silence_seconds_max
+        return Tunnel(self.tunnels, reply.cycle, silence, reply.cors)
+
+    async def _ask(self, route: dict[str, Any], reply: ClientAnswer, tunnel: Tunnel | None) -> WorkerAnswer:
         """The head of the worker's answer.
 
         Raises:
             WorkerFailed: it has none.
         """
-        call = self._call_to(route, reply)
+        call = self._call_to(route, reply, tunnel)
         try:
             return await self._client.send(call)
         except WorkerFailed as fault:
@@ -251,46 +285,48 @@ class _OpenAICall:
         # The worker may have closed an idle connection as the request came. A ticket opens once, so a
         # request that was read nevertheless is refused and not run again.
         answered = await self._client.send(call, fresh=True)
-        if answered.status == 401 and _WORKER_HEADER not in answered.headers:
+        if answered.status == 401 and answered.header(_WORKER_HEADER) is None:
             answered.close()
             raise WorkerFailed(Failure.BROKE_OFF, "the worker had read the request")
         return answered
 
-    def _call_to(self, route: dict[str, Any], reply: ClientAnswer) -> Call:
+    def _call_to(self, route: dict[str, Any], reply: ClientAnswer, tunnel: Tunnel | None) -> Call:
         request, body = self._request, self._body
         worker = self._entry.worker
         fields = headers.to_worker(request.headers)
-        if self._is_websocket:
-            fields.extend(handshake_fields(request))
-        if reply.may_begin_early:
-            fields.popall("Accept-Encoding", None)  # the head may be sent before the coding is known
-        self._entry.add_trace(fields)
-        sent: Envelope | RawBody
+        if tunnel is not None:
+            fields += handshake_fields(request)
+        if reply.may_begin_early:  # the head may be sent before the coding is known
+            fields = [field for field in fields if field[0] != b"accept-encoding"]
+        fields = self._entry.add_trace(fields)
         data = self._renamed(worker.launch_id if worker is not None else "")
+        sent: tuple[bytes, ...]
         if worker is not None and worker.is_official:
-            if request.method != "POST" or not body.is_json or (self._served and self._served.in_job):
+            if request.method != b"POST" or not body.is_json or (self._served and self._served.in_job):
                 message = (
                     "the workers of this endpoint run the official package, which takes only POST with JSON"
                 )
                 raise Problem(415, "json_only", message)
-            sent = Envelope(route, data)
-            fields["Content-Type"] = "application/json"
+            sent = envelope(route, data)
+            fields.append((b"content-type", b"application/json"))
         else:
-            sent = RawBody(data)
-            fields["X-Stoker-Auth"] = route["ticket"]
+            sent = (data,) if data else ()
+            fields.append((b"x-stoker-auth", route["ticket"].encode()))
             if body.content_type:
-                fields["Content-Type"] = body.content_type
-        has_body = bool(len(sent)) or request.method in {"POST", "PUT", "PATCH"}
-        if has_body:
-            fields["Content-Length"] = str(len(sent))
-        query = headers.query_to_worker(request.rel_url.raw_query_string)
+                fields.append((b"content-type", body.content_type.encode("utf-8", "surrogateescape")))
+        if sent or request.method in _WITH_BODY:
+            fields.append((b"content-length", b"%d" % sum(map(len, sent))))
+        query = headers.query_to_worker(request.query)
+        path = self._path.encode("utf-8", "surrogateescape")
         return Call(
             method=request.method,
-            url=route["url"] + self._path + (f"?{query}" if query else ""),
+            origin=route["url"],
+            target=path + b"?" + query if query else path,
             headers=fields,
-            body=sent.content if has_body else None,
+            body=sent,
             silence_seconds_max=self._endpoint.config.silence_seconds_max,
             sent=self._entry.show_ticket,
+            switch=None if tunnel is None else tunnel.switch,
         )
 
     def _renamed(self, launch_id: str) -> bytes:
@@ -302,7 +338,7 @@ class _OpenAICall:
             return self._body.data
         return self._body.rename_model(alias, models[0])
 
-    def _is_retried(self, answered: aiohttp.ClientResponse, first: bytes, attempt: int) -> bool:
+    def _is_retried(self, answered: WorkerAnswer, first: bytes, attempt: int) -> bool:
         """Whether the request goes to another worker, or again with the right workload, instead of to the client.
 
         Raises:
@@ -311,7 +347,7 @@ class _OpenAICall:
         status = answered.status
         if status < 400:
             return False
-        if _WORKER_HEADER in answered.headers:
+        if answered.header(_WORKER_HEADER) is not None:
             # A 503 is a model server that does not take requests now. Every other status is the model's answer.
             return status == 503 and self._retries_elsewhere(attempt)
         problem = read_problem(status, first)
@@ -330,22 +366,27 @@ class _OpenAICall:
             return True
         if status == 401:  # of the ticket, not of the client's key
             raise Problem(502, "worker_refused", f"the worker refused its ticket: {problem.message}")
-        passed = ("Retry-After", "Allow")
-        problem.headers = {name: answered.headers[name] for name in passed if name in answered.headers}
+        passed = {name: answered.header(name.lower().encode()) for name in ("Retry-After", "Allow")}
+        problem.headers = {name: value for name, value in passed.items() if value is not None}
         raise problem
 
-    def _reprices(self, answered: aiohttp.ClientResponse) -> bool:
+    def _reprices(self, answered: WorkerAnswer) -> bool:
         """Whether the request is routed once more, with the workload that the refusal names."""
         workload = self._learn(answered)
-        if answered.status != 403 or _WORKER_HEADER in answered.headers or workload is None or self._repriced:
+        if (
+            answered.status != 403
+            or answered.header(_WORKER_HEADER) is not None
+            or workload is None
+            or self._repriced
+        ):
             return False
         self._repriced = True
         self._entry.return_ticket(cost=workload)
         return True
 
-    def _learn(self, answered: aiohttp.ClientResponse) -> float | None:
+    def _learn(self, answered: WorkerAnswer) -> float | None:
         """The workload that the worker computed, if it says so; the next request is booked by it."""
-        workload = read_number(answered.headers.get(WORKLOAD_HEADER, ""))
+        workload = read_number(answered.header(_WORKLOAD_FIELD) or "")
         if workload is None or not 0 <= workload <= COST_MAX:
             return None
         self._endpoint.served.learn(self._served, self._path, self._payload, workload)
@@ -394,6 +435,9 @@ class _OpenAICall:
                 "certificate of the engine's authority (POST /api/v0/sign_cert/), or let it speak http"
             )
             raise Problem(502, "worker_certificate", message)
+        if fault.failure == Failure.NOT_FINAL:
+            message = f"the worker's answer is none to this call: {fault}"
+            raise Problem(502, "worker_answers_nothing", message)
         if not self._may_retry(attempt):
             message = (
                 f"{attempt + 1} workers failed this request, the last one: {fault}; see the endpoint's logs"
@@ -402,24 +446,24 @@ class _OpenAICall:
         self._entry.failed_url = "" if fault.failure == Failure.MALFORMED else route["url"]
 
 
-def _path_of(endpoint: Endpoint, request: web.Request) -> tuple[str, ServedRoute | None]:
+def _path_of(endpoint: Endpoint, request: Request, path: str) -> tuple[str, ServedRoute | None]:
     """The path at the worker, and its route if workers report their routes.
 
     Raises:
         Problem: 404, no worker serves it; 405, none serves it by this method.
     """
-    path = "/" + request.rel_url.raw_path[len(PREFIX) :].partition("/")[2]
-    served, websocket = endpoint.served, is_handshake(request)
+    path = path.partition("#")[0]
+    served, websocket, method = endpoint.served, request.websocket, request.method.decode()
     # An HTTP client or a model server resolves `..`, and would reach another route than the one checked here.
     has_dots = is_ambiguous(path)
     for each in () if has_dots else (path, path.rstrip("/")):
-        route = served.find(request.method, each, websocket=websocket)
+        route = served.find(method, each, websocket=websocket)
         if route is not None and not each.startswith(_RESERVED):
             return each, route
     path = path.rstrip("/")
     unknown = has_dots or bool(served.paths) or path.startswith(_STORED)
     if (allowed := served.methods(path)) and unknown and not path.startswith(_RESERVED):
-        raise _wrong_method(path, allowed, request, websocket=websocket)
+        raise _wrong_method(path, allowed, method, websocket=websocket)
     if unknown or path.startswith(_RESERVED):
         known = ", ".join(served.paths) or "see the handlers of its workers"
         raise Problem(
@@ -428,21 +472,22 @@ def _path_of(endpoint: Endpoint, request: web.Request) -> tuple[str, ServedRoute
     return path, None
 
 
-def _wrong_method(path: str, allowed: tuple[str, ...], request: web.Request, *, websocket: bool) -> Problem:
+def _wrong_method(path: str, allowed: tuple[str, ...], method: str, *, websocket: bool) -> Problem:
     names = ", ".join(allowed)
     if websocket:
         message = f"{path[:80]} takes no WebSocket; send an HTTP request, without Upgrade"
         return Problem(400, "upgrade_unsupported", message)
-    if request.method in allowed:
+    if method in allowed:
         message = f"{path[:80]} takes a WebSocket handshake"
         return Problem(426, "websocket_expected", message, headers={"Upgrade": "websocket"})
     return Problem(405, "method_not_allowed", f"{path[:80]} takes {names}", headers={"Allow": names})
 
 
-def _signs(request: web.Request, path: str, payload: dict[str, Any] | None, dialect: Dialect) -> SignsOfLife:
+def _signs(request: Request, path: str, payload: dict[str, Any] | None, dialect: Dialect) -> SignsOfLife:
     if streams(path, payload):
         return SignsOfLife.SPACES if dialect is Dialect.OLLAMA else SignsOfLife.COMMENTS
-    asked = request.headers.get(_KEEP_ALIVE_HEADER, "")
+    field = request.header(_KEEP_ALIVE_FIELD)
+    asked = "" if field is None else text(field)
     if not asked:
         return SignsOfLife.NONE
     if asked.strip().lower() != SignsOfLife.SPACES.value:
@@ -460,7 +505,7 @@ def _check_final(status: int) -> None:
         raise Problem(502, "worker_answers_nothing", message)
 
 
-async def _first_bytes(answered: aiohttp.ClientResponse) -> bytes:
+async def _first_bytes(answered: WorkerAnswer) -> bytes:
     """The first bytes of the answer; all of it where it may be a short error.
 
     Raises:
@@ -468,25 +513,22 @@ async def _first_bytes(answered: aiohttp.ClientResponse) -> bytes:
         Problem: it is no final answer.
     """
     _check_final(answered.status)
-    length = answered.content_length
+    length = answered.length
     is_short = answered.status >= 400 and length is not None and length <= _ERROR_BYTES_MAX
-    try:
-        return await (answered.content.read() if is_short else answered.content.readany())
-    except (aiohttp.ClientError, TimeoutError) as fault:
-        raise worker_failed(fault) from None
+    return await (answered.read_all() if is_short else answered.read())
 
 
-def cost_of(request: web.Request) -> float | None:
+def cost_of(request: Request) -> float | None:
     """The load that the client names; None: it does not."""
-    given = request.headers.getall(_COST_HEADER, [])
+    given = [value for name, value in request.headers if name == _COST_FIELD]
     if not given:
         return None
-    text = ", ".join(given)
-    cost = read_number(text)
+    named = text(b", ".join(given))
+    cost = read_number(named)
     if cost is None or not 0 <= cost <= COST_MAX:
         raise Problem(
             400,
             "invalid_args",
-            f"{_COST_HEADER}: must be a number from 0 to {COST_MAX:g} (got {text[:40]!r})",
+            f"{_COST_HEADER}: must be a number from 0 to {COST_MAX:g} (got {named[:40]!r})",
         )
     return cost

@@ -8,8 +8,6 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from multidict import CIMultiDict
-
 from engine.api.parsing import FastRouteRequest
 from engine.api.route_api import Access, RouteApi
 from engine.engine import Engine
@@ -17,6 +15,7 @@ from engine.request_log import Outcome
 from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.wait_reasons import why_waiting
 from engine.routing.worker import KnownWorker
+from stoker_wire.http1.messages import Header
 from stoker_wire.problem import Problem
 from stoker_wire.tracing.start import TRACE_FIELDS
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:  # belongs to the extra `otel`
 
 WAIT_SECONDS_MAX = 600.0
 """Longest wait for a worker. These clients cannot poll, so the engine holds the call."""
+_TRACE_FIELDS = frozenset(name.lower().encode() for name in TRACE_FIELDS)
 _PAUSE_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 5
 _RETRY_AFTER_SECONDS_MAX = 60
@@ -144,13 +144,14 @@ class OpenAIQueueEntry:
         place.finished = self._shown = False
         self._engine.dispatcher.unassign(self._endpoint, place, time.time())
 
-    def add_trace(self, fields: CIMultiDict[str]) -> None:
+    def add_trace(self, fields: list[Header]) -> list[Header]:
         """The worker's span becomes a child of this call's. Without tracing, the client's own fields pass."""
         tracing = self._engine.tracing
         if tracing is not None and self.span is not None:
-            for name in TRACE_FIELDS:
-                fields.popall(name, None)
-            fields.update(tracing.fields_of(self.span))
+            kept = [field for field in fields if field[0] not in _TRACE_FIELDS]
+            own = tracing.fields_of(self.span)
+            return [*kept, *((name.lower().encode(), value.encode()) for name, value in own.items())]
+        return fields
 
     @property
     def worker(self) -> KnownWorker | None:

@@ -3,19 +3,17 @@
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-from aiohttp import web
 
-from engine.api.parsing import bounded_arrival
+from engine.api.keys import text
 from engine.settings import Limits
+from stoker_wire.http1.request import Request
 from stoker_wire.parsing.strict_json import NotJson, is_too_deep, parse_answer
 from stoker_wire.problem import Problem
 from stoker_wire.security.fingerprint import fingerprint
-from webserver.request_checks import reject_oversized_body
 
 _JSON = "application/json"
 _DEFAULT_TYPES = frozenset(
@@ -24,8 +22,6 @@ _DEFAULT_TYPES = frozenset(
 """Content types of clients that do not choose one: such a body is JSON if it looks like an object."""
 _PART_HEAD_BYTES_MAX = 1024
 _MODEL_PART = re.compile(rb'form-data; name="?model"?[;\r\n]|form-data; name="?model"?\Z')
-_SLICE_BYTES = 64 * 1024
-"""Handed to the connection at a time, so that it has no second copy of a large body to keep."""
 
 
 class RequestBuffer:
@@ -78,21 +74,46 @@ class RequestBuffer:
             del self._held_by[account]
 
 
-class BufferedBody:
-    """One call's body as bytes: parsed objects would take many times the memory."""
+class AccountBudget:
+    """The budget of one call's body (`BodyBudget`): the bytes are its account's."""
+
+    __slots__ = ("_account", "_bodies", "_taken", "bytes_max")
 
     def __init__(self, bodies: RequestBuffer, account: str) -> None:
         self._bodies = bodies
         self._account = account
-        self._data = b""
         self._taken = 0
-        self.content_type = ""
+        self.bytes_max = bodies.each_max
+
+    def take(self, size: int) -> None:
+        """Count bytes.
+
+        Raises:
+            Problem: 413; 429; 503.
+        """
+        self._bodies.take(self._account, size, self._taken)
+        self._taken += size
+
+    def give(self, size: int) -> None:
+        """Release bytes."""
+        self._bodies.give(self._account, size)
+        self._taken -= size
+
+
+class BufferedBody:
+    """One call's body as bytes: parsed objects would take many times the memory."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._data = request.body
+        kind = request.header(b"content-type")
+        self.content_type = "" if kind is None else text(kind)
         """As it goes to a worker; empty: there is no body."""
         self.is_json = False
-        self.size = 0
+        self.size = len(self._data)
 
     def __repr__(self) -> str:
-        return f"<BufferedBody {self._taken} bytes>"
+        return f"<BufferedBody {self.size} bytes>"
 
     def __enter__(self) -> Self:
         return self
@@ -102,47 +123,29 @@ class BufferedBody:
     ) -> None:
         self.drop()
 
-    async def arrive(self, request: web.Request) -> dict[str, Any] | None:
-        """Read it. Returns the object if the body is a JSON object.
+    def read(self) -> dict[str, Any] | None:
+        """The object, if the body is a JSON object.
 
         Raises:
-            Problem: 400, malformed JSON; 408; 413; 429; 503.
+            Problem: 400, malformed JSON.
         """
-        await self.read(request)
-        payload = self._read_json(request)
+        payload = self._read_json()
         self.size = len(self._data)
         return payload if isinstance(payload, dict) else None
 
-    async def read(self, request: web.Request) -> None:
-        """Read it as bytes, up to limits of its own: prompts with images are larger than control calls.
-
-        Raises:
-            Problem: 408; 413; 429; 503.
-        """
-        reject_oversized_body(request, self._bodies.each_max)
-        chunks = []
-        async with bounded_arrival(request):
-            async for chunk in request.content.iter_any():
-                self._bodies.take(self._account, len(chunk), self._taken)
-                self._taken += len(chunk)
-                chunks.append(chunk)
-        self._data = b"".join(chunks)
-        self.size = len(self._data)
-        self.content_type = request.headers.get("Content-Type", "")
-
-    def _read_json(self, request: web.Request) -> Any:
+    def _read_json(self) -> Any:
         """The value of a JSON body; None for other bodies, and for none at all."""
-        kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        text = self._data.lstrip()
-        if not text and (request.method != "POST" or kind not in _DEFAULT_TYPES | {_JSON}):
+        kind = self.content_type.partition(";")[0].strip().lower()
+        stripped = self._data.lstrip()
+        if not stripped and (self._request.method != b"POST" or kind not in _DEFAULT_TYPES | {_JSON}):
             self.content_type = self.content_type if self._data else ""
             return None
         self.is_json = (
-            kind == _JSON or kind.endswith("+json") or (kind in _DEFAULT_TYPES and text[:1] in b"{")
+            kind == _JSON or kind.endswith("+json") or (kind in _DEFAULT_TYPES and stripped[:1] in b"{")
         )
         if not self.is_json:
             return None
-        self._data = self._data if text else b"{}"
+        self._data = self._data if stripped else b"{}"
         self.content_type = self.content_type if kind not in _DEFAULT_TYPES else _JSON
         return _value(self._data)
 
@@ -159,8 +162,8 @@ class BufferedBody:
 
     def drop(self) -> None:
         """Release the bytes."""
-        self._bodies.give(self._account, self._taken)
-        self._data, self._taken = b"", 0
+        self._request.release_body()
+        self._data = self._request.body = b""
 
     def fingerprint(self, path: str) -> str:
         """Equal for all copies of this call (`stoker_wire.security.fingerprint`)."""
@@ -178,53 +181,13 @@ class BufferedBody:
         return self._data
 
 
-class RawBody:
-    """A body as the client sent it."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def __repr__(self) -> str:
-        return f"<RawBody {len(self)} bytes>"
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def content(self) -> bytes | AsyncIterator[bytes | memoryview]:
-        """All of it if it is small, else parts: an iterator costs the HTTP client a task of its own."""
-        return self._data if len(self._data) <= _SLICE_BYTES else _slices(self._data)
-
-
-class Envelope:
+def envelope(route: dict[str, Any], payload: bytes) -> tuple[bytes, ...]:
     """The payload with its ticket, as JSON: what workers of the official package read."""
-
-    def __init__(self, route: dict[str, Any], payload: bytes) -> None:
-        self._head = b'{"auth_data":' + msgspec.json.encode(route) + b',"session_id":null,"payload":'
-        self._payload = payload
-
-    def __repr__(self) -> str:
-        return f"<Envelope {len(self)} bytes>"
-
-    def __len__(self) -> int:
-        return len(self._head) + len(self._payload) + 1
-
-    def content(self) -> bytes | AsyncIterator[bytes | memoryview]:
-        """All of it if it is small, else parts."""
-        if len(self) <= _SLICE_BYTES:
-            return self._head + self._payload + b"}"
-        return self._parts()
-
-    async def _parts(self) -> AsyncIterator[bytes | memoryview]:
-        yield self._head
-        async for part in _slices(self._payload):
-            yield part
-        yield b"}"
-
-
-async def _slices(data: bytes) -> AsyncIterator[bytes | memoryview]:
-    view = memoryview(data)
-    for at in range(0, len(view), _SLICE_BYTES):
-        yield view[at : at + _SLICE_BYTES]
+    return (
+        b'{"auth_data":' + msgspec.json.encode(route) + b',"session_id":null,"payload":',
+        payload,
+        b"}",
+    )
 
 
 def _model_field(data: bytes, value: bytes) -> int:

@@ -1,15 +1,20 @@
 """Takes every request of the engine's port: checks its head, then answers it or hands it to aiohttp's handlers."""
 
 from collections.abc import Callable, Collection
+from urllib.parse import unquote
 
 import msgspec
 
 from engine.api.job_api import JobApi
 from engine.api.keys import text, unauthorised
+from engine.api.models_api import ModelsApi
+from engine.api.openai_api import OpenAIApi
 from engine.api.problems import problem_of
+from engine.api.request_buffer import AccountBudget
 from engine.api.route_api import RouteApi
 from engine.api.web_pages import WebPages
 from engine.engine import Engine
+from engine.http.head_checks import HeadChecks
 from engine.proxy.errors import JOBS, PREFIX, PREFIXES, dialect_of_door, error_body
 from engine.settings import Limits
 from stoker_wire.http1.limits import Limits as HttpLimits
@@ -18,14 +23,17 @@ from stoker_wire.http1.request import BodyBudget, Request
 from stoker_wire.http1.request_reader import RequestMemory
 from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.problem import Problem
-from stoker_wire.security.cross_origin import cross_origin_problem
 from webserver.aiohttp_bridge import AiohttpBridge
 
 Call = Callable[[Request, ResponseCycle], None]
 
+_CHECKED = frozenset(
+    {b"host", b"authorization", b"origin", b"sec-fetch-site", b"content-encoding", b"upgrade"}
+)
+_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+
 _MODEL_CALLS = PREFIX.encode()
 _JOB_CALLS = JOBS.encode()
-_CLOSE = {"Connection": "close"}
 _HELD_BYTES_MAX = 256 * 1024 * 1024
 """Heads of all requests together; and bodies of control calls."""
 
@@ -52,6 +60,8 @@ class Front:
         engine: Engine,
         *,
         route_api: RouteApi,
+        models_api: ModelsApi,
+        openai_api: OpenAIApi,
         job_api: JobApi,
         pages: WebPages,
         names: Collection[str],
@@ -62,31 +72,53 @@ class Front:
             names: the host names under which clients reach this engine, in lower case.
             others: serves what has no call here.
         """
-        limits = engine.settings.limits
         self._engine = engine
         self._route_api = route_api
+        self._models_api = models_api
+        self._openai_api = openai_api
         self._job_api = job_api
         self._pages = pages
-        self._names = names
+        self._checks = HeadChecks(names, pages, (_MODEL_CALLS, _JOB_CALLS))
         self._others = others
-        self._calls: dict[tuple[bytes, bytes], Call] = {(b"POST", b"/route/"): route_api.handle}
-        self._control_bodies = RequestMemory(limits.body_bytes_max, _HELD_BYTES_MAX)
-        most = min(limits.openai_body_bytes_max, limits.openai_held_bytes_max)
-        self._model_bodies = RequestMemory(most, 4 * _HELD_BYTES_MAX)
+        self._calls: dict[tuple[bytes, bytes], Call] = {
+            (b"POST", b"/route/"): route_api.handle,
+            (b"GET", b"/v1/models"): models_api.all_models,
+        }
+        self._control_bodies = RequestMemory(engine.settings.limits.body_bytes_max, _HELD_BYTES_MAX)
 
     def __call__(self, request: Request, cycle: ResponseCycle) -> None:
         """Answer the request, at once or later."""
-        call = self._calls.get((request.method, request.path))
-        if call is None:
-            self._others(request, cycle)
-            return
-        self._check_head(request)
+        self._checks.check(request)
+        call = self._calls.get((request.method, request.path)) or self._call_below(request) or self._others
         try:
             call(request, cycle)
         except Problem:
             raise
         except Exception as fault:  # noqa: BLE001 - every fault has a problem
-            raise problem_of(fault, request.path.decode("latin-1")) from None
+            raise problem_of(fault, text(request.path)) from None
+
+    def _call_below(self, request: Request) -> Call | None:
+        """The call of a path with parts; None: aiohttp's handlers serve it, or refuse it."""
+        path, method = request.path, request.method
+        if path.startswith(_MODEL_CALLS):
+            name, _, rest = path[len(_MODEL_CALLS) :].partition(b"/")
+            if not name or not rest or method not in _METHODS:
+                return None
+            if method == b"GET" and rest == b"v1/models":
+                return self._models_api.models
+            if method == b"GET" and rest.startswith(b"v1/models/") and rest != b"v1/models/":
+                return self._models_api.model
+            return self._openai_api.preflight if method == b"OPTIONS" else self._openai_api.call
+        if path.startswith(_JOB_CALLS) and method in _METHODS:
+            parts = path[len(_JOB_CALLS) :].split(b"/", 2)
+            if not all(parts[:2]):
+                return None
+            if len(parts) == 3 or (len(parts) == 2 and method in (b"GET", b"DELETE")):
+                return self._job_api.call
+            if method == b"OPTIONS":
+                return self._job_api.preflight
+            return self._job_api.open if len(parts) == 1 and method == b"POST" else None
+        return None
 
     def budget_of(self, request: Request) -> BodyBudget:
         """The budget of a body. Bodies of model calls may be large, so they need a key or a ticket first.
@@ -97,11 +129,13 @@ class Front:
         for prefix in (_MODEL_CALLS, _JOB_CALLS):
             if request.path.startswith(prefix) and request.method != b"OPTIONS":
                 name, _, rest = text(request.path[len(prefix) :]).partition("/")
-                if prefix is _JOB_CALLS and rest:
-                    self._job_api.find(name, rest.partition("/")[0])
+                name, ticket = unquote(name), unquote(rest.partition("/")[0])
+                if prefix is _JOB_CALLS and ticket:
+                    self._job_api.find(name, ticket)
                 elif not self._route_api.may_have_access(request, name):
                     raise unauthorised()
-                return self._model_bodies
+                endpoint = self._engine.directory.named(name)
+                return AccountBudget(self._openai_api.bodies, endpoint.memo.owner if endpoint else "")
         return self._control_bodies
 
     def describe(self, problem: Problem, request: Request) -> tuple[bytes, tuple[Header, ...]]:
@@ -109,30 +143,3 @@ class Front:
         path = request.path.decode("utf-8", "replace")
         body = error_body(problem, dialect_of_door(path)) if path.startswith(PREFIXES) else problem.body()
         return msgspec.json.encode(body), problem_fields(problem) + self._pages.cors_fields(request)
-
-    def _check_head(self, request: Request) -> None:
-        """Refuse what readers of HTTP interpret differently, and requests of web pages.
-
-        Raises:
-            Problem: the refusal.
-        """
-        host, origin, site = "", None, None
-        authorized = False
-        for name, value in request.headers:
-            if name == b"host":
-                host = text(value)
-            elif name == b"authorization":
-                if authorized:
-                    reason = "a request has one Authorization header, this one has several"
-                    raise Problem(400, "header_repeated", reason, headers=_CLOSE)
-                authorized = True
-            elif name == b"origin":
-                origin = text(value)
-            elif name == b"sec-fetch-site":
-                site = text(value)
-            elif name == b"content-encoding" and value.strip().lower() != b"identity":
-                reason = "compressed bodies are not accepted: send the body without Content-Encoding"
-                raise Problem(415, "content_encoding_unsupported", reason, headers=_CLOSE)
-        refused = cross_origin_problem(request.method.decode(), host, origin, site, names=self._names)
-        if refused is not None:
-            raise refused

@@ -8,19 +8,19 @@ from stoker_wire.problem import Problem
 from stoker_wire.route import AFFINITY_CHARS_MAX
 
 AFFINITY_HEADER = "X-Stoker-Affinity"
+AFFINITY_FIELD = AFFINITY_HEADER.lower().encode()
 _CACHE_KEY = "prompt_cache_key"
 """OpenAI's parameter with the same meaning."""
 _PROMPT_FIELDS = ("tools", "system", "instructions", "prompt", "input", "messages")
 """In the order in which model servers render them into the prompt."""
 
 
-def affinity_key(headers: Mapping[str, str], payload: Mapping[str, Any] | None, prefix_bytes: int) -> str:
-    """The header, `prompt_cache_key`, or a hash of the prompt's first `prefix_bytes` bytes; empty: none of them.
+def affinity_key(given: str, payload: Mapping[str, Any] | None, prefix_bytes: int) -> str:
+    """The header's value, `prompt_cache_key`, or a hash of the prompt's first `prefix_bytes` bytes; empty: none of them.
 
     Raises:
         Problem: 400, the header is too long.
     """
-    given = headers.get(AFFINITY_HEADER, "")
     if len(given) > AFFINITY_CHARS_MAX:
         message = f"{AFFINITY_HEADER}: at most {AFFINITY_CHARS_MAX} characters are accepted, got {len(given)}"
         raise Problem(400, "invalid_args", message)

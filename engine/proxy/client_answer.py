@@ -1,18 +1,19 @@
-"""The answer to a client of the OpenAI API: passed on from a worker, with signs of life while the request waits."""
+"""The answer to a client of a model API: passed on from a worker, with signs of life while the request waits."""
 
 import asyncio
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum
 
-import aiohttp
 import structlog
-from aiohttp import web
 
+from engine.api.keys import text
 from engine.proxy.dialects import Dialect
 from engine.proxy.errors import error_body, logged_path
 from engine.proxy.headers import to_client
+from engine.proxy.worker_client import WorkerAnswer, WorkerFailed
+from stoker_wire.http1.messages import BODILESS, Header
+from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.problem import Problem
 
 log = structlog.get_logger("engine.proxy.client_answer")
@@ -21,8 +22,7 @@ FIRST_SIGN_SECONDS = 2.0
 """An answer that begins sooner keeps its own status and header fields."""
 SIGN_SECONDS = 5.0
 """Proxies give up after 30 to 60 s without a byte."""
-_EVENT_STREAM = "text/event-stream"
-_NO_CONTENT = 204
+_EVENT_STREAM = b"text/event-stream"
 _SPACE = b" "
 
 
@@ -37,135 +37,149 @@ class SignsOfLife(Enum):
 
 
 class ClientAnswer:
-    """One answer. Its head goes out with the worker's head, or with the first sign of life."""
+    """One answer (`ResponseListener`). Its head goes out with the worker's head, or with the first sign of life."""
 
-    def __init__(
-        self,
-        request: web.Request,
-        signs: SignsOfLife,
-        reason: Callable[[], str],
-        dialect: Dialect = Dialect.OPENAI,
-    ) -> None:
-        self._request = request
-        self._signs = signs
-        self._reason = reason
-        self._dialect = dialect
-        self._response: web.StreamResponse | None = None
+    def __init__(self, cycle: ResponseCycle, cors: tuple[Header, ...]) -> None:
+        """`cors` lets a web page read the answer."""
+        self.cycle = cycle
+        self.cors = cors
+        self.signs = SignsOfLife.NONE
+        self.reason: Callable[[], str] = str
+        """Why the request waits."""
+        self.dialect = Dialect.OPENAI
+        self.status = 0
+        """0: no head has been sent."""
+        self.task: asyncio.Task[None] | None = None
+        """Cancelled when the client disconnects."""
+        self._answered: WorkerAnswer | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        cycle.listener = self
 
     def __repr__(self) -> str:
-        return f"<ClientAnswer {self._signs.value}, {'begun' if self.begun else 'not begun'}>"
+        return f"<ClientAnswer {self.signs.value}, {'begun' if self.begun else 'not begun'}>"
 
     @property
     def begun(self) -> bool:
         """Whether status and header fields are sent."""
-        return self._response is not None
+        return self.status > 0
 
     @property
     def may_begin_early(self) -> bool:
         """Whether its head may go out before the worker's head is known."""
-        return self._signs is not SignsOfLife.NONE
+        return self.signs is not SignsOfLife.NONE
 
-    @contextlib.contextmanager
-    def signs_of_life(self) -> Iterator[Callable[[], None]]:
-        """Send signs of life until the function that this yields is called, or the context ends."""
-        if not self.may_begin_early:
-            yield lambda: None
-            return
-        task = asyncio.get_running_loop().create_task(self._send_signs(), name="signs of life")
-        try:
-            yield lambda: None if task.done() else _cancel(task)
-        finally:
-            task.cancel()
+    # --- the client
 
-    async def _send_signs(self) -> None:
-        await asyncio.sleep(FIRST_SIGN_SECONDS)
-        # A client that is gone cancels the handler, and with it this task.
-        with contextlib.suppress(ConnectionError, RuntimeError):
-            while True:
-                response = self._response or await self._begin()
-                sign = f": waiting: {self._reason()}\n\n".encode()
-                await response.write(sign if self._signs is SignsOfLife.COMMENTS else _SPACE)
-                await asyncio.sleep(SIGN_SECONDS)
+    def client_disconnected(self) -> None:
+        """Cancel the call."""
+        self.stop_signs()
+        if self.task is not None:
+            self.task.cancel()
 
-    async def _begin(self) -> web.StreamResponse:
-        json_kind = "application/x-ndjson" if self._dialect is Dialect.OLLAMA else "application/json"
-        kind = _EVENT_STREAM if self._signs is SignsOfLife.COMMENTS else json_kind
-        headers = {"Content-Type": kind, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        response = self._response = web.StreamResponse(headers=headers)
-        await response.prepare(self._request)
-        return response
+    def pause_writing(self) -> None:
+        """The client is slower than the worker."""
+        if self._answered is not None and self._answered.connection is not None:
+            self._answered.connection.pause()
 
-    async def pass_on(self, reply: aiohttp.ClientResponse, first: bytes) -> web.StreamResponse:
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        if self._answered is not None and self._answered.connection is not None:
+            self._answered.connection.resume()
+
+    # --- signs of life
+
+    def start_signs(self) -> None:
+        """Send signs of life until `stop_signs`."""
+        if self.may_begin_early:
+            self._timer = asyncio.get_running_loop().call_later(FIRST_SIGN_SECONDS, self._send_sign)
+
+    def stop_signs(self) -> None:
+        """Send no more signs of life."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _send_sign(self) -> None:
+        if not self.begun:
+            self._begin()
+        sign = f": waiting: {self.reason()}\n\n".encode()
+        self.cycle.write_piece(sign if self.signs is SignsOfLife.COMMENTS else _SPACE)
+        self._timer = asyncio.get_running_loop().call_later(SIGN_SECONDS, self._send_sign)
+
+    def _begin(self) -> None:
+        json_kind = b"application/x-ndjson" if self.dialect is Dialect.OLLAMA else b"application/json"
+        kind = _EVENT_STREAM if self.signs is SignsOfLife.COMMENTS else json_kind
+        self.status = 200
+        fields = (
+            (b"content-type", kind),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+            *self.cors,
+        )
+        self.cycle.start(self.status, fields)
+
+    # --- the answer
+
+    async def pass_on(self, answered: WorkerAnswer, first: bytes) -> None:
         """Pass the worker's answer on. If the client's connection breaks, no worker is marked as failed."""
-        response = self._response
-        if response is None:
-            headers = to_client(reply.headers)
-            if first and len(first) == reply.content_length:  # aiohttp sends head and body in one piece
-                whole = self._response = web.Response(status=reply.status, headers=headers, body=first)
-                await whole.prepare(self._request)
-                await whole.write_eof()
-                return whole
-            response = self._response = web.StreamResponse(status=reply.status, headers=headers)
-            if reply.content_length is not None and reply.status != _NO_CONTENT:
-                response.content_length = reply.content_length
-            await response.prepare(self._request)
-        elif self._signs is SignsOfLife.COMMENTS and not _is_event_stream(reply):
-            return await self._as_event(reply, first)
-        chunk = first
-        while chunk:
-            await response.write(chunk)
-            try:
-                chunk = await reply.content.readany()
-            except (aiohttp.ClientError, TimeoutError):
-                return self._cut(response)
-        await response.write_eof()
-        return response
+        cycle = self.cycle
+        if self.begun and self.signs is SignsOfLife.COMMENTS and not _is_event_stream(answered):
+            await self._as_event(answered, first)
+            return
+        if not self.begun:
+            self.status = answered.status
+            fields = [*to_client(answered.headers), *self.cors]
+            if answered.ended and not answered.has_more and cycle.request.method != b"HEAD":
+                cycle.respond(answered.status, first, content_type=None, headers=fields)
+                return
+            length = None if answered.status in BODILESS else answered.length
+            cycle.start(answered.status, fields, length=length)
+        cycle.write_piece(first)
+        self._answered = answered
+        try:
+            await answered.pass_to(cycle.write_piece)
+        except WorkerFailed:
+            self._cut()
+        else:
+            cycle.finish()
 
-    async def fail(self, problem: Problem) -> web.StreamResponse:
+    def fail(self, problem: Problem) -> None:
         """The error, in an answer that has begun."""
-        return await self._end_with(json.dumps(error_body(problem, self._dialect)).encode(), is_error=True)
+        self._end_with(json.dumps(error_body(problem, self.dialect)).encode(), is_error=True)
 
-    async def _as_event(self, reply: aiohttp.ClientResponse, first: bytes) -> web.StreamResponse:
+    async def _as_event(self, answered: WorkerAnswer, first: bytes) -> None:
         """A complete answer, usually an error, as an event of the stream that has begun."""
         try:
-            body = first + await reply.content.read()
-        except (aiohttp.ClientError, TimeoutError):
-            assert self._response is not None
-            return self._cut(self._response)
+            body = first + await answered.read_all()
+        except WorkerFailed:
+            self._cut()
+            return
         try:
             value = json.loads(body)
         except (ValueError, RecursionError):
             value = None
-        if reply.status >= 400 and not (isinstance(value, dict) and value.get("error")):
+        if answered.status >= 400 and not (isinstance(value, dict) and value.get("error")):
             said = body[:500].decode("utf-8", "replace").strip()
-            return await self.fail(
-                Problem(reply.status, "model_error", said or f"the model answered {reply.status}")
-            )
+            message = said or f"the model answered {answered.status}"
+            self.fail(Problem(answered.status, "model_error", message))
+            return
         said_json = json.dumps(value).encode() if value is not None else b""
-        return await self._end_with(said_json, is_error=reply.status >= 400)
+        self._end_with(said_json, is_error=answered.status >= 400)
 
-    async def _end_with(self, body: bytes, *, is_error: bool) -> web.StreamResponse:
-        response = self._response
-        assert response is not None, "only an answer that has begun ends so"
+    def _end_with(self, body: bytes, *, is_error: bool) -> None:
         if body:
             # Anthropic's clients know an error by the name of its event.
-            name = b"event: error\n" if is_error and self._dialect is Dialect.ANTHROPIC else b""
+            name = b"event: error\n" if is_error and self.dialect is Dialect.ANTHROPIC else b""
             event = name + b"data: " + body + b"\n\n"
-            await response.write(event if self._signs is SignsOfLife.COMMENTS else body)
-        await response.write_eof()
-        return response
+            self.cycle.write_piece(event if self.signs is SignsOfLife.COMMENTS else body)
+        self.cycle.finish()
 
-    def _cut(self, response: web.StreamResponse) -> web.StreamResponse:
+    def _cut(self) -> None:
         """The answer has begun, so it cannot become an error any more. A broken connection tells the client."""
-        log.warning("openai_worker_broke_off", path=logged_path(self._request.path))
-        if self._request.transport is not None:
-            self._request.transport.abort()
-        return response
+        log.warning("openai_worker_broke_off", path=logged_path(text(self.cycle.request.path)))
+        self.cycle.abort()
 
 
-def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-
-
-def _is_event_stream(reply: aiohttp.ClientResponse) -> bool:
-    return reply.status < 400 and reply.content_type == _EVENT_STREAM
+def _is_event_stream(answered: WorkerAnswer) -> bool:
+    kind = answered.header(b"content-type") or ""
+    return answered.status < 400 and kind.partition(";")[0].strip().lower() == _EVENT_STREAM.decode()

@@ -1,74 +1,52 @@
 """Which header fields and which part of a query string go from a client to a worker, and back."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from multidict import CIMultiDict
+from stoker_wire.http1.messages import HOP_BY_HOP, Header, named_by_connection
 
-_HOP_BY_HOP = frozenset(
-    {
-        "connection",
-        "http2-settings",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""About one connection, not about the message (RFC 9110 §7.6.1)."""
-_CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key", "cookie", "cookie2"})
+_CREDENTIALS = frozenset({b"authorization", b"api-key", b"x-api-key", b"cookie", b"cookie2"})
 """The key opens the endpoint. A worker is a machine of third parties, so it must not see the key."""
-_OF_BROWSERS = ("access-control-", "sec-")
-_NOT_FOR_WORKERS = _HOP_BY_HOP | _CREDENTIALS | {"content-length", "content-type", "expect", "host", "origin"}
-_NOT_FOR_CLIENTS = _HOP_BY_HOP | {
-    "alt-svc",
-    "clear-site-data",
-    "content-length",
-    "public-key-pins",
-    "set-cookie",
-    "set-cookie2",
-    "strict-transport-security",
-    "x-stoker-workload",
+_NOT_FOR_WORKERS = (
+    HOP_BY_HOP
+    | _CREDENTIALS
+    | {b"content-length", b"content-type", b"expect", b"host", b"http2-settings", b"origin"}
+)
+_NOT_FOR_CLIENTS = HOP_BY_HOP | {
+    b"alt-svc",
+    b"clear-site-data",
+    b"content-length",
+    b"http2-settings",
+    b"public-key-pins",
+    b"set-cookie",
+    b"set-cookie2",
+    b"strict-transport-security",
+    b"x-stoker-workload",
 }
 """Besides hop-by-hop fields, whatever changes how a browser treats the engine's own address."""
-_KEY_PARAMETER = "api_key"
-_OWN = "x-stoker-"
+_OF_BROWSERS = (b"access-control-", b"sec-")
+_NEVER_TO_WORKERS = (*_OF_BROWSERS, b"x-stoker-")
+_PLAIN = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
+_KEY_PARAMETER = b"api_key"
 
 
-def to_worker(headers: Mapping[str, str]) -> "CIMultiDict[str]":
+def to_worker(headers: Iterable[Header]) -> list[Header]:
     """The client's header fields for the worker. The caller adds body and ticket."""
-    named = _named_by_connection(headers)
-    return CIMultiDict(
-        (name, value)
-        for name, value in headers.items()
-        if not _is_dropped(name.lower(), _NOT_FOR_WORKERS, named) and not name.lower().startswith(_OWN)
-    )
+    return _kept(headers, _NOT_FOR_WORKERS, _NEVER_TO_WORKERS)
 
 
-def to_client(headers: Mapping[str, str]) -> "CIMultiDict[str]":
+def to_client(headers: Iterable[Header]) -> list[Header]:
     """The worker's header fields for the client."""
-    named = _named_by_connection(headers)
-    return CIMultiDict(
-        (name, value)
-        for name, value in headers.items()
-        if not _is_dropped(name.lower(), _NOT_FOR_CLIENTS, named)
-    )
+    return _kept(headers, _NOT_FOR_CLIENTS, _OF_BROWSERS)
 
 
-def query_to_worker(query: str) -> str:
+def query_to_worker(query: bytes) -> bytes:
     """The query string without the client's key."""
     if _KEY_PARAMETER not in query:
         return query
-    return "&".join(part for part in query.split("&") if part.partition("=")[0] != _KEY_PARAMETER)
+    return b"&".join(part for part in query.split(b"&") if part.partition(b"=")[0] != _KEY_PARAMETER)
 
 
-def _is_dropped(name: str, dropped: frozenset[str], named: Iterable[str]) -> bool:
-    return name in dropped or name in named or name.startswith(_OF_BROWSERS)
-
-
-def _named_by_connection(headers: Mapping[str, str]) -> frozenset[str]:
-    value = headers.get("Connection", "")
-    return frozenset(part.strip().lower() for part in value.split(",")) if value else frozenset()
+def _kept(headers: Iterable[Header], dropped: frozenset[bytes], prefixes: tuple[bytes, ...]) -> list[Header]:
+    if any(name == b"connection" and value not in _PLAIN for name, value in headers):
+        dropped = dropped | named_by_connection(headers)
+    return [field for field in headers if field[0] not in dropped and not field[0].startswith(prefixes)]

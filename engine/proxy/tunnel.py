@@ -1,13 +1,9 @@
 """A WebSocket between a client and a worker: after the handshake, bytes pass unchanged in both directions."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
 
-import aiohttp
-from aiohttp import web
-from multidict import CIMultiDict
-
+from engine.api.keys import text
 from stoker_wire.http.websocket import (
     FAILED,
     GOING_AWAY,
@@ -18,247 +14,200 @@ from stoker_wire.http.websocket import (
     close_frame,
     split_protocols,
 )
+from stoker_wire.http1.messages import Header, status_line
+from stoker_wire.http1.request import Request
+from stoker_wire.http1.response_cycle import ResponseCycle
+from stoker_wire.http1.upstream_connection import ResponseHead, UpstreamConnection
 
 _FINISH_SECONDS = 10.0
 """For one side to end after the other has sent its last byte."""
-_SWITCHING = 101
-_PASSED = (
-    "Sec-WebSocket-Key",
-    "Sec-WebSocket-Version",
-    "Sec-WebSocket-Extensions",
-    "Sec-WebSocket-Protocol",
-    "Sec-WebSocket-Accept",
-)
-_PROTOCOLS = "Sec-WebSocket-Protocol"
+_PROTOCOLS = b"sec-websocket-protocol"
+_ASKED = (b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions")
+_ANSWERED = (b"sec-websocket-accept", b"sec-websocket-extensions", _PROTOCOLS, b"x-stoker-worker")
+_UPGRADE: tuple[Header, ...] = ((b"connection", b"Upgrade"), (b"upgrade", b"websocket"))
 
 
-def is_handshake(request: web.BaseRequest) -> bool:
-    """Whether the request offers a WebSocket. aiohttp then reads no further request from the connection."""
-    return "websocket" in request.headers.get("Upgrade", "").lower()
-
-
-def is_sound_handshake(request: web.BaseRequest) -> bool:
-    """Whether every reader takes the request for the same handshake."""
-    fields = request.headers
-    return (
-        request.method == "GET"
-        and request.version == aiohttp.HttpVersion11
-        and [value.strip().lower() for value in fields.getall("Upgrade", ())] == ["websocket"]
-        and "upgrade" in fields.get("Connection", "").lower()
-        and len(fields.getall("Sec-WebSocket-Key", ())) == 1
-        and "Content-Length" not in fields
-        and "Transfer-Encoding" not in fields
-    )
-
-
-async def close_after_handshake(request: web.Request, response: web.StreamResponse) -> None:
-    """Close the connection of a refused handshake; for `Application.on_response_prepare`."""
-    if is_handshake(request):
-        response.force_close()
-        if response.status != _SWITCHING:
-            response.headers["Connection"] = "close"
-
-
-def handshake_fields(request: web.BaseRequest) -> "CIMultiDict[str]":
+def handshake_fields(request: Request) -> list[Header]:
     """The header fields of the handshake for the worker. A key among the subprotocols stays here."""
-    fields = CIMultiDict({"Connection": "Upgrade", "Upgrade": "websocket"})
-    for name in _PASSED:
-        if name == _PROTOCOLS:
-            kept, _ = split_protocols(request.headers.getall(name, ()), *KEY_PROTOCOLS)
-            if kept:
-                fields[name] = ", ".join(kept)
-        elif name in request.headers:
-            fields[name] = request.headers[name]
+    fields = [*_UPGRADE, *((name, value) for name, value in request.headers if name in _ASKED)]
+    kept, _ = _protocols(request)
+    if kept:
+        fields.append((_PROTOCOLS, ", ".join(kept).encode("utf-8", "surrogateescape")))
     return fields
 
 
-class _Upgradable(Protocol):
-    """aiohttp's connection, on both of its sides."""
-
-    def set_parser(self, parser: Any, *more: Any) -> None:
-        """Give what follows the handshake to `parser`."""
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Release the connection."""
-
-
-class _Early:
-    """Takes what has come after the handshake until now."""
-
-    def __init__(self) -> None:
-        self.data = b""
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self.data += data
-        return False, b""
-
-    def feed_eof(self) -> None:
-        pass
-
-
-class _Side(asyncio.Protocol):
-    """One of the two connections. It replaces aiohttp's protocol on the transport, and reports the end to it."""
-
-    def __init__(self, tunnel: "Tunnel", before: _Upgradable, transport: asyncio.Transport) -> None:
-        self._tunnel = tunnel
-        self._before = before
-        self.transport = transport
-        self.frames = FrameTracker()
-        """Of what this side has sent."""
-        self.peer = self
-        self.finished = False
-        """It sends no more."""
-        self.lost = False
-
-    def take_over(self, *more: Any) -> bytes:
-        """Replace aiohttp's protocol. Returns what had come already."""
-        early = _Early()
-        self._before.set_parser(early, *more)
-        self.transport.set_protocol(self)
-        return early.data
-
-    def data_received(self, data: bytes) -> None:
-        self._tunnel.active = True
-        self.frames.feed(data)
-        if not self.peer.lost:
-            self.peer.transport.write(data)
-
-    def pause_writing(self) -> None:
-        if not self.peer.lost:
-            self.peer.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        if not self.peer.lost:
-            self.peer.transport.resume_reading()
-
-    def eof_received(self) -> bool:
-        self.finished = True
-        peer = self.peer
-        if peer.finished or peer.lost or peer.transport.is_closing() or not peer.transport.can_write_eof():
-            return False
-        peer.transport.write_eof()
-        self._tunnel.finish_soon()
-        return self.transport.can_write_eof()  # TLS has no half-closed connections
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        self._tunnel.side_lost(self)
-        self._before.connection_lost(exc)
-
-    def tell(self, code: int, reason: str, *, masked: bool) -> None:
-        """Send a close frame to this side, unless a frame would be cut or the peer has sent its last."""
-        peer = self.peer
-        if not self.lost and not peer.finished and peer.frames.between_frames and not peer.frames.closed:
-            self.transport.write(close_frame(code, reason, masked=masked))
+def _protocols(request: Request) -> tuple[list[str], str]:
+    offered = [text(value) for name, value in request.headers if name == _PROTOCOLS]
+    kept, key = split_protocols(offered, *KEY_PROTOCOLS)
+    return list(kept), key
 
 
 class Tunnel:
-    """Runs one WebSocket until a side ends, both are silent for too long, or the engine stops."""
+    """Runs one WebSocket until a side ends, both are silent for too long, or the engine stops.
 
-    def __init__(self, silence_seconds_max: float) -> None:
+    It listens to the client (`TunnelListener`, `ResponseListener`); `_WorkerSide` listens to the worker.
+    """
+
+    def __init__(
+        self,
+        open_ones: "set[Tunnel]",
+        cycle: ResponseCycle,
+        silence_seconds_max: float,
+        cors: tuple[Header, ...],
+    ) -> None:
+        """`open_ones` holds it while it is open."""
+        self._open_ones = open_ones
+        self._cycle = cycle
         self._silence_seconds_max = silence_seconds_max
-        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._cors = cors
+        self._from_client = FrameTracker()
+        self._from_worker = FrameTracker()
+        self._client_finished = False
+        self._worker: UpstreamConnection | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._client: _Side | None = None
-        self._worker: _Side | None = None
-        self.active = False
+        self._active = False
         """Bytes have come since the last check."""
+        self._over = False
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
-        return f"<Tunnel {'ended' if self._ended.done() else 'open'}>"
+        return f"<Tunnel {'ended' if self._over else 'open'}>"
 
-    async def run(self, request: web.Request, answered: aiohttp.ClientResponse) -> web.StreamResponse:
-        """Pass the worker's 101 on, then bytes in both directions until the end."""
-        response = web.StreamResponse(status=_SWITCHING, headers=_answer_fields(request, answered.headers))
-        response.force_close()
-        await response.prepare(request)
-        transport, upstream = request.transport, answered.connection
-        if transport is None or upstream is None or upstream.transport is None or upstream.protocol is None:
-            raise ConnectionError("a side has closed the connection")
-        client = self._client = _Side(self, request.protocol, transport)
-        worker = self._worker = _Side(self, upstream.protocol, upstream.transport)
-        client.peer, worker.peer = worker, client
-        for side, more in ((client, ()), (worker, (None,))):
-            if early := side.take_over(*more):
-                side.data_received(early)
-        self._check_later(self._silence_seconds_max, self._check_idle)
-        try:
-            await self._ended
-        finally:
-            self._close()
-        return response
+    def switch(self, head: ResponseHead, connection: UpstreamConnection, early: bytes) -> asyncio.Protocol:
+        """The worker has accepted: pass its answer on, then bytes in both directions."""
+        self._worker = connection
+        fields = [*_UPGRADE, *((name, value) for name, value in head.headers if name in _ANSWERED)]
+        if _protocols(self._cycle.request)[1] and head.header(_PROTOCOLS) is None:
+            fields.append((_PROTOCOLS, PROTOCOL.encode()))
+        lines = [status_line(head.status)]
+        for name, value in (*fields, *self._cors):
+            lines += (name, b": ", value, b"\r\n")
+        self._cycle.write(b"".join([*lines, b"\r\n"]))
+        self._open_ones.add(self)
+        self._cycle.listener = self
+        self._check_later(self._silence_seconds_max, self._check_silence)
+        self._cycle.switch_protocols(self)
+        if early:
+            self.worker_data(early)
+        return _WorkerSide(self, connection)
 
     def close(self) -> None:
         """The engine stops."""
-        self._end(GOING_AWAY, "engine_stopping")
+        self._stop(GOING_AWAY, "engine_stopping")
 
-    def side_lost(self, side: _Side) -> None:
-        """One of the connections is closed."""
-        if side is self._worker and self._client is not None and not side.frames.closed:
-            self._client.tell(FAILED, "the worker closed the connection without a close frame", masked=False)
-        self._set_ended()
+    # --- the client
 
-    def finish_soon(self) -> None:
-        """One side has sent its last byte."""
-        self._check_later(_FINISH_SECONDS, self._set_ended)
+    def client_data(self, data: bytes) -> None:
+        """Pass bytes to the worker."""
+        if self._worker is not None and not self._over:
+            self._active = True
+            self._from_client.feed(data)
+            self._worker.transport.write(data)
 
-    def _check_idle(self) -> None:
-        if self.active:
-            self.active = False
-            self._check_later(self._silence_seconds_max, self._check_idle)
+    def client_finished(self) -> None:
+        """The client sends no more: the worker may still answer, within a time limit."""
+        self._client_finished = True
+        if self._worker is not None and not self._over and self._worker.transport.can_write_eof():
+            self._worker.transport.write_eof()
+            self._check_later(_FINISH_SECONDS, self._end)
+
+    def client_disconnected(self) -> None:
+        """End the worker's side too: in an orderly way after a close frame, else so that it cancels its work."""
+        self._end(abort=not (self._from_client.closed or self._from_worker.closed))
+
+    def pause_writing(self) -> None:
+        """The client is slower than the worker."""
+        if self._worker is not None:
+            self._worker.pause()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        if self._worker is not None:
+            self._worker.resume()
+
+    # --- the worker
+
+    def worker_data(self, data: bytes) -> None:
+        """Pass bytes to the client."""
+        if not self._over:
+            self._active = True
+            self._from_worker.feed(data)
+            self._cycle.write(data)
+
+    def worker_paused(self, *, paused: bool) -> None:
+        """The worker is slower than the client, or has caught up."""
+        self._cycle.set_reading(not paused)
+
+    def worker_lost(self) -> None:
+        """The worker has closed the connection."""
+        if not self._over:
+            if not self._from_worker.closed and not self._from_client.closed:
+                self._tell_client(FAILED, "the worker closed the connection without a close frame")
+            self._end()
+
+    # --- the end
+
+    def _check_silence(self) -> None:
+        if self._active:
+            self._active = False
+            self._check_later(self._silence_seconds_max, self._check_silence)
         else:
-            self._end(POLICY, "silence_seconds_max")
+            self._stop(POLICY, "silence_seconds_max")
 
-    def _check_later(self, seconds: float, check: Any) -> None:
+    def _stop(self, code: int, reason: str) -> None:
+        if self._over or self._worker is None:
+            return
+        self._tell_client(code, reason)
+        client = self._from_client
+        if client.between_frames and not client.closed and not self._client_finished:
+            self._worker.transport.write(close_frame(code, reason, masked=True))
+        self._end()
+
+    def _tell_client(self, code: int, reason: str) -> None:
+        """Send a close frame, unless a frame would be cut."""
+        if self._from_worker.between_frames and not self._from_worker.closed:
+            self._cycle.write(close_frame(code, reason))
+
+    def _check_later(self, seconds: float, check: Callable[[], None]) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(seconds, check)
 
-    def _end(self, code: int, reason: str) -> None:
-        if self._client is not None and self._worker is not None:
-            self._client.tell(code, reason, masked=False)
-            self._worker.tell(code, reason, masked=True)
-        self._set_ended()
-
-    def _set_ended(self) -> None:
-        if not self._ended.done():
-            self._ended.set_result(None)
-
-    def _close(self) -> None:
-        """Close what is open: in an orderly way after a close frame, else so that the worker cancels its work."""
+    def _end(self, *, abort: bool = False) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._open_ones.discard(self)
         if self._timer is not None:
             self._timer.cancel()
-        client, worker = self._client, self._worker
-        if client is None or worker is None:
-            return
-        orderly = client.frames.closed or worker.frames.closed or not client.lost
-        for side in (client, worker):
-            if side.lost:
-                continue
-            if orderly:
-                side.transport.close()
+        if self._worker is not None:
+            if abort:
+                self._worker.transport.abort()
             else:
-                side.transport.abort()
+                self._worker.transport.close()
+        self._cycle.complete()
+        if not self.ended.done():
+            self.ended.set_result(None)
 
 
-async def run_tunnel(
-    open_ones: set[Tunnel], request: web.Request, answered: aiohttp.ClientResponse, silence_seconds_max: float
-) -> web.StreamResponse:
-    """Run a WebSocket that is among the open ones while it lasts."""
-    tunnel = Tunnel(silence_seconds_max)
-    open_ones.add(tunnel)
-    try:
-        return await tunnel.run(request, answered)
-    finally:
-        open_ones.discard(tunnel)
+class _WorkerSide(asyncio.Protocol):
+    """The worker's connection after the handshake."""
 
+    __slots__ = ("_connection", "_tunnel")
 
-def _answer_fields(request: web.Request, answered: Mapping[str, str]) -> "CIMultiDict[str]":
-    fields = CIMultiDict({"Connection": "Upgrade", "Upgrade": "websocket"})
-    for name in (*_PASSED, "X-Stoker-Worker"):
-        if name in answered:
-            fields[name] = answered[name]
-    _, key = split_protocols(request.headers.getall(_PROTOCOLS, ()), *KEY_PROTOCOLS)
-    if key and _PROTOCOLS not in fields:
-        fields[_PROTOCOLS] = PROTOCOL
-    return fields
+    def __init__(self, tunnel: Tunnel, connection: UpstreamConnection) -> None:
+        self._tunnel = tunnel
+        self._connection = connection
+
+    def data_received(self, data: bytes) -> None:
+        self._tunnel.worker_data(data)
+
+    def pause_writing(self) -> None:
+        self._tunnel.worker_paused(paused=True)
+
+    def resume_writing(self) -> None:
+        self._tunnel.worker_paused(paused=False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.lost()
+        self._tunnel.worker_lost()

@@ -1,22 +1,27 @@
 """Sends a request to a worker, and says in what way that failed."""
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Self
 
-import aiohttp
-from multidict import CIMultiDict
-from yarl import URL
-
+from stoker_wire.http1.messages import Header
+from stoker_wire.http1.upstream_connection import ResponseHead, UpstreamConnection, UpstreamError
+from stoker_wire.http1.upstream_pool import UpstreamPool
 from stoker_wire.picklable import PicklableError
 from stoker_wire.security.certificate_faults import certificate_fault
 
 _CONNECT_SECONDS_MAX = 10.0
-_AUTO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
-"""aiohttp would add these where the client sent none."""
+_IDLE_SECONDS_MAX = 15.0
+_SWEEP_SECONDS = 5.0
+_CONNECTIONS_MAX = 65_536
+"""Per worker. The engine's own connections bound them."""
+_BUFFERED_BYTES_MAX = 64 * 1024
+_WHOLE_BYTES_MAX = 64 * 1024
+"""A larger body is not joined to the head of its request."""
 
 
 class Failure(StrEnum):
@@ -27,11 +32,20 @@ class Failure(StrEnum):
     CERTIFICATE = "certificate"
     """The worker's certificate is not trusted, or TLS failed otherwise."""
     BROKE_OFF = "broke_off"
-    """The connection ended before the head of an answer was complete."""
+    """The connection ended before the answer was complete."""
     MALFORMED = "malformed"
     """The answer is not HTTP."""
+    NOT_FINAL = "not_final"
+    """The status is no answer to this call."""
     SILENT = "silent"
     """No byte came for as long as the endpoint allows."""
+
+
+_FAILURES = {
+    "closed": Failure.BROKE_OFF,
+    "malformed": Failure.MALFORMED,
+    "not_final": Failure.NOT_FINAL,
+}
 
 
 class WorkerFailed(PicklableError, Exception):
@@ -43,19 +57,260 @@ class WorkerFailed(PicklableError, Exception):
         super().__init__(message)
 
 
-@dataclass
+Switch = Callable[[ResponseHead, UpstreamConnection, bytes], asyncio.Protocol]
+"""Takes over a connection whose worker has accepted a WebSocket (`SwitchingSink.switched`)."""
+
+
+@dataclass(slots=True)
 class Call:
     """One request to one worker."""
 
-    method: str
-    url: str
-    headers: "CIMultiDict[str]"
-    body: Callable[[], bytes | AsyncIterator[bytes | memoryview]] | None
+    method: bytes
+    origin: str
+    """`http[s]://host:port` of the worker."""
+    target: bytes
+    """Path and query."""
+    headers: list[Header]
+    body: tuple[bytes, ...]
     silence_seconds_max: float
     sent: Callable[[], None]
-    """Called when the head of the request goes out: the worker may have seen the ticket."""
+    """Called when the request goes out: the worker may have seen the ticket."""
+    switch: Switch | None = None
+    """None: the request is no handshake."""
     reused: bool = field(default=False, init=False)
     """The connection had served another request before."""
+
+
+class WorkerAnswer:
+    """A worker's answer as it comes (`ResponseSink`)."""
+
+    __slots__ = (
+        "_buffered",
+        "_call",
+        "_fault",
+        "_head",
+        "_heard_at",
+        "_parts",
+        "_pool",
+        "_target",
+        "_timer",
+        "_waiter",
+        "connection",
+        "ended",
+    )
+
+    def __init__(self, pool: UpstreamPool, call: Call) -> None:
+        self._pool = pool
+        self._call = call
+        self._head: ResponseHead | None = None
+        self._parts: list[bytes] = []
+        self._buffered = 0
+        self._fault: WorkerFailed | None = None
+        self._target: Callable[[bytes], None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._heard_at = 0.0
+        self.connection: UpstreamConnection | None = None
+        self.ended = False
+        """All of it has come."""
+
+    def __repr__(self) -> str:
+        return f"<WorkerAnswer {self.status if self._head else 'awaited'} of {self._call.origin}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- the head
+
+    @property
+    def _known(self) -> ResponseHead:
+        assert self._head is not None, "`WorkerClient.send` returns answers with a head"
+        return self._head
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self._known.status
+
+    @property
+    def headers(self) -> list[Header]:
+        """The header fields, names in lower case."""
+        return self._known.headers
+
+    @property
+    def length(self) -> int | None:
+        """The body's length, if it is known."""
+        return self._known.length
+
+    @property
+    def has_more(self) -> bool:
+        """Whether bytes of the body have come that were not read."""
+        return bool(self._parts)
+
+    def header(self, name: bytes) -> str | None:
+        """The first value of the field; `name` in lower case."""
+        value = self._known.header(name)
+        return None if value is None else value.decode("utf-8", "surrogateescape")
+
+    # --- the body
+
+    async def begin(self) -> None:
+        """Wait for the head.
+
+        Raises:
+            WorkerFailed: none comes.
+        """
+        while self._head is None:
+            if self._fault is not None:
+                raise self._fault
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """The next bytes of the body; empty at its end.
+
+        Raises:
+            WorkerFailed: the answer broke off.
+        """
+        while not self._parts:
+            if self._fault is not None:
+                raise self._fault
+            if self.ended:
+                return b""
+            await self._wait()
+        return self._take()
+
+    async def read_all(self) -> bytes:
+        """The rest of the body.
+
+        Raises:
+            WorkerFailed: the answer broke off.
+        """
+        pieces = []
+        while piece := await self.read():
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def pass_to(self, write: Callable[[bytes], None]) -> None:
+        """Hand every piece over as it comes, until the end.
+
+        Raises:
+            WorkerFailed: the answer broke off.
+        """
+        if self._parts:
+            write(self._take())
+        self._target = write
+        while not self.ended:
+            if self._fault is not None:
+                raise self._fault
+            await self._wait()
+
+    def close(self) -> None:
+        """Drop what has not come. The worker sees a closed connection."""
+        self._stop_timer()
+        if not self.ended and self._fault is None:
+            self._fault = WorkerFailed(Failure.BROKE_OFF, "the call was cancelled")
+            self._pool.cancel(self)
+
+    def _take(self) -> bytes:
+        data = b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
+        self._parts.clear()
+        self._buffered = 0
+        if self.connection is not None:
+            self.connection.resume()
+        return data
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # --- the connection
+
+    def sent(self) -> None:
+        """The request was written: the worker may be silent for a limited time."""
+        assert self.connection is not None, "set by the pool"
+        self._call.reused = self.connection.reused
+        self._call.sent()
+        loop = asyncio.get_running_loop()
+        self._heard_at = loop.time()
+        self._timer = loop.call_later(self._call.silence_seconds_max, self._check_silence)
+
+    def head(self, head: ResponseHead) -> None:
+        """Keep the head."""
+        self._head = head
+
+    def body(self, data: bytes) -> None:
+        """Keep the piece."""
+        self._parts.append(data)
+
+    def flush(self) -> None:
+        """Deliver what has come in one read."""
+        self._heard_at = asyncio.get_running_loop().time()
+        if self._target is not None:
+            if self._parts:
+                self._target(self._take())
+            return
+        self._buffered = sum(map(len, self._parts))
+        if self._buffered > _BUFFERED_BYTES_MAX and self.connection is not None:
+            self.connection.pause()
+        self._wake()
+
+    def end(self) -> None:
+        """The answer is complete."""
+        self.ended = True
+        self._stop_timer()
+        if self._target is not None and self._parts:
+            self._target(self._take())
+        self._wake()
+
+    def fault(self, fault: UpstreamError) -> None:
+        """The answer will not be completed."""
+        self._fail(worker_failed(fault))
+
+    def _fail(self, failed: WorkerFailed) -> None:
+        if self._fault is None:
+            self._fault = failed
+            self._stop_timer()
+            self._wake()
+
+    def _check_silence(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self.connection is None or self.connection.paused:  # queued again, or the client reads slowly
+            self._heard_at = now
+        left = self._heard_at + self._call.silence_seconds_max - now
+        if left > 0:
+            self._timer = loop.call_later(left, self._check_silence)
+            return
+        self._pool.cancel(self)
+        self._fail(WorkerFailed(Failure.SILENT, "it sent nothing"))
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _HandshakeAnswer(WorkerAnswer):
+    __slots__ = ()
+
+    def switched(self, head: ResponseHead, connection: UpstreamConnection, early: bytes) -> asyncio.Protocol:
+        """The worker has accepted the WebSocket."""
+        assert self._call.switch is not None, "this class answers handshakes"
+        self._head = head
+        self.ended = True
+        self._stop_timer()
+        self._wake()
+        return self._call.switch(head, connection, early)
 
 
 class WorkerClient:
@@ -63,85 +318,77 @@ class WorkerClient:
 
     def __init__(self, tls: ssl.SSLContext | None) -> None:
         self._tls = tls
-        self._kept: aiohttp.ClientSession | None = None
-        self._fresh: aiohttp.ClientSession | None = None
+        self._pools: dict[str, UpstreamPool] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<WorkerClient of {len(self._pools)} workers>"
 
     async def __aenter__(self) -> Self:
-        self._kept, self._fresh = self._session(close=False), self._session(close=True)
+        self._sweep()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for session in (self._kept, self._fresh):
-            if session is not None:
-                await session.close()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for pool in self._pools.values():
+            pool.close()
 
-    def _session(self, *, close: bool) -> aiohttp.ClientSession:
-        tracing = aiohttp.TraceConfig()
-        tracing.on_request_headers_sent.append(_head_sent)
-        tracing.on_connection_reuseconn.append(_reused)
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=self._tls or True, force_close=close),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            trace_configs=[tracing],
-            skip_auto_headers=_AUTO_HEADERS,
-        )
-
-    async def send(self, call: Call, *, fresh: bool = False) -> aiohttp.ClientResponse:
-        """The head of the worker's answer.
+    async def send(self, call: Call, *, fresh: bool = False) -> WorkerAnswer:
+        """The worker's answer, once its head has come.
 
         Raises:
             WorkerFailed: the worker sent no head.
         """
-        session = self._fresh if fresh else self._kept
-        if session is None:
-            raise RuntimeError("the client is not open")
+        pool = self._pool(call.origin)
         call.reused = False
-        timeout = aiohttp.ClientTimeout(
-            total=None, connect=_CONNECT_SECONDS_MAX, sock_read=call.silence_seconds_max
-        )
+        answer = (WorkerAnswer if call.switch is None else _HandshakeAnswer)(pool, call)
         try:
-            return await session.request(
-                call.method,
-                URL(call.url, encoded=True),
-                data=None if call.body is None else call.body(),
-                headers=call.headers,
-                allow_redirects=False,
-                read_until_eof="Upgrade" not in call.headers,
-                timeout=timeout,
-                trace_request_ctx=call,
+            pool.submit(answer, _parts_of(call, pool.authority), fresh=fresh)
+            await answer.begin()
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+    def _pool(self, origin: str) -> UpstreamPool:
+        pool = self._pools.get(origin)
+        if pool is None:
+            pool = self._pools[origin] = UpstreamPool(
+                origin,
+                connections_max=_CONNECTIONS_MAX,
+                idle_seconds_max=_IDLE_SECONDS_MAX,
+                connect_seconds_max=_CONNECT_SECONDS_MAX,
+                tls=self._tls if origin.startswith("https:") else None,
             )
-        except (aiohttp.ClientError, TimeoutError) as fault:
-            raise worker_failed(fault) from None
+        return pool
+
+    def _sweep(self) -> None:
+        """Close idle connections, and forget workers without one."""
+        for origin, pool in list(self._pools.items()):
+            pool.close_expired()
+            if pool.is_unused:
+                del self._pools[origin]
+        self._sweeping = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
 
 
-def worker_failed(fault: aiohttp.ClientError | TimeoutError) -> WorkerFailed:
-    """The failure behind a fault of aiohttp's client."""
-    if isinstance(fault, aiohttp.ClientSSLError):
-        reason = getattr(fault, "certificate_error", None) or getattr(fault, "os_error", None) or fault
-        said = certificate_fault(reason) or getattr(reason, "reason", "") or str(reason)
+def _parts_of(call: Call, authority: bytes) -> tuple[bytes, ...]:
+    """The request as bytes on the wire."""
+    lines = [call.method, b" ", call.target, b" HTTP/1.1\r\nhost: ", authority, b"\r\n"]
+    for name, value in call.headers:
+        lines += (name, b": ", value, b"\r\n")
+    lines.append(b"\r\n")
+    if sum(map(len, call.body)) <= _WHOLE_BYTES_MAX:
+        return (b"".join([*lines, *call.body]),)
+    return (b"".join(lines), *call.body)
+
+
+def worker_failed(fault: UpstreamError) -> WorkerFailed:
+    """The failure behind a fault of the pool."""
+    cause = fault.__cause__
+    if isinstance(cause, ssl.SSLError):
+        said = certificate_fault(cause) or getattr(cause, "reason", "") or str(cause)
         return WorkerFailed(Failure.CERTIFICATE, str(said)[:200])
-    if isinstance(fault, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError):
-        return WorkerFailed(Failure.UNREACHABLE, type(fault).__name__)
-    if isinstance(fault, TimeoutError):
-        return WorkerFailed(Failure.SILENT, type(fault).__name__)
-    if isinstance(fault, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
-        return WorkerFailed(Failure.MALFORMED, type(fault).__name__)
-    return WorkerFailed(Failure.BROKE_OFF, type(fault).__name__)
-
-
-async def _head_sent(
-    _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestHeadersSentParams
-) -> None:
-    call: Call = context.trace_request_ctx
-    call.sent()
-
-
-async def _reused(
-    _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceConnectionReuseconnParams
-) -> None:
-    call: Call = context.trace_request_ctx
-    call.reused = True
+    return WorkerFailed(_FAILURES.get(fault.kind, Failure.UNREACHABLE), str(fault)[:200])

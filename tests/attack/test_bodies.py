@@ -9,10 +9,11 @@ import pytest
 from aiohttp import web
 
 from engine.api.parsing import json_object, parse, parse_route
-from engine.api.request_buffer import BufferedBody, RequestBuffer
+from engine.api.request_buffer import BufferedBody
 from engine.app import create_app as create_engine
-from engine.settings import EngineSettings, Limits
+from engine.settings import EngineSettings
 from hosts import HostMarketSettings, create_app
+from stoker_wire.http1.request import Request
 from stoker_wire.parsing.strict_json import parse_json
 from stoker_wire.route import RouteRequest
 from tests.attack.conftest import KEY, SERVERS, SIGNING_KEY, answers_in, problem_in
@@ -141,6 +142,6 @@ def test_every_reader_takes_the_last_value_of_a_duplicate_key(read):
 
 
 async def test_the_cost_of_a_call_with_a_duplicate_key_is_the_one_that_the_model_gets():
-    body = BufferedBody(RequestBuffer(Limits()), "account")
+    body = BufferedBody(Request())
     body.is_json, body._data = True, b'{"model":"other","max_tokens":1,"model":"llm","max_tokens":9}'
     assert json.loads(body.rename_model("llm", "tiny")) == {"model": "tiny", "max_tokens": 9}

@@ -4,12 +4,12 @@ import contextlib
 
 import pytest
 
-from engine.api.request_buffer import BufferedBody, RequestBuffer
-from engine.settings import Limits
+from engine.api.request_buffer import BufferedBody
 from market.query.docker_flags import parse_env
 from market.query.errors import GrammarError
 from market.query.search import parse_search
 from policy.state.host_failures import cause_of
+from stoker_wire.http1.request import Request
 from stoker_wire.parsing.escaping import escape_text
 from stoker_wire.security.redaction import is_secret_name
 
@@ -65,7 +65,7 @@ def test_other_text_of_repeated_parts(unit: str) -> None:
     ],
 )
 def test_a_form_of_thousands_of_parts(unit: bytes) -> None:
-    body = BufferedBody(RequestBuffer(Limits()), "account")
+    body = BufferedBody(Request())
     body.content_type = "multipart/form-data; boundary=b"
     part = b'Content-Disposition: form-data; name="model"\r\n\r\nllm\r\n--b--\r\n'
     body._data = unit * (2_000_000 // len(unit)) + b"\r\n--b\r\n" + part

@@ -1,6 +1,7 @@
 """Writes the response to one request of a connection."""
 
 import asyncio
+from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Protocol
 
@@ -44,6 +45,7 @@ class _Framing(Enum):
     """How the client finds the end of a streamed response."""
 
     CHUNKS = auto()
+    LENGTH = auto()
     UNTIL_CLOSE = auto()
     NO_BODY = auto()
 
@@ -72,10 +74,17 @@ class ResponseCycle:
         self.transport.write(data)
 
     def respond(
-        self, status: int, body: bytes, *, content_type: bytes = JSON, headers: tuple[Header, ...] = ()
+        self,
+        status: int,
+        body: bytes,
+        *,
+        content_type: bytes | None = JSON,
+        headers: Iterable[Header] = (),
     ) -> None:
-        """Send a complete response."""
-        lines = [status_line(status), b"content-type: ", content_type, b"\r\n"]
+        """Send a complete response. `content_type` None: it is among the headers, or the body has none."""
+        lines = [status_line(status)]
+        if content_type is not None:
+            lines += (b"content-type: ", content_type, b"\r\n")
         for name, value in headers:
             if name == b"connection":
                 self.request.keep_alive &= value.lower() != b"close"
@@ -97,14 +106,21 @@ class ResponseCycle:
         body, headers = self._owner.describe(problem, self.request)
         self.respond(problem.status, body, headers=headers)
 
-    def start(self, status: int, headers: tuple[Header, ...]) -> None:
-        """Start a response of unknown length; `write_piece` and `finish` follow."""
+    def start(self, status: int, headers: Iterable[Header], *, length: int | None = None) -> None:
+        """Start a response; `write_piece` and `finish` follow. `length` None: the body's length is not known."""
         lines = [status_line(status)]
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
         self.started = True
         if status in BODILESS:
             self._framing = _Framing.NO_BODY
+        elif self.request.method == b"HEAD":
+            self._framing = _Framing.NO_BODY
+            if length is not None:
+                lines.append(b"content-length: %d\r\n" % length)
+        elif length is not None:
+            self._framing = _Framing.LENGTH
+            lines.append(b"content-length: %d\r\n" % length)
         elif self.request.http_1_0:
             self._framing = _Framing.UNTIL_CLOSE
             self.request.keep_alive = False

@@ -8,12 +8,14 @@ from typing import Protocol, cast, runtime_checkable
 
 import httptools
 
-from stoker_wire.http1.messages import Header
+from stoker_wire.http1.messages import BODILESS, Header
 from stoker_wire.picklable import PicklableError
 
 
 class UpstreamError(PicklableError, Exception):
-    """The server did not respond: `connect` (refused), `closed` (incomplete response) or `malformed`."""
+    """The server did not respond: `connect` (refused), `closed` (incomplete response), `malformed`, or `not_final`
+    (a status that is no response to the request).
+    """
 
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind
@@ -181,10 +183,15 @@ class UpstreamConnection(asyncio.Protocol):
             if isinstance(error, httptools.HttpParserUpgrade) and self._switch(data[error.args[0] :]):
                 return
             self._reusable = False
-            if not self._complete:
-                self._fail(UpstreamError("malformed", f"the model server's answer is not HTTP/1.1: {error}"))
+            if not self._complete or self._has_forbidden_body():
+                kind = "not_final" if isinstance(error, httptools.HttpParserUpgrade) else "malformed"
+                self._fail(UpstreamError(kind, f"the server's answer is not HTTP/1.1: {error}"))
                 self.transport.abort()
                 return
+        if self._head is not None and 0 < self._head.status < 100:
+            self._fail(UpstreamError("not_final", f"the server answered with status {self._head.status}"))
+            self.transport.abort()
+            return
         if self._complete:
             self._finish()
         elif self._sink is not None:
@@ -254,6 +261,7 @@ class UpstreamConnection(asyncio.Protocol):
         if head.status < 200:
             return
         self._reusable = self._parser.should_keep_alive()
+        self._request = ()  # the server has read it
         if sink is not None:
             sink.head(head)
         if self._is_head_request:
@@ -271,6 +279,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._complete = True
 
     # --- the end of a request
+
+    def _has_forbidden_body(self) -> bool:
+        """Whether bytes follow a head that announces a body where none may be."""
+        head = self._head
+        return head is not None and head.status in BODILESS and bool(head.length)
 
     def _was_not_read(self, exc: Exception | None) -> bool:
         """Whether the server closed before it had read the whole request.

@@ -103,6 +103,18 @@ class UpstreamPool:
         for pool in self._separate_pools:
             pool.close()
 
+    def close_expired(self) -> None:
+        """Close the connections that have been idle for too long."""
+        while self._idle and time.monotonic() - self._idle[0].idle_since > self._idle_seconds_max:
+            connection = self._idle.pop(0)
+            self._open.discard(connection)
+            connection.transport.abort()
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether it has neither a connection nor a request."""
+        return not (self._open or self._connecting or self._waiting)
+
     def close_idle(self) -> None:
         """Close the connections without a request."""
         idle, self._idle = self._idle, []
@@ -159,9 +171,9 @@ class UpstreamPool:
                 raise ConnectionResetError("it was closed at once")
         except (OSError, UnicodeError) as fault:  # UnicodeError: an invalid host name
             reason = str(fault) or type(fault).__name__
-            self._connect_failed(
-                UpstreamError("connect", f"{self.host}:{self.port} takes no connection: {reason}")
-            )
+            failed = UpstreamError("connect", f"{self.host}:{self.port} takes no connection: {reason}")
+            failed.__cause__ = fault
+            self._connect_failed(failed)
             return
         self._open.add(connection)
         self._use_or_idle(connection)
