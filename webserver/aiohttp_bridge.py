@@ -150,7 +150,7 @@ class _Exchange(BaseProtocol):
             payload.feed_eof()
         self._writer = StreamWriter(self, self._loop)
         # aiohttp's request reads only what this class has.
-        connection = cast("RequestHandler[Any]", self)
+        connection = cast("RequestHandler", self)
         return self._server.request_factory(message, payload, connection, self._writer, self.task)
 
 

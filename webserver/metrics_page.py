@@ -27,7 +27,7 @@ _MESSAGE = {"proto=io.prometheus.client.metricfamily", "encoding=delimited"}
 END = "# EOF\n"
 """The last line of OpenMetrics."""
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 """Prometheus would store the samples `_created` as metrics of their own."""
 
 _CONNECTIONS = ConnectionLimits(connections_max=64)
@@ -94,7 +94,8 @@ def _quality(parameters: list[str]) -> float:
 def text_of(registry: CollectorRegistry, *, in_open_metrics: bool) -> str:
     """The samples of a registry, without the end of an OpenMetrics page."""
     if in_open_metrics:
-        return open_metrics.generate_latest(registry).decode().removesuffix(END)
+        page: bytes = open_metrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+        return page.decode().removesuffix(END)
     return classic.generate_latest(registry).decode()
 
 

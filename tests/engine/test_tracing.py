@@ -70,7 +70,9 @@ async def traced(bare_stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPa
                     route="/echo",
                     allow_parallel_requests=False,
                     benchmark_config=BenchmarkConfig(dataset=[{"n": 0}], runs=1, do_warmup=False),
-                )
+                ),
+                HandlerConfig(route="/sse"),
+                HandlerConfig(route="/teapot"),
             ],
         )
         environment = Environment(
@@ -155,6 +157,57 @@ async def test_a_trace_goes_from_the_client_s_command_to_the_model_server(traced
     (seen,) = [each for each in traced.model.seen if each.path == "/echo"]
     assert seen.headers["traceparent"].startswith(f"00-{worker.trace_id}-{worker.span_id}-")
     assert traced.collector.authorizations == {KEY}
+
+
+PROGRAM = """
+import asyncio, sys
+import stoker
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+provider = TracerProvider(resource=Resource({"service.name": "mine"}))
+provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+trace.set_tracer_provider(provider)
+
+async def main():
+    async with stoker.Serverless() as client:
+        endpoint = await client.get_endpoint(sys.argv[1])
+        with trace.get_tracer("mine").start_as_current_span("work"):
+            async with endpoint.stream("/sse", {"prompt": sys.argv[2]}, cost=1) as stream:
+                async for event in stream:
+                    break
+            try:
+                await endpoint.request("/teapot", {"prompt": sys.argv[2]}, cost=1)
+            except stoker.ModelError as fault:
+                print(type(fault).__name__)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_program_s_own_spans_are_the_parents_of_its_requests(traced: Traced) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("STOKER")} | {
+        "STOKER_URL": traced.stage.server.url,
+        "STOKER_API_KEY": ALICE,
+    }
+    command = [sys.executable, "-c", PROGRAM, traced.endpoint.name, SECRET_PROMPT]
+    done = await asyncio.to_thread(
+        subprocess.run, command, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "ModelError\n"), done.stderr
+    work = await traced.span("mine", "work")
+    stream, failed = await traced.spans("mine", "stoker.request", count=2)
+    workers = await traced.spans("stoker-pyworker", "stoker.worker", count=2)
+    assert {each.parent_id for each in (stream, failed)} == {work.span_id}
+    assert [each.parent_id for each in workers] == [stream.span_id, failed.span_id]
+    assert (stream.attributes["stoker.outcome"], stream.is_error) == ("Cancelled", False)
+    assert (failed.attributes["error.type"], failed.is_error) == ("ModelError", True)
+    assert workers[0].attributes["stoker.outcome"] == "Cancelled"
+    assert workers[1].attributes["http.response.status_code"] == 418
+    assert SECRET_PROMPT.encode() not in traced.collector.raw
 
 
 async def test_a_call_through_the_openai_door_joins_the_client_s_trace(traced: Traced) -> None:

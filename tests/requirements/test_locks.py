@@ -145,6 +145,7 @@ def test_the_controllers_lock_matches_its_project():
     client = project("sdk/pyproject.toml")["project"]
     wanted |= declared(client["dependencies"] + client["optional-dependencies"]["cli"])
     wanted |= declared(of_the_wire())
+    wanted |= declared(project("wire/pyproject.toml")["project"]["optional-dependencies"]["otel"])
     asked = declared_in_lock("controller")
     assert asked.keys() == wanted.keys()
     assert all(same(asked[name], wanted[name]) for name in wanted)
@@ -168,7 +169,6 @@ def test_the_workers_lock_with_traces_adds_the_extra():
 def test_the_development_lock_asks_for_all_of_them_and_the_tools():
     root = project("pyproject.toml")
     wanted = declared(root["dependency-groups"]["dev"] + root["project"]["optional-dependencies"]["demo"])
-    wanted |= declared(project("wire/pyproject.toml")["project"]["optional-dependencies"]["otel"])
     asked = declared_in_lock("dev")
     # editables: what hatchling needs to install our own packages in place.
     assert asked.keys() == wanted.keys() | declared_in_lock("controller").keys() | declared_in_lock(

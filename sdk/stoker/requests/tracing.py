@@ -53,4 +53,9 @@ class RequestTrace:
 
 def trace_of(endpoint: str, path: str) -> RequestTrace | None:
     """The trace of a new request; None if the program does not use OpenTelemetry."""
-    return RequestTrace(endpoint, path) if "opentelemetry.trace" in sys.modules else None
+    if "opentelemetry.trace" not in sys.modules:
+        return None
+    try:
+        return RequestTrace(endpoint, path)
+    except (ImportError, ValueError):  # of OpenTelemetry itself, for example for OTEL_PROPAGATORS
+        return None
