@@ -98,7 +98,7 @@ def change_worker(book: EndpointStateBook, change: WorkerChange, now: float) -> 
     book.log.note(
         now,
         "config",
-        f"an operator asked to {change.action.value} it while it was {worker.state.printed}",
+        f"an operator asked to {change.action.value} it while it was {worker.state.words}",
         subject=worker.launch_id,
         workergroup_id=worker.workergroup_id,
     )

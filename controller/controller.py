@@ -257,7 +257,7 @@ class EndpointController:
         then, current = before.get(operation.launch_id), self.state.record.workers.get(operation.launch_id)
         if then is None or current is None or is_hot(then) or not is_hot(current):
             return False
-        said = f"{operation.op} was decided while it was {then.state.printed}: it takes requests now"
+        said = f"{operation.op} was decided while it was {then.state.words}: it takes requests now"
         self._note(now, "wait", operation.launch_id, said, level=1, group_id=current.workergroup_id)
         self._set_due("a worker was ready before a plan knew it")
         return True

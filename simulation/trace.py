@@ -98,11 +98,13 @@ def read_trace(path: Path, endpoint: str | None = None) -> Trace:
         raise TraceFault(
             f"{path}: not UTF-8 text at byte {fault.start}; expected CSV or JSON lines"
         ) from fault
+    if not text.strip():
+        raise TraceFault(f"{path}: is empty; expected CSV, or a request log with a line per request")
     if text.lstrip().startswith("{"):
         rows = _log_rows(path, text, endpoint)
     elif endpoint is not None:
         raise TraceFault(
-            f"{path}: is no request log, so no endpoint can be picked out of it; leave the name out"
+            f"{path}: is CSV, not a request log, and names no endpoints; leave out --only {endpoint[:80]}"
         )
     else:
         rows = _csv_rows(path, text)
@@ -169,9 +171,11 @@ def _log_rows(path: Path, text: str, endpoint: str | None) -> list[tuple[float, 
             raise TraceFault(f"{path}, line {number}: {fault}") from fault
     there = ", ".join(sorted(names)[:20]) or "none"
     if endpoint is not None and endpoint not in names:
-        raise TraceFault(f"{path}: has no request of endpoint {endpoint!r}; it speaks of {there}")
+        raise TraceFault(f"{path}: has no request of endpoint {endpoint!r:.80}; it has those of: {there}")
     if endpoint is None and len(names) > 1:
-        raise TraceFault(f"{path}: speaks of {len(names)} endpoints ({there}); say which with --only NAME")
+        raise TraceFault(
+            f"{path}: has requests of {len(names)} endpoints ({there}); say which with --only NAME"
+        )
     return rows
 
 

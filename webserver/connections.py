@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,6 +22,8 @@ from stoker_wire.problem import Problem
 from webserver.open_files import open_files_max
 
 log = structlog.get_logger("webserver")
+
+_RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _BACKLOG = 1024
 _CHECK_SECONDS = 1.0
@@ -123,11 +125,7 @@ class LimitedConnection(web.RequestHandler):
         else:
             log.error("request_failed", error=type(exc).__name__)
             problem = Problem(500, "internal_error", "the request failed; see the log of this process")
-        response = web.Response(
-            status=problem.status, body=json.dumps(problem.body()), content_type="application/json"
-        )
-        response.force_close()
-        return response
+        return _response(problem)
 
     def is_head_overdue(self, now: float) -> bool:
         """Whether the head of the current request exceeds its time limit."""
@@ -236,11 +234,33 @@ async def listen(
     """
     if runner.server is None:
         raise RuntimeError("call runner.setup() first")
+    runner.server.request_handler = _refuse_unknown_expectation(runner.server.request_handler)
     limiter = ConnectionLimiter(runner.server, limits or ConnectionLimits())
     address: dict[str, Any] = {"host": host, "port": port} if sock is None else {"sock": sock}
     server = await asyncio.get_running_loop().create_server(limiter.admit, backlog=_BACKLOG, **address)
     limiter.start()
     return server, limiter
+
+
+def _response(problem: Problem) -> web.Response:
+    """An answer after which the connection ends, because a body may follow that was not read."""
+    body = json.dumps(problem.body()).encode()
+    response = web.Response(status=problem.status, body=body, content_type="application/json")
+    response.force_close()
+    return response
+
+
+def _refuse_unknown_expectation(handler: _RequestHandler) -> _RequestHandler:
+    """aiohttp answers an unknown Expect before its middlewares, in plain text that repeats the input."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Expect", "100-continue").lower() == "100-continue":
+            return await handler(request)
+        return _response(
+            Problem(417, "expectation_unknown", "the only expectation supported is 100-continue")
+        )
+
+    return handle
 
 
 def _raw_response(problem: Problem) -> bytes:

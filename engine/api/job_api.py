@@ -75,6 +75,7 @@ class JobApi:
     async def _open(self, request: Request) -> dict[str, Any]:
         access = await self._openai.access_of(request, unquote(text(request.path[len(JOBS) :])))
         endpoint, cost = access.endpoint, cost_of(request)
+        _require_jobs(endpoint)
         with OpenAIQueueEntry(self._engine, self._route_api, access) as entry:
             cost = endpoint.served.job_cost if cost is None else cost
             entry.admit(cost)
@@ -82,6 +83,7 @@ class JobApi:
             if entry.worker is not None and entry.worker.is_official:
                 message = "the workers of this endpoint run the official package, which has no jobs"
                 raise Problem(415, "no_jobs", message)
+            _require_jobs(endpoint)  # the first worker may have reported its routes meanwhile
             entry.show_ticket()
         origin = self._engine.settings.public_url or f"http://{text(request.header(b'host') or b'')}"
         return {
@@ -181,6 +183,13 @@ class JobApi:
         if issuer.ticket_of(ticket, endpoint_id=endpoint.id, launch_id=launch_id) is None:
             raise _FORGED
         return endpoint, worker
+
+
+def _require_jobs(endpoint: Endpoint) -> None:
+    """Refuse a job on an endpoint whose workers report no route for jobs: its first call would be refused."""
+    if endpoint.served.takes_jobs is False:
+        message = "no route of this endpoint takes jobs; declare one with in_job=True in the worker file"
+        raise Problem(415, "no_jobs", message)
 
 
 def _launch_of(ticket: str) -> str:

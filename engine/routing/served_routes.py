@@ -91,6 +91,13 @@ class ServedRoutes:
         return self._reports.get(launch_id, ((), ()))[1]
 
     @property
+    def takes_jobs(self) -> bool | None:
+        """Whether some route is for jobs; None: not known, because not every worker reports its routes."""
+        if any(route.reported.in_job for route in self._table.routes):
+            return True
+        return False if self.paths else None
+
+    @property
     def job_cost(self) -> float:
         """The workload of a usual job: the largest default among the rules of its routes."""
         return self._job_cost

@@ -16,6 +16,8 @@ from hosts.agent import cgroup, proc
 
 POLL_SECONDS = 0.03
 """Interval of polling a group that is ending: only its first process can be waited for."""
+LAST_SECONDS = 1.0
+"""Between SIGTERM and SIGKILL for processes whose parent did not end within the grace."""
 UNKILLABLE_SECONDS = 20.0
 """A process blocked in the kernel (failed disk, hung driver) survives SIGKILL."""
 
@@ -140,21 +142,41 @@ class InstanceProcess:
             found |= {pid for pid, now in grouped if now is not None and now.alive}
         return sorted(found)
 
+    async def _tell(
+        self, left: list[int], told: set[int], deadline: float, hurry: Callable[[], bool], *, only_roots: bool
+    ) -> list[int]:
+        """Send SIGTERM once to each process, or to each whose parent has exited. Returns those that still run then."""
+        while left and time.monotonic() < deadline and not hurry():
+            new = [pid for pid in (self._roots(left) if only_roots else left) if pid not in told]
+            told.update(new)
+            proc.send(new, signal.SIGTERM)
+            # A suspended process receives SIGTERM only after SIGCONT.
+            proc.send(left, signal.SIGCONT)
+            await asyncio.sleep(POLL_SECONDS)
+            left = self.living()
+        return left
+
+    def _roots(self, pids: list[int]) -> list[int]:
+        """The processes without a parent among these. `init.py`, which ignores SIGTERM, is nobody's parent here."""
+        parents = set(pids) if self._group is not None else set(pids) - {self.pid}
+        found = ((pid, proc.stat(pid)) for pid in pids)
+        return [pid for pid, now in found if now is not None and now.parent not in parents]
+
     async def end(self, *, grace_seconds: float, hurry: Callable[[], bool]) -> None:
-        """Send SIGTERM to all processes, then SIGKILL after the grace or when `hurry()` is true; return when all exited.
+        """Send SIGTERM, then SIGKILL after the grace or when `hurry()` is true; return when all processes exited.
+
+        A process receives SIGTERM when its parent has exited, as in a container, where it goes to the first process only:
+        a worker that drains still needs its model server.
 
         Raises:
             ProcessesLeft: some processes survive SIGKILL.
         """
-        deadline = time.monotonic() + grace_seconds
         left = self.living()
-        if grace_seconds > 0 and left:
-            proc.send(left, signal.SIGTERM)
-            # A suspended process receives SIGTERM only after SIGCONT.
-            proc.send(left, signal.SIGCONT)
-            while left and time.monotonic() < deadline and not hurry():
-                await asyncio.sleep(POLL_SECONDS)
-                left = self.living()
+        if grace_seconds > 0:
+            told: set[int] = set()
+            left = await self._tell(left, told, time.monotonic() + grace_seconds, hurry, only_roots=True)
+            if left and not told.issuperset(left):
+                left = await self._tell(left, told, time.monotonic() + LAST_SECONDS, hurry, only_roots=False)
         began = time.monotonic()
         given_up = began + UNKILLABLE_SECONDS
         while left:

@@ -43,7 +43,7 @@ def explain_booting(builder: PlanBuilder) -> None:
     eta = ready_at(soonest, learned, builder.tuning)
     when = f"expected in {duration(eta - builder.now)}" if eta > builder.now else "expected any moment"
     more = f"; {len(booting) - 1} more booting" if len(booting) > 1 else ""
-    reason = f"{machine(soonest)} is {soonest.state.printed}, {when}{more}"
+    reason = f"{machine(soonest)} is {soonest.state.words}, {when}{more}"
     builder.wait("booting", soonest.launch_id, reason, max(eta, builder.now))
 
 

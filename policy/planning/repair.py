@@ -87,9 +87,9 @@ def _check_boot(builder: PlanBuilder, worker: Worker) -> None:
         builder.destroy(worker, Reason(why))
     elif builder.now >= deadline:
         took, allowed = builder.now - began, deadline - began
-        what = f"{worker.state.printed} for {duration(took)}, allowed {duration(allowed)}{_no_report(worker)}"
+        what = f"{worker.state.words} for {duration(took)}, allowed {duration(allowed)}{_no_report(worker)}"
         builder.record_host_failure(
-            worker, f"not ready; {what}", cause=f"not ready in {worker.state.printed}"
+            worker, f"not ready; {what}", cause=f"not ready while {worker.state.words}"
         )
         builder.destroy(worker, Reason(f"not ready; {what}", {"seconds": took, "seconds_max": allowed}))
     else:

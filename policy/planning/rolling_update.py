@@ -38,7 +38,7 @@ def update_idle_workers(builder: PlanBuilder) -> None:
         elif worker.state is S.CREATED or (is_booting(worker) and not worker.loaded_once):
             # Starting over costs less than loading the old revision first, and a fixed template need not wait for the
             # boot deadline of the broken one.
-            builder.destroy(worker, Reason(f"{outdated}; still {worker.state.printed}"))
+            builder.destroy(worker, Reason(f"{outdated}; still {worker.state.words}"))
 
 
 def update_surge(builder: PlanBuilder) -> float:

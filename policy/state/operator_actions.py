@@ -15,7 +15,7 @@ GOALS = {
 
 def refusal(worker: Worker, action: WorkerAction) -> str:
     """Why the action is not possible now, and what is; empty: it is possible, or already under way."""
-    named = f"worker {worker.launch_id} is {worker.state.printed}"
+    named = f"worker {worker.launch_id} is {worker.state.words}"
     if worker.state is S.DESTROYING and action is not WorkerAction.DESTROY:
         return f"{named}: it is released already"
     if action is WorkerAction.REBOOT and worker.state not in {*_REBOOTABLE, S.REBOOTING}:

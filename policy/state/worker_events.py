@@ -302,7 +302,7 @@ def fold_error(
         if is_hot(worker) and now - worker.since > DEFAULT_TUNING.reboot_forgiven_seconds
         else worker.reboots
     )
-    line = f"{worker.launch_id[:6]} ({worker.kind}) {worker.state.printed} failed: {error}"
+    line = f"{worker.launch_id[:6]} ({worker.kind}) failed while {worker.state.words}: {error}"
     broken = advance(
         worker, S.ERROR, now, error=error[:_ERROR_CHARS], error_everywhere=everywhere, reboots=reboots
     )
@@ -424,10 +424,10 @@ def fold_instance_gone(worker: Worker, why: str, learned: MachineStats) -> FoldR
     """The removal of a worker whose instance no longer exists: released as ordered, or lost."""
     if worker.state is S.DESTROYING:
         return FoldResult(worker=None, learned=learned, lines=(f"{worker.launch_id[:6]} is released",))
-    was = f"{worker.launch_id[:6]} ({worker.kind}) {worker.state.printed}"
+    line = f"{worker.launch_id[:6]} ({worker.kind}) vanished while {worker.state.words}: {why}"
     if is_booting(worker):
         learned = _count_failed_launch(learned, worker)
-    return FoldResult(worker=None, learned=learned, lines=(f"{was} vanished: {why}",))
+    return FoldResult(worker=None, learned=learned, lines=(line,))
 
 
 def _pause(failures: int) -> float:

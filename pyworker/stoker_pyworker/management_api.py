@@ -143,15 +143,13 @@ class ManagementApi:
 
     # --- jobs
 
-    @handles(f"GET {JOB}", f"DELETE {JOB}", replies=ok(shapes.Job), refuses=(410,))
+    @handles(f"GET {JOB}", f"DELETE {JOB}", replies=ok(shapes.Job), refuses=(401, 410))
     def job(self, request: Request, cycle: ResponseCycle) -> None:
         """Read or end the job of the ticket in the path."""
         if request.method not in (b"GET", b"HEAD", b"DELETE"):
             raise method_problem("GET", "HEAD", "DELETE")
-        record = self._proxy.jobs.record(request.ticket)
-        if request.method == b"DELETE":
-            self._proxy.jobs.end(request.ticket)
-        _respond(cycle, record | {"ended": request.method == b"DELETE"})
+        ends = request.method == b"DELETE"
+        _respond(cycle, self._proxy.read_job(request.ticket, end=ends) | {"ended": ends})
 
     # --- operation
 

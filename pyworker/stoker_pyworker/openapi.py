@@ -107,6 +107,8 @@ class SessionHealth(Said):
 class Job(Said):
     """A job of one ticket."""
 
+    begun: bool
+    """False: no call was made yet."""
     calls: int
     calls_max: int
     running: int

@@ -187,7 +187,7 @@ def test_an_operators_action_is_recorded_logged_and_a_plan_is_due():
     assert (line.kind, line.subject, line.reason) == (
         "config",
         "w1",
-        "an operator asked to drain it while it was IDLE",
+        "an operator asked to drain it while it was ready",
     )
     assert config_events.change_worker(book, drain, NOW) == "", "it is asked for already"
     unknown = WorkerChange(launch_id="w9", action=WorkerAction.DRAIN)

@@ -1,11 +1,15 @@
 """Invalid input is answered with a problem and changes nothing."""
 
+import asyncio
 import json
 
+import httpx
 import pytest
 
+from hosts.serve import serve
 from market.port import Unauthorised
 from market.vast.client import VastMarket
+from tests.hosts.conftest import settings_for
 
 
 async def problem(response, status: int, code: str) -> str:
@@ -204,6 +208,22 @@ async def test_the_account_can_be_asked_for(bench):
 async def test_health_needs_no_key(bench):
     response = await bench.http.get("/healthz", headers={"Authorization": ""})
     assert response.json()["ok"] is True
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/no/such/path"])
+async def test_an_unknown_expectation_is_refused_in_json_and_not_repeated(tmp_path, path):
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(settings_for(tmp_path), ready=ready.set_result, stop=stop))
+    async with httpx.AsyncClient(trust_env=False) as http:
+        refused = await http.get(await ready + path, headers={"Expect": "200-canary"})
+        await problem(refused, 417, "expectation_unknown")
+        assert "canary" not in refused.text
+        assert (
+            await http.post(await ready + "/healthz", headers={"Expect": "100-continue"})
+        ).status_code != 417
+    stop.set()
+    await serving
 
 
 async def test_every_answer_is_exactly_application_json(bench):

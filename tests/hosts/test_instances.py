@@ -116,6 +116,18 @@ async def test_when_the_first_process_ends_its_helpers_end_with_it(bench, tools)
     assert not tools.alive(helper)
 
 
+async def test_a_worker_that_drains_keeps_its_model_server_until_it_has_ended(bench):
+    model = "python -c 'import signal; signal.pause()'"  # ends at once by SIGTERM
+    drain = 'sleep 0.5; kill -0 $model && echo "drained with its model"; exit 0'
+    instance_id = await bench.rent(
+        onstart=f"{model} & model=$!; trap '{drain}' TERM; echo up; wait $model; sleep 9"
+    )
+    await bench.printed(instance_id, "up")
+    await bench.market.stop(instance_id)
+    await bench.reaches(instance_id, "stopped")
+    assert "drained with its model" in await bench.market.logs(instance_id)
+
+
 async def test_stop_lets_a_program_finish_within_its_grace(bench):
     instance_id = await bench.rent(
         onstart="trap 'echo said goodbye; exit 0' TERM; echo up; while :; do sleep 0.05; done"

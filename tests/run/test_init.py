@@ -1,7 +1,9 @@
 """`stokerd init` writes settings that the other commands accept."""
 
 import pytest
+from typer.testing import CliRunner
 
+from run.cli import app
 from run.commands.init import write_settings
 from run.errors import CommandError
 from run.packaged_files import DEFAULT_SETTINGS
@@ -31,6 +33,13 @@ def test_an_existing_file_is_kept(tmp_path):
     with pytest.raises(CommandError, match="exists; move it away"):
         write_settings(path, "hosts", public_url=None)
     assert path.read_text() == "state_dir: mine\n"
+
+
+def test_an_unknown_marketplace_is_refused_with_the_known_ones(tmp_path):
+    done = CliRunner().invoke(app, ["init", "--market", "nope", "--config", str(tmp_path / "x.yaml")])
+    said = " ".join(done.stderr.replace("│", " ").split())
+    assert (done.exit_code, "Value error" in said) == (2, False)
+    assert "Invalid value for '--market': 'nope' is not one of 'hosts', 'vast'" in said
 
 
 @pytest.mark.parametrize(

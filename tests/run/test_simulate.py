@@ -91,7 +91,7 @@ def test_an_impossible_target_is_reported_with_the_nearest_config(trace, config)
     ("content", "said"),
     [
         (None, "cannot be read"),
-        (b"", "expected the columns t_s"),
+        (b"", "is empty; expected CSV"),
         (b"t_s,work\n", "has no requests"),
         (b"\xff\xfe\x00rubbish", "not UTF-8 text"),
         (gzip.compress(b"t_s,work\n1,2\n", mtime=0)[:20], "starts like gzip and is not"),
@@ -117,6 +117,15 @@ def test_a_trace_that_cannot_be_used_is_one_sentence(tmp_path, content, said):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("words", [(), ("--only", "llm")])
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_an_empty_trace_is_called_empty_whatever_is_asked_of_it(tmp_path, words, content):
+    path = tmp_path / "requests.jsonl"
+    path.write_text(content)
+    done = simulate(path, "--perf", 100, *words)
+    assert (done.exit_code, "is empty; expected" in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -127,7 +136,7 @@ def test_a_trace_that_cannot_be_used_is_one_sentence(tmp_path, content, said):
         (("--perf", "100", "--price", "0"), "price: expected a number above 0"),
         (("--perf", "100", "--queue", "0"), "queue: expected a number above 0"),
         (("--perf", "100", "--budget", "-1"), "budget: expected a number above 0"),
-        (("--perf", "100", "--only", "llm"), "is no request log"),
+        (("--perf", "100", "--only", "llm"), "is CSV, not a request log, and names no endpoints"),
     ],
 )
 def test_an_absurd_figure_is_refused_before_anything_runs(trace, words, said):

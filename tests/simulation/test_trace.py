@@ -34,7 +34,7 @@ def test_a_gzipped_trace_and_a_request_log_read_alike(tmp_path):
         ),
         (
             '{"at": 1, "cost": 2, "endpoint": "a"}\n{"at": 1, "cost": 2, "endpoint": "b"}\n',
-            "speaks of 2 endpoints (a, b)",
+            "has requests of 2 endpoints (a, b)",
         ),
         ('{"at": 1}\n', "line 1: expected `at` (or `arrived_at`) and `cost`, got ['at']"),
         ('{"at": 1, "cost": 1' + "0" * 400 + "}", "line 1: int too large to convert to float"),
@@ -67,5 +67,5 @@ def test_a_request_log_is_read_for_one_endpoint_and_counts_each_request_once(tmp
     )
     trace = read_trace(path, "llm")
     assert (trace.times, trace.works) == ((0.0, 5.0), (6.0, 5.0))
-    with pytest.raises(TraceFault, match=r"has no request of endpoint 'lm'; it speaks of image, llm"):
+    with pytest.raises(TraceFault, match=r"has no request of endpoint 'lm'; it has those of: image, llm"):
         read_trace(path, "lm")

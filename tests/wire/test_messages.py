@@ -221,6 +221,9 @@ def test_a_gpu_is_billed_only_while_it_is_held():
 
 def test_states_are_printed_in_capitals_and_spoken_in_small_letters():
     assert (WorkerState.READY.value, WorkerState.READY.printed) == ("idle", "IDLE")
+    assert [
+        state.value for state in WorkerState if state.words != state.words.lower() or "_" in state.words
+    ] == []
     assert WorkerState("stopped") is WorkerState.INACTIVE
 
 

@@ -33,7 +33,7 @@ class Problem(PicklableError, Exception):
         return f"<Problem {self.status} {self.code}: {self.message}>"
 
 
-_OWN_CHECK = "Value error, "
+OWN_CHECK = "Value error, "
 """What pydantic writes before the message of a check of ours."""
 
 
@@ -51,7 +51,7 @@ def describe(fault: Exception) -> str:
             error["type"] == "missing" or isinstance(got, dict | list) or is_secret_name(where.split(".")[-1])
         )
         received = "" if hidden else f" (got {got!r:.80})"
-        message = error["msg"].removeprefix(_OWN_CHECK)
+        message = error["msg"].removeprefix(OWN_CHECK)
         sentences.append(f"{where}: {message}{received}")
     if len(found) > FAULTS_LISTED_MAX:
         sentences.append(f"and {len(found) - FAULTS_LISTED_MAX} more")

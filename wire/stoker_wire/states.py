@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class WorkerState(StrEnum):
-    """The state of a worker. The value is the API's `status`; `printed` is used in logs and tables."""
+    """The state of a worker. The value is the API's `status`; `printed` is for tables, `words` for sentences."""
 
     PENDING = "pending"
     CREATING = "creating"
@@ -27,6 +27,26 @@ class WorkerState(StrEnum):
         """The short upper-case name, e.g. `IDLE`."""
         return self.value.upper()
 
+    @property
+    def words(self) -> str:
+        """The state in a sentence, after "is", "while" or "still", e.g. `loading its model`."""
+        return _WORDS.get(self, self.value)
+
+
+_WORDS = {
+    WorkerState.PENDING: "being rented",
+    WorkerState.CREATING: "being created",
+    WorkerState.CREATED: "created and not started",
+    WorkerState.LOADING: "loading its image",
+    WorkerState.MODEL_LOADING: "loading its model",
+    WorkerState.READY: "ready",
+    WorkerState.UPDATE_READY: "waiting for its update",
+    WorkerState.UPDATE_REBOOTING: "being updated",
+    WorkerState.UPDATE_STARTING: "starting after its update",
+    WorkerState.ERROR: "broken",
+    WorkerState.DESTROYING: "being destroyed",
+}
+"""The other states are verbs already."""
 
 GPU_BILLED = frozenset(
     {

@@ -134,10 +134,11 @@ class Jobs:
         """The state of a job, for its client.
 
         Raises:
-            Problem: 410, it has ended or never began.
+            Problem: 410, it has ended.
         """
         job = self._found(ticket)
         return {
+            "begun": True,
             "calls": job.calls,
             "calls_max": self._config.job_calls_max,
             "running": len(job.running),
@@ -147,11 +148,24 @@ class Jobs:
             "ends_in_seconds": max(0.0, job.opened_at + self._config.job_seconds_max - time.monotonic()),
         }
 
+    def record_of_unused(self, cost: float, valid_seconds: float) -> dict[str, Any]:
+        """The state of a job before its first call, which must come while its ticket is valid."""
+        return {
+            "begun": False,
+            "calls": 0,
+            "calls_max": self._config.job_calls_max,
+            "running": 0,
+            "cost": cost,
+            "used": 0.0,
+            "settled": False,
+            "ends_in_seconds": max(0.0, valid_seconds),
+        }
+
     def end(self, ticket: str) -> None:
         """End a job at once.
 
         Raises:
-            Problem: 410, it has ended or never began.
+            Problem: 410, it has ended.
         """
         self._found(ticket)
         self._end(_digest(ticket))

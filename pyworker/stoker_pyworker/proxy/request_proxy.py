@@ -166,6 +166,33 @@ class RequestProxy:
             raise
         return ticket, Work(ticket.r, ticket.c)
 
+    def read_job(self, ticket: str, *, end: bool) -> dict[str, Any]:
+        """The state of the job of this ticket, which may have no call yet; `end` ends it.
+
+        Raises:
+            Problem: 401, no valid ticket; 410, the job has ended, or its ticket expired before its first call.
+        """
+        if self.jobs.find(ticket) is None and (unused := self._unused_ticket(ticket)) is not None:
+            if end:
+                self.use_ticket(unused)
+                self.counts.reject(Work(unused.r, unused.c))
+            return self.jobs.record_of_unused(unused.c, unused.x - self._clock.now())
+        record = self.jobs.record(ticket)
+        if end:
+            self.jobs.end(ticket)
+        return record
+
+    def _unused_ticket(self, text: str) -> Ticket | None:
+        """The ticket if it can open a job; None: it was used, has expired, or this worker needs no tickets."""
+        if self.verifier is None:
+            return None
+        try:
+            return self.verifier.verify(text, self._clock.now())
+        except Problem as problem:
+            if problem.code in {"ticket_used", "ticket_expired"}:
+                return None
+            raise
+
     def use_ticket(self, ticket: Ticket | None) -> None:
         """Mark the ticket as used."""
         if ticket is not None and self.verifier is not None:

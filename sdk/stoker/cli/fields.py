@@ -101,7 +101,12 @@ def _amount(value: Any, unit: str) -> str | None:
 def worker_counts(status: Mapping[str, Any]) -> str:
     """How many workers are in which state, e.g. `2 idle, 1 stopped`."""
     counts = mapping(status.get("workers"))
-    return ", ".join(f"{cell(number)} {str(state).lower()}" for state, number in counts.items()) or "none"
+    return ", ".join(f"{cell(number)} {state_name(state)}" for state, number in counts.items()) or "none"
+
+
+def state_name(state: Any) -> str:
+    """A worker's state as text: `model loading` for MODEL_LOADING."""
+    return str(state).lower().replace("_", " ")
 
 
 def worker_state(worker: WorkerRecord) -> str:
@@ -111,7 +116,7 @@ def worker_state(worker: WorkerRecord) -> str:
     if extra.get("update_pending") is True:
         notes.append("update pending")
     busy = worker.status == "idle" and (worker.reqs_working > 0 or load_in_flight(worker) > 0)
-    state = "busy" if busy else worker.status
+    state = "busy" if busy else state_name(worker.status)
     if notes and state in {"idle", "busy"}:
         return ", ".join(notes)
     return ", ".join([state, *notes])

@@ -18,7 +18,7 @@ from stoker.cli.context import (
     one_of,
     run,
 )
-from stoker.cli.fields import DECISION_COLUMNS, decision_rows, describe, mapping
+from stoker.cli.fields import DECISION_COLUMNS, decision_rows, describe, mapping, state_name
 from stoker.cli.output import (
     console,
     format_time,
@@ -144,7 +144,7 @@ def costs(context: typer.Context, endpoint: EndpointArgument, as_json: AsJson = 
 
 def _cost_rows(costs: Mapping[str, Any]) -> tuple[list[list[Any]], list[list[Any]], list[list[Any]]]:
     """Rows in dollars, rows in dollars per hour, and the other fields."""
-    spent = [[state, dollars] for state, dollars in mapping(costs.get("by_state")).items()]
+    spent = [[state_name(state), dollars] for state, dollars in mapping(costs.get("by_state")).items()]
     if costs.get("difference"):
         spent.append(["billed beyond that by the marketplace", costs["difference"]])
     spent.append(["total", costs.get("dollars")])

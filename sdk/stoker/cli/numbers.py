@@ -1,4 +1,4 @@
-"""Strict numbers on the command line: `1_0`, `nan` and `inf` are refused, as everywhere else in stoker."""
+"""Arguments of commands: strict numbers (`1_0`, `nan` and `inf` are refused), and errors in plain words."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import typer
 from typer.core import TyperGroup
 
 from stoker_wire.parsing.numbers import read_number
+from stoker_wire.problem import OWN_CHECK
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_DIGITS = re.compile(r"-?[0-9]+", re.ASCII)
 
 
 class StrictGroup(TyperGroup):
@@ -21,6 +23,8 @@ class StrictGroup(TyperGroup):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         for command in self.commands.values():
+            for parameter in command.params:
+                vars(parameter)["process_value"] = _plainly(parameter)
             for parameter, kind in numeric_parameters(command):
                 # Set on the instance: typer offers no public class for it, and `min` and `max` stay in force.
                 vars(parameter)["process_value"] = _checked(parameter, kind)
@@ -42,6 +46,20 @@ def _number_type(annotation: Any) -> type | None:
     return next((kind for part in get_args(annotation) if (kind := _number_type(part)) is not None), None)
 
 
+def _plainly(parameter: Any) -> Any:
+    """The conversion of a parameter, without pydantic's prefix in its errors."""
+    convert = parameter.process_value
+
+    def process_value(context: typer.Context, value: Any) -> Any:
+        try:
+            return convert(context, value)
+        except typer.BadParameter as fault:
+            fault.message = fault.message.removeprefix(OWN_CHECK)
+            raise
+
+    return process_value
+
+
 def _checked(parameter: Any, kind: type) -> Any:
     convert = parameter.process_value
 
@@ -49,6 +67,8 @@ def _checked(parameter: Any, kind: type) -> Any:
         for text in value if isinstance(value, list | tuple) else [value]:
             if isinstance(text, str) and not _is_plain(text, kind):
                 wanted = "a whole number, e.g. 12" if kind is int else "a number, e.g. 12 or 0.5"
+                if kind is int and _DIGITS.fullmatch(text):
+                    wanted = "a whole number of at most 18 digits"
                 raise typer.BadParameter(
                     f"expected {wanted}, not {text[:60]!r}", ctx=context, param=parameter
                 )

@@ -64,7 +64,7 @@ class JobStage:
     async def open(self, **headers: str) -> dict[str, object]:
         url = f"{self.stage.server.url}/job/{self.endpoint.name}"
         async with self.http.post(url, headers=self.key | headers) as answered:
-            assert answered.status == 201, await answered.text()
+            assert answered.status == 201
             return await answered.json()
 
 
@@ -92,6 +92,20 @@ async def test_a_client_of_comfyui_works_with_the_address_of_a_job_and_without_a
         assert (answered.status, (await answered.json())["ended"]) == (200, True)
     async with jobs.http.get(f"{job['url']}/history/1") as answered:
         assert (answered.status, (await answered.json())["error"]) == (401, "ticket_used")
+
+
+async def test_an_endpoint_without_a_route_for_jobs_opens_none(stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker()
+    await endpoint.ready(worker, version="stoker-0.2.0", routes=[{"path": "/v1/completions"}])
+    url, key = f"{stage.server.url}/job/{endpoint.name}", {"Authorization": f"Bearer {endpoint.key}"}
+    async with stage.http.post(url, headers=key) as answered:
+        assert answered.status == 415
+        assert "in_job=True" in (await answered.json())["msg"]
+    assert stage.server.engine.directory.named(endpoint.name).load == 0
+    await worker.report(version="stoker-0.2.0", routes=[{"path": "/prompt", "in_job": True}])
+    async with stage.http.post(url, headers=key) as answered:
+        assert answered.status == 201
 
 
 async def test_another_engine_serves_the_same_job(jobs: JobStage) -> None:

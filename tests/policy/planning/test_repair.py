@@ -32,7 +32,7 @@ def test_a_boot_deadline_is_three_times_what_the_kind_takes():
     boots = worker("w1", S.MODEL_LOADING, since=NOW - 360)
     decided = decide(see(boots))
     assert brief(decided) == ["destroy w1"]
-    assert "MODEL_LOADING for 6 min, allowed 6 min" in decided.operations[0].reason
+    assert "loading its model for 6 min, allowed 6 min" in decided.operations[0].reason
     (blamed,) = decided.failed_hosts
     assert (blamed.machine_id, blamed.until) == (boots.machine_id, NOW + 3600)
     assert brief(decide(see(worker("w1", S.MODEL_LOADING, since=NOW - 359)))) == []

@@ -1,4 +1,4 @@
-"""The log of a failed start names the cause. Transcripts are from real runs, single lines from public reports."""
+"""The log of a failed start names the cause. Transcripts are from real runs, single lines imitate messages of the servers."""
 
 from pathlib import Path
 
@@ -104,7 +104,7 @@ LINES = [
 
 
 @pytest.mark.parametrize(("preset", "expected", "line"), LINES, ids=lambda value: str(value)[:30])
-def test_a_reported_line_reveals_its_cause(preset, expected, line):
+def test_a_single_line_reveals_its_cause(preset, expected, line):
     assert (
         cause(preset, f"INFO: loading\n(EngineCore pid=7) ERROR 09-28 15:47:24 [core.py:718] {line}\nbye")
         == expected

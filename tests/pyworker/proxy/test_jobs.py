@@ -9,7 +9,7 @@ import pytest
 
 from stoker_pyworker import WorkerConfig
 from stoker_wire.security.fingerprint import TICKET_CHARS, fingerprint
-from stoker_wire.security.ticket import Ticket, sign_ticket
+from stoker_wire.security.ticket import TICKET_SECONDS, Ticket, sign_ticket
 from stoker_wire.security.token import ticket_key
 from tests.comfyui import PNG, ComfyUI, comfyui_handlers, make_image, part
 from tests.pyworker.harness import BOUND_SECONDS, LAUNCH, TOKEN, until
@@ -66,6 +66,35 @@ async def test_a_client_of_comfyui_makes_an_image_with_one_ticket_in_its_base_ad
     assert worker.runtime.counts.totals().served == 100
     async with session.get(base) as answered:
         assert (answered.status, (await answered.json())["error"]) == (410, "job_ended")
+
+
+async def test_a_job_without_a_call_can_be_read_and_ended(job_worker, session, engine):
+    worker = await job_worker()
+    ticket = worker.auth()["ticket"]
+    base = job_url(worker, ticket)
+    async with session.get(base) as answered:
+        record = await answered.json()
+    assert (record["begun"], record["calls"], record["cost"], record["ended"]) == (False, 0, 100, False)
+    assert 0 < record["ends_in_seconds"] <= TICKET_SECONDS
+    async with session.delete(base) as answered:
+        assert (await answered.json())["ended"] is True
+    await until(lambda: len(engine.finished) == 1)  # the engine stops counting its load
+    for method in (session.get, session.delete):
+        async with method(base) as answered:
+            assert (answered.status, (await answered.json())["error"]) == (410, "job_ended")
+    async with session.get(f"{base}/history/1") as answered:
+        assert (answered.status, (await answered.json())["error"]) == (401, "ticket_used")
+
+
+async def test_the_state_of_a_job_needs_a_ticket_that_was_issued(job_worker, session):
+    worker = await job_worker()
+    for ticket, status, code in (
+        ("x", 401, "ticket_forged"),
+        (worker.auth(worker="other")["ticket"], 401, "ticket_for_another_worker"),
+        (worker.auth(expires_in=-1)["ticket"], 410, "job_ended"),
+    ):
+        async with session.get(job_url(worker, ticket)) as answered:
+            assert (answered.status, (await answered.json())["error"]) == (status, code)
 
 
 async def test_the_ticket_may_be_in_a_header_or_among_the_subprotocols(job_worker, session, comfyui):
