@@ -336,9 +336,11 @@ class RequestAttempts:
 
     def _timed_out(self, timeout_seconds: float | None) -> RequestTimedOut:
         reason, sentence = self.progress.describe()
+        remedy = "see `stoker endpoints show` for the endpoint's state"
+        if reason != "worker_failed":  # no patience helps there
+            remedy = f"give a longer timeout=…, or {remedy}"
         return RequestTimedOut(
-            f"not answered within {timeout_seconds:g} s: {sentence.rstrip('.')}. Give a longer timeout=…, "
-            "or see `stoker endpoints show` for the endpoint's state",
+            f"not answered within {timeout_seconds:g} s: {sentence.rstrip('.')}. {remedy[0].upper()}{remedy[1:]}",
             reason=reason,
             waited_s=self.timer.total_s,
         )
