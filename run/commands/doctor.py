@@ -7,6 +7,7 @@ from pathlib import Path
 from run.doctor import engine_checks, temporal_checks
 from run.doctor.engine_checks import check_engine, check_public_address
 from run.doctor.market_checks import check_market
+from run.doctor.notice_checks import check_notices
 from run.doctor.port_checks import check_dashboard, check_ports
 from run.doctor.state_checks import check_keys, check_state_folder
 from run.doctor.temporal_checks import check_temporal
@@ -43,6 +44,7 @@ async def findings_of(config: Path | None, *, seconds_max: float = SECONDS_MAX) 
             "does the marketplace run, and does a firewall drop the call?",
         ),
         Check("dashboard", partial(check_dashboard, settings), "start it: `stokerd dashboard`"),
+        Check("notifications", partial(check_notices, settings), "do the channels' receivers answer?"),
         Check("workers", partial(check_workers, settings), "see the findings on the engine"),
     ]
     async for finding in run_checks(checks, seconds_max=seconds_max):

@@ -1,6 +1,7 @@
 """`stokerd doctor`: what it finds in a deployment that is down, half configured, or someone else's."""
 
 import asyncio
+import base64
 import collections
 import json
 import shutil
@@ -25,6 +26,7 @@ from run.cli import app as stokerd
 from run.commands.doctor import findings_of
 from run.doctor.engine_checks import check_engine, check_public_address
 from run.doctor.market_checks import check_market, credit_finding
+from run.doctor.notice_checks import check_notices
 from run.doctor.port_checks import check_ports
 from run.doctor.state_checks import check_keys, check_state_folder
 from run.doctor.temporal_checks import check_temporal
@@ -378,6 +380,27 @@ async def test_another_program_on_the_engines_port_is_no_engine(tmp_path):
 def test_an_end_that_cannot_be_read_is_unknown():
     assert expiry_finding("TLS", None, "renew it").result == "unknown"
     assert expiry_finding("TLS", time.time() + 40 * 86_400, "renew it").result == "ok"
+
+
+# Notifications
+
+
+async def test_channels_of_notices_are_checked_without_sending_and_without_their_secrets(
+    tmp_path, monkeypatch
+):
+    secret = "whsec_" + base64.b64encode(b"the secret of this channel, long").decode()
+    monkeypatch.setenv("STOKER_NOTIFY_SECRET_CHAT", secret)
+    with socket.create_server(("127.0.0.1", 0)) as receiver:
+        url = f"http://127.0.0.1:{receiver.getsockname()[1]}/canary-in-the-path"
+        mail = {"name": "mail", "host": "127.0.0.1", "port": free_port(), "tls": "none"}
+        mail |= {"sender": "stoker@example.org", "recipients": ["ops@example.org"]}
+        settings = settings_in(tmp_path, notify={"webhooks": [{"name": "chat", "url": url}], "email": [mail]})
+        found = await found_by(check_notices, settings)
+    assert results(found) == {"notifications to chat": "ok", "notifications to mail": "failed"}
+    monkeypatch.delenv("STOKER_NOTIFY_SECRET_CHAT")
+    without = await found_by(check_notices, settings)
+    assert without["notifications"].result == "failed"
+    assert "canary" not in str(without | found)
 
 
 # The marketplace and the workers
