@@ -7,7 +7,7 @@ from stoker_wire.security.redaction import is_secret_name, plaintext_secrets, re
 
 @pytest.mark.parametrize(
     "name",
-    ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "DB_PASSWORD", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "MASTER_TOKEN",
+    ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "DB_PASSWORD", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "MASTER_TOKEN",
      "CONTAINER_API_KEY", "GITHUB_TOKEN_2", "hf_token", "SECRET", "AWS_ACCESS_KEY_ID"],
 )  # fmt: skip
 def test_a_secret_name_is_recognised(name):
@@ -15,7 +15,7 @@ def test_a_secret_name_is_recognised(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["MAX_TOKENS", "TOKENIZER", "MODEL_NAME", "KEYS", "KEYBOARD", "PORT", "MONKEY", "TOKEN_LIMIT", "CACHE_KEY_LEN"]
+    "name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "HEADERS", "MAX_TOKENS", "TOKENIZER", "MODEL_NAME", "KEYS", "KEYBOARD", "PORT", "MONKEY", "TOKEN_LIMIT", "CACHE_KEY_LEN"]
 )  # fmt: skip
 def test_a_similar_name_is_not_a_secret_name(name):
     assert not is_secret_name(name)
