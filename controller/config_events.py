@@ -136,6 +136,12 @@ def rotate_key(book: EndpointStateBook, overlap_seconds: float, now: float) -> s
     return ""
 
 
+def look_now(book: EndpointStateBook, _: None, now: float) -> str:
+    """The marketplace told of a change: the next plan lists the instances."""
+    book.record.look_asked_at = now
+    return "the marketplace told of a change"
+
+
 def delete(book: EndpointStateBook, why: str, now: float) -> str:
     """The next plans release every worker."""
     if not book.record.deleting:

@@ -93,6 +93,8 @@ class Record:
     """When an engine last began to listen, at its start or after a pause. Missing reports count only from then."""
     listed_at: float = 0.0
     listed_whole_at: float = 0.0
+    look_asked_at: float = 0.0
+    """When the marketplace last told of a change."""
     deleting: bool = False
     emptied_at: float | None = None
     """Since when a deleted endpoint has no worker; a listing made well after it must be empty, too."""
@@ -208,6 +210,7 @@ class EndpointStateBook:
             learned=record.learned,
             listed_at=record.listed_at,
             listed_whole_at=record.listed_whole_at,
+            look_asked_at=record.look_asked_at,
             listening_since=record.listening_since,
             deleting=record.deleting,
             launch_ids=launch_ids,

@@ -124,6 +124,8 @@ class EngineSettings:
     market_url: str = ""
     """URL of the marketplace, for the console's read-only view; empty: no view."""
     market_key: str = ""
+    market_webhook_secret: bytes = b""
+    """Signs the marketplace's webhooks; empty: none are taken."""
     metrics_public: bool = False
     """Whether `/metrics` needs no account key."""
     request_log: RequestLogSettings | None = None

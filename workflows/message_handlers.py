@@ -59,6 +59,7 @@ MESSAGES: dict[str, Message] = {
     ),
     control.EDIT_KEYS: Message(valid.key_edit, key_events.edit),
     control.ADVISE: Message(valid.advise, whatif.advise, lambda _, asked: asked is not None),
+    control.LOOK_NOW: Message(valid.nothing, config_events.look_now),
     control.DELETE: Message(
         valid.nothing,
         lambda book, _, now: config_events.delete(
@@ -139,6 +140,7 @@ class MessageHandlers:
     _signal_workergroup = _signal(control.SET_WORKERGROUP, "add or change a workergroup")
     _signal_removal = _signal(control.REMOVE_WORKERGROUP, "remove a workergroup")
     _signal_update = _signal(control.UPDATE_WORKERS, "roll a workergroup's workers over")
+    _signal_look = _signal(control.LOOK_NOW, "list the instances at once: the marketplace told of a change")
     _signal_delete = _signal(control.DELETE, "destroy every worker, then end")
 
     @workflow.signal(dynamic=True, description="none of the above: refused")

@@ -7,6 +7,7 @@ from engine.console.endpoints import EndpointsApi
 from engine.console.keys import KeysApi
 from engine.console.logs import LogsApi
 from engine.console.market import MarketApi
+from engine.console.market_events import MarketEventsApi
 from engine.console.offers import OffersApi
 from engine.console.overview import OverviewApi
 from engine.console.templates import TemplatesApi
@@ -32,6 +33,7 @@ def add_console(app: web.Application, engine: Engine) -> None:
         UsersApi(engine),
         OverviewApi(engine),
         market,
+        MarketEventsApi(engine),
         offers,
         TemplatesApi(engine, workflows, market),
     ):

@@ -15,6 +15,10 @@ def list_instances(builder: PlanBuilder) -> None:
     """Order a listing of the instances when one is due."""
     interval, why = _interval(builder)
     due = builder.observation.listed_at + interval
+    if builder.observation.look_asked_at > builder.observation.listed_at:
+        # Several changes within a short time need one listing.
+        interval, why = builder.tuning.listing_seconds_min, "the marketplace told of a change"
+        due = min(due, builder.observation.listed_at + interval)
     if builder.observation.listing_in_progress:
         # Its result may change nothing and cause no plan: the next listing needs a time of its own.
         builder.wakes.append(builder.now + interval)

@@ -41,6 +41,8 @@ class Observation:
     """When the endpoint's instances were last listed; 0: never."""
     listed_whole_at: float = 0.0
     """The same for a listing by label, which also finds orphans."""
+    look_asked_at: float = 0.0
+    """When the marketplace last told of a change; 0: never."""
     listening_since: float = 0.0
     """When an engine last began to receive reports, at its start or after a pause.
 

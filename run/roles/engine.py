@@ -68,6 +68,7 @@ async def run_engine(settings: DevSettings) -> None:
         worker_package=worker_package(),
         market_url=settings.market_url,
         market_key=keys.market_key,
+        market_webhook_secret=keys.market_webhook_secret.encode(),
         request_log=settings.request_log_settings,
         sweep=settings.sweep.spec,
         sweep_ensure_seconds=settings.sweep.ensure_seconds,

@@ -37,9 +37,11 @@ _GENERATED_START = "mk-"
 _GENERATED = re.compile(rf"{_GENERATED_START}[A-Za-z0-9_-]{{32}}")
 """A generated key of the host marketplace."""
 _MARKET = ("STOKER_MARKET_KEY", "VAST_API_KEY")
+_MARKET_WEBHOOK = "STOKER_MARKET_WEBHOOK_SECRET"
+_MARKET_WEBHOOK_CHARS_MIN = 16
 
 _VARIABLES: dict[Role, tuple[str, ...]] = {
-    "engine": (_ACCOUNT, _ACCOUNT_PREVIOUS, _HMAC, _HMAC_PREVIOUS, _SIGNING, _CA, *_MARKET),
+    "engine": (_ACCOUNT, _ACCOUNT_PREVIOUS, _HMAC, _HMAC_PREVIOUS, _SIGNING, _CA, _MARKET_WEBHOOK, *_MARKET),
     "worker": (_HMAC, *_MARKET),
     "market": _MARKET,
     "dashboard": (_ACCOUNT,),
@@ -70,6 +72,8 @@ class Keys:
     """Private key of the certificate authority for workers' TLS; may be empty."""
     market_key: str = field(repr=False)
     """The marketplace's API key."""
+    market_webhook_secret: str = field(default="", repr=False)
+    """Signs the marketplace's webhooks; may be empty."""
     account_keys_previous: dict[str, str] = field(default_factory=dict, repr=False)
     """Previous account keys, also accepted during a rotation."""
     secrets_previous: tuple[bytes, ...] = field(default=(), repr=False)
@@ -87,6 +91,7 @@ class Keys:
         emptied = {
             "engine": {"named": {}},
             "worker": {
+                "market_webhook_secret": "",
                 "account_keys": {},
                 "account_keys_previous": {},
                 "secrets_previous": (),
@@ -94,6 +99,7 @@ class Keys:
                 "ca_key_pem": "",
             },
             "market": {
+                "market_webhook_secret": "",
                 "account_keys": {},
                 "secret": b"",
                 "signing_key_pem": "",
@@ -103,6 +109,7 @@ class Keys:
                 "named": {},
             },
             "dashboard": {
+                "market_webhook_secret": "",
                 "secret": b"",
                 "signing_key_pem": "",
                 "ca_key_pem": "",
@@ -184,12 +191,21 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None, uses
         _require_private_key(pem, _SIGNING, "signing_key_pem", rsa.RSAPrivateKey, "an RSA")
         if ca_pem:
             _require_private_key(ca_pem, _CA, "ca_key_pem", ec.EllipticCurvePrivateKey, "an elliptic curve")
+    webhook_secret = _webhook_secret(stored, path)
     named = _texts(stored, "named", path) | {
         key.removeprefix(_NAMED_SECRET_PREFIX): value
         for key, value in environ.items()
         if key.startswith(_NAMED_SECRET_PREFIX)
     }
-    _require_clean({_ACCOUNT: account_keys.get("default", ""), _HMAC: secret, _MARKET[0]: market_key}, path)
+    _require_clean(
+        {
+            _ACCOUNT: account_keys.get("default", ""),
+            _HMAC: secret,
+            _MARKET[0]: market_key,
+            _MARKET_WEBHOOK: webhook_secret,
+        },
+        path,
+    )
     previous = _mapping(stored, "previous", path)
     account_keys_previous = _texts(previous, "account_keys", path)
     if key := environ.get(_ACCOUNT_PREVIOUS):
@@ -203,6 +219,7 @@ def load_keys(state_dir: Path, *, generate: bool, role: Role | None = None, uses
         signing_key_pem=pem,
         ca_key_pem=ca_pem,
         market_key=market_key,
+        market_webhook_secret=webhook_secret,
         named=named,
     )
     return keys if role is None else keys.only_for(role)
@@ -221,6 +238,16 @@ def load_account_key(state_dir: Path) -> str:
     if not keys:
         raise CommandError(f"{_ACCOUNT} is not set and not in {path}; set it, or run `stokerd dev` once")
     return next(iter(keys.values()))
+
+
+def _webhook_secret(stored: dict[str, Any], path: Path) -> str:
+    secret = os.environ.get(_MARKET_WEBHOOK) or _text(stored, "market_webhook_secret", path)
+    if 0 < len(secret) < _MARKET_WEBHOOK_CHARS_MIN:
+        raise CommandError(
+            f"{_MARKET_WEBHOOK}, or market_webhook_secret in {path}, should have at least "
+            f"{_MARKET_WEBHOOK_CHARS_MIN} characters, as the marketplace showed it"
+        )
+    return secret
 
 
 def _require_vast_key(market_key: str, path: Path) -> None:

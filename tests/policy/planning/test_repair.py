@@ -353,6 +353,19 @@ def test_instances_are_listed_every_quarter_of_an_hour_while_no_worker_runs():
     assert brief(decide(see(listed_at=0.0))) == ["poll"]
 
 
+def test_a_change_that_the_marketplace_told_of_is_looked_at_once_and_within_three_seconds():
+    calm = see(worker("w1"), load=steady(90), listed_at=NOW - 10)
+    assert brief(decide(calm)) == []
+    assert brief(decide(replace(calm, look_asked_at=NOW - 11))) == []  # listed since
+    asked = decide(replace(calm, look_asked_at=NOW))
+    assert brief(asked) == ["poll"]
+    assert asked.operations[0].reason == "the marketplace told of a change; last listed 10 s ago"
+    just_listed = decide(replace(calm, listed_at=NOW - 1, look_asked_at=NOW))
+    assert (brief(just_listed), just_listed.replan_at) == ([], NOW + 2)
+    running = decide(replace(calm, look_asked_at=NOW, listing_in_progress=True))
+    assert (brief(running), running.replan_at) == ([], NOW + 3)
+
+
 def test_a_listing_in_progress_is_not_repeated():
     assert brief(decide(see(listed_at=0.0, listing_in_progress=True))) == []
 
