@@ -120,8 +120,9 @@ class Record:
 
 
 ERROR_BYTES_LEFT = 60
+REASON_BYTES_LEFT = 20
 LINES_LEFT = 20
-"""Of errors and decisions, in a state that would be too large with them."""
+"""Of errors, drain reasons and decisions, in a state that would be too large with them."""
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 
@@ -297,21 +298,25 @@ def _without(*names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda dumped: {name: value for name, value in dumped.items() if name not in names}
 
 
-def _short_errors(dumped: dict[str, Any]) -> dict[str, Any]:
-    workers = {
-        launch_id: worker | {"error": shortened(str(worker["error"]), ERROR_BYTES_LEFT)}
-        if "error" in worker
-        else worker
-        for launch_id, worker in dumped.get("workers", {}).items()
-    }
-    return dumped | {"workers": workers}
+def _short_workers(dumped: dict[str, Any]) -> dict[str, Any]:
+    workers = dumped.get("workers", {})
+    return dumped | {"workers": {launch_id: _short_worker(worker) for launch_id, worker in workers.items()}}
+
+
+def _short_worker(worker: dict[str, Any]) -> dict[str, Any]:
+    short = {name: value for name, value in worker.items() if name != "boot"}
+    if error := worker.get("error"):
+        short["error"] = shortened(str(error), ERROR_BYTES_LEFT)
+    if drain := worker.get("drain"):
+        short["drain"] = drain | {"reason": shortened(str(drain["reason"]), REASON_BYTES_LEFT)}
+    return short
 
 
 _SHED: tuple[tuple[str, Callable[[dict[str, Any]], dict[str, Any]]], ...] = (
     ("the published memo", _without("memo")),
     ("the advice", _without("advice")),
     ("older decisions", lambda dumped: dumped | {"decisions": dumped.get("decisions", [])[-LINES_LEFT:]}),
-    ("the end of workers' errors", _short_errors),
+    ("workers' boots, and the end of their errors and drain reasons", _short_workers),
     ("what was planned", _without("targets", "waits", "load_at_plan")),
     ("what was learned", _without("learned", "memory")),
     ("the load history", _without("load")),

@@ -3,7 +3,7 @@
 import pytest
 
 from controller import state
-from controller.state import ERROR_BYTES_LEFT, LINES_LEFT, EndpointStateBook, within_bounds
+from controller.state import ERROR_BYTES_LEFT, LINES_LEFT, REASON_BYTES_LEFT, EndpointStateBook, within_bounds
 from stoker_wire.control import EndpointSpec
 from stoker_wire.parsing.limits import json_bytes
 from tests.controller.book import a_book, reasons
@@ -13,7 +13,7 @@ STEPS = {
     "the published memo": "memo",
     "the advice": "advice",
     "older decisions": "decisions",
-    "the end of workers' errors": "workers",
+    "workers' boots, and the end of their errors and drain reasons": "workers",
     "what was planned": "targets",
     "what was learned": "learned",
     "the load history": "load",
@@ -27,7 +27,10 @@ def large_state() -> dict:
         "memo": text,
         "advice": text,
         "decisions": list(range(100)),
-        "workers": {"a": {"error": text, "perf": 1}, "b": {"perf": 2}},
+        "workers": {
+            "a": {"error": text, "perf": 1, "boot": [["loading", 1.0]]},
+            "b": {"perf": 2, "drain": {"reason": text, "since": 3}},
+        },
         "targets": text,
         "waits": text,
         "load_at_plan": 7,
@@ -48,7 +51,10 @@ def test_a_large_state_drops_the_least_important_fields_until_it_fits(monkeypatc
         lambda: expected.pop("memo"),
         lambda: expected.pop("advice"),
         lambda: expected.update(decisions=list(range(100))[-LINES_LEFT:]),
-        lambda: expected["workers"]["a"].update(error="x" * ERROR_BYTES_LEFT),
+        lambda: expected["workers"].update(
+            a={"error": "x" * ERROR_BYTES_LEFT, "perf": 1},
+            b={"perf": 2, "drain": {"reason": "x" * REASON_BYTES_LEFT, "since": 3}},
+        ),
         lambda: [expected.pop(name) for name in ("targets", "waits", "load_at_plan")],
         lambda: [expected.pop(name) for name in ("learned", "memory")],
         lambda: expected.pop("load"),
